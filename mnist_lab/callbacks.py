@@ -1,0 +1,203 @@
+"""What a run shows and records beyond what Lightning does: layer table, epoch lines, metrics.csv, speed."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from mnist_lab.runs import Run, write_atomically
+
+console = Console(highlight=False)
+
+
+class LayerTable(Callback):
+    """Prints each layer with its output's size and its parameters before training starts."""
+
+    @rank_zero_only
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        side = int(getattr(pl_module, "image_size", 28))
+        console.print(layer_table(pl_module, (1, 1, side, side)))
+
+
+def layer_table(model: nn.Module, input_size: tuple[int, ...]) -> Table:
+    """A table of a network's layers: name, kind, size of the output for one input (1, C, H, W), parameters."""
+    layers = {
+        name: layer
+        for name, layer in model.named_modules()
+        if not isinstance(layer, Metric) and name and not list(layer.children())
+    }
+    sizes: dict[nn.Module, str] = {}
+    hooks = [
+        layer.register_forward_hook(lambda layer, _, out: sizes.update({layer: "×".join(map(str, out.shape[1:]))}))
+        for layer in layers.values()
+    ]
+    was_training = model.training
+    try:
+        # eval: a forward pass in train mode would draw from the random state that dropout starts from
+        with torch.no_grad():
+            model.eval()(torch.zeros(input_size, device=next(model.parameters()).device))
+    finally:
+        model.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    total = sum(parameter.numel() for parameter in model.parameters())
+    table = Table("layer", "kind", "output", title=f"{type(model).__name__}, {'×'.join(map(str, input_size[1:]))} in")
+    table.add_column("parameters", justify="right", footer=f"{total:,}")
+    table.show_footer = True
+    for name, layer in layers.items():
+        count = sum(parameter.numel() for parameter in layer.parameters())
+        table.add_row(name, type(layer).__name__, sizes.get(layer, "-"), f"{count:,}" if count else "-")
+    return table
+
+
+class StepLog(Callback):
+    """Logs a step's loss and learning rate now and then, and each epoch's images per second.
+
+    The loss is read off the device only at steps that are logged: reading it waits for a GPU.
+    """
+
+    def __init__(self) -> None:
+        self.images = 0
+        self.started = self.ended = 0.0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.images = 0
+        self.started = self.ended = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.images += len(batch[1]) * trainer.world_size
+        if trainer.global_step % trainer.log_every_n_steps == 0:
+            (group, *_) = trainer.optimizers[0].param_groups
+            row = {"epoch": trainer.current_epoch, "train/loss_step": outputs["loss"].item(), "lr": group["lr"]}
+            for logger in trainer.loggers:
+                logger.log_metrics(row, step=trainer.global_step - 1)  # Lightning numbers steps from 0
+        self.ended = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # self.ended: validation is over by now and does not count
+        pl_module.log("images_per_second", self.images / max(self.ended - self.started, 1e-9))
+
+
+class EpochLines(Callback):
+    """A bar for the epoch under way, and one line for each that is done. Where no terminal is, the lines alone."""
+
+    COLUMNS = "{:>7}  {:>10} {:>8}  {:>10} {:>8}  {:>9} {:>7}"
+
+    def __init__(self, refresh_every: int = 10) -> None:
+        self.refresh_every = refresh_every
+        self.bar: Progress | None = None
+        self.epoch_started: float | None = None
+
+    @rank_zero_only
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        heads = ("epoch", "train loss", "accuracy", "val loss", "accuracy", "images/s", "time")
+        console.print(self.COLUMNS.format(*heads), style="bold", soft_wrap=True)
+        if console.is_terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self.bar = Progress(*columns, console=console, transient=True)
+            self.bar.start()
+
+    @rank_zero_only
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._finish_epoch(trainer)
+        self.epoch_started = time.perf_counter()
+        if self.bar is not None:
+            done = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
+            self.bar.add_task(f"{done:>7}", total=trainer.num_training_batches)
+
+    @rank_zero_only
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self.bar is not None and (batch_idx + 1) % self.refresh_every == 0:
+            self.bar.update(self.bar.task_ids[-1], completed=batch_idx + 1)
+
+    @rank_zero_only
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._finish_epoch(trainer)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
+    def _finish_epoch(self, trainer: Trainer) -> None:
+        """Print the epoch just done. Its metrics are complete only after the hooks of its end, so at the next start."""
+        if self.epoch_started is None:
+            return
+        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        cells = [f"{trainer.current_epoch}/{trainer.max_epochs}"]
+        for name in ("train", "val"):
+            known = f"{name}/loss" in values
+            cells += [f"{values[f'{name}/loss']:.4f}", f"{values[f'{name}/acc']:.2%}"] if known else ["-", "-"]
+        cells += [f"{values.get('images_per_second', 0):,.0f}", f"{time.perf_counter() - self.epoch_started:.1f} s"]
+        self.epoch_started = None
+        if self.bar is not None:
+            for task in self.bar.task_ids:
+                self.bar.remove_task(task)
+        console.print(self.COLUMNS.format(*cells), soft_wrap=True)
+
+
+class MetricsCSV(Logger):
+    """metrics.csv: one row a step that was logged, in order; a resumed run goes on in it.
+
+    Lightning's own CSVLogger deletes the rows of an earlier start and writes several rows for one step.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.path = folder / "metrics.csv"
+        self.rows: dict[int, dict[str, float]] = {}
+
+    @property
+    def name(self) -> str:
+        return "metrics"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    def go_on_from(self, step: int) -> None:
+        """Keep an earlier start's rows of the steps before this one."""
+        rows = Run(self.path.parent).metrics()
+        self.rows = {int(row["step"]): row for row in rows if row["step"] < step}
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Not here: config.yaml has them."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        step = step or 0
+        values = {name: value.item() if isinstance(value, Tensor) else value for name, value in metrics.items()}
+        self.rows.setdefault(step, {"step": step}).update(values)
+
+    @rank_zero_only
+    def save(self) -> None:
+        names = sorted({name for row in self.rows.values() for name in row} - {"step", "epoch"})
+        text = io.StringIO()
+        writer = csv.DictWriter(text, ["step", "epoch", *names], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows.values())
+        write_atomically(self.path, text.getvalue())
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        if self.rows:
+            self.save()

@@ -1,0 +1,81 @@
+"""Checkpoints: written whole or not at all, verified when read, never run."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from torch import Tensor, nn
+
+from mnist_lab.errors import BadInput
+
+
+class SafeCheckpointIO(TorchCheckpointIO):
+    """Saves beside the target, then renames, so that a kill leaves the old checkpoint whole; reads with weights_only."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        path = Path(path)
+        partial = path.with_name(f".{path.name}.partial")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        return read_checkpoint(path)
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """A checkpoint's or state_dict's contents, on the CPU.
+
+    Raises:
+        BadInput: the file is missing, damaged, no checkpoint, or holds more than tensors and plain values.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise BadInput(f"{path}: no such checkpoint")
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if (damaged := archive.testzip()) is not None:  # torch itself does not look at the sums
+                    raise BadInput(f"{path}: the checkpoint is corrupt (wrong sum of {damaged})")
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except BadInput:
+        raise
+    except pickle.UnpicklingError as error:
+        if "Unsupported" in str(error) or "not an allowed global" in str(error):
+            raise BadInput(f"{path}: unsafe to load, holds more than tensors and plain values; not loaded") from error
+        raise BadInput(f"{path}: the checkpoint is corrupt, or is none") from error
+    except PermissionError as error:
+        raise BadInput(f"{path}: cannot be read ({error.strerror})") from error
+    except Exception as error:  # torch's errors for a broken file are of every kind
+        raise BadInput(f"{path}: the checkpoint is corrupt, or is none") from error
+    if not isinstance(content, dict):
+        raise BadInput(f"{path}: holds a {type(content).__name__}, not a checkpoint or a state_dict")
+    return content
+
+
+def weights_for(model: nn.Module, path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """The state_dict in a checkpoint of ours, or the file's own, if it fits the model.
+
+    Raises:
+        BadInput: as read_checkpoint, or the weights are another architecture's.
+    """
+    content = read_checkpoint(path)
+    weights: Mapping[str, Any] = content.get("state_dict", content)
+    ours = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    if {name: tuple(getattr(tensor, "shape", ())) for name, tensor in weights.items()} != ours:
+        theirs = content.get("architecture") or "another network"
+        raise BadInput(f"{path}: holds weights of {theirs}, not of {type(model).__name__}; choose the model to match")
+    return dict(weights)

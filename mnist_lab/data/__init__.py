@@ -1,0 +1,1 @@
+"""The images: where they come from, how they are prepared, in which order they are seen."""

@@ -1,0 +1,126 @@
+"""MNISTDataModule: split, resize, normalise, batch. Decoded once, then batched from memory."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningDataModule
+from pydantic import Field
+from torch import Tensor
+
+from mnist_lab.data.batches import Batches
+from mnist_lab.data.source import Arrays, Source
+from mnist_lab.errors import BadInput
+
+
+class MNISTDataModule(LightningDataModule):
+    """MNIST, or a data set of its shape, in training, validation and test sets.
+
+    Args:
+        source: where the four files come from.
+        root: the folder that holds them; None for the variable MNIST_LAB_DATA or the user's cache folder.
+        download: whether the network may be used when they are not there.
+        batch_size: training images a step, on each device.
+        eval_batch_size: images a step of validation and test.
+        val_size: training images set apart for validation; the test set is never touched.
+        split_seed: which images these are.
+        mean, std: of the normalisation (x / 255 - mean) / std.
+        image_size: side of the square images that the network wants, in pixels; 28 leaves them as they are.
+        seed: the training order is a function of (seed, epoch).
+    """
+
+    def __init__(
+        self,
+        *,
+        source: Source,
+        root: str | None = None,
+        download: bool = True,
+        batch_size: Annotated[int, Field(ge=1)] = 64,
+        eval_batch_size: Annotated[int, Field(ge=1)] = 1000,
+        val_size: Annotated[int, Field(ge=0, lt=60_000)] = 5000,
+        split_seed: Annotated[int, Field(ge=0)] = 0,
+        mean: Annotated[float, Field(allow_inf_nan=False)] = 0.1307,
+        std: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.3081,
+        image_size: Annotated[int, Field(ge=1)] = 28,
+        seed: Annotated[int, Field(ge=0)] = 0,
+    ) -> None:
+        super().__init__()
+        self.source, self.root, self.download = source, root, download
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.val_size, self.split_seed, self.seed = val_size, split_seed, seed
+        self.mean, self.std, self.image_size = mean, std, image_size
+        self._arrays: Arrays | None = None
+        self._sets: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def prepare_data(self) -> None:
+        """Fetch what is missing; Lightning calls this in one process of a machine."""
+        self._load()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Decode the sets that the stage (fit, validate, test; None for all) needs."""
+        arrays = self._load()
+        if stage != "test" and "train" not in self._sets:
+            train, val = self.split(len(arrays.train_labels))
+            self._sets["train"] = self._decode(arrays.train_images[train], arrays.train_labels[train])
+            self._sets["val"] = self._decode(arrays.train_images[val], arrays.train_labels[val])
+        if stage != "fit" and "test" not in self._sets:
+            self._sets["test"] = self._decode(arrays.test_images, arrays.test_labels)
+
+    def split(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Indices of the training and of the validation images among count; a function of split_seed and val_size."""
+        if self.val_size >= count:
+            raise BadInput(f"data.val_size={self.val_size}: leaves nothing of {count} images to train on")
+        if self.val_size == 0:
+            return np.arange(count), np.arange(0)
+        order = np.random.default_rng(self.split_seed).permutation(count)
+        return np.sort(order[self.val_size :]), np.sort(order[: self.val_size])
+
+    def train_dataloader(self) -> Batches:
+        return self._batches("train", self.batch_size, shuffle=True)
+
+    def val_dataloader(self) -> Batches | list[Any]:
+        return self._batches("val", self.eval_batch_size) if self.val_size else []
+
+    def test_dataloader(self) -> Batches:
+        return self._batches("test", self.eval_batch_size)
+
+    def examples(self, count: int) -> tuple[Tensor, Tensor]:
+        """The first test images, as the network sees them, (count, 1, S, S), and their classes, (count,)."""
+        self.setup("test")
+        images, labels = self._sets["test"]
+        return images[:count], labels[:count]
+
+    def _load(self) -> Arrays:
+        if self._arrays is None:
+            self._arrays = self.source.load(self.root, download=self.download)
+        return self._arrays
+
+    def _decode(self, images: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Bytes (N, 28, 28) to what the network takes, (N, 1, S, S) float32, and labels to int64."""
+        pixels = torch.from_numpy(images).unsqueeze(1)
+        if pixels.shape[-1] != self.image_size and len(pixels):
+            size = (self.image_size, self.image_size)
+            pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True)
+        # In the order of torchvision's ToTensor and Normalize, so that every value is theirs to the last bit.
+        return pixels.float().div_(255).sub_(self.mean).div_(self.std), torch.from_numpy(labels).long()
+
+    def _batches(self, name: str, batch_size: int, *, shuffle: bool = False) -> Batches:
+        images, labels = self._sets[name]
+        rank, world_size, device = 0, 1, images.device
+        if self.trainer is not None:
+            rank, world_size = self.trainer.global_rank, self.trainer.world_size
+            device = self.trainer.strategy.root_device
+        if len(images) < world_size:
+            raise BadInput(f"the {name} set has {len(images)} images: too few for trainer.devices={world_size}")
+        return Batches(
+            images.to(device),
+            labels.to(device),
+            batch_size=batch_size,
+            shuffle=shuffle,
+            seed=self.seed,
+            rank=rank,
+            world_size=world_size,
+        )

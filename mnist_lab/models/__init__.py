@@ -1,0 +1,1 @@
+"""The five tutorials' networks, one a file; each is a Classifier."""

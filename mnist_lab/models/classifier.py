@@ -1,0 +1,126 @@
+"""Classifier: what the five networks share. It owns loss, metrics and optimizer, and knows no architecture."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torchmetrics import Metric
+
+LOSSES: dict[str, Callable[..., Tensor]] = {"nll": F.nll_loss, "cross_entropy": F.cross_entropy}
+
+
+class LossAndAccuracy(Metric):
+    """Mean loss and accuracy over all images of a set, not over batches; sums stay on the device."""
+
+    full_state_update = False
+    loss_sum: Tensor
+    hits: Tensor
+    images: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("loss_sum", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("hits", torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("images", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, loss: Tensor, scores: Tensor, labels: Tensor) -> None:
+        """Take in one batch: its mean loss, () ; its scores, (B, 10); its classes, (B,)."""
+        self.loss_sum += loss * len(labels)
+        self.hits += (scores.argmax(1) == labels).sum()
+        self.images += len(labels)
+
+    def compute(self) -> dict[str, Tensor]:
+        return {"loss": self.loss_sum / self.images, "acc": self.hits / self.images}
+
+
+class Classifier(LightningModule):
+    """A network that tells ten classes of (B, 1, S, S) images apart, and how it is trained and tested.
+
+    A subclass is one architecture: layers, forward, and these two:
+
+    Attributes:
+        image_size: S, the side in pixels of the images it takes; the data module follows.
+        loss: "nll" where forward ends in log-probabilities, "cross_entropy" where it ends in logits.
+
+    The training sets these from the configuration:
+
+    Attributes:
+        optimizer: makes an optimizer of parameters; None for a network that is only tested.
+        scheduler: makes a learning-rate scheduler of an optimizer, or None. One that has a parameter steps_per_epoch
+            is given it and moves at every step; any other moves once an epoch.
+    """
+
+    image_size: ClassVar[int] = 28
+    loss: ClassVar[Literal["nll", "cross_entropy"]] = "cross_entropy"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.optimizer: Callable[..., torch.optim.Optimizer] | None = None
+        self.scheduler: Callable[..., torch.optim.lr_scheduler.LRScheduler] | None = None
+        self.train_metrics, self.val_metrics, self.test_metrics = (LossAndAccuracy() for _ in range(3))
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        return self._step(batch, self.train_metrics)
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self._step(batch, self.val_metrics)
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self._step(batch, self.test_metrics)
+
+    def on_train_epoch_end(self) -> None:
+        self._log("train", self.train_metrics)
+        optimizer = self.optimizers()
+        assert not isinstance(optimizer, list)
+        self.log("lr", optimizer.param_groups[0]["lr"])
+
+    def on_validation_epoch_end(self) -> None:
+        self._log("val", self.val_metrics)
+
+    def on_test_epoch_end(self) -> None:
+        self._log("test", self.test_metrics)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        if self.optimizer is None:
+            return None
+        optimizer = self.optimizer(self.parameters())
+        if self.scheduler is None:
+            return optimizer
+        if "steps_per_epoch" not in inspect.signature(self.scheduler).parameters:
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.scheduler(optimizer)}}
+        scheduler = self.scheduler(optimizer, steps_per_epoch=self._steps_per_epoch())
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    @torch.no_grad()
+    def predict(self, images: Tensor) -> Tensor:
+        """The classes, (B,), of normalised images, (B, 1, S, S); in eval mode, in which the network stays."""
+        return self.eval()(images.to(self.device)).argmax(1)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["architecture"] = type(self).__name__
+
+    def _step(self, batch: tuple[Tensor, Tensor], metrics: LossAndAccuracy) -> Tensor:
+        images, labels = batch
+        scores = self(images)  # (B, 10)
+        loss = LOSSES[self.loss](scores, labels)
+        metrics.update(loss.detach(), scores.detach(), labels)
+        return loss
+
+    def _log(self, prefix: str, metrics: LossAndAccuracy) -> None:
+        self.log_dict({f"{prefix}/{name}": value for name, value in metrics.compute().items()})
+        metrics.reset()
+
+    def _steps_per_epoch(self) -> int:
+        # Not trainer.estimated_stepping_batches: it makes Lightning forget the loader's state on resume (issue 20550).
+        batches = len(self.trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
+        limit = self.trainer.limit_train_batches
+        if limit is not None:
+            batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+        return -(-batches // self.trainer.accumulate_grad_batches)

@@ -1,0 +1,30 @@
+"""LeNet-5's shape with ReLU and max-pooling, from "MNIST using LeNet" (Y.-K. Kim, 2020-08-19)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mnist_lab.models.classifier import Classifier
+
+
+class LeNet(Classifier):
+    """Two convolutions and three linear layers on 32x32 images; 61,706 parameters; gives logits."""
+
+    image_size = 32
+    loss = "cross_entropy"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 6, 5)
+        self.conv2 = nn.Conv2d(6, 16, 5)
+        self.fc1 = nn.Linear(16 * 5 * 5, 120)
+        self.fc2 = nn.Linear(120, 84)
+        self.fc3 = nn.Linear(84, 10)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, 1, 32, 32)
+        x = F.max_pool2d(F.relu(self.conv1(x)), 2)  # (B, 6, 14, 14)
+        x = F.max_pool2d(F.relu(self.conv2(x)), 2)  # (B, 16, 5, 5)
+        x = F.relu(self.fc1(x.flatten(1)))  # (B, 120)
+        x = F.relu(self.fc2(x))  # (B, 84)
+        return self.fc3(x)  # (B, 10)

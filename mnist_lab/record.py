@@ -1,0 +1,145 @@
+"""What a run writes of itself: config.yaml, and run.json at its start and at each change of its status."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import platform
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
+
+from mnist_lab.errors import LabError
+from mnist_lab.runs import Run
+
+log = logging.getLogger(__name__)
+
+PACKAGES = ("mnist-lab", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "tensorboard", "numpy")
+
+
+@contextmanager
+def recorded(cfg: DictConfig, parameters: int) -> Iterator[Run]:
+    """The run in cfg.folder, new or resumed, whose run.json says how what happens in the with-block ends.
+
+    Ctrl-C and SIGTERM end in SystemExit, 130 and 143. In a run of several processes only the first one writes.
+    """
+    run = Run(Path(cfg.folder))
+    if rank_zero_only.rank == 0:
+        _open(run, cfg, parameters)
+    started = time.perf_counter()
+    try:
+        yield run
+    except BaseException as error:
+        by_hand = isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)
+        interrupted = by_hand or isinstance(error, SIGTERMException)
+        if rank_zero_only.rank == 0:
+            reason = "Ctrl-C" if by_hand else "SIGTERM" if interrupted else f"{type(error).__name__}: {error}"
+            run.update(
+                status="interrupted" if interrupted else "failed",
+                error=reason,
+                finished=now(),
+                seconds={"total": time.perf_counter() - started},
+            )
+            if interrupted:
+                print(f"interrupted ({reason}); to go on: {command_line([f'resume={run.folder}'])}", flush=True)
+            elif not isinstance(error, LabError):
+                log.info("the run failed", exc_info=error)
+        if interrupted:
+            raise SystemExit(128 + (signal.SIGINT if by_hand else signal.SIGTERM)) from error
+        raise
+
+
+def _open(run: Run, cfg: DictConfig, parameters: int) -> None:
+    overrides, config_dir = _command_line_of_job()
+    info = {
+        "status": "running",
+        "error": None,
+        "command": command_line([*(["--config-dir", config_dir] if config_dir else []), *overrides]),
+        "overrides": overrides,
+        "config_dir": config_dir,
+        "model": cfg.name,
+        "parameters": parameters,
+        "seed": cfg.seed,
+        "started": now(),
+        "finished": None,
+        "epochs": 0,
+        "steps": 0,
+        "metrics": {},
+        "seconds": {},
+        "images_per_second": None,
+        "device": None,
+        "versions": versions(),
+        "git": git_state(),
+        "checkpoints": {"best": None, "last": None},
+    }
+    if cfg.resume is None:
+        Run.create(run.folder, info)
+    else:
+        run.update(**{name: info[name] for name in ("status", "error", "command", "overrides", "versions", "git")})
+    OmegaConf.save(cfg, run.folder / "config.yaml")
+
+
+def _command_line_of_job() -> tuple[list[str], str | None]:
+    """The job's overrides, without resume, and the --config-dir it was started with; none outside Hydra's command line."""
+    if not HydraConfig.initialized():
+        return [], None
+    hydra = HydraConfig.get()
+    overrides = [override for override in hydra.overrides.task if not override.lstrip("+").startswith("resume=")]
+    dirs = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
+    return overrides, dirs[0] if dirs else None
+
+
+def command_line(arguments: list[str]) -> str:
+    return shlex.join(["python", "-m", "mnist_lab", *arguments])
+
+
+def now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="microseconds")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a result depends on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit of the checkout that this code, or else the current folder, belongs to, and whether it was changed."""
+    here = Path(__file__).parent
+    tracked = _git("ls-files", "--error-unmatch", Path(__file__).name, folder=here) is not None
+    folder = here if tracked else Path.cwd()
+    commit = _git("rev-parse", "HEAD", folder=folder)
+    return commit and {"commit": commit, "changed": bool(_git("status", "--porcelain", folder=folder))}
+
+
+def _git(*arguments: str, folder: Path) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", folder, *arguments], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def device_name(trainer: pl.Trainer) -> str:
+    """The kind of device that a run used, and how many."""
+    device = trainer.strategy.root_device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type}, {torch.get_num_threads()} threads"
+    return f"{trainer.world_size} × {name}" if trainer.world_size > 1 else name

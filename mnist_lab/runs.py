@@ -1,0 +1,122 @@
+"""The run folder: what a run leaves behind, and the one way to read it. Imports neither torch nor Lightning."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
+
+from mnist_lab.errors import BadInput
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file's text so that a reader, or a kill, never meets half of it."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(text)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run by its folder: config.yaml, run.json, metrics.csv, train.log, checkpoints/, figures/, TensorBoard events."""
+
+    folder: Path
+
+    @classmethod
+    def create(cls, folder: Path, info: dict[str, Any]) -> Run:
+        """Claim a folder for a new run by writing its run.json.
+
+        Raises:
+            BadInput: it holds a run already, or cannot be written.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with (folder / "run.json").open("x") as file:
+                json.dump(info, file, indent=2)
+        except FileExistsError:
+            raise BadInput(f"hydra.run.dir={folder}: holds a run already; resume={folder} goes on with it") from None
+        except OSError as error:
+            raise BadInput(f"hydra.run.dir={folder}: cannot be written ({error.strerror}); choose another") from error
+        return cls(folder)
+
+    @classmethod
+    def find(cls, name: str | os.PathLike[str], runs_dir: str | os.PathLike[str] = "runs") -> Run:
+        """The run that a folder's path, or `latest` for the newest one below runs_dir, names.
+
+        Raises:
+            BadInput: there is none.
+        """
+        if name == "latest":
+            found = [*Path(runs_dir).glob("*/*/run.json"), *Path(runs_dir).glob("sweeps/*/*/run.json")]
+            runs = [cls(path.parent) for path in found]
+            if not runs:
+                raise BadInput(f"latest: there is no run below {Path(runs_dir).absolute()}")
+            return max(runs, key=lambda run: str(run.info.get("started", "")))
+        run = cls(Path(name))
+        if not run.folder.is_dir():
+            raise BadInput(f"{run.folder}: no such run folder")
+        if not (run.folder / "run.json").is_file():
+            raise BadInput(f"{run.folder}: not a run folder (it has no run.json)")
+        return run
+
+    @classmethod
+    def of_checkpoint(cls, path: Path) -> Run:
+        """The run in whose folder checkpoints/ a checkpoint lies."""
+        folder = path.absolute().parent.parent
+        if path.absolute().parent.name != "checkpoints" or not (folder / "run.json").is_file():
+            raise BadInput(f"resume={path}: not in a run folder; init_from={path} starts a new run from its weights")
+        return cls(folder)
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What run.json says."""
+        try:
+            info = json.loads((self.folder / "run.json").read_text())
+        except (OSError, ValueError) as error:
+            raise BadInput(f"{self.folder / 'run.json'}: cannot be read ({error})") from error
+        if not isinstance(info, dict):
+            raise BadInput(f"{self.folder / 'run.json'}: not a run's record")
+        return info
+
+    @property
+    def config(self) -> DictConfig:
+        """The configuration that the run was started with; its folder is where the run lies now."""
+        try:
+            config = OmegaConf.load(self.folder / "config.yaml")
+        except (OSError, YAMLError) as error:
+            raise BadInput(f"{self.folder / 'config.yaml'}: cannot be read ({error})") from error
+        config.folder = str(self.folder)
+        assert isinstance(config, DictConfig)
+        return config
+
+    def update(self, **changes: Any) -> None:
+        """Change entries of run.json."""
+        write_atomically(self.folder / "run.json", json.dumps(self.info | changes, indent=2) + "\n")
+
+    def checkpoint(self, name: str) -> Path | None:
+        """The path of checkpoints/<name>.ckpt, if there is one."""
+        path = self.folder / "checkpoints" / f"{name}.ckpt"
+        return path if path.is_file() else None
+
+    def metrics(self) -> list[dict[str, float]]:
+        """The rows of metrics.csv, each with what was logged at its step."""
+        path = self.folder / "metrics.csv"
+        if not path.is_file():
+            return []
+        with path.open(newline="") as file:
+            return [
+                {name: float(value) for name, value in row.items() if name and value} for row in csv.DictReader(file)
+            ]
+
+    def epochs(self) -> list[dict[str, float]]:
+        """The rows of metrics.csv that end an epoch, in order."""
+        return [row for row in self.metrics() if "train/loss" in row]
