@@ -2,92 +2,45 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import importlib
-import logging
-import math
 import os
 import re
 import sys
 from pathlib import Path
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from mnist_lab import conf_dir
+from mnist_lab.errors import BadInput, told_in_one_line
+from mnist_lab.help import help_text
 
-from mnist_lab.config import conf_dir
-from mnist_lab.errors import BadInput, LabError, told_in_one_line
-from mnist_lab.resume import continued
-
-log = logging.getLogger(__name__)
-
-COMMANDS = {"test": "mnist_lab.evaluate"}  # train is Hydra's, below
+COMMANDS = {"train": "mnist_lab.jobs", "test": "mnist_lab.evaluate"}
 
 
 def main() -> None:
     """The command line; sys.argv says what is wanted."""
     if "" not in sys.path and os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # a network of the user's own is found by the console script, too
-    first = sys.argv[1] if len(sys.argv) > 1 else ""
+        sys.path.append(os.getcwd())  # so that the console script, too, finds a network of the user's own
+    first, *rest = sys.argv[1:] or [""]
     with told_in_one_line():
-        if first in COMMANDS:
-            importlib.import_module(COMMANDS[first]).main(sys.argv[2:])
+        if first in COMMANDS and first != "train":
+            importlib.import_module(COMMANDS[first]).main(rest)
             return
         if first == "train":
             del sys.argv[1]
-        elif re.fullmatch(r"[\w-]*\w", first) and not first.startswith("-"):
-            near = difflib.get_close_matches(first, [*COMMANDS, "train"], n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(['train', *COMMANDS])}"
-            raise BadInput(f"{first}: no such command; {hint} (python -m mnist_lab --help tells more)")
-        sys.argv[1:] = continued(sys.argv[1:])
-    Jobs().run()
+        elif re.fullmatch(r"\w[\w-]*", first):
+            near = difflib.get_close_matches(first, COMMANDS, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
+            raise BadInput(f"{first}: no such command; {hint} (--help tells more)")
+        if {"-h", "--help"} & set(sys.argv):
+            print(help_text([conf_dir(), *_config_dirs(sys.argv)]))
+            return
+    importlib.import_module(COMMANDS["train"]).main()
 
 
-class Jobs:
-    """Hydra's run or sweep: one job, or one for each combination of the swept values."""
-
-    def __init__(self) -> None:
-        self.done = 0
-        self.failed: list[str] = []
-
-    def run(self) -> None:
-        decorated = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(self.job)
-        try:
-            decorated()
-        except SystemExit as stop:
-            if stop.code == 1 and not self.done:  # Hydra has said what is wrong with the command line
-                raise SystemExit(BadInput.exit_status) from None
-            raise
-        if self.failed:
-            print(f"mnist_lab: {len(self.failed)} of {self.done} jobs failed:", *self.failed, sep="\n  ", file=sys.stderr)
-            raise SystemExit(LabError.exit_status)
-
-    def job(self, cfg: DictConfig) -> float | None:
-        """Train; the objective for sweepers is validation accuracy, or None where there is no validation set."""
-        self.done += 1
-        if HydraConfig.get().mode != RunMode.MULTIRUN:
-            try:
-                with told_in_one_line():
-                    return self._objective(cfg)
-            finally:
-                with contextlib.suppress(OSError):  # what was refused leaves no empty folder behind
-                    Path(HydraConfig.get().runtime.output_dir).rmdir()
-        try:
-            return self._objective(cfg)
-        except Exception as error:  # told and kept, so that the other jobs of the sweep run
-            log.info("the job failed", exc_info=True)
-            self.failed.append(f"{cfg.folder}: {type(error).__name__}: {error}")
-            print(f"mnist_lab: job failed: {error}", file=sys.stderr)
-            return math.nan
-
-    def _objective(self, cfg: DictConfig) -> float | None:
-        from mnist_lab.train import train  # torch and Lightning: not for --help
-
-        OmegaConf.resolve(cfg)
-        accuracy = train(cfg).info["metrics"].get("val/acc")
-        return accuracy if accuracy is None else float(accuracy)
+def _config_dirs(arguments: list[str]) -> list[Path]:
+    """The folder that --config-dir names, if it is there."""
+    named = re.search(r"(?:^|\0)(?:--config-dir|-cd)[=\0]([^\0]+)", "\0".join(arguments))
+    return [Path(named[1])] if named else []
 
 
 if __name__ == "__main__":

@@ -36,46 +36,42 @@ class SafeCheckpointIO(TorchCheckpointIO):
         return read_checkpoint(path)
 
 
-def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """A checkpoint's or state_dict's contents, on the CPU.
+def read_checkpoint(path: str | os.PathLike[str], *, key: str = "") -> dict[str, Any]:
+    """A checkpoint's or state_dict's contents, on the CPU; key= is what the message puts before the path.
 
     Raises:
         BadInput: the file is missing, damaged, no checkpoint, or holds more than tensors and plain values.
     """
     path = Path(path)
     if not path.is_file():
-        raise BadInput(f"{path}: no such checkpoint")
+        raise BadInput(f"{key}{path}: no such checkpoint")
     try:
+        damaged = None
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                if (damaged := archive.testzip()) is not None:  # torch itself does not look at the sums
-                    raise BadInput(f"{path}: the checkpoint is corrupt (wrong sum of {damaged})")
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except BadInput:
-        raise
-    except pickle.UnpicklingError as error:
-        if "Unsupported" in str(error) or "not an allowed global" in str(error):
-            raise BadInput(f"{path}: unsafe to load, holds more than tensors and plain values; not loaded") from error
-        raise BadInput(f"{path}: the checkpoint is corrupt, or is none") from error
-    except PermissionError as error:
-        raise BadInput(f"{path}: cannot be read ({error.strerror})") from error
+                damaged = archive.testzip()  # torch itself does not look at the sums
+        content = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch's errors for a broken file are of every kind
-        raise BadInput(f"{path}: the checkpoint is corrupt, or is none") from error
+        if isinstance(error, pickle.UnpicklingError) and "unsupported global" in str(error).lower():
+            raise BadInput(f"{key}{path}: unsafe, holds more than tensors and plain values; not loaded") from error
+        raise BadInput(f"{key}{path}: the checkpoint is corrupt, or is none") from error
+    if damaged is not None:
+        raise BadInput(f"{key}{path}: the checkpoint is corrupt (wrong sum of {damaged})")
     if not isinstance(content, dict):
-        raise BadInput(f"{path}: holds a {type(content).__name__}, not a checkpoint or a state_dict")
+        raise BadInput(f"{key}{path}: holds a {type(content).__name__}, not a checkpoint or a state_dict")
     return content
 
 
-def weights_for(model: nn.Module, path: str | os.PathLike[str]) -> dict[str, Tensor]:
+def weights_for(model: nn.Module, path: str | os.PathLike[str], *, key: str = "") -> dict[str, Tensor]:
     """The state_dict in a checkpoint of ours, or the file's own, if it fits the model.
 
     Raises:
         BadInput: as read_checkpoint, or the weights are another architecture's.
     """
-    content = read_checkpoint(path)
+    content = read_checkpoint(path, key=key)
     weights: Mapping[str, Any] = content.get("state_dict", content)
     ours = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     if {name: tuple(getattr(tensor, "shape", ())) for name, tensor in weights.items()} != ours:
         theirs = content.get("architecture") or "another network"
-        raise BadInput(f"{path}: holds weights of {theirs}, not of {type(model).__name__}; choose the model to match")
+        raise BadInput(f"{key}{path}: holds weights of {theirs}, not of {type(model).__name__}; choose model= to match")
     return dict(weights)

@@ -1,13 +1,14 @@
-"""Where conf/ is, how a configuration is composed, and every problem of one told at once, before any work."""
+"""How a configuration is composed, and every problem of one told at once, before any work."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, get_type_hints
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -15,13 +16,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from mnist_lab import conf_dir
 from mnist_lab.errors import BadInput, told_in_one_line
-
-
-def conf_dir() -> Path:
-    """The folder of configurations: inside the package when installed from a wheel, beside it in a checkout."""
-    package = Path(__file__).absolute().parent
-    return next(conf for conf in (package / "conf", package.parent / "conf") if (conf / "train.yaml").is_file())
 
 
 # A sweep's folders are named by their overrides; what a file system could not take becomes an underscore.
@@ -64,6 +60,15 @@ def callbacks_of(cfg: DictConfig) -> dict[str, DictConfig]:
 class CheckBeforeRun(Callback):
     """Refuses a bad configuration or output folder before Hydra makes anything."""
 
+    made: ClassVar[list[Path]] = []
+
+    @classmethod
+    def take_back(cls) -> None:
+        """Remove the folders made for a run that was refused after all, as far as they are empty."""
+        for folder in cls.made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         with told_in_one_line():
             try:
@@ -71,18 +76,19 @@ class CheckBeforeRun(Callback):
             except OmegaConfBaseException as error:
                 raise BadInput(str(error)) from error
             check(cfg)
-            _make(config.hydra.run.dir, "hydra.run.dir")
+            self._make(config.hydra.run.dir, "hydra.run.dir")
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         with told_in_one_line():
-            _make(config.hydra.sweep.dir, "hydra.sweep.dir")
+            self._make(config.hydra.sweep.dir, "hydra.sweep.dir")
 
-
-def _make(folder: str, key: str) -> None:
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"{key}={folder}: cannot be made ({error.strerror}); choose another runs_dir") from error
+    def _make(self, name: str, key: str) -> None:
+        folder = Path(name).absolute()
+        self.made.extend(path for path in (folder, *folder.parents) if not path.exists())
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BadInput(f"{key}={name}: cannot be made ({error.strerror}); choose another runs_dir") from error
 
 
 def check(cfg: DictConfig) -> None:
@@ -173,8 +179,8 @@ def _type_problems(key: str, value: Any, annotation: Any) -> Iterator[str]:
         # JSON has one kind of list, as YAML has: it may stand for a tuple
         adapter.validate_python(tuple(value) if isinstance(value, list) and "tuple" in str(annotation) else value)
     except ValidationError as error:
-        message = error.errors()[0]["msg"]
-        yield f"{key}={value}: {message[0].lower()}{message[1:]}"
+        messages = dict.fromkeys(problem["msg"] for problem in error.errors())
+        yield f"{key}={value}: {', or '.join(message[0].lower() + message[1:] for message in messages)}"
 
 
 def _machine_problems(cfg: DictConfig) -> Iterator[str]:

@@ -48,7 +48,7 @@ def train(cfg: DictConfig) -> Run:
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     model = make_model(cfg)
     if cfg.init_from:
-        model.load_state_dict(weights_for(model, cfg.init_from))
+        model.load_state_dict(weights_for(model, cfg.init_from, key="init_from="))
     resumed = resumable(cfg, model)
     data = make_data(cfg, model)
     data.prepare_data()
@@ -109,7 +109,7 @@ def resumable(cfg: DictConfig, model: Classifier) -> dict[str, Any] | None:
     """The checkpoint that cfg.resume names, if it fits the network and leaves something to do."""
     if not cfg.resume:
         return None
-    weights_for(model, cfg.resume)
+    weights_for(model, cfg.resume, key="resume=")
     checkpoint = read_checkpoint(cfg.resume)
     if "global_step" not in checkpoint:
         raise BadInput(f"resume={cfg.resume}: holds weights alone; init_from={cfg.resume} starts a new run from them")

@@ -172,7 +172,7 @@ def _parse(contents: Mapping[str, bytes], folder: Path) -> Arrays:
         header = np.frombuffer(content, ">i4", min(1 + dimensions, len(content) // 4))
         if len(header) <= dimensions or header[0] != 0x800 + dimensions or len(content) != header.nbytes + header[1:].prod():
             raise BadInput(f"{folder / name}: not an IDX file of {'images' if dimensions == 3 else 'labels'}")
-        parsed[name] = np.frombuffer(content, np.uint8, offset=header.nbytes).reshape(header[1:])
+        parsed[name] = np.frombuffer(content, np.uint8, offset=header.nbytes).reshape(header[1:]).copy()
     arrays = Arrays(*(parsed[name] for name in FILES))
     for images, labels, kind in ((*arrays[:2], "training"), (*arrays[2:], "test")):
         if len(images) != len(labels):

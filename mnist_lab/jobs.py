@@ -1,0 +1,70 @@
+"""Hydra's part: one job, or a sweep of one for each combination of the swept values."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from mnist_lab import conf_dir
+from mnist_lab.config import CheckBeforeRun
+from mnist_lab.errors import BadInput, LabError, told_in_one_line
+from mnist_lab.resume import continued
+
+log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """Run what sys.argv says."""
+    with told_in_one_line():
+        sys.argv[1:] = continued(sys.argv[1:])
+    Jobs().run()
+
+
+class Jobs:
+    """Hydra's run or sweep: one job, or one for each combination of the swept values."""
+
+    def __init__(self) -> None:
+        self.done = 0
+        self.failed: list[str] = []
+
+    def run(self) -> None:
+        decorated = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(self.job)
+        try:
+            decorated()
+        except SystemExit as stop:
+            if stop.code == 1 and not self.done:  # Hydra has said what is wrong with the command line
+                raise SystemExit(BadInput.exit_status) from None
+            raise
+        if self.failed:
+            print(f"mnist_lab: {len(self.failed)} of {self.done} jobs failed:", *self.failed, sep="\n  ", file=sys.stderr)
+            raise SystemExit(LabError.exit_status)
+
+    def job(self, cfg: DictConfig) -> float | None:
+        """Train; the objective for sweepers is validation accuracy, or None where there is no validation set."""
+        self.done += 1
+        if HydraConfig.get().mode != RunMode.MULTIRUN:
+            try:
+                with told_in_one_line():
+                    return self._objective(cfg)
+            finally:
+                CheckBeforeRun.take_back()
+        try:
+            return self._objective(cfg)
+        except Exception as error:  # told and kept, so that the other jobs of the sweep run
+            log.info("the job failed", exc_info=True)
+            self.failed.append(f"{cfg.folder}: {type(error).__name__}: {error}")
+            print(f"mnist_lab: job failed: {error}", file=sys.stderr)
+            return math.nan
+
+    def _objective(self, cfg: DictConfig) -> float | None:
+        from mnist_lab.train import train  # torch and Lightning: not for --help
+
+        OmegaConf.resolve(cfg)
+        accuracy = train(cfg).info["metrics"].get("val/acc")
+        return accuracy if accuracy is None else float(accuracy)

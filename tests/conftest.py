@@ -1,0 +1,145 @@
+"""Small data sets of MNIST's shape, made on the spot; a mirror on this machine that serves them, well or badly."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+
+from mnist_lab.config import compose
+from mnist_lab.data.source import FILES, Source
+
+TRAIN, TEST = 230, 57  # images; neither divides evenly by the batch sizes below
+
+
+def idx(array: np.ndarray) -> bytes:
+    """An array of bytes in the IDX format."""
+    return np.array([0x800 + array.ndim, *array.shape], ">i4").tobytes() + array.astype(np.uint8).tobytes()
+
+
+def tiny_arrays(train: int = TRAIN, test: int = TEST) -> list[np.ndarray]:
+    """Images that can be learnt (a bar whose place is the class) and told apart (noise), and their labels."""
+    random = np.random.default_rng(7)
+    arrays = []
+    for count in (train, test):
+        labels = np.arange(count) % 10
+        images = random.integers(0, 120, (count, 28, 28))
+        for image, label in zip(images, labels, strict=True):
+            image[2 * label + 4 : 2 * label + 6] = 255
+        arrays += [images.astype(np.uint8), labels.astype(np.uint8)]
+    return arrays
+
+
+@dataclass
+class Tiny:
+    """A tiny data set: its four files' contents, where they lie, and the overrides that use it."""
+
+    folder: Path
+    contents: dict[str, bytes]
+    overrides: list[str] = field(default_factory=list)
+
+    @property
+    def root(self) -> Path:
+        return self.folder / "data"
+
+    @property
+    def raw(self) -> Path:
+        return self.root / "Tiny" / "raw"
+
+    @property
+    def conf(self) -> Path:
+        return self.folder / "conf"
+
+    @property
+    def sha256(self) -> dict[str, str]:
+        return {name: hashlib.sha256(content).hexdigest() for name, content in self.contents.items()}
+
+    def source(self, **settings: object) -> Source:
+        return Source(name="Tiny", sha256=self.sha256, **({"mirrors": []} | settings))  # type: ignore[arg-type]
+
+    def write(self) -> None:
+        self.raw.mkdir(parents=True, exist_ok=True)
+        for name, content in self.contents.items():
+            (self.raw / name).write_bytes(content)
+
+    def write_conf(self) -> None:
+        """A configuration folder of one's own, as a user would write it, with the data set as data=tiny."""
+        source = {"_target_": "mnist_lab.data.source.Source", "name": "Tiny", "mirrors": [], "sha256": self.sha256}
+        data = {"defaults": ["default", "_self_"], "val_size": 40, "batch_size": 16, "eval_batch_size": 25}
+        (self.conf / "data").mkdir(parents=True)
+        (self.conf / "data" / "tiny.yaml").write_text(yaml.safe_dump(data | {"source": source, "root": str(self.root)}))
+
+    def compose(self, *overrides: str) -> DictConfig:
+        return compose(*self.overrides, *overrides, config_dir=str(self.conf))
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tiny:
+    """A tiny data set on disk; the current folder is an empty one."""
+    made = Tiny(tmp_path / "tiny", dict(zip(FILES, map(idx, tiny_arrays()), strict=True)))
+    made.write()
+    made.write_conf()
+    made.overrides = ["data=tiny", "trainer.max_epochs=2", "trainer.accelerator=cpu", "trainer.log_every_n_steps=4"]
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.delenv("MNIST_LAB_DATA", raising=False)
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    return made
+
+
+@pytest.fixture(autouse=True)
+def _fresh_hydra() -> Iterator[None]:
+    """Hydra keeps one global state for a process; each test begins without."""
+    GlobalHydra.instance().clear()
+    yield
+    GlobalHydra.instance().clear()
+
+
+@dataclass
+class Mirror:
+    """A web server on this machine with the files of a data set; `behave` may answer a request instead of it."""
+
+    address: str
+    requests: list[str] = field(default_factory=list)
+    behave: Callable[[BaseHTTPRequestHandler, int], bool] = lambda handler, number: False
+
+
+@pytest.fixture
+def mirror(tiny: Tiny) -> Iterator[Mirror]:
+    packed = {f"/{name}.gz": gzip.compress(content) for name, content in tiny.contents.items()}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:  # noqa: N802
+            made.requests.append(self.path)
+            if made.behave(self, len(made.requests)):
+                return
+            body = packed[self.path]
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            time.sleep(0.05)  # long enough for eight processes to meet
+            self.wfile.write(body)
+
+        def log_message(self, *args: object) -> None:
+            """Quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    made = Mirror(f"http://127.0.0.1:{server.server_port}/")
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield made
+    server.shutdown()
+    thread.join()
+    server.server_close()

@@ -1,0 +1,74 @@
+"""The order of the images is a function of (seed, epoch), and every image is seen exactly once an epoch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from mnist_lab.data.batches import Batches
+
+
+def numbered(count: int, **settings: int | bool) -> Batches:
+    """Batches of images that are their own number."""
+    numbers = torch.arange(count)
+    return Batches(numbers.float().reshape(-1, 1, 1, 1), numbers, **({"batch_size": 16} | settings))  # type: ignore[arg-type]
+
+
+def seen(batches: Batches) -> list[int]:
+    return [int(label) for _, labels in batches for label in labels]
+
+
+def test_order_depends_on_seed_and_epoch_only() -> None:
+    def order(seed: int, epoch: int, batch_size: int = 16) -> list[int]:
+        batches = numbered(100, shuffle=True, seed=seed, batch_size=batch_size)
+        batches.set_epoch(epoch)
+        return seen(batches)
+
+    first = order(0, 0)
+    torch.manual_seed(123)
+    torch.rand(5)
+    assert order(0, 0) == first == order(0, 0, batch_size=7)
+    orders = [order(seed, epoch) for seed in range(4) for epoch in range(4)]
+    assert all(sorted(order) == list(range(100)) for order in orders)
+    assert len({tuple(order) for order in orders}) == 16
+
+
+def test_epoch_set_after_iter_counts() -> None:
+    """Lightning calls iter() before set_epoch in the first epoch."""
+    early, late = numbered(50, shuffle=True), numbered(50, shuffle=True)
+    iterator = iter(early)
+    early.set_epoch(3)
+    late.set_epoch(3)
+    assert [int(label) for _, labels in iterator for label in labels] == seen(late)
+
+
+def test_images_and_labels_stay_together() -> None:
+    for images, labels in numbered(100, shuffle=True, seed=3):
+        assert (images.flatten() == labels).all()
+
+
+@pytest.mark.parametrize("count", [1, 15, 16, 17, 64, 100])
+def test_unshuffled_batches_are_a_dataloaders(count: int) -> None:
+    batches = numbered(count)
+    expected = DataLoader(TensorDataset(batches.images, batches.labels), batch_size=16)
+    assert len(batches) == len(expected)
+    for (images, labels), (expected_images, expected_labels) in zip(batches, expected, strict=True):
+        assert torch.equal(images, expected_images)
+        assert torch.equal(labels, expected_labels)
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("world_size", [2, 3])
+@pytest.mark.parametrize("count", [3, 16, 31, 32, 33, 34, 96, 97, 100])
+def test_processes_share_every_image_once_in_equally_many_steps(count: int, world_size: int, shuffle: bool) -> None:
+    shares = [numbered(count, shuffle=shuffle, seed=1, rank=rank, world_size=world_size) for rank in range(world_size)]
+    steps = [[labels for _, labels in share] for share in shares]
+    assert len({len(share) for share in shares} | {len(own) for own in steps}) == 1
+    assert all(len(labels) > 0 for own in steps for labels in own)
+    assert sorted(int(label) for own in steps for labels in own for label in labels) == list(range(count))
+
+
+def test_fewer_images_than_processes_is_refused() -> None:
+    with pytest.raises(ValueError, match="shared"):
+        numbered(1, world_size=2)

