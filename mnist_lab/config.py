@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import importlib
 import inspect
 import re
 from collections.abc import Callable, Iterator
@@ -134,11 +135,11 @@ def _signature_problems(node: DictConfig, path: str) -> Iterator[str]:
     """Unknown, ill-typed and out-of-range settings of a node and of those below it."""
     parameters: dict[str, Any] | None = None
     if "_target_" in node:
+        module, _, name = str(node._target_).rpartition(".")
         try:
-            target = hydra.utils.get_object(node._target_)
-        except Exception as error:
-            reason = str(error.__cause__ or error).strip().splitlines()[0]
-            yield f"{path}_target_={node._target_}: cannot be imported ({reason})"
+            target = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError, ValueError) as error:
+            yield f"{path}_target_={node._target_}: cannot be imported ({error})"
             return
         parameters = _parameters(target)
     for name, value in node.items():

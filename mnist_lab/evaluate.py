@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 from collections.abc import Sequence
 
 import lightning.pytorch as pl
@@ -14,7 +13,7 @@ from mnist_lab.checkpoints import weights_for
 from mnist_lab.config import check
 from mnist_lab.errors import BadInput
 from mnist_lab.runs import Run
-from mnist_lab.train import make_data, make_model
+from mnist_lab.train import make_data, make_model, quiet_lightning
 
 
 def test(run: Run, overrides: Sequence[str] = ()) -> dict[str, float]:
@@ -27,6 +26,7 @@ def test(run: Run, overrides: Sequence[str] = ()) -> dict[str, float]:
     Raises:
         BadInput: the run has no checkpoint, or a changed setting is none or has a bad value.
     """
+    quiet_lightning()
     chosen = run.checkpoint("best") or run.checkpoint("last")
     if chosen is None:
         raise BadInput(f"{run.folder}: has no checkpoint (its status: {run.info.get('status')})")
@@ -59,7 +59,6 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="changes to its configuration")
     parser.add_argument("--runs-dir", default="runs", help="where latest is looked for (default: %(default)s)")
     options = parser.parse_args(arguments)
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     run = Run.find(options.run, options.runs_dir)
     tested = test(run, options.overrides)
     print(f"test/loss {tested['test/loss']!r}  test/acc {tested['test/acc']!r}\nrun folder: {run.folder}")

@@ -10,33 +10,40 @@ from mnist_lab.runs import Run
 
 
 def continued(arguments: list[str]) -> list[str]:
-    """Hydra's arguments with a resumed run's own overrides before the new ones, its folder, and its checkpoint.
+    """Hydra's arguments, its options first, since it takes them in no other place; and with resume=RUN
 
-    Done before Hydra composes, since what is composed follows from it. Without resume= they stay as they are; done
-    twice, as in the processes that Lightning starts for ddp, the outcome is the same.
+    a resumed run's own overrides before the new ones, its folder, and its checkpoint. Done before Hydra composes, since
+    what is composed follows from it. Done twice, as in the processes that Lightning starts for ddp, the outcome is the
+    same.
     """
-    settings: dict[str, str] = {}
-    options = []
+    options: list[str] = []
+    overrides: list[str] = []
     for argument in arguments:
-        key = re.match(r"[+~]*([\w./@:]+)(?==|$)", argument)
-        follows_option = options and options[-1].startswith("-") and "=" not in argument
-        if key and not follows_option and not argument.startswith("-"):
-            settings[key[1]] = argument
-        else:
-            options.append(argument)
+        is_value = bool(options) and options[-1].startswith("-") and not re.search(r"=|^[~+]", argument)
+        (options if argument.startswith("-") or is_value else overrides).append(argument)
+    settings = _by_key(overrides)
     wanted = settings.pop("resume", "=").split("=", 1)[1].strip("'\"")
     if wanted in ("", "null"):
-        return arguments
+        return [*options, *overrides]
     if {"-m", "--multirun"} & set(options):
         raise BadInput(f"resume={wanted}: one run at a time; leave out -m")
-    runs_dir = settings.get("runs_dir", "=runs").split("=", 1)[1]
-    run, checkpoint = _found(wanted, runs_dir)
+    run, checkpoint = _found(wanted, settings.get("runs_dir", "=runs").split("=", 1)[1])
     info = run.info
-    saved = {re.split(r"=", override.lstrip("+~"), maxsplit=1)[0]: override for override in info.get("overrides", [])}
     if info.get("config_dir") and not {"--config-dir", "-cd"} & {option.split("=")[0] for option in options}:
         options += ["--config-dir", info["config_dir"]]
-    merged = saved | settings | {"hydra.run.dir": f"hydra.run.dir={_quoted(run.folder)}"}
+    merged = _by_key(info.get("overrides", []))
+    for key, override in settings.items():
+        if override.startswith("~") and merged.get(key, "").startswith("+"):
+            del merged[key]  # what was added and is now taken out was never there
+        else:
+            merged[key] = override
+    merged["hydra.run.dir"] = f"hydra.run.dir={_quoted(run.folder)}"
     return [*options, *merged.values(), f"resume={_quoted(checkpoint)}"]
+
+
+def _by_key(overrides: list[str]) -> dict[str, str]:
+    """Overrides by the key that each sets or, with a tilde, deletes; the later one holds."""
+    return {override.lstrip("+~").split("=", 1)[0]: override for override in overrides}
 
 
 def _found(wanted: str, runs_dir: str) -> tuple[Run, Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import statistics
 import time
 import warnings
@@ -26,12 +27,17 @@ from mnist_lab.models.classifier import Classifier
 from mnist_lab.record import device_name, now, recorded
 from mnist_lab.runs import Run
 
-# Lightning's messages go where ours go (train.log), not to the terminal by a handler of their own.
-for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
-    logging.getLogger(name).handlers.clear()
-    logging.getLogger(name).propagate = True
-# Lightning 2.6 asks torch 2.15 in a way that torch is giving up; nothing a user could change.
-warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
+def quiet_lightning() -> None:
+    """Lightning's messages go where ours go, and what it warns of that no user could change is not said."""
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).propagate = True
+    # Lightning 2.6 asks torch 2.15 in a way that torch is giving up.
+    warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
+    # No validation set: data.val_size=0 asks for that.
+    warnings.filterwarnings("ignore", r"Total length of `list` across ranks is zero")
+    # It is meant to, when a run is resumed; a folder that holds another run is refused before.
+    warnings.filterwarnings("ignore", r"Checkpoint directory .* exists and is not empty")
 
 
 def train(cfg: DictConfig) -> Run:
@@ -44,6 +50,7 @@ def train(cfg: DictConfig) -> Run:
         DataUnavailable: the data set could not be had; no run was started.
     """
     started = time.perf_counter()
+    quiet_lightning()
     check(cfg)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     model = make_model(cfg)
@@ -135,7 +142,7 @@ def conclude(
         epochs=trainer.current_epoch,
         steps=trainer.global_step,
         tested={"checkpoint": chosen, "epoch": epoch + 1},
-        metrics={name: row[name] for name in row if name.startswith(("train/", "val/"))} | tested,
+        metrics={name: row[name] for name in row if re.fullmatch(r"(train|val)/(?!loss_step).*", name)} | tested,
         seconds=seconds,
         images_per_second=statistics.fmean(speeds) if speeds else None,
         device=device_name(trainer),

@@ -143,3 +143,37 @@ def mirror(tiny: Tiny) -> Iterator[Mirror]:
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+@dataclass
+class Outcome:
+    """What a command line came to."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def command(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Outcome]:
+    """Runs `python -m mnist_lab ...` in this process, with the tiny data set unless told otherwise."""
+
+    def run(*arguments: str, data: bool = True) -> Outcome:
+        from mnist_lab.__main__ import main
+
+        GlobalHydra.instance().clear()
+        own = ["--config-dir", str(tiny.conf), *tiny.overrides] if data else []
+        given = {argument.split("=")[0] for argument in arguments}
+        own = [argument for argument in own if argument.split("=")[0] not in given]
+        monkeypatch.setattr("sys.argv", ["mnist_lab", *own, *arguments])
+        status = 0
+        try:
+            main()
+        except SystemExit as stop:
+            status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        captured = capsys.readouterr()
+        return Outcome(status, captured.out, captured.err)
+
+    return run

@@ -1,0 +1,147 @@
+"""The real command line in processes of its own: quick help, any folder, the wheel, several processes at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import zipfile
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from conftest import TRAIN, Tiny
+
+from mnist_lab import conf_dir
+from mnist_lab.runs import Run
+
+CHECKOUT = Path(__file__).parent.parent
+
+
+def run(*arguments: str, program: Sequence[str] = ("-m", "mnist_lab"), **environment: str) -> subprocess.CompletedProcess:
+    """python -m mnist_lab in the current folder, on one thread."""
+    settings = os.environ | {"OMP_NUM_THREADS": "1"} | environment
+    return subprocess.run(
+        [sys.executable, *program, *arguments], env=settings, capture_output=True, text=True, timeout=240, check=False
+    )
+
+
+def test_help_is_quick_and_names_commands_groups_choices_and_six_examples(tiny: Tiny) -> None:
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        outcome = run("--help")
+        times.append(time.perf_counter() - started)
+    assert outcome.returncode == 0, outcome.stderr
+    assert min(times) < 0.5
+    for path in conf_dir().glob("*/*.yaml"):
+        (line,) = [line for line in outcome.stdout.splitlines() if line.startswith(f"  {path.parent.name} ")]
+        assert path.stem in line
+    examples = outcome.stdout.split("Examples")[1].split("See also")[0]
+    assert examples.count("python -m mnist_lab") == 6
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["--info", "defaults"], ["-sc", "query=bash"]])
+def test_what_only_tells_something_does_not_import_torch(tiny: Tiny, arguments: list[str]) -> None:
+    program = (
+        "import sys, contextlib, mnist_lab.__main__ as program\n"
+        "with contextlib.suppress(SystemExit): program.main()\n"
+        "assert not {'torch', 'lightning', 'matplotlib'} & set(sys.modules)"
+    )
+    outcome = run(*arguments, program=("-c", program), COMP_LINE="mnist-lab model=", _TYPER_COMPLETE_TEST="1")
+    assert outcome.returncode == 0, outcome.stderr
+
+
+def test_help_shows_a_users_own_choices(tiny: Tiny) -> None:
+    (tiny.conf / "model").mkdir()
+    (tiny.conf / "model" / "my_net.yaml").write_text("_target_: my_net.MyNet\n")
+    assert "my_net" in run("--help", "--config-dir", str(tiny.conf)).stdout
+
+
+def test_misspelt_command_is_told(tiny: Tiny) -> None:
+    outcome = run("tset", "latest")
+    assert outcome.returncode == 2
+    assert outcome.stderr == "mnist_lab: tset: no such command; did you mean test? (--help tells more)\n"
+
+
+@pytest.mark.parametrize("folder", ["nowhere", "."])
+def test_folder_that_is_no_run_is_told(tiny: Tiny, folder: str) -> None:
+    for arguments in (["test", folder], [f"resume={folder}"]):
+        outcome = run(*arguments)
+        assert outcome.returncode == 2
+        assert folder in outcome.stderr and outcome.stderr.count("\n") == 1
+
+
+def test_folder_that_cannot_be_made_is_told_before_training(tiny: Tiny) -> None:
+    Path("file").write_text("")
+    outcome = run("--config-dir", str(tiny.conf), "data=tiny", "runs_dir=file")
+    assert outcome.returncode == 2
+    assert "choose another runs_dir" in outcome.stderr and outcome.stderr.count("\n") == 1
+
+
+def test_full_error_variable_shows_the_traceback(tiny: Tiny) -> None:
+    outcome = run("optimizer.lr=-1", HYDRA_FULL_ERROR="1")
+    assert outcome.returncode == 2
+    assert "Traceback" in outcome.stderr
+
+
+SPY = """
+import os
+from pathlib import Path
+from mnist_lab.models.mlp import MLP
+
+
+class Spy(MLP):
+    def training_step(self, batch, batch_idx):
+        images, labels = batch
+        seen = Path("seen") / f"{self.trainer.current_epoch}-{self.trainer.global_rank}-{batch_idx}"
+        seen.write_text(" ".join(str(float(image.double().sum())) for image in images))
+        return super().training_step(batch, batch_idx)
+"""
+
+
+def test_ddp_covers_every_image_exactly_once_an_epoch(tiny: Tiny) -> None:
+    """Two processes on the CPU; an image is known by the sum of its noise."""
+    Path("spy.py").write_text(SPY)
+    Path("seen").mkdir()
+    (tiny.conf / "model").mkdir()
+    (tiny.conf / "model" / "spy.yaml").write_text("_target_: spy.Spy\n")
+    arguments = ["--config-dir", str(tiny.conf), *tiny.overrides, "model=spy", "trainer=ddp", "data.val_size=0"]
+    outcome = run(*arguments)
+    assert outcome.returncode == 0, outcome.stderr
+    for epoch in (0, 1):
+        files = list(Path("seen").glob(f"{epoch}-*"))
+        assert {path.name.split("-")[1] for path in files} == {"0", "1"}
+        counts = Counter(word for path in files for word in path.read_text().split())
+        assert len(counts) == TRAIN and set(counts.values()) == {1}
+    (path,) = Path("runs").glob("*/*/run.json")
+    made = Run(path.parent)
+    assert made.info["status"] == "finished"
+    assert made.info["device"].startswith("2 × cpu")
+    tested = run("test", "latest")
+    assert repr(made.info["metrics"]["test/acc"]) in tested.stdout, "metrics are summed over the processes"
+    assert outcome.stdout.count("run folder:") == 1
+
+
+def test_wheel_carries_its_configuration_and_runs_the_main_job_elsewhere(tiny: Tiny, tmp_path: Path) -> None:
+    wheels = tmp_path / "wheels"
+    command = ["-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir", str(wheels), str(CHECKOUT)]
+    built = run(program=command)
+    assert built.returncode == 0, built.stderr
+    (wheel,) = wheels.glob("mnist_lab-*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    expected = {f"mnist_lab/conf/{path.relative_to(CHECKOUT / 'conf').as_posix()}" for path in CHECKOUT.glob("conf/**/*.yaml")}
+    assert expected <= names
+    assert not any(name.startswith(("conf/", "tests/")) for name in names)
+    site = tmp_path / "site"
+    zipfile.ZipFile(wheel).extractall(site)
+    arguments = ["--config-dir", str(tiny.conf), *tiny.overrides, "trainer.max_epochs=1"]
+    outcome = run(*arguments, PYTHONPATH=str(site))
+    assert outcome.returncode == 0, outcome.stderr
+    (path,) = Path("runs").glob("*/*/run.json")
+    assert json.loads(path.read_text())["status"] == "finished"
+    program = ("-c", "import mnist_lab; print(mnist_lab.conf_dir())")
+    assert run(program=program, PYTHONPATH=str(site)).stdout.strip() == str(site / "mnist_lab" / "conf")

@@ -1,0 +1,268 @@
+"""A run from its command line to its folder, and everything that reads the folder afterwards."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Outcome, Tiny
+from lightning.pytorch import Callback, LightningModule, Trainer
+from matplotlib.image import imread
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from mnist_lab import evaluate
+from mnist_lab.models.classifier import Classifier
+from mnist_lab.runs import Run
+from mnist_lab.train import make_model, train
+
+METRICS = {"train/loss", "train/acc", "val/loss", "val/acc", "test/loss", "test/acc"}
+Command = Callable[..., Outcome]
+
+
+def only_run() -> Run:
+    (path,) = Path("runs").glob("*/*/run.json")
+    return Run(path.parent)
+
+
+def weights(path: Path | None) -> dict[str, Any]:
+    assert path is not None
+    state: dict[str, Any] = torch.load(path, weights_only=True)["state_dict"]
+    return state
+
+
+def same(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_run_leaves_all_that_is_promised_in_its_folder(command: Command) -> None:
+    outcome = command("model=lenet", "trainer.max_epochs=8")
+    assert outcome.status == 0, outcome.err
+    run = only_run()
+    assert run.folder.name.endswith("-lenet")
+    assert outcome.out.splitlines()[-1] == f"run folder: {run.folder}"
+    info = run.info
+    assert (info["status"], info["error"], info["model"], info["parameters"]) == ("finished", None, "lenet", 61_706)
+    assert (info["seed"], info["epochs"], info["steps"]) == (0, 8, 8 * 12)
+    assert set(info["metrics"]) == METRICS
+    assert info["metrics"]["test/acc"] > 0.9  # the classes are bars at ten heights: a network that learns finds them
+    assert set(info["seconds"]) == {"total", "fit"}
+    assert info["images_per_second"] > 0
+    assert info["command"].startswith("python -m mnist_lab")
+    assert "model=lenet" in info["overrides"]
+    assert {"torch", "lightning", "hydra-core", "python"} <= set(info["versions"])
+    assert info["checkpoints"] == {"best": "checkpoints/best.ckpt", "last": "checkpoints/last.ckpt"}
+    assert run.config.trainer.max_epochs == 8
+    assert (run.folder / "train.log").stat().st_size > 0
+    for name in ("curves", "truths", "predictions"):
+        assert imread(run.folder / "figures" / f"{name}.png").std() > 0.01
+    for name in ("best", "last"):
+        content = torch.load(run.folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
+        assert content["architecture"] == "LeNet"
+
+
+def test_metrics_are_those_of_the_epoch_that_was_tested(command: Command) -> None:
+    command("trainer.max_epochs=4", "optimizer.lr=0.05")
+    run = only_run()
+    epochs = run.epochs()
+    assert [row["epoch"] for row in epochs] == [0, 1, 2, 3]
+    best = max(epochs, key=lambda row: row["val/acc"])  # max keeps the first of equals, as the checkpoint does
+    assert run.info["tested"] == {"checkpoint": "best", "epoch": best["epoch"] + 1}
+    assert {name: value for name, value in run.info["metrics"].items() if "test" not in name} == {
+        name: best[name] for name in METRICS if "test" not in name
+    }
+
+
+def test_metrics_csv_and_tensorboard_have_every_curve(command: Command) -> None:
+    command()
+    run = only_run()
+    with (run.folder / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    steps = [int(row["step"]) for row in rows]
+    assert steps == sorted(set(steps))
+    for name in (*METRICS, "lr", "images_per_second"):
+        assert any(row[name] for row in rows), name
+    events = EventAccumulator(str(run.folder)).Reload()
+    assert {*METRICS, "lr", "images_per_second", "train/loss_step"} <= set(events.Tags()["scalars"])
+    assert "hp_metric" not in events.Tags()["scalars"]
+    assert [event.step for event in events.Scalars("val/acc")] == [11, 23]
+
+
+def test_two_starts_at_once_get_two_folders_and_the_same_result(command: Command) -> None:
+    command()
+    command()
+    first, second = (Run(path.parent) for path in sorted(Path("runs").glob("*/*/run.json")))
+    assert first.info["metrics"] == second.info["metrics"]
+    assert same(weights(first.checkpoint("last")), weights(second.checkpoint("last")))
+
+
+def test_folder_that_holds_a_run_is_not_taken_again(command: Command) -> None:
+    assert command("hydra.run.dir=runs/a/b").status == 0
+    before = (Path("runs/a/b") / "run.json").read_text()
+    outcome = command("hydra.run.dir=runs/a/b", "seed=5")
+    assert outcome.status == 2
+    assert "holds a run already" in outcome.err
+    assert (Path("runs/a/b") / "run.json").read_text() == before
+
+
+@pytest.mark.parametrize("network", ["mlp", "simple_cnn", "compact_cnn", "dropout_cnn"])
+def test_test_command_gives_the_same_figures_to_the_last_digit(command: Command, network: str) -> None:
+    command(f"model={network}", "trainer.max_epochs=1")
+    run = only_run()
+    expected = {name: run.info["metrics"][name] for name in ("test/loss", "test/acc")}
+    assert evaluate.test(run) == expected
+    outcome = command("test", "latest", data=False)
+    assert outcome.status == 0
+    assert all(repr(value) in outcome.out for value in expected.values())
+
+
+def test_run_folder_can_be_moved_and_tested_elsewhere(command: Command, tmp_path: Path) -> None:
+    command()
+    run = only_run()
+    shutil.move(run.folder, tmp_path / "moved")
+    tested = evaluate.test(Run(tmp_path / "moved"))
+    assert tested["test/acc"] == Run(tmp_path / "moved").info["metrics"]["test/acc"]
+
+
+@pytest.mark.parametrize("scheduler", ["none", "step", "cosine", "onecycle"])
+def test_resumed_run_ends_as_the_uninterrupted_one(command: Command, scheduler: str) -> None:
+    """At an epoch's end, without dropout; in the same folder, the same metrics.csv, the same TensorBoard run."""
+    settings = [f"scheduler={scheduler}", "optimizer.momentum=0.5"]
+    command(*settings, "trainer.max_epochs=4", "hydra.run.dir=runs/whole/run")
+    whole = Run(Path("runs/whole/run"))
+    interrupt = "+callbacks.stop={_target_: test_train.StopAfter, epochs: 2}"
+    stopped = command(*settings, "trainer.max_epochs=4", "hydra.run.dir=runs/parts/run", interrupt)
+    assert stopped.status == 130, stopped.err
+    parts = Run(Path("runs/parts/run"))
+    assert parts.info["status"] == "interrupted"
+    assert "resume=" in stopped.out
+    resumed = command("resume=runs/parts/run", "~callbacks.stop", data=False)
+    assert resumed.status == 0, resumed.err
+    assert parts.info["status"] == "finished"
+    assert same(weights(whole.checkpoint("last")), weights(parts.checkpoint("last")))
+    assert whole.info["metrics"] == parts.info["metrics"]
+
+    def curves(run: Run) -> list[dict[str, float]]:
+        return [{name: row[name] for name in row if name != "images_per_second"} for row in run.metrics()]
+
+    assert curves(whole) == curves(parts)
+    events = EventAccumulator(str(parts.folder)).Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == [11, 23, 35, 47]
+
+
+class StopAfter(Callback):
+    """Ctrl-C when so many epochs are done."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch == self.epochs:
+            raise KeyboardInterrupt
+
+
+class Bomb(Callback):
+    """A fault in the program."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        raise RuntimeError("out of order")
+
+
+def test_resume_goes_on_to_more_epochs_and_says_when_there_is_nothing_to_go_on_with(command: Command) -> None:
+    command("model=mlp")
+    assert command("resume=latest", "trainer.max_epochs=3", data=False).status == 0
+    run = only_run()
+    assert (run.info["epochs"], run.info["steps"]) == (3, 36)
+    assert [row["epoch"] for row in run.epochs()] == [0, 1, 2]
+    assert run.config.model._target_.endswith("MLP")
+    fewer = command("resume=latest", "trainer.max_epochs=1", data=False)
+    assert fewer.status == 2
+    assert "trainer.max_epochs=1" in fewer.err
+    assert run.info["status"] == "finished"
+
+
+def test_init_from_takes_a_checkpoint_or_a_plain_state_dict(command: Command, tiny: Tiny, tmp_path: Path) -> None:
+    command("model=mlp")
+    checkpoint = only_run().checkpoint("last")
+    assert checkpoint is not None
+    torch.save(weights(checkpoint), tmp_path / "plain.pt")
+    for name, source in (("a", checkpoint), ("b", tmp_path / "plain.pt")):
+        folder = Path("runs/again") / name
+        outcome = command("model=mlp", f"init_from={source}", "trainer.max_epochs=0", f"hydra.run.dir={folder}")
+        assert outcome.status == 0, outcome.err
+        run = Run(folder)
+        assert same(weights(run.checkpoint("last")), weights(checkpoint))
+        assert run.info["epochs"] == 0
+        assert evaluate.test(run)["test/acc"] == run.info["metrics"]["test/acc"]
+
+
+def test_without_validation_the_last_weights_are_tested(command: Command) -> None:
+    assert command("data.val_size=0").status == 0
+    run = only_run()
+    assert run.info["checkpoints"] == {"best": None, "last": "checkpoints/last.ckpt"}
+    assert set(run.info["metrics"]) == METRICS - {"val/loss", "val/acc"}
+    assert evaluate.test(run)["test/acc"] == run.info["metrics"]["test/acc"]
+
+
+def test_sweep_runs_every_combination_and_gives_validation_accuracy(command: Command) -> None:
+    outcome = command("-m", "optimizer.lr=0.001,0.01", "optimizer.momentum=0.5,0.9", "trainer.max_epochs=1")
+    assert outcome.status == 0, outcome.err
+    runs = [Run(path.parent) for path in sorted(Path("runs/sweeps").glob("*/*/run.json"))]
+    assert len(runs) == 4
+    assert runs[1].folder.name.startswith("1-") and "optimizer.lr=0.001,optimizer.momentum=0.9" in runs[1].folder.name
+    assert {(run.config.optimizer.lr, run.config.optimizer.momentum) for run in runs} == {
+        (lr, momentum) for lr in (0.001, 0.01) for momentum in (0.5, 0.9)
+    }
+
+
+def test_one_bad_job_of_a_sweep_leaves_the_others_and_ends_in_1(command: Command) -> None:
+    outcome = command("-m", "optimizer.lr=-1,0.01", "trainer.max_epochs=1")
+    assert outcome.status == 1
+    assert "1 of 2 jobs failed" in outcome.err and "optimizer.lr=-1" in outcome.err
+    (path,) = Path("runs/sweeps").glob("*/1-*/run.json")
+    assert Run(path.parent).info["status"] == "finished"
+
+
+def test_own_network_is_one_class_and_one_yaml(
+    command: Command, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "my_net.py").write_text(
+        "from torch import nn\n"
+        "from mnist_lab.models.classifier import Classifier\n\n"
+        "class MyNet(Classifier):\n"
+        "    def __init__(self, *, width: int = 32) -> None:\n"
+        "        super().__init__()\n"
+        "        self.net = nn.Sequential(nn.Flatten(), nn.Linear(784, width), nn.ReLU(), nn.Linear(width, 10))\n\n"
+        "    def forward(self, x):\n"
+        "        return self.net(x)\n"
+    )
+    (tiny.conf / "model").mkdir()
+    (tiny.conf / "model" / "my_net.yaml").write_text("_target_: my_net.MyNet\nwidth: 16\n")
+    assert command("model=my_net").status == 0
+    run = only_run()
+    assert run.info["model"] == "my_net"
+    assert command("test", "latest", data=False).status == 0
+    assert command("resume=latest", "trainer.max_epochs=3", data=False).status == 0
+    assert run.info["epochs"] == 3
+
+
+def test_failed_run_says_so_in_run_json_and_keeps_the_traceback(command: Command) -> None:
+    outcome = command("+callbacks.bomb={_target_: test_train.Bomb}")
+    assert outcome.status == 1
+    info = only_run().info
+    assert (info["status"], info["error"]) == ("failed", "RuntimeError: out of order")
+    assert "Traceback" in (only_run().folder / "train.log").read_text()
+
+
+def test_train_and_test_work_from_python_alone(tiny: Tiny) -> None:
+    run = train(tiny.compose("model=mlp", "trainer.max_epochs=1"))
+    assert run.folder.is_relative_to(Path.cwd() / "runs")
+    assert json.loads((run.folder / "run.json").read_text())["status"] == "finished"
+    assert evaluate.test(run)["test/acc"] == run.info["metrics"]["test/acc"]
+    assert isinstance(make_model(run.config), Classifier)
