@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import os
 import re
 import sys
 from pathlib import Path
@@ -18,8 +17,8 @@ COMMANDS = {"train": "mnist_lab.jobs", "test": "mnist_lab.evaluate"}
 
 def main() -> None:
     """The command line; sys.argv says what is wanted."""
-    if "" not in sys.path and os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # so that the console script, too, finds a network of the user's own
+    if not {"", str(Path.cwd())} & set(sys.path):
+        sys.path.append(str(Path.cwd()))  # so that the console script, too, finds a network of the user's own
     first, *rest = sys.argv[1:] or [""]
     with told_in_one_line():
         if first in COMMANDS and first != "train":

@@ -1,25 +1,18 @@
-"""What a run shows and records beyond what Lightning does: layer table, epoch lines, metrics.csv, speed."""
+"""What a run shows and records beyond what Lightning does: layer table, epoch lines, speed."""
 
 from __future__ import annotations
 
-import csv
-import io
 import time
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers.logger import Logger
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from torch import Tensor, nn
+from torch import nn
 from torchmetrics import Metric
-
-from mnist_lab.runs import Run, write_atomically
 
 console = Console(highlight=False)
 
@@ -82,9 +75,13 @@ class StepLog(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self.images += len(batch[1]) * trainer.world_size
-        if trainer.global_step % trainer.log_every_n_steps == 0:
+        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             (group, *_) = trainer.optimizers[0].param_groups
-            row = {"epoch": trainer.current_epoch, "train/loss_step": outputs["loss"].item(), "lr": group["lr"]}
+            row = {
+                "epoch": trainer.current_epoch,
+                "train/loss_step": outputs["loss"].item(),
+                "lr": group["lr"],
+            }
             for logger in trainer.loggers:
                 logger.log_metrics(row, step=trainer.global_step - 1)  # Lightning numbers steps from 0
         self.ended = time.perf_counter()
@@ -109,7 +106,12 @@ class EpochLines(Callback):
         heads = ("epoch", "train loss", "accuracy", "val loss", "accuracy", "images/s", "time")
         console.print(self.COLUMNS.format(*heads), style="bold", soft_wrap=True)
         if console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+            )
             self.bar = Progress(*columns, console=console, transient=True)
             self.bar.start()
 
@@ -146,58 +148,12 @@ class EpochLines(Callback):
         for name in ("train", "val"):
             known = f"{name}/loss" in values
             cells += [f"{values[f'{name}/loss']:.4f}", f"{values[f'{name}/acc']:.2%}"] if known else ["-", "-"]
-        cells += [f"{values.get('images_per_second', 0):,.0f}", f"{time.perf_counter() - self.epoch_started:.1f} s"]
+        cells += [
+            f"{values.get('images_per_second', 0):,.0f}",
+            f"{time.perf_counter() - self.epoch_started:.1f} s",
+        ]
         self.epoch_started = None
         if self.bar is not None:
             for task in self.bar.task_ids:
                 self.bar.remove_task(task)
         console.print(self.COLUMNS.format(*cells), soft_wrap=True)
-
-
-class MetricsCSV(Logger):
-    """metrics.csv: one row a step that was logged, in order; a resumed run goes on in it.
-
-    Lightning's own CSVLogger deletes the rows of an earlier start and writes several rows for one step.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        self.path = folder / "metrics.csv"
-        self.rows: dict[int, dict[str, float]] = {}
-
-    @property
-    def name(self) -> str:
-        return "metrics"
-
-    @property
-    def version(self) -> str:
-        return ""
-
-    def go_on_from(self, step: int) -> None:
-        """Keep an earlier start's rows of the steps before this one."""
-        rows = Run(self.path.parent).metrics()
-        self.rows = {int(row["step"]): row for row in rows if row["step"] < step}
-
-    @rank_zero_only
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Not here: config.yaml has them."""
-
-    @rank_zero_only
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        step = step or 0
-        values = {name: value.item() if isinstance(value, Tensor) else value for name, value in metrics.items()}
-        self.rows.setdefault(step, {"step": step}).update(values)
-
-    @rank_zero_only
-    def save(self) -> None:
-        names = sorted({name for row in self.rows.values() for name in row} - {"step", "epoch"})
-        text = io.StringIO()
-        writer = csv.DictWriter(text, ["step", "epoch", *names], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows.values())
-        write_atomically(self.path, text.getvalue())
-
-    @rank_zero_only
-    def finalize(self, status: str) -> None:
-        if self.rows:
-            self.save()

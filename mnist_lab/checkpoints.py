@@ -17,7 +17,7 @@ from mnist_lab.errors import BadInput
 
 
 class SafeCheckpointIO(TorchCheckpointIO):
-    """Saves beside the target, then renames, so that a kill leaves the old checkpoint whole; reads with weights_only."""
+    """Saves beside the target, then renames: a kill leaves the old checkpoint whole. Reads with weights_only."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         path = Path(path)

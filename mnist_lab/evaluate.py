@@ -9,14 +9,14 @@ import lightning.pytorch as pl
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mnist_lab.check import check
 from mnist_lab.checkpoints import weights_for
-from mnist_lab.config import check
 from mnist_lab.errors import BadInput
 from mnist_lab.runs import Run
 from mnist_lab.train import make_data, make_model, quiet_lightning
 
 
-def test(run: Run, overrides: Sequence[str] = ()) -> dict[str, float]:
+def evaluate(run: Run, overrides: Sequence[str] = ()) -> dict[str, float]:
     """test/loss and test/acc of a run's best weights, or of its last if it had no validation set.
 
     Args:
@@ -60,5 +60,5 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--runs-dir", default="runs", help="where latest is looked for (default: %(default)s)")
     options = parser.parse_args(arguments)
     run = Run.find(options.run, options.runs_dir)
-    tested = test(run, options.overrides)
+    tested = evaluate(run, options.overrides)
     print(f"test/loss {tested['test/loss']!r}  test/acc {tested['test/acc']!r}\nrun folder: {run.folder}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -23,7 +22,11 @@ def curves(run: Run) -> Figure:
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     figure.suptitle(f"{run.info['model']}: {run.folder.name}", fontsize=10)
     for axes, name, label, scale in zip(
-        figure.subplots(1, 2), ("loss", "acc"), ("loss (mean per image)", "accuracy (%)"), (1, 100), strict=True
+        figure.subplots(1, 2),
+        ("loss", "acc"),
+        ("loss (mean per image)", "accuracy (%)"),
+        (1, 100),
+        strict=True,
     ):
         for kind, colour, words in (("train", TRAIN, "training, while learning"), ("val", VAL, "validation")):
             rows = [row for row in epochs if f"{kind}/{name}" in row]
@@ -44,24 +47,31 @@ def curves(run: Run) -> Figure:
 
 
 def digits(
-    images: Tensor | np.ndarray, truths: Sequence[int], predictions: Sequence[int] | None = None, *, columns: int = 3
+    images: Tensor | np.ndarray,
+    truths: Sequence[int],
+    predictions: Sequence[int] | None = None,
+    *,
+    columns: int = 3,
 ) -> Figure:
-    """A grid of images, (N, 1, S, S) or (N, S, S), titled with their ground truth or, if given, their predictions.
+    """A grid of images, (N, 1, S, S) or (N, S, S), each below its ground truth or, if given, its prediction.
 
-    A wrong prediction is red and shows the truth beside it.
+    A wrong prediction is red, with the truth beside it.
     """
-    pixels: Any = np.asarray(images).reshape(len(truths), *images.shape[-2:])
-    rows = -(-len(truths) // columns)
-    figure = Figure(figsize=(1.5 * columns, 1.75 * rows), layout="constrained")
-    grid = np.atleast_1d(figure.subplots(rows, columns)).ravel()
-    for axes in grid:
-        axes.axis("off")
-    for i, (axes, image) in enumerate(zip(grid, pixels, strict=False)):
-        axes.imshow(image, cmap="gray_r", interpolation="nearest")
-        if predictions is None:
-            axes.set_title(f"truth: {truths[i]}", fontsize=10)
-        elif predictions[i] == truths[i]:
-            axes.set_title(f"predicted: {predictions[i]}", fontsize=10)
-        else:
-            axes.set_title(f"predicted: {predictions[i]} ({truths[i]})", fontsize=10, color="tab:red")
+    side = images.shape[-1]
+    pixels = np.asarray(images).reshape(len(truths), side, side)
+    rows, cell, head = -(-len(truths) // columns), int(1.15 * side), int(0.3 * side)
+    sheet = np.full((rows * (cell + head), columns * cell), pixels.min())
+    figure = Figure(figsize=(1.4 * columns, 1.4 * rows * (cell + head) / cell))
+    axes = figure.add_axes((0, 0, 1, 1))  # one picture for all: a set of axes for each takes ten times as long
+    axes.axis("off")
+    for i, (image, truth) in enumerate(zip(pixels, truths, strict=True)):
+        top, left = i // columns * (cell + head) + head, i % columns * cell + (cell - side) // 2
+        sheet[top : top + side, left : left + side] = image
+        right = predictions is None or predictions[i] == truth
+        text = f"truth {truth}" if predictions is None else f"predicted {predictions[i]}"
+        if not right:
+            text += f", is {truth}"
+        colour = "black" if right else "tab:red"
+        axes.text(left + side / 2, top - 2, text, ha="center", va="bottom", fontsize=9, color=colour)
+    axes.imshow(sheet, cmap="gray_r", interpolation="nearest", aspect="auto")
     return figure

@@ -42,7 +42,12 @@ class Jobs:
                 raise SystemExit(BadInput.exit_status) from None
             raise
         if self.failed:
-            print(f"mnist_lab: {len(self.failed)} of {self.done} jobs failed:", *self.failed, sep="\n  ", file=sys.stderr)
+            print(
+                f"mnist_lab: {len(self.failed)} of {self.done} jobs failed:",
+                *self.failed,
+                sep="\n  ",
+                file=sys.stderr,
+            )
             raise SystemExit(LabError.exit_status)
 
     def job(self, cfg: DictConfig) -> float | None:

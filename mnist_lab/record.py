@@ -18,8 +18,8 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from mnist_lab.errors import LabError
@@ -27,7 +27,16 @@ from mnist_lab.runs import Run
 
 log = logging.getLogger(__name__)
 
-PACKAGES = ("mnist-lab", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "tensorboard", "numpy")
+PACKAGES = (
+    "mnist-lab",
+    "torch",
+    "torchvision",
+    "lightning",
+    "torchmetrics",
+    "hydra-core",
+    "tensorboard",
+    "numpy",
+)
 
 
 @contextmanager
@@ -37,7 +46,8 @@ def recorded(cfg: DictConfig, parameters: int) -> Iterator[Run]:
     Ctrl-C and SIGTERM end in SystemExit, 130 and 143. In a run of several processes only the first one writes.
     """
     run = Run(Path(cfg.folder))
-    if rank_zero_only.rank == 0:
+    first_process = rank_zero_only.rank == 0  # type: ignore[attr-defined]
+    if first_process:
         _open(run, cfg, parameters)
     started = time.perf_counter()
     try:
@@ -45,7 +55,7 @@ def recorded(cfg: DictConfig, parameters: int) -> Iterator[Run]:
     except BaseException as error:
         by_hand = isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)
         interrupted = by_hand or isinstance(error, SIGTERMException)
-        if rank_zero_only.rank == 0:
+        if first_process:
             reason = "Ctrl-C" if by_hand else "SIGTERM" if interrupted else f"{type(error).__name__}: {error}"
             run.update(
                 status="interrupted" if interrupted else "failed",
@@ -93,7 +103,7 @@ def _open(run: Run, cfg: DictConfig, parameters: int) -> None:
 
 
 def _command_line_of_job() -> tuple[list[str], str | None]:
-    """The job's overrides, without resume, and the --config-dir it was started with; none outside Hydra's command line."""
+    """The job's overrides, without resume, and its --config-dir; none outside Hydra's command line."""
     if not HydraConfig.initialized():
         return [], None
     hydra = HydraConfig.get()
@@ -127,7 +137,7 @@ def git_state() -> dict[str, Any] | None:
     tracked = _git("ls-files", "--error-unmatch", Path(__file__).name, folder=here) is not None
     folder = here if tracked else Path.cwd()
     commit = _git("rev-parse", "HEAD", folder=folder)
-    return commit and {"commit": commit, "changed": bool(_git("status", "--porcelain", folder=folder))}
+    return {"commit": commit, "changed": bool(_git("status", "--porcelain", folder=folder))} if commit else None
 
 
 def _git(*arguments: str, folder: Path) -> str | None:
@@ -141,5 +151,9 @@ def _git(*arguments: str, folder: Path) -> str | None:
 def device_name(trainer: pl.Trainer) -> str:
     """The kind of device that a run used, and how many."""
     device = trainer.strategy.root_device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type}, {torch.get_num_threads()} threads"
+    name = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"{device.type}, {torch.get_num_threads()} threads"
+    )
     return f"{trainer.world_size} × {name}" if trainer.world_size > 1 else name

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from yaml import YAMLError
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from mnist_lab.errors import BadInput
 
@@ -27,7 +27,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 @dataclass(frozen=True)
 class Run:
-    """A run by its folder: config.yaml, run.json, metrics.csv, train.log, checkpoints/, figures/, TensorBoard events."""
+    """A run by its folder: config.yaml, run.json, metrics.csv, train.log, checkpoints/, figures/ and events."""
 
     folder: Path
 

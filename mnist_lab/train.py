@@ -7,25 +7,28 @@ import re
 import statistics
 import time
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 from hydra.utils import instantiate
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
 from omegaconf import DictConfig
 from rich.table import Table
 
 from mnist_lab import figures
-from mnist_lab.callbacks import MetricsCSV, console
+from mnist_lab.callbacks import console
+from mnist_lab.check import callbacks_of, check
 from mnist_lab.checkpoints import SafeCheckpointIO, read_checkpoint, weights_for
-from mnist_lab.config import callbacks_of, check
 from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.errors import BadInput
+from mnist_lab.metrics_csv import MetricsCSV
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.record import device_name, now, recorded
 from mnist_lab.runs import Run
+
 
 def quiet_lightning() -> None:
     """Lightning's messages go where ours go, and what it warns of that no user could change is not said."""
@@ -128,7 +131,7 @@ def resumable(cfg: DictConfig, model: Classifier) -> dict[str, Any] | None:
 
 @rank_zero_only
 def conclude(
-    run: Run, trainer: pl.Trainer, tested: dict[str, float], *, chosen: str, seconds: dict[str, float]
+    run: Run, trainer: pl.Trainer, tested: Mapping[str, float], *, chosen: str, seconds: dict[str, float]
 ) -> None:
     """Write the finished run's record: its metrics are those of the epoch whose weights were tested."""
     epochs = run.epochs()
@@ -142,7 +145,7 @@ def conclude(
         epochs=trainer.current_epoch,
         steps=trainer.global_step,
         tested={"checkpoint": chosen, "epoch": epoch + 1},
-        metrics={name: row[name] for name in row if re.fullmatch(r"(train|val)/(?!loss_step).*", name)} | tested,
+        metrics={name: row[name] for name in row if re.fullmatch(r"(train|val)/(?!loss_step).*", name)} | dict(tested),
         seconds=seconds,
         images_per_second=statistics.fmean(speeds) if speeds else None,
         device=device_name(trainer),
@@ -166,7 +169,10 @@ def draw(run: Run, model: Classifier, data: MNISTDataModule) -> None:
 def show(run: Run) -> None:
     """Print the results; the last line names the run folder."""
     info = run.info
-    table = Table("set", title=f"{info['model']}, weights of epoch {info['tested']['epoch']} ({info['tested']['checkpoint']})")
+    table = Table(
+        "set",
+        title=f"{info['model']}, weights of epoch {info['tested']['epoch']} ({info['tested']['checkpoint']})",
+    )
     table.add_column("loss", justify="right")
     table.add_column("accuracy", justify="right")
     for name, words in (("train", "training, while learning"), ("val", "validation"), ("test", "test")):

@@ -75,7 +75,12 @@ class Tiny:
 
     def write_conf(self) -> None:
         """A configuration folder of one's own, as a user would write it, with the data set as data=tiny."""
-        source = {"_target_": "mnist_lab.data.source.Source", "name": "Tiny", "mirrors": [], "sha256": self.sha256}
+        source = {
+            "_target_": "mnist_lab.data.source.Source",
+            "name": "Tiny",
+            "mirrors": [],
+            "sha256": self.sha256,
+        }
         data = {"defaults": ["default", "_self_"], "val_size": 40, "batch_size": 16, "eval_batch_size": 25}
         (self.conf / "data").mkdir(parents=True)
         (self.conf / "data" / "tiny.yaml").write_text(yaml.safe_dump(data | {"source": source, "root": str(self.root)}))
@@ -90,7 +95,12 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tiny:
     made = Tiny(tmp_path / "tiny", dict(zip(FILES, map(idx, tiny_arrays()), strict=True)))
     made.write()
     made.write_conf()
-    made.overrides = ["data=tiny", "trainer.max_epochs=2", "trainer.accelerator=cpu", "trainer.log_every_n_steps=4"]
+    made.overrides = [
+        "data=tiny",
+        "trainer.max_epochs=2",
+        "trainer.accelerator=cpu",
+        "trainer.log_every_n_steps=4",
+    ]
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
@@ -121,7 +131,7 @@ def mirror(tiny: Tiny) -> Iterator[Mirror]:
     packed = {f"/{name}.gz": gzip.compress(content) for name, content in tiny.contents.items()}
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802
+        def do_GET(self) -> None:
             made.requests.append(self.path)
             if made.behave(self, len(made.requests)):
                 return
@@ -155,9 +165,7 @@ class Outcome:
 
 
 @pytest.fixture
-def command(
-    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Outcome]:
+def command(tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
     """Runs `python -m mnist_lab ...` in this process, with the tiny data set unless told otherwise."""
 
     def run(*arguments: str, data: bool = True) -> Outcome:

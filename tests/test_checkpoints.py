@@ -43,7 +43,13 @@ def broken(path: Path, how: str) -> Path:
 
 @pytest.mark.parametrize(
     ("how", "told"),
-    [("truncated", "corrupt"), ("empty", "corrupt"), ("text", "corrupt"), ("flipped bit", "corrupt"), ("evil", "unsafe")],
+    [
+        ("truncated", "corrupt"),
+        ("empty", "corrupt"),
+        ("text", "corrupt"),
+        ("flipped bit", "corrupt"),
+        ("evil", "unsafe"),
+    ],
 )
 @pytest.mark.parametrize("key", ["init_from", "resume"])
 def test_bad_checkpoint_is_told_in_one_line_and_nothing_is_left(
@@ -67,7 +73,9 @@ def test_missing_checkpoint_is_told(command: Callable[..., Outcome]) -> None:
         assert f"{key}=nowhere.ckpt: no such checkpoint" in outcome.err
 
 
-def test_checkpoint_of_another_architecture_is_told_with_both_names(command: Callable[..., Outcome], saved: Path) -> None:
+def test_checkpoint_of_another_architecture_is_told_with_both_names(
+    command: Callable[..., Outcome], saved: Path
+) -> None:
     outcome = command("model=lenet", f"init_from={saved}")
     assert outcome.status == 2
     assert "weights of MLP, not of LeNet" in outcome.err

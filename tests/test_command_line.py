@@ -21,11 +21,18 @@ from mnist_lab.runs import Run
 CHECKOUT = Path(__file__).parent.parent
 
 
-def run(*arguments: str, program: Sequence[str] = ("-m", "mnist_lab"), **environment: str) -> subprocess.CompletedProcess:
+def run(
+    *arguments: str, program: Sequence[str] = ("-m", "mnist_lab"), **environment: str
+) -> subprocess.CompletedProcess:
     """python -m mnist_lab in the current folder, on one thread."""
     settings = os.environ | {"OMP_NUM_THREADS": "1"} | environment
     return subprocess.run(
-        [sys.executable, *program, *arguments], env=settings, capture_output=True, text=True, timeout=240, check=False
+        [sys.executable, *program, *arguments],
+        env=settings,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
     )
 
 
@@ -109,7 +116,14 @@ def test_ddp_covers_every_image_exactly_once_an_epoch(tiny: Tiny) -> None:
     Path("seen").mkdir()
     (tiny.conf / "model").mkdir()
     (tiny.conf / "model" / "spy.yaml").write_text("_target_: spy.Spy\n")
-    arguments = ["--config-dir", str(tiny.conf), *tiny.overrides, "model=spy", "trainer=ddp", "data.val_size=0"]
+    arguments = [
+        "--config-dir",
+        str(tiny.conf),
+        *tiny.overrides,
+        "model=spy",
+        "trainer=ddp",
+        "data.val_size=0",
+    ]
     outcome = run(*arguments)
     assert outcome.returncode == 0, outcome.stderr
     for epoch in (0, 1):
@@ -128,12 +142,24 @@ def test_ddp_covers_every_image_exactly_once_an_epoch(tiny: Tiny) -> None:
 
 def test_wheel_carries_its_configuration_and_runs_the_main_job_elsewhere(tiny: Tiny, tmp_path: Path) -> None:
     wheels = tmp_path / "wheels"
-    command = ["-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir", str(wheels), str(CHECKOUT)]
+    command = [
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "--quiet",
+        "--wheel-dir",
+        str(wheels),
+        str(CHECKOUT),
+    ]
     built = run(program=command)
     assert built.returncode == 0, built.stderr
     (wheel,) = wheels.glob("mnist_lab-*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    expected = {f"mnist_lab/conf/{path.relative_to(CHECKOUT / 'conf').as_posix()}" for path in CHECKOUT.glob("conf/**/*.yaml")}
+    expected = {
+        f"mnist_lab/conf/{path.relative_to(CHECKOUT / 'conf').as_posix()}" for path in CHECKOUT.glob("conf/**/*.yaml")
+    }
     assert expected <= names
     assert not any(name.startswith(("conf/", "tests/")) for name in names)
     site = tmp_path / "site"

@@ -1,4 +1,4 @@
-"""Every choice composes and passes the check; every bad setting is told by key and value, all at once, before any work."""
+"""Every choice composes and passes the check; bad settings are told by key and value, all at once, before any work."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from conftest import Outcome, Tiny
 from hydra.utils import instantiate
 
 from mnist_lab import conf_dir
-from mnist_lab.config import check, compose
+from mnist_lab.check import check
+from mnist_lab.config import compose
 from mnist_lab.errors import BadInput
 from mnist_lab.train import make_model
 
@@ -42,7 +43,13 @@ def test_every_optimizer_takes_every_scheduler(optimizer: str, scheduler: str) -
 
 def test_presets_are_the_tutorials_settings() -> None:
     settings = {
-        name: (cfg.data.batch_size, cfg.optimizer.lr, cfg.optimizer.momentum, cfg.trainer.max_epochs, cfg.data.val_size)
+        name: (
+            cfg.data.batch_size,
+            cfg.optimizer.lr,
+            cfg.optimizer.momentum,
+            cfg.trainer.max_epochs,
+            cfg.data.val_size,
+        )
         for name in ("simple_cnn", "compact_cnn", "lenet", "dropout_cnn", "mlp")
         if (cfg := compose(f"experiment={name}")).name == name
     }

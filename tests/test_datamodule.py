@@ -47,7 +47,7 @@ def test_val_size_0_trains_on_everything_and_validates_on_nothing(tiny: Tiny) ->
 
 
 def test_split_that_leaves_nothing_is_refused(tiny: Tiny) -> None:
-    with pytest.raises(BadInput, match="data.val_size=230"):
+    with pytest.raises(BadInput, match=r"data\.val_size=230"):
         module(tiny, val_size=TRAIN)
 
 
@@ -58,7 +58,9 @@ def torchvision_values(bytes_: np.ndarray, *, size: int, mean: float, std: float
     return torch.stack([pipeline(Image.fromarray(image)) for image in bytes_])
 
 
-def assert_agrees_with_torchvision(images: np.ndarray, decoded: torch.Tensor, size: int, mean: float, std: float) -> None:
+def assert_agrees_with_torchvision(
+    images: np.ndarray, decoded: torch.Tensor, size: int, mean: float, std: float
+) -> None:
     expected = torchvision_values(images, size=size, mean=mean, std=std)
     if size == 28:
         assert torch.equal(decoded, expected)
@@ -93,4 +95,15 @@ def test_real_training_set_has_its_labels_counts() -> None:
     loader = data.train_dataloader()
     assert isinstance(loader, Batches)
     counts = torch.bincount(loader.labels).tolist()
-    assert counts == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]  # published with the data set
+    assert counts == [
+        5923,
+        6742,
+        5958,
+        6131,
+        5842,
+        5421,
+        5918,
+        6265,
+        5851,
+        5949,
+    ]  # published with the data set

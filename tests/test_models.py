@@ -13,14 +13,29 @@ from mnist_lab.models.classifier import LOSSES, Classifier, LossAndAccuracy
 from mnist_lab.train import make_model
 
 NETWORKS = sorted(path.stem for path in (conf_dir() / "model").glob("*.yaml"))
-CONV = ("weight", "bias")
-PUBLISHED = {  # parameters; layers' names with their weights' shapes; how forward ends
-    "lenet": (61_706, {"conv1": (6, 1, 5, 5), "conv2": (16, 6, 5, 5), "fc1": (120, 400), "fc2": (84, 120), "fc3": (10, 84)}, "logits"),
-    "mlp": (130_058, {"0": (128, 784), "2": (128, 128), "4": (64, 128), "6": (64, 64), "8": (10, 64)}, "log_softmax"),
-    "simple_cnn": (431_080, {"conv1": (20, 1, 5, 5), "conv2": (50, 20, 5, 5), "fc1": (500, 800), "fc2": (10, 500)}, "log_softmax"),
-    "compact_cnn": (46_566, {"conv1": (32, 1, 5, 5), "conv2": (16, 32, 3, 3), "fc1": (100, 400), "fc2": (10, 100)}, "log_softmax"),
-    "dropout_cnn": (21_840, {"conv1": (10, 1, 5, 5), "conv2": (20, 10, 5, 5), "fc1": (50, 320), "fc2": (10, 50)}, "log_softmax"),
-}  # fmt: skip
+PUBLISHED = {  # parameters; layers' names with their weights' shapes; whether forward ends in log-probabilities
+    "lenet": (
+        61_706,
+        {"conv1": (6, 1, 5, 5), "conv2": (16, 6, 5, 5), "fc1": (120, 400), "fc2": (84, 120), "fc3": (10, 84)},
+        False,
+    ),
+    "mlp": (130_058, {"0": (128, 784), "2": (128, 128), "4": (64, 128), "6": (64, 64), "8": (10, 64)}, True),
+    "simple_cnn": (
+        431_080,
+        {"conv1": (20, 1, 5, 5), "conv2": (50, 20, 5, 5), "fc1": (500, 800), "fc2": (10, 500)},
+        True,
+    ),
+    "compact_cnn": (
+        46_566,
+        {"conv1": (32, 1, 5, 5), "conv2": (16, 32, 3, 3), "fc1": (100, 400), "fc2": (10, 100)},
+        True,
+    ),
+    "dropout_cnn": (
+        21_840,
+        {"conv1": (10, 1, 5, 5), "conv2": (20, 10, 5, 5), "fc1": (50, 320), "fc2": (10, 50)},
+        True,
+    ),
+}
 
 
 def network(name: str) -> Classifier:
@@ -53,7 +68,7 @@ def test_state_dict_is_the_tutorials(name: str) -> None:
 def test_forward_ends_as_the_loss_expects(name: str) -> None:
     model = network(name).eval()
     total = model(images_for(model)).exp().sum(1)
-    ends_in_log_probabilities = PUBLISHED[name][2] == "log_softmax"
+    ends_in_log_probabilities = PUBLISHED[name][2]
     assert torch.allclose(total, torch.ones(6), atol=1e-5) == ends_in_log_probabilities
     assert model.loss == ("nll" if ends_in_log_probabilities else "cross_entropy")
 

@@ -16,7 +16,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from matplotlib.image import imread
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mnist_lab import evaluate
+from mnist_lab.evaluate import evaluate
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.runs import Run
 from mnist_lab.train import make_model, train
@@ -47,7 +47,12 @@ def test_run_leaves_all_that_is_promised_in_its_folder(command: Command) -> None
     assert run.folder.name.endswith("-lenet")
     assert outcome.out.splitlines()[-1] == f"run folder: {run.folder}"
     info = run.info
-    assert (info["status"], info["error"], info["model"], info["parameters"]) == ("finished", None, "lenet", 61_706)
+    assert (info["status"], info["error"], info["model"], info["parameters"]) == (
+        "finished",
+        None,
+        "lenet",
+        61_706,
+    )
     assert (info["seed"], info["epochs"], info["steps"]) == (0, 8, 8 * 12)
     assert set(info["metrics"]) == METRICS
     assert info["metrics"]["test/acc"] > 0.9  # the classes are bars at ten heights: a network that learns finds them
@@ -115,7 +120,7 @@ def test_test_command_gives_the_same_figures_to_the_last_digit(command: Command,
     command(f"model={network}", "trainer.max_epochs=1")
     run = only_run()
     expected = {name: run.info["metrics"][name] for name in ("test/loss", "test/acc")}
-    assert evaluate.test(run) == expected
+    assert evaluate(run) == expected
     outcome = command("test", "latest", data=False)
     assert outcome.status == 0
     assert all(repr(value) in outcome.out for value in expected.values())
@@ -125,7 +130,7 @@ def test_run_folder_can_be_moved_and_tested_elsewhere(command: Command, tmp_path
     command()
     run = only_run()
     shutil.move(run.folder, tmp_path / "moved")
-    tested = evaluate.test(Run(tmp_path / "moved"))
+    tested = evaluate(Run(tmp_path / "moved"))
     assert tested["test/acc"] == Run(tmp_path / "moved").info["metrics"]["test/acc"]
 
 
@@ -198,7 +203,7 @@ def test_init_from_takes_a_checkpoint_or_a_plain_state_dict(command: Command, ti
         run = Run(folder)
         assert same(weights(run.checkpoint("last")), weights(checkpoint))
         assert run.info["epochs"] == 0
-        assert evaluate.test(run)["test/acc"] == run.info["metrics"]["test/acc"]
+        assert evaluate(run)["test/acc"] == run.info["metrics"]["test/acc"]
 
 
 def test_without_validation_the_last_weights_are_tested(command: Command) -> None:
@@ -206,7 +211,7 @@ def test_without_validation_the_last_weights_are_tested(command: Command) -> Non
     run = only_run()
     assert run.info["checkpoints"] == {"best": None, "last": "checkpoints/last.ckpt"}
     assert set(run.info["metrics"]) == METRICS - {"val/loss", "val/acc"}
-    assert evaluate.test(run)["test/acc"] == run.info["metrics"]["test/acc"]
+    assert evaluate(run)["test/acc"] == run.info["metrics"]["test/acc"]
 
 
 def test_sweep_runs_every_combination_and_gives_validation_accuracy(command: Command) -> None:
@@ -264,5 +269,5 @@ def test_train_and_test_work_from_python_alone(tiny: Tiny) -> None:
     run = train(tiny.compose("model=mlp", "trainer.max_epochs=1"))
     assert run.folder.is_relative_to(Path.cwd() / "runs")
     assert json.loads((run.folder / "run.json").read_text())["status"] == "finished"
-    assert evaluate.test(run)["test/acc"] == run.info["metrics"]["test/acc"]
+    assert evaluate(run)["test/acc"] == run.info["metrics"]["test/acc"]
     assert isinstance(make_model(run.config), Classifier)

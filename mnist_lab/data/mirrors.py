@@ -1,4 +1,4 @@
-"""The web servers that carry the IDX files, gzipped; slow, busy or absent year after year, so nothing is taken for granted."""
+"""The web servers that carry the IDX files, gzipped; slow, busy or absent year after year."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ def _with_retries(url: str) -> bytes:
             return gzip.decompress(_download(url))
         except (OSError, EOFError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", None)
-            hopeless = isinstance(reason, socket.gaierror | ConnectionRefusedError)  # no such server: another try is in vain
+            hopeless = isinstance(
+                reason, socket.gaierror | ConnectionRefusedError
+            )  # no such server: another try is in vain
             if hopeless or attempt == ATTEMPTS:
                 raise OSError(f"{url.rsplit('/', 1)[-1]}: {error or type(error).__name__}") from error
             log.info("%s: %s; once more", url, error)

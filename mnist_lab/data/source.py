@@ -132,9 +132,13 @@ class Source:
         by_hand = f"put {', '.join(wanted)} (plain or .gz) into {folder}"
         tried = "".join(f"\n  {failure}" for failure in failures)
         if not download:
-            raise BadInput(f"data.download=false, but {self.name} is incomplete: allow the download, or {by_hand}{tried}")
+            raise BadInput(
+                f"data.download=false, but {self.name} is incomplete: allow the download, or {by_hand}{tried}"
+            )
         if not writable:
-            raise BadInput(f"data.root: {folder} cannot be written and is incomplete: choose another, or {by_hand}{tried}")
+            raise BadInput(
+                f"data.root: {folder} cannot be written and is incomplete: choose another, or {by_hand}{tried}"
+            )
         raise DataUnavailable(f"{self.name} could not be fetched. Tried:{tried}\nBy hand: {by_hand}")
 
 
@@ -170,7 +174,11 @@ def _parse(contents: Mapping[str, bytes], folder: Path) -> Arrays:
     for name, content in contents.items():
         dimensions = 3 if "images" in name else 1
         header = np.frombuffer(content, ">i4", min(1 + dimensions, len(content) // 4))
-        if len(header) <= dimensions or header[0] != 0x800 + dimensions or len(content) != header.nbytes + header[1:].prod():
+        if (
+            len(header) <= dimensions
+            or header[0] != 0x800 + dimensions
+            or len(content) != header.nbytes + header[1:].prod()
+        ):
             raise BadInput(f"{folder / name}: not an IDX file of {'images' if dimensions == 3 else 'labels'}")
         parsed[name] = np.frombuffer(content, np.uint8, offset=header.nbytes).reshape(header[1:]).copy()
     arrays = Arrays(*(parsed[name] for name in FILES))

