@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 from torch import nn
 from torchmetrics import Metric
 
@@ -48,7 +48,12 @@ def layer_table(model: nn.Module, input_size: tuple[int, ...]) -> Table:
         for hook in hooks:
             hook.remove()
     total = sum(parameter.numel() for parameter in model.parameters())
-    table = Table("layer", "kind", "output", title=f"{type(model).__name__}, {'×'.join(map(str, input_size[1:]))} in")
+    table = Table(
+        "layer",
+        "kind",
+        Column("output", footer="total"),
+        title=f"{type(model).__name__}, {'×'.join(map(str, input_size[1:]))} in",
+    )
     table.add_column("parameters", justify="right", footer=f"{total:,}")
     table.show_footer = True
     for name, layer in layers.items():
@@ -134,7 +139,13 @@ class EpochLines(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._finish_epoch(trainer)
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._remove_bar()
+
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._remove_bar()
+
+    def _remove_bar(self) -> None:
         if self.bar is not None:
             self.bar.stop()
             self.bar = None

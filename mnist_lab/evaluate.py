@@ -61,4 +61,4 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     run = Run.find(options.run, options.runs_dir)
     tested = evaluate(run, options.overrides)
-    print(f"test/loss {tested['test/loss']!r}  test/acc {tested['test/acc']!r}\nrun folder: {run.folder}")
+    print(f"test/loss {tested['test/loss']!r}  test/acc {tested['test/acc']!r}\nrun folder: {run}")

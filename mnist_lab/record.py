@@ -64,7 +64,7 @@ def recorded(cfg: DictConfig, parameters: int) -> Iterator[Run]:
                 seconds={"total": time.perf_counter() - started},
             )
             if interrupted:
-                print(f"interrupted ({reason}); to go on: {command_line([f'resume={run.folder}'])}", flush=True)
+                print(f"interrupted ({reason}); to go on: {command_line([f'resume={run}'])}", flush=True)
             elif not isinstance(error, LabError):
                 log.info("the run failed", exc_info=error)
         if interrupted:

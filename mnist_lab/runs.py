@@ -76,6 +76,11 @@ class Run:
             raise BadInput(f"resume={path}: not in a run folder; init_from={path} starts a new run from its weights")
         return cls(folder)
 
+    def __str__(self) -> str:
+        """The folder as a person would type it: from the current one, if it lies below it."""
+        here = Path.cwd()
+        return str(self.folder.relative_to(here) if self.folder.is_relative_to(here) else self.folder)
+
     @property
     def info(self) -> dict[str, Any]:
         """What run.json says."""

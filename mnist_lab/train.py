@@ -8,7 +8,6 @@ import statistics
 import time
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -181,6 +180,4 @@ def show(run: Run) -> None:
             table.add_row(words, f"{loss:.4f}", f"{accuracy:.2%}")
     console.print(table)
     console.print(f"{info['epochs']} epochs in {info['seconds']['total']:.1f} s")
-    folder = run.folder
-    here = Path.cwd()
-    console.print(f"run folder: {folder.relative_to(here) if folder.is_relative_to(here) else folder}", soft_wrap=True)
+    console.print(f"run folder: {run}", soft_wrap=True)
