@@ -2,7 +2,7 @@
 
     python -m benchmarks.epoch [NETWORK ...] [--rounds 3]
 
-The three run in turn, round after round (A B C A B C ...), each in a process of its own, since a machine's speed drifts;
+The three run in turn, round after round (A B C A B C ...), each in a process of its own: a machine's speed drifts, so
 what counts are the ratios within a round. All train one epoch on the 60,000 images at the tutorial's settings.
 
 - tutorial: torchvision's data set, PIL transforms and a DataLoader with the tutorial's workers.
@@ -99,11 +99,8 @@ def main() -> None:
     for network in options.networks or NETWORKS:
         seconds = measure(network, options.rounds)
         medians = " | ".join(f"{statistics.median(seconds[loop]):.1f}" for loop in LOOPS)
-        ours = seconds["mnist_lab"]
-        print(
-            f"| {network} | {medians} | {ratio(seconds['tutorial'], ours)} | {ratio(ours, seconds['plain'])} |",
-            flush=True,
-        )
+        tutorial, plain, ours = (seconds[loop] for loop in LOOPS)
+        print(f"| {network} | {medians} | {ratio(tutorial, ours)} | {ratio(ours, plain)} |", flush=True)
 
 
 if __name__ == "__main__":

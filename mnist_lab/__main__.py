@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import re
+import signal
 import sys
 from pathlib import Path
 
@@ -17,6 +18,13 @@ COMMANDS = {"train": "mnist_lab.jobs", "test": "mnist_lab.evaluate"}
 
 def main() -> None:
     """The command line; sys.argv says what is wanted."""
+    try:
+        _main()
+    except KeyboardInterrupt:  # a run that had begun has told more, and how to go on
+        raise SystemExit(128 + signal.SIGINT) from None
+
+
+def _main() -> None:
     if not {"", str(Path.cwd())} & set(sys.path):
         sys.path.append(str(Path.cwd()))  # so that the console script, too, finds a network of the user's own
     first, *rest = sys.argv[1:] or [""]

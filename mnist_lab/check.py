@@ -14,6 +14,7 @@ from pydantic.errors import PydanticUserError
 
 from mnist_lab.errors import BadInput
 
+GROUPS = ("model", "data", "optimizer", "scheduler", "trainer", "callbacks", "logger")
 _POSITIVE = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _FRACTION = Annotated[float, Field(ge=0, lt=1)]
 _COUNT = Annotated[int, Field(ge=1)]
@@ -43,10 +44,23 @@ def check(cfg: DictConfig) -> None:
 
     Types and ranges are those of the constructors' signatures; LIMITS has the rest.
     """
-    problems = [*_signature_problems(cfg, ""), *_machine_problems(cfg), *_monitor_problems(cfg)]
+    problems = [
+        *_unknown_problems(cfg),
+        *_signature_problems(cfg, ""),
+        *_machine_problems(cfg),
+        *_monitor_problems(cfg),
+    ]
     if problems:
         start = f"{len(problems)} problems in the configuration:\n  " if len(problems) > 1 else ""
         raise BadInput(start + "\n  ".join(problems))
+
+
+def _unknown_problems(cfg: DictConfig) -> Iterator[str]:
+    """Settings that no part reads, such as a group's misspelt name after a plus."""
+    known = [*GROUPS, *(key for key in LIMITS if "." not in key)]
+    for name in cfg:
+        if name not in known:
+            yield f"{name}={cfg[name]}: no such setting; there are {', '.join(known)}"
 
 
 def _signature_problems(node: DictConfig, path: str) -> Iterator[str]:

@@ -68,8 +68,11 @@ class Jobs:
             return math.nan
 
     def _objective(self, cfg: DictConfig) -> float | None:
-        from mnist_lab.train import train  # torch and Lightning: not for --help
+        from mnist_lab.train import train  # torch and Lightning: not for --cfg
 
+        if HydraConfig.get().mode == RunMode.MULTIRUN and str(cfg.trainer.get("strategy", "")).startswith("ddp"):
+            # Lightning starts the other processes with this one's command line, which would be the sweep again.
+            raise BadInput("trainer=ddp: not in a sweep; start its jobs one by one")
         OmegaConf.resolve(cfg)
         accuracy = train(cfg).info["metrics"].get("val/acc")
         return accuracy if accuracy is None else float(accuracy)

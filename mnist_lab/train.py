@@ -56,7 +56,7 @@ def train(cfg: DictConfig) -> Run:
     check(cfg)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     model = make_model(cfg)
-    if cfg.init_from:
+    if cfg.init_from and not cfg.resume:
         model.load_state_dict(weights_for(model, cfg.init_from, key="init_from="))
     resumed = resumable(cfg, model)
     data = make_data(cfg, model)
@@ -70,7 +70,7 @@ def train(cfg: DictConfig) -> Run:
         fit_started = time.perf_counter()
         trainer.fit(model, data, ckpt_path=cfg.resume)
         fit_seconds = time.perf_counter() - fit_started
-        if run.checkpoint("last") is None:  # no epoch was asked for: these are the weights it started from
+        if run.checkpoint("last") is None:  # trainer.max_epochs=0, say: what it started from
             trainer.save_checkpoint(run.folder / "checkpoints" / "last.ckpt")
         chosen = "last" if run.checkpoint("best") is None else "best"
         model.load_state_dict(weights_for(model, run.folder / "checkpoints" / f"{chosen}.ckpt"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -93,6 +94,24 @@ def test_full_error_variable_shows_the_traceback(tiny: Tiny) -> None:
     outcome = run("optimizer.lr=-1", HYDRA_FULL_ERROR="1")
     assert outcome.returncode == 2
     assert "Traceback" in outcome.stderr
+
+
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signal_ends_a_run_that_says_how_to_go_on(tiny: Tiny, sent: signal.Signals, status: int) -> None:
+    arguments = ["--config-dir", str(tiny.conf), *tiny.overrides, "trainer.max_epochs=100000", "model=mlp"]
+    command = [sys.executable, "-u", "-m", "mnist_lab", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "2/100000" in line:
+                break
+        process.send_signal(sent)
+        rest = process.stdout.read()
+    assert process.returncode == status
+    (path,) = Path("runs").glob("*/*/run.json")
+    assert json.loads(path.read_text())["status"] == "interrupted"
+    assert f"python -m mnist_lab resume={path.parent}" in rest
+    assert "Traceback" not in rest
 
 
 SPY = """

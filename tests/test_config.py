@@ -98,6 +98,7 @@ BAD = [
     ("trainer.log_every_n_steps=0", "greater than or equal to 1"),
     ("trainer.precision=7", "16-mixed"),
     ("+trainer.epochs=3", "no such setting"),
+    ("+optimiser=sgd", "no such setting; there are model"),
     ("seed=-1", "greater than or equal to 0"),
     ("model._target_=no_such_module.Net", "cannot be imported (No module named 'no_such_module')"),
     ("callbacks.best.monitor=val/f1", "not logged; there are val/loss, val/acc"),

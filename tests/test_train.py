@@ -257,6 +257,12 @@ def test_own_network_is_one_class_and_one_yaml(
     assert run.info["epochs"] == 3
 
 
+def test_ddp_in_a_sweep_is_refused_not_run_twice(command: Command) -> None:
+    outcome = command("-m", "trainer=ddp", "seed=0,1")
+    assert outcome.status == 1
+    assert outcome.err.count("trainer=ddp: not in a sweep") >= 2
+
+
 def test_failed_run_says_so_in_run_json_and_keeps_the_traceback(command: Command) -> None:
     outcome = command("+callbacks.bomb={_target_: test_train.Bomb}")
     assert outcome.status == 1
