@@ -58,7 +58,7 @@ def check(cfg: DictConfig) -> None:
 def _unknown_problems(cfg: DictConfig) -> Iterator[str]:
     """Settings that no part reads, such as a group's misspelt name after a plus."""
     known = [*GROUPS, *(key for key in LIMITS if "." not in key)]
-    for name in cfg:
+    for name in map(str, cfg):
         if name not in known:
             yield f"{name}={cfg[name]}: no such setting; there are {', '.join(known)}"
 
