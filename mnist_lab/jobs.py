@@ -51,28 +51,30 @@ class Jobs:
             raise SystemExit(LabError.exit_status)
 
     def job(self, cfg: DictConfig) -> float | None:
-        """Train; the objective for sweepers is validation accuracy, or None where there is no validation set."""
+        """One job; in a sweep, one that fails is told and leaves the others alone."""
         self.done += 1
         if HydraConfig.get().mode != RunMode.MULTIRUN:
             try:
                 with told_in_one_line():
-                    return self._objective(cfg)
+                    return objective(cfg)
             finally:
                 CheckBeforeRun.take_back()
         try:
-            return self._objective(cfg)
-        except Exception as error:  # told and kept, so that the other jobs of the sweep run
+            if str(cfg.trainer.get("strategy", "")).startswith("ddp"):
+                # Lightning starts the other processes with this one's command line, which would be the sweep again.
+                raise BadInput("trainer=ddp: not in a sweep; start its jobs one by one")
+            return objective(cfg)
+        except Exception as error:
             log.info("the job failed", exc_info=True)
             self.failed.append(f"{cfg.folder}: {type(error).__name__}: {error}")
             print(f"mnist_lab: job failed: {error}", file=sys.stderr)
             return math.nan
 
-    def _objective(self, cfg: DictConfig) -> float | None:
-        from mnist_lab.train import train  # torch and Lightning: not for --cfg
 
-        if HydraConfig.get().mode == RunMode.MULTIRUN and str(cfg.trainer.get("strategy", "")).startswith("ddp"):
-            # Lightning starts the other processes with this one's command line, which would be the sweep again.
-            raise BadInput("trainer=ddp: not in a sweep; start its jobs one by one")
-        OmegaConf.resolve(cfg)
-        accuracy = train(cfg).info["metrics"].get("val/acc")
-        return accuracy if accuracy is None else float(accuracy)
+def objective(cfg: DictConfig) -> float | None:
+    """Train; what a sweeper goes by is validation accuracy, or None where there is no validation set."""
+    from mnist_lab.train import train  # torch and Lightning: not for --cfg
+
+    OmegaConf.resolve(cfg)
+    accuracy = train(cfg).info["metrics"].get("val/acc")
+    return accuracy if accuracy is None else float(accuracy)

@@ -17,6 +17,7 @@ from matplotlib.image import imread
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mnist_lab.evaluate import evaluate
+from mnist_lab.jobs import objective
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.runs import Run
 from mnist_lab.train import make_model, train
@@ -214,7 +215,13 @@ def test_without_validation_the_last_weights_are_tested(command: Command) -> Non
     assert evaluate(run)["test/acc"] == run.info["metrics"]["test/acc"]
 
 
-def test_sweep_runs_every_combination_and_gives_validation_accuracy(command: Command) -> None:
+def test_sweepers_go_by_validation_accuracy(tiny: Tiny) -> None:
+    value = objective(tiny.compose())
+    assert type(value) is float
+    assert value == only_run().info["metrics"]["val/acc"]
+
+
+def test_sweep_runs_every_combination(command: Command) -> None:
     outcome = command("-m", "optimizer.lr=0.001,0.01", "optimizer.momentum=0.5,0.9", "trainer.max_epochs=1")
     assert outcome.status == 0, outcome.err
     runs = [Run(path.parent) for path in sorted(Path("runs/sweeps").glob("*/*/run.json"))]
@@ -233,13 +240,23 @@ def test_one_bad_job_of_a_sweep_leaves_the_others_and_ends_in_1(command: Command
     assert Run(path.parent).info["status"] == "finished"
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
+def test_gpu_run_is_tested_to_the_same_figures_and_resumed(command: Command) -> None:
+    assert command("trainer.accelerator=gpu").status == 0
+    run = only_run()
+    assert run.info["device"] == torch.cuda.get_device_name(0)
+    assert evaluate(run)["test/acc"] == run.info["metrics"]["test/acc"]
+    assert command("resume=latest", "trainer.max_epochs=3", data=False).status == 0
+
+
 def test_own_network_is_one_class_and_one_yaml(
     command: Command, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "my_net.py").write_text(
         "from torch import nn\n"
-        "from mnist_lab.models.classifier import Classifier\n\n"
+        "from mnist_lab.jobs import objective
+from mnist_lab.models.classifier import Classifier\n\n"
         "class MyNet(Classifier):\n"
         "    def __init__(self, *, width: int = 32) -> None:\n"
         "        super().__init__()\n"
