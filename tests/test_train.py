@@ -255,8 +255,7 @@ def test_own_network_is_one_class_and_one_yaml(
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "my_net.py").write_text(
         "from torch import nn\n"
-        "from mnist_lab.jobs import objective
-from mnist_lab.models.classifier import Classifier\n\n"
+        "from mnist_lab.models.classifier import Classifier\n\n"
         "class MyNet(Classifier):\n"
         "    def __init__(self, *, width: int = 32) -> None:\n"
         "        super().__init__()\n"
