@@ -104,14 +104,10 @@ def _type_problems(key: str, value: Any, annotation: Any) -> Iterator[str]:
         value = OmegaConf.to_container(value)
     try:
         adapter = TypeAdapter(annotation, config=ConfigDict(strict=True, arbitrary_types_allowed=True))
-    except (
-        PydanticUserError,
-        TypeError,
-        NameError,
-    ):  # a type that pydantic does not know is its owner's to check
-        return
+    except (PydanticUserError, TypeError, NameError):
+        return  # a type that pydantic does not know is its owner's to check
     try:
-        # JSON has one kind of list, as YAML has: it may stand for a tuple
+        # YAML has one kind of list: it may stand for a tuple
         adapter.validate_python(tuple(value) if isinstance(value, list) and "tuple" in str(annotation) else value)
     except ValidationError as error:
         messages = dict.fromkeys(problem["msg"] for problem in error.errors())

@@ -10,11 +10,11 @@ from mnist_lab.runs import Run
 
 
 def continued(arguments: list[str]) -> list[str]:
-    """Hydra's arguments, its options first, since it takes them in no other place; and with resume=RUN
+    """Hydra's arguments: options first, the only place where it takes them; then overrides.
 
-    a resumed run's own overrides before the new ones, its folder, and its checkpoint. Done before Hydra composes, since
-    what is composed follows from it. Done twice, as in the processes that Lightning starts for ddp, the outcome is the
-    same.
+    With resume=RUN these are the run's own, then the new ones, its folder and its checkpoint. That is settled before
+    Hydra composes, since what is composed follows from it. Done twice, as in the processes that Lightning starts for
+    ddp, it comes to the same.
     """
     options: list[str] = []
     overrides: list[str] = []
