@@ -35,6 +35,22 @@ def test_split_depends_on_split_seed_only(tiny: Tiny) -> None:
     assert (module(tiny, split_seed=1).split(TRAIN)[1] != first).any()
 
 
+def test_training_order_is_drawn_anew_from_the_seed(tiny: Tiny) -> None:
+    def labels(seed: int) -> list[int]:
+        return [int(label) for _, batch in module(tiny, seed=seed).train_dataloader() for label in batch]
+
+    assert labels(0) == labels(0) != labels(1)
+    assert labels(0) != sorted(labels(0))
+
+
+def test_training_and_validation_images_are_the_training_files(tiny: Tiny) -> None:
+    data = module(tiny)
+    decoded = torch.cat([images for loader in (data.train_dataloader(), data.val_dataloader()) for images, _ in loader])
+    raw = tiny.source().load(tiny.root).train_images
+    expected = torchvision_values(raw, size=28, mean=0.1307, std=0.3081)
+    assert sorted(decoded.double().sum((1, 2, 3)).tolist()) == sorted(expected.double().sum((1, 2, 3)).tolist())
+
+
 def test_test_set_is_all_of_the_official_one_in_its_order(tiny: Tiny) -> None:
     labels = torch.cat([labels for _, labels in module(tiny).test_dataloader()])
     assert labels.tolist() == [i % 10 for i in range(TEST)]

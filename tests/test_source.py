@@ -94,7 +94,7 @@ def test_mirror_that_fails_once_is_tried_again(tiny: Tiny, mirror: Mirror, fault
         if number > 1:
             return False
         if fault == "stall":
-            time.sleep(0.8)
+            time.sleep(5)
         elif fault == "half a file":
             handler.send_response(200)
             handler.send_header("Content-Length", "5000")
@@ -106,8 +106,10 @@ def test_mirror_that_fails_once_is_tried_again(tiny: Tiny, mirror: Mirror, fault
 
     mirror.behave = fail_first
     (tiny.raw / FILES[3]).unlink()
+    started = time.perf_counter()
     assert is_tiny(tiny.source(mirrors=[mirror.address]).load(tiny.root))
     assert len(mirror.requests) == 2
+    assert time.perf_counter() - started < 3, "a stalled mirror is not waited for"
 
 
 def test_with_no_source_left_the_message_tells_what_was_tried_and_where_to_put_the_files(
