@@ -30,8 +30,9 @@ EPOCHS = 2  # of the main job, so that what a run does once does not count in fu
 
 def seconds_of(loop: str, network: str) -> float:
     """Seconds of one epoch, in this process."""
+    from mnist_lab.build import make_data, make_model
     from mnist_lab.config import compose
-    from mnist_lab.train import make_data, make_model, train
+    from mnist_lab.train import train
 
     with tempfile.TemporaryDirectory() as runs_dir:
         cfg = compose(f"experiment={network}", f"trainer.max_epochs={EPOCHS}", f"runs_dir={runs_dir}")

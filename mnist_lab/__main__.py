@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import re
 import signal
 import sys
 from pathlib import Path
 
-from mnist_lab import conf_dir
+from mnist_lab import conf_dir, config_dirs
 from mnist_lab.errors import BadInput, told_in_one_line
 from mnist_lab.help import help_text
 
@@ -38,16 +39,12 @@ def _main() -> None:
             near = difflib.get_close_matches(first, COMMANDS, n=1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
             raise BadInput(f"{first}: no such command; {hint} (--help tells more)")
+        if "query=bash" in sys.argv and re.match(rf"\S+\s+({'|'.join(COMMANDS)})\b", os.environ.get("COMP_LINE", "")):
+            return  # Hydra completes settings, and a command takes none of them
         if {"-h", "--help"} & set(sys.argv):
-            print(help_text([conf_dir(), *_config_dirs(sys.argv)]))
+            print(help_text([conf_dir(), *config_dirs(sys.argv)]))
             return
     importlib.import_module(COMMANDS["train"]).main()
-
-
-def _config_dirs(arguments: list[str]) -> list[Path]:
-    """The folder that --config-dir names, if it is there."""
-    named = re.search(r"(?:^|\0)(?:--config-dir|-cd)[=\0]([^\0]+)", "\0".join(arguments))
-    return [Path(named[1])] if named else []
 
 
 if __name__ == "__main__":

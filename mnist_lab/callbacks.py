@@ -42,7 +42,7 @@ def layer_table(model: nn.Module, input_size: tuple[int, ...]) -> Table:
     try:
         # eval: a forward pass in train mode would draw from the random state that dropout starts from
         with torch.no_grad():
-            model.eval()(torch.zeros(input_size, device=next(model.parameters()).device))
+            model.eval()(next(model.parameters()).new_zeros(input_size))
     finally:
         model.train(was_training)
         for hook in hooks:
@@ -63,7 +63,7 @@ def layer_table(model: nn.Module, input_size: tuple[int, ...]) -> Table:
 
 
 class StepLog(Callback):
-    """Logs a step's loss and learning rate now and then, and each epoch's images per second.
+    """Logs a step's loss and learning rate now and then, and each epoch's last rate and images per second.
 
     The loss is read off the device only at steps that are logged: reading it waits for a GPU.
     """
@@ -71,22 +71,21 @@ class StepLog(Callback):
     def __init__(self) -> None:
         self.images = 0
         self.started = self.ended = 0.0
+        self.rate = 0.0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.images = 0
         self.started = self.ended = time.perf_counter()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self.rate = trainer.optimizers[0].param_groups[0]["lr"]  # by the end of the step a scheduler has changed it
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self.images += len(batch[1]) * trainer.world_size
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            (group, *_) = trainer.optimizers[0].param_groups
-            row = {
-                "epoch": trainer.current_epoch,
-                "train/loss_step": outputs["loss"].item(),
-                "lr": group["lr"],
-            }
+            row = {"epoch": trainer.current_epoch, "train/loss_step": outputs["loss"].item(), "lr": self.rate}
             for logger in trainer.loggers:
                 logger.log_metrics(row, step=trainer.global_step - 1)  # Lightning numbers steps from 0
         self.ended = time.perf_counter()
@@ -94,6 +93,8 @@ class StepLog(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # self.ended: validation is over by now and does not count
         pl_module.log("images_per_second", self.images / max(self.ended - self.started, 1e-9))
+        for logger in trainer.loggers:
+            logger.log_metrics({"epoch": trainer.current_epoch, "lr": self.rate}, step=trainer.global_step - 1)
 
 
 class EpochLines(Callback):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
 import torch
@@ -13,11 +14,13 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from mnist_lab.errors import BadInput
+from mnist_lab.runs import Run
 
 GROUPS = ("model", "data", "optimizer", "scheduler", "trainer", "callbacks", "logger")
 _POSITIVE = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _FRACTION = Annotated[float, Field(ge=0, lt=1)]
 _COUNT = Annotated[int, Field(ge=1)]
+_SHARE = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)] | None
 LIMITS: dict[str, Any] = {  # of what has no signature of ours, and what torch and Lightning leave open
     "seed": Annotated[int, Field(ge=0, lt=2**32)],
     "resume": str | None,
@@ -25,6 +28,8 @@ LIMITS: dict[str, Any] = {  # of what has no signature of ours, and what torch a
     "runs_dir": str,
     "name": str,
     "folder": str,
+    "overrides": list[str],
+    "config_dir": str | None,
     "optimizer.lr": _POSITIVE,
     "optimizer.momentum": _FRACTION,
     "optimizer.weight_decay": Annotated[float, Field(ge=0, allow_inf_nan=False)],
@@ -32,9 +37,13 @@ LIMITS: dict[str, Any] = {  # of what has no signature of ours, and what torch a
     "scheduler.max_lr": _POSITIVE,
     "scheduler.gamma": _POSITIVE,
     "scheduler.step_size": _COUNT,
+    "scheduler.T_max": Annotated[int, Field(ge=0)],
     "trainer.max_epochs": Annotated[int, Field(ge=0)],
     "trainer.max_steps": Annotated[int, Field(ge=-1)],
     "trainer.log_every_n_steps": _COUNT,
+    "trainer.limit_train_batches": _SHARE,
+    "trainer.limit_val_batches": _SHARE,
+    "trainer.limit_test_batches": _SHARE,
     "trainer.accelerator": Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"],
 }
 
@@ -44,26 +53,38 @@ def check(cfg: DictConfig) -> None:
 
     Types and ranges are those of the constructors' signatures; LIMITS has the rest.
     """
-    problems = [
-        *_unknown_problems(cfg),
-        *_signature_problems(cfg, ""),
-        *_machine_problems(cfg),
-        *_monitor_problems(cfg),
-    ]
+    problems = [*_shape_problems(cfg)]
+    if not problems:  # the rest relies on the shape
+        kinds = (_signature_problems, _machine_problems, _monitor_problems, _resume_problems)
+        problems = [problem for kind in kinds for problem in kind(cfg)]
     if problems:
         start = f"{len(problems)} problems in the configuration:\n  " if len(problems) > 1 else ""
         raise BadInput(start + "\n  ".join(problems))
 
 
-def _unknown_problems(cfg: DictConfig) -> Iterator[str]:
-    """Settings that no part reads, such as a group's misspelt name after a plus."""
+def _shape_problems(cfg: DictConfig) -> Iterator[str]:
+    """Settings that are missing, that no part reads (a group's misspelt name after a plus), or that are no group."""
     known = [*GROUPS, *(key for key in LIMITS if "." not in key)]
     for name in map(str, cfg):
         if name not in known:
-            yield f"{name}={cfg[name]}: no such setting; there are {', '.join(known)}"
+            yield f"{name}={_typed(cfg[name])}: no such setting; there are {', '.join(known)}"
+    for name in known:
+        if name not in cfg:
+            yield f"{name}: missing; it may be changed but not taken out"
+    for name in GROUPS:
+        node = cfg.get(name, {})
+        if not isinstance(node, DictConfig):
+            yield f"{name}={_typed(node)}: a group of settings, not a value; choose it when the run is started"
+        elif name in ("callbacks", "logger"):
+            for part in map(str, node):
+                value = node[part]
+                if value is not None and not (isinstance(value, DictConfig) and "_target_" in value):
+                    yield f"{name}.{part}={_typed(value)}: must be null, for none, or settings with a _target_"
+    if isinstance(cfg.get("trainer"), DictConfig) and "max_epochs" not in cfg.trainer:
+        yield "trainer.max_epochs: missing; it may be changed but not taken out"
 
 
-def _signature_problems(node: DictConfig, path: str) -> Iterator[str]:
+def _signature_problems(node: DictConfig, path: str = "") -> Iterator[str]:
     """Unknown, ill-typed and out-of-range settings of a node and of those below it."""
     parameters: dict[str, Any] | None = None
     if "_target_" in node:
@@ -80,8 +101,8 @@ def _signature_problems(node: DictConfig, path: str) -> Iterator[str]:
         if name in ("_target_", "_partial_", "_recursive_", "_convert_", "_args_"):
             continue
         if parameters is not None and name not in parameters and "**" not in parameters:
-            known = ", ".join(known for known in parameters if known != "params")
-            yield f"{key}={value}: {node._target_.rsplit('.', 1)[-1]} has no such setting; it has {known}"
+            known = ", ".join(known for known in parameters if known not in ("params", "optimizer")) or "none"
+            yield f"{key}={_typed(value)}: {node._target_.rsplit('.', 1)[-1]} has no such setting; it has {known}"
         elif isinstance(value, DictConfig) and ("_target_" in value or parameters is None):
             yield from _signature_problems(value, f"{key}.")
         else:
@@ -102,6 +123,9 @@ def _parameters(target: Callable[..., Any]) -> dict[str, Any]:
 def _type_problems(key: str, value: Any, annotation: Any) -> Iterator[str]:
     if OmegaConf.is_config(value):
         value = OmegaConf.to_container(value)
+    if value is None and isinstance(annotation, type) and annotation is not Any:
+        yield f"{key}=null: may not be null"
+        return
     try:
         adapter = TypeAdapter(annotation, config=ConfigDict(strict=True, arbitrary_types_allowed=True))
     except (PydanticUserError, TypeError, NameError):
@@ -111,7 +135,7 @@ def _type_problems(key: str, value: Any, annotation: Any) -> Iterator[str]:
         adapter.validate_python(tuple(value) if isinstance(value, list) and "tuple" in str(annotation) else value)
     except ValidationError as error:
         messages = dict.fromkeys(problem["msg"] for problem in error.errors())
-        yield f"{key}={value}: {', or '.join(message[0].lower() + message[1:] for message in messages)}"
+        yield f"{key}={_typed(value)}: {', or '.join(message[0].lower() + message[1:] for message in messages)}"
 
 
 def _machine_problems(cfg: DictConfig) -> Iterator[str]:
@@ -126,13 +150,41 @@ def _machine_problems(cfg: DictConfig) -> Iterator[str]:
 
 
 def _monitor_problems(cfg: DictConfig) -> Iterator[str]:
-    logged = ["train/loss", "train/acc", "lr", "images_per_second"]
+    logged = ["train/loss", "train/acc", "images_per_second"]
     if OmegaConf.select(cfg, "data.val_size") != 0:
         logged = ["val/loss", "val/acc", *logged]
     for name, node in callbacks_of(cfg).items():
         monitor = node.get("monitor")
         if monitor is not None and monitor not in logged:
             yield f"callbacks.{name}.monitor={monitor}: not logged; there are {', '.join(logged)}"
+
+
+def _resume_problems(cfg: DictConfig) -> Iterator[str]:
+    """Settings that a resumed run cannot change: they made the weights, or the checkpoint brings them back."""
+    if not cfg.resume:
+        return
+    saved = _flat(Run(Path(cfg.folder)).config)
+    for key, value in _flat(cfg).items():
+        fixed = key.split(".")[0] in ("model", "data", "optimizer", "scheduler", "seed")
+        if fixed and key not in ("data.root", "data.download") and saved.get(key, value) != value:
+            yield (
+                f"{key}={_typed(value)}: the resumed run has {_typed(saved[key])} and keeps it; "
+                "init_from=CHECKPOINT starts a new run from its weights"
+            )
+
+
+def _flat(node: DictConfig, path: str = "") -> dict[str, Any]:
+    """A configuration's single values by their dotted names."""
+    flat: dict[str, Any] = {}
+    for name in map(str, node):
+        value = node[name]
+        flat |= _flat(value, f"{path}{name}.") if isinstance(value, DictConfig) else {f"{path}{name}": value}
+    return flat
+
+
+def _typed(value: Any) -> str:
+    """A value as it would be typed."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def callbacks_of(cfg: DictConfig) -> dict[str, DictConfig]:

@@ -14,6 +14,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from torch import Tensor, nn
 
 from mnist_lab.errors import BadInput
+from mnist_lab.files import replacing
 
 
 class SafeCheckpointIO(TorchCheckpointIO):
@@ -21,19 +22,25 @@ class SafeCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         path = Path(path)
-        partial = path.with_name(f".{path.name}.partial")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as partial, partial.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        return read_checkpoint(path)
+        checkpoint = read_checkpoint(path)
+        # A run folder may have been moved or copied: its best checkpoint is the one beside this.
+        here = Path(path).parent.resolve()
+        for state in checkpoint.get("callbacks", {}).values():
+            if "best_model_path" in state:
+                state["dirpath"] = str(here)
+                for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
+                    state[name] = state[name] and str(here / Path(state[name]).name)
+                state["best_k_models"] = {
+                    str(here / Path(best).name): score for best, score in state["best_k_models"].items()
+                }
+        return checkpoint
 
 
 def read_checkpoint(path: str | os.PathLike[str], *, key: str = "") -> dict[str, Any]:

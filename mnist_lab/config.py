@@ -28,7 +28,9 @@ def compose(*overrides: str, config_dir: str | None = None) -> DictConfig:
     """
     search = [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3", job_name="train"):
-        return job_config(hydra.compose("train", [*overrides, *search], return_hydra_config=True))
+        cfg = job_config(hydra.compose("train", [*overrides, *search], return_hydra_config=True))
+    cfg.config_dir = config_dir and str(Path(config_dir).absolute())
+    return cfg
 
 
 def job_config(config: DictConfig) -> DictConfig:
@@ -55,8 +57,10 @@ class CheckBeforeRun(Callback):
 
     @classmethod
     def take_back(cls) -> None:
-        """Remove the folders made for a run that was refused after all, as far as they are empty."""
+        """Remove the folders made for a run that was refused after all, as far as nothing but its log is in them."""
         for folder in cls.made:
+            if not (folder / "run.json").exists():
+                (folder / "train.log").unlink(missing_ok=True)
             with contextlib.suppress(OSError):
                 folder.rmdir()
 

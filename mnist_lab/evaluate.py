@@ -9,11 +9,11 @@ import lightning.pytorch as pl
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mnist_lab.build import make_data, make_model, quiet_lightning
 from mnist_lab.check import check
 from mnist_lab.checkpoints import weights_for
 from mnist_lab.errors import BadInput
 from mnist_lab.runs import Run
-from mnist_lab.train import make_data, make_model, quiet_lightning
 
 
 def evaluate(run: Run, overrides: Sequence[str] = ()) -> dict[str, float]:
@@ -56,7 +56,7 @@ def evaluate(run: Run, overrides: Sequence[str] = ()) -> dict[str, float]:
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m mnist_lab test", description=__doc__)
     parser.add_argument("run", metavar="RUN", help="a run folder, or latest")
-    parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="changes to its configuration")
+    parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", default=[], help="changes to its configuration")
     parser.add_argument("--runs-dir", default="runs", help="where latest is looked for (default: %(default)s)")
     options = parser.parse_args(arguments)
     run = Run.find(options.run, options.runs_dir)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import sys
 
 import hydra
+import yaml  # type: ignore[import-untyped]
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from mnist_lab import conf_dir
+from mnist_lab import conf_dir, config_dirs
 from mnist_lab.config import CheckBeforeRun
 from mnist_lab.errors import BadInput, LabError, told_in_one_line
 from mnist_lab.resume import continued
@@ -23,7 +25,25 @@ def main() -> None:
     """Run what sys.argv says."""
     with told_in_one_line():
         sys.argv[1:] = continued(sys.argv[1:])
+        refuse_what_hydra_cannot_tell(sys.argv[1:])
     Jobs().run()
+
+
+def refuse_what_hydra_cannot_tell(arguments: list[str]) -> None:
+    """Raise BadInput for what Hydra would answer with a traceback of its own, or would let pass."""
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        choices = sorted(path.stem for path in (conf_dir() / key).glob("*.yaml")) if key.isidentifier() else []
+        if choices and re.fullmatch(r"null|[\d.]*|true|false", value):
+            raise BadInput(f"{argument}: choose one of {', '.join(choices)}")
+        if key.lstrip("+") in ("folder", "overrides", "config_dir"):
+            raise BadInput(f"{argument}: follows from the other settings; hydra.run.dir is where the run goes")
+    for folder in config_dirs(arguments):
+        for path in folder.rglob("*.yaml"):
+            try:
+                yaml.safe_load(path.read_text())
+            except (OSError, ValueError, yaml.YAMLError) as error:
+                raise BadInput(f"{path}: not a YAML file ({' '.join(str(error).split())})") from error
 
 
 class Jobs:
@@ -76,5 +96,6 @@ def objective(cfg: DictConfig) -> float | None:
     from mnist_lab.train import train  # torch and Lightning: not for --cfg
 
     OmegaConf.resolve(cfg)
+    cfg.config_dir = next((str(folder.absolute()) for folder in config_dirs(sys.argv)), None)
     accuracy = train(cfg).info["metrics"].get("val/acc")
     return accuracy if accuracy is None else float(accuracy)

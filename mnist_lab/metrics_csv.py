@@ -11,7 +11,8 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from mnist_lab.runs import Run, write_atomically
+from mnist_lab.files import replacing
+from mnist_lab.runs import Run
 
 
 class MetricsCSV(Logger):
@@ -55,7 +56,8 @@ class MetricsCSV(Logger):
         writer = csv.DictWriter(text, ["step", "epoch", *names], lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows.values())
-        write_atomically(self.path, text.getvalue())
+        with replacing(self.path) as partial:
+            partial.write_text(text.getvalue())
 
     @rank_zero_only
     def finalize(self, status: str) -> None:

@@ -17,12 +17,12 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 
-from mnist_lab.errors import LabError
+from mnist_lab.checkpoints import read_checkpoint
+from mnist_lab.errors import BadInput, LabError
 from mnist_lab.runs import Run
 
 log = logging.getLogger(__name__)
@@ -57,14 +57,10 @@ def recorded(cfg: DictConfig, parameters: int) -> Iterator[Run]:
         interrupted = by_hand or isinstance(error, SIGTERMException)
         if first_process:
             reason = "Ctrl-C" if by_hand else "SIGTERM" if interrupted else f"{type(error).__name__}: {error}"
-            run.update(
-                status="interrupted" if interrupted else "failed",
-                error=reason,
-                finished=now(),
-                seconds={"total": time.perf_counter() - started},
-            )
+            seconds = time.perf_counter() - started
+            _close_early(run, "interrupted" if interrupted else "failed", reason, seconds)
             if interrupted:
-                print(f"interrupted ({reason}); to go on: {command_line([f'resume={run}'])}", flush=True)
+                print(f"interrupted ({reason}); {_how_to_go_on(run)}", flush=True)
             elif not isinstance(error, LabError):
                 log.info("the run failed", exc_info=error)
         if interrupted:
@@ -72,14 +68,36 @@ def recorded(cfg: DictConfig, parameters: int) -> Iterator[Run]:
         raise
 
 
+def _close_early(run: Run, status: str, reason: str, seconds: float) -> None:
+    """Record a run that did not come to its end, with what its last checkpoint has."""
+    last = run.checkpoint("last")
+    content = read_checkpoint(last) if last else {"epoch": -1, "global_step": 0}
+    run.update(
+        status=status,
+        error=reason,
+        finished=now(),
+        epochs=content["epoch"] + 1,
+        steps=content["global_step"],
+        seconds=run.seconds_with(total=seconds, fit=seconds),
+        checkpoints=run.checkpoints(),
+    )
+
+
+def _how_to_go_on(run: Run) -> str:
+    if run.checkpoint("last") is None:
+        return f"nothing was saved yet, so start anew: {run.info['command']}"
+    return f"to go on: {command_line([f'resume={run}'])}"
+
+
 def _open(run: Run, cfg: DictConfig, parameters: int) -> None:
-    overrides, config_dir = _command_line_of_job()
+    overrides = [override for override in cfg.overrides if not override.lstrip("+").startswith("resume=")]
+    options = ["--config-dir", cfg.config_dir] if cfg.config_dir else []
     info = {
         "status": "running",
         "error": None,
-        "command": command_line([*(["--config-dir", config_dir] if config_dir else []), *overrides]),
+        "command": command_line([*options, *overrides]),
         "overrides": overrides,
-        "config_dir": config_dir,
+        "config_dir": cfg.config_dir,
         "model": cfg.name,
         "parameters": parameters,
         "seed": cfg.seed,
@@ -98,18 +116,11 @@ def _open(run: Run, cfg: DictConfig, parameters: int) -> None:
     if cfg.resume is None:
         Run.create(run.folder, info)
     else:
-        run.update(**{name: info[name] for name in ("status", "error", "command", "overrides", "versions", "git")})
+        try:
+            run.update(**{name: info[name] for name in ("status", "error", "command", "overrides", "versions", "git")})
+        except OSError as error:
+            raise BadInput(f"resume={run}: cannot be written ({error.strerror})") from error
     OmegaConf.save(cfg, run.folder / "config.yaml")
-
-
-def _command_line_of_job() -> tuple[list[str], str | None]:
-    """The job's overrides, without resume, and its --config-dir; none outside Hydra's command line."""
-    if not HydraConfig.initialized():
-        return [], None
-    hydra = HydraConfig.get()
-    overrides = [override for override in hydra.overrides.task if not override.lstrip("+").startswith("resume=")]
-    dirs = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
-    return overrides, dirs[0] if dirs else None
 
 
 def command_line(arguments: list[str]) -> str:

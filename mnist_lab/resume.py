@@ -27,7 +27,7 @@ def continued(arguments: list[str]) -> list[str]:
         return [*options, *overrides]
     if {"-m", "--multirun"} & set(options):
         raise BadInput(f"resume={wanted}: one run at a time; leave out -m")
-    run, checkpoint = _found(wanted, settings.get("runs_dir", "=runs").split("=", 1)[1])
+    run, checkpoint = _found(wanted, settings.get("runs_dir", "=runs").split("=", 1)[1].strip("'\""))
     info = run.info
     if info.get("config_dir") and not {"--config-dir", "-cd"} & {option.split("=")[0] for option in options}:
         options += ["--config-dir", info["config_dir"]]

@@ -13,16 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from mnist_lab.errors import BadInput
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a file's text so that a reader, or a kill, never meets half of it."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_text(text)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+from mnist_lab.files import replacing
 
 
 @dataclass(frozen=True)
@@ -99,18 +90,29 @@ class Run:
             config = OmegaConf.load(self.folder / "config.yaml")
         except (OSError, YAMLError) as error:
             raise BadInput(f"{self.folder / 'config.yaml'}: cannot be read ({error})") from error
+        if not isinstance(config, DictConfig) or not config:
+            raise BadInput(f"{self.folder / 'config.yaml'}: holds no configuration")
         config.folder = str(self.folder)
-        assert isinstance(config, DictConfig)
         return config
 
     def update(self, **changes: Any) -> None:
         """Change entries of run.json."""
-        write_atomically(self.folder / "run.json", json.dumps(self.info | changes, indent=2) + "\n")
+        with replacing(self.folder / "run.json") as partial:
+            partial.write_text(json.dumps(self.info | changes, indent=2) + "\n")
 
     def checkpoint(self, name: str) -> Path | None:
         """The path of checkpoints/<name>.ckpt, if there is one."""
         path = self.folder / "checkpoints" / f"{name}.ckpt"
         return path if path.is_file() else None
+
+    def seconds_with(self, **seconds: float) -> dict[str, float]:
+        """Seconds of this start, added to those of the earlier ones that run.json has."""
+        earlier = self.info.get("seconds") or {}
+        return {name: earlier.get(name, 0.0) + value for name, value in seconds.items()}
+
+    def checkpoints(self) -> dict[str, str | None]:
+        """Where the best and the last checkpoint are, from the folder; None where there is none."""
+        return {name: f"checkpoints/{name}.ckpt" if self.checkpoint(name) else None for name in ("best", "last")}
 
     def metrics(self) -> list[dict[str, float]]:
         """The rows of metrics.csv, each with what was logged at its step."""

@@ -2,44 +2,29 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import statistics
 import time
-import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from hydra.utils import instantiate
 from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
 from omegaconf import DictConfig
 from rich.table import Table
 
 from mnist_lab import figures
+from mnist_lab.build import make_data, make_model, make_trainer, quiet_lightning
 from mnist_lab.callbacks import console
-from mnist_lab.check import callbacks_of, check
-from mnist_lab.checkpoints import SafeCheckpointIO, read_checkpoint, weights_for
+from mnist_lab.check import check
+from mnist_lab.checkpoints import read_checkpoint, weights_for
 from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.errors import BadInput
 from mnist_lab.metrics_csv import MetricsCSV
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.record import device_name, now, recorded
 from mnist_lab.runs import Run
-
-
-def quiet_lightning() -> None:
-    """Lightning's messages go where ours go, and what it warns of that no user could change is not said."""
-    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).handlers.clear()
-        logging.getLogger(name).propagate = True
-    # Lightning 2.6 asks torch 2.15 in a way that torch is giving up.
-    warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
-    # No validation set: data.val_size=0 asks for that.
-    warnings.filterwarnings("ignore", r"Total length of `list` across ranks is zero")
-    # It is meant to, when a run is resumed; a folder that holds another run is refused before.
-    warnings.filterwarnings("ignore", r"Checkpoint directory .* exists and is not empty")
 
 
 def train(cfg: DictConfig) -> Run:
@@ -56,17 +41,20 @@ def train(cfg: DictConfig) -> Run:
     check(cfg)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     model = make_model(cfg)
-    if cfg.init_from and not cfg.resume:
-        model.load_state_dict(weights_for(model, cfg.init_from, key="init_from="))
-    resumed = resumable(cfg, model)
     data = make_data(cfg, model)
+    metrics_csv = MetricsCSV(Path(cfg.folder))
+    trainer = make_trainer(cfg, metrics_csv)
+    if cfg.resume:
+        weights_for(model, cfg.resume, key="resume=")
+        checkpoint = resumable(cfg)
+        if nothing_to_do(cfg, checkpoint):
+            return Run(Path(cfg.folder))
+        metrics_csv.go_on_from(checkpoint["global_step"])
+    elif cfg.init_from:
+        model.load_state_dict(weights_for(model, cfg.init_from, key="init_from="))
     data.prepare_data()
 
     with recorded(cfg, parameters=sum(parameter.numel() for parameter in model.parameters())) as run:
-        metrics_csv = MetricsCSV(run.folder)
-        if resumed is not None:
-            metrics_csv.go_on_from(resumed["global_step"])
-        trainer = make_trainer(cfg, metrics_csv)
         fit_started = time.perf_counter()
         trainer.fit(model, data, ckpt_path=cfg.resume)
         fit_seconds = time.perf_counter() - fit_started
@@ -82,43 +70,12 @@ def train(cfg: DictConfig) -> Run:
     return run
 
 
-def make_model(cfg: DictConfig) -> Classifier:
-    """The network, with its optimizer and scheduler to be made when training starts."""
-    model: Classifier = instantiate(cfg.model)
-    model.optimizer = instantiate(cfg.optimizer, _convert_="all")
-    model.scheduler = instantiate(cfg.scheduler, _convert_="all") or None
-    return model
+def resumable(cfg: DictConfig) -> dict[str, Any]:
+    """The checkpoint that cfg.resume names, if training can go on from it.
 
-
-def make_data(cfg: DictConfig, model: Classifier) -> MNISTDataModule:
-    """The data module, at the image size that the network takes."""
-    data: MNISTDataModule = instantiate(cfg.data, image_size=model.image_size, seed=cfg.seed, _convert_="all")
-    return data
-
-
-def make_trainer(cfg: DictConfig, metrics_csv: MetricsCSV) -> pl.Trainer:
-    """Lightning's Trainer with the configured callbacks and loggers, metrics.csv and safe checkpoints."""
-    try:
-        trainer: pl.Trainer = instantiate(
-            cfg.trainer,
-            callbacks=[instantiate(callback) for callback in callbacks_of(cfg).values()],
-            logger=[metrics_csv, *(instantiate(logger) for logger in cfg.logger.values() if logger)],
-            plugins=[SafeCheckpointIO()],
-            default_root_dir=cfg.folder,
-            enable_progress_bar=False,  # callbacks.progress and callbacks.summary take their place
-            enable_model_summary=False,
-            _convert_="all",
-        )
-    except MisconfigurationException as error:
-        raise BadInput(f"trainer: {error}") from error
-    return trainer
-
-
-def resumable(cfg: DictConfig, model: Classifier) -> dict[str, Any] | None:
-    """The checkpoint that cfg.resume names, if it fits the network and leaves something to do."""
-    if not cfg.resume:
-        return None
-    weights_for(model, cfg.resume, key="resume=")
+    Raises:
+        BadInput: it holds weights alone, or more epochs than are asked for.
+    """
     checkpoint = read_checkpoint(cfg.resume)
     if "global_step" not in checkpoint:
         raise BadInput(f"resume={cfg.resume}: holds weights alone; init_from={cfg.resume} starts a new run from them")
@@ -126,6 +83,18 @@ def resumable(cfg: DictConfig, model: Classifier) -> dict[str, Any] | None:
     if cfg.trainer.max_epochs < done:
         raise BadInput(f"trainer.max_epochs={cfg.trainer.max_epochs}: {cfg.resume} has done {done} epochs already")
     return checkpoint
+
+
+def nothing_to_do(cfg: DictConfig, checkpoint: Mapping[str, Any]) -> bool:
+    """Whether a resumed run is finished; if so, that is said, and what goes on with it."""
+    run = Run(Path(cfg.folder))
+    steps, limit = checkpoint["global_step"], cfg.trainer.max_steps
+    if run.info["status"] != "finished" or (checkpoint["epoch"] + 1 < cfg.trainer.max_epochs and steps != limit):
+        return False
+    key = "max_steps" if steps == limit else "max_epochs"
+    asked = f"trainer.{key}={cfg.trainer[key]}"
+    console.print(f"nothing to do: {asked} is reached; a greater one goes on\nrun folder: {run}", soft_wrap=True)
+    return True
 
 
 @rank_zero_only
@@ -141,14 +110,14 @@ def conclude(
     run.update(
         status="finished",
         finished=now(),
-        epochs=trainer.current_epoch,
+        epochs=len(epochs),
         steps=trainer.global_step,
         tested={"checkpoint": chosen, "epoch": epoch + 1},
         metrics={name: row[name] for name in row if re.fullmatch(r"(train|val)/(?!loss_step).*", name)} | dict(tested),
-        seconds=seconds,
+        seconds=run.seconds_with(**seconds),
         images_per_second=statistics.fmean(speeds) if speeds else None,
         device=device_name(trainer),
-        checkpoints={name: f"checkpoints/{name}.ckpt" if run.checkpoint(name) else None for name in ("best", "last")},
+        checkpoints=run.checkpoints(),
     )
 
 

@@ -11,10 +11,10 @@ from conftest import Outcome, Tiny
 from hydra.utils import instantiate
 
 from mnist_lab import conf_dir
+from mnist_lab.build import make_model
 from mnist_lab.check import check
 from mnist_lab.config import compose
 from mnist_lab.errors import BadInput
-from mnist_lab.train import make_model
 
 CHOICES = [
     f"{path.parent.name}={path.stem}"

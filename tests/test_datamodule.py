@@ -9,11 +9,11 @@ from conftest import TEST, TRAIN, Tiny
 from PIL import Image
 from torchvision import transforms
 
+from mnist_lab.build import make_data, make_model
 from mnist_lab.config import compose
 from mnist_lab.data.batches import Batches
 from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.errors import BadInput
-from mnist_lab.train import make_data, make_model
 
 
 def module(tiny: Tiny, **settings: object) -> MNISTDataModule:

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from mnist_lab import conf_dir
+from mnist_lab.build import make_model
 from mnist_lab.config import compose
 from mnist_lab.models.classifier import LOSSES, Classifier, LossAndAccuracy
-from mnist_lab.train import make_model
 
 NETWORKS = sorted(path.stem for path in (conf_dir() / "model").glob("*.yaml"))
 PUBLISHED = {  # parameters; layers' names with their weights' shapes; whether forward ends in log-probabilities

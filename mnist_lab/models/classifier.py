@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import Metric
 
 LOSSES: dict[str, Callable[..., Tensor]] = {"nll": F.nll_loss, "cross_entropy": F.cross_entropy}
@@ -79,9 +79,6 @@ class Classifier(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         self._log("train", self.train_metrics)
-        optimizer = self.optimizers()
-        assert not isinstance(optimizer, list)
-        self.log("lr", optimizer.param_groups[0]["lr"])
 
     def on_validation_epoch_end(self) -> None:
         self._log("val", self.val_metrics)
@@ -92,18 +89,27 @@ class Classifier(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         if self.optimizer is None:
             return None
-        optimizer = self.optimizer(self.parameters())
-        if self.scheduler is None:
+        optimizer, scheduler, interval = self.make_optimizer(self.parameters(), self._steps_per_epoch())
+        if scheduler is None:
             return optimizer
-        if "steps_per_epoch" not in inspect.signature(self.scheduler).parameters:
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.scheduler(optimizer)}}
-        scheduler = self.scheduler(optimizer, steps_per_epoch=self._steps_per_epoch())
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": interval}}
+
+    def make_optimizer(
+        self, parameters: Iterable[nn.Parameter], steps_per_epoch: int
+    ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler | None, str]:
+        """The configured optimizer of these parameters, its scheduler, and when that moves: each "step" or "epoch"."""
+        assert self.optimizer is not None
+        optimizer = self.optimizer(parameters)
+        if self.scheduler is None:
+            return optimizer, None, "epoch"
+        if "steps_per_epoch" in inspect.signature(self.scheduler).parameters:
+            return optimizer, self.scheduler(optimizer, steps_per_epoch=steps_per_epoch), "step"
+        return optimizer, self.scheduler(optimizer), "epoch"
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Tensor:
         """The classes, (B,), of normalised images, (B, 1, S, S); in eval mode, in which the network stays."""
-        scores: Tensor = self.eval()(images.to(self.device))
+        scores: Tensor = self.eval()(images.to(next(self.parameters())))
         return scores.argmax(1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -1,0 +1,87 @@
+"""What a configuration describes, made: network, data module, Trainer. What does not fit is told in one line."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from torch import nn
+
+from mnist_lab.check import callbacks_of
+from mnist_lab.checkpoints import SafeCheckpointIO
+from mnist_lab.data.datamodule import MNISTDataModule
+from mnist_lab.errors import BadInput
+from mnist_lab.metrics_csv import MetricsCSV
+from mnist_lab.models.classifier import Classifier
+
+
+def make(node: DictConfig, key: str, **settings: Any) -> Any:
+    """What a node of the configuration describes; an error of its constructor in one line."""
+    try:
+        return instantiate(node, **settings, _convert_="all")
+    except InstantiationException as error:
+        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        raise BadInput(f"{key}: cannot be made of its settings: {reason}") from error
+
+
+def make_model(cfg: DictConfig) -> Classifier:
+    """The network, with an optimizer and a scheduler that are made, and were tried once, when training starts."""
+    model = make(cfg.model, "model")
+    if not isinstance(model, Classifier):
+        raise BadInput(f"model._target_={cfg.model._target_}: not a mnist_lab.models.classifier.Classifier")
+    model.optimizer = make(cfg.optimizer, "optimizer")
+    model.scheduler = make(cfg.scheduler, "scheduler") or None
+    if cfg.trainer.max_epochs == 0:
+        model.scheduler = None  # there are no steps to plan
+    try:
+        optimizer, scheduler, _ = model.make_optimizer([nn.Parameter(torch.zeros(1))], steps_per_epoch=100)
+        optimizer.step()
+        if scheduler is not None:
+            scheduler.step()
+    except (TypeError, ValueError, ZeroDivisionError) as error:
+        raise BadInput(f"optimizer or scheduler: cannot be made of its settings: {error}") from error
+    return model
+
+
+def make_data(cfg: DictConfig, model: Classifier) -> MNISTDataModule:
+    """The data module, at the image size that the network takes."""
+    data: MNISTDataModule = make(cfg.data, "data", image_size=model.image_size, seed=cfg.seed)
+    return data
+
+
+def make_trainer(cfg: DictConfig, metrics_csv: MetricsCSV) -> pl.Trainer:
+    """Lightning's Trainer with the configured callbacks and loggers, metrics.csv and safe checkpoints."""
+    trainer: pl.Trainer = make(
+        cfg.trainer,
+        "trainer",
+        callbacks=[make(callback, f"callbacks.{name}") for name, callback in callbacks_of(cfg).items()],
+        logger=[metrics_csv, *(make(logger, f"logger.{name}") for name, logger in cfg.logger.items() if logger)],
+        plugins=[SafeCheckpointIO()],
+        default_root_dir=cfg.folder,
+        enable_progress_bar=False,  # callbacks.progress and callbacks.summary take their place
+        enable_model_summary=False,
+    )
+    return trainer
+
+
+def quiet_lightning() -> None:
+    """Lightning's messages go where ours go, and what it warns of that no user could change is not said."""
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).propagate = True
+    # Lightning 2.6 asks torch 2.15 in a way that torch is giving up.
+    warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
+    # No validation set: data.val_size=0 asks for that.
+    warnings.filterwarnings("ignore", r"Total length of `list` across ranks is zero")
+    # torchmetrics has summed over the processes before Lightning sees a value.
+    warnings.filterwarnings("ignore", r"It is recommended to use `self.log")
+    # A short epoch is logged at its end all the same.
+    warnings.filterwarnings("ignore", r"The number of training batches .* is smaller than the logging interval")
+    # It is meant to, when a run is resumed; a folder that holds another run is refused before.
+    warnings.filterwarnings("ignore", r"Checkpoint directory .* exists and is not empty")
