@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -27,7 +28,7 @@ class DataUnavailable(LabError, ConnectionError):
 
 @contextmanager
 def told_in_one_line() -> Iterator[None]:
-    """Turn a LabError into its message on stderr and its exit status; HYDRA_FULL_ERROR=1 shows where it came from."""
+    """Turn a LabError, or a full disk, into one line on stderr and an exit status; HYDRA_FULL_ERROR=1 shows where."""
     try:
         yield
     except LabError as error:
@@ -35,3 +36,8 @@ def told_in_one_line() -> Iterator[None]:
             traceback.print_exc()
         print(f"mnist_lab: {error}", file=sys.stderr)
         raise SystemExit(error.exit_status) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        print(f"mnist_lab: {error.filename or 'the run folder'}: {error.strerror}; make room", file=sys.stderr)
+        raise SystemExit(LabError.exit_status) from None

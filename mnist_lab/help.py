@@ -2,44 +2,47 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 
 HELP = """\
 mnist_lab: train, test and compare five published tutorials' networks on MNIST.
 
-Usage: python -m mnist_lab [COMMAND] [KEY=VALUE ...]      (mnist-lab does the same)
+Usage: python -m mnist_lab [COMMAND] [KEY=VALUE ...]   (mnist-lab does the same)
 
 Commands
-  train                  train a network, then test it; what happens when no command is given
-  test RUN [KEY=VALUE]   test a run's weights again: RUN is its folder, or latest
+  train                  train a network, then test it; without a command, this
+  test RUN [KEY=VALUE]   test a run's weights again; RUN: its folder, or latest
   COMMAND --help         more about one command
 
 Settings: one of each group, and any single value by its dotted name
 {groups}
 
-The values most often changed
-  seed=0  optimizer.lr=0.01  optimizer.momentum=0.9  trainer.max_epochs=5  trainer.accelerator=auto|cpu|gpu
-  data.batch_size=64  data.val_size=5000  data.root=FOLDER  data.download=false
-  resume=RUN|latest|CHECKPOINT   go on with a run where it stopped, in its folder
-  init_from=FILE                 start from the weights of a checkpoint or a state_dict
+Values most often changed
+  seed=0  trainer.max_epochs=5  trainer.accelerator=auto|cpu|gpu
+  optimizer.lr=0.01  optimizer.momentum=0.9  data.batch_size=64
+  data.val_size=5000  data.root=FOLDER  data.download=false
+  resume=RUN|latest|CHECKPOINT   go on with a run, in its folder
+  init_from=FILE                 start from a checkpoint's or state_dict's file
 
 Examples
   python -m mnist_lab
   python -m mnist_lab model=lenet trainer.accelerator=gpu
-  python -m mnist_lab model=mlp optimizer=adam optimizer.lr=0.001 trainer.max_epochs=3 seed=0
+  python -m mnist_lab model=mlp optimizer=adam optimizer.lr=0.001 seed=0
   python -m mnist_lab -m optimizer.lr=0.001,0.01,0.1 optimizer.momentum=0.5,0.9
   python -m mnist_lab resume=latest trainer.max_epochs=8
   python -m mnist_lab test latest
 
 See also
-  -m                  run every combination of the values separated by commas
-  --cfg job           print the configuration that a command line gives, and stop
-  --info defaults     print which files it comes from
-  --config-dir DIR    add a folder of your own to conf/; a network is one class and one YAML in DIR/model
-  --hydra-help        the other options
+  -m                 run every combination of the values separated by commas
+  --cfg job          print the configuration that a command line gives, and stop
+  --info defaults    print which files it comes from
+  --config-dir DIR   add a folder of your own to conf/; a network is one class
+                     and one YAML in DIR/model
+  --hydra-help       the other options
   tensorboard --logdir runs
-  eval "$(mnist-lab -sc install=bash)"    complete groups and keys in this shell (also zsh, fish)
+  eval "$(mnist-lab -sc install=bash)"   complete groups and keys in this shell
 """
 
 
@@ -48,4 +51,8 @@ def help_text(folders: Iterable[Path]) -> str:
     groups: dict[str, list[str]] = {}
     for path in sorted(path for folder in folders for path in folder.glob("*/*.yaml")):
         groups.setdefault(path.parent.name, []).append(path.stem)
-    return HELP.format(groups="\n".join(f"  {group:<11} {', '.join(names)}" for group, names in groups.items()))
+    lines = (
+        textwrap.fill(f"  {group:<11} {', '.join(names)}", 79, subsequent_indent=" " * 14)
+        for group, names in groups.items()
+    )
+    return HELP.format(groups="\n".join(lines))

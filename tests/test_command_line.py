@@ -45,6 +45,7 @@ def test_help_is_quick_and_names_commands_groups_choices_and_six_examples(tiny: 
         times.append(time.perf_counter() - started)
     assert outcome.returncode == 0, outcome.stderr
     assert min(times) < 0.5
+    assert max(map(len, outcome.stdout.splitlines())) <= 80
     for path in conf_dir().glob("*/*.yaml"):
         (line,) = [line for line in outcome.stdout.splitlines() if line.startswith(f"  {path.parent.name} ")]
         assert path.stem in line
