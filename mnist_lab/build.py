@@ -35,6 +35,7 @@ def make_model(cfg: DictConfig) -> Classifier:
     model = make(cfg.model, "model")
     if not isinstance(model, Classifier):
         raise BadInput(f"model._target_={cfg.model._target_}: not a mnist_lab.models.classifier.Classifier")
+    model.to(memory_format=torch.channels_last)  # convolutions: a fifth to a half faster
     model.optimizer = make(cfg.optimizer, "optimizer")
     model.scheduler = make(cfg.scheduler, "scheduler") or None
     if cfg.trainer.max_epochs == 0:
