@@ -97,6 +97,15 @@ def test_full_error_variable_shows_the_traceback(tiny: Tiny) -> None:
     assert "Traceback" in outcome.stderr
 
 
+def test_console_script_finds_a_network_in_the_current_folder(tiny: Tiny) -> None:
+    Path("my_net.py").write_text("from mnist_lab.models.mlp import MLP as MyNet\n")
+    (tiny.conf / "model").mkdir()
+    (tiny.conf / "model" / "my_net.yaml").write_text("_target_: my_net.MyNet\n")
+    script = str(Path(sys.executable).with_name("mnist-lab"))
+    outcome = run("--config-dir", str(tiny.conf), *tiny.overrides, "model=my_net", "seed=-1", program=(script,))
+    assert outcome.stderr == "mnist_lab: seed=-1: input should be greater than or equal to 0\n"
+
+
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signal_ends_a_run_that_says_how_to_go_on(tiny: Tiny, sent: signal.Signals, status: int) -> None:
     arguments = ["--config-dir", str(tiny.conf), *tiny.overrides, "trainer.max_epochs=100000", "model=mlp"]

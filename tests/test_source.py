@@ -58,7 +58,9 @@ def test_missing_files_come_from_a_mirror_and_then_stay(tiny: Tiny, mirror: Mirr
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "one flipped bit"])
-def test_damaged_file_is_noticed_and_fetched_again(tiny: Tiny, mirror: Mirror, damage: str) -> None:
+def test_damaged_file_is_noticed_and_fetched_again(
+    tiny: Tiny, mirror: Mirror, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
     path = tiny.raw / FILES[0]
     content = bytearray(path.read_bytes())
     content[1000] ^= 1
@@ -66,6 +68,7 @@ def test_damaged_file_is_noticed_and_fetched_again(tiny: Tiny, mirror: Mirror, d
     assert is_tiny(tiny.source(mirrors=[mirror.address]).load(tiny.root))
     assert mirror.requests == [f"/{FILES[0]}.gz"]
     assert path.read_bytes() == tiny.contents[FILES[0]]
+    assert caplog.text.count(f"{path} is damaged") == 1
 
 
 def test_damaged_file_is_refused_by_name_when_there_is_no_source(tiny: Tiny) -> None:
