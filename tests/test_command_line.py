@@ -166,7 +166,9 @@ def test_ddp_covers_every_image_exactly_once_an_epoch(tiny: Tiny) -> None:
     assert made.info["device"].startswith("2 × cpu")
     tested = run("test", "latest")
     assert repr(made.info["metrics"]["test/acc"]) in tested.stdout, "metrics are summed over the processes"
+    assert float(tested.stdout.split()[1]) == pytest.approx(made.info["metrics"]["test/loss"])
     assert outcome.stdout.count("run folder:") == 1
+    assert outcome.stderr == ""
 
 
 def test_wheel_carries_its_configuration_and_runs_the_main_job_elsewhere(tiny: Tiny, tmp_path: Path) -> None:

