@@ -1,79 +1,39 @@
-"""What a run shows and records beyond what Lightning does: layer table, epoch lines, speed."""
+"""What a run records beyond what Lightning does: single steps, speed, the test set's curve."""
 
 from __future__ import annotations
 
 import time
+from itertools import islice
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_only
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Column, Table
-from torch import nn
-from torchmetrics import Metric
 
-console = Console(highlight=False)
-
-
-class LayerTable(Callback):
-    """Prints each layer with its output's size and its parameters before training starts."""
-
-    @rank_zero_only
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        side = int(getattr(pl_module, "image_size", 28))
-        console.print(layer_table(pl_module, (1, 1, side, side)))
-
-
-def layer_table(model: nn.Module, input_size: tuple[int, ...]) -> Table:
-    """A table of a network's layers: name, kind, size of the output for one input (1, C, H, W), parameters."""
-    layers = {
-        name: layer
-        for name, layer in model.named_modules()
-        if not isinstance(layer, Metric) and name and not list(layer.children())
-    }
-    sizes: dict[nn.Module, str] = {}
-    hooks = [
-        layer.register_forward_hook(lambda layer, _, out: sizes.update({layer: "×".join(map(str, out.shape[1:]))}))
-        for layer in layers.values()
-    ]
-    was_training = model.training
-    try:
-        # eval: a forward pass in train mode would draw from the random state that dropout starts from
-        with torch.no_grad():
-            model.eval()(next(model.parameters()).new_zeros(input_size))
-    finally:
-        model.train(was_training)
-        for hook in hooks:
-            hook.remove()
-    total = sum(parameter.numel() for parameter in model.parameters())
-    table = Table(
-        "layer",
-        "kind",
-        Column("output", footer="total"),
-        title=f"{type(model).__name__}, {'×'.join(map(str, input_size[1:]))} in",
-    )
-    table.add_column("parameters", justify="right", footer=f"{total:,}")
-    table.show_footer = True
-    for name, layer in layers.items():
-        count = sum(parameter.numel() for parameter in layer.parameters())
-        table.add_row(name, type(layer).__name__, sizes.get(layer, "-"), f"{count:,}" if count else "-")
-    return table
+from mnist_lab.data.datamodule import MNISTDataModule
+from mnist_lab.metrics_csv import MetricsCSV
+from mnist_lab.models.classifier import Classifier, limited
 
 
 class StepLog(Callback):
     """Logs a step's loss and learning rate now and then, and each epoch's last rate and images per second.
 
-    The loss is read off the device only at steps that are logged: reading it waits for a GPU.
+    metrics.csv has beside them how many training images were seen by then, the tutorials' other axis. The loss is read
+    off the device only at steps that are logged: reading it waits for a GPU.
     """
 
     def __init__(self) -> None:
-        self.images = 0
+        self.images = self.seen_before = 0  # in this epoch; in those before it
         self.started = self.ended = 0.0
         self.rate = 0.0
 
+    def state_dict(self) -> dict[str, int]:
+        return {"examples_seen": self.seen_before + self.images}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        self.seen_before, self.images = state_dict["examples_seen"], 0
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.seen_before += self.images
         self.images = 0
         self.started = self.ended = time.perf_counter()
 
@@ -85,87 +45,56 @@ class StepLog(Callback):
     ) -> None:
         self.images += len(batch[1]) * trainer.world_size
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            row = {"epoch": trainer.current_epoch, "train/loss_step": outputs["loss"].item(), "lr": self.rate}
-            for logger in trainer.loggers:
-                logger.log_metrics(row, step=trainer.global_step - 1)  # Lightning numbers steps from 0
+            self._log(trainer, {"train/loss_step": outputs["loss"].item(), "lr": self.rate})
         self.ended = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # self.ended: validation is over by now and does not count
         pl_module.log("images_per_second", self.images / max(self.ended - self.started, 1e-9))
+        self._log(trainer, {"lr": self.rate})
+
+    def _log(self, trainer: Trainer, values: dict[str, float]) -> None:
+        values = {"epoch": trainer.current_epoch, **values}
         for logger in trainer.loggers:
-            logger.log_metrics({"epoch": trainer.current_epoch, "lr": self.rate}, step=trainer.global_step - 1)
+            own = {"examples_seen": self.seen_before + self.images} if isinstance(logger, MetricsCSV) else {}
+            logger.log_metrics(values | own, step=trainer.global_step - 1)  # Lightning numbers steps from 0
 
 
-class EpochLines(Callback):
-    """A bar for the epoch under way, and one line for each that is done. Where no terminal is, the lines alone."""
+class TestCurve(Callback):
+    """Evaluates the test set after every epoch, as the tutorials do. It is shown, and chooses nothing.
 
-    COLUMNS = "{:>7}  {:>10} {:>8}  {:>10} {:>8}  {:>9} {:>7}"
+    Args:
+        before_training: once before training, too. That row of metrics.csv has epoch and step -1: before the first.
+    """
 
-    def __init__(self, refresh_every: int = 10) -> None:
-        self.refresh_every = refresh_every
-        self.bar: Progress | None = None
-        self.epoch_started: float | None = None
+    def __init__(self, *, before_training: bool = False) -> None:
+        self.before_training = before_training
+        self.before: dict[str, float] = {}
 
-    @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        heads = ("epoch", "train loss", "accuracy", "val loss", "accuracy", "images/s", "time")
-        console.print(self.COLUMNS.format(*heads), style="bold", soft_wrap=True)
-        if console.is_terminal:
-            columns = (
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-            )
-            self.bar = Progress(*columns, console=console, transient=True)
-            self.bar.start()
-
-    @rank_zero_only
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._finish_epoch(trainer)
-        self.epoch_started = time.perf_counter()
-        if self.bar is not None:
-            done = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
-            self.bar.add_task(f"{done:>7}", total=trainer.num_training_batches)
-
-    @rank_zero_only
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if self.bar is not None and (batch_idx + 1) % self.refresh_every == 0:
-            self.bar.update(self.bar.task_ids[-1], completed=batch_idx + 1)
-
-    @rank_zero_only
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._finish_epoch(trainer)
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._remove_bar()
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._remove_bar()
-
-    def _remove_bar(self) -> None:
-        if self.bar is not None:
-            self.bar.stop()
-            self.bar = None
-
-    def _finish_epoch(self, trainer: Trainer) -> None:
-        """Print the epoch just done. Its metrics are complete only after the hooks of its end, so at the next start."""
-        if self.epoch_started is None:
+        if not self.before_training or trainer.global_step:
             return
-        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        cells = [f"{trainer.current_epoch}/{trainer.max_epochs}"]
-        for name in ("train", "val"):
-            known = f"{name}/loss" in values
-            cells += [f"{values[f'{name}/loss']:.4f}", f"{values[f'{name}/acc']:.2%}"] if known else ["-", "-"]
-        cells += [
-            f"{values.get('images_per_second', 0):,.0f}",
-            f"{time.perf_counter() - self.epoch_started:.1f} s",
-        ]
-        self.epoch_started = None
-        if self.bar is not None:
-            for task in self.bar.task_ids:
-                self.bar.remove_task(task)
-        console.print(self.COLUMNS.format(*cells), soft_wrap=True)
+        metrics = self._evaluate(trainer, pl_module).test_metrics
+        self.before = {f"test/{name}": value.item() for name, value in metrics.compute().items()}
+        metrics.reset()
+        for logger in trainer.loggers:
+            logger.log_metrics({"epoch": -1, **self.before}, step=-1)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._evaluate(trainer, pl_module).on_test_epoch_end()
+
+    @torch.no_grad()
+    def _evaluate(self, trainer: Trainer, pl_module: LightningModule) -> Classifier:
+        """Sum up the test set in the network's test metrics; weights and random states stay as they are."""
+        assert isinstance(pl_module, Classifier)
+        data: MNISTDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        data.setup("test")
+        batches = data.test_dataloader()
+        count = limited(len(batches), trainer.limit_test_batches)
+        precision = trainer.precision_plugin
+        pl_module.eval()
+        with precision.test_step_context():
+            for i, batch in enumerate(islice(batches, count)):
+                pl_module.test_step(precision.convert_input(batch), i)
+        pl_module.train()
+        return pl_module

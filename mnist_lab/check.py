@@ -25,6 +25,8 @@ LIMITS: dict[str, Any] = {  # of what has no signature of ours, and what torch a
     "seed": Annotated[int, Field(ge=0, lt=2**32)],
     "resume": str | None,
     "init_from": str | None,
+    "reload_after": Annotated[int, Field(ge=1)] | None,
+    "tutorial": dict[str, Any] | None,
     "runs_dir": str,
     "name": str,
     "folder": str,
@@ -156,7 +158,8 @@ def _monitor_problems(cfg: DictConfig) -> Iterator[str]:
     for name, node in callbacks_of(cfg).items():
         monitor = node.get("monitor")
         if monitor is not None and monitor not in logged:
-            yield f"callbacks.{name}.monitor={monitor}: not logged; there are {', '.join(logged)}"
+            why = "the test set chooses nothing" if str(monitor).startswith("test/") else "not logged"
+            yield f"callbacks.{name}.monitor={monitor}: {why}; there are {', '.join(logged)}"
 
 
 def _resume_problems(cfg: DictConfig) -> Iterator[str]:
@@ -171,6 +174,18 @@ def _resume_problems(cfg: DictConfig) -> Iterator[str]:
                 f"{key}={_typed(value)}: the resumed run has {_typed(saved[key])} and keeps it; "
                 "init_from=CHECKPOINT starts a new run from its weights"
             )
+
+
+def differences(first: DictConfig, second: DictConfig) -> dict[str, tuple[str, str]]:
+    """What two jobs do differently, by key: not where they lie, what they log, or which machine they ask for."""
+    places = ("folder", "overrides", "config_dir", "resume", "runs_dir", "data.root", "data.download")
+    found = {}
+    one, other = _flat(first), _flat(second)
+    for key in one | other:
+        skipped = key in (*places, "trainer.accelerator") or key.startswith(("tutorial.", "logger."))
+        if not skipped and not key.endswith(".dirpath") and one.get(key) != other.get(key):
+            found[key] = (_typed(one.get(key)), _typed(other.get(key)))
+    return found
 
 
 def _flat(node: DictConfig, path: str = "") -> dict[str, Any]:

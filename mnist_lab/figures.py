@@ -2,48 +2,118 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from mnist_lab.runs import Run
 
-TRAIN, VAL, TEST = "tab:blue", "tab:orange", "tab:green"
+SETS = {
+    "train": ("training, while learning", "tab:blue"),
+    "val": ("validation", "tab:orange"),
+    "test": ("test", "tab:green"),
+}
+METRICS = {"loss": ("loss (mean per image)", 1), "acc": ("accuracy (%)", 100)}  # axis, and the factor to its unit
 
 
-def curves(run: Run) -> Figure:
-    """Loss and accuracy by epoch, of training and validation, with the test result as a point."""
-    epochs = run.epochs()
-    metrics = run.info.get("metrics", {})
-    tested = run.info.get("tested", {}).get("epoch")
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+def loss(run: Run) -> Figure:
+    """Loss by epoch: training, validation, test, and what the tutorial published."""
+    return _by_epoch(run, "loss")
+
+
+def accuracy(run: Run) -> Figure:
+    """Accuracy by epoch: training, validation, test, and what the tutorial published."""
+    return _by_epoch(run, "acc")
+
+
+def examples_seen(run: Run) -> Figure:
+    """Loss of single training steps, and loss and accuracy of whole sets, by training examples seen."""
+    figure = Figure(figsize=(6.4, 5.6), layout="constrained")
     figure.suptitle(f"{run.info['model']}: {run.folder.name}", fontsize=10)
-    for axes, name, label, scale in zip(
-        figure.subplots(1, 2),
-        ("loss", "acc"),
-        ("loss (mean per image)", "accuracy (%)"),
-        (1, 100),
-        strict=True,
-    ):
-        for kind, colour, words in (("train", TRAIN, "training, while learning"), ("val", VAL, "validation")):
-            rows = [row for row in epochs if f"{kind}/{name}" in row]
-            if rows:
-                x = [row["epoch"] + 1 for row in rows]
-                y = [scale * row[f"{kind}/{name}"] for row in rows]
-                axes.plot(x, y, "o-", color=colour, markersize=4, label=words)
-        if f"test/{name}" in metrics and tested is not None:
-            value = scale * metrics[f"test/{name}"]
-            words = f"test, {value:.4f}" if name == "loss" else f"test, {value:.2f} %"
-            axes.plot([tested], [value], "*", color=TEST, markersize=12, label=words)
-        axes.set_xlabel("epoch")
-        axes.set_ylabel(label)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
+    above, below = figure.subplots(2, 1, sharex=True)
+    steps = [row for row in run.metrics() if "train/loss_step" in row]
+    x, y = [row["examples_seen"] for row in steps], [row["train/loss_step"] for row in steps]
+    above.plot(x, y, color=SETS["train"][1], linewidth=1, alpha=0.5, label="training, single steps")
+    for axes, name in ((above, "loss"), (below, "acc")):
+        _curves(axes, run, name, across="examples_seen")
+        _finish(axes, "", METRICS[name][0])
+    below.set_xlabel("training examples seen")
+    below.xaxis.set_major_formatter("{x:,.0f}")
     return figure
+
+
+def _by_epoch(run: Run, name: str) -> Figure:
+    figure = Figure(figsize=(6.4, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.set_title(f"{run.info['model']}: {run.folder.name}", fontsize=10)
+    _curves(axes, run, name, across="epochs")
+    for kind, (_, colour) in SETS.items():
+        _published(axes, run.tutorial, f"{kind}/{name}", colour)
+    _finish(axes, "epoch", METRICS[name][0])
+    return figure
+
+
+def _curves(axes: Axes, run: Run, name: str, *, across: Literal["epochs", "examples_seen"]) -> None:
+    """A metric of every set, with its last value in the legend; a star where the test set was looked at once."""
+    factor = METRICS[name][1]
+    for kind, (words, colour) in SETS.items():
+        curve = {x: factor * y for x, y in run.curve(f"{kind}/{name}", across).items()}
+        if curve:
+            last = list(curve.values())[-1]
+            label = f"{words}, {last:.4f}" if name == "loss" else f"{words}, {last:.2f} %"
+            marker, size = ("*", 12) if kind == "test" and len(curve) == 1 else ("o", 4)
+            axes.plot(list(curve), list(curve.values()), "-", marker=marker, markersize=size, color=colour, label=label)
+
+
+def against_published(name: str, row: Mapping[str, Any]) -> Figure:
+    """A reproduced preset's curves, mean and range over its seeds, over the published points.
+
+    Args:
+        name: the preset's name.
+        row: what results.json has of it.
+    """
+    seeds = len(row["seeds"])
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    figure.suptitle(
+        f"{name}: mean and range of {seeds} seed{'s' * (seeds > 1)}, published figures as crosses", fontsize=10
+    )
+    for axes, metric in zip(figure.subplots(1, 2), ("loss", "acc"), strict=True):
+        for kind, (words, colour) in SETS.items():
+            curve = [
+                (epoch, values) for epoch, values in enumerate(row["curves"].get(f"{kind}/{metric}", [])) if values
+            ]
+            if curve:
+                x = [epoch for epoch, _ in curve]
+                axes.plot(x, [statistics.fmean(values) for _, values in curve], color=colour, label=words)
+                low, high = [min(values) for _, values in curve], [max(values) for _, values in curve]
+                axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+            _published(axes, row, f"{kind}/{metric}", colour)
+        _finish(axes, "epoch", METRICS[metric][0])
+    return figure
+
+
+def _published(axes: Axes, tutorial: Mapping[str, Any], metric: str, colour: str) -> None:
+    """The tutorial's printed figures of a metric, as crosses."""
+    points = {epoch: y for epoch, y in enumerate(tutorial.get("published", {}).get(metric, [])) if y is not None}
+    if points:
+        words = f"{metric.split('/')[0].replace('train', 'training')}, published"
+        axes.plot(
+            list(points), list(points.values()), "x", color=colour, markersize=6, markeredgewidth=1.5, label=words
+        )
+
+
+def _finish(axes: Axes, across: str, up: str) -> None:
+    axes.set_xlabel(across)
+    axes.set_ylabel(up)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
 
 
 def digits(

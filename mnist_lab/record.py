@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
+import os
 import platform
 import shlex
 import signal
@@ -109,6 +110,7 @@ def _open(run: Run, cfg: DictConfig, parameters: int) -> None:
         "seconds": {},
         "images_per_second": None,
         "device": None,
+        "processor": processor(),
         "versions": versions(),
         "git": git_state(),
         "checkpoints": {"best": None, "last": None},
@@ -157,6 +159,16 @@ def _git(*arguments: str, folder: Path) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
+
+
+def processor() -> str:
+    """The machine's processor by name, and how many it counts."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):  # no Linux, or a processor that it does not name
+        name = platform.processor() or platform.machine()
+    return f"{os.cpu_count()} × {name}"
 
 
 def device_name(trainer: pl.Trainer) -> str:

@@ -7,7 +7,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError  # type: ignore[import-untyped]
@@ -95,6 +95,12 @@ class Run:
         config.folder = str(self.folder)
         return config
 
+    @property
+    def tutorial(self) -> dict[str, Any]:
+        """Source and published figures of the tutorial whose preset the run was started with; empty without one."""
+        node = self.config.get("tutorial")
+        return dict(OmegaConf.to_container(node)) if node else {}  # type: ignore[arg-type]
+
     def update(self, **changes: Any) -> None:
         """Change entries of run.json."""
         with replacing(self.folder / "run.json") as partial:
@@ -123,6 +129,18 @@ class Run:
             return [
                 {name: float(value) for name, value in row.items() if name and value} for row in csv.DictReader(file)
             ]
+
+    def curve(self, name: str, across: Literal["epochs", "examples_seen"] = "epochs") -> dict[float, float]:
+        """A metric by epochs done or by training examples seen, 0 being before training.
+
+        Where the test set was looked at once, after training, its curve is that point.
+        """
+        ends = {int(row["epoch"]) + 1: row for row in self.metrics() if "train/loss" in row or row["step"] == -1}
+        values = {epoch: row[name] for epoch, row in ends.items() if name in row}
+        if not values and name in self.info["metrics"]:
+            values = {self.info["tested"]["epoch"]: self.info["metrics"][name]}
+        places = {epoch: epoch if across == "epochs" else ends.get(epoch, {}).get(across, 0) for epoch in values}
+        return {places[epoch]: value for epoch, value in values.items()}
 
     def epochs(self) -> list[dict[str, float]]:
         """The rows of metrics.csv that end an epoch, in order."""

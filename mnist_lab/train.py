@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig
+from matplotlib.image import imread
+from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 
 from mnist_lab import figures
 from mnist_lab.build import make_data, make_model, make_trainer, quiet_lightning
-from mnist_lab.callbacks import console
 from mnist_lab.check import check
 from mnist_lab.checkpoints import read_checkpoint, weights_for
 from mnist_lab.data.datamodule import MNISTDataModule
@@ -25,6 +26,7 @@ from mnist_lab.metrics_csv import MetricsCSV
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.record import device_name, now, recorded
 from mnist_lab.runs import Run
+from mnist_lab.terminal import console
 
 
 def train(cfg: DictConfig) -> Run:
@@ -36,9 +38,12 @@ def train(cfg: DictConfig) -> Run:
         BadInput: a setting, a checkpoint, the data or a folder cannot be used; no run was started.
         DataUnavailable: the data set could not be had; no run was started.
     """
-    started = time.perf_counter()
     quiet_lightning()
     check(cfg)
+    if cfg.reload_after and epochs_done(cfg) < cfg.reload_after < cfg.trainer.max_epochs:
+        run = train(OmegaConf.merge(cfg, {"trainer": {"max_epochs": cfg.reload_after}}))  # type: ignore[arg-type]
+        cfg = OmegaConf.merge(cfg, {"resume": str(run.checkpoint("last"))})  # type: ignore[assignment]
+    started = time.perf_counter()
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     model = make_model(cfg)
     data = make_data(cfg, model)
@@ -65,9 +70,14 @@ def train(cfg: DictConfig) -> Run:
         (tested,) = trainer.test(model, data, verbose=False)
         seconds = {"total": time.perf_counter() - started, "fit": fit_seconds}
         conclude(run, trainer, tested, chosen=chosen, seconds=seconds)
-        draw(run, model, data)
+        draw(run, trainer, model, data)
     show(run)
     return run
+
+
+def epochs_done(cfg: DictConfig) -> int:
+    """Whole epochs in the checkpoint that training goes on from."""
+    return int(read_checkpoint(cfg.resume, key="resume=").get("epoch", -1)) + 1 if cfg.resume else 0
 
 
 def resumable(cfg: DictConfig) -> dict[str, Any]:
@@ -122,15 +132,27 @@ def conclude(
 
 
 @rank_zero_only
-def draw(run: Run, model: Classifier, data: MNISTDataModule) -> None:
-    """Save the run's figures as PNG."""
-    folder = run.folder / "figures"
-    folder.mkdir(exist_ok=True)
+def draw(run: Run, trainer: pl.Trainer, model: Classifier, data: MNISTDataModule) -> None:
+    """Save the run's figures as PNG, and show them in TensorBoard."""
     images, labels = data.examples(16)
     truths, predictions = labels.tolist(), model.predict(images).tolist()
-    figures.curves(run).savefig(folder / "curves.png", dpi=150)
-    figures.digits(images[:9], truths[:9]).savefig(folder / "truths.png", dpi=150)
-    figures.digits(images, truths, predictions, columns=4).savefig(folder / "predictions.png", dpi=150)
+    drawn = {
+        "loss": figures.loss(run),
+        "accuracy": figures.accuracy(run),
+        "examples_seen": figures.examples_seen(run),
+        "truths_3x3": figures.digits(images[:9], truths[:9]),
+        "predictions_3x3": figures.digits(images[:9], truths[:9], predictions[:9]),
+        "predictions_4x4": figures.digits(images, truths, predictions, columns=4),
+    }
+    folder = run.folder / "figures"
+    folder.mkdir(exist_ok=True)
+    boards = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+    for name, figure in drawn.items():
+        figure.savefig(folder / f"{name}.png", dpi=120)
+        for board in boards:
+            board.add_image(f"figures/{name}", imread(folder / f"{name}.png"), trainer.global_step, dataformats="HWC")
+    for board in boards:
+        board.close()
 
 
 @rank_zero_only

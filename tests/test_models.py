@@ -9,9 +9,9 @@ from torch import nn
 
 from mnist_lab import conf_dir
 from mnist_lab.build import make_model
-from mnist_lab.callbacks import layer_table
 from mnist_lab.config import compose
 from mnist_lab.models.classifier import LOSSES, Classifier, LossAndAccuracy
+from mnist_lab.terminal import layer_table
 
 NETWORKS = sorted(path.stem for path in (conf_dir() / "model").glob("*.yaml"))
 PUBLISHED = {  # parameters; layers' names with their weights' shapes; whether forward ends in log-probabilities

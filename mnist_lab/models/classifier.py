@@ -16,6 +16,13 @@ from torchmetrics import Metric
 LOSSES: dict[str, Callable[..., Tensor]] = {"nll": F.nll_loss, "cross_entropy": F.cross_entropy}
 
 
+def limited(batches: int, limit: int | float | None) -> int:
+    """How many of so many batches Lightning runs under a limit: a count, a share of them, or None for all."""
+    if limit is None:
+        return batches
+    return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+
+
 class LossAndAccuracy(Metric):
     """Mean loss and accuracy over all images of a set, not over batches; sums stay on the device."""
 
@@ -129,7 +136,4 @@ class Classifier(LightningModule):
     def _steps_per_epoch(self) -> int:
         # Not trainer.estimated_stepping_batches: it makes Lightning forget the loader's state on resume (issue 20550).
         batches = len(self.trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
-        limit = self.trainer.limit_train_batches
-        if limit is not None:
-            batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-        return -(-batches // self.trainer.accumulate_grad_batches)
+        return -(-limited(batches, self.trainer.limit_train_batches) // self.trainer.accumulate_grad_batches)
