@@ -14,7 +14,12 @@ from mnist_lab import conf_dir, config_dirs
 from mnist_lab.errors import BadInput, told_in_one_line
 from mnist_lab.help import help_text
 
-COMMANDS = {"train": "mnist_lab.jobs", "test": "mnist_lab.evaluate", "reproduce": "mnist_lab.reproduce"}
+COMMANDS = {
+    "train": "mnist_lab.jobs",
+    "test": "mnist_lab.evaluate",
+    "reproduce": "mnist_lab.reproduce",
+    "export": "mnist_lab.export",
+}
 
 
 def main() -> None:

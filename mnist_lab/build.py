@@ -14,11 +14,12 @@ from omegaconf import DictConfig
 from torch import nn
 
 from mnist_lab.check import callbacks_of
-from mnist_lab.checkpoints import SafeCheckpointIO
+from mnist_lab.checkpoints import SafeCheckpointIO, weights_for
 from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.errors import BadInput
 from mnist_lab.metrics_csv import MetricsCSV
 from mnist_lab.models.classifier import Classifier
+from mnist_lab.runs import Run
 
 
 def make(node: DictConfig, key: str, **settings: Any) -> Any:
@@ -47,6 +48,13 @@ def make_model(cfg: DictConfig) -> Classifier:
             scheduler.step()
     except (TypeError, ValueError, ZeroDivisionError) as error:
         raise BadInput(f"optimizer or scheduler: cannot be made of its settings: {error}") from error
+    return model
+
+
+def trained_model(run: Run) -> Classifier:
+    """A run's network with the weights that were tested."""
+    model = make_model(run.config)
+    model.load_state_dict(weights_for(model, run.chosen_checkpoint()))
     return model
 
 

@@ -27,6 +27,8 @@ LIMITS: dict[str, Any] = {  # of what has no signature of ours, and what torch a
     "init_from": str | None,
     "reload_after": Annotated[int, Field(ge=1)] | None,
     "tutorial": dict[str, Any] | None,
+    "tutorial.explained_by": str | None,
+    "tutorial.disagreements": list[str],
     "runs_dir": str,
     "name": str,
     "folder": str,
@@ -178,12 +180,13 @@ def _resume_problems(cfg: DictConfig) -> Iterator[str]:
 
 def differences(first: DictConfig, second: DictConfig) -> dict[str, tuple[str, str]]:
     """What two jobs do differently, by key: not where they lie, what they log, or which machine they ask for."""
-    places = ("folder", "overrides", "config_dir", "resume", "runs_dir", "data.root", "data.download")
+    skipped = ["folder", "overrides", "config_dir", "resume", "runs_dir", "data.root", "data.download", "tutorial"]
+    skipped += ["trainer.accelerator", "logger", "callbacks.summary", "callbacks.progress", "callbacks.step_log"]
     found = {}
     one, other = _flat(first), _flat(second)
     for key in one | other:
-        skipped = key in (*places, "trainer.accelerator") or key.startswith(("tutorial.", "logger."))
-        if not skipped and not key.endswith(".dirpath") and one.get(key) != other.get(key):
+        same = key.endswith(".dirpath") or any(key == name or key.startswith(f"{name}.") for name in skipped)
+        if not same and one.get(key) != other.get(key):
             found[key] = (_typed(one.get(key)), _typed(other.get(key)))
     return found
 

@@ -10,11 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.utils import instantiate
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from mnist_lab import conf_dir
 from mnist_lab.errors import BadInput
 from mnist_lab.files import replacing
+
+Shapes = dict[str, tuple[int, ...]]
 
 
 class SafeCheckpointIO(TorchCheckpointIO):
@@ -73,12 +78,49 @@ def weights_for(model: nn.Module, path: str | os.PathLike[str], *, key: str = ""
     """The state_dict in a checkpoint of ours, or the file's own, if it fits the model.
 
     Raises:
-        BadInput: as read_checkpoint, or the weights are another architecture's.
+        BadInput: as read_checkpoint, or the weights are another network's; the message says which, by their shapes.
     """
     content = read_checkpoint(path, key=key)
-    weights: Mapping[str, Any] = content.get("state_dict", content)
-    ours = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    if {name: tuple(getattr(tensor, "shape", ())) for name, tensor in weights.items()} != ours:
-        theirs = content.get("architecture") or "another network"
-        raise BadInput(f"{key}{path}: holds weights of {theirs}, not of {type(model).__name__}; choose model= to match")
+    weights = content.get("state_dict", content)
+    theirs = _shapes(weights) if isinstance(weights, dict) else {}
+    if theirs != _shapes(model.state_dict()):
+        raise BadInput(f"{key}{path}: {_misfit(theirs, model, content.get('architecture'))}")
     return dict(weights)
+
+
+def _misfit(theirs: Shapes, model: nn.Module, architecture: str | None) -> str:
+    """Whose weights these are instead of the model's."""
+    ours, others = type(model).__name__, _networks()
+    same = next((name for name, shapes in others.items() if shapes == theirs), None)
+    remedy = f"choose model={same}" if same else "choose model= to match"
+    if architecture not in (None, ours):
+        return f"holds weights of {architecture}, not of {ours}; {remedy}"
+    if same:
+        return f"looks like weights of {same}, by their shapes, not of {ours}; {remedy}"
+    others = {ours: _shapes(model.state_dict())} | others
+    nearest = max(others, key=lambda name: len(others[name].items() & theirs.items()))
+    if not others[nearest].items() & theirs.items():
+        return f"looks like no network here; it begins with {', '.join(list(theirs)[:3]) or 'nothing'}"
+    return f"looks most like {nearest}, but {_difference(theirs, others[nearest])}"
+
+
+def _difference(theirs: Shapes, ours: Shapes) -> str:
+    for name, shape in ours.items():
+        if name not in theirs:
+            return f"has no {name}"
+        if theirs[name] != shape:
+            return f"its {name} is {theirs[name]}, not {shape}"
+    return f"has {next(name for name in theirs if name not in ours)} besides"
+
+
+def _networks() -> dict[str, Shapes]:
+    """What the state_dicts of the package's networks look like."""
+    with torch.device("meta"):  # shapes without weights
+        return {
+            path.stem: _shapes(instantiate(OmegaConf.load(path)).state_dict())
+            for path in sorted((conf_dir() / "model").glob("*.yaml"))
+        }
+
+
+def _shapes(weights: Mapping[str, Any]) -> Shapes:
+    return {name: tuple(getattr(tensor, "shape", ())) for name, tensor in weights.items()}

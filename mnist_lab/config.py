@@ -33,6 +33,12 @@ def compose(*overrides: str, config_dir: str | None = None) -> DictConfig:
     return cfg
 
 
+def presets(config_dir: str | None = None) -> list[str]:
+    """The names of the presets, the choices of experiment, the package's and those of a folder of your own."""
+    folders = [conf_dir(), *([Path(config_dir)] if config_dir else [])]
+    return sorted(path.stem for folder in folders for path in (folder / "experiment").glob("*.yaml"))
+
+
 def job_config(config: DictConfig) -> DictConfig:
     """What a job gets of Hydra's whole configuration, resolved, with the run folder that Hydra would give it."""
     config = copy.deepcopy(config)

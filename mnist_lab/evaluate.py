@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
 import lightning.pytorch as pl
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mnist_lab.arguments import Arguments, run_of
 from mnist_lab.build import make_data, make_model, quiet_lightning
 from mnist_lab.check import check
 from mnist_lab.checkpoints import weights_for
@@ -27,9 +27,7 @@ def evaluate(run: Run, overrides: Sequence[str] = ()) -> dict[str, float]:
         BadInput: the run has no checkpoint, or a changed setting is none or has a bad value.
     """
     quiet_lightning()
-    chosen = run.checkpoint("best") or run.checkpoint("last")
-    if chosen is None:
-        raise BadInput(f"{run.folder}: has no checkpoint (its status: {run.info.get('status')})")
+    chosen = run.chosen_checkpoint()
     cfg = run.config
     OmegaConf.set_struct(cfg, True)
     try:
@@ -54,11 +52,10 @@ def evaluate(run: Run, overrides: Sequence[str] = ()) -> dict[str, float]:
 
 
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m mnist_lab test", description=__doc__)
-    parser.add_argument("run", metavar="RUN", help="a run folder, or latest")
+    parser = Arguments("test", __doc__)
+    parser.add_run()
     parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", default=[], help="changes to its configuration")
-    parser.add_argument("--runs-dir", default="runs", help="where latest is looked for (default: %(default)s)")
     options = parser.parse_args(arguments)
-    run = Run.find(options.run, options.runs_dir)
+    run = run_of(options)
     tested = evaluate(run, options.overrides)
     print(f"test/loss {tested['test/loss']!r}  test/acc {tested['test/acc']!r}\nrun folder: {run}")

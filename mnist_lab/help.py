@@ -14,6 +14,10 @@ Usage: python -m mnist_lab [COMMAND] [KEY=VALUE ...]   (mnist-lab does the same)
 Commands
   train                  train a network, then test it; without a command, this
   test RUN [KEY=VALUE]   test a run's weights again; RUN: its folder, or latest
+  reproduce [PRESET ...] [--seeds N]
+                         the tutorials' presets over several seeds: a table
+  export RUN --format state_dict
+                         a run's weights in a file for use elsewhere
   COMMAND --help         more about one command
 
 Settings: one of each group, and any single value by its dotted name
@@ -32,7 +36,7 @@ Examples
   python -m mnist_lab model=mlp optimizer=adam optimizer.lr=0.001 seed=0
   python -m mnist_lab -m optimizer.lr=0.001,0.01,0.1 optimizer.momentum=0.5,0.9
   python -m mnist_lab resume=latest trainer.max_epochs=8
-  python -m mnist_lab test latest
+  python -m mnist_lab experiment=compact_cnn
 
 See also
   -m                 run every combination of the values separated by commas

@@ -173,10 +173,10 @@ def processor() -> str:
 
 def device_name(trainer: pl.Trainer) -> str:
     """The kind of device that a run used, and how many."""
-    device = trainer.strategy.root_device
+    device, threads = trainer.strategy.root_device, torch.get_num_threads()
     name = (
         torch.cuda.get_device_name(device)
         if device.type == "cuda"
-        else f"{device.type}, {torch.get_num_threads()} threads"
+        else f"{device.type}, {threads} thread{'s' * (threads > 1)}"
     )
     return f"{trainer.world_size} × {name}" if trainer.world_size > 1 else name

@@ -47,11 +47,10 @@ class Run:
             BadInput: there is none.
         """
         if name == "latest":
-            found = [*Path(runs_dir).glob("*/*/run.json"), *Path(runs_dir).glob("sweeps/*/*/run.json")]
-            runs = [cls(path.parent) for path in found]
+            runs = cls.below(runs_dir)
             if not runs:
                 raise BadInput(f"latest: there is no run below {Path(runs_dir).absolute()}")
-            return max(runs, key=lambda run: str(run.info.get("started", "")))
+            return runs[-1]
         run = cls(Path(name))
         if not run.folder.is_dir():
             raise BadInput(f"{run.folder}: no such run folder")
@@ -66,6 +65,12 @@ class Run:
         if path.absolute().parent.name != "checkpoints" or not (folder / "run.json").is_file():
             raise BadInput(f"resume={path}: not in a run folder; init_from={path} starts a new run from its weights")
         return cls(folder)
+
+    @classmethod
+    def below(cls, folder: str | os.PathLike[str]) -> list[Run]:
+        """All runs below a folder, such as a sweep's, in the order in which they were started."""
+        runs = [cls(path.parent) for path in Path(folder).rglob("run.json")]
+        return sorted(runs, key=lambda run: str(run.info.get("started", "")))
 
     def __str__(self) -> str:
         """The folder as a person would type it: from the current one, if it lies below it."""
@@ -110,6 +115,17 @@ class Run:
         """The path of checkpoints/<name>.ckpt, if there is one."""
         path = self.folder / "checkpoints" / f"{name}.ckpt"
         return path if path.is_file() else None
+
+    def chosen_checkpoint(self) -> Path:
+        """The checkpoint that is tested and handed on: the best by validation accuracy, else the last.
+
+        Raises:
+            BadInput: the run has none.
+        """
+        chosen = self.checkpoint("best") or self.checkpoint("last")
+        if chosen is None:
+            raise BadInput(f"{self.folder}: has no checkpoint (its status: {self.info.get('status')})")
+        return chosen
 
     def seconds_with(self, **seconds: float) -> dict[str, float]:
         """Seconds of this start, added to those of the earlier ones that run.json has."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+import tutorials
 from torch import nn
 
 from mnist_lab import conf_dir
 from mnist_lab.build import make_model
 from mnist_lab.config import compose
 from mnist_lab.models.classifier import LOSSES, Classifier, LossAndAccuracy
+from mnist_lab.models.sizes import conv_output_size
 from mnist_lab.terminal import layer_table
 
 NETWORKS = sorted(path.stem for path in (conf_dir() / "model").glob("*.yaml"))
@@ -74,14 +76,35 @@ def test_forward_ends_as_the_loss_expects(name: str) -> None:
     assert model.loss == ("nll" if ends_in_log_probabilities else "cross_entropy")
 
 
-def test_mlp_is_the_tutorials_sequential() -> None:
-    widths = [(784, 128), (128, 128), (128, 64), (64, 64)]
-    layers = [layer for before, after in widths for layer in (nn.Linear(before, after), nn.ReLU())]
-    sequential = nn.Sequential(*layers, nn.Linear(64, 10), nn.LogSoftmax(dim=1))
-    model = network("mlp")
-    model.load_state_dict(sequential.state_dict())
-    images = images_for(model)
-    assert torch.equal(model(images), sequential(images.view(6, -1)))
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_network_computes_what_the_tutorials_does(name: str) -> None:
+    theirs, ours = tutorials.NETWORKS[name]().eval(), network(name).eval()
+    ours.load_state_dict(theirs.state_dict())
+    images = images_for(ours)
+    expected = theirs(images.flatten(1) if name == "mlp" else images)
+    assert torch.allclose(ours(images), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("padding", [0, 1, 2])
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_conv_output_size_is_torchs(stride: int, padding: int, dilation: int) -> None:
+    for size in range(5, 33):
+        for kernel in (1, 2, 3, 5):
+            settings = {"stride": stride, "padding": padding, "dilation": dilation}
+            try:
+                side = nn.Conv2d(1, 1, kernel, **settings)(torch.zeros(1, 1, size, size)).shape[-1]
+            except RuntimeError:  # the kernel does not fit
+                with pytest.raises(ValueError, match="does not fit"):
+                    conv_output_size(size, kernel, **settings)
+            else:
+                assert conv_output_size(size, kernel, **settings) == side
+
+
+@pytest.mark.parametrize("bad", [{"size": 0}, {"kernel": 0}, {"stride": 0}, {"padding": -1}, {"dilation": 0}])
+def test_conv_output_size_refuses_what_is_no_size(bad: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="1 or more"):
+        conv_output_size(**({"size": 28, "kernel": 5} | bad))
 
 
 @pytest.mark.parametrize("name", ["compact_cnn", "dropout_cnn"])

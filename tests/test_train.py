@@ -25,6 +25,7 @@ from mnist_lab.runs import Run
 from mnist_lab.train import train
 
 METRICS = {"train/loss", "train/acc", "val/loss", "val/acc", "test/loss", "test/acc"}
+FIGURES = ("loss", "accuracy", "examples_seen", "truths_3x3", "predictions_3x3", "predictions_4x4")
 Command = Callable[..., Outcome]
 
 
@@ -67,7 +68,7 @@ def test_run_leaves_all_that_is_promised_in_its_folder(command: Command) -> None
     assert info["checkpoints"] == {"best": "checkpoints/best.ckpt", "last": "checkpoints/last.ckpt"}
     assert run.config.trainer.max_epochs == 8
     assert (run.folder / "train.log").stat().st_size > 0
-    for name in ("curves", "truths", "predictions"):
+    for name in FIGURES:
         assert imread(run.folder / "figures" / f"{name}.png").std() > 0.01
     for name in ("best", "last"):
         content = torch.load(run.folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
@@ -99,6 +100,10 @@ def test_metrics_csv_and_tensorboard_have_every_curve(command: Command) -> None:
     assert {*METRICS, "lr", "images_per_second", "train/loss_step"} <= set(events.Tags()["scalars"])
     assert "hp_metric" not in events.Tags()["scalars"]
     assert [event.step for event in events.Scalars("val/acc")] == [11, 23]
+    assert {f"figures/{name}" for name in FIGURES} == set(events.Tags()["images"])
+    for name in FIGURES:
+        (image,) = events.Images(f"figures/{name}")
+        assert (image.height, image.width) == imread(run.folder / "figures" / f"{name}.png").shape[:2]
 
 
 class Labels(Callback):
@@ -122,6 +127,67 @@ def test_onecycle_moves_at_every_step_and_ends_within_a_limited_run(command: Com
     rows = [row for row in only_run().metrics() if "train/loss_step" in row]
     assert [row["step"] for row in rows] == [3, 7]  # trainer.log_every_n_steps=4, counted from 0
     assert rows[-1]["lr"] < 1e-5 < rows[0]["lr"]
+
+
+def test_test_set_after_every_epoch_is_shown_and_changes_nothing(command: Command) -> None:
+    """Dropout draws from the random state that evaluating must leave alone."""
+    for name in ("default", "test_curve"):
+        arguments = ("model=dropout_cnn", "trainer.max_epochs=3", f"callbacks={name}", f"hydra.run.dir=runs/a/{name}")
+        assert command(*arguments, "data.val_size=0").status == 0
+    without, run = Run(Path("runs/a/default")), Run(Path("runs/a/test_curve"))
+    assert same(weights(without.checkpoint("last")), weights(run.checkpoint("last")))
+    assert without.info["metrics"] == run.info["metrics"]
+    assert list(run.curve("test/acc")) == [1, 2, 3]
+    assert run.curve("test/acc")[3] == run.info["metrics"]["test/acc"]
+    assert list(without.curve("test/acc")) == [3]
+    assert run.checkpoint("best") is None
+
+
+def test_before_training_the_untrained_network_is_tested(command: Command) -> None:
+    outcome = command("experiment=compact_cnn")
+    run = only_run()
+    assert "    0/2           -        -" in outcome.out
+    assert list(run.curve("test/acc")) == [0, 1, 2]
+    assert list(run.curve("test/acc", "examples_seen")) == [0, 230, 460]
+    assert run.curve("test/loss")[0] == pytest.approx(2.3, abs=0.1)  # of ten classes, without an idea: log 10
+    events = EventAccumulator(str(run.folder)).Reload()
+    assert events.Scalars("test/loss")[0].step == -1
+
+
+def test_test_curve_keeps_to_the_limit_of_batches(command: Command) -> None:
+    command("model=mlp", "callbacks=test_curve", "trainer.limit_test_batches=1", "data.val_size=0")
+    run = only_run()
+    assert run.curve("test/acc")[2] == run.info["metrics"]["test/acc"]
+
+
+def test_examples_seen_count_every_image_across_a_resume(command: Command) -> None:
+    command("model=mlp", "data.val_size=0")
+    command("resume=latest", "trainer.max_epochs=3", data=False)
+    run = only_run()
+    assert list(run.curve("train/loss", "examples_seen")) == [230, 460, 690]
+    steps = [row for row in run.metrics() if "train/loss_step" in row]  # every fourth of 15 steps, the last of 6 images
+    assert [row["examples_seen"] for row in steps[:4]] == [64, 128, 192, 230 + 16]
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_lenet_continued_reloads_its_weights_and_trains_on(command: Command, interrupted: bool) -> None:
+    """As one run of so many epochs, to the last bit; and so if it was interrupted before the reload."""
+    arguments = ("experiment=lenet_continued", "reload_after=2", "trainer.max_epochs=4", "hydra.run.dir=runs/a/parts")
+    if interrupted:
+        stop = "+callbacks.stop={_target_: test_train.StopAfter, epochs: 1}"
+        assert command(*arguments, stop).status == 130
+        outcome = command("resume=runs/a/parts", "~callbacks.stop", data=False)
+    else:
+        outcome = command(*arguments)
+    assert outcome.status == 0, outcome.err
+    assert "lenet, weights of epoch 2 (last)" in outcome.out
+    assert "lenet, weights of epoch 4 (last)" in outcome.out
+    assert command("experiment=lenet", "trainer.max_epochs=4", "hydra.run.dir=runs/a/whole").status == 0
+    whole, parts = Run(Path("runs/a/whole")), Run(Path("runs/a/parts"))
+    assert same(weights(whole.checkpoint("last")), weights(parts.checkpoint("last")))
+    assert whole.info["metrics"] == parts.info["metrics"]
+    assert whole.curve("test/acc", "examples_seen") == parts.curve("test/acc", "examples_seen")
+    assert parts.info["epochs"] == 4 and parts.config.trainer.max_epochs == 4
 
 
 def test_rows_after_the_checkpoint_are_cut_on_resume(tmp_path: Path) -> None:

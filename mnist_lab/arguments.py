@@ -1,0 +1,29 @@
+"""The command line of the commands beside training."""
+
+from __future__ import annotations
+
+import argparse
+from typing import NoReturn
+
+from mnist_lab.errors import BadInput
+from mnist_lab.runs import Run
+
+
+class Arguments(argparse.ArgumentParser):
+    """What a command takes. What does not fit is told in one line, as everywhere."""
+
+    def __init__(self, command: str, description: str | None) -> None:
+        super().__init__(prog=f"python -m mnist_lab {command}", description=description)
+
+    def add_run(self) -> None:
+        """RUN and --runs-dir, for run_of."""
+        self.add_argument("run", metavar="RUN", help="a run folder, or latest")
+        self.add_argument("--runs-dir", default="runs", help="where latest is looked for (default: %(default)s)")
+
+    def error(self, message: str) -> NoReturn:
+        raise BadInput(f"{message} ({self.prog} --help tells more)")
+
+
+def run_of(options: argparse.Namespace) -> Run:
+    """The run that a command line names."""
+    return Run.find(options.run, options.runs_dir)
