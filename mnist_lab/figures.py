@@ -96,6 +96,10 @@ def against_published(name: str, row: Mapping[str, Any]) -> Figure:
                 axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
             _published(axes, row, f"{kind}/{metric}", colour)
         _finish(axes, "epoch", METRICS[metric][0])
+    tested = [y for values in row["curves"]["test/acc"] for y in values] + [
+        y for y in row["published"]["test/acc"] if y
+    ]
+    axes.set_ylim(bottom=min(tested) - 0.1 * (100 - min(tested)))  # the first epoch's training may be far below
     return figure
 
 

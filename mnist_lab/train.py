@@ -170,5 +170,5 @@ def show(run: Run) -> None:
             loss, accuracy = info["metrics"][f"{name}/loss"], info["metrics"][f"{name}/acc"]
             table.add_row(words, f"{loss:.4f}", f"{accuracy:.2%}")
     console.print(table)
-    console.print(f"{info['epochs']} epochs in {info['seconds']['total']:.1f} s")
+    console.print(f"{info['epochs']} epoch{'s' * (info['epochs'] != 1)} in {info['seconds']['total']:.1f} s")
     console.print(f"run folder: {run}", soft_wrap=True)
