@@ -28,6 +28,9 @@ def main() -> None:
         _main()
     except KeyboardInterrupt:  # a run that had begun has told more, and how to go on
         raise SystemExit(128 + signal.SIGINT) from None
+    except BrokenPipeError:  # the reader, such as head, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(128 + signal.SIGPIPE) from None
 
 
 def _main() -> None:

@@ -116,7 +116,7 @@ def main(arguments: list[str]) -> None:
     names = [word for word in options.words if "=" not in word] or presets(options.config_dir)
     try:
         reproduce(names, options.seeds, runs_dir=options.runs_dir, overrides=overrides, config_dir=options.config_dir)
-    except SystemExit:  # Ctrl-C or SIGTERM: what is done is shown all the same
+    except (SystemExit, KeyboardInterrupt):  # Ctrl-C or SIGTERM: what is done is shown all the same
         console.print(
             f"or, for all: {shlex.join(['python', '-m', 'mnist_lab', 'reproduce', *arguments])}", soft_wrap=True
         )
