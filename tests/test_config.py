@@ -110,6 +110,8 @@ BAD = [
     ("seed=-1", "greater than or equal to 0"),
     ("model._target_=no_such_module.Net", "cannot be imported (No module named 'no_such_module')"),
     ("callbacks.best.monitor=val/f1", "not logged; there are val/loss, val/acc"),
+    ("callbacks.best.monitor=test/acc", "the test set chooses nothing; there are val/loss, val/acc"),
+    ("reload_after=0", "greater than or equal to 1"),
 ]
 
 

@@ -152,6 +152,9 @@ def test_before_training_the_untrained_network_is_tested(command: Command) -> No
     assert run.curve("test/loss")[0] == pytest.approx(2.3, abs=0.1)  # of ten classes, without an idea: log 10
     events = EventAccumulator(str(run.folder)).Reload()
     assert events.Scalars("test/loss")[0].step == -1
+    before = run.curve("test/acc")
+    assert command("resume=latest", "trainer.max_epochs=3", data=False).status == 0
+    assert {epoch: value for epoch, value in run.curve("test/acc").items() if epoch < 3} == before
 
 
 def test_test_curve_keeps_to_the_limit_of_batches(command: Command) -> None:
@@ -169,18 +172,18 @@ def test_examples_seen_count_every_image_across_a_resume(command: Command) -> No
     assert [row["examples_seen"] for row in steps[:4]] == [64, 128, 192, 230 + 16]
 
 
-@pytest.mark.parametrize("interrupted", [False, True])
-def test_lenet_continued_reloads_its_weights_and_trains_on(command: Command, interrupted: bool) -> None:
-    """As one run of so many epochs, to the last bit; and so if it was interrupted before the reload."""
+@pytest.mark.parametrize("interrupted", [0, 1, 3])
+def test_lenet_continued_reloads_its_weights_and_trains_on(command: Command, interrupted: int) -> None:
+    """As one run of so many epochs, to the last bit; and so if it was interrupted before or after the reload."""
     arguments = ("experiment=lenet_continued", "reload_after=2", "trainer.max_epochs=4", "hydra.run.dir=runs/a/parts")
     if interrupted:
-        stop = "+callbacks.stop={_target_: test_train.StopAfter, epochs: 1}"
+        stop = f"+callbacks.stop={{_target_: test_train.StopAfter, epochs: {interrupted}}}"
         assert command(*arguments, stop).status == 130
         outcome = command("resume=runs/a/parts", "~callbacks.stop", data=False)
     else:
         outcome = command(*arguments)
     assert outcome.status == 0, outcome.err
-    assert "lenet, weights of epoch 2 (last)" in outcome.out
+    assert ("lenet, weights of epoch 2 (last)" in outcome.out) == (interrupted < 2)
     assert "lenet, weights of epoch 4 (last)" in outcome.out
     assert command("experiment=lenet", "trainer.max_epochs=4", "hydra.run.dir=runs/a/whole").status == 0
     whole, parts = Run(Path("runs/a/whole")), Run(Path("runs/a/parts"))
