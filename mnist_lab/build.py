@@ -64,11 +64,15 @@ def make_data(cfg: DictConfig, model: Classifier) -> MNISTDataModule:
     return data
 
 
-def make_trainer(cfg: DictConfig, metrics_csv: MetricsCSV) -> pl.Trainer:
-    """Lightning's Trainer with the configured callbacks and loggers, metrics.csv and safe checkpoints."""
+def make_trainer(cfg: DictConfig, metrics_csv: MetricsCSV, **settings: Any) -> pl.Trainer:
+    """Lightning's Trainer with the configured callbacks and loggers, metrics.csv and safe checkpoints.
+
+    settings are given in place of the configured ones.
+    """
     trainer: pl.Trainer = make(
         cfg.trainer,
         "trainer",
+        **settings,
         callbacks=[make(callback, f"callbacks.{name}") for name, callback in callbacks_of(cfg).items()],
         logger=[metrics_csv, *(make(logger, f"logger.{name}") for name, logger in cfg.logger.items() if logger)],
         plugins=[SafeCheckpointIO()],

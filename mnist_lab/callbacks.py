@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import time
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -58,6 +60,33 @@ class StepLog(Callback):
         for logger in trainer.loggers:
             own = {"examples_seen": self.seen_before + self.images} if isinstance(logger, MetricsCSV) else {}
             logger.log_metrics(values | own, step=trainer.global_step - 1)  # Lightning numbers steps from 0
+
+
+class RandomState(Callback):
+    """Keeps the random states of torch, NumPy and Python in the checkpoint: a resumed run draws what it would have."""
+
+    def __init__(self) -> None:
+        self.loaded: dict[str, Any] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        name, keys, *rest = np.random.get_state(legacy=True)
+        return {
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "numpy": (name, keys.tolist(), *rest),  # type: ignore[union-attr]
+            "python": random.getstate(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.loaded = state_dict
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.loaded:  # now, not when it is read: the start itself draws
+            torch.set_rng_state(self.loaded["torch"])
+            np.random.set_state(self.loaded["numpy"])
+            random.setstate(self.loaded["python"])
+            if len(self.loaded["cuda"]) == torch.cuda.device_count():
+                torch.cuda.set_rng_state_all(self.loaded["cuda"])
 
 
 class TestCurve(Callback):

@@ -59,7 +59,7 @@ def check(cfg: DictConfig) -> None:
     """
     problems = [*_shape_problems(cfg)]
     if not problems:  # the rest relies on the shape
-        kinds = (_signature_problems, _machine_problems, _monitor_problems, _resume_problems)
+        kinds = (_signature_problems, _machine_problems, _reload_problems, _monitor_problems, _resume_problems)
         problems = [problem for kind in kinds for problem in kind(cfg)]
     if problems:
         start = f"{len(problems)} problems in the configuration:\n  " if len(problems) > 1 else ""
@@ -153,6 +153,12 @@ def _machine_problems(cfg: DictConfig) -> Iterator[str]:
         )
 
 
+def _reload_problems(cfg: DictConfig) -> Iterator[str]:
+    after, epochs = cfg.reload_after, cfg.trainer.max_epochs
+    if isinstance(after, int) and isinstance(epochs, int) and 0 < epochs <= after:
+        yield f"reload_after={after}: must be less than trainer.max_epochs={epochs}"
+
+
 def _monitor_problems(cfg: DictConfig) -> Iterator[str]:
     logged = ["train/loss", "train/acc", "images_per_second"]
     if OmegaConf.select(cfg, "data.val_size") != 0:
@@ -182,6 +188,7 @@ def differences(first: DictConfig, second: DictConfig) -> dict[str, tuple[str, s
     """What two jobs do differently, by key: not where they lie, what they log, or which machine they ask for."""
     skipped = ["folder", "overrides", "config_dir", "resume", "runs_dir", "data.root", "data.download", "tutorial"]
     skipped += ["trainer.accelerator", "logger", "callbacks.summary", "callbacks.progress", "callbacks.step_log"]
+    skipped += ["callbacks.random_state"]
     found = {}
     one, other = _flat(first), _flat(second)
     for key in one | other:

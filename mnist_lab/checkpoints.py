@@ -65,7 +65,10 @@ def read_checkpoint(path: str | os.PathLike[str], *, key: str = "") -> dict[str,
         content = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch's errors for a broken file are of every kind
         if isinstance(error, pickle.UnpicklingError) and "unsupported global" in str(error).lower():
-            raise BadInput(f"{key}{path}: unsafe, holds more than tensors and plain values; not loaded") from error
+            told = (
+                "unsafe, holds more than tensors and plain values; not loaded (save a network's state_dict() instead)"
+            )
+            raise BadInput(f"{key}{path}: {told}") from error
         raise BadInput(f"{key}{path}: the checkpoint is corrupt, or is none") from error
     if damaged is not None:
         raise BadInput(f"{key}{path}: the checkpoint is corrupt (wrong sum of {damaged})")
@@ -92,7 +95,7 @@ def _misfit(theirs: Shapes, model: nn.Module, architecture: str | None) -> str:
     """Whose weights these are instead of the model's."""
     ours, others = type(model).__name__, _networks()
     same = next((name for name, shapes in others.items() if shapes == theirs), None)
-    remedy = f"choose model={same}" if same else "choose model= to match"
+    remedy = f"choose model={same}, or experiment={same} for its tutorial's" if same else "choose model= to match"
     if architecture not in (None, ours):
         return f"holds weights of {architecture}, not of {ours}; {remedy}"
     if same:
@@ -100,8 +103,12 @@ def _misfit(theirs: Shapes, model: nn.Module, architecture: str | None) -> str:
     others = {ours: _shapes(model.state_dict())} | others
     nearest = max(others, key=lambda name: len(others[name].items() & theirs.items()))
     if not others[nearest].items() & theirs.items():
-        return f"looks like no network here; it begins with {', '.join(list(theirs)[:3]) or 'nothing'}"
-    return f"looks most like {nearest}, but {_difference(theirs, others[nearest])}"
+        first = ", ".join(map(str, list(theirs)[:3])) or "nothing"
+        return (
+            f"looks like no network here, it begins with {first}; save the state_dict() of one of {', '.join(others)}"
+        )
+    told = _difference(theirs, others[nearest])
+    return f"looks most like {nearest}, but {told}; save the state_dict() of the tutorial's own network"
 
 
 def _difference(theirs: Shapes, ours: Shapes) -> str:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
@@ -25,10 +26,18 @@ def compose(*overrides: str, config_dir: str | None = None) -> DictConfig:
     """The main job's configuration for these overrides, in Python and notebooks; its run folder is a new one.
 
     config_dir adds a folder of your own, as --config-dir does.
+
+    Raises:
+        BadInput: an override that Hydra does not take.
     """
+    if config_dir and not Path(config_dir).is_dir():
+        raise BadInput(f"--config-dir={config_dir}: no such folder")
     search = [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []
-    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3", job_name="train"):
-        cfg = job_config(hydra.compose("train", [*overrides, *search], return_hydra_config=True))
+    try:
+        with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3", job_name="train"):
+            cfg = job_config(hydra.compose("train", [*overrides, *search], return_hydra_config=True))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise BadInput(" ".join(str(error).split("Config search path")[0].split())) from error
     cfg.config_dir = config_dir and str(Path(config_dir).absolute())
     return cfg
 

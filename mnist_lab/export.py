@@ -17,8 +17,8 @@ from mnist_lab.runs import Run
 def state_dict(run: Run, path: Path) -> str:
     """Write the weights alone, under the tutorial's names; say how to load them."""
     weights = trained_model(run).state_dict()
-    with replacing(path) as partial:
-        torch.save({name: tensor.contiguous() for name, tensor in weights.items()}, partial)
+    with replacing(path) as partial, partial.open("wb") as file:
+        torch.save({name: tensor.contiguous() for name, tensor in weights.items()}, file)
     return f'network.load_state_dict(torch.load("{path.name}", weights_only=True))'
 
 
@@ -38,11 +38,15 @@ def export(run: Run, form: str, path: Path | None = None) -> tuple[Path, str]:
     """
     suffix, write = FORMATS[form]
     path = path or run.folder / "exports" / f"{run.info['model']}{suffix}"
+    if path.exists() and not path.is_file():
+        raise BadInput(f"--to={path}: there already, and not a file; choose another")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path, write(run, path)
     except OSError as error:
-        raise BadInput(f"--to={path}: cannot be written ({error.strerror})") from error
+        raise BadInput(
+            f"--to={path}: cannot be written ({error.filename}: {error.strerror}); choose another"
+        ) from error
 
 
 def main(arguments: list[str]) -> None:

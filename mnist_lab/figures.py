@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from mnist_lab.errors import BadInput
 from mnist_lab.runs import Run
 
 SETS = {
@@ -39,12 +40,14 @@ def examples_seen(run: Run) -> Figure:
     figure.suptitle(f"{run.info['model']}: {run.folder.name}", fontsize=10)
     above, below = figure.subplots(2, 1, sharex=True)
     steps = [row for row in run.metrics() if "train/loss_step" in row]
-    x, y = [row["examples_seen"] for row in steps], [row["train/loss_step"] for row in steps]
-    above.plot(x, y, color=SETS["train"][1], linewidth=1, alpha=0.5, label="training, single steps")
+    if steps:
+        x, y = [row["examples_seen"] for row in steps], [row["train/loss_step"] for row in steps]
+        above.plot(x, y, color=SETS["train"][1], linewidth=1, alpha=0.5, label="training, single steps")
     for axes, name in ((above, "loss"), (below, "acc")):
         _curves(axes, run, name, across="examples_seen")
         _finish(axes, "", METRICS[name][0])
     below.set_xlabel("training examples seen")
+    below.set_xlim(left=min(0, below.get_xlim()[0]), right=None if steps else 1)
     below.xaxis.set_major_formatter("{x:,.0f}")
     return figure
 
@@ -73,7 +76,9 @@ def _curves(axes: Axes, run: Run, name: str, *, across: Literal["epochs", "examp
 
 
 def against_published(name: str, row: Mapping[str, Any]) -> Figure:
-    """A reproduced preset's curves, mean and range over its seeds, over the published points.
+    """A reproduced preset's curves from epoch 1 on, mean and range over its seeds, over the published points.
+
+    The axes are made for the test set and the published points; the first epochs of training may be far off.
 
     Args:
         name: the preset's name.
@@ -81,36 +86,35 @@ def against_published(name: str, row: Mapping[str, Any]) -> Figure:
     """
     seeds = len(row["seeds"])
     figure = Figure(figsize=(9, 3.8), layout="constrained")
-    figure.suptitle(
-        f"{name}: mean and range of {seeds} seed{'s' * (seeds > 1)}, published figures as crosses", fontsize=10
-    )
+    words = f"{name}: mean and range of {seeds} seed{'s' * (seeds > 1)}, published figures as crosses"
+    figure.suptitle(words, fontsize=10)
     for axes, metric in zip(figure.subplots(1, 2), ("loss", "acc"), strict=True):
+        shown: list[float] = []
         for kind, (words, colour) in SETS.items():
-            curve = [
-                (epoch, values) for epoch, values in enumerate(row["curves"].get(f"{kind}/{metric}", [])) if values
-            ]
+            by_epoch = enumerate(row["curves"].get(f"{kind}/{metric}", []))
+            curve = {epoch: values for epoch, values in by_epoch if epoch > 0 and values}
             if curve:
-                x = [epoch for epoch, _ in curve]
-                axes.plot(x, [statistics.fmean(values) for _, values in curve], color=colour, label=words)
-                low, high = [min(values) for _, values in curve], [max(values) for _, values in curve]
-                axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
-            _published(axes, row, f"{kind}/{metric}", colour)
+                low, high = [min(values) for values in curve.values()], [max(values) for values in curve.values()]
+                axes.plot(list(curve), list(map(statistics.fmean, curve.values())), color=colour, label=words)
+                axes.fill_between(list(curve), low, high, color=colour, alpha=0.2, linewidth=0)
+                shown += [*low, *high] if kind == "test" else []
+            shown += _published(axes, row, f"{kind}/{metric}", colour, first=1)
+        if shown and metric == "loss":
+            axes.set_ylim(top=1.15 * max(shown))
+        elif shown:
+            axes.set_ylim(bottom=min(shown) - 0.1 * (100 - min(shown)))
         _finish(axes, "epoch", METRICS[metric][0])
-    tested = [y for values in row["curves"]["test/acc"] for y in values] + [
-        y for y in row["published"]["test/acc"] if y
-    ]
-    axes.set_ylim(bottom=min(tested) - 0.1 * (100 - min(tested)))  # the first epoch's training may be far below
     return figure
 
 
-def _published(axes: Axes, tutorial: Mapping[str, Any], metric: str, colour: str) -> None:
-    """The tutorial's printed figures of a metric, as crosses."""
-    points = {epoch: y for epoch, y in enumerate(tutorial.get("published", {}).get(metric, [])) if y is not None}
+def _published(axes: Axes, tutorial: Mapping[str, Any], metric: str, colour: str, *, first: int = 0) -> list[float]:
+    """The tutorial's printed figures of a metric, as crosses, from the first epoch that is to be shown on."""
+    values = (tutorial.get("published") or {}).get(metric, [])
+    points = {epoch: y for epoch, y in enumerate(values) if y is not None and epoch >= first}
     if points:
         words = f"{metric.split('/')[0].replace('train', 'training')}, published"
-        axes.plot(
-            list(points), list(points.values()), "x", color=colour, markersize=6, markeredgewidth=1.5, label=words
-        )
+        axes.plot(list(points), list(points.values()), "x", color=colour, markeredgewidth=1.5, label=words)
+    return list(points.values())
 
 
 def _finish(axes: Axes, across: str, up: str) -> None:
@@ -156,7 +160,18 @@ def heat_map(runs: Sequence[Run], across: str, up: str, metric: str = "val/acc")
     """A metric of runs by two of their settings, such as "optimizer.lr" and "optimizer.momentum".
 
     Several runs of one place, such as those of several seeds, count by their mean. An empty place is left white.
+
+    Raises:
+        BadInput: there are no runs, or one has no such setting or metric.
     """
+    if not runs:
+        raise BadInput("heat_map: no runs")
+    for run in runs:
+        if metric not in run.info["metrics"]:
+            raise BadInput(f"{run}: has no {metric}; there are {', '.join(run.info['metrics'])}")
+        for key in (across, up):
+            if OmegaConf.select(run.config, key) is None:
+                raise BadInput(f"{run}: has no setting {key}")
     values: dict[tuple[Any, Any], list[float]] = {}
     for run in runs:
         place = tuple(OmegaConf.select(run.config, key) for key in (up, across))

@@ -115,7 +115,7 @@ def _open(run: Run, cfg: DictConfig, parameters: int) -> None:
         "git": git_state(),
         "checkpoints": {"best": None, "last": None},
     }
-    if cfg.resume is None:
+    if not cfg.resume:
         Run.create(run.folder, info)
     else:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,12 +15,14 @@ from rich.table import Table
 
 from mnist_lab import figures
 from mnist_lab.arguments import Arguments
-from mnist_lab.check import differences
+from mnist_lab.check import check, differences
 from mnist_lab.config import compose, presets
 from mnist_lab.errors import BadInput
 from mnist_lab.files import replacing
+from mnist_lab.jobs import refuse_what_hydra_cannot_tell
 from mnist_lab.results import summarise
 from mnist_lab.results_page import HEADS, cells_of, markdown
+from mnist_lab.resume import quoted
 from mnist_lab.runs import Run
 from mnist_lab.terminal import console
 from mnist_lab.train import train
@@ -30,6 +33,7 @@ def reproduce(
     seeds: int,
     *,
     runs_dir: Path = Path("runs/reproduce"),
+    out: Path | None = None,
     overrides: Sequence[str] = (),
     config_dir: str | None = None,
 ) -> None:
@@ -39,7 +43,7 @@ def reproduce(
     jobs.
 
     Raises:
-        BadInput: an unknown preset, or a finished run of other settings is in a job's place.
+        BadInput: an unknown preset, a bad setting, or a run of other settings in a job's place. No job was started.
     """
     known = presets(config_dir)
     unknown = [name for name in names if name not in known]
@@ -47,40 +51,79 @@ def reproduce(
         raise BadInput(f"{', '.join(unknown)}: no such preset; there are {', '.join(known)}")
     if seeds < 1:
         raise BadInput(f"--seeds={seeds}: must be 1 or more")
-    jobs = [(preset, seed) for preset in names for seed in range(1, seeds + 1)]
-    for number, (preset, seed) in enumerate(jobs, start=1):
-        folder = runs_dir / f"{preset}-seed{seed}"
-        runs_dir.mkdir(parents=True, exist_ok=True)
+    jobs = [(preset, seed, runs_dir / f"{preset}-seed{seed}") for preset in names for seed in range(1, seeds + 1)]
+
+    def configured(preset: str, seed: int, folder: Path) -> DictConfig:
+        own = (f"experiment={preset}", f"seed={seed}", f"hydra.run.dir={quoted(folder)}", "callbacks.summary=null")
+        return compose(*own, *overrides, config_dir=config_dir)
+
+    for preset in names:
+        cfg = configured(preset, 1, runs_dir / "none")
+        check(cfg)
+        if str(cfg.trainer.get("strategy", "")).startswith("ddp"):
+            raise BadInput("trainer=ddp: not here; Lightning would start the whole command once more for each process")
+        for _, _, folder in (job for job in jobs if job[0] == preset and begun(job[2])):
+            refuse_other_settings(Run(folder), cfg)
+    folder_to_write(runs_dir, "--runs-dir")
+    folder_to_write(out or runs_dir, "--out")
+    left: list[str] = []
+    for number, (preset, seed, folder) in enumerate(jobs, start=1):
         title = f"{preset}, seed {seed} ({number} of {len(jobs)})"
         try:
             with FileLock(runs_dir / f".{folder.name}.lock", blocking=False):
-                settings = (f"experiment={preset}", f"seed={seed}", "callbacks.summary=null", *overrides)
-                cfg = compose(*settings, f"hydra.run.dir={folder}", config_dir=config_dir)
-                if is_done(cfg):
+                if begun(folder) and Run(folder).info["status"] == "finished":
                     console.print(f"{title}: done already")
-                else:
-                    console.rule(title)
-                    train(cfg)
+                    continue
+                cfg = configured(preset, seed, folder)
+                if begun(folder):
+                    cfg.resume = str(Run(folder).checkpoint("last"))
+                elif folder.exists():
+                    shutil.rmtree(folder)  # killed before its first checkpoint
+                console.rule(title)
+                train(cfg)
         except Timeout:
             console.print(f"{title}: another process is at it")
+            left.append(folder.name)
+    if left:
+        console.print(f"left to another process: {', '.join(left)}; the same command shows them when they are done")
 
 
-def is_done(cfg: DictConfig) -> bool:
-    """Whether a job's run is finished. If it was begun, cfg.resume is set so that it goes on."""
-    folder = Path(cfg.folder)
-    if not (folder / "run.json").exists():
+def begun(folder: Path) -> bool:
+    """Whether a job has a run that is finished, or has a checkpoint to go on from."""
+    if not (folder / "run.json").is_file():
         return False
     run = Run(folder)
-    if run.info["status"] == "finished":
-        for key, (before, now) in differences(run.config, cfg).items():
-            raise BadInput(f"{run}: finished with {key}={before}, not {now}; another --runs-dir keeps the two apart")
-        return True
-    last = run.checkpoint("last")
-    if last is None:
-        shutil.rmtree(folder)  # it came to nothing yet
-    else:
-        cfg.resume = str(last)
-    return False
+    return run.info["status"] == "finished" or run.checkpoint("last") is not None
+
+
+def refuse_other_settings(run: Run, cfg: DictConfig) -> None:
+    """Raise BadInput if a job's run was started with other settings than the job has now."""
+    for key, (before, now) in differences(run.config, cfg).items():
+        if key != "seed":
+            raise BadInput(f"{run}: was run with {key}={before}, not {now}; another --runs-dir keeps the two apart")
+
+
+def refuse_own_settings(overrides: Sequence[str]) -> None:
+    """Raise BadInput for a setting that is not the user's in a job."""
+    own = ("experiment", "seed", "resume", "runs_dir", "folder", "overrides", "config_dir", "name", "tutorial", "hydra")
+    for override in overrides:
+        if override.lstrip("+~").split("=")[0].split(".")[0] in own:
+            raise BadInput(f"{override}: not here; name the presets alone, and see --seeds, --runs-dir, --config-dir")
+
+
+def folder_to_write(path: Path, key: str) -> Path:
+    """The folder, made.
+
+    Raises:
+        BadInput: it cannot be written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise BadInput(f"{key}={path}: cannot be written ({error.strerror}); choose another") from error
+    return path
 
 
 def write(runs_dir: Path, out: Path) -> None:
@@ -109,17 +152,31 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("words", metavar="PRESET|KEY=VALUE", nargs="*", help="which presets (all), and other settings")
     parser.add_argument("--seeds", type=int, default=5, help="the seeds 1 to this (default: %(default)s)")
     parser.add_argument("--runs-dir", type=Path, default=Path("runs/reproduce"), help="default: %(default)s")
-    parser.add_argument("--out", type=Path, default=Path("results"), help="for RESULTS.md, results.json and figures")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="for RESULTS.md, results.json and figures, of all finished runs in "
+        "the folder of --runs-dir (default: that folder)",
+    )
     parser.add_argument("--config-dir", help="a folder of your own beside conf/")
     options = parser.parse_intermixed_args(arguments)
-    overrides = [word for word in options.words if "=" in word]
-    names = [word for word in options.words if "=" not in word] or presets(options.config_dir)
+    overrides = [word for word in options.words if "=" in word or word.startswith("~")]
+    names = [word for word in options.words if word not in overrides] or presets(options.config_dir)
+    refuse_own_settings(overrides)
+    refuse_what_hydra_cannot_tell(overrides)
+    out = options.out or options.runs_dir
     try:
-        reproduce(names, options.seeds, runs_dir=options.runs_dir, overrides=overrides, config_dir=options.config_dir)
-    except (SystemExit, KeyboardInterrupt):  # Ctrl-C or SIGTERM: what is done is shown all the same
-        console.print(
-            f"or, for all: {shlex.join(['python', '-m', 'mnist_lab', 'reproduce', *arguments])}", soft_wrap=True
+        reproduce(
+            names,
+            options.seeds,
+            runs_dir=options.runs_dir,
+            out=out,
+            overrides=overrides,
+            config_dir=options.config_dir,
         )
-        write(options.runs_dir, options.out)
+    except (SystemExit, KeyboardInterrupt):  # Ctrl-C or SIGTERM: what is done is shown all the same
+        command = shlex.join(["python", "-m", "mnist_lab", "reproduce", *arguments])
+        console.print(f"or, for all: {command}", soft_wrap=True)
+        write(options.runs_dir, out)
         raise
-    write(options.runs_dir, options.out)
+    write(options.runs_dir, out)

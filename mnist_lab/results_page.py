@@ -49,12 +49,11 @@ def _section(name: str, row: dict[str, Any], summary: dict[str, Any]) -> Iterato
     yield f"![{name}: loss and accuracy by epoch]({name}.png)"
     yield ""
     heads = [
-        f"{metric.split('/')[0]} {'accuracy, %' if metric.endswith('acc') else 'loss'}"
-        for metric in row["published"] or {}
+        f"{metric.split('/')[0]} {'accuracy, %' if metric.endswith('acc') else 'loss'}" for metric in row["published"]
     ]
     rows = []
     for epoch in range(row["epochs"] + 1):
-        cells = [cell for metric in row["published"] or {} for cell in _comparison(row, metric, epoch)]
+        cells = [cell for metric in row["published"] for cell in _comparison(row, metric, epoch)]
         if any(cells):
             rows.append([str(epoch), *cells])
     if rows:

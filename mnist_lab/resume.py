@@ -37,8 +37,8 @@ def continued(arguments: list[str]) -> list[str]:
             del merged[key]  # what was added and is now taken out was never there
         else:
             merged[key] = override
-    merged["hydra.run.dir"] = f"hydra.run.dir={_quoted(run.folder)}"
-    return [*options, *merged.values(), f"resume={_quoted(checkpoint)}"]
+    merged["hydra.run.dir"] = f"hydra.run.dir={quoted(run.folder)}"
+    return [*options, *merged.values(), f"resume={quoted(checkpoint)}"]
 
 
 def _by_key(overrides: list[str]) -> dict[str, str]:
@@ -63,6 +63,6 @@ def _found(wanted: str, runs_dir: str) -> tuple[Run, Path]:
     return run, checkpoint.absolute()
 
 
-def _quoted(path: Path) -> str:
+def quoted(path: Path) -> str:
     """A path as a string in Hydra's grammar, whatever characters it has."""
     return "'" + str(path.absolute()).replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -84,8 +84,8 @@ class Run:
             info = json.loads((self.folder / "run.json").read_text())
         except (OSError, ValueError) as error:
             raise BadInput(f"{self.folder / 'run.json'}: cannot be read ({error})") from error
-        if not isinstance(info, dict):
-            raise BadInput(f"{self.folder / 'run.json'}: not a run's record")
+        if not isinstance(info, dict) or "status" not in info:
+            raise BadInput(f"{self.folder / 'run.json'}: not a run's record; remove the folder if it is of no use")
         return info
 
     @property

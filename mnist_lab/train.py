@@ -13,7 +13,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.image import imread
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.table import Table
 
 from mnist_lab import figures
@@ -40,44 +40,51 @@ def train(cfg: DictConfig) -> Run:
     """
     quiet_lightning()
     check(cfg)
-    if cfg.reload_after and epochs_done(cfg) < cfg.reload_after < cfg.trainer.max_epochs:
-        run = train(OmegaConf.merge(cfg, {"trainer": {"max_epochs": cfg.reload_after}}))  # type: ignore[arg-type]
-        cfg = OmegaConf.merge(cfg, {"resume": str(run.checkpoint("last"))})  # type: ignore[assignment]
     started = time.perf_counter()
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     model = make_model(cfg)
     data = make_data(cfg, model)
     metrics_csv = MetricsCSV(Path(cfg.folder))
-    trainer = make_trainer(cfg, metrics_csv)
-    if cfg.resume:
+    done, resume = 0, cfg.resume or None
+    if resume:
         weights_for(model, cfg.resume, key="resume=")
         checkpoint = resumable(cfg)
         if nothing_to_do(cfg, checkpoint):
             return Run(Path(cfg.folder))
         metrics_csv.go_on_from(checkpoint["global_step"])
+        done = checkpoint["epoch"] + 1
     elif cfg.init_from:
         model.load_state_dict(weights_for(model, cfg.init_from, key="init_from="))
     data.prepare_data()
 
     with recorded(cfg, parameters=sum(parameter.numel() for parameter in model.parameters())) as run:
         fit_started = time.perf_counter()
-        trainer.fit(model, data, ckpt_path=cfg.resume)
+        if cfg.reload_after and done < cfg.reload_after < cfg.trainer.max_epochs:
+            trainer = make_trainer(cfg, metrics_csv, max_epochs=cfg.reload_after)
+            trainer.fit(model, data, ckpt_path=resume)
+            model, resume = make_model(cfg), last_checkpoint(run, trainer)
+            say(f"saved after epoch {cfg.reload_after}; a new network goes on from the file")
+        trainer = make_trainer(cfg, metrics_csv)
+        trainer.fit(model, data, ckpt_path=resume)
         fit_seconds = time.perf_counter() - fit_started
-        if run.checkpoint("last") is None:  # trainer.max_epochs=0, say: what it started from
-            trainer.save_checkpoint(run.folder / "checkpoints" / "last.ckpt")
+        last_checkpoint(run, trainer)
         chosen = "last" if run.checkpoint("best") is None else "best"
         model.load_state_dict(weights_for(model, run.folder / "checkpoints" / f"{chosen}.ckpt"))
         (tested,) = trainer.test(model, data, verbose=False)
         seconds = {"total": time.perf_counter() - started, "fit": fit_seconds}
         conclude(run, trainer, tested, chosen=chosen, seconds=seconds)
         draw(run, trainer, model, data)
+        finish(run)
     show(run)
     return run
 
 
-def epochs_done(cfg: DictConfig) -> int:
-    """Whole epochs in the checkpoint that training goes on from."""
-    return int(read_checkpoint(cfg.resume, key="resume=").get("epoch", -1)) + 1 if cfg.resume else 0
+def last_checkpoint(run: Run, trainer: pl.Trainer) -> Path:
+    """The run's last checkpoint; made now if none was, as with trainer.max_epochs=0 or callbacks.last=null."""
+    path = run.folder / "checkpoints" / "last.ckpt"
+    if not path.is_file():
+        trainer.save_checkpoint(path)
+    return path
 
 
 def resumable(cfg: DictConfig) -> dict[str, Any]:
@@ -103,7 +110,7 @@ def nothing_to_do(cfg: DictConfig, checkpoint: Mapping[str, Any]) -> bool:
         return False
     key = "max_steps" if steps == limit else "max_epochs"
     asked = f"trainer.{key}={cfg.trainer[key]}"
-    console.print(f"nothing to do: {asked} is reached; a greater one goes on\nrun folder: {run}", soft_wrap=True)
+    say(f"nothing to do: {asked} is reached; a greater one goes on\nrun folder: {run}")
     return True
 
 
@@ -111,15 +118,13 @@ def nothing_to_do(cfg: DictConfig, checkpoint: Mapping[str, Any]) -> bool:
 def conclude(
     run: Run, trainer: pl.Trainer, tested: Mapping[str, float], *, chosen: str, seconds: dict[str, float]
 ) -> None:
-    """Write the finished run's record: its metrics are those of the epoch whose weights were tested."""
+    """Write what the run came to: its metrics are those of the epoch whose weights were tested."""
     epochs = run.epochs()
     checkpoint = run.checkpoint(chosen)
     epoch = read_checkpoint(checkpoint)["epoch"] if checkpoint and epochs else -1
     (row,) = [row for row in epochs if row["epoch"] == epoch] or [{}]
     speeds = [row["images_per_second"] for row in epochs if "images_per_second" in row]
     run.update(
-        status="finished",
-        finished=now(),
         epochs=len(epochs),
         steps=trainer.global_step,
         tested={"checkpoint": chosen, "epoch": epoch + 1},
@@ -156,6 +161,17 @@ def draw(run: Run, trainer: pl.Trainer, model: Classifier, data: MNISTDataModule
 
 
 @rank_zero_only
+def finish(run: Run) -> None:
+    """The last word, so that a run that says finished has everything."""
+    run.update(status="finished", finished=now())
+
+
+@rank_zero_only
+def say(line: str) -> None:
+    console.print(line, soft_wrap=True)
+
+
+@rank_zero_only
 def show(run: Run) -> None:
     """Print the results; the last line names the run folder."""
     info = run.info
@@ -170,5 +186,4 @@ def show(run: Run) -> None:
             loss, accuracy = info["metrics"][f"{name}/loss"], info["metrics"][f"{name}/acc"]
             table.add_row(words, f"{loss:.4f}", f"{accuracy:.2%}")
     console.print(table)
-    console.print(f"{info['epochs']} epoch{'s' * (info['epochs'] != 1)} in {info['seconds']['total']:.1f} s")
-    console.print(f"run folder: {run}", soft_wrap=True)
+    say(f"{info['epochs']} epoch{'s' * (info['epochs'] != 1)} in {info['seconds']['total']:.1f} s\nrun folder: {run}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -111,10 +112,14 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tiny:
 
 @pytest.fixture(autouse=True)
 def _fresh_hydra() -> Iterator[None]:
-    """Hydra keeps one global state for a process; each test begins without."""
+    """Hydra keeps one global state for a process, and its last job's train.log open; each test begins without."""
     GlobalHydra.instance().clear()
     yield
     GlobalHydra.instance().clear()
+    for handler in logging.getLogger().handlers[:]:
+        if isinstance(handler, logging.FileHandler):
+            logging.getLogger().removeHandler(handler)
+            handler.close()
 
 
 @dataclass

@@ -73,6 +73,9 @@ def test_export_that_cannot_be_is_told_in_one_line(command: Command) -> None:
         (("runs/a/b", "--format", "word"), "choose from"),
         (("runs/a/b",), "--format"),
         (("runs/a/b", "--format", "state_dict", "--to", "file/x.pt"), "--to=file/x.pt: cannot be written"),
+        (("runs/a/b", "--format", "state_dict", "--to", "/proc/x.pt"), "--to=/proc/x.pt: cannot be written"),
+        (("runs/a/b", "--format", "state_dict", "--to", "/dev/null"), "--to=/dev/null: there already, and not a file"),
+        (("runs/a/b", "--format", "state_dict", "--to", ""), "--to=.: there already, and not a file"),
     ):
         outcome = command("export", *arguments, data=False)
         assert outcome.status == 2
@@ -99,8 +102,9 @@ def test_export_that_cannot_be_is_told_in_one_line(command: Command) -> None:
             shapes_of("mlp") | {"9.bias": (3,)},
             "looks most like mlp, but has 9.bias besides",
         ),
-        ({"module.conv1.weight": (6, 1, 5, 5)}, "looks like no network here; it begins with module.conv1.weight"),
-        ({}, "looks like no network here; it begins with nothing"),
+        ({"module.conv1.weight": (6, 1, 5, 5)}, "looks like no network here, it begins with module.conv1.weight; save"),
+        ({}, "looks like no network here, it begins with nothing; save the state_dict() of one of"),
+        ({1: (3,)}, "looks like no network here, it begins with 1; save"),
     ],
 )
 def test_state_dict_that_does_not_fit_says_what_it_looks_like(
@@ -109,5 +113,6 @@ def test_state_dict_that_does_not_fit_says_what_it_looks_like(
     torch.save({name: torch.zeros(shape) for name, shape in shapes.items()}, "some.pt")
     outcome = command("model=lenet", "init_from=some.pt")
     assert outcome.status == 2
-    assert outcome.err == f"mnist_lab: init_from=some.pt: {told}\n"
+    assert outcome.err.startswith(f"mnist_lab: init_from=some.pt: {told}")
+    assert outcome.err.count("\n") == 1
     assert not Path("runs").exists()

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
 from mnist_lab import figures
+from mnist_lab.errors import BadInput
 from mnist_lab.runs import Run
 from mnist_lab.train import train
 
@@ -116,7 +117,7 @@ def test_heat_map_has_the_mean_of_each_place(tmp_path: Path) -> None:
         folder = tmp_path / f"{lr}-{seed}"
         folder.mkdir()
         OmegaConf.save({"optimizer": {"lr": lr, "momentum": momentum}}, folder / "config.yaml")
-        (folder / "run.json").write_text(json.dumps({"metrics": {"val/acc": accuracy}}))
+        (folder / "run.json").write_text(json.dumps({"status": "finished", "metrics": {"val/acc": accuracy}}))
         runs.append(Run(folder))
     figure = figures.heat_map(runs, "optimizer.lr", "optimizer.momentum")
     axes, colours = figure.axes
@@ -124,3 +125,10 @@ def test_heat_map_has_the_mean_of_each_place(tmp_path: Path) -> None:
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("optimizer.lr", "optimizer.momentum")
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0.01", "0.1"]
     assert colours.get_ylabel() == "validation: accuracy (%)"
+    for arguments, told in (
+        (([], "optimizer.lr", "optimizer.momentum"), "no runs"),
+        ((runs, "optimizer.lr", "optimizer.betas"), "has no setting optimizer.betas"),
+        ((runs, "optimizer.lr", "optimizer.momentum", "test/acc"), "has no test/acc; there are val/acc"),
+    ):
+        with pytest.raises(BadInput, match=told):
+            figures.heat_map(*arguments)  # type: ignore[arg-type]

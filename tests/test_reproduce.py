@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ import torch
 import yaml
 from conftest import Outcome
 from filelock import FileLock
+from lightning.pytorch import LightningModule, Trainer
 from omegaconf import OmegaConf
 
 from mnist_lab import conf_dir
+from mnist_lab.callbacks import StepLog
 from mnist_lab.config import compose, presets
 from mnist_lab.results import summarise
 from mnist_lab.results_page import markdown
@@ -31,12 +34,16 @@ CHECKOUT = Path(__file__).parent.parent
 @pytest.fixture
 def reproduce(command: Command, tiny: Any) -> Command:
     """`python -m mnist_lab reproduce ...` on the tiny data, two epochs."""
-    fixed = ("data=tiny", "data.val_size=0", "trainer.max_epochs=2", "--config-dir", str(tiny.conf))
 
     def run(*arguments: str) -> Outcome:
-        return command("reproduce", *arguments, *fixed, data=False)
+        fixed = ["data=tiny", "data.val_size=0", *["trainer.max_epochs=2"] * ("trainer.max_epochs=3" not in arguments)]
+        folder = [] if "--config-dir" in arguments else ["--config-dir", str(tiny.conf)]
+        return command("reproduce", *arguments, *(fixed if folder else []), *folder, data=False)
 
     return run
+
+
+OUT = RUNS  # where the table goes unless told otherwise
 
 
 def weights(name: str) -> dict[str, Any]:
@@ -58,23 +65,56 @@ def test_every_preset_runs_over_the_seeds_and_nothing_is_repeated(reproduce: Com
     assert again.status == 0, again.err
     assert again.out.count("done already") == 4
     assert {name: time for name, time in times().items() if name in before} == before
-    assert set(json.loads(Path("results/results.json").read_text())) == {"mlp", "lenet", "compact_cnn"}
+    assert set(json.loads((OUT / "results.json").read_text())) == {"mlp", "lenet", "compact_cnn"}
+
+
+@contextmanager
+def stopping_after(epochs: int) -> Iterator[None]:
+    """Ctrl-C when so many epochs are done."""
+
+    def stop(self: StepLog, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch == epochs:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StepLog, "on_train_epoch_start", stop)
+        yield
 
 
 def test_interrupted_it_shows_what_is_done_and_goes_on_where_it_stopped(reproduce: Command) -> None:
-    stopped = reproduce("mlp", "--seeds", "1", "+callbacks.stop={_target_: test_train.StopAfter, epochs: 1}")
+    with stopping_after(1):
+        stopped = reproduce("dropout_cnn", "--seeds", "1")
     assert stopped.status == 130
-    assert "or, for all: python -m mnist_lab reproduce mlp --seeds 1" in stopped.out
-    begun = Run(RUNS / "mlp-seed1").info
+    assert "or, for all: python -m mnist_lab reproduce dropout_cnn --seeds 1" in stopped.out
+    run = Run(RUNS / "dropout_cnn-seed1")
+    begun = run.info
     assert begun["epochs"] == 1
-    assert not Path("results").exists()
-    assert reproduce("mlp", "--seeds", "1").status == 0
-    assert Run(RUNS / "mlp-seed1").info["started"] == begun["started"]
-    parts = weights("mlp-seed1")
-    assert reproduce("mlp", "--seeds", "1", "--runs-dir", "whole").status == 0
-    whole = torch.load("whole/mlp-seed1/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    assert not (OUT / "RESULTS.md").exists()
+    assert reproduce("dropout_cnn", "--seeds", "1").status == 0
+    assert run.info["started"] == begun["started"]
+    parts = weights("dropout_cnn-seed1")
+    assert reproduce("dropout_cnn", "--seeds", "1", "--runs-dir", "whole").status == 0
+    whole = torch.load("whole/dropout_cnn-seed1/checkpoints/last.ckpt", weights_only=True)["state_dict"]
     assert all(torch.equal(parts[name], whole[name]) for name in whole)
-    assert len(Run(RUNS / "mlp-seed1").epochs()) == 2
+    assert len(run.epochs()) == 2
+
+
+def test_unfinished_job_of_other_settings_is_not_gone_on_with(reproduce: Command) -> None:
+    with stopping_after(1):
+        assert reproduce("mlp", "--seeds", "1", "trainer.limit_train_batches=3").status == 130
+    outcome = reproduce("mlp", "--seeds", "1")
+    assert outcome.status == 2
+    assert "mlp-seed1: was run with trainer.limit_train_batches=3, not null; another --runs-dir" in outcome.err
+
+
+def test_killed_at_its_reload_lenet_continued_goes_on(reproduce: Command) -> None:
+    arguments = ("lenet_continued", "--seeds", "1", "trainer.max_epochs=3", "reload_after=2", "data=tiny")
+    with stopping_after(2):
+        assert reproduce(*arguments).status == 130
+    run = Run(RUNS / "lenet_continued-seed1")
+    run.update(status="running")  # as kill -9 leaves it
+    assert reproduce(*arguments).status == 0
+    assert (run.info["status"], run.info["epochs"]) == ("finished", 3)
 
 
 def test_job_that_was_killed_before_its_first_checkpoint_starts_anew(reproduce: Command) -> None:
@@ -93,6 +133,7 @@ def test_job_of_another_process_is_left_to_it(reproduce: Command) -> None:
         outcome = reproduce("mlp", "--seeds", "2")
     assert outcome.status == 0, outcome.err
     assert "mlp, seed 1 (1 of 2): another process is at it" in outcome.out
+    assert "left to another process: mlp-seed1" in outcome.out
     assert set(times()) == {"mlp-seed2"}
 
 
@@ -101,7 +142,7 @@ def test_finished_job_of_other_settings_is_not_taken_for_this_one(reproduce: Com
     outcome = reproduce("mlp", "--seeds", "1")
     assert outcome.status == 2
     assert outcome.err.count("\n") == 1
-    assert "mlp-seed1: finished with data.batch_size=64, not 32; another --runs-dir" in outcome.err
+    assert "mlp-seed1: was run with data.batch_size=64, not 32; another --runs-dir" in outcome.err
 
 
 @pytest.mark.parametrize(
@@ -111,13 +152,27 @@ def test_finished_job_of_other_settings_is_not_taken_for_this_one(reproduce: Com
         (["--seeds", "0"], "--seeds=0: must be 1 or more"),
         (["--seeds", "many"], "invalid int value: 'many'"),
         (["mlp", "optimizer.lr=-1"], "optimizer.lr=-1: input should be greater than 0"),
+        (["mlp", "seed=7"], "seed=7: not here; name the presets alone, and see --seeds"),
+        (["mlp", "experiment=lenet"], "experiment=lenet: not here"),
+        (["mlp", "hydra.run.dir=x"], "hydra.run.dir=x: not here"),
+        (["mlp", "resume=latest"], "resume=latest: not here"),
+        (["mlp", "foo=1"], "Could not override 'foo'"),
+        (["mlp", "model=nope"], "Could not find 'model/nope'"),
+        (["mlp", "optimizer.lr=[1"], "'[1'"),
+        (["mlp", "optimizer=null"], "optimizer=null: choose one of"),
+        (["mlp", "trainer=ddp"], "trainer=ddp: not here"),
+        (["mlp", "--out", "file"], "--out=file: cannot be written (File exists); choose another"),
+        (["mlp", "--runs-dir", "file/x"], "--runs-dir=file/x: cannot be written (Not a directory); choose another"),
+        (["mlp", "--config-dir", "nowhere"], "--config-dir=nowhere: no such folder"),
+        (["lenet_continued", "trainer.max_epochs=3"], "reload_after=5: must be less than trainer.max_epochs=3"),
     ],
 )
 def test_bad_input_is_told_in_one_line_and_leaves_nothing(reproduce: Command, arguments: list[str], told: str) -> None:
+    Path("file").write_text("")
     outcome = reproduce(*arguments)
     assert outcome.status == 2
     assert told in outcome.err and outcome.err.count("\n") == 1
-    assert not list(Path().rglob("run.json")) and not Path("results").exists()
+    assert not list(Path().rglob("run.json")) and not list(Path().rglob("RESULTS.md"))
 
 
 def finished(folder: Path, preset: str, seed: int, accuracies: list[float], *overrides: str) -> None:
@@ -183,6 +238,17 @@ def test_runs_of_changed_settings_are_shown_but_not_compared(tmp_path: Path) -> 
     row = summarise(tmp_path)["mlp"]
     assert (row["changed"], row["test_acc"]["verdict"]) == (["data.batch_size=64"], "not compared")
     assert "not compared: data.batch_size=64" in markdown({"mlp": row})
+
+
+def test_preset_of_ones_own_without_a_tutorial_is_shown(command: Command, tiny: Any) -> None:
+    (tiny.conf / "experiment").mkdir()
+    text = "# @package _global_\ndefaults: [override /model: mlp, override /data: tiny]\ntrainer: {max_epochs: 1}\n"
+    (tiny.conf / "experiment" / "mine.yaml").write_text(text)
+    outcome = command("reproduce", "mine", "--seeds", "1", "--config-dir", str(tiny.conf), data=False)
+    assert outcome.status == 0, outcome.err
+    row = json.loads((OUT / "results.json").read_text())["mine"]
+    assert row["test_acc"]["verdict"] == "not compared"
+    assert (OUT / "mine.png").is_file() and "## mine" in (OUT / "RESULTS.md").read_text()
 
 
 def test_unfinished_runs_do_not_count(tmp_path: Path) -> None:

@@ -183,7 +183,7 @@ def test_lenet_continued_reloads_its_weights_and_trains_on(command: Command, int
     else:
         outcome = command(*arguments)
     assert outcome.status == 0, outcome.err
-    assert ("lenet, weights of epoch 2 (last)" in outcome.out) == (interrupted < 2)
+    assert ("saved after epoch 2; a new network goes on from the file" in outcome.out) == (interrupted < 2)
     assert "lenet, weights of epoch 4 (last)" in outcome.out
     assert command("experiment=lenet", "trainer.max_epochs=4", "hydra.run.dir=runs/a/whole").status == 0
     whole, parts = Run(Path("runs/a/whole")), Run(Path("runs/a/parts"))
@@ -248,9 +248,10 @@ def test_run_folder_can_be_moved_and_tested_elsewhere(command: Command, tmp_path
 
 
 @pytest.mark.parametrize("scheduler", ["none", "step", "cosine", "onecycle"])
-def test_resumed_run_ends_as_the_uninterrupted_one(command: Command, scheduler: str) -> None:
-    """At an epoch's end, without dropout; in the same folder, the same metrics.csv, the same TensorBoard run."""
-    settings = [f"scheduler={scheduler}", "optimizer.momentum=0.5"]
+@pytest.mark.parametrize("network", ["lenet", "dropout_cnn"])
+def test_resumed_run_ends_as_the_uninterrupted_one(command: Command, network: str, scheduler: str) -> None:
+    """At an epoch's end, dropout and all; in the same folder, the same metrics.csv, the same TensorBoard run."""
+    settings = [f"model={network}", f"scheduler={scheduler}", "optimizer.momentum=0.5"]
     command(*settings, "trainer.max_epochs=4", "hydra.run.dir=runs/whole/run")
     whole = Run(Path("runs/whole/run"))
     interrupt = "+callbacks.stop={_target_: test_train.StopAfter, epochs: 2}"
