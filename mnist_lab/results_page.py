@@ -11,9 +11,9 @@ from mnist_lab.results import TOLERANCE, distinct
 INTRODUCTION = f"""\
 # The tutorials, reproduced
 
-Written by `python -m mnist_lab reproduce`: every tutorial's network at the tutorial's own settings, trained on all
-60,000 images with the seeds 1, 2, ... The test set, evaluated after every epoch, chose nothing. Here: mean ± standard
-deviation over the seeds of the test accuracy after the last epoch. The verdict is *reached* where the mean is at most
+Made of the runs of `python -m mnist_lab reproduce`: every tutorial's network at the tutorial's own settings, trained on
+all 60,000 images with the seeds 1, 2, ... The test set, evaluated after every epoch, chose nothing. Here: mean ±
+standard deviation over the seeds of the test accuracy after the last epoch. *Reached*: the mean is at most
 {TOLERANCE} points below the published figure.
 
 """
