@@ -77,7 +77,7 @@ def reproduce(
                 cfg = configured(preset, seed, folder)
                 if begun(folder):
                     cfg.resume = str(Run(folder).checkpoint("last"))
-                elif folder.exists():
+                elif (folder / "run.json").exists():
                     shutil.rmtree(folder)  # killed before its first checkpoint
                 console.rule(title)
                 train(cfg)
