@@ -15,6 +15,7 @@ from pydantic.errors import PydanticUserError
 
 from mnist_lab.errors import BadInput
 from mnist_lab.runs import Run
+from mnist_lab.settings import flat, typed
 
 GROUPS = ("model", "data", "optimizer", "scheduler", "trainer", "callbacks", "logger")
 _POSITIVE = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -71,19 +72,19 @@ def _shape_problems(cfg: DictConfig) -> Iterator[str]:
     known = [*GROUPS, *(key for key in LIMITS if "." not in key)]
     for name in map(str, cfg):
         if name not in known:
-            yield f"{name}={_typed(cfg[name])}: no such setting; there are {', '.join(known)}"
+            yield f"{name}={typed(cfg[name])}: no such setting; there are {', '.join(known)}"
     for name in known:
         if name not in cfg:
             yield f"{name}: missing; it may be changed but not taken out"
     for name in GROUPS:
         node = cfg.get(name, {})
         if not isinstance(node, DictConfig):
-            yield f"{name}={_typed(node)}: a group of settings, not a value; choose it when the run is started"
+            yield f"{name}={typed(node)}: a group of settings, not a value; choose it when the run is started"
         elif name in ("callbacks", "logger"):
             for part in map(str, node):
                 value = node[part]
                 if value is not None and not (isinstance(value, DictConfig) and "_target_" in value):
-                    yield f"{name}.{part}={_typed(value)}: must be null, for none, or settings with a _target_"
+                    yield f"{name}.{part}={typed(value)}: must be null, for none, or settings with a _target_"
     if isinstance(cfg.get("trainer"), DictConfig) and "max_epochs" not in cfg.trainer:
         yield "trainer.max_epochs: missing; it may be changed but not taken out"
 
@@ -106,7 +107,7 @@ def _signature_problems(node: DictConfig, path: str = "") -> Iterator[str]:
             continue
         if parameters is not None and name not in parameters and "**" not in parameters:
             known = ", ".join(known for known in parameters if known not in ("params", "optimizer")) or "none"
-            yield f"{key}={_typed(value)}: {node._target_.rsplit('.', 1)[-1]} has no such setting; it has {known}"
+            yield f"{key}={typed(value)}: {node._target_.rsplit('.', 1)[-1]} has no such setting; it has {known}"
         elif isinstance(value, DictConfig) and ("_target_" in value or parameters is None):
             yield from _signature_problems(value, f"{key}.")
         else:
@@ -139,7 +140,7 @@ def _type_problems(key: str, value: Any, annotation: Any) -> Iterator[str]:
         adapter.validate_python(tuple(value) if isinstance(value, list) and "tuple" in str(annotation) else value)
     except ValidationError as error:
         messages = dict.fromkeys(problem["msg"] for problem in error.errors())
-        yield f"{key}={_typed(value)}: {', or '.join(message[0].lower() + message[1:] for message in messages)}"
+        yield f"{key}={typed(value)}: {', or '.join(message[0].lower() + message[1:] for message in messages)}"
 
 
 def _machine_problems(cfg: DictConfig) -> Iterator[str]:
@@ -174,42 +175,14 @@ def _resume_problems(cfg: DictConfig) -> Iterator[str]:
     """Settings that a resumed run cannot change: they made the weights, or the checkpoint brings them back."""
     if not cfg.resume:
         return
-    saved = _flat(Run(Path(cfg.folder)).config)
-    for key, value in _flat(cfg).items():
+    saved = flat(Run(Path(cfg.folder)).config)
+    for key, value in flat(cfg).items():
         fixed = key.split(".")[0] in ("model", "data", "optimizer", "scheduler", "seed")
         if fixed and key not in ("data.root", "data.download") and saved.get(key, value) != value:
             yield (
-                f"{key}={_typed(value)}: the resumed run has {_typed(saved[key])} and keeps it; "
+                f"{key}={typed(value)}: the resumed run has {typed(saved[key])} and keeps it; "
                 "init_from=CHECKPOINT starts a new run from its weights"
             )
-
-
-def differences(first: DictConfig, second: DictConfig) -> dict[str, tuple[str, str]]:
-    """What two jobs do differently, by key: not where they lie, what they log, or which machine they ask for."""
-    skipped = ["folder", "overrides", "config_dir", "resume", "runs_dir", "data.root", "data.download", "tutorial"]
-    skipped += ["trainer.accelerator", "logger", "callbacks.summary", "callbacks.progress", "callbacks.step_log"]
-    skipped += ["callbacks.random_state"]
-    found = {}
-    one, other = _flat(first), _flat(second)
-    for key in one | other:
-        same = key.endswith(".dirpath") or any(key == name or key.startswith(f"{name}.") for name in skipped)
-        if not same and one.get(key) != other.get(key):
-            found[key] = (_typed(one.get(key)), _typed(other.get(key)))
-    return found
-
-
-def _flat(node: DictConfig, path: str = "") -> dict[str, Any]:
-    """A configuration's single values by their dotted names."""
-    flat: dict[str, Any] = {}
-    for name in map(str, node):
-        value = node[name]
-        flat |= _flat(value, f"{path}{name}.") if isinstance(value, DictConfig) else {f"{path}{name}": value}
-    return flat
-
-
-def _typed(value: Any) -> str:
-    """A value as it would be typed."""
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def callbacks_of(cfg: DictConfig) -> dict[str, DictConfig]:

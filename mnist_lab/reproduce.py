@@ -15,7 +15,7 @@ from rich.table import Table
 
 from mnist_lab import figures
 from mnist_lab.arguments import Arguments
-from mnist_lab.check import check, differences
+from mnist_lab.check import check
 from mnist_lab.config import compose, presets
 from mnist_lab.errors import BadInput
 from mnist_lab.files import replacing
@@ -24,6 +24,7 @@ from mnist_lab.results import summarise
 from mnist_lab.results_page import HEADS, cells_of, markdown
 from mnist_lab.resume import quoted
 from mnist_lab.runs import Run
+from mnist_lab.settings import differences
 from mnist_lab.terminal import console
 from mnist_lab.train import train
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from mnist_lab.check import differences
 from mnist_lab.config import compose, presets
 from mnist_lab.runs import Run
+from mnist_lab.settings import differences
 
 TOLERANCE = 0.3  # points by which a mean test accuracy may fall short of the published one and still have reached it
 # To the unit of the table, accuracies being per cent.

@@ -45,6 +45,7 @@ def train(cfg: DictConfig) -> Run:
     model = make_model(cfg)
     data = make_data(cfg, model)
     metrics_csv = MetricsCSV(Path(cfg.folder))
+    trainer = make_trainer(cfg, metrics_csv)
     done, resume = 0, cfg.resume or None
     if resume:
         weights_for(model, cfg.resume, key="resume=")
@@ -60,11 +61,10 @@ def train(cfg: DictConfig) -> Run:
     with recorded(cfg, parameters=sum(parameter.numel() for parameter in model.parameters())) as run:
         fit_started = time.perf_counter()
         if cfg.reload_after and done < cfg.reload_after < cfg.trainer.max_epochs:
-            trainer = make_trainer(cfg, metrics_csv, max_epochs=cfg.reload_after)
-            trainer.fit(model, data, ckpt_path=resume)
-            model, resume = make_model(cfg), last_checkpoint(run, trainer)
+            first = make_trainer(cfg, metrics_csv, max_epochs=cfg.reload_after)
+            first.fit(model, data, ckpt_path=resume)
+            model, resume = make_model(cfg), last_checkpoint(run, first)
             say(f"saved after epoch {cfg.reload_after}; a new network goes on from the file")
-        trainer = make_trainer(cfg, metrics_csv)
         trainer.fit(model, data, ckpt_path=resume)
         fit_seconds = time.perf_counter() - fit_started
         last_checkpoint(run, trainer)

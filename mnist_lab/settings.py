@@ -1,0 +1,38 @@
+"""A configuration as single settings, by their dotted names."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from omegaconf import DictConfig
+
+# Keys in which two configurations of one job may differ: where it lies, what it logs, which machine it asks for.
+SAME_JOB = (
+    r"(folder|overrides|config_dir|resume|runs_dir|tutorial|logger|data\.(root|download)|trainer\.accelerator"
+    r"|callbacks\.(summary|progress|step_log|random_state|\w+\.dirpath))(\.|$)"
+)
+
+
+def flat(node: DictConfig, path: str = "") -> dict[str, Any]:
+    """A configuration's single values by their dotted names."""
+    found: dict[str, Any] = {}
+    for name in map(str, node):
+        value = node[name]
+        found |= flat(value, f"{path}{name}.") if isinstance(value, DictConfig) else {f"{path}{name}": value}
+    return found
+
+
+def typed(value: Any) -> str:
+    """A value as it would be typed."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def differences(first: DictConfig, second: DictConfig) -> dict[str, tuple[str, str]]:
+    """What two jobs do differently, by key, as they would be typed."""
+    one, other = flat(first), flat(second)
+    return {
+        key: (typed(one.get(key)), typed(other.get(key)))
+        for key in one | other
+        if one.get(key) != other.get(key) and not re.match(SAME_JOB, key)
+    }
