@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
 
 from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.metrics_csv import MetricsCSV
@@ -24,19 +25,36 @@ class StepLog(Callback):
     """
 
     def __init__(self) -> None:
-        self.images = self.seen_before = 0  # in this epoch; in those before it
+        self.images = self.seen_before = self.timed_from = 0  # images in this epoch; in those before it; at the start
         self.started = self.ended = 0.0
+        self.epoch_ended = False
         self.rate = 0.0
 
     def state_dict(self) -> dict[str, int]:
-        return {"examples_seen": self.seen_before + self.images}
+        return {"seen_before": self.seen_before, "images": self.images}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        self.seen_before, self.images = state_dict["examples_seen"], 0
+        self.seen_before, self.images = state_dict["seen_before"], state_dict["images"]
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Write out every curve up to the checkpoint: a run that is killed after it loses none of its points."""
+        for logger in trainer.loggers:
+            if self.epoch_ended:  # Lightning logs the epoch's metrics only after its checkpoint
+                values = {name: float(value) for name, value in trainer._logger_connector.metrics["log"].items()}
+                if isinstance(logger, MetricsCSV):
+                    logger.log_metrics({"epoch": trainer.current_epoch, **values}, step=trainer.global_step - 1)
+            logger.save()
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.flush()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.timed_from = self.images  # a run that goes on within an epoch times what is left of it
+        self.started = self.ended = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.seen_before += self.images
-        self.images = 0
+        self.images = self.timed_from = 0
+        self.epoch_ended = False
         self.started = self.ended = time.perf_counter()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -51,8 +69,10 @@ class StepLog(Callback):
         self.ended = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.epoch_ended = True
         # self.ended: validation is over by now and does not count
-        pl_module.log("images_per_second", self.images / max(self.ended - self.started, 1e-9))
+        seconds = max(self.ended - self.started, 1e-9)
+        pl_module.log("images_per_second", (self.images - self.timed_from) / seconds)
         self._log(trainer, {"lr": self.rate})
 
     def _log(self, trainer: Trainer, values: dict[str, float]) -> None:

@@ -77,6 +77,12 @@ def read_checkpoint(path: str | os.PathLike[str], *, key: str = "") -> dict[str,
     return content
 
 
+def epochs_done(checkpoint: Mapping[str, Any]) -> int:
+    """Whole epochs in a checkpoint of training; its "epoch" is the one under way, or the last at an epoch's end."""
+    loops = checkpoint.get("loops")
+    return int(loops["fit_loop"]["epoch_progress"]["current"]["processed"]) if loops else 0
+
+
 def weights_for(model: nn.Module, path: str | os.PathLike[str], *, key: str = "") -> dict[str, Tensor]:
     """The state_dict in a checkpoint of ours, or the file's own, if it fits the model.
 

@@ -22,7 +22,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 
-from mnist_lab.checkpoints import read_checkpoint
+from mnist_lab.checkpoints import epochs_done, read_checkpoint
 from mnist_lab.errors import BadInput, LabError
 from mnist_lab.runs import Run
 
@@ -72,12 +72,12 @@ def recorded(cfg: DictConfig, parameters: int) -> Iterator[Run]:
 def _close_early(run: Run, status: str, reason: str, seconds: float) -> None:
     """Record a run that did not come to its end, with what its last checkpoint has."""
     last = run.checkpoint("last")
-    content = read_checkpoint(last) if last else {"epoch": -1, "global_step": 0}
+    content = read_checkpoint(last) if last else {"global_step": 0}
     run.update(
         status=status,
         error=reason,
         finished=now(),
-        epochs=content["epoch"] + 1,
+        epochs=epochs_done(content),
         steps=content["global_step"],
         seconds=run.seconds_with(total=seconds, fit=seconds),
         checkpoints=run.checkpoints(),

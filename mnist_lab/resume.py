@@ -1,4 +1,4 @@
-"""resume=RUN|latest|CHECKPOINT: the command line that goes on with a run, from what its folder says."""
+"""resume=RUN|latest|auto|CHECKPOINT: the command line that goes on with a run, from what its folder says."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ def continued(arguments: list[str]) -> list[str]:
         return [*options, *overrides]
     if {"-m", "--multirun"} & set(options):
         raise BadInput(f"resume={wanted}: one run at a time; leave out -m")
-    run, checkpoint = _found(wanted, settings.get("runs_dir", "=runs").split("=", 1)[1].strip("'\""))
+    runs_dir = settings.get("runs_dir", "=runs").split("=", 1)[1].strip("'\"")
+    if wanted == "auto" and not any(run.checkpoint("last") for run in Run.below(runs_dir)[-1:]):
+        return [*options, *settings.values()]  # nothing to go on with: a new run
+    run, checkpoint = _found("latest" if wanted == "auto" else wanted, runs_dir)
     info = run.info
     if info.get("config_dir") and not {"--config-dir", "-cd"} & {option.split("=")[0] for option in options}:
         options += ["--config-dir", info["config_dir"]]

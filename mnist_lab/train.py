@@ -16,10 +16,10 @@ from matplotlib.image import imread
 from omegaconf import DictConfig
 from rich.table import Table
 
-from mnist_lab import figures
+from mnist_lab import events, figures
 from mnist_lab.build import make_data, make_model, make_trainer, quiet_lightning
 from mnist_lab.check import check
-from mnist_lab.checkpoints import read_checkpoint, weights_for
+from mnist_lab.checkpoints import epochs_done, read_checkpoint, weights_for
 from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.errors import BadInput
 from mnist_lab.metrics_csv import MetricsCSV
@@ -52,8 +52,8 @@ def train(cfg: DictConfig) -> Run:
         checkpoint = resumable(cfg)
         if nothing_to_do(cfg, checkpoint):
             return Run(Path(cfg.folder))
-        metrics_csv.go_on_from(checkpoint["global_step"])
-        done = checkpoint["epoch"] + 1
+        go_on_from(trainer, metrics_csv, checkpoint["global_step"])
+        done = epochs_done(checkpoint)
     elif cfg.init_from:
         model.load_state_dict(weights_for(model, cfg.init_from, key="init_from="))
     data.prepare_data()
@@ -79,6 +79,14 @@ def train(cfg: DictConfig) -> Run:
     return run
 
 
+@rank_zero_only
+def go_on_from(trainer: pl.Trainer, metrics_csv: MetricsCSV, step: int) -> None:
+    """Make the curves in the run folder those before this step."""
+    metrics_csv.go_on_from(step)
+    boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+    events.go_on_from(metrics_csv.path.parent, step, list(metrics_csv.rows.values()), boards)
+
+
 def last_checkpoint(run: Run, trainer: pl.Trainer) -> Path:
     """The run's last checkpoint; made now if none was, as with trainer.max_epochs=0 or callbacks.last=null."""
     path = run.folder / "checkpoints" / "last.ckpt"
@@ -96,7 +104,7 @@ def resumable(cfg: DictConfig) -> dict[str, Any]:
     checkpoint = read_checkpoint(cfg.resume)
     if "global_step" not in checkpoint:
         raise BadInput(f"resume={cfg.resume}: holds weights alone; init_from={cfg.resume} starts a new run from them")
-    done = checkpoint["epoch"] + 1
+    done = epochs_done(checkpoint)
     if cfg.trainer.max_epochs < done:
         raise BadInput(f"trainer.max_epochs={cfg.trainer.max_epochs}: {cfg.resume} has done {done} epochs already")
     return checkpoint
@@ -106,7 +114,7 @@ def nothing_to_do(cfg: DictConfig, checkpoint: Mapping[str, Any]) -> bool:
     """Whether a resumed run is finished; if so, that is said, and what goes on with it."""
     run = Run(Path(cfg.folder))
     steps, limit = checkpoint["global_step"], cfg.trainer.max_steps
-    if run.info["status"] != "finished" or (checkpoint["epoch"] + 1 < cfg.trainer.max_epochs and steps != limit):
+    if run.info["status"] != "finished" or (epochs_done(checkpoint) < cfg.trainer.max_epochs and steps != limit):
         return False
     key = "max_steps" if steps == limit else "max_epochs"
     asked = f"trainer.{key}={cfg.trainer[key]}"

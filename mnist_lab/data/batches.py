@@ -41,6 +41,7 @@ class Batches:
         self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
+        self.position = 0  # batches handed out in this epoch
 
     batch_sampler = None
 
@@ -51,6 +52,13 @@ class Batches:
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
+
+    def state_dict(self) -> dict[str, int]:
+        """How far the epoch is; Lightning keeps it in a checkpoint and brings it back within an epoch."""
+        return {"position": self.position % len(self)}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        self.position = state_dict["position"]
 
     def __len__(self) -> int:
         """Steps an epoch. A remainder too small to give every process an image joins the step before it."""
@@ -69,7 +77,8 @@ class Batches:
         # A generator, so that the order is drawn at the first batch: Lightning calls iter() before set_epoch.
         order, steps = self.order(), len(self)
         stride = self.batch_size * self.world_size
-        for step in range(steps):
+        for step in range(self.position % steps, steps):
+            self.position = step + 1
             stop = len(self.images) if step == steps - 1 else (step + 1) * stride
             share = slice(step * stride + self.rank, stop, self.world_size)
             if order is None:

@@ -43,6 +43,16 @@ class LossAndAccuracy(Metric):
         self.hits += (scores.argmax(1) == labels).sum()
         self.images += len(labels)
 
+    def sums(self) -> dict[str, Tensor]:
+        """What has been taken in so far, for a checkpoint within an epoch."""
+        return {name: getattr(self, name).clone() for name in ("loss_sum", "hits", "images")}
+
+    def go_on_from(self, sums: dict[str, Tensor]) -> None:
+        """Take up sums of an earlier start."""
+        self.update(torch.tensor(0.0), torch.zeros(0, 10), torch.zeros(0))  # torchmetrics: it is not empty
+        for name, value in sums.items():
+            getattr(self, name).copy_(value)
+
     def compute(self) -> dict[str, Tensor]:
         # In float64, where the device has it, so that 9,875 of 10,000 is 0.9875 and not 0.987500011920929.
         exact = torch.float32 if self.images.device.type == "mps" else torch.float64
@@ -121,6 +131,10 @@ class Classifier(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["architecture"] = type(self).__name__
+        checkpoint["train_metrics"] = self.train_metrics.sums()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.train_metrics.go_on_from(checkpoint["train_metrics"])
 
     def _step(self, batch: tuple[Tensor, Tensor], metrics: LossAndAccuracy) -> Tensor:
         images, labels = batch

@@ -1,0 +1,136 @@
+"""Kills runs with SIGKILL at random moments, resumes them, and compares what they come to with a run left alone.
+
+    python -m benchmarks.kills [--kills 100] [--folder FOLDER] [--seed 0] [KEY=VALUE ...]
+
+The same command, with resume=auto, is started again and again and killed after a random time, within steps, saves and
+validation, until one start comes to its end; then weights, optimizer, best checkpoint, metrics.csv and TensorBoard's
+points must be those of the uninterrupted run, bit for bit, and no partial file may lie about. Prints how many kills
+were tried and how many runs lost anything. Exit status 1 if any did.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from mnist_lab.runs import Run
+
+SETTINGS = (
+    "model=dropout_cnn",
+    "scheduler=onecycle",
+    "trainer.max_epochs=3",
+    "trainer.limit_train_batches=60",
+    "trainer.log_every_n_steps=5",
+    "trainer.accelerator=cpu",
+    "callbacks.checkpoint.every_n_train_steps=4",
+)
+
+
+def start(runs_dir: Path, settings: Sequence[str]) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "mnist_lab", *settings, f"runs_dir={runs_dir}", "resume=auto"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def whole(runs_dir: Path, settings: Sequence[str]) -> tuple[Run, float]:
+    """The run left alone, and the seconds it took from its start to its end."""
+    started = time.perf_counter()
+    process = start(runs_dir, settings)
+    output, _ = process.communicate()
+    if process.returncode:
+        raise RuntimeError(output.decode())
+    return Run.find("latest", runs_dir), time.perf_counter() - started
+
+
+def killed(runs_dir: Path, settings: Sequence[str], seconds: float, chance: random.Random, most: int) -> int:
+    """Start, kill and start again until the run comes to its end; how many kills it took, `most` at the most."""
+    kills = 0
+    while True:
+        process = start(runs_dir, settings)
+        try:
+            limit = chance.uniform(0.4, 1.05) * seconds if kills < most else None
+            output, _ = process.communicate(timeout=limit)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            kills += 1
+            continue
+        if process.returncode:
+            raise RuntimeError(output.decode())
+        return kills
+
+
+def losses(one: Run, other: Run) -> list[str]:
+    """What a run has that is not as in the other."""
+    found = []
+    for name in ("last", "best"):
+        first, second = (
+            torch.load(run.folder / "checkpoints" / f"{name}.ckpt", weights_only=True) for run in (one, other)
+        )
+        parts = ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch")
+        found += [f"{name}.ckpt: {part}" for part in parts if not same(first[part], second[part])]
+    if rows(one) != rows(other):
+        found.append("metrics.csv")
+    if one.info["metrics"] != other.info["metrics"] or one.info["tested"] != other.info["tested"]:
+        found.append("run.json")
+    if points(one) != points(other):
+        found.append("TensorBoard's points")
+    found += [f"litter: {path.name}" for path in other.folder.rglob("*.partial")]
+    return found
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two parts of checkpoints are equal, bit for bit."""
+    if isinstance(one, torch.Tensor):
+        return isinstance(other, torch.Tensor) and torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other)
+
+
+def rows(run: Run) -> list[dict[str, float]]:
+    return [{name: row[name] for name in row if name != "images_per_second"} for row in run.metrics()]
+
+
+def points(run: Run) -> Counter[tuple[str, int, float]]:
+    """TensorBoard's points by tag, step and value, each as often as it is there."""
+    events = EventAccumulator(str(run.folder), size_guidance={"scalars": 0}).Reload()
+    tags = [tag for tag in events.Tags()["scalars"] if tag != "images_per_second"]
+    return Counter((tag, event.step, event.value) for tag in tags for event in events.Scalars(tag))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("settings", metavar="KEY=VALUE", nargs="*", default=[])
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--folder", type=Path, help="where the runs go; another file system, say")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    options = parser.parse_args()
+    settings, chance = [*SETTINGS, *options.settings], random.Random(options.seed)
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        left_alone, seconds = whole(Path(folder) / "whole", settings)
+        kills = runs = lost = 0
+        while kills < options.kills:
+            runs_dir = Path(folder) / str(runs)
+            kills += killed(runs_dir, settings, seconds, chance, most=options.kills - kills)
+            found = losses(left_alone, Run.find("latest", runs_dir))
+            runs, lost = runs + 1, lost + bool(found)
+            print(f"run {runs}, {kills} kills so far: {', '.join(found) or 'nothing lost'}", flush=True)
+    print(f"{kills} kills in {runs} runs; {lost} runs lost anything")
+    return int(lost > 0)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
