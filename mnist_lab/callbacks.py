@@ -65,15 +65,21 @@ class StepLog(Callback):
     ) -> None:
         self.images += len(batch[1]) * trainer.world_size
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self._stop_unless_finite(pl_module)
             self._log(trainer, {"train/loss_step": outputs["loss"].item(), "lr": self.rate})
         self.ended = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stop_unless_finite(pl_module)
         self.epoch_ended = True
         # self.ended: validation is over by now and does not count
         seconds = max(self.ended - self.started, 1e-9)
         pl_module.log("images_per_second", (self.images - self.timed_from) / seconds)
         self._log(trainer, {"lr": self.rate})
+
+    def _stop_unless_finite(self, pl_module: LightningModule) -> None:
+        if isinstance(pl_module, Classifier):
+            pl_module.stop_unless_finite(pl_module.bad_loss)
 
     def _log(self, trainer: Trainer, values: dict[str, float]) -> None:
         values = {"epoch": trainer.current_epoch, **values}

@@ -19,7 +19,8 @@ class SaveWithinEpochs(Checkpoint):
 
     A signal waits for the end of its step, so that what is saved is whole; a second Ctrl-C does not wait. Nothing is
     saved after an epoch's last step, before its validation: Lightning would leave the validation out on resume. The
-    checkpoint of the epoch's end comes soon, and a run that is to stop stops there.
+    checkpoint of the epoch's end comes soon, and a run that is to stop stops there. A run of several processes stops
+    at once, since each hears of a signal at a step of its own, and goes on from its last checkpoint.
 
     Args:
         every_n_train_steps: steps between two checkpoints; None for the epochs' ends alone.
@@ -39,7 +40,7 @@ class SaveWithinEpochs(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.saved = time.monotonic()
-        if threading.current_thread() is threading.main_thread():
+        if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
             self.before = signal.signal(signal.SIGINT, self._interrupted)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -54,7 +55,8 @@ class SaveWithinEpochs(Checkpoint):
             return
         steps, seconds = self.every_n_train_steps, self.every_n_seconds
         due = steps is not None and trainer.global_step % steps == 0
-        due |= seconds is not None and time.monotonic() - self.saved >= seconds
+        if seconds is not None:
+            due |= bool(trainer.strategy.broadcast(time.monotonic() - self.saved >= seconds))
         if due or self.stop is not None:
             trainer.save_checkpoint(Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt")
             self.saved = time.monotonic()
@@ -77,7 +79,7 @@ class SaveWithinEpochs(Checkpoint):
     def _heed_sigterm(self, trainer: Trainer) -> None:
         """Take over from Lightning, which would stop before the epoch's end is saved."""
         signals = trainer._signal_connector
-        if signals.received_sigterm:
+        if signals.received_sigterm and trainer.world_size == 1:
             signals.received_sigterm = False
             self.stop = SIGTERMException()
 

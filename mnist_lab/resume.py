@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 from mnist_lab.errors import BadInput
-from mnist_lab.runs import Run
+from mnist_lab.runs import Run, is_whole
 
 
 def continued(arguments: list[str]) -> list[str]:
@@ -55,15 +56,32 @@ def _found(wanted: str, runs_dir: str) -> tuple[Run, Path]:
         if wanted != "latest" and (Path(wanted).is_file() or wanted.endswith(".ckpt")):
             if not Path(wanted).is_file():
                 raise BadInput(f"{wanted}: no such checkpoint")
-            return Run.of_checkpoint(Path(wanted)), Path(wanted).absolute()
+            run = Run.of_checkpoint(Path(wanted))
+            if not is_whole(Path(wanted)):
+                raise BadInput(f"{wanted}: the checkpoint is corrupt, or is none; {_instead(run)}")
+            return run, Path(wanted).absolute()
         run = Run.find(wanted, runs_dir)
     except BadInput as error:
         message = str(error)
         raise BadInput(message if message.startswith("resume=") else f"resume={message}") from error
-    checkpoint = run.checkpoint("last")
-    if checkpoint is None:
+    last, newest = run.checkpoint("last"), run.newest_whole_checkpoint()
+    if last is None:
         raise BadInput(f"resume={wanted}: {run.folder} has no checkpoint yet; start it anew: {run.info.get('command')}")
-    return run, checkpoint.absolute()
+    if newest is None:
+        raise BadInput(f"resume={wanted}: {last} is corrupt; {_instead(run)}")
+    if newest != last and not is_whole(last):
+        print(f"mnist_lab: warning: {last} is corrupt; going on from {newest}", file=sys.stderr)
+    else:
+        newest = last
+    return run, newest.absolute()
+
+
+def _instead(run: Run) -> str:
+    """What to do about a corrupt checkpoint."""
+    newest = run.newest_whole_checkpoint()
+    if newest is not None:
+        return f"the newest good one is {newest}"
+    return f"the run has no good one; start it anew: {run.info.get('command')}"
 
 
 def quoted(path: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,15 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 from mnist_lab.errors import BadInput
 from mnist_lab.files import replacing
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether a checkpoint's zip file is complete and its sums are right; torch itself does not look."""
+    try:
+        with zipfile.ZipFile(checkpoint) as archive:
+            return archive.testzip() is None
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 @dataclass(frozen=True)
@@ -115,6 +125,11 @@ class Run:
         """The path of checkpoints/<name>.ckpt, if there is one."""
         path = self.folder / "checkpoints" / f"{name}.ckpt"
         return path if path.is_file() else None
+
+    def newest_whole_checkpoint(self) -> Path | None:
+        """The newer of the last and the best checkpoint whose sums are right, if there is one."""
+        found = [path for name in ("last", "best") if (path := self.checkpoint(name)) and is_whole(path)]
+        return max(found, key=lambda path: (path.stat().st_mtime, path.name), default=None)
 
     def chosen_checkpoint(self) -> Path:
         """The checkpoint that is tested and handed on: the best by validation accuracy, else the last.

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import Metric
+
+from mnist_lab.errors import LabError
 
 LOSSES: dict[str, Callable[..., Tensor]] = {"nll": F.nll_loss, "cross_entropy": F.cross_entropy}
 
@@ -21,6 +25,18 @@ def limited(batches: int, limit: int | float | None) -> int:
     if limit is None:
         return batches
     return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+
+
+class LossNotFinite(LabError):
+    """Training came to a loss that is NaN or infinite; the weights are as they were before it."""
+
+    def __init__(self, loss: float, trainer: Trainer) -> None:
+        last = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+        good = f"the last good checkpoint is {last}" if last.is_file() else "there is no checkpoint yet"
+        where = f"epoch {trainer.current_epoch + 1}, step {trainer.global_step}"
+        super().__init__(
+            f"{where}: the training loss is {loss}, and was kept from the weights; {good}; try a smaller optimizer.lr"
+        )
 
 
 class LossAndAccuracy(Metric):
@@ -83,10 +99,36 @@ class Classifier(LightningModule):
         super().__init__()
         self.optimizer: Callable[..., torch.optim.Optimizer] | None = None
         self.scheduler: Callable[..., torch.optim.lr_scheduler.LRScheduler] | None = None
+        self.bad_loss = torch.zeros(())  # the first that was not finite, where not every one is read
         self.train_metrics, self.val_metrics, self.test_metrics = (LossAndAccuracy() for _ in range(3))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        return self._step(batch, self.train_metrics)
+        loss = self._step(batch, self.train_metrics)
+        if self.reads_every_loss:
+            self.stop_unless_finite(loss.detach())
+        else:
+            self.bad_loss = torch.where(self.bad_loss.isfinite(), loss.detach(), self.bad_loss)
+        return loss
+
+    @property
+    def reads_every_loss(self) -> bool:
+        """Not on a GPU: to read a loss is to wait for it. There StepLog looks at bad_loss now and then."""
+        return self.device.type == "cpu"
+
+    def on_train_start(self) -> None:
+        self.bad_loss = torch.zeros((), device=self.device)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """On a GPU, keep what a loss that is not finite gave from the weights, until it is seen."""
+        if not self.reads_every_loss:
+            for parameter in self.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.masked_fill_(~self.bad_loss.isfinite(), 0)
+
+    def stop_unless_finite(self, loss: Tensor) -> None:
+        """Raise LossNotFinite for a loss, (), that is NaN or infinite."""
+        if not math.isfinite(value := loss.item()):
+            raise LossNotFinite(value, self.trainer)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self._step(batch, self.val_metrics)

@@ -1,0 +1,23 @@
+"""Kill -9 at random moments loses nothing: the quick version of benchmarks/kills.py."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+from benchmarks.kills import killed, losses, whole
+from conftest import Tiny
+
+from mnist_lab.runs import Run
+
+
+def test_killed_at_random_moments_and_resumed_a_run_loses_nothing(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    settings = ["--config-dir", str(tiny.conf), *tiny.overrides, "model=dropout_cnn", "scheduler=onecycle"]
+    settings += ["callbacks.checkpoint.every_n_train_steps=2"]
+    settings[settings.index("trainer.max_epochs=2")] = "trainer.max_epochs=40"
+    left_alone, seconds = whole(Path("whole"), settings)
+    kills = killed(Path("parts"), settings, seconds, random.Random(0), most=6)
+    assert kills > 0
+    assert losses(left_alone, Run.find("latest", "parts")) == []
