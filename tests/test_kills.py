@@ -6,9 +6,9 @@ import random
 from pathlib import Path
 
 import pytest
-from benchmarks.kills import killed, losses, whole
 from conftest import Tiny
 
+from benchmarks.kills import killed, losses, whole
 from mnist_lab.runs import Run
 
 
