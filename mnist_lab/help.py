@@ -27,7 +27,7 @@ Values most often changed
   seed=0  trainer.max_epochs=5  trainer.accelerator=auto|cpu|gpu
   optimizer.lr=0.01  optimizer.momentum=0.9  data.batch_size=64
   data.val_size=5000  data.root=FOLDER  data.download=false
-  resume=RUN|latest|CHECKPOINT   go on with a run, in its folder
+  resume=RUN|latest|auto         go on with a run, in its folder
   init_from=FILE                 start from a checkpoint's or state_dict's file
 
 Examples

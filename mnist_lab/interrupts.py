@@ -51,8 +51,8 @@ class SaveWithinEpochs(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._heed_sigterm(trainer)
-        if trainer.is_last_batch:
-            return
+        if trainer.is_last_batch or trainer.fit_loop.epoch_loop._should_accumulate():
+            return  # accumulated gradients are in no checkpoint
         steps, seconds = self.every_n_train_steps, self.every_n_seconds
         due = steps is not None and trainer.global_step % steps == 0
         if seconds is not None:
@@ -63,7 +63,7 @@ class SaveWithinEpochs(Checkpoint):
         if self.stop is not None:
             raise self.stop
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         self._heed_sigterm(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

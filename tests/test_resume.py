@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,70 +13,111 @@ import torch
 from conftest import Outcome
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from benchmarks.kills import losses
 from mnist_lab.runs import Run
 
 Command = Callable[..., Outcome]
+WHOLE, PARTS = Run(Path("runs/a/whole")), Run(Path("runs/a/parts"))
 
 
 class StopAt(Callback):
-    """Ctrl-C within a step."""
+    """A signal within a step; a run has 12 of them an epoch."""
+
+    def __init__(self, step: int, sent: int = signal.SIGINT) -> None:
+        self.step, self.sent = step, sent
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step == self.step - 1:
+            self.step = 0  # once: a second Ctrl-C would not wait
+            os.kill(os.getpid(), self.sent)
+
+
+def stopped_and_resumed(command: Command, *arguments: str, step: int, sent: int = signal.SIGINT) -> None:
+    stop = f"+callbacks.stop={{_target_: test_resume.StopAt, step: {step}, sent: {int(sent)}}}"
+    stopped = command(*arguments, f"hydra.run.dir={PARTS}", stop)
+    assert stopped.status == 128 + sent, stopped.err
+    assert f"to go on: python -m mnist_lab resume={PARTS}" in stopped.out
+    assert (PARTS.info["status"], PARTS.info["steps"]) == ("interrupted", step)
+    resumed = command(f"resume={PARTS}", "~callbacks.stop", data=False)
+    assert resumed.status == 0, resumed.err
+
+
+@pytest.mark.parametrize("step", [1, 5, 11, 12, 13, 23, 24])
+@pytest.mark.parametrize("scheduler", ["onecycle", "none"])
+def test_stopped_at_any_step_and_resumed_it_ends_the_same(command: Command, scheduler: str, step: int) -> None:
+    """Weights, optimizer, scheduler, best checkpoint, metrics.csv, run.json and TensorBoard; dropout and all."""
+    arguments = ("model=dropout_cnn", f"scheduler={scheduler}", "trainer.max_epochs=3")
+    assert command(*arguments, f"hydra.run.dir={WHOLE}").status == 0
+    stopped_and_resumed(command, *arguments, step=step)
+    assert losses(WHOLE, PARTS) == []
+
+
+@pytest.mark.parametrize("network", ["simple_cnn", "compact_cnn", "lenet", "mlp"])
+def test_every_network_resumes_within_an_epoch(command: Command, network: str) -> None:
+    arguments = (f"model={network}", "scheduler=cosine", "optimizer=adam", "optimizer.lr=0.001")
+    assert command(*arguments, f"hydra.run.dir={WHOLE}").status == 0
+    stopped_and_resumed(command, *arguments, step=7, sent=signal.SIGTERM)
+    assert losses(WHOLE, PARTS) == []
+
+
+@pytest.mark.parametrize("step", [7, 12])
+def test_preset_resumes_within_an_epoch(command: Command, step: int) -> None:
+    arguments = ("experiment=compact_cnn", "data.batch_size=20")
+    assert command(*arguments, f"hydra.run.dir={WHOLE}").status == 0
+    stopped_and_resumed(command, *arguments, step=step)
+    assert not (WHOLE.folder / "checkpoints" / "best.ckpt").exists()
+    assert WHOLE.curve("test/acc", "examples_seen") == PARTS.curve("test/acc", "examples_seen")
+    one, other = (torch.load(run.chosen_checkpoint(), weights_only=True)["state_dict"] for run in (WHOLE, PARTS))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_accumulated_gradients_resume_between_their_steps(command: Command) -> None:
+    arguments = ("model=mlp", "+trainer.accumulate_grad_batches=3")
+    assert command(*arguments, f"hydra.run.dir={WHOLE}").status == 0
+    stopped_and_resumed(command, *arguments, step=2)
+    assert losses(WHOLE, PARTS) == []
+
+
+@pytest.mark.parametrize("setting", ["every_n_train_steps=5", "every_n_seconds=1e-9"])
+def test_checkpoints_within_an_epoch_by_steps_or_by_time(command: Command, setting: str) -> None:
+    """Killed in the middle of an epoch, as far as the run folder can tell."""
+
+    stop = "+callbacks.stop={_target_: test_resume.Crash, step: 18}"
+    arguments = ("model=dropout_cnn", f"callbacks.checkpoint.{setting}")
+    assert command(*arguments, f"hydra.run.dir={WHOLE}").status == 0
+    assert command(*arguments, f"hydra.run.dir={PARTS}", stop).status == 1
+    last = torch.load(PARTS.folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == (15 if "steps" in setting else 17)
+    assert command(f"resume={PARTS}", "~callbacks.stop", data=False).status == 0
+    assert losses(WHOLE, PARTS) == []
+
+
+class Crash(Callback):
+    """A fault in the program."""
 
     def __init__(self, step: int) -> None:
         self.step = step
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if trainer.global_step == self.step - 1:
-            import os
-            import signal
-
-            os.kill(os.getpid(), signal.SIGINT)
+            raise RuntimeError("crash")
 
 
-def content(run: Run, name: str) -> dict[str, Any]:
-    path = run.checkpoint(name)
-    assert path is not None
-    return torch.load(path, weights_only=True)
+def test_signal_during_validation_stops_after_the_epoch_is_saved(command: Command) -> None:
+    arguments = ("model=mlp", "trainer.max_epochs=3")
+    assert command(*arguments, f"hydra.run.dir={WHOLE}").status == 0
+    for sent, status in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        folder = Run(Path(f"runs/a/{status}"))
+        stop = f"+callbacks.stop={{_target_: test_resume.StopInValidation, sent: {int(sent)}}}"
+        assert command(*arguments, f"hydra.run.dir={folder}", stop).status == status
+        assert (folder.info["epochs"], folder.info["steps"]) == (1, 12)
+        assert command(f"resume={folder}", "~callbacks.stop", data=False).status == 0
+        assert losses(WHOLE, folder) == []
 
 
-def same(one: Any, other: Any) -> bool:
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, (list, tuple)):
-        return len(one) == len(other) and all(map(same, one, other))
-    return bool(one == other)
+class StopInValidation(Callback):
+    def __init__(self, sent: int) -> None:
+        self.sent = sent
 
-
-def rows(run: Run) -> list[dict[str, float]]:
-    return [{name: row[name] for name in row if name != "images_per_second"} for row in run.metrics()]
-
-
-@pytest.mark.parametrize("step", [1, 5, 11, 12, 13, 23, 24])
-@pytest.mark.parametrize(
-    "settings",
-    [
-        ("model=dropout_cnn", "scheduler=onecycle"),
-        ("model=mlp", "scheduler=step", "scheduler.step_size=1"),
-    ],
-    ids=["dropout_cnn onecycle", "mlp step"],
-)
-def test_stopped_at_any_step_and_resumed_it_ends_bit_for_bit_the_same(
-    command: Command, settings: tuple[str, ...], step: int
-) -> None:
-    arguments = (*settings, "trainer.max_epochs=3")
-    assert command(*arguments, "hydra.run.dir=runs/a/whole").status == 0
-    stop = f"+callbacks.stop={{_target_: test_resume.StopAt, step: {step}}}"
-    stopped = command(*arguments, "hydra.run.dir=runs/a/parts", stop)
-    assert stopped.status == 130, stopped.err
-    parts, whole = Run(Path("runs/a/parts")), Run(Path("runs/a/whole"))
-    assert parts.info["steps"] == step
-    resumed = command("resume=runs/a/parts", "~callbacks.stop", data=False)
-    assert resumed.status == 0, resumed.err
-    for name in ("last", "best"):
-        one, other = content(whole, name), content(parts, name)
-        for part in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch"):
-            assert same(one[part], other[part]), (name, part)
-    assert rows(whole) == rows(parts)
-    assert whole.info["metrics"] == parts.info["metrics"]
-    assert whole.info["tested"] == parts.info["tested"]
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        os.kill(os.getpid(), self.sent)
