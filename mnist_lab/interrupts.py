@@ -40,7 +40,8 @@ class SaveWithinEpochs(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.saved = time.monotonic()
-        if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
+        alone = trainer.world_size == 1 and threading.current_thread() is threading.main_thread()
+        if alone and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in a shell's background
             self.before = signal.signal(signal.SIGINT, self._interrupted)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

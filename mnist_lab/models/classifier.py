@@ -173,10 +173,14 @@ class Classifier(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["architecture"] = type(self).__name__
-        checkpoint["train_metrics"] = self.train_metrics.sums()
+        sums = self.train_metrics.sums().items()
+        checkpoint["train_metrics"] = {
+            name: self.trainer.strategy.reduce(value, reduce_op="sum") for name, value in sums
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.train_metrics.go_on_from(checkpoint["train_metrics"])
+        if self.trainer.is_global_zero and "train_metrics" in checkpoint:  # they are all processes' together
+            self.train_metrics.go_on_from(checkpoint["train_metrics"])
 
     def _step(self, batch: tuple[Tensor, Tensor], metrics: LossAndAccuracy) -> Tensor:
         images, labels = batch
