@@ -72,3 +72,29 @@ def test_processes_share_every_image_once_in_equally_many_steps(count: int, worl
 def test_fewer_images_than_processes_is_refused() -> None:
     with pytest.raises(ValueError, match="shared"):
         numbered(1, world_size=2)
+
+
+def test_epoch_goes_on_where_its_state_was_taken_and_the_next_begins_anew() -> None:
+    whole = numbered(100, shuffle=True)
+    whole.set_epoch(3)
+    expected = seen(whole)
+    broken_off = numbered(100, shuffle=True)
+    broken_off.set_epoch(3)
+    iterator = iter(broken_off)
+    first = [int(label) for _ in range(2) for label in next(iterator)[1]]
+    resumed = numbered(100, shuffle=True)
+    resumed.load_state_dict(broken_off.state_dict())
+    resumed.set_epoch(3)
+    assert first + seen(resumed) == expected
+    assert seen(resumed) == expected, "the state counts once"
+    next_epoch = numbered(100, shuffle=True)
+    next_epoch.load_state_dict(broken_off.state_dict())
+    next_epoch.set_epoch(4)
+    assert len(seen(next_epoch)) == 100
+
+
+def test_iteration_that_was_broken_off_begins_anew() -> None:
+    """As with trainer.limit_val_batches."""
+    batches = numbered(100)
+    next(iter(batches))
+    assert seen(batches) == list(range(100))

@@ -52,6 +52,16 @@ def test_stopped_at_any_step_and_resumed_it_ends_the_same(command: Command, sche
     assert losses(WHOLE, PARTS) == []
 
 
+@pytest.mark.parametrize("step", [3, 7, 8, 10, 14])
+def test_stopped_run_of_limited_epochs_ends_the_same(command: Command, step: int) -> None:
+    """Seven of twelve batches an epoch, one of two in validation: each epoch begins with the first of its order."""
+    limits = ("trainer.limit_train_batches=7", "trainer.limit_val_batches=1")
+    arguments = ("model=mlp", "trainer.max_epochs=3", *limits)
+    assert command(*arguments, f"hydra.run.dir={WHOLE}").status == 0
+    stopped_and_resumed(command, *arguments, step=step)
+    assert losses(WHOLE, PARTS) == []
+
+
 @pytest.mark.parametrize("network", ["simple_cnn", "compact_cnn", "lenet", "mlp"])
 def test_every_network_resumes_within_an_epoch(command: Command, network: str) -> None:
     arguments = (f"model={network}", "scheduler=cosine", "optimizer=adam", "optimizer.lr=0.001")

@@ -42,6 +42,7 @@ class Batches:
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
         self.position = 0  # batches handed out in this epoch
+        self.resumed = {"epoch": 0, "position": 0}
 
     batch_sampler = None
 
@@ -55,10 +56,10 @@ class Batches:
 
     def state_dict(self) -> dict[str, int]:
         """How far the epoch is; Lightning keeps it in a checkpoint and brings it back within an epoch."""
-        return {"position": self.position % len(self)}
+        return {"epoch": self.epoch, "position": self.position}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        self.position = state_dict["position"]
+        self.resumed = dict(state_dict)
 
     def __len__(self) -> int:
         """Steps an epoch. A remainder too small to give every process an image joins the step before it."""
@@ -77,7 +78,10 @@ class Batches:
         # A generator, so that the order is drawn at the first batch: Lightning calls iter() before set_epoch.
         order, steps = self.order(), len(self)
         stride = self.batch_size * self.world_size
-        for step in range(self.position % steps, steps):
+        # An epoch that was over when it was saved is not gone on with, however few of its batches were asked for.
+        first = self.resumed["position"] if self.resumed["epoch"] == self.epoch else 0
+        self.resumed["position"] = 0
+        for step in range(first, steps):
             self.position = step + 1
             stop = len(self.images) if step == steps - 1 else (step + 1) * stride
             share = slice(step * stride + self.rank, stop, self.world_size)
