@@ -65,8 +65,8 @@ def reproduce(
             raise BadInput("trainer=ddp: not here; Lightning would start the whole command once more for each process")
         for _, _, folder in (job for job in jobs if job[0] == preset and begun(job[2])):
             refuse_other_settings(Run(folder), cfg)
-    folder_to_write(runs_dir, "--runs-dir")
-    folder_to_write(out or runs_dir, "--out")
+    make_writable(runs_dir, "--runs-dir")
+    make_writable(out or runs_dir, "--out")
     left: list[str] = []
     for number, (preset, seed, folder) in enumerate(jobs, start=1):
         title = f"{preset}, seed {seed} ({number} of {len(jobs)})"
@@ -77,9 +77,9 @@ def reproduce(
                     continue
                 cfg = configured(preset, seed, folder)
                 if begun(folder):
-                    cfg.resume = str(Run(folder).checkpoint("last"))
+                    cfg.resume = str(Run(folder).newest_whole_checkpoint())
                 elif (folder / "run.json").exists():
-                    shutil.rmtree(folder)  # killed before its first checkpoint
+                    shutil.rmtree(folder)  # it has no good checkpoint
                 console.rule(title)
                 train(cfg)
         except Timeout:
@@ -90,11 +90,11 @@ def reproduce(
 
 
 def begun(folder: Path) -> bool:
-    """Whether a job has a run that is finished, or has a checkpoint to go on from."""
+    """Whether a job has a run that is finished, or has a good checkpoint to go on from."""
     if not (folder / "run.json").is_file():
         return False
     run = Run(folder)
-    return run.info["status"] == "finished" or run.checkpoint("last") is not None
+    return run.info["status"] == "finished" or run.newest_whole_checkpoint() is not None
 
 
 def refuse_other_settings(run: Run, cfg: DictConfig) -> None:
@@ -112,19 +112,14 @@ def refuse_own_settings(overrides: Sequence[str]) -> None:
             raise BadInput(f"{override}: not here; name the presets alone, and see --seeds, --runs-dir, --config-dir")
 
 
-def folder_to_write(path: Path, key: str) -> Path:
-    """The folder, made.
-
-    Raises:
-        BadInput: it cannot be written.
-    """
+def make_writable(path: Path, key: str) -> None:
+    """Make a folder; raise BadInput if it cannot be written."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
         raise BadInput(f"{key}={path}: cannot be written ({error.strerror}); choose another") from error
-    return path
 
 
 def write(runs_dir: Path, out: Path) -> None:

@@ -69,10 +69,8 @@ def _found(wanted: str, runs_dir: str) -> tuple[Run, Path]:
         raise BadInput(f"resume={wanted}: {run.folder} has no checkpoint yet; start it anew: {run.info.get('command')}")
     if newest is None:
         raise BadInput(f"resume={wanted}: {last} is corrupt; {_instead(run)}")
-    if newest != last and not is_whole(last):
+    if newest != last:
         print(f"mnist_lab: warning: {last} is corrupt; going on from {newest}", file=sys.stderr)
-    else:
-        newest = last
     return run, newest.absolute()
 
 

@@ -127,9 +127,9 @@ class Run:
         return path if path.is_file() else None
 
     def newest_whole_checkpoint(self) -> Path | None:
-        """The newer of the last and the best checkpoint whose sums are right, if there is one."""
-        found = [path for name in ("last", "best") if (path := self.checkpoint(name)) and is_whole(path)]
-        return max(found, key=lambda path: (path.stat().st_mtime, path.name), default=None)
+        """The last checkpoint, or the best if the sums of the last are wrong; None if neither is whole."""
+        found = (self.checkpoint(name) for name in ("last", "best"))
+        return next((path for path in found if path and is_whole(path)), None)
 
     def chosen_checkpoint(self) -> Path:
         """The checkpoint that is tested and handed on: the best by validation accuracy, else the last.

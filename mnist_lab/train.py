@@ -68,11 +68,11 @@ def train(cfg: DictConfig) -> Run:
         trainer.fit(model, data, ckpt_path=resume)
         fit_seconds = time.perf_counter() - fit_started
         last_checkpoint(run, trainer)
-        chosen = "last" if run.checkpoint("best") is None else "best"
-        model.load_state_dict(weights_for(model, run.folder / "checkpoints" / f"{chosen}.ckpt"))
+        chosen = run.chosen_checkpoint()
+        model.load_state_dict(weights_for(model, chosen))
         (tested,) = trainer.test(model, data, verbose=False)
         seconds = {"total": time.perf_counter() - started, "fit": fit_seconds}
-        conclude(run, trainer, tested, chosen=chosen, seconds=seconds)
+        conclude(run, trainer, tested, chosen=chosen.stem, seconds=seconds)
         draw(run, trainer, model, data)
         finish(run)
     show(run)
