@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from typing import Any
 
@@ -28,6 +29,10 @@ def make(node: DictConfig, key: str, **settings: Any) -> Any:
         return instantiate(node, **settings, _convert_="all")
     except InstantiationException as error:
         reason = str(error.__cause__ or error).strip().splitlines()[0]
+        if isinstance(error.__cause__, ModuleNotFoundError):
+            package = re.search(r"Requirement '(.+?)'", reason)  # Lightning's words
+            needed = package[1] if package else error.__cause__.name or reason
+            raise BadInput(f"{key}: needs a package that is not installed: pip install '{needed}'") from error
         raise BadInput(f"{key}: cannot be made of its settings: {reason}") from error
 
 

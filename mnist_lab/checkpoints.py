@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import zipfile
@@ -28,8 +29,10 @@ class SafeCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
+        content = io.BytesIO()
+        torch.save(checkpoint, content)  # not into the file: of a full disk torch makes an error of its own
         with replacing(path) as partial, partial.open("wb") as file:
-            torch.save(checkpoint, file)
+            file.write(content.getbuffer())
             file.flush()
             os.fsync(file.fileno())
 

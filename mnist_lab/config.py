@@ -58,11 +58,17 @@ def job_config(config: DictConfig) -> DictConfig:
     instance.set_config(config)
     try:
         with open_dict(config):
-            del config["hydra"]
-        OmegaConf.resolve(config)
+            hydra_config = config.pop("hydra")
+        resolve(config, hydra_config)
     finally:
         instance.cfg = before
     return config
+
+
+def resolve(cfg: DictConfig, hydra_config: Any) -> None:
+    """Put values in place of a job's interpolations, those that were typed in an override among them."""
+    cfg.overrides = OmegaConf.to_container(hydra_config.overrides.task)  # Hydra's own list cannot be written to
+    OmegaConf.resolve(cfg)
 
 
 class CheckBeforeRun(Callback):

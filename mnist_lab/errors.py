@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class LabError(Exception):
@@ -22,8 +26,30 @@ class BadInput(LabError, ValueError):
     exit_status = 2
 
 
+class Interrupted(SystemExit):
+    """Ctrl-C or SIGTERM ended a run, which has been recorded; a sweep ends with it."""
+
+
 class DataUnavailable(LabError, ConnectionError):
     """The data set is not on this machine, and no source could bring it."""
+
+
+@contextmanager
+def out_of_memory_told(batch_size: int, eval_batch_size: int) -> Iterator[None]:
+    """Turn torch's running out of memory, on a GPU or a CPU, into a LabError that suggests smaller batches."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        on_gpu, on_cpu = type(error).__name__ == "OutOfMemoryError", "DefaultCPUAllocator" in str(error)
+        if not (on_gpu or on_cpu or isinstance(error, MemoryError)):
+            raise
+        remedy = (
+            f"try data.batch_size={max(1, batch_size // 2)}, or in validation and test "
+            f"data.eval_batch_size={max(1, eval_batch_size // 2)}"
+        )
+        raise LabError(
+            f"data.batch_size={batch_size}: out of memory; {remedy} ({str(error).splitlines()[0]})"
+        ) from error
 
 
 @contextmanager
@@ -37,7 +63,18 @@ def told_in_one_line() -> Iterator[None]:
         print(f"mnist_lab: {error}", file=sys.stderr)
         raise SystemExit(error.exit_status) from None
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or os.environ.get("HYDRA_FULL_ERROR") == "1":
+        if error.errno not in FULL or os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         print(f"mnist_lab: {error.filename or 'the run folder'}: {error.strerror}; make room", file=sys.stderr)
         raise SystemExit(LabError.exit_status) from None
+
+
+def tell_a_full_disk_once() -> None:
+    """Leave a full disk to the main thread, which meets it too: the log and TensorBoard's thread say nothing of it."""
+    logging.raiseExceptions = False
+
+    def hook(caught: threading.ExceptHookArgs) -> None:
+        if not (isinstance(caught.exc_value, OSError) and caught.exc_value.errno in FULL):
+            threading.__excepthook__(caught)
+
+    threading.excepthook = hook

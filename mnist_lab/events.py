@@ -6,6 +6,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
 
@@ -43,7 +44,7 @@ def go_on_from(folder: Path, step: int, rows: list[dict[str, float]], loggers: l
 
 
 def _records(content: bytes) -> Iterator[tuple[bytes, Event]]:
-    """The records of an event file, each with its event; a last one that a kill left half is dropped.
+    """The records of an event file, each with its event, up to one that a kill left half or that is damaged.
 
     A record is its length in eight bytes, a sum of that in four, the event, and a sum of that in four.
     """
@@ -53,5 +54,9 @@ def _records(content: bytes) -> Iterator[tuple[bytes, Event]]:
         end = start + 16 + length
         if end > len(content):
             return
-        yield content[start:end], Event.FromString(content[start + 12 : end - 4])
+        try:
+            event = Event.FromString(content[start + 12 : end - 4])
+        except DecodeError:
+            return
+        yield content[start:end], event
         start = end

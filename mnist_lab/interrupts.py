@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +14,23 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from pydantic import Field
+
+
+@contextmanager
+def sigterm_raises() -> Iterator[None]:
+    """SIGTERM as an exception in the main thread, as Ctrl-C is one, so that it, too, is cleaned up after."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise SIGTERMException
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 class SaveWithinEpochs(Checkpoint):
@@ -36,22 +55,21 @@ class SaveWithinEpochs(Checkpoint):
         self.every_n_train_steps, self.every_n_seconds = every_n_train_steps, every_n_seconds
         self.saved = time.monotonic()
         self.stop: BaseException | None = None
-        self.before: Any = None
+        self.before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.saved = time.monotonic()
         alone = trainer.world_size == 1 and threading.current_thread() is threading.main_thread()
-        if alone and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in a shell's background
-            self.before = signal.signal(signal.SIGINT, self._interrupted)
+        for number in (signal.SIGINT, signal.SIGTERM) if alone else ():
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as Ctrl-C is in a shell's background
+                self.before[number] = signal.signal(number, self._signalled)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.stop is not None:
-            raise self.stop
+        self._stop_if_told()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._heed_sigterm(trainer)
         if trainer.is_last_batch or trainer.fit_loop.epoch_loop._should_accumulate():
             return  # accumulated gradients are in no checkpoint
         steps, seconds = self.every_n_train_steps, self.every_n_seconds
@@ -61,11 +79,10 @@ class SaveWithinEpochs(Checkpoint):
         if due or self.stop is not None:
             trainer.save_checkpoint(Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt")
             self.saved = time.monotonic()
-        if self.stop is not None:
-            raise self.stop
+        self._stop_if_told()
 
-    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        self._heed_sigterm(trainer)
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stop_if_told()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._restore()
@@ -73,18 +90,14 @@ class SaveWithinEpochs(Checkpoint):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._restore()
 
-    def _interrupted(self, number: int, frame: Any) -> None:
-        self.stop = KeyboardInterrupt()
+    def _signalled(self, number: int, frame: Any) -> None:
+        self.stop = KeyboardInterrupt() if number == signal.SIGINT else SIGTERMException()
         self._restore()  # the next one is not waited for
 
-    def _heed_sigterm(self, trainer: Trainer) -> None:
-        """Take over from Lightning, which would stop before the epoch's end is saved."""
-        signals = trainer._signal_connector
-        if signals.received_sigterm and trainer.world_size == 1:
-            signals.received_sigterm = False
-            self.stop = SIGTERMException()
+    def _stop_if_told(self) -> None:
+        if self.stop is not None:
+            raise self.stop
 
     def _restore(self) -> None:
-        if self.before is not None:
-            signal.signal(signal.SIGINT, self.before)
-            self.before = None
+        while self.before:
+            signal.signal(*self.before.popitem())

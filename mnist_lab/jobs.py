@@ -11,11 +11,11 @@ import hydra
 import yaml  # type: ignore[import-untyped]
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from mnist_lab import conf_dir, config_dirs
-from mnist_lab.config import CheckBeforeRun
-from mnist_lab.errors import BadInput, LabError, told_in_one_line
+from mnist_lab.config import CheckBeforeRun, resolve
+from mnist_lab.errors import BadInput, Interrupted, LabError, tell_a_full_disk_once, told_in_one_line
 from mnist_lab.resume import continued
 
 log = logging.getLogger(__name__)
@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 def main() -> None:
     """Run what sys.argv says."""
     with told_in_one_line():
+        tell_a_full_disk_once()
         sys.argv[1:] = continued(sys.argv[1:])
         refuse_what_hydra_cannot_tell(sys.argv[1:])
     Jobs().run()
@@ -84,7 +85,9 @@ class Jobs:
                 # Lightning starts the other processes with this one's command line, which would be the sweep again.
                 raise BadInput("trainer=ddp: not in a sweep; start its jobs one by one")
             return objective(cfg)
-        except Exception as error:
+        except Interrupted:
+            raise
+        except (Exception, SystemExit) as error:
             log.info("the job failed", exc_info=True)
             self.failed.append(f"{cfg.folder}: {type(error).__name__}: {error}")
             print(f"mnist_lab: job failed: {error}", file=sys.stderr)
@@ -95,7 +98,7 @@ def objective(cfg: DictConfig) -> float | None:
     """Train; what a sweeper goes by is validation accuracy, or None where there is no validation set."""
     from mnist_lab.train import train  # torch and Lightning: not for --cfg
 
-    OmegaConf.resolve(cfg)
+    resolve(cfg, HydraConfig.get())
     cfg.config_dir = next((str(folder.absolute()) for folder in config_dirs(sys.argv)), None)
     accuracy = train(cfg).info["metrics"].get("val/acc")
     return accuracy if accuracy is None else float(accuracy)

@@ -20,10 +20,11 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from mnist_lab.checkpoints import epochs_done, read_checkpoint
-from mnist_lab.errors import BadInput, LabError
+from mnist_lab.errors import BadInput, Interrupted
+from mnist_lab.interrupts import sigterm_raises
 from mnist_lab.runs import Run
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,8 @@ PACKAGES = (
 def recorded(cfg: DictConfig, parameters: int) -> Iterator[Run]:
     """The run in cfg.folder, new or resumed, whose run.json says how what happens in the with-block ends.
 
-    Ctrl-C and SIGTERM end in SystemExit, 130 and 143. In a run of several processes only the first one writes.
+    Ctrl-C and SIGTERM end in Interrupted, a SystemExit of 130 and 143. In a run of several processes only the first
+    one writes.
     """
     run = Run(Path(cfg.folder))
     first_process = rank_zero_only.rank == 0  # type: ignore[attr-defined]
@@ -52,7 +54,8 @@ def recorded(cfg: DictConfig, parameters: int) -> Iterator[Run]:
         _open(run, cfg, parameters)
     started = time.perf_counter()
     try:
-        yield run
+        with sigterm_raises():
+            yield run
     except BaseException as error:
         by_hand = isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)
         interrupted = by_hand or isinstance(error, SIGTERMException)
@@ -62,10 +65,10 @@ def recorded(cfg: DictConfig, parameters: int) -> Iterator[Run]:
             _close_early(run, "interrupted" if interrupted else "failed", reason, seconds)
             if interrupted:
                 print(f"interrupted ({reason}); {_how_to_go_on(run)}", flush=True)
-            elif not isinstance(error, LabError):
+            else:
                 log.info("the run failed", exc_info=error)
         if interrupted:
-            raise SystemExit(128 + (signal.SIGINT if by_hand else signal.SIGTERM)) from error
+            raise Interrupted(128 + (signal.SIGINT if by_hand else signal.SIGTERM)) from error
         raise
 
 
@@ -116,13 +119,13 @@ def _open(run: Run, cfg: DictConfig, parameters: int) -> None:
         "checkpoints": {"best": None, "last": None},
     }
     if not cfg.resume:
-        Run.create(run.folder, info)
+        Run.create(run.folder, info, cfg)
     else:
         try:
             run.update(**{name: info[name] for name in ("status", "error", "command", "overrides", "versions", "git")})
+            run.save_config(cfg)
         except OSError as error:
             raise BadInput(f"resume={run}: cannot be written ({error.strerror})") from error
-    OmegaConf.save(cfg, run.folder / "config.yaml")
 
 
 def command_line(arguments: list[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -33,21 +34,26 @@ class Run:
     folder: Path
 
     @classmethod
-    def create(cls, folder: Path, info: dict[str, Any]) -> Run:
-        """Claim a folder for a new run by writing its run.json.
+    def create(cls, folder: Path, info: dict[str, Any], config: DictConfig) -> Run:
+        """Claim a folder for a new run by writing its run.json and its config.yaml.
 
         Raises:
             BadInput: it holds a run already, or cannot be written.
         """
+        run, path, claimed = cls(folder), folder / "run.json", False
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with (folder / "run.json").open("x") as file:
-                json.dump(info, file, indent=2)
+            path.touch(exist_ok=False)
+            claimed = True
+            path.write_text(json.dumps(info, indent=2) + "\n")
+            run.save_config(config)
         except FileExistsError:
             raise BadInput(f"hydra.run.dir={folder}: holds a run already; resume={folder} goes on with it") from None
         except OSError as error:
+            if claimed:
+                path.unlink()
             raise BadInput(f"hydra.run.dir={folder}: cannot be written ({error.strerror}); choose another") from error
-        return cls(folder)
+        return run
 
     @classmethod
     def find(cls, name: str | os.PathLike[str], runs_dir: str | os.PathLike[str] = "runs") -> Run:
@@ -116,6 +122,11 @@ class Run:
         node = self.config.get("tutorial")
         return dict(OmegaConf.to_container(node)) if node else {}  # type: ignore[arg-type]
 
+    def save_config(self, config: DictConfig) -> None:
+        """Write config.yaml."""
+        with replacing(self.folder / "config.yaml") as partial:
+            OmegaConf.save(config, partial)
+
     def update(self, **changes: Any) -> None:
         """Change entries of run.json."""
         with replacing(self.folder / "run.json") as partial:
@@ -152,14 +163,17 @@ class Run:
         return {name: f"checkpoints/{name}.ckpt" if self.checkpoint(name) else None for name in ("best", "last")}
 
     def metrics(self) -> list[dict[str, float]]:
-        """The rows of metrics.csv, each with what was logged at its step."""
-        path = self.folder / "metrics.csv"
-        if not path.is_file():
+        """The rows of metrics.csv, each with what was logged at its step; a damaged one is left out."""
+        try:
+            lines = (self.folder / "metrics.csv").read_text(errors="replace").splitlines(keepends=True)
+        except FileNotFoundError:
             return []
-        with path.open(newline="") as file:
-            return [
-                {name: float(value) for name, value in row.items() if name and value} for row in csv.DictReader(file)
-            ]
+        rows = []
+        for row in csv.DictReader(line for line in lines if line.endswith("\n")):  # no end: cut, within a number maybe
+            with contextlib.suppress(ValueError):
+                values = {name: float(value) for name, value in row.items() if name and value}
+                rows += [values] * ({"step", "epoch"} <= values.keys())
+        return rows
 
     def curve(self, name: str, across: Literal["epochs", "examples_seen"] = "epochs") -> dict[float, float]:
         """A metric by epochs done or by training examples seen, 0 being before training.

@@ -85,7 +85,7 @@ class EpochLines(Callback):
         self._print(["epoch", *heads, "images/s", "time"], style="bold")
         if curves and curves[0].before:
             self._print_epoch(f"0/{trainer.max_epochs}", curves[0].before)
-        self.epoch_started = time.perf_counter() if trainer.fit_loop.epoch_loop.batch_progress.current.ready else None
+        self.epoch_started = time.perf_counter() if trainer.fit_loop.restarted_mid_epoch else None
         if console.is_terminal:
             columns = (
                 TextColumn("{task.description}"),

@@ -21,7 +21,7 @@ from mnist_lab.build import make_data, make_model, make_trainer, quiet_lightning
 from mnist_lab.check import check
 from mnist_lab.checkpoints import epochs_done, read_checkpoint, weights_for
 from mnist_lab.data.datamodule import MNISTDataModule
-from mnist_lab.errors import BadInput
+from mnist_lab.errors import BadInput, out_of_memory_told
 from mnist_lab.metrics_csv import MetricsCSV
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.record import device_name, now, recorded
@@ -58,7 +58,8 @@ def train(cfg: DictConfig) -> Run:
         model.load_state_dict(weights_for(model, cfg.init_from, key="init_from="))
     data.prepare_data()
 
-    with recorded(cfg, parameters=sum(parameter.numel() for parameter in model.parameters())) as run:
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    with recorded(cfg, parameters) as run, out_of_memory_told(cfg.data.batch_size, cfg.data.eval_batch_size):
         fit_started = time.perf_counter()
         if cfg.reload_after and done < cfg.reload_after < cfg.trainer.max_epochs:
             first = make_trainer(cfg, metrics_csv, max_epochs=cfg.reload_after)

@@ -15,6 +15,7 @@ from mnist_lab.build import make_model
 from mnist_lab.check import check
 from mnist_lab.config import compose
 from mnist_lab.errors import BadInput
+from mnist_lab.runs import Run
 
 CHOICES = [
     f"{path.parent.name}={path.stem}"
@@ -62,6 +63,14 @@ def test_presets_are_the_tutorials_settings() -> None:
     }
     assert compose("experiment=dropout_cnn").seed == 1
     assert compose("experiment=mlp").data.mean == 0.5
+
+
+def test_override_may_take_another_settings_value(command: Callable[..., Outcome]) -> None:
+    for extra in ([], ["-m"]):
+        assert command(*extra, "model=mlp", "data.eval_batch_size=${data.batch_size}").status == 0
+    for run in Run.below("runs"):
+        assert run.config.data.eval_batch_size == 16
+        assert command(f"resume={run.folder}", "trainer.max_epochs=3", data=False).status == 0
 
 
 def test_seed_0_is_a_seed() -> None:

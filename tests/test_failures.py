@@ -54,6 +54,15 @@ def test_loss_that_is_not_finite_stops_the_run_before_it_touches_the_weights(
         assert all(tensor.isfinite().all() for tensor in weights(run, name).values())
 
 
+def test_weights_that_a_step_made_infinite_are_not_saved(command: Command) -> None:
+    outcome = command("optimizer.lr=1e38", "trainer.limit_train_batches=1", f"hydra.run.dir={RUN}")
+    assert (outcome.status, outcome.err.count("\n")) == (1, 1)
+    assert "epoch 1, step 1: a step has made the weights NaN or infinite, and they were not saved" in outcome.err
+    assert "there is no checkpoint yet; try a smaller optimizer.lr" in outcome.err
+    assert Run(RUN).info["status"] == "failed"
+    assert not list(RUN.rglob("*.ckpt"))
+
+
 def test_weights_stand_still_on_a_gpu_until_a_bad_loss_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Classifier, "reads_every_loss", False)
     from mnist_lab.models.mlp import MLP

@@ -113,21 +113,40 @@ class Crash(Callback):
             raise RuntimeError("crash")
 
 
-def test_signal_during_validation_stops_after_the_epoch_is_saved(command: Command) -> None:
+@pytest.mark.parametrize("epoch", [0, 2], ids=["first", "last"])
+def test_signal_during_validation_stops_after_the_epoch_is_saved(command: Command, epoch: int) -> None:
     arguments = ("model=mlp", "trainer.max_epochs=3")
     assert command(*arguments, f"hydra.run.dir={WHOLE}").status == 0
     for sent, status in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
         folder = Run(Path(f"runs/a/{status}"))
-        stop = f"+callbacks.stop={{_target_: test_resume.StopInValidation, sent: {int(sent)}}}"
+        stop = f"+callbacks.stop={{_target_: test_resume.StopInValidation, sent: {int(sent)}, epoch: {epoch}}}"
         assert command(*arguments, f"hydra.run.dir={folder}", stop).status == status
-        assert (folder.info["epochs"], folder.info["steps"]) == (1, 12)
+        assert (folder.info["epochs"], folder.info["steps"]) == (epoch + 1, 12 * (epoch + 1))
         assert command(f"resume={folder}", "~callbacks.stop", data=False).status == 0
         assert losses(WHOLE, folder) == []
 
 
 class StopInValidation(Callback):
-    def __init__(self, sent: int) -> None:
-        self.sent = sent
+    """A signal while an epoch is validated."""
+
+    def __init__(self, sent: int, epoch: int) -> None:
+        self.sent, self.epoch = sent, epoch
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        os.kill(os.getpid(), self.sent)
+        if trainer.current_epoch == self.epoch:
+            os.kill(os.getpid(), self.sent)
+
+
+class StopInTest(Callback):
+    """SIGTERM after training, when Lightning no longer listens."""
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_signal_after_training_is_recorded_and_resume_does_the_rest(command: Command) -> None:
+    arguments = ("model=mlp", "+callbacks.stop._target_=test_resume.StopInTest")
+    assert command(*arguments, f"hydra.run.dir={WHOLE}").status == 143
+    assert (WHOLE.info["status"], WHOLE.info["epochs"]) == ("interrupted", 2)
+    assert command(f"resume={WHOLE}", "~callbacks.stop", data=False).status == 0
+    assert WHOLE.info["status"] == "finished" and "test/acc" in WHOLE.info["metrics"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -294,7 +295,9 @@ class Bomb(Callback):
 
 def test_resume_goes_on_to_more_epochs_and_says_when_there_is_nothing_to_go_on_with(command: Command) -> None:
     command("model=mlp")
-    assert command("resume=latest", "trainer.max_epochs=3", data=False).status == 0
+    outcome = command("resume=latest", "trainer.max_epochs=3", data=False)
+    assert outcome.status == 0
+    assert re.findall(r"\d/3\b", outcome.out) == ["3/3"], "epochs done before are not shown again"
     run = only_run()
     assert (run.info["epochs"], run.info["steps"]) == (3, 36)
     assert [row["epoch"] for row in run.epochs()] == [0, 1, 2]

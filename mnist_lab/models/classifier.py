@@ -27,16 +27,14 @@ def limited(batches: int, limit: int | float | None) -> int:
     return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
 
 
-class LossNotFinite(LabError):
-    """Training came to a loss that is NaN or infinite; the weights are as they were before it."""
+class NotFinite(LabError):
+    """Training came to a loss or to weights that are NaN or infinite, and stopped."""
 
-    def __init__(self, loss: float, trainer: Trainer) -> None:
+    def __init__(self, what: str, trainer: Trainer) -> None:
         last = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
         good = f"the last good checkpoint is {last}" if last.is_file() else "there is no checkpoint yet"
         where = f"epoch {trainer.current_epoch + 1}, step {trainer.global_step}"
-        super().__init__(
-            f"{where}: the training loss is {loss}, and was kept from the weights; {good}; try a smaller optimizer.lr"
-        )
+        super().__init__(f"{where}: {what}; {good}; try a smaller optimizer.lr")
 
 
 class LossAndAccuracy(Metric):
@@ -126,9 +124,9 @@ class Classifier(LightningModule):
                     parameter.grad.masked_fill_(~self.bad_loss.isfinite(), 0)
 
     def stop_unless_finite(self, loss: Tensor) -> None:
-        """Raise LossNotFinite for a loss, (), that is NaN or infinite."""
+        """Raise NotFinite for a loss, (), that is NaN or infinite."""
         if not math.isfinite(value := loss.item()):
-            raise LossNotFinite(value, self.trainer)
+            raise NotFinite(f"the training loss is {value}, and was kept from the weights", self.trainer)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self._step(batch, self.val_metrics)
@@ -172,6 +170,10 @@ class Classifier(LightningModule):
         return scores.argmax(1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what training goes on from; weights that are no longer finite are not saved, but stop the run."""
+        self.stop_unless_finite(self.bad_loss)
+        if not torch.stack([parameter.isfinite().all() for parameter in self.parameters()]).all():
+            raise NotFinite("a step has made the weights NaN or infinite, and they were not saved", self.trainer)
         checkpoint["architecture"] = type(self).__name__
         sums = self.train_metrics.sums().items()
         checkpoint["train_metrics"] = {
