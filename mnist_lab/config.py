@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import os
 import re
 from pathlib import Path
 from typing import Any, ClassVar
@@ -59,16 +60,16 @@ def job_config(config: DictConfig) -> DictConfig:
     try:
         with open_dict(config):
             hydra_config = config.pop("hydra")
-        resolve(config, hydra_config)
+        return resolve(config, hydra_config)
     finally:
         instance.cfg = before
-    return config
 
 
-def resolve(cfg: DictConfig, hydra_config: Any) -> None:
+def resolve(cfg: DictConfig, hydra_config: Any) -> DictConfig:
     """Put values in place of a job's interpolations, those that were typed in an override among them."""
     cfg.overrides = OmegaConf.to_container(hydra_config.overrides.task)  # Hydra's own list cannot be written to
     OmegaConf.resolve(cfg)
+    return cfg
 
 
 class CheckBeforeRun(Callback):
@@ -107,3 +108,5 @@ class CheckBeforeRun(Callback):
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise BadInput(f"{key}={name}: cannot be made ({error.strerror}); choose another runs_dir") from error
+        if not os.access(folder, os.W_OK):
+            raise BadInput(f"{key}={name}: cannot be written; choose another")

@@ -77,14 +77,14 @@ class Jobs:
         if HydraConfig.get().mode != RunMode.MULTIRUN:
             try:
                 with told_in_one_line():
-                    return objective(cfg)
+                    return objective(resolve(cfg, HydraConfig.get()))
             finally:
                 CheckBeforeRun.take_back()
         try:
             if str(cfg.trainer.get("strategy", "")).startswith("ddp"):
                 # Lightning starts the other processes with this one's command line, which would be the sweep again.
                 raise BadInput("trainer=ddp: not in a sweep; start its jobs one by one")
-            return objective(cfg)
+            return objective(resolve(cfg, HydraConfig.get()))
         except Interrupted:
             raise
         except (Exception, SystemExit) as error:
@@ -98,7 +98,6 @@ def objective(cfg: DictConfig) -> float | None:
     """Train; what a sweeper goes by is validation accuracy, or None where there is no validation set."""
     from mnist_lab.train import train  # torch and Lightning: not for --cfg
 
-    resolve(cfg, HydraConfig.get())
     cfg.config_dir = next((str(folder.absolute()) for folder in config_dirs(sys.argv)), None)
     accuracy = train(cfg).info["metrics"].get("val/acc")
     return accuracy if accuracy is None else float(accuracy)

@@ -54,13 +54,29 @@ def test_loss_that_is_not_finite_stops_the_run_before_it_touches_the_weights(
         assert all(tensor.isfinite().all() for tensor in weights(run, name).values())
 
 
-def test_weights_that_a_step_made_infinite_are_not_saved(command: Command) -> None:
-    outcome = command("optimizer.lr=1e38", "trainer.limit_train_batches=1", f"hydra.run.dir={RUN}")
+class Infinite(Callback):
+    """Weights that a step has made infinite."""
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        if trainer.global_step == 24:
+            torch.nn.init.constant_(next(pl_module.parameters()), float("inf"))
+
+
+@pytest.mark.parametrize(
+    ("extra", "told"),
+    [
+        ("data.val_size=40", "epoch 2, step 24: the validation loss is nan; the last good checkpoint is "),
+        ("data.val_size=0", "epoch 2, step 24: a step has made the weights NaN or infinite, and they were not saved; "),
+    ],
+)
+def test_weights_that_are_not_finite_are_not_saved(command: Command, extra: str, told: str) -> None:
+    limits = ("trainer.limit_train_batches=12", "model=mlp", f"hydra.run.dir={RUN}")
+    outcome = command(*limits, extra, "+callbacks.infinite._target_=test_failures.Infinite")
     assert (outcome.status, outcome.err.count("\n")) == (1, 1)
-    assert "epoch 1, step 1: a step has made the weights NaN or infinite, and they were not saved" in outcome.err
-    assert "there is no checkpoint yet; try a smaller optimizer.lr" in outcome.err
-    assert Run(RUN).info["status"] == "failed"
-    assert not list(RUN.rglob("*.ckpt"))
+    assert told in outcome.err and outcome.err.endswith("try a smaller optimizer.lr\n")
+    assert (Run(RUN).info["status"], Run(RUN).info["epochs"]) == ("failed", 1)
+    for path in RUN.rglob("*.ckpt"):
+        assert all(tensor.isfinite().all() for tensor in weights(Run(RUN), path.name).values())
 
 
 def test_weights_stand_still_on_a_gpu_until_a_bad_loss_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:

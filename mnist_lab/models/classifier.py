@@ -123,10 +123,12 @@ class Classifier(LightningModule):
                 if parameter.grad is not None:
                     parameter.grad.masked_fill_(~self.bad_loss.isfinite(), 0)
 
-    def stop_unless_finite(self, loss: Tensor) -> None:
+    def stop_unless_finite(
+        self, loss: Tensor, told: str = "training loss is {}, and was kept from the weights"
+    ) -> None:
         """Raise NotFinite for a loss, (), that is NaN or infinite."""
         if not math.isfinite(value := loss.item()):
-            raise NotFinite(f"the training loss is {value}, and was kept from the weights", self.trainer)
+            raise NotFinite(f"the {told.format(value)}", self.trainer)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self._step(batch, self.val_metrics)
@@ -138,6 +140,7 @@ class Classifier(LightningModule):
         self._log("train", self.train_metrics)
 
     def on_validation_epoch_end(self) -> None:
+        self.stop_unless_finite(self.val_metrics.compute()["loss"], "validation loss is {}")
         self._log("val", self.val_metrics)
 
     def on_test_epoch_end(self) -> None:
