@@ -119,6 +119,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     options = parser.parse_args()
     settings, chance = [*SETTINGS, *options.settings], random.Random(options.seed)
+    if options.folder:
+        options.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         left_alone, seconds = whole(Path(folder) / "whole", settings)
         kills = runs = lost = 0

@@ -66,6 +66,7 @@ def trained_model(run: Run) -> Classifier:
 def make_data(cfg: DictConfig, model: Classifier) -> MNISTDataModule:
     """The data module, at the image size that the network takes."""
     data: MNISTDataModule = make(cfg.data, "data", image_size=model.image_size, seed=cfg.seed)
+    data.limit_train_batches = cfg.trainer.limit_train_batches
     return data
 
 
@@ -77,7 +78,7 @@ def make_trainer(cfg: DictConfig, metrics_csv: MetricsCSV, **settings: Any) -> p
     trainer: pl.Trainer = make(
         cfg.trainer,
         "trainer",
-        **settings,
+        **{"limit_train_batches": None} | settings,  # it is of steps, and so the data module's
         callbacks=[make(callback, f"callbacks.{name}") for name, callback in callbacks_of(cfg).items()],
         logger=[metrics_csv, *(make(logger, f"logger.{name}") for name, logger in cfg.logger.items() if logger)],
         plugins=[SafeCheckpointIO()],

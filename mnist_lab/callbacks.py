@@ -11,13 +11,16 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
 
+from mnist_lab.data.batches import limited
 from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.metrics_csv import MetricsCSV
-from mnist_lab.models.classifier import Classifier, limited
+from mnist_lab.models.classifier import Classifier
+from mnist_lab.steps import StepCallback, training_batches
 
 
-class StepLog(Callback):
+class StepLog(StepCallback):
     """Logs a step's loss and learning rate now and then, and each epoch's last rate and images per second.
 
     metrics.csv has beside them how many training images were seen by then, the tutorials' other axis. The loss is read
@@ -60,13 +63,12 @@ class StepLog(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self.rate = trainer.optimizers[0].param_groups[0]["lr"]  # by the end of the step a scheduler has changed it
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        self.images += len(batch[1]) * trainer.world_size
+    def after_step(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        self.images = training_batches(trainer).seen
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self._stop_unless_finite(pl_module)
-            self._log(trainer, {"train/loss_step": outputs["loss"].item(), "lr": self.rate})
+            self._log(trainer, {"train/loss_step": loss.item(), "lr": self.rate})
+        self.rate = trainer.optimizers[0].param_groups[0]["lr"]  # of the next step
         self.ended = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

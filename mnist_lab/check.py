@@ -27,6 +27,7 @@ LIMITS: dict[str, Any] = {  # of what has no signature of ours, and what torch a
     "resume": str | None,
     "init_from": str | None,
     "reload_after": Annotated[int, Field(ge=1)] | None,
+    "steps_per_execution": _COUNT,
     "tutorial": dict[str, Any] | None,
     "tutorial.explained_by": str | None,
     "tutorial.disagreements": list[str],

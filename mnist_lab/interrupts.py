@@ -14,6 +14,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from pydantic import Field
+from torch import Tensor
+
+from mnist_lab.steps import StepCallback
 
 
 @contextmanager
@@ -33,7 +36,7 @@ def sigterm_raises() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
-class SaveWithinEpochs(Checkpoint):
+class SaveWithinEpochs(StepCallback, Checkpoint):
     """Saves checkpoints/last.ckpt between two training steps: every so often, and on Ctrl-C and SIGTERM.
 
     A signal waits for the end of its step, so that what is saved is whole; a second Ctrl-C does not wait. Nothing is
@@ -67,9 +70,7 @@ class SaveWithinEpochs(Checkpoint):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._stop_if_told()
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def after_step(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         if trainer.is_last_batch or trainer.fit_loop.epoch_loop._should_accumulate():
             return  # accumulated gradients are in no checkpoint
         steps, seconds = self.every_n_train_steps, self.every_n_seconds

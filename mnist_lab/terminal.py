@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -11,10 +10,11 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
-from torch import nn
+from torch import Tensor, nn
 from torchmetrics import Metric
 
 from mnist_lab.callbacks import TestCurve
+from mnist_lab.steps import StepCallback, training_batches
 
 console = Console(highlight=False)
 
@@ -64,7 +64,7 @@ def layer_table(model: nn.Module, input_size: tuple[int, ...]) -> Table:
     return table
 
 
-class EpochLines(Callback):
+class EpochLines(StepCallback):
     """A bar for the epoch under way, and one line for each that is done. Where no terminal is, the lines alone."""
 
     def __init__(self, refresh_every: int = 10) -> None:
@@ -102,14 +102,12 @@ class EpochLines(Callback):
         self.epoch_started = time.perf_counter()
         if self.bar is not None:
             done = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
-            self.bar.add_task(f"{done:>7}", total=trainer.num_training_batches)
+            self.bar.add_task(f"{done:>7}", total=len(training_batches(trainer)))
 
     @rank_zero_only
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if self.bar is not None and (batch_idx + 1) % self.refresh_every == 0:
-            self.bar.update(self.bar.task_ids[-1], completed=batch_idx + 1)
+    def after_step(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        if self.bar is not None and trainer.global_step % self.refresh_every == 0:
+            self.bar.update(self.bar.task_ids[-1], completed=training_batches(trainer).position)
 
     @rank_zero_only
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

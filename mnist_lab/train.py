@@ -26,6 +26,7 @@ from mnist_lab.metrics_csv import MetricsCSV
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.record import device_name, now, recorded
 from mnist_lab.runs import Run
+from mnist_lab.steps import why_one_by_one
 from mnist_lab.terminal import console
 
 
@@ -46,6 +47,7 @@ def train(cfg: DictConfig) -> Run:
     data = make_data(cfg, model)
     metrics_csv = MetricsCSV(Path(cfg.folder))
     trainer = make_trainer(cfg, metrics_csv)
+    data.steps_per_execution = steps_per_execution(cfg, trainer, model)
     done, resume = 0, cfg.resume or None
     if resume:
         weights_for(model, cfg.resume, key="resume=")
@@ -78,6 +80,15 @@ def train(cfg: DictConfig) -> Run:
         finish(run)
     show(run)
     return run
+
+
+def steps_per_execution(cfg: DictConfig, trainer: pl.Trainer, model: Classifier) -> int:
+    """How many steps to take in one call of Lightning's loop: one where something in the run wants to see each."""
+    reason = why_one_by_one(trainer, model, Classifier)
+    if cfg.steps_per_execution > 1 and reason:
+        say(f"steps_per_execution=1, for {reason}")
+        return 1
+    return int(cfg.steps_per_execution)
 
 
 @rank_zero_only

@@ -8,6 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+Batch = tuple[Tensor, Tensor]
+
+
+def limited(batches: int, limit: int | float | None) -> int:
+    """How many of so many batches Lightning runs under a limit: a count, a share of them, or None for all."""
+    if limit is None:
+        return batches
+    return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+
 
 class Batches:
     """A labelled image set held in memory, one batch after the other.
@@ -22,6 +31,7 @@ class Batches:
         shuffle: a new order every epoch, or the data set's own.
         seed: the order's seed.
         rank: this process's number among world_size.
+        limit: batches an epoch, or their share of all; None for all.
     """
 
     def __init__(
@@ -34,12 +44,13 @@ class Batches:
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        limit: int | float | None = None,
     ) -> None:
         if len(images) < world_size:
             raise ValueError(f"{len(images)} images cannot be shared among {world_size} processes")
         self.images, self.labels = images, labels
         self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
-        self.rank, self.world_size = rank, world_size
+        self.rank, self.world_size, self.limit = rank, world_size, limit
         self.epoch = 0
         self.position = 0  # batches handed out in this epoch
         self.resumed = {"epoch": 0, "position": 0}
@@ -62,9 +73,23 @@ class Batches:
         self.resumed = dict(state_dict)
 
     def __len__(self) -> int:
-        """Steps an epoch. A remainder too small to give every process an image joins the step before it."""
+        """Steps an epoch."""
+        return limited(self._all, self.limit)
+
+    @property
+    def _all(self) -> int:
+        """Steps to see every image. A remainder too small to give every process an image joins the step before it."""
         whole, rest = divmod(len(self.images), self.batch_size * self.world_size)
         return max(1, whole + (rest >= self.world_size))
+
+    @property
+    def seen(self) -> int:
+        """Images that all processes together have handed out in this epoch."""
+        return self._stop(self.position - 1) if self.position else 0
+
+    def _stop(self, step: int) -> int:
+        """Where in the order a step ends."""
+        return len(self.images) if step == self._all - 1 else (step + 1) * self.batch_size * self.world_size
 
     def order(self) -> Tensor | None:
         """The epoch's permutation of all images, the same in every process; None for the data set's own order."""
@@ -74,19 +99,62 @@ class Batches:
         generator = torch.Generator().manual_seed(int(mixed) >> 1)  # manual_seed takes 63 bits
         return torch.randperm(len(self.images), generator=generator).to(self.images.device)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        # A generator, so that the order is drawn at the first batch: Lightning calls iter() before set_epoch.
-        order, steps = self.order(), len(self)
-        stride = self.batch_size * self.world_size
+    def begin(self) -> tuple[int, Tensor | None]:
+        """The step that the epoch begins with, which is not 0 where a run goes on within it, and its order."""
         # An epoch that was over when it was saved is not gone on with, however few of its batches were asked for.
         first = self.resumed["position"] if self.resumed["epoch"] == self.epoch else 0
         self.resumed["position"] = 0
-        for step in range(first, steps):
-            self.position = step + 1
-            stop = len(self.images) if step == steps - 1 else (step + 1) * stride
-            share = slice(step * stride + self.rank, stop, self.world_size)
-            if order is None:
-                yield self.images[share], self.labels[share]
-            else:
-                chosen = order[share]
-                yield self.images.index_select(0, chosen), self.labels.index_select(0, chosen)
+        self.position = first
+        return first, self.order()
+
+    def batch(self, step: int, order: Tensor | None) -> Batch:
+        """This process's images and labels of a step."""
+        self.position = step + 1
+        share = slice(step * self.batch_size * self.world_size + self.rank, self._stop(step), self.world_size)
+        if order is None:
+            return self.images[share], self.labels[share]
+        chosen = order[share]
+        return self.images.index_select(0, chosen), self.labels.index_select(0, chosen)
+
+    def __iter__(self) -> Iterator[Batch]:
+        # A generator, so that the order is drawn at the first batch: Lightning calls iter() before set_epoch.
+        first, order = self.begin()
+        for step in range(first, len(self)):
+            yield self.batch(step, order)
+
+
+class Group:
+    """Consecutive batches of an epoch, gathered one by one as they are asked for."""
+
+    def __init__(self, batches: Batches, order: Tensor | None, steps: range) -> None:
+        self.batches, self.order, self.steps = batches, order, steps
+
+    def __iter__(self) -> Iterator[Batch]:
+        return (self.batches.batch(step, self.order) for step in self.steps)
+
+
+class Groups:
+    """The batches of an epoch in groups of so many, in a DataLoader's place; the last group may be smaller."""
+
+    batch_sampler = None
+
+    def __init__(self, batches: Batches, size: int) -> None:
+        self.batches, self.size = batches, size
+
+    @property
+    def sampler(self) -> Batches:
+        return self.batches
+
+    def __len__(self) -> int:
+        return -(-len(self.batches) // self.size)
+
+    def __iter__(self) -> Iterator[Group]:
+        first, order = self.batches.begin()
+        for start in range(first - first % self.size, len(self.batches), self.size):
+            yield Group(self.batches, order, range(max(first, start), min(start + self.size, len(self.batches))))
+
+    def state_dict(self) -> dict[str, int]:
+        return self.batches.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        self.batches.load_state_dict(state_dict)

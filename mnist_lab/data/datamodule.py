@@ -11,7 +11,7 @@ from lightning.pytorch import LightningDataModule
 from pydantic import Field
 from torch import Tensor
 
-from mnist_lab.data.batches import Batches
+from mnist_lab.data.batches import Batches, Groups
 from mnist_lab.data.source import Arrays, Source
 from mnist_lab.errors import BadInput
 
@@ -52,6 +52,8 @@ class MNISTDataModule(LightningDataModule):
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.val_size, self.split_seed, self.seed = val_size, split_seed, seed
         self.mean, self.std, self.image_size = mean, std, image_size
+        self.steps_per_execution = 1  # training batches in a group
+        self.limit_train_batches: int | float | None = None
         self._arrays: Arrays | None = None
         self._sets: dict[str, tuple[Tensor, Tensor]] = {}
 
@@ -78,8 +80,13 @@ class MNISTDataModule(LightningDataModule):
         order = np.random.default_rng(self.split_seed).permutation(count)
         return np.sort(order[self.val_size :]), np.sort(order[: self.val_size])
 
-    def train_dataloader(self) -> Batches:
-        return self._batches("train", self.batch_size, shuffle=True)
+    def train_batches(self) -> Batches:
+        """The training set, a batch a step."""
+        return self._batches("train", self.batch_size, shuffle=True, limit=self.limit_train_batches)
+
+    def train_dataloader(self) -> Batches | Groups:
+        batches = self.train_batches()
+        return Groups(batches, self.steps_per_execution) if self.steps_per_execution > 1 else batches
 
     def val_dataloader(self) -> Batches | list[Any]:
         return self._batches("val", self.eval_batch_size) if self.val_size else []
@@ -107,7 +114,9 @@ class MNISTDataModule(LightningDataModule):
         # In the order of torchvision's ToTensor and Normalize, so that every value is theirs to the last bit.
         return pixels.float().div_(255).sub_(self.mean).div_(self.std), torch.from_numpy(labels).long()
 
-    def _batches(self, name: str, batch_size: int, *, shuffle: bool = False) -> Batches:
+    def _batches(
+        self, name: str, batch_size: int, *, shuffle: bool = False, limit: int | float | None = None
+    ) -> Batches:
         images, labels = self._sets[name]
         rank, world_size, device = 0, 1, images.device
         if self.trainer is not None:
@@ -123,4 +132,5 @@ class MNISTDataModule(LightningDataModule):
             seed=self.seed,
             rank=rank,
             world_size=world_size,
+            limit=limit,
         )

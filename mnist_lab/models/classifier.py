@@ -6,25 +6,23 @@ import inspect
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torchmetrics import Metric
 
+from mnist_lab.data.batches import Batch, Group, Groups
 from mnist_lab.errors import LabError
+from mnist_lab.models.metrics import LossAndAccuracy
+from mnist_lab.steps import count_in_groups, count_in_steps, take_all_but_the_last, training_batches
+
+if TYPE_CHECKING:
+    from mnist_lab.data.datamodule import MNISTDataModule
 
 LOSSES: dict[str, Callable[..., Tensor]] = {"nll": F.nll_loss, "cross_entropy": F.cross_entropy}
-
-
-def limited(batches: int, limit: int | float | None) -> int:
-    """How many of so many batches Lightning runs under a limit: a count, a share of them, or None for all."""
-    if limit is None:
-        return batches
-    return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
 
 
 class NotFinite(LabError):
@@ -35,42 +33,6 @@ class NotFinite(LabError):
         good = f"the last good checkpoint is {last}" if last.is_file() else "there is no checkpoint yet"
         where = f"epoch {trainer.current_epoch + 1}, step {trainer.global_step}"
         super().__init__(f"{where}: {what}; {good}; try a smaller optimizer.lr")
-
-
-class LossAndAccuracy(Metric):
-    """Mean loss and accuracy over all images of a set, not over batches; sums stay on the device."""
-
-    full_state_update = False
-    loss_sum: Tensor
-    hits: Tensor
-    images: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("loss_sum", torch.tensor(0.0), dist_reduce_fx="sum")
-        self.add_state("hits", torch.tensor(0), dist_reduce_fx="sum")
-        self.add_state("images", torch.tensor(0), dist_reduce_fx="sum")
-
-    def update(self, loss: Tensor, scores: Tensor, labels: Tensor) -> None:
-        """Take in one batch: its mean loss, () ; its scores, (B, 10); its classes, (B,)."""
-        self.loss_sum += loss * len(labels)
-        self.hits += (scores.argmax(1) == labels).sum()
-        self.images += len(labels)
-
-    def sums(self) -> dict[str, Tensor]:
-        """What has been taken in so far, for a checkpoint within an epoch."""
-        return {name: getattr(self, name).clone() for name in ("loss_sum", "hits", "images")}
-
-    def go_on_from(self, sums: dict[str, Tensor]) -> None:
-        """Take up sums of an earlier start."""
-        self.update(torch.tensor(0.0), torch.zeros(0, 10), torch.zeros(0))  # torchmetrics: it is not empty
-        for name, value in sums.items():
-            getattr(self, name).copy_(value)
-
-    def compute(self) -> dict[str, Tensor]:
-        # In float64, where the device has it, so that 9,875 of 10,000 is 0.9875 and not 0.987500011920929.
-        exact = torch.float32 if self.images.device.type == "mps" else torch.float64
-        return {name: total.to(exact) / self.images for name, total in (("loss", self.loss_sum), ("acc", self.hits))}
 
 
 class Classifier(LightningModule):
@@ -100,7 +62,12 @@ class Classifier(LightningModule):
         self.bad_loss = torch.zeros(())  # the first that was not finite, where not every one is read
         self.train_metrics, self.val_metrics, self.test_metrics = (LossAndAccuracy() for _ in range(3))
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch | Group, batch_idx: int) -> Tensor:
+        if isinstance(batch, Group):
+            batch = take_all_but_the_last(batch, self, self._training_loss)
+        return self._training_loss(batch)
+
+    def _training_loss(self, batch: Batch) -> Tensor:
         loss = self._step(batch, self.train_metrics)
         if self.reads_every_loss:
             self.stop_unless_finite(loss.detach())
@@ -130,10 +97,10 @@ class Classifier(LightningModule):
         if not math.isfinite(value := loss.item()):
             raise NotFinite(f"the {told.format(value)}", self.trainer)
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._step(batch, self.val_metrics)
 
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
         self._step(batch, self.test_metrics)
 
     def on_train_epoch_end(self) -> None:
@@ -178,16 +145,21 @@ class Classifier(LightningModule):
         if not torch.stack([parameter.isfinite().all() for parameter in self.parameters()]).all():
             raise NotFinite("a step has made the weights NaN or infinite, and they were not saved", self.trainer)
         checkpoint["architecture"] = type(self).__name__
+        if isinstance(self.trainer.train_dataloader, Groups):
+            count_in_steps(checkpoint["loops"], training_batches(self.trainer))
         sums = self.train_metrics.sums().items()
         checkpoint["train_metrics"] = {
             name: self.trainer.strategy.reduce(value, reduce_op="sum") for name, value in sums
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        data: MNISTDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
+        if data.steps_per_execution > 1:
+            count_in_groups(checkpoint["loops"], data.steps_per_execution)
         if self.trainer.is_global_zero and "train_metrics" in checkpoint:  # they are all processes' together
             self.train_metrics.go_on_from(checkpoint["train_metrics"])
 
-    def _step(self, batch: tuple[Tensor, Tensor], metrics: LossAndAccuracy) -> Tensor:
+    def _step(self, batch: Batch, metrics: LossAndAccuracy) -> Tensor:
         images, labels = batch
         scores = self(images)  # (B, 10)
         loss = LOSSES[self.loss](scores, labels)
@@ -200,5 +172,5 @@ class Classifier(LightningModule):
 
     def _steps_per_epoch(self) -> int:
         # Not trainer.estimated_stepping_batches: it makes Lightning forget the loader's state on resume (issue 20550).
-        batches = len(self.trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
-        return -(-limited(batches, self.trainer.limit_train_batches) // self.trainer.accumulate_grad_batches)
+        data: MNISTDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
+        return -(-len(data.train_batches()) // self.trainer.accumulate_grad_batches)

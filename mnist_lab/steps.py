@@ -1,0 +1,141 @@
+"""Several optimizer steps in one call of Lightning's loop, which by itself takes as long as a small network's step.
+
+The idea is Keras' steps_per_execution. The steps are the same ones in the same order, so the weights are too, to the
+last bit, and a checkpoint says nothing of how many were taken together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
+
+from mnist_lab.data.batches import Batch, Batches, Group, Groups
+
+HOOKS = (  # what Lightning calls at every step, or so its users take it
+    "on_train_batch_start",
+    "on_train_batch_end",
+    "on_before_zero_grad",
+    "on_before_backward",
+    "on_after_backward",
+    "on_before_optimizer_step",
+)
+MODEL_HOOKS = (*HOOKS, "training_step", "backward", "optimizer_step", "optimizer_zero_grad", "on_before_batch_transfer")
+
+
+def training_batches(trainer: pl.Trainer) -> Batches:
+    """The batches that an epoch under way takes its steps on."""
+    loader = trainer.train_dataloader
+    assert isinstance(loader, Batches | Groups)
+    return loader.batches if isinstance(loader, Groups) else loader
+
+
+class StepCallback(pl.Callback):
+    """A callback that hears of every optimizer step, also of those that Lightning does not see one by one."""
+
+    def after_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
+        """What is to be done after a step: trainer.global_step counts it; loss, (), was its batch's mean."""
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.after_step(trainer, pl_module, outputs["loss"])
+
+
+def why_one_by_one(trainer: pl.Trainer, model: pl.LightningModule, classifier: type[pl.LightningModule]) -> str | None:
+    """What of a run needs Lightning to see every step; None where steps may be taken together."""
+    wanted = {
+        f"trainer.devices={trainer.world_size}": trainer.world_size > 1,
+        f"trainer.precision={trainer.precision}": trainer.precision not in ("32-true", "bf16-mixed"),
+        "trainer.accumulate_grad_batches": trainer.accumulate_grad_batches > 1,
+        "trainer.gradient_clip_val": bool(trainer.gradient_clip_val),
+        "trainer.val_check_interval": trainer.val_check_interval != 1.0 or trainer.check_val_every_n_epoch is None,
+        "trainer.overfit_batches": trainer.overfit_batches > 0,  # type: ignore[attr-defined]
+    }
+    for hook in MODEL_HOOKS:
+        wanted[f"{type(model).__name__}.{hook}"] = getattr(type(model), hook) is not getattr(classifier, hook)
+    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    for callback in callbacks:
+        at_epochs_ends = type(callback) is ModelCheckpoint and not (
+            callback._every_n_train_steps or callback._train_time_interval
+        )
+        if not (at_epochs_ends or isinstance(callback, StepCallback)):
+            for hook in HOOKS:
+                overridden = getattr(type(callback), hook) is not getattr(pl.Callback, hook)
+                wanted[f"{type(callback).__name__}.{hook}"] = overridden
+    return next((name for name, is_wanted in wanted.items() if is_wanted), None)
+
+
+def take_all_but_the_last(group: Group, model: pl.LightningModule, loss_of: Callable[[Batch], Tensor]) -> Batch:
+    """Take a group's optimizer steps but the last, which is Lightning's to take; its batch is returned.
+
+    Args:
+        group: the batches.
+        model: what is trained.
+        loss_of: the loss, (), of a batch.
+    """
+    trainer, optimizer = model.trainer, model.trainer.optimizers[0]
+    loop = trainer.fit_loop.epoch_loop
+    progress = loop.automatic_optimization.optim_progress.optimizer.step
+    moves = any(config.interval == "step" for config in trainer.lr_scheduler_configs)
+    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    told = [callback for callback in callbacks if isinstance(callback, StepCallback)]
+    autocast = trainer.precision != "32-true"
+    last = len(group.steps)
+    if trainer.max_steps != -1:
+        last = min(last, trainer.max_steps - trainer.global_step)
+    is_last_group, loop.batch_progress.is_last_batch = loop.batch_progress.is_last_batch, False
+    for number, batch in enumerate(group, 1):
+        if number == last:
+            break
+        loss = loss_of(batch)
+        optimizer.zero_grad()
+        with torch.autocast(model.device.type, enabled=False):  # as Lightning does, which leaves it before
+            loss.backward()  # type: ignore[no-untyped-call]
+        progress.increment_ready()
+        model.on_before_optimizer_step(optimizer)
+        optimizer.step()
+        progress.increment_completed()
+        if autocast:
+            torch.clear_autocast_cache()  # of the weights before this step
+        if moves:
+            loop.update_lr_schedulers("step", update_plateau_schedulers=False)
+        for callback in told:
+            callback.after_step(trainer, model, loss.detach())
+        loop._batches_that_stepped += 1  # by which Lightning numbers what it logs
+    loop.batch_progress.is_last_batch = is_last_group
+    return batch
+
+
+def count_in_steps(loops: dict[str, Any], batches: Batches) -> None:
+    """Make the loops of a checkpoint about to be saved, which have counted groups, say what they would of steps."""
+    fit = loops["fit_loop"]
+    progress, optimizer = fit["epoch_loop.batch_progress"], fit["epoch_loop.automatic_optimization.optim_progress"]
+    current, done = progress["current"], batches.position
+    if current["ready"]:
+        under_way = current["completed"] != current["ready"]
+        current.update(ready=done, started=done, processed=done, completed=done - under_way)
+        before = (fit["epoch_progress"]["current"]["ready"] - 1) * len(batches)
+        progress["total"].update({name: count + before for name, count in current.items()})
+    for part in ("total", "current"):
+        taken = optimizer["optimizer"]["step"][part]
+        taken["ready"] = taken["completed"]  # Lightning has begun the group's last
+        optimizer["optimizer"]["zero_grad"][part].update(taken, started=taken["completed"])
+
+
+def count_in_groups(loops: dict[str, Any], size: int) -> None:
+    """Make the loops of a checkpoint that was read, which count steps, say what they would of groups of this size."""
+    progress = loops["fit_loop"]["epoch_loop.batch_progress"]
+    current = progress["current"]
+    if current["completed"] == current["ready"]:
+        whole = -(-current["ready"] // size)
+        current.update(ready=whole, started=whole, processed=whole, completed=whole)
+    else:
+        whole, within = divmod(current["ready"], size)
+        begun = whole + (within > 0)
+        current.update(ready=begun, started=begun, processed=whole, completed=whole - (within == 0))
+    progress["total"].update(current)  # what matters to Lightning is how they compare
