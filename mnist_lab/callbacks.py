@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
-from mnist_lab.data.batches import limited
+from mnist_lab.data.batches import Batches, limited
 from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.metrics_csv import MetricsCSV
 from mnist_lab.models.classifier import Classifier
@@ -28,16 +28,24 @@ class StepLog(StepCallback):
     """
 
     def __init__(self) -> None:
-        self.images = self.seen_before = self.timed_from = 0  # images in this epoch; in those before it; at the start
+        self.begun: Batches | None = None  # of the epoch, once a step is taken
+        self.loaded = self.seen_before = self.timed_from = 0  # images seen of this epoch, before it, at the start
+        self.every = 1
+        self.settings: dict[str, Any] = {}  # the optimizer's
         self.started = self.ended = 0.0
         self.epoch_ended = False
-        self.rate = 0.0
+        self.rate = self.next_rate = 0.0
 
     def state_dict(self) -> dict[str, int]:
         return {"seen_before": self.seen_before, "images": self.images}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        self.seen_before, self.images = state_dict["seen_before"], state_dict["images"]
+        self.seen_before, self.loaded = state_dict["seen_before"], state_dict["images"]
+
+    @property
+    def images(self) -> int:
+        """Training images seen in this epoch."""
+        return self.loaded if self.begun is None else self.begun.seen
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Write out every curve up to the checkpoint: a run that is killed after it loses none of its points."""
@@ -51,24 +59,25 @@ class StepLog(StepCallback):
                 logger.experiment.flush()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        self.settings = trainer.optimizers[0].param_groups[0]
+        self.rate = self.next_rate = self.settings["lr"]
+        self.begun, self.batches = None, training_batches(trainer)
         self.timed_from = self.images  # a run that goes on within an epoch times what is left of it
         self.started = self.ended = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.seen_before += self.images
-        self.images = self.timed_from = 0
+        self.begun, self.loaded, self.timed_from = None, 0, 0
         self.epoch_ended = False
         self.started = self.ended = time.perf_counter()
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        self.rate = trainer.optimizers[0].param_groups[0]["lr"]  # by the end of the step a scheduler has changed it
-
-    def after_step(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        self.images = training_batches(trainer).seen
-        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+    def after_step(self, trainer: Trainer, pl_module: LightningModule, step: int, loss: Tensor) -> None:
+        self.begun = self.batches
+        self.rate, self.next_rate = self.next_rate, self.settings["lr"]  # a scheduler has moved by now
+        if step % self.every == 0:
             self._stop_unless_finite(pl_module)
             self._log(trainer, {"train/loss_step": loss.item(), "lr": self.rate})
-        self.rate = trainer.optimizers[0].param_groups[0]["lr"]  # of the next step
         self.ended = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

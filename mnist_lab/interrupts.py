@@ -70,11 +70,13 @@ class SaveWithinEpochs(StepCallback, Checkpoint):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._stop_if_told()
 
-    def after_step(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+    def after_step(self, trainer: Trainer, pl_module: LightningModule, step: int, loss: Tensor) -> None:
+        steps, seconds = self.every_n_train_steps, self.every_n_seconds
+        if self.stop is None and steps is None and seconds is None:
+            return
         if trainer.is_last_batch or trainer.fit_loop.epoch_loop._should_accumulate():
             return  # accumulated gradients are in no checkpoint
-        steps, seconds = self.every_n_train_steps, self.every_n_seconds
-        due = steps is not None and trainer.global_step % steps == 0
+        due = steps is not None and step % steps == 0
         if seconds is not None:
             due |= bool(trainer.strategy.broadcast(time.monotonic() - self.saved >= seconds))
         if due or self.stop is not None:

@@ -7,6 +7,7 @@ last bit, and a checkpoint says nothing of how many were taken together.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import lightning.pytorch as pl
@@ -37,13 +38,13 @@ def training_batches(trainer: pl.Trainer) -> Batches:
 class StepCallback(pl.Callback):
     """A callback that hears of every optimizer step, also of those that Lightning does not see one by one."""
 
-    def after_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
-        """What is to be done after a step: trainer.global_step counts it; loss, (), was its batch's mean."""
+    def after_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, step: int, loss: Tensor) -> None:
+        """What is to be done after a step, counted from 1 over all epochs; loss, (), was its batch's mean."""
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.after_step(trainer, pl_module, outputs["loss"])
+        self.after_step(trainer, pl_module, trainer.global_step, outputs["loss"])
 
 
 def why_one_by_one(trainer: pl.Trainer, model: pl.LightningModule, classifier: type[pl.LightningModule]) -> str | None:
@@ -84,7 +85,10 @@ def take_all_but_the_last(group: Group, model: pl.LightningModule, loss_of: Call
     moves = any(config.interval == "step" for config in trainer.lr_scheduler_configs)
     callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     told = [callback for callback in callbacks if isinstance(callback, StepCallback)]
+    parameters = [parameter for settings in optimizer.param_groups for parameter in settings["params"]]
     autocast = trainer.precision != "32-true"
+    # Lightning leaves the forward pass's autocast before it goes backward.
+    full_precision = torch.autocast(model.device.type, enabled=False) if autocast else nullcontext()
     last = len(group.steps)
     if trainer.max_steps != -1:
         last = min(last, trainer.max_steps - trainer.global_step)
@@ -93,8 +97,9 @@ def take_all_but_the_last(group: Group, model: pl.LightningModule, loss_of: Call
         if number == last:
             break
         loss = loss_of(batch)
-        optimizer.zero_grad()
-        with torch.autocast(model.device.type, enabled=False):  # as Lightning does, which leaves it before
+        for parameter in parameters:  # what optimizer.zero_grad() does, in a fraction of its time
+            parameter.grad = None
+        with full_precision:
             loss.backward()  # type: ignore[no-untyped-call]
         progress.increment_ready()
         model.on_before_optimizer_step(optimizer)
@@ -105,7 +110,7 @@ def take_all_but_the_last(group: Group, model: pl.LightningModule, loss_of: Call
         if moves:
             loop.update_lr_schedulers("step", update_plateau_schedulers=False)
         for callback in told:
-            callback.after_step(trainer, model, loss.detach())
+            callback.after_step(trainer, model, progress.total.completed, loss.detach())
         loop._batches_that_stepped += 1  # by which Lightning numbers what it logs
     loop.batch_progress.is_last_batch = is_last_group
     return batch

@@ -104,9 +104,8 @@ class EpochLines(StepCallback):
             done = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
             self.bar.add_task(f"{done:>7}", total=len(training_batches(trainer)))
 
-    @rank_zero_only
-    def after_step(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        if self.bar is not None and trainer.global_step % self.refresh_every == 0:
+    def after_step(self, trainer: Trainer, pl_module: LightningModule, step: int, loss: Tensor) -> None:
+        if self.bar is not None and step % self.refresh_every == 0:
             self.bar.update(self.bar.task_ids[-1], completed=training_batches(trainer).position)
 
     @rank_zero_only

@@ -68,7 +68,7 @@ class Classifier(LightningModule):
         return self._training_loss(batch)
 
     def _training_loss(self, batch: Batch) -> Tensor:
-        loss = self._step(batch, self.train_metrics)
+        loss = self._step(batch, self.train_metrics.add)
         if self.reads_every_loss:
             self.stop_unless_finite(loss.detach())
         else:
@@ -98,12 +98,13 @@ class Classifier(LightningModule):
             raise NotFinite(f"the {told.format(value)}", self.trainer)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._step(batch, self.val_metrics)
+        self._step(batch, self.val_metrics.update)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._step(batch, self.test_metrics)
+        self._step(batch, self.test_metrics.update)
 
     def on_train_epoch_end(self) -> None:
+        self.train_metrics.seal()
         self._log("train", self.train_metrics)
 
     def on_validation_epoch_end(self) -> None:
@@ -159,11 +160,11 @@ class Classifier(LightningModule):
         if self.trainer.is_global_zero and "train_metrics" in checkpoint:  # they are all processes' together
             self.train_metrics.go_on_from(checkpoint["train_metrics"])
 
-    def _step(self, batch: Batch, metrics: LossAndAccuracy) -> Tensor:
+    def _step(self, batch: Batch, add: Callable[[Tensor, Tensor, Tensor], None]) -> Tensor:
         images, labels = batch
         scores = self(images)  # (B, 10)
         loss = LOSSES[self.loss](scores, labels)
-        metrics.update(loss.detach(), scores.detach(), labels)
+        add(loss.detach(), scores.detach(), labels)
         return loss
 
     def _log(self, prefix: str, metrics: LossAndAccuracy) -> None:
