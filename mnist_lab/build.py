@@ -66,6 +66,7 @@ def trained_model(run: Run) -> Classifier:
 def make_data(cfg: DictConfig, model: Classifier) -> MNISTDataModule:
     """The data module, at the image size that the network takes."""
     data: MNISTDataModule = make(cfg.data, "data", image_size=model.image_size, seed=cfg.seed)
+    data.augmentation = make(cfg.augmentation, "augmentation") or None
     data.limit_train_batches = cfg.trainer.limit_train_batches
     return data
 

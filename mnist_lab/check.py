@@ -17,7 +17,7 @@ from mnist_lab.errors import BadInput
 from mnist_lab.runs import Run
 from mnist_lab.settings import flat, typed
 
-GROUPS = ("model", "data", "optimizer", "scheduler", "trainer", "callbacks", "logger")
+GROUPS = ("model", "data", "augmentation", "optimizer", "scheduler", "trainer", "callbacks", "logger")
 _POSITIVE = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _FRACTION = Annotated[float, Field(ge=0, lt=1)]
 _COUNT = Annotated[int, Field(ge=1)]
@@ -176,9 +176,10 @@ def _resume_problems(cfg: DictConfig) -> Iterator[str]:
     """Settings that a resumed run cannot change: they made the weights, or the checkpoint brings them back."""
     if not cfg.resume:
         return
-    saved = flat(Run(Path(cfg.folder)).config)
-    for key, value in flat(cfg).items():
-        fixed = key.split(".")[0] in ("model", "data", "optimizer", "scheduler", "seed")
+    saved, asked = flat(Run(Path(cfg.folder)).config), flat(cfg)
+    for key in saved | asked:
+        value = asked.get(key)
+        fixed = key.split(".")[0] in ("model", "data", "augmentation", "optimizer", "scheduler", "seed")
         if fixed and key not in ("data.root", "data.download") and saved.get(key, value) != value:
             yield (
                 f"{key}={typed(value)}: the resumed run has {typed(saved[key])} and keeps it; "

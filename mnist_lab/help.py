@@ -56,7 +56,7 @@ def help_text(folders: Iterable[Path]) -> str:
     for path in sorted(path for folder in folders for path in folder.glob("*/*.yaml")):
         groups.setdefault(path.parent.name, []).append(path.stem)
     lines = (
-        textwrap.fill(f"  {group:<11} {', '.join(names)}", 79, subsequent_indent=" " * 14)
+        textwrap.fill(f"  {group:<12} {', '.join(names)}", 79, subsequent_indent=" " * 15)
         for group, names in groups.items()
     )
     return HELP.format(groups="\n".join(lines))

@@ -47,7 +47,7 @@ def test_help_is_quick_and_names_commands_groups_choices_and_six_examples(tiny: 
     assert outcome.returncode == 0, outcome.stderr
     assert min(times) < 0.5
     assert max(map(len, outcome.stdout.splitlines())) <= 80
-    settings = outcome.stdout.split("Settings:")[1].replace("\n" + " " * 14, " ")  # a long line goes on below
+    settings = outcome.stdout.split("Settings:")[1].replace("\n" + " " * 15, " ")  # a long line goes on below
     for path in conf_dir().glob("*/*.yaml"):
         (line,) = [line for line in settings.splitlines() if line.startswith(f"  {path.parent.name} ")]
         assert path.stem in line.replace(",", "").split()

@@ -342,6 +342,9 @@ def test_resume_with_a_schedule_that_is_over_is_refused(command: Command) -> Non
     outcome = command("resume=latest", "trainer.max_epochs=3", data=False)
     assert outcome.status == 2
     assert "scheduler.epochs=3: the resumed run has 2 and keeps it" in outcome.err
+    outcome = command("resume=latest", "trainer.max_epochs=3", "scheduler=none", data=False)
+    assert outcome.status == 2
+    assert "scheduler.max_lr=null: the resumed run has 0.01 and keeps it" in outcome.err
 
 
 def test_moved_run_keeps_its_best_checkpoint_when_resumed(command: Command) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ class Batches:
         seed: the order's seed.
         rank: this process's number among world_size.
         limit: batches an epoch, or their share of all; None for all.
+        augment: changes a batch's images, (B, 1, S, S), by numbers from the generator, which a step has for itself.
     """
 
     def __init__(
@@ -45,12 +46,13 @@ class Batches:
         rank: int = 0,
         world_size: int = 1,
         limit: int | float | None = None,
+        augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
     ) -> None:
         if len(images) < world_size:
             raise ValueError(f"{len(images)} images cannot be shared among {world_size} processes")
         self.images, self.labels = images, labels
         self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
-        self.rank, self.world_size, self.limit = rank, world_size, limit
+        self.rank, self.world_size, self.limit, self.augment = rank, world_size, limit, augment
         self.epoch = 0
         self.position = 0  # batches handed out in this epoch
         self.resumed = {"epoch": 0, "position": 0}
@@ -95,9 +97,12 @@ class Batches:
         """The epoch's permutation of all images, the same in every process; None for the data set's own order."""
         if not self.shuffle:
             return None
-        (mixed,) = np.random.SeedSequence([self.seed, self.epoch]).generate_state(1, np.uint64)
-        generator = torch.Generator().manual_seed(int(mixed) >> 1)  # manual_seed takes 63 bits
-        return torch.randperm(len(self.images), generator=generator).to(self.images.device)
+        return torch.randperm(len(self.images), generator=self._generator()).to(self.images.device)
+
+    def _generator(self, *place: int) -> torch.Generator:
+        """Random numbers that are a function of seed, epoch and what is given: not of what was drawn before."""
+        (mixed,) = np.random.SeedSequence([self.seed, self.epoch, *place]).generate_state(1, np.uint64)
+        return torch.Generator().manual_seed(int(mixed) >> 1)  # manual_seed takes 63 bits
 
     def begin(self) -> tuple[int, Tensor | None]:
         """The step that the epoch begins with, which is not 0 where a run goes on within it, and its order."""
@@ -114,7 +119,10 @@ class Batches:
         if order is None:
             return self.images[share], self.labels[share]
         chosen = order[share]
-        return self.images.index_select(0, chosen), self.labels.index_select(0, chosen)
+        images = self.images.index_select(0, chosen)
+        if self.augment is not None:
+            images = self.augment(images, self._generator(step + 1, self.rank))  # 0 would be as if it were not there
+        return images, self.labels.index_select(0, chosen)
 
     def __iter__(self) -> Iterator[Batch]:
         # A generator, so that the order is drawn at the first batch: Lightning calls iter() before set_epoch.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -14,6 +16,8 @@ from torch import Tensor
 from mnist_lab.data.batches import Batches, Groups
 from mnist_lab.data.source import Arrays, Source
 from mnist_lab.errors import BadInput
+
+Augmentation = Callable[..., Tensor]  # (images, generator, black) to images, as augmentation.Affine has it
 
 
 class MNISTDataModule(LightningDataModule):
@@ -54,6 +58,7 @@ class MNISTDataModule(LightningDataModule):
         self.mean, self.std, self.image_size = mean, std, image_size
         self.steps_per_execution = 1  # training batches in a group
         self.limit_train_batches: int | float | None = None
+        self.augmentation: Augmentation | None = None
         self._arrays: Arrays | None = None
         self._sets: dict[str, tuple[Tensor, Tensor]] = {}
 
@@ -82,7 +87,9 @@ class MNISTDataModule(LightningDataModule):
 
     def train_batches(self) -> Batches:
         """The training set, a batch a step."""
-        return self._batches("train", self.batch_size, shuffle=True, limit=self.limit_train_batches)
+        augment = self.augmentation and partial(self.augmentation, black=-self.mean / self.std)
+        settings = {"shuffle": True, "limit": self.limit_train_batches, "augment": augment}
+        return self._batches("train", self.batch_size, **settings)
 
     def train_dataloader(self) -> Batches | Groups:
         batches = self.train_batches()
@@ -114,9 +121,7 @@ class MNISTDataModule(LightningDataModule):
         # In the order of torchvision's ToTensor and Normalize, so that every value is theirs to the last bit.
         return pixels.float().div_(255).sub_(self.mean).div_(self.std), torch.from_numpy(labels).long()
 
-    def _batches(
-        self, name: str, batch_size: int, *, shuffle: bool = False, limit: int | float | None = None
-    ) -> Batches:
+    def _batches(self, name: str, batch_size: int, **settings: Any) -> Batches:
         images, labels = self._sets[name]
         rank, world_size, device = 0, 1, images.device
         if self.trainer is not None:
@@ -128,9 +133,8 @@ class MNISTDataModule(LightningDataModule):
             images.to(device),
             labels.to(device),
             batch_size=batch_size,
-            shuffle=shuffle,
             seed=self.seed,
             rank=rank,
             world_size=world_size,
-            limit=limit,
+            **settings,
         )

@@ -1,0 +1,39 @@
+"""Augmentation of training images, for a whole batch at once and on its device."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+
+class Affine:
+    """Shifts, turns and scales each image by amounts of its own, drawn anew at every step.
+
+    Args:
+        shift: pixels of 28, at most, to either side and up or down.
+        degrees: of the turn, at most, either way.
+        scale: growth or shrinkage at most: 0.1 is 0.9 to 1.1 times the size.
+    """
+
+    def __init__(
+        self,
+        *,
+        shift: Annotated[float, Field(ge=0, le=14)] = 2.0,
+        degrees: Annotated[float, Field(ge=0, le=180)] = 10.0,
+        scale: Annotated[float, Field(ge=0, lt=1)] = 0.1,
+    ) -> None:
+        self.shift, self.degrees, self.scale = shift, degrees, scale
+
+    def __call__(self, images: Tensor, generator: torch.Generator, black: float) -> Tensor:
+        """Images, (B, 1, S, S), changed; black is the value of what comes in at their edges."""
+        drawn = torch.rand(4, len(images), generator=generator) * 2 - 1  # on the CPU: the same on every device
+        angle, zoom = torch.deg2rad(drawn[0] * self.degrees), 1 + drawn[1] * self.scale
+        x, y = drawn[2:] * (self.shift / 14)  # the sides of an image are at -1 and 1
+        sine, cosine = angle.sin() / zoom, angle.cos() / zoom
+        places = torch.stack([cosine, -sine, x, sine, cosine, y], dim=1).reshape(-1, 2, 3)  # where a pixel comes from
+        grid = F.affine_grid(places.to(images), list(images.shape), align_corners=False)
+        return F.grid_sample(images - black, grid, align_corners=False) + black
