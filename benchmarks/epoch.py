@@ -1,108 +1,133 @@
 """Seconds of one training epoch: the tutorial's own loop, a plain loop over tensors in memory, and mnist_lab.
 
-    python -m benchmarks.epoch [NETWORK ...] [--rounds 3]
+    python -m benchmarks.epoch [NETWORK ...] [KEY=VALUE ...] [--rounds 3] [--figure FILE.png]
 
 The three run in turn, round after round (A B C A B C ...), each in a process of its own: a machine's speed drifts, so
-what counts are the ratios within a round. All train one epoch on the 60,000 images at the tutorial's settings.
+what counts are the ratios within a round. All train on the 60,000 images at the tutorial's settings; KEY=VALUE, such as
+trainer.precision=bf16-mixed, changes those of the plain loop and of mnist_lab.
 
-- tutorial: torchvision's data set, PIL transforms and a DataLoader with the tutorial's workers.
-- plain: the images as tensors in memory, the smallest loop that trains.
-- mnist_lab: the main job as users run it, with metrics, TensorBoard and checkpoints: its fit divided by its epochs, so
-  decoding, saving and all else that Lightning does are in it.
+- tutorial: torchvision's data set, PIL transforms and a DataLoader with the tutorial's workers; torch's defaults.
+- plain: the images as tensors in memory, the smallest loop that trains, with mnist_lab's optimizer and memory layout.
+- mnist_lab: the main job as users run it, with metrics, progress bar, TensorBoard, metrics.csv and checkpoints: from an
+  epoch's start to the next one's, all that is saved and logged in between.
+
+None of them counts what happens once: reading and decoding the files.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterable
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.timing import Clock, in_turn, ratio
 
 LOOPS = ("tutorial", "plain", "mnist_lab")
 NETWORKS = ("simple_cnn", "compact_cnn", "lenet", "dropout_cnn", "mlp")
 WORKERS = {"lenet": 2}  # of the DataLoader; the other tutorials use none
-EPOCHS = 2  # of the main job, so that what a run does once does not count in full
+EPOCHS = 2  # of the main job
 
 
-def seconds_of(loop: str, network: str) -> float:
+def seconds_of(loop: str, network: str, overrides: list[str]) -> float:
     """Seconds of one epoch, in this process."""
     from mnist_lab.build import make_data, make_model
     from mnist_lab.config import compose
     from mnist_lab.train import train
 
     with tempfile.TemporaryDirectory() as runs_dir:
-        settings = (f"experiment={network}", f"trainer.max_epochs={EPOCHS}", f"runs_dir={runs_dir}")
-        cfg = compose(*settings, "callbacks.test_curve=null")  # training alone
+        clock = "+callbacks.clock._target_=benchmarks.timing.Clock"
+        settings = [f"experiment={network}", f"trainer.max_epochs={EPOCHS}", "callbacks.test_curve=null", clock]
+        cfg = compose(*settings, f"runs_dir={runs_dir}", *([] if loop == "tutorial" else overrides))
         if loop == "mnist_lab":
-            return float(train(cfg).info["seconds"]["fit"]) / EPOCHS
-        model = make_model(cfg)
-        data = make_data(cfg, model)
-        data.setup("fit")
-        assert model.optimizer is not None
-        batches: Iterable = data.train_dataloader()
-        if loop == "tutorial":
-            from torch.utils.data import DataLoader
-            from torchvision import datasets, transforms
-
-            from mnist_lab.data.source import data_root
-
-            resize = [transforms.Resize((model.image_size, model.image_size))] if model.image_size != 28 else []
-            normalise = transforms.Normalize((cfg.data.mean,), (cfg.data.std,))
-            pipeline = transforms.Compose([*resize, transforms.ToTensor(), normalise])
-            images = datasets.MNIST(str(data_root(cfg.data.root)), train=True, transform=pipeline)
-            workers = WORKERS.get(network, 0)
-            batches = DataLoader(images, batch_size=cfg.data.batch_size, shuffle=True, num_workers=workers)
-        return _train(model.train(), model.optimizer(model.parameters()), batches)
+            train(cfg)
+            return (Clock.times[-1] - Clock.times[0]) / EPOCHS
+    model = make_model(cfg)
+    data = make_data(cfg, model)
+    data.setup("fit")
+    assert model.optimizer is not None
+    if loop == "tutorial":
+        model.to(memory_format=torch.contiguous_format)
+        optimizer = model.optimizer(model.parameters(), fused=False)
+        return _train(model.train(), optimizer, _tutorials_batches(network, model.image_size, cfg.data))
+    bf16 = cfg.trainer.precision == "bf16-mixed"
+    forward = partial(torch.autocast, "cpu", torch.bfloat16) if bf16 else nullcontext
+    return _train(model.train(), model.optimizer(model.parameters()), data.train_batches(), forward)
 
 
-def _train(model, optimizer, batches: Iterable) -> float:  # type: ignore[no-untyped-def]
+def _tutorials_batches(network: str, size: int, settings: Any) -> Iterable:
+    from torch.utils.data import DataLoader
+    from torchvision import datasets, transforms
+
+    from mnist_lab.data.source import data_root
+
+    resize = [transforms.Resize((size, size))] if size != 28 else []
+    normalise = transforms.Normalize((settings.mean,), (settings.std,))
+    pipeline = transforms.Compose([*resize, transforms.ToTensor(), normalise])
+    images = datasets.MNIST(str(data_root(settings.root)), train=True, transform=pipeline)
+    return DataLoader(images, batch_size=settings.batch_size, shuffle=True, num_workers=WORKERS.get(network, 0))
+
+
+def _train(model: Any, optimizer: Any, batches: Iterable, forward: Any = nullcontext) -> float:
     from mnist_lab.models.classifier import LOSSES
 
     started = time.perf_counter()
     for images, labels in batches:
         optimizer.zero_grad()
-        LOSSES[model.loss](model(images), labels).backward()
+        with forward():
+            loss = LOSSES[model.loss](model(images), labels)
+        loss.backward()
         optimizer.step()
     return time.perf_counter() - started
 
 
-def measure(network: str, rounds: int) -> dict[str, list[float]]:
-    """Seconds of each loop, a round at a time."""
-    seconds: dict[str, list[float]] = {loop: [] for loop in LOOPS}
-    for _ in range(rounds):
-        for loop in LOOPS:
-            command = [sys.executable, "-m", "benchmarks.epoch", network, "--only", loop]
-            done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent)
-            seconds[loop].append(float(done.stdout.splitlines()[-1]))
-    return seconds
+def draw(measured: dict[str, dict[str, list[float]]], path: Path) -> None:
+    """Bars of the seconds, each round a dot."""
+    from matplotlib.figure import Figure
 
-
-def ratio(over: list[float], under: list[float]) -> str:
-    """Median of the ratios within a round, and their range."""
-    ratios = sorted(a / b for a, b in zip(over, under, strict=True))
-    return f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for number, loop in enumerate(LOOPS):
+        places = [place + 0.27 * (number - 1) for place in range(len(measured))]
+        axes.bar(places, [statistics.median(seconds[loop]) for seconds in measured.values()], 0.25, label=loop)
+        for place, seconds in zip(places, measured.values(), strict=True):
+            axes.plot([place] * len(seconds[loop]), seconds[loop], ".", color="black", markersize=4)
+    axes.set_xticks(range(len(measured)), list(measured))
+    axes.set_ylabel("seconds an epoch of 60,000 images")
+    axes.legend(title="median, and each round")
+    figure.savefig(path, dpi=120)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("networks", metavar="NETWORK", nargs="*", help=", ".join(NETWORKS))
+    parser.add_argument("words", metavar="NETWORK or KEY=VALUE", nargs="*", help=", ".join(NETWORKS))
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--figure", type=Path, help="a PNG to draw")
     parser.add_argument("--only", choices=LOOPS, help="one loop once, in this process")
     options = parser.parse_args()
+    overrides = [word for word in options.words if "=" in word]
+    networks = [word for word in options.words if "=" not in word] or NETWORKS
     if options.only:
-        print(seconds_of(options.only, options.networks[0]))
+        print(seconds_of(options.only, networks[0], overrides))
         return
     print("| network | tutorial's loop, s | plain loop, s | mnist_lab, s | tutorial / mnist_lab | mnist_lab / plain |")
     print("|---|---|---|---|---|---|")
-    for network in options.networks or NETWORKS:
-        seconds = measure(network, options.rounds)
+    measured = {}
+    for network in networks:
+        commands = {loop: ("benchmarks.epoch", network, *overrides, "--only", loop) for loop in LOOPS}
+        measured[network] = seconds = in_turn(commands, options.rounds)
         medians = " | ".join(f"{statistics.median(seconds[loop]):.1f}" for loop in LOOPS)
         tutorial, plain, ours = (seconds[loop] for loop in LOOPS)
         print(f"| {network} | {medians} | {ratio(tutorial, ours)} | {ratio(ours, plain)} |", flush=True)
+    if options.figure:
+        draw(measured, options.figure)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,69 @@
+"""How time and memory grow with the data and with the batch size.
+
+    python -m benchmarks.scale [NETWORK] [--copies 1 2 4 8 16] [--batch-sizes 16 64 256 1024 4096]
+
+One epoch of mnist_lab (mlp unless told otherwise) on 1 to 16 copies of the training set, and on one copy at several
+batch sizes, each in a process of its own: seconds of the epoch, images a second, and the process' largest memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import tempfile
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmarks.timing import Clock, output_of
+from mnist_lab.data.source import Arrays, Source
+
+
+@dataclass(frozen=True, kw_only=True)
+class Copies(Source):
+    """A data set whose training images are there so many times."""
+
+    copies: int = 1
+
+    def load(self, *args: object, **settings: object) -> Arrays:
+        arrays = super().load(*args, **settings)  # type: ignore[arg-type]
+        images, labels = np.tile(arrays.train_images, (self.copies, 1, 1)), np.tile(arrays.train_labels, self.copies)
+        return arrays._replace(train_images=images, train_labels=labels)
+
+
+def measure(network: str, copies: int, batch_size: int) -> str:
+    """Seconds of an epoch, images a second and gigabytes of memory, in this process."""
+    from mnist_lab.config import compose
+    from mnist_lab.train import train
+
+    source = ("data.source._target_=benchmarks.scale.Copies", f"+data.source.copies={copies}")
+    with tempfile.TemporaryDirectory() as runs_dir:
+        clock = "+callbacks.clock._target_=benchmarks.timing.Clock"
+        job = (f"model={network}", "trainer.max_epochs=1", "data.val_size=0", f"data.batch_size={batch_size}")
+        train(compose(*job, *source, clock, f"runs_dir={runs_dir}"))
+    seconds = Clock.times[-1] - Clock.times[0]
+    gigabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # ru_maxrss is in kilobytes
+    return f"{seconds:.1f} | {60_000 * copies / seconds:,.0f} | {gigabytes:.2f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("network", nargs="?", default="mlp")
+    parser.add_argument("--copies", type=int, nargs="*", default=[1, 2, 4, 8, 16])
+    parser.add_argument("--batch-sizes", type=int, nargs="*", default=[16, 64, 256, 1024, 4096])
+    parser.add_argument("--only", type=int, nargs=2, metavar=("COPIES", "BATCH"), help="one run, in this process")
+    options = parser.parse_args()
+    if options.only:
+        print(measure(options.network, *options.only))
+        return
+    print(
+        f"| {options.network}, 60,000 images × | batch size | seconds an epoch | images/s | GB |\n|---|---|---|---|---|"
+    )
+    runs = [*((copies, 64) for copies in options.copies), *((1, size) for size in options.batch_sizes)]
+    for copies, size in dict.fromkeys(runs):
+        only = ("benchmarks.scale", options.network, "--only", str(copies), str(size))
+        print(f"| {copies} | {size} | {output_of(*only)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

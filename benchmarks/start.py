@@ -1,0 +1,78 @@
+"""From the command to the first training step, beside what importing the libraries takes alone.
+
+    python -m benchmarks.start [--rounds 5]
+
+In turn, each in a process of its own, in seconds: importing torch, torchvision and lightning; --help; the main job until
+its first step is done; and, within a process that has imported everything, from the files to the first batch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+from benchmarks.timing import output_of, ratio
+from mnist_lab.steps import StepCallback
+
+
+class Stop(StepCallback):
+    """Ends the process after its first step."""
+
+    def after_step(self, *args: Any) -> None:
+        os._exit(0)
+
+
+def seconds_of(*arguments: str) -> float:
+    """Seconds of a Python process."""
+    started = time.perf_counter()
+    subprocess.run([sys.executable, *arguments], stdout=subprocess.DEVNULL, check=True)
+    return time.perf_counter() - started
+
+
+def first_batch() -> float:
+    """Seconds from the files to the main job's first batch."""
+    from mnist_lab.build import make_data, make_model
+    from mnist_lab.config import compose
+
+    cfg = compose()
+    model = make_model(cfg)
+    started = time.perf_counter()
+    data = make_data(cfg, model)
+    data.prepare_data()
+    data.setup("fit")
+    next(iter(data.train_dataloader()))
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--first-batch", action="store_true", help="that alone, in this process")
+    options = parser.parse_args()
+    if options.first_batch:
+        print(first_batch())
+        return
+    names = ("importing torch, torchvision, lightning", "--help", "to the first step", "files to first batch")
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(options.rounds):
+        with tempfile.TemporaryDirectory() as runs_dir:
+            stop = ("+callbacks.stop._target_=benchmarks.start.Stop", f"runs_dir={runs_dir}")
+            imports, help_, step, batch = seconds.values()
+            imports.append(seconds_of("-c", "import torch, torchvision, lightning.pytorch"))
+            help_.append(seconds_of("-m", "mnist_lab", "--help"))
+            step.append(seconds_of("-m", "mnist_lab", *stop))
+            batch.append(float(output_of("benchmarks.start", "--first-batch")))
+    for name, values in seconds.items():
+        print(f"{name}: {statistics.median(values):.2f} s ({min(values):.2f} to {max(values):.2f})")
+    imports, _, step, _ = seconds.values()
+    print(f"to the first step / importing: {ratio(step, imports)}")
+
+
+if __name__ == "__main__":
+    main()
