@@ -2,8 +2,8 @@
 
     python -m benchmarks.start [--rounds 5]
 
-In turn, each in a process of its own, in seconds: importing torch, torchvision and lightning; --help; the main job until
-its first step is done; and, within a process that has imported everything, from the files to the first batch.
+In turn, each in a process of its own, in seconds: importing torch, torchvision and lightning; --help; the main job
+until its first step is done; and, within a process that has imported everything, from the files to the first batch.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def output_of(module: str, *arguments: str) -> str:
 
 
 def in_turn(commands: Mapping[str, Sequence[str]], rounds: int) -> dict[str, list[float]]:
-    """The numbers that these commands, each a module and its arguments, print last, a round at a time: A B C A B C ..."""
+    """The numbers that commands, each a module and its arguments, print last, round after round: A B C A B C ..."""
     numbers: dict[str, list[float]] = {name: [] for name in commands}
     for _ in range(rounds):
         for name, command in commands.items():

@@ -112,7 +112,7 @@ class StopWithin(Callback):
         batches.batch = batch
 
 
-@pytest.mark.parametrize("step", range(1, 24))
+@pytest.mark.parametrize("step", [1, 4, 5, 6, 11, 12, 13, 17, 22, 23])
 def test_stopped_within_a_group_and_resumed_with_another_size_it_ends_the_same(command: Command, step: int) -> None:
     base = ["model=dropout_cnn", "scheduler=onecycle"]
     assert command(*base, "steps_per_execution=5", "hydra.run.dir=runs/a/whole").status == 0
