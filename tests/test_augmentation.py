@@ -100,7 +100,7 @@ def test_augmented_run_resumes_within_an_epoch(command: Callable[..., Outcome]) 
     arguments = ("model=mlp", "augmentation=affine")
     assert command(*arguments, f"hydra.run.dir={whole}").status == 0
     stop = "+callbacks.stop={_target_: test_steps.StopWithin, step: 17}"
-    assert command(*arguments, f"hydra.run.dir={parts}", stop).status == 130
+    assert command(*arguments, f"hydra.run.dir={parts}", stop).status == 143
     assert command(f"resume={parts}", "~callbacks.stop", data=False).status == 0
     assert losses(whole, parts) == []
     assert "augmentation" in command(f"resume={parts}", "augmentation=none", data=False).err

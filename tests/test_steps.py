@@ -93,7 +93,7 @@ class OwnStep(MLP):
 
 
 class StopWithin(Callback):
-    """Ctrl-C after a step, also of those within a group; with hooks that leave groups alone."""
+    """SIGTERM after a step, also of those within a group; with hooks that leave groups alone."""
 
     def __init__(self, step: int) -> None:
         self.step = step
@@ -105,8 +105,8 @@ class StopWithin(Callback):
 
         def batch(step: int, order: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
             if trainer.global_step + 1 == self.step:
-                self.step = 0  # once: a second Ctrl-C would not wait
-                os.kill(os.getpid(), signal.SIGINT)
+                self.step = 0  # once: a second one would not wait
+                os.kill(os.getpid(), signal.SIGTERM)
             return given(step, order)
 
         batches.batch = batch
@@ -117,7 +117,7 @@ def test_stopped_within_a_group_and_resumed_with_another_size_it_ends_the_same(c
     base = ["model=dropout_cnn", "scheduler=onecycle"]
     assert command(*base, "steps_per_execution=5", "hydra.run.dir=runs/a/whole").status == 0
     stop = f"+callbacks.stop={{_target_: test_steps.StopWithin, step: {step}}}"
-    assert command(*base, "steps_per_execution=5", "hydra.run.dir=runs/a/parts", stop).status == 130
+    assert command(*base, "steps_per_execution=5", "hydra.run.dir=runs/a/parts", stop).status == 143
     parts = Run(Path("runs/a/parts"))
     assert parts.info["steps"] == step
     sizes = ("steps_per_execution=1", "steps_per_execution=3", "steps_per_execution=5")
