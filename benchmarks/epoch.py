@@ -2,7 +2,7 @@
 
     python -m benchmarks.epoch [NETWORK ...] [KEY=VALUE ...] [--rounds 3] [--figure FILE.png]
 
-The three run in turn, round after round (A B C A B C ...), each in a process of its own: a machine's speed drifts, so
+The four run in turn, round after round (A B C A B C ...), each in a process of its own: a machine's speed drifts, so
 what counts are the ratios within a round. All train on the 60,000 images at the tutorial's settings; KEY=VALUE, such as
 trainer.precision=bf16-mixed, changes those of the plain loop and of mnist_lab.
 
@@ -10,6 +10,7 @@ trainer.precision=bf16-mixed, changes those of the plain loop and of mnist_lab.
 - plain: the images as tensors in memory, the smallest loop that trains, with mnist_lab's optimizer and memory layout.
 - mnist_lab: the main job as users run it, with metrics, progress bar, TensorBoard, metrics.csv and checkpoints: from an
   epoch's start to the next one's, all that is saved and logged in between.
+- fast: the same with trainer=fast.
 
 None of them counts what happens once: reading and decoding the files.
 """
@@ -30,10 +31,10 @@ import torch
 
 from benchmarks.timing import Clock, in_turn, ratio
 
-LOOPS = ("tutorial", "plain", "mnist_lab")
+LOOPS = ("tutorial", "plain", "mnist_lab", "fast")
 NETWORKS = ("simple_cnn", "compact_cnn", "lenet", "dropout_cnn", "mlp")
 WORKERS = {"lenet": 2}  # of the DataLoader; the other tutorials use none
-EPOCHS = 2  # of the main job
+EPOCHS = 2  # over which all but the tutorial's loop are averaged
 
 
 def seconds_of(loop: str, network: str, overrides: list[str]) -> float:
@@ -45,8 +46,9 @@ def seconds_of(loop: str, network: str, overrides: list[str]) -> float:
     with tempfile.TemporaryDirectory() as runs_dir:
         clock = "+callbacks.clock._target_=benchmarks.timing.Clock"
         settings = [f"experiment={network}", f"trainer.max_epochs={EPOCHS}", "callbacks.test_curve=null", clock]
-        cfg = compose(*settings, f"runs_dir={runs_dir}", *([] if loop == "tutorial" else overrides))
-        if loop == "mnist_lab":
+        own = {"tutorial": [], "fast": ["trainer=fast", *overrides]}.get(loop, overrides)
+        cfg = compose(*settings, f"runs_dir={runs_dir}", *own)
+        if loop in ("mnist_lab", "fast"):
             train(cfg)
             return (Clock.times[-1] - Clock.times[0]) / EPOCHS
     model = make_model(cfg)
@@ -56,7 +58,7 @@ def seconds_of(loop: str, network: str, overrides: list[str]) -> float:
     if loop == "tutorial":
         model.to(memory_format=torch.contiguous_format)
         optimizer = model.optimizer(model.parameters(), fused=False)
-        return _train(model.train(), optimizer, _tutorials_batches(network, model.image_size, cfg.data))
+        return _train(model.train(), optimizer, _tutorials_batches(network, model.image_size, cfg.data), epochs=1)
     bf16 = cfg.trainer.precision == "bf16-mixed"
     forward = partial(torch.autocast, "cpu", torch.bfloat16) if bf16 else nullcontext
     return _train(model.train(), model.optimizer(model.parameters()), data.train_batches(), forward)
@@ -75,17 +77,18 @@ def _tutorials_batches(network: str, size: int, settings: Any) -> Iterable:
     return DataLoader(images, batch_size=settings.batch_size, shuffle=True, num_workers=WORKERS.get(network, 0))
 
 
-def _train(model: Any, optimizer: Any, batches: Iterable, forward: Any = nullcontext) -> float:
+def _train(model: Any, optimizer: Any, batches: Iterable, forward: Any = nullcontext, epochs: int = EPOCHS) -> float:
     from mnist_lab.models.classifier import LOSSES
 
     started = time.perf_counter()
-    for images, labels in batches:
-        optimizer.zero_grad()
-        with forward():
-            loss = LOSSES[model.loss](model(images), labels)
-        loss.backward()
-        optimizer.step()
-    return time.perf_counter() - started
+    for _ in range(epochs):
+        for images, labels in batches:
+            optimizer.zero_grad()
+            with forward():
+                loss = LOSSES[model.loss](model(images), labels)
+            loss.backward()
+            optimizer.step()
+    return (time.perf_counter() - started) / epochs
 
 
 def draw(measured: dict[str, dict[str, list[float]]], path: Path) -> None:
@@ -95,8 +98,8 @@ def draw(measured: dict[str, dict[str, list[float]]], path: Path) -> None:
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     axes = figure.subplots()
     for number, loop in enumerate(LOOPS):
-        places = [place + 0.27 * (number - 1) for place in range(len(measured))]
-        axes.bar(places, [statistics.median(seconds[loop]) for seconds in measured.values()], 0.25, label=loop)
+        places = [place + 0.2 * (number - 1.5) for place in range(len(measured))]
+        axes.bar(places, [statistics.median(seconds[loop]) for seconds in measured.values()], 0.18, label=loop)
         for place, seconds in zip(places, measured.values(), strict=True):
             axes.plot([place] * len(seconds[loop]), seconds[loop], ".", color="black", markersize=4)
     axes.set_xticks(range(len(measured)), list(measured))
@@ -117,15 +120,16 @@ def main() -> None:
     if options.only:
         print(seconds_of(options.only, networks[0], overrides))
         return
-    print("| network | tutorial's loop, s | plain loop, s | mnist_lab, s | tutorial / mnist_lab | mnist_lab / plain |")
-    print("|---|---|---|---|---|---|")
+    ratios = (("tutorial", "mnist_lab"), ("mnist_lab", "plain"), ("tutorial", "fast"))
+    print("|", " | ".join(["network", *(f"{loop}, s" for loop in LOOPS), *map(" / ".join, ratios)]), "|")
+    print("|---" * (1 + len(LOOPS) + len(ratios)) + "|")
     measured = {}
     for network in networks:
         commands = {loop: ("benchmarks.epoch", network, *overrides, "--only", loop) for loop in LOOPS}
         measured[network] = seconds = in_turn(commands, options.rounds)
-        medians = " | ".join(f"{statistics.median(seconds[loop]):.1f}" for loop in LOOPS)
-        tutorial, plain, ours = (seconds[loop] for loop in LOOPS)
-        print(f"| {network} | {medians} | {ratio(tutorial, ours)} | {ratio(ours, plain)} |", flush=True)
+        medians = [f"{statistics.median(seconds[loop]):.1f}" for loop in LOOPS]
+        compared = [ratio(seconds[over], seconds[under]) for over, under in ratios]
+        print("|", " | ".join([network, *medians, *compared]), "|", flush=True)
     if options.figure:
         draw(measured, options.figure)
 
