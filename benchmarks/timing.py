@@ -19,6 +19,9 @@ class Clock(Callback):
 
     times: ClassVar[list[float]] = []
 
+    def on_fit_start(self, *args: Any) -> None:
+        self.times.clear()
+
     def on_train_epoch_start(self, *args: Any) -> None:
         self.times.append(time.perf_counter())
 
