@@ -6,7 +6,6 @@ last bit, and a checkpoint says nothing of how many were taken together.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -48,17 +47,9 @@ class StepCallback(pl.Callback):
         self.after_step(trainer, pl_module, trainer.global_step, outputs["loss"])
 
 
-def why_one_by_one(trainer: pl.Trainer, model: Any, classifier: type[pl.LightningModule]) -> str | None:
-    """What of a run needs Lightning to see every step; None where steps may be taken together.
-
-    Args:
-        trainer: the run's.
-        model: what is to be trained, a Classifier.
-        classifier: Classifier itself, whose own hooks need nothing.
-    """
-    optimizer = getattr(model.optimizer, "func", model.optimizer)
+def why_one_by_one(trainer: pl.Trainer, model: pl.LightningModule, classifier: type[pl.LightningModule]) -> str | None:
+    """What of a run needs Lightning to see every step; None where steps may be taken together."""
     wanted = {
-        f"optimizer._target_={optimizer.__name__}": _evaluates_again(optimizer),
         f"trainer.devices={trainer.world_size}": trainer.world_size > 1,
         f"trainer.precision={trainer.precision}": trainer.precision not in ("32-true", "bf16-mixed"),
         "trainer.accumulate_grad_batches": trainer.accumulate_grad_batches > 1,
@@ -78,12 +69,6 @@ def why_one_by_one(trainer: pl.Trainer, model: Any, classifier: type[pl.Lightnin
                 overridden = getattr(type(callback), hook) is not getattr(pl.Callback, hook)
                 wanted[f"{type(callback).__name__}.{hook}"] = overridden
     return next((name for name, is_wanted in wanted.items() if is_wanted), None)
-
-
-def _evaluates_again(optimizer: Callable[..., Any]) -> bool:
-    """Whether an optimizer, such as LBFGS, computes a batch's loss several times in a step."""
-    step = inspect.signature(optimizer.step).parameters if hasattr(optimizer, "step") else {}
-    return "closure" in step and step["closure"].default is inspect.Parameter.empty
 
 
 def take_all_but_the_last(group: Group, model: pl.LightningModule, loss_of: Callable[[Batch], Tensor]) -> Batch:

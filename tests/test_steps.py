@@ -135,16 +135,11 @@ def test_stopped_within_a_group_and_resumed_with_another_size_it_ends_the_same(c
         ("trainer.precision=64-true", "trainer.precision=64-true"),
         ("+callbacks.lr._target_=lightning.pytorch.callbacks.LearningRateMonitor", "LearningRateMonitor."),
         ("+callbacks.last.every_n_train_steps=4", "ModelCheckpoint.on_train_batch_end"),
-        (
-            "optimizer._target_=torch.optim.LBFGS ~optimizer.momentum ~optimizer.weight_decay ~optimizer.nesterov "
-            "~optimizer.fused",
-            "optimizer._target_=LBFGS",
-        ),
         ("model._target_=test_steps.OwnStep", "OwnStep.training_step"),
     ],
 )
 def test_what_needs_every_step_falls_back_to_one_and_says_so(command: Command, setting: str, told: str) -> None:
-    outcome = command("model=mlp", *setting.split(), "hydra.run.dir=runs/a/b")
+    outcome = command("model=mlp", setting, "hydra.run.dir=runs/a/b")
     assert (outcome.status, outcome.err) == (0, "")
     assert f"steps_per_execution=1, for {told}" in outcome.out
 
