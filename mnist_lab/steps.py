@@ -86,8 +86,8 @@ def take_all_but_the_last(group: Group, model: pl.LightningModule, loss_of: Call
     callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     told = [callback for callback in callbacks if isinstance(callback, StepCallback)]
     parameters = [parameter for settings in optimizer.param_groups for parameter in settings["params"]]
+    # Lightning leaves the forward pass's autocast, which keeps no cast weights, before it goes backward.
     autocast = trainer.precision != "32-true"
-    # Lightning leaves the forward pass's autocast before it goes backward.
     full_precision = torch.autocast(model.device.type, enabled=False) if autocast else nullcontext()
     last = len(group.steps)
     if trainer.max_steps != -1:
@@ -105,8 +105,6 @@ def take_all_but_the_last(group: Group, model: pl.LightningModule, loss_of: Call
         model.on_before_optimizer_step(optimizer)
         optimizer.step()
         progress.increment_completed()
-        if autocast:
-            torch.clear_autocast_cache()  # of the weights before this step
         if moves:
             loop.update_lr_schedulers("step", update_plateau_schedulers=False)
         for callback in told:

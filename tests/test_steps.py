@@ -66,7 +66,7 @@ def test_run_leaves_the_same_however_many_steps_are_taken_together(command: Comm
     [
         ["scheduler=onecycle"],
         ["scheduler=step", "optimizer=adam"],
-        ["trainer.max_steps=17"],
+        ["trainer.max_steps=15"],
         ["trainer.limit_train_batches=0.5"],
         ["trainer.limit_train_batches=7"],
         ["trainer.precision=bf16-mixed", "model=dropout_cnn"],
@@ -153,3 +153,10 @@ def test_groups_are_the_batches_in_their_order() -> None:
         together = [labels.tolist() for group in groups for _, labels in group]
         assert together == [labels.tolist() for _, labels in made()]
         assert len(list(groups)) == len(groups)
+
+
+def test_epoch_gone_on_with_keeps_its_groups() -> None:
+    batches = Batches(torch.zeros(100, 1, 1, 1), torch.arange(100), batch_size=7)  # fifteen
+    groups = Groups(batches, 4)
+    groups.load_state_dict({"epoch": 0, "position": 6})
+    assert [list(group.steps) for group in groups] == [[6, 7], [8, 9, 10, 11], [12, 13, 14]]
