@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import epoch, scale, start
-from benchmarks.timing import ratio
+from benchmarks.timing import output_of, ratio
 
 pytestmark = pytest.mark.real_data
 
@@ -23,6 +23,14 @@ def test_data_are_there_as_often_as_asked_for() -> None:
     seconds, images, gigabytes = map(float, (thrice[0], thrice[1].replace(",", ""), thrice[2]))
     assert images * seconds == pytest.approx(180_000, rel=0.3)
     assert gigabytes >= float(once[2])
+
+
+def test_parts_of_an_epoch_come_to_the_whole() -> None:
+    *parts, rest, seconds = (
+        float(value.rstrip("%")) for value in output_of("benchmarks.profile", "mlp", "--only").split(" | ")
+    )
+    assert sum(parts) + rest == pytest.approx(100, abs=0.5)
+    assert all(part > 0 for part in (*parts, rest, seconds))
 
 
 def test_first_batch_is_ready_soon() -> None:
