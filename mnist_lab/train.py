@@ -47,7 +47,8 @@ def train(cfg: DictConfig) -> Run:
     data = make_data(cfg, model)
     metrics_csv = MetricsCSV(Path(cfg.folder))
     trainer = make_trainer(cfg, metrics_csv)
-    data.steps_per_execution = steps_per_execution(cfg, trainer, model)
+    one_by_one = why_one_by_one(trainer, model, Classifier)
+    data.steps_per_execution = 1 if one_by_one else cfg.steps_per_execution
     done, resume = 0, cfg.resume or None
     if resume:
         weights_for(model, cfg.resume, key="resume=")
@@ -59,6 +60,8 @@ def train(cfg: DictConfig) -> Run:
     elif cfg.init_from:
         model.load_state_dict(weights_for(model, cfg.init_from, key="init_from="))
     data.prepare_data()
+    if one_by_one and cfg.steps_per_execution > 1:
+        say(f"steps_per_execution=1, for {one_by_one}")
 
     parameters = sum(parameter.numel() for parameter in model.parameters())
     with recorded(cfg, parameters) as run, out_of_memory_told(cfg.data.batch_size, cfg.data.eval_batch_size):
@@ -80,15 +83,6 @@ def train(cfg: DictConfig) -> Run:
         finish(run)
     show(run)
     return run
-
-
-def steps_per_execution(cfg: DictConfig, trainer: pl.Trainer, model: Classifier) -> int:
-    """How many steps to take in one call of Lightning's loop: one where something in the run wants to see each."""
-    reason = why_one_by_one(trainer, model, Classifier)
-    if cfg.steps_per_execution > 1 and reason:
-        say(f"steps_per_execution=1, for {reason}")
-        return 1
-    return int(cfg.steps_per_execution)
 
 
 @rank_zero_only
