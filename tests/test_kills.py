@@ -18,6 +18,10 @@ def test_killed_at_random_moments_and_resumed_a_run_loses_nothing(tiny: Tiny, mo
     settings += ["callbacks.checkpoint.every_n_train_steps=2"]
     settings[settings.index("trainer.max_epochs=2")] = "trainer.max_epochs=40"
     left_alone, seconds = whole(Path("whole"), settings)
-    kills = killed(Path("parts"), settings, seconds, random.Random(0), most=6)
-    assert kills > 0
-    assert losses(left_alone, Run.find("latest", "parts")) == []
+    chance = random.Random(0)
+    for number in range(10):  # a machine that has become faster may end a run before its moment comes
+        kills = killed(Path(f"parts{number}"), settings, seconds, chance, most=6)
+        assert losses(left_alone, Run.find("latest", f"parts{number}")) == []
+        if kills:
+            return
+    pytest.fail("no run was killed")
