@@ -5,6 +5,10 @@ from __future__ import annotations
 import gzip
 import hashlib
 import logging
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -190,3 +194,29 @@ def command(tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         return Outcome(status, captured.out, captured.err)
 
     return run
+
+
+def signalled(tiny: Tiny, sent: signal.Signals, *arguments: str) -> tuple[int, str]:
+    """Exit status of the real command line, sent a signal in its third epoch of 100,000, and what it printed after."""
+
+    def heed_ctrl_c() -> None:  # a test started in the background inherits that it is ignored
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    with subprocess.Popen(
+        [sys.executable, "-u", "-m", "mnist_lab", "--config-dir", str(tiny.conf), *tiny.overrides, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        preexec_fn=heed_ctrl_c,
+    ) as process:
+        limit = threading.Timer(120, process.kill)
+        limit.start()
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "2/100000" in line:
+                process.send_signal(sent)
+                break
+        rest = process.stdout.read()
+        limit.cancel()
+    return process.returncode, rest

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 import zipfile
 from collections import Counter
@@ -15,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from conftest import TRAIN, Tiny
+from conftest import TRAIN, Tiny, signalled
 
 from mnist_lab import conf_dir
 from mnist_lab.runs import Run
@@ -110,25 +109,8 @@ def test_console_script_finds_a_network_in_the_current_folder(tiny: Tiny) -> Non
 
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signal_ends_a_run_that_says_how_to_go_on(tiny: Tiny, sent: signal.Signals, status: int) -> None:
-    arguments = ["--config-dir", str(tiny.conf), *tiny.overrides, "trainer.max_epochs=100000", "model=mlp"]
-    command = [sys.executable, "-u", "-m", "mnist_lab", *arguments]
-
-    def heed_signals() -> None:  # a test started in the background inherits that Ctrl-C is ignored
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=heed_signals
-    ) as process:
-        limit = threading.Timer(120, process.kill)
-        limit.start()
-        assert process.stdout is not None
-        for line in process.stdout:
-            if "2/100000" in line:
-                break
-        process.send_signal(sent)
-        rest = process.stdout.read()
-        limit.cancel()
-    assert process.returncode == status
+    ended, rest = signalled(tiny, sent, "model=mlp", "trainer.max_epochs=100000")
+    assert ended == status
     (path,) = Path("runs").glob("*/*/run.json")
     assert json.loads(path.read_text())["status"] == "interrupted"
     assert f"python -m mnist_lab resume={path.parent}" in rest

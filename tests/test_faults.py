@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
@@ -17,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Mirror, Outcome, Tiny, idx, tiny_arrays
+from conftest import Mirror, Outcome, Tiny, idx, signalled, tiny_arrays
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_lab.data import mirrors
@@ -232,26 +231,8 @@ def test_jobs_of_a_sweep_that_fail_exit_or_meet_nan_leave_the_others(command: Co
 
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signal_ends_a_sweep_and_keeps_what_is_done(tiny: Tiny, sent: signal.Signals, status: int) -> None:
-    own = ["--config-dir", str(tiny.conf), *tiny.overrides]
-    swept = ["-m", "model=mlp", "trainer.max_epochs=1,100000,1", "logger=none"]
-    with subprocess.Popen(
-        [sys.executable, "-u", "-m", "mnist_lab", *own, *swept],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    ) as process:
-        limit = threading.Timer(120, process.kill)
-        limit.start()
-        assert process.stdout is not None
-        for line in process.stdout:
-            if "2/100000" in line:
-                process.send_signal(sent)
-                break
-        rest = process.stdout.read()
-        limit.cancel()
-    assert process.returncode == status
+    ended, rest = signalled(tiny, sent, "-m", "model=mlp", "trainer.max_epochs=1,100000,1", "logger=none")
+    assert ended == status
     done, stopped = Run.below("runs")
     assert (done.info["status"], stopped.info["status"]) == ("finished", "interrupted")
     assert f"resume={stopped}" in rest.replace("'", "")
