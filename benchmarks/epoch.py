@@ -6,7 +6,8 @@ The four run in turn, round after round (A B C A B C ...), each in a process of 
 what counts are the ratios within a round. All train on the 60,000 images at the tutorial's settings; KEY=VALUE, such as
 trainer.precision=bf16-mixed, changes those of the plain loop and of mnist_lab.
 
-- tutorial: torchvision's data set, PIL transforms and a DataLoader with the tutorial's workers; torch's defaults.
+- tutorial: its network, torchvision's data set, PIL transforms and a DataLoader with the tutorial's workers; torch's
+  defaults.
 - plain: the images as tensors in memory, the smallest loop that trains, with mnist_lab's optimizer and memory layout.
 - mnist_lab: the main job as users run it, with metrics, progress bar, TensorBoard, metrics.csv and checkpoints: from an
   epoch's start to the next one's, all that is saved and logged in between.
@@ -28,11 +29,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from benchmarks.timing import Clock, in_turn, ratio
+from benchmarks.tutorials import NETWORKS
 
 LOOPS = ("tutorial", "plain", "mnist_lab", "fast")
-NETWORKS = ("simple_cnn", "compact_cnn", "lenet", "dropout_cnn", "mlp")
 WORKERS = {"lenet": 2}  # of the DataLoader; the other tutorials use none
 EPOCHS = 2  # over which all but the tutorial's loop are averaged
 
@@ -56,12 +58,13 @@ def seconds_of(loop: str, network: str, overrides: list[str]) -> float:
     data.setup("fit")
     assert model.optimizer is not None
     if loop == "tutorial":
-        model.to(memory_format=torch.contiguous_format)
-        optimizer = model.optimizer(model.parameters(), fused=False)
-        return _train(model.train(), optimizer, _tutorials_batches(network, model.image_size, cfg.data), epochs=1)
+        theirs = NETWORKS[network]()
+        optimizer = model.optimizer(theirs.parameters(), fused=False)
+        return _train(theirs, model.loss, optimizer, _tutorials_batches(network, model.image_size, cfg.data), epochs=1)
     bf16 = cfg.trainer.precision == "bf16-mixed"
     forward = partial(torch.autocast, "cpu", torch.bfloat16) if bf16 else nullcontext
-    return _train(model.train(), model.optimizer(model.parameters()), data.train_batches(), forward)
+    optimizer = model.optimizer(model.parameters())
+    return _train(model, model.loss, optimizer, data.train_batches(), forward)
 
 
 def _tutorials_batches(network: str, size: int, settings: Any) -> Iterable:
@@ -77,15 +80,24 @@ def _tutorials_batches(network: str, size: int, settings: Any) -> Iterable:
     return DataLoader(images, batch_size=settings.batch_size, shuffle=True, num_workers=WORKERS.get(network, 0))
 
 
-def _train(model: Any, optimizer: Any, batches: Iterable, forward: Any = nullcontext, epochs: int = EPOCHS) -> float:
+def _train(
+    model: nn.Module,
+    loss_name: str,
+    optimizer: Any,
+    batches: Iterable,
+    forward: Any = nullcontext,
+    epochs: int = EPOCHS,
+) -> float:
     from mnist_lab.models.classifier import LOSSES
 
+    model.train()
+    loss_of = LOSSES[loss_name]
     started = time.perf_counter()
     for _ in range(epochs):
         for images, labels in batches:
             optimizer.zero_grad()
             with forward():
-                loss = LOSSES[model.loss](model(images), labels)
+                loss = loss_of(model(images), labels)
             loss.backward()
             optimizer.step()
     return (time.perf_counter() - started) / epochs

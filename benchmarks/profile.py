@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.epoch import NETWORKS
 from benchmarks.timing import Clock, output_of
+from benchmarks.tutorials import NETWORKS
 from mnist_lab.callbacks import StepLog
 from mnist_lab.data.batches import Batches
 from mnist_lab.interrupts import SaveWithinEpochs
@@ -76,7 +76,7 @@ def shares(network: str) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("networks", metavar="NETWORK", nargs="*", default=NETWORKS)
+    parser.add_argument("networks", metavar="NETWORK", nargs="*", default=list(NETWORKS))
     parser.add_argument("--only", action="store_true", help="the first network, in this process")
     options = parser.parse_args()
     if options.only:

@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from rich.table import Table
 
 from mnist_lab import events, figures
-from mnist_lab.build import make_data, make_model, make_trainer, quiet_lightning
+from mnist_lab.build import keep_freed_memory, make_data, make_model, make_trainer, quiet_lightning
 from mnist_lab.check import check
 from mnist_lab.checkpoints import epochs_done, read_checkpoint, weights_for
 from mnist_lab.data.datamodule import MNISTDataModule
@@ -40,6 +40,7 @@ def train(cfg: DictConfig) -> Run:
         DataUnavailable: the data set could not be had; no run was started.
     """
     quiet_lightning()
+    keep_freed_memory()
     check(cfg)
     started = time.perf_counter()
     pl.seed_everything(cfg.seed, workers=True, verbose=False)

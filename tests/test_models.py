@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-import tutorials
 from torch import nn
 
+from benchmarks import tutorials
 from mnist_lab import conf_dir
 from mnist_lab.build import make_model
 from mnist_lab.config import compose
@@ -81,8 +81,14 @@ def test_network_computes_what_the_tutorials_does(name: str) -> None:
     theirs, ours = tutorials.NETWORKS[name]().eval(), network(name).eval()
     ours.load_state_dict(theirs.state_dict())
     images = images_for(ours)
-    expected = theirs(images.flatten(1) if name == "mlp" else images)
-    assert torch.allclose(ours(images), expected, atol=1e-5)
+    expected = theirs(images)
+    computed = ours(images)
+    assert torch.allclose(computed, expected, atol=1e-5)
+    labels = torch.arange(len(images))
+    for scores in (computed, expected):
+        LOSSES[ours.loss](scores, labels).backward()
+    for our, their in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.allclose(our.grad, their.grad, atol=1e-5)
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3])

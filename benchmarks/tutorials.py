@@ -60,10 +60,16 @@ class DropoutCNN(nn.Module):
         return F.log_softmax(self.fc2(x), dim=1)
 
 
+class MLP(nn.Sequential):
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = super().forward(x.view(x.shape[0], -1))  # the tutorial flattens images in its loop
+        return scores
+
+
 def mlp() -> nn.Module:
     widths = [(784, 128), (128, 128), (128, 64), (64, 64)]
     hidden = [layer for width in widths for layer in (nn.Linear(*width), nn.ReLU())]
-    return nn.Sequential(*hidden, nn.Linear(64, 10), nn.LogSoftmax(dim=1))
+    return MLP(*hidden, nn.Linear(64, 10), nn.LogSoftmax(dim=1))
 
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
