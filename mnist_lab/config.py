@@ -21,6 +21,8 @@ from mnist_lab.errors import BadInput, told_in_one_line
 
 # A sweep's folders are named by their overrides; what a file system could not take becomes an underscore.
 OmegaConf.register_new_resolver("file_name", lambda name: re.sub(r"[^\w.,=+-]", "_", name)[:150], replace=True)
+# ${choose:KEY,{KEY:VALUE,...},DEFAULT}: a setting that follows another.
+OmegaConf.register_new_resolver("choose", lambda key, values, default: values.get(key, default), replace=True)
 
 
 def compose(*overrides: str, config_dir: str | None = None) -> DictConfig:

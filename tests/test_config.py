@@ -176,6 +176,13 @@ def test_broken_yaml_of_ones_own_is_told_by_file(command: Callable[..., Outcome]
     assert outcome.err.count("\n") == 1
 
 
+@pytest.mark.parametrize(("model", "precision"), [("lenet", "bf16-mixed"), ("mlp", "32-true")])
+def test_fast_trainer_takes_the_networks_fastest_precision(model: str, precision: str) -> None:
+    assert compose(f"model={model}", "trainer=fast").trainer.precision == precision
+    assert compose(f"model={model}", "trainer=fast", "trainer.precision=16-mixed").trainer.precision == "16-mixed"
+    assert compose(f"model={model}").trainer.precision == "32-true"
+
+
 @pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="there is a GPU here")
 @pytest.mark.parametrize("setting", ["trainer.accelerator=gpu", "trainer=gpu"])
 def test_gpu_where_there_is_none_is_told_with_what_to_use(command: Callable[..., Outcome], setting: str) -> None:
