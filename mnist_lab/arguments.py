@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from typing import NoReturn
 
 from mnist_lab.errors import BadInput
@@ -22,6 +23,11 @@ class Arguments(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise BadInput(f"{message} ({self.prog} --help tells more)")
+
+
+def command_line(arguments: list[str]) -> str:
+    """A command of ours, as it would be typed."""
+    return shlex.join(["python", "-m", "mnist_lab", *arguments])
 
 
 def run_of(options: argparse.Namespace) -> Run:

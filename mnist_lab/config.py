@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
-import re
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,9 +17,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mnist_lab import conf_dir
 from mnist_lab.errors import BadInput, told_in_one_line
+from mnist_lab.sweeps.sweep import job_folder
 
-# A sweep's folders are named by their overrides; what a file system could not take becomes an underscore.
-OmegaConf.register_new_resolver("file_name", lambda name: re.sub(r"[^\w.,=+-]", "_", name)[:150], replace=True)
+OmegaConf.register_new_resolver("job_folder", lambda *, _root_: job_folder(_root_), replace=True)
+OmegaConf.register_new_resolver("either", lambda value, otherwise: otherwise if value is None else value, replace=True)
 # ${choose:KEY,{KEY:VALUE,...},DEFAULT}: a setting that follows another.
 OmegaConf.register_new_resolver("choose", lambda key, values, default: values.get(key, default), replace=True)
 
@@ -83,9 +83,9 @@ class CheckBeforeRun(Callback):
     def take_back(cls) -> None:
         """Remove the folders made for a run that was refused after all, as far as nothing but its log is in them."""
         for folder in cls.made:
-            if not (folder / "run.json").exists():
-                (folder / "train.log").unlink(missing_ok=True)
             with contextlib.suppress(OSError):
+                if not (folder / "run.json").exists():
+                    (folder / "train.log").unlink(missing_ok=True)
                 folder.rmdir()
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:

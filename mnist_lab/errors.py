@@ -30,6 +30,10 @@ class Interrupted(SystemExit):
     """Ctrl-C or SIGTERM ended a run, which has been recorded; a sweep ends with it."""
 
 
+class JobsFailed(SystemExit):
+    """A sweep has come to its end, and some of its jobs have failed, which it has told."""
+
+
 class DataUnavailable(LabError, ConnectionError):
     """The data set is not on this machine, and no source could bring it."""
 

@@ -10,10 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from omegaconf import OmegaConf
 from torch import Tensor
 
-from mnist_lab.errors import BadInput
 from mnist_lab.runs import Run
 
 SETS = {
@@ -153,43 +151,4 @@ def digits(
         colour = "black" if right else "tab:red"
         axes.text(left + side / 2, top - 2, text, ha="center", va="bottom", fontsize=9, color=colour)
     axes.imshow(sheet, cmap="gray_r", interpolation="nearest", aspect="auto")
-    return figure
-
-
-def heat_map(runs: Sequence[Run], across: str, up: str, metric: str = "val/acc") -> Figure:
-    """A metric of runs by two of their settings, such as "optimizer.lr" and "optimizer.momentum".
-
-    Several runs of one place, such as those of several seeds, count by their mean. An empty place is left white.
-
-    Raises:
-        BadInput: there are no runs, or one has no such setting or metric.
-    """
-    if not runs:
-        raise BadInput("heat_map: no runs")
-    for run in runs:
-        if metric not in run.info["metrics"]:
-            raise BadInput(f"{run}: has no {metric}; there are {', '.join(run.info['metrics'])}")
-        for key in (across, up):
-            if OmegaConf.select(run.config, key) is None:
-                raise BadInput(f"{run}: has no setting {key}")
-    values: dict[tuple[Any, Any], list[float]] = {}
-    for run in runs:
-        place = tuple(OmegaConf.select(run.config, key) for key in (up, across))
-        values.setdefault(place, []).append(METRICS[metric.split("/")[1]][1] * run.info["metrics"][metric])
-    rows, columns = (sorted({place[i] for place in values}) for i in (0, 1))
-    sheet = np.array([[statistics.fmean(values.get((row, column), [np.nan])) for column in columns] for row in rows])
-    figure = Figure(figsize=(1.6 + 1.1 * len(columns), 1.2 + 0.7 * len(rows)), layout="constrained")
-    axes = figure.subplots()
-    image = axes.imshow(sheet, origin="lower", aspect="auto", cmap="viridis")
-    dark = np.nanmin(sheet) + 0.6 * (np.nanmax(sheet) - np.nanmin(sheet))
-    for i, j in zip(*np.nonzero(np.isfinite(sheet)), strict=True):
-        axes.text(
-            j, i, f"{sheet[i, j]:.2f}", ha="center", va="center", color="white" if sheet[i, j] < dark else "black"
-        )
-    axes.set_xticks(range(len(columns)), [str(value) for value in columns])
-    axes.set_yticks(range(len(rows)), [str(value) for value in rows])
-    axes.set_xlabel(across)
-    axes.set_ylabel(up)
-    kind, name = metric.split("/")
-    figure.colorbar(image, label=f"{SETS[kind][0]}: {METRICS[name][0]}")
     return figure

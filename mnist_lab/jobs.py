@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-import math
 import re
 import sys
+from importlib.util import find_spec
 
 import hydra
 import yaml  # type: ignore[import-untyped]
@@ -15,10 +14,12 @@ from omegaconf import DictConfig
 
 from mnist_lab import conf_dir, config_dirs
 from mnist_lab.config import CheckBeforeRun, resolve
-from mnist_lab.errors import BadInput, Interrupted, LabError, tell_a_full_disk_once, told_in_one_line
+from mnist_lab.errors import BadInput, JobsFailed, tell_a_full_disk_once, told_in_one_line
 from mnist_lab.resume import continued
+from mnist_lab.sweeps.job import run_job
 
-log = logging.getLogger(__name__)
+EXTRAS = ("joblib", "submitit", "ray")  # launchers that come with an extra of this name
+begun: list[DictConfig] = []  # the jobs that Hydra came to
 
 
 def main() -> None:
@@ -27,7 +28,8 @@ def main() -> None:
         tell_a_full_disk_once()
         sys.argv[1:] = continued(sys.argv[1:])
         refuse_what_hydra_cannot_tell(sys.argv[1:])
-    Jobs().run()
+        refuse_sweep_settings(sys.argv[1:])
+    run()
 
 
 def refuse_what_hydra_cannot_tell(arguments: list[str]) -> None:
@@ -47,57 +49,44 @@ def refuse_what_hydra_cannot_tell(arguments: list[str]) -> None:
                 raise BadInput(f"{path}: not a YAML file ({' '.join(str(error).split())})") from error
 
 
-class Jobs:
+def refuse_sweep_settings(arguments: list[str]) -> None:
+    """Raise BadInput for what a sweep cannot be run with."""
+    is_sweep = {"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments)
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if key in ("sweep", "retries", "fail_fast") and not is_sweep:
+            raise BadInput(f"{argument}: of a sweep; add -m")
+        if key == "sweep" and not re.fullmatch(r"[\w.,=+-]+", value.strip("'\"")):
+            raise BadInput(f"{argument}: a sweep's name is of letters, digits and . , = + - _")
+        extra = value.split("_")[0]
+        if key == "hydra/launcher" and extra in EXTRAS and find_spec(f"hydra_plugins.hydra_{extra}_launcher") is None:
+            raise BadInput(f"{argument}: needs packages that are not installed: pip install 'mnist-lab[{extra}]'")
+
+
+def run() -> None:
     """Hydra's run or sweep: one job, or one for each combination of the swept values."""
-
-    def __init__(self) -> None:
-        self.done = 0
-        self.failed: list[str] = []
-
-    def run(self) -> None:
-        decorated = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(self.job)
-        try:
-            decorated()
-        except SystemExit as stop:
-            if stop.code == 1 and not self.done:  # Hydra has said what is wrong with the command line
-                raise SystemExit(BadInput.exit_status) from None
-            raise
-        if self.failed:
-            print(
-                f"mnist_lab: {len(self.failed)} of {self.done} jobs failed:",
-                *self.failed,
-                sep="\n  ",
-                file=sys.stderr,
-            )
-            raise SystemExit(LabError.exit_status)
-
-    def job(self, cfg: DictConfig) -> float | None:
-        """One job; in a sweep, one that fails is told and leaves the others alone."""
-        self.done += 1
-        if HydraConfig.get().mode != RunMode.MULTIRUN:
-            try:
-                with told_in_one_line():
-                    return objective(resolve(cfg, HydraConfig.get()))
-            finally:
-                CheckBeforeRun.take_back()
-        try:
-            if str(cfg.trainer.get("strategy", "")).startswith("ddp"):
-                # Lightning starts the other processes with this one's command line, which would be the sweep again.
-                raise BadInput("trainer=ddp: not in a sweep; start its jobs one by one")
-            return objective(resolve(cfg, HydraConfig.get()))
-        except Interrupted:
-            raise
-        except (Exception, SystemExit) as error:
-            log.info("the job failed", exc_info=True)
-            self.failed.append(f"{cfg.folder}: {type(error).__name__}: {error}")
-            print(f"mnist_lab: job failed: {error}", file=sys.stderr)
-            return math.nan
+    begun.clear()
+    try:
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(job)()
+    except SystemExit as stop:
+        if (
+            stop.code == 1 and not begun and not isinstance(stop, JobsFailed)
+        ):  # Hydra has said what is wrong with the command line
+            raise SystemExit(BadInput.exit_status) from None
+        raise
+    finally:
+        CheckBeforeRun.take_back()
 
 
-def objective(cfg: DictConfig) -> float | None:
-    """Train; what a sweeper goes by is validation accuracy, or None where there is no validation set."""
-    from mnist_lab.train import train  # torch and Lightning: not for --cfg
-
+def job(cfg: DictConfig) -> float | None:
+    """One job, alone or of a sweep; returns what a sweeper goes by."""
+    begun.append(cfg)
+    cfg = resolve(cfg, HydraConfig.get())
     cfg.config_dir = next((str(folder.absolute()) for folder in config_dirs(sys.argv)), None)
-    accuracy = train(cfg).info["metrics"].get("val/acc")
-    return accuracy if accuracy is None else float(accuracy)
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        return run_job(cfg)
+    with told_in_one_line():
+        from mnist_lab.train import train  # torch and Lightning: not for --cfg
+
+        train(cfg)
+    return None

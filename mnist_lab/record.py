@@ -6,7 +6,6 @@ import importlib.metadata
 import logging
 import os
 import platform
-import shlex
 import signal
 import subprocess
 import time
@@ -22,6 +21,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 
+from mnist_lab.arguments import command_line
 from mnist_lab.checkpoints import epochs_done, read_checkpoint
 from mnist_lab.errors import BadInput, Interrupted
 from mnist_lab.interrupts import sigterm_raises
@@ -107,6 +107,7 @@ def _open(run: Run, cfg: DictConfig, parameters: int) -> None:
         "seed": cfg.seed,
         "started": now(),
         "finished": None,
+        "max_epochs": cfg.trainer.max_epochs,
         "epochs": 0,
         "steps": 0,
         "metrics": {},
@@ -121,15 +122,12 @@ def _open(run: Run, cfg: DictConfig, parameters: int) -> None:
     if not cfg.resume:
         Run.create(run.folder, info, cfg)
     else:
+        kept_up = ("status", "error", "command", "overrides", "max_epochs", "versions", "git")
         try:
-            run.update(**{name: info[name] for name in ("status", "error", "command", "overrides", "versions", "git")})
+            run.update(**{name: info[name] for name in kept_up})
             run.save_config(cfg)
         except OSError as error:
             raise BadInput(f"resume={run}: cannot be written ({error.strerror})") from error
-
-
-def command_line(arguments: list[str]) -> str:
-    return shlex.join(["python", "-m", "mnist_lab", *arguments])
 
 
 def now() -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from omegaconf import DictConfig
 from rich.table import Table
 
 from mnist_lab import figures
-from mnist_lab.arguments import Arguments
+from mnist_lab.arguments import Arguments, command_line
 from mnist_lab.check import check
 from mnist_lab.config import compose, presets
 from mnist_lab.errors import BadInput
@@ -171,7 +170,7 @@ def main(arguments: list[str]) -> None:
             config_dir=options.config_dir,
         )
     except (SystemExit, KeyboardInterrupt):  # Ctrl-C or SIGTERM: what is done is shown all the same
-        command = shlex.join(["python", "-m", "mnist_lab", "reproduce", *arguments])
+        command = command_line(["reproduce", *arguments])
         console.print(f"or, for all: {command}", soft_wrap=True)
         write(options.runs_dir, out)
         raise

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 # Keys in which two configurations of one job may differ: where it lies, what it logs, which machine it asks for.
 SAME_JOB = (
-    r"(folder|overrides|config_dir|resume|runs_dir|steps_per_execution|tutorial|logger|data\.(root|download)|trainer\.accelerator"
+    r"(folder|overrides|config_dir|resume|runs_dir|sweep|retries|fail_fast|threads|steps_per_execution|tutorial|logger|data\.(root|download)|trainer\.accelerator"
     r"|callbacks\.(summary|progress|step_log|random_state|\w+\.dirpath))(\.|$)"
 )
 
@@ -28,11 +28,12 @@ def typed(value: Any) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def what_a_job_does(settings: dict[str, Any]) -> dict[str, Any]:
+    """Single settings by their dotted names, without those in which two configurations of one job may differ."""
+    return {key: value for key, value in settings.items() if not re.match(SAME_JOB, key)}
+
+
 def differences(first: DictConfig, second: DictConfig) -> dict[str, tuple[str, str]]:
     """What two jobs do differently, by key, as they would be typed."""
-    one, other = flat(first), flat(second)
-    return {
-        key: (typed(one.get(key)), typed(other.get(key)))
-        for key in one | other
-        if one.get(key) != other.get(key) and not re.match(SAME_JOB, key)
-    }
+    one, other = what_a_job_does(flat(first)), what_a_job_does(flat(second))
+    return {key: (typed(one.get(key)), typed(other.get(key))) for key in one | other if one.get(key) != other.get(key)}

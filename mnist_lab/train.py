@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.image import imread
@@ -43,6 +44,8 @@ def train(cfg: DictConfig) -> Run:
     keep_freed_memory()
     check(cfg)
     started = time.perf_counter()
+    if cfg.threads:
+        torch.set_num_threads(cfg.threads)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     model = make_model(cfg)
     data = make_data(cfg, model)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -12,11 +11,10 @@ import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from conftest import Mirror, Outcome, Tiny, idx, signalled, tiny_arrays
+from conftest import Mirror, Outcome, Tiny, idx, tiny_arrays
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_lab.data import mirrors
@@ -44,19 +42,6 @@ class Full(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.current_epoch == 1:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nGPU 0 has ...")
-
-
-class Trouble(Callback):
-    """What a seed of a sweep meets: nothing, an exception, sys.exit, pixels that are NaN."""
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        seed = trainer.datamodule.seed  # type: ignore[attr-defined]
-        if seed == 1:
-            raise RuntimeError("out of order")
-        if seed == 2:
-            sys.exit(3)
-        if seed == 3:
-            batch[0][:] = float("nan")
 
 
 def one_line(outcome: Outcome, status: int, *parts: str) -> None:
@@ -215,25 +200,3 @@ def test_truncated_curves_leave_the_rest_to_be_read_and_resumed(command: Command
     outcome = command(f"resume={RUN}", "trainer.max_epochs=3", data=False)
     assert (outcome.status, outcome.err) == (0, "")
     assert [row["epoch"] for row in Run(RUN).epochs()] == [0, 1, 2]
-
-
-def test_jobs_of_a_sweep_that_fail_exit_or_meet_nan_leave_the_others(command: Command) -> None:
-    outcome = command("-m", "model=mlp", "seed=0,1,2,3,4", "+callbacks.trouble._target_=test_faults.Trouble")
-    assert outcome.status == 1
-    assert "3 of 5 jobs failed" in outcome.err
-    runs = {run.config.seed: run for run in Run.below("runs")}
-    assert [runs[seed].info["status"] for seed in range(5)] == ["finished", *["failed"] * 3, "finished"]
-    for seed, told in ((1, "RuntimeError: out of order"), (2, "SystemExit: 3"), (3, "training loss is nan")):
-        assert told in runs[seed].info["error"]
-        assert told in outcome.err
-        assert "Traceback" in (runs[seed].folder / "train.log").read_text()
-
-
-@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signal_ends_a_sweep_and_keeps_what_is_done(tiny: Tiny, sent: signal.Signals, status: int) -> None:
-    ended, rest = signalled(tiny, sent, "-m", "model=mlp", "trainer.max_epochs=1,100000,1", "logger=none")
-    assert ended == status
-    done, stopped = Run.below("runs")
-    assert (done.info["status"], stopped.info["status"]) == ("finished", "interrupted")
-    assert f"resume={stopped}" in rest.replace("'", "")
-    assert "Traceback" not in rest

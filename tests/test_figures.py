@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from mnist_lab import figures
 from mnist_lab.errors import BadInput
 from mnist_lab.runs import Run
+from mnist_lab.sweeps.figure import heat_map
 from mnist_lab.train import train
 
 
@@ -119,7 +120,7 @@ def test_heat_map_has_the_mean_of_each_place(tmp_path: Path) -> None:
         OmegaConf.save({"optimizer": {"lr": lr, "momentum": momentum}}, folder / "config.yaml")
         (folder / "run.json").write_text(json.dumps({"status": "finished", "metrics": {"val/acc": accuracy}}))
         runs.append(Run(folder))
-    figure = figures.heat_map(runs, "optimizer.lr", "optimizer.momentum")
+    figure = heat_map(runs, "optimizer.lr", "optimizer.momentum")
     axes, colours = figure.axes
     assert {text.get_position(): text.get_text() for text in axes.texts} == {(0, 0): "92.00", (1, 1): "50.00"}
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("optimizer.lr", "optimizer.momentum")
@@ -131,4 +132,4 @@ def test_heat_map_has_the_mean_of_each_place(tmp_path: Path) -> None:
         ((runs, "optimizer.lr", "optimizer.momentum", "test/acc"), "has no test/acc; there are val/acc"),
     ):
         with pytest.raises(BadInput, match=told):
-            figures.heat_map(*arguments)  # type: ignore[arg-type]
+            heat_map(*arguments)  # type: ignore[arg-type]

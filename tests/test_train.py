@@ -19,7 +19,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from mnist_lab.build import make_model
 from mnist_lab.evaluate import evaluate
-from mnist_lab.jobs import objective
 from mnist_lab.metrics_csv import MetricsCSV
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.runs import Run
@@ -418,31 +417,6 @@ def test_without_validation_the_last_weights_are_tested(command: Command) -> Non
     assert evaluate(run)["test/acc"] == run.info["metrics"]["test/acc"]
 
 
-def test_sweepers_go_by_validation_accuracy(tiny: Tiny) -> None:
-    value = objective(tiny.compose())
-    assert type(value) is float
-    assert value == only_run().info["metrics"]["val/acc"]
-
-
-def test_sweep_runs_every_combination(command: Command) -> None:
-    outcome = command("-m", "optimizer.lr=0.001,0.01", "optimizer.momentum=0.5,0.9", "trainer.max_epochs=1")
-    assert outcome.status == 0, outcome.err
-    runs = [Run(path.parent) for path in sorted(Path("runs/sweeps").glob("*/*/run.json"))]
-    assert len(runs) == 4
-    assert runs[1].folder.name.startswith("1-") and "optimizer.lr=0.001,optimizer.momentum=0.9" in runs[1].folder.name
-    assert {(run.config.optimizer.lr, run.config.optimizer.momentum) for run in runs} == {
-        (lr, momentum) for lr in (0.001, 0.01) for momentum in (0.5, 0.9)
-    }
-
-
-def test_one_bad_job_of_a_sweep_leaves_the_others_and_ends_in_1(command: Command) -> None:
-    outcome = command("-m", "optimizer.lr=-1,0.01", "trainer.max_epochs=1")
-    assert outcome.status == 1
-    assert "1 of 2 jobs failed" in outcome.err and "optimizer.lr=-1" in outcome.err
-    (path,) = Path("runs/sweeps").glob("*/1-*/run.json")
-    assert Run(path.parent).info["status"] == "finished"
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
 def test_gpu_run_is_tested_to_the_same_figures_and_resumed(command: Command) -> None:
     assert command("trainer.accelerator=gpu").status == 0
@@ -474,12 +448,6 @@ def test_own_network_is_one_class_and_one_yaml(
     assert command("test", "latest", data=False).status == 0
     assert command("resume=latest", "trainer.max_epochs=3", data=False).status == 0
     assert run.info["epochs"] == 3
-
-
-def test_ddp_in_a_sweep_is_refused_not_run_twice(command: Command) -> None:
-    outcome = command("-m", "trainer=ddp", "seed=0,1")
-    assert outcome.status == 1
-    assert outcome.err.count("trainer=ddp: not in a sweep") >= 2
 
 
 def test_failed_run_says_so_in_run_json_and_keeps_the_traceback(command: Command) -> None:

@@ -1,0 +1,117 @@
+"""One job of a sweep: done already, gone on with, or run; a failure is recorded and leaves the others alone."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import socket
+import threading
+import time
+import traceback
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from filelock import Timeout
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from mnist_lab.errors import Interrupted, LabError
+from mnist_lab.runs import Run
+from mnist_lab.sweeps.sweep import OWN, Job, Sweep, job_lock, key_of, read_job, write_job
+
+log = logging.getLogger(__name__)
+
+
+def run_job(cfg: DictConfig) -> float | None:
+    """Do a job if it is still to be done; returns what a sweeper goes by, validation accuracy, or None.
+
+    It is left alone where another process is at it, where it is finished, or where the sweep is to stop.
+
+    Raises:
+        Interrupted: Ctrl-C or SIGTERM; the sweep ends with it.
+    """
+    folder = Path(cfg.folder)
+    sweep = Sweep(folder.parent)
+    if sweep.stop_file.exists():
+        return None
+    overrides = tuple(override for override in cfg.overrides if key_of(override) not in OWN)
+    try:
+        with job_lock(folder):
+            job = read_job(folder) if (folder / "job.json").exists() else Job(overrides, folder)
+            start = sweep.record["start"]
+            attempts = job.attempts if job.process.get("start") == start else 0
+            if job.state != "finished":
+                process = {"start": start, "host": socket.gethostname(), "pid": os.getpid(), "began": time.time()}
+                job = replace(job, state="running", attempts=attempts + 1, error=None, process=process)
+                job = _attempted(cfg, job)
+                while job.state == "failed" and job.attempts <= cfg.retries:
+                    job = _attempted(cfg, replace(job, state="running", attempts=job.attempts + 1, error=None))
+            if job.state == "failed" and cfg.fail_fast:
+                sweep.stop_file.touch()
+            accuracy = job.info.get("metrics", {}).get("val/acc")
+            return None if accuracy is None else float(accuracy)
+    except Timeout:
+        return None
+
+
+def _attempted(cfg: DictConfig, job: Job) -> Job:
+    """The job after one attempt, which begins anew where an earlier one failed, and goes on where it was stopped."""
+    from mnist_lab.terminal import console  # torch and Lightning: not for --cfg
+    from mnist_lab.train import train
+
+    cfg = cfg.copy()
+    info = job.info
+    checkpoint = Run(job.folder).newest_whole_checkpoint() if info else None
+    if info and info["status"] != "failed" and checkpoint is not None:
+        cfg.resume = str(checkpoint)
+    elif info:
+        _clear(job.folder)
+    write_job(job)
+    quiet, console.quiet = console.quiet, True  # the sweep shows how its jobs stand
+    try:
+        _share_threads(cfg)
+        train(cfg)
+        job = replace(job, state="finished")
+    except Interrupted as stop:
+        write_job(replace(job, state="interrupted", error=f"signal {int(str(stop)) - 128}"))
+        raise
+    except (Exception, SystemExit) as error:
+        log.info("the job failed", exc_info=True)
+        told = str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
+        job = replace(job, state="failed", error=told.strip() or traceback.format_exc(limit=1))
+    finally:
+        console.quiet = quiet
+    write_job(job)
+    return job
+
+
+def _clear(folder: Path) -> None:
+    """Take out what a failed run left, but for the log, which is open and tells of it."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name not in ("train.log", "job.json", ".lock"):
+            path.unlink()
+
+
+def _share_threads(cfg: DictConfig) -> None:
+    """Where jobs run side by side, let each have its share of the processors, unless threads=N says how many."""
+    parallel = parallel_jobs(HydraConfig.get().launcher)
+    if cfg.threads is None and parallel > 1:
+        cfg.threads = max(1, processors() // parallel)
+    if parallel > 1 and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the sweep hears of Ctrl-C, and tells its jobs
+
+
+def parallel_jobs(launcher: Any) -> int:
+    """How many jobs a launcher runs at once on this machine, as far as its settings say: joblib's n_jobs."""
+    jobs = launcher.get("n_jobs") or 1
+    return int(jobs) if jobs > 0 else max(1, processors() + 1 + jobs)
+
+
+def processors() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,221 @@
+"""A sweep from its command line to its table: jobs planned, launched, and launched again when their worker died."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+
+from mnist_lab.arguments import command_line
+from mnist_lab.errors import BadInput, Interrupted, JobsFailed, LabError, told_in_one_line
+from mnist_lab.sweeps.figure import draw
+from mnist_lab.sweeps.job import parallel_jobs
+from mnist_lab.sweeps.results import Results
+from mnist_lab.sweeps.sweep import OWN, Job, Sweep, is_held, job_id, key_of, write_job
+from mnist_lab.sweeps.watch import Watch
+
+GIGABYTES = 1.3  # that a job takes at most: README, "Measured"
+PATIENCE = 60  # seconds in which jobs that were told to stop are to have saved
+
+
+def sweep_grid(sweeper: BasicSweeper, arguments: list[str]) -> list[Any]:
+    """Every combination of the swept values: the work of hydra/sweeper=grid."""
+    with told_in_one_line():
+        return _sweep_grid(sweeper, arguments)
+
+
+def _sweep_grid(sweeper: BasicSweeper, arguments: list[str]) -> list[Any]:
+    assert sweeper.hydra_context is not None
+    parser = OverridesParser.create(config_loader=sweeper.hydra_context.config_loader)
+    overrides = parser.parse_overrides([*sweeper._parse_config(), *arguments])
+    swept = [override.get_key_element() for override in overrides if override.is_sweep_override()]
+    refuse_to_sweep([key_of(key) for key in swept])
+    (jobs,) = sweeper.split_arguments(overrides, None)
+    if not jobs or not any(key_of(argument) not in OWN for argument in arguments):
+        raise BadInput("-m: there is nothing to sweep; give a setting several values, such as optimizer.lr=0.01,0.1")
+    with running(sweeper, swept, {id_of(sweeper, overrides): overrides for overrides in jobs}) as sweep:
+        launch(sweeper, sweep, {job.id: job.overrides for job in sweep.jobs() if job.state != "finished"})
+    return []
+
+
+def id_of(sweeper: BasicSweeper, overrides: Sequence[str]) -> str:
+    """The id of a job.
+
+    Raises:
+        BadInput: Hydra cannot compose the job's configuration.
+    """
+    assert sweeper.hydra_context is not None
+    assert sweeper.config is not None
+    try:
+        config = sweeper.hydra_context.config_loader.load_sweep_config(sweeper.config, list(overrides))
+        HydraConfig.instance().set_config(config)
+        return job_id(config)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise BadInput(f"{' '.join(overrides)}: {str(error).split('Config search path')[0].strip()}") from error
+    finally:
+        HydraConfig.instance().set_config(sweeper.config)
+
+
+def refuse_to_sweep(keys: Sequence[str]) -> None:
+    """Raise BadInput for a key that says how the sweep itself is run."""
+    for key in keys:
+        if key in OWN:
+            raise BadInput(f"{key}: of the whole sweep, and so one value")
+
+
+@contextmanager
+def running(sweeper: Any, swept: Sequence[str], jobs: Mapping[str, Sequence[str]]) -> Iterator[Sweep]:
+    """The sweep, watched while the with-block launches its jobs; then its results are written and shown.
+
+    Raises:
+        BadInput: it belongs to other parameters, or its jobs need more memory than there is.
+        Interrupted: Ctrl-C or SIGTERM.
+    """
+    config = sweeper.config
+    parallel = parallel_jobs(config.hydra.launcher)
+    refuse_more_than_memory(min(parallel, len(jobs)))
+    folder = Path(config.hydra.sweep.dir).absolute()
+    named = [] if any(key_of(argument) == "sweep" for argument in sys.argv) else [f"sweep={folder.name}"]
+    command = command_line([*sys.argv[1:], *named])
+    sweep = Sweep.open(folder, command, swept, jobs)
+    try:
+        with told_to_stop(sweep), Watch(sweep, parallel):
+            yield sweep
+    finally:
+        settle(sweep)
+        conclude(Results.of(sweep), command)
+    if any(job.state == "failed" for job in sweep.jobs()):
+        raise JobsFailed(LabError.exit_status)
+
+
+def launch(sweeper: Any, sweep: Sweep, jobs: Mapping[str, Sequence[str]]) -> list[Any]:
+    """Launch jobs. When a worker process dies, it takes others with it: those it was at are tried one by one.
+
+    Returns what Hydra's launcher does, where no worker died.
+    """
+    if not jobs:
+        return []
+    try:
+        return list(
+            sweeper.launcher.launch([[*overrides, *own_settings()] for overrides in jobs.values()], initial_job_idx=0)
+        )
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except Exception as error:
+        now = {job.id: job for job in settle(sweep)}
+        killed = [id for id in jobs if now[id].state == "interrupted"]
+        if not killed:
+            raise
+        if len(jobs) == 1:
+            write_job(replace(now[killed[0]], state="failed", error=f"its process died ({type(error).__name__})"))
+            return []
+        for id in killed:
+            launch(sweeper, sweep, {id: jobs[id]})
+        return launch(sweeper, sweep, {id: jobs[id] for id in jobs if now[id].state == "waiting"})
+
+
+def own_settings() -> list[str]:
+    """The command line's settings of the sweep itself, which jobs need and sweep.json leaves out."""
+    return [argument for argument in sys.argv[1:] if "=" in argument and key_of(argument) in OWN]
+
+
+def described(results: Results, job: Job) -> str:
+    """A job by what tells it from the others."""
+    return " ".join(f"{key}={value}" for key, value in results.settings(job).items()) or job.folder.name
+
+
+def settle(sweep: Sweep) -> list[Job]:
+    """The sweep's jobs, now that none runs here any more: those that are said to run and do not were killed."""
+    jobs = sweep.jobs()
+    for number, job in enumerate(jobs):
+        if job.state == "running" and not is_held(job.folder):
+            jobs[number] = replace(job, state="interrupted", error="killed")
+            write_job(jobs[number])
+    return jobs
+
+
+@contextmanager
+def told_to_stop(sweep: Sweep) -> Iterator[None]:
+    """Pass Ctrl-C and SIGTERM on to jobs in other processes of this machine, and wait until they have saved.
+
+    A job in this process hears of them itself while it trains.
+    """
+
+    def stop(number: int, frame: Any) -> None:
+        sweep.stop_file.touch()
+        for job in sweep.jobs():
+            process = job.process
+            mine = process.get("host") == socket.gethostname() and process.get("pid") != os.getpid()
+            if job.state == "running" and mine and is_held(job.folder):
+                os.kill(process["pid"], signal.SIGTERM)
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until and any(
+            job.process.get("pid") != os.getpid() and is_held(job.folder)
+            for job in sweep.jobs()
+            if job.state == "running"
+        ):
+            time.sleep(0.1)
+        raise Interrupted(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+
+
+def refuse_more_than_memory(parallel: int) -> None:
+    """Raise BadInput if so many jobs at once need more memory than is free."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        (free,) = [int(line.split()[1]) / 1e6 for line in lines if line.startswith("MemAvailable")]
+    except (OSError, ValueError):  # no Linux
+        return
+    if parallel > 1 and parallel * GIGABYTES > free:
+        fit = max(1, int(free / GIGABYTES))
+        raise BadInput(
+            f"hydra.launcher.n_jobs: {parallel} jobs at once need {parallel * GIGABYTES:.0f} GB, "
+            f"{free:.0f} GB are free; hydra.launcher.n_jobs={fit} would do"
+        )
+
+
+def conclude(results: Results, command: str) -> None:
+    """Write and show what the sweep has come to, as far as it has."""
+    console = Console(highlight=False)
+    results.write()
+    figure = draw(results)
+    if results.ranked:
+        console.print(results.table())
+        tested = results.entry(results.winner)["test/acc"]
+        console.print(f"best, test accuracy {tested['mean']:.2%}: {results.command}", soft_wrap=True)
+    for job in results.jobs:
+        if job.state == "interrupted":
+            console.print(f"interrupted: {described(results, job)}: {job.error}", soft_wrap=True)
+    failed = [f"{described(results, job)}: {job.error}" for job in results.jobs if job.state == "failed"]
+    if failed:
+        told = f"mnist_lab: {len(failed)} of {len(results.jobs)} jobs failed; each has a train.log in its folder:"
+        print(told, *failed, sep="\n  ", file=sys.stderr)
+    left = sum(job.state != "finished" for job in results.jobs)
+    if left:
+        console.print(f"{left} of {len(results.jobs)} jobs are not finished; to go on: {command}", soft_wrap=True)
+    written = ", ".join(name for name in ("results.csv", "results.json", figure) if name)
+    console.print(f"sweep folder: {results.sweep.folder} ({written})", soft_wrap=True)

@@ -1,0 +1,153 @@
+"""What the jobs of a sweep come to: a ranked table, results.csv, results.json, a figure."""
+
+from __future__ import annotations
+
+import csv
+import json
+import statistics
+from dataclasses import dataclass
+from typing import Any
+
+from rich.table import Table
+
+from mnist_lab.arguments import command_line
+from mnist_lab.files import replacing
+from mnist_lab.sweeps.sweep import Job, Sweep, key_of
+
+Group = tuple[tuple[str, str], ...]  # what jobs that differ in their seeds alone have in common: swept keys and values
+
+
+@dataclass(frozen=True)
+class Results:
+    """A sweep's jobs, and how they rank.
+
+    Attributes:
+        sweep: the sweep.
+        jobs: all of them.
+        ranked: those that are finished and have a validation accuracy, the best first; jobs that differ in their seeds
+            alone are one entry.
+    """
+
+    sweep: Sweep
+    jobs: list[Job]
+    ranked: list[list[Job]]
+
+    @classmethod
+    def of(cls, sweep: Sweep) -> Results:
+        """The results as the sweep's folder has them now."""
+        jobs = sweep.jobs()
+        groups: dict[tuple[str, ...], list[Job]] = {}
+        for job in jobs:
+            if job.state == "finished" and "val/acc" in job.info["metrics"]:
+                groups.setdefault(tuple(o for o in job.overrides if key_of(o) != "seed"), []).append(job)
+        ranked = sorted(groups.values(), key=lambda group: mean(group, "val/acc"), reverse=True)
+        return cls(sweep, jobs, ranked)
+
+    @property
+    def varied(self) -> list[str]:
+        """The keys in which the jobs differ, in the order in which they were given."""
+        values: dict[str, set[str | None]] = {}
+        given = [{key_of(override): override for override in job.overrides} for job in self.jobs]
+        for key in dict.fromkeys(key for overrides in given for key in overrides):
+            values[key] = {overrides.get(key) for overrides in given}
+        return [key for key, found in values.items() if len(found) > 1]
+
+    def settings(self, job: Job) -> dict[str, str]:
+        """A job's values of the keys in which the jobs differ."""
+        given = {key_of(override): override.partition("=")[2] for override in job.overrides}
+        return {key: given.get(key, str(job.info.get(key, ""))) for key in self.varied}  # a run knows its seed
+
+    @property
+    def winner(self) -> list[Job]:
+        """The jobs of the best settings; the only ones whose test accuracy is told: it chooses nothing."""
+        return self.ranked[0] if self.ranked else []
+
+    @property
+    def command(self) -> str | None:
+        """The command that trains the best settings again."""
+        if not self.winner:
+            return None
+        config_dir = self.winner[0].info["config_dir"]
+        return command_line([*(["--config-dir", config_dir] if config_dir else []), *self.winner[0].overrides])
+
+    def row(self, job: Job) -> dict[str, Any]:
+        """A job in results.csv."""
+        info = job.info
+        metrics = info.get("metrics", {})
+        rank = next((number for number, group in enumerate(self.ranked, 1) if job in group), None)
+        return {
+            "rank": rank,
+            **self.settings(job),
+            "state": job.state,
+            "val/acc": metrics.get("val/acc"),
+            "val/loss": metrics.get("val/loss"),
+            "test/acc": metrics.get("test/acc") if job in self.winner else None,
+            "epochs": info.get("epochs"),
+            "seconds": info.get("seconds", {}).get("total"),
+            "attempts": job.attempts,
+            "error": job.error,
+            "folder": job.folder.name if job.folder.is_dir() else None,
+        }
+
+    def write(self) -> None:
+        """Renew results.csv and results.json."""
+        rows = sorted(map(self.row, self.jobs), key=lambda row: row["rank"] or len(self.jobs) + 1)
+        with replacing(self.sweep.folder / "results.csv") as partial, partial.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]) if rows else [])
+            writer.writeheader()
+            writer.writerows(rows)
+        content = {
+            "sweep": self.sweep.folder.name,
+            "command": self.sweep.record["command"],
+            "best": {"command": self.command, **self.entry(self.winner)} if self.winner else None,
+            "ranked": [self.entry(group) for group in self.ranked],
+            "jobs": [
+                row | {"overrides": job.overrides} for row, job in zip(map(self.row, self.jobs), self.jobs, strict=True)
+            ],
+        }
+        with replacing(self.sweep.folder / "results.json") as partial:
+            partial.write_text(json.dumps(content, indent=1) + "\n")
+
+    def entry(self, group: list[Job]) -> dict[str, Any]:
+        """One place in the ranking."""
+        told = ("val/acc", "test/acc") if group == self.winner else ("val/acc",)
+        accuracies = {name: {"mean": mean(group, name), "std": spread(group, name)} for name in told}
+        seconds = statistics.fmean(job.info["seconds"]["total"] for job in group)
+        folders = [job.folder.name for job in group]
+        settings = {key: value for key, value in self.settings(group[0]).items() if key != "seed"}
+        return {"settings": settings, "jobs": len(group), **accuracies, "seconds": seconds, "folders": folders}
+
+    def table(self, limit: int = 20) -> Table:
+        """The ranking, and each job by the end of its folder's name."""
+        keys = [key for key in self.varied if key != "seed"]
+        table = Table("", *keys, title=f"sweep {self.sweep.folder.name}")
+        for head in ("validation", "time", "jobs"):
+            table.add_column(head, justify="right")
+        for number, group in enumerate(self.ranked[:limit], 1):
+            entry = self.entry(group)
+            values = [entry["settings"][key] for key in keys]
+            table.add_row(
+                str(number),
+                *values,
+                percent(entry["val/acc"]),
+                f"{entry['seconds']:.1f} s",
+                group[0].id if len(group) == 1 else f"{len(group)} seeds",
+                style="bold" if number == 1 else None,
+            )
+        return table
+
+
+def mean(group: list[Job], metric: str) -> float:
+    """The mean of a metric over jobs."""
+    return statistics.fmean(job.info["metrics"][metric] for job in group)
+
+
+def spread(group: list[Job], metric: str) -> float | None:
+    """The standard deviation of a metric over jobs; None for one."""
+    return statistics.stdev(job.info["metrics"][metric] for job in group) if len(group) > 1 else None
+
+
+def percent(accuracy: dict[str, float | None]) -> str:
+    """A mean accuracy and its spread."""
+    std = accuracy["std"]
+    return f"{accuracy['mean']:.2%}" + (f" ± {100 * std:.2f}" if std is not None else "")

@@ -1,0 +1,190 @@
+"""The sweep folder: what was asked for, and how each job stands. Imports neither torch nor Lightning.
+
+runs/sweeps/NAME/
+  sweep.json                     the command, the keys that are swept, the jobs that were planned
+  VALUES-ID/                     a job: a run folder, with job.json beside run.json
+  results.csv, results.json      what the jobs came to, renewed while they run
+  heat_map.png or response.png   accuracy over the one or two settings that are swept
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import re
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from mnist_lab.errors import BadInput
+from mnist_lab.files import replacing
+from mnist_lab.runs import Run
+from mnist_lab.settings import flat, what_a_job_does
+
+OWN = ("sweep", "retries", "fail_fast", "runs_dir", "threads")  # keys that say how a sweep is run, not what its jobs do
+OVER = ("finished", "failed")
+
+
+def job_id(config: DictConfig) -> str:
+    """Eight digits that are a function of what a job does: of Hydra's whole configuration, resolved."""
+    cfg = copy.deepcopy(config)
+    with open_dict(cfg):
+        cfg.pop("hydra", None)
+        cfg.folder = ""
+    OmegaConf.resolve(cfg)
+    settings = what_a_job_does(flat(cfg))
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+def job_folder(config: DictConfig) -> str:
+    """The name of a job's folder: its values of the keys that are swept, and its id, by which it is found again."""
+    folder, name = Path(config.hydra.sweep.dir), job_id(config)
+    for path in folder.glob(f"*-{name}"):
+        return path.name
+    swept = Sweep(folder).record["swept"] if (folder / "sweep.json").exists() else []
+    overrides = [override for override in config.hydra.overrides.task if not swept or key_of(override) in swept]
+    return file_name(",".join(overrides)) + f"-{name}"
+
+
+def file_name(text: str) -> str:
+    """The text with underscores for what a file system might not take, not too long for one."""
+    return re.sub(r"[^\w.,=+-]", "_", text)[:150]
+
+
+def key_of(override: str) -> str:
+    """The key that an override sets, adds or takes out."""
+    return override.lstrip("+~").split("=", 1)[0]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job of a sweep and how it stands.
+
+    Attributes:
+        overrides: what it was given, but for the keys in OWN.
+        state: waiting, running, finished, failed or interrupted; a job that was killed is interrupted.
+        folder: its run folder, which is not there before it is begun.
+        attempts: how often it was started in the sweep's latest start.
+        error: why it failed or was interrupted.
+    """
+
+    overrides: tuple[str, ...]
+    folder: Path
+    state: str = "waiting"
+    attempts: int = 0
+    error: str | None = None
+    process: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """What tells it from others that do something else: job_id."""
+        return self.folder.name.rsplit("-", 1)[-1]
+
+    @cached_property
+    def info(self) -> dict[str, Any]:
+        """What the run's run.json says; nothing where there is none."""
+        return Run(self.folder).info if (self.folder / "run.json").is_file() else {}
+
+
+def job_lock(folder: Path) -> FileLock:
+    """Held by the process that works on a job; it ends with its process, however that ends."""
+    return FileLock(folder / ".lock", blocking=False)
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process works on a job."""
+    try:
+        with job_lock(folder):
+            return False
+    except Timeout:
+        return True
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep by its folder."""
+
+    folder: Path
+
+    @classmethod
+    def open(cls, folder: Path, command: str, swept: Sequence[str], planned: Mapping[str, Sequence[str]]) -> Sweep:
+        """A new sweep, or one to go on with.
+
+        Args:
+            folder: where it lies.
+            command: what goes on with it.
+            swept: the keys that have several values.
+            planned: the overrides of each job by its id.
+
+        Raises:
+            BadInput: the folder holds a sweep of other parameters.
+        """
+        sweep = cls(folder)
+        jobs = {id: [override for override in planned[id] if key_of(override) not in OWN] for id in planned}
+        given = {key_of(override) for overrides in jobs.values() for override in overrides}
+        earlier = sweep.record if (folder / "sweep.json").exists() else {"swept": [], "jobs": {}}
+        if not (set(earlier["swept"]) <= given or set() < set(swept) <= set(earlier["swept"])):
+            raise BadInput(
+                f"sweep={folder.name}: is a sweep over {', '.join(earlier['swept'])}, "
+                f"not {', '.join(swept) or 'of one job'}; choose another name"
+            )
+        record = {
+            "command": command,
+            "start": f"{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}",
+            "swept": list(dict.fromkeys([*earlier["swept"], *swept])),
+            "jobs": earlier["jobs"] | jobs,
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        sweep.stop_file.unlink(missing_ok=True)
+        with replacing(folder / "sweep.json") as partial:
+            partial.write_text(json.dumps(record, indent=1) + "\n")
+        return sweep
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What sweep.json says."""
+        try:
+            record = json.loads((self.folder / "sweep.json").read_text())
+            return {name: record[name] for name in ("command", "start", "swept", "jobs")}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise BadInput(f"{self.folder / 'sweep.json'}: not a sweep's record ({error!r})") from error
+
+    @property
+    def stop_file(self) -> Path:
+        """While it is there, no further job is begun."""
+        return self.folder / ".stop"
+
+    def jobs(self) -> list[Job]:
+        """All jobs, in the order in which they were planned; then those that were not, by their folders' names."""
+        planned: dict[str, list[str]] = self.record["jobs"]
+        found = [read_job(path.parent) for path in sorted(self.folder.glob("*/job.json"))]
+        begun = {job.id: job for job in found}
+        jobs = []
+        for id, overrides in planned.items():
+            job = begun.pop(id, Job((), self.folder / f"-{id}"))
+            jobs.append(replace(job, overrides=tuple(overrides)))
+        return jobs + list(begun.values())
+
+
+def read_job(folder: Path) -> Job:
+    """The job in a folder."""
+    try:
+        record = json.loads((folder / "job.json").read_text())
+        return Job(folder=folder, **record | {"overrides": tuple(record["overrides"])})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{folder / 'job.json'}: not a job's record ({error!r}); remove it") from error
+
+
+def write_job(job: Job) -> None:
+    """Write how a job stands into its folder."""
+    record = {name: getattr(job, name) for name in ("overrides", "state", "attempts", "error", "process")}
+    with replacing(job.folder / "job.json") as partial:
+        partial.write_text(json.dumps(record, indent=1) + "\n")

@@ -1,0 +1,122 @@
+"""What a sweep shows while it runs: a table on a terminal, elsewhere a line for each job that ends."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from types import TracebackType
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from mnist_lab.runs import Run
+from mnist_lab.sweeps.results import Results
+from mnist_lab.sweeps.sweep import OVER, Job, Sweep
+
+STYLES = {"finished": "green", "failed": "red", "running": "bold", "interrupted": "yellow", "waiting": "dim"}
+
+
+class Watch:
+    """Reads the sweep's folder once a second, from a thread, wherever its jobs run; renews results.csv and .json.
+
+    Args:
+        sweep: the sweep.
+        parallel: how many jobs run at once, for the time left.
+        console: where it is shown.
+    """
+
+    def __init__(self, sweep: Sweep, parallel: int = 1, console: Console | None = None) -> None:
+        self.sweep, self.parallel = sweep, parallel
+        self.console = console or Console(highlight=False)
+        self.live = Live(console=self.console, auto_refresh=False, transient=True)
+        self.told = {job.overrides for job in sweep.jobs() if job.state == "finished"}
+        self.written: list[Job] | None = None
+        self.ending = threading.Event()
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Watch:
+        if self.console.is_terminal:
+            self.live.start()
+        self.thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.ending.set()
+        self.thread.join()
+        self.live.stop()
+        self.look()
+
+    def _watch(self) -> None:
+        while not self.ending.wait(1):
+            self.look()
+
+    def look(self) -> None:
+        """Read how the jobs stand, write the results if that has changed, and show it."""
+        results = Results.of(self.sweep)
+        if results.jobs != self.written:
+            results.write()
+            self.written = results.jobs
+        if self.live.is_started:
+            self.live.update(self.picture(results), refresh=True)
+        elif not self.console.is_terminal:
+            for job in results.jobs:
+                if job.state in OVER and job.overrides not in self.told:
+                    self.told.add(job.overrides)
+                    self.console.print(line(results, job), soft_wrap=True)
+
+    def picture(self, results: Results) -> Group:
+        """The jobs: those that run, and of the others as many as the terminal is high; how many there are of each."""
+        jobs, keys = results.jobs, results.varied
+        table = Table(*keys, "state")
+        for head in ("epoch", "best validation", "time", "left"):
+            table.add_column(head, justify="right")
+        room = max(3, self.console.height - 8)
+        running = [number for number, job in enumerate(jobs) if job.state == "running"]
+        first = max(0, min((running or [0])[0] - room // 2, len(jobs) - room))
+        for job in jobs[first : first + room]:
+            table.add_row(*results.settings(job).values(), job.state, *progress(job), style=STYLES[job.state])
+        counts = [f"{sum(job.state == state for job in jobs)} {state}" for state in STYLES]
+        left = self.seconds_left(jobs)
+        words = f"{len(jobs)} jobs: {', '.join(counts)}" + (f"; {duration(left)} left" if left is not None else "")
+        return Group(table, Text(words))
+
+    def seconds_left(self, jobs: list[Job]) -> float | None:
+        """How long the jobs that are left take, going by those that are finished; None before there is one."""
+        took = [job.info["seconds"]["total"] for job in jobs if job.state == "finished"]
+        left = sum(job.state in ("waiting", "running", "interrupted") for job in jobs)
+        return statistics.fmean(took) * left / self.parallel if took else None
+
+
+def line(results: Results, job: Job) -> str:
+    """A job that is over, in one line."""
+    over = sum(other.state in OVER for other in results.jobs)
+    settings = " ".join(f"{key}={value}" for key, value in results.settings(job).items())
+    _, best, took, _ = progress(job)
+    end = f"failed: {job.error}" if job.state == "failed" else f"{best}, {took}"
+    return f"{over}/{len(results.jobs)} {settings}: {end}"
+
+
+def progress(job: Job) -> tuple[str, str, str, str]:
+    """Epochs done and to do, best validation accuracy so far, seconds so far and left, of a job, as they are shown."""
+    info = job.info
+    if not info:
+        return "", "", "", ""
+    epochs = Run(job.folder).epochs()
+    best = max((row["val/acc"] for row in epochs if "val/acc" in row), default=None)
+    done, asked = len(epochs), info["max_epochs"]
+    seconds = info["seconds"].get("total", 0.0)
+    left = ""
+    if job.state == "running":
+        seconds = time.time() - job.process["began"]
+        left = duration(seconds / done * (asked - done)) if done else ""
+    return f"{done}/{asked}", "" if best is None else f"{best:.2%}", duration(seconds), left
+
+
+def duration(seconds: float) -> str:
+    """Seconds, or minutes and seconds from a hundred on."""
+    return f"{seconds:.1f} s" if seconds < 100 else f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
