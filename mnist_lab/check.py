@@ -29,6 +29,7 @@ LIMITS: dict[str, Any] = {  # of what has no signature of ours, and what torch a
     "reload_after": Annotated[int, Field(ge=1)] | None,
     "steps_per_execution": _COUNT,
     "threads": _COUNT | None,
+    "figures": bool,
     "sweep": str | None,
     "retries": Annotated[int, Field(ge=0)],
     "fail_fast": bool,

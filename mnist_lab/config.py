@@ -21,8 +21,10 @@ from mnist_lab.sweeps.sweep import job_folder
 
 OmegaConf.register_new_resolver("job_folder", lambda *, _root_: job_folder(_root_), replace=True)
 OmegaConf.register_new_resolver("either", lambda value, otherwise: otherwise if value is None else value, replace=True)
-# ${choose:KEY,{KEY:VALUE,...},DEFAULT}: a setting that follows another.
-OmegaConf.register_new_resolver("choose", lambda key, values, default: values.get(key, default), replace=True)
+# ${choose:KEY,{KEY:VALUE,...},DEFAULT}: a setting that follows another, or one of Hydra's that is an Enum.
+OmegaConf.register_new_resolver(
+    "choose", lambda key, values, default: values.get(getattr(key, "name", key), default), replace=True
+)
 
 
 def compose(*overrides: str, config_dir: str | None = None) -> DictConfig:

@@ -83,7 +83,8 @@ def train(cfg: DictConfig) -> Run:
         (tested,) = trainer.test(model, data, verbose=False)
         seconds = {"total": time.perf_counter() - started, "fit": fit_seconds}
         conclude(run, trainer, tested, chosen=chosen.stem, seconds=seconds)
-        draw(run, trainer, model, data)
+        if cfg.figures:
+            draw(run, trainer, model, data)
         finish(run)
     show(run)
     return run

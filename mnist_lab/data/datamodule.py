@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -35,6 +35,8 @@ class MNISTDataModule(LightningDataModule):
         image_size: side of the square images that the network wants, in pixels; 28 leaves them as they are.
         seed: the training order is a function of (seed, epoch).
     """
+
+    _decoded: ClassVar[tuple[Any, dict[str, tuple[Tensor, Tensor]]]] = (None, {})  # what of, and the sets by name
 
     def __init__(
         self,
@@ -67,8 +69,15 @@ class MNISTDataModule(LightningDataModule):
         self._load()
 
     def setup(self, stage: str | None = None) -> None:
-        """Decode the sets that the stage (fit, validate, test; None for all) needs."""
+        """Decode the sets that the stage (fit, validate, test; None for all) needs.
+
+        They are kept for the next module of the same settings: a sweep's jobs in one process decode them once.
+        """
         arrays = self._load()
+        made_of = (dict(self.source.sha256), self.val_size, self.split_seed, self.mean, self.std, self.image_size)
+        if MNISTDataModule._decoded[0] != made_of:
+            MNISTDataModule._decoded = (made_of, {})
+        self._sets = MNISTDataModule._decoded[1]
         if stage != "test" and "train" not in self._sets:
             train, val = self.split(len(arrays.train_labels))
             self._sets["train"] = self._decode(arrays.train_images[train], arrays.train_labels[train])
