@@ -40,7 +40,7 @@ def sweep_grid(sweeper: BasicSweeper, arguments: list[str]) -> list[Any]:
 
 
 def _sweep_grid(sweeper: BasicSweeper, arguments: list[str]) -> list[Any]:
-    assert sweeper.hydra_context is not None
+    assert sweeper.hydra_context is not None and sweeper.config is not None
     parser = OverridesParser.create(config_loader=sweeper.hydra_context.config_loader)
     overrides = parser.parse_overrides([*sweeper._parse_config(), *arguments])
     swept = [override.get_key_element() for override in overrides if override.is_sweep_override()]
@@ -48,6 +48,7 @@ def _sweep_grid(sweeper: BasicSweeper, arguments: list[str]) -> list[Any]:
     (jobs,) = sweeper.split_arguments(overrides, None)
     if not jobs or not any(key_of(argument) not in OWN for argument in arguments):
         raise BadInput("-m: there is nothing to sweep; give a setting several values, such as optimizer.lr=0.01,0.1")
+    refuse_more_than_memory(min(parallel_jobs(sweeper.config.hydra.launcher), len(jobs)))
     with running(sweeper, swept, {id_of(sweeper, overrides): overrides for overrides in jobs}) as sweep:
         launch(sweeper, sweep, {job.id: job.overrides for job in sweep.jobs() if job.state != "finished"})
     return []
@@ -83,18 +84,16 @@ def running(sweeper: Any, swept: Sequence[str], jobs: Mapping[str, Sequence[str]
     """The sweep, watched while the with-block launches its jobs; then its results are written and shown.
 
     Raises:
-        BadInput: it belongs to other parameters, or its jobs need more memory than there is.
+        BadInput: it belongs to other parameters.
         Interrupted: Ctrl-C or SIGTERM.
     """
     config = sweeper.config
-    parallel = parallel_jobs(config.hydra.launcher)
-    refuse_more_than_memory(min(parallel, len(jobs)))
     folder = Path(config.hydra.sweep.dir).absolute()
     named = [] if any(key_of(argument) == "sweep" for argument in sys.argv) else [f"sweep={folder.name}"]
     command = command_line([*sys.argv[1:], *named])
     sweep = Sweep.open(folder, command, swept, jobs)
     try:
-        with told_to_stop(sweep), Watch(sweep, parallel):
+        with told_to_stop(sweep), Watch(sweep, parallel_jobs(config.hydra.launcher)):
             yield sweep
     finally:
         settle(sweep)
