@@ -18,7 +18,7 @@ from mnist_lab.errors import BadInput, JobsFailed, tell_a_full_disk_once, told_i
 from mnist_lab.resume import continued
 from mnist_lab.sweeps.job import run_job
 
-EXTRAS = ("joblib", "submitit", "ray")  # launchers that come with an extra of this name
+EXTRAS = ("joblib", "submitit", "ray", "optuna")  # launchers and sweepers that come with an extra of this name
 begun: list[DictConfig] = []  # the jobs that Hydra came to
 
 
@@ -59,7 +59,8 @@ def refuse_sweep_settings(arguments: list[str]) -> None:
         if key == "sweep" and not re.fullmatch(r"[\w.,=+-]+", value.strip("'\"")):
             raise BadInput(f"{argument}: a sweep's name is of letters, digits and . , = + - _")
         extra = value.split("_")[0]
-        if key == "hydra/launcher" and extra in EXTRAS and find_spec(f"hydra_plugins.hydra_{extra}_launcher") is None:
+        package = {"hydra/launcher": f"hydra_plugins.hydra_{extra}_launcher", "hydra/sweeper": "optuna"}.get(key)
+        if package and extra in EXTRAS and find_spec(package) is None:
             raise BadInput(f"{argument}: needs packages that are not installed: pip install 'mnist-lab[{extra}]'")
 
 
@@ -69,9 +70,8 @@ def run() -> None:
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(job)()
     except SystemExit as stop:
-        if (
-            stop.code == 1 and not begun and not isinstance(stop, JobsFailed)
-        ):  # Hydra has said what is wrong with the command line
+        hydra_refused = stop.code == 1 and not begun and not isinstance(stop, JobsFailed)
+        if hydra_refused:  # and has said what is wrong with the command line
             raise SystemExit(BadInput.exit_status) from None
         raise
     finally:

@@ -14,3 +14,25 @@ class GridSweeper(BasicSweeper):
         from mnist_lab.sweeps.launch import sweep_grid
 
         return sweep_grid(self, arguments)
+
+
+class OptunaSweeper(BasicSweeper):
+    """Optuna's choice of values, one batch of jobs after the other.
+
+    Args:
+        n_trials: jobs in all.
+        seed: of the sampler.
+        prune_after: epochs that every job may do before a bad one is stopped; None for all.
+        params: what is searched, by key, in Hydra's grammar, where the command line does not say.
+    """
+
+    def __init__(
+        self, n_trials: int, seed: int, prune_after: int | None = None, params: dict[str, str] | None = None
+    ) -> None:
+        super().__init__(max_batch_size=None, params=params)
+        self.n_trials, self.seed, self.prune_after = n_trials, seed, prune_after
+
+    def sweep(self, arguments: list[str]) -> Any:
+        from mnist_lab.sweeps.search import sweep_optuna
+
+        return sweep_optuna(self, arguments)

@@ -58,6 +58,12 @@ class Results:
         return {key: given.get(key, str(job.info.get(key, ""))) for key in self.varied}  # a run knows its seed
 
     @property
+    def heads(self) -> dict[str, str]:
+        """The keys in which the jobs differ, each as it is shown: by its last part where that is of one key alone."""
+        last = [key.rsplit(".", 1)[-1] for key in self.varied]
+        return {key: name if last.count(name) == 1 else key for key, name in zip(self.varied, last, strict=True)}
+
+    @property
     def winner(self) -> list[Job]:
         """The jobs of the best settings; the only ones whose test accuracy is told: it chooses nothing."""
         return self.ranked[0] if self.ranked else []
@@ -120,7 +126,7 @@ class Results:
     def table(self, limit: int = 20) -> Table:
         """The ranking, and each job by the end of its folder's name."""
         keys = [key for key in self.varied if key != "seed"]
-        table = Table("", *keys, title=f"sweep {self.sweep.folder.name}")
+        table = Table("", *(self.heads[key] for key in keys), title=f"sweep {self.sweep.folder.name}")
         for head in ("validation", "time", "jobs"):
             table.add_column(head, justify="right")
         for number, group in enumerate(self.ranked[:limit], 1):

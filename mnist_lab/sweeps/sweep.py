@@ -29,7 +29,8 @@ from mnist_lab.files import replacing
 from mnist_lab.runs import Run
 from mnist_lab.settings import flat, what_a_job_does
 
-OWN = ("sweep", "retries", "fail_fast", "runs_dir", "threads")  # keys that say how a sweep is run, not what its jobs do
+# Keys that say how a sweep is run, not what its jobs do.
+OWN = ("sweep", "retries", "fail_fast", "runs_dir", "threads", "figures", "callbacks.prune")
 OVER = ("finished", "failed")
 
 
@@ -128,8 +129,7 @@ class Sweep:
             BadInput: the folder holds a sweep of other parameters.
         """
         sweep = cls(folder)
-        jobs = {id: [override for override in planned[id] if key_of(override) not in OWN] for id in planned}
-        given = {key_of(override) for overrides in jobs.values() for override in overrides}
+        given = {key_of(override) for overrides in planned.values() for override in overrides} | set(swept)
         earlier = sweep.record if (folder / "sweep.json").exists() else {"swept": [], "jobs": {}}
         if not (set(earlier["swept"]) <= given or set() < set(swept) <= set(earlier["swept"])):
             raise BadInput(
@@ -140,13 +140,24 @@ class Sweep:
             "command": command,
             "start": f"{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}",
             "swept": list(dict.fromkeys([*earlier["swept"], *swept])),
-            "jobs": earlier["jobs"] | jobs,
+            "jobs": earlier["jobs"],
         }
         folder.mkdir(parents=True, exist_ok=True)
         sweep.stop_file.unlink(missing_ok=True)
-        with replacing(folder / "sweep.json") as partial:
-            partial.write_text(json.dumps(record, indent=1) + "\n")
+        sweep._write(record)
+        sweep.plan(planned)
         return sweep
+
+    def plan(self, jobs: Mapping[str, Sequence[str]]) -> None:
+        """Add jobs to do, the overrides of each by its id."""
+        record = self.record
+        for id, overrides in jobs.items():
+            record["jobs"][id] = [override for override in overrides if key_of(override) not in OWN]
+        self._write(record)
+
+    def _write(self, record: Mapping[str, Any]) -> None:
+        with replacing(self.folder / "sweep.json") as partial:
+            partial.write_text(json.dumps(record, indent=1) + "\n")
 
     @property
     def record(self) -> dict[str, Any]:

@@ -71,8 +71,8 @@ class Watch:
 
     def picture(self, results: Results) -> Group:
         """The jobs: those that run, and of the others as many as the terminal is high; how many there are of each."""
-        jobs, keys = results.jobs, results.varied
-        table = Table(*keys, "state")
+        jobs = results.jobs
+        table = Table(*results.heads.values(), "state")
         for head in ("epoch", "best validation", "time", "left"):
             table.add_column(head, justify="right")
         room = max(3, self.console.height - 8)
@@ -95,7 +95,7 @@ class Watch:
 def line(results: Results, job: Job) -> str:
     """A job that is over, in one line."""
     over = sum(other.state in OVER for other in results.jobs)
-    settings = " ".join(f"{key}={value}" for key, value in results.settings(job).items())
+    settings = " ".join(f"{results.heads[key]}={value}" for key, value in results.settings(job).items())
     _, best, took, _ = progress(job)
     end = f"failed: {job.error}" if job.state == "failed" else f"{best}, {took}"
     return f"{over}/{len(results.jobs)} {settings}: {end}"

@@ -1,0 +1,152 @@
+"""hydra/sweeper=optuna: a search that finds, prunes, and goes on where it was stopped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Outcome, Tiny
+
+pytest.importorskip("optuna", reason="the extra optuna is not installed")
+import optuna
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from lightning.pytorch import Callback, LightningModule, Trainer
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState
+
+from mnist_lab.errors import BadInput
+from mnist_lab.runs import Run
+from mnist_lab.sweeps.search import distribution, open_study
+from mnist_lab.sweeps.sweep import Sweep
+
+Command = Callable[..., Outcome]
+FOLDER = Path("runs/sweeps/s")
+SEARCH = ("-m", "hydra/sweeper=optuna", "sweep=s", "model=mlp", "data.batch_size=16,32", "trainer.max_epochs=2")
+
+
+class Learns(Callback):
+    """Validation accuracies as they are told: 0.9, but 0.1 from the seventh job on."""
+
+    begun = 0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        Learns.begun += 1
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        metrics = pl_module.val_metrics
+        metrics.hits.fill_(int(metrics.images) * (9 if Learns.begun < 7 else 1) // 10)  # type: ignore[union-attr, operator]
+
+
+class Stops(Callback):
+    """Ctrl-C in the third job."""
+
+    begun = 0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        Stops.begun += trainer.current_epoch == 0
+        if Stops.begun == 3 and trainer.current_epoch == 1:
+            raise KeyboardInterrupt
+
+
+def trials() -> list[optuna.trial.FrozenTrial]:
+    return open_study(FOLDER).get_trials()
+
+
+def test_search_tries_as_many_as_asked_and_names_the_best(command: Command) -> None:
+    outcome = command(*SEARCH, "hydra.sweeper.n_trials=5")
+    assert outcome.status == 0, outcome.err
+    results = json.loads((FOLDER / "results.json").read_text())
+    study = open_study(FOLDER)
+    assert len(trials()) == 5
+    assert results["best"]["val/acc"]["mean"] == study.best_value
+    assert set(results["best"]["settings"]) == {"optimizer.lr", "optimizer.momentum", "data.batch_size"}
+    for run in Run.below(FOLDER):
+        assert 0.001 <= run.config.optimizer.lr <= 0.3
+        assert 0 <= run.config.optimizer.momentum <= 0.95
+        assert run.config.data.batch_size in (16, 32)
+        assert run.info["model"] == "mlp"  # the command line's one value takes it out of the search
+
+
+def test_search_is_a_function_of_its_seed(command: Command) -> None:
+    for name, seed in (("s", 0), ("t", 0), ("u", 1)):
+        command(*SEARCH[:2], f"sweep={name}", *SEARCH[3:], "hydra.sweeper.n_trials=2", f"hydra.sweeper.seed={seed}")
+    first, again, other = ([job.overrides for job in Sweep(FOLDER.with_name(name)).jobs()] for name in ("s", "t", "u"))
+    assert first == again != other
+
+
+def test_greater_number_goes_on_with_the_study(command: Command) -> None:
+    command(*SEARCH, "hydra.sweeper.n_trials=3")
+    before = {run.folder.name: run.info["started"] for run in Run.below(FOLDER)}
+    assert command(*SEARCH, "hydra.sweeper.n_trials=3").status == 0
+    assert len(trials()) == 3
+    assert command(*SEARCH, "hydra.sweeper.n_trials=5").status == 0
+    assert len(trials()) == 5
+    assert before.items() <= {run.folder.name: run.info["started"] for run in Run.below(FOLDER)}.items()
+
+
+def test_interrupted_search_goes_on_with_the_job_it_was_at(command: Command) -> None:
+    Stops.begun = 0
+    stops = "+callbacks.stops._target_=test_search.Stops"
+    outcome = command(*SEARCH, "hydra.sweeper.n_trials=4", stops)
+    assert outcome.status == 130
+    assert [job.state for job in Sweep(FOLDER).jobs()] == ["finished", "finished", "interrupted"]
+    stopped = Sweep(FOLDER).jobs()[2]
+    Stops.begun = 100
+    assert command(*SEARCH, "hydra.sweeper.n_trials=4", stops).status == 0
+    jobs = {job.id: job for job in Sweep(FOLDER).jobs()}
+    assert (len(jobs), {job.state for job in jobs.values()}) == (4, {"finished"})
+    assert jobs[stopped.id].info["started"] == stopped.info["started"]  # gone on with, not begun anew
+    assert sum(trial.state == TrialState.COMPLETE for trial in trials()) == 4
+
+
+def test_job_that_falls_behind_is_stopped_early_and_tested(command: Command) -> None:
+    Learns.begun = 0
+    learns = "+callbacks.learns._target_=test_search.Learns"
+    outcome = command(*SEARCH, "trainer.max_epochs=4", "hydra.sweeper.n_trials=7", learns)
+    assert outcome.status == 0, outcome.err
+    assert [trial.state for trial in trials()] == [TrialState.COMPLETE] * 6 + [TrialState.PRUNED]
+    assert [job.info["epochs"] for job in Sweep(FOLDER).jobs()] == [4] * 6 + [2]
+    assert "test/acc" in Sweep(FOLDER).jobs()[6].info["metrics"]
+    Learns.begun = 0
+    never = [argument.replace("sweep=s", "sweep=t") for argument in SEARCH]
+    command(*never, "trainer.max_epochs=4", "hydra.sweeper.n_trials=7", "hydra.sweeper.prune_after=null", learns)
+    assert [job.info["epochs"] for job in Sweep(FOLDER.with_name("t")).jobs()] == [4] * 7
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("a=1,2", CategoricalDistribution(["1", "2"])),
+        ("a=x,y", CategoricalDistribution(["x", "y"])),
+        ("a=range(1,4)", CategoricalDistribution(["1", "2", "3"])),
+        ("a=interval(0,0.5)", FloatDistribution(0, 0.5)),
+        ("a=interval(1,2)", FloatDistribution(1, 2)),
+        ("a=int(interval(1,8))", IntDistribution(1, 8)),
+        ("a=tag(log,interval(0.001,0.1))", FloatDistribution(0.001, 0.1, log=True)),
+    ],
+)
+def test_hydras_grammar_says_what_is_drawn(override: str, expected: Any) -> None:
+    assert distribution(OverridesParser.create().parse_override(override)) == expected
+
+
+@pytest.mark.parametrize("override", ["a=interval(2,1)", "a=tag(log,interval(0,1))"])
+def test_interval_that_is_none_is_told(override: str) -> None:
+    with pytest.raises(BadInput, match="an interval goes up"):
+        distribution(OverridesParser.create().parse_override(override))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["hydra.sweeper.n_trials=0"], "n_trials=0: must be 1 or more"),
+        (["optimizer.lr=1", "optimizer.momentum=0", "data.batch_size=16"], "there is nothing to search"),
+    ],
+)
+def test_search_that_makes_no_sense_is_told(command: Command, tiny: Tiny, arguments: list[str], told: str) -> None:
+    outcome = command(*(own for own in SEARCH if own.split("=")[0] not in str(arguments)), *arguments)
+    assert outcome.status == 2
+    assert outcome.err.startswith("mnist_lab: ") and told in outcome.err
+    assert not Path("runs").exists()
