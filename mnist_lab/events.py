@@ -1,4 +1,4 @@
-"""TensorBoard's event files of a resumed run: what came after the checkpoint is cut, what a kill lost is put back."""
+"""TensorBoard's event files: a resumed run's are cut and filled, a finished run's parameters and metrics put in."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ from pathlib import Path
 
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from lightning.pytorch.loggers import TensorBoardLogger
+from omegaconf import DictConfig
 from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
+from torch.utils.tensorboard.summary import hparams
+from torch.utils.tensorboard.writer import SummaryWriter
 
 from mnist_lab.files import replacing
+from mnist_lab.settings import flat, what_a_job_does
 
 
 def go_on_from(folder: Path, step: int, rows: list[dict[str, float]], loggers: list[TensorBoardLogger]) -> None:
@@ -26,7 +30,8 @@ def go_on_from(folder: Path, step: int, rows: list[dict[str, float]], loggers: l
     for path in sorted(folder.glob("events.out.tfevents.*")):
         kept = []
         for record, event in _records(path.read_bytes()):
-            if event.step < step:
+            of_the_end = any(value.tag.startswith("_hparams_/") for value in event.summary.value)
+            if event.step < step and not of_the_end:
                 kept.append(record)
                 seen |= {(value.tag, event.step) for value in event.summary.value}
         with replacing(path) as partial:
@@ -41,6 +46,26 @@ def go_on_from(folder: Path, step: int, rows: list[dict[str, float]], loggers: l
         for logger in loggers:
             if missing.keys() - {"epoch"}:
                 logger.log_metrics(dict(missing), step=at)
+
+
+def log_hyperparameters(board: SummaryWriter, cfg: DictConfig, metrics: Mapping[str, float], step: int) -> None:
+    """Write a run's line of the HPARAMS tab: what it does, by dotted name, and its final metrics, as final/NAME.
+
+    The metrics have names of their own, for the tab shows a name's last point, and that of an epoch is not the final
+    one. It is one call, at the end: an early one, as Lightning's, needs values that are none.
+    """
+    groups = ("data", "augmentation", "model", "optimizer", "scheduler", "seed")
+    settings = {"model": cfg.name}
+    for key, value in what_a_job_does(flat(cfg)).items():
+        group, _, rest = key.partition(".")
+        of_interest = (group in groups or rest == "max_epochs") and rest[:1] != "_" and "source." not in rest
+        if of_interest and isinstance(value, bool | int | float | str):
+            settings[key] = value
+    final = {f"final/{name}": value for name, value in metrics.items()}
+    for summary in hparams(settings, final):  # type: ignore[no-untyped-call]
+        board._get_file_writer().add_summary(summary)  # type: ignore[no-untyped-call]
+    for name, value in final.items():
+        board.add_scalar(name, value, step)
 
 
 def _records(content: bytes) -> Iterator[tuple[bytes, Event]]:

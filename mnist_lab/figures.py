@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
+from mnist_lab.models.classifier import Classifier
 from mnist_lab.runs import Run
 
 SETS = {
@@ -20,6 +22,24 @@ SETS = {
     "test": ("test", "tab:green"),
 }
 METRICS = {"loss": ("loss (mean per image)", 1), "acc": ("accuracy (%)", 100)}  # axis, and the factor to its unit
+
+
+def save(run: Run, model: Classifier, images: Tensor, labels: Tensor) -> list[Path]:
+    """Draw a run's figures into its folder figures/, with the network's predictions of 16 images, (16, 1, S, S)."""
+    truths, predictions = labels.tolist(), model.predict(images).tolist()
+    drawn = {
+        "loss": loss(run),
+        "accuracy": accuracy(run),
+        "examples_seen": examples_seen(run),
+        "truths_3x3": digits(images[:9], truths[:9]),
+        "predictions_3x3": digits(images[:9], truths[:9], predictions[:9]),
+        "predictions_4x4": digits(images, truths, predictions, columns=4),
+    }
+    folder = run.folder / "figures"
+    folder.mkdir(exist_ok=True)
+    for name, figure in drawn.items():
+        figure.savefig(folder / f"{name}.png", dpi=120)
+    return [folder / f"{name}.png" for name in drawn]
 
 
 def loss(run: Run) -> Figure:

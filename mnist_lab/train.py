@@ -83,8 +83,7 @@ def train(cfg: DictConfig) -> Run:
         (tested,) = trainer.test(model, data, verbose=False)
         seconds = {"total": time.perf_counter() - started, "fit": fit_seconds}
         conclude(run, trainer, tested, chosen=chosen.stem, seconds=seconds)
-        if cfg.figures:
-            draw(run, trainer, model, data)
+        illustrate(run, cfg, trainer, model, data)
         finish(run)
     show(run)
     return run
@@ -156,26 +155,14 @@ def conclude(
 
 
 @rank_zero_only
-def draw(run: Run, trainer: pl.Trainer, model: Classifier, data: MNISTDataModule) -> None:
-    """Save the run's figures as PNG, and show them in TensorBoard."""
-    images, labels = data.examples(16)
-    truths, predictions = labels.tolist(), model.predict(images).tolist()
-    drawn = {
-        "loss": figures.loss(run),
-        "accuracy": figures.accuracy(run),
-        "examples_seen": figures.examples_seen(run),
-        "truths_3x3": figures.digits(images[:9], truths[:9]),
-        "predictions_3x3": figures.digits(images[:9], truths[:9], predictions[:9]),
-        "predictions_4x4": figures.digits(images, truths, predictions, columns=4),
-    }
-    folder = run.folder / "figures"
-    folder.mkdir(exist_ok=True)
+def illustrate(run: Run, cfg: DictConfig, trainer: pl.Trainer, model: Classifier, data: MNISTDataModule) -> None:
+    """Draw the run's figures; show them in TensorBoard, and its parameters beside its final metrics."""
     boards = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-    for name, figure in drawn.items():
-        figure.savefig(folder / f"{name}.png", dpi=120)
-        for board in boards:
-            board.add_image(f"figures/{name}", imread(folder / f"{name}.png"), trainer.global_step, dataformats="HWC")
+    drawn = figures.save(run, model, *data.examples(16)) if cfg.figures else []
     for board in boards:
+        events.log_hyperparameters(board, cfg, run.info["metrics"], trainer.global_step)
+        for path in drawn:
+            board.add_image(f"figures/{path.stem}", imread(path), trainer.global_step, dataformats="HWC")
         board.close()
 
 

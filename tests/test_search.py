@@ -26,6 +26,8 @@ Command = Callable[..., Outcome]
 FOLDER = Path("runs/sweeps/s")
 SEARCH = ("-m", "hydra/sweeper=optuna", "sweep=s", "model=mlp", "data.batch_size=16,32", "trainer.max_epochs=2")
 
+SLOW = ("trainer.max_epochs=4", "hydra.sweeper.n_trials=7", "optimizer.lr=interval(0.001,0.01)")
+
 
 class Learns(Callback):
     """Validation accuracies as they are told: 0.9, but 0.1 from the seventh job on."""
@@ -105,14 +107,14 @@ def test_interrupted_search_goes_on_with_the_job_it_was_at(command: Command) -> 
 def test_job_that_falls_behind_is_stopped_early_and_tested(command: Command) -> None:
     Learns.begun = 0
     learns = "+callbacks.learns._target_=test_search.Learns"
-    outcome = command(*SEARCH, "trainer.max_epochs=4", "hydra.sweeper.n_trials=7", learns)
+    outcome = command(*SEARCH, *SLOW, learns)
     assert outcome.status == 0, outcome.err
     assert [trial.state for trial in trials()] == [TrialState.COMPLETE] * 6 + [TrialState.PRUNED]
     assert [job.info["epochs"] for job in Sweep(FOLDER).jobs()] == [4] * 6 + [2]
     assert "test/acc" in Sweep(FOLDER).jobs()[6].info["metrics"]
     Learns.begun = 0
     never = [argument.replace("sweep=s", "sweep=t") for argument in SEARCH]
-    command(*never, "trainer.max_epochs=4", "hydra.sweeper.n_trials=7", "hydra.sweeper.prune_after=null", learns)
+    command(*never, *SLOW, "hydra.sweeper.prune_after=null", learns)
     assert [job.info["epochs"] for job in Sweep(FOLDER.with_name("t")).jobs()] == [4] * 7
 
 

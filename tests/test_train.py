@@ -16,6 +16,7 @@ from conftest import Outcome, Tiny
 from lightning.pytorch import Callback, LightningModule, Trainer
 from matplotlib.image import imread
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from mnist_lab.build import make_model
 from mnist_lab.evaluate import evaluate
@@ -104,6 +105,24 @@ def test_metrics_csv_and_tensorboard_have_every_curve(command: Command) -> None:
     for name in FIGURES:
         (image,) = events.Images(f"figures/{name}")
         assert (image.height, image.width) == imread(run.folder / "figures" / f"{name}.png").shape[:2]
+
+
+def test_hparams_tab_has_one_line_a_run_with_its_final_metrics(command: Command) -> None:
+    command("model=mlp", "optimizer.lr=0.02")
+    for epochs in (2, 3):
+        run = only_run()
+        events = EventAccumulator(str(run.folder)).Reload()
+        for name, value in run.info["metrics"].items():
+            (point,) = events.Scalars(f"final/{name}")
+            assert point.value == pytest.approx(value)
+            assert point.step == run.info["steps"] == 12 * epochs
+        found = HParamsPluginData.FromString(events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content)
+        settings = found.session_start_info.hparams
+        assert settings["optimizer.lr"].number_value == 0.02
+        assert settings["model"].string_value == "mlp"
+        assert settings["trainer.max_epochs"].number_value == epochs
+        assert not [name for name in settings if "_target_" in name or "root" in name or "sha256" in name]
+        assert command("resume=latest", "trainer.max_epochs=3", data=False).status == 0
 
 
 class Labels(Callback):

@@ -51,13 +51,17 @@ def sweep_optuna(sweeper: Any, arguments: list[str]) -> list[Any]:
 
 def search(sweeper: Any, sweep: Sweep, space: dict[str, BaseDistribution], fixed: Sequence[str], at_once: int) -> None:
     """Ask, launch and tell until the study has its trials."""
-    study = open_study(sweep.folder, sweeper.seed, sweeper.prune_after)
+    study = open_study(sweep.folder, sweeper.prune_after)
     again = unfinished(study)
     for params in again:
         study.enqueue_trial(params)
     failed_before = count(study, TrialState.FAIL)
     while (left := sweeper.n_trials - count(study, *OVER, TrialState.FAIL) + failed_before) > 0:
-        asked = [study.ask(space) for _ in range(min(left, at_once))]
+        asked = []
+        for number in range(min(left, at_once)):
+            # A sampler for each: a search that is gone on with does not draw what it has drawn before.
+            study.sampler = optuna.samplers.TPESampler(seed=sweeper.seed + count(study, *OVER) + number)
+            asked.append(study.ask(space))
         jobs, ids = {}, []
         for trial in asked:
             overrides = [*fixed, *(f"{key}={typed(value)}" for key, value in trial.params.items())]
@@ -79,13 +83,12 @@ def search(sweeper: Any, sweep: Sweep, space: dict[str, BaseDistribution], fixed
                 study.tell(trial, accuracy)
 
 
-def open_study(folder: Path, seed: int = 0, prune_after: int | None = None) -> optuna.Study:
+def open_study(folder: Path, prune_after: int | None = None) -> optuna.Study:
     """The study of a sweep, new or to go on with."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna.create_study(
         study_name="sweep",
         storage=JournalStorage(JournalFileBackend(str(folder / "study.journal"))),
-        sampler=optuna.samplers.TPESampler(seed=seed),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=prune_after or 0),
         direction="maximize",
         load_if_exists=True,
@@ -156,7 +159,7 @@ class Prune(Callback):
         if trainer.sanity_checking or "val/acc" not in trainer.callback_metrics:
             return
         if self.trial is None:
-            study = open_study(self.folder, prune_after=self.prune_after)
+            study = open_study(self.folder, self.prune_after)
             self.trial = optuna.Trial(study, study.get_trials(deepcopy=False)[self.number]._trial_id)
         self.trial.report(float(trainer.callback_metrics["val/acc"]), trainer.current_epoch)
         if self.trial.should_prune():
