@@ -21,6 +21,13 @@ class Arguments(argparse.ArgumentParser):
         self.add_argument("run", metavar="RUN", help="a run folder, or latest")
         self.add_argument("--runs-dir", default="runs", help="where latest is looked for (default: %(default)s)")
 
+    def add_forms(self) -> None:
+        """--json and --csv: the form in which rows are printed for programs; None for people."""
+        forms = self.add_mutually_exclusive_group()
+        for form in ("json", "csv"):
+            words = f"print {form.upper()}, for programs: every value, unrounded; times in seconds"
+            forms.add_argument(f"--{form}", dest="form", action="store_const", const=form, help=words)
+
     def error(self, message: str) -> NoReturn:
         raise BadInput(f"{message} ({self.prog} --help tells more)")
 

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from mnist_lab.errors import BadInput
-from mnist_lab.runs import Run, is_whole
+from mnist_lab.files import is_whole
+from mnist_lab.runs import Run
 
 
 def continued(arguments: list[str]) -> list[str]:
@@ -29,9 +30,12 @@ def continued(arguments: list[str]) -> list[str]:
     if {"-m", "--multirun"} & set(options):
         raise BadInput(f"resume={wanted}: one run at a time; leave out -m")
     runs_dir = settings.get("runs_dir", "=runs").split("=", 1)[1].strip("'\"")
-    if wanted == "auto" and not any(run.checkpoint("last") for run in Run.below(runs_dir)[-1:]):
-        return [*options, *settings.values()]  # nothing to go on with: a new run
-    run, checkpoint = _found("latest" if wanted == "auto" else wanted, runs_dir)
+    if wanted == "auto":
+        newest = Run.below(runs_dir)[-1:]
+        if not any(run.checkpoint("last") for run in newest):
+            return [*options, *settings.values()]  # nothing to go on with: a new run
+        wanted = str(newest[0].folder)
+    run, checkpoint = _found(wanted, runs_dir)
     info = run.info
     if info.get("config_dir") and not {"--config-dir", "-cd"} & {option.split("=")[0] for option in options}:
         options += ["--config-dir", info["config_dir"]]

@@ -6,7 +6,7 @@ import contextlib
 import csv
 import json
 import os
-import zipfile
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,16 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from mnist_lab.errors import BadInput
-from mnist_lab.files import replacing
-
-
-def is_whole(checkpoint: Path) -> bool:
-    """Whether a checkpoint's zip file is complete and its sums are right; torch itself does not look."""
-    try:
-        with zipfile.ZipFile(checkpoint) as archive:
-            return archive.testzip() is None
-    except (OSError, zipfile.BadZipFile):
-        return False
+from mnist_lab.files import is_whole, replacing
 
 
 @dataclass(frozen=True)
@@ -84,9 +75,26 @@ class Run:
 
     @classmethod
     def below(cls, folder: str | os.PathLike[str]) -> list[Run]:
-        """All runs below a folder, such as a sweep's, in the order in which they were started."""
-        runs = [cls(path.parent) for path in Path(folder).rglob("run.json")]
-        return sorted(runs, key=lambda run: str(run.info.get("started", "")))
+        """All runs below a folder, such as a sweep's, in the order in which they were started; none that is damaged."""
+        return [run for run, info in cls.records(folder).items() if info["status"] != "damaged"]
+
+    @classmethod
+    def records(cls, folder: str | os.PathLike[str]) -> dict[Run, dict[str, Any]]:
+        """All runs below a folder with what run.json says of each, in the order in which they were started.
+
+        One whose run.json cannot be read comes first, with the status "damaged" and a warning.
+        """
+        records: dict[Run, dict[str, Any]] = {}
+        for place, folders, files in os.walk(folder):
+            if "run.json" in files:
+                folders[:] = set(folders) - {"checkpoints", "figures", "exports"}  # a thousand runs have thousands
+                run = cls(Path(place))
+                try:
+                    records[run] = run.info
+                except BadInput as error:
+                    print(f"mnist_lab: warning: {error}", file=sys.stderr)
+                    records[run] = {"status": "damaged", "error": str(error)}
+        return dict(sorted(records.items(), key=lambda record: str(record[1].get("started", ""))))
 
     def __str__(self) -> str:
         """The folder as a person would type it: from the current one, if it lies below it."""

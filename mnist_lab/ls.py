@@ -1,0 +1,86 @@
+"""`python -m mnist_lab ls`: the runs below a folder, a line each."""
+
+from __future__ import annotations
+
+# Neither torch nor Lightning is imported here: they take longer to start than a thousand runs to list.
+import contextlib
+import math
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from mnist_lab.arguments import Arguments
+from mnist_lab.errors import BadInput
+from mnist_lab.runs import Run
+from mnist_lab.tables import cell, print_for_programs, show
+
+COLUMNS = ("date", "model", "status", "val/acc", "test/acc", "time", "overrides", "run")
+METRICS = [f"{kind}/{name}" for kind in ("train", "val", "test") for name in ("loss", "acc")]
+
+
+def row(run: Run, info: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's record as one row: its folder, what it was started with, and what it came to.
+
+    Times are in seconds, accuracies from 0 to 1. None stands for what there is not, or not yet, or is not finite.
+    """
+    names = ("model", "overrides", "status", "error", "seed", "epochs", "parameters", "images_per_second")
+    return {
+        "run": str(run),
+        "date": info.get("started"),
+        **{name: info.get(name) for name in names},
+        "time": (info.get("seconds") or {}).get("total"),
+        **dict.fromkeys(METRICS),
+        **{name: value for name, value in (info.get("metrics") or {}).items() if math.isfinite(value)},
+    }
+
+
+def listed(runs_dir: Path, sort: str = "date") -> list[dict[str, Any]]:
+    """A row for each run below a folder, in the order of their start or sorted by another of their values.
+
+    Accuracies are sorted from the best on, everything else from the smallest on; runs without the value come last.
+
+    Raises:
+        BadInput: no such folder, or no run has such a value.
+    """
+    if not runs_dir.is_dir():
+        raise BadInput(f"--runs-dir={runs_dir}: no such folder; name the one that holds the runs")
+    rows = [row(run, info) for run, info in Run.records(runs_dir).items()]
+    known = list(dict.fromkeys(name for each in rows for name in each))
+    if sort == "date" or not rows:
+        return rows  # Run.records has sorted them
+    if sort not in known:
+        raise BadInput(f"--sort={sort}: no run has it; there are {', '.join(known)}")
+    having = [each for each in rows if each.get(sort) is not None]
+    lacking = [each for each in rows if each.get(sort) is None]
+    return sorted(having, key=lambda each: each[sort], reverse=sort.endswith("/acc")) + lacking
+
+
+def minute(date: str | None) -> str:
+    """A date of run.json in local time, to the minute."""
+    with contextlib.suppress(ValueError):
+        return datetime.fromisoformat(date or "").astimezone().strftime("%Y-%m-%d %H:%M")
+    return date or "-"
+
+
+def main(arguments: list[str]) -> None:
+    parser = Arguments("ls", __doc__)
+    parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="default: %(default)s")
+    parser.add_argument(
+        "--sort",
+        metavar="COLUMN",
+        default="date",
+        help=f"one of {', '.join(COLUMNS)}, or another value of a run such as val/loss (default: %(default)s)",
+    )
+    parser.add_forms()
+    options = parser.parse_args(arguments)
+    rows = listed(options.runs_dir, options.sort)
+    if options.form:
+        print_for_programs(rows, options.form)
+    elif not rows:
+        print(f"no run below {options.runs_dir}")
+    else:
+        lines = [
+            [minute(each[name]) if name == "date" else cell(name, each.get(name)) for name in COLUMNS] for each in rows
+        ]
+        show(COLUMNS, lines, left=("date", "model", "status", "overrides", "run"), cut="overrides")
