@@ -20,6 +20,7 @@ COMMANDS = {
     "reproduce": "mnist_lab.reproduce",
     "export": "mnist_lab.export",
     "ls": "mnist_lab.ls",
+    "compare": "mnist_lab.compare",
 }
 
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from torch import Tensor
 
-from mnist_lab.models.classifier import Classifier
 from mnist_lab.runs import Run
+
+if TYPE_CHECKING:  # torch is long in starting, and those who read figures alone do without
+    from torch import Tensor
+
+    from mnist_lab.models.classifier import Classifier
 
 SETS = {
     "train": ("training, while learning", "tab:blue"),

@@ -33,7 +33,13 @@ def what_a_job_does(settings: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if not re.match(SAME_JOB, key)}
 
 
+def differing(*jobs: DictConfig) -> dict[str, list[Any]]:
+    """What jobs do differently, by key, with the value of each; None where it has none."""
+    settings = [what_a_job_does(flat(job)) for job in jobs]
+    values = {key: [each.get(key) for each in settings] for each in settings for key in each}
+    return {key: of_each for key, of_each in values.items() if any(value != of_each[0] for value in of_each)}
+
+
 def differences(first: DictConfig, second: DictConfig) -> dict[str, tuple[str, str]]:
     """What two jobs do differently, by key, as they would be typed."""
-    one, other = what_a_job_does(flat(first)), what_a_job_does(flat(second))
-    return {key: (typed(one.get(key)), typed(other.get(key))) for key in one | other if one.get(key) != other.get(key)}
+    return {key: (typed(one), typed(other)) for key, (one, other) in differing(first, second).items()}

@@ -1,0 +1,119 @@
+"""`python -m mnist_lab compare RUN RUN...`: the settings in which runs differ, their metrics, and their curves."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import ListConfig, OmegaConf
+
+from mnist_lab.arguments import Arguments
+from mnist_lab.errors import BadInput
+from mnist_lab.files import replacing
+from mnist_lab.ls import METRICS, row
+from mnist_lab.runs import Run
+from mnist_lab.settings import differing
+from mnist_lab.tables import cell, print_for_programs, show
+
+MEASURED = (*METRICS, "epochs", "time", "images_per_second", "parameters")
+SIDE_BY_SIDE = 6  # as many runs have a column each; of more, each has a line
+FORMATS = (".png", ".pdf", ".svg")
+LABEL = 90  # characters
+
+
+def runs_of(names: Sequence[str], runs_dir: Path) -> list[Run]:
+    """The runs that are named, each once: by their folders, by `latest`, or by a folder that holds several.
+
+    Raises:
+        BadInput: a name is none of these, or they are fewer than two.
+    """
+    found: dict[Path, Run] = {}
+    for name in names:
+        several = [] if name == "latest" or (Path(name) / "run.json").exists() else Run.below(name)
+        found |= {run.folder.resolve(): run for run in several or [Run.find(name, runs_dir)]}
+    if len(found) < 2:
+        raise BadInput(f"{' '.join(names)}: names one run; two or more can be compared, or a folder that holds them")
+    return list(found.values())
+
+
+def different_settings(runs: Sequence[Run]) -> dict[str, list[Any]]:
+    """The settings in which runs differ, by their keys, with each run's value; None where it has no such setting."""
+    settings = differing(*(run.config for run in runs))
+    if "name" in settings:
+        settings = {"model": settings.pop("name")} | settings  # the key in a configuration, and the one that is typed
+        settings.pop("model._target_", None)
+    return {
+        key: [OmegaConf.to_container(value) if isinstance(value, ListConfig) else value for value in values]
+        for key, values in settings.items()
+    }
+
+
+def save_curves(runs: Sequence[Run], settings: dict[str, list[Any]], path: Path) -> bool:
+    """Draw the runs' curves into a file; whether there were any.
+
+    Raises:
+        BadInput: the file's name does not end in a format of FORMATS, or it cannot be written.
+    """
+    from mnist_lab.curves import compared  # numpy and matplotlib: not for --json
+
+    if path.suffix not in FORMATS:
+        raise BadInput(f"--out={path}: must end in one of {', '.join(FORMATS)}")
+    if path.exists() and not path.is_file():
+        raise BadInput(f"--out={path}: there already, and not a file; choose another")
+    figure = compared(runs, [label(i, run, settings) for i, run in enumerate(runs)])
+    if figure is None:
+        return False
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as partial:
+            figure.savefig(partial, format=path.suffix[1:], dpi=120)
+    except OSError as error:
+        raise BadInput(f"--out={path}: cannot be written ({error.strerror}); choose another") from error
+    return True
+
+
+def label(i: int, run: Run, settings: dict[str, list[Any]]) -> str:
+    """What the legend says of a run: its number and its own values of the settings that differ, or its folder."""
+    own = [f"{key}={cell(key, values[i])}" for key, values in settings.items() if values[i] is not None]
+    words = f"{i + 1}: {', '.join(own) or run.folder.name}"
+    return words if len(words) <= LABEL else f"{words[: LABEL - 3]}..."
+
+
+def show_table(rows: Sequence[dict[str, Any]], settings: dict[str, list[Any]]) -> None:
+    """Print the runs' folders by number, then their settings that differ and what was measured."""
+    for number, each in enumerate(rows, start=1):
+        print(f"{number}: {each['run']}")
+    print()
+    measured = ["status", *(name for name in MEASURED if any(each[name] is not None for each in rows))]
+    if len(rows) > SIDE_BY_SIDE:
+        names = [*settings, *measured]
+        lines = [[str(i), *(cell(name, each[name]) for name in names)] for i, each in enumerate(rows, start=1)]
+        show(["run", *names], lines)
+    else:
+        cells = [[name, *(cell(name, each[name]) for each in rows)] for name in (*settings, *measured)]
+        cells.insert(len(settings), [""] * (1 + len(rows)))
+        show(["run", *(str(i + 1) for i in range(len(rows)))], cells, left=("run",))
+    print("" if settings else "\nno setting differs")
+
+
+def main(arguments: list[str]) -> None:
+    parser = Arguments("compare", __doc__)
+    parser.add_argument("runs", metavar="RUN", nargs="+", help="a run folder, latest, or a folder of runs: a sweep's")
+    parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="where latest is looked for (%(default)s)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the figure (compare.png; none for programs)")
+    parser.add_forms()
+    options = parser.parse_args(arguments)
+    runs = runs_of(options.runs, options.runs_dir)
+    settings = different_settings(runs)
+    rows = [row(run, run.info) | {key: values[i] for key, values in settings.items()} for i, run in enumerate(runs)]
+    out = options.out or (None if options.form else Path("compare.png"))
+    drawn = out is not None and save_curves(runs, settings, out)
+    if options.form:
+        print_for_programs(rows, options.form)
+    else:
+        show_table(rows, settings)
+    if out:
+        words = f"curves: {out}" if drawn else "no run has a curve yet: nothing is drawn"
+        print(words, file=sys.stderr if options.form else sys.stdout)
