@@ -18,6 +18,9 @@ Commands
                          the tutorials' presets over several seeds: a table
   export RUN --format state_dict
                          a run's weights in a file for use elsewhere
+  ls [--sort COLUMN]     the runs, a line each; COLUMN: date, test/acc, time ...
+  compare RUN RUN...     runs, or a sweep's folder, side by side: what settings
+                         differ, metrics, and curves in compare.png
   COMMAND --help         more about one command
 
 Settings: one of each group, and any single value by its dotted name
