@@ -17,7 +17,7 @@ from mnist_lab.runs import Run
 from mnist_lab.settings import differing
 from mnist_lab.tables import cell, print_for_programs, show
 
-MEASURED = (*METRICS, "epochs", "time", "images_per_second", "parameters")
+MEASURED = (*METRICS, "tested_epoch", "epochs", "time", "images_per_second", "parameters")
 SIDE_BY_SIDE = 6  # as many runs have a column each; of more, each has a line
 FORMATS = (".png", ".pdf", ".svg")
 LABEL = 90  # characters

@@ -30,6 +30,7 @@ def row(run: Run, info: Mapping[str, Any]) -> dict[str, Any]:
         "date": info.get("started"),
         **{name: info.get(name) for name in names},
         "time": (info.get("seconds") or {}).get("total"),
+        "tested_epoch": (info.get("tested") or {}).get("epoch"),  # the metrics are those of its weights
         **dict.fromkeys(METRICS),
         **{name: value for name, value in (info.get("metrics") or {}).items() if math.isfinite(value)},
     }

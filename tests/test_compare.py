@@ -65,6 +65,7 @@ def test_settings_that_differ_and_metrics_stand_side_by_side(command: Command, t
         assert shown[name] == [f"{run.info['metrics'][name]:.2%}" for run in two]
     for name in ("train/loss", "val/loss", "test/loss"):
         assert shown[name] == [f"{run.info['metrics'][name]:.4f}" for run in two]
+    assert shown["tested_epoch"] == [str(run.info["tested"]["epoch"]) for run in two]
     assert shown["parameters"] == [f"{run.info['parameters']:,}" for run in two]
     assert {"epochs", "time", "images_per_second"} <= set(shown)
     settings = [name for name in shown if "." in name]
