@@ -25,13 +25,7 @@ from benchmarks.timing import ratio
 from mnist_lab.sweeps.sweep import Sweep
 
 MODELS, SEEDS = ("lenet", "mlp"), 6
-JOBS = (
-    "-m",
-    f"model={','.join(MODELS)}",
-    f"seed={','.join(map(str, range(SEEDS)))}",
-    "trainer.max_epochs=1",
-    "sweep=s",
-)
+SWEPT = (f"model={','.join(MODELS)}", f"seed={','.join(map(str, range(SEEDS)))}")
 
 
 def seconds_of(*arguments: str) -> float:
