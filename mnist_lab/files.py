@@ -32,3 +32,9 @@ def is_whole(checkpoint: Path) -> bool:
             return archive.testzip() is None
     except (OSError, zipfile.BadZipFile):
         return False
+
+
+def as_typed(path: Path) -> str:
+    """A path as a person would type it: from the current folder, if it lies below it."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

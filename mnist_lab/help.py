@@ -38,11 +38,13 @@ Examples
   python -m mnist_lab model=lenet trainer.accelerator=gpu
   python -m mnist_lab model=mlp optimizer=adam optimizer.lr=0.001 seed=0
   python -m mnist_lab -m optimizer.lr=0.001,0.01,0.1 optimizer.momentum=0.5,0.9
+  python -m mnist_lab -m hydra/sweeper=optuna hydra.sweeper.n_trials=30
   python -m mnist_lab resume=latest trainer.max_epochs=8
   python -m mnist_lab experiment=compact_cnn
 
 See also
-  -m                 run every combination of the values separated by commas
+  -m                 run every combination of the values separated by commas;
+                     sweep=NAME names the sweep, to go on with it
   --cfg job          print the configuration that a command line gives, and stop
   --info defaults    print which files it comes from
   --config-dir DIR   add a folder of your own to conf/; a network is one class

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from mnist_lab.errors import BadInput
-from mnist_lab.files import is_whole, replacing
+from mnist_lab.files import as_typed, is_whole, replacing
 
 
 @dataclass(frozen=True)
@@ -97,9 +97,7 @@ class Run:
         return dict(sorted(records.items(), key=lambda record: str(record[1].get("started", ""))))
 
     def __str__(self) -> str:
-        """The folder as a person would type it: from the current one, if it lies below it."""
-        here = Path.cwd()
-        return str(self.folder.relative_to(here) if self.folder.is_relative_to(here) else self.folder)
+        return as_typed(self.folder)
 
     @property
     def info(self) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def test_help_is_quick_and_names_commands_groups_choices_and_six_examples(tiny: 
         (line,) = [line for line in settings.splitlines() if line.startswith(f"  {path.parent.name} ")]
         assert path.stem in line.replace(",", "").split()
     examples = outcome.stdout.split("Examples")[1].split("See also")[0]
-    assert examples.count("python -m mnist_lab") == 6
+    assert examples.count("python -m mnist_lab") == 7
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["--info", "defaults"], ["-sc", "query=bash"]])

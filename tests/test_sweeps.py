@@ -101,6 +101,19 @@ def test_command_that_is_told_trains_the_best_again(command: Command, monkeypatc
     assert again.info["metrics"]["test/acc"] == found["test/acc"]["mean"]
 
 
+def test_run_of_a_sweep_is_resumed_and_run_again_as_any_other(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command(*GRID, "retries=1")
+    run = Run.below(FOLDER)[0]
+    assert command(f"resume={run.folder}", "trainer.max_epochs=2", data=False).status == 0
+    assert (run.info["epochs"], run.info["status"]) == (2, "finished")
+    other = Run.below(FOLDER)[1]
+    monkeypatch.setattr("sys.argv", shlex.split(other.info["command"])[2:])
+    main()
+    assert Run.find("latest").info["metrics"] == other.info["metrics"]
+
+
 def test_seeds_are_one_place_in_the_ranking_with_mean_and_spread(command: Command) -> None:
     outcome = command("-m", "sweep=s", "optimizer.lr=0.001,0.01", "seed=0,1,2", "trainer.max_epochs=1", "model=mlp")
     assert outcome.status == 0, outcome.err

@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 
 from mnist_lab.errors import Interrupted, LabError
 from mnist_lab.runs import Run
-from mnist_lab.sweeps.sweep import OWN, Job, Sweep, job_lock, key_of, read_job, write_job
+from mnist_lab.sweeps.sweep import OWN, SWEEPS_ALONE, Job, Sweep, job_lock, key_of, read_job, write_job
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,7 @@ def run_job(cfg: DictConfig) -> float | None:
     if sweep.stop_file.exists():
         return None
     overrides = tuple(override for override in cfg.overrides if key_of(override) not in OWN)
+    cfg.overrides = [override for override in cfg.overrides if key_of(override) not in SWEEPS_ALONE]
     try:
         with job_lock(folder):
             job = read_job(folder) if (folder / "job.json").exists() else Job(overrides, folder)

@@ -23,6 +23,7 @@ from rich.console import Console
 
 from mnist_lab.arguments import command_line
 from mnist_lab.errors import BadInput, Interrupted, JobsFailed, LabError, told_in_one_line
+from mnist_lab.files import as_typed
 from mnist_lab.sweeps.figure import draw
 from mnist_lab.sweeps.job import parallel_jobs
 from mnist_lab.sweeps.results import Results
@@ -217,4 +218,4 @@ def conclude(results: Results, command: str) -> None:
     if left:
         console.print(f"{left} of {len(results.jobs)} jobs are not finished; to go on: {command}", soft_wrap=True)
     written = ", ".join(name for name in ("results.csv", "results.json", figure) if name)
-    console.print(f"sweep folder: {results.sweep.folder} ({written})", soft_wrap=True)
+    console.print(f"sweep folder: {as_typed(results.sweep.folder)} ({written})", soft_wrap=True)

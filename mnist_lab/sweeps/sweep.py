@@ -29,8 +29,8 @@ from mnist_lab.files import replacing
 from mnist_lab.runs import Run
 from mnist_lab.settings import flat, what_a_job_does
 
-# Keys that say how a sweep is run, not what its jobs do.
-OWN = ("sweep", "retries", "fail_fast", "runs_dir", "threads", "figures", "callbacks.prune")
+SWEEPS_ALONE = ("sweep", "retries", "fail_fast", "callbacks.prune")  # keys that a run outside a sweep cannot have
+OWN = (*SWEEPS_ALONE, "runs_dir", "threads", "figures")  # that say how a sweep is run, not what its jobs do
 OVER = ("finished", "failed")
 
 
