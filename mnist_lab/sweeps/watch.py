@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import threading
 import time
@@ -12,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from mnist_lab.errors import BadInput
 from mnist_lab.runs import Run
 from mnist_lab.sweeps.results import Results
 from mnist_lab.sweeps.sweep import OVER, Job, Sweep
@@ -53,7 +55,8 @@ class Watch:
 
     def _watch(self) -> None:
         while not self.ending.wait(1):
-            self.look()
+            with contextlib.suppress(BadInput):  # a run.json that is just being made; the next look finds it whole
+                self.look()
 
     def look(self) -> None:
         """Read how the jobs stand, write the results if that has changed, and show it."""
