@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from mnist_lab.errors import BadInput
+from mnist_lab.processes import processes_started
 from mnist_lab.runs import Run
 from mnist_lab.settings import flat, typed
 
@@ -158,6 +159,9 @@ def _machine_problems(cfg: DictConfig) -> Iterator[str]:
             f"trainer.accelerator={accelerator}: torch finds no GPU on this machine; "
             "use trainer.accelerator=cpu, or auto for what there is"
         )
+    started, devices = processes_started(), cfg.trainer.get("devices")
+    if started is not None and isinstance(devices, int) and devices * cfg.trainer.get("num_nodes", 1) != started:
+        yield f"trainer.devices={devices}: torchrun started {started} processes; trainer=ddp takes as many as there are"
 
 
 def _reload_problems(cfg: DictConfig) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
+import warnings
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,14 +18,19 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mnist_lab import conf_dir
 from mnist_lab.errors import BadInput, told_in_one_line
+from mnist_lab.processes import begun
 from mnist_lab.sweeps.sweep import job_folder
 
 OmegaConf.register_new_resolver("job_folder", lambda *, _root_: job_folder(_root_), replace=True)
+OmegaConf.register_new_resolver("begun", begun, use_cache=True, replace=True)
 OmegaConf.register_new_resolver("either", lambda value, otherwise: otherwise if value is None else value, replace=True)
 # ${choose:KEY,{KEY:VALUE,...},DEFAULT}: a setting that follows another, or one of Hydra's that is an Enum.
 OmegaConf.register_new_resolver(
     "choose", lambda key, values, default: values.get(getattr(key, "name", key), default), replace=True
 )
+
+# Meant: conf/hydra/launcher has the launchers' own settings, which Hydra checks against their schemas of these names.
+warnings.filterwarnings("ignore", r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
 
 
 def compose(*overrides: str, config_dir: str | None = None) -> DictConfig:

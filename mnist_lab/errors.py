@@ -64,13 +64,18 @@ def told_in_one_line() -> Iterator[None]:
     except LabError as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             traceback.print_exc()
-        print(f"mnist_lab: {error}", file=sys.stderr)
+        _tell(f"mnist_lab: {error}")
         raise SystemExit(error.exit_status) from None
     except OSError as error:
         if error.errno not in FULL or os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        print(f"mnist_lab: {error.filename or 'the run folder'}: {error.strerror}; make room", file=sys.stderr)
+        _tell(f"mnist_lab: {error.filename or 'the run folder'}: {error.strerror}; make room")
         raise SystemExit(LabError.exit_status) from None
+
+
+def _tell(line: str) -> None:
+    if os.environ.get("RANK", "0") == "0":  # of processes that torchrun started, all meet it
+        print(line, file=sys.stderr)
 
 
 def tell_a_full_disk_once() -> None:

@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from mnist_lab import conf_dir, config_dirs
 from mnist_lab.config import CheckBeforeRun, resolve
 from mnist_lab.errors import BadInput, JobsFailed, tell_a_full_disk_once, told_in_one_line
+from mnist_lab.processes import in_one_folder
 from mnist_lab.resume import continued
 from mnist_lab.sweeps.job import run_job
 
@@ -26,7 +27,7 @@ def main() -> None:
     """Run what sys.argv says."""
     with told_in_one_line():
         tell_a_full_disk_once()
-        sys.argv[1:] = continued(sys.argv[1:])
+        sys.argv[1:] = in_one_folder(continued(sys.argv[1:]))
         refuse_what_hydra_cannot_tell(sys.argv[1:])
         refuse_sweep_settings(sys.argv[1:])
     run()

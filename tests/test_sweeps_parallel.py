@@ -17,7 +17,7 @@ from conftest import Outcome, Tiny
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_lab.runs import Run
-from mnist_lab.sweeps.job import parallel_jobs, processors
+from mnist_lab.sweeps.launchers import parallel_jobs, processors
 from mnist_lab.sweeps.sweep import Sweep
 
 Command = Callable[..., Outcome]

@@ -12,7 +12,6 @@ import time
 import traceback
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from filelock import Timeout
 from hydra.core.hydra_config import HydraConfig
@@ -20,6 +19,7 @@ from omegaconf import DictConfig
 
 from mnist_lab.errors import Interrupted, LabError
 from mnist_lab.runs import Run
+from mnist_lab.sweeps.launchers import in_own_process, put_back_in_the_queue, threads
 from mnist_lab.sweeps.sweep import OWN, SWEEPS_ALONE, Job, Sweep, job_lock, key_of, read_job, write_job
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ def run_job(cfg: DictConfig) -> float | None:
     overrides = tuple(override for override in cfg.overrides if key_of(override) not in OWN)
     cfg.overrides = [override for override in cfg.overrides if key_of(override) not in SWEEPS_ALONE]
     try:
-        with job_lock(folder):
+        with put_back_in_the_queue(), job_lock(folder):
             job = read_job(folder) if (folder / "job.json").exists() else Job(overrides, folder)
             start = sweep.record["start"]
             attempts = job.attempts if job.process.get("start") == start else 0
@@ -60,6 +60,7 @@ def run_job(cfg: DictConfig) -> float | None:
 
 def _attempted(cfg: DictConfig, job: Job) -> Job:
     """The job after one attempt, which begins anew where an earlier one failed, and goes on where it was stopped."""
+    from mnist_lab.sweeps.apart import of_several_processes, train_apart
     from mnist_lab.terminal import console  # torch and Lightning: not for --cfg
     from mnist_lab.train import train
 
@@ -74,7 +75,7 @@ def _attempted(cfg: DictConfig, job: Job) -> Job:
     quiet, console.quiet = console.quiet, True  # the sweep shows how its jobs stand
     try:
         _share_threads(cfg)
-        train(cfg)
+        train_apart(cfg) if of_several_processes(cfg) else train(cfg)
         job = replace(job, state="finished")
     except Interrupted as stop:
         write_job(replace(job, state="interrupted", error=f"signal {int(str(stop)) - 128}"))
@@ -100,19 +101,8 @@ def _clear(folder: Path) -> None:
 
 def _share_threads(cfg: DictConfig) -> None:
     """Where jobs run side by side, let each have its share of the processors, unless threads=N says how many."""
-    parallel = parallel_jobs(HydraConfig.get().launcher)
-    if cfg.threads is None and parallel > 1:
-        cfg.threads = max(1, processors() // parallel)
-    if parallel > 1 and threading.current_thread() is threading.main_thread():
+    launcher = HydraConfig.get().launcher
+    if cfg.threads is None:
+        cfg.threads = threads(launcher)
+    if in_own_process(launcher) and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the sweep hears of Ctrl-C, and tells its jobs
-
-
-def parallel_jobs(launcher: Any) -> int:
-    """How many jobs a launcher runs at once on this machine, as far as its settings say: joblib's n_jobs."""
-    jobs = launcher.get("n_jobs") or 1
-    return int(jobs) if jobs > 0 else max(1, processors() + 1 + jobs)
-
-
-def processors() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

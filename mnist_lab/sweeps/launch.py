@@ -25,12 +25,11 @@ from mnist_lab.arguments import command_line
 from mnist_lab.errors import BadInput, Interrupted, JobsFailed, LabError, told_in_one_line
 from mnist_lab.files import as_typed
 from mnist_lab.sweeps.figure import draw
-from mnist_lab.sweeps.job import parallel_jobs
+from mnist_lab.sweeps.launchers import all_waited_for, kind, parallel_jobs, refuse_more_than_memory
 from mnist_lab.sweeps.results import Results
 from mnist_lab.sweeps.sweep import OWN, Job, Sweep, is_held, job_id, key_of, write_job
 from mnist_lab.sweeps.watch import Watch
 
-GIGABYTES = 1.3  # that a job takes at most: README, "Measured"
 PATIENCE = 60  # seconds in which jobs that were told to stop are to have saved
 
 
@@ -49,7 +48,7 @@ def _sweep_grid(sweeper: BasicSweeper, arguments: list[str]) -> list[Any]:
     (jobs,) = sweeper.split_arguments(overrides, None)
     if not jobs or not any(key_of(argument) not in OWN for argument in arguments):
         raise BadInput("-m: there is nothing to sweep; give a setting several values, such as optimizer.lr=0.01,0.1")
-    refuse_more_than_memory(min(parallel_jobs(sweeper.config.hydra.launcher), len(jobs)))
+    refuse_more_than_memory(sweeper.config.hydra.launcher, len(jobs))
     with running(sweeper, swept, {id_of(sweeper, overrides): overrides for overrides in jobs}) as sweep:
         launch(sweeper, sweep, {job.id: job.overrides for job in sweep.jobs() if job.state != "finished"})
     return []
@@ -104,16 +103,23 @@ def running(sweeper: Any, swept: Sequence[str], jobs: Mapping[str, Sequence[str]
 
 
 def launch(sweeper: Any, sweep: Sweep, jobs: Mapping[str, Sequence[str]]) -> list[Any]:
-    """Launch jobs. When a worker process dies, it takes others with it: those it was at are tried one by one.
+    """Launch jobs. One whose process dies is failed, and the others run.
+
+    A worker process of joblib's takes others with it when it dies: those they were at are tried one by one.
 
     Returns what Hydra's launcher does, where no worker died.
     """
     if not jobs:
         return []
+    launcher, given = sweeper.config.hydra.launcher, [[*overrides, *own_settings()] for overrides in jobs.values()]
+    at_once = parallel_jobs(launcher) if kind(launcher) == "LocalLauncher" else len(given)  # it starts all it is given
     try:
-        return list(
-            sweeper.launcher.launch([[*overrides, *own_settings()] for overrides in jobs.values()], initial_job_idx=0)
-        )
+        returned = []
+        with all_waited_for(launcher):
+            for first in range(0, len(given), at_once):
+                returned += sweeper.launcher.launch(given[first : first + at_once], initial_job_idx=first)
+        record_deaths(sweep, dict(zip(jobs, returned, strict=True)))
+        return returned
     except (KeyboardInterrupt, SystemExit):
         raise
     except Exception as error:
@@ -127,6 +133,22 @@ def launch(sweeper: Any, sweep: Sweep, jobs: Mapping[str, Sequence[str]]) -> lis
         for id in killed:
             launch(sweeper, sweep, {id: jobs[id]})
         return launch(sweeper, sweep, {id: jobs[id] for id in jobs if now[id].state == "waiting"})
+
+
+def record_deaths(sweep: Sweep, outcomes: Mapping[str, Any]) -> None:
+    """Record the jobs whose outcome is an exception, the death of their process, as failed.
+
+    Raises:
+        LabError: a process died before it came to its job.
+    """
+    now = {job.id: job for job in settle(sweep)}
+    for id, outcome in outcomes.items():
+        if isinstance(outcome, Exception) and now[id].state == "interrupted":
+            write_job(replace(now[id], state="failed", error=f"its process died ({type(outcome).__name__})"))
+    for id, outcome in outcomes.items():
+        if isinstance(outcome, Exception) and now[id].state == "waiting":
+            why = (str(outcome).strip() or type(outcome).__name__).splitlines()[-1]
+            raise LabError(f"{' '.join(now[id].overrides)}: its process came to nothing: {why}")
 
 
 def own_settings() -> list[str]:
@@ -153,22 +175,23 @@ def settle(sweep: Sweep) -> list[Job]:
 def told_to_stop(sweep: Sweep) -> Iterator[None]:
     """Pass Ctrl-C and SIGTERM on to jobs in other processes of this machine, and wait until they have saved.
 
-    A job in this process hears of them itself while it trains.
+    A job in this process hears of them itself while it trains. One on another machine runs to its end.
     """
 
     def stop(number: int, frame: Any) -> None:
         sweep.stop_file.touch()
-        for job in sweep.jobs():
-            process = job.process
-            mine = process.get("host") == socket.gethostname() and process.get("pid") != os.getpid()
-            if job.state == "running" and mine and is_held(job.folder):
-                os.kill(process["pid"], signal.SIGTERM)
-        until = time.monotonic() + PATIENCE
-        while time.monotonic() < until and any(
-            job.process.get("pid") != os.getpid() and is_held(job.folder)
+        told = [
+            job
             for job in sweep.jobs()
             if job.state == "running"
-        ):
+            and job.process.get("host") == socket.gethostname()
+            and job.process.get("pid") != os.getpid()
+            and is_held(job.folder)
+        ]
+        for job in told:
+            os.kill(job.process["pid"], signal.SIGTERM)
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until and any(is_held(job.folder) for job in told):
             time.sleep(0.1)
         raise Interrupted(128 + number)
 
@@ -181,21 +204,6 @@ def told_to_stop(sweep: Sweep) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler or signal.SIG_DFL)
-
-
-def refuse_more_than_memory(parallel: int) -> None:
-    """Raise BadInput if so many jobs at once need more memory than is free."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        (free,) = [int(line.split()[1]) / 1e6 for line in lines if line.startswith("MemAvailable")]
-    except (OSError, ValueError):  # no Linux
-        return
-    if parallel > 1 and parallel * GIGABYTES > free:
-        fit = max(1, int(free / GIGABYTES))
-        raise BadInput(
-            f"hydra.launcher.n_jobs: {parallel} jobs at once need {parallel * GIGABYTES:.0f} GB, "
-            f"{free:.0f} GB are free; hydra.launcher.n_jobs={fit} would do"
-        )
 
 
 def conclude(results: Results, command: str) -> None:

@@ -20,8 +20,8 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from mnist_lab.errors import BadInput, told_in_one_line
-from mnist_lab.sweeps.job import parallel_jobs
-from mnist_lab.sweeps.launch import id_of, launch, refuse_more_than_memory, refuse_to_sweep, running
+from mnist_lab.sweeps.launch import id_of, launch, refuse_to_sweep, running
+from mnist_lab.sweeps.launchers import parallel_jobs, refuse_more_than_memory
 from mnist_lab.sweeps.sweep import Sweep, key_of
 
 OVER = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -43,7 +43,7 @@ def sweep_optuna(sweeper: Any, arguments: list[str]) -> list[Any]:
         if not space:
             raise BadInput("hydra/sweeper=optuna: there is nothing to search; leave a setting of its params open")
         at_once = parallel_jobs(sweeper.config.hydra.launcher)
-        refuse_more_than_memory(min(at_once, sweeper.n_trials))
+        refuse_more_than_memory(sweeper.config.hydra.launcher, sweeper.n_trials)
         with running(sweeper, [key_of(key) for key in space], {}) as sweep:
             search(sweeper, sweep, space, [override for override in fixed if override], at_once)
     return []

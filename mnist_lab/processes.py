@@ -1,0 +1,56 @@
+"""Runs of several processes that torchrun or SLURM's srun started: which of them this is, and when they began."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+from functools import cache
+from importlib import import_module
+
+from mnist_lab.errors import BadInput
+
+
+def rank() -> int:
+    """The number of this process among those of a run; 0 is the first, which writes and prints."""
+    return int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0)
+
+
+def processes_started() -> int | None:
+    """How many processes torchrun started for this run; None if it did not."""
+    return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else None
+
+
+def begun(pattern: str) -> str:
+    """The time, as strftime writes it, that names a run's folder: the first process's, if torchrun started several."""
+    moment = datetime.now() if processes_started() is None else datetime.fromisoformat(_first_process_began())
+    return moment.strftime(pattern)
+
+
+@cache
+def _first_process_began() -> str:
+    """Agreed over the store by which torchrun's processes find each other."""
+    distributed = import_module("torch.distributed")  # torch: not for --cfg
+    store = distributed.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    key = f"mnist_lab began, start {os.environ.get('TORCHELASTIC_RESTART_COUNT')}"
+    if rank() == 0:
+        store.set(key, datetime.now().isoformat())
+    return str(store.get(key).decode())
+
+
+def in_one_folder(arguments: list[str]) -> list[str]:
+    """Hydra's arguments for this process: all of a run's processes share its folder, each with a log of its own there.
+
+    Raises:
+        BadInput: the run is a sweep, or srun started it and nothing says which folder that is.
+    """
+    is_sweep = {"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments)
+    given = {argument.split("=")[0] for argument in arguments}
+    by_srun = "SLURM_STEP_ID" in os.environ and int(os.environ.get("SLURM_NTASKS") or 1) > 1
+    if not by_srun and processes_started() is None:
+        return arguments
+    if is_sweep:
+        raise BadInput("-m: one run at a time where several processes are started; a sweep starts those of its jobs")
+    if by_srun and "hydra.run.dir" not in given:
+        raise BadInput("srun: its processes need one folder; add hydra.run.dir=runs/$SLURM_JOB_ID, or resume=RUN")
+    log = [f"hydra.job.name=train_ddp_process_{rank()}"] if rank() > 0 and "hydra.job.name" not in given else []
+    return [*arguments, *log]

@@ -1,0 +1,70 @@
+"""A job of several processes (trainer=ddp): a command of its own, beside the sweep's.
+
+Lightning starts the other processes of a run with the command line of the first, which in a sweep is the whole
+sweep's; it leaves its variables to the next job; and when one process dies it kills the first. None may reach a sweep.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from omegaconf import DictConfig
+
+from mnist_lab.errors import Interrupted, LabError
+from mnist_lab.interrupts import sigterm_raises
+from mnist_lab.resume import quoted
+from mnist_lab.runs import Run
+from mnist_lab.settings import typed
+from mnist_lab.sweeps.sweep import OWN, key_of
+
+PATIENCE = 60  # seconds in which a run that was told to stop is to have ended
+
+
+def of_several_processes(cfg: DictConfig) -> bool:
+    """Whether a job asks for more than one device, or for a strategy, which may start processes."""
+    return cfg.trainer.get("strategy", "auto") != "auto" or cfg.trainer.get("devices", 1) not in (1, "1")
+
+
+def train_apart(cfg: DictConfig) -> None:
+    """Run `python -m mnist_lab` with the job's settings, in the job's folder, and wait for it.
+
+    Raises:
+        Interrupted: Ctrl-C or SIGTERM, which was passed on.
+        LabError: the run failed, or one of its processes was killed.
+    """
+    folder = Path(cfg.folder)
+    overrides = [override for override in cfg.overrides if key_of(override) not in OWN]
+    own = [f"{key}={typed(cfg[key])}" for key in ("threads", "figures")] + [f"hydra.run.dir={quoted(folder)}"]
+    resume = [f"resume={quoted(Path(cfg.resume))}"] if cfg.resume else []
+    options = ["--config-dir", cfg.config_dir] if cfg.config_dir else []
+    command = [sys.executable, "-m", "mnist_lab", *options, *overrides, *own, *resume]
+    with (
+        sigterm_raises(),
+        subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+        ) as process,
+    ):
+        try:
+            told = process.communicate()[1].strip()
+        except BaseException as stop:
+            number = signal.SIGTERM if isinstance(stop, SIGTERMException) else signal.SIGINT
+            process.send_signal(number)
+            with suppress(subprocess.TimeoutExpired):
+                process.communicate(timeout=PATIENCE)
+            raise Interrupted(128 + number) from stop
+        finally:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)  # the others, should they hang without the first
+    if process.returncode in (128 + signal.SIGINT, 128 + signal.SIGTERM):
+        raise Interrupted(process.returncode)
+    if process.returncode < 0:  # Lightning kills the first process when another one has died
+        raise LabError(f"one of its processes died (signal {-process.returncode})")
+    if process.returncode > 0:
+        error = Run(folder).info["error"] if (folder / "run.json").is_file() else None
+        raise LabError(error or told.removeprefix("mnist_lab: ") or f"exit status {process.returncode}")

@@ -1,0 +1,155 @@
+"""What launchers do differently: how many jobs run at once, where, with how many threads, and one's death."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from mnist_lab.errors import BadInput
+
+GIGABYTES = 1.3  # that a job takes at most: README, "Measured"
+
+
+def kind(launcher: Any) -> str:
+    """Which launcher it is, by its class, such as LocalLauncher, SlurmLauncher, RayLauncher."""
+    return str(launcher.get("_target_", "")).rpartition(".")[2]
+
+
+def processors() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def parallel_jobs(launcher: Any) -> int:
+    """How many jobs run at once, as far as a launcher's settings say.
+
+    Where they do not, as on a Ray cluster of other machines, as many as have room on this one.
+    """
+    if kind(launcher) == "SlurmLauncher":
+        return int(launcher.get("array_parallelism") or 1)
+    if kind(launcher) in ("LocalLauncher", "RayLauncher"):
+        init = launcher.get("ray", {}).get("init", {})
+        return max(1, (init.get("num_cpus") or processors()) // max(1, asked_for(launcher) or 1))
+    jobs = launcher.get("n_jobs") or 1
+    return int(jobs) if jobs > 0 else max(1, processors() + 1 + jobs)
+
+
+def asked_for(launcher: Any) -> int | None:
+    """How many processors a job asks submitit or Ray for, and so how many threads it has; 1 unless told otherwise."""
+    if kind(launcher) in ("LocalLauncher", "SlurmLauncher"):
+        return launcher.get("cpus_per_task") or 1
+    if kind(launcher) == "RayLauncher":
+        return max(1, int(launcher.get("ray", {}).get("remote", {}).get("num_cpus") or 1))
+    return None
+
+
+def threads(launcher: Any) -> int | None:
+    """How many threads a job has unless threads=N says so: what it asked for, or its share; None for all."""
+    parallel = parallel_jobs(launcher)
+    return asked_for(launcher) or (max(1, processors() // parallel) if parallel > 1 else None)
+
+
+def in_own_process(launcher: Any) -> bool:
+    """Whether a job has a process of its own."""
+    return asked_for(launcher) is not None or parallel_jobs(launcher) > 1
+
+
+def room_setting(launcher: Any) -> str | None:
+    """The setting that says how many jobs this machine is to hold at once; None where jobs run elsewhere."""
+    if kind(launcher) == "RayLauncher":
+        return None if launcher.ray.init.get("address") else "hydra.launcher.ray.init.num_cpus"
+    settings = {"SlurmLauncher": None, "LocalLauncher": "hydra.launcher.cpus_per_task"}
+    return settings.get(kind(launcher), "hydra.launcher.n_jobs")
+
+
+def refuse_more_than_memory(launcher: Any, jobs: int) -> None:
+    """Raise BadInput if as many of so many jobs as run at once on this machine need more memory than is free."""
+    setting, parallel = room_setting(launcher), min(parallel_jobs(launcher), jobs)
+    if setting is None:
+        return
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        (free,) = [int(line.split()[1]) / 1e6 for line in lines if line.startswith("MemAvailable")]
+    except (OSError, ValueError):  # no Linux
+        return
+    if parallel > 1 and parallel * GIGABYTES > free:
+        fit = max(1, int(free / GIGABYTES))
+        remedy = -(-processors() // fit) if kind(launcher) == "LocalLauncher" else fit
+        raise BadInput(
+            f"{setting}: {parallel} jobs at once need {parallel * GIGABYTES:.0f} GB, "
+            f"{free:.0f} GB are free; {setting}={remedy} would do"
+        )
+
+
+@contextmanager
+def all_waited_for(launcher: Any) -> Iterator[None]:
+    """Let submitit and Ray wait for each job, with an exception for the outcome of one whose process died.
+
+    Their launchers raise it at once otherwise, and lose sight of the others, which run on.
+    """
+    owner: Any
+    if kind(launcher) in ("LocalLauncher", "SlurmLauncher"):
+        owner, name = import_module("submitit").Job, "results"
+    elif kind(launcher) == "RayLauncher":
+        owner, name = import_module("ray"), "get"
+    else:
+        yield
+        return
+    wait: Callable[[Any], Any] = getattr(owner, name)
+
+    def waited_for(job: Any) -> Any:
+        try:
+            return wait(job)
+        except Exception as error:
+            return [error] if name == "results" else error
+
+    setattr(owner, name, waited_for)
+    try:
+        with _ctrl_c_kept_from_children():
+            yield
+    finally:
+        setattr(owner, name, wait)
+
+
+@contextmanager
+def _ctrl_c_kept_from_children() -> Iterator[None]:
+    """Ctrl-C on a terminal goes to every process; submitit's would kill its job before that has saved.
+
+    What this thread blocks, the processes that it starts have blocked. It hears of Ctrl-C by the sweep's other thread.
+    """
+    if threading.current_thread() is not threading.main_thread() or threading.active_count() == 1:
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def put_back_in_the_queue() -> Iterator[None]:
+    """Let submitit heed SIGUSR2, the warning before a time limit or a preemption, after the job has saved."""
+    requeue = signal.getsignal(signal.SIGUSR2) if hasattr(signal, "SIGUSR2") else None
+    if not callable(requeue) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    warned = []
+
+    def stop(number: int, frame: Any) -> None:
+        warned.append(number)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    signal.signal(signal.SIGUSR2, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR2, requeue)
+        if warned:
+            requeue(signal.SIGUSR2, None)
