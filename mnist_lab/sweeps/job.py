@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 
 from mnist_lab.errors import Interrupted, LabError
 from mnist_lab.runs import Run
-from mnist_lab.sweeps.launchers import in_own_process, put_back_in_the_queue, threads
+from mnist_lab.sweeps.launchers import asked_for, in_own_process, put_back_in_the_queue, threads
 from mnist_lab.sweeps.sweep import OWN, SWEEPS_ALONE, Job, Sweep, job_lock, key_of, read_job, write_job
 
 log = logging.getLogger(__name__)
@@ -56,6 +56,10 @@ def run_job(cfg: DictConfig) -> float | None:
             return None if accuracy is None else float(accuracy)
     except Timeout:
         return None
+    except Interrupted:
+        if sweep.stop_file.exists() and asked_for(HydraConfig.get().launcher) is not None:
+            return None  # the sweep knows; to Ray and submitit it would be a process that died, and to be replaced
+        raise
 
 
 def _attempted(cfg: DictConfig, job: Job) -> Job:

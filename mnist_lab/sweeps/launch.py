@@ -118,7 +118,8 @@ def launch(sweeper: Any, sweep: Sweep, jobs: Mapping[str, Sequence[str]]) -> lis
         with all_waited_for(launcher):
             for first in range(0, len(given), at_once):
                 returned += sweeper.launcher.launch(given[first : first + at_once], initial_job_idx=first)
-        record_deaths(sweep, dict(zip(jobs, returned, strict=True)))
+        if not sweep.stop_file.exists():
+            record_deaths(sweep, dict(zip(jobs, returned, strict=True)))
         return returned
     except (KeyboardInterrupt, SystemExit):
         raise
@@ -144,7 +145,8 @@ def record_deaths(sweep: Sweep, outcomes: Mapping[str, Any]) -> None:
     now = {job.id: job for job in settle(sweep)}
     for id, outcome in outcomes.items():
         if isinstance(outcome, Exception) and now[id].state == "interrupted":
-            write_job(replace(now[id], state="failed", error=f"its process died ({type(outcome).__name__})"))
+            why = type(outcome).__name__ if now[id].error == "killed" else now[id].error
+            write_job(replace(now[id], state="failed", error=f"its process died ({why})"))
     for id, outcome in outcomes.items():
         if isinstance(outcome, Exception) and now[id].state == "waiting":
             why = (str(outcome).strip() or type(outcome).__name__).splitlines()[-1]
@@ -193,8 +195,10 @@ def told_to_stop(sweep: Sweep) -> Iterator[None]:
         until = time.monotonic() + PATIENCE
         while time.monotonic() < until and any(is_held(job.folder) for job in told):
             time.sleep(0.1)
+        stopped.append(number)
         raise Interrupted(128 + number)
 
+    stopped: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -204,6 +208,8 @@ def told_to_stop(sweep: Sweep) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler or signal.SIG_DFL)
+        if stopped:  # whatever a launcher has made of the exception
+            raise Interrupted(128 + stopped[0])
 
 
 def conclude(results: Results, command: str) -> None:

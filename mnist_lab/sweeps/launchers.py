@@ -98,6 +98,12 @@ def all_waited_for(launcher: Any) -> Iterator[None]:
         owner, name = import_module("submitit").Job, "results"
     elif kind(launcher) == "RayLauncher":
         owner, name = import_module("ray"), "get"
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        if not owner.is_initialized():
+            owner.init(**dict(launcher.ray.init))
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():  # Ray sets its own, by which the sweep would not hear of them
+                signal.signal(number, handler)
     else:
         yield
         return
