@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -222,3 +222,30 @@ def signalled(tiny: Tiny, sent: signal.Signals, *arguments: str) -> tuple[int, s
         rest = process.stdout.read()
         limit.cancel()
     return process.returncode, rest
+
+
+def run(
+    tiny: Tiny,
+    *arguments: str,
+    then: Callable[[subprocess.Popen[str]], None] | None = None,
+    program: Sequence[str] = ("-m", "mnist_lab"),
+) -> tuple[int, str]:
+    """Exit status and output of the real command line, in a session of its own, as a terminal gives it one."""
+    given = {argument.split("=")[0] for argument in arguments}
+    own = [override for override in tiny.overrides if override.split("=")[0] not in given]
+
+    def heed_ctrl_c() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    with subprocess.Popen(
+        [sys.executable, "-u", *program, "--config-dir", str(tiny.conf), *own, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=heed_ctrl_c,
+        start_new_session=True,
+    ) as process:
+        if then is not None:
+            then(process)
+        out, _ = process.communicate(timeout=240)
+    return process.returncode, out

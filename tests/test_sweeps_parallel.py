@@ -6,14 +6,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import Outcome, Tiny
+from conftest import Outcome, Tiny, run
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_lab.runs import Run
@@ -37,27 +36,6 @@ class Dies(Callback):
 @pytest.fixture(autouse=True)
 def _workers_find_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
-
-
-def run(tiny: Tiny, *arguments: str, then: Callable[[subprocess.Popen[str]], None] | None = None) -> tuple[int, str]:
-    """Exit status and output of the real command line."""
-    given = {argument.split("=")[0] for argument in arguments}
-    own = [override for override in tiny.overrides if override.split("=")[0] not in given]
-
-    def heed_ctrl_c() -> None:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-    with subprocess.Popen(
-        [sys.executable, "-u", "-m", "mnist_lab", "--config-dir", str(tiny.conf), *own, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        preexec_fn=heed_ctrl_c,
-    ) as process:
-        if then is not None:
-            then(process)
-        out, _ = process.communicate(timeout=240)
-    return process.returncode, out
 
 
 def test_jobs_side_by_side_give_the_same_table_as_in_one_process(tiny: Tiny, command: Command) -> None:
