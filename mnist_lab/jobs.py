@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import hydra
 import yaml  # type: ignore[import-untyped]
@@ -83,7 +84,11 @@ def job(cfg: DictConfig) -> float | None:
     """One job, alone or of a sweep; returns what a sweeper goes by."""
     begun.append(cfg)
     cfg = resolve(cfg, HydraConfig.get())
-    cfg.config_dir = next((str(folder.absolute()) for folder in config_dirs(sys.argv)), None)
+    sources = (
+        HydraConfig.get().runtime.config_sources
+    )  # a sweep's job may be in a process with a command line of its own
+    own = (str(Path(source.path).absolute()) for source in sources if source.provider == "command-line")
+    cfg.config_dir = next(own, None)
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return run_job(cfg)
     with told_in_one_line():
