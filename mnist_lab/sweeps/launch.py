@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
 import sys
-import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,18 +14,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
-from rich.console import Console
 
 from mnist_lab.arguments import command_line
-from mnist_lab.errors import BadInput, Interrupted, JobsFailed, LabError, told_in_one_line
-from mnist_lab.files import as_typed
-from mnist_lab.sweeps.figure import draw
+from mnist_lab.errors import BadInput, JobsFailed, LabError, told_in_one_line
 from mnist_lab.sweeps.launchers import all_waited_for, kind, parallel_jobs, refuse_more_than_memory
 from mnist_lab.sweeps.results import Results
-from mnist_lab.sweeps.sweep import OWN, Job, Sweep, is_held, job_id, key_of, write_job
-from mnist_lab.sweeps.watch import Watch
-
-PATIENCE = 60  # seconds in which jobs that were told to stop are to have saved
+from mnist_lab.sweeps.stop import settle, told_to_stop
+from mnist_lab.sweeps.sweep import OWN, Sweep, job_id, key_of, write_job
+from mnist_lab.sweeps.watch import Watch, conclude
 
 
 def sweep_grid(sweeper: BasicSweeper, arguments: list[str]) -> list[Any]:
@@ -156,80 +147,3 @@ def record_deaths(sweep: Sweep, outcomes: Mapping[str, Any]) -> None:
 def own_settings() -> list[str]:
     """The command line's settings of the sweep itself, which jobs need and sweep.json leaves out."""
     return [argument for argument in sys.argv[1:] if "=" in argument and key_of(argument) in OWN]
-
-
-def described(results: Results, job: Job) -> str:
-    """A job by what tells it from the others."""
-    return " ".join(f"{key}={value}" for key, value in results.settings(job).items()) or job.folder.name
-
-
-def settle(sweep: Sweep) -> list[Job]:
-    """The sweep's jobs, now that none runs here any more: those that are said to run and do not were killed."""
-    jobs = sweep.jobs()
-    for number, job in enumerate(jobs):
-        if job.state == "running" and not is_held(job.folder):
-            jobs[number] = replace(job, state="interrupted", error="killed")
-            write_job(jobs[number])
-    return jobs
-
-
-@contextmanager
-def told_to_stop(sweep: Sweep) -> Iterator[None]:
-    """Pass Ctrl-C and SIGTERM on to jobs in other processes of this machine, and wait until they have saved.
-
-    A job in this process hears of them itself while it trains. One on another machine runs to its end.
-    """
-
-    def stop(number: int, frame: Any) -> None:
-        sweep.stop_file.touch()
-        told = [
-            job
-            for job in sweep.jobs()
-            if job.state == "running"
-            and job.process.get("host") == socket.gethostname()
-            and job.process.get("pid") != os.getpid()
-            and is_held(job.folder)
-        ]
-        for job in told:
-            os.kill(job.process["pid"], signal.SIGTERM)
-        until = time.monotonic() + PATIENCE
-        while time.monotonic() < until and any(is_held(job.folder) for job in told):
-            time.sleep(0.1)
-        stopped.append(number)
-        raise Interrupted(128 + number)
-
-    stopped: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler or signal.SIG_DFL)
-        if stopped:  # whatever a launcher has made of the exception
-            raise Interrupted(128 + stopped[0])
-
-
-def conclude(results: Results, command: str) -> None:
-    """Write and show what the sweep has come to, as far as it has."""
-    console = Console(highlight=False)
-    results.write()
-    figure = draw(results)
-    if results.ranked:
-        console.print(results.table())
-        tested = results.entry(results.winner)["test/acc"]
-        console.print(f"best, test accuracy {tested['mean']:.2%}: {results.command}", soft_wrap=True)
-    for job in results.jobs:
-        if job.state == "interrupted":
-            console.print(f"interrupted: {described(results, job)}: {job.error}", soft_wrap=True)
-    failed = [f"{described(results, job)}: {job.error}" for job in results.jobs if job.state == "failed"]
-    if failed:
-        told = f"mnist_lab: {len(failed)} of {len(results.jobs)} jobs failed; each has a train.log in its folder:"
-        print(told, *failed, sep="\n  ", file=sys.stderr)
-    left = sum(job.state != "finished" for job in results.jobs)
-    if left:
-        console.print(f"{left} of {len(results.jobs)} jobs are not finished; to go on: {command}", soft_wrap=True)
-    written = ", ".join(name for name in ("results.csv", "results.json", figure) if name)
-    console.print(f"sweep folder: {as_typed(results.sweep.folder)} ({written})", soft_wrap=True)

@@ -1,9 +1,10 @@
-"""What a sweep shows while it runs: a table on a terminal, elsewhere a line for each job that ends."""
+"""What a sweep shows: how its jobs stand while it runs, and at its end their ranking and what failed."""
 
 from __future__ import annotations
 
 import contextlib
 import statistics
+import sys
 import threading
 import time
 from types import TracebackType
@@ -14,7 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from mnist_lab.errors import BadInput
+from mnist_lab.files import as_typed
 from mnist_lab.runs import Run
+from mnist_lab.sweeps.figure import draw
 from mnist_lab.sweeps.results import Results
 from mnist_lab.sweeps.sweep import OVER, Job, Sweep
 
@@ -123,3 +126,31 @@ def progress(job: Job) -> tuple[str, str, str, str]:
 def duration(seconds: float) -> str:
     """Seconds, or minutes and seconds from a hundred on."""
     return f"{seconds:.1f} s" if seconds < 100 else f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+
+
+def conclude(results: Results, command: str) -> None:
+    """Write and show what the sweep has come to, as far as it has."""
+    console = Console(highlight=False)
+    results.write()
+    figure = draw(results)
+    if results.ranked:
+        console.print(results.table())
+        tested = results.entry(results.winner)["test/acc"]
+        console.print(f"best, test accuracy {tested['mean']:.2%}: {results.command}", soft_wrap=True)
+    for job in results.jobs:
+        if job.state == "interrupted":
+            console.print(f"interrupted: {described(results, job)}: {job.error}", soft_wrap=True)
+    failed = [f"{described(results, job)}: {job.error}" for job in results.jobs if job.state == "failed"]
+    if failed:
+        told = f"mnist_lab: {len(failed)} of {len(results.jobs)} jobs failed; each has a train.log in its folder:"
+        print(told, *failed, sep="\n  ", file=sys.stderr)
+    left = sum(job.state != "finished" for job in results.jobs)
+    if left:
+        console.print(f"{left} of {len(results.jobs)} jobs are not finished; to go on: {command}", soft_wrap=True)
+    written = ", ".join(name for name in ("results.csv", "results.json", figure) if name)
+    console.print(f"sweep folder: {as_typed(results.sweep.folder)} ({written})", soft_wrap=True)
+
+
+def described(results: Results, job: Job) -> str:
+    """A job by what tells it from the others."""
+    return " ".join(f"{key}={value}" for key, value in results.settings(job).items()) or job.folder.name
