@@ -128,6 +128,14 @@ def _fresh_hydra() -> Iterator[None]:
             handler.close()
 
 
+@pytest.fixture(autouse=True)
+def _heeds_ctrl_c() -> Iterator[None]:
+    """Tests that are started in the background inherit that it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @dataclass
 class Mirror:
     """A web server on this machine with the files of a data set; `behave` may answer a request instead of it."""

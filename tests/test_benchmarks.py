@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import epoch, scale, start
+from benchmarks import epoch, scale, start, sweep
 from benchmarks.timing import output_of, ratio
 
 pytestmark = pytest.mark.real_data
@@ -35,6 +35,13 @@ def test_parts_of_an_epoch_come_to_the_whole() -> None:
 
 def test_first_batch_is_ready_soon() -> None:
     assert 0 < start.first_batch() < 5  # 0.5 s on an idle machine
+
+
+def test_jobs_of_a_sweep_are_timed_beyond_their_training(tmp_path: Path) -> None:
+    seconds = sweep.sweep(str(tmp_path), "trainer.limit_train_batches=2")
+    beyond = sweep.beyond_training(str(tmp_path))
+    assert len(beyond) == 11
+    assert min(beyond) > 0 and sum(beyond) < seconds
 
 
 def test_figure_and_ratios(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import pytest
 import torch
 from conftest import Outcome, Tiny
 from torch import Tensor, nn
-from tutorials import NETWORKS
 
+from benchmarks.tutorials import NETWORKS
 from mnist_lab.build import make_data, make_model
 from mnist_lab.runs import Run
 

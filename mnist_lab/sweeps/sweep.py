@@ -35,14 +35,14 @@ OVER = ("finished", "failed")
 
 
 def job_id(config: DictConfig) -> str:
-    """Eight digits that are a function of what a job does: of Hydra's whole configuration, resolved."""
+    """Twelve digits that are a function of what a job does: of Hydra's whole configuration, resolved."""
     cfg = copy.deepcopy(config)
     with open_dict(cfg):
         cfg.pop("hydra", None)
         cfg.folder = ""
     OmegaConf.resolve(cfg)
     settings = what_a_job_does(flat(cfg))
-    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:8]
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
 def job_folder(config: DictConfig) -> str:
