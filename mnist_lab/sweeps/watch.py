@@ -137,6 +137,7 @@ def conclude(results: Results, command: str) -> None:
         console.print(results.table())
         tested = results.entry(results.winner)["test/acc"]
         console.print(f"best, test accuracy {tested['mean']:.2%}: {results.command}", soft_wrap=True)
+        console.print(f"its run folder: {as_typed(results.winner[0].folder)}", soft_wrap=True)
     for job in results.jobs:
         if job.state == "interrupted":
             console.print(f"interrupted: {described(results, job)}: {job.error}", soft_wrap=True)
