@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from mnist_lab.errors import BadInput
-from mnist_lab.processes import processes_started
+from mnist_lab.processes import process_problems
 from mnist_lab.runs import Run
 from mnist_lab.settings import flat, typed
 
@@ -67,8 +67,8 @@ def check(cfg: DictConfig) -> None:
     """
     problems = [*_shape_problems(cfg)]
     if not problems:  # the rest relies on the shape
-        kinds = (_signature_problems, _machine_problems, _reload_problems, _monitor_problems, _resume_problems)
-        problems = [problem for kind in kinds for problem in kind(cfg)]
+        kinds = (_signature_problems, _machine_problems, process_problems, _reload_problems, _monitor_problems)
+        problems = [problem for kind in (*kinds, _resume_problems) for problem in kind(cfg)]
     if problems:
         start = f"{len(problems)} problems in the configuration:\n  " if len(problems) > 1 else ""
         raise BadInput(start + "\n  ".join(problems))
@@ -159,9 +159,6 @@ def _machine_problems(cfg: DictConfig) -> Iterator[str]:
             f"trainer.accelerator={accelerator}: torch finds no GPU on this machine; "
             "use trainer.accelerator=cpu, or auto for what there is"
         )
-    started, devices = processes_started(), cfg.trainer.get("devices")
-    if started is not None and isinstance(devices, int) and devices * cfg.trainer.get("num_nodes", 1) != started:
-        yield f"trainer.devices={devices}: torchrun started {started} processes; trainer=ddp takes as many as there are"
 
 
 def _reload_problems(cfg: DictConfig) -> Iterator[str]:

@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mnist_lab import conf_dir
 from mnist_lab.errors import BadInput, told_in_one_line
 from mnist_lab.processes import begun
-from mnist_lab.sweeps.sweep import job_folder
+from mnist_lab.sweeps.identity import job_folder
 
 OmegaConf.register_new_resolver("job_folder", lambda *, _root_: job_folder(_root_), replace=True)
 OmegaConf.register_new_resolver("begun", begun, use_cache=True, replace=True)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from datetime import datetime
 from functools import cache
 from importlib import import_module
+
+from omegaconf import DictConfig
 
 from mnist_lab.errors import BadInput
 
@@ -18,6 +21,13 @@ def rank() -> int:
 def processes_started() -> int | None:
     """How many processes torchrun started for this run; None if it did not."""
     return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else None
+
+
+def process_problems(cfg: DictConfig) -> Iterator[str]:
+    """Settings that do not fit the processes that torchrun has started."""
+    started, devices = processes_started(), cfg.trainer.get("devices")
+    if started is not None and isinstance(devices, int) and devices * cfg.trainer.get("num_nodes", 1) != started:
+        yield f"trainer.devices={devices}: torchrun started {started} processes; trainer=ddp takes as many as there are"
 
 
 def begun(pattern: str) -> str:

@@ -17,10 +17,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mnist_lab.arguments import command_line
 from mnist_lab.errors import BadInput, JobsFailed, LabError, told_in_one_line
+from mnist_lab.sweeps.identity import job_id
 from mnist_lab.sweeps.launchers import all_waited_for, kind, parallel_jobs, refuse_more_than_memory
 from mnist_lab.sweeps.results import Results
 from mnist_lab.sweeps.stop import settle, told_to_stop
-from mnist_lab.sweeps.sweep import OWN, Sweep, job_id, key_of, write_job
+from mnist_lab.sweeps.sweep import OWN, Sweep, key_of, write_job
 from mnist_lab.sweeps.watch import Watch, conclude
 
 

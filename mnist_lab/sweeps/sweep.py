@@ -9,11 +9,8 @@ runs/sweeps/NAME/
 
 from __future__ import annotations
 
-import copy
-import hashlib
 import json
 import os
-import re
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,42 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mnist_lab.errors import BadInput
 from mnist_lab.files import replacing
 from mnist_lab.runs import Run
-from mnist_lab.settings import flat, what_a_job_does
 
 SWEEPS_ALONE = ("sweep", "retries", "fail_fast", "callbacks.prune")  # keys that a run outside a sweep cannot have
 OWN = (*SWEEPS_ALONE, "runs_dir", "threads", "figures")  # that say how a sweep is run, not what its jobs do
 OVER = ("finished", "failed")
-
-
-def job_id(config: DictConfig) -> str:
-    """Twelve digits that are a function of what a job does: of Hydra's whole configuration, resolved."""
-    cfg = copy.deepcopy(config)
-    with open_dict(cfg):
-        cfg.pop("hydra", None)
-        cfg.folder = ""
-    OmegaConf.resolve(cfg)
-    settings = what_a_job_does(flat(cfg))
-    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:12]
-
-
-def job_folder(config: DictConfig) -> str:
-    """The name of a job's folder: its values of the keys that are swept, and its id, by which it is found again."""
-    folder, name = Path(config.hydra.sweep.dir), job_id(config)
-    for path in folder.glob(f"*-{name}"):
-        return path.name
-    swept = Sweep(folder).record["swept"] if (folder / "sweep.json").exists() else []
-    overrides = [override for override in config.hydra.overrides.task if not swept or key_of(override) in swept]
-    return file_name(",".join(overrides)) + f"-{name}"
-
-
-def file_name(text: str) -> str:
-    """The text with underscores for what a file system might not take, not too long for one."""
-    return re.sub(r"[^\w.,=+-]", "_", text)[:150]
 
 
 def key_of(override: str) -> str:

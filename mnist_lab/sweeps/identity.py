@@ -1,0 +1,40 @@
+"""Which job it is: an id that follows from all that a job does, and the folder that bears it."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import re
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from mnist_lab.settings import flat, what_a_job_does
+from mnist_lab.sweeps.sweep import Sweep, key_of
+
+
+def job_id(config: DictConfig) -> str:
+    """Twelve digits that are a function of what a job does: of Hydra's whole configuration, resolved."""
+    cfg = copy.deepcopy(config)
+    with open_dict(cfg):
+        cfg.pop("hydra", None)
+        cfg.folder = ""
+    OmegaConf.resolve(cfg)
+    settings = what_a_job_does(flat(cfg))
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def job_folder(config: DictConfig) -> str:
+    """The name of a job's folder: its values of the keys that are swept, and its id, by which it is found again."""
+    folder, name = Path(config.hydra.sweep.dir), job_id(config)
+    for path in folder.glob(f"*-{name}"):
+        return path.name
+    swept = Sweep(folder).record["swept"] if (folder / "sweep.json").exists() else []
+    overrides = [override for override in config.hydra.overrides.task if not swept or key_of(override) in swept]
+    return file_name(",".join(overrides)) + f"-{name}"
+
+
+def file_name(text: str) -> str:
+    """The text with underscores for what a file system might not take, not too long for one."""
+    return re.sub(r"[^\w.,=+-]", "_", text)[:150]
