@@ -1,12 +1,13 @@
-"""What a sweep costs: twelve one-epoch jobs, six of lenet and six of mlp, in three ways.
+"""What a sweep costs: twelve one-epoch jobs, six of lenet and six of mlp, in four ways.
 
     python -m benchmarks.sweep [--rounds 2] [--jobs 2]
 
 - parallel: `-m model=lenet,mlp seed=0,...,5 hydra/launcher=joblib`, so many jobs at once, the threads shared out.
 - sequential: the same sweep in one process, one job after the other, each with all threads.
+- one thread: the same with threads=1, which gives the parallel one's results to the last bit.
 - scripts: twelve scripts as the tutorials have them, each a process of its own: benchmarks.epoch's tutorial loop.
 
-The three run in turn, round after round. Each is timed as a command, from its start to its end. Of the sequential one
+The four run in turn, round after round. Each is timed as a command, from its start to its end. Of the sequential one
 it is told, too, how much of a job after the first, from the end of the one before to its own, is not its training.
 """
 
@@ -60,7 +61,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="at once (default: %(default)s)")
     options = parser.parse_args()
-    seconds: dict[str, list[float]] = {"parallel": [], "sequential": [], "scripts": []}
+    seconds: dict[str, list[float]] = {"parallel": [], "sequential": [], "one thread": [], "scripts": []}
     beyond: list[float] = []
     for _ in range(options.rounds):
         with tempfile.TemporaryDirectory() as runs_dir:
@@ -69,10 +70,12 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as runs_dir:
             seconds["sequential"].append(sweep(runs_dir))
             beyond += beyond_training(runs_dir)
+        with tempfile.TemporaryDirectory() as runs_dir:
+            seconds["one thread"].append(sweep(runs_dir, "threads=1"))
         seconds["scripts"].append(scripts())
     for name, values in seconds.items():
         print(f"{name}: {statistics.median(values):.0f} s ({min(values):.0f} to {max(values):.0f})")
-    for name in ("sequential", "scripts"):
+    for name in ("sequential", "one thread", "scripts"):
         print(f"parallel / {name}: {ratio(seconds['parallel'], seconds[name])}")
     print(f"a job beyond its training: {statistics.median(beyond):.2f} s ({min(beyond):.2f} to {max(beyond):.2f})")
 

@@ -26,6 +26,11 @@ class BadInput(LabError, ValueError):
     exit_status = 2
 
 
+def not_installed(what: str, extra: str) -> BadInput:
+    """The error of what needs an extra of ours that is not installed."""
+    return BadInput(f"{what}: needs packages that are not installed: pip install 'mnist-lab[{extra}]'")
+
+
 class Interrupted(SystemExit):
     """Ctrl-C or SIGTERM ended a run, which has been recorded; a sweep ends with it."""
 

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from mnist_lab import conf_dir, config_dirs
 from mnist_lab.config import CheckBeforeRun, resolve
-from mnist_lab.errors import BadInput, JobsFailed, tell_a_full_disk_once, told_in_one_line
+from mnist_lab.errors import BadInput, JobsFailed, not_installed, tell_a_full_disk_once, told_in_one_line
 from mnist_lab.processes import in_one_folder
 from mnist_lab.resume import continued
 from mnist_lab.sweeps.job import run_job
@@ -63,7 +63,7 @@ def refuse_sweep_settings(arguments: list[str]) -> None:
         extra = value.split("_")[0]
         package = {"hydra/launcher": f"hydra_plugins.hydra_{extra}_launcher", "hydra/sweeper": "optuna"}.get(key)
         if package and extra in EXTRAS and find_spec(package) is None:
-            raise BadInput(f"{argument}: needs packages that are not installed: pip install 'mnist-lab[{extra}]'")
+            raise not_installed(argument, extra)
 
 
 def run() -> None:

@@ -116,19 +116,27 @@ class MNISTDataModule(LightningDataModule):
         images, labels = self._sets["test"]
         return images[:count], labels[:count]
 
+    def test_set(self) -> tuple[np.ndarray, np.ndarray]:
+        """The test images as they are in the files, (N, 28, 28) bytes, and their classes, (N,)."""
+        arrays = self._load()
+        return arrays.test_images, arrays.test_labels
+
+    def normalised(self, images: np.ndarray) -> Tensor:
+        """Images of bytes, (N, 28, 28), 0 being the background, as the network takes them: (N, 1, S, S) float32."""
+        pixels = torch.from_numpy(images).unsqueeze(1)
+        if pixels.shape[-1] != self.image_size and len(pixels):
+            size = (self.image_size, self.image_size)
+            pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True)
+        # In the order of torchvision's ToTensor and Normalize, so that every value is theirs to the last bit.
+        return pixels.float().div_(255).sub_(self.mean).div_(self.std)
+
     def _load(self) -> Arrays:
         if self._arrays is None:
             self._arrays = self.source.load(self.root, download=self.download)
         return self._arrays
 
     def _decode(self, images: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Bytes (N, 28, 28) to what the network takes, (N, 1, S, S) float32, and labels to int64."""
-        pixels = torch.from_numpy(images).unsqueeze(1)
-        if pixels.shape[-1] != self.image_size and len(pixels):
-            size = (self.image_size, self.image_size)
-            pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True)
-        # In the order of torchvision's ToTensor and Normalize, so that every value is theirs to the last bit.
-        return pixels.float().div_(255).sub_(self.mean).div_(self.std), torch.from_numpy(labels).long()
+        return self.normalised(images), torch.from_numpy(labels).long()
 
     def _batches(self, name: str, batch_size: int, **settings: Any) -> Batches:
         images, labels = self._sets[name]

@@ -135,10 +135,19 @@ class Classifier(LightningModule):
         return optimizer, self.scheduler(optimizer), "epoch"
 
     @torch.no_grad()
+    def probabilities(self, images: Tensor, batch_size: int = 1000) -> Tensor:
+        """Those of the ten classes, (N, 10) on the CPU, for normalised images, (N, 1, S, S).
+
+        The network is put into eval mode, in which it stays.
+        """
+        self.eval()
+        like = next(self.parameters())
+        scores = [self(batch.to(like)).float() for batch in torch.split(images, batch_size)]
+        return torch.cat(scores).softmax(1).cpu()  # of log-probabilities, softmax gives the probabilities
+
     def predict(self, images: Tensor) -> Tensor:
-        """The classes, (B,), of normalised images, (B, 1, S, S); in eval mode, in which the network stays."""
-        scores: Tensor = self.eval()(images.to(next(self.parameters())))
-        return scores.argmax(1)
+        """The most probable classes, (N,), as probabilities has them."""
+        return self.probabilities(images).argmax(1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what training goes on from; weights that are no longer finite are not saved, but stop the run."""
