@@ -60,6 +60,8 @@ def refuse_sweep_settings(arguments: list[str]) -> None:
             raise BadInput(f"{argument}: of a sweep; add -m")
         if key == "sweep" and not re.fullmatch(r"[\w.,=+-]+", value.strip("'\"")):
             raise BadInput(f"{argument}: a sweep's name is of letters, digits and . , = + - _")
+        if argument == "hydra/sweeper=basic":
+            raise BadInput(f"{argument}: writes no table; choose grid, which runs the same jobs, or optuna")
         extra = value.split("_")[0]
         package = {"hydra/launcher": f"hydra_plugins.hydra_{extra}_launcher", "hydra/sweeper": "optuna"}.get(key)
         if package and extra in EXTRAS and find_spec(package) is None:

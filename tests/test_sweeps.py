@@ -224,6 +224,7 @@ def test_fail_fast_begins_no_further_job(command: Command) -> None:
         (["-m", "sweep=t", "model=mlp,foo"], "Could not find 'model/foo'"),
         (["-m", "sweep=t", "seed=1,2", "hydra/launcher=submitit_local"], "pip install 'mnist-lab[submitit]'"),
         (["-m", "seed=1,2", "resume=latest"], "one run at a time"),
+        (["-m", "seed=1,2", "hydra/sweeper=basic"], "choose grid, which runs the same jobs"),
     ],
 )
 def test_sweep_that_makes_no_sense_is_told_in_a_line_and_leaves_nothing(
