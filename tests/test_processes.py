@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -59,6 +62,31 @@ def test_jobs_of_a_sweep_are_trained_once_each_as_alone_and_one_that_dies_leaves
         assert len(Run(job.folder).epochs()) == 1
     assert run(tiny, "seed=1", *DDP, "hydra.run.dir=alone")[0] == 0
     assert Run(Path("alone")).info["metrics"] == jobs[2].info["metrics"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere its jobs are not told")
+def test_killed_sweep_leaves_no_process_of_its_job(tiny: Tiny) -> None:
+    def alive() -> list[bytes]:
+        lines = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(OSError):  # it has ended meanwhile
+                lines += [path.read_bytes()]
+        return [line for line in lines if b"runs/killed/" in line]
+
+    def kill(process: subprocess.Popen[str]) -> None:
+        until = time.monotonic() + 120
+        while time.monotonic() < until and not any(run.epochs() for run in Run.below("runs/killed")):
+            time.sleep(0.05)
+        assert len(alive()) == 2
+        process.kill()
+
+    endless = "trainer.max_epochs=100000"
+    status, _ = run(tiny, "-m", "seed=0,1", "hydra.sweep.dir=runs/killed", *DDP[:2], endless, then=kill)
+    assert status == -signal.SIGKILL
+    until = time.monotonic() + 60
+    while alive() and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not alive()
 
 
 def test_processes_of_torchrun_share_one_folder_and_speak_once(tiny: Tiny) -> None:

@@ -6,6 +6,7 @@ sweep's; it leaves its variables to the next job; and when one process dies it k
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -31,6 +32,12 @@ def of_several_processes(cfg: DictConfig) -> bool:
     return cfg.trainer.get("strategy", "auto") != "auto" or cfg.trainer.get("devices", 1) not in (1, "1")
 
 
+def _stop_with_the_sweep() -> None:
+    """Have Linux send this process SIGTERM when the one that started it is killed."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+
+
 def train_apart(cfg: DictConfig) -> None:
     """Run `python -m mnist_lab` with the job's settings, in the job's folder, and wait for it.
 
@@ -47,7 +54,12 @@ def train_apart(cfg: DictConfig) -> None:
     with (
         sigterm_raises(),
         subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            preexec_fn=_stop_with_the_sweep if sys.platform == "linux" else None,
         ) as process,
     ):
         try:
