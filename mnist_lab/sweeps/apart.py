@@ -32,10 +32,10 @@ def of_several_processes(cfg: DictConfig) -> bool:
     return cfg.trainer.get("strategy", "auto") != "auto" or cfg.trainer.get("devices", 1) not in (1, "1")
 
 
-def _stop_with_the_sweep() -> None:
-    """Have Linux send this process SIGTERM when the one that started it is killed."""
+def _die_with_the_sweep() -> None:
+    """Have Linux kill this process when the one that started it is killed; the others of the run lose it, and end."""
     pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
 def train_apart(cfg: DictConfig) -> None:
@@ -59,7 +59,7 @@ def train_apart(cfg: DictConfig) -> None:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            preexec_fn=_stop_with_the_sweep if sys.platform == "linux" else None,
+            preexec_fn=_die_with_the_sweep if sys.platform == "linux" else None,
         ) as process,
     ):
         try:
