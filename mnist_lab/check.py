@@ -31,7 +31,7 @@ LIMITS: dict[str, Any] = {  # of what has no signature of ours, and what torch a
     "steps_per_execution": _COUNT,
     "threads": _COUNT | None,
     "figures": bool,
-    "sweep": str | None,
+    "sweep": str | int | float | None,  # a name; Hydra takes 1 and nan for numbers
     "retries": Annotated[int, Field(ge=0)],
     "fail_fast": bool,
     "tutorial": dict[str, Any] | None,

@@ -240,6 +240,13 @@ def test_sweep_that_makes_no_sense_is_told_in_a_line_and_leaves_nothing(
     assert sorted(Path().rglob("*")) == before
 
 
+@pytest.mark.parametrize("name", ["1", "nan", "2026-11-21"])
+def test_name_of_a_sweep_may_look_like_a_number(command: Command, name: str) -> None:
+    outcome = command("-m", f"sweep={name}", "model=mlp", "seed=0,1", "trainer.max_epochs=1")
+    assert outcome.status == 0, outcome.err
+    assert [job.state for job in Sweep(Path("runs/sweeps") / name).jobs()] == ["finished", "finished"]
+
+
 def test_empty_sweep_is_told(command: Command) -> None:
     outcome = command("-m", "sweep=t", data=False)
     assert (outcome.status, "there is nothing to sweep" in outcome.err) == (2, True)
