@@ -19,6 +19,7 @@ COMMANDS = {
     "test": "mnist_lab.evaluate",
     "reproduce": "mnist_lab.reproduce",
     "export": "mnist_lab.export",
+    "report": "mnist_lab.report.command",
     "ls": "mnist_lab.ls",
     "compare": "mnist_lab.compare",
 }

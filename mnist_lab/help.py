@@ -18,6 +18,8 @@ Commands
                          the tutorials' presets over several seeds: a table
   export RUN --format state_dict
                          a run's weights in a file for use elsewhere
+  report RUN|SWEEP       one HTML page of it, report.html in its folder: to look
+                         at, print and hand on
   ls [--sort COLUMN]     the runs, a line each; COLUMN: date, test/acc, time ...
   compare RUN RUN...     runs, or a sweep's folder, side by side: what settings
                          differ, metrics, and curves in compare.png

@@ -184,6 +184,7 @@ def test_wheel_carries_its_configuration_and_runs_the_main_job_elsewhere(tiny: T
     expected = {
         f"mnist_lab/conf/{path.relative_to(CHECKOUT / 'conf').as_posix()}" for path in CHECKOUT.glob("conf/**/*.yaml")
     }
+    expected |= {f"mnist_lab/report/{path.name}" for path in CHECKOUT.glob("mnist_lab/report/*.*")}
     assert expected <= names
     assert not any(name.startswith(("conf/", "tests/")) for name in names)
     site = tmp_path / "site"

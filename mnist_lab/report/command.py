@@ -1,0 +1,85 @@
+"""`python -m mnist_lab report RUN|SWEEP`: what a run or a sweep came to, in one HTML file to look at and hand on."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from mnist_lab import __version__
+from mnist_lab.arguments import Arguments
+from mnist_lab.errors import BadInput, not_installed
+from mnist_lab.files import as_typed, replacing
+from mnist_lab.runs import Run
+from mnist_lab.sweeps.sweep import Sweep
+
+
+def report(name: str, path: Path | None = None, runs_dir: str = "runs") -> Path:
+    """Write the page of a run, `latest` or a sweep, which stands alone: styles and pictures are in it. Where it is.
+
+    Args:
+        name: the run's or the sweep's folder, or latest.
+        path: the file; None for report.html in that folder.
+        runs_dir: where latest is looked for.
+
+    Raises:
+        BadInput: neither a run nor a sweep, jinja2 is not installed, or the file cannot be written.
+        LabError: what the run was trained on cannot be had.
+    """
+    try:
+        import jinja2
+    except ImportError as error:
+        raise not_installed("report", "report") from error
+    subject = subject_of(name, runs_dir)
+    key = f"--out={path}" if path else str(subject.folder / "report.html")
+    path = path or subject.folder / "report.html"
+    if path.exists() and not path.is_file():
+        raise BadInput(f"{key}: there already, and not a file; choose another")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    kind, values = values_of(subject, path)
+    made = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
+    page = environment.get_template(f"{kind}.html.j2").render(**values, made=made, version=__version__)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as partial:
+            partial.write_text(page, encoding="utf-8")
+    except OSError as error:
+        remedy = "choose another" if key.startswith("--out") else "choose another file with --out"
+        raise BadInput(f"{key}: cannot be written ({error.strerror}); {remedy}") from error
+    return path
+
+
+def subject_of(name: str, runs_dir: str) -> Run | Sweep:
+    """The run or sweep that a folder's path, or `latest` for the newest run below runs_dir, names."""
+    folder = Path(name)
+    if name == "latest" or (folder / "run.json").is_file() or not folder.is_dir():
+        return Run.find(name, runs_dir)
+    if (folder / "sweep.json").is_file():
+        return Sweep(folder)
+    raise BadInput(f"{name}: neither a run folder (it has no run.json) nor a sweep's (it has no sweep.json)")
+
+
+def values_of(subject: Run | Sweep, path: Path) -> tuple[str, dict[str, Any]]:
+    """The template of a run's or a sweep's page, and its values."""
+    if isinstance(subject, Sweep):
+        from mnist_lab.report.sweep import sweep_page
+
+        return "sweep", sweep_page(subject, path)
+    from mnist_lab.report.run import run_page  # torch and Lightning: not to tell of a misspelt folder
+
+    return "run", run_page(subject)
+
+
+def main(arguments: list[str]) -> None:
+    parser = Arguments("report", __doc__)
+    parser.add_argument("run", metavar="RUN|SWEEP", help="a run's or a sweep's folder, or latest")
+    parser.add_argument("--runs-dir", default="runs", help="where latest is looked for (default: %(default)s)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: report.html in that folder")
+    options = parser.parse_args(arguments)
+    print(f"written: {as_typed(report(options.run, options.out, options.runs_dir))}")

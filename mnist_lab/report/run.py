@@ -1,0 +1,181 @@
+"""What the page of a run shows."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from mnist_lab.arguments import command_line
+from mnist_lab.config import compose
+from mnist_lab.ls import METRICS, minute
+from mnist_lab.report.charts import by_epoch
+from mnist_lab.report.tested import on_test_set
+from mnist_lab.runs import Run
+from mnist_lab.settings import differing, typed
+from mnist_lab.sweeps.watch import duration
+from mnist_lab.tables import cell
+
+NONE = "–"
+
+
+def run_page(run: Run) -> dict[str, Any]:
+    """The values of run.html.j2, of a run in any state.
+
+    Raises:
+        LabError: the test set cannot be had, the network cannot be made, or the folder's files cannot be read.
+    """
+    info, config, rows = run.info, run.config, run.epochs()
+    tested, untested = on_test_set(run, config)
+    accuracy = info["metrics"].get("test/acc") if info["status"] == "finished" else None
+    if accuracy is None and tested:
+        accuracy = tested["accuracy"]
+    epochs = f"{len(rows)} of {info['max_epochs']}"
+    data_set = OmegaConf.select(config, "data.source.name") or "data of one's own"
+    return {
+        "kicker": "A run of mnist_lab",
+        "title": f"{info['model']} on {data_set}",
+        "status": info["status"],
+        "status_words": info["status"],
+        "subtitle": f"{minute(info['started'])}, {run}",
+        "trouble": trouble(run, info, epochs),
+        "tiles": tiles(info, rows, accuracy, tested, epochs),
+        "settings": settings(info, config, run.tutorial),
+        "differences": differences(config),
+        "config": (run.folder / "config.yaml").read_text(encoding="utf-8"),
+        "charts": [chart for name in ("acc", "loss") if (chart := by_epoch(run, name))],
+        "tutorial": _tutorial(run.tutorial) if run.tutorial.get("published") else None,
+        **epoch_table(run),
+        "kind": "digit" if data_set == "MNIST" else "class",
+        "tested": tested,
+        "untested": untested,
+        "timing": timing(info, rows, epochs),
+        "environment": environment(info),
+        "commands_again": commands_again(run, info),
+    }
+
+
+def trouble(run: Run, info: dict[str, Any], epochs: str) -> list[str]:
+    """What is to be said of a run that has not come to its end."""
+    what = {
+        "running": "This run was under way when the page was made, or had been killed.",
+        "interrupted": f"This run was interrupted: {info['error']}.",
+        "failed": f"This run failed: {info['error']}",
+    }.get(info["status"])
+    if what is None:
+        return []
+    log = run.folder / "train.log"
+    where = f" Its traceback is in {log.name} in the run folder." if info["status"] == "failed" and log.exists() else ""
+    return [what, f"Epochs done: {epochs}. Below is what there is of it.{where}"]
+
+
+def tiles(
+    info: dict[str, Any],
+    rows: list[dict[str, float]],
+    accuracy: float | None,
+    tested: dict[str, Any] | None,
+    epochs: str,
+) -> list[tuple[str, str, str]]:
+    """The figures that a reader looks for first: name, value, note."""
+    note = tested["note"] if tested else "as the run recorded it" if accuracy is not None else "not tested"
+    found = [("test accuracy", told("test/acc", accuracy), note)]
+    if tested:
+        found.append(("wrong", f"{tested['wrong']:,}", f"of {tested['images']:,} test images"))
+    metrics = info["metrics"] if info["status"] == "finished" else rows[-1] if rows else {}
+    if "val/acc" in metrics:
+        found.append(("validation accuracy", f"{metrics['val/acc']:.2%}", "of the images set apart"))
+    if tested:
+        found.append(("calibration error", tested["calibration_error"], "expected, 0 is best"))
+    found.append(("parameters", f"{info['parameters']:,}", info["model"]))
+    if info["seconds"].get("total"):
+        found.append(("time", duration(info["seconds"]["total"]), f"{epochs} epochs"))
+    return found
+
+
+def told(name: str, value: float | None) -> str:
+    """A metric as it is shown."""
+    return NONE if value is None else cell(name, value)
+
+
+def made(node: DictConfig | None) -> str:
+    """An optimizer or the like in a line: its class, and what it is made with."""
+    if not node or "_target_" not in node:
+        return "none"
+    values = [f"{key}={typed(value)}" for key, value in node.items() if not str(key).startswith("_")]
+    return " ".join([str(node["_target_"]).rsplit(".", 1)[-1], *values])
+
+
+def settings(info: dict[str, Any], config: DictConfig, tutorial: dict[str, Any]) -> list[tuple[str, str]]:
+    """The settings that a result hangs on most."""
+    data, trainer = config.data, config.trainer
+    found = [
+        ("network", f"{info['model']}, {info['parameters']:,} parameters"),
+        ("data set", OmegaConf.select(data, "source.name") or NONE),
+        ("images kept for validation", f"{data.val_size:,}" if data.get("val_size") else "none"),
+        ("batch size", typed(data.get("batch_size"))),
+        ("optimizer", made(config.optimizer)),
+        ("scheduler", made(config.scheduler)),
+        ("augmentation", made(config.augmentation)),
+        ("epochs", typed(trainer.max_epochs)),
+        ("precision", typed(trainer.get("precision"))),
+        ("seed", typed(config.seed)),
+    ]
+    return [*found, ("settings of", _tutorial(tutorial))] if tutorial else found
+
+
+def _tutorial(tutorial: dict[str, Any]) -> str:
+    return ", ".join(f"“{tutorial[key]}”" if key == "title" else str(tutorial[key]) for key in ("title", "source"))
+
+
+def differences(config: DictConfig) -> list[tuple[str, str, str]]:
+    """The settings in which a configuration differs from that of a command line without any: key, value, default."""
+    found = differing(config, compose())
+    if "name" in found:
+        found = {"model": found.pop("name")} | found  # the key that is typed
+        found.pop("model._target_", None)
+    shown = {key: values for key, values in found.items() if not key.startswith("data.source.")}
+    return [(key, *(NONE if value is None else typed(value) for value in values)) for key, values in shown.items()]
+
+
+def epoch_table(run: Run) -> dict[str, Any]:
+    """Each epoch's metrics; 0 is before training."""
+    curves = {name: run.curve(name) for name in METRICS}
+    curves = {name: curve for name, curve in curves.items() if curve}
+    epochs = sorted({epoch for curve in curves.values() for epoch in curve})
+    lines = [(f"{epoch:g}", [told(name, curve.get(epoch)) for name, curve in curves.items()]) for epoch in epochs]
+    return {"epoch_heads": list(curves), "epochs": lines}
+
+
+def timing(info: dict[str, Any], rows: list[dict[str, float]], epochs: str) -> list[tuple[str, str]]:
+    """When the run was, and how long it took."""
+    seconds, speeds = info["seconds"], [row["images_per_second"] for row in rows if "images_per_second" in row]
+    return [
+        ("started", minute(info["started"])),
+        ("ended", minute(info["finished"]) if info["finished"] else NONE),
+        ("total", duration(seconds["total"]) if "total" in seconds else NONE),
+        ("training and validation", duration(seconds["fit"]) if "fit" in seconds else NONE),
+        ("training images a second", f"{statistics.fmean(speeds):,.0f}" if speeds else NONE),
+        ("epochs", epochs),
+        ("steps", f"{info['steps']:,}"),
+    ]
+
+
+def environment(info: dict[str, Any]) -> list[tuple[str, str]]:
+    """What the run ran on, and with which versions."""
+    git = info.get("git")
+    commit = f"{git['commit'][:12]}, {'with changes' if git['changed'] else 'unchanged'}" if git else "not known"
+    machine = [("device", info.get("device") or NONE), ("processor", info.get("processor") or NONE)]
+    return [*machine, ("git commit", commit), *info.get("versions", {}).items()]
+
+
+def commands_again(run: Run, info: dict[str, Any]) -> list[tuple[str, str]]:
+    """How to train, go on, test: what each does, and its command."""
+    found = [("Train it anew, in a folder of its own:", info["command"])]
+    if run.checkpoint("last"):
+        more = [f"trainer.max_epochs={info['max_epochs'] + 1}"] if info["status"] == "finished" else []
+        words = "Train it one epoch more, in its folder:" if more else "Go on where it stopped, in its folder:"
+        found.append((words, command_line([f"resume={run}", *more])))
+    if run.checkpoint("last") or run.checkpoint("best"):
+        found.append(("Test it again:", command_line(["test", str(run)])))
+    return found

@@ -1,0 +1,154 @@
+"""What the page of a sweep shows."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from mnist_lab.arguments import command_line
+from mnist_lab.files import as_typed
+from mnist_lab.ls import minute
+from mnist_lab.report.charts import Chart, Dot, Line, axis, settings_axis
+from mnist_lab.sweeps.figure import in_order
+from mnist_lab.sweeps.results import Results, mean, percent, spread
+from mnist_lab.sweeps.sweep import Job, Sweep
+from mnist_lab.sweeps.watch import described, duration
+
+STATES = ("running", "failed", "interrupted", "waiting", "finished")  # the first that a job is in is the sweep's
+WIDEST = 12  # values of a setting in a heat map; of more, and of scattered ones, each setting has a chart
+LEAST_ERROR = 1e-4  # no accuracy is told apart from a better one
+
+
+def sweep_page(sweep: Sweep, path: Path) -> dict[str, Any]:
+    """The values of sweep.html.j2, of a sweep in any state, for a page at a path.
+
+    Raises:
+        BadInput: a record in the folder cannot be read.
+    """
+    results = Results.of(sweep)
+    keys = [key for key in results.varied if key != "seed"]
+    states = Counter(job.state for job in results.jobs)
+    grid = heat_map(results, *keys) if len(keys) == 2 else None
+    return {
+        "kicker": "A sweep of mnist_lab",
+        "title": sweep.folder.name,
+        "status": next((state for state in STATES if states[state]), "waiting"),
+        "status_words": f"{states['finished']} of {len(results.jobs)} jobs finished",
+        "subtitle": f"{began(results)}{as_typed(sweep.folder)}",
+        "trouble": [],
+        "tiles": tiles(results, states),
+        "seeds": "seed" in results.varied,
+        "ranked_heads": ["rank", *(results.heads[key] for key in keys), "validation", "time", "jobs"],
+        "ranked": ranking(results, keys),
+        "commands_best": commands_best(results),
+        "grid": grid,
+        "charts": [] if grid or not results.ranked else [response(results, key, joined=len(keys) == 1) for key in keys],
+        "job_heads": ["job", *results.heads.values(), "validation", "epochs", "time", "state"],
+        "jobs": [job_row(results, job, path) for job in results.jobs],
+        "errors": [(f"{job.id}: {described(results, job)}", job.error) for job in results.jobs if job.error],
+        "commands_again": [
+            ("The same command skips finished jobs and goes on with the others:", sweep.record["command"]),
+            ("This page anew:", command_line(["report", as_typed(sweep.folder)])),
+        ],
+    }
+
+
+def began(results: Results) -> str:
+    """When the first job was started, for the page's head."""
+    dates = [job.info["started"] for job in results.jobs if job.info]
+    return f"{minute(min(dates))}, " if dates else ""
+
+
+def tiles(results: Results, states: Counter[str]) -> list[tuple[str, str, str]]:
+    """The figures that a reader looks for first: name, value, note."""
+    jobs = ", ".join(f"{states[state]} {state}" for state in reversed(STATES) if states[state]) or "none"
+    if not results.winner:
+        return [("best validation accuracy", "–", "no job has come to one"), ("jobs", f"{len(results.jobs)}", jobs)]
+    entry = results.entry(results.winner)
+    best = " ".join(f"{key}={value}" for key, value in entry["settings"].items()) or "one job"
+    seconds = sum(job.info["seconds"]["total"] for group in results.ranked for job in group)
+    tested = percent(entry["test/acc"]) if entry["test/acc"]["mean"] is not None else "–"
+    return [
+        ("best validation accuracy", percent(entry["val/acc"]), best),
+        ("its test accuracy", tested, "it chose nothing"),
+        ("jobs", f"{len(results.jobs)}", jobs),
+        ("training time", duration(seconds), "of finished jobs together"),
+    ]
+
+
+def ranking(results: Results, keys: list[str]) -> list[tuple[int, list[str]]]:
+    """Each place in the ranking with its settings and what they came to."""
+    lines = []
+    for rank, group in enumerate(results.ranked, 1):
+        entry = results.entry(group)
+        jobs = group[0].id if len(group) == 1 else f"{len(group)} seeds"
+        values = [entry["settings"][key] for key in keys]
+        lines.append((rank, [*values, percent(entry["val/acc"]), duration(entry["seconds"]), jobs]))
+    return lines
+
+
+def commands_best(results: Results) -> list[tuple[str, str]]:
+    """How to have the best settings again: what each command does, and the command."""
+    if results.command is None:
+        return []
+    seed = ", at the first of its seeds" if len(results.winner) > 1 else ""
+    report = command_line(["report", as_typed(results.winner[0].folder)])
+    return [(f"Train them again{seed}:", results.command), (f"Look closely at that run{seed}:", report)]
+
+
+def heat_map(results: Results, across: str, up: str) -> dict[str, Any] | None:
+    """Validation accuracy by two settings: the values of each, and each cell's text, strength of colour, 0 to 1, and
+    whether it is the best. None where it would be too wide, or mostly empty.
+    """
+    places = [results.settings(job) for job in results.jobs]
+    columns, rows = (sorted({place[key] for place in places}, key=in_order) for key in (across, up))
+    found = {}
+    for group in results.ranked:
+        own = results.settings(group[0])
+        found[own[up], own[across]] = mean(group, "val/acc")
+    planned = {(place[up], place[across]) for place in places}
+    if not found or max(len(columns), len(rows)) > WIDEST or 2 * len(planned) < len(columns) * len(rows):
+        return None
+    # By the logarithm of the error: from 97 to 98 % is as far as from 94 to 96 %, and one bad job hides no other's.
+    errors = {place: math.log(max(1 - accuracy, LEAST_ERROR)) for place, accuracy in found.items()}
+    low, high = min(errors.values()), max(errors.values())
+    cells = {
+        place: (f"{100 * found[place]:.2f}", round((high - error) / (high - low or 1), 2), error == low)
+        for place, error in errors.items()
+    }
+    lines = [(row, [cells.get((row, column), ("–", 0, False)) for column in columns]) for row in rows]
+    return {"across": results.heads[across], "up": results.heads[up], "columns": columns, "rows": lines}
+
+
+def response(results: Results, key: str, *, joined: bool) -> Chart:
+    """Validation accuracy by a setting: a dot for each place in the ranking, with the spread over its seeds."""
+    groups = sorted(results.ranked, key=lambda group: in_order(results.settings(group[0])[key]))
+    values = [results.settings(group[0])[key] for group in groups]
+    x, places = settings_axis(results.heads[key], values)
+    dots = []
+    for value, group in zip(values, groups, strict=True):
+        accuracy, deviation = mean(group, "val/acc"), spread(group, "val/acc")
+        words = f"{results.heads[key]}={value}: {percent({'mean': accuracy, 'std': deviation})}"
+        dots.append(Dot(places[value], 100 * accuracy, words, spread=100 * (deviation or 0)))
+    ends = [dot.y + sign * dot.spread for dot in dots for sign in (-1, 1)]
+    y = axis("validation accuracy (%)", ends, 100)
+    words = f"{y.label} by {key}: {'; '.join(dot.words for dot in dots)}"
+    return Chart(words, x, y, [Line(y.label, "val", dots, joined=joined)])
+
+
+def job_row(results: Results, job: Job, path: Path) -> dict[str, Any]:
+    """A job in the table of jobs, and the way from the page to its own."""
+    row, page = results.row(job), job.folder / "report.html"
+    accuracy, seconds, epochs = row["val/acc"], row["seconds"], row["epochs"]
+    cells = [
+        *results.settings(job).values(),
+        "–" if accuracy is None else f"{accuracy:.2%}",
+        "–" if epochs is None else str(epochs),
+        "–" if seconds is None else duration(seconds),
+    ]
+    link = quote(Path(os.path.relpath(page, path.absolute().parent)).as_posix()) if page.is_file() else None
+    return {"id": job.id, "cells": cells, "state": job.state, "link": link}
