@@ -185,31 +185,38 @@ SWEPT = {
 }
 
 
-@NEEDS_CHROMIUM
-@pytest.mark.parametrize("name", ["finished", "unsaved", "preset", *SWEPT])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_page_shows_everything_on_a_phone_and_a_desk_in_light_and_dark(
-    lab: Lab, visit: Visit, tmp_path: Path, name: str, scheme: str
-) -> None:
-    out = tmp_path / "page.html"
+@pytest.fixture(scope="module", params=["finished", "unsaved", "preset", *SWEPT])
+def kind_of_page(lab: Lab, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """A page of each kind."""
+    name, folder = request.param, tmp_path_factory.mktemp("pages")
     if name in SWEPT:
-        report(str(made_sweep(tmp_path / "s", SWEPT[name], failed=1 if len(SWEPT[name]) > 1 else 0).folder), out)
+        subject = made_sweep(folder / "s", SWEPT[name], failed=1 if len(SWEPT[name]) > 1 else 0).folder
+    elif name == "unsaved":
+        subject = lab.copy(("checkpoints",), status="failed", error="RuntimeError: lost").folder
     else:
-        changes = {"unsaved": {"status": "failed", "error": "RuntimeError: lost"}}.get(name, {})
-        run = lab.copy(("checkpoints",) if name == "unsaved" else (), **changes)
+        run = lab.copy()
         if name == "preset":
             config = run.config
             config.tutorial = lab.tiny.compose("experiment=mlp").tutorial
             run.save_config(config)
-        report(str(run.folder), out)
+        subject = run.folder
+    return report(str(subject), folder / "page.html")
+
+
+@NEEDS_CHROMIUM
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_page_shows_everything_on_a_phone_and_a_desk_in_light_and_dark(
+    visit: Visit, kind_of_page: Path, scheme: str
+) -> None:
+    page = visit(kind_of_page, color_scheme=scheme)
+    page.locator("details").evaluate_all("all => all.forEach(each => each.open = true)")
     for width in (375, 1200):
-        page = visit(out, viewport={"width": width, "height": 800}, color_scheme=scheme)
-        page.locator("details").evaluate_all("all => all.forEach(each => each.open = true)")
+        page.set_viewport_size({"width": width, "height": 800})
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.evaluate(SHOWN) == []
-        contrast = page.evaluate(CONTRAST)
-        assert contrast["text"] >= 4.5 and contrast["lines"] >= 3
-        assert contrast["paper"] > 0.9 if scheme == "light" else contrast["paper"] < 0.05
+    contrast = page.evaluate(CONTRAST)
+    assert contrast["text"] >= 4.5 and contrast["lines"] >= 3
+    assert contrast["paper"] > 0.9 if scheme == "light" else contrast["paper"] < 0.05
 
 
 @NEEDS_CHROMIUM
@@ -256,7 +263,7 @@ def test_figures_are_those_of_the_run_and_of_its_predictions(lab: Lab, visit: Vi
         told = ["–" if value != value else f"{value:.2%}" for value in (precision, recall)]
         assert row == [str(digit), str(sum(counts[digit])), *told]
     assert cells(page, "#bins") == [[f"{s:.1%}", f"{right:.1%}", str(n)] for s, right, n in made.calibration()]
-    assert page.locator("#ece").inner_text() == f"{100 * made.calibration_error():.2f} %"
+    assert page.locator("#ece").inner_text() == f"{made.calibration_error():.2%}"
     captions = page.locator(".digits figcaption").all_inner_texts()
     expected = []
     for index in made.worst(24).tolist():
@@ -394,13 +401,11 @@ def test_sweep_without_a_result_has_a_page(tmp_path: Path) -> None:
 
 
 def test_report_of_a_real_sweep_whose_job_fails_and_of_its_best_run(command: Command) -> None:
-    grid = ("model=mlp", "optimizer.lr=0.01,1e30", "seed=0,1", "trainer.max_epochs=1")
+    grid = ("model=mlp", "optimizer.lr=0.01,1e30", "trainer.max_epochs=1")
     assert command("-m", "sweep=s", *grid).status == 1
     assert command("report", "runs/sweeps/s", data=False).out == "written: runs/sweeps/s/report.html\n"
     text = Path("runs/sweeps/s/report.html").read_text()
-    assert (
-        "2 of 4 jobs finished" in text and text.count("the last good checkpoint") + text.count("no checkpoint yet") == 2
-    )
+    assert "1 of 2 jobs finished" in text and "there is no checkpoint yet" in text
     best = Results.of(Sweep(Path("runs/sweeps/s"))).winner[0].folder
     outcome = command("report", str(best), "--out", "new/best.html", data=False)
     assert outcome.status == 0, outcome.err

@@ -102,7 +102,7 @@ def made(node: DictConfig | None) -> str:
     """An optimizer or the like in a line: its class, and what it is made with."""
     if not node or "_target_" not in node:
         return "none"
-    values = [f"{key}={typed(value)}" for key, value in node.items() if not str(key).startswith("_")]
+    values = [f"{key}={typed(node[key])}" for key in map(str, node) if not key.startswith("_")]
     return " ".join([str(node["_target_"]).rsplit(".", 1)[-1], *values])
 
 
@@ -135,7 +135,7 @@ def differences(config: DictConfig) -> list[tuple[str, str, str]]:
         found = {"model": found.pop("name")} | found  # the key that is typed
         found.pop("model._target_", None)
     shown = {key: values for key, values in found.items() if not key.startswith("data.source.")}
-    return [(key, *(NONE if value is None else typed(value) for value in values)) for key, values in shown.items()]
+    return [(key, typed(here), typed(default)) for key, (here, default) in shown.items()]
 
 
 def epoch_table(run: Run) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def on_test_set(run: Run, config: DictConfig) -> tuple[dict[str, Any] | None, st
         "confusion": confusion(predictions),
         "confused": confused(predictions),
         "classes": classes(predictions),
-        "calibration_error": f"{100 * predictions.calibration_error():.2f} %",
+        "calibration_error": f"{predictions.calibration_error():.2%}",
         "bins": [(f"{sure:.1%}", f"{right:.1%}", f"{count:,}") for sure, right, count in predictions.calibration()],
         "reliability": reliability(predictions),
         "worst": worst(predictions, images),
@@ -87,7 +87,7 @@ def worst(predictions: Predictions, images: np.ndarray) -> list[dict[str, Any]]:
     """The worst errors, each with its picture; images are the test set's, (N, 28, 28) bytes."""
     found = []
     for index in predictions.worst(WORST).tolist():
-        label, predicted = predictions.labels[index].item(), predictions.predicted[index].item()
+        label, predicted = int(predictions.labels[index]), int(predictions.predicted[index])
         sure, of_truth = (predictions.probabilities[index, digit].item() for digit in (predicted, label))
         found.append(
             {
@@ -105,7 +105,8 @@ def worst(predictions: Predictions, images: np.ndarray) -> list[dict[str, Any]]:
 def picture(image: np.ndarray) -> str:
     """An image of bytes, (28, 28), as a data URI: ink on paper."""
     file = io.BytesIO()
-    imsave(file, 255 - image, cmap="gray", vmin=0, vmax=255, format="png", metadata={"Software": None})
+    paper = np.stack([255 - image] * 3, axis=-1)  # in colours: grey values would go through a colour map
+    imsave(file, paper, format="png")
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
