@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from typing import Any
 
@@ -134,7 +135,7 @@ def differences(config: DictConfig) -> list[tuple[str, str, str]]:
     if "name" in found:
         found = {"model": found.pop("name")} | found  # the key that is typed
         found.pop("model._target_", None)
-    shown = {key: values for key, values in found.items() if not key.startswith("data.source.")}
+    shown = {key: values for key, values in found.items() if not re.match(r"data\.source\.(?!name$)", key)}
     return [(key, typed(here), typed(default)) for key, (here, default) in shown.items()]
 
 

@@ -47,7 +47,7 @@ def sweep_page(sweep: Sweep, path: Path) -> dict[str, Any]:
         "commands_best": commands_best(results),
         "grid": grid,
         "charts": [] if grid or not results.ranked else [response(results, key, joined=len(keys) == 1) for key in keys],
-        "job_heads": ["job", *results.heads.values(), "validation", "epochs", "time", "state"],
+        "job_heads": [*results.heads.values(), "validation", "epochs", "time"],
         "jobs": [job_row(results, job, path) for job in results.jobs],
         "errors": [(f"{job.id}: {described(results, job)}", job.error) for job in results.jobs if job.error],
         "commands_again": [
