@@ -316,7 +316,7 @@ def test_run_that_has_not_come_to_its_end_has_a_page_with_what_there_is(lab: Lab
         assert error.replace("<", "&lt;").replace(">", "&gt;").replace("'", "&#39;") in text
     bare = lab.copy(("checkpoints", "metrics.csv"), status=status, error=error, metrics={}, seconds={})
     text = report(str(bare.folder)).read_text()
-    assert "has no checkpoint" in text and "there is no curve" in text and "resume=" not in text
+    assert "The run has no checkpoint" in text and "there is no curve" in text and "resume=" not in text
 
 
 def test_checkpoint_that_is_corrupt_is_told_in_the_page(lab: Lab) -> None:

@@ -189,4 +189,4 @@ def reliability(predictions: Predictions) -> Chart:
         for label in ("probability of the predicted class (%)", "accuracy (%)")
     )
     words = f"Reliability diagram: {'; '.join(dot.words for dot in dots)}"
-    return Chart(words, x, y, [Line("", "test", dots)], diagonal=True, width=340, height=320)
+    return Chart(words, x, y, [Line(y.label, "test", dots, joined=False)], diagonal=True, width=340, height=320)

@@ -80,7 +80,7 @@ def tiles(
 ) -> list[tuple[str, str, str]]:
     """The figures that a reader looks for first: name, value, note."""
     note = tested["note"] if tested else "as the run recorded it" if accuracy is not None else "not tested"
-    found = [("test accuracy", told("test/acc", accuracy), note)]
+    found = [("test accuracy", "none" if accuracy is None else f"{accuracy:.2%}", note)]
     if tested:
         found.append(("wrong", f"{tested['wrong']:,}", f"of {tested['images']:,} test images"))
     metrics = info["metrics"] if info["status"] == "finished" else rows[-1] if rows else {}

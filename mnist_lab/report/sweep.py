@@ -67,7 +67,7 @@ def tiles(results: Results, states: Counter[str]) -> list[tuple[str, str, str]]:
     """The figures that a reader looks for first: name, value, note."""
     jobs = ", ".join(f"{states[state]} {state}" for state in reversed(STATES) if states[state]) or "none"
     if not results.winner:
-        return [("best validation accuracy", "–", "no job has come to one"), ("jobs", f"{len(results.jobs)}", jobs)]
+        return [("best validation accuracy", "none", "no job has come to one"), ("jobs", f"{len(results.jobs)}", jobs)]
     entry = results.entry(results.winner)
     best = " ".join(f"{key}={value}" for key, value in entry["settings"].items()) or "one job"
     seconds = sum(job.info["seconds"]["total"] for group in results.ranked for job in group)

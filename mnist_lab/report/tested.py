@@ -28,8 +28,10 @@ def on_test_set(run: Run, config: DictConfig) -> tuple[dict[str, Any] | None, st
     Raises:
         LabError: the test set cannot be had, or the network cannot be made.
     """
+    chosen = run.checkpoint("best") or run.checkpoint("last")
+    if chosen is None:
+        return None, "The run has no checkpoint, and so nothing can be told of it."
     try:
-        chosen = run.chosen_checkpoint()
         epoch = read_checkpoint(chosen)["epoch"] + 1
     except BadInput as error:
         return None, f"Nothing can be told of it: {error}."
