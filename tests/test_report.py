@@ -379,6 +379,8 @@ def test_settings_that_differ_in_seeds_alone_are_one_place_with_its_spread(visit
         ["1", "0.001", "96.50% ± 0.71"],
         ["2", "0.1", "94.50% ± 0.71"],
     ]
+    assert tiles(page)["best validation accuracy"] == "96.50%"
+    assert "± 0.71 over 2 seeds" in page.locator(".tiles").inner_text()
     titles = page.locator(".chart title").all_text_contents()
     assert titles == ["lr=0.001: 96.50% ± 0.71", "lr=0.1: 94.50% ± 0.71"]
 

@@ -71,13 +71,20 @@ def tiles(results: Results, states: Counter[str]) -> list[tuple[str, str, str]]:
     entry = results.entry(results.winner)
     best = " ".join(f"{key}={value}" for key, value in entry["settings"].items()) or "one job"
     seconds = sum(job.info["seconds"]["total"] for group in results.ranked for job in group)
-    tested = percent(entry["test/acc"]) if entry["test/acc"]["mean"] is not None else "–"
+    seeds = len(results.winner)
+    (best_val, over), (tested, tested_over) = (_apart(entry[name], seeds) for name in ("val/acc", "test/acc"))
     return [
-        ("best validation accuracy", percent(entry["val/acc"]), best),
-        ("its test accuracy", tested, "it chose nothing"),
+        ("best validation accuracy", best_val, over + best),
+        ("its test accuracy", tested, f"{tested_over}it chose nothing"),
         ("jobs", f"{len(results.jobs)}", jobs),
         ("training time", duration(seconds), "of finished jobs together"),
     ]
+
+
+def _apart(accuracy: dict[str, float | None], seeds: int) -> tuple[str, str]:
+    """A mean accuracy, and in words its spread."""
+    value, _, deviation = percent(accuracy).partition(" ± ")
+    return value, f"± {deviation} over {seeds} seeds; " if deviation else ""
 
 
 def ranking(results: Results, keys: list[str]) -> list[tuple[int, list[str]]]:
