@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from torch import Tensor
 
 from mnist_lab.data.batches import Batches, limited
@@ -136,6 +136,7 @@ class TestCurve(Callback):
     def __init__(self, *, before_training: bool = False) -> None:
         self.before_training = before_training
         self.before: dict[str, float] = {}
+        self.loggers: list[Logger] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self.before_training or trainer.global_step:
@@ -148,6 +149,14 @@ class TestCurve(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._evaluate(trainer, pl_module).on_test_epoch_end()
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The final test's figures are no further point of the curve, which has one for each epoch already."""
+        self.loggers = trainer.loggers
+        trainer.loggers = [] if trainer.global_step else self.loggers
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.loggers = self.loggers
 
     @torch.no_grad()
     def _evaluate(self, trainer: Trainer, pl_module: LightningModule) -> Classifier:

@@ -8,13 +8,23 @@ from pathlib import Path
 
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
 from torch.utils.tensorboard.summary import hparams
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from mnist_lab.files import replacing
-from mnist_lab.settings import flat, what_a_job_does
+from mnist_lab.projector import remove_projection
+from mnist_lab.settings import flat, typed, what_a_job_does
+
+
+class TensorBoard(TensorBoardLogger):
+    """Lightning's logger, but that it leaves no hparams.yaml: a run folder has config.yaml."""
+
+    @rank_zero_only
+    def save(self) -> None:
+        self.experiment.flush()
 
 
 def go_on_from(folder: Path, step: int, rows: list[dict[str, float]], loggers: list[TensorBoardLogger]) -> None:
@@ -30,12 +40,12 @@ def go_on_from(folder: Path, step: int, rows: list[dict[str, float]], loggers: l
     for path in sorted(folder.glob("events.out.tfevents.*")):
         kept = []
         for record, event in _records(path.read_bytes()):
-            of_the_end = any(value.tag.startswith("_hparams_/") for value in event.summary.value)
-            if event.step < step and not of_the_end:
+            if event.step < step and not _of_the_end(event):
                 kept.append(record)
                 seen |= {(value.tag, event.step) for value in event.summary.value}
         with replacing(path) as partial:
             partial.write_bytes(b"".join(kept))
+    remove_projection(folder)
     for row in rows:
         at = int(row["step"])
         missing: Mapping[str, float] = {
@@ -60,12 +70,19 @@ def log_hyperparameters(board: SummaryWriter, cfg: DictConfig, metrics: Mapping[
         group, _, rest = key.partition(".")
         of_interest = (group in groups or rest == "max_epochs") and rest[:1] != "_" and "source." not in rest
         if of_interest and isinstance(value, bool | int | float | str):
-            settings[key] = value
+            settings[key] = typed(value) if isinstance(value, bool) else value  # as a bool, torch would show 0 or 1
     final = {f"final/{name}": value for name, value in metrics.items()}
     for summary in hparams(settings, final):  # type: ignore[no-untyped-call]
         board._get_file_writer().add_summary(summary)  # type: ignore[no-untyped-call]
     for name, value in final.items():
         board.add_scalar(name, value, step)
+
+
+def _of_the_end(event: Event) -> bool:
+    """Whether an event without a step of its own is one that a finished run has, and will have anew."""
+    if event.WhichOneof("what") in ("graph_def", "tagged_run_metadata"):
+        return True
+    return any(value.tag.startswith(("_hparams_/", "custom_scalars__config__")) for value in event.summary.value)
 
 
 def _records(content: bytes) -> Iterator[tuple[bytes, Event]]:

@@ -17,8 +17,6 @@ from mnist_lab.runs import Run
 if TYPE_CHECKING:  # torch is long in starting, and those who read figures alone do without
     from torch import Tensor
 
-    from mnist_lab.models.classifier import Classifier
-
 SETS = {
     "train": ("training, while learning", "tab:blue"),
     "val": ("validation", "tab:orange"),
@@ -27,22 +25,16 @@ SETS = {
 METRICS = {"loss": ("loss (mean per image)", 1), "acc": ("accuracy (%)", 100)}  # axis, and the factor to its unit
 
 
-def save(run: Run, model: Classifier, images: Tensor, labels: Tensor) -> list[Path]:
-    """Draw a run's figures into its folder figures/, with the network's predictions of 16 images, (16, 1, S, S)."""
-    truths, predictions = labels.tolist(), model.predict(images).tolist()
-    drawn = {
-        "loss": loss(run),
-        "accuracy": accuracy(run),
-        "examples_seen": examples_seen(run),
-        "truths_3x3": digits(images[:9], truths[:9]),
-        "predictions_3x3": digits(images[:9], truths[:9], predictions[:9]),
-        "predictions_4x4": digits(images, truths, predictions, columns=4),
-    }
-    folder = run.folder / "figures"
-    folder.mkdir(exist_ok=True)
+def save(run: Run, drawn: Mapping[str, Figure | None]) -> list[Path]:
+    """Write figures into a run's folder figures/ as NAME.png; where there is none, an earlier start's is removed."""
+    paths = {name: run.folder / "figures" / f"{name}.png" for name in drawn}
     for name, figure in drawn.items():
-        figure.savefig(folder / f"{name}.png", dpi=120)
-    return [folder / f"{name}.png" for name in drawn]
+        if figure is None:
+            paths.pop(name).unlink(missing_ok=True)
+        else:
+            paths[name].parent.mkdir(exist_ok=True)
+            figure.savefig(paths[name], dpi=120)
+    return list(paths.values())
 
 
 def loss(run: Run) -> Figure:
@@ -150,16 +142,18 @@ def digits(
     images: Tensor | np.ndarray,
     truths: Sequence[int],
     predictions: Sequence[int] | None = None,
+    probabilities: Tensor | None = None,
     *,
     columns: int = 3,
 ) -> Figure:
     """A grid of images, (N, 1, S, S) or (N, S, S), each below its ground truth or, if given, its prediction.
 
-    A wrong prediction is red, with the truth beside it.
+    A wrong prediction is red, with the truth beside it; given the classes' probabilities, (N, 10), with theirs.
     """
     side = images.shape[-1]
     pixels = np.asarray(images).reshape(len(truths), side, side)
-    rows, cell, head = -(-len(truths) // columns), int(1.15 * side), int(0.3 * side)
+    lines = 1 if probabilities is None else 2
+    rows, cell, head = -(-len(truths) // columns), int(1.15 * side), int((0.05 + 0.25 * lines) * side)
     sheet = np.full((rows * (cell + head), columns * cell), pixels.min())
     figure = Figure(figsize=(1.4 * columns, 1.4 * rows * (cell + head) / cell))
     axes = figure.add_axes((0, 0, 1, 1))  # one picture for all: a set of axes for each takes ten times as long
@@ -167,11 +161,15 @@ def digits(
     for i, (image, truth) in enumerate(zip(pixels, truths, strict=True)):
         top, left = i // columns * (cell + head) + head, i % columns * cell + (cell - side) // 2
         sheet[top : top + side, left : left + side] = image
+        named = {"truth": truth} if predictions is None else {"predicted": predictions[i]}
         right = predictions is None or predictions[i] == truth
-        text = f"truth {truth}" if predictions is None else f"predicted {predictions[i]}"
         if not right:
-            text += f", is {truth}"
-        colour = "black" if right else "tab:red"
+            named["is"] = truth
+        words = [f"{word} {digit}" for word, digit in named.items()]
+        if probabilities is not None:
+            shares = [f"{probabilities[i, digit].item():.1%}" for digit in named.values()]
+            words = [f"{word}: {share}" for word, share in zip(words, shares, strict=True)]
+        text, colour = (", " if lines == 1 else "\n").join(words), "black" if right else "tab:red"
         axes.text(left + side / 2, top - 2, text, ha="center", va="bottom", fontsize=9, color=colour)
     axes.imshow(sheet, cmap="gray_r", interpolation="nearest", aspect="auto")
     return figure

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 # Keys in which two configurations of one job may differ: where it lies, what it logs, which machine it asks for.
 SAME_JOB = (
-    r"(folder|overrides|config_dir|resume|runs_dir|sweep|retries|fail_fast|threads|figures|steps_per_execution|tutorial|logger|data\.(root|download)|trainer\.accelerator"
+    r"(folder|overrides|config_dir|resume|runs_dir|sweep|retries|fail_fast|threads|figures|dashboard|steps_per_execution|tutorial|logger|data\.(root|download)|trainer\.accelerator"
     r"|callbacks\.(summary|progress|step_log|random_state|prune|\w+\.dirpath))(\.|$)"
 )
 

@@ -13,12 +13,11 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
-from matplotlib.image import imread
 from omegaconf import DictConfig
 from rich.table import Table
 
-from mnist_lab import events, figures
-from mnist_lab.build import keep_freed_memory, make_data, make_model, make_trainer, quiet_lightning
+from mnist_lab import events
+from mnist_lab.build import keep_freed_memory, make, make_data, make_model, make_trainer, quiet_lightning
 from mnist_lab.check import check
 from mnist_lab.checkpoints import epochs_done, read_checkpoint, weights_for
 from mnist_lab.data.datamodule import MNISTDataModule
@@ -156,14 +155,10 @@ def conclude(
 
 @rank_zero_only
 def illustrate(run: Run, cfg: DictConfig, trainer: pl.Trainer, model: Classifier, data: MNISTDataModule) -> None:
-    """Draw the run's figures; show them in TensorBoard, and its parameters beside its final metrics."""
+    """Draw the run's figures and fill TensorBoard's tabs, as far as the dashboard's parts are switched on."""
     boards = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-    drawn = figures.save(run, model, *data.examples(16)) if cfg.figures else []
-    for board in boards:
-        events.log_hyperparameters(board, cfg, run.info["metrics"], trainer.global_step)
-        for path in drawn:
-            board.add_image(f"figures/{path.stem}", imread(path), trainer.global_step, dataformats="HWC")
-        board.close()
+    if "dashboard" in cfg:
+        make(cfg.dashboard, "dashboard").fill(run, cfg, model, data, boards, trainer.global_step)
 
 
 @rank_zero_only

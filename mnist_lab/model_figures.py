@@ -1,0 +1,81 @@
+"""Figures of what a network has learnt: its worst errors, its confusion matrix, its first layer's filters."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+from mnist_lab.figures import digits
+from mnist_lab.predictions import Predictions
+
+
+def worst(predictions: Predictions, images: Tensor, count: int = 25) -> Figure | None:
+    """The images, of (N, 1, S, S), that a network got most wrong, worst first; None if it got none wrong.
+
+    Each has the predicted class and its own, with the probabilities that it gave them.
+    """
+    chosen = predictions.worst(count)
+    if not len(chosen):
+        return None
+    truths, predicted = predictions.labels[chosen].tolist(), predictions.predicted[chosen].tolist()
+    return digits(images[chosen], truths, predicted, predictions.probabilities[chosen], columns=5)
+
+
+def confusion(predictions: Predictions) -> Figure:
+    """How many images of each class were taken for each, as torchmetrics draws it."""
+    matrix = predictions.confusion()
+    figure = Figure(figsize=(6.4, 6.4), layout="constrained")
+    axes = figure.subplots()  # given axes of ours, torchmetrics makes none in pyplot, which would keep them
+    MulticlassConfusionMatrix(num_classes=len(matrix)).plot(matrix, ax=axes, cmap="Blues")
+    for text in axes.texts:
+        text.set(fontsize=10, alpha=0.3 if text.get_text() == "0" else 1)
+    axes.set_title(f"{len(predictions.labels):,} images, accuracy {predictions.accuracy:.2%}", fontsize=10)
+    return figure
+
+
+def filters(model: nn.Module, image_size: int, count: int = 128) -> Figure | None:
+    """The weights of the first layer that has any as pictures, at most so many; None if they are none.
+
+    Those of a convolution of one channel are, and those of a linear layer that takes every pixel of the image.
+
+    Args:
+        model: the network.
+        image_size: S, the side of the images that it takes, in pixels.
+        count: how many are shown at most.
+    """
+    weight = next((parameter for parameter in model.parameters() if parameter.ndim > 1), None)
+    if weight is None:
+        return None
+    name = next(name for name, parameter in model.named_parameters() if parameter is weight)
+    if weight.ndim == 4 and weight.shape[1] == 1 and weight.shape[2] > 1:  # (N, 1, height, width)
+        pictures = weight[:, 0]
+    elif weight.ndim == 2 and weight.shape[1] == image_size**2:  # (N, S * S)
+        pictures = weight.view(-1, image_size, image_size)
+    else:
+        return None
+    shown = pictures[:count].detach().float().cpu().numpy()
+    columns = math.ceil(math.sqrt(len(shown) * 1.6))
+    sheet, most = tiled(shown, columns, gap=1, fill=np.nan), np.abs(shown).max()
+    height, width = sheet.shape
+    figure = Figure(figsize=(6.4, 0.6 + 5.2 * height / width), layout="constrained")
+    axes = figure.subplots()
+    axes.axis("off")
+    axes.set_title(f"{name}: {len(shown)} of {len(pictures)}", fontsize=10)
+    drawn = axes.imshow(sheet, cmap="RdBu_r", vmin=-most, vmax=most, interpolation="nearest")
+    figure.colorbar(drawn, ax=axes, label="weight")
+    return figure
+
+
+def tiled(pictures: np.ndarray, columns: int, *, gap: int = 0, fill: float = 0) -> np.ndarray:
+    """Pictures, (N, height, width), in one, row by row; between them and after the last it has the value fill."""
+    count, height, width = pictures.shape
+    rows = -(-count // columns)
+    sheet = np.full((rows, height + gap, columns, width + gap), fill, dtype=pictures.dtype)
+    for i, picture in enumerate(pictures):
+        sheet[i // columns, :height, i % columns, :width] = picture
+    sheet = sheet.reshape(rows * (height + gap), columns * (width + gap))
+    return sheet[: sheet.shape[0] - gap, : sheet.shape[1] - gap]
