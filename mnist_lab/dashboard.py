@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from lightning.pytorch.core.module import _jit_is_scripting
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
@@ -110,19 +111,19 @@ class Dashboard:
             pictures = figures.save(run, self._figures(run, model, images, predictions))
             for board in boards:
                 if self.layout:
-                    board.add_custom_scalars(LAYOUT)  # type: ignore[no-untyped-call]
+                    board.add_custom_scalars(LAYOUT)
                 if self.hparams:
                     events.log_hyperparameters(board, cfg, run.info["metrics"], step)
                 for path in pictures:
                     _add_picture(board, f"figures/{path.stem}", path, step)
                 if self.pr_curves and predictions:
                     for i, probabilities in enumerate(predictions.probabilities.unbind(1)):
-                        board.add_pr_curve(f"pr_curve/{i}", labels == i, probabilities, step)  # type: ignore[no-untyped-call]
+                        board.add_pr_curve(f"pr_curve/{i}", labels == i, probabilities, step)
                 if self.projector and predictions:
                     project(Path(board.log_dir), model, images, data.test_set()[0], predictions)
                 if self.graph:
                     _add_graph(board, model, images[:1])
-                board.close()  # type: ignore[no-untyped-call]
+                board.close()
 
     def _figures(
         self, run: Run, model: Classifier, images: Tensor, predictions: Predictions | None
@@ -157,9 +158,10 @@ def _add_picture(board: SummaryWriter, tag: str, path: Path, step: int) -> None:
 
 def _add_graph(board: SummaryWriter, model: Classifier, image: Tensor) -> None:
     """Add the graph of what a network does to an image, (1, 1, S, S); of one that cannot be traced there is none."""
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # torch prints why it cannot be
+    # As in Lightning's TensorBoardLogger.log_graph; torch prints why a network cannot be traced.
+    with _jit_is_scripting(), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch gives up jit.trace, for which its SummaryWriter has no substitute
         try:
-            board.add_graph(model, image.to(next(model.parameters())))  # type: ignore[no-untyped-call]
+            board.add_graph(model, image.to(next(model.parameters())))
         except Exception:  # a network of a user's own may raise anything; the run is no worse for it
             log.info("TensorBoard has no graph of this network", exc_info=True)

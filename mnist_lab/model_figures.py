@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -30,7 +31,9 @@ def confusion(predictions: Predictions) -> Figure:
     matrix = predictions.confusion()
     figure = Figure(figsize=(6.4, 6.4), layout="constrained")
     axes = figure.subplots()  # given axes of ours, torchmetrics makes none in pyplot, which would keep them
-    MulticlassConfusionMatrix(num_classes=len(matrix)).plot(matrix, ax=axes, cmap="Blues")
+    with warnings.catch_warnings():  # torchmetrics hands matplotlib a tensor, of which NumPy 2 asks more than it takes
+        warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
+        MulticlassConfusionMatrix(num_classes=len(matrix)).plot(matrix, ax=axes, cmap="Blues")
     for text in axes.texts:
         text.set(fontsize=10, alpha=0.3 if text.get_text() == "0" else 1)
     axes.set_title(f"{len(predictions.labels):,} images, accuracy {predictions.accuracy:.2%}", fontsize=10)

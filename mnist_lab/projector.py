@@ -52,7 +52,7 @@ def project(
         partial.write_text("\n".join(lines) + "\n")
     with replacing(folder / "sprite.png") as partial:  # white on black: the tab multiplies it by a point's colour
         sheet = tiled(pixels[:count], math.ceil(math.sqrt(len(rows))))
-        imsave(partial, sheet, cmap="gray", vmin=0, vmax=255, format="png")
+        imsave(partial, np.stack([sheet] * 3, axis=-1), format="png")
     embedding = EmbeddingInfo(
         tensor_name="penultimate features",
         tensor_path=f"{FOLDER}/features.tsv",

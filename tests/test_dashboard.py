@@ -195,7 +195,7 @@ def test_filters_are_the_first_layers_weights(trained: Trained, name: str) -> No
     for i in (0, 1, count - 1):
         top, left = i // columns * (side + 1), i % columns * (side + 1)
         np.testing.assert_array_equal(sheet[top : top + side, left : left + side], pictures[i].numpy())
-    assert drawn.get_clim() == pytest.approx((-pictures.abs().max(), pictures.abs().max()))
+    assert drawn.get_clim() == pytest.approx((-pictures.abs().max().item(), pictures.abs().max().item()))
 
 
 def test_projector_has_what_the_last_layer_is_given_with_labels_and_pictures(trained: Trained) -> None:
@@ -293,11 +293,10 @@ def test_run_that_goes_on_has_everything_once(command: Command) -> None:
     folder = path.parent
     before = found(folder)
     assert {before[tag] for tag in set().union(*PARTS.values())} == {1}
-    for epochs, setting in ((3, "dashboard.graph=true"), (4, "dashboard=none")):
-        assert command("resume=latest", f"trainer.max_epochs={epochs}", setting, data=False).status == 0
+    for epochs, setting in ((3, []), (4, ["dashboard=none"])):
+        assert command("resume=latest", f"trainer.max_epochs={epochs}", *setting, data=False).status == 0
         after = found(folder)
-        expected = {1} if epochs == 3 else {0}
-        assert {after[tag] for tag in set().union(*PARTS.values())} == expected
+        assert {tag: after[tag] for tag in set().union(*PARTS.values()) if after[tag] != (epochs == 3)} == {}
     assert not (folder / "projector").exists()
     assert not list((folder / "figures").iterdir())
 
@@ -307,8 +306,8 @@ def test_tutorials_test_curve_has_one_point_an_epoch(command: Command) -> None:
     (path,) = Path("runs").glob("*/*/run.json")
     run = Run(path.parent)
     events = EventAccumulator(str(run.folder)).Reload()
-    assert [event.step for event in events.Scalars("test/acc")] == [-1, 14, 29]
-    assert [row["step"] for row in run.metrics() if "test/acc" in row] == [-1, 14, 29]
+    assert [event.step for event in events.Scalars("test/acc")] == [-1, 3, 7]
+    assert [row["step"] for row in run.metrics() if "test/acc" in row] == [-1, 3, 7]
     assert events.Scalars("test/acc")[-1].value == pytest.approx(run.info["metrics"]["test/acc"])
 
 
