@@ -49,9 +49,9 @@ def accuracy(run: Run) -> Figure:
 
 def examples_seen(run: Run) -> Figure:
     """Loss of single training steps, and loss and accuracy of whole sets, by training examples seen."""
-    figure = Figure(figsize=(6.4, 5.6), layout="constrained")
-    figure.suptitle(f"{run.info['model']}: {run.folder.name}", fontsize=10)
-    above, below = figure.subplots(2, 1, sharex=True)
+    figure = Figure(figsize=(6.4, 5.6))
+    above, below = figure.subplots(2, 1, sharex=True, gridspec_kw=_margins(figure) | {"hspace": 0.06})
+    above.set_title(f"{run.info['model']}: {run.folder.name}", fontsize=10)
     steps = [row for row in run.metrics() if "train/loss_step" in row]
     if steps:
         x, y = [row["examples_seen"] for row in steps], [row["train/loss_step"] for row in steps]
@@ -61,19 +61,27 @@ def examples_seen(run: Run) -> Figure:
         _finish(axes, "", METRICS[name][0])
     below.set_xlabel("training examples seen")
     below.set_xlim(left=min(0, below.get_xlim()[0]), right=None if steps else 1)
+    below.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     below.xaxis.set_major_formatter("{x:,.0f}")
     return figure
 
 
 def _by_epoch(run: Run, name: str) -> Figure:
-    figure = Figure(figsize=(6.4, 4), layout="constrained")
-    axes = figure.subplots()
+    figure = Figure(figsize=(6.4, 4))
+    axes = figure.subplots(gridspec_kw=_margins(figure))
     axes.set_title(f"{run.info['model']}: {run.folder.name}", fontsize=10)
     _curves(axes, run, name, across="epochs")
+    tutorial = run.tutorial
     for kind, (_, colour) in SETS.items():
-        _published(axes, run.tutorial, f"{kind}/{name}", colour)
+        _published(axes, tutorial, f"{kind}/{name}", colour)
     _finish(axes, "epoch", METRICS[name][0])
     return figure
+
+
+def _margins(figure: Figure) -> dict[str, float]:
+    """Room for the axes' names and the title; to have it worked out, as matplotlib offers, takes as long as drawing."""
+    width, height = figure.get_size_inches()
+    return {"left": 0.75 / width, "right": 1 - 0.15 / width, "bottom": 0.5 / height, "top": 1 - 0.3 / height}
 
 
 def _curves(axes: Axes, run: Run, name: str, *, across: Literal["epochs", "examples_seen"]) -> None:
@@ -153,7 +161,7 @@ def digits(
     side = images.shape[-1]
     pixels = np.asarray(images).reshape(len(truths), side, side)
     lines = 1 if probabilities is None else 2
-    rows, cell, head = -(-len(truths) // columns), int(1.15 * side), int((0.05 + 0.25 * lines) * side)
+    rows, cell, head = -(-len(truths) // columns), int(1.15 * side), int((0.2 + 0.1 * lines) * side)
     sheet = np.full((rows * (cell + head), columns * cell), pixels.min())
     figure = Figure(figsize=(1.4 * columns, 1.4 * rows * (cell + head) / cell))
     axes = figure.add_axes((0, 0, 1, 1))  # one picture for all: a set of axes for each takes ten times as long

@@ -14,7 +14,7 @@ from mnist_lab.figures import digits
 from mnist_lab.predictions import Predictions
 
 
-def worst(predictions: Predictions, images: Tensor, count: int = 25) -> Figure | None:
+def worst(predictions: Predictions, images: Tensor, count: int = 20) -> Figure | None:
     """The images, of (N, 1, S, S), that a network got most wrong, worst first; None if it got none wrong.
 
     Each has the predicted class and its own, with the probabilities that it gave them.
@@ -29,13 +29,16 @@ def worst(predictions: Predictions, images: Tensor, count: int = 25) -> Figure |
 def confusion(predictions: Predictions) -> Figure:
     """How many images of each class were taken for each, as torchmetrics draws it."""
     matrix = predictions.confusion()
-    figure = Figure(figsize=(6.4, 6.4), layout="constrained")
-    axes = figure.subplots()  # given axes of ours, torchmetrics makes none in pyplot, which would keep them
+    figure = Figure(figsize=(6.4, 6.4))
+    axes = figure.add_axes(
+        (0.1, 0.09, 0.87, 0.87)
+    )  # given axes of ours, torchmetrics makes none in pyplot, which would keep them
     with warnings.catch_warnings():  # torchmetrics hands matplotlib a tensor, of which NumPy 2 asks more than it takes
         warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
         MulticlassConfusionMatrix(num_classes=len(matrix)).plot(matrix, ax=axes, cmap="Blues")
     for text in axes.texts:
         text.set(fontsize=10, alpha=0.3 if text.get_text() == "0" else 1)
+    axes.tick_params("both", labelrotation=0)
     axes.set_title(f"{len(predictions.labels):,} images, accuracy {predictions.accuracy:.2%}", fontsize=10)
     return figure
 
@@ -61,15 +64,17 @@ def filters(model: nn.Module, image_size: int, count: int = 128) -> Figure | Non
     else:
         return None
     shown = pictures[:count].detach().float().cpu().numpy()
-    columns = math.ceil(math.sqrt(len(shown) * 1.6))
+    root = math.ceil(math.sqrt(len(shown)))
+    columns = next((number for number in range(root, 2 * root) if len(shown) % number == 0), root)
     sheet, most = tiled(shown, columns, gap=1, fill=np.nan), np.abs(shown).max()
-    height, width = sheet.shape
-    figure = Figure(figsize=(6.4, 0.6 + 5.2 * height / width), layout="constrained")
-    axes = figure.subplots()
+    tall = 5 * sheet.shape[0] / sheet.shape[1]  # inches, of a sheet that is 5 wide
+    figure = Figure(figsize=(6.4, tall + 0.5))
+    axes = figure.add_axes((0.1 / 6.4, 0.1 / (tall + 0.5), 5 / 6.4, tall / (tall + 0.5)))
     axes.axis("off")
     axes.set_title(f"{name}: {len(shown)} of {len(pictures)}", fontsize=10)
     drawn = axes.imshow(sheet, cmap="RdBu_r", vmin=-most, vmax=most, interpolation="nearest")
-    figure.colorbar(drawn, ax=axes, label="weight")
+    beside = figure.add_axes((5.3 / 6.4, 0.1 / (tall + 0.5), 0.15 / 6.4, tall / (tall + 0.5)))
+    figure.colorbar(drawn, cax=beside, label="weight")
     return figure
 
 
