@@ -20,6 +20,7 @@ COMMANDS = {
     "reproduce": "mnist_lab.reproduce",
     "export": "mnist_lab.export",
     "report": "mnist_lab.report.command",
+    "robustness": "mnist_lab.robustness",
     "ls": "mnist_lab.ls",
     "compare": "mnist_lab.compare",
 }

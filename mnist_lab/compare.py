@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import ListConfig, OmegaConf
 
@@ -17,23 +17,26 @@ from mnist_lab.runs import Run
 from mnist_lab.settings import differing
 from mnist_lab.tables import cell, print_for_programs, show
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 MEASURED = (*METRICS, "tested_epoch", "epochs", "time", "images_per_second", "parameters")
 SIDE_BY_SIDE = 6  # as many runs have a column each; of more, each has a line
 FORMATS = (".png", ".pdf", ".svg")
 LABEL = 90  # characters
 
 
-def runs_of(names: Sequence[str], runs_dir: Path) -> list[Run]:
+def runs_of(names: Sequence[str], runs_dir: Path, *, at_least: int = 2) -> list[Run]:
     """The runs that are named, each once: by their folders, by `latest`, or by a folder that holds several.
 
     Raises:
-        BadInput: a name is none of these, or they are fewer than two.
+        BadInput: a name is none of these, or they are fewer than at_least.
     """
     found: dict[Path, Run] = {}
     for name in names:
         several = [] if name == "latest" or (Path(name) / "run.json").exists() else Run.below(name)
         found |= {run.folder.resolve(): run for run in several or [Run.find(name, runs_dir)]}
-    if len(found) < 2:
+    if len(found) < at_least:
         raise BadInput(f"{' '.join(names)}: names one run; two or more can be compared, or a folder that holds them")
     return list(found.values())
 
@@ -58,20 +61,30 @@ def save_curves(runs: Sequence[Run], settings: dict[str, list[Any]], path: Path)
     """
     from mnist_lab.curves import compared  # numpy and matplotlib: not for --json
 
+    refuse_no_figure(path)
+    figure = compared(runs, [label(i, run, settings) for i, run in enumerate(runs)])
+    if figure is None:
+        return False
+    save_figure(figure, path)
+    return True
+
+
+def refuse_no_figure(path: Path) -> None:
+    """Raise BadInput for a path that can be no figure's, before the work on one."""
     if path.suffix not in FORMATS:
         raise BadInput(f"--out={path}: must end in one of {', '.join(FORMATS)}")
     if path.exists() and not path.is_file():
         raise BadInput(f"--out={path}: there already, and not a file; choose another")
-    figure = compared(runs, [label(i, run, settings) for i, run in enumerate(runs)])
-    if figure is None:
-        return False
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure, whole or not at all, in the format that its name ends in."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as partial:
             figure.savefig(partial, format=path.suffix[1:], dpi=120)
     except OSError as error:
         raise BadInput(f"--out={path}: cannot be written ({error.strerror}); choose another") from error
-    return True
 
 
 def label(i: int, run: Run, settings: dict[str, list[Any]]) -> str:

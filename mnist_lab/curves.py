@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib import colormaps
 from matplotlib.figure import Figure
@@ -28,7 +29,7 @@ def compared(runs: Sequence[Run], labels: Sequence[str]) -> Figure | None:
     kinds = [kind for kind in SETS if longest[kind] > (kind == "test")]
     if not kinds:
         return None
-    colours = [f"C{i}" if len(runs) <= 10 else colormaps["turbo"](i / (len(runs) - 1)) for i in range(len(runs))]
+    colours = colours_of(len(runs))
     columns = 2 if len(runs) > 4 and max(map(len, labels)) < 60 else 1
     height = 2.9 * len(kinds) + 0.3 + 0.2 * min(len(runs), NAMED) / columns
     figure = Figure(figsize=(10, height), layout="constrained")
@@ -58,3 +59,8 @@ def compared(runs: Sequence[Run], labels: Sequence[str]) -> Figure | None:
         fontsize=8,
     )
     return figure
+
+
+def colours_of(count: int) -> list[Any]:
+    """So many colours that can be told apart, as matplotlib takes them."""
+    return [f"C{i}" if count <= 10 else colormaps["turbo"](i / (count - 1)) for i in range(count)]

@@ -16,10 +16,12 @@ Commands
   test RUN [KEY=VALUE]   test a run's weights again; RUN: its folder, or latest
   reproduce [PRESET ...] [--seeds N]
                          the tutorials' presets over several seeds: a table
-  export RUN --format state_dict
-                         a run's weights in a file for use elsewhere
   report RUN|SWEEP       one HTML page of it, report.html in its folder: to look
                          at, print and hand on
+  export RUN --format onnx|torch_export|safetensors|state_dict
+                         a run's network in a file for use elsewhere, checked
+  robustness RUN [RUN ...]
+                         accuracy on shifted, turned, noisy, blurred ... images
   ls [--sort COLUMN]     the runs, a line each; COLUMN: date, test/acc, time ...
   compare RUN RUN...     runs, or a sweep's folder, side by side: what settings
                          differ, metrics, and curves in compare.png

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+HALF = 14  # pixels of 28: half the side of an image, and the unit in which torch's grids reckon
+
 
 class Affine:
     """Shifts, turns and scales each image by amounts of its own, drawn anew at every step.
@@ -32,8 +34,21 @@ class Affine:
         """Images, (B, 1, S, S), changed; black is the value of what comes in at their edges."""
         drawn = torch.rand(4, len(images), generator=generator) * 2 - 1  # on the CPU: the same on every device
         angle, zoom = torch.deg2rad(drawn[0] * self.degrees), 1 + drawn[1] * self.scale
-        x, y = drawn[2:] * (self.shift / 14)  # the sides of an image are at -1 and 1
-        sine, cosine = angle.sin() / zoom, angle.cos() / zoom
-        places = torch.stack([cosine, -sine, x, sine, cosine, y], dim=1).reshape(-1, 2, 3)  # where a pixel comes from
-        grid = F.affine_grid(places.to(images), list(images.shape), align_corners=False)
-        return F.grid_sample(images - black, grid, align_corners=False) + black
+        x, y = drawn[2:] * (self.shift / HALF)
+        return moved(images, angle, zoom, x, y, black)
+
+
+def moved(images: Tensor, angle: Tensor, zoom: Tensor, x: Tensor, y: Tensor, black: float) -> Tensor:
+    """Images, (B, 1, S, S), each turned about its middle, scaled and shifted by amounts of its own.
+
+    Args:
+        images: the images.
+        angle: of the turn, in radians, (B,), anticlockwise where positive.
+        zoom: growth, (B,): 2 doubles the size.
+        x, y: of the shift, in half sides of the image, (B,), to the left and up where positive.
+        black: the value of what comes in at the edges.
+    """
+    sine, cosine = angle.sin() / zoom, angle.cos() / zoom
+    places = torch.stack([cosine, -sine, x, sine, cosine, y], dim=1).reshape(-1, 2, 3)  # where a pixel comes from
+    grid = F.affine_grid(places.to(images), list(images.shape), align_corners=False)
+    return F.grid_sample(images - black, grid, align_corners=False) + black

@@ -1,0 +1,105 @@
+"""What `robustness` measured: rows for programs, tables for people, and how accuracy falls in a figure."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from mnist_lab.corruptions import corrupted
+from mnist_lab.curves import colours_of
+from mnist_lab.runs import Run
+from mnist_lab.tables import show
+
+COLUMNS = 4  # of axes in the figure
+
+Measured = dict[str, Any]  # as corruptions.json has it
+
+
+def rows_of(run: Run, measured: Measured) -> list[dict[str, Any]]:
+    """What was measured of a run, a row for each accuracy; strength 0 is the test set as it is."""
+    info = run.info
+    begin = {"run": str(run), "model": info["model"], "seed": info.get("seed")}
+    plain = {"corruption": None, "strength": 0, "amount": 0, "unit": None, "test/acc": measured["accuracy"]}
+    rows = [begin | plain]
+    for name, each in measured["corruptions"].items():
+        pairs = zip(each["amounts"], each["accuracies"], strict=True)
+        for strength, (amount, value) in enumerate(pairs, start=1):
+            own = {"corruption": name, "strength": strength, "amount": amount, "unit": each["unit"], "test/acc": value}
+            rows.append(begin | own)
+    return rows
+
+
+def means_of(measured: Sequence[Measured]) -> dict[str, float]:
+    """Mean accuracies over runs: plain, by corruption over its five strengths, and over all corruptions."""
+    means = {"plain": statistics.fmean(each["accuracy"] for each in measured)}
+    names = list(measured[0]["corruptions"])
+    for name in names:
+        means[name] = statistics.fmean(value for each in measured for value in each["corruptions"][name]["accuracies"])
+    return means | {"mean": statistics.fmean(means[name] for name in names)}
+
+
+def show_one(name: str, measured: Measured) -> None:
+    """Print a line for each corruption, with a column for each strength."""
+    print(f"{name}: {measured['accuracy']:.2%} of {measured['images']:,} test images as they are\n")
+    lines = []
+    for corruption, each in measured["corruptions"].items():
+        amounts = f"{', '.join(f'{amount:g}' for amount in each['amounts'])} {each['unit']}"
+        shares = [*each["accuracies"], statistics.fmean(each["accuracies"])]
+        lines.append([corruption, amounts, *(f"{share:.2%}" for share in shares)])
+    show(["corruption", "strengths 1 to 5", *"12345", "mean"], lines, left=("corruption", "strengths 1 to 5"))
+
+
+def show_several(measured: Mapping[str, Sequence[Measured]]) -> None:
+    """Print a line for each group of runs, the one that holds up best first; means over strengths and runs."""
+    means = {name: means_of(each) for name, each in measured.items()}
+    best_first = sorted(means, key=lambda name: -means[name]["mean"])
+    heads = ["runs", *next(iter(means.values()))]
+    lines = [
+        [name, str(len(measured[name])), *(f"{share:.2%}" for share in means[name].values())] for name in best_first
+    ]
+    show(["network", *heads], lines, left=("network",), cut="network")
+
+
+def robustness_figure(groups: Mapping[str, Sequence[Measured]], image: Tensor) -> Figure:
+    """Axes for each corruption, a line for each group of runs: the mean, and the range where there are several.
+
+    Args:
+        groups: by the group's name, what robustness.measure gave of each of its runs.
+        image: (28, 28) bytes, shown above the axes in every strength.
+    """
+    corruptions = next(iter(groups.values()))[0]["corruptions"]
+    columns = min(COLUMNS, len(corruptions) + 1)
+    rows = -(-(len(corruptions) + 1) // columns)
+    figure = Figure(figsize=(3.3 * columns, 3.4 * rows), layout="constrained")
+    grid = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=[1, 4.4] * rows)
+    for i, (name, each) in enumerate(corruptions.items()):
+        strip, axes = grid[2 * (i // columns) : 2 * (i // columns) + 2, i % columns]
+        shown = [corrupted(image.unsqueeze(0), name, strength)[0] for strength in range(6)]
+        strip.imshow(torch.cat(shown, dim=1), cmap="gray_r", vmin=0, vmax=255, extent=(-0.5, 5.5, 0, 1), aspect="auto")
+        strip.vlines(np.arange(0.5, 5), 0, 1, color="0.7", linewidth=0.8)
+        strip.set_title(name, fontsize=10)
+        for colour, (label, runs) in zip(colours_of(len(groups)), groups.items(), strict=True):
+            values = 100 * np.array([[run["accuracy"], *run["corruptions"][name]["accuracies"]] for run in runs])
+            axes.plot(range(6), values.mean(0), "o-", markersize=3, linewidth=1.3, color=colour, label=label)
+            axes.fill_between(range(6), values.min(0), values.max(0), color=colour, alpha=0.2, linewidth=0)
+        axes.set_xticks(range(6), ["0", *(f"{amount:g}" for amount in each["amounts"])])
+        axes.set_xlabel(each["unit"])
+        axes.set_xlim(-0.5, 5.5)
+        axes.set_ylim(0, 102)
+        axes.grid(alpha=0.3)
+        if i % columns == 0:
+            axes.set_ylabel("test accuracy (%)")
+    for axes in grid.flat:
+        if not axes.has_data():
+            axes.axis("off")
+        elif axes.get_images():
+            axes.set_xticks([])
+            axes.set_yticks([])
+    grid[-1, -1].legend(*grid[1, 0].get_legend_handles_labels(), loc="center", fontsize=9)
+    return figure
