@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from mnist_lab.data.augmentation import HALF, moved
@@ -65,8 +64,9 @@ def blurred(images: Tensor, pixels: float, generator: torch.Generator) -> Tensor
     """By a Gaussian of such a standard deviation in pixels, cut at three of them; black beyond the edges."""
     reach = math.floor(3 * pixels)
     bell = (-(torch.arange(-reach, reach + 1.0) ** 2) / (2 * pixels**2)).exp()
-    # A row for each pixel, with the bell at its place: two products take a tenth of the time of convolutions.
-    weights = sum(torch.diag(weight.expand(28 - abs(k)), k) for k, weight in enumerate(bell / bell.sum(), start=-reach))
+    # A row for each pixel, with the bell at its place: two products are quicker than convolutions of one channel.
+    diagonals = [weight.expand(28 - abs(k)).diag(k) for k, weight in enumerate(bell / bell.sum(), start=-reach)]
+    weights = torch.stack(diagonals).sum(0)
     return weights @ images @ weights
 
 
