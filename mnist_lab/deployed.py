@@ -80,7 +80,8 @@ def traced(network: Classifier, mean: float, std: float) -> torch.export.Exporte
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch's insides, which a user cannot change
-            return torch.export.export(Deployed(network, mean, std), (example,), dynamic_shapes=shapes)
+            program = Deployed(network, mean, std)
+            return torch.export.export(program, (example,), dynamic_shapes=shapes, strict=False)
     except Exception as error:  # torch's errors for what it cannot trace are of every kind
         reason = str(error).strip().splitlines()[0]
         raise LabError(f"{type(network).__name__}: torch cannot trace it ({reason}); try another --format") from error
