@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import warnings
 from collections.abc import Callable
@@ -33,7 +34,9 @@ class Deployed(nn.Module):
 
     def __init__(self, network: Classifier, mean: float, std: float) -> None:
         super().__init__()
-        self.network, self.mean, self.std = network.eval(), mean, std
+        # Plainly in memory, not channels_last as in training: torch.export writes no other way without a warning.
+        self.network = network.eval().to(memory_format=torch.contiguous_format)
+        self.mean, self.std = mean, std
         self.resizes = network.image_size != 28
         if self.resizes:
             weights, self.unit = byte_weights(network.image_size)
@@ -78,8 +81,8 @@ def traced(network: Classifier, mean: float, std: float) -> torch.export.Exporte
     example = torch.zeros(2, 28, 28, dtype=torch.uint8)
     shapes = {"images": {0: torch.export.Dim("batch")}}
     try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch's insides, which a user cannot change
+        with torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")  # of torch's insides, which a user cannot change; it prints those, too
             program = Deployed(network, mean, std)
             return torch.export.export(program, (example,), dynamic_shapes=shapes, strict=False)
     except Exception as error:  # torch's errors for what it cannot trace are of every kind

@@ -80,8 +80,8 @@ def robustness_figure(groups: Mapping[str, Sequence[Measured]], image: Tensor) -
     grid = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=[1, 4.4] * rows)
     for i, (name, each) in enumerate(corruptions.items()):
         strip, axes = grid[2 * (i // columns) : 2 * (i // columns) + 2, i % columns]
-        shown = [corrupted(image.unsqueeze(0), name, strength)[0] for strength in range(6)]
-        strip.imshow(torch.cat(shown, dim=1), cmap="gray_r", vmin=0, vmax=255, extent=(-0.5, 5.5, 0, 1), aspect="auto")
+        shown = torch.cat([corrupted(image.unsqueeze(0), name, strength)[0] for strength in range(6)], dim=1).numpy()
+        strip.imshow(shown, cmap="gray_r", vmin=0, vmax=255, extent=(-0.5, 5.5, 0, 1), aspect="auto")
         strip.vlines(np.arange(0.5, 5), 0, 1, color="0.7", linewidth=0.8)
         strip.set_title(name, fontsize=10)
         for colour, (label, runs) in zip(colours_of(len(groups)), groups.items(), strict=True):
