@@ -154,7 +154,8 @@ def in_and_out(network: Classifier, data: MNISTDataModule, *, inside: bool) -> s
     listed = "\n".join(f"{number}. {step}" for number, step in enumerate(steps, start=1))
     if inside:
         return (
-            f"In: `images`, uint8, (B, 28, 28), B from 1 on. Out: `probabilities`, float32, (B, 10), of the classes 0 to 9."
+            f"In: `images`, uint8, (B, 28, 28), B from 1 on. "
+            "Out: `probabilities`, float32, (B, 10), of the classes 0 to 9."
             f"\n\n{made}\n\n"
             f"Inside the file, each image x is\n\n{listed}\n\nand the network's scores go through a softmax."
         )
