@@ -116,9 +116,10 @@ def preset(run: Run) -> str:
 def weights(run: Run) -> str:
     """Which of the run's weights these are."""
     chosen, tested, epochs = run.chosen_checkpoint().stem, run.info.get("tested") or {}, run.info.get("epochs")
-    epoch = f"of epoch {tested['epoch']}" if tested.get("checkpoint") == chosen else "of a run that has not ended"
+    ended = tested.get("checkpoint") == chosen
+    epoch = f"of epoch {tested['epoch']} of {epochs}" if ended else f"of a run that had not ended after {epochs}"
     how = "best by validation accuracy" if chosen == "best" else "the last"
-    return f"{epoch} of {epochs}, {how}, seed {run.info.get('seed')}, run `{run.folder.absolute().name}`"
+    return f"{epoch}, {how}, seed {run.info.get('seed')}, run `{run.folder.absolute().name}`"
 
 
 def accuracy(run: Run, measured: Measured | None) -> str:

@@ -53,9 +53,9 @@ def test_images_stay_images_and_differ_more_with_every_strength(name: str) -> No
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_corruption_is_the_same_each_time_whatever_was_drawn_before(name: str) -> None:
+    torch.manual_seed(1)
     first = corrupted(images(), name, 3)
-    torch.manual_seed(99)
-    torch.rand(7)
+    torch.manual_seed(2)
     assert torch.equal(corrupted(images(), name, 3), first)
 
 
