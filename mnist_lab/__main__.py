@@ -21,6 +21,8 @@ COMMANDS = {
     "export": "mnist_lab.export",
     "report": "mnist_lab.report.command",
     "robustness": "mnist_lab.robustness",
+    "predict": "mnist_lab.predict",
+    "draw": "mnist_lab.draw",
     "ls": "mnist_lab.ls",
     "compare": "mnist_lab.compare",
 }

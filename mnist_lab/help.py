@@ -22,6 +22,9 @@ Commands
                          a run's network in a file for use elsewhere, checked
   robustness RUN [RUN ...]
                          accuracy on shifted, turned, noisy, blurred ... images
+  predict RUN IMAGE...   the digits in pictures of one's own, or in a CSV of pixels
+  draw RUN               a page in the browser: draw a digit, see what the
+                         network makes of it
   ls [--sort COLUMN]     the runs, a line each; COLUMN: date, test/acc, time ...
   compare RUN RUN...     runs, or a sweep's folder, side by side: what settings
                          differ, metrics, and curves in compare.png

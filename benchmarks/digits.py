@@ -1,0 +1,140 @@
+"""What is kept of the test accuracy when test digits come as pictures: inverted, enlarged and shifted, photographed.
+
+`python -m benchmarks.digits RUN... [--count N]`. Each picture is written as a file, its digit is found and answered by every
+run, as `predict` does; the table has accuracies, and the share of the test set's hits that is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+from mnist_lab.build import make_data, make_model
+from mnist_lab.digits import NoDigit, find_digit
+from mnist_lab.pictures import read
+from mnist_lab.predict import recogniser
+from mnist_lab.runs import Run
+
+PAGE = (400, 300)  # pixels, width and height
+Random = np.random.Generator
+
+
+def on_page(digit: np.ndarray, random: Random, *, smallest: float = 3, largest: float = 10) -> Image.Image:
+    """A digit, (28, 28) bytes, enlarged by some factor, somewhere on a black page."""
+    side = round(28 * random.uniform(smallest, largest))
+    left, top = (int(random.integers(0, room - side + 1)) for room in PAGE)
+    page = Image.new("L", PAGE)
+    page.paste(Image.fromarray(digit).resize((side, side), Image.Resampling.BICUBIC), (left, top))
+    return page
+
+
+def inverted(picture: Image.Image) -> Image.Image:
+    return picture.point(lambda value: 255 - value)
+
+
+def thin(digit: np.ndarray, random: Random) -> Image.Image:
+    """Dark on light, by a pen of about half the width."""
+    page = on_page(digit, random, smallest=6)
+    side = max(page.getbbox()[2:][axis] - page.getbbox()[:2][axis] for axis in (0, 1)) if page.getbbox() else 0
+    return inverted(page.filter(ImageFilter.MinFilter(2 * round(side / 20 / 2) + 1)))
+
+
+def tilted(picture: Image.Image, random: Random, paper: int) -> Image.Image:
+    """Seen from some side: its corners moved inwards by up to a twelfth, and turned by up to 10 degrees."""
+    width, height = picture.size
+    corners = [(0, 0), (0, height), (width, height), (width, 0)]
+    moved = [(x + random.uniform(-1, 1) * width / 12, y + random.uniform(-1, 1) * height / 12) for x, y in corners]
+    equations, values = [], []
+    for (x, y), (u, v) in zip(corners, moved, strict=True):
+        equations += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
+        values += [u, v]
+    how = np.linalg.solve(np.array(equations), np.array(values)).tolist()
+    seen = picture.transform(picture.size, Image.Transform.PERSPECTIVE, how, Image.Resampling.BICUBIC, fillcolor=paper)
+    return seen.rotate(random.uniform(-10, 10), Image.Resampling.BICUBIC, fillcolor=paper)
+
+
+def lit(page: Image.Image, random: Random) -> Image.Image:
+    """A dark-on-light page as a telephone sees it: shading to a third, a shadow in half of them, blur, noise."""
+    reflected = 0.25 + 0.75 * np.asarray(page.filter(ImageFilter.GaussianBlur(1)), np.float32) / 255
+    down, across = np.mgrid[0 : page.height, 0 : page.width]
+    angle, edge = random.uniform(0, 2 * np.pi, 2)
+    ramp = np.cos(angle) * across / page.width + np.sin(angle) * down / page.height
+    light = 80 + 155 * (ramp - ramp.min()) / np.ptp(ramp)
+    if random.random() < 0.5:
+        side = np.cos(edge) * (across / page.width - 0.5) + np.sin(edge) * (down / page.height - 0.5)
+        shadow = Image.fromarray(np.where(side > random.uniform(-0.3, 0.3), 165, 255).astype(np.uint8))
+        light *= np.asarray(shadow.filter(ImageFilter.GaussianBlur(3)), np.float32) / 255
+    return Image.fromarray((reflected * light + random.normal(0, 5, light.shape)).clip(0, 255).astype(np.uint8))
+
+
+def ruled(page: Image.Image, random: Random) -> Image.Image:
+    """A dark-on-light page with pale blue lines and a red margin, as exercise books have them."""
+    lines = Image.new("RGB", page.size, "white")
+    pen, gap = ImageDraw.Draw(lines), int(random.integers(18, 40))
+    for y in range(int(random.integers(0, gap)), page.height, gap):
+        pen.line((0, y, page.width, y), fill=(175, 200, 230), width=1)
+    pen.line((40, 0, 40, page.height), fill=(240, 160, 160), width=1)
+    return Image.fromarray(np.minimum(np.asarray(lines), np.asarray(page.convert("RGB"))))
+
+
+def photo(digit: np.ndarray, random: Random) -> Image.Image:
+    return lit(tilted(inverted(on_page(digit, random)), random, 255), random)
+
+
+PICTURES: dict[str, Callable[[np.ndarray, Random], Image.Image]] = {
+    "as it is": lambda digit, random: Image.fromarray(digit),
+    "inverted": lambda digit, random: inverted(Image.fromarray(digit)),
+    "enlarged, shifted": on_page,
+    "enlarged, shifted, inverted": lambda digit, random: inverted(on_page(digit, random)),
+    "by a thin pen": thin,
+    "tilted": lambda digit, random: tilted(inverted(on_page(digit, random)), random, 255),
+    "on ruled paper": lambda digit, random: ruled(inverted(on_page(digit, random)), random),
+    "photographed": photo,
+    "photographed, ruled paper": lambda digit, random: lit(
+        ruled(tilted(inverted(on_page(digit, random)), random, 255), random).convert("L"), random
+    ),
+}
+
+
+def found(name: str, digits: np.ndarray) -> np.ndarray:
+    """What is found in the pictures of digits, (N, 28, 28) bytes, likewise; black where nothing is."""
+    random = np.random.default_rng(0)
+    images = np.zeros_like(digits)
+    for image, digit in zip(images, digits, strict=True):
+        file = io.BytesIO()
+        PICTURES[name](digit, random).save(file, "JPEG" if name.startswith("photo") else "PNG")
+        file.seek(0)
+        try:
+            image[:] = find_digit(read(file)).pixels
+        except NoDigit:
+            continue
+    return images
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", metavar="RUN", nargs="+")
+    parser.add_argument("--count", type=int, default=10_000, help="of the test set, from its beginning")
+    parser.add_argument("--only", choices=PICTURES, action="append", help="these pictures alone")
+    options = parser.parse_args()
+    runs = [Run.find(name) for name in options.runs]
+    cfg = runs[0].config
+    images, labels = (array[: options.count] for array in make_data(cfg, make_model(cfg)).test_set())
+    networks = {run: recogniser(run) for run in runs}
+    right = {run: (recognise(images).argmax(1) == labels).mean() for run, recognise in networks.items()}
+    print("| pictures |", " | ".join(run.info["model"] for run in runs), "|")
+    print("|---" * (1 + len(runs)), end="|\n")
+    print("| the test set |", " | ".join(f"{value:.2%}" for value in right.values()), "|", flush=True)
+    for name in options.only or PICTURES:
+        seen = found(name, images)
+        kept = {run: (recognise(seen).argmax(1) == labels).mean() for run, recognise in networks.items()}
+        cells = (f"{value:.2%} ({value / right[run]:.2%})" for run, value in kept.items())
+        print(f"| {name} |", " | ".join(cells), "|", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""`python -m mnist_lab draw RUN`: a page on which one draws a digit, and sees at once what the network makes of it."""
+
+from __future__ import annotations
+
+import base64
+import errno
+import hashlib
+import html
+import io
+import os
+import re
+import socket
+import sys
+import webbrowser
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mnist_lab.arguments import Arguments, run_of
+from mnist_lab.digits import SIDE, NoDigit, find_digit
+from mnist_lab.errors import BadInput, not_installed
+from mnist_lab.pictures import Unreadable, read
+from mnist_lab.predict import Recogniser, recogniser
+from mnist_lab.runs import Run
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+PORTS = range(8028, 8048)  # the first that is free
+LARGEST = 500_000  # bytes of a request; the page's own are a hundredth of it
+MOST = 1_000_000  # pixels of a drawing
+NOT_FROM_ELSEWHERE = ("127.0.0.1", "localhost", "[::1]")
+
+
+def app(run: Run, hosts: Sequence[str] = NOT_FROM_ELSEWHERE) -> Starlette:
+    """The page at /, and what it asks at /predict: a PNG of a drawing, answered with the ten probabilities as JSON.
+
+    Args:
+        run: the run whose tested weights answer.
+        hosts: names by which the server may be called, so that no other site's name can be turned to it; "*" for all.
+
+    Raises:
+        BadInput: starlette is not installed, the run has no checkpoint, or has learnt something else than digits.
+    """
+    try:
+        from starlette.applications import Starlette
+        from starlette.middleware import Middleware
+        from starlette.middleware.trustedhost import TrustedHostMiddleware
+        from starlette.requests import ClientDisconnect
+        from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse
+        from starlette.routing import Route
+    except ModuleNotFoundError as error:
+        raise not_installed("draw", "draw") from error
+
+    recognise = recogniser(run)
+    recognise(np.zeros((1, SIDE, SIDE), np.uint8))  # the first call takes longest, and is not the user's
+    text, headers = page(run)
+
+    async def shown(request: Request) -> Response:
+        return HTMLResponse(text, headers=headers)
+
+    async def predict(request: Request) -> Response:
+        if request.headers.get("content-type") != "image/png":
+            return PlainTextResponse("a drawing is sent as image/png", 415)
+        body = bytearray()
+        try:
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > LARGEST:
+                    return PlainTextResponse(f"more than {LARGEST} bytes", 413)
+        except ClientDisconnect:
+            return PlainTextResponse("cut short", 400)
+        try:
+            return JSONResponse(answer(recognise, bytes(body)))
+        except Unreadable as error:
+            return PlainTextResponse(str(error), 400)
+
+    routes = [Route("/", shown), Route("/predict", predict, methods=["POST"])]
+    return Starlette(routes=routes, middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))])
+
+
+def answer(recognise: Recogniser, png: bytes) -> dict[str, Any]:
+    """What the page is told: digit, probabilities and the 784 bytes that the network saw; digit is None without one.
+
+    Raises:
+        Unreadable: it is no picture, or has more than MOST pixels.
+    """
+    try:
+        found = find_digit(read(io.BytesIO(png), MOST))
+    except NoDigit as error:
+        return {"digit": None, "reason": str(error)}
+    probabilities = recognise(found.pixels[None])[0]
+    seen = found.pixels.ravel().tolist()
+    return {"digit": int(probabilities.argmax()), "probabilities": probabilities.tolist(), "seen": seen}
+
+
+def page(run: Run) -> tuple[str, dict[str, str]]:
+    """The page, and its headers: it may run and ask nothing but its own."""
+    info = run.info
+    tested = info.get("metrics", {}).get("test/acc")
+    words = f"{info['model']}, {tested:.2%} of the test set right" if tested is not None else str(info["model"])
+    text = Path(__file__).with_name("draw.html").read_text(encoding="utf-8").replace("{{network}}", html.escape(words))
+    sums = {
+        tag: base64.b64encode(hashlib.sha256(re.findall(f"<{tag}>(.*?)</{tag}>", text, re.S)[0].encode()).digest())
+        for tag in ("style", "script")
+    }
+    policy = [
+        "default-src 'none'",
+        "connect-src 'self'",
+        "img-src data:",
+        *(f"{tag}-src 'sha256-{value.decode()}'" for tag, value in sums.items()),
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ]
+    return text, {
+        "Content-Security-Policy": "; ".join(policy),
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cache-Control": "no-store",
+    }
+
+
+def listening(host: str, port: int | None) -> socket.socket:
+    """A socket at a port or, for None, at the first free one of PORTS.
+
+    Raises:
+        BadInput: the port is in use, or the host is none of this machine's addresses.
+    """
+    for each in [port] if port is not None else [*PORTS, 0]:
+        try:
+            return socket.create_server((host, each), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        except OverflowError:
+            raise BadInput(f"--port={port}: is not a port; choose 1024 to 65535, or 0 for any") from None
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE and port is None:
+                continue
+            if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                why = "is in use" if error.errno == errno.EADDRINUSE else "is not for every user"
+                raise BadInput(f"--port={port}: {why}; choose another, or leave it out for a free one") from error
+            raise BadInput(f"--host={host}: is not an address of this machine ({error.strerror})") from error
+    raise AssertionError("0 is always free")
+
+
+def main(arguments: list[str]) -> None:
+    parser = Arguments("draw", __doc__)
+    parser.add_run()
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="where to listen (%(default)s: to this machine alone; 0.0.0.0: to all)"
+    )
+    parser.add_argument("--port", type=int, help=f"default: the first free one from {PORTS[0]} on")
+    parser.add_argument("--no-browser", action="store_true", help="do not open the page in a browser")
+    options = parser.parse_args(arguments)
+    run = run_of(options)
+    try:
+        import uvicorn
+    except ModuleNotFoundError as error:
+        raise not_installed("draw", "draw") from error
+    everywhere = options.host in ("0.0.0.0", "::")
+    name = f"[{options.host}]" if ":" in options.host else options.host
+    made = app(run, ["*"] if everywhere else [*NOT_FROM_ELSEWHERE, name])
+    with listening(options.host, options.port) as server:
+        address = f"http://{'127.0.0.1' if everywhere else name}:{server.getsockname()[1]}/"
+        print(f"draw a digit at {address} (Ctrl-C ends)", flush=True)
+        if not options.no_browser and _has_screen():
+            webbrowser.open(address)
+        config = uvicorn.Config(
+            made, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=1
+        )
+        uvicorn.Server(config).run(sockets=[server])
+
+
+def _has_screen() -> bool:
+    """Whether a browser has a window to open in; without one, Python would start one that takes over the terminal."""
+    return sys.platform != "linux" or bool({"DISPLAY", "WAYLAND_DISPLAY", "BROWSER"} & set(os.environ))

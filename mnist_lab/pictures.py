@@ -1,0 +1,123 @@
+"""A person's picture files, read by Pillow, and how bright they are. Imports neither torch nor Lightning."""
+
+from __future__ import annotations
+
+import struct
+import warnings
+import zlib
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from mnist_lab.errors import LabError
+
+FORMATS = (
+    "JPEG",
+    "PNG",
+    "GIF",
+    "BMP",
+    "TIFF",
+    "WEBP",
+    "AVIF",
+    "PPM",
+)  # no others: some run programs
+MOST = 80_000_000  # pixels of a file
+# Larger pictures are shrunk and smaller ones enlarged, until the longer side has so many pixels.
+LONGEST, SHORTEST = 640, 112
+UNREAD = {".heic", ".heif"}  # pictures of telephones that Pillow does not read
+DAMAGES = (OSError, SyntaxError, ValueError, TypeError, IndexError, KeyError, EOFError, struct.error, zlib.error)
+
+
+class Unreadable(LabError, ValueError):
+    """A file that is no picture, or a damaged one, or far too large."""
+
+
+def opened(path: Path) -> Image.Image:
+    """A picture by its path; Unreadable, without the path, if there is none."""
+    if not path.is_file():
+        raise Unreadable("not a file" if path.exists() else "no such file")
+    try:
+        with path.open("rb") as file:
+            return read(file)
+    except PermissionError as error:
+        raise Unreadable(f"cannot be read ({error.strerror})") from error
+
+
+def read(file: IO[bytes], most: int = MOST) -> Image.Image:
+    """A picture, the first one of several in a file.
+
+    Args:
+        file: open, at its beginning.
+        most: pixels, at most; few bytes can be a picture that fills the memory.
+
+    Raises:
+        Unreadable: it is none, or damaged, or larger.
+    """
+    Image.init()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what Pillow mends by itself, and of sizes that we look at
+            picture = Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
+            width, height = picture.size
+            if width * height > most:
+                raise Unreadable(f"{width} x {height} pixels are too many; shrink it to {most:,}")
+            picture.draft(None, (2 * LONGEST, 2 * LONGEST))  # a JPEG is decoded no finer than it is looked at
+            picture.load()
+    except (Image.DecompressionBombError, MemoryError):
+        raise Unreadable(f"has too many pixels; shrink it to {most:,}") from None
+    except UnidentifiedImageError:
+        raise Unreadable(f"not a picture of a known format; save it as {' or '.join(FORMATS[:2])}") from None
+    except Unreadable:
+        raise
+    except DAMAGES as error:
+        raise Unreadable(f"damaged or cut short ({error})") from error
+    return picture
+
+
+def suffixes() -> set[str]:
+    """How the names of pictures end, in small letters."""
+    return {suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS} | UNREAD
+
+
+def brightness(picture: Image.Image) -> np.ndarray:
+    """How bright an upright picture of any mode is, (H, W) from 0 to 255, with LONGEST pixels or fewer to a side.
+
+    It is measured along the colours that differ most, so that a red digit is seen on green, too.
+    """
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode.startswith(("I", "F")):  # of 16 or 32 bits: what is white only the picture can say
+        values = np.nan_to_num(np.asarray(picture.convert("F")), posinf=0, neginf=0)
+        values = values - min(0, values.min())
+        return np.asarray(_sized(Image.fromarray(values * np.float32(255 / (values.max() or 1)))))
+    if picture.mode in ("1", "L") and not picture.has_transparency_data:
+        return np.asarray(_sized(picture.convert("L")), np.float32)
+    if picture.has_transparency_data:
+        pixels = np.asarray(_sized(picture.convert("RGBA")), np.float32)
+        colours = _on_paper(pixels[..., :3], pixels[..., 3:] / 255)
+    else:
+        rgb = picture.getchannel(0) if picture.mode == "LAB" else picture
+        colours = np.asarray(_sized(rgb.convert("RGB")), np.float32)
+    apart = (colours - colours.mean(axis=(0, 1))).reshape(-1, 3)
+    axis = np.linalg.eigh(apart.T @ apart)[1][:, -1]  # the first principal component
+    axis = axis * (np.sign(axis.sum()) or 1) / np.abs(axis).sum()
+    grey: np.ndarray = (colours @ axis + 255 * np.clip(-axis, 0, None).sum()).astype(np.float32)
+    return grey
+
+
+def _sized(picture: Image.Image) -> Image.Image:
+    longer = max(picture.size)
+    factor = min(1, LONGEST / longer) * max(1, SHORTEST / longer)
+    width, height = (max(1, round(factor * side)) for side in picture.size)
+    return picture.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3)
+
+
+def _on_paper(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """What is transparent, filled: with the colour of most of the rest or, if that is ink alone, with its contrary."""
+    opaque = alpha[..., 0] > 0.5
+    if opaque.mean() > 0.5:
+        paper = np.median(colours[opaque], axis=0)
+    else:
+        paper = np.float32(255 if not opaque.any() or colours[opaque].mean() < 128 else 0)
+    return colours * alpha + paper * (1 - alpha)

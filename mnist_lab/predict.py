@@ -1,0 +1,159 @@
+"""`python -m mnist_lab predict RUN IMAGE...`: which digits a run's network sees in pictures of one's own."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mnist_lab.arguments import Arguments, run_of
+from mnist_lab.build import make_data, trained_model
+from mnist_lab.digits import Digit, NoDigit, find_digit
+from mnist_lab.errors import BadInput
+from mnist_lab.pictures import Unreadable, opened, suffixes
+from mnist_lab.runs import Run
+from mnist_lab.tables import print_for_programs, show
+
+Recogniser = Callable[[np.ndarray], np.ndarray]  # images like MNIST's, (N, 28, 28) bytes, to probabilities, (N, 10)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a network makes of a picture: the ten probabilities, (10,), of the digit that was found in it."""
+
+    path: Path
+    found: Digit
+    probabilities: np.ndarray
+
+    @property
+    def ranked(self) -> list[tuple[int, float]]:
+        """The ten digits with their probabilities, most probable first."""
+        return sorted(enumerate(self.probabilities.tolist()), key=lambda pair: -pair[1])
+
+
+def recogniser(run: Run) -> Recogniser:
+    """What tells digits apart as a run's tested weights do; the data set itself is not needed.
+
+    Raises:
+        BadInput: the run has no checkpoint, or has learnt something else than digits.
+    """
+    cfg = run.config
+    if cfg.data.source.name == "FashionMNIST":
+        raise BadInput(f"{run}: has learnt clothes (data=fashion_mnist), not digits; choose another run")
+    model = trained_model(run)
+    data = make_data(cfg, model)
+    return lambda images: model.probabilities(data.normalised(images)).numpy()
+
+
+def predict(
+    run: Run, paths: Iterable[Path | str], skipped: Callable[[Path, Exception], None] | None = None
+) -> list[Answer]:
+    """The digits in files of pictures of any size and mode; digits.find_digit says how they are found.
+
+    Args:
+        run: the run whose tested weights answer.
+        paths: the files.
+        skipped: is told of each file without an answer, and why; None to raise the first such error.
+
+    Raises:
+        BadInput: the run has no checkpoint, or has learnt something else than digits.
+        Unreadable, NoDigit: of a file, if skipped is None.
+    """
+    recognise = recogniser(run)
+    found: dict[Path, Digit] = {}
+    for path in map(Path, paths):
+        try:
+            found[path] = find_digit(opened(path))
+        except (Unreadable, NoDigit) as error:
+            if skipped is None:
+                raise type(error)(f"{path}: {error}") from error
+            skipped(path, error)
+    if not found:
+        return []
+    probabilities = recognise(np.stack([digit.pixels for digit in found.values()]))
+    return [Answer(path, digit, row) for (path, digit), row in zip(found.items(), probabilities, strict=True)]
+
+
+def pictures_of(names: Sequence[str]) -> list[Path]:
+    """The files that are named, and of a folder its pictures, 2 before 10; no hidden ones. Each one once.
+
+    Raises:
+        BadInput: a folder holds none.
+    """
+    paths: dict[Path, None] = {}
+    for path in map(Path, names):
+        inside = [path]
+        if path.is_dir():
+            inside = [each for each in path.iterdir() if each.suffix.lower() in suffixes() and each.name[0] != "."]
+            if not inside:
+                raise BadInput(f"{path}: has no pictures in it, by their names ({' '.join(sorted(suffixes()))})")
+        paths |= dict.fromkeys(sorted(inside, key=_natural))
+    return list(paths)
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", path.name) if part]
+
+
+def row(answer: Answer) -> dict[str, Any]:
+    """An answer for programs."""
+    digit, probability = answer.ranked[0]
+    ten = {f"p{each}": value for each, value in enumerate(answer.probabilities.tolist())}
+    return {"file": str(answer.path), "digit": digit, "probability": probability, **ten}
+
+
+def show_table(answers: Sequence[Answer]) -> None:
+    """Print the answers, a line each."""
+    lines = []
+    for answer in answers:
+        (digit, probability), (second, its) = answer.ranked[:2]
+        lines.append([str(answer.path), str(digit), f"{probability:.2%}", f"{second} ({its:.2%})"])
+    if lines:
+        show(["file", "digit", "probability", "runner-up"], lines, left=("file",), cut="file")
+
+
+def main(arguments: list[str]) -> None:
+    parser = Arguments("predict", __doc__)
+    parser.add_run()
+    parser.add_argument(
+        "images", metavar="IMAGE", nargs="+", help="pictures, folders of them, or a CSV of 784 pixels a line (Kaggle's)"
+    )
+    parser.add_argument("--show", type=Path, metavar="DIR", help="save what the network saw of each picture")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="a CSV's answers (default: submission.csv)")
+    parser.add_forms()
+    options = parser.parse_args(arguments)
+    run = run_of(options)
+    if any(name.lower().endswith(".csv") for name in options.images):
+        if len(options.images) > 1 or options.show or options.form:
+            raise BadInput("a CSV of pixels goes alone: no pictures beside it, nor --show, --json or --csv")
+        from mnist_lab.submission import submit
+
+        print(submit(run, Path(options.images[0]), options.out or Path("submission.csv")))
+        return
+    if options.out:
+        raise BadInput(f"--out={options.out}: is for a CSV's answers; of pictures, --csv prints them")
+    paths, count = pictures_of(options.images), 0
+
+    def skipped(path: Path, error: Exception) -> None:
+        nonlocal count
+        count += 1
+        print(f"mnist_lab: {path}: {error}; skipped", file=sys.stderr)
+
+    answers = predict(run, paths, skipped)
+    if options.show:
+        from mnist_lab.seen import save_seen
+
+        save_seen(answers, options.show)
+    if options.form:
+        print_for_programs([row(answer) for answer in answers], options.form)
+    else:
+        show_table(answers)
+        if options.show and answers:
+            print(f"what the network saw: {options.show}")
+    if count:
+        raise SystemExit(1)
