@@ -1,7 +1,7 @@
 """What is kept of the test accuracy when test digits come as pictures: inverted, enlarged and shifted, photographed.
 
-`python -m benchmarks.digits RUN... [--count N]`. Each picture is written as a file, its digit is found and answered by every
-run, as `predict` does; the table has accuracies, and the share of the test set's hits that is kept.
+`python -m benchmarks.digits RUN... [--count N]` writes each picture as a file, finds the digit in it and has each run
+answer, as `predict` does. The table has accuracies and, in brackets, what is kept of the test set's hits.
 """
 
 from __future__ import annotations

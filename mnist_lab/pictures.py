@@ -102,8 +102,8 @@ def brightness(picture: Image.Image) -> np.ndarray:
     apart = (colours - colours.mean(axis=(0, 1))).reshape(-1, 3)
     axis = np.linalg.eigh(apart.T @ apart)[1][:, -1]  # the first principal component
     axis = axis * (np.sign(axis.sum()) or 1) / np.abs(axis).sum()
-    grey: np.ndarray = (colours @ axis + 255 * np.clip(-axis, 0, None).sum()).astype(np.float32)
-    return grey
+    grey: np.ndarray = colours @ axis + 255 * np.clip(-axis, 0, None).sum()
+    return grey.astype(np.float32)
 
 
 def _sized(picture: Image.Image) -> Image.Image:
@@ -119,5 +119,6 @@ def _on_paper(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     if opaque.mean() > 0.5:
         paper = np.median(colours[opaque], axis=0)
     else:
-        paper = np.float32(255 if not opaque.any() or colours[opaque].mean() < 128 else 0)
-    return colours * alpha + paper * (1 - alpha)
+        paper = np.full(3, 255 if not opaque.any() or colours[opaque].mean() < 128 else 0)
+    filled: np.ndarray = colours * alpha + paper * (1 - alpha)
+    return filled.astype(np.float32)
