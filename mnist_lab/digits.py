@@ -9,6 +9,7 @@ from PIL import Image
 
 from mnist_lab.errors import LabError
 from mnist_lab.pictures import brightness
+from mnist_lab.pieces import connected, level_between, most_around
 
 STROKE = 0.25  # of the picture's shorter side; what is wider is no stroke, but paper, shadow or table
 SMALLEST = 0.04  # of the longer side; what is smaller is dust
@@ -16,6 +17,8 @@ FAINTEST = 0.08  # of the paper's brightness; what differs less from it is paper
 NEAR = 0.3  # of the digit's longer side; pieces no further away than this may be its own
 NARROW = (6, 16)  # outline times length by area: of a dot 5, of MNIST's digits 6.8 to 57, of half of them 20 or more
 THINNEST = 1.6  # pixels of 20; thinner strokes are thickened to it, since 9 in 10 of MNIST's digits have 1.3 to 3.1
+EDGE = 4  # pixels, of strokes' edges in the picture that is looked at
+CLEAR = 0.25  # of a piece's ink; where less of it is seen to begin at its outline, there is none
 BOX, SIDE = 20, 28  # pixels
 
 
@@ -54,7 +57,7 @@ def find_digit(picture: Image.Image) -> Digit:
         NoDigit: there is none.
     """
     grey = _smoothed(brightness(picture))
-    found = [piece for piece in (_likeliest(*_ink(grey)), _likeliest(*_ink(255 - grey))) if piece]
+    found = [piece for piece in (_likeliest(grey), _likeliest(255 - grey)) if piece]
     if not found:
         raise NoDigit("no digit in it: it is blank, or nothing in it is large and clear enough")
     strokes = _strokes(max(found, key=lambda piece: piece.weight))
@@ -75,44 +78,24 @@ def _smoothed(grey: np.ndarray) -> np.ndarray:
 def _ink(grey: np.ndarray) -> tuple[np.ndarray, float]:
     """What part of the paper's brightness is missing, (H, W) from 0 to 1, in shade or light; how much is noise."""
     width = int(STROKE * min(grey.shape)) | 1
-    paper = -_most_around(-_most_around(grey, width), width)  # a closing: strokes are filled, shadows keep their edges
+    paper = -most_around(-most_around(grey, width), width)  # a closing: strokes are filled, shadows keep their edges
     ink = (paper - grey) / np.maximum(paper, 32)
     ink -= np.median(ink)
     noise = -4 * float(np.percentile(ink, 16))  # four standard deviations, of the half that has no strokes
     return np.clip(ink, 0, 1), max(noise, FAINTEST)
 
 
-def _most_around(values: np.ndarray, width: int) -> np.ndarray:
-    """The greatest value in the square of that odd width around each, found by doubling."""
-    for axis in (0, 1):
-        values = np.moveaxis(values, axis, 0)
-        edge = np.full((width // 2, values.shape[1]), values.min(), values.dtype)
-        most, reach = np.concatenate([edge, values, edge]), 1
-        while reach < width:
-            step = min(reach, width - reach)
-            most, reach = np.maximum(most[:-step], most[step:]), reach + step
-        values = np.moveaxis(most, 0, axis)
-    return values
-
-
-def _likeliest(ink: np.ndarray, noise: float) -> _Piece | None:
+def _likeliest(grey: np.ndarray) -> _Piece | None:
     """The digit, if there is one: first of the darker half of the ink, without lines and marks that are fainter."""
+    ink, noise = _ink(grey)
     if not (ink > noise).any():
         return None
-    return _piece(ink, ink > _between(ink[ink > noise])) or _piece(ink, ink > noise)
+    return _piece(grey, ink, ink > level_between(ink[ink > noise])) or _piece(grey, ink, ink > noise)
 
 
-def _between(values: np.ndarray) -> float:
-    """The level that parts values into two groups best (Otsu, "A threshold selection method", 1979)."""
-    counts, edges = np.histogram(values, 64)
-    below, sums = counts.cumsum(), (counts * (edges[:-1] + edges[1:]) / 2).cumsum()
-    apart = (sums * below[-1] - sums[-1] * below) ** 2 / np.maximum(below * (below[-1] - below), 1)
-    return float(edges[1 + apart.argmax()])
-
-
-def _piece(ink: np.ndarray, mask: np.ndarray) -> _Piece | None:
+def _piece(grey: np.ndarray, ink: np.ndarray, mask: np.ndarray) -> _Piece | None:
     """The piece of a mask, (H, W), that is most likely the digit, with those close to it."""
-    pieces = _connected(mask)
+    pieces = connected(mask)
     label = pieces[mask]
     count = int(pieces.max()) + 1
     mass = np.bincount(label, ink[mask], count)
@@ -121,18 +104,18 @@ def _piece(ink: np.ndarray, mask: np.ndarray) -> _Piece | None:
         np.minimum.at(low[axis], label, place)
         np.maximum.at(high[axis], label, place)
     size = high - low + 1
-    neighbours = np.pad(mask, 1).astype(np.int8)
-    neighbours = neighbours[:-2, 1:-1] + neighbours[2:, 1:-1] + neighbours[1:-1, :-2] + neighbours[1:-1, 2:]
-    outline = np.bincount(label, 4 - neighbours[mask], count)
+    area = np.maximum(np.bincount(label, minlength=count), 1)
+    outline, rise = _outlines(grey, pieces, count)
+    clear = (rise / np.maximum(mass / area, 1e-6)).clip(0, 1)
     ring = np.concatenate([pieces[0], pieces[-1], pieces[1:-1, 0], pieces[1:-1, -1]])
     along_edge = np.bincount(ring, minlength=count) / len(ring)
     spans = (size > 0.6 * np.array(mask.shape)[:, None]).all(0)
     # A digit may be cropped closely; what runs along the edge and no further is paper's end, shadow or table.
     likely = np.select([along_edge == 0, spans & (along_edge < 0.35), along_edge < 0.1], [1, 0.5, 0.2], 0)
     # Strokes are long and narrow; the hole of a 0, the notch of a 4 and a patch of light are not.
-    narrow = outline * size.max(0) / np.maximum(np.bincount(label, minlength=count), 1)
-    large = (size.max(0) >= SMALLEST * max(mask.shape)) & (narrow >= NARROW[0])
-    weight = np.where(large, mass * likely * narrow.clip(max=NARROW[1]) ** 4, 0)
+    narrow = outline * size.max(0) / area
+    strokes = (size.max(0) >= SMALLEST * max(mask.shape)) & (narrow >= NARROW[0]) & (clear > CLEAR)
+    weight = np.where(strokes, mass * likely * clear * narrow.clip(max=NARROW[1]) ** 4, 0)
     weight[0] = 0
     main = weight.argmax()
     if not weight[main]:
@@ -143,37 +126,36 @@ def _piece(ink: np.ndarray, mask: np.ndarray) -> _Piece | None:
     return _Piece(weight[main], own[pieces], ink)
 
 
-def _connected(mask: np.ndarray) -> np.ndarray:
-    """The pieces of a mask, (H, W), that hang together, corners included: their numbers from 1 on, and 0 elsewhere."""
-    width = mask.shape[1] + 2
-    edges = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1)
-    row, start = (edges == 1).nonzero()
-    end = (edges == -1).nonzero()[1]  # of runs in a row, in the order of reading, as places of one long line
-    first = np.searchsorted(row * width + end, (row + 1) * width + start)
-    last = np.searchsorted(row * width + start, (row + 1) * width + end, side="right")
-    touching = np.maximum(last - first, 0)  # so many runs of the next row, from the first on
-    one = np.repeat(np.arange(len(row)), touching)
-    other = np.arange(len(one)) + np.repeat(first - (touching.cumsum() - touching), touching)
-    root = np.arange(len(row))
-    while (root[one] != root[other]).any():
-        np.minimum.at(root, np.maximum(root[one], root[other]), np.minimum(root[one], root[other]))
-        while (root != root[root]).any():
-            root = root[root]
-    pieces = np.zeros(mask.shape, np.int64)
-    pieces[mask] = 1 + np.repeat(np.unique(root, return_inverse=True)[1], end - start)
-    return pieces
+def _outlines(grey: np.ndarray, pieces: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The length of each piece's outline, (count,), and by what part of its brightness paper is brighter beyond it.
+
+    Where paper was guessed wrongly, as at the end of a shadow, ink ends though brightness goes on.
+    """
+    mask = pieces > 0
+    inside = np.pad(mask, 1).astype(np.int8)
+    open_sides = 4 - inside[:-2, 1:-1] - inside[2:, 1:-1] - inside[1:-1, :-2] - inside[1:-1, 2:]
+    rows, columns = (mask & (open_sides > 0)).nonzero()
+    label = pieces[rows, columns]
+    outline = np.bincount(label, open_sides[rows, columns], count)
+    places, rises = np.zeros((2, count))
+    for down, right in ((-EDGE, 0), (EDGE, 0), (0, -EDGE), (0, EDGE)):
+        beyond = (rows + down).clip(0, mask.shape[0] - 1), (columns + right).clip(0, mask.shape[1] - 1)
+        rise = (grey[beyond] - grey[rows, columns]) / np.maximum(grey[beyond], 32)
+        places += np.bincount(label, ~mask[beyond], count)
+        rises += np.bincount(label, np.where(mask[beyond], 0, rise), count)
+    return outline, rises / np.maximum(places, 1)
 
 
 def _strokes(piece: _Piece) -> np.ndarray:
     """The digit alone, (H, W) from 0 to 1, its edges at one half."""
-    own = _most_around(piece.mask, 2 * (max(piece.mask.shape) // 100) + 3)  # with its edges
+    own = most_around(piece.mask, 2 * (max(piece.mask.shape) // 100) + 3)  # with its edges
     full = np.percentile(piece.ink[piece.mask], 75)
     strokes: np.ndarray = np.where(own, np.clip(2 * piece.ink / full - 0.5, 0, 1), 0)
     solid = strokes > 0.5
     outline = sum(int(np.diff(solid, axis=axis).sum()) for axis in (0, 1))
     size = max(end - start for start, end in _extent(solid))
     missing = THINNEST * size / BOX - 2 * solid.sum() / outline
-    return _most_around(strokes, 2 * round(missing / 2) + 1) if missing > 0 else strokes
+    return most_around(strokes, 2 * round(missing / 2) + 1) if missing > 0 else strokes
 
 
 def _extent(mask: np.ndarray) -> list[tuple[int, int]]:
