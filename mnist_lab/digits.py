@@ -108,10 +108,10 @@ def _piece(grey: np.ndarray, ink: np.ndarray, mask: np.ndarray) -> _Piece | None
     outline, rise = _outlines(grey, pieces, count)
     clear = (rise / np.maximum(mass / area, 1e-6)).clip(0, 1)
     ring = np.concatenate([pieces[0], pieces[-1], pieces[1:-1, 0], pieces[1:-1, -1]])
-    along_edge = np.bincount(ring, minlength=count) / len(ring)
-    spans = (size > 0.6 * np.array(mask.shape)[:, None]).all(0)
-    # A digit may be cropped closely; what runs along the edge and no further is paper's end, shadow or table.
-    likely = np.select([along_edge == 0, spans & (along_edge < 0.35), along_edge < 0.1], [1, 0.5, 0.2], 0)
+    touching = np.bincount(ring, minlength=count)
+    spans = (size > 0.6 * np.array(mask.shape)[:, None]).all(0) & (touching < 0.35 * len(ring))
+    # A digit may be cropped closely, or cut off; what runs along the edge is paper's end, shadow or table.
+    likely = np.select([touching == 0, spans, touching < 0.5 * size.max(0)], [1, 0.5, 0.2], 0)
     # Strokes are long and narrow; the hole of a 0, the notch of a 4 and a patch of light are not.
     narrow = outline * size.max(0) / area
     strokes = (size.max(0) >= SMALLEST * max(mask.shape)) & (narrow >= NARROW[0]) & (clear > CLEAR)

@@ -96,8 +96,9 @@ def pictures_of(names: Sequence[str]) -> list[Path]:
     return list(paths)
 
 
-def _natural(path: Path) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", path.name) if part]
+def _natural(path: Path) -> list[tuple[bool, int, str]]:
+    parts = filter(None, re.split(r"([0-9]+)", path.name))
+    return [(False, int(part), "") if part.isdecimal() else (True, 0, part) for part in parts]
 
 
 def row(answer: Answer) -> dict[str, Any]:
