@@ -129,11 +129,11 @@ def listening(host: str, port: int | None) -> socket.socket:
     Raises:
         BadInput: the port is in use, or the host is none of this machine's addresses.
     """
+    if port is not None and not 0 <= port <= 65535:
+        raise BadInput(f"--port={port}: is not a port; choose one of 1024 to 65535, or 0 for any")
     for each in [port] if port is not None else [*PORTS, 0]:
         try:
             return socket.create_server((host, each), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-        except OverflowError:
-            raise BadInput(f"--port={port}: is not a port; choose 1024 to 65535, or 0 for any") from None
         except OSError as error:
             if error.errno == errno.EADDRINUSE and port is None:
                 continue

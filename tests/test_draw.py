@@ -288,6 +288,19 @@ def draw_lines(page: Any, digit: int) -> None:
     page.mouse.up()
 
 
+def settles(page: Any) -> None:
+    """Wait until nothing is asked any more."""
+    while page.evaluate("busy"):
+        page.wait_for_timeout(20)
+
+
+def shows(page: Any, name: str, words: str | re.Pattern[str]) -> None:
+    """Wait until an element has these words in it. (wait_for_function evaluates strings, which the page forbids.)"""
+    from playwright.sync_api import expect
+
+    expect(page.locator(f"#{name}")).to_contain_text(words, timeout=20_000)
+
+
 def bars(page: Any) -> list[float]:
     texts = page.locator("#bars li > span:last-child").all_inner_texts()
     return [float(text.rstrip(" %")) for text in texts if text]
@@ -320,7 +333,7 @@ def test_drawing_changes_bars_digit_and_what_the_network_sees(browser: Any, addr
         assert inked(page, "pad") == inked(page, "seen") == 0
         assert page.locator("#undo").is_disabled() and page.locator("#clear").is_disabled()
         draw_lines(page, 7)
-        page.wait_for_function("document.getElementById('spoken').textContent.includes('sure')")
+        settles(page)
         shares = bars(page)
         assert sum(shares) == pytest.approx(100, abs=0.6)
         digit = page.locator("#digit").inner_text()
@@ -331,10 +344,11 @@ def test_drawing_changes_bars_digit_and_what_the_network_sees(browser: Any, addr
         before = inked(page, "pad")
         page.keyboard.press("Control+z")
         assert 0 < inked(page, "pad") < before
-        page.wait_for_function(f"document.getElementById('digit').textContent === '{digit}'")
+        settles(page)
+        assert page.locator("#digit").inner_text() == digit
         assert bars(page) == pytest.approx(shares, abs=0.2)
         page.keyboard.press("Escape")
-        page.wait_for_function("document.getElementById('digit').textContent === ''")
+        shows(page, "words", "Draw one digit, 0 to 9.")
         assert inked(page, "pad") == inked(page, "seen") == 0
         assert page.locator("#words").inner_text() == "Draw one digit, 0 to 9."
 
@@ -343,10 +357,10 @@ def test_dot_is_answered_kindly_and_clear_begins_anew(browser: Any, address: str
     with shown(browser, address) as page:
         box = page.locator("#pad").bounding_box()
         page.mouse.click(box["x"] + 100, box["y"] + 100)
-        page.wait_for_function("document.getElementById('words').textContent.includes('Draw it larger')")
+        shows(page, "words", "Draw it larger")
         assert page.locator("#digit").inner_text() == "" and bars(page) == []
         page.locator("#clear").click()
-        page.wait_for_function("document.getElementById('clear').disabled")
+        shows(page, "words", "Draw one digit, 0 to 9.")
         assert inked(page, "pad") == 0
 
 
@@ -363,7 +377,7 @@ def test_changes_while_an_answer_is_awaited_are_asked_once_and_last(browser: Any
 
         page.route("**/predict", slow)
         draw_lines(page, 7)
-        page.wait_for_timeout(1500)
+        settles(page)
         assert 2 <= len(asked) <= 5  # of 17 moves
         assert all(later >= earlier for later, earlier in zip(asked[1:], answered, strict=False))
         digit = page.locator("#digit").inner_text()
@@ -371,7 +385,7 @@ def test_changes_while_an_answer_is_awaited_are_asked_once_and_last(browser: Any
         last = bars(page)
         draw_lines(page, 1)
         page.keyboard.press("Control+z")
-        page.wait_for_timeout(500)
+        settles(page)
         assert page.locator("#digit").inner_text() == digit and bars(page) == pytest.approx(last, abs=0.2)
 
 
@@ -383,7 +397,7 @@ def test_server_that_has_ended_is_told_on_the_page(browser: Any, trained: Run) -
         process.kill()
         process.wait()
         draw_lines(page, 1)
-        page.wait_for_function("document.getElementById('words').textContent.includes('still running?')")
+        shows(page, "words", "still running?")
         context.close()
 
 
@@ -408,7 +422,7 @@ def test_finger_draws_on_a_phone_without_scrolling(
         for step in range(1, 9):
             touch("touchMove", (0.5, 0.1 + 0.1 * step))
         touch("touchEnd")
-        page.wait_for_function("document.getElementById('spoken').textContent.includes('sure')")
+        shows(page, "spoken", "sure")
         assert page.evaluate("[scrollX, scrollY]") == [0, 0]
         assert inked(page, "pad") > 0.02 * 4 * box["width"] ** 2
 
@@ -431,7 +445,7 @@ def test_digits_drawn_with_the_mouse_are_recognised(browser: Any, tmp_path: Path
     with served(run, "--port", "0") as (told, _), shown(browser, told) as page:
         for digit in LINES:
             draw_lines(page, digit)
-            page.wait_for_function(f"document.getElementById('spoken').textContent.startsWith('{digit} ')")
+            shows(page, "spoken", re.compile(f"^{digit} .*sure"))
             assert bars(page)[digit] > 50
             page.keyboard.press("Escape")
-            page.wait_for_function("document.getElementById('digit').textContent === ''")
+            shows(page, "words", "Draw one digit, 0 to 9.")
