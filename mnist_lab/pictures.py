@@ -93,12 +93,12 @@ def brightness(picture: Image.Image) -> np.ndarray:
         return np.asarray(_sized(Image.fromarray(values * np.float32(255 / (values.max() or 1)))))
     if picture.mode in ("1", "L") and not picture.has_transparency_data:
         return np.asarray(_sized(picture.convert("L")), np.float32)
-    if picture.has_transparency_data:
+    if picture.has_transparency_data and picture.convert("RGBA").getchannel("A").getextrema() != (255, 255):
         pixels = np.asarray(_sized(picture.convert("RGBA")), np.float32)
         colours = _on_paper(pixels[..., :3], pixels[..., 3:] / 255)
     else:
-        rgb = picture.getchannel(0) if picture.mode == "LAB" else picture
-        colours = np.asarray(_sized(rgb.convert("RGB")), np.float32)
+        coloured = picture.getchannel(0) if picture.mode == "LAB" else picture
+        colours = np.asarray(_sized(coloured.convert("RGB")), np.float32)
     apart = (colours - colours.mean(axis=(0, 1))).reshape(-1, 3)
     axis = np.linalg.eigh(apart.T @ apart)[1][:, -1]  # the first principal component
     axis = axis * (np.sign(axis.sum()) or 1) / np.abs(axis).sum()
