@@ -23,6 +23,7 @@ Commands
   robustness RUN [RUN ...]
                          accuracy on shifted, turned, noisy, blurred ... images
   predict RUN IMAGE...   the digits in pictures of one's own, or in a CSV of pixels
+  predict RUN IMAGE...   the digits in pictures of one's own, or a CSV of pixels
   draw RUN               a page in the browser: draw a digit, see what the
                          network makes of it
   ls [--sort COLUMN]     the runs, a line each; COLUMN: date, test/acc, time ...
