@@ -20,6 +20,8 @@ def most_around(values: np.ndarray, width: int) -> np.ndarray:
 
 def level_between(values: np.ndarray) -> float:
     """The level that parts values into two groups best (Otsu, "A threshold selection method", 1979)."""
+    if np.ptp(values) < 1e-4:  # one group, all above the level
+        return float(values.min()) - 1e-4
     counts, edges = np.histogram(values, 64)
     below, sums = counts.cumsum(), (counts * (edges[:-1] + edges[1:]) / 2).cumsum()
     apart = (sums * below[-1] - sums[-1] * below) ** 2 / np.maximum(below * (below[-1] - below), 1)

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageOps
 from benchmarks.digits import lit, ruled
 from mnist_lab.digits import BOX, SIDE, Digit, NoDigit, find_digit
 from mnist_lab.pictures import FORMATS, Unreadable, brightness, opened, read, suffixes
-from mnist_lab.pieces import connected
+from mnist_lab.pieces import connected, level_between
 
 # Digits as lines through points, of a unit square.
 LINES = {
@@ -257,6 +257,13 @@ def test_pieces_are_those_that_a_flood_fill_finds() -> None:
                     seen[y, x] = number
                     todo += [(y + down, x + right) for down in (-1, 0, 1) for right in (-1, 0, 1)]
         assert np.array_equal(pieces, seen)
+
+
+def test_level_parts_two_groups_and_leaves_one_whole() -> None:
+    two = np.array([0.1, 0.12, 0.15] * 9 + [0.6, 0.7, 0.8])
+    assert 0.15 <= level_between(two) < 0.6
+    for spread in (0, 1e-7):
+        assert level_between(np.linspace(0.75, 0.75 + spread, 9, dtype=np.float32)) < 0.75
 
 
 def test_large_pictures_are_looked_at_shrunk_and_small_ones_enlarged() -> None:
