@@ -166,9 +166,8 @@ def main(arguments: list[str]) -> None:
         print(f"draw a digit at {address} (Ctrl-C ends)", flush=True)
         if not options.no_browser and _has_screen():
             webbrowser.open(address)
-        config = uvicorn.Config(
-            made, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=1
-        )
+        quiet = {"log_level": "warning", "access_log": False, "server_header": False}
+        config = uvicorn.Config(made, lifespan="off", timeout_graceful_shutdown=1, **quiet)
         uvicorn.Server(config).run(sockets=[server])
 
 

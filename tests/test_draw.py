@@ -260,11 +260,11 @@ def browser() -> Iterator[Any]:
 
 @contextmanager
 def shown(browser: Any, address: str, **settings: Any) -> Iterator[Any]:
-    """The page in a window of its own; nothing may be told on its console."""
+    """The page in a window of its own; no error may be told on its console."""
     told: list[str] = []
     context = browser.new_context(**settings)
     page = context.new_page()
-    page.on("console", lambda message: told.append(message.text))
+    page.on("console", lambda message: message.type == "error" and told.append(message.text))
     page.on("pageerror", lambda error: told.append(str(error)))
     page.goto(address)
     yield page
