@@ -166,7 +166,7 @@ def main(arguments: list[str]) -> None:
         print(f"draw a digit at {address} (Ctrl-C ends)", flush=True)
         if not options.no_browser and _has_screen():
             webbrowser.open(address)
-        quiet = {"log_level": "warning", "access_log": False, "server_header": False}
+        quiet: dict[str, Any] = {"log_level": "error", "access_log": False, "server_header": False}
         config = uvicorn.Config(made, lifespan="off", timeout_graceful_shutdown=1, **quiet)
         uvicorn.Server(config).run(sockets=[server])
 
