@@ -22,7 +22,6 @@ Commands
                          a run's network in a file for use elsewhere, checked
   robustness RUN [RUN ...]
                          accuracy on shifted, turned, noisy, blurred ... images
-  predict RUN IMAGE...   the digits in pictures of one's own, or in a CSV of pixels
   predict RUN IMAGE...   the digits in pictures of one's own, or a CSV of pixels
   draw RUN               a page in the browser: draw a digit, see what the
                          network makes of it
