@@ -277,10 +277,10 @@ def test_pictures_of_test_digits_keep_the_test_sets_hits(tmp_path: Path) -> None
     given = ["model=lenet", "trainer.max_epochs=1", f"hydra.run.dir={tmp_path / 'run'}", "figures=false"]
     run = train(compose(*given, "trainer.accelerator=cpu"))
     model = trained_model(run)
-    images, labels = (array[:1000] for array in make_data(run.config, model).test_set())
+    images, labels = (array[:500] for array in make_data(run.config, model).test_set())
     recognise = recogniser(run)
     hits = (recognise(images).argmax(1) == labels).sum()
-    assert hits > 960
+    assert hits > 475
     for name, least in {"as it is": 0.99, "enlarged, shifted, inverted": 0.97, "photographed": 0.9}.items():
         kept = (recognise(found(name, images)).argmax(1) == labels).sum() / hits
         assert kept >= least, f"{name}: {kept:.1%}"
