@@ -11,7 +11,7 @@ from omegaconf import ListConfig, OmegaConf
 
 from mnist_lab.arguments import Arguments
 from mnist_lab.errors import BadInput
-from mnist_lab.files import replacing
+from mnist_lab.files import asked_for, refuse_no_file
 from mnist_lab.ls import METRICS, row
 from mnist_lab.runs import Run
 from mnist_lab.settings import differing
@@ -73,18 +73,13 @@ def refuse_no_figure(path: Path) -> None:
     """Raise BadInput for a path that can be no figure's, before the work on one."""
     if path.suffix not in FORMATS:
         raise BadInput(f"--out={path}: must end in one of {', '.join(FORMATS)}")
-    if path.exists() and not path.is_file():
-        raise BadInput(f"--out={path}: there already, and not a file; choose another")
+    refuse_no_file(path, f"--out={path}")
 
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure, whole or not at all, in the format that its name ends in."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as partial:
-            figure.savefig(partial, format=path.suffix[1:], dpi=120)
-    except OSError as error:
-        raise BadInput(f"--out={path}: cannot be written ({error.strerror}); choose another") from error
+    with asked_for(path, f"--out={path}") as partial:
+        figure.savefig(partial, format=path.suffix[1:], dpi=120)
 
 
 def label(i: int, run: Run, settings: dict[str, list[Any]]) -> str:

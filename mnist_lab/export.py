@@ -15,8 +15,8 @@ from mnist_lab.arguments import Arguments, run_of
 from mnist_lab.build import make_data, quiet_lightning, trained_model
 from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.deployed import Program, greatest_difference, loaded_onnx, loaded_torch_export, onnx, torch_export
-from mnist_lab.errors import BadInput, LabError, not_installed
-from mnist_lab.files import replacing
+from mnist_lab.errors import LabError, not_installed
+from mnist_lab.files import asked_for, refuse_no_file, replacing
 from mnist_lab.model_card import Measured, constructor, model_card
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.predictions import Predictions
@@ -117,24 +117,17 @@ def export(run: Run, form: str, path: Path | None = None) -> tuple[Path, str]:
     """
     chosen = FORMATS[form]
     path = path or run.folder / "exports" / f"{run.info['model']}{chosen.suffix}"
-    if path.exists() and not path.is_file():
-        raise BadInput(f"--to={path}: there already, and not a file; choose another")
+    refuse_no_file(path, f"--to={path}")
     network = trained_model(run)
     data = make_data(run.config, network)
     expected = Predictions.on_test_set(network, data) if chosen.program else None
     content = chosen.content(network, data)
     how = chosen.loading.format(file=path.name, **constructor(run.config))
     card = path.with_name(f"{path.name}.md")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as partial, replacing(card) as partial_card:
-            partial.write_bytes(content)
-            measured = checked(path, partial, chosen.program, data, expected) if chosen.program and expected else None
-            partial_card.write_text(model_card(run, network, data, path.name, how, measured))
-    except OSError as error:
-        raise BadInput(
-            f"--to={path}: cannot be written ({error.filename}: {error.strerror}); choose another"
-        ) from error
+    with asked_for(path, f"--to={path}") as partial, replacing(card) as partial_card:
+        partial.write_bytes(content)
+        measured = checked(path, partial, chosen.program, data, expected) if chosen.program and expected else None
+        partial_card.write_text(model_card(run, network, data, path.name, how, measured))
     return path, how
 
 

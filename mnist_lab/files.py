@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mnist_lab.errors import BadInput
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -23,6 +25,27 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
     finally:
         partial.unlink(missing_ok=True)
+
+
+def refuse_no_file(path: Path, told: str) -> None:
+    """Raise BadInput for a path that a file cannot take, before the work on one; told as it was typed: --out=PATH."""
+    if path.exists() and not path.is_file():
+        raise BadInput(f"{told}: there already, and not a file; choose another")
+
+
+@contextmanager
+def asked_for(path: Path, told: str, remedy: str = "choose another") -> Iterator[Path]:
+    """A partial file as replacing has it, for a file that a person asked for, in a folder that is made if need be.
+
+    Raises:
+        BadInput: it cannot be written; told as it was typed.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as partial:
+            yield partial
+    except OSError as error:
+        raise BadInput(f"{told}: cannot be written ({error.strerror}); {remedy}") from error
 
 
 def is_whole(checkpoint: Path) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from mnist_lab.errors import BadInput
-from mnist_lab.files import replacing
+from mnist_lab.files import asked_for, refuse_no_file
 from mnist_lab.predict import recogniser
 from mnist_lab.runs import Run
 
@@ -21,19 +21,14 @@ def submit(run: Run, path: Path, out: Path) -> str:
     Raises:
         BadInput: the CSV is not one of images, or the file cannot be written, or the run has no checkpoint.
     """
-    if out.exists() and not out.is_file():
-        raise BadInput(f"--out={out}: there already, and not a file; choose another")
+    refuse_no_file(out, f"--out={out}")
     if out.exists() and path.exists() and out.samefile(path):
         raise BadInput(f"--out={out}: is the CSV of the images itself; choose another")
     images, labels = read_pixels(path)
     digits = recogniser(run)(images).argmax(1)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(out) as partial:
-            lines = ["ImageId,Label", *(f"{number},{digit}" for number, digit in enumerate(digits, start=1))]
-            partial.write_text("\n".join(lines) + "\n", newline="")
-    except OSError as error:
-        raise BadInput(f"--out={out}: cannot be written ({error.strerror}); choose another") from error
+    lines = ["ImageId,Label", *(f"{number},{digit}" for number, digit in enumerate(digits, start=1))]
+    with asked_for(out, f"--out={out}") as partial:
+        partial.write_text("\n".join(lines) + "\n", newline="")
     accuracy = "" if labels is None else f"accuracy by the label column: {(digits == labels).mean():.2%}\n"
     return f"{accuracy}written: {out} ({len(digits):,} images)"
 

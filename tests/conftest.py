@@ -96,12 +96,18 @@ class Tiny:
         return compose(*self.overrides, *overrides, config_dir=str(self.conf))
 
 
+def tiny_data(folder: Path) -> Tiny:
+    """A tiny data set on disk, and the folder of its configuration."""
+    made = Tiny(folder, dict(zip(FILES, map(idx, tiny_arrays()), strict=True)))
+    made.write()
+    made.write_conf()
+    return made
+
+
 @pytest.fixture
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tiny:
     """A tiny data set on disk; the current folder is an empty one."""
-    made = Tiny(tmp_path / "tiny", dict(zip(FILES, map(idx, tiny_arrays()), strict=True)))
-    made.write()
-    made.write_conf()
+    made = tiny_data(tmp_path / "tiny")
     made.overrides = [
         "data=tiny",
         "trainer.max_epochs=2",

@@ -12,13 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Outcome, Tiny, idx, tiny_arrays
+from conftest import Outcome, Tiny, tiny_arrays, tiny_data
 from matplotlib.image import imread
 from torch import Tensor
 
 from mnist_lab.build import make_data, trained_model
 from mnist_lab.corruptions import CORRUPTIONS, corrupted
-from mnist_lab.data.source import FILES
 from mnist_lab.robustness import grouped, measure
 from mnist_lab.robustness_report import robustness_figure
 from mnist_lab.runs import Run
@@ -127,9 +126,8 @@ def test_occlusion_is_a_black_square_over_the_middle_box() -> None:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the runs of a lenet, of an mlp of two seeds, and of an mlp of another learning rate."""
     folder = tmp_path_factory.mktemp("trained")
-    made = Tiny(folder / "tiny", dict(zip(FILES, map(idx, tiny_arrays()), strict=True)), ["data=tiny", "figures=false"])
-    made.write()
-    made.write_conf()
+    made = tiny_data(folder / "tiny")
+    made.overrides = ["data=tiny", "figures=false"]
     for name, settings in {
         "lenet": ["model=lenet", "trainer.max_epochs=3", "optimizer.lr=0.05"],
         "mlp0": ["model=mlp", "trainer.max_epochs=3", "optimizer.lr=0.1"],

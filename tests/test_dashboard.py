@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Outcome, Tiny, idx, tiny_arrays
+from conftest import Outcome, Tiny, tiny_data
 from google.protobuf import text_format
 from matplotlib import pyplot
 from matplotlib.image import imread
@@ -30,7 +30,6 @@ from mnist_lab import model_figures
 from mnist_lab.build import make, make_data, make_model, trained_model
 from mnist_lab.dashboard import FIGURES, Dashboard
 from mnist_lab.data.datamodule import MNISTDataModule
-from mnist_lab.data.source import FILES
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.predictions import Predictions
 from mnist_lab.projector import features, project
@@ -85,9 +84,7 @@ class Trained:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder = tmp_path_factory.mktemp("dashboard")
-    tiny = Tiny(folder / "tiny", dict(zip(FILES, map(idx, tiny_arrays()), strict=True)))
-    tiny.write()
-    tiny.write_conf()
+    tiny = tiny_data(folder / "tiny")
     tiny.overrides = ["data=tiny", "trainer.max_epochs=2", "trainer.accelerator=cpu", f"runs_dir={folder / 'runs'}"]
     run = train(tiny.compose("model=lenet", "optimizer.lr=0.003"))
     model = trained_model(run)

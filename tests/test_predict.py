@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import FILES, Outcome, Tiny, idx, tiny_arrays
+from conftest import Outcome, Tiny, tiny_arrays, tiny_data
 from PIL import Image
 from test_digits import drawn
 
@@ -31,9 +31,7 @@ NETWORKS = ["lenet", "mlp", "simple_cnn", "compact_cnn", "dropout_cnn"]
 
 def tiny_run(folder: Path, name: str) -> Run:
     """A run of a network on the tiny data, which are then no longer there."""
-    data = Tiny(folder, dict(zip(FILES, map(idx, tiny_arrays()), strict=True)))
-    data.write()
-    data.write_conf()
+    data = tiny_data(folder)
     given = [f"model={name}", "data=tiny", "trainer.max_epochs=1", f"hydra.run.dir={folder / 'run'}"]
     run = train(compose(*given, "trainer.accelerator=cpu", "figures=false", config_dir=str(data.conf)))
     shutil.rmtree(data.root)

@@ -14,11 +14,10 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from conftest import Outcome, Tiny, idx, tiny_arrays
+from conftest import Outcome, Tiny, tiny_arrays, tiny_data
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from mnist_lab.build import make_data, trained_model
-from mnist_lab.data.source import FILES
 from mnist_lab.predictions import Predictions
 from mnist_lab.report.charts import settings_axis
 from mnist_lab.report.command import report
@@ -97,9 +96,7 @@ class Lab:
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     folder = tmp_path_factory.mktemp("report")
-    tiny = Tiny(folder / "tiny", dict(zip(FILES, map(idx, tiny_arrays()), strict=True)))
-    tiny.write()
-    tiny.write_conf()
+    tiny = tiny_data(folder / "tiny")
     overrides = ["data=tiny", "trainer.max_epochs=2", "trainer.accelerator=cpu", "optimizer.lr=0.1"]
     tiny.overrides = [*overrides, f"hydra.run.dir={folder / 'runs' / 'first'}"]
     return Lab(tiny, train(tiny.compose("model=mlp")))

@@ -9,7 +9,7 @@ from typing import Any
 from mnist_lab import __version__
 from mnist_lab.arguments import Arguments
 from mnist_lab.errors import BadInput, not_installed
-from mnist_lab.files import as_typed, replacing
+from mnist_lab.files import as_typed, asked_for, refuse_no_file
 from mnist_lab.runs import Run
 from mnist_lab.sweeps.sweep import Sweep
 
@@ -31,10 +31,10 @@ def report(name: str, path: Path | None = None, runs_dir: str = "runs") -> Path:
     except ImportError as error:
         raise not_installed("report", "report") from error
     subject = subject_of(name, runs_dir)
-    key = f"--out={path}" if path else str(subject.folder / "report.html")
-    path = path or subject.folder / "report.html"
-    if path.exists() and not path.is_file():
-        raise BadInput(f"{key}: there already, and not a file; choose another")
+    usual = subject.folder / "report.html"
+    told, remedy = (f"--out={path}", "choose another") if path else (str(usual), "choose another file with --out")
+    path = path or usual
+    refuse_no_file(path, told)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -45,13 +45,8 @@ def report(name: str, path: Path | None = None, runs_dir: str = "runs") -> Path:
     kind, values = values_of(subject, path)
     made = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
     page = environment.get_template(f"{kind}.html.j2").render(**values, made=made, version=__version__)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as partial:
-            partial.write_text(page, encoding="utf-8")
-    except OSError as error:
-        remedy = "choose another" if key.startswith("--out") else "choose another file with --out"
-        raise BadInput(f"{key}: cannot be written ({error.strerror}); {remedy}") from error
+    with asked_for(path, told, remedy) as partial:
+        partial.write_text(page, encoding="utf-8")
     return path
 
 
