@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mnist_lab import conf_dir
 from mnist_lab.errors import BadInput
-from mnist_lab.files import replacing
+from mnist_lab.files import atomic_write
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -31,10 +31,8 @@ class SafeCheckpointIO(TorchCheckpointIO):
         path.parent.mkdir(parents=True, exist_ok=True)
         content = io.BytesIO()
         torch.save(checkpoint, content)  # not into the file: of a full disk torch makes an error of its own
-        with replacing(path) as partial, partial.open("wb") as file:
+        with atomic_write(path) as partial, partial.open("wb") as file:
             file.write(content.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         checkpoint = read_checkpoint(path)

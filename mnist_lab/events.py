@@ -14,7 +14,7 @@ from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-unty
 from torch.utils.tensorboard.summary import hparams
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from mnist_lab.files import replacing
+from mnist_lab.files import atomic_write
 from mnist_lab.projector import remove_projection
 from mnist_lab.settings import flat, typed, what_a_job_does
 
@@ -43,7 +43,7 @@ def go_on_from(folder: Path, step: int, rows: list[dict[str, float]], loggers: l
             if event.step < step and not _of_the_end(event):
                 kept.append(record)
                 seen |= {(value.tag, event.step) for value in event.summary.value}
-        with replacing(path) as partial:
+        with atomic_write(path) as partial:
             partial.write_bytes(b"".join(kept))
     remove_projection(folder)
     for row in rows:

@@ -16,7 +16,7 @@ from mnist_lab.build import make_data, quiet_lightning, trained_model
 from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.deployed import Program, greatest_difference, loaded_onnx, loaded_torch_export, onnx, torch_export
 from mnist_lab.errors import LabError, not_installed
-from mnist_lab.files import asked_for, refuse_no_file, replacing
+from mnist_lab.files import asked_for, atomic_write, refuse_no_file
 from mnist_lab.model_card import Measured, constructor, model_card
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.predictions import Predictions
@@ -124,10 +124,10 @@ def export(run: Run, form: str, path: Path | None = None) -> tuple[Path, str]:
     content = chosen.content(network, data)
     how = chosen.loading.format(file=path.name, **constructor(run.config))
     card = path.with_name(f"{path.name}.md")
-    with asked_for(path, f"--to={path}") as partial, replacing(card) as partial_card:
+    with asked_for(path, f"--to={path}") as partial, atomic_write(card) as partial_card:
         partial.write_bytes(content)
         measured = checked(path, partial, chosen.program, data, expected) if chosen.program and expected else None
-        partial_card.write_text(model_card(run, network, data, path.name, how, measured))
+        partial_card.write_text(model_card(run, network, data, path.name, how, measured), encoding="utf-8")
     return path, how
 
 

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from mnist_lab.files import atomic_write
 from mnist_lab.runs import Run
 
 if TYPE_CHECKING:  # torch is long in starting, and those who read figures alone do without
@@ -33,8 +34,14 @@ def save(run: Run, drawn: Mapping[str, Figure | None]) -> list[Path]:
             paths.pop(name).unlink(missing_ok=True)
         else:
             paths[name].parent.mkdir(exist_ok=True)
-            figure.savefig(paths[name], dpi=120)
+            write(figure, paths[name])
     return list(paths.values())
+
+
+def write(figure: Figure, path: Path) -> None:
+    """Write a figure as a file in the format that the file's name ends in, such as .png."""
+    with atomic_write(path) as partial:
+        figure.savefig(partial, format=path.suffix[1:], dpi=120)
 
 
 def loss(run: Run) -> Figure:

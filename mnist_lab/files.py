@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,22 +11,58 @@ from pathlib import Path
 
 from mnist_lab.errors import BadInput
 
+PARTIAL = ".partial"  # how the name of a temporary file ends
+
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A partial file beside a path, to write into; it takes the path's place when the block ends well.
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a temporary path to write to, and put the file in the place of `path` when the block ends well.
 
-    A reader, a kill or a full disk meets the old file or the new one, never half of one; what failed leaves no litter.
+    A reader, a kill, a full disk or a power failure leaves the old file or the new one, never half of one: the file is
+    on the disk before it is renamed, and so is the new name when the block ends. Several processes may write the same
+    path; the last one wins. A block that fails leaves no temporary file.
+
+    Args:
+        path: the file to write; its folder exists.
+
+    Raises:
+        OSError: it cannot be written; the error names `path`, not the temporary file.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")
     try:
         yield partial
+        sync(partial)
         partial.replace(path)
+        sync(path.parent)
     except OSError as error:
-        error.filename = str(path)  # a full disk names none, and no one knows the partial file
+        if error.filename in (None, str(partial)):  # torch and a full disk name no file
+            error.filename = str(path)
         raise
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8, as `atomic_write` does."""
+    with atomic_write(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def sync(path: Path) -> None:
+    """Have the disk hold a file's content or a folder's names, so that a power failure does not lose them."""
+    if path.is_dir() and not hasattr(os, "O_DIRECTORY"):
+        return  # Windows opens no folder
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_partial_files(folder: Path) -> None:
+    """Remove the temporary files that killed processes left in a folder; none of another process may be in use."""
+    for path in folder.glob(f".*{PARTIAL}"):
+        path.unlink(missing_ok=True)
 
 
 def refuse_no_file(path: Path, told: str) -> None:
@@ -35,14 +73,14 @@ def refuse_no_file(path: Path, told: str) -> None:
 
 @contextmanager
 def asked_for(path: Path, told: str, remedy: str = "choose another") -> Iterator[Path]:
-    """A partial file as replacing has it, for a file that a person asked for, in a folder that is made if need be.
+    """Yield a temporary file as `atomic_write` does, for a file that a person asked for; its folder is made if need be.
 
     Raises:
         BadInput: it cannot be written; told as it was typed.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as partial:
+        with atomic_write(path) as partial:
             yield partial
     except OSError as error:
         raise BadInput(f"{told}: cannot be written ({error.strerror}); {remedy}") from error

@@ -46,7 +46,7 @@ def refuse_what_hydra_cannot_tell(arguments: list[str]) -> None:
     for folder in config_dirs(arguments):
         for path in folder.rglob("*.yaml"):
             try:
-                yaml.safe_load(path.read_text())
+                yaml.safe_load(path.read_text(encoding="utf-8"))
             except (OSError, ValueError, yaml.YAMLError) as error:
                 raise BadInput(f"{path}: not a YAML file ({' '.join(str(error).split())})") from error
 

@@ -11,7 +11,7 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from mnist_lab.files import replacing
+from mnist_lab.files import write_text
 from mnist_lab.runs import Run
 
 
@@ -56,8 +56,7 @@ class MetricsCSV(Logger):
         writer = csv.DictWriter(text, ["step", "epoch", *names], lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows.values())
-        with replacing(self.path) as partial:
-            partial.write_text(text.getvalue())
+        write_text(self.path, text.getvalue())
 
     @rank_zero_only
     def finalize(self, status: str) -> None:

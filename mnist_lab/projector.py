@@ -15,7 +15,7 @@ from tensorboard.plugins.projector import (  # type: ignore[import-untyped]
 )
 from torch import Tensor, nn
 
-from mnist_lab.files import replacing
+from mnist_lab.files import atomic_write, write_text
 from mnist_lab.model_figures import tiled
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.predictions import Predictions
@@ -44,13 +44,12 @@ def project(
         return
     folder = board / FOLDER
     folder.mkdir(exist_ok=True)
-    with replacing(folder / "features.tsv") as partial:
+    with atomic_write(folder / "features.tsv") as partial:
         np.savetxt(partial, rows.numpy(), fmt="%.6g", delimiter="\t")
     labels = [predictions.labels[:count].tolist(), predictions.predicted[:count].tolist()]
     lines = ["label\tpredicted", *(f"{label}\t{predicted}" for label, predicted in zip(*labels, strict=True))]
-    with replacing(folder / "labels.tsv") as partial:
-        partial.write_text("\n".join(lines) + "\n")
-    with replacing(folder / "sprite.png") as partial:  # white on black: the tab multiplies it by a point's colour
+    write_text(folder / "labels.tsv", "\n".join(lines) + "\n")
+    with atomic_write(folder / "sprite.png") as partial:  # white on black: the tab multiplies it by a point's colour
         sheet = tiled(pixels[:count], math.ceil(math.sqrt(len(rows))))
         imsave(partial, np.stack([sheet] * 3, axis=-1), format="png")
     embedding = EmbeddingInfo(

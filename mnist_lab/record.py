@@ -165,7 +165,7 @@ def _git(*arguments: str, folder: Path) -> str | None:
 def processor() -> str:
     """The machine's processor by name, and how many it counts."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):  # no Linux, or a processor that it does not name
         name = platform.processor() or platform.machine()

@@ -17,7 +17,7 @@ from mnist_lab.arguments import Arguments, command_line
 from mnist_lab.check import check
 from mnist_lab.config import compose, presets
 from mnist_lab.errors import BadInput
-from mnist_lab.files import replacing
+from mnist_lab.files import write_text
 from mnist_lab.jobs import refuse_what_hydra_cannot_tell
 from mnist_lab.results import summarise
 from mnist_lab.results_page import HEADS, cells_of, markdown
@@ -129,10 +129,9 @@ def write(runs_dir: Path, out: Path) -> None:
         return
     out.mkdir(parents=True, exist_ok=True)
     for name, row in summary.items():
-        figures.against_published(name, row).savefig(out / f"{name}.png", dpi=120)
+        figures.write(figures.against_published(name, row), out / f"{name}.png")
     for file, text in (("results.json", json.dumps(summary, indent=1) + "\n"), ("RESULTS.md", markdown(summary))):
-        with replacing(out / file) as partial:
-            partial.write_text(text)
+        write_text(out / file, text)
     short = [HEADS.index(head) for head in ("preset", "published %", "here %", "seeds", "verdict")]
     table = Table(*(HEADS[i] for i in short))
     for name, row in summary.items():

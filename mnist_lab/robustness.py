@@ -18,7 +18,7 @@ from mnist_lab.build import make_data, quiet_lightning, trained_model
 from mnist_lab.compare import different_settings, refuse_no_figure, runs_of, save_figure
 from mnist_lab.corruptions import CORRUPTIONS, SEED, corrupted
 from mnist_lab.errors import BadInput
-from mnist_lab.files import replacing
+from mnist_lab.files import write_text
 from mnist_lab.predictions import Predictions
 from mnist_lab.robustness_report import Measured, robustness_figure, rows_of, show_one, show_several
 from mnist_lab.runs import Run
@@ -84,8 +84,7 @@ def grouped(runs: Sequence[Run]) -> dict[str, list[Run]]:
 def keep(run: Run, measured: Measured) -> None:
     """Write what was measured into a run's folder, as corruptions.json."""
     try:
-        with replacing(run.folder / "corruptions.json") as partial:
-            partial.write_text(json.dumps(measured, indent=2) + "\n")
+        write_text(run.folder / "corruptions.json", json.dumps(measured, indent=2) + "\n")
     except OSError as error:
         raise BadInput(f"{run}: cannot be written ({error.strerror}); with --only nothing is") from error
 

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from mnist_lab.errors import BadInput
-from mnist_lab.files import as_typed, is_whole, replacing
+from mnist_lab.files import as_typed, atomic_write, is_whole, write_text
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Run:
     def info(self) -> dict[str, Any]:
         """What run.json says."""
         try:
-            info = json.loads((self.folder / "run.json").read_text())
+            info = json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise BadInput(f"{self.folder / 'run.json'}: cannot be read ({error})") from error
         if not isinstance(info, dict) or "status" not in info:
@@ -130,13 +130,12 @@ class Run:
 
     def save_config(self, config: DictConfig) -> None:
         """Write config.yaml."""
-        with replacing(self.folder / "config.yaml") as partial:
+        with atomic_write(self.folder / "config.yaml") as partial:
             OmegaConf.save(config, partial)
 
     def update(self, **changes: Any) -> None:
         """Change entries of run.json."""
-        with replacing(self.folder / "run.json") as partial:
-            partial.write_text(json.dumps(self.info | changes, indent=2) + "\n")
+        write_text(self.folder / "run.json", json.dumps(self.info | changes, indent=2) + "\n")
 
     def checkpoint(self, name: str) -> Path | None:
         """The path of checkpoints/<name>.ckpt, if there is one."""
@@ -171,10 +170,10 @@ class Run:
     def metrics(self) -> list[dict[str, float]]:
         """The rows of metrics.csv, each with what was logged at its step; a damaged one is left out."""
         try:
-            lines = (self.folder / "metrics.csv").read_text(errors="replace").splitlines(keepends=True)
+            text = (self.folder / "metrics.csv").read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             return []
-        rows = []
+        rows, lines = [], text.splitlines(keepends=True)
         for row in csv.DictReader(line for line in lines if line.endswith("\n")):  # no end: cut, within a number maybe
             with contextlib.suppress(ValueError):
                 values = {name: float(value) for name, value in row.items() if name and value}

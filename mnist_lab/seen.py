@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from mnist_lab.errors import BadInput
-from mnist_lab.files import replacing
+from mnist_lab.files import atomic_write
 from mnist_lab.pictures import brightness, opened
 from mnist_lab.predict import Answer
 
@@ -31,7 +31,7 @@ def save_seen(answers: Sequence[Answer], folder: Path) -> None:
                 number += 1
                 name = f"{answer.path.stem}-{number}.png"
             taken.add(name)
-            with replacing(folder / name) as partial:
+            with atomic_write(folder / name) as partial:
                 seen(answer).save(partial, format="PNG")
     except OSError as error:
         raise BadInput(f"--show={folder}: cannot be written ({error.strerror}); choose another") from error

@@ -28,7 +28,7 @@ def submit(run: Run, path: Path, out: Path) -> str:
     digits = recogniser(run)(images).argmax(1)
     lines = ["ImageId,Label", *(f"{number},{digit}" for number, digit in enumerate(digits, start=1))]
     with asked_for(out, f"--out={out}") as partial:
-        partial.write_text("\n".join(lines) + "\n", newline="")
+        partial.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="")
     accuracy = "" if labels is None else f"accuracy by the label column: {(digits == labels).mean():.2%}\n"
     return f"{accuracy}written: {out} ({len(digits):,} images)"
 

@@ -25,7 +25,7 @@ import platformdirs
 
 from mnist_lab.data import mirrors, wheel
 from mnist_lab.errors import BadInput, DataUnavailable
-from mnist_lab.files import replacing
+from mnist_lab.files import atomic_write
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +128,7 @@ class Source:
                     if not self._is_right(name, content):
                         raise OSError(f"{name} came with a wrong SHA-256")
                     if writable:
-                        with replacing(folder / name) as partial:
+                        with atomic_write(folder / name) as partial:
                             partial.write_bytes(content)
                     brought[name] = bytearray(content)
             except (OSError, EOFError, zlib.error) as error:

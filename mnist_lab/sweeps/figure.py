@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
+from mnist_lab import figures
 from mnist_lab.errors import BadInput
 from mnist_lab.figures import METRICS, SETS
 from mnist_lab.runs import Run
@@ -31,7 +32,7 @@ def draw(results: Results) -> str | None:
         name, figure = "heat_map.png", grid(places, across, up, LABEL)
     else:
         name, figure = "response.png", response(results, keys[0])
-    figure.savefig(results.sweep.folder / name, dpi=120)
+    figures.write(figure, results.sweep.folder / name)
     return name
 
 

@@ -74,7 +74,7 @@ def refuse_more_than_memory(launcher: Any, jobs: int) -> None:
     if setting is None:
         return
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
         (free,) = [int(line.split()[1]) / 1e6 for line in lines if line.startswith("MemAvailable")]
     except (OSError, ValueError):  # no Linux
         return

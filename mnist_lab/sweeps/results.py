@@ -11,7 +11,7 @@ from typing import Any
 from rich.table import Table
 
 from mnist_lab.arguments import command_line
-from mnist_lab.files import replacing
+from mnist_lab.files import atomic_write, write_text
 from mnist_lab.sweeps.sweep import Job, Sweep, key_of
 
 Group = tuple[tuple[str, str], ...]  # what jobs that differ in their seeds alone have in common: swept keys and values
@@ -98,7 +98,10 @@ class Results:
     def write(self) -> None:
         """Renew results.csv and results.json."""
         rows = sorted(map(self.row, self.jobs), key=lambda row: row["rank"] or len(self.jobs) + 1)
-        with replacing(self.sweep.folder / "results.csv") as partial, partial.open("w", newline="") as file:
+        with (
+            atomic_write(self.sweep.folder / "results.csv") as partial,
+            partial.open("w", encoding="utf-8", newline="") as file,
+        ):
             writer = csv.DictWriter(file, list(rows[0]) if rows else [])
             writer.writeheader()
             writer.writerows(rows)
@@ -111,8 +114,7 @@ class Results:
                 row | {"overrides": job.overrides} for row, job in zip(map(self.row, self.jobs), self.jobs, strict=True)
             ],
         }
-        with replacing(self.sweep.folder / "results.json") as partial:
-            partial.write_text(json.dumps(content, indent=1) + "\n")
+        write_text(self.sweep.folder / "results.json", json.dumps(content, indent=1) + "\n")
 
     def entry(self, group: list[Job]) -> dict[str, Any]:
         """One place in the ranking."""

@@ -21,7 +21,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from mnist_lab.errors import BadInput
-from mnist_lab.files import replacing
+from mnist_lab.files import write_text
 from mnist_lab.runs import Run
 
 SWEEPS_ALONE = ("sweep", "retries", "fail_fast", "callbacks.prune")  # keys that a run outside a sweep cannot have
@@ -125,14 +125,13 @@ class Sweep:
         self._write(record)
 
     def _write(self, record: Mapping[str, Any]) -> None:
-        with replacing(self.folder / "sweep.json") as partial:
-            partial.write_text(json.dumps(record, indent=1) + "\n")
+        write_text(self.folder / "sweep.json", json.dumps(record, indent=1) + "\n")
 
     @property
     def record(self) -> dict[str, Any]:
         """What sweep.json says."""
         try:
-            record = json.loads((self.folder / "sweep.json").read_text())
+            record = json.loads((self.folder / "sweep.json").read_text(encoding="utf-8"))
             return {name: record[name] for name in ("command", "start", "swept", "jobs")}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise BadInput(f"{self.folder / 'sweep.json'}: not a sweep's record ({error!r})") from error
@@ -157,7 +156,7 @@ class Sweep:
 def read_job(folder: Path) -> Job:
     """The job in a folder."""
     try:
-        record = json.loads((folder / "job.json").read_text())
+        record = json.loads((folder / "job.json").read_text(encoding="utf-8"))
         return Job(folder=folder, **record | {"overrides": tuple(record["overrides"])})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{folder / 'job.json'}: not a job's record ({error!r}); remove it") from error
@@ -166,5 +165,4 @@ def read_job(folder: Path) -> Job:
 def write_job(job: Job) -> None:
     """Write how a job stands into its folder."""
     record = {name: getattr(job, name) for name in ("overrides", "state", "attempts", "error", "process")}
-    with replacing(job.folder / "job.json") as partial:
-        partial.write_text(json.dumps(record, indent=1) + "\n")
+    write_text(job.folder / "job.json", json.dumps(record, indent=1) + "\n")
