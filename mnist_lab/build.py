@@ -7,6 +7,8 @@ import logging
 import re
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import lightning.pytorch as pl
@@ -105,18 +107,34 @@ def keep_freed_memory() -> None:
         mallopt(m_trim_threshold, 2**30)
 
 
-def quiet_lightning() -> None:
-    """Lightning's messages go where ours go, and what it warns of that no user could change is not said."""
-    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).handlers.clear()
-        logging.getLogger(name).propagate = True
-    # Lightning 2.6 asks torch 2.15 in a way that torch is giving up.
-    warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
-    # No validation set: data.val_size=0 asks for that.
-    warnings.filterwarnings("ignore", r"Total length of `list` across ranks is zero")
-    # torchmetrics has summed over the processes before Lightning sees a value.
-    warnings.filterwarnings("ignore", r"It is recommended to use `self.log")
-    # A short epoch is logged at its end all the same.
-    warnings.filterwarnings("ignore", r"The number of training batches .* is smaller than the logging interval")
-    # It is meant to, when a run is resumed; a folder that holds another run is refused before.
-    warnings.filterwarnings("ignore", r"Checkpoint directory .* exists and is not empty")
+# Warnings of Lightning that no user can act on, or that are answered by what we do.
+HARMLESS_WARNINGS = (
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning 2.6 calls a function that torch 2.15 deprecates
+    r"Total length of `list` across ranks is zero",  # no validation set: data.val_size=0 asks for that
+    r"It is recommended to use `self.log",  # torchmetrics has summed over the processes before Lightning sees a value
+    r"The number of training batches .* is smaller than the logging interval",  # the end of an epoch is always logged
+    r"Checkpoint directory .* exists and is not empty",  # as in every resumed run; others are refused before
+    r"The `srun` command is available on your system but is not used",  # one process is the default there, too
+)
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Ignore Lightning's harmless warnings and send its log to the root logger's handlers, inside the block.
+
+    Afterwards the warning filters and the loggers are as they were: a caller from Python keeps its own.
+    """
+    loggers = [logging.getLogger(name) for name in ("lightning", "lightning.pytorch", "lightning.fabric")]
+    before = [(logger.handlers[:], logger.propagate) for logger in loggers]
+    for logger in loggers:
+        logger.handlers.clear()
+        logger.propagate = True
+    try:
+        with warnings.catch_warnings():
+            for message in HARMLESS_WARNINGS:
+                warnings.filterwarnings("ignore", message)
+            yield
+    finally:
+        for logger, (handlers, propagate) in zip(loggers, before, strict=True):
+            logger.handlers[:] = handlers
+            logger.propagate = propagate

@@ -16,6 +16,7 @@ from mnist_lab.errors import BadInput
 from mnist_lab.runs import Run
 
 
+@quiet_lightning()
 def evaluate(run: Run, overrides: Sequence[str] = ()) -> dict[str, float]:
     """test/loss and test/acc of a run's best weights, or of its last if it had no validation set.
 
@@ -26,7 +27,6 @@ def evaluate(run: Run, overrides: Sequence[str] = ()) -> dict[str, float]:
     Raises:
         BadInput: the run has no checkpoint, or a changed setting is none or has a bad value.
     """
-    quiet_lightning()
     chosen = run.chosen_checkpoint()
     cfg = run.config
     OmegaConf.set_struct(cfg, True)

@@ -146,6 +146,7 @@ def checked(
     return Measured(len(images), expected.accuracy, difference)
 
 
+@quiet_lightning()
 def main(arguments: list[str]) -> None:
     parser = Arguments("export", __doc__)
     parser.add_run()
@@ -156,6 +157,5 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--format", choices=FORMATS, required=True, help=words)
     parser.add_argument("--to", type=Path, metavar="FILE", help="default: exports/MODEL in the run folder")
     options = parser.parse_args(arguments)
-    quiet_lightning()
     path, how = export(run_of(options), options.format, options.to)
     print(f"{how}\nmodel card: {path}.md\nwritten: {path}")

@@ -118,6 +118,7 @@ def measure_all(runs: Sequence[Run], names: Sequence[str]) -> dict[Run, Measured
     return measured
 
 
+@quiet_lightning()
 def main(arguments: list[str]) -> None:
     parser = Arguments("robustness", __doc__)
     parser.add_argument("runs", metavar="RUN", nargs="+", help="a run folder, latest, or a folder of runs: a sweep's")
@@ -135,7 +136,6 @@ def main(arguments: list[str]) -> None:
     if options.out:
         refuse_no_figure(options.out)
     runs = with_weights(runs_of(options.runs, options.runs_dir, at_least=1))
-    quiet_lightning()
     measured = measure_all(runs, names)
     groups = {name: [measured[run] for run in own] for name, own in grouped(runs).items()}
     if options.form:

@@ -30,6 +30,7 @@ from mnist_lab.steps import why_one_by_one
 from mnist_lab.terminal import console
 
 
+@quiet_lightning()
 def train(cfg: DictConfig) -> Run:
     """Train the network that a configuration describes, test it, and leave it all in the run folder cfg.folder.
 
@@ -39,7 +40,6 @@ def train(cfg: DictConfig) -> Run:
         BadInput: a setting, a checkpoint, the data or a folder cannot be used; no run was started.
         DataUnavailable: the data set could not be had; no run was started.
     """
-    quiet_lightning()
     keep_freed_memory()
     check(cfg)
     started = time.perf_counter()
