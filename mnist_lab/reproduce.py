@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 from rich.table import Table
 
@@ -19,6 +17,7 @@ from mnist_lab.config import compose, presets
 from mnist_lab.errors import BadInput
 from mnist_lab.files import write_text
 from mnist_lab.jobs import refuse_what_hydra_cannot_tell
+from mnist_lab.locks import RunInUse, run_lock
 from mnist_lab.results import summarise
 from mnist_lab.results_page import HEADS, cells_of, markdown
 from mnist_lab.resume import quoted
@@ -70,7 +69,7 @@ def reproduce(
     for number, (preset, seed, folder) in enumerate(jobs, start=1):
         title = f"{preset}, seed {seed} ({number} of {len(jobs)})"
         try:
-            with FileLock(runs_dir / f".{folder.name}.lock", blocking=False):
+            with run_lock(folder):
                 if begun(folder) and Run(folder).info["status"] == "finished":
                     console.print(f"{title}: done already")
                     continue
@@ -78,11 +77,11 @@ def reproduce(
                 if begun(folder):
                     cfg.resume = str(Run(folder).newest_whole_checkpoint())
                 elif (folder / "run.json").exists():
-                    shutil.rmtree(folder)  # it has no good checkpoint
+                    Run(folder).clear()  # it has no good checkpoint
                 console.rule(title)
                 train(cfg)
-        except Timeout:
-            console.print(f"{title}: another process is at it")
+        except RunInUse as error:
+            console.print(f"{title}: {error}", soft_wrap=True)
             left.append(folder.name)
     if left:
         console.print(f"left to another process: {', '.join(left)}; the same command shows them when they are done")

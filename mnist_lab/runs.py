@@ -6,8 +6,10 @@ import contextlib
 import csv
 import json
 import os
+import shutil
 import sys
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +18,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 from mnist_lab.errors import BadInput
 from mnist_lab.files import as_typed, atomic_write, is_whole, write_text
+from mnist_lab.locks import HOLDER, LOCK, holder_of
 
 
 @dataclass(frozen=True)
@@ -26,23 +29,18 @@ class Run:
 
     @classmethod
     def create(cls, folder: Path, info: dict[str, Any], config: DictConfig) -> Run:
-        """Claim a folder for a new run by writing its run.json and its config.yaml.
+        """Make a folder that this process has locked a run's, by writing its config.yaml and its run.json.
 
         Raises:
             BadInput: it holds a run already, or cannot be written.
         """
-        run, path, claimed = cls(folder), folder / "run.json", False
+        run = cls(folder)
+        if (folder / "run.json").exists():
+            raise BadInput(f"hydra.run.dir={folder}: holds a run already; resume={folder} continues it")
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            path.touch(exist_ok=False)
-            claimed = True
-            path.write_text(json.dumps(info, indent=2) + "\n")
             run.save_config(config)
-        except FileExistsError:
-            raise BadInput(f"hydra.run.dir={folder}: holds a run already; resume={folder} goes on with it") from None
+            write_text(folder / "run.json", json.dumps(info, indent=2) + "\n")  # last: a folder with one is a run
         except OSError as error:
-            if claimed:
-                path.unlink()
             raise BadInput(f"hydra.run.dir={folder}: cannot be written ({error.strerror}); choose another") from error
         return run
 
@@ -94,14 +92,18 @@ class Run:
                 except BadInput as error:
                     print(f"mnist_lab: warning: {error}", file=sys.stderr)
                     records[run] = {"status": "damaged", "error": str(error)}
-        return dict(sorted(records.items(), key=lambda record: str(record[1].get("started", ""))))
+        return dict(sorted(records.items(), key=lambda record: _moment(record[1])))
 
     def __str__(self) -> str:
         return as_typed(self.folder)
 
     @property
     def info(self) -> dict[str, Any]:
-        """What run.json says."""
+        """What run.json says; its status is "killed" where it says "running" and no process works on the run."""
+        info = self._record()
+        return info | {"status": "killed"} if info["status"] == "running" and not holder_of(self.folder) else info
+
+    def _record(self) -> dict[str, Any]:
         try:
             info = json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -128,6 +130,14 @@ class Run:
         node = self.config.get("tutorial")
         return dict(OmegaConf.to_container(node)) if node else {}  # type: ignore[arg-type]
 
+    def clear(self) -> None:
+        """Remove what an earlier start left, but for the lock that this process holds, the open log and job.json."""
+        for path in self.folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name not in ("train.log", "job.json", LOCK, HOLDER):
+                path.unlink()
+
     def save_config(self, config: DictConfig) -> None:
         """Write config.yaml."""
         with atomic_write(self.folder / "config.yaml") as partial:
@@ -135,7 +145,7 @@ class Run:
 
     def update(self, **changes: Any) -> None:
         """Change entries of run.json."""
-        write_text(self.folder / "run.json", json.dumps(self.info | changes, indent=2) + "\n")
+        write_text(self.folder / "run.json", json.dumps(self._record() | changes, indent=2) + "\n")
 
     def checkpoint(self, name: str) -> Path | None:
         """The path of checkpoints/<name>.ckpt, if there is one."""
@@ -195,3 +205,11 @@ class Run:
     def epochs(self) -> list[dict[str, float]]:
         """The rows of metrics.csv that end an epoch, in order."""
         return [row for row in self.metrics() if "train/loss" in row]
+
+
+def _moment(info: dict[str, Any]) -> float:
+    """Return when a run was started, in seconds since 1970; those that do not say so come first."""
+    try:
+        return datetime.fromisoformat(info["started"]).timestamp()
+    except (KeyError, TypeError, ValueError):
+        return 0.0

@@ -6,6 +6,7 @@ import re
 import statistics
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from mnist_lab.check import check
 from mnist_lab.checkpoints import epochs_done, read_checkpoint, weights_for
 from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.errors import BadInput, out_of_memory_told
+from mnist_lab.locks import run_lock
 from mnist_lab.metrics_csv import MetricsCSV
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.record import device_name, now, recorded
@@ -42,6 +44,13 @@ def train(cfg: DictConfig) -> Run:
     """
     keep_freed_memory()
     check(cfg)
+    # A new run's folder is locked when it is made; that of an earlier one before anything in it is read or changed.
+    with locked(cfg) if cfg.resume else nullcontext():
+        return _train(cfg)
+
+
+def _train(cfg: DictConfig) -> Run:
+    """Do the work of `train`, for a configuration that was checked."""
     started = time.perf_counter()
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
@@ -67,7 +76,8 @@ def train(cfg: DictConfig) -> Run:
         say(f"steps_per_execution=1, for {one_by_one}")
 
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    with recorded(cfg, parameters) as run, out_of_memory_told(cfg.data.batch_size, cfg.data.eval_batch_size):
+    batch_sizes = (cfg.data.batch_size, cfg.data.eval_batch_size)
+    with locked(cfg), recorded(cfg, parameters) as run, out_of_memory_told(*batch_sizes):
         fit_started = time.perf_counter()
         if cfg.reload_after and done < cfg.reload_after < cfg.trainer.max_epochs:
             first = make_trainer(cfg, metrics_csv, max_epochs=cfg.reload_after)
@@ -86,6 +96,11 @@ def train(cfg: DictConfig) -> Run:
         finish(run)
     show(run)
     return run
+
+
+def locked(cfg: DictConfig) -> AbstractContextManager[None]:
+    """Hold the lock of the run folder; of a run's processes the first one holds it for all."""
+    return run_lock(Path(cfg.folder)) if rank_zero_only.rank == 0 else nullcontext()  # type: ignore[attr-defined]
 
 
 @rank_zero_only

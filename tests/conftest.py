@@ -6,12 +6,14 @@ import gzip
 import hashlib
 import logging
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -263,3 +265,24 @@ def run(
             then(process)
         out, _ = process.communicate(timeout=240)
     return process.returncode, out
+
+
+@contextmanager
+def held_by_another_process(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """Have a process of its own hold a run folder's lock for the duration of the block."""
+    program = "import sys; from mnist_lab.locks import *\nwith run_lock(Path(sys.argv[1])): print(flush=True); input()"
+    # In a shell, so that its parent is not this process, whose lock it might share.
+    command = shlex.join([sys.executable, "-c", program, str(folder.absolute())])
+    with subprocess.Popen(
+        ["sh", "-c", f"{command}; true"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            yield process
+        finally:
+            process.communicate("\n")

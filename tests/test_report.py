@@ -302,10 +302,18 @@ def test_same_run_gives_the_same_page_but_for_its_date(lab: Lab, tmp_path: Path)
     assert first == second
 
 
-@pytest.mark.parametrize("status", ["running", "interrupted", "failed"])
+@pytest.mark.parametrize("status", ["killed", "interrupted", "failed"])
 def test_run_that_has_not_come_to_its_end_has_a_page_with_what_there_is(lab: Lab, status: str) -> None:
-    error = {"running": None, "interrupted": "Ctrl-C", "failed": f"RuntimeError: {HOSTILE}"}[status]
-    run = lab.copy(status=status, error=error, metrics={}, tested=None, seconds={}, finished=None, device=None)
+    error = {"killed": None, "interrupted": "Ctrl-C", "failed": f"RuntimeError: {HOSTILE}"}[status]
+    run = lab.copy(
+        status={"killed": "running"}.get(status, status),
+        error=error,
+        metrics={},
+        tested=None,
+        seconds={},
+        finished=None,
+        device=None,
+    )
     text = report(str(run.folder)).read_text()
     assert f'<span class="badge {status}">{status}</span>' in text
     assert "Epochs done: 2 of 2" in text

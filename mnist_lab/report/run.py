@@ -60,7 +60,8 @@ def run_page(run: Run) -> dict[str, Any]:
 def trouble(run: Run, info: dict[str, Any], epochs: str) -> list[str]:
     """What is to be said of a run that has not come to its end."""
     what = {
-        "running": "This run was under way when the page was made, or had been killed.",
+        "running": "This run was under way when the page was made.",
+        "killed": "This run was killed: its process ended without a word.",
         "interrupted": f"This run was interrupted: {info['error']}.",
         "failed": f"This run failed: {info['error']}",
     }.get(info["status"])

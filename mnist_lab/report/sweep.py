@@ -18,7 +18,7 @@ from mnist_lab.sweeps.results import Results, mean, percent, spread
 from mnist_lab.sweeps.sweep import Job, Sweep
 from mnist_lab.sweeps.watch import described, duration
 
-STATES = ("running", "failed", "interrupted", "waiting", "finished")  # the first that a job is in is the sweep's
+STATES = ("running", "failed", "killed", "interrupted", "waiting", "finished")  # the first with a job is the sweep's
 WIDEST = 12  # values of a setting in a heat map; of more, and of scattered ones, each setting has a chart
 LEAST_ERROR = 1e-4  # no accuracy is told apart from a better one
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import signal
 import socket
 import threading
@@ -13,14 +12,14 @@ import traceback
 from dataclasses import replace
 from pathlib import Path
 
-from filelock import Timeout
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from mnist_lab.errors import Interrupted, LabError
+from mnist_lab.locks import RunInUse, run_lock
 from mnist_lab.runs import Run
 from mnist_lab.sweeps.launchers import asked_for, in_own_process, put_back_in_the_queue, threads
-from mnist_lab.sweeps.sweep import OWN, SWEEPS_ALONE, Job, Sweep, job_lock, key_of, read_job, write_job
+from mnist_lab.sweeps.sweep import OWN, SWEEPS_ALONE, Job, Sweep, key_of, read_job, write_job
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +39,7 @@ def run_job(cfg: DictConfig) -> float | None:
     overrides = tuple(override for override in cfg.overrides if key_of(override) not in OWN)
     cfg.overrides = [override for override in cfg.overrides if key_of(override) not in SWEEPS_ALONE]
     try:
-        with put_back_in_the_queue(), job_lock(folder):
+        with put_back_in_the_queue(), run_lock(folder):
             job = read_job(folder) if (folder / "job.json").exists() else Job(overrides, folder)
             start = sweep.record["start"]
             attempts = job.attempts if job.process.get("start") == start else 0
@@ -54,7 +53,7 @@ def run_job(cfg: DictConfig) -> float | None:
                 sweep.stop_file.touch()
             accuracy = job.info.get("metrics", {}).get("val/acc")
             return None if accuracy is None else float(accuracy)
-    except Timeout:
+    except RunInUse:
         return None
     except Interrupted:
         if sweep.stop_file.exists() and asked_for(HydraConfig.get().launcher) is not None:
@@ -74,7 +73,7 @@ def _attempted(cfg: DictConfig, job: Job) -> Job:
     if info and info["status"] != "failed" and checkpoint is not None:
         cfg.resume = str(checkpoint)
     elif info:
-        _clear(job.folder)
+        Run(job.folder).clear()
     write_job(job)
     quiet, console.quiet = console.quiet, True  # the sweep shows how its jobs stand
     try:
@@ -92,15 +91,6 @@ def _attempted(cfg: DictConfig, job: Job) -> Job:
         console.quiet = quiet
     write_job(job)
     return job
-
-
-def _clear(folder: Path) -> None:
-    """Take out what a failed run left, but for the log, which is open and tells of it."""
-    for path in folder.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path.name not in ("train.log", "job.json", ".lock"):
-            path.unlink()
 
 
 def _share_threads(cfg: DictConfig) -> None:

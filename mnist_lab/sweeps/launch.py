@@ -20,8 +20,8 @@ from mnist_lab.errors import BadInput, JobsFailed, LabError, told_in_one_line
 from mnist_lab.sweeps.identity import job_id
 from mnist_lab.sweeps.launchers import all_waited_for, kind, parallel_jobs, refuse_more_than_memory
 from mnist_lab.sweeps.results import Results
-from mnist_lab.sweeps.stop import settle, told_to_stop
-from mnist_lab.sweeps.sweep import OWN, Sweep, key_of, write_job
+from mnist_lab.sweeps.stop import told_to_stop
+from mnist_lab.sweeps.sweep import OWN, STOPPED, Sweep, key_of, write_job
 from mnist_lab.sweeps.watch import Watch, conclude
 
 
@@ -88,7 +88,6 @@ def running(sweeper: Any, swept: Sequence[str], jobs: Mapping[str, Sequence[str]
         with told_to_stop(sweep), Watch(sweep, parallel_jobs(config.hydra.launcher)):
             yield sweep
     finally:
-        settle(sweep)
         conclude(Results.of(sweep), command)
     if any(job.state == "failed" for job in sweep.jobs()):
         raise JobsFailed(LabError.exit_status)
@@ -116,8 +115,8 @@ def launch(sweeper: Any, sweep: Sweep, jobs: Mapping[str, Sequence[str]]) -> lis
     except (KeyboardInterrupt, SystemExit):
         raise
     except Exception as error:
-        now = {job.id: job for job in settle(sweep)}
-        killed = [id for id in jobs if now[id].state == "interrupted"]
+        now = {job.id: job for job in sweep.jobs()}
+        killed = [id for id in jobs if now[id].state in STOPPED]
         if not killed:
             raise
         if len(jobs) == 1:
@@ -134,10 +133,10 @@ def record_deaths(sweep: Sweep, outcomes: Mapping[str, Any]) -> None:
     Raises:
         LabError: a process died before it came to its job.
     """
-    now = {job.id: job for job in settle(sweep)}
+    now = {job.id: job for job in sweep.jobs()}
     for id, outcome in outcomes.items():
-        if isinstance(outcome, Exception) and now[id].state == "interrupted":
-            why = type(outcome).__name__ if now[id].error == "killed" else now[id].error
+        if isinstance(outcome, Exception) and now[id].state in STOPPED:
+            why = now[id].error or type(outcome).__name__
             write_job(replace(now[id], state="failed", error=f"its process died ({why})"))
     for id, outcome in outcomes.items():
         if isinstance(outcome, Exception) and now[id].state == "waiting":

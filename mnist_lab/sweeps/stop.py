@@ -1,4 +1,4 @@
-"""The end of a sweep's jobs that is not their own: signals, which are passed on, and kills."""
+"""Signals to a sweep, which are passed on to its jobs."""
 
 from __future__ import annotations
 
@@ -9,23 +9,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 from mnist_lab.errors import Interrupted
-from mnist_lab.sweeps.sweep import Job, Sweep, is_held, write_job
+from mnist_lab.locks import holder_of
+from mnist_lab.sweeps.sweep import Sweep
 
 PATIENCE = 60  # seconds in which jobs that were told to stop are to have saved
-
-
-def settle(sweep: Sweep) -> list[Job]:
-    """The sweep's jobs, now that none runs here any more: those that are said to run and do not were killed."""
-    jobs = sweep.jobs()
-    for number, job in enumerate(jobs):
-        if job.state == "running" and not is_held(job.folder):
-            jobs[number] = replace(job, state="interrupted", error="killed")
-            write_job(jobs[number])
-    return jobs
 
 
 @contextmanager
@@ -43,12 +33,12 @@ def told_to_stop(sweep: Sweep) -> Iterator[None]:
             if job.state == "running"
             and job.process.get("host") == socket.gethostname()
             and job.process.get("pid") != os.getpid()
-            and is_held(job.folder)
+            and holder_of(job.folder)
         ]
         for job in told:
             os.kill(job.process["pid"], signal.SIGTERM)
         until = time.monotonic() + PATIENCE
-        while time.monotonic() < until and any(is_held(job.folder) for job in told):
+        while time.monotonic() < until and any(holder_of(job.folder) for job in told):
             time.sleep(0.1)
         stopped.append(number)
         raise Interrupted(128 + number)

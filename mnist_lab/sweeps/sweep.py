@@ -18,15 +18,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from mnist_lab.errors import BadInput
 from mnist_lab.files import write_text
+from mnist_lab.locks import holder_of
 from mnist_lab.runs import Run
 
 SWEEPS_ALONE = ("sweep", "retries", "fail_fast", "callbacks.prune")  # keys that a run outside a sweep cannot have
 OWN = (*SWEEPS_ALONE, "runs_dir", "threads", "figures")  # that say how a sweep is run, not what its jobs do
 OVER = ("finished", "failed")
+STOPPED = ("interrupted", "killed")
 
 
 def key_of(override: str) -> str:
@@ -40,7 +40,7 @@ class Job:
 
     Attributes:
         overrides: what it was given, but for the keys in OWN.
-        state: waiting, running, finished, failed or interrupted; a job that was killed is interrupted.
+        state: waiting, running, finished, failed, interrupted or killed.
         folder: its run folder, which is not there before it is begun.
         attempts: how often it was started in the sweep's latest start.
         error: why it failed or was interrupted.
@@ -62,20 +62,6 @@ class Job:
     def info(self) -> dict[str, Any]:
         """What the run's run.json says; nothing where there is none."""
         return Run(self.folder).info if (self.folder / "run.json").is_file() else {}
-
-
-def job_lock(folder: Path) -> FileLock:
-    """Held by the process that works on a job; it ends with its process, however that ends."""
-    return FileLock(folder / ".lock", blocking=False)
-
-
-def is_held(folder: Path) -> bool:
-    """Whether a process works on a job."""
-    try:
-        with job_lock(folder):
-            return False
-    except Timeout:
-        return True
 
 
 @dataclass(frozen=True)
@@ -157,9 +143,10 @@ def read_job(folder: Path) -> Job:
     """The job in a folder."""
     try:
         record = json.loads((folder / "job.json").read_text(encoding="utf-8"))
-        return Job(folder=folder, **record | {"overrides": tuple(record["overrides"])})
+        job = Job(folder=folder, **record | {"overrides": tuple(record["overrides"])})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{folder / 'job.json'}: not a job's record ({error!r}); remove it") from error
+    return replace(job, state="killed") if job.state == "running" and not holder_of(folder) else job
 
 
 def write_job(job: Job) -> None:

@@ -21,7 +21,14 @@ from mnist_lab.sweeps.figure import draw
 from mnist_lab.sweeps.results import Results
 from mnist_lab.sweeps.sweep import OVER, Job, Sweep
 
-STYLES = {"finished": "green", "failed": "red", "running": "bold", "interrupted": "yellow", "waiting": "dim"}
+STYLES = {
+    "finished": "green",
+    "failed": "red",
+    "running": "bold",
+    "interrupted": "yellow",
+    "killed": "yellow",
+    "waiting": "dim",
+}
 
 
 class Watch:
@@ -86,7 +93,8 @@ class Watch:
         first = max(0, min((running or [0])[0] - room // 2, len(jobs) - room))
         for job in jobs[first : first + room]:
             table.add_row(*results.settings(job).values(), job.state, *progress(job), style=STYLES[job.state])
-        counts = [f"{sum(job.state == state for job in jobs)} {state}" for state in STYLES]
+        numbers = {state: sum(job.state == state for job in jobs) for state in STYLES}
+        counts = [f"{number} {state}" for state, number in numbers.items() if number]
         left = self.seconds_left(jobs)
         words = f"{len(jobs)} jobs: {', '.join(counts)}" + (f"; {duration(left)} left" if left is not None else "")
         return Group(table, Text(words))
@@ -94,7 +102,7 @@ class Watch:
     def seconds_left(self, jobs: list[Job]) -> float | None:
         """How long the jobs that are left take, going by those that are finished; None before there is one."""
         took = [job.info["seconds"]["total"] for job in jobs if job.state == "finished"]
-        left = sum(job.state in ("waiting", "running", "interrupted") for job in jobs)
+        left = sum(job.state in ("waiting", "running", "interrupted", "killed") for job in jobs)
         return statistics.fmean(took) * left / self.parallel if took else None
 
 
@@ -139,8 +147,9 @@ def conclude(results: Results, command: str) -> None:
         console.print(f"best, test accuracy {tested['mean']:.2%}: {results.command}", soft_wrap=True)
         console.print(f"its run folder: {as_typed(results.winner[0].folder)}", soft_wrap=True)
     for job in results.jobs:
-        if job.state == "interrupted":
-            console.print(f"interrupted: {described(results, job)}: {job.error}", soft_wrap=True)
+        if job.state in ("interrupted", "killed"):
+            reason = f": {job.error}" if job.error else ""
+            console.print(f"{job.state}: {described(results, job)}{reason}", soft_wrap=True)
     failed = [f"{described(results, job)}: {job.error}" for job in results.jobs if job.state == "failed"]
     if failed:
         told = f"mnist_lab: {len(failed)} of {len(results.jobs)} jobs failed; each has a train.log in its folder:"

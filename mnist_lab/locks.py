@@ -1,0 +1,148 @@
+"""One process a run folder: take the lock, and say who holds it. Imports neither torch nor Lightning."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from mnist_lab.errors import BadInput
+from mnist_lab.files import write_text
+
+LOCK, HOLDER = ".lock", ".holder.json"  # the file that is locked; the one that says by whom
+HEARTBEAT = 10.0  # seconds between two signs of life of a holder
+STALE_AFTER = 60.0  # seconds without one after which a holder on another machine counts as gone
+_held: dict[Path, int] = {}  # folders that this process holds, each with the thread that does
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The process that works on a run folder.
+
+    Attributes:
+        host: the name of its machine.
+        pid: its number there.
+        since: when it took the lock, in ISO 8601 with its offset from UTC.
+    """
+
+    host: str
+    pid: int
+    since: str
+
+    def __str__(self) -> str:
+        since = self.since
+        with contextlib.suppress(ValueError):
+            since = datetime.fromisoformat(since).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        return f"process {self.pid} on {self.host} since {since}"
+
+
+class RunInUse(BadInput):
+    """Another process works on the run folder."""
+
+
+@contextmanager
+def run_lock(folder: Path) -> Iterator[None]:
+    """Hold a run folder's lock for the duration of the block; the folder is made if need be.
+
+    The lock ends with its process, however that ends. It is the operating system's (flock), which shared file systems
+    of Linux honour across machines; for those that do not, the holder also renews the time of `.holder.json` every few
+    seconds, and one on another machine counts as alive until that is a minute old. A process that holds the folder, or
+    whose parent does and waits for it, may take the lock again.
+
+    Args:
+        folder: the run folder.
+
+    Raises:
+        RunInUse: another process or thread holds it; the message says which, and since when.
+        BadInput: the folder cannot be made or written.
+    """
+    place, thread = folder.resolve(), threading.get_ident()
+    holder = holder_of(folder)
+    if _held.get(place) == thread or (holder and (holder.host, holder.pid) == (socket.gethostname(), os.getppid())):
+        yield
+        return
+    if holder is not None:
+        raise RunInUse(_in_use(folder, holder))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK, thread_local=False)
+        lock.acquire(timeout=1, poll_interval=0.05)  # not at once: `holder_of` of another process holds it for a moment
+    except Timeout:
+        raise RunInUse(_in_use(folder, holder_of(folder))) from None
+    except OSError as error:
+        raise BadInput(f"hydra.run.dir={folder}: cannot be written ({error.strerror}); choose another") from error
+    ended = threading.Event()
+    beat = threading.Thread(target=_beat, args=(place / HOLDER, ended), daemon=True)
+    _held[place] = thread
+    try:
+        write_text(place / HOLDER, json.dumps(asdict(_this_process())) + "\n")
+        beat.start()
+        yield
+    finally:
+        ended.set()
+        if beat.ident is not None:
+            beat.join()
+        (place / HOLDER).unlink(missing_ok=True)
+        del _held[place]
+        lock.release()
+
+
+def holder_of(folder: Path) -> Holder | None:
+    """Return the process that works on a run folder, on this machine or another one; None if none does."""
+    if folder.resolve() in _held:
+        return _this_process()
+    if not (folder / LOCK).exists():
+        return None
+    holder, age = None, STALE_AFTER
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        record = json.loads((folder / HOLDER).read_text(encoding="utf-8"))
+        holder = Holder(str(record["host"]), int(record["pid"]), str(record["since"]))
+        age = time.time() - (folder / HOLDER).stat().st_mtime
+    if _is_locked(folder / LOCK):
+        return holder or Holder("an unknown machine", 0, "an unknown time")
+    return holder if holder and holder.host != socket.gethostname() and age < STALE_AFTER else None
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether a process holds the lock; asked without writing, for folders that may only be read."""
+    try:
+        import fcntl  # not on Windows
+    except ImportError:
+        try:
+            with FileLock(path, timeout=0):
+                return False
+        except Timeout:
+            return True
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without locks
+        return False
+    return False
+
+
+def _this_process() -> Holder:
+    return Holder(socket.gethostname(), os.getpid(), datetime.now().astimezone().isoformat(timespec="seconds"))
+
+
+def _in_use(folder: Path, holder: Holder | None) -> str:
+    who = f" by {holder}" if holder else ""
+    return f"{folder}: in use{who}; wait for it to end, or stop it"
+
+
+def _beat(path: Path, ended: threading.Event) -> None:
+    while not ended.wait(HEARTBEAT):
+        with contextlib.suppress(OSError):
+            path.touch()
