@@ -42,6 +42,16 @@ class Learns(Callback):
         metrics.hits.fill_(int(metrics.images) * (9 if Learns.begun < 7 else 1) // 10)  # type: ignore[union-attr, operator]
 
 
+class FailsAbove(Callback):
+    """Fails at a learning rate above 0.02."""
+
+    on = True
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.on and pl_module.optimizers().param_groups[0]["lr"] > 0.02:  # type: ignore[union-attr]
+            raise RuntimeError("too fast")
+
+
 class Stops(Callback):
     """Ctrl-C in the third job."""
 
@@ -79,6 +89,32 @@ def test_search_is_a_function_of_its_seed(command: Command) -> None:
     assert first == again != other
 
 
+def test_a_failed_job_leaves_the_search_free_to_ask_elsewhere_and_runs_again_at_the_next_start(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fails = ("hydra.sweeper.n_trials=5", "trainer.max_epochs=1", "+callbacks.fails._target_=test_search.FailsAbove")
+    assert command(*SEARCH, *fails).status == 1
+    jobs = Sweep(FOLDER).jobs()
+    failed = [job.id for job in jobs if job.state == "failed"]
+    assert len(failed) >= 1
+    assert len(jobs) == len({job.overrides for job in jobs}) == 5
+    monkeypatch.setattr(FailsAbove, "on", False)
+    assert command(*SEARCH, *fails).status == 0
+    assert [job.id for job in Sweep(FOLDER).jobs()] == [job.id for job in jobs]
+    assert [trial.state for trial in trials()] == [TrialState.COMPLETE] * 5
+
+
+def test_settings_that_are_drawn_again_after_their_job_was_pruned_count_as_pruned(command: Command) -> None:
+    FOLDER.mkdir(parents=True)
+    study, space = open_study(FOLDER), {"data.batch_size": CategoricalDistribution(["16", "32"])}
+    for _ in range(4):
+        good = {"params": {"data.batch_size": "16"}, "intermediate_values": {1: 2.0}, "value": 2.0}
+        study.add_trial(optuna.create_trial(distributions=space, **good))
+    command(*SEARCH, "optimizer.lr=0.01", "optimizer.momentum=0.9", "hydra.sweeper.n_trials=7")
+    assert len(Sweep(FOLDER).jobs()) < 3  # for three more trials
+    assert [trial.state for trial in trials()] == [TrialState.COMPLETE] * 4 + [TrialState.PRUNED] * 3
+
+
 def test_greater_number_goes_on_with_the_study(command: Command) -> None:
     command(*SEARCH, "hydra.sweeper.n_trials=3")
     before = {run.folder.name: run.info["started"] for run in Run.below(FOLDER)}
@@ -110,7 +146,7 @@ def test_job_that_falls_behind_is_stopped_early_and_tested(command: Command) -> 
     outcome = command(*SEARCH, *SLOW, learns)
     assert outcome.status == 0, outcome.err
     assert [trial.state for trial in trials()] == [TrialState.COMPLETE] * 6 + [TrialState.PRUNED]
-    assert [job.info["epochs"] for job in Sweep(FOLDER).jobs()] == [4] * 6 + [2]
+    assert [job.info["epochs"] for job in Sweep(FOLDER).jobs()] == [4] * 6 + [1]
     assert "test/acc" in Sweep(FOLDER).jobs()[6].info["metrics"]
     Learns.begun = 0
     never = [argument.replace("sweep=s", "sweep=t") for argument in SEARCH]

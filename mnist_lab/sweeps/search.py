@@ -1,30 +1,36 @@
-"""A search for the best settings, on Optuna: it asks for settings, a job tries them, it is told what they came to.
+"""A search for the best settings, on Optuna: it asks for settings, and a job tries them.
 
-The study lies in the sweep's folder, study.journal, and is gone on with by the same command. Hydra's own Optuna sweeper
+The study lies in the sweep's folder, study.journal, and is continued by the same command. Hydra's own Optuna sweeper
 needs Optuna 2, which today's SQLAlchemy breaks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
+from filelock import FileLock
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from lightning.pytorch import Callback, LightningModule, Trainer
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import ExperimentalWarning
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from mnist_lab.errors import BadInput, told_in_one_line
+from mnist_lab.files import write_text
+from mnist_lab.resume import quoted
 from mnist_lab.sweeps.launch import id_of, launch, refuse_to_sweep, running
 from mnist_lab.sweeps.launchers import parallel_jobs, refuse_more_than_memory
 from mnist_lab.sweeps.sweep import Sweep, key_of
 
-OVER = (TrialState.COMPLETE, TrialState.PRUNED)
+PRUNED = "pruned"  # the file in the folder of a job that was stopped early: after how many epochs
 
 
 def sweep_optuna(sweeper: Any, arguments: list[str]) -> list[Any]:
@@ -50,65 +56,89 @@ def sweep_optuna(sweeper: Any, arguments: list[str]) -> list[Any]:
 
 
 def search(sweeper: Any, sweep: Sweep, space: dict[str, BaseDistribution], fixed: Sequence[str], at_once: int) -> None:
-    """Ask, launch and tell until the study has its trials."""
+    """Ask for settings, launch their jobs and report the results, batch by batch, until the study has its trials.
+
+    A trial whose job failed or was stopped stays open: the next start of the search runs that job again. What a batch
+    asks for depends on the batches before it alone, so a search that was killed asks for the same settings again.
+    """
     study = open_study(sweep.folder, sweeper.prune_after)
-    again = unfinished(study)
-    for params in again:
-        study.enqueue_trial(params)
-    failed_before = count(study, TrialState.FAIL)
-    while (left := sweeper.n_trials - count(study, *OVER, TrialState.FAIL) + failed_before) > 0:
-        asked = []
-        for number in range(min(left, at_once)):
-            # A sampler for each: a search that is gone on with does not draw what it has drawn before.
-            study.sampler = optuna.samplers.TPESampler(seed=sweeper.seed + count(study, *OVER) + number)
-            asked.append(study.ask(space))
-        jobs, ids = {}, []
-        for trial in asked:
-            overrides = [*fixed, *(f"{key}={typed(value)}" for key, value in trial.params.items())]
-            ids.append(id_of(sweeper, overrides))
-            jobs[ids[-1]] = [*overrides, watched_by(sweep.folder, trial.number, sweeper.prune_after)]
+    tried: set[int] = set()
+    while batch := next_batch(study, sweeper.n_trials, at_once, tried):
+        tried |= set(batch)
+        jobs: dict[str, list[str]] = {}
+        ids: dict[int, str] = {}
+        for number in batch:
+            params = ask(study, number, space, sweeper.seed)
+            overrides = [*fixed, *(f"{key}={format_sample(value)}" for key, value in params.items())]
+            ids[number] = id_of(sweeper, overrides)
+            pruning = pruning_override(sweep.folder, number, sweeper.prune_after)
+            jobs.setdefault(ids[number], [*overrides, pruning])
         sweep.plan(jobs)
         states = {job.id: job.state for job in sweep.jobs()}
         launch(sweeper, sweep, {id: jobs[id] for id in jobs if states[id] != "finished"})
         found = {job.id: job for job in sweep.jobs()}
-        if any(found[id].state not in ("finished", "failed") for id in ids):
+        if any(found[id].state not in ("finished", "failed") for id in ids.values()):
             return  # told to stop
-        for trial, id in zip(asked, ids, strict=True):
+        for number, id in ids.items():
             accuracy = found[id].info.get("metrics", {}).get("val/acc")
             if found[id].state == "failed" or accuracy is None:
-                study.tell(trial, state=TrialState.FAIL)
-            elif study.get_trials(deepcopy=False)[trial.number].user_attrs.get("pruned"):
-                study.tell(trial, state=TrialState.PRUNED)
-            else:
-                study.tell(trial, accuracy)
+                continue
+            was_pruned = (found[id].folder / PRUNED).exists()
+            study.tell(number, **({"state": TrialState.PRUNED} if was_pruned else {"values": accuracy}))
 
 
 def open_study(folder: Path, prune_after: int | None = None) -> optuna.Study:
-    """The study of a sweep, new or to go on with."""
+    """Return the study of a sweep, new or to continue."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    journal = str(folder / "study.journal")
+    lock: Any = FileLock(f"{journal}.lock")  # Optuna's own locks outlive a killed process, and are waited for
     return optuna.create_study(
         study_name="sweep",
-        storage=JournalStorage(JournalFileBackend(str(folder / "study.journal"))),
+        storage=JournalStorage(JournalFileBackend(journal, lock)),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=prune_after or 0),
         direction="maximize",
         load_if_exists=True,
     )
 
 
-def count(study: optuna.Study, *states: TrialState) -> int:
-    """How many trials are in one of these states."""
-    return sum(trial.state in states for trial in study.get_trials(deepcopy=False))
+def next_batch(study: optuna.Study, n_trials: int, at_once: int, tried: Collection[int]) -> list[int]:
+    """Return the numbers of the trials to run next; empty where the search is over.
 
+    Batches end at multiples of their size, so that a search that was killed within one continues with the same ones.
 
-def unfinished(study: optuna.Study) -> list[dict[str, Any]]:
-    """The settings of earlier starts' trials that came to no value, to be tried again; those trials are failed."""
+    Args:
+        study: the study.
+        n_trials: trials in all.
+        at_once: how many jobs run at once.
+        tried: the trials that this start of the search has run.
+    """
     trials = study.get_trials(deepcopy=False)
-    for trial in trials:
-        if trial.state == TrialState.RUNNING:
-            study.tell(trial.number, state=TrialState.FAIL)
-    tried = [trial.params for trial in trials if trial.state in OVER]
-    left = [trial.params for trial in trials if trial.state not in OVER and trial.params not in tried]
-    return [params for number, params in enumerate(left) if params and params not in left[:number]]
+    left = [trial.number for trial in trials if not trial.state.is_finished() and trial.number not in tried]
+    first = left[0] if left else len(trials)
+    end = min(n_trials, (first // at_once + 1) * at_once)
+    return [*(number for number in left if number < end), *range(len(trials), end)]
+
+
+def ask(study: optuna.Study, number: int, space: Mapping[str, BaseDistribution], seed: int) -> dict[str, Any]:
+    """Return the settings of a trial, drawn now unless they were drawn before.
+
+    Each is drawn with a seed of its own, so that a kill between two of them changes neither.
+    """
+    if number == len(study.get_trials(deepcopy=False)):
+        study.ask()
+    trial = trial_of(study, number)
+    for place, (key, dist) in enumerate(space.items()):
+        (own_seed,) = np.random.SeedSequence([seed, number, place]).generate_state(1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)  # constant_liar, before Optuna 5
+            study.sampler = optuna.samplers.TPESampler(seed=int(own_seed), constant_liar=True)
+        trial._suggest(key, dist)
+    return dict(trial.params)
+
+
+def trial_of(study: optuna.Study, number: int) -> optuna.Trial:
+    """Return a trial by its number."""
+    return optuna.Trial(study, study.get_trials(deepcopy=False)[number]._trial_id)
 
 
 def distribution(override: Override) -> BaseDistribution:
@@ -127,16 +157,16 @@ def distribution(override: Override) -> BaseDistribution:
     raise BadInput(f"{key}={override.get_value_string()}: cannot be searched; use a,b or interval(LOW,HIGH)")
 
 
-def typed(value: Any) -> str:
-    """A value in an override; a number that was drawn with four digits."""
+def format_sample(value: Any) -> str:
+    """Return a value as an override has it: a number that was drawn with four digits."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def watched_by(folder: Path, number: int, prune_after: int | None) -> str:
-    """The override that lets a job tell its study how it does."""
+def pruning_override(folder: Path, number: int, prune_after: int | None) -> str:
+    """Return the override that lets a job report to its study."""
     if prune_after is None:
         return "callbacks.prune=null"
-    own = f"_target_:mnist_lab.sweeps.search.Prune,folder:'{folder}',number:{number},prune_after:{prune_after}"
+    own = f"_target_:mnist_lab.sweeps.search.Prune,folder:{quoted(folder)},number:{number},prune_after:{prune_after}"
     return f"callbacks.prune={{{own}}}"
 
 
@@ -155,13 +185,20 @@ class Prune(Callback):
         self.folder, self.number, self.prune_after = Path(folder), number, prune_after
         self.trial: optuna.Trial | None = None
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop a resumed job where it was stopped before it was killed."""
+        mark = Path(trainer.default_root_dir) / PRUNED
+        if mark.exists() and trainer.current_epoch >= int(mark.read_text(encoding="utf-8")):
+            trainer.should_stop = True
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking or "val/acc" not in trainer.callback_metrics:
             return
         if self.trial is None:
-            study = open_study(self.folder, self.prune_after)
-            self.trial = optuna.Trial(study, study.get_trials(deepcopy=False)[self.number]._trial_id)
-        self.trial.report(float(trainer.callback_metrics["val/acc"]), trainer.current_epoch)
+            self.trial = trial_of(open_study(self.folder, self.prune_after), self.number)
+        epochs = trainer.current_epoch + 1
+        if epochs not in self.trial.storage.get_trial(self.trial._trial_id).intermediate_values:
+            self.trial.report(float(trainer.callback_metrics["val/acc"]), epochs)
         if self.trial.should_prune():
-            self.trial.set_user_attr("pruned", True)
+            write_text(Path(trainer.default_root_dir) / PRUNED, f"{epochs}\n")
             trainer.should_stop = True
