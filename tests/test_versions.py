@@ -1,0 +1,74 @@
+"""What pyproject.toml declares is true: the oldest versions have a constraints file, and each import a requirement."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
+
+from hatchling.metadata.core import ProjectMetadata
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+CHECKOUT = Path(__file__).parent.parent
+PROJECT = ProjectMetadata(str(CHECKOUT), None).core
+
+
+def declared() -> list[Requirement]:
+    """The requirements of the package and of its extras."""
+    extras = [requirement for extra in PROJECT.optional_dependencies.values() for requirement in extra]
+    return [Requirement(text) for text in [*PROJECT.dependencies, *extras]]
+
+
+def constraints() -> dict[str, Requirement]:
+    """The lines of constraints-oldest.txt, by the name of the distribution."""
+    lines = [line.split("#")[0].strip() for line in (CHECKOUT / "constraints-oldest.txt").read_text().splitlines()]
+    requirements = [Requirement(line) for line in lines if line]
+    return {canonicalize_name(requirement.name): requirement for requirement in requirements}
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The names of the packages outside the standard library that a Python file imports."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and not node.level:
+            names = [str(node.module)]
+        for name in names:
+            if name.split(".")[0] not in {*sys.stdlib_module_names, "mnist_lab", "hydra_plugins"}:
+                yield name
+
+
+def test_constraints_are_the_lower_bounds_that_the_project_declares() -> None:
+    bounds: dict[str, set[Version]] = {}
+    for requirement in declared():
+        lower = {Version(part.version) for part in requirement.specifier if part.operator == ">="}
+        assert len(lower) == 1, f"{requirement} has no lower bound"
+        bounds.setdefault(canonicalize_name(requirement.name), set()).update(lower)
+    exact = {
+        name: {Version(part.version) for part in requirement.specifier}
+        for name, requirement in constraints().items()
+        if str(requirement.specifier).startswith("==")
+    }
+    assert exact == bounds
+
+
+def test_readme_and_constraints_name_the_oldest_python_that_the_project_allows() -> None:
+    oldest = re.search(r">=\s*([\d.]+)", PROJECT.requires_python)
+    assert oldest is not None
+    assert f"Python {oldest[1]} to" in (CHECKOUT / "README.md").read_text(encoding="utf-8")
+    assert f"python{oldest[1]} -m venv" in (CHECKOUT / "constraints-oldest.txt").read_text(encoding="utf-8")
+
+
+def test_every_package_that_the_program_imports_is_declared() -> None:
+    provided = set()
+    for requirement in declared():
+        with suppress(PackageNotFoundError):  # an extra that the tests do without
+            provided |= {file.parts[0].removesuffix(".py") for file in files(requirement.name) or []}
+    for path in [*(CHECKOUT / "mnist_lab").rglob("*.py"), *(CHECKOUT / "hydra_plugins").rglob("*.py")]:
+        undeclared = {name for name in imported(path) if name.split(".")[0] not in provided}
+        assert not undeclared, f"{path.relative_to(CHECKOUT)}: imports what pyproject.toml does not declare"
