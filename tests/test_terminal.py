@@ -1,0 +1,189 @@
+"""The program as a person meets it: in a terminal of 80 or 100 columns, with Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pexpect
+import pyte
+import pytest
+from conftest import Outcome, Tiny, tiny_data
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+
+from mnist_lab.interrupts import SaveWithinEpochs
+from mnist_lab.runs import Run
+from mnist_lab.steps import StepCallback
+
+Command = Callable[..., Outcome]
+SETTINGS = ["data=tiny", "trainer.accelerator=cpu", "trainer.max_epochs=2", "model=mlp", "seed=3"]
+SETTINGS += ["trainer.log_every_n_steps=4", "dashboard=none"]
+
+# forkpty, where threads of torch run; the child starts another program at once
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+
+
+class Pause(StepCallback):
+    """Stops at a step, counted over all epochs, or in the validation, until Ctrl-C; only the first time it gets there.
+
+    Args:
+        step: which step; None for the first validation.
+    """
+
+    def __init__(self, step: int | None = None) -> None:
+        self.step = step
+
+    def after_step(self, trainer: Trainer, pl_module: LightningModule, step: int, loss: Tensor) -> None:
+        if step == self.step:
+            self._wait(trainer)
+
+    def on_validation_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        if self.step is None:
+            self._wait(trainer)
+
+    def _wait(self, trainer: Trainer) -> None:
+        paused = Path(trainer.default_root_dir) / "paused"
+        if paused.exists():
+            return
+        paused.touch()
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        (stopping,) = [callback for callback in callbacks if isinstance(callback, SaveWithinEpochs)]
+        while stopping.stop is None:
+            time.sleep(0.01)
+
+
+class Screen(pyte.Screen):
+    """What a terminal shows, on a screen so wide that a line too long for the terminal is seen to be."""
+
+    def __init__(self, columns: int) -> None:
+        super().__init__(400, 1000)
+        self.limit = columns
+        self.drawn: list[str] = []  # each line as it was at some time, also those that were erased again
+
+    def draw(self, data: str) -> None:
+        super().draw(data)
+        self.drawn.append(self.line(self.cursor.y))
+
+    def line(self, y: int) -> str:
+        row = self.buffer[y]
+        return "".join(row[x].data for x in range(max(row, default=-1) + 1)).rstrip()
+
+    @property
+    def text(self) -> str:
+        return "\n".join(map(self.line, range(self.cursor.y + 1)))
+
+    @property
+    def too_wide(self) -> set[str]:
+        """Lines wider than the terminal, apart from commands, which are for copying, and so are not broken."""
+        return {line for line in self.drawn if len(line) > self.limit and "python -m mnist_lab" not in line}
+
+
+class Terminal:
+    """A command line in a pseudo-terminal."""
+
+    def __init__(self, *arguments: str, columns: int = 80) -> None:
+        self.screen = Screen(columns)
+        self.stream = pyte.Stream(self.screen)
+        path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+        env = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+        self.child = pexpect.spawn(
+            sys.executable,
+            ["-m", "mnist_lab", *arguments],
+            dimensions=(24, columns),
+            env=env | {"TERM": "xterm-256color", "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            encoding="utf-8",
+            timeout=240,
+        )
+        self.child.logfile_read = self
+
+    def write(self, text: str) -> None:
+        self.stream.feed(text)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def press_ctrl_c_once_there(self, path: Path) -> None:
+        """Type Ctrl-C when a file is there."""
+        while not path.exists():
+            self.child.expect([pexpect.TIMEOUT, pexpect.EOF], timeout=0.05)
+            assert self.child.isalive(), self.screen.text
+        self.child.sendintr()
+
+    def end(self, status: int = 0) -> str:
+        """Wait for the end, assert the exit status and what holds of every command; returns what is to be seen."""
+        self.child.expect(pexpect.EOF)
+        self.child.close()
+        text = self.screen.text
+        assert self.child.exitstatus == status, (self.child.signalstatus, text)
+        assert "Traceback" not in "\n".join(self.screen.drawn), text
+        assert not self.screen.too_wide
+        assert not self.screen.cursor.hidden, "the cursor is left hidden"
+        assert self.screen.cursor.x == 0, "the prompt would stand behind the last line"
+        return text
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """A tiny data set and a current folder that the tests of this file have in common."""
+    made = tiny_data(tmp_path_factory.mktemp("terminal"))
+    made.overrides = ["--config-dir", str(made.conf), *SETTINGS]
+    (made.folder / "here").mkdir()
+    return made
+
+
+@pytest.fixture(autouse=True)
+def _here(shared: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(shared.folder / "here")
+    monkeypatch.delenv("MNIST_LAB_DATA", raising=False)
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+
+
+@pytest.fixture(scope="module")
+def whole(shared: Tiny) -> Iterator[tuple[Run, Terminal]]:
+    """A run left alone, in a terminal of 100 columns."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(shared.folder / "here")
+        terminal = Terminal(*shared.overrides, "hydra.run.dir=whole", columns=100)
+        assert terminal.end().splitlines()[-1] == "run folder: whole"
+        yield Run(Path("whole").absolute()), terminal
+
+
+def test_moving_line_shows_loss_accuracy_speed_and_time_left_and_the_validation_and_the_test(
+    whole: tuple[Run, Terminal],
+) -> None:
+    screen = whole[1].screen
+    shown = "\n".join(screen.drawn)
+    assert re.search(r"^1/2 +\d\.\d{4} +\d+\.\d\d% ━+ +[\d,]+ left 0:00, run \d:\d\d$", shown, re.MULTILINE)
+    assert re.search(r"^2/2 .+ validating, run 0:00$", shown, re.MULTILINE)
+    assert re.search(r"^test +━+$", shown, re.MULTILINE)
+    assert not re.search("left|validating", screen.text), "a moving line is left on the screen"
+    (line,) = re.findall(r"^2/2 .+ s$", screen.text, re.MULTILINE)
+    for loss_and_accuracy in re.findall(r"^2/2( .+%) ━.+ left 0:00", shown, re.MULTILINE):
+        assert line.startswith("2/2" + loss_and_accuracy), "the mean of all steps is what the epoch's line has"
+
+
+@pytest.mark.parametrize(("where", "columns"), [("step=17", 80), ("step=null", 100)], ids=["mid-epoch", "validation"])
+def test_resume_after_ctrl_c_shows_the_rest_of_the_run_and_gives_the_results_of_one_left_alone(
+    shared: Tiny, whole: tuple[Run, Terminal], where: str, columns: int
+) -> None:
+    folder = Path(f"{where}-{columns}")
+    pause = ["+callbacks.pause._target_=test_terminal.Pause", f"+callbacks.pause.{where}"]
+    terminal = Terminal(*shared.overrides, *pause, f"hydra.run.dir='{folder}'", columns=columns)
+    terminal.press_ctrl_c_once_there(folder / "paused")
+    text = terminal.end(130)
+    (resume,) = re.findall(r"to go on: python -m mnist_lab (.+)", text)
+    text = Terminal(resume, columns=columns).end()
+    assert "2/2" in text and f"run folder: {folder}" in text.splitlines()
+    alone = whole[0].metrics()
+    assert [row["train/loss_step"] for row in Run(folder).metrics() if "train/loss_step" in row] == [
+        row["train/loss_step"] for row in alone if "train/loss_step" in row
+    ]
+    assert Run(folder).info["metrics"] == whole[0].info["metrics"]
