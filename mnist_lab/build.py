@@ -25,12 +25,22 @@ from mnist_lab.errors import BadInput
 from mnist_lab.metrics_csv import MetricsCSV
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.runs import Run
+from mnist_lab.targets import checked
 
 
-def make(node: DictConfig, key: str, **settings: Any) -> Any:
-    """What a node of the configuration describes; an error of its constructor in one line."""
+def make(node: Any, key: str, **settings: Any) -> Any:
+    """Return what a node of the configuration describes.
+
+    Args:
+        node: the node; empty for nothing.
+        key: its place in the configuration, such as callbacks.best.
+        settings: arguments beside those of the node.
+
+    Raises:
+        BadInput: a class does not belong there, or cannot be made of its settings.
+    """
     try:
-        return instantiate(node, **settings, _convert_="all")
+        return instantiate(checked(node, key), **settings, _convert_="all")
     except InstantiationException as error:
         reason = str(error.__cause__ or error).strip().splitlines()[0]
         if isinstance(error.__cause__, ModuleNotFoundError):
@@ -42,12 +52,10 @@ def make(node: DictConfig, key: str, **settings: Any) -> Any:
 
 def make_model(cfg: DictConfig) -> Classifier:
     """The network, with an optimizer and a scheduler that are made, and were tried once, when training starts."""
-    model = make(cfg.model, "model")
-    if not isinstance(model, Classifier):
-        raise BadInput(f"model._target_={cfg.model._target_}: not a mnist_lab.models.classifier.Classifier")
+    model: Classifier = make(cfg.get("model"), "model")
     model.to(memory_format=torch.channels_last)  # convolutions: a fifth to a half faster
-    model.optimizer = make(cfg.optimizer, "optimizer")
-    model.scheduler = make(cfg.scheduler, "scheduler") or None
+    model.optimizer = make(cfg.get("optimizer"), "optimizer", _partial_=True)
+    model.scheduler = make(cfg.get("scheduler"), "scheduler", _partial_=True) or None
     if cfg.trainer.max_epochs == 0:
         model.scheduler = None  # there are no steps to plan
     try:
@@ -69,8 +77,8 @@ def trained_model(run: Run) -> Classifier:
 
 def make_data(cfg: DictConfig, model: Classifier) -> MNISTDataModule:
     """The data module, at the image size that the network takes."""
-    data: MNISTDataModule = make(cfg.data, "data", image_size=model.image_size, seed=cfg.seed)
-    data.augmentation = make(cfg.augmentation, "augmentation") or None
+    data: MNISTDataModule = make(cfg.get("data"), "data", image_size=model.image_size, seed=cfg.seed)
+    data.augmentation = make(cfg.get("augmentation"), "augmentation") or None
     data.limit_train_batches = cfg.trainer.limit_train_batches
     return data
 

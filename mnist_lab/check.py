@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from mnist_lab.errors import BadInput
 from mnist_lab.processes import process_problems
 from mnist_lab.runs import Run
 from mnist_lab.settings import flat, typed
+from mnist_lab.targets import find_class
 
 GROUPS = ("model", "data", "augmentation", "optimizer", "scheduler", "trainer", "callbacks", "logger", "dashboard")
 _POSITIVE = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -100,13 +100,11 @@ def _signature_problems(node: DictConfig, path: str = "") -> Iterator[str]:
     """Unknown, ill-typed and out-of-range settings of a node and of those below it."""
     parameters: dict[str, Any] | None = None
     if "_target_" in node:
-        module, _, attribute = str(node._target_).rpartition(".")
         try:
-            target = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError, ValueError) as error:
-            yield f"{path}_target_={node._target_}: cannot be imported ({error})"
+            parameters = _parameters(find_class(node._target_, path[:-1]))
+        except BadInput as error:
+            yield str(error)
             return
-        parameters = _parameters(target)
     for key_, value in node.items():
         name = str(key_)
         key = f"{path}{name}"

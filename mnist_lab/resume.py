@@ -6,6 +6,8 @@ import re
 import sys
 from pathlib import Path
 
+import yaml  # type: ignore[import-untyped]
+
 from mnist_lab.errors import BadInput
 from mnist_lab.files import is_whole
 from mnist_lab.runs import Run
@@ -37,7 +39,9 @@ def continued(arguments: list[str]) -> list[str]:
         wanted = str(newest[0].folder)
     run, checkpoint = _found(wanted, runs_dir)
     info = run.info
+    refuse_hydra_overrides(run)
     if info.get("config_dir") and not {"--config-dir", "-cd"} & {option.split("=")[0] for option in options}:
+        refuse_hydra_files(Path(info["config_dir"]))
         options += ["--config-dir", info["config_dir"]]
     merged = _by_key(info.get("overrides", []))
     for key, override in settings.items():
@@ -84,6 +88,28 @@ def _instead(run: Run) -> str:
     if newest is not None:
         return f"the newest good one is {newest}"
     return f"the run has no good one; start it anew: {run.info.get('command')}"
+
+
+def refuse_hydra_overrides(run: Run) -> None:
+    """Raise BadInput for recorded overrides that would set up Hydra itself, which can run any program.
+
+    No run of ours records one; a run folder may come from a stranger.
+    """
+    for override in run.info.get("overrides", []):
+        if not isinstance(override, str) or re.match(r"-|[^=]*\bhydra\b", override):
+            raise BadInput(f"{run.folder / 'run.json'}: the override {override!r} is not one of a run; remove it")
+
+
+def refuse_hydra_files(folder: Path) -> None:
+    """Raise BadInput for a folder of configurations, named by a run's record, that would set up Hydra itself."""
+    for path in sorted(folder.rglob("*.yaml")):
+        try:
+            text = path.read_text(encoding="utf-8")
+            names_hydra = re.search(r"@package.*hydra", text) or "hydra" in str(yaml.safe_load(text))
+        except (OSError, ValueError, yaml.YAMLError):
+            continue  # Hydra cannot read it either
+        if names_hydra:
+            raise BadInput(f"{path}: has settings of Hydra; if you trust the folder, add --config-dir {folder}")
 
 
 def quoted(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -115,7 +116,7 @@ BAD = [
     ("data.source=null", "may not be null"),
     ("trainer.limit_train_batches=0", "greater than or equal to 1"),
     ("trainer.limit_test_batches=1.5", "less than or equal to 1"),
-    ("model._target_=torch.nn.Identity", "not a mnist_lab.models.classifier.Classifier"),
+    ("model._target_=torch.nn.Identity", "derive it from mnist_lab.models.classifier.Classifier"),
     ("seed=-1", "greater than or equal to 0"),
     ("model._target_=no_such_module.Net", "cannot be imported (No module named 'no_such_module')"),
     ("callbacks.best.monitor=val/f1", "not logged; there are val/loss, val/acc"),
@@ -214,7 +215,14 @@ def test_monitor_of_validation_without_validation_images_is_told(tiny: Tiny) -> 
 def test_settings_of_a_users_own_network_are_checked_by_its_signature(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "own_net.py").write_text("class Net:\n    def __init__(self, *, width: int = 3): ...\n")
+    program = """
+        from mnist_lab.models.mlp import MLP
+
+        class Net(MLP):
+            def __init__(self, *, width: int = 3):
+                super().__init__()
+    """
+    (tmp_path / "own_net.py").write_text(textwrap.dedent(program))
     monkeypatch.syspath_prepend(tmp_path)
     (tiny.conf / "model").mkdir()
     (tiny.conf / "model" / "own.yaml").write_text("_target_: own_net.Net\nwidth: 3\n")
