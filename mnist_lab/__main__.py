@@ -10,7 +10,7 @@ import signal
 import sys
 from pathlib import Path
 
-from mnist_lab import conf_dir, config_dirs
+from mnist_lab import __version__, conf_dir, config_dirs
 from mnist_lab.errors import BadInput, told_in_one_line
 from mnist_lab.help import help_text
 
@@ -55,6 +55,9 @@ def _main() -> None:
             raise BadInput(f"{first}: no such command; {hint} (--help tells more)")
         if "query=bash" in sys.argv and re.match(rf"\S+\s+({'|'.join(COMMANDS)})\b", os.environ.get("COMP_LINE", "")):
             return  # Hydra completes settings, and a command takes none of them
+        if "--version" in sys.argv:
+            print(f"mnist_lab {__version__}")
+            return
         if {"-h", "--help"} & set(sys.argv):
             print(help_text([conf_dir(), *config_dirs(sys.argv)]))
             return

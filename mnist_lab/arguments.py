@@ -13,8 +13,8 @@ from mnist_lab.runs import Run
 class Arguments(argparse.ArgumentParser):
     """What a command takes. What does not fit is told in one line, as everywhere."""
 
-    def __init__(self, command: str, description: str | None) -> None:
-        super().__init__(prog=f"python -m mnist_lab {command}", description=description)
+    def __init__(self, command: str, description: str | None, *, add_help: bool = True) -> None:
+        super().__init__(prog=f"python -m mnist_lab {command}".strip(), description=description, add_help=add_help)
 
     def add_run(self) -> None:
         """RUN and --runs-dir, for run_of."""

@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from mnist_lab.errors import BadInput
+from mnist_lab.overrides import nearest
 from mnist_lab.processes import process_problems
 from mnist_lab.runs import Run
 from mnist_lab.settings import flat, typed
@@ -79,10 +80,12 @@ def _shape_problems(cfg: DictConfig) -> Iterator[str]:
     known = [*GROUPS, *(key for key in LIMITS if "." not in key)]
     for name in map(str, cfg):
         if name not in known:
-            yield f"{name}={typed(cfg[name])}: no such setting; there are {', '.join(known)}"
+            near = nearest(name, [*known, *(key for key in flat(cfg) if key.split(".")[0] in known)])
+            hint = f"did you mean {near}?" if near else f"choose from {', '.join(known)}"
+            yield f"{name}={typed(cfg[name])}: unknown setting; {hint}"
     for name in known:
         if name not in cfg and name != "dashboard":  # a run is tested that was trained before there was one
-            yield f"{name}: missing; it may be changed but not taken out"
+            yield f"{name}: required; it can be changed but not removed"
     for name in GROUPS:
         node = cfg.get(name, {})
         if not isinstance(node, DictConfig):
@@ -93,7 +96,7 @@ def _shape_problems(cfg: DictConfig) -> Iterator[str]:
                 if value is not None and not (isinstance(value, DictConfig) and "_target_" in value):
                     yield f"{name}.{part}={typed(value)}: must be null, for none, or settings with a _target_"
     if isinstance(cfg.get("trainer"), DictConfig) and "max_epochs" not in cfg.trainer:
-        yield "trainer.max_epochs: missing; it may be changed but not taken out"
+        yield "trainer.max_epochs: required; it can be changed but not removed"
 
 
 def _signature_problems(node: DictConfig, path: str = "") -> Iterator[str]:
@@ -112,7 +115,7 @@ def _signature_problems(node: DictConfig, path: str = "") -> Iterator[str]:
             continue
         if parameters is not None and name not in parameters and "**" not in parameters:
             known = ", ".join(known for known in parameters if known not in ("params", "optimizer")) or "none"
-            yield f"{key}={typed(value)}: {node._target_.rsplit('.', 1)[-1]} has no such setting; it has {known}"
+            yield f"{key}={typed(value)}: {node._target_.rsplit('.', 1)[-1]} has no such setting; choose from {known}"
         elif isinstance(value, DictConfig) and ("_target_" in value or parameters is None):
             yield from _signature_problems(value, f"{key}.")
         else:

@@ -9,15 +9,14 @@ import warnings
 from pathlib import Path
 from typing import Any, ClassVar
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from mnist_lab import conf_dir
 from mnist_lab.errors import BadInput, told_in_one_line
+from mnist_lab.overrides import compose_whole, explain
 from mnist_lab.processes import begun
 from mnist_lab.sweeps.identity import job_folder
 
@@ -41,14 +40,11 @@ def compose(*overrides: str, config_dir: str | None = None) -> DictConfig:
     Raises:
         BadInput: an override that Hydra does not take.
     """
-    if config_dir and not Path(config_dir).is_dir():
-        raise BadInput(f"--config-dir={config_dir}: no such folder")
-    search = [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []
+    config = compose_whole(overrides, config_dir)
     try:
-        with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3", job_name="train"):
-            cfg = job_config(hydra.compose("train", [*overrides, *search], return_hydra_config=True))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise BadInput(" ".join(str(error).split("Config search path")[0].split())) from error
+        cfg = job_config(config)
+    except OmegaConfBaseException as error:
+        raise explain(error) from error
     cfg.config_dir = config_dir and str(Path(config_dir).absolute())
     return cfg
 
@@ -103,7 +99,7 @@ class CheckBeforeRun(Callback):
             try:
                 cfg = job_config(config)
             except OmegaConfBaseException as error:
-                raise BadInput(str(error)) from error
+                raise explain(error) from error
             check(cfg)
             self._make(config.hydra.run.dir, "hydra.run.dir")
 

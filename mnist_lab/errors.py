@@ -26,6 +26,11 @@ class BadInput(LabError, ValueError):
     exit_status = 2
 
 
+def printable(text: str) -> str:
+    """Return a text with its control characters escaped, so that printing it cannot steer a terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
 def not_installed(what: str, extra: str) -> BadInput:
     """The error of what needs an extra of ours that is not installed."""
     return BadInput(f"{what}: needs packages that are not installed: pip install 'mnist-lab[{extra}]'")
@@ -69,7 +74,7 @@ def told_in_one_line() -> Iterator[None]:
     except LabError as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             traceback.print_exc()
-        _tell(f"mnist_lab: {error}")
+        _tell(f"mnist_lab: {printable(str(error))}")
         raise SystemExit(error.exit_status) from None
     except OSError as error:
         if error.errno not in FULL or os.environ.get("HYDRA_FULL_ERROR") == "1":

@@ -5,20 +5,22 @@ from __future__ import annotations
 import re
 import sys
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 import hydra
-import yaml  # type: ignore[import-untyped]
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from mnist_lab import conf_dir, config_dirs
+from mnist_lab import conf_dir
 from mnist_lab.config import CheckBeforeRun, resolve
 from mnist_lab.errors import BadInput, JobsFailed, not_installed, tell_a_full_disk_once, told_in_one_line
+from mnist_lab.overrides import compose_whole, shown, split_arguments
 from mnist_lab.processes import in_one_folder
 from mnist_lab.resume import continued
 from mnist_lab.sweeps.job import run_job
+from mnist_lab.sweeps.sweep import key_of
 
 EXTRAS = ("joblib", "submitit", "ray", "optuna")  # launchers and sweepers that come with an extra of this name
 begun: list[DictConfig] = []  # the jobs that Hydra came to
@@ -29,37 +31,39 @@ def main() -> None:
     with told_in_one_line():
         tell_a_full_disk_once()
         sys.argv[1:] = in_one_folder(continued(sys.argv[1:]))
-        refuse_what_hydra_cannot_tell(sys.argv[1:])
+        options, overrides = split_arguments(sys.argv[1:])
+        refuse_derived_settings(overrides)
         refuse_sweep_settings(sys.argv[1:])
+        if not {"--shell-completion", "--hydra-help"} & set(options):
+            values = dict(pairwise(options))
+            config = values.get("--config-dir"), values.get("--config-name", "train")
+            compose_whole(overrides, *config, sweep=is_sweep(sys.argv[1:]))  # Hydra's own refusals have many lines
     run()
 
 
-def refuse_what_hydra_cannot_tell(arguments: list[str]) -> None:
-    """Raise BadInput for what Hydra would answer with a traceback of its own, or would let pass."""
-    for argument in arguments:
-        key, _, value = argument.partition("=")
-        choices = sorted(path.stem for path in (conf_dir() / key).glob("*.yaml")) if key.isidentifier() else []
-        if choices and re.fullmatch(r"null|[\d.]*|true|false", value):
-            raise BadInput(f"{argument}: choose one of {', '.join(choices)}")
-        if key.lstrip("+") in ("folder", "overrides", "config_dir"):
-            raise BadInput(f"{argument}: follows from the other settings; hydra.run.dir is where the run goes")
-    for folder in config_dirs(arguments):
-        for path in folder.rglob("*.yaml"):
-            try:
-                yaml.safe_load(path.read_text(encoding="utf-8"))
-            except (OSError, ValueError, yaml.YAMLError) as error:
-                raise BadInput(f"{path}: not a YAML file ({' '.join(str(error).split())})") from error
+def refuse_derived_settings(overrides: list[str]) -> None:
+    """Raise BadInput for a setting that follows from the others."""
+    for override in overrides:
+        if key_of(override) in ("folder", "overrides", "config_dir"):
+            raise BadInput(f"{shown(override)}: is derived; set hydra.run.dir to choose the run folder")
+        if key_of(override) == "name":
+            raise BadInput(f"{shown(override)}: is derived from model=...; sweep=NAME names a sweep")
+
+
+def is_sweep(arguments: list[str]) -> bool:
+    """Return whether these arguments start a sweep."""
+    return bool({"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments))
 
 
 def refuse_sweep_settings(arguments: list[str]) -> None:
     """Raise BadInput for what a sweep cannot be run with."""
-    is_sweep = {"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments)
     for argument in arguments:
         key, _, value = argument.partition("=")
-        if key in ("sweep", "retries", "fail_fast") and not is_sweep:
-            raise BadInput(f"{argument}: of a sweep; add -m")
-        if key == "sweep" and not re.fullmatch(r"[\w.,=+-]+", value.strip("'\"")):
-            raise BadInput(f"{argument}: a sweep's name is of letters, digits and . , = + - _")
+        if key in ("sweep", "retries", "fail_fast") and not is_sweep(arguments):
+            raise BadInput(f"{shown(argument)}: only valid in a sweep; add -m")
+        name = value.strip("'\"")
+        if key == "sweep" and not (re.fullmatch(r"[\w.,=+-]+", name) and name.strip(".")):
+            raise BadInput(f"{shown(argument)}: a sweep's name consists of letters, digits and . , = + - _")
         if argument == "hydra/sweeper=basic":
             raise BadInput(f"{argument}: writes no table; choose grid, which runs the same jobs, or optuna")
         extra = value.split("_")[0]

@@ -16,11 +16,11 @@ from mnist_lab.check import check
 from mnist_lab.config import compose, presets
 from mnist_lab.errors import BadInput
 from mnist_lab.files import write_text
-from mnist_lab.jobs import refuse_what_hydra_cannot_tell
+from mnist_lab.jobs import refuse_derived_settings
 from mnist_lab.locks import RunInUse, run_lock
 from mnist_lab.results import summarise
 from mnist_lab.results_page import HEADS, cells_of, markdown
-from mnist_lab.resume import quoted
+from mnist_lab.resume import quoted_path
 from mnist_lab.runs import Run
 from mnist_lab.settings import differences
 from mnist_lab.terminal import console
@@ -53,7 +53,7 @@ def reproduce(
     jobs = [(preset, seed, runs_dir / f"{preset}-seed{seed}") for preset in names for seed in range(1, seeds + 1)]
 
     def configured(preset: str, seed: int, folder: Path) -> DictConfig:
-        own = (f"experiment={preset}", f"seed={seed}", f"hydra.run.dir={quoted(folder)}", "callbacks.summary=null")
+        own = (f"experiment={preset}", f"seed={seed}", f"hydra.run.dir={quoted_path(folder)}", "callbacks.summary=null")
         return compose(*own, *overrides, config_dir=config_dir)
 
     for preset in names:
@@ -156,7 +156,7 @@ def main(arguments: list[str]) -> None:
     overrides = [word for word in options.words if "=" in word or word.startswith("~")]
     names = [word for word in options.words if word not in overrides] or presets(options.config_dir)
     refuse_own_settings(overrides)
-    refuse_what_hydra_cannot_tell(overrides)
+    refuse_derived_settings(overrides)
     out = options.out or options.runs_dir
     try:
         reproduce(

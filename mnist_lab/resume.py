@@ -10,6 +10,7 @@ import yaml  # type: ignore[import-untyped]
 
 from mnist_lab.errors import BadInput
 from mnist_lab.files import is_whole
+from mnist_lab.overrides import quoted, split_arguments
 from mnist_lab.runs import Run
 
 
@@ -20,18 +21,15 @@ def continued(arguments: list[str]) -> list[str]:
     Hydra composes, since what is composed follows from it. Done twice, as in the processes that Lightning starts for
     ddp, it comes to the same.
     """
-    options: list[str] = []
-    overrides: list[str] = []
-    for argument in arguments:
-        is_value = bool(options) and options[-1].startswith("-") and not re.search(r"=|^[~+]", argument)
-        (options if argument.startswith("-") or is_value else overrides).append(argument)
+    options, overrides = split_arguments(arguments)
     settings = _by_key(overrides)
-    wanted = settings.pop("resume", "=").split("=", 1)[1].strip("'\"")
+    wanted = settings.get("resume", "").partition("=")[2].strip("'\"")
     if wanted in ("", "null"):
         return [*options, *overrides]
+    del settings["resume"]
     if {"-m", "--multirun"} & set(options):
         raise BadInput(f"resume={wanted}: one run at a time; leave out -m")
-    runs_dir = settings.get("runs_dir", "=runs").split("=", 1)[1].strip("'\"")
+    runs_dir = settings.get("runs_dir", "=runs").partition("=")[2].strip("'\"")
     if wanted == "auto":
         newest = Run.below(runs_dir)[-1:]
         if not any(run.checkpoint("last") for run in newest):
@@ -40,7 +38,7 @@ def continued(arguments: list[str]) -> list[str]:
     run, checkpoint = _found(wanted, runs_dir)
     info = run.info
     refuse_hydra_overrides(run)
-    if info.get("config_dir") and not {"--config-dir", "-cd"} & {option.split("=")[0] for option in options}:
+    if info.get("config_dir") and "--config-dir" not in options:
         refuse_hydra_files(Path(info["config_dir"]))
         options += ["--config-dir", info["config_dir"]]
     merged = _by_key(info.get("overrides", []))
@@ -49,8 +47,8 @@ def continued(arguments: list[str]) -> list[str]:
             del merged[key]  # what was added and is now taken out was never there
         else:
             merged[key] = override
-    merged["hydra.run.dir"] = f"hydra.run.dir={quoted(run.folder)}"
-    return [*options, *merged.values(), f"resume={quoted(checkpoint)}"]
+    merged["hydra.run.dir"] = f"hydra.run.dir={quoted_path(run.folder)}"
+    return [*options, *merged.values(), f"resume={quoted_path(checkpoint)}"]
 
 
 def _by_key(overrides: list[str]) -> dict[str, str]:
@@ -112,6 +110,6 @@ def refuse_hydra_files(folder: Path) -> None:
             raise BadInput(f"{path}: has settings of Hydra; if you trust the folder, add --config-dir {folder}")
 
 
-def quoted(path: Path) -> str:
-    """A path as a string in Hydra's grammar, whatever characters it has."""
-    return "'" + str(path.absolute()).replace("\\", "\\\\").replace("'", "\\'") + "'"
+def quoted_path(path: Path) -> str:
+    """Return an absolute path as a string in Hydra's grammar."""
+    return quoted(str(path.absolute()))

@@ -98,7 +98,7 @@ BAD = [
     ("optimizer.momentum=1.5", "less than 1"),
     ("optimizer.momentum=-0.1", "greater than or equal to 0"),
     ("optimizer.nesterov=maybe", "boolean"),
-    ("+optimizer.lrr=1", "no such setting; it has lr, momentum"),
+    ("+optimizer.lrr=1", "no such setting; choose from lr, momentum"),
     ("data.batch_size=0", "greater than or equal to 1"),
     ("data.batch_size=1.5", "integer"),
     ("data.val_size=70000", "less than 60000"),
@@ -108,10 +108,10 @@ BAD = [
     ("trainer.log_every_n_steps=0", "greater than or equal to 1"),
     ("trainer.precision=7", "16-mixed"),
     ("+trainer.epochs=3", "no such setting"),
-    ("+optimiser=sgd", "no such setting; there are model"),
-    ("optimizer=null", "choose one of adam, adamw, sgd"),
-    ("model=5", "choose one of compact_cnn"),
-    ("folder=elsewhere", "hydra.run.dir is where the run goes"),
+    ("+optimiser=sgd", "unknown setting; did you mean optimizer?"),
+    ("optimizer=null", "choose from adam, adamw, sgd"),
+    ("model=5", "choose from compact_cnn"),
+    ("folder=elsewhere", "set hydra.run.dir to choose the run folder"),
     ("callbacks.best=5", "must be null, for none, or settings with a _target_"),
     ("data.source=null", "may not be null"),
     ("trainer.limit_train_batches=0", "greater than or equal to 1"),
@@ -154,8 +154,8 @@ def test_all_problems_are_told_at_once(command: Callable[..., Outcome]) -> None:
         (["optimizer.nesterov=true", "optimizer.momentum=0"], "Nesterov momentum requires a momentum"),
         (["scheduler=onecycle", "scheduler.pct_start=2"], "pct_start"),
         (["scheduler=cosine", "scheduler.T_max=0"], "optimizer or scheduler: cannot be made"),
-        (["~scheduler"], "scheduler: missing"),
-        (["~trainer.max_epochs"], "trainer.max_epochs: missing"),
+        (["~scheduler"], "scheduler: required"),
+        (["~trainer.max_epochs"], "trainer.max_epochs: required"),
         (["+callbacks.mine.patience=1"], "callbacks.mine="),
     ],
 )
@@ -190,21 +190,6 @@ def test_gpu_where_there_is_none_is_told_with_what_to_use(command: Callable[...,
     outcome = command(setting, data=False)
     assert outcome.status == 2
     assert "trainer.accelerator=cpu, or auto" in outcome.err
-
-
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
-        (["model=lenett"], "lenet"),
-        (["optimizer.lrr=1"], "Key 'lrr' is not in struct"),
-        (["optimizer.lr=0.1,0.2"], "--multirun"),
-    ],
-)
-def test_misspelt_keys_get_hydras_own_words(command: Callable[..., Outcome], arguments: list[str], told: str) -> None:
-    outcome = command(*arguments, data=False)
-    assert outcome.status == 2
-    assert told in outcome.err
-    assert not list(Path().iterdir())
 
 
 def test_monitor_of_validation_without_validation_images_is_told(tiny: Tiny) -> None:

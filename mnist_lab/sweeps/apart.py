@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 
 from mnist_lab.errors import Interrupted, LabError
 from mnist_lab.interrupts import sigterm_raises
-from mnist_lab.resume import quoted
+from mnist_lab.resume import quoted_path
 from mnist_lab.runs import Run
 from mnist_lab.settings import typed
 from mnist_lab.sweeps.sweep import OWN, key_of
@@ -47,8 +47,8 @@ def train_apart(cfg: DictConfig) -> None:
     """
     folder = Path(cfg.folder)
     overrides = [override for override in cfg.overrides if key_of(override) not in OWN]
-    own = [f"{key}={typed(cfg[key])}" for key in ("threads", "figures")] + [f"hydra.run.dir={quoted(folder)}"]
-    resume = [f"resume={quoted(Path(cfg.resume))}"] if cfg.resume else []
+    own = [f"{key}={typed(cfg[key])}" for key in ("threads", "figures")] + [f"hydra.run.dir={quoted_path(folder)}"]
+    resume = [f"resume={quoted_path(Path(cfg.resume))}"] if cfg.resume else []
     options = ["--config-dir", cfg.config_dir] if cfg.config_dir else []
     command = [sys.executable, "-m", "mnist_lab", *options, *overrides, *own, *resume]
     with (

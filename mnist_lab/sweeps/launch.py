@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mnist_lab.arguments import command_line
 from mnist_lab.errors import BadInput, JobsFailed, LabError, told_in_one_line
+from mnist_lab.overrides import explain, parse
 from mnist_lab.sweeps.identity import job_id
 from mnist_lab.sweeps.launchers import all_waited_for, kind, parallel_jobs, refuse_more_than_memory
 from mnist_lab.sweeps.results import Results
@@ -59,7 +60,7 @@ def id_of(sweeper: BasicSweeper, overrides: Sequence[str]) -> str:
         HydraConfig.instance().set_config(config)
         return job_id(config)
     except (HydraException, OmegaConfBaseException) as error:
-        raise BadInput(f"{' '.join(overrides)}: {str(error).split('Config search path')[0].strip()}") from error
+        raise explain(error, [parse(override) for override in overrides]) from error
     finally:
         HydraConfig.instance().set_config(sweeper.config)
 
