@@ -25,7 +25,7 @@ from optuna.trial import TrialState
 
 from mnist_lab.errors import BadInput, told_in_one_line
 from mnist_lab.files import write_text
-from mnist_lab.resume import quoted
+from mnist_lab.resume import quoted_path
 from mnist_lab.sweeps.launch import id_of, launch, refuse_to_sweep, running
 from mnist_lab.sweeps.launchers import parallel_jobs, refuse_more_than_memory
 from mnist_lab.sweeps.sweep import Sweep, key_of
@@ -166,7 +166,8 @@ def pruning_override(folder: Path, number: int, prune_after: int | None) -> str:
     """Return the override that lets a job report to its study."""
     if prune_after is None:
         return "callbacks.prune=null"
-    own = f"_target_:mnist_lab.sweeps.search.Prune,folder:{quoted(folder)},number:{number},prune_after:{prune_after}"
+    arguments = f"folder:{quoted_path(folder)},number:{number},prune_after:{prune_after}"
+    own = f"_target_:mnist_lab.sweeps.search.Prune,{arguments}"
     return f"callbacks.prune={{{own}}}"
 
 
