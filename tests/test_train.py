@@ -148,6 +148,17 @@ def test_onecycle_moves_at_every_step_and_ends_within_a_limited_run(command: Com
     assert rows[-1]["lr"] < 1e-5 < rows[0]["lr"]
 
 
+def test_onecycle_trains_with_the_momentum_that_is_recorded(command: Command) -> None:
+    for momentum in (0.0, 0.9):
+        folder = f"hydra.run.dir=runs/a/{momentum}"
+        assert command("model=mlp", "scheduler=onecycle", f"optimizer.momentum={momentum}", folder).status == 0
+    runs = [Run(Path("runs/a/0.0")), Run(Path("runs/a/0.9"))]
+    assert not same(*(weights(run.checkpoint("last")) for run in runs))
+    for run in runs:
+        checkpoint = torch.load(run.folder / "checkpoints" / "last.ckpt", weights_only=True)
+        assert checkpoint["optimizer_states"][0]["param_groups"][0]["momentum"] == run.config.optimizer.momentum
+
+
 def test_test_set_after_every_epoch_is_shown_and_changes_nothing(command: Command) -> None:
     """Dropout draws from the random state that evaluating must leave alone."""
     for name in ("default", "test_curve"):
