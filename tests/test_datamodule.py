@@ -9,6 +9,7 @@ from conftest import TEST, TRAIN, Tiny
 from PIL import Image
 from torchvision import transforms
 
+from benchmarks.scale import Copies
 from mnist_lab.build import make_data, make_model
 from mnist_lab.config import compose
 from mnist_lab.data.batches import Batches
@@ -17,7 +18,8 @@ from mnist_lab.errors import BadInput
 
 
 def module(tiny: Tiny, **settings: object) -> MNISTDataModule:
-    made = MNISTDataModule(source=tiny.source(), root=str(tiny.root), **({"val_size": 40} | settings))  # type: ignore[arg-type]
+    own: dict[str, object] = {"source": tiny.source(), "root": str(tiny.root), "val_size": 40}
+    made = MNISTDataModule(**(own | settings))  # type: ignore[arg-type]
     made.setup()
     return made
 
@@ -87,6 +89,21 @@ def assert_agrees_with_torchvision(
         assert torch.equal(decoded, expected)
     else:
         assert (decoded - expected).abs().max() <= 1 / 255 / std + 1e-6
+
+
+def test_sources_of_ones_own_with_the_same_sums_do_not_share_their_images(tiny: Tiny) -> None:
+    def batches(copies: int) -> Batches:
+        source = Copies(name="Tiny", sha256=tiny.sha256, copies=copies)
+        loader = module(tiny, source=source, val_size=0).train_dataloader()
+        assert isinstance(loader, Batches)
+        return loader
+
+    assert [len(batches(copies).labels) for copies in (1, 3, 2)] == [TRAIN, 3 * TRAIN, 2 * TRAIN]
+
+
+def test_modules_of_the_same_settings_decode_once(tiny: Tiny) -> None:
+    one, other = module(tiny), module(tiny)
+    assert one.examples(1)[0].data_ptr() == other.examples(1)[0].data_ptr()
 
 
 CASES = [(28, 0.1307, 0.3081), (28, 0.5, 0.5), (32, 0.1307, 0.3081)]
