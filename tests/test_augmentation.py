@@ -53,6 +53,14 @@ def test_shift_is_up_to_so_many_pixels_of_28_and_each_images_own(size: int) -> N
     assert changed(shift=3.0).min() == pytest.approx(BLACK, abs=1e-5), "what comes in at the edge is black"
 
 
+def test_shift_is_bounded_whatever_the_turn_and_the_scale() -> None:
+    image = torch.full((1, 1, 28, 28), BLACK)
+    image[..., 12:16, 12:16] = 2.0  # in the middle, which turn and scale leave where it is
+    affine = Affine(shift=3.0, degrees=180.0, scale=0.5)
+    moved = middle(affine(image.expand(1000, 1, 28, 28), torch.Generator().manual_seed(0), BLACK))
+    assert moved.abs().max() == pytest.approx(3, abs=0.05)
+
+
 def test_turn_is_up_to_so_many_degrees_about_the_middle() -> None:
     x, y = middle(changed(degrees=30.0)).T
     angles = torch.rad2deg(torch.atan2(y, x)) - torch.rad2deg(torch.atan2(*middle(digit()).T.flip(0)))

@@ -16,7 +16,7 @@ class Affine:
     """Shifts, turns and scales each image by amounts of its own, drawn anew at every step.
 
     Args:
-        shift: pixels of 28, at most, to either side and up or down.
+        shift: pixels of 28, at most, to either side and up or down, whatever the turn and the scale.
         degrees: of the turn, at most, either way.
         scale: growth or shrinkage at most: 0.1 is 0.9 to 1.1 times the size.
     """
@@ -45,10 +45,11 @@ def moved(images: Tensor, angle: Tensor, zoom: Tensor, x: Tensor, y: Tensor, bla
         images: the images.
         angle: of the turn, in radians, (B,), anticlockwise where positive.
         zoom: growth, (B,): 2 doubles the size.
-        x, y: of the shift, in half sides of the image, (B,), to the left and up where positive.
+        x, y: of the shift, which comes last, in half sides of the image, (B,), to the left and up where positive.
         black: the value of what comes in at the edges.
     """
     sine, cosine = angle.sin() / zoom, angle.cos() / zoom
-    places = torch.stack([cosine, -sine, x, sine, cosine, y], dim=1).reshape(-1, 2, 3)  # where a pixel comes from
+    right, down = cosine * x - sine * y, sine * x + cosine * y  # the shift, as it was before turn and scale
+    places = torch.stack([cosine, -sine, right, sine, cosine, down], dim=1).reshape(-1, 2, 3)  # where pixels come from
     grid = F.affine_grid(places.to(images), list(images.shape), align_corners=False)
     return F.grid_sample(images - black, grid, align_corners=False) + black
