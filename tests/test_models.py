@@ -145,3 +145,13 @@ def test_means_are_over_images_not_over_batches() -> None:
     values = metrics.compute()
     assert torch.allclose(values["loss"], F.cross_entropy(scores, labels).double(), atol=1e-6)
     assert values["acc"].item() == (scores.argmax(1) == labels).sum().item() / 25
+
+
+def test_reset_forgets_batches_that_were_not_counted_yet() -> None:
+    scores, labels = torch.randn(10, 10), torch.arange(10)
+    metrics = LossAndAccuracy()
+    metrics.add(F.cross_entropy(scores, labels), scores, labels)
+    metrics.reset()
+    metrics.update(F.cross_entropy(scores, labels), scores, labels)
+    assert metrics.images == 10
+    assert torch.allclose(metrics.compute()["loss"], F.cross_entropy(scores, labels).double())

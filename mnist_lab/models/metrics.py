@@ -46,6 +46,11 @@ class LossAndAccuracy(Metric):
             self.images.add_(len(labels))
             self.waiting.clear()
 
+    def reset(self) -> None:
+        """Forget all sums, and the batches that were added and not counted yet."""
+        super().reset()
+        self.waiting.clear()
+
     def seal(self) -> None:
         """Make what was added ready for compute()."""
         nothing = torch.zeros(0, device=self.images.device)
