@@ -105,12 +105,13 @@ Whether weights are bound by the licence of the data they were trained on is not
 
 
 def preset(run: Run) -> str:
-    """The tutorial whose settings the run was started with."""
-    chosen = [override for override in run.info.get("overrides") or [] if override.startswith("experiment=")]
+    """Return title, source and name of the preset that the run was started with, as far as it has them."""
     if not run.tutorial:
         return "none"
-    words = f'"{run.tutorial.get("title")}" ({run.tutorial.get("source")})'
-    return f"{words}, `{chosen[-1]}`" if chosen else words
+    title, source = run.tutorial.get("title"), run.tutorial.get("source")
+    chosen = [override for override in run.info.get("overrides") or [] if override.startswith("experiment=")]
+    parts = [f"“{title}”" if title else "", str(source or ""), *chosen[-1:]]
+    return ", ".join(part for part in parts if part) or "a preset without a title"
 
 
 def weights(run: Run) -> str:

@@ -226,7 +226,7 @@ def test_card_says_what_the_run_was_and_what_the_file_takes(command: Command, ti
     run, card = Run(Path("runs/a")), Path("runs/a/exports/lenet.pt2.md").read_text()
     for told in (
         "# lenet.pt2: lenet, trained on Tiny",
-        '"MNIST using LeNet" (Y.-K. Kim, 2020-08-19), `experiment=lenet`',
+        "“MNIST using LeNet”, Y.-K. Kim, 2020-08-19, experiment=lenet",
         "`LeNet`, 61,706 parameters",
         f"{run.info['metrics']['test/acc']:.2%} on the 57 test images, measured by running this file",
         "of epoch 2 of 2, the last, seed",

@@ -18,6 +18,7 @@ from conftest import Outcome, Tiny, tiny_arrays, tiny_data
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from mnist_lab.build import make_data, trained_model
+from mnist_lab.model_card import preset
 from mnist_lab.predictions import Predictions
 from mnist_lab.report.charts import settings_axis
 from mnist_lab.report.command import report
@@ -199,6 +200,20 @@ def kind_of_page(lab: Lab, tmp_path_factory: pytest.TempPathFactory, request: py
             run.save_config(config)
         subject = run.folder
     return report(str(subject), folder / "page.html")
+
+
+@pytest.mark.parametrize(
+    ("stated", "shown"), [({}, "a preset without a title"), ({"title": "Mine"}, "“Mine”"), ({"source": "me"}, "me")]
+)
+def test_preset_of_ones_own_needs_neither_title_nor_source(
+    lab: Lab, tmp_path: Path, stated: dict[str, str], shown: str
+) -> None:
+    run = lab.copy()
+    config = run.config
+    config.tutorial = stated | {"published": {"test/acc": [None, 50.0]}}
+    run.save_config(config)
+    assert f"as published in {shown}." in report(str(run.folder), tmp_path / "page.html").read_text(encoding="utf-8")
+    assert preset(run) == shown
 
 
 @NEEDS_CHROMIUM

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from mnist_lab.arguments import command_line
 from mnist_lab.config import compose
 from mnist_lab.ls import METRICS, minute
+from mnist_lab.model_card import preset
 from mnist_lab.report.charts import by_epoch
 from mnist_lab.report.tested import on_test_set
 from mnist_lab.runs import Run
@@ -42,11 +43,11 @@ def run_page(run: Run) -> dict[str, Any]:
         "subtitle": f"{minute(info['started'])}, {run}",
         "trouble": trouble(run, info, epochs),
         "tiles": tiles(info, rows, accuracy, tested, epochs),
-        "settings": settings(info, config, run.tutorial),
+        "settings": settings(info, config, run),
         "differences": differences(config),
         "config": (run.folder / "config.yaml").read_text(encoding="utf-8"),
         "charts": [chart for name in ("acc", "loss") if (chart := by_epoch(run, name))],
-        "tutorial": _tutorial(run.tutorial) if run.tutorial.get("published") else None,
+        "tutorial": preset(run) if run.tutorial.get("published") else None,
         **epoch_table(run),
         "kind": "digit" if data_set == "MNIST" else "class",
         "tested": tested,
@@ -108,7 +109,7 @@ def made(node: DictConfig | None) -> str:
     return " ".join([str(node["_target_"]).rsplit(".", 1)[-1], *values])
 
 
-def settings(info: dict[str, Any], config: DictConfig, tutorial: dict[str, Any]) -> list[tuple[str, str]]:
+def settings(info: dict[str, Any], config: DictConfig, run: Run) -> list[tuple[str, str]]:
     """The settings that a result hangs on most."""
     data, trainer = config.data, config.trainer
     found = [
@@ -123,11 +124,7 @@ def settings(info: dict[str, Any], config: DictConfig, tutorial: dict[str, Any])
         ("precision", typed(trainer.get("precision"))),
         ("seed", typed(config.seed)),
     ]
-    return [*found, ("settings of", _tutorial(tutorial))] if tutorial else found
-
-
-def _tutorial(tutorial: dict[str, Any]) -> str:
-    return ", ".join(f"“{tutorial[key]}”" if key == "title" else str(tutorial[key]) for key in ("title", "source"))
+    return [*found, ("settings of", preset(run))] if run.tutorial else found
 
 
 def differences(config: DictConfig) -> list[tuple[str, str, str]]:
