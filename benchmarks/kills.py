@@ -1,17 +1,21 @@
 """Kills runs with SIGKILL at random moments, resumes them, and compares what they come to with a run left alone.
 
-    python -m benchmarks.kills [--kills 100] [--folder FOLDER] [--seed 0] [KEY=VALUE ...]
+    python -m benchmarks.kills [--kills 100 | --power-loss 300] [--folder FOLDER] [--seed 0] [KEY=VALUE ...]
 
 The same command, with resume=auto, is started again and again and killed after a random time, within steps, saves and
 validation, until one start comes to its end; then weights, optimizer, best checkpoint, metrics.csv and TensorBoard's
 points must be those of the uninterrupted run, bit for bit, and no partial file may lie about. Prints how many kills
 were tried and how many runs lost anything. Exit status 1 if any did.
+
+With --power-loss, one run is recorded down to each write, sync and rename; power failures at moments spread over it
+leave what POSIX allows of what was not synced, and what they leave is resumed and compared likewise.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,9 +26,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.core.global_hydra import GlobalHydra
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from benchmarks.power_loss import Recorder, failures, rebuild
+from mnist_lab.__main__ import main as command_line
 from mnist_lab.runs import Run
+from mnist_lab.terminal import console
 
 SETTINGS = (
     "model=dropout_cnn",
@@ -70,20 +78,28 @@ def killed(runs_dir: Path, settings: Sequence[str], seconds: float, chance: rand
         return kills
 
 
-def losses(one: Run, other: Run) -> list[str]:
-    """What a run has that is not as in the other."""
+def losses(one: Run, other: Run, *, repeats: bool = True) -> list[str]:
+    """Return what of a run is not as in the other.
+
+    Args:
+        one: the run left alone.
+        other: the other.
+        repeats: whether TensorBoard's points are to be there equally often. Lightning writes some, such as an epoch's
+            number, several times; event files that a power failure took are written anew with each point once.
+    """
     found = []
     for name in ("last", "best"):
-        first, second = (
+        content, others = (
             torch.load(run.folder / "checkpoints" / f"{name}.ckpt", weights_only=True) for run in (one, other)
         )
         parts = ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch")
-        found += [f"{name}.ckpt: {part}" for part in parts if not same(first[part], second[part])]
+        found += [f"{name}.ckpt: {part}" for part in parts if not same(content[part], others[part])]
     if rows(one) != rows(other):
         found.append("metrics.csv")
     if one.info["metrics"] != other.info["metrics"] or one.info["tested"] != other.info["tested"]:
         found.append("run.json")
-    if points(one) != points(other):
+    first, second = points(one), points(other)
+    if first != second if repeats else (set(first) != set(second) or not second <= first):
         found.append("TensorBoard's points")
     found += [f"litter: {path.name}" for path in other.folder.rglob("*.partial")]
     return found
@@ -111,17 +127,51 @@ def points(run: Run) -> Counter[tuple[str, int, float]]:
     return Counter((tag, event.step, event.value) for tag in tags for event in events.Scalars(tag))
 
 
+def power_failures(folder: Path, settings: Sequence[str], clones: int, seed: int) -> int:
+    """Resume what disks hold after power failures, and compare; exit status 1 if anything was lost."""
+    recorder = Recorder(folder / "disk")
+    recorder.folder.mkdir()
+    with recorder.recording():
+        in_this_process(recorder.folder / "runs", settings)
+    left_alone, lost = Run.find("latest", recorder.folder / "runs"), 0
+    for clone, (moment, loss) in enumerate(failures(len(recorder.changes), clones, seed)):
+        place = folder / str(clone)
+        rebuild(recorder.disk_after(moment, loss, random.Random(clone)), place)
+        in_this_process(place / "runs", settings)
+        found = losses(left_alone, Run.find("latest", place / "runs"), repeats=False)
+        lost += bool(found)
+        told = ", ".join(found) or "nothing lost"
+        print(f"clone {clone + 1}, change {moment} of {len(recorder.changes)}, loss {loss}: {told}", flush=True)
+        shutil.rmtree(place)
+    print(f"{clones} power failures; {lost} runs lost anything")
+    return int(lost > 0)
+
+
+def in_this_process(runs_dir: Path, settings: Sequence[str]) -> None:
+    """Run the command of `start` in this process, without a word."""
+    GlobalHydra.instance().clear()
+    arguments, sys.argv = sys.argv, ["mnist_lab", *settings, f"runs_dir={runs_dir}", "resume=auto"]
+    quiet, console.quiet = console.quiet, True
+    try:
+        command_line()
+    finally:
+        sys.argv, console.quiet = arguments, quiet
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("settings", metavar="KEY=VALUE", nargs="*", default=[])
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--folder", type=Path, help="where the runs go; another file system, say")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--power-loss", type=int, metavar="CLONES", help="power failures in place of kills")
     options = parser.parse_args()
     settings, chance = [*SETTINGS, *options.settings], random.Random(options.seed)
     if options.folder:
         options.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        if options.power_loss:
+            return power_failures(Path(folder), settings, options.power_loss, options.seed)
         left_alone, seconds = whole(Path(folder) / "whole", settings)
         kills = runs = lost = 0
         while kills < options.kills:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mnist_lab import conf_dir
 from mnist_lab.errors import BadInput
-from mnist_lab.files import atomic_write
+from mnist_lab.files import atomic_write, make_folder
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -28,7 +28,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         content = io.BytesIO()
         torch.save(checkpoint, content)  # not into the file: of a full disk torch makes an error of its own
         with atomic_write(path) as partial, partial.open("wb") as file:

@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mnist_lab import conf_dir
 from mnist_lab.errors import BadInput, told_in_one_line
+from mnist_lab.files import make_folder
 from mnist_lab.overrides import compose_whole, explain
 from mnist_lab.processes import begun
 from mnist_lab.sweeps.identity import job_folder
@@ -111,7 +112,7 @@ class CheckBeforeRun(Callback):
         folder = Path(name).absolute()
         self.made.extend(path for path in (folder, *folder.parents) if not path.exists())
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
         except OSError as error:
             raise BadInput(f"{key}={name}: cannot be made ({error.strerror}); choose another runs_dir") from error
         if not os.access(folder, os.W_OK):

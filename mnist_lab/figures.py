@@ -40,7 +40,7 @@ def save(run: Run, drawn: Mapping[str, Figure | None]) -> list[Path]:
 
 def write(figure: Figure, path: Path) -> None:
     """Write a figure as a file in the format that the file's name ends in, such as .png."""
-    with atomic_write(path) as partial:
+    with atomic_write(path, durable=False) as partial:
         figure.savefig(partial, format=path.suffix[1:], dpi=120)
 
 

@@ -15,7 +15,7 @@ PARTIAL = ".partial"  # how the name of a temporary file ends
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path to write to, and put the file in the place of `path` when the block ends well.
 
     A reader, a kill, a full disk or a power failure leaves the old file or the new one, never half of one: the file is
@@ -24,6 +24,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
     Args:
         path: the file to write; its folder exists.
+        durable: whether a power failure may neither lose nor harm it. Without that, which saves milliseconds, it may
+            end up empty unless `sync_tree` follows: for files that are written again then, such as figures.
 
     Raises:
         OSError: it cannot be written; the error names `path`, not the temporary file.
@@ -31,9 +33,11 @@ def atomic_write(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")
     try:
         yield partial
-        sync(partial)
+        if durable:
+            sync(partial)
         partial.replace(path)
-        sync(path.parent)
+        if durable:
+            sync(path.parent)
     except OSError as error:
         if error.filename in (None, str(partial)):  # torch and a full disk name no file
             error.filename = str(path)
@@ -42,9 +46,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, *, durable: bool = True) -> None:
     """Write a text file in UTF-8, as `atomic_write` does."""
-    with atomic_write(path) as partial:
+    with atomic_write(path, durable=durable) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
@@ -59,8 +63,22 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def sync_tree(folder: Path) -> None:
+    """Have the disk hold all files and folders below a folder."""
+    for path in [*folder.rglob("*"), folder]:
+        sync(path)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it that are missing, so that a power failure does not lose them."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        sync(path.parent)
+
+
 def remove_partial_files(folder: Path) -> None:
-    """Remove the temporary files that killed processes left in a folder; none of another process may be in use."""
+    """Remove the temporary files of `atomic_write` that a killed process left in a folder."""
     for path in folder.glob(f".*{PARTIAL}"):
         path.unlink(missing_ok=True)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from mnist_lab.errors import BadInput
-from mnist_lab.files import write_text
+from mnist_lab.files import make_folder, write_text
 
 LOCK, HOLDER = ".lock", ".holder.json"  # the file that is locked; the one that says by whom
 HEARTBEAT = 10.0  # seconds between two signs of life of a holder
@@ -74,7 +74,7 @@ def run_lock(folder: Path) -> Iterator[None]:
     if holder is not None:
         raise RunInUse(_in_use(folder, holder))
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         lock = FileLock(folder / LOCK, thread_local=False)
         lock.acquire(timeout=1, poll_interval=0.05)  # not at once: `holder_of` of another process holds it for a moment
     except Timeout:
@@ -85,7 +85,7 @@ def run_lock(folder: Path) -> Iterator[None]:
     beat = threading.Thread(target=_beat, args=(place / HOLDER, ended), daemon=True)
     _held[place] = thread
     try:
-        write_text(place / HOLDER, json.dumps(asdict(_this_process())) + "\n")
+        write_text(place / HOLDER, json.dumps(asdict(_this_process())) + "\n", durable=False)
         beat.start()
         yield
     finally:

@@ -25,6 +25,7 @@ class MetricsCSV(Logger):
         super().__init__()
         self.path = folder / "metrics.csv"
         self.rows: dict[int, dict[str, float]] = {}
+        self.written = ""
 
     @property
     def name(self) -> str:
@@ -51,14 +52,23 @@ class MetricsCSV(Logger):
 
     @rank_zero_only
     def save(self) -> None:
+        """Write the file if an epoch is complete; Lightning calls this after each validation and epoch."""
+        if self.rows and "train/loss" in self.rows[max(self.rows)]:
+            self.write()
+
+    @rank_zero_only
+    def write(self) -> None:
+        """Write the file if rows are new."""
         names = sorted({name for row in self.rows.values() for name in row} - {"step", "epoch"})
         text = io.StringIO()
         writer = csv.DictWriter(text, ["step", "epoch", *names], lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows.values())
-        write_text(self.path, text.getvalue())
+        if text.getvalue() != self.written:
+            self.written = text.getvalue()
+            write_text(self.path, self.written)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
         if self.rows:
-            self.save()
+            self.write()

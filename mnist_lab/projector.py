@@ -44,12 +44,13 @@ def project(
         return
     folder = board / FOLDER
     folder.mkdir(exist_ok=True)
-    with atomic_write(folder / "features.tsv") as partial:
+    with atomic_write(folder / "features.tsv", durable=False) as partial:
         np.savetxt(partial, rows.numpy(), fmt="%.6g", delimiter="\t")
     labels = [predictions.labels[:count].tolist(), predictions.predicted[:count].tolist()]
     lines = ["label\tpredicted", *(f"{label}\t{predicted}" for label, predicted in zip(*labels, strict=True))]
-    write_text(folder / "labels.tsv", "\n".join(lines) + "\n")
-    with atomic_write(folder / "sprite.png") as partial:  # white on black: the tab multiplies it by a point's colour
+    write_text(folder / "labels.tsv", "\n".join(lines) + "\n", durable=False)
+    # The sprite is white on black: the tab multiplies it by a point's colour.
+    with atomic_write(folder / "sprite.png", durable=False) as partial:
         sheet = tiled(pixels[:count], math.ceil(math.sqrt(len(rows))))
         imsave(partial, np.stack([sheet] * 3, axis=-1), format="png")
     embedding = EmbeddingInfo(

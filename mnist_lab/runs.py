@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from mnist_lab.errors import BadInput
-from mnist_lab.files import as_typed, atomic_write, is_whole, write_text
+from mnist_lab.files import as_typed, atomic_write, is_whole, remove_partial_files, write_text
 from mnist_lab.locks import HOLDER, LOCK, holder_of
 
 
@@ -92,7 +92,7 @@ class Run:
                 except BadInput as error:
                     print(f"mnist_lab: warning: {error}", file=sys.stderr)
                     records[run] = {"status": "damaged", "error": str(error)}
-        return dict(sorted(records.items(), key=lambda record: _moment(record[1])))
+        return dict(sorted(records.items(), key=lambda record: start_moment(record[1])))
 
     def __str__(self) -> str:
         return as_typed(self.folder)
@@ -137,6 +137,11 @@ class Run:
                 shutil.rmtree(path)
             elif path.name not in ("train.log", "job.json", LOCK, HOLDER):
                 path.unlink()
+
+    def remove_partial_files(self) -> None:
+        """Remove the temporary files that a killed process of this run left; its lock is held by this one."""
+        for folder in (self.folder, *(self.folder / name for name in ("checkpoints", "figures", "projector"))):
+            remove_partial_files(folder)
 
     def save_config(self, config: DictConfig) -> None:
         """Write config.yaml."""
@@ -207,7 +212,7 @@ class Run:
         return [row for row in self.metrics() if "train/loss" in row]
 
 
-def _moment(info: dict[str, Any]) -> float:
+def start_moment(info: dict[str, Any]) -> float:
     """Return when a run was started, in seconds since 1970; those that do not say so come first."""
     try:
         return datetime.fromisoformat(info["started"]).timestamp()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import statistics
 import time
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from mnist_lab.check import check
 from mnist_lab.checkpoints import epochs_done, read_checkpoint, weights_for
 from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.errors import BadInput, out_of_memory_told
+from mnist_lab.files import sync_tree
 from mnist_lab.locks import run_lock
 from mnist_lab.metrics_csv import MetricsCSV
 from mnist_lab.models.classifier import Classifier
@@ -98,9 +99,15 @@ def _train(cfg: DictConfig) -> Run:
     return run
 
 
-def locked(cfg: DictConfig) -> AbstractContextManager[None]:
+@contextmanager
+def locked(cfg: DictConfig) -> Iterator[None]:
     """Hold the lock of the run folder; of a run's processes the first one holds it for all."""
-    return run_lock(Path(cfg.folder)) if rank_zero_only.rank == 0 else nullcontext()  # type: ignore[attr-defined]
+    if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
+        yield
+        return
+    with run_lock(Path(cfg.folder)):
+        Run(Path(cfg.folder)).remove_partial_files()
+        yield
 
 
 @rank_zero_only
@@ -178,7 +185,8 @@ def illustrate(run: Run, cfg: DictConfig, trainer: pl.Trainer, model: Classifier
 
 @rank_zero_only
 def finish(run: Run) -> None:
-    """The last word, so that a run that says finished has everything."""
+    """Record that the run is finished, once all its files are on the disk."""
+    sync_tree(run.folder)
     run.update(status="finished", finished=now())
 
 

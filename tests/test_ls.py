@@ -81,6 +81,13 @@ def test_programs_get_every_value_unrounded(tiny: Tiny, command: Command) -> Non
     assert list(written[0]) == list(one)
 
 
+def test_latest_run_is_the_one_that_started_last_in_whatever_time_zone() -> None:
+    fake("second", 0, started="2026-10-25T02:10:00.000000+01:00")  # after the end of summer time
+    fake("first", 0, started="2026-10-25T02:30:00.000000+02:00")
+    fake("third", 0, started="2026-10-25T01:20:00.000000+00:00")
+    assert [run.folder.name for run in Run.below("runs")] == ["first", "second", "third"]
+
+
 @pytest.mark.parametrize(
     ("column", "order"),
     [

@@ -13,6 +13,7 @@ from mnist_lab.arguments import command_line
 from mnist_lab.files import as_typed
 from mnist_lab.ls import minute
 from mnist_lab.report.charts import Chart, Dot, Line, axis, settings_axis
+from mnist_lab.runs import start_moment
 from mnist_lab.sweeps.figure import in_order
 from mnist_lab.sweeps.results import Results, mean, percent, spread
 from mnist_lab.sweeps.sweep import Job, Sweep
@@ -59,8 +60,8 @@ def sweep_page(sweep: Sweep, path: Path) -> dict[str, Any]:
 
 def began(results: Results) -> str:
     """When the first job was started, for the page's head."""
-    dates = [job.info["started"] for job in results.jobs if job.info]
-    return f"{minute(min(dates))}, " if dates else ""
+    records = [job.info for job in results.jobs if job.info]
+    return f"{minute(min(records, key=start_moment)['started'])}, " if records else ""
 
 
 def tiles(results: Results, states: Counter[str]) -> list[tuple[str, str, str]]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_lab.errors import BadInput
-from mnist_lab.files import write_text
+from mnist_lab.files import make_folder, write_text
 from mnist_lab.locks import holder_of
 from mnist_lab.runs import Run
 
@@ -97,7 +97,7 @@ class Sweep:
             "swept": list(dict.fromkeys([*earlier["swept"], *swept])),
             "jobs": earlier["jobs"],
         }
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         sweep.stop_file.unlink(missing_ok=True)
         sweep._write(record)
         sweep.plan(planned)

@@ -1,0 +1,275 @@
+"""Power failures, simulated: cut a run's writes off at any point, lose what was not synced, resume, compare.
+
+A kill leaves all that a process wrote; a power failure leaves what was synced, and any part of the rest. `Recorder`
+notes every change below a folder while code runs in this process. `Recorder.disk_after` returns what could be found
+there, had the power failed after so many of these changes, for each loss that POSIX allows. `python -m benchmarks.kills
+--power-loss 300` resumes as many such disks and compares each with the run left alone.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import stat
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Content = bytes
+Loss = Literal["none", "all", "data", "names", "some"]
+LOSSES: tuple[Loss, ...] = ("none", "all", "data", "names", "some")
+WRITE_FLAGS = os.O_WRONLY | os.O_RDWR
+UNSUPPORTED = ("os.link", "os.symlink", "os.truncate")  # changes that are not modelled; a run makes none
+
+
+@dataclass(frozen=True)
+class Change:
+    """One change that a process asked for.
+
+    Attributes:
+        kind: write (content is what the file holds from then on), sync (of a file's content), names (entries of
+            folders that change together: a file's or folder's number, or None for one that is gone), or sync_folder.
+        number: of the file or folder.
+        content: of the file, for write.
+        entries: (number of the folder, name, number of what it names), for names.
+    """
+
+    kind: Literal["write", "sync", "names", "sync_folder"]
+    number: int = 0
+    content: Content = b""
+    entries: tuple[tuple[int, str, int | None], ...] = ()
+
+
+@dataclass
+class Recorder:
+    """What code in this process changes below a folder, in order.
+
+    Files are read again before each change that is noted, which is how writes are seen, whoever makes them. Only one
+    recorder can be active at a time.
+    """
+
+    folder: Path
+    changes: list[Change] = field(default_factory=list)
+    folders: set[int] = field(default_factory=lambda: {0})
+    _names: dict[Path, int] = field(default_factory=dict)  # what exists now
+    _seen: dict[int, Content] = field(default_factory=dict)
+    _stamps: dict[int, tuple[int, int]] = field(default_factory=dict)
+    _lock: Any = field(default_factory=threading.RLock)
+    _busy: bool = False
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Record for the duration of the block."""
+        global _active
+        self.folder = self.folder.resolve()
+        self._names[self.folder] = 0
+        fsync = os.fsync
+
+        def noted(descriptor: Any) -> None:
+            number = descriptor if isinstance(descriptor, int) else descriptor.fileno()
+            fsync(descriptor)
+            self._note_sync(Path(f"/proc/self/fd/{number}").resolve())
+
+        _install_hook()
+        _active, os.fsync = self, noted  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            _active, os.fsync = None, fsync
+            with self._lock:
+                self._look_at_files()
+
+    def heed(self, event: str, arguments: tuple[Any, ...]) -> None:
+        """Note an audit event of Python's, which comes before what it tells of is done."""
+        if self._busy:  # our own reading
+            return
+        with self._lock:
+            self._busy = True
+            try:
+                change = self._change(event, arguments)
+                if change is not None:
+                    self._look_at_files()
+                    change()
+            finally:
+                self._busy = False
+
+    def _change(self, event: str, arguments: tuple[Any, ...]) -> Callable[[], None] | None:
+        """What to note of an event; None if it changes nothing here."""
+        if event == "open":
+            path, mode, flags = arguments
+            writes = bool(flags & WRITE_FLAGS) if isinstance(flags, int) else any(c in (mode or "r") for c in "wax+")
+            place = self._place(path)
+            if place is None or not writes:
+                return None
+            return lambda: self._note_open(place, empties=bool((flags or 0) & os.O_TRUNC))
+        if event == "os.rename":
+            source, target = (
+                self._place(path, descriptor) for path, descriptor in zip(arguments[:2], arguments[2:4], strict=True)
+            )
+            return None if source is None or target is None else lambda: self._note_rename(source, target)
+        if event in ("os.remove", "os.rmdir"):
+            place = self._place(*arguments)
+            return (lambda: self._note_names((place, None))) if place in self._names else None
+        if event == "os.mkdir":
+            place = self._place(arguments[0], arguments[2])
+            return None if place is None else lambda: self._note_folder(place)
+        if event in UNSUPPORTED and any(self._place(path) for path in arguments[:2] if isinstance(path, str | Path)):
+            raise NotImplementedError(f"{event} {arguments}")
+        return None
+
+    def _place(self, path: Any, folder: int = -1) -> Path | None:
+        """The path below the folder that an event names; None for one elsewhere."""
+        if isinstance(path, int):
+            return None
+        base = Path(f"/proc/self/fd/{folder}").resolve() if folder != -1 else Path.cwd()
+        place = Path(os.path.normpath(base / os.fsdecode(path)))
+        place = place.parent.resolve() / place.name
+        return place if place.is_relative_to(self.folder) and place != self.folder else None
+
+    def _look_at_files(self) -> None:
+        for path, number in list(self._names.items()):
+            if number in self.folders:
+                continue
+            try:
+                found = path.stat()
+                stamp = (found.st_mtime_ns, found.st_size)
+                if not stat.S_ISREG(found.st_mode) or self._stamps.get(number) == stamp:
+                    continue
+                content = path.read_bytes()
+            except FileNotFoundError:
+                continue
+            self._stamps[number] = stamp
+            if content != self._seen.get(number, b""):
+                self._seen[number] = content
+                self.changes.append(Change("write", number, content))
+
+    def _note_open(self, place: Path, *, empties: bool) -> None:
+        if place not in self._names and place.parent in self._names:
+            self._note_names((place, self._new_number()))
+        elif empties and self._seen.get(self._names.get(place, -1)):
+            self.changes.append(Change("write", self._names[place], b""))
+            self._seen[self._names[place]] = b""
+
+    def _note_folder(self, place: Path) -> None:
+        if place.parent in self._names and place not in self._names and not place.exists():
+            number = self._new_number()
+            self.folders.add(number)
+            self._note_names((place, number))
+
+    def _note_rename(self, source: Path, target: Path) -> None:
+        if source in self._names:
+            self._note_names((source, None), (target, self._names[source]))
+
+    def _note_names(self, *entries: tuple[Path, int | None]) -> None:
+        self.changes.append(
+            Change("names", entries=tuple((self._names[place.parent], place.name, number) for place, number in entries))
+        )
+        for place, number in entries:
+            if number is None:
+                self._names.pop(place, None)
+            else:
+                self._names[place] = number
+
+    def _note_sync(self, place: Path) -> None:
+        with self._lock:
+            self._busy = True
+            try:
+                number = self._names.get(place)
+                if number is not None:
+                    self._look_at_files()
+                    kind: Any = "sync_folder" if number in self.folders else "sync"
+                    self.changes.append(Change(kind, number))
+            finally:
+                self._busy = False
+
+    def _new_number(self) -> int:
+        numbers = {0, *(entry[2] for change in self.changes for entry in change.entries if entry[2] is not None)}
+        return max(numbers) + 1
+
+    def disk_after(self, count: int, loss: Loss, chance: random.Random) -> dict[str, Content | None]:
+        """Return what a disk may hold when the power fails after so many changes: contents by path, None for a folder.
+
+        Args:
+            count: how many of the changes were made.
+            loss: of what was not synced: none of it; all; data alone (names are kept, contents are those last synced,
+                and files never synced are empty); names alone; or some of both, drawn by chance, each file and each
+                group of names for itself.
+            chance: what draws.
+        """
+        contents: dict[int, Content] = {}
+        synced: dict[int, Content] = {}
+        names: dict[tuple[int, str], int] = {}
+        pending: list[tuple[tuple[int, str, int | None], ...]] = []
+        for change in self.changes[:count]:
+            if change.kind == "write":
+                contents[change.number] = change.content
+            elif change.kind == "sync":
+                synced[change.number] = contents.get(change.number, b"")
+            elif change.kind == "names":
+                pending.append(change.entries)
+            else:
+                for entries in [entries for entries in pending if entries[0][0] == change.number]:
+                    _apply(names, entries)
+                    pending.remove(entries)
+        for entries in pending:
+            if loss in ("none", "data") or (loss == "some" and chance.random() < 0.5):
+                _apply(names, entries)
+        for number, content in contents.items():
+            if synced.get(number) == content or loss in ("none", "names"):
+                continue
+            kept = synced.get(number, b"")
+            if loss == "some":
+                kept = chance.choice([content, kept, content[: chance.randint(0, len(content))]])
+            contents[number] = kept
+        return dict(self._tree(0, Path(), names, contents))
+
+    def _tree(
+        self, folder: int, path: Path, names: dict[tuple[int, str], int], contents: dict[int, Content]
+    ) -> Iterator[tuple[str, Content | None]]:
+        for (parent, name), number in names.items():
+            if parent == folder:
+                yield str(path / name), None if number in self.folders else contents.get(number, b"")
+                if number in self.folders:
+                    yield from self._tree(number, path / name, names, contents)
+
+
+def _apply(names: dict[tuple[int, str], int], entries: tuple[tuple[int, str, int | None], ...]) -> None:
+    for folder, name, number in entries:
+        if number is None:
+            names.pop((folder, name), None)
+        else:
+            names[folder, name] = number
+
+
+def failures(changes: int, count: int, seed: int) -> list[tuple[int, Loss]]:
+    """Return moments and losses of power failures, drawn by a seed: each loss as often, moments spread evenly."""
+    chance = random.Random(seed)
+    width = (changes + 1) / count
+    moments = [min(int((i + chance.random()) * width), changes) for i in range(count)]
+    return [(moment, LOSSES[i % len(LOSSES)]) for i, moment in enumerate(moments)]
+
+
+def rebuild(tree: dict[str, Content | None], folder: Path) -> None:
+    """Write a tree of `Recorder.disk_after` below a folder."""
+    folder.mkdir(parents=True)
+    for name, content in tree.items():
+        if content is None:
+            (folder / name).mkdir()
+        else:
+            (folder / name).write_bytes(content)
+
+
+_active: Recorder | None = None
+_hooked = False
+
+
+def _install_hook() -> None:
+    """Have Python tell of what is done to files; a hook cannot be taken back, and so there is one for all recorders."""
+    global _hooked
+    if not _hooked:
+        sys.addaudithook(lambda event, arguments: _active.heed(event, arguments) if _active else None)
+        _hooked = True

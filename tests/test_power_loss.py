@@ -1,0 +1,111 @@
+"""A run survives a power failure at any moment: what the disk still holds resumes, bit for bit as if left alone."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from conftest import Outcome, Tiny, tiny_data
+
+from benchmarks.kills import losses
+from benchmarks.power_loss import Recorder, failures, rebuild
+from mnist_lab.runs import Run
+from mnist_lab.terminal import console
+from mnist_lab.train import train
+
+SETTINGS = (
+    "data=tiny",
+    "model=mlp",
+    "trainer.max_epochs=2",
+    "trainer.accelerator=cpu",
+    "trainer.log_every_n_steps=4",
+    "callbacks.checkpoint.every_n_train_steps=5",
+    "figures=false",
+)
+CLONES = 30
+
+
+@dataclass
+class Recorded:
+    """A run left alone, and all that it asked of the file system."""
+
+    tiny: Tiny
+    run: Run
+    recorder: Recorder
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorded]:
+    folder = tmp_path_factory.mktemp("power")
+    made = tiny_data(folder / "tiny")
+    made.overrides = list(SETTINGS)
+    recorder = Recorder(folder / "disk")
+    recorder.folder.mkdir()
+    quiet, console.quiet = console.quiet, True
+    with recorder.recording():
+        run = train(made.compose(f"runs_dir={recorder.folder / 'runs'}"))
+    console.quiet = quiet
+    yield Recorded(made, run, recorder)
+    shutil.rmtree(folder)
+
+
+def test_record_of_a_run_has_all_that_is_on_the_disk(recorded: Recorded) -> None:
+    folder = recorded.recorder.folder
+    tree = recorded.recorder.disk_after(len(recorded.recorder.changes), "none", random.Random(0))
+    assert tree == {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")
+    }
+
+
+def test_saved_checkpoint_outlives_a_power_failure(recorded: Recorded) -> None:
+    changes, recorder = recorded.recorder.changes, recorded.recorder
+    saves = [
+        (number, change.entries[-1][2])
+        for number, change in enumerate(changes)
+        if change.kind == "names" and change.entries[-1][1] == "last.ckpt"
+    ]
+    assert len(saves) > 4
+    for (_, saved), (moment, _) in pairwise(saves):  # just before the next one takes its place
+        content = [change.content for change in changes[:moment] if (change.kind, change.number) == ("write", saved)][
+            -1
+        ]
+        disk = recorder.disk_after(moment, "all", random.Random(0))
+        assert [kept for name, kept in disk.items() if name.endswith("last.ckpt")] == [content]
+
+
+def test_finished_run_loses_nothing(recorded: Recorded) -> None:
+    recorder = recorded.recorder
+    (finished,) = [
+        number
+        for number, change in enumerate(recorder.changes)
+        if change.kind == "names" and change.entries[-1][1] == "run.json" and is_finished(recorder, number)
+    ][:1]
+    kept = recorder.disk_after(finished + 2, "all", random.Random(0))  # with the folder synced
+    whole = recorder.disk_after(finished + 2, "none", random.Random(0))
+    assert {name: kept.get(name) for name in whole if ".holder" not in name and name[-4:] != ".log"} == {
+        name: content for name, content in whole.items() if ".holder" not in name and name[-4:] != ".log"
+    }
+
+
+def is_finished(recorder: Recorder, number: int) -> bool:
+    tree = recorder.disk_after(number + 1, "none", random.Random(0))
+    return any(b'"status": "finished"' in (tree[name] or b"") for name in tree if name.endswith("run.json"))
+
+
+@pytest.mark.parametrize("clone", range(CLONES))
+def test_run_resumes_after_a_power_failure_as_if_left_alone(
+    recorded: Recorded, command: Callable[..., Outcome], tmp_path: Path, clone: int
+) -> None:
+    recorder = recorded.recorder
+    moment, loss = failures(len(recorder.changes), CLONES, seed=0)[clone]
+    rebuild(recorder.disk_after(moment, loss, random.Random(clone)), tmp_path / "disk")
+    own = ["--config-dir", str(recorded.tiny.conf), *SETTINGS]
+    outcome = command(*own, f"runs_dir={tmp_path / 'disk' / 'runs'}", "resume=auto", data=False)
+    assert outcome.status == 0, outcome.err
+    resumed = Run.find("latest", tmp_path / "disk" / "runs")
+    assert losses(recorded.run, resumed, repeats=False) == [], (moment, loss)
