@@ -139,6 +139,10 @@ def main(arguments: list[str]) -> None:
     if options.out:
         raise BadInput(f"--out={options.out}: is for a CSV's answers; of pictures, --csv prints them")
     paths, count = pictures_of(options.images), 0
+    if options.show:
+        from mnist_lab.seen import preview_paths, save_seen
+
+        previews = preview_paths(paths, options.show)
 
     def skipped(path: Path, error: Exception) -> None:
         nonlocal count
@@ -147,9 +151,7 @@ def main(arguments: list[str]) -> None:
 
     answers = predict(run, paths, skipped)
     if options.show:
-        from mnist_lab.seen import save_seen
-
-        save_seen(answers, options.show)
+        save_seen(answers, previews, options.show)
     if options.form:
         print_for_programs([row(answer) for answer in answers], options.form)
     else:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,22 +17,36 @@ from mnist_lab.predict import Answer
 SIDE, MARGIN = 280, 12  # pixels
 
 
-def save_seen(answers: Sequence[Answer], folder: Path) -> None:
-    """Write a PNG for each answer into a folder, named after its picture.
+def preview_paths(pictures: Iterable[Path], folder: Path) -> dict[Path, Path]:
+    """Name a new PNG in a folder for each picture, after the picture. Files that exist are never replaced.
+
+    Raises:
+        BadInput: one of them exists; it may be a picture of the user's own.
+    """
+    paths: dict[Path, Path] = {}
+    taken: set[str] = set()
+    for picture in pictures:
+        name, number = f"{picture.stem}.png", 1
+        while name.lower() in taken:  # pictures of other folders or formats
+            number += 1
+            name = f"{picture.stem}-{number}.png"
+        taken.add(name.lower())
+        if os.path.lexists(folder / name):
+            raise BadInput(f"--show={folder}: {folder / name} already exists; choose a new folder")
+        paths[picture] = folder / name
+    return paths
+
+
+def save_seen(answers: Sequence[Answer], paths: Mapping[Path, Path], folder: Path) -> None:
+    """Write a PNG for each answer into a folder, at the path that `preview_paths` gave its picture.
 
     Raises:
         BadInput: the folder cannot be written.
     """
-    taken: set[str] = set()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for answer in answers:
-            name, number = f"{answer.path.stem}.png", 1
-            while name in taken:  # pictures of other folders or formats
-                number += 1
-                name = f"{answer.path.stem}-{number}.png"
-            taken.add(name)
-            with atomic_write(folder / name) as partial:
+            with atomic_write(paths[answer.path]) as partial:
                 seen(answer).save(partial, format="PNG")
     except OSError as error:
         raise BadInput(f"--show={folder}: cannot be written ({error.strerror}); choose another") from error

@@ -149,6 +149,15 @@ def test_show_saves_what_the_network_saw_beside_the_picture(command: Command, tr
             assert red[:, : right - 280].any() and not red[:, right - 280 :].any()
 
 
+def test_show_never_replaces_a_file(command: Command, trained: Run, photos: Path) -> None:
+    before = {path.name: path.read_bytes() for path in photos.iterdir() if path.is_file()}
+    outcome = command("predict", str(trained), "photos", "--show", "photos", data=False)
+    assert outcome.status == 2
+    assert outcome.err == "mnist_lab: --show=photos: photos/10.png already exists; choose a new folder\n"
+    assert not outcome.out
+    assert before == {path.name: path.read_bytes() for path in photos.iterdir() if path.is_file()}
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
