@@ -20,6 +20,7 @@ from torch import nn
 
 from mnist_lab.check import callbacks_of
 from mnist_lab.checkpoints import SafeCheckpointIO, weights_for
+from mnist_lab.data.batches import limited
 from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.errors import BadInput
 from mnist_lab.metrics_csv import MetricsCSV
@@ -81,6 +82,28 @@ def make_data(cfg: DictConfig, model: Classifier) -> MNISTDataModule:
     data.augmentation = make(cfg.get("augmentation"), "augmentation") or None
     data.limit_train_batches = cfg.trainer.limit_train_batches
     return data
+
+
+def check_batch_limits(cfg: DictConfig, data: MNISTDataModule, world_size: int = 1) -> None:
+    """Raise BadInput for a share of a set's batches that rounds down to none."""
+    for name, count in data.batch_counts(world_size).items():
+        limit = cfg.trainer.get(f"limit_{name}_batches")
+        if count and limited(count, limit) == 0:
+            raise BadInput(
+                f"trainer.limit_{name}_batches={limit}: is less than one of the {count} batches; "
+                "use a larger share, or 1 for a single batch"
+            )
+
+
+@contextmanager
+def cpu_threads(count: int | None) -> Iterator[None]:
+    """Let torch use so many threads of the processor in the with-block; None for as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def make_trainer(cfg: DictConfig, metrics_csv: MetricsCSV, **settings: Any) -> pl.Trainer:

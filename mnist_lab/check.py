@@ -115,7 +115,8 @@ def _signature_problems(node: DictConfig, path: str = "") -> Iterator[str]:
             continue
         if parameters is not None and name not in parameters and "**" not in parameters:
             known = ", ".join(known for known in parameters if known not in ("params", "optimizer")) or "none"
-            yield f"{key}={typed(value)}: {node._target_.rsplit('.', 1)[-1]} has no such setting; choose from {known}"
+            owner, remedy = node._target_.rsplit(".", 1)[-1], f"remove it with ~{key}, or choose from {known}"
+            yield f"{key}={typed(value)}: {owner} has no such setting; {remedy}"
         elif isinstance(value, DictConfig) and ("_target_" in value or parameters is None):
             yield from _signature_problems(value, f"{key}.")
         else:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import lightning.pytorch as pl
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from hydra.core.override_parser.types import OverrideType
+from omegaconf import DictConfig, OmegaConf
 
 from mnist_lab.arguments import Arguments, run_of
-from mnist_lab.build import make_data, make_model, quiet_lightning
+from mnist_lab.build import check_batch_limits, cpu_threads, make_data, make_model, quiet_lightning
 from mnist_lab.check import check
 from mnist_lab.checkpoints import weights_for
 from mnist_lab.errors import BadInput
+from mnist_lab.overrides import keys_of, nearest, parse, shown
 from mnist_lab.runs import Run
 
 
@@ -25,18 +26,16 @@ def evaluate(run: Run, overrides: Sequence[str] = ()) -> dict[str, float]:
         overrides: changes to its configuration, such as data.root=FOLDER or trainer.accelerator=cpu.
 
     Raises:
-        BadInput: the run has no checkpoint, or a changed setting is none or has a bad value.
+        BadInput: the run has no checkpoint, or a changed setting is unknown or has a bad value.
     """
     chosen = run.chosen_checkpoint()
-    cfg = run.config
-    OmegaConf.set_struct(cfg, True)
-    try:
-        cfg.merge_with_dotlist(list(overrides))
-    except (OmegaConfBaseException, ValueError) as error:
-        raise BadInput(f"{' '.join(overrides)}: {str(error).splitlines()[0]}") from error
+    cfg = changed(run.config, overrides)
+    cfg.resume = None  # a resumed run's: nothing is resumed here
     check(cfg)
     model = make_model(cfg)
     model.load_state_dict(weights_for(model, chosen))
+    data = make_data(cfg, model)
+    check_batch_limits(cfg, data)
     trainer = pl.Trainer(
         accelerator=cfg.trainer.accelerator,
         devices=1,
@@ -47,8 +46,27 @@ def evaluate(run: Run, overrides: Sequence[str] = ()) -> dict[str, float]:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    (tested,) = trainer.test(model, make_data(cfg, model), verbose=False)
+    with cpu_threads(cfg.threads):  # as in training: the last digits of a sum depend on their number
+        (tested,) = trainer.test(model, data, verbose=False)
     return dict(tested)
+
+
+def changed(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """Return a run's configuration with settings changed.
+
+    Raises:
+        BadInput: an override is not of the form KEY=VALUE, or the run has no such setting.
+    """
+    known = keys_of(cfg)
+    for override in map(parse, overrides):
+        line = shown(override.input_line)
+        if override.type is not OverrideType.CHANGE or override.is_sweep_override():
+            raise BadInput(f"{line}: settings are changed one by one, as KEY=VALUE")
+        if override.key_or_group not in known:
+            near = nearest(override.key_or_group, known)
+            raise BadInput(f"{line}: the run has no such setting{f'; did you mean {near}?' if near else ''}")
+        OmegaConf.update(cfg, override.key_or_group, override.value())
+    return cfg
 
 
 def main(arguments: list[str]) -> None:

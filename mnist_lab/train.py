@@ -11,14 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 from rich.table import Table
 
 from mnist_lab import events
-from mnist_lab.build import keep_freed_memory, make, make_data, make_model, make_trainer, quiet_lightning
+from mnist_lab.build import (
+    check_batch_limits,
+    cpu_threads,
+    keep_freed_memory,
+    make,
+    make_data,
+    make_model,
+    make_trainer,
+    quiet_lightning,
+)
 from mnist_lab.check import check
 from mnist_lab.checkpoints import epochs_done, read_checkpoint, weights_for
 from mnist_lab.data.datamodule import MNISTDataModule
@@ -46,15 +54,13 @@ def train(cfg: DictConfig) -> Run:
     keep_freed_memory()
     check(cfg)
     # A new run's folder is locked when it is made; that of an earlier one before anything in it is read or changed.
-    with locked(cfg) if cfg.resume else nullcontext():
+    with cpu_threads(cfg.threads), locked(cfg) if cfg.resume else nullcontext():
         return _train(cfg)
 
 
 def _train(cfg: DictConfig) -> Run:
     """Do the work of `train`, for a configuration that was checked."""
     started = time.perf_counter()
-    if cfg.threads:
-        torch.set_num_threads(cfg.threads)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     model = make_model(cfg)
     data = make_data(cfg, model)
@@ -73,6 +79,7 @@ def _train(cfg: DictConfig) -> Run:
     elif cfg.init_from:
         model.load_state_dict(weights_for(model, cfg.init_from, key="init_from="))
     data.prepare_data()
+    check_batch_limits(cfg, data, trainer.world_size)
     if one_by_one and cfg.steps_per_execution > 1:
         say(f"steps_per_execution=1, for {one_by_one}")
 

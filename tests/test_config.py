@@ -98,7 +98,7 @@ BAD = [
     ("optimizer.momentum=1.5", "less than 1"),
     ("optimizer.momentum=-0.1", "greater than or equal to 0"),
     ("optimizer.nesterov=maybe", "boolean"),
-    ("+optimizer.lrr=1", "no such setting; choose from lr, momentum"),
+    ("+optimizer.lrr=1", "no such setting; remove it with ~optimizer.lrr, or choose from lr, momentum"),
     ("data.batch_size=0", "greater than or equal to 1"),
     ("data.batch_size=1.5", "integer"),
     ("data.val_size=70000", "less than 60000"),
@@ -157,6 +157,16 @@ def test_all_problems_are_told_at_once(command: Callable[..., Outcome]) -> None:
         (["~scheduler"], "scheduler: required"),
         (["~trainer.max_epochs"], "trainer.max_epochs: required"),
         (["+callbacks.mine.patience=1"], "callbacks.mine="),
+        (
+            ["trainer.limit_train_batches=0.0001"],
+            "is less than one of the 12 batches",
+        ),
+        (["trainer.limit_val_batches=0.1"], "is less than one of the 2 batches"),
+        (["trainer.limit_test_batches=0.1"], "is less than one of the 3 batches"),
+        (
+            ["optimizer._target_=torch.optim.RMSprop"],
+            "remove it with ~optimizer.nesterov, or",
+        ),
     ],
 )
 def test_settings_that_do_not_fit_together_are_told_before_a_run_is_recorded(
@@ -190,6 +200,14 @@ def test_gpu_where_there_is_none_is_told_with_what_to_use(command: Callable[...,
     outcome = command(setting, data=False)
     assert outcome.status == 2
     assert "trainer.accelerator=cpu, or auto" in outcome.err
+
+
+def test_optimizer_of_torch_takes_the_place_of_another(tiny: Tiny) -> None:
+    removed = ("~optimizer.nesterov", "~optimizer.fused")
+    cfg = tiny.compose("model=mlp", "optimizer._target_=torch.optim.RMSprop", *removed)
+    check(cfg)
+    model = make_model(cfg)
+    assert model.optimizer is not None and isinstance(model.optimizer(model.parameters()), torch.optim.RMSprop)
 
 
 def test_monitor_of_validation_without_validation_images_is_told(tiny: Tiny) -> None:

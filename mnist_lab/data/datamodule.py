@@ -97,6 +97,14 @@ class MNISTDataModule(LightningDataModule):
         order = np.random.default_rng(self.split_seed).permutation(count)
         return np.sort(order[self.val_size :]), np.sort(order[: self.val_size])
 
+    def batch_counts(self, world_size: int = 1) -> dict[str, int]:
+        """Return the number of batches of each set, train, val and test, in each of world_size processes."""
+        arrays = self._load()
+        train, val = self.split(len(arrays.train_labels))
+        sizes = {"train": len(train), "val": len(val), "test": len(arrays.test_labels)}
+        per_step = {"train": self.batch_size, "val": self.eval_batch_size, "test": self.eval_batch_size}
+        return {name: -(-size // (per_step[name] * world_size)) for name, size in sizes.items()}
+
     def train_batches(self) -> Batches:
         """The training set, a batch a step."""
         augment = self.augmentation and partial(self.augmentation, black=-self.mean / self.std)
