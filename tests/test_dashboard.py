@@ -264,10 +264,7 @@ def test_dashboard_makes_no_other_job(trained: Trained) -> None:
 def test_unknown_or_ill_typed_part_is_refused(command: Command) -> None:
     outcome = command("+dashboard.graf=true", "dashboard.worst=3")
     assert outcome.status == 2
-    assert (
-        "dashboard.graf=true: Dashboard has no such setting; remove it with ~dashboard.graf, or choose from curves, examples, worst"
-        in outcome.err
-    )
+    assert "dashboard.graf=true: Dashboard has no such setting; remove it with ~dashboard.graf, or" in outcome.err
     assert "dashboard.worst=3: input should be a valid boolean" in outcome.err
 
 
