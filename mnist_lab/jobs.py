@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from importlib.util import find_spec
@@ -15,11 +16,12 @@ from omegaconf import DictConfig
 
 from mnist_lab import conf_dir
 from mnist_lab.config import CheckBeforeRun, resolve
-from mnist_lab.errors import BadInput, JobsFailed, not_installed, tell_a_full_disk_once, told_in_one_line
+from mnist_lab.errors import BadInput, JobsFailed, LabError, not_installed, tell_a_full_disk_once, told_in_one_line
 from mnist_lab.overrides import compose_whole, shown, split_arguments
 from mnist_lab.processes import in_one_folder
-from mnist_lab.resume import continued
+from mnist_lab.resume import SWEEP_PROCESS, continued
 from mnist_lab.sweeps.job import run_job
+from mnist_lab.sweeps.stop import end_with_parent
 from mnist_lab.sweeps.sweep import key_of
 
 EXTRAS = ("joblib", "submitit", "ray", "optuna")  # launchers and sweepers that come with an extra of this name
@@ -30,6 +32,8 @@ def main() -> None:
     """Run what sys.argv says."""
     with told_in_one_line():
         tell_a_full_disk_once()
+        if SWEEP_PROCESS in os.environ and "LOCAL_RANK" not in os.environ:  # the first process of a sweep's job
+            end_with_parent(int(os.environ[SWEEP_PROCESS]))
         sys.argv[1:] = in_one_folder(continued(sys.argv[1:]))
         options, overrides = split_arguments(sys.argv[1:])
         refuse_derived_settings(overrides)
@@ -78,7 +82,8 @@ def run() -> None:
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(job)()
     except SystemExit as stop:
-        hydra_refused = stop.code == 1 and not begun and not isinstance(stop, JobsFailed)
+        ours = isinstance(stop, JobsFailed) or isinstance(stop.__context__, LabError)
+        hydra_refused = stop.code == 1 and not begun and not ours
         if hydra_refused:  # and has said what is wrong with the command line
             raise SystemExit(BadInput.exit_status) from None
         raise

@@ -21,7 +21,7 @@ from mnist_lab.locks import RunInUse, run_lock
 from mnist_lab.results import summarise
 from mnist_lab.results_page import HEADS, cells_of, markdown
 from mnist_lab.resume import quoted_path
-from mnist_lab.runs import Run
+from mnist_lab.runs import REPRODUCTION_RECORD, Run
 from mnist_lab.settings import differences
 from mnist_lab.terminal import console
 from mnist_lab.train import train
@@ -65,6 +65,8 @@ def reproduce(
             refuse_other_settings(Run(folder), cfg)
     make_writable(runs_dir, "--runs-dir")
     make_writable(out or runs_dir, "--out")
+    record = {"presets": list(names), "seeds": seeds, "overrides": list(overrides)}
+    write_text(runs_dir / REPRODUCTION_RECORD, json.dumps(record, indent=1) + "\n")
     left: list[str] = []
     for number, (preset, seed, folder) in enumerate(jobs, start=1):
         title = f"{preset}, seed {seed} ({number} of {len(jobs)})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -9,9 +10,12 @@ from pathlib import Path
 import yaml  # type: ignore[import-untyped]
 
 from mnist_lab.errors import BadInput
-from mnist_lab.files import is_whole
+from mnist_lab.files import as_typed, is_whole
 from mnist_lab.overrides import quoted, split_arguments
 from mnist_lab.runs import Run
+from mnist_lab.sweeps.sweep import Sweep
+
+SWEEP_PROCESS = "MNIST_LAB_SWEEP_PROCESS"  # set for a sweep's job that is a command: the process that waits for it
 
 
 def continued(arguments: list[str]) -> list[str]:
@@ -31,11 +35,12 @@ def continued(arguments: list[str]) -> list[str]:
         raise BadInput(f"resume={wanted}: one run at a time; leave out -m")
     runs_dir = settings.get("runs_dir", "=runs").partition("=")[2].strip("'\"")
     if wanted == "auto":
-        newest = Run.below(runs_dir)[-1:]
+        newest = Run.below(runs_dir, jobs=False)[-1:]
         if not any(run.checkpoint("last") for run in newest):
             return [*options, *settings.values()]  # nothing to go on with: a new run
         wanted = str(newest[0].folder)
     run, checkpoint = _found(wanted, runs_dir)
+    refuse_sweep_job(run, wanted)
     info = run.info
     refuse_hydra_overrides(run)
     if info.get("config_dir") and "--config-dir" not in options:
@@ -54,6 +59,18 @@ def continued(arguments: list[str]) -> list[str]:
 def _by_key(overrides: list[str]) -> dict[str, str]:
     """Overrides by the key that each sets or, with a tilde, deletes; the later one holds."""
     return {override.lstrip("+~").split("=", 1)[0]: override for override in overrides}
+
+
+def refuse_sweep_job(run: Run, wanted: str) -> None:
+    """Raise BadInput for a job of a sweep, unless the sweep itself resumes it: its results would change unseen."""
+    sweep = Sweep(run.folder.absolute().parent)
+    if sweep.exists and SWEEP_PROCESS not in os.environ:
+        checkpoint = run.newest_whole_checkpoint()
+        instead = f"; init_from={as_typed(checkpoint)} starts a new run from its weights" if checkpoint else ""
+        raise BadInput(
+            f"resume={wanted}: a job of the sweep {sweep.folder.name}, which continues with "
+            f"{sweep.record['command']}{instead}"
+        )
 
 
 def _found(wanted: str, runs_dir: str) -> tuple[Run, Path]:

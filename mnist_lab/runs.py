@@ -20,6 +20,8 @@ from mnist_lab.errors import BadInput
 from mnist_lab.files import as_typed, atomic_write, is_whole, remove_partial_files, write_text
 from mnist_lab.locks import HOLDER, LOCK, holder_of
 
+SWEEP_RECORD, REPRODUCTION_RECORD = "sweep.json", "reproduce.json"  # in a folder whose runs are a command's jobs
+
 
 @dataclass(frozen=True)
 class Run:
@@ -46,15 +48,16 @@ class Run:
 
     @classmethod
     def find(cls, name: str | os.PathLike[str], runs_dir: str | os.PathLike[str] = "runs") -> Run:
-        """The run that a folder's path, or `latest` for the newest one below runs_dir, names.
+        """The run that a folder's path names, or `latest` for the last one below runs_dir that a person started.
 
         Raises:
             BadInput: there is none.
         """
         if name == "latest":
-            runs = cls.below(runs_dir)
+            runs = cls.below(runs_dir, jobs=False)
             if not runs:
-                raise BadInput(f"latest: there is no run below {Path(runs_dir).absolute()}")
+                where = Path(runs_dir).absolute()
+                raise BadInput(f"latest: no run below {where}; a job of a sweep or of reproduce is named by its folder")
             return runs[-1]
         run = cls(Path(name))
         if not run.folder.is_dir():
@@ -72,18 +75,25 @@ class Run:
         return cls(folder)
 
     @classmethod
-    def below(cls, folder: str | os.PathLike[str]) -> list[Run]:
-        """All runs below a folder, such as a sweep's, in the order in which they were started; none that is damaged."""
-        return [run for run, info in cls.records(folder).items() if info["status"] != "damaged"]
+    def below(cls, folder: str | os.PathLike[str], *, jobs: bool = True) -> list[Run]:
+        """All runs below a folder, such as a sweep's, in the order in which they were started; none that is damaged.
+
+        Args:
+            folder: the folder.
+            jobs: whether those of sweeps and reproductions below it are among them.
+        """
+        return [run for run, info in cls.records(folder, jobs=jobs).items() if info["status"] != "damaged"]
 
     @classmethod
-    def records(cls, folder: str | os.PathLike[str]) -> dict[Run, dict[str, Any]]:
+    def records(cls, folder: str | os.PathLike[str], *, jobs: bool = True) -> dict[Run, dict[str, Any]]:
         """All runs below a folder with what run.json says of each, in the order in which they were started.
 
         One whose run.json cannot be read comes first, with the status "damaged" and a warning.
         """
         records: dict[Run, dict[str, Any]] = {}
         for place, folders, files in os.walk(folder):
+            if not jobs and place != os.fspath(folder) and {SWEEP_RECORD, REPRODUCTION_RECORD} & set(files):
+                folders.clear()
             if "run.json" in files:
                 folders[:] = set(folders) - {"checkpoints", "figures", "exports"}  # a thousand runs have thousands
                 run = cls(Path(place))

@@ -8,21 +8,28 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Outcome, Tiny, held_by_another_process, run
+from hydra.core.plugins import Plugins
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_lab.__main__ import main
+from mnist_lab.errors import Interrupted
 from mnist_lab.locks import run_lock
 from mnist_lab.runs import Run
 from mnist_lab.sweeps.results import Results
+from mnist_lab.sweeps.stop import told_to_stop
 from mnist_lab.sweeps.sweep import Job, Sweep, read_job, write_job
 from mnist_lab.sweeps.watch import Watch
 
@@ -102,17 +109,100 @@ def test_command_that_is_told_trains_the_best_again(command: Command, monkeypatc
     assert again.info["metrics"]["test/acc"] == found["test/acc"]["mean"]
 
 
-def test_run_of_a_sweep_is_resumed_and_run_again_as_any_other(
+def test_a_sweeps_job_is_not_resumed_from_outside_but_run_again_as_any_other(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command(*GRID, "retries=1")
-    run = Run.below(FOLDER)[0]
-    assert command(f"resume={run.folder}", "trainer.max_epochs=2", data=False).status == 0
-    assert (run.info["epochs"], run.info["status"]) == (2, "finished")
-    other = Run.below(FOLDER)[1]
+    run, other = Run.below(FOLDER)[:2]
+    before = results()
+    for name in (str(run.folder), f"{run.folder}/checkpoints/last.ckpt"):
+        outcome = command(f"resume={name}", "trainer.max_epochs=2", data=False)
+        assert outcome.status == 2
+        assert outcome.err == (
+            f"mnist_lab: resume={name}: a job of the sweep s, which continues with {before['command']}; "
+            f"init_from={run}/checkpoints/last.ckpt starts a new run from its weights\n"
+        )
+    assert command(*GRID).status == 0
+    assert results() == before | {"command": results()["command"]}
     monkeypatch.setattr("sys.argv", shlex.split(other.info["command"])[2:])
     main()
     assert Run.find("latest").info["metrics"] == other.info["metrics"]
+
+
+def test_latest_and_auto_are_the_last_run_that_a_person_started(command: Command) -> None:
+    command(*GRID)
+    outcome = command("resume=latest", data=False)
+    assert outcome.status == 2
+    assert "no run below" in outcome.err and "a job of a sweep" in outcome.err
+    assert command("resume=auto", "model=mlp").status == 0
+    (own,) = [run for run in Run.below("runs") if FOLDER not in run.folder.parents]
+    command(*[argument.replace("sweep=s", "sweep=t") for argument in GRID])
+    assert Run.find("latest") == own
+    assert Run.find("latest", FOLDER).folder.parent == FOLDER  # below a sweep, where that is asked for
+    assert command("resume=auto", "model=mlp", "trainer.max_epochs=3").status == 0
+    assert own.info["epochs"] == 3
+    assert len(Run.below("runs")) == 9  # listed all the same
+
+
+def test_two_processes_do_not_run_one_sweep(command: Command) -> None:
+    command(*GRID)
+    before = started()
+    held, over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with run_lock(FOLDER):
+            held.set()
+            over.wait()
+
+    other = threading.Thread(target=hold)
+    other.start()
+    held.wait()
+    outcome = command(*GRID, "seed=1")
+    over.set()
+    other.join()
+    assert outcome.status == 2
+    assert re.fullmatch(rf"mnist_lab: .*{FOLDER}: in use by process \d+ on .*\n", outcome.err)
+    assert started() == before
+
+
+def test_workers_that_die_before_their_jobs_begin_are_started_again(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Plugins.instance()  # imports the launcher anew
+    launcher = import_module("hydra._internal.core_plugins.basic_launcher").BasicLauncher
+    launch, deaths = launcher.launch, [BrokenProcessPool("killed")]
+
+    def dies_first(*arguments: Any, **options: Any) -> Any:
+        if deaths:
+            raise deaths.pop()
+        return launch(*arguments, **options)
+
+    monkeypatch.setattr(launcher, "launch", dies_first)
+    assert command(*GRID).status == 0
+    assert (len(results()["ranked"]), deaths) == (4, [])
+    deaths += [BrokenProcessPool("killed")] * 10
+    outcome = command(*GRID, "seed=1")
+    assert outcome.status == 1
+    assert "seed=1: its process died before it began" in outcome.err
+
+
+def test_a_job_that_ends_while_the_sweep_is_stopped_is_passed_over_and_a_second_signal_does_not_wait(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command(*GRID)
+    (job, *_) = Sweep(FOLDER).jobs()
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    process = {"host": socket.gethostname(), "pid": ended.pid}
+    write_job(Job(job.overrides, job.folder, "running", 1, process=process))
+    monkeypatch.setattr("mnist_lab.sweeps.stop.holder_of", lambda folder: "someone")
+    second = threading.Timer(1, os.kill, (os.getpid(), signal.SIGTERM))
+    second.start()
+    begun = time.monotonic()
+    with run_lock(job.folder), pytest.raises(Interrupted) as stop, told_to_stop(Sweep(FOLDER)):
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert (stop.value.code, time.monotonic() - begun < 30) == (143, True)
+    assert (FOLDER / ".stop").exists()
 
 
 def test_seeds_are_one_place_in_the_ranking_with_mean_and_spread(command: Command) -> None:

@@ -55,7 +55,7 @@ def subject_of(name: str, runs_dir: str) -> Run | Sweep:
     folder = Path(name)
     if name == "latest" or (folder / "run.json").is_file() or not folder.is_dir():
         return Run.find(name, runs_dir)
-    if (folder / "sweep.json").is_file():
+    if Sweep(folder).exists:
         return Sweep(folder)
     raise BadInput(f"{name}: neither a run folder (it has no run.json) nor a sweep's (it has no sweep.json)")
 

@@ -6,7 +6,6 @@ sweep's; it leaves its variables to the next job; and when one process dies it k
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -19,7 +18,7 @@ from omegaconf import DictConfig
 
 from mnist_lab.errors import Interrupted, LabError
 from mnist_lab.interrupts import sigterm_raises
-from mnist_lab.resume import quoted_path
+from mnist_lab.resume import SWEEP_PROCESS, quoted_path
 from mnist_lab.runs import Run
 from mnist_lab.settings import typed
 from mnist_lab.sweeps.sweep import OWN, key_of
@@ -30,12 +29,6 @@ PATIENCE = 60  # seconds in which a run that was told to stop is to have ended
 def of_several_processes(cfg: DictConfig) -> bool:
     """Whether a job asks for more than one device, or for a strategy, which may start processes."""
     return cfg.trainer.get("strategy", "auto") != "auto" or cfg.trainer.get("devices", 1) not in (1, "1")
-
-
-def _die_with_the_sweep() -> None:
-    """Have Linux kill this process when the one that started it is killed; the others of the run lose it, and end."""
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
 def train_apart(cfg: DictConfig) -> None:
@@ -59,7 +52,7 @@ def train_apart(cfg: DictConfig) -> None:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            preexec_fn=_die_with_the_sweep if sys.platform == "linux" else None,
+            env=os.environ | {SWEEP_PROCESS: str(os.getpid())},  # it ends when this process is killed
         ) as process,
     ):
         try:

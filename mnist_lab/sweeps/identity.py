@@ -30,7 +30,7 @@ def job_folder(config: DictConfig) -> str:
     folder, name = Path(config.hydra.sweep.dir), job_id(config)
     for path in folder.glob(f"*-{name}"):
         return path.name
-    swept = Sweep(folder).record["swept"] if (folder / "sweep.json").exists() else []
+    swept = Sweep(folder).record["swept"] if Sweep(folder).exists else []
     overrides = [override for override in config.hydra.overrides.task if not swept or key_of(override) in swept]
     return file_name(",".join(overrides)) + f"-{name}"
 

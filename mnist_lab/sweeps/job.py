@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import socket
-import threading
 import time
 import traceback
 from dataclasses import replace
@@ -18,7 +16,8 @@ from omegaconf import DictConfig
 from mnist_lab.errors import Interrupted, LabError
 from mnist_lab.locks import RunInUse, run_lock
 from mnist_lab.runs import Run
-from mnist_lab.sweeps.launchers import asked_for, in_own_process, put_back_in_the_queue, threads
+from mnist_lab.sweeps.launchers import asked_for, kind, put_back_in_the_queue, threads
+from mnist_lab.sweeps.stop import end_with_parent
 from mnist_lab.sweeps.sweep import OWN, SWEEPS_ALONE, Job, Sweep, key_of, read_job, write_job
 
 log = logging.getLogger(__name__)
@@ -34,6 +33,8 @@ def run_job(cfg: DictConfig) -> float | None:
     """
     folder = Path(cfg.folder)
     sweep = Sweep(folder.parent)
+    if kind(HydraConfig.get().launcher) == "JoblibLauncher" and os.getpid() != sweep.process:
+        end_with_parent(sweep.process)
     if sweep.stop_file.exists():
         return None
     overrides = tuple(override for override in cfg.overrides if key_of(override) not in OWN)
@@ -95,8 +96,5 @@ def _attempted(cfg: DictConfig, job: Job) -> Job:
 
 def _share_threads(cfg: DictConfig) -> None:
     """Where jobs run side by side, let each have its share of the processors, unless threads=N says how many."""
-    launcher = HydraConfig.get().launcher
     if cfg.threads is None:
-        cfg.threads = threads(launcher)
-    if in_own_process(launcher) and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the sweep hears of Ctrl-C, and tells its jobs
+        cfg.threads = threads(HydraConfig.get().launcher)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,12 +19,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mnist_lab.arguments import command_line
 from mnist_lab.errors import BadInput, JobsFailed, LabError, told_in_one_line
+from mnist_lab.locks import run_lock
 from mnist_lab.overrides import explain, parse
 from mnist_lab.sweeps.identity import job_id
 from mnist_lab.sweeps.launchers import all_waited_for, kind, parallel_jobs, refuse_more_than_memory
 from mnist_lab.sweeps.results import Results
 from mnist_lab.sweeps.stop import told_to_stop
-from mnist_lab.sweeps.sweep import OWN, STOPPED, Sweep, key_of, write_job
+from mnist_lab.sweeps.sweep import OWN, STOPPED, Job, Sweep, key_of, write_job
 from mnist_lab.sweeps.watch import Watch, conclude
 
 
@@ -77,6 +80,7 @@ def running(sweeper: Any, swept: Sequence[str], jobs: Mapping[str, Sequence[str]
     """The sweep, watched while the with-block launches its jobs; then its results are written and shown.
 
     Raises:
+        RunInUse: another process is running it.
         BadInput: it belongs to other parameters.
         Interrupted: Ctrl-C or SIGTERM.
     """
@@ -84,25 +88,34 @@ def running(sweeper: Any, swept: Sequence[str], jobs: Mapping[str, Sequence[str]
     folder = Path(config.hydra.sweep.dir).absolute()
     named = [] if any(key_of(argument) == "sweep" for argument in sys.argv) else [f"sweep={folder.name}"]
     command = command_line([*sys.argv[1:], *named])
-    sweep = Sweep.open(folder, command, swept, jobs)
-    try:
-        with told_to_stop(sweep), Watch(sweep, parallel_jobs(config.hydra.launcher)):
-            yield sweep
-    finally:
-        conclude(Results.of(sweep), command)
-    if any(job.state == "failed" for job in sweep.jobs()):
-        raise JobsFailed(LabError.exit_status)
+    with run_lock(folder):
+        sweep = Sweep.open(folder, command, swept, jobs)
+        try:
+            with told_to_stop(sweep), Watch(sweep, parallel_jobs(config.hydra.launcher)):
+                yield sweep
+        finally:
+            conclude(Results.of(sweep), command)
+        if any(job.state == "failed" for job in sweep.jobs()):
+            raise JobsFailed(LabError.exit_status)
 
 
-def launch(sweeper: Any, sweep: Sweep, jobs: Mapping[str, Sequence[str]]) -> list[Any]:
+def launch(sweeper: Any, sweep: Sweep, jobs: Mapping[str, Sequence[str]], *, alone: bool = False) -> None:
     """Launch jobs. One whose process dies is failed, and the others run.
 
-    A worker process of joblib's takes others with it when it dies: those they were at are tried one by one.
+    A worker process of joblib's takes the others with it when it dies. The jobs that they were at, or the first where
+    they were at none yet, are tried again one by one.
 
-    Returns what Hydra's launcher does, where no worker died.
+    Args:
+        sweeper: Hydra's.
+        sweep: the sweep.
+        jobs: the overrides of each job by its id.
+        alone: whether this is one job, tried again by itself.
+
+    Raises:
+        LabError: a process died before its job began, tried again by itself.
     """
     if not jobs:
-        return []
+        return
     launcher, given = sweeper.config.hydra.launcher, [[*overrides, *own_settings()] for overrides in jobs.values()]
     at_once = parallel_jobs(launcher) if kind(launcher) == "LocalLauncher" else len(given)  # it starts all it is given
     try:
@@ -112,20 +125,29 @@ def launch(sweeper: Any, sweep: Sweep, jobs: Mapping[str, Sequence[str]]) -> lis
                 returned += sweeper.launcher.launch(given[first : first + at_once], initial_job_idx=first)
         if not sweep.stop_file.exists():
             record_deaths(sweep, dict(zip(jobs, returned, strict=True)))
-        return returned
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except Exception as error:
-        now = {job.id: job for job in sweep.jobs()}
+    except BrokenExecutor as error:
+        now = after_the_workers(sweep, jobs)
         killed = [id for id in jobs if now[id].state in STOPPED]
-        if not killed:
-            raise
-        if len(jobs) == 1:
+        waiting = [id for id in jobs if now[id].state == "waiting"]
+        if alone and killed:
             write_job(replace(now[killed[0]], state="failed", error=f"its process died ({type(error).__name__})"))
-            return []
-        for id in killed:
-            launch(sweeper, sweep, {id: jobs[id]})
-        return launch(sweeper, sweep, {id: jobs[id] for id in jobs if now[id].state == "waiting"})
+            return
+        if alone and waiting:
+            raise LabError(f"{' '.join(now[waiting[0]].overrides)}: its process died before it began") from error
+        again = killed or waiting[:1]
+        for id in again:
+            launch(sweeper, sweep, {id: jobs[id]}, alone=True)
+        launch(sweeper, sweep, {id: jobs[id] for id in waiting if id not in again})
+
+
+def after_the_workers(sweep: Sweep, ids: Collection[str]) -> dict[str, Job]:
+    """Return how the jobs stand, by id, once joblib has killed the workers that are left; it does so in a thread."""
+    until = time.monotonic() + 10
+    while True:
+        now = {job.id: job for job in sweep.jobs()}
+        if time.monotonic() > until or all(now[id].state != "running" for id in ids):
+            return now
+        time.sleep(0.05)
 
 
 def record_deaths(sweep: Sweep, outcomes: Mapping[str, Any]) -> None:

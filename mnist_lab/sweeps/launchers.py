@@ -55,11 +55,6 @@ def threads(launcher: Any) -> int | None:
     return asked_for(launcher) or (max(1, processors() // parallel) if parallel > 1 else None)
 
 
-def in_own_process(launcher: Any) -> bool:
-    """Whether a job has a process of its own."""
-    return asked_for(launcher) is not None or parallel_jobs(launcher) > 1
-
-
 def room_setting(launcher: Any) -> str | None:
     """The setting that says how many jobs this machine is to hold at once; None where jobs run elsewhere."""
     if kind(launcher) == "RayLauncher":
@@ -91,7 +86,8 @@ def refuse_more_than_memory(launcher: Any, jobs: int) -> None:
 def all_waited_for(launcher: Any) -> Iterator[None]:
     """Let submitit and Ray wait for each job, with an exception for the outcome of one whose process died.
 
-    Their launchers raise it at once otherwise, and lose sight of the others, which run on.
+    Their launchers raise it at once otherwise, and lose sight of the others, which run on. Theirs and joblib's
+    processes do not hear of Ctrl-C on the terminal: the sweep does, and tells them.
     """
     owner: Any
     if kind(launcher) in ("LocalLauncher", "SlurmLauncher"):
@@ -104,6 +100,10 @@ def all_waited_for(launcher: Any) -> Iterator[None]:
         if threading.current_thread() is threading.main_thread():
             for number, handler in before.items():  # Ray sets its own, by which the sweep would not hear of them
                 signal.signal(number, handler)
+    elif kind(launcher) == "JoblibLauncher" and parallel_jobs(launcher) > 1:
+        with _ctrl_c_kept_from_children():
+            yield
+        return
     else:
         yield
         return
@@ -125,7 +125,7 @@ def all_waited_for(launcher: Any) -> Iterator[None]:
 
 @contextmanager
 def _ctrl_c_kept_from_children() -> Iterator[None]:
-    """Ctrl-C on a terminal goes to every process; submitit's would kill its job before that has saved.
+    """Block SIGINT, which a terminal sends to every process: it would end a job before that has saved.
 
     What this thread blocks, the processes that it starts have blocked. It hears of Ctrl-C by the sweep's other thread.
     """

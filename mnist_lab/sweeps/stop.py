@@ -1,4 +1,4 @@
-"""Signals to a sweep, which are passed on to its jobs."""
+"""The end of a sweep: signals, which are passed on to its jobs, and the death of the process that runs it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from mnist_lab.errors import Interrupted
@@ -18,14 +18,38 @@ from mnist_lab.sweeps.sweep import Sweep
 PATIENCE = 60  # seconds in which jobs that were told to stop are to have saved
 
 
+def end_with_parent(parent: int) -> None:
+    """End this process, at once and from a thread, when the one that started it is gone.
+
+    A process that is killed cannot stop its children, and workers without a parent would wait for work for ever.
+
+    Args:
+        parent: the number of the process that started this one.
+    """
+    name = f"ends with {parent}"
+    if all(thread.name != name for thread in threading.enumerate()):
+        threading.Thread(target=_watch_parent, args=(parent,), name=name, daemon=True).start()
+
+
+def _watch_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(128 + 9)  # as after kill -9: what is on the disk is whole at any moment
+
+
 @contextmanager
 def told_to_stop(sweep: Sweep) -> Iterator[None]:
     """Pass Ctrl-C and SIGTERM on to jobs in other processes of this machine, and wait until they have saved.
 
-    A job in this process hears of them itself while it trains. One on another machine runs to its end.
+    A job in this process hears of them itself while it trains. One on another machine runs to its end. A second signal
+    is not waited for.
     """
 
     def stop(number: int, frame: Any) -> None:
+        # All of it here, before the exception: joblib kills its workers as soon as that reaches it.
+        if stopped:
+            raise Interrupted(128 + number)
+        stopped.append(number)
         sweep.stop_file.touch()
         told = [
             job
@@ -36,11 +60,11 @@ def told_to_stop(sweep: Sweep) -> Iterator[None]:
             and holder_of(job.folder)
         ]
         for job in told:
-            os.kill(job.process["pid"], signal.SIGTERM)
+            with suppress(ProcessLookupError):  # it has just ended
+                os.kill(job.process["pid"], signal.SIGTERM)
         until = time.monotonic() + PATIENCE
         while time.monotonic() < until and any(holder_of(job.folder) for job in told):
             time.sleep(0.1)
-        stopped.append(number)
         raise Interrupted(128 + number)
 
     stopped: list[int] = []

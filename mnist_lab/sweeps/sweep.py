@@ -21,7 +21,7 @@ from typing import Any
 from mnist_lab.errors import BadInput
 from mnist_lab.files import make_folder, write_text
 from mnist_lab.locks import holder_of
-from mnist_lab.runs import Run
+from mnist_lab.runs import SWEEP_RECORD, Run
 
 SWEEPS_ALONE = ("sweep", "retries", "fail_fast", "callbacks.prune")  # keys that a run outside a sweep cannot have
 OWN = (*SWEEPS_ALONE, "runs_dir", "threads", "figures")  # that say how a sweep is run, not what its jobs do
@@ -85,7 +85,7 @@ class Sweep:
         """
         sweep = cls(folder)
         given = {key_of(override) for overrides in planned.values() for override in overrides} | set(swept)
-        earlier = sweep.record if (folder / "sweep.json").exists() else {"swept": [], "jobs": {}}
+        earlier = sweep.record if sweep.exists else {"swept": [], "jobs": {}}
         if not (set(earlier["swept"]) <= given or set() < set(swept) <= set(earlier["swept"])):
             raise BadInput(
                 f"sweep={folder.name}: is a sweep over {', '.join(earlier['swept'])}, "
@@ -111,16 +111,26 @@ class Sweep:
         self._write(record)
 
     def _write(self, record: Mapping[str, Any]) -> None:
-        write_text(self.folder / "sweep.json", json.dumps(record, indent=1) + "\n")
+        write_text(self.folder / SWEEP_RECORD, json.dumps(record, indent=1) + "\n")
 
     @property
     def record(self) -> dict[str, Any]:
         """What sweep.json says."""
         try:
-            record = json.loads((self.folder / "sweep.json").read_text(encoding="utf-8"))
+            record = json.loads((self.folder / SWEEP_RECORD).read_text(encoding="utf-8"))
             return {name: record[name] for name in ("command", "start", "swept", "jobs")}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise BadInput(f"{self.folder / 'sweep.json'}: not a sweep's record ({error!r})") from error
+
+    @property
+    def exists(self) -> bool:
+        """Whether the folder is a sweep's."""
+        return (self.folder / SWEEP_RECORD).is_file()
+
+    @property
+    def process(self) -> int:
+        """The number of the process that runs the sweep, or did last."""
+        return int(self.record["start"].rsplit("-", 2)[1])
 
     @property
     def stop_file(self) -> Path:
