@@ -1,11 +1,16 @@
 """Kills runs with SIGKILL at random moments, resumes them, and compares what they come to with a run left alone.
 
-    python -m benchmarks.kills [--kills 100 | --power-loss 300] [--folder FOLDER] [--seed 0] [KEY=VALUE ...]
+    python -m benchmarks.kills [--kills 100 [--sweep] | --power-loss 300] [--folder FOLDER] [--seed 0] [KEY=VALUE ...]
 
 The same command, with resume=auto, is started again and again and killed after a random time, within steps, saves and
 validation, until one start comes to its end; then weights, optimizer, best checkpoint, metrics.csv and TensorBoard's
 points must be those of the uninterrupted run, bit for bit, and no partial file may lie about. Prints how many kills
 were tried and how many runs lost anything. Exit status 1 if any did.
+
+With --sweep, sweeps are killed instead: a grid and a search, each one job after the other and side by side on joblib.
+What is killed is the process group, the sweep's process alone or one of its workers. The same command is started until
+the sweep is done; then results.json, but for times and attempts, must be that of the sweep left alone, bit for bit. No
+process of a sweep that was killed may be left ten seconds later, and no traceback may be printed.
 
 With --power-loss, one run is recorded down to each write, sync and rename; power failures at moments spread over it
 leave what POSIX allows of what was not synced, and what they leave is resumed and compared likewise.
@@ -29,6 +34,7 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from benchmarks import sweep_kills
 from benchmarks.power_loss import Recorder, failures, rebuild
 from mnist_lab.__main__ import main as command_line
 from mnist_lab.runs import Run
@@ -162,14 +168,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("settings", metavar="KEY=VALUE", nargs="*", default=[])
     parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--sweep", action="store_true", help="kill sweeps")
     parser.add_argument("--folder", type=Path, help="where the runs go; another file system, say")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--power-loss", type=int, metavar="CLONES", help="power failures in place of kills")
     options = parser.parse_args()
-    settings, chance = [*SETTINGS, *options.settings], random.Random(options.seed)
+    own = sweep_kills.SETTINGS if options.sweep else SETTINGS
+    settings, chance = [*own, *options.settings], random.Random(options.seed)
     if options.folder:
         options.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        if options.sweep:
+            return int(sweep_kills.kill_sweeps(Path(folder), settings, options.kills, chance) > 0)
         if options.power_loss:
             return power_failures(Path(folder), settings, options.power_loss, options.seed)
         left_alone, seconds = whole(Path(folder) / "whole", settings)

@@ -217,8 +217,25 @@ def test_seeds_are_one_place_in_the_ranking_with_mean_and_spread(command: Comman
     assert first["val/acc"]["mean"] == pytest.approx(sum(values) / 3)
     assert first["val/acc"]["std"] == pytest.approx((sum((v - sum(values) / 3) ** 2 for v in values) / 2) ** 0.5)
     assert first["val/acc"]["mean"] >= second["val/acc"]["mean"]
-    assert "±" in outcome.out
+    found = results()["best"]
+    assert (found["settings"], found["folders"]) == (first["settings"], first["folders"])
+    best = max(runs, key=lambda run: run.info["metrics"]["val/acc"])
+    mean, std = found["test/acc"].values()
+    assert f"best, test accuracy {mean:.2%} ± {100 * std:.2f} over 3 seeds: {found['command']}\n" in outcome.out
+    own = f"seed={best.info['seed']}, test accuracy {best.info['metrics']['test/acc']:.2%}: {best}\n"
+    assert f"the best of these seeds by validation: {own}" in outcome.out  # its own accuracy beside its own folder
     assert (FOLDER / "response.png").exists()
+
+
+def test_command_of_the_best_settings_trains_all_their_seeds_again(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command("-m", "sweep=s", "optimizer.lr=0.001,0.01", "seed=0,1", "trainer.max_epochs=1", "model=mlp")
+    found = results()["best"]
+    monkeypatch.setattr("sys.argv", [*shlex.split(found["command"])[2:], "sweep=t"])
+    main()
+    again = json.loads((FOLDER.with_name("t") / "results.json").read_text())["best"]
+    assert (again["jobs"], again["test/acc"]) == (2, found["test/acc"])
 
 
 def test_same_command_skips_what_is_done_and_adds_what_is_new(command: Command) -> None:

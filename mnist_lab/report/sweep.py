@@ -103,9 +103,13 @@ def commands_best(results: Results) -> list[tuple[str, str]]:
     """How to have the best settings again: what each command does, and the command."""
     if results.command is None:
         return []
-    seed = ", at the first of its seeds" if len(results.winner) > 1 else ""
-    report = command_line(["report", as_typed(results.winner[0].folder)])
-    return [(f"Train them again{seed}:", results.command), (f"Look closely at that run{seed}:", report)]
+    job, seeds = results.best_job, len(results.winner)
+    assert job is not None
+    report = command_line(["report", as_typed(job.folder)])
+    if seeds == 1:
+        return [("Train them again:", results.command), ("Look closely at that run:", report)]
+    own = f"Look closely at the best of these seeds by validation, {job.info['seed']}:"
+    return [(f"Train them again, with their {seeds} seeds:", results.command), (own, report)]
 
 
 def heat_map(results: Results, across: str, up: str) -> dict[str, Any] | None:

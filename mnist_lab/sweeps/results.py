@@ -69,12 +69,22 @@ class Results:
         return self.ranked[0] if self.ranked else []
 
     @property
+    def best_job(self) -> Job | None:
+        """The job of the best settings, among its seeds the best by validation accuracy."""
+        return max(self.winner, key=lambda job: float(job.info["metrics"]["val/acc"]), default=None)
+
+    @property
     def command(self) -> str | None:
-        """The command that trains the best settings again."""
+        """The command that trains the best settings again, with all seeds that they were trained with."""
         if not self.winner:
             return None
-        config_dir = self.winner[0].info["config_dir"]
-        return command_line([*(["--config-dir", config_dir] if config_dir else []), *self.winner[0].overrides])
+        first = self.winner[0]
+        options = ["--config-dir", first.info["config_dir"]] if first.info["config_dir"] else []
+        if len(self.winner) == 1:
+            return command_line([*options, *first.overrides])
+        shared = [override for override in first.overrides if key_of(override) != "seed"]
+        seeds = ",".join(str(job.info["seed"]) for job in self.winner)
+        return command_line(["-m", *options, *shared, f"seed={seeds}"])
 
     def row(self, job: Job) -> dict[str, Any]:
         """A job in results.csv."""

@@ -18,7 +18,7 @@ from mnist_lab.errors import BadInput
 from mnist_lab.files import as_typed
 from mnist_lab.runs import Run
 from mnist_lab.sweeps.figure import draw
-from mnist_lab.sweeps.results import Results
+from mnist_lab.sweeps.results import Results, percent
 from mnist_lab.sweeps.sweep import OVER, Job, Sweep
 
 STYLES = {
@@ -143,9 +143,7 @@ def conclude(results: Results, command: str) -> None:
     figure = draw(results)
     if results.ranked:
         console.print(results.table())
-        tested = results.entry(results.winner)["test/acc"]
-        console.print(f"best, test accuracy {tested['mean']:.2%}: {results.command}", soft_wrap=True)
-        console.print(f"its run folder: {as_typed(results.winner[0].folder)}", soft_wrap=True)
+        console.print(best(results), soft_wrap=True, highlight=False)
     for job in results.jobs:
         if job.state in ("interrupted", "killed"):
             reason = f": {job.error}" if job.error else ""
@@ -159,6 +157,20 @@ def conclude(results: Results, command: str) -> None:
         console.print(f"{left} of {len(results.jobs)} jobs are not finished; to go on: {command}", soft_wrap=True)
     written = ", ".join(name for name in ("results.csv", "results.json", figure) if name)
     console.print(f"sweep folder: {as_typed(results.sweep.folder)} ({written})", soft_wrap=True)
+
+
+def best(results: Results) -> str:
+    """The best settings, the command that trains them again, and the run folder: of several seeds, of the best one."""
+    job = results.best_job
+    assert job is not None
+    tested, folder = results.entry(results.winner)["test/acc"], as_typed(job.folder)
+    if len(results.winner) == 1:
+        return f"best, test accuracy {percent(tested)}: {results.command}\nits run folder: {folder}"
+    own = f"seed={job.info['seed']}, test accuracy {job.info['metrics']['test/acc']:.2%}"
+    return (
+        f"best, test accuracy {percent(tested)} over {len(results.winner)} seeds: {results.command}\n"
+        f"the best of these seeds by validation: {own}: {folder}"
+    )
 
 
 def described(results: Results, job: Job) -> str:

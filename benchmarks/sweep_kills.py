@@ -1,0 +1,146 @@
+"""Kills sweeps with SIGKILL at random moments, continues them, and compares their results: benchmarks.kills --sweep."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+SETTINGS = (
+    "model=mlp",
+    "trainer.max_epochs=3",
+    "trainer.limit_train_batches=20",
+    "trainer.limit_val_batches=2",
+    "trainer.accelerator=cpu",
+    "callbacks.checkpoint.every_n_train_steps=8",
+    "logger=none",
+    "threads=1",
+    "sweep=s",
+)
+GRID = ("optimizer.lr=0.001,0.01", "seed=0,1,2")
+SEARCH = (
+    "hydra/sweeper=optuna",
+    "hydra.sweeper.n_trials=8",
+    "optimizer.lr=tag(log,interval(0.0003,0.3))",
+    "data.batch_size=32,64",
+)
+JOBLIB = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+KINDS = {"grid": GRID, "joblib": (*GRID, *JOBLIB), "optuna": SEARCH, "optuna with joblib": (*SEARCH, *JOBLIB)}
+TARGETS = ("group", "parent", "worker")
+PATIENCE = 10.0  # seconds after which no process of a killed sweep may be left
+
+
+@dataclass
+class KilledSweep:
+    """A sweep that is killed and continued until it is done.
+
+    Attributes:
+        runs_dir: where its folder is made.
+        settings: of its command.
+        kills: what was killed, each time.
+        ended: the processes that were killed, by their sessions, each with the moment.
+        output: what its commands printed.
+    """
+
+    runs_dir: Path
+    settings: Sequence[str]
+    kills: list[str] = field(default_factory=list)
+    ended: dict[int, float] = field(default_factory=dict)
+    output: str = ""
+
+    def run(self, chance: random.Random, seconds: float, most: int) -> None:
+        """Start the sweep, kill it at random moments, at most so often, and continue it until it is done."""
+        command = [sys.executable, "-m", "mnist_lab", "-m", *self.settings, f"runs_dir={self.runs_dir}"]
+        status: int | None = None
+        while status != 0:
+            with tempfile.TemporaryFile() as output:
+                process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
+                while process.poll() is None:
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        process.wait(chance.uniform(0.2, 1) * seconds if len(self.kills) < most else None)
+                        break
+                    self._kill(process, chance.choice(TARGETS))
+                status = process.wait()
+                output.seek(0)
+                self.output += output.read().decode()
+            if status not in (0, 1, -signal.SIGKILL) or (status == 1 and not self.kills):
+                raise RuntimeError(f"exit status {status}: {self.output}")
+
+    def _kill(self, process: subprocess.Popen[bytes], target: str) -> None:
+        workers = [pid for pid, command in session(process.pid) if "LokyProcess" in command]
+        target = "parent" if target == "worker" and not workers else target
+        with contextlib.suppress(ProcessLookupError):
+            if target == "worker":
+                os.kill(random.Random(len(self.kills)).choice(workers), signal.SIGKILL)
+            else:
+                (os.killpg if target == "group" else os.kill)(process.pid, signal.SIGKILL)
+                self.ended[process.pid] = time.monotonic()
+                process.wait()
+            self.kills.append(target)
+
+    def losses(self, left_alone: object) -> list[str]:
+        """What the sweep has that is not as in the one left alone, and what it should not have left or printed."""
+        found = ["results.json"] if results(self.runs_dir) != left_alone else []
+        time.sleep(max([0.0, *(at + PATIENCE - time.monotonic() for at in self.ended.values())]))
+        found += [f"a process is left: {command}" for killed in self.ended for _, command in session(killed)]
+        found += ["a traceback"] if "Traceback" in self.output else []
+        return found + [f"litter: {path.name}" for path in self.runs_dir.rglob("*.partial")]
+
+
+def session(leader: int) -> Iterator[tuple[int, str]]:
+    """The processes of a session that have not ended: number and command line of each."""
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, IndexError):
+            state, _, _, own, *_ = (path / "stat").read_text().rpartition(")")[2].split()
+            if int(own) == leader and state != "Z":
+                yield int(path.name), (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+
+
+def results(runs_dir: Path) -> object:
+    """What results.json says, but for times, attempts and the sweep's command."""
+
+    def plain(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {name: plain(value) for name, value in node.items() if name not in ("seconds", "attempts")}
+        return [plain(each) for each in node] if isinstance(node, list) else node
+
+    content = plain(json.loads((runs_dir / "sweeps" / "s" / "results.json").read_text()))
+    del content["command"]
+    return content
+
+
+def kill_sweeps(folder: Path, settings: Sequence[str], kills: int, chance: random.Random) -> int:
+    """Kill sweeps of every kind in turn until there were so many kills; returns how many sweeps lost anything."""
+    alone: dict[str, tuple[object, float]] = {}
+    done: Counter[str] = Counter()
+    sweeps = lost = 0
+    while done.total() < kills:
+        kind = list(KINDS)[sweeps % len(KINDS)]
+        if kind not in alone:
+            whole_sweep = KilledSweep(folder / f"{len(alone)}-whole", [*settings, *KINDS[kind]])
+            started = time.perf_counter()
+            whole_sweep.run(chance, 0, most=0)
+            alone[kind] = results(whole_sweep.runs_dir), time.perf_counter() - started
+        left_alone, seconds = alone[kind]
+        sweep = KilledSweep(folder / str(sweeps), [*settings, *KINDS[kind]])
+        sweep.run(chance, seconds, most=min(6, kills - done.total()))
+        found = sweep.losses(left_alone)
+        done.update(sweep.kills)
+        sweeps, lost = sweeps + 1, lost + bool(found)
+        print(f"{kind}: killed {', '.join(sweep.kills) or 'nothing'}: {', '.join(found) or 'nothing lost'}", flush=True)
+        if "a traceback" in found:
+            print(sweep.output, flush=True)
+    print(f"{done.total()} kills ({', '.join(f'{n} of a {name}' for name, n in done.items())}) in {sweeps} sweeps")
+    print(f"{lost} sweeps lost anything")
+    return lost
