@@ -13,6 +13,7 @@ from pathlib import Path
 from mnist_lab import __version__, conf_dir, config_dirs
 from mnist_lab.errors import BadInput, told_in_one_line
 from mnist_lab.help import help_text
+from mnist_lab.output import standard_streams, stop_waiting_for_readers
 
 COMMANDS = {
     "train": "mnist_lab.jobs",
@@ -29,38 +30,36 @@ COMMANDS = {
 
 
 def main() -> None:
-    """The command line; sys.argv says what is wanted."""
-    try:
-        _main()
-    except KeyboardInterrupt:  # a run that had begun has told more, and how to go on
-        raise SystemExit(128 + signal.SIGINT) from None
-    except BrokenPipeError:  # the reader, such as head, has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(128 + signal.SIGPIPE) from None
+    """Run the command line in sys.argv."""
+    with told_in_one_line(), standard_streams():
+        try:
+            _main()
+        except KeyboardInterrupt:  # a run that had begun has told more, and how to go on
+            stop_waiting_for_readers()
+            raise SystemExit(128 + signal.SIGINT) from None
 
 
 def _main() -> None:
     if not {"", str(Path.cwd())} & set(sys.path):
         sys.path.append(str(Path.cwd()))  # so that the console script, too, finds a network of the user's own
     first, *rest = sys.argv[1:] or [""]
-    with told_in_one_line():
-        if first in COMMANDS and first != "train":
-            importlib.import_module(COMMANDS[first]).main(rest)
-            return
-        if first == "train":
-            del sys.argv[1]
-        elif re.fullmatch(r"\w[\w-]*", first):
-            near = difflib.get_close_matches(first, COMMANDS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
-            raise BadInput(f"{first}: no such command; {hint} (--help tells more)")
-        if "query=bash" in sys.argv and re.match(rf"\S+\s+({'|'.join(COMMANDS)})\b", os.environ.get("COMP_LINE", "")):
-            return  # Hydra completes settings, and a command takes none of them
-        if "--version" in sys.argv:
-            print(f"mnist_lab {__version__}")
-            return
-        if {"-h", "--help"} & set(sys.argv):
-            print(help_text([conf_dir(), *config_dirs(sys.argv)]))
-            return
+    if first in COMMANDS and first != "train":
+        importlib.import_module(COMMANDS[first]).main(rest)
+        return
+    if first == "train":
+        del sys.argv[1]
+    elif re.fullmatch(r"\w[\w-]*", first):
+        near = difflib.get_close_matches(first, COMMANDS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
+        raise BadInput(f"{first}: no such command; {hint} (--help tells more)")
+    if "query=bash" in sys.argv and re.match(rf"\S+\s+({'|'.join(COMMANDS)})\b", os.environ.get("COMP_LINE", "")):
+        return  # Hydra completes settings, and a command takes none of them
+    if "--version" in sys.argv:
+        print(f"mnist_lab {__version__}")
+        return
+    if {"-h", "--help"} & set(sys.argv):
+        print(help_text([conf_dir(), *config_dirs(sys.argv)]))
+        return
     importlib.import_module(COMMANDS["train"]).main()
 
 

@@ -37,7 +37,7 @@ def not_installed(what: str, extra: str) -> BadInput:
 
 
 class Interrupted(SystemExit):
-    """Ctrl-C or SIGTERM ended a run, which has been recorded; a sweep ends with it."""
+    """Ctrl-C, SIGTERM or SIGHUP ended a run, which has been recorded; a sweep ends with it."""
 
 
 class JobsFailed(SystemExit):

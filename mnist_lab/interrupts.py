@@ -16,28 +16,53 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from pydantic import Field
 from torch import Tensor
 
+from mnist_lab.output import stop_waiting_for_readers
 from mnist_lab.steps import StepCallback
 
 
+class Hangup(SIGTERMException):
+    """SIGHUP: the terminal was closed; it ends a run as SIGTERM does."""
+
+
+# SIGQUIT (Ctrl-\) ends a process at once, as everywhere: it is for one that does not end otherwise, and saves nothing.
+STOP_SIGNALS: dict[int, type[BaseException]] = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: SIGTERMException}
+if hasattr(signal, "SIGHUP"):  # not on Windows
+    STOP_SIGNALS[signal.SIGHUP] = Hangup
+
+
+def stop_signal(error: BaseException) -> signal.Signals | None:
+    """Return the signal that an exception stands for, also where Lightning has made another exception of Ctrl-C."""
+    for cause in (error, error.__context__):
+        for number, kind in STOP_SIGNALS.items():
+            if type(cause) is kind:
+                return signal.Signals(number)
+    return None
+
+
 @contextmanager
-def sigterm_raises() -> Iterator[None]:
-    """SIGTERM as an exception in the main thread, as Ctrl-C is one, so that it, too, is cleaned up after."""
+def stop_signals_raise() -> Iterator[None]:
+    """Turn SIGTERM and SIGHUP into exceptions in the main thread, as Ctrl-C is one, so that they are cleaned up after.
+
+    One that is ignored, as nohup has SIGHUP ignored, stays so.
+    """
 
     def stop(number: int, frame: Any) -> None:
-        raise SIGTERMException
+        raise STOP_SIGNALS[number]
 
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, stop)
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in STOP_SIGNALS.keys() - {signal.SIGINT}:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
 
 
 class SaveWithinEpochs(StepCallback, Checkpoint):
-    """Saves checkpoints/last.ckpt between two training steps: every so often, and on Ctrl-C and SIGTERM.
+    """Saves checkpoints/last.ckpt between two training steps: every so often, and on Ctrl-C, SIGTERM and SIGHUP.
 
     A signal waits for the end of its step, so that what is saved is whole; a second Ctrl-C does not wait. Nothing is
     saved after an epoch's last step, before its validation: Lightning would leave the validation out on resume. The
@@ -63,7 +88,7 @@ class SaveWithinEpochs(StepCallback, Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.saved = time.monotonic()
         alone = trainer.world_size == 1 and threading.current_thread() is threading.main_thread()
-        for number in (signal.SIGINT, signal.SIGTERM) if alone else ():
+        for number in STOP_SIGNALS if alone else ():
             if signal.getsignal(number) is not signal.SIG_IGN:  # as Ctrl-C is in a shell's background
                 self.before[number] = signal.signal(number, self._signalled)
 
@@ -94,7 +119,8 @@ class SaveWithinEpochs(StepCallback, Checkpoint):
         self._restore()
 
     def _signalled(self, number: int, frame: Any) -> None:
-        self.stop = KeyboardInterrupt() if number == signal.SIGINT else SIGTERMException()
+        self.stop = STOP_SIGNALS[number]()
+        stop_waiting_for_readers()
         self._restore()  # the next one is not waited for
 
     def _stop_if_told(self) -> None:

@@ -6,7 +6,6 @@ import importlib.metadata
 import logging
 import os
 import platform
-import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -18,13 +17,13 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 
 from mnist_lab.arguments import command_line
 from mnist_lab.checkpoints import epochs_done, read_checkpoint
 from mnist_lab.errors import BadInput, Interrupted
-from mnist_lab.interrupts import sigterm_raises
+from mnist_lab.interrupts import stop_signal, stop_signals_raise
+from mnist_lab.output import stop_waiting_for_readers
 from mnist_lab.runs import Run
 
 log = logging.getLogger(__name__)
@@ -45,8 +44,8 @@ PACKAGES = (
 def recorded(cfg: DictConfig, parameters: int) -> Iterator[Run]:
     """The run in cfg.folder, new or resumed, whose run.json says how what happens in the with-block ends.
 
-    Ctrl-C and SIGTERM end in Interrupted, a SystemExit of 130 and 143. In a run of several processes only the first
-    one writes.
+    Ctrl-C, SIGTERM and SIGHUP end in Interrupted, a SystemExit of 130, 143 and 129. In a run of several processes only
+    the first one writes.
     """
     run = Run(Path(cfg.folder))
     first_process = rank_zero_only.rank == 0  # type: ignore[attr-defined]
@@ -54,21 +53,22 @@ def recorded(cfg: DictConfig, parameters: int) -> Iterator[Run]:
         _open(run, cfg, parameters)
     started = time.perf_counter()
     try:
-        with sigterm_raises():
+        with stop_signals_raise():
             yield run
     except BaseException as error:
-        by_hand = isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)
-        interrupted = by_hand or isinstance(error, SIGTERMException)
+        interrupted = stop_signal(error)
         if first_process:
-            reason = "Ctrl-C" if by_hand else "SIGTERM" if interrupted else f"{type(error).__name__}: {error}"
+            reason = interrupted.name if interrupted else f"{type(error).__name__}: {error}"
+            reason = "Ctrl-C" if reason == "SIGINT" else reason
             seconds = time.perf_counter() - started
             _close_early(run, "interrupted" if interrupted else "failed", reason, seconds)
             if interrupted:
+                stop_waiting_for_readers()
                 print(f"interrupted ({reason}); {_how_to_go_on(run)}", flush=True)
             else:
                 log.info("the run failed", exc_info=error)
         if interrupted:
-            raise Interrupted(128 + (signal.SIGINT if by_hand else signal.SIGTERM)) from error
+            raise Interrupted(128 + interrupted) from error
         raise
 
 

@@ -18,6 +18,7 @@ from mnist_lab.errors import BadInput
 from mnist_lab.files import write_text
 from mnist_lab.jobs import refuse_derived_settings
 from mnist_lab.locks import RunInUse, run_lock
+from mnist_lab.output import outlive_reader
 from mnist_lab.results import summarise
 from mnist_lab.results_page import HEADS, cells_of, markdown
 from mnist_lab.resume import quoted_path
@@ -155,6 +156,7 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument("--config-dir", help="a folder of your own beside conf/")
     options = parser.parse_intermixed_args(arguments)
+    outlive_reader()
     overrides = [word for word in options.words if "=" in word or word.startswith("~")]
     names = [word for word in options.words if word not in overrides] or presets(options.config_dir)
     refuse_own_settings(overrides)

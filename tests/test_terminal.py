@@ -59,6 +59,11 @@ class Pause(StepCallback):
             time.sleep(0.01)
 
 
+def paused_at(where: str) -> list[str]:
+    """Return the overrides that have a run pause."""
+    return ["+callbacks.pause._target_=test_terminal.Pause", f"+callbacks.pause.{where}"]
+
+
 class Screen(pyte.Screen):
     """What a terminal shows, on a screen so wide that a line too long for the terminal is seen to be."""
 
@@ -88,7 +93,7 @@ class Screen(pyte.Screen):
 class Terminal:
     """A command line in a pseudo-terminal."""
 
-    def __init__(self, *arguments: str, columns: int = 80) -> None:
+    def __init__(self, *arguments: str, columns: int = 80, **variables: str) -> None:
         self.screen = Screen(columns)
         self.stream = pyte.Stream(self.screen)
         path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
@@ -97,7 +102,7 @@ class Terminal:
             sys.executable,
             ["-m", "mnist_lab", *arguments],
             dimensions=(24, columns),
-            env=env | {"TERM": "xterm-256color", "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+            env=env | {"TERM": "xterm-256color", "PYTHONPATH": path, "OMP_NUM_THREADS": "1"} | variables,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             encoding="utf-8",
             timeout=240,
@@ -110,12 +115,11 @@ class Terminal:
     def flush(self) -> None:
         """Nothing is held back."""
 
-    def press_ctrl_c_once_there(self, path: Path) -> None:
-        """Type Ctrl-C when a file is there."""
+    def wait_for(self, path: Path) -> None:
+        """Wait until a file is there."""
         while not path.exists():
             self.child.expect([pexpect.TIMEOUT, pexpect.EOF], timeout=0.05)
             assert self.child.isalive(), self.screen.text
-        self.child.sendintr()
 
     def end(self, status: int = 0) -> str:
         """Wait for the end, assert the exit status and what holds of every command; returns what is to be seen."""
@@ -175,9 +179,9 @@ def test_resume_after_ctrl_c_shows_the_rest_of_the_run_and_gives_the_results_of_
     shared: Tiny, whole: tuple[Run, Terminal], where: str, columns: int
 ) -> None:
     folder = Path(f"{where}-{columns}")
-    pause = ["+callbacks.pause._target_=test_terminal.Pause", f"+callbacks.pause.{where}"]
-    terminal = Terminal(*shared.overrides, *pause, f"hydra.run.dir='{folder}'", columns=columns)
-    terminal.press_ctrl_c_once_there(folder / "paused")
+    terminal = Terminal(*shared.overrides, *paused_at(where), f"hydra.run.dir='{folder}'", columns=columns)
+    terminal.wait_for(folder / "paused")
+    terminal.child.sendintr()
     text = terminal.end(130)
     (resume,) = re.findall(r"to go on: python -m mnist_lab (.+)", text)
     text = Terminal(resume, columns=columns).end()
@@ -187,3 +191,20 @@ def test_resume_after_ctrl_c_shows_the_rest_of_the_run_and_gives_the_results_of_
         row["train/loss_step"] for row in alone if "train/loss_step" in row
     ]
     assert Run(folder).info["metrics"] == whole[0].info["metrics"]
+
+
+def test_run_saves_and_says_so_in_its_record_when_its_terminal_is_closed(shared: Tiny) -> None:
+    terminal = Terminal(*shared.overrides, *paused_at("step=17"), "hydra.run.dir=closed")
+    terminal.wait_for(Path("closed/paused"))
+    os.close(terminal.child.child_fd)
+    assert terminal.child.ptyproc.wait() == 128 + signal.SIGHUP
+    info = Run(Path("closed")).info
+    assert (info["status"], info["error"], info["steps"]) == ("interrupted", "SIGHUP", 17)
+    assert "Traceback" not in Path("closed/train.log").read_text()
+
+
+def test_terminal_that_knows_only_ascii_shows_characters_that_look_alike(shared: Tiny) -> None:
+    terminal = Terminal(*shared.overrides, "trainer.max_epochs=1", "hydra.run.dir=ascii", PYTHONIOENCODING="ascii")
+    text = terminal.end()
+    assert "MLP, 1x28x28 in" in text and text.isascii()
+    assert text.splitlines()[-1] == "run folder: ascii"

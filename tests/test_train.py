@@ -176,7 +176,7 @@ def test_test_set_after_every_epoch_is_shown_and_changes_nothing(command: Comman
 def test_before_training_the_untrained_network_is_tested(command: Command) -> None:
     outcome = command("experiment=compact_cnn")
     run = only_run()
-    assert "    0/2           -        -" in outcome.out
+    assert re.search(r"^0/2 +- +- ", outcome.out, re.MULTILINE)
     assert list(run.curve("test/acc")) == [0, 1, 2]
     assert list(run.curve("test/acc", "examples_seen")) == [0, 230, 460]
     assert run.curve("test/loss")[0] == pytest.approx(2.3, abs=0.1)  # of ten classes, without an idea: log 10

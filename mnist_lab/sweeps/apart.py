@@ -13,11 +13,10 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 
 from mnist_lab.errors import Interrupted, LabError
-from mnist_lab.interrupts import sigterm_raises
+from mnist_lab.interrupts import STOP_SIGNALS, stop_signal, stop_signals_raise
 from mnist_lab.resume import SWEEP_PROCESS, quoted_path
 from mnist_lab.runs import Run
 from mnist_lab.settings import typed
@@ -35,7 +34,7 @@ def train_apart(cfg: DictConfig) -> None:
     """Run `python -m mnist_lab` with the job's settings, in the job's folder, and wait for it.
 
     Raises:
-        Interrupted: Ctrl-C or SIGTERM, which was passed on.
+        Interrupted: Ctrl-C, SIGTERM or SIGHUP, which was passed on.
         LabError: the run failed, or one of its processes was killed.
     """
     folder = Path(cfg.folder)
@@ -45,7 +44,7 @@ def train_apart(cfg: DictConfig) -> None:
     options = ["--config-dir", cfg.config_dir] if cfg.config_dir else []
     command = [sys.executable, "-m", "mnist_lab", *options, *overrides, *own, *resume]
     with (
-        sigterm_raises(),
+        stop_signals_raise(),
         subprocess.Popen(
             command,
             stdout=subprocess.DEVNULL,
@@ -58,7 +57,7 @@ def train_apart(cfg: DictConfig) -> None:
         try:
             told = process.communicate()[1].strip()
         except BaseException as stop:
-            number = signal.SIGTERM if isinstance(stop, SIGTERMException) else signal.SIGINT
+            number = stop_signal(stop) or signal.SIGINT
             process.send_signal(number)
             with suppress(subprocess.TimeoutExpired):
                 process.communicate(timeout=PATIENCE)
@@ -66,7 +65,7 @@ def train_apart(cfg: DictConfig) -> None:
         finally:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)  # the others, should they hang without the first
-    if process.returncode in (128 + signal.SIGINT, 128 + signal.SIGTERM):
+    if process.returncode - 128 in STOP_SIGNALS:
         raise Interrupted(process.returncode)
     if process.returncode < 0:  # Lightning kills the first process when another one has died
         raise LabError(f"one of its processes died (signal {-process.returncode})")

@@ -39,7 +39,7 @@ def _watch_parent(parent: int) -> None:
 
 @contextmanager
 def told_to_stop(sweep: Sweep) -> Iterator[None]:
-    """Pass Ctrl-C and SIGTERM on to jobs in other processes of this machine, and wait until they have saved.
+    """Pass Ctrl-C, SIGTERM and SIGHUP on to jobs in other processes of this machine, and wait until they have saved.
 
     A job in this process hears of them itself while it trains. One on another machine runs to its end. A second signal
     is not waited for.
@@ -71,7 +71,10 @@ def told_to_stop(sweep: Sweep) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as it is under nohup
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield
     finally:
