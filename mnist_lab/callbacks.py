@@ -54,7 +54,11 @@ class StepLog(StepCallback):
                 values = {name: float(value) for name, value in trainer._logger_connector.metrics["log"].items()}
                 if isinstance(logger, MetricsCSV):
                     logger.log_metrics({"epoch": trainer.current_epoch, **values}, step=trainer.global_step - 1)
-            logger.write() if isinstance(logger, MetricsCSV) else logger.save()
+            if isinstance(logger, MetricsCSV):
+                logger.write()
+                checkpoint["metrics_crc"] = logger.checksum()
+            else:
+                logger.save()
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.flush()
 

@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
+from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c  # type: ignore[import-untyped]
 from torch.utils.tensorboard.summary import hparams
 from torch.utils.tensorboard.writer import SummaryWriter
 
@@ -88,13 +89,16 @@ def _of_the_end(event: Event) -> bool:
 def _records(content: bytes) -> Iterator[tuple[bytes, Event]]:
     """The records of an event file, each with its event, up to one that a kill left half or that is damaged.
 
-    A record is its length in eight bytes, a sum of that in four, the event, and a sum of that in four.
+    A record is its length in eight bytes, the CRC of that in four, the event, and the CRC of that in four.
     """
     start = 0
     while start + 12 <= len(content):
-        (length,) = struct.unpack_from("<Q", content, start)
+        length, crc = struct.unpack_from("<QI", content, start)
         end = start + 16 + length
-        if end > len(content):
+        if end > len(content) or masked_crc32c(content[start : start + 8]) != crc:
+            return
+        (crc,) = struct.unpack_from("<I", content, end - 4)
+        if masked_crc32c(content[start + 12 : end - 4]) != crc:
             return
         try:
             event = Event.FromString(content[start + 12 : end - 4])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,14 @@ class MetricsCSV(Logger):
         """Keep an earlier start's rows of the steps before this one."""
         rows = Run(self.path.parent).metrics()
         self.rows = {int(row["step"]): row for row in rows if row["step"] < step}
+
+    def checksum(self) -> int:
+        """Return the CRC-32 of all rows but their speeds, which differ from start to start."""
+        rows = [
+            sorted((name, float(value)) for name, value in row.items() if name != "images_per_second")
+            for _, row in sorted(self.rows.items())
+        ]
+        return zlib.crc32(repr(rows).encode())
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:

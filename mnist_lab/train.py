@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import statistics
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -74,7 +75,7 @@ def _train(cfg: DictConfig) -> Run:
         checkpoint = resumable(cfg)
         if nothing_to_do(cfg, checkpoint):
             return Run(Path(cfg.folder))
-        go_on_from(trainer, metrics_csv, checkpoint["global_step"])
+        go_on_from(trainer, metrics_csv, checkpoint)
         done = epochs_done(checkpoint)
     elif cfg.init_from:
         model.load_state_dict(weights_for(model, cfg.init_from, key="init_from="))
@@ -118,9 +119,15 @@ def locked(cfg: DictConfig) -> Iterator[None]:
 
 
 @rank_zero_only
-def go_on_from(trainer: pl.Trainer, metrics_csv: MetricsCSV, step: int) -> None:
-    """Make the curves in the run folder those before this step."""
+def go_on_from(trainer: pl.Trainer, metrics_csv: MetricsCSV, checkpoint: Mapping[str, Any]) -> None:
+    """Cut the curves in the run folder at a checkpoint's step; warn if they are not those that were saved with it."""
+    step = checkpoint["global_step"]
     metrics_csv.go_on_from(step)
+    if checkpoint.get("metrics_crc", metrics_csv.checksum()) != metrics_csv.checksum():
+        print(
+            f"mnist_lab: warning: {metrics_csv.path}: changed since step {step} was saved; curves may have gaps",
+            file=sys.stderr,
+        )
     boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
     events.go_on_from(metrics_csv.path.parent, step, list(metrics_csv.rows.values()), boards)
 

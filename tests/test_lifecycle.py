@@ -1,0 +1,220 @@
+"""Whatever happens to a run, it ends as if left alone, or one line says why not."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from conftest import Tiny, tiny_data
+from hydra.core.global_hydra import GlobalHydra
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
+from hypothesis.strategies import booleans, floats, integers, sampled_from
+
+from benchmarks.kills import losses
+from mnist_lab.__main__ import main
+from mnist_lab.callbacks import StepLog
+from mnist_lab.checkpoints import read_checkpoint
+from mnist_lab.files import is_whole
+from mnist_lab.runs import Run
+
+SETTINGS = (
+    "data=tiny",
+    "model=mlp",
+    "trainer.max_epochs=3",
+    "trainer.accelerator=cpu",
+    "trainer.log_every_n_steps=4",
+    "callbacks.checkpoint.every_n_train_steps=5",
+    "figures=false",
+)
+STEPS = 36  # twelve an epoch
+EXAMPLES = int(os.environ.get("LIFECYCLE_EXAMPLES", 12))  # more of them by hand
+FILES = (
+    "checkpoints/last.ckpt",
+    "checkpoints/best.ckpt",
+    "run.json",
+    "config.yaml",
+    "metrics.csv",
+    "events.*",
+    "train.log",
+)
+FORBIDDEN = ("optimizer.lr=0.5", "seed=7", "model=lenet", "data.batch_size=32")
+ALLOWED = ("steps_per_execution=1", "steps_per_execution=7", "callbacks.summary=null", "trainer.log_every_n_steps=4")
+
+
+class Ended(NamedTuple):
+    """How a start of the command ended: its exit status, or minus the signal that killed it, and its stderr."""
+
+    status: int
+    err: str
+
+
+def in_a_process(action: Callable[[], None], err: Path) -> int:
+    """Return the exit status of an action in a child of this process, which need not import torch again."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # forks beside threads: the child uses none of them
+        child = os.fork()
+    if child:
+        _, ended = os.waitpid(child, 0)
+        return os.waitstatus_to_exitcode(ended)
+    status = 70
+    try:
+        output = os.open(err, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(output, 2)
+        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
+        try:
+            action()
+            status = 0
+        except SystemExit as stop:
+            status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        except BaseException:
+            traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(status)
+
+
+def start(tiny: Tiny, runs_dir: Path, *overrides: str, kill: tuple[int, int] | None = None) -> Ended:
+    """Run `python -m mnist_lab ... resume=auto` in a process of its own.
+
+    Args:
+        tiny: the data.
+        runs_dir: where the run is.
+        overrides: more of them; a later one of a key holds.
+        kill: a signal that the process gets, and after which step of training.
+    """
+    own = {
+        override.split("=")[0]: override for override in (*SETTINGS, f"runs_dir={runs_dir}", "resume=auto", *overrides)
+    }
+
+    def action() -> None:
+        GlobalHydra.instance().clear()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        after_step = StepLog.after_step
+
+        def signalled(self: StepLog, trainer: Any, pl_module: Any, step: int, loss: Any) -> None:
+            after_step(self, trainer, pl_module, step, loss)
+            if kill is not None and step == kill[1]:
+                os.kill(os.getpid(), kill[0])
+
+        StepLog.after_step = signalled  # type: ignore[method-assign]
+        sys.argv = ["mnist_lab", "--config-dir", str(tiny.conf), *own.values()]
+        main()
+
+    err = runs_dir.with_name(f"{runs_dir.name}.err")
+    return Ended(in_a_process(action, err), err.read_text())
+
+
+def whole_run(folder: Path) -> tuple[Tiny, Run]:
+    """Train the run left alone, whose end every other is to reach."""
+    tiny = tiny_data(folder / "tiny")
+    ended = start(tiny, folder / "whole")
+    assert ended == (0, ""), ended
+    return tiny, Run.find("latest", folder / "whole")
+
+
+@pytest.fixture(scope="module")
+def left_alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tiny, Run]:
+    return whole_run(tmp_path_factory.mktemp("lifecycle"))
+
+
+def test_run_ends_as_if_left_alone_or_one_line_says_why_not(left_alone: tuple[Tiny, Run], tmp_path: Path) -> None:
+    tiny, whole = left_alone
+    numbers = count()
+
+    class Life(RuleBasedStateMachine):
+        """A run that is started, stopped, damaged and started again, in any order."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.runs_dir = tmp_path / str(next(numbers))
+            self.damaged: str | None = None  # one file, once: what is damaged twice may look whole
+            self.explained = False
+            self.settings: tuple[str, ...] = ()
+
+        @property
+        def step(self) -> int:
+            """Steps that the newest checkpoint has."""
+            last = self.file("checkpoints/last.ckpt")
+            return int(read_checkpoint(last)["global_step"]) if last and is_whole(last) else 0
+
+        def file(self, pattern: str) -> Path | None:
+            return next(iter(sorted(self.runs_dir.glob(f"*/*/{pattern}"))), None)
+
+        def run(self, *overrides: str, kill: tuple[int, int] | None = None) -> Ended:
+            ended = start(tiny, self.runs_dir, *self.settings, *overrides, kill=kill)
+            assert "Traceback" not in ended.err, ended.err
+            assert len(ended.err.splitlines()) <= 1, ended.err
+            if ended.err:
+                assert self.damaged, ended.err
+                self.explained = True
+            return ended
+
+        @rule(number=sampled_from((signal.SIGINT, signal.SIGTERM, signal.SIGKILL)), after=integers(1, 20))
+        def stop_after_steps(self, number: signal.Signals, after: int) -> None:
+            step = self.step + after
+            ended = self.run(kill=(number, step))
+            if not self.damaged:
+                stopped = -number if number == signal.SIGKILL else 128 + number
+                assert ended.status == (stopped if step <= STEPS else 0), ended
+
+        @rule(setting=sampled_from(ALLOWED))
+        def change_an_allowed_setting(self, setting: str) -> None:
+            self.settings = (setting,)
+
+        @precondition(lambda self: self.file("checkpoints/last.ckpt") and not self.damaged)
+        @rule(setting=sampled_from(FORBIDDEN))
+        def change_a_forbidden_setting(self, setting: str) -> None:
+            before = self.contents()
+            ended = start(tiny, self.runs_dir, setting)
+            assert ended.status == 2, ended
+            assert setting.split("=")[0] in ended.err or "model" in ended.err
+            assert self.contents() == before
+
+        def contents(self) -> dict[Path, bytes]:
+            files = self.runs_dir.rglob("*")
+            return {path: path.read_bytes() for path in files if path.is_file() and path.suffix != ".log"}
+
+        @precondition(lambda self: not self.damaged)
+        @rule(name=sampled_from(FILES), place=floats(0, 0.999), cut=booleans())
+        def damage_a_file(self, name: str, place: float, cut: bool) -> None:
+            path = self.file(name)
+            if path is None or not path.stat().st_size:
+                return
+            self.damaged = name
+            content = bytearray(path.read_bytes())
+            if cut:
+                del content[int(place * len(content)) :]
+            else:
+                content[int(place * len(content))] ^= 0x10
+            path.write_bytes(content)
+
+        def teardown(self) -> None:
+            ended = self.run()
+            found = losses(whole, Run.find("latest", self.runs_dir), repeats=False) if not ended.status else ["no end"]
+            assert not found or (self.damaged and self.explained), (self.damaged, found, ended)
+            shutil.rmtree(self.runs_dir, ignore_errors=True)
+
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        Life,
+        settings=settings(
+            max_examples=EXAMPLES,
+            stateful_step_count=5,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            print_blob=False,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
