@@ -40,8 +40,12 @@ def main() -> None:
 
 
 def _main() -> None:
-    if not {"", str(Path.cwd())} & set(sys.path):
-        sys.path.append(str(Path.cwd()))  # so that the console script, too, finds a network of the user's own
+    try:
+        here = str(Path.cwd())
+    except FileNotFoundError:
+        raise BadInput("the current folder was removed; change to another one") from None
+    if not {"", here} & set(sys.path):
+        sys.path.append(here)  # so that the console script, too, finds a network of the user's own
     first, *rest = sys.argv[1:] or [""]
     if first in COMMANDS and first != "train":
         importlib.import_module(COMMANDS[first]).main(rest)

@@ -10,6 +10,7 @@ import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -88,12 +89,21 @@ def _tell(line: str) -> None:
         print(line, file=sys.stderr)
 
 
-def tell_a_full_disk_once() -> None:
-    """Leave a full disk to the main thread, which meets it too: the log and TensorBoard's thread say nothing of it."""
+def silence_disk_errors_in_threads() -> None:
+    """Leave a full disk and a removed run folder to the main thread, which meets them too.
+
+    The log and TensorBoard's thread would show a traceback of their own.
+    """
     logging.raiseExceptions = False
 
     def hook(caught: threading.ExceptHookArgs) -> None:
-        if not (isinstance(caught.exc_value, OSError) and caught.exc_value.errno in FULL):
+        if not _is_met_by_main_thread(caught.exc_value):
             threading.__excepthook__(caught)
 
     threading.excepthook = hook
+
+
+def _is_met_by_main_thread(error: BaseException | None) -> bool:
+    if isinstance(error, FileNotFoundError) and error.filename:
+        return not Path(os.fsdecode(error.filename)).parent.exists()
+    return isinstance(error, OSError) and error.errno in FULL

@@ -16,7 +16,14 @@ from omegaconf import DictConfig
 
 from mnist_lab import conf_dir
 from mnist_lab.config import CheckBeforeRun, resolve
-from mnist_lab.errors import BadInput, JobsFailed, LabError, not_installed, tell_a_full_disk_once, told_in_one_line
+from mnist_lab.errors import (
+    BadInput,
+    JobsFailed,
+    LabError,
+    not_installed,
+    silence_disk_errors_in_threads,
+    told_in_one_line,
+)
 from mnist_lab.output import outlive_reader
 from mnist_lab.overrides import compose_whole, shown, split_arguments
 from mnist_lab.processes import in_one_folder
@@ -32,7 +39,7 @@ begun: list[DictConfig] = []  # the jobs that Hydra came to
 def main() -> None:
     """Run what sys.argv says."""
     with told_in_one_line():
-        tell_a_full_disk_once()
+        silence_disk_errors_in_threads()
         outlive_reader()
         if SWEEP_PROCESS in os.environ and "LOCAL_RANK" not in os.environ:  # the first process of a sweep's job
             end_with_parent(int(os.environ[SWEEP_PROCESS]))

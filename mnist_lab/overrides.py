@@ -110,8 +110,13 @@ def compose_whole(
         sweep: whether settings may have several values; the first of each is composed.
 
     Raises:
-        BadInput: an override is not valid; the message names the nearest setting or choice.
+        BadInput: an override is not valid, and the message names the nearest setting or choice; or Hydra cannot work
+            in the current folder.
     """
+    if "${" in str(Path.cwd()):
+        raise BadInput(
+            f"{Path.cwd()}: Hydra reads ${{...}} in this folder's name as a setting; rename it, or use another"
+        )
     if config_dir is not None and not Path(config_dir).is_dir():
         raise BadInput(f"--config-dir={config_dir}: folder not found")
     search = [f"hydra.searchpath=[{quoted('file://' + str(Path(config_dir).absolute()))}]"] if config_dir else []

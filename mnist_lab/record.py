@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 
 from mnist_lab.arguments import command_line
 from mnist_lab.checkpoints import epochs_done, read_checkpoint
-from mnist_lab.errors import BadInput, Interrupted
+from mnist_lab.errors import BadInput, Interrupted, LabError
 from mnist_lab.interrupts import stop_signal, stop_signals_raise
 from mnist_lab.output import stop_waiting_for_readers
 from mnist_lab.runs import Run
@@ -57,6 +57,8 @@ def recorded(cfg: DictConfig, parameters: int) -> Iterator[Run]:
             yield run
     except BaseException as error:
         interrupted = stop_signal(error)
+        if first_process and not (run.folder / "run.json").exists():
+            raise LabError(f"{run}: the run folder was removed during the run, which cannot continue") from error
         if first_process:
             reason = interrupted.name if interrupted else f"{type(error).__name__}: {error}"
             reason = "Ctrl-C" if reason == "SIGINT" else reason

@@ -44,6 +44,14 @@ class Full(Callback):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nGPU 0 has ...")
 
 
+class RemovesRun(Callback):
+    """A person who removes the run folder in the second epoch."""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch == 1:
+            shutil.rmtree(RUN)
+
+
 def one_line(outcome: Outcome, status: int, *parts: str) -> None:
     """The outcome is this exit status and one line on stderr with these parts."""
     assert outcome.status == status, outcome.err
@@ -200,3 +208,20 @@ def test_truncated_curves_leave_the_rest_to_be_read_and_resumed(command: Command
     outcome = command(f"resume={RUN}", "trainer.max_epochs=3", data=False)
     assert (outcome.status, outcome.err) == (0, "")
     assert [row["epoch"] for row in Run(RUN).epochs()] == [0, 1, 2]
+
+
+def test_run_whose_folder_is_removed_ends_in_1_and_one_line(command: Command) -> None:
+    removes = "+callbacks.removes._target_=test_faults.RemovesRun"
+    one_line(command("model=mlp", f"hydra.run.dir={RUN}", removes), 1, f"{RUN}: the run folder was removed during")
+    assert not RUN.exists()
+
+
+def test_current_folder_that_was_removed_or_that_hydra_misreads_is_refused_in_one_line(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    misread = tmp_path / "${x}"
+    misread.mkdir()
+    monkeypatch.chdir(misread)
+    one_line(command("model=mlp"), 2, f"{misread}: Hydra reads ${{...}} in this folder's name as a setting; rename it")
+    misread.rmdir()
+    one_line(command("ls", data=False), 2, "the current folder was removed; change to another one")
