@@ -17,13 +17,13 @@ from mnist_lab.output import standard_streams, stop_waiting_for_readers
 
 COMMANDS = {
     "train": "mnist_lab.jobs",
-    "test": "mnist_lab.evaluate",
-    "reproduce": "mnist_lab.reproduce",
-    "export": "mnist_lab.export",
+    "test": "mnist_lab.cli.test",
+    "reproduce": "mnist_lab.cli.reproduce",
+    "export": "mnist_lab.cli.export",
     "report": "mnist_lab.report.command",
-    "robustness": "mnist_lab.robustness",
-    "predict": "mnist_lab.predict",
-    "draw": "mnist_lab.draw",
+    "robustness": "mnist_lab.cli.robustness",
+    "predict": "mnist_lab.cli.predict",
+    "draw": "mnist_lab.cli.draw",
     "ls": "mnist_lab.ls",
     "compare": "mnist_lab.compare",
 }

@@ -1,4 +1,4 @@
-"""`python -m mnist_lab draw RUN`: a page on which one draws a digit, and sees at once what the network makes of it."""
+"""Serve a page on which one draws a digit, and sees at once what the network makes of it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mnist_lab.arguments import Arguments, run_of
 from mnist_lab.digits import SIDE, NoDigit, find_digit
 from mnist_lab.errors import BadInput, not_installed
 from mnist_lab.pictures import Unreadable, read
@@ -147,27 +146,26 @@ def listening(host: str, port: int | None) -> socket.socket:
     raise AssertionError("0 is always free")
 
 
-def main(arguments: list[str]) -> None:
-    parser = Arguments("draw", __doc__)
-    parser.add_run()
-    parser.add_argument(
-        "--host", default="127.0.0.1", help="where to listen (%(default)s: to this machine alone; 0.0.0.0: to all)"
-    )
-    parser.add_argument("--port", type=int, help=f"default: the first free one from {PORTS[0]} on")
-    parser.add_argument("--no-browser", action="store_true", help="do not open the page in a browser")
-    options = parser.parse_args(arguments)
-    run = run_of(options)
+def serve(run: Run, host: str, port: int | None, *, browser: bool) -> None:
+    """Serve the page until Ctrl-C.
+
+    Args:
+        run: the run whose tested weights answer.
+        host: the address to listen at.
+        port: the port; None for the first one of PORTS that is free.
+        browser: whether to open the page in a browser.
+    """
     try:
         import uvicorn
     except ModuleNotFoundError as error:
         raise not_installed("draw", "draw") from error
-    everywhere = options.host in ("0.0.0.0", "::")
-    name = f"[{options.host}]" if ":" in options.host else options.host
+    everywhere = host in ("0.0.0.0", "::")
+    name = f"[{host}]" if ":" in host else host
     made = app(run, ["*"] if everywhere else [*NOT_FROM_ELSEWHERE, name])
-    with listening(options.host, options.port) as server:
+    with listening(host, port) as server:
         address = f"http://{'127.0.0.1' if everywhere else name}:{server.getsockname()[1]}/"
         print(f"draw a digit at {address} (Ctrl-C ends)", flush=True)
-        if not options.no_browser and _has_screen():
+        if browser and _has_screen():
             webbrowser.open(address)
         quiet: dict[str, Any] = {"log_level": "error", "access_log": False, "server_header": False}
         config = uvicorn.Config(made, lifespan="off", timeout_graceful_shutdown=1, **quiet)

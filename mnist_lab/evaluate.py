@@ -1,4 +1,4 @@
-"""`python -m mnist_lab test RUN`: a run's weights on the test set once more, from its folder alone."""
+"""Test a run's weights on the test set once more, from its folder alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import lightning.pytorch as pl
 from hydra.core.override_parser.types import OverrideType
 from omegaconf import DictConfig, OmegaConf
 
-from mnist_lab.arguments import Arguments, run_of
 from mnist_lab.build import check_batch_limits, cpu_threads, make_data, make_model, quiet_lightning
 from mnist_lab.check import check
 from mnist_lab.checkpoints import weights_for
@@ -67,13 +66,3 @@ def changed(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
             raise BadInput(f"{line}: the run has no such setting{f'; did you mean {near}?' if near else ''}")
         OmegaConf.update(cfg, override.key_or_group, override.value())
     return cfg
-
-
-def main(arguments: list[str]) -> None:
-    parser = Arguments("test", __doc__)
-    parser.add_run()
-    parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", default=[], help="changes to its configuration")
-    options = parser.parse_args(arguments)
-    run = run_of(options)
-    tested = evaluate(run, options.overrides)
-    print(f"test/loss {tested['test/loss']!r}  test/acc {tested['test/acc']!r}\nrun folder: {run}")

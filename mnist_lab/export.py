@@ -1,4 +1,4 @@
-"""`python -m mnist_lab export RUN --format FORMAT`: a run's network in a file for use elsewhere, with a model card."""
+"""Write a run's network in a file for use elsewhere, with a model card."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from pathlib import Path
 import torch
 
 from mnist_lab import __version__
-from mnist_lab.arguments import Arguments, run_of
-from mnist_lab.build import make_data, quiet_lightning, trained_model
+from mnist_lab.build import make_data, trained_model
 from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.deployed import Program, greatest_difference, loaded_onnx, loaded_torch_export, onnx, torch_export
 from mnist_lab.errors import LabError, not_installed
@@ -144,18 +143,3 @@ def checked(
         reason = str(error).strip().splitlines()[0]
         raise LabError(f"{path}: not written, for it cannot be run ({reason}); try another --format") from error
     return Measured(len(images), expected.accuracy, difference)
-
-
-@quiet_lightning()
-def main(arguments: list[str]) -> None:
-    parser = Arguments("export", __doc__)
-    parser.add_run()
-    words = (
-        "onnx, torch_export: programs, bytes of 28x28 in and probabilities out, checked on the test set; "
-        "safetensors, state_dict: the weights alone"
-    )
-    parser.add_argument("--format", choices=FORMATS, required=True, help=words)
-    parser.add_argument("--to", type=Path, metavar="FILE", help="default: exports/MODEL in the run folder")
-    options = parser.parse_args(arguments)
-    path, how = export(run_of(options), options.format, options.to)
-    print(f"{how}\nmodel card: {path}.md\nwritten: {path}")

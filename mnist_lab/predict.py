@@ -1,9 +1,8 @@
-"""`python -m mnist_lab predict RUN IMAGE...`: which digits a run's network sees in pictures of one's own."""
+"""Tell which digits a run's network sees in pictures of one's own."""
 
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from mnist_lab.arguments import Arguments, run_of
 from mnist_lab.build import make_data, trained_model
 from mnist_lab.digits import Digit, NoDigit, find_digit
 from mnist_lab.errors import BadInput
 from mnist_lab.pictures import Unreadable, opened, suffixes
 from mnist_lab.runs import Run
-from mnist_lab.tables import print_for_programs, show
+from mnist_lab.tables import show
 
 Recogniser = Callable[[np.ndarray], np.ndarray]  # images like MNIST's, (N, 28, 28) bytes, to probabilities, (N, 10)
 
@@ -116,47 +114,3 @@ def show_table(answers: Sequence[Answer]) -> None:
         lines.append([str(answer.path), str(digit), f"{probability:.2%}", f"{second} ({its:.2%})"])
     if lines:
         show(["file", "digit", "probability", "runner-up"], lines, left=("file",), cut="file")
-
-
-def main(arguments: list[str]) -> None:
-    parser = Arguments("predict", __doc__)
-    parser.add_run()
-    parser.add_argument(
-        "images", metavar="IMAGE", nargs="+", help="pictures, folders of them, or a CSV of 784 pixels a line (Kaggle's)"
-    )
-    parser.add_argument("--show", type=Path, metavar="DIR", help="save what the network saw of each picture")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="a CSV's answers (default: submission.csv)")
-    parser.add_forms()
-    options = parser.parse_args(arguments)
-    run = run_of(options)
-    if any(name.lower().endswith(".csv") for name in options.images):
-        if len(options.images) > 1 or options.show or options.form:
-            raise BadInput("a CSV of pixels goes alone: no pictures beside it, nor --show, --json or --csv")
-        from mnist_lab.submission import submit
-
-        print(submit(run, Path(options.images[0]), options.out or Path("submission.csv")))
-        return
-    if options.out:
-        raise BadInput(f"--out={options.out}: is for a CSV's answers; of pictures, --csv prints them")
-    paths, count = pictures_of(options.images), 0
-    if options.show:
-        from mnist_lab.seen import preview_paths, save_seen
-
-        previews = preview_paths(paths, options.show)
-
-    def skipped(path: Path, error: Exception) -> None:
-        nonlocal count
-        count += 1
-        print(f"mnist_lab: {path}: {error}; skipped", file=sys.stderr)
-
-    answers = predict(run, paths, skipped)
-    if options.show:
-        save_seen(answers, previews, options.show)
-    if options.form:
-        print_for_programs([row(answer) for answer in answers], options.form)
-    else:
-        show_table(answers)
-        if options.show and answers:
-            print(f"what the network saw: {options.show}")
-    if count:
-        raise SystemExit(1)

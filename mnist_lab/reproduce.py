@@ -1,4 +1,4 @@
-"""`python -m mnist_lab reproduce [PRESET ...]`: the tutorials' presets over several seeds, and a table of them."""
+"""Train the tutorials' presets over several seeds, and write a table of them."""
 
 from __future__ import annotations
 
@@ -10,22 +10,14 @@ from pathlib import Path
 from omegaconf import DictConfig
 from rich.table import Table
 
-from mnist_lab import figures
-from mnist_lab.arguments import Arguments, command_line
-from mnist_lab.check import check
 from mnist_lab.config import compose, presets
 from mnist_lab.errors import BadInput
 from mnist_lab.files import write_text
-from mnist_lab.jobs import refuse_derived_settings
 from mnist_lab.locks import RunInUse, run_lock
-from mnist_lab.output import outlive_reader
-from mnist_lab.results import summarise
 from mnist_lab.results_page import HEADS, cells_of, markdown
 from mnist_lab.resume import quoted_path
 from mnist_lab.runs import REPRODUCTION_RECORD, Run
 from mnist_lab.settings import differences
-from mnist_lab.terminal import console
-from mnist_lab.train import train
 
 
 def reproduce(
@@ -51,6 +43,10 @@ def reproduce(
         raise BadInput(f"{', '.join(unknown)}: no such preset; there are {', '.join(known)}")
     if seeds < 1:
         raise BadInput(f"--seeds={seeds}: must be 1 or more")
+    from mnist_lab.check import check  # torch: not to refuse what is misspelt
+    from mnist_lab.terminal import console
+    from mnist_lab.train import train
+
     jobs = [(preset, seed, runs_dir / f"{preset}-seed{seed}") for preset in names for seed in range(1, seeds + 1)]
 
     def configured(preset: str, seed: int, folder: Path) -> DictConfig:
@@ -125,6 +121,10 @@ def make_writable(path: Path, key: str) -> None:
 
 def write(runs_dir: Path, out: Path) -> None:
     """Compare the finished runs below runs_dir with the published figures, into out, and print the table."""
+    from mnist_lab import figures
+    from mnist_lab.results import summarise
+    from mnist_lab.terminal import console
+
     summary = summarise(runs_dir)
     if not summary:
         console.print(f"no finished run below {runs_dir} yet: no table", soft_wrap=True)
@@ -141,39 +141,3 @@ def write(runs_dir: Path, out: Path) -> None:
         table.add_row(*(cells[i] for i in short))
     console.print(table)
     console.print(f"written: {out / 'RESULTS.md'}, {out / 'results.json'}", soft_wrap=True)
-
-
-def main(arguments: list[str]) -> None:
-    parser = Arguments("reproduce", __doc__)
-    parser.add_argument("words", metavar="PRESET|KEY=VALUE", nargs="*", help="which presets (all), and other settings")
-    parser.add_argument("--seeds", type=int, default=5, help="the seeds 1 to this (default: %(default)s)")
-    parser.add_argument("--runs-dir", type=Path, default=Path("runs/reproduce"), help="default: %(default)s")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        help="for RESULTS.md, results.json and figures, of all finished runs in "
-        "the folder of --runs-dir (default: that folder)",
-    )
-    parser.add_argument("--config-dir", help="a folder of your own beside conf/")
-    options = parser.parse_intermixed_args(arguments)
-    outlive_reader()
-    overrides = [word for word in options.words if "=" in word or word.startswith("~")]
-    names = [word for word in options.words if word not in overrides] or presets(options.config_dir)
-    refuse_own_settings(overrides)
-    refuse_derived_settings(overrides)
-    out = options.out or options.runs_dir
-    try:
-        reproduce(
-            names,
-            options.seeds,
-            runs_dir=options.runs_dir,
-            out=out,
-            overrides=overrides,
-            config_dir=options.config_dir,
-        )
-    except (SystemExit, KeyboardInterrupt):  # Ctrl-C or SIGTERM: what is done is shown all the same
-        command = command_line(["reproduce", *arguments])
-        console.print(f"or, for all: {command}", soft_wrap=True)
-        write(options.runs_dir, out)
-        raise
-    write(options.runs_dir, out)

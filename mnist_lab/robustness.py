@@ -1,30 +1,25 @@
-"""`python -m mnist_lab robustness RUN [RUN...]`: accuracy on test images that are shifted, turned, noisy and so on."""
+"""Measure accuracy on test images that are shifted, turned, noisy and so on."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from mnist_lab.arguments import Arguments
-from mnist_lab.build import make_data, quiet_lightning, trained_model
-from mnist_lab.compare import different_settings, refuse_no_figure, runs_of, save_figure
+from mnist_lab.build import make_data, trained_model
+from mnist_lab.compare import different_settings
 from mnist_lab.corruptions import CORRUPTIONS, SEED, corrupted
 from mnist_lab.errors import BadInput
 from mnist_lab.files import write_text
 from mnist_lab.predictions import Predictions
-from mnist_lab.robustness_report import Measured, robustness_figure, rows_of, show_one, show_several
+from mnist_lab.robustness_report import Measured
 from mnist_lab.runs import Run
-from mnist_lab.tables import cell, print_for_programs
-
-FIGURE = "robustness.png"
+from mnist_lab.tables import cell
 
 
 def measure(run: Run, names: Sequence[str], after_each: Callable[[], object] = lambda: None) -> Measured:
@@ -89,13 +84,6 @@ def keep(run: Run, measured: Measured) -> None:
         raise BadInput(f"{run}: cannot be written ({error.strerror}); with --only nothing is") from error
 
 
-def figure_of(options: argparse.Namespace, runs: Sequence[Run]) -> Path | None:
-    """Where the figure goes; None for no figure."""
-    if options.out or options.form:
-        return options.out  # type: ignore[no-any-return]
-    return runs[0].folder / "figures" / "corruptions.png" if len(runs) == 1 and not options.only else Path(FIGURE)
-
-
 def with_weights(named: Sequence[Run]) -> list[Run]:
     """The runs that have a checkpoint; the others are warned of, and if there are no more, BadInput."""
     runs = [run for run in named if run.checkpoint("best") or run.checkpoint("last")]
@@ -116,38 +104,3 @@ def measure_all(runs: Sequence[Run], names: Sequence[str]) -> dict[Run, Measured
             progress.update(bar, description=run.info["model"])
             measured[run] = measure(run, names, lambda: progress.advance(bar))
     return measured
-
-
-@quiet_lightning()
-def main(arguments: list[str]) -> None:
-    parser = Arguments("robustness", __doc__)
-    parser.add_argument("runs", metavar="RUN", nargs="+", help="a run folder, latest, or a folder of runs: a sweep's")
-    parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="where latest is looked for (%(default)s)")
-    words = f"some of {', '.join(CORRUPTIONS)}; nothing is written into the run folders"
-    parser.add_argument("--only", metavar="NAME,...", help=words)
-    words = f"the figure (of one run, figures/corruptions.png in its folder; of several, {FIGURE}; none for programs)"
-    parser.add_argument("--out", type=Path, metavar="FILE", help=words)
-    parser.add_forms()
-    options = parser.parse_args(arguments)
-    names = list(CORRUPTIONS) if options.only is None else list(dict.fromkeys(options.only.split(",")))
-    for name in names:
-        if name not in CORRUPTIONS:
-            raise BadInput(f"--only={name}: no such corruption; there are {', '.join(CORRUPTIONS)}")
-    if options.out:
-        refuse_no_figure(options.out)
-    runs = with_weights(runs_of(options.runs, options.runs_dir, at_least=1))
-    measured = measure_all(runs, names)
-    groups = {name: [measured[run] for run in own] for name, own in grouped(runs).items()}
-    if options.form:
-        print_for_programs([row for run in runs for row in rows_of(run, measured[run])], options.form)
-    elif len(runs) == 1:
-        show_one(next(iter(groups)), measured[runs[0]])
-    else:
-        show_several(groups)
-    if options.only is None:
-        for run in runs:
-            keep(run, measured[run])
-    out = figure_of(options, runs)
-    if out:
-        save_figure(robustness_figure(groups, example(runs[0])), out)
-        print(f"figure: {out}", file=sys.stderr if options.form else sys.stdout)

@@ -16,7 +16,10 @@ from pathlib import Path
 import pytest
 from conftest import TRAIN, Tiny, signalled
 
-from mnist_lab import conf_dir
+from mnist_lab import conf_dir, export
+from mnist_lab.cli.export import FORMATS
+from mnist_lab.cli.robustness import NAMES
+from mnist_lab.corruptions import CORRUPTIONS
 from mnist_lab.runs import Run
 
 CHECKOUT = Path(__file__).parent.parent
@@ -54,15 +57,46 @@ def test_help_is_quick_and_names_commands_groups_choices_and_six_examples(tiny: 
     assert examples.count("python -m mnist_lab") == 7
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["--info", "defaults"], ["-sc", "query=bash"]])
-def test_what_only_tells_something_does_not_import_torch(tiny: Tiny, arguments: list[str]) -> None:
+def test_what_only_prints_help_or_refuses_the_arguments_does_not_import_torch(tiny: Tiny) -> None:
+    """One interpreter for all: the imports of one command are there for the next."""
+    commands = ["test", "reproduce", "export", "report", "robustness", "predict", "draw", "ls", "compare"]
+    lines = [
+        ["--help"],
+        ["--version"],
+        ["--cfg", "job"],
+        ["--info", "defaults"],
+        ["-sc", "query=bash"],
+        ["lr=0.1"],
+        ["resume=nowhere"],
+        *([name, "--help"] for name in commands),
+        *([name, "--no-such-option"] for name in commands),
+        *([name] for name in ("test", "export", "report", "robustness", "predict", "draw", "compare")),
+        ["test", "nowhere"],
+        ["export", "nowhere", "--format", "onnx"],
+        ["export", "latest", "--format", "foo"],
+        ["robustness", "nowhere"],
+        ["robustness", "latest", "--only", "foo"],
+        ["predict", "nowhere", "x.png"],
+        ["draw", "nowhere"],
+        ["reproduce", "fooo"],
+        ["reproduce", "mlp", "seed=1"],
+        ["reproduce", "mlp", "--seeds", "0"],
+    ]
     program = (
-        "import sys, contextlib, mnist_lab.__main__ as program\n"
-        "with contextlib.suppress(SystemExit): program.main()\n"
-        "assert not {'torch', 'lightning', 'matplotlib'} & set(sys.modules)"
+        "import contextlib, json, sys, mnist_lab.__main__ as program\n"
+        "for arguments in json.loads(sys.argv[1]):\n"
+        "    sys.argv[1:] = arguments\n"
+        "    with contextlib.suppress(SystemExit): program.main()\n"
+        "    assert not {'torch', 'lightning', 'matplotlib'} & set(sys.modules), arguments\n"
     )
-    outcome = run(*arguments, program=("-c", program), COMP_LINE="mnist-lab model=", _TYPER_COMPLETE_TEST="1")
+    outcome = run(json.dumps(lines), program=("-c", program), COMP_LINE="mnist-lab model=", _TYPER_COMPLETE_TEST="1")
     assert outcome.returncode == 0, outcome.stderr
+    assert "Traceback" not in outcome.stderr
+
+
+def test_commands_name_every_export_format_and_every_corruption() -> None:
+    assert list(FORMATS) == list(export.FORMATS)
+    assert list(NAMES) == list(CORRUPTIONS)
 
 
 def test_help_shows_a_users_own_choices(tiny: Tiny) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -120,14 +118,3 @@ def test_folder_of_configurations_may_have_an_equals_sign_and_files_that_are_not
 def test_version_is_the_programs_own(command: Command) -> None:
     for arguments in (["--version"], ["train", "--version"]):
         assert command(*arguments, data=False) == Outcome(0, f"mnist_lab {__version__}\n", "")
-
-
-def test_refusal_of_a_misspelt_setting_imports_neither_torch_nor_lightning(tiny: Tiny) -> None:
-    program = (
-        "import sys, contextlib, mnist_lab.__main__ as program\n"
-        "with contextlib.suppress(SystemExit): program.main()\n"
-        "assert not {'torch', 'lightning', 'matplotlib'} & set(sys.modules)"
-    )
-    outcome = subprocess.run([sys.executable, "-c", program, "lr=0.1"], capture_output=True, text=True, check=False)
-    assert outcome.returncode == 0, outcome.stderr
-    assert "optimizer.lr" in outcome.stderr

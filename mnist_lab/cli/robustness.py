@@ -1,0 +1,64 @@
+"""`python -m mnist_lab robustness RUN [RUN...]`: accuracy on test images that are shifted, turned, noisy and so on."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mnist_lab.arguments import Arguments
+from mnist_lab.compare import refuse_no_figure, runs_of, save_figure
+from mnist_lab.errors import BadInput
+from mnist_lab.runs import Run
+from mnist_lab.tables import print_for_programs
+
+NAMES = ("shift", "rotation", "scale", "noise", "blur", "inversion", "occlusion")  # of the corruptions
+FIGURE = "robustness.png"
+
+
+def main(arguments: list[str]) -> None:
+    parser = Arguments("robustness", __doc__)
+    parser.add_argument("runs", metavar="RUN", nargs="+", help="a run folder, latest, or a folder of runs: a sweep's")
+    parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="where latest is looked for (%(default)s)")
+    words = f"some of {', '.join(NAMES)}; nothing is written into the run folders"
+    parser.add_argument("--only", metavar="NAME,...", help=words)
+    words = f"the figure (of one run, figures/corruptions.png in its folder; of several, {FIGURE}; none for programs)"
+    parser.add_argument("--out", type=Path, metavar="FILE", help=words)
+    parser.add_forms()
+    options = parser.parse_args(arguments)
+    names = list(NAMES) if options.only is None else list(dict.fromkeys(options.only.split(",")))
+    for name in names:
+        if name not in NAMES:
+            raise BadInput(f"--only={name}: no such corruption; there are {', '.join(NAMES)}")
+    if options.out:
+        refuse_no_figure(options.out)
+    runs = runs_of(options.runs, options.runs_dir, at_least=1)
+    from mnist_lab import robustness
+    from mnist_lab.build import quiet_lightning
+    from mnist_lab.robustness_report import robustness_figure, rows_of, show_one, show_several
+
+    runs = robustness.with_weights(runs)
+    with quiet_lightning():
+        measured = robustness.measure_all(runs, names)
+    groups = {name: [measured[run] for run in own] for name, own in robustness.grouped(runs).items()}
+    if options.form:
+        print_for_programs([row for run in runs for row in rows_of(run, measured[run])], options.form)
+    elif len(runs) == 1:
+        show_one(next(iter(groups)), measured[runs[0]])
+    else:
+        show_several(groups)
+    if options.only is None:
+        for run in runs:
+            robustness.keep(run, measured[run])
+    out = figure_of(options, runs)
+    if out:
+        save_figure(robustness_figure(groups, robustness.example(runs[0])), out)
+        print(f"figure: {out}", file=sys.stderr if options.form else sys.stdout)
+
+
+def figure_of(options: argparse.Namespace, runs: Sequence[Run]) -> Path | None:
+    """Return the path of the figure; None for no figure."""
+    if options.out or options.form:
+        return options.out  # type: ignore[no-any-return]
+    return runs[0].folder / "figures" / "corruptions.png" if len(runs) == 1 and not options.only else Path(FIGURE)
