@@ -18,8 +18,8 @@ class Arguments(argparse.ArgumentParser):
 
     def add_run(self) -> None:
         """RUN and --runs-dir, for run_of."""
-        self.add_argument("run", metavar="RUN", help="a run folder, or latest")
-        self.add_argument("--runs-dir", default="runs", help="where latest is looked for (default: %(default)s)")
+        self.add_argument("run", metavar="RUN", help="a run folder, the beginning or end of its name, or latest")
+        self.add_argument("--runs-dir", default="runs", help="where a name is looked for (default: %(default)s)")
 
     def add_forms(self) -> None:
         """--json and --csv: the form in which rows are printed for programs; None for people."""

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import ListConfig, OmegaConf
 
 from mnist_lab.arguments import Arguments
-from mnist_lab.errors import BadInput
-from mnist_lab.files import asked_for, refuse_no_file
+from mnist_lab.errors import BadInput, printable
+from mnist_lab.files import asked_for, exists, refuse_no_file
 from mnist_lab.ls import METRICS, row
 from mnist_lab.runs import Run
 from mnist_lab.settings import differing
@@ -34,7 +34,7 @@ def runs_of(names: Sequence[str], runs_dir: Path, *, at_least: int = 2) -> list[
     """
     found: dict[Path, Run] = {}
     for name in names:
-        several = [] if name == "latest" or (Path(name) / "run.json").exists() else Run.below(name)
+        several = [] if name == "latest" or exists(Path(name) / "run.json") else Run.below(name)
         found |= {run.folder.resolve(): run for run in several or [Run.find(name, runs_dir)]}
     if len(found) < at_least:
         raise BadInput(f"{' '.join(names)}: names one run; two or more can be compared, or a folder that holds them")
@@ -92,7 +92,7 @@ def label(i: int, run: Run, settings: dict[str, list[Any]]) -> str:
 def show_table(rows: Sequence[dict[str, Any]], settings: dict[str, list[Any]]) -> None:
     """Print the runs' folders by number, then their settings that differ and what was measured."""
     for number, each in enumerate(rows, start=1):
-        print(f"{number}: {each['run']}")
+        print(f"{number}: {printable(each['run'])}")
     print()
     measured = ["status", *(name for name in MEASURED if any(each[name] is not None for each in rows))]
     if len(rows) > SIDE_BY_SIDE:
@@ -108,8 +108,13 @@ def show_table(rows: Sequence[dict[str, Any]], settings: dict[str, list[Any]]) -
 
 def main(arguments: list[str]) -> None:
     parser = Arguments("compare", __doc__)
-    parser.add_argument("runs", metavar="RUN", nargs="+", help="a run folder, latest, or a folder of runs: a sweep's")
-    parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="where latest is looked for (%(default)s)")
+    parser.add_argument(
+        "runs",
+        metavar="RUN",
+        nargs="+",
+        help="a run folder, part of its name, latest, or a folder of runs",
+    )
+    parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="where a name is looked for (%(default)s)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="the figure (compare.png; none for programs)")
     parser.add_forms()
     options = parser.parse_args(arguments)

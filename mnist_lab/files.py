@@ -113,6 +113,14 @@ def is_whole(checkpoint: Path) -> bool:
         return False
 
 
+def exists(path: Path) -> bool:
+    """Return whether there is a file or folder; a name that none can have, such as a very long one, has none."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
 def as_typed(path: Path) -> str:
     """A path as a person would type it: from the current folder, if it lies below it."""
     here = Path.cwd()

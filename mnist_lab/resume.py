@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml  # type: ignore[import-untyped]
 
 from mnist_lab.errors import BadInput
-from mnist_lab.files import as_typed, is_whole
+from mnist_lab.files import as_typed, exists, is_whole
 from mnist_lab.overrides import quoted, split_arguments
 from mnist_lab.runs import Run
 from mnist_lab.sweeps.sweep import Sweep
@@ -76,8 +76,8 @@ def refuse_sweep_job(run: Run, wanted: str) -> None:
 def _found(wanted: str, runs_dir: str) -> tuple[Run, Path]:
     """The run, and the checkpoint in it, that a value of resume means."""
     try:
-        if wanted != "latest" and (Path(wanted).is_file() or wanted.endswith(".ckpt")):
-            if not Path(wanted).is_file():
+        if wanted != "latest" and ((exists(Path(wanted)) and Path(wanted).is_file()) or wanted.endswith(".ckpt")):
+            if not exists(Path(wanted)):
                 raise BadInput(f"{wanted}: no such checkpoint")
             run = Run.of_checkpoint(Path(wanted))
             if not is_whole(Path(wanted)):

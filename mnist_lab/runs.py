@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,8 +17,8 @@ from typing import Any, Literal
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from mnist_lab.errors import BadInput
-from mnist_lab.files import as_typed, atomic_write, is_whole, remove_partial_files, write_text
+from mnist_lab.errors import BadInput, printable
+from mnist_lab.files import as_typed, atomic_write, exists, is_whole, remove_partial_files, write_text
 from mnist_lab.locks import HOLDER, LOCK, holder_of
 
 SWEEP_RECORD, REPRODUCTION_RECORD = "sweep.json", "reproduce.json"  # in a folder whose runs are a command's jobs
@@ -48,10 +49,15 @@ class Run:
 
     @classmethod
     def find(cls, name: str | os.PathLike[str], runs_dir: str | os.PathLike[str] = "runs") -> Run:
-        """The run that a folder's path names, or `latest` for the last one below runs_dir that a person started.
+        """Return the run that a name means.
+
+        Args:
+            name: a run folder's path, or its beginning or end below runs_dir if no other run's is the same; or
+                `latest` for the last run below runs_dir that a person started.
+            runs_dir: the folder of the runs.
 
         Raises:
-            BadInput: there is none.
+            BadInput: there is none, or there are several.
         """
         if name == "latest":
             runs = cls.below(runs_dir, jobs=False)
@@ -60,11 +66,28 @@ class Run:
                 raise BadInput(f"latest: no run below {where}; a job of a sweep or of reproduce is named by its folder")
             return runs[-1]
         run = cls(Path(name))
-        if not run.folder.is_dir():
-            raise BadInput(f"{run.folder}: no such run folder")
+        if not exists(run.folder):
+            run = cls._named(os.fspath(name), Path(runs_dir))
         if not (run.folder / "run.json").is_file():
             raise BadInput(f"{run.folder}: not a run folder (it has no run.json)")
         return run
+
+    @classmethod
+    def _named(cls, name: str, runs_dir: Path) -> Run:
+        """Return the one run whose folder's name, or path below runs_dir, begins or ends with these characters."""
+        paths = {folder: folder.relative_to(runs_dir).as_posix() for folder in _run_folders(runs_dir)}
+        found = [folder for folder in paths if folder.name == name] or [
+            folder
+            for folder, path in paths.items()
+            if folder.name.startswith(name) or path.startswith(name) or path.endswith(name)
+        ]
+        shortened = name if len(name) < 200 else f"{name[:197]}..."
+        if len(found) > 1:
+            some = ", ".join([*sorted(paths[folder] for folder in found)[:5], *["..."] * (len(found) > 5)])
+            raise BadInput(f"{shortened}: {len(found)} runs match; give more of the name: {some}")
+        if not found:
+            raise BadInput(f"{shortened}: no such run folder, nor the beginning or end of one's name below {runs_dir}")
+        return cls(found[0])
 
     @classmethod
     def of_checkpoint(cls, path: Path) -> Run:
@@ -91,17 +114,12 @@ class Run:
         One whose run.json cannot be read comes first, with the status "damaged" and a warning.
         """
         records: dict[Run, dict[str, Any]] = {}
-        for place, folders, files in os.walk(folder):
-            if not jobs and place != os.fspath(folder) and {SWEEP_RECORD, REPRODUCTION_RECORD} & set(files):
-                folders.clear()
-            if "run.json" in files:
-                folders[:] = set(folders) - {"checkpoints", "figures", "exports"}  # a thousand runs have thousands
-                run = cls(Path(place))
-                try:
-                    records[run] = run.info
-                except BadInput as error:
-                    print(f"mnist_lab: warning: {error}", file=sys.stderr)
-                    records[run] = {"status": "damaged", "error": str(error)}
+        for run in map(cls, _run_folders(folder, jobs=jobs)):
+            try:
+                records[run] = run.info
+            except BadInput as error:
+                print(f"mnist_lab: warning: {printable(str(error))}", file=sys.stderr)
+                records[run] = {"status": "damaged", "error": str(error)}
         return dict(sorted(records.items(), key=lambda record: start_moment(record[1])))
 
     def __str__(self) -> str:
@@ -212,14 +230,24 @@ class Run:
         """
         ends = {int(row["epoch"]) + 1: row for row in self.metrics() if "train/loss" in row or row["step"] == -1}
         values = {epoch: row[name] for epoch, row in ends.items() if name in row}
-        if not values and name in self.info["metrics"]:
-            values = {self.info["tested"]["epoch"]: self.info["metrics"][name]}
+        if not values and name in (info := self.info).get("metrics", {}) and "tested" in info:
+            values = {info["tested"]["epoch"]: info["metrics"][name]}
         places = {epoch: epoch if across == "epochs" else ends.get(epoch, {}).get(across, 0) for epoch in values}
         return {places[epoch]: value for epoch, value in values.items()}
 
     def epochs(self) -> list[dict[str, float]]:
         """The rows of metrics.csv that end an epoch, in order."""
         return [row for row in self.metrics() if "train/loss" in row]
+
+
+def _run_folders(folder: str | os.PathLike[str], *, jobs: bool = True) -> Iterator[Path]:
+    """Yield the folders of all runs below a folder; jobs: those of sweeps and reproductions too."""
+    for place, folders, files in os.walk(folder):
+        if not jobs and place != os.fspath(folder) and {SWEEP_RECORD, REPRODUCTION_RECORD} & set(files):
+            folders.clear()
+        if "run.json" in files:
+            folders[:] = set(folders) - {"checkpoints", "figures", "exports"}  # a thousand runs have thousands
+            yield Path(place)
 
 
 def start_moment(info: dict[str, Any]) -> float:

@@ -173,18 +173,78 @@ def test_a_thousand_runs_are_listed_in_a_second(tiny: Tiny, command: Command) ->
     assert len(listed(Path("runs"))) == 1000
 
 
-def test_overrides_give_way_in_a_narrow_terminal_and_nothing_elsewhere(
-    tiny: Tiny, command: Command, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("columns", [60, 80, 100, 120])
+def test_table_fits_the_terminal_and_names_each_run_as_commands_take_it(
+    tiny: Tiny, command: Command, monkeypatch: pytest.MonkeyPatch, columns: int
 ) -> None:
-    folder = fake("2026-11-21/13-42-00-752418-mlp", 1, overrides=["model=mlp", "optimizer.weight_decay=0.0001"])
-    monkeypatch.setenv("COLUMNS", "120")
-    assert command("ls", data=False).out.endswith(f"  model=mlp optimizer.weight_decay=0.0001  {folder}\n")
+    overrides = ["model=dropout_cnn", "optimizer.weight_decay=0.0001", "data.batch_size=1000"]
+    long = f"sweeps/wide/{','.join(overrides)}"
+    folders = [
+        fake("2026-11-21/13-42-00-752418-dropout_cnn", 1, model="dropout_cnn", overrides=overrides),
+        fake(f"{long}-0123456789ab", 2, status="interrupted", overrides=overrides),
+        fake(f"{long}-ba9876543210", 3, overrides=[]),
+    ]
+    complete = command("ls", data=False).out
+    assert [line.split()[-1] for line in complete.splitlines()[1:]] == [str(folder) for folder in folders]
+    assert f"  {' '.join(overrides)}  {folders[0]}" in complete, "nothing is left out of a pipe"
+    monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    _, line = command("ls", data=False).out.splitlines()
-    assert len(line) == 120
-    assert "  model=mlp optimize...  " in line and line.endswith(str(folder))
-    monkeypatch.setenv("COLUMNS", "40")
-    assert command("ls", data=False).out.endswith(f"  model=mlp...  {folder}\n")
+    head, *lines = command("ls", data=False).out.splitlines()
+    assert max(map(len, [head, *lines])) <= columns
+    assert {"status", "test/acc", "run"} <= set(head.split())
+    assert ("overrides" in head) == (columns >= 100)
+    assert [Run.find(line.split()[-1]).folder for line in lines] == folders
+
+
+def test_run_is_found_by_a_unique_beginning_or_end_of_its_name(tiny: Tiny, command: Command) -> None:
+    morning = fake("2026-11-21/09-15-00-000001-mlp", 1)
+    noon = fake("2026-11-21/12-00-00-000002-lenet", 2)
+    job = fake("sweeps/s/optimizer.lr=0.1-0123456789ab", 3)
+    for name, folder in (
+        ("09-15", morning),
+        ("lenet", noon),
+        ("2026-11-21/12", noon),
+        ("0123456789ab", job),
+        (job.name, job),
+        (str(noon), noon),
+    ):
+        assert Run.find(name).folder == folder
+    for name, told in (
+        (
+            "2026-11-21",
+            "2026-11-21: 2 runs match; give more of the name: 2026-11-21/09-15-00-000001-mlp, ",
+        ),
+        ("00", "00: no such run folder, nor the beginning or end of one's name below runs"),
+        ("x" * 5000, "no such run folder"),
+    ):
+        for arguments in (["test", name], [f"resume={name}"], ["compare", name, "latest"]):
+            outcome = command(*arguments, data=False)
+            assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome.err
+            assert told in outcome.err
+            assert len(outcome.err) < 300
+
+
+def test_limit_keeps_the_latest_or_with_sort_the_first(tiny: Tiny, command: Command) -> None:
+    for number, accuracy in enumerate([0.9, 0.7, 0.8]):
+        fake(f"r{number}", number, metrics={"test/acc": accuracy})
+    assert names(command("ls", "--limit", "2", data=False)) == ["r1", "r2"]
+    assert names(command("ls", "--limit", "2", "--sort", "test/acc", data=False)) == ["r0", "r2"]
+    assert len(json.loads(command("ls", "--limit", "1", "--json", data=False).out)) == 1
+    outcome = command("ls", "--limit", "0", data=False)
+    assert (outcome.status, outcome.err) == (2, "mnist_lab: --limit=0: must be 1 or more\n")
+
+
+def test_control_characters_of_a_record_are_printed_escaped(tiny: Tiny, command: Command) -> None:
+    evil = "\x1b[2J\x1b]0;owned\x07\n\r\x9b31m"
+    fake("a", 1, model=evil, overrides=[f"model={evil}"], error=evil)
+    fake("b", 2, model="mlp")
+    (fake("c", 3) / "run.json").write_text(json.dumps({"no status": evil}))
+    for arguments in (["ls"], ["ls", "--csv"], ["compare", "runs/a", "runs/b"], ["test", f"a{evil}"]):
+        outcome = command(*arguments, data=False)
+        printed = outcome.out + outcome.err
+        assert not {c for c in printed if not c.isprintable()} - {"\n"}, arguments
+        if arguments[0] == "ls":
+            assert "\\x1b[2J" in printed
 
 
 def test_ls_imports_neither_torch_nor_matplotlib(tiny: Tiny) -> None:

@@ -19,8 +19,13 @@ FIGURE = "robustness.png"
 
 def main(arguments: list[str]) -> None:
     parser = Arguments("robustness", __doc__)
-    parser.add_argument("runs", metavar="RUN", nargs="+", help="a run folder, latest, or a folder of runs: a sweep's")
-    parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="where latest is looked for (%(default)s)")
+    parser.add_argument(
+        "runs",
+        metavar="RUN",
+        nargs="+",
+        help="a run folder, part of its name, latest, or a folder of runs",
+    )
+    parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="where a name is looked for (%(default)s)")
     words = f"some of {', '.join(NAMES)}; nothing is written into the run folders"
     parser.add_argument("--only", metavar="NAME,...", help=words)
     words = f"the figure (of one run, figures/corruptions.png in its folder; of several, {FIGURE}; none for programs)"

@@ -9,7 +9,7 @@ from typing import Any
 from mnist_lab import __version__
 from mnist_lab.arguments import Arguments
 from mnist_lab.errors import BadInput, not_installed
-from mnist_lab.files import as_typed, asked_for, refuse_no_file
+from mnist_lab.files import as_typed, asked_for, exists, refuse_no_file
 from mnist_lab.runs import Run
 from mnist_lab.sweeps.sweep import Sweep
 
@@ -20,7 +20,7 @@ def report(name: str, path: Path | None = None, runs_dir: str = "runs") -> Path:
     Args:
         name: the run's or the sweep's folder, or latest.
         path: the file; None for report.html in that folder.
-        runs_dir: where latest is looked for.
+        runs_dir: where a name is looked for.
 
     Raises:
         BadInput: neither a run nor a sweep, jinja2 is not installed, or the file cannot be written.
@@ -53,7 +53,7 @@ def report(name: str, path: Path | None = None, runs_dir: str = "runs") -> Path:
 def subject_of(name: str, runs_dir: str) -> Run | Sweep:
     """The run or sweep that a folder's path, or `latest` for the newest run below runs_dir, names."""
     folder = Path(name)
-    if name == "latest" or (folder / "run.json").is_file() or not folder.is_dir():
+    if name == "latest" or exists(folder / "run.json") or not exists(folder):
         return Run.find(name, runs_dir)
     if Sweep(folder).exists:
         return Sweep(folder)
@@ -74,7 +74,7 @@ def values_of(subject: Run | Sweep, path: Path) -> tuple[str, dict[str, Any]]:
 def main(arguments: list[str]) -> None:
     parser = Arguments("report", __doc__)
     parser.add_argument("run", metavar="RUN|SWEEP", help="a run's or a sweep's folder, or latest")
-    parser.add_argument("--runs-dir", default="runs", help="where latest is looked for (default: %(default)s)")
+    parser.add_argument("--runs-dir", default="runs", help="where a name is looked for (default: %(default)s)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: report.html in that folder")
     options = parser.parse_args(arguments)
     print(f"written: {as_typed(report(options.run, options.out, options.runs_dir))}")
