@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mnist_lab.arguments import Arguments, command_line
+from mnist_lab.output import outlive_reader
 
 
 def main(arguments: list[str]) -> None:
@@ -20,6 +21,7 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument("--config-dir", help="a folder of your own beside conf/")
     options = parser.parse_intermixed_args(arguments)
+    outlive_reader()
     overrides = [word for word in options.words if "=" in word or word.startswith("~")]
     from mnist_lab import reproduce
     from mnist_lab.config import presets
