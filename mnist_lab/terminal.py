@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
+from rich.text import Text
 from torch import Tensor, nn
 from torchmetrics import Metric
 
@@ -283,6 +285,16 @@ class EpochLines(StepCallback):
     def _width(name: str) -> int:
         """Return the columns that a metric takes in an epoch's line."""
         return {"images_per_second": 9, "seconds": 7}.get(name, 10 if name.endswith("loss") else 8)
+
+
+@contextmanager
+def working_on(task: str) -> Iterator[None]:
+    """Show in a terminal, for the duration of the block, what is worked on."""
+    if console.is_interactive and not console.quiet:
+        with Live(Text(f"{task} ...", style="dim"), console=console, auto_refresh=False, transient=True):
+            yield
+    else:
+        yield
 
 
 def clock(seconds: float) -> str:

@@ -39,7 +39,7 @@ from mnist_lab.models.classifier import Classifier
 from mnist_lab.record import device_name, now, recorded
 from mnist_lab.runs import Run
 from mnist_lab.steps import why_one_by_one
-from mnist_lab.terminal import console
+from mnist_lab.terminal import console, working_on
 
 
 @quiet_lightning()
@@ -194,7 +194,8 @@ def illustrate(run: Run, cfg: DictConfig, trainer: pl.Trainer, model: Classifier
     """Draw the run's figures and fill TensorBoard's tabs, as far as the dashboard's parts are switched on."""
     boards = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
     if "dashboard" in cfg:
-        make(cfg.dashboard, "dashboard").fill(run, cfg, model, data, boards, trainer.global_step)
+        with working_on("figures and dashboard"):
+            make(cfg.dashboard, "dashboard").fill(run, cfg, model, data, boards, trainer.global_step)
 
 
 @rank_zero_only

@@ -24,7 +24,7 @@ from mnist_lab.steps import StepCallback
 
 Command = Callable[..., Outcome]
 SETTINGS = ["data=tiny", "trainer.accelerator=cpu", "trainer.max_epochs=2", "model=mlp", "seed=3"]
-SETTINGS += ["trainer.log_every_n_steps=4", "dashboard=none"]
+SETTINGS += ["trainer.log_every_n_steps=4"]
 
 # forkpty, where threads of torch run; the child starts another program at once
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
@@ -60,8 +60,8 @@ class Pause(StepCallback):
 
 
 def paused_at(where: str) -> list[str]:
-    """Return the overrides that have a run pause."""
-    return ["+callbacks.pause._target_=test_terminal.Pause", f"+callbacks.pause.{where}"]
+    """Return the overrides that have a run pause, and do without figures."""
+    return ["dashboard=none", "+callbacks.pause._target_=test_terminal.Pause", f"+callbacks.pause.{where}"]
 
 
 class Screen(pyte.Screen):
@@ -167,8 +167,8 @@ def test_moving_line_shows_loss_accuracy_speed_and_time_left_and_the_validation_
     shown = "\n".join(screen.drawn)
     assert re.search(r"^1/2 +\d\.\d{4} +\d+\.\d\d% ━+ +[\d,]+ left 0:00, run \d:\d\d$", shown, re.MULTILINE)
     assert re.search(r"^2/2 .+ validating, run 0:00$", shown, re.MULTILINE)
-    assert re.search(r"^test +━+$", shown, re.MULTILINE)
-    assert not re.search("left|validating", screen.text), "a moving line is left on the screen"
+    assert re.search(r"^test +━+$", shown, re.MULTILINE) and "figures and dashboard ..." in shown
+    assert not re.search("left|validating|figures", screen.text), "a moving line is left on the screen"
     (line,) = re.findall(r"^2/2 .+ s$", screen.text, re.MULTILINE)
     for loss_and_accuracy in re.findall(r"^2/2( .+%) ━.+ left 0:00", shown, re.MULTILINE):
         assert line.startswith("2/2" + loss_and_accuracy), "the mean of all steps is what the epoch's line has"
@@ -204,7 +204,7 @@ def test_run_saves_and_says_so_in_its_record_when_its_terminal_is_closed(shared:
 
 
 def test_terminal_that_knows_only_ascii_shows_characters_that_look_alike(shared: Tiny) -> None:
-    terminal = Terminal(*shared.overrides, "trainer.max_epochs=1", "hydra.run.dir=ascii", PYTHONIOENCODING="ascii")
+    terminal = Terminal(*shared.overrides, "dashboard=none", "hydra.run.dir=ascii", PYTHONIOENCODING="ascii")
     text = terminal.end()
     assert "MLP, 1x28x28 in" in text and text.isascii()
     assert text.splitlines()[-1] == "run folder: ascii"
