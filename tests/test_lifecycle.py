@@ -26,6 +26,8 @@ from mnist_lab.callbacks import StepLog
 from mnist_lab.checkpoints import read_checkpoint
 from mnist_lab.files import is_whole
 from mnist_lab.runs import Run
+from mnist_lab.sweeps.results import Results
+from mnist_lab.sweeps.sweep import Sweep
 
 SETTINGS = (
     "data=tiny",
@@ -37,7 +39,7 @@ SETTINGS = (
     "figures=false",
 )
 STEPS = 36  # twelve an epoch
-EXAMPLES = int(os.environ.get("LIFECYCLE_EXAMPLES", 12))  # more of them by hand
+EXAMPLES = int(os.environ.get("LIFECYCLE_EXAMPLES", "8"))  # more of them by hand
 FILES = (
     "checkpoints/last.ckpt",
     "checkpoints/best.ckpt",
@@ -49,6 +51,11 @@ FILES = (
 )
 FORBIDDEN = ("optimizer.lr=0.5", "seed=7", "model=lenet", "data.batch_size=32")
 ALLOWED = ("steps_per_execution=1", "steps_per_execution=7", "callbacks.summary=null", "trainer.log_every_n_steps=4")
+
+
+def stopped_by(number: signal.Signals) -> int:
+    """Return the exit status of a command that a signal stopped."""
+    return -number if number == signal.SIGKILL else 128 + number
 
 
 class Ended(NamedTuple):
@@ -85,27 +92,25 @@ def in_a_process(action: Callable[[], None], err: Path) -> int:
         os._exit(status)
 
 
-def start(tiny: Tiny, runs_dir: Path, *overrides: str, kill: tuple[int, int] | None = None) -> Ended:
-    """Run `python -m mnist_lab ... resume=auto` in a process of its own.
+def start(tiny: Tiny, runs_dir: Path, *arguments: str, kill: tuple[int, int] | None = None) -> Ended:
+    """Run `python -m mnist_lab` in a process of its own.
 
     Args:
         tiny: the data.
         runs_dir: where the run is.
-        overrides: more of them; a later one of a key holds.
-        kill: a signal that the process gets, and after which step of training.
+        arguments: more of them; a later override of a key holds.
+        kill: a signal that the process gets, and after how many steps of training.
     """
-    own = {
-        override.split("=")[0]: override for override in (*SETTINGS, f"runs_dir={runs_dir}", "resume=auto", *overrides)
-    }
+    own = {argument.split("=")[0]: argument for argument in (*SETTINGS, f"runs_dir={runs_dir}", *arguments)}
 
     def action() -> None:
         GlobalHydra.instance().clear()
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        after_step = StepLog.after_step
+        after_step, steps = StepLog.after_step, count(1)
 
         def signalled(self: StepLog, trainer: Any, pl_module: Any, step: int, loss: Any) -> None:
             after_step(self, trainer, pl_module, step, loss)
-            if kill is not None and step == kill[1]:
+            if kill is not None and next(steps) == kill[1]:
                 os.kill(os.getpid(), kill[0])
 
         StepLog.after_step = signalled  # type: ignore[method-assign]
@@ -119,7 +124,7 @@ def start(tiny: Tiny, runs_dir: Path, *overrides: str, kill: tuple[int, int] | N
 def whole_run(folder: Path) -> tuple[Tiny, Run]:
     """Train the run left alone, whose end every other is to reach."""
     tiny = tiny_data(folder / "tiny")
-    ended = start(tiny, folder / "whole")
+    ended = start(tiny, folder / "whole", "resume=auto")
     assert ended == (0, ""), ended
     return tiny, Run.find("latest", folder / "whole")
 
@@ -152,8 +157,8 @@ def test_run_ends_as_if_left_alone_or_one_line_says_why_not(left_alone: tuple[Ti
         def file(self, pattern: str) -> Path | None:
             return next(iter(sorted(self.runs_dir.glob(f"*/*/{pattern}"))), None)
 
-        def run(self, *overrides: str, kill: tuple[int, int] | None = None) -> Ended:
-            ended = start(tiny, self.runs_dir, *self.settings, *overrides, kill=kill)
+        def run(self, kill: tuple[int, int] | None = None) -> Ended:
+            ended = start(tiny, self.runs_dir, "resume=auto", *self.settings, kill=kill)
             assert "Traceback" not in ended.err, ended.err
             assert len(ended.err.splitlines()) <= 1, ended.err
             if ended.err:
@@ -163,11 +168,10 @@ def test_run_ends_as_if_left_alone_or_one_line_says_why_not(left_alone: tuple[Ti
 
         @rule(number=sampled_from((signal.SIGINT, signal.SIGTERM, signal.SIGKILL)), after=integers(1, 20))
         def stop_after_steps(self, number: signal.Signals, after: int) -> None:
-            step = self.step + after
-            ended = self.run(kill=(number, step))
+            left = STEPS - self.step
+            ended = self.run(kill=(number, after))
             if not self.damaged:
-                stopped = -number if number == signal.SIGKILL else 128 + number
-                assert ended.status == (stopped if step <= STEPS else 0), ended
+                assert ended.status == (stopped_by(number) if after <= left else 0), ended
 
         @rule(setting=sampled_from(ALLOWED))
         def change_an_allowed_setting(self, setting: str) -> None:
@@ -177,7 +181,7 @@ def test_run_ends_as_if_left_alone_or_one_line_says_why_not(left_alone: tuple[Ti
         @rule(setting=sampled_from(FORBIDDEN))
         def change_a_forbidden_setting(self, setting: str) -> None:
             before = self.contents()
-            ended = start(tiny, self.runs_dir, setting)
+            ended = start(tiny, self.runs_dir, "resume=auto", setting)
             assert ended.status == 2, ended
             assert setting.split("=")[0] in ended.err or "model" in ended.err
             assert self.contents() == before
@@ -206,15 +210,65 @@ def test_run_ends_as_if_left_alone_or_one_line_says_why_not(left_alone: tuple[Ti
             assert not found or (self.damaged and self.explained), (self.damaged, found, ended)
             shutil.rmtree(self.runs_dir, ignore_errors=True)
 
+    live(Life)
+
+
+def live(machine: type[RuleBasedStateMachine], examples: int = EXAMPLES) -> None:
+    """Try what a machine allows, in orders that are the same every time."""
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        Life,
+        machine,
         settings=settings(
-            max_examples=EXAMPLES,
+            max_examples=examples,
             stateful_step_count=5,
             deadline=None,
             derandomize=True,
             database=None,
-            print_blob=False,
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+VALUES = ("0.001", "0.01", "0.1", "0.2")
+SWEEP = ("-m", "sweep=s", "trainer.max_epochs=1", "logger=none")
+
+
+def accuracies(runs_dir: Path) -> dict[str, float]:
+    """Return each finished job's validation accuracy by its learning rate."""
+    jobs = Results.of(Sweep(runs_dir / "sweeps" / "s")).jobs
+    return {job.overrides[-1]: job.info["metrics"]["val/acc"] for job in jobs if job.state == "finished"}
+
+
+def test_sweep_ends_as_if_left_alone(tmp_path: Path) -> None:
+    tiny = tiny_data(tmp_path / "tiny")
+    assert start(tiny, tmp_path / "whole", *SWEEP, f"optimizer.lr={','.join(VALUES)}") == (0, "")
+    whole, numbers = accuracies(tmp_path / "whole"), count()
+    assert len(whole) == len(VALUES)
+
+    class Life(RuleBasedStateMachine):
+        """A sweep that is started, stopped, given more jobs and started again, in any order."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.runs_dir = tmp_path / str(next(numbers))
+            self.values = 2
+
+        def run(self, kill: tuple[int, int] | None = None) -> Ended:
+            ended = start(tiny, self.runs_dir, *SWEEP, f"optimizer.lr={','.join(VALUES[: self.values])}", kill=kill)
+            assert not ended.err, ended.err
+            return ended
+
+        @rule(number=sampled_from((signal.SIGINT, signal.SIGTERM, signal.SIGKILL)), after=integers(1, 30))
+        def stop_after_steps(self, number: signal.Signals, after: int) -> None:
+            assert self.run(kill=(number, after)).status in (stopped_by(number), 0)
+
+        @rule()
+        def add_a_job(self) -> None:
+            self.values = min(self.values + 1, len(VALUES))
+
+        def teardown(self) -> None:
+            assert self.run().status == 0
+            done = accuracies(self.runs_dir)
+            assert len(done) == self.values and done.items() <= whole.items()
+            shutil.rmtree(self.runs_dir)
+
+    live(Life, EXAMPLES // 2)
