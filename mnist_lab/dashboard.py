@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 # The charts of CUSTOM SCALARS: one for each metric, of all sets. The names are regular expressions.
 LAYOUT = {
     "loss and accuracy": {
-        "loss": ["Multiline", ["^train/loss$", "^val/loss$", "^test/loss$"]],
-        "accuracy": ["Multiline", ["^train/acc$", "^val/acc$", "^test/acc$"]],
+        "loss": ["Multiline", ["^Loss/train$", "^Loss/val$", "^Loss/test$"]],
+        "accuracy": ["Multiline", ["^Accuracy/train$", "^Accuracy/val$", "^Accuracy/test$"]],
     },
     "training": {
         "learning rate": ["Multiline", ["^lr$"]],
@@ -63,7 +63,7 @@ class Dashboard:
         confusion: a figure of the confusion matrix of the test set.
         filters: a figure of the first layer's weights, where these are pictures.
         layout: CUSTOM SCALARS: training, validation and test in one chart a metric.
-        hparams: HPARAMS: the run's settings beside its final metrics.
+        hparams: HPARAMS: the run's main and swept settings beside its final metrics.
         pr_curves: PR CURVES: precision and recall of each class of the test set.
         projector: PROJECTOR: what the last linear layer is given, for 1,000 test images.
         graph: GRAPHS: the network.
@@ -113,7 +113,7 @@ class Dashboard:
                 if self.layout:
                     board.add_custom_scalars(LAYOUT)
                 if self.hparams:
-                    events.log_hyperparameters(board, cfg, run.info["metrics"], step)
+                    events.log_hyperparameters(board, run, cfg, step)
                 for path in pictures:
                     _add_picture(board, f"figures/{path.stem}", path, step)
                 if self.pr_curves and predictions:

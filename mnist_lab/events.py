@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,23 +10,63 @@ from pathlib import Path
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
+from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c  # type: ignore[import-untyped]
-from torch.utils.tensorboard.summary import hparams
+from tensorboard.plugins.hparams.api_pb2 import (  # type: ignore[import-untyped]
+    DATA_TYPE_FLOAT64,
+    DATA_TYPE_STRING,
+    STATUS_SUCCESS,
+    Experiment,
+    MetricName,
+)
+from tensorboard.plugins.hparams.metadata import (  # type: ignore[import-untyped]
+    EXPERIMENT_TAG,
+    NULL_TENSOR,
+    SESSION_END_INFO_TAG,
+    SESSION_START_INFO_TAG,
+    create_summary_metadata,
+)
+from tensorboard.plugins.hparams.plugin_data_pb2 import (  # type: ignore[import-untyped]
+    HParamsPluginData,
+    SessionEndInfo,
+    SessionStartInfo,
+)
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from mnist_lab.files import atomic_write
 from mnist_lab.projector import remove_projection
-from mnist_lab.settings import flat, typed, what_a_job_does
+from mnist_lab.runs import Run
+from mnist_lab.settings import short_names, typed, what_a_job_does
+from mnist_lab.sweeps.sweep import Sweep, key_of
+
+MAIN_SETTINGS = ("model", "optimizer.lr", "optimizer.momentum", "data.batch_size", "trainer.max_epochs", "seed")
+RARELY_VARIED = ("data.batch_size", "trainer.max_epochs")
+GROUPS = ("data", "augmentation", "model", "optimizer", "scheduler")  # whose settings a run shows where they were given
+FINAL_METRICS = ("val/acc", "test/acc", "val/loss", "test/loss", "train/acc")  # the first, as a person looks for them
 
 
 class TensorBoard(TensorBoardLogger):
-    """Lightning's logger, but that it leaves no hparams.yaml: a run folder has config.yaml."""
+    """Lightning's logger, but that it leaves no hparams.yaml: a run folder has config.yaml.
+
+    Loss and accuracy come first: TensorBoard sorts charts by their tags, capitals before small letters.
+    """
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        super().log_metrics({tag_of(name): value for name, value in metrics.items() if name != "epoch"}, step)
 
     @rank_zero_only
     def save(self) -> None:
         self.experiment.flush()
+
+
+def tag_of(name: str) -> str:
+    """Return TensorBoard's tag of a metric: Loss/train of train/loss, so that one group of charts has all sets."""
+    for metric, group in (("loss", "Loss"), ("acc", "Accuracy")):
+        name = re.sub(rf"^(train|val|test)/{metric}(_step)?$", rf"{group}/\1\2", name)
+    return name
 
 
 def go_on_from(folder: Path, step: int, rows: list[dict[str, float]], loggers: list[TensorBoardLogger]) -> None:
@@ -52,31 +93,51 @@ def go_on_from(folder: Path, step: int, rows: list[dict[str, float]], loggers: l
         missing: Mapping[str, float] = {
             name: value
             for name, value in row.items()
-            if name not in ("step", "examples_seen") and (name, at) not in seen
+            if name not in ("step", "epoch", "examples_seen") and (tag_of(name), at) not in seen
         }
         for logger in loggers:
-            if missing.keys() - {"epoch"}:
+            if missing:
                 logger.log_metrics(dict(missing), step=at)
 
 
-def log_hyperparameters(board: SummaryWriter, cfg: DictConfig, metrics: Mapping[str, float], step: int) -> None:
-    """Write a run's line of the HPARAMS tab: what it does, by dotted name, and its final metrics, as final/NAME.
+def log_hyperparameters(board: SummaryWriter, run: Run, cfg: DictConfig, step: int) -> None:
+    """Write a run's row of the HPARAMS tab: its main and its swept settings, and its final metrics.
 
-    The metrics have names of their own, for the tab shows a name's last point, and that of an epoch is not the final
-    one. It is one call, at the end: an early one, as Lightning's, needs values that are none.
+    TensorBoard takes the columns from one run, ticks the first five settings, those that "differ" before the others,
+    and the first five metrics. A metric shows its last point; so the final ones, which are of the best epoch's weights,
+    have tags of their own. All is written at the end: an early call, as Lightning's, needs values for the metrics.
     """
-    groups = ("data", "augmentation", "model", "optimizer", "scheduler", "seed")
-    settings = {"model": cfg.name}
-    for key, value in what_a_job_does(flat(cfg)).items():
-        group, _, rest = key.partition(".")
-        of_interest = (group in groups or rest == "max_epochs") and rest[:1] != "_" and "source." not in rest
-        if of_interest and isinstance(value, bool | int | float | str):
-            settings[key] = typed(value) if isinstance(value, bool) else value  # as a bool, torch would show 0 or 1
-    final = {f"final/{name}": value for name, value in metrics.items()}
-    for summary in hparams(settings, final):  # type: ignore[no-untyped-call]
-        board._get_file_writer().add_summary(summary)  # type: ignore[no-untyped-call]
-    for name, value in final.items():
-        board.add_scalar(name, value, step)
+    sweep = Sweep(run.folder.absolute().parent)
+    given = {key_of(override): override.partition("=")[2] for override in cfg.overrides}
+    varied = sweep.record["swept"] if sweep.exists else [key for key in MAIN_SETTINGS if key not in RARELY_VARIED]
+    settings = {}
+    others = varied if sweep.exists else [key for key in given if key.split(".")[0] in GROUPS]
+    for key in what_a_job_does(dict.fromkeys([*MAIN_SETTINGS, *others])):
+        value = cfg.name if key == "model" else OmegaConf.select(cfg, key)
+        if value is not None:
+            is_group = isinstance(value, DictConfig)  # such as optimizer, which is shown by its choice
+            number_or_name = type(value) in (int, float, str)
+            settings[key] = given[key] if is_group else value if number_or_name else typed(value)
+    names = short_names(settings) | {"trainer.max_epochs": "epochs"}
+    experiment, start = Experiment(), SessionStartInfo(group_name=run.folder.name)
+    for key, value in settings.items():
+        is_number = isinstance(value, int | float)
+        if key in varied or not (sweep.exists and key in RARELY_VARIED):
+            kind = DATA_TYPE_FLOAT64 if is_number else DATA_TYPE_STRING
+            experiment.hparam_infos.add(name=names[key], type=kind, differs=key in varied)
+        setattr(start.hparams[names[key]], "number_value" if is_number else "string_value", value)
+    metrics = run.info["metrics"]
+    for name in sorted(metrics, key=lambda name: (FINAL_METRICS.index(name) if name in FINAL_METRICS else 99, name)):
+        metric = MetricName(tag=f"final/{name}")
+        experiment.metric_infos.add(name=metric, display_name=name.replace("/", " "))
+        board.add_scalar(metric.tag, metrics[name], step)
+    for tag, content in (
+        (EXPERIMENT_TAG, HParamsPluginData(experiment=experiment)),
+        (SESSION_START_INFO_TAG, HParamsPluginData(session_start_info=start)),
+        (SESSION_END_INFO_TAG, HParamsPluginData(session_end_info=SessionEndInfo(status=STATUS_SUCCESS))),
+    ):
+        value = Summary.Value(tag=tag, metadata=create_summary_metadata(content), tensor=NULL_TENSOR)
+        board._get_file_writer().add_summary(Summary(value=[value]))  # type: ignore[no-untyped-call]
 
 
 def _of_the_end(event: Event) -> bool:

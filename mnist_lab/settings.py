@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from omegaconf import DictConfig
@@ -26,6 +27,12 @@ def flat(node: DictConfig, path: str = "") -> dict[str, Any]:
 def typed(value: Any) -> str:
     """A value as it would be typed."""
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def short_names(keys: Iterable[str]) -> dict[str, str]:
+    """Return a short name for each key: its last part where no other key ends in it, else the whole key."""
+    last = {key: key.rsplit(".", 1)[-1] for key in keys}
+    return {key: name if list(last.values()).count(name) == 1 else key for key, name in last.items()}
 
 
 def what_a_job_does(settings: dict[str, Any]) -> dict[str, Any]:

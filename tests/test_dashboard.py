@@ -112,8 +112,8 @@ def test_every_metric_has_one_chart_of_all_sets(trained: Trained) -> None:
         for chart in category.chart
     }
     assert shown == {
-        "loss": ["train/loss", "val/loss", "test/loss"],
-        "accuracy": ["train/acc", "val/acc", "test/acc"],
+        "loss": ["Loss/train", "Loss/val", "Loss/test"],
+        "accuracy": ["Accuracy/train", "Accuracy/val", "Accuracy/test"],
         "learning rate": ["lr"],
         "images per second": ["images_per_second"],
     }
@@ -303,9 +303,9 @@ def test_tutorials_test_curve_has_one_point_an_epoch(command: Command) -> None:
     (path,) = Path("runs").glob("*/*/run.json")
     run = Run(path.parent)
     events = EventAccumulator(str(run.folder)).Reload()
-    assert [event.step for event in events.Scalars("test/acc")] == [-1, 3, 7]
+    assert [event.step for event in events.Scalars("Accuracy/test")] == [-1, 3, 7]
     assert [row["step"] for row in run.metrics() if "test/acc" in row] == [-1, 3, 7]
-    assert events.Scalars("test/acc")[-1].value == pytest.approx(run.info["metrics"]["test/acc"])
+    assert events.Scalars("Accuracy/test")[-1].value == pytest.approx(run.info["metrics"]["test/acc"])
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -98,9 +98,19 @@ def test_metrics_csv_and_tensorboard_have_every_curve(command: Command) -> None:
     for name in (*METRICS, "lr", "images_per_second"):
         assert any(row[name] for row in rows), name
     events = EventAccumulator(str(run.folder)).Reload()
-    assert {*METRICS, "lr", "images_per_second", "train/loss_step"} <= set(events.Tags()["scalars"])
-    assert "hp_metric" not in events.Tags()["scalars"]
-    assert [event.step for event in events.Scalars("val/acc")] == [11, 23]
+    curves = [f"{metric}/{of}" for metric in ("Accuracy", "Loss") for of in ("test", "train", "val")]
+    assert (
+        sorted(events.Tags()["scalars"])
+        == [  # as TensorBoard sorts its charts: the curves come first
+            *curves[:5],
+            "Loss/train_step",
+            curves[5],
+            *(f"final/{of}/{metric}" for of in ("test", "train", "val") for metric in ("acc", "loss")),
+            "images_per_second",
+            "lr",
+        ]
+    )
+    assert [event.step for event in events.Scalars("Accuracy/val")] == [11, 23]
     assert {f"figures/{name}" for name in FIGURES} <= set(events.Tags()["images"])
     for name in FIGURES:
         (image,) = events.Images(f"figures/{name}")
@@ -116,13 +126,47 @@ def test_hparams_tab_has_one_line_a_run_with_its_final_metrics(command: Command)
             (point,) = events.Scalars(f"final/{name}")
             assert point.value == pytest.approx(value)
             assert point.step == run.info["steps"] == 12 * epochs
-        found = HParamsPluginData.FromString(events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content)
-        settings = found.session_start_info.hparams
-        assert settings["optimizer.lr"].number_value == 0.02
-        assert settings["model"].string_value == "mlp"
-        assert settings["trainer.max_epochs"].number_value == epochs
-        assert not [name for name in settings if "_target_" in name or "root" in name or "sha256" in name]
+        start = hparams(events, "session_start_info").session_start_info
+        values = {name: value.string_value or value.number_value for name, value in start.hparams.items()}
+        assert start.group_name == run.folder.name
+        assert values == {
+            "model": "mlp",
+            "lr": 0.02,
+            "momentum": 0.9,
+            "batch_size": 16,
+            "epochs": epochs,
+            "seed": 0,
+            "data": "tiny",
+        }
+        experiment = hparams(events, "experiment").experiment
+        assert {info.name for info in experiment.hparam_infos} == set(values)
+        assert {info.name for info in experiment.hparam_infos if info.differs} == {"model", "lr", "momentum", "seed"}
+        shown = [info.display_name for info in experiment.metric_infos]
+        assert shown == ["val acc", "test acc", "val loss", "test loss", "train acc", "train loss"]
+        assert {info.name.tag for info in experiment.metric_infos} == {f"final/{name}" for name in run.info["metrics"]}
         assert command("resume=latest", "trainer.max_epochs=3", data=False).status == 0
+
+
+def test_hparams_tab_of_a_sweep_has_what_is_swept_and_short_names(command: Command) -> None:
+    swept = ("augmentation=none,affine", "model=mlp", "optimizer.nesterov=false,true", "seed=3", "trainer.max_epochs=1")
+    assert command("-m", *swept, "sweep=s").status == 0
+    rows = []
+    for run in Run.below("runs"):
+        events = EventAccumulator(str(run.folder)).Reload()
+        start = hparams(events, "session_start_info").session_start_info
+        values = {name: value.string_value or value.number_value for name, value in start.hparams.items()}
+        main = {"model": "mlp", "lr": 0.01, "momentum": 0.9, "batch_size": 16, "epochs": 1, "seed": 3}
+        rows.append((values["augmentation"], values["nesterov"]))
+        assert values == main | {"augmentation": rows[-1][0], "nesterov": rows[-1][1]}
+        infos = hparams(events, "experiment").experiment.hparam_infos
+        assert {info.name for info in infos if info.differs} == {"augmentation", "nesterov"}
+        assert {info.name for info in infos if not info.differs} == {"model", "lr", "momentum", "seed"}
+        assert start.group_name == run.folder.name
+    assert sorted(rows) == [("affine", "false"), ("affine", "true"), ("none", "false"), ("none", "true")]
+
+
+def hparams(events: EventAccumulator, name: str) -> HParamsPluginData:
+    return HParamsPluginData.FromString(events.SummaryMetadata(f"_hparams_/{name}").plugin_data.content)
 
 
 class Labels(Callback):
@@ -181,7 +225,7 @@ def test_before_training_the_untrained_network_is_tested(command: Command) -> No
     assert list(run.curve("test/acc", "examples_seen")) == [0, 230, 460]
     assert run.curve("test/loss")[0] == pytest.approx(2.3, abs=0.1)  # of ten classes, without an idea: log 10
     events = EventAccumulator(str(run.folder)).Reload()
-    assert events.Scalars("test/loss")[0].step == -1
+    assert events.Scalars("Loss/test")[0].step == -1
     before = run.curve("test/acc")
     assert command("resume=latest", "trainer.max_epochs=3", data=False).status == 0
     assert {epoch: value for epoch, value in run.curve("test/acc").items() if epoch < 3} == before
@@ -301,7 +345,7 @@ def test_resumed_run_ends_as_the_uninterrupted_one(command: Command, network: st
 
     assert curves(whole) == curves(parts)
     events = EventAccumulator(str(parts.folder)).Reload()
-    assert [event.step for event in events.Scalars("train/loss")] == [11, 23, 35, 47]
+    assert [event.step for event in events.Scalars("Loss/train")] == [11, 23, 35, 47]
 
 
 class StopAfter(Callback):

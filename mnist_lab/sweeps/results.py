@@ -12,6 +12,7 @@ from rich.table import Table
 
 from mnist_lab.arguments import command_line
 from mnist_lab.files import atomic_write, write_text
+from mnist_lab.settings import short_names
 from mnist_lab.sweeps.sweep import Job, Sweep, key_of
 
 Group = tuple[tuple[str, str], ...]  # what jobs that differ in their seeds alone have in common: swept keys and values
@@ -60,8 +61,7 @@ class Results:
     @property
     def heads(self) -> dict[str, str]:
         """The keys in which the jobs differ, each as it is shown: by its last part where that is of one key alone."""
-        last = [key.rsplit(".", 1)[-1] for key in self.varied]
-        return {key: name if last.count(name) == 1 else key for key, name in zip(self.varied, last, strict=True)}
+        return short_names(self.varied)
 
     @property
     def winner(self) -> list[Job]:
