@@ -68,7 +68,7 @@ class KilledSweep:
                 process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
                 while process.poll() is None:
                     with contextlib.suppress(subprocess.TimeoutExpired):
-                        process.wait(chance.uniform(0.2, 1) * seconds if len(self.kills) < most else None)
+                        process.wait(chance.uniform(0.15, 0.7) * seconds if len(self.kills) < most else None)
                         break
                     self._kill(process, chance.choice(TARGETS))
                 status = process.wait()

@@ -10,7 +10,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import hydra
+from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
@@ -43,6 +45,7 @@ def main() -> None:
         outlive_reader()
         if SWEEP_PROCESS in os.environ and "LOCAL_RANK" not in os.environ:  # the first process of a sweep's job
             end_with_parent(int(os.environ[SWEEP_PROCESS]))
+        prefer_own_sweepers()
         sys.argv[1:] = in_one_folder(continued(sys.argv[1:]))
         options, overrides = split_arguments(sys.argv[1:])
         refuse_derived_settings(overrides)
@@ -52,6 +55,12 @@ def main() -> None:
             config = values.get("--config-dir"), values.get("--config-name", "train")
             compose_whole(overrides, *config, sweep=is_sweep(sys.argv[1:]))  # Hydra's own refusals have many lines
     run()
+
+
+def prefer_own_sweepers() -> None:
+    """Forget the settings that hydra-optuna-sweeper has stored under the name of ours; Hydra would merge the two."""
+    Plugins.instance()  # imports all plugins, which store their settings
+    ConfigStore.instance().repo.get("hydra", {}).get("sweeper", {}).pop("optuna.yaml", None)
 
 
 def refuse_derived_settings(overrides: list[str]) -> None:

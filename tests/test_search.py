@@ -12,6 +12,7 @@ from conftest import Outcome, Tiny
 
 pytest.importorskip("optuna", reason="the extra optuna is not installed")
 import optuna
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from lightning.pytorch import Callback, LightningModule, Trainer
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -113,6 +114,14 @@ def test_settings_that_are_drawn_again_after_their_job_was_pruned_count_as_prune
     command(*SEARCH, "optimizer.lr=0.01", "optimizer.momentum=0.9", "hydra.sweeper.n_trials=7")
     assert len(Sweep(FOLDER).jobs()) < 3  # for three more trials
     assert [trial.state for trial in trials()] == [TrialState.COMPLETE] * 4 + [TrialState.PRUNED] * 3
+
+
+def test_hydras_own_optuna_sweeper_may_be_installed_too(command: Command) -> None:
+    theirs = {"defaults": ["_self_"], "_target_": "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper"}
+    ConfigStore.instance().store("optuna", theirs, group="hydra/sweeper", provider="optuna_sweeper")
+    outcome = command(*SEARCH, "hydra.sweeper.n_trials=1", "trainer.max_epochs=1")
+    assert outcome.status == 0, outcome.err
+    assert len(trials()) == 1
 
 
 def test_greater_number_goes_on_with_the_study(command: Command) -> None:
