@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import sys
 import time
@@ -14,8 +15,10 @@ from typing import Any
 import pexpect
 import pyte
 import pytest
+import torch
 from conftest import Outcome, Tiny, tiny_data
 from lightning.pytorch import LightningModule, Trainer
+from PIL import Image
 from torch import Tensor
 
 from mnist_lab.interrupts import SaveWithinEpochs
@@ -31,14 +34,15 @@ pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threade
 
 
 class Pause(StepCallback):
-    """Stops at a step, counted over all epochs, or in the validation, until Ctrl-C; only the first time it gets there.
+    """Stops until Ctrl-C at a step or in the validation, and leaves a file that says so; where that is, goes on.
 
     Args:
-        step: which step; None for the first validation.
+        mark: the file.
+        step: which step, counted over all epochs; None for the first validation.
     """
 
-    def __init__(self, step: int | None = None) -> None:
-        self.step = step
+    def __init__(self, mark: str, step: int | None = None) -> None:
+        self.mark, self.step = Path(mark), step
 
     def after_step(self, trainer: Trainer, pl_module: LightningModule, step: int, loss: Tensor) -> None:
         if step == self.step:
@@ -49,19 +53,19 @@ class Pause(StepCallback):
             self._wait(trainer)
 
     def _wait(self, trainer: Trainer) -> None:
-        paused = Path(trainer.default_root_dir) / "paused"
-        if paused.exists():
+        if self.mark.exists():
             return
-        paused.touch()
+        self.mark.touch()
         callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
         (stopping,) = [callback for callback in callbacks if isinstance(callback, SaveWithinEpochs)]
         while stopping.stop is None:
             time.sleep(0.01)
 
 
-def paused_at(where: str) -> list[str]:
+def pause(mark: str, step: str = "null") -> list[str]:
     """Return the overrides that have a run pause, and do without figures."""
-    return ["dashboard=none", "+callbacks.pause._target_=test_terminal.Pause", f"+callbacks.pause.{where}"]
+    settings = {"_target_": "test_terminal.Pause", "mark": mark, "step": step}
+    return ["dashboard=none", *(f"+callbacks.pause.{key}={value}" for key, value in settings.items())]
 
 
 class Screen(pyte.Screen):
@@ -86,8 +90,9 @@ class Screen(pyte.Screen):
 
     @property
     def too_wide(self) -> set[str]:
-        """Lines wider than the terminal, apart from commands, which are for copying, and so are not broken."""
-        return {line for line in self.drawn if len(line) > self.limit and "python -m mnist_lab" not in line}
+        """Lines wider than the terminal, apart from commands and paths to copy, which must not be broken."""
+        to_copy = re.compile(r"python -m mnist_lab|^mnist_lab: |^[\w ]+: \S+")
+        return {line for line in self.drawn if len(line) > self.limit and not to_copy.search(line)}
 
 
 class Terminal:
@@ -115,9 +120,9 @@ class Terminal:
     def flush(self) -> None:
         """Nothing is held back."""
 
-    def wait_for(self, path: Path) -> None:
+    def wait_for(self, path: str) -> None:
         """Wait until a file is there."""
-        while not path.exists():
+        while not Path(path).exists():
             self.child.expect([pexpect.TIMEOUT, pexpect.EOF], timeout=0.05)
             assert self.child.isalive(), self.screen.text
 
@@ -174,28 +179,37 @@ def test_moving_line_shows_loss_accuracy_speed_and_time_left_and_the_validation_
         assert line.startswith("2/2" + loss_and_accuracy), "the mean of all steps is what the epoch's line has"
 
 
-@pytest.mark.parametrize(("where", "columns"), [("step=17", 80), ("step=null", 100)], ids=["mid-epoch", "validation"])
+@pytest.mark.parametrize(("step", "columns"), [("17", 80), ("null", 100)], ids=["mid-epoch", "validation"])
 def test_resume_after_ctrl_c_shows_the_rest_of_the_run_and_gives_the_results_of_one_left_alone(
-    shared: Tiny, whole: tuple[Run, Terminal], where: str, columns: int
+    shared: Tiny, whole: tuple[Run, Terminal], step: str, columns: int
 ) -> None:
-    folder = Path(f"{where}-{columns}")
-    terminal = Terminal(*shared.overrides, *paused_at(where), f"hydra.run.dir='{folder}'", columns=columns)
-    terminal.wait_for(folder / "paused")
+    folder = f"stopped-{step}"
+    terminal = Terminal(*shared.overrides, *pause(f"at-{step}", step), f"hydra.run.dir={folder}", columns=columns)
+    terminal.wait_for(f"at-{step}")
     terminal.child.sendintr()
-    text = terminal.end(130)
-    (resume,) = re.findall(r"to go on: python -m mnist_lab (.+)", text)
+    (resume,) = re.findall(r"python -m mnist_lab (.+)", terminal.end(130))
     text = Terminal(resume, columns=columns).end()
-    assert "2/2" in text and f"run folder: {folder}" in text.splitlines()
-    alone = whole[0].metrics()
-    assert [row["train/loss_step"] for row in Run(folder).metrics() if "train/loss_step" in row] == [
-        row["train/loss_step"] for row in alone if "train/loss_step" in row
-    ]
-    assert Run(folder).info["metrics"] == whole[0].info["metrics"]
+    assert re.search("^2/2 ", text, re.MULTILINE) and text.splitlines()[-1] == f"run folder: {folder}"
+    losses = [[row.get("train/loss_step") for row in run.metrics()] for run in (Run(Path(folder)), whole[0])]
+    assert losses[0] == losses[1]
+    assert Run(Path(folder)).info["metrics"] == whole[0].info["metrics"]
+
+
+def test_sweep_continues_after_ctrl_c_where_it_was(shared: Tiny) -> None:
+    arguments = [*shared.overrides, *pause("in-sweep", "17"), "optimizer.lr=0.01,0.1", "sweep=rates", "-m"]
+    terminal = Terminal(*arguments, columns=80)
+    terminal.wait_for("in-sweep")
+    terminal.child.sendintr()
+    terminal.end(130)
+    text = Terminal(*arguments, columns=100).end()
+    assert "rates" in text.splitlines()[-1]
+    runs = Run.below("runs/sweeps/rates")
+    assert [(run.info["status"], run.info["epochs"]) for run in runs] == [("finished", 2)] * 2
 
 
 def test_run_saves_and_says_so_in_its_record_when_its_terminal_is_closed(shared: Tiny) -> None:
-    terminal = Terminal(*shared.overrides, *paused_at("step=17"), "hydra.run.dir=closed")
-    terminal.wait_for(Path("closed/paused"))
+    terminal = Terminal(*shared.overrides, *pause("at-closing", "17"), "hydra.run.dir=closed")
+    terminal.wait_for("at-closing")
     os.close(terminal.child.child_fd)
     assert terminal.child.ptyproc.wait() == 128 + signal.SIGHUP
     info = Run(Path("closed")).info
@@ -208,3 +222,46 @@ def test_terminal_that_knows_only_ascii_shows_characters_that_look_alike(shared:
     text = terminal.end()
     assert "MLP, 1x28x28 in" in text and text.isascii()
     assert text.splitlines()[-1] == "run folder: ascii"
+
+
+def test_reproduce_shows_its_runs_and_its_table(shared: Tiny) -> None:
+    options = ["--seeds", "1", "--config-dir", str(shared.conf)]
+    settings = ["data=tiny", "data.val_size=0", "trainer.max_epochs=1", "trainer.accelerator=cpu"]
+    text = Terminal("reproduce", "mlp", *options, *settings, columns=80).end()
+    assert "mlp" in text and Path("runs/reproduce/RESULTS.md").is_file()
+
+
+@pytest.mark.parametrize("columns", [80, 100])
+def test_ls_and_compare_fit_the_terminal(whole: tuple[Run, Terminal], columns: int) -> None:
+    assert "mlp" in Terminal("ls", "--runs-dir", ".", columns=columns).end()
+    shutil.copytree("whole", "copy", dirs_exist_ok=True)
+    assert "copy" in Terminal("compare", "whole", "copy", columns=columns).end()
+
+
+def test_test_report_and_predict_end_well(whole: tuple[Run, Terminal]) -> None:
+    picture = Image.new("L", (28, 28))
+    picture.paste(255, (12, 4, 16, 24))  # a one
+    picture.save("digit.png")
+    commands = [["test", "whole"], ["report", "whole"], ["predict", "whole", "digit.png"]]
+    for terminal in [Terminal(*command) for command in commands]:  # at the same time
+        assert terminal.end()
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        "trainer.accelerator=gpu",
+        "lr=0.1",
+        "epochs=3",
+        "modle=mlp",
+        "model=lenett",
+        "optimizer=sgd,adam",
+        "--epochs 3",
+        "tset whole",
+        "test no_run",
+    ],
+)
+def test_mistake_is_answered_in_one_line(mistake: str) -> None:
+    if "gpu" in mistake and torch.cuda.is_available():
+        pytest.skip("a GPU is there")
+    assert Terminal(*mistake.split()).end(2).count("\n") == 1
