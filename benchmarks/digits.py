@@ -1,22 +1,24 @@
 """What is kept of the test accuracy when test digits come as pictures: inverted, enlarged and shifted, photographed.
 
 `python -m benchmarks.digits RUN... [--count N]` writes each picture as a file, finds the digit in it and has each run
-answer, as `predict` does. The table has accuracies and, in brackets, what is kept of the test set's hits.
+answer, as `predict` does. The table has accuracies and, in brackets, what is kept of the test set's hits, and how many
+of the right answers have a note that they are doubtful.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from mnist_lab.build import make_data, make_model
-from mnist_lab.digits import NoDigit, find_digit
+from mnist_lab.digits import Digit, NoDigit, find_digit
 from mnist_lab.pictures import read
-from mnist_lab.predict import recogniser
+from mnist_lab.predict import Answer, Recogniser, recogniser
 from mnist_lab.runs import Run
 
 PAGE = (400, 300)  # pixels, width and height
@@ -100,19 +102,28 @@ PICTURES: dict[str, Callable[[np.ndarray, Random], Image.Image]] = {
 }
 
 
-def found(name: str, digits: np.ndarray) -> np.ndarray:
-    """What is found in the pictures of digits, (N, 28, 28) bytes, likewise; black where nothing is."""
+def found(name: str, digits: np.ndarray) -> list[Digit | None]:
+    """What is found in the pictures of digits, (N, 28, 28) bytes; None where nothing is."""
     random = np.random.default_rng(0)
-    images = np.zeros_like(digits)
-    for image, digit in zip(images, digits, strict=True):
+    digits_found: list[Digit | None] = []
+    for digit in digits:
         file = io.BytesIO()
         PICTURES[name](digit, random).save(file, "JPEG" if name.startswith("photo") else "PNG")
         file.seek(0)
         try:
-            image[:] = find_digit(read(file)).pixels
+            digits_found.append(find_digit(read(file)))
         except NoDigit:
-            continue
-    return images
+            digits_found.append(None)
+    return digits_found
+
+
+def hits_and_notes(recognise: Recogniser, seen: Sequence[Digit | None], labels: np.ndarray) -> tuple[float, float]:
+    """Return which share of pictures is answered rightly, and which share of the right answers has a note."""
+    known = [(digit, label) for digit, label in zip(seen, labels, strict=True) if digit]
+    probabilities = recognise(np.stack([digit.pixels for digit, _ in known]))
+    answers = [Answer(Path(), digit, row) for (digit, _), row in zip(known, probabilities, strict=True)]
+    right = [answer for answer, (_, label) in zip(answers, known, strict=True) if answer.ranked[0][0] == label]
+    return len(right) / len(seen), sum(answer.note != "" for answer in right) / len(right)
 
 
 def main() -> None:
@@ -131,8 +142,8 @@ def main() -> None:
     print("| the test set |", " | ".join(f"{value:.2%}" for value in right.values()), "|", flush=True)
     for name in options.only or PICTURES:
         seen = found(name, images)
-        kept = {run: (recognise(seen).argmax(1) == labels).mean() for run, recognise in networks.items()}
-        cells = (f"{value:.2%} ({value / right[run]:.2%})" for run, value in kept.items())
+        measured = {run: hits_and_notes(recognise, seen, labels) for run, recognise in networks.items()}
+        cells = (f"{hits:.2%} ({hits / right[run]:.2%}, {notes:.2%})" for run, (hits, notes) in measured.items())
         print(f"| {name} |", " | ".join(cells), "|", flush=True)
 
 

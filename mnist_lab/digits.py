@@ -13,12 +13,16 @@ from mnist_lab.pieces import connected, level_between, most_around
 
 STROKE = 0.25  # of the picture's shorter side; what is wider is no stroke, but paper, shadow or table
 SMALLEST = 0.04  # of the longer side; what is smaller is dust
+FEWEST = 6  # pixels of the digit's longer side; fewer cannot show one
 FAINTEST = 0.08  # of the paper's brightness; what differs less from it is paper
 NEAR = 0.3  # of the digit's longer side; pieces no further away than this may be its own
 NARROW = (6, 16)  # outline times length by area: of a dot 5, of MNIST's digits 6.8 to 57, of half of them 20 or more
 THINNEST = 1.6  # pixels of 20; thinner strokes are thickened to it, since 9 in 10 of MNIST's digits have 1.3 to 3.1
 EDGE = 4  # pixels, of strokes' edges in the picture that is looked at
 CLEAR = 0.25  # of a piece's ink; where less of it is seen to begin at its outline, there is none
+THIN = 16  # outline times length by area; of a line around something, it is more
+INSIDE = 0.4  # of a line's longer side; what it surrounds, and is as long as this, is what matters
+AS_HIGH = 0.6  # of two heights, the lower by the higher; pieces apart that are so alike are digits of their own
 BOX, SIDE = 20, 28  # pixels
 
 
@@ -31,10 +35,12 @@ class Digit(NamedTuple):
 
     pixels: as MNIST has them, (28, 28) bytes, 0 being the background.
     box: where it was; left, top, right and bottom in shares of the upright picture's width and height.
+    candidates: how many digits the picture seems to hold, this one included.
     """
 
     pixels: np.ndarray
     box: tuple[float, float, float, float]
+    candidates: int = 1
 
 
 class _Piece(NamedTuple):
@@ -43,15 +49,17 @@ class _Piece(NamedTuple):
     weight: float
     mask: np.ndarray  # (H, W)
     ink: np.ndarray  # (H, W), of the whole picture
+    candidates: int
+    framed: bool  # whether a line surrounds it, such as a box around a digit
 
 
 def find_digit(picture: Image.Image) -> Digit:
     """The digit in a picture of any size and mode, dark on light or light on dark, shaded or not.
 
-    Of the pieces that hang together, the one with the most ink that does not look like the picture's frame is the
-    digit, together with pieces close to it. It is treated as NIST's digits were for MNIST (LeCun, Cortes and Burges,
-    "The MNIST database"): scaled into 20 x 20 pixels, the aspect kept and edges antialiased, and put into 28 x 28
-    pixels with its centre of mass at their centre.
+    Of the pieces that hang together, the one with the most ink that does not look like a frame is the digit, together
+    with pieces close to it that could not be digits of their own. It is treated as NIST's digits were for MNIST (LeCun,
+    Cortes and Burges, "The MNIST database"): scaled into 20 x 20 pixels, the aspect kept and edges antialiased, and put
+    into 28 x 28 pixels with its centre of mass at their centre.
 
     Raises:
         NoDigit: there is none.
@@ -60,11 +68,15 @@ def find_digit(picture: Image.Image) -> Digit:
     found = [piece for piece in (_likeliest(grey), _likeliest(255 - grey)) if piece]
     if not found:
         raise NoDigit("no digit in it: it is blank, or nothing in it is large and clear enough")
-    strokes = _strokes(max(found, key=lambda piece: piece.weight))
+    piece = max(found, key=lambda piece: (piece.framed, piece.weight))
+    strokes = _strokes(piece)
     (top, bottom), (left, right) = _extent(strokes > 0.5)
     height, width = strokes.shape
+    longest = max(bottom - top, right - left) * max(picture.size) / max(strokes.shape)
+    if longest < FEWEST:
+        raise NoDigit(f"no digit in it: what stands out most is {longest:.0f} pixels long")
     box = (left / width, top / height, right / width, bottom / height)
-    return Digit(_as_mnist(strokes[top:bottom, left:right]), box)
+    return Digit(_as_mnist(strokes[top:bottom, left:right]), box, piece.candidates)
 
 
 def _smoothed(grey: np.ndarray) -> np.ndarray:
@@ -117,13 +129,34 @@ def _piece(grey: np.ndarray, ink: np.ndarray, mask: np.ndarray) -> _Piece | None
     strokes = (size.max(0) >= SMALLEST * max(mask.shape)) & (narrow >= NARROW[0]) & (clear > CLEAR)
     weight = np.where(strokes, mass * likely * clear * narrow.clip(max=NARROW[1]) ** 4, 0)
     weight[0] = 0
+    frames = _frames(low, high, weight > 0, strokes & (narrow >= THIN))
+    weight[frames] = 0
     main = weight.argmax()
     if not weight[main]:
         return None
     gap = np.maximum(low - high[:, [main]], low[:, [main]] - high).max(0)
-    own = (gap <= NEAR * size[:, main].max()) & (mass >= 0.03 * mass[main]) & (likely >= likely[main])
-    own[0] = False
-    return _Piece(weight[main], own[pieces], ink)
+    equal = (likely >= likely[main]) & ~frames
+    equal[0] = False
+    alike = np.minimum(size[0], size[0, main]) >= AS_HIGH * np.maximum(size[0], size[0, main])
+    others = equal & strokes & (gap > 0) & alike & (mass >= 0.2 * mass[main])
+    own = equal & ~others & (gap <= NEAR * size[:, main].max()) & (mass >= 0.03 * mass[main])
+    return _Piece(weight[main], own[pieces], ink, 1 + int(others.sum()), bool(frames.any()))
+
+
+def _frames(low: np.ndarray, high: np.ndarray, digits: np.ndarray, lines: np.ndarray) -> np.ndarray:
+    """Tell which lines surround something that could be a digit, (count,).
+
+    Args:
+        low, high: the pieces' first and last rows and columns, (2, count).
+        digits: which pieces could be digits, (count,).
+        lines: which pieces are thin, (count,).
+    """
+    longest = (high - low + 1).max(0)
+    frames = np.zeros_like(lines)
+    for line in lines.nonzero()[0]:
+        inside = (low > low[:, [line]]).all(0) & (high < high[:, [line]]).all(0)
+        frames[line] = (inside & digits & (longest >= INSIDE * longest[line])).any()
+    return frames
 
 
 def _outlines(grey: np.ndarray, pieces: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -83,7 +83,9 @@ def app(run: Run, hosts: Sequence[str] = NOT_FROM_ELSEWHERE) -> Starlette:
 
 
 def answer(recognise: Recogniser, png: bytes) -> dict[str, Any]:
-    """What the page is told: digit, probabilities and the 784 bytes that the network saw; digit is None without one.
+    """Answer a drawing for the page: digit, probabilities, candidates and the 784 bytes that the network saw.
+
+    Without a digit in it, digit is None, and the reason is there.
 
     Raises:
         Unreadable: it is no picture, or has more than MOST pixels.
@@ -94,7 +96,8 @@ def answer(recognise: Recogniser, png: bytes) -> dict[str, Any]:
         return {"digit": None, "reason": str(error)}
     probabilities = recognise(found.pixels[None])[0]
     seen = found.pixels.ravel().tolist()
-    return {"digit": int(probabilities.argmax()), "probabilities": probabilities.tolist(), "seen": seen}
+    digit, candidates = int(probabilities.argmax()), found.candidates
+    return {"digit": digit, "probabilities": probabilities.tolist(), "candidates": candidates, "seen": seen}
 
 
 def page(run: Run) -> tuple[str, dict[str, str]]:

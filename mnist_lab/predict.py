@@ -17,6 +17,9 @@ from mnist_lab.pictures import Unreadable, opened, suffixes
 from mnist_lab.runs import Run
 from mnist_lab.tables import show
 
+DOUBTFUL = 0.55  # a lower probability is doubtful; of answers that are right, about 1 in 100 is lower
+WIDEST = 1.6  # width by height of a digit; of MNIST's test digits, 1 in 400 is wider, and two digits that touch are
+
 Recogniser = Callable[[np.ndarray], np.ndarray]  # images like MNIST's, (N, 28, 28) bytes, to probabilities, (N, 10)
 
 
@@ -32,6 +35,16 @@ class Answer:
     def ranked(self) -> list[tuple[int, float]]:
         """The ten digits with their probabilities, most probable first."""
         return sorted(enumerate(self.probabilities.tolist()), key=lambda pair: -pair[1])
+
+    @property
+    def note(self) -> str:
+        """Why the answer is not to be relied on; empty if nothing speaks against it."""
+        if self.found.candidates > 1:
+            return f"one of {self.found.candidates} digits"
+        height, width = (np.ptp(places) + 1 for places in self.found.pixels.nonzero())
+        if width > WIDEST * height:
+            return "doubtful: wider than a digit"
+        return "doubtful" if self.probabilities.max() < DOUBTFUL else ""
 
 
 def recogniser(run: Run) -> Recogniser:
@@ -103,14 +116,16 @@ def row(answer: Answer) -> dict[str, Any]:
     """An answer for programs."""
     digit, probability = answer.ranked[0]
     ten = {f"p{each}": value for each, value in enumerate(answer.probabilities.tolist())}
-    return {"file": str(answer.path), "digit": digit, "probability": probability, **ten}
+    return {"file": str(answer.path), "digit": digit, "probability": probability, "note": answer.note, **ten}
 
 
 def show_table(answers: Sequence[Answer]) -> None:
-    """Print the answers, a line each."""
-    lines = []
+    """Print the answers, a line each; with a column of notes if there is one."""
+    lines, heads = [], ["file", "digit", "probability", "runner-up", "note"]
     for answer in answers:
         (digit, probability), (second, its) = answer.ranked[:2]
-        lines.append([str(answer.path), str(digit), f"{probability:.2%}", f"{second} ({its:.2%})"])
+        lines.append([str(answer.path), str(digit), f"{probability:.2%}", f"{second} ({its:.2%})", answer.note])
+    if not any(answer.note for answer in answers):
+        heads, lines = heads[:-1], [line[:-1] for line in lines]
     if lines:
-        show(["file", "digit", "probability", "runner-up"], lines, left=("file",), cut="file")
+        show(heads, lines, left=("file", "note"), cut="file")

@@ -62,10 +62,12 @@ def seen(answer: Answer) -> Image.Image:
     box = (left * picture.width - 3, top * picture.height - 3, right * picture.width + 2, bottom * picture.height + 2)
     ImageDraw.Draw(picture).rectangle(box, outline=(214, 39, 40), width=2)
     given = Image.fromarray(answer.found.pixels).resize((SIDE, SIDE), Image.Resampling.NEAREST)
-    sheet = Image.new("RGB", (picture.width + SIDE + 3 * MARGIN, SIDE + 2 * MARGIN + 40), "white")
+    sheet = Image.new(
+        "RGB", (picture.width + SIDE + 3 * MARGIN, SIDE + 2 * MARGIN + (70 if answer.note else 40)), "white"
+    )
     sheet.paste(picture, (MARGIN, MARGIN + (SIDE - picture.height) // 2))
     sheet.paste(given, (picture.width + 2 * MARGIN, MARGIN))
     (digit, probability), (second, its) = answer.ranked[:2]
-    words = f"{digit}: {probability:.2%}   then {second}: {its:.2%}"
+    words = f"{digit}: {probability:.2%}   then {second}: {its:.2%}\n{answer.note}"
     ImageDraw.Draw(sheet).text((MARGIN, SIDE + 2 * MARGIN), words, fill="black", font=ImageFont.load_default(22))
     return sheet

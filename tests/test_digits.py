@@ -45,6 +45,14 @@ def drawn(
     return picture
 
 
+def row_of_digits(gap: int = 60) -> Image.Image:
+    """The three digits of LINES side by side, each 102 pixels wide at most."""
+    row = Image.new("L", (3 * (102 + gap), 240), 255)
+    for place, digit in enumerate(LINES):
+        row.paste(drawn(digit, page=(102 + gap, 240), at=(gap // 2 + 6, 60)), (place * (102 + gap), 0))
+    return row
+
+
 def likeness(one: Digit, other: Digit) -> float:
     """The correlation of what was found, 1 for the same, a pixel apart or less: centres are of whole pixels."""
     moved = (np.roll(other.pixels, (down, right), (0, 1)) for down in (-1, 0, 1) for right in (-1, 0, 1))
@@ -188,6 +196,38 @@ def test_digit_in_two_parts_is_whole() -> None:
     top, bottom = find_digit(picture).box[1::2]
     assert 240 * (bottom - top) == pytest.approx(154, abs=3)
     assert likeness(find_digit(drawn(7)), find_digit(picture)) > 0.85
+
+
+@pytest.mark.parametrize("gap", [12, 30, 60, 120])
+def test_digits_side_by_side_are_counted_and_one_of_them_is_taken_alone(gap: int) -> None:
+    found = find_digit(row_of_digits(gap))
+    assert found.candidates == 3
+    assert max(likeness(find_digit(drawn(digit)), found) for digit in LINES) > 0.97
+
+
+@pytest.mark.parametrize("digit", LINES)
+@pytest.mark.parametrize(
+    ("shape", "box"),
+    [
+        ("rectangle", (72, 42, 198, 198)),
+        ("rectangle", (50, 20, 218, 220)),
+        ("ellipse", (40, 10, 230, 230)),
+    ],
+)
+def test_line_around_a_digit_is_left_out(digit: int, shape: str, box: tuple[int, int, int, int]) -> None:
+    picture = drawn(digit)
+    getattr(ImageDraw.Draw(picture), shape)(box, outline=0, width=4)
+    found = find_digit(picture)
+    assert likeness(find_digit(drawn(digit)), found) > 0.97 and found.candidates == 1
+
+
+@pytest.mark.parametrize("page", [(28, 28), (56, 56), (112, 112)])
+def test_dot_of_a_few_pixels_is_no_digit(page: tuple[int, int]) -> None:
+    for longest in (3, 4, 5):
+        picture = Image.new("L", page, 255)
+        ImageDraw.Draw(picture).ellipse((14, 14, 13 + longest, 13 + longest), fill=0)
+        with pytest.raises(NoDigit, match="no digit in it"):
+            find_digit(picture)
 
 
 def test_closely_cropped_digit_is_found() -> None:
