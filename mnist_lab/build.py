@@ -25,8 +25,9 @@ from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.errors import BadInput
 from mnist_lab.metrics_csv import MetricsCSV
 from mnist_lab.models.classifier import Classifier
+from mnist_lab.models.output import describe
 from mnist_lab.runs import Run
-from mnist_lab.targets import checked
+from mnist_lab.targets import checked, find_class
 
 
 def make(node: Any, key: str, **settings: Any) -> Any:
@@ -48,6 +49,8 @@ def make(node: Any, key: str, **settings: Any) -> Any:
             package = re.search(r"Requirement '(.+?)'", reason)  # Lightning's words
             needed = package[1] if package else error.__cause__.name or reason
             raise BadInput(f"{key}: needs a package that is not installed: pip install '{needed}'") from error
+        if key == "model" and error.__cause__:
+            reason = describe(error.__cause__, find_class(node._target_, key))
         raise BadInput(f"{key}: cannot be made of its settings: {reason}") from error
 
 

@@ -24,6 +24,7 @@ from mnist_lab.sweeps.identity import job_folder
 OmegaConf.register_new_resolver("job_folder", lambda *, _root_: job_folder(_root_), replace=True)
 OmegaConf.register_new_resolver("begun", begun, use_cache=True, replace=True)
 OmegaConf.register_new_resolver("either", lambda value, otherwise: otherwise if value is None else value, replace=True)
+OmegaConf.register_new_resolver("model_name", lambda choice, target: model_name(choice, target), replace=True)
 # ${choose:KEY,{KEY:VALUE,...},DEFAULT}: a setting that follows another, or one of Hydra's that is an Enum.
 OmegaConf.register_new_resolver(
     "choose", lambda key, values, default: values.get(getattr(key, "name", key), default), replace=True
@@ -77,6 +78,19 @@ def resolve(cfg: DictConfig, hydra_config: Any) -> DictConfig:
     cfg.overrides = OmegaConf.to_container(hydra_config.overrides.task)  # Hydra's own list cannot be written to
     OmegaConf.resolve(cfg)
     return cfg
+
+
+def model_name(choice: str, target: str) -> str:
+    """Return a network's name: that of its file in conf/model, or of its class if that is not the file's.
+
+    Args:
+        choice: of the group model.
+        target: the class that is used, model._target_.
+    """
+    path = conf_dir() / "model" / f"{choice}.yaml"
+    if path.is_file() and OmegaConf.select(OmegaConf.load(path), "_target_") != target:
+        return target.rpartition(".")[2]
+    return choice
 
 
 class CheckBeforeRun(Callback):

@@ -36,6 +36,7 @@ from mnist_lab.files import sync_tree
 from mnist_lab.locks import run_lock
 from mnist_lab.metrics_csv import MetricsCSV
 from mnist_lab.models.classifier import Classifier
+from mnist_lab.models.output import check_output
 from mnist_lab.record import device_name, now, recorded
 from mnist_lab.runs import Run
 from mnist_lab.steps import why_one_by_one
@@ -64,6 +65,7 @@ def _train(cfg: DictConfig) -> Run:
     started = time.perf_counter()
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     model = make_model(cfg)
+    warning = check_output(model)
     data = make_data(cfg, model)
     metrics_csv = MetricsCSV(Path(cfg.folder))
     trainer = make_trainer(cfg, metrics_csv)
@@ -81,6 +83,8 @@ def _train(cfg: DictConfig) -> Run:
         model.load_state_dict(weights_for(model, cfg.init_from, key="init_from="))
     data.prepare_data()
     check_batch_limits(cfg, data, trainer.world_size)
+    if warning:
+        say(f"warning: {warning}")
     if one_by_one and cfg.steps_per_execution > 1:
         say(f"steps_per_execution=1, for {one_by_one}")
 

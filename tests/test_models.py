@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import Outcome
 from torch import nn
 
 from benchmarks import tutorials
@@ -12,7 +17,9 @@ from mnist_lab import conf_dir
 from mnist_lab.build import make_model
 from mnist_lab.config import compose
 from mnist_lab.models.classifier import LOSSES, Classifier, LossAndAccuracy
+from mnist_lab.models.output import check_output
 from mnist_lab.models.sizes import conv_output_size
+from mnist_lab.runs import Run
 from mnist_lab.terminal import layer_table
 
 NETWORKS = sorted(path.stem for path in (conf_dir() / "model").glob("*.yaml"))
@@ -155,3 +162,143 @@ def test_reset_forgets_batches_that_were_not_counted_yet() -> None:
     metrics.update(F.cross_entropy(scores, labels), scores, labels)
     assert metrics.images == 10
     assert torch.allclose(metrics.compute()["loss"], F.cross_entropy(scores, labels).double())
+
+
+class Linear(Classifier):
+    """A network of one layer, which each of those below spoils in its own way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Linear(28 * 28, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = self.net(x.flatten(1))
+        return scores
+
+
+class NineOutputs(Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x)[:, :9]
+
+
+class Argmax(Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x).argmax(1)
+
+
+class Nothing(Linear):
+    def forward(self, x: torch.Tensor) -> None:  # type: ignore[override]
+        super().forward(x)
+
+
+class Integers(Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x).long()
+
+
+class NotANumber(Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) * float("nan")
+
+
+class OtherSize(Linear):
+    image_size = 32
+
+
+class NoSize(Linear):
+    image_size = "28"  # type: ignore[assignment]
+
+
+class UnknownLoss(Linear):
+    loss = "crossentropy"  # type: ignore[assignment]
+
+
+class LogitsForNLL(Linear):
+    loss = "nll"
+
+
+class ProbabilitiesForNLL(Linear):
+    loss = "nll"
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x).softmax(1)
+
+
+class MissingLayer(Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = self.output(x)
+        return scores
+
+
+class MissingValue(Linear):
+    def __init__(self) -> None:
+        super().__init__()
+        self.width = self.height
+
+
+class Plain(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+class Probabilities(Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x).softmax(1)
+
+
+@pytest.mark.parametrize(
+    ("network", "told"),
+    [
+        (NineOutputs, "forward returns shape (2, 9) for 2 images, not a tensor of shape (B, 10)"),
+        (Argmax, "forward returns shape (2,) for 2 images, not a tensor of shape (B, 10)"),
+        (Nothing, "forward returns NoneType, not a tensor of shape (B, 10)"),
+        (Integers, "forward returns torch.int64"),
+        (NotANumber, "forward returns values that are NaN or infinite"),
+        (OtherSize, "(2, 1, 32, 32), as image_size=32 makes them: RuntimeError: mat1 and mat2 shapes cannot be mult"),
+        (NoSize, "image_size='28' is invalid"),
+        (UnknownLoss, "loss='crossentropy' is invalid; choose from nll, cross_entropy"),
+        (LogitsForNLL, "does not return log-probabilities, which loss='nll' needs; end it with F.log_softmax"),
+        (ProbabilitiesForNLL, "does not return log-probabilities"),
+        (MissingLayer, "AttributeError: 'MissingLayer' object has no attribute 'output' (" + __file__),
+        (MissingValue, "AttributeError: 'MissingValue' object has no attribute 'height' (" + __file__),
+        (Plain, "derive it from mnist_lab.models.classifier.Classifier instead"),
+    ],
+)
+def test_mistake_in_a_network_of_ones_own_is_told_in_one_line_before_a_run_is_made(
+    command: Callable[..., Outcome], network: type, told: str
+) -> None:
+    outcome = command(f"model._target_=test_models.{network.__name__}")
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome
+    assert outcome.err.startswith("mnist_lab: model") and told in outcome.err
+    assert not list(Path().iterdir())
+
+
+def test_network_that_gives_probabilities_to_cross_entropy_is_trained_with_a_warning(
+    command: Callable[..., Outcome],
+) -> None:
+    outcome = command("model._target_=test_models.Probabilities", "trainer.max_epochs=1", "hydra.run.dir=runs/a")
+    assert outcome.status == 0
+    assert outcome.out.startswith("warning: model: Probabilities.forward returns probabilities")
+    assert outcome.out.count("warning") == 1
+    assert Run(Path("runs/a")).info["model"] == "Probabilities"
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_check_of_the_output_leaves_the_random_state_the_modes_and_the_weights(name: str) -> None:
+    model = network(name)
+    next(iter(model.children())).eval()  # a layer that is kept frozen
+    before, state, modes = (
+        copy.deepcopy(model.state_dict()),
+        torch.get_rng_state(),
+        [m.training for m in model.modules()],
+    )
+    assert check_output(model) is None
+    assert torch.equal(state, torch.get_rng_state())
+    assert modes == [module.training for module in model.modules()]
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_networks_name_is_its_files_or_else_its_classes() -> None:
+    assert compose("model=mlp").name == "mlp"
+    assert compose("model=mlp", "model._target_=test_models.Linear").name == "Linear"
+    assert compose("experiment=lenet").name == "lenet"

@@ -1,0 +1,99 @@
+"""Try a network on a dummy batch before it is trained, so that what it gives fits its loss and the ten classes."""
+
+from __future__ import annotations
+
+import inspect
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from mnist_lab.errors import BadInput
+from mnist_lab.models.classifier import LOSSES, Classifier
+
+TOLERANCE = 1e-3  # of a sum of probabilities
+
+
+def check_output(model: Classifier) -> str | None:
+    """Check that a network gives finite scores, (B, 10), of the kind that its loss needs.
+
+    Two made-up images go through it in eval mode, on its device. Its weights, its modes and torch's random state stay
+    as they are.
+
+    Returns:
+        A warning in one line, if it can be trained but is better changed.
+
+    Raises:
+        BadInput: it fails, or its loss cannot be computed of what it gives.
+    """
+    name, size = type(model).__name__, model.image_size
+    if not isinstance(model.loss, str) or model.loss not in LOSSES:
+        raise BadInput(f"model: {name}.loss={model.loss!r} is invalid; choose from {', '.join(LOSSES)}")
+    if not isinstance(size, int) or size < 1:
+        raise BadInput(f"model: {name}.image_size={size!r} is invalid; set the side of an image in pixels")
+    images = torch.linspace(-0.5, 3, 2 * size * size, device=model.device).reshape(2, 1, size, size)
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), _eval_mode(model):
+            scores = model(images)
+    except Exception as error:
+        raise BadInput(
+            f"model: {name}.forward fails on images of shape {tuple(images.shape)}, as image_size={size} makes them: "
+            f"{describe(error, type(model))}"
+        ) from error
+    if problem := _problem(scores, model.loss):
+        raise BadInput(f"model: {name}.forward {problem}")
+    if model.loss == "cross_entropy" and _are_probabilities(scores):
+        return (
+            f"model: {name}.forward returns probabilities, and loss='cross_entropy' applies softmax to them again, "
+            "which slows training down; leave out the last softmax"
+        )
+    return None
+
+
+def describe(error: BaseException, source: type) -> str:
+    """Return an exception in one line, with the line of the class's own file that it came through."""
+    message = " ".join(str(error).split())
+    try:
+        file = inspect.getsourcefile(source)
+    except TypeError:  # of a notebook
+        file = None
+    lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    where = f" ({file}, line {lines[-1].lineno})" if lines else ""
+    return f"{type(error).__name__}: {message}{where}"
+
+
+def _problem(scores: object, loss: str) -> str | None:
+    """Return what is wrong with the scores of two images, and what to do about it; None if nothing is."""
+    wanted = "a tensor of shape (B, 10), a score for each class"
+    if not isinstance(scores, Tensor):
+        return f"returns {type(scores).__name__}, not {wanted}"
+    if scores.shape != (2, 10):
+        return f"returns shape {tuple(scores.shape)} for 2 images, not {wanted}"
+    if not scores.is_floating_point():
+        return f"returns {scores.dtype}, not {wanted} as a floating-point number"
+    if not scores.isfinite().all():
+        return "returns values that are NaN or infinite"
+    if loss == "nll" and not _are_probabilities(scores.exp()):
+        return (
+            "does not return log-probabilities, which loss='nll' needs; "
+            "end it with F.log_softmax(x, dim=1), or set loss = 'cross_entropy' if it returns logits"
+        )
+    return None
+
+
+def _are_probabilities(scores: Tensor) -> bool:
+    return bool((scores >= 0).all() and ((scores.sum(1) - 1).abs() < TOLERANCE).all())
+
+
+@contextmanager
+def _eval_mode(model: nn.Module) -> Iterator[None]:
+    """Put a network into eval mode, and each of its modules back into its own."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
