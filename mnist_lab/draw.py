@@ -91,7 +91,7 @@ def answer(recognise: Recogniser, png: bytes) -> dict[str, Any]:
         Unreadable: it is no picture, or has more than MOST pixels.
     """
     try:
-        found = find_digit(read(io.BytesIO(png), MOST))
+        found = find_digit(read(io.BytesIO(png), MOST, ("PNG",)))
     except NoDigit as error:
         return {"digit": None, "reason": str(error)}
     probabilities = recognise(found.pixels[None])[0]

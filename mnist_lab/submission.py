@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
@@ -13,6 +15,7 @@ from mnist_lab.predict import recogniser
 from mnist_lab.runs import Run
 
 PIXELS = 28 * 28
+LONGEST_LINE = 100_000  # characters; of 785 columns, each may have a name of 100
 
 
 def submit(run: Run, path: Path, out: Path) -> str:
@@ -46,7 +49,7 @@ def read_pixels(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     width, place = 0, -1  # of the columns, and of the one of labels
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = csv.reader(file)
+            lines = csv.reader(_bounded_lines(file, path))
             for fields in filter(None, lines):
                 where = f"{path}, line {lines.line_num}"
                 if names is None:
@@ -73,6 +76,14 @@ def read_pixels(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         raise BadInput(f"{path}: has no images in it")
     images = np.frombuffer(pixels, np.uint8).reshape(-1, 28, 28)
     return images, np.frombuffer(labels, np.uint8) if labels else None
+
+
+def _bounded_lines(file: TextIO, path: Path) -> Iterator[str]:
+    """Yield a file's lines; refuse one that is so long that it would fill the memory, and is none of 784 pixels."""
+    while line := file.readline(LONGEST_LINE):
+        if len(line) == LONGEST_LINE:
+            raise BadInput(f"{path}: has a line of {LONGEST_LINE:,} characters or more; 784 pixels take less")
+        yield line
 
 
 def _place_of_labels(names: list[str], width: int, where: str) -> int:

@@ -21,7 +21,7 @@ import httpx
 import pytest
 from conftest import Outcome
 from PIL import Image
-from test_digits import drawn
+from test_digits import drawn, saved
 from test_predict import tiny_run
 
 from mnist_lab import draw
@@ -96,6 +96,8 @@ def test_blank_drawing_is_no_error(client: Client) -> None:
         (b"words", PNG, 400),
         (png(drawn())[:300], PNG, 400),
         (png(Image.new("1", (1100, 1000))), PNG, 400),  # few bytes, many pixels
+        (saved(drawn(), "JPEG").getvalue(), PNG, 400),
+        (saved(drawn(), "WEBP").getvalue(), PNG, 400),
         (bytes(draw.LARGEST + 1), PNG, 413),
         (png(drawn()), {"Content-Type": "text/plain"}, 415),
         (png(drawn()), {}, 415),

@@ -116,7 +116,7 @@ def test_what_cannot_be_answered_is_named_and_skipped(command: Command, trained:
     Path("empty.png").touch()
     Path("phone.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
     Image.new("L", (50, 50), 255).save("blank.png")
-    Image.new("1", (10_000, 9_000)).save("huge.png")
+    Image.new("1", (12_000, 11_000)).save("huge.png")
     names = ["cut.jpg", "empty.png", "phone.HEIC", "none.png", "blank.png", "huge.png"]
     outcome = command("predict", str(trained), *names[:3], "photos/2.JPG", *names[3:], "photos/1.tiff", data=False)
     assert outcome.status == 1
@@ -290,6 +290,7 @@ ROW = ",".join(["0"] * 784)
         (",".join(["label", *map("p{}".format, range(783))]) + f"\n{ROW}\n", "x.csv, line 1: has 784 columns"),
         (",".join(map("p{}".format, range(785))) + f"\n{ROW},0\n", "x.csv, line 1: has 785 columns"),
         (b"\xff\xfe\x00\x80".decode("latin-1"), "x.csv: cannot be read"),
+        ("0," * 60_000, "x.csv: has a line of 100,000 characters or more"),
     ],
 )
 def test_csv_that_is_none_of_pixels_is_told_with_its_line(
