@@ -19,6 +19,7 @@ from mnist_lab.errors import BadInput, told_in_one_line
 from mnist_lab.files import make_folder
 from mnist_lab.overrides import compose_whole, explain
 from mnist_lab.processes import begun
+from mnist_lab.settings import resolve_settings, unresolved
 from mnist_lab.sweeps.identity import job_folder
 
 OmegaConf.register_new_resolver("job_folder", lambda *, _root_: job_folder(_root_), replace=True)
@@ -29,6 +30,9 @@ OmegaConf.register_new_resolver("model_name", lambda choice, target: model_name(
 OmegaConf.register_new_resolver(
     "choose", lambda key, values, default: values.get(getattr(key, "name", key), default), replace=True
 )
+
+# ${torchrun:VARIABLE,DEFAULT}: a number that torchrun gives its processes. Not oc.env, which stays unresolved in a run.
+OmegaConf.register_new_resolver("torchrun", lambda name, default: int(os.environ.get(name) or default), replace=True)
 
 # Meant: conf/hydra/launcher has the launchers' own settings, which Hydra checks against their schemas of these names.
 warnings.filterwarnings("ignore", r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
@@ -74,9 +78,9 @@ def job_config(config: DictConfig) -> DictConfig:
 
 
 def resolve(cfg: DictConfig, hydra_config: Any) -> DictConfig:
-    """Put values in place of a job's interpolations, those that were typed in an override among them."""
-    cfg.overrides = OmegaConf.to_container(hydra_config.overrides.task)  # Hydra's own list cannot be written to
-    OmegaConf.resolve(cfg)
+    """Put values in place of a job's interpolations, but for those of the environment."""
+    cfg.overrides = unresolved(hydra_config.overrides.task)  # Hydra's own list cannot be written to
+    resolve_settings(cfg)
     return cfg
 
 

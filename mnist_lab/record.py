@@ -25,6 +25,7 @@ from mnist_lab.errors import BadInput, Interrupted, LabError
 from mnist_lab.interrupts import stop_signal, stop_signals_raise
 from mnist_lab.output import stop_waiting_for_readers
 from mnist_lab.runs import Run
+from mnist_lab.settings import given_overrides
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +97,7 @@ def _how_to_go_on(run: Run) -> str:
 
 
 def _open(run: Run, cfg: DictConfig, parameters: int) -> None:
-    overrides = [override for override in cfg.overrides if not override.lstrip("+").startswith("resume=")]
+    overrides = [override for override in given_overrides(cfg) if not override.lstrip("+").startswith("resume=")]
     options = ["--config-dir", cfg.config_dir] if cfg.config_dir else []
     info = {
         "status": "running",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+import math
 import os
 import shutil
 import sys
@@ -15,11 +16,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
-from yaml import YAMLError  # type: ignore[import-untyped]
 
 from mnist_lab.errors import BadInput, printable
 from mnist_lab.files import as_typed, atomic_write, exists, is_whole, remove_partial_files, write_text
 from mnist_lab.locks import HOLDER, LOCK, holder_of
+from mnist_lab.run_record import read_record
+from mnist_lab.settings import load_settings
 
 SWEEP_RECORD, REPRODUCTION_RECORD = "sweep.json", "reproduce.json"  # in a folder whose runs are a command's jobs
 
@@ -132,23 +134,12 @@ class Run:
         return info | {"status": "killed"} if info["status"] == "running" and not holder_of(self.folder) else info
 
     def _record(self) -> dict[str, Any]:
-        try:
-            info = json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise BadInput(f"{self.folder / 'run.json'}: cannot be read ({error})") from error
-        if not isinstance(info, dict) or "status" not in info:
-            raise BadInput(f"{self.folder / 'run.json'}: not a run's record; remove the folder if it is of no use")
-        return info
+        return read_record(self.folder / "run.json")
 
     @property
     def config(self) -> DictConfig:
         """The configuration that the run was started with; its folder is where the run lies now."""
-        try:
-            config = OmegaConf.load(self.folder / "config.yaml")
-        except (OSError, YAMLError) as error:
-            raise BadInput(f"{self.folder / 'config.yaml'}: cannot be read ({error})") from error
-        if not isinstance(config, DictConfig) or not config:
-            raise BadInput(f"{self.folder / 'config.yaml'}: holds no configuration")
+        config = load_settings(self.folder / "config.yaml")
         config.folder = str(self.folder)
         return config
 
@@ -216,11 +207,15 @@ class Run:
             text = (self.folder / "metrics.csv").read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             return []
-        rows, lines = [], text.splitlines(keepends=True)
-        for row in csv.DictReader(line for line in lines if line.endswith("\n")):  # no end: cut, within a number maybe
+        lines = [
+            line for line in text.splitlines(keepends=True) if line.endswith("\n")
+        ]  # no end: cut, maybe in a number
+        rows, heads = [], _cells(lines[0]) if lines else []
+        for cells in map(_cells, lines[1:]):
             with contextlib.suppress(ValueError):
-                values = {name: float(value) for name, value in row.items() if name and value}
-                rows += [values] * ("step" in values)
+                row = {name: float(value) for name, value in zip(heads, cells, strict=False) if name and value}
+                places = [row[name] for name in ("step", "epoch") if name in row]
+                rows += [row] * ("step" in row and all(map(math.isfinite, places)))
         return rows
 
     def curve(self, name: str, across: Literal["epochs", "examples_seen"] = "epochs") -> dict[float, float]:
@@ -228,16 +223,25 @@ class Run:
 
         Where the test set was looked at once, after training, its curve is that point.
         """
-        ends = {int(row["epoch"]) + 1: row for row in self.metrics() if "train/loss" in row or row["step"] == -1}
+        rows = [row for row in self.metrics() if "epoch" in row]
+        ends = {int(row["epoch"]) + 1: row for row in rows if "train/loss" in row or row["step"] == -1}
         values = {epoch: row[name] for epoch, row in ends.items() if name in row}
-        if not values and name in (info := self.info).get("metrics", {}) and "tested" in info:
+        if not values and name in (info := self.info)["metrics"] and "tested" in info:
             values = {info["tested"]["epoch"]: info["metrics"][name]}
         places = {epoch: epoch if across == "epochs" else ends.get(epoch, {}).get(across, 0) for epoch in values}
         return {places[epoch]: value for epoch, value in values.items()}
 
     def epochs(self) -> list[dict[str, float]]:
         """The rows of metrics.csv that end an epoch, in order."""
-        return [row for row in self.metrics() if "train/loss" in row]
+        return [row for row in self.metrics() if {"train/loss", "epoch"} <= set(row)]
+
+
+def _cells(line: str) -> list[str]:
+    """Return the cells of a line of a CSV; none of one that is damaged."""
+    try:
+        return next(csv.reader([line]), [])
+    except csv.Error:
+        return []
 
 
 def _run_folders(folder: str | os.PathLike[str], *, jobs: bool = True) -> Iterator[Path]:

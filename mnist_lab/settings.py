@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+import yaml  # type: ignore[import-untyped]
+from omegaconf import DictConfig, ListConfig, OmegaConf, flag_override
+from omegaconf.errors import OmegaConfBaseException
+
+from mnist_lab.errors import BadInput
+
+DEEPEST = 50  # brackets in brackets of a run's configuration
 
 # Keys in which two configurations of one job may differ: where it lies, what it logs, which machine it asks for.
 SAME_JOB = (
@@ -15,11 +23,95 @@ SAME_JOB = (
 )
 
 
+def unresolved(node: DictConfig | ListConfig) -> Any:
+    """Return a node as plain dicts and lists, its interpolations as text."""
+    return OmegaConf.to_container(node, resolve=False)
+
+
+def given_overrides(cfg: DictConfig) -> list[str]:
+    """Return a job's overrides as they were given, with what they take from the environment unresolved."""
+    return list(unresolved(cfg.overrides))
+
+
+def resolve_settings(cfg: DictConfig, *, with_environment: bool = True) -> None:
+    """Put values in place of interpolations, but for those of the environment: what is written holds no secret.
+
+    Args:
+        cfg: the configuration.
+        with_environment: whether the environment must have what these name.
+    """
+    kept = list(_environment_nodes(cfg))
+
+    def put_back(value: Callable[[str], Any]) -> None:
+        for node, key, text in kept:
+            with flag_override(node, "readonly", False):
+                node[key] = value(text)
+
+    if not with_environment:
+        put_back(lambda text: None)
+    OmegaConf.resolve(cfg)
+    put_back(str)
+
+
+def load_settings(path: Path) -> DictConfig:
+    """Read the configuration that a run has written.
+
+    Raises:
+        BadInput: it cannot be read, or is not what a run writes.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        _refuse_bombs(text)
+        cfg = OmegaConf.load(io.StringIO(text))
+        if not isinstance(cfg, DictConfig) or not cfg:
+            raise ValueError("it holds no settings")
+        _refuse_other_keys(unresolved(cfg))
+        resolve_settings(cfg, with_environment=False)
+    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
+        raise BadInput(f"{path}: not a run's configuration ({reason[:200]})") from error
+    return cfg
+
+
+def _refuse_bombs(text: str) -> None:
+    """Raise ValueError for YAML that is small and takes long: aliases of aliases, and brackets in brackets."""
+    depth = 0
+    for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError(f"it has an alias, *{event.anchor}")
+        depth += isinstance(event, yaml.MappingStartEvent | yaml.SequenceStartEvent)
+        depth -= isinstance(event, yaml.MappingEndEvent | yaml.SequenceEndEvent)
+        if depth > DEEPEST:
+            raise ValueError("nested too deeply")
+
+
+def _refuse_other_keys(plain: Any) -> None:
+    """Raise ValueError for a key that is not text."""
+    for key, value in plain.items() if isinstance(plain, dict) else enumerate(plain):
+        if isinstance(plain, dict) and not isinstance(key, str):
+            raise ValueError(f"the key {key} is not text")
+        if isinstance(value, dict | list):
+            _refuse_other_keys(value)
+
+
+def _environment_nodes(node: DictConfig | ListConfig) -> Iterator[tuple[Any, Any, str]]:
+    """Yield each value below a node that names oc.env: what holds it, its key or index there, and its text."""
+    plain = unresolved(node)
+    if not isinstance(plain, dict | list):
+        return
+    for key, text in list(plain.items()) if isinstance(plain, dict) else list(enumerate(plain)):
+        if OmegaConf.is_interpolation(node, key):
+            if "oc.env:" in text:
+                yield node, key, text
+        elif OmegaConf.is_config(node[key]):
+            yield from _environment_nodes(node[key])
+
+
 def flat(node: DictConfig, path: str = "") -> dict[str, Any]:
     """A configuration's single values by their dotted names."""
     found: dict[str, Any] = {}
     for name in map(str, node):
-        value = node[name]
+        value = unresolved(node)[name] if OmegaConf.is_interpolation(node, name) else node[name]
         found |= flat(value, f"{path}{name}.") if isinstance(value, DictConfig) else {f"{path}{name}": value}
     return found
 

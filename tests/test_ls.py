@@ -81,7 +81,7 @@ def test_programs_get_every_value_unrounded(tiny: Tiny, command: Command) -> Non
     assert list(written[0]) == list(one)
 
 
-def test_latest_run_is_the_one_that_started_last_in_whatever_time_zone() -> None:
+def test_latest_run_is_the_one_that_started_last_in_whatever_time_zone(tiny: Tiny) -> None:
     fake("second", 0, started="2026-10-25T02:10:00.000000+01:00")  # after the end of summer time
     fake("first", 0, started="2026-10-25T02:30:00.000000+02:00")
     fake("third", 0, started="2026-10-25T01:20:00.000000+00:00")
@@ -112,15 +112,16 @@ def test_sort_puts_the_best_accuracy_and_the_smallest_rest_first_and_runs_withou
 def test_damaged_record_is_listed_and_stops_neither_the_list_nor_latest(tiny: Tiny, command: Command) -> None:
     whole = fake("whole", 1)
     fake("odd", 2, started="in the morning", metrics=None, seconds=None, overrides=None)
+    fake("typed", 3, metrics={"test/acc": "high"})
     for name, text in (("cut", '{"status": "fini'), ("empty", ""), ("other", "[1, 2]")):
         (fake(name, 3) / "run.json").write_text(text)
     outcome = command("ls", data=False)
-    assert sorted(names(outcome)) == ["cut", "empty", "odd", "other", "whole"]
-    assert outcome.out.count(" damaged ") == 3
-    for name in ("cut", "empty", "other"):
+    assert sorted(names(outcome)) == ["cut", "empty", "odd", "other", "typed", "whole"]
+    assert outcome.out.count(" damaged ") == 4
+    for name in ("cut", "empty", "other", "typed"):
         assert f"mnist_lab: warning: runs/{name}/run.json: " in outcome.err
-    assert outcome.err.count("\n") == 3
-    assert len(json.loads(command("ls", "--json", "--sort", "test/acc", data=False).out)) == 5
+    assert outcome.err.count("\n") == 4
+    assert len(json.loads(command("ls", "--json", "--sort", "test/acc", data=False).out)) == 6
     (Path("runs") / "odd" / "run.json").unlink()
     assert Run.find("latest").folder == whole
     assert [run.folder for run in Run.below("runs")] == [whole]

@@ -12,6 +12,7 @@ from mnist_lab import __version__
 from mnist_lab.config import compose
 from mnist_lab.errors import BadInput
 from mnist_lab.overrides import split_arguments
+from mnist_lab.runs import Run
 
 Command = Callable[..., Outcome]
 
@@ -118,3 +119,26 @@ def test_folder_of_configurations_may_have_an_equals_sign_and_files_that_are_not
 def test_version_is_the_programs_own(command: Command) -> None:
     for arguments in (["--version"], ["train", "--version"]):
         assert command(*arguments, data=False) == Outcome(0, f"mnist_lab {__version__}\n", "")
+
+
+def test_value_from_the_environment_is_used_and_never_written(
+    command: Command, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tiny.root.rename(tiny.folder / "secret-0123456789")
+    monkeypatch.setenv("TINY_ROOT", str(root))
+    given = ("model=mlp", "data.root=${oc.env:TINY_ROOT}", "trainer.max_epochs=1")
+    assert command(*given, "hydra.run.dir=runs/a/b").status == 0
+    assert command("resume=runs/a/b", "trainer.max_epochs=2", data=False).status == 0
+    assert command("-m", *given, "seed=1,2", "sweep=s").status == 0
+    files = [path for path in Path("runs").rglob("*") if path.is_file()]
+    assert len(files) > 10
+    assert not [path for path in files if b"secret-0123456789" in path.read_bytes()]
+    run = Run(Path("runs/a/b"))
+    assert run.info["overrides"][-2:] == ["data.root=${oc.env:TINY_ROOT}", "trainer.max_epochs=2"]
+    assert command("test", "runs/a/b", data=False).status == 0
+    monkeypatch.delenv("TINY_ROOT")
+    assert command("compare", "runs", "--json", data=False).status == 0
+    for arguments in (["test", "runs/a/b"], ["resume=runs/a/b"]):
+        outcome = command(*arguments, data=False)
+        assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome.err
+        assert "Environment variable 'TINY_ROOT' not found" in outcome.err

@@ -19,7 +19,7 @@ from mnist_lab.errors import Interrupted, LabError
 from mnist_lab.interrupts import STOP_SIGNALS, stop_signal, stop_signals_raise
 from mnist_lab.resume import SWEEP_PROCESS, quoted_path
 from mnist_lab.runs import Run
-from mnist_lab.settings import typed
+from mnist_lab.settings import given_overrides, typed
 from mnist_lab.sweeps.sweep import OWN, key_of
 
 PATIENCE = 60  # seconds in which a run that was told to stop is to have ended
@@ -38,7 +38,7 @@ def train_apart(cfg: DictConfig) -> None:
         LabError: the run failed, or one of its processes was killed.
     """
     folder = Path(cfg.folder)
-    overrides = [override for override in cfg.overrides if key_of(override) not in OWN]
+    overrides = [override for override in given_overrides(cfg) if key_of(override) not in OWN]
     own = [f"{key}={typed(cfg[key])}" for key in ("threads", "figures")] + [f"hydra.run.dir={quoted_path(folder)}"]
     resume = [f"resume={quoted_path(Path(cfg.resume))}"] if cfg.resume else []
     options = ["--config-dir", cfg.config_dir] if cfg.config_dir else []

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from mnist_lab.settings import flat, short_names, what_a_job_does
+from mnist_lab.settings import flat, short_names, unresolved, what_a_job_does
 from mnist_lab.sweeps.sweep import Sweep, key_of
 
 
@@ -31,7 +31,7 @@ def job_folder(config: DictConfig) -> str:
     for path in folder.glob(f"*-{name}"):
         return path.name
     swept = Sweep(folder).record["swept"] if Sweep(folder).exists else []
-    given = {key_of(override): override.partition("=")[2] for override in config.hydra.overrides.task}
+    given = {key_of(override): override.partition("=")[2] for override in unresolved(config.hydra.overrides.task)}
     names = short_names([key for key in given if not swept or key in swept])
     return file_name(",".join(f"{short}={given[key]}" for key, short in names.items())) + f"-{name}"
 

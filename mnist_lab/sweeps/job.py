@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from mnist_lab.errors import Interrupted, LabError
 from mnist_lab.locks import RunInUse, run_lock
 from mnist_lab.runs import Run
+from mnist_lab.settings import given_overrides
 from mnist_lab.sweeps.launchers import asked_for, kind, put_back_in_the_queue, threads
 from mnist_lab.sweeps.stop import end_with_parent
 from mnist_lab.sweeps.sweep import OWN, SWEEPS_ALONE, Job, Sweep, key_of, read_job, write_job
@@ -37,8 +38,8 @@ def run_job(cfg: DictConfig) -> float | None:
         end_with_parent(sweep.process)
     if sweep.stop_file.exists():
         return None
-    overrides = tuple(override for override in cfg.overrides if key_of(override) not in OWN)
-    cfg.overrides = [override for override in cfg.overrides if key_of(override) not in SWEEPS_ALONE]
+    overrides = tuple(override for override in given_overrides(cfg) if key_of(override) not in OWN)
+    cfg.overrides = [override for override in given_overrides(cfg) if key_of(override) not in SWEEPS_ALONE]
     try:
         with put_back_in_the_queue(), run_lock(folder):
             job = read_job(folder) if (folder / "job.json").exists() else Job(overrides, folder)
