@@ -15,7 +15,7 @@ import lightning.pytorch as pl
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import MISSING, DictConfig, OmegaConf
 from torch import nn
 
 from mnist_lab.check import callbacks_of
@@ -27,6 +27,7 @@ from mnist_lab.metrics_csv import MetricsCSV
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.models.output import describe
 from mnist_lab.runs import Run
+from mnist_lab.settings import require_environment
 from mnist_lab.targets import checked, find_class
 
 
@@ -73,8 +74,20 @@ def make_model(cfg: DictConfig) -> Classifier:
 
 
 def trained_model(run: Run) -> Classifier:
-    """A run's network with the weights that were tested."""
-    model = make_model(run.config)
+    """Return a run's network with the weights that were tested.
+
+    Raises:
+        BadInput: the run has no checkpoint, or its configuration or checkpoint is damaged.
+    """
+    cfg = run.config
+    for name in ("model", "data", "trainer"):
+        if not isinstance(cfg.get(name), DictConfig):
+            raise BadInput(f"{run.folder / 'config.yaml'}: {name} is missing or not a group of settings")
+        require_environment(cfg[name])
+    for name in ("seed", "trainer.max_epochs", "trainer.limit_train_batches"):
+        if OmegaConf.select(cfg, name, default=MISSING) is MISSING:
+            raise BadInput(f"{run.folder / 'config.yaml'}: {name} is missing")
+    model = make_model(cfg)
     model.load_state_dict(weights_for(model, run.chosen_checkpoint()))
     return model
 

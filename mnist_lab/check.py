@@ -16,7 +16,7 @@ from mnist_lab.errors import BadInput
 from mnist_lab.overrides import nearest
 from mnist_lab.processes import process_problems
 from mnist_lab.runs import Run
-from mnist_lab.settings import flat, typed
+from mnist_lab.settings import flat, require_environment, typed
 from mnist_lab.targets import find_class
 
 GROUPS = ("model", "data", "augmentation", "optimizer", "scheduler", "trainer", "callbacks", "logger", "dashboard")
@@ -66,6 +66,7 @@ def check(cfg: DictConfig) -> None:
 
     Types and ranges are those of the constructors' signatures; LIMITS has the rest.
     """
+    require_environment(cfg)
     problems = [*_shape_problems(cfg)]
     if not problems:  # the rest relies on the shape
         kinds = (_signature_problems, _machine_problems, process_problems, _reload_problems, _monitor_problems)

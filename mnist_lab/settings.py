@@ -53,6 +53,15 @@ def resolve_settings(cfg: DictConfig, *, with_environment: bool = True) -> None:
     put_back(str)
 
 
+def require_environment(cfg: DictConfig) -> None:
+    """Raise BadInput where settings name variables that the environment does not have."""
+    try:
+        OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0].partition("resolving interpolation: ")[2] or str(error).splitlines()[0]
+        raise BadInput(f"{error.full_key}: {reason.strip(chr(34))}") from error
+
+
 def load_settings(path: Path) -> DictConfig:
     """Read the configuration that a run has written.
 
