@@ -12,9 +12,11 @@ import re
 import socket
 import sys
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Collection
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -28,27 +30,28 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import Response
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 PORTS = range(8028, 8048)  # the first that is free
 LARGEST = 500_000  # bytes of a request; the page's own are a hundredth of it
 MOST = 1_000_000  # pixels of a drawing
-NOT_FROM_ELSEWHERE = ("127.0.0.1", "localhost", "[::1]")
 
 
-def app(run: Run, hosts: Sequence[str] = NOT_FROM_ELSEWHERE) -> Starlette:
+def app(run: Run, host: str = "127.0.0.1") -> Starlette:
     """The page at /, and what it asks at /predict: a PNG of a drawing, answered with the ten probabilities as JSON.
 
     Args:
         run: the run whose tested weights answer.
-        hosts: names by which the server may be called, so that no other site's name can be turned to it; "*" for all.
+        host: the name or address at which the server listens.
 
     Raises:
         BadInput: starlette is not installed, the run has no checkpoint, or has learnt something else than digits.
     """
     try:
+        from anyio import CapacityLimiter, to_thread
         from starlette.applications import Starlette
+        from starlette.datastructures import Headers
         from starlette.middleware import Middleware
-        from starlette.middleware.trustedhost import TrustedHostMiddleware
         from starlette.requests import ClientDisconnect
         from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse
         from starlette.routing import Route
@@ -58,6 +61,16 @@ def app(run: Run, hosts: Sequence[str] = NOT_FROM_ELSEWHERE) -> Starlette:
     recognise = recogniser(run)
     recognise(np.zeros((1, SIDE, SIDE), np.uint8))  # the first call takes longest, and is not the user's
     text, headers = page(run)
+    names = {"localhost", host.lower(), socket.gethostname().lower(), f"{socket.gethostname().lower()}.local"}
+    one_at_a_time = CapacityLimiter(1)  # beside the event loop, so that the page does not wait for drawings
+
+    class OwnHosts:
+        def __init__(self, app: ASGIApp) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            known = is_own_host(Headers(scope=scope).get("host", ""), names)
+            await (self.app if known else PlainTextResponse("unknown host", 400))(scope, receive, send)
 
     async def shown(request: Request) -> Response:
         return HTMLResponse(text, headers=headers)
@@ -74,12 +87,26 @@ def app(run: Run, hosts: Sequence[str] = NOT_FROM_ELSEWHERE) -> Starlette:
         except ClientDisconnect:
             return PlainTextResponse("cut short", 400)
         try:
-            return JSONResponse(answer(recognise, bytes(body)))
+            found = await to_thread.run_sync(answer, recognise, bytes(body), limiter=one_at_a_time)
+            return JSONResponse(found)
         except Unreadable as error:
             return PlainTextResponse(str(error), 400)
 
     routes = [Route("/", shown), Route("/predict", predict, methods=["POST"])]
-    return Starlette(routes=routes, middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))])
+    return Starlette(routes=routes, middleware=[Middleware(OwnHosts)])
+
+
+def is_own_host(header: str, names: Collection[str]) -> bool:
+    """Tell whether a request's Host is one of these names or an IP address.
+
+    Another name may be one that a web site has pointed at this machine, to be answered in that site's name (DNS
+    rebinding). An address cannot be pointed anywhere.
+    """
+    try:
+        host = urlsplit(f"//{header}").hostname or ""
+        return host in names or bool(ip_address(host))
+    except ValueError:
+        return False
 
 
 def answer(recognise: Recogniser, png: bytes) -> dict[str, Any]:
@@ -143,7 +170,7 @@ def listening(host: str, port: int | None) -> socket.socket:
             if error.errno == errno.EADDRINUSE and port is None:
                 continue
             if error.errno in (errno.EADDRINUSE, errno.EACCES):
-                why = "is in use" if error.errno == errno.EADDRINUSE else "is not for every user"
+                why = "is in use" if error.errno == errno.EADDRINUSE else "needs administrator rights"
                 raise BadInput(f"--port={port}: {why}; choose another, or leave it out for a free one") from error
             raise BadInput(f"--host={host}: is not an address of this machine ({error.strerror})") from error
     raise AssertionError("0 is always free")
@@ -160,18 +187,22 @@ def serve(run: Run, host: str, port: int | None, *, browser: bool) -> None:
     """
     try:
         import uvicorn
+
+        from mnist_lab.request_timeout import TimedProtocol
     except ModuleNotFoundError as error:
         raise not_installed("draw", "draw") from error
     everywhere = host in ("0.0.0.0", "::")
     name = f"[{host}]" if ":" in host else host
-    made = app(run, ["*"] if everywhere else [*NOT_FROM_ELSEWHERE, name])
+    made = app(run, host)
     with listening(host, port) as server:
         address = f"http://{'127.0.0.1' if everywhere else name}:{server.getsockname()[1]}/"
         print(f"draw a digit at {address} (Ctrl-C ends)", flush=True)
         if browser and _has_screen():
             webbrowser.open(address)
         quiet: dict[str, Any] = {"log_level": "error", "access_log": False, "server_header": False}
-        config = uvicorn.Config(made, lifespan="off", timeout_graceful_shutdown=1, **quiet)
+        config = uvicorn.Config(
+            made, http=TimedProtocol, ws="none", lifespan="off", timeout_graceful_shutdown=1, **quiet
+        )
         uvicorn.Server(config).run(sockets=[server])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import os
 import re
@@ -11,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,12 +21,13 @@ from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 from conftest import Outcome
 from PIL import Image
 from test_digits import drawn, saved
 from test_predict import tiny_run
 
-from mnist_lab import draw
+from mnist_lab import draw, request_timeout
 from mnist_lab.config import compose
 from mnist_lab.digits import find_digit
 from mnist_lab.predict import predict
@@ -123,14 +126,82 @@ def test_other_methods_and_paths_are_refused(client: Client, method: str, path: 
     assert client.request(method, path).status_code == status
 
 
-def test_server_answers_to_its_own_names_only(trained: Run) -> None:
-    for hosts, name, status in (
-        (draw.NOT_FROM_ELSEWHERE, "localhost", 200),
-        (draw.NOT_FROM_ELSEWHERE, "[::1]:8028", 200),
-        (draw.NOT_FROM_ELSEWHERE, "example.org", 400),
-        (["*"], "example.org", 200),
-    ):
-        assert Client(draw.app(trained, hosts)).get("/", headers={"Host": name}).status_code == status
+@pytest.mark.parametrize(
+    ("host", "name", "status"),
+    [
+        ("127.0.0.1", "localhost:8028", 200),
+        ("127.0.0.1", "127.0.0.1:8028", 200),
+        ("::1", "[::1]:8028", 200),
+        ("127.0.0.1", "example.org", 400),
+        ("0.0.0.0", "192.168.1.7:8028", 200),
+        ("0.0.0.0", socket.gethostname(), 200),
+        ("0.0.0.0", f"{socket.gethostname()}.local:8028", 200),
+        ("0.0.0.0", "example.org:8028", 400),  # a name that its owner has pointed at this machine
+        ("0.0.0.0", "localhost.example.org", 400),
+        ("0.0.0.0", "[::1", 400),
+        ("0.0.0.0", "", 400),
+        ("my.machine", "My.Machine:8028", 200),
+    ],
+)
+def test_server_answers_to_addresses_and_its_own_names_only(trained: Run, host: str, name: str, status: int) -> None:
+    assert Client(draw.app(trained, host)).get("/", headers={"Host": name}).status_code == status
+
+
+def test_page_is_served_while_a_drawing_is_recognised(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    started, ended = threading.Event(), threading.Event()
+
+    def slow(*arguments: object) -> dict[str, object]:
+        started.set()
+        assert ended.wait(60)
+        return {"digit": None}
+
+    monkeypatch.setattr(draw, "answer", slow)
+    transport = httpx.ASGITransport(app=draw.app(trained))
+
+    async def ask() -> list[int]:
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8028") as client:
+            drawing = asyncio.create_task(client.post("/predict", content=b"", headers=PNG))
+            while not started.is_set():
+                await asyncio.sleep(0.01)
+            page = await client.get("/")
+            assert not drawing.done()
+            ended.set()
+            return [page.status_code, (await drawing).status_code]
+
+    assert asyncio.run(ask()) == [200, 200]
+
+
+def test_connection_whose_request_does_not_arrive_is_closed(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(request_timeout, "SECONDS", 0.3)
+    config = uvicorn.Config(draw.app(trained), http=request_timeout.TimedProtocol, lifespan="off", log_level="error")
+    server = uvicorn.Server(config)
+    whole = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+    def ask(address: tuple[str, int]) -> None:
+        for half in (b"", whole[:-2], b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nx"):
+            with socket.create_connection(address) as sent:
+                sent.settimeout(30)
+                sent.sendall(half)
+                with contextlib.suppress(ConnectionResetError):
+                    while sent.recv(100_000):
+                        pass
+        with socket.create_connection(address) as sent:  # one whose requests arrive is kept
+            sent.settimeout(30)
+            for _ in range(3):
+                sent.sendall(whole)
+                reply = b""
+                while b"</html>" not in reply:
+                    reply += sent.recv(100_000)
+                time.sleep(0.4)
+
+    async def serve() -> None:
+        with draw.listening("127.0.0.1", 0) as listener:
+            task = asyncio.create_task(server.serve(sockets=[listener]))
+            await asyncio.to_thread(ask, listener.getsockname())
+            server.should_exit = True
+            await task
+
+    asyncio.run(serve())
 
 
 def test_page_names_the_network_and_may_run_and_ask_nothing_but_its_own(client: Client, trained: Run) -> None:
