@@ -28,7 +28,7 @@ from mnist_lab.__main__ import main
 from mnist_lab.errors import Interrupted
 from mnist_lab.locks import run_lock
 from mnist_lab.runs import Run
-from mnist_lab.sweeps.results import Results
+from mnist_lab.sweeps.results import Results, as_text
 from mnist_lab.sweeps.stop import told_to_stop
 from mnist_lab.sweeps.sweep import Job, Sweep, read_job, write_job
 from mnist_lab.sweeps.watch import Watch
@@ -430,6 +430,61 @@ def test_job_under_way_in_another_process_is_left_alone(command: Command) -> Non
         assert started() == before
         assert read_job(job.folder).state == "running"
     assert read_job(job.folder).state == "killed"
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("job.json", ""),
+        ("job.json", "[1, 2]"),
+        ("job.json", '{"overrides": [], "state": "odd"}'),
+        ("run.json", ""),
+        ("run.json", '{"status": "finished"}'),
+        ("run.json", '{"status": "finished", "metrics": {"val/acc": "high"}, "seconds": {}}'),
+    ],
+)
+def test_a_job_whose_record_is_damaged_is_run_again_and_leaves_the_others(
+    command: Command, file: str, content: str
+) -> None:
+    command(*GRID)
+    first = Sweep(FOLDER).jobs()[0]
+    before, others = results(), started()
+    (first.folder / file).write_text(content)
+    assert [job.state for job in Sweep(FOLDER).jobs()] == ["killed", *["finished"] * 3]
+    assert command("report", str(FOLDER), data=False).status == 0
+    assert command(*GRID).status == 0
+    assert plain(results()) == plain(before)
+    del others[first.folder.name]
+    assert others.items() <= started().items()
+
+
+def plain(content: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{name: job[name] for name in job if name not in ("seconds", "attempts")} for job in content["jobs"]]
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"command": 1}', {"jobs": {"a": [1]}}, {"start": "x"}, {"jobs": []}])
+def test_a_sweep_whose_record_is_damaged_is_told_in_a_line(command: Command, content: Any) -> None:
+    FOLDER.mkdir(parents=True)
+    whole = {"command": "c", "start": "host-1-a", "swept": [], "jobs": {}}
+    (FOLDER / "sweep.json").write_text(content if isinstance(content, str) else json.dumps(whole | content))
+    for arguments in (GRID, ("report", str(FOLDER))):
+        outcome = command(*arguments, data=arguments is GRID)
+        assert outcome.status == 2
+        assert "sweep.json: corrupt, or not a sweep's record; remove the folder" in outcome.err
+        assert outcome.err.count("\n") == 1
+
+
+def test_results_for_programs_hold_no_formula_of_a_spreadsheet() -> None:
+    assert [as_text(value) for value in ("=cmd()", "@x", "+1 a", "-0.5", "1e-3", 0.5, None, "a=b")] == [
+        "'=cmd()",
+        "'@x",
+        "'+1 a",
+        "-0.5",
+        "1e-3",
+        0.5,
+        None,
+        "a=b",
+    ]
 
 
 def test_table_on_a_terminal_shows_how_each_job_stands(command: Command) -> None:

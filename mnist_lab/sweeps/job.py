@@ -43,6 +43,7 @@ def run_job(cfg: DictConfig) -> float | None:
     try:
         with put_back_in_the_queue(), run_lock(folder):
             job = read_job(folder) if (folder / "job.json").exists() else Job(overrides, folder)
+            job = replace(job, overrides=overrides)  # a damaged record has none
             start = sweep.record["start"]
             attempts = job.attempts if job.process.get("start") == start else 0
             if job.state != "finished":
@@ -74,7 +75,7 @@ def _attempted(cfg: DictConfig, job: Job) -> Job:
     checkpoint = Run(job.folder).newest_whole_checkpoint() if info else None
     if info and info["status"] != "failed" and checkpoint is not None:
         cfg.resume = str(checkpoint)
-    elif info:
+    elif (job.folder / "run.json").exists():
         Run(job.folder).clear()
     write_job(job)
     quiet, console.quiet = console.quiet, True  # the sweep shows how its jobs stand

@@ -22,7 +22,13 @@ from mnist_lab.errors import BadInput, JobsFailed, LabError, told_in_one_line
 from mnist_lab.locks import run_lock
 from mnist_lab.overrides import explain, parse
 from mnist_lab.sweeps.identity import job_id
-from mnist_lab.sweeps.launchers import all_waited_for, kind, parallel_jobs, refuse_more_than_memory
+from mnist_lab.sweeps.launchers import (
+    all_waited_for,
+    end_workers_with_this_process,
+    kind,
+    parallel_jobs,
+    refuse_more_than_memory,
+)
 from mnist_lab.sweeps.results import Results
 from mnist_lab.sweeps.stop import told_to_stop
 from mnist_lab.sweeps.sweep import OWN, STOPPED, Job, Sweep, key_of, write_job
@@ -117,6 +123,8 @@ def launch(sweeper: Any, sweep: Sweep, jobs: Mapping[str, Sequence[str]], *, alo
     if not jobs:
         return
     launcher, given = sweeper.config.hydra.launcher, [[*overrides, *own_settings()] for overrides in jobs.values()]
+    if kind(launcher) == "JoblibLauncher":
+        end_workers_with_this_process(sweeper.launcher)
     at_once = parallel_jobs(launcher) if kind(launcher) == "LocalLauncher" else len(given)  # it starts all it is given
     try:
         returned = []

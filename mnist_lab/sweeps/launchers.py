@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 import threading
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_lab.errors import BadInput
+from mnist_lab.sweeps.stop import end_with_parent
 
 GIGABYTES = 1.3  # that a job takes at most: README, "Measured"
 
@@ -53,6 +55,15 @@ def threads(launcher: Any) -> int | None:
     """How many threads a job has unless threads=N says so: what it asked for, or its share; None for all."""
     parallel = parallel_jobs(launcher)
     return asked_for(launcher) or (max(1, processors() // parallel) if parallel > 1 else None)
+
+
+def end_workers_with_this_process(launcher: Any) -> None:
+    """Have joblib's workers end when this process is killed, whether or not they ever have a job.
+
+    Before joblib 1.5 its Parallel takes no initializer; there, a worker ends with this process once it has had a job.
+    """
+    if "backend_kwargs" in inspect.signature(import_module("joblib").Parallel).parameters:
+        launcher.joblib |= {"initializer": end_with_parent, "initargs": (os.getpid(),)}
 
 
 def room_setting(launcher: Any) -> str | None:

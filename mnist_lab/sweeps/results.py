@@ -39,7 +39,7 @@ class Results:
         jobs = sweep.jobs()
         groups: dict[tuple[str, ...], list[Job]] = {}
         for job in jobs:
-            if job.state == "finished" and "val/acc" in job.info["metrics"]:
+            if job.state == "finished" and {"val/acc", "test/acc"} <= job.info["metrics"].keys():
                 groups.setdefault(tuple(o for o in job.overrides if key_of(o) != "seed"), []).append(job)
         ranked = sorted(groups.values(), key=lambda group: mean(group, "val/acc"), reverse=True)
         return cls(sweep, jobs, ranked)
@@ -114,7 +114,7 @@ class Results:
         ):
             writer = csv.DictWriter(file, list(rows[0]) if rows else [])
             writer.writeheader()
-            writer.writerows(rows)
+            writer.writerows({name: as_text(value) for name, value in row.items()} for row in rows)
         content = {
             "sweep": self.sweep.folder.name,
             "command": self.sweep.record["command"],
@@ -153,6 +153,16 @@ class Results:
                 style="bold" if number == 1 else None,
             )
         return table
+
+
+def as_text(value: Any) -> Any:
+    """Return a value for a CSV file, where a spreadsheet would take some texts, such as an error's, for a formula."""
+    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        try:
+            float(value)
+        except ValueError:
+            return f"'{value}"
+    return value
 
 
 def mean(group: list[Job], metric: str) -> float:

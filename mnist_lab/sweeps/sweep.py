@@ -15,6 +15,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ SWEEPS_ALONE = ("sweep", "retries", "fail_fast", "callbacks.prune")  # keys that
 OWN = (*SWEEPS_ALONE, "runs_dir", "threads", "figures")  # that say how a sweep is run, not what its jobs do
 OVER = ("finished", "failed")
 STOPPED = ("interrupted", "killed")
+STATES = ("waiting", "running", *OVER, *STOPPED)
+_over: dict[Path, tuple[tuple[int, ...], Job]] = {}  # the jobs that are over, with the times of their files
 
 
 def key_of(override: str) -> str:
@@ -60,8 +63,18 @@ class Job:
 
     @cached_property
     def info(self) -> dict[str, Any]:
-        """What the run's run.json says; nothing where there is none."""
-        return Run(self.folder).info if (self.folder / "run.json").is_file() else {}
+        """What the run's run.json says; nothing where there is none, or a damaged one."""
+        try:
+            info = Run(self.folder).info if (self.folder / "run.json").is_file() else {}
+            numbers = [*info["metrics"].values(), *info["seconds"].values(), info["epochs"], info["max_epochs"]]
+        except (BadInput, KeyError, AttributeError):
+            return {}
+        return info if all(isinstance(number, int | float) for number in numbers) and "config_dir" in info else {}
+
+    @cached_property
+    def epochs(self) -> list[dict[str, float]]:
+        """The run's rows of metrics.csv that end an epoch."""
+        return Run(self.folder).epochs()
 
 
 @dataclass(frozen=True)
@@ -118,9 +131,15 @@ class Sweep:
         """What sweep.json says."""
         try:
             record = json.loads((self.folder / SWEEP_RECORD).read_text(encoding="utf-8"))
-            return {name: record[name] for name in ("command", "start", "swept", "jobs")}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise BadInput(f"{self.folder / 'sweep.json'}: not a sweep's record ({error!r})") from error
+            record = {name: record[name] for name in ("command", "start", "swept", "jobs")}
+            texts = [record["command"], record["start"], *record["swept"], *chain(*record["jobs"].values())]
+            int(record["start"].rsplit("-", 2)[1])
+            if not all(isinstance(text, str) for text in texts):
+                raise ValueError("a value is not a text")
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            remedy = "remove the folder, or name another sweep"
+            raise BadInput(f"{self.folder / SWEEP_RECORD}: corrupt, or not a sweep's record; {remedy}") from error
+        return record
 
     @property
     def exists(self) -> bool:
@@ -145,18 +164,41 @@ class Sweep:
         jobs = []
         for id, overrides in planned.items():
             job = begun.pop(id, Job((), self.folder / f"-{id}"))
-            jobs.append(replace(job, overrides=tuple(overrides)))
+            jobs.append(job if job.overrides == tuple(overrides) else replace(job, overrides=tuple(overrides)))
         return jobs + list(begun.values())
 
 
 def read_job(folder: Path) -> Job:
-    """The job in a folder."""
+    """Return the job in a folder.
+
+    One whose record, or the run's, is damaged counts as killed: the next start of the sweep runs it again. A job that
+    is over is read from its files when they change, for a sweep that runs looks at all its jobs every second.
+    """
+    stamp = tuple(_modified(folder / name) for name in ("job.json", "run.json"))
+    known, job = _over.get(folder.absolute(), (None, None))
+    if job and stamp == known:
+        return job
     try:
         record = json.loads((folder / "job.json").read_text(encoding="utf-8"))
-        job = Job(folder=folder, **record | {"overrides": tuple(record["overrides"])})
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"{folder / 'job.json'}: not a job's record ({error!r}); remove it") from error
-    return replace(job, state="killed") if job.state == "running" and not holder_of(folder) else job
+        job = Job(folder=folder, **record | {"overrides": tuple(map(str, record["overrides"]))})
+        if job.state not in STATES or not isinstance(job.process, dict):
+            raise ValueError(job)
+    except (OSError, ValueError, KeyError, TypeError):
+        return Job((), folder, "killed", error="job.json is damaged")
+    if job.state == "finished" and not job.info:
+        return replace(job, state="killed", error="run.json is damaged")
+    if job.state == "running" and not holder_of(folder):
+        return replace(job, state="killed")
+    if job.state in OVER:
+        _over[folder.absolute()] = stamp, job
+    return job
+
+
+def _modified(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def write_job(job: Job) -> None:

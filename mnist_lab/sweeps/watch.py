@@ -16,7 +16,6 @@ from rich.text import Text
 
 from mnist_lab.errors import BadInput
 from mnist_lab.files import as_typed
-from mnist_lab.runs import Run
 from mnist_lab.sweeps.figure import draw
 from mnist_lab.sweeps.results import Results, percent
 from mnist_lab.sweeps.sweep import OVER, Job, Sweep
@@ -120,7 +119,7 @@ def progress(job: Job) -> tuple[str, str, str, str]:
     info = job.info
     if not info:
         return "", "", "", ""
-    epochs = Run(job.folder).epochs()
+    epochs = job.epochs
     best = max((row["val/acc"] for row in epochs if "val/acc" in row), default=None)
     done, asked = len(epochs), info["max_epochs"]
     seconds = info["seconds"].get("total", 0.0)
