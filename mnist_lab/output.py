@@ -95,6 +95,7 @@ def standard_streams() -> Iterator[None]:
         yield
     finally:
         try:
+            sys.stderr.flush()
             sys.stdout.flush()
         finally:
             sys.stdout, sys.stderr = before
