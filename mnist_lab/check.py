@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from mnist_lab.errors import BadInput
-from mnist_lab.overrides import nearest
+from mnist_lab.overrides import nearest, shown
 from mnist_lab.processes import process_problems
 from mnist_lab.runs import Run
 from mnist_lab.settings import flat, require_environment, typed
@@ -76,6 +76,11 @@ def check(cfg: DictConfig) -> None:
         raise BadInput(start + "\n  ".join(problems))
 
 
+def _shown(value: Any) -> str:
+    """Return a value for a message, as it would be typed, in one line and shortened."""
+    return shown(typed(value))
+
+
 def _shape_problems(cfg: DictConfig) -> Iterator[str]:
     """Settings that are missing, that no part reads (a group's misspelt name after a plus), or that are no group."""
     known = [*GROUPS, *(key for key in LIMITS if "." not in key)]
@@ -83,19 +88,19 @@ def _shape_problems(cfg: DictConfig) -> Iterator[str]:
         if name not in known:
             near = nearest(name, [*known, *(key for key in flat(cfg) if key.split(".")[0] in known)])
             hint = f"did you mean {near}?" if near else f"choose from {', '.join(known)}"
-            yield f"{name}={typed(cfg[name])}: unknown setting; {hint}"
+            yield f"{name}={_shown(cfg[name])}: unknown setting; {hint}"
     for name in known:
         if name not in cfg and name != "dashboard":  # a run is tested that was trained before there was one
             yield f"{name}: required; it can be changed but not removed"
     for name in GROUPS:
         node = cfg.get(name, {})
         if not isinstance(node, DictConfig):
-            yield f"{name}={typed(node)}: a group of settings, not a value; choose it when the run is started"
+            yield f"{name}={_shown(node)}: a group of settings, not a value; choose it when the run is started"
         elif name in ("callbacks", "logger"):
             for part in map(str, node):
                 value = node[part]
                 if value is not None and not (isinstance(value, DictConfig) and "_target_" in value):
-                    yield f"{name}.{part}={typed(value)}: must be null, for none, or settings with a _target_"
+                    yield f"{name}.{part}={_shown(value)}: must be null, for none, or settings with a _target_"
     if isinstance(cfg.get("trainer"), DictConfig) and "max_epochs" not in cfg.trainer:
         yield "trainer.max_epochs: required; it can be changed but not removed"
 
@@ -117,7 +122,7 @@ def _signature_problems(node: DictConfig, path: str = "") -> Iterator[str]:
         if parameters is not None and name not in parameters and "**" not in parameters:
             known = ", ".join(known for known in parameters if known not in ("params", "optimizer")) or "none"
             owner, remedy = node._target_.rsplit(".", 1)[-1], f"remove it with ~{key}, or choose from {known}"
-            yield f"{key}={typed(value)}: {owner} has no such setting; {remedy}"
+            yield f"{key}={_shown(value)}: {owner} has no such setting; {remedy}"
         elif isinstance(value, DictConfig) and ("_target_" in value or parameters is None):
             yield from _signature_problems(value, f"{key}.")
         else:
@@ -150,7 +155,7 @@ def _type_problems(key: str, value: Any, annotation: Any) -> Iterator[str]:
         adapter.validate_python(tuple(value) if isinstance(value, list) and "tuple" in str(annotation) else value)
     except ValidationError as error:
         messages = dict.fromkeys(problem["msg"] for problem in error.errors())
-        yield f"{key}={typed(value)}: {', or '.join(message[0].lower() + message[1:] for message in messages)}"
+        yield f"{key}={_shown(value)}: {', or '.join(message[0].lower() + message[1:] for message in messages)}"
 
 
 def _machine_problems(cfg: DictConfig) -> Iterator[str]:
@@ -191,7 +196,7 @@ def _resume_problems(cfg: DictConfig) -> Iterator[str]:
         fixed = key.split(".")[0] in ("model", "data", "augmentation", "optimizer", "scheduler", "seed")
         if fixed and key not in ("data.root", "data.download") and saved.get(key, value) != value:
             yield (
-                f"{key}={typed(value)}: the resumed run has {typed(saved[key])} and keeps it; "
+                f"{key}={_shown(value)}: the resumed run has {_shown(saved[key])} and keeps it; "
                 "init_from=CHECKPOINT starts a new run from its weights"
             )
 

@@ -54,6 +54,8 @@ class MNISTDataModule(LightningDataModule):
         seed: Annotated[int, Field(ge=0)] = 0,
     ) -> None:
         super().__init__()
+        if not isinstance(source, Source):
+            raise TypeError("source is not a mnist_lab.data.source.Source")
         self.source, self.root, self.download = source, root, download
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.val_size, self.split_seed, self.seed = val_size, split_seed, seed

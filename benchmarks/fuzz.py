@@ -1,0 +1,315 @@
+"""Feeds the program random input of one kind after the other, and shows what was not answered as an error should be.
+
+    python -m benchmarks.fuzz command_line|config_yaml|run_json|metrics_csv [--count 300] [--seed 0]
+
+A part of PARTS makes the input: command lines, or a run folder with one file damaged and the commands that read it.
+Each must be accepted, or refused in one line with exit status 1 or 2, within 5 seconds of processor time and 1.5 GB.
+Jobs are checked, not trained. Prints each command that was answered otherwise; exit status 1 if there is one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import logging
+import os
+import random
+import re
+import resource
+import shlex
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from hydra.core.global_hydra import GlobalHydra
+
+from mnist_lab.__main__ import main as command_line
+from mnist_lab.overrides import compose_whole, keys_of
+
+SECONDS, GIGABYTES = 5, 1.5
+SETTINGS = (  # of the run whose files are damaged
+    "model=mlp",
+    "trainer.max_epochs=1",
+    "trainer.limit_train_batches=5",
+    "trainer.limit_val_batches=1",
+    "trainer.limit_test_batches=1",
+    "trainer.accelerator=cpu",
+    "dashboard=none",
+)
+PLAIN = "x Nan -inf 1e999 ${ ${x} ${seed} ${oc.env:NO} é ' .. / /proc/self ~ %s {} [[ ] ! *a &a \\ null -1 0 1.5 [1,2]"
+MORE = "{a:1} true 1,2 range(1,3) interval(0,1) glob(*) sort(3,1) a=b lenet"
+TEXTS = [*PLAIN.split(), *MORE.split(), "", "a b", "\x1b[2J", "x" * 5000, "[" * 2000]
+VALUES: list[Any] = [None, True, 0, -1, 1.5, float("nan"), float("inf"), 10**400, [], {}, [[1]], {"a": {"b": 1}}]
+
+
+class TooSlow(BaseException):
+    """A command took more than SECONDS of processor time."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A command that was not answered as it should be, and how."""
+
+    arguments: list[str]
+    problem: str
+
+    def __str__(self) -> str:
+        return f"python -m mnist_lab {shlex.join(self.arguments)[:300]}\n    {self.problem}"
+
+
+def random_command_line(chance: random.Random, run: Path) -> list[list[str]]:
+    """Make a command line of known and odd keys with odd values, odd grammar, and options between them."""
+    config = compose_whole([])
+    keys = [key for key in keys_of(config) if not key.startswith(("hydra.", "runs_dir"))]
+    groups = [key for key in keys if "." not in key] + ["hydra/launcher", "hydra/sweeper", "experiment"]
+    keys += [
+        "hydra.run.dir",
+        "hydra.sweep.dir",
+        "hydra.mode",
+        "hydra.job.name",
+        "hydra.searchpath",
+        "hydra",
+        "lr",
+        "-1",
+    ]
+
+    def override() -> str:
+        key = chance.choice([*keys, *groups, *groups])
+        if chance.random() < 0.1:
+            key = _changed(key, chance)
+        value = chance.choice(TEXTS)
+        return (
+            chance.choice(["", "", "", "+", "++", "~"])
+            + key
+            + chance.choice(["=", "=", "=", "=", "", "==", "@x="])
+            + value
+        )
+
+    words = [override() for _ in range(chance.randint(1, 3))]
+    options = [
+        ["-m"],
+        ["--cfg", "job"],
+        ["--info"],
+        ["--config-dir", "."],
+        ["--epochs", "3"],
+        ["-x"],
+        ["--cfg"],
+        ["train"],
+    ]
+    if chance.random() < 0.3:
+        words[chance.randint(0, len(words)) :] = chance.choice(options)
+    return [[word for word in words if "joblib" not in word]]
+
+
+def damaged_config(chance: random.Random, run: Path) -> list[list[str]]:
+    """Damage config.yaml."""
+    path = run / "config.yaml"
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    number = chance.randrange(len(lines))
+    key, _, _ = lines[number].partition(":")
+    indent = " " * (len(key) - len(key.lstrip()))
+    bomb = "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 9))
+    odd = chance.choice(
+        [
+            f"{key}: {json.dumps(chance.choice(TEXTS), ensure_ascii=False)}\n",
+            f"{key}: {json.dumps(chance.choice(VALUES))}\n",
+            f"{key}: ${{{key.strip()}}}\n",
+            f"{indent}x: ${{y}}\n{indent}y: ${{x}}\n",
+            f"{indent}1: 2\n",
+            f"{key}: {'[' * 3000}{']' * 3000}\n",
+            f"{key}: !!python/object/apply:os.system [x]\n",
+            f"{key}: 2020-01-01\n",
+            f"{key}: !!binary aGk=\n",
+            f"a0: &a0 [x]\n{bomb}",
+            "",
+        ]
+    )
+    if odd.startswith("a0:"):
+        number = len(lines) - 1
+    lines[number] = odd
+    _write(path, "".join(lines), chance)
+    return _reading(chance, run)
+
+
+def damaged_record(chance: random.Random, run: Path) -> list[list[str]]:
+    """Damage run.json."""
+    path = run / "run.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    place = record
+    while True:
+        key = chance.choice(list(place) if isinstance(place, dict) else range(len(place)))
+        if not (isinstance(place[key], dict | list) and place[key] and chance.random() < 0.5):
+            break
+        place = place[key]
+    if chance.random() < 0.3 and isinstance(place, dict):
+        del place[key]
+    else:
+        place[key] = chance.choice([*VALUES, *TEXTS])
+    text = json.dumps(record)
+    _write(path, chance.choice([text, text, text, "[" * 100_000, "[]", "{}", '{"status": 1}', "1" * 5000]), chance)
+    return _reading(chance, run)
+
+
+def damaged_metrics(chance: random.Random, run: Path) -> list[list[str]]:
+    """Damage metrics.csv."""
+    path = run / "metrics.csv"
+    rows = [line.split(",") for line in path.read_text(encoding="utf-8").splitlines()]
+    row = rows[chance.randrange(len(rows))]
+    row[chance.randrange(len(row))] = chance.choice(["nan", "inf", "-1e300", '"', "x" * 200_000, "\0", *TEXTS])
+    if chance.random() < 0.2:
+        chance.shuffle(rows)
+    _write(path, "\n".join(map(",".join, rows)) + "\n", chance)
+    return _reading(chance, run)
+
+
+Part = Callable[[random.Random, Path], list[list[str]]]  # damages a copy of a run folder; the command lines to try then
+PARTS: dict[str, Part] = {
+    "command_line": random_command_line,
+    "config_yaml": damaged_config,
+    "run_json": damaged_record,
+    "metrics_csv": damaged_metrics,
+}
+
+
+def fuzz(part: str, count: int, seed: int, run: Path, folder: Path) -> Iterator[Finding]:
+    """Yield the commands that are not answered as they should be.
+
+    Args:
+        part: the kind of input, a key of PARTS.
+        count: how many inputs.
+        seed: makes the same inputs again.
+        run: a finished run's folder, which is copied.
+        folder: an empty folder to work in.
+    """
+    here = Path.cwd()
+    for number in range(count):
+        chance = random.Random(f"{seed} {number}")
+        place = folder / "runs" / "a" / "b"
+        shutil.rmtree(folder, ignore_errors=True)
+        place.parent.mkdir(parents=True)
+        if part != "command_line":
+            shutil.copytree(run, place)
+        os.chdir(folder)
+        try:
+            for arguments in PARTS[part](chance, Path("runs/a/b")):
+                problem = answer(arguments)
+                if problem:
+                    yield Finding(arguments, problem)
+        finally:
+            os.chdir(here)
+
+
+def answer(arguments: Sequence[str]) -> str | None:
+    """Run a command in this process; return what is wrong with how it ended, or None."""
+    out, err = io.StringIO(), io.StringIO()
+    GlobalHydra.instance().clear()
+    here, handlers = Path.cwd(), logging.getLogger().handlers[:]
+    status: Any = 0
+    before = signal.signal(signal.SIGVTALRM, _too_slow)
+    signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
+    try:
+        with (
+            patch.object(sys, "argv", ["mnist_lab", *arguments]),
+            patch("mnist_lab.jobs.job", lambda cfg: None),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            command_line()
+    except SystemExit as stop:
+        status = stop.code or 0
+    except TooSlow:
+        return f"took more than {SECONDS} seconds"
+    except Exception:
+        return traceback.format_exc(limit=-3).replace("\n", "\n    ")
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+        os.chdir(here)
+        for handler in [handler for handler in logging.getLogger().handlers if handler not in handlers]:
+            logging.getLogger().removeHandler(handler)
+            handler.close()
+    if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > GIGABYTES * 2**20:
+        return f"took more than {GIGABYTES} GB"
+    lines = [line for line in err.getvalue().splitlines() if not line.startswith("mnist_lab: warning: ")]
+    one_line = len(lines) == 1 and lines[0].startswith("mnist_lab: ") and len(lines[0]) < 1000
+    problems = bool(lines) and re.match(r"mnist_lab: \d+ problems", lines[0]) and all(x[:2] == "  " for x in lines[1:])
+    if (status == 0 and not lines) or (status in (1, 2) and (one_line or problems)):
+        return None
+    return f"exit status {status}\n    " + "\n    ".join(lines[:8])
+
+
+def _too_slow(*arguments: object) -> None:
+    raise TooSlow
+
+
+def _changed(text: str, chance: random.Random) -> str:
+    """Return a text with a character changed, added or taken out."""
+    at = chance.randrange(len(text) + 1)
+    return text[:at] + chance.choice(["", ".", "x", "[0]", " ", "é", "-", "/", "@"]) + text[at + chance.randint(0, 1) :]
+
+
+def _write(path: Path, text: str, chance: random.Random) -> None:
+    """Write a damaged file; one time in five with bytes changed or cut off, or a folder in its place."""
+    content = bytearray(text.encode("utf-8", errors="surrogatepass"))
+    kind = chance.randrange(25)
+    if kind == 0:
+        path.unlink()
+        return
+    if kind == 1:
+        path.unlink()
+        path.mkdir()
+        return
+    if kind == 2:
+        del content[chance.randrange(len(content)) :]
+    if kind in (3, 4):
+        content[chance.randrange(len(content))] = chance.choice([0, 10, 0x80, 0xFF, 0x1B])
+    path.write_bytes(content)
+
+
+def _reading(chance: random.Random, run: Path) -> list[list[str]]:
+    """Return the commands that read a run: the quick ones, and one of those that take longer."""
+    longer = [
+        ["test", str(run)],
+        ["report", str(run)],
+        [f"resume={run}", "trainer.max_epochs=2"],
+        ["predict", str(run), "x"],
+    ]
+    return [
+        ["ls"],
+        ["ls", "--sort", "test/acc", "--csv"],
+        ["compare", str(run), "latest", "--json"],
+        chance.choice(longer),
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=PARTS)
+    parser.add_argument("--count", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    started, found = time.perf_counter(), 0
+    with tempfile.TemporaryDirectory() as name:
+        run = Path(name) / "run"
+        if options.part != "command_line":
+            with patch.object(sys, "argv", ["mnist_lab", *SETTINGS, f"hydra.run.dir={run}"]):
+                command_line()
+        for finding in fuzz(options.part, options.count, options.seed, run, Path(name) / "work"):
+            found += 1
+            print(finding, flush=True)
+    print(f"{options.part}: {options.count} inputs, {found} findings, {time.perf_counter() - started:.0f} s")
+    raise SystemExit(found > 0)
+
+
+if __name__ == "__main__":
+    main()

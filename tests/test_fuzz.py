@@ -1,0 +1,83 @@
+"""Random input is accepted, or refused in one line: the quick version of benchmarks/fuzz.py."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Outcome, Tiny
+
+from benchmarks.fuzz import SETTINGS, fuzz
+from mnist_lab.errors import BadInput
+from mnist_lab.runs import Run
+
+Command = Callable[..., Outcome]
+BOMB = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10))
+
+
+def test_random_command_lines_are_accepted_or_refused_in_one_line(tiny: Tiny) -> None:
+    assert list(fuzz("command_line", 20, 0, Path(), Path("work"))) == []
+
+
+def test_damaged_run_folders_are_read_or_refused_in_one_line(tiny: Tiny, command: Command) -> None:
+    assert command(*SETTINGS, "hydra.run.dir=run").status == 0
+    for part in ("config_yaml", "run_json", "metrics_csv"):
+        assert list(fuzz(part, 4, 0, Path("run").absolute(), Path("work"))) == [], part
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"seed: \xff\n", "can't decode byte 0xff"),
+        (b"seed: ${\n", ""),
+        (b"seed: ${nothing}\n", "Interpolation key 'nothing' not found"),
+        (b"a: ${b}\nb: ${a}\n", ""),
+        (b"1: 2\n", "the key 1 is not text"),
+        (b"a: {b: {1: 2}}\n", "the key 1 is not text"),
+        (b"a: " + b"[" * 100_000, "nested too deeply"),
+        (BOMB.encode(), "it has an alias"),
+        (b"a: !!python/object/apply:os.system [x]\n", "could not determine a constructor"),
+        (b"[1, 2]\n", "it holds no settings"),
+        (b"", "it holds no settings"),
+    ],
+)
+def test_damaged_configuration_is_refused_in_one_line_and_at_once(tmp_path: Path, content: bytes, told: str) -> None:
+    (tmp_path / "config.yaml").write_bytes(content)
+    started = time.process_time()
+    with pytest.raises(BadInput) as caught:
+        _ = Run(tmp_path).config
+    assert time.process_time() - started < 2
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path / 'config.yaml'}: not a run's configuration (") and "\n" not in message
+    assert told in message
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"\xff", b"[" * 100_000, b"1" * 5000, b"[]", b"{}", b'{"status": 1}', b'{"status": "x", "metrics": {"a": "b"}}'],
+)
+def test_damaged_record_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "run.json").write_bytes(content)
+    with pytest.raises(BadInput, match=r"run\.json: (not a run's record|cannot be read)") as caught:
+        _ = Run(tmp_path).info
+    assert "\n" not in str(caught.value)
+
+
+def test_damaged_curves_give_the_rows_that_are_whole(tmp_path: Path) -> None:
+    whole = "step,epoch,train/loss\n1,0,0.5\n2,1,0.4\n"
+    path = tmp_path / "metrics.csv"
+    for text, steps in (
+        (whole, [1, 2]),
+        (whole.replace("1,0", '"1,0', 1), [2]),
+        (whole.replace("0.5", "x" * 200_000), [2]),
+        (whole.replace("1,0", "nan,0", 1), [2]),
+        (whole.replace("1,0", "1,inf", 1), [2]),
+        (whole.replace("1,0", "1\0,0", 1), [2]),
+        (whole.replace("step", "\x1b"), []),
+        ("\n\n", []),
+    ):
+        path.write_text(text)
+        assert [row["step"] for row in Run(tmp_path).metrics()] == steps, text[:50]
+        assert len(Run(tmp_path).epochs()) == len(steps)
