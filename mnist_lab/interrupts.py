@@ -47,6 +47,7 @@ def stop_signals_raise() -> Iterator[None]:
     """
 
     def stop(number: int, frame: Any) -> None:
+        _ignore_repeated_hangup(number)
         raise STOP_SIGNALS[number]
 
     before: dict[int, Any] = {}
@@ -58,7 +59,14 @@ def stop_signals_raise() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler or signal.SIG_DFL)
+            if signal.getsignal(number) is stop:
+                signal.signal(number, handler or signal.SIG_DFL)
+
+
+def _ignore_repeated_hangup(number: int) -> None:
+    """Ignore SIGHUP from the first one on: the kernel, the shell and tmux may each send one."""
+    if STOP_SIGNALS[number] is Hangup:
+        signal.signal(number, signal.SIG_IGN)
 
 
 class SaveWithinEpochs(StepCallback, Checkpoint):
@@ -122,6 +130,7 @@ class SaveWithinEpochs(StepCallback, Checkpoint):
         self.stop = STOP_SIGNALS[number]()
         stop_waiting_for_readers()
         self._restore()  # the next one is not waited for
+        _ignore_repeated_hangup(number)
 
     def _stop_if_told(self) -> None:
         if self.stop is not None:

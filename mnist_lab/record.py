@@ -26,6 +26,7 @@ from mnist_lab.interrupts import stop_signal, stop_signals_raise
 from mnist_lab.output import stop_waiting_for_readers
 from mnist_lab.runs import Run
 from mnist_lab.settings import given_overrides
+from mnist_lab.terminal import console
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ def recorded(cfg: DictConfig, parameters: int) -> Iterator[Run]:
             _close_early(run, "interrupted" if interrupted else "failed", reason, seconds)
             if interrupted:
                 stop_waiting_for_readers()
-                print(f"interrupted ({reason}); {_how_to_go_on(run)}", flush=True)
+                console.print(f"interrupted ({reason}); {_how_to_go_on(run)}", soft_wrap=True)
             else:
                 log.info("the run failed", exc_info=error)
         if interrupted:

@@ -233,6 +233,7 @@ class EpochLines(StepCallback):
         if console.is_interactive and not console.quiet:
             self.live = Live(console=console, auto_refresh=False, transient=True)
             self.live.start()
+            console.show_cursor(True)  # a kill would leave a hidden one hidden
 
     def _remove_line(self) -> None:
         if self.live is not None:

@@ -211,10 +211,21 @@ def test_run_saves_and_says_so_in_its_record_when_its_terminal_is_closed(shared:
     terminal = Terminal(*shared.overrides, *pause("at-closing", "17"), "hydra.run.dir=closed")
     terminal.wait_for("at-closing")
     os.close(terminal.child.child_fd)
+    os.kill(terminal.child.pid, signal.SIGHUP)  # as the shell does, too
     assert terminal.child.ptyproc.wait() == 128 + signal.SIGHUP
     info = Run(Path("closed")).info
     assert (info["status"], info["error"], info["steps"]) == ("interrupted", "SIGHUP", 17)
     assert "Traceback" not in Path("closed/train.log").read_text()
+
+
+def test_sigquit_ends_a_run_at_once_and_leaves_the_cursor_visible_and_the_run_as_killed(shared: Tiny) -> None:
+    terminal = Terminal(*shared.overrides, *pause("at-quitting", "17"), "hydra.run.dir=quit/run")
+    terminal.wait_for("at-quitting")
+    terminal.child.sendcontrol("\\")
+    terminal.child.expect(pexpect.EOF)
+    terminal.child.close()
+    assert terminal.child.signalstatus == signal.SIGQUIT and not terminal.screen.cursor.hidden
+    assert "killed" in Terminal("ls", "--runs-dir", "quit").end()
 
 
 def test_terminal_that_knows_only_ascii_shows_characters_that_look_alike(shared: Tiny) -> None:

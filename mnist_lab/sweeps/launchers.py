@@ -136,14 +136,14 @@ def all_waited_for(launcher: Any) -> Iterator[None]:
 
 @contextmanager
 def _ctrl_c_kept_from_children() -> Iterator[None]:
-    """Block SIGINT, which a terminal sends to every process: it would end a job before that has saved.
+    """Block SIGINT and SIGHUP, which a terminal sends to every process: they would end a job before that has saved.
 
-    What this thread blocks, the processes that it starts have blocked. It hears of Ctrl-C by the sweep's other thread.
+    What this thread blocks, the processes that it starts have blocked. It hears of them by the sweep's other thread.
     """
     if threading.current_thread() is not threading.main_thread() or threading.active_count() == 1:
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
     try:
         yield
     finally:

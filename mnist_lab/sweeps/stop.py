@@ -47,6 +47,8 @@ def told_to_stop(sweep: Sweep) -> Iterator[None]:
 
     def stop(number: int, frame: Any) -> None:
         # All of it here, before the exception: joblib kills its workers as soon as that reaches it.
+        if number == getattr(signal, "SIGHUP", None):
+            signal.signal(number, signal.SIG_IGN)  # the kernel, the shell and tmux may each send one
         if stopped:
             raise Interrupted(128 + number)
         stopped.append(number)
@@ -79,6 +81,7 @@ def told_to_stop(sweep: Sweep) -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler or signal.SIG_DFL)
+            if signal.getsignal(number) is stop:
+                signal.signal(number, handler or signal.SIG_DFL)
         if stopped:  # whatever a launcher has made of the exception
             raise Interrupted(128 + stopped[0])
