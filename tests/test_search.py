@@ -20,7 +20,7 @@ from optuna.trial import TrialState
 
 from mnist_lab.errors import BadInput
 from mnist_lab.runs import Run
-from mnist_lab.sweeps.search import distribution, open_study
+from mnist_lab.sweeps.search import ask, distribution, next_batch, open_study
 from mnist_lab.sweeps.sweep import Sweep
 
 Command = Callable[..., Outcome]
@@ -114,6 +114,53 @@ def test_settings_that_are_drawn_again_after_their_job_was_pruned_count_as_prune
     command(*SEARCH, "optimizer.lr=0.01", "optimizer.momentum=0.9", "hydra.sweeper.n_trials=7")
     assert len(Sweep(FOLDER).jobs()) < 3  # for three more trials
     assert [trial.state for trial in trials()] == [TrialState.COMPLETE] * 4 + [TrialState.PRUNED] * 3
+
+
+class Killed(Exception):
+    """The search ends here, as by kill -9."""
+
+
+def points(folder: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int) -> tuple[list[dict[str, Any]], int]:
+    """The settings of six trials, two at once, of a search that is killed at a change of its study and continued.
+
+    Also how many changes there were.
+    """
+    folder.mkdir()
+    space = {"a": FloatDistribution(0.001, 1, log=True), "b": CategoricalDistribution(["x", "y"])}
+    changes = 0
+
+    def change() -> None:
+        nonlocal changes
+        changes += 1
+        if changes == killed_at:
+            raise Killed
+
+    def run() -> None:
+        study, tried = open_study(folder), set()
+        while batch := next_batch(study, 6, 2, tried):
+            tried |= set(batch)
+            params = [ask(study, number, space, seed=0) for number in batch]
+            for number, values in zip(batch, params, strict=True):
+                change()
+                study.tell(number, values["a"])
+
+    suggest = optuna.Trial._suggest
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna.Trial, "_suggest", lambda *arguments: (change(), suggest(*arguments))[1])
+        try:
+            run()
+        except Killed:
+            run()
+    return [trial.params for trial in open_study(folder).get_trials()], changes
+
+
+def test_a_killed_search_asks_for_the_same_settings_when_it_continues(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, changes = points(tmp_path / "whole", monkeypatch, killed_at=0)
+    assert len({str(params) for params in whole}) == 6
+    for moment in range(1, changes + 1):
+        assert points(tmp_path / str(moment), monkeypatch, killed_at=moment)[0] == whole
 
 
 def test_hydras_own_optuna_sweeper_may_be_installed_too(command: Command) -> None:

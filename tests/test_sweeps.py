@@ -26,7 +26,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_lab.__main__ import main
 from mnist_lab.errors import Interrupted
-from mnist_lab.locks import run_lock
+from mnist_lab.locks import Holder, run_lock
 from mnist_lab.runs import Run
 from mnist_lab.sweeps.results import Results, as_text
 from mnist_lab.sweeps.stop import told_to_stop
@@ -193,9 +193,9 @@ def test_a_job_that_ends_while_the_sweep_is_stopped_is_passed_over_and_a_second_
     (job, *_) = Sweep(FOLDER).jobs()
     with subprocess.Popen(["true"]) as ended:
         pass
-    process = {"host": socket.gethostname(), "pid": ended.pid}
-    write_job(Job(job.overrides, job.folder, "running", 1, process=process))
-    monkeypatch.setattr("mnist_lab.sweeps.stop.holder_of", lambda folder: "someone")
+    write_job(Job(job.overrides, job.folder, "running", 1))
+    holder = Holder(socket.gethostname(), ended.pid, "")
+    monkeypatch.setattr("mnist_lab.sweeps.stop.holder_of", lambda folder: holder)
     second = threading.Timer(1, os.kill, (os.getpid(), signal.SIGTERM))
     second.start()
     begun = time.monotonic()

@@ -53,19 +53,17 @@ def told_to_stop(sweep: Sweep) -> Iterator[None]:
             raise Interrupted(128 + number)
         stopped.append(number)
         sweep.stop_file.touch()
-        told = [
-            job
-            for job in sweep.jobs()
-            if job.state == "running"
-            and job.process.get("host") == socket.gethostname()
-            and job.process.get("pid") != os.getpid()
-            and holder_of(job.folder)
-        ]
-        for job in told:
+        holders = {job.folder: holder_of(job.folder) for job in sweep.jobs() if job.state == "running"}
+        here = {
+            folder: holder.pid
+            for folder, holder in holders.items()
+            if holder and holder.host == socket.gethostname() and holder.pid != os.getpid()
+        }
+        for pid in here.values():
             with suppress(ProcessLookupError):  # it has just ended
-                os.kill(job.process["pid"], signal.SIGTERM)
+                os.kill(pid, signal.SIGTERM)
         until = time.monotonic() + PATIENCE
-        while time.monotonic() < until and any(holder_of(job.folder) for job in told):
+        while time.monotonic() < until and any(map(holder_of, here)):
             time.sleep(0.1)
         raise Interrupted(128 + number)
 
