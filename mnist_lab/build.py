@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
 import re
 import sys
 import warnings
@@ -112,14 +113,25 @@ def check_batch_limits(cfg: DictConfig, data: MNISTDataModule, world_size: int =
 
 
 @contextmanager
-def cpu_threads(count: int | None) -> Iterator[None]:
-    """Let torch use so many threads of the processor in the with-block; None for as many as before."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
+def torch_settings(threads: int | None) -> Iterator[None]:
+    """Let torch use so many threads in the with-block, None for as many as before, and restore its settings after it.
+
+    These are the settings that a process has once, and that Lightning or a callback may change: threads, deterministic
+    algorithms, the precision of matrix products, cuDNN's choices, and environment variables.
+    """
+    count, deterministic = torch.get_num_threads(), torch.get_deterministic_debug_mode()
+    precision, environment = torch.get_float32_matmul_precision(), dict(os.environ)
+    cudnn = (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic)
+    torch.set_num_threads(threads or count)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(count)
+        torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = cudnn
+        torch.set_deterministic_debug_mode(deterministic)
+        torch.set_float32_matmul_precision(precision)
+        os.environ.clear()
+        os.environ.update(environment)
 
 
 def make_trainer(cfg: DictConfig, metrics_csv: MetricsCSV, **settings: Any) -> pl.Trainer:

@@ -92,6 +92,10 @@ class StepLog(StepCallback):
         pl_module.log("images_per_second", (self.images - self.timed_from) / seconds)
         self._log(trainer, {"lr": self.rate})
 
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Leave a checkpoint that is saved after training alone: all metrics are logged by then."""
+        self.epoch_ended = False
+
     def _stop_unless_finite(self, pl_module: LightningModule) -> None:
         if isinstance(pl_module, Classifier):
             pl_module.stop_unless_finite(pl_module.bad_loss)

@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 from hydra.core.override_parser.types import OverrideType
 from omegaconf import DictConfig, OmegaConf
 
-from mnist_lab.build import check_batch_limits, cpu_threads, make_data, make_model, quiet_lightning
+from mnist_lab.build import check_batch_limits, make_data, make_model, quiet_lightning, torch_settings
 from mnist_lab.check import check
 from mnist_lab.checkpoints import weights_for
 from mnist_lab.errors import BadInput
@@ -45,7 +45,7 @@ def evaluate(run: Run, overrides: Sequence[str] = ()) -> dict[str, float]:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    with cpu_threads(cfg.threads):  # as in training: the last digits of a sum depend on their number
+    with torch_settings(cfg.threads):  # as in training: the last digits of a sum depend on their number
         (tested,) = trainer.test(model, data, verbose=False)
     return dict(tested)
 

@@ -20,13 +20,13 @@ from rich.table import Table
 from mnist_lab import events
 from mnist_lab.build import (
     check_batch_limits,
-    cpu_threads,
     keep_freed_memory,
     make,
     make_data,
     make_model,
     make_trainer,
     quiet_lightning,
+    torch_settings,
 )
 from mnist_lab.check import check
 from mnist_lab.checkpoints import epochs_done, read_checkpoint, weights_for
@@ -56,7 +56,7 @@ def train(cfg: DictConfig) -> Run:
     keep_freed_memory()
     check(cfg)
     # A new run's folder is locked when it is made; that of an earlier one before anything in it is read or changed.
-    with cpu_threads(cfg.threads), locked(cfg) if cfg.resume else nullcontext():
+    with torch_settings(cfg.threads), locked(cfg) if cfg.resume else nullcontext():
         return _train(cfg)
 
 
@@ -139,7 +139,8 @@ def go_on_from(trainer: pl.Trainer, metrics_csv: MetricsCSV, checkpoint: Mapping
 def last_checkpoint(run: Run, trainer: pl.Trainer) -> Path:
     """The run's last checkpoint; made now if none was, as with trainer.max_epochs=0 or callbacks.last=null."""
     path = run.folder / "checkpoints" / "last.ckpt"
-    if not path.is_file():
+    # All processes save together or none does; one that comes late would find the file that another has saved by then.
+    if not trainer.strategy.broadcast(path.is_file()):
         trainer.save_checkpoint(path)
     return path
 

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
+import os
 import re
 import shutil
+import signal
+import sys
+import threading
+import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,12 +25,12 @@ from matplotlib.image import imread
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from mnist_lab.build import make_model
+from mnist_lab.build import make_data, make_model, make_trainer, quiet_lightning
 from mnist_lab.evaluate import evaluate
 from mnist_lab.metrics_csv import MetricsCSV
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.runs import Run
-from mnist_lab.train import train
+from mnist_lab.train import last_checkpoint, train
 
 METRICS = {"train/loss", "train/acc", "val/loss", "val/acc", "test/loss", "test/acc"}
 FIGURES = ("loss", "accuracy", "examples_seen", "truths_3x3", "predictions_3x3", "predictions_4x4")
@@ -540,3 +547,68 @@ def test_train_and_test_work_from_python_alone(tiny: Tiny) -> None:
     assert json.loads((run.folder / "run.json").read_text())["status"] == "finished"
     assert evaluate(run)["test/acc"] == run.info["metrics"]["test/acc"]
     assert isinstance(make_model(run.config), Classifier)
+
+
+def test_run_without_checkpoint_callbacks_saves_its_last_weights(command: Command) -> None:
+    outcome = command("model=mlp", "trainer.max_epochs=1", "callbacks.last=null", "callbacks.best=null")
+    assert outcome.status == 0, outcome.err
+    assert only_run().info["checkpoints"] == {"best": None, "last": "checkpoints/last.ckpt"}
+
+
+def test_processes_save_the_last_checkpoint_if_the_first_one_finds_none(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = tiny.compose("model=mlp", "trainer.max_epochs=0", "hydra.run.dir=runs/a")
+    model = make_model(cfg)
+    trainer = make_trainer(cfg, MetricsCSV(Path("runs/a")))
+    with quiet_lightning():
+        trainer.fit(model, make_data(cfg, model))
+    path = Path("runs/a/checkpoints/last.ckpt")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for found_by_first in (True, False):  # this process, which is late, finds what the first has written by now
+        path.write_text("another process's")
+        monkeypatch.setattr(trainer.strategy, "broadcast", lambda *args, answer=found_by_first, **settings: answer)
+        assert last_checkpoint(Run(Path("runs/a")), trainer) == path
+        assert zipfile.is_zipfile(path) != found_by_first
+
+
+class Settings(Callback):
+    """Changes what a process has one of."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        torch.set_float32_matmul_precision("medium")
+        torch.backends.cudnn.benchmark = not torch.backends.cudnn.benchmark
+
+
+def process_state() -> dict[str, Any]:
+    names = (None, "lightning", "lightning.pytorch", "lightning.fabric", "mnist_lab")
+    return {
+        "threads": torch.get_num_threads(),
+        "deterministic": (
+            torch.are_deterministic_algorithms_enabled(),
+            torch.is_deterministic_algorithms_warn_only_enabled(),
+        ),
+        "cudnn": (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic),
+        "matmul": torch.get_float32_matmul_precision(),
+        "filters": warnings.filters[:],
+        "hooks": (sys.excepthook, threading.excepthook, sys.unraisablehook),
+        "signals": [signal.getsignal(number) for number in signal.valid_signals()],
+        "loggers": [(logging.getLogger(name).handlers[:], logging.getLogger(name).level) for name in names],
+        "environment": dict(os.environ),
+        "folder": Path.cwd(),
+    }
+
+
+def test_train_from_python_leaves_the_process_as_it_was_found(tiny: Tiny) -> None:
+    torch.set_num_threads(2)
+    changed = ("threads=1", "++trainer.deterministic=true")
+    settings = "+callbacks.settings._target_=test_train.Settings"
+    cfg = tiny.compose("model=mlp", "trainer.max_epochs=1", *changed, settings)
+    before = process_state()
+    try:
+        train(cfg)
+        assert process_state() == before
+    finally:
+        torch.set_num_threads(1)
+        torch.use_deterministic_algorithms(False)
+        torch.set_float32_matmul_precision("highest")
