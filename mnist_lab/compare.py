@@ -115,18 +115,17 @@ def main(arguments: list[str]) -> None:
         help="a run folder, part of its name, latest, or a folder of runs",
     )
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="where a name is looked for (%(default)s)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the figure (compare.png; none for programs)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="draw the curves into this file")
     parser.add_forms()
     options = parser.parse_args(arguments)
     runs = runs_of(options.runs, options.runs_dir)
     settings = different_settings(runs)
     rows = [row(run, run.info) | {key: values[i] for key, values in settings.items()} for i, run in enumerate(runs)]
-    out = options.out or (None if options.form else Path("compare.png"))
-    drawn = out is not None and save_curves(runs, settings, out)
+    drawn = options.out is not None and save_curves(runs, settings, options.out)
     if options.form:
         print_for_programs(rows, options.form)
     else:
         show_table(rows, settings)
-    if out:
-        words = f"curves: {out}" if drawn else "no run has a curve yet: nothing is drawn"
+    if options.out:
+        words = f"curves: {options.out}" if drawn else "no run has a curve yet: nothing is drawn"
         print(words, file=sys.stderr if options.form else sys.stdout)

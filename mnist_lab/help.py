@@ -27,7 +27,7 @@ Commands
                          network makes of it
   ls [--sort COLUMN]     the runs, a line each; COLUMN: date, test/acc, time ...
   compare RUN RUN...     runs, or a sweep's folder, side by side: what settings
-                         differ, metrics, and curves in compare.png
+                         differ, and metrics; --out FILE draws their curves
   COMMAND --help         more about one command
 
 Settings: one of each group, and any single value by its dotted name

@@ -50,7 +50,8 @@ def _row(name: str, runs: list[Run]) -> dict[str, Any]:
     mean, target = statistics.fmean(accuracies), (published.get("test/acc") or [None])[-1]
     changed = _changed(preset, runs)
     if target is None or changed:
-        difference, verdict = None, "not compared"
+        reason = ", ".join(changed) or "nothing was published"
+        difference, verdict = None, f"not compared: {reason}"
     else:
         difference = round(mean - target, 6)
         verdict = "reached" if difference >= -TOLERANCE else f"missed by {-TOLERANCE - difference:.2f}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Sequence
 
@@ -14,8 +13,6 @@ from torch import Tensor
 from mnist_lab.build import make_data, trained_model
 from mnist_lab.compare import different_settings
 from mnist_lab.corruptions import CORRUPTIONS, SEED, corrupted
-from mnist_lab.errors import BadInput
-from mnist_lab.files import write_text
 from mnist_lab.predictions import Predictions
 from mnist_lab.robustness_report import Measured
 from mnist_lab.runs import Run
@@ -74,14 +71,6 @@ def grouped(runs: Sequence[Run]) -> dict[str, list[Run]]:
             words = [f"{key}={cell(key, values[i])}" for key, values in settings.items() if values[i] is not None]
             groups.setdefault(", ".join([model, *words]), []).append(run)
     return groups
-
-
-def keep(run: Run, measured: Measured) -> None:
-    """Write what was measured into a run's folder, as corruptions.json."""
-    try:
-        write_text(run.folder / "corruptions.json", json.dumps(measured, indent=2) + "\n")
-    except OSError as error:
-        raise BadInput(f"{run}: cannot be written ({error.strerror}); with --only nothing is") from error
 
 
 def with_weights(named: Sequence[Run]) -> list[Run]:

@@ -18,7 +18,7 @@ from mnist_lab.tables import show
 
 COLUMNS = 4  # of axes in the figure
 
-Measured = dict[str, Any]  # as corruptions.json has it
+Measured = dict[str, Any]  # as `measure` returns it
 
 
 def rows_of(run: Run, measured: Measured) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -68,6 +68,17 @@ def layer_table(model: nn.Module, input_size: tuple[int, ...]) -> Table:
     for name, layer in layers.items():
         count = sum(parameter.numel() for parameter in layer.parameters())
         table.add_row(name, type(layer).__name__, sizes.get(layer, "-"), f"{count:,}" if count else "-")
+    return table
+
+
+def results_table(title: str, metrics: Mapping[str, float]) -> Table:
+    """Return a table of loss and accuracy, a line for each set that was measured."""
+    table = Table("set", title=title, min_width=len(title))
+    table.add_column("loss", justify="right")
+    table.add_column("accuracy", justify="right")
+    for name, words in (("train", "training, while learning"), ("val", "validation"), ("test", "test")):
+        if f"{name}/loss" in metrics:
+            table.add_row(words, f"{metrics[f'{name}/loss']:.4f}", f"{metrics[f'{name}/acc']:.2%}")
     return table
 
 

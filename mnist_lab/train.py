@@ -15,7 +15,6 @@ import lightning.pytorch as pl
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
-from rich.table import Table
 
 from mnist_lab import events
 from mnist_lab.build import (
@@ -40,7 +39,7 @@ from mnist_lab.models.output import check_output
 from mnist_lab.record import device_name, now, recorded
 from mnist_lab.runs import Run
 from mnist_lab.steps import why_one_by_one
-from mnist_lab.terminal import console, working_on
+from mnist_lab.terminal import console, results_table, working_on
 
 
 @quiet_lightning()
@@ -219,15 +218,6 @@ def say(line: str) -> None:
 def show(run: Run) -> None:
     """Print the results; the last line names the run folder."""
     info = run.info
-    table = Table(
-        "set",
-        title=f"{info['model']}, weights of epoch {info['tested']['epoch']} ({info['tested']['checkpoint']})",
-    )
-    table.add_column("loss", justify="right")
-    table.add_column("accuracy", justify="right")
-    for name, words in (("train", "training, while learning"), ("val", "validation"), ("test", "test")):
-        if f"{name}/loss" in info["metrics"]:
-            loss, accuracy = info["metrics"][f"{name}/loss"], info["metrics"][f"{name}/acc"]
-            table.add_row(words, f"{loss:.4f}", f"{accuracy:.2%}")
-    console.print(table)
+    words = f"{info['model']}, weights of epoch {info['tested']['epoch']} ({info['tested']['checkpoint']})"
+    console.print(results_table(words, info["metrics"]))
     say(f"{info['epochs']} epoch{'s' * (info['epochs'] != 1)} in {info['seconds']['total']:.1f} s\nrun folder: {run}")

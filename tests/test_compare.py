@@ -55,7 +55,7 @@ def lines(outcome: Outcome) -> dict[str, list[str]]:
 
 
 def test_settings_that_differ_and_metrics_stand_side_by_side(command: Command, two: list[Run]) -> None:
-    shown = lines(command("compare", "runs/a/mlp", "latest", data=False))
+    shown = lines(command("compare", "runs/a/mlp", "latest", "--out", "curves.png", data=False))
     assert shown["1:"] == ["runs/a/mlp"] and shown["2:"] == ["runs/b/cnn"]
     assert shown["run"] == ["1", "2"]
     assert shown["model"] == ["mlp", "compact_cnn"]
@@ -70,8 +70,8 @@ def test_settings_that_differ_and_metrics_stand_side_by_side(command: Command, t
     assert {"epochs", "time", "images_per_second"} <= set(shown)
     settings = [name for name in shown if "." in name]
     assert not [name for name in settings if name.startswith(("folder", "logger", "model._target_", "callbacks.last"))]
-    assert shown["curves:"] == ["compare.png"]
-    assert imread("compare.png").std() > 0.01
+    assert shown["curves:"] == ["curves.png"]
+    assert imread("curves.png").std() > 0.01
 
 
 def test_programs_get_values_unrounded_and_no_figure(command: Command, two: list[Run]) -> None:
@@ -145,12 +145,12 @@ def test_same_settings_and_runs_without_metrics_are_shown(command: Command, tiny
         info = {"status": "running", "metrics": {}, "seconds": {}, "started": f"2026-11-21T1{name}"}
         Path("runs", name, "run.json").write_text(json.dumps(info))
     outcome = command("compare", "runs/a/whole", "runs/b", data=False)
-    assert outcome.out.splitlines()[-2] == "no setting differs"
+    assert outcome.out.splitlines()[-1] == "no setting differs"
     assert lines(outcome)["test/acc"][1] == "-"
-    Path("compare.png").unlink()
-    outcome = command("compare", "runs/b", "runs/c", data=False)
+    assert not list(Path().glob("*.*"))  # nothing is drawn unless it is asked for
+    outcome = command("compare", "runs/b", "runs/c", "--out", "curves.png", data=False)
     assert outcome.out.splitlines()[-1] == "no run has a curve yet: nothing is drawn"
-    assert not Path("compare.png").exists()
+    assert not Path("curves.png").exists()
 
 
 def test_names_of_many_settings_are_cut(two: list[Run]) -> None:

@@ -238,7 +238,7 @@ def test_results_have_curves_by_seed_times_and_the_largest_difference(tmp_path: 
 def test_runs_of_changed_settings_are_shown_but_not_compared(tmp_path: Path) -> None:
     finished(tmp_path / "mlp-seed1", "mlp", 1, [0.9] * 5, "data.batch_size=64")
     row = summarise(tmp_path)["mlp"]
-    assert (row["changed"], row["test_acc"]["verdict"]) == (["data.batch_size=64"], "not compared")
+    assert (row["changed"], row["test_acc"]["verdict"]) == (["data.batch_size=64"], "not compared: data.batch_size=64")
     assert "not compared: data.batch_size=64" in markdown({"mlp": row})
 
 
@@ -249,7 +249,7 @@ def test_preset_of_ones_own_without_a_tutorial_is_shown(command: Command, tiny: 
     outcome = command("reproduce", "mine", "--seeds", "1", "--config-dir", str(tiny.conf), data=False)
     assert outcome.status == 0, outcome.err
     row = json.loads((OUT / "results.json").read_text())["mine"]
-    assert row["test_acc"]["verdict"] == "not compared"
+    assert row["test_acc"]["verdict"] == "not compared: nothing was published"
     assert (OUT / "mine.png").is_file() and "## mine" in (OUT / "RESULTS.md").read_text()
 
 

@@ -317,7 +317,12 @@ def test_test_command_gives_the_same_figures_to_the_last_digit(command: Command,
     assert evaluate(run) == expected
     outcome = command("test", "latest", data=False)
     assert outcome.status == 0
-    assert all(repr(value) in outcome.out for value in expected.values())
+    assert all(repr(value) in outcome.out for value in expected.values()) and "(as the run recorded)" in outcome.out
+    cells = [line.split() for line in outcome.out.splitlines() if "│ test" in line]
+    assert cells == [["│", "test", "│", f"{expected['test/loss']:.4f}", "│", f"{expected['test/acc']:.2%}", "│"]]
+    run.update(metrics=run.info["metrics"] | {"test/acc": 0.5})
+    outcome = command("test", "latest", data=False)
+    assert f"(the run recorded test/loss {expected['test/loss']!r}, test/acc 0.5)" in outcome.out
 
 
 def test_run_folder_can_be_moved_and_tested_elsewhere(command: Command, tmp_path: Path) -> None:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from mnist_lab.arguments import Arguments
 from mnist_lab.compare import refuse_no_figure, runs_of, save_figure
 from mnist_lab.errors import BadInput
-from mnist_lab.runs import Run
 from mnist_lab.tables import print_for_programs
 
 NAMES = ("shift", "rotation", "scale", "noise", "blur", "inversion", "occlusion")  # of the corruptions
-FIGURE = "robustness.png"
 
 
 def main(arguments: list[str]) -> None:
@@ -26,10 +22,8 @@ def main(arguments: list[str]) -> None:
         help="a run folder, part of its name, latest, or a folder of runs",
     )
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="where a name is looked for (%(default)s)")
-    words = f"some of {', '.join(NAMES)}; nothing is written into the run folders"
-    parser.add_argument("--only", metavar="NAME,...", help=words)
-    words = f"the figure (of one run, figures/corruptions.png in its folder; of several, {FIGURE}; none for programs)"
-    parser.add_argument("--out", type=Path, metavar="FILE", help=words)
+    parser.add_argument("--only", metavar="NAME,...", help=f"some of {', '.join(NAMES)}")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="draw the accuracies into this file")
     parser.add_forms()
     options = parser.parse_args(arguments)
     names = list(NAMES) if options.only is None else list(dict.fromkeys(options.only.split(",")))
@@ -53,17 +47,6 @@ def main(arguments: list[str]) -> None:
         show_one(next(iter(groups)), measured[runs[0]])
     else:
         show_several(groups)
-    if options.only is None:
-        for run in runs:
-            robustness.keep(run, measured[run])
-    out = figure_of(options, runs)
-    if out:
-        save_figure(robustness_figure(groups, robustness.example(runs[0])), out)
-        print(f"figure: {out}", file=sys.stderr if options.form else sys.stdout)
-
-
-def figure_of(options: argparse.Namespace, runs: Sequence[Run]) -> Path | None:
-    """Return the path of the figure; None for no figure."""
-    if options.out or options.form:
-        return options.out  # type: ignore[no-any-return]
-    return runs[0].folder / "figures" / "corruptions.png" if len(runs) == 1 and not options.only else Path(FIGURE)
+    if options.out:
+        save_figure(robustness_figure(groups, robustness.example(runs[0])), options.out)
+        print(f"figure: {options.out}", file=sys.stderr if options.form else sys.stdout)

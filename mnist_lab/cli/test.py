@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from mnist_lab.arguments import Arguments, run_of
 
 
@@ -12,6 +14,22 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     run = run_of(options)
     from mnist_lab.evaluate import evaluate
+    from mnist_lab.terminal import console, results_table
 
     tested = evaluate(run, options.overrides)
-    print(f"test/loss {tested['test/loss']!r}  test/acc {tested['test/acc']!r}\nrun folder: {run}")
+    info, checkpoint = run.info, run.chosen_checkpoint().stem
+    recorded = info.get("tested")
+    chosen = f"epoch {recorded['epoch']} ({checkpoint})" if recorded else f"{checkpoint}.ckpt"
+    console.print(results_table(f"{info['model']}, weights of {chosen}", tested))
+    console.print(f"{_exactly(tested)} ({_beside_record(tested, info['metrics'])})\nrun folder: {run}", soft_wrap=True)
+
+
+def _exactly(metrics: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {metrics[name]!r}" for name in ("test/loss", "test/acc"))
+
+
+def _beside_record(tested: Mapping[str, float], recorded: Mapping[str, float]) -> str:
+    if "test/acc" not in recorded:
+        return "the run recorded none"
+    same = all(tested[name] == recorded[name] for name in ("test/loss", "test/acc"))
+    return "as the run recorded" if same else f"the run recorded {_exactly(recorded)}"
