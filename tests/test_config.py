@@ -71,7 +71,7 @@ def test_override_may_take_another_settings_value(command: Callable[..., Outcome
         assert command(*extra, "model=mlp", "data.eval_batch_size=${data.batch_size}").status == 0
     for run in Run.below("runs"):
         assert run.config.data.eval_batch_size == 16
-        assert command(f"resume={run.folder}", "trainer.max_epochs=3", data=False).status == 0
+    assert command("resume=latest", "trainer.max_epochs=3", data=False).status == 0
 
 
 def test_seed_0_is_a_seed() -> None:
