@@ -22,8 +22,10 @@ from mnist_lab.model_card import preset
 from mnist_lab.predictions import Predictions
 from mnist_lab.report.charts import settings_axis
 from mnist_lab.report.command import report
+from mnist_lab.report.sweep import curves
 from mnist_lab.report.tested import probability
 from mnist_lab.runs import Run
+from mnist_lab.sweeps.figure import shades
 from mnist_lab.sweeps.results import Results
 from mnist_lab.sweeps.sweep import Job, Sweep, write_job
 from mnist_lab.train import train
@@ -169,6 +171,7 @@ def made_sweep(folder: Path, swept: dict[str, list[str]], *, failed: int = 0, wa
             "metrics": accuracies if job.state == "finished" else {},
             "seconds": {"total": 3.5},
             "epochs": 2,
+            "max_epochs": 2,
             "seed": 0,
         }
         (job.folder / "run.json").write_text(json.dumps(info))
@@ -378,7 +381,7 @@ def test_sweep_is_ranked_and_only_its_best_is_tested(visit: Visit, tmp_path: Pat
     assert tiles(page)["its test accuracy"] == "90.00%"
     for other in ("90.11%", "90.22%", "90.33%"):
         assert other not in page.content()
-    assert cells(page, "#heat") == [["lenet", "96.00", "94.00", "–"], ["mlp", "97.00", "95.00", "–"]]
+    assert cells(page, "#heat") == [["mlp", "97.00", "95.00", "–"], ["lenet", "96.00", "94.00", "–"]]
     states = [row[1] for row in cells(page, "#states")]
     assert states == ["finished"] * 4 + ["failed", "waiting"]
     assert page.locator(".errors dd").all_inner_texts() == [f"RuntimeError: {HOSTILE}"]
@@ -387,13 +390,42 @@ def test_sweep_is_ranked_and_only_its_best_is_tested(visit: Visit, tmp_path: Pat
 
 
 @NEEDS_CHROMIUM
-def test_jobs_with_a_page_of_their_own_are_linked(visit: Visit, tmp_path: Path) -> None:
+def test_every_job_is_linked_by_its_report_or_its_folder(visit: Visit, tmp_path: Path) -> None:
     sweep = made_sweep(tmp_path / "s", {"model": ["a#b", "100%?"]})
     own = sweep.jobs()[0].folder / "report.html"
     own.write_text("its own")
     page = visit(report(str(sweep.folder), tmp_path / "elsewhere" / "page.html"))
-    (address,) = page.locator("#states a").evaluate_all("links => links.map(link => link.href)")
-    assert unquote(urlsplit(address).path) == str(own) and not urlsplit(address).fragment
+    addresses = page.locator("#states a").evaluate_all("links => links.map(link => link.href)")
+    assert [unquote(urlsplit(address).path) for address in addresses] == [str(own), str(sweep.jobs()[1].folder)]
+    assert not any(urlsplit(address).fragment for address in addresses)
+    assert page.locator("#states a").all_inner_texts() == ["report", "folder"]
+    tables = page.locator("#states, #ranked").all_inner_texts()
+    assert not any(job.id in table for job in sweep.jobs() for table in tables)
+
+
+def test_sweeps_page_has_the_learning_curves_of_the_better_half(tmp_path: Path) -> None:
+    sweep = made_sweep(tmp_path / "s", {"optimizer.lr": [str(i) for i in range(8)]})
+    for number, job in enumerate(sweep.jobs()):
+        rows = "".join(f"{11 + 12 * i},{i},1.5,{0.5 - i / 10},{0.9 - number / 100}\n" for i in range(3))
+        (job.folder / "metrics.csv").write_text(f"step,epoch,train/loss,val/loss,val/acc\n{rows}")
+    loss, accuracy = curves(Results.of(sweep))
+    assert [line.name for line in loss.lines] == [
+        "optimizer.lr=3",
+        "optimizer.lr=2",
+        "optimizer.lr=1",
+        "optimizer.lr=0",
+    ]
+    assert [line.style for line in loss.lines] == ["other"] * 3 + ["val"]
+    assert [(dot.x, dot.y) for dot in loss.lines[3].dots] == [(1, 0.5), (2, 0.4), (3, 0.3)]
+    assert [dot.words for dot in accuracy.lines[3].dots] == [f"optimizer.lr=0, epoch {i}: 90.00%" for i in (1, 2, 3)]
+    assert "Learning curves" in report(str(sweep.folder)).read_text()
+
+
+def test_one_bad_result_does_not_press_a_heat_maps_colours_together() -> None:
+    shade = shades({"best": 2.0, "good": 3.0, "fair": 4.0, "bad": 90.0})
+    assert (shade["best"], shade["bad"]) == (1, 0)
+    assert shade["best"] - shade["good"] > 0.2 and shade["good"] - shade["fair"] > 0.1
+    assert shades({"one": 2.0}) == {"one": 0}
 
 
 @NEEDS_CHROMIUM
@@ -452,8 +484,8 @@ def test_bad_input_is_told_in_one_line_and_nothing_is_written(
     for arguments, told in (
         (("nowhere",), "nowhere: no such run folder"),
         (("neither",), "neither: neither a run folder (it has no run.json) nor a sweep's (it has no sweep.json)"),
-        (("bad",), "bad/sweep.json: not a sweep's record"),
-        (("latest",), "latest: there is no run below"),
+        (("bad",), "bad/sweep.json: corrupt, or not a sweep's record"),
+        (("latest",), "latest: no run below"),
         ((), "RUN|SWEEP"),
         ((str(run.folder), "--out", "file/page.html"), "--out=file/page.html: cannot be written"),
         ((str(run.folder), "--out", "/proc/page.html"), "--out=/proc/page.html: cannot be written"),

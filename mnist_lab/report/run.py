@@ -16,6 +16,7 @@ from mnist_lab.report.charts import by_epoch
 from mnist_lab.report.tested import on_test_set
 from mnist_lab.runs import Run
 from mnist_lab.settings import differing, typed
+from mnist_lab.sweeps.sweep import Sweep
 from mnist_lab.sweeps.watch import duration
 from mnist_lab.tables import cell
 
@@ -171,7 +172,10 @@ def environment(info: dict[str, Any]) -> list[tuple[str, str]]:
 def commands_again(run: Run, info: dict[str, Any]) -> list[tuple[str, str]]:
     """How to train, go on, test: what each does, and its command."""
     found = [("Train it anew, in a folder of its own:", info["command"])]
-    if run.checkpoint("last"):
+    sweep = Sweep(run.folder.absolute().parent)
+    if sweep.exists:
+        found.append(("Continue its sweep:", sweep.record["command"]))
+    elif run.checkpoint("last"):
         more = [f"trainer.max_epochs={info['max_epochs'] + 1}"] if info["status"] == "finished" else []
         words = "Train it one epoch more, in its folder:" if more else "Go on where it stopped, in its folder:"
         found.append((words, command_line([f"resume={run}", *more])))

@@ -10,18 +10,19 @@ from typing import Any
 from urllib.parse import quote
 
 from mnist_lab.arguments import command_line
+from mnist_lab.figures import METRICS
 from mnist_lab.files import as_typed
 from mnist_lab.ls import minute
-from mnist_lab.report.charts import Chart, Dot, Line, axis, settings_axis
+from mnist_lab.report.charts import Chart, Dot, Line, axis, epochs_axis, settings_axis
 from mnist_lab.runs import start_moment
-from mnist_lab.sweeps.figure import in_order
+from mnist_lab.sweeps.figure import in_order, shades
 from mnist_lab.sweeps.results import Results, mean, percent, spread
 from mnist_lab.sweeps.sweep import Job, Sweep
 from mnist_lab.sweeps.watch import described, duration
 
 STATES = ("running", "failed", "killed", "interrupted", "waiting", "finished")  # the first with a job is the sweep's
 WIDEST = 12  # values of a setting in a heat map; of more, and of scattered ones, each setting has a chart
-LEAST_ERROR = 1e-4  # no accuracy is told apart from a better one
+MOST_CURVES = 10  # jobs whose curves are shown
 
 
 def sweep_page(sweep: Sweep, path: Path) -> dict[str, Any]:
@@ -48,9 +49,10 @@ def sweep_page(sweep: Sweep, path: Path) -> dict[str, Any]:
         "commands_best": commands_best(results),
         "grid": grid,
         "charts": [] if grid or not results.ranked else [response(results, key, joined=len(keys) == 1) for key in keys],
+        "curves": curves(results),
         "job_heads": [*results.heads.values(), "validation", "epochs", "time"],
         "jobs": [job_row(results, job, path) for job in results.jobs],
-        "errors": [(f"{job.id}: {described(results, job)}", job.error) for job in results.jobs if job.error],
+        "errors": [(described(results, job), job.error) for job in results.jobs if job.error],
         "commands_again": [
             ("The same command skips finished jobs and goes on with the others:", sweep.record["command"]),
             ("This page anew:", command_line(["report", as_typed(sweep.folder)])),
@@ -93,7 +95,7 @@ def ranking(results: Results, keys: list[str]) -> list[tuple[int, list[str]]]:
     lines = []
     for rank, group in enumerate(results.ranked, 1):
         entry = results.entry(group)
-        jobs = group[0].id if len(group) == 1 else f"{len(group)} seeds"
+        jobs = "1" if len(group) == 1 else f"{len(group)} seeds"
         values = [entry["settings"][key] for key in keys]
         lines.append((rank, [*values, percent(entry["val/acc"]), duration(entry["seconds"]), jobs]))
     return lines
@@ -125,15 +127,37 @@ def heat_map(results: Results, across: str, up: str) -> dict[str, Any] | None:
     planned = {(place[up], place[across]) for place in places}
     if not found or max(len(columns), len(rows)) > WIDEST or 2 * len(planned) < len(columns) * len(rows):
         return None
-    # By the logarithm of the error: from 97 to 98 % is as far as from 94 to 96 %, and one bad job hides no other's.
-    errors = {place: math.log(max(1 - accuracy, LEAST_ERROR)) for place, accuracy in found.items()}
-    low, high = min(errors.values()), max(errors.values())
+    shade, best = shades({place: 100 - 100 * accuracy for place, accuracy in found.items()}), max(found.values())
     cells = {
-        place: (f"{100 * found[place]:.2f}", round((high - error) / (high - low or 1), 2), error == low)
-        for place, error in errors.items()
+        place: (f"{100 * accuracy:.2f}", round(shade[place], 2), accuracy == best) for place, accuracy in found.items()
     }
-    lines = [(row, [cells.get((row, column), ("–", 0, False)) for column in columns]) for row in rows]
+    lines = [(row, [cells.get((row, column), ("–", 0, False)) for column in columns]) for row in reversed(rows)]
     return {"across": results.heads[across], "up": results.heads[up], "columns": columns, "rows": lines}
+
+
+def curves(results: Results) -> list[Chart]:
+    """Validation loss and accuracy by epoch, of the better half of the jobs: a bad one would press theirs flat."""
+    jobs = [job for group in results.ranked for job in group]
+    jobs = jobs[: min(MOST_CURVES, max(3, (len(jobs) + 1) // 2))]
+    charts = []
+    for name in ("loss", "acc"):
+        label, factor = METRICS[name]
+        lines = []
+        for job in jobs:
+            words = described(results, job) or job.folder.name
+            values = {row["epoch"] + 1: factor * row[f"val/{name}"] for row in job.epochs if f"val/{name}" in row}
+            form = "{:.4f}" if name == "loss" else "{:.2f}%"
+            dots = [Dot(x, y, f"{words}, epoch {x:g}: {form.format(y)}", 2.5) for x, y in values.items()]
+            if dots:
+                lines.append(Line(words, "val" if job == results.best_job else "other", dots))
+        if not any(len(line.dots) > 1 for line in lines):
+            return []
+        dots = [dot for line in lines for dot in line.dots]
+        x = epochs_axis([dot.x for dot in dots])
+        y = axis(f"validation {label}", [dot.y for dot in dots], 100 if name == "acc" else math.inf)
+        lasts = "; ".join(line.dots[-1].words for line in lines)
+        charts.append(Chart(f"{y.label} by epoch: {lasts}", x, y, lines[::-1]))  # the best over the others
+    return charts
 
 
 def response(results: Results, key: str, *, joined: bool) -> Chart:
@@ -153,8 +177,9 @@ def response(results: Results, key: str, *, joined: bool) -> Chart:
 
 
 def job_row(results: Results, job: Job, path: Path) -> dict[str, Any]:
-    """A job in the table of jobs, and the way from the page to its own."""
+    """A job in the table of jobs, and the way from the page to its own report, or else to its folder."""
     row, page = results.row(job), job.folder / "report.html"
+    target = page if page.is_file() else job.folder
     accuracy, seconds, epochs = row["val/acc"], row["seconds"], row["epochs"]
     cells = [
         *results.settings(job).values(),
@@ -162,5 +187,6 @@ def job_row(results: Results, job: Job, path: Path) -> dict[str, Any]:
         "–" if epochs is None else str(epochs),
         "–" if seconds is None else duration(seconds),
     ]
-    link = quote(Path(os.path.relpath(page, path.absolute().parent)).as_posix()) if page.is_file() else None
-    return {"id": job.id, "cells": cells, "state": job.state, "link": link}
+    link = quote(Path(os.path.relpath(target, path.absolute().parent)).as_posix()) if target.exists() else None
+    words = "report" if target == page else "folder"
+    return {"number": results.jobs.index(job) + 1, "cells": cells, "state": job.state, "link": link, "words": words}
