@@ -36,6 +36,8 @@ def main() -> None:
             _main()
         except KeyboardInterrupt:  # a run that had begun has told more, and how to go on
             stop_waiting_for_readers()
+            if sys.stderr.isatty():
+                print(file=sys.stderr)  # the prompt would stand behind the terminal's ^C
             raise SystemExit(128 + signal.SIGINT) from None
 
 

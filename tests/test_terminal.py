@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ import torch
 from conftest import Outcome, Tiny, tiny_data
 from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
+from rich.console import Console
 from torch import Tensor
 
 from mnist_lab.interrupts import SaveWithinEpochs
@@ -177,6 +179,25 @@ def test_moving_line_shows_loss_accuracy_speed_and_time_left_and_the_validation_
     (line,) = re.findall(r"^2/2 .+ s$", screen.text, re.MULTILINE)
     for loss_and_accuracy in re.findall(r"^2/2( .+%) ━.+ left 0:00", shown, re.MULTILINE):
         assert line.startswith("2/2" + loss_and_accuracy), "the mean of all steps is what the epoch's line has"
+
+
+@pytest.mark.parametrize("columns", [50, 80, 100])
+def test_lines_of_three_sets_and_the_moving_line_fit_the_terminal(
+    command: Command, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    shown = io.StringIO()
+    monkeypatch.setattr(
+        "mnist_lab.terminal.console", Console(file=shown, force_terminal=True, width=columns, _environ={})
+    )
+    outcome = command("model=mlp", "callbacks=test_curve", "dashboard=none", "callbacks.summary=null")
+    assert outcome.status == 0, outcome.err
+    screen = Screen(columns)
+    pyte.Stream(screen).feed(shown.getvalue().replace("\n", "\r\n"))
+    moving = [line for line in screen.drawn if "left" in line]
+    assert moving and max(map(len, moving)) <= columns - 2, "the terminal's ^C would wrap"
+    assert columns < 80 or not screen.too_wide
+    assert ("images/s" in screen.text) == (columns == 100)
+    assert ("━" in moving[-1]) == (columns >= 80)
 
 
 @pytest.mark.parametrize(("step", "columns"), [("17", 80), ("null", 100)], ids=["mid-epoch", "validation"])
