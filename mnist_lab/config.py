@@ -18,7 +18,7 @@ from mnist_lab import conf_dir
 from mnist_lab.errors import BadInput, told_in_one_line
 from mnist_lab.files import make_folder
 from mnist_lab.overrides import compose_whole, explain
-from mnist_lab.processes import begun
+from mnist_lab.processes import begun, processes_here
 from mnist_lab.settings import resolve_settings, unresolved
 from mnist_lab.sweeps.identity import job_folder
 
@@ -32,6 +32,7 @@ OmegaConf.register_new_resolver(
 )
 
 # ${torchrun:VARIABLE,DEFAULT}: a number that torchrun gives its processes. Not oc.env, which stays unresolved in a run.
+OmegaConf.register_new_resolver("processes", processes_here, replace=True)
 OmegaConf.register_new_resolver("torchrun", lambda name, default: int(os.environ.get(name) or default), replace=True)
 
 # Meant: conf/hydra/launcher has the launchers' own settings, which Hydra checks against their schemas of these names.

@@ -23,6 +23,14 @@ def processes_started() -> int | None:
     return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else None
 
 
+def processes_here(accelerator: str) -> int:
+    """Return how many processes of a distributed run this machine has: torchrun's, one a GPU, or two on the CPU."""
+    if "LOCAL_WORLD_SIZE" in os.environ:
+        return int(os.environ["LOCAL_WORLD_SIZE"])
+    gpus = 0 if accelerator == "cpu" else import_module("torch").cuda.device_count()  # torch: not for other trainers
+    return gpus or 2
+
+
 def process_problems(cfg: DictConfig) -> Iterator[str]:
     """Settings that do not fit the processes that torchrun has started."""
     started, devices = processes_started(), cfg.trainer.get("devices")

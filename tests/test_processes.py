@@ -99,6 +99,18 @@ def test_processes_of_torchrun_share_one_folder_and_speak_once(tiny: Tiny) -> No
     assert (made.folder / "train_ddp_process_1.log").is_file()
 
 
+@pytest.mark.parametrize(
+    ("gpus", "accelerator", "devices"), [(8, "auto", 8), (1, "gpu", 1), (8, "cpu", 2), (0, "auto", 2)]
+)
+def test_ddp_has_a_process_for_each_gpu_or_two_on_the_cpu(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, gpus: int, accelerator: str, devices: int
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    assert tiny.compose("trainer=ddp", f"trainer.accelerator={accelerator}").trainer.devices == devices
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    assert tiny.compose("trainer=ddp").trainer.devices == 3
+
+
 def test_sweep_under_torchrun_and_other_numbers_of_devices_are_refused(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
