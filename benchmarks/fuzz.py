@@ -1,8 +1,9 @@
 """Feeds the program random input of one kind after the other, and shows what was not answered as an error should be.
 
-    python -m benchmarks.fuzz command_line|config_yaml|run_json|metrics_csv [--count 300] [--seed 0]
+    python -m benchmarks.fuzz command_line|config_yaml|run_json|metrics_csv|png|...|pixels_csv [--count 300] [--seed 0]
 
-A part of PARTS makes the input: command lines, or a run folder with one file damaged and the commands that read it.
+A part of PARTS makes the input: command lines, a run folder with one file damaged and the commands that read it, or a
+damaged picture or CSV of pixels for `predict`.
 Each must be accepted, or refused in one line with exit status 1 or 2, within 5 seconds of processor time and 1.5 GB.
 Jobs are checked, not trained. Prints each command that was answered otherwise; exit status 1 if there is one.
 """
@@ -33,6 +34,7 @@ from unittest.mock import patch
 
 from hydra.core.global_hydra import GlobalHydra
 
+from benchmarks import damaged_files
 from mnist_lab.__main__ import main as command_line
 from mnist_lab.overrides import compose_whole, keys_of
 
@@ -178,6 +180,7 @@ PARTS: dict[str, Part] = {
     "config_yaml": damaged_config,
     "run_json": damaged_record,
     "metrics_csv": damaged_metrics,
+    **damaged_files.PARTS,
 }
 
 

@@ -92,13 +92,19 @@ def _margins(figure: Figure) -> dict[str, float]:
 
 
 def _curves(axes: Axes, run: Run, name: str, *, across: Literal["epochs", "examples_seen"]) -> None:
-    """A metric of every set, with its last value in the legend; a star where the test set was looked at once."""
-    factor = METRICS[name][1]
+    """Draw a metric of every set, a star where the test set was looked at once.
+
+    The legend has the value of the epoch whose weights were tested, as the run's table has, else the last value.
+    """
+    factor, tested = METRICS[name][1], (run.info.get("tested") or {}).get("epoch")
     for kind, (words, colour) in SETS.items():
         curve = {x: factor * y for x, y in run.curve(f"{kind}/{name}", across).items()}
         if curve:
-            last = list(curve.values())[-1]
-            label = f"{words}, {last:.4f}" if name == "loss" else f"{words}, {last:.2f} %"
+            by_epoch = run.curve(f"{kind}/{name}")
+            epoch = tested if tested in by_epoch else list(by_epoch)[-1]
+            value = factor * by_epoch[epoch]
+            label = f"{words}, {value:.4f}" if name == "loss" else f"{words}, {value:.2f} %"
+            label += f" (epoch {epoch:g})" if epoch != list(by_epoch)[-1] else ""
             marker, size = ("*", 12) if kind == "test" and len(curve) == 1 else ("o", 4)
             axes.plot(list(curve), list(curve.values()), "-", marker=marker, markersize=size, color=colour, label=label)
 

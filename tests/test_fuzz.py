@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 from conftest import Outcome, Tiny
+from PIL import features
 
+from benchmarks import damaged_files
 from benchmarks.fuzz import SETTINGS, fuzz
 from mnist_lab.errors import BadInput
 from mnist_lab.runs import Run
@@ -25,6 +27,13 @@ def test_damaged_run_folders_are_read_or_refused_in_one_line(tiny: Tiny, command
     assert command(*SETTINGS, "hydra.run.dir=run").status == 0
     for part in ("config_yaml", "run_json", "metrics_csv"):
         assert list(fuzz(part, 4, 0, Path("run").absolute(), Path("work"))) == [], part
+
+
+def test_damaged_pictures_and_pixels_are_answered_or_refused_in_one_line(tiny: Tiny, command: Command) -> None:
+    assert command(*SETTINGS, "hydra.run.dir=run").status == 0
+    for part in damaged_files.PARTS:
+        count = 4 if part in ("png", "pixels_csv") else 2 if part != "avif" or features.check("avif") else 0
+        assert list(fuzz(part, count, 0, Path("run").absolute(), Path("work"))) == [], part
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from conftest import Outcome, Tiny, tiny_arrays, tiny_data
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from mnist_lab.build import make_data, trained_model
+from mnist_lab.figures import accuracy
 from mnist_lab.model_card import preset
 from mnist_lab.predictions import Predictions
 from mnist_lab.report.charts import settings_axis
@@ -185,6 +186,16 @@ SWEPT = {
     "seeds": {"optimizer.lr": ["0.001", "0.1"], "seed": ["0", "1"]},
     "none": {},
 }
+
+
+def test_headline_and_legends_show_the_epoch_whose_weights_were_tested(lab: Lab) -> None:
+    run = lab.copy()
+    value = run.curve("val/acc")[1]
+    run.update(tested={"checkpoint": "best", "epoch": 1}, metrics=run.info["metrics"] | {"val/acc": value})
+    page = report(str(run)).read_text(encoding="utf-8")
+    assert f"validation {value:.2%} (epoch 1)" in page and "epoch 1, whose weights were tested" in page
+    labels = [str(line.get_label()) for line in accuracy(run).axes[0].get_lines()]
+    assert f"validation, {100 * value:.2f} % (epoch 1)" in labels
 
 
 @pytest.fixture(scope="module", params=["finished", "unsaved", "preset", *SWEPT])

@@ -139,11 +139,13 @@ def by_epoch(run: Run, name: str) -> Chart | None:
     What was measured before training is left out where there is more: it would press the rest flat. None without any.
     """
     label, factor = METRICS[name]
+    info = run.info
+    tested = (info.get("tested") or {}).get("epoch") if info["status"] == "finished" else None
     published = run.tutorial.get("published") or {}
     lines = []
     for kind, (words, _) in SETS.items():
         curve = {x: factor * y for x, y in run.curve(f"{kind}/{name}").items()}
-        lines.append(_line(words, kind, curve, name, "star" if kind == "test" and len(curve) == 1 else "dot"))
+        lines.append(_line(words, kind, curve, name, "star" if kind == "test" and len(curve) == 1 else "dot", tested))
         printed = {float(x): y for x, y in enumerate(published.get(f"{kind}/{name}", [])) if y is not None}
         lines.append(_line(f"{words.split(',')[0]}, published", kind, printed, name, "cross"))
     lines = [line for line in lines if line.dots]
@@ -161,14 +163,23 @@ def by_epoch(run: Run, name: str) -> Chart | None:
 
 
 def _line(
-    words: str, style: str, curve: Mapping[float, float], name: str, mark: Literal["dot", "star", "cross"]
+    words: str,
+    style: str,
+    curve: Mapping[float, float],
+    name: str,
+    mark: Literal["dot", "star", "cross"],
+    tested: float | None = None,
 ) -> Line:
-    """A curve, from epoch 1 on if it goes so far, with its last value in its name."""
+    """A curve, from epoch 1 on if it goes so far, named with its value in the epoch that was tested, else its last."""
     known = {x: y for x, y in curve.items() if math.isfinite(y)}
     shown = {x: y for x, y in known.items() if x > 0} or known
     values = {x: f"{y:.4f}" if name == "loss" else f"{y:.2f}%" for x, y in shown.items()}
     dots = [Dot(x, y, f"{words}, epoch {x:g}: {values[x]}") for x, y in shown.items()]
-    return Line(f"{words} {list(values.values())[-1]}" if values else words, style, dots, mark, joined=mark == "dot")
+    if values:
+        last = list(values)[-1]
+        epoch = tested if tested in values else last
+        words += f" {values[epoch]}" + (f" (epoch {epoch:g})" if epoch != last else "")
+    return Line(words, style, dots, mark, joined=mark == "dot")
 
 
 def reliability(predictions: Predictions) -> Chart:
