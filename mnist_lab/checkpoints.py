@@ -62,6 +62,9 @@ def read_checkpoint(path: str | os.PathLike[str], *, key: str = "") -> dict[str,
         damaged = None
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
+                members = archive.infolist()
+                if sum(member.file_size for member in members) > path.stat().st_size:
+                    raise zipfile.BadZipFile("its members are compressed, or overlap")  # torch's never are: a bomb
                 damaged = archive.testzip()  # torch itself does not look at the sums
         content = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch's errors for a broken file are of every kind
@@ -80,8 +83,22 @@ def read_checkpoint(path: str | os.PathLike[str], *, key: str = "") -> dict[str,
 
 def epochs_done(checkpoint: Mapping[str, Any]) -> int:
     """Whole epochs in a checkpoint of training; its "epoch" is the one under way, or the last at an epoch's end."""
-    loops = checkpoint.get("loops")
-    return int(loops["fit_loop"]["epoch_progress"]["current"]["processed"]) if loops else 0
+    try:
+        return int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
+    except (KeyError, TypeError, ValueError):  # weights alone, or none of ours
+        return 0
+
+
+def epoch_of(checkpoint: Mapping[str, Any], path: Path) -> int:
+    """Return the epoch that a checkpoint was saved in, counted from 0.
+
+    Raises:
+        BadInput: it has none.
+    """
+    epoch = checkpoint.get("epoch")
+    if not isinstance(epoch, int) or not 0 <= epoch < 2**31:
+        raise BadInput(f"{path}: not a checkpoint of training (it has no epoch)")
+    return epoch
 
 
 def weights_for(model: nn.Module, path: str | os.PathLike[str], *, key: str = "") -> dict[str, Tensor]:
@@ -93,14 +110,19 @@ def weights_for(model: nn.Module, path: str | os.PathLike[str], *, key: str = ""
     content = read_checkpoint(path, key=key)
     weights = content.get("state_dict", content)
     theirs = _shapes(weights) if isinstance(weights, dict) else {}
+    odd = next((name for name, value in theirs.items() if not _is_plain(weights[name])), None)
+    if odd is not None:
+        raise BadInput(f"{key}{path}: {str(odd)[:60]!r} is not an ordinary tensor of numbers in memory")
     if theirs != _shapes(model.state_dict()):
         raise BadInput(f"{key}{path}: {_misfit(theirs, model, content.get('architecture'))}")
     return dict(weights)
 
 
-def _misfit(theirs: Shapes, model: nn.Module, architecture: str | None) -> str:
+def _misfit(theirs: Shapes, model: nn.Module, architecture: object) -> str:
     """Whose weights these are instead of the model's."""
     ours, others = type(model).__name__, _networks()
+    if not isinstance(architecture, str) or not architecture.isidentifier():
+        architecture = None
     same = next((name for name, shapes in others.items() if shapes == theirs), None)
     remedy = f"choose model={same}, or experiment={same} for its tutorial's" if same else "choose model= to match"
     if architecture not in (None, ours):
@@ -110,7 +132,7 @@ def _misfit(theirs: Shapes, model: nn.Module, architecture: str | None) -> str:
     others = {ours: _shapes(model.state_dict())} | others
     nearest = max(others, key=lambda name: len(others[name].items() & theirs.items()))
     if not others[nearest].items() & theirs.items():
-        first = ", ".join(map(str, list(theirs)[:3])) or "nothing"
+        first = ", ".join(repr(str(name)[:40])[1:-1] for name in list(theirs)[:3]) or "nothing"
         return (
             f"looks like no network here, it begins with {first}; save the state_dict() of one of {', '.join(others)}"
         )
@@ -124,7 +146,8 @@ def _difference(theirs: Shapes, ours: Shapes) -> str:
             return f"has no {name}"
         if theirs[name] != shape:
             return f"its {name} is {theirs[name]}, not {shape}"
-    return f"has {next(name for name in theirs if name not in ours)} besides"
+    besides = next(name for name in theirs if name not in ours)
+    return f"has {repr(str(besides)[:40])[1:-1]} besides"
 
 
 def _networks() -> dict[str, Shapes]:
@@ -134,6 +157,12 @@ def _networks() -> dict[str, Shapes]:
             path.stem: _shapes(instantiate(OmegaConf.load(path)).state_dict())
             for path in sorted((conf_dir() / "model").glob("*.yaml"))
         }
+
+
+def _is_plain(value: Any) -> bool:
+    """Return whether a value is a dense tensor of real numbers with its content."""
+    dense = isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta
+    return dense and not value.is_complex() and not value.is_quantized
 
 
 def _shapes(weights: Mapping[str, Any]) -> Shapes:

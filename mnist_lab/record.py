@@ -85,7 +85,7 @@ def _close_early(run: Run, status: str, reason: str, seconds: float) -> None:
         error=reason,
         finished=now(),
         epochs=epochs_done(content),
-        steps=content["global_step"],
+        steps=content.get("global_step", 0),
         seconds=run.seconds_with(total=seconds, fit=seconds),
         checkpoints=run.checkpoints(),
     )

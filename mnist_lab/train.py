@@ -28,6 +28,7 @@ from mnist_lab.build import (
     torch_settings,
 )
 from mnist_lab.check import check
+from mnist_lab.checkpoint_structure import check_structure
 from mnist_lab.checkpoints import epochs_done, read_checkpoint, weights_for
 from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.errors import BadInput, out_of_memory_told
@@ -73,7 +74,7 @@ def _train(cfg: DictConfig) -> Run:
     done, resume = 0, cfg.resume or None
     if resume:
         weights_for(model, cfg.resume, key="resume=")
-        checkpoint = resumable(cfg)
+        checkpoint = resumable(cfg, trainer, model)
         if nothing_to_do(cfg, checkpoint):
             return Run(Path(cfg.folder))
         go_on_from(trainer, metrics_csv, checkpoint)
@@ -144,15 +145,16 @@ def last_checkpoint(run: Run, trainer: pl.Trainer) -> Path:
     return path
 
 
-def resumable(cfg: DictConfig) -> dict[str, Any]:
-    """The checkpoint that cfg.resume names, if training can go on from it.
+def resumable(cfg: DictConfig, trainer: pl.Trainer, model: Classifier) -> dict[str, Any]:
+    """Return the checkpoint that cfg.resume names, if training can continue from it.
 
     Raises:
-        BadInput: it holds weights alone, or more epochs than are asked for.
+        BadInput: it holds weights alone, or what no run saves, or more epochs than are asked for.
     """
     checkpoint = read_checkpoint(cfg.resume)
     if "global_step" not in checkpoint:
         raise BadInput(f"resume={cfg.resume}: holds weights alone; init_from={cfg.resume} starts a new run from them")
+    check_structure(checkpoint, trainer, model, f"resume={cfg.resume}")
     done = epochs_done(checkpoint)
     if cfg.trainer.max_epochs < done:
         raise BadInput(f"trainer.max_epochs={cfg.trainer.max_epochs}: {cfg.resume} has done {done} epochs already")

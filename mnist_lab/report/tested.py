@@ -11,7 +11,7 @@ from matplotlib.image import imsave
 from omegaconf import DictConfig
 
 from mnist_lab.build import make_data, trained_model
-from mnist_lab.checkpoints import read_checkpoint
+from mnist_lab.checkpoints import epoch_of, read_checkpoint
 from mnist_lab.errors import BadInput
 from mnist_lab.predictions import Predictions
 from mnist_lab.report.charts import reliability
@@ -32,7 +32,7 @@ def on_test_set(run: Run, config: DictConfig) -> tuple[dict[str, Any] | None, st
     if chosen is None:
         return None, "The run has no checkpoint, and so nothing can be told of it."
     try:
-        epoch = read_checkpoint(chosen)["epoch"] + 1
+        epoch = epoch_of(read_checkpoint(chosen), chosen) + 1
     except BadInput as error:
         return None, f"Nothing can be told of it: {error}."
     model = trained_model(run)
