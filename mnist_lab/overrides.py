@@ -145,15 +145,16 @@ def parse(override: str) -> Override:
         BadInput: it does not follow the grammar.
     """
     try:
-        # The loader is for glob(), which chooses among a group's choices.
-        loader = GlobalHydra.instance().config_loader() if GlobalHydra.instance().is_initialized() else None
-        return OverridesParser.create(config_loader=loader).parse_override(override)
+        parsed = OverridesParser.create().parse_override(override)
     except (HydraException, RecursionError, ValueError, TypeError) as error:
         if "=" not in override and not override.startswith("~"):
             raise BadInput(f"{shown(override)}: not a setting; write KEY=VALUE") from error
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error).strip().split("\n")[0]
         message = f"{shown(override)}: not valid as KEY=VALUE ({shown(reason)}); quote a text with special characters"
         raise BadInput(f"{message}: \"KEY='TEXT'\"") from error
+    if GlobalHydra.instance().is_initialized():
+        parsed.config_loader = GlobalHydra.instance().config_loader()  # for glob(), which takes from a group's choices
+    return parsed
 
 
 def explain(error: Exception, overrides: Sequence[Override] = (), search: Sequence[str] = ()) -> BadInput:

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mnist_lab.arguments import command_line
 from mnist_lab.config import compose
+from mnist_lab.errors import BadInput
 from mnist_lab.ls import METRICS, minute
 from mnist_lab.model_card import preset
 from mnist_lab.report.charts import by_epoch
@@ -30,6 +31,10 @@ def run_page(run: Run) -> dict[str, Any]:
         LabError: the test set cannot be had, the network cannot be made, or the folder's files cannot be read.
     """
     info, config, rows = run.info, run.config, run.epochs()
+    needed = ("model", "parameters", "seed", "started", "max_epochs", "steps", "command")
+    missing = [name for name in needed if info.get(name) is None] + [n for n in ("error", "finished") if n not in info]
+    if missing:
+        raise BadInput(f"{run.folder / 'run.json'}: lacks {', '.join(missing)}")
     tested, untested = on_test_set(run, config)
     accuracy = info["metrics"].get("test/acc") if info["status"] == "finished" else None
     if accuracy is None and tested:
