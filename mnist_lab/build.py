@@ -16,10 +16,10 @@ import lightning.pytorch as pl
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import nn
 
-from mnist_lab.check import callbacks_of
+from mnist_lab.check import callbacks_of, check_parts
 from mnist_lab.checkpoints import SafeCheckpointIO, weights_for
 from mnist_lab.data.batches import limited
 from mnist_lab.data.datamodule import MNISTDataModule
@@ -28,7 +28,6 @@ from mnist_lab.metrics_csv import MetricsCSV
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.models.output import describe
 from mnist_lab.runs import Run
-from mnist_lab.settings import require_environment
 from mnist_lab.targets import checked, find_class
 
 
@@ -81,13 +80,10 @@ def trained_model(run: Run) -> Classifier:
         BadInput: the run has no checkpoint, or its configuration or checkpoint is damaged.
     """
     cfg = run.config
-    for name in ("model", "data", "trainer"):
-        if not isinstance(cfg.get(name), DictConfig):
-            raise BadInput(f"{run.folder / 'config.yaml'}: {name} is missing or not a group of settings")
-        require_environment(cfg[name])
-    for name in ("seed", "trainer.max_epochs", "trainer.limit_train_batches"):
-        if OmegaConf.select(cfg, name, default=MISSING) is MISSING:
-            raise BadInput(f"{run.folder / 'config.yaml'}: {name} is missing")
+    try:
+        check_parts(cfg)
+    except BadInput as error:
+        raise BadInput(f"{run.folder / 'config.yaml'}: {error}") from error
     model = make_model(cfg)
     model.load_state_dict(weights_for(model, run.chosen_checkpoint()))
     return model

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
@@ -74,6 +74,23 @@ def check(cfg: DictConfig) -> None:
     if problems:
         start = f"{len(problems)} problems in the configuration:\n  " if len(problems) > 1 else ""
         raise BadInput(start + "\n  ".join(problems))
+
+
+def check_parts(cfg: DictConfig) -> None:
+    """Raise BadInput for settings with which a run's network and data cannot be made, on whatever machine."""
+    for name in ("model", "data", "trainer"):
+        if not isinstance(cfg.get(name), DictConfig):
+            raise BadInput(f"{name}: is missing or not a group of settings")
+    for name in ("seed", "trainer.max_epochs", "trainer.limit_train_batches"):
+        if OmegaConf.select(cfg, name, default=MISSING) is MISSING:
+            raise BadInput(f"{name}: is missing")
+    problems = list(_type_problems("seed", cfg.seed, LIMITS["seed"]))
+    for name in ("model", "data", "augmentation", "optimizer", "scheduler"):
+        if isinstance(cfg.get(name), DictConfig):
+            require_environment(cfg[name])
+            problems += _signature_problems(cfg[name], f"{name}.")
+    if problems:
+        raise BadInput("; ".join(problems))
 
 
 def _shown(value: Any) -> str:
