@@ -17,7 +17,7 @@ READER_GONE = (errno.EPIPE, errno.EIO, errno.ECONNRESET)  # a closed pipe, termi
 READER_GONE_STATUS = 128 + 13  # as of a process that SIGPIPE ended
 PIPE_BUF = getattr(select, "PIPE_BUF", 512)  # bytes that a pipe takes at once if it takes any
 PATIENCE = 3.0  # seconds to wait for a reader once the process is to stop
-LOOKALIKES = {"×": "x", "±": "+-", "–": "-", "—": "-", "…": "...", "“": '"', "”": '"', "σ": "sigma"}
+LOOKALIKES = {"×": "x", "±": "+-", "–": "-", "—": "-", "…": "~", "“": '"', "”": '"', "σ": "sigma"}
 LOOKALIKES |= dict.fromkeys("─━╸╺╴╶┄┈", "-") | dict.fromkeys("│┃╎╏", "|")
 
 _stopping = False  # whether the process is to stop
