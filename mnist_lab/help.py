@@ -13,7 +13,8 @@ Usage: python -m mnist_lab [COMMAND] [KEY=VALUE ...]   (mnist-lab does the same)
 
 Commands
   train                  train a network, then test it; without a command, this
-  test RUN [KEY=VALUE]   test a run's weights again; RUN: its folder, or latest
+  test RUN [KEY=VALUE]   test a run's weights again; RUN: its folder, the
+                         beginning or end of its name, or latest
   reproduce [PRESET ...] [--seeds N]
                          the tutorials' presets over several seeds: a table
   report RUN|SWEEP       one HTML page of it, report.html in its folder: to look
@@ -25,7 +26,8 @@ Commands
   predict RUN IMAGE...   the digits in pictures of one's own, or a CSV of pixels
   draw RUN               a page in the browser: draw a digit, see what the
                          network makes of it
-  ls [--sort COLUMN]     the runs, a line each; COLUMN: date, test/acc, time ...
+  ls [--sort COLUMN] [--limit N]
+                         the runs, a line each; COLUMN: date, test/acc, time ...
   compare RUN RUN...     runs, or a sweep's folder, side by side: what settings
                          differ, and metrics; --out FILE draws their curves
   COMMAND --help         more about one command
@@ -56,6 +58,7 @@ See also
   --info defaults    print which files it comes from
   --config-dir DIR   add a folder of your own to conf/; a network is one class
                      and one YAML in DIR/model
+  --version          print the program's version
   --hydra-help       the other options
   tensorboard --logdir runs
   eval "$(mnist-lab -sc install=bash)"   complete groups and keys in this shell
