@@ -193,7 +193,7 @@ def test_headline_and_legends_show_the_epoch_whose_weights_were_tested(lab: Lab)
     value = run.curve("val/acc")[1]
     run.update(tested={"checkpoint": "best", "epoch": 1}, metrics=run.info["metrics"] | {"val/acc": value})
     page = report(str(run)).read_text(encoding="utf-8")
-    assert f"validation {value:.2%} (epoch 1)" in page and "epoch 1, whose weights were tested" in page
+    assert f"validation {value:.2%} (epoch 1)" in page and "in epoch 1, the one tested" in page
     labels = [str(line.get_label()) for line in accuracy(run).axes[0].get_lines()]
     assert f"validation, {100 * value:.2f} % (epoch 1)" in labels
 

@@ -94,7 +94,7 @@ def tiles(
     metrics = info["metrics"] if info["status"] == "finished" else rows[-1] if rows else {}
     if "val/acc" in metrics:
         tested_epoch = (info.get("tested") or {}).get("epoch") if info["status"] == "finished" else None
-        words = f"epoch {tested_epoch}, whose weights were tested" if tested_epoch else "of the images set apart"
+        words = f"in epoch {tested_epoch}, the one tested" if tested_epoch else "of the images set apart"
         found.append(("validation accuracy", f"{metrics['val/acc']:.2%}", words))
     if tested:
         found.append(("calibration error", tested["calibration_error"], "expected, 0 is best"))
