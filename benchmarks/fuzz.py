@@ -18,7 +18,6 @@ import logging
 import os
 import random
 import re
-import resource
 import shlex
 import shutil
 import signal
@@ -35,6 +34,7 @@ from unittest.mock import patch
 from hydra.core.global_hydra import GlobalHydra
 
 from benchmarks import damaged_files
+from benchmarks.timing import peak_gigabytes
 from mnist_lab.__main__ import main as command_line
 from mnist_lab.overrides import compose_whole, keys_of
 
@@ -242,7 +242,7 @@ def answer(arguments: Sequence[str]) -> str | None:
         for handler in [handler for handler in logging.getLogger().handlers if handler not in handlers]:
             logging.getLogger().removeHandler(handler)
             handler.close()
-    if _memory() - memory > GIGABYTES * 2**20:
+    if peak_gigabytes() - memory > GIGABYTES:
         return f"took more than {GIGABYTES} GB"
     lines = [line for line in err.getvalue().splitlines() if not line.startswith("mnist_lab: warning: ")]
     one_line = len(lines) == 1 and lines[0].startswith("mnist_lab: ") and len(lines[0]) < 1000

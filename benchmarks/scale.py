@@ -9,13 +9,12 @@ batch sizes, each in a process of its own: seconds of the epoch, images a second
 from __future__ import annotations
 
 import argparse
-import resource
 import tempfile
 from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.timing import Clock, output_of
+from benchmarks.timing import Clock, output_of, peak_gigabytes
 from mnist_lab.data.source import Arrays, Source
 
 
@@ -42,8 +41,7 @@ def measure(network: str, copies: int, batch_size: int) -> str:
         job = (f"model={network}", "trainer.max_epochs=1", "data.val_size=0", f"data.batch_size={batch_size}")
         train(compose(*job, *source, clock, f"runs_dir={runs_dir}"))
     seconds = Clock.times[-1] - Clock.times[0]
-    gigabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # ru_maxrss is in kilobytes
-    return f"{seconds:.1f} | {60_000 * copies / seconds:,.0f} | {gigabytes:.2f}"
+    return f"{seconds:.1f} | {60_000 * copies / seconds:,.0f} | {peak_gigabytes():.2f}"
 
 
 def main() -> None:

@@ -102,7 +102,7 @@ def session(leader: int) -> Iterator[tuple[int, str]]:
     """The processes of a session that have not ended: number and command line of each."""
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, IndexError):
-            state, _, _, own, *_ = (path / "stat").read_text().rpartition(")")[2].split()
+            state, _, _, own, *_ = (path / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
             if int(own) == leader and state != "Z":
                 yield int(path.name), (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()
 
@@ -115,7 +115,7 @@ def results(runs_dir: Path) -> object:
             return {name: plain(value) for name, value in node.items() if name not in ("seconds", "attempts")}
         return [plain(each) for each in node] if isinstance(node, list) else node
 
-    content = plain(json.loads((runs_dir / "sweeps" / "s" / "results.json").read_text()))
+    content = plain(json.loads((runs_dir / "sweeps" / "s" / "results.json").read_text(encoding="utf-8")))
     del content["command"]
     return content
 

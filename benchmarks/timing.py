@@ -29,6 +29,14 @@ class Clock(Callback):
         self.times.append(time.perf_counter())
 
 
+def peak_gigabytes() -> float:
+    """Return the most memory that this process has had. Linux and macOS."""
+    import resource  # not on Windows
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1e9 if sys.platform == "darwin" else 1e6)  # bytes there, kilobytes elsewhere
+
+
 def output_of(module: str, *arguments: str) -> str:
     """The last line that a module of this package prints, run in a process of its own as on a terminal."""
     done = subprocess.run(

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mnist_lab.output import rank
+
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -85,7 +87,7 @@ def told_in_one_line() -> Iterator[None]:
 
 
 def _tell(line: str) -> None:
-    if os.environ.get("RANK", "0") == "0":  # of processes that torchrun started, all meet it
+    if rank() == 0:  # all of a run's processes meet it
         print(line, file=sys.stderr)
 
 

@@ -24,6 +24,11 @@ _stopping = False  # whether the process is to stop
 _outlives_reader = False  # whether it goes on when nobody reads its standard output any more
 
 
+def rank() -> int:
+    """Return the number of this process among those that torchrun or srun started; 0 is the one that prints."""
+    return int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0)
+
+
 class StandardStream(io.FileIO):
     """The file behind standard output or standard error, which copes with what a write may meet.
 

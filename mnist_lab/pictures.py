@@ -23,7 +23,7 @@ FORMATS = (
     "PPM",
 )  # no others: some run programs
 MOST = 120_000_000  # pixels of a file, which are decoded before they are shrunk, in 4 bytes each at most
-MOST_HELD_TWICE = 40_000_000  # pixels where the decoder and Pillow hold the picture several times at once
+MOST_HELD_TWICE = 30_000_000  # pixels where the decoder and Pillow hold the picture several times at once
 HELD_TWICE = ("WEBP", "AVIF")
 NARROWEST = 50  # the longer side by the shorter one; what is narrower cannot hold a digit that is large enough
 # Larger pictures are shrunk and smaller ones enlarged, until the longer side has so many pixels.

@@ -11,11 +11,7 @@ from importlib import import_module
 from omegaconf import DictConfig
 
 from mnist_lab.errors import BadInput
-
-
-def rank() -> int:
-    """The number of this process among those of a run; 0 is the first, which writes and prints."""
-    return int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0)
+from mnist_lab.output import rank
 
 
 def processes_started() -> int | None:

@@ -132,3 +132,14 @@ def test_srun_without_a_folder_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
         in_one_folder(["trainer=ddp"])
     given = ["trainer=ddp", "hydra.run.dir=x"]
     assert in_one_folder(given) == [*given, "hydra.job.name=train_ddp_process_1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "lines"), [("RANK", "1", 0), ("SLURM_PROCID", "1", 0), ("SLURM_PROCID", "0", 1)]
+)
+def test_error_of_a_run_of_several_processes_is_printed_by_the_first(
+    command: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, name: str, number: str, lines: int
+) -> None:
+    monkeypatch.setenv(name, number)
+    outcome = command("test", "nowhere", data=False)
+    assert (outcome.status, outcome.err.count("\n")) == (2, lines)

@@ -63,8 +63,9 @@ def train_apart(cfg: DictConfig) -> None:
                 process.communicate(timeout=PATIENCE)
             raise Interrupted(128 + number) from stop
         finally:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)  # the others, should they hang without the first
+            if hasattr(os, "killpg"):  # not on Windows
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(process.pid, signal.SIGKILL)  # the others, should they hang without the first
     if process.returncode - 128 in STOP_SIGNALS:
         raise Interrupted(process.returncode)
     if process.returncode < 0:  # Lightning kills the first process when another one has died

@@ -140,7 +140,8 @@ def _ctrl_c_kept_from_children() -> Iterator[None]:
 
     What this thread blocks, the processes that it starts have blocked. It hears of them by the sweep's other thread.
     """
-    if threading.current_thread() is not threading.main_thread() or threading.active_count() == 1:
+    watched = threading.current_thread() is threading.main_thread() and threading.active_count() > 1
+    if not watched or not hasattr(signal, "pthread_sigmask"):  # which Windows has not
         yield
         return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
