@@ -242,7 +242,7 @@ def answer(arguments: Sequence[str]) -> str | None:
         for handler in [handler for handler in logging.getLogger().handlers if handler not in handlers]:
             logging.getLogger().removeHandler(handler)
             handler.close()
-    if peak_gigabytes() - memory > GIGABYTES:
+    if _memory() - memory > GIGABYTES * 2**20:
         return f"took more than {GIGABYTES} GB"
     lines = [line for line in err.getvalue().splitlines() if not line.startswith("mnist_lab: warning: ")]
     one_line = len(lines) == 1 and lines[0].startswith("mnist_lab: ") and len(lines[0]) < 1000
@@ -256,7 +256,7 @@ def _memory(*, reset: bool = False) -> int:
     """Return the most memory that this process has held, in KiB; on Linux, since it was last reset."""
     status = Path("/proc/self/status")
     if not status.exists():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return round(peak_gigabytes() * 1e9 / 1024)
     if reset:
         Path("/proc/self/clear_refs").write_text("5")
     return int(re.findall(r"VmHWM:\s+(\d+)", status.read_text())[0])
