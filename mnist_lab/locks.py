@@ -80,12 +80,16 @@ def run_lock(folder: Path) -> Iterator[None]:
     except Timeout:
         raise RunInUse(_in_use(folder, holder_of(folder))) from None
     except OSError as error:
-        raise BadInput(f"hydra.run.dir={folder}: cannot be written ({error.strerror}); choose another") from error
+        raise _not_writable(folder, error) from error
     ended = threading.Event()
     beat = threading.Thread(target=_beat, args=(place / HOLDER, ended), daemon=True)
     _held[place] = thread
     try:
-        write_text(place / HOLDER, json.dumps(asdict(_this_process())) + "\n", durable=False)
+        try:
+            write_text(place / HOLDER, json.dumps(asdict(_this_process())) + "\n", durable=False)
+        except OSError as error:  # a full disk, which takes an empty lock file but not this one
+            (place / LOCK).unlink(missing_ok=True)
+            raise _not_writable(folder, error) from error
         beat.start()
         yield
     finally:
@@ -135,6 +139,10 @@ def _is_locked(path: Path) -> bool:
 
 def _this_process() -> Holder:
     return Holder(socket.gethostname(), os.getpid(), datetime.now().astimezone().isoformat(timespec="seconds"))
+
+
+def _not_writable(folder: Path, error: OSError) -> BadInput:
+    return BadInput(f"hydra.run.dir={folder}: cannot be written ({error.strerror}); choose another")
 
 
 def _in_use(folder: Path, holder: Holder | None) -> str:
