@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mnist_lab import conf_dir
 from mnist_lab.runs import Run
-from mnist_lab.sweeps.launchers import parallel_jobs, processors, room_setting, threads
+from mnist_lab.sweeps.launchers import ctrl_c_kept_from_children, parallel_jobs, processors, room_setting, threads
 from mnist_lab.sweeps.sweep import Sweep
 
 Command = Callable[..., Outcome]
@@ -34,6 +35,16 @@ class Dies(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.datamodule.seed == 1:  # type: ignore[attr-defined]
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_children_are_started_where_signals_cannot_be_blocked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(signal, "pthread_sigmask")  # as on Windows
+    ended = threading.Event()
+    thread = threading.Thread(target=ended.wait)
+    thread.start()
+    with ctrl_c_kept_from_children():
+        ended.set()
+    thread.join()
 
 
 @pytest.fixture(params=LAUNCHERS)

@@ -112,7 +112,7 @@ def all_waited_for(launcher: Any) -> Iterator[None]:
             for number, handler in before.items():  # Ray sets its own, by which the sweep would not hear of them
                 signal.signal(number, handler)
     elif kind(launcher) == "JoblibLauncher" and parallel_jobs(launcher) > 1:
-        with _ctrl_c_kept_from_children():
+        with ctrl_c_kept_from_children():
             yield
         return
     else:
@@ -128,14 +128,14 @@ def all_waited_for(launcher: Any) -> Iterator[None]:
 
     setattr(owner, name, waited_for)
     try:
-        with _ctrl_c_kept_from_children():
+        with ctrl_c_kept_from_children():
             yield
     finally:
         setattr(owner, name, wait)
 
 
 @contextmanager
-def _ctrl_c_kept_from_children() -> Iterator[None]:
+def ctrl_c_kept_from_children() -> Iterator[None]:
     """Block SIGINT and SIGHUP, which a terminal sends to every process: they would end a job before that has saved.
 
     What this thread blocks, the processes that it starts have blocked. It hears of them by the sweep's other thread.
