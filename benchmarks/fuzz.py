@@ -1,11 +1,12 @@
 """Feeds the program random input of one kind after the other, and shows what was not answered as an error should be.
 
-    python -m benchmarks.fuzz command_line|config_yaml|run_json|metrics_csv|png|...|pixels_csv [--count 300] [--seed 0]
+    python -m benchmarks.fuzz command_line|config_yaml|run_json|metrics_csv|checkpoint|png|... [--count 300] [--seed 0]
 
 A part of PARTS makes the input: command lines, a run folder with one file damaged and the commands that read it, or a
-damaged picture or CSV of pixels for `predict`.
+damaged picture or CSV of pixels for `predict`; a part of READ reads damaged files of a data set.
 Each must be accepted, or refused in one line with exit status 1 or 2, within 5 seconds of processor time and 1.5 GB.
-Jobs are checked, not trained. Prints each command that was answered otherwise; exit status 1 if there is one.
+Jobs are checked, not trained, but those that resume from a damaged checkpoint or event file. Prints each command that
+was answered otherwise; exit status 1 if there is one.
 """
 
 from __future__ import annotations
@@ -27,15 +28,17 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 from hydra.core.global_hydra import GlobalHydra
 
-from benchmarks import damaged_files
+from benchmarks import damaged_files, fuzz_files
 from benchmarks.timing import peak_gigabytes
 from mnist_lab.__main__ import main as command_line
+from mnist_lab.errors import LabError
 from mnist_lab.overrides import compose_whole, keys_of
 
 SECONDS, GIGABYTES = 5, 1.5
@@ -181,6 +184,7 @@ PARTS: dict[str, Part] = {
     "run_json": damaged_record,
     "metrics_csv": damaged_metrics,
     **damaged_files.PARTS,
+    **fuzz_files.TRAINED,
 }
 
 
@@ -197,6 +201,11 @@ def fuzz(part: str, count: int, seed: int, run: Path, folder: Path) -> Iterator[
     here = Path.cwd()
     for number in range(count):
         chance = random.Random(f"{seed} {number}")
+        if part in fuzz_files.READ:
+            problem = answer_of(partial(fuzz_files.READ[part], chance))
+            if problem:
+                yield Finding([part, str(number)], problem)
+            continue
         place = folder / "runs" / "a" / "b"
         shutil.rmtree(folder, ignore_errors=True)
         place.parent.mkdir(parents=True)
@@ -205,30 +214,35 @@ def fuzz(part: str, count: int, seed: int, run: Path, folder: Path) -> Iterator[
         os.chdir(folder)
         try:
             for arguments in PARTS[part](chance, Path("runs/a/b")):
-                problem = answer(arguments)
+                problem = answer(arguments, trains=part in fuzz_files.TRAINED)
                 if problem:
                     yield Finding(arguments, problem)
         finally:
             os.chdir(here)
 
 
-def answer(arguments: Sequence[str]) -> str | None:
-    """Run a command in this process; return what is wrong with how it ended, or None."""
-    out, err = io.StringIO(), io.StringIO()
+def answer(arguments: Sequence[str], *, trains: bool = False) -> str | None:
+    """Run a command in this process, its job too if it trains; return what is wrong with how it ended, or None."""
     GlobalHydra.instance().clear()
+    without_job = contextlib.nullcontext() if trains else patch("mnist_lab.jobs.job", lambda cfg: None)
+    with patch.object(sys, "argv", ["mnist_lab", *arguments]), without_job:
+        return answer_of(command_line)
+
+
+def answer_of(call: Callable[[], None]) -> str | None:
+    """Call a function that may raise a LabError; return what is wrong with how it ended, or None."""
+    out, err = io.StringIO(), io.StringIO()
     here, handlers = Path.cwd(), logging.getLogger().handlers[:]
     status: Any = 0
     memory = _memory(reset=True)
     before = signal.signal(signal.SIGVTALRM, _too_slow)
     signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
     try:
-        with (
-            patch.object(sys, "argv", ["mnist_lab", *arguments]),
-            patch("mnist_lab.jobs.job", lambda cfg: None),
-            contextlib.redirect_stdout(out),
-            contextlib.redirect_stderr(err),
-        ):
-            command_line()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            call()
+    except LabError as error:
+        status = error.exit_status
+        err.write(f"mnist_lab: {error}\n")
     except SystemExit as stop:
         status = stop.code or 0
     except TooSlow:
@@ -246,10 +260,10 @@ def answer(arguments: Sequence[str]) -> str | None:
         return f"took more than {GIGABYTES} GB"
     lines = [line for line in err.getvalue().splitlines() if not line.startswith("mnist_lab: warning: ")]
     one_line = len(lines) == 1 and lines[0].startswith("mnist_lab: ") and len(lines[0]) < 1000
-    problems = bool(lines) and re.match(r"mnist_lab: \d+ problems", lines[0]) and all(x[:2] == "  " for x in lines[1:])
+    problems = bool(lines) and lines[0].startswith("mnist_lab: ") and all(line[:2] == "  " for line in lines[1:])
     if (status == 0 and not lines) or (status in (1, 2) and (one_line or problems)):
         return None
-    return f"exit status {status}\n    " + "\n    ".join(lines[:8])
+    return f"exit status {status}\n    " + "\n    ".join([*lines[:4], *lines[4:][-5:]])
 
 
 def _memory(*, reset: bool = False) -> int:
@@ -308,14 +322,14 @@ def _reading(chance: random.Random, run: Path) -> list[list[str]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=PARTS)
+    parser.add_argument("part", choices=[*PARTS, *fuzz_files.READ])
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     started, found = time.perf_counter(), 0
     with tempfile.TemporaryDirectory() as name:
         run = Path(name) / "run"
-        if options.part != "command_line":
+        if options.part != "command_line" and options.part in PARTS:
             with patch.object(sys, "argv", ["mnist_lab", *SETTINGS, f"hydra.run.dir={run}"]):
                 command_line()
         for finding in fuzz(options.part, options.count, options.seed, run, Path(name) / "work"):

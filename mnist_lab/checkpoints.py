@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -66,7 +67,9 @@ def read_checkpoint(path: str | os.PathLike[str], *, key: str = "") -> dict[str,
                 if sum(member.file_size for member in members) > path.stat().st_size:
                     raise zipfile.BadZipFile("its members are compressed, or overlap")  # torch's never are: a bomb
                 damaged = archive.testzip()  # torch itself does not look at the sums
-        content = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, that to look at sparse tensors may take long
+            content = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch's errors for a broken file are of every kind
         if isinstance(error, pickle.UnpicklingError) and "unsupported global" in str(error).lower():
             told = (

@@ -29,7 +29,7 @@ from mnist_lab.build import (
 )
 from mnist_lab.check import check
 from mnist_lab.checkpoint_structure import check_structure
-from mnist_lab.checkpoints import epochs_done, read_checkpoint, weights_for
+from mnist_lab.checkpoints import epoch_of, epochs_done, read_checkpoint, weights_for
 from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.errors import BadInput, out_of_memory_told
 from mnist_lab.files import sync_tree
@@ -180,7 +180,7 @@ def conclude(
     """Write what the run came to: its metrics are those of the epoch whose weights were tested."""
     epochs = run.epochs()
     checkpoint = run.checkpoint(chosen)
-    epoch = read_checkpoint(checkpoint)["epoch"] if checkpoint and epochs else -1
+    epoch = epoch_of(read_checkpoint(checkpoint), checkpoint) if checkpoint and epochs else -1
     (row,) = [row for row in epochs if row["epoch"] == epoch] or [{}]
     speeds = [row["images_per_second"] for row in epochs if "images_per_second" in row]
     run.update(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -105,3 +106,38 @@ def test_plain_values_only_are_what_a_checkpoint_may_hold(saved: Path) -> None:
     with pytest.raises(BadInput, match="unsafe"):
         read_checkpoint(saved)
     assert not Path("evil_was_here").exists()
+
+
+def test_compressed_checkpoint_is_refused_before_it_is_decompressed(saved: Path) -> None:
+    with zipfile.ZipFile(saved) as archive, zipfile.ZipFile(saved.with_name("bomb"), "w", zipfile.ZIP_DEFLATED) as bomb:
+        for member in archive.namelist():
+            bomb.writestr(member, archive.read(member))
+        bomb.writestr("archive/data/zeros", bytes(10_000_000))
+    with pytest.raises(BadInput, match="corrupt"):
+        read_checkpoint(saved.with_name("bomb"))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [torch.zeros(128, 784, device="meta"), torch.zeros(128, 784).to_sparse(), torch.zeros(128, 784).cfloat(), None],
+    ids=["meta", "sparse", "complex", "None"],
+)
+def test_weights_that_are_no_dense_tensor_of_real_numbers_are_refused(saved: Path, value: torch.Tensor | None) -> None:
+    torch.save({"state_dict": MLP().state_dict() | {"0.weight": value}}, saved)
+    with pytest.raises(BadInput, match=r"'0\.weight' is not an ordinary tensor") as caught:
+        weights_for(MLP(), saved)
+    assert "\n" not in str(caught.value)
+
+
+def test_resume_from_a_checkpoint_of_odd_structure_is_refused_and_leaves_the_run_as_it_was(
+    command: Callable[..., Outcome],
+) -> None:
+    assert command("model=mlp", "trainer.max_epochs=1", "hydra.run.dir=runs/a/b").status == 0
+    last, record = Path("runs/a/b/checkpoints/last.ckpt"), Path("runs/a/b/run.json")
+    whole, before = torch.load(last, weights_only=True), record.read_bytes()
+    del whole["optimizer_states"][0]["param_groups"][0]["lr"]
+    torch.save(whole, last)
+    outcome = command(f"resume={last}", "trainer.max_epochs=2", data=False)
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert "not a checkpoint of this run (optimizer_states.param_groups.0.lr is missing)" in outcome.err
+    assert record.read_bytes() == before

@@ -29,6 +29,19 @@ def test_damaged_run_folders_are_read_or_refused_in_one_line(tiny: Tiny, command
         assert list(fuzz(part, 4, 0, Path("run").absolute(), Path("work"))) == [], part
 
 
+def test_checkpoints_of_odd_structure_and_damaged_event_files_are_used_or_refused_in_one_line(
+    tiny: Tiny, command: Command
+) -> None:
+    assert command(*SETTINGS, "hydra.run.dir=run").status == 0
+    for part, count in (("checkpoint", 20), ("events", 5)):
+        assert list(fuzz(part, count, 0, Path("run").absolute(), Path("work"))) == [], part
+
+
+@pytest.mark.parametrize("part", ["idx", "gz"])
+def test_damaged_files_of_a_data_set_are_refused_in_one_line(tmp_path: Path, part: str) -> None:
+    assert list(fuzz(part, 20, 0, Path(), tmp_path / "work")) == []
+
+
 def test_damaged_pictures_and_pixels_are_answered_or_refused_in_one_line(tiny: Tiny, command: Command) -> None:
     assert command(*SETTINGS, "hydra.run.dir=run").status == 0
     for part in damaged_files.PARTS:

@@ -95,7 +95,7 @@ class Source:
                 contents = {name: self._verified(folder / name, warn=True) for name in FILES}
                 missing = [name for name, content in contents.items() if content is None]
                 contents.update(self._bring(missing, folder, download=download))
-        return _parse({name: content for name, content in contents.items() if content is not None}, folder)
+        return parse({name: content for name, content in contents.items() if content is not None}, folder)
 
     def _verified(self, path: Path, *, warn: bool = False) -> Content | None:
         """The file, mapped, so that processes share it, if it is right; None if it is missing or damaged."""
@@ -180,7 +180,12 @@ def _locked(folder: Path) -> AbstractContextManager[object]:
         raise BadInput(f"data.root: {folder} cannot be made ({error.strerror}); choose another") from error
 
 
-def _parse(contents: Mapping[str, Content], folder: Path) -> Arrays:
+def parse(contents: Mapping[str, Content], folder: Path) -> Arrays:
+    """Return the arrays in the four files' contents.
+
+    Raises:
+        BadInput: one is not an IDX file, or together they are no data set of 28x28 images of ten classes.
+    """
     parsed = {}
     for name, content in contents.items():
         dimensions = 3 if "images" in name else 1
