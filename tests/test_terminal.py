@@ -128,6 +128,11 @@ class Terminal:
             self.child.expect([pexpect.TIMEOUT, pexpect.EOF], timeout=0.05)
             assert self.child.isalive(), self.screen.text
 
+    def close_window(self) -> None:
+        """Close the terminal. Not child.close(), which also sends signals of its own."""
+        self.child.ptyproc.fileobj.close()
+        self.child.closed = self.child.ptyproc.closed = True
+
     def end(self, status: int = 0) -> str:
         """Wait for the end, assert the exit status and what holds of every command; returns what is to be seen."""
         self.child.expect(pexpect.EOF)
@@ -237,7 +242,7 @@ def test_sweep_continues_after_ctrl_c_where_it_was(shared: Tiny) -> None:
 def test_run_saves_and_says_so_in_its_record_when_its_terminal_is_closed(shared: Tiny) -> None:
     terminal = Terminal(*shared.overrides, *pause("at-closing", "17"), "hydra.run.dir=closed")
     terminal.wait_for("at-closing")
-    os.close(terminal.child.child_fd)
+    terminal.close_window()
     os.kill(terminal.child.pid, signal.SIGHUP)  # as the shell does, too
     assert terminal.child.ptyproc.wait() == 128 + signal.SIGHUP
     info = Run(Path("closed")).info
