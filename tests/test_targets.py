@@ -165,3 +165,16 @@ def test_configuration_folder_that_a_run_folder_names_does_not_set_up_hydra(
     assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome
     assert "evil.yaml: has settings of Hydra; if you trust the folder, add --config-dir" in outcome.err
     assert not SENTINEL.exists()
+
+
+@pytest.mark.parametrize(
+    ("tuner", "key"), [("LearningRateFinder", "optimizer.lr"), ("BatchSizeFinder", "data.batch_size")]
+)
+def test_callback_that_tunes_a_setting_is_refused_with_what_to_do_instead(
+    command: Callable[..., Outcome], tuner: str, key: str
+) -> None:
+    outcome = command(f"+callbacks.tuner._target_=lightning.pytorch.callbacks.{tuner}")
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert f"would train with another {key} than the run records" in outcome.err
+    assert f"compare values in a sweep instead (-m {key}=...)" in outcome.err
+    assert not list(Path().iterdir())
