@@ -194,7 +194,7 @@ def test_ddp_covers_every_image_exactly_once_an_epoch(tiny: Tiny) -> None:
     assert made.info["device"].startswith("2 × cpu")
     tested = run("test", "latest")
     assert repr(made.info["metrics"]["test/acc"]) in tested.stdout, "metrics are summed over the processes"
-    (loss,) = re.findall(r"test/loss ([0-9.]+),", tested.stdout)
+    loss, *_ = re.findall(r"test/loss ([0-9.]+),", tested.stdout)  # then what two processes recorded, which may differ
     assert float(loss) == pytest.approx(made.info["metrics"]["test/loss"])
     assert outcome.stdout.count("run folder:") == 1
     assert outcome.stderr == ""

@@ -60,7 +60,7 @@ class FailsAtFirst(Callback):
         left = Path("times").read_text()
         if left:
             Path("times").write_text(left[1:])
-            raise RuntimeError("not yet")
+            raise RuntimeError("not yet [/pair.cc:545]")  # as gloo says it: not markup of a table
 
 
 def jobs() -> dict[tuple[str, ...], Job]:

@@ -79,7 +79,7 @@ class Watch:
             for job in results.jobs:
                 if job.state in OVER and job.overrides not in self.told:
                     self.told.add(job.overrides)
-                    self.console.print(line(results, job), soft_wrap=True)
+                    self.console.print(line(results, job), soft_wrap=True, markup=False)
 
     def picture(self, results: Results) -> Group:
         """The jobs: those that run, and of the others as many as the terminal is high; how many there are of each."""
@@ -146,16 +146,18 @@ def conclude(results: Results, command: str) -> None:
     for job in results.jobs:
         if job.state in ("interrupted", "killed"):
             reason = f": {job.error}" if job.error else ""
-            console.print(f"{job.state}: {described(results, job)}{reason}", soft_wrap=True)
+            console.print(f"{job.state}: {described(results, job)}{reason}", soft_wrap=True, markup=False)
     failed = [f"{described(results, job)}: {job.error}" for job in results.jobs if job.state == "failed"]
     if failed:
         told = f"mnist_lab: {len(failed)} of {len(results.jobs)} jobs failed; each has a train.log in its folder:"
         print(told, *failed, sep="\n  ", file=sys.stderr)
     left = sum(job.state != "finished" for job in results.jobs)
     if left:
-        console.print(f"{left} of {len(results.jobs)} jobs are not finished; to go on: {command}", soft_wrap=True)
+        console.print(
+            f"{left} of {len(results.jobs)} jobs are not finished; to go on: {command}", soft_wrap=True, markup=False
+        )
     written = ", ".join(name for name in ("results.csv", "results.json", figure) if name)
-    console.print(f"sweep folder: {as_typed(results.sweep.folder)} ({written})", soft_wrap=True)
+    console.print(f"sweep folder: {as_typed(results.sweep.folder)} ({written})", soft_wrap=True, markup=False)
 
 
 def best(results: Results) -> str:
