@@ -338,7 +338,6 @@ def test_run_that_has_not_come_to_its_end_has_a_page_with_what_there_is(lab: Lab
         status={"killed": "running"}.get(status, status),
         error=error,
         metrics={},
-        tested=None,
         seconds={},
         finished=None,
         device=None,
