@@ -309,6 +309,7 @@ def test_retries_are_as_many_as_asked_for(command: Command, retries: int, attemp
     outcome = command("-m", "sweep=s", "model=mlp", "seed=5", f"retries={retries}", fails, "trainer.max_epochs=1")
     (job,) = Sweep(FOLDER).jobs()
     assert (job.attempts, job.state, outcome.status) == (attempts, state, int(state == "failed"))
+    assert "Traceback" not in outcome.err and "sweep folder: " in outcome.out
 
 
 def test_fail_fast_begins_no_further_job(command: Command) -> None:
