@@ -206,7 +206,9 @@ def test_truncated_curves_leave_the_rest_to_be_read_and_resumed(command: Command
         content = events.read_bytes()
         events.write_bytes(content[: len(content) // 2] + b"\xff" * 9 + content[len(content) // 2 + 9 :])
     outcome = command(f"resume={RUN}", "trainer.max_epochs=3", data=False)
-    assert (outcome.status, outcome.err) == (0, "")
+    assert outcome.status == 0
+    (warning,) = outcome.err.splitlines()
+    assert f"{path}: changed since step 24 was saved; curves may have gaps" in warning
     assert [row["epoch"] for row in Run(RUN).epochs()] == [0, 1, 2]
 
 
