@@ -146,8 +146,8 @@ def power_failures(folder: Path, settings: Sequence[str], clones: int, seed: int
         in_this_process(place / "runs", settings)
         found = losses(left_alone, Run.find("latest", place / "runs"), repeats=False)
         lost += bool(found)
-        told = ", ".join(found) or "nothing lost"
-        print(f"clone {clone + 1}, change {moment} of {len(recorder.changes)}, loss {loss}: {told}", flush=True)
+        result = ", ".join(found) or "nothing lost"
+        print(f"clone {clone + 1}, change {moment} of {len(recorder.changes)}, loss {loss}: {result}", flush=True)
         shutil.rmtree(place)
     print(f"{clones} power failures; {lost} runs lost anything")
     return int(lost > 0)

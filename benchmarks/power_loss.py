@@ -2,7 +2,7 @@
 
 A kill leaves all that a process wrote; a power failure leaves what was synced, and any part of the rest. `Recorder`
 notes every change below a folder while code runs in this process. `Recorder.disk_after` returns what could be found
-there, had the power failed after so many of these changes, for each loss that POSIX allows. `python -m benchmarks.kills
+there, had the power failed after any of these changes, for each loss that POSIX allows. `python -m benchmarks.kills
 --power-loss 300` resumes as many such disks and compares each with the run left alone.
 """
 
@@ -84,7 +84,7 @@ class Recorder:
                 self._look_at_files()
 
     def heed(self, event: str, arguments: tuple[Any, ...]) -> None:
-        """Note an audit event of Python's, which comes before what it tells of is done."""
+        """Note an audit event of Python's, which comes before the change that it announces."""
         if self._busy:  # our own reading
             return
         with self._lock:
@@ -191,10 +191,10 @@ class Recorder:
         return max(numbers) + 1
 
     def disk_after(self, count: int, loss: Loss, chance: random.Random) -> dict[str, Content | None]:
-        """Return what a disk may hold when the power fails after so many changes: contents by path, None for a folder.
+        """Return what a disk may hold when the power fails after `count` changes: contents by path, None for a folder.
 
         Args:
-            count: how many of the changes were made.
+            count: how many of the changes were made before.
             loss: of what was not synced: none of it; all; data alone (names are kept, contents are those last synced,
                 and files never synced are empty); names alone; or some of both, drawn by chance, each file and each
                 group of names for itself.

@@ -207,9 +207,8 @@ class Run:
             text = (self.folder / "metrics.csv").read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             return []
-        lines = [
-            line for line in text.splitlines(keepends=True) if line.endswith("\n")
-        ]  # no end: cut, maybe in a number
+        # A line without an end was cut, maybe within a number.
+        lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
         rows, heads = [], _cells(lines[0]) if lines else []
         for cells in map(_cells, lines[1:]):
             with contextlib.suppress(ValueError):
