@@ -51,14 +51,19 @@ class DataUnavailable(LabError, ConnectionError):
     """The data set is not on this machine, and no source could bring it."""
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error is Python's or torch's for running out of memory, on a GPU or a CPU."""
+    on_gpu, on_cpu = type(error).__name__ == "OutOfMemoryError", "DefaultCPUAllocator" in str(error)
+    return on_gpu or on_cpu or isinstance(error, MemoryError)
+
+
 @contextmanager
 def out_of_memory_told(batch_size: int, eval_batch_size: int) -> Iterator[None]:
     """Turn torch's running out of memory, on a GPU or a CPU, into a LabError that suggests smaller batches."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        on_gpu, on_cpu = type(error).__name__ == "OutOfMemoryError", "DefaultCPUAllocator" in str(error)
-        if not (on_gpu or on_cpu or isinstance(error, MemoryError)):
+        if not is_out_of_memory(error):
             raise
         remedy = (
             f"try data.batch_size={max(1, batch_size // 2)}, or in validation and test "

@@ -59,7 +59,7 @@ def stop_signals_raise() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            if signal.getsignal(number) is stop:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as after the first SIGHUP
                 signal.signal(number, handler or signal.SIG_DFL)
 
 
@@ -118,6 +118,7 @@ class SaveWithinEpochs(StepCallback, Checkpoint):
         self._stop_if_told()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._restore()  # before Lightning, which puts back what it found, puts back its own
         self._stop_if_told()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

@@ -65,7 +65,9 @@ def _train(cfg: DictConfig) -> Run:
     started = time.perf_counter()
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     model = make_model(cfg)
-    warning = check_output(model)
+    batch_sizes = (cfg.data.batch_size, cfg.data.eval_batch_size)
+    with out_of_memory_told(*batch_sizes):
+        warning = check_output(model)
     data = make_data(cfg, model)
     metrics_csv = MetricsCSV(Path(cfg.folder))
     trainer = make_trainer(cfg, metrics_csv)
@@ -89,7 +91,6 @@ def _train(cfg: DictConfig) -> Run:
         say(f"steps_per_execution=1, for {one_by_one}")
 
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    batch_sizes = (cfg.data.batch_size, cfg.data.eval_batch_size)
     with locked(cfg), recorded(cfg, parameters) as run, out_of_memory_told(*batch_sizes):
         fit_started = time.perf_counter()
         if cfg.reload_after and done < cfg.reload_after < cfg.trainer.max_epochs:

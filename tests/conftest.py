@@ -137,11 +137,13 @@ def _fresh_hydra() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _heeds_ctrl_c() -> Iterator[None]:
-    """Tests that are started in the background inherit that it is ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+def _heeds_signals() -> Iterator[None]:
+    """Heed the signals of a terminal, which tests that are started in the background or by nohup inherit as ignored."""
+    heeded = {signal.SIGINT: signal.default_int_handler, signal.SIGQUIT: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in heeded.items()}
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @dataclass

@@ -25,7 +25,8 @@ def module(tiny: Tiny, **settings: object) -> MNISTDataModule:
 
 
 def test_default_split_is_55000_and_5000() -> None:
-    train, val = MNISTDataModule(source=None).split(60_000)  # type: ignore[arg-type]
+    cfg = compose()
+    train, val = make_data(cfg, make_model(cfg)).split(60_000)
     assert (len(train), len(val)) == (55_000, 5_000)
     assert sorted([*train, *val]) == list(range(60_000))
 

@@ -60,7 +60,8 @@ class Pause(StepCallback):
         self.mark.touch()
         callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
         (stopping,) = [callback for callback in callbacks if isinstance(callback, SaveWithinEpochs)]
-        while stopping.stop is None:
+        until = time.monotonic() + 120
+        while stopping.stop is None and time.monotonic() < until:
             time.sleep(0.01)
 
 

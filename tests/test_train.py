@@ -278,7 +278,7 @@ def test_rows_after_the_checkpoint_are_cut_on_resume(tmp_path: Path) -> None:
     old, new = MetricsCSV(tmp_path), MetricsCSV(tmp_path)
     for step in (3, 7):
         old.log_metrics({"lr": 1.0}, step=step)
-    old.save()
+    old.write()
     new.go_on_from(4)
     assert list(new.rows) == [3]
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from mnist_lab.errors import BadInput
+from mnist_lab.errors import BadInput, is_out_of_memory
 from mnist_lab.models.classifier import LOSSES, Classifier
 
 TOLERANCE = 1e-3  # of a sum of probabilities
@@ -38,6 +38,8 @@ def check_output(model: Classifier) -> str | None:
         with torch.no_grad(), torch.random.fork_rng(devices=[]), _eval_mode(model):
             scores = model(images)
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         raise BadInput(
             f"model: {name}.forward fails on images of shape {tuple(images.shape)}, as image_size={size} makes them: "
             f"{describe(error, type(model))}"
