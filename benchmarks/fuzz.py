@@ -1,9 +1,10 @@
 """Feeds the program random input of one kind after the other, and shows what was not answered as an error should be.
 
-    python -m benchmarks.fuzz command_line|config_yaml|run_json|metrics_csv|checkpoint|png|... [--count 300] [--seed 0]
+    python -m benchmarks.fuzz PART [--count 300] [--seed 0]
 
-A part of PARTS makes the input: command lines, a run folder with one file damaged and the commands that read it, or a
-damaged picture or CSV of pixels for `predict`; a part of READ reads damaged files of a data set.
+PART makes the input: random command lines (command_line); a run's or a sweep's folder with one file damaged, and the
+commands that read it (config_yaml, run_json, sweep_json ...); a damaged picture or CSV of pixels for `predict` (png,
+pixels_csv ...); or damaged files of a data set (idx, gz).
 Each must be accepted, or refused in one line with exit status 1 or 2, within 5 seconds of processor time and 1.5 GB.
 Jobs are checked, not trained, but those that resume from a damaged checkpoint or event file. Prints each command that
 was answered otherwise; exit status 1 if there is one.
@@ -40,6 +41,7 @@ from benchmarks.timing import peak_gigabytes
 from mnist_lab.__main__ import main as command_line
 from mnist_lab.errors import LabError
 from mnist_lab.overrides import compose_whole, keys_of
+from mnist_lab.sweeps.sweep import Job, Sweep, write_job
 
 SECONDS, GIGABYTES = 5, 1.5
 SETTINGS = (  # of the run whose files are damaged
@@ -148,7 +150,24 @@ def damaged_config(chance: random.Random, run: Path) -> list[list[str]]:
 
 def damaged_record(chance: random.Random, run: Path) -> list[list[str]]:
     """Damage run.json."""
-    path = run / "run.json"
+    _damage_json(run / "run.json", chance)
+    return _reading(chance, run)
+
+
+def damaged_sweep(chance: random.Random, run: Path) -> list[list[str]]:
+    """Make the run a sweep's only job, and damage sweep.json or job.json."""
+    sweep, job = Path("runs/sweeps/s"), Path("runs/sweeps/s/lr=0.1-0123456789ab")
+    overrides = ("model=mlp", "optimizer.lr=0.1")
+    command = ["-m", "sweep=s", "model=mlp", "optimizer.lr=0.1,0.2", "dashboard=none"]
+    Sweep.open(sweep, shlex.join(command), ["optimizer.lr"], {"0123456789ab": overrides})
+    run.rename(job)
+    write_job(Job(overrides, job, "finished", 1))
+    _damage_json(chance.choice([sweep / "sweep.json", job / "job.json"]), chance)
+    return [["ls"], ["compare", str(sweep), str(job)], ["report", str(sweep)], command]
+
+
+def _damage_json(path: Path, chance: random.Random) -> None:
+    """Damage a record: an entry of another type or value, missing, or text that is no such record."""
     record = json.loads(path.read_text(encoding="utf-8"))
     place = record
     while True:
@@ -162,7 +181,6 @@ def damaged_record(chance: random.Random, run: Path) -> list[list[str]]:
         place[key] = chance.choice([*VALUES, *TEXTS])
     text = json.dumps(record)
     _write(path, chance.choice([text, text, text, "[" * 100_000, "[]", "{}", '{"status": 1}', "1" * 5000]), chance)
-    return _reading(chance, run)
 
 
 def damaged_metrics(chance: random.Random, run: Path) -> list[list[str]]:
@@ -183,6 +201,7 @@ PARTS: dict[str, Part] = {
     "config_yaml": damaged_config,
     "run_json": damaged_record,
     "metrics_csv": damaged_metrics,
+    "sweep_json": damaged_sweep,
     **damaged_files.PARTS,
     **fuzz_files.TRAINED,
 }

@@ -136,7 +136,7 @@ class Sweep:
             int(record["start"].rsplit("-", 2)[1])
             if not all(isinstance(text, str) for text in texts):
                 raise ValueError("a value is not a text")
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             remedy = "remove the folder, or name another sweep"
             raise BadInput(f"{self.folder / SWEEP_RECORD}: corrupt, or not a sweep's record; {remedy}") from error
         return record
@@ -183,7 +183,7 @@ def read_job(folder: Path) -> Job:
         job = Job(folder=folder, **record | {"overrides": tuple(map(str, record["overrides"]))})
         if job.state not in STATES or not isinstance(job.process, dict):
             raise ValueError(job)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return Job((), folder, "killed", error="job.json is damaged")
     if job.state == "finished" and not job.info:
         return replace(job, state="killed", error="run.json is damaged")
