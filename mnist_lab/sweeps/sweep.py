@@ -124,7 +124,7 @@ class Sweep:
         self._write(record)
 
     def _write(self, record: Mapping[str, Any]) -> None:
-        write_text(self.folder / SWEEP_RECORD, json.dumps(record, indent=1) + "\n")
+        _write_record(self.folder / SWEEP_RECORD, record)
 
     @property
     def record(self) -> dict[str, Any]:
@@ -204,4 +204,11 @@ def _modified(path: Path) -> int:
 def write_job(job: Job) -> None:
     """Write how a job stands into its folder."""
     record = {name: getattr(job, name) for name in ("overrides", "state", "attempts", "error", "process")}
-    write_text(job.folder / "job.json", json.dumps(record, indent=1) + "\n")
+    _write_record(job.folder / "job.json", record)
+
+
+def _write_record(path: Path, record: Mapping[str, Any]) -> None:
+    try:
+        write_text(path, json.dumps(record, indent=1) + "\n")
+    except IsADirectoryError as error:
+        raise BadInput(f"{path}: is a folder, where a record is to be written; remove it") from error
