@@ -59,7 +59,7 @@ class Recorder:
     _seen: dict[int, Content] = field(default_factory=dict)
     _stamps: dict[int, tuple[int, int]] = field(default_factory=dict)
     _lock: Any = field(default_factory=threading.RLock)
-    _busy: bool = False
+    _reader: int | None = None  # the thread that reads files for the record, whose own events do not count
 
     @contextmanager
     def recording(self) -> Iterator[None]:
@@ -85,17 +85,17 @@ class Recorder:
 
     def heed(self, event: str, arguments: tuple[Any, ...]) -> None:
         """Note an audit event of Python's, which comes before the change that it announces."""
-        if self._busy:  # our own reading
+        if self._reader == threading.get_ident():
             return
         with self._lock:
-            self._busy = True
+            self._reader = threading.get_ident()
             try:
                 change = self._change(event, arguments)
                 if change is not None:
                     self._look_at_files()
                     change()
             finally:
-                self._busy = False
+                self._reader = None
 
     def _change(self, event: str, arguments: tuple[Any, ...]) -> Callable[[], None] | None:
         """What to note of an event; None if it changes nothing here."""
@@ -176,7 +176,7 @@ class Recorder:
 
     def _note_sync(self, place: Path) -> None:
         with self._lock:
-            self._busy = True
+            self._reader = threading.get_ident()
             try:
                 number = self._names.get(place)
                 if number is not None:
@@ -184,7 +184,7 @@ class Recorder:
                     kind: Any = "sync_folder" if number in self.folders else "sync"
                     self.changes.append(Change(kind, number))
             finally:
-                self._busy = False
+                self._reader = None
 
     def _new_number(self) -> int:
         numbers = {0, *(entry[2] for change in self.changes for entry in change.entries if entry[2] is not None)}

@@ -128,10 +128,12 @@ class SaveWithinEpochs(StepCallback, Checkpoint):
         self._restore()
 
     def _signalled(self, number: int, frame: Any) -> None:
+        if STOP_SIGNALS[number] is Hangup:
+            self.before.pop(number, None)
+        _ignore_repeated_hangup(number)  # first of all: the next one may come within this handler
         self.stop = STOP_SIGNALS[number]()
         stop_waiting_for_readers()
         self._restore()  # the next one is not waited for
-        _ignore_repeated_hangup(number)
 
     def _stop_if_told(self) -> None:
         if self.stop is not None:
