@@ -93,7 +93,7 @@ def make_data(cfg: DictConfig, model: Classifier) -> MNISTDataModule:
     """The data module, at the image size that the network takes."""
     data: MNISTDataModule = make(cfg.get("data"), "data", image_size=model.image_size, seed=cfg.seed)
     data.augmentation = make(cfg.get("augmentation"), "augmentation") or None
-    data.limit_train_batches = cfg.trainer.limit_train_batches
+    data.limit_train_batches = cfg.trainer.get("limit_train_batches")
     return data
 
 

@@ -20,7 +20,7 @@ def main(arguments: list[str]) -> None:
     info, checkpoint = run.info, run.chosen_checkpoint().stem
     recorded = info.get("tested")
     chosen = f"epoch {recorded['epoch']} ({checkpoint})" if recorded else f"{checkpoint}.ckpt"
-    console.print(results_table(f"{info['model']}, weights of {chosen}", tested))
+    console.print(results_table(f"{info.get('model') or 'network'}, weights of {chosen}", tested))
     console.print(f"{_exactly(tested)} ({_beside_record(tested, info['metrics'])})\nrun folder: {run}", soft_wrap=True)
 
 
