@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from mnist_lab.build import make_data, make_model
-from mnist_lab.digits import Digit, NoDigit, find_digit
-from mnist_lab.pictures import read
-from mnist_lab.predict import Answer, Recogniser, recogniser
-from mnist_lab.runs import Run
+from mnist_lab.inference.digits import Digit, NoDigit, find_digit
+from mnist_lab.inference.images import read
+from mnist_lab.inference.recognise import Answer, Recogniser, recogniser
+from mnist_lab.runs.run import Run
+from mnist_lab.training.build import make_data, make_model
 
 PAGE = (400, 300)  # pixels, width and height
 Random = np.random.Generator

@@ -41,9 +41,9 @@ EPOCHS = 2  # over which all but the tutorial's loop are averaged
 
 def seconds_of(loop: str, network: str, overrides: list[str]) -> float:
     """Seconds of one epoch, in this process."""
-    from mnist_lab.build import make_data, make_model
-    from mnist_lab.config import compose
-    from mnist_lab.train import train
+    from mnist_lab.config.compose import compose
+    from mnist_lab.training.build import make_data, make_model
+    from mnist_lab.training.train import train
 
     with tempfile.TemporaryDirectory() as runs_dir:
         clock = "+callbacks.clock._target_=benchmarks.timing.Clock"

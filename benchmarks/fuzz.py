@@ -39,9 +39,9 @@ from hydra.core.global_hydra import GlobalHydra
 from benchmarks import damaged_files, fuzz_files
 from benchmarks.timing import peak_gigabytes
 from mnist_lab.__main__ import main as command_line
+from mnist_lab.config.overrides import compose_whole, keys_of
 from mnist_lab.errors import LabError
-from mnist_lab.overrides import compose_whole, keys_of
-from mnist_lab.sweeps.sweep import Job, Sweep, write_job
+from mnist_lab.runs.sweep import Job, Sweep, write_job
 
 SECONDS, GIGABYTES = 5, 1.5
 SETTINGS = (  # of the run whose files are damaged
@@ -243,7 +243,7 @@ def fuzz(part: str, count: int, seed: int, run: Path, folder: Path) -> Iterator[
 def answer(arguments: Sequence[str], *, trains: bool = False) -> str | None:
     """Run a command in this process, its job too if it trains; return what is wrong with how it ended, or None."""
     GlobalHydra.instance().clear()
-    without_job = contextlib.nullcontext() if trains else patch("mnist_lab.jobs.job", lambda cfg: None)
+    without_job = contextlib.nullcontext() if trains else patch("mnist_lab.cli.train.job", lambda cfg: None)
     with patch.object(sys, "argv", ["mnist_lab", *arguments]), without_job:
         return answer_of(command_line)
 

@@ -37,8 +37,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from benchmarks import sweep_kills
 from benchmarks.power_loss import Recorder, failures, rebuild
 from mnist_lab.__main__ import main as command_line
-from mnist_lab.runs import Run
-from mnist_lab.terminal import console
+from mnist_lab.runs.run import Run
+from mnist_lab.training.progress import console
 
 SETTINGS = (
     "model=dropout_cnn",

@@ -21,12 +21,12 @@ import torch
 
 from benchmarks.timing import Clock, output_of
 from benchmarks.tutorials import NETWORKS
-from mnist_lab.callbacks import StepLog
 from mnist_lab.data.batches import Batches
-from mnist_lab.interrupts import SaveWithinEpochs
 from mnist_lab.models import classifier
 from mnist_lab.models.metrics import LossAndAccuracy
-from mnist_lab.terminal import EpochLines
+from mnist_lab.training.callbacks import StepLog
+from mnist_lab.training.checkpointing import SaveWithinEpochs
+from mnist_lab.training.progress import EpochLines
 
 PARTS = ("forward", "loss", "backward", "optimizer", "batches", "metrics", "callbacks")
 seconds: dict[str, float] = defaultdict(float)
@@ -49,8 +49,8 @@ def shares(network: str) -> list[str]:
     """Each part's share of an epoch in this process, and the epoch's seconds."""
     from hydra.utils import get_class
 
-    from mnist_lab.config import compose
-    from mnist_lab.train import train
+    from mnist_lab.config.compose import compose
+    from mnist_lab.training.train import train
 
     with tempfile.TemporaryDirectory() as runs_dir:
         clock = "+callbacks.clock._target_=benchmarks.timing.Clock"

@@ -32,8 +32,8 @@ class Copies(Source):
 
 def measure(network: str, copies: int, batch_size: int) -> str:
     """Seconds of an epoch, images a second and gigabytes of memory, in this process."""
-    from mnist_lab.config import compose
-    from mnist_lab.train import train
+    from mnist_lab.config.compose import compose
+    from mnist_lab.training.train import train
 
     source = ("data.source._target_=benchmarks.scale.Copies", f"+data.source.copies={copies}")
     with tempfile.TemporaryDirectory() as runs_dir:

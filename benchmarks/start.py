@@ -18,7 +18,7 @@ import time
 from typing import Any
 
 from benchmarks.timing import output_of, ratio
-from mnist_lab.steps import StepCallback
+from mnist_lab.models.multistep import StepCallback
 
 
 class Stop(StepCallback):
@@ -37,8 +37,8 @@ def seconds_of(*arguments: str) -> float:
 
 def first_batch() -> float:
     """Seconds from the files to the main job's first batch."""
-    from mnist_lab.build import make_data, make_model
-    from mnist_lab.config import compose
+    from mnist_lab.config.compose import compose
+    from mnist_lab.training.build import make_data, make_model
 
     cfg = compose()
     model = make_model(cfg)

@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 
 from benchmarks.timing import ratio
-from mnist_lab.sweeps.sweep import Sweep
+from mnist_lab.runs.sweep import Sweep
 
 MODELS, SEEDS = ("lenet", "mlp"), 6
 SWEPT = (f"model={','.join(MODELS)}", f"seed={','.join(map(str, range(SEEDS)))}")

@@ -1,18 +1,38 @@
-"""mnist_lab: five published MNIST tutorials' networks on one footing, on PyTorch Lightning and Hydra."""
+"""mnist_lab: five published MNIST tutorials' networks on one footing, on PyTorch Lightning and Hydra.
 
-import re
+The names below are the public ones; each is imported when it is first used, so that `import mnist_lab` is fast.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mnist_lab.config.compose import compose as compose
+    from mnist_lab.evaluation.evaluate import evaluate as evaluate
+    from mnist_lab.runs.run import Run as Run
+    from mnist_lab.training.train import train as train
 
 __version__ = "0.1.0"
+__all__ = ["Run", "compose", "conf_dir", "evaluate", "train"]
+
+_MODULES = {
+    "Run": "mnist_lab.runs.run",
+    "compose": "mnist_lab.config.compose",
+    "evaluate": "mnist_lab.evaluation.evaluate",
+    "train": "mnist_lab.training.train",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
 
 
 def conf_dir() -> Path:
-    """The folder of configurations: inside the package when installed from a wheel, beside it in a checkout."""
+    """Return the folder of configurations: inside the package when installed from a wheel, beside it in a checkout."""
     package = Path(__file__).absolute().parent
     return next(conf for conf in (package / "conf", package.parent / "conf") if (conf / "train.yaml").is_file())
-
-
-def config_dirs(arguments: list[str]) -> list[Path]:
-    """The user's own folder of configurations that --config-dir names; none if it names none."""
-    named = re.search(r"(?:^|\0)(?:--config-dir|-cd)[=\0]([^\0]+)", "\0".join(arguments))
-    return [Path(named[1])] if named else []

@@ -10,22 +10,22 @@ import signal
 import sys
 from pathlib import Path
 
-from mnist_lab import __version__, conf_dir, config_dirs
+from mnist_lab import __version__
+from mnist_lab.cli.help import help_text
 from mnist_lab.errors import BadInput, told_in_one_line
-from mnist_lab.help import help_text
-from mnist_lab.output import standard_streams, stop_waiting_for_readers
+from mnist_lab.streams import standard_streams, stop_waiting_for_readers
 
 COMMANDS = {
-    "train": "mnist_lab.jobs",
+    "train": "mnist_lab.cli.train",
     "test": "mnist_lab.cli.test",
     "reproduce": "mnist_lab.cli.reproduce",
     "export": "mnist_lab.cli.export",
-    "report": "mnist_lab.report.command",
+    "report": "mnist_lab.cli.report",
     "robustness": "mnist_lab.cli.robustness",
     "predict": "mnist_lab.cli.predict",
     "draw": "mnist_lab.cli.draw",
-    "ls": "mnist_lab.ls",
-    "compare": "mnist_lab.compare",
+    "ls": "mnist_lab.cli.ls",
+    "compare": "mnist_lab.cli.compare",
 }
 
 
@@ -64,7 +64,7 @@ def _main() -> None:
         print(f"mnist_lab {__version__}")
         return
     if {"-h", "--help"} & set(sys.argv):
-        print(help_text([conf_dir(), *config_dirs(sys.argv)]))
+        print(help_text(sys.argv))
         return
     importlib.import_module(COMMANDS["train"]).main()
 

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mnist_lab.output import rank
+from mnist_lab.formatting import printable
+from mnist_lab.streams import rank
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -27,11 +28,6 @@ class BadInput(LabError, ValueError):
     """A setting, a file or a folder that cannot be used; nothing was started."""
 
     exit_status = 2
-
-
-def printable(text: str) -> str:
-    """Return a text with its control characters escaped, so that printing it cannot steer a terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 def not_installed(what: str, extra: str) -> BadInput:

@@ -119,9 +119,3 @@ def exists(path: Path) -> bool:
         return path.exists()
     except OSError:
         return False
-
-
-def as_typed(path: Path) -> str:
-    """A path as a person would type it: from the current folder, if it lies below it."""
-    here = Path.cwd()
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)

@@ -26,9 +26,12 @@ import yaml
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
-from mnist_lab.config import compose
+from mnist_lab.config.compose import compose
 from mnist_lab.data.source import FILES, Source
 
+FOLDERS = [str(path) for path in (Path(__file__).parent, *Path(__file__).parent.iterdir()) if path.is_dir()]
+sys.path[:0] = FOLDERS  # runs name callbacks and networks of the tests, in this process and in others
+os.environ["PYTHONPATH"] = os.pathsep.join([*FOLDERS, *filter(None, [os.environ.get("PYTHONPATH")])])
 TRAIN, TEST = 230, 57  # images; neither divides evenly by the batch sizes below
 
 
@@ -272,7 +275,9 @@ def run(
 @contextmanager
 def held_by_another_process(folder: Path) -> Iterator[subprocess.Popen[str]]:
     """Have a process of its own hold a run folder's lock for the duration of the block."""
-    program = "import sys; from mnist_lab.locks import *\nwith run_lock(Path(sys.argv[1])): print(flush=True); input()"
+    program = (
+        "import sys; from mnist_lab.runs.locks import *\nwith run_lock(Path(sys.argv[1])): print(flush=True); input()"
+    )
     # In a shell, so that its parent is not this process, whose lock it might share.
     command = shlex.join([sys.executable, "-c", program, str(folder.absolute())])
     with subprocess.Popen(

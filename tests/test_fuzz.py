@@ -13,7 +13,7 @@ from PIL import features
 from benchmarks import damaged_files
 from benchmarks.fuzz import SETTINGS, fuzz
 from mnist_lab.errors import BadInput
-from mnist_lab.runs import Run
+from mnist_lab.runs.run import Run
 
 Command = Callable[..., Outcome]
 BOMB = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10))

@@ -9,7 +9,7 @@ import pytest
 from conftest import Tiny
 
 from benchmarks.kills import killed, losses, whole
-from mnist_lab.runs import Run
+from mnist_lab.runs.run import Run
 
 
 def test_killed_at_random_moments_and_resumed_a_run_loses_nothing(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:

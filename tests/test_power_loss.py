@@ -14,9 +14,9 @@ from conftest import Outcome, Tiny, tiny_data
 
 from benchmarks.kills import losses
 from benchmarks.power_loss import Recorder, failures, rebuild
-from mnist_lab.runs import Run
-from mnist_lab.terminal import console
-from mnist_lab.train import train
+from mnist_lab.runs.run import Run
+from mnist_lab.training.progress import console
+from mnist_lab.training.train import train
 
 SETTINGS = (
     "data=tiny",

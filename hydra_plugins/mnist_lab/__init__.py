@@ -11,7 +11,7 @@ class GridSweeper(BasicSweeper):
     """Every combination of the values separated by commas."""
 
     def sweep(self, arguments: list[str]) -> Any:
-        from mnist_lab.sweeps.launch import sweep_grid
+        from mnist_lab.sweeps.grid import sweep_grid
 
         return sweep_grid(self, arguments)
 
@@ -33,6 +33,6 @@ class OptunaSweeper(BasicSweeper):
         self.n_trials, self.seed, self.prune_after = n_trials, seed, prune_after
 
     def sweep(self, arguments: list[str]) -> Any:
-        from mnist_lab.sweeps.search import sweep_optuna
+        from mnist_lab.sweeps.optuna_search import sweep_optuna
 
         return sweep_optuna(self, arguments)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mnist_lab.arguments import Arguments, run_of
+from mnist_lab.cli.parser import Arguments, run_of
 
 
 def main(arguments: list[str]) -> None:
@@ -15,6 +15,6 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--no-browser", action="store_true", help="do not open the page in a browser")
     options = parser.parse_args(arguments)
     run = run_of(options)
-    from mnist_lab.draw import serve
+    from mnist_lab.inference.server import serve
 
     serve(run, options.host, options.port, browser=not options.no_browser)

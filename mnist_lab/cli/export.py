@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mnist_lab.arguments import Arguments, run_of
+from mnist_lab.cli.parser import Arguments, run_of
 
 FORMATS = ("onnx", "torch_export", "safetensors", "state_dict")
 
@@ -20,8 +20,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--to", type=Path, metavar="FILE", help="default: exports/MODEL in the run folder")
     options = parser.parse_args(arguments)
     run = run_of(options)
-    from mnist_lab.build import quiet_lightning
-    from mnist_lab.export import export
+    from mnist_lab.export.export import export
+    from mnist_lab.training.runtime import quiet_lightning
 
     with quiet_lightning():
         path, how = export(run, options.format, options.to)

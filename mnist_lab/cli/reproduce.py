@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mnist_lab.arguments import Arguments, command_line
-from mnist_lab.output import outlive_reader
+from mnist_lab.cli.parser import Arguments
+from mnist_lab.formatting import command_line
+from mnist_lab.streams import outlive_reader
 
 
 def main(arguments: list[str]) -> None:
@@ -23,9 +24,9 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_intermixed_args(arguments)
     outlive_reader()
     overrides = [word for word in options.words if "=" in word or word.startswith("~")]
-    from mnist_lab import reproduce
-    from mnist_lab.config import presets
-    from mnist_lab.jobs import refuse_derived_settings
+    from mnist_lab.cli.train import refuse_derived_settings
+    from mnist_lab.config.compose import presets
+    from mnist_lab.reproduce import reproduce
 
     names = [word for word in options.words if word not in overrides] or presets(options.config_dir)
     reproduce.refuse_own_settings(overrides)
@@ -41,7 +42,7 @@ def main(arguments: list[str]) -> None:
             config_dir=options.config_dir,
         )
     except (SystemExit, KeyboardInterrupt):  # Ctrl-C or SIGTERM: what is done is shown all the same
-        from mnist_lab.terminal import console
+        from mnist_lab.training.progress import console
 
         command = command_line(["reproduce", *arguments])
         console.print(f"or, for all: {command}", soft_wrap=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mnist_lab.arguments import Arguments, run_of
+from mnist_lab.cli.parser import Arguments, run_of
 
 
 def main(arguments: list[str]) -> None:
@@ -13,8 +13,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", default=[], help="changes to its configuration")
     options = parser.parse_args(arguments)
     run = run_of(options)
-    from mnist_lab.evaluate import evaluate
-    from mnist_lab.terminal import console, results_table
+    from mnist_lab.evaluation.evaluate import evaluate
+    from mnist_lab.training.progress import console, results_table
 
     tested = evaluate(run, options.overrides)
     info, checkpoint = run.info, run.chosen_checkpoint().stem

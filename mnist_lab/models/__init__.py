@@ -1,1 +1,10 @@
-"""The five tutorials' networks, one a file; each is a Classifier."""
+"""The networks, one a file; each is a `Classifier`."""
+
+from mnist_lab.models.classifier import Classifier
+from mnist_lab.models.compact_cnn import CompactCNN
+from mnist_lab.models.dropout_cnn import DropoutCNN
+from mnist_lab.models.lenet import LeNet
+from mnist_lab.models.mlp import MLP
+from mnist_lab.models.simple_cnn import SimpleCNN
+
+__all__ = ["MLP", "Classifier", "CompactCNN", "DropoutCNN", "LeNet", "SimpleCNN"]

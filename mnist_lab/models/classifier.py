@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from mnist_lab.data.batches import Batch, Group, Groups
 from mnist_lab.errors import LabError
 from mnist_lab.models.metrics import LossAndAccuracy
-from mnist_lab.steps import count_in_groups, count_in_steps, take_all_but_the_last, training_batches
+from mnist_lab.models.multistep import count_in_groups, count_in_steps, take_all_but_the_last, training_batches
 
 if TYPE_CHECKING:
     from mnist_lab.data.datamodule import MNISTDataModule

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Literal
 
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from mnist_lab.figures import METRICS, SETS
-from mnist_lab.runs import Run
-from mnist_lab.sweeps.figure import in_order
+from mnist_lab.runs.run import Run
+from mnist_lab.viz.curves import METRICS, SETS
+from mnist_lab.viz.heatmap import in_order
 
 if TYPE_CHECKING:  # torch is long in starting, and a sweep's page does without
-    from mnist_lab.predictions import Predictions
+    from mnist_lab.evaluation.predictions import Predictions
 
 STEPS = (1, 2, 5, 10)  # between an axis' named values
 NAMED = 8  # values of a setting that are named one by one

@@ -8,18 +8,16 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from mnist_lab.arguments import command_line
-from mnist_lab.config import compose
+from mnist_lab.config.compose import compose
+from mnist_lab.config.settings import differing
 from mnist_lab.errors import BadInput
-from mnist_lab.ls import METRICS, minute
-from mnist_lab.model_card import preset
+from mnist_lab.export.model_card import preset
+from mnist_lab.formatting import cell, command_line, duration, minute, typed
 from mnist_lab.report.charts import by_epoch
-from mnist_lab.report.tested import on_test_set
-from mnist_lab.runs import Run
-from mnist_lab.settings import differing, typed
-from mnist_lab.sweeps.sweep import Sweep
-from mnist_lab.sweeps.watch import duration
-from mnist_lab.tables import cell
+from mnist_lab.report.test_set import on_test_set
+from mnist_lab.runs.listing import METRICS
+from mnist_lab.runs.run import Run
+from mnist_lab.runs.sweep import Sweep
 
 NONE = "–"
 

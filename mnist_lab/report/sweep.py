@@ -9,16 +9,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from mnist_lab.arguments import command_line
-from mnist_lab.figures import METRICS
-from mnist_lab.files import as_typed
-from mnist_lab.ls import minute
+from mnist_lab.formatting import as_typed, command_line, duration, minute, percent
 from mnist_lab.report.charts import Chart, Dot, Line, axis, epochs_axis, settings_axis
-from mnist_lab.runs import start_moment
-from mnist_lab.sweeps.figure import in_order, shades
-from mnist_lab.sweeps.results import Results, mean, percent, spread
-from mnist_lab.sweeps.sweep import Job, Sweep
-from mnist_lab.sweeps.watch import described, duration
+from mnist_lab.runs.run import start_moment
+from mnist_lab.runs.sweep import Job, Sweep
+from mnist_lab.sweeps.progress import described
+from mnist_lab.sweeps.results import Results, mean, spread
+from mnist_lab.viz.curves import METRICS
+from mnist_lab.viz.heatmap import in_order, shades
 
 STATES = ("running", "failed", "killed", "interrupted", "waiting", "finished")  # the first with a job is the sweep's
 WIDEST = 12  # values of a setting in a heat map; of more, and of scattered ones, each setting has a chart

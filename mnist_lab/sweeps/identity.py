@@ -10,8 +10,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from mnist_lab.settings import flat, short_names, unresolved, what_a_job_does
-from mnist_lab.sweeps.sweep import Sweep, key_of
+from mnist_lab.config.former_names import FORMER_NAMES
+from mnist_lab.config.keys import key_of
+from mnist_lab.config.settings import flat, short_names, unresolved, what_a_job_does
+from mnist_lab.runs.sweep import Sweep
 
 
 def job_id(config: DictConfig) -> str:
@@ -21,7 +23,10 @@ def job_id(config: DictConfig) -> str:
         cfg.pop("hydra", None)
         cfg.folder = ""
     OmegaConf.resolve(cfg)
-    settings = what_a_job_does(flat(cfg))
+    settings = {
+        key: FORMER_NAMES.get(value, value) if key.endswith("_target_") else value  # so that sweeps of 0.1.0 continue
+        for key, value in what_a_job_does(flat(cfg)).items()
+    }
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
@@ -39,3 +44,6 @@ def job_folder(config: DictConfig) -> str:
 def file_name(text: str) -> str:
     """The text with underscores for what a file system might not take, not too long for one."""
     return re.sub(r"[^\w.,=+-]", "_", text)[:150]
+
+
+OmegaConf.register_new_resolver("job_folder", lambda *, _root_: job_folder(_root_), replace=True)

@@ -13,13 +13,14 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from mnist_lab.config.keys import SWEEP_KEYS, SWEEP_ONLY_KEYS, key_of
+from mnist_lab.config.settings import given_overrides
 from mnist_lab.errors import Interrupted, LabError
-from mnist_lab.locks import RunInUse, run_lock
-from mnist_lab.runs import Run
-from mnist_lab.settings import given_overrides
+from mnist_lab.runs.locks import RunInUse, run_lock
+from mnist_lab.runs.run import Run
+from mnist_lab.runs.sweep import Job, Sweep, read_job, write_job
 from mnist_lab.sweeps.launchers import asked_for, kind, put_back_in_the_queue, threads
-from mnist_lab.sweeps.stop import end_with_parent
-from mnist_lab.sweeps.sweep import OWN, SWEEPS_ALONE, Job, Sweep, key_of, read_job, write_job
+from mnist_lab.sweeps.signals import end_with_parent
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +39,8 @@ def run_job(cfg: DictConfig) -> float | None:
         end_with_parent(sweep.process)
     if sweep.stop_file.exists():
         return None
-    overrides = tuple(override for override in given_overrides(cfg) if key_of(override) not in OWN)
-    cfg.overrides = [override for override in given_overrides(cfg) if key_of(override) not in SWEEPS_ALONE]
+    overrides = tuple(override for override in given_overrides(cfg) if key_of(override) not in SWEEP_KEYS)
+    cfg.overrides = [override for override in given_overrides(cfg) if key_of(override) not in SWEEP_ONLY_KEYS]
     try:
         with put_back_in_the_queue(), run_lock(folder):
             job = read_job(folder) if (folder / "job.json").exists() else Job(overrides, folder)
@@ -66,9 +67,9 @@ def run_job(cfg: DictConfig) -> float | None:
 
 def _attempted(cfg: DictConfig, job: Job) -> Job:
     """The job after one attempt, which begins anew where an earlier one failed, and goes on where it was stopped."""
-    from mnist_lab.sweeps.apart import of_several_processes, train_apart
-    from mnist_lab.terminal import console  # torch and Lightning: not for --cfg
-    from mnist_lab.train import train
+    from mnist_lab.sweeps.subprocess_job import of_several_processes, train_apart
+    from mnist_lab.training.progress import console  # torch and Lightning: not for --cfg
+    from mnist_lab.training.train import train
 
     cfg = cfg.copy()
     info = job.info

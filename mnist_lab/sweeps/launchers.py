@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_lab.errors import BadInput
-from mnist_lab.sweeps.stop import end_with_parent
+from mnist_lab.sweeps.signals import end_with_parent
 
 GIGABYTES = 1.3  # that a job takes at most: README, "Measured"
 

@@ -10,10 +10,11 @@ from typing import Any
 
 from rich.table import Table
 
-from mnist_lab.arguments import command_line
+from mnist_lab.config.keys import key_of
+from mnist_lab.config.settings import short_names
 from mnist_lab.files import atomic_write, write_text
-from mnist_lab.settings import short_names
-from mnist_lab.sweeps.sweep import Job, Sweep, key_of
+from mnist_lab.formatting import command_line, percent
+from mnist_lab.runs.sweep import Job, Sweep
 
 Group = tuple[tuple[str, str], ...]  # what jobs that differ in their seeds alone have in common: swept keys and values
 
@@ -173,9 +174,3 @@ def mean(group: list[Job], metric: str) -> float:
 def spread(group: list[Job], metric: str) -> float | None:
     """The standard deviation of a metric over jobs; None for one."""
     return statistics.stdev(job.info["metrics"][metric] for job in group) if len(group) > 1 else None
-
-
-def percent(accuracy: dict[str, float | None]) -> str:
-    """A mean accuracy and its spread."""
-    std = accuracy["std"]
-    return f"{accuracy['mean']:.2%}" + (f" ± {100 * std:.2f}" if std is not None else "")

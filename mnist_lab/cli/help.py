@@ -1,0 +1,82 @@
+"""What --help says. Apart from Hydra's own help, which composes everything first and takes ten times as long."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+from mnist_lab import conf_dir
+
+HELP = """\
+mnist_lab: train, test and compare five published tutorials' networks on MNIST.
+
+Usage: python -m mnist_lab [COMMAND] [KEY=VALUE ...]   (mnist-lab does the same)
+
+Commands
+  train                  train a network, then test it; without a command, this
+  test RUN [KEY=VALUE]   test a run's weights again; RUN: its folder, the
+                         beginning or end of its name, or latest
+  reproduce [PRESET ...] [--seeds N]
+                         the tutorials' presets over several seeds: a table
+  report RUN|SWEEP       one HTML page of it, report.html in its folder: to look
+                         at, print and hand on
+  export RUN --format onnx|torch_export|safetensors|state_dict
+                         a run's network in a file for use elsewhere, checked
+  robustness RUN [RUN ...]
+                         accuracy on shifted, turned, noisy, blurred ... images
+  predict RUN IMAGE...   the digits in pictures of one's own, or a CSV of pixels
+  draw RUN               a page in the browser: draw a digit, see what the
+                         network makes of it
+  ls [--sort COLUMN] [--limit N]
+                         the runs, a line each; COLUMN: date, test/acc, time ...
+  compare RUN RUN...     runs, or a sweep's folder, side by side: what settings
+                         differ, and metrics; --out FILE draws their curves
+  COMMAND --help         more about one command
+
+Settings: one of each group, and any single value by its dotted name
+{groups}
+
+Values most often changed
+  seed=0  trainer.max_epochs=5  trainer.accelerator=auto|cpu|gpu
+  optimizer.lr=0.01  optimizer.momentum=0.9  data.batch_size=64
+  data.val_size=5000  data.root=FOLDER  data.download=false
+  resume=RUN|latest|auto         go on with a run, in its folder
+  init_from=FILE                 start from a checkpoint's or state_dict's file
+
+Examples
+  python -m mnist_lab
+  python -m mnist_lab model=lenet trainer.accelerator=gpu
+  python -m mnist_lab model=mlp optimizer=adam optimizer.lr=0.001 seed=0
+  python -m mnist_lab -m optimizer.lr=0.001,0.01,0.1 optimizer.momentum=0.5,0.9
+  python -m mnist_lab -m hydra/sweeper=optuna hydra.sweeper.n_trials=30
+  python -m mnist_lab resume=latest trainer.max_epochs=8
+  python -m mnist_lab experiment=compact_cnn
+
+See also
+  -m                 run every combination of the values separated by commas;
+                     sweep=NAME names the sweep, to go on with it
+  --cfg job          print the configuration that a command line gives, and stop
+  --info defaults    print which files it comes from
+  --config-dir DIR   add a folder of your own to conf/; a network is one class
+                     and one YAML in DIR/model
+  --version          print the program's version
+  --hydra-help       the other options
+  tensorboard --logdir runs
+  eval "$(mnist-lab -sc install=bash)"   complete groups and keys in this shell
+"""
+
+
+def help_text(arguments: Sequence[str]) -> str:
+    """Return the help, with the groups and choices of conf/ and of the folder that --config-dir names."""
+    named = re.search(r"(?:^|\0)(?:--config-dir|-cd)[=\0]([^\0]+)", "\0".join(arguments))
+    folders = [conf_dir(), *([Path(named[1])] if named else [])]
+    groups: dict[str, list[str]] = {}
+    for path in sorted(path for folder in folders for path in folder.glob("*/*.yaml")):
+        groups.setdefault(path.parent.name, []).append(path.stem)
+    lines = (
+        textwrap.fill(f"  {group:<12} {', '.join(names)}", 79, subsequent_indent=" " * 15)
+        for group, names in groups.items()
+    )
+    return HELP.format(groups="\n".join(lines))

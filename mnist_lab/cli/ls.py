@@ -1,0 +1,62 @@
+"""`python -m mnist_lab ls`: the runs below a folder, a line each."""
+
+from __future__ import annotations
+
+# Neither torch nor Lightning is imported here: they take longer to start than a thousand runs to list.
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mnist_lab.cli.parser import Arguments
+from mnist_lab.cli.tables import print_for_programs, show
+from mnist_lab.errors import BadInput
+from mnist_lab.formatting import cell, minute
+from mnist_lab.runs.listing import listed
+
+COLUMNS = ("date", "model", "status", "val/acc", "test/acc", "time", "overrides", "run")
+LEFT_OUT = ("time", "model", "overrides", "val/acc", "date")  # where a terminal is too narrow, in this order
+LONG = 28  # characters of a folder's name above which its end stands for it in a terminal
+
+
+def short_names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return for each run a short name by which Run.find finds it: its folder's name, or the end of a long one.
+
+    A name that several have is the whole path.
+    """
+    names = [Path(each["run"]).name for each in rows]
+    ends = [name if len(name) <= LONG else name.rsplit("-", 1)[-1] for name in names]
+    ambiguous = {end for end, count in Counter(ends).items() if count > 1}
+    return [each["run"] if end in ambiguous else end for end, each in zip(ends, rows, strict=True)]
+
+
+def main(arguments: list[str]) -> None:
+    parser = Arguments("ls", __doc__)
+    parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="default: %(default)s")
+    parser.add_argument(
+        "--sort",
+        metavar="COLUMN",
+        default="date",
+        help=f"one of {', '.join(COLUMNS)}, or another value of a run such as val/loss (default: %(default)s)",
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="the N latest alone; with --sort, the first N")
+    parser.add_forms()
+    options = parser.parse_args(arguments)
+    if options.limit is not None and options.limit < 1:
+        raise BadInput(f"--limit={options.limit}: must be 1 or more")
+    rows = listed(options.runs_dir, options.sort)
+    short = short_names(rows) if sys.stdout.isatty() else [each["run"] for each in rows]
+    if options.limit is not None:
+        kept = slice(-options.limit, None) if options.sort == "date" else slice(options.limit)
+        rows, short = rows[kept], short[kept]
+    if options.form:
+        print_for_programs(rows, options.form)
+    elif not rows:
+        print(f"no run below {options.runs_dir}")
+    else:
+        lines = [
+            [minute(each["date"]), *(cell(name, each.get(name)) for name in COLUMNS[1:-1]), name]
+            for each, name in zip(rows, short, strict=True)
+        ]
+        show(COLUMNS, lines, left=("date", "model", "status", "overrides", "run"), cut="overrides", drop=LEFT_OUT)

@@ -1,0 +1,80 @@
+"""Tables for people, and the same rows as JSON or CSV for programs."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from mnist_lab.formatting import printable
+
+NARROWEST = 12  # characters that a column which is shortened keeps
+
+
+def show(
+    heads: Sequence[str],
+    lines: Sequence[Sequence[str]],
+    *,
+    left: Collection[str] = (),
+    cut: str = "",
+    drop: Sequence[str] = (),
+) -> None:
+    """Print lines in columns; plainly, since boxes around a thousand lines take longer than all the rest.
+
+    In a terminal that is too narrow, a column is shortened, and then others are left out. Elsewhere nothing is.
+
+    Args:
+        heads: the columns' heads.
+        lines: the cells.
+        left: heads of the columns of words; the others, of numbers, end at the right.
+        cut: head of the column that is shortened.
+        drop: heads of the columns that are left out, the first one first.
+    """
+    lines = [[printable(text).replace("\n", "\\n") for text in line] for line in lines]
+    widths = {head: max(map(len, column)) for head, *column in zip(heads, heads, *lines, strict=True)}
+    if sys.stdout.isatty():
+        _fit(widths, shutil.get_terminal_size().columns, cut, drop)
+    for line in (heads, *lines):
+        cells = []
+        for head, text in zip(heads, line, strict=True):
+            if head in widths:
+                width = widths[head]
+                short = text if len(text) <= width else f"{text[: width - 3]}..."
+                cells.append(short.ljust(width) if head in left else short.rjust(width))
+        print("  ".join(cells).rstrip())
+
+
+def _fit(widths: dict[str, int], columns: int, cut: str, drop: Sequence[str]) -> None:
+    """Shorten or take out columns until all together, two spaces apart, fit into a terminal."""
+
+    def excess() -> int:
+        return sum(widths.values()) + 2 * (len(widths) - 1) - columns
+
+    least = min(widths.get(cut, 0), NARROWEST)
+    for head in drop:
+        if excess() > widths.get(cut, 0) - least:
+            widths.pop(head, None)
+    if cut in widths:
+        widths[cut] = min(widths[cut], max(widths[cut] - excess(), least))
+
+
+def print_for_programs(rows: Sequence[Mapping[str, Any]], form: str) -> None:
+    """Print rows as "json", a list of objects, or as "csv", where a list is in JSON and nothing stands for null."""
+    if form == "json":
+        print(json.dumps(rows, indent=2))
+        return
+    names = list(dict.fromkeys(name for row in rows for name in row))  # a run may have metrics of its own
+    writer = csv.DictWriter(sys.stdout, names, lineterminator="\n")
+    if rows:
+        writer.writeheader()
+    for row in rows:
+        writer.writerow({name: _csv_cell(value) for name, value in row.items()})
+
+
+def _csv_cell(value: Any) -> Any:
+    if isinstance(value, list | bool):
+        return json.dumps(value)
+    return printable(value) if isinstance(value, str) else value

@@ -1,0 +1,92 @@
+"""How a configuration is composed, and that a bad one is refused before anything is made."""
+
+from __future__ import annotations
+
+import copy
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from mnist_lab import conf_dir
+from mnist_lab.config.distributed import begun, processes_here
+from mnist_lab.config.overrides import compose_whole, explain
+from mnist_lab.config.settings import resolve_settings, unresolved
+
+OmegaConf.register_new_resolver("begun", begun, use_cache=True, replace=True)
+OmegaConf.register_new_resolver("either", lambda value, otherwise: otherwise if value is None else value, replace=True)
+OmegaConf.register_new_resolver("model_name", lambda choice, target: model_name(choice, target), replace=True)
+# ${choose:KEY,{KEY:VALUE,...},DEFAULT}: a setting that follows another, or one of Hydra's that is an Enum.
+OmegaConf.register_new_resolver(
+    "choose", lambda key, values, default: values.get(getattr(key, "name", key), default), replace=True
+)
+
+# ${torchrun:VARIABLE,DEFAULT}: a number that torchrun gives its processes. Not oc.env, which stays unresolved in a run.
+OmegaConf.register_new_resolver("processes", processes_here, replace=True)
+OmegaConf.register_new_resolver("torchrun", lambda name, default: int(os.environ.get(name) or default), replace=True)
+
+# Meant: conf/hydra/launcher has the launchers' own settings, which Hydra checks against their schemas of these names.
+warnings.filterwarnings("ignore", r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
+
+
+def compose(*overrides: str, config_dir: str | None = None) -> DictConfig:
+    """The main job's configuration for these overrides, in Python and notebooks; its run folder is a new one.
+
+    config_dir adds a folder of your own, as --config-dir does.
+
+    Raises:
+        BadInput: an override that Hydra does not take.
+    """
+    config = compose_whole(overrides, config_dir)
+    try:
+        cfg = job_config(config)
+    except OmegaConfBaseException as error:
+        raise explain(error) from error
+    cfg.config_dir = config_dir and str(Path(config_dir).absolute())
+    return cfg
+
+
+def presets(config_dir: str | None = None) -> list[str]:
+    """The names of the presets, the choices of experiment, the package's and those of a folder of your own."""
+    folders = [conf_dir(), *([Path(config_dir)] if config_dir else [])]
+    return sorted(path.stem for folder in folders for path in (folder / "experiment").glob("*.yaml"))
+
+
+def job_config(config: DictConfig) -> DictConfig:
+    """What a job gets of Hydra's whole configuration, resolved, with the run folder that Hydra would give it."""
+    config = copy.deepcopy(config)
+    with read_write(config.hydra), open_dict(config.hydra):
+        config.hydra.runtime.output_dir = str(Path(config.hydra.run.dir).absolute())
+    instance = HydraConfig.instance()
+    before = instance.cfg
+    instance.set_config(config)
+    try:
+        with open_dict(config):
+            hydra_config = config.pop("hydra")
+        return resolve(config, hydra_config)
+    finally:
+        instance.cfg = before
+
+
+def resolve(cfg: DictConfig, hydra_config: Any) -> DictConfig:
+    """Put values in place of a job's interpolations, but for those of the environment."""
+    cfg.overrides = unresolved(hydra_config.overrides.task)  # Hydra's own list cannot be written to
+    resolve_settings(cfg)
+    return cfg
+
+
+def model_name(choice: str, target: str) -> str:
+    """Return a network's name: that of its file in conf/model, or of its class if that is not the file's.
+
+    Args:
+        choice: of the group model.
+        target: the class that is used, model._target_.
+    """
+    path = conf_dir() / "model" / f"{choice}.yaml"
+    if path.is_file() and OmegaConf.select(OmegaConf.load(path), "_target_") != target:
+        return target.rpartition(".")[2]
+    return choice

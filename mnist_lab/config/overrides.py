@@ -1,0 +1,241 @@
+"""The command line's grammar: Hydra's options and overrides, composed once, and one line for what is wrong in them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override, QuotedString
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from mnist_lab import conf_dir
+from mnist_lab.errors import BadInput
+from mnist_lab.formatting import shown
+
+# Words of other programs and of papers, by the setting that they mean here.
+SYNONYMS = {
+    "epoch": "trainer.max_epochs",
+    "epochs": "trainer.max_epochs",
+    "num_epochs": "trainer.max_epochs",
+    "n_epochs": "trainer.max_epochs",
+    "steps": "trainer.max_steps",
+    "batch": "data.batch_size",
+    "bs": "data.batch_size",
+    "learning_rate": "optimizer.lr",
+    "wd": "optimizer.weight_decay",
+    "net": "model",
+    "network": "model",
+    "arch": "model",
+    "architecture": "model",
+    "dataset": "data",
+    "data_dir": "data.root",
+    "validation_size": "data.val_size",
+    "opt": "optimizer",
+    "lr_scheduler": "scheduler",
+    "transform": "augmentation",
+    "device": "trainer.accelerator",
+    "gpu": "trainer.accelerator",
+    "gpus": "trainer.devices",
+    "num_threads": "threads",
+    "random_seed": "seed",
+    "checkpoint": "resume",
+    "ckpt": "resume",
+    "preset": "experiment",
+    "output_dir": "hydra.run.dir",
+}
+
+
+def compose_whole(
+    overrides: Sequence[str], config_dir: str | None = None, config_name: str = "train", *, sweep: bool = False
+) -> DictConfig:
+    """Compose Hydra's whole configuration, with its own settings below `hydra`.
+
+    Args:
+        overrides: as on the command line.
+        config_dir: a folder of the user's own that adds choices.
+        config_name: the primary configuration.
+        sweep: whether settings may have several values; the first of each is composed.
+
+    Raises:
+        BadInput: an override is not valid, and the message names the nearest setting or choice; or Hydra cannot work
+            in the current folder.
+    """
+    if "${" in str(Path.cwd()):
+        raise BadInput(
+            f"{Path.cwd()}: Hydra reads ${{...}} in this folder's name as a setting; rename it, or use another"
+        )
+    if config_dir is not None and not Path(config_dir).is_dir():
+        raise BadInput(f"--config-dir={config_dir}: folder not found")
+    search = [f"hydra.searchpath=[{quoted('file://' + str(Path(config_dir).absolute()))}]"] if config_dir else []
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3", job_name="train"):
+        parsed = [parse(override) for override in overrides]
+        for override in parsed:
+            _check_choice(override, search)
+            if override.is_sweep_override() and not sweep:
+                raise BadInput(f"{shown(override.input_line)}: several values; add -m to run a job for each")
+        first = [_first_value(override) for override in parsed]
+        try:
+            return hydra.compose(config_name, [*first, *search], return_hydra_config=True)
+        except COMPOSITION_ERRORS as error:
+            raise explain(error, parsed, search) from error
+
+
+# RecursionError: brackets a thousand deep. ValueError and TypeError: values where Hydra expects text, files that are
+# not UTF-8.
+COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, YAMLError, RecursionError, ValueError, TypeError, OSError)
+
+
+def parse(override: str) -> Override:
+    """Parse an override by Hydra's grammar.
+
+    Raises:
+        BadInput: it does not follow the grammar.
+    """
+    try:
+        parsed = OverridesParser.create().parse_override(override)
+    except (HydraException, RecursionError, ValueError, TypeError) as error:
+        if "=" not in override and not override.startswith("~"):
+            raise BadInput(f"{shown(override)}: not a setting; write KEY=VALUE") from error
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error).strip().split("\n")[0]
+        message = f"{shown(override)}: not valid as KEY=VALUE ({shown(reason)}); quote a text with special characters"
+        raise BadInput(f"{message}: \"KEY='TEXT'\"") from error
+    if GlobalHydra.instance().is_initialized():
+        parsed.config_loader = GlobalHydra.instance().config_loader()  # for glob(), which takes from a group's choices
+    return parsed
+
+
+def explain(error: Exception, overrides: Sequence[Override] = (), search: Sequence[str] = ()) -> BadInput:
+    """Return what is wrong with a configuration that Hydra refused to compose, in one line."""
+    groups = [_first_value(override) for override in overrides if _choices(override.key_or_group, search)]
+    known = _known_keys([*groups, *search])
+    added = tuple(override.key_or_group for override in overrides if override.is_add())
+    for override in overrides:
+        key = override.key_or_group.split("[")[0]
+        missing = key not in known and not key.startswith(added or ("\0",)) and not _choices(key, search)
+        if missing and not (override.is_add() or override.is_force_add()):
+            return BadInput(f"{shown(override.input_line)}: {unknown_setting(key, known, search)}")
+        if override.is_delete() and f"'{key}'" in str(error):  # Hydra finds nothing where null stands
+            return BadInput(f"{shown(override.input_line)}: cannot be removed; set {key}=null")
+    if isinstance(error, YAMLError):
+        name = getattr(getattr(error, "problem_mark", None), "name", None) or "a file of the configuration"
+        return BadInput(f"{name}: not a YAML file ({shown(str(error))})")
+    if isinstance(error, MissingConfigException):
+        choices = f"; choose from {', '.join(error.options)}" if error.options else ""
+        return BadInput(f"{' '.join(str(error).splitlines()[0].split())}{choices}")
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    reason = "nested too deeply" if isinstance(cause, RecursionError) else str(cause).strip().split("\n")[0]
+    typed = " ".join(override.input_line or "" for override in overrides)
+    where = getattr(cause, "full_key", None) or shown(typed)
+    return BadInput(f"{where}: {shown(reason or type(cause).__name__, 300)}".removeprefix(": "))
+
+
+def unknown_setting(key: str, known: Sequence[str], search: Sequence[str] = ()) -> str:
+    """Return what to say of a setting that does not exist: which other choice of its group has it, or the nearest."""
+    group = key.split(".")[0]
+    for choice in _choices(group, search) if "." in key else []:
+        if key in _known_keys([f"{group}={choice}", *search]):
+            return f"unknown setting here; {group}={choice} has it"
+    near = nearest(key, known)
+    return f"unknown setting; did you mean {near}?" if near else "unknown setting (--help lists the groups)"
+
+
+def nearest(name: str, known: Sequence[str]) -> str | None:
+    """Return the known setting that a misspelt one most likely means; None if there is no likely one."""
+    name = name.lower().replace("-", "_")
+    last = name.rsplit(".", 1)[-1]
+    own = [key for key in known if not key.startswith("hydra")]
+    by_last_part: dict[str, str] = {}
+    for key in own:
+        by_last_part.setdefault(key.rsplit(".", 1)[-1], key)
+    if name in known:
+        return name
+    for part in (name, last):
+        if part in by_last_part or part in SYNONYMS:
+            return by_last_part.get(part) or SYNONYMS[part]
+    near = difflib.get_close_matches(name, known if name.startswith("hydra") else own, n=1, cutoff=0.75)
+    if near:
+        return near[0]
+    near = difflib.get_close_matches(last, [*by_last_part, *SYNONYMS], n=1, cutoff=0.75)
+    return by_last_part.get(near[0], SYNONYMS.get(near[0])) if near else None
+
+
+def keys_of(config: DictConfig) -> list[str]:
+    """Return the dotted names of all groups and settings of a configuration."""
+
+    def walk(node: Any, path: str) -> Iterator[str]:
+        for name, value in node.items():
+            yield f"{path}{name}"
+            if isinstance(value, dict):
+                yield from walk(value, f"{path}{name}.")
+
+    return list(walk(OmegaConf.to_container(config), ""))
+
+
+def quoted(text: str) -> str:
+    """Return a text as a string in Hydra's grammar, whatever characters it has."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _known_keys(overrides: Sequence[str]) -> list[str]:
+    """Return all groups and settings under these overrides or, where they cannot be composed, under none."""
+    try:
+        return keys_of(hydra.compose("train", list(overrides), return_hydra_config=True))
+    except COMPOSITION_ERRORS:
+        return keys_of(hydra.compose("train", return_hydra_config=True)) if overrides else []
+
+
+def _choices(group: str, search: Sequence[str]) -> list[str]:
+    """Return the choices of a group; none if the key is not a group."""
+    if "." in group or not GlobalHydra.instance().is_initialized():
+        return []
+    return list(GlobalHydra.instance().config_loader().get_group_options(group, overrides=list(search)))
+
+
+def _check_choice(override: Override, search: Sequence[str]) -> None:
+    """Raise BadInput if an override chooses from a group what the group does not have."""
+    group = override.key_or_group
+    choices = _choices(group, search)
+    if not choices or override.is_delete():
+        return
+    is_sweep = override.is_discrete_sweep()
+    values = list(islice(override.sweep_iterator(), 1000)) if is_sweep else [override.value()]
+    for value in chain.from_iterable(value if isinstance(value, list) and value else [value] for value in values):
+        name = value.text if isinstance(value, QuotedString) else value
+        if name is None and (group == "experiment" or "/" in group):  # whose default is none
+            continue
+        if isinstance(name, str) and ("${" in name or name in _choices_beside(group, name, choices, search)):
+            continue
+        near = difflib.get_close_matches(name, choices, n=1) if isinstance(name, str) else []
+        hint = f"did you mean {near[0]}? (choose" if near else "(choose"
+        line = shown(override.input_line)
+        raise BadInput(f"{line}: unknown choice; {hint} from {', '.join(choices)})".replace("; (choose", " (choose"))
+
+
+def _choices_beside(group: str, name: str, choices: Sequence[str], search: Sequence[str]) -> Sequence[str]:
+    """Return the choices among which a name such as `mine/net` stands, by their whole names."""
+    folder, slash, _ = name.rpartition("/")
+    return [f"{folder}/{choice}" for choice in _choices(f"{group}/{folder}", search)] if slash else choices
+
+
+def _first_value(override: Override) -> str:
+    """Return an override with the first of its values, where it has several."""
+    line = override.input_line or ""
+    if not override.is_sweep_override():
+        return line
+    key, value = line.split("=", 1)[0], override.value()
+    first = value.start if isinstance(value, IntervalSweep) else next(iter(override.sweep_string_iterator()), "null")
+    return f"{key}={first}"
+
+
+def quoted_path(path: Path) -> str:
+    """Return an absolute path as a string in Hydra's grammar."""
+    return quoted(str(path.absolute()))

@@ -1,0 +1,159 @@
+"""Find the classes that a configuration names, and refuse those that do not belong where they are named.
+
+A configuration may come from a stranger, in a run folder. Hydra calls whatever a `_target_` names, so the name is
+looked up first, without a call, and must be a class of the kind that its place needs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+from lightning.fabric.plugins import ClusterEnvironment
+from lightning.pytorch.accelerators import Accelerator
+from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
+from lightning.pytorch.plugins import CheckpointIO, LayerSync, Precision
+from lightning.pytorch.profilers import Profiler
+from lightning.pytorch.strategies import Strategy
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import nn
+
+from mnist_lab.errors import BadInput
+
+KINDS = {  # what a place in the configuration takes, by the names that users import; callbacks and loggers are named
+    "model": "mnist_lab.models.Classifier",
+    "data": "mnist_lab.data.MNISTDataModule",
+    "data.source": "mnist_lab.data.Source",
+    "optimizer": "torch.optim.Optimizer",
+    "scheduler": "torch.optim.lr_scheduler.LRScheduler",
+    "trainer": "lightning.pytorch.Trainer",
+    "callbacks.*": "lightning.pytorch.Callback",
+    "logger.*": "lightning.pytorch.loggers.Logger",
+    "dashboard": "mnist_lab.viz.Dashboard",
+}
+PARTS = (  # what the arguments of these may be made of besides
+    nn.Module,
+    Accelerator,
+    CheckpointIO,
+    ClusterEnvironment,
+    LayerSync,
+    Precision,
+    Profiler,
+    Strategy,
+)
+TUNERS = {LearningRateFinder: "optimizer.lr", BatchSizeFinder: "data.batch_size"}
+OPTIONAL = ("scheduler", "augmentation")  # an empty node is for none
+PARTIAL = ("optimizer", "scheduler")  # made once there are parameters, or an optimizer
+
+
+def find_class(name: Any, key: str) -> type:
+    """Return the class that a `_target_` names, if it is of the kind that its place needs; nothing is called.
+
+    The module that holds it is imported.
+
+    Args:
+        name: the class's dotted name.
+        key: the place of the node with this `_target_` in the configuration, such as callbacks.best.
+
+    Raises:
+        BadInput: there is no such class, or it is of another kind.
+    """
+    setting = f"{key}._target_={name}"
+    try:
+        target = _locate(name)
+    except (Exception, SystemExit) as error:  # of a module that is imported
+        raise BadInput(f"{setting}: cannot be imported ({' '.join(str(error).split())})") from error
+    place = _place(key)
+    if place in KINDS:
+        kind: type = _locate(KINDS[place])
+        if place == "model" and _is_a(target, nn.Module) and not _is_a(target, kind):
+            raise BadInput(f"{setting}: a torch.nn.Module that is no Classifier; derive it from {KINDS[place]} instead")
+        if not _is_a(target, kind):
+            raise BadInput(f"{setting}: not a class derived from {KINDS[place]}")
+    elif place == "augmentation":
+        if not _is_augmentation(target):
+            raise BadInput(f"{setting}: not a class whose objects can be called with (images, generator, black)")
+    elif not (_is_a(target, *map(_locate, KINDS.values()), *PARTS) or _is_augmentation(target)):
+        raise BadInput(f"{setting}: not a class that a configuration may use here; derive it from torch.nn.Module")
+    for tuner, changed in TUNERS.items():
+        if _is_a(target, tuner):
+            raise BadInput(
+                f"{setting}: would train with another {changed} than the run records; "
+                f"compare values in a sweep instead (-m {changed}=...)"
+            )
+    found: type = target
+    return found
+
+
+def checked(node: Any, key: str) -> dict[str, Any]:
+    """Return a node of a configuration with its interpolations resolved, and its classes checked.
+
+    Args:
+        node: the node; for some places it may be empty.
+        key: its place in the configuration, such as callbacks.best.
+
+    Raises:
+        BadInput: a class in it or below it is missing or refused, or an interpolation fails.
+    """
+    if not isinstance(node, DictConfig):
+        raise BadInput(f"{key}={node}: not a group of settings")
+    if "_target_" not in node and key not in OPTIONAL:
+        raise BadInput(f"{key}._target_: missing")
+    try:
+        resolved: dict[str, Any] = OmegaConf.to_container(node, resolve=True)  # type: ignore[assignment]
+    except OmegaConfBaseException as error:
+        raise BadInput(f"{key}: {str(error).splitlines()[0]}") from error
+    for place, value in _values(resolved, key):
+        if isinstance(value, dict) and "_target_" in value:
+            find_class(value["_target_"], place)
+            known = _place(place) in (*KINDS, "augmentation")
+            if value.get("_partial_") and known and place not in PARTIAL:
+                raise BadInput(f"{place}._partial_={value['_partial_']}: only for optimizer and scheduler")
+        elif isinstance(value, str) and "${" in value:
+            raise BadInput(f"{place}={value}: holds ${{, which would be taken for an interpolation")
+    return resolved
+
+
+def _place(key: str) -> str:
+    """Return the place that a key names, whatever a callback's or a logger's own name is."""
+    group, *names = key.split(".")
+    return f"{group}.*" if group in ("callbacks", "logger") and len(names) == 1 else key
+
+
+def _values(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """Yield a value and all values below it, each with its place."""
+    yield key, value
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, below in items:
+        yield from _values(below, f"{key}.{name}")
+
+
+def _locate(name: Any) -> Any:
+    """Return what a dotted name means, looked up as Hydra does."""
+    if not isinstance(name, str):
+        raise TypeError("not the dotted name of a class")
+    first, *rest = name.split(".")
+    found: Any = importlib.import_module(first)
+    for length, part in enumerate(rest, 2):
+        if isinstance(found, ModuleType) and not hasattr(found, part):
+            importlib.import_module(".".join([first, *rest][:length]))
+        found = getattr(found, part)
+    return found
+
+
+def _is_a(target: Any, *kinds: type) -> bool:
+    return inspect.isclass(target) and issubclass(target, kinds)
+
+
+def _is_augmentation(target: Any) -> bool:
+    """Return whether a class's objects take (images, generator, black), as `augmentation.Affine` does."""
+    if not inspect.isclass(target):
+        return False
+    try:
+        return issubclass(target, nn.Module) or "black" in inspect.signature(target.__call__).parameters
+    except (TypeError, ValueError):  # a class written in C
+        return False

@@ -1,0 +1,226 @@
+"""Every problem of a configuration, told at once, before data or weights are touched."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, Literal, get_type_hints
+
+import torch
+from omegaconf import MISSING, DictConfig, OmegaConf
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
+
+from mnist_lab.config.distributed import process_problems
+from mnist_lab.config.keys import FIXED_ON_RESUME
+from mnist_lab.config.overrides import nearest
+from mnist_lab.config.settings import flat, require_environment
+from mnist_lab.config.targets import find_class
+from mnist_lab.errors import BadInput
+from mnist_lab.formatting import shown, typed
+
+GROUPS = ("model", "data", "augmentation", "optimizer", "scheduler", "trainer", "callbacks", "logger", "dashboard")
+_POSITIVE = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_FRACTION = Annotated[float, Field(ge=0, lt=1)]
+_COUNT = Annotated[int, Field(ge=1)]
+_SHARE = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)] | None
+LIMITS: dict[str, Any] = {  # of what has no signature of ours, and what torch and Lightning leave open
+    "seed": Annotated[int, Field(ge=0, lt=2**32)],
+    "resume": str | None,
+    "init_from": str | None,
+    "reload_after": Annotated[int, Field(ge=1)] | None,
+    "steps_per_execution": _COUNT,
+    "threads": _COUNT | None,
+    "figures": bool,
+    "sweep": str | int | float | None,  # a name; Hydra takes 1 and nan for numbers
+    "retries": Annotated[int, Field(ge=0)],
+    "fail_fast": bool,
+    "tutorial": dict[str, Any] | None,
+    "tutorial.explained_by": str | None,
+    "tutorial.disagreements": list[str],
+    "runs_dir": str,
+    "name": str,
+    "folder": str,
+    "overrides": list[str],
+    "config_dir": str | None,
+    "optimizer.lr": _POSITIVE,
+    "optimizer.momentum": _FRACTION,
+    "optimizer.weight_decay": Annotated[float, Field(ge=0, allow_inf_nan=False)],
+    "optimizer.betas": tuple[_FRACTION, _FRACTION],
+    "scheduler.max_lr": _POSITIVE,
+    "scheduler.gamma": _POSITIVE,
+    "scheduler.step_size": _COUNT,
+    "scheduler.T_max": Annotated[int, Field(ge=0)],
+    "trainer.max_epochs": Annotated[int, Field(ge=0)],
+    "trainer.max_steps": Annotated[int, Field(ge=-1)],
+    "trainer.log_every_n_steps": _COUNT,
+    "trainer.limit_train_batches": _SHARE,
+    "trainer.limit_val_batches": _SHARE,
+    "trainer.limit_test_batches": _SHARE,
+    "trainer.accelerator": Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"],
+}
+
+
+def check(cfg: DictConfig, resumed: DictConfig | None = None) -> None:
+    """Raise BadInput with every problem of a job's configuration.
+
+    Types and ranges are those of the constructors' signatures; LIMITS has the rest.
+
+    Args:
+        cfg: the configuration.
+        resumed: that of the run that is resumed, if one is.
+    """
+    require_environment(cfg)
+    problems = [*_shape_problems(cfg)]
+    if not problems:  # the rest relies on the shape
+        kinds = (_signature_problems, _machine_problems, process_problems, _reload_problems, _monitor_problems)
+        problems = [problem for kind in kinds for problem in kind(cfg)]
+        problems += _resume_problems(cfg, resumed) if resumed else []
+    if problems:
+        start = f"{len(problems)} problems in the configuration:\n  " if len(problems) > 1 else ""
+        raise BadInput(start + "\n  ".join(problems))
+
+
+def check_parts(cfg: DictConfig) -> None:
+    """Raise BadInput for settings with which a run's network and data cannot be made, on whatever machine."""
+    for name in ("model", "data", "trainer"):
+        if not isinstance(cfg.get(name), DictConfig):
+            raise BadInput(f"{name}: is missing or not a group of settings")
+    for name in ("seed", "trainer.max_epochs", "trainer.limit_train_batches"):
+        if OmegaConf.select(cfg, name, default=MISSING) is MISSING:
+            raise BadInput(f"{name}: is missing")
+    problems = list(_type_problems("seed", cfg.seed, LIMITS["seed"]))
+    for name in ("model", "data", "augmentation", "optimizer", "scheduler"):
+        if isinstance(cfg.get(name), DictConfig):
+            require_environment(cfg[name])
+            problems += _signature_problems(cfg[name], f"{name}.")
+    if problems:
+        raise BadInput("; ".join(problems))
+
+
+def _shown(value: Any) -> str:
+    """Return a value for a message, as it would be typed, in one line and shortened."""
+    return shown(typed(value))
+
+
+def _shape_problems(cfg: DictConfig) -> Iterator[str]:
+    """Settings that are missing, that no part reads (a group's misspelt name after a plus), or that are no group."""
+    known = [*GROUPS, *(key for key in LIMITS if "." not in key)]
+    for name in map(str, cfg):
+        if name not in known:
+            near = nearest(name, [*known, *(key for key in flat(cfg) if key.split(".")[0] in known)])
+            hint = f"did you mean {near}?" if near else f"choose from {', '.join(known)}"
+            yield f"{name}={_shown(cfg[name])}: unknown setting; {hint}"
+    for name in known:
+        if name not in cfg and name != "dashboard":  # a run is tested that was trained before there was one
+            yield f"{name}: required; it can be changed but not removed"
+    for name in GROUPS:
+        node = cfg.get(name, {})
+        if not isinstance(node, DictConfig):
+            yield f"{name}={_shown(node)}: a group of settings, not a value; choose it when the run is started"
+        elif name in ("callbacks", "logger"):
+            for part in map(str, node):
+                value = node[part]
+                if value is not None and not (isinstance(value, DictConfig) and "_target_" in value):
+                    yield f"{name}.{part}={_shown(value)}: must be null, for none, or settings with a _target_"
+    if isinstance(cfg.get("trainer"), DictConfig) and "max_epochs" not in cfg.trainer:
+        yield "trainer.max_epochs: required; it can be changed but not removed"
+
+
+def _signature_problems(node: DictConfig, path: str = "") -> Iterator[str]:
+    """Unknown, ill-typed and out-of-range settings of a node and of those below it."""
+    parameters: dict[str, Any] | None = None
+    if "_target_" in node:
+        try:
+            parameters = _parameters(find_class(node._target_, path[:-1]))
+        except BadInput as error:
+            yield str(error)
+            return
+    for key_, value in node.items():
+        name = str(key_)
+        key = f"{path}{name}"
+        if name in ("_target_", "_partial_", "_recursive_", "_convert_", "_args_"):
+            continue
+        if parameters is not None and name not in parameters and "**" not in parameters:
+            known = ", ".join(known for known in parameters if known not in ("params", "optimizer")) or "none"
+            owner, remedy = node._target_.rsplit(".", 1)[-1], f"remove it with ~{key}, or choose from {known}"
+            yield f"{key}={_shown(value)}: {owner} has no such setting; {remedy}"
+        elif isinstance(value, DictConfig) and ("_target_" in value or parameters is None):
+            yield from _signature_problems(value, f"{key}.")
+        else:
+            annotation = LIMITS.get(key, (parameters or {}).get(name, Any))
+            yield from _type_problems(key, value, annotation)
+
+
+def _parameters(target: Callable[..., Any]) -> dict[str, Any]:
+    """A constructor's parameters and their annotations; "**" among them where it takes any."""
+    parameters = inspect.signature(target).parameters.values()
+    try:
+        hints = get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
+    except (NameError, TypeError, AttributeError):  # annotations that only a type checker can resolve
+        hints = {}
+    return {"**" if p.kind is p.VAR_KEYWORD else p.name: hints.get(p.name, Any) for p in parameters}
+
+
+def _type_problems(key: str, value: Any, annotation: Any) -> Iterator[str]:
+    if OmegaConf.is_config(value):
+        value = OmegaConf.to_container(value)
+    if value is None and isinstance(annotation, type) and annotation is not Any:
+        yield f"{key}=null: may not be null"
+        return
+    try:
+        adapter = TypeAdapter(annotation, config=ConfigDict(strict=True, arbitrary_types_allowed=True))
+    except (PydanticUserError, TypeError, NameError):
+        return  # a type that pydantic does not know is its owner's to check
+    try:
+        # YAML has one kind of list: it may stand for a tuple
+        adapter.validate_python(tuple(value) if isinstance(value, list) and "tuple" in str(annotation) else value)
+    except ValidationError as error:
+        messages = dict.fromkeys(problem["msg"] for problem in error.errors())
+        yield f"{key}={_shown(value)}: {', or '.join(message[0].lower() + message[1:] for message in messages)}"
+
+
+def _machine_problems(cfg: DictConfig) -> Iterator[str]:
+    accelerator = OmegaConf.select(cfg, "trainer.accelerator")
+    if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+        if accelerator == "gpu" and torch.backends.mps.is_available():
+            return
+        yield (
+            f"trainer.accelerator={accelerator}: torch finds no GPU on this machine; "
+            "use trainer.accelerator=cpu, or auto for what there is"
+        )
+
+
+def _reload_problems(cfg: DictConfig) -> Iterator[str]:
+    after, epochs = cfg.reload_after, cfg.trainer.max_epochs
+    if isinstance(after, int) and isinstance(epochs, int) and 0 < epochs <= after:
+        yield f"reload_after={after}: must be less than trainer.max_epochs={epochs}"
+
+
+def _monitor_problems(cfg: DictConfig) -> Iterator[str]:
+    logged = ["train/loss", "train/acc", "images_per_second"]
+    if OmegaConf.select(cfg, "data.val_size") != 0:
+        logged = ["val/loss", "val/acc", *logged]
+    for name, node in callbacks_of(cfg).items():
+        monitor = node.get("monitor")
+        if monitor is not None and monitor not in logged:
+            why = "the test set chooses nothing" if str(monitor).startswith("test/") else "not logged"
+            yield f"callbacks.{name}.monitor={monitor}: {why}; there are {', '.join(logged)}"
+
+
+def _resume_problems(cfg: DictConfig, resumed: DictConfig) -> Iterator[str]:
+    """Settings that a resumed run cannot change: they made the weights, or the checkpoint brings them back."""
+    saved, asked = flat(resumed), flat(cfg)
+    for key in saved | asked:
+        value = asked.get(key)
+        if FIXED_ON_RESUME.match(key) and saved.get(key, value) != value:
+            yield (
+                f"{key}={_shown(value)}: the resumed run has {_shown(saved[key])} and keeps it; "
+                "init_from=CHECKPOINT starts a new run from its weights"
+            )
+
+
+def callbacks_of(cfg: DictConfig) -> dict[str, DictConfig]:
+    """The callbacks that are switched on; without validation images there is no best checkpoint to keep."""
+    without = {"best"} if OmegaConf.select(cfg, "data.val_size") == 0 else set()
+    return {str(name): node for name, node in cfg.callbacks.items() if node and name not in without}

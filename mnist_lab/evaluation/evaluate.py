@@ -1,0 +1,69 @@
+"""Test a run's weights on the test set once more, from its folder alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import lightning.pytorch as pl
+from hydra.core.override_parser.types import OverrideType
+from omegaconf import DictConfig, OmegaConf
+
+from mnist_lab.config.overrides import keys_of, nearest, parse
+from mnist_lab.config.validate import check
+from mnist_lab.errors import BadInput
+from mnist_lab.formatting import shown
+from mnist_lab.runs.checkpoints import weights_for
+from mnist_lab.runs.run import Run
+from mnist_lab.training.build import check_batch_limits, make_data, make_model
+from mnist_lab.training.runtime import quiet_lightning, torch_settings
+
+
+@quiet_lightning()
+def evaluate(run: Run, overrides: Sequence[str] = ()) -> dict[str, float]:
+    """test/loss and test/acc of a run's best weights, or of its last if it had no validation set.
+
+    Args:
+        run: the run.
+        overrides: changes to its configuration, such as data.root=FOLDER or trainer.accelerator=cpu.
+
+    Raises:
+        BadInput: the run has no checkpoint, or a changed setting is unknown or has a bad value.
+    """
+    chosen = run.chosen_checkpoint()
+    cfg = changed(run.config, overrides)
+    check(cfg)
+    model = make_model(cfg)
+    model.load_state_dict(weights_for(model, chosen))
+    data = make_data(cfg, model)
+    check_batch_limits(cfg, data)
+    trainer = pl.Trainer(
+        accelerator=cfg.trainer.accelerator,
+        devices=1,
+        precision=cfg.trainer.precision,
+        limit_test_batches=cfg.trainer.get("limit_test_batches"),
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    with torch_settings(cfg.threads):  # as in training: the last digits of a sum depend on their number
+        (tested,) = trainer.test(model, data, verbose=False)
+    return dict(tested)
+
+
+def changed(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """Return a run's configuration with settings changed.
+
+    Raises:
+        BadInput: an override is not of the form KEY=VALUE, or the run has no such setting.
+    """
+    known = keys_of(cfg)
+    for override in map(parse, overrides):
+        line = shown(override.input_line)
+        if override.type is not OverrideType.CHANGE or override.is_sweep_override():
+            raise BadInput(f"{line}: settings are changed one by one, as KEY=VALUE")
+        if override.key_or_group not in known:
+            near = nearest(override.key_or_group, known)
+            raise BadInput(f"{line}: the run has no such setting{f'; did you mean {near}?' if near else ''}")
+        OmegaConf.update(cfg, override.key_or_group, override.value())
+    return cfg

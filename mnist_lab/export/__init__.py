@@ -1,0 +1,1 @@
+"""A run's network in files for use elsewhere, each checked, with a model card."""

@@ -1,0 +1,69 @@
+"""Values as text for people: numbers, times, paths, commands."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+
+def cell(name: str, value: Any) -> str:
+    """A value of a run as a person reads it; a dash if there is none."""
+    if value is None:
+        return "-"
+    if name.endswith("/acc"):
+        return f"{value:.2%}"
+    if name.endswith("/loss"):
+        return f"{value:.4f}"
+    if name in ("parameters", "images_per_second"):
+        return f"{value:,.0f}"
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return f"{value:.1f} s" if name == "time" else typed(value)
+
+
+def minute(date: str | None) -> str:
+    """A date of run.json in local time, to the minute."""
+    with contextlib.suppress(ValueError):
+        return datetime.fromisoformat(date or "").astimezone().strftime("%Y-%m-%d %H:%M")
+    return date or "-"
+
+
+def duration(seconds: float) -> str:
+    """Seconds, or minutes and seconds from a hundred on."""
+    return f"{seconds:.1f} s" if seconds < 100 else f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+
+
+def percent(accuracy: dict[str, float | None]) -> str:
+    """A mean accuracy and its spread."""
+    std = accuracy["std"]
+    return f"{accuracy['mean']:.2%}" + (f" ± {100 * std:.2f}" if std is not None else "")
+
+
+def typed(value: Any) -> str:
+    """A value as it would be typed."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def command_line(arguments: list[str]) -> str:
+    """A command of ours, as it would be typed."""
+    return shlex.join(["python", "-m", "mnist_lab", *arguments])
+
+
+def as_typed(path: Path) -> str:
+    """A path as a person would type it: from the current folder, if it lies below it."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def shown(text: str | None, most: int = 100) -> str:
+    """Return a user's text for a message: one line, shortened."""
+    line = printable(" ".join((text or "").split()))
+    return line if len(line) <= most else f"{line[: most - 3]}..."
+
+
+def printable(text: str) -> str:
+    """Return a text with its control characters escaped, so that printing it cannot steer a terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)

@@ -1,0 +1,1 @@
+"""Digits in a person's own images: read, find, classify."""

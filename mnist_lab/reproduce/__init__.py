@@ -1,0 +1,1 @@
+"""The tutorials' presets over several seeds, beside what was published."""

@@ -1,0 +1,43 @@
+"""The curves of a reproduced preset beside what its tutorial published."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from mnist_lab.viz.curves import METRICS, SETS, _finish, _published
+
+
+def plot_reproduction(name: str, row: Mapping[str, Any]) -> Figure:
+    """A reproduced preset's curves from epoch 1 on, mean and range over its seeds, over the published points.
+
+    The axes are made for the test set and the published points; the first epochs of training may be far off.
+
+    Args:
+        name: the preset's name.
+        row: what results.json has of it.
+    """
+    seeds = len(row["seeds"])
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    words = f"{name}: mean and range of {seeds} seed{'s' * (seeds > 1)}, published figures as crosses"
+    figure.suptitle(words, fontsize=10)
+    for axes, metric in zip(figure.subplots(1, 2), ("loss", "acc"), strict=True):
+        shown: list[float] = []
+        for kind, (words, colour) in SETS.items():
+            by_epoch = enumerate(row["curves"].get(f"{kind}/{metric}", []))
+            curve = {epoch: values for epoch, values in by_epoch if epoch > 0 and values}
+            if curve:
+                low, high = [min(values) for values in curve.values()], [max(values) for values in curve.values()]
+                axes.plot(list(curve), list(map(statistics.fmean, curve.values())), color=colour, label=words)
+                axes.fill_between(list(curve), low, high, color=colour, alpha=0.2, linewidth=0)
+                shown += [*low, *high] if kind == "test" else []
+            shown += _published(axes, row, f"{kind}/{metric}", colour, first=1)
+        if shown and metric == "loss":
+            axes.set_ylim(top=1.15 * max(shown))
+        elif shown:
+            axes.set_ylim(bottom=min(shown) - 0.1 * (100 - min(shown)))
+        _finish(axes, "epoch", METRICS[metric][0])
+    return figure

@@ -1,0 +1,64 @@
+"""The surroundings of a run that its results depend on: versions, commit, processor, time."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    "mnist-lab",
+    "torch",
+    "torchvision",
+    "lightning",
+    "torchmetrics",
+    "hydra-core",
+    "tensorboard",
+    "numpy",
+)
+
+
+def now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="microseconds")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a result depends on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit of the checkout that this code, or else the current folder, belongs to, and whether it was changed."""
+    here = Path(__file__).parent
+    tracked = _git("ls-files", "--error-unmatch", Path(__file__).name, folder=here) is not None
+    folder = here if tracked else Path.cwd()
+    commit = _git("rev-parse", "HEAD", folder=folder)
+    return {"commit": commit, "changed": bool(_git("status", "--porcelain", folder=folder))} if commit else None
+
+
+def _git(*arguments: str, folder: Path) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", folder, *arguments], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def processor() -> str:
+    """The machine's processor by name, and how many it counts."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):  # no Linux, or a processor that it does not name
+        name = platform.processor() or platform.machine()
+    return f"{os.cpu_count()} × {name}"

@@ -1,0 +1,263 @@
+"""The run folder: what a run leaves behind, and the one way to read it. Imports neither torch nor Lightning."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import math
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from omegaconf import DictConfig, OmegaConf
+
+from mnist_lab.config.settings import load_settings
+from mnist_lab.errors import BadInput
+from mnist_lab.files import atomic_write, exists, is_whole, remove_partial_files, write_text
+from mnist_lab.formatting import as_typed, printable
+from mnist_lab.runs.locks import HOLDER, LOCK, holder_of
+from mnist_lab.runs.record import read_record
+
+SWEEP_RECORD, REPRODUCTION_RECORD = "sweep.json", "reproduce.json"  # in a folder whose runs are a command's jobs
+PROJECTOR = "projector"  # beside the event files; TensorBoard finds it by projector_config.pbtxt
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run by its folder: config.yaml, run.json, metrics.csv, train.log, checkpoints/, figures/ and events."""
+
+    folder: Path
+
+    @classmethod
+    def create(cls, folder: Path, info: dict[str, Any], config: DictConfig) -> Run:
+        """Make a folder that this process has locked a run's, by writing its config.yaml and its run.json.
+
+        Raises:
+            BadInput: it holds a run already, or cannot be written.
+        """
+        run = cls(folder)
+        if (folder / "run.json").exists():
+            raise BadInput(f"hydra.run.dir={folder}: holds a run already; resume={folder} continues it")
+        try:
+            run.save_config(config)
+            write_text(folder / "run.json", json.dumps(info, indent=2) + "\n")  # last: a folder with one is a run
+        except OSError as error:
+            raise BadInput(f"hydra.run.dir={folder}: cannot be written ({error.strerror}); choose another") from error
+        return run
+
+    @classmethod
+    def find(cls, name: str | os.PathLike[str], runs_dir: str | os.PathLike[str] = "runs") -> Run:
+        """Return the run that a name means.
+
+        Args:
+            name: a run folder's path, or its beginning or end below runs_dir if no other run's is the same; or
+                `latest` for the last run below runs_dir that a person started.
+            runs_dir: the folder of the runs.
+
+        Raises:
+            BadInput: there is none, or there are several.
+        """
+        if name == "latest":
+            runs = cls.below(runs_dir, jobs=False)
+            if not runs:
+                where = Path(runs_dir).absolute()
+                raise BadInput(f"latest: no run below {where}; a job of a sweep or of reproduce is named by its folder")
+            return runs[-1]
+        run = cls(Path(name))
+        if not exists(run.folder):
+            run = cls._named(os.fspath(name), Path(runs_dir))
+        if not (run.folder / "run.json").is_file():
+            raise BadInput(f"{run.folder}: not a run folder (it has no run.json)")
+        return run
+
+    @classmethod
+    def _named(cls, name: str, runs_dir: Path) -> Run:
+        """Return the one run whose folder's name, or path below runs_dir, begins or ends with these characters."""
+        paths = {folder: folder.relative_to(runs_dir).as_posix() for folder in _run_folders(runs_dir)}
+        found = [folder for folder in paths if folder.name == name] or [
+            folder
+            for folder, path in paths.items()
+            if folder.name.startswith(name) or path.startswith(name) or path.endswith(name)
+        ]
+        shortened = name if len(name) < 200 else f"{name[:197]}..."
+        if len(found) > 1:
+            some = ", ".join([*sorted(paths[folder] for folder in found)[:5], *["..."] * (len(found) > 5)])
+            raise BadInput(f"{shortened}: {len(found)} runs match; give more of the name: {some}")
+        if not found:
+            raise BadInput(f"{shortened}: no such run folder, nor the beginning or end of one's name below {runs_dir}")
+        return cls(found[0])
+
+    @classmethod
+    def of_checkpoint(cls, path: Path) -> Run:
+        """The run in whose folder checkpoints/ a checkpoint lies."""
+        folder = path.absolute().parent.parent
+        if path.absolute().parent.name != "checkpoints" or not (folder / "run.json").is_file():
+            raise BadInput(f"resume={path}: not in a run folder; init_from={path} starts a new run from its weights")
+        return cls(folder)
+
+    @classmethod
+    def below(cls, folder: str | os.PathLike[str], *, jobs: bool = True) -> list[Run]:
+        """All runs below a folder, such as a sweep's, in the order in which they were started; none that is damaged.
+
+        Args:
+            folder: the folder.
+            jobs: whether those of sweeps and reproductions below it are among them.
+        """
+        return [run for run, info in cls.records(folder, jobs=jobs).items() if info["status"] != "damaged"]
+
+    @classmethod
+    def records(cls, folder: str | os.PathLike[str], *, jobs: bool = True) -> dict[Run, dict[str, Any]]:
+        """All runs below a folder with what run.json says of each, in the order in which they were started.
+
+        One whose run.json cannot be read comes first, with the status "damaged" and a warning.
+        """
+        records: dict[Run, dict[str, Any]] = {}
+        for run in map(cls, _run_folders(folder, jobs=jobs)):
+            try:
+                records[run] = run.info
+            except BadInput as error:
+                print(f"mnist_lab: warning: {printable(str(error))}", file=sys.stderr)
+                records[run] = {"status": "damaged", "error": str(error)}
+        return dict(sorted(records.items(), key=lambda record: start_moment(record[1])))
+
+    def __str__(self) -> str:
+        return as_typed(self.folder)
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What run.json says; its status is "killed" where it says "running" and no process works on the run."""
+        info = self._record()
+        return info | {"status": "killed"} if info["status"] == "running" and not holder_of(self.folder) else info
+
+    def _record(self) -> dict[str, Any]:
+        return read_record(self.folder / "run.json")
+
+    @property
+    def config(self) -> DictConfig:
+        """The configuration that the run was started with; its folder is where the run lies now."""
+        config = load_settings(self.folder / "config.yaml")
+        config.folder = str(self.folder)
+        return config
+
+    @property
+    def tutorial(self) -> dict[str, Any]:
+        """Source and published figures of the tutorial whose preset the run was started with; empty without one."""
+        node = self.config.get("tutorial")
+        return dict(OmegaConf.to_container(node)) if node else {}  # type: ignore[arg-type]
+
+    def clear(self) -> None:
+        """Remove what an earlier start left, but for the lock that this process holds, the open log and job.json."""
+        for path in self.folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name not in ("train.log", "job.json", LOCK, HOLDER):
+                path.unlink()
+
+    def remove_partial_files(self) -> None:
+        """Remove the temporary files that a killed process of this run left; its lock is held by this one."""
+        for folder in (self.folder, *(self.folder / name for name in ("checkpoints", "figures", "projector"))):
+            remove_partial_files(folder)
+
+    def save_config(self, config: DictConfig) -> None:
+        """Write config.yaml."""
+        with atomic_write(self.folder / "config.yaml") as partial:
+            OmegaConf.save(config, partial)
+
+    def update(self, **changes: Any) -> None:
+        """Change entries of run.json."""
+        write_text(self.folder / "run.json", json.dumps(self._record() | changes, indent=2) + "\n")
+
+    def checkpoint(self, name: str) -> Path | None:
+        """The path of checkpoints/<name>.ckpt, if there is one."""
+        path = self.folder / "checkpoints" / f"{name}.ckpt"
+        return path if path.is_file() else None
+
+    def newest_whole_checkpoint(self) -> Path | None:
+        """The last checkpoint, or the best if the sums of the last are wrong; None if neither is whole."""
+        found = (self.checkpoint(name) for name in ("last", "best"))
+        return next((path for path in found if path and is_whole(path)), None)
+
+    def chosen_checkpoint(self) -> Path:
+        """The checkpoint that is tested and handed on: the best by validation accuracy, else the last.
+
+        Raises:
+            BadInput: the run has none.
+        """
+        chosen = self.checkpoint("best") or self.checkpoint("last")
+        if chosen is None:
+            raise BadInput(f"{self.folder}: has no checkpoint (its status: {self.info.get('status')})")
+        return chosen
+
+    def seconds_with(self, **seconds: float) -> dict[str, float]:
+        """Seconds of this start, added to those of the earlier ones that run.json has."""
+        earlier = self.info.get("seconds") or {}
+        return {name: earlier.get(name, 0.0) + value for name, value in seconds.items()}
+
+    def checkpoints(self) -> dict[str, str | None]:
+        """Where the best and the last checkpoint are, from the folder; None where there is none."""
+        return {name: f"checkpoints/{name}.ckpt" if self.checkpoint(name) else None for name in ("best", "last")}
+
+    def metrics(self) -> list[dict[str, float]]:
+        """The rows of metrics.csv, each with what was logged at its step; a damaged one is left out."""
+        try:
+            text = (self.folder / "metrics.csv").read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return []
+        # A line without an end was cut, maybe within a number.
+        lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        rows, heads = [], _cells(lines[0]) if lines else []
+        for cells in map(_cells, lines[1:]):
+            with contextlib.suppress(ValueError):
+                row = {name: float(value) for name, value in zip(heads, cells, strict=False) if name and value}
+                places = [row[name] for name in ("step", "epoch") if name in row]
+                rows += [row] * ("step" in row and all(map(math.isfinite, places)))
+        return rows
+
+    def curve(self, name: str, across: Literal["epochs", "examples_seen"] = "epochs") -> dict[float, float]:
+        """A metric by epochs done or by training examples seen, 0 being before training.
+
+        Where the test set was looked at once, after training, its curve is that point.
+        """
+        rows = [row for row in self.metrics() if "epoch" in row]
+        ends = {int(row["epoch"]) + 1: row for row in rows if "train/loss" in row or row["step"] == -1}
+        values = {epoch: row[name] for epoch, row in ends.items() if name in row}
+        if not values and name in (info := self.info)["metrics"] and "tested" in info:
+            values = {info["tested"]["epoch"]: info["metrics"][name]}
+        places = {epoch: epoch if across == "epochs" else ends.get(epoch, {}).get(across, 0) for epoch in values}
+        return {places[epoch]: value for epoch, value in values.items()}
+
+    def epochs(self) -> list[dict[str, float]]:
+        """The rows of metrics.csv that end an epoch, in order."""
+        return [row for row in self.metrics() if {"train/loss", "epoch"} <= set(row)]
+
+
+def _cells(line: str) -> list[str]:
+    """Return the cells of a line of a CSV; none of one that is damaged."""
+    try:
+        return next(csv.reader([line]), [])
+    except csv.Error:
+        return []
+
+
+def _run_folders(folder: str | os.PathLike[str], *, jobs: bool = True) -> Iterator[Path]:
+    """Yield the folders of all runs below a folder; jobs: those of sweeps and reproductions too."""
+    for place, folders, files in os.walk(folder):
+        if not jobs and place != os.fspath(folder) and {SWEEP_RECORD, REPRODUCTION_RECORD} & set(files):
+            folders.clear()
+        if "run.json" in files:
+            folders[:] = set(folders) - {"checkpoints", "figures", "exports"}  # a thousand runs have thousands
+            yield Path(place)
+
+
+def start_moment(info: dict[str, Any]) -> float:
+    """Return when a run was started, in seconds since 1970; those that do not say so come first."""
+    try:
+        return datetime.fromisoformat(info["started"]).timestamp()
+    except (KeyError, TypeError, ValueError):
+        return 0.0

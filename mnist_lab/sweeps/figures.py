@@ -1,0 +1,52 @@
+"""Accuracy over the settings that are swept, as a picture."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from mnist_lab.sweeps.results import Results, mean, spread
+from mnist_lab.viz.heatmap import grid, in_order
+from mnist_lab.viz.save import write_figure
+
+LABEL = "validation: accuracy (%)"
+LEAST_ERROR = 0.01  # %: no accuracy is told apart from a better one
+FAR = 4  # times the median error: no result is told apart from a worse one
+
+
+def draw(results: Results) -> str | None:
+    """Save heat_map.png, of two swept settings, or response.png, of one; returns the name. seed is none of them."""
+    keys = [key for key in results.varied if key != "seed"]
+    if not results.ranked or len(keys) not in (1, 2):
+        return None
+    if len(keys) == 2:
+        across, up = keys
+        settings = [results.settings(group[0]) for group in results.ranked]
+        accuracies = [100 * mean(group, "val/acc") for group in results.ranked]
+        places = {(own[up], own[across]): value for own, value in zip(settings, accuracies, strict=True)}
+        name, figure = "heat_map.png", grid(places, across, up, LABEL)
+    else:
+        name, figure = "response.png", response(results, keys[0])
+    write_figure(figure, results.sweep.folder / name)
+    return name
+
+
+def response(results: Results, key: str) -> Figure:
+    """Validation accuracy by one setting, each with the spread over its seeds."""
+    points = {results.settings(group[0])[key]: group for group in results.ranked}
+    order = sorted(points, key=in_order)
+    numbers = [in_order(value)[0] for value in order]
+    places = numbers if np.isfinite(numbers).all() else list(range(len(order)))
+    figure = Figure(figsize=(6.4, 4), layout="constrained")
+    axes = figure.subplots()
+    means = [100 * mean(points[value], "val/acc") for value in order]
+    spreads = [100 * (spread(points[value], "val/acc") or 0) for value in order]
+    if places[0] > 0 and places[-1] / places[0] >= 20:
+        axes.set_xscale("log")
+        axes.minorticks_off()
+    axes.errorbar(places, means, yerr=spreads, marker="o", capsize=4)
+    axes.set_xticks(places, order)
+    axes.set_xlabel(key)
+    axes.set_ylabel(LABEL)
+    axes.grid(alpha=0.3)
+    return figure

@@ -1,0 +1,181 @@
+"""A sweep from its command line to its table: jobs planned, launched, and launched again when their worker died."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import BrokenExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from mnist_lab.config.keys import SWEEP_KEYS, key_of
+from mnist_lab.config.overrides import explain, parse
+from mnist_lab.errors import BadInput, JobsFailed, LabError, told_in_one_line
+from mnist_lab.formatting import command_line
+from mnist_lab.runs.locks import run_lock
+from mnist_lab.runs.sweep import STOPPED, Job, Sweep, write_job
+from mnist_lab.sweeps.identity import job_id
+from mnist_lab.sweeps.launchers import (
+    all_waited_for,
+    end_workers_with_this_process,
+    kind,
+    parallel_jobs,
+    refuse_more_than_memory,
+)
+from mnist_lab.sweeps.progress import Watch, conclude
+from mnist_lab.sweeps.results import Results
+from mnist_lab.sweeps.signals import told_to_stop
+
+
+def sweep_grid(sweeper: BasicSweeper, arguments: list[str]) -> list[Any]:
+    """Every combination of the swept values: the work of hydra/sweeper=grid."""
+    with told_in_one_line():
+        return _sweep_grid(sweeper, arguments)
+
+
+def _sweep_grid(sweeper: BasicSweeper, arguments: list[str]) -> list[Any]:
+    assert sweeper.hydra_context is not None and sweeper.config is not None
+    parser = OverridesParser.create(config_loader=sweeper.hydra_context.config_loader)
+    overrides = parser.parse_overrides([*sweeper._parse_config(), *arguments])
+    swept = [override.get_key_element() for override in overrides if override.is_sweep_override()]
+    refuse_to_sweep([key_of(key) for key in swept])
+    (jobs,) = sweeper.split_arguments(overrides, None)
+    if not jobs or not any(key_of(argument) not in SWEEP_KEYS for argument in arguments):
+        raise BadInput("-m: there is nothing to sweep; give a setting several values, such as optimizer.lr=0.01,0.1")
+    refuse_more_than_memory(sweeper.config.hydra.launcher, len(jobs))
+    with running(sweeper, swept, {id_of(sweeper, overrides): overrides for overrides in jobs}) as sweep:
+        launch(sweeper, sweep, {job.id: job.overrides for job in sweep.jobs() if job.state != "finished"})
+    return []
+
+
+def id_of(sweeper: BasicSweeper, overrides: Sequence[str]) -> str:
+    """The id of a job.
+
+    Raises:
+        BadInput: Hydra cannot compose the job's configuration.
+    """
+    assert sweeper.hydra_context is not None
+    assert sweeper.config is not None
+    try:
+        config = sweeper.hydra_context.config_loader.load_sweep_config(sweeper.config, list(overrides))
+        HydraConfig.instance().set_config(config)
+        return job_id(config)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise explain(error, [parse(override) for override in overrides]) from error
+    finally:
+        HydraConfig.instance().set_config(sweeper.config)
+
+
+def refuse_to_sweep(keys: Sequence[str]) -> None:
+    """Raise BadInput for a key that says how the sweep itself is run."""
+    for key in keys:
+        if key in SWEEP_KEYS:
+            raise BadInput(f"{key}: of the whole sweep, and so one value")
+
+
+@contextmanager
+def running(sweeper: Any, swept: Sequence[str], jobs: Mapping[str, Sequence[str]]) -> Iterator[Sweep]:
+    """The sweep, watched while the with-block launches its jobs; then its results are written and shown.
+
+    Raises:
+        RunInUse: another process is running it.
+        BadInput: it belongs to other parameters.
+        Interrupted: Ctrl-C or SIGTERM.
+    """
+    config = sweeper.config
+    folder = Path(config.hydra.sweep.dir).absolute()
+    named = [] if any(key_of(argument) == "sweep" for argument in sys.argv) else [f"sweep={folder.name}"]
+    command = command_line([*sys.argv[1:], *named])
+    with run_lock(folder):
+        sweep = Sweep.open(folder, command, swept, jobs)
+        try:
+            with told_to_stop(sweep), Watch(sweep, parallel_jobs(config.hydra.launcher)):
+                yield sweep
+        finally:
+            conclude(Results.of(sweep), command)
+        if any(job.state == "failed" for job in sweep.jobs()):
+            raise JobsFailed(LabError.exit_status)
+
+
+def launch(sweeper: Any, sweep: Sweep, jobs: Mapping[str, Sequence[str]], *, alone: bool = False) -> None:
+    """Launch jobs. One whose process dies is failed, and the others run.
+
+    A worker process of joblib's takes the others with it when it dies. The jobs that they were at, or the first where
+    they were at none yet, are tried again one by one.
+
+    Args:
+        sweeper: Hydra's.
+        sweep: the sweep.
+        jobs: the overrides of each job by its id.
+        alone: whether this is one job, tried again by itself.
+
+    Raises:
+        LabError: a process died before its job began, tried again by itself.
+    """
+    if not jobs:
+        return
+    launcher, given = sweeper.config.hydra.launcher, [[*overrides, *own_settings()] for overrides in jobs.values()]
+    if kind(launcher) == "JoblibLauncher":
+        end_workers_with_this_process(sweeper.launcher)
+    at_once = parallel_jobs(launcher) if kind(launcher) == "LocalLauncher" else len(given)  # it starts all it is given
+    try:
+        returned = []
+        with all_waited_for(launcher):
+            for first in range(0, len(given), at_once):
+                returned += sweeper.launcher.launch(given[first : first + at_once], initial_job_idx=first)
+        if not sweep.stop_file.exists():
+            record_deaths(sweep, dict(zip(jobs, returned, strict=True)))
+    except BrokenExecutor as error:
+        now = after_the_workers(sweep, jobs)
+        killed = [id for id in jobs if now[id].state in STOPPED]
+        waiting = [id for id in jobs if now[id].state == "waiting"]
+        if alone and killed:
+            write_job(replace(now[killed[0]], state="failed", error=f"its process died ({type(error).__name__})"))
+            return
+        if alone and waiting:
+            raise LabError(f"{' '.join(now[waiting[0]].overrides)}: its process died before it began") from error
+        again = killed or waiting[:1]
+        for id in again:
+            launch(sweeper, sweep, {id: jobs[id]}, alone=True)
+        launch(sweeper, sweep, {id: jobs[id] for id in waiting if id not in again})
+
+
+def after_the_workers(sweep: Sweep, ids: Collection[str]) -> dict[str, Job]:
+    """Return how the jobs stand, by id, once joblib has killed the workers that are left; it does so in a thread."""
+    until = time.monotonic() + 10
+    while True:
+        now = {job.id: job for job in sweep.jobs()}
+        if time.monotonic() > until or all(now[id].state != "running" for id in ids):
+            return now
+        time.sleep(0.05)
+
+
+def record_deaths(sweep: Sweep, outcomes: Mapping[str, Any]) -> None:
+    """Record the jobs whose outcome is an exception, the death of their process, as failed.
+
+    Raises:
+        LabError: a process died before it came to its job.
+    """
+    now = {job.id: job for job in sweep.jobs()}
+    for id, outcome in outcomes.items():
+        if isinstance(outcome, Exception) and now[id].state in STOPPED:
+            why = now[id].error or type(outcome).__name__
+            write_job(replace(now[id], state="failed", error=f"its process died ({why})"))
+    for id, outcome in outcomes.items():
+        if isinstance(outcome, Exception) and now[id].state == "waiting":
+            why = (str(outcome).strip() or type(outcome).__name__).splitlines()[-1]
+            raise LabError(f"{' '.join(now[id].overrides)}: its process came to nothing: {why}")
+
+
+def own_settings() -> list[str]:
+    """The command line's settings of the sweep itself, which jobs need and sweep.json leaves out."""
+    return [argument for argument in sys.argv[1:] if "=" in argument and key_of(argument) in SWEEP_KEYS]

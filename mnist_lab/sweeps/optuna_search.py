@@ -1,0 +1,206 @@
+"""A search for the best settings, on Optuna: it asks for settings, and a job tries them.
+
+The study lies in the sweep's folder, study.journal, and is continued by the same command. Hydra's own Optuna sweeper
+needs Optuna 2, which today's SQLAlchemy breaks.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from filelock import FileLock
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from lightning.pytorch import Callback, LightningModule, Trainer
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from mnist_lab.config.keys import key_of
+from mnist_lab.config.overrides import quoted_path
+from mnist_lab.errors import BadInput, told_in_one_line
+from mnist_lab.files import write_text
+from mnist_lab.runs.sweep import Sweep
+from mnist_lab.sweeps.grid import id_of, launch, refuse_to_sweep, running
+from mnist_lab.sweeps.launchers import parallel_jobs, refuse_more_than_memory
+
+PRUNED = "pruned"  # the file in the folder of a job that was stopped early: after how many epochs
+
+
+def sweep_optuna(sweeper: Any, arguments: list[str]) -> list[Any]:
+    """The work of hydra/sweeper=optuna."""
+    with told_in_one_line():
+        parser = OverridesParser.create(config_loader=sweeper.hydra_context.config_loader)
+        given = parser.parse_overrides(arguments)
+        keys = {override.key_or_group for override in given}
+        own = [f"{key}={value}" for key, value in sweeper.params.items() if key not in keys]
+        overrides = [*given, *parser.parse_overrides(own)]
+        space = {o.get_key_element(): distribution(o) for o in overrides if o.is_sweep_override()}
+        fixed = [override.input_line for override in overrides if not override.is_sweep_override()]
+        refuse_to_sweep([key_of(key) for key in space])
+        if sweeper.n_trials < 1:
+            raise BadInput(f"hydra.sweeper.n_trials={sweeper.n_trials}: must be 1 or more")
+        if not space:
+            raise BadInput("hydra/sweeper=optuna: there is nothing to search; leave a setting of its params open")
+        at_once = parallel_jobs(sweeper.config.hydra.launcher)
+        refuse_more_than_memory(sweeper.config.hydra.launcher, sweeper.n_trials)
+        with running(sweeper, [key_of(key) for key in space], {}) as sweep:
+            search(sweeper, sweep, space, [override for override in fixed if override], at_once)
+    return []
+
+
+def search(sweeper: Any, sweep: Sweep, space: dict[str, BaseDistribution], fixed: Sequence[str], at_once: int) -> None:
+    """Ask for settings, launch their jobs and report the results, batch by batch, until the study has its trials.
+
+    A trial whose job failed or was stopped stays open: the next start of the search runs that job again. What a batch
+    asks for depends on the batches before it alone, so a search that was killed asks for the same settings again.
+    """
+    study = open_study(sweep.folder, sweeper.prune_after)
+    tried: set[int] = set()
+    while batch := next_batch(study, sweeper.n_trials, at_once, tried):
+        tried |= set(batch)
+        jobs: dict[str, list[str]] = {}
+        ids: dict[int, str] = {}
+        for number in batch:
+            params = ask(study, number, space, sweeper.seed)
+            overrides = [*fixed, *(f"{key}={format_sample(value)}" for key, value in params.items())]
+            ids[number] = id_of(sweeper, overrides)
+            pruning = pruning_override(sweep.folder, number, sweeper.prune_after)
+            jobs.setdefault(ids[number], [*overrides, pruning])
+        sweep.plan(jobs)
+        states = {job.id: job.state for job in sweep.jobs()}
+        launch(sweeper, sweep, {id: jobs[id] for id in jobs if states[id] != "finished"})
+        found = {job.id: job for job in sweep.jobs()}
+        if any(found[id].state not in ("finished", "failed") for id in ids.values()):
+            return  # told to stop
+        for number, id in ids.items():
+            accuracy = found[id].info.get("metrics", {}).get("val/acc")
+            if found[id].state == "failed" or accuracy is None:
+                continue
+            was_pruned = (found[id].folder / PRUNED).exists()
+            study.tell(number, **({"state": TrialState.PRUNED} if was_pruned else {"values": accuracy}))
+
+
+def open_study(folder: Path, prune_after: int | None = None) -> optuna.Study:
+    """Return the study of a sweep, new or to continue."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    journal = str(folder / "study.journal")
+    lock: Any = FileLock(f"{journal}.lock")  # Optuna's own locks outlive a killed process, and are waited for
+    return optuna.create_study(
+        study_name="sweep",
+        storage=JournalStorage(JournalFileBackend(journal, lock)),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=prune_after or 0),
+        direction="maximize",
+        load_if_exists=True,
+    )
+
+
+def next_batch(study: optuna.Study, n_trials: int, at_once: int, tried: Collection[int]) -> list[int]:
+    """Return the numbers of the trials to run next; empty where the search is over.
+
+    Batches end at multiples of their size, so that a search that was killed within one continues with the same ones.
+
+    Args:
+        study: the study.
+        n_trials: trials in all.
+        at_once: how many jobs run at once.
+        tried: the trials that this start of the search has run.
+    """
+    trials = study.get_trials(deepcopy=False)
+    left = [trial.number for trial in trials if not trial.state.is_finished() and trial.number not in tried]
+    first = left[0] if left else len(trials)
+    end = min(n_trials, (first // at_once + 1) * at_once)
+    return [*(number for number in left if number < end), *range(len(trials), end)]
+
+
+def ask(study: optuna.Study, number: int, space: Mapping[str, BaseDistribution], seed: int) -> dict[str, Any]:
+    """Return the settings of a trial, drawn now unless they were drawn before.
+
+    Each is drawn with a seed of its own, so that a kill between two of them changes neither.
+    """
+    if number == len(study.get_trials(deepcopy=False)):
+        study.ask()
+    trial = trial_of(study, number)
+    for place, (key, dist) in enumerate(space.items()):
+        (own_seed,) = np.random.SeedSequence([seed, number, place]).generate_state(1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)  # constant_liar, before Optuna 5
+            study.sampler = optuna.samplers.TPESampler(seed=int(own_seed), constant_liar=True)
+        trial._suggest(key, dist)
+    return dict(trial.params)
+
+
+def trial_of(study: optuna.Study, number: int) -> optuna.Trial:
+    """Return a trial by its number."""
+    return optuna.Trial(study, study.get_trials(deepcopy=False)[number]._trial_id)
+
+
+def distribution(override: Override) -> BaseDistribution:
+    """What Optuna draws from for a swept override: a,b and range() as they are, interval(), int() and tag(log, ...)."""
+    sweep: Any = override.value()
+    key = override.key_or_group
+    if override.is_discrete_sweep():
+        return CategoricalDistribution(list(override.sweep_string_iterator()))
+    if override.is_interval_sweep():
+        log, low, high = "log" in sweep.tags, sweep.start, sweep.end
+        if not low < high or (log and low <= 0):
+            raise BadInput(f"{key}={override.get_value_string()}: an interval goes up, and from above 0 with tag(log)")
+        if isinstance(low, int) and isinstance(high, int):  # int(interval(...))
+            return IntDistribution(low, high, log=log)
+        return FloatDistribution(float(low), float(high), log=log)
+    raise BadInput(f"{key}={override.get_value_string()}: cannot be searched; use a,b or interval(LOW,HIGH)")
+
+
+def format_sample(value: Any) -> str:
+    """Return a value as an override has it: a number that was drawn with four digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def pruning_override(folder: Path, number: int, prune_after: int | None) -> str:
+    """Return the override that lets a job report to its study."""
+    if prune_after is None:
+        return "callbacks.prune=null"
+    arguments = f"folder:{quoted_path(folder)},number:{number},prune_after:{prune_after}"
+    own = f"_target_:mnist_lab.sweeps.search.Prune,{arguments}"
+    return f"callbacks.prune={{{own}}}"
+
+
+class Prune(Callback):
+    """Stops a job whose validation accuracy is, after an epoch, below the median of the others' at that epoch.
+
+    The run ends as any: it is tested, and finished, with fewer epochs.
+
+    Args:
+        folder: the sweep's.
+        number: of the trial in its study.
+        prune_after: epochs that every job may do.
+    """
+
+    def __init__(self, *, folder: str, number: int, prune_after: int) -> None:
+        self.folder, self.number, self.prune_after = Path(folder), number, prune_after
+        self.trial: optuna.Trial | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop a resumed job where it was stopped before it was killed."""
+        mark = Path(trainer.default_root_dir) / PRUNED
+        if mark.exists() and trainer.current_epoch >= int(mark.read_text(encoding="utf-8")):
+            trainer.should_stop = True
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.sanity_checking or "val/acc" not in trainer.callback_metrics:
+            return
+        if self.trial is None:
+            self.trial = trial_of(open_study(self.folder, self.prune_after), self.number)
+        epochs = trainer.current_epoch + 1
+        if epochs not in self.trial.storage.get_trial(self.trial._trial_id).intermediate_values:
+            self.trial.report(float(trainer.callback_metrics["val/acc"]), epochs)
+        if self.trial.should_prune():
+            write_text(Path(trainer.default_root_dir) / PRUNED, f"{epochs}\n")
+            trainer.should_stop = True

@@ -1,0 +1,174 @@
+"""What a sweep shows: how its jobs stand while it runs, and at its end their ranking and what failed."""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import sys
+import threading
+import time
+from types import TracebackType
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from mnist_lab.errors import BadInput
+from mnist_lab.formatting import as_typed, duration, percent
+from mnist_lab.runs.sweep import OVER, Job, Sweep
+from mnist_lab.sweeps.figures import draw
+from mnist_lab.sweeps.results import Results
+
+STYLES = {
+    "finished": "green",
+    "failed": "red",
+    "running": "bold",
+    "interrupted": "yellow",
+    "killed": "yellow",
+    "waiting": "dim",
+}
+
+
+class Watch:
+    """Reads the sweep's folder once a second, from a thread, wherever its jobs run; renews results.csv and .json.
+
+    Args:
+        sweep: the sweep.
+        parallel: how many jobs run at once, for the time left.
+        console: where it is shown.
+    """
+
+    def __init__(self, sweep: Sweep, parallel: int = 1, console: Console | None = None) -> None:
+        self.sweep, self.parallel = sweep, parallel
+        self.console = console or Console(highlight=False)
+        self.live = Live(console=self.console, auto_refresh=False, transient=True)
+        self.told = {job.overrides for job in sweep.jobs() if job.state == "finished"}
+        self.written: list[Job] | None = None
+        self.ending = threading.Event()
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Watch:
+        if self.console.is_terminal:
+            self.live.start()
+        self.thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.ending.set()
+        self.thread.join()
+        self.live.stop()
+        self.look()
+
+    def _watch(self) -> None:
+        while not self.ending.wait(1):
+            with contextlib.suppress(BadInput):  # a run.json that is just being made; the next look finds it whole
+                self.look()
+
+    def look(self) -> None:
+        """Read how the jobs stand, write the results if that has changed, and show it."""
+        results = Results.of(self.sweep)
+        if results.jobs != self.written:
+            results.write()
+            self.written = results.jobs
+        if self.live.is_started:
+            self.live.update(self.picture(results), refresh=True)
+        elif not self.console.is_terminal:
+            for job in results.jobs:
+                if job.state in OVER and job.overrides not in self.told:
+                    self.told.add(job.overrides)
+                    self.console.print(line(results, job), soft_wrap=True, markup=False)
+
+    def picture(self, results: Results) -> Group:
+        """The jobs: those that run, and of the others as many as the terminal is high; how many there are of each."""
+        jobs = results.jobs
+        table = Table(*results.heads.values(), "state")
+        for head in ("epoch", "best validation", "time", "left"):
+            table.add_column(head, justify="right")
+        room = max(3, self.console.height - 8)
+        running = [number for number, job in enumerate(jobs) if job.state == "running"]
+        first = max(0, min((running or [0])[0] - room // 2, len(jobs) - room))
+        for job in jobs[first : first + room]:
+            table.add_row(*results.settings(job).values(), job.state, *progress(job), style=STYLES[job.state])
+        numbers = {state: sum(job.state == state for job in jobs) for state in STYLES}
+        counts = [f"{number} {state}" for state, number in numbers.items() if number]
+        left = self.seconds_left(jobs)
+        words = f"{len(jobs)} jobs: {', '.join(counts)}" + (f"; {duration(left)} left" if left is not None else "")
+        return Group(table, Text(words))
+
+    def seconds_left(self, jobs: list[Job]) -> float | None:
+        """How long the jobs that are left take, going by those that are finished; None before there is one."""
+        took = [job.info["seconds"]["total"] for job in jobs if job.state == "finished"]
+        left = sum(job.state in ("waiting", "running", "interrupted", "killed") for job in jobs)
+        return statistics.fmean(took) * left / self.parallel if took else None
+
+
+def line(results: Results, job: Job) -> str:
+    """A job that is over, in one line."""
+    over = sum(other.state in OVER for other in results.jobs)
+    settings = " ".join(f"{results.heads[key]}={value}" for key, value in results.settings(job).items())
+    _, best, took, _ = progress(job)
+    end = f"failed: {job.error}" if job.state == "failed" else f"{best}, {took}"
+    return f"{over}/{len(results.jobs)} {settings}: {end}"
+
+
+def progress(job: Job) -> tuple[str, str, str, str]:
+    """Epochs done and to do, best validation accuracy so far, seconds so far and left, of a job, as they are shown."""
+    info = job.info
+    if not info:
+        return "", "", "", ""
+    epochs = job.epochs
+    best = max((row["val/acc"] for row in epochs if "val/acc" in row), default=None)
+    done, asked = len(epochs), info["max_epochs"]
+    seconds = info["seconds"].get("total", 0.0)
+    left = ""
+    if job.state == "running":
+        seconds = time.time() - job.process["began"]
+        left = duration(seconds / done * (asked - done)) if done else ""
+    return f"{done}/{asked}", "" if best is None else f"{best:.2%}", duration(seconds), left
+
+
+def conclude(results: Results, command: str) -> None:
+    """Write and show what the sweep has come to, as far as it has."""
+    console = Console(highlight=False)
+    results.write()
+    figure = draw(results)
+    if results.ranked:
+        console.print(results.table())
+        console.print(best(results), soft_wrap=True, highlight=False)
+    for job in results.jobs:
+        if job.state in ("interrupted", "killed"):
+            reason = f": {job.error}" if job.error else ""
+            console.print(f"{job.state}: {described(results, job)}{reason}", soft_wrap=True, markup=False)
+    failed = [f"{described(results, job)}: {job.error}" for job in results.jobs if job.state == "failed"]
+    if failed:
+        told = f"mnist_lab: {len(failed)} of {len(results.jobs)} jobs failed; each has a train.log in its folder:"
+        print(told, *failed, sep="\n  ", file=sys.stderr)
+    left = sum(job.state != "finished" for job in results.jobs)
+    if left:
+        console.print(
+            f"{left} of {len(results.jobs)} jobs are not finished; to go on: {command}", soft_wrap=True, markup=False
+        )
+    written = ", ".join(name for name in ("results.csv", "results.json", figure) if name)
+    console.print(f"sweep folder: {as_typed(results.sweep.folder)} ({written})", soft_wrap=True, markup=False)
+
+
+def best(results: Results) -> str:
+    """The best settings, the command that trains them again, and the run folder: of several seeds, of the best one."""
+    job = results.best_job
+    assert job is not None
+    tested, folder = results.entry(results.winner)["test/acc"], as_typed(job.folder)
+    if len(results.winner) == 1:
+        return f"best, test accuracy {percent(tested)}: {results.command}\nits run folder: {folder}"
+    own = f"seed={job.info['seed']}, test accuracy {job.info['metrics']['test/acc']:.2%}"
+    return (
+        f"best, test accuracy {percent(tested)} over {len(results.winner)} seeds: {results.command}\n"
+        f"the best of these seeds by validation: {own}: {folder}"
+    )
+
+
+def described(results: Results, job: Job) -> str:
+    """A job by what tells it from the others."""
+    return " ".join(f"{key}={value}" for key, value in results.settings(job).items()) or job.folder.name

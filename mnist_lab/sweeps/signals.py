@@ -1,0 +1,85 @@
+"""The end of a sweep: signals, which are passed on to its jobs, and the death of the process that runs it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from mnist_lab.errors import Interrupted
+from mnist_lab.runs.locks import holder_of
+from mnist_lab.runs.sweep import Sweep
+
+PATIENCE = 60  # seconds in which jobs that were told to stop are to have saved
+
+
+def end_with_parent(parent: int) -> None:
+    """End this process, at once and from a thread, when the one that started it is gone.
+
+    A process that is killed cannot stop its children, and workers without a parent would wait for work for ever.
+
+    Args:
+        parent: the number of the process that started this one.
+    """
+    name = f"ends with {parent}"
+    if all(thread.name != name for thread in threading.enumerate()):
+        threading.Thread(target=_watch_parent, args=(parent,), name=name, daemon=True).start()
+
+
+def _watch_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(128 + 9)  # as after kill -9: what is on the disk is whole at any moment
+
+
+@contextmanager
+def told_to_stop(sweep: Sweep) -> Iterator[None]:
+    """Pass Ctrl-C, SIGTERM and SIGHUP on to jobs in other processes of this machine, and wait until they have saved.
+
+    A job in this process hears of them itself while it trains. One on another machine runs to its end. A second signal
+    is not waited for.
+    """
+
+    def stop(number: int, frame: Any) -> None:
+        # All of it here, before the exception: joblib kills its workers as soon as that reaches it.
+        if number == getattr(signal, "SIGHUP", None):
+            signal.signal(number, signal.SIG_IGN)  # the kernel, the shell and tmux may each send one
+        if stopped:
+            raise Interrupted(128 + number)
+        stopped.append(number)
+        sweep.stop_file.touch()
+        holders = {job.folder: holder_of(job.folder) for job in sweep.jobs() if job.state == "running"}
+        here = {
+            folder: holder.pid
+            for folder, holder in holders.items()
+            if holder and holder.host == socket.gethostname() and holder.pid != os.getpid()
+        }
+        for pid in here.values():
+            with suppress(ProcessLookupError):  # it has just ended
+                os.kill(pid, signal.SIGTERM)
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until and any(map(holder_of, here)):
+            time.sleep(0.1)
+        raise Interrupted(128 + number)
+
+    stopped: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as it is under nohup
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if signal.getsignal(number) is stop:
+                signal.signal(number, handler or signal.SIG_DFL)
+        if stopped:  # whatever a launcher has made of the exception
+            raise Interrupted(128 + stopped[0])

@@ -1,0 +1,183 @@
+"""What a run records beyond what Lightning does: single steps, speed, the test set's curve."""
+
+from __future__ import annotations
+
+import random
+import time
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from torch import Tensor
+
+from mnist_lab.data.batches import Batches, limited
+from mnist_lab.data.datamodule import MNISTDataModule
+from mnist_lab.models.classifier import Classifier
+from mnist_lab.models.multistep import StepCallback, training_batches
+from mnist_lab.training.loggers import MetricsCSV
+
+
+class StepLog(StepCallback):
+    """Logs a step's loss and learning rate now and then, and each epoch's last rate and images per second.
+
+    metrics.csv has beside them how many training images were seen by then, the tutorials' other axis. The loss is read
+    off the device only at steps that are logged: reading it waits for a GPU.
+    """
+
+    def __init__(self) -> None:
+        self.begun: Batches | None = None  # of the epoch, once a step is taken
+        self.loaded = self.seen_before = self.timed_from = 0  # images seen of this epoch, before it, at the start
+        self.every = 1
+        self.settings: dict[str, Any] = {}  # the optimizer's
+        self.started = self.ended = 0.0
+        self.epoch_ended = False
+        self.rate = self.next_rate = 0.0
+
+    def state_dict(self) -> dict[str, int]:
+        return {"seen_before": self.seen_before, "images": self.images}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        self.seen_before, self.loaded = state_dict["seen_before"], state_dict["images"]
+
+    @property
+    def images(self) -> int:
+        """Training images seen in this epoch."""
+        return self.loaded if self.begun is None else self.begun.seen
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Write out every curve up to the checkpoint: a run that is killed after it loses none of its points."""
+        for logger in trainer.loggers:
+            if self.epoch_ended:  # Lightning logs the epoch's metrics only after its checkpoint
+                values = {name: float(value) for name, value in trainer._logger_connector.metrics["log"].items()}
+                if isinstance(logger, MetricsCSV):
+                    logger.log_metrics({"epoch": trainer.current_epoch, **values}, step=trainer.global_step - 1)
+            if isinstance(logger, MetricsCSV):
+                logger.write()
+                checkpoint["metrics_crc"] = logger.checksum()
+            else:
+                logger.save()
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.flush()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        self.settings = trainer.optimizers[0].param_groups[0]
+        self.rate = self.next_rate = self.settings["lr"]
+        self.begun, self.batches = None, training_batches(trainer)
+        self.timed_from = self.images  # a run that goes on within an epoch times what is left of it
+        self.started = self.ended = time.perf_counter()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.seen_before += self.images
+        self.begun, self.loaded, self.timed_from = None, 0, 0
+        self.epoch_ended = False
+        self.started = self.ended = time.perf_counter()
+
+    def after_step(self, trainer: Trainer, pl_module: LightningModule, step: int, loss: Tensor) -> None:
+        self.begun = self.batches
+        self.rate, self.next_rate = self.next_rate, self.settings["lr"]  # a scheduler has moved by now
+        if step % self.every == 0:
+            self._stop_unless_finite(pl_module)
+            self._log(trainer, {"train/loss_step": loss.item(), "lr": self.rate})
+        self.ended = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stop_unless_finite(pl_module)
+        self.epoch_ended = True
+        # self.ended: validation is over by now and does not count
+        seconds = max(self.ended - self.started, 1e-9)
+        pl_module.log("images_per_second", (self.images - self.timed_from) / seconds)
+        self._log(trainer, {"lr": self.rate})
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Leave a checkpoint that is saved after training alone: all metrics are logged by then."""
+        self.epoch_ended = False
+
+    def _stop_unless_finite(self, pl_module: LightningModule) -> None:
+        if isinstance(pl_module, Classifier):
+            pl_module.stop_unless_finite(pl_module.bad_loss)
+
+    def _log(self, trainer: Trainer, values: dict[str, float]) -> None:
+        values = {"epoch": trainer.current_epoch, **values}
+        for logger in trainer.loggers:
+            own = {"examples_seen": self.seen_before + self.images} if isinstance(logger, MetricsCSV) else {}
+            logger.log_metrics(values | own, step=trainer.global_step - 1)  # Lightning numbers steps from 0
+
+
+class RandomState(Callback):
+    """Keeps the random states of torch, NumPy and Python in the checkpoint: a resumed run draws what it would have."""
+
+    def __init__(self) -> None:
+        self.loaded: dict[str, Any] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        name, keys, *rest = np.random.get_state(legacy=True)
+        return {
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "numpy": (name, keys.tolist(), *rest),  # type: ignore[union-attr]
+            "python": random.getstate(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.loaded = state_dict
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.loaded:  # now, not when it is read: the start itself draws
+            torch.set_rng_state(self.loaded["torch"])
+            np.random.set_state(self.loaded["numpy"])
+            random.setstate(self.loaded["python"])
+            if len(self.loaded["cuda"]) == torch.cuda.device_count():
+                torch.cuda.set_rng_state_all(self.loaded["cuda"])
+
+
+class TestCurve(Callback):
+    """Evaluates the test set after every epoch, as the tutorials do. It is shown, and chooses nothing.
+
+    Args:
+        before_training: once before training, too. That row of metrics.csv has epoch and step -1: before the first.
+    """
+
+    def __init__(self, *, before_training: bool = False) -> None:
+        self.before_training = before_training
+        self.before: dict[str, float] = {}
+        self.loggers: list[Logger] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self.before_training or trainer.global_step:
+            return
+        metrics = self._evaluate(trainer, pl_module).test_metrics
+        self.before = {f"test/{name}": value.item() for name, value in metrics.compute().items()}
+        metrics.reset()
+        for logger in trainer.loggers:
+            logger.log_metrics({"epoch": -1, **self.before}, step=-1)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._evaluate(trainer, pl_module).on_test_epoch_end()
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The final test's figures are no further point of the curve, which has one for each epoch already."""
+        self.loggers = trainer.loggers
+        trainer.loggers = [] if trainer.global_step else self.loggers
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.loggers = self.loggers
+
+    @torch.no_grad()
+    def _evaluate(self, trainer: Trainer, pl_module: LightningModule) -> Classifier:
+        """Sum up the test set in the network's test metrics; weights and random states stay as they are."""
+        assert isinstance(pl_module, Classifier)
+        data: MNISTDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        data.setup("test")
+        batches = data.test_dataloader()
+        count = limited(len(batches), trainer.limit_test_batches)
+        precision = trainer.precision_plugin
+        pl_module.eval()
+        with precision.test_step_context():
+            for i, batch in enumerate(islice(batches, count)):
+                pl_module.test_step(precision.convert_input(batch), i)
+        pl_module.train()
+        return pl_module

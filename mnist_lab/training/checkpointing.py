@@ -1,0 +1,144 @@
+"""Checkpoints within an epoch: now and then, and when the run is told to stop."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from pydantic import Field
+from torch import Tensor
+
+from mnist_lab.models.multistep import StepCallback
+from mnist_lab.streams import stop_waiting_for_readers
+
+
+class Hangup(SIGTERMException):
+    """SIGHUP: the terminal was closed; it ends a run as SIGTERM does."""
+
+
+# SIGQUIT (Ctrl-\) ends a process at once, as everywhere: it is for one that does not end otherwise, and saves nothing.
+STOP_SIGNALS: dict[int, type[BaseException]] = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: SIGTERMException}
+if hasattr(signal, "SIGHUP"):  # not on Windows
+    STOP_SIGNALS[signal.SIGHUP] = Hangup
+
+
+def stop_signal(error: BaseException) -> signal.Signals | None:
+    """Return the signal that an exception stands for, also where Lightning has made another exception of Ctrl-C."""
+    for cause in (error, error.__context__):
+        for number, kind in STOP_SIGNALS.items():
+            if type(cause) is kind:
+                return signal.Signals(number)
+    return None
+
+
+@contextmanager
+def stop_signals_raise() -> Iterator[None]:
+    """Turn SIGTERM and SIGHUP into exceptions in the main thread, as Ctrl-C is one, so that they are cleaned up after.
+
+    One that is ignored, as nohup has SIGHUP ignored, stays so.
+    """
+
+    def stop(number: int, frame: Any) -> None:
+        _ignore_repeated_hangup(number)
+        raise STOP_SIGNALS[number]
+
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in STOP_SIGNALS.keys() - {signal.SIGINT}:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as after the first SIGHUP
+                signal.signal(number, handler or signal.SIG_DFL)
+
+
+def _ignore_repeated_hangup(number: int) -> None:
+    """Ignore SIGHUP from the first one on: the kernel, the shell and tmux may each send one."""
+    if STOP_SIGNALS[number] is Hangup:
+        signal.signal(number, signal.SIG_IGN)
+
+
+class SaveWithinEpochs(StepCallback, Checkpoint):
+    """Saves checkpoints/last.ckpt between two training steps: every so often, and on Ctrl-C, SIGTERM and SIGHUP.
+
+    A signal waits for the end of its step, so that what is saved is whole; a second Ctrl-C does not wait. Nothing is
+    saved after an epoch's last step, before its validation: Lightning would leave the validation out on resume. The
+    checkpoint of the epoch's end comes soon, and a run that is to stop stops there. A run of several processes stops
+    at once, since each hears of a signal at a step of its own, and goes on from its last checkpoint.
+
+    Args:
+        every_n_train_steps: steps between two checkpoints; None for the epochs' ends alone.
+        every_n_seconds: seconds between two checkpoints; None likewise.
+    """
+
+    def __init__(
+        self,
+        *,
+        every_n_train_steps: Annotated[int, Field(ge=1)] | None = None,
+        every_n_seconds: Annotated[float, Field(gt=0)] | None = None,
+    ) -> None:
+        self.every_n_train_steps, self.every_n_seconds = every_n_train_steps, every_n_seconds
+        self.saved = time.monotonic()
+        self.stop: BaseException | None = None
+        self.before: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.saved = time.monotonic()
+        alone = trainer.world_size == 1 and threading.current_thread() is threading.main_thread()
+        for number in STOP_SIGNALS if alone else ():
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as Ctrl-C is in a shell's background
+                self.before[number] = signal.signal(number, self._signalled)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stop_if_told()
+
+    def after_step(self, trainer: Trainer, pl_module: LightningModule, step: int, loss: Tensor) -> None:
+        steps, seconds = self.every_n_train_steps, self.every_n_seconds
+        if self.stop is None and steps is None and seconds is None:
+            return
+        if trainer.is_last_batch or trainer.fit_loop.epoch_loop._should_accumulate():
+            return  # accumulated gradients are in no checkpoint
+        due = steps is not None and step % steps == 0
+        if seconds is not None:
+            due |= bool(trainer.strategy.broadcast(time.monotonic() - self.saved >= seconds))
+        if due or self.stop is not None:
+            trainer.save_checkpoint(Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt")
+            self.saved = time.monotonic()
+        self._stop_if_told()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._restore()  # before Lightning, which puts back what it found, puts back its own
+        self._stop_if_told()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._restore()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._restore()
+
+    def _signalled(self, number: int, frame: Any) -> None:
+        if STOP_SIGNALS[number] is Hangup:
+            self.before.pop(number, None)
+        _ignore_repeated_hangup(number)  # first of all: the next one may come within this handler
+        self.stop = STOP_SIGNALS[number]()
+        stop_waiting_for_readers()
+        self._restore()  # the next one is not waited for
+
+    def _stop_if_told(self) -> None:
+        if self.stop is not None:
+            raise self.stop
+
+    def _restore(self) -> None:
+        while self.before:
+            signal.signal(*self.before.popitem())

@@ -1,0 +1,178 @@
+"""Loggers: metrics.csv, the run folder's own curves, and TensorBoard's event files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import shutil
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.message import DecodeError
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities import rank_zero_only
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
+
+from mnist_lab.files import atomic_write, write_text
+from mnist_lab.runs.run import PROJECTOR, Run
+
+
+class MetricsCSV(Logger):
+    """metrics.csv: one row a step that was logged, in order; a resumed run goes on in it.
+
+    Lightning's own CSVLogger deletes the rows of an earlier start and writes several rows for one step.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.path = folder / "metrics.csv"
+        self.rows: dict[int, dict[str, float]] = {}
+        self.written = ""
+
+    @property
+    def name(self) -> str:
+        return "metrics"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    def go_on_from(self, step: int) -> None:
+        """Keep an earlier start's rows of the steps before this one."""
+        rows = Run(self.path.parent).metrics()
+        self.rows = {int(row["step"]): row for row in rows if row["step"] < step}
+
+    def checksum(self) -> int:
+        """Return the CRC-32 of all rows but their speeds, which differ from start to start."""
+        rows = [
+            sorted((name, float(value)) for name, value in row.items() if name != "images_per_second")
+            for _, row in sorted(self.rows.items())
+        ]
+        return zlib.crc32(repr(rows).encode())
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Not here: config.yaml has them."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        step = step or 0
+        values = {name: float(value) for name, value in metrics.items()}
+        self.rows.setdefault(step, {"step": step}).update(values)
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write the file if an epoch is complete; Lightning calls this after each validation and epoch."""
+        if self.rows and "train/loss" in self.rows[max(self.rows)]:
+            self.write()
+
+    @rank_zero_only
+    def write(self) -> None:
+        """Write the file if rows are new."""
+        names = sorted({name for row in self.rows.values() for name in row} - {"step", "epoch"})
+        text = io.StringIO()
+        writer = csv.DictWriter(text, ["step", "epoch", *names], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows.values())
+        if text.getvalue() != self.written:
+            self.written = text.getvalue()
+            write_text(self.path, self.written)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        if self.rows:
+            self.write()
+
+
+class TensorBoard(TensorBoardLogger):
+    """Lightning's logger, but that it leaves no hparams.yaml: a run folder has config.yaml.
+
+    Loss and accuracy come first: TensorBoard sorts charts by their tags, capitals before small letters.
+    """
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        super().log_metrics({tag_of(name): value for name, value in metrics.items() if name != "epoch"}, step)
+
+    @rank_zero_only
+    def save(self) -> None:
+        self.experiment.flush()
+
+
+def tag_of(name: str) -> str:
+    """Return TensorBoard's tag of a metric: Loss/train of train/loss, so that one group of charts has all sets."""
+    for metric, group in (("loss", "Loss"), ("acc", "Accuracy")):
+        name = re.sub(rf"^(train|val|test)/{metric}(_step)?$", rf"{group}/\1\2", name)
+    return name
+
+
+def restore_events(folder: Path, step: int, rows: list[dict[str, float]], loggers: list[TensorBoardLogger]) -> None:
+    """Make the event files in a run folder those of the steps before this one.
+
+    Args:
+        folder: the run folder.
+        step: the first step that is to be done, counted from 0.
+        rows: those of metrics.csv, which is whole at every checkpoint, before this step.
+        loggers: which are to write what is missing.
+    """
+    seen: set[tuple[str, int]] = set()
+    for path in sorted(folder.glob("events.out.tfevents.*")):
+        kept = []
+        for record, event in _records(path.read_bytes()):
+            if event.step < step and not _of_the_end(event):
+                kept.append(record)
+                seen |= {(value.tag, event.step) for value in event.summary.value}
+        with atomic_write(path) as partial:
+            partial.write_bytes(b"".join(kept))
+    remove_projection(folder)
+    for row in rows:
+        at = int(row["step"])
+        missing: Mapping[str, float] = {
+            name: value
+            for name, value in row.items()
+            if name not in ("step", "epoch", "examples_seen") and (tag_of(name), at) not in seen
+        }
+        for logger in loggers:
+            if missing:
+                logger.log_metrics(dict(missing), step=at)
+
+
+def _of_the_end(event: Event) -> bool:
+    """Whether an event without a step of its own is one that a finished run has, and will have anew."""
+    if event.WhichOneof("what") in ("graph_def", "tagged_run_metadata"):
+        return True
+    return any(value.tag.startswith(("_hparams_/", "custom_scalars__config__")) for value in event.summary.value)
+
+
+def _records(content: bytes) -> Iterator[tuple[bytes, Event]]:
+    """The records of an event file, each with its event, up to one that a kill left half or that is damaged.
+
+    A record is its length in eight bytes, the CRC of that in four, the event, and the CRC of that in four.
+    """
+    start = 0
+    while start + 12 <= len(content):
+        length, crc = struct.unpack_from("<QI", content, start)
+        end = start + 16 + length
+        if end > len(content) or masked_crc32c(content[start : start + 8]) != crc:
+            return
+        (crc,) = struct.unpack_from("<I", content, end - 4)
+        if masked_crc32c(content[start + 12 : end - 4]) != crc:
+            return
+        try:
+            event = Event.FromString(content[start + 12 : end - 4])
+        except DecodeError:
+            return
+        yield content[start:end], event
+        start = end
+
+
+def remove_projection(board: Path) -> None:
+    """Take out what an earlier start wrote."""
+    (board / "projector_config.pbtxt").unlink(missing_ok=True)
+    shutil.rmtree(board / PROJECTOR, ignore_errors=True)

@@ -1,0 +1,80 @@
+"""Settings of the process that training needs, restored when it ends."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+# Warnings of Lightning that no user can act on, or that are answered by what we do.
+HARMLESS_WARNINGS = (
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning 2.6 calls a function that torch 2.15 deprecates
+    r"Total length of `list` across ranks is zero",  # no validation set: data.val_size=0 asks for that
+    r"It is recommended to use `self.log",  # torchmetrics has summed over the processes before Lightning sees a value
+    r"The number of training batches .* is smaller than the logging interval",  # the end of an epoch is always logged
+    r"Checkpoint directory .* exists and is not empty",  # as in every resumed run; others are refused before
+    r"The `srun` command is available on your system but is not used",  # one process is the default there, too
+)
+
+
+@contextmanager
+def torch_settings(threads: int | None) -> Iterator[None]:
+    """Let torch use so many threads in the with-block, None for as many as before, and restore its settings after it.
+
+    These are the settings that a process has once, and that Lightning or a callback may change: threads, deterministic
+    algorithms, the precision of matrix products, cuDNN's choices, and environment variables.
+    """
+    count, deterministic = torch.get_num_threads(), torch.get_deterministic_debug_mode()
+    precision, environment = torch.get_float32_matmul_precision(), dict(os.environ)
+    cudnn = (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic)
+    torch.set_num_threads(threads or count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(count)
+        torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = cudnn
+        torch.set_deterministic_debug_mode(deterministic)
+        torch.set_float32_matmul_precision(precision)
+        os.environ.clear()
+        os.environ.update(environment)
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep what it frees, up to 1 GB, for its next use: on Linux, with glibc; nothing elsewhere.
+
+    By default large blocks go back to the kernel in every step, which clears them page by page to give them out again
+    in the next one: up to half of a convolutional network's step.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        m_trim_threshold, m_mmap_threshold = -1, -3
+        mallopt(m_mmap_threshold, 32 * 2**20)  # the most that glibc takes
+        mallopt(m_trim_threshold, 2**30)
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Ignore Lightning's harmless warnings and send its log to the root logger's handlers, inside the block.
+
+    Afterwards the warning filters and the loggers are as they were: a caller from Python keeps its own.
+    """
+    loggers = [logging.getLogger(name) for name in ("lightning", "lightning.pytorch", "lightning.fabric")]
+    before = [(logger.handlers[:], logger.propagate) for logger in loggers]
+    for logger in loggers:
+        logger.handlers.clear()
+        logger.propagate = True
+    try:
+        with warnings.catch_warnings():
+            for message in HARMLESS_WARNINGS:
+                warnings.filterwarnings("ignore", message)
+            yield
+    finally:
+        for logger, (handlers, propagate) in zip(loggers, before, strict=True):
+            logger.handlers[:] = handlers
+            logger.propagate = propagate

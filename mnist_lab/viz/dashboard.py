@@ -1,0 +1,171 @@
+"""What a run shows when it ends, beside its curves: figures, and the tabs of TensorBoard."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import struct
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from lightning.pytorch.core.module import _jit_is_scripting
+from matplotlib.figure import Figure
+from omegaconf import DictConfig
+from tensorboard.compat.proto.summary_pb2 import Summary
+from torch import Tensor
+from torch.utils.tensorboard.writer import SummaryWriter
+
+from mnist_lab.data.datamodule import MNISTDataModule
+from mnist_lab.evaluation.predictions import Predictions
+from mnist_lab.models.classifier import Classifier
+from mnist_lab.runs.run import Run
+from mnist_lab.viz.curves import plot_accuracy, plot_examples_seen, plot_loss
+from mnist_lab.viz.hparams import log_hyperparameters
+from mnist_lab.viz.images import plot_images
+from mnist_lab.viz.model import plot_confusion, plot_filters, plot_worst_errors
+from mnist_lab.viz.projector import project
+from mnist_lab.viz.save import save_figures
+
+log = logging.getLogger(__name__)
+
+# The charts of CUSTOM SCALARS: one for each metric, of all sets. The names are regular expressions.
+LAYOUT = {
+    "loss and accuracy": {
+        "loss": ["Multiline", ["^Loss/train$", "^Loss/val$", "^Loss/test$"]],
+        "accuracy": ["Multiline", ["^Accuracy/train$", "^Accuracy/val$", "^Accuracy/test$"]],
+    },
+    "training": {
+        "learning rate": ["Multiline", ["^lr$"]],
+        "images per second": ["Multiline", ["^images_per_second$"]],
+    },
+}
+FIGURES = (
+    "loss",
+    "accuracy",
+    "examples_seen",
+    "truths_3x3",
+    "predictions_3x3",
+    "predictions_4x4",
+    "worst",
+    "confusion",
+    "filters",
+)
+
+
+@dataclass(frozen=True)
+class Dashboard:
+    """What a run shows when it ends, part by part.
+
+    Attributes:
+        curves: figures of loss and accuracy.
+        examples: figures of the first test images, with their classes and with the network's predictions.
+        worst: a figure of the test images that it got most wrong.
+        confusion: a figure of the confusion matrix of the test set.
+        filters: a figure of the first layer's weights, where these are pictures.
+        layout: CUSTOM SCALARS: training, validation and test in one chart a metric.
+        hparams: HPARAMS: the run's main and swept settings beside its final metrics.
+        pr_curves: PR CURVES: precision and recall of each class of the test set.
+        projector: PROJECTOR: what the last linear layer is given, for 1,000 test images.
+        graph: GRAPHS: the network.
+
+    The figures are files in the run's folder figures/, and images in TensorBoard.
+    """
+
+    curves: bool = True
+    examples: bool = True
+    worst: bool = True
+    confusion: bool = True
+    filters: bool = True
+    layout: bool = True
+    hparams: bool = True
+    pr_curves: bool = True
+    projector: bool = True
+    graph: bool = True
+
+    def fill(
+        self,
+        run: Run,
+        cfg: DictConfig,
+        model: Classifier,
+        data: MNISTDataModule,
+        boards: Sequence[SummaryWriter],
+        step: int,
+    ) -> None:
+        """Draw a finished run's figures, and write all parts that are switched on into TensorBoard's event files.
+
+        The network is put into eval mode; random states stay as they are.
+
+        Args:
+            run: the run, whose record has its final metrics.
+            cfg: its configuration.
+            model: its network, with the weights that were tested.
+            data: its data.
+            boards: TensorBoard's writers; they are closed.
+            step: how many steps the run took.
+        """
+        with torch.random.fork_rng(devices=[]):
+            images, labels = data.examples(len(data.test_set()[1]))
+            predictions = None
+            if self.examples or self.worst or self.confusion or self.pr_curves or self.projector:
+                predictions = Predictions(labels, model.probabilities(images))
+            pictures = save_figures(run, self._figures(run, model, images, predictions))
+            for board in boards:
+                if self.layout:
+                    board.add_custom_scalars(LAYOUT)
+                if self.hparams:
+                    log_hyperparameters(board, run, cfg, step)
+                for path in pictures:
+                    _add_picture(board, f"figures/{path.stem}", path, step)
+                if self.pr_curves and predictions:
+                    for i, probabilities in enumerate(predictions.probabilities.unbind(1)):
+                        board.add_pr_curve(f"pr_curve/{i}", labels == i, probabilities, step)
+                if self.projector and predictions:
+                    project(Path(board.log_dir), model, images, data.test_set()[0], predictions)
+                if self.graph:
+                    _add_graph(board, model, images[:1])
+                board.close()
+
+    def _figures(
+        self, run: Run, model: Classifier, images: Tensor, predictions: Predictions | None
+    ) -> dict[str, Figure | None]:
+        """The figures by name; None in place of those that are switched off, or of which there is nothing to show."""
+        drawn: dict[str, Figure | None] = dict.fromkeys(FIGURES)
+        if self.curves:
+            drawn |= {"loss": plot_loss(run), "accuracy": plot_accuracy(run)}
+            drawn["examples_seen"] = plot_examples_seen(run)
+        if self.examples and predictions:
+            few, truths, predicted = images[:16], predictions.labels[:16].tolist(), predictions.predicted[:16].tolist()
+            drawn["truths_3x3"] = plot_images(few[:9], truths[:9])
+            drawn["predictions_3x3"] = plot_images(few[:9], truths[:9], predicted[:9])
+            drawn["predictions_4x4"] = plot_images(few, truths, predicted, columns=4)
+        if self.worst and predictions:
+            drawn["worst"] = plot_worst_errors(predictions, images)
+        if self.confusion and predictions:
+            drawn["confusion"] = plot_confusion(predictions)
+        if self.filters:
+            drawn["filters"] = plot_filters(model, model.image_size)
+        return drawn
+
+
+def _add_picture(board: SummaryWriter, tag: str, path: Path, step: int) -> None:
+    """Add a PNG file as it is; SummaryWriter.add_image would decode it and encode it anew."""
+    content = path.read_bytes()
+    width, height = struct.unpack_from(">II", content, 16)
+    image = Summary.Image(width=width, height=height, colorspace=4, encoded_image_string=content)
+    summary = Summary(value=[Summary.Value(tag=tag, image=image)])
+    board._get_file_writer().add_summary(summary, step)  # type: ignore[no-untyped-call]
+
+
+def _add_graph(board: SummaryWriter, model: Classifier, image: Tensor) -> None:
+    """Add the graph of what a network does to an image, (1, 1, S, S); of one that cannot be traced there is none."""
+    # As in Lightning's TensorBoardLogger.log_graph; torch prints why a network cannot be traced.
+    with _jit_is_scripting(), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch gives up jit.trace, for which its SummaryWriter has no substitute
+        try:
+            board.add_graph(model, image.to(next(model.parameters())))
+        except Exception:  # a network of a user's own may raise anything; the run is no worse for it
+            log.info("TensorBoard has no graph of this network", exc_info=True)

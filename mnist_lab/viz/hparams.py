@@ -1,0 +1,77 @@
+"""TensorBoard's event files: a resumed run's are cut and filled, a finished run's parameters and metrics put in."""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig, OmegaConf
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.hparams.api_pb2 import (
+    DATA_TYPE_FLOAT64,
+    DATA_TYPE_STRING,
+    STATUS_SUCCESS,
+    Experiment,
+    MetricName,
+)
+from tensorboard.plugins.hparams.metadata import (
+    EXPERIMENT_TAG,
+    NULL_TENSOR,
+    SESSION_END_INFO_TAG,
+    SESSION_START_INFO_TAG,
+    create_summary_metadata,
+)
+from tensorboard.plugins.hparams.plugin_data_pb2 import (
+    HParamsPluginData,
+    SessionEndInfo,
+    SessionStartInfo,
+)
+from torch.utils.tensorboard.writer import SummaryWriter
+
+from mnist_lab.config.keys import key_of
+from mnist_lab.config.settings import short_names, what_a_job_does
+from mnist_lab.formatting import typed
+from mnist_lab.runs.run import Run
+from mnist_lab.runs.sweep import Sweep
+
+MAIN_SETTINGS = ("model", "optimizer.lr", "optimizer.momentum", "data.batch_size", "trainer.max_epochs", "seed")
+RARELY_VARIED = ("data.batch_size", "trainer.max_epochs")
+GROUPS = ("data", "augmentation", "model", "optimizer", "scheduler")  # whose settings a run shows where they were given
+FINAL_METRICS = ("val/acc", "test/acc", "val/loss", "test/loss", "train/acc")  # the first, as a person looks for them
+
+
+def log_hyperparameters(board: SummaryWriter, run: Run, cfg: DictConfig, step: int) -> None:
+    """Write a run's row of the HPARAMS tab: its main and its swept settings, and its final metrics.
+
+    TensorBoard takes the columns from one run, ticks the first five settings, those that "differ" before the others,
+    and the first five metrics. A metric shows its last point; so the final ones, which are of the best epoch's weights,
+    have tags of their own. All is written at the end: an early call, as Lightning's, needs values for the metrics.
+    """
+    sweep = Sweep(run.folder.absolute().parent)
+    given = {key_of(override): override.partition("=")[2] for override in cfg.overrides}
+    varied = sweep.record["swept"] if sweep.exists else [key for key in MAIN_SETTINGS if key not in RARELY_VARIED]
+    settings = {}
+    others = varied if sweep.exists else [key for key in given if key.split(".")[0] in GROUPS]
+    for key in what_a_job_does(dict.fromkeys([*MAIN_SETTINGS, *others])):
+        value = cfg.name if key == "model" else OmegaConf.select(cfg, key)
+        if value is not None:
+            is_group = isinstance(value, DictConfig)  # such as optimizer, which is shown by its choice
+            number_or_name = type(value) in (int, float, str)
+            settings[key] = given[key] if is_group else value if number_or_name else typed(value)
+    names = short_names(settings) | {"trainer.max_epochs": "epochs"}
+    experiment, start = Experiment(), SessionStartInfo(group_name=run.folder.name)
+    for key, value in settings.items():
+        is_number = isinstance(value, int | float)
+        if key in varied or not (sweep.exists and key in RARELY_VARIED):
+            kind = DATA_TYPE_FLOAT64 if is_number else DATA_TYPE_STRING
+            experiment.hparam_infos.add(name=names[key], type=kind, differs=key in varied)
+        setattr(start.hparams[names[key]], "number_value" if is_number else "string_value", value)
+    metrics = run.info["metrics"]
+    for name in sorted(metrics, key=lambda name: (FINAL_METRICS.index(name) if name in FINAL_METRICS else 99, name)):
+        metric = MetricName(tag=f"final/{name}")
+        experiment.metric_infos.add(name=metric, display_name=name.replace("/", " "))
+        board.add_scalar(metric.tag, metrics[name], step)
+    for tag, content in (
+        (EXPERIMENT_TAG, HParamsPluginData(experiment=experiment)),
+        (SESSION_START_INFO_TAG, HParamsPluginData(session_start_info=start)),
+        (SESSION_END_INFO_TAG, HParamsPluginData(session_end_info=SessionEndInfo(status=STATUS_SUCCESS))),
+    ):
+        value = Summary.Value(tag=tag, metadata=create_summary_metadata(content), tensor=NULL_TENSOR)
+        board._get_file_writer().add_summary(Summary(value=[value]))  # type: ignore[no-untyped-call]

@@ -1,0 +1,77 @@
+"""TensorBoard's PROJECTOR: test images as points in the space in which a network's last layer tells them apart."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+from matplotlib.image import imsave
+from tensorboard.plugins.projector import (
+    EmbeddingInfo,
+    ProjectorConfig,
+    visualize_embeddings,
+)
+from torch import Tensor, nn
+
+from mnist_lab.evaluation.predictions import Predictions
+from mnist_lab.files import atomic_write, write_text
+from mnist_lab.models.classifier import Classifier
+from mnist_lab.runs.run import PROJECTOR
+from mnist_lab.viz.images import tiled
+
+
+def project(
+    board: Path, model: Classifier, images: Tensor, pixels: np.ndarray, predictions: Predictions, count: int = 1000
+) -> None:
+    """Write the features of the first test images, their classes and predictions, and the images themselves.
+
+    Nothing for a network without features. (SummaryWriter.add_embedding would name its folder by the step, so that a
+    run that goes on would have two.)
+
+    Args:
+        board: the folder of the event files.
+        model: the network.
+        images: those of the test set as the network takes them, (N, 1, S, S).
+        pixels: the same as they are in the files, (N, 28, 28) bytes.
+        predictions: what the network makes of them.
+        count: how many are shown at most.
+    """
+    rows = features(model, images[:count])
+    if rows is None:
+        return
+    folder = board / PROJECTOR
+    folder.mkdir(exist_ok=True)
+    with atomic_write(folder / "features.tsv", durable=False) as partial:
+        np.savetxt(partial, rows.numpy(), fmt="%.6g", delimiter="\t")
+    labels = [predictions.labels[:count].tolist(), predictions.predicted[:count].tolist()]
+    lines = ["label\tpredicted", *(f"{label}\t{predicted}" for label, predicted in zip(*labels, strict=True))]
+    write_text(folder / "labels.tsv", "\n".join(lines) + "\n", durable=False)
+    # The sprite is white on black: the tab multiplies it by a point's colour.
+    with atomic_write(folder / "sprite.png", durable=False) as partial:
+        sheet = tiled(pixels[:count], math.ceil(math.sqrt(len(rows))))
+        imsave(partial, np.stack([sheet] * 3, axis=-1), format="png")
+    embedding = EmbeddingInfo(
+        tensor_name="penultimate features",
+        tensor_path=f"{PROJECTOR}/features.tsv",
+        metadata_path=f"{PROJECTOR}/labels.tsv",
+    )
+    embedding.sprite.image_path = f"{PROJECTOR}/sprite.png"
+    embedding.sprite.single_image_dim.extend((pixels.shape[2], pixels.shape[1]))
+    visualize_embeddings(str(board), ProjectorConfig(embeddings=[embedding]))
+
+
+def features(model: Classifier, images: Tensor) -> Tensor | None:
+    """What a network's last linear layer is given, (N, F), for normalised images, (N, 1, S, S).
+
+    None for a network without such a layer, or with one that is given more than a row of numbers for each image.
+    """
+    given: list[Tensor] = []
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
+    hooks = [layer.register_forward_pre_hook(lambda _, inputs: given.extend(inputs)) for layer in layers]
+    try:
+        model.probabilities(images, batch_size=len(images))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return given[-1].float().cpu() if given and given[-1].shape[:-1] == (len(images),) else None

@@ -1,0 +1,47 @@
+"""Write figures as files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mnist_lab.errors import BadInput
+from mnist_lab.files import asked_for, atomic_write, refuse_no_file
+from mnist_lab.runs.run import Run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FORMATS = (".png", ".pdf", ".svg")
+
+
+def refuse_no_figure(path: Path) -> None:
+    """Raise BadInput for a path that can be no figure's, before the work on one."""
+    if path.suffix not in FORMATS:
+        raise BadInput(f"--out={path}: must end in one of {', '.join(FORMATS)}")
+    refuse_no_file(path, f"--out={path}")
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure, whole or not at all, in the format that its name ends in."""
+    with asked_for(path, f"--out={path}") as partial:
+        figure.savefig(partial, format=path.suffix[1:], dpi=120)
+
+
+def save_figures(run: Run, drawn: Mapping[str, Figure | None]) -> list[Path]:
+    """Write figures into a run's folder figures/ as NAME.png; where there is none, an earlier start's is removed."""
+    paths = {name: run.folder / "figures" / f"{name}.png" for name in drawn}
+    for name, figure in drawn.items():
+        if figure is None:
+            paths.pop(name).unlink(missing_ok=True)
+        else:
+            paths[name].parent.mkdir(exist_ok=True)
+            write_figure(figure, paths[name])
+    return list(paths.values())
+
+
+def write_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as a file in the format that the file's name ends in, such as .png."""
+    with atomic_write(path, durable=False) as partial:
+        figure.savefig(partial, format=path.suffix[1:], dpi=120)

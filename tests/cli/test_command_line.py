@@ -1,0 +1,235 @@
+"""The real command line in processes of its own: quick help, any folder, the wheel, several processes at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from conftest import TRAIN, Tiny, signalled
+
+from mnist_lab import conf_dir
+from mnist_lab.cli.export import FORMATS
+from mnist_lab.cli.robustness import NAMES
+from mnist_lab.data.corruptions import CORRUPTIONS
+from mnist_lab.export import export
+from mnist_lab.runs.run import Run
+
+CHECKOUT = Path(__file__).parent.parent.parent
+
+
+def run(
+    *arguments: str, program: Sequence[str] = ("-m", "mnist_lab"), **environment: str
+) -> subprocess.CompletedProcess:
+    """python -m mnist_lab in the current folder, on one thread."""
+    settings = os.environ | {"OMP_NUM_THREADS": "1"} | environment
+    return subprocess.run(
+        [sys.executable, *program, *arguments],
+        env=settings,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+def test_help_is_quick_and_names_commands_groups_choices_and_six_examples(tiny: Tiny) -> None:
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        outcome = run("--help")
+        times.append(time.perf_counter() - started)
+    assert outcome.returncode == 0, outcome.stderr
+    assert min(times) < 0.5
+    assert max(map(len, outcome.stdout.splitlines())) <= 80
+    settings = outcome.stdout.split("Settings:")[1].replace("\n" + " " * 15, " ")  # a long line goes on below
+    for path in conf_dir().glob("*/*.yaml"):
+        (line,) = [line for line in settings.splitlines() if line.startswith(f"  {path.parent.name} ")]
+        assert path.stem in line.replace(",", "").split()
+    examples = outcome.stdout.split("Examples")[1].split("See also")[0]
+    assert examples.count("python -m mnist_lab") == 7
+
+
+def test_what_only_prints_help_or_refuses_the_arguments_does_not_import_torch(tiny: Tiny) -> None:
+    """One interpreter for all: the imports of one command are there for the next."""
+    commands = ["test", "reproduce", "export", "report", "robustness", "predict", "draw", "ls", "compare"]
+    lines = [
+        ["--help"],
+        ["--version"],
+        ["--cfg", "job"],
+        ["--info", "defaults"],
+        ["-sc", "query=bash"],
+        ["lr=0.1"],
+        ["resume=nowhere"],
+        *([name, "--help"] for name in commands),
+        *([name, "--no-such-option"] for name in commands),
+        *([name] for name in ("test", "export", "report", "robustness", "predict", "draw", "compare")),
+        ["test", "nowhere"],
+        ["export", "nowhere", "--format", "onnx"],
+        ["export", "latest", "--format", "foo"],
+        ["robustness", "nowhere"],
+        ["robustness", "latest", "--only", "foo"],
+        ["predict", "nowhere", "x.png"],
+        ["draw", "nowhere"],
+        ["reproduce", "fooo"],
+        ["reproduce", "mlp", "seed=1"],
+        ["reproduce", "mlp", "--seeds", "0"],
+    ]
+    program = (
+        "import contextlib, json, sys, mnist_lab.__main__ as program\n"
+        "for arguments in json.loads(sys.argv[1]):\n"
+        "    sys.argv[1:] = arguments\n"
+        "    with contextlib.suppress(SystemExit): program.main()\n"
+        "    assert not {'torch', 'lightning', 'matplotlib'} & set(sys.modules), arguments\n"
+    )
+    outcome = run(json.dumps(lines), program=("-c", program), COMP_LINE="mnist-lab model=", _TYPER_COMPLETE_TEST="1")
+    assert outcome.returncode == 0, outcome.stderr
+    assert "Traceback" not in outcome.stderr
+
+
+def test_commands_name_every_export_format_and_every_corruption() -> None:
+    assert list(FORMATS) == list(export.FORMATS)
+    assert list(NAMES) == list(CORRUPTIONS)
+
+
+def test_help_shows_a_users_own_choices(tiny: Tiny) -> None:
+    (tiny.conf / "model").mkdir()
+    (tiny.conf / "model" / "my_net.yaml").write_text("_target_: my_net.MyNet\n")
+    assert "my_net" in run("--help", "--config-dir", str(tiny.conf)).stdout
+
+
+def test_misspelt_command_is_told(tiny: Tiny) -> None:
+    outcome = run("tset", "latest")
+    assert outcome.returncode == 2
+    assert outcome.stderr == "mnist_lab: tset: no such command; did you mean test? (--help tells more)\n"
+
+
+@pytest.mark.parametrize("folder", ["nowhere", "."])
+def test_folder_that_is_no_run_is_told(tiny: Tiny, folder: str) -> None:
+    for arguments in (["test", folder], [f"resume={folder}"]):
+        outcome = run(*arguments)
+        assert outcome.returncode == 2
+        assert folder in outcome.stderr and outcome.stderr.count("\n") == 1
+
+
+def test_folder_that_cannot_be_made_is_told_before_training(tiny: Tiny) -> None:
+    Path("file").write_text("")
+    outcome = run("--config-dir", str(tiny.conf), "data=tiny", "runs_dir=file")
+    assert outcome.returncode == 2
+    assert "choose another runs_dir" in outcome.stderr and outcome.stderr.count("\n") == 1
+
+
+def test_full_error_variable_shows_the_traceback(tiny: Tiny) -> None:
+    outcome = run("optimizer.lr=-1", HYDRA_FULL_ERROR="1")
+    assert outcome.returncode == 2
+    assert "Traceback" in outcome.stderr
+
+
+def test_console_script_finds_a_network_in_the_current_folder(tiny: Tiny) -> None:
+    Path("my_net.py").write_text("from mnist_lab.models.mlp import MLP as MyNet\n")
+    (tiny.conf / "model").mkdir()
+    (tiny.conf / "model" / "my_net.yaml").write_text("_target_: my_net.MyNet\n")
+    script = str(Path(sys.executable).with_name("mnist-lab"))
+    outcome = run("--config-dir", str(tiny.conf), *tiny.overrides, "model=my_net", "seed=-1", program=(script,))
+    assert outcome.stderr == "mnist_lab: seed=-1: input should be greater than or equal to 0\n"
+
+
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signal_ends_a_run_that_says_how_to_go_on(tiny: Tiny, sent: signal.Signals, status: int) -> None:
+    ended, rest = signalled(tiny, sent, "model=mlp", "trainer.max_epochs=100000")
+    assert ended == status
+    (path,) = Path("runs").glob("*/*/run.json")
+    assert json.loads(path.read_text())["status"] == "interrupted"
+    assert f"python -m mnist_lab resume={path.parent}" in rest
+    assert "Traceback" not in rest
+
+
+SPY = """
+import os
+from pathlib import Path
+from mnist_lab.models.mlp import MLP
+
+
+class Spy(MLP):
+    def training_step(self, batch, batch_idx):
+        images, labels = batch
+        seen = Path("seen") / f"{self.trainer.current_epoch}-{self.trainer.global_rank}-{batch_idx}"
+        seen.write_text(" ".join(str(float(image.double().sum())) for image in images))
+        return super().training_step(batch, batch_idx)
+"""
+
+
+def test_ddp_covers_every_image_exactly_once_an_epoch(tiny: Tiny) -> None:
+    """Two processes on the CPU; an image is known by the sum of its noise."""
+    Path("spy.py").write_text(SPY)
+    Path("seen").mkdir()
+    (tiny.conf / "model").mkdir()
+    (tiny.conf / "model" / "spy.yaml").write_text("_target_: spy.Spy\n")
+    arguments = [
+        "--config-dir",
+        str(tiny.conf),
+        *tiny.overrides,
+        "model=spy",
+        "trainer=ddp",
+        "data.val_size=0",
+    ]
+    outcome = run(*arguments)
+    assert outcome.returncode == 0, outcome.stderr
+    for epoch in (0, 1):
+        files = list(Path("seen").glob(f"{epoch}-*"))
+        assert {path.name.split("-")[1] for path in files} == {"0", "1"}
+        counts = Counter(word for path in files for word in path.read_text().split())
+        assert len(counts) == TRAIN and set(counts.values()) == {1}
+    (path,) = Path("runs").glob("*/*/run.json")
+    made = Run(path.parent)
+    assert made.info["status"] == "finished"
+    assert made.info["device"].startswith("2 × cpu")
+    tested = run("test", "latest")
+    assert repr(made.info["metrics"]["test/acc"]) in tested.stdout, "metrics are summed over the processes"
+    loss, *_ = re.findall(r"test/loss ([0-9.]+),", tested.stdout)  # then what two processes recorded, which may differ
+    assert float(loss) == pytest.approx(made.info["metrics"]["test/loss"])
+    assert outcome.stdout.count("run folder:") == 1
+    assert outcome.stderr == ""
+
+
+def test_wheel_carries_its_configuration_and_runs_the_main_job_elsewhere(tiny: Tiny, tmp_path: Path) -> None:
+    wheels = tmp_path / "wheels"
+    command = [
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "--quiet",
+        "--wheel-dir",
+        str(wheels),
+        str(CHECKOUT),
+    ]
+    built = run(program=command)
+    assert built.returncode == 0, built.stderr
+    (wheel,) = wheels.glob("mnist_lab-*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    expected = {
+        f"mnist_lab/conf/{path.relative_to(CHECKOUT / 'conf').as_posix()}" for path in CHECKOUT.glob("conf/**/*.yaml")
+    }
+    expected |= {f"mnist_lab/report/{path.name}" for path in CHECKOUT.glob("mnist_lab/report/*.*")}
+    assert expected <= names
+    assert not any(name.startswith(("conf/", "tests/")) for name in names)
+    site = tmp_path / "site"
+    zipfile.ZipFile(wheel).extractall(site)
+    arguments = ["--config-dir", str(tiny.conf), *tiny.overrides, "trainer.max_epochs=1"]
+    outcome = run(*arguments, PYTHONPATH=str(site))
+    assert outcome.returncode == 0, outcome.stderr
+    (path,) = Path("runs").glob("*/*/run.json")
+    assert json.loads(path.read_text())["status"] == "finished"
+    program = ("-c", "import mnist_lab; print(mnist_lab.conf_dir())")
+    assert run(program=program, PYTHONPATH=str(site)).stdout.strip() == str(site / "mnist_lab" / "conf")

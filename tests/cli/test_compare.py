@@ -1,0 +1,180 @@
+"""`compare` shows what differs between runs and what each came to, in a table, a figure, and for programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Outcome, Tiny
+from matplotlib.image import imread
+from omegaconf import OmegaConf
+
+from mnist_lab.cli.compare import label
+from mnist_lab.runs.listing import different_settings, runs_of
+from mnist_lab.runs.run import Run
+from mnist_lab.training.train import train
+from mnist_lab.viz.comparison import plot_comparison
+
+Command = Callable[..., Outcome]
+
+
+@pytest.fixture
+def two(tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> list[Run]:
+    """An mlp and a compact_cnn, of other learning rates; the second one with the test set after each epoch."""
+    runs = [
+        train(tiny.compose("model=mlp", "optimizer.lr=0.02", "hydra.run.dir=runs/a/mlp")),
+        train(tiny.compose("model=compact_cnn", "callbacks=test_curve", "hydra.run.dir=runs/b/cnn")),
+    ]
+    capsys.readouterr()  # a command's output begins here
+    return runs
+
+
+def copies(run: Run, count: int) -> list[Run]:
+    """A run's folder so many times, each with another learning rate."""
+    made = []
+    for number in range(count):
+        folder = Path("runs/sweeps/s") / f"{number}-lr"
+        shutil.copytree(run.folder, folder)
+        config = OmegaConf.load(folder / "config.yaml")
+        config.optimizer.lr = 0.1 + number
+        OmegaConf.save(config, folder / "config.yaml")
+        made.append(Run(folder))
+    return made
+
+
+def lines(outcome: Outcome) -> dict[str, list[str]]:
+    """The cells of each printed line by its first word."""
+    assert outcome.status == 0, outcome.err
+    return {line.split()[0]: line.split()[1:] for line in outcome.out.splitlines() if line}
+
+
+def test_settings_that_differ_and_metrics_stand_side_by_side(command: Command, two: list[Run]) -> None:
+    shown = lines(command("compare", "runs/a/mlp", "latest", "--out", "curves.png", data=False))
+    assert shown["1:"] == ["runs/a/mlp"] and shown["2:"] == ["runs/b/cnn"]
+    assert shown["run"] == ["1", "2"]
+    assert shown["model"] == ["mlp", "compact_cnn"]
+    assert shown["optimizer.lr"] == ["0.02", "0.01"]
+    assert shown["status"] == ["finished", "finished"]
+    for name in ("train/acc", "val/acc", "test/acc"):
+        assert shown[name] == [f"{run.info['metrics'][name]:.2%}" for run in two]
+    for name in ("train/loss", "val/loss", "test/loss"):
+        assert shown[name] == [f"{run.info['metrics'][name]:.4f}" for run in two]
+    assert shown["tested_epoch"] == [str(run.info["tested"]["epoch"]) for run in two]
+    assert shown["parameters"] == [f"{run.info['parameters']:,}" for run in two]
+    assert {"epochs", "time", "images_per_second"} <= set(shown)
+    settings = [name for name in shown if "." in name]
+    assert not [name for name in settings if name.startswith(("folder", "logger", "model._target_", "callbacks.last"))]
+    assert shown["curves:"] == ["curves.png"]
+    assert imread("curves.png").std() > 0.01
+
+
+def test_programs_get_values_unrounded_and_no_figure(command: Command, two: list[Run]) -> None:
+    arguments = ["compare", "runs/a/mlp", "runs/b/cnn"]
+    first, second = json.loads(command(*arguments, "--json", data=False).out)
+    assert (first["run"], first["model"], first["optimizer.lr"]) == ("runs/a/mlp", "mlp", 0.02)
+    assert second["test/acc"] == two[1].info["metrics"]["test/acc"]
+    rows = list(csv.DictReader(io.StringIO(command(*arguments, "--csv", data=False).out)))
+    assert [float(row["optimizer.lr"]) for row in rows] == [0.02, 0.01]
+    assert float(rows[1]["val/loss"]) == two[1].info["metrics"]["val/loss"]
+    assert not list(Path().glob("*.*"))
+    outcome = command(*arguments, "--json", "--out", "new/curves.svg", data=False)
+    assert len(json.loads(outcome.out)) == 2
+    assert Path("new/curves.svg").read_text().startswith("<?xml")
+
+
+def test_figure_has_the_curves_of_every_run_and_a_star_for_one_look_at_the_test_set(two: list[Run]) -> None:
+    figure = plot_comparison(two, ["one", "other"])
+    assert figure is not None
+    panels = {(axes.get_title(), axes.get_ylabel()): axes.get_lines() for axes in figure.axes}
+    assert len(panels) == 6
+    for i, run in enumerate(two):
+        for words, kind in (("training, while learning", "train"), ("validation", "val"), ("test", "test")):
+            losses = panels[words, "loss (mean per image)"][i]
+            accuracies = panels[words, "accuracy (%)"][i]
+            curve = run.curve(f"{kind}/acc")
+            assert list(losses.get_ydata()) == list(run.curve(f"{kind}/loss").values())
+            assert list(accuracies.get_xdata()) == list(curve)
+            assert list(accuracies.get_ydata()) == [100 * value for value in curve.values()]
+    assert [line.get_marker() for line in panels["test", "accuracy (%)"]] == ["*", "o"]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["one", "other"]
+    assert [axes.get_xlabel() for axes in figure.axes] == ["", "", "", "", "epoch", "epoch"]
+
+
+def test_sweep_is_compared_by_its_folder_a_line_a_run(command: Command, tiny: Tiny) -> None:
+    swept = copies(train(tiny.compose("model=mlp", "trainer.max_epochs=1", "hydra.run.dir=apart")), 30)
+    shown = lines(command("compare", "runs/sweeps/s", data=False))
+    assert shown["run"][:2] == ["optimizer.lr", "status"]
+    assert sorted(shown[str(number)][0] for number in range(1, 31)) == sorted(f"{0.1 + i}" for i in range(30))
+    figure = plot_comparison(swept, [str(number) for number in range(30)])
+    assert figure is not None
+    assert len(figure.axes[0].get_lines()) == 30
+    assert len(figure.legends[0].get_texts()) == 24
+    assert figure.legends[0].get_title().get_text() == "the first 24 of 30 runs"
+
+
+def test_same_run_counts_once_and_one_run_is_not_compared(command: Command, two: list[Run]) -> None:
+    assert [run.folder.name for run in runs_of(["runs", "latest", "runs/a/mlp"], Path("runs"))] == ["mlp", "cnn"]
+    for arguments, told in (
+        (["runs/a/mlp"], "runs/a/mlp: names one run; "),
+        (["latest", "runs/b/cnn"], "latest runs/b/cnn: names one run; "),
+        (["runs/a", str(two[0].folder.absolute())], ": names one run; "),
+        (["runs/a/mlp", "nowhere"], "nowhere: no such run folder"),
+        (["runs/a/mlp", "runs/a/mlp/figures"], "not a run folder"),
+        (["runs", "--out", "curves.doc"], "--out=curves.doc: must end in one of .png, .pdf, .svg"),
+        (["runs", "--out", "runs/a/mlp/run.json/x.png"], "x.png: cannot be written"),
+        (["runs", "--json", "--csv"], "not allowed with"),
+    ):
+        outcome = command("compare", *arguments, data=False)
+        assert (outcome.status, outcome.out, outcome.err.count("\n")) == (2, "", 1)
+        assert told in outcome.err
+    assert not list(Path().glob("*.*"))
+
+
+def test_same_settings_and_runs_without_metrics_are_shown(command: Command, tiny: Tiny) -> None:
+    train(tiny.compose("model=mlp", "hydra.run.dir=runs/a/whole"))
+    for name in ("b", "c"):
+        Path("runs", name).mkdir()
+        shutil.copy("runs/a/whole/config.yaml", f"runs/{name}")
+        info = {"status": "running", "metrics": {}, "seconds": {}, "started": f"2026-11-21T1{name}"}
+        Path("runs", name, "run.json").write_text(json.dumps(info))
+    outcome = command("compare", "runs/a/whole", "runs/b", data=False)
+    assert outcome.out.splitlines()[-1] == "no setting differs"
+    assert lines(outcome)["test/acc"][1] == "-"
+    assert not list(Path().glob("*.*"))  # nothing is drawn unless it is asked for
+    outcome = command("compare", "runs/b", "runs/c", "--out", "curves.png", data=False)
+    assert outcome.out.splitlines()[-1] == "no run has a curve yet: nothing is drawn"
+    assert not Path("curves.png").exists()
+
+
+def test_names_of_many_settings_are_cut(two: list[Run]) -> None:
+    settings = {f"group.setting_{i}": [0, None] for i in range(20)}
+    assert label(0, two[0], settings).endswith("...") and len(label(0, two[0], settings)) == 90
+    assert label(1, two[1], settings) == "2: cnn"
+    assert label(1, two[1], {"model": ["mlp", "lenet"], "seed": [0, 1]}) == "2: model=lenet, seed=1"
+
+
+def test_lists_are_compared_too(tiny: Tiny) -> None:
+    runs = [
+        train(tiny.compose("model=mlp", "optimizer=adam", "trainer.max_epochs=0", f"optimizer.betas=[0.9,{second}]"))
+        for second in (0.99, 0.999)
+    ]
+    assert json.dumps(different_settings(runs)) == '{"optimizer.betas": [[0.9, 0.99], [0.9, 0.999]]}'
+
+
+def test_compare_does_not_import_torch(two: list[Run]) -> None:
+    program = (
+        "import sys, mnist_lab.__main__ as program\n"
+        "sys.argv[1:] = ['compare', 'runs']\n"
+        "program.main()\n"
+        "assert not {'torch', 'lightning', 'hydra'} & set(sys.modules)"
+    )
+    outcome = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert outcome.returncode == 0, outcome.stderr

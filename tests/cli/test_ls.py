@@ -1,0 +1,260 @@
+"""`ls` shows every run below a folder, for people and for programs, whatever state the runs are in, and quickly."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Outcome, Tiny
+
+from mnist_lab.runs.listing import listed
+from mnist_lab.runs.run import Run
+
+Command = Callable[..., Outcome]
+RECORD = {
+    "status": "finished",
+    "error": None,
+    "overrides": ["model=mlp", "optimizer.lr=0.1"],
+    "model": "mlp",
+    "parameters": 130058,
+    "seed": 0,
+    "epochs": 1,
+    "metrics": {"val/loss": 0.25, "val/acc": 0.9 + 1 / 3000, "test/loss": 0.5, "test/acc": 0.8125},
+    "seconds": {"total": 12.3456, "fit": 10.0},
+    "images_per_second": 12345.6,
+}
+
+
+def fake(place: str, minute: int, **changes: Any) -> Path:
+    """A run folder with all that a run leaves, started at a minute of an hour."""
+    folder = Path("runs") / place
+    for name in ("checkpoints", "figures"):
+        (folder / name).mkdir(parents=True)
+    (folder / "checkpoints" / "last.ckpt").write_bytes(b"")
+    (folder / "config.yaml").write_text("".join(f"setting_{i}: {i}\n" for i in range(100)))
+    (folder / "metrics.csv").write_text("step,epoch,train/loss\n1,0,0.5\n")
+    record = RECORD | {"started": f"2026-11-21T13:{minute:02}:00.000000+00:00"} | changes
+    (folder / "run.json").write_text(json.dumps(record))
+    return folder
+
+
+def names(outcome: Outcome) -> list[str]:
+    """The last part of each listed folder, in order."""
+    assert outcome.status == 0, outcome.err
+    return [Path(line.split()[-1]).name for line in outcome.out.splitlines()[1:]]
+
+
+def test_runs_are_listed_oldest_first_with_what_they_came_to(command: Command) -> None:
+    command("model=mlp", "hydra.run.dir=runs/z/first")
+    command("model=lenet", "trainer.max_epochs=1", "hydra.run.dir=runs/a/second")
+    info = Run(Path("runs/z/first")).info
+    outcome = command("ls", data=False)
+    assert names(outcome) == ["first", "second"]
+    head, first, second = outcome.out.splitlines()
+    assert head.split() == ["date", "model", "status", "val/acc", "test/acc", "time", "overrides", "run"]
+    assert "trainer.max_epochs=1" in second and " lenet " in second
+    accuracies = [f"{info['metrics'][name]:.2%}" for name in ("val/acc", "test/acc")]
+    assert first.split()[2:7] == ["mlp", "finished", *accuracies, f"{info['seconds']['total']:.1f}"]
+    assert first.split()[8:] == [*info["overrides"], "runs/z/first"]
+
+
+def test_programs_get_every_value_unrounded(tiny: Tiny, command: Command) -> None:
+    fake("a", 1)
+    fake("b", 2, status="failed", metrics={"test/acc": float("nan")}, seconds={})
+    (one, other) = json.loads(command("ls", "--json", data=False).out)
+    assert one | RECORD["metrics"] == one  # type: ignore[operator]
+    assert (one["run"], one["date"], one["time"]) == ("runs/a", "2026-11-21T13:01:00.000000+00:00", 12.3456)
+    assert one["overrides"] == ["model=mlp", "optimizer.lr=0.1"]
+    assert (other["status"], other["test/acc"], other["time"]) == ("failed", None, None), "JSON knows no NaN"
+    written = list(csv.DictReader(io.StringIO(command("ls", "--csv", data=False).out)))
+    assert float(written[0]["val/acc"]) == one["val/acc"]
+    assert json.loads(written[0]["overrides"]) == one["overrides"]
+    assert (written[1]["status"], written[1]["test/acc"]) == ("failed", "")
+    assert list(written[0]) == list(one)
+
+
+def test_latest_run_is_the_one_that_started_last_in_whatever_time_zone(tiny: Tiny) -> None:
+    fake("second", 0, started="2026-10-25T02:10:00.000000+01:00")  # after the end of summer time
+    fake("first", 0, started="2026-10-25T02:30:00.000000+02:00")
+    fake("third", 0, started="2026-10-25T01:20:00.000000+00:00")
+    assert [run.folder.name for run in Run.below("runs")] == ["first", "second", "third"]
+
+
+@pytest.mark.parametrize(
+    ("column", "order"),
+    [
+        ("date", ["b", "a", "c", "d"]),
+        ("test/acc", ["a", "c", "b", "d"]),
+        ("val/loss", ["c", "b", "a", "d"]),
+        ("time", ["b", "c", "a", "d"]),
+        ("run", ["a", "b", "c", "d"]),
+        ("my/metric", ["c", "b", "a", "d"]),
+    ],
+)
+def test_sort_puts_the_best_accuracy_and_the_smallest_rest_first_and_runs_without_last(
+    tiny: Tiny, command: Command, column: str, order: list[str]
+) -> None:
+    fake("b", 1, metrics={"test/acc": 0.7, "val/loss": 0.2}, seconds={"total": 1})
+    fake("a", 2, metrics={"test/acc": 0.9, "val/loss": 0.3}, seconds={"total": 3})
+    fake("c", 3, metrics={"test/acc": 0.8, "val/loss": 0.1, "my/metric": 5}, seconds={"total": 2})
+    fake("d", 4, metrics={"test/acc": float("nan")}, seconds={})
+    assert names(command("ls", "--sort", column, data=False)) == order
+
+
+def test_damaged_record_is_listed_and_stops_neither_the_list_nor_latest(tiny: Tiny, command: Command) -> None:
+    whole = fake("whole", 1)
+    fake("odd", 2, started="in the morning", metrics=None, seconds=None, overrides=None)
+    fake("typed", 3, metrics={"test/acc": "high"})
+    for name, text in (("cut", '{"status": "fini'), ("empty", ""), ("other", "[1, 2]")):
+        (fake(name, 3) / "run.json").write_text(text)
+    outcome = command("ls", data=False)
+    assert sorted(names(outcome)) == ["cut", "empty", "odd", "other", "typed", "whole"]
+    assert outcome.out.count(" damaged ") == 4
+    for name in ("cut", "empty", "other", "typed"):
+        assert f"mnist_lab: warning: runs/{name}/run.json: " in outcome.err
+    assert outcome.err.count("\n") == 4
+    assert len(json.loads(command("ls", "--json", "--sort", "test/acc", data=False).out)) == 6
+    (Path("runs") / "odd" / "run.json").unlink()
+    assert Run.find("latest").folder == whole
+    assert [run.folder for run in Run.below("runs")] == [whole]
+
+
+def test_auto_starts_anew_where_the_only_record_is_damaged_and_then_goes_on(command: Command) -> None:
+    (fake("cut", 1) / "run.json").write_text("")
+    for epochs in (1, 2):
+        outcome = command("model=mlp", "resume=auto", f"trainer.max_epochs={epochs}")
+        assert outcome.status == 0, outcome.err
+        assert outcome.err.count("warning") == 1
+    (run,) = Run.below("runs")
+    assert run.info["epochs"] == 2
+
+
+def test_run_that_lies_in_another_runs_folder_is_found(tiny: Tiny) -> None:
+    fake("", 1)
+    fake("2026-11-21/later", 2)
+    assert [run.folder for run in Run.below("runs")] == [Path("runs"), Path("runs/2026-11-21/later")]
+
+
+def test_nothing_to_list_is_told(tiny: Tiny, command: Command) -> None:
+    for arguments, told in (
+        ((), "--runs-dir=runs: no such folder"),
+        (("--runs-dir", "nowhere"), "--runs-dir=nowhere: no such folder"),
+        (("--json", "--csv"), "not allowed with"),
+    ):
+        outcome = command("ls", *arguments, data=False)
+        assert (outcome.status, outcome.out, outcome.err.count("\n")) == (2, "", 1)
+        assert told in outcome.err
+    Path("runs").mkdir()
+    outcome = command("ls", "--sort", "test/acc", data=False)
+    assert (outcome.status, outcome.out, outcome.err) == (0, "no run below runs\n", "")
+    assert command("ls", "--json", data=False).out == "[]\n"
+    assert command("ls", "--csv", data=False).out == ""
+    fake("a", 1)
+    outcome = command("ls", "--sort", "test/accuracy", data=False)
+    assert (outcome.status, outcome.out, outcome.err.count("\n")) == (2, "", 1)
+    assert "--sort=test/accuracy: no run has it; there are run, date, " in outcome.err and "test/acc" in outcome.err
+
+
+def test_a_thousand_runs_are_listed_in_a_second(tiny: Tiny, command: Command) -> None:
+    for number in range(1000):
+        fake(f"2026-11-{1 + number % 28:02}/{number:04}-mlp", number % 60)
+    started = time.perf_counter()
+    outcome = command("ls", "--sort", "test/acc", data=False)
+    seconds = time.perf_counter() - started
+    assert len(names(outcome)) == 1000
+    assert seconds < 1
+    assert len(listed(Path("runs"))) == 1000
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100, 120])
+def test_table_fits_the_terminal_and_names_each_run_as_commands_take_it(
+    tiny: Tiny, command: Command, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    overrides = ["model=dropout_cnn", "optimizer.weight_decay=0.0001", "data.batch_size=1000"]
+    long = f"sweeps/wide/{','.join(overrides)}"
+    folders = [
+        fake("2026-11-21/13-42-00-752418-dropout_cnn", 1, model="dropout_cnn", overrides=overrides),
+        fake(f"{long}-0123456789ab", 2, status="interrupted", overrides=overrides),
+        fake(f"{long}-ba9876543210", 3, overrides=[]),
+    ]
+    complete = command("ls", data=False).out
+    assert [line.split()[-1] for line in complete.splitlines()[1:]] == [str(folder) for folder in folders]
+    assert f"  {' '.join(overrides)}  {folders[0]}" in complete, "nothing is left out of a pipe"
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    head, *lines = command("ls", data=False).out.splitlines()
+    assert max(map(len, [head, *lines])) <= columns
+    assert {"status", "test/acc", "run"} <= set(head.split())
+    assert ("overrides" in head) == (columns >= 100)
+    assert [Run.find(line.split()[-1]).folder for line in lines] == folders
+
+
+def test_run_is_found_by_a_unique_beginning_or_end_of_its_name(tiny: Tiny, command: Command) -> None:
+    morning = fake("2026-11-21/09-15-00-000001-mlp", 1)
+    noon = fake("2026-11-21/12-00-00-000002-lenet", 2)
+    job = fake("sweeps/s/optimizer.lr=0.1-0123456789ab", 3)
+    for name, folder in (
+        ("09-15", morning),
+        ("lenet", noon),
+        ("2026-11-21/12", noon),
+        ("0123456789ab", job),
+        (job.name, job),
+        (str(noon), noon),
+    ):
+        assert Run.find(name).folder == folder
+    for name, told in (
+        (
+            "2026-11-21",
+            "2026-11-21: 2 runs match; give more of the name: 2026-11-21/09-15-00-000001-mlp, ",
+        ),
+        ("00", "00: no such run folder, nor the beginning or end of one's name below runs"),
+        ("x" * 5000, "no such run folder"),
+    ):
+        for arguments in (["test", name], [f"resume={name}"], ["compare", name, "latest"]):
+            outcome = command(*arguments, data=False)
+            assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome.err
+            assert told in outcome.err
+            assert len(outcome.err) < 300
+
+
+def test_limit_keeps_the_latest_or_with_sort_the_first(tiny: Tiny, command: Command) -> None:
+    for number, accuracy in enumerate([0.9, 0.7, 0.8]):
+        fake(f"r{number}", number, metrics={"test/acc": accuracy})
+    assert names(command("ls", "--limit", "2", data=False)) == ["r1", "r2"]
+    assert names(command("ls", "--limit", "2", "--sort", "test/acc", data=False)) == ["r0", "r2"]
+    assert len(json.loads(command("ls", "--limit", "1", "--json", data=False).out)) == 1
+    outcome = command("ls", "--limit", "0", data=False)
+    assert (outcome.status, outcome.err) == (2, "mnist_lab: --limit=0: must be 1 or more\n")
+
+
+def test_control_characters_of_a_record_are_printed_escaped(tiny: Tiny, command: Command) -> None:
+    evil = "\x1b[2J\x1b]0;owned\x07\n\r\x9b31m"
+    fake("a", 1, model=evil, overrides=[f"model={evil}"], error=evil)
+    fake("b", 2, model="mlp")
+    (fake("c", 3) / "run.json").write_text(json.dumps({"no status": evil}))
+    for arguments in (["ls"], ["ls", "--csv"], ["compare", "runs/a", "runs/b"], ["test", f"a{evil}"]):
+        outcome = command(*arguments, data=False)
+        printed = outcome.out + outcome.err
+        assert not {c for c in printed if not c.isprintable()} - {"\n"}, arguments
+        if arguments[0] == "ls":
+            assert "\\x1b[2J" in printed
+
+
+def test_ls_imports_neither_torch_nor_matplotlib(tiny: Tiny) -> None:
+    fake("a", 1)
+    program = (
+        "import sys, mnist_lab.__main__ as program\n"
+        "sys.argv[1:] = ['ls']\n"
+        "program.main()\n"
+        "assert not {'torch', 'lightning', 'matplotlib', 'hydra'} & set(sys.modules)"
+    )
+    outcome = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert outcome.returncode == 0, outcome.stderr

@@ -1,0 +1,304 @@
+"""The program as a person meets it: in a terminal of 80 or 100 columns, with Ctrl-C."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pexpect
+import pyte
+import pytest
+import torch
+from conftest import Outcome, Tiny, tiny_data
+from lightning.pytorch import LightningModule, Trainer
+from PIL import Image
+from rich.console import Console
+from torch import Tensor
+
+from mnist_lab.models.multistep import StepCallback
+from mnist_lab.runs.run import Run
+from mnist_lab.training.checkpointing import SaveWithinEpochs
+
+Command = Callable[..., Outcome]
+SETTINGS = ["data=tiny", "trainer.accelerator=cpu", "trainer.max_epochs=2", "model=mlp", "seed=3"]
+SETTINGS += ["trainer.log_every_n_steps=4"]
+
+# forkpty, where threads of torch run; the child starts another program at once
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+
+
+class Pause(StepCallback):
+    """Stops until Ctrl-C at a step or in the validation, and leaves a file that says so; where that is, goes on.
+
+    Args:
+        mark: the file.
+        step: which step, counted over all epochs; None for the first validation.
+    """
+
+    def __init__(self, mark: str, step: int | None = None) -> None:
+        self.mark, self.step = Path(mark), step
+
+    def after_step(self, trainer: Trainer, pl_module: LightningModule, step: int, loss: Tensor) -> None:
+        if step == self.step:
+            self._wait(trainer)
+
+    def on_validation_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        if self.step is None:
+            self._wait(trainer)
+
+    def _wait(self, trainer: Trainer) -> None:
+        if self.mark.exists():
+            return
+        self.mark.touch()
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        (stopping,) = [callback for callback in callbacks if isinstance(callback, SaveWithinEpochs)]
+        until = time.monotonic() + 120
+        while stopping.stop is None and time.monotonic() < until:
+            time.sleep(0.01)
+
+
+def pause(mark: str, step: str = "null") -> list[str]:
+    """Return the overrides that have a run pause, and do without figures."""
+    settings = {"_target_": "test_terminal.Pause", "mark": mark, "step": step}
+    return ["dashboard=none", *(f"+callbacks.pause.{key}={value}" for key, value in settings.items())]
+
+
+class Screen(pyte.Screen):
+    """What a terminal shows, on a screen so wide that a line too long for the terminal is seen to be."""
+
+    def __init__(self, columns: int) -> None:
+        super().__init__(400, 1000)
+        self.limit = columns
+        self.drawn: list[str] = []  # each line as it was at some time, also those that were erased again
+
+    def draw(self, data: str) -> None:
+        super().draw(data)
+        self.drawn.append(self.line(self.cursor.y))
+
+    def line(self, y: int) -> str:
+        row = self.buffer[y]
+        return "".join(row[x].data for x in range(max(row, default=-1) + 1)).rstrip()
+
+    @property
+    def text(self) -> str:
+        return "\n".join(map(self.line, range(self.cursor.y + 1)))
+
+    @property
+    def too_wide(self) -> set[str]:
+        """Lines wider than the terminal, apart from commands and paths to copy, which must not be broken."""
+        to_copy = re.compile(r"python -m mnist_lab|^mnist_lab: |^[\w ]+: \S+")
+        return {line for line in self.drawn if len(line) > self.limit and not to_copy.search(line)}
+
+
+class Terminal:
+    """A command line in a pseudo-terminal."""
+
+    def __init__(self, *arguments: str, columns: int = 80, **variables: str) -> None:
+        self.screen = Screen(columns)
+        self.stream = pyte.Stream(self.screen)
+        env = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+        self.child = pexpect.spawn(
+            sys.executable,
+            ["-m", "mnist_lab", *arguments],
+            dimensions=(24, columns),
+            env=env | {"TERM": "xterm-256color", "OMP_NUM_THREADS": "1"} | variables,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            encoding="utf-8",
+            timeout=240,
+        )
+        self.child.logfile_read = self
+
+    def write(self, text: str) -> None:
+        self.stream.feed(text)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def wait_for(self, path: str) -> None:
+        """Wait until a file is there."""
+        while not Path(path).exists():
+            self.child.expect([pexpect.TIMEOUT, pexpect.EOF], timeout=0.05)
+            assert self.child.isalive(), self.screen.text
+
+    def close_window(self) -> None:
+        """Close the terminal. Not child.close(), which also sends signals of its own."""
+        self.child.ptyproc.fileobj.close()
+        self.child.closed = self.child.ptyproc.closed = True
+
+    def end(self, status: int = 0) -> str:
+        """Wait for the end, assert the exit status and what holds of every command; returns what is to be seen."""
+        self.child.expect(pexpect.EOF)
+        self.child.close()
+        text = self.screen.text
+        assert self.child.exitstatus == status, (self.child.signalstatus, text)
+        assert "Traceback" not in "\n".join(self.screen.drawn), text
+        assert not self.screen.too_wide
+        assert not self.screen.cursor.hidden, "the cursor is left hidden"
+        assert self.screen.cursor.x == 0, "the prompt would stand behind the last line"
+        return text
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """A tiny data set and a current folder that the tests of this file have in common."""
+    made = tiny_data(tmp_path_factory.mktemp("terminal"))
+    made.overrides = ["--config-dir", str(made.conf), *SETTINGS]
+    (made.folder / "here").mkdir()
+    return made
+
+
+@pytest.fixture(autouse=True)
+def _here(shared: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(shared.folder / "here")
+    monkeypatch.delenv("MNIST_LAB_DATA", raising=False)
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+
+
+@pytest.fixture(scope="module")
+def whole(shared: Tiny) -> Iterator[tuple[Run, Terminal]]:
+    """A run left alone, in a terminal of 100 columns."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(shared.folder / "here")
+        terminal = Terminal(*shared.overrides, "hydra.run.dir=whole", columns=100)
+        assert terminal.end().splitlines()[-1] == "run folder: whole"
+        yield Run(Path("whole").absolute()), terminal
+
+
+def test_moving_line_shows_loss_accuracy_speed_and_time_left_and_the_validation_and_the_test(
+    whole: tuple[Run, Terminal],
+) -> None:
+    screen = whole[1].screen
+    shown = "\n".join(screen.drawn)
+    assert re.search(r"^1/2 +\d\.\d{4} +\d+\.\d\d% ━+ +[\d,]+ left 0:00, run \d:\d\d$", shown, re.MULTILINE)
+    assert re.search(r"^2/2 .+ validating, run 0:00$", shown, re.MULTILINE)
+    assert re.search(r"^test +━+$", shown, re.MULTILINE) and "figures and dashboard ..." in shown
+    assert not re.search("left|validating|figures", screen.text), "a moving line is left on the screen"
+    (line,) = re.findall(r"^2/2 .+ s$", screen.text, re.MULTILINE)
+    for loss_and_accuracy in re.findall(r"^2/2( .+%) ━.+ left 0:00", shown, re.MULTILINE):
+        assert line.startswith("2/2" + loss_and_accuracy), "the mean of all steps is what the epoch's line has"
+
+
+@pytest.mark.parametrize("columns", [50, 80, 100])
+def test_lines_of_three_sets_and_the_moving_line_fit_the_terminal(
+    command: Command, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    shown = io.StringIO()
+    monkeypatch.setattr(
+        "mnist_lab.training.progress.console", Console(file=shown, force_terminal=True, width=columns, _environ={})
+    )
+    outcome = command("model=mlp", "callbacks=test_curve", "dashboard=none", "callbacks.summary=null")
+    assert outcome.status == 0, outcome.err
+    screen = Screen(columns)
+    pyte.Stream(screen).feed(shown.getvalue().replace("\n", "\r\n"))
+    moving = [line for line in screen.drawn if "left" in line]
+    assert moving and max(map(len, moving)) <= columns - 2, "the terminal's ^C would wrap"
+    assert columns < 80 or not screen.too_wide
+    assert ("images/s" in screen.text) == (columns == 100)
+    assert ("━" in moving[-1]) == (columns >= 80)
+
+
+@pytest.mark.parametrize(
+    ("step", "columns", "encoding"),
+    [("17", 80, "utf-8"), ("null", 100, "ascii")],
+    ids=["mid-epoch", "validation, in a terminal that knows only ASCII"],
+)
+def test_resume_after_ctrl_c_shows_the_rest_of_the_run_and_gives_the_results_of_one_left_alone(
+    shared: Tiny, whole: tuple[Run, Terminal], step: str, columns: int, encoding: str
+) -> None:
+    folder = f"stopped-{step}"
+    terminal = Terminal(*shared.overrides, *pause(f"at-{step}", step), f"hydra.run.dir={folder}", columns=columns)
+    terminal.wait_for(f"at-{step}")
+    terminal.child.sendintr()
+    (resume,) = re.findall(r"python -m mnist_lab (.+)", terminal.end(130))
+    text = Terminal(resume, columns=columns, PYTHONIOENCODING=encoding).end()
+    assert ("MLP, 1x28x28 in" if encoding == "ascii" else "MLP, 1×28×28 in") in text
+    assert text.isascii() == (encoding == "ascii")
+    assert re.search("^2/2 ", text, re.MULTILINE) and text.splitlines()[-1] == f"run folder: {folder}"
+    losses = [[row.get("train/loss_step") for row in run.metrics()] for run in (Run(Path(folder)), whole[0])]
+    assert losses[0] == losses[1]
+    assert Run(Path(folder)).info["metrics"] == whole[0].info["metrics"]
+
+
+def test_sweep_continues_after_ctrl_c_where_it_was(shared: Tiny) -> None:
+    arguments = [*shared.overrides, *pause("in-sweep", "17"), "optimizer.lr=0.01,0.1", "sweep=rates", "-m"]
+    terminal = Terminal(*arguments, columns=80)
+    terminal.wait_for("in-sweep")
+    terminal.child.sendintr()
+    terminal.end(130)
+    text = Terminal(*arguments, columns=100).end()
+    assert "rates" in text.splitlines()[-1]
+    runs = Run.below("runs/sweeps/rates")
+    assert [(run.info["status"], run.info["epochs"]) for run in runs] == [("finished", 2)] * 2
+
+
+def test_run_saves_and_says_so_in_its_record_when_its_terminal_is_closed(shared: Tiny) -> None:
+    terminal = Terminal(*shared.overrides, *pause("at-closing", "17"), "hydra.run.dir=closed")
+    terminal.wait_for("at-closing")
+    terminal.close_window()
+    os.kill(terminal.child.pid, signal.SIGHUP)  # as the shell does, too
+    assert terminal.child.ptyproc.wait() == 128 + signal.SIGHUP
+    info = Run(Path("closed")).info
+    assert (info["status"], info["error"], info["steps"]) == ("interrupted", "SIGHUP", 17)
+    assert "Traceback" not in Path("closed/train.log").read_text()
+
+
+def test_sigquit_ends_a_run_at_once_and_leaves_the_cursor_visible_and_the_run_as_killed(shared: Tiny) -> None:
+    terminal = Terminal(*shared.overrides, *pause("at-quitting", "17"), "hydra.run.dir=quit/run")
+    terminal.wait_for("at-quitting")
+    terminal.child.sendcontrol("\\")
+    terminal.child.expect(pexpect.EOF)
+    terminal.child.close()
+    assert terminal.child.signalstatus == signal.SIGQUIT and not terminal.screen.cursor.hidden
+    assert "killed" in Terminal("ls", "--runs-dir", "quit").end()
+
+
+def test_reproduce_shows_its_runs_and_its_table(shared: Tiny) -> None:
+    options = ["--seeds", "1", "--config-dir", str(shared.conf)]
+    settings = ["data=tiny", "data.val_size=0", "trainer.max_epochs=1", "trainer.accelerator=cpu"]
+    text = Terminal("reproduce", "mlp", *options, *settings).end()
+    assert "mlp" in text
+    assert Path("runs/reproduce/RESULTS.md").is_file()
+
+
+@pytest.mark.parametrize("columns", [80, 100])
+def test_ls_and_compare_fit_the_terminal(whole: tuple[Run, Terminal], columns: int) -> None:
+    assert "mlp" in Terminal("ls", "--runs-dir", ".", columns=columns).end()
+    shutil.copytree("whole", "copy", dirs_exist_ok=True)
+    assert "copy" in Terminal("compare", "whole", "copy", columns=columns).end()
+
+
+def test_test_report_and_predict_end_well(whole: tuple[Run, Terminal]) -> None:
+    picture = Image.new("L", (28, 28))
+    picture.paste(255, (12, 4, 16, 24))  # a one
+    picture.save("digit.png")
+    commands = [["test", "whole"], ["report", "whole"], ["predict", "whole", "digit.png"]]
+    for terminal in [Terminal(*command) for command in commands]:  # at the same time
+        assert terminal.end()
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        "trainer.accelerator=gpu",
+        "lr=0.1",
+        "epochs=3",
+        "modle=mlp",
+        "model=lenett",
+        "optimizer=sgd,adam",
+        "--epochs 3",
+        "tset whole",
+        "test no_run",
+    ],
+)
+def test_mistake_is_answered_in_one_line(mistake: str) -> None:
+    if "gpu" in mistake and torch.cuda.is_available():
+        pytest.skip("a GPU is there")
+    assert Terminal(*mistake.split()).end(2).count("\n") == 1

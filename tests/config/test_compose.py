@@ -1,0 +1,236 @@
+"""Every choice composes and passes the check; bad settings are told by key and value, all at once, before any work."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Outcome, Tiny
+from hydra.utils import instantiate
+
+from mnist_lab import conf_dir
+from mnist_lab.config.compose import compose
+from mnist_lab.config.validate import check
+from mnist_lab.errors import BadInput
+from mnist_lab.runs.run import Run
+from mnist_lab.training.build import make_model
+
+CHOICES = [
+    f"{path.parent.name}={path.stem}"
+    for path in sorted(conf_dir().glob("*/*.yaml"))
+    if path != conf_dir() / "trainer" / "gpu.yaml" or torch.cuda.is_available()
+]
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_of_every_group_composes_and_passes_the_check(choice: str) -> None:
+    if choice != "data=default":  # what the data sets have in common, none by itself
+        check(compose(choice))
+
+
+@pytest.mark.parametrize("scheduler", ["none", "step", "cosine", "onecycle"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_every_optimizer_takes_every_scheduler(optimizer: str, scheduler: str) -> None:
+    cfg = compose(f"optimizer={optimizer}", f"scheduler={scheduler}")
+    model = make_model(cfg)
+    assert model.optimizer is not None
+    made = model.optimizer(model.parameters())
+    assert type(made).__name__.lower() == optimizer
+    if model.scheduler is not None:
+        assert model.scheduler(made, **({"steps_per_epoch": 10} if scheduler == "onecycle" else {}))
+
+
+def test_presets_are_the_tutorials_settings() -> None:
+    settings = {
+        name: (
+            cfg.data.batch_size,
+            cfg.optimizer.lr,
+            cfg.optimizer.momentum,
+            cfg.trainer.max_epochs,
+            cfg.data.val_size,
+        )
+        for name in ("simple_cnn", "compact_cnn", "lenet", "dropout_cnn", "mlp")
+        if (cfg := compose(f"experiment={name}")).name == name
+    }
+    assert settings == {
+        "simple_cnn": (64, 0.01, 0.5, 30, 0),
+        "compact_cnn": (64, 0.01, 0.5, 3, 0),
+        "lenet": (64, 0.001, 0.9, 5, 0),
+        "dropout_cnn": (1000, 0.01, 0.5, 10, 0),
+        "mlp": (32, 0.003, 0.9, 5, 0),
+    }
+    assert compose("experiment=dropout_cnn").seed == 1
+    assert compose("experiment=mlp").data.mean == 0.5
+
+
+def test_override_may_take_another_settings_value(command: Callable[..., Outcome]) -> None:
+    for extra in ([], ["-m"]):
+        assert command(*extra, "model=mlp", "data.eval_batch_size=${data.batch_size}").status == 0
+    for run in Run.below("runs"):
+        assert run.config.data.eval_batch_size == 16
+    assert command("resume=latest", "trainer.max_epochs=3", data=False).status == 0
+
+
+def test_seed_0_is_a_seed() -> None:
+    weights = [make_seeded(seed) for seed in (0, 0, 1)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def make_seeded(seed: int) -> torch.Tensor:
+    from lightning.pytorch import seed_everything
+
+    cfg = compose(f"seed={seed}")
+    seed_everything(cfg.seed, verbose=False)
+    return next(make_model(cfg).parameters()).detach()
+
+
+BAD = [
+    ("trainer.accelerator=foo", "auto"),
+    ("optimizer.lr=abc", "number"),
+    ("optimizer.lr=-1", "greater than 0"),
+    ("optimizer.lr=0", "greater than 0"),
+    ("optimizer.lr=nan", "finite"),
+    ("optimizer.lr=inf", "finite"),
+    ("optimizer.momentum=1.5", "less than 1"),
+    ("optimizer.momentum=-0.1", "greater than or equal to 0"),
+    ("optimizer.nesterov=maybe", "boolean"),
+    ("+optimizer.lrr=1", "no such setting; remove it with ~optimizer.lrr, or choose from lr, momentum"),
+    ("data.batch_size=0", "greater than or equal to 1"),
+    ("data.batch_size=1.5", "integer"),
+    ("data.val_size=70000", "less than 60000"),
+    ("data.std=0", "greater than 0"),
+    ("data.download=perhaps", "boolean"),
+    ("trainer.max_epochs=-4", "greater than or equal to 0"),
+    ("trainer.log_every_n_steps=0", "greater than or equal to 1"),
+    ("trainer.precision=7", "16-mixed"),
+    ("+trainer.epochs=3", "no such setting"),
+    ("+optimiser=sgd", "unknown setting; did you mean optimizer?"),
+    ("optimizer=null", "choose from adam, adamw, sgd"),
+    ("model=5", "choose from compact_cnn"),
+    ("folder=elsewhere", "set hydra.run.dir to choose the run folder"),
+    ("callbacks.best=5", "must be null, for none, or settings with a _target_"),
+    ("data.source=null", "may not be null"),
+    ("trainer.limit_train_batches=0", "greater than or equal to 1"),
+    ("trainer.limit_test_batches=1.5", "less than or equal to 1"),
+    ("model._target_=torch.nn.Identity", "derive it from mnist_lab.models.classifier.Classifier"),
+    ("seed=-1", "greater than or equal to 0"),
+    ("model._target_=no_such_module.Net", "cannot be imported (No module named 'no_such_module')"),
+    ("callbacks.best.monitor=val/f1", "not logged; there are val/loss, val/acc"),
+    ("callbacks.best.monitor=test/acc", "the test set chooses nothing; there are val/loss, val/acc"),
+    ("reload_after=0", "greater than or equal to 1"),
+]
+
+
+@pytest.mark.parametrize(("setting", "told"), BAD)
+def test_bad_setting_is_told_in_one_line_with_key_value_and_remedy(
+    command: Callable[..., Outcome], setting: str, told: str
+) -> None:
+    outcome = command(setting, data=False)
+    key, value = setting.lstrip("+").split("=")
+    assert outcome.status == 2
+    assert outcome.err.startswith(f"mnist_lab: {key}={value}: ")
+    assert told in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert not list(Path().iterdir())
+
+
+def test_all_problems_are_told_at_once(command: Callable[..., Outcome]) -> None:
+    outcome = command("optimizer.lr=-1", "data.batch_size=0", "seed=-1", "data.val_size=70000", data=False)
+    assert outcome.status == 2
+    assert "4 problems" in outcome.err
+    assert all(key in outcome.err for key in ("optimizer.lr=-1", "data.batch_size=0", "seed=-1", "data.val_size=70000"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["trainer.devices=0"], "trainer: cannot be made of its settings"),
+        (["+trainer.strategy=nonsense"], "trainer: cannot be made of its settings"),
+        (["callbacks.best.mode=up"], "callbacks.best: cannot be made of its settings"),
+        (["optimizer.nesterov=true", "optimizer.momentum=0"], "Nesterov momentum requires a momentum"),
+        (["scheduler=onecycle", "scheduler.pct_start=2"], "pct_start"),
+        (["scheduler=cosine", "scheduler.T_max=0"], "optimizer or scheduler: cannot be made"),
+        (["~scheduler"], "scheduler: required"),
+        (["~trainer.max_epochs"], "trainer.max_epochs: required"),
+        (["+callbacks.mine.patience=1"], "callbacks.mine="),
+        (
+            ["trainer.limit_train_batches=0.0001"],
+            "is less than one of the 12 batches",
+        ),
+        (["trainer.limit_val_batches=0.1"], "is less than one of the 2 batches"),
+        (["trainer.limit_test_batches=0.1"], "is less than one of the 3 batches"),
+        (
+            ["optimizer._target_=torch.optim.RMSprop"],
+            "remove it with ~optimizer.nesterov, or",
+        ),
+    ],
+)
+def test_settings_that_do_not_fit_together_are_told_before_a_run_is_recorded(
+    command: Callable[..., Outcome], arguments: list[str], told: str
+) -> None:
+    outcome = command(*arguments)
+    assert outcome.status == 2, outcome.err
+    assert told in outcome.err and "Traceback" not in outcome.err
+    assert not list(Path().iterdir())
+
+
+def test_broken_yaml_of_ones_own_is_told_by_file(command: Callable[..., Outcome], tiny: Tiny) -> None:
+    (tiny.conf / "model").mkdir()
+    (tiny.conf / "model" / "mine.yaml").write_text("_target_: [my_net.MyNet\n")
+    outcome = command("model=mine")
+    assert outcome.status == 2
+    assert outcome.err.startswith(f"mnist_lab: {tiny.conf / 'model' / 'mine.yaml'}: not a YAML file")
+    assert outcome.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("model", "precision"), [("lenet", "bf16-mixed"), ("mlp", "32-true")])
+def test_fast_trainer_takes_the_networks_fastest_precision(model: str, precision: str) -> None:
+    assert compose(f"model={model}", "trainer=fast").trainer.precision == precision
+    assert compose(f"model={model}", "trainer=fast", "trainer.precision=16-mixed").trainer.precision == "16-mixed"
+    assert compose(f"model={model}").trainer.precision == "32-true"
+
+
+@pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="there is a GPU here")
+@pytest.mark.parametrize("setting", ["trainer.accelerator=gpu", "trainer=gpu"])
+def test_gpu_where_there_is_none_is_told_with_what_to_use(command: Callable[..., Outcome], setting: str) -> None:
+    outcome = command(setting, data=False)
+    assert outcome.status == 2
+    assert "trainer.accelerator=cpu, or auto" in outcome.err
+
+
+def test_optimizer_of_torch_takes_the_place_of_another(tiny: Tiny) -> None:
+    removed = ("~optimizer.nesterov", "~optimizer.fused")
+    cfg = tiny.compose("model=mlp", "optimizer._target_=torch.optim.RMSprop", *removed)
+    check(cfg)
+    model = make_model(cfg)
+    assert model.optimizer is not None and isinstance(model.optimizer(model.parameters()), torch.optim.RMSprop)
+
+
+def test_monitor_of_validation_without_validation_images_is_told(tiny: Tiny) -> None:
+    with pytest.raises(BadInput, match=r"early_stopping\.monitor=val/acc: not logged"):
+        check(tiny.compose("data.val_size=0", "callbacks=early_stopping"))
+
+
+def test_settings_of_a_users_own_network_are_checked_by_its_signature(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = """
+        from mnist_lab.models.mlp import MLP
+
+        class Net(MLP):
+            def __init__(self, *, width: int = 3):
+                super().__init__()
+    """
+    (tmp_path / "own_net.py").write_text(textwrap.dedent(program))
+    monkeypatch.syspath_prepend(tmp_path)
+    (tiny.conf / "model").mkdir()
+    (tiny.conf / "model" / "own.yaml").write_text("_target_: own_net.Net\nwidth: 3\n")
+    cfg = tiny.compose("model=own", "model.width=4")
+    check(cfg)
+    assert instantiate(cfg.model)
+    with pytest.raises(BadInput, match=r"model\.width=wide"):
+        check(tiny.compose("model=own", "model.width=wide"))

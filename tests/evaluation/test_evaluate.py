@@ -1,0 +1,61 @@
+"""`test RUN`: a run's weights tested again give its figures, under the run's own settings or changed ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Outcome
+
+from mnist_lab.evaluation.evaluate import evaluate
+from mnist_lab.models.mlp import MLP
+from mnist_lab.runs.run import Run
+
+Command = Callable[..., Outcome]
+
+
+def test_run_that_was_resumed_is_tested_with_changed_settings(command: Command) -> None:
+    command("model=mlp", "trainer.max_epochs=1", "hydra.run.dir=runs/a/b")
+    assert command("resume=runs/a/b", "trainer.max_epochs=2", data=False).status == 0
+    outcome = command("test", "runs/a/b", "data.eval_batch_size=7", data=False)
+    assert outcome.status == 0, outcome.err
+    run = Run(Path("runs/a/b"))
+    assert f"test/acc {run.info['metrics']['test/acc']!r}" in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("data.eval_batchsize=7", "the run has no such setting; did you mean data.eval_batch_size?"),
+        ("data.eval_batch_size=0", "greater than or equal to 1"),
+        ("data.eval_batch_size=[1", "not valid as KEY=VALUE"),
+        ("data.eval_batch_size=1,2", "settings are changed one by one"),
+        ("data", "not a setting; write KEY=VALUE"),
+        ("trainer.limit_test_batches=0.01", "is less than one of the 3 batches"),
+    ],
+)
+def test_changed_setting_that_is_not_valid_is_refused_in_one_line(command: Command, override: str, told: str) -> None:
+    command("model=mlp", "trainer.max_epochs=0", "hydra.run.dir=runs/a/b")
+    outcome = command("test", "runs/a/b", override, data=False)
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome.err
+    assert outcome.err.startswith(f"mnist_lab: {override}: ") and told in outcome.err
+
+
+def test_run_is_tested_on_its_own_number_of_threads(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    threads: list[int] = []
+    test_step = MLP.test_step
+
+    def spy(self: MLP, *args: Any) -> None:
+        threads.append(torch.get_num_threads())
+        test_step(self, *args)
+
+    monkeypatch.setattr(MLP, "test_step", spy)
+    assert command("model=mlp", "trainer.max_epochs=1", f"threads={before + 1}", "hydra.run.dir=runs/a/b").status == 0
+    assert torch.get_num_threads() == before, "a run leaves the process as it was"
+    evaluate(Run(Path("runs/a/b")))
+    assert set(threads) == {before + 1} and len(threads) == 6
+    assert torch.get_num_threads() == before

@@ -1,0 +1,118 @@
+"""Weights travel both ways between a tutorial's own class and a run, and what does not fit is told by its shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Outcome, Tiny
+from torch import Tensor, nn
+
+from benchmarks.tutorials import NETWORKS
+from mnist_lab.runs.run import Run
+from mnist_lab.training.build import make_data, make_model
+
+Command = Callable[..., Outcome]
+
+
+def shapes_of(name: str) -> dict[str, tuple[int, ...]]:
+    return {key: tuple(tensor.shape) for key, tensor in NETWORKS[name]().state_dict().items()}
+
+
+def whole_test_set(tiny: Tiny, name: str) -> tuple[Tensor, Tensor]:
+    """All test images as the network takes them, and their classes."""
+    cfg = tiny.compose(f"experiment={name}")
+    return make_data(cfg, make_model(cfg)).examples(1000)
+
+
+def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
+    images = images if any(isinstance(layer, nn.Conv2d) for layer in network.modules()) else images.flatten(1)
+    with torch.no_grad():
+        return (network.eval()(images).argmax(1) == labels).float().mean().item()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_tutorials_state_dict_tests_to_the_tutorials_accuracy(command: Command, tiny: Tiny, name: str) -> None:
+    torch.manual_seed(3)
+    network = NETWORKS[name]()
+    torch.save(network.state_dict(), "tutorial.pt")
+    folder = "hydra.run.dir=runs/a/b"
+    outcome = command(f"experiment={name}", "init_from=tutorial.pt", "trainer.max_epochs=0", folder)
+    assert outcome.status == 0, outcome.err
+    expected = accuracy(network, *whole_test_set(tiny, name))
+    assert 0 < expected < 1
+    assert Run(Path("runs/a/b")).info["metrics"]["test/acc"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_exported_state_dict_loads_into_the_tutorials_class(command: Command, tiny: Tiny, name: str) -> None:
+    assert command(f"experiment={name}", "hydra.run.dir=runs/a/b").status == 0
+    outcome = command("export", "runs/a/b", "--format", "state_dict", data=False)
+    assert outcome.status == 0, outcome.err
+    path = Path(f"runs/a/b/exports/{name}.pt")
+    assert outcome.out.splitlines()[-1] == f"written: {path}"
+    network = NETWORKS[name]()
+    network.load_state_dict(torch.load(path, weights_only=True), strict=True)
+    expected = Run(Path("runs/a/b")).info["metrics"]["test/acc"]
+    assert accuracy(network, *whole_test_set(tiny, name)) == pytest.approx(expected)
+
+
+def test_export_takes_latest_and_a_file_to_write_to(command: Command) -> None:
+    command("model=mlp", "trainer.max_epochs=1")
+    assert command("export", "latest", "--format", "state_dict", "--to", "new/my.pt", data=False).status == 0
+    assert "0.weight" in torch.load("new/my.pt", weights_only=True)
+
+
+def test_export_that_cannot_be_is_told_in_one_line(command: Command) -> None:
+    command("model=mlp", "trainer.max_epochs=1", "hydra.run.dir=runs/a/b")
+    Path("file").write_text("")
+    for arguments, told in (
+        (("nowhere", "--format", "state_dict"), "nowhere: no such run folder"),
+        (("runs/a/b", "--format", "word"), "choose from"),
+        (("runs/a/b",), "--format"),
+        (("runs/a/b", "--format", "state_dict", "--to", "file/x.pt"), "--to=file/x.pt: cannot be written"),
+        (("runs/a/b", "--format", "state_dict", "--to", "/proc/x.pt"), "--to=/proc/x.pt: cannot be written"),
+        (("runs/a/b", "--format", "state_dict", "--to", "/dev/null"), "--to=/dev/null: there already, and not a file"),
+        (("runs/a/b", "--format", "state_dict", "--to", ""), "--to=.: there already, and not a file"),
+    ):
+        outcome = command("export", *arguments, data=False)
+        assert outcome.status == 2
+        assert told in outcome.err and outcome.err.count("\n") == 1
+    assert not list(Path().rglob("*.pt"))
+
+
+@pytest.mark.parametrize(
+    ("shapes", "told"),
+    [
+        (
+            shapes_of("dropout_cnn"),
+            "looks like weights of dropout_cnn, by their shapes, not of LeNet; choose model=dropout_cnn",
+        ),
+        (
+            shapes_of("lenet") | {"fc3.weight": (7, 84)},
+            "looks most like LeNet, but its fc3.weight is (7, 84), not (10, 84)",
+        ),
+        (
+            {name: shape for name, shape in shapes_of("mlp").items() if name != "8.bias"},
+            "looks most like mlp, but has no 8.bias",
+        ),
+        (
+            shapes_of("mlp") | {"9.bias": (3,)},
+            "looks most like mlp, but has 9.bias besides",
+        ),
+        ({"module.conv1.weight": (6, 1, 5, 5)}, "looks like no network here, it begins with module.conv1.weight; save"),
+        ({}, "looks like no network here, it begins with nothing; save the state_dict() of one of"),
+        ({1: (3,)}, "looks like no network here, it begins with 1; save"),
+    ],
+)
+def test_state_dict_that_does_not_fit_says_what_it_looks_like(
+    command: Command, shapes: dict[str, tuple[int, ...]], told: str
+) -> None:
+    torch.save({name: torch.zeros(shape) for name, shape in shapes.items()}, "some.pt")
+    outcome = command("model=lenet", "init_from=some.pt")
+    assert outcome.status == 2
+    assert outcome.err.startswith(f"mnist_lab: init_from=some.pt: {told}")
+    assert outcome.err.count("\n") == 1
+    assert not Path("runs").exists()

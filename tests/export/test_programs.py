@@ -1,0 +1,248 @@
+"""Each form of export does what the checkpoint does when loaded as its card says; one that does not is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import Outcome, Tiny
+from safetensors import safe_open
+from torch import Tensor
+
+from mnist_lab import conf_dir
+from mnist_lab.data.datamodule import MNISTDataModule
+from mnist_lab.evaluation.predictions import Predictions
+from mnist_lab.export import export as exporting
+from mnist_lab.export import programs as deployed
+from mnist_lab.export.model_card import model_card
+from mnist_lab.export.programs import Deployed
+from mnist_lab.models.classifier import Classifier
+from mnist_lab.runs.run import Run
+from mnist_lab.training.build import make_data, trained_model
+from mnist_lab.training.train import train
+
+Command = Callable[..., Outcome]
+NETWORKS = sorted(path.stem for path in (conf_dir() / "model").glob("*.yaml"))
+
+PROGRAMS = {"onnx": ".onnx", "torch_export": ".pt2"}
+WEIGHTS = {"safetensors": ".safetensors", "state_dict": ".pt"}
+QUICK = ("trainer.max_epochs=1", "figures=false", "logger=none", "hydra.run.dir=runs/a")
+OWN = """
+import torch
+from torch import nn
+from mnist_lab.models.classifier import Classifier
+
+class Own(Classifier):
+    image_size = 20
+
+    def __init__(self, *, width: int = 8, asks: bool = False) -> None:
+        super().__init__()
+        self.asks = asks
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(400, width), nn.ReLU(), nn.Linear(width, 10))
+
+    def forward(self, x):
+        if self.asks and x.sum() > 0:
+            x = -x
+        return self.net(x)
+"""
+
+
+@pytest.fixture
+def own(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A network of a user's own, model=own, beside the configuration of the tiny data."""
+    Path("own_network.py").write_text(OWN)
+    (tiny.conf / "model").mkdir()
+    (tiny.conf / "model" / "own.yaml").write_text("_target_: own_network.Own\nwidth: 8\nasks: false\n")
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    monkeypatch.delitem(sys.modules, "own_network", raising=False)
+    return Path("own_network.py")
+
+
+def loaded(card: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the lines on a card define, when they are run in its folder."""
+    (lines,) = re.findall(r"```python\n(.*?)```", card.read_text(), re.DOTALL)
+    names: dict[str, Any] = {}
+    with monkeypatch.context() as here:
+        here.chdir(card.parent)
+        exec(lines, names)
+    return names
+
+
+def answers(form: str, network: Any, images: np.ndarray) -> Tensor:
+    """Probabilities that a loaded program gives."""
+    if form == "onnx":
+        return torch.from_numpy(network.run(None, {"images": images})[0])
+    with torch.no_grad():
+        return network(torch.from_numpy(images))  # type: ignore[no-any-return]
+
+
+def refused(outcome: Outcome, status: int, told: str) -> bool:
+    """Whether a command failed so, in one line, and left no file but the checkpoints'."""
+    assert outcome.status == status and "written" not in outcome.out, outcome.err
+    assert outcome.err.startswith("mnist_lab: ") and outcome.err.count("\n") == 1 + ("\nBy hand" in outcome.err)
+    assert told in outcome.err
+    return not [path for path in Path().rglob("*") if re.search(r"\.(onnx|pt2|pt|safetensors|md|partial)$", path.name)]
+
+
+@pytest.mark.parametrize("name", [*NETWORKS, "own"])
+def test_every_form_does_what_the_checkpoint_does_when_loaded_as_its_card_says(
+    command: Command, tiny: Tiny, own: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    train(tiny.compose(f"model={name}", "optimizer.lr=0.05", *QUICK, "trainer.max_epochs=3"))
+    run = Run(Path("runs/a"))
+    model = trained_model(run)
+    data = make_data(run.config, model)
+    expected = Predictions.on_test_set(model, data)
+    pictures = data.test_set()[0]
+    assert expected.probabilities.std() > 0.05, "or all programs would look alike"
+    for form, suffix in PROGRAMS.items():
+        outcome = command("export", "runs/a", "--format", form, data=False)
+        assert (outcome.status, outcome.err) == (0, "")
+        file = run.folder / "exports" / f"{name}{suffix}"
+        assert outcome.out.splitlines()[-2:] == [f"model card: {file}.md", f"written: {file}"]
+        defined = loaded(file.with_name(f"{file.name}.md"), monkeypatch)
+        assert tuple(defined["probabilities"].shape) == (1, 10)
+        for size in (1, 5, len(pictures)):
+            parts = [pictures[i : i + size] for i in range(0, 3 * size, size) if i < len(pictures)]
+            found = torch.cat([answers(form, defined["network"], part) for part in parts])
+            assert torch.equal(found.argmax(1), expected.predicted[: len(found)])
+            torch.testing.assert_close(found, expected.probabilities[: len(found)], rtol=0, atol=1e-4)
+    for form, suffix in WEIGHTS.items():
+        assert command("export", "runs/a", "--format", form, data=False).status == 0
+        network = loaded(run.folder / "exports" / f"{name}{suffix}.md", monkeypatch)["network"]
+        assert network.state_dict().keys() == model.state_dict().keys()
+        assert all(torch.equal(network.state_dict()[key], tensor) for key, tensor in model.state_dict().items())
+        torch.testing.assert_close(network.probabilities(data.normalised(pictures)), expected.probabilities)
+    assert len(list((run.folder / "exports").iterdir())) == 8, "a card for each file, and nothing else"
+
+
+@pytest.mark.parametrize("size", [14, 20, 28, 32, 45, 56])
+def test_bytes_are_resized_and_normalised_as_the_data_module_does_to_the_last_bit(tiny: Tiny, size: int) -> None:
+    class Seeing(Classifier):
+        image_size = size
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.seen = x
+            return x.flatten(1)[:, :10]
+
+    images = np.random.default_rng(0).integers(0, 256, (300, 28, 28), np.uint8)
+    images[:100] = np.where(images[:100] > 127, 255, 0)
+    data = MNISTDataModule(source=tiny.source(), image_size=size, mean=0.2, std=0.4)
+    network = Seeing()
+    Deployed(network, data.mean, data.std)(torch.from_numpy(images))
+    assert torch.equal(network.seen, data.normalised(images))
+
+
+def test_weights_in_safetensors_say_what_they_belong_to(command: Command, tiny: Tiny, own: Path) -> None:
+    train(tiny.compose("model=own", "model.width=4", *QUICK))
+    assert command("export", "runs/a", "--format", "safetensors", "--to", "my.safetensors", data=False).status == 0
+    with safe_open("my.safetensors", framework="pt") as file:
+        metadata = file.metadata()
+    assert (metadata["class"], metadata["data"]) == ("own_network.Own", "Tiny")
+    assert json.loads(metadata["input"]) == {"image_size": 20, "mean": 0.1307, "std": 0.3081}
+    assert "network = Own(width=4, asks=False)" in Path("my.safetensors.md").read_text()
+
+
+@pytest.mark.parametrize("form", PROGRAMS)
+def test_program_that_differs_from_the_checkpoint_is_not_written(
+    command: Command, tiny: Tiny, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    train(tiny.compose("model=mlp", *QUICK))
+    arguments, right = ("export", "runs/a", "--format", form), exporting.FORMATS[form]
+    with monkeypatch.context() as broken:
+        broken.setattr(Deployed, "forward", lambda self, images: self.network(images.unsqueeze(1) / 255.0).softmax(1))
+        assert refused(command(*arguments, data=False), 1, f"exports/mlp{PROGRAMS[form]}: on 57 test images it gives")
+    assert command(*arguments, data=False).status == 0
+    before = Path(f"runs/a/exports/mlp{PROGRAMS[form]}").read_bytes()
+    for content, tolerance, told in (
+        (b"no program", 1e-4, "not written, for it cannot be run ("),
+        (before, -1.0, "0 other classes than the checkpoint, and probabilities that differ by up to"),
+    ):
+        with monkeypatch.context() as broken:
+            broken.setattr(deployed, "TOLERANCE", tolerance)
+            wrong = dataclasses.replace(right, content=lambda network, data, content=content: content)
+            broken.setitem(exporting.FORMATS, form, wrong)
+            outcome = command(*arguments, data=False)
+            assert outcome.status == 1 and told in outcome.err.splitlines()[-1]  # torch logs a broken file before
+            assert Path(f"runs/a/exports/mlp{PROGRAMS[form]}").read_bytes() == before, "what was there stays"
+            outcome = command(*arguments, "--to", "new.file", data=False)
+            assert outcome.status == 1 and not list(Path().glob("new*")) and not list(Path().rglob("*.partial"))
+
+
+def test_check_asks_every_image_in_batches_of_several_sizes_and_refuses_nan() -> None:
+    images = torch.arange(2100).reshape(-1, 1, 1).expand(-1, 28, 28)
+    probabilities = torch.eye(10)[torch.arange(2100) % 10]
+    expected, sizes = Predictions(torch.zeros(2100).long(), probabilities), []
+
+    def program(batch: Tensor) -> Tensor:
+        sizes.append(len(batch))
+        return probabilities[batch[:, 0, 0]]
+
+    assert deployed.greatest_difference(program, images, expected) == 0
+    assert sizes == [1, 2, 7, 64, 1000, 1000, 26]
+    assert deployed.greatest_difference(lambda batch: program(batch) + 5e-5, images, expected) < 1e-4
+    for wrong in (2e-4, float("nan")):
+        last = torch.zeros(2100, 10)
+        last[2099, 9] = wrong  # its class, which stays the most probable one
+        with pytest.raises(deployed.LabError, match="differ"):
+            deployed.greatest_difference(
+                lambda batch, last=last: program(batch) + last[batch[:, 0, 0]], images, expected
+            )
+
+
+def test_what_a_form_needs_and_has_not_is_told_in_one_line(
+    command: Command, tiny: Tiny, own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(tiny.compose("model=own", "model.asks=true", *QUICK))
+    for form in PROGRAMS:
+        outcome = command("export", "runs/a", "--format", form, data=False)
+        assert refused(outcome, 1, "Own: torch cannot trace it (")
+    for module, form, extra in (
+        ("onnxruntime", "onnx", "onnx"),
+        ("onnxscript", "onnx", "onnx"),
+        ("safetensors.torch", "safetensors", "safetensors"),
+    ):
+        with monkeypatch.context() as without:
+            without.setitem(sys.modules, module, None)
+            outcome = command("export", "runs/a", "--format", form, data=False)
+            assert refused(outcome, 2, f"pip install 'mnist-lab[{extra}]'")
+    for file in tiny.raw.iterdir():
+        file.unlink()
+    assert refused(command("export", "runs/a", "--format", "onnx", data=False), 1, "Tiny")
+    for form in WEIGHTS:
+        assert command("export", "runs/a", "--format", form, data=False).status == 0
+
+
+def test_card_says_what_the_run_was_and_what_the_file_takes(command: Command, tiny: Tiny) -> None:
+    command("experiment=lenet", "trainer.max_epochs=2", "hydra.run.dir=runs/a")
+    command("export", "runs/a", "--format", "torch_export", data=False)
+    run, card = Run(Path("runs/a")), Path("runs/a/exports/lenet.pt2.md").read_text()
+    for told in (
+        "# lenet.pt2: lenet, trained on Tiny",
+        "“MNIST using LeNet”, Y.-K. Kim, 2020-08-19, experiment=lenet",
+        "`LeNet`, 61,706 parameters",
+        f"{run.info['metrics']['test/acc']:.2%} on the 57 test images, measured by running this file",
+        "of epoch 2 of 2, the last, seed",
+        f"`{run.info['command']}`",
+        f"torch {torch.__version__.split('+')[0]}",
+        "resized to 32 by 32",
+        "x / 255, then minus 0.1307, then divided by 0.3081",
+        "conv2: Conv2d(6, 16, kernel_size=(5, 5), stride=(1, 1))",
+        "The licence of Tiny is for its owner to say.",
+    ):
+        assert told in card
+    model = trained_model(run)
+    data = make_data(run.config, model)
+    for name, licence in (("MNIST", "CC BY-SA 3.0"), ("FashionMNIST", "MIT licence.\n")):
+        data.source = dataclasses.replace(data.source, name=name)
+        card = model_card(run, model, data, "x.pt", "load", None)
+        assert licence in card and f"trained on {name}" in card
+        assert "when the run ended" in card and "measured by" not in card

@@ -1,0 +1,422 @@
+"""The same digit in other pictures is the same 28 x 28 pixels, and a picture without one is refused."""
+
+from __future__ import annotations
+
+import io
+import random as python_random
+import struct
+import warnings
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageOps, features
+
+from benchmarks.digits import lit, ruled
+from mnist_lab.inference.digits import BOX, SIDE, Digit, NoDigit, connected, find_digit, level_between
+from mnist_lab.inference.images import FORMATS, Unreadable, brightness, opened, read, suffixes
+
+WRITTEN = [form for form in FORMATS if form != "AVIF" or features.check("avif")]
+
+# Digits as lines through points, of a unit square.
+LINES = {
+    2: [(0.05, 0.2), (0.3, 0), (0.6, 0.1), (0.6, 0.35), (0, 1), (0.7, 0.95)],
+    4: [(0.55, 0), (0, 0.6), (0.75, 0.6), (0.5, 0.6), (0.5, 0.2), (0.5, 1)],
+    7: [(0, 0), (0.7, 0), (0.3, 1)],
+}
+
+
+def drawn(
+    digit: int = 4,
+    *,
+    height: int = 120,
+    at: tuple[int, int] = (90, 60),
+    page: tuple[int, int] = (300, 240),
+    pen: int = 0,
+) -> Image.Image:
+    """A digit in black on white, its strokes a tenth of its height."""
+    picture = Image.new("L", page, 255)
+    points = [(at[0] + x * height, at[1] + y * height) for x, y in LINES[digit]]
+    width = pen or max(1, height // 10)
+    ImageDraw.Draw(picture).line(points, fill=0, width=width, joint="curve")
+    for x, y in points:
+        ImageDraw.Draw(picture).ellipse((x - width / 2, y - width / 2, x + width / 2, y + width / 2), fill=0)
+    return picture
+
+
+def row_of_digits(gap: int = 60) -> Image.Image:
+    """The three digits of LINES side by side, each 102 pixels wide at most."""
+    row = Image.new("L", (3 * (102 + gap), 240), 255)
+    for place, digit in enumerate(LINES):
+        row.paste(drawn(digit, page=(102 + gap, 240), at=(gap // 2 + 6, 60)), (place * (102 + gap), 0))
+    return row
+
+
+def likeness(one: Digit, other: Digit) -> float:
+    """The correlation of what was found, 1 for the same, a pixel apart or less: centres are of whole pixels."""
+    moved = (np.roll(other.pixels, (down, right), (0, 1)) for down in (-1, 0, 1) for right in (-1, 0, 1))
+    return max(float(np.corrcoef(one.pixels.ravel(), pixels.ravel())[0, 1]) for pixels in moved)
+
+
+def saved(picture: Image.Image, form: str, **settings: object) -> io.BytesIO:
+    file = io.BytesIO()
+    picture.save(file, form, **settings)
+    file.seek(0)
+    return file
+
+
+@pytest.mark.parametrize("digit", LINES)
+@pytest.mark.parametrize("height", [20, 60, 130, 200])
+def test_digit_fills_a_box_of_20_pixels_and_has_its_centre_of_mass_in_the_middle(digit: int, height: int) -> None:
+    pixels = find_digit(drawn(digit, height=height, at=(60, 20))).pixels
+    assert pixels.shape == (SIDE, SIDE) and pixels.dtype == np.uint8 and pixels.max() == 255
+    rows, columns = (pixels.any(1).nonzero()[0], pixels.any(0).nonzero()[0])
+    assert max(np.ptp(rows), np.ptp(columns)) + 1 == BOX
+    for axis in (0, 1):
+        centre = pixels.sum(1 - axis) @ np.arange(SIDE) / pixels.sum()
+        assert abs(centre - SIDE / 2) <= 0.5  # whole pixels, as MNIST's
+
+
+@pytest.mark.parametrize("digit", LINES)
+@pytest.mark.parametrize(
+    ("height", "at", "page"),
+    [
+        (20, (12, 4), (40, 28)),  # as small as MNIST's
+        (60, (10, 170), (300, 240)),
+        (200, (90, 20), (300, 240)),
+        (50, (500, 300), (640, 480)),
+        (900, (400, 500), (1600, 2000)),
+        (150, (40, 30), (2000, 220)),
+    ],
+)
+def test_size_and_place_change_next_to_nothing(
+    digit: int, height: int, at: tuple[int, int], page: tuple[int, int]
+) -> None:
+    assert likeness(find_digit(drawn(digit)), find_digit(drawn(digit, height=height, at=at, page=page))) > 0.9
+
+
+@pytest.mark.parametrize("digit", LINES)
+def test_light_on_dark_is_as_good_as_dark_on_light(digit: int) -> None:
+    picture = drawn(digit)
+    assert likeness(find_digit(picture), find_digit(ImageOps.invert(picture))) > 0.99
+
+
+def test_box_says_where_the_digit_was() -> None:
+    left, top, right, bottom = find_digit(drawn(7, height=100, at=(150, 90))).box
+    assert [300 * left, 240 * top, 300 * right, 240 * bottom] == pytest.approx([145, 85, 225, 195], abs=3)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB", "I", "F", "I;16"])
+def test_mode_changes_nothing(mode: str) -> None:
+    picture = drawn()
+    if mode in ("I", "I;16", "F"):
+        other = Image.fromarray(np.asarray(picture).astype(np.uint16) * 257).convert(mode)
+    elif mode == "LAB":
+        other = Image.merge("LAB", [picture, *(Image.new("L", picture.size, 128) for _ in "ab")])
+    else:
+        other = picture.convert("RGB").convert(mode) if mode in ("HSV", "YCbCr") else picture.convert(mode)
+    assert other.mode == mode
+    assert likeness(find_digit(picture), find_digit(other)) > 0.99
+
+
+@pytest.mark.parametrize("most", [1.0, 4095.0, 1e-6])
+def test_white_is_what_a_picture_of_many_bits_has_brightest(most: float) -> None:
+    values = np.asarray(drawn(), np.float32) / 255 * most
+    values[0, 0] = np.nan
+    assert likeness(find_digit(drawn()), find_digit(Image.fromarray(values))) > 0.99
+
+
+@pytest.mark.parametrize("colour", ["black", "white", "red"])
+@pytest.mark.parametrize("palette", [False, True])
+def test_ink_on_transparency_is_seen_whatever_its_colour(colour: str, palette: bool) -> None:
+    picture = Image.new("RGBA", (300, 240), colour)
+    picture.putalpha(ImageOps.invert(drawn()))
+    if palette:
+        picture = read(saved(picture, "GIF"))
+        assert picture.mode == "P"
+    assert likeness(find_digit(drawn()), find_digit(picture)) > 0.97
+
+
+def test_transparent_border_of_a_picture_is_taken_for_its_paper() -> None:
+    picture = Image.new("RGBA", (400, 300))
+    picture.paste(drawn().convert("RGBA"), (50, 30))
+    assert likeness(find_digit(drawn()), find_digit(picture)) > 0.97
+
+
+def test_colours_of_one_brightness_are_told_apart() -> None:
+    red, green = np.array([200, 30, 30]), np.array([20, 124, 20])
+    ink = 1 - np.asarray(drawn(), float)[..., None] / 255
+    picture = Image.fromarray((ink * red + (1 - ink) * green).astype(np.uint8))
+    assert np.ptp(np.asarray(picture.convert("L"))) < 5
+    assert likeness(find_digit(drawn()), find_digit(picture)) > 0.97
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_picture_is_turned_as_exif_says(orientation: int, form: str) -> None:
+    turned = {  # how a camera so held has it
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    picture = drawn(7).transpose(turned[orientation]) if orientation > 1 else drawn(7)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    found = find_digit(read(saved(picture, form, exif=exif)))
+    assert likeness(find_digit(drawn(7)), found) > 0.97
+    assert found.box == pytest.approx(find_digit(drawn(7)).box, abs=0.02)
+
+
+@pytest.mark.parametrize("digit", LINES)
+@pytest.mark.parametrize("seed", range(4))
+def test_shading_shadow_noise_and_lines_of_the_paper_are_left_out(digit: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    picture = lit(ruled(drawn(digit), random).convert("L"), random)
+    assert likeness(find_digit(drawn(digit)), find_digit(picture)) > 0.9
+
+
+def test_table_dust_and_writing_far_away_are_left_out() -> None:
+    picture = drawn(2, height=100, at=(110, 60))
+    pen = ImageDraw.Draw(picture)
+    pen.rectangle((0, 0, 18, 240), fill=60)  # a table
+    pen.rectangle((0, 225, 300, 240), fill=60)
+    pen.rectangle((240, 120, 245, 124), fill=0)  # a crumb
+    pen.line((260, 20, 280, 30, 270, 45), fill=0, width=3)
+    assert likeness(find_digit(drawn(2)), find_digit(picture)) > 0.97
+
+
+def test_digit_in_two_parts_is_whole() -> None:
+    picture = drawn(7, height=140)
+    ImageDraw.Draw(picture).rectangle((0, 84, 300, 92), fill=255)  # its bar, cut off
+    top, bottom = find_digit(picture).box[1::2]
+    assert 240 * (bottom - top) == pytest.approx(154, abs=3)
+    assert likeness(find_digit(drawn(7)), find_digit(picture)) > 0.85
+
+
+@pytest.mark.parametrize("gap", [12, 30, 60, 120])
+def test_digits_side_by_side_are_counted_and_one_of_them_is_taken_alone(gap: int) -> None:
+    found = find_digit(row_of_digits(gap))
+    assert found.candidates == 3
+    assert max(likeness(find_digit(drawn(digit)), found) for digit in LINES) > 0.97
+
+
+@pytest.mark.parametrize("digit", LINES)
+@pytest.mark.parametrize(
+    ("shape", "box"),
+    [
+        ("rectangle", (72, 42, 198, 198)),
+        ("rectangle", (50, 20, 218, 220)),
+        ("ellipse", (40, 10, 230, 230)),
+    ],
+)
+def test_line_around_a_digit_is_left_out(digit: int, shape: str, box: tuple[int, int, int, int]) -> None:
+    picture = drawn(digit)
+    getattr(ImageDraw.Draw(picture), shape)(box, outline=0, width=4)
+    found = find_digit(picture)
+    assert likeness(find_digit(drawn(digit)), found) > 0.97 and found.candidates == 1
+
+
+@pytest.mark.parametrize("page", [(28, 28), (56, 56), (112, 112)])
+def test_dot_of_a_few_pixels_is_no_digit(page: tuple[int, int]) -> None:
+    for longest in (3, 4, 5):
+        picture = Image.new("L", page, 255)
+        ImageDraw.Draw(picture).ellipse((14, 14, 13 + longest, 13 + longest), fill=0)
+        with pytest.raises(NoDigit, match="no digit in it"):
+            find_digit(picture)
+
+
+def test_closely_cropped_digit_is_found() -> None:
+    picture = drawn(4, height=120, at=(90, 60))
+    assert likeness(find_digit(picture), find_digit(picture.crop((84, 54, 186, 186)))) > 0.95
+
+
+def test_thin_strokes_are_thickened_to_what_networks_know() -> None:
+    thin, usual = find_digit(drawn(7, height=200, at=(60, 20), pen=2)), find_digit(drawn(7))
+    assert thin.pixels.sum() > 0.4 * usual.pixels.sum()
+    assert likeness(thin, usual) > 0.75
+    assert thin.pixels.max() == 255
+
+
+def blank(kind: str) -> Image.Image:
+    noise = np.random.default_rng(0).normal(0, 6, (240, 320))
+    page = Image.new("L", (320, 240), 255)
+    pen = ImageDraw.Draw(page)
+    if kind == "dust":
+        for x, y in np.random.default_rng(1).integers(0, 230, (20, 2)).tolist():
+            pen.rectangle((x, y, x + 2, y + 1), fill=0)
+    elif kind == "a table's edge":
+        pen.rectangle((0, 0, 30, 240), fill=80)
+    elif kind == "noise":
+        page = Image.fromarray((200 + noise).clip(0, 255).astype(np.uint8))
+    elif kind == "shading and noise":
+        page = Image.fromarray((120 + np.linspace(0, 100, 320) + noise).clip(0, 255).astype(np.uint8))
+    elif kind == "grey":
+        page = Image.new("L", (320, 240), 127)
+    elif kind == "black":
+        page = Image.new("RGB", (320, 240))
+    elif kind == "transparent":
+        page = Image.new("RGBA", (320, 240))
+    elif kind == "16 bits of zero":
+        page = Image.fromarray(np.zeros((240, 320), np.uint16))
+    elif kind == "a pixel":
+        page = Image.new("1", (1, 1))
+    elif kind == "a line of pixels":
+        page = Image.new("L", (3000, 1), 255)
+    return page
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("white", "black", "grey", "transparent", "16 bits of zero", "a pixel", "a line of pixels"),
+        *("dust", "a table's edge", "noise", "shading and noise"),
+    ],
+)
+def test_picture_without_a_digit_is_refused(kind: str) -> None:
+    with pytest.raises(NoDigit, match="no digit in it"):
+        find_digit(blank(kind))
+
+
+def test_pieces_are_those_that_a_flood_fill_finds() -> None:
+    random = np.random.default_rng(5)
+    for density in (0.2, 0.45, 0.7, 1, 0):
+        mask = random.random((23, 31)) < density
+        pieces, seen = connected(mask), np.zeros(mask.shape, int)
+        for start in zip(*mask.nonzero(), strict=True):
+            if seen[start]:
+                continue
+            todo, number = [start], seen.max() + 1
+            while todo:
+                y, x = todo.pop()
+                if 0 <= y < 23 and 0 <= x < 31 and mask[y, x] and not seen[y, x]:
+                    seen[y, x] = number
+                    todo += [(y + down, x + right) for down in (-1, 0, 1) for right in (-1, 0, 1)]
+        assert np.array_equal(pieces, seen)
+
+
+def test_level_parts_two_groups_and_leaves_one_whole() -> None:
+    two = np.array([0.1, 0.12, 0.15] * 9 + [0.6, 0.7, 0.8])
+    assert 0.15 <= level_between(two) < 0.6
+    for spread in (0, 1e-7):
+        assert level_between(np.linspace(0.75, 0.75 + spread, 9, dtype=np.float32)) < 0.75
+
+
+def test_large_pictures_are_looked_at_shrunk_and_small_ones_enlarged() -> None:
+    assert brightness(drawn(page=(3000, 1500))).shape == (320, 640)
+    assert brightness(drawn(page=(28, 14))).shape == (56, 112)
+    assert brightness(Image.new("L", (5000, 2))).shape == (1, 640)
+
+
+@pytest.mark.parametrize(
+    ("mode", "form"),
+    [("1", "PNG"), ("L", "PNG"), ("P", "GIF"), ("RGBA", "PNG"), ("CMYK", "JPEG"), ("I;16", "PNG"), ("LAB", "TIFF")],
+)
+def test_large_picture_is_shrunk_while_it_is_read(mode: str, form: str) -> None:
+    large = drawn(7, height=2000, at=(1500, 800), page=(4000, 3001))
+    if mode == "RGBA":
+        large = Image.merge("RGBA", [*[Image.new("L", large.size)] * 3, ImageOps.invert(large)])
+    elif mode == "LAB":
+        large = Image.merge("LAB", [large, *[Image.new("L", large.size, 128)] * 2])
+    elif mode == "I;16":
+        large = Image.fromarray(np.asarray(large).astype(np.uint16) * 257)
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    turned = large.convert(mode).transpose(Image.Transpose.ROTATE_180)
+    picture = read(saved(turned, form, exif=exif) if form != "GIF" else saved(large.convert(mode), form))
+    assert max(picture.size) <= 2000
+    assert likeness(find_digit(drawn(7, height=200, at=(150, 80), page=(400, 300))), find_digit(picture)) > 0.99
+
+
+def test_picture_of_a_hundred_million_pixels_is_read() -> None:
+    picture = read(saved(drawn(7, height=6000, at=(3000, 1500), page=(12_000, 9_000)).convert("1"), "PNG"))
+    assert likeness(find_digit(drawn(7)), find_digit(picture)) > 0.97
+
+
+@pytest.mark.parametrize("form", WRITTEN)
+def test_every_format_is_read(form: str) -> None:
+    assert likeness(find_digit(drawn()), find_digit(read(saved(drawn(), form)))) > 0.99
+
+
+def test_first_of_several_pictures_in_a_file_is_read() -> None:
+    file = saved(drawn(2).convert("RGB"), "GIF", save_all=True, append_images=[drawn(7).convert("RGB")])
+    assert likeness(find_digit(drawn(2)), find_digit(read(file))) > 0.97
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "not a picture of a known format; save it as JPEG or PNG"),
+        (b"just words", "not a picture of a known format"),
+        (saved(drawn(), "PNG").getvalue()[:200], "damaged or cut short"),
+        (saved(drawn(page=(900, 900)), "JPEG").getvalue()[:3000], "damaged or cut short"),
+        (saved(drawn(), "TIFF").getvalue()[:5000], "damaged or cut short"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture of a known format"),  # a program's
+    ],
+)
+def test_file_that_is_no_whole_picture_is_refused(content: bytes, told: str) -> None:
+    with pytest.raises(Unreadable, match=told):
+        read(io.BytesIO(content))
+
+
+def claiming(width: int, height: int) -> bytes:
+    """A PNG of few bytes that claims to be of that size."""
+    content = bytearray(saved(drawn(), "PNG").getvalue())
+    content[16:24] = struct.pack(">II", width, height)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    return bytes(content)
+
+
+def test_few_bytes_that_would_fill_the_memory_are_refused_before_they_are_read() -> None:
+    with pytest.raises(Unreadable, match="11000 x 11000 pixels are too many; shrink it to 120,000,000"):
+        read(io.BytesIO(claiming(11_000, 11_000)))
+    with pytest.raises(Unreadable, match="too many pixels; shrink it to 120,000,000"):
+        read(io.BytesIO(claiming(30_000, 30_000)))  # Pillow itself refuses it
+    for size in ((1, 79_999_999), (79_999_999, 1)):  # rows have an address each, more than their pixels
+        with pytest.raises(Unreadable, match="too narrow for a digit"):
+            read(io.BytesIO(claiming(*size)))
+    with pytest.raises(Unreadable, match="300 x 240 pixels are too many; shrink it to 1,000"):
+        read(saved(drawn(), "PNG"), most=1000)
+
+
+@pytest.mark.parametrize("form", WRITTEN)
+def test_no_damage_has_another_error_than_unreadable_or_a_warning(form: str) -> None:
+    whole = saved(drawn(page=(120, 90), height=60, at=(30, 15)).convert("RGB"), form).getvalue()
+    random = python_random.Random(form)
+    refused = 0
+    for _ in range(150 if form != "AVIF" else 30):
+        content = bytearray(whole)
+        for _ in range(random.choice((1, 3, 20))):
+            content[random.randrange(random.choice((40, len(content))))] = random.randrange(256)
+        del content[random.choice((len(content), random.randrange(len(content)))) :]
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            try:
+                find_digit(read(io.BytesIO(content)))
+            except (Unreadable, NoDigit):
+                refused += 1
+    assert refused > 2
+
+
+def test_what_is_no_file_or_may_not_be_read_is_refused(tmp_path: Path) -> None:
+    for path, told in ((tmp_path / "none.png", "no such file"), (tmp_path, "not a file"), (Path("/dev/null"), "not a")):
+        with pytest.raises(Unreadable, match=told):
+            opened(path)
+
+
+def test_suffixes_are_those_of_pictures() -> None:
+    assert {".png", ".jpg", ".jpeg", ".tif", ".webp", ".heic", ".gif", ".bmp"} <= suffixes()
+    assert not {".pdf", ".eps", ".txt", ".csv", ".mpg"} & suffixes()
+
+
+@pytest.mark.parametrize("change", [lambda picture: picture, lambda picture: picture.resize((28, 28))])
+def test_picture_itself_is_left_as_it_was(change: Callable[[Image.Image], Image.Image]) -> None:
+    picture = change(drawn().convert("RGBA"))
+    before = picture.copy()
+    find_digit(picture)
+    assert picture.mode == before.mode and picture.tobytes() == before.tobytes()

@@ -1,0 +1,333 @@
+"""`predict` answers for every picture that holds a digit, names those that do not, and fills in Kaggle's submission."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Outcome, Tiny, tiny_arrays, tiny_data
+from PIL import Image
+from test_digits import drawn, row_of_digits
+
+from benchmarks.digits import found, hits_and_notes
+from mnist_lab.cli.predict import pictures_of
+from mnist_lab.config.compose import compose
+from mnist_lab.errors import BadInput
+from mnist_lab.inference.digits import Digit, NoDigit, find_digit
+from mnist_lab.inference.images import Unreadable
+from mnist_lab.inference.recognise import Answer, predict, recogniser
+from mnist_lab.runs.run import Run
+from mnist_lab.training.build import make_data, trained_model
+from mnist_lab.training.train import train
+
+Command = Callable[..., Outcome]
+NETWORKS = ["lenet", "mlp", "simple_cnn", "compact_cnn", "dropout_cnn"]
+
+
+def tiny_run(folder: Path, name: str) -> Run:
+    """A run of a network on the tiny data, which are then no longer there."""
+    data = tiny_data(folder)
+    given = [f"model={name}", "data=tiny", "trainer.max_epochs=1", f"hydra.run.dir={folder / 'run'}"]
+    run = train(compose(*given, "trainer.accelerator=cpu", "figures=false", config_dir=str(data.conf)))
+    shutil.rmtree(data.root)
+    return run
+
+
+@pytest.fixture(scope="module", params=["mlp"])
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return tiny_run(tmp_path_factory.mktemp("trained"), request.param)
+
+
+@pytest.fixture
+def photos(tiny: Tiny) -> Path:
+    """A folder of pictures, and of what is none."""
+    folder = Path("photos")
+    folder.mkdir()
+    for name, digit in (("10.png", 4), ("2.JPG", 2), ("1.tiff", 7)):
+        drawn(digit).save(folder / name)
+    drawn(7).save(folder / ".hidden.png")
+    (folder / "readme.txt").write_text("words")
+    (folder / "deeper.png").mkdir()
+    return folder
+
+
+def table(outcome: Outcome) -> list[list[str]]:
+    return [line.split() for line in outcome.out.splitlines()]
+
+
+@pytest.mark.parametrize("trained", NETWORKS, indirect=True)
+def test_answers_are_what_the_network_makes_of_the_digit_that_was_found(trained: Run, photos: Path) -> None:
+    paths = [photos / "2.JPG", str(photos / "1.tiff")]
+    answers = predict(trained, paths)
+    model = trained_model(trained)
+    for path, answer in zip(paths, answers, strict=True):
+        with Image.open(path) as picture:
+            pixels = find_digit(picture).pixels
+        assert np.array_equal(answer.found.pixels, pixels)
+        expected = model.probabilities(make_data(trained.config, model).normalised(pixels[None]))[0]
+        assert answer.probabilities.tolist() == pytest.approx(expected.tolist(), abs=1e-5)
+        assert answer.ranked[0] == (expected.argmax(), pytest.approx(expected.max().item(), abs=1e-5))
+        assert [value for _, value in answer.ranked] == sorted(answer.probabilities.tolist(), reverse=True)
+
+
+def test_table_has_a_line_for_each_picture(command: Command, trained: Run, photos: Path) -> None:
+    outcome = command("predict", str(trained), str(photos / "10.png"), str(photos / "2.JPG"), data=False)
+    assert (outcome.status, outcome.err) == (0, "")
+    heads, *lines = table(outcome)
+    assert heads == ["file", "digit", "probability", "runner-up", "note"]
+    for line, answer in zip(lines, predict(trained, [photos / "10.png", photos / "2.JPG"]), strict=True):
+        (digit, probability), (second, its) = answer.ranked[:2]
+        assert line == [
+            str(answer.path),
+            str(digit),
+            f"{probability:.2%}",
+            str(second),
+            f"({its:.2%})",
+            *answer.note.split(),
+        ]
+
+
+def test_programs_get_all_ten_probabilities(command: Command, trained: Run, photos: Path) -> None:
+    given = ["predict", str(trained), str(photos)]
+    rows = json.loads(command(*given, "--json", data=False).out)
+    for row, answer in zip(rows, predict(trained, pictures_of([str(photos)])[:3]), strict=True):
+        assert row["file"] == str(answer.path)
+        assert (row["digit"], row["probability"]) == answer.ranked[0]
+        assert [row[f"p{digit}"] for digit in range(10)] == answer.probabilities.tolist()
+    outcome = command(*given, "--csv", data=False)
+    lines = list(csv.DictReader(io.StringIO(outcome.out)))
+    assert [{name: str(value) for name, value in row.items()} for row in rows] == lines
+    assert outcome.status == 1 and "deeper.png" in outcome.err  # told beside it
+
+
+def test_folder_is_taken_in_natural_order_without_what_is_hidden_or_no_picture(photos: Path) -> None:
+    names = [path.name for path in pictures_of([str(photos), "photos/10.png", "other.jpg"])]
+    assert names == ["1.tiff", "2.JPG", "10.png", "deeper.png", "other.jpg"]
+
+
+def test_what_cannot_be_answered_is_named_and_skipped(command: Command, trained: Run, photos: Path) -> None:
+    whole = (photos / "2.JPG").read_bytes()
+    Path("cut.jpg").write_bytes(whole[: len(whole) // 2])
+    Path("empty.png").touch()
+    Path("phone.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    Image.new("L", (50, 50), 255).save("blank.png")
+    Image.new("1", (12_000, 11_000)).save("huge.png")
+    names = ["cut.jpg", "empty.png", "phone.HEIC", "none.png", "blank.png", "huge.png"]
+    outcome = command("predict", str(trained), *names[:3], "photos/2.JPG", *names[3:], "photos/1.tiff", data=False)
+    assert outcome.status == 1
+    told = outcome.err.splitlines()
+    assert [line.split(":")[1].strip() for line in told] == names
+    assert all(line.startswith("mnist_lab: ") and line.endswith("; skipped") for line in told)
+    for line, words in zip(told, ("cut short", "format", "JPEG or PNG", "no such", "blank", "too many"), strict=True):
+        assert words in line
+    assert [line[0] for line in table(outcome)[1:]] == ["photos/2.JPG", "photos/1.tiff"]
+    alone = command("predict", str(trained), "blank.png", "--json", data=False)
+    assert (alone.status, json.loads(alone.out)) == (1, [])
+    assert command("predict", str(trained), "blank.png", data=False).out == ""
+
+
+def test_row_of_digits_is_noted_in_the_table_and_for_programs(command: Command, trained: Run, photos: Path) -> None:
+    row_of_digits().save("row.png")
+    outcome = command("predict", str(trained), "row.png", "photos/2.JPG", data=False)
+    assert outcome.status == 0
+    heads, row, _ = outcome.out.splitlines()
+    assert heads.split()[-1] == "note" and row.endswith("one of 3 digits")
+    (values,) = json.loads(command("predict", str(trained), "row.png", "--json", data=False).out)
+    assert values["note"] == "one of 3 digits"
+
+
+def answer_with(probability: float, box: tuple[int, int]) -> Answer:
+    """An answer of some probability to a digit of some height and width."""
+    pixels = np.zeros((28, 28), np.uint8)
+    pixels[: box[0], : box[1]] = 255
+    return Answer(Path("x.png"), Digit(pixels, (0, 0, 1, 1)), np.array([probability, *[(1 - probability) / 9] * 9]))
+
+
+@pytest.mark.parametrize(
+    ("probability", "box", "note"),
+    [
+        (0.99, (20, 20), ""),
+        (0.56, (20, 10), ""),
+        (0.54, (20, 10), "doubtful"),
+        (0.99, (10, 20), "doubtful: wider than a digit"),
+    ],
+)
+def test_improbable_or_wide_answer_is_doubtful(probability: float, box: tuple[int, int], note: str) -> None:
+    assert answer_with(probability, box).note == note
+
+
+def test_from_python_the_first_bad_file_is_an_error(trained: Run, tiny: Tiny) -> None:
+    Image.new("L", (50, 50)).save("blank.png")
+    with pytest.raises(NoDigit, match=r"^blank.png: no digit in it"):
+        predict(trained, ["blank.png"])
+    with pytest.raises(Unreadable, match=r"^none.png: no such file"):
+        predict(trained, ["none.png"])
+
+
+def test_show_saves_what_the_network_saw_beside_the_picture(command: Command, trained: Run, photos: Path) -> None:
+    Path("more").mkdir()
+    drawn(4, page=(400, 90), height=70, at=(40, 10)).convert("RGBA").save("more/10.webp")
+    files = ["photos/10.png", "more/10.webp", "photos/1.tiff"]
+    outcome = command("predict", str(trained), *files, "--show", "new/seen", data=False)
+    assert outcome.status == 0, outcome.err
+    assert outcome.out.splitlines()[-1] == "what the network saw: new/seen"
+    assert sorted(path.name for path in Path("new/seen").iterdir()) == ["1.png", "10-2.png", "10.png"]
+    for name, answer in zip(("10.png", "10-2.png", "1.png"), predict(trained, files), strict=True):
+        with Image.open(Path("new/seen") / name) as sheet:
+            right, below = sheet.width - 12, 12 + 280
+            given = sheet.convert("L").crop((right - 280, 12, right, below)).resize((28, 28), Image.Resampling.NEAREST)
+            assert np.array_equal(np.asarray(given), answer.found.pixels)
+            red = (np.asarray(sheet.convert("RGB")) == (214, 39, 40)).all(-1)
+            assert red[:, : right - 280].any() and not red[:, right - 280 :].any()
+
+
+def test_show_never_replaces_a_file(command: Command, trained: Run, photos: Path) -> None:
+    before = {path.name: path.read_bytes() for path in photos.iterdir() if path.is_file()}
+    outcome = command("predict", str(trained), "photos", "--show", "photos", data=False)
+    assert outcome.status == 2
+    assert outcome.err == "mnist_lab: --show=photos: photos/10.png already exists; choose a new folder\n"
+    assert not outcome.out
+    assert before == {path.name: path.read_bytes() for path in photos.iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["nowhere", "photos/1.tiff"], "nowhere: no such run folder"),
+        (["RUN"], "the following arguments are required: IMAGE"),
+        (["RUN", "empty"], "empty: has no pictures in it, by their names (.apng"),
+        (["RUN", "a.csv", "photos/1.tiff"], "a CSV of pixels goes alone"),
+        (["RUN", "a.csv", "--json"], "a CSV of pixels goes alone"),
+        (["RUN", "photos/1.tiff", "--out", "x.csv"], "--out=x.csv: is for a CSV's answers"),
+        (["RUN", "photos/1.tiff", "--show", "photos/1.tiff"], "--show=photos/1.tiff: cannot be written"),
+        (["RUN", "none.csv"], "none.csv: cannot be read (No such file or directory)"),
+    ],
+)
+def test_bad_arguments_are_told_in_one_line(
+    command: Command, trained: Run, photos: Path, arguments: list[str], told: str
+) -> None:
+    Path("empty").mkdir()
+    outcome = command("predict", *[str(trained) if each == "RUN" else each for each in arguments], data=False)
+    assert outcome.status == 2
+    assert outcome.err.startswith("mnist_lab: ") and told in outcome.err and outcome.err.count("\n") == 1
+    assert not outcome.out
+
+
+def test_run_that_has_learnt_clothes_is_refused(trained: Run, tmp_path: Path) -> None:
+    shutil.copytree(trained.folder, tmp_path / "run")
+    clothes = Run(tmp_path / "run")
+    config = clothes.config
+    config.data.source.name = "FashionMNIST"
+    clothes.save_config(config)
+    with pytest.raises(BadInput, match="has learnt clothes"):
+        recogniser(clothes)
+
+
+# Kaggle's CSV
+
+
+def write_csv(name: str, images: np.ndarray, labels: np.ndarray | None = None, *, header: bool = True) -> Path:
+    flat = images.reshape(len(images), 784)
+    names, rows = [f"pixel{i}" for i in range(784)], flat.tolist()
+    if labels is not None:
+        names, rows = ["label", *names], np.column_stack([labels, flat]).tolist()
+    with Path(name).open("w", newline="") as file:
+        csv.writer(file).writerows([names] * header + rows)
+    return Path(name)
+
+
+def expected(run: Run, images: np.ndarray) -> list[int]:
+    model = trained_model(run)
+    return model.predict(make_data(run.config, model).normalised(images)).tolist()
+
+
+@pytest.mark.parametrize("header", [True, False])
+def test_csv_of_pixels_gives_the_submission_file(command: Command, trained: Run, tiny: Tiny, header: bool) -> None:
+    images = tiny_arrays()[2]
+    write_csv("test.csv", images, header=header)
+    outcome = command("predict", str(trained), "test.csv", data=False)
+    assert (outcome.status, outcome.err, outcome.out) == (0, "", "written: submission.csv (57 images)\n")
+    digits = expected(trained, images)
+    lines = [f"{number},{digit}" for number, digit in enumerate(digits, start=1)]
+    assert Path("submission.csv").read_bytes().decode() == "\n".join(["ImageId,Label", *lines]) + "\n"
+
+
+@pytest.mark.parametrize("where", ["first", "last, as class", "no header"])
+def test_labelled_csv_gives_the_accuracy_too(command: Command, trained: Run, tiny: Tiny, where: str) -> None:
+    images, labels = tiny_arrays()[2:]
+    path = write_csv("train.csv", images, labels, header=where != "no header")
+    if where == "last, as class":
+        lines = [line.split(",", 1) for line in path.read_text().splitlines()]
+        path.write_text("\ufeff" + "\n".join(f"{rest},{label.replace('label', 'Class')}" for label, rest in lines))
+    outcome = command("predict", str(trained), "train.csv", "--out", "new/answers.csv", data=False)
+    accuracy = (np.array(expected(trained, images)) == labels).mean()
+    assert outcome.out == f"accuracy by the label column: {accuracy:.2%}\nwritten: new/answers.csv (57 images)\n"
+    assert Path("new/answers.csv").read_text().count("\n") == 58
+
+
+ROW = ",".join(["0"] * 784)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("", "x.csv: has no images in it"),
+        (",".join(f"pixel{i}" for i in range(784)) + "\n", "x.csv: has no images in it"),
+        ("a,b\n1,2\n", "x.csv, line 1: has 2 columns; 784 of pixels are needed"),
+        (f"{ROW},0,0\n", "x.csv, line 1: has 786 columns"),
+        (f"{ROW}\n\n{ROW[:-2]}\n", "x.csv, line 3: has 783 columns, not 784 as the lines before"),
+        (f"{ROW}\n{ROW[:-1]}x\n", "x.csv, line 2, column 784: 'x' is not a whole number from 0 to 255"),
+        (f"{ROW[:-1]}256\n", "x.csv, line 1, column 784: '256' is not a whole number"),
+        (f"-1{ROW[1:]}\n", "x.csv, line 1, column 1: '-1' is not a whole number"),
+        (f"0.5{ROW[1:]}\n", "x.csv, line 1, column 1: '0.5' is not a whole number"),
+        (f"{ROW[:-1]}\n", "x.csv, line 1, column 784: '' is not a whole number"),
+        (f"12,{ROW}\n", "x.csv, line 1: its label is 12, not 0 to 9"),
+        (",".join(["label", *map("p{}".format, range(783))]) + f"\n{ROW}\n", "x.csv, line 1: has 784 columns"),
+        (",".join(map("p{}".format, range(785))) + f"\n{ROW},0\n", "x.csv, line 1: has 785 columns"),
+        (b"\xff\xfe\x00\x80".decode("latin-1"), "x.csv: cannot be read"),
+        ("0," * 60_000, "x.csv: has a line of 100,000 characters or more"),
+    ],
+)
+def test_csv_that_is_none_of_pixels_is_told_with_its_line(
+    command: Command, trained: Run, tiny: Tiny, content: str, told: str
+) -> None:
+    Path("x.csv").write_bytes(content.encode("latin-1"))
+    outcome = command("predict", str(trained), "x.csv", data=False)
+    assert outcome.status == 2
+    assert outcome.err.startswith(f"mnist_lab: {told}") and outcome.err.count("\n") == 1
+    assert not Path("submission.csv").exists()
+
+
+def test_answers_that_cannot_be_written_are_told(command: Command, trained: Run, tiny: Tiny) -> None:
+    path = write_csv("test.csv", tiny_arrays()[2])
+    before = path.read_bytes()
+    for out, told in (
+        ("test.csv", "is the CSV of the images itself"),
+        (".", "there already, and not a file"),
+        ("/proc/x.csv", "cannot be written"),
+    ):
+        outcome = command("predict", str(trained), "test.csv", "--out", out, data=False)
+        assert outcome.status == 2
+        assert outcome.err.startswith(f"mnist_lab: --out={out}: {told}") and outcome.err.count("\n") == 1
+    assert path.read_bytes() == before
+
+
+@pytest.mark.real_data
+def test_pictures_of_test_digits_keep_the_test_sets_hits(tmp_path: Path) -> None:
+    given = ["model=lenet", "trainer.max_epochs=1", f"hydra.run.dir={tmp_path / 'run'}", "figures=false"]
+    run = train(compose(*given, "trainer.accelerator=cpu"))
+    model = trained_model(run)
+    images, labels = (array[:500] for array in make_data(run.config, model).test_set())
+    recognise = recogniser(run)
+    hits = (recognise(images).argmax(1) == labels).sum()
+    assert hits > 475
+    for name, least in {"as it is": 0.99, "enlarged, shifted, inverted": 0.97, "photographed": 0.9}.items():
+        share, notes = hits_and_notes(recognise, found(name, images), labels)
+        assert 500 * share / hits >= least, f"{name}: {share:.1%}"
+        assert notes <= 0.03, f"{name}: {notes:.1%} of right answers are called doubtful"

@@ -1,0 +1,530 @@
+"""The page on which one draws: what the server answers and refuses, and what is seen in a browser."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from conftest import Outcome
+from PIL import Image
+from test_digits import drawn, saved
+from test_predict import tiny_run
+
+from mnist_lab.config.compose import compose
+from mnist_lab.inference import request_timeout
+from mnist_lab.inference import server as draw
+from mnist_lab.inference.digits import find_digit
+from mnist_lab.inference.recognise import predict
+from mnist_lab.runs.run import Run
+from mnist_lab.training.train import train
+
+Command = Callable[..., Outcome]
+PNG = {"Content-Type": "image/png"}
+
+
+def png(picture: Image.Image) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return tiny_run(tmp_path_factory.mktemp("trained"), "mlp")
+
+
+class Client:
+    """Asks an app in this process."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    def request(self, method: str, path: str, **settings: Any) -> httpx.Response:
+        async def ask() -> httpx.Response:
+            transport = httpx.ASGITransport(app=self.app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8028") as client:
+                return await client.request(method, path, **settings)
+
+        return asyncio.run(ask())
+
+    def get(self, path: str, **settings: Any) -> httpx.Response:
+        return self.request("GET", path, **settings)
+
+    def post(self, path: str, **settings: Any) -> httpx.Response:
+        return self.request("POST", path, **settings)
+
+
+@pytest.fixture(scope="module")
+def client(trained: Run) -> Client:
+    return Client(draw.app(trained))
+
+
+def test_drawing_is_answered_as_predict_answers_its_file(client: Client, trained: Run, tmp_path: Path) -> None:
+    drawn(7).save(tmp_path / "seven.png")
+    (expected,) = predict(trained, [tmp_path / "seven.png"])
+    reply = client.post("/predict", content=(tmp_path / "seven.png").read_bytes(), headers=PNG)
+    assert reply.status_code == 200
+    told = reply.json()
+    assert told["digit"] == expected.ranked[0][0]
+    assert told["probabilities"] == pytest.approx(expected.probabilities.tolist(), abs=1e-6)
+    assert told["seen"] == find_digit(drawn(7)).pixels.ravel().tolist()
+
+
+def test_blank_drawing_is_no_error(client: Client) -> None:
+    reply = client.post("/predict", content=png(Image.new("RGB", (256, 256), "white")), headers=PNG)
+    assert reply.status_code == 200
+    assert reply.json()["digit"] is None and "no digit" in reply.json()["reason"]
+
+
+@pytest.mark.parametrize(
+    ("content", "headers", "status"),
+    [
+        (b"", PNG, 400),
+        (b"words", PNG, 400),
+        (png(drawn())[:300], PNG, 400),
+        (png(Image.new("1", (1100, 1000))), PNG, 400),  # few bytes, many pixels
+        (saved(drawn(), "JPEG").getvalue(), PNG, 400),
+        (saved(drawn(), "WEBP").getvalue(), PNG, 400),
+        (bytes(draw.LARGEST + 1), PNG, 413),
+        (png(drawn()), {"Content-Type": "text/plain"}, 415),
+        (png(drawn()), {}, 415),
+        (png(drawn()), PNG | {"Host": "evil.example"}, 400),
+        (png(drawn()), PNG | {"Host": "evil.example:8028"}, 400),
+    ],
+)
+def test_what_is_no_drawing_is_refused(client: Client, content: bytes, headers: dict[str, str], status: int) -> None:
+    reply = client.post("/predict", content=content, headers=headers)
+    assert reply.status_code == status
+    assert 0 < len(reply.text) < 200 and "Traceback" not in reply.text
+    assert client.post("/predict", content=png(drawn()), headers=PNG).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        *(("GET", "/predict", 405), ("PUT", "/predict", 405), ("OPTIONS", "/predict", 405), ("POST", "/", 405)),
+        *(("GET", "/other", 404), ("GET", "/..%2fpyproject.toml", 404), ("HEAD", "/", 200)),
+    ],
+)
+def test_other_methods_and_paths_are_refused(client: Client, method: str, path: str, status: int) -> None:
+    assert client.request(method, path).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("host", "name", "status"),
+    [
+        ("127.0.0.1", "localhost:8028", 200),
+        ("127.0.0.1", "127.0.0.1:8028", 200),
+        ("::1", "[::1]:8028", 200),
+        ("127.0.0.1", "example.org", 400),
+        ("0.0.0.0", "192.168.1.7:8028", 200),
+        ("0.0.0.0", socket.gethostname(), 200),
+        ("0.0.0.0", f"{socket.gethostname()}.local:8028", 200),
+        ("0.0.0.0", "example.org:8028", 400),  # a name that its owner has pointed at this machine
+        ("0.0.0.0", "localhost.example.org", 400),
+        ("0.0.0.0", "[::1", 400),
+        ("0.0.0.0", "", 400),
+        ("my.machine", "My.Machine:8028", 200),
+    ],
+)
+def test_server_answers_to_addresses_and_its_own_names_only(trained: Run, host: str, name: str, status: int) -> None:
+    assert Client(draw.app(trained, host)).get("/", headers={"Host": name}).status_code == status
+
+
+def test_page_is_served_while_a_drawing_is_recognised(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    started, ended = threading.Event(), threading.Event()
+
+    def slow(*arguments: object) -> dict[str, object]:
+        started.set()
+        assert ended.wait(60)
+        return {"digit": None}
+
+    monkeypatch.setattr(draw, "answer", slow)
+    transport = httpx.ASGITransport(app=draw.app(trained))
+
+    async def ask() -> list[int]:
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8028") as client:
+            drawing = asyncio.create_task(client.post("/predict", content=b"", headers=PNG))
+            while not started.is_set():
+                await asyncio.sleep(0.01)
+            page = await client.get("/")
+            assert not drawing.done()
+            ended.set()
+            return [page.status_code, (await drawing).status_code]
+
+    assert asyncio.run(ask()) == [200, 200]
+
+
+def test_connection_whose_request_does_not_arrive_is_closed(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(request_timeout, "SECONDS", 0.3)
+    config = uvicorn.Config(draw.app(trained), http=request_timeout.TimedProtocol, lifespan="off", log_level="error")
+    server = uvicorn.Server(config)
+    whole = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+    def ask(address: tuple[str, int]) -> None:
+        for half in (b"", whole[:-2], b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nx"):
+            with socket.create_connection(address) as sent:
+                sent.settimeout(30)
+                sent.sendall(half)
+                with contextlib.suppress(ConnectionResetError):
+                    while sent.recv(100_000):
+                        pass
+        with socket.create_connection(address) as sent:  # one whose requests arrive is kept
+            sent.settimeout(30)
+            for _ in range(3):
+                sent.sendall(whole)
+                reply = b""
+                while b"</html>" not in reply:
+                    reply += sent.recv(100_000)
+                time.sleep(0.4)
+
+    async def serve() -> None:
+        with draw.listening("127.0.0.1", 0) as listener:
+            task = asyncio.create_task(server.serve(sockets=[listener]))
+            await asyncio.to_thread(ask, listener.getsockname())
+            server.should_exit = True
+            await task
+
+    asyncio.run(serve())
+
+
+def test_page_names_the_network_and_may_run_and_ask_nothing_but_its_own(client: Client, trained: Run) -> None:
+    reply = client.get("/")
+    assert f"mlp, {trained.info['metrics']['test/acc']:.2%} of the test set right" in reply.text
+    assert not re.findall(r"""(?:src|href)=["'](?!data:)""", reply.text) and "{{" not in reply.text
+    policy = reply.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy and "unsafe" not in policy and "frame-ancestors 'none'" in policy
+    assert reply.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_model_of_any_name_is_shown_as_text(trained: Run, tmp_path: Path) -> None:
+    shutil.copytree(trained.folder, tmp_path / "run")
+    Run(tmp_path / "run").update(model="<script>alert(1)</script>", metrics={})
+    assert "<p>&lt;script&gt;alert(1)&lt;/script&gt;</p>" in draw.page(Run(tmp_path / "run"))[0]
+
+
+def test_port_in_use_is_told_or_the_next_one_taken(command: Command, trained: Run) -> None:
+    with draw.listening("127.0.0.1", None) as first, draw.listening("127.0.0.1", None) as second:
+        port, other = first.getsockname()[1], second.getsockname()[1]
+        assert port in draw.PORTS and other in draw.PORTS and port != other
+        outcome = command("draw", str(trained), "--port", str(port), data=False)
+    assert outcome.status == 2
+    assert outcome.err == f"mnist_lab: --port={port}: is in use; choose another, or leave it out for a free one\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--port", "70000"], "--port=70000: is not a port"),
+        (["--port", "-1"], "--port=-1: is not a port"),
+        (["--port", "x"], "argument --port: invalid int value"),
+        (["--host", "192.0.2.1"], "--host=192.0.2.1: is not an address of this machine"),
+        (["--host", "no.such.host.invalid"], "--host=no.such.host.invalid: is not an address of this machine"),
+    ],
+)
+def test_bad_address_is_told_in_one_line(command: Command, trained: Run, arguments: list[str], told: str) -> None:
+    outcome = command("draw", str(trained), *arguments, data=False)
+    assert outcome.status == 2
+    assert outcome.err.startswith(f"mnist_lab: {told}") and outcome.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("missing", ["uvicorn", "starlette"])
+def test_missing_library_is_told_with_the_pip_line(
+    command: Command,
+    trained: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    missing: str,
+) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == missing]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, missing, None)
+    outcome = command("draw", str(trained), data=False)
+    assert outcome.status == 2
+    assert "pip install 'mnist-lab[draw]'" in outcome.err and outcome.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("name", "shown"), [("DISPLAY", True), ("BROWSER", True), ("TERM", False)])
+def test_browser_is_opened_where_there_is_a_screen(monkeypatch: pytest.MonkeyPatch, name: str, shown: bool) -> None:
+    for each in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"):
+        monkeypatch.delenv(each, raising=False)
+    monkeypatch.setenv(name, "x")
+    monkeypatch.setattr("sys.platform", "linux")
+    assert draw._has_screen() is shown
+
+
+# The real server
+
+
+@contextmanager
+def served(run: Run, *arguments: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """The address of the command line's server, and its process."""
+    command = [sys.executable, "-m", "mnist_lab", "draw", str(run.folder.absolute()), "--no-browser", *arguments]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
+        try:
+            assert process.stdout is not None and process.stderr is not None
+            line = process.stdout.readline()
+            told = re.fullmatch(r"draw a digit at (http://127\.0\.0\.1:\d+/) \(Ctrl-C ends\)\n", line)
+            assert told, line + process.stderr.read()
+            yield told[1], process
+        finally:
+            process.kill()
+
+
+def test_server_outlives_what_it_refuses_and_ends_quietly_with_ctrl_c(trained: Run) -> None:
+    with served(trained, "--port", "0") as (address, process):
+        port = int(address.split(":")[-1].strip("/"))
+        for raw in (
+            b"nonsense\r\n\r\n",
+            b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 99\r\n\r\nshort",
+            b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: " + b"x" * 100_000 + b"\r\n\r\n",
+        ):
+            with socket.create_connection(("127.0.0.1", port)) as sent:
+                sent.sendall(raw)
+                if not raw.endswith(b"short"):
+                    assert b" 400 " in sent.recv(100)
+        with httpx.Client(base_url=address) as asked:
+            assert asked.post("predict", content=bytes(2_000_000), headers=PNG).status_code == 413
+            seconds = []
+            for _ in range(10):
+                began = time.monotonic()
+                assert asked.post("predict", content=b"x", headers=PNG).status_code == 400
+                seconds.append(time.monotonic() - began)
+            assert min(seconds) < 0.035  # no answer waits 40 ms for the network's acknowledgement
+            assert asked.post("predict", content=png(drawn()), headers=PNG).json()["digit"] is not None
+            assert "server" not in asked.get("").headers
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+        assert (process.returncode, out, err) == (130, "", "")
+
+
+# In a browser
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium on this machine")
+    with sync_api.sync_playwright() as playwright:
+        made = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"], headless=True)
+        yield made
+        made.close()
+
+
+@contextmanager
+def shown(browser: Any, address: str, **settings: Any) -> Iterator[Any]:
+    """The page in a window of its own; no error may be told on its console."""
+    told: list[str] = []
+    context = browser.new_context(**settings)
+    page = context.new_page()
+    page.on("console", lambda message: message.type == "error" and told.append(message.text))
+    page.on("pageerror", lambda error: told.append(str(error)))
+    page.goto(address)
+    yield page
+    context.close()
+    assert told == []
+
+
+LINES = {1: [(0.5, 0.2), (0.5, 0.8)], 7: [(0.3, 0.25), (0.7, 0.25), (0.45, 0.8)]}
+ROUND = [(0.5 + 0.17 * x, 0.5 + 0.28 * y) for x, y in ((0, -1), (-0.7, -0.7), (-1, 0), (-0.7, 0.7), (0, 1))]
+LINES[0] = [*ROUND, *((1 - x, y) for x, y in reversed(ROUND))]
+
+
+def draw_lines(page: Any, digit: int) -> None:
+    """With the mouse."""
+    box = page.locator("#pad").bounding_box()
+    first, *others = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in LINES[digit]]
+    page.mouse.move(*first)
+    page.mouse.down()
+    for place in others:
+        page.mouse.move(*place, steps=8)
+    page.mouse.up()
+
+
+def settles(page: Any) -> None:
+    """Wait until nothing is asked any more."""
+    while page.evaluate("busy"):
+        page.wait_for_timeout(20)
+
+
+def shows(page: Any, name: str, words: str | re.Pattern[str]) -> None:
+    """Wait until an element has these words in it. (wait_for_function evaluates strings, which the page forbids.)"""
+    from playwright.sync_api import expect
+
+    expect(page.locator(f"#{name}")).to_contain_text(words, timeout=20_000)
+
+
+def bars(page: Any) -> list[float]:
+    texts = page.locator("#bars li > span:last-child").all_inner_texts()
+    return [float(text.rstrip(" %")) for text in texts if text]
+
+
+def inked(page: Any, canvas: str) -> int:
+    """How many pixels of a canvas are not of its most frequent colour."""
+    return page.evaluate(
+        """(id) => {
+            const canvas = document.getElementById(id), counts = {};
+            const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+            for (let i = 0; i < data.length; i += 4) {
+                const colour = data.slice(i, i + 4).join();
+                counts[colour] = (counts[colour] || 0) + 1;
+            }
+            return data.length / 4 - Math.max(...Object.values(counts));
+        }""",
+        canvas,
+    )
+
+
+@pytest.fixture(scope="module")
+def address(trained: Run) -> Iterator[str]:
+    with served(trained, "--port", "0") as (told, _):
+        yield told
+
+
+def test_drawing_changes_bars_digit_and_what_the_network_sees(browser: Any, address: str) -> None:
+    with shown(browser, address) as page:
+        assert inked(page, "pad") == inked(page, "seen") == 0
+        assert page.locator("#undo").is_disabled() and page.locator("#clear").is_disabled()
+        draw_lines(page, 7)
+        settles(page)
+        shares = bars(page)
+        assert sum(shares) == pytest.approx(100, abs=0.6)
+        digit = page.locator("#digit").inner_text()
+        assert shares[int(digit)] == max(shares)
+        assert page.locator("#spoken").inner_text() == f"{digit} {max(shares):.1f} % sure"
+        assert inked(page, "pad") > 1000 and 50 < inked(page, "seen") < 300
+        draw_lines(page, 1)
+        before = inked(page, "pad")
+        page.keyboard.press("Control+z")
+        assert 0 < inked(page, "pad") < before
+        settles(page)
+        assert page.locator("#digit").inner_text() == digit
+        assert bars(page) == pytest.approx(shares, abs=0.2)
+        page.keyboard.press("Escape")
+        shows(page, "words", "Draw one digit, 0 to 9.")
+        assert inked(page, "pad") == inked(page, "seen") == 0
+        assert page.locator("#words").inner_text() == "Draw one digit, 0 to 9."
+
+
+def test_dot_is_answered_kindly_and_clear_begins_anew(browser: Any, address: str) -> None:
+    with shown(browser, address) as page:
+        box = page.locator("#pad").bounding_box()
+        page.mouse.click(box["x"] + 100, box["y"] + 100)
+        shows(page, "words", "Draw it larger")
+        assert page.locator("#digit").inner_text() == "" and bars(page) == []
+        page.locator("#clear").click()
+        shows(page, "words", "Draw one digit, 0 to 9.")
+        assert inked(page, "pad") == 0
+
+
+def test_changes_while_an_answer_is_awaited_are_asked_once_and_last(browser: Any, address: str) -> None:
+    with shown(browser, address) as page:
+        asked: list[float] = []
+        answered: list[float] = []
+
+        def slow(route: Any) -> None:
+            asked.append(time.monotonic())
+            time.sleep(0.3)
+            route.continue_()
+            answered.append(time.monotonic())
+
+        page.route("**/predict", slow)
+        draw_lines(page, 7)
+        settles(page)
+        assert 2 <= len(asked) <= 5  # of 17 moves
+        assert all(later >= earlier for later, earlier in zip(asked[1:], answered, strict=False))
+        digit = page.locator("#digit").inner_text()
+        page.unroute("**/predict")
+        last = bars(page)
+        draw_lines(page, 1)
+        page.keyboard.press("Control+z")
+        settles(page)
+        assert page.locator("#digit").inner_text() == digit and bars(page) == pytest.approx(last, abs=0.2)
+
+
+def test_server_that_has_ended_is_told_on_the_page(browser: Any, trained: Run) -> None:
+    with served(trained, "--port", "0") as (told, process):
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(told)
+        process.kill()
+        process.wait()
+        draw_lines(page, 1)
+        shows(page, "words", "still running?")
+        context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "height"), [(320, 568), (390, 844), (844, 390), (1280, 800)])
+def test_finger_draws_on_a_phone_without_scrolling(
+    browser: Any, address: str, width: int, height: int, scheme: str
+) -> None:
+    size = {"width": width, "height": height}
+    with shown(browser, address, viewport=size, has_touch=True, device_scale_factor=2, color_scheme=scheme) as page:
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        box = page.locator("#pad").bounding_box()
+        assert box["width"] == box["height"] and box["x"] >= 0 and box["x"] + box["width"] <= width
+        assert page.evaluate("document.getElementById('pad').width") == pytest.approx(2 * box["width"], abs=4)
+        session = page.context.new_cdp_session(page)
+
+        def touch(kind: str, *places: tuple[float, float]) -> None:
+            points = [{"x": box["x"] + x * box["width"], "y": box["y"] + y * box["height"]} for x, y in places]
+            session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+        touch("touchStart", (0.5, 0.1))
+        for step in range(1, 9):
+            touch("touchMove", (0.5, 0.1 + 0.1 * step))
+        touch("touchEnd")
+        shows(page, "spoken", "sure")
+        assert page.evaluate("[scrollX, scrollY]") == [0, 0]
+        assert inked(page, "pad") > 0.02 * 4 * box["width"] ** 2
+
+
+def test_buttons_and_results_have_names_that_are_read_out(browser: Any, address: str) -> None:
+    with shown(browser, address) as page:
+        for role, name in (("button", "Undo"), ("button", "Clear"), ("list", "Probabilities of the ten digits")):
+            assert page.get_by_role(role, name=name).count() == 1
+        assert page.locator("#spoken").get_attribute("aria-live") == "polite"
+        page.keyboard.press("Tab")
+        draw_lines(page, 1)
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.id") in ("undo", "clear")
+
+
+@pytest.mark.real_data
+def test_digits_drawn_with_the_mouse_are_recognised(browser: Any, tmp_path: Path) -> None:
+    given = ["model=lenet", "trainer.max_epochs=1", f"hydra.run.dir={tmp_path / 'run'}", "figures=false"]
+    run = train(compose(*given, "trainer.accelerator=cpu"))
+    with served(run, "--port", "0") as (told, _), shown(browser, told) as page:
+        for digit in LINES:
+            draw_lines(page, digit)
+            shows(page, "spoken", re.compile(f"^{digit} .*sure"))
+            assert bars(page)[digit] > 50
+            page.keyboard.press("Escape")
+            shows(page, "words", "Draw one digit, 0 to 9.")

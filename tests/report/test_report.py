@@ -1,0 +1,538 @@
+"""A report stands alone, tells what the run or the sweep came to, and is read on a phone, in the dark and on paper."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from conftest import Outcome, Tiny, tiny_arrays, tiny_data
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from mnist_lab.evaluation.predictions import Predictions
+from mnist_lab.export.model_card import preset
+from mnist_lab.report.charts import settings_axis
+from mnist_lab.report.render import report
+from mnist_lab.report.sweep import curves
+from mnist_lab.report.test_set import probability
+from mnist_lab.runs.run import Run
+from mnist_lab.runs.sweep import Job, Sweep, write_job
+from mnist_lab.sweeps.results import Results
+from mnist_lab.training.build import make_data, trained_model
+from mnist_lab.training.train import train
+from mnist_lab.viz.curves import accuracy
+from mnist_lab.viz.heatmap import shades
+
+Command = Callable[..., Outcome]
+Visit = Callable[..., Page]
+HOSTILE = "<script>alert('x')</script>"
+CHROMIUM = shutil.which("chromium")
+NEEDS_CHROMIUM = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine")
+
+# Pictures that are not shown, and the least contrast of text and of a chart's lines with what they are drawn on.
+SHOWN = """() => {
+    const empty = [...document.querySelectorAll("img")].filter(each => !each.complete || !each.naturalWidth);
+    const flat = [...document.querySelectorAll("svg, svg .mark, svg .stroke, svg text")].filter(each => {
+        const box = each.getBoundingClientRect();
+        return each.checkVisibility() && Math.max(box.width, box.height) < 2;
+    });
+    return [...empty, ...flat].map(each => each.outerHTML.slice(0, 200));
+}"""
+CONTRAST = """() => {
+    const pen = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
+    const seen = colour => {
+        pen.clearRect(0, 0, 1, 1); pen.fillStyle = colour; pen.fillRect(0, 0, 1, 1);
+        return [...pen.getImageData(0, 0, 1, 1).data];
+    };
+    const light = colour => seen(colour).slice(0, 3).map(value => value / 255)
+        .map(value => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4)
+        .reduce((sum, value, i) => sum + value * [0.2126, 0.7152, 0.0722][i], 0);
+    const below = each => {
+        const colour = getComputedStyle(each).backgroundColor;
+        return seen(colour)[3] ? colour : below(each.parentElement);
+    };
+    const contrast = (each, colour) => {
+        const [high, low] = [light(colour), light(below(each))].sort((a, b) => b - a);
+        return (high + 0.05) / (low + 0.05);
+    };
+    const visible = [...document.body.querySelectorAll("*")].filter(each => each.checkVisibility());
+    const texts = visible.filter(each => [...each.childNodes].some(node => node.nodeType == 3 && node.data.trim()));
+    const of = each => getComputedStyle(each)[each.namespaceURI.endsWith("svg") ? "fill" : "color"];
+    const drawn = visible.filter(each => each.matches("svg .stroke"));
+    return {
+        text: Math.min(...texts.map(each => contrast(each, of(each)))),
+        lines: Math.min(100, ...drawn.map(each => contrast(each, getComputedStyle(each).stroke))),
+        paper: light(getComputedStyle(document.documentElement).backgroundColor),
+    };
+}"""
+
+
+@dataclass
+class Lab:
+    """A folder with a tiny data set and a run of its own: two epochs of mlp."""
+
+    tiny: Tiny
+    run: Run
+    names: Iterator[int] = field(default_factory=itertools.count)
+
+    def copy(self, without: tuple[str, ...] = (), **changes: Any) -> Run:
+        """The run in another folder, without some of its files and with changes to its run.json."""
+        folder = self.run.folder.parent / f"copy{next(self.names)}"
+        shutil.copytree(self.run.folder, folder, ignore=shutil.ignore_patterns(*without, "report.html"))
+        run = Run(folder)
+        run.update(**changes)
+        return run
+
+    @property
+    def predictions(self) -> Predictions:
+        model = trained_model(self.run)
+        return Predictions.on_test_set(model, make_data(self.run.config, model))
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    folder = tmp_path_factory.mktemp("report")
+    tiny = tiny_data(folder / "tiny")
+    overrides = ["data=tiny", "trainer.max_epochs=2", "trainer.accelerator=cpu", "optimizer.lr=0.1"]
+    tiny.overrides = [*overrides, f"hydra.run.dir={folder / 'runs' / 'first'}"]
+    return Lab(tiny, train(tiny.compose("model=mlp")))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Visit]:
+    """Opens a page's file; at the end, nothing may have been asked for but that file, nor any error been told."""
+    pages: list[tuple[Page, Path, list[str]]] = []
+
+    def opened(path: Path, **settings: Any) -> Page:
+        page = browser.new_page(**{"viewport": {"width": 1200, "height": 900}} | settings)
+        told: list[str] = []
+        page.on("console", lambda message: told.append(message.text))
+        page.on("pageerror", lambda error: told.append(str(error)))
+        page.on("dialog", lambda dialog: told.append(dialog.message))
+        page.on("request", lambda request: told.append(request.url))
+        page.goto(path.absolute().as_uri())
+        pages.append((page, path, told))
+        return page
+
+    yield opened
+    for page, path, told in pages:
+        page.wait_for_load_state("networkidle")
+        assert [line for line in told if not line.startswith("data:")] == [path.absolute().as_uri()]
+        page.close()
+
+
+def cells(page: Page, table: str) -> list[list[str]]:
+    """The rows of a table's body."""
+    rows = page.locator(f"{table} tbody tr").all()
+    return [[text.strip() for text in row.locator("th, td").all_inner_texts()] for row in rows]
+
+
+def tiles(page: Page) -> dict[str, str]:
+    found = [tile.inner_text().split("\n") for tile in page.locator(".tiles li").all()]
+    return {name: value for name, value, *_ in found}
+
+
+def made_sweep(folder: Path, swept: dict[str, list[str]], *, failed: int = 0, waiting: int = 0) -> Sweep:
+    """A sweep's records as it leaves them, of jobs whose validation accuracy falls from 97 %; the last are not done."""
+    combinations = list(itertools.product(*swept.values()))
+    planned = {
+        f"id{i}": [f"{key}={value}" for key, value in zip(swept, values, strict=True)]
+        for i, values in enumerate(combinations)
+    }
+    sweep = Sweep.open(folder, "python -m mnist_lab -m sweep=s", list(swept), planned)
+    for i, (id, overrides) in enumerate(planned.items()):
+        if i >= len(planned) - waiting:
+            continue
+        job = Job(tuple(overrides), folder / f"{','.join(overrides)}-{id}", "finished", 1)
+        if i >= len(planned) - waiting - failed:
+            job = Job(job.overrides, job.folder, "failed", 1, f"RuntimeError: {HOSTILE}")
+        job.folder.mkdir()
+        write_job(job)
+        accuracies = {"val/acc": 0.97 - 0.01 * i, "test/acc": 0.9 + 0.0011 * i}
+        info = {
+            "status": job.state,
+            "started": "2026-11-21T12:00:00+00:00",
+            "config_dir": None,
+            "metrics": accuracies if job.state == "finished" else {},
+            "seconds": {"total": 3.5},
+            "epochs": 2,
+            "max_epochs": 2,
+            "seed": 0,
+        }
+        (job.folder / "run.json").write_text(json.dumps(info))
+    return sweep
+
+
+SWEPT = {
+    "one": {"optimizer.lr": ["0.001", "0.01", "0.1"]},
+    "two": {"optimizer.lr": ["0.001", "0.01", "0.1"], "model": ["mlp", "lenet"]},
+    "three": {"optimizer.lr": ["0.001", "0.01"], "model": ["mlp", "lenet"], "data.batch_size": ["64", "128"]},
+    "seeds": {"optimizer.lr": ["0.001", "0.1"], "seed": ["0", "1"]},
+    "none": {},
+}
+
+
+def test_headline_and_legends_show_the_epoch_whose_weights_were_tested(lab: Lab) -> None:
+    run = lab.copy()
+    value = run.curve("val/acc")[1]
+    run.update(tested={"checkpoint": "best", "epoch": 1}, metrics=run.info["metrics"] | {"val/acc": value})
+    page = report(str(run)).read_text(encoding="utf-8")
+    assert f"validation {value:.2%} (epoch 1)" in page and "in epoch 1, the one tested" in page
+    labels = [str(line.get_label()) for line in accuracy(run).axes[0].get_lines()]
+    assert f"validation, {100 * value:.2f} % (epoch 1)" in labels
+
+
+@pytest.fixture(scope="module", params=["finished", "unsaved", "preset", *SWEPT])
+def kind_of_page(lab: Lab, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """A page of each kind."""
+    name, folder = request.param, tmp_path_factory.mktemp("pages")
+    if name in SWEPT:
+        subject = made_sweep(folder / "s", SWEPT[name], failed=1 if len(SWEPT[name]) > 1 else 0).folder
+    elif name == "unsaved":
+        subject = lab.copy(("checkpoints",), status="failed", error="RuntimeError: lost").folder
+    else:
+        run = lab.copy()
+        if name == "preset":
+            config = run.config
+            config.tutorial = lab.tiny.compose("experiment=mlp").tutorial
+            run.save_config(config)
+        subject = run.folder
+    return report(str(subject), folder / "page.html")
+
+
+@pytest.mark.parametrize(
+    ("stated", "shown"), [({}, "a preset without a title"), ({"title": "Mine"}, "“Mine”"), ({"source": "me"}, "me")]
+)
+def test_preset_of_ones_own_needs_neither_title_nor_source(
+    lab: Lab, tmp_path: Path, stated: dict[str, str], shown: str
+) -> None:
+    run = lab.copy()
+    config = run.config
+    config.tutorial = stated | {"published": {"test/acc": [None, 50.0]}}
+    run.save_config(config)
+    assert f"as published in {shown}." in report(str(run.folder), tmp_path / "page.html").read_text(encoding="utf-8")
+    assert preset(run) == shown
+
+
+@NEEDS_CHROMIUM
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_page_shows_everything_on_a_phone_and_a_desk_in_light_and_dark(
+    visit: Visit, kind_of_page: Path, scheme: str
+) -> None:
+    page = visit(kind_of_page, color_scheme=scheme)
+    page.locator("details").evaluate_all("all => all.forEach(each => each.open = true)")
+    for width in (375, 1200):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate(SHOWN) == []
+    contrast = page.evaluate(CONTRAST)
+    assert contrast["text"] >= 4.5 and contrast["lines"] >= 3
+    assert contrast["paper"] > 0.9 if scheme == "light" else contrast["paper"] < 0.05
+
+
+@NEEDS_CHROMIUM
+def test_page_on_paper_is_light_and_cuts_no_picture_and_folds_away_what_is_folded(
+    lab: Lab, visit: Visit, tmp_path: Path
+) -> None:
+    page = visit(report(str(lab.run.folder), tmp_path / "page.html"), color_scheme="dark")
+    page.locator("details").last.evaluate("each => each.open = true")
+    page.emulate_media(media="print", color_scheme="dark")
+    contrast = page.evaluate(CONTRAST)
+    assert contrast["paper"] == 1 and contrast["text"] >= 4.5
+    assert page.locator("details").first.is_hidden() and page.locator("details table").is_visible()
+    assert page.locator("summary").last.is_hidden()
+    inside = page.locator("figure, .matrix, tr").evaluate_all(
+        "all => all.map(each => getComputedStyle(each).breakInside)"
+    )
+    assert set(inside) == {"avoid"}
+
+
+@NEEDS_CHROMIUM
+def test_headings_are_in_order_and_tables_have_heads(lab: Lab, visit: Visit, tmp_path: Path) -> None:
+    for number, folder in enumerate((lab.run.folder, made_sweep(tmp_path / "s", SWEPT["two"]).folder)):
+        page = visit(report(str(folder), tmp_path / f"{number}.html"))
+        levels = page.locator("h1, h2, h3").evaluate_all("all => all.map(each => +each.tagName[1])")
+        assert levels[0] == 1 and levels.count(1) == 1
+        assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+        assert page.locator("th:not([scope])").count() == 0
+        assert page.locator("html[lang=en]").count() == 1
+        assert page.locator("img:not([alt]), svg:not([aria-label]):not([aria-hidden])").count() == 0
+        ids = page.locator("[id]").evaluate_all("all => all.map(each => each.id)")
+        assert len(ids) == len(set(ids)) > 3
+
+
+@NEEDS_CHROMIUM
+def test_figures_are_those_of_the_run_and_of_its_predictions(lab: Lab, visit: Visit, tmp_path: Path) -> None:
+    page, made, info = visit(report(str(lab.run.folder), tmp_path / "page.html")), lab.predictions, lab.run.info
+    assert tiles(page)["test accuracy"] == f"{info['metrics']['test/acc']:.2%}"
+    assert tiles(page)["validation accuracy"] == f"{info['metrics']['val/acc']:.2%}"
+    assert tiles(page)["wrong"] == str(round((1 - made.accuracy) * 57))
+    counts = [[int(text or 0) for text in row[1:]] for row in cells(page, ".matrix")]
+    assert counts == made.confusion().tolist()
+    shown = zip(cells(page, "#precision"), made.precision().tolist(), made.recall().tolist(), strict=True)
+    for digit, (row, precision, recall) in enumerate(shown):
+        told = ["–" if value != value else f"{value:.2%}" for value in (precision, recall)]
+        assert row == [str(digit), str(sum(counts[digit])), *told]
+    assert cells(page, "#bins") == [[f"{s:.1%}", f"{right:.1%}", str(n)] for s, right, n in made.calibration()]
+    assert page.locator("#ece").inner_text() == f"{made.calibration_error():.2%}"
+    captions = page.locator(".digits figcaption").all_inner_texts()
+    expected = []
+    for index in made.worst(24).tolist():
+        sure, label, taken = made.probabilities[index], int(made.labels[index]), int(made.predicted[index])
+        expected.append(f"{taken} {probability(sure[taken].item())} is {label} {probability(sure[label].item())}")
+    assert [" ".join(caption.split()) for caption in captions] == expected and expected
+    page.locator("details").last.evaluate("each => each.open = true")
+    for epoch, row in enumerate(cells(page, "details table"), 1):
+        values = [lab.run.curve(name).get(epoch) for name in ("train/loss", "train/acc", "val/loss", "val/acc")]
+        assert row[1:5] == [f"{values[0]:.4f}", f"{values[1]:.2%}", f"{values[2]:.4f}", f"{values[3]:.2%}"]
+
+
+@NEEDS_CHROMIUM
+def test_digits_shown_are_the_worst_test_images(lab: Lab, visit: Visit, tmp_path: Path) -> None:
+    page = visit(report(str(lab.run.folder), tmp_path / "page.html"))
+    pixels = page.locator(".digits img").first.evaluate("""image => {
+        const pen = new OffscreenCanvas(28, 28).getContext("2d");
+        pen.drawImage(image, 0, 0);
+        return [...pen.getImageData(0, 0, 28, 28).data].filter((value, i) => i % 4 == 0);
+    }""")
+    index = lab.predictions.worst(1).item()
+    assert pixels == (255 - tiny_arrays()[2][index]).flatten().tolist()
+
+
+def test_page_tells_settings_environment_and_commands(lab: Lab, tmp_path: Path) -> None:
+    text = report(str(lab.run.folder), tmp_path / "page.html").read_text()
+    info = lab.run.info
+    assert re.search(r'<th scope="row">optimizer.lr</th><td>0.1</td><td>0.01</td>', text)
+    assert "SGD lr=0.1 momentum=0.9" in text
+    for value in (info["versions"]["torch"], info["git"]["commit"][:12], f"resume={lab.run}", f"test {lab.run}"):
+        assert value in text
+    assert not re.search(r"https?://(?!www\.w3\.org)", text), "nothing is fetched"
+
+
+def test_same_run_gives_the_same_page_but_for_its_date(lab: Lab, tmp_path: Path) -> None:
+    pages = [report(str(lab.run.folder), tmp_path / f"{i}.html").read_text() for i in range(2)]
+    first, second = (re.sub(r"Made [\d: -]+ by", "", page) for page in pages)
+    assert first == second
+
+
+@pytest.mark.parametrize("status", ["killed", "interrupted", "failed"])
+def test_run_that_has_not_come_to_its_end_has_a_page_with_what_there_is(lab: Lab, status: str) -> None:
+    error = {"killed": None, "interrupted": "Ctrl-C", "failed": f"RuntimeError: {HOSTILE}"}[status]
+    run = lab.copy(
+        status={"killed": "running"}.get(status, status),
+        error=error,
+        metrics={},
+        seconds={},
+        finished=None,
+        device=None,
+    )
+    text = report(str(run.folder)).read_text()
+    assert f'<span class="badge {status}">{status}</span>' in text
+    assert "Epochs done: 2 of 2" in text
+    assert f"{lab.predictions.accuracy:.2%}" in text
+    if error:
+        assert error.replace("<", "&lt;").replace(">", "&gt;").replace("'", "&#39;") in text
+    bare = lab.copy(("checkpoints", "metrics.csv"), status=status, error=error, metrics={}, seconds={})
+    text = report(str(bare.folder)).read_text()
+    assert "The run has no checkpoint" in text and "there is no curve" in text and "resume=" not in text
+
+
+def test_checkpoint_that_is_corrupt_is_told_in_the_page(lab: Lab) -> None:
+    run = lab.copy()
+    chosen = run.chosen_checkpoint()
+    chosen.write_bytes(chosen.read_bytes()[:1000])
+    text = report(str(run.folder)).read_text()
+    assert "the checkpoint is corrupt" in text and "Reliability" not in text
+    assert f"{lab.run.info['metrics']['test/acc']:.2%}" in text, "the run has recorded it"
+
+
+def test_accuracy_that_differs_from_the_recorded_one_is_told(lab: Lab) -> None:
+    metrics = lab.run.info["metrics"] | {"test/acc": 0.1234}
+    text = report(str(lab.copy(metrics=metrics).folder)).read_text()
+    assert f"when it was run 12.34%, in float32 on all images now {lab.predictions.accuracy:.2%}" in text
+
+
+def test_what_a_user_wrote_is_text_and_not_html(lab: Lab) -> None:
+    folder = lab.run.folder.parent / "<b>bold&"
+    run = lab.copy(overrides=[f"x={HOSTILE}"], command=f"python -m mnist_lab x={HOSTILE}", model="<i>net")
+    run.folder.rename(folder)
+    text = report(str(folder)).read_text()
+    assert HOSTILE not in text and "<b>bold" not in text and "<i>net" not in text
+    assert "&lt;b&gt;bold&amp;" in text and "&lt;i&gt;net" in text
+
+
+@NEEDS_CHROMIUM
+def test_sweep_is_ranked_and_only_its_best_is_tested(visit: Visit, tmp_path: Path) -> None:
+    sweep = made_sweep(tmp_path / "s", SWEPT["two"], failed=1, waiting=1)
+    done = Results.of(sweep)
+    page = visit(report(str(sweep.folder)))
+    assert [row[:4] for row in cells(page, "#ranked")] == [
+        ["1", "0.001", "mlp", "97.00%"],
+        ["2", "0.001", "lenet", "96.00%"],
+        ["3", "0.01", "mlp", "95.00%"],
+        ["4", "0.01", "lenet", "94.00%"],
+    ]
+    assert tiles(page)["its test accuracy"] == "90.00%"
+    for other in ("90.11%", "90.22%", "90.33%"):
+        assert other not in page.content()
+    assert cells(page, "#heat") == [["mlp", "97.00", "95.00", "–"], ["lenet", "96.00", "94.00", "–"]]
+    states = [row[1] for row in cells(page, "#states")]
+    assert states == ["finished"] * 4 + ["failed", "waiting"]
+    assert page.locator(".errors dd").all_inner_texts() == [f"RuntimeError: {HOSTILE}"]
+    assert f"python -m mnist_lab {' '.join(done.winner[0].overrides)}" in page.content()
+    assert "4 of 6 jobs finished" in page.content()
+
+
+@NEEDS_CHROMIUM
+def test_every_job_is_linked_by_its_report_or_its_folder(visit: Visit, tmp_path: Path) -> None:
+    sweep = made_sweep(tmp_path / "s", {"model": ["a#b", "100%?"]})
+    own = sweep.jobs()[0].folder / "report.html"
+    own.write_text("its own")
+    page = visit(report(str(sweep.folder), tmp_path / "elsewhere" / "page.html"))
+    addresses = page.locator("#states a").evaluate_all("links => links.map(link => link.href)")
+    assert [unquote(urlsplit(address).path) for address in addresses] == [str(own), str(sweep.jobs()[1].folder)]
+    assert not any(urlsplit(address).fragment for address in addresses)
+    assert page.locator("#states a").all_inner_texts() == ["report", "folder"]
+    tables = page.locator("#states, #ranked").all_inner_texts()
+    assert not any(job.id in table for job in sweep.jobs() for table in tables)
+
+
+def test_sweeps_page_has_the_learning_curves_of_the_better_half(tmp_path: Path) -> None:
+    sweep = made_sweep(tmp_path / "s", {"optimizer.lr": [str(i) for i in range(8)]})
+    for number, job in enumerate(sweep.jobs()):
+        rows = "".join(f"{11 + 12 * i},{i},1.5,{0.5 - i / 10},{0.9 - number / 100}\n" for i in range(3))
+        (job.folder / "metrics.csv").write_text(f"step,epoch,train/loss,val/loss,val/acc\n{rows}")
+    loss, accuracy = curves(Results.of(sweep))
+    assert [line.name for line in loss.lines] == [
+        "optimizer.lr=3",
+        "optimizer.lr=2",
+        "optimizer.lr=1",
+        "optimizer.lr=0",
+    ]
+    assert [line.style for line in loss.lines] == ["other"] * 3 + ["val"]
+    assert [(dot.x, dot.y) for dot in loss.lines[3].dots] == [(1, 0.5), (2, 0.4), (3, 0.3)]
+    assert [dot.words for dot in accuracy.lines[3].dots] == [f"optimizer.lr=0, epoch {i}: 90.00%" for i in (1, 2, 3)]
+    assert "Learning curves" in report(str(sweep.folder)).read_text()
+
+
+def test_one_bad_result_does_not_press_a_heat_maps_colours_together() -> None:
+    shade = shades({"best": 2.0, "good": 3.0, "fair": 4.0, "bad": 90.0})
+    assert (shade["best"], shade["bad"]) == (1, 0)
+    assert shade["best"] - shade["good"] > 0.2 and shade["good"] - shade["fair"] > 0.1
+    assert shades({"one": 2.0}) == {"one": 0}
+
+
+@NEEDS_CHROMIUM
+def test_settings_that_differ_in_seeds_alone_are_one_place_with_its_spread(visit: Visit, tmp_path: Path) -> None:
+    page = visit(report(str(made_sweep(tmp_path / "s", SWEPT["seeds"]).folder)))
+    assert [row[:3] for row in cells(page, "#ranked")] == [
+        ["1", "0.001", "96.50% ± 0.71"],
+        ["2", "0.1", "94.50% ± 0.71"],
+    ]
+    assert tiles(page)["best validation accuracy"] == "96.50%"
+    assert "± 0.71 over 2 seeds" in page.locator(".tiles").inner_text()
+    titles = page.locator(".chart title").all_text_contents()
+    assert titles == ["lr=0.001: 96.50% ± 0.71", "lr=0.1: 94.50% ± 0.71"]
+
+
+@NEEDS_CHROMIUM
+@pytest.mark.parametrize(("name", "charts", "lines", "maps"), [("one", 1, 1, 0), ("two", 0, 0, 1), ("three", 3, 0, 0)])
+def test_sweep_is_drawn_by_its_number_of_settings(
+    visit: Visit, tmp_path: Path, name: str, charts: int, lines: int, maps: int
+) -> None:
+    page = visit(report(str(made_sweep(tmp_path / "s", SWEPT[name]).folder)))
+    assert page.locator(".chart").count() == charts
+    assert page.locator(".chart polyline").count() == lines
+    assert page.locator("#heat").count() == maps
+
+
+def test_sweep_without_a_result_has_a_page(tmp_path: Path) -> None:
+    for name, unfinished in (("one", {"waiting": 3}), ("two", {"failed": 6}), ("none", {"waiting": 1})):
+        text = report(str(made_sweep(tmp_path / name, SWEPT[name], **unfinished).folder)).read_text()
+        assert "there is nothing to rank" in text and "0 of" in text
+
+
+def test_report_of_a_real_sweep_whose_job_fails_and_of_its_best_run(command: Command) -> None:
+    grid = ("model=mlp", "optimizer.lr=0.01,1e30", "trainer.max_epochs=1")
+    assert command("-m", "sweep=s", *grid).status == 1
+    assert command("report", "runs/sweeps/s", data=False).out == "written: runs/sweeps/s/report.html\n"
+    text = Path("runs/sweeps/s/report.html").read_text()
+    assert "1 of 2 jobs finished" in text and "there is no checkpoint yet" in text
+    best = Results.of(Sweep(Path("runs/sweeps/s"))).winner[0].folder
+    outcome = command("report", str(best), "--out", "new/best.html", data=False)
+    assert outcome.status == 0, outcome.err
+    assert f"{Run(best).info['metrics']['test/acc']:.2%}" in Path("new/best.html").read_text()
+    failed = next(job for job in Sweep(Path("runs/sweeps/s")).jobs() if job.state == "failed")
+    assert command("report", str(failed.folder), data=False).status == 0
+
+
+def test_bad_input_is_told_in_one_line_and_nothing_is_written(
+    command: Command, lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = lab.copy()
+    Path("file").write_text("")
+    Path("neither").mkdir()
+    Path("bad").mkdir()
+    Path("bad/sweep.json").write_text("{}")
+    before = set(run.folder.iterdir())
+    for arguments, told in (
+        (("nowhere",), "nowhere: no such run folder"),
+        (("neither",), "neither: neither a run folder (it has no run.json) nor a sweep's (it has no sweep.json)"),
+        (("bad",), "bad/sweep.json: corrupt, or not a sweep's record"),
+        (("latest",), "latest: no run below"),
+        ((), "RUN|SWEEP"),
+        ((str(run.folder), "--out", "file/page.html"), "--out=file/page.html: cannot be written"),
+        ((str(run.folder), "--out", "/proc/page.html"), "--out=/proc/page.html: cannot be written"),
+        ((str(run.folder), "--out", "neither"), "--out=neither: there already, and not a file"),
+    ):
+        outcome = command("report", *arguments, data=False)
+        assert outcome.status == 2
+        assert outcome.err.startswith("mnist_lab: ") and told in outcome.err and outcome.err.count("\n") == 1
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "jinja2", None)
+        outcome = command("report", str(run.folder), data=False)
+    assert outcome.err == "mnist_lab: report: needs packages that are not installed: pip install 'mnist-lab[report]'\n"
+    config = run.config
+    config.data.root, config.data.download = "nowhere", False
+    run.save_config(config)
+    outcome = command("report", str(run.folder), data=False)
+    assert outcome.status == 2 and outcome.err.count("\n") == 1 and "nowhere" in outcome.err
+    assert set(run.folder.iterdir()) == before and not list(Path().rglob("*.html*"))
+
+
+def test_values_of_a_setting_lie_by_size_by_logarithm_or_side_by_side() -> None:
+    plain, places = settings_axis("momentum", ["0.9", "0", "0.5"])
+    assert [round(plain.share(places[value]), 3) for value in ("0", "0.5", "0.9")] == [0.054, 0.55, 0.946]
+    wide, places = settings_axis("lr", ["0.1", "0.001", "0.01"])
+    assert wide.share(places["0.01"]) == pytest.approx(0.5)
+    names, places = settings_axis("model", ["mlp", "lenet", "mlp"])
+    assert places == {"lenet": 0, "mlp": 1} and list(names.named.values()) == ["lenet", "mlp"]
+    many, _ = settings_axis("lr", [str(0.003 * 1.1**i) for i in range(30)])
+    assert list(many.named.values()) == ["0.003", "0.01", "0.03"]
+
+
+def test_probability_is_not_told_as_certain() -> None:
+    assert [probability(share) for share in (0, 0.0001, 0.25, 0.9994, 0.99999, 1)] == [
+        "0.0%",
+        "< 0.1%",
+        "25.0%",
+        "99.9%",
+        "> 99.9%",
+        "100.0%",
+    ]

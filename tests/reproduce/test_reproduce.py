@@ -1,0 +1,298 @@
+"""`reproduce`: presets over seeds beside what was published. Nothing is done twice; only like is compared with like."""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from conftest import Outcome, held_by_another_process
+from lightning.pytorch import LightningModule, Trainer
+from omegaconf import OmegaConf
+
+from mnist_lab import conf_dir
+from mnist_lab.config.compose import compose, presets
+from mnist_lab.errors import BadInput
+from mnist_lab.reproduce.markdown import markdown
+from mnist_lab.reproduce.summary import summarise
+from mnist_lab.runs.run import Run
+from mnist_lab.training.callbacks import StepLog
+
+Command = Callable[..., Outcome]
+RUNS = Path("runs/reproduce")
+PUBLISHED = {"simple_cnn": 99.12, "compact_cnn": 97.62, "lenet": 98.0, "dropout_cnn": 92.84, "mlp": 95.95}
+CHECKOUT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture
+def reproduce(command: Command, tiny: Any) -> Command:
+    """`python -m mnist_lab reproduce ...` on the tiny data, two epochs."""
+
+    def run(*arguments: str) -> Outcome:
+        fixed = ["data=tiny", "data.val_size=0", *["trainer.max_epochs=2"] * ("trainer.max_epochs=3" not in arguments)]
+        folder = [] if "--config-dir" in arguments else ["--config-dir", str(tiny.conf)]
+        return command("reproduce", *arguments, *(fixed if folder else []), *folder, data=False)
+
+    return run
+
+
+OUT = RUNS  # where the table goes unless told otherwise
+
+
+def weights(name: str) -> dict[str, Any]:
+    state: dict[str, Any] = torch.load(RUNS / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    return state
+
+
+def times() -> dict[str, int]:
+    return {path.parent.name: path.stat().st_mtime_ns for path in RUNS.glob("*/run.json")}
+
+
+def test_every_preset_runs_over_the_seeds_and_nothing_is_repeated(reproduce: Command) -> None:
+    outcome = reproduce("mlp", "lenet", "--seeds", "2")
+    assert outcome.status == 0, outcome.err
+    before = times()
+    assert set(before) == {"mlp-seed1", "mlp-seed2", "lenet-seed1", "lenet-seed2"}
+    assert {Run(RUNS / name).info["seed"] for name in ("mlp-seed1", "mlp-seed2")} == {1, 2}
+    again = reproduce("mlp", "lenet", "compact_cnn", "--seeds", "2")
+    assert again.status == 0, again.err
+    assert again.out.count("done already") == 4
+    with pytest.raises(BadInput, match="latest: no run below"):
+        Run.find("latest", RUNS.parent)  # it is the last run that a person started
+    assert {name: time for name, time in times().items() if name in before} == before
+    assert set(json.loads((OUT / "results.json").read_text())) == {"mlp", "lenet", "compact_cnn"}
+
+
+@contextmanager
+def stopping_after(epochs: int) -> Iterator[None]:
+    """Ctrl-C when so many epochs are done."""
+
+    def stop(self: StepLog, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch == epochs:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StepLog, "on_train_epoch_start", stop)
+        yield
+
+
+def test_interrupted_it_shows_what_is_done_and_goes_on_where_it_stopped(reproduce: Command) -> None:
+    with stopping_after(1):
+        stopped = reproduce("dropout_cnn", "--seeds", "1")
+    assert stopped.status == 130
+    assert "or, for all: python -m mnist_lab reproduce dropout_cnn --seeds 1" in stopped.out
+    run = Run(RUNS / "dropout_cnn-seed1")
+    begun = run.info
+    assert begun["epochs"] == 1
+    assert not (OUT / "RESULTS.md").exists()
+    assert reproduce("dropout_cnn", "--seeds", "1").status == 0
+    assert run.info["started"] == begun["started"]
+    parts = weights("dropout_cnn-seed1")
+    assert reproduce("dropout_cnn", "--seeds", "1", "--runs-dir", "whole").status == 0
+    whole = torch.load("whole/dropout_cnn-seed1/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.equal(parts[name], whole[name]) for name in whole)
+    assert len(run.epochs()) == 2
+
+
+def test_unfinished_job_of_other_settings_is_not_gone_on_with(reproduce: Command) -> None:
+    with stopping_after(1):
+        assert reproduce("mlp", "--seeds", "1", "trainer.limit_train_batches=3").status == 130
+    outcome = reproduce("mlp", "--seeds", "1")
+    assert outcome.status == 2
+    assert "mlp-seed1: was run with trainer.limit_train_batches=3, not null; another --runs-dir" in outcome.err
+
+
+def test_killed_at_its_reload_lenet_continued_goes_on(reproduce: Command) -> None:
+    arguments = ("lenet_continued", "--seeds", "1", "trainer.max_epochs=3", "reload_after=2", "data=tiny")
+    with stopping_after(2):
+        assert reproduce(*arguments).status == 130
+    run = Run(RUNS / "lenet_continued-seed1")
+    run.update(status="running")  # as kill -9 leaves it
+    assert reproduce(*arguments).status == 0
+    assert (run.info["status"], run.info["epochs"]) == ("finished", 3)
+
+
+def test_job_that_was_killed_before_its_first_checkpoint_starts_anew(reproduce: Command) -> None:
+    reproduce("mlp", "--seeds", "1")
+    run = Run(RUNS / "mlp-seed1")
+    run.update(status="running")
+    (run.folder / "checkpoints" / "last.ckpt").unlink()
+    assert reproduce("mlp", "--seeds", "1").status == 0
+    assert run.info["status"] == "finished"
+    assert run.info["epochs"] == 2
+
+
+def test_job_of_another_process_is_left_to_it(reproduce: Command) -> None:
+    RUNS.mkdir(parents=True)
+    with held_by_another_process(RUNS / "mlp-seed1"):
+        outcome = reproduce("mlp", "--seeds", "2")
+    assert outcome.status == 0, outcome.err
+    assert "mlp, seed 1 (1 of 2): " in outcome.out
+    assert "left to another process: mlp-seed1" in outcome.out
+    assert set(times()) == {"mlp-seed2"}
+
+
+def test_finished_job_of_other_settings_is_not_taken_for_this_one(reproduce: Command) -> None:
+    reproduce("mlp", "--seeds", "1", "data.batch_size=64")
+    outcome = reproduce("mlp", "--seeds", "1")
+    assert outcome.status == 2
+    assert outcome.err.count("\n") == 1
+    assert "mlp-seed1: was run with data.batch_size=64, not 32; another --runs-dir" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["fooo"], "fooo: no such preset; there are compact_cnn, dropout_cnn, lenet, lenet_continued, mlp"),
+        (["--seeds", "0"], "--seeds=0: must be 1 or more"),
+        (["--seeds", "many"], "invalid int value: 'many'"),
+        (["mlp", "optimizer.lr=-1"], "optimizer.lr=-1: input should be greater than 0"),
+        (["mlp", "seed=7"], "seed=7: not here; name the presets alone, and see --seeds"),
+        (["mlp", "experiment=lenet"], "experiment=lenet: not here"),
+        (["mlp", "hydra.run.dir=x"], "hydra.run.dir=x: not here"),
+        (["mlp", "resume=latest"], "resume=latest: not here"),
+        (["mlp", "foo=1"], "foo=1: unknown setting"),
+        (["mlp", "model=nope"], "model=nope: unknown choice"),
+        (["mlp", "optimizer.lr=[1"], "'[1'"),
+        (["mlp", "optimizer=null"], "optimizer=null: unknown choice (choose from"),
+        (["mlp", "trainer=ddp"], "trainer=ddp: not here"),
+        (["mlp", "--out", "file"], "--out=file: cannot be written (File exists); choose another"),
+        (["mlp", "--runs-dir", "file/x"], "--runs-dir=file/x: cannot be written (Not a directory); choose another"),
+        (["mlp", "--config-dir", "nowhere"], "--config-dir=nowhere: folder not found"),
+        (["lenet_continued", "trainer.max_epochs=3"], "reload_after=5: must be less than trainer.max_epochs=3"),
+    ],
+)
+def test_bad_input_is_told_in_one_line_and_leaves_nothing(reproduce: Command, arguments: list[str], told: str) -> None:
+    Path("file").write_text("")
+    outcome = reproduce(*arguments)
+    assert outcome.status == 2
+    assert told in outcome.err and outcome.err.count("\n") == 1
+    assert not list(Path().rglob("run.json")) and not list(Path().rglob("RESULTS.md"))
+
+
+def finished(folder: Path, preset: str, seed: int, accuracies: list[float], *overrides: str) -> None:
+    """A finished run's folder, as far as the results read it; accuracies by epoch, as fractions."""
+    folder.mkdir(parents=True)
+    OmegaConf.save(compose(f"experiment={preset}", f"seed={seed}", *overrides), folder / "config.yaml")
+    rows = [f"{10 * i + 9},{i},0.5,{accuracy}" for i, accuracy in enumerate(accuracies)]
+    (folder / "metrics.csv").write_text("\n".join(["step,epoch,train/loss,test/acc", *rows]) + "\n")
+    info = {
+        "status": "finished",
+        "seed": seed,
+        "epochs": len(accuracies),
+        "metrics": {"test/acc": accuracies[-1]},
+        "config_dir": None,
+        "seconds": {"total": 10.0 * seed},
+        "device": "cpu",
+        "processor": "2 × one",
+        "versions": {"torch": "2"},
+        "git": None,
+    }
+    (folder / "run.json").write_text(json.dumps(info))
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "verdict"),
+    [((0.9759, 0.9705), "reached"), ((0.9759, 0.9701), "missed by 0.02"), ((0.96, 0.97), "missed by 0.82")],
+)
+def test_verdict_is_the_means_distance_from_the_published_figure(
+    tmp_path: Path, accuracies: tuple[float, float], verdict: str
+) -> None:
+    """Published 97.62: reached from 97.32 on."""
+    for seed, accuracy in enumerate(accuracies, start=1):
+        finished(tmp_path / f"compact_cnn-seed{seed}", "compact_cnn", seed, [0.9, 0.95, accuracy])
+    row = summarise(tmp_path)["compact_cnn"]["test_acc"]
+    percent = [100 * accuracy for accuracy in accuracies]
+    assert row["verdict"] == verdict
+    assert row["published"] == 97.62
+    assert row["mean"] == pytest.approx(statistics.fmean(percent))
+    assert row["std"] == pytest.approx(statistics.stdev(percent), abs=1e-6)
+    assert (row["min"], row["max"]) == pytest.approx((min(percent), max(percent)))
+    assert row["difference"] == pytest.approx(statistics.fmean(percent) - 97.62, abs=1e-6)
+
+
+def test_results_have_curves_by_seed_times_and_the_largest_difference(tmp_path: Path) -> None:
+    curve = [0.1, 0.7205, 0.8338, 0.88, 0.8966, 0.9069, 0.9121, 0.9188, 0.9224, 0.9284]  # epoch 3 is 84.38 published
+    for seed in (10, 2):
+        finished(tmp_path / f"dropout_cnn-seed{seed}", "dropout_cnn", seed, curve)
+    row = summarise(tmp_path)["dropout_cnn"]
+    assert row["seeds"] == [2, 10]
+    assert row["curves"]["test/acc"][:3] == [[], [10, 10], [72.05, 72.05]]
+    assert row["test_acc"]["largest_difference"] == {"epoch": 3, "difference": pytest.approx(-1.0)}
+    assert row["seconds"] == {"mean": 60.0, "min": 20.0, "max": 100.0}
+    page = markdown({"dropout_cnn": row})
+    assert "| 3 | 84.38 | 83.38 ± 0.00 | -1.00 |" in page
+    assert (
+        "| [dropout_cnn](#dropout_cnn) | 10 | 92.84 | 92.84 ± 0.00 | 92.84 to 92.84 | 2 | +0.00 | reached | 60 s |"
+        in page
+    )
+
+
+def test_runs_of_changed_settings_are_shown_but_not_compared(tmp_path: Path) -> None:
+    finished(tmp_path / "mlp-seed1", "mlp", 1, [0.9] * 5, "data.batch_size=64")
+    row = summarise(tmp_path)["mlp"]
+    assert (row["changed"], row["test_acc"]["verdict"]) == (["data.batch_size=64"], "not compared: data.batch_size=64")
+    assert "not compared: data.batch_size=64" in markdown({"mlp": row})
+
+
+def test_preset_of_ones_own_without_a_tutorial_is_shown(command: Command, tiny: Any) -> None:
+    (tiny.conf / "experiment").mkdir()
+    text = "# @package _global_\ndefaults: [override /model: mlp, override /data: tiny]\ntrainer: {max_epochs: 1}\n"
+    (tiny.conf / "experiment" / "mine.yaml").write_text(text)
+    outcome = command("reproduce", "mine", "--seeds", "1", "--config-dir", str(tiny.conf), data=False)
+    assert outcome.status == 0, outcome.err
+    row = json.loads((OUT / "results.json").read_text())["mine"]
+    assert row["test_acc"]["verdict"] == "not compared: nothing was published"
+    assert (OUT / "mine.png").is_file() and "## mine" in (OUT / "RESULTS.md").read_text()
+
+
+def test_unfinished_runs_do_not_count(tmp_path: Path) -> None:
+    finished(tmp_path / "mlp-seed1", "mlp", 1, [0.9] * 5)
+    finished(tmp_path / "mlp-seed2", "mlp", 2, [0.1] * 5)
+    Run(tmp_path / "mlp-seed2").update(status="interrupted")
+    assert summarise(tmp_path)["mlp"]["seeds"] == [1]
+
+
+def test_page_names_every_disagreement(tmp_path: Path) -> None:
+    for name in presets():
+        finished(tmp_path / f"{name}-seed1", name, 1, [0.9] * compose(f"experiment={name}").trainer.max_epochs)
+    page = markdown(summarise(tmp_path))
+    for name in presets():
+        lines = compose(f"experiment={name}").tutorial.disagreements
+        assert all(f"- {line}\n" in page for line in lines)
+    assert page.count("\n## ") == len(presets())
+
+
+@pytest.mark.parametrize("name", presets())
+def test_preset_has_its_tutorials_published_figures_for_its_epochs(name: str) -> None:
+    cfg = compose(f"experiment={name}")
+    accuracies = cfg.tutorial.published["test/acc"]
+    assert len(accuracies) == cfg.trainer.max_epochs + 1
+    assert accuracies[-1] == PUBLISHED[name.removesuffix("_continued").removesuffix("_batch64")]
+    assert cfg.data.val_size == 0
+    assert cfg.callbacks.test_curve is not None
+
+
+@pytest.mark.parametrize("name", presets())
+def test_header_and_committed_table_agree(name: str) -> None:
+    """The preset's header says what results/results.json has, and that is of the preset as it stands."""
+    row = json.loads((CHECKOUT / "results" / "results.json").read_text())[name]
+    header = (conf_dir() / "experiment" / f"{name}.yaml").read_text().split("defaults:")[0]
+    accuracy, seeds = row["test_acc"], len(row["seeds"])
+    here = f"Here: {accuracy['mean']:.2f} ± {accuracy['std']:.2f} % over {seeds} seeds, {row['seconds']['mean']:.0f} s"
+    assert here in " ".join(header.replace("#", " ").split())
+    assert f"python -m mnist_lab experiment={name}" in header
+    assert re.search(rf"Published: {PUBLISHED.get(name, accuracy['published']):g} %", header)
+    assert row["changed"] == [] and accuracy["verdict"] == "reached"
+    assert seeds >= (3 if name == "simple_cnn" else 5)
+    preset = yaml.safe_load((conf_dir() / "experiment" / f"{name}.yaml").read_text())
+    assert row["epochs"] == preset.get("trainer", {}).get("max_epochs", row["epochs"])
+    page = (CHECKOUT / "results" / "RESULTS.md").read_text()
+    assert f"{accuracy['mean']:.2f} ± {accuracy['std']:.2f}" in page

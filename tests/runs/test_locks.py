@@ -1,0 +1,135 @@
+"""One run folder, one process; a run whose process is gone was killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Outcome, Tiny, held_by_another_process
+
+from mnist_lab.runs import locks
+from mnist_lab.runs.locks import HOLDER, STALE_AFTER, RunInUse, holder_of, run_lock
+from mnist_lab.runs.run import Run
+from mnist_lab.training.train import train
+
+Command = Callable[..., Outcome]
+FOLDER = Path("run")
+
+
+def write_holder(host: str, age: float) -> None:
+    """Leave the record of a process on a machine, whose last sign of life is `age` seconds old."""
+    FOLDER.mkdir()
+    (FOLDER / ".lock").touch()
+    (FOLDER / HOLDER).write_text(json.dumps({"host": host, "pid": 1, "since": "2026-01-02T03:04:05+00:00"}))
+    moment = time.time() - age
+    os.utime(FOLDER / HOLDER, (moment, moment))
+
+
+def test_second_process_is_refused_in_one_line_that_says_who_holds_the_run(tiny: Tiny, command: Command) -> None:
+    command("hydra.run.dir=run")
+    before = {path: path.read_bytes() for path in FOLDER.rglob("*") if path.is_file()}
+    with held_by_another_process(FOLDER):
+        holder = json.loads((FOLDER / HOLDER).read_text())
+        outcome = command("resume=run", "trainer.max_epochs=3")
+        assert Run(FOLDER).info["status"] == "finished"
+    assert outcome.status == 2
+    (line,) = outcome.err.splitlines()
+    assert f"in use by process {holder['pid']} on {socket.gethostname()} since 20" in line
+    assert {path: path.read_bytes() for path in before} == before
+    assert command("resume=run", "trainer.max_epochs=3").status == 0
+
+
+def test_new_run_in_a_folder_that_is_in_use_is_refused(tiny: Tiny, command: Command) -> None:
+    with held_by_another_process(FOLDER):
+        assert command("hydra.run.dir=run").status == 2
+    assert not (FOLDER / "run.json").exists()
+
+
+def test_run_of_a_killed_process_is_killed_and_can_be_resumed(tiny: Tiny, command: Command) -> None:
+    command("hydra.run.dir=run")
+    Run(FOLDER).update(status="running")
+    with held_by_another_process(FOLDER) as process:
+        assert Run(FOLDER).info["status"] == "running"
+        os.killpg(process.pid, signal.SIGKILL)
+        assert process.stdout is not None
+        process.stdout.read()  # to its end: both the shell and the holder are gone
+        assert (FOLDER / HOLDER).exists()
+        assert Run(FOLDER).info["status"] == "killed"
+    assert "killed" in command("ls", "--runs-dir", ".", data=False).out
+    assert command("compare", "run", "run", "--runs-dir", ".", data=False).status == 2  # one run
+    assert command("resume=run", "trainer.max_epochs=3").status == 0
+    assert Run(FOLDER).info["status"] == "finished"
+    assert not (FOLDER / HOLDER).exists()
+
+
+def test_run_reads_as_running_while_this_process_trains_it(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    statuses = []
+    cfg = tiny.compose("trainer.max_epochs=1")
+    folder = Path(cfg.folder)
+    observe = "mnist_lab.training.callbacks.RandomState.on_train_start"
+    monkeypatch.setattr(observe, lambda *args: statuses.append(Run(folder).info["status"]))
+    train(cfg)
+    assert statuses == ["running"]
+
+
+def test_holder_on_another_machine_counts_by_its_signs_of_life(tiny: Tiny) -> None:
+    """As on a shared file system whose locks do not reach other machines."""
+    write_holder("another-machine", age=STALE_AFTER / 2)
+    with pytest.raises(RunInUse, match="in use by process 1 on another-machine since 2026-01-02"), run_lock(FOLDER):
+        pass
+    moment = time.time() - STALE_AFTER - 1
+    os.utime(FOLDER / HOLDER, (moment, moment))
+    assert holder_of(FOLDER) is None
+    with run_lock(FOLDER):
+        assert holder_of(FOLDER) is not None
+
+
+def test_holder_on_this_machine_counts_by_its_lock_alone(tiny: Tiny) -> None:
+    write_holder(socket.gethostname(), age=0)
+    assert holder_of(FOLDER) is None
+
+
+def test_holder_gives_signs_of_life(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "HEARTBEAT", 0.01)
+    with run_lock(FOLDER):
+        os.utime(FOLDER / HOLDER, (0, 0))
+        until = time.monotonic() + 30
+        while (FOLDER / HOLDER).stat().st_mtime == 0 and time.monotonic() < until:
+            time.sleep(0.01)
+        assert (FOLDER / HOLDER).stat().st_mtime > 0
+
+
+def test_lock_is_reentrant_in_its_thread_and_closed_to_others(tiny: Tiny) -> None:
+    refused = []
+
+    def try_it() -> None:
+        try:
+            with run_lock(FOLDER):
+                pass
+        except RunInUse as error:
+            refused.append(str(error))
+
+    with run_lock(FOLDER), run_lock(FOLDER):
+        thread = threading.Thread(target=try_it)
+        thread.start()
+        thread.join()
+    assert len(refused) == 1 and f"process {os.getpid()}" in refused[0]
+    with run_lock(FOLDER):
+        pass
+
+
+@pytest.mark.parametrize("record", ["", "{", "[]", '{"host": 1}', '{"host": "h", "pid": 1, "since": 7}'])
+def test_damaged_record_of_a_holder_is_no_error(tiny: Tiny, record: str) -> None:
+    write_holder("h", age=0)
+    (FOLDER / HOLDER).write_text(record)
+    os.utime(FOLDER / HOLDER, (0, 0))
+    assert holder_of(FOLDER) is None
+    with run_lock(FOLDER):
+        pass

@@ -1,0 +1,505 @@
+"""Sweeps finish, whatever their jobs meet; they can be gone on with, and end in an answer."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Outcome, Tiny, held_by_another_process, run
+from hydra.core.plugins import Plugins
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from mnist_lab.__main__ import main
+from mnist_lab.errors import Interrupted
+from mnist_lab.runs.locks import Holder, run_lock
+from mnist_lab.runs.run import Run
+from mnist_lab.runs.sweep import Job, Sweep, read_job, write_job
+from mnist_lab.sweeps.progress import Watch
+from mnist_lab.sweeps.results import Results, as_text
+from mnist_lab.sweeps.signals import told_to_stop
+
+Command = Callable[..., Outcome]
+FOLDER = Path("runs/sweeps/s")
+GRID = ("-m", "sweep=s", "model=mlp", "optimizer.lr=0.001,0.01", "optimizer.momentum=0.5,0.9", "trainer.max_epochs=1")
+
+
+class Trouble(Callback):
+    """What a seed of a sweep meets while Trouble.on: nothing, an exception, sys.exit, pixels that are NaN."""
+
+    on = True
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        seed = trainer.datamodule.seed if self.on else 0  # type: ignore[attr-defined]
+        if seed == 1:
+            raise RuntimeError("out of order")
+        if seed == 2:
+            sys.exit(3)
+        if seed == 3:
+            batch[0][:] = float("nan")
+
+
+class FailsAtFirst(Callback):
+    """Fails as often as there are digits in the file `times`."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        left = Path("times").read_text()
+        if left:
+            Path("times").write_text(left[1:])
+            raise RuntimeError("not yet [/pair.cc:545]")  # as gloo says it: not markup of a table
+
+
+def jobs() -> dict[tuple[str, ...], Job]:
+    return {job.overrides[-2:]: job for job in Sweep(FOLDER).jobs()}
+
+
+def results() -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((FOLDER / "results.json").read_text())
+    return content
+
+
+def started() -> dict[str, str]:
+    """When the run of each job began, by its folder."""
+    return {run.folder.name: run.info["started"] for run in Run.below(FOLDER)}
+
+
+def test_every_combination_is_a_run_and_the_best_by_validation_is_told(command: Command) -> None:
+    outcome = command(*GRID)
+    assert outcome.status == 0, outcome.err
+    runs = Run.below(FOLDER)
+    assert {(run.config.optimizer.lr, run.config.optimizer.momentum) for run in runs} == {
+        (lr, momentum) for lr in (0.001, 0.01) for momentum in (0.5, 0.9)
+    }
+    best = max(runs, key=lambda run: run.info["metrics"]["val/acc"])
+    found = results()["best"]
+    assert found["folders"] == [best.folder.name]
+    assert found["val/acc"]["mean"] == best.info["metrics"]["val/acc"]
+    assert found["test/acc"]["mean"] == best.info["metrics"]["test/acc"]
+    assert f"best, test accuracy {best.info['metrics']['test/acc']:.2%}: {found['command']}" in outcome.out
+    assert (FOLDER / "heat_map.png").stat().st_size > 5000
+    rows = list(csv.DictReader((FOLDER / "results.csv").read_text().splitlines()))
+    assert [row["rank"] for row in rows] == ["1", "2", "3", "4"]
+    assert [bool(row["test/acc"]) for row in rows] == [True, False, False, False]  # the others' choose nothing
+    assert [float(row["val/acc"]) for row in rows] == sorted((float(row["val/acc"]) for row in rows), reverse=True)
+    for key in ("optimizer.lr", "optimizer.momentum"):
+        assert {row[key] for row in rows} == set(next(g for g in GRID if g.startswith(key)).split("=")[1].split(","))
+
+
+def test_command_that_is_told_trains_the_best_again(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    command(*GRID)
+    found = results()["best"]
+    monkeypatch.setattr("sys.argv", shlex.split(found["command"])[2:])
+    main()
+    again = Run.find("latest")
+    assert not again.folder.is_relative_to(FOLDER.absolute())
+    assert again.info["metrics"]["test/acc"] == found["test/acc"]["mean"]
+
+
+def test_a_sweeps_job_is_not_resumed_from_outside_but_run_again_as_any_other(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command(*GRID, "retries=1")
+    run, other = Run.below(FOLDER)[:2]
+    before = results()
+    for name in (str(run.folder), f"{run.folder}/checkpoints/last.ckpt"):
+        outcome = command(f"resume={name}", "trainer.max_epochs=2", data=False)
+        assert outcome.status == 2
+        assert outcome.err == (
+            f"mnist_lab: resume={name}: a job of the sweep s, which continues with {before['command']}; "
+            f"init_from={run}/checkpoints/last.ckpt starts a new run from its weights\n"
+        )
+    assert command(*GRID).status == 0
+    assert results() == before | {"command": results()["command"]}
+    monkeypatch.setattr("sys.argv", shlex.split(other.info["command"])[2:])
+    main()
+    assert Run.find("latest").info["metrics"] == other.info["metrics"]
+
+
+def test_latest_and_auto_are_the_last_run_that_a_person_started(command: Command) -> None:
+    command(*GRID)
+    outcome = command("resume=latest", data=False)
+    assert outcome.status == 2
+    assert "no run below" in outcome.err and "a job of a sweep" in outcome.err
+    assert command("resume=auto", "model=mlp").status == 0
+    (own,) = [run for run in Run.below("runs") if FOLDER not in run.folder.parents]
+    command(*[argument.replace("sweep=s", "sweep=t") for argument in GRID])
+    assert Run.find("latest") == own
+    assert Run.find("latest", FOLDER).folder.parent == FOLDER  # below a sweep, where that is asked for
+    assert command("resume=auto", "model=mlp", "trainer.max_epochs=3").status == 0
+    assert own.info["epochs"] == 3
+    assert len(Run.below("runs")) == 9  # listed all the same
+
+
+def test_two_processes_do_not_run_one_sweep(command: Command) -> None:
+    command(*GRID)
+    before = started()
+    held, over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with run_lock(FOLDER):
+            held.set()
+            over.wait()
+
+    other = threading.Thread(target=hold)
+    other.start()
+    held.wait()
+    outcome = command(*GRID, "seed=1")
+    over.set()
+    other.join()
+    assert outcome.status == 2
+    assert re.fullmatch(rf"mnist_lab: .*{FOLDER}: in use by process \d+ on .*\n", outcome.err)
+    assert started() == before
+
+
+def test_workers_that_die_before_their_jobs_begin_are_started_again(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Plugins.instance()  # imports the launcher anew
+    launcher = import_module("hydra._internal.core_plugins.basic_launcher").BasicLauncher
+    launch, deaths = launcher.launch, [BrokenProcessPool("killed")]
+
+    def dies_first(*arguments: Any, **options: Any) -> Any:
+        if deaths:
+            raise deaths.pop()
+        return launch(*arguments, **options)
+
+    monkeypatch.setattr(launcher, "launch", dies_first)
+    assert command(*GRID).status == 0
+    assert (len(results()["ranked"]), deaths) == (4, [])
+    deaths += [BrokenProcessPool("killed")] * 10
+    outcome = command(*GRID, "seed=1")
+    assert outcome.status == 1
+    assert "seed=1: its process died before it began" in outcome.err
+
+
+def test_a_job_that_ends_while_the_sweep_is_stopped_is_passed_over_and_a_second_signal_does_not_wait(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command(*GRID)
+    (job, *_) = Sweep(FOLDER).jobs()
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    write_job(Job(job.overrides, job.folder, "running", 1))
+    holder = Holder(socket.gethostname(), ended.pid, "")
+    monkeypatch.setattr("mnist_lab.sweeps.signals.holder_of", lambda folder: holder)
+    second = threading.Timer(1, os.kill, (os.getpid(), signal.SIGTERM))
+    second.start()
+    begun = time.monotonic()
+    with run_lock(job.folder), pytest.raises(Interrupted) as stop, told_to_stop(Sweep(FOLDER)):
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert (stop.value.code, time.monotonic() - begun < 30) == (143, True)
+    assert (FOLDER / ".stop").exists()
+
+
+def test_seeds_are_one_place_in_the_ranking_with_mean_and_spread(command: Command) -> None:
+    outcome = command("-m", "sweep=s", "optimizer.lr=0.001,0.01", "seed=0,1,2", "trainer.max_epochs=1", "model=mlp")
+    assert outcome.status == 0, outcome.err
+    first, second = results()["ranked"]
+    assert first["jobs"] == second["jobs"] == 3
+    runs = [Run(FOLDER / name) for name in first["folders"]]
+    assert sorted(run.config.seed for run in runs) == [0, 1, 2]
+    assert len({run.config.optimizer.lr for run in runs}) == 1
+    values = [run.info["metrics"]["val/acc"] for run in runs]
+    assert first["val/acc"]["mean"] == pytest.approx(sum(values) / 3)
+    assert first["val/acc"]["std"] == pytest.approx((sum((v - sum(values) / 3) ** 2 for v in values) / 2) ** 0.5)
+    assert first["val/acc"]["mean"] >= second["val/acc"]["mean"]
+    found = results()["best"]
+    assert (found["settings"], found["folders"]) == (first["settings"], first["folders"])
+    best = max(runs, key=lambda run: run.info["metrics"]["val/acc"])
+    mean, std = found["test/acc"].values()
+    assert f"best, test accuracy {mean:.2%} ± {100 * std:.2f} over 3 seeds: {found['command']}\n" in outcome.out
+    own = f"seed={best.info['seed']}, test accuracy {best.info['metrics']['test/acc']:.2%}: {best}\n"
+    assert f"the best of these seeds by validation: {own}" in outcome.out  # its own accuracy beside its own folder
+    assert (FOLDER / "response.png").exists()
+
+
+def test_command_of_the_best_settings_trains_all_their_seeds_again(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command("-m", "sweep=s", "optimizer.lr=0.001,0.01", "seed=0,1", "trainer.max_epochs=1", "model=mlp")
+    found = results()["best"]
+    monkeypatch.setattr("sys.argv", [*shlex.split(found["command"])[2:], "sweep=t"])
+    main()
+    again = json.loads((FOLDER.with_name("t") / "results.json").read_text())["best"]
+    assert (again["jobs"], again["test/acc"]) == (2, found["test/acc"])
+
+
+def test_same_command_skips_what_is_done_and_adds_what_is_new(command: Command) -> None:
+    command(*GRID)
+    before = started()
+    again = command(*GRID)
+    assert (again.status, started()) == (0, before)
+    wider = [argument.replace("0.001,0.01", "0.01,0.1") for argument in GRID]
+    assert command(*wider).status == 0
+    after = started()
+    assert len(after) == 6
+    assert {name: after[name] for name in before} == before
+    assert command(*GRID, "seed=0").status == 0  # the default, and so no change
+    assert started() == after
+
+
+@pytest.mark.parametrize("changed", ["trainer.max_epochs=2", "data.batch_size=32", "+trainer.gradient_clip_val=1"])
+def test_changed_setting_is_a_new_job_never_a_wrong_hit(command: Command, changed: str) -> None:
+    key = changed.split("=")[0]
+    command("-m", "sweep=s", "model=mlp", "optimizer.lr=0.01,0.1", "trainer.max_epochs=1")
+    before = started()
+    own = [] if key == "trainer.max_epochs" else ["trainer.max_epochs=1"]
+    assert command("-m", "sweep=s", "model=mlp", "optimizer.lr=0.01,0.1", *own, changed).status == 0
+    assert len(started()) == 4
+    assert before.items() <= started().items()
+
+
+def test_change_in_ones_own_conf_folder_is_a_new_job(command: Command, tiny: Tiny) -> None:
+    command("-m", "sweep=s", "model=mlp", "optimizer.lr=0.01,0.1", "trainer.max_epochs=1")
+    path = tiny.conf / "data" / "tiny.yaml"
+    path.write_text(path.read_text().replace("batch_size: 16", "batch_size: 8"))
+    assert command("-m", "sweep=s", "model=mlp", "optimizer.lr=0.01,0.1", "trainer.max_epochs=1").status == 0
+    assert len(started()) == 4
+
+
+def test_jobs_that_fail_exit_or_meet_nan_leave_the_others_and_run_again(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ("-m", "sweep=s", "model=mlp", "seed=0,1,2,3,4", "+callbacks.trouble._target_=test_grid.Trouble")
+    outcome = command(*arguments)
+    assert outcome.status == 1
+    assert "3 of 5 jobs failed" in outcome.err
+    runs = {run.config.seed: run for run in Run.below("runs")}
+    assert [runs[seed].info["status"] for seed in range(5)] == ["finished", *["failed"] * 3, "finished"]
+    for seed, told in ((1, "RuntimeError: out of order"), (2, "SystemExit: 3"), (3, "training loss is nan")):
+        assert told in runs[seed].info["error"]
+        assert told in outcome.err
+        assert "Traceback" in (runs[seed].folder / "train.log").read_text()
+    done = {seed: runs[seed].info["started"] for seed in (0, 4)}
+    monkeypatch.setattr(Trouble, "on", False)
+    assert command(*arguments).status == 0
+    runs = {run.config.seed: run for run in Run.below("runs")}
+    assert {runs[seed].info["status"] for seed in range(5)} == {"finished"}
+    assert {seed: runs[seed].info["started"] for seed in (0, 4)} == done
+    assert "out of order" in (runs[1].folder / "train.log").read_text()  # the log keeps what was
+
+
+def test_job_that_is_refused_is_recorded_and_leaves_the_others(command: Command) -> None:
+    outcome = command("-m", "sweep=s", "optimizer.lr=-1,0.01", "trainer.max_epochs=1")
+    assert outcome.status == 1
+    assert "1 of 2 jobs failed" in outcome.err
+    assert "optimizer.lr=-1: input should be greater than 0" in outcome.err
+    assert [job.state for job in Sweep(FOLDER).jobs()] == ["failed", "finished"]
+    assert "greater than 0" in (FOLDER / "results.csv").read_text()
+
+
+@pytest.mark.parametrize(("retries", "attempts", "state"), [(0, 1, "failed"), (1, 2, "failed"), (3, 3, "finished")])
+def test_retries_are_as_many_as_asked_for(command: Command, retries: int, attempts: int, state: str) -> None:
+    Path("times").write_text("12")
+    fails = "+callbacks.fails._target_=test_grid.FailsAtFirst"
+    outcome = command("-m", "sweep=s", "model=mlp", "seed=5", f"retries={retries}", fails, "trainer.max_epochs=1")
+    (job,) = Sweep(FOLDER).jobs()
+    assert (job.attempts, job.state, outcome.status) == (attempts, state, int(state == "failed"))
+    assert "Traceback" not in outcome.err and "sweep folder: " in outcome.out
+
+
+def test_fail_fast_begins_no_further_job(command: Command) -> None:
+    trouble = "+callbacks.trouble._target_=test_grid.Trouble"
+    arguments = ("-m", "sweep=s", "model=mlp", "seed=0,1,4", "fail_fast=true", trouble, "trainer.max_epochs=1")
+    outcome = command(*arguments)
+    assert outcome.status == 1
+    assert [job.state for job in Sweep(FOLDER).jobs()] == ["finished", "failed", "waiting"]
+    assert "2 of 3 jobs are not finished; to go on:" in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["-m", "sweep=s", "model=mlp,lenet"], "is a sweep over optimizer.lr, optimizer.momentum, not model; choose"),
+        (["-m", "sweep=t", "seed=range(1,1)"], "there is nothing to sweep"),
+        (["-m", "sweep=../t", "seed=1,2"], "a sweep's name consists of letters"),
+        (["-m", "sweep=t,u", "seed=1,2"], "of the whole sweep, and so one value"),
+        (["sweep=t"], "only valid in a sweep; add -m"),
+        (["retries=1"], "only valid in a sweep; add -m"),
+        (["-m", "sweep=t", "model=mlp,foo"], "model=mlp,foo: unknown choice"),
+        (["-m", "sweep=t", "seed=1,2", "hydra/launcher=submitit_local"], "pip install 'mnist-lab[submitit]'"),
+        (["-m", "seed=1,2", "resume=latest"], "one run at a time"),
+        (["-m", "seed=1,2", "hydra/sweeper=basic"], "choose grid, which runs the same jobs"),
+    ],
+)
+def test_sweep_that_makes_no_sense_is_told_in_a_line_and_leaves_nothing(
+    command: Command, arguments: list[str], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mnist_lab.cli.train.find_spec", lambda name: None)
+    if "optimizer.lr" in told:
+        command(*GRID)
+    before = sorted(Path().rglob("*"))
+    outcome = command(*arguments)
+    assert outcome.status == 2
+    assert outcome.err.startswith("mnist_lab: ") and told in outcome.err
+    assert sorted(Path().rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["1", "nan", "2026-11-21"])
+def test_name_of_a_sweep_may_look_like_a_number(command: Command, name: str) -> None:
+    outcome = command("-m", f"sweep={name}", "model=mlp", "seed=0,1", "trainer.max_epochs=1")
+    assert outcome.status == 0, outcome.err
+    assert [job.state for job in Sweep(Path("runs/sweeps") / name).jobs()] == ["finished", "finished"]
+
+
+def test_empty_sweep_is_told(command: Command) -> None:
+    outcome = command("-m", "sweep=t", data=False)
+    assert (outcome.status, "there is nothing to sweep" in outcome.err) == (2, True)
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signal_ends_a_sweep_with_its_table_and_the_next_start_goes_on(
+    tiny: Tiny, command: Command, sent: signal.Signals, status: int
+) -> None:
+    arguments = ("-m", "sweep=s", "model=mlp", "optimizer.lr=0.001,0.002,0.003", "trainer.max_epochs=60", "logger=none")
+    ended, out = stopped_in_second_job(tiny, sent, *arguments)
+    assert ended == status
+    assert [job.state for job in Sweep(FOLDER).jobs()] == ["finished", "interrupted", "waiting"]
+    assert re.search(r"2 of 3 jobs are not finished; to go on: python -m mnist_lab .*sweep=s", out)
+    assert len(results()["ranked"]) == 1
+    assert "Traceback" not in out
+    first, second = Run.below(FOLDER)
+    steps, before = second.info["steps"], first.info["started"]
+    assert 0 < steps < 720
+    assert command(*arguments).status == 0
+    assert (first.info["started"], first.info["steps"], second.info["steps"]) == (before, 720, 720)
+    assert [int(row["epoch"]) for row in second.epochs()] == list(range(60))
+    assert second.config.resume.endswith("last.ckpt")
+
+
+def stopped_in_second_job(tiny: Tiny, sent: signal.Signals, *arguments: str) -> tuple[int, str]:
+    """Exit status and output of a sweep that is sent a signal when its second job has done two epochs."""
+
+    def stop(process: subprocess.Popen[str]) -> None:
+        until = time.monotonic() + 120
+        while time.monotonic() < until and process.poll() is None:
+            runs = Run.below(FOLDER) if FOLDER.exists() else []
+            if len(runs) == 2 and len(runs[1].epochs()) >= 2:
+                process.send_signal(sent)
+                return
+            time.sleep(0.02)
+
+    return run(tiny, *arguments, then=stop)
+
+
+def test_killed_sweep_has_its_table_and_goes_on(tiny: Tiny, command: Command) -> None:
+    arguments = ("-m", "sweep=s", "model=mlp", "optimizer.lr=0.001,0.002,0.003", "trainer.max_epochs=60", "logger=none")
+    ended, _ = stopped_in_second_job(tiny, signal.SIGKILL, *arguments)
+    assert ended == -signal.SIGKILL
+    assert [job.state for job in Sweep(FOLDER).jobs()] == ["finished", "killed", "waiting"]
+    assert len((FOLDER / "results.csv").read_text().splitlines()) == 4
+    first, second = Run.below(FOLDER)
+    before = first.info["started"], second.info["started"]
+    assert command(*arguments).status == 0
+    assert (first.info["started"], second.info["started"]) == before
+    assert {job.state for job in Sweep(FOLDER).jobs()} == {"finished"}
+
+
+def test_finished_sweep_and_one_gone_on_with_have_the_same_results(command: Command, tiny: Tiny) -> None:
+    arguments = ("-m", "model=mlp", "optimizer.lr=0.001,0.002,0.003", "trainer.max_epochs=60", "logger=none")
+    stopped_in_second_job(tiny, signal.SIGTERM, "sweep=s", *arguments)
+    assert command("sweep=s", *arguments).status == 0
+    assert command("sweep=t", *arguments).status == 0
+    stopped, whole = (
+        {job.id: job.info["metrics"] for job in Sweep(FOLDER.with_name(name)).jobs()} for name in ("s", "t")
+    )
+    assert stopped == whole
+
+
+def test_job_under_way_in_another_process_is_left_alone(command: Command) -> None:
+    command(*GRID)
+    (job, *_) = Sweep(FOLDER).jobs()
+    write_job(Job(job.overrides, job.folder, "running", 1))
+    with held_by_another_process(job.folder):
+        before = started()
+        assert command(*GRID).status == 0
+        assert started() == before
+        assert read_job(job.folder).state == "running"
+    assert read_job(job.folder).state == "killed"
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("job.json", ""),
+        ("job.json", "[1, 2]"),
+        ("job.json", '{"overrides": [], "state": "odd"}'),
+        ("run.json", ""),
+        ("run.json", '{"status": "finished"}'),
+        ("run.json", '{"status": "finished", "metrics": {"val/acc": "high"}, "seconds": {}}'),
+    ],
+)
+def test_a_job_whose_record_is_damaged_is_run_again_and_leaves_the_others(
+    command: Command, file: str, content: str
+) -> None:
+    command(*GRID)
+    first = Sweep(FOLDER).jobs()[0]
+    before, others = results(), started()
+    (first.folder / file).write_text(content)
+    assert [job.state for job in Sweep(FOLDER).jobs()] == ["killed", *["finished"] * 3]
+    assert command("report", str(FOLDER), data=False).status == 0
+    assert command(*GRID).status == 0
+    assert plain(results()) == plain(before)
+    del others[first.folder.name]
+    assert others.items() <= started().items()
+
+
+def plain(content: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{name: job[name] for name in job if name not in ("seconds", "attempts")} for job in content["jobs"]]
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"command": 1}', {"jobs": {"a": [1]}}, {"start": "x"}, {"jobs": []}])
+def test_a_sweep_whose_record_is_damaged_is_told_in_a_line(command: Command, content: Any) -> None:
+    FOLDER.mkdir(parents=True)
+    whole = {"command": "c", "start": "host-1-a", "swept": [], "jobs": {}}
+    (FOLDER / "sweep.json").write_text(content if isinstance(content, str) else json.dumps(whole | content))
+    for arguments in (GRID, ("report", str(FOLDER))):
+        outcome = command(*arguments, data=arguments is GRID)
+        assert outcome.status == 2
+        assert "sweep.json: corrupt, or not a sweep's record; remove the folder" in outcome.err
+        assert outcome.err.count("\n") == 1
+
+
+def test_results_for_programs_hold_no_formula_of_a_spreadsheet() -> None:
+    assert [as_text(value) for value in ("=cmd()", "@x", "+1 a", "-0.5", "1e-3", 0.5, None, "a=b")] == [
+        "'=cmd()",
+        "'@x",
+        "'+1 a",
+        "-0.5",
+        "1e-3",
+        0.5,
+        None,
+        "a=b",
+    ]
+
+
+def test_table_on_a_terminal_shows_how_each_job_stands(command: Command) -> None:
+    from rich.console import Console
+
+    command(*GRID)
+    sweep = Sweep(FOLDER)
+    first = sweep.jobs()[0]
+    write_job(Job(first.overrides, first.folder, "running", 1, process={"began": time.time() - 7}))
+    console = Console(width=120, height=40, record=True, force_terminal=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
+    with run_lock(first.folder):
+        console.print(Watch(sweep, console=console).picture(Results.of(sweep)))
+    text = console.export_text()
+    console.file.close()
+    assert "4 jobs: 3 finished, 1 running" in text
+    assert re.search(r"0\.001 +│ 0\.5 +│ running +│ +1/1 │ +\d+\.\d\d% │ +7\.\d s", text), text
+    assert text.count("│ finished │") == 3

@@ -1,0 +1,250 @@
+"""hydra/sweeper=optuna: a search that finds, prunes, and goes on where it was stopped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Outcome, Tiny
+
+pytest.importorskip("optuna", reason="the extra optuna is not installed")
+import optuna
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from lightning.pytorch import Callback, LightningModule, Trainer
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState
+
+from mnist_lab.errors import BadInput
+from mnist_lab.runs.run import Run
+from mnist_lab.runs.sweep import Sweep
+from mnist_lab.sweeps.optuna_search import ask, distribution, next_batch, open_study
+
+Command = Callable[..., Outcome]
+FOLDER = Path("runs/sweeps/s")
+SEARCH = ("-m", "hydra/sweeper=optuna", "sweep=s", "model=mlp", "data.batch_size=16,32", "trainer.max_epochs=2")
+
+SLOW = ("trainer.max_epochs=4", "hydra.sweeper.n_trials=7", "optimizer.lr=interval(0.001,0.01)")
+
+
+class Learns(Callback):
+    """Validation accuracies as they are told: 0.9, but 0.1 from the seventh job on."""
+
+    begun = 0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        Learns.begun += 1
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        metrics = pl_module.val_metrics
+        metrics.hits.fill_(int(metrics.images) * (9 if Learns.begun < 7 else 1) // 10)  # type: ignore[union-attr, operator]
+
+
+class FailsAbove(Callback):
+    """Fails at a learning rate above 0.02."""
+
+    on = True
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.on and pl_module.optimizers().param_groups[0]["lr"] > 0.02:  # type: ignore[union-attr]
+            raise RuntimeError("too fast")
+
+
+class Stops(Callback):
+    """Ctrl-C in the third job."""
+
+    begun = 0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        Stops.begun += trainer.current_epoch == 0
+        if Stops.begun == 3 and trainer.current_epoch == 1:
+            raise KeyboardInterrupt
+
+
+def trials() -> list[optuna.trial.FrozenTrial]:
+    return open_study(FOLDER).get_trials()
+
+
+def test_search_tries_as_many_as_asked_and_names_the_best(command: Command) -> None:
+    outcome = command(*SEARCH, "hydra.sweeper.n_trials=5")
+    assert outcome.status == 0, outcome.err
+    results = json.loads((FOLDER / "results.json").read_text())
+    study = open_study(FOLDER)
+    assert len(trials()) == 5
+    assert results["best"]["val/acc"]["mean"] == study.best_value
+    assert set(results["best"]["settings"]) == {"optimizer.lr", "optimizer.momentum", "data.batch_size"}
+    for run in Run.below(FOLDER):
+        assert 0.001 <= run.config.optimizer.lr <= 0.3
+        assert 0 <= run.config.optimizer.momentum <= 0.95
+        assert run.config.data.batch_size in (16, 32)
+        assert run.info["model"] == "mlp"  # the command line's one value takes it out of the search
+
+
+def test_search_is_a_function_of_its_seed(command: Command) -> None:
+    for name, seed in (("s", 0), ("t", 0), ("u", 1)):
+        command(*SEARCH[:2], f"sweep={name}", *SEARCH[3:], "hydra.sweeper.n_trials=2", f"hydra.sweeper.seed={seed}")
+    first, again, other = ([job.overrides for job in Sweep(FOLDER.with_name(name)).jobs()] for name in ("s", "t", "u"))
+    assert first == again != other
+
+
+def test_a_failed_job_leaves_the_search_free_to_ask_elsewhere_and_runs_again_at_the_next_start(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fails = (
+        "hydra.sweeper.n_trials=5",
+        "trainer.max_epochs=1",
+        "+callbacks.fails._target_=test_optuna_search.FailsAbove",
+    )
+    assert command(*SEARCH, *fails).status == 1
+    jobs = Sweep(FOLDER).jobs()
+    failed = [job.id for job in jobs if job.state == "failed"]
+    assert len(failed) >= 1
+    assert len(jobs) == len({job.overrides for job in jobs}) == 5
+    monkeypatch.setattr(FailsAbove, "on", False)
+    assert command(*SEARCH, *fails).status == 0
+    assert [job.id for job in Sweep(FOLDER).jobs()] == [job.id for job in jobs]
+    assert [trial.state for trial in trials()] == [TrialState.COMPLETE] * 5
+
+
+def test_settings_that_are_drawn_again_after_their_job_was_pruned_count_as_pruned(command: Command) -> None:
+    FOLDER.mkdir(parents=True)
+    study, space = open_study(FOLDER), {"data.batch_size": CategoricalDistribution(["16", "32"])}
+    for _ in range(4):
+        good = {"params": {"data.batch_size": "16"}, "intermediate_values": {1: 2.0}, "value": 2.0}
+        study.add_trial(optuna.create_trial(distributions=space, **good))
+    command(*SEARCH, "optimizer.lr=0.01", "optimizer.momentum=0.9", "hydra.sweeper.n_trials=7")
+    assert len(Sweep(FOLDER).jobs()) < 3  # for three more trials
+    assert [trial.state for trial in trials()] == [TrialState.COMPLETE] * 4 + [TrialState.PRUNED] * 3
+
+
+class Killed(Exception):
+    """The search ends here, as by kill -9."""
+
+
+def points(folder: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int) -> tuple[list[dict[str, Any]], int]:
+    """The settings of six trials, two at once, of a search that is killed at a change of its study and continued.
+
+    Also how many changes there were.
+    """
+    folder.mkdir()
+    space = {"a": FloatDistribution(0.001, 1, log=True), "b": CategoricalDistribution(["x", "y"])}
+    changes = 0
+
+    def change() -> None:
+        nonlocal changes
+        changes += 1
+        if changes == killed_at:
+            raise Killed
+
+    def run() -> None:
+        study, tried = open_study(folder), set()
+        while batch := next_batch(study, 6, 2, tried):
+            tried |= set(batch)
+            params = [ask(study, number, space, seed=0) for number in batch]
+            for number, values in zip(batch, params, strict=True):
+                change()
+                study.tell(number, values["a"])
+
+    suggest = optuna.Trial._suggest
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna.Trial, "_suggest", lambda *arguments: (change(), suggest(*arguments))[1])
+        try:
+            run()
+        except Killed:
+            run()
+    return [trial.params for trial in open_study(folder).get_trials()], changes
+
+
+def test_a_killed_search_asks_for_the_same_settings_when_it_continues(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, changes = points(tmp_path / "whole", monkeypatch, killed_at=0)
+    assert len({str(params) for params in whole}) == 6
+    for moment in range(1, changes + 1):
+        assert points(tmp_path / str(moment), monkeypatch, killed_at=moment)[0] == whole
+
+
+def test_hydras_own_optuna_sweeper_may_be_installed_too(command: Command) -> None:
+    theirs = {"defaults": ["_self_"], "_target_": "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper"}
+    ConfigStore.instance().store("optuna", theirs, group="hydra/sweeper", provider="optuna_sweeper")
+    outcome = command(*SEARCH, "hydra.sweeper.n_trials=1", "trainer.max_epochs=1")
+    assert outcome.status == 0, outcome.err
+    assert len(trials()) == 1
+
+
+def test_greater_number_goes_on_with_the_study(command: Command) -> None:
+    command(*SEARCH, "hydra.sweeper.n_trials=3")
+    before = {run.folder.name: run.info["started"] for run in Run.below(FOLDER)}
+    assert command(*SEARCH, "hydra.sweeper.n_trials=3").status == 0
+    assert len(trials()) == 3
+    assert command(*SEARCH, "hydra.sweeper.n_trials=5").status == 0
+    assert len(trials()) == 5
+    assert before.items() <= {run.folder.name: run.info["started"] for run in Run.below(FOLDER)}.items()
+
+
+def test_interrupted_search_goes_on_with_the_job_it_was_at(command: Command) -> None:
+    Stops.begun = 0
+    stops = "+callbacks.stops._target_=test_optuna_search.Stops"
+    outcome = command(*SEARCH, "hydra.sweeper.n_trials=4", stops)
+    assert outcome.status == 130
+    assert [job.state for job in Sweep(FOLDER).jobs()] == ["finished", "finished", "interrupted"]
+    stopped = Sweep(FOLDER).jobs()[2]
+    Stops.begun = 100
+    assert command(*SEARCH, "hydra.sweeper.n_trials=4", stops).status == 0
+    jobs = {job.id: job for job in Sweep(FOLDER).jobs()}
+    assert (len(jobs), {job.state for job in jobs.values()}) == (4, {"finished"})
+    assert jobs[stopped.id].info["started"] == stopped.info["started"]  # gone on with, not begun anew
+    assert sum(trial.state == TrialState.COMPLETE for trial in trials()) == 4
+
+
+def test_job_that_falls_behind_is_stopped_early_and_tested(command: Command) -> None:
+    Learns.begun = 0
+    learns = "+callbacks.learns._target_=test_optuna_search.Learns"
+    outcome = command(*SEARCH, *SLOW, learns)
+    assert outcome.status == 0, outcome.err
+    assert [trial.state for trial in trials()] == [TrialState.COMPLETE] * 6 + [TrialState.PRUNED]
+    assert [job.info["epochs"] for job in Sweep(FOLDER).jobs()] == [4] * 6 + [1]
+    assert "test/acc" in Sweep(FOLDER).jobs()[6].info["metrics"]
+    Learns.begun = 0
+    never = [argument.replace("sweep=s", "sweep=t") for argument in SEARCH]
+    command(*never, *SLOW, "hydra.sweeper.prune_after=null", learns)
+    assert [job.info["epochs"] for job in Sweep(FOLDER.with_name("t")).jobs()] == [4] * 7
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("a=1,2", CategoricalDistribution(["1", "2"])),
+        ("a=x,y", CategoricalDistribution(["x", "y"])),
+        ("a=range(1,4)", CategoricalDistribution(["1", "2", "3"])),
+        ("a=interval(0,0.5)", FloatDistribution(0, 0.5)),
+        ("a=interval(1,2)", FloatDistribution(1, 2)),
+        ("a=int(interval(1,8))", IntDistribution(1, 8)),
+        ("a=tag(log,interval(0.001,0.1))", FloatDistribution(0.001, 0.1, log=True)),
+    ],
+)
+def test_hydras_grammar_says_what_is_drawn(override: str, expected: Any) -> None:
+    assert distribution(OverridesParser.create().parse_override(override)) == expected
+
+
+@pytest.mark.parametrize("override", ["a=interval(2,1)", "a=tag(log,interval(0,1))"])
+def test_interval_that_is_none_is_told(override: str) -> None:
+    with pytest.raises(BadInput, match="an interval goes up"):
+        distribution(OverridesParser.create().parse_override(override))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["hydra.sweeper.n_trials=0"], "n_trials=0: must be 1 or more"),
+        (["optimizer.lr=1", "optimizer.momentum=0", "data.batch_size=16"], "there is nothing to search"),
+    ],
+)
+def test_search_that_makes_no_sense_is_told(command: Command, tiny: Tiny, arguments: list[str], told: str) -> None:
+    outcome = command(*(own for own in SEARCH if own.split("=")[0] not in str(arguments)), *arguments)
+    assert outcome.status == 2
+    assert outcome.err.startswith("mnist_lab: ") and told in outcome.err
+    assert not Path("runs").exists()

@@ -1,0 +1,101 @@
+"""Sweeps whose jobs run side by side, in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Outcome, Tiny, run
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from mnist_lab.runs.run import Run
+from mnist_lab.runs.sweep import Sweep
+from mnist_lab.sweeps.launchers import parallel_jobs, processors
+
+Command = Callable[..., Outcome]
+FOLDER = Path("runs/sweeps/s")
+JOBLIB = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="the extra joblib is not installed")
+
+
+class Dies(Callback):
+    """The process of the job with seed 1 is killed, as by a kernel that is out of memory."""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.datamodule.seed == 1 and trainer.current_epoch == 1:  # type: ignore[attr-defined]
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_jobs_side_by_side_give_the_same_table_as_in_one_process(tiny: Tiny, command: Command) -> None:
+    grid = ("-m", "model=mlp", "optimizer.lr=0.001,0.01", "seed=0,1,2", "threads=1")
+    assert run(tiny, *grid, "sweep=s", *JOBLIB)[0] == 0
+    threads = torch.get_num_threads()
+    try:
+        assert command(*grid, "sweep=t").status == 0
+    finally:
+        torch.set_num_threads(threads)
+    side_by_side, one = (json.loads((FOLDER.with_name(name) / "results.json").read_text()) for name in ("s", "t"))
+    for results in (side_by_side, one):
+        for job in (*results["jobs"], *results["ranked"], results["best"]):
+            job.pop("seconds", None)
+        del results["sweep"], results["command"]
+    assert side_by_side == one
+    assert len(one["jobs"]) == 6
+
+
+def test_threads_are_shared_out_among_jobs(tiny: Tiny) -> None:
+    assert run(tiny, "-m", "model=mlp", "seed=0,1", "sweep=s", "trainer.max_epochs=1", *JOBLIB)[0] == 0
+    share = max(1, processors() // 2)
+    assert {job.info["device"] for job in Sweep(FOLDER).jobs()} == {f"cpu, {share} thread{'s' * (share > 1)}"}
+
+
+@pytest.mark.parametrize(("n_jobs", "parallel"), [(1, 1), (3, 3), (-1, processors()), (-2, max(1, processors() - 1))])
+def test_number_of_jobs_at_once_is_joblibs(n_jobs: int, parallel: int) -> None:
+    assert parallel_jobs({"n_jobs": n_jobs}) == parallel
+
+
+def test_job_whose_process_is_killed_is_failed_and_the_others_run(tiny: Tiny) -> None:
+    dies = "+callbacks.dies._target_=test_parallel.Dies"
+    status, out = run(tiny, "-m", "model=mlp", "seed=0,1,2,3,4", "sweep=s", dies, *JOBLIB)
+    assert status == 1
+    assert "Traceback" not in out, out
+    assert [job.state for job in Sweep(FOLDER).jobs()] == ["finished", "failed", *["finished"] * 3]
+    assert "1 of 5 jobs failed" in out and "its process died" in out
+
+
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signal_lets_every_job_save_and_the_next_start_goes_on(tiny: Tiny, sent: signal.Signals, status: int) -> None:
+    arguments = ("-m", "model=mlp", "seed=0,1,2", "sweep=s", "trainer.max_epochs=150", "logger=none", *JOBLIB)
+
+    def stop(process: subprocess.Popen[str]) -> None:
+        until = time.monotonic() + 120
+        while time.monotonic() < until and process.poll() is None:
+            runs = Run.below(FOLDER) if FOLDER.exists() else []
+            if len(runs) >= 2 and all(len(run.epochs()) >= 2 for run in runs):
+                process.send_signal(sent)
+                return
+            time.sleep(0.02)
+
+    ended, out = run(tiny, *arguments, then=stop)
+    assert ended == status, out
+    assert "Traceback" not in out, out
+    jobs = Sweep(FOLDER).jobs()
+    assert [job.state for job in jobs] == ["interrupted", "interrupted", "waiting"]
+    assert {job.info["status"] for job in jobs[:2]} == {"interrupted"}  # told by the jobs themselves, which have saved
+    assert run(tiny, *arguments)[0] == 0
+    assert {job.info["steps"] for job in Sweep(FOLDER).jobs()} == {1800}
+    assert [len(run.epochs()) for run in Run.below(FOLDER)] == [150] * 3
+
+
+def test_more_jobs_than_memory_are_refused_with_a_number_that_fits(tiny: Tiny) -> None:
+    status, out = run(tiny, "-m", "seed=range(5000)", "hydra/launcher=joblib", "hydra.launcher.n_jobs=5000")
+    assert status == 2
+    assert "hydra.launcher.n_jobs: 5000 jobs at once need 6500 GB" in out
+    assert not Path("runs").exists()

@@ -1,0 +1,61 @@
+"""Lightning's harmless warnings are ignored while it works, and only then: with `srun` on the path, and from Python."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Outcome, Tiny, run
+
+from mnist_lab.evaluation.evaluate import evaluate
+from mnist_lab.training.train import train
+
+Command = Callable[..., Outcome]
+
+
+@pytest.fixture
+def srun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a program of the name srun on the path, as on the login node of a cluster."""
+    folder = tmp_path / "slurm"
+    folder.mkdir()
+    (folder / "srun").write_text("#!/bin/sh\nexit 1\n")
+    (folder / "srun").chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    for name in [name for name in os.environ if name.startswith("SLURM_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.usefixtures("srun")
+def test_srun_on_the_path_causes_no_warning_in_training_and_testing(command: Command) -> None:
+    for arguments in (["model=mlp", "trainer.max_epochs=1"], ["test", "latest"]):  # pytest makes warnings errors
+        outcome = command(*arguments, data=arguments[0] != "test")
+        assert (outcome.status, outcome.err) == (0, "")
+        assert "srun" not in outcome.out
+
+
+@pytest.mark.usefixtures("srun")
+def test_parallel_sweep_succeeds_where_python_makes_warnings_errors(tiny: Tiny) -> None:
+    joblib = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    sweep = ("-m", "model=mlp", "seed=0,1", "sweep=s", "trainer.max_epochs=1")
+    status, out = run(tiny, *sweep, *joblib, program=("-W", "error", "-m", "mnist_lab"))
+    assert status == 0, out
+    assert "srun" not in out and "Warning" not in out
+
+
+def test_training_from_python_leaves_warning_filters_and_loggers_as_they_were(tiny: Tiny) -> None:
+    logger = logging.getLogger("lightning.pytorch")
+    handler = logging.NullHandler()
+    logger.addHandler(handler)
+    warnings.filterwarnings("always", "a filter of the caller")
+    state = (warnings.filters[:], logger.handlers[:], logger.propagate)
+    try:
+        finished = train(tiny.compose("model=mlp", "trainer.max_epochs=1"))
+        assert (warnings.filters[:], logger.handlers[:], logger.propagate) == state
+        evaluate(finished)
+        assert (warnings.filters[:], logger.handlers[:], logger.propagate) == state
+    finally:
+        logger.removeHandler(handler)

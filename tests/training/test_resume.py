@@ -1,0 +1,152 @@
+"""A run that was stopped at any step and resumed ends as the one that was not, bit for bit."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Outcome
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from benchmarks.kills import losses
+from mnist_lab.runs.run import Run
+
+Command = Callable[..., Outcome]
+WHOLE, PARTS = Run(Path("runs/a/whole")), Run(Path("runs/a/parts"))
+
+
+class StopAt(Callback):
+    """A signal within a step; a run has 12 of them an epoch."""
+
+    def __init__(self, step: int, sent: int = signal.SIGINT) -> None:
+        self.step, self.sent = step, sent
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step == self.step - 1:
+            self.step = 0  # once: a second Ctrl-C would not wait
+            os.kill(os.getpid(), self.sent)
+
+
+def stopped_and_resumed(command: Command, *arguments: str, step: int, sent: int = signal.SIGINT) -> None:
+    stop = f"+callbacks.stop={{_target_: test_resume.StopAt, step: {step}, sent: {int(sent)}}}"
+    stopped = command(*arguments, f"hydra.run.dir={PARTS}", stop)
+    assert stopped.status == 128 + sent, stopped.err
+    assert f"to go on: python -m mnist_lab resume={PARTS}" in stopped.out
+    assert (PARTS.info["status"], PARTS.info["steps"]) == ("interrupted", step)
+    resumed = command(f"resume={PARTS}", "~callbacks.stop", data=False)
+    assert resumed.status == 0, resumed.err
+
+
+@pytest.mark.parametrize("step", [1, 5, 11, 12, 13, 23, 24])
+@pytest.mark.parametrize("scheduler", ["onecycle", "none"])
+def test_stopped_at_any_step_and_resumed_it_ends_the_same(command: Command, scheduler: str, step: int) -> None:
+    """Weights, optimizer, scheduler, best checkpoint, metrics.csv, run.json and TensorBoard; dropout and all."""
+    arguments = ("model=dropout_cnn", f"scheduler={scheduler}", "trainer.max_epochs=3")
+    assert command(*arguments, f"hydra.run.dir={WHOLE}").status == 0
+    stopped_and_resumed(command, *arguments, step=step)
+    assert losses(WHOLE, PARTS) == []
+
+
+@pytest.mark.parametrize("step", [3, 7, 8, 10, 14])
+def test_stopped_run_of_limited_epochs_ends_the_same(command: Command, step: int) -> None:
+    """Seven of twelve batches an epoch, one of two in validation: each epoch begins with the first of its order."""
+    limits = ("trainer.limit_train_batches=7", "trainer.limit_val_batches=1")
+    arguments = ("model=mlp", "trainer.max_epochs=3", *limits)
+    assert command(*arguments, f"hydra.run.dir={WHOLE}").status == 0
+    stopped_and_resumed(command, *arguments, step=step)
+    assert losses(WHOLE, PARTS) == []
+
+
+@pytest.mark.parametrize("network", ["simple_cnn", "compact_cnn", "lenet", "mlp"])
+def test_every_network_resumes_within_an_epoch(command: Command, network: str) -> None:
+    arguments = (f"model={network}", "scheduler=cosine", "optimizer=adam", "optimizer.lr=0.001")
+    assert command(*arguments, f"hydra.run.dir={WHOLE}").status == 0
+    stopped_and_resumed(command, *arguments, step=7, sent=signal.SIGTERM)
+    assert losses(WHOLE, PARTS) == []
+
+
+@pytest.mark.parametrize("step", [7, 12])
+def test_preset_resumes_within_an_epoch(command: Command, step: int) -> None:
+    arguments = ("experiment=compact_cnn", "data.batch_size=20")
+    assert command(*arguments, f"hydra.run.dir={WHOLE}").status == 0
+    stopped_and_resumed(command, *arguments, step=step)
+    assert not (WHOLE.folder / "checkpoints" / "best.ckpt").exists()
+    assert WHOLE.curve("test/acc", "examples_seen") == PARTS.curve("test/acc", "examples_seen")
+    one, other = (torch.load(run.chosen_checkpoint(), weights_only=True)["state_dict"] for run in (WHOLE, PARTS))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_accumulated_gradients_resume_between_their_steps(command: Command) -> None:
+    arguments = ("model=mlp", "+trainer.accumulate_grad_batches=3")
+    assert command(*arguments, f"hydra.run.dir={WHOLE}").status == 0
+    stopped_and_resumed(command, *arguments, step=2)
+    assert losses(WHOLE, PARTS) == []
+
+
+@pytest.mark.parametrize("setting", ["every_n_train_steps=5", "every_n_seconds=1e-9"])
+def test_checkpoints_within_an_epoch_by_steps_or_by_time(command: Command, setting: str) -> None:
+    """Killed in the middle of an epoch, as far as the run folder can tell."""
+
+    stop = "+callbacks.stop={_target_: test_resume.Crash, step: 18}"
+    arguments = ("model=dropout_cnn", f"callbacks.checkpoint.{setting}")
+    assert command(*arguments, f"hydra.run.dir={WHOLE}").status == 0
+    assert command(*arguments, f"hydra.run.dir={PARTS}", stop).status == 1
+    last = torch.load(PARTS.folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == (15 if "steps" in setting else 17)
+    assert command(f"resume={PARTS}", "~callbacks.stop", data=False).status == 0
+    assert losses(WHOLE, PARTS) == []
+
+
+class Crash(Callback):
+    """A fault in the program."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step == self.step - 1:
+            raise RuntimeError("crash")
+
+
+@pytest.mark.parametrize("epoch", [0, 2], ids=["first", "last"])
+def test_signal_during_validation_stops_after_the_epoch_is_saved(command: Command, epoch: int) -> None:
+    arguments = ("model=mlp", "trainer.max_epochs=3")
+    assert command(*arguments, f"hydra.run.dir={WHOLE}").status == 0
+    for sent, status in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        folder = Run(Path(f"runs/a/{status}"))
+        stop = f"+callbacks.stop={{_target_: test_resume.StopInValidation, sent: {int(sent)}, epoch: {epoch}}}"
+        assert command(*arguments, f"hydra.run.dir={folder}", stop).status == status
+        assert (folder.info["epochs"], folder.info["steps"]) == (epoch + 1, 12 * (epoch + 1))
+        assert command(f"resume={folder}", "~callbacks.stop", data=False).status == 0
+        assert losses(WHOLE, folder) == []
+
+
+class StopInValidation(Callback):
+    """A signal while an epoch is validated."""
+
+    def __init__(self, sent: int, epoch: int) -> None:
+        self.sent, self.epoch = sent, epoch
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch == self.epoch:
+            os.kill(os.getpid(), self.sent)
+
+
+class StopInTest(Callback):
+    """SIGTERM after training, when Lightning no longer listens."""
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_signal_after_training_is_recorded_and_resume_does_the_rest(command: Command) -> None:
+    arguments = ("model=mlp", "+callbacks.stop._target_=test_resume.StopInTest")
+    assert command(*arguments, f"hydra.run.dir={WHOLE}").status == 143
+    assert (WHOLE.info["status"], WHOLE.info["epochs"]) == ("interrupted", 2)
+    assert command(f"resume={WHOLE}", "~callbacks.stop", data=False).status == 0
+    assert WHOLE.info["status"] == "finished" and "test/acc" in WHOLE.info["metrics"]

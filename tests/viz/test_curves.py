@@ -1,0 +1,137 @@
+"""Figures show what the run folder has, with axes named and units given."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Tiny
+from matplotlib.figure import Figure
+from omegaconf import OmegaConf
+
+from mnist_lab.errors import BadInput
+from mnist_lab.reproduce.plot import plot_reproduction
+from mnist_lab.runs.run import Run
+from mnist_lab.training.train import train
+from mnist_lab.viz.curves import plot_accuracy, plot_examples_seen, plot_loss
+from mnist_lab.viz.heatmap import plot_heat_map
+from mnist_lab.viz.images import plot_images
+
+
+@pytest.fixture
+def preset_run(tiny: Tiny) -> Run:
+    """Two epochs with the test set after each, and before training."""
+    return train(tiny.compose("experiment=compact_cnn"))
+
+
+@pytest.fixture
+def plain_run(tiny: Tiny) -> Run:
+    """Two epochs with a validation set; the test set is looked at once."""
+    return train(tiny.compose("model=mlp"))
+
+
+def lines(figure: Figure, panel: int = 0) -> dict[str, list[tuple[float, float]]]:
+    """The points of each line by the beginning of its name."""
+    return {
+        str(line.get_label()).split(", ")[0] + (", published" if "published" in str(line.get_label()) else ""): list(
+            zip(*map(np.ravel, (line.get_xdata(), line.get_ydata())), strict=True)
+        )
+        for line in figure.axes[panel].get_lines()
+    }
+
+
+def test_loss_and_accuracy_by_epoch_are_the_runs(preset_run: Run) -> None:
+    shown = lines(plot_loss(preset_run))
+    assert shown["training"] == list(preset_run.curve("train/loss").items())
+    assert shown["test"] == list(preset_run.curve("test/loss").items())
+    shown = lines(plot_accuracy(preset_run))
+    assert shown["test"] == [(epoch, 100 * value) for epoch, value in preset_run.curve("test/acc").items()]
+    assert shown["test, published"] == [(0, 8.96), (1, 96.36), (2, 97.46), (3, 97.62)]
+
+
+def test_test_set_that_was_looked_at_once_is_one_star(plain_run: Run) -> None:
+    tested = plain_run.info["tested"]["epoch"]
+    for figure, panel in ((plot_accuracy(plain_run), 0), (plot_examples_seen(plain_run), 1)):
+        shown = lines(figure, panel)
+        ((x, y),) = shown["test"]
+        assert y == 100 * plain_run.info["metrics"]["test/acc"]
+        assert x == (tested if panel == 0 else 190 * tested)
+        assert "validation" in shown
+        (line,) = [line for line in figure.axes[panel].get_lines() if str(line.get_label()).startswith("test")]
+        assert line.get_marker() == "*"
+
+
+def test_examples_seen_are_the_horizontal_axis(preset_run: Run) -> None:
+    figure = plot_examples_seen(preset_run)
+    assert [x for x, _ in lines(figure)["test"]] == [0, 230, 460]
+    assert len(lines(figure)["training"]) == 2
+
+
+def test_axes_are_named_with_units(preset_run: Run) -> None:
+    for figure, names in (
+        (plot_loss(preset_run), [("epoch", "loss (mean per image)")]),
+        (plot_accuracy(preset_run), [("epoch", "accuracy (%)")]),
+        (
+            plot_examples_seen(preset_run),
+            [("", "loss (mean per image)"), ("training examples seen", "accuracy (%)")],
+        ),
+    ):
+        assert [(axes.get_xlabel(), axes.get_ylabel()) for axes in figure.axes] == names
+
+
+def test_run_without_training_has_figures_too(tiny: Tiny) -> None:
+    run = train(tiny.compose("model=mlp", "trainer.max_epochs=0"))
+    assert lines(plot_accuracy(run))["test"] == [(0, 100 * run.info["metrics"]["test/acc"])]
+    assert (run.folder / "figures" / "examples_seen.png").is_file()
+
+
+def test_wrong_prediction_is_red_with_its_truth() -> None:
+    figure = plot_images(np.zeros((4, 28, 28)), [1, 2, 3, 4], [1, 7, 3, 4], columns=2)
+    texts = {text.get_text(): text.get_color() for text in figure.axes[0].texts}
+    assert texts == {
+        "predicted 1": "black",
+        "predicted 7, is 2": "tab:red",
+        "predicted 3": "black",
+        "predicted 4": "black",
+    }
+    truths = plot_images(np.zeros((4, 28, 28)), [1, 2, 3, 4], columns=2)
+    assert [text.get_text() for text in truths.axes[0].texts] == ["truth 1", "truth 2", "truth 3", "truth 4"]
+
+
+def test_reproduced_curves_are_means_over_published_points() -> None:
+    row = {
+        "seeds": [1, 2],
+        "published": {"test/acc": [None, 90.0]},
+        "curves": {"test/acc": [[], [88.0, 92.0]], "train/loss": [[], [0.5, 0.7]]},
+    }
+    figure = plot_reproduction("mlp", row)
+    assert lines(figure, 1)["test"] == [(1, 90.0)]
+    assert lines(figure, 1)["test, published"] == [(1, 90.0)]
+    assert lines(figure, 0)["training"] == [(1, pytest.approx(0.6))]
+    (band,) = figure.axes[1].collections
+    assert (band.get_paths()[0].vertices[:, 1].min(), band.get_paths()[0].vertices[:, 1].max()) == (88, 92)
+
+
+def test_heat_map_has_the_mean_of_each_place(tmp_path: Path) -> None:
+    runs = []
+    for lr, momentum, seed, accuracy in ((0.01, 0.5, 0, 0.9), (0.01, 0.5, 1, 0.94), (0.1, 0.9, 0, 0.5)):
+        folder = tmp_path / f"{lr}-{seed}"
+        folder.mkdir()
+        OmegaConf.save({"optimizer": {"lr": lr, "momentum": momentum}}, folder / "config.yaml")
+        (folder / "run.json").write_text(json.dumps({"status": "finished", "metrics": {"val/acc": accuracy}}))
+        runs.append(Run(folder))
+    figure = plot_heat_map(runs, "optimizer.lr", "optimizer.momentum")
+    (axes,) = figure.axes
+    assert {text.get_position(): text.get_text() for text in axes.texts} == {(0, 0): "92.00", (1, 1): "50.00"}
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("optimizer.lr", "optimizer.momentum")
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0.01", "0.1"]
+    assert axes.get_title().startswith("validation: accuracy (%)")
+    for arguments, told in (
+        (([], "optimizer.lr", "optimizer.momentum"), "no runs"),
+        ((runs, "optimizer.lr", "optimizer.betas"), "has no setting optimizer.betas"),
+        ((runs, "optimizer.lr", "optimizer.momentum", "test/acc"), "has no test/acc; there are val/acc"),
+    ):
+        with pytest.raises(BadInput, match=told):
+            plot_heat_map(*arguments)  # type: ignore[arg-type]
