@@ -39,11 +39,12 @@ from mnist_lab.files import make_folder
 from mnist_lab.formatting import shown
 from mnist_lab.runs.run import Run
 from mnist_lab.streams import outlive_reader
+from mnist_lab.sweeps.identity import register_job_folder
 from mnist_lab.sweeps.job import run_job
-from mnist_lab.sweeps.signals import end_with_parent
-from mnist_lab.sweeps.subprocess_job import SWEEP_PROCESS
+from mnist_lab.sweeps.signals import SWEEP_PROCESS, end_with_parent
 
 EXTRAS = ("joblib", "submitit", "ray", "optuna")  # launchers and sweepers that come with an extra of this name
+register_job_folder()
 jobs_begun: list[DictConfig] = []  # that Hydra came to
 
 

@@ -10,8 +10,6 @@ from mnist_lab.viz.heatmap import grid, in_order
 from mnist_lab.viz.save import write_figure
 
 LABEL = "validation: accuracy (%)"
-LEAST_ERROR = 0.01  # %: no accuracy is told apart from a better one
-FAR = 4  # times the median error: no result is told apart from a worse one
 
 
 def draw(results: Results) -> str | None:

@@ -46,4 +46,6 @@ def file_name(text: str) -> str:
     return re.sub(r"[^\w.,=+-]", "_", text)[:150]
 
 
-OmegaConf.register_new_resolver("job_folder", lambda *, _root_: job_folder(_root_), replace=True)
+def register_job_folder() -> None:
+    """Register ${job_folder:}, by which conf/train.yaml names the folder of a sweep's job."""
+    OmegaConf.register_new_resolver("job_folder", lambda *, _root_: job_folder(_root_), replace=True)

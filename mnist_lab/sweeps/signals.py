@@ -15,6 +15,7 @@ from mnist_lab.errors import Interrupted
 from mnist_lab.runs.locks import holder_of
 from mnist_lab.runs.sweep import Sweep
 
+SWEEP_PROCESS = "MNIST_LAB_SWEEP_PROCESS"  # set for a sweep's job that is a command: the process that waits for it
 PATIENCE = 60  # seconds in which jobs that were told to stop are to have saved
 
 

@@ -21,6 +21,7 @@ from mnist_lab.config.settings import given_overrides
 from mnist_lab.errors import Interrupted, LabError
 from mnist_lab.formatting import typed
 from mnist_lab.runs.run import Run
+from mnist_lab.sweeps.signals import SWEEP_PROCESS
 from mnist_lab.training.checkpointing import STOP_SIGNALS, stop_signal, stop_signals_raise
 
 PATIENCE = 60  # seconds in which a run that was told to stop is to have ended
@@ -74,6 +75,3 @@ def train_apart(cfg: DictConfig) -> None:
     if process.returncode > 0:
         error = Run(folder).info["error"] if (folder / "run.json").is_file() else None
         raise LabError(error or told.removeprefix("mnist_lab: ") or f"exit status {process.returncode}")
-
-
-SWEEP_PROCESS = "MNIST_LAB_SWEEP_PROCESS"  # set for a sweep's job that is a command: the process that waits for it

@@ -25,7 +25,7 @@ import uvicorn
 from conftest import Outcome
 from PIL import Image
 from test_digits import drawn, saved
-from test_predict import tiny_run
+from test_recognise import tiny_run
 
 from mnist_lab.config.compose import compose
 from mnist_lab.inference import request_timeout

@@ -28,7 +28,7 @@ from mnist_lab.runs.sweep import Job, Sweep, write_job
 from mnist_lab.sweeps.results import Results
 from mnist_lab.training.build import make_data, trained_model
 from mnist_lab.training.train import train
-from mnist_lab.viz.curves import accuracy
+from mnist_lab.viz.curves import plot_accuracy
 from mnist_lab.viz.heatmap import shades
 
 Command = Callable[..., Outcome]
@@ -194,7 +194,7 @@ def test_headline_and_legends_show_the_epoch_whose_weights_were_tested(lab: Lab)
     run.update(tested={"checkpoint": "best", "epoch": 1}, metrics=run.info["metrics"] | {"val/acc": value})
     page = report(str(run)).read_text(encoding="utf-8")
     assert f"validation {value:.2%} (epoch 1)" in page and "in epoch 1, the one tested" in page
-    labels = [str(line.get_label()) for line in accuracy(run).axes[0].get_lines()]
+    labels = [str(line.get_label()) for line in plot_accuracy(run).axes[0].get_lines()]
     assert f"validation, {100 * value:.2f} % (epoch 1)" in labels
 
 
