@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from mnist_lab.inference.digits import Digit, NoDigit, find_digit
 from mnist_lab.inference.images import read
-from mnist_lab.inference.recognise import Answer, Recogniser, recogniser
+from mnist_lab.inference.recognise import Answer, PredictProbabilities, load_classifier
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import make_data, make_model
 
@@ -117,7 +117,9 @@ def found(name: str, digits: np.ndarray) -> list[Digit | None]:
     return digits_found
 
 
-def hits_and_notes(recognise: Recogniser, seen: Sequence[Digit | None], labels: np.ndarray) -> tuple[float, float]:
+def hits_and_notes(
+    recognise: PredictProbabilities, seen: Sequence[Digit | None], labels: np.ndarray
+) -> tuple[float, float]:
     """Return which share of pictures is answered rightly, and which share of the right answers has a note."""
     known = [(digit, label) for digit, label in zip(seen, labels, strict=True) if digit]
     probabilities = recognise(np.stack([digit.pixels for digit, _ in known]))
@@ -135,7 +137,7 @@ def main() -> None:
     runs = [Run.find(name) for name in options.runs]
     cfg = runs[0].config
     images, labels = (array[: options.count] for array in make_data(cfg, make_model(cfg)).test_set())
-    networks = {run: recogniser(run) for run in runs}
+    networks = {run: load_classifier(run) for run in runs}
     right = {run: (recognise(images).argmax(1) == labels).mean() for run, recognise in networks.items()}
     print("| pictures |", " | ".join(run.info["model"] for run in runs), "|")
     print("|---" * (1 + len(runs)), end="|\n")

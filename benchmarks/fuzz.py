@@ -39,7 +39,7 @@ from hydra.core.global_hydra import GlobalHydra
 from benchmarks import damaged_files, fuzz_files
 from benchmarks.timing import peak_gigabytes
 from mnist_lab.__main__ import main as command_line
-from mnist_lab.config.overrides import compose_whole, keys_of
+from mnist_lab.config.overrides import compose_with_hydra, dotted_keys
 from mnist_lab.errors import LabError
 from mnist_lab.runs.sweep import Job, Sweep, write_job
 
@@ -76,8 +76,8 @@ class Finding:
 
 def random_command_line(chance: random.Random, run: Path) -> list[list[str]]:
     """Make a command line of known and odd keys with odd values, odd grammar, and options between them."""
-    config = compose_whole([])
-    keys = [key for key in keys_of(config) if not key.startswith(("hydra.", "runs_dir"))]
+    config = compose_with_hydra([])
+    keys = [key for key in dotted_keys(config) if not key.startswith(("hydra.", "runs_dir"))]
     groups = [key for key in keys if "." not in key] + ["hydra/launcher", "hydra/sweeper", "experiment"]
     keys += [
         "hydra.run.dir",
@@ -243,7 +243,7 @@ def fuzz(part: str, count: int, seed: int, run: Path, folder: Path) -> Iterator[
 def answer(arguments: Sequence[str], *, trains: bool = False) -> str | None:
     """Run a command in this process, its job too if it trains; return what is wrong with how it ended, or None."""
     GlobalHydra.instance().clear()
-    without_job = contextlib.nullcontext() if trains else patch("mnist_lab.cli.train.job", lambda cfg: None)
+    without_job = contextlib.nullcontext() if trains else patch("mnist_lab.cli.train.task", lambda cfg: None)
     with patch.object(sys, "argv", ["mnist_lab", *arguments]), without_job:
         return answer_of(command_line)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mnist_lab import __version__
 from mnist_lab.cli.help import help_text
-from mnist_lab.errors import BadInput, told_in_one_line
+from mnist_lab.errors import UsageError, exit_on_user_error
 from mnist_lab.streams import standard_streams, stop_waiting_for_readers
 
 COMMANDS = {
@@ -31,7 +31,7 @@ COMMANDS = {
 
 def main() -> None:
     """Run the command line in sys.argv."""
-    with told_in_one_line(), standard_streams():
+    with exit_on_user_error(), standard_streams():
         try:
             _main()
         except KeyboardInterrupt:  # a run that had begun has told more, and how to go on
@@ -45,7 +45,7 @@ def _main() -> None:
     try:
         here = str(Path.cwd())
     except FileNotFoundError:
-        raise BadInput("the current folder was removed; change to another one") from None
+        raise UsageError("the current folder was removed; change to another one") from None
     if not {"", here} & set(sys.path):
         sys.path.append(here)  # so that the console script, too, finds a network of the user's own
     first, *rest = sys.argv[1:] or [""]
@@ -57,7 +57,7 @@ def _main() -> None:
     elif re.fullmatch(r"\w[\w-]*", first):
         near = difflib.get_close_matches(first, COMMANDS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
-        raise BadInput(f"{first}: no such command; {hint} (--help tells more)")
+        raise UsageError(f"{first}: no such command; {hint} (--help tells more)")
     if "query=bash" in sys.argv and re.match(rf"\S+\s+({'|'.join(COMMANDS)})\b", os.environ.get("COMP_LINE", "")):
         return  # Hydra completes settings, and a command takes none of them
     if "--version" in sys.argv:

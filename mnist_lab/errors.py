@@ -15,7 +15,7 @@ from pathlib import Path
 from mnist_lab.formatting import printable
 from mnist_lab.streams import rank
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class LabError(Exception):
@@ -24,15 +24,15 @@ class LabError(Exception):
     exit_status = 1
 
 
-class BadInput(LabError, ValueError):
+class UsageError(LabError, ValueError):
     """A setting, a file or a folder that cannot be used; nothing was started."""
 
     exit_status = 2
 
 
-def not_installed(what: str, extra: str) -> BadInput:
+def not_installed(what: str, extra: str) -> UsageError:
     """The error of what needs an extra of ours that is not installed."""
-    return BadInput(f"{what}: needs packages that are not installed: pip install 'mnist-lab[{extra}]'")
+    return UsageError(f"{what}: needs packages that are not installed: pip install 'mnist-lab[{extra}]'")
 
 
 class Interrupted(SystemExit):
@@ -54,7 +54,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def out_of_memory_told(batch_size: int, eval_batch_size: int) -> Iterator[None]:
+def explain_out_of_memory(batch_size: int, eval_batch_size: int) -> Iterator[None]:
     """Turn torch's running out of memory, on a GPU or a CPU, into a LabError that suggests smaller batches."""
     try:
         yield
@@ -71,23 +71,23 @@ def out_of_memory_told(batch_size: int, eval_batch_size: int) -> Iterator[None]:
 
 
 @contextmanager
-def told_in_one_line() -> Iterator[None]:
+def exit_on_user_error() -> Iterator[None]:
     """Turn a LabError, or a full disk, into one line on stderr and an exit status; HYDRA_FULL_ERROR=1 shows where."""
     try:
         yield
     except LabError as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             traceback.print_exc()
-        _tell(f"mnist_lab: {printable(str(error))}")
+        _print_error(f"mnist_lab: {printable(str(error))}")
         raise SystemExit(error.exit_status) from None
     except OSError as error:
-        if error.errno not in FULL or os.environ.get("HYDRA_FULL_ERROR") == "1":
+        if error.errno not in DISK_FULL or os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        _tell(f"mnist_lab: {error.filename or 'the run folder'}: {error.strerror}; make room")
+        _print_error(f"mnist_lab: {error.filename or 'the run folder'}: {error.strerror}; make room")
         raise SystemExit(LabError.exit_status) from None
 
 
-def _tell(line: str) -> None:
+def _print_error(line: str) -> None:
     if rank() == 0:  # all of a run's processes meet it
         print(line, file=sys.stderr)
 
@@ -109,4 +109,4 @@ def silence_disk_errors_in_threads() -> None:
 def _is_met_by_main_thread(error: BaseException | None) -> bool:
     if isinstance(error, FileNotFoundError) and error.filename:
         return not Path(os.fsdecode(error.filename)).parent.exists()
-    return isinstance(error, OSError) and error.errno in FULL
+    return isinstance(error, OSError) and error.errno in DISK_FULL

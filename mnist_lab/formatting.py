@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 
-def cell(name: str, value: Any) -> str:
+def format_cell(name: str, value: Any) -> str:
     """A value of a run as a person reads it; a dash if there is none."""
     if value is None:
         return "-"
@@ -21,44 +21,44 @@ def cell(name: str, value: Any) -> str:
         return f"{value:,.0f}"
     if isinstance(value, list):
         return " ".join(map(str, value))
-    return f"{value:.1f} s" if name == "time" else typed(value)
+    return f"{value:.1f} s" if name == "time" else format_value(value)
 
 
-def minute(date: str | None) -> str:
+def format_date(date: str | None) -> str:
     """A date of run.json in local time, to the minute."""
     with contextlib.suppress(ValueError):
         return datetime.fromisoformat(date or "").astimezone().strftime("%Y-%m-%d %H:%M")
     return date or "-"
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Seconds, or minutes and seconds from a hundred on."""
     return f"{seconds:.1f} s" if seconds < 100 else f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
 
 
-def percent(accuracy: dict[str, float | None]) -> str:
+def format_accuracy(accuracy: dict[str, float | None]) -> str:
     """A mean accuracy and its spread."""
     std = accuracy["std"]
     return f"{accuracy['mean']:.2%}" + (f" ± {100 * std:.2f}" if std is not None else "")
 
 
-def typed(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value as it would be typed."""
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def command_line(arguments: list[str]) -> str:
+def format_command(arguments: list[str]) -> str:
     """A command of ours, as it would be typed."""
     return shlex.join(["python", "-m", "mnist_lab", *arguments])
 
 
-def as_typed(path: Path) -> str:
+def display_path(path: Path) -> str:
     """A path as a person would type it: from the current folder, if it lies below it."""
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
-def shown(text: str | None, most: int = 100) -> str:
+def shorten(text: str | None, most: int = 100) -> str:
     """Return a user's text for a message: one line, shortened."""
     line = printable(" ".join((text or "").split()))
     return line if len(line) <= most else f"{line[: most - 3]}..."

@@ -12,7 +12,7 @@ from PIL import features
 
 from benchmarks import damaged_files
 from benchmarks.fuzz import SETTINGS, fuzz
-from mnist_lab.errors import BadInput
+from mnist_lab.errors import UsageError
 from mnist_lab.runs.run import Run
 
 Command = Callable[..., Outcome]
@@ -68,7 +68,7 @@ def test_damaged_pictures_and_pixels_are_answered_or_refused_in_one_line(tiny: T
 def test_damaged_configuration_is_refused_in_one_line_and_at_once(tmp_path: Path, content: bytes, told: str) -> None:
     (tmp_path / "config.yaml").write_bytes(content)
     started = time.process_time()
-    with pytest.raises(BadInput) as caught:
+    with pytest.raises(UsageError) as caught:
         _ = Run(tmp_path).config
     assert time.process_time() - started < 2
     message = str(caught.value)
@@ -82,7 +82,7 @@ def test_damaged_configuration_is_refused_in_one_line_and_at_once(tmp_path: Path
 )
 def test_damaged_record_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "run.json").write_bytes(content)
-    with pytest.raises(BadInput, match=r"run\.json: (not a run's record|cannot be read)") as caught:
+    with pytest.raises(UsageError, match=r"run\.json: (not a run's record|cannot be read)") as caught:
         _ = Run(tmp_path).info
     assert "\n" not in str(caught.value)
 

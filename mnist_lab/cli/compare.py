@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mnist_lab.cli.parser import Arguments
-from mnist_lab.cli.tables import print_for_programs, show
-from mnist_lab.formatting import cell, printable
-from mnist_lab.runs.listing import METRICS, different_settings, row, runs_of
+from mnist_lab.cli.parser import CommandParser
+from mnist_lab.cli.tables import print_rows, print_table
+from mnist_lab.formatting import format_cell, printable
+from mnist_lab.runs.listing import METRIC_NAMES, differing_settings_of_runs, find_runs, run_row
 from mnist_lab.runs.run import Run
-from mnist_lab.viz.save import refuse_no_figure, save_figure
+from mnist_lab.viz.save import require_figure_path, save_figure
 
 if TYPE_CHECKING:
     pass
 
-MEASURED = (*METRICS, "tested_epoch", "epochs", "time", "images_per_second", "parameters")
+MEASURED = (*METRIC_NAMES, "tested_epoch", "epochs", "time", "images_per_second", "parameters")
 SIDE_BY_SIDE = 6  # as many runs have a column each; of more, each has a line
 LABEL = 90  # characters
 
@@ -26,11 +26,11 @@ def save_curves(runs: Sequence[Run], settings: dict[str, list[Any]], path: Path)
     """Draw the runs' curves into a file; whether there were any.
 
     Raises:
-        BadInput: the file's name does not end in a format of FORMATS, or it cannot be written.
+        UsageError: the file's name does not end in a format of FORMATS, or it cannot be written.
     """
     from mnist_lab.viz.comparison import plot_comparison  # numpy and matplotlib: not for --json
 
-    refuse_no_figure(path)
+    require_figure_path(path)
     figure = plot_comparison(runs, [label(i, run, settings) for i, run in enumerate(runs)])
     if figure is None:
         return False
@@ -40,7 +40,7 @@ def save_curves(runs: Sequence[Run], settings: dict[str, list[Any]], path: Path)
 
 def label(i: int, run: Run, settings: dict[str, list[Any]]) -> str:
     """What the legend says of a run: its number and its own values of the settings that differ, or its folder."""
-    own = [f"{key}={cell(key, values[i])}" for key, values in settings.items() if values[i] is not None]
+    own = [f"{key}={format_cell(key, values[i])}" for key, values in settings.items() if values[i] is not None]
     words = f"{i + 1}: {', '.join(own) or run.folder.name}"
     return words if len(words) <= LABEL else f"{words[: LABEL - 3]}..."
 
@@ -53,17 +53,17 @@ def show_table(rows: Sequence[dict[str, Any]], settings: dict[str, list[Any]]) -
     measured = ["status", *(name for name in MEASURED if any(each[name] is not None for each in rows))]
     if len(rows) > SIDE_BY_SIDE:
         names = [*settings, *measured]
-        lines = [[str(i), *(cell(name, each[name]) for name in names)] for i, each in enumerate(rows, start=1)]
-        show(["run", *names], lines)
+        lines = [[str(i), *(format_cell(name, each[name]) for name in names)] for i, each in enumerate(rows, start=1)]
+        print_table(["run", *names], lines)
     else:
-        cells = [[name, *(cell(name, each[name]) for each in rows)] for name in (*settings, *measured)]
+        cells = [[name, *(format_cell(name, each[name]) for each in rows)] for name in (*settings, *measured)]
         cells.insert(len(settings), [""] * (1 + len(rows)))
-        show(["run", *(str(i + 1) for i in range(len(rows)))], cells, left=("run",))
+        print_table(["run", *(str(i + 1) for i in range(len(rows)))], cells, left=("run",))
     print("" if settings else "\nno setting differs")
 
 
 def main(arguments: list[str]) -> None:
-    parser = Arguments("compare", __doc__)
+    parser = CommandParser("compare", __doc__)
     parser.add_argument(
         "runs",
         metavar="RUN",
@@ -74,12 +74,12 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--out", type=Path, metavar="FILE", help="draw the curves into this file")
     parser.add_forms()
     options = parser.parse_args(arguments)
-    runs = runs_of(options.runs, options.runs_dir)
-    settings = different_settings(runs)
-    rows = [row(run, run.info) | {key: values[i] for key, values in settings.items()} for i, run in enumerate(runs)]
+    runs = find_runs(options.runs, options.runs_dir)
+    settings = differing_settings_of_runs(runs)
+    rows = [run_row(run, run.info) | {key: values[i] for key, values in settings.items()} for i, run in enumerate(runs)]
     drawn = options.out is not None and save_curves(runs, settings, options.out)
     if options.form:
-        print_for_programs(rows, options.form)
+        print_rows(rows, options.form)
     else:
         show_table(rows, settings)
     if options.out:

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mnist_lab.cli.parser import Arguments
-from mnist_lab.cli.tables import print_for_programs, show
-from mnist_lab.errors import BadInput
-from mnist_lab.formatting import cell, minute
-from mnist_lab.runs.listing import listed
+from mnist_lab.cli.parser import CommandParser
+from mnist_lab.cli.tables import print_rows, print_table
+from mnist_lab.errors import UsageError
+from mnist_lab.formatting import format_cell, format_date
+from mnist_lab.runs.listing import list_runs
 
 COLUMNS = ("date", "model", "status", "val/acc", "test/acc", "time", "overrides", "run")
 LEFT_OUT = ("time", "model", "overrides", "val/acc", "date")  # where a terminal is too narrow, in this order
@@ -32,7 +32,7 @@ def short_names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def main(arguments: list[str]) -> None:
-    parser = Arguments("ls", __doc__)
+    parser = CommandParser("ls", __doc__)
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="default: %(default)s")
     parser.add_argument(
         "--sort",
@@ -44,19 +44,21 @@ def main(arguments: list[str]) -> None:
     parser.add_forms()
     options = parser.parse_args(arguments)
     if options.limit is not None and options.limit < 1:
-        raise BadInput(f"--limit={options.limit}: must be 1 or more")
-    rows = listed(options.runs_dir, options.sort)
+        raise UsageError(f"--limit={options.limit}: must be 1 or more")
+    rows = list_runs(options.runs_dir, options.sort)
     short = short_names(rows) if sys.stdout.isatty() else [each["run"] for each in rows]
     if options.limit is not None:
         kept = slice(-options.limit, None) if options.sort == "date" else slice(options.limit)
         rows, short = rows[kept], short[kept]
     if options.form:
-        print_for_programs(rows, options.form)
+        print_rows(rows, options.form)
     elif not rows:
         print(f"no run below {options.runs_dir}")
     else:
         lines = [
-            [minute(each["date"]), *(cell(name, each.get(name)) for name in COLUMNS[1:-1]), name]
+            [format_date(each["date"]), *(format_cell(name, each.get(name)) for name in COLUMNS[1:-1]), name]
             for each, name in zip(rows, short, strict=True)
         ]
-        show(COLUMNS, lines, left=("date", "model", "status", "overrides", "run"), cut="overrides", drop=LEFT_OUT)
+        print_table(
+            COLUMNS, lines, left=("date", "model", "status", "overrides", "run"), cut="overrides", drop=LEFT_OUT
+        )

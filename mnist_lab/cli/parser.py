@@ -7,13 +7,13 @@ import difflib
 from collections.abc import Sequence
 from typing import NoReturn
 
-from mnist_lab.config.overrides import compose_whole, keys_of, nearest
-from mnist_lab.errors import BadInput
-from mnist_lab.formatting import shown
+from mnist_lab.config.overrides import compose_with_hydra, dotted_keys, nearest_key
+from mnist_lab.errors import UsageError
+from mnist_lab.formatting import shorten
 from mnist_lab.runs.run import Run
 
 
-class Arguments(argparse.ArgumentParser):
+class CommandParser(argparse.ArgumentParser):
     """What a command takes. What does not fit is told in one line, as everywhere."""
 
     def __init__(self, command: str, description: str | None, *, add_help: bool = True) -> None:
@@ -32,10 +32,10 @@ class Arguments(argparse.ArgumentParser):
             forms.add_argument(f"--{form}", dest="form", action="store_const", const=form, help=words)
 
     def error(self, message: str) -> NoReturn:
-        raise BadInput(f"{message} ({self.prog} --help tells more)")
+        raise UsageError(f"{message} ({self.prog} --help tells more)")
 
 
-def run_of(options: argparse.Namespace) -> Run:
+def find_run(options: argparse.Namespace) -> Run:
     """The run that a command line names."""
     return Run.find(options.run, options.runs_dir)
 
@@ -47,9 +47,9 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Split a command line into Hydra's options, each with its value, and the overrides.
 
     Raises:
-        BadInput: an unknown option, one without its value, or two that exclude each other.
+        UsageError: an unknown option, one without its value, or two that exclude each other.
     """
-    parser = Arguments("", None, add_help=False)
+    parser = CommandParser("", None, add_help=False)
     kinds = parser.add_mutually_exclusive_group()
     kinds.add_argument("--multirun", "-m", action="store_true")
     kinds.add_argument("--run", "-r", action="store_true")
@@ -71,12 +71,12 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
             value = next((word for word in arguments[arguments.index(unknown[0]) + 1 :] if "=" not in word), "VALUE")
         near = difflib.get_close_matches(unknown[0].partition("=")[0], OPTIONS, n=1, cutoff=0.8)
         if near:
-            raise BadInput(f"{shown(unknown[0])}: unknown option; did you mean {near[0]}?")
-        key = nearest(name, keys_of(compose_whole([])))
+            raise UsageError(f"{shorten(unknown[0])}: unknown option; did you mean {near[0]}?")
+        key = nearest_key(name, dotted_keys(compose_with_hydra([])))
         hint = f"did you mean {key}={value}?" if key else "settings are written KEY=VALUE (--help lists them)"
-        raise BadInput(f"{shown(unknown[0])}: unknown option; {hint}")
+        raise UsageError(f"{shorten(unknown[0])}: unknown option; {hint}")
     if found.resolve and not found.cfg:
-        raise BadInput("--resolve: only valid with --cfg")
+        raise UsageError("--resolve: only valid with --cfg")
     options: list[str] = []
     for name, value in vars(found).items():
         if name != "overrides" and value not in (None, False):

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mnist_lab.cli.parser import Arguments, run_of
-from mnist_lab.cli.tables import print_for_programs, show
-from mnist_lab.errors import BadInput
+from mnist_lab.cli.parser import CommandParser, find_run
+from mnist_lab.cli.tables import print_rows, print_table
+from mnist_lab.errors import UsageError
 from mnist_lab.inference.images import suffixes
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def main(arguments: list[str]) -> None:
-    parser = Arguments("predict", __doc__)
+    parser = CommandParser("predict", __doc__)
     parser.add_run()
     parser.add_argument(
         "images", metavar="IMAGE", nargs="+", help="pictures, folders of them, or a CSV of 784 pixels a line (Kaggle's)"
@@ -27,21 +27,21 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--out", type=Path, metavar="FILE", help="a CSV's answers (default: submission.csv)")
     parser.add_forms()
     options = parser.parse_args(arguments)
-    run = run_of(options)
+    run = find_run(options)
     if any(name.lower().endswith(".csv") for name in options.images):
         if len(options.images) > 1 or options.show or options.form:
-            raise BadInput("a CSV of pixels goes alone: no pictures beside it, nor --show, --json or --csv")
+            raise UsageError("a CSV of pixels goes alone: no pictures beside it, nor --show, --json or --csv")
         from mnist_lab.inference.pixel_csv import submit
 
         print(submit(run, Path(options.images[0]), options.out or Path("submission.csv")))
         return
     if options.out:
-        raise BadInput(f"--out={options.out}: is for a CSV's answers; of pictures, --csv prints them")
+        raise UsageError(f"--out={options.out}: is for a CSV's answers; of pictures, --csv prints them")
     from mnist_lab.inference.recognise import predict
 
     paths, count = pictures_of(options.images), 0
     if options.show:
-        from mnist_lab.inference.preview import preview_paths, save_seen
+        from mnist_lab.inference.preview import preview_paths, save_previews
 
         previews = preview_paths(paths, options.show)
 
@@ -52,9 +52,9 @@ def main(arguments: list[str]) -> None:
 
     answers = predict(run, paths, skipped)
     if options.show:
-        save_seen(answers, previews, options.show)
+        save_previews(answers, previews, options.show)
     if options.form:
-        print_for_programs([row(answer) for answer in answers], options.form)
+        print_rows([row(answer) for answer in answers], options.form)
     else:
         show_table(answers)
         if options.show and answers:
@@ -67,7 +67,7 @@ def pictures_of(names: Sequence[str]) -> list[Path]:
     """The files that are named, and of a folder its pictures, 2 before 10; no hidden ones. Each one once.
 
     Raises:
-        BadInput: a folder holds none.
+        UsageError: a folder holds none.
     """
     paths: dict[Path, None] = {}
     for path in map(Path, names):
@@ -75,7 +75,7 @@ def pictures_of(names: Sequence[str]) -> list[Path]:
         if path.is_dir():
             inside = [each for each in path.iterdir() if each.suffix.lower() in suffixes() and each.name[0] != "."]
             if not inside:
-                raise BadInput(f"{path}: has no pictures in it, by their names ({' '.join(sorted(suffixes()))})")
+                raise UsageError(f"{path}: has no pictures in it, by their names ({' '.join(sorted(suffixes()))})")
         paths |= dict.fromkeys(sorted(inside, key=_natural))
     return list(paths)
 
@@ -101,4 +101,4 @@ def show_table(answers: Sequence[Answer]) -> None:
     if not any(answer.note for answer in answers):
         heads, lines = heads[:-1], [line[:-1] for line in lines]
     if lines:
-        show(heads, lines, left=("file", "note"), cut="file")
+        print_table(heads, lines, left=("file", "note"), cut="file")

@@ -10,16 +10,16 @@ from pathlib import Path
 import yaml
 
 from mnist_lab.cli.parser import split_arguments
-from mnist_lab.config.overrides import quoted_path
-from mnist_lab.errors import BadInput
+from mnist_lab.config.overrides import quote_path
+from mnist_lab.errors import UsageError
 from mnist_lab.files import exists, is_whole
-from mnist_lab.formatting import as_typed
+from mnist_lab.formatting import display_path
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
 from mnist_lab.sweeps.signals import SWEEP_PROCESS
 
 
-def continued(arguments: list[str]) -> list[str]:
+def expand_resume(arguments: list[str]) -> list[str]:
     """Hydra's arguments: options first, the only place where it takes them; then overrides.
 
     With resume=RUN these are the run's own, then the new ones, its folder and its checkpoint. That is settled before
@@ -33,19 +33,19 @@ def continued(arguments: list[str]) -> list[str]:
         return [*options, *overrides]
     del settings["resume"]
     if {"-m", "--multirun"} & set(options):
-        raise BadInput(f"resume={wanted}: one run at a time; leave out -m")
+        raise UsageError(f"resume={wanted}: one run at a time; leave out -m")
     runs_dir = settings.get("runs_dir", "=runs").partition("=")[2].strip("'\"")
     if wanted == "auto":
         newest = Run.below(runs_dir, jobs=False)[-1:]
         if not any(run.checkpoint("last") for run in newest):
             return [*options, *settings.values()]  # nothing to go on with: a new run
         wanted = str(newest[0].folder)
-    run, checkpoint = _found(wanted, runs_dir)
-    refuse_sweep_job(run, wanted)
+    run, checkpoint = _find_checkpoint(wanted, runs_dir)
+    reject_sweep_job(run, wanted)
     info = run.info
-    refuse_hydra_overrides(run)
+    reject_hydra_overrides(run)
     if info.get("config_dir") and "--config-dir" not in options:
-        refuse_hydra_files(Path(info["config_dir"]))
+        reject_hydra_files(Path(info["config_dir"]))
         options += ["--config-dir", info["config_dir"]]
     merged = _by_key(info.get("overrides", []))
     for key, override in settings.items():
@@ -53,8 +53,8 @@ def continued(arguments: list[str]) -> list[str]:
             del merged[key]  # what was added and is now taken out was never there
         else:
             merged[key] = override
-    merged["hydra.run.dir"] = f"hydra.run.dir={quoted_path(run.folder)}"
-    return [*options, *merged.values(), f"resume={quoted_path(checkpoint)}"]
+    merged["hydra.run.dir"] = f"hydra.run.dir={quote_path(run.folder)}"
+    return [*options, *merged.values(), f"resume={quote_path(checkpoint)}"]
 
 
 def _by_key(overrides: list[str]) -> dict[str, str]:
@@ -62,43 +62,45 @@ def _by_key(overrides: list[str]) -> dict[str, str]:
     return {override.lstrip("+~").split("=", 1)[0]: override for override in overrides}
 
 
-def refuse_sweep_job(run: Run, wanted: str) -> None:
-    """Raise BadInput for a job of a sweep, unless the sweep itself resumes it: its results would change unseen."""
+def reject_sweep_job(run: Run, wanted: str) -> None:
+    """Raise UsageError for a job of a sweep, unless the sweep itself resumes it: its results would change unseen."""
     sweep = Sweep(run.folder.absolute().parent)
     if sweep.exists and SWEEP_PROCESS not in os.environ:
         checkpoint = run.newest_whole_checkpoint()
-        instead = f"; init_from={as_typed(checkpoint)} starts a new run from its weights" if checkpoint else ""
-        raise BadInput(
+        instead = f"; init_from={display_path(checkpoint)} starts a new run from its weights" if checkpoint else ""
+        raise UsageError(
             f"resume={wanted}: a job of the sweep {sweep.folder.name}, which continues with "
             f"{sweep.record['command']}{instead}"
         )
 
 
-def _found(wanted: str, runs_dir: str) -> tuple[Run, Path]:
+def _find_checkpoint(wanted: str, runs_dir: str) -> tuple[Run, Path]:
     """The run, and the checkpoint in it, that a value of resume means."""
     try:
         if wanted != "latest" and ((exists(Path(wanted)) and Path(wanted).is_file()) or wanted.endswith(".ckpt")):
             if not exists(Path(wanted)):
-                raise BadInput(f"{wanted}: no such checkpoint")
+                raise UsageError(f"{wanted}: no such checkpoint")
             run = Run.of_checkpoint(Path(wanted))
             if not is_whole(Path(wanted)):
-                raise BadInput(f"{wanted}: the checkpoint is corrupt, or is none; {_instead(run)}")
+                raise UsageError(f"{wanted}: the checkpoint is corrupt, or is none; {_recovery_hint(run)}")
             return run, Path(wanted).absolute()
         run = Run.find(wanted, runs_dir)
-    except BadInput as error:
+    except UsageError as error:
         message = str(error)
-        raise BadInput(message if message.startswith("resume=") else f"resume={message}") from error
+        raise UsageError(message if message.startswith("resume=") else f"resume={message}") from error
     last, newest = run.checkpoint("last"), run.newest_whole_checkpoint()
     if last is None:
-        raise BadInput(f"resume={wanted}: {run.folder} has no checkpoint yet; start it anew: {run.info.get('command')}")
+        raise UsageError(
+            f"resume={wanted}: {run.folder} has no checkpoint yet; start it anew: {run.info.get('command')}"
+        )
     if newest is None:
-        raise BadInput(f"resume={wanted}: {last} is corrupt; {_instead(run)}")
+        raise UsageError(f"resume={wanted}: {last} is corrupt; {_recovery_hint(run)}")
     if newest != last:
         print(f"mnist_lab: warning: {last} is corrupt; going on from {newest}", file=sys.stderr)
     return run, newest.absolute()
 
 
-def _instead(run: Run) -> str:
+def _recovery_hint(run: Run) -> str:
     """What to do about a corrupt checkpoint."""
     newest = run.newest_whole_checkpoint()
     if newest is not None:
@@ -106,18 +108,18 @@ def _instead(run: Run) -> str:
     return f"the run has no good one; start it anew: {run.info.get('command')}"
 
 
-def refuse_hydra_overrides(run: Run) -> None:
-    """Raise BadInput for recorded overrides that would set up Hydra itself, which can run any program.
+def reject_hydra_overrides(run: Run) -> None:
+    """Raise UsageError for recorded overrides that would set up Hydra itself, which can run any program.
 
     No run of ours records one; a run folder may come from a stranger.
     """
     for override in run.info.get("overrides", []):
         if not isinstance(override, str) or re.match(r"-|[^=]*\bhydra\b", override):
-            raise BadInput(f"{run.folder / 'run.json'}: the override {override!r} is not one of a run; remove it")
+            raise UsageError(f"{run.folder / 'run.json'}: the override {override!r} is not one of a run; remove it")
 
 
-def refuse_hydra_files(folder: Path) -> None:
-    """Raise BadInput for a folder of configurations, named by a run's record, that would set up Hydra itself."""
+def reject_hydra_files(folder: Path) -> None:
+    """Raise UsageError for a folder of configurations, named by a run's record, that would set up Hydra itself."""
     for path in sorted(folder.rglob("*.yaml")):
         try:
             text = path.read_text(encoding="utf-8")
@@ -125,4 +127,4 @@ def refuse_hydra_files(folder: Path) -> None:
         except (OSError, ValueError, yaml.YAMLError):
             continue  # Hydra cannot read it either
         if names_hydra:
-            raise BadInput(f"{path}: has settings of Hydra; if you trust the folder, add --config-dir {folder}")
+            raise UsageError(f"{path}: has settings of Hydra; if you trust the folder, add --config-dir {folder}")

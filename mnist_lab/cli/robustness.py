@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import Progress
 
-from mnist_lab.cli.parser import Arguments
-from mnist_lab.cli.tables import print_for_programs, show
-from mnist_lab.errors import BadInput
-from mnist_lab.formatting import cell
-from mnist_lab.runs.listing import different_settings, runs_of
+from mnist_lab.cli.parser import CommandParser
+from mnist_lab.cli.tables import print_rows, print_table
+from mnist_lab.errors import UsageError
+from mnist_lab.formatting import format_cell
+from mnist_lab.runs.listing import differing_settings_of_runs, find_runs
 from mnist_lab.runs.run import Run
-from mnist_lab.viz.save import refuse_no_figure, save_figure
+from mnist_lab.viz.save import require_figure_path, save_figure
 
 if TYPE_CHECKING:
     from mnist_lab.evaluation.robustness import Measured
@@ -26,7 +26,7 @@ NAMES = ("shift", "rotation", "scale", "noise", "blur", "inversion", "occlusion"
 
 
 def main(arguments: list[str]) -> None:
-    parser = Arguments("robustness", __doc__)
+    parser = CommandParser("robustness", __doc__)
     parser.add_argument(
         "runs",
         metavar="RUN",
@@ -41,10 +41,10 @@ def main(arguments: list[str]) -> None:
     names = list(NAMES) if options.only is None else list(dict.fromkeys(options.only.split(",")))
     for name in names:
         if name not in NAMES:
-            raise BadInput(f"--only={name}: no such corruption; there are {', '.join(NAMES)}")
+            raise UsageError(f"--only={name}: no such corruption; there are {', '.join(NAMES)}")
     if options.out:
-        refuse_no_figure(options.out)
-    runs = runs_of(options.runs, options.runs_dir, at_least=1)
+        require_figure_path(options.out)
+    runs = find_runs(options.runs, options.runs_dir, at_least=1)
     from mnist_lab.evaluation.robustness import example
     from mnist_lab.training.runtime import quiet_lightning
     from mnist_lab.viz.robustness import plot_robustness
@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> None:
         measured = measure_all(runs, names)
     groups = {name: [measured[run] for run in own] for name, own in grouped(runs).items()}
     if options.form:
-        print_for_programs([row for run in runs for row in rows_of(run, measured[run])], options.form)
+        print_rows([row for run in runs for row in rows_of(run, measured[run])], options.form)
     elif len(runs) == 1:
         show_one(next(iter(groups)), measured[runs[0]])
     else:
@@ -69,15 +69,17 @@ def grouped(runs: Sequence[Run]) -> dict[str, list[Run]]:
     groups: dict[str, list[Run]] = {}
     for model in dict.fromkeys(run.info["model"] for run in runs):
         own = [run for run in runs if run.info["model"] == model]
-        settings = {key: values for key, values in different_settings(own).items() if key != "seed"}
+        settings = {key: values for key, values in differing_settings_of_runs(own).items() if key != "seed"}
         for i, run in enumerate(own):
-            words = [f"{key}={cell(key, values[i])}" for key, values in settings.items() if values[i] is not None]
+            words = [
+                f"{key}={format_cell(key, values[i])}" for key, values in settings.items() if values[i] is not None
+            ]
             groups.setdefault(", ".join([model, *words]), []).append(run)
     return groups
 
 
 def with_weights(named: Sequence[Run]) -> list[Run]:
-    """The runs that have a checkpoint; the others are warned of, and if there are no more, BadInput."""
+    """The runs that have a checkpoint; the others are warned of, and if there are no more, UsageError."""
     runs = [run for run in named if run.checkpoint("best") or run.checkpoint("last")]
     if not runs:
         named[0].chosen_checkpoint()  # which raises, and says why
@@ -131,7 +133,7 @@ def show_one(name: str, measured: Measured) -> None:
         amounts = f"{', '.join(f'{amount:g}' for amount in each['amounts'])} {each['unit']}"
         shares = [*each["accuracies"], statistics.fmean(each["accuracies"])]
         lines.append([corruption, amounts, *(f"{share:.2%}" for share in shares)])
-    show(["corruption", "strengths 1 to 5", *"12345", "mean"], lines, left=("corruption", "strengths 1 to 5"))
+    print_table(["corruption", "strengths 1 to 5", *"12345", "mean"], lines, left=("corruption", "strengths 1 to 5"))
 
 
 def show_several(measured: Mapping[str, Sequence[Measured]]) -> None:
@@ -142,4 +144,4 @@ def show_several(measured: Mapping[str, Sequence[Measured]]) -> None:
     lines = [
         [name, str(len(measured[name])), *(f"{share:.2%}" for share in means[name].values())] for name in best_first
     ]
-    show(["network", *heads], lines, left=("network",), cut="network")
+    print_table(["network", *heads], lines, left=("network",), cut="network")

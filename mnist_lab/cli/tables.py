@@ -11,10 +11,10 @@ from typing import Any
 
 from mnist_lab.formatting import printable
 
-NARROWEST = 12  # characters that a column which is shortened keeps
+MIN_WIDTH = 12  # characters that a column which is shortened keeps
 
 
-def show(
+def print_table(
     heads: Sequence[str],
     lines: Sequence[Sequence[str]],
     *,
@@ -53,7 +53,7 @@ def _fit(widths: dict[str, int], columns: int, cut: str, drop: Sequence[str]) ->
     def excess() -> int:
         return sum(widths.values()) + 2 * (len(widths) - 1) - columns
 
-    least = min(widths.get(cut, 0), NARROWEST)
+    least = min(widths.get(cut, 0), MIN_WIDTH)
     for head in drop:
         if excess() > widths.get(cut, 0) - least:
             widths.pop(head, None)
@@ -61,7 +61,7 @@ def _fit(widths: dict[str, int], columns: int, cut: str, drop: Sequence[str]) ->
         widths[cut] = min(widths[cut], max(widths[cut] - excess(), least))
 
 
-def print_for_programs(rows: Sequence[Mapping[str, Any]], form: str) -> None:
+def print_rows(rows: Sequence[Mapping[str, Any]], form: str) -> None:
     """Print rows as "json", a list of objects, or as "csv", where a list is in JSON and nothing stands for null."""
     if form == "json":
         print(json.dumps(rows, indent=2))

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mnist_lab.cli.parser import Arguments, run_of
+from mnist_lab.cli.parser import CommandParser, find_run
 
 
 def main(arguments: list[str]) -> None:
-    parser = Arguments("test", __doc__)
+    parser = CommandParser("test", __doc__)
     parser.add_run()
     parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", default=[], help="changes to its configuration")
     options = parser.parse_args(arguments)
-    run = run_of(options)
+    run = find_run(options)
     from mnist_lab.evaluation.evaluate import evaluate
     from mnist_lab.training.progress import console, results_table
 

@@ -22,21 +22,21 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mnist_lab import conf_dir
 from mnist_lab.cli.parser import split_arguments
-from mnist_lab.cli.resume import continued
-from mnist_lab.config.compose import job_config, resolve
-from mnist_lab.config.distributed import in_one_folder
-from mnist_lab.config.keys import DERIVED_KEYS, key_of
-from mnist_lab.config.overrides import compose_whole, explain
+from mnist_lab.cli.resume import expand_resume
+from mnist_lab.config.compose import job_config, resolve_job
+from mnist_lab.config.distributed import share_run_folder
+from mnist_lab.config.keys import DERIVED_KEYS, override_key
+from mnist_lab.config.overrides import compose_with_hydra, explain_composition_error
 from mnist_lab.errors import (
-    BadInput,
     JobsFailed,
     LabError,
+    UsageError,
+    exit_on_user_error,
     not_installed,
     silence_disk_errors_in_threads,
-    told_in_one_line,
 )
 from mnist_lab.files import make_folder
-from mnist_lab.formatting import shown
+from mnist_lab.formatting import shorten
 from mnist_lab.runs.run import Run
 from mnist_lab.streams import outlive_reader
 from mnist_lab.sweeps.identity import register_job_folder
@@ -45,25 +45,25 @@ from mnist_lab.sweeps.signals import SWEEP_PROCESS, end_with_parent
 
 EXTRAS = ("joblib", "submitit", "ray", "optuna")  # launchers and sweepers that come with an extra of this name
 register_job_folder()
-jobs_begun: list[DictConfig] = []  # that Hydra came to
+started_jobs: list[DictConfig] = []  # that Hydra came to
 
 
 def main() -> None:
     """Run what sys.argv says."""
-    with told_in_one_line():
+    with exit_on_user_error():
         silence_disk_errors_in_threads()
         outlive_reader()
         if SWEEP_PROCESS in os.environ and "LOCAL_RANK" not in os.environ:  # the first process of a sweep's job
             end_with_parent(int(os.environ[SWEEP_PROCESS]))
         prefer_own_sweepers()
-        sys.argv[1:] = in_one_folder(continued(sys.argv[1:]))
+        sys.argv[1:] = share_run_folder(expand_resume(sys.argv[1:]))
         options, overrides = split_arguments(sys.argv[1:])
-        refuse_derived_settings(overrides)
-        refuse_sweep_settings(sys.argv[1:])
+        reject_derived_settings(overrides)
+        reject_sweep_settings(sys.argv[1:])
         if not {"--shell-completion", "--hydra-help"} & set(options):
             values = dict(pairwise(options))
             config = values.get("--config-dir"), values.get("--config-name", "train")
-            compose_whole(overrides, *config, sweep=is_sweep(sys.argv[1:]))  # Hydra's own refusals have many lines
+            compose_with_hydra(overrides, *config, sweep=is_sweep(sys.argv[1:]))  # Hydra's own refusals have many lines
     run()
 
 
@@ -73,13 +73,13 @@ def prefer_own_sweepers() -> None:
     ConfigStore.instance().repo.get("hydra", {}).get("sweeper", {}).pop("optuna.yaml", None)
 
 
-def refuse_derived_settings(overrides: list[str]) -> None:
-    """Raise BadInput for a setting that follows from the others."""
+def reject_derived_settings(overrides: list[str]) -> None:
+    """Raise UsageError for a setting that follows from the others."""
     for override in overrides:
-        if key_of(override) == "name":
-            raise BadInput(f"{shown(override)}: is derived from model=...; sweep=NAME names a sweep")
-        if key_of(override) in DERIVED_KEYS:
-            raise BadInput(f"{shown(override)}: is derived; set hydra.run.dir to choose the run folder")
+        if override_key(override) == "name":
+            raise UsageError(f"{shorten(override)}: is derived from model=...; sweep=NAME names a sweep")
+        if override_key(override) in DERIVED_KEYS:
+            raise UsageError(f"{shorten(override)}: is derived; set hydra.run.dir to choose the run folder")
 
 
 def is_sweep(arguments: list[str]) -> bool:
@@ -87,17 +87,17 @@ def is_sweep(arguments: list[str]) -> bool:
     return bool({"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments))
 
 
-def refuse_sweep_settings(arguments: list[str]) -> None:
-    """Raise BadInput for what a sweep cannot be run with."""
+def reject_sweep_settings(arguments: list[str]) -> None:
+    """Raise UsageError for what a sweep cannot be run with."""
     for argument in arguments:
         key, _, value = argument.partition("=")
         if key in ("sweep", "retries", "fail_fast") and not is_sweep(arguments):
-            raise BadInput(f"{shown(argument)}: only valid in a sweep; add -m")
+            raise UsageError(f"{shorten(argument)}: only valid in a sweep; add -m")
         name = value.strip("'\"")
         if key == "sweep" and not (re.fullmatch(r"[\w.,=+-]+", name) and name.strip(".")):
-            raise BadInput(f"{shown(argument)}: a sweep's name consists of letters, digits and . , = + - _")
+            raise UsageError(f"{shorten(argument)}: a sweep's name consists of letters, digits and . , = + - _")
         if argument == "hydra/sweeper=basic":
-            raise BadInput(f"{argument}: writes no table; choose grid, which runs the same jobs, or optuna")
+            raise UsageError(f"{argument}: writes no table; choose grid, which runs the same jobs, or optuna")
         extra = value.split("_")[0]
         package = {"hydra/launcher": f"hydra_plugins.hydra_{extra}_launcher", "hydra/sweeper": "optuna"}.get(key)
         if package and extra in EXTRAS and find_spec(package) is None:
@@ -106,23 +106,23 @@ def refuse_sweep_settings(arguments: list[str]) -> None:
 
 def run() -> None:
     """Hydra's run or sweep: one job, or one for each combination of the swept values."""
-    jobs_begun.clear()
+    started_jobs.clear()
     try:
-        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(job)()
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(task)()
     except SystemExit as stop:
         ours = isinstance(stop, JobsFailed) or isinstance(stop.__context__, LabError)
-        hydra_refused = stop.code == 1 and not jobs_begun and not ours
+        hydra_refused = stop.code == 1 and not started_jobs and not ours
         if hydra_refused:  # and has said what is wrong with the command line
-            raise SystemExit(BadInput.exit_status) from None
+            raise SystemExit(UsageError.exit_status) from None
         raise
     finally:
         CheckBeforeRun.take_back()
 
 
-def job(cfg: DictConfig) -> float | None:
+def task(cfg: DictConfig) -> float | None:
     """One job, alone or of a sweep; returns what a sweeper goes by."""
-    jobs_begun.append(cfg)
-    cfg = resolve(cfg, HydraConfig.get())
+    started_jobs.append(cfg)
+    cfg = resolve_job(cfg, HydraConfig.get())
     sources = (
         HydraConfig.get().runtime.config_sources
     )  # a sweep's job may be in a process with a command line of its own
@@ -130,7 +130,7 @@ def job(cfg: DictConfig) -> float | None:
     cfg.config_dir = next(own, None)
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return run_job(cfg)
-    with told_in_one_line():
+    with exit_on_user_error():
         from mnist_lab.training.train import train  # torch and Lightning: not for --cfg
 
         train(cfg)
@@ -152,18 +152,18 @@ class CheckBeforeRun(Callback):
                 folder.rmdir()
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        from mnist_lab.config.validate import check  # torch: not for --cfg
+        from mnist_lab.config.validate import validate  # torch: not for --cfg
 
-        with told_in_one_line():
+        with exit_on_user_error():
             try:
                 cfg = job_config(config)
             except OmegaConfBaseException as error:
-                raise explain(error) from error
-            check(cfg, Run(Path(cfg.folder)).config if cfg.resume else None)
+                raise explain_composition_error(error) from error
+            validate(cfg, Run(Path(cfg.folder)).config if cfg.resume else None)
             self._make(config.hydra.run.dir, "hydra.run.dir")
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        with told_in_one_line():
+        with exit_on_user_error():
             self._make(config.hydra.sweep.dir, "hydra.sweep.dir")
 
     def _make(self, name: str, key: str) -> None:
@@ -172,6 +172,6 @@ class CheckBeforeRun(Callback):
         try:
             make_folder(folder)
         except OSError as error:
-            raise BadInput(f"{key}={name}: cannot be made ({error.strerror}); choose another runs_dir") from error
+            raise UsageError(f"{key}={name}: cannot be made ({error.strerror}); choose another runs_dir") from error
         if not os.access(folder, os.W_OK):
-            raise BadInput(f"{key}={name}: cannot be written; choose another")
+            raise UsageError(f"{key}={name}: cannot be written; choose another")

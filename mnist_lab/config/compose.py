@@ -13,11 +13,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from mnist_lab import conf_dir
-from mnist_lab.config.distributed import begun, processes_here
-from mnist_lab.config.overrides import compose_whole, explain
-from mnist_lab.config.settings import resolve_settings, unresolved
+from mnist_lab.config.distributed import local_processes, start_time
+from mnist_lab.config.overrides import compose_with_hydra, explain_composition_error
+from mnist_lab.config.settings import resolve_settings, to_plain
 
-OmegaConf.register_new_resolver("begun", begun, use_cache=True, replace=True)
+OmegaConf.register_new_resolver("begun", start_time, use_cache=True, replace=True)
 OmegaConf.register_new_resolver("either", lambda value, otherwise: otherwise if value is None else value, replace=True)
 OmegaConf.register_new_resolver("model_name", lambda choice, target: model_name(choice, target), replace=True)
 # ${choose:KEY,{KEY:VALUE,...},DEFAULT}: a setting that follows another, or one of Hydra's that is an Enum.
@@ -26,7 +26,7 @@ OmegaConf.register_new_resolver(
 )
 
 # ${torchrun:VARIABLE,DEFAULT}: a number that torchrun gives its processes. Not oc.env, which stays unresolved in a run.
-OmegaConf.register_new_resolver("processes", processes_here, replace=True)
+OmegaConf.register_new_resolver("processes", local_processes, replace=True)
 OmegaConf.register_new_resolver("torchrun", lambda name, default: int(os.environ.get(name) or default), replace=True)
 
 # Meant: conf/hydra/launcher has the launchers' own settings, which Hydra checks against their schemas of these names.
@@ -39,13 +39,13 @@ def compose(*overrides: str, config_dir: str | None = None) -> DictConfig:
     config_dir adds a folder of your own, as --config-dir does.
 
     Raises:
-        BadInput: an override that Hydra does not take.
+        UsageError: an override that Hydra does not take.
     """
-    config = compose_whole(overrides, config_dir)
+    config = compose_with_hydra(overrides, config_dir)
     try:
         cfg = job_config(config)
     except OmegaConfBaseException as error:
-        raise explain(error) from error
+        raise explain_composition_error(error) from error
     cfg.config_dir = config_dir and str(Path(config_dir).absolute())
     return cfg
 
@@ -67,14 +67,14 @@ def job_config(config: DictConfig) -> DictConfig:
     try:
         with open_dict(config):
             hydra_config = config.pop("hydra")
-        return resolve(config, hydra_config)
+        return resolve_job(config, hydra_config)
     finally:
         instance.cfg = before
 
 
-def resolve(cfg: DictConfig, hydra_config: Any) -> DictConfig:
+def resolve_job(cfg: DictConfig, hydra_config: Any) -> DictConfig:
     """Put values in place of a job's interpolations, but for those of the environment."""
-    cfg.overrides = unresolved(hydra_config.overrides.task)  # Hydra's own list cannot be written to
+    cfg.overrides = to_plain(hydra_config.overrides.task)  # Hydra's own list cannot be written to
     resolve_settings(cfg)
     return cfg
 

@@ -10,16 +10,16 @@ from importlib import import_module
 
 from omegaconf import DictConfig
 
-from mnist_lab.errors import BadInput
+from mnist_lab.errors import UsageError
 from mnist_lab.streams import rank
 
 
-def processes_started() -> int | None:
+def launched_processes() -> int | None:
     """How many processes torchrun started for this run; None if it did not."""
     return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else None
 
 
-def processes_here(accelerator: str) -> int:
+def local_processes(accelerator: str) -> int:
     """Return how many processes of a distributed run this machine has: torchrun's, one a GPU, or two on the CPU."""
     if "LOCAL_WORLD_SIZE" in os.environ:
         return int(os.environ["LOCAL_WORLD_SIZE"])
@@ -29,19 +29,19 @@ def processes_here(accelerator: str) -> int:
 
 def process_problems(cfg: DictConfig) -> Iterator[str]:
     """Settings that do not fit the processes that torchrun has started."""
-    started, devices = processes_started(), cfg.trainer.get("devices")
+    started, devices = launched_processes(), cfg.trainer.get("devices")
     if started is not None and isinstance(devices, int) and devices * cfg.trainer.get("num_nodes", 1) != started:
         yield f"trainer.devices={devices}: torchrun started {started} processes; trainer=ddp takes as many as there are"
 
 
-def begun(pattern: str) -> str:
+def start_time(pattern: str) -> str:
     """The time, as strftime writes it, that names a run's folder: the first process's, if torchrun started several."""
-    moment = datetime.now() if processes_started() is None else datetime.fromisoformat(_first_process_began())
+    moment = datetime.now() if launched_processes() is None else datetime.fromisoformat(_first_process_start())
     return moment.strftime(pattern)
 
 
 @cache
-def _first_process_began() -> str:
+def _first_process_start() -> str:
     """Agreed over the store by which torchrun's processes find each other."""
     distributed = import_module("torch.distributed")  # torch: not for --cfg
     store = distributed.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
@@ -51,20 +51,20 @@ def _first_process_began() -> str:
     return str(store.get(key).decode())
 
 
-def in_one_folder(arguments: list[str]) -> list[str]:
+def share_run_folder(arguments: list[str]) -> list[str]:
     """Hydra's arguments for this process: all of a run's processes share its folder, each with a log of its own there.
 
     Raises:
-        BadInput: the run is a sweep, or srun started it and nothing says which folder that is.
+        UsageError: the run is a sweep, or srun started it and nothing says which folder that is.
     """
     is_sweep = {"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments)
     given = {argument.split("=")[0] for argument in arguments}
     by_srun = "SLURM_STEP_ID" in os.environ and int(os.environ.get("SLURM_NTASKS") or 1) > 1
-    if not by_srun and processes_started() is None:
+    if not by_srun and launched_processes() is None:
         return arguments
     if is_sweep:
-        raise BadInput("-m: one run at a time where several processes are started; a sweep starts those of its jobs")
+        raise UsageError("-m: one run at a time where several processes are started; a sweep starts those of its jobs")
     if by_srun and "hydra.run.dir" not in given:
-        raise BadInput("srun: its processes need one folder; add hydra.run.dir=runs/$SLURM_JOB_ID, or resume=RUN")
+        raise UsageError("srun: its processes need one folder; add hydra.run.dir=runs/$SLURM_JOB_ID, or resume=RUN")
     log = [f"hydra.job.name=train_ddp_process_{rank()}"] if rank() > 0 and "hydra.job.name" not in given else []
     return [*arguments, *log]

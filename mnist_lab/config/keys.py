@@ -18,6 +18,6 @@ DERIVED_KEYS = ("folder", "overrides", "config_dir", "name")  # that follow from
 REPRODUCTION_KEYS = (*DERIVED_KEYS, "experiment", "seed", "resume", "runs_dir", "tutorial", "hydra")  # reproduce's own
 
 
-def key_of(override: str) -> str:
+def override_key(override: str) -> str:
     """Return the key that an override sets, adds or removes."""
     return override.lstrip("+~").split("=", 1)[0]

@@ -18,8 +18,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from mnist_lab import conf_dir
-from mnist_lab.errors import BadInput
-from mnist_lab.formatting import shown
+from mnist_lab.errors import UsageError
+from mnist_lab.formatting import shorten
 
 # Words of other programs and of papers, by the setting that they mean here.
 SYNONYMS = {
@@ -54,7 +54,7 @@ SYNONYMS = {
 }
 
 
-def compose_whole(
+def compose_with_hydra(
     overrides: Sequence[str], config_dir: str | None = None, config_name: str = "train", *, sweep: bool = False
 ) -> DictConfig:
     """Compose Hydra's whole configuration, with its own settings below `hydra`.
@@ -66,27 +66,27 @@ def compose_whole(
         sweep: whether settings may have several values; the first of each is composed.
 
     Raises:
-        BadInput: an override is not valid, and the message names the nearest setting or choice; or Hydra cannot work
+        UsageError: an override is not valid, and the message names the nearest setting or choice; or Hydra cannot work
             in the current folder.
     """
     if "${" in str(Path.cwd()):
-        raise BadInput(
+        raise UsageError(
             f"{Path.cwd()}: Hydra reads ${{...}} in this folder's name as a setting; rename it, or use another"
         )
     if config_dir is not None and not Path(config_dir).is_dir():
-        raise BadInput(f"--config-dir={config_dir}: folder not found")
-    search = [f"hydra.searchpath=[{quoted('file://' + str(Path(config_dir).absolute()))}]"] if config_dir else []
+        raise UsageError(f"--config-dir={config_dir}: folder not found")
+    search = [f"hydra.searchpath=[{quote('file://' + str(Path(config_dir).absolute()))}]"] if config_dir else []
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3", job_name="train"):
-        parsed = [parse(override) for override in overrides]
+        parsed = [parse_override(override) for override in overrides]
         for override in parsed:
             _check_choice(override, search)
             if override.is_sweep_override() and not sweep:
-                raise BadInput(f"{shown(override.input_line)}: several values; add -m to run a job for each")
+                raise UsageError(f"{shorten(override.input_line)}: several values; add -m to run a job for each")
         first = [_first_value(override) for override in parsed]
         try:
             return hydra.compose(config_name, [*first, *search], return_hydra_config=True)
         except COMPOSITION_ERRORS as error:
-            raise explain(error, parsed, search) from error
+            raise explain_composition_error(error, parsed, search) from error
 
 
 # RecursionError: brackets a thousand deep. ValueError and TypeError: values where Hydra expects text, files that are
@@ -94,26 +94,30 @@ def compose_whole(
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, YAMLError, RecursionError, ValueError, TypeError, OSError)
 
 
-def parse(override: str) -> Override:
+def parse_override(override: str) -> Override:
     """Parse an override by Hydra's grammar.
 
     Raises:
-        BadInput: it does not follow the grammar.
+        UsageError: it does not follow the grammar.
     """
     try:
         parsed = OverridesParser.create().parse_override(override)
     except (HydraException, RecursionError, ValueError, TypeError) as error:
         if "=" not in override and not override.startswith("~"):
-            raise BadInput(f"{shown(override)}: not a setting; write KEY=VALUE") from error
+            raise UsageError(f"{shorten(override)}: not a setting; write KEY=VALUE") from error
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error).strip().split("\n")[0]
-        message = f"{shown(override)}: not valid as KEY=VALUE ({shown(reason)}); quote a text with special characters"
-        raise BadInput(f"{message}: \"KEY='TEXT'\"") from error
+        message = (
+            f"{shorten(override)}: not valid as KEY=VALUE ({shorten(reason)}); quote a text with special characters"
+        )
+        raise UsageError(f"{message}: \"KEY='TEXT'\"") from error
     if GlobalHydra.instance().is_initialized():
         parsed.config_loader = GlobalHydra.instance().config_loader()  # for glob(), which takes from a group's choices
     return parsed
 
 
-def explain(error: Exception, overrides: Sequence[Override] = (), search: Sequence[str] = ()) -> BadInput:
+def explain_composition_error(
+    error: Exception, overrides: Sequence[Override] = (), search: Sequence[str] = ()
+) -> UsageError:
     """Return what is wrong with a configuration that Hydra refused to compose, in one line."""
     groups = [_first_value(override) for override in overrides if _choices(override.key_or_group, search)]
     known = _known_keys([*groups, *search])
@@ -122,33 +126,33 @@ def explain(error: Exception, overrides: Sequence[Override] = (), search: Sequen
         key = override.key_or_group.split("[")[0]
         missing = key not in known and not key.startswith(added or ("\0",)) and not _choices(key, search)
         if missing and not (override.is_add() or override.is_force_add()):
-            return BadInput(f"{shown(override.input_line)}: {unknown_setting(key, known, search)}")
+            return UsageError(f"{shorten(override.input_line)}: {explain_unknown_setting(key, known, search)}")
         if override.is_delete() and f"'{key}'" in str(error):  # Hydra finds nothing where null stands
-            return BadInput(f"{shown(override.input_line)}: cannot be removed; set {key}=null")
+            return UsageError(f"{shorten(override.input_line)}: cannot be removed; set {key}=null")
     if isinstance(error, YAMLError):
         name = getattr(getattr(error, "problem_mark", None), "name", None) or "a file of the configuration"
-        return BadInput(f"{name}: not a YAML file ({shown(str(error))})")
+        return UsageError(f"{name}: not a YAML file ({shorten(str(error))})")
     if isinstance(error, MissingConfigException):
         choices = f"; choose from {', '.join(error.options)}" if error.options else ""
-        return BadInput(f"{' '.join(str(error).splitlines()[0].split())}{choices}")
+        return UsageError(f"{' '.join(str(error).splitlines()[0].split())}{choices}")
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     reason = "nested too deeply" if isinstance(cause, RecursionError) else str(cause).strip().split("\n")[0]
     typed = " ".join(override.input_line or "" for override in overrides)
-    where = getattr(cause, "full_key", None) or shown(typed)
-    return BadInput(f"{where}: {shown(reason or type(cause).__name__, 300)}".removeprefix(": "))
+    where = getattr(cause, "full_key", None) or shorten(typed)
+    return UsageError(f"{where}: {shorten(reason or type(cause).__name__, 300)}".removeprefix(": "))
 
 
-def unknown_setting(key: str, known: Sequence[str], search: Sequence[str] = ()) -> str:
+def explain_unknown_setting(key: str, known: Sequence[str], search: Sequence[str] = ()) -> str:
     """Return what to say of a setting that does not exist: which other choice of its group has it, or the nearest."""
     group = key.split(".")[0]
     for choice in _choices(group, search) if "." in key else []:
         if key in _known_keys([f"{group}={choice}", *search]):
             return f"unknown setting here; {group}={choice} has it"
-    near = nearest(key, known)
+    near = nearest_key(key, known)
     return f"unknown setting; did you mean {near}?" if near else "unknown setting (--help lists the groups)"
 
 
-def nearest(name: str, known: Sequence[str]) -> str | None:
+def nearest_key(name: str, known: Sequence[str]) -> str | None:
     """Return the known setting that a misspelt one most likely means; None if there is no likely one."""
     name = name.lower().replace("-", "_")
     last = name.rsplit(".", 1)[-1]
@@ -168,7 +172,7 @@ def nearest(name: str, known: Sequence[str]) -> str | None:
     return by_last_part.get(near[0], SYNONYMS.get(near[0])) if near else None
 
 
-def keys_of(config: DictConfig) -> list[str]:
+def dotted_keys(config: DictConfig) -> list[str]:
     """Return the dotted names of all groups and settings of a configuration."""
 
     def walk(node: Any, path: str) -> Iterator[str]:
@@ -180,7 +184,7 @@ def keys_of(config: DictConfig) -> list[str]:
     return list(walk(OmegaConf.to_container(config), ""))
 
 
-def quoted(text: str) -> str:
+def quote(text: str) -> str:
     """Return a text as a string in Hydra's grammar, whatever characters it has."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
@@ -188,9 +192,9 @@ def quoted(text: str) -> str:
 def _known_keys(overrides: Sequence[str]) -> list[str]:
     """Return all groups and settings under these overrides or, where they cannot be composed, under none."""
     try:
-        return keys_of(hydra.compose("train", list(overrides), return_hydra_config=True))
+        return dotted_keys(hydra.compose("train", list(overrides), return_hydra_config=True))
     except COMPOSITION_ERRORS:
-        return keys_of(hydra.compose("train", return_hydra_config=True)) if overrides else []
+        return dotted_keys(hydra.compose("train", return_hydra_config=True)) if overrides else []
 
 
 def _choices(group: str, search: Sequence[str]) -> list[str]:
@@ -201,7 +205,7 @@ def _choices(group: str, search: Sequence[str]) -> list[str]:
 
 
 def _check_choice(override: Override, search: Sequence[str]) -> None:
-    """Raise BadInput if an override chooses from a group what the group does not have."""
+    """Raise UsageError if an override chooses from a group what the group does not have."""
     group = override.key_or_group
     choices = _choices(group, search)
     if not choices or override.is_delete():
@@ -216,8 +220,8 @@ def _check_choice(override: Override, search: Sequence[str]) -> None:
             continue
         near = difflib.get_close_matches(name, choices, n=1) if isinstance(name, str) else []
         hint = f"did you mean {near[0]}? (choose" if near else "(choose"
-        line = shown(override.input_line)
-        raise BadInput(f"{line}: unknown choice; {hint} from {', '.join(choices)})".replace("; (choose", " (choose"))
+        line = shorten(override.input_line)
+        raise UsageError(f"{line}: unknown choice; {hint} from {', '.join(choices)})".replace("; (choose", " (choose"))
 
 
 def _choices_beside(group: str, name: str, choices: Sequence[str], search: Sequence[str]) -> Sequence[str]:
@@ -236,6 +240,6 @@ def _first_value(override: Override) -> str:
     return f"{key}={first}"
 
 
-def quoted_path(path: Path) -> str:
+def quote_path(path: Path) -> str:
     """Return an absolute path as a string in Hydra's grammar."""
-    return quoted(str(path.absolute()))
+    return quote(str(path.absolute()))

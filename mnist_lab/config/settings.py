@@ -13,20 +13,20 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mnist_lab.config.former_names import CURRENT_NAMES
 from mnist_lab.config.keys import IGNORED_FOR_IDENTITY
-from mnist_lab.errors import BadInput
-from mnist_lab.formatting import typed
+from mnist_lab.errors import UsageError
+from mnist_lab.formatting import format_value
 
-DEEPEST = 50  # brackets in brackets of a run's configuration
+MAX_DEPTH = 50  # brackets in brackets of a run's configuration
 
 
-def unresolved(node: DictConfig | ListConfig) -> Any:
+def to_plain(node: DictConfig | ListConfig) -> Any:
     """Return a node as plain dicts and lists, its interpolations as text."""
     return OmegaConf.to_container(node, resolve=False)
 
 
-def given_overrides(cfg: DictConfig) -> list[str]:
+def original_overrides(cfg: DictConfig) -> list[str]:
     """Return a job's overrides as they were given, with what they take from the environment unresolved."""
-    return list(unresolved(cfg.overrides))
+    return list(to_plain(cfg.overrides))
 
 
 def resolve_settings(cfg: DictConfig, *, with_environment: bool = True) -> None:
@@ -50,32 +50,32 @@ def resolve_settings(cfg: DictConfig, *, with_environment: bool = True) -> None:
 
 
 def require_environment(cfg: DictConfig) -> None:
-    """Raise BadInput where settings name variables that the environment does not have."""
+    """Raise UsageError where settings name variables that the environment does not have."""
     try:
         OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0].partition("resolving interpolation: ")[2] or str(error).splitlines()[0]
-        raise BadInput(f"{error.full_key}: {reason.strip(chr(34))}") from error
+        raise UsageError(f"{error.full_key}: {reason.strip(chr(34))}") from error
 
 
-def load_settings(path: Path) -> DictConfig:
+def load_config(path: Path) -> DictConfig:
     """Read the configuration that a run has written.
 
     Raises:
-        BadInput: it cannot be read, or is not what a run writes.
+        UsageError: it cannot be read, or is not what a run writes.
     """
     try:
         text = path.read_text(encoding="utf-8")
-        _refuse_bombs(text)
+        _reject_yaml_bombs(text)
         cfg = OmegaConf.load(io.StringIO(text))
         if not isinstance(cfg, DictConfig) or not cfg:
             raise ValueError("it holds no settings")
-        _refuse_other_keys(unresolved(cfg))
+        _reject_non_string_keys(to_plain(cfg))
         resolve_settings(cfg, with_environment=False)
         _rename_moved_classes(cfg)
     except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
-        raise BadInput(f"{path}: not a run's configuration ({reason[:200]})") from error
+        raise UsageError(f"{path}: not a run's configuration ({reason[:200]})") from error
     return cfg
 
 
@@ -88,7 +88,7 @@ def _rename_moved_classes(node: DictConfig | ListConfig) -> None:
             _rename_moved_classes(value)
 
 
-def _refuse_bombs(text: str) -> None:
+def _reject_yaml_bombs(text: str) -> None:
     """Raise ValueError for YAML that is small and takes long: aliases of aliases, and brackets in brackets."""
     depth = 0
     for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
@@ -96,22 +96,22 @@ def _refuse_bombs(text: str) -> None:
             raise ValueError(f"it has an alias, *{event.anchor}")
         depth += isinstance(event, yaml.MappingStartEvent | yaml.SequenceStartEvent)
         depth -= isinstance(event, yaml.MappingEndEvent | yaml.SequenceEndEvent)
-        if depth > DEEPEST:
+        if depth > MAX_DEPTH:
             raise ValueError("nested too deeply")
 
 
-def _refuse_other_keys(plain: Any) -> None:
+def _reject_non_string_keys(plain: Any) -> None:
     """Raise ValueError for a key that is not text."""
     for key, value in plain.items() if isinstance(plain, dict) else enumerate(plain):
         if isinstance(plain, dict) and not isinstance(key, str):
             raise ValueError(f"the key {key} is not text")
         if isinstance(value, dict | list):
-            _refuse_other_keys(value)
+            _reject_non_string_keys(value)
 
 
 def _environment_nodes(node: DictConfig | ListConfig) -> Iterator[tuple[Any, Any, str]]:
     """Yield each value below a node that names oc.env: what holds it, its key or index there, and its text."""
-    plain = unresolved(node)
+    plain = to_plain(node)
     if not isinstance(plain, dict | list):
         return
     for key, text in list(plain.items()) if isinstance(plain, dict) else list(enumerate(plain)):
@@ -122,12 +122,12 @@ def _environment_nodes(node: DictConfig | ListConfig) -> Iterator[tuple[Any, Any
             yield from _environment_nodes(node[key])
 
 
-def flat(node: DictConfig, path: str = "") -> dict[str, Any]:
+def flatten(node: DictConfig, path: str = "") -> dict[str, Any]:
     """A configuration's single values by their dotted names."""
     found: dict[str, Any] = {}
     for name in map(str, node):
-        value = unresolved(node)[name] if OmegaConf.is_interpolation(node, name) else node[name]
-        found |= flat(value, f"{path}{name}.") if isinstance(value, DictConfig) else {f"{path}{name}": value}
+        value = to_plain(node)[name] if OmegaConf.is_interpolation(node, name) else node[name]
+        found |= flatten(value, f"{path}{name}.") if isinstance(value, DictConfig) else {f"{path}{name}": value}
     return found
 
 
@@ -137,18 +137,20 @@ def short_names(keys: Iterable[str]) -> dict[str, str]:
     return {key: name if list(last.values()).count(name) == 1 else key for key, name in last.items()}
 
 
-def what_a_job_does(settings: dict[str, Any]) -> dict[str, Any]:
+def identity_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """Single settings by their dotted names, without those in which two configurations of one job may differ."""
     return {key: value for key, value in settings.items() if not IGNORED_FOR_IDENTITY.match(key)}
 
 
-def differing(*jobs: DictConfig) -> dict[str, list[Any]]:
+def differing_settings(*jobs: DictConfig) -> dict[str, list[Any]]:
     """What jobs do differently, by key, with the value of each; None where it has none."""
-    settings = [what_a_job_does(flat(job)) for job in jobs]
+    settings = [identity_settings(flatten(job)) for job in jobs]
     values = {key: [each.get(key) for each in settings] for each in settings for key in each}
     return {key: of_each for key, of_each in values.items() if any(value != of_each[0] for value in of_each)}
 
 
-def differences(first: DictConfig, second: DictConfig) -> dict[str, tuple[str, str]]:
+def format_differences(first: DictConfig, second: DictConfig) -> dict[str, tuple[str, str]]:
     """What two jobs do differently, by key, as they would be typed."""
-    return {key: (typed(one), typed(other)) for key, (one, other) in differing(first, second).items()}
+    return {
+        key: (format_value(one), format_value(other)) for key, (one, other) in differing_settings(first, second).items()
+    }

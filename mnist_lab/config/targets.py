@@ -22,9 +22,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
-from mnist_lab.errors import BadInput
+from mnist_lab.errors import UsageError
 
-KINDS = {  # what a place in the configuration takes, by the names that users import; callbacks and loggers are named
+# What a place in the configuration takes, by the names that users import. Callbacks and loggers have names of their own.
+BASE_CLASSES = {
     "model": "mnist_lab.models.Classifier",
     "data": "mnist_lab.data.MNISTDataModule",
     "data.source": "mnist_lab.data.Source",
@@ -35,7 +36,7 @@ KINDS = {  # what a place in the configuration takes, by the names that users im
     "logger.*": "lightning.pytorch.loggers.Logger",
     "dashboard": "mnist_lab.viz.Dashboard",
 }
-PARTS = (  # what the arguments of these may be made of besides
+ARGUMENT_CLASSES = (  # what the arguments of these may be made of besides
     nn.Module,
     Accelerator,
     CheckpointIO,
@@ -60,28 +61,30 @@ def find_class(name: Any, key: str) -> type:
         key: the place of the node with this `_target_` in the configuration, such as callbacks.best.
 
     Raises:
-        BadInput: there is no such class, or it is of another kind.
+        UsageError: there is no such class, or it is of another kind.
     """
     setting = f"{key}._target_={name}"
     try:
         target = _locate(name)
     except (Exception, SystemExit) as error:  # of a module that is imported
-        raise BadInput(f"{setting}: cannot be imported ({' '.join(str(error).split())})") from error
+        raise UsageError(f"{setting}: cannot be imported ({' '.join(str(error).split())})") from error
     place = _place(key)
-    if place in KINDS:
-        kind: type = _locate(KINDS[place])
+    if place in BASE_CLASSES:
+        kind: type = _locate(BASE_CLASSES[place])
         if place == "model" and _is_a(target, nn.Module) and not _is_a(target, kind):
-            raise BadInput(f"{setting}: a torch.nn.Module that is no Classifier; derive it from {KINDS[place]} instead")
+            raise UsageError(
+                f"{setting}: a torch.nn.Module that is no Classifier; derive it from {BASE_CLASSES[place]} instead"
+            )
         if not _is_a(target, kind):
-            raise BadInput(f"{setting}: not a class derived from {KINDS[place]}")
+            raise UsageError(f"{setting}: not a class derived from {BASE_CLASSES[place]}")
     elif place == "augmentation":
         if not _is_augmentation(target):
-            raise BadInput(f"{setting}: not a class whose objects can be called with (images, generator, black)")
-    elif not (_is_a(target, *map(_locate, KINDS.values()), *PARTS) or _is_augmentation(target)):
-        raise BadInput(f"{setting}: not a class that a configuration may use here; derive it from torch.nn.Module")
+            raise UsageError(f"{setting}: not a class whose objects can be called with (images, generator, black)")
+    elif not (_is_a(target, *map(_locate, BASE_CLASSES.values()), *ARGUMENT_CLASSES) or _is_augmentation(target)):
+        raise UsageError(f"{setting}: not a class that a configuration may use here; derive it from torch.nn.Module")
     for tuner, changed in TUNERS.items():
         if _is_a(target, tuner):
-            raise BadInput(
+            raise UsageError(
                 f"{setting}: would train with another {changed} than the run records; "
                 f"compare values in a sweep instead (-m {changed}=...)"
             )
@@ -89,7 +92,7 @@ def find_class(name: Any, key: str) -> type:
     return found
 
 
-def checked(node: Any, key: str) -> dict[str, Any]:
+def resolve_node(node: Any, key: str) -> dict[str, Any]:
     """Return a node of a configuration with its interpolations resolved, and its classes checked.
 
     Args:
@@ -97,24 +100,24 @@ def checked(node: Any, key: str) -> dict[str, Any]:
         key: its place in the configuration, such as callbacks.best.
 
     Raises:
-        BadInput: a class in it or below it is missing or refused, or an interpolation fails.
+        UsageError: a class in it or below it is missing or refused, or an interpolation fails.
     """
     if not isinstance(node, DictConfig):
-        raise BadInput(f"{key}={node}: not a group of settings")
+        raise UsageError(f"{key}={node}: not a group of settings")
     if "_target_" not in node and key not in OPTIONAL:
-        raise BadInput(f"{key}._target_: missing")
+        raise UsageError(f"{key}._target_: missing")
     try:
         resolved: dict[str, Any] = OmegaConf.to_container(node, resolve=True)  # type: ignore[assignment]
     except OmegaConfBaseException as error:
-        raise BadInput(f"{key}: {str(error).splitlines()[0]}") from error
+        raise UsageError(f"{key}: {str(error).splitlines()[0]}") from error
     for place, value in _values(resolved, key):
         if isinstance(value, dict) and "_target_" in value:
             find_class(value["_target_"], place)
-            known = _place(place) in (*KINDS, "augmentation")
+            known = _place(place) in (*BASE_CLASSES, "augmentation")
             if value.get("_partial_") and known and place not in PARTIAL:
-                raise BadInput(f"{place}._partial_={value['_partial_']}: only for optimizer and scheduler")
+                raise UsageError(f"{place}._partial_={value['_partial_']}: only for optimizer and scheduler")
         elif isinstance(value, str) and "${" in value:
-            raise BadInput(f"{place}={value}: holds ${{, which would be taken for an interpolation")
+            raise UsageError(f"{place}={value}: holds ${{, which would be taken for an interpolation")
     return resolved
 
 

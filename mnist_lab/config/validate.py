@@ -13,11 +13,11 @@ from pydantic.errors import PydanticUserError
 
 from mnist_lab.config.distributed import process_problems
 from mnist_lab.config.keys import FIXED_ON_RESUME
-from mnist_lab.config.overrides import nearest
-from mnist_lab.config.settings import flat, require_environment
+from mnist_lab.config.overrides import nearest_key
+from mnist_lab.config.settings import flatten, require_environment
 from mnist_lab.config.targets import find_class
-from mnist_lab.errors import BadInput
-from mnist_lab.formatting import shown, typed
+from mnist_lab.errors import UsageError
+from mnist_lab.formatting import format_value, shorten
 
 GROUPS = ("model", "data", "augmentation", "optimizer", "scheduler", "trainer", "callbacks", "logger", "dashboard")
 _POSITIVE = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -61,8 +61,8 @@ LIMITS: dict[str, Any] = {  # of what has no signature of ours, and what torch a
 }
 
 
-def check(cfg: DictConfig, resumed: DictConfig | None = None) -> None:
-    """Raise BadInput with every problem of a job's configuration.
+def validate(cfg: DictConfig, resumed: DictConfig | None = None) -> None:
+    """Raise UsageError with every problem of a job's configuration.
 
     Types and ranges are those of the constructors' signatures; LIMITS has the rest.
 
@@ -78,29 +78,29 @@ def check(cfg: DictConfig, resumed: DictConfig | None = None) -> None:
         problems += _resume_problems(cfg, resumed) if resumed else []
     if problems:
         start = f"{len(problems)} problems in the configuration:\n  " if len(problems) > 1 else ""
-        raise BadInput(start + "\n  ".join(problems))
+        raise UsageError(start + "\n  ".join(problems))
 
 
-def check_parts(cfg: DictConfig) -> None:
-    """Raise BadInput for settings with which a run's network and data cannot be made, on whatever machine."""
+def validate_parts(cfg: DictConfig) -> None:
+    """Raise UsageError for settings with which a run's network and data cannot be made, on whatever machine."""
     for name in ("model", "data", "trainer"):
         if not isinstance(cfg.get(name), DictConfig):
-            raise BadInput(f"{name}: is missing or not a group of settings")
+            raise UsageError(f"{name}: is missing or not a group of settings")
     for name in ("seed", "trainer.max_epochs", "trainer.limit_train_batches"):
         if OmegaConf.select(cfg, name, default=MISSING) is MISSING:
-            raise BadInput(f"{name}: is missing")
+            raise UsageError(f"{name}: is missing")
     problems = list(_type_problems("seed", cfg.seed, LIMITS["seed"]))
     for name in ("model", "data", "augmentation", "optimizer", "scheduler"):
         if isinstance(cfg.get(name), DictConfig):
             require_environment(cfg[name])
             problems += _signature_problems(cfg[name], f"{name}.")
     if problems:
-        raise BadInput("; ".join(problems))
+        raise UsageError("; ".join(problems))
 
 
-def _shown(value: Any) -> str:
+def _format(value: Any) -> str:
     """Return a value for a message, as it would be typed, in one line and shortened."""
-    return shown(typed(value))
+    return shorten(format_value(value))
 
 
 def _shape_problems(cfg: DictConfig) -> Iterator[str]:
@@ -108,21 +108,21 @@ def _shape_problems(cfg: DictConfig) -> Iterator[str]:
     known = [*GROUPS, *(key for key in LIMITS if "." not in key)]
     for name in map(str, cfg):
         if name not in known:
-            near = nearest(name, [*known, *(key for key in flat(cfg) if key.split(".")[0] in known)])
+            near = nearest_key(name, [*known, *(key for key in flatten(cfg) if key.split(".")[0] in known)])
             hint = f"did you mean {near}?" if near else f"choose from {', '.join(known)}"
-            yield f"{name}={_shown(cfg[name])}: unknown setting; {hint}"
+            yield f"{name}={_format(cfg[name])}: unknown setting; {hint}"
     for name in known:
         if name not in cfg and name != "dashboard":  # a run is tested that was trained before there was one
             yield f"{name}: required; it can be changed but not removed"
     for name in GROUPS:
         node = cfg.get(name, {})
         if not isinstance(node, DictConfig):
-            yield f"{name}={_shown(node)}: a group of settings, not a value; choose it when the run is started"
+            yield f"{name}={_format(node)}: a group of settings, not a value; choose it when the run is started"
         elif name in ("callbacks", "logger"):
             for part in map(str, node):
                 value = node[part]
                 if value is not None and not (isinstance(value, DictConfig) and "_target_" in value):
-                    yield f"{name}.{part}={_shown(value)}: must be null, for none, or settings with a _target_"
+                    yield f"{name}.{part}={_format(value)}: must be null, for none, or settings with a _target_"
     if isinstance(cfg.get("trainer"), DictConfig) and "max_epochs" not in cfg.trainer:
         yield "trainer.max_epochs: required; it can be changed but not removed"
 
@@ -133,7 +133,7 @@ def _signature_problems(node: DictConfig, path: str = "") -> Iterator[str]:
     if "_target_" in node:
         try:
             parameters = _parameters(find_class(node._target_, path[:-1]))
-        except BadInput as error:
+        except UsageError as error:
             yield str(error)
             return
     for key_, value in node.items():
@@ -144,7 +144,7 @@ def _signature_problems(node: DictConfig, path: str = "") -> Iterator[str]:
         if parameters is not None and name not in parameters and "**" not in parameters:
             known = ", ".join(known for known in parameters if known not in ("params", "optimizer")) or "none"
             owner, remedy = node._target_.rsplit(".", 1)[-1], f"remove it with ~{key}, or choose from {known}"
-            yield f"{key}={_shown(value)}: {owner} has no such setting; {remedy}"
+            yield f"{key}={_format(value)}: {owner} has no such setting; {remedy}"
         elif isinstance(value, DictConfig) and ("_target_" in value or parameters is None):
             yield from _signature_problems(value, f"{key}.")
         else:
@@ -177,7 +177,7 @@ def _type_problems(key: str, value: Any, annotation: Any) -> Iterator[str]:
         adapter.validate_python(tuple(value) if isinstance(value, list) and "tuple" in str(annotation) else value)
     except ValidationError as error:
         messages = dict.fromkeys(problem["msg"] for problem in error.errors())
-        yield f"{key}={_shown(value)}: {', or '.join(message[0].lower() + message[1:] for message in messages)}"
+        yield f"{key}={_format(value)}: {', or '.join(message[0].lower() + message[1:] for message in messages)}"
 
 
 def _machine_problems(cfg: DictConfig) -> Iterator[str]:
@@ -201,7 +201,7 @@ def _monitor_problems(cfg: DictConfig) -> Iterator[str]:
     logged = ["train/loss", "train/acc", "images_per_second"]
     if OmegaConf.select(cfg, "data.val_size") != 0:
         logged = ["val/loss", "val/acc", *logged]
-    for name, node in callbacks_of(cfg).items():
+    for name, node in enabled_callbacks(cfg).items():
         monitor = node.get("monitor")
         if monitor is not None and monitor not in logged:
             why = "the test set chooses nothing" if str(monitor).startswith("test/") else "not logged"
@@ -210,17 +210,17 @@ def _monitor_problems(cfg: DictConfig) -> Iterator[str]:
 
 def _resume_problems(cfg: DictConfig, resumed: DictConfig) -> Iterator[str]:
     """Settings that a resumed run cannot change: they made the weights, or the checkpoint brings them back."""
-    saved, asked = flat(resumed), flat(cfg)
+    saved, asked = flatten(resumed), flatten(cfg)
     for key in saved | asked:
         value = asked.get(key)
         if FIXED_ON_RESUME.match(key) and saved.get(key, value) != value:
             yield (
-                f"{key}={_shown(value)}: the resumed run has {_shown(saved[key])} and keeps it; "
+                f"{key}={_format(value)}: the resumed run has {_format(saved[key])} and keeps it; "
                 "init_from=CHECKPOINT starts a new run from its weights"
             )
 
 
-def callbacks_of(cfg: DictConfig) -> dict[str, DictConfig]:
+def enabled_callbacks(cfg: DictConfig) -> dict[str, DictConfig]:
     """The callbacks that are switched on; without validation images there is no best checkpoint to keep."""
     without = {"best"} if OmegaConf.select(cfg, "data.val_size") == 0 else set()
     return {str(name): node for name, node in cfg.callbacks.items() if node and name not in without}

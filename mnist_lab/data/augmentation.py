@@ -35,10 +35,10 @@ class Affine:
         drawn = torch.rand(4, len(images), generator=generator) * 2 - 1  # on the CPU: the same on every device
         angle, zoom = torch.deg2rad(drawn[0] * self.degrees), 1 + drawn[1] * self.scale
         x, y = drawn[2:] * (self.shift / HALF)
-        return moved(images, angle, zoom, x, y, black)
+        return affine_transform(images, angle, zoom, x, y, black)
 
 
-def moved(images: Tensor, angle: Tensor, zoom: Tensor, x: Tensor, y: Tensor, black: float) -> Tensor:
+def affine_transform(images: Tensor, angle: Tensor, zoom: Tensor, x: Tensor, y: Tensor, black: float) -> Tensor:
     """Images, (B, 1, S, S), each turned about its middle, scaled and shifted by amounts of its own.
 
     Args:

@@ -11,7 +11,7 @@ from torch import Tensor
 Batch = tuple[Tensor, Tensor]
 
 
-def limited(batches: int, limit: int | float | None) -> int:
+def limit_batches(batches: int, limit: int | float | None) -> int:
     """How many of so many batches Lightning runs under a limit: a count, a share of them, or None for all."""
     if limit is None:
         return batches
@@ -76,7 +76,7 @@ class Batches:
 
     def __len__(self) -> int:
         """Steps an epoch."""
-        return limited(self._all, self.limit)
+        return limit_batches(self._all, self.limit)
 
     @property
     def _all(self) -> int:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mnist_lab.data.augmentation import HALF, moved
+from mnist_lab.data.augmentation import HALF, affine_transform
 
 SEED = 0  # of all that is drawn: which way an image is shifted or turned, its noise, what is hidden of it
 WHITE = 255.0
@@ -39,20 +39,20 @@ class Corruption:
 def shifted(images: Tensor, pixels: float, generator: torch.Generator) -> Tensor:
     """Each by so many pixels to one of the four sides; what comes in is black."""
     x, y = SIDES[torch.randint(4, (len(images),), generator=generator)].T * (pixels / HALF)
-    return moved(images, torch.zeros_like(x), torch.ones_like(x), x, y, 0)
+    return affine_transform(images, torch.zeros_like(x), torch.ones_like(x), x, y, 0)
 
 
 def turned(images: Tensor, degrees: float, generator: torch.Generator) -> Tensor:
     """Each by so many degrees about its middle, one way or the other; what comes in is black."""
     ways = torch.randint(2, (len(images),), generator=generator) * 2 - 1
     nothing = torch.zeros(len(images))
-    return moved(images, ways * math.radians(degrees), nothing + 1, nothing, nothing, 0)
+    return affine_transform(images, ways * math.radians(degrees), nothing + 1, nothing, nothing, 0)
 
 
 def shrunk(images: Tensor, percent: float, generator: torch.Generator) -> Tensor:
     """By so many per cent of width and height, towards the middle; what comes in is black."""
     nothing = torch.zeros(len(images))
-    return moved(images, nothing, nothing + 1 - percent / 100, nothing, nothing, 0)
+    return affine_transform(images, nothing, nothing + 1 - percent / 100, nothing, nothing, 0)
 
 
 def noisy(images: Tensor, percent: float, generator: torch.Generator) -> Tensor:
@@ -93,7 +93,7 @@ CORRUPTIONS = {
 }
 
 
-def corrupted(images: Tensor, name: str, strength: int) -> Tensor:
+def corrupt(images: Tensor, name: str, strength: int) -> Tensor:
     """Images of bytes, (N, 28, 28), corrupted in a strength from 1 to 5, or in 0, which leaves them as they are.
 
     It is a function of its arguments: an image is changed alike for every network, and the same way in every strength.

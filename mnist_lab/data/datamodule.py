@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mnist_lab.data.batches import Batches, Groups
 from mnist_lab.data.source import Arrays, Source
-from mnist_lab.errors import BadInput
+from mnist_lab.errors import UsageError
 
 Augmentation = Callable[..., Tensor]  # (images, generator, black) to images, as augmentation.Affine has it
 
@@ -93,7 +93,7 @@ class MNISTDataModule(LightningDataModule):
     def split(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Indices of the training and of the validation images among count; a function of split_seed and val_size."""
         if self.val_size >= count:
-            raise BadInput(f"data.val_size={self.val_size}: leaves nothing of {count} images to train on")
+            raise UsageError(f"data.val_size={self.val_size}: leaves nothing of {count} images to train on")
         if self.val_size == 0:
             return np.arange(count), np.arange(0)
         order = np.random.default_rng(self.split_seed).permutation(count)
@@ -158,7 +158,7 @@ class MNISTDataModule(LightningDataModule):
             rank, world_size = self.trainer.global_rank, self.trainer.world_size
             device = self.trainer.strategy.root_device
         if len(images) < world_size:
-            raise BadInput(f"the {name} set has {len(images)} images: too few for trainer.devices={world_size}")
+            raise UsageError(f"the {name} set has {len(images)} images: too few for trainer.devices={world_size}")
         return Batches(
             images.to(device),
             labels.to(device),

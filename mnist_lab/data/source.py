@@ -25,7 +25,7 @@ import numpy as np
 import platformdirs
 
 from mnist_lab.data import mirrors, wheel
-from mnist_lab.errors import BadInput, DataUnavailable
+from mnist_lab.errors import DataUnavailable, UsageError
 from mnist_lab.files import atomic_write
 
 log = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ class Source:
         """The four files' contents, verified; what is missing or damaged is brought first.
 
         Raises:
-            BadInput: files are missing and download is false, or what is there is no data set.
+            UsageError: files are missing and download is false, or what is there is no data set.
             DataUnavailable: no source could bring a good file; the message names each and says what to do by hand.
         """
         folder = data_root(root) / self.name / "raw"
@@ -106,7 +106,7 @@ class Source:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise BadInput(f"data.root: {path} cannot be read ({error.strerror})") from error
+            raise UsageError(f"data.root: {path} cannot be read ({error.strerror})") from error
         if self._is_right(path.name, content):
             return content
         if warn:
@@ -150,11 +150,11 @@ class Source:
         by_hand = f"put {', '.join(wanted)} (plain or .gz) into {folder}"
         tried = "".join(f"\n  {failure}" for failure in failures)
         if not download:
-            raise BadInput(
+            raise UsageError(
                 f"data.download=false, but {self.name} is incomplete: allow the download, or {by_hand}{tried}"
             )
         if not writable:
-            raise BadInput(
+            raise UsageError(
                 f"data.root: {folder} cannot be written and is incomplete: choose another, or {by_hand}{tried}"
             )
         raise DataUnavailable(f"{self.name} could not be fetched. Tried:{tried}\nBy hand: {by_hand}")
@@ -177,14 +177,14 @@ def _locked(folder: Path) -> AbstractContextManager[object]:
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             return nullcontext()
-        raise BadInput(f"data.root: {folder} cannot be made ({error.strerror}); choose another") from error
+        raise UsageError(f"data.root: {folder} cannot be made ({error.strerror}); choose another") from error
 
 
 def parse(contents: Mapping[str, Content], folder: Path) -> Arrays:
     """Return the arrays in the four files' contents.
 
     Raises:
-        BadInput: one is not an IDX file, or together they are no data set of 28x28 images of ten classes.
+        UsageError: one is not an IDX file, or together they are no data set of 28x28 images of ten classes.
     """
     parsed = {}
     for name, content in contents.items():
@@ -193,16 +193,16 @@ def parse(contents: Mapping[str, Content], folder: Path) -> Arrays:
         magic, *shape = header.tolist() or [0]
         complete = len(shape) == dimensions and magic == 0x800 + dimensions
         if not complete or len(content) != header.nbytes + math.prod(shape):
-            raise BadInput(f"{folder / name}: not an IDX file of {'images' if dimensions == 3 else 'labels'}")
+            raise UsageError(f"{folder / name}: not an IDX file of {'images' if dimensions == 3 else 'labels'}")
         if shape[1:] not in ([], [28, 28]):
-            raise BadInput(f"{folder / name}: holds images of {shape[1]}x{shape[2]} pixels, not of 28x28")
+            raise UsageError(f"{folder / name}: holds images of {shape[1]}x{shape[2]} pixels, not of 28x28")
         parsed[name] = np.frombuffer(content, np.uint8, offset=header.nbytes).reshape(shape)
     arrays = Arrays(*(parsed[name] for name in FILES))
     for images, labels, kind in ((*arrays[:2], "training"), (*arrays[2:], "test")):
         if len(images) != len(labels):
-            raise BadInput(f"{folder}: {len(images)} {kind} images but {len(labels)} labels; remove the files")
+            raise UsageError(f"{folder}: {len(images)} {kind} images but {len(labels)} labels; remove the files")
         if len(images) == 0:
-            raise BadInput(f"{folder}: the {kind} set is empty")
+            raise UsageError(f"{folder}: the {kind} set is empty")
         if labels.max() > 9:
-            raise BadInput(f"{folder}: the {kind} set has labels above 9, which are not of ten classes")
+            raise UsageError(f"{folder}: the {kind} set has labels above 9, which are not of ten classes")
     return arrays

@@ -8,11 +8,11 @@ import lightning.pytorch as pl
 from hydra.core.override_parser.types import OverrideType
 from omegaconf import DictConfig, OmegaConf
 
-from mnist_lab.config.overrides import keys_of, nearest, parse
-from mnist_lab.config.validate import check
-from mnist_lab.errors import BadInput
-from mnist_lab.formatting import shown
-from mnist_lab.runs.checkpoints import weights_for
+from mnist_lab.config.overrides import dotted_keys, nearest_key, parse_override
+from mnist_lab.config.validate import validate
+from mnist_lab.errors import UsageError
+from mnist_lab.formatting import shorten
+from mnist_lab.runs.checkpoints import load_weights
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import check_batch_limits, make_data, make_model
 from mnist_lab.training.runtime import quiet_lightning, torch_settings
@@ -27,13 +27,13 @@ def evaluate(run: Run, overrides: Sequence[str] = ()) -> dict[str, float]:
         overrides: changes to its configuration, such as data.root=FOLDER or trainer.accelerator=cpu.
 
     Raises:
-        BadInput: the run has no checkpoint, or a changed setting is unknown or has a bad value.
+        UsageError: the run has no checkpoint, or a changed setting is unknown or has a bad value.
     """
     chosen = run.chosen_checkpoint()
     cfg = changed(run.config, overrides)
-    check(cfg)
+    validate(cfg)
     model = make_model(cfg)
-    model.load_state_dict(weights_for(model, chosen))
+    model.load_state_dict(load_weights(model, chosen))
     data = make_data(cfg, model)
     check_batch_limits(cfg, data)
     trainer = pl.Trainer(
@@ -55,15 +55,15 @@ def changed(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """Return a run's configuration with settings changed.
 
     Raises:
-        BadInput: an override is not of the form KEY=VALUE, or the run has no such setting.
+        UsageError: an override is not of the form KEY=VALUE, or the run has no such setting.
     """
-    known = keys_of(cfg)
-    for override in map(parse, overrides):
-        line = shown(override.input_line)
+    known = dotted_keys(cfg)
+    for override in map(parse_override, overrides):
+        line = shorten(override.input_line)
         if override.type is not OverrideType.CHANGE or override.is_sweep_override():
-            raise BadInput(f"{line}: settings are changed one by one, as KEY=VALUE")
+            raise UsageError(f"{line}: settings are changed one by one, as KEY=VALUE")
         if override.key_or_group not in known:
-            near = nearest(override.key_or_group, known)
-            raise BadInput(f"{line}: the run has no such setting{f'; did you mean {near}?' if near else ''}")
+            near = nearest_key(override.key_or_group, known)
+            raise UsageError(f"{line}: the run has no such setting{f'; did you mean {near}?' if near else ''}")
         OmegaConf.update(cfg, override.key_or_group, override.value())
     return cfg

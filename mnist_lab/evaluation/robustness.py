@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mnist_lab.data.corruptions import CORRUPTIONS, SEED, corrupted
+from mnist_lab.data.corruptions import CORRUPTIONS, SEED, corrupt
 from mnist_lab.evaluation.predictions import Predictions
 from mnist_lab.runs.run import Run
-from mnist_lab.training.build import make_data, trained_model
+from mnist_lab.training.build import load_trained_model, make_data
 
 
 def measure(run: Run, names: Sequence[str], after_each: Callable[[], object] = lambda: None) -> Measured:
@@ -23,15 +23,15 @@ def measure(run: Run, names: Sequence[str], after_each: Callable[[], object] = l
         after_each: called after each of the accuracies.
 
     Raises:
-        BadInput: the run has no checkpoint.
+        UsageError: the run has no checkpoint.
         DataUnavailable: the test set could not be had.
     """
-    network = trained_model(run)
+    network = load_trained_model(run)
     data = make_data(run.config, network)
     images, labels = (torch.from_numpy(array) for array in data.test_set())
 
     def accuracy(name: str, strength: int) -> float:
-        changed = data.normalised(corrupted(images, name, strength).numpy())
+        changed = data.normalised(corrupt(images, name, strength).numpy())
         after_each()
         return Predictions(labels.long(), network.probabilities(changed)).accuracy
 
@@ -53,7 +53,7 @@ def measure(run: Run, names: Sequence[str], after_each: Callable[[], object] = l
 def example(run: Run) -> Tensor:
     """A run's first test image, (28, 28) bytes."""
     cfg = run.config
-    return torch.from_numpy(make_data(cfg, trained_model(run)).test_set()[0][0])
+    return torch.from_numpy(make_data(cfg, load_trained_model(run)).test_set()[0][0])
 
 
 Measured = dict[str, Any]  # as `measure` returns it

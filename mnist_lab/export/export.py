@@ -15,11 +15,11 @@ from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.errors import LabError, not_installed
 from mnist_lab.evaluation.predictions import Predictions
 from mnist_lab.export.model_card import Measured, constructor, model_card
-from mnist_lab.export.programs import Program, greatest_difference, loaded_onnx, loaded_torch_export, onnx, torch_export
-from mnist_lab.files import asked_for, atomic_write, refuse_no_file
+from mnist_lab.export.programs import Program, loaded_onnx, loaded_torch_export, max_difference, onnx, torch_export
+from mnist_lab.files import atomic_write, require_writable_file, user_output
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.runs.run import Run
-from mnist_lab.training.build import make_data, trained_model
+from mnist_lab.training.build import load_trained_model, make_data
 
 
 def state_dict(network: Classifier, data: MNISTDataModule) -> bytes:
@@ -33,7 +33,7 @@ def safetensors(network: Classifier, data: MNISTDataModule) -> bytes:
     """A safetensors file's content: the weights, with what they belong to as metadata.
 
     Raises:
-        BadInput: the package is missing.
+        UsageError: the package is missing.
     """
     try:
         from safetensors.torch import save
@@ -110,20 +110,20 @@ def export(run: Run, form: str, path: Path | None = None) -> tuple[Path, str]:
         path: where to; None for exports/<model> in the run folder. The card's name has .md after it.
 
     Raises:
-        BadInput: the run has no checkpoint, a package is missing, or the file cannot be written.
+        UsageError: the run has no checkpoint, a package is missing, or the file cannot be written.
         LabError: the network cannot be traced, or what was written gives other classes or probabilities.
         DataUnavailable: the test set could not be had.
     """
     chosen = FORMATS[form]
     path = path or run.folder / "exports" / f"{run.info['model']}{chosen.suffix}"
-    refuse_no_file(path, f"--to={path}")
-    network = trained_model(run)
+    require_writable_file(path, f"--to={path}")
+    network = load_trained_model(run)
     data = make_data(run.config, network)
     expected = Predictions.on_test_set(network, data) if chosen.program else None
     content = chosen.content(network, data)
     how = chosen.loading.format(file=path.name, **constructor(run.config))
     card = path.with_name(f"{path.name}.md")
-    with asked_for(path, f"--to={path}") as partial, atomic_write(card) as partial_card:
+    with user_output(path, f"--to={path}") as partial, atomic_write(card) as partial_card:
         partial.write_bytes(content)
         measured = checked(path, partial, chosen.program, data, expected) if chosen.program and expected else None
         partial_card.write_text(model_card(run, network, data, path.name, how, measured), encoding="utf-8")
@@ -136,7 +136,7 @@ def checked(
     """What a program that was written for a path comes to on the test set; LabError if it is not as expected."""
     images = torch.from_numpy(data.test_set()[0])
     try:
-        difference = greatest_difference(program(written), images, expected)
+        difference = max_difference(program(written), images, expected)
     except LabError as error:
         raise LabError(f"{path}: {error}") from error
     except Exception as error:  # of every kind, by the library that runs it

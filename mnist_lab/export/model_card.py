@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from torchmetrics import Metric
 
 from mnist_lab.data.datamodule import MNISTDataModule
-from mnist_lab.formatting import command_line
+from mnist_lab.formatting import format_command
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.runs.run import Run
 
@@ -64,7 +64,7 @@ def model_card(
         "weights": weights(run),
         "accuracy": accuracy(run, measured),
         **({"check": check(measured)} if measured else {}),
-        "trained by": f"`{info.get('command') or command_line(['model=' + model])}`",
+        "trained by": f"`{info.get('command') or format_command(['model=' + model])}`",
         "versions": ", ".join(f"{name} {version}" for name, version in (info.get("versions") or {}).items()),
     }
     table = "\n".join(f"| {name} | {value.replace('|', chr(92) + '|')} |" for name, value in facts.items())

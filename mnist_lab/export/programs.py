@@ -22,7 +22,7 @@ TOLERANCE = 1e-4  # how far a program's probabilities may be from the network's
 Program = Callable[[Tensor], Tensor]
 
 
-class Deployed(nn.Module):
+class InferenceModule(nn.Module):
     """A network that takes images as they are in MNIST's files and gives the probabilities of the ten classes.
 
     Args:
@@ -83,7 +83,7 @@ def traced(network: Classifier, mean: float, std: float) -> torch.export.Exporte
     try:
         with torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")  # of torch's insides, which a user cannot change; it prints those, too
-            program = Deployed(network, mean, std)
+            program = InferenceModule(network, mean, std)
             return torch.export.export(program, (example,), dynamic_shapes=shapes, strict=False)
     except Exception as error:  # torch's errors for what it cannot trace are of every kind
         reason = str(error).strip().splitlines()[0]
@@ -101,7 +101,7 @@ def onnx(network: Classifier, data: MNISTDataModule) -> bytes:
     """An ONNX file's content; its input is called images, its output probabilities.
 
     Raises:
-        BadInput: a package is missing.
+        UsageError: a package is missing.
     """
     try:
         import onnxruntime  # noqa: F401  # for the check, before the work
@@ -135,7 +135,7 @@ def loaded_onnx(path: Path) -> Program:
     return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
 
 
-def greatest_difference(program: Program, images: Tensor, expected: Predictions) -> float:
+def max_difference(program: Program, images: Tensor, expected: Predictions) -> float:
     """The most that a program's probabilities of images, (N, 28, 28) bytes, differ from those expected.
 
     It is asked in batches of 1, 2, 7, 64 and then 1,000.

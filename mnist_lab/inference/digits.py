@@ -89,7 +89,7 @@ def _smoothed(grey: np.ndarray) -> np.ndarray:
 def _ink(grey: np.ndarray) -> tuple[np.ndarray, float]:
     """What part of the paper's brightness is missing, (H, W) from 0 to 1, in shade or light; how much is noise."""
     width = int(STROKE * min(grey.shape)) | 1
-    paper = -most_around(-most_around(grey, width), width)  # a closing: strokes are filled, shadows keep their edges
+    paper = -max_filter(-max_filter(grey, width), width)  # a closing: strokes are filled, shadows keep their edges
     ink = (paper - grey) / np.maximum(paper, 32)
     ink -= np.median(ink)
     noise = -4 * float(np.percentile(ink, 16))  # four standard deviations, of the half that has no strokes
@@ -101,12 +101,12 @@ def _likeliest(grey: np.ndarray) -> _Piece | None:
     ink, noise = _ink(grey)
     if not (ink > noise).any():
         return None
-    return _piece(grey, ink, ink > level_between(ink[ink > noise])) or _piece(grey, ink, ink > noise)
+    return _piece(grey, ink, ink > otsu_threshold(ink[ink > noise])) or _piece(grey, ink, ink > noise)
 
 
 def _piece(grey: np.ndarray, ink: np.ndarray, mask: np.ndarray) -> _Piece | None:
     """The piece of a mask, (H, W), that is most likely the digit, with those close to it."""
-    pieces = connected(mask)
+    pieces = label_components(mask)
     label = pieces[mask]
     count = int(pieces.max()) + 1
     mass = np.bincount(label, ink[mask], count)
@@ -180,14 +180,14 @@ def _outlines(grey: np.ndarray, pieces: np.ndarray, count: int) -> tuple[np.ndar
 
 def _strokes(piece: _Piece) -> np.ndarray:
     """The digit alone, (H, W) from 0 to 1, its edges at one half."""
-    own = most_around(piece.mask, 2 * (max(piece.mask.shape) // 100) + 3)  # with its edges
+    own = max_filter(piece.mask, 2 * (max(piece.mask.shape) // 100) + 3)  # with its edges
     full = np.percentile(piece.ink[piece.mask], 75)
     strokes: np.ndarray = np.where(own, np.clip(2 * piece.ink / full - 0.5, 0, 1), 0)
     solid = strokes > 0.5
     outline = sum(int(np.diff(solid, axis=axis).sum()) for axis in (0, 1))
     size = max(end - start for start, end in _extent(solid))
     missing = THINNEST * size / BOX - 2 * solid.sum() / outline
-    return most_around(strokes, 2 * round(missing / 2) + 1) if missing > 0 else strokes
+    return max_filter(strokes, 2 * round(missing / 2) + 1) if missing > 0 else strokes
 
 
 def _extent(mask: np.ndarray) -> list[tuple[int, int]]:
@@ -210,7 +210,7 @@ def _as_mnist(strokes: np.ndarray) -> np.ndarray:
     return framed
 
 
-def most_around(values: np.ndarray, width: int) -> np.ndarray:
+def max_filter(values: np.ndarray, width: int) -> np.ndarray:
     """The greatest value in the square of that odd width around each, found by doubling."""
     for axis in (0, 1):
         values = np.moveaxis(values, axis, 0)
@@ -223,7 +223,7 @@ def most_around(values: np.ndarray, width: int) -> np.ndarray:
     return values
 
 
-def level_between(values: np.ndarray) -> float:
+def otsu_threshold(values: np.ndarray) -> float:
     """The level that parts values into two groups best (Otsu, "A threshold selection method", 1979)."""
     if np.ptp(values) < 1e-4:  # one group, all above the level
         return float(values.min()) - 1e-4
@@ -233,7 +233,7 @@ def level_between(values: np.ndarray) -> float:
     return float(edges[1 + apart.argmax()])
 
 
-def connected(mask: np.ndarray) -> np.ndarray:
+def label_components(mask: np.ndarray) -> np.ndarray:
     """The pieces of a mask, (H, W), that hang together, corners included: their numbers from 1 on, and 0 elsewhere."""
     width = mask.shape[1] + 2
     edges = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1)

@@ -9,9 +9,9 @@ from typing import TextIO
 
 import numpy as np
 
-from mnist_lab.errors import BadInput
-from mnist_lab.files import asked_for, refuse_no_file
-from mnist_lab.inference.recognise import recogniser
+from mnist_lab.errors import UsageError
+from mnist_lab.files import require_writable_file, user_output
+from mnist_lab.inference.recognise import load_classifier
 from mnist_lab.runs.run import Run
 
 PIXELS = 28 * 28
@@ -22,15 +22,15 @@ def submit(run: Run, path: Path, out: Path) -> str:
     """Write what a run's tested weights make of a CSV's images, as ImageId,Label, and say so, with accuracy if known.
 
     Raises:
-        BadInput: the CSV is not one of images, or the file cannot be written, or the run has no checkpoint.
+        UsageError: the CSV is not one of images, or the file cannot be written, or the run has no checkpoint.
     """
-    refuse_no_file(out, f"--out={out}")
+    require_writable_file(out, f"--out={out}")
     if out.exists() and path.exists() and out.samefile(path):
-        raise BadInput(f"--out={out}: is the CSV of the images itself; choose another")
+        raise UsageError(f"--out={out}: is the CSV of the images itself; choose another")
     images, labels = read_pixels(path)
-    digits = recogniser(run)(images).argmax(1)
+    digits = load_classifier(run)(images).argmax(1)
     lines = ["ImageId,Label", *(f"{number},{digit}" for number, digit in enumerate(digits, start=1))]
-    with asked_for(out, f"--out={out}") as partial:
+    with user_output(out, f"--out={out}") as partial:
         partial.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="")
     accuracy = "" if labels is None else f"accuracy by the label column: {(digits == labels).mean():.2%}\n"
     return f"{accuracy}written: {out} ({len(digits):,} images)"
@@ -42,7 +42,7 @@ def read_pixels(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     Labels are in the column named label or class or, where no line of names is, in the first one of 785.
 
     Raises:
-        BadInput: the file cannot be read or is no such CSV; with the line.
+        UsageError: the file cannot be read or is no such CSV; with the line.
     """
     pixels, labels = bytearray(), bytearray()
     names: list[str] | None = None
@@ -59,21 +59,21 @@ def read_pixels(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
                     if header:
                         continue
                 if len(fields) != width:
-                    raise BadInput(f"{where}: has {len(fields)} columns, not {width} as the lines before")
+                    raise UsageError(f"{where}: has {len(fields)} columns, not {width} as the lines before")
                 try:
                     values = bytes(map(int, fields))  # takes 0 to 255
                 except ValueError:
-                    raise BadInput(f"{where}, {_wrong(fields)}") from None
+                    raise UsageError(f"{where}, {_wrong(fields)}") from None
                 if place >= 0:
                     if values[place] > 9:
-                        raise BadInput(f"{where}: its label is {values[place]}, not 0 to 9")
+                        raise UsageError(f"{where}: its label is {values[place]}, not 0 to 9")
                     labels.append(values[place])
                     values = values[:place] + values[place + 1 :]
                 pixels += values
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise BadInput(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+        raise UsageError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
     if not pixels:
-        raise BadInput(f"{path}: has no images in it")
+        raise UsageError(f"{path}: has no images in it")
     images = np.frombuffer(pixels, np.uint8).reshape(-1, 28, 28)
     return images, np.frombuffer(labels, np.uint8) if labels else None
 
@@ -82,7 +82,7 @@ def _bounded_lines(file: TextIO, path: Path) -> Iterator[str]:
     """Yield a file's lines; refuse one that is so long that it would fill the memory, and is none of 784 pixels."""
     while line := file.readline(LONGEST_LINE):
         if len(line) == LONGEST_LINE:
-            raise BadInput(f"{path}: has a line of {LONGEST_LINE:,} characters or more; 784 pixels take less")
+            raise UsageError(f"{path}: has a line of {LONGEST_LINE:,} characters or more; 784 pixels take less")
         yield line
 
 
@@ -93,7 +93,9 @@ def _place_of_labels(names: list[str], width: int, where: str) -> int:
         return -1
     if width == PIXELS + 1 and place >= 0:
         return place
-    raise BadInput(f"{where}: has {width} columns; {PIXELS} of pixels are needed, and one named label if there is one")
+    raise UsageError(
+        f"{where}: has {width} columns; {PIXELS} of pixels are needed, and one named label if there is one"
+    )
 
 
 def _is_number(field: str) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from mnist_lab.errors import BadInput
+from mnist_lab.errors import UsageError
 from mnist_lab.files import atomic_write
 from mnist_lab.inference.images import brightness, opened
 from mnist_lab.inference.recognise import Answer
@@ -21,7 +21,7 @@ def preview_paths(pictures: Iterable[Path], folder: Path) -> dict[Path, Path]:
     """Name a new PNG in a folder for each picture, after the picture. Files that exist are never replaced.
 
     Raises:
-        BadInput: one of them exists; it may be a picture of the user's own.
+        UsageError: one of them exists; it may be a picture of the user's own.
     """
     paths: dict[Path, Path] = {}
     taken: set[str] = set()
@@ -32,27 +32,27 @@ def preview_paths(pictures: Iterable[Path], folder: Path) -> dict[Path, Path]:
             name = f"{picture.stem}-{number}.png"
         taken.add(name.lower())
         if os.path.lexists(folder / name):
-            raise BadInput(f"--show={folder}: {folder / name} already exists; choose a new folder")
+            raise UsageError(f"--show={folder}: {folder / name} already exists; choose a new folder")
         paths[picture] = folder / name
     return paths
 
 
-def save_seen(answers: Sequence[Answer], paths: Mapping[Path, Path], folder: Path) -> None:
+def save_previews(answers: Sequence[Answer], paths: Mapping[Path, Path], folder: Path) -> None:
     """Write a PNG for each answer into a folder, at the path that `preview_paths` gave its picture.
 
     Raises:
-        BadInput: the folder cannot be written.
+        UsageError: the folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for answer in answers:
             with atomic_write(paths[answer.path]) as partial:
-                seen(answer).save(partial, format="PNG")
+                render_preview(answer).save(partial, format="PNG")
     except OSError as error:
-        raise BadInput(f"--show={folder}: cannot be written ({error.strerror}); choose another") from error
+        raise UsageError(f"--show={folder}: cannot be written ({error.strerror}); choose another") from error
 
 
-def seen(answer: Answer) -> Image.Image:
+def render_preview(answer: Answer) -> Image.Image:
     """The picture in grey with the digit's place, beside it what the network was given; below, what it made of it."""
     grey = Image.fromarray(brightness(opened(answer.path)).clip(0, 255).astype(np.uint8))
     grey.thumbnail((2 * SIDE, SIDE))

@@ -8,16 +8,18 @@ from pathlib import Path
 
 import numpy as np
 
-from mnist_lab.errors import BadInput
+from mnist_lab.errors import UsageError
 from mnist_lab.inference.digits import Digit, NoDigit, find_digit
 from mnist_lab.inference.images import Unreadable, opened
 from mnist_lab.runs.run import Run
-from mnist_lab.training.build import make_data, trained_model
+from mnist_lab.training.build import load_trained_model, make_data
 
 DOUBTFUL = 0.55  # a lower probability is doubtful; of answers that are right, about 1 in 100 is lower
 WIDEST = 1.6  # width by height of a digit; of MNIST's test digits, 1 in 400 is wider, and two digits that touch are
 
-Recogniser = Callable[[np.ndarray], np.ndarray]  # images like MNIST's, (N, 28, 28) bytes, to probabilities, (N, 10)
+PredictProbabilities = Callable[
+    [np.ndarray], np.ndarray
+]  # images like MNIST's, (N, 28, 28) bytes, to probabilities, (N, 10)
 
 
 @dataclass(frozen=True)
@@ -44,16 +46,16 @@ class Answer:
         return "doubtful" if self.probabilities.max() < DOUBTFUL else ""
 
 
-def recogniser(run: Run) -> Recogniser:
+def load_classifier(run: Run) -> PredictProbabilities:
     """What tells digits apart as a run's tested weights do; the data set itself is not needed.
 
     Raises:
-        BadInput: the run has no checkpoint, or has learnt something else than digits.
+        UsageError: the run has no checkpoint, or has learnt something else than digits.
     """
     cfg = run.config
     if cfg.data.source.name == "FashionMNIST":
-        raise BadInput(f"{run}: has learnt clothes (data=fashion_mnist), not digits; choose another run")
-    model = trained_model(run)
+        raise UsageError(f"{run}: has learnt clothes (data=fashion_mnist), not digits; choose another run")
+    model = load_trained_model(run)
     data = make_data(cfg, model)
     return lambda images: model.probabilities(data.normalised(images)).numpy()
 
@@ -69,10 +71,10 @@ def predict(
         skipped: is told of each file without an answer, and why; None to raise the first such error.
 
     Raises:
-        BadInput: the run has no checkpoint, or has learnt something else than digits.
+        UsageError: the run has no checkpoint, or has learnt something else than digits.
         Unreadable, NoDigit: of a file, if skipped is None.
     """
-    recognise = recogniser(run)
+    recognise = load_classifier(run)
     found: dict[Path, Digit] = {}
     for path in map(Path, paths):
         try:

@@ -20,10 +20,10 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from mnist_lab.errors import BadInput, not_installed
+from mnist_lab.errors import UsageError, not_installed
 from mnist_lab.inference.digits import SIDE, NoDigit, find_digit
 from mnist_lab.inference.images import Unreadable, read
-from mnist_lab.inference.recognise import Recogniser, recogniser
+from mnist_lab.inference.recognise import PredictProbabilities, load_classifier
 from mnist_lab.runs.run import Run
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def app(run: Run, host: str = "127.0.0.1") -> Starlette:
         host: the name or address at which the server listens.
 
     Raises:
-        BadInput: starlette is not installed, the run has no checkpoint, or has learnt something else than digits.
+        UsageError: starlette is not installed, the run has no checkpoint, or has learnt something else than digits.
     """
     try:
         from anyio import CapacityLimiter, to_thread
@@ -58,7 +58,7 @@ def app(run: Run, host: str = "127.0.0.1") -> Starlette:
     except ModuleNotFoundError as error:
         raise not_installed("draw", "draw") from error
 
-    recognise = recogniser(run)
+    recognise = load_classifier(run)
     recognise(np.zeros((1, SIDE, SIDE), np.uint8))  # the first call takes longest, and is not the user's
     text, headers = page(run)
     names = {"localhost", host.lower(), socket.gethostname().lower(), f"{socket.gethostname().lower()}.local"}
@@ -109,7 +109,7 @@ def is_own_host(header: str, names: Collection[str]) -> bool:
         return False
 
 
-def answer(recognise: Recogniser, png: bytes) -> dict[str, Any]:
+def answer(recognise: PredictProbabilities, png: bytes) -> dict[str, Any]:
     """Answer a drawing for the page: digit, probabilities, candidates and the 784 bytes that the network saw.
 
     Without a digit in it, digit is None, and the reason is there.
@@ -156,10 +156,10 @@ def listening(host: str, port: int | None) -> socket.socket:
     """A socket at a port or, for None, at the first free one of PORTS.
 
     Raises:
-        BadInput: the port is in use, or the host is none of this machine's addresses.
+        UsageError: the port is in use, or the host is none of this machine's addresses.
     """
     if port is not None and not 0 <= port <= 65535:
-        raise BadInput(f"--port={port}: is not a port; choose one of 1024 to 65535, or 0 for any")
+        raise UsageError(f"--port={port}: is not a port; choose one of 1024 to 65535, or 0 for any")
     for each in [port] if port is not None else [*PORTS, 0]:
         try:
             made = socket.create_server((host, each), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
@@ -171,8 +171,8 @@ def listening(host: str, port: int | None) -> socket.socket:
                 continue
             if error.errno in (errno.EADDRINUSE, errno.EACCES):
                 why = "is in use" if error.errno == errno.EADDRINUSE else "needs administrator rights"
-                raise BadInput(f"--port={port}: {why}; choose another, or leave it out for a free one") from error
-            raise BadInput(f"--host={host}: is not an address of this machine ({error.strerror})") from error
+                raise UsageError(f"--port={port}: {why}; choose another, or leave it out for a free one") from error
+            raise UsageError(f"--host={host}: is not an address of this machine ({error.strerror})") from error
     raise AssertionError("0 is always free")
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from mnist_lab.data.batches import Batch, Group, Groups
 from mnist_lab.errors import LabError
 from mnist_lab.models.metrics import LossAndAccuracy
-from mnist_lab.models.multistep import count_in_groups, count_in_steps, take_all_but_the_last, training_batches
+from mnist_lab.models.multistep import progress_to_groups, progress_to_steps, run_leading_steps, training_batches
 
 if TYPE_CHECKING:
     from mnist_lab.data.datamodule import MNISTDataModule
@@ -64,7 +64,7 @@ class Classifier(LightningModule):
 
     def training_step(self, batch: Batch | Group, batch_idx: int) -> Tensor:
         if isinstance(batch, Group):
-            batch = take_all_but_the_last(batch, self, self._training_loss)
+            batch = run_leading_steps(batch, self, self._training_loss)
         return self._training_loss(batch)
 
     def _training_loss(self, batch: Batch) -> Tensor:
@@ -156,7 +156,7 @@ class Classifier(LightningModule):
             raise NotFinite("a step has made the weights NaN or infinite, and they were not saved", self.trainer)
         checkpoint["architecture"] = type(self).__name__
         if isinstance(self.trainer.train_dataloader, Groups):
-            count_in_steps(checkpoint["loops"], training_batches(self.trainer))
+            progress_to_steps(checkpoint["loops"], training_batches(self.trainer))
         sums = self.train_metrics.sums().items()
         checkpoint["train_metrics"] = {
             name: self.trainer.strategy.reduce(value, reduce_op="sum") for name, value in sums
@@ -165,7 +165,7 @@ class Classifier(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         data: MNISTDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
         if data.steps_per_execution > 1:
-            count_in_groups(checkpoint["loops"], data.steps_per_execution)
+            progress_to_groups(checkpoint["loops"], data.steps_per_execution)
         if self.trainer.is_global_zero and "train_metrics" in checkpoint:  # they are all processes' together
             self.train_metrics.go_on_from(checkpoint["train_metrics"])
 

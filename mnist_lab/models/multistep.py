@@ -47,7 +47,9 @@ class StepCallback(pl.Callback):
         self.after_step(trainer, pl_module, trainer.global_step, outputs["loss"])
 
 
-def why_one_by_one(trainer: pl.Trainer, model: pl.LightningModule, classifier: type[pl.LightningModule]) -> str | None:
+def single_step_reason(
+    trainer: pl.Trainer, model: pl.LightningModule, classifier: type[pl.LightningModule]
+) -> str | None:
     """What of a run needs Lightning to see every step; None where steps may be taken together."""
     wanted = {
         f"trainer.devices={trainer.world_size}": trainer.world_size > 1,
@@ -71,7 +73,7 @@ def why_one_by_one(trainer: pl.Trainer, model: pl.LightningModule, classifier: t
     return next((name for name, is_wanted in wanted.items() if is_wanted), None)
 
 
-def take_all_but_the_last(group: Group, model: pl.LightningModule, loss_of: Callable[[Batch], Tensor]) -> Batch:
+def run_leading_steps(group: Group, model: pl.LightningModule, loss_of: Callable[[Batch], Tensor]) -> Batch:
     """Take a group's optimizer steps but the last, which is Lightning's to take; its batch is returned.
 
     Args:
@@ -114,7 +116,7 @@ def take_all_but_the_last(group: Group, model: pl.LightningModule, loss_of: Call
     return batch
 
 
-def count_in_steps(loops: dict[str, Any], batches: Batches) -> None:
+def progress_to_steps(loops: dict[str, Any], batches: Batches) -> None:
     """Make the loops of a checkpoint about to be saved, which have counted groups, say what they would of steps."""
     fit = loops["fit_loop"]
     progress, optimizer = fit["epoch_loop.batch_progress"], fit["epoch_loop.automatic_optimization.optim_progress"]
@@ -130,7 +132,7 @@ def count_in_steps(loops: dict[str, Any], batches: Batches) -> None:
         optimizer["optimizer"]["zero_grad"][part].update(taken, started=taken["completed"])
 
 
-def count_in_groups(loops: dict[str, Any], size: int) -> None:
+def progress_to_groups(loops: dict[str, Any], size: int) -> None:
     """Make the loops of a checkpoint that was read, which count steps, say what they would of groups of this size."""
     progress = loops["fit_loop"]["epoch_loop.batch_progress"]
     current = progress["current"]

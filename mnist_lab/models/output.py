@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from mnist_lab.errors import BadInput, is_out_of_memory
+from mnist_lab.errors import UsageError, is_out_of_memory
 from mnist_lab.models.classifier import LOSSES, Classifier
 
 TOLERANCE = 1e-3  # of a sum of probabilities
@@ -26,13 +26,13 @@ def check_output(model: Classifier) -> str | None:
         A warning in one line, if it can be trained but is better changed.
 
     Raises:
-        BadInput: it fails, or its loss cannot be computed of what it gives.
+        UsageError: it fails, or its loss cannot be computed of what it gives.
     """
     name, size = type(model).__name__, model.image_size
     if not isinstance(model.loss, str) or model.loss not in LOSSES:
-        raise BadInput(f"model: {name}.loss={model.loss!r} is invalid; choose from {', '.join(LOSSES)}")
+        raise UsageError(f"model: {name}.loss={model.loss!r} is invalid; choose from {', '.join(LOSSES)}")
     if not isinstance(size, int) or size < 1:
-        raise BadInput(f"model: {name}.image_size={size!r} is invalid; set the side of an image in pixels")
+        raise UsageError(f"model: {name}.image_size={size!r} is invalid; set the side of an image in pixels")
     images = torch.linspace(-0.5, 3, 2 * size * size, device=model.device).reshape(2, 1, size, size)
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]), _eval_mode(model):
@@ -40,12 +40,12 @@ def check_output(model: Classifier) -> str | None:
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        raise BadInput(
+        raise UsageError(
             f"model: {name}.forward fails on images of shape {tuple(images.shape)}, as image_size={size} makes them: "
-            f"{describe(error, type(model))}"
+            f"{describe_error(error, type(model))}"
         ) from error
     if problem := _problem(scores, model.loss):
-        raise BadInput(f"model: {name}.forward {problem}")
+        raise UsageError(f"model: {name}.forward {problem}")
     if model.loss == "cross_entropy" and _are_probabilities(scores):
         return (
             f"model: {name}.forward returns probabilities, and loss='cross_entropy' applies softmax to them again, "
@@ -54,7 +54,7 @@ def check_output(model: Classifier) -> str | None:
     return None
 
 
-def describe(error: BaseException, source: type) -> str:
+def describe_error(error: BaseException, source: type) -> str:
     """Return an exception in one line, with the line of the class's own file that it came through."""
     message = " ".join(str(error).split())
     try:

@@ -11,7 +11,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 
 from mnist_lab.runs.run import Run
 from mnist_lab.viz.curves import METRICS, SETS
-from mnist_lab.viz.heatmap import in_order
+from mnist_lab.viz.heatmap import sort_key
 
 if TYPE_CHECKING:  # torch is long in starting, and a sweep's page does without
     from mnist_lab.evaluation.predictions import Predictions
@@ -105,8 +105,8 @@ def settings_axis(key: str, values: Iterable[str]) -> tuple[Axis, dict[str, floa
 
     Numbers lie by their size, over a decade or more by their logarithm; names stand side by side.
     """
-    order = sorted(set(values), key=in_order)
-    numbers = [in_order(value)[0] for value in order]
+    order = sorted(set(values), key=sort_key)
+    numbers = [sort_key(value)[0] for value in order]
     in_size = all(map(math.isfinite, numbers))
     places = dict(zip(order, numbers if in_size else map(float, range(len(order))), strict=True))
     low, high = min(places.values()), max(places.values())

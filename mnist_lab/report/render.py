@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from mnist_lab import __version__
-from mnist_lab.errors import BadInput, not_installed
-from mnist_lab.files import asked_for, exists, refuse_no_file
+from mnist_lab.errors import UsageError, not_installed
+from mnist_lab.files import exists, require_writable_file, user_output
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
 
@@ -22,18 +22,18 @@ def report(name: str, path: Path | None = None, runs_dir: str = "runs") -> Path:
         runs_dir: where a name is looked for.
 
     Raises:
-        BadInput: neither a run nor a sweep, jinja2 is not installed, or the file cannot be written.
+        UsageError: neither a run nor a sweep, jinja2 is not installed, or the file cannot be written.
         LabError: what the run was trained on cannot be had.
     """
     try:
         import jinja2
     except ImportError as error:
         raise not_installed("report", "report") from error
-    subject = subject_of(name, runs_dir)
+    subject = find_subject(name, runs_dir)
     usual = subject.folder / "report.html"
     told, remedy = (f"--out={path}", "choose another") if path else (str(usual), "choose another file with --out")
     path = path or usual
-    refuse_no_file(path, told)
+    require_writable_file(path, told)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -41,25 +41,25 @@ def report(name: str, path: Path | None = None, runs_dir: str = "runs") -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    kind, values = values_of(subject, path)
+    kind, values = page_values(subject, path)
     made = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
     page = environment.get_template(f"{kind}.html.j2").render(**values, made=made, version=__version__)
-    with asked_for(path, told, remedy) as partial:
+    with user_output(path, told, remedy) as partial:
         partial.write_text(page, encoding="utf-8")
     return path
 
 
-def subject_of(name: str, runs_dir: str) -> Run | Sweep:
+def find_subject(name: str, runs_dir: str) -> Run | Sweep:
     """The run or sweep that a folder's path, or `latest` for the newest run below runs_dir, names."""
     folder = Path(name)
     if name == "latest" or exists(folder / "run.json") or not exists(folder):
         return Run.find(name, runs_dir)
     if Sweep(folder).exists:
         return Sweep(folder)
-    raise BadInput(f"{name}: neither a run folder (it has no run.json) nor a sweep's (it has no sweep.json)")
+    raise UsageError(f"{name}: neither a run folder (it has no run.json) nor a sweep's (it has no sweep.json)")
 
 
-def values_of(subject: Run | Sweep, path: Path) -> tuple[str, dict[str, Any]]:
+def page_values(subject: Run | Sweep, path: Path) -> tuple[str, dict[str, Any]]:
     """The template of a run's or a sweep's page, and its values."""
     if isinstance(subject, Sweep):
         from mnist_lab.report.sweep import sweep_page

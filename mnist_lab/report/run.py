@@ -9,13 +9,13 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from mnist_lab.config.compose import compose
-from mnist_lab.config.settings import differing
-from mnist_lab.errors import BadInput
+from mnist_lab.config.settings import differing_settings
+from mnist_lab.errors import UsageError
 from mnist_lab.export.model_card import preset
-from mnist_lab.formatting import cell, command_line, duration, minute, typed
+from mnist_lab.formatting import format_cell, format_command, format_date, format_duration, format_value
 from mnist_lab.report.charts import by_epoch
 from mnist_lab.report.test_set import on_test_set
-from mnist_lab.runs.listing import METRICS
+from mnist_lab.runs.listing import METRIC_NAMES
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
 
@@ -32,7 +32,7 @@ def run_page(run: Run) -> dict[str, Any]:
     needed = ("model", "parameters", "seed", "started", "max_epochs", "steps", "command")
     missing = [name for name in needed if info.get(name) is None] + [n for n in ("error", "finished") if n not in info]
     if missing:
-        raise BadInput(f"{run.folder / 'run.json'}: lacks {', '.join(missing)}")
+        raise UsageError(f"{run.folder / 'run.json'}: lacks {', '.join(missing)}")
     tested, untested = on_test_set(run, config)
     accuracy = info["metrics"].get("test/acc") if info["status"] == "finished" else None
     if accuracy is None and tested:
@@ -44,7 +44,7 @@ def run_page(run: Run) -> dict[str, Any]:
         "title": f"{info['model']} on {data_set}",
         "status": info["status"],
         "status_words": info["status"],
-        "subtitle": f"{minute(info['started'])}, {run}",
+        "subtitle": f"{format_date(info['started'])}, {run}",
         "trouble": trouble(run, info, epochs),
         "tiles": tiles(info, rows, accuracy, tested, epochs),
         "settings": settings(info, config, run),
@@ -98,20 +98,20 @@ def tiles(
         found.append(("calibration error", tested["calibration_error"], "expected, 0 is best"))
     found.append(("parameters", f"{info['parameters']:,}", info["model"]))
     if info["seconds"].get("total"):
-        found.append(("time", duration(info["seconds"]["total"]), f"{epochs} epochs"))
+        found.append(("time", format_duration(info["seconds"]["total"]), f"{epochs} epochs"))
     return found
 
 
 def told(name: str, value: float | None) -> str:
     """A metric as it is shown."""
-    return NONE if value is None else cell(name, value)
+    return NONE if value is None else format_cell(name, value)
 
 
 def made(node: DictConfig | None) -> str:
     """An optimizer or the like in a line: its class, and what it is made with."""
     if not node or "_target_" not in node:
         return "none"
-    values = [f"{key}={typed(node[key])}" for key in map(str, node) if not key.startswith("_")]
+    values = [f"{key}={format_value(node[key])}" for key in map(str, node) if not key.startswith("_")]
     return " ".join([str(node["_target_"]).rsplit(".", 1)[-1], *values])
 
 
@@ -122,30 +122,30 @@ def settings(info: dict[str, Any], config: DictConfig, run: Run) -> list[tuple[s
         ("network", f"{info['model']}, {info['parameters']:,} parameters"),
         ("data set", OmegaConf.select(data, "source.name") or NONE),
         ("images kept for validation", f"{data.val_size:,}" if data.get("val_size") else "none"),
-        ("batch size", typed(data.get("batch_size"))),
+        ("batch size", format_value(data.get("batch_size"))),
         ("optimizer", made(config.optimizer)),
         ("scheduler", made(config.scheduler)),
         ("augmentation", made(config.augmentation)),
-        ("epochs", typed(trainer.max_epochs)),
-        ("precision", typed(trainer.get("precision"))),
-        ("seed", typed(config.seed)),
+        ("epochs", format_value(trainer.max_epochs)),
+        ("precision", format_value(trainer.get("precision"))),
+        ("seed", format_value(config.seed)),
     ]
     return [*found, ("settings of", preset(run))] if run.tutorial else found
 
 
 def differences(config: DictConfig) -> list[tuple[str, str, str]]:
     """The settings in which a configuration differs from that of a command line without any: key, value, default."""
-    found = differing(config, compose())
+    found = differing_settings(config, compose())
     if "name" in found:
         found = {"model": found.pop("name")} | found  # the key that is typed
         found.pop("model._target_", None)
     shown = {key: values for key, values in found.items() if not re.match(r"data\.source\.(?!name$)", key)}
-    return [(key, typed(here), typed(default)) for key, (here, default) in shown.items()]
+    return [(key, format_value(here), format_value(default)) for key, (here, default) in shown.items()]
 
 
 def epoch_table(run: Run) -> dict[str, Any]:
     """Each epoch's metrics; 0 is before training."""
-    curves = {name: run.curve(name) for name in METRICS}
+    curves = {name: run.curve(name) for name in METRIC_NAMES}
     curves = {name: curve for name, curve in curves.items() if curve}
     epochs = sorted({epoch for curve in curves.values() for epoch in curve})
     lines = [(f"{epoch:g}", [told(name, curve.get(epoch)) for name, curve in curves.items()]) for epoch in epochs]
@@ -156,10 +156,10 @@ def timing(info: dict[str, Any], rows: list[dict[str, float]], epochs: str) -> l
     """When the run was, and how long it took."""
     seconds, speeds = info["seconds"], [row["images_per_second"] for row in rows if "images_per_second" in row]
     return [
-        ("started", minute(info["started"])),
-        ("ended", minute(info["finished"]) if info["finished"] else NONE),
-        ("total", duration(seconds["total"]) if "total" in seconds else NONE),
-        ("training and validation", duration(seconds["fit"]) if "fit" in seconds else NONE),
+        ("started", format_date(info["started"])),
+        ("ended", format_date(info["finished"]) if info["finished"] else NONE),
+        ("total", format_duration(seconds["total"]) if "total" in seconds else NONE),
+        ("training and validation", format_duration(seconds["fit"]) if "fit" in seconds else NONE),
         ("training images a second", f"{statistics.fmean(speeds):,.0f}" if speeds else NONE),
         ("epochs", epochs),
         ("steps", f"{info['steps']:,}"),
@@ -183,7 +183,7 @@ def commands_again(run: Run, info: dict[str, Any]) -> list[tuple[str, str]]:
     elif run.checkpoint("last"):
         more = [f"trainer.max_epochs={info['max_epochs'] + 1}"] if info["status"] == "finished" else []
         words = "Train it one epoch more, in its folder:" if more else "Go on where it stopped, in its folder:"
-        found.append((words, command_line([f"resume={run}", *more])))
+        found.append((words, format_command([f"resume={run}", *more])))
     if run.checkpoint("last") or run.checkpoint("best"):
-        found.append(("Test it again:", command_line(["test", str(run)])))
+        found.append(("Test it again:", format_command(["test", str(run)])))
     return found

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from mnist_lab.formatting import as_typed, command_line, duration, minute, percent
+from mnist_lab.formatting import display_path, format_accuracy, format_command, format_date, format_duration
 from mnist_lab.report.charts import Chart, Dot, Line, axis, epochs_axis, settings_axis
-from mnist_lab.runs.run import start_moment
+from mnist_lab.runs.run import start_timestamp
 from mnist_lab.runs.sweep import Job, Sweep
-from mnist_lab.sweeps.progress import described
+from mnist_lab.sweeps.progress import describe_job
 from mnist_lab.sweeps.results import Results, mean, spread
 from mnist_lab.viz.curves import METRICS
-from mnist_lab.viz.heatmap import in_order, shades
+from mnist_lab.viz.heatmap import colour_strengths, sort_key
 
 STATES = ("running", "failed", "killed", "interrupted", "waiting", "finished")  # the first with a job is the sweep's
 WIDEST = 12  # values of a setting in a heat map; of more, and of scattered ones, each setting has a chart
@@ -27,7 +27,7 @@ def sweep_page(sweep: Sweep, path: Path) -> dict[str, Any]:
     """The values of sweep.html.j2, of a sweep in any state, for a page at a path.
 
     Raises:
-        BadInput: a record in the folder cannot be read.
+        UsageError: a record in the folder cannot be read.
     """
     results = Results.of(sweep)
     keys = [key for key in results.varied if key != "seed"]
@@ -38,7 +38,7 @@ def sweep_page(sweep: Sweep, path: Path) -> dict[str, Any]:
         "title": sweep.folder.name,
         "status": next((state for state in STATES if states[state]), "waiting"),
         "status_words": f"{states['finished']} of {len(results.jobs)} jobs finished",
-        "subtitle": f"{began(results)}{as_typed(sweep.folder)}",
+        "subtitle": f"{began(results)}{display_path(sweep.folder)}",
         "trouble": [],
         "tiles": tiles(results, states),
         "seeds": "seed" in results.varied,
@@ -50,10 +50,10 @@ def sweep_page(sweep: Sweep, path: Path) -> dict[str, Any]:
         "curves": curves(results),
         "job_heads": [*results.heads.values(), "validation", "epochs", "time"],
         "jobs": [job_row(results, job, path) for job in results.jobs],
-        "errors": [(described(results, job), job.error) for job in results.jobs if job.error],
+        "errors": [(describe_job(results, job), job.error) for job in results.jobs if job.error],
         "commands_again": [
             ("The same command skips finished jobs and goes on with the others:", sweep.record["command"]),
-            ("This page anew:", command_line(["report", as_typed(sweep.folder)])),
+            ("This page anew:", format_command(["report", display_path(sweep.folder)])),
         ],
     }
 
@@ -61,7 +61,7 @@ def sweep_page(sweep: Sweep, path: Path) -> dict[str, Any]:
 def began(results: Results) -> str:
     """When the first job was started, for the page's head."""
     records = [job.info for job in results.jobs if job.info]
-    return f"{minute(min(records, key=start_moment)['started'])}, " if records else ""
+    return f"{format_date(min(records, key=start_timestamp)['started'])}, " if records else ""
 
 
 def tiles(results: Results, states: Counter[str]) -> list[tuple[str, str, str]]:
@@ -78,13 +78,13 @@ def tiles(results: Results, states: Counter[str]) -> list[tuple[str, str, str]]:
         ("best validation accuracy", best_val, over + best),
         ("its test accuracy", tested, f"{tested_over}it chose nothing"),
         ("jobs", f"{len(results.jobs)}", jobs),
-        ("training time", duration(seconds), "of finished jobs together"),
+        ("training time", format_duration(seconds), "of finished jobs together"),
     ]
 
 
 def _apart(accuracy: dict[str, float | None], seeds: int) -> tuple[str, str]:
     """A mean accuracy, and in words its spread."""
-    value, _, deviation = percent(accuracy).partition(" ± ")
+    value, _, deviation = format_accuracy(accuracy).partition(" ± ")
     return value, f"± {deviation} over {seeds} seeds; " if deviation else ""
 
 
@@ -95,7 +95,7 @@ def ranking(results: Results, keys: list[str]) -> list[tuple[int, list[str]]]:
         entry = results.entry(group)
         jobs = "1" if len(group) == 1 else f"{len(group)} seeds"
         values = [entry["settings"][key] for key in keys]
-        lines.append((rank, [*values, percent(entry["val/acc"]), duration(entry["seconds"]), jobs]))
+        lines.append((rank, [*values, format_accuracy(entry["val/acc"]), format_duration(entry["seconds"]), jobs]))
     return lines
 
 
@@ -105,7 +105,7 @@ def commands_best(results: Results) -> list[tuple[str, str]]:
         return []
     job, seeds = results.best_job, len(results.winner)
     assert job is not None
-    report = command_line(["report", as_typed(job.folder)])
+    report = format_command(["report", display_path(job.folder)])
     if seeds == 1:
         return [("Train them again:", results.command), ("Look closely at that run:", report)]
     own = f"Look closely at the best of these seeds by validation, {job.info['seed']}:"
@@ -117,7 +117,7 @@ def heat_map(results: Results, across: str, up: str) -> dict[str, Any] | None:
     whether it is the best. None where it would be too wide, or mostly empty.
     """
     places = [results.settings(job) for job in results.jobs]
-    columns, rows = (sorted({place[key] for place in places}, key=in_order) for key in (across, up))
+    columns, rows = (sorted({place[key] for place in places}, key=sort_key) for key in (across, up))
     found = {}
     for group in results.ranked:
         own = results.settings(group[0])
@@ -125,7 +125,10 @@ def heat_map(results: Results, across: str, up: str) -> dict[str, Any] | None:
     planned = {(place[up], place[across]) for place in places}
     if not found or max(len(columns), len(rows)) > WIDEST or 2 * len(planned) < len(columns) * len(rows):
         return None
-    shade, best = shades({place: 100 - 100 * accuracy for place, accuracy in found.items()}), max(found.values())
+    shade, best = (
+        colour_strengths({place: 100 - 100 * accuracy for place, accuracy in found.items()}),
+        max(found.values()),
+    )
     cells = {
         place: (f"{100 * accuracy:.2f}", round(shade[place], 2), accuracy == best) for place, accuracy in found.items()
     }
@@ -142,7 +145,7 @@ def curves(results: Results) -> list[Chart]:
         label, factor = METRICS[name]
         lines = []
         for job in jobs:
-            words = described(results, job) or job.folder.name
+            words = describe_job(results, job) or job.folder.name
             values = {row["epoch"] + 1: factor * row[f"val/{name}"] for row in job.epochs if f"val/{name}" in row}
             form = "{:.4f}" if name == "loss" else "{:.2f}%"
             dots = [Dot(x, y, f"{words}, epoch {x:g}: {form.format(y)}", 2.5) for x, y in values.items()]
@@ -160,13 +163,13 @@ def curves(results: Results) -> list[Chart]:
 
 def response(results: Results, key: str, *, joined: bool) -> Chart:
     """Validation accuracy by a setting: a dot for each place in the ranking, with the spread over its seeds."""
-    groups = sorted(results.ranked, key=lambda group: in_order(results.settings(group[0])[key]))
+    groups = sorted(results.ranked, key=lambda group: sort_key(results.settings(group[0])[key]))
     values = [results.settings(group[0])[key] for group in groups]
     x, places = settings_axis(results.heads[key], values)
     dots = []
     for value, group in zip(values, groups, strict=True):
         accuracy, deviation = mean(group, "val/acc"), spread(group, "val/acc")
-        words = f"{results.heads[key]}={value}: {percent({'mean': accuracy, 'std': deviation})}"
+        words = f"{results.heads[key]}={value}: {format_accuracy({'mean': accuracy, 'std': deviation})}"
         dots.append(Dot(places[value], 100 * accuracy, words, spread=100 * (deviation or 0)))
     ends = [dot.y + sign * dot.spread for dot in dots for sign in (-1, 1)]
     y = axis("validation accuracy (%)", ends, 100)
@@ -183,7 +186,7 @@ def job_row(results: Results, job: Job, path: Path) -> dict[str, Any]:
         *results.settings(job).values(),
         "–" if accuracy is None else f"{accuracy:.2%}",
         "–" if epochs is None else str(epochs),
-        "–" if seconds is None else duration(seconds),
+        "–" if seconds is None else format_duration(seconds),
     ]
     link = quote(Path(os.path.relpath(target, path.absolute().parent)).as_posix()) if target.exists() else None
     words = "report" if target == page else "folder"

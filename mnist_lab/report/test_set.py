@@ -10,12 +10,12 @@ import numpy as np
 from matplotlib.image import imsave
 from omegaconf import DictConfig
 
-from mnist_lab.errors import BadInput
+from mnist_lab.errors import UsageError
 from mnist_lab.evaluation.predictions import Predictions
 from mnist_lab.report.charts import reliability
-from mnist_lab.runs.checkpoints import epoch_of, read_checkpoint
+from mnist_lab.runs.checkpoints import checkpoint_epoch, read_checkpoint
 from mnist_lab.runs.run import Run
-from mnist_lab.training.build import make_data, trained_model
+from mnist_lab.training.build import load_trained_model, make_data
 
 WORST = 24  # errors that are shown
 PAIRS = 3  # of classes most often confused, that are told
@@ -32,10 +32,10 @@ def on_test_set(run: Run, config: DictConfig) -> tuple[dict[str, Any] | None, st
     if chosen is None:
         return None, "The run has no checkpoint, and so nothing can be told of it."
     try:
-        epoch = epoch_of(read_checkpoint(chosen), chosen) + 1
-    except BadInput as error:
+        epoch = checkpoint_epoch(read_checkpoint(chosen), chosen) + 1
+    except UsageError as error:
         return None, f"Nothing can be told of it: {error}."
-    model = trained_model(run)
+    model = load_trained_model(run)
     data = make_data(config, model)
     images, labels = data.test_set()
     predictions = Predictions.on_test_set(model, data)

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from mnist_lab.reproduce.summary import TOLERANCE, distinct
+from mnist_lab.reproduce.summary import TOLERANCE, join_unique
 
 INTRODUCTION = f"""\
 # The tutorials, reproduced
@@ -30,11 +30,11 @@ def _lines(summary: dict[str, Any]) -> Iterator[str]:
     yield from _table(HEADS, [cells_of(f"[{name}](#{name})", row) for name, row in summary.items()])
     yield ""
     for key, words in (("processor", "Processor"), ("device", "Used"), ("commits", "Commit")):
-        yield f"{words}: {distinct(row[key] for row in summary.values())}.  "
+        yield f"{words}: {join_unique(row[key] for row in summary.values())}.  "
     versions = next(iter(summary.values()))["versions"]
     yield (
         "Versions: "
-        + ", ".join(f"{name} {distinct(row['versions'].get(name) for row in summary.values())}" for name in versions)
+        + ", ".join(f"{name} {join_unique(row['versions'].get(name) for row in summary.values())}" for name in versions)
         + "."
     )
     for name, row in summary.items():

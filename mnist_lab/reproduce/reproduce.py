@@ -11,10 +11,10 @@ from omegaconf import DictConfig
 from rich.table import Table
 
 from mnist_lab.config.compose import compose, presets
-from mnist_lab.config.keys import REPRODUCTION_KEYS, key_of
-from mnist_lab.config.overrides import quoted_path
-from mnist_lab.config.settings import differences
-from mnist_lab.errors import BadInput
+from mnist_lab.config.keys import REPRODUCTION_KEYS, override_key
+from mnist_lab.config.overrides import quote_path
+from mnist_lab.config.settings import format_differences
+from mnist_lab.errors import UsageError
 from mnist_lab.files import write_text
 from mnist_lab.reproduce.markdown import HEADS, cells_of, markdown
 from mnist_lab.runs.locks import RunInUse, run_lock
@@ -36,31 +36,33 @@ def reproduce(
     jobs.
 
     Raises:
-        BadInput: an unknown preset, a bad setting, or a run of other settings in a job's place. No job was started.
+        UsageError: an unknown preset, a bad setting, or a run of other settings in a job's place. No job was started.
     """
     known = presets(config_dir)
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise BadInput(f"{', '.join(unknown)}: no such preset; there are {', '.join(known)}")
+        raise UsageError(f"{', '.join(unknown)}: no such preset; there are {', '.join(known)}")
     if seeds < 1:
-        raise BadInput(f"--seeds={seeds}: must be 1 or more")
-    from mnist_lab.config.validate import check  # torch: not to refuse what is misspelt
+        raise UsageError(f"--seeds={seeds}: must be 1 or more")
+    from mnist_lab.config.validate import validate  # torch: not to refuse what is misspelt
     from mnist_lab.training.progress import console
     from mnist_lab.training.train import train
 
     jobs = [(preset, seed, runs_dir / f"{preset}-seed{seed}") for preset in names for seed in range(1, seeds + 1)]
 
     def configured(preset: str, seed: int, folder: Path) -> DictConfig:
-        own = (f"experiment={preset}", f"seed={seed}", f"hydra.run.dir={quoted_path(folder)}", "callbacks.summary=null")
+        own = (f"experiment={preset}", f"seed={seed}", f"hydra.run.dir={quote_path(folder)}", "callbacks.summary=null")
         return compose(*own, *overrides, config_dir=config_dir)
 
     for preset in names:
         cfg = configured(preset, 1, runs_dir / "none")
-        check(cfg)
+        validate(cfg)
         if str(cfg.trainer.get("strategy", "")).startswith("ddp"):
-            raise BadInput("trainer=ddp: not here; Lightning would start the whole command once more for each process")
-        for _, _, folder in (job for job in jobs if job[0] == preset and begun(job[2])):
-            refuse_other_settings(Run(folder), cfg)
+            raise UsageError(
+                "trainer=ddp: not here; Lightning would start the whole command once more for each process"
+            )
+        for _, _, folder in (job for job in jobs if job[0] == preset and has_started(job[2])):
+            reject_changed_settings(Run(folder), cfg)
     make_writable(runs_dir, "--runs-dir")
     make_writable(out or runs_dir, "--out")
     record = {"presets": list(names), "seeds": seeds, "overrides": list(overrides)}
@@ -70,11 +72,11 @@ def reproduce(
         title = f"{preset}, seed {seed} ({number} of {len(jobs)})"
         try:
             with run_lock(folder):
-                if begun(folder) and Run(folder).info["status"] == "finished":
+                if has_started(folder) and Run(folder).info["status"] == "finished":
                     console.print(f"{title}: done already")
                     continue
                 cfg = configured(preset, seed, folder)
-                if begun(folder):
+                if has_started(folder):
                     cfg.resume = str(Run(folder).newest_whole_checkpoint())
                 elif (folder / "run.json").exists():
                     Run(folder).clear()  # it has no good checkpoint
@@ -87,7 +89,7 @@ def reproduce(
         console.print(f"left to another process: {', '.join(left)}; the same command shows them when they are done")
 
 
-def begun(folder: Path) -> bool:
+def has_started(folder: Path) -> bool:
     """Whether a job has a run that is finished, or has a good checkpoint to go on from."""
     if not (folder / "run.json").is_file():
         return False
@@ -95,31 +97,31 @@ def begun(folder: Path) -> bool:
     return run.info["status"] == "finished" or run.newest_whole_checkpoint() is not None
 
 
-def refuse_other_settings(run: Run, cfg: DictConfig) -> None:
-    """Raise BadInput if a job's run was started with other settings than the job has now."""
-    for key, (before, now) in differences(run.config, cfg).items():
+def reject_changed_settings(run: Run, cfg: DictConfig) -> None:
+    """Raise UsageError if a job's run was started with other settings than the job has now."""
+    for key, (before, now) in format_differences(run.config, cfg).items():
         if key != "seed":
-            raise BadInput(f"{run}: was run with {key}={before}, not {now}; another --runs-dir keeps the two apart")
+            raise UsageError(f"{run}: was run with {key}={before}, not {now}; another --runs-dir keeps the two apart")
 
 
-def refuse_own_settings(overrides: Sequence[str]) -> None:
-    """Raise BadInput for a setting that is not the user's in a job."""
+def reject_reserved_settings(overrides: Sequence[str]) -> None:
+    """Raise UsageError for a setting that is not the user's in a job."""
     for override in overrides:
-        if key_of(override).split(".")[0] in REPRODUCTION_KEYS:
-            raise BadInput(f"{override}: not here; name the presets alone, and see --seeds, --runs-dir, --config-dir")
+        if override_key(override).split(".")[0] in REPRODUCTION_KEYS:
+            raise UsageError(f"{override}: not here; name the presets alone, and see --seeds, --runs-dir, --config-dir")
 
 
 def make_writable(path: Path, key: str) -> None:
-    """Make a folder; raise BadInput if it cannot be written."""
+    """Make a folder; raise UsageError if it cannot be written."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
-        raise BadInput(f"{key}={path}: cannot be written ({error.strerror}); choose another") from error
+        raise UsageError(f"{key}={path}: cannot be written ({error.strerror}); choose another") from error
 
 
-def write(runs_dir: Path, out: Path) -> None:
+def write_results(runs_dir: Path, out: Path) -> None:
     """Compare the finished runs below runs_dir with the published figures, into out, and print the table."""
     from mnist_lab.reproduce.plot import plot_reproduction
     from mnist_lab.reproduce.summary import summarise

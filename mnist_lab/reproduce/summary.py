@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from mnist_lab.config.compose import compose, presets
-from mnist_lab.config.settings import differences
+from mnist_lab.config.settings import format_differences
 from mnist_lab.runs.run import Run
 
 TOLERANCE = 0.3  # points by which a mean test accuracy may fall short of the published one and still have reached it
@@ -75,9 +75,9 @@ def _row(name: str, runs: list[Run]) -> dict[str, Any]:
         },
         "curves": curves,
         "seconds": {"mean": statistics.fmean(seconds), "min": min(seconds), "max": max(seconds)},
-        **{key: distinct(info[key] for info in infos) for key in ("device", "processor")},
-        "versions": {key: distinct(info["versions"].get(key) for info in infos) for key in infos[0]["versions"]},
-        "commits": distinct(_commit(info) for info in infos),
+        **{key: join_unique(info[key] for info in infos) for key in ("device", "processor")},
+        "versions": {key: join_unique(info["versions"].get(key) for info in infos) for key in infos[0]["versions"]},
+        "commits": join_unique(_commit(info) for info in infos),
     }
 
 
@@ -97,7 +97,7 @@ def _changed(preset: DictConfig, runs: list[Run]) -> list[str]:
     """The settings in which the runs depart from their preset."""
     found: dict[str, None] = {}
     for run in runs:
-        ours = differences(preset, run.config)
+        ours = format_differences(preset, run.config)
         found |= dict.fromkeys(f"{key}={now}" for key, (_, now) in ours.items() if key != "seed")
     return list(found)
 
@@ -107,5 +107,5 @@ def _commit(info: dict[str, Any]) -> str:
     return str(git["commit"])[:12] + (" and changes" if git["changed"] else "")
 
 
-def distinct(values: Iterable[Any]) -> str:
+def join_unique(values: Iterable[Any]) -> str:
     return ", ".join(dict.fromkeys(map(str, values)))

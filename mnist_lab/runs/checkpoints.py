@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from mnist_lab import conf_dir
-from mnist_lab.errors import BadInput
+from mnist_lab.errors import UsageError
 from mnist_lab.files import atomic_write, make_folder
 
 Shapes = dict[str, tuple[int, ...]]
@@ -54,11 +54,11 @@ def read_checkpoint(path: str | os.PathLike[str], *, key: str = "") -> dict[str,
     """A checkpoint's or state_dict's contents, on the CPU; key= is what the message puts before the path.
 
     Raises:
-        BadInput: the file is missing, damaged, no checkpoint, or holds more than tensors and plain values.
+        UsageError: the file is missing, damaged, no checkpoint, or holds more than tensors and plain values.
     """
     path = Path(path)
     if not path.is_file():
-        raise BadInput(f"{key}{path}: no such checkpoint")
+        raise UsageError(f"{key}{path}: no such checkpoint")
     try:
         damaged = None
         if zipfile.is_zipfile(path):
@@ -75,16 +75,16 @@ def read_checkpoint(path: str | os.PathLike[str], *, key: str = "") -> dict[str,
             told = (
                 "unsafe, holds more than tensors and plain values; not loaded (save a network's state_dict() instead)"
             )
-            raise BadInput(f"{key}{path}: {told}") from error
-        raise BadInput(f"{key}{path}: the checkpoint is corrupt, or is none") from error
+            raise UsageError(f"{key}{path}: {told}") from error
+        raise UsageError(f"{key}{path}: the checkpoint is corrupt, or is none") from error
     if damaged is not None:
-        raise BadInput(f"{key}{path}: the checkpoint is corrupt (wrong sum of {damaged})")
+        raise UsageError(f"{key}{path}: the checkpoint is corrupt (wrong sum of {damaged})")
     if not isinstance(content, dict):
-        raise BadInput(f"{key}{path}: holds a {type(content).__name__}, not a checkpoint or a state_dict")
+        raise UsageError(f"{key}{path}: holds a {type(content).__name__}, not a checkpoint or a state_dict")
     return content
 
 
-def epochs_done(checkpoint: Mapping[str, Any]) -> int:
+def completed_epochs(checkpoint: Mapping[str, Any]) -> int:
     """Whole epochs in a checkpoint of training; its "epoch" is the one under way, or the last at an epoch's end."""
     try:
         return int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
@@ -92,32 +92,32 @@ def epochs_done(checkpoint: Mapping[str, Any]) -> int:
         return 0
 
 
-def epoch_of(checkpoint: Mapping[str, Any], path: Path) -> int:
+def checkpoint_epoch(checkpoint: Mapping[str, Any], path: Path) -> int:
     """Return the epoch that a checkpoint was saved in, counted from 0.
 
     Raises:
-        BadInput: it has none.
+        UsageError: it has none.
     """
     epoch = checkpoint.get("epoch")
     if not isinstance(epoch, int) or not 0 <= epoch < 2**31:
-        raise BadInput(f"{path}: not a checkpoint of training (it has no epoch)")
+        raise UsageError(f"{path}: not a checkpoint of training (it has no epoch)")
     return epoch
 
 
-def weights_for(model: nn.Module, path: str | os.PathLike[str], *, key: str = "") -> dict[str, Tensor]:
+def load_weights(model: nn.Module, path: str | os.PathLike[str], *, key: str = "") -> dict[str, Tensor]:
     """The state_dict in a checkpoint of ours, or the file's own, if it fits the model.
 
     Raises:
-        BadInput: as read_checkpoint, or the weights are another network's; the message says which, by their shapes.
+        UsageError: as read_checkpoint, or the weights are another network's; the message says which, by their shapes.
     """
     content = read_checkpoint(path, key=key)
     weights = content.get("state_dict", content)
     theirs = _shapes(weights) if isinstance(weights, dict) else {}
     odd = next((name for name, value in theirs.items() if not _is_plain(weights[name])), None)
     if odd is not None:
-        raise BadInput(f"{key}{path}: {str(odd)[:60]!r} is not an ordinary tensor of numbers in memory")
+        raise UsageError(f"{key}{path}: {str(odd)[:60]!r} is not an ordinary tensor of numbers in memory")
     if theirs != _shapes(model.state_dict()):
-        raise BadInput(f"{key}{path}: {_misfit(theirs, model, content.get('architecture'))}")
+        raise UsageError(f"{key}{path}: {_misfit(theirs, model, content.get('architecture'))}")
     return dict(weights)
 
 

@@ -22,11 +22,11 @@ PACKAGES = (
 )
 
 
-def now() -> str:
+def current_time() -> str:
     return datetime.now().astimezone().isoformat(timespec="microseconds")
 
 
-def versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
     """Versions of Python and of the packages that a result depends on."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
@@ -54,7 +54,7 @@ def _git(*arguments: str, folder: Path) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def processor() -> str:
+def processor_name() -> str:
     """The machine's processor by name, and how many it counts."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

@@ -9,15 +9,15 @@ from typing import Any
 
 from omegaconf import ListConfig, OmegaConf
 
-from mnist_lab.config.settings import differing
-from mnist_lab.errors import BadInput
+from mnist_lab.config.settings import differing_settings
+from mnist_lab.errors import UsageError
 from mnist_lab.files import exists
 from mnist_lab.runs.run import Run
 
-METRICS = [f"{kind}/{name}" for kind in ("train", "val", "test") for name in ("loss", "acc")]
+METRIC_NAMES = [f"{kind}/{name}" for kind in ("train", "val", "test") for name in ("loss", "acc")]
 
 
-def row(run: Run, info: Mapping[str, Any]) -> dict[str, Any]:
+def run_row(run: Run, info: Mapping[str, Any]) -> dict[str, Any]:
     """A run's record as one row: its folder, what it was started with, and what it came to.
 
     Times are in seconds, accuracies from 0 to 1. None stands for what there is not, or not yet, or is not finite.
@@ -29,50 +29,50 @@ def row(run: Run, info: Mapping[str, Any]) -> dict[str, Any]:
         **{name: info.get(name) for name in names},
         "time": (info.get("seconds") or {}).get("total"),
         "tested_epoch": (info.get("tested") or {}).get("epoch"),  # the metrics are those of its weights
-        **dict.fromkeys(METRICS),
+        **dict.fromkeys(METRIC_NAMES),
         **{name: value for name, value in (info.get("metrics") or {}).items() if math.isfinite(value)},
     }
 
 
-def listed(runs_dir: Path, sort: str = "date") -> list[dict[str, Any]]:
+def list_runs(runs_dir: Path, sort: str = "date") -> list[dict[str, Any]]:
     """A row for each run below a folder, in the order of their start or sorted by another of their values.
 
     Accuracies are sorted from the best on, everything else from the smallest on; runs without the value come last.
 
     Raises:
-        BadInput: no such folder, or no run has such a value.
+        UsageError: no such folder, or no run has such a value.
     """
     if not runs_dir.is_dir():
-        raise BadInput(f"--runs-dir={runs_dir}: no such folder; name the one that holds the runs")
-    rows = [row(run, info) for run, info in Run.records(runs_dir).items()]
+        raise UsageError(f"--runs-dir={runs_dir}: no such folder; name the one that holds the runs")
+    rows = [run_row(run, info) for run, info in Run.records(runs_dir).items()]
     known = list(dict.fromkeys(name for each in rows for name in each))
     if sort == "date" or not rows:
         return rows  # Run.records has sorted them
     if sort not in known:
-        raise BadInput(f"--sort={sort}: no run has it; there are {', '.join(known)}")
+        raise UsageError(f"--sort={sort}: no run has it; there are {', '.join(known)}")
     having = [each for each in rows if each.get(sort) is not None]
     lacking = [each for each in rows if each.get(sort) is None]
     return sorted(having, key=lambda each: each[sort], reverse=sort.endswith("/acc")) + lacking
 
 
-def runs_of(names: Sequence[str], runs_dir: Path, *, at_least: int = 2) -> list[Run]:
+def find_runs(names: Sequence[str], runs_dir: Path, *, at_least: int = 2) -> list[Run]:
     """The runs that are named, each once: by their folders, by `latest`, or by a folder that holds several.
 
     Raises:
-        BadInput: a name is none of these, or they are fewer than at_least.
+        UsageError: a name is none of these, or they are fewer than at_least.
     """
     found: dict[Path, Run] = {}
     for name in names:
         several = [] if name == "latest" or exists(Path(name) / "run.json") else Run.below(name)
         found |= {run.folder.resolve(): run for run in several or [Run.find(name, runs_dir)]}
     if len(found) < at_least:
-        raise BadInput(f"{' '.join(names)}: names one run; two or more can be compared, or a folder that holds them")
+        raise UsageError(f"{' '.join(names)}: names one run; two or more can be compared, or a folder that holds them")
     return list(found.values())
 
 
-def different_settings(runs: Sequence[Run]) -> dict[str, list[Any]]:
+def differing_settings_of_runs(runs: Sequence[Run]) -> dict[str, list[Any]]:
     """The settings in which runs differ, by their keys, with each run's value; None where it has no such setting."""
-    settings = differing(*(run.config for run in runs))
+    settings = differing_settings(*(run.config for run in runs))
     if "name" in settings:
         settings = {"model": settings.pop("name")} | settings  # the key in a configuration, and the one that is typed
         settings.pop("model._target_", None)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from mnist_lab.errors import BadInput
+from mnist_lab.errors import UsageError
 from mnist_lab.files import make_folder, write_text
 
 LOCK, HOLDER = ".lock", ".holder.json"  # the file that is locked; the one that says by whom
@@ -46,7 +46,7 @@ class Holder:
         return f"process {self.pid} on {self.host} since {since}"
 
 
-class RunInUse(BadInput):
+class RunInUse(UsageError):
     """Another process works on the run folder."""
 
 
@@ -64,7 +64,7 @@ def run_lock(folder: Path) -> Iterator[None]:
 
     Raises:
         RunInUse: another process or thread holds it; the message says which, and since when.
-        BadInput: the folder cannot be made or written.
+        UsageError: the folder cannot be made or written.
     """
     place, thread = folder.resolve(), threading.get_ident()
     holder = holder_of(folder)
@@ -141,8 +141,8 @@ def _this_process() -> Holder:
     return Holder(socket.gethostname(), os.getpid(), datetime.now().astimezone().isoformat(timespec="seconds"))
 
 
-def _not_writable(folder: Path, error: OSError) -> BadInput:
-    return BadInput(f"hydra.run.dir={folder}: cannot be written ({error.strerror}); choose another")
+def _not_writable(folder: Path, error: OSError) -> UsageError:
+    return UsageError(f"hydra.run.dir={folder}: cannot be written ({error.strerror}); choose another")
 
 
 def _in_use(folder: Path, holder: Holder | None) -> str:

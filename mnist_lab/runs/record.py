@@ -9,10 +9,10 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from typing_extensions import NotRequired, TypedDict
 
-from mnist_lab.errors import BadInput
+from mnist_lab.errors import UsageError
 
 
-class Tested(TypedDict):
+class TestedWeights(TypedDict):
     """The weights that were tested: their checkpoint, and the epochs they were trained for."""
 
     checkpoint: str
@@ -35,7 +35,7 @@ class RunRecord(TypedDict):
     max_epochs: NotRequired[int | None]
     epochs: NotRequired[int | None]
     steps: NotRequired[int | None]
-    tested: NotRequired[Tested]
+    tested: NotRequired[TestedWeights]
     metrics: NotRequired[dict[str, float] | None]
     seconds: NotRequired[dict[str, float] | None]
     images_per_second: NotRequired[float | None]
@@ -54,17 +54,19 @@ def read_record(path: Path) -> dict[str, Any]:
     """Read a run.json; lists and tables that it lacks are empty.
 
     Raises:
-        BadInput: it cannot be read, or is not the record of a run.
+        UsageError: it cannot be read, or is not the record of a run.
     """
     try:
         record: dict[str, Any] = dict(RECORD.validate_python(json.loads(path.read_text(encoding="utf-8"))))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "it"
-        raise BadInput(f"{path}: not a run's record ({where}: {first['msg'].lower()}); move the folder away") from error
+        raise UsageError(
+            f"{path}: not a run's record ({where}: {first['msg'].lower()}); move the folder away"
+        ) from error
     except (OSError, ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else error
-        raise BadInput(f"{path}: cannot be read ({reason})") from error
+        raise UsageError(f"{path}: cannot be read ({reason})") from error
     for name, empty in (("overrides", []), ("metrics", {}), ("seconds", {})):
         if record.get(name) is None:
             record[name] = empty

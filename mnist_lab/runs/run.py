@@ -17,10 +17,10 @@ from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 
-from mnist_lab.config.settings import load_settings
-from mnist_lab.errors import BadInput
+from mnist_lab.config.settings import load_config
+from mnist_lab.errors import UsageError
 from mnist_lab.files import atomic_write, exists, is_whole, remove_partial_files, write_text
-from mnist_lab.formatting import as_typed, printable
+from mnist_lab.formatting import display_path, printable
 from mnist_lab.runs.locks import HOLDER, LOCK, holder_of
 from mnist_lab.runs.record import read_record
 
@@ -39,16 +39,16 @@ class Run:
         """Make a folder that this process has locked a run's, by writing its config.yaml and its run.json.
 
         Raises:
-            BadInput: it holds a run already, or cannot be written.
+            UsageError: it holds a run already, or cannot be written.
         """
         run = cls(folder)
         if (folder / "run.json").exists():
-            raise BadInput(f"hydra.run.dir={folder}: holds a run already; resume={folder} continues it")
+            raise UsageError(f"hydra.run.dir={folder}: holds a run already; resume={folder} continues it")
         try:
             run.save_config(config)
             write_text(folder / "run.json", json.dumps(info, indent=2) + "\n")  # last: a folder with one is a run
         except OSError as error:
-            raise BadInput(f"hydra.run.dir={folder}: cannot be written ({error.strerror}); choose another") from error
+            raise UsageError(f"hydra.run.dir={folder}: cannot be written ({error.strerror}); choose another") from error
         return run
 
     @classmethod
@@ -61,19 +61,21 @@ class Run:
             runs_dir: the folder of the runs.
 
         Raises:
-            BadInput: there is none, or there are several.
+            UsageError: there is none, or there are several.
         """
         if name == "latest":
             runs = cls.below(runs_dir, jobs=False)
             if not runs:
                 where = Path(runs_dir).absolute()
-                raise BadInput(f"latest: no run below {where}; a job of a sweep or of reproduce is named by its folder")
+                raise UsageError(
+                    f"latest: no run below {where}; a job of a sweep or of reproduce is named by its folder"
+                )
             return runs[-1]
         run = cls(Path(name))
         if not exists(run.folder):
             run = cls._named(os.fspath(name), Path(runs_dir))
         if not (run.folder / "run.json").is_file():
-            raise BadInput(f"{run.folder}: not a run folder (it has no run.json)")
+            raise UsageError(f"{run.folder}: not a run folder (it has no run.json)")
         return run
 
     @classmethod
@@ -88,9 +90,11 @@ class Run:
         shortened = name if len(name) < 200 else f"{name[:197]}..."
         if len(found) > 1:
             some = ", ".join([*sorted(paths[folder] for folder in found)[:5], *["..."] * (len(found) > 5)])
-            raise BadInput(f"{shortened}: {len(found)} runs match; give more of the name: {some}")
+            raise UsageError(f"{shortened}: {len(found)} runs match; give more of the name: {some}")
         if not found:
-            raise BadInput(f"{shortened}: no such run folder, nor the beginning or end of one's name below {runs_dir}")
+            raise UsageError(
+                f"{shortened}: no such run folder, nor the beginning or end of one's name below {runs_dir}"
+            )
         return cls(found[0])
 
     @classmethod
@@ -98,7 +102,7 @@ class Run:
         """The run in whose folder checkpoints/ a checkpoint lies."""
         folder = path.absolute().parent.parent
         if path.absolute().parent.name != "checkpoints" or not (folder / "run.json").is_file():
-            raise BadInput(f"resume={path}: not in a run folder; init_from={path} starts a new run from its weights")
+            raise UsageError(f"resume={path}: not in a run folder; init_from={path} starts a new run from its weights")
         return cls(folder)
 
     @classmethod
@@ -121,13 +125,13 @@ class Run:
         for run in map(cls, _run_folders(folder, jobs=jobs)):
             try:
                 records[run] = run.info
-            except BadInput as error:
+            except UsageError as error:
                 print(f"mnist_lab: warning: {printable(str(error))}", file=sys.stderr)
                 records[run] = {"status": "damaged", "error": str(error)}
-        return dict(sorted(records.items(), key=lambda record: start_moment(record[1])))
+        return dict(sorted(records.items(), key=lambda record: start_timestamp(record[1])))
 
     def __str__(self) -> str:
-        return as_typed(self.folder)
+        return display_path(self.folder)
 
     @property
     def info(self) -> dict[str, Any]:
@@ -141,7 +145,7 @@ class Run:
     @property
     def config(self) -> DictConfig:
         """The configuration that the run was started with; its folder is where the run lies now."""
-        config = load_settings(self.folder / "config.yaml")
+        config = load_config(self.folder / "config.yaml")
         config.folder = str(self.folder)
         return config
 
@@ -187,11 +191,11 @@ class Run:
         """The checkpoint that is tested and handed on: the best by validation accuracy, else the last.
 
         Raises:
-            BadInput: the run has none.
+            UsageError: the run has none.
         """
         chosen = self.checkpoint("best") or self.checkpoint("last")
         if chosen is None:
-            raise BadInput(f"{self.folder}: has no checkpoint (its status: {self.info.get('status')})")
+            raise UsageError(f"{self.folder}: has no checkpoint (its status: {self.info.get('status')})")
         return chosen
 
     def seconds_with(self, **seconds: float) -> dict[str, float]:
@@ -255,7 +259,7 @@ def _run_folders(folder: str | os.PathLike[str], *, jobs: bool = True) -> Iterat
             yield Path(place)
 
 
-def start_moment(info: dict[str, Any]) -> float:
+def start_timestamp(info: dict[str, Any]) -> float:
     """Return when a run was started, in seconds since 1970; those that do not say so come first."""
     try:
         return datetime.fromisoformat(info["started"]).timestamp()

@@ -19,16 +19,16 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from mnist_lab.config.keys import SWEEP_KEYS, key_of
-from mnist_lab.errors import BadInput
+from mnist_lab.config.keys import SWEEP_KEYS, override_key
+from mnist_lab.errors import UsageError
 from mnist_lab.files import make_folder, write_text
 from mnist_lab.runs.locks import holder_of
 from mnist_lab.runs.run import SWEEP_RECORD, Run
 
-OVER = ("finished", "failed")
+DONE = ("finished", "failed")
 STOPPED = ("interrupted", "killed")
-STATES = ("waiting", "running", *OVER, *STOPPED)
-_over: dict[Path, tuple[tuple[int, ...], Job]] = {}  # the jobs that are over, with the times of their files
+STATES = ("waiting", "running", *DONE, *STOPPED)
+_done_jobs: dict[Path, tuple[tuple[int, ...], Job]] = {}  # the jobs that are over, with the times of their files
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Job:
         try:
             info = Run(self.folder).info if (self.folder / "run.json").is_file() else {}
             numbers = [*info["metrics"].values(), *info["seconds"].values(), info["epochs"], info["max_epochs"]]
-        except (BadInput, KeyError, AttributeError):
+        except (UsageError, KeyError, AttributeError):
             return {}
         return info if all(isinstance(number, int | float) for number in numbers) and "config_dir" in info else {}
 
@@ -88,13 +88,13 @@ class Sweep:
             planned: the overrides of each job by its id.
 
         Raises:
-            BadInput: the folder holds a sweep of other parameters.
+            UsageError: the folder holds a sweep of other parameters.
         """
         sweep = cls(folder)
-        given = {key_of(override) for overrides in planned.values() for override in overrides} | set(swept)
+        given = {override_key(override) for overrides in planned.values() for override in overrides} | set(swept)
         earlier = sweep.record if sweep.exists else {"swept": [], "jobs": {}}
         if not (set(earlier["swept"]) <= given or set() < set(swept) <= set(earlier["swept"])):
-            raise BadInput(
+            raise UsageError(
                 f"sweep={folder.name}: is a sweep over {', '.join(earlier['swept'])}, "
                 f"not {', '.join(swept) or 'of one job'}; choose another name"
             )
@@ -114,7 +114,7 @@ class Sweep:
         """Add jobs to do, the overrides of each by its id."""
         record = self.record
         for id, overrides in jobs.items():
-            record["jobs"][id] = [override for override in overrides if key_of(override) not in SWEEP_KEYS]
+            record["jobs"][id] = [override for override in overrides if override_key(override) not in SWEEP_KEYS]
         self._write(record)
 
     def _write(self, record: Mapping[str, Any]) -> None:
@@ -132,7 +132,7 @@ class Sweep:
                 raise ValueError("a value is not a text")
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             remedy = "remove the folder, or name another sweep"
-            raise BadInput(f"{self.folder / SWEEP_RECORD}: corrupt, or not a sweep's record; {remedy}") from error
+            raise UsageError(f"{self.folder / SWEEP_RECORD}: corrupt, or not a sweep's record; {remedy}") from error
         return record
 
     @property
@@ -169,7 +169,7 @@ def read_job(folder: Path) -> Job:
     is over is read from its files when they change, for a sweep that runs looks at all its jobs every second.
     """
     stamp = tuple(_modified(folder / name) for name in ("job.json", "run.json"))
-    known, job = _over.get(folder.absolute(), (None, None))
+    known, job = _done_jobs.get(folder.absolute(), (None, None))
     if job and stamp == known:
         return job
     try:
@@ -183,8 +183,8 @@ def read_job(folder: Path) -> Job:
         return replace(job, state="killed", error="run.json is damaged")
     if job.state == "running" and not holder_of(folder):
         return replace(job, state="killed")
-    if job.state in OVER:
-        _over[folder.absolute()] = stamp, job
+    if job.state in DONE:
+        _done_jobs[folder.absolute()] = stamp, job
     return job
 
 
@@ -205,4 +205,4 @@ def _write_record(path: Path, record: Mapping[str, Any]) -> None:
     try:
         write_text(path, json.dumps(record, indent=1) + "\n")
     except IsADirectoryError as error:
-        raise BadInput(f"{path}: is a folder, where a record is to be written; remove it") from error
+        raise UsageError(f"{path}: is a folder, where a record is to be written; remove it") from error

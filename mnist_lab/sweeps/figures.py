@@ -6,13 +6,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mnist_lab.sweeps.results import Results, mean, spread
-from mnist_lab.viz.heatmap import grid, in_order
+from mnist_lab.viz.heatmap import draw_heat_map, sort_key
 from mnist_lab.viz.save import write_figure
 
 LABEL = "validation: accuracy (%)"
 
 
-def draw(results: Results) -> str | None:
+def save_sweep_figure(results: Results) -> str | None:
     """Save heat_map.png, of two swept settings, or response.png, of one; returns the name. seed is none of them."""
     keys = [key for key in results.varied if key != "seed"]
     if not results.ranked or len(keys) not in (1, 2):
@@ -22,18 +22,18 @@ def draw(results: Results) -> str | None:
         settings = [results.settings(group[0]) for group in results.ranked]
         accuracies = [100 * mean(group, "val/acc") for group in results.ranked]
         places = {(own[up], own[across]): value for own, value in zip(settings, accuracies, strict=True)}
-        name, figure = "heat_map.png", grid(places, across, up, LABEL)
+        name, figure = "heat_map.png", draw_heat_map(places, across, up, LABEL)
     else:
-        name, figure = "response.png", response(results, keys[0])
+        name, figure = "response.png", plot_response(results, keys[0])
     write_figure(figure, results.sweep.folder / name)
     return name
 
 
-def response(results: Results, key: str) -> Figure:
+def plot_response(results: Results, key: str) -> Figure:
     """Validation accuracy by one setting, each with the spread over its seeds."""
     points = {results.settings(group[0])[key]: group for group in results.ranked}
-    order = sorted(points, key=in_order)
-    numbers = [in_order(value)[0] for value in order]
+    order = sorted(points, key=sort_key)
+    numbers = [sort_key(value)[0] for value in order]
     places = numbers if np.isfinite(numbers).all() else list(range(len(order)))
     figure = Figure(figsize=(6.4, 4), layout="constrained")
     axes = figure.subplots()

@@ -17,28 +17,28 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from mnist_lab.config.keys import SWEEP_KEYS, key_of
-from mnist_lab.config.overrides import explain, parse
-from mnist_lab.errors import BadInput, JobsFailed, LabError, told_in_one_line
-from mnist_lab.formatting import command_line
+from mnist_lab.config.keys import SWEEP_KEYS, override_key
+from mnist_lab.config.overrides import explain_composition_error, parse_override
+from mnist_lab.errors import JobsFailed, LabError, UsageError, exit_on_user_error
+from mnist_lab.formatting import format_command
 from mnist_lab.runs.locks import run_lock
 from mnist_lab.runs.sweep import STOPPED, Job, Sweep, write_job
 from mnist_lab.sweeps.identity import job_id
 from mnist_lab.sweeps.launchers import (
-    all_waited_for,
+    collect_outcomes,
     end_workers_with_this_process,
-    kind,
+    launcher_name,
     parallel_jobs,
     refuse_more_than_memory,
 )
-from mnist_lab.sweeps.progress import Watch, conclude
+from mnist_lab.sweeps.progress import Watch, show_results
 from mnist_lab.sweeps.results import Results
-from mnist_lab.sweeps.signals import told_to_stop
+from mnist_lab.sweeps.signals import forward_signals
 
 
 def sweep_grid(sweeper: BasicSweeper, arguments: list[str]) -> list[Any]:
     """Every combination of the swept values: the work of hydra/sweeper=grid."""
-    with told_in_one_line():
+    with exit_on_user_error():
         return _sweep_grid(sweeper, arguments)
 
 
@@ -47,21 +47,21 @@ def _sweep_grid(sweeper: BasicSweeper, arguments: list[str]) -> list[Any]:
     parser = OverridesParser.create(config_loader=sweeper.hydra_context.config_loader)
     overrides = parser.parse_overrides([*sweeper._parse_config(), *arguments])
     swept = [override.get_key_element() for override in overrides if override.is_sweep_override()]
-    refuse_to_sweep([key_of(key) for key in swept])
+    reject_swept_key([override_key(key) for key in swept])
     (jobs,) = sweeper.split_arguments(overrides, None)
-    if not jobs or not any(key_of(argument) not in SWEEP_KEYS for argument in arguments):
-        raise BadInput("-m: there is nothing to sweep; give a setting several values, such as optimizer.lr=0.01,0.1")
+    if not jobs or not any(override_key(argument) not in SWEEP_KEYS for argument in arguments):
+        raise UsageError("-m: there is nothing to sweep; give a setting several values, such as optimizer.lr=0.01,0.1")
     refuse_more_than_memory(sweeper.config.hydra.launcher, len(jobs))
-    with running(sweeper, swept, {id_of(sweeper, overrides): overrides for overrides in jobs}) as sweep:
+    with run_sweep(sweeper, swept, {compose_job_id(sweeper, overrides): overrides for overrides in jobs}) as sweep:
         launch(sweeper, sweep, {job.id: job.overrides for job in sweep.jobs() if job.state != "finished"})
     return []
 
 
-def id_of(sweeper: BasicSweeper, overrides: Sequence[str]) -> str:
+def compose_job_id(sweeper: BasicSweeper, overrides: Sequence[str]) -> str:
     """The id of a job.
 
     Raises:
-        BadInput: Hydra cannot compose the job's configuration.
+        UsageError: Hydra cannot compose the job's configuration.
     """
     assert sweeper.hydra_context is not None
     assert sweeper.config is not None
@@ -70,38 +70,38 @@ def id_of(sweeper: BasicSweeper, overrides: Sequence[str]) -> str:
         HydraConfig.instance().set_config(config)
         return job_id(config)
     except (HydraException, OmegaConfBaseException) as error:
-        raise explain(error, [parse(override) for override in overrides]) from error
+        raise explain_composition_error(error, [parse_override(override) for override in overrides]) from error
     finally:
         HydraConfig.instance().set_config(sweeper.config)
 
 
-def refuse_to_sweep(keys: Sequence[str]) -> None:
-    """Raise BadInput for a key that says how the sweep itself is run."""
+def reject_swept_key(keys: Sequence[str]) -> None:
+    """Raise UsageError for a key that says how the sweep itself is run."""
     for key in keys:
         if key in SWEEP_KEYS:
-            raise BadInput(f"{key}: of the whole sweep, and so one value")
+            raise UsageError(f"{key}: of the whole sweep, and so one value")
 
 
 @contextmanager
-def running(sweeper: Any, swept: Sequence[str], jobs: Mapping[str, Sequence[str]]) -> Iterator[Sweep]:
+def run_sweep(sweeper: Any, swept: Sequence[str], jobs: Mapping[str, Sequence[str]]) -> Iterator[Sweep]:
     """The sweep, watched while the with-block launches its jobs; then its results are written and shown.
 
     Raises:
         RunInUse: another process is running it.
-        BadInput: it belongs to other parameters.
+        UsageError: it belongs to other parameters.
         Interrupted: Ctrl-C or SIGTERM.
     """
     config = sweeper.config
     folder = Path(config.hydra.sweep.dir).absolute()
-    named = [] if any(key_of(argument) == "sweep" for argument in sys.argv) else [f"sweep={folder.name}"]
-    command = command_line([*sys.argv[1:], *named])
+    named = [] if any(override_key(argument) == "sweep" for argument in sys.argv) else [f"sweep={folder.name}"]
+    command = format_command([*sys.argv[1:], *named])
     with run_lock(folder):
         sweep = Sweep.open(folder, command, swept, jobs)
         try:
-            with told_to_stop(sweep), Watch(sweep, parallel_jobs(config.hydra.launcher)):
+            with forward_signals(sweep), Watch(sweep, parallel_jobs(config.hydra.launcher)):
                 yield sweep
         finally:
-            conclude(Results.of(sweep), command)
+            show_results(Results.of(sweep), command)
         if any(job.state == "failed" for job in sweep.jobs()):
             raise JobsFailed(LabError.exit_status)
 
@@ -124,12 +124,14 @@ def launch(sweeper: Any, sweep: Sweep, jobs: Mapping[str, Sequence[str]], *, alo
     if not jobs:
         return
     launcher, given = sweeper.config.hydra.launcher, [[*overrides, *own_settings()] for overrides in jobs.values()]
-    if kind(launcher) == "JoblibLauncher":
+    if launcher_name(launcher) == "JoblibLauncher":
         end_workers_with_this_process(sweeper.launcher)
-    at_once = parallel_jobs(launcher) if kind(launcher) == "LocalLauncher" else len(given)  # it starts all it is given
+    at_once = (
+        parallel_jobs(launcher) if launcher_name(launcher) == "LocalLauncher" else len(given)
+    )  # it starts all it is given
     try:
         returned = []
-        with all_waited_for(launcher):
+        with collect_outcomes(launcher):
             for first in range(0, len(given), at_once):
                 returned += sweeper.launcher.launch(given[first : first + at_once], initial_job_idx=first)
         if not sweep.stop_file.exists():
@@ -178,4 +180,4 @@ def record_deaths(sweep: Sweep, outcomes: Mapping[str, Any]) -> None:
 
 def own_settings() -> list[str]:
     """The command line's settings of the sweep itself, which jobs need and sweep.json leaves out."""
-    return [argument for argument in sys.argv[1:] if "=" in argument and key_of(argument) in SWEEP_KEYS]
+    return [argument for argument in sys.argv[1:] if "=" in argument and override_key(argument) in SWEEP_KEYS]

@@ -11,8 +11,8 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mnist_lab.config.former_names import FORMER_NAMES
-from mnist_lab.config.keys import key_of
-from mnist_lab.config.settings import flat, short_names, unresolved, what_a_job_does
+from mnist_lab.config.keys import override_key
+from mnist_lab.config.settings import flatten, identity_settings, short_names, to_plain
 from mnist_lab.runs.sweep import Sweep
 
 
@@ -25,7 +25,7 @@ def job_id(config: DictConfig) -> str:
     OmegaConf.resolve(cfg)
     settings = {
         key: FORMER_NAMES.get(value, value) if key.endswith("_target_") else value  # so that sweeps of 0.1.0 continue
-        for key, value in what_a_job_does(flat(cfg)).items()
+        for key, value in identity_settings(flatten(cfg)).items()
     }
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
@@ -36,7 +36,7 @@ def job_folder(config: DictConfig) -> str:
     for path in folder.glob(f"*-{name}"):
         return path.name
     swept = Sweep(folder).record["swept"] if Sweep(folder).exists else []
-    given = {key_of(override): override.partition("=")[2] for override in unresolved(config.hydra.overrides.task)}
+    given = {override_key(override): override.partition("=")[2] for override in to_plain(config.hydra.overrides.task)}
     names = short_names([key for key in given if not swept or key in swept])
     return file_name(",".join(f"{short}={given[key]}" for key, short in names.items())) + f"-{name}"
 

@@ -13,13 +13,13 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from mnist_lab.config.keys import SWEEP_KEYS, SWEEP_ONLY_KEYS, key_of
-from mnist_lab.config.settings import given_overrides
+from mnist_lab.config.keys import SWEEP_KEYS, SWEEP_ONLY_KEYS, override_key
+from mnist_lab.config.settings import original_overrides
 from mnist_lab.errors import Interrupted, LabError
 from mnist_lab.runs.locks import RunInUse, run_lock
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Job, Sweep, read_job, write_job
-from mnist_lab.sweeps.launchers import asked_for, kind, put_back_in_the_queue, threads
+from mnist_lab.sweeps.launchers import cpus_per_job, launcher_name, requeue_on_sigusr2, threads
 from mnist_lab.sweeps.signals import end_with_parent
 
 log = logging.getLogger(__name__)
@@ -35,14 +35,14 @@ def run_job(cfg: DictConfig) -> float | None:
     """
     folder = Path(cfg.folder)
     sweep = Sweep(folder.parent)
-    if kind(HydraConfig.get().launcher) == "JoblibLauncher" and os.getpid() != sweep.process:
+    if launcher_name(HydraConfig.get().launcher) == "JoblibLauncher" and os.getpid() != sweep.process:
         end_with_parent(sweep.process)
     if sweep.stop_file.exists():
         return None
-    overrides = tuple(override for override in given_overrides(cfg) if key_of(override) not in SWEEP_KEYS)
-    cfg.overrides = [override for override in given_overrides(cfg) if key_of(override) not in SWEEP_ONLY_KEYS]
+    overrides = tuple(override for override in original_overrides(cfg) if override_key(override) not in SWEEP_KEYS)
+    cfg.overrides = [override for override in original_overrides(cfg) if override_key(override) not in SWEEP_ONLY_KEYS]
     try:
-        with put_back_in_the_queue(), run_lock(folder):
+        with requeue_on_sigusr2(), run_lock(folder):
             job = read_job(folder) if (folder / "job.json").exists() else Job(overrides, folder)
             job = replace(job, overrides=overrides)  # a damaged record has none
             start = sweep.record["start"]
@@ -60,14 +60,14 @@ def run_job(cfg: DictConfig) -> float | None:
     except RunInUse:
         return None
     except Interrupted:
-        if sweep.stop_file.exists() and asked_for(HydraConfig.get().launcher) is not None:
+        if sweep.stop_file.exists() and cpus_per_job(HydraConfig.get().launcher) is not None:
             return None  # the sweep knows; to Ray and submitit it would be a process that died, and to be replaced
         raise
 
 
 def _attempted(cfg: DictConfig, job: Job) -> Job:
     """The job after one attempt, which begins anew where an earlier one failed, and goes on where it was stopped."""
-    from mnist_lab.sweeps.subprocess_job import of_several_processes, train_apart
+    from mnist_lab.sweeps.subprocess_job import is_distributed, train_in_subprocess
     from mnist_lab.training.progress import console  # torch and Lightning: not for --cfg
     from mnist_lab.training.train import train
 
@@ -82,7 +82,7 @@ def _attempted(cfg: DictConfig, job: Job) -> Job:
     quiet, console.quiet = console.quiet, True  # the sweep shows how its jobs stand
     try:
         _share_threads(cfg)
-        train_apart(cfg) if of_several_processes(cfg) else train(cfg)
+        train_in_subprocess(cfg) if is_distributed(cfg) else train(cfg)
         job = replace(job, state="finished")
     except Interrupted as stop:
         write_job(replace(job, state="interrupted", error=f"signal {int(str(stop)) - 128}"))

@@ -12,13 +12,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from mnist_lab.errors import BadInput
+from mnist_lab.errors import UsageError
 from mnist_lab.sweeps.signals import end_with_parent
 
 GIGABYTES = 1.3  # that a job takes at most: README, "Measured"
 
 
-def kind(launcher: Any) -> str:
+def launcher_name(launcher: Any) -> str:
     """Which launcher it is, by its class, such as LocalLauncher, SlurmLauncher, RayLauncher."""
     return str(launcher.get("_target_", "")).rpartition(".")[2]
 
@@ -33,20 +33,20 @@ def parallel_jobs(launcher: Any) -> int:
 
     Where they do not, as on a Ray cluster of other machines, as many as have room on this one.
     """
-    if kind(launcher) == "SlurmLauncher":
+    if launcher_name(launcher) == "SlurmLauncher":
         return int(launcher.get("array_parallelism") or 1)
-    if kind(launcher) in ("LocalLauncher", "RayLauncher"):
+    if launcher_name(launcher) in ("LocalLauncher", "RayLauncher"):
         init = launcher.get("ray", {}).get("init", {})
-        return max(1, (init.get("num_cpus") or processors()) // max(1, asked_for(launcher) or 1))
+        return max(1, (init.get("num_cpus") or processors()) // max(1, cpus_per_job(launcher) or 1))
     jobs = launcher.get("n_jobs") or 1
     return int(jobs) if jobs > 0 else max(1, processors() + 1 + jobs)
 
 
-def asked_for(launcher: Any) -> int | None:
+def cpus_per_job(launcher: Any) -> int | None:
     """How many processors a job asks submitit or Ray for, and so how many threads it has; 1 unless told otherwise."""
-    if kind(launcher) in ("LocalLauncher", "SlurmLauncher"):
+    if launcher_name(launcher) in ("LocalLauncher", "SlurmLauncher"):
         return launcher.get("cpus_per_task") or 1
-    if kind(launcher) == "RayLauncher":
+    if launcher_name(launcher) == "RayLauncher":
         return max(1, int(launcher.get("ray", {}).get("remote", {}).get("num_cpus") or 1))
     return None
 
@@ -54,7 +54,7 @@ def asked_for(launcher: Any) -> int | None:
 def threads(launcher: Any) -> int | None:
     """How many threads a job has unless threads=N says so: what it asked for, or its share; None for all."""
     parallel = parallel_jobs(launcher)
-    return asked_for(launcher) or (max(1, processors() // parallel) if parallel > 1 else None)
+    return cpus_per_job(launcher) or (max(1, processors() // parallel) if parallel > 1 else None)
 
 
 def end_workers_with_this_process(launcher: Any) -> None:
@@ -66,17 +66,17 @@ def end_workers_with_this_process(launcher: Any) -> None:
         launcher.joblib |= {"initializer": end_with_parent, "initargs": (os.getpid(),)}
 
 
-def room_setting(launcher: Any) -> str | None:
+def capacity_key(launcher: Any) -> str | None:
     """The setting that says how many jobs this machine is to hold at once; None where jobs run elsewhere."""
-    if kind(launcher) == "RayLauncher":
+    if launcher_name(launcher) == "RayLauncher":
         return None if launcher.ray.init.get("address") else "hydra.launcher.ray.init.num_cpus"
     settings = {"SlurmLauncher": None, "LocalLauncher": "hydra.launcher.cpus_per_task"}
-    return settings.get(kind(launcher), "hydra.launcher.n_jobs")
+    return settings.get(launcher_name(launcher), "hydra.launcher.n_jobs")
 
 
 def refuse_more_than_memory(launcher: Any, jobs: int) -> None:
-    """Raise BadInput if as many of so many jobs as run at once on this machine need more memory than is free."""
-    setting, parallel = room_setting(launcher), min(parallel_jobs(launcher), jobs)
+    """Raise UsageError if as many of so many jobs as run at once on this machine need more memory than is free."""
+    setting, parallel = capacity_key(launcher), min(parallel_jobs(launcher), jobs)
     if setting is None:
         return
     try:
@@ -86,24 +86,24 @@ def refuse_more_than_memory(launcher: Any, jobs: int) -> None:
         return
     if parallel > 1 and parallel * GIGABYTES > free:
         fit = max(1, int(free / GIGABYTES))
-        remedy = -(-processors() // fit) if kind(launcher) == "LocalLauncher" else fit
-        raise BadInput(
+        remedy = -(-processors() // fit) if launcher_name(launcher) == "LocalLauncher" else fit
+        raise UsageError(
             f"{setting}: {parallel} jobs at once need {parallel * GIGABYTES:.0f} GB, "
             f"{free:.0f} GB are free; {setting}={remedy} would do"
         )
 
 
 @contextmanager
-def all_waited_for(launcher: Any) -> Iterator[None]:
+def collect_outcomes(launcher: Any) -> Iterator[None]:
     """Let submitit and Ray wait for each job, with an exception for the outcome of one whose process died.
 
     Their launchers raise it at once otherwise, and lose sight of the others, which run on. Theirs and joblib's
     processes do not hear of Ctrl-C on the terminal: the sweep does, and tells them.
     """
     owner: Any
-    if kind(launcher) in ("LocalLauncher", "SlurmLauncher"):
+    if launcher_name(launcher) in ("LocalLauncher", "SlurmLauncher"):
         owner, name = import_module("submitit").Job, "results"
-    elif kind(launcher) == "RayLauncher":
+    elif launcher_name(launcher) == "RayLauncher":
         owner, name = import_module("ray"), "get"
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         if not owner.is_initialized():
@@ -111,7 +111,7 @@ def all_waited_for(launcher: Any) -> Iterator[None]:
         if threading.current_thread() is threading.main_thread():
             for number, handler in before.items():  # Ray sets its own, by which the sweep would not hear of them
                 signal.signal(number, handler)
-    elif kind(launcher) == "JoblibLauncher" and parallel_jobs(launcher) > 1:
+    elif launcher_name(launcher) == "JoblibLauncher" and parallel_jobs(launcher) > 1:
         with ctrl_c_kept_from_children():
             yield
         return
@@ -152,7 +152,7 @@ def ctrl_c_kept_from_children() -> Iterator[None]:
 
 
 @contextmanager
-def put_back_in_the_queue() -> Iterator[None]:
+def requeue_on_sigusr2() -> Iterator[None]:
     """Let submitit heed SIGUSR2, the warning before a time limit or a preemption, after the job has saved."""
     requeue = signal.getsignal(signal.SIGUSR2) if hasattr(signal, "SIGUSR2") else None
     if not callable(requeue) or threading.current_thread() is not threading.main_thread():

@@ -23,12 +23,12 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from mnist_lab.config.keys import key_of
-from mnist_lab.config.overrides import quoted_path
-from mnist_lab.errors import BadInput, told_in_one_line
+from mnist_lab.config.keys import override_key
+from mnist_lab.config.overrides import quote_path
+from mnist_lab.errors import UsageError, exit_on_user_error
 from mnist_lab.files import write_text
 from mnist_lab.runs.sweep import Sweep
-from mnist_lab.sweeps.grid import id_of, launch, refuse_to_sweep, running
+from mnist_lab.sweeps.grid import compose_job_id, launch, reject_swept_key, run_sweep
 from mnist_lab.sweeps.launchers import parallel_jobs, refuse_more_than_memory
 
 PRUNED = "pruned"  # the file in the folder of a job that was stopped early: after how many epochs
@@ -36,7 +36,7 @@ PRUNED = "pruned"  # the file in the folder of a job that was stopped early: aft
 
 def sweep_optuna(sweeper: Any, arguments: list[str]) -> list[Any]:
     """The work of hydra/sweeper=optuna."""
-    with told_in_one_line():
+    with exit_on_user_error():
         parser = OverridesParser.create(config_loader=sweeper.hydra_context.config_loader)
         given = parser.parse_overrides(arguments)
         keys = {override.key_or_group for override in given}
@@ -44,14 +44,14 @@ def sweep_optuna(sweeper: Any, arguments: list[str]) -> list[Any]:
         overrides = [*given, *parser.parse_overrides(own)]
         space = {o.get_key_element(): distribution(o) for o in overrides if o.is_sweep_override()}
         fixed = [override.input_line for override in overrides if not override.is_sweep_override()]
-        refuse_to_sweep([key_of(key) for key in space])
+        reject_swept_key([override_key(key) for key in space])
         if sweeper.n_trials < 1:
-            raise BadInput(f"hydra.sweeper.n_trials={sweeper.n_trials}: must be 1 or more")
+            raise UsageError(f"hydra.sweeper.n_trials={sweeper.n_trials}: must be 1 or more")
         if not space:
-            raise BadInput("hydra/sweeper=optuna: there is nothing to search; leave a setting of its params open")
+            raise UsageError("hydra/sweeper=optuna: there is nothing to search; leave a setting of its params open")
         at_once = parallel_jobs(sweeper.config.hydra.launcher)
         refuse_more_than_memory(sweeper.config.hydra.launcher, sweeper.n_trials)
-        with running(sweeper, [key_of(key) for key in space], {}) as sweep:
+        with run_sweep(sweeper, [override_key(key) for key in space], {}) as sweep:
             search(sweeper, sweep, space, [override for override in fixed if override], at_once)
     return []
 
@@ -71,7 +71,7 @@ def search(sweeper: Any, sweep: Sweep, space: dict[str, BaseDistribution], fixed
         for number in batch:
             params = ask(study, number, space, sweeper.seed)
             overrides = [*fixed, *(f"{key}={format_sample(value)}" for key, value in params.items())]
-            ids[number] = id_of(sweeper, overrides)
+            ids[number] = compose_job_id(sweeper, overrides)
             pruning = pruning_override(sweep.folder, number, sweeper.prune_after)
             jobs.setdefault(ids[number], [*overrides, pruning])
         sweep.plan(jobs)
@@ -151,11 +151,13 @@ def distribution(override: Override) -> BaseDistribution:
     if override.is_interval_sweep():
         log, low, high = "log" in sweep.tags, sweep.start, sweep.end
         if not low < high or (log and low <= 0):
-            raise BadInput(f"{key}={override.get_value_string()}: an interval goes up, and from above 0 with tag(log)")
+            raise UsageError(
+                f"{key}={override.get_value_string()}: an interval goes up, and from above 0 with tag(log)"
+            )
         if isinstance(low, int) and isinstance(high, int):  # int(interval(...))
             return IntDistribution(low, high, log=log)
         return FloatDistribution(float(low), float(high), log=log)
-    raise BadInput(f"{key}={override.get_value_string()}: cannot be searched; use a,b or interval(LOW,HIGH)")
+    raise UsageError(f"{key}={override.get_value_string()}: cannot be searched; use a,b or interval(LOW,HIGH)")
 
 
 def format_sample(value: Any) -> str:
@@ -167,7 +169,7 @@ def pruning_override(folder: Path, number: int, prune_after: int | None) -> str:
     """Return the override that lets a job report to its study."""
     if prune_after is None:
         return "callbacks.prune=null"
-    arguments = f"folder:{quoted_path(folder)},number:{number},prune_after:{prune_after}"
+    arguments = f"folder:{quote_path(folder)},number:{number},prune_after:{prune_after}"
     own = f"_target_:mnist_lab.sweeps.search.Prune,{arguments}"
     return f"callbacks.prune={{{own}}}"
 

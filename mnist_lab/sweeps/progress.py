@@ -14,10 +14,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from mnist_lab.errors import BadInput
-from mnist_lab.formatting import as_typed, duration, percent
-from mnist_lab.runs.sweep import OVER, Job, Sweep
-from mnist_lab.sweeps.figures import draw
+from mnist_lab.errors import UsageError
+from mnist_lab.formatting import display_path, format_accuracy, format_duration
+from mnist_lab.runs.sweep import DONE, Job, Sweep
+from mnist_lab.sweeps.figures import save_sweep_figure
 from mnist_lab.sweeps.results import Results
 
 STYLES = {
@@ -64,7 +64,7 @@ class Watch:
 
     def _watch(self) -> None:
         while not self.ending.wait(1):
-            with contextlib.suppress(BadInput):  # a run.json that is just being made; the next look finds it whole
+            with contextlib.suppress(UsageError):  # a run.json that is just being made; the next look finds it whole
                 self.look()
 
     def look(self) -> None:
@@ -77,7 +77,7 @@ class Watch:
             self.live.update(self.picture(results), refresh=True)
         elif not self.console.is_terminal:
             for job in results.jobs:
-                if job.state in OVER and job.overrides not in self.told:
+                if job.state in DONE and job.overrides not in self.told:
                     self.told.add(job.overrides)
                     self.console.print(line(results, job), soft_wrap=True, markup=False)
 
@@ -95,7 +95,9 @@ class Watch:
         numbers = {state: sum(job.state == state for job in jobs) for state in STYLES}
         counts = [f"{number} {state}" for state, number in numbers.items() if number]
         left = self.seconds_left(jobs)
-        words = f"{len(jobs)} jobs: {', '.join(counts)}" + (f"; {duration(left)} left" if left is not None else "")
+        words = f"{len(jobs)} jobs: {', '.join(counts)}" + (
+            f"; {format_duration(left)} left" if left is not None else ""
+        )
         return Group(table, Text(words))
 
     def seconds_left(self, jobs: list[Job]) -> float | None:
@@ -107,7 +109,7 @@ class Watch:
 
 def line(results: Results, job: Job) -> str:
     """A job that is over, in one line."""
-    over = sum(other.state in OVER for other in results.jobs)
+    over = sum(other.state in DONE for other in results.jobs)
     settings = " ".join(f"{results.heads[key]}={value}" for key, value in results.settings(job).items())
     _, best, took, _ = progress(job)
     end = f"failed: {job.error}" if job.state == "failed" else f"{best}, {took}"
@@ -126,23 +128,23 @@ def progress(job: Job) -> tuple[str, str, str, str]:
     left = ""
     if job.state == "running":
         seconds = time.time() - job.process["began"]
-        left = duration(seconds / done * (asked - done)) if done else ""
-    return f"{done}/{asked}", "" if best is None else f"{best:.2%}", duration(seconds), left
+        left = format_duration(seconds / done * (asked - done)) if done else ""
+    return f"{done}/{asked}", "" if best is None else f"{best:.2%}", format_duration(seconds), left
 
 
-def conclude(results: Results, command: str) -> None:
+def show_results(results: Results, command: str) -> None:
     """Write and show what the sweep has come to, as far as it has."""
     console = Console(highlight=False)
     results.write()
-    figure = draw(results)
+    figure = save_sweep_figure(results)
     if results.ranked:
         console.print(results.table())
-        console.print(best(results), soft_wrap=True, highlight=False)
+        console.print(describe_best(results), soft_wrap=True, highlight=False)
     for job in results.jobs:
         if job.state in ("interrupted", "killed"):
             reason = f": {job.error}" if job.error else ""
-            console.print(f"{job.state}: {described(results, job)}{reason}", soft_wrap=True, markup=False)
-    failed = [f"{described(results, job)}: {job.error}" for job in results.jobs if job.state == "failed"]
+            console.print(f"{job.state}: {describe_job(results, job)}{reason}", soft_wrap=True, markup=False)
+    failed = [f"{describe_job(results, job)}: {job.error}" for job in results.jobs if job.state == "failed"]
     if failed:
         told = f"mnist_lab: {len(failed)} of {len(results.jobs)} jobs failed; each has a train.log in its folder:"
         print(told, *failed, sep="\n  ", file=sys.stderr)
@@ -152,23 +154,23 @@ def conclude(results: Results, command: str) -> None:
             f"{left} of {len(results.jobs)} jobs are not finished; to go on: {command}", soft_wrap=True, markup=False
         )
     written = ", ".join(name for name in ("results.csv", "results.json", figure) if name)
-    console.print(f"sweep folder: {as_typed(results.sweep.folder)} ({written})", soft_wrap=True, markup=False)
+    console.print(f"sweep folder: {display_path(results.sweep.folder)} ({written})", soft_wrap=True, markup=False)
 
 
-def best(results: Results) -> str:
+def describe_best(results: Results) -> str:
     """The best settings, the command that trains them again, and the run folder: of several seeds, of the best one."""
     job = results.best_job
     assert job is not None
-    tested, folder = results.entry(results.winner)["test/acc"], as_typed(job.folder)
+    tested, folder = results.entry(results.winner)["test/acc"], display_path(job.folder)
     if len(results.winner) == 1:
-        return f"best, test accuracy {percent(tested)}: {results.command}\nits run folder: {folder}"
+        return f"best, test accuracy {format_accuracy(tested)}: {results.command}\nits run folder: {folder}"
     own = f"seed={job.info['seed']}, test accuracy {job.info['metrics']['test/acc']:.2%}"
     return (
-        f"best, test accuracy {percent(tested)} over {len(results.winner)} seeds: {results.command}\n"
+        f"best, test accuracy {format_accuracy(tested)} over {len(results.winner)} seeds: {results.command}\n"
         f"the best of these seeds by validation: {own}: {folder}"
     )
 
 
-def described(results: Results, job: Job) -> str:
+def describe_job(results: Results, job: Job) -> str:
     """A job by what tells it from the others."""
     return " ".join(f"{key}={value}" for key, value in results.settings(job).items()) or job.folder.name

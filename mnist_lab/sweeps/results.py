@@ -10,10 +10,10 @@ from typing import Any
 
 from rich.table import Table
 
-from mnist_lab.config.keys import key_of
+from mnist_lab.config.keys import override_key
 from mnist_lab.config.settings import short_names
 from mnist_lab.files import atomic_write, write_text
-from mnist_lab.formatting import command_line, percent
+from mnist_lab.formatting import format_accuracy, format_command
 from mnist_lab.runs.sweep import Job, Sweep
 
 Group = tuple[tuple[str, str], ...]  # what jobs that differ in their seeds alone have in common: swept keys and values
@@ -41,7 +41,7 @@ class Results:
         groups: dict[tuple[str, ...], list[Job]] = {}
         for job in jobs:
             if job.state == "finished" and {"val/acc", "test/acc"} <= job.info["metrics"].keys():
-                groups.setdefault(tuple(o for o in job.overrides if key_of(o) != "seed"), []).append(job)
+                groups.setdefault(tuple(o for o in job.overrides if override_key(o) != "seed"), []).append(job)
         ranked = sorted(groups.values(), key=lambda group: mean(group, "val/acc"), reverse=True)
         return cls(sweep, jobs, ranked)
 
@@ -49,14 +49,14 @@ class Results:
     def varied(self) -> list[str]:
         """The keys in which the jobs differ, in the order in which they were given."""
         values: dict[str, set[str | None]] = {}
-        given = [{key_of(override): override for override in job.overrides} for job in self.jobs]
+        given = [{override_key(override): override for override in job.overrides} for job in self.jobs]
         for key in dict.fromkeys(key for overrides in given for key in overrides):
             values[key] = {overrides.get(key) for overrides in given}
         return [key for key, found in values.items() if len(found) > 1]
 
     def settings(self, job: Job) -> dict[str, str]:
         """A job's values of the keys in which the jobs differ."""
-        given = {key_of(override): override.partition("=")[2] for override in job.overrides}
+        given = {override_key(override): override.partition("=")[2] for override in job.overrides}
         return {key: given.get(key, str(job.info.get(key, ""))) for key in self.varied}  # a run knows its seed
 
     @property
@@ -82,10 +82,10 @@ class Results:
         first = self.winner[0]
         options = ["--config-dir", first.info["config_dir"]] if first.info["config_dir"] else []
         if len(self.winner) == 1:
-            return command_line([*options, *first.overrides])
-        shared = [override for override in first.overrides if key_of(override) != "seed"]
+            return format_command([*options, *first.overrides])
+        shared = [override for override in first.overrides if override_key(override) != "seed"]
         seeds = ",".join(str(job.info["seed"]) for job in self.winner)
-        return command_line(["-m", *options, *shared, f"seed={seeds}"])
+        return format_command(["-m", *options, *shared, f"seed={seeds}"])
 
     def row(self, job: Job) -> dict[str, Any]:
         """A job in results.csv."""
@@ -115,7 +115,7 @@ class Results:
         ):
             writer = csv.DictWriter(file, list(rows[0]) if rows else [])
             writer.writeheader()
-            writer.writerows({name: as_text(value) for name, value in row.items()} for row in rows)
+            writer.writerows({name: text_value(value) for name, value in row.items()} for row in rows)
         content = {
             "sweep": self.sweep.folder.name,
             "command": self.sweep.record["command"],
@@ -148,7 +148,7 @@ class Results:
             table.add_row(
                 str(number),
                 *values,
-                percent(entry["val/acc"]),
+                format_accuracy(entry["val/acc"]),
                 f"{entry['seconds']:.1f} s",
                 group[0].id if len(group) == 1 else f"{len(group)} seeds",
                 style="bold" if number == 1 else None,
@@ -156,7 +156,7 @@ class Results:
         return table
 
 
-def as_text(value: Any) -> Any:
+def text_value(value: Any) -> Any:
     """Return a value for a CSV file, where a spreadsheet would take some texts, such as an error's, for a formula."""
     if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
         try:

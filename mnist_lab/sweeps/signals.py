@@ -39,7 +39,7 @@ def _watch_parent(parent: int) -> None:
 
 
 @contextmanager
-def told_to_stop(sweep: Sweep) -> Iterator[None]:
+def forward_signals(sweep: Sweep) -> Iterator[None]:
     """Pass Ctrl-C, SIGTERM and SIGHUP on to jobs in other processes of this machine, and wait until they have saved.
 
     A job in this process hears of them itself while it trains. One on another machine runs to its end. A second signal

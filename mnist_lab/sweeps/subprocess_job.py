@@ -15,11 +15,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from mnist_lab.config.keys import SWEEP_KEYS, key_of
-from mnist_lab.config.overrides import quoted_path
-from mnist_lab.config.settings import given_overrides
+from mnist_lab.config.keys import SWEEP_KEYS, override_key
+from mnist_lab.config.overrides import quote_path
+from mnist_lab.config.settings import original_overrides
 from mnist_lab.errors import Interrupted, LabError
-from mnist_lab.formatting import typed
+from mnist_lab.formatting import format_value
 from mnist_lab.runs.run import Run
 from mnist_lab.sweeps.signals import SWEEP_PROCESS
 from mnist_lab.training.checkpointing import STOP_SIGNALS, stop_signal, stop_signals_raise
@@ -27,12 +27,12 @@ from mnist_lab.training.checkpointing import STOP_SIGNALS, stop_signal, stop_sig
 PATIENCE = 60  # seconds in which a run that was told to stop is to have ended
 
 
-def of_several_processes(cfg: DictConfig) -> bool:
+def is_distributed(cfg: DictConfig) -> bool:
     """Whether a job asks for more than one device, or for a strategy, which may start processes."""
     return cfg.trainer.get("strategy", "auto") != "auto" or cfg.trainer.get("devices", 1) not in (1, "1")
 
 
-def train_apart(cfg: DictConfig) -> None:
+def train_in_subprocess(cfg: DictConfig) -> None:
     """Run `python -m mnist_lab` with the job's settings, in the job's folder, and wait for it.
 
     Raises:
@@ -40,9 +40,11 @@ def train_apart(cfg: DictConfig) -> None:
         LabError: the run failed, or one of its processes was killed.
     """
     folder = Path(cfg.folder)
-    overrides = [override for override in given_overrides(cfg) if key_of(override) not in SWEEP_KEYS]
-    own = [f"{key}={typed(cfg[key])}" for key in ("threads", "figures")] + [f"hydra.run.dir={quoted_path(folder)}"]
-    resume = [f"resume={quoted_path(Path(cfg.resume))}"] if cfg.resume else []
+    overrides = [override for override in original_overrides(cfg) if override_key(override) not in SWEEP_KEYS]
+    own = [f"{key}={format_value(cfg[key])}" for key in ("threads", "figures")] + [
+        f"hydra.run.dir={quote_path(folder)}"
+    ]
+    resume = [f"resume={quote_path(Path(cfg.resume))}"] if cfg.resume else []
     options = ["--config-dir", cfg.config_dir] if cfg.config_dir else []
     command = [sys.executable, "-m", "mnist_lab", *options, *overrides, *own, *resume]
     with (

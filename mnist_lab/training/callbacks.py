@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from torch import Tensor
 
-from mnist_lab.data.batches import Batches, limited
+from mnist_lab.data.batches import Batches, limit_batches
 from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.models.multistep import StepCallback, training_batches
@@ -173,7 +173,7 @@ class TestCurve(Callback):
         data: MNISTDataModule = trainer.datamodule  # type: ignore[attr-defined]
         data.setup("test")
         batches = data.test_dataloader()
-        count = limited(len(batches), trainer.limit_test_batches)
+        count = limit_batches(len(batches), trainer.limit_test_batches)
         precision = trainer.precision_plugin
         pl_module.eval()
         with precision.test_step_context():

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mnist_lab.errors import BadInput
+from mnist_lab.errors import UsageError
 from mnist_lab.models.classifier import Classifier
 
 LARGEST = 2**63  # of an integer
@@ -33,10 +33,10 @@ def check_structure(checkpoint: Mapping[str, Any], trainer: pl.Trainer, model: C
         name: of the checkpoint, for the message.
 
     Raises:
-        BadInput: something in it is missing, of another type or shape, or out of range.
+        UsageError: something in it is missing, of another type or shape, or out of range.
     """
     for problem in _problems(checkpoint, trainer, model):
-        raise BadInput(f"{name}: not a checkpoint of this run ({problem})")
+        raise UsageError(f"{name}: not a checkpoint of this run ({problem})")
 
 
 def _problems(checkpoint: Mapping[str, Any], trainer: pl.Trainer, model: Classifier) -> Iterator[str]:

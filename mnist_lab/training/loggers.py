@@ -98,14 +98,14 @@ class TensorBoard(TensorBoardLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        super().log_metrics({tag_of(name): value for name, value in metrics.items() if name != "epoch"}, step)
+        super().log_metrics({tensorboard_tag(name): value for name, value in metrics.items() if name != "epoch"}, step)
 
     @rank_zero_only
     def save(self) -> None:
         self.experiment.flush()
 
 
-def tag_of(name: str) -> str:
+def tensorboard_tag(name: str) -> str:
     """Return TensorBoard's tag of a metric: Loss/train of train/loss, so that one group of charts has all sets."""
     for metric, group in (("loss", "Loss"), ("acc", "Accuracy")):
         name = re.sub(rf"^(train|val|test)/{metric}(_step)?$", rf"{group}/\1\2", name)
@@ -124,33 +124,33 @@ def restore_events(folder: Path, step: int, rows: list[dict[str, float]], logger
     seen: set[tuple[str, int]] = set()
     for path in sorted(folder.glob("events.out.tfevents.*")):
         kept = []
-        for record, event in _records(path.read_bytes()):
-            if event.step < step and not _of_the_end(event):
+        for record, event in _read_records(path.read_bytes()):
+            if event.step < step and not _is_summary(event):
                 kept.append(record)
                 seen |= {(value.tag, event.step) for value in event.summary.value}
         with atomic_write(path) as partial:
             partial.write_bytes(b"".join(kept))
-    remove_projection(folder)
+    remove_embeddings(folder)
     for row in rows:
         at = int(row["step"])
         missing: Mapping[str, float] = {
             name: value
             for name, value in row.items()
-            if name not in ("step", "epoch", "examples_seen") and (tag_of(name), at) not in seen
+            if name not in ("step", "epoch", "examples_seen") and (tensorboard_tag(name), at) not in seen
         }
         for logger in loggers:
             if missing:
                 logger.log_metrics(dict(missing), step=at)
 
 
-def _of_the_end(event: Event) -> bool:
+def _is_summary(event: Event) -> bool:
     """Whether an event without a step of its own is one that a finished run has, and will have anew."""
     if event.WhichOneof("what") in ("graph_def", "tagged_run_metadata"):
         return True
     return any(value.tag.startswith(("_hparams_/", "custom_scalars__config__")) for value in event.summary.value)
 
 
-def _records(content: bytes) -> Iterator[tuple[bytes, Event]]:
+def _read_records(content: bytes) -> Iterator[tuple[bytes, Event]]:
     """The records of an event file, each with its event, up to one that a kill left half or that is damaged.
 
     A record is its length in eight bytes, the CRC of that in four, the event, and the CRC of that in four.
@@ -172,7 +172,7 @@ def _records(content: bytes) -> Iterator[tuple[bytes, Event]]:
         start = end
 
 
-def remove_projection(board: Path) -> None:
+def remove_embeddings(board: Path) -> None:
     """Take out what an earlier start wrote."""
     (board / "projector_config.pbtxt").unlink(missing_ok=True)
     shutil.rmtree(board / PROJECTOR, ignore_errors=True)

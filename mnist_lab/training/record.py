@@ -13,11 +13,11 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
-from mnist_lab.config.settings import given_overrides
-from mnist_lab.errors import BadInput, Interrupted, LabError
-from mnist_lab.formatting import command_line
-from mnist_lab.runs.checkpoints import epochs_done, read_checkpoint
-from mnist_lab.runs.environment import git_state, now, processor, versions
+from mnist_lab.config.settings import original_overrides
+from mnist_lab.errors import Interrupted, LabError, UsageError
+from mnist_lab.formatting import format_command
+from mnist_lab.runs.checkpoints import completed_epochs, read_checkpoint
+from mnist_lab.runs.environment import current_time, git_state, package_versions, processor_name
 from mnist_lab.runs.run import Run
 from mnist_lab.streams import stop_waiting_for_readers
 from mnist_lab.training.checkpointing import stop_signal, stop_signals_raise
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def recorded(cfg: DictConfig, parameters: int) -> Iterator[Run]:
+def record_run(cfg: DictConfig, parameters: int) -> Iterator[Run]:
     """The run in cfg.folder, new or resumed, whose run.json says how what happens in the with-block ends.
 
     Ctrl-C, SIGTERM and SIGHUP end in Interrupted, a SystemExit of 130, 143 and 129. In a run of several processes only
@@ -36,7 +36,7 @@ def recorded(cfg: DictConfig, parameters: int) -> Iterator[Run]:
     run = Run(Path(cfg.folder))
     first_process = rank_zero_only.rank == 0  # type: ignore[attr-defined]
     if first_process:
-        _open(run, cfg, parameters)
+        _start_record(run, cfg, parameters)
     started = time.perf_counter()
     try:
         with stop_signals_raise():
@@ -49,10 +49,10 @@ def recorded(cfg: DictConfig, parameters: int) -> Iterator[Run]:
             reason = interrupted.name if interrupted else f"{type(error).__name__}: {error}"
             reason = "Ctrl-C" if reason == "SIGINT" else reason
             seconds = time.perf_counter() - started
-            _close_early(run, "interrupted" if interrupted else "failed", reason, seconds)
+            _record_early_end(run, "interrupted" if interrupted else "failed", reason, seconds)
             if interrupted:
                 stop_waiting_for_readers()
-                console.print(f"interrupted ({reason}); {_how_to_go_on(run)}", soft_wrap=True)
+                console.print(f"interrupted ({reason}); {_resume_hint(run)}", soft_wrap=True)
             else:
                 log.info("the run failed", exc_info=error)
         if interrupted:
@@ -60,40 +60,40 @@ def recorded(cfg: DictConfig, parameters: int) -> Iterator[Run]:
         raise
 
 
-def _close_early(run: Run, status: str, reason: str, seconds: float) -> None:
+def _record_early_end(run: Run, status: str, reason: str, seconds: float) -> None:
     """Record a run that did not come to its end, with what its last checkpoint has."""
     last = run.checkpoint("last")
     content = read_checkpoint(last) if last else {"global_step": 0}
     run.update(
         status=status,
         error=reason,
-        finished=now(),
-        epochs=epochs_done(content),
+        finished=current_time(),
+        epochs=completed_epochs(content),
         steps=content.get("global_step", 0),
         seconds=run.seconds_with(total=seconds, fit=seconds),
         checkpoints=run.checkpoints(),
     )
 
 
-def _how_to_go_on(run: Run) -> str:
+def _resume_hint(run: Run) -> str:
     if run.checkpoint("last") is None:
         return f"nothing was saved yet, so start anew: {run.info['command']}"
-    return f"to go on: {command_line([f'resume={run}'])}"
+    return f"to go on: {format_command([f'resume={run}'])}"
 
 
-def _open(run: Run, cfg: DictConfig, parameters: int) -> None:
-    overrides = [override for override in given_overrides(cfg) if not override.lstrip("+").startswith("resume=")]
+def _start_record(run: Run, cfg: DictConfig, parameters: int) -> None:
+    overrides = [override for override in original_overrides(cfg) if not override.lstrip("+").startswith("resume=")]
     options = ["--config-dir", cfg.config_dir] if cfg.config_dir else []
     info = {
         "status": "running",
         "error": None,
-        "command": command_line([*options, *overrides]),
+        "command": format_command([*options, *overrides]),
         "overrides": overrides,
         "config_dir": cfg.config_dir,
         "model": cfg.name,
         "parameters": parameters,
         "seed": cfg.seed,
-        "started": now(),
+        "started": current_time(),
         "finished": None,
         "max_epochs": cfg.trainer.max_epochs,
         "epochs": 0,
@@ -102,8 +102,8 @@ def _open(run: Run, cfg: DictConfig, parameters: int) -> None:
         "seconds": {},
         "images_per_second": None,
         "device": None,
-        "processor": processor(),
-        "versions": versions(),
+        "processor": processor_name(),
+        "versions": package_versions(),
         "git": git_state(),
         "checkpoints": {"best": None, "last": None},
     }
@@ -115,7 +115,7 @@ def _open(run: Run, cfg: DictConfig, parameters: int) -> None:
             run.update(**{name: info[name] for name in kept_up})
             run.save_config(cfg)
         except OSError as error:
-            raise BadInput(f"resume={run}: cannot be written ({error.strerror})") from error
+            raise UsageError(f"resume={run}: cannot be written ({error.strerror})") from error
 
 
 def device_name(trainer: pl.Trainer) -> str:

@@ -16,22 +16,22 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
-from mnist_lab.config.validate import check
+from mnist_lab.config.validate import validate
 from mnist_lab.data.datamodule import MNISTDataModule
-from mnist_lab.errors import BadInput, out_of_memory_told
+from mnist_lab.errors import UsageError, explain_out_of_memory
 from mnist_lab.files import sync_tree
 from mnist_lab.models.classifier import Classifier
-from mnist_lab.models.multistep import why_one_by_one
+from mnist_lab.models.multistep import single_step_reason
 from mnist_lab.models.output import check_output
-from mnist_lab.runs.checkpoints import epoch_of, epochs_done, read_checkpoint, weights_for
-from mnist_lab.runs.environment import now
+from mnist_lab.runs.checkpoints import checkpoint_epoch, completed_epochs, load_weights, read_checkpoint
+from mnist_lab.runs.environment import current_time
 from mnist_lab.runs.locks import run_lock
 from mnist_lab.runs.run import Run
-from mnist_lab.training.build import check_batch_limits, make, make_data, make_model, make_trainer
+from mnist_lab.training.build import check_batch_limits, instantiate_node, make_data, make_model, make_trainer
 from mnist_lab.training.checkpoint_structure import check_structure
 from mnist_lab.training.loggers import MetricsCSV, restore_events
 from mnist_lab.training.progress import console, results_table, working_on
-from mnist_lab.training.record import device_name, recorded
+from mnist_lab.training.record import device_name, record_run
 from mnist_lab.training.runtime import keep_freed_memory, quiet_lightning, torch_settings
 
 
@@ -42,13 +42,13 @@ def train(cfg: DictConfig) -> Run:
     What is tested is the best epoch's weights by validation accuracy, or the last where there is no validation set.
 
     Raises:
-        BadInput: a setting, a checkpoint, the data or a folder cannot be used; no run was started.
+        UsageError: a setting, a checkpoint, the data or a folder cannot be used; no run was started.
         DataUnavailable: the data set could not be had; no run was started.
     """
     keep_freed_memory()
-    check(cfg, Run(Path(cfg.folder)).config if cfg.resume else None)
+    validate(cfg, Run(Path(cfg.folder)).config if cfg.resume else None)
     # A new run's folder is locked when it is made; that of an earlier one before anything in it is read or changed.
-    with torch_settings(cfg.threads), locked(cfg) if cfg.resume else nullcontext():
+    with torch_settings(cfg.threads), lock_run(cfg) if cfg.resume else nullcontext():
         return _train(cfg)
 
 
@@ -58,54 +58,54 @@ def _train(cfg: DictConfig) -> Run:
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     model = make_model(cfg)
     batch_sizes = (cfg.data.batch_size, cfg.data.eval_batch_size)
-    with out_of_memory_told(*batch_sizes):
+    with explain_out_of_memory(*batch_sizes):
         warning = check_output(model)
     data = make_data(cfg, model)
     metrics_csv = MetricsCSV(Path(cfg.folder))
     trainer = make_trainer(cfg, metrics_csv)
-    one_by_one = why_one_by_one(trainer, model, Classifier)
+    one_by_one = single_step_reason(trainer, model, Classifier)
     data.steps_per_execution = 1 if one_by_one else cfg.steps_per_execution
     done, resume = 0, cfg.resume or None
     if resume:
-        weights_for(model, cfg.resume, key="resume=")
-        checkpoint = resumable(cfg, trainer, model)
-        if nothing_to_do(cfg, checkpoint):
+        load_weights(model, cfg.resume, key="resume=")
+        checkpoint = load_resumed_checkpoint(cfg, trainer, model)
+        if is_already_done(cfg, checkpoint):
             return Run(Path(cfg.folder))
-        go_on_from(trainer, metrics_csv, checkpoint)
-        done = epochs_done(checkpoint)
+        restore_logs(trainer, metrics_csv, checkpoint)
+        done = completed_epochs(checkpoint)
     elif cfg.init_from:
-        model.load_state_dict(weights_for(model, cfg.init_from, key="init_from="))
+        model.load_state_dict(load_weights(model, cfg.init_from, key="init_from="))
     data.prepare_data()
     check_batch_limits(cfg, data, trainer.world_size)
     if warning:
-        say(f"warning: {warning}")
+        print_line(f"warning: {warning}")
     if one_by_one and cfg.steps_per_execution > 1:
-        say(f"steps_per_execution=1, for {one_by_one}")
+        print_line(f"steps_per_execution=1, for {one_by_one}")
 
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    with locked(cfg), recorded(cfg, parameters) as run, out_of_memory_told(*batch_sizes):
+    with lock_run(cfg), record_run(cfg, parameters) as run, explain_out_of_memory(*batch_sizes):
         fit_started = time.perf_counter()
         if cfg.reload_after and done < cfg.reload_after < cfg.trainer.max_epochs:
             first = make_trainer(cfg, metrics_csv, max_epochs=cfg.reload_after)
             first.fit(model, data, ckpt_path=resume)
-            model, resume = make_model(cfg), last_checkpoint(run, first)
-            say(f"saved after epoch {cfg.reload_after}; a new network goes on from the file")
+            model, resume = make_model(cfg), ensure_last_checkpoint(run, first)
+            print_line(f"saved after epoch {cfg.reload_after}; a new network goes on from the file")
         trainer.fit(model, data, ckpt_path=resume)
         fit_seconds = time.perf_counter() - fit_started
-        last_checkpoint(run, trainer)
+        ensure_last_checkpoint(run, trainer)
         chosen = run.chosen_checkpoint()
-        model.load_state_dict(weights_for(model, chosen))
+        model.load_state_dict(load_weights(model, chosen))
         (tested,) = trainer.test(model, data, verbose=False)
         seconds = {"total": time.perf_counter() - started, "fit": fit_seconds}
-        conclude(run, trainer, tested, chosen=chosen.stem, seconds=seconds)
-        illustrate(run, cfg, trainer, model, data)
-        finish(run)
-    show(run)
+        write_summary(run, trainer, tested, chosen=chosen.stem, seconds=seconds)
+        write_dashboard(run, cfg, trainer, model, data)
+        mark_finished(run)
+    print_results(run)
     return run
 
 
 @contextmanager
-def locked(cfg: DictConfig) -> Iterator[None]:
+def lock_run(cfg: DictConfig) -> Iterator[None]:
     """Hold the lock of the run folder; of a run's processes the first one holds it for all."""
     if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
         yield
@@ -116,7 +116,7 @@ def locked(cfg: DictConfig) -> Iterator[None]:
 
 
 @rank_zero_only
-def go_on_from(trainer: pl.Trainer, metrics_csv: MetricsCSV, checkpoint: Mapping[str, Any]) -> None:
+def restore_logs(trainer: pl.Trainer, metrics_csv: MetricsCSV, checkpoint: Mapping[str, Any]) -> None:
     """Cut the curves in the run folder at a checkpoint's step; warn if they are not those that were saved with it."""
     step = checkpoint["global_step"]
     metrics_csv.go_on_from(step)
@@ -129,7 +129,7 @@ def go_on_from(trainer: pl.Trainer, metrics_csv: MetricsCSV, checkpoint: Mapping
     restore_events(metrics_csv.path.parent, step, list(metrics_csv.rows.values()), boards)
 
 
-def last_checkpoint(run: Run, trainer: pl.Trainer) -> Path:
+def ensure_last_checkpoint(run: Run, trainer: pl.Trainer) -> Path:
     """The run's last checkpoint; made now if none was, as with trainer.max_epochs=0 or callbacks.last=null."""
     path = run.folder / "checkpoints" / "last.ckpt"
     # All processes save together or none does; one that comes late would find the file that another has saved by then.
@@ -138,42 +138,42 @@ def last_checkpoint(run: Run, trainer: pl.Trainer) -> Path:
     return path
 
 
-def resumable(cfg: DictConfig, trainer: pl.Trainer, model: Classifier) -> dict[str, Any]:
+def load_resumed_checkpoint(cfg: DictConfig, trainer: pl.Trainer, model: Classifier) -> dict[str, Any]:
     """Return the checkpoint that cfg.resume names, if training can continue from it.
 
     Raises:
-        BadInput: it holds weights alone, or what no run saves, or more epochs than are asked for.
+        UsageError: it holds weights alone, or what no run saves, or more epochs than are asked for.
     """
     checkpoint = read_checkpoint(cfg.resume)
     if "global_step" not in checkpoint:
-        raise BadInput(f"resume={cfg.resume}: holds weights alone; init_from={cfg.resume} starts a new run from them")
+        raise UsageError(f"resume={cfg.resume}: holds weights alone; init_from={cfg.resume} starts a new run from them")
     check_structure(checkpoint, trainer, model, f"resume={cfg.resume}")
-    done = epochs_done(checkpoint)
+    done = completed_epochs(checkpoint)
     if cfg.trainer.max_epochs < done:
-        raise BadInput(f"trainer.max_epochs={cfg.trainer.max_epochs}: {cfg.resume} has done {done} epochs already")
+        raise UsageError(f"trainer.max_epochs={cfg.trainer.max_epochs}: {cfg.resume} has done {done} epochs already")
     return checkpoint
 
 
-def nothing_to_do(cfg: DictConfig, checkpoint: Mapping[str, Any]) -> bool:
+def is_already_done(cfg: DictConfig, checkpoint: Mapping[str, Any]) -> bool:
     """Whether a resumed run is finished; if so, that is said, and what goes on with it."""
     run = Run(Path(cfg.folder))
     steps, limit = checkpoint["global_step"], cfg.trainer.max_steps
-    if run.info["status"] != "finished" or (epochs_done(checkpoint) < cfg.trainer.max_epochs and steps != limit):
+    if run.info["status"] != "finished" or (completed_epochs(checkpoint) < cfg.trainer.max_epochs and steps != limit):
         return False
     key = "max_steps" if steps == limit else "max_epochs"
     asked = f"trainer.{key}={cfg.trainer[key]}"
-    say(f"nothing to do: {asked} is reached; a greater one goes on\nrun folder: {run}")
+    print_line(f"nothing to do: {asked} is reached; a greater one goes on\nrun folder: {run}")
     return True
 
 
 @rank_zero_only
-def conclude(
+def write_summary(
     run: Run, trainer: pl.Trainer, tested: Mapping[str, float], *, chosen: str, seconds: dict[str, float]
 ) -> None:
     """Write what the run came to: its metrics are those of the epoch whose weights were tested."""
     epochs = run.epochs()
     checkpoint = run.checkpoint(chosen)
-    epoch = epoch_of(read_checkpoint(checkpoint), checkpoint) if checkpoint and epochs else -1
+    epoch = checkpoint_epoch(read_checkpoint(checkpoint), checkpoint) if checkpoint and epochs else -1
     (row,) = [row for row in epochs if row["epoch"] == epoch] or [{}]
     speeds = [row["images_per_second"] for row in epochs if "images_per_second" in row]
     run.update(
@@ -189,30 +189,32 @@ def conclude(
 
 
 @rank_zero_only
-def illustrate(run: Run, cfg: DictConfig, trainer: pl.Trainer, model: Classifier, data: MNISTDataModule) -> None:
+def write_dashboard(run: Run, cfg: DictConfig, trainer: pl.Trainer, model: Classifier, data: MNISTDataModule) -> None:
     """Draw the run's figures and fill TensorBoard's tabs, as far as the dashboard's parts are switched on."""
     boards = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
     if "dashboard" in cfg:
         with working_on("figures and dashboard"):
-            make(cfg.dashboard, "dashboard").fill(run, cfg, model, data, boards, trainer.global_step)
+            instantiate_node(cfg.dashboard, "dashboard").fill(run, cfg, model, data, boards, trainer.global_step)
 
 
 @rank_zero_only
-def finish(run: Run) -> None:
+def mark_finished(run: Run) -> None:
     """Record that the run is finished, once all its files are on the disk."""
     sync_tree(run.folder)
-    run.update(status="finished", finished=now())
+    run.update(status="finished", finished=current_time())
 
 
 @rank_zero_only
-def say(line: str) -> None:
+def print_line(line: str) -> None:
     console.print(line, soft_wrap=True)
 
 
 @rank_zero_only
-def show(run: Run) -> None:
+def print_results(run: Run) -> None:
     """Print the results; the last line names the run folder."""
     info = run.info
     words = f"{info['model']}, weights of epoch {info['tested']['epoch']} ({info['tested']['checkpoint']})"
     console.print(results_table(words, info["metrics"]))
-    say(f"{info['epochs']} epoch{'s' * (info['epochs'] != 1)} in {info['seconds']['total']:.1f} s\nrun folder: {run}")
+    print_line(
+        f"{info['epochs']} epoch{'s' * (info['epochs'] != 1)} in {info['seconds']['total']:.1f} s\nrun folder: {run}"
+    )

@@ -29,7 +29,7 @@ def plot_comparison(runs: Sequence[Run], labels: Sequence[str]) -> Figure | None
     kinds = [kind for kind in SETS if longest[kind] > (kind == "test")]
     if not kinds:
         return None
-    colours = colours_of(len(runs))
+    colours = distinct_colours(len(runs))
     columns = 2 if len(runs) > 4 and max(map(len, labels)) < 60 else 1
     height = 2.9 * len(kinds) + 0.3 + 0.2 * min(len(runs), NAMED) / columns
     figure = Figure(figsize=(10, height), layout="constrained")
@@ -61,6 +61,6 @@ def plot_comparison(runs: Sequence[Run], labels: Sequence[str]) -> Figure | None
     return figure
 
 
-def colours_of(count: int) -> list[Any]:
+def distinct_colours(count: int) -> list[Any]:
     """So many colours that can be told apart, as matplotlib takes them."""
     return [f"C{i}" if count <= 10 else colormaps["turbo"](i / (count - 1)) for i in range(count)]

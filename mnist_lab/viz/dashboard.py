@@ -27,7 +27,7 @@ from mnist_lab.viz.curves import plot_accuracy, plot_examples_seen, plot_loss
 from mnist_lab.viz.hparams import log_hyperparameters
 from mnist_lab.viz.images import plot_images
 from mnist_lab.viz.model import plot_confusion, plot_filters, plot_worst_errors
-from mnist_lab.viz.projector import project
+from mnist_lab.viz.projector import write_embeddings
 from mnist_lab.viz.save import save_figures
 
 log = logging.getLogger(__name__)
@@ -124,7 +124,7 @@ class Dashboard:
                     for i, probabilities in enumerate(predictions.probabilities.unbind(1)):
                         board.add_pr_curve(f"pr_curve/{i}", labels == i, probabilities, step)
                 if self.projector and predictions:
-                    project(Path(board.log_dir), model, images, data.test_set()[0], predictions)
+                    write_embeddings(Path(board.log_dir), model, images, data.test_set()[0], predictions)
                 if self.graph:
                     _add_graph(board, model, images[:1])
                 board.close()

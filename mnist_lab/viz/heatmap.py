@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
-from mnist_lab.errors import BadInput
+from mnist_lab.errors import UsageError
 from mnist_lab.runs.run import Run
 from mnist_lab.viz.curves import METRICS, SETS
 
@@ -19,7 +19,7 @@ LEAST_ERROR = 0.01  # %: no accuracy is told apart from a better one
 FAR = 4  # times the median error: no result is told apart from a worse one
 
 
-def in_order(value: Any) -> tuple[float, str]:
+def sort_key(value: Any) -> tuple[float, str]:
     """What values are sorted by: numbers by size, then names."""
     try:
         return float(value), str(value)
@@ -33,26 +33,26 @@ def plot_heat_map(runs: Sequence[Run], across: str, up: str, metric: str = "val/
     Several runs of one place, such as those of several seeds, count by their mean. An empty place is left white.
 
     Raises:
-        BadInput: there are no runs, or one has no such setting or metric.
+        UsageError: there are no runs, or one has no such setting or metric.
     """
     if not runs:
-        raise BadInput("heat_map: no runs")
+        raise UsageError("heat_map: no runs")
     for run in runs:
         if metric not in run.info["metrics"]:
-            raise BadInput(f"{run}: has no {metric}; there are {', '.join(run.info['metrics'])}")
+            raise UsageError(f"{run}: has no {metric}; there are {', '.join(run.info['metrics'])}")
     values: dict[tuple[Any, Any], list[float]] = {}
     for run in runs:
         config = run.config
         if OmegaConf.select(config, across) is None or OmegaConf.select(config, up) is None:
-            raise BadInput(f"{run}: has no setting {across if OmegaConf.select(config, across) is None else up}")
+            raise UsageError(f"{run}: has no setting {across if OmegaConf.select(config, across) is None else up}")
         place = OmegaConf.select(config, up), OmegaConf.select(config, across)
         values.setdefault(place, []).append(METRICS[metric.split("/")[1]][1] * run.info["metrics"][metric])
     kind, name = metric.split("/")
     means = {place: statistics.fmean(found) for place, found in values.items()}
-    return grid(means, across, up, f"{SETS[kind][0]}: {METRICS[name][0]}")
+    return draw_heat_map(means, across, up, f"{SETS[kind][0]}: {METRICS[name][0]}")
 
 
-def shades(errors: Mapping[Any, float]) -> dict[Any, float]:
+def colour_strengths(errors: Mapping[Any, float]) -> dict[Any, float]:
     """Return how strong the colour of each result is, from 0 to 1: the fewer errors, the stronger.
 
     By the logarithm: from 97 to 98 % is as far as from 94 to 96 %. A bad result does not press the others together.
@@ -66,10 +66,12 @@ def shades(errors: Mapping[Any, float]) -> dict[Any, float]:
     return {place: (high - value) / (high - low or 1) for place, value in logs.items()}
 
 
-def grid(values: Mapping[tuple[Any, Any], float], across: str, up: str, label: str) -> Figure:
+def draw_heat_map(values: Mapping[tuple[Any, Any], float], across: str, up: str, label: str) -> Figure:
     """Values by two settings, (up, across); an empty place is left white."""
-    rows, columns = (sorted({place[i] for place in values}, key=in_order) for i in (0, 1))
-    of_place = shades({place: 100 - value if "accuracy" in label else value for place, value in values.items()})
+    rows, columns = (sorted({place[i] for place in values}, key=sort_key) for i in (0, 1))
+    of_place = colour_strengths(
+        {place: 100 - value if "accuracy" in label else value for place, value in values.items()}
+    )
     sheet = np.array([[of_place.get((row, column), np.nan) for column in columns] for row in rows])
     figure = Figure(figsize=(max(5, 1.6 + 1.1 * len(columns)), 1.4 + 0.7 * len(rows)), layout="constrained")
     axes = figure.subplots()

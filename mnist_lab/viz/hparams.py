@@ -25,9 +25,9 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import (
 )
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from mnist_lab.config.keys import key_of
-from mnist_lab.config.settings import short_names, what_a_job_does
-from mnist_lab.formatting import typed
+from mnist_lab.config.keys import override_key
+from mnist_lab.config.settings import identity_settings, short_names
+from mnist_lab.formatting import format_value
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
 
@@ -45,16 +45,16 @@ def log_hyperparameters(board: SummaryWriter, run: Run, cfg: DictConfig, step: i
     have tags of their own. All is written at the end: an early call, as Lightning's, needs values for the metrics.
     """
     sweep = Sweep(run.folder.absolute().parent)
-    given = {key_of(override): override.partition("=")[2] for override in cfg.overrides}
+    given = {override_key(override): override.partition("=")[2] for override in cfg.overrides}
     varied = sweep.record["swept"] if sweep.exists else [key for key in MAIN_SETTINGS if key not in RARELY_VARIED]
     settings = {}
     others = varied if sweep.exists else [key for key in given if key.split(".")[0] in GROUPS]
-    for key in what_a_job_does(dict.fromkeys([*MAIN_SETTINGS, *others])):
+    for key in identity_settings(dict.fromkeys([*MAIN_SETTINGS, *others])):
         value = cfg.name if key == "model" else OmegaConf.select(cfg, key)
         if value is not None:
             is_group = isinstance(value, DictConfig)  # such as optimizer, which is shown by its choice
             number_or_name = type(value) in (int, float, str)
-            settings[key] = given[key] if is_group else value if number_or_name else typed(value)
+            settings[key] = given[key] if is_group else value if number_or_name else format_value(value)
     names = short_names(settings) | {"trainer.max_epochs": "epochs"}
     experiment, start = Experiment(), SessionStartInfo(group_name=run.folder.name)
     for key, value in settings.items():

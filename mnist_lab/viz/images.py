@@ -46,7 +46,7 @@ def plot_images(
     return figure
 
 
-def tiled(pictures: np.ndarray, columns: int, *, gap: int = 0, fill: float = 0) -> np.ndarray:
+def tile_images(pictures: np.ndarray, columns: int, *, gap: int = 0, fill: float = 0) -> np.ndarray:
     """Pictures, (N, height, width), in one, row by row; between them and after the last it has the value fill."""
     count, height, width = pictures.shape
     rows = -(-count // columns)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from mnist_lab.evaluation.predictions import Predictions
-from mnist_lab.viz.images import plot_images, tiled
+from mnist_lab.viz.images import plot_images, tile_images
 
 
 def plot_worst_errors(predictions: Predictions, images: Tensor, count: int = 20) -> Figure | None:
@@ -66,7 +66,7 @@ def plot_filters(model: nn.Module, image_size: int, count: int = 128) -> Figure 
     shown = pictures[:count].detach().float().cpu().numpy()
     root = math.ceil(math.sqrt(len(shown)))
     columns = next((number for number in range(root, 2 * root) if len(shown) % number == 0), root)
-    sheet, most = tiled(shown, columns, gap=1, fill=np.nan), np.abs(shown).max()
+    sheet, most = tile_images(shown, columns, gap=1, fill=np.nan), np.abs(shown).max()
     tall = 5 * sheet.shape[0] / sheet.shape[1]  # inches, of a sheet that is 5 wide
     figure = Figure(figsize=(6.4, tall + 0.5))
     axes = figure.add_axes((0.1 / 6.4, 0.1 / (tall + 0.5), 5 / 6.4, tall / (tall + 0.5)))

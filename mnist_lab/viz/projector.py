@@ -18,10 +18,10 @@ from mnist_lab.evaluation.predictions import Predictions
 from mnist_lab.files import atomic_write, write_text
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.runs.run import PROJECTOR
-from mnist_lab.viz.images import tiled
+from mnist_lab.viz.images import tile_images
 
 
-def project(
+def write_embeddings(
     board: Path, model: Classifier, images: Tensor, pixels: np.ndarray, predictions: Predictions, count: int = 1000
 ) -> None:
     """Write the features of the first test images, their classes and predictions, and the images themselves.
@@ -49,7 +49,7 @@ def project(
     write_text(folder / "labels.tsv", "\n".join(lines) + "\n", durable=False)
     # The sprite is white on black: the tab multiplies it by a point's colour.
     with atomic_write(folder / "sprite.png", durable=False) as partial:
-        sheet = tiled(pixels[:count], math.ceil(math.sqrt(len(rows))))
+        sheet = tile_images(pixels[:count], math.ceil(math.sqrt(len(rows))))
         imsave(partial, np.stack([sheet] * 3, axis=-1), format="png")
     embedding = EmbeddingInfo(
         tensor_name="penultimate features",

@@ -9,9 +9,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from mnist_lab.data.corruptions import corrupted
+from mnist_lab.data.corruptions import corrupt
 from mnist_lab.evaluation.robustness import Measured
-from mnist_lab.viz.comparison import colours_of
+from mnist_lab.viz.comparison import distinct_colours
 
 COLUMNS = 4  # of axes in the figure
 
@@ -30,11 +30,11 @@ def plot_robustness(groups: Mapping[str, Sequence[Measured]], image: Tensor) -> 
     grid = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=[1, 4.4] * rows)
     for i, (name, each) in enumerate(corruptions.items()):
         strip, axes = grid[2 * (i // columns) : 2 * (i // columns) + 2, i % columns]
-        shown = torch.cat([corrupted(image.unsqueeze(0), name, strength)[0] for strength in range(6)], dim=1).numpy()
+        shown = torch.cat([corrupt(image.unsqueeze(0), name, strength)[0] for strength in range(6)], dim=1).numpy()
         strip.imshow(shown, cmap="gray_r", vmin=0, vmax=255, extent=(-0.5, 5.5, 0, 1), aspect="auto")
         strip.vlines(np.arange(0.5, 5), 0, 1, color="0.7", linewidth=0.8)
         strip.set_title(name, fontsize=10)
-        for colour, (label, runs) in zip(colours_of(len(groups)), groups.items(), strict=True):
+        for colour, (label, runs) in zip(distinct_colours(len(groups)), groups.items(), strict=True):
             values = 100 * np.array([[run["accuracy"], *run["corruptions"][name]["accuracies"]] for run in runs])
             axes.plot(range(6), values.mean(0), "o-", markersize=3, linewidth=1.3, color=colour, label=label)
             axes.fill_between(range(6), values.min(0), values.max(0), color=colour, alpha=0.2, linewidth=0)

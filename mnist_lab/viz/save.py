@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnist_lab.errors import BadInput
-from mnist_lab.files import asked_for, atomic_write, refuse_no_file
+from mnist_lab.errors import UsageError
+from mnist_lab.files import atomic_write, require_writable_file, user_output
 from mnist_lab.runs.run import Run
 
 if TYPE_CHECKING:
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 FORMATS = (".png", ".pdf", ".svg")
 
 
-def refuse_no_figure(path: Path) -> None:
-    """Raise BadInput for a path that can be no figure's, before the work on one."""
+def require_figure_path(path: Path) -> None:
+    """Raise UsageError for a path that can be no figure's, before the work on one."""
     if path.suffix not in FORMATS:
-        raise BadInput(f"--out={path}: must end in one of {', '.join(FORMATS)}")
-    refuse_no_file(path, f"--out={path}")
+        raise UsageError(f"--out={path}: must end in one of {', '.join(FORMATS)}")
+    require_writable_file(path, f"--out={path}")
 
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure, whole or not at all, in the format that its name ends in."""
-    with asked_for(path, f"--out={path}") as partial:
+    with user_output(path, f"--out={path}") as partial:
         figure.savefig(partial, format=path.suffix[1:], dpi=120)
 
 

@@ -17,7 +17,7 @@ from matplotlib.image import imread
 from omegaconf import OmegaConf
 
 from mnist_lab.cli.compare import label
-from mnist_lab.runs.listing import different_settings, runs_of
+from mnist_lab.runs.listing import differing_settings_of_runs, find_runs
 from mnist_lab.runs.run import Run
 from mnist_lab.training.train import train
 from mnist_lab.viz.comparison import plot_comparison
@@ -121,7 +121,7 @@ def test_sweep_is_compared_by_its_folder_a_line_a_run(command: Command, tiny: Ti
 
 
 def test_same_run_counts_once_and_one_run_is_not_compared(command: Command, two: list[Run]) -> None:
-    assert [run.folder.name for run in runs_of(["runs", "latest", "runs/a/mlp"], Path("runs"))] == ["mlp", "cnn"]
+    assert [run.folder.name for run in find_runs(["runs", "latest", "runs/a/mlp"], Path("runs"))] == ["mlp", "cnn"]
     for arguments, told in (
         (["runs/a/mlp"], "runs/a/mlp: names one run; "),
         (["latest", "runs/b/cnn"], "latest runs/b/cnn: names one run; "),
@@ -166,7 +166,7 @@ def test_lists_are_compared_too(tiny: Tiny) -> None:
         train(tiny.compose("model=mlp", "optimizer=adam", "trainer.max_epochs=0", f"optimizer.betas=[0.9,{second}]"))
         for second in (0.99, 0.999)
     ]
-    assert json.dumps(different_settings(runs)) == '{"optimizer.betas": [[0.9, 0.99], [0.9, 0.999]]}'
+    assert json.dumps(differing_settings_of_runs(runs)) == '{"optimizer.betas": [[0.9, 0.99], [0.9, 0.999]]}'
 
 
 def test_compare_does_not_import_torch(two: list[Run]) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from conftest import Outcome, Tiny
 
-from mnist_lab.runs.listing import listed
+from mnist_lab.runs.listing import list_runs
 from mnist_lab.runs.run import Run
 
 Command = Callable[..., Outcome]
@@ -171,7 +171,7 @@ def test_a_thousand_runs_are_listed_in_a_second(tiny: Tiny, command: Command) ->
     seconds = time.perf_counter() - started
     assert len(names(outcome)) == 1000
     assert seconds < 1
-    assert len(listed(Path("runs"))) == 1000
+    assert len(list_runs(Path("runs"))) == 1000
 
 
 @pytest.mark.parametrize("columns", [60, 80, 100, 120])

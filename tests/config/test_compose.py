@@ -13,8 +13,8 @@ from hydra.utils import instantiate
 
 from mnist_lab import conf_dir
 from mnist_lab.config.compose import compose
-from mnist_lab.config.validate import check
-from mnist_lab.errors import BadInput
+from mnist_lab.config.validate import validate
+from mnist_lab.errors import UsageError
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import make_model
 
@@ -28,7 +28,7 @@ CHOICES = [
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_choice_of_every_group_composes_and_passes_the_check(choice: str) -> None:
     if choice != "data=default":  # what the data sets have in common, none by itself
-        check(compose(choice))
+        validate(compose(choice))
 
 
 @pytest.mark.parametrize("scheduler", ["none", "step", "cosine", "onecycle"])
@@ -205,14 +205,14 @@ def test_gpu_where_there_is_none_is_told_with_what_to_use(command: Callable[...,
 def test_optimizer_of_torch_takes_the_place_of_another(tiny: Tiny) -> None:
     removed = ("~optimizer.nesterov", "~optimizer.fused")
     cfg = tiny.compose("model=mlp", "optimizer._target_=torch.optim.RMSprop", *removed)
-    check(cfg)
+    validate(cfg)
     model = make_model(cfg)
     assert model.optimizer is not None and isinstance(model.optimizer(model.parameters()), torch.optim.RMSprop)
 
 
 def test_monitor_of_validation_without_validation_images_is_told(tiny: Tiny) -> None:
-    with pytest.raises(BadInput, match=r"early_stopping\.monitor=val/acc: not logged"):
-        check(tiny.compose("data.val_size=0", "callbacks=early_stopping"))
+    with pytest.raises(UsageError, match=r"early_stopping\.monitor=val/acc: not logged"):
+        validate(tiny.compose("data.val_size=0", "callbacks=early_stopping"))
 
 
 def test_settings_of_a_users_own_network_are_checked_by_its_signature(
@@ -230,7 +230,7 @@ def test_settings_of_a_users_own_network_are_checked_by_its_signature(
     (tiny.conf / "model").mkdir()
     (tiny.conf / "model" / "own.yaml").write_text("_target_: own_net.Net\nwidth: 3\n")
     cfg = tiny.compose("model=own", "model.width=4")
-    check(cfg)
+    validate(cfg)
     assert instantiate(cfg.model)
-    with pytest.raises(BadInput, match=r"model\.width=wide"):
-        check(tiny.compose("model=own", "model.width=wide"))
+    with pytest.raises(UsageError, match=r"model\.width=wide"):
+        validate(tiny.compose("model=own", "model.width=wide"))

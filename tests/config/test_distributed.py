@@ -16,9 +16,9 @@ import pytest
 from conftest import Outcome, Tiny, run
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from mnist_lab.config.distributed import in_one_folder
-from mnist_lab.config.validate import check
-from mnist_lab.errors import BadInput
+from mnist_lab.config.distributed import share_run_folder
+from mnist_lab.config.validate import validate
+from mnist_lab.errors import UsageError
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
 
@@ -111,22 +111,22 @@ def test_sweep_under_torchrun_and_other_numbers_of_devices_are_refused(
 ) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     monkeypatch.setenv("WORLD_SIZE", "3")
-    with pytest.raises(BadInput, match="-m: one run at a time where several processes are started"):
-        in_one_folder(["-m", "seed=0,1"])
-    with pytest.raises(BadInput, match=r"trainer\.devices=1: torchrun started 3 processes; trainer=ddp"):
-        check(tiny.compose("model=mlp", "hydra.run.dir=x"))
+    with pytest.raises(UsageError, match="-m: one run at a time where several processes are started"):
+        share_run_folder(["-m", "seed=0,1"])
+    with pytest.raises(UsageError, match=r"trainer\.devices=1: torchrun started 3 processes; trainer=ddp"):
+        validate(tiny.compose("model=mlp", "hydra.run.dir=x"))
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
-    check(tiny.compose("model=mlp", "trainer=ddp", "hydra.run.dir=x"))
+    validate(tiny.compose("model=mlp", "trainer=ddp", "hydra.run.dir=x"))
 
 
 def test_srun_without_a_folder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_STEP_ID", "0")
     monkeypatch.setenv("SLURM_NTASKS", "2")
     monkeypatch.setenv("SLURM_PROCID", "1")
-    with pytest.raises(BadInput, match=r"srun: its processes need one folder; add hydra\.run\.dir="):
-        in_one_folder(["trainer=ddp"])
+    with pytest.raises(UsageError, match=r"srun: its processes need one folder; add hydra\.run\.dir="):
+        share_run_folder(["trainer=ddp"])
     given = ["trainer=ddp", "hydra.run.dir=x"]
-    assert in_one_folder(given) == [*given, "hydra.job.name=train_ddp_process_1"]
+    assert share_run_folder(given) == [*given, "hydra.job.name=train_ddp_process_1"]
 
 
 @pytest.mark.parametrize(

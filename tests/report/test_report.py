@@ -26,10 +26,10 @@ from mnist_lab.report.test_set import probability
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Job, Sweep, write_job
 from mnist_lab.sweeps.results import Results
-from mnist_lab.training.build import make_data, trained_model
+from mnist_lab.training.build import load_trained_model, make_data
 from mnist_lab.training.train import train
 from mnist_lab.viz.curves import plot_accuracy
-from mnist_lab.viz.heatmap import shades
+from mnist_lab.viz.heatmap import colour_strengths
 
 Command = Callable[..., Outcome]
 Visit = Callable[..., Page]
@@ -93,7 +93,7 @@ class Lab:
 
     @property
     def predictions(self) -> Predictions:
-        model = trained_model(self.run)
+        model = load_trained_model(self.run)
         return Predictions.on_test_set(model, make_data(self.run.config, model))
 
 
@@ -432,10 +432,10 @@ def test_sweeps_page_has_the_learning_curves_of_the_better_half(tmp_path: Path) 
 
 
 def test_one_bad_result_does_not_press_a_heat_maps_colours_together() -> None:
-    shade = shades({"best": 2.0, "good": 3.0, "fair": 4.0, "bad": 90.0})
+    shade = colour_strengths({"best": 2.0, "good": 3.0, "fair": 4.0, "bad": 90.0})
     assert (shade["best"], shade["bad"]) == (1, 0)
     assert shade["best"] - shade["good"] > 0.2 and shade["good"] - shade["fair"] > 0.1
-    assert shades({"one": 2.0}) == {"one": 0}
+    assert colour_strengths({"one": 2.0}) == {"one": 0}
 
 
 @NEEDS_CHROMIUM

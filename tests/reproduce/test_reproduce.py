@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 
 from mnist_lab import conf_dir
 from mnist_lab.config.compose import compose, presets
-from mnist_lab.errors import BadInput
+from mnist_lab.errors import UsageError
 from mnist_lab.reproduce.markdown import markdown
 from mnist_lab.reproduce.summary import summarise
 from mnist_lab.runs.run import Run
@@ -64,7 +64,7 @@ def test_every_preset_runs_over_the_seeds_and_nothing_is_repeated(reproduce: Com
     again = reproduce("mlp", "lenet", "compact_cnn", "--seeds", "2")
     assert again.status == 0, again.err
     assert again.out.count("done already") == 4
-    with pytest.raises(BadInput, match="latest: no run below"):
+    with pytest.raises(UsageError, match="latest: no run below"):
         Run.find("latest", RUNS.parent)  # it is the last run that a person started
     assert {name: time for name, time in times().items() if name in before} == before
     assert set(json.loads((OUT / "results.json").read_text())) == {"mlp", "lenet", "compact_cnn"}

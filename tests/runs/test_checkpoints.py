@@ -11,10 +11,10 @@ import pytest
 import torch
 from conftest import Outcome
 
-from mnist_lab.errors import BadInput
+from mnist_lab.errors import UsageError
 from mnist_lab.models.lenet import LeNet
 from mnist_lab.models.mlp import MLP
-from mnist_lab.runs.checkpoints import SafeCheckpointIO, read_checkpoint, weights_for
+from mnist_lab.runs.checkpoints import SafeCheckpointIO, load_weights, read_checkpoint
 
 
 class Evil:
@@ -86,7 +86,7 @@ def test_checkpoint_of_another_architecture_is_told_with_both_names(
 def test_state_dict_of_a_tutorial_loads_in_the_format_of_its_time(tmp_path: Path) -> None:
     state = LeNet().state_dict()
     torch.save(state, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
-    loaded = weights_for(LeNet(), tmp_path / "old.pth")
+    loaded = load_weights(LeNet(), tmp_path / "old.pth")
     assert all(torch.equal(loaded[name], state[name]) for name in state)
 
 
@@ -103,7 +103,7 @@ def test_save_that_fails_leaves_the_old_checkpoint_and_no_litter(saved: Path, mo
 
 def test_plain_values_only_are_what_a_checkpoint_may_hold(saved: Path) -> None:
     broken(saved, "evil")
-    with pytest.raises(BadInput, match="unsafe"):
+    with pytest.raises(UsageError, match="unsafe"):
         read_checkpoint(saved)
     assert not Path("evil_was_here").exists()
 
@@ -113,7 +113,7 @@ def test_compressed_checkpoint_is_refused_before_it_is_decompressed(saved: Path)
         for member in archive.namelist():
             bomb.writestr(member, archive.read(member))
         bomb.writestr("archive/data/zeros", bytes(10_000_000))
-    with pytest.raises(BadInput, match="corrupt"):
+    with pytest.raises(UsageError, match="corrupt"):
         read_checkpoint(saved.with_name("bomb"))
 
 
@@ -124,8 +124,8 @@ def test_compressed_checkpoint_is_refused_before_it_is_decompressed(saved: Path)
 )
 def test_weights_that_are_no_dense_tensor_of_real_numbers_are_refused(saved: Path, value: torch.Tensor | None) -> None:
     torch.save({"state_dict": MLP().state_dict() | {"0.weight": value}}, saved)
-    with pytest.raises(BadInput, match=r"'0\.weight' is not an ordinary tensor") as caught:
-        weights_for(MLP(), saved)
+    with pytest.raises(UsageError, match=r"'0\.weight' is not an ordinary tensor") as caught:
+        load_weights(MLP(), saved)
     assert "\n" not in str(caught.value)
 
 

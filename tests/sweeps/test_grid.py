@@ -30,8 +30,8 @@ from mnist_lab.runs.locks import Holder, run_lock
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Job, Sweep, read_job, write_job
 from mnist_lab.sweeps.progress import Watch
-from mnist_lab.sweeps.results import Results, as_text
-from mnist_lab.sweeps.signals import told_to_stop
+from mnist_lab.sweeps.results import Results, text_value
+from mnist_lab.sweeps.signals import forward_signals
 
 Command = Callable[..., Outcome]
 FOLDER = Path("runs/sweeps/s")
@@ -199,7 +199,7 @@ def test_a_job_that_ends_while_the_sweep_is_stopped_is_passed_over_and_a_second_
     second = threading.Timer(1, os.kill, (os.getpid(), signal.SIGTERM))
     second.start()
     begun = time.monotonic()
-    with run_lock(job.folder), pytest.raises(Interrupted) as stop, told_to_stop(Sweep(FOLDER)):
+    with run_lock(job.folder), pytest.raises(Interrupted) as stop, forward_signals(Sweep(FOLDER)):
         os.kill(os.getpid(), signal.SIGTERM)
     assert (stop.value.code, time.monotonic() - begun < 30) == (143, True)
     assert (FOLDER / ".stop").exists()
@@ -476,7 +476,7 @@ def test_a_sweep_whose_record_is_damaged_is_told_in_a_line(command: Command, con
 
 
 def test_results_for_programs_hold_no_formula_of_a_spreadsheet() -> None:
-    assert [as_text(value) for value in ("=cmd()", "@x", "+1 a", "-0.5", "1e-3", 0.5, None, "a=b")] == [
+    assert [text_value(value) for value in ("=cmd()", "@x", "+1 a", "-0.5", "1e-3", 0.5, None, "a=b")] == [
         "'=cmd()",
         "'@x",
         "'+1 a",

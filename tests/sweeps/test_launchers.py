@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from mnist_lab import conf_dir
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
-from mnist_lab.sweeps.launchers import ctrl_c_kept_from_children, parallel_jobs, processors, room_setting, threads
+from mnist_lab.sweeps.launchers import capacity_key, ctrl_c_kept_from_children, parallel_jobs, processors, threads
 
 Command = Callable[..., Outcome]
 FOLDER = Path("runs/sweeps/s")
@@ -146,4 +146,4 @@ def test_jobs_at_once_and_their_threads_are_those_the_launcher_is_asked_for(
     assert isinstance(launcher, DictConfig)
     for key, value in settings.items():
         OmegaConf.update(launcher, key, value)
-    assert (parallel_jobs(launcher), threads(launcher), room_setting(launcher)) == (at_once, of_a_job, room)
+    assert (parallel_jobs(launcher), threads(launcher), capacity_key(launcher)) == (at_once, of_a_job, room)

@@ -18,7 +18,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from mnist_lab.errors import BadInput
+from mnist_lab.errors import UsageError
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
 from mnist_lab.sweeps.optuna_search import ask, distribution, next_batch, open_study
@@ -232,7 +232,7 @@ def test_hydras_grammar_says_what_is_drawn(override: str, expected: Any) -> None
 
 @pytest.mark.parametrize("override", ["a=interval(2,1)", "a=tag(log,interval(0,1))"])
 def test_interval_that_is_none_is_told(override: str) -> None:
-    with pytest.raises(BadInput, match="an interval goes up"):
+    with pytest.raises(UsageError, match="an interval goes up"):
         distribution(OverridesParser.create().parse_override(override))
 
 

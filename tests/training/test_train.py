@@ -31,7 +31,7 @@ from mnist_lab.runs.run import Run
 from mnist_lab.training.build import make_data, make_model, make_trainer
 from mnist_lab.training.loggers import MetricsCSV
 from mnist_lab.training.runtime import quiet_lightning
-from mnist_lab.training.train import last_checkpoint, train
+from mnist_lab.training.train import ensure_last_checkpoint, train
 
 METRICS = {"train/loss", "train/acc", "val/loss", "val/acc", "test/loss", "test/acc"}
 FIGURES = ("loss", "accuracy", "examples_seen", "truths_3x3", "predictions_3x3", "predictions_4x4")
@@ -574,7 +574,7 @@ def test_processes_save_the_last_checkpoint_if_the_first_one_finds_none(
     for found_by_first in (True, False):  # this process, which is late, finds what the first has written by now
         path.write_text("another process's")
         monkeypatch.setattr(trainer.strategy, "broadcast", lambda *args, answer=found_by_first, **settings: answer)
-        assert last_checkpoint(Run(Path("runs/a")), trainer) == path
+        assert ensure_last_checkpoint(Run(Path("runs/a")), trainer) == path
         assert zipfile.is_zipfile(path) != found_by_first
 
 

@@ -11,7 +11,7 @@ from conftest import Tiny
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
-from mnist_lab.errors import BadInput
+from mnist_lab.errors import UsageError
 from mnist_lab.reproduce.plot import plot_reproduction
 from mnist_lab.runs.run import Run
 from mnist_lab.training.train import train
@@ -133,5 +133,5 @@ def test_heat_map_has_the_mean_of_each_place(tmp_path: Path) -> None:
         ((runs, "optimizer.lr", "optimizer.betas"), "has no setting optimizer.betas"),
         ((runs, "optimizer.lr", "optimizer.momentum", "test/acc"), "has no test/acc; there are val/acc"),
     ):
-        with pytest.raises(BadInput, match=told):
+        with pytest.raises(UsageError, match=told):
             plot_heat_map(*arguments)  # type: ignore[arg-type]

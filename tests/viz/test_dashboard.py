@@ -26,16 +26,16 @@ from tensorboard.util.tensor_util import make_ndarray
 from torch import Tensor, nn
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from mnist_lab.config.settings import differing
+from mnist_lab.config.settings import differing_settings
 from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.evaluation.predictions import Predictions
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.runs.run import Run
-from mnist_lab.training.build import make, make_data, make_model, trained_model
+from mnist_lab.training.build import instantiate_node, load_trained_model, make_data, make_model
 from mnist_lab.training.train import train
 from mnist_lab.viz.dashboard import FIGURES, Dashboard
 from mnist_lab.viz.model import plot_confusion, plot_filters, plot_worst_errors
-from mnist_lab.viz.projector import features, project
+from mnist_lab.viz.projector import features, write_embeddings
 
 NETWORKS = ("simple_cnn", "compact_cnn", "lenet", "dropout_cnn", "mlp")
 PARTS = {  # what each part adds to a folder of its own
@@ -87,7 +87,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     tiny = tiny_data(folder / "tiny")
     tiny.overrides = ["data=tiny", "trainer.max_epochs=2", "trainer.accelerator=cpu", f"runs_dir={folder / 'runs'}"]
     run = train(tiny.compose("model=lenet", "optimizer.lr=0.003"))
-    model = trained_model(run)
+    model = load_trained_model(run)
     return Trained(run, model, make_data(run.config, model), tiny)
 
 
@@ -219,7 +219,7 @@ def test_projector_has_what_the_last_layer_is_given_with_labels_and_pictures(tra
 
 def test_projector_shows_no_more_than_asked_for(trained: Trained, tmp_path: Path) -> None:
     images, _ = trained.data.examples(57)
-    project(tmp_path, trained.model, images, trained.data.test_set()[0], trained.predictions, count=20)
+    write_embeddings(tmp_path, trained.model, images, trained.data.test_set()[0], trained.predictions, count=20)
     assert len(np.loadtxt(tmp_path / "projector" / "features.tsv")) == 20
     assert len((tmp_path / "projector" / "labels.tsv").read_text().splitlines()) == 1 + 20
     assert imread(tmp_path / "projector" / "sprite.png").shape[:2] == (4 * 28, 5 * 28)
@@ -239,7 +239,7 @@ def test_graph_names_the_layers(trained: Trained) -> None:
 @pytest.mark.parametrize("key", PARTS)
 def test_each_part_is_switched_off_by_its_key_and_nothing_else_is(trained: Trained, tmp_path: Path, key: str) -> None:
     cfg = trained.tiny.compose(f"dashboard.{key}=false")
-    left = trained.fill(tmp_path, make(cfg.dashboard, "dashboard"))
+    left = trained.fill(tmp_path, instantiate_node(cfg.dashboard, "dashboard"))
     assert left == Counter(set().union(*(tags for name, tags in PARTS.items() if name != key)))
     files = {f"figures/{path.stem}" for path in (tmp_path / "figures").iterdir()}
     assert files == {f"figures/{name}" for name in FIGURES} - PARTS[key]
@@ -254,11 +254,11 @@ def test_choices_have_every_part(trained: Trained) -> None:
         (["dashboard=none", "dashboard.graph=true"], off | {"graph": True}),
         (["figures=false"], off | {"layout": True, "hparams": True}),
     ):
-        assert vars(make(trained.tiny.compose(*overrides).dashboard, "dashboard")) == expected
+        assert vars(instantiate_node(trained.tiny.compose(*overrides).dashboard, "dashboard")) == expected
 
 
 def test_dashboard_makes_no_other_job(trained: Trained) -> None:
-    assert differing(trained.tiny.compose(), trained.tiny.compose("dashboard=none")) == {}
+    assert differing_settings(trained.tiny.compose(), trained.tiny.compose("dashboard=none")) == {}
 
 
 def test_unknown_or_ill_typed_part_is_refused(command: Command) -> None:
