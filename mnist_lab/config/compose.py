@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mnist_lab import conf_dir
 from mnist_lab.config.distributed import local_processes, start_time
 from mnist_lab.config.overrides import compose_with_hydra, explain_composition_error
-from mnist_lab.config.settings import resolve_settings, to_plain
+from mnist_lab.config.settings import rename_moved_classes, resolve_settings, to_plain
 
 OmegaConf.register_new_resolver("begun", start_time, use_cache=True, replace=True)
 OmegaConf.register_new_resolver("either", lambda value, otherwise: otherwise if value is None else value, replace=True)
@@ -76,6 +76,7 @@ def resolve_job(cfg: DictConfig, hydra_config: Any) -> DictConfig:
     """Put values in place of a job's interpolations, but for those of the environment."""
     cfg.overrides = to_plain(hydra_config.overrides.task)  # Hydra's own list cannot be written to
     resolve_settings(cfg)
+    rename_moved_classes(cfg)
     return cfg
 
 

@@ -72,20 +72,20 @@ def load_config(path: Path) -> DictConfig:
             raise ValueError("it holds no settings")
         _reject_non_string_keys(to_plain(cfg))
         resolve_settings(cfg, with_environment=False)
-        _rename_moved_classes(cfg)
+        rename_moved_classes(cfg)
     except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
         raise UsageError(f"{path}: not a run's configuration ({reason[:200]})") from error
     return cfg
 
 
-def _rename_moved_classes(node: DictConfig | ListConfig) -> None:
-    """Put the current names of classes in the place of those that version 0.1.0 saved."""
+def rename_moved_classes(node: DictConfig | ListConfig) -> None:
+    """Put the current names of classes in the place of those that version 0.1.0 knew."""
     if isinstance(node, DictConfig) and isinstance(node.get("_target_"), str):
         node["_target_"] = CURRENT_NAMES.get(node["_target_"], node["_target_"])
     for value in node.values() if isinstance(node, DictConfig) else node:
         if isinstance(value, DictConfig | ListConfig):
-            _rename_moved_classes(value)
+            rename_moved_classes(value)
 
 
 def _reject_yaml_bombs(text: str) -> None:

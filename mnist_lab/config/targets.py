@@ -24,7 +24,7 @@ from torch import nn
 
 from mnist_lab.errors import UsageError
 
-# What a place in the configuration takes, by the names that users import. Callbacks and loggers have names of their own.
+# What a place in the configuration takes, by the names that users import.
 BASE_CLASSES = {
     "model": "mnist_lab.models.Classifier",
     "data": "mnist_lab.data.MNISTDataModule",
