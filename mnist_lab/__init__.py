@@ -6,10 +6,10 @@ The names below are the public ones; each is imported when it is first used, so 
 from __future__ import annotations
 
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mnist_lab.config import conf_dir as conf_dir
     from mnist_lab.config.compose import compose as compose
     from mnist_lab.evaluation.evaluate import evaluate as evaluate
     from mnist_lab.runs.run import Run as Run
@@ -21,6 +21,7 @@ __all__ = ["Run", "compose", "conf_dir", "evaluate", "train"]
 _MODULES = {
     "Run": "mnist_lab.runs.run",
     "compose": "mnist_lab.config.compose",
+    "conf_dir": "mnist_lab.config",
     "evaluate": "mnist_lab.evaluation.evaluate",
     "train": "mnist_lab.training.train",
 }
@@ -30,9 +31,3 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_MODULES[name]), name)
-
-
-def conf_dir() -> Path:
-    """Return the folder of configurations: inside the package when installed from a wheel, beside it in a checkout."""
-    package = Path(__file__).absolute().parent
-    return next(conf for conf in (package / "conf", package.parent / "conf") if (conf / "train.yaml").is_file())

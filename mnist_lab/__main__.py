@@ -12,8 +12,8 @@ from pathlib import Path
 
 from mnist_lab import __version__
 from mnist_lab.cli.help import help_text
-from mnist_lab.errors import UsageError, exit_on_user_error
-from mnist_lab.streams import standard_streams, stop_waiting_for_readers
+from mnist_lab.errors import UsageError
+from mnist_lab.streams import exit_on_user_error, standard_streams, stop_waiting_for_readers
 
 COMMANDS = {
     "train": "mnist_lab.cli.train",

@@ -9,9 +9,14 @@ import os
 import select
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
+
+from mnist_lab.config.distributed import rank
+from mnist_lab.errors import DISK_FULL, LabError
+from mnist_lab.formatting import printable
 
 READER_GONE = (errno.EPIPE, errno.EIO, errno.ECONNRESET)  # a closed pipe, terminal, connection
 READER_GONE_STATUS = 128 + 13  # as of a process that SIGPIPE ended
@@ -22,11 +27,6 @@ LOOKALIKES |= dict.fromkeys("─━╸╺╴╶┄┈", "-") | dict.fromkeys("�
 
 _stopping = False  # whether the process is to stop
 _outlives_reader = False  # whether it goes on when nobody reads its standard output any more
-
-
-def rank() -> int:
-    """Return the number of this process among those that torchrun or srun started; 0 is the one that prints."""
-    return int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0)
 
 
 class StandardStream(io.FileIO):
@@ -156,3 +156,25 @@ def _lookalike(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 codecs.register_error("mnist_lab.lookalike", _lookalike)
+
+
+@contextmanager
+def exit_on_user_error() -> Iterator[None]:
+    """Turn a LabError, or a full disk, into one line on stderr and an exit status; HYDRA_FULL_ERROR=1 shows where."""
+    try:
+        yield
+    except LabError as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            traceback.print_exc()
+        _print_error(f"mnist_lab: {printable(str(error))}")
+        raise SystemExit(error.exit_status) from None
+    except OSError as error:
+        if error.errno not in DISK_FULL or os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        _print_error(f"mnist_lab: {error.filename or 'the run folder'}: {error.strerror}; make room")
+        raise SystemExit(LabError.exit_status) from None
+
+
+def _print_error(line: str) -> None:
+    if rank() == 0:  # all of a run's processes meet it
+        print(line, file=sys.stderr)

@@ -24,9 +24,9 @@ from benchmarks.kills import losses
 from mnist_lab.__main__ import main
 from mnist_lab.files import is_whole
 from mnist_lab.runs.checkpoints import read_checkpoint
+from mnist_lab.runs.ranking import Results
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
-from mnist_lab.sweeps.results import Results
 from mnist_lab.training.callbacks import StepLog
 
 SETTINGS = (

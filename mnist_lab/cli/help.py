@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from mnist_lab import conf_dir
+from mnist_lab.config import conf_dir
 
 HELP = """\
 mnist_lab: train, test and compare five published tutorials' networks on MNIST.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import sys
+import threading
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -20,25 +22,18 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from mnist_lab import conf_dir
 from mnist_lab.cli.parser import split_arguments
 from mnist_lab.cli.resume import expand_resume
+from mnist_lab.config import conf_dir
 from mnist_lab.config.compose import job_config, resolve_job
 from mnist_lab.config.distributed import share_run_folder
 from mnist_lab.config.keys import DERIVED_KEYS, override_key
 from mnist_lab.config.overrides import compose_with_hydra, explain_composition_error
-from mnist_lab.errors import (
-    JobsFailed,
-    LabError,
-    UsageError,
-    exit_on_user_error,
-    not_installed,
-    silence_disk_errors_in_threads,
-)
+from mnist_lab.errors import DISK_FULL, JobsFailed, LabError, UsageError, not_installed
 from mnist_lab.files import make_folder
 from mnist_lab.formatting import shorten
 from mnist_lab.runs.run import Run
-from mnist_lab.streams import outlive_reader
+from mnist_lab.streams import exit_on_user_error, outlive_reader
 from mnist_lab.sweeps.identity import register_job_folder
 from mnist_lab.sweeps.job import run_job
 from mnist_lab.sweeps.signals import SWEEP_PROCESS, end_with_parent
@@ -175,3 +170,23 @@ class CheckBeforeRun(Callback):
             raise UsageError(f"{key}={name}: cannot be made ({error.strerror}); choose another runs_dir") from error
         if not os.access(folder, os.W_OK):
             raise UsageError(f"{key}={name}: cannot be written; choose another")
+
+
+def silence_disk_errors_in_threads() -> None:
+    """Leave a full disk and a removed run folder to the main thread, which meets them too.
+
+    The log and TensorBoard's thread would show a traceback of their own.
+    """
+    logging.raiseExceptions = False
+
+    def hook(caught: threading.ExceptHookArgs) -> None:
+        if not _is_met_by_main_thread(caught.exc_value):
+            threading.__excepthook__(caught)
+
+    threading.excepthook = hook
+
+
+def _is_met_by_main_thread(error: BaseException | None) -> bool:
+    if isinstance(error, FileNotFoundError) and error.filename:
+        return not Path(os.fsdecode(error.filename)).parent.exists()
+    return isinstance(error, OSError) and error.errno in DISK_FULL

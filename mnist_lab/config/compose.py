@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from mnist_lab import conf_dir
+from mnist_lab.config import conf_dir
 from mnist_lab.config.distributed import local_processes, start_time
 from mnist_lab.config.overrides import compose_with_hydra, explain_composition_error
 from mnist_lab.config.settings import rename_moved_classes, resolve_settings, to_plain

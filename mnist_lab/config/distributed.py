@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from datetime import datetime
 from functools import cache
 from importlib import import_module
-
-from omegaconf import DictConfig
+from typing import TYPE_CHECKING
 
 from mnist_lab.errors import UsageError
-from mnist_lab.streams import rank
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
 def launched_processes() -> int | None:
@@ -68,3 +69,8 @@ def share_run_folder(arguments: list[str]) -> list[str]:
         raise UsageError("srun: its processes need one folder; add hydra.run.dir=runs/$SLURM_JOB_ID, or resume=RUN")
     log = [f"hydra.job.name=train_ddp_process_{rank()}"] if rank() > 0 and "hydra.job.name" not in given else []
     return [*arguments, *log]
+
+
+def rank() -> int:
+    """Return the number of this process among those that torchrun or srun started; 0 is the one that prints."""
+    return int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0)

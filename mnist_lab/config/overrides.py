@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from mnist_lab import conf_dir
+from mnist_lab.config import conf_dir
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import shorten
 

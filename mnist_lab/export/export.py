@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 
-from mnist_lab import __version__
 from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.errors import LabError, not_installed
 from mnist_lab.evaluation.predictions import Predictions
@@ -18,6 +17,7 @@ from mnist_lab.export.model_card import Measured, constructor, model_card
 from mnist_lab.export.programs import Program, loaded_onnx, loaded_torch_export, max_difference, onnx, torch_export
 from mnist_lab.files import atomic_write, require_writable_file, user_output
 from mnist_lab.models.classifier import Classifier
+from mnist_lab.runs.environment import package_versions
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import load_trained_model, make_data
 
@@ -41,7 +41,7 @@ def safetensors(network: Classifier, data: MNISTDataModule) -> bytes:
         raise not_installed("--format=safetensors", "safetensors") from error
     metadata = {
         "format": "pt",  # of tensors, by the libraries that read this key
-        "mnist_lab": __version__,
+        "mnist_lab": package_versions()["mnist-lab"],
         "class": f"{type(network).__module__}.{type(network).__qualname__}",
         "data": data.source.name,
         "input": json.dumps({"image_size": network.image_size, "mean": data.mean, "std": data.std}),

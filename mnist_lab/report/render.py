@@ -6,9 +6,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from mnist_lab import __version__
 from mnist_lab.errors import UsageError, not_installed
 from mnist_lab.files import exists, require_writable_file, user_output
+from mnist_lab.runs.environment import package_versions
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
 
@@ -43,7 +43,9 @@ def report(name: str, path: Path | None = None, runs_dir: str = "runs") -> Path:
     )
     kind, values = page_values(subject, path)
     made = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
-    page = environment.get_template(f"{kind}.html.j2").render(**values, made=made, version=__version__)
+    page = environment.get_template(f"{kind}.html.j2").render(
+        **values, made=made, version=package_versions()["mnist-lab"]
+    )
     with user_output(path, told, remedy) as partial:
         partial.write_text(page, encoding="utf-8")
     return path

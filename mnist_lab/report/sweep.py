@@ -11,10 +11,9 @@ from urllib.parse import quote
 
 from mnist_lab.formatting import display_path, format_accuracy, format_command, format_date, format_duration
 from mnist_lab.report.charts import Chart, Dot, Line, axis, epochs_axis, settings_axis
+from mnist_lab.runs.ranking import Results, describe_job, mean, spread
 from mnist_lab.runs.run import start_timestamp
 from mnist_lab.runs.sweep import Job, Sweep
-from mnist_lab.sweeps.progress import describe_job
-from mnist_lab.sweeps.results import Results, mean, spread
 from mnist_lab.viz.curves import METRICS
 from mnist_lab.viz.heatmap import colour_strengths, sort_key
 

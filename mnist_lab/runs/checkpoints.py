@@ -17,7 +17,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from mnist_lab import conf_dir
+from mnist_lab.config import conf_dir
 from mnist_lab.errors import UsageError
 from mnist_lab.files import atomic_write, make_folder
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from mnist_lab.sweeps.results import Results, mean, spread
+from mnist_lab.runs.ranking import Results, mean, spread
 from mnist_lab.viz.heatmap import draw_heat_map, sort_key
 from mnist_lab.viz.save import write_figure
 

@@ -19,10 +19,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mnist_lab.config.keys import SWEEP_KEYS, override_key
 from mnist_lab.config.overrides import explain_composition_error, parse_override
-from mnist_lab.errors import JobsFailed, LabError, UsageError, exit_on_user_error
+from mnist_lab.errors import JobsFailed, LabError, UsageError
 from mnist_lab.formatting import format_command
 from mnist_lab.runs.locks import run_lock
+from mnist_lab.runs.ranking import Results
 from mnist_lab.runs.sweep import STOPPED, Job, Sweep, write_job
+from mnist_lab.streams import exit_on_user_error
 from mnist_lab.sweeps.identity import job_id
 from mnist_lab.sweeps.launchers import (
     collect_outcomes,
@@ -32,7 +34,6 @@ from mnist_lab.sweeps.launchers import (
     refuse_more_than_memory,
 )
 from mnist_lab.sweeps.progress import Watch, show_results
-from mnist_lab.sweeps.results import Results
 from mnist_lab.sweeps.signals import forward_signals
 
 

@@ -25,9 +25,10 @@ from optuna.trial import TrialState
 
 from mnist_lab.config.keys import override_key
 from mnist_lab.config.overrides import quote_path
-from mnist_lab.errors import UsageError, exit_on_user_error
+from mnist_lab.errors import UsageError
 from mnist_lab.files import write_text
 from mnist_lab.runs.sweep import Sweep
+from mnist_lab.streams import exit_on_user_error
 from mnist_lab.sweeps.grid import compose_job_id, launch, reject_swept_key, run_sweep
 from mnist_lab.sweeps.launchers import parallel_jobs, refuse_more_than_memory
 

@@ -16,9 +16,9 @@ from rich.text import Text
 
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import display_path, format_accuracy, format_duration
+from mnist_lab.runs.ranking import Results, describe_job
 from mnist_lab.runs.sweep import DONE, Job, Sweep
 from mnist_lab.sweeps.figures import save_sweep_figure
-from mnist_lab.sweeps.results import Results
 
 STYLES = {
     "finished": "green",
@@ -169,8 +169,3 @@ def describe_best(results: Results) -> str:
         f"best, test accuracy {format_accuracy(tested)} over {len(results.winner)} seeds: {results.command}\n"
         f"the best of these seeds by validation: {own}: {folder}"
     )
-
-
-def describe_job(results: Results, job: Job) -> str:
-    """A job by what tells it from the others."""
-    return " ".join(f"{key}={value}" for key, value in results.settings(job).items()) or job.folder.name

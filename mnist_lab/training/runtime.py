@@ -12,6 +12,8 @@ from contextlib import contextmanager
 
 import torch
 
+from mnist_lab.errors import LabError, is_out_of_memory
+
 # Warnings of Lightning that no user can act on, or that are answered by what we do.
 HARMLESS_WARNINGS = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning 2.6 calls a function that torch 2.15 deprecates
@@ -78,3 +80,20 @@ def quiet_lightning() -> Iterator[None]:
         for logger, (handlers, propagate) in zip(loggers, before, strict=True):
             logger.handlers[:] = handlers
             logger.propagate = propagate
+
+
+@contextmanager
+def explain_out_of_memory(batch_size: int, eval_batch_size: int) -> Iterator[None]:
+    """Turn torch's running out of memory, on a GPU or a CPU, into a LabError that suggests smaller batches."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        remedy = (
+            f"try data.batch_size={max(1, batch_size // 2)}, or in validation and test "
+            f"data.eval_batch_size={max(1, eval_batch_size // 2)}"
+        )
+        raise LabError(
+            f"data.batch_size={batch_size}: out of memory; {remedy} ({str(error).splitlines()[0]})"
+        ) from error

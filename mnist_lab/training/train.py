@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 
 from mnist_lab.config.validate import validate
 from mnist_lab.data.datamodule import MNISTDataModule
-from mnist_lab.errors import UsageError, explain_out_of_memory
+from mnist_lab.errors import UsageError
 from mnist_lab.files import sync_tree
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.models.multistep import single_step_reason
@@ -32,7 +32,7 @@ from mnist_lab.training.checkpoint_structure import check_structure
 from mnist_lab.training.loggers import MetricsCSV, restore_events
 from mnist_lab.training.progress import console, results_table, working_on
 from mnist_lab.training.record import device_name, record_run
-from mnist_lab.training.runtime import keep_freed_memory, quiet_lightning, torch_settings
+from mnist_lab.training.runtime import explain_out_of_memory, keep_freed_memory, quiet_lightning, torch_settings
 
 
 @quiet_lightning()

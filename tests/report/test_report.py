@@ -23,9 +23,9 @@ from mnist_lab.report.charts import settings_axis
 from mnist_lab.report.render import report
 from mnist_lab.report.sweep import curves
 from mnist_lab.report.test_set import probability
+from mnist_lab.runs.ranking import Results
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Job, Sweep, write_job
-from mnist_lab.sweeps.results import Results
 from mnist_lab.training.build import load_trained_model, make_data
 from mnist_lab.training.train import train
 from mnist_lab.viz.curves import plot_accuracy

@@ -27,10 +27,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from mnist_lab.__main__ import main
 from mnist_lab.errors import Interrupted
 from mnist_lab.runs.locks import Holder, run_lock
+from mnist_lab.runs.ranking import Results, text_value
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Job, Sweep, read_job, write_job
 from mnist_lab.sweeps.progress import Watch
-from mnist_lab.sweeps.results import Results, text_value
 from mnist_lab.sweeps.signals import forward_signals
 
 Command = Callable[..., Outcome]

@@ -174,3 +174,8 @@ def mean(group: list[Job], metric: str) -> float:
 def spread(group: list[Job], metric: str) -> float | None:
     """The standard deviation of a metric over jobs; None for one."""
     return statistics.stdev(job.info["metrics"][metric] for job in group) if len(group) > 1 else None
+
+
+def describe_job(results: Results, job: Job) -> str:
+    """A job by what tells it from the others."""
+    return " ".join(f"{key}={value}" for key, value in results.settings(job).items()) or job.folder.name
