@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from mnist_lab.cli.parser import split_arguments
+from mnist_lab.cli.hydra_options import split_arguments
 from mnist_lab.config.overrides import quote_path
 from mnist_lab.errors import UsageError
 from mnist_lab.files import exists, is_whole

@@ -22,7 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from mnist_lab.cli.parser import split_arguments
+from mnist_lab.cli.hydra_options import split_arguments
 from mnist_lab.cli.resume import expand_resume
 from mnist_lab.config import conf_dir
 from mnist_lab.config.compose import job_config, resolve_job

@@ -81,11 +81,12 @@ def load_config(path: Path) -> DictConfig:
 
 def rename_moved_classes(node: DictConfig | ListConfig) -> None:
     """Put the current names of classes in the place of those that version 0.1.0 knew."""
-    if isinstance(node, DictConfig) and isinstance(node.get("_target_"), str):
-        node["_target_"] = CURRENT_NAMES.get(node["_target_"], node["_target_"])
-    for value in node.values() if isinstance(node, DictConfig) else node:
-        if isinstance(value, DictConfig | ListConfig):
-            rename_moved_classes(value)
+    if isinstance(node, DictConfig) and to_plain(node).get("_target_") in CURRENT_NAMES:
+        node["_target_"] = CURRENT_NAMES[node["_target_"]]
+    keys: Iterable[Any] = node if isinstance(node, DictConfig) else range(len(node))
+    for key in keys:
+        if not OmegaConf.is_interpolation(node, key) and OmegaConf.is_config(node[key]):
+            rename_moved_classes(node[key])
 
 
 def _reject_yaml_bombs(text: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 from conftest import Outcome, Tiny
 
 from mnist_lab import __version__
-from mnist_lab.cli.parser import split_arguments
+from mnist_lab.cli.hydra_options import split_arguments
 from mnist_lab.config.compose import compose
 from mnist_lab.errors import UsageError
 from mnist_lab.runs.run import Run
