@@ -11,22 +11,10 @@ import sys
 from pathlib import Path
 
 from mnist_lab import __version__
+from mnist_lab.cli.commands import COMMANDS
 from mnist_lab.cli.help import help_text
 from mnist_lab.errors import UsageError
 from mnist_lab.streams import exit_on_user_error, standard_streams, stop_waiting_for_readers
-
-COMMANDS = {
-    "train": "mnist_lab.cli.train",
-    "test": "mnist_lab.cli.test",
-    "reproduce": "mnist_lab.cli.reproduce",
-    "export": "mnist_lab.cli.export",
-    "report": "mnist_lab.cli.report",
-    "robustness": "mnist_lab.cli.robustness",
-    "predict": "mnist_lab.cli.predict",
-    "draw": "mnist_lab.cli.draw",
-    "ls": "mnist_lab.cli.ls",
-    "compare": "mnist_lab.cli.compare",
-}
 
 
 def main() -> None:
@@ -50,23 +38,40 @@ def _main() -> None:
         sys.path.append(here)  # so that the console script, too, finds a network of the user's own
     first, *rest = sys.argv[1:] or [""]
     if first in COMMANDS and first != "train":
-        importlib.import_module(COMMANDS[first]).main(rest)
+        importlib.import_module(f"mnist_lab.cli.{first}").main(rest)
         return
     if first == "train":
         del sys.argv[1]
     elif re.fullmatch(r"\w[\w-]*", first):
         near = difflib.get_close_matches(first, COMMANDS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
-        raise UsageError(f"{first}: no such command; {hint} (--help tells more)")
-    if "query=bash" in sys.argv and re.match(rf"\S+\s+({'|'.join(COMMANDS)})\b", os.environ.get("COMP_LINE", "")):
-        return  # Hydra completes settings, and a command takes none of them
+        hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(COMMANDS)}"
+        raise UsageError(f"{first}: unknown command; {hint} (--help tells more)")
+    if "query=bash" in sys.argv:
+        line = complete_command(os.environ.get("COMP_LINE", ""))
+        if line is None:
+            return
+        os.environ |= {"COMP_LINE": line, "COMP_POINT": str(len(line))}
     if "--version" in sys.argv:
         print(f"mnist_lab {__version__}")
         return
     if {"-h", "--help"} & set(sys.argv):
         print(help_text(sys.argv))
         return
-    importlib.import_module(COMMANDS["train"]).main()
+    importlib.import_module("mnist_lab.cli.train").main()
+
+
+def complete_command(line: str) -> str | None:
+    """Print the commands that complete the first word of a command line.
+
+    Returns:
+        The line that Hydra completes, which knows the settings; None where they do not belong.
+    """
+    program, word, rest = re.fullmatch(r"(\S*\s*)(\S*)(.*)", line, re.DOTALL).groups()  # type: ignore[union-attr]
+    if not rest:
+        print(*(name for name in COMMANDS if name.startswith(word)))
+    if rest and word == "train":
+        return program + rest.lstrip()
+    return None if rest and word in COMMANDS else line
 
 
 if __name__ == "__main__":

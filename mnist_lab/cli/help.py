@@ -1,4 +1,4 @@
-"""What --help says. Apart from Hydra's own help, which composes everything first and takes ten times as long."""
+"""The text of --help. Not Hydra's own, which composes everything first and takes ten times as long."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+from mnist_lab.cli.commands import COMMANDS
 from mnist_lab.config import conf_dir
 
 HELP = """\
@@ -15,24 +16,7 @@ mnist_lab: train, test and compare five published tutorials' networks on MNIST.
 Usage: python -m mnist_lab [COMMAND] [KEY=VALUE ...]   (mnist-lab does the same)
 
 Commands
-  train                  train a network, then test it; without a command, this
-  test RUN [KEY=VALUE]   test a run's weights again; RUN: its folder, the
-                         beginning or end of its name, or latest
-  reproduce [PRESET ...] [--seeds N]
-                         the tutorials' presets over several seeds: a table
-  report RUN|SWEEP       one HTML page of it, report.html in its folder: to look
-                         at, print and hand on
-  export RUN --format onnx|torch_export|safetensors|state_dict
-                         a run's network in a file for use elsewhere, checked
-  robustness RUN [RUN ...]
-                         accuracy on shifted, turned, noisy, blurred ... images
-  predict RUN IMAGE...   the digits in pictures of one's own, or a CSV of pixels
-  draw RUN               a page in the browser: draw a digit, see what the
-                         network makes of it
-  ls [--sort COLUMN] [--limit N]
-                         the runs, a line each; COLUMN: date, test/acc, time ...
-  compare RUN RUN...     runs, or a sweep's folder, side by side: what settings
-                         differ, and metrics; --out FILE draws their curves
+{commands}
   COMMAND --help         more about one command
 
 Settings: one of each group, and any single value by its dotted name
@@ -79,4 +63,11 @@ def help_text(arguments: Sequence[str]) -> str:
         textwrap.fill(f"  {group:<12} {', '.join(names)}", 79, subsequent_indent=" " * 15)
         for group, names in groups.items()
     )
-    return HELP.format(groups="\n".join(lines))
+    return HELP.format(commands="\n".join(map(_describe, COMMANDS)), groups="\n".join(lines))
+
+
+def _describe(name: str) -> str:
+    """Return a command's lines of the help, its summary in the second column."""
+    usage, indent = f"  {name} {COMMANDS[name].arguments}", " " * 25
+    first = usage.ljust(25) if len(usage) < 25 else f"{usage}\n{indent}"
+    return first + textwrap.fill(COMMANDS[name].summary, 54).replace("\n", f"\n{indent}")

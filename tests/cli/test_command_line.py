@@ -12,12 +12,15 @@ import time
 import zipfile
 from collections import Counter
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 from conftest import TRAIN, Tiny, signalled
 
 from mnist_lab import conf_dir
+from mnist_lab.__main__ import complete_command
+from mnist_lab.cli.commands import COMMANDS
 from mnist_lab.cli.export import FORMATS
 from mnist_lab.cli.robustness import NAMES
 from mnist_lab.data.corruptions import CORRUPTIONS
@@ -61,7 +64,7 @@ def test_help_is_quick_and_names_commands_groups_choices_and_six_examples(tiny: 
 
 def test_what_only_prints_help_or_refuses_the_arguments_does_not_import_torch(tiny: Tiny) -> None:
     """One interpreter for all: the imports of one command are there for the next."""
-    commands = ["test", "reproduce", "export", "report", "robustness", "predict", "draw", "ls", "compare"]
+    commands = [name for name in COMMANDS if name != "train"]
     lines = [
         ["--help"],
         ["--version"],
@@ -107,10 +110,42 @@ def test_help_shows_a_users_own_choices(tiny: Tiny) -> None:
     assert "my_net" in run("--help", "--config-dir", str(tiny.conf)).stdout
 
 
-def test_misspelt_command_is_told(tiny: Tiny) -> None:
+def test_help_names_every_command_and_imports_nothing_that_takes_long() -> None:
+    program = (
+        "import sys, mnist_lab.__main__ as program\n"
+        "sys.argv[1:] = ['--help']\n"
+        "program.main()\n"
+        "assert not {'torch', 'hydra', 'omegaconf', 'numpy', 'rich', 'pydantic'} & set(sys.modules)"
+    )
+    outcome = run(program=("-c", program))
+    assert outcome.returncode == 0, outcome.stderr
+    for name, command in COMMANDS.items():
+        assert f"\n  {name} {command.arguments}" in outcome.stdout
+        assert callable(import_module(f"mnist_lab.cli.{name}").main)
+
+
+@pytest.mark.parametrize(
+    ("line", "completed", "hydra_completes"),
+    [
+        ("mnist-lab re", "reproduce report", "mnist-lab re"),
+        ("mnist-lab ", " ".join(COMMANDS), "mnist-lab "),
+        ("mnist-lab optimizer=a", "", "mnist-lab optimizer=a"),
+        ("mnist-lab model=mlp opt", "", "mnist-lab model=mlp opt"),
+        ("mnist-lab train opt", "", "mnist-lab opt"),
+        ("mnist-lab report la", "", None),
+    ],
+)
+def test_command_is_completed_as_the_first_word_and_settings_where_they_belong(
+    line: str, completed: str, hydra_completes: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert complete_command(line) == hydra_completes
+    assert capsys.readouterr().out.strip() == completed
+
+
+def test_misspelt_command_is_refused_with_the_nearest(tiny: Tiny) -> None:
     outcome = run("tset", "latest")
     assert outcome.returncode == 2
-    assert outcome.stderr == "mnist_lab: tset: no such command; did you mean test? (--help tells more)\n"
+    assert outcome.stderr == "mnist_lab: tset: unknown command; did you mean test? (--help tells more)\n"
 
 
 @pytest.mark.parametrize("folder", ["nowhere", "."])

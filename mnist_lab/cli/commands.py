@@ -1,0 +1,38 @@
+"""The commands: the one table from which dispatch, help, completion and suggestions follow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of `python -m mnist_lab`; its code is `mnist_lab.cli.NAME.main`.
+
+    Attributes:
+        arguments: what follows the name, as --help shows it.
+        summary: one sentence for --help.
+    """
+
+    arguments: str
+    summary: str
+
+
+COMMANDS = {
+    "train": Command("[KEY=VALUE ...]", "train a network, then test it; without a command, this"),
+    "test": Command("RUN [KEY=VALUE]", "test a run's weights again; RUN: its folder, part of its name, or latest"),
+    "reproduce": Command("[PRESET ...] [--seeds N]", "train the tutorials' presets over seeds; a table"),
+    "report": Command("RUN|SWEEP", "write an HTML page about it, report.html in its folder"),
+    "export": Command(
+        "RUN --format onnx|torch_export|safetensors|state_dict",
+        "write the network to a file, checked on the test set",
+    ),
+    "robustness": Command("RUN [RUN ...]", "measure accuracy on shifted, rotated, noisy ... images"),
+    "predict": Command("RUN IMAGE...", "recognise digits in your own images or a CSV of pixels"),
+    "draw": Command("RUN", "draw a digit in the browser and see the prediction"),
+    "ls": Command("[--sort COLUMN] [--limit N]", "list the runs; COLUMN: date, test/acc, time ..."),
+    "compare": Command(
+        "RUN RUN...",
+        "show settings and metrics of runs, or of a sweep's, side by side; --out FILE plots their curves",
+    ),
+}
