@@ -261,7 +261,7 @@ class Probabilities(Linear):
         (ProbabilitiesForNLL, "does not return log-probabilities"),
         (MissingLayer, "AttributeError: 'MissingLayer' object has no attribute 'output' (" + __file__),
         (MissingValue, "AttributeError: 'MissingValue' object has no attribute 'height' (" + __file__),
-        (Plain, "derive it from mnist_lab.models.classifier.Classifier instead"),
+        (Plain, "derive it from mnist_lab.models.Classifier instead"),
     ],
 )
 def test_mistake_in_a_network_of_ones_own_is_told_in_one_line_before_a_run_is_made(
