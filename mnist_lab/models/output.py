@@ -33,9 +33,9 @@ def check_output(model: Classifier) -> str | None:
         raise UsageError(f"model: {name}.loss={model.loss!r} is invalid; choose from {', '.join(LOSSES)}")
     if not isinstance(size, int) or size < 1:
         raise UsageError(f"model: {name}.image_size={size!r} is invalid; set the side of an image in pixels")
-    images = torch.linspace(-0.5, 3, 2 * size * size, device=model.device).reshape(2, 1, size, size)
+    images = dummy_images(model)
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), _eval_mode(model):
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), eval_mode(model):
             scores = model(images)
     except Exception as error:
         if is_out_of_memory(error):
@@ -52,6 +52,21 @@ def check_output(model: Classifier) -> str | None:
             "which slows training down; leave out the last softmax"
         )
     return None
+
+
+def dummy_images(model: Classifier) -> Tensor:
+    """Return two images of the size and on the device of a network, (2, 1, S, S)."""
+    size = model.image_size
+    return torch.linspace(-0.5, 3, 2 * size * size, device=model.device).reshape(2, 1, size, size)
+
+
+def trained_parameters(model: Classifier) -> list[bool]:
+    """Return, for each parameter of a network, whether its output depends on it, so that training changes it."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    with torch.enable_grad(), torch.random.fork_rng(devices=[]), eval_mode(model):
+        gradients = torch.autograd.grad(model(dummy_images(model)).sum(), parameters, allow_unused=True)
+    used = iter(gradient is not None for gradient in gradients)
+    return [parameter.requires_grad and next(used) for parameter in model.parameters()]
 
 
 def describe_error(error: BaseException, source: type) -> str:
@@ -90,7 +105,7 @@ def _are_probabilities(scores: Tensor) -> bool:
 
 
 @contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
+def eval_mode(model: nn.Module) -> Iterator[None]:
     """Put a network into eval mode, and each of its modules back into its own."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()

@@ -213,6 +213,8 @@ class Run:
             text = (self.folder / "metrics.csv").read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise UsageError(f"{self.folder / 'metrics.csv'}: cannot be read ({error.strerror})") from error
         # A line without an end was cut, maybe within a number.
         lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
         rows, heads = [], _cells(lines[0]) if lines else []

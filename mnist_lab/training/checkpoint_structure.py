@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from mnist_lab.errors import UsageError
 from mnist_lab.models.classifier import Classifier
+from mnist_lab.models.output import trained_parameters
 
 LARGEST = 2**63  # of an integer
 OLDEST_LIGHTNING = (2, 6)
@@ -60,6 +61,9 @@ def _problems(checkpoint: Mapping[str, Any], trainer: pl.Trainer, model: Classif
     if scheduler is not None:
         yield from _differences(scheduler, checkpoint["lr_schedulers"][0], "lr_schedulers", same_text=True)
     yield from _optimizer_problems(optimizer, checkpoint["optimizer_states"][0])
+    if checkpoint["global_step"]:
+        for number in optimizer["state"].keys() - checkpoint["optimizer_states"][0]["state"].keys():
+            yield f"optimizer_states.state.{number} is missing"
     callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     for callback in callbacks:
         state = checkpoint["callbacks"].get(callback.state_key)
@@ -148,8 +152,8 @@ def _kind(value: Any) -> str:
 def _stepped_optimizer(model: Classifier) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Return the states of the configured optimizer after a step and of its scheduler; the network is left alone."""
     parameters = [nn.Parameter(torch.zeros_like(parameter)) for parameter in model.parameters()]
-    for parameter in parameters:
-        parameter.grad = torch.zeros_like(parameter)
+    for parameter, is_trained in zip(parameters, trained_parameters(model), strict=True):
+        parameter.grad = torch.zeros_like(parameter) if is_trained else None
     optimizer, scheduler, _ = model.make_optimizer(parameters, steps_per_epoch=100)
     optimizer.step()
     return optimizer.state_dict(), scheduler.state_dict() if scheduler is not None else None
@@ -165,11 +169,12 @@ def _optimizer_problems(expected: dict[str, Any], found: dict[str, Any]) -> Iter
         yield from _differences({key: group[key] for key in group.keys() - flags}, other, place)
         if other["params"] != group["params"]:
             yield f"{place}.params are not those of the network"
+    numbers = [number for group in expected["param_groups"] for number in group["params"]]
     for number, state in found["state"].items():
-        if number not in expected["state"]:
+        if number not in numbers:
             yield f"optimizer_states.state has {_kind(number)}, which is no parameter of the network"
         else:
-            yield from _differences(expected["state"][number], state, f"optimizer_states.state.{number}")
+            yield from _differences(expected["state"].get(number, {}), state, f"optimizer_states.state.{number}")
 
 
 def _random_state_problems(state: dict[str, Any]) -> Iterator[str]:

@@ -141,3 +141,29 @@ def test_resume_from_a_checkpoint_of_odd_structure_is_refused_and_leaves_the_run
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
     assert "not a checkpoint of this run (optimizer_states.param_groups.0.lr is missing)" in outcome.err
     assert record.read_bytes() == before
+
+
+class SpareLayer(MLP):
+    """A network with a layer that takes no part in the forward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spare = torch.nn.Linear(2, 2)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_resume_needs_the_optimizer_state_of_the_trained_parameters_and_of_no_others(
+    command: Callable[..., Outcome], optimizer: str
+) -> None:
+    network = ("model=mlp", "model._target_=test_checkpoints.SpareLayer", f"optimizer={optimizer}")
+    assert command(*network, "trainer.max_epochs=1", "hydra.run.dir=runs/a/b").status == 0
+    last = Path("runs/a/b/checkpoints/last.ckpt")
+    assert command(f"resume={last}", "trainer.max_epochs=2", data=False).status == 0
+    whole = torch.load(last, weights_only=True)
+    states = whole["optimizer_states"][0]["state"]
+    assert len(states) == len(list(MLP().parameters()))
+    del states[3]
+    torch.save(whole, last)
+    outcome = command(f"resume={last}", "trainer.max_epochs=3", data=False)
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert "not a checkpoint of this run (optimizer_states.state.3 is missing)" in outcome.err
