@@ -2,19 +2,22 @@
 
     python -m benchmarks.start [--rounds 5]
 
-In turn, each in a process of its own, in seconds: importing torch, torchvision and lightning; --help; the main job
-until its first step is done; and, within a process that has imported everything, from the files to the first batch.
+In turn, each in a process of its own, in seconds: importing torch, torchvision and lightning; --help; ls of a thousand
+runs; the main job until its first step is done; and, within a process that has imported everything, from the files to
+the first batch.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 from benchmarks.timing import output_of, ratio
@@ -50,6 +53,24 @@ def first_batch() -> float:
     return time.perf_counter() - started
 
 
+def make_runs(count: int, folder: Path) -> None:
+    """Write the records of finished runs, as many as asked for."""
+    metrics = {
+        "train/loss": 0.1,
+        "train/acc": 0.97,
+        "val/loss": 0.1,
+        "val/acc": 0.97,
+        "test/loss": 0.1,
+        "test/acc": 0.97,
+    }
+    record = {"status": "finished", "model": "mlp", "epochs": 5, "metrics": metrics, "seconds": {"total": 12.5}}
+    for number in range(count):
+        run = folder / f"{number:04}-mlp"
+        run.mkdir()
+        started = f"2026-11-{1 + number % 28:02}T12:00:00+00:00"
+        (run / "run.json").write_text(json.dumps(record | {"started": started}), encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
@@ -58,19 +79,28 @@ def main() -> None:
     if options.first_batch:
         print(first_batch())
         return
-    names = ("importing torch, torchvision, lightning", "--help", "to the first step", "files to first batch")
+    names = (
+        "importing torch, torchvision, lightning",
+        "--help",
+        "ls of 1,000 runs",
+        "to the first step",
+        "files to first batch",
+    )
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(options.rounds):
         with tempfile.TemporaryDirectory() as runs_dir:
             stop = ("+callbacks.stop._target_=benchmarks.start.Stop", f"runs_dir={runs_dir}")
-            imports, help_, step, batch = seconds.values()
+            imports, help_, listing, step, batch = seconds.values()
             imports.append(seconds_of("-c", "import torch, torchvision, lightning.pytorch"))
             help_.append(seconds_of("-m", "mnist_lab", "--help"))
+            with tempfile.TemporaryDirectory() as thousand:
+                make_runs(1000, Path(thousand))
+                listing.append(seconds_of("-m", "mnist_lab", "ls", "--runs-dir", thousand))
             step.append(seconds_of("-m", "mnist_lab", *stop))
             batch.append(float(output_of("benchmarks.start", "--first-batch")))
     for name, values in seconds.items():
         print(f"{name}: {statistics.median(values):.2f} s ({min(values):.2f} to {max(values):.2f})")
-    imports, _, step, _ = seconds.values()
+    imports, _, _, step, _ = seconds.values()
     print(f"to the first step / importing: {ratio(step, imports)}")
 
 

@@ -22,7 +22,7 @@ def main() -> None:
     with exit_on_user_error(), standard_streams():
         try:
             _main()
-        except KeyboardInterrupt:  # a run that had begun has told more, and how to go on
+        except KeyboardInterrupt:  # a run that had started has said more, and how to resume it
             stop_waiting_for_readers()
             if sys.stderr.isatty():
                 print(file=sys.stderr)  # the prompt would stand behind the terminal's ^C

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mnist_lab.cli.parser import CommandParser
 from mnist_lab.cli.tables import print_rows, print_table
@@ -14,16 +14,13 @@ from mnist_lab.runs.listing import METRIC_NAMES, differing_settings_of_runs, fin
 from mnist_lab.runs.run import Run
 from mnist_lab.viz.save import require_figure_path, save_figure
 
-if TYPE_CHECKING:
-    pass
-
 MEASURED = (*METRIC_NAMES, "tested_epoch", "epochs", "time", "images_per_second", "parameters")
-SIDE_BY_SIDE = 6  # as many runs have a column each; of more, each has a line
-LABEL = 90  # characters
+MAX_COLUMNS = 6  # runs up to which each is a column; more are a line each
+MAX_LABEL = 90  # characters of a legend entry
 
 
 def save_curves(runs: Sequence[Run], settings: dict[str, list[Any]], path: Path) -> bool:
-    """Draw the runs' curves into a file; whether there were any.
+    """Plot the runs' curves into a file, and return whether there were any.
 
     Raises:
         UsageError: the file's name does not end in a format of FORMATS, or it cannot be written.
@@ -31,27 +28,27 @@ def save_curves(runs: Sequence[Run], settings: dict[str, list[Any]], path: Path)
     from mnist_lab.viz.comparison import plot_comparison  # numpy and matplotlib: not for --json
 
     require_figure_path(path)
-    figure = plot_comparison(runs, [label(i, run, settings) for i, run in enumerate(runs)])
+    figure = plot_comparison(runs, [legend_label(i, run, settings) for i, run in enumerate(runs)])
     if figure is None:
         return False
     save_figure(figure, path)
     return True
 
 
-def label(i: int, run: Run, settings: dict[str, list[Any]]) -> str:
-    """What the legend says of a run: its number and its own values of the settings that differ, or its folder."""
+def legend_label(i: int, run: Run, settings: dict[str, list[Any]]) -> str:
+    """Return the legend entry of a run: its number and its values of the differing settings, or its folder."""
     own = [f"{key}={format_cell(key, values[i])}" for key, values in settings.items() if values[i] is not None]
     words = f"{i + 1}: {', '.join(own) or run.folder.name}"
-    return words if len(words) <= LABEL else f"{words[: LABEL - 3]}..."
+    return words if len(words) <= MAX_LABEL else f"{words[: MAX_LABEL - 3]}..."
 
 
 def show_table(rows: Sequence[dict[str, Any]], settings: dict[str, list[Any]]) -> None:
-    """Print the runs' folders by number, then their settings that differ and what was measured."""
+    """Print the numbered run folders, then the differing settings and the metrics."""
     for number, each in enumerate(rows, start=1):
         print(f"{number}: {printable(each['run'])}")
     print()
     measured = ["status", *(name for name in MEASURED if any(each[name] is not None for each in rows))]
-    if len(rows) > SIDE_BY_SIDE:
+    if len(rows) > MAX_COLUMNS:
         names = [*settings, *measured]
         lines = [[str(i), *(format_cell(name, each[name]) for name in names)] for i, each in enumerate(rows, start=1)]
         print_table(["run", *names], lines)
@@ -71,7 +68,7 @@ def main(arguments: list[str]) -> None:
         help="a run folder, part of its name, latest, or a folder of runs",
     )
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="where a name is looked for (%(default)s)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="draw the curves into this file")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="plot the curves into this file")
     parser.add_forms()
     options = parser.parse_args(arguments)
     runs = find_runs(options.runs, options.runs_dir)
@@ -83,5 +80,5 @@ def main(arguments: list[str]) -> None:
     else:
         show_table(rows, settings)
     if options.out:
-        words = f"curves: {options.out}" if drawn else "no run has a curve yet: nothing is drawn"
+        words = f"curves: {options.out}" if drawn else "no run has a curve yet; nothing is plotted"
         print(words, file=sys.stderr if options.form else sys.stdout)

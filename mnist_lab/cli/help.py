@@ -26,7 +26,7 @@ Values most often changed
   seed=0  trainer.max_epochs=5  trainer.accelerator=auto|cpu|gpu
   optimizer.lr=0.01  optimizer.momentum=0.9  data.batch_size=64
   data.val_size=5000  data.root=FOLDER  data.download=false
-  resume=RUN|latest|auto         go on with a run, in its folder
+  resume=RUN|latest|auto         continue a run, in its folder
   init_from=FILE                 start from a checkpoint's or state_dict's file
 
 Examples
@@ -40,7 +40,7 @@ Examples
 
 See also
   -m                 run every combination of the values separated by commas;
-                     sweep=NAME names the sweep, to go on with it
+                     sweep=NAME names the sweep, to continue it later
   --cfg job          print the configuration that a command line gives, and stop
   --info defaults    print which files it comes from
   --config-dir DIR   add a folder of your own to conf/; a network is one class

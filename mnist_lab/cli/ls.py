@@ -16,17 +16,17 @@ from mnist_lab.formatting import format_cell, format_date
 from mnist_lab.runs.listing import list_runs
 
 COLUMNS = ("date", "model", "status", "val/acc", "test/acc", "time", "overrides", "run")
-LEFT_OUT = ("time", "model", "overrides", "val/acc", "date")  # where a terminal is too narrow, in this order
-LONG = 28  # characters of a folder's name above which its end stands for it in a terminal
+DROPPED = ("time", "model", "overrides", "val/acc", "date")  # in this order, where a terminal is too narrow
+MAX_NAME = 28  # characters of a folder's name; of a longer one the end is shown
 
 
 def short_names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return for each run a short name by which Run.find finds it: its folder's name, or the end of a long one.
+    """Return a short name for each run by which Run.find finds it.
 
-    A name that several have is the whole path.
+    It is the folder's name, or the end of a long one; where it is ambiguous, the whole path.
     """
     names = [Path(each["run"]).name for each in rows]
-    ends = [name if len(name) <= LONG else name.rsplit("-", 1)[-1] for name in names]
+    ends = [name if len(name) <= MAX_NAME else name.rsplit("-", 1)[-1] for name in names]
     ambiguous = {end for end, count in Counter(ends).items() if count > 1}
     return [each["run"] if end in ambiguous else end for end, each in zip(ends, rows, strict=True)]
 
@@ -59,6 +59,4 @@ def main(arguments: list[str]) -> None:
             [format_date(each["date"]), *(format_cell(name, each.get(name)) for name in COLUMNS[1:-1]), name]
             for each, name in zip(rows, short, strict=True)
         ]
-        print_table(
-            COLUMNS, lines, left=("date", "model", "status", "overrides", "run"), cut="overrides", drop=LEFT_OUT
-        )
+        print_table(COLUMNS, lines, left=("date", "model", "status", "overrides", "run"), cut="overrides", drop=DROPPED)

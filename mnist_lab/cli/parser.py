@@ -1,4 +1,4 @@
-"""The command line of the commands beside training."""
+"""The argument parser of the commands beside `train`."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from mnist_lab.runs.run import Run
 
 
 class CommandParser(argparse.ArgumentParser):
-    """What a command takes. What does not fit is told in one line, as everywhere."""
+    """An argument parser that raises UsageError, so that a wrong argument is reported in one line."""
 
     def __init__(self, command: str, description: str | None, *, add_help: bool = True) -> None:
         super().__init__(prog=f"python -m mnist_lab {command}".strip(), description=description, add_help=add_help)
 
     def add_run(self) -> None:
-        """RUN and --runs-dir, for run_of."""
+        """Add RUN and --runs-dir, which `find_run` reads."""
         self.add_argument("run", metavar="RUN", help="a run folder, the beginning or end of its name, or latest")
         self.add_argument("--runs-dir", default="runs", help="where a name is looked for (default: %(default)s)")
 
     def add_forms(self) -> None:
-        """--json and --csv: the form in which rows are printed for programs; None for people."""
+        """Add --json and --csv; options.form is "json", "csv" or None, for people."""
         forms = self.add_mutually_exclusive_group()
         for form in ("json", "csv"):
             words = f"print {form.upper()}, for programs: every value, unrounded; times in seconds"
@@ -32,5 +32,5 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def find_run(options: argparse.Namespace) -> Run:
-    """The run that a command line names."""
+    """Return the run that the arguments name."""
     return Run.find(options.run, options.runs_dir)

@@ -1,4 +1,4 @@
-"""`python -m mnist_lab test RUN`: a run's weights on the test set once more, from its folder alone."""
+"""`python -m mnist_lab test RUN`: a run's weights on the test set again, from its folder alone."""
 
 from __future__ import annotations
 
@@ -21,15 +21,18 @@ def main(arguments: list[str]) -> None:
     recorded = info.get("tested")
     chosen = f"epoch {recorded['epoch']} ({checkpoint})" if recorded else f"{checkpoint}.ckpt"
     console.print(results_table(f"{info.get('model') or 'network'}, weights of {chosen}", tested))
-    console.print(f"{_exactly(tested)} ({_beside_record(tested, info['metrics'])})\nrun folder: {run}", soft_wrap=True)
+    console.print(
+        f"{_format_exactly(tested)} ({_compare_with_record(tested, info['metrics'])})\nrun folder: {run}",
+        soft_wrap=True,
+    )
 
 
-def _exactly(metrics: Mapping[str, float]) -> str:
+def _format_exactly(metrics: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {metrics[name]!r}" for name in ("test/loss", "test/acc"))
 
 
-def _beside_record(tested: Mapping[str, float], recorded: Mapping[str, float]) -> str:
+def _compare_with_record(tested: Mapping[str, float], recorded: Mapping[str, float]) -> str:
     if "test/acc" not in recorded:
-        return "the run recorded none"
+        return "the run recorded no test metrics"
     same = all(tested[name] == recorded[name] for name in ("test/loss", "test/acc"))
-    return "as the run recorded" if same else f"the run recorded {_exactly(recorded)}"
+    return "as the run recorded" if same else f"the run recorded {_format_exactly(recorded)}"

@@ -17,12 +17,14 @@ from mnist_lab.config.distributed import local_processes, start_time
 from mnist_lab.config.overrides import compose_with_hydra, explain_composition_error
 from mnist_lab.config.settings import rename_moved_classes, resolve_settings, to_plain
 
-OmegaConf.register_new_resolver("begun", start_time, use_cache=True, replace=True)
-OmegaConf.register_new_resolver("either", lambda value, otherwise: otherwise if value is None else value, replace=True)
-OmegaConf.register_new_resolver("model_name", lambda choice, target: model_name(choice, target), replace=True)
-# ${choose:KEY,{KEY:VALUE,...},DEFAULT}: a setting that follows another, or one of Hydra's that is an Enum.
+OmegaConf.register_new_resolver("start_time", start_time, use_cache=True, replace=True)
 OmegaConf.register_new_resolver(
-    "choose", lambda key, values, default: values.get(getattr(key, "name", key), default), replace=True
+    "coalesce", lambda value, otherwise: otherwise if value is None else value, replace=True
+)
+OmegaConf.register_new_resolver("model_name", lambda choice, target: model_name(choice, target), replace=True)
+# ${select:KEY,{KEY:VALUE,...},DEFAULT}: a setting that follows another, or one of Hydra's that is an Enum.
+OmegaConf.register_new_resolver(
+    "select", lambda key, values, default: values.get(getattr(key, "name", key), default), replace=True
 )
 
 # ${torchrun:VARIABLE,DEFAULT}: a number that torchrun gives its processes. Not oc.env, which stays unresolved in a run.

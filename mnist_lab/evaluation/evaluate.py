@@ -1,4 +1,4 @@
-"""Test a run's weights on the test set once more, from its folder alone."""
+"""Test a run's weights on the test set again, from its folder alone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mnist_lab.training.runtime import quiet_lightning, torch_settings
 
 @quiet_lightning()
 def evaluate(run: Run, overrides: Sequence[str] = ()) -> dict[str, float]:
-    """test/loss and test/acc of a run's best weights, or of its last if it had no validation set.
+    """Return test/loss and test/acc of a run's best weights, or of its last without a validation set.
 
     Args:
         run: the run.
@@ -30,7 +30,7 @@ def evaluate(run: Run, overrides: Sequence[str] = ()) -> dict[str, float]:
         UsageError: the run has no checkpoint, or a changed setting is unknown or has a bad value.
     """
     chosen = run.chosen_checkpoint()
-    cfg = changed(run.config, overrides)
+    cfg = override_config(run.config, overrides)
     validate(cfg)
     model = make_model(cfg)
     model.load_state_dict(load_weights(model, chosen))
@@ -51,7 +51,7 @@ def evaluate(run: Run, overrides: Sequence[str] = ()) -> dict[str, float]:
     return dict(tested)
 
 
-def changed(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+def override_config(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """Return a run's configuration with settings changed.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a network makes of labelled images: where it errs, and how sure it is."""
+"""Predictions of a network for labelled images: where it errs, and how sure it is."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
 
 from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.models.classifier import Classifier
@@ -13,14 +14,19 @@ from mnist_lab.models.classifier import Classifier
 
 @dataclass(frozen=True)
 class Predictions:
-    """Classes (N,) and the probabilities (N, 10) that a network gave them."""
+    """Predictions for labelled images.
+
+    Attributes:
+        labels: classes of the images, (N,).
+        probabilities: class probabilities by a network, (N, 10).
+    """
 
     labels: Tensor
     probabilities: Tensor
 
     @classmethod
     def on_test_set(cls, model: Classifier, data: MNISTDataModule) -> Predictions:
-        """A network's on the whole test set, in float32."""
+        """Return the predictions of a network for the whole test set, in float32."""
         images, labels = data.test_set()
         return cls(torch.from_numpy(labels).long(), model.probabilities(data.normalised(images)))
 
@@ -35,39 +41,41 @@ class Predictions:
         return (self.predicted == self.labels).double().mean().item()
 
     def confusion(self) -> Tensor:
-        """How many images of each class, a row, were taken for each, a column: (10, 10)."""
-        classes = self.probabilities.shape[1]
-        return torch.bincount(self.labels * classes + self.predicted, minlength=classes**2).reshape(classes, classes)
+        """Return how many images of each true class (row) were predicted as each class (column), (10, 10)."""
+        return multiclass_confusion_matrix(self.predicted, self.labels, self.probabilities.shape[1])
 
     def precision(self) -> Tensor:
-        """Of the images taken for a class, the share that is of it, (10,); NaN for a class that none was taken for."""
+        """Return the precision of each class, (10,); NaN for a class that was never predicted."""
         confusion = self.confusion()
         return confusion.diagonal() / confusion.sum(0)
 
     def recall(self) -> Tensor:
-        """Of the images of a class, the share that was taken for it, (10,); NaN for a class without images."""
+        """Return the recall of each class, (10,); NaN for a class without images."""
         confusion = self.confusion()
         return confusion.diagonal() / confusion.sum(1)
 
     def worst(self, count: int) -> Tensor:
-        """Indices of the wrong predictions, at most so many, least probable true class first."""
-        of_truth = self.probabilities.gather(1, self.labels.unsqueeze(1)).squeeze(1)
+        """Return the indices of at most `count` wrong predictions, least probable true class first."""
+        true_probabilities = self.probabilities.gather(1, self.labels.unsqueeze(1)).squeeze(1)
         wrong = (self.predicted != self.labels).nonzero().squeeze(1)
-        return wrong[of_truth[wrong].argsort(stable=True)][:count]
+        return wrong[true_probabilities[wrong].argsort(stable=True)][:count]
 
     def calibration(self, bins: int = 10) -> list[tuple[float, float, int]]:
-        """Mean probability of the predicted class, accuracy and number of images, by tenths of that probability.
+        """Return the points of the reliability diagram (Guo et al., "On Calibration of Modern Neural Networks", 2017).
 
-        A tenth without images is left out. (The reliability diagram of Guo et al., "On Calibration of Modern Neural
-        Networks", 2017.)
+        Args:
+            bins: intervals of equal width into which the predicted class's probability is sorted.
+
+        Returns:
+            Mean probability, accuracy and number of images of each interval that has images.
         """
-        sure = self.probabilities.max(1).values.double()
-        right = (self.predicted == self.labels).double()
-        place = (sure * bins).long().clamp(max=bins - 1)
-        found = [(place == i).nonzero().squeeze(1) for i in range(bins)]
-        return [(sure[own].mean().item(), right[own].mean().item(), len(own)) for own in found if len(own)]
+        confidence = self.probabilities.max(1).values.double()
+        correct = (self.predicted == self.labels).double()
+        interval = (confidence * bins).long().clamp(max=bins - 1)
+        members = [(interval == i).nonzero().squeeze(1) for i in range(bins)]
+        return [(confidence[own].mean().item(), correct[own].mean().item(), len(own)) for own in members if len(own)]
 
     def calibration_error(self, bins: int = 10) -> float:
-        """The expected calibration error: what probability and accuracy differ by, weighted by images."""
-        total = sum(count * abs(sure - right) for sure, right, count in self.calibration(bins))
-        return total / len(self.labels)
+        """Return the expected calibration error: |probability - accuracy| of the intervals, weighted by images."""
+        classes = self.probabilities.shape[1]
+        return multiclass_calibration_error(self.probabilities.double(), self.labels, classes, n_bins=bins).item()

@@ -16,7 +16,7 @@ from conftest import Outcome, Tiny
 from matplotlib.image import imread
 from omegaconf import OmegaConf
 
-from mnist_lab.cli.compare import label
+from mnist_lab.cli.compare import legend_label
 from mnist_lab.runs.listing import differing_settings_of_runs, find_runs
 from mnist_lab.runs.run import Run
 from mnist_lab.training.train import train
@@ -150,15 +150,15 @@ def test_same_settings_and_runs_without_metrics_are_shown(command: Command, tiny
     assert lines(outcome)["test/acc"][1] == "-"
     assert not list(Path().glob("*.*"))  # nothing is drawn unless it is asked for
     outcome = command("compare", "runs/b", "runs/c", "--out", "curves.png", data=False)
-    assert outcome.out.splitlines()[-1] == "no run has a curve yet: nothing is drawn"
+    assert outcome.out.splitlines()[-1] == "no run has a curve yet; nothing is plotted"
     assert not Path("curves.png").exists()
 
 
 def test_names_of_many_settings_are_cut(two: list[Run]) -> None:
     settings = {f"group.setting_{i}": [0, None] for i in range(20)}
-    assert label(0, two[0], settings).endswith("...") and len(label(0, two[0], settings)) == 90
-    assert label(1, two[1], settings) == "2: cnn"
-    assert label(1, two[1], {"model": ["mlp", "lenet"], "seed": [0, 1]}) == "2: model=lenet, seed=1"
+    assert legend_label(0, two[0], settings).endswith("...") and len(legend_label(0, two[0], settings)) == 90
+    assert legend_label(1, two[1], settings) == "2: cnn"
+    assert legend_label(1, two[1], {"model": ["mlp", "lenet"], "seed": [0, 1]}) == "2: model=lenet, seed=1"
 
 
 def test_lists_are_compared_too(tiny: Tiny) -> None:
