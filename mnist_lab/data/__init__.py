@@ -1,4 +1,4 @@
-"""The images: where they come from, how they are prepared, in which order they are seen."""
+"""The images: sources, preprocessing, and batches in a reproducible order."""
 
 from mnist_lab.data.augmentation import Affine
 from mnist_lab.data.datamodule import MNISTDataModule

@@ -13,12 +13,12 @@ HALF = 14  # pixels of 28: half the side of an image, and the unit in which torc
 
 
 class Affine:
-    """Shifts, turns and scales each image by amounts of its own, drawn anew at every step.
+    """Random shift, rotation and scale of each training image, drawn anew at every step.
 
     Args:
-        shift: pixels of 28, at most, to either side and up or down, whatever the turn and the scale.
-        degrees: of the turn, at most, either way.
-        scale: growth or shrinkage at most: 0.1 is 0.9 to 1.1 times the size.
+        shift: maximum horizontal and vertical shift, in pixels of a 28-pixel image.
+        degrees: maximum rotation in either direction.
+        scale: maximum change of size: 0.1 means 0.9 to 1.1 times.
     """
 
     def __init__(
@@ -31,7 +31,13 @@ class Affine:
         self.shift, self.degrees, self.scale = shift, degrees, scale
 
     def __call__(self, images: Tensor, generator: torch.Generator, black: float) -> Tensor:
-        """Images, (B, 1, S, S), changed; black is the value of what comes in at their edges."""
+        """Return the transformed images, (B, 1, S, S).
+
+        Args:
+            images: normalised images, (B, 1, S, S).
+            generator: draws the amounts, on the CPU.
+            black: value of the background, which fills the edges.
+        """
         drawn = torch.rand(4, len(images), generator=generator) * 2 - 1  # on the CPU: the same on every device
         angle, zoom = torch.deg2rad(drawn[0] * self.degrees), 1 + drawn[1] * self.scale
         x, y = drawn[2:] * (self.shift / HALF)
@@ -39,17 +45,20 @@ class Affine:
 
 
 def affine_transform(images: Tensor, angle: Tensor, zoom: Tensor, x: Tensor, y: Tensor, black: float) -> Tensor:
-    """Images, (B, 1, S, S), each turned about its middle, scaled and shifted by amounts of its own.
+    """Rotate each image about its centre, scale it, and shift it.
 
     Args:
-        images: the images.
-        angle: of the turn, in radians, (B,), anticlockwise where positive.
-        zoom: growth, (B,): 2 doubles the size.
-        x, y: of the shift, which comes last, in half sides of the image, (B,), to the left and up where positive.
-        black: the value of what comes in at the edges.
+        images: (B, 1, S, S).
+        angle: rotation in radians, (B,); positive is anticlockwise.
+        zoom: scale factor, (B,).
+        x, y: shift in half image sides, (B,); positive is to the left and up.
+        black: value that fills the edges.
+
+    Returns:
+        The transformed images, (B, 1, S, S).
     """
     sine, cosine = angle.sin() / zoom, angle.cos() / zoom
-    right, down = cosine * x - sine * y, sine * x + cosine * y  # the shift, as it was before turn and scale
-    places = torch.stack([cosine, -sine, right, sine, cosine, down], dim=1).reshape(-1, 2, 3)  # where pixels come from
+    right, down = cosine * x - sine * y, sine * x + cosine * y  # the shift before rotation and scale
+    places = torch.stack([cosine, -sine, right, sine, cosine, down], dim=1).reshape(-1, 2, 3)  # of the pixels to sample
     grid = F.affine_grid(places.to(images), list(images.shape), align_corners=False)
     return F.grid_sample(images - black, grid, align_corners=False) + black

@@ -12,27 +12,27 @@ Batch = tuple[Tensor, Tensor]
 
 
 def limit_batches(batches: int, limit: int | float | None) -> int:
-    """How many of so many batches Lightning runs under a limit: a count, a share of them, or None for all."""
+    """Return how many of the batches Lightning runs under a limit: a count, a fraction, or None for all."""
     if limit is None:
         return batches
     return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
 
 
 class Batches:
-    """A labelled image set held in memory, one batch after the other.
+    """A data loader over labelled images in memory.
 
-    Takes a DataLoader's place in Lightning. In a run of several processes each draws its share of the same order:
-    together they see every image exactly once an epoch, in equally many steps.
+    In a run of several processes each draws its share of the same order: together they see every image exactly once
+    an epoch, in equally many steps.
 
     Args:
         images: normalised images, (N, 1, S, S).
         labels: their classes, (N,).
         batch_size: images a step, in each process; the last batch may be smaller.
-        shuffle: a new order every epoch, or the data set's own.
+        shuffle: whether each epoch has a new order.
         seed: the order's seed.
-        rank: this process's number among world_size.
-        limit: batches an epoch, or their share of all; None for all.
-        augment: changes a batch's images, (B, 1, S, S), by numbers from the generator, which a step has for itself.
+        rank: number of this process among world_size.
+        limit: batches an epoch, or a fraction of all; None for all.
+        augment: transforms the images of a batch, (B, 1, S, S), with random numbers from a generator of the step.
     """
 
     def __init__(
@@ -61,59 +61,63 @@ class Batches:
 
     @property
     def sampler(self) -> Batches:
-        """Where Lightning looks for set_epoch; it looks for a batch_sampler first."""
+        """The object whose set_epoch Lightning calls; it looks for a batch_sampler first."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def state_dict(self) -> dict[str, int]:
-        """How far the epoch is; Lightning keeps it in a checkpoint and brings it back within an epoch."""
+        """Return the position in the epoch, which Lightning keeps in checkpoints within an epoch."""
         return {"epoch": self.epoch, "position": self.position}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         self.resumed = dict(state_dict)
 
     def __len__(self) -> int:
-        """Steps an epoch."""
-        return limit_batches(self._all, self.limit)
+        """Return the number of steps in an epoch."""
+        return limit_batches(self._full_length, self.limit)
 
     @property
-    def _all(self) -> int:
-        """Steps to see every image. A remainder too small to give every process an image joins the step before it."""
+    def _full_length(self) -> int:
+        """Steps to see every image; a remainder of less than an image for each process joins the last step."""
         whole, rest = divmod(len(self.images), self.batch_size * self.world_size)
         return max(1, whole + (rest >= self.world_size))
 
     @property
     def seen(self) -> int:
-        """Images that all processes together have handed out in this epoch."""
+        """Images that all processes together have seen in this epoch."""
         return self._stop(self.position - 1) if self.position else 0
 
     def _stop(self, step: int) -> int:
-        """Where in the order a step ends."""
-        return len(self.images) if step == self._all - 1 else (step + 1) * self.batch_size * self.world_size
+        """Return the index in the order at which a step ends."""
+        return len(self.images) if step == self._full_length - 1 else (step + 1) * self.batch_size * self.world_size
 
     def order(self) -> Tensor | None:
-        """The epoch's permutation of all images, the same in every process; None for the data set's own order."""
+        """Return the epoch's permutation of all images, (N,), equal in every process; None without shuffle."""
         if not self.shuffle:
             return None
         return torch.randperm(len(self.images), generator=self._generator()).to(self.images.device)
 
     def _generator(self, *place: int) -> torch.Generator:
-        """Random numbers that are a function of seed, epoch and what is given: not of what was drawn before."""
+        """Return a generator that is a function of seed, epoch and the numbers given."""
         (mixed,) = np.random.SeedSequence([self.seed, self.epoch, *place]).generate_state(1, np.uint64)
         return torch.Generator().manual_seed(int(mixed) >> 1)  # manual_seed takes 63 bits
 
-    def begin(self) -> tuple[int, Tensor | None]:
-        """The step that the epoch begins with, which is not 0 where a run goes on within it, and its order."""
-        # An epoch that was over when it was saved is not gone on with, however few of its batches were asked for.
+    def start_epoch(self) -> tuple[int, Tensor | None]:
+        """Start an epoch.
+
+        Returns:
+            The first step, which is above 0 where a run is resumed within the epoch, and the order of the images.
+        """
+        # An epoch that was complete when it was saved is not resumed.
         first = self.resumed["position"] if self.resumed["epoch"] == self.epoch else 0
         self.resumed["position"] = 0
         self.position = first
         return first, self.order()
 
     def batch(self, step: int, order: Tensor | None) -> Batch:
-        """This process's images and labels of a step."""
+        """Return this process's images, (B, 1, S, S), and labels, (B,), of a step."""
         self.position = step + 1
         share = slice(step * self.batch_size * self.world_size + self.rank, self._stop(step), self.world_size)
         if order is None:
@@ -121,18 +125,19 @@ class Batches:
         chosen = order[share]
         images = self.images.index_select(0, chosen)
         if self.augment is not None:
-            images = self.augment(images, self._generator(step + 1, self.rank))  # 0 would be as if it were not there
+            # From 1: SeedSequence ignores a trailing 0.
+            images = self.augment(images, self._generator(step + 1, self.rank))
         return images, self.labels.index_select(0, chosen)
 
     def __iter__(self) -> Iterator[Batch]:
         # A generator, so that the order is drawn at the first batch: Lightning calls iter() before set_epoch.
-        first, order = self.begin()
+        first, order = self.start_epoch()
         for step in range(first, len(self)):
             yield self.batch(step, order)
 
 
 class Group:
-    """Consecutive batches of an epoch, gathered one by one as they are asked for."""
+    """Consecutive batches of an epoch, gathered lazily."""
 
     def __init__(self, batches: Batches, order: Tensor | None, steps: range) -> None:
         self.batches, self.order, self.steps = batches, order, steps
@@ -142,7 +147,7 @@ class Group:
 
 
 class Groups:
-    """The batches of an epoch in groups of so many, in a DataLoader's place; the last group may be smaller."""
+    """A data loader that yields the batches of an epoch in groups; the last group may be smaller."""
 
     batch_sampler = None
 
@@ -157,7 +162,7 @@ class Groups:
         return -(-len(self.batches) // self.size)
 
     def __iter__(self) -> Iterator[Group]:
-        first, order = self.batches.begin()
+        first, order = self.batches.start_epoch()
         for start in range(first - first % self.size, len(self.batches), self.size):
             yield Group(self.batches, order, range(max(first, start), min(start + self.size, len(self.batches))))
 

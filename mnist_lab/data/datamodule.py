@@ -1,4 +1,4 @@
-"""MNISTDataModule: split, resize, normalise, batch. Decoded once, then batched from memory."""
+"""The data module: split, resize and normalise the images once, then batch them from memory."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ class MNISTDataModule(LightningDataModule):
     """MNIST, or a data set of its shape, in training, validation and test sets.
 
     Args:
-        source: where the four files come from.
+        source: the data set and where its files come from.
         root: the folder that holds them; None for the variable MNIST_LAB_DATA or the user's cache folder.
-        download: whether the network may be used when they are not there.
+        download: whether missing files may be fetched.
         batch_size: training images a step, on each device.
         eval_batch_size: images a step of validation and test.
-        val_size: training images set apart for validation; the test set is never touched.
-        split_seed: which images these are.
+        val_size: training images held out for validation.
+        split_seed: seed of the choice of these images.
         mean, std: of the normalisation (x / 255 - mean) / std.
-        image_size: side of the square images that the network wants, in pixels; 28 leaves them as they are.
+        image_size: side of the network's square input in pixels; the images have 28.
         seed: the training order is a function of (seed, epoch).
     """
 
-    _decoded: ClassVar[tuple[Any, dict[str, tuple[Tensor, Tensor]]]] = (None, {})  # what of, and the sets by name
+    _decoded: ClassVar[tuple[Any, dict[str, tuple[Tensor, Tensor]]]] = (None, {})  # settings, and the sets by name
 
     def __init__(
         self,
@@ -67,14 +67,14 @@ class MNISTDataModule(LightningDataModule):
         self._sets: dict[str, tuple[Tensor, Tensor]] = {}
 
     def prepare_data(self) -> None:
-        """Fetch what is missing; Lightning calls this in one process of a machine."""
+        """Fetch missing files; Lightning calls this in one process of each machine."""
         self._load()
 
     def setup(self, stage: str | None = None) -> None:
-        """Decode the sets that the stage (fit, validate, test; None for all) needs.
+        """Decode the sets that a stage needs: "fit", "validate", "test", or None for all.
 
-        They are kept for the next module of the same settings: a sweep's jobs in one process decode them once. Only
-        those of a plain `Source` are: its SHA-256 sums settle what it loads; a class of one's own may load anything.
+        They are kept for the next module of the same settings, so that the jobs of a sweep in one process decode them
+        once. A class derived from `Source` may load anything, so its sets are not kept.
         """
         arrays = self._load()
         if type(self.source) is Source:
@@ -91,9 +91,9 @@ class MNISTDataModule(LightningDataModule):
             self._sets["test"] = self._decode(arrays.test_images, arrays.test_labels)
 
     def split(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Indices of the training and of the validation images among count; a function of split_seed and val_size."""
+        """Return the indices of the training and of the validation images, a function of split_seed and val_size."""
         if self.val_size >= count:
-            raise UsageError(f"data.val_size={self.val_size}: leaves nothing of {count} images to train on")
+            raise UsageError(f"data.val_size={self.val_size}: leaves none of {count} images to train on")
         if self.val_size == 0:
             return np.arange(count), np.arange(0)
         order = np.random.default_rng(self.split_seed).permutation(count)
@@ -108,7 +108,7 @@ class MNISTDataModule(LightningDataModule):
         return {name: -(-size // (per_step[name] * world_size)) for name, size in sizes.items()}
 
     def train_batches(self) -> Batches:
-        """The training set, a batch a step."""
+        """Return the data loader of the training set, a batch a step."""
         augment = self.augmentation and partial(self.augmentation, black=-self.mean / self.std)
         settings = {"shuffle": True, "limit": self.limit_train_batches, "augment": augment}
         return self._batches("train", self.batch_size, **settings)
@@ -124,18 +124,18 @@ class MNISTDataModule(LightningDataModule):
         return self._batches("test", self.eval_batch_size)
 
     def examples(self, count: int) -> tuple[Tensor, Tensor]:
-        """The first test images, as the network sees them, (count, 1, S, S), and their classes, (count,)."""
+        """Return the first test images, normalised, (count, 1, S, S), and their labels, (count,)."""
         self.setup("test")
         images, labels = self._sets["test"]
         return images[:count], labels[:count]
 
     def test_set(self) -> tuple[np.ndarray, np.ndarray]:
-        """The test images as they are in the files, (N, 28, 28) bytes, and their classes, (N,)."""
+        """Return the raw test images, (N, 28, 28) uint8, and their labels, (N,)."""
         arrays = self._load()
         return arrays.test_images, arrays.test_labels
 
-    def normalised(self, images: np.ndarray) -> Tensor:
-        """Images of bytes, (N, 28, 28), 0 being the background, as the network takes them: (N, 1, S, S) float32."""
+    def normalise(self, images: np.ndarray) -> Tensor:
+        """Resize and normalise images, (N, 28, 28) uint8 with background 0, to (N, 1, S, S) float32."""
         pixels = torch.from_numpy(images).unsqueeze(1)
         if pixels.shape[-1] != self.image_size and len(pixels):
             size = (self.image_size, self.image_size)
@@ -149,7 +149,7 @@ class MNISTDataModule(LightningDataModule):
         return self._arrays
 
     def _decode(self, images: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor]:
-        return self.normalised(images), torch.from_numpy(labels).long()
+        return self.normalise(images), torch.from_numpy(labels).long()
 
     def _batches(self, name: str, batch_size: int, **settings: Any) -> Batches:
         images, labels = self._sets[name]

@@ -1,4 +1,4 @@
-"""The web servers that carry the IDX files, gzipped; slow, busy or absent year after year."""
+"""Download the gzipped IDX files from web servers, which are often slow, busy or absent."""
 
 from __future__ import annotations
 
@@ -29,17 +29,16 @@ CHUNK = 1 << 16  # bytes
 
 
 def torchvision_mirrors(name: str) -> list[str]:
-    """The addresses that torchvision knows for its data set of this name; none if it knows no such set."""
+    """Return torchvision's addresses of a data set; empty if it has no such set."""
     dataset = getattr(importlib.import_module("torchvision.datasets"), name, None)
     return [address.rstrip("/") + "/" for address in getattr(dataset, "mirrors", [])]
 
 
 def fetch(address: str, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-    """Each file's name and decompressed content from one mirror, in turn.
+    """Yield the name and the decompressed content of each file from one mirror.
 
     Raises:
-        OSError: the mirror did not answer, refused, stalled, was too slow, or sent half a file or too large a one, in
-            each of the attempts.
+        OSError: every attempt failed: no answer, an error status, a stall, a truncated or too large file.
     """
     end = time.monotonic() + DEADLINE
     for name in names:
@@ -54,11 +53,11 @@ def decompress(content: bytes) -> bytes:
     """
     with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
         decompressed = file.read(MAX_BYTES + 1)
-    _refuse_too_large(decompressed)
+    _check_size(decompressed)
     return decompressed
 
 
-def _refuse_too_large(content: bytes | bytearray) -> None:
+def _check_size(content: bytes | bytearray) -> None:
     if len(content) > MAX_BYTES:
         raise OSError(f"has more than {MAX_BYTES:,} bytes")
 
@@ -69,18 +68,16 @@ def _with_retries(url: str, end: float) -> bytes:
             return decompress(_download_until(end, url))
         except (OSError, EOFError, ValueError, zlib.error, http.client.HTTPException) as error:
             reason = getattr(error, "reason", None)
-            hopeless = isinstance(
-                reason, socket.gaierror | ConnectionRefusedError
-            )  # no such server: another try is in vain
+            hopeless = isinstance(reason, socket.gaierror | ConnectionRefusedError)  # no such server
             if hopeless or attempt == ATTEMPTS or time.monotonic() > end:
                 raise OSError(f"{url.rsplit('/', 1)[-1]}: {error or type(error).__name__}") from error
-            log.info("%s: %s; once more", url, error)
+            log.info("%s: %s; retrying", url, error)
             time.sleep(PAUSE)
     raise AssertionError("unreachable")
 
 
 def _download_until(end: float, url: str) -> bytes:
-    """Download a file in a thread, so that a server that sends its headers byte by byte is not waited for either."""
+    """Download a file in a thread, so that the deadline also holds while a server sends headers byte by byte."""
     outcome: list[bytes | Exception] = []
 
     def download() -> None:
@@ -109,10 +106,10 @@ def _download(url: str, end: float) -> bytes:
     with urllib.request.urlopen(request, timeout=TIMEOUT) as response, _progress() as progress:
         size = response.length
         task = progress.add_task(url, total=size)
-        while chunk := response.read1(CHUNK):  # whatever has come by now: read() would wait for all of the chunk
+        while chunk := response.read1(CHUNK):  # not read(), which waits for a whole chunk
             content += chunk
             progress.update(task, advance=len(chunk))
-            _refuse_too_large(content)
+            _check_size(content)
             if time.monotonic() > end:
                 raise TimeoutError(f"took more than {DEADLINE:g} s")
     if size is not None and len(content) < size:

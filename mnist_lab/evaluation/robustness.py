@@ -31,7 +31,7 @@ def measure(run: Run, names: Sequence[str], after_each: Callable[[], object] = l
     images, labels = (torch.from_numpy(array) for array in data.test_set())
 
     def accuracy(name: str, strength: int) -> float:
-        changed = data.normalised(corrupt(images, name, strength).numpy())
+        changed = data.normalise(corrupt(images, name, strength).numpy())
         after_each()
         return Predictions(labels.long(), network.probabilities(changed)).accuracy
 

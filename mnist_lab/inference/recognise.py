@@ -57,7 +57,7 @@ def load_classifier(run: Run) -> PredictProbabilities:
         raise UsageError(f"{run}: has learnt clothes (data=fashion_mnist), not digits; choose another run")
     model = load_trained_model(run)
     data = make_data(cfg, model)
-    return lambda images: model.probabilities(data.normalised(images)).numpy()
+    return lambda images: model.probabilities(data.normalise(images)).numpy()
 
 
 def predict(

@@ -154,7 +154,7 @@ def directly(run: Run, name: str, strength: int) -> float:
     data = make_data(run.config, model)
     pictures, labels = data.test_set()
     changed = corrupt(torch.from_numpy(pictures), name, strength)
-    hits = [model.predict(data.normalised(changed[i : i + 1].numpy())).item() == labels[i] for i in range(len(labels))]
+    hits = [model.predict(data.normalise(changed[i : i + 1].numpy())).item() == labels[i] for i in range(len(labels))]
     return sum(hits) / len(hits)
 
 

@@ -120,7 +120,7 @@ def test_every_form_does_what_the_checkpoint_does_when_loaded_as_its_card_says(
         network = loaded(run.folder / "exports" / f"{name}{suffix}.md", monkeypatch)["network"]
         assert network.state_dict().keys() == model.state_dict().keys()
         assert all(torch.equal(network.state_dict()[key], tensor) for key, tensor in model.state_dict().items())
-        torch.testing.assert_close(network.probabilities(data.normalised(pictures)), expected.probabilities)
+        torch.testing.assert_close(network.probabilities(data.normalise(pictures)), expected.probabilities)
     assert len(list((run.folder / "exports").iterdir())) == 8, "a card for each file, and nothing else"
 
 
@@ -138,7 +138,7 @@ def test_bytes_are_resized_and_normalised_as_the_data_module_does_to_the_last_bi
     data = MNISTDataModule(source=tiny.source(), image_size=size, mean=0.2, std=0.4)
     network = Seeing()
     InferenceModule(network, data.mean, data.std)(torch.from_numpy(images))
-    assert torch.equal(network.seen, data.normalised(images))
+    assert torch.equal(network.seen, data.normalise(images))
 
 
 def test_weights_in_safetensors_say_what_they_belong_to(command: Command, tiny: Tiny, own: Path) -> None:

@@ -70,7 +70,7 @@ def test_answers_are_what_the_network_makes_of_the_digit_that_was_found(trained:
         with Image.open(path) as picture:
             pixels = find_digit(picture).pixels
         assert np.array_equal(answer.found.pixels, pixels)
-        expected = model.probabilities(make_data(trained.config, model).normalised(pixels[None]))[0]
+        expected = model.probabilities(make_data(trained.config, model).normalise(pixels[None]))[0]
         assert answer.probabilities.tolist() == pytest.approx(expected.tolist(), abs=1e-5)
         assert answer.ranked[0] == (expected.argmax(), pytest.approx(expected.max().item(), abs=1e-5))
         assert [value for _, value in answer.ranked] == sorted(answer.probabilities.tolist(), reverse=True)
@@ -244,7 +244,7 @@ def write_csv(name: str, images: np.ndarray, labels: np.ndarray | None = None, *
 
 def expected(run: Run, images: np.ndarray) -> list[int]:
     model = load_trained_model(run)
-    return model.predict(make_data(run.config, model).normalised(images)).tolist()
+    return model.predict(make_data(run.config, model).normalise(images)).tolist()
 
 
 @pytest.mark.parametrize("header", [True, False])
