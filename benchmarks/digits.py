@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from mnist_lab.inference.digits import Digit, NoDigit, find_digit
-from mnist_lab.inference.images import read
+from mnist_lab.inference.images import read_image
 from mnist_lab.inference.recognise import Answer, PredictProbabilities, load_classifier
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import make_data, make_model
@@ -111,7 +111,7 @@ def found(name: str, digits: np.ndarray) -> list[Digit | None]:
         PICTURES[name](digit, random).save(file, "JPEG" if name.startswith("photo") else "PNG")
         file.seek(0)
         try:
-            digits_found.append(find_digit(read(file)))
+            digits_found.append(find_digit(read_image(file)))
         except NoDigit:
             digits_found.append(None)
     return digits_found

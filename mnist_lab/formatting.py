@@ -67,3 +67,18 @@ def shorten(text: str | None, most: int = 100) -> str:
 def printable(text: str) -> str:
     """Return a text with its control characters escaped, so that printing it cannot steer a terminal."""
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+def render_template(path: Path, **values: Any) -> str:
+    """Render a jinja2 template, escaping values if it is HTML."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(path.parent),
+        autoescape=".html" in path.suffixes,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template(path.name).render(values)

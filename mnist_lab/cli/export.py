@@ -1,12 +1,10 @@
-"""`python -m mnist_lab export RUN --format FORMAT`: a run's network in a file for use elsewhere, with a model card."""
+"""`python -m mnist_lab export RUN --format FORMAT`: write a run's network to a file, with a model card."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from mnist_lab.cli.parser import CommandParser, find_run
-
-FORMATS = ("onnx", "torch_export", "safetensors", "state_dict")
 
 
 def main(arguments: list[str]) -> None:
@@ -16,7 +14,7 @@ def main(arguments: list[str]) -> None:
         "onnx, torch_export: programs, bytes of 28x28 in and probabilities out, checked on the test set; "
         "safetensors, state_dict: the weights alone"
     )
-    parser.add_argument("--format", choices=FORMATS, required=True, help=words)
+    parser.add_argument("--format", required=True, help=words)
     parser.add_argument("--to", type=Path, metavar="FILE", help="default: exports/MODEL in the run folder")
     options = parser.parse_args(arguments)
     run = find_run(options)
@@ -24,5 +22,5 @@ def main(arguments: list[str]) -> None:
     from mnist_lab.training.runtime import quiet_lightning
 
     with quiet_lightning():
-        path, how = export(run, options.format, options.to)
-    print(f"{how}\nmodel card: {path}.md\nwritten: {path}")
+        path, loading = export(run, options.format, options.to)
+    print(f"{loading}\nmodel card: {path}.md\nwritten: {path}")

@@ -1,4 +1,4 @@
-"""`python -m mnist_lab predict RUN IMAGE...`: which digits a run's network sees in pictures of one's own."""
+"""`python -m mnist_lab predict RUN IMAGE...`: recognise the digits in your own images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mnist_lab.cli.parser import CommandParser, find_run
 from mnist_lab.cli.tables import print_rows, print_table
 from mnist_lab.errors import UsageError
-from mnist_lab.inference.images import suffixes
+from mnist_lab.inference.images import image_suffixes
 
 if TYPE_CHECKING:
     from mnist_lab.inference.recognise import Answer
@@ -21,83 +21,95 @@ def main(arguments: list[str]) -> None:
     parser = CommandParser("predict", __doc__)
     parser.add_run()
     parser.add_argument(
-        "images", metavar="IMAGE", nargs="+", help="pictures, folders of them, or a CSV of 784 pixels a line (Kaggle's)"
+        "images",
+        metavar="IMAGE",
+        nargs="+",
+        help="images, folders of images, or a CSV with 784 pixels a line (Kaggle's)",
     )
-    parser.add_argument("--show", type=Path, metavar="DIR", help="save what the network saw of each picture")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="a CSV's answers (default: submission.csv)")
+    parser.add_argument("--show", type=Path, metavar="DIR", help="save the network's input beside each image")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="where to write a CSV's predictions (default: submission.csv)"
+    )
     parser.add_forms()
     options = parser.parse_args(arguments)
     run = find_run(options)
     if any(name.lower().endswith(".csv") for name in options.images):
         if len(options.images) > 1 or options.show or options.form:
-            raise UsageError("a CSV of pixels goes alone: no pictures beside it, nor --show, --json or --csv")
-        from mnist_lab.inference.pixel_csv import submit
+            raise UsageError("a CSV of pixels cannot be combined with images, --show, --json or --csv")
+        from mnist_lab.inference.pixel_csv import write_submission
 
-        print(submit(run, Path(options.images[0]), options.out or Path("submission.csv")))
+        out = options.out or Path("submission.csv")
+        count, accuracy = write_submission(run, Path(options.images[0]), out)
+        if accuracy is not None:
+            print(f"accuracy by the label column: {accuracy:.2%}")
+        print(f"written: {out} ({count:,} images)")
         return
     if options.out:
-        raise UsageError(f"--out={options.out}: is for a CSV's answers; of pictures, --csv prints them")
+        raise UsageError(
+            f"--out={options.out}: only valid with a CSV of pixels; for images, --csv prints the predictions"
+        )
     from mnist_lab.inference.recognise import predict
 
-    paths, count = pictures_of(options.images), 0
+    paths = list_images(options.images)
+    skipped: list[Path] = []
     if options.show:
         from mnist_lab.inference.preview import preview_paths, save_previews
 
         previews = preview_paths(paths, options.show)
 
-    def skipped(path: Path, error: Exception) -> None:
-        nonlocal count
-        count += 1
+    def on_skip(path: Path, error: Exception) -> None:
+        skipped.append(path)
         print(f"mnist_lab: {path}: {error}; skipped", file=sys.stderr)
 
-    answers = predict(run, paths, skipped)
+    answers = predict(run, paths, on_skip)
     if options.show:
         save_previews(answers, previews, options.show)
     if options.form:
-        print_rows([row(answer) for answer in answers], options.form)
+        print_rows([answer_row(answer) for answer in answers], options.form)
     else:
         show_table(answers)
         if options.show and answers:
-            print(f"what the network saw: {options.show}")
-    if count:
+            print(f"previews: {options.show}")
+    if skipped:
         raise SystemExit(1)
 
 
-def pictures_of(names: Sequence[str]) -> list[Path]:
-    """The files that are named, and of a folder its pictures, 2 before 10; no hidden ones. Each one once.
+def list_images(names: Sequence[str]) -> list[Path]:
+    """Return the named files and the images of named folders, without hidden ones and duplicates, 2 before 10.
 
     Raises:
-        UsageError: a folder holds none.
+        UsageError: a folder contains no images.
     """
     paths: dict[Path, None] = {}
     for path in map(Path, names):
         inside = [path]
         if path.is_dir():
-            inside = [each for each in path.iterdir() if each.suffix.lower() in suffixes() and each.name[0] != "."]
+            suffixes = image_suffixes()
+            inside = [each for each in path.iterdir() if each.suffix.lower() in suffixes and each.name[0] != "."]
             if not inside:
-                raise UsageError(f"{path}: has no pictures in it, by their names ({' '.join(sorted(suffixes()))})")
-        paths |= dict.fromkeys(sorted(inside, key=_natural))
+                raise UsageError(f"{path}: contains no image files ({' '.join(sorted(suffixes))})")
+        paths |= dict.fromkeys(sorted(inside, key=_natural_key))
     return list(paths)
 
 
-def _natural(path: Path) -> list[tuple[bool, int, str]]:
+def _natural_key(path: Path) -> list[tuple[bool, int, str]]:
     parts = filter(None, re.split(r"([0-9]+)", path.name))
     return [(False, int(part), "") if part.isdecimal() else (True, 0, part) for part in parts]
 
 
-def row(answer: Answer) -> dict[str, Any]:
-    """An answer for programs."""
+def answer_row(answer: Answer) -> dict[str, Any]:
+    """Return an answer as a row for programs."""
     digit, probability = answer.ranked[0]
     ten = {f"p{each}": value for each, value in enumerate(answer.probabilities.tolist())}
     return {"file": str(answer.path), "digit": digit, "probability": probability, "note": answer.note, **ten}
 
 
 def show_table(answers: Sequence[Answer]) -> None:
-    """Print the answers, a line each; with a column of notes if there is one."""
+    """Print a line for each answer, with a column of notes if there are any."""
     lines, heads = [], ["file", "digit", "probability", "runner-up", "note"]
     for answer in answers:
-        (digit, probability), (second, its) = answer.ranked[:2]
-        lines.append([str(answer.path), str(digit), f"{probability:.2%}", f"{second} ({its:.2%})", answer.note])
+        (digit, probability), (second, next_best) = answer.ranked[:2]
+        lines.append([str(answer.path), str(digit), f"{probability:.2%}", f"{second} ({next_best:.2%})", answer.note])
     if not any(answer.note for answer in answers):
         heads, lines = heads[:-1], [line[:-1] for line in lines]
     if lines:

@@ -1,4 +1,4 @@
-"""Write a run's network in a file for use elsewhere, with a model card."""
+"""Write a run's network to a file, check it, and add a model card."""
 
 from __future__ import annotations
 
@@ -11,36 +11,37 @@ from pathlib import Path
 import torch
 
 from mnist_lab.data.datamodule import MNISTDataModule
-from mnist_lab.errors import LabError, not_installed
+from mnist_lab.errors import LabError, UsageError, not_installed
 from mnist_lab.evaluation.predictions import Predictions
-from mnist_lab.export.model_card import Measured, constructor, model_card
-from mnist_lab.export.programs import Program, loaded_onnx, loaded_torch_export, max_difference, onnx, torch_export
+from mnist_lab.export.model_card import ProgramResult, constructor, model_card
+from mnist_lab.export.programs import Program, load_onnx, load_torch_export, max_difference, to_onnx, to_torch_export
 from mnist_lab.files import atomic_write, require_writable_file, user_output
+from mnist_lab.formatting import shorten
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.runs.environment import package_versions
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import load_trained_model, make_data
 
 
-def state_dict(network: Classifier, data: MNISTDataModule) -> bytes:
-    """A torch file's content: the weights alone, under the tutorial's names."""
+def to_state_dict(network: Classifier, data: MNISTDataModule) -> bytes:
+    """Return a torch file of the weights alone, under the tutorial's names."""
     content = io.BytesIO()
     torch.save({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, content)
     return content.getvalue()
 
 
-def safetensors(network: Classifier, data: MNISTDataModule) -> bytes:
-    """A safetensors file's content: the weights, with what they belong to as metadata.
+def to_safetensors(network: Classifier, data: MNISTDataModule) -> bytes:
+    """Return a safetensors file of the weights, with the network's class, data and input as metadata.
 
     Raises:
-        UsageError: the package is missing.
+        UsageError: safetensors is not installed.
     """
     try:
         from safetensors.torch import save
     except ImportError as error:
         raise not_installed("--format=safetensors", "safetensors") from error
     metadata = {
-        "format": "pt",  # of tensors, by the libraries that read this key
+        "format": "pt",  # of tensors; the key is safetensors' own
         "mnist_lab": package_versions()["mnist-lab"],
         "class": f"{type(network).__module__}.{type(network).__qualname__}",
         "data": data.source.name,
@@ -51,95 +52,108 @@ def safetensors(network: Classifier, data: MNISTDataModule) -> bytes:
 
 @dataclass(frozen=True)
 class Format:
-    """A kind of file: its suffix, its content, how it is loaded, and, if it is a program, how that is checked.
+    """A format of exported files.
 
     Attributes:
-        loading: lines of Python, with {file} for its name, {module}, {name} and {made} for the network's class.
+        suffix: of the file's name.
+        convert: returns the file's content.
+        loading: lines of Python that load it, with {file}, and {module}, {name} and {call} of the network's class.
+        load_program: loads the file to be checked, if it is a program; None for weights alone.
     """
 
     suffix: str
-    content: Callable[[Classifier, MNISTDataModule], bytes]
+    convert: Callable[[Classifier, MNISTDataModule], bytes]
     loading: str
-    program: Callable[[Path], Program] | None = None
+    load_program: Callable[[Path], Program] | None = None
 
 
 FORMATS = {
     "onnx": Format(
         ".onnx",
-        onnx,
+        to_onnx,
         "import numpy, onnxruntime\n"
         'network = onnxruntime.InferenceSession("{file}")\n'
         '(probabilities,) = network.run(None, {{"images": numpy.zeros((1, 28, 28), numpy.uint8)}})',
-        loaded_onnx,
+        load_onnx,
     ),
     "torch_export": Format(
         ".pt2",
-        torch_export,
+        to_torch_export,
         "import torch\n"
         'network = torch.export.load("{file}").module()\n'
         "probabilities = network(torch.zeros(1, 28, 28, dtype=torch.uint8))",
-        loaded_torch_export,
+        load_torch_export,
     ),
     "safetensors": Format(
         ".safetensors",
-        safetensors,
+        to_safetensors,
         "from safetensors.torch import load_file\n"
         "from {module} import {name}\n"
-        "network = {made}.eval()\n"
+        "network = {call}.eval()\n"
         'network.load_state_dict(load_file("{file}"))',
     ),
     "state_dict": Format(
         ".pt",
-        state_dict,
+        to_state_dict,
         "import torch\n"
         "from {module} import {name}\n"
-        "network = {made}.eval()\n"
+        "network = {call}.eval()\n"
         'network.load_state_dict(torch.load("{file}", weights_only=True))',
     ),
 }
 
 
-def export(run: Run, form: str, path: Path | None = None) -> tuple[Path, str]:
-    """Write a run's tested weights in a form, and a model card beside; where they are, and how to load them.
+def export(run: Run, format_name: str, path: Path | None = None) -> tuple[Path, str]:
+    """Write a run's tested weights in a format, and a model card beside the file.
 
-    A file that is a program (onnx, torch_export) is run on the whole test set before it takes its place.
+    A program (onnx, torch_export) is tested on the whole test set before it takes its place.
 
     Args:
         run: the run.
-        form: a name in FORMATS.
-        path: where to; None for exports/<model> in the run folder. The card's name has .md after it.
+        format_name: a name in FORMATS.
+        path: the file; None for exports/<model> in the run folder. The card's name has .md appended.
+
+    Returns:
+        The file's path, and the lines of Python that load it.
 
     Raises:
-        UsageError: the run has no checkpoint, a package is missing, or the file cannot be written.
-        LabError: the network cannot be traced, or what was written gives other classes or probabilities.
-        DataUnavailable: the test set could not be had.
+        UsageError: the format is unknown, the run has no checkpoint, a package is not installed, or the file cannot be
+            written.
+        LabError: the network cannot be traced, or the program's classes or probabilities differ.
+        DataUnavailable: the test set is not available.
     """
-    chosen = FORMATS[form]
+    if format_name not in FORMATS:
+        raise UsageError(f"--format={shorten(format_name)}: unknown format; choose from {', '.join(FORMATS)}")
+    chosen = FORMATS[format_name]
     path = path or run.folder / "exports" / f"{run.info['model']}{chosen.suffix}"
     require_writable_file(path, f"--to={path}")
     network = load_trained_model(run)
     data = make_data(run.config, network)
-    expected = Predictions.on_test_set(network, data) if chosen.program else None
-    content = chosen.content(network, data)
-    how = chosen.loading.format(file=path.name, **constructor(run.config))
+    expected = Predictions.on_test_set(network, data) if chosen.load_program else None
+    content = chosen.convert(network, data)
+    loading = chosen.loading.format(file=path.name, **constructor(run.config))
     card = path.with_name(f"{path.name}.md")
     with user_output(path, f"--to={path}") as partial, atomic_write(card) as partial_card:
         partial.write_bytes(content)
-        measured = checked(path, partial, chosen.program, data, expected) if chosen.program and expected else None
-        partial_card.write_text(model_card(run, network, data, path.name, how, measured), encoding="utf-8")
-    return path, how
+        measured = None
+        if chosen.load_program and expected:
+            try:
+                measured = check_program(chosen.load_program(partial), data, expected)
+            except LabError as error:
+                raise LabError(f"{path}: {error}") from error
+            except Exception as error:  # of any kind, from the library that runs it
+                reason = str(error).strip().splitlines()[0]
+                raise LabError(f"{path}: not written: it cannot be run ({reason}); try another --format") from error
+        partial_card.write_text(model_card(run, network, data, path.name, loading, measured), encoding="utf-8")
+    return path, loading
 
 
-def checked(
-    path: Path, written: Path, program: Callable[[Path], Program], data: MNISTDataModule, expected: Predictions
-) -> Measured:
-    """What a program that was written for a path comes to on the test set; LabError if it is not as expected."""
+def check_program(program: Program, data: MNISTDataModule, expected: Predictions) -> ProgramResult:
+    """Run a program on the test set.
+
+    Raises:
+        LabError: its classes or probabilities differ from those expected.
+    """
     images = torch.from_numpy(data.test_set()[0])
-    try:
-        difference = max_difference(program(written), images, expected)
-    except LabError as error:
-        raise LabError(f"{path}: {error}") from error
-    except Exception as error:  # of every kind, by the library that runs it
-        reason = str(error).strip().splitlines()[0]
-        raise LabError(f"{path}: not written, for it cannot be run ({reason}); try another --format") from error
-    return Measured(len(images), expected.accuracy, difference)
+    difference = max_difference(program, images, expected)
+    return ProgramResult(len(images), expected.accuracy, difference)

@@ -1,4 +1,4 @@
-"""A network with its preprocessing inside, as a program of its own: bytes in, probabilities out."""
+"""Networks as programs that include the preprocessing: bytes in, probabilities out."""
 
 from __future__ import annotations
 
@@ -17,29 +17,30 @@ from mnist_lab.errors import LabError, not_installed
 from mnist_lab.evaluation.predictions import Predictions
 from mnist_lab.models.classifier import Classifier
 
-TOLERANCE = 1e-4  # how far a program's probabilities may be from the network's
+TOLERANCE = 1e-4  # of a program's probabilities
 
 Program = Callable[[Tensor], Tensor]
 
 
 class InferenceModule(nn.Module):
-    """A network that takes images as they are in MNIST's files and gives the probabilities of the ten classes.
+    """Map images as in MNIST's files, (B, 28, 28) bytes, to the probabilities of the ten classes, (B, 10).
 
     Args:
-        network: the network; it is put into eval mode.
-        mean, std: of the normalisation (x / 255 - mean) / std.
+        network: the network; it is switched to eval mode.
+        mean: of the normalisation (x / 255 - mean) / std.
+        std: of the same.
     """
 
     rows: Tensor
 
     def __init__(self, network: Classifier, mean: float, std: float) -> None:
         super().__init__()
-        # Plainly in memory, not channels_last as in training: torch.export writes no other way without a warning.
+        # torch.export warns of channels_last, which training uses.
         self.network = network.eval().to(memory_format=torch.contiguous_format)
         self.mean, self.std = mean, std
         self.resizes = network.image_size != 28
         if self.resizes:
-            weights, self.unit = byte_weights(network.image_size)
+            weights, self.unit = resize_weights(network.image_size)
             self.register_buffer("rows", weights)
 
     def forward(self, images: Tensor) -> Tensor:  # (B, 28, 28) bytes
@@ -48,32 +49,35 @@ class InferenceModule(nn.Module):
             pixels = self._rounded(pixels @ self.rows.T)  # (B, 1, 28, S)
             pixels = self._rounded(self.rows @ pixels)  # (B, 1, S, S)
         scores = self.network(pixels.div(255).sub(self.mean).div(self.std))
-        probabilities: Tensor = scores.float().softmax(1)  # (B, 10); of log-probabilities, too, softmax gives them
+        probabilities: Tensor = scores.float().softmax(1)  # (B, 10), of log-probabilities too
         return probabilities
 
     def _rounded(self, sums: Tensor) -> Tensor:
         return sums.mul(self.unit).add(0.5).floor().clamp(0, 255)
 
 
-def byte_weights(size: int) -> tuple[Tensor, float]:
-    """What F.interpolate(..., mode="bilinear", antialias=True) resizes the rows of 28 bytes with, to so many.
+def resize_weights(size: int) -> tuple[Tensor, float]:
+    """Return the weights with which F.interpolate(..., mode="bilinear", antialias=True) resizes 28 bytes.
 
-    For bytes torch reckons in whole numbers: the weights as 16-bit integers, of the highest precision that these have
-    room for, and each of the two passes, rows first, rounded to bytes. No operator of ONNX does the same, so it is
-    done here, by matrix products; of whole numbers in float32 they are exact. (ATen's UpSampleKernel.cpp.)
+    For bytes torch computes in integers: the weights have 16 bits, at the highest precision that fits, and each of the
+    two passes, rows first, is rounded to bytes (ATen's UpSampleKernel.cpp). No operator of ONNX does the same, but
+    matrix products of whole numbers in float32 are exact.
+
+    Args:
+        size: the number of pixels after resizing.
 
     Returns:
-        The weights, (size, 28), whole numbers, and the unit that they are in.
+        The weights, (size, 28), whole numbers, and their unit.
     """
-    each = torch.eye(28, dtype=torch.float64)[None, None]
-    weights = F.interpolate(each, (28, size), mode="bilinear", antialias=True)[0, 0].T.contiguous()
+    identity = torch.eye(28, dtype=torch.float64)[None, None]
+    weights = F.interpolate(identity, (28, size), mode="bilinear", antialias=True)[0, 0].T.contiguous()
     peak = weights.max().item()
     precision = next(bits for bits in range(22, -1, -1) if int(0.5 + peak * 2**bits) < 2**15)
     return (weights * 2**precision + 0.5).floor().float(), 2.0**-precision
 
 
-def traced(network: Classifier, mean: float, std: float) -> torch.export.ExportedProgram:
-    """A network with its preprocessing, for any number of images, as torch.export has it.
+def trace(network: Classifier, mean: float, std: float) -> torch.export.ExportedProgram:
+    """Trace a network with its preprocessing, for any number of images.
 
     Raises:
         LabError: torch cannot trace the network.
@@ -82,33 +86,33 @@ def traced(network: Classifier, mean: float, std: float) -> torch.export.Exporte
     shapes = {"images": {0: torch.export.Dim("batch")}}
     try:
         with torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")  # of torch's insides, which a user cannot change; it prints those, too
+            warnings.simplefilter("ignore")  # of torch's internals; it prints them, too
             program = InferenceModule(network, mean, std)
             return torch.export.export(program, (example,), dynamic_shapes=shapes, strict=False)
-    except Exception as error:  # torch's errors for what it cannot trace are of every kind
+    except Exception as error:  # of any kind
         reason = str(error).strip().splitlines()[0]
         raise LabError(f"{type(network).__name__}: torch cannot trace it ({reason}); try another --format") from error
 
 
-def torch_export(network: Classifier, data: MNISTDataModule) -> bytes:
-    """A .pt2 file's content."""
+def to_torch_export(network: Classifier, data: MNISTDataModule) -> bytes:
+    """Return a .pt2 file's content."""
     content = io.BytesIO()
-    torch.export.save(traced(network, data.mean, data.std), content)
+    torch.export.save(trace(network, data.mean, data.std), content)
     return content.getvalue()
 
 
-def onnx(network: Classifier, data: MNISTDataModule) -> bytes:
-    """An ONNX file's content; its input is called images, its output probabilities.
+def to_onnx(network: Classifier, data: MNISTDataModule) -> bytes:
+    """Return an ONNX file's content. Its input is named images, its output probabilities.
 
     Raises:
-        UsageError: a package is missing.
+        UsageError: onnxruntime or onnxscript is not installed.
     """
     try:
         import onnxruntime  # noqa: F401  # for the check, before the work
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise not_installed("--format=onnx", "onnx") from error
-    program = traced(network, data.mean, data.std)
+    program = trace(network, data.mean, data.std)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # as above
         converted = torch.onnx.export(
@@ -119,14 +123,14 @@ def onnx(network: Classifier, data: MNISTDataModule) -> bytes:
     return content
 
 
-def loaded_torch_export(path: Path) -> Program:
-    """The program in a .pt2 file."""
-    with path.open("rb") as file:  # not the path: torch warns of one that ends otherwise
+def load_torch_export(path: Path) -> Program:
+    """Load the program in a .pt2 file."""
+    with path.open("rb") as file:  # torch warns of a path with another suffix
         return torch.export.load(file).module()
 
 
-def loaded_onnx(path: Path) -> Program:
-    """The program in an ONNX file, run by onnxruntime."""
+def load_onnx(path: Path) -> Program:
+    """Load the program in an ONNX file, to be run by onnxruntime on the CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -136,21 +140,24 @@ def loaded_onnx(path: Path) -> Program:
 
 
 def max_difference(program: Program, images: Tensor, expected: Predictions) -> float:
-    """The most that a program's probabilities of images, (N, 28, 28) bytes, differ from those expected.
+    """Return the maximum difference of a program's probabilities from those expected.
 
-    It is asked in batches of 1, 2, 7, 64 and then 1,000.
+    Args:
+        program: is run in batches of 1, 2, 7, 64 and then 1,000 images.
+        images: (N, 28, 28) bytes.
+        expected: the checkpoint's predictions for them.
 
     Raises:
-        LabError: by more than TOLERANCE, or a class differs.
+        LabError: a class differs, or the difference exceeds TOLERANCE.
     """
     *few, rest = images.tensor_split([1, 3, 10, 74])
     with torch.no_grad():
         found = torch.cat([program(batch) for batch in (*few, *torch.split(rest, 1000)) if len(batch)])
-    others = (found.argmax(1) != expected.predicted).sum().item()
+    wrong = (found.argmax(1) != expected.predicted).sum().item()
     difference = (found - expected.probabilities).abs().max().item()
-    if others or not difference <= TOLERANCE:  # which NaN is not, either
+    if wrong or not difference <= TOLERANCE:  # NaN is refused, too
         raise LabError(
-            f"on {len(images):,} test images it gives {others:,} other classes than the checkpoint, and probabilities "
-            f"that differ by up to {difference:.2g}: not written; try another --format, or other versions of torch"
+            f"not written: on {len(images):,} test images, {wrong:,} classes differ from the checkpoint's, and "
+            f"probabilities by up to {difference:.2g}; try another --format, or other versions of torch"
         )
     return difference

@@ -1,4 +1,4 @@
-"""A person's picture files, read by Pillow, and how bright they are. Imports neither torch nor Lightning."""
+"""Read a user's image files with Pillow, and measure their brightness. Imports neither torch nor Lightning."""
 
 from __future__ import annotations
 
@@ -12,151 +12,148 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from mnist_lab.errors import LabError
 
-FORMATS = (
-    "JPEG",
-    "PNG",
-    "GIF",
-    "BMP",
-    "TIFF",
-    "WEBP",
-    "AVIF",
-    "PPM",
-)  # no others: some run programs
-MOST = 120_000_000  # pixels of a file, which are decoded before they are shrunk, in 4 bytes each at most
-MOST_HELD_TWICE = 30_000_000  # pixels where the decoder and Pillow hold the picture several times at once
-HELD_TWICE = ("WEBP", "AVIF")
-NARROWEST = 50  # the longer side by the shorter one; what is narrower cannot hold a digit that is large enough
-# Larger pictures are shrunk and smaller ones enlarged, until the longer side has so many pixels.
-LONGEST, SHORTEST = 640, 112
-UNREAD = {".heic", ".heif"}  # pictures of telephones that Pillow does not read
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "PPM")  # no others: some run programs
+UNSUPPORTED = {".heic", ".heif"}  # suffixes of telephones' images, which Pillow does not read
+MAX_PIXELS = 120_000_000  # of a file; they are decoded before the image is shrunk, with 4 bytes each at most
+MAX_PIXELS_BUFFERED = 30_000_000  # for formats whose decoder and Pillow hold the image several times at once
+BUFFERED_FORMATS = ("WEBP", "AVIF")
+MAX_ASPECT_RATIO = 50  # of the longer side to the shorter one; in a narrower image no digit is large enough
+MAX_SIDE, MIN_SIDE = 640, 112  # pixels of the longer side; larger images are shrunk and smaller ones enlarged
 
 
-class Unreadable(LabError, ValueError):
-    """A file that is no picture, or a damaged one, or far too large."""
+class UnreadableImage(LabError, ValueError):
+    """A file is not an image, is damaged or is too large."""
 
 
-def opened(path: Path) -> Image.Image:
-    """A picture by its path; Unreadable, without the path, if there is none."""
-    if not path.is_file():
-        raise Unreadable("not a file" if path.exists() else "no such file")
-    try:
-        with path.open("rb") as file:
-            return read(file)
-    except PermissionError as error:
-        raise Unreadable(f"cannot be read ({error.strerror})") from error
-
-
-def read(file: IO[bytes], most: int = MOST, formats: Sequence[str] = FORMATS) -> Image.Image:
-    """Read a picture, the first one of several in a file; a large one is shrunk, as `brightness` would shrink it.
-
-    Args:
-        file: open, at its beginning.
-        most: pixels, at most; few bytes can be a picture that fills the memory.
-        formats: those of FORMATS that are accepted.
+def open_image(path: Path) -> Image.Image:
+    """Read the image at a path.
 
     Raises:
-        Unreadable: it is none, or damaged, or larger.
+        UnreadableImage: there is none; the message does not contain the path.
+    """
+    if not path.is_file():
+        raise UnreadableImage("not a file" if path.exists() else "file not found")
+    try:
+        with path.open("rb") as file:
+            return read_image(file)
+    except PermissionError as error:
+        raise UnreadableImage(f"cannot be read ({error.strerror})") from error
+
+
+def read_image(file: IO[bytes], max_pixels: int = MAX_PIXELS, formats: Sequence[str] = FORMATS) -> Image.Image:
+    """Read an image, the first one if the file contains several. A large one is shrunk, but not below MAX_SIDE.
+
+    Args:
+        file: opened at its beginning.
+        max_pixels: the limit; an image of few bytes can fill the memory.
+        formats: the formats to accept, from FORMATS.
+
+    Raises:
+        UnreadableImage: the file is not an image of these formats, is damaged, or exceeds the limit.
     """
     Image.init()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what Pillow mends by itself, and of sizes that we look at
+        warnings.simplefilter("ignore")  # about damage that Pillow repairs, and sizes that are checked below
         try:
-            picture = Image.open(file, formats=[name for name in formats if name in Image.OPEN])
-            _refuse_size(picture, most)
-            picture.draft(None, (2 * LONGEST, 2 * LONGEST))  # a JPEG is decoded no finer than it is looked at
-            picture.load()
-            return _shrunk(picture)
+            image = Image.open(file, formats=[name for name in formats if name in Image.OPEN])
+            _check_size(image, max_pixels)
+            image.draft(None, (2 * MAX_SIDE, 2 * MAX_SIDE))  # decodes a JPEG no finer than needed
+            image.load()
+            return _shrink(image)
         except (Image.DecompressionBombError, MemoryError):
-            raise Unreadable(f"has too many pixels; shrink it to {most:,}") from None
+            raise UnreadableImage(f"too many pixels; shrink it to {max_pixels:,}") from None
         except UnidentifiedImageError:
-            raise Unreadable(f"not a picture of a known format; save it as {' or '.join(FORMATS[:2])}") from None
-        except Unreadable:
+            raise UnreadableImage(f"unknown image format; save it as {' or '.join(FORMATS[:2])}") from None
+        except UnreadableImage:
             raise
-        except Exception as error:  # a decoder that meets damage raises anything, such as RuntimeError for AVIF
+        except Exception as error:  # decoders raise anything for damaged files, such as RuntimeError for AVIF
             reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise Unreadable(f"damaged or cut short ({reason})") from error
+            raise UnreadableImage(f"corrupt or incomplete ({reason})") from error
 
 
-def _refuse_size(picture: Image.Image, most: int) -> None:
-    """Raise Unreadable, before a picture is decoded, if that would take too much memory or be of no use."""
-    width, height = picture.size
-    if picture.format in HELD_TWICE:
-        most = min(most, MOST_HELD_TWICE)
-    if max(width, height) > NARROWEST * min(width, height) > 0:
-        raise Unreadable(f"{width} x {height} pixels are too narrow for a digit; cut it out")
-    if width * height > most:
-        raise Unreadable(f"{width} x {height} pixels are too many; shrink it to {most:,}")
+def _check_size(image: Image.Image, max_pixels: int) -> None:
+    """Raise UnreadableImage, before an image is decoded, if that would take too much memory or be useless."""
+    width, height = image.size
+    if image.format in BUFFERED_FORMATS:
+        max_pixels = min(max_pixels, MAX_PIXELS_BUFFERED)
+    if max(width, height) > MAX_ASPECT_RATIO * min(width, height) > 0:
+        raise UnreadableImage(f"too narrow for a digit ({width} x {height} pixels); crop it")
+    if width * height > max_pixels:
+        raise UnreadableImage(f"too many pixels ({width} x {height}); shrink it to {max_pixels:,}")
 
 
-def _shrunk(picture: Image.Image) -> Image.Image:
-    """Shrink a decoded picture to three times LONGEST, or return it as it is if it is no larger.
+def _shrink(image: Image.Image) -> Image.Image:
+    """Shrink an image of more than six times MAX_SIDE to three times MAX_SIDE or more.
 
-    It is done band by band: to convert 100 million pixels at once takes a gigabyte.
+    This is done in bands, since converting 100 million pixels at once takes a gigabyte.
     """
-    factor = max(picture.size) // (3 * LONGEST)
+    factor = max(image.size) // (3 * MAX_SIDE)
     if factor < 2:
-        return picture
-    width, height = (-(-side // factor) for side in picture.size)
-    rows = factor * max(1, 4_000_000 // (factor * picture.width))
+        return image
+    width, height = (-(-side // factor) for side in image.size)
+    rows = factor * max(1, 4_000_000 // (factor * image.width))
     small = None
-    for top in range(0, picture.height, rows):
-        band = _plain(picture.crop((0, top, picture.width, min(top + rows, picture.height)))).reduce(factor)
+    for top in range(0, image.height, rows):
+        band = _convert(image.crop((0, top, image.width, min(top + rows, image.height)))).reduce(factor)
         small = small or Image.new(band.mode, (width, height))
         small.paste(band, (0, top // factor))
     assert small is not None
-    small.getexif()[ExifTags.Base.Orientation] = picture.getexif().get(ExifTags.Base.Orientation, 1)
+    small.getexif()[ExifTags.Base.Orientation] = image.getexif().get(ExifTags.Base.Orientation, 1)
     return small
 
 
-def _plain(picture: Image.Image) -> Image.Image:
-    """Convert a picture of any mode to F (more than 8 bits), L, RGBA (if parts may be transparent) or RGB."""
-    if picture.mode.startswith(("I", "F")):
-        return picture.convert("F")
-    if picture.has_transparency_data:
-        return picture.convert("RGBA")
-    if picture.mode in ("1", "L"):
-        return picture.convert("L")
-    return (picture.getchannel(0) if picture.mode == "LAB" else picture).convert("RGB")
+def _convert(image: Image.Image) -> Image.Image:
+    """Convert an image of any mode to F (more than 8 bits), L, RGBA (if it may have transparent parts) or RGB."""
+    if image.mode.startswith(("I", "F")):
+        return image.convert("F")
+    if image.has_transparency_data:
+        return image.convert("RGBA")
+    if image.mode in ("1", "L"):
+        return image.convert("L")
+    return (image.getchannel(0) if image.mode == "LAB" else image).convert("RGB")
 
 
-def suffixes() -> set[str]:
-    """How the names of pictures end, in small letters."""
-    return {suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS} | UNREAD
+def image_suffixes() -> set[str]:
+    """Return the suffixes of image files, in lower case."""
+    return {suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS} | UNSUPPORTED
 
 
-def brightness(picture: Image.Image) -> np.ndarray:
-    """How bright an upright picture of any mode is, (H, W) from 0 to 255, with LONGEST pixels or fewer to a side.
+def brightness(image: Image.Image) -> np.ndarray:
+    """Return the brightness of an image of any mode, turned upright and resized.
 
-    It is measured along the colours that differ most, so that a red digit is seen on green, too.
+    It is measured along the first principal component of the colours, so that red on green is visible too.
+
+    Returns:
+        Floats from 0 to 255, (H, W), the longer side from MIN_SIDE to MAX_SIDE.
     """
-    picture = _plain(ImageOps.exif_transpose(picture))
-    if picture.mode == "F":  # what is white only the picture can say
-        values = np.nan_to_num(np.asarray(picture), posinf=0, neginf=0)
+    image = _convert(ImageOps.exif_transpose(image))
+    if image.mode == "F":  # only the image can tell which value is white
+        values = np.nan_to_num(np.asarray(image), posinf=0, neginf=0)
         values = values - min(0, values.min())
-        return np.asarray(_sized(Image.fromarray(values * np.float32(255 / (values.max() or 1)))))
-    if picture.mode == "L":
-        return np.asarray(_sized(picture), np.float32)
-    if picture.mode == "RGBA" and picture.getchannel("A").getextrema() != (255, 255):
-        pixels = np.asarray(_sized(picture), np.float32)
-        colours = _on_paper(pixels[..., :3], pixels[..., 3:] / 255)
+        return np.asarray(_resize(Image.fromarray(values * np.float32(255 / (values.max() or 1)))))
+    if image.mode == "L":
+        return np.asarray(_resize(image), np.float32)
+    if image.mode == "RGBA" and image.getchannel("A").getextrema() != (255, 255):
+        pixels = np.asarray(_resize(image), np.float32)
+        colours = _fill_transparency(pixels[..., :3], pixels[..., 3:] / 255)
     else:
-        colours = np.asarray(_sized(picture.convert("RGB")), np.float32)
-    apart = (colours - colours.mean(axis=(0, 1))).reshape(-1, 3)
-    axis = np.linalg.eigh(apart.T @ apart)[1][:, -1]  # the first principal component
+        colours = np.asarray(_resize(image.convert("RGB")), np.float32)
+    deviations = (colours - colours.mean(axis=(0, 1))).reshape(-1, 3)
+    axis = np.linalg.eigh(deviations.T @ deviations)[1][:, -1]
     axis = axis * (np.sign(axis.sum()) or 1) / np.abs(axis).sum()
     grey: np.ndarray = colours @ axis + 255 * np.clip(-axis, 0, None).sum()
     return grey.astype(np.float32)
 
 
-def _sized(picture: Image.Image) -> Image.Image:
-    longer = max(picture.size)
-    factor = min(1, LONGEST / longer) * max(1, SHORTEST / longer)
-    width, height = (max(1, round(factor * side)) for side in picture.size)
-    return picture.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3)
+def _resize(image: Image.Image) -> Image.Image:
+    longer = max(image.size)
+    factor = min(1, MAX_SIDE / longer) * max(1, MIN_SIDE / longer)
+    width, height = (max(1, round(factor * side)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3)
 
 
-def _on_paper(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """What is transparent, filled: with the colour of most of the rest or, if that is ink alone, with its contrary."""
+def _fill_transparency(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Fill transparent parts with the median colour or, if only ink is opaque, with black or white to contrast it."""
     opaque = alpha[..., 0] > 0.5
     if opaque.mean() > 0.5:
         paper = np.median(colours[opaque], axis=0)

@@ -1,4 +1,4 @@
-"""A CSV of pixels, as Kaggle's "Digit Recognizer" gives them, and the answers that it wants."""
+"""Classify a CSV of pixels, as in Kaggle's "Digit Recognizer", and write the submission file."""
 
 from __future__ import annotations
 
@@ -15,87 +15,95 @@ from mnist_lab.inference.recognise import load_classifier
 from mnist_lab.runs.run import Run
 
 PIXELS = 28 * 28
-LONGEST_LINE = 100_000  # characters; of 785 columns, each may have a name of 100
+MAX_LINE = 100_000  # characters; each of the 785 columns may have a name of 100
 
 
-def submit(run: Run, path: Path, out: Path) -> str:
-    """Write what a run's tested weights make of a CSV's images, as ImageId,Label, and say so, with accuracy if known.
+def write_submission(run: Run, path: Path, out: Path) -> tuple[int, float | None]:
+    """Classify a CSV's images with a run's tested weights, and write a CSV of ImageId,Label.
+
+    Args:
+        run: the run.
+        path: the CSV of images.
+        out: the CSV to write.
+
+    Returns:
+        The number of images, and the accuracy if the CSV has labels.
 
     Raises:
-        UsageError: the CSV is not one of images, or the file cannot be written, or the run has no checkpoint.
+        UsageError: the CSV is invalid, the file cannot be written, or the run has no checkpoint.
     """
     require_writable_file(out, f"--out={out}")
     if out.exists() and path.exists() and out.samefile(path):
-        raise UsageError(f"--out={out}: is the CSV of the images itself; choose another")
+        raise UsageError(f"--out={out}: would overwrite the input; choose another")
     images, labels = read_pixels(path)
     digits = load_classifier(run)(images).argmax(1)
     lines = ["ImageId,Label", *(f"{number},{digit}" for number, digit in enumerate(digits, start=1))]
     with user_output(out, f"--out={out}") as partial:
         partial.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="")
-    accuracy = "" if labels is None else f"accuracy by the label column: {(digits == labels).mean():.2%}\n"
-    return f"{accuracy}written: {out} ({len(digits):,} images)"
+    return len(digits), None if labels is None else float((digits == labels).mean())
 
 
 def read_pixels(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """The images of a CSV, (N, 28, 28) bytes, a line each, and their labels, (N,), if it has them.
+    """Read a CSV with an image in each line.
 
-    Labels are in the column named label or class or, where no line of names is, in the first one of 785.
+    Labels are in the column named label or class or, without a line of names, in the first of 785 columns.
+
+    Returns:
+        The images, (N, 28, 28) bytes, and the labels, (N,), or None.
 
     Raises:
-        UsageError: the file cannot be read or is no such CSV; with the line.
+        UsageError: the file cannot be read or is not such a CSV; the message names the line.
     """
     pixels, labels = bytearray(), bytearray()
     names: list[str] | None = None
-    width, place = 0, -1  # of the columns, and of the one of labels
+    width, label_column = 0, -1
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             lines = csv.reader(_bounded_lines(file, path))
             for fields in filter(None, lines):
                 where = f"{path}, line {lines.line_num}"
                 if names is None:
-                    header = not any(_is_number(field) for field in fields)
-                    names = [field.strip().lower() for field in fields] if header else []
-                    width, place = len(fields), _place_of_labels(names, len(fields), where)
-                    if header:
+                    has_names = not any(_is_number(field) for field in fields)
+                    names = [field.strip().lower() for field in fields] if has_names else []
+                    width, label_column = len(fields), _find_label_column(names, len(fields), where)
+                    if has_names:
                         continue
                 if len(fields) != width:
-                    raise UsageError(f"{where}: has {len(fields)} columns, not {width} as the lines before")
+                    raise UsageError(f"{where}: expected {width} columns, found {len(fields)}")
                 try:
-                    values = bytes(map(int, fields))  # takes 0 to 255
+                    values = bytes(map(int, fields))
                 except ValueError:
-                    raise UsageError(f"{where}, {_wrong(fields)}") from None
-                if place >= 0:
-                    if values[place] > 9:
-                        raise UsageError(f"{where}: its label is {values[place]}, not 0 to 9")
-                    labels.append(values[place])
-                    values = values[:place] + values[place + 1 :]
+                    raise UsageError(f"{where}, {_describe_invalid_pixel(fields)}") from None
+                if label_column >= 0:
+                    if values[label_column] > 9:
+                        raise UsageError(f"{where}: invalid label {values[label_column]}; must be from 0 to 9")
+                    labels.append(values[label_column])
+                    values = values[:label_column] + values[label_column + 1 :]
                 pixels += values
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
     if not pixels:
-        raise UsageError(f"{path}: has no images in it")
+        raise UsageError(f"{path}: contains no images")
     images = np.frombuffer(pixels, np.uint8).reshape(-1, 28, 28)
     return images, np.frombuffer(labels, np.uint8) if labels else None
 
 
 def _bounded_lines(file: TextIO, path: Path) -> Iterator[str]:
-    """Yield a file's lines; refuse one that is so long that it would fill the memory, and is none of 784 pixels."""
-    while line := file.readline(LONGEST_LINE):
-        if len(line) == LONGEST_LINE:
-            raise UsageError(f"{path}: has a line of {LONGEST_LINE:,} characters or more; 784 pixels take less")
+    """Yield a file's lines, and raise UsageError for one that is too long for 784 pixels and could fill the memory."""
+    while line := file.readline(MAX_LINE):
+        if len(line) == MAX_LINE:
+            raise UsageError(f"{path}: a line is too long for {PIXELS} pixels ({MAX_LINE:,} characters or more)")
         yield line
 
 
-def _place_of_labels(names: list[str], width: int, where: str) -> int:
-    """The column of labels, -1 for none."""
-    place = next((names.index(name) for name in ("label", "class") if name in names), 0 if not names else -1)
-    if width == PIXELS and (place < 1 and not {"label", "class"} & set(names)):
+def _find_label_column(names: list[str], width: int, where: str) -> int:
+    """Return the index of the label column, -1 if there is none."""
+    column = next((names.index(name) for name in ("label", "class") if name in names), 0 if not names else -1)
+    if width == PIXELS and (column < 1 and not {"label", "class"} & set(names)):
         return -1
-    if width == PIXELS + 1 and place >= 0:
-        return place
-    raise UsageError(
-        f"{where}: has {width} columns; {PIXELS} of pixels are needed, and one named label if there is one"
-    )
+    if width == PIXELS + 1 and column >= 0:
+        return column
+    raise UsageError(f"{where}: found {width} columns; {PIXELS} of pixels are needed, and optionally one named label")
 
 
 def _is_number(field: str) -> bool:
@@ -106,11 +114,11 @@ def _is_number(field: str) -> bool:
     return True
 
 
-def _wrong(fields: list[str]) -> str:
-    """Which of the fields is the first that is not a byte."""
+def _describe_invalid_pixel(fields: list[str]) -> str:
+    """Describe the first field that is not a byte."""
     for column, field in enumerate(fields, start=1):
         try:
             bytes([int(field)])
         except ValueError:
-            return f"column {column}: {field[:20]!r} is not a whole number from 0 to 255"
-    raise AssertionError("all are")
+            return f"column {column}: invalid value {field[:20]!r}; must be a whole number from 0 to 255"
+    raise AssertionError("all are bytes")

@@ -6,8 +6,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from mnist_lab.errors import UsageError, not_installed
+from mnist_lab.errors import UsageError
 from mnist_lab.files import exists, require_writable_file, user_output
+from mnist_lab.formatting import render_template
 from mnist_lab.runs.environment import package_versions
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
@@ -22,30 +23,18 @@ def report(name: str, path: Path | None = None, runs_dir: str = "runs") -> Path:
         runs_dir: where a name is looked for.
 
     Raises:
-        UsageError: neither a run nor a sweep, jinja2 is not installed, or the file cannot be written.
+        UsageError: neither a run nor a sweep, or the file cannot be written.
         LabError: what the run was trained on cannot be had.
     """
-    try:
-        import jinja2
-    except ImportError as error:
-        raise not_installed("report", "report") from error
     subject = find_subject(name, runs_dir)
     usual = subject.folder / "report.html"
     told, remedy = (f"--out={path}", "choose another") if path else (str(usual), "choose another file with --out")
     path = path or usual
     require_writable_file(path, told)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     kind, values = page_values(subject, path)
     made = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
-    page = environment.get_template(f"{kind}.html.j2").render(
-        **values, made=made, version=package_versions()["mnist-lab"]
-    )
+    template = Path(__file__).parent / "templates" / f"{kind}.html.j2"
+    page = render_template(template, **values, made=made, version=package_versions()["mnist-lab"])
     with user_output(path, told, remedy) as partial:
         partial.write_text(page, encoding="utf-8")
     return path

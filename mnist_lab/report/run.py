@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from mnist_lab.config.compose import compose
 from mnist_lab.config.settings import differing_settings
 from mnist_lab.errors import UsageError
-from mnist_lab.export.model_card import preset
+from mnist_lab.export.model_card import describe_preset
 from mnist_lab.formatting import format_cell, format_command, format_date, format_duration, format_value
 from mnist_lab.report.charts import by_epoch
 from mnist_lab.report.test_set import on_test_set
@@ -51,7 +51,7 @@ def run_page(run: Run) -> dict[str, Any]:
         "differences": differences(config),
         "config": (run.folder / "config.yaml").read_text(encoding="utf-8"),
         "charts": [chart for name in ("acc", "loss") if (chart := by_epoch(run, name))],
-        "tutorial": preset(run) if run.tutorial.get("published") else None,
+        "tutorial": describe_preset(run) if run.tutorial.get("published") else None,
         **epoch_table(run),
         "kind": "digit" if data_set == "MNIST" else "class",
         "tested": tested,
@@ -130,7 +130,7 @@ def settings(info: dict[str, Any], config: DictConfig, run: Run) -> list[tuple[s
         ("precision", format_value(trainer.get("precision"))),
         ("seed", format_value(config.seed)),
     ]
-    return [*found, ("settings of", preset(run))] if run.tutorial else found
+    return [*found, ("settings of", describe_preset(run))] if run.tutorial else found
 
 
 def differences(config: DictConfig) -> list[tuple[str, str, str]]:

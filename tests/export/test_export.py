@@ -1,4 +1,4 @@
-"""Weights travel both ways between a tutorial's own class and a run, and what does not fit is told by its shapes."""
+"""Weights can be exchanged between a tutorial's own class and a run; those that do not fit are refused."""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ def test_export_takes_latest_and_a_file_to_write_to(command: Command) -> None:
     assert "0.weight" in torch.load("new/my.pt", weights_only=True)
 
 
-def test_export_that_cannot_be_is_told_in_one_line(command: Command) -> None:
+def test_impossible_export_is_reported_in_one_line(command: Command) -> None:
     command("model=mlp", "trainer.max_epochs=1", "hydra.run.dir=runs/a/b")
     Path("file").write_text("")
-    for arguments, told in (
+    for arguments, message in (
         (("nowhere", "--format", "state_dict"), "nowhere: no such run folder"),
-        (("runs/a/b", "--format", "word"), "choose from"),
+        (("runs/a/b", "--format", "word"), "--format=word: unknown format; choose from onnx, torch_export"),
         (("runs/a/b",), "--format"),
         (("runs/a/b", "--format", "state_dict", "--to", "file/x.pt"), "--to=file/x.pt: cannot be written"),
         (("runs/a/b", "--format", "state_dict", "--to", "/proc/x.pt"), "--to=/proc/x.pt: cannot be written"),
@@ -79,12 +79,12 @@ def test_export_that_cannot_be_is_told_in_one_line(command: Command) -> None:
     ):
         outcome = command("export", *arguments, data=False)
         assert outcome.status == 2
-        assert told in outcome.err and outcome.err.count("\n") == 1
+        assert message in outcome.err and outcome.err.count("\n") == 1
     assert not list(Path().rglob("*.pt"))
 
 
 @pytest.mark.parametrize(
-    ("shapes", "told"),
+    ("shapes", "message"),
     [
         (
             shapes_of("dropout_cnn"),
@@ -107,12 +107,12 @@ def test_export_that_cannot_be_is_told_in_one_line(command: Command) -> None:
         ({1: (3,)}, "looks like no network here, it begins with 1; save"),
     ],
 )
-def test_state_dict_that_does_not_fit_says_what_it_looks_like(
-    command: Command, shapes: dict[str, tuple[int, ...]], told: str
+def test_state_dict_that_does_not_fit_is_identified_by_its_shapes(
+    command: Command, shapes: dict[str, tuple[int, ...]], message: str
 ) -> None:
     torch.save({name: torch.zeros(shape) for name, shape in shapes.items()}, "some.pt")
     outcome = command("model=lenet", "init_from=some.pt")
     assert outcome.status == 2
-    assert outcome.err.startswith(f"mnist_lab: init_from=some.pt: {told}")
+    assert outcome.err.startswith(f"mnist_lab: init_from=some.pt: {message}")
     assert outcome.err.count("\n") == 1
     assert not Path("runs").exists()

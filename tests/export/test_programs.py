@@ -1,4 +1,4 @@
-"""Each form of export does what the checkpoint does when loaded as its card says; one that does not is refused."""
+"""Each exported file, loaded as its card says, predicts as the checkpoint does; one that does not is refused."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mnist_lab import conf_dir
 from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.evaluation.predictions import Predictions
 from mnist_lab.export import export as exporting
-from mnist_lab.export import programs as deployed
+from mnist_lab.export import programs
 from mnist_lab.export.model_card import model_card
 from mnist_lab.export.programs import InferenceModule
 from mnist_lab.models.classifier import Classifier
@@ -84,16 +84,16 @@ def answers(form: str, network: Any, images: np.ndarray) -> Tensor:
         return network(torch.from_numpy(images))  # type: ignore[no-any-return]
 
 
-def refused(outcome: Outcome, status: int, told: str) -> bool:
+def is_refused(outcome: Outcome, status: int, message: str) -> bool:
     """Whether a command failed so, in one line, and left no file but the checkpoints'."""
     assert outcome.status == status and "written" not in outcome.out, outcome.err
     assert outcome.err.startswith("mnist_lab: ") and outcome.err.count("\n") == 1 + ("\nBy hand" in outcome.err)
-    assert told in outcome.err
+    assert message in outcome.err
     return not [path for path in Path().rglob("*") if re.search(r"\.(onnx|pt2|pt|safetensors|md|partial)$", path.name)]
 
 
 @pytest.mark.parametrize("name", [*NETWORKS, "own"])
-def test_every_form_does_what_the_checkpoint_does_when_loaded_as_its_card_says(
+def test_every_format_predicts_as_the_checkpoint_when_loaded_as_its_card_says(
     command: Command, tiny: Tiny, own: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     train(tiny.compose(f"model={name}", "optimizer.lr=0.05", *QUICK, "trainer.max_epochs=3"))
@@ -125,7 +125,7 @@ def test_every_form_does_what_the_checkpoint_does_when_loaded_as_its_card_says(
 
 
 @pytest.mark.parametrize("size", [14, 20, 28, 32, 45, 56])
-def test_bytes_are_resized_and_normalised_as_the_data_module_does_to_the_last_bit(tiny: Tiny, size: int) -> None:
+def test_bytes_are_resized_and_normalised_exactly_as_by_the_data_module(tiny: Tiny, size: int) -> None:
     class Seeing(Classifier):
         image_size = size
 
@@ -141,7 +141,7 @@ def test_bytes_are_resized_and_normalised_as_the_data_module_does_to_the_last_bi
     assert torch.equal(network.seen, data.normalise(images))
 
 
-def test_weights_in_safetensors_say_what_they_belong_to(command: Command, tiny: Tiny, own: Path) -> None:
+def test_safetensors_names_class_data_and_input(command: Command, tiny: Tiny, own: Path) -> None:
     train(tiny.compose("model=own", "model.width=4", *QUICK))
     assert command("export", "runs/a", "--format", "safetensors", "--to", "my.safetensors", data=False).status == 0
     with safe_open("my.safetensors", framework="pt") as file:
@@ -161,25 +161,27 @@ def test_program_that_differs_from_the_checkpoint_is_not_written(
         broken.setattr(
             InferenceModule, "forward", lambda self, images: self.network(images.unsqueeze(1) / 255.0).softmax(1)
         )
-        assert refused(command(*arguments, data=False), 1, f"exports/mlp{PROGRAMS[form]}: on 57 test images it gives")
+        assert is_refused(
+            command(*arguments, data=False), 1, f"exports/mlp{PROGRAMS[form]}: not written: on 57 test images, "
+        )
     assert command(*arguments, data=False).status == 0
     before = Path(f"runs/a/exports/mlp{PROGRAMS[form]}").read_bytes()
-    for content, tolerance, told in (
-        (b"no program", 1e-4, "not written, for it cannot be run ("),
-        (before, -1.0, "0 other classes than the checkpoint, and probabilities that differ by up to"),
+    for content, tolerance, message in (
+        (b"no program", 1e-4, "not written: it cannot be run ("),
+        (before, -1.0, "0 classes differ from the checkpoint's, and probabilities by up to"),
     ):
         with monkeypatch.context() as broken:
-            broken.setattr(deployed, "TOLERANCE", tolerance)
-            wrong = dataclasses.replace(right, content=lambda network, data, content=content: content)
+            broken.setattr(programs, "TOLERANCE", tolerance)
+            wrong = dataclasses.replace(right, convert=lambda network, data, content=content: content)
             broken.setitem(exporting.FORMATS, form, wrong)
             outcome = command(*arguments, data=False)
-            assert outcome.status == 1 and told in outcome.err.splitlines()[-1]  # torch logs a broken file before
+            assert outcome.status == 1 and message in outcome.err.splitlines()[-1]  # torch logs a broken file before
             assert Path(f"runs/a/exports/mlp{PROGRAMS[form]}").read_bytes() == before, "what was there stays"
             outcome = command(*arguments, "--to", "new.file", data=False)
             assert outcome.status == 1 and not list(Path().glob("new*")) and not list(Path().rglob("*.partial"))
 
 
-def test_check_asks_every_image_in_batches_of_several_sizes_and_refuses_nan() -> None:
+def test_check_runs_every_image_in_batches_of_several_sizes_and_refuses_nan() -> None:
     images = torch.arange(2100).reshape(-1, 1, 1).expand(-1, 28, 28)
     probabilities = torch.eye(10)[torch.arange(2100) % 10]
     expected, sizes = Predictions(torch.zeros(2100).long(), probabilities), []
@@ -188,23 +190,23 @@ def test_check_asks_every_image_in_batches_of_several_sizes_and_refuses_nan() ->
         sizes.append(len(batch))
         return probabilities[batch[:, 0, 0]]
 
-    assert deployed.max_difference(program, images, expected) == 0
+    assert programs.max_difference(program, images, expected) == 0
     assert sizes == [1, 2, 7, 64, 1000, 1000, 26]
-    assert deployed.max_difference(lambda batch: program(batch) + 5e-5, images, expected) < 1e-4
+    assert programs.max_difference(lambda batch: program(batch) + 5e-5, images, expected) < 1e-4
     for wrong in (2e-4, float("nan")):
         last = torch.zeros(2100, 10)
         last[2099, 9] = wrong  # its class, which stays the most probable one
-        with pytest.raises(deployed.LabError, match="differ"):
-            deployed.max_difference(lambda batch, last=last: program(batch) + last[batch[:, 0, 0]], images, expected)
+        with pytest.raises(programs.LabError, match="differ"):
+            programs.max_difference(lambda batch, last=last: program(batch) + last[batch[:, 0, 0]], images, expected)
 
 
-def test_what_a_form_needs_and_has_not_is_told_in_one_line(
+def test_missing_requirement_of_a_format_is_reported_in_one_line(
     command: Command, tiny: Tiny, own: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(tiny.compose("model=own", "model.asks=true", *QUICK))
     for form in PROGRAMS:
         outcome = command("export", "runs/a", "--format", form, data=False)
-        assert refused(outcome, 1, "Own: torch cannot trace it (")
+        assert is_refused(outcome, 1, "Own: torch cannot trace it (")
     for module, form, extra in (
         ("onnxruntime", "onnx", "onnx"),
         ("onnxscript", "onnx", "onnx"),
@@ -213,10 +215,10 @@ def test_what_a_form_needs_and_has_not_is_told_in_one_line(
         with monkeypatch.context() as without:
             without.setitem(sys.modules, module, None)
             outcome = command("export", "runs/a", "--format", form, data=False)
-            assert refused(outcome, 2, f"pip install 'mnist-lab[{extra}]'")
+            assert is_refused(outcome, 2, f"pip install 'mnist-lab[{extra}]'")
     for file in tiny.raw.iterdir():
         file.unlink()
-    assert refused(command("export", "runs/a", "--format", "onnx", data=False), 1, "Tiny")
+    assert is_refused(command("export", "runs/a", "--format", "onnx", data=False), 1, "Tiny")
     for form in WEIGHTS:
         assert command("export", "runs/a", "--format", form, data=False).status == 0
 
@@ -225,7 +227,7 @@ def test_card_says_what_the_run_was_and_what_the_file_takes(command: Command, ti
     command("experiment=lenet", "trainer.max_epochs=2", "hydra.run.dir=runs/a")
     command("export", "runs/a", "--format", "torch_export", data=False)
     run, card = Run(Path("runs/a")), Path("runs/a/exports/lenet.pt2.md").read_text()
-    for told in (
+    for message in (
         "# lenet.pt2: lenet, trained on Tiny",
         "“MNIST using LeNet”, Y.-K. Kim, 2020-08-19, experiment=lenet",
         "`LeNet`, 61,706 parameters",
@@ -236,9 +238,9 @@ def test_card_says_what_the_run_was_and_what_the_file_takes(command: Command, ti
         "resized to 32 by 32",
         "x / 255, then minus 0.1307, then divided by 0.3081",
         "conv2: Conv2d(6, 16, kernel_size=(5, 5), stride=(1, 1))",
-        "The licence of Tiny is for its owner to say.",
+        "The licence of Tiny is decided by its owner.",
     ):
-        assert told in card
+        assert message in card
     model = load_trained_model(run)
     data = make_data(run.config, model)
     for name, licence in (("MNIST", "CC BY-SA 3.0"), ("FashionMNIST", "MIT licence.\n")):

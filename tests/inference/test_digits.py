@@ -1,4 +1,4 @@
-"""The same digit in other pictures is the same 28 x 28 pixels, and a picture without one is refused."""
+"""The same digit in different images gives the same 28 x 28 pixels, and an image without one is refused."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import pytest
 from PIL import Image, ImageDraw, ImageOps, features
 
 from benchmarks.digits import lit, ruled
-from mnist_lab.inference.digits import BOX, SIDE, Digit, NoDigit, find_digit, label_components, otsu_threshold
-from mnist_lab.inference.images import FORMATS, Unreadable, brightness, opened, read, suffixes
+from mnist_lab.inference.digits import BOX, SIDE, Digit, NoDigit, find_digit, otsu_threshold
+from mnist_lab.inference.images import FORMATS, UnreadableImage, brightness, image_suffixes, open_image, read_image
 
 WRITTEN = [form for form in FORMATS if form != "AVIF" or features.check("avif")]
 
@@ -91,9 +91,7 @@ def test_digit_fills_a_box_of_20_pixels_and_has_its_centre_of_mass_in_the_middle
         (150, (40, 30), (2000, 220)),
     ],
 )
-def test_size_and_place_change_next_to_nothing(
-    digit: int, height: int, at: tuple[int, int], page: tuple[int, int]
-) -> None:
+def test_size_and_place_hardly_matter(digit: int, height: int, at: tuple[int, int], page: tuple[int, int]) -> None:
     assert likeness(find_digit(drawn(digit)), find_digit(drawn(digit, height=height, at=at, page=page))) > 0.9
 
 
@@ -103,7 +101,7 @@ def test_light_on_dark_is_as_good_as_dark_on_light(digit: int) -> None:
     assert likeness(find_digit(picture), find_digit(ImageOps.invert(picture))) > 0.99
 
 
-def test_box_says_where_the_digit_was() -> None:
+def test_box_is_the_digits_place() -> None:
     left, top, right, bottom = find_digit(drawn(7, height=100, at=(150, 90))).box
     assert [300 * left, 240 * top, 300 * right, 240 * bottom] == pytest.approx([145, 85, 225, 195], abs=3)
 
@@ -122,7 +120,7 @@ def test_mode_changes_nothing(mode: str) -> None:
 
 
 @pytest.mark.parametrize("most", [1.0, 4095.0, 1e-6])
-def test_white_is_what_a_picture_of_many_bits_has_brightest(most: float) -> None:
+def test_white_is_the_brightest_value_of_an_image_of_many_bits(most: float) -> None:
     values = np.asarray(drawn(), np.float32) / 255 * most
     values[0, 0] = np.nan
     assert likeness(find_digit(drawn()), find_digit(Image.fromarray(values))) > 0.99
@@ -134,18 +132,18 @@ def test_ink_on_transparency_is_seen_whatever_its_colour(colour: str, palette: b
     picture = Image.new("RGBA", (300, 240), colour)
     picture.putalpha(ImageOps.invert(drawn()))
     if palette:
-        picture = read(saved(picture, "GIF"))
+        picture = read_image(saved(picture, "GIF"))
         assert picture.mode == "P"
     assert likeness(find_digit(drawn()), find_digit(picture)) > 0.97
 
 
-def test_transparent_border_of_a_picture_is_taken_for_its_paper() -> None:
+def test_transparent_border_of_an_image_is_taken_for_its_paper() -> None:
     picture = Image.new("RGBA", (400, 300))
     picture.paste(drawn().convert("RGBA"), (50, 30))
     assert likeness(find_digit(drawn()), find_digit(picture)) > 0.97
 
 
-def test_colours_of_one_brightness_are_told_apart() -> None:
+def test_colours_of_equal_brightness_are_distinguished() -> None:
     red, green = np.array([200, 30, 30]), np.array([20, 124, 20])
     ink = 1 - np.asarray(drawn(), float)[..., None] / 255
     picture = Image.fromarray((ink * red + (1 - ink) * green).astype(np.uint8))
@@ -155,7 +153,7 @@ def test_colours_of_one_brightness_are_told_apart() -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF", "WEBP"])
-def test_picture_is_turned_as_exif_says(orientation: int, form: str) -> None:
+def test_image_is_turned_as_exif_says(orientation: int, form: str) -> None:
     turned = {  # how a camera so held has it
         2: Image.Transpose.FLIP_LEFT_RIGHT,
         3: Image.Transpose.ROTATE_180,
@@ -168,7 +166,7 @@ def test_picture_is_turned_as_exif_says(orientation: int, form: str) -> None:
     picture = drawn(7).transpose(turned[orientation]) if orientation > 1 else drawn(7)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    found = find_digit(read(saved(picture, form, exif=exif)))
+    found = find_digit(read_image(saved(picture, form, exif=exif)))
     assert likeness(find_digit(drawn(7)), found) > 0.97
     assert found.box == pytest.approx(find_digit(drawn(7)).box, abs=0.02)
 
@@ -227,7 +225,7 @@ def test_dot_of_a_few_pixels_is_no_digit(page: tuple[int, int]) -> None:
     for longest in (3, 4, 5):
         picture = Image.new("L", page, 255)
         ImageDraw.Draw(picture).ellipse((14, 14, 13 + longest, 13 + longest), fill=0)
-        with pytest.raises(NoDigit, match="no digit in it"):
+        with pytest.raises(NoDigit, match="no digit found"):
             find_digit(picture)
 
 
@@ -236,7 +234,7 @@ def test_closely_cropped_digit_is_found() -> None:
     assert likeness(find_digit(picture), find_digit(picture.crop((84, 54, 186, 186)))) > 0.95
 
 
-def test_thin_strokes_are_thickened_to_what_networks_know() -> None:
+def test_thin_strokes_are_thickened() -> None:
     thin, usual = find_digit(drawn(7, height=200, at=(60, 20), pen=2)), find_digit(drawn(7))
     assert thin.pixels.sum() > 0.4 * usual.pixels.sum()
     assert likeness(thin, usual) > 0.75
@@ -278,36 +276,19 @@ def blank(kind: str) -> Image.Image:
         *("dust", "a table's edge", "noise", "shading and noise"),
     ],
 )
-def test_picture_without_a_digit_is_refused(kind: str) -> None:
-    with pytest.raises(NoDigit, match="no digit in it"):
+def test_image_without_a_digit_is_refused(kind: str) -> None:
+    with pytest.raises(NoDigit, match="no digit found"):
         find_digit(blank(kind))
 
 
-def test_pieces_are_those_that_a_flood_fill_finds() -> None:
-    random = np.random.default_rng(5)
-    for density in (0.2, 0.45, 0.7, 1, 0):
-        mask = random.random((23, 31)) < density
-        pieces, seen = label_components(mask), np.zeros(mask.shape, int)
-        for start in zip(*mask.nonzero(), strict=True):
-            if seen[start]:
-                continue
-            todo, number = [start], seen.max() + 1
-            while todo:
-                y, x = todo.pop()
-                if 0 <= y < 23 and 0 <= x < 31 and mask[y, x] and not seen[y, x]:
-                    seen[y, x] = number
-                    todo += [(y + down, x + right) for down in (-1, 0, 1) for right in (-1, 0, 1)]
-        assert np.array_equal(pieces, seen)
-
-
-def test_level_parts_two_groups_and_leaves_one_whole() -> None:
+def test_otsu_threshold_separates_two_groups_and_keeps_one_together() -> None:
     two = np.array([0.1, 0.12, 0.15] * 9 + [0.6, 0.7, 0.8])
     assert 0.15 <= otsu_threshold(two) < 0.6
     for spread in (0, 1e-7):
         assert otsu_threshold(np.linspace(0.75, 0.75 + spread, 9, dtype=np.float32)) < 0.75
 
 
-def test_large_pictures_are_looked_at_shrunk_and_small_ones_enlarged() -> None:
+def test_large_images_are_shrunk_and_small_ones_enlarged() -> None:
     assert brightness(drawn(page=(3000, 1500))).shape == (320, 640)
     assert brightness(drawn(page=(28, 14))).shape == (56, 112)
     assert brightness(Image.new("L", (5000, 2))).shape == (1, 640)
@@ -317,7 +298,7 @@ def test_large_pictures_are_looked_at_shrunk_and_small_ones_enlarged() -> None:
     ("mode", "form"),
     [("1", "PNG"), ("L", "PNG"), ("P", "GIF"), ("RGBA", "PNG"), ("CMYK", "JPEG"), ("I;16", "PNG"), ("LAB", "TIFF")],
 )
-def test_large_picture_is_shrunk_while_it_is_read(mode: str, form: str) -> None:
+def test_large_image_is_shrunk_while_it_is_read(mode: str, form: str) -> None:
     large = drawn(7, height=2000, at=(1500, 800), page=(4000, 3001))
     if mode == "RGBA":
         large = Image.merge("RGBA", [*[Image.new("L", large.size)] * 3, ImageOps.invert(large)])
@@ -328,40 +309,40 @@ def test_large_picture_is_shrunk_while_it_is_read(mode: str, form: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = 3
     turned = large.convert(mode).transpose(Image.Transpose.ROTATE_180)
-    picture = read(saved(turned, form, exif=exif) if form != "GIF" else saved(large.convert(mode), form))
+    picture = read_image(saved(turned, form, exif=exif) if form != "GIF" else saved(large.convert(mode), form))
     assert max(picture.size) <= 2000
     assert likeness(find_digit(drawn(7, height=200, at=(150, 80), page=(400, 300))), find_digit(picture)) > 0.99
 
 
-def test_picture_of_a_hundred_million_pixels_is_read() -> None:
-    picture = read(saved(drawn(7, height=6000, at=(3000, 1500), page=(12_000, 9_000)).convert("1"), "PNG"))
+def test_image_of_a_hundred_million_pixels_is_read() -> None:
+    picture = read_image(saved(drawn(7, height=6000, at=(3000, 1500), page=(12_000, 9_000)).convert("1"), "PNG"))
     assert likeness(find_digit(drawn(7)), find_digit(picture)) > 0.97
 
 
 @pytest.mark.parametrize("form", WRITTEN)
 def test_every_format_is_read(form: str) -> None:
-    assert likeness(find_digit(drawn()), find_digit(read(saved(drawn(), form)))) > 0.99
+    assert likeness(find_digit(drawn()), find_digit(read_image(saved(drawn(), form)))) > 0.99
 
 
-def test_first_of_several_pictures_in_a_file_is_read() -> None:
+def test_first_of_several_images_in_a_file_is_read() -> None:
     file = saved(drawn(2).convert("RGB"), "GIF", save_all=True, append_images=[drawn(7).convert("RGB")])
-    assert likeness(find_digit(drawn(2)), find_digit(read(file))) > 0.97
+    assert likeness(find_digit(drawn(2)), find_digit(read_image(file))) > 0.97
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
-        (b"", "not a picture of a known format; save it as JPEG or PNG"),
-        (b"just words", "not a picture of a known format"),
-        (saved(drawn(), "PNG").getvalue()[:200], "damaged or cut short"),
-        (saved(drawn(page=(900, 900)), "JPEG").getvalue()[:3000], "damaged or cut short"),
-        (saved(drawn(), "TIFF").getvalue()[:5000], "damaged or cut short"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture of a known format"),  # a program's
+        (b"", "unknown image format; save it as JPEG or PNG"),
+        (b"just words", "unknown image format"),
+        (saved(drawn(), "PNG").getvalue()[:200], "corrupt or incomplete"),
+        (saved(drawn(page=(900, 900)), "JPEG").getvalue()[:3000], "corrupt or incomplete"),
+        (saved(drawn(), "TIFF").getvalue()[:5000], "corrupt or incomplete"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "unknown image format"),  # a program's
     ],
 )
-def test_file_that_is_no_whole_picture_is_refused(content: bytes, told: str) -> None:
-    with pytest.raises(Unreadable, match=told):
-        read(io.BytesIO(content))
+def test_file_that_is_not_a_complete_image_is_refused(content: bytes, message: str) -> None:
+    with pytest.raises(UnreadableImage, match=message):
+        read_image(io.BytesIO(content))
 
 
 def claiming(width: int, height: int) -> bytes:
@@ -373,19 +354,19 @@ def claiming(width: int, height: int) -> bytes:
 
 
 def test_few_bytes_that_would_fill_the_memory_are_refused_before_they_are_read() -> None:
-    with pytest.raises(Unreadable, match="11000 x 11000 pixels are too many; shrink it to 120,000,000"):
-        read(io.BytesIO(claiming(11_000, 11_000)))
-    with pytest.raises(Unreadable, match="too many pixels; shrink it to 120,000,000"):
-        read(io.BytesIO(claiming(30_000, 30_000)))  # Pillow itself refuses it
+    with pytest.raises(UnreadableImage, match=r"too many pixels \(11000 x 11000\); shrink it to 120,000,000"):
+        read_image(io.BytesIO(claiming(11_000, 11_000)))
+    with pytest.raises(UnreadableImage, match="too many pixels; shrink it to 120,000,000"):
+        read_image(io.BytesIO(claiming(30_000, 30_000)))  # Pillow itself refuses it
     for size in ((1, 79_999_999), (79_999_999, 1)):  # rows have an address each, more than their pixels
-        with pytest.raises(Unreadable, match="too narrow for a digit"):
-            read(io.BytesIO(claiming(*size)))
-    with pytest.raises(Unreadable, match="300 x 240 pixels are too many; shrink it to 1,000"):
-        read(saved(drawn(), "PNG"), most=1000)
+        with pytest.raises(UnreadableImage, match="too narrow for a digit"):
+            read_image(io.BytesIO(claiming(*size)))
+    with pytest.raises(UnreadableImage, match=r"too many pixels \(300 x 240\); shrink it to 1,000"):
+        read_image(saved(drawn(), "PNG"), max_pixels=1000)
 
 
 @pytest.mark.parametrize("form", WRITTEN)
-def test_no_damage_has_another_error_than_unreadable_or_a_warning(form: str) -> None:
+def test_damage_raises_unreadable_image_only_and_never_warns(form: str) -> None:
     whole = saved(drawn(page=(120, 90), height=60, at=(30, 15)).convert("RGB"), form).getvalue()
     random = python_random.Random(form)
     refused = 0
@@ -397,25 +378,29 @@ def test_no_damage_has_another_error_than_unreadable_or_a_warning(form: str) -> 
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             try:
-                find_digit(read(io.BytesIO(content)))
-            except (Unreadable, NoDigit):
+                find_digit(read_image(io.BytesIO(content)))
+            except (UnreadableImage, NoDigit):
                 refused += 1
     assert refused > 2
 
 
-def test_what_is_no_file_or_may_not_be_read_is_refused(tmp_path: Path) -> None:
-    for path, told in ((tmp_path / "none.png", "no such file"), (tmp_path, "not a file"), (Path("/dev/null"), "not a")):
-        with pytest.raises(Unreadable, match=told):
-            opened(path)
+def test_path_without_a_file_is_refused(tmp_path: Path) -> None:
+    for path, message in (
+        (tmp_path / "none.png", "file not found"),
+        (tmp_path, "not a file"),
+        (Path("/dev/null"), "not a"),
+    ):
+        with pytest.raises(UnreadableImage, match=message):
+            open_image(path)
 
 
-def test_suffixes_are_those_of_pictures() -> None:
-    assert {".png", ".jpg", ".jpeg", ".tif", ".webp", ".heic", ".gif", ".bmp"} <= suffixes()
-    assert not {".pdf", ".eps", ".txt", ".csv", ".mpg"} & suffixes()
+def test_suffixes_are_those_of_images() -> None:
+    assert {".png", ".jpg", ".jpeg", ".tif", ".webp", ".heic", ".gif", ".bmp"} <= image_suffixes()
+    assert not {".pdf", ".eps", ".txt", ".csv", ".mpg"} & image_suffixes()
 
 
 @pytest.mark.parametrize("change", [lambda picture: picture, lambda picture: picture.resize((28, 28))])
-def test_picture_itself_is_left_as_it_was(change: Callable[[Image.Image], Image.Image]) -> None:
+def test_image_itself_is_not_modified(change: Callable[[Image.Image], Image.Image]) -> None:
     picture = change(drawn().convert("RGBA"))
     before = picture.copy()
     find_digit(picture)

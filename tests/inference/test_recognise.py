@@ -1,4 +1,4 @@
-"""`predict` answers for every picture that holds a digit, names those that do not, and fills in Kaggle's submission."""
+"""`predict` answers for every image with a digit, reports the others, and writes Kaggle's submission file."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from PIL import Image
 from test_digits import drawn, row_of_digits
 
 from benchmarks.digits import found, hits_and_notes
-from mnist_lab.cli.predict import pictures_of
+from mnist_lab.cli.predict import list_images
 from mnist_lab.config.compose import compose
 from mnist_lab.errors import UsageError
 from mnist_lab.inference.digits import Digit, NoDigit, find_digit
-from mnist_lab.inference.images import Unreadable
+from mnist_lab.inference.images import UnreadableImage
 from mnist_lab.inference.recognise import Answer, load_classifier, predict
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import load_trained_model, make_data
@@ -46,7 +46,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture
 def photos(tiny: Tiny) -> Path:
-    """A folder of pictures, and of what is none."""
+    """A folder of images and other files."""
     folder = Path("photos")
     folder.mkdir()
     for name, digit in (("10.png", 4), ("2.JPG", 2), ("1.tiff", 7)):
@@ -62,7 +62,7 @@ def table(outcome: Outcome) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("trained", NETWORKS, indirect=True)
-def test_answers_are_what_the_network_makes_of_the_digit_that_was_found(trained: Run, photos: Path) -> None:
+def test_answers_are_the_networks_probabilities_of_the_digit_found(trained: Run, photos: Path) -> None:
     paths = [photos / "2.JPG", str(photos / "1.tiff")]
     answers = predict(trained, paths)
     model = load_trained_model(trained)
@@ -76,7 +76,7 @@ def test_answers_are_what_the_network_makes_of_the_digit_that_was_found(trained:
         assert [value for _, value in answer.ranked] == sorted(answer.probabilities.tolist(), reverse=True)
 
 
-def test_table_has_a_line_for_each_picture(command: Command, trained: Run, photos: Path) -> None:
+def test_table_has_a_line_for_each_image(command: Command, trained: Run, photos: Path) -> None:
     outcome = command("predict", str(trained), str(photos / "10.png"), str(photos / "2.JPG"), data=False)
     assert (outcome.status, outcome.err) == (0, "")
     heads, *lines = table(outcome)
@@ -93,25 +93,25 @@ def test_table_has_a_line_for_each_picture(command: Command, trained: Run, photo
         ]
 
 
-def test_programs_get_all_ten_probabilities(command: Command, trained: Run, photos: Path) -> None:
+def test_json_and_csv_have_all_ten_probabilities(command: Command, trained: Run, photos: Path) -> None:
     given = ["predict", str(trained), str(photos)]
     rows = json.loads(command(*given, "--json", data=False).out)
-    for row, answer in zip(rows, predict(trained, pictures_of([str(photos)])[:3]), strict=True):
+    for row, answer in zip(rows, predict(trained, list_images([str(photos)])[:3]), strict=True):
         assert row["file"] == str(answer.path)
         assert (row["digit"], row["probability"]) == answer.ranked[0]
         assert [row[f"p{digit}"] for digit in range(10)] == answer.probabilities.tolist()
     outcome = command(*given, "--csv", data=False)
     lines = list(csv.DictReader(io.StringIO(outcome.out)))
     assert [{name: str(value) for name, value in row.items()} for row in rows] == lines
-    assert outcome.status == 1 and "deeper.png" in outcome.err  # told beside it
+    assert outcome.status == 1 and "deeper.png" in outcome.err  # reported on stderr
 
 
-def test_folder_is_taken_in_natural_order_without_what_is_hidden_or_no_picture(photos: Path) -> None:
-    names = [path.name for path in pictures_of([str(photos), "photos/10.png", "other.jpg"])]
+def test_folder_is_read_in_natural_order_without_hidden_and_other_files(photos: Path) -> None:
+    names = [path.name for path in list_images([str(photos), "photos/10.png", "other.jpg"])]
     assert names == ["1.tiff", "2.JPG", "10.png", "deeper.png", "other.jpg"]
 
 
-def test_what_cannot_be_answered_is_named_and_skipped(command: Command, trained: Run, photos: Path) -> None:
+def test_file_without_an_answer_is_reported_and_skipped(command: Command, trained: Run, photos: Path) -> None:
     whole = (photos / "2.JPG").read_bytes()
     Path("cut.jpg").write_bytes(whole[: len(whole) // 2])
     Path("empty.png").touch()
@@ -121,10 +121,12 @@ def test_what_cannot_be_answered_is_named_and_skipped(command: Command, trained:
     names = ["cut.jpg", "empty.png", "phone.HEIC", "none.png", "blank.png", "huge.png"]
     outcome = command("predict", str(trained), *names[:3], "photos/2.JPG", *names[3:], "photos/1.tiff", data=False)
     assert outcome.status == 1
-    told = outcome.err.splitlines()
-    assert [line.split(":")[1].strip() for line in told] == names
-    assert all(line.startswith("mnist_lab: ") and line.endswith("; skipped") for line in told)
-    for line, words in zip(told, ("cut short", "format", "JPEG or PNG", "no such", "blank", "too many"), strict=True):
+    reported = outcome.err.splitlines()
+    assert [line.split(":")[1].strip() for line in reported] == names
+    assert all(line.startswith("mnist_lab: ") and line.endswith("; skipped") for line in reported)
+    for line, words in zip(
+        reported, ("incomplete", "format", "JPEG or PNG", "not found", "blank", "too many"), strict=True
+    ):
         assert words in line
     assert [line[0] for line in table(outcome)[1:]] == ["photos/2.JPG", "photos/1.tiff"]
     alone = command("predict", str(trained), "blank.png", "--json", data=False)
@@ -132,7 +134,7 @@ def test_what_cannot_be_answered_is_named_and_skipped(command: Command, trained:
     assert command("predict", str(trained), "blank.png", data=False).out == ""
 
 
-def test_row_of_digits_is_noted_in_the_table_and_for_programs(command: Command, trained: Run, photos: Path) -> None:
+def test_several_digits_are_noted_in_the_table_and_in_json(command: Command, trained: Run, photos: Path) -> None:
     row_of_digits().save("row.png")
     outcome = command("predict", str(trained), "row.png", "photos/2.JPG", data=False)
     assert outcome.status == 0
@@ -162,21 +164,21 @@ def test_improbable_or_wide_answer_is_doubtful(probability: float, box: tuple[in
     assert answer_with(probability, box).note == note
 
 
-def test_from_python_the_first_bad_file_is_an_error(trained: Run, tiny: Tiny) -> None:
+def test_from_python_the_first_bad_file_raises(trained: Run, tiny: Tiny) -> None:
     Image.new("L", (50, 50)).save("blank.png")
-    with pytest.raises(NoDigit, match=r"^blank.png: no digit in it"):
+    with pytest.raises(NoDigit, match=r"^blank.png: no digit found"):
         predict(trained, ["blank.png"])
-    with pytest.raises(Unreadable, match=r"^none.png: no such file"):
+    with pytest.raises(UnreadableImage, match=r"^none.png: file not found"):
         predict(trained, ["none.png"])
 
 
-def test_show_saves_what_the_network_saw_beside_the_picture(command: Command, trained: Run, photos: Path) -> None:
+def test_show_saves_the_networks_input_beside_the_image(command: Command, trained: Run, photos: Path) -> None:
     Path("more").mkdir()
     drawn(4, page=(400, 90), height=70, at=(40, 10)).convert("RGBA").save("more/10.webp")
     files = ["photos/10.png", "more/10.webp", "photos/1.tiff"]
     outcome = command("predict", str(trained), *files, "--show", "new/seen", data=False)
     assert outcome.status == 0, outcome.err
-    assert outcome.out.splitlines()[-1] == "what the network saw: new/seen"
+    assert outcome.out.splitlines()[-1] == "previews: new/seen"
     assert sorted(path.name for path in Path("new/seen").iterdir()) == ["1.png", "10-2.png", "10.png"]
     for name, answer in zip(("10.png", "10-2.png", "1.png"), predict(trained, files), strict=True):
         with Image.open(Path("new/seen") / name) as sheet:
@@ -197,35 +199,35 @@ def test_show_never_replaces_a_file(command: Command, trained: Run, photos: Path
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["nowhere", "photos/1.tiff"], "nowhere: no such run folder"),
         (["RUN"], "the following arguments are required: IMAGE"),
-        (["RUN", "empty"], "empty: has no pictures in it, by their names (.apng"),
-        (["RUN", "a.csv", "photos/1.tiff"], "a CSV of pixels goes alone"),
-        (["RUN", "a.csv", "--json"], "a CSV of pixels goes alone"),
-        (["RUN", "photos/1.tiff", "--out", "x.csv"], "--out=x.csv: is for a CSV's answers"),
+        (["RUN", "empty"], "empty: contains no image files (.apng"),
+        (["RUN", "a.csv", "photos/1.tiff"], "a CSV of pixels cannot be combined"),
+        (["RUN", "a.csv", "--json"], "a CSV of pixels cannot be combined"),
+        (["RUN", "photos/1.tiff", "--out", "x.csv"], "--out=x.csv: only valid with a CSV of pixels"),
         (["RUN", "photos/1.tiff", "--show", "photos/1.tiff"], "--show=photos/1.tiff: cannot be written"),
         (["RUN", "none.csv"], "none.csv: cannot be read (No such file or directory)"),
     ],
 )
-def test_bad_arguments_are_told_in_one_line(
-    command: Command, trained: Run, photos: Path, arguments: list[str], told: str
+def test_bad_arguments_are_reported_in_one_line(
+    command: Command, trained: Run, photos: Path, arguments: list[str], message: str
 ) -> None:
     Path("empty").mkdir()
     outcome = command("predict", *[str(trained) if each == "RUN" else each for each in arguments], data=False)
     assert outcome.status == 2
-    assert outcome.err.startswith("mnist_lab: ") and told in outcome.err and outcome.err.count("\n") == 1
+    assert outcome.err.startswith("mnist_lab: ") and message in outcome.err and outcome.err.count("\n") == 1
     assert not outcome.out
 
 
-def test_run_that_has_learnt_clothes_is_refused(trained: Run, tmp_path: Path) -> None:
+def test_run_trained_on_fashion_mnist_is_refused(trained: Run, tmp_path: Path) -> None:
     shutil.copytree(trained.folder, tmp_path / "run")
     clothes = Run(tmp_path / "run")
     config = clothes.config
     config.data.source.name = "FashionMNIST"
     clothes.save_config(config)
-    with pytest.raises(UsageError, match="has learnt clothes"):
+    with pytest.raises(UsageError, match="was trained on Fashion-MNIST"):
         load_classifier(clothes)
 
 
@@ -275,51 +277,51 @@ ROW = ",".join(["0"] * 784)
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
-        ("", "x.csv: has no images in it"),
-        (",".join(f"pixel{i}" for i in range(784)) + "\n", "x.csv: has no images in it"),
-        ("a,b\n1,2\n", "x.csv, line 1: has 2 columns; 784 of pixels are needed"),
-        (f"{ROW},0,0\n", "x.csv, line 1: has 786 columns"),
-        (f"{ROW}\n\n{ROW[:-2]}\n", "x.csv, line 3: has 783 columns, not 784 as the lines before"),
-        (f"{ROW}\n{ROW[:-1]}x\n", "x.csv, line 2, column 784: 'x' is not a whole number from 0 to 255"),
-        (f"{ROW[:-1]}256\n", "x.csv, line 1, column 784: '256' is not a whole number"),
-        (f"-1{ROW[1:]}\n", "x.csv, line 1, column 1: '-1' is not a whole number"),
-        (f"0.5{ROW[1:]}\n", "x.csv, line 1, column 1: '0.5' is not a whole number"),
-        (f"{ROW[:-1]}\n", "x.csv, line 1, column 784: '' is not a whole number"),
-        (f"12,{ROW}\n", "x.csv, line 1: its label is 12, not 0 to 9"),
-        (",".join(["label", *map("p{}".format, range(783))]) + f"\n{ROW}\n", "x.csv, line 1: has 784 columns"),
-        (",".join(map("p{}".format, range(785))) + f"\n{ROW},0\n", "x.csv, line 1: has 785 columns"),
+        ("", "x.csv: contains no images"),
+        (",".join(f"pixel{i}" for i in range(784)) + "\n", "x.csv: contains no images"),
+        ("a,b\n1,2\n", "x.csv, line 1: found 2 columns; 784 of pixels are needed"),
+        (f"{ROW},0,0\n", "x.csv, line 1: found 786 columns"),
+        (f"{ROW}\n\n{ROW[:-2]}\n", "x.csv, line 3: expected 784 columns, found 783"),
+        (f"{ROW}\n{ROW[:-1]}x\n", "x.csv, line 2, column 784: invalid value 'x'; must be a whole number from 0 to 255"),
+        (f"{ROW[:-1]}256\n", "x.csv, line 1, column 784: invalid value '256'"),
+        (f"-1{ROW[1:]}\n", "x.csv, line 1, column 1: invalid value '-1'"),
+        (f"0.5{ROW[1:]}\n", "x.csv, line 1, column 1: invalid value '0.5'"),
+        (f"{ROW[:-1]}\n", "x.csv, line 1, column 784: invalid value ''"),
+        (f"12,{ROW}\n", "x.csv, line 1: invalid label 12; must be from 0 to 9"),
+        (",".join(["label", *map("p{}".format, range(783))]) + f"\n{ROW}\n", "x.csv, line 1: found 784 columns"),
+        (",".join(map("p{}".format, range(785))) + f"\n{ROW},0\n", "x.csv, line 1: found 785 columns"),
         (b"\xff\xfe\x00\x80".decode("latin-1"), "x.csv: cannot be read"),
-        ("0," * 60_000, "x.csv: has a line of 100,000 characters or more"),
+        ("0," * 60_000, "x.csv: a line is too long for 784 pixels (100,000 characters"),
     ],
 )
-def test_csv_that_is_none_of_pixels_is_told_with_its_line(
-    command: Command, trained: Run, tiny: Tiny, content: str, told: str
+def test_invalid_csv_is_reported_with_its_line(
+    command: Command, trained: Run, tiny: Tiny, content: str, message: str
 ) -> None:
     Path("x.csv").write_bytes(content.encode("latin-1"))
     outcome = command("predict", str(trained), "x.csv", data=False)
     assert outcome.status == 2
-    assert outcome.err.startswith(f"mnist_lab: {told}") and outcome.err.count("\n") == 1
+    assert outcome.err.startswith(f"mnist_lab: {message}") and outcome.err.count("\n") == 1
     assert not Path("submission.csv").exists()
 
 
-def test_answers_that_cannot_be_written_are_told(command: Command, trained: Run, tiny: Tiny) -> None:
+def test_unwritable_submission_is_reported(command: Command, trained: Run, tiny: Tiny) -> None:
     path = write_csv("test.csv", tiny_arrays()[2])
     before = path.read_bytes()
-    for out, told in (
-        ("test.csv", "is the CSV of the images itself"),
+    for out, message in (
+        ("test.csv", "would overwrite the input"),
         (".", "there already, and not a file"),
         ("/proc/x.csv", "cannot be written"),
     ):
         outcome = command("predict", str(trained), "test.csv", "--out", out, data=False)
         assert outcome.status == 2
-        assert outcome.err.startswith(f"mnist_lab: --out={out}: {told}") and outcome.err.count("\n") == 1
+        assert outcome.err.startswith(f"mnist_lab: --out={out}: {message}") and outcome.err.count("\n") == 1
     assert path.read_bytes() == before
 
 
 @pytest.mark.real_data
-def test_pictures_of_test_digits_keep_the_test_sets_hits(tmp_path: Path) -> None:
+def test_images_of_test_digits_keep_the_test_accuracy(tmp_path: Path) -> None:
     given = ["model=lenet", "trainer.max_epochs=1", f"hydra.run.dir={tmp_path / 'run'}", "figures=false"]
     run = train(compose(*given, "trainer.accelerator=cpu"))
     model = load_trained_model(run)

@@ -1,4 +1,4 @@
-"""The page on which one draws: what the server answers and refuses, and what is seen in a browser."""
+"""The page to draw on: its server's answers and refusals, and its behaviour in a browser."""
 
 from __future__ import annotations
 
@@ -28,8 +28,7 @@ from test_digits import drawn, saved
 from test_recognise import tiny_run
 
 from mnist_lab.config.compose import compose
-from mnist_lab.inference import request_timeout
-from mnist_lab.inference import server as draw
+from mnist_lab.inference import request_timeout, server
 from mnist_lab.inference.digits import find_digit
 from mnist_lab.inference.recognise import predict
 from mnist_lab.runs.run import Run
@@ -73,7 +72,7 @@ class Client:
 
 @pytest.fixture(scope="module")
 def client(trained: Run) -> Client:
-    return Client(draw.app(trained))
+    return Client(server.make_app(trained))
 
 
 def test_drawing_is_answered_as_predict_answers_its_file(client: Client, trained: Run, tmp_path: Path) -> None:
@@ -81,13 +80,13 @@ def test_drawing_is_answered_as_predict_answers_its_file(client: Client, trained
     (expected,) = predict(trained, [tmp_path / "seven.png"])
     reply = client.post("/predict", content=(tmp_path / "seven.png").read_bytes(), headers=PNG)
     assert reply.status_code == 200
-    told = reply.json()
-    assert told["digit"] == expected.ranked[0][0]
-    assert told["probabilities"] == pytest.approx(expected.probabilities.tolist(), abs=1e-6)
-    assert told["seen"] == find_digit(drawn(7)).pixels.ravel().tolist()
+    answer = reply.json()
+    assert answer["digit"] == expected.ranked[0][0]
+    assert answer["probabilities"] == pytest.approx(expected.probabilities.tolist(), abs=1e-6)
+    assert answer["pixels"] == find_digit(drawn(7)).pixels.ravel().tolist()
 
 
-def test_blank_drawing_is_no_error(client: Client) -> None:
+def test_blank_drawing_is_not_an_error(client: Client) -> None:
     reply = client.post("/predict", content=png(Image.new("RGB", (256, 256), "white")), headers=PNG)
     assert reply.status_code == 200
     assert reply.json()["digit"] is None and "no digit" in reply.json()["reason"]
@@ -102,14 +101,14 @@ def test_blank_drawing_is_no_error(client: Client) -> None:
         (png(Image.new("1", (1100, 1000))), PNG, 400),  # few bytes, many pixels
         (saved(drawn(), "JPEG").getvalue(), PNG, 400),
         (saved(drawn(), "WEBP").getvalue(), PNG, 400),
-        (bytes(draw.LARGEST + 1), PNG, 413),
+        (bytes(server.MAX_REQUEST_BYTES + 1), PNG, 413),
         (png(drawn()), {"Content-Type": "text/plain"}, 415),
         (png(drawn()), {}, 415),
         (png(drawn()), PNG | {"Host": "evil.example"}, 400),
         (png(drawn()), PNG | {"Host": "evil.example:8028"}, 400),
     ],
 )
-def test_what_is_no_drawing_is_refused(client: Client, content: bytes, headers: dict[str, str], status: int) -> None:
+def test_invalid_drawing_is_refused(client: Client, content: bytes, headers: dict[str, str], status: int) -> None:
     reply = client.post("/predict", content=content, headers=headers)
     assert reply.status_code == status
     assert 0 < len(reply.text) < 200 and "Traceback" not in reply.text
@@ -144,8 +143,8 @@ def test_other_methods_and_paths_are_refused(client: Client, method: str, path: 
         ("my.machine", "My.Machine:8028", 200),
     ],
 )
-def test_server_answers_to_addresses_and_its_own_names_only(trained: Run, host: str, name: str, status: int) -> None:
-    assert Client(draw.app(trained, host)).get("/", headers={"Host": name}).status_code == status
+def test_server_accepts_addresses_and_its_own_names_only(trained: Run, host: str, name: str, status: int) -> None:
+    assert Client(server.make_app(trained, host)).get("/", headers={"Host": name}).status_code == status
 
 
 def test_page_is_served_while_a_drawing_is_recognised(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,8 +155,8 @@ def test_page_is_served_while_a_drawing_is_recognised(trained: Run, monkeypatch:
         assert ended.wait(60)
         return {"digit": None}
 
-    monkeypatch.setattr(draw, "answer", slow)
-    transport = httpx.ASGITransport(app=draw.app(trained))
+    monkeypatch.setattr(server, "predict_drawing", slow)
+    transport = httpx.ASGITransport(app=server.make_app(trained))
 
     async def ask() -> list[int]:
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8028") as client:
@@ -174,8 +173,10 @@ def test_page_is_served_while_a_drawing_is_recognised(trained: Run, monkeypatch:
 
 def test_connection_whose_request_does_not_arrive_is_closed(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(request_timeout, "SECONDS", 0.3)
-    config = uvicorn.Config(draw.app(trained), http=request_timeout.TimedProtocol, lifespan="off", log_level="error")
-    server = uvicorn.Server(config)
+    config = uvicorn.Config(
+        server.make_app(trained), http=request_timeout.TimeoutProtocol, lifespan="off", log_level="error"
+    )
+    running = uvicorn.Server(config)
     whole = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
     def ask(address: tuple[str, int]) -> None:
@@ -196,57 +197,59 @@ def test_connection_whose_request_does_not_arrive_is_closed(trained: Run, monkey
                 time.sleep(0.4)
 
     async def serve() -> None:
-        with draw.listening("127.0.0.1", 0) as listener:
-            task = asyncio.create_task(server.serve(sockets=[listener]))
+        with server.open_socket("127.0.0.1", 0) as listener:
+            task = asyncio.create_task(running.serve(sockets=[listener]))
             await asyncio.to_thread(ask, listener.getsockname())
-            server.should_exit = True
+            running.should_exit = True
             await task
 
     asyncio.run(serve())
 
 
-def test_page_names_the_network_and_may_run_and_ask_nothing_but_its_own(client: Client, trained: Run) -> None:
+def test_page_names_the_network_and_may_load_nothing_else(client: Client, trained: Run) -> None:
     reply = client.get("/")
-    assert f"mlp, {trained.info['metrics']['test/acc']:.2%} of the test set right" in reply.text
+    assert f"mlp, test accuracy {trained.info['metrics']['test/acc']:.2%} " in reply.text
     assert not re.findall(r"""(?:src|href)=["'](?!data:)""", reply.text) and "{{" not in reply.text
     policy = reply.headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy and "unsafe" not in policy and "frame-ancestors 'none'" in policy
     assert reply.headers["X-Content-Type-Options"] == "nosniff"
 
 
-def test_model_of_any_name_is_shown_as_text(trained: Run, tmp_path: Path) -> None:
+def test_model_name_is_escaped(trained: Run, tmp_path: Path) -> None:
     shutil.copytree(trained.folder, tmp_path / "run")
     Run(tmp_path / "run").update(model="<script>alert(1)</script>", metrics={})
-    assert "<p>&lt;script&gt;alert(1)&lt;/script&gt;</p>" in draw.page(Run(tmp_path / "run"))[0]
+    assert "<p>&lt;script&gt;alert(1)&lt;/script&gt;</p>" in server.render_page(Run(tmp_path / "run"))[0]
 
 
-def test_port_in_use_is_told_or_the_next_one_taken(command: Command, trained: Run) -> None:
-    with draw.listening("127.0.0.1", None) as first, draw.listening("127.0.0.1", None) as second:
+def test_port_in_use_is_reported_or_the_next_one_used(command: Command, trained: Run) -> None:
+    with server.open_socket("127.0.0.1", None) as first, server.open_socket("127.0.0.1", None) as second:
         port, other = first.getsockname()[1], second.getsockname()[1]
-        assert port in draw.PORTS and other in draw.PORTS and port != other
+        assert port in server.PORTS and other in server.PORTS and port != other
         outcome = command("draw", str(trained), "--port", str(port), data=False)
     assert outcome.status == 2
-    assert outcome.err == f"mnist_lab: --port={port}: is in use; choose another, or leave it out for a free one\n"
+    assert outcome.err == f"mnist_lab: --port={port}: is in use; choose another, or omit it for a free one\n"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
-        (["--port", "70000"], "--port=70000: is not a port"),
-        (["--port", "-1"], "--port=-1: is not a port"),
+        (["--port", "70000"], "--port=70000: invalid port"),
+        (["--port", "-1"], "--port=-1: invalid port"),
         (["--port", "x"], "argument --port: invalid int value"),
-        (["--host", "192.0.2.1"], "--host=192.0.2.1: is not an address of this machine"),
-        (["--host", "no.such.host.invalid"], "--host=no.such.host.invalid: is not an address of this machine"),
+        (["--host", "192.0.2.1"], "--host=192.0.2.1: not an address of this machine"),
+        (["--host", "no.such.host.invalid"], "--host=no.such.host.invalid: not an address of this machine"),
     ],
 )
-def test_bad_address_is_told_in_one_line(command: Command, trained: Run, arguments: list[str], told: str) -> None:
+def test_invalid_address_is_reported_in_one_line(
+    command: Command, trained: Run, arguments: list[str], message: str
+) -> None:
     outcome = command("draw", str(trained), *arguments, data=False)
     assert outcome.status == 2
-    assert outcome.err.startswith(f"mnist_lab: {told}") and outcome.err.count("\n") == 1
+    assert outcome.err.startswith(f"mnist_lab: {message}") and outcome.err.count("\n") == 1
 
 
 @pytest.mark.parametrize("missing", ["uvicorn", "starlette"])
-def test_missing_library_is_told_with_the_pip_line(
+def test_missing_library_is_reported_with_the_pip_command(
     command: Command,
     trained: Run,
     monkeypatch: pytest.MonkeyPatch,
@@ -266,7 +269,7 @@ def test_browser_is_opened_where_there_is_a_screen(monkeypatch: pytest.MonkeyPat
         monkeypatch.delenv(each, raising=False)
     monkeypatch.setenv(name, "x")
     monkeypatch.setattr("sys.platform", "linux")
-    assert draw._has_screen() is shown
+    assert server.has_screen() is shown
 
 
 # The real server
@@ -287,14 +290,14 @@ def served(run: Run, *arguments: str) -> Iterator[tuple[str, subprocess.Popen[st
         try:
             assert process.stdout is not None and process.stderr is not None
             line = process.stdout.readline()
-            told = re.fullmatch(r"draw a digit at (http://127\.0\.0\.1:\d+/) \(Ctrl-C ends\)\n", line)
-            assert told, line + process.stderr.read()
-            yield told[1], process
+            match = re.fullmatch(r"draw a digit at (http://127\.0\.0\.1:\d+/) \(press Ctrl-C to stop\)\n", line)
+            assert match, line + process.stderr.read()
+            yield match[1], process
         finally:
             process.kill()
 
 
-def test_server_outlives_what_it_refuses_and_ends_quietly_with_ctrl_c(trained: Run) -> None:
+def test_server_survives_invalid_requests_and_ends_quietly_with_ctrl_c(trained: Run) -> None:
     with served(trained, "--port", "0") as (address, process):
         port = int(address.split(":")[-1].strip("/"))
         for raw in (
@@ -339,16 +342,16 @@ def browser() -> Iterator[Any]:
 
 @contextmanager
 def shown(browser: Any, address: str, **settings: Any) -> Iterator[Any]:
-    """The page in a window of its own; no error may be told on its console."""
-    told: list[str] = []
+    """The page in a window of its own; its console must show no error."""
+    errors: list[str] = []
     context = browser.new_context(**settings)
     page = context.new_page()
-    page.on("console", lambda message: message.type == "error" and told.append(message.text))
-    page.on("pageerror", lambda error: told.append(str(error)))
+    page.on("console", lambda message: message.type == "error" and errors.append(message.text))
+    page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(address)
     yield page
     context.close()
-    assert told == []
+    assert errors == []
 
 
 LINES = {1: [(0.5, 0.2), (0.5, 0.8)], 7: [(0.3, 0.25), (0.7, 0.25), (0.45, 0.8)]}
@@ -403,11 +406,11 @@ def inked(page: Any, canvas: str) -> int:
 
 @pytest.fixture(scope="module")
 def address(trained: Run) -> Iterator[str]:
-    with served(trained, "--port", "0") as (told, _):
-        yield told
+    with served(trained, "--port", "0") as (address, _):
+        yield address
 
 
-def test_drawing_changes_bars_digit_and_what_the_network_sees(browser: Any, address: str) -> None:
+def test_drawing_changes_bars_digit_and_the_networks_input(browser: Any, address: str) -> None:
     with shown(browser, address) as page:
         assert inked(page, "pad") == inked(page, "seen") == 0
         assert page.locator("#undo").is_disabled() and page.locator("#clear").is_disabled()
@@ -432,7 +435,7 @@ def test_drawing_changes_bars_digit_and_what_the_network_sees(browser: Any, addr
         assert page.locator("#words").inner_text() == "Draw one digit, 0 to 9."
 
 
-def test_dot_is_answered_kindly_and_clear_begins_anew(browser: Any, address: str) -> None:
+def test_dot_is_not_an_error_and_clear_starts_again(browser: Any, address: str) -> None:
     with shown(browser, address) as page:
         box = page.locator("#pad").bounding_box()
         page.mouse.click(box["x"] + 100, box["y"] + 100)
@@ -443,7 +446,7 @@ def test_dot_is_answered_kindly_and_clear_begins_anew(browser: Any, address: str
         assert inked(page, "pad") == 0
 
 
-def test_changes_while_an_answer_is_awaited_are_asked_once_and_last(browser: Any, address: str) -> None:
+def test_changes_while_waiting_are_sent_once_and_last(browser: Any, address: str) -> None:
     with shown(browser, address) as page:
         asked: list[float] = []
         answered: list[float] = []
@@ -468,11 +471,11 @@ def test_changes_while_an_answer_is_awaited_are_asked_once_and_last(browser: Any
         assert page.locator("#digit").inner_text() == digit and bars(page) == pytest.approx(last, abs=0.2)
 
 
-def test_server_that_has_ended_is_told_on_the_page(browser: Any, trained: Run) -> None:
-    with served(trained, "--port", "0") as (told, process):
+def test_page_says_when_the_server_has_ended(browser: Any, trained: Run) -> None:
+    with served(trained, "--port", "0") as (address, process):
         context = browser.new_context()
         page = context.new_page()
-        page.goto(told)
+        page.goto(address)
         process.kill()
         process.wait()
         draw_lines(page, 1)
@@ -506,7 +509,7 @@ def test_finger_draws_on_a_phone_without_scrolling(
         assert inked(page, "pad") > 0.02 * 4 * box["width"] ** 2
 
 
-def test_buttons_and_results_have_names_that_are_read_out(browser: Any, address: str) -> None:
+def test_buttons_and_results_have_accessible_names(browser: Any, address: str) -> None:
     with shown(browser, address) as page:
         for role, name in (("button", "Undo"), ("button", "Clear"), ("list", "Probabilities of the ten digits")):
             assert page.get_by_role(role, name=name).count() == 1
@@ -521,7 +524,7 @@ def test_buttons_and_results_have_names_that_are_read_out(browser: Any, address:
 def test_digits_drawn_with_the_mouse_are_recognised(browser: Any, tmp_path: Path) -> None:
     given = ["model=lenet", "trainer.max_epochs=1", f"hydra.run.dir={tmp_path / 'run'}", "figures=false"]
     run = train(compose(*given, "trainer.accelerator=cpu"))
-    with served(run, "--port", "0") as (told, _), shown(browser, told) as page:
+    with served(run, "--port", "0") as (address, _), shown(browser, address) as page:
         for digit in LINES:
             draw_lines(page, digit)
             shows(page, "spoken", re.compile(f"^{digit} .*sure"))

@@ -6,7 +6,6 @@ import itertools
 import json
 import re
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -504,10 +503,6 @@ def test_bad_input_is_told_in_one_line_and_nothing_is_written(
         outcome = command("report", *arguments, data=False)
         assert outcome.status == 2
         assert outcome.err.startswith("mnist_lab: ") and told in outcome.err and outcome.err.count("\n") == 1
-    with monkeypatch.context() as without:
-        without.setitem(sys.modules, "jinja2", None)
-        outcome = command("report", str(run.folder), data=False)
-    assert outcome.err == "mnist_lab: report: needs packages that are not installed: pip install 'mnist-lab[report]'\n"
     config = run.config
     config.data.root, config.data.download = "nowhere", False
     run.save_config(config)
