@@ -1,4 +1,4 @@
-"""`python -m mnist_lab reproduce [PRESET ...]`: the tutorials' presets over several seeds, and a table of them."""
+"""`python -m mnist_lab reproduce [PRESET ...]`: train the tutorials' presets over several seeds and compare them."""
 
 from __future__ import annotations
 
@@ -11,16 +11,22 @@ from mnist_lab.streams import outlive_reader
 
 def main(arguments: list[str]) -> None:
     parser = CommandParser("reproduce", __doc__)
-    parser.add_argument("words", metavar="PRESET|KEY=VALUE", nargs="*", help="which presets (all), and other settings")
-    parser.add_argument("--seeds", type=int, default=5, help="the seeds 1 to this (default: %(default)s)")
-    parser.add_argument("--runs-dir", type=Path, default=Path("runs/reproduce"), help="default: %(default)s")
+    parser.add_argument(
+        "words", metavar="PRESET|KEY=VALUE", nargs="*", help="presets (default: all), and settings for all runs"
+    )
+    parser.add_argument("--seeds", type=int, default=5, help="the number of seeds: 1, 2, ... (default: %(default)s)")
+    parser.add_argument(
+        "--runs-dir",
+        type=Path,
+        default=Path("runs/reproduce"),
+        help="the folder of the run folders (default: %(default)s)",
+    )
     parser.add_argument(
         "--out",
         type=Path,
-        help="for RESULTS.md, results.json and figures, of all finished runs in "
-        "the folder of --runs-dir (default: that folder)",
+        help="for RESULTS.md, results.json and figures of all finished runs (default: the folder of --runs-dir)",
     )
-    parser.add_argument("--config-dir", help="a folder of your own beside conf/")
+    parser.add_argument("--config-dir", help="a folder of your own configuration")
     options = parser.parse_intermixed_args(arguments)
     outlive_reader()
     overrides = [word for word in options.words if "=" in word or word.startswith("~")]
@@ -41,11 +47,11 @@ def main(arguments: list[str]) -> None:
             overrides=overrides,
             config_dir=options.config_dir,
         )
-    except (SystemExit, KeyboardInterrupt):  # Ctrl-C or SIGTERM: what is done is shown all the same
+    except (SystemExit, KeyboardInterrupt):  # Ctrl-C or SIGTERM: the finished runs are shown
         from mnist_lab.training.progress import console
 
         command = format_command(["reproduce", *arguments])
-        console.print(f"or, for all: {command}", soft_wrap=True)
+        console.print(f"to resume all: {command}", soft_wrap=True)
         reproduce.write_results(options.runs_dir, out)
         raise
     reproduce.write_results(options.runs_dir, out)

@@ -1,101 +1,44 @@
-"""RESULTS.md, of what results.json has."""
+"""Render RESULTS.md from the summary in results.json."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Mapping
+from pathlib import Path
 
-from mnist_lab.reproduce.summary import TOLERANCE, join_unique
+from mnist_lab.formatting import render_template
+from mnist_lab.reproduce.summary import TOLERANCE, AccuracySummary, PresetSummary, join_unique
 
-INTRODUCTION = f"""\
-# The tutorials, reproduced
-
-Made of the runs of `python -m mnist_lab reproduce`: every tutorial's network at the tutorial's own settings, trained on
-all 60,000 images with the seeds 1, 2, ... The test set, evaluated after every epoch, chose nothing. Here: mean ±
-standard deviation over the seeds of the test accuracy after the last epoch. *Reached*: the mean is at most
-{TOLERANCE} points below the published figure.
-
-"""
 HEADS = ("preset", "epochs", "published %", "here %", "range", "seeds", "difference", "verdict", "time of a run")
 
 
-def markdown(summary: dict[str, Any]) -> str:
-    """RESULTS.md of what results.json has."""
-    return "\n".join(_lines(summary)) + "\n"
+def markdown(summary: Mapping[str, PresetSummary]) -> str:
+    """Render RESULTS.md.
 
-
-def _lines(summary: dict[str, Any]) -> Iterator[str]:
-    yield from INTRODUCTION.splitlines()
-    yield from _table(HEADS, [cells_of(f"[{name}](#{name})", row) for name, row in summary.items()])
-    yield ""
-    for key, words in (("processor", "Processor"), ("device", "Used"), ("commits", "Commit")):
-        yield f"{words}: {join_unique(row[key] for row in summary.values())}.  "
-    versions = next(iter(summary.values()))["versions"]
-    yield (
-        "Versions: "
-        + ", ".join(f"{name} {join_unique(row['versions'].get(name) for row in summary.values())}" for name in versions)
-        + "."
+    Args:
+        summary: by preset, as `summarise` returns it.
+    """
+    return render_template(
+        Path(__file__).with_name("results.md.j2"),
+        tolerance=TOLERANCE,
+        summary=summary,
+        heads=HEADS,
+        overview=[overview_cells(f"[{name}](#{name})", row) for name, row in summary.items()],
+        epochs={name: _epoch_rows(row) for name, row in summary.items()},
+        epoch_heads=_epoch_heads,
+        format_mean=_format_mean,
+        join_unique=join_unique,
     )
-    for name, row in summary.items():
-        yield from _section(name, row, summary)
 
 
-def _section(name: str, row: dict[str, Any], summary: dict[str, Any]) -> Iterator[str]:
-    title = f'"{row["title"]}", {row["source"]}: ' if row["title"] else ""
-    yield from ("", f"## {name}", "", f"{title}`{row['command']}`", "")
-    if row["changed"]:
-        yield from (f"Not the preset as it stands, and so not compared: {', '.join(row['changed'])}.", "")
-    yield f"![{name}: loss and accuracy by epoch]({name}.png)"
-    yield ""
-    heads = [
-        f"{metric.split('/')[0]} {'accuracy, %' if metric.endswith('acc') else 'loss'}" for metric in row["published"]
-    ]
-    rows = []
-    for epoch in range(row["epochs"] + 1):
-        cells = [cell for metric in row["published"] for cell in _comparison(row, metric, epoch)]
-        if any(cells):
-            rows.append([str(epoch), *cells])
-    if rows:
-        yield from _table(
-            ["epoch", *(f"{words}{head}" for head in heads for words in ("published ", "", "difference of "))], rows
-        )
-        yield ""
-    largest = row["test_acc"]["largest_difference"]
-    if largest:
-        where = f"{largest['difference']:+.2f} points, after epoch {largest['epoch']}"
-        yield f"From epoch 3 on, the largest difference of the mean test accuracy is {where}."
-        yield ""
-    other = summary.get(row["explained_by"])
-    if other:
-        yield f"An experiment on the difference, `experiment={row['explained_by']}`, gives {_mean(other)} %."
-        yield ""
-    if row["disagreements"]:
-        yield "Where the tutorial's text, code and printed figures disagree:"
-        yield from ("", *(f"- {line}" for line in row["disagreements"]))
-    else:
-        yield "Nowhere do the tutorial's text, code and printed figures disagree, as far as we know."
-
-
-def _comparison(row: dict[str, Any], metric: str, epoch: int) -> tuple[str, str, str]:
-    """Published, ours, and the difference, after so many epochs; empty where nothing was published."""
-    values = row["published"][metric]
-    here = row["curves"][metric][epoch]
-    if epoch >= len(values) or values[epoch] is None or not here:
-        return "", "", ""
-    digits = 2 if metric.endswith("acc") else 4
-    mean = statistics.fmean(here)
-    spread = f" ± {statistics.stdev(here):.{digits}f}" if len(here) > 1 else ""
-    return f"{values[epoch]:.{digits}f}", f"{mean:.{digits}f}{spread}", f"{mean - values[epoch]:+.{digits}f}"
-
-
-def cells_of(name: str, row: dict[str, Any]) -> list[str]:
+def overview_cells(name: str, row: PresetSummary) -> list[str]:
+    """Return a preset's cells of the table with HEADS."""
     accuracy = row["test_acc"]
     return [
         name,
         str(row["epochs"]),
         "-" if accuracy["published"] is None else f"{accuracy['published']:g}",
-        _mean(row),
+        _format_mean(accuracy),
         f"{accuracy['min']:.2f} to {accuracy['max']:.2f}",
         str(len(row["seeds"])),
         "-" if accuracy["difference"] is None else f"{accuracy['difference']:+.2f}",
@@ -104,12 +47,32 @@ def cells_of(name: str, row: dict[str, Any]) -> list[str]:
     ]
 
 
-def _mean(row: dict[str, Any]) -> str:
-    accuracy = row["test_acc"]
+def _epoch_heads(row: PresetSummary) -> list[str]:
+    metrics = [
+        (metric.split("/")[0], "accuracy, %" if metric.endswith("acc") else "loss") for metric in row["published"]
+    ]
+    return ["epoch", *(f"{of}{kind} {what}" for kind, what in metrics for of in ("published ", "", "difference of "))]
+
+
+def _epoch_rows(row: PresetSummary) -> list[list[str]]:
+    """Return, for each epoch with a published figure, the cells of each metric: published, here, difference."""
+    rows = []
+    for epoch in range(row["epochs"] + 1):
+        cells = [cell for metric in row["published"] for cell in _compare(row, metric, epoch)]
+        if any(cells):
+            rows.append([str(epoch), *cells])
+    return rows
+
+
+def _compare(row: PresetSummary, metric: str, epoch: int) -> tuple[str, str, str]:
+    published, here = row["published"][metric][epoch : epoch + 1], row["curves"][metric][epoch]
+    if not published or published[0] is None or not here:
+        return "", "", ""
+    digits = 2 if metric.endswith("acc") else 4
+    mean = statistics.fmean(here)
+    spread = f" ± {statistics.stdev(here):.{digits}f}" if len(here) > 1 else ""
+    return f"{published[0]:.{digits}f}", f"{mean:.{digits}f}{spread}", f"{mean - published[0]:+.{digits}f}"
+
+
+def _format_mean(accuracy: AccuracySummary) -> str:
     return f"{accuracy['mean']:.2f}" + ("" if accuracy["std"] is None else f" ± {accuracy['std']:.2f}")
-
-
-def _table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
-    heads = list(heads)
-    for cells in (heads, ["---"] * len(heads), *rows):
-        yield f"| {' | '.join(cells)} |"

@@ -1,24 +1,23 @@
-"""The curves of a reproduced preset beside what its tutorial published."""
+"""Plot the curves of a reproduced preset beside its tutorial's published figures."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
-from typing import Any
 
 from matplotlib.figure import Figure
 
+from mnist_lab.reproduce.summary import PresetSummary
 from mnist_lab.viz.curves import METRICS, SETS, _finish, _published
 
 
-def plot_reproduction(name: str, row: Mapping[str, Any]) -> Figure:
-    """A reproduced preset's curves from epoch 1 on, mean and range over its seeds, over the published points.
+def plot_reproduction(name: str, row: PresetSummary) -> Figure:
+    """Plot a preset's curves from epoch 1 on, mean and range over its seeds, with the published points.
 
-    The axes are made for the test set and the published points; the first epochs of training may be far off.
+    The axes fit the test set and the published points; the first epochs of training may lie outside.
 
     Args:
         name: the preset's name.
-        row: what results.json has of it.
+        row: its summary.
     """
     seeds = len(row["seeds"])
     figure = Figure(figsize=(9, 3.8), layout="constrained")

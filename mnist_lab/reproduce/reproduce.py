@@ -1,4 +1,4 @@
-"""Train the tutorials' presets over several seeds, and write a table of them."""
+"""Train the tutorials' presets over several seeds, and compare them with the published figures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mnist_lab.config.overrides import quote_path
 from mnist_lab.config.settings import format_differences
 from mnist_lab.errors import UsageError
 from mnist_lab.files import write_text
-from mnist_lab.reproduce.markdown import HEADS, cells_of, markdown
+from mnist_lab.reproduce.markdown import HEADS, markdown, overview_cells
 from mnist_lab.runs.locks import RunInUse, run_lock
 from mnist_lab.runs.run import REPRODUCTION_RECORD, Run
 
@@ -30,21 +30,29 @@ def reproduce(
     overrides: Sequence[str] = (),
     config_dir: str | None = None,
 ) -> None:
-    """Train each preset with the seeds 1, 2, ..., each in a run folder of its own below runs_dir.
+    """Train each preset with the seeds 1, 2, ..., each in its own run folder below runs_dir.
 
-    What is finished there is not run again, and what was interrupted goes on. Processes that share runs_dir share the
-    jobs.
+    Finished runs are skipped and interrupted ones resumed. Processes that share runs_dir share the jobs.
+
+    Args:
+        names: the presets.
+        seeds: the number of seeds.
+        runs_dir: the folder of the run folders.
+        out: the folder of the results, which must be writable; None for runs_dir.
+        overrides: settings for all runs.
+        config_dir: a folder of the user's own configuration.
 
     Raises:
-        UsageError: an unknown preset, a bad setting, or a run of other settings in a job's place. No job was started.
+        UsageError: a preset is unknown, a setting is invalid, or a job's folder has a run of other settings. No job
+            was started.
     """
     known = presets(config_dir)
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise UsageError(f"{', '.join(unknown)}: no such preset; there are {', '.join(known)}")
+        raise UsageError(f"{', '.join(unknown)}: unknown preset; choose from {', '.join(known)}")
     if seeds < 1:
         raise UsageError(f"--seeds={seeds}: must be 1 or more")
-    from mnist_lab.config.validate import validate  # torch: not to refuse what is misspelt
+    from mnist_lab.config.validate import validate  # imports torch
     from mnist_lab.training.progress import console
     from mnist_lab.training.train import train
 
@@ -59,7 +67,7 @@ def reproduce(
         validate(cfg)
         if str(cfg.trainer.get("strategy", "")).startswith("ddp"):
             raise UsageError(
-                "trainer=ddp: not here; Lightning would start the whole command once more for each process"
+                "trainer=ddp: not supported by reproduce; Lightning would start the whole command in each process"
             )
         for _, _, folder in (job for job in jobs if job[0] == preset and has_started(job[2])):
             reject_changed_settings(Run(folder), cfg)
@@ -67,30 +75,32 @@ def reproduce(
     make_writable(out or runs_dir, "--out")
     record = {"presets": list(names), "seeds": seeds, "overrides": list(overrides)}
     write_text(runs_dir / REPRODUCTION_RECORD, json.dumps(record, indent=1) + "\n")
-    left: list[str] = []
+    in_progress: list[str] = []
     for number, (preset, seed, folder) in enumerate(jobs, start=1):
         title = f"{preset}, seed {seed} ({number} of {len(jobs)})"
         try:
             with run_lock(folder):
                 if has_started(folder) and Run(folder).info["status"] == "finished":
-                    console.print(f"{title}: done already")
+                    console.print(f"{title}: already finished")
                     continue
                 cfg = configured(preset, seed, folder)
                 if has_started(folder):
                     cfg.resume = str(Run(folder).newest_whole_checkpoint())
                 elif (folder / "run.json").exists():
-                    Run(folder).clear()  # it has no good checkpoint
+                    Run(folder).clear()  # it has no valid checkpoint
                 console.rule(title)
                 train(cfg)
         except RunInUse as error:
             console.print(f"{title}: {error}", soft_wrap=True)
-            left.append(folder.name)
-    if left:
-        console.print(f"left to another process: {', '.join(left)}; the same command shows them when they are done")
+            in_progress.append(folder.name)
+    if in_progress:
+        console.print(
+            f"in progress in another process: {', '.join(in_progress)}; repeat the command when they are done"
+        )
 
 
 def has_started(folder: Path) -> bool:
-    """Whether a job has a run that is finished, or has a good checkpoint to go on from."""
+    """Return whether a job's run is finished or has a valid checkpoint to resume from."""
     if not (folder / "run.json").is_file():
         return False
     run = Run(folder)
@@ -98,21 +108,23 @@ def has_started(folder: Path) -> bool:
 
 
 def reject_changed_settings(run: Run, cfg: DictConfig) -> None:
-    """Raise UsageError if a job's run was started with other settings than the job has now."""
+    """Raise UsageError if a job's run was started with other settings."""
     for key, (before, now) in format_differences(run.config, cfg).items():
         if key != "seed":
-            raise UsageError(f"{run}: was run with {key}={before}, not {now}; another --runs-dir keeps the two apart")
+            raise UsageError(f"{run}: was started with {key}={before}, not {now}; use another --runs-dir")
 
 
 def reject_reserved_settings(overrides: Sequence[str]) -> None:
-    """Raise UsageError for a setting that is not the user's in a job."""
+    """Raise UsageError for a setting that `reproduce` sets itself."""
     for override in overrides:
         if override_key(override).split(".")[0] in REPRODUCTION_KEYS:
-            raise UsageError(f"{override}: not here; name the presets alone, and see --seeds, --runs-dir, --config-dir")
+            raise UsageError(
+                f"{override}: set by reproduce; name presets only, and use --seeds, --runs-dir and --config-dir"
+            )
 
 
 def make_writable(path: Path, key: str) -> None:
-    """Make a folder; raise UsageError if it cannot be written."""
+    """Create a folder; raise UsageError if it cannot be written."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
@@ -122,7 +134,7 @@ def make_writable(path: Path, key: str) -> None:
 
 
 def write_results(runs_dir: Path, out: Path) -> None:
-    """Compare the finished runs below runs_dir with the published figures, into out, and print the table."""
+    """Summarise the finished runs below runs_dir, write the results into out, and print the table."""
     from mnist_lab.reproduce.plot import plot_reproduction
     from mnist_lab.reproduce.summary import summarise
     from mnist_lab.training.progress import console
@@ -130,7 +142,7 @@ def write_results(runs_dir: Path, out: Path) -> None:
 
     summary = summarise(runs_dir)
     if not summary:
-        console.print(f"no finished run below {runs_dir} yet: no table", soft_wrap=True)
+        console.print(f"no finished runs below {runs_dir} yet", soft_wrap=True)
         return
     out.mkdir(parents=True, exist_ok=True)
     for name, row in summary.items():
@@ -140,7 +152,7 @@ def write_results(runs_dir: Path, out: Path) -> None:
     short = [HEADS.index(head) for head in ("preset", "published %", "here %", "seeds", "verdict")]
     table = Table(*(HEADS[i] for i in short))
     for name, row in summary.items():
-        cells = cells_of(name, row)
+        cells = overview_cells(name, row)
         table.add_row(*(cells[i] for i in short))
     console.print(table)
     console.print(f"written: {out / 'RESULTS.md'}, {out / 'results.json'}", soft_wrap=True)

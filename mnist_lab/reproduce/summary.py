@@ -1,11 +1,11 @@
-"""What the runs of `reproduce` come to: the presets over several seeds, beside what their tutorials published."""
+"""Summarise the runs of `reproduce`: the presets over several seeds beside their tutorials' published figures."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -13,16 +13,57 @@ from mnist_lab.config.compose import compose, presets
 from mnist_lab.config.settings import format_differences
 from mnist_lab.runs.run import Run
 
-TOLERANCE = 0.3  # points by which a mean test accuracy may fall short of the published one and still have reached it
-# To the unit of the table, accuracies being per cent.
+TOLERANCE = 0.3  # points; a mean test accuracy at most so far below the published one has reached it
+# Accuracies are in per cent.
 FACTORS = {f"{kind}/{name}": by for kind in ("train", "val", "test") for name, by in (("loss", 1), ("acc", 100))}
 
 
-def summarise(runs_dir: Path) -> dict[str, Any]:
-    """By preset, its curves and final figures over the seeds, the published ones, times, machine and versions.
+class Difference(TypedDict):
+    """A difference in points, and the epoch."""
 
-    Accuracies are in per cent. A curve is a list by epochs done, 0 being before training, of lists by seed.
+    epoch: int
+    difference: float
+
+
+class AccuracySummary(TypedDict):
+    """The test accuracy after the last epoch over the seeds, in per cent, beside the published one."""
+
+    published: float | None
+    mean: float
+    std: float | None
+    min: float
+    max: float
+    difference: float | None
+    verdict: str
+    largest_difference: Difference | None
+
+
+class PresetSummary(TypedDict):
+    """A preset's runs beside the published figures, as results.json contains them.
+
+    A curve is a list by epoch, 0 being before training, of lists by seed.
     """
+
+    command: str
+    changed: list[str]
+    title: str | None
+    source: str | None
+    explained_by: str | None
+    disagreements: list[str] | None
+    published: dict[str, list[float | None]]
+    epochs: int
+    seeds: list[int]
+    test_acc: AccuracySummary
+    curves: dict[str, list[list[float]]]
+    seconds: dict[str, float]
+    device: str
+    processor: str
+    versions: dict[str, str]
+    commits: str
+
+
+def summarise(runs_dir: Path) -> dict[str, PresetSummary]:
+    """Summarise the finished runs below runs_dir by preset."""
     found: dict[str, list[Run]] = {}
     for path in runs_dir.glob("*-seed*/run.json"):
         run = Run(path.parent)
@@ -30,11 +71,12 @@ def summarise(runs_dir: Path) -> dict[str, Any]:
         if run.info["status"] == "finished" and name in presets(run.info["config_dir"]):
             found.setdefault(name, []).append(run)
     return {
-        name: _row(name, sorted(runs, key=lambda run: int(run.info["seed"]))) for name, runs in sorted(found.items())
+        name: _summarise_preset(name, sorted(runs, key=lambda run: int(run.info["seed"])))
+        for name, runs in sorted(found.items())
     }
 
 
-def _row(name: str, runs: list[Run]) -> dict[str, Any]:
+def _summarise_preset(name: str, runs: list[Run]) -> PresetSummary:
     infos = [run.info for run in runs]
     preset = compose(f"experiment={name}", config_dir=infos[0]["config_dir"])
     tutorial: dict[str, Any] = OmegaConf.to_container(preset.tutorial or OmegaConf.create({}))  # type: ignore[assignment]
@@ -48,7 +90,7 @@ def _row(name: str, runs: list[Run]) -> dict[str, Any]:
         ]
     accuracies = [round(100 * info["metrics"]["test/acc"], 6) for info in infos]
     mean, target = statistics.fmean(accuracies), (published.get("test/acc") or [None])[-1]
-    changed = _changed(preset, runs)
+    changed = _changed_settings(preset, runs)
     if target is None or changed:
         reason = ", ".join(changed) or "nothing was published"
         difference, verdict = None, f"not compared: {reason}"
@@ -59,7 +101,10 @@ def _row(name: str, runs: list[Run]) -> dict[str, Any]:
     return {
         "command": f"python -m mnist_lab experiment={name}",
         "changed": changed,
-        **{key: tutorial.get(key) for key in ("title", "source", "explained_by", "disagreements")},
+        "title": tutorial.get("title"),
+        "source": tutorial.get("source"),
+        "explained_by": tutorial.get("explained_by"),
+        "disagreements": tutorial.get("disagreements"),
         "published": published,
         "epochs": epochs,
         "seeds": [info["seed"] for info in infos],
@@ -75,7 +120,8 @@ def _row(name: str, runs: list[Run]) -> dict[str, Any]:
         },
         "curves": curves,
         "seconds": {"mean": statistics.fmean(seconds), "min": min(seconds), "max": max(seconds)},
-        **{key: join_unique(info[key] for info in infos) for key in ("device", "processor")},
+        "device": join_unique(info["device"] for info in infos),
+        "processor": join_unique(info["processor"] for info in infos),
         "versions": {key: join_unique(info["versions"].get(key) for info in infos) for key in infos[0]["versions"]},
         "commits": join_unique(_commit(info) for info in infos),
     }
@@ -83,18 +129,22 @@ def _row(name: str, runs: list[Run]) -> dict[str, Any]:
 
 def _largest_difference(
     published: dict[str, list[float | None]], curves: dict[str, list[list[float]]]
-) -> dict[str, float] | None:
-    """Where, from epoch 3 on, the mean test accuracy is farthest from the published curve, if there is one."""
+) -> Difference | None:
+    """Return the largest difference of the mean test accuracy from the published curve from epoch 3 on, if known."""
     pairs = enumerate(zip(published["test/acc"], curves["test/acc"], strict=False))
-    far = {e: statistics.fmean(here) - there for e, (there, here) in pairs if here and there is not None and e >= 3}
-    if len(far) < 3:
+    differences = {
+        epoch: statistics.fmean(here) - there
+        for epoch, (there, here) in pairs
+        if here and there is not None and epoch >= 3
+    }
+    if len(differences) < 3:
         return None
-    epoch = max(far, key=lambda e: abs(far[e]))
-    return {"epoch": epoch, "difference": round(far[epoch], 6)}
+    epoch = max(differences, key=lambda epoch: abs(differences[epoch]))
+    return {"epoch": epoch, "difference": round(differences[epoch], 6)}
 
 
-def _changed(preset: DictConfig, runs: list[Run]) -> list[str]:
-    """The settings in which the runs depart from their preset."""
+def _changed_settings(preset: DictConfig, runs: list[Run]) -> list[str]:
+    """Return the settings in which the runs differ from their preset."""
     found: dict[str, None] = {}
     for run in runs:
         ours = format_differences(preset, run.config)
@@ -108,4 +158,5 @@ def _commit(info: dict[str, Any]) -> str:
 
 
 def join_unique(values: Iterable[Any]) -> str:
+    """Join the distinct values with commas."""
     return ", ".join(dict.fromkeys(map(str, values)))

@@ -1,4 +1,4 @@
-"""`reproduce`: presets over seeds beside what was published. Nothing is done twice; only like is compared with like."""
+"""`reproduce`: presets over seeds beside published figures. Nothing is trained twice; only equals are compared."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def reproduce(command: Command, tiny: Any) -> Command:
     return run
 
 
-OUT = RUNS  # where the table goes unless told otherwise
+OUT = RUNS  # the default of --out
 
 
 def weights(name: str) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def test_every_preset_runs_over_the_seeds_and_nothing_is_repeated(reproduce: Com
     assert {Run(RUNS / name).info["seed"] for name in ("mlp-seed1", "mlp-seed2")} == {1, 2}
     again = reproduce("mlp", "lenet", "compact_cnn", "--seeds", "2")
     assert again.status == 0, again.err
-    assert again.out.count("done already") == 4
+    assert again.out.count("already finished") == 4
     with pytest.raises(UsageError, match="latest: no run below"):
         Run.find("latest", RUNS.parent)  # it is the last run that a person started
     assert {name: time for name, time in times().items() if name in before} == before
@@ -83,17 +83,17 @@ def stopping_after(epochs: int) -> Iterator[None]:
         yield
 
 
-def test_interrupted_it_shows_what_is_done_and_goes_on_where_it_stopped(reproduce: Command) -> None:
+def test_interrupted_it_shows_finished_runs_and_resumes_where_it_stopped(reproduce: Command) -> None:
     with stopping_after(1):
         stopped = reproduce("dropout_cnn", "--seeds", "1")
     assert stopped.status == 130
-    assert "or, for all: python -m mnist_lab reproduce dropout_cnn --seeds 1" in stopped.out
+    assert "to resume all: python -m mnist_lab reproduce dropout_cnn --seeds 1" in stopped.out
     run = Run(RUNS / "dropout_cnn-seed1")
-    begun = run.info
-    assert begun["epochs"] == 1
+    before = run.info
+    assert before["epochs"] == 1
     assert not (OUT / "RESULTS.md").exists()
     assert reproduce("dropout_cnn", "--seeds", "1").status == 0
-    assert run.info["started"] == begun["started"]
+    assert run.info["started"] == before["started"]
     parts = weights("dropout_cnn-seed1")
     assert reproduce("dropout_cnn", "--seeds", "1", "--runs-dir", "whole").status == 0
     whole = torch.load("whole/dropout_cnn-seed1/checkpoints/last.ckpt", weights_only=True)["state_dict"]
@@ -101,15 +101,15 @@ def test_interrupted_it_shows_what_is_done_and_goes_on_where_it_stopped(reproduc
     assert len(run.epochs()) == 2
 
 
-def test_unfinished_job_of_other_settings_is_not_gone_on_with(reproduce: Command) -> None:
+def test_unfinished_job_of_other_settings_is_not_resumed(reproduce: Command) -> None:
     with stopping_after(1):
         assert reproduce("mlp", "--seeds", "1", "trainer.limit_train_batches=3").status == 130
     outcome = reproduce("mlp", "--seeds", "1")
     assert outcome.status == 2
-    assert "mlp-seed1: was run with trainer.limit_train_batches=3, not null; another --runs-dir" in outcome.err
+    assert "mlp-seed1: was started with trainer.limit_train_batches=3, not null; use another --runs-dir" in outcome.err
 
 
-def test_killed_at_its_reload_lenet_continued_goes_on(reproduce: Command) -> None:
+def test_lenet_continued_killed_at_its_reload_is_resumed(reproduce: Command) -> None:
     arguments = ("lenet_continued", "--seeds", "1", "trainer.max_epochs=3", "reload_after=2", "data=tiny")
     with stopping_after(2):
         assert reproduce(*arguments).status == 130
@@ -119,7 +119,7 @@ def test_killed_at_its_reload_lenet_continued_goes_on(reproduce: Command) -> Non
     assert (run.info["status"], run.info["epochs"]) == ("finished", 3)
 
 
-def test_job_that_was_killed_before_its_first_checkpoint_starts_anew(reproduce: Command) -> None:
+def test_job_killed_before_its_first_checkpoint_starts_again(reproduce: Command) -> None:
     reproduce("mlp", "--seeds", "1")
     run = Run(RUNS / "mlp-seed1")
     run.update(status="running")
@@ -129,51 +129,53 @@ def test_job_that_was_killed_before_its_first_checkpoint_starts_anew(reproduce: 
     assert run.info["epochs"] == 2
 
 
-def test_job_of_another_process_is_left_to_it(reproduce: Command) -> None:
+def test_job_of_another_process_is_skipped(reproduce: Command) -> None:
     RUNS.mkdir(parents=True)
     with held_by_another_process(RUNS / "mlp-seed1"):
         outcome = reproduce("mlp", "--seeds", "2")
     assert outcome.status == 0, outcome.err
     assert "mlp, seed 1 (1 of 2): " in outcome.out
-    assert "left to another process: mlp-seed1" in outcome.out
+    assert "in progress in another process: mlp-seed1" in outcome.out
     assert set(times()) == {"mlp-seed2"}
 
 
-def test_finished_job_of_other_settings_is_not_taken_for_this_one(reproduce: Command) -> None:
+def test_finished_job_of_other_settings_is_refused(reproduce: Command) -> None:
     reproduce("mlp", "--seeds", "1", "data.batch_size=64")
     outcome = reproduce("mlp", "--seeds", "1")
     assert outcome.status == 2
     assert outcome.err.count("\n") == 1
-    assert "mlp-seed1: was run with data.batch_size=64, not 32; another --runs-dir" in outcome.err
+    assert "mlp-seed1: was started with data.batch_size=64, not 32; use another --runs-dir" in outcome.err
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
-        (["fooo"], "fooo: no such preset; there are compact_cnn, dropout_cnn, lenet, lenet_continued, mlp"),
+        (["fooo"], "fooo: unknown preset; choose from compact_cnn, dropout_cnn, lenet, lenet_continued, mlp"),
         (["--seeds", "0"], "--seeds=0: must be 1 or more"),
         (["--seeds", "many"], "invalid int value: 'many'"),
         (["mlp", "optimizer.lr=-1"], "optimizer.lr=-1: input should be greater than 0"),
-        (["mlp", "seed=7"], "seed=7: not here; name the presets alone, and see --seeds"),
-        (["mlp", "experiment=lenet"], "experiment=lenet: not here"),
-        (["mlp", "hydra.run.dir=x"], "hydra.run.dir=x: not here"),
-        (["mlp", "resume=latest"], "resume=latest: not here"),
+        (["mlp", "seed=7"], "seed=7: set by reproduce; name presets only, and use --seeds"),
+        (["mlp", "experiment=lenet"], "experiment=lenet: set by reproduce"),
+        (["mlp", "hydra.run.dir=x"], "hydra.run.dir=x: set by reproduce"),
+        (["mlp", "resume=latest"], "resume=latest: set by reproduce"),
         (["mlp", "foo=1"], "foo=1: unknown setting"),
         (["mlp", "model=nope"], "model=nope: unknown choice"),
         (["mlp", "optimizer.lr=[1"], "'[1'"),
         (["mlp", "optimizer=null"], "optimizer=null: unknown choice (choose from"),
-        (["mlp", "trainer=ddp"], "trainer=ddp: not here"),
+        (["mlp", "trainer=ddp"], "trainer=ddp: not supported by reproduce"),
         (["mlp", "--out", "file"], "--out=file: cannot be written (File exists); choose another"),
         (["mlp", "--runs-dir", "file/x"], "--runs-dir=file/x: cannot be written (Not a directory); choose another"),
         (["mlp", "--config-dir", "nowhere"], "--config-dir=nowhere: folder not found"),
         (["lenet_continued", "trainer.max_epochs=3"], "reload_after=5: must be less than trainer.max_epochs=3"),
     ],
 )
-def test_bad_input_is_told_in_one_line_and_leaves_nothing(reproduce: Command, arguments: list[str], told: str) -> None:
+def test_invalid_input_is_reported_in_one_line_and_leaves_nothing(
+    reproduce: Command, arguments: list[str], message: str
+) -> None:
     Path("file").write_text("")
     outcome = reproduce(*arguments)
     assert outcome.status == 2
-    assert told in outcome.err and outcome.err.count("\n") == 1
+    assert message in outcome.err and outcome.err.count("\n") == 1
     assert not list(Path().rglob("run.json")) and not list(Path().rglob("RESULTS.md"))
 
 
@@ -242,7 +244,7 @@ def test_runs_of_changed_settings_are_shown_but_not_compared(tmp_path: Path) -> 
     assert "not compared: data.batch_size=64" in markdown({"mlp": row})
 
 
-def test_preset_of_ones_own_without_a_tutorial_is_shown(command: Command, tiny: Any) -> None:
+def test_users_own_preset_without_a_tutorial_is_shown(command: Command, tiny: Any) -> None:
     (tiny.conf / "experiment").mkdir()
     text = "# @package _global_\ndefaults: [override /model: mlp, override /data: tiny]\ntrainer: {max_epochs: 1}\n"
     (tiny.conf / "experiment" / "mine.yaml").write_text(text)
