@@ -1,4 +1,4 @@
-"""`python -m mnist_lab robustness RUN [RUN...]`: accuracy on test images that are shifted, turned, noisy and so on."""
+"""`python -m mnist_lab robustness RUN [RUN...]`: measure accuracy on shifted, rotated, noisy ... test images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mnist_lab.runs.run import Run
 from mnist_lab.viz.save import require_figure_path, save_figure
 
 if TYPE_CHECKING:
-    from mnist_lab.evaluation.robustness import Measured
+    from mnist_lab.evaluation.robustness import Robustness
 
 NAMES = ("shift", "rotation", "scale", "noise", "blur", "inversion", "occlusion")  # of the corruptions
 
@@ -35,37 +35,37 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="where a name is looked for (%(default)s)")
     parser.add_argument("--only", metavar="NAME,...", help=f"some of {', '.join(NAMES)}")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="draw the accuracies into this file")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="plot the accuracies to this file")
     parser.add_forms()
     options = parser.parse_args(arguments)
     names = list(NAMES) if options.only is None else list(dict.fromkeys(options.only.split(",")))
     for name in names:
         if name not in NAMES:
-            raise UsageError(f"--only={name}: no such corruption; there are {', '.join(NAMES)}")
+            raise UsageError(f"--only={name}: unknown corruption; choose from {', '.join(NAMES)}")
     if options.out:
         require_figure_path(options.out)
     runs = find_runs(options.runs, options.runs_dir, at_least=1)
-    from mnist_lab.evaluation.robustness import example
+    from mnist_lab.evaluation.robustness import example_image
     from mnist_lab.training.runtime import quiet_lightning
     from mnist_lab.viz.robustness import plot_robustness
 
-    runs = with_weights(runs)
+    runs = select_tested(runs)
     with quiet_lightning():
         measured = measure_all(runs, names)
-    groups = {name: [measured[run] for run in own] for name, own in grouped(runs).items()}
+    groups = {name: [measured[run] for run in own] for name, own in group_runs(runs).items()}
     if options.form:
-        print_rows([row for run in runs for row in rows_of(run, measured[run])], options.form)
+        print_rows([row for run in runs for row in robustness_rows(run, measured[run])], options.form)
     elif len(runs) == 1:
-        show_one(next(iter(groups)), measured[runs[0]])
+        print_corruptions(next(iter(groups)), measured[runs[0]])
     else:
-        show_several(groups)
+        print_comparison(groups)
     if options.out:
-        save_figure(plot_robustness(groups, example(runs[0])), options.out)
+        save_figure(plot_robustness(groups, example_image(runs[0])), options.out)
         print(f"figure: {options.out}", file=sys.stderr if options.form else sys.stdout)
 
 
-def grouped(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs by their networks and whatever else tells them apart; those of several seeds are together."""
+def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Group runs that differ in their seeds only, by model and differing settings."""
     groups: dict[str, list[Run]] = {}
     for model in dict.fromkeys(run.info["model"] for run in runs):
         own = [run for run in runs if run.info["model"] == model]
@@ -78,19 +78,23 @@ def grouped(runs: Sequence[Run]) -> dict[str, list[Run]]:
     return groups
 
 
-def with_weights(named: Sequence[Run]) -> list[Run]:
-    """The runs that have a checkpoint; the others are warned of, and if there are no more, UsageError."""
-    runs = [run for run in named if run.checkpoint("best") or run.checkpoint("last")]
+def select_tested(found: Sequence[Run]) -> list[Run]:
+    """Return the runs with a checkpoint, and warn about the others.
+
+    Raises:
+        UsageError: none has one.
+    """
+    runs = [run for run in found if run.checkpoint("best") or run.checkpoint("last")]
     if not runs:
-        named[0].chosen_checkpoint()  # which raises, and says why
-    for run in named:
+        found[0].chosen_checkpoint()  # raises the error
+    for run in found:
         if run not in runs:
             print(f"mnist_lab: warning: {run}: has no checkpoint; left out", file=sys.stderr)
     return runs
 
 
-def measure_all(runs: Sequence[Run], names: Sequence[str]) -> dict[Run, Measured]:
-    """What measure gives of each run, with a bar on a terminal."""
+def measure_all(runs: Sequence[Run], names: Sequence[str]) -> dict[Run, Robustness]:
+    """Measure each run, with a progress bar on a terminal."""
     from mnist_lab.evaluation.robustness import measure  # torch
 
     console, measured = Console(stderr=True), {}
@@ -102,46 +106,50 @@ def measure_all(runs: Sequence[Run], names: Sequence[str]) -> dict[Run, Measured
     return measured
 
 
-def rows_of(run: Run, measured: Measured) -> list[dict[str, Any]]:
-    """What was measured of a run, a row for each accuracy; strength 0 is the test set as it is."""
+def robustness_rows(run: Run, measured: Robustness) -> list[dict[str, Any]]:
+    """Return a row for each accuracy of a run; strength 0 is the test set without corruption."""
+    from mnist_lab.data.corruptions import CORRUPTIONS
+
     info = run.info
     begin = {"run": str(run), "model": info["model"], "seed": info.get("seed")}
-    plain = {"corruption": None, "strength": 0, "amount": 0, "unit": None, "test/acc": measured["accuracy"]}
+    plain = {"corruption": None, "strength": 0, "amount": 0, "unit": None, "test/acc": measured.accuracy}
     rows = [begin | plain]
-    for name, each in measured["corruptions"].items():
-        pairs = zip(each["amounts"], each["accuracies"], strict=True)
-        for strength, (amount, value) in enumerate(pairs, start=1):
-            own = {"corruption": name, "strength": strength, "amount": amount, "unit": each["unit"], "test/acc": value}
+    for name, accuracies in measured.accuracies.items():
+        amounts, unit = CORRUPTIONS[name].amounts, CORRUPTIONS[name].unit
+        for strength, (amount, value) in enumerate(zip(amounts, accuracies, strict=True), start=1):
+            own = {"corruption": name, "strength": strength, "amount": amount, "unit": unit, "test/acc": value}
             rows.append(begin | own)
     return rows
 
 
-def means_of(measured: Sequence[Measured]) -> dict[str, float]:
-    """Mean accuracies over runs: plain, by corruption over its five strengths, and over all corruptions."""
-    means = {"plain": statistics.fmean(each["accuracy"] for each in measured)}
-    names = list(measured[0]["corruptions"])
+def mean_accuracies(measured: Sequence[Robustness]) -> dict[str, float]:
+    """Return mean accuracies over runs: plain, of each corruption over its strengths, and of all corruptions."""
+    means = {"plain": statistics.fmean(each.accuracy for each in measured)}
+    names = list(measured[0].accuracies)
     for name in names:
-        means[name] = statistics.fmean(value for each in measured for value in each["corruptions"][name]["accuracies"])
+        means[name] = statistics.fmean(value for each in measured for value in each.accuracies[name])
     return means | {"mean": statistics.fmean(means[name] for name in names)}
 
 
-def show_one(name: str, measured: Measured) -> None:
+def print_corruptions(name: str, measured: Robustness) -> None:
     """Print a line for each corruption, with a column for each strength."""
-    print(f"{name}: {measured['accuracy']:.2%} of {measured['images']:,} test images as they are\n")
+    from mnist_lab.data.corruptions import CORRUPTIONS
+
+    print(f"{name}: {measured.accuracy:.2%} of {measured.images:,} test images without corruption\n")
     lines = []
-    for corruption, each in measured["corruptions"].items():
-        amounts = f"{', '.join(f'{amount:g}' for amount in each['amounts'])} {each['unit']}"
-        shares = [*each["accuracies"], statistics.fmean(each["accuracies"])]
-        lines.append([corruption, amounts, *(f"{share:.2%}" for share in shares)])
+    for name, accuracies in measured.accuracies.items():
+        amounts = f"{', '.join(f'{amount:g}' for amount in CORRUPTIONS[name].amounts)} {CORRUPTIONS[name].unit}"
+        values = [*accuracies, statistics.fmean(accuracies)]
+        lines.append([name, amounts, *(f"{value:.2%}" for value in values)])
     print_table(["corruption", "strengths 1 to 5", *"12345", "mean"], lines, left=("corruption", "strengths 1 to 5"))
 
 
-def show_several(measured: Mapping[str, Sequence[Measured]]) -> None:
-    """Print a line for each group of runs, the one that holds up best first; means over strengths and runs."""
-    means = {name: means_of(each) for name, each in measured.items()}
+def print_comparison(measured: Mapping[str, Sequence[Robustness]]) -> None:
+    """Print a line for each group of runs, the most robust first: means over strengths and runs."""
+    means = {name: mean_accuracies(each) for name, each in measured.items()}
     best_first = sorted(means, key=lambda name: -means[name]["mean"])
     heads = ["runs", *next(iter(means.values()))]
     lines = [
-        [name, str(len(measured[name])), *(f"{share:.2%}" for share in means[name].values())] for name in best_first
+        [name, str(len(measured[name])), *(f"{value:.2%}" for value in means[name].values())] for name in best_first
     ]
     print_table(["network", *heads], lines, left=("network",), cut="network")

@@ -1,4 +1,4 @@
-"""What `robustness` measured: rows for programs, tables for people, and how accuracy falls in a figure."""
+"""Plot accuracy over the strength of corruptions."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from mnist_lab.data.corruptions import corrupt
-from mnist_lab.evaluation.robustness import Measured
+from mnist_lab.data.corruptions import CORRUPTIONS, corrupt
+from mnist_lab.evaluation.robustness import Robustness
 from mnist_lab.viz.comparison import distinct_colours
 
 COLUMNS = 4  # of axes in the figure
 
 
-def plot_robustness(groups: Mapping[str, Sequence[Measured]], image: Tensor) -> Figure:
-    """Axes for each corruption, a line for each group of runs: the mean, and the range where there are several.
+def plot_robustness(groups: Mapping[str, Sequence[Robustness]], image: Tensor) -> Figure:
+    """Plot each corruption in its own axes, with a line for each group of runs: the mean, and the range of several.
 
     Args:
-        groups: by the group's name, what robustness.measure gave of each of its runs.
+        groups: by name, the robustness of each run.
         image: (28, 28) bytes, shown above the axes in every strength.
     """
-    corruptions = next(iter(groups.values()))[0]["corruptions"]
+    corruptions = list(next(iter(groups.values()))[0].accuracies)
     columns = min(COLUMNS, len(corruptions) + 1)
     rows = -(-(len(corruptions) + 1) // columns)
     figure = Figure(figsize=(3.3 * columns, 3.4 * rows), layout="constrained")
     grid = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=[1, 4.4] * rows)
-    for i, (name, each) in enumerate(corruptions.items()):
+    for i, name in enumerate(corruptions):
         strip, axes = grid[2 * (i // columns) : 2 * (i // columns) + 2, i % columns]
         shown = torch.cat([corrupt(image.unsqueeze(0), name, strength)[0] for strength in range(6)], dim=1).numpy()
         strip.imshow(shown, cmap="gray_r", vmin=0, vmax=255, extent=(-0.5, 5.5, 0, 1), aspect="auto")
         strip.vlines(np.arange(0.5, 5), 0, 1, color="0.7", linewidth=0.8)
         strip.set_title(name, fontsize=10)
         for colour, (label, runs) in zip(distinct_colours(len(groups)), groups.items(), strict=True):
-            values = 100 * np.array([[run["accuracy"], *run["corruptions"][name]["accuracies"]] for run in runs])
+            values = 100 * np.array([[run.accuracy, *run.accuracies[name]] for run in runs])
             axes.plot(range(6), values.mean(0), "o-", markersize=3, linewidth=1.3, color=colour, label=label)
             axes.fill_between(range(6), values.min(0), values.max(0), color=colour, alpha=0.2, linewidth=0)
-        axes.set_xticks(range(6), ["0", *(f"{amount:g}" for amount in each["amounts"])])
-        axes.set_xlabel(each["unit"])
+        axes.set_xticks(range(6), ["0", *(f"{amount:g}" for amount in CORRUPTIONS[name].amounts)])
+        axes.set_xlabel(CORRUPTIONS[name].unit)
         axes.set_xlim(-0.5, 5.5)
         axes.set_ylim(0, 102)
         axes.grid(alpha=0.3)

@@ -1,4 +1,4 @@
-"""Corruptions change images by known amounts, alike for every network; accuracies under them are shown and kept."""
+"""Corruptions change images by known amounts, equally for every network; `robustness` shows the accuracies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from conftest import Outcome, Tiny, tiny_arrays, tiny_data
 from matplotlib.image import imread
 from torch import Tensor
 
-from mnist_lab.cli.robustness import grouped
+from mnist_lab.cli.robustness import group_runs
 from mnist_lab.data.corruptions import CORRUPTIONS, corrupt
 from mnist_lab.evaluation.robustness import measure
 from mnist_lab.runs.run import Run
@@ -172,12 +172,12 @@ def test_one_run_is_shown_and_drawn(command: Command, runs: list[Run]) -> None:
     assert outcome.status == 0, outcome.err
     kept = measure(runs[0], list(CORRUPTIONS))
     plain = runs[0].info["metrics"]["test/acc"]
-    assert kept["accuracy"] == pytest.approx(plain)
-    assert (kept["images"], list(kept["corruptions"])) == (57, list(CORRUPTIONS))
-    assert outcome.out.startswith(f"lenet: {plain:.2%} of 57 test images as they are\n")
+    assert kept.accuracy == pytest.approx(plain)
+    assert (kept.images, list(kept.accuracies)) == (57, list(CORRUPTIONS))
+    assert outcome.out.startswith(f"lenet: {plain:.2%} of 57 test images without corruption\n")
     lines = {line.split()[0]: line for line in outcome.out.splitlines()[3:]}
     for name in CORRUPTIONS:
-        values = kept["corruptions"][name]["accuracies"]
+        values = kept.accuracies[name]
         assert values[1] == pytest.approx(directly(runs[0], name, 2))
         expected = [f"{value:.2%}" for value in (*values, statistics.fmean(values))]
         assert cells(lines[name])[-6:] == expected
@@ -198,11 +198,8 @@ def test_several_runs_are_compared_best_first_seeds_together(command: Command, r
     shown = {line.split()[0]: line for line in lines}
     for name, own in (("lenet", runs[:1]), ("mlp", runs[1:])):
         assert shown[name].split()[1] == str(len(own))
-        plain = statistics.fmean(measured[run]["accuracy"] for run in own)
-        means = [
-            statistics.fmean(a for run in own for a in measured[run]["corruptions"][each]["accuracies"])
-            for each in CORRUPTIONS
-        ]
+        plain = statistics.fmean(measured[run].accuracy for run in own)
+        means = [statistics.fmean(a for run in own for a in measured[run].accuracies[each]) for each in CORRUPTIONS]
         assert cells(shown[name]) == [f"{value:.2%}" for value in (plain, *means, statistics.fmean(means))]
     last_cells = [float(cells(line)[-1][:-1]) for line in lines]
     assert last_cells == sorted(last_cells, reverse=True)
@@ -210,7 +207,7 @@ def test_several_runs_are_compared_best_first_seeds_together(command: Command, r
 
 def test_figure_has_a_line_for_each_network_on_the_axes_of_each_corruption(runs: list[Run]) -> None:
     names = ["shift", "blur"]
-    groups = {name: [measure(run, names) for run in own] for name, own in grouped(runs).items()}
+    groups = {name: [measure(run, names) for run in own] for name, own in group_runs(runs).items()}
     figure = plot_robustness(groups, images()[0])
     titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
     panels = [axes for axes in figure.axes if axes.get_lines()]
@@ -222,15 +219,15 @@ def test_figure_has_a_line_for_each_network_on_the_axes_of_each_corruption(runs:
         ]  # fmt: skip
         for line, (label, measured) in zip(axes.get_lines(), groups.items(), strict=True):
             assert line.get_label() == label
-            expected = [100 * statistics.fmean(each["accuracy"] for each in measured)]
+            expected = [100 * statistics.fmean(each.accuracy for each in measured)]
             for i in range(5):
-                expected.append(100 * statistics.fmean(m["corruptions"][name]["accuracies"][i] for m in measured))
+                expected.append(100 * statistics.fmean(m.accuracies[name][i] for m in measured))
             assert line.get_ydata() == pytest.approx(expected)
     (legend,) = [axes.get_legend() for axes in figure.axes if axes.get_legend()]
     assert [text.get_text() for text in legend.get_texts()] == ["lenet", "mlp"]
 
 
-def test_programs_get_a_row_for_each_accuracy_unrounded(command: Command, runs: list[Run]) -> None:
+def test_json_and_csv_have_a_row_for_each_accuracy_unrounded(command: Command, runs: list[Run]) -> None:
     arguments = ["robustness", "runs/mlp0", "--only", "noise,shift"]
     outcome = command(*arguments, "--json", data=False)
     rows = json.loads(outcome.out)
@@ -248,31 +245,31 @@ def test_programs_get_a_row_for_each_accuracy_unrounded(command: Command, runs: 
     assert Path("new/shown.svg").read_text().startswith("<?xml")
 
 
-def test_runs_are_told_apart_by_what_differs_beside_the_seed(runs: list[Run], trained: Path) -> None:
+def test_runs_are_grouped_by_settings_that_differ_beside_the_seed(runs: list[Run], trained: Path) -> None:
     other = Run(trained / "other")
     alike = "mlp, optimizer.lr=0.1, trainer.max_epochs=3"
-    groups = grouped([*runs, other])
+    groups = group_runs([*runs, other])
     assert groups == {"lenet": runs[:1], alike: runs[1:], "mlp, optimizer.lr=0.2, trainer.max_epochs=1": [other]}
 
 
-def test_what_cannot_be_measured_is_told_in_one_line(command: Command, tiny: Tiny, trained: Path) -> None:
+def test_unmeasurable_run_is_reported_in_one_line(command: Command, tiny: Tiny, trained: Path) -> None:
     shutil.copytree(trained / "other", "runs/a")
     settings = Run(Path("runs/a")).config
     settings.data.root = str(tiny.root)
     Run(Path("runs/a")).save_config(settings)
     Path("runs/b").mkdir()
     Run.create(Path("runs/b"), Run(Path("runs/a")).info, settings)
-    for arguments, told in (
+    for arguments, message in (
         (["nowhere"], "nowhere: no such run folder"),
         (["runs/b"], "runs/b: has no checkpoint"),
-        (["runs/a", "--only", "shift,fog"], "--only=fog: no such corruption; there are shift, rotation"),
-        (["runs/a", "--only", ""], "--only=: no such corruption"),
+        (["runs/a", "--only", "shift,fog"], "--only=fog: unknown corruption; choose from shift, rotation"),
+        (["runs/a", "--only", ""], "--only=: unknown corruption"),
         (["runs/a", "--out", "x.doc"], "--out=x.doc: must end in one of"),
         ([], "RUN"),
     ):
         outcome = command("robustness", *arguments, data=False)
         assert (outcome.status, outcome.err.count("\n")) == (2, 1)
-        assert told in outcome.err
+        assert message in outcome.err
     outcome = command("robustness", "runs", "--only", "blur", data=False)
     assert outcome.status == 0
     assert outcome.err == "mnist_lab: warning: runs/b: has no checkpoint; left out\n"
