@@ -208,9 +208,10 @@ def test_connection_whose_request_does_not_arrive_is_closed(trained: Run, monkey
 
 def test_page_names_the_network_and_may_load_nothing_else(client: Client, trained: Run) -> None:
     reply = client.get("/")
-    assert f"mlp, test accuracy {trained.info['metrics']['test/acc']:.2%} " in reply.text
+    assert f"mlp, test accuracy {trained.info['metrics']['test/acc']:.2%}</p>" in reply.text
     assert not re.findall(r"""(?:src|href)=["'](?!data:)""", reply.text) and "{{" not in reply.text
     policy = reply.headers["Content-Security-Policy"]
+    assert policy != client.get("/").headers["Content-Security-Policy"], "each page has its own nonce"
     assert "default-src 'none'" in policy and "unsafe" not in policy and "frame-ancestors 'none'" in policy
     assert reply.headers["X-Content-Type-Options"] == "nosniff"
 
