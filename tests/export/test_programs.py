@@ -243,7 +243,7 @@ def test_card_says_what_the_run_was_and_what_the_file_takes(command: Command, ti
         assert message in card
     model = load_trained_model(run)
     data = make_data(run.config, model)
-    for name, licence in (("MNIST", "CC BY-SA 3.0"), ("FashionMNIST", "MIT licence.\n")):
+    for name, licence in (("MNIST", "CC BY-SA 3.0"), ("FashionMNIST", "2017) is under the MIT licence. ")):
         data.source = dataclasses.replace(data.source, name=name)
         card = model_card(run, model, data, "x.pt", "load", None)
         assert licence in card and f"trained on {name}" in card
