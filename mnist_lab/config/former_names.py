@@ -11,6 +11,7 @@ FORMER_NAMES = {  # by today's names
     "mnist_lab.models.LeNet": "mnist_lab.models.lenet.LeNet",
     "mnist_lab.models.MLP": "mnist_lab.models.mlp.MLP",
     "mnist_lab.models.SimpleCNN": "mnist_lab.models.simple_cnn.SimpleCNN",
+    "mnist_lab.sweeps.optuna_search.Prune": "mnist_lab.sweeps.search.Prune",
     "mnist_lab.training.EpochLines": "mnist_lab.terminal.EpochLines",
     "mnist_lab.training.LayerTable": "mnist_lab.terminal.LayerTable",
     "mnist_lab.training.RandomState": "mnist_lab.callbacks.RandomState",

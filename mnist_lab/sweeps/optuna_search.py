@@ -171,7 +171,7 @@ def pruning_override(folder: Path, number: int, prune_after: int | None) -> str:
     if prune_after is None:
         return "callbacks.prune=null"
     arguments = f"folder:{quote_path(folder)},number:{number},prune_after:{prune_after}"
-    own = f"_target_:mnist_lab.sweeps.search.Prune,{arguments}"
+    own = f"_target_:mnist_lab.sweeps.optuna_search.Prune,{arguments}"
     return f"callbacks.prune={{{own}}}"
 
 

@@ -17,7 +17,7 @@ from conftest import Outcome, Tiny, tiny_arrays, tiny_data
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from mnist_lab.evaluation.predictions import Predictions
-from mnist_lab.export.model_card import preset
+from mnist_lab.export.model_card import describe_preset
 from mnist_lab.report.charts import settings_axis
 from mnist_lab.report.render import report
 from mnist_lab.report.sweep import curves
@@ -226,7 +226,7 @@ def test_preset_of_ones_own_needs_neither_title_nor_source(
     config.tutorial = stated | {"published": {"test/acc": [None, 50.0]}}
     run.save_config(config)
     assert f"as published in {shown}." in report(str(run.folder), tmp_path / "page.html").read_text(encoding="utf-8")
-    assert preset(run) == shown
+    assert describe_preset(run) == shown
 
 
 @NEEDS_CHROMIUM
