@@ -243,7 +243,7 @@ def fuzz(part: str, count: int, seed: int, run: Path, folder: Path) -> Iterator[
 def answer(arguments: Sequence[str], *, trains: bool = False) -> str | None:
     """Run a command in this process, its job too if it trains; return what is wrong with how it ended, or None."""
     GlobalHydra.instance().clear()
-    without_job = contextlib.nullcontext() if trains else patch("mnist_lab.cli.train.task", lambda cfg: None)
+    without_job = contextlib.nullcontext() if trains else patch("mnist_lab.sweeps.hydra_app.task", lambda cfg: None)
     with patch.object(sys, "argv", ["mnist_lab", *arguments]), without_job:
         return answer_of(command_line)
 

@@ -36,28 +36,29 @@ def _main() -> None:
         raise UsageError("the current folder was removed; change to another one") from None
     if not {"", here} & set(sys.path):
         sys.path.append(here)  # so that the console script, too, finds a network of the user's own
-    first, *rest = sys.argv[1:] or [""]
+    arguments = sys.argv[1:]
+    first, *rest = arguments or [""]
     if first in COMMANDS and first != "train":
         importlib.import_module(f"mnist_lab.cli.{first}").main(rest)
         return
     if first == "train":
-        del sys.argv[1]
+        arguments = rest
     elif re.fullmatch(r"\w[\w-]*", first):
         near = difflib.get_close_matches(first, COMMANDS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(COMMANDS)}"
         raise UsageError(f"{first}: unknown command; {hint} (--help tells more)")
-    if "query=bash" in sys.argv:
+    if "query=bash" in arguments:
         line = complete_command(os.environ.get("COMP_LINE", ""))
         if line is None:
             return
         os.environ |= {"COMP_LINE": line, "COMP_POINT": str(len(line))}
-    if "--version" in sys.argv:
+    if "--version" in arguments:
         print(f"mnist_lab {__version__}")
         return
-    if {"-h", "--help"} & set(sys.argv):
-        print(help_text(sys.argv))
+    if {"-h", "--help"} & set(arguments):
+        print(help_text(arguments))
         return
-    importlib.import_module("mnist_lab.cli.train").main()
+    importlib.import_module("mnist_lab.cli.train").main(arguments)
 
 
 def complete_command(line: str) -> str | None:

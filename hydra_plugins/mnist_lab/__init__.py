@@ -4,11 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
 
 
-class GridSweeper(BasicSweeper):
-    """Every combination of the values separated by commas."""
+class GridSweeper(Sweeper):
+    """Every combination of the values separated by commas.
+
+    Args:
+        params: what is swept, by key, in Hydra's grammar, where the command line does not say.
+    """
+
+    def __init__(self, params: dict[str, str] | None = None) -> None:
+        self.params = params or {}
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Keep what a sweep needs, and make its launcher."""
+        self.hydra_context, self.config = hydra_context, config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
 
     def sweep(self, arguments: list[str]) -> Any:
         from mnist_lab.sweeps.grid import sweep_grid
@@ -16,7 +33,7 @@ class GridSweeper(BasicSweeper):
         return sweep_grid(self, arguments)
 
 
-class OptunaSweeper(BasicSweeper):
+class OptunaSweeper(GridSweeper):
     """Optuna's choice of values, one batch of jobs after the other.
 
     Args:
@@ -29,7 +46,7 @@ class OptunaSweeper(BasicSweeper):
     def __init__(
         self, n_trials: int, seed: int, prune_after: int | None = None, params: dict[str, str] | None = None
     ) -> None:
-        super().__init__(max_batch_size=None, params=params)
+        super().__init__(params)
         self.n_trials, self.seed, self.prune_after = n_trials, seed, prune_after
 
     def sweep(self, arguments: list[str]) -> Any:

@@ -30,9 +30,9 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_intermixed_args(arguments)
     outlive_reader()
     overrides = [word for word in options.words if "=" in word or word.startswith("~")]
-    from mnist_lab.cli.train import reject_derived_settings
     from mnist_lab.config.compose import presets
     from mnist_lab.reproduce import reproduce
+    from mnist_lab.sweeps.hydra_app import reject_derived_settings
 
     names = [word for word in options.words if word not in overrides] or presets(options.config_dir)
     reproduce.reject_reserved_settings(overrides)

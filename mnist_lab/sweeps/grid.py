@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import itertools
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor
@@ -11,10 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from mnist_lab.config.keys import SWEEP_KEYS, override_key
@@ -24,7 +25,6 @@ from mnist_lab.formatting import format_command
 from mnist_lab.runs.locks import run_lock
 from mnist_lab.runs.ranking import Results
 from mnist_lab.runs.sweep import STOPPED, Job, Sweep, write_job
-from mnist_lab.streams import exit_on_user_error
 from mnist_lab.sweeps.identity import job_id
 from mnist_lab.sweeps.launchers import (
     collect_outcomes,
@@ -35,21 +35,21 @@ from mnist_lab.sweeps.launchers import (
 )
 from mnist_lab.sweeps.progress import Watch, show_results
 from mnist_lab.sweeps.signals import forward_signals
+from mnist_lab.sweeps.through_hydra import carry_through_hydra
 
 
-def sweep_grid(sweeper: BasicSweeper, arguments: list[str]) -> list[Any]:
+def sweep_grid(sweeper: Any, arguments: list[str]) -> list[Any]:
     """Every combination of the swept values: the work of hydra/sweeper=grid."""
-    with exit_on_user_error():
+    with carry_through_hydra():
         return _sweep_grid(sweeper, arguments)
 
 
-def _sweep_grid(sweeper: BasicSweeper, arguments: list[str]) -> list[Any]:
-    assert sweeper.hydra_context is not None and sweeper.config is not None
+def _sweep_grid(sweeper: Any, arguments: list[str]) -> list[Any]:
     parser = OverridesParser.create(config_loader=sweeper.hydra_context.config_loader)
-    overrides = parser.parse_overrides([*sweeper._parse_config(), *arguments])
+    overrides = parser.parse_overrides(with_params(sweeper, arguments))
     swept = [override.get_key_element() for override in overrides if override.is_sweep_override()]
     reject_swept_key([override_key(key) for key in swept])
-    (jobs,) = sweeper.split_arguments(overrides, None)
+    jobs = combinations(overrides)
     if not jobs or not any(override_key(argument) not in SWEEP_KEYS for argument in arguments):
         raise UsageError("-m: there is nothing to sweep; give a setting several values, such as optimizer.lr=0.01,0.1")
     refuse_more_than_memory(sweeper.config.hydra.launcher, len(jobs))
@@ -58,14 +58,37 @@ def _sweep_grid(sweeper: BasicSweeper, arguments: list[str]) -> list[Any]:
     return []
 
 
-def compose_job_id(sweeper: BasicSweeper, overrides: Sequence[str]) -> str:
+def with_params(sweeper: Any, arguments: Sequence[str]) -> list[str]:
+    """Return the arguments and the sweeper's own params, these where no argument sets the key."""
+    given = {override_key(argument) for argument in arguments}
+    own = [f"{key}={value}" for key, value in sweeper.params.items() if override_key(key) not in given]
+    return [*arguments, *own]
+
+
+def combinations(overrides: Sequence[Override]) -> list[list[str]]:
+    """Return the overrides of each job: every combination of the swept values, the last key's values fastest.
+
+    Raises:
+        UsageError: a value is an interval, which only a search can draw from.
+    """
+    values: dict[str, list[str]] = {}
+    for override in overrides:
+        key = override.get_key_element()
+        if override.is_discrete_sweep():
+            values[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+        elif override.is_sweep_override():
+            raise UsageError(f"{override.input_line}: drawn from by a search alone; add hydra/sweeper=optuna")
+        else:
+            values[key] = [f"{key}={override.get_value_element_as_str()}"]
+    return [list(job) for job in itertools.product(*values.values())]
+
+
+def compose_job_id(sweeper: Any, overrides: Sequence[str]) -> str:
     """The id of a job.
 
     Raises:
         UsageError: Hydra cannot compose the job's configuration.
     """
-    assert sweeper.hydra_context is not None
-    assert sweeper.config is not None
     try:
         config = sweeper.hydra_context.config_loader.load_sweep_config(sweeper.config, list(overrides))
         HydraConfig.instance().set_config(config)
@@ -94,8 +117,7 @@ def run_sweep(sweeper: Any, swept: Sequence[str], jobs: Mapping[str, Sequence[st
     """
     config = sweeper.config
     folder = Path(config.hydra.sweep.dir).absolute()
-    named = [] if any(override_key(argument) == "sweep" for argument in sys.argv) else [f"sweep={folder.name}"]
-    command = format_command([*sys.argv[1:], *named])
+    command = format_command(sweep_arguments(config))
     with run_lock(folder):
         sweep = Sweep.open(folder, command, swept, jobs)
         try:
@@ -124,12 +146,12 @@ def launch(sweeper: Any, sweep: Sweep, jobs: Mapping[str, Sequence[str]], *, alo
     """
     if not jobs:
         return
-    launcher, given = sweeper.config.hydra.launcher, [[*overrides, *own_settings()] for overrides in jobs.values()]
+    launcher, own = sweeper.config.hydra.launcher, own_settings(sweeper.config)
+    given = [[*overrides, *own] for overrides in jobs.values()]
     if launcher_name(launcher) == "JoblibLauncher":
         end_workers_with_this_process(sweeper.launcher)
-    at_once = (
-        parallel_jobs(launcher) if launcher_name(launcher) == "LocalLauncher" else len(given)
-    )  # it starts all it is given
+    starts_all_it_is_given = launcher_name(launcher) == "LocalLauncher"
+    at_once = parallel_jobs(launcher) if starts_all_it_is_given else len(given)
     try:
         returned = []
         with collect_outcomes(launcher):
@@ -179,6 +201,18 @@ def record_deaths(sweep: Sweep, outcomes: Mapping[str, Any]) -> None:
             raise LabError(f"{' '.join(now[id].overrides)}: its process came to nothing: {why}")
 
 
-def own_settings() -> list[str]:
-    """The command line's settings of the sweep itself, which jobs need and sweep.json leaves out."""
-    return [argument for argument in sys.argv[1:] if "=" in argument and override_key(argument) in SWEEP_KEYS]
+def own_settings(config: DictConfig) -> list[str]:
+    """The overrides of the sweep itself, which jobs need and sweep.json leaves out."""
+    return [override for override in config.hydra.overrides.task if override_key(override) in SWEEP_KEYS]
+
+
+def sweep_arguments(config: DictConfig) -> list[str]:
+    """Return the arguments that start, or continue, the sweep of this configuration."""
+    hydra, name = config.hydra, Path(config.hydra.sweep.dir).name
+    sources = (source.path for source in hydra.runtime.config_sources if source.provider == "command-line")
+    options = ["-m", *(part for path in sources for part in ("--config-dir", path))]
+    if hydra.job.config_name != "train":
+        options += ["--config-name", hydra.job.config_name]
+    own = [override for override in hydra.overrides.hydra if override != "hydra.mode=MULTIRUN"]
+    named = any(override_key(override) == "sweep" for override in hydra.overrides.task)
+    return [*options, *own, *hydra.overrides.task, *([] if named else [f"sweep={name}"])]

@@ -28,21 +28,18 @@ from mnist_lab.config.overrides import quote_path
 from mnist_lab.errors import UsageError
 from mnist_lab.files import write_text
 from mnist_lab.runs.sweep import Sweep
-from mnist_lab.streams import exit_on_user_error
-from mnist_lab.sweeps.grid import compose_job_id, launch, reject_swept_key, run_sweep
+from mnist_lab.sweeps.grid import compose_job_id, launch, reject_swept_key, run_sweep, with_params
 from mnist_lab.sweeps.launchers import parallel_jobs, refuse_more_than_memory
+from mnist_lab.sweeps.through_hydra import carry_through_hydra
 
 PRUNED = "pruned"  # the file in the folder of a job that was stopped early: after how many epochs
 
 
 def sweep_optuna(sweeper: Any, arguments: list[str]) -> list[Any]:
     """The work of hydra/sweeper=optuna."""
-    with exit_on_user_error():
+    with carry_through_hydra():
         parser = OverridesParser.create(config_loader=sweeper.hydra_context.config_loader)
-        given = parser.parse_overrides(arguments)
-        keys = {override.key_or_group for override in given}
-        own = [f"{key}={value}" for key, value in sweeper.params.items() if key not in keys]
-        overrides = [*given, *parser.parse_overrides(own)]
+        overrides = parser.parse_overrides(with_params(sweeper, arguments))
         space = {o.get_key_element(): distribution(o) for o in overrides if o.is_sweep_override()}
         fixed = [override.input_line for override in overrides if not override.is_sweep_override()]
         reject_swept_key([override_key(key) for key in space])

@@ -339,7 +339,7 @@ def test_fail_fast_begins_no_further_job(command: Command) -> None:
 def test_sweep_that_makes_no_sense_is_told_in_a_line_and_leaves_nothing(
     command: Command, arguments: list[str], told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mnist_lab.cli.train.find_spec", lambda name: None)
+    monkeypatch.setattr("mnist_lab.sweeps.hydra_app.find_spec", lambda name: None)
     if "optimizer.lr" in told:
         command(*GRID)
     before = sorted(Path().rglob("*"))

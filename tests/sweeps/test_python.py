@@ -1,0 +1,75 @@
+"""A sweep from Python: what the command line does, with results for a return value."""
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Tiny
+from hydra.core.hydra_config import HydraConfig
+
+from mnist_lab import UsageError, sweep
+from mnist_lab.runs.ranking import Results
+
+SWEPT = ("model=mlp", "optimizer.lr=0.01,0.1", "trainer.max_epochs=1", "sweep=s")
+
+
+@pytest.fixture
+def tiny_sweep(tiny: Tiny) -> Callable[..., Results]:
+    """sweep() on the tiny data set."""
+    return lambda *overrides: sweep(*tiny.overrides, *overrides, config_dir=tiny.conf)
+
+
+def test_sweep_returns_the_ranked_jobs_of_every_combination(tiny_sweep: Callable[..., Results]) -> None:
+    results = tiny_sweep(*SWEPT)
+    assert [job.state for job in results.jobs] == ["finished"] * 2
+    assert len(results.ranked) == 2
+    best = results.best_job
+    assert best is not None
+    accuracies = [job.info["metrics"]["val/acc"] for job in results.jobs]
+    assert best.info["metrics"]["val/acc"] == max(accuracies)
+    assert results.sweep.folder == Path("runs/sweeps/s").absolute()
+
+
+def test_same_sweep_trains_nothing_again(tiny_sweep: Callable[..., Results]) -> None:
+    first = tiny_sweep(*SWEPT)
+    again = tiny_sweep(*SWEPT)
+    assert [job.info["started"] for job in first.jobs] == [job.info["started"] for job in again.jobs]
+
+
+def test_failed_job_is_among_the_results_with_its_error(tiny_sweep: Callable[..., Results]) -> None:
+    results = tiny_sweep(*SWEPT, "+callbacks.fails._target_=test_python.FailsAtOnce")
+    assert [job.state for job in results.jobs] == ["failed"] * 2
+    assert all("test_python.FailsAtOnce" in (job.error or "") for job in results.jobs)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("optimizer.lr=0.01,0.1", "optimizer.momentun=0.9"), "optimizer.momentun=0.9: unknown setting; did you mean"),
+        (("optimizer.lr=0.01,0.1", "sweep=a/b"), "sweep=a/b: a sweep's name"),
+        (("optimizer.lr=0.01,0.1", "runs_dir=a,b"), "runs_dir: of the whole sweep"),
+        (("optimizer.lr=interval(0.01,0.1)",), "drawn from by a search alone; add hydra/sweeper=optuna"),
+    ],
+)
+def test_user_error_is_raised_and_not_printed(
+    tiny_sweep: Callable[..., Results],
+    capfd: pytest.CaptureFixture[str],
+    overrides: tuple[str, ...],
+    message: str,
+) -> None:
+    with pytest.raises(UsageError, match=message.replace("?", r"\?")):
+        tiny_sweep(*overrides)
+    assert capfd.readouterr().err == ""
+
+
+def test_arguments_and_loggers_of_the_process_are_left_as_they_were(
+    tiny_sweep: Callable[..., Results], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["notebook", "--f=kernel.json"])
+    handlers, level = list(logging.root.handlers), logging.root.level
+    tiny_sweep(*SWEPT)
+    assert sys.argv == ["notebook", "--f=kernel.json"]
+    assert HydraConfig.instance().cfg is None
+    assert (logging.root.handlers, logging.root.level) == (handlers, level)
