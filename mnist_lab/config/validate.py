@@ -73,7 +73,14 @@ def validate(cfg: DictConfig, resumed: DictConfig | None = None) -> None:
     require_environment(cfg)
     problems = [*_shape_problems(cfg)]
     if not problems:  # the rest relies on the shape
-        kinds = (_signature_problems, _machine_problems, process_problems, _reload_problems, _monitor_problems)
+        kinds = (
+            _signature_problems,
+            _machine_problems,
+            process_problems,
+            _clipping_problems,
+            _reload_problems,
+            _monitor_problems,
+        )
         problems = [problem for kind in kinds for problem in kind(cfg)]
         problems += _resume_problems(cfg, resumed) if resumed else []
     if problems:
@@ -189,6 +196,14 @@ def _machine_problems(cfg: DictConfig) -> Iterator[str]:
             f"trainer.accelerator={accelerator}: torch finds no GPU on this machine; "
             "use trainer.accelerator=cpu, or auto for what there is"
         )
+
+
+def _clipping_problems(cfg: DictConfig) -> Iterator[str]:
+    """A fused optimizer unscales the gradients of mixed precision itself, too late for Lightning to clip them."""
+    clip = cfg.trainer.get("gradient_clip_val")
+    mixed, fused = str(cfg.trainer.get("precision")).endswith("-mixed"), cfg.optimizer.get("fused")
+    if clip and mixed and fused:
+        yield f"trainer.gradient_clip_val={_format(clip)}: needs optimizer.fused=false in mixed precision"
 
 
 def _reload_problems(cfg: DictConfig) -> Iterator[str]:

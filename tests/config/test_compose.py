@@ -74,6 +74,15 @@ def test_override_may_take_another_settings_value(command: Callable[..., Outcome
     assert command("resume=latest", "trainer.max_epochs=3", data=False).status == 0
 
 
+def test_gradients_of_a_fused_optimizer_are_not_clipped_in_mixed_precision(command: Callable[..., Outcome]) -> None:
+    mixed = ("model=mlp", "+trainer.gradient_clip_val=1", "trainer.precision=bf16-mixed", "trainer.max_epochs=1")
+    outcome = command(*mixed)
+    assert outcome.status == 2
+    assert outcome.err == "mnist_lab: trainer.gradient_clip_val=1: needs optimizer.fused=false in mixed precision\n"
+    assert command(*mixed, "optimizer.fused=false").status == 0
+    assert command(*mixed, "trainer.precision=32-true").status == 0
+
+
 def test_seed_0_is_a_seed() -> None:
     weights = [make_seeded(seed) for seed in (0, 0, 1)]
     assert torch.equal(weights[0], weights[1])
