@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from mnist_lab.data.batches import Batch, Batches, Group, Groups
+from mnist_lab.models.lightning_private import count_logged_step
 
 HOOKS = (  # what Lightning calls at every step, or so its users take it
     "on_train_batch_start",
@@ -63,10 +64,9 @@ def single_step_reason(
         wanted[f"{type(model).__name__}.{hook}"] = getattr(type(model), hook) is not getattr(classifier, hook)
     callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     for callback in callbacks:
-        at_epochs_ends = type(callback) is ModelCheckpoint and not (
-            callback._every_n_train_steps or callback._train_time_interval
-        )
-        if not (at_epochs_ends or isinstance(callback, StepCallback)):
+        # A ModelCheckpoint saves every so many epochs or steps or seconds, one of the three.
+        saves_at_epoch_ends = type(callback) is ModelCheckpoint and bool(callback.every_n_epochs)
+        if not (saves_at_epoch_ends or isinstance(callback, StepCallback)):
             for hook in HOOKS:
                 overridden = getattr(type(callback), hook) is not getattr(pl.Callback, hook)
                 wanted[f"{type(callback).__name__}.{hook}"] = overridden
@@ -111,7 +111,7 @@ def run_leading_steps(group: Group, model: pl.LightningModule, loss_of: Callable
             loop.update_lr_schedulers("step", update_plateau_schedulers=False)
         for callback in told:
             callback.after_step(trainer, model, progress.total.completed, loss.detach())
-        loop._batches_that_stepped += 1  # by which Lightning numbers what it logs
+        count_logged_step(trainer)
     loop.batch_progress.is_last_batch = is_last_group
     return batch
 

@@ -31,9 +31,9 @@ class StepLog(StepCallback):
         self.begun: Batches | None = None  # of the epoch, once a step is taken
         self.loaded = self.seen_before = self.timed_from = 0  # images seen of this epoch, before it, at the start
         self.every = 1
-        self.settings: dict[str, Any] = {}  # the optimizer's
         self.started = self.ended = 0.0
         self.epoch_ended = False
+        self.logged_before: dict[str, Tensor] = {}  # as the epoch starts: Lightning keeps them until they are replaced
         self.rate = self.next_rate = 0.0
 
     def state_dict(self) -> dict[str, int]:
@@ -50,11 +50,10 @@ class StepLog(StepCallback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Write out every curve up to the checkpoint: a run that is killed after it loses none of its points."""
         for logger in trainer.loggers:
-            if self.epoch_ended:  # Lightning logs the epoch's metrics only after its checkpoint
-                values = {name: float(value) for name, value in trainer._logger_connector.metrics["log"].items()}
-                if isinstance(logger, MetricsCSV):
-                    logger.log_metrics({"epoch": trainer.current_epoch, **values}, step=trainer.global_step - 1)
             if isinstance(logger, MetricsCSV):
+                if self.epoch_ended:  # Lightning logs the epoch's metrics only after its checkpoint
+                    values = {"epoch": trainer.current_epoch, **self._epoch_metrics(trainer)}
+                    logger.log_metrics(values, step=trainer.global_step - 1)
                 logger.write()
                 checkpoint["metrics_crc"] = logger.checksum()
             else:
@@ -64,8 +63,9 @@ class StepLog(StepCallback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.every = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        self.settings = trainer.optimizers[0].param_groups[0]
-        self.rate = self.next_rate = self.settings["lr"]
+        self.optimizer = trainer.optimizers[0]
+        self.rate = self.next_rate = self.optimizer.param_groups[0]["lr"]
+        self.logged_before = {}
         self.begun, self.batches = None, training_batches(trainer)
         self.timed_from = self.images  # a run that goes on within an epoch times what is left of it
         self.started = self.ended = time.perf_counter()
@@ -74,11 +74,12 @@ class StepLog(StepCallback):
         self.seen_before += self.images
         self.begun, self.loaded, self.timed_from = None, 0, 0
         self.epoch_ended = False
+        self.logged_before = dict(trainer.logged_metrics)
         self.started = self.ended = time.perf_counter()
 
     def after_step(self, trainer: Trainer, pl_module: LightningModule, step: int, loss: Tensor) -> None:
         self.begun = self.batches
-        self.rate, self.next_rate = self.next_rate, self.settings["lr"]  # a scheduler has moved by now
+        self.rate, self.next_rate = self.next_rate, self.optimizer.param_groups[0]["lr"]  # a scheduler has moved by now
         if step % self.every == 0:
             self._stop_unless_finite(pl_module)
             self._log(trainer, {"train/loss_step": loss.item(), "lr": self.rate})
@@ -95,6 +96,11 @@ class StepLog(StepCallback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave a checkpoint that is saved after training alone: all metrics are logged by then."""
         self.epoch_ended = False
+
+    def _epoch_metrics(self, trainer: Trainer) -> dict[str, float]:
+        """Return the metrics that were logged in this epoch."""
+        logged = trainer.logged_metrics.items()
+        return {name: float(value) for name, value in logged if value is not self.logged_before.get(name)}
 
     def _stop_unless_finite(self, pl_module: LightningModule) -> None:
         if isinstance(pl_module, Classifier):

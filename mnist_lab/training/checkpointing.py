@@ -16,7 +16,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from pydantic import Field
 from torch import Tensor
 
-from mnist_lab.models.multistep import StepCallback
+from mnist_lab.models.multistep import StepCallback, training_batches
 from mnist_lab.streams import stop_waiting_for_readers
 
 
@@ -107,7 +107,7 @@ class SaveWithinEpochs(StepCallback, Checkpoint):
         steps, seconds = self.every_n_train_steps, self.every_n_seconds
         if self.stop is None and steps is None and seconds is None:
             return
-        if trainer.is_last_batch or trainer.fit_loop.epoch_loop._should_accumulate():
+        if trainer.is_last_batch or training_batches(trainer).position % trainer.accumulate_grad_batches:
             return  # accumulated gradients are in no checkpoint
         due = steps is not None and step % steps == 0
         if seconds is not None:

@@ -61,6 +61,14 @@ def test_run_leaves_the_same_however_many_steps_are_taken_together(command: Comm
         same("1", str(size))
 
 
+def test_epoch_is_logged_at_its_last_step_however_many_are_taken_together(command: Command) -> None:
+    """It fails when Lightning calls the count by another name, or numbers its logs otherwise: lightning_private.py."""
+    assert command("model=mlp", "steps_per_execution=5", "hydra.run.dir=runs/a/b").status == 0
+    run = Run(Path("runs/a/b"))
+    steps = run.info["steps"] // 2
+    assert [(row["epoch"], row["step"]) for row in run.epochs()] == [(0, steps - 1), (1, 2 * steps - 1)]
+
+
 @pytest.mark.parametrize(
     "settings",
     [
