@@ -27,8 +27,8 @@ from mnist_lab.runs.ranking import Results
 from mnist_lab.runs.sweep import STOPPED, Job, Sweep, write_job
 from mnist_lab.sweeps.identity import job_id
 from mnist_lab.sweeps.launchers import (
-    collect_outcomes,
     end_workers_with_this_process,
+    launch_jobs,
     launcher_name,
     parallel_jobs,
     refuse_more_than_memory,
@@ -154,9 +154,8 @@ def launch(sweeper: Any, sweep: Sweep, jobs: Mapping[str, Sequence[str]], *, alo
     at_once = parallel_jobs(launcher) if starts_all_it_is_given else len(given)
     try:
         returned = []
-        with collect_outcomes(launcher):
-            for first in range(0, len(given), at_once):
-                returned += sweeper.launcher.launch(given[first : first + at_once], initial_job_idx=first)
+        for first in range(0, len(given), at_once):
+            returned += launch_jobs(sweeper.launcher, given[first : first + at_once], first)
         if not sweep.stop_file.exists():
             record_deaths(sweep, dict(zip(jobs, returned, strict=True)))
     except BrokenExecutor as error:

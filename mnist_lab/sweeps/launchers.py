@@ -6,12 +6,20 @@ import inspect
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import fields
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn, run_job, setup_globals
+from omegaconf import DictConfig, open_dict
+
+from mnist_lab.config.settings import to_plain
 from mnist_lab.errors import UsageError
 from mnist_lab.sweeps.signals import end_with_parent
 
@@ -93,45 +101,103 @@ def refuse_more_than_memory(launcher: Any, jobs: int) -> None:
         )
 
 
-@contextmanager
-def collect_outcomes(launcher: Any) -> Iterator[None]:
-    """Let submitit and Ray wait for each job, with an exception for the outcome of one whose process died.
+def launch_jobs(launcher: Any, jobs: Sequence[Sequence[str]], first: int) -> list[Exception | None]:
+    """Launch jobs and wait for all of them, even if the process of one dies.
 
-    Their launchers raise it at once otherwise, and lose sight of the others, which run on. Theirs and joblib's
-    processes do not hear of Ctrl-C on the terminal: the sweep does, and tells them.
+    Hydra's launchers for submitit and Ray would raise an exception for it at once, and lose sight of the other jobs. So
+    the jobs are submitted here, with these launchers' settings. Their processes and joblib's do not hear of Ctrl-C on
+    the terminal: the sweep does, and tells them.
+
+    Args:
+        launcher: Hydra's.
+        jobs: the overrides of each job.
+        first: the number of the first job.
+
+    Returns:
+        For each job None, or the exception that stands for the death of its process.
     """
-    owner: Any
-    if launcher_name(launcher) in ("LocalLauncher", "SlurmLauncher"):
-        owner, name = import_module("submitit").Job, "results"
-    elif launcher_name(launcher) == "RayLauncher":
-        owner, name = import_module("ray"), "get"
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        if not owner.is_initialized():
-            owner.init(**dict(launcher.ray.init))
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in before.items():  # Ray sets its own, by which the sweep would not hear of them
-                signal.signal(number, handler)
-    elif launcher_name(launcher) == "JoblibLauncher" and parallel_jobs(launcher) > 1:
+    name = launcher_name(launcher.config.hydra.launcher)
+    if name in ("LocalLauncher", "SlurmLauncher"):
         with ctrl_c_kept_from_children():
-            yield
-        return
-    else:
-        yield
-        return
-    wait: Callable[[Any], Any] = getattr(owner, name)
+            return _launch_with_submitit(launcher, jobs, first)
+    if name == "RayLauncher":
+        _start_ray(launcher)
+        with ctrl_c_kept_from_children():
+            return _launch_with_ray(launcher, jobs, first)
+    in_this_process = name != "JoblibLauncher" or parallel_jobs(launcher.config.hydra.launcher) == 1
+    with nullcontext() if in_this_process else ctrl_c_kept_from_children():
+        launcher.launch(jobs, initial_job_idx=first)
+    return [None] * len(jobs)
 
-    def waited_for(job: Any) -> Any:
-        try:
-            return wait(job)
-        except Exception as error:
-            return [error] if name == "results" else error
 
-    setattr(owner, name, waited_for)
+def _launch_with_submitit(launcher: Any, jobs: Sequence[Sequence[str]], first: int) -> list[Exception | None]:
+    submitit, plugin = (import_module(name) for name in ("submitit", "hydra_plugins.hydra_submitit_launcher.config"))
+    cluster = "slurm" if launcher_name(launcher.config.hydra.launcher) == "SlurmLauncher" else "local"
+    settings = dict(launcher.params)
+    own = {"folder": settings.pop("submitit_folder")}
+    if "max_num_timeout" in settings:
+        own[f"{cluster}_max_num_timeout"] = settings.pop("max_num_timeout")
+    executor = submitit.AutoExecutor(cluster=cluster, **own)
+    of_every_cluster = {field.name for field in fields(plugin.BaseQueueConf)}
+    executor.update_parameters(
+        **{key if key in of_every_cluster else f"{cluster}_{key}": value for key, value in settings.items()}
+    )
+    numbers, state = range(first, first + len(jobs)), Singleton.get_state()
+    arguments = [
+        (list(overrides), "hydra.sweep.dir", number, f"job_id_for_{number}", state)
+        for number, overrides in zip(numbers, jobs, strict=True)
+    ]
+    submitted = executor.map_array(launcher, *zip(*arguments, strict=True))
+    return [_error_of(job.results) for job in submitted]
+
+
+def _start_ray(launcher: Any) -> None:
+    """Start Ray or join its cluster. Signal handlers stay: by Ray's own, the sweep would not hear of Ctrl-C."""
+    ray = import_module("ray")
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    settings = to_plain(launcher.ray_cfg.init)
+    if settings.get("address"):
+        settings["object_store_memory"] = None  # Ray refuses it where it does not start the store
+    if not ray.is_initialized():
+        ray.init(**settings)
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _launch_with_ray(launcher: Any, jobs: Sequence[Sequence[str]], first: int) -> list[Exception | None]:
+    ray = import_module("ray")
+    task = ray.remote(_run_ray_task).options(**to_plain(launcher.ray_cfg.remote))
+    references = []
+    for number, overrides in enumerate(jobs, first):
+        config = launcher.hydra_context.config_loader.load_sweep_config(launcher.config, list(overrides))
+        with open_dict(config):
+            config.hydra.job.id, config.hydra.job.num = f"job_id_for_{number}", number
+        references.append(task.remote(launcher.hydra_context, config, launcher.task_function, Singleton.get_state()))
+    return [_error_of(partial(ray.get, reference)) for reference in references]
+
+
+def _run_ray_task(context: Any, config: DictConfig, task: Any, state: Any) -> JobReturn:
+    """Run a job in a process of Ray's, as Hydra runs it in its own."""
+    setup_globals()
+    Singleton.set_state(state)
+    HydraConfig.instance().set_config(config)
+    return run_job(
+        hydra_context=context,
+        task_function=task,
+        config=config,
+        job_dir_key="hydra.sweep.dir",
+        job_subdir_key="hydra.sweep.subdir",
+    )
+
+
+def _error_of(wait: Callable[[], Any]) -> Exception | None:
+    """Wait for a job; return the exception that this raises, if any."""
     try:
-        with ctrl_c_kept_from_children():
-            yield
-    finally:
-        setattr(owner, name, wait)
+        wait()
+    except Exception as error:
+        return error
+    return None
 
 
 @contextmanager
