@@ -7,6 +7,7 @@ from pathlib import Path
 from mnist_lab.cli.parser import CommandParser
 from mnist_lab.formatting import format_command
 from mnist_lab.streams import outlive_reader
+from mnist_lab.sweeps.process import keep_freed_memory
 
 
 def main(arguments: list[str]) -> None:
@@ -29,6 +30,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--config-dir", help="a folder of your own configuration")
     options = parser.parse_intermixed_args(arguments)
     outlive_reader()
+    keep_freed_memory()
     overrides = [word for word in options.words if "=" in word or word.startswith("~")]
     from mnist_lab.config.compose import presets
     from mnist_lab.reproduce import reproduce

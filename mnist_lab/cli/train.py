@@ -15,6 +15,7 @@ from mnist_lab.config.distributed import share_run_folder
 from mnist_lab.errors import DISK_FULL
 from mnist_lab.streams import exit_on_user_error, outlive_reader
 from mnist_lab.sweeps.hydra_app import check_overrides, prefer_own_sweepers, run_application
+from mnist_lab.sweeps.process import keep_freed_memory
 from mnist_lab.sweeps.signals import SWEEP_PROCESS, end_with_parent
 
 
@@ -23,6 +24,7 @@ def main(arguments: Sequence[str]) -> None:
     with exit_on_user_error():
         silence_disk_errors_in_threads()
         outlive_reader()
+        keep_freed_memory()
         if SWEEP_PROCESS in os.environ and "LOCAL_RANK" not in os.environ:  # the first process of a sweep's job
             end_with_parent(int(os.environ[SWEEP_PROCESS]))
         prefer_own_sweepers()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +29,6 @@ OmegaConf.register_new_resolver(
 # ${torchrun:VARIABLE,DEFAULT}: a number that torchrun gives its processes. Not oc.env, which stays unresolved in a run.
 OmegaConf.register_new_resolver("processes", local_processes, replace=True)
 OmegaConf.register_new_resolver("torchrun", lambda name, default: int(os.environ.get(name) or default), replace=True)
-
-# Meant: conf/hydra/launcher has the launchers' own settings, which Hydra checks against their schemas of these names.
-warnings.filterwarnings("ignore", r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
 
 
 def compose(*overrides: str, config_dir: str | None = None) -> DictConfig:

@@ -73,6 +73,7 @@ def load_config(path: Path) -> DictConfig:
         _reject_non_string_keys(to_plain(cfg))
         resolve_settings(cfg, with_environment=False)
         rename_moved_classes(cfg)
+        rename_former_settings(cfg)
     except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
         raise UsageError(f"{path}: not a run's configuration ({reason[:200]})") from error
@@ -87,6 +88,12 @@ def rename_moved_classes(node: DictConfig | ListConfig) -> None:
     for key in keys:
         if not OmegaConf.is_interpolation(node, key) and OmegaConf.is_config(node[key]):
             rename_moved_classes(node[key])
+
+
+def rename_former_settings(cfg: DictConfig) -> None:
+    """Put today's settings in the place of those that version 0.1.0 had: its reload_after is a callback now."""
+    if (after := cfg.pop("reload_after", None)) is not None:
+        OmegaConf.update(cfg, "callbacks.reload", {"_target_": "mnist_lab.training.ReloadNetwork", "after": after})
 
 
 def _reject_yaml_bombs(text: str) -> None:

@@ -28,7 +28,6 @@ LIMITS: dict[str, Any] = {  # of what has no signature of ours, and what torch a
     "seed": Annotated[int, Field(ge=0, lt=2**32)],
     "resume": str | None,
     "init_from": str | None,
-    "reload_after": Annotated[int, Field(ge=1)] | None,
     "steps_per_execution": _COUNT,
     "threads": _COUNT | None,
     "figures": bool,
@@ -119,7 +118,8 @@ def _shape_problems(cfg: DictConfig) -> Iterator[str]:
             hint = f"did you mean {near}?" if near else f"choose from {', '.join(known)}"
             yield f"{name}={_format(cfg[name])}: unknown setting; {hint}"
     for name in known:
-        if name not in cfg and name != "dashboard":  # a run is tested that was trained before there was one
+        # Presets alone have a tutorial, and a run is tested that was trained before there was a dashboard.
+        if name not in cfg and name not in ("dashboard", "tutorial"):
             yield f"{name}: required; it can be changed but not removed"
     for name in GROUPS:
         node = cfg.get(name, {})
@@ -207,9 +207,11 @@ def _clipping_problems(cfg: DictConfig) -> Iterator[str]:
 
 
 def _reload_problems(cfg: DictConfig) -> Iterator[str]:
-    after, epochs = cfg.reload_after, cfg.trainer.max_epochs
+    after, epochs = OmegaConf.select(cfg, "callbacks.reload.after"), cfg.trainer.max_epochs
     if isinstance(after, int) and isinstance(epochs, int) and 0 < epochs <= after:
-        yield f"reload_after={after}: must be less than trainer.max_epochs={epochs}"
+        yield f"callbacks.reload.after={after}: must be less than trainer.max_epochs={epochs}"
+    if after is not None and not cfg.callbacks.get("last"):
+        yield "callbacks.last=null: callbacks.reload loads what it saves; add callbacks.reload=null"
 
 
 def _monitor_problems(cfg: DictConfig) -> Iterator[str]:

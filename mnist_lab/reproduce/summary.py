@@ -79,7 +79,7 @@ def summarise(runs_dir: Path) -> dict[str, PresetSummary]:
 def _summarise_preset(name: str, runs: list[Run]) -> PresetSummary:
     infos = [run.info for run in runs]
     preset = compose(f"experiment={name}", config_dir=infos[0]["config_dir"])
-    tutorial: dict[str, Any] = OmegaConf.to_container(preset.tutorial or OmegaConf.create({}))  # type: ignore[assignment]
+    tutorial: dict[str, Any] = OmegaConf.to_container(preset.get("tutorial") or OmegaConf.create({}))  # type: ignore[assignment]
     published = {metric: y for metric, y in (tutorial.get("published") or {}).items() if metric in FACTORS}
     epochs = max(info["epochs"] for info in infos)
     curves = {}

@@ -34,6 +34,7 @@ from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
 from mnist_lab.sweeps.identity import register_job_folder
 from mnist_lab.sweeps.job import run_job
+from mnist_lab.sweeps.process import schema_warning_ignored
 from mnist_lab.sweeps.through_hydra import ErrorThroughHydra, carry_through_hydra
 
 EXTRAS = ("joblib", "submitit", "ray", "optuna")  # launchers and sweepers that come with an extra of this name
@@ -42,6 +43,7 @@ started_jobs: list[DictConfig] = []  # in this process, by the last run_applicat
 started_sweeps: list[Path] = []  # the folders
 
 
+@schema_warning_ignored()
 def sweep(*overrides: str, config_dir: str | Path | None = None) -> Results:
     """Train a network for each combination of values, as `python -m mnist_lab -m OVERRIDES` does.
 

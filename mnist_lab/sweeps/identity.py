@@ -27,6 +27,8 @@ def job_id(config: DictConfig) -> str:
         key: FORMER_NAMES.get(value, value) if key.endswith("_target_") else value  # so that sweeps of 0.1.0 continue
         for key, value in identity_settings(flatten(cfg)).items()
     }
+    settings.pop("callbacks.reload._target_", None)
+    settings["reload_after"] = settings.pop("callbacks.reload.after", None)  # as it was called in 0.1.0
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 

@@ -20,6 +20,7 @@ from mnist_lab.runs.locks import RunInUse, run_lock
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Job, Sweep, read_job, write_job
 from mnist_lab.sweeps.launchers import cpus_per_job, launcher_name, requeue_on_sigusr2, threads
+from mnist_lab.sweeps.process import keep_freed_memory
 from mnist_lab.sweeps.signals import end_with_parent
 
 log = logging.getLogger(__name__)
@@ -35,8 +36,10 @@ def run_job(cfg: DictConfig) -> float | None:
     """
     folder = Path(cfg.folder)
     sweep = Sweep(folder.parent)
-    if launcher_name(HydraConfig.get().launcher) == "JoblibLauncher" and os.getpid() != sweep.process:
-        end_with_parent(sweep.process)
+    if os.getpid() != sweep.process:
+        keep_freed_memory()
+        if launcher_name(HydraConfig.get().launcher) == "JoblibLauncher":
+            end_with_parent(sweep.process)
     if sweep.stop_file.exists():
         return None
     overrides = tuple(override for override in original_overrides(cfg) if override_key(override) not in SWEEP_KEYS)

@@ -4,5 +4,15 @@ from mnist_lab.training.callbacks import RandomState, StepLog, TestCurve
 from mnist_lab.training.checkpointing import SaveWithinEpochs
 from mnist_lab.training.loggers import TensorBoard
 from mnist_lab.training.progress import EpochLines, LayerTable
+from mnist_lab.training.reload import ReloadNetwork
 
-__all__ = ["EpochLines", "LayerTable", "RandomState", "SaveWithinEpochs", "StepLog", "TensorBoard", "TestCurve"]
+__all__ = [
+    "EpochLines",
+    "LayerTable",
+    "RandomState",
+    "ReloadNetwork",
+    "SaveWithinEpochs",
+    "StepLog",
+    "TensorBoard",
+    "TestCurve",
+]

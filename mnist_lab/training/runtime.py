@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,19 +43,6 @@ def torch_settings(threads: int | None) -> Iterator[None]:
         torch.set_float32_matmul_precision(precision)
         os.environ.clear()
         os.environ.update(environment)
-
-
-def keep_freed_memory() -> None:
-    """Let this process keep what it frees, up to 1 GB, for its next use: on Linux, with glibc; nothing elsewhere.
-
-    By default large blocks go back to the kernel in every step, which clears them page by page to give them out again
-    in the next one: up to half of a convolutional network's step.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        m_trim_threshold, m_mmap_threshold = -1, -3
-        mallopt(m_mmap_threshold, 32 * 2**20)  # the most that glibc takes
-        mallopt(m_trim_threshold, 2**30)
 
 
 @contextmanager

@@ -32,7 +32,7 @@ from mnist_lab.training.checkpoint_structure import check_structure
 from mnist_lab.training.loggers import MetricsCSV, restore_events
 from mnist_lab.training.progress import console, results_table, working_on
 from mnist_lab.training.record import device_name, record_run
-from mnist_lab.training.runtime import explain_out_of_memory, keep_freed_memory, quiet_lightning, torch_settings
+from mnist_lab.training.runtime import explain_out_of_memory, quiet_lightning, torch_settings
 
 
 @quiet_lightning()
@@ -45,7 +45,6 @@ def train(cfg: DictConfig) -> Run:
         UsageError: a setting, a checkpoint, the data or a folder cannot be used; no run was started.
         DataUnavailable: the data set could not be had; no run was started.
     """
-    keep_freed_memory()
     validate(cfg, Run(Path(cfg.folder)).config if cfg.resume else None)
     # A new run's folder is locked when it is made; that of an earlier one before anything in it is read or changed.
     with torch_settings(cfg.threads), lock_run(cfg) if cfg.resume else nullcontext():
@@ -65,14 +64,12 @@ def _train(cfg: DictConfig) -> Run:
     trainer = make_trainer(cfg, metrics_csv)
     one_by_one = single_step_reason(trainer, model, Classifier)
     data.steps_per_execution = 1 if one_by_one else cfg.steps_per_execution
-    done, resume = 0, cfg.resume or None
-    if resume:
+    if cfg.resume:
         load_weights(model, cfg.resume, key="resume=")
         checkpoint = load_resumed_checkpoint(cfg, trainer, model)
         if is_already_done(cfg, checkpoint):
             return Run(Path(cfg.folder))
         restore_logs(trainer, metrics_csv, checkpoint)
-        done = completed_epochs(checkpoint)
     elif cfg.init_from:
         model.load_state_dict(load_weights(model, cfg.init_from, key="init_from="))
     data.prepare_data()
@@ -85,12 +82,7 @@ def _train(cfg: DictConfig) -> Run:
     parameters = sum(parameter.numel() for parameter in model.parameters())
     with lock_run(cfg), record_run(cfg, parameters) as run, explain_out_of_memory(*batch_sizes):
         fit_started = time.perf_counter()
-        if cfg.reload_after and done < cfg.reload_after < cfg.trainer.max_epochs:
-            first = make_trainer(cfg, metrics_csv, max_epochs=cfg.reload_after)
-            first.fit(model, data, ckpt_path=resume)
-            model, resume = make_model(cfg), ensure_last_checkpoint(run, first)
-            print_line(f"saved after epoch {cfg.reload_after}; a new network goes on from the file")
-        trainer.fit(model, data, ckpt_path=resume)
+        trainer.fit(model, data, ckpt_path=cfg.resume or None)
         fit_seconds = time.perf_counter() - fit_started
         ensure_last_checkpoint(run, trainer)
         chosen = run.chosen_checkpoint()

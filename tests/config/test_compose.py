@@ -130,7 +130,7 @@ BAD = [
     ("model._target_=no_such_module.Net", "cannot be imported (No module named 'no_such_module')"),
     ("callbacks.best.monitor=val/f1", "not logged; there are val/loss, val/acc"),
     ("callbacks.best.monitor=test/acc", "the test set chooses nothing; there are val/loss, val/acc"),
-    ("reload_after=0", "greater than or equal to 1"),
+    ("steps_per_execution=0", "greater than or equal to 1"),
 ]
 
 

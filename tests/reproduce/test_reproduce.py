@@ -110,7 +110,7 @@ def test_unfinished_job_of_other_settings_is_not_resumed(reproduce: Command) -> 
 
 
 def test_lenet_continued_killed_at_its_reload_is_resumed(reproduce: Command) -> None:
-    arguments = ("lenet_continued", "--seeds", "1", "trainer.max_epochs=3", "reload_after=2", "data=tiny")
+    arguments = ("lenet_continued", "--seeds", "1", "trainer.max_epochs=3", "callbacks.reload.after=2", "data=tiny")
     with stopping_after(2):
         assert reproduce(*arguments).status == 130
     run = Run(RUNS / "lenet_continued-seed1")
@@ -166,7 +166,10 @@ def test_finished_job_of_other_settings_is_refused(reproduce: Command) -> None:
         (["mlp", "--out", "file"], "--out=file: cannot be written (File exists); choose another"),
         (["mlp", "--runs-dir", "file/x"], "--runs-dir=file/x: cannot be written (Not a directory); choose another"),
         (["mlp", "--config-dir", "nowhere"], "--config-dir=nowhere: folder not found"),
-        (["lenet_continued", "trainer.max_epochs=3"], "reload_after=5: must be less than trainer.max_epochs=3"),
+        (
+            ["lenet_continued", "trainer.max_epochs=3"],
+            "callbacks.reload.after=5: must be less than trainer.max_epochs=3",
+        ),
     ],
 )
 def test_invalid_input_is_reported_in_one_line_and_leaves_nothing(

@@ -257,7 +257,12 @@ def test_examples_seen_count_every_image_across_a_resume(command: Command) -> No
 @pytest.mark.parametrize("interrupted", [0, 1, 3])
 def test_lenet_continued_reloads_its_weights_and_trains_on(command: Command, interrupted: int) -> None:
     """As one run of so many epochs, to the last bit; and so if it was interrupted before or after the reload."""
-    arguments = ("experiment=lenet_continued", "reload_after=2", "trainer.max_epochs=4", "hydra.run.dir=runs/a/parts")
+    arguments = (
+        "experiment=lenet_continued",
+        "callbacks.reload.after=2",
+        "trainer.max_epochs=4",
+        "hydra.run.dir=runs/a/parts",
+    )
     if interrupted:
         stop = f"+callbacks.stop={{_target_: test_train.StopAfter, epochs: {interrupted}}}"
         assert command(*arguments, stop).status == 130
@@ -265,7 +270,7 @@ def test_lenet_continued_reloads_its_weights_and_trains_on(command: Command, int
     else:
         outcome = command(*arguments)
     assert outcome.status == 0, outcome.err
-    assert ("saved after epoch 2; a new network goes on from the file" in outcome.out) == (interrupted < 2)
+    assert ("saved after epoch 2; network and optimizer are loaded from the file" in outcome.out) == (interrupted < 2)
     assert "lenet, weights of epoch 4 (last)" in outcome.out
     assert command("experiment=lenet", "trainer.max_epochs=4", "hydra.run.dir=runs/a/whole").status == 0
     whole, parts = Run(Path("runs/a/whole")), Run(Path("runs/a/parts"))

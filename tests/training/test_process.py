@@ -1,0 +1,61 @@
+"""`train` called from Python leaves the process as it found it; only the command line sets anything for good."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import sys
+import threading
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Tiny
+
+from mnist_lab.training.train import train
+
+
+def process_settings() -> dict[str, Any]:
+    """What a library could set of the process that uses it."""
+    return {
+        "threads": (torch.get_num_threads(), torch.get_num_interop_threads(), torch.get_float32_matmul_precision()),
+        "deterministic": (torch.get_deterministic_debug_mode(), torch.backends.cudnn.benchmark),
+        "gradients": (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.get_default_dtype()),
+        "warnings": (list(warnings.filters), warnings.showwarning),
+        "hooks": (sys.excepthook, threading.excepthook, sys.unraisablehook, logging.raiseExceptions),
+        "logging": (logging.getLogger().handlers[:], logging.getLogger().level, logging.lastResort),
+        "streams": (sys.stdout, sys.stderr),
+        "signals": {number: signal.getsignal(number) for number in signal.valid_signals()},
+        "blocked": signal.pthread_sigmask(signal.SIG_BLOCK, ()),
+        "environment": dict(os.environ),
+        "folder": Path.cwd(),
+        "path": sys.path[:],
+        "arguments": sys.argv[:],
+    }
+
+
+@pytest.mark.parametrize("ending", ["finished", "failed"])
+def test_training_from_python_leaves_the_process_as_it_was(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    cfg = tiny.compose("model=mlp", "trainer.max_epochs=1", "threads=2", "trainer.deterministic=true")
+    if ending == "failed":
+        cfg.trainer.limit_val_batches = 0.001  # refused when everything is made
+    load = ctypes.CDLL
+
+    def library(name: str | None, *arguments: Any, **options: Any) -> Any:
+        assert name is not None, "mallopt would change this process for good"
+        return load(name, *arguments, **options)
+
+    monkeypatch.setattr(ctypes, "CDLL", library)
+    before = process_settings()
+    if ending == "failed":
+        with pytest.raises(ValueError, match="limit_val_batches"):
+            train(cfg)
+    else:
+        assert train(cfg).info["status"] == "finished"
+    assert process_settings() == before
