@@ -26,15 +26,15 @@ LOOKALIKES = {"×": "x", "±": "+-", "–": "-", "—": "-", "…": "~", "“": 
 LOOKALIKES |= dict.fromkeys("─━╸╺╴╶┄┈", "-") | dict.fromkeys("│┃╎╏", "|")
 
 _stopping = False  # whether the process is to stop
-_outlives_reader = False  # whether it goes on when nobody reads its standard output any more
+_outlives_reader = False  # whether it continues without a reader of standard output
 
 
 class StandardStream(io.FileIO):
-    """The file behind standard output or standard error, which copes with what a write may meet.
+    """The file behind standard output or standard error; it handles slow and missing readers and full disks.
 
-    A reader that is slow is waited for; from `stop_waiting_for_readers()` on, for some seconds at most. Without a
-    reader the program ends, as others do, and a full disk is an OSError that names this stream; but from
-    `outlive_reader()` on it goes on, and so it does without standard error.
+    It waits for a slow reader; after `stop_waiting_for_readers()` for some seconds at most. Without a reader the
+    program ends, as others do, and a full disk is an OSError that names this stream. After `outlive_reader()`, and
+    always without standard error, the program continues.
 
     Args:
         descriptor: 1 or 2.
@@ -71,7 +71,7 @@ class StandardStream(io.FileIO):
                 raise BrokenPipeError(errno.EPIPE, "nobody reads it")
 
     def _give_up(self, error: OSError) -> None:
-        """Send what follows to nowhere, so that nothing fails at it again, and say so where that is of use."""
+        """Send further output to the null device, so that no later write fails, and warn where somebody may read it."""
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self.fileno())
         os.close(nowhere)
@@ -107,13 +107,13 @@ def standard_streams() -> Iterator[None]:
 
 
 def outlive_reader() -> None:
-    """Go on when nobody reads standard output any more: what is worth keeping goes into run folders."""
+    """Continue without a reader of standard output: results are in the run folders."""
     global _outlives_reader
     _outlives_reader = True
 
 
 def stop_waiting_for_readers() -> None:
-    """Wait no longer than some seconds for a reader that does not read: the process is to stop."""
+    """Wait some seconds at most for a slow reader, because the process is to stop."""
     global _stopping
     _stopping = True
 

@@ -26,7 +26,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {"nll": F.nll_loss, "cross_entropy": 
 
 
 class NotFinite(LabError):
-    """Training came to a loss or to weights that are NaN or infinite, and stopped."""
+    """The loss or the weights became NaN or infinite, and training stopped."""
 
     def __init__(self, what: str, trainer: Trainer) -> None:
         last = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
@@ -36,7 +36,7 @@ class NotFinite(LabError):
 
 
 class Classifier(LightningModule):
-    """A network that tells ten classes of (B, 1, S, S) images apart, and how it is trained and tested.
+    """A network that classifies images, (B, 1, S, S), into ten classes, and how it is trained and tested.
 
     A subclass is one architecture: layers, forward, and these two:
 
@@ -47,9 +47,9 @@ class Classifier(LightningModule):
     The training sets these from the configuration:
 
     Attributes:
-        optimizer: makes an optimizer of parameters; None for a network that is only tested.
-        scheduler: makes a learning-rate scheduler of an optimizer, or None. One that has a parameter steps_per_epoch
-            is given it and moves at every step; any other moves once an epoch.
+        optimizer: makes an optimizer for parameters; None for a network that is only tested.
+        scheduler: makes a learning-rate scheduler for an optimizer, or None. One with a parameter steps_per_epoch gets
+            it and steps after every optimizer step; any other steps once an epoch.
     """
 
     image_size: ClassVar[int] = 28
@@ -77,25 +77,25 @@ class Classifier(LightningModule):
 
     @property
     def reads_every_loss(self) -> bool:
-        """Not on a GPU: to read a loss is to wait for it. There StepLog looks at bad_loss now and then."""
+        """Whether each loss is checked at once. Not on a GPU, where reading waits: StepLog checks bad_loss there."""
         return self.device.type == "cpu"
 
     def on_train_start(self) -> None:
         self.bad_loss = torch.zeros((), device=self.device)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """On a GPU, keep what a loss that is not finite gave from the weights, until it is seen."""
+        """On a GPU, zero the gradients from the first non-finite loss on, until StepLog finds it."""
         if not self.reads_every_loss:
             for parameter in self.parameters():
                 if parameter.grad is not None:
                     parameter.grad.masked_fill_(~self.bad_loss.isfinite(), 0)
 
     def stop_unless_finite(
-        self, loss: Tensor, told: str = "training loss is {}, and was kept from the weights"
+        self, loss: Tensor, message: str = "training loss is {}, and was not applied to the weights"
     ) -> None:
-        """Raise NotFinite for a loss, (), that is NaN or infinite."""
+        """Raise NotFinite if a loss, (), is NaN or infinite."""
         if not math.isfinite(value := loss.item()):
-            raise NotFinite(f"the {told.format(value)}", self.trainer)
+            raise NotFinite(f"the {message.format(value)}", self.trainer)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._step(batch, self.val_metrics.update)
@@ -104,7 +104,7 @@ class Classifier(LightningModule):
         self._step(batch, self.test_metrics.update)
 
     def on_train_epoch_end(self) -> None:
-        self.train_metrics.seal()
+        self.train_metrics.finalize()
         self._log("train", self.train_metrics)
 
     def on_validation_epoch_end(self) -> None:
@@ -125,7 +125,7 @@ class Classifier(LightningModule):
     def make_optimizer(
         self, parameters: Iterable[nn.Parameter], steps_per_epoch: int
     ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler | None, str]:
-        """The configured optimizer of these parameters, its scheduler, and when that moves: each "step" or "epoch"."""
+        """Return an optimizer for the parameters, its scheduler, and when that steps: each "step" or "epoch"."""
         assert self.optimizer is not None
         optimizer = self.optimizer(parameters)
         if self.scheduler is None:
@@ -136,9 +136,9 @@ class Classifier(LightningModule):
 
     @torch.no_grad()
     def probabilities(self, images: Tensor, batch_size: int = 1000) -> Tensor:
-        """Those of the ten classes, (N, 10) on the CPU, for normalised images, (N, 1, S, S).
+        """Return class probabilities, (N, 10), on the CPU, for normalised images, (N, 1, S, S).
 
-        The network is put into eval mode, in which it stays.
+        The network stays in eval mode.
         """
         self.eval()
         like = next(self.parameters())
@@ -146,11 +146,15 @@ class Classifier(LightningModule):
         return torch.cat(scores).softmax(1).cpu()  # of log-probabilities, softmax gives the probabilities
 
     def predict(self, images: Tensor) -> Tensor:
-        """The most probable classes, (N,), as probabilities has them."""
+        """Return the most probable classes, (N,), for normalised images, (N, 1, S, S)."""
         return self.probabilities(images).argmax(1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what training goes on from; weights that are no longer finite are not saved, but stop the run."""
+        """Add what a resumed run needs.
+
+        Raises:
+            NotFinite: loss or weights are not finite, and are not saved.
+        """
         self.stop_unless_finite(self.bad_loss)
         if not torch.stack([parameter.isfinite().all() for parameter in self.parameters()]).all():
             raise NotFinite("a step has made the weights NaN or infinite, and they were not saved", self.trainer)
@@ -167,7 +171,7 @@ class Classifier(LightningModule):
         if data.steps_per_execution > 1:
             progress_to_groups(checkpoint["loops"], data.steps_per_execution)
         if self.trainer.is_global_zero and "train_metrics" in checkpoint:  # they are all processes' together
-            self.train_metrics.go_on_from(checkpoint["train_metrics"])
+            self.train_metrics.load_sums(checkpoint["train_metrics"])
 
     def _step(self, batch: Batch, add: Callable[[Tensor, Tensor, Tensor], None]) -> Tensor:
         images, labels = batch

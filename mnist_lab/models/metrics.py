@@ -17,52 +17,58 @@ class LossAndAccuracy(Metric):
 
     def __init__(self) -> None:
         super().__init__()
-        self.waiting: list[tuple[Tensor, Tensor]] = []
+        self.pending: list[tuple[Tensor, Tensor]] = []
         self.add_state("loss_sum", torch.tensor(0.0), dist_reduce_fx="sum")
         self.add_state("hits", torch.tensor(0), dist_reduce_fx="sum")
         self.add_state("images", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, loss: Tensor, scores: Tensor, labels: Tensor) -> None:
-        """Take in one batch: its mean loss, () ; its scores, (B, 10); its classes, (B,)."""
+        """Add one batch.
+
+        Args:
+            loss: its mean loss, ().
+            scores: logits or log-probabilities, (B, 10).
+            labels: the classes, (B,).
+        """
         self.add(loss, scores, labels)
-        self.count()
+        self.flush()
 
     def add(self, loss: Tensor, scores: Tensor, labels: Tensor) -> None:
-        """As update, in a tenth of the time, for a training step; seal() comes before compute().
+        """Do as update in a tenth of the time; call finalize() before compute().
 
         torchmetrics' wrapper and the count of hits take as long as a small layer: the one is left out, the other is
         done for many batches at once.
         """
         self.loss_sum.add_(loss, alpha=len(labels))
-        self.waiting.append((scores, labels))
-        if len(self.waiting) == 50:
-            self.count()
+        self.pending.append((scores, labels))
+        if len(self.pending) == 50:
+            self.flush()
 
-    def count(self) -> None:
-        """Count the hits among what was added."""
-        if self.waiting:
-            scores, labels = map(torch.cat, zip(*self.waiting, strict=True))
+    def flush(self) -> None:
+        """Count the hits of the pending batches."""
+        if self.pending:
+            scores, labels = map(torch.cat, zip(*self.pending, strict=True))
             self.hits.add_((scores.argmax(1) == labels).sum())
             self.images.add_(len(labels))
-            self.waiting.clear()
+            self.pending.clear()
 
     def reset(self) -> None:
-        """Forget all sums, and the batches that were added and not counted yet."""
+        """Reset all sums, and drop the pending batches."""
         super().reset()
-        self.waiting.clear()
+        self.pending.clear()
 
-    def seal(self) -> None:
-        """Make what was added ready for compute()."""
+    def finalize(self) -> None:
+        """Prepare for compute() after add()."""
         nothing = torch.zeros(0, device=self.images.device)
         self.update(torch.zeros_like(self.loss_sum), nothing.reshape(0, 10), nothing)
 
     def sums(self) -> dict[str, Tensor]:
-        """What has been taken in so far, for a checkpoint within an epoch."""
-        self.count()
+        """Return the sums so far, for a checkpoint within an epoch."""
+        self.flush()
         return {name: getattr(self, name).clone() for name in ("loss_sum", "hits", "images")}
 
-    def go_on_from(self, sums: dict[str, Tensor]) -> None:
-        """Take up sums of an earlier start."""
+    def load_sums(self, sums: dict[str, Tensor]) -> None:
+        """Continue from the sums of a checkpoint."""
         for name, value in sums.items():
             getattr(self, name).copy_(value)
 

@@ -1,7 +1,7 @@
-"""Several optimizer steps in one call of Lightning's loop, which by itself takes as long as a small network's step.
+"""Several optimizer steps in one call of Lightning's loop, whose own cost is that of a small network's step.
 
-The idea is Keras' steps_per_execution. The steps are the same ones in the same order, so the weights are too, to the
-last bit, and a checkpoint says nothing of how many were taken together.
+The idea is Keras' steps_per_execution. The steps and their order are the same, and so are weights and checkpoints, to
+the last bit, whatever the size of a group.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 from mnist_lab.data.batches import Batch, Batches, Group, Groups
 from mnist_lab.models.lightning_private import count_logged_step
 
-HOOKS = (  # what Lightning calls at every step, or so its users take it
+HOOKS = (  # that Lightning calls at every step
     "on_train_batch_start",
     "on_train_batch_end",
     "on_before_zero_grad",
@@ -30,17 +30,24 @@ MODEL_HOOKS = (*HOOKS, "training_step", "backward", "optimizer_step", "optimizer
 
 
 def training_batches(trainer: pl.Trainer) -> Batches:
-    """The batches that an epoch under way takes its steps on."""
+    """Return the batches of the current epoch."""
     loader = trainer.train_dataloader
     assert isinstance(loader, Batches | Groups)
     return loader.batches if isinstance(loader, Groups) else loader
 
 
 class StepCallback(pl.Callback):
-    """A callback that hears of every optimizer step, also of those that Lightning does not see one by one."""
+    """A callback that is called after every optimizer step, also within a group."""
 
     def after_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, step: int, loss: Tensor) -> None:
-        """What is to be done after a step, counted from 1 over all epochs; loss, (), was its batch's mean."""
+        """Act after a step.
+
+        Args:
+            trainer: Lightning's Trainer.
+            pl_module: the network.
+            step: number of the step, counted from 1 over all epochs.
+            loss: mean loss of its batch, ().
+        """
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -51,7 +58,7 @@ class StepCallback(pl.Callback):
 def single_step_reason(
     trainer: pl.Trainer, model: pl.LightningModule, classifier: type[pl.LightningModule]
 ) -> str | None:
-    """What of a run needs Lightning to see every step; None where steps may be taken together."""
+    """Return the setting, hook or callback that needs single steps in Lightning; None if steps can be grouped."""
     wanted = {
         f"trainer.devices={trainer.world_size}": trainer.world_size > 1,
         f"trainer.precision={trainer.precision}": trainer.precision not in ("32-true", "bf16-mixed"),
@@ -74,19 +81,22 @@ def single_step_reason(
 
 
 def run_leading_steps(group: Group, model: pl.LightningModule, loss_of: Callable[[Batch], Tensor]) -> Batch:
-    """Take a group's optimizer steps but the last, which is Lightning's to take; its batch is returned.
+    """Take all optimizer steps of a group but the last, which Lightning takes.
 
     Args:
         group: the batches.
-        model: what is trained.
-        loss_of: the loss, (), of a batch.
+        model: the network.
+        loss_of: computes the loss, (), of a batch.
+
+    Returns:
+        The last batch.
     """
     trainer, optimizer = model.trainer, model.trainer.optimizers[0]
     loop = trainer.fit_loop.epoch_loop
     progress = loop.automatic_optimization.optim_progress.optimizer.step
-    moves = any(config.interval == "step" for config in trainer.lr_scheduler_configs)
+    steps_scheduler = any(config.interval == "step" for config in trainer.lr_scheduler_configs)
     callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    told = [callback for callback in callbacks if isinstance(callback, StepCallback)]
+    step_callbacks = [callback for callback in callbacks if isinstance(callback, StepCallback)]
     parameters = [parameter for settings in optimizer.param_groups for parameter in settings["params"]]
     # Lightning leaves the forward pass's autocast, which keeps no cast weights, before it goes backward.
     autocast = trainer.precision != "32-true"
@@ -107,9 +117,9 @@ def run_leading_steps(group: Group, model: pl.LightningModule, loss_of: Callable
         model.on_before_optimizer_step(optimizer)
         optimizer.step()
         progress.increment_completed()
-        if moves:
+        if steps_scheduler:
             loop.update_lr_schedulers("step", update_plateau_schedulers=False)
-        for callback in told:
+        for callback in step_callbacks:
             callback.after_step(trainer, model, progress.total.completed, loss.detach())
         count_logged_step(trainer)
     loop.batch_progress.is_last_batch = is_last_group
@@ -117,7 +127,7 @@ def run_leading_steps(group: Group, model: pl.LightningModule, loss_of: Callable
 
 
 def progress_to_steps(loops: dict[str, Any], batches: Batches) -> None:
-    """Make the loops of a checkpoint about to be saved, which have counted groups, say what they would of steps."""
+    """Convert the progress of a checkpoint's loops from groups to steps, before it is saved."""
     fit = loops["fit_loop"]
     progress, optimizer = fit["epoch_loop.batch_progress"], fit["epoch_loop.automatic_optimization.optim_progress"]
     current, done = progress["current"], batches.position
@@ -128,12 +138,12 @@ def progress_to_steps(loops: dict[str, Any], batches: Batches) -> None:
         progress["total"].update({name: count + before for name, count in current.items()})
     for part in ("total", "current"):
         taken = optimizer["optimizer"]["step"][part]
-        taken["ready"] = taken["completed"]  # Lightning has begun the group's last
+        taken["ready"] = taken["completed"]  # Lightning has started the group's last
         optimizer["optimizer"]["zero_grad"][part].update(taken, started=taken["completed"])
 
 
 def progress_to_groups(loops: dict[str, Any], size: int) -> None:
-    """Make the loops of a checkpoint that was read, which count steps, say what they would of groups of this size."""
+    """Convert the progress of a checkpoint's loops from steps to groups of this size, after it is read."""
     progress = loops["fit_loop"]["epoch_loop.batch_progress"]
     current = progress["current"]
     if current["completed"] == current["ready"]:
@@ -141,6 +151,6 @@ def progress_to_groups(loops: dict[str, Any], size: int) -> None:
         current.update(ready=whole, started=whole, processed=whole, completed=whole)
     else:
         whole, within = divmod(current["ready"], size)
-        begun = whole + (within > 0)
-        current.update(ready=begun, started=begun, processed=whole, completed=whole - (within == 0))
+        started = whole + (within > 0)
+        current.update(ready=started, started=started, processed=whole, completed=whole - (within == 0))
     progress["total"].update(current)  # what matters to Lightning is how they compare

@@ -1,4 +1,4 @@
-"""What launchers do differently: how many jobs run at once, where, with how many threads, and one's death."""
+"""Launch jobs by each of Hydra's launchers: how many at once, with how many threads, and if a process dies."""
 
 from __future__ import annotations
 
@@ -27,20 +27,17 @@ GIGABYTES = 1.3  # that a job takes at most: README, "Measured"
 
 
 def launcher_name(launcher: Any) -> str:
-    """Which launcher it is, by its class, such as LocalLauncher, SlurmLauncher, RayLauncher."""
+    """Return the name of a launcher's class, such as LocalLauncher, SlurmLauncher, RayLauncher."""
     return str(launcher.get("_target_", "")).rpartition(".")[2]
 
 
 def processors() -> int:
-    """How many processors this process may use."""
+    """Return the number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def parallel_jobs(launcher: Any) -> int:
-    """How many jobs run at once, as far as a launcher's settings say.
-
-    Where they do not, as on a Ray cluster of other machines, as many as have room on this one.
-    """
+    """Return how many jobs run at once by a launcher's settings; without a setting, as many as fit this machine."""
     if launcher_name(launcher) == "SlurmLauncher":
         return int(launcher.get("array_parallelism") or 1)
     if launcher_name(launcher) in ("LocalLauncher", "RayLauncher"):
@@ -51,7 +48,7 @@ def parallel_jobs(launcher: Any) -> int:
 
 
 def cpus_per_job(launcher: Any) -> int | None:
-    """How many processors a job asks submitit or Ray for, and so how many threads it has; 1 unless told otherwise."""
+    """Return the processors, and so the threads, that a job requests from submitit or Ray; None for other launchers."""
     if launcher_name(launcher) in ("LocalLauncher", "SlurmLauncher"):
         return launcher.get("cpus_per_task") or 1
     if launcher_name(launcher) == "RayLauncher":
@@ -60,13 +57,13 @@ def cpus_per_job(launcher: Any) -> int | None:
 
 
 def threads(launcher: Any) -> int | None:
-    """How many threads a job has unless threads=N says so: what it asked for, or its share; None for all."""
+    """Return the threads of a job without threads=N: those it requested, or its share; None for all."""
     parallel = parallel_jobs(launcher)
     return cpus_per_job(launcher) or (max(1, processors() // parallel) if parallel > 1 else None)
 
 
 def end_workers_with_this_process(launcher: Any) -> None:
-    """Have joblib's workers end when this process is killed, whether or not they ever have a job.
+    """Make joblib's workers end when this process is killed, also those that never get a job.
 
     Before joblib 1.5 its Parallel takes no initializer; there, a worker ends with this process once it has had a job.
     """
@@ -75,7 +72,7 @@ def end_workers_with_this_process(launcher: Any) -> None:
 
 
 def capacity_key(launcher: Any) -> str | None:
-    """The setting that says how many jobs this machine is to hold at once; None where jobs run elsewhere."""
+    """Return the setting that limits the jobs at once on this machine; None where jobs run elsewhere."""
     if launcher_name(launcher) == "RayLauncher":
         return None if launcher.ray.init.get("address") else "hydra.launcher.ray.init.num_cpus"
     settings = {"SlurmLauncher": None, "LocalLauncher": "hydra.launcher.cpus_per_task"}
@@ -83,7 +80,7 @@ def capacity_key(launcher: Any) -> str | None:
 
 
 def refuse_more_than_memory(launcher: Any, jobs: int) -> None:
-    """Raise UsageError if as many of so many jobs as run at once on this machine need more memory than is free."""
+    """Raise UsageError if the jobs that run at once on this machine need more memory than is free."""
     setting, parallel = capacity_key(launcher), min(parallel_jobs(launcher), jobs)
     if setting is None:
         return
@@ -202,9 +199,9 @@ def _error_of(wait: Callable[[], Any]) -> Exception | None:
 
 @contextmanager
 def ctrl_c_kept_from_children() -> Iterator[None]:
-    """Block SIGINT and SIGHUP, which a terminal sends to every process: they would end a job before that has saved.
+    """Block SIGINT and SIGHUP, which a terminal sends to every process: they would end a job before it has saved.
 
-    What this thread blocks, the processes that it starts have blocked. It hears of them by the sweep's other thread.
+    Processes that this thread starts inherit the block. Python itself handles the signals by the sweep's other thread.
     """
     watched = threading.current_thread() is threading.main_thread() and threading.active_count() > 1
     if not watched or not hasattr(signal, "pthread_sigmask"):  # which Windows has not
@@ -219,7 +216,7 @@ def ctrl_c_kept_from_children() -> Iterator[None]:
 
 @contextmanager
 def requeue_on_sigusr2() -> Iterator[None]:
-    """Let submitit heed SIGUSR2, the warning before a time limit or a preemption, after the job has saved."""
+    """Let submitit handle SIGUSR2, the warning before a time limit or a preemption, after the job has saved."""
     requeue = signal.getsignal(signal.SIGUSR2) if hasattr(signal, "SIGUSR2") else None
     if not callable(requeue) or threading.current_thread() is not threading.main_thread():
         yield

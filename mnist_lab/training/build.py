@@ -1,4 +1,4 @@
-"""What a configuration describes, made: network, data module, Trainer. What does not fit is told in one line."""
+"""Build network, data module and Trainer from a configuration."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from mnist_lab.training.loggers import MetricsCSV
 
 
 def instantiate_node(node: Any, key: str, **settings: Any) -> Any:
-    """Return what a node of the configuration describes.
+    """Instantiate a node of the configuration.
 
     Args:
-        node: the node; empty for nothing.
-        key: its place in the configuration, such as callbacks.best.
-        settings: arguments beside those of the node.
+        node: the node; an empty one gives an empty result.
+        key: its key, such as callbacks.best.
+        settings: further arguments.
 
     Raises:
-        UsageError: a class does not belong there, or cannot be made of its settings.
+        UsageError: a class does not belong there, or refuses its settings.
     """
     try:
         return instantiate(resolve_node(node, key), **settings, _convert_="all")
@@ -45,11 +45,11 @@ def instantiate_node(node: Any, key: str, **settings: Any) -> Any:
             raise UsageError(f"{key}: needs a package that is not installed: pip install '{needed}'") from error
         if key == "model" and error.__cause__:
             reason = describe_error(error.__cause__, find_class(node._target_, key))
-        raise UsageError(f"{key}: cannot be made of its settings: {reason}") from error
+        raise UsageError(f"{key}: invalid settings: {reason}") from error
 
 
 def make_model(cfg: DictConfig) -> Classifier:
-    """The network, with an optimizer and a scheduler that are made, and were tried once, when training starts."""
+    """Return the network. Its optimizer and scheduler are tried once here, and made when training starts."""
     model: Classifier = instantiate_node(cfg.get("model"), "model")
     model.to(memory_format=torch.channels_last)  # convolutions: a fifth to a half faster
     model.optimizer = instantiate_node(cfg.get("optimizer"), "optimizer", _partial_=True)
@@ -62,7 +62,7 @@ def make_model(cfg: DictConfig) -> Classifier:
         if scheduler is not None:
             scheduler.step()
     except (TypeError, ValueError, ZeroDivisionError) as error:
-        raise UsageError(f"optimizer or scheduler: cannot be made of its settings: {error}") from error
+        raise UsageError(f"optimizer or scheduler: invalid settings: {error}") from error
     return model
 
 
@@ -83,7 +83,7 @@ def load_trained_model(run: Run) -> Classifier:
 
 
 def make_data(cfg: DictConfig, model: Classifier) -> MNISTDataModule:
-    """The data module, at the image size that the network takes."""
+    """Return the data module, with the image size of the network."""
     data: MNISTDataModule = instantiate_node(cfg.get("data"), "data", image_size=model.image_size, seed=cfg.seed)
     data.augmentation = instantiate_node(cfg.get("augmentation"), "augmentation") or None
     data.limit_train_batches = cfg.trainer.get("limit_train_batches")
@@ -91,7 +91,7 @@ def make_data(cfg: DictConfig, model: Classifier) -> MNISTDataModule:
 
 
 def check_batch_limits(cfg: DictConfig, data: MNISTDataModule, world_size: int = 1) -> None:
-    """Raise UsageError for a share of a set's batches that rounds down to none."""
+    """Raise UsageError for a fraction of a set's batches that rounds down to 0."""
     for name, count in data.batch_counts(world_size).items():
         limit = cfg.trainer.get(f"limit_{name}_batches")
         if count and limit_batches(count, limit) == 0:

@@ -1,4 +1,4 @@
-"""What a run records beyond what Lightning does: single steps, speed, the test set's curve."""
+"""Callbacks that log single steps and speed, keep random states, and evaluate the test set after each epoch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from torch import Tensor
 
-from mnist_lab.data.batches import Batches, limit_batches
+from mnist_lab.data.batches import limit_batches
 from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.models.multistep import StepCallback, training_batches
@@ -21,34 +21,34 @@ from mnist_lab.training.loggers import MetricsCSV
 
 
 class StepLog(StepCallback):
-    """Logs a step's loss and learning rate now and then, and each epoch's last rate and images per second.
+    """Logs loss and learning rate of some steps, and each epoch's last learning rate and images per second.
 
-    metrics.csv has beside them how many training images were seen by then, the tutorials' other axis. The loss is read
-    off the device only at steps that are logged: reading it waits for a GPU.
+    metrics.csv also gets the number of training images seen so far, the tutorials' other axis. The loss is read off the
+    device only at steps that are logged: reading it waits for a GPU.
     """
 
     def __init__(self) -> None:
-        self.begun: Batches | None = None  # of the epoch, once a step is taken
-        self.loaded = self.seen_before = self.timed_from = 0  # images seen of this epoch, before it, at the start
+        self.has_stepped = False  # in this epoch, since the start
+        self.resumed_examples = self.examples_before_epoch = self.timer_start_examples = 0
         self.every = 1
         self.started = self.ended = 0.0
         self.epoch_ended = False
         self.logged_before: dict[str, Tensor] = {}  # as the epoch starts: Lightning keeps them until they are replaced
-        self.rate = self.next_rate = 0.0
+        self.lr = self.next_lr = 0.0
 
     def state_dict(self) -> dict[str, int]:
-        return {"seen_before": self.seen_before, "images": self.images}
+        return {"seen_before": self.examples_before_epoch, "images": self.images}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        self.seen_before, self.loaded = state_dict["seen_before"], state_dict["images"]
+        self.examples_before_epoch, self.resumed_examples = state_dict["seen_before"], state_dict["images"]
 
     @property
     def images(self) -> int:
-        """Training images seen in this epoch."""
-        return self.loaded if self.begun is None else self.begun.seen
+        """The number of training images seen in this epoch."""
+        return self.batches.seen if self.has_stepped else self.resumed_examples
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Write out every curve up to the checkpoint: a run that is killed after it loses none of its points."""
+        """Write every curve up to the checkpoint, so that a run that is killed after it loses no point."""
         for logger in trainer.loggers:
             if isinstance(logger, MetricsCSV):
                 if self.epoch_ended:  # Lightning logs the epoch's metrics only after its checkpoint
@@ -64,25 +64,25 @@ class StepLog(StepCallback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.every = trainer.log_every_n_steps  # type: ignore[attr-defined]
         self.optimizer = trainer.optimizers[0]
-        self.rate = self.next_rate = self.optimizer.param_groups[0]["lr"]
+        self.lr = self.next_lr = self.optimizer.param_groups[0]["lr"]
         self.logged_before = {}
-        self.begun, self.batches = None, training_batches(trainer)
-        self.timed_from = self.images  # a run that goes on within an epoch times what is left of it
+        self.has_stepped, self.batches = False, training_batches(trainer)
+        self.timer_start_examples = self.images  # a run resumed within an epoch times the rest of it
         self.started = self.ended = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.seen_before += self.images
-        self.begun, self.loaded, self.timed_from = None, 0, 0
+        self.examples_before_epoch += self.images
+        self.has_stepped, self.resumed_examples, self.timer_start_examples = False, 0, 0
         self.epoch_ended = False
         self.logged_before = dict(trainer.logged_metrics)
         self.started = self.ended = time.perf_counter()
 
     def after_step(self, trainer: Trainer, pl_module: LightningModule, step: int, loss: Tensor) -> None:
-        self.begun = self.batches
-        self.rate, self.next_rate = self.next_rate, self.optimizer.param_groups[0]["lr"]  # a scheduler has moved by now
+        self.has_stepped = True
+        self.lr, self.next_lr = self.next_lr, self.optimizer.param_groups[0]["lr"]  # a scheduler has moved by now
         if step % self.every == 0:
             self._stop_unless_finite(pl_module)
-            self._log(trainer, {"train/loss_step": loss.item(), "lr": self.rate})
+            self._log(trainer, {"train/loss_step": loss.item(), "lr": self.lr})
         self.ended = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -90,11 +90,11 @@ class StepLog(StepCallback):
         self.epoch_ended = True
         # self.ended: validation is over by now and does not count
         seconds = max(self.ended - self.started, 1e-9)
-        pl_module.log("images_per_second", (self.images - self.timed_from) / seconds)
-        self._log(trainer, {"lr": self.rate})
+        pl_module.log("images_per_second", (self.images - self.timer_start_examples) / seconds)
+        self._log(trainer, {"lr": self.lr})
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Leave a checkpoint that is saved after training alone: all metrics are logged by then."""
+        """Add nothing to a checkpoint that is saved after training: all metrics are logged by then."""
         self.epoch_ended = False
 
     def _epoch_metrics(self, trainer: Trainer) -> dict[str, float]:
@@ -109,12 +109,12 @@ class StepLog(StepCallback):
     def _log(self, trainer: Trainer, values: dict[str, float]) -> None:
         values = {"epoch": trainer.current_epoch, **values}
         for logger in trainer.loggers:
-            own = {"examples_seen": self.seen_before + self.images} if isinstance(logger, MetricsCSV) else {}
+            own = {"examples_seen": self.examples_before_epoch + self.images} if isinstance(logger, MetricsCSV) else {}
             logger.log_metrics(values | own, step=trainer.global_step - 1)  # Lightning numbers steps from 0
 
 
 class RandomState(Callback):
-    """Keeps the random states of torch, NumPy and Python in the checkpoint: a resumed run draws what it would have."""
+    """Saves the random states of torch, NumPy and Python: a resumed run draws the same numbers."""
 
     def __init__(self) -> None:
         self.loaded: dict[str, Any] = {}
@@ -141,10 +141,10 @@ class RandomState(Callback):
 
 
 class TestCurve(Callback):
-    """Evaluates the test set after every epoch, as the tutorials do. It is shown, and chooses nothing.
+    """Evaluates the test set after every epoch, as the tutorials do. It is for display only.
 
     Args:
-        before_training: once before training, too. That row of metrics.csv has epoch and step -1: before the first.
+        before_training: whether to do so before training, too. That row of metrics.csv has epoch and step -1.
     """
 
     def __init__(self, *, before_training: bool = False) -> None:
@@ -165,7 +165,7 @@ class TestCurve(Callback):
         self._evaluate(trainer, pl_module).on_test_epoch_end()
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The final test's figures are no further point of the curve, which has one for each epoch already."""
+        """Do not log the final test: the curve has a point for each epoch already."""
         self.loggers = trainer.loggers
         trainer.loggers = [] if trainer.global_step else self.loggers
 
@@ -174,7 +174,7 @@ class TestCurve(Callback):
 
     @torch.no_grad()
     def _evaluate(self, trainer: Trainer, pl_module: LightningModule) -> Classifier:
-        """Sum up the test set in the network's test metrics; weights and random states stay as they are."""
+        """Compute the network's test metrics; weights and random states do not change."""
         assert isinstance(pl_module, Classifier)
         data: MNISTDataModule = trainer.datamodule  # type: ignore[attr-defined]
         data.setup("test")

@@ -184,7 +184,7 @@ def _random_state_problems(state: dict[str, Any]) -> Iterator[str]:
         version, numbers, gauss = state["python"]
         random.Random().setstate((version, tuple(numbers), gauss))
     except (RuntimeError, TypeError, ValueError, OverflowError) as error:
-        yield f"callbacks.RandomState is none: {' '.join(str(error).split())[:200]}"
+        yield f"callbacks.RandomState is not a random state: {' '.join(str(error).split())[:200]}"
 
 
 def _progress_problems(node: dict[str, Any], place: str) -> Iterator[str]:

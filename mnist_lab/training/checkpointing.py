@@ -1,4 +1,4 @@
-"""Checkpoints within an epoch: now and then, and when the run is told to stop."""
+"""Save checkpoints within an epoch: at intervals, and on Ctrl-C, SIGTERM and SIGHUP."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def stop_signal(error: BaseException) -> signal.Signals | None:
 
 @contextmanager
 def stop_signals_raise() -> Iterator[None]:
-    """Turn SIGTERM and SIGHUP into exceptions in the main thread, as Ctrl-C is one, so that they are cleaned up after.
+    """Turn SIGTERM and SIGHUP into exceptions in the main thread, as Python does with Ctrl-C.
 
-    One that is ignored, as nohup has SIGHUP ignored, stays so.
+    An ignored signal, such as SIGHUP under nohup, stays ignored.
     """
 
     def stop(number: int, frame: Any) -> None:
@@ -70,12 +70,12 @@ def _ignore_repeated_hangup(number: int) -> None:
 
 
 class SaveWithinEpochs(StepCallback, Checkpoint):
-    """Saves checkpoints/last.ckpt between two training steps: every so often, and on Ctrl-C, SIGTERM and SIGHUP.
+    """Saves checkpoints/last.ckpt between two training steps: at intervals, and on Ctrl-C, SIGTERM and SIGHUP.
 
-    A signal waits for the end of its step, so that what is saved is whole; a second Ctrl-C does not wait. Nothing is
-    saved after an epoch's last step, before its validation: Lightning would leave the validation out on resume. The
-    checkpoint of the epoch's end comes soon, and a run that is to stop stops there. A run of several processes stops
-    at once, since each hears of a signal at a step of its own, and goes on from its last checkpoint.
+    A signal waits for the end of its step, so that the checkpoint is consistent; a second Ctrl-C does not wait. Nothing
+    is saved after an epoch's last step, before its validation: Lightning would skip the validation on resume. The
+    checkpoint of the epoch's end follows soon, and a run that is to stop stops there. A run of several processes stops
+    at once, since each receives a signal at a step of its own, and resumes from its last checkpoint.
 
     Args:
         every_n_train_steps: steps between two checkpoints; None for the epochs' ends alone.
@@ -101,7 +101,7 @@ class SaveWithinEpochs(StepCallback, Checkpoint):
                 self.before[number] = signal.signal(number, self._signalled)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._stop_if_told()
+        self._raise_stop()
 
     def after_step(self, trainer: Trainer, pl_module: LightningModule, step: int, loss: Tensor) -> None:
         steps, seconds = self.every_n_train_steps, self.every_n_seconds
@@ -115,11 +115,11 @@ class SaveWithinEpochs(StepCallback, Checkpoint):
         if due or self.stop is not None:
             trainer.save_checkpoint(Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt")
             self.saved = time.monotonic()
-        self._stop_if_told()
+        self._raise_stop()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._restore()  # before Lightning, which puts back what it found, puts back its own
-        self._stop_if_told()
+        self._raise_stop()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._restore()
@@ -135,7 +135,7 @@ class SaveWithinEpochs(StepCallback, Checkpoint):
         stop_waiting_for_readers()
         self._restore()  # the next one is not waited for
 
-    def _stop_if_told(self) -> None:
+    def _raise_stop(self) -> None:
         if self.stop is not None:
             raise self.stop
 

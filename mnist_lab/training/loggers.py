@@ -24,7 +24,7 @@ from mnist_lab.runs.run import PROJECTOR, Run
 
 
 class MetricsCSV(Logger):
-    """metrics.csv: one row a step that was logged, in order; a resumed run goes on in it.
+    """metrics.csv: a row for each logged step, in order; a resumed run continues it.
 
     Lightning's own CSVLogger deletes the rows of an earlier start and writes several rows for one step.
     """
@@ -43,8 +43,8 @@ class MetricsCSV(Logger):
     def version(self) -> str:
         return ""
 
-    def go_on_from(self, step: int) -> None:
-        """Keep an earlier start's rows of the steps before this one."""
+    def restore(self, step: int) -> None:
+        """Load the rows of an earlier start before this step."""
         rows = Run(self.path.parent).metrics()
         self.rows = {int(row["step"]): row for row in rows if row["step"] < step}
 
@@ -58,7 +58,7 @@ class MetricsCSV(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Not here: config.yaml has them."""
+        """Log nothing: config.yaml has them."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -91,7 +91,7 @@ class MetricsCSV(Logger):
 
 
 class TensorBoard(TensorBoardLogger):
-    """Lightning's logger, but that it leaves no hparams.yaml: a run folder has config.yaml.
+    """Lightning's logger without its hparams.yaml: a run folder has config.yaml.
 
     Loss and accuracy come first: TensorBoard sorts charts by their tags, capitals before small letters.
     """
@@ -113,13 +113,13 @@ def tensorboard_tag(name: str) -> str:
 
 
 def restore_events(folder: Path, step: int, rows: list[dict[str, float]], loggers: list[TensorBoardLogger]) -> None:
-    """Make the event files in a run folder those of the steps before this one.
+    """Cut the event files of a run at a step, and add the points that are missing before it.
 
     Args:
         folder: the run folder.
-        step: the first step that is to be done, counted from 0.
-        rows: those of metrics.csv, which is whole at every checkpoint, before this step.
-        loggers: which are to write what is missing.
+        step: the first step still to be taken, counted from 0.
+        rows: the rows of metrics.csv before this step; it is complete at every checkpoint.
+        loggers: the loggers that write the missing points.
     """
     seen: set[tuple[str, int]] = set()
     for path in sorted(folder.glob("events.out.tfevents.*")):
@@ -144,14 +144,14 @@ def restore_events(folder: Path, step: int, rows: list[dict[str, float]], logger
 
 
 def _is_summary(event: Event) -> bool:
-    """Whether an event without a step of its own is one that a finished run has, and will have anew."""
+    """Return whether an event belongs to a finished run as a whole: graph, hyperparameters, layout."""
     if event.WhichOneof("what") in ("graph_def", "tagged_run_metadata"):
         return True
     return any(value.tag.startswith(("_hparams_/", "custom_scalars__config__")) for value in event.summary.value)
 
 
 def _read_records(content: bytes) -> Iterator[tuple[bytes, Event]]:
-    """The records of an event file, each with its event, up to one that a kill left half or that is damaged.
+    """Yield the records of an event file, each with its event, up to an incomplete or damaged one.
 
     A record is its length in eight bytes, the CRC of that in four, the event, and the CRC of that in four.
     """
@@ -173,6 +173,6 @@ def _read_records(content: bytes) -> Iterator[tuple[bytes, Event]]:
 
 
 def remove_embeddings(board: Path) -> None:
-    """Take out what an earlier start wrote."""
+    """Remove the embeddings that an earlier start wrote."""
     (board / "projector_config.pbtxt").unlink(missing_ok=True)
     shutil.rmtree(board / PROJECTOR, ignore_errors=True)

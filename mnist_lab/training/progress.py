@@ -1,4 +1,4 @@
-"""What a run shows in the terminal: its layers before training, and a line for each epoch."""
+"""The terminal output of a run: its layers before training, and a line for each epoch."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class LayerTable(Callback):
 
 
 def layer_table(model: nn.Module, input_size: tuple[int, ...]) -> Table:
-    """A table of a network's layers: name, kind, size of the output for one input (1, C, H, W), parameters."""
+    """Return a table of a network's layers: name, kind, output size for one input, (1, C, H, W), and parameters."""
     layers = {
         name: layer
         for name, layer in model.named_modules()

@@ -1,4 +1,4 @@
-"""What a run writes of itself: config.yaml, and run.json at its start and at each change of its status."""
+"""Write config.yaml, and run.json at the start of a run and at each change of its status."""
 
 from __future__ import annotations
 
@@ -28,10 +28,12 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def record_run(cfg: DictConfig, parameters: int) -> Iterator[Run]:
-    """The run in cfg.folder, new or resumed, whose run.json says how what happens in the with-block ends.
+    """Start or resume the run in cfg.folder, and record in run.json how the with-block ends.
 
-    Ctrl-C, SIGTERM and SIGHUP end in Interrupted, a SystemExit of 130, 143 and 129. In a run of several processes only
-    the first one writes.
+    In a run of several processes only the first one writes.
+
+    Raises:
+        Interrupted: Ctrl-C, SIGTERM or SIGHUP, a SystemExit of 130, 143 or 129.
     """
     run = Run(Path(cfg.folder))
     first_process = rank_zero_only.rank == 0  # type: ignore[attr-defined]
@@ -61,7 +63,7 @@ def record_run(cfg: DictConfig, parameters: int) -> Iterator[Run]:
 
 
 def _record_early_end(run: Run, status: str, reason: str, seconds: float) -> None:
-    """Record a run that did not come to its end, with what its last checkpoint has."""
+    """Record a run that failed or was interrupted, with the progress of its last checkpoint."""
     last = run.checkpoint("last")
     content = read_checkpoint(last) if last else {"global_step": 0}
     run.update(
@@ -77,8 +79,8 @@ def _record_early_end(run: Run, status: str, reason: str, seconds: float) -> Non
 
 def _resume_hint(run: Run) -> str:
     if run.checkpoint("last") is None:
-        return f"nothing was saved yet, so start anew: {run.info['command']}"
-    return f"to go on: {format_command([f'resume={run}'])}"
+        return f"nothing was saved yet; start again: {run.info['command']}"
+    return f"to resume: {format_command([f'resume={run}'])}"
 
 
 def _start_record(run: Run, cfg: DictConfig, parameters: int) -> None:
@@ -119,7 +121,7 @@ def _start_record(run: Run, cfg: DictConfig, parameters: int) -> None:
 
 
 def device_name(trainer: pl.Trainer) -> str:
-    """The kind of device that a run used, and how many."""
+    """Return the kind of device that a run used, and their number."""
     device, threads = trainer.strategy.root_device, torch.get_num_threads()
     name = (
         torch.cuda.get_device_name(device)

@@ -1,4 +1,4 @@
-"""The main job, from a configuration to a finished run folder. Read from top to bottom, it is the design."""
+"""The main job, from a configuration to a finished run folder; read it from top to bottom."""
 
 from __future__ import annotations
 
@@ -37,13 +37,20 @@ from mnist_lab.training.runtime import explain_out_of_memory, quiet_lightning, t
 
 @quiet_lightning()
 def train(cfg: DictConfig) -> Run:
-    """Train the network that a configuration describes, test it, and leave it all in the run folder cfg.folder.
+    """Train and test the network that a configuration describes, in the run folder cfg.folder.
 
-    What is tested is the best epoch's weights by validation accuracy, or the last where there is no validation set.
+    The test uses the weights of the epoch with the best validation accuracy, or the last epoch's without a validation
+    set. The process is left as it was found: threads, environment, warnings filters, signal handlers.
+
+    Args:
+        cfg: a job's configuration, as `compose` returns it.
+
+    Returns:
+        The finished run.
 
     Raises:
-        UsageError: a setting, a checkpoint, the data or a folder cannot be used; no run was started.
-        DataUnavailable: the data set could not be had; no run was started.
+        UsageError: a setting, a checkpoint, the data or a folder is invalid; no run was started.
+        DataUnavailable: the data set cannot be loaded or downloaded; no run was started.
     """
     validate(cfg, Run(Path(cfg.folder)).config if cfg.resume else None)
     # A new run's folder is locked when it is made; that of an earlier one before anything in it is read or changed.
@@ -52,7 +59,7 @@ def train(cfg: DictConfig) -> Run:
 
 
 def _train(cfg: DictConfig) -> Run:
-    """Do the work of `train`, for a configuration that was checked."""
+    """Train and test for a valid configuration."""
     started = time.perf_counter()
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     model = make_model(cfg)
@@ -109,9 +116,9 @@ def lock_run(cfg: DictConfig) -> Iterator[None]:
 
 @rank_zero_only
 def restore_logs(trainer: pl.Trainer, metrics_csv: MetricsCSV, checkpoint: Mapping[str, Any]) -> None:
-    """Cut the curves in the run folder at a checkpoint's step; warn if they are not those that were saved with it."""
+    """Cut the curves in the run folder at a checkpoint's step; warn if they have changed since it was saved."""
     step = checkpoint["global_step"]
-    metrics_csv.go_on_from(step)
+    metrics_csv.restore(step)
     if checkpoint.get("metrics_crc", metrics_csv.checksum()) != metrics_csv.checksum():
         print(
             f"mnist_lab: warning: {metrics_csv.path}: changed since step {step} was saved; curves may have gaps",
@@ -122,9 +129,9 @@ def restore_logs(trainer: pl.Trainer, metrics_csv: MetricsCSV, checkpoint: Mappi
 
 
 def ensure_last_checkpoint(run: Run, trainer: pl.Trainer) -> Path:
-    """The run's last checkpoint; made now if none was, as with trainer.max_epochs=0 or callbacks.last=null."""
+    """Return the last checkpoint; save it if there is none, as with trainer.max_epochs=0 or callbacks.last=null."""
     path = run.folder / "checkpoints" / "last.ckpt"
-    # All processes save together or none does; one that comes late would find the file that another has saved by then.
+    # All processes save together or none does: a late one would find the file that another has just saved.
     if not trainer.strategy.broadcast(path.is_file()):
         trainer.save_checkpoint(path)
     return path
@@ -134,7 +141,7 @@ def load_resumed_checkpoint(cfg: DictConfig, trainer: pl.Trainer, model: Classif
     """Return the checkpoint that cfg.resume names, if training can continue from it.
 
     Raises:
-        UsageError: it holds weights alone, or what no run saves, or more epochs than are asked for.
+        UsageError: it holds weights alone, or no state of a run, or more epochs than trainer.max_epochs.
     """
     checkpoint = read_checkpoint(cfg.resume)
     if "global_step" not in checkpoint:
@@ -147,14 +154,14 @@ def load_resumed_checkpoint(cfg: DictConfig, trainer: pl.Trainer, model: Classif
 
 
 def is_already_done(cfg: DictConfig, checkpoint: Mapping[str, Any]) -> bool:
-    """Whether a resumed run is finished; if so, that is said, and what goes on with it."""
+    """Return whether a resumed run is finished, and print how to continue it."""
     run = Run(Path(cfg.folder))
     steps, limit = checkpoint["global_step"], cfg.trainer.max_steps
     if run.info["status"] != "finished" or (completed_epochs(checkpoint) < cfg.trainer.max_epochs and steps != limit):
         return False
     key = "max_steps" if steps == limit else "max_epochs"
-    asked = f"trainer.{key}={cfg.trainer[key]}"
-    print_line(f"nothing to do: {asked} is reached; a greater one goes on\nrun folder: {run}")
+    done = f"{cfg.trainer[key]} {key.removeprefix('max_')}"
+    print_line(f"already trained for {done}; raise trainer.{key} to continue\nrun folder: {run}")
     return True
 
 
@@ -162,7 +169,7 @@ def is_already_done(cfg: DictConfig, checkpoint: Mapping[str, Any]) -> bool:
 def write_summary(
     run: Run, trainer: pl.Trainer, tested: Mapping[str, float], *, chosen: str, seconds: dict[str, float]
 ) -> None:
-    """Write what the run came to: its metrics are those of the epoch whose weights were tested."""
+    """Write the run's summary, with the metrics of the epoch whose weights were tested."""
     epochs = run.epochs()
     checkpoint = run.checkpoint(chosen)
     epoch = checkpoint_epoch(read_checkpoint(checkpoint), checkpoint) if checkpoint and epochs else -1
@@ -182,7 +189,7 @@ def write_summary(
 
 @rank_zero_only
 def write_dashboard(run: Run, cfg: DictConfig, trainer: pl.Trainer, model: Classifier, data: MNISTDataModule) -> None:
-    """Draw the run's figures and fill TensorBoard's tabs, as far as the dashboard's parts are switched on."""
+    """Draw the run's figures and fill TensorBoard's tabs, as configured by the dashboard group."""
     boards = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
     if "dashboard" in cfg:
         with working_on("figures and dashboard"):
@@ -191,7 +198,7 @@ def write_dashboard(run: Run, cfg: DictConfig, trainer: pl.Trainer, model: Class
 
 @rank_zero_only
 def mark_finished(run: Run) -> None:
-    """Record that the run is finished, once all its files are on the disk."""
+    """Record that the run is finished, after flushing its files to the disk."""
     sync_tree(run.folder)
     run.update(status="finished", finished=current_time())
 

@@ -19,10 +19,15 @@ from pathlib import Path
 
 import pytest
 from conftest import Outcome, Tiny
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import open_dict, read_write
 
 from mnist_lab.config.former_names import CURRENT_NAMES
+from mnist_lab.config.overrides import compose_with_hydra
+from mnist_lab.config.settings import differing_settings
 from mnist_lab.config.targets import _locate
 from mnist_lab.runs import Run
+from mnist_lab.sweeps.identity import job_id
 
 Command = Callable[..., Outcome]
 FORMER = Path(__file__).with_name("runs_of_version_0_1_0.tar.xz")
@@ -87,3 +92,22 @@ def test_finished_sweep_is_not_trained_again(command: Command, tiny: Tiny) -> No
 @pytest.mark.parametrize("name", CURRENT_NAMES.values())
 def test_current_name_is_that_of_a_class(name: str) -> None:
     assert isinstance(_locate(name), type)
+
+
+def test_former_reload_after_is_a_callback_and_the_same_job(tiny: Tiny) -> None:
+    path = RUN / "config.yaml"
+    path.write_text(path.read_text().replace("reload_after: null", "reload_after: 5"))
+    config = Run(RUN).config
+    assert "reload_after" not in config
+    preset = tiny.compose("experiment=lenet_continued")
+    assert config.callbacks.reload == preset.callbacks.reload
+    assert not [key for key in differing_settings(config, preset) if "reload" in key]
+
+
+def test_jobs_of_a_preset_have_the_ids_that_version_0_1_0_gave_them(tmp_path: Path) -> None:
+    for preset, id in (("lenet_continued", "7f3f6f817fdd"), ("mlp", "faaa45ae6ae2")):
+        config = compose_with_hydra([f"experiment={preset}", "seed=3", "trainer.precision=32-true"])
+        with read_write(config.hydra), open_dict(config.hydra):
+            config.hydra.runtime.output_dir = str(tmp_path)
+        HydraConfig.instance().set_config(config)
+        assert job_id(config) == id

@@ -36,7 +36,7 @@ def stopped_and_resumed(command: Command, *arguments: str, step: int, sent: int 
     stop = f"+callbacks.stop={{_target_: test_resume.StopAt, step: {step}, sent: {int(sent)}}}"
     stopped = command(*arguments, f"hydra.run.dir={PARTS}", stop)
     assert stopped.status == 128 + sent, stopped.err
-    assert f"to go on: python -m mnist_lab resume={PARTS}" in stopped.out
+    assert f"to resume: python -m mnist_lab resume={PARTS}" in stopped.out
     assert (PARTS.info["status"], PARTS.info["steps"]) == ("interrupted", step)
     resumed = command(f"resume={PARTS}", "~callbacks.stop", data=False)
     assert resumed.status == 0, resumed.err

@@ -285,7 +285,7 @@ def test_rows_after_the_checkpoint_are_cut_on_resume(tmp_path: Path) -> None:
     for step in (3, 7):
         old.log_metrics({"lr": 1.0}, step=step)
     old.write()
-    new.go_on_from(4)
+    new.restore(4)
     assert list(new.rows) == [3]
 
 
@@ -405,7 +405,7 @@ def test_resume_of_a_finished_run_says_so_and_changes_nothing(command: Command) 
     before = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file() and path.suffix != ".log"}
     outcome = command("resume=latest", data=False)
     assert outcome.status == 0
-    assert "nothing to do: trainer.max_epochs=2 is reached" in outcome.out
+    assert "already trained for 2 epochs; raise trainer.max_epochs to continue" in outcome.out
     after = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file() and path.suffix != ".log"}
     assert before == after
 
@@ -464,7 +464,7 @@ def test_interrupted_run_records_what_it_has_and_seconds_add_up(command: Command
 def test_run_stopped_before_its_first_checkpoint_says_to_start_anew(command: Command) -> None:
     outcome = command("+callbacks.stop={_target_: test_train.StopAfter, epochs: 0}")
     assert outcome.status == 130
-    assert f"start anew: {only_run().info['command']}" in outcome.out
+    assert f"start again: {only_run().info['command']}" in outcome.out
 
 
 def test_lr_of_an_epoch_is_the_one_it_was_trained_with(command: Command) -> None:
