@@ -43,6 +43,7 @@ def seconds_of(loop: str, network: str, overrides: list[str]) -> float:
     """Seconds of one epoch, in this process."""
     from mnist_lab.config.compose import compose
     from mnist_lab.training.build import make_data, make_model
+    from mnist_lab.sweeps.process import keep_freed_memory
     from mnist_lab.training.train import train
 
     with tempfile.TemporaryDirectory() as runs_dir:
@@ -51,6 +52,7 @@ def seconds_of(loop: str, network: str, overrides: list[str]) -> float:
         own = {"tutorial": [], "fast": ["trainer=fast", *overrides]}.get(loop, overrides)
         cfg = compose(*settings, f"runs_dir={runs_dir}", *own)
         if loop in ("mnist_lab", "fast"):
+            keep_freed_memory()  # as on the command line
             train(cfg)
             return (Clock.times[-1] - Clock.times[0]) / EPOCHS
     model = make_model(cfg)

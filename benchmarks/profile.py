@@ -50,6 +50,7 @@ def shares(network: str) -> list[str]:
     from hydra.utils import get_class
 
     from mnist_lab.config.compose import compose
+    from mnist_lab.sweeps.process import keep_freed_memory
     from mnist_lab.training.train import train
 
     with tempfile.TemporaryDirectory() as runs_dir:
@@ -68,6 +69,7 @@ def shares(network: str) -> list[str]:
             setattr(owner, name, timed(getattr(owner, name), part))
         for name, loss in classifier.LOSSES.items():
             classifier.LOSSES[name] = timed(loss, "loss")
+        keep_freed_memory()  # as on the command line
         train(cfg)
     epoch = Clock.times[2] - Clock.times[1]
     rest = epoch - sum(seconds.values())

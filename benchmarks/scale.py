@@ -33,9 +33,11 @@ class Copies(Source):
 def measure(network: str, copies: int, batch_size: int) -> str:
     """Seconds of an epoch, images a second and gigabytes of memory, in this process."""
     from mnist_lab.config.compose import compose
+    from mnist_lab.sweeps.process import keep_freed_memory
     from mnist_lab.training.train import train
 
     source = ("data.source._target_=benchmarks.scale.Copies", f"+data.source.copies={copies}")
+    keep_freed_memory()  # as on the command line
     with tempfile.TemporaryDirectory() as runs_dir:
         clock = "+callbacks.clock._target_=benchmarks.timing.Clock"
         job = (f"model={network}", "trainer.max_epochs=1", "data.val_size=0", f"data.batch_size={batch_size}")
