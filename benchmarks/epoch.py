@@ -42,8 +42,8 @@ EPOCHS = 2  # over which all but the tutorial's loop are averaged
 def seconds_of(loop: str, network: str, overrides: list[str]) -> float:
     """Seconds of one epoch, in this process."""
     from mnist_lab.config.compose import compose
-    from mnist_lab.training.build import make_data, make_model
     from mnist_lab.sweeps.process import keep_freed_memory
+    from mnist_lab.training.build import make_data, make_model
     from mnist_lab.training.train import train
 
     with tempfile.TemporaryDirectory() as runs_dir:

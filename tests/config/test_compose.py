@@ -162,7 +162,7 @@ def test_all_problems_are_told_at_once(command: Callable[..., Outcome]) -> None:
         (["callbacks.best.mode=up"], "callbacks.best: invalid settings"),
         (["optimizer.nesterov=true", "optimizer.momentum=0"], "Nesterov momentum requires a momentum"),
         (["scheduler=onecycle", "scheduler.pct_start=2"], "pct_start"),
-        (["scheduler=cosine", "scheduler.T_max=0"], "optimizer or scheduler: cannot be made"),
+        (["scheduler=cosine", "scheduler.T_max=0"], "optimizer or scheduler: invalid settings"),
         (["~scheduler"], "scheduler: required"),
         (["~trainer.max_epochs"], "trainer.max_epochs: required"),
         (["+callbacks.mine.patience=1"], "callbacks.mine="),

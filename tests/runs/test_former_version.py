@@ -104,7 +104,10 @@ def test_former_reload_after_is_a_callback_and_the_same_job(tiny: Tiny) -> None:
     assert not [key for key in differing_settings(config, preset) if "reload" in key]
 
 
-def test_jobs_of_a_preset_have_the_ids_that_version_0_1_0_gave_them(tmp_path: Path) -> None:
+def test_jobs_of_a_preset_have_the_ids_that_version_0_1_0_gave_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)  # and set back to what it is
     for preset, id in (("lenet_continued", "7f3f6f817fdd"), ("mlp", "faaa45ae6ae2")):
         config = compose_with_hydra([f"experiment={preset}", "seed=3", "trainer.precision=32-true"])
         with read_write(config.hydra), open_dict(config.hydra):
