@@ -41,6 +41,7 @@ from benchmarks.timing import peak_gigabytes
 from mnist_lab.__main__ import main as command_line
 from mnist_lab.config.overrides import compose_with_hydra, dotted_keys
 from mnist_lab.errors import LabError
+from mnist_lab.runs.state import RunState
 from mnist_lab.runs.sweep import Job, Sweep, write_job
 
 SECONDS, GIGABYTES = 5, 1.5
@@ -161,7 +162,7 @@ def damaged_sweep(chance: random.Random, run: Path) -> list[list[str]]:
     command = ["-m", "sweep=s", "model=mlp", "optimizer.lr=0.1,0.2", "dashboard=none"]
     Sweep.open(sweep, shlex.join(command), ["optimizer.lr"], {"0123456789ab": overrides})
     run.rename(job)
-    write_job(Job(overrides, job, "finished", 1))
+    write_job(Job(overrides, job, RunState.FINISHED, 1))
     _damage_json(chance.choice([sweep / "sweep.json", job / "job.json"]), chance)
     return [["ls"], ["compare", str(sweep), str(job)], ["report", str(sweep)], command]
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from mnist_lab.runs.run import Run
+from mnist_lab.runs.state import RunState
 from mnist_lab.viz.curves import METRICS, SETS
 from mnist_lab.viz.heatmap import sort_key
 
@@ -140,7 +141,7 @@ def by_epoch(run: Run, name: str) -> Chart | None:
     """
     label, factor = METRICS[name]
     info = run.info
-    tested = (info.get("tested") or {}).get("epoch") if info["status"] == "finished" else None
+    tested = (info.get("tested") or {}).get("epoch") if info["status"] == RunState.FINISHED else None
     published = run.tutorial.get("published") or {}
     lines = []
     for kind, (words, _) in SETS.items():

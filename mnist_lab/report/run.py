@@ -17,6 +17,7 @@ from mnist_lab.report.charts import by_epoch
 from mnist_lab.report.test_set import on_test_set
 from mnist_lab.runs.listing import METRIC_NAMES
 from mnist_lab.runs.run import Run
+from mnist_lab.runs.state import RunState
 from mnist_lab.runs.sweep import Sweep
 
 NONE = "–"
@@ -34,7 +35,7 @@ def run_page(run: Run) -> dict[str, Any]:
     if missing:
         raise UsageError(f"{run.folder / 'run.json'}: lacks {', '.join(missing)}")
     tested, untested = on_test_set(run, config)
-    accuracy = info["metrics"].get("test/acc") if info["status"] == "finished" else None
+    accuracy = info["metrics"].get("test/acc") if info["status"] == RunState.FINISHED else None
     if accuracy is None and tested:
         accuracy = tested["accuracy"]
     epochs = f"{len(rows)} of {info['max_epochs']}"
@@ -65,15 +66,19 @@ def run_page(run: Run) -> dict[str, Any]:
 def trouble(run: Run, info: dict[str, Any], epochs: str) -> list[str]:
     """What is to be said of a run that has not come to its end."""
     what = {
-        "running": "This run was under way when the page was made.",
-        "killed": "This run was killed: its process ended without a word.",
-        "interrupted": f"This run was interrupted: {info['error']}.",
-        "failed": f"This run failed: {info['error']}",
+        RunState.RUNNING: "This run was under way when the page was made.",
+        RunState.KILLED: "This run was killed: its process ended without a word.",
+        RunState.INTERRUPTED: f"This run was interrupted: {info['error']}.",
+        RunState.FAILED: f"This run failed: {info['error']}",
     }.get(info["status"])
     if what is None:
         return []
     log = run.folder / "train.log"
-    where = f" Its traceback is in {log.name} in the run folder." if info["status"] == "failed" and log.exists() else ""
+    where = (
+        f" Its traceback is in {log.name} in the run folder."
+        if info["status"] == RunState.FAILED and log.exists()
+        else ""
+    )
     return [what, f"Epochs done: {epochs}. Below is what there is of it.{where}"]
 
 
@@ -89,9 +94,9 @@ def tiles(
     found = [("test accuracy", "none" if accuracy is None else f"{accuracy:.2%}", note)]
     if tested:
         found.append(("wrong", f"{tested['wrong']:,}", f"of {tested['images']:,} test images"))
-    metrics = info["metrics"] if info["status"] == "finished" else rows[-1] if rows else {}
+    metrics = info["metrics"] if info["status"] == RunState.FINISHED else rows[-1] if rows else {}
     if "val/acc" in metrics:
-        tested_epoch = (info.get("tested") or {}).get("epoch") if info["status"] == "finished" else None
+        tested_epoch = (info.get("tested") or {}).get("epoch") if info["status"] == RunState.FINISHED else None
         words = f"in epoch {tested_epoch}, the one tested" if tested_epoch else "of the images set apart"
         found.append(("validation accuracy", f"{metrics['val/acc']:.2%}", words))
     if tested:
@@ -181,7 +186,7 @@ def commands_again(run: Run, info: dict[str, Any]) -> list[tuple[str, str]]:
     if sweep.exists:
         found.append(("Continue its sweep:", sweep.record["command"]))
     elif run.checkpoint("last"):
-        more = [f"trainer.max_epochs={info['max_epochs'] + 1}"] if info["status"] == "finished" else []
+        more = [f"trainer.max_epochs={info['max_epochs'] + 1}"] if info["status"] == RunState.FINISHED else []
         words = "Train it one epoch more, in its folder:" if more else "Go on where it stopped, in its folder:"
         found.append((words, format_command([f"resume={run}", *more])))
     if run.checkpoint("last") or run.checkpoint("best"):

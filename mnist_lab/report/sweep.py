@@ -13,11 +13,19 @@ from mnist_lab.formatting import display_path, format_accuracy, format_command, 
 from mnist_lab.report.charts import Chart, Dot, Line, axis, epochs_axis, settings_axis
 from mnist_lab.runs.ranking import Results, describe_job, mean, spread
 from mnist_lab.runs.run import start_timestamp
+from mnist_lab.runs.state import RunState
 from mnist_lab.runs.sweep import Job, Sweep
 from mnist_lab.viz.curves import METRICS
 from mnist_lab.viz.heatmap import colour_strengths, sort_key
 
-STATES = ("running", "failed", "killed", "interrupted", "waiting", "finished")  # the first with a job is the sweep's
+STATES = (  # the first with a job is the sweep's
+    RunState.RUNNING,
+    RunState.FAILED,
+    RunState.KILLED,
+    RunState.INTERRUPTED,
+    RunState.WAITING,
+    RunState.FINISHED,
+)
 WIDEST = 12  # values of a setting in a heat map; of more, and of scattered ones, each setting has a chart
 MOST_CURVES = 10  # jobs whose curves are shown
 
@@ -35,8 +43,8 @@ def sweep_page(sweep: Sweep, path: Path) -> dict[str, Any]:
     return {
         "kicker": "A sweep of mnist_lab",
         "title": sweep.folder.name,
-        "status": next((state for state in STATES if states[state]), "waiting"),
-        "status_words": f"{states['finished']} of {len(results.jobs)} jobs finished",
+        "status": next((state for state in STATES if states[state]), RunState.WAITING),
+        "status_words": f"{states[RunState.FINISHED]} of {len(results.jobs)} jobs finished",
         "subtitle": f"{began(results)}{display_path(sweep.folder)}",
         "trouble": [],
         "tiles": tiles(results, states),
@@ -63,7 +71,7 @@ def began(results: Results) -> str:
     return f"{format_date(min(records, key=start_timestamp)['started'])}, " if records else ""
 
 
-def tiles(results: Results, states: Counter[str]) -> list[tuple[str, str, str]]:
+def tiles(results: Results, states: Counter[RunState]) -> list[tuple[str, str, str]]:
     """The figures that a reader looks for first: name, value, note."""
     jobs = ", ".join(f"{states[state]} {state}" for state in reversed(STATES) if states[state]) or "none"
     if not results.winner:

@@ -19,6 +19,7 @@ from mnist_lab.files import write_text
 from mnist_lab.reproduce.markdown import HEADS, markdown, overview_cells
 from mnist_lab.runs.locks import RunInUse, run_lock
 from mnist_lab.runs.run import REPRODUCTION_RECORD, Run
+from mnist_lab.runs.state import RunState
 
 
 def reproduce(
@@ -80,7 +81,7 @@ def reproduce(
         title = f"{preset}, seed {seed} ({number} of {len(jobs)})"
         try:
             with run_lock(folder):
-                if has_started(folder) and Run(folder).info["status"] == "finished":
+                if has_started(folder) and Run(folder).info["status"] == RunState.FINISHED:
                     console.print(f"{title}: already finished")
                     continue
                 cfg = configured(preset, seed, folder)
@@ -104,7 +105,7 @@ def has_started(folder: Path) -> bool:
     if not (folder / "run.json").is_file():
         return False
     run = Run(folder)
-    return run.info["status"] == "finished" or run.newest_whole_checkpoint() is not None
+    return run.info["status"] == RunState.FINISHED or run.newest_whole_checkpoint() is not None
 
 
 def reject_changed_settings(run: Run, cfg: DictConfig) -> None:

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from mnist_lab.config.compose import compose, presets
 from mnist_lab.config.settings import format_differences
 from mnist_lab.runs.run import Run
+from mnist_lab.runs.state import RunState
 
 TOLERANCE = 0.3  # points; a mean test accuracy at most so far below the published one has reached it
 # Accuracies are in per cent.
@@ -68,7 +69,7 @@ def summarise(runs_dir: Path) -> dict[str, PresetSummary]:
     for path in runs_dir.glob("*-seed*/run.json"):
         run = Run(path.parent)
         name = run.folder.name.rsplit("-seed", 1)[0]
-        if run.info["status"] == "finished" and name in presets(run.info["config_dir"]):
+        if run.info["status"] == RunState.FINISHED and name in presets(run.info["config_dir"]):
             found.setdefault(name, []).append(run)
     return {
         name: _summarise_preset(name, sorted(runs, key=lambda run: int(run.info["seed"])))

@@ -14,6 +14,7 @@ from mnist_lab.config.keys import override_key
 from mnist_lab.config.settings import short_names
 from mnist_lab.files import atomic_write, write_text
 from mnist_lab.formatting import format_accuracy, format_command
+from mnist_lab.runs.state import RunState
 from mnist_lab.runs.sweep import Job, Sweep
 
 Group = tuple[tuple[str, str], ...]  # what jobs that differ in their seeds alone have in common: swept keys and values
@@ -40,7 +41,7 @@ class Results:
         jobs = sweep.jobs()
         groups: dict[tuple[str, ...], list[Job]] = {}
         for job in jobs:
-            if job.state == "finished" and {"val/acc", "test/acc"} <= job.info["metrics"].keys():
+            if job.state == RunState.FINISHED and {"val/acc", "test/acc"} <= job.info["metrics"].keys():
                 groups.setdefault(tuple(o for o in job.overrides if override_key(o) != "seed"), []).append(job)
         ranked = sorted(groups.values(), key=lambda group: mean(group, "val/acc"), reverse=True)
         return cls(sweep, jobs, ranked)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import NotRequired, TypedDict
 
 from mnist_lab.errors import UsageError
+from mnist_lab.runs.state import RunState
 
 
 class TestedWeights(TypedDict):
@@ -22,7 +23,7 @@ class TestedWeights(TypedDict):
 class RunRecord(TypedDict):
     """What run.json says of a run; times are in seconds, accuracies from 0 to 1."""
 
-    status: str
+    status: Annotated[RunState, Field(strict=False)]
     error: NotRequired[str | None]
     command: NotRequired[str | None]
     overrides: NotRequired[list[str] | None]

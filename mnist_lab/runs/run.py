@@ -23,6 +23,7 @@ from mnist_lab.files import atomic_write, exists, is_whole, remove_partial_files
 from mnist_lab.formatting import display_path, printable
 from mnist_lab.runs.locks import HOLDER, LOCK, holder_of
 from mnist_lab.runs.record import read_record
+from mnist_lab.runs.state import RunState
 
 SWEEP_RECORD, REPRODUCTION_RECORD = "sweep.json", "reproduce.json"  # in a folder whose runs are a command's jobs
 PROJECTOR = "projector"  # beside the event files; TensorBoard finds it by projector_config.pbtxt
@@ -113,7 +114,7 @@ class Run:
             folder: the folder.
             jobs: whether those of sweeps and reproductions below it are among them.
         """
-        return [run for run, info in cls.records(folder, jobs=jobs).items() if info["status"] != "damaged"]
+        return [run for run, info in cls.records(folder, jobs=jobs).items() if info["status"] != RunState.DAMAGED]
 
     @classmethod
     def records(cls, folder: str | os.PathLike[str], *, jobs: bool = True) -> dict[Run, dict[str, Any]]:
@@ -127,7 +128,7 @@ class Run:
                 records[run] = run.info
             except UsageError as error:
                 print(f"mnist_lab: warning: {printable(str(error))}", file=sys.stderr)
-                records[run] = {"status": "damaged", "error": str(error)}
+                records[run] = {"status": RunState.DAMAGED, "error": str(error)}
         return dict(sorted(records.items(), key=lambda record: start_timestamp(record[1])))
 
     def __str__(self) -> str:
@@ -137,7 +138,11 @@ class Run:
     def info(self) -> dict[str, Any]:
         """What run.json says; its status is "killed" where it says "running" and no process works on the run."""
         info = self._record()
-        return info | {"status": "killed"} if info["status"] == "running" and not holder_of(self.folder) else info
+        return (
+            info | {"status": RunState.KILLED}
+            if info["status"] == RunState.RUNNING and not holder_of(self.folder)
+            else info
+        )
 
     def _record(self) -> dict[str, Any]:
         return read_record(self.folder / "run.json")

@@ -24,10 +24,8 @@ from mnist_lab.errors import UsageError
 from mnist_lab.files import make_folder, write_text
 from mnist_lab.runs.locks import holder_of
 from mnist_lab.runs.run import SWEEP_RECORD, Run
+from mnist_lab.runs.state import DONE, RunState
 
-DONE = ("finished", "failed")
-STOPPED = ("interrupted", "killed")
-STATES = ("waiting", "running", *DONE, *STOPPED)
 _done_jobs: dict[Path, tuple[tuple[int, ...], Job]] = {}  # the jobs that are over, with the times of their files
 
 
@@ -37,7 +35,7 @@ class Job:
 
     Attributes:
         overrides: what it was given, but for the keys in SWEEP_KEYS.
-        state: waiting, running, finished, failed, interrupted or killed.
+        state: its state.
         folder: its run folder, which is not there before it is begun.
         attempts: how often it was started in the sweep's latest start.
         error: why it failed or was interrupted.
@@ -45,7 +43,7 @@ class Job:
 
     overrides: tuple[str, ...]
     folder: Path
-    state: str = "waiting"
+    state: RunState = RunState.WAITING
     attempts: int = 0
     error: str | None = None
     process: dict[str, Any] = field(default_factory=dict)
@@ -174,15 +172,16 @@ def read_job(folder: Path) -> Job:
         return job
     try:
         record = json.loads((folder / "job.json").read_text(encoding="utf-8"))
-        job = Job(folder=folder, **record | {"overrides": tuple(map(str, record["overrides"]))})
-        if job.state not in STATES or not isinstance(job.process, dict):
+        own = {"overrides": tuple(map(str, record["overrides"])), "state": RunState(record["state"])}
+        job = Job(folder=folder, **record | own)
+        if not isinstance(job.process, dict):
             raise ValueError(job)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return Job((), folder, "killed", error="job.json is damaged")
-    if job.state == "finished" and not job.info:
-        return replace(job, state="killed", error="run.json is damaged")
-    if job.state == "running" and not holder_of(folder):
-        return replace(job, state="killed")
+        return Job((), folder, RunState.KILLED, error="job.json is damaged")
+    if job.state == RunState.FINISHED and not job.info:
+        return replace(job, state=RunState.KILLED, error="run.json is damaged")
+    if job.state == RunState.RUNNING and not holder_of(folder):
+        return replace(job, state=RunState.KILLED)
     if job.state in DONE:
         _done_jobs[folder.absolute()] = stamp, job
     return job

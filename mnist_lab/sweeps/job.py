@@ -18,6 +18,7 @@ from mnist_lab.config.settings import original_overrides
 from mnist_lab.errors import Interrupted, LabError
 from mnist_lab.runs.locks import RunInUse, run_lock
 from mnist_lab.runs.run import Run
+from mnist_lab.runs.state import RunState
 from mnist_lab.runs.sweep import Job, Sweep, read_job, write_job
 from mnist_lab.sweeps.launchers import cpus_per_job, launcher_name, requeue_on_sigusr2, threads
 from mnist_lab.sweeps.process import keep_freed_memory
@@ -50,13 +51,13 @@ def run_job(cfg: DictConfig) -> float | None:
             job = replace(job, overrides=overrides)  # a damaged record has none
             start = sweep.record["start"]
             attempts = job.attempts if job.process.get("start") == start else 0
-            if job.state != "finished":
+            if job.state != RunState.FINISHED:
                 process = {"start": start, "host": socket.gethostname(), "pid": os.getpid(), "began": time.time()}
-                job = replace(job, state="running", attempts=attempts + 1, error=None, process=process)
+                job = replace(job, state=RunState.RUNNING, attempts=attempts + 1, error=None, process=process)
                 job = _attempted(cfg, job)
-                while job.state == "failed" and job.attempts <= cfg.retries:
-                    job = _attempted(cfg, replace(job, state="running", attempts=job.attempts + 1, error=None))
-            if job.state == "failed" and cfg.fail_fast:
+                while job.state == RunState.FAILED and job.attempts <= cfg.retries:
+                    job = _attempted(cfg, replace(job, state=RunState.RUNNING, attempts=job.attempts + 1, error=None))
+            if job.state == RunState.FAILED and cfg.fail_fast:
                 sweep.stop_file.touch()
             accuracy = job.info.get("metrics", {}).get("val/acc")
             return None if accuracy is None else float(accuracy)
@@ -77,7 +78,7 @@ def _attempted(cfg: DictConfig, job: Job) -> Job:
     cfg = cfg.copy()
     info = job.info
     checkpoint = Run(job.folder).newest_whole_checkpoint() if info else None
-    if info and info["status"] != "failed" and checkpoint is not None:
+    if info and info["status"] != RunState.FAILED and checkpoint is not None:
         cfg.resume = str(checkpoint)
     elif (job.folder / "run.json").exists():
         Run(job.folder).clear()
@@ -86,14 +87,14 @@ def _attempted(cfg: DictConfig, job: Job) -> Job:
     try:
         _share_threads(cfg)
         train_in_subprocess(cfg) if is_distributed(cfg) else train(cfg)
-        job = replace(job, state="finished")
+        job = replace(job, state=RunState.FINISHED)
     except Interrupted as stop:
-        write_job(replace(job, state="interrupted", error=f"signal {int(str(stop)) - 128}"))
+        write_job(replace(job, state=RunState.INTERRUPTED, error=f"signal {int(str(stop)) - 128}"))
         raise
     except (Exception, SystemExit) as error:
         log.info("the job failed", exc_info=True)
         told = str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
-        job = replace(job, state="failed", error=told.strip() or traceback.format_exc(limit=1))
+        job = replace(job, state=RunState.FAILED, error=told.strip() or traceback.format_exc(limit=1))
     finally:
         console.quiet = quiet
     write_job(job)

@@ -27,6 +27,7 @@ from mnist_lab.config.keys import override_key
 from mnist_lab.config.overrides import quote_path
 from mnist_lab.errors import UsageError
 from mnist_lab.files import write_text
+from mnist_lab.runs.state import DONE, RunState
 from mnist_lab.runs.sweep import Sweep
 from mnist_lab.sweeps.grid import compose_job_id, launch, reject_swept_key, run_sweep, with_params
 from mnist_lab.sweeps.launchers import parallel_jobs, refuse_more_than_memory
@@ -74,13 +75,13 @@ def search(sweeper: Any, sweep: Sweep, space: dict[str, BaseDistribution], fixed
             jobs.setdefault(ids[number], [*overrides, pruning])
         sweep.plan(jobs)
         states = {job.id: job.state for job in sweep.jobs()}
-        launch(sweeper, sweep, {id: jobs[id] for id in jobs if states[id] != "finished"})
+        launch(sweeper, sweep, {id: jobs[id] for id in jobs if states[id] != RunState.FINISHED})
         found = {job.id: job for job in sweep.jobs()}
-        if any(found[id].state not in ("finished", "failed") for id in ids.values()):
+        if any(found[id].state not in DONE for id in ids.values()):
             return  # told to stop
         for number, id in ids.items():
             accuracy = found[id].info.get("metrics", {}).get("val/acc")
-            if found[id].state == "failed" or accuracy is None:
+            if found[id].state == RunState.FAILED or accuracy is None:
                 continue
             was_pruned = (found[id].folder / PRUNED).exists()
             study.tell(number, **({"state": TrialState.PRUNED} if was_pruned else {"values": accuracy}))

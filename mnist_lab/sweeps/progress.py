@@ -17,16 +17,17 @@ from rich.text import Text
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import display_path, format_accuracy, format_duration
 from mnist_lab.runs.ranking import Results, describe_job
-from mnist_lab.runs.sweep import DONE, Job, Sweep
+from mnist_lab.runs.state import DONE, STOPPED, RunState
+from mnist_lab.runs.sweep import Job, Sweep
 from mnist_lab.sweeps.figures import save_sweep_figure
 
 STYLES = {
-    "finished": "green",
-    "failed": "red",
-    "running": "bold",
-    "interrupted": "yellow",
-    "killed": "yellow",
-    "waiting": "dim",
+    RunState.FINISHED: "green",
+    RunState.FAILED: "red",
+    RunState.RUNNING: "bold",
+    RunState.INTERRUPTED: "yellow",
+    RunState.KILLED: "yellow",
+    RunState.WAITING: "dim",
 }
 
 
@@ -43,7 +44,7 @@ class Watch:
         self.sweep, self.parallel = sweep, parallel
         self.console = console or Console(highlight=False)
         self.live = Live(console=self.console, auto_refresh=False, transient=True)
-        self.told = {job.overrides for job in sweep.jobs() if job.state == "finished"}
+        self.told = {job.overrides for job in sweep.jobs() if job.state == RunState.FINISHED}
         self.written: list[Job] | None = None
         self.ending = threading.Event()
         self.thread = threading.Thread(target=self._watch, daemon=True)
@@ -88,7 +89,7 @@ class Watch:
         for head in ("epoch", "best validation", "time", "left"):
             table.add_column(head, justify="right")
         room = max(3, self.console.height - 8)
-        running = [number for number, job in enumerate(jobs) if job.state == "running"]
+        running = [number for number, job in enumerate(jobs) if job.state == RunState.RUNNING]
         first = max(0, min((running or [0])[0] - room // 2, len(jobs) - room))
         for job in jobs[first : first + room]:
             table.add_row(*results.settings(job).values(), job.state, *progress(job), style=STYLES[job.state])
@@ -102,8 +103,8 @@ class Watch:
 
     def seconds_left(self, jobs: list[Job]) -> float | None:
         """How long the jobs that are left take, going by those that are finished; None before there is one."""
-        took = [job.info["seconds"]["total"] for job in jobs if job.state == "finished"]
-        left = sum(job.state in ("waiting", "running", "interrupted", "killed") for job in jobs)
+        took = [job.info["seconds"]["total"] for job in jobs if job.state == RunState.FINISHED]
+        left = sum(job.state not in DONE for job in jobs)
         return statistics.fmean(took) * left / self.parallel if took else None
 
 
@@ -112,7 +113,7 @@ def line(results: Results, job: Job) -> str:
     over = sum(other.state in DONE for other in results.jobs)
     settings = " ".join(f"{results.heads[key]}={value}" for key, value in results.settings(job).items())
     _, best, took, _ = progress(job)
-    end = f"failed: {job.error}" if job.state == "failed" else f"{best}, {took}"
+    end = f"failed: {job.error}" if job.state == RunState.FAILED else f"{best}, {took}"
     return f"{over}/{len(results.jobs)} {settings}: {end}"
 
 
@@ -126,7 +127,7 @@ def progress(job: Job) -> tuple[str, str, str, str]:
     done, asked = len(epochs), info["max_epochs"]
     seconds = info["seconds"].get("total", 0.0)
     left = ""
-    if job.state == "running":
+    if job.state == RunState.RUNNING:
         seconds = time.time() - job.process["began"]
         left = format_duration(seconds / done * (asked - done)) if done else ""
     return f"{done}/{asked}", "" if best is None else f"{best:.2%}", format_duration(seconds), left
@@ -141,14 +142,14 @@ def show_results(results: Results, command: str) -> None:
         console.print(results.table())
         console.print(describe_best(results), soft_wrap=True, highlight=False)
     for job in results.jobs:
-        if job.state in ("interrupted", "killed"):
+        if job.state in STOPPED:
             reason = f": {job.error}" if job.error else ""
             console.print(f"{job.state}: {describe_job(results, job)}{reason}", soft_wrap=True, markup=False)
-    failed = [f"{describe_job(results, job)}: {job.error}" for job in results.jobs if job.state == "failed"]
+    failed = [f"{describe_job(results, job)}: {job.error}" for job in results.jobs if job.state == RunState.FAILED]
     if failed:
         told = f"mnist_lab: {len(failed)} of {len(results.jobs)} jobs failed; each has a train.log in its folder:"
         print(told, *failed, sep="\n  ", file=sys.stderr)
-    left = sum(job.state != "finished" for job in results.jobs)
+    left = sum(job.state != RunState.FINISHED for job in results.jobs)
     if left:
         console.print(
             f"{left} of {len(results.jobs)} jobs are not finished; to go on: {command}", soft_wrap=True, markup=False

@@ -13,6 +13,7 @@ from typing import Any
 
 from mnist_lab.errors import Interrupted
 from mnist_lab.runs.locks import holder_of
+from mnist_lab.runs.state import RunState
 from mnist_lab.runs.sweep import Sweep
 
 SWEEP_PROCESS = "MNIST_LAB_SWEEP_PROCESS"  # set for a sweep's job that is a command: the process that waits for it
@@ -54,7 +55,7 @@ def forward_signals(sweep: Sweep) -> Iterator[None]:
             raise Interrupted(128 + number)
         stopped.append(number)
         sweep.stop_file.touch()
-        holders = {job.folder: holder_of(job.folder) for job in sweep.jobs() if job.state == "running"}
+        holders = {job.folder: holder_of(job.folder) for job in sweep.jobs() if job.state == RunState.RUNNING}
         here = {
             folder: holder.pid
             for folder, holder in holders.items()

@@ -19,6 +19,7 @@ from mnist_lab.formatting import format_command
 from mnist_lab.runs.checkpoints import completed_epochs, read_checkpoint
 from mnist_lab.runs.environment import current_time, git_state, package_versions, processor_name
 from mnist_lab.runs.run import Run
+from mnist_lab.runs.state import RunState
 from mnist_lab.streams import stop_waiting_for_readers
 from mnist_lab.training.checkpointing import stop_signal, stop_signals_raise
 from mnist_lab.training.progress import console
@@ -51,7 +52,7 @@ def record_run(cfg: DictConfig, parameters: int) -> Iterator[Run]:
             reason = interrupted.name if interrupted else f"{type(error).__name__}: {error}"
             reason = "Ctrl-C" if reason == "SIGINT" else reason
             seconds = time.perf_counter() - started
-            _record_early_end(run, "interrupted" if interrupted else "failed", reason, seconds)
+            _record_early_end(run, RunState.INTERRUPTED if interrupted else RunState.FAILED, reason, seconds)
             if interrupted:
                 stop_waiting_for_readers()
                 console.print(f"interrupted ({reason}); {_resume_hint(run)}", soft_wrap=True)
@@ -62,7 +63,7 @@ def record_run(cfg: DictConfig, parameters: int) -> Iterator[Run]:
         raise
 
 
-def _record_early_end(run: Run, status: str, reason: str, seconds: float) -> None:
+def _record_early_end(run: Run, status: RunState, reason: str, seconds: float) -> None:
     """Record a run that failed or was interrupted, with the progress of its last checkpoint."""
     last = run.checkpoint("last")
     content = read_checkpoint(last) if last else {"global_step": 0}
@@ -87,7 +88,7 @@ def _start_record(run: Run, cfg: DictConfig, parameters: int) -> None:
     overrides = [override for override in original_overrides(cfg) if not override.lstrip("+").startswith("resume=")]
     options = ["--config-dir", cfg.config_dir] if cfg.config_dir else []
     info = {
-        "status": "running",
+        "status": RunState.RUNNING,
         "error": None,
         "command": format_command([*options, *overrides]),
         "overrides": overrides,

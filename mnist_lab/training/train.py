@@ -27,6 +27,7 @@ from mnist_lab.runs.checkpoints import checkpoint_epoch, completed_epochs, load_
 from mnist_lab.runs.environment import current_time
 from mnist_lab.runs.locks import run_lock
 from mnist_lab.runs.run import Run
+from mnist_lab.runs.state import RunState
 from mnist_lab.training.build import check_batch_limits, instantiate_node, make_data, make_model, make_trainer
 from mnist_lab.training.checkpoint_structure import check_structure
 from mnist_lab.training.loggers import MetricsCSV, restore_events
@@ -157,7 +158,9 @@ def is_already_done(cfg: DictConfig, checkpoint: Mapping[str, Any]) -> bool:
     """Return whether a resumed run is finished, and print how to continue it."""
     run = Run(Path(cfg.folder))
     steps, limit = checkpoint["global_step"], cfg.trainer.max_steps
-    if run.info["status"] != "finished" or (completed_epochs(checkpoint) < cfg.trainer.max_epochs and steps != limit):
+    if run.info["status"] != RunState.FINISHED or (
+        completed_epochs(checkpoint) < cfg.trainer.max_epochs and steps != limit
+    ):
         return False
     key = "max_steps" if steps == limit else "max_epochs"
     done = f"{cfg.trainer[key]} {key.removeprefix('max_')}"
@@ -200,7 +203,7 @@ def write_dashboard(run: Run, cfg: DictConfig, trainer: pl.Trainer, model: Class
 def mark_finished(run: Run) -> None:
     """Record that the run is finished, after flushing its files to the disk."""
     sync_tree(run.folder)
-    run.update(status="finished", finished=current_time())
+    run.update(status=RunState.FINISHED, finished=current_time())
 
 
 @rank_zero_only

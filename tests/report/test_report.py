@@ -24,6 +24,7 @@ from mnist_lab.report.sweep import curves
 from mnist_lab.report.test_set import probability
 from mnist_lab.runs.ranking import Results
 from mnist_lab.runs.run import Run
+from mnist_lab.runs.state import RunState
 from mnist_lab.runs.sweep import Job, Sweep, write_job
 from mnist_lab.training.build import load_trained_model, make_data
 from mnist_lab.training.train import train
@@ -160,7 +161,7 @@ def made_sweep(folder: Path, swept: dict[str, list[str]], *, failed: int = 0, wa
             continue
         job = Job(tuple(overrides), folder / f"{','.join(overrides)}-{id}", "finished", 1)
         if i >= len(planned) - waiting - failed:
-            job = Job(job.overrides, job.folder, "failed", 1, f"RuntimeError: {HOSTILE}")
+            job = Job(job.overrides, job.folder, RunState.FAILED, 1, f"RuntimeError: {HOSTILE}")
         job.folder.mkdir()
         write_job(job)
         accuracies = {"val/acc": 0.97 - 0.01 * i, "test/acc": 0.9 + 0.0011 * i}

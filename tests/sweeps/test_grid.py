@@ -29,6 +29,7 @@ from mnist_lab.errors import Interrupted
 from mnist_lab.runs.locks import Holder, run_lock
 from mnist_lab.runs.ranking import Results, text_value
 from mnist_lab.runs.run import Run
+from mnist_lab.runs.state import RunState
 from mnist_lab.runs.sweep import Job, Sweep, read_job, write_job
 from mnist_lab.sweeps.progress import Watch
 from mnist_lab.sweeps.signals import forward_signals
@@ -193,7 +194,7 @@ def test_a_job_that_ends_while_the_sweep_is_stopped_is_passed_over_and_a_second_
     (job, *_) = Sweep(FOLDER).jobs()
     with subprocess.Popen(["true"]) as ended:
         pass
-    write_job(Job(job.overrides, job.folder, "running", 1))
+    write_job(Job(job.overrides, job.folder, RunState.RUNNING, 1))
     holder = Holder(socket.gethostname(), ended.pid, "")
     monkeypatch.setattr("mnist_lab.sweeps.signals.holder_of", lambda folder: holder)
     second = threading.Timer(1, os.kill, (os.getpid(), signal.SIGTERM))
@@ -424,7 +425,7 @@ def test_finished_sweep_and_one_gone_on_with_have_the_same_results(command: Comm
 def test_job_under_way_in_another_process_is_left_alone(command: Command) -> None:
     command(*GRID)
     (job, *_) = Sweep(FOLDER).jobs()
-    write_job(Job(job.overrides, job.folder, "running", 1))
+    write_job(Job(job.overrides, job.folder, RunState.RUNNING, 1))
     with held_by_another_process(job.folder):
         before = started()
         assert command(*GRID).status == 0
@@ -494,7 +495,7 @@ def test_table_on_a_terminal_shows_how_each_job_stands(command: Command) -> None
     command(*GRID)
     sweep = Sweep(FOLDER)
     first = sweep.jobs()[0]
-    write_job(Job(first.overrides, first.folder, "running", 1, process={"began": time.time() - 7}))
+    write_job(Job(first.overrides, first.folder, RunState.RUNNING, 1, process={"began": time.time() - 7}))
     console = Console(width=120, height=40, record=True, force_terminal=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
     with run_lock(first.folder):
         console.print(Watch(sweep, console=console).picture(Results.of(sweep)))

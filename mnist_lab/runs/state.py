@@ -1,0 +1,27 @@
+"""The states of a run, and of a job of a sweep."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class RunState(str, Enum):
+    """The state of a run or of a job; its text is the one in run.json and job.json.
+
+    Only RUNNING, FINISHED, FAILED and INTERRUPTED are recorded by a run itself.
+    """
+
+    WAITING = "waiting"  # a planned job that was not started yet
+    RUNNING = "running"
+    FINISHED = "finished"
+    FAILED = "failed"  # it raised an error
+    INTERRUPTED = "interrupted"  # a signal ended it, and it has saved
+    KILLED = "killed"  # its process is gone without having recorded an end
+    DAMAGED = "damaged"  # its record cannot be read
+
+    def __str__(self) -> str:  # as enum.StrEnum, which Python 3.10 lacks
+        return str(self.value)
+
+
+DONE = (RunState.FINISHED, RunState.FAILED)
+STOPPED = (RunState.INTERRUPTED, RunState.KILLED)
