@@ -37,6 +37,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from benchmarks import sweep_kills
 from benchmarks.power_loss import Recorder, failures, rebuild
 from mnist_lab.__main__ import main as command_line
+from mnist_lab.metric_names import IMAGES_PER_SECOND
 from mnist_lab.runs.run import Run
 from mnist_lab.training.progress import console
 
@@ -123,13 +124,13 @@ def same(one: Any, other: Any) -> bool:
 
 
 def rows(run: Run) -> list[dict[str, float]]:
-    return [{name: row[name] for name in row if name != "images_per_second"} for row in run.metrics()]
+    return [{name: row[name] for name in row if name != IMAGES_PER_SECOND} for row in run.metrics()]
 
 
 def points(run: Run) -> Counter[tuple[str, int, float]]:
     """TensorBoard's points by tag, step and value, each as often as it is there."""
     events = EventAccumulator(str(run.folder), size_guidance={"scalars": 0}).Reload()
-    tags = [tag for tag in events.Tags()["scalars"] if tag != "images_per_second"]
+    tags = [tag for tag in events.Tags()["scalars"] if tag != IMAGES_PER_SECOND]
     return Counter((tag, event.step, event.value) for tag in tags for event in events.Scalars(tag))
 
 

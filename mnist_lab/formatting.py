@@ -8,16 +8,18 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from mnist_lab.metric_names import IMAGES_PER_SECOND, is_accuracy, is_loss
+
 
 def format_cell(name: str, value: Any) -> str:
     """A value of a run as a person reads it; a dash if there is none."""
     if value is None:
         return "-"
-    if name.endswith("/acc"):
+    if is_accuracy(name):
         return f"{value:.2%}"
-    if name.endswith("/loss"):
+    if is_loss(name):
         return f"{value:.4f}"
-    if name in ("parameters", "images_per_second"):
+    if name in ("parameters", IMAGES_PER_SECOND):
         return f"{value:,.0f}"
     if isinstance(value, list):
         return " ".join(map(str, value))

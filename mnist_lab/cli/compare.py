@@ -10,11 +10,12 @@ from typing import Any
 from mnist_lab.cli.parser import CommandParser
 from mnist_lab.cli.tables import print_rows, print_table
 from mnist_lab.formatting import format_cell, printable
-from mnist_lab.runs.listing import METRIC_NAMES, differing_settings_of_runs, find_runs, run_row
+from mnist_lab.metric_names import IMAGES_PER_SECOND, METRIC_NAMES
+from mnist_lab.runs.listing import differing_settings_of_runs, find_runs, run_row
 from mnist_lab.runs.run import Run
 from mnist_lab.viz.save import require_figure_path, save_figure
 
-MEASURED = (*METRIC_NAMES, "tested_epoch", "epochs", "time", "images_per_second", "parameters")
+MEASURED = (*METRIC_NAMES, "tested_epoch", "epochs", "time", IMAGES_PER_SECOND, "parameters")
 MAX_COLUMNS = 6  # runs up to which each is a column; more are a line each
 MAX_LABEL = 90  # characters of a legend entry
 

@@ -13,10 +13,11 @@ from mnist_lab.cli.parser import CommandParser
 from mnist_lab.cli.tables import print_rows, print_table
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import format_cell, format_date
+from mnist_lab.metric_names import TEST_ACC, VAL_ACC
 from mnist_lab.runs.listing import list_runs
 
-COLUMNS = ("date", "model", "status", "val/acc", "test/acc", "time", "overrides", "run")
-DROPPED = ("time", "model", "overrides", "val/acc", "date")  # in this order, where a terminal is too narrow
+COLUMNS = ("date", "model", "status", VAL_ACC, TEST_ACC, "time", "overrides", "run")
+DROPPED = ("time", "model", "overrides", VAL_ACC, "date")  # in this order, where a terminal is too narrow
 MAX_NAME = 28  # characters of a folder's name; of a longer one the end is shown
 
 

@@ -15,6 +15,7 @@ from mnist_lab.cli.parser import CommandParser
 from mnist_lab.cli.tables import print_rows, print_table
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import format_cell
+from mnist_lab.metric_names import TEST_ACC
 from mnist_lab.runs.listing import differing_settings_of_runs, find_runs
 from mnist_lab.runs.run import Run
 from mnist_lab.viz.save import require_figure_path, save_figure
@@ -112,12 +113,12 @@ def robustness_rows(run: Run, measured: Robustness) -> list[dict[str, Any]]:
 
     info = run.info
     begin = {"run": str(run), "model": info["model"], "seed": info.get("seed")}
-    plain = {"corruption": None, "strength": 0, "amount": 0, "unit": None, "test/acc": measured.accuracy}
+    plain = {"corruption": None, "strength": 0, "amount": 0, "unit": None, TEST_ACC: measured.accuracy}
     rows = [begin | plain]
     for name, accuracies in measured.accuracies.items():
         amounts, unit = CORRUPTIONS[name].amounts, CORRUPTIONS[name].unit
         for strength, (amount, value) in enumerate(zip(amounts, accuracies, strict=True), start=1):
-            own = {"corruption": name, "strength": strength, "amount": amount, "unit": unit, "test/acc": value}
+            own = {"corruption": name, "strength": strength, "amount": amount, "unit": unit, TEST_ACC: value}
             rows.append(begin | own)
     return rows
 

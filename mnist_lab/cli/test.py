@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mnist_lab.cli.parser import CommandParser, find_run
+from mnist_lab.metric_names import TEST_ACC, TEST_LOSS
 
 
 def main(arguments: list[str]) -> None:
@@ -28,11 +29,11 @@ def main(arguments: list[str]) -> None:
 
 
 def _format_exactly(metrics: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {metrics[name]!r}" for name in ("test/loss", "test/acc"))
+    return ", ".join(f"{name} {metrics[name]!r}" for name in (TEST_LOSS, TEST_ACC))
 
 
 def _compare_with_record(tested: Mapping[str, float], recorded: Mapping[str, float]) -> str:
-    if "test/acc" not in recorded:
+    if TEST_ACC not in recorded:
         return "the run recorded no test metrics"
-    same = all(tested[name] == recorded[name] for name in ("test/loss", "test/acc"))
+    same = all(tested[name] == recorded[name] for name in (TEST_LOSS, TEST_ACC))
     return "as the run recorded" if same else f"the run recorded {_format_exactly(recorded)}"

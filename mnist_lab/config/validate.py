@@ -18,6 +18,7 @@ from mnist_lab.config.settings import flatten, require_environment
 from mnist_lab.config.targets import find_class
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import format_value, shorten
+from mnist_lab.metric_names import EPOCH_METRICS, VAL_ACC, VAL_LOSS
 
 GROUPS = ("model", "data", "augmentation", "optimizer", "scheduler", "trainer", "callbacks", "logger", "dashboard")
 _POSITIVE = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -215,9 +216,8 @@ def _reload_problems(cfg: DictConfig) -> Iterator[str]:
 
 
 def _monitor_problems(cfg: DictConfig) -> Iterator[str]:
-    logged = ["train/loss", "train/acc", "images_per_second"]
-    if OmegaConf.select(cfg, "data.val_size") != 0:
-        logged = ["val/loss", "val/acc", *logged]
+    unlogged = (VAL_LOSS, VAL_ACC) if OmegaConf.select(cfg, "data.val_size") == 0 else ()
+    logged = [name for name in EPOCH_METRICS if name not in unlogged]
     for name, node in enabled_callbacks(cfg).items():
         monitor = node.get("monitor")
         if monitor is not None and monitor not in logged:

@@ -11,6 +11,7 @@ from torchmetrics import Metric
 
 from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.formatting import format_command, render_template
+from mnist_lab.metric_names import TEST_ACC
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.runs.run import Run
 
@@ -116,5 +117,5 @@ def describe_accuracy(run: Run, measured: ProgramResult | None) -> str:
     """Return the test accuracy and how it was measured."""
     if measured:
         return f"{measured.accuracy:.2%} on the {measured.images:,} test images, measured by running this file"
-    recorded = (run.info.get("metrics") or {}).get("test/acc")
+    recorded = (run.info.get("metrics") or {}).get(TEST_ACC)
     return f"{recorded:.2%} on the test images, when the run ended" if recorded is not None else "not measured"

@@ -23,6 +23,7 @@ from mnist_lab.formatting import render_template
 from mnist_lab.inference.digits import SIDE, NoDigit, find_digit
 from mnist_lab.inference.images import UnreadableImage, read_image
 from mnist_lab.inference.recognise import PredictProbabilities, load_classifier
+from mnist_lab.metric_names import TEST_ACC
 from mnist_lab.runs.run import Run
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def predict_drawing(classify: PredictProbabilities, png: bytes) -> Prediction:
 
 def render_page(run: Run) -> tuple[str, dict[str, str]]:
     """Return the page and its headers, which allow only its own style, script and requests."""
-    accuracy = run.info.get("metrics", {}).get("test/acc")
+    accuracy = run.info.get("metrics", {}).get(TEST_ACC)
     network = str(run.info["model"]) + (f", test accuracy {accuracy:.2%}" if accuracy is not None else "")
     nonce = secrets.token_urlsafe()
     policy = (

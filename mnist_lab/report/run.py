@@ -13,9 +13,9 @@ from mnist_lab.config.settings import differing_settings
 from mnist_lab.errors import UsageError
 from mnist_lab.export.model_card import describe_preset
 from mnist_lab.formatting import format_cell, format_command, format_date, format_duration, format_value
+from mnist_lab.metric_names import IMAGES_PER_SECOND, METRIC_NAMES, TEST_ACC, VAL_ACC
 from mnist_lab.report.charts import by_epoch
 from mnist_lab.report.test_set import on_test_set
-from mnist_lab.runs.listing import METRIC_NAMES
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.state import RunState
 from mnist_lab.runs.sweep import Sweep
@@ -35,7 +35,7 @@ def run_page(run: Run) -> dict[str, Any]:
     if missing:
         raise UsageError(f"{run.folder / 'run.json'}: lacks {', '.join(missing)}")
     tested, untested = on_test_set(run, config)
-    accuracy = info["metrics"].get("test/acc") if info["status"] == RunState.FINISHED else None
+    accuracy = info["metrics"].get(TEST_ACC) if info["status"] == RunState.FINISHED else None
     if accuracy is None and tested:
         accuracy = tested["accuracy"]
     epochs = f"{len(rows)} of {info['max_epochs']}"
@@ -95,10 +95,10 @@ def tiles(
     if tested:
         found.append(("wrong", f"{tested['wrong']:,}", f"of {tested['images']:,} test images"))
     metrics = info["metrics"] if info["status"] == RunState.FINISHED else rows[-1] if rows else {}
-    if "val/acc" in metrics:
+    if VAL_ACC in metrics:
         tested_epoch = (info.get("tested") or {}).get("epoch") if info["status"] == RunState.FINISHED else None
         words = f"in epoch {tested_epoch}, the one tested" if tested_epoch else "of the images set apart"
-        found.append(("validation accuracy", f"{metrics['val/acc']:.2%}", words))
+        found.append(("validation accuracy", f"{metrics[VAL_ACC]:.2%}", words))
     if tested:
         found.append(("calibration error", tested["calibration_error"], "expected, 0 is best"))
     found.append(("parameters", f"{info['parameters']:,}", info["model"]))
@@ -159,7 +159,7 @@ def epoch_table(run: Run) -> dict[str, Any]:
 
 def timing(info: dict[str, Any], rows: list[dict[str, float]], epochs: str) -> list[tuple[str, str]]:
     """When the run was, and how long it took."""
-    seconds, speeds = info["seconds"], [row["images_per_second"] for row in rows if "images_per_second" in row]
+    seconds, speeds = info["seconds"], [row[IMAGES_PER_SECOND] for row in rows if IMAGES_PER_SECOND in row]
     return [
         ("started", format_date(info["started"])),
         ("ended", format_date(info["finished"]) if info["finished"] else NONE),

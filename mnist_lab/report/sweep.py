@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from mnist_lab.formatting import display_path, format_accuracy, format_command, format_date, format_duration
+from mnist_lab.metric_names import TEST_ACC, VAL_ACC
 from mnist_lab.report.charts import Chart, Dot, Line, axis, epochs_axis, settings_axis
 from mnist_lab.runs.ranking import Results, describe_job, mean, spread
 from mnist_lab.runs.run import start_timestamp
@@ -80,7 +81,7 @@ def tiles(results: Results, states: Counter[RunState]) -> list[tuple[str, str, s
     best = " ".join(f"{key}={value}" for key, value in entry["settings"].items()) or "one job"
     seconds = sum(job.info["seconds"]["total"] for group in results.ranked for job in group)
     seeds = len(results.winner)
-    (best_val, over), (tested, tested_over) = (_apart(entry[name], seeds) for name in ("val/acc", "test/acc"))
+    (best_val, over), (tested, tested_over) = (_apart(entry[name], seeds) for name in (VAL_ACC, TEST_ACC))
     return [
         ("best validation accuracy", best_val, over + best),
         ("its test accuracy", tested, f"{tested_over}it chose nothing"),
@@ -102,7 +103,7 @@ def ranking(results: Results, keys: list[str]) -> list[tuple[int, list[str]]]:
         entry = results.entry(group)
         jobs = "1" if len(group) == 1 else f"{len(group)} seeds"
         values = [entry["settings"][key] for key in keys]
-        lines.append((rank, [*values, format_accuracy(entry["val/acc"]), format_duration(entry["seconds"]), jobs]))
+        lines.append((rank, [*values, format_accuracy(entry[VAL_ACC]), format_duration(entry["seconds"]), jobs]))
     return lines
 
 
@@ -128,7 +129,7 @@ def heat_map(results: Results, across: str, up: str) -> dict[str, Any] | None:
     found = {}
     for group in results.ranked:
         own = results.settings(group[0])
-        found[own[up], own[across]] = mean(group, "val/acc")
+        found[own[up], own[across]] = mean(group, VAL_ACC)
     planned = {(place[up], place[across]) for place in places}
     if not found or max(len(columns), len(rows)) > WIDEST or 2 * len(planned) < len(columns) * len(rows):
         return None
@@ -175,7 +176,7 @@ def response(results: Results, key: str, *, joined: bool) -> Chart:
     x, places = settings_axis(results.heads[key], values)
     dots = []
     for value, group in zip(values, groups, strict=True):
-        accuracy, deviation = mean(group, "val/acc"), spread(group, "val/acc")
+        accuracy, deviation = mean(group, VAL_ACC), spread(group, VAL_ACC)
         words = f"{results.heads[key]}={value}: {format_accuracy({'mean': accuracy, 'std': deviation})}"
         dots.append(Dot(places[value], 100 * accuracy, words, spread=100 * (deviation or 0)))
     ends = [dot.y + sign * dot.spread for dot in dots for sign in (-1, 1)]
@@ -188,7 +189,7 @@ def job_row(results: Results, job: Job, path: Path) -> dict[str, Any]:
     """A job in the table of jobs, and the way from the page to its own report, or else to its folder."""
     row, page = results.row(job), job.folder / "report.html"
     target = page if page.is_file() else job.folder
-    accuracy, seconds, epochs = row["val/acc"], row["seconds"], row["epochs"]
+    accuracy, seconds, epochs = row[VAL_ACC], row["seconds"], row["epochs"]
     cells = [
         *results.settings(job).values(),
         "–" if accuracy is None else f"{accuracy:.2%}",

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from mnist_lab.errors import UsageError
 from mnist_lab.evaluation.predictions import Predictions
+from mnist_lab.metric_names import TEST_ACC
 from mnist_lab.report.charts import reliability
 from mnist_lab.runs.checkpoints import checkpoint_epoch, read_checkpoint
 from mnist_lab.runs.run import Run
@@ -42,7 +43,7 @@ def on_test_set(run: Run, config: DictConfig) -> tuple[dict[str, Any] | None, st
     wrong = int((predictions.predicted != predictions.labels).sum())
     of = f"weights of epoch {epoch}, {CHOSEN[chosen.stem]}"
     note = of
-    recorded = run.info["metrics"].get("test/acc")
+    recorded = run.info["metrics"].get(TEST_ACC)
     if recorded is not None and round(abs(recorded - predictions.accuracy) * len(labels)) > 0:
         note += f"; when it was run {recorded:.2%}, in float32 on all images now {predictions.accuracy:.2%}"
     return {

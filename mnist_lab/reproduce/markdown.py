@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mnist_lab.formatting import render_template
+from mnist_lab.metric_names import is_accuracy
 from mnist_lab.reproduce.summary import TOLERANCE, AccuracySummary, PresetSummary, join_unique
 
 HEADS = ("preset", "epochs", "published %", "here %", "range", "seeds", "difference", "verdict", "time of a run")
@@ -48,9 +49,7 @@ def overview_cells(name: str, row: PresetSummary) -> list[str]:
 
 
 def _epoch_heads(row: PresetSummary) -> list[str]:
-    metrics = [
-        (metric.split("/")[0], "accuracy, %" if metric.endswith("acc") else "loss") for metric in row["published"]
-    ]
+    metrics = [(metric.split("/")[0], "accuracy, %" if is_accuracy(metric) else "loss") for metric in row["published"]]
     return ["epoch", *(f"{of}{kind} {what}" for kind, what in metrics for of in ("published ", "", "difference of "))]
 
 
@@ -68,7 +67,7 @@ def _compare(row: PresetSummary, metric: str, epoch: int) -> tuple[str, str, str
     published, here = row["published"][metric][epoch : epoch + 1], row["curves"][metric][epoch]
     if not published or published[0] is None or not here:
         return "", "", ""
-    digits = 2 if metric.endswith("acc") else 4
+    digits = 2 if is_accuracy(metric) else 4
     mean = statistics.fmean(here)
     spread = f" ± {statistics.stdev(here):.{digits}f}" if len(here) > 1 else ""
     return f"{published[0]:.{digits}f}", f"{mean:.{digits}f}{spread}", f"{mean - published[0]:+.{digits}f}"

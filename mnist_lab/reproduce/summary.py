@@ -11,12 +11,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from mnist_lab.config.compose import compose, presets
 from mnist_lab.config.settings import format_differences
+from mnist_lab.metric_names import METRIC_NAMES, TEST_ACC, is_accuracy
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.state import RunState
 
 TOLERANCE = 0.3  # points; a mean test accuracy at most so far below the published one has reached it
 # Accuracies are in per cent.
-FACTORS = {f"{kind}/{name}": by for kind in ("train", "val", "test") for name, by in (("loss", 1), ("acc", 100))}
+FACTORS = {name: 100 if is_accuracy(name) else 1 for name in METRIC_NAMES}
 
 
 class Difference(TypedDict):
@@ -89,8 +90,8 @@ def _summarise_preset(name: str, runs: list[Run]) -> PresetSummary:
         curves[metric] = [
             [round(factor * curve[epoch], 6) for curve in by_seed if epoch in curve] for epoch in range(epochs + 1)
         ]
-    accuracies = [round(100 * info["metrics"]["test/acc"], 6) for info in infos]
-    mean, target = statistics.fmean(accuracies), (published.get("test/acc") or [None])[-1]
+    accuracies = [round(100 * info["metrics"][TEST_ACC], 6) for info in infos]
+    mean, target = statistics.fmean(accuracies), (published.get(TEST_ACC) or [None])[-1]
     changed = _changed_settings(preset, runs)
     if target is None or changed:
         reason = ", ".join(changed) or "nothing was published"
@@ -132,7 +133,7 @@ def _largest_difference(
     published: dict[str, list[float | None]], curves: dict[str, list[list[float]]]
 ) -> Difference | None:
     """Return the largest difference of the mean test accuracy from the published curve from epoch 3 on, if known."""
-    pairs = enumerate(zip(published["test/acc"], curves["test/acc"], strict=False))
+    pairs = enumerate(zip(published[TEST_ACC], curves[TEST_ACC], strict=False))
     differences = {
         epoch: statistics.fmean(here) - there
         for epoch, (there, here) in pairs

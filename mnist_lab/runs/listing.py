@@ -12,9 +12,8 @@ from omegaconf import ListConfig, OmegaConf
 from mnist_lab.config.settings import differing_settings
 from mnist_lab.errors import UsageError
 from mnist_lab.files import exists
+from mnist_lab.metric_names import IMAGES_PER_SECOND, METRIC_NAMES, is_accuracy
 from mnist_lab.runs.run import Run
-
-METRIC_NAMES = [f"{kind}/{name}" for kind in ("train", "val", "test") for name in ("loss", "acc")]
 
 
 def run_row(run: Run, info: Mapping[str, Any]) -> dict[str, Any]:
@@ -22,7 +21,7 @@ def run_row(run: Run, info: Mapping[str, Any]) -> dict[str, Any]:
 
     Times are in seconds, accuracies from 0 to 1. None stands for what there is not, or not yet, or is not finite.
     """
-    names = ("model", "overrides", "status", "error", "seed", "epochs", "parameters", "images_per_second")
+    names = ("model", "overrides", "status", "error", "seed", "epochs", "parameters", IMAGES_PER_SECOND)
     return {
         "run": str(run),
         "date": info.get("started"),
@@ -52,7 +51,7 @@ def list_runs(runs_dir: Path, sort: str = "date") -> list[dict[str, Any]]:
         raise UsageError(f"--sort={sort}: no run has it; there are {', '.join(known)}")
     having = [each for each in rows if each.get(sort) is not None]
     lacking = [each for each in rows if each.get(sort) is None]
-    return sorted(having, key=lambda each: each[sort], reverse=sort.endswith("/acc")) + lacking
+    return sorted(having, key=lambda each: each[sort], reverse=is_accuracy(sort)) + lacking
 
 
 def find_runs(names: Sequence[str], runs_dir: Path, *, at_least: int = 2) -> list[Run]:

@@ -14,6 +14,7 @@ from mnist_lab.config.keys import override_key
 from mnist_lab.config.settings import short_names
 from mnist_lab.files import atomic_write, write_text
 from mnist_lab.formatting import format_accuracy, format_command
+from mnist_lab.metric_names import TEST_ACC, VAL_ACC, VAL_LOSS
 from mnist_lab.runs.state import RunState
 from mnist_lab.runs.sweep import Job, Sweep
 
@@ -41,9 +42,9 @@ class Results:
         jobs = sweep.jobs()
         groups: dict[tuple[str, ...], list[Job]] = {}
         for job in jobs:
-            if job.state == RunState.FINISHED and {"val/acc", "test/acc"} <= job.info["metrics"].keys():
+            if job.state == RunState.FINISHED and {VAL_ACC, TEST_ACC} <= job.info["metrics"].keys():
                 groups.setdefault(tuple(o for o in job.overrides if override_key(o) != "seed"), []).append(job)
-        ranked = sorted(groups.values(), key=lambda group: mean(group, "val/acc"), reverse=True)
+        ranked = sorted(groups.values(), key=lambda group: mean(group, VAL_ACC), reverse=True)
         return cls(sweep, jobs, ranked)
 
     @property
@@ -73,7 +74,7 @@ class Results:
     @property
     def best_job(self) -> Job | None:
         """The job of the best settings, among its seeds the best by validation accuracy."""
-        return max(self.winner, key=lambda job: float(job.info["metrics"]["val/acc"]), default=None)
+        return max(self.winner, key=lambda job: float(job.info["metrics"][VAL_ACC]), default=None)
 
     @property
     def command(self) -> str | None:
@@ -97,9 +98,9 @@ class Results:
             "rank": rank,
             **self.settings(job),
             "state": job.state,
-            "val/acc": metrics.get("val/acc"),
-            "val/loss": metrics.get("val/loss"),
-            "test/acc": metrics.get("test/acc") if job in self.winner else None,
+            VAL_ACC: metrics.get(VAL_ACC),
+            VAL_LOSS: metrics.get(VAL_LOSS),
+            TEST_ACC: metrics.get(TEST_ACC) if job in self.winner else None,
             "epochs": info.get("epochs"),
             "seconds": info.get("seconds", {}).get("total"),
             "attempts": job.attempts,
@@ -130,7 +131,7 @@ class Results:
 
     def entry(self, group: list[Job]) -> dict[str, Any]:
         """One place in the ranking."""
-        told = ("val/acc", "test/acc") if group == self.winner else ("val/acc",)
+        told = (VAL_ACC, TEST_ACC) if group == self.winner else (VAL_ACC,)
         accuracies = {name: {"mean": mean(group, name), "std": spread(group, name)} for name in told}
         seconds = statistics.fmean(job.info["seconds"]["total"] for job in group)
         folders = [job.folder.name for job in group]
@@ -149,7 +150,7 @@ class Results:
             table.add_row(
                 str(number),
                 *values,
-                format_accuracy(entry["val/acc"]),
+                format_accuracy(entry[VAL_ACC]),
                 f"{entry['seconds']:.1f} s",
                 group[0].id if len(group) == 1 else f"{len(group)} seeds",
                 style="bold" if number == 1 else None,

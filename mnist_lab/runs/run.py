@@ -21,6 +21,7 @@ from mnist_lab.config.settings import load_config
 from mnist_lab.errors import UsageError
 from mnist_lab.files import atomic_write, exists, is_whole, remove_partial_files, write_text
 from mnist_lab.formatting import display_path, printable
+from mnist_lab.metric_names import TRAIN_LOSS
 from mnist_lab.runs.locks import HOLDER, LOCK, holder_of
 from mnist_lab.runs.record import read_record
 from mnist_lab.runs.state import RunState
@@ -236,7 +237,7 @@ class Run:
         Where the test set was looked at once, after training, its curve is that point.
         """
         rows = [row for row in self.metrics() if "epoch" in row]
-        ends = {int(row["epoch"]) + 1: row for row in rows if "train/loss" in row or row["step"] == -1}
+        ends = {int(row["epoch"]) + 1: row for row in rows if TRAIN_LOSS in row or row["step"] == -1}
         values = {epoch: row[name] for epoch, row in ends.items() if name in row}
         if not values and name in (info := self.info)["metrics"] and "tested" in info:
             values = {info["tested"]["epoch"]: info["metrics"][name]}
@@ -245,7 +246,7 @@ class Run:
 
     def epochs(self) -> list[dict[str, float]]:
         """The rows of metrics.csv that end an epoch, in order."""
-        return [row for row in self.metrics() if {"train/loss", "epoch"} <= set(row)]
+        return [row for row in self.metrics() if {TRAIN_LOSS, "epoch"} <= set(row)]
 
 
 def _cells(line: str) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
+from mnist_lab.metric_names import VAL_ACC
 from mnist_lab.runs.ranking import Results, mean, spread
 from mnist_lab.viz.heatmap import draw_heat_map, sort_key
 from mnist_lab.viz.save import write_figure
@@ -20,7 +21,7 @@ def save_sweep_figure(results: Results) -> str | None:
     if len(keys) == 2:
         across, up = keys
         settings = [results.settings(group[0]) for group in results.ranked]
-        accuracies = [100 * mean(group, "val/acc") for group in results.ranked]
+        accuracies = [100 * mean(group, VAL_ACC) for group in results.ranked]
         places = {(own[up], own[across]): value for own, value in zip(settings, accuracies, strict=True)}
         name, figure = "heat_map.png", draw_heat_map(places, across, up, LABEL)
     else:
@@ -37,8 +38,8 @@ def plot_response(results: Results, key: str) -> Figure:
     places = numbers if np.isfinite(numbers).all() else list(range(len(order)))
     figure = Figure(figsize=(6.4, 4), layout="constrained")
     axes = figure.subplots()
-    means = [100 * mean(points[value], "val/acc") for value in order]
-    spreads = [100 * (spread(points[value], "val/acc") or 0) for value in order]
+    means = [100 * mean(points[value], VAL_ACC) for value in order]
+    spreads = [100 * (spread(points[value], VAL_ACC) or 0) for value in order]
     if places[0] > 0 and places[-1] / places[0] >= 20:
         axes.set_xscale("log")
         axes.minorticks_off()

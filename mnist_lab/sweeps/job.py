@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from mnist_lab.config.keys import SWEEP_KEYS, SWEEP_ONLY_KEYS, override_key
 from mnist_lab.config.settings import original_overrides
 from mnist_lab.errors import Interrupted, LabError
+from mnist_lab.metric_names import VAL_ACC
 from mnist_lab.runs.locks import RunInUse, run_lock
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.state import RunState
@@ -59,7 +60,7 @@ def run_job(cfg: DictConfig) -> float | None:
                     job = _attempted(cfg, replace(job, state=RunState.RUNNING, attempts=job.attempts + 1, error=None))
             if job.state == RunState.FAILED and cfg.fail_fast:
                 sweep.stop_file.touch()
-            accuracy = job.info.get("metrics", {}).get("val/acc")
+            accuracy = job.info.get("metrics", {}).get(VAL_ACC)
             return None if accuracy is None else float(accuracy)
     except RunInUse:
         return None

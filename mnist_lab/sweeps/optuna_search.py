@@ -27,6 +27,7 @@ from mnist_lab.config.keys import override_key
 from mnist_lab.config.overrides import quote_path
 from mnist_lab.errors import UsageError
 from mnist_lab.files import write_text
+from mnist_lab.metric_names import VAL_ACC
 from mnist_lab.runs.state import DONE, RunState
 from mnist_lab.runs.sweep import Sweep
 from mnist_lab.sweeps.grid import compose_job_id, launch, reject_swept_key, run_sweep, with_params
@@ -80,7 +81,7 @@ def search(sweeper: Any, sweep: Sweep, space: dict[str, BaseDistribution], fixed
         if any(found[id].state not in DONE for id in ids.values()):
             return  # told to stop
         for number, id in ids.items():
-            accuracy = found[id].info.get("metrics", {}).get("val/acc")
+            accuracy = found[id].info.get("metrics", {}).get(VAL_ACC)
             if found[id].state == RunState.FAILED or accuracy is None:
                 continue
             was_pruned = (found[id].folder / PRUNED).exists()
@@ -195,13 +196,13 @@ class Prune(Callback):
             trainer.should_stop = True
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.sanity_checking or "val/acc" not in trainer.callback_metrics:
+        if trainer.sanity_checking or VAL_ACC not in trainer.callback_metrics:
             return
         if self.trial is None:
             self.trial = trial_of(open_study(self.folder, self.prune_after), self.number)
         epochs = trainer.current_epoch + 1
         if epochs not in self.trial.storage.get_trial(self.trial._trial_id).intermediate_values:
-            self.trial.report(float(trainer.callback_metrics["val/acc"]), epochs)
+            self.trial.report(float(trainer.callback_metrics[VAL_ACC]), epochs)
         if self.trial.should_prune():
             write_text(Path(trainer.default_root_dir) / PRUNED, f"{epochs}\n")
             trainer.should_stop = True

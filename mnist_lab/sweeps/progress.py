@@ -16,6 +16,7 @@ from rich.text import Text
 
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import display_path, format_accuracy, format_duration
+from mnist_lab.metric_names import TEST_ACC, VAL_ACC
 from mnist_lab.runs.ranking import Results, describe_job
 from mnist_lab.runs.state import DONE, STOPPED, RunState
 from mnist_lab.runs.sweep import Job, Sweep
@@ -123,7 +124,7 @@ def progress(job: Job) -> tuple[str, str, str, str]:
     if not info:
         return "", "", "", ""
     epochs = job.epochs
-    best = max((row["val/acc"] for row in epochs if "val/acc" in row), default=None)
+    best = max((row[VAL_ACC] for row in epochs if VAL_ACC in row), default=None)
     done, asked = len(epochs), info["max_epochs"]
     seconds = info["seconds"].get("total", 0.0)
     left = ""
@@ -162,10 +163,10 @@ def describe_best(results: Results) -> str:
     """The best settings, the command that trains them again, and the run folder: of several seeds, of the best one."""
     job = results.best_job
     assert job is not None
-    tested, folder = results.entry(results.winner)["test/acc"], display_path(job.folder)
+    tested, folder = results.entry(results.winner)[TEST_ACC], display_path(job.folder)
     if len(results.winner) == 1:
         return f"best, test accuracy {format_accuracy(tested)}: {results.command}\nits run folder: {folder}"
-    own = f"seed={job.info['seed']}, test accuracy {job.info['metrics']['test/acc']:.2%}"
+    own = f"seed={job.info['seed']}, test accuracy {job.info['metrics'][TEST_ACC]:.2%}"
     return (
         f"best, test accuracy {format_accuracy(tested)} over {len(results.winner)} seeds: {results.command}\n"
         f"the best of these seeds by validation: {own}: {folder}"

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mnist_lab.data.batches import limit_batches
 from mnist_lab.data.datamodule import MNISTDataModule
+from mnist_lab.metric_names import EXAMPLES_SEEN, IMAGES_PER_SECOND, LEARNING_RATE, TRAIN_LOSS_STEP
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.models.multistep import StepCallback, training_batches
 from mnist_lab.training.loggers import MetricsCSV
@@ -82,7 +83,7 @@ class StepLog(StepCallback):
         self.lr, self.next_lr = self.next_lr, self.optimizer.param_groups[0]["lr"]  # a scheduler has moved by now
         if step % self.every == 0:
             self._stop_unless_finite(pl_module)
-            self._log(trainer, {"train/loss_step": loss.item(), "lr": self.lr})
+            self._log(trainer, {TRAIN_LOSS_STEP: loss.item(), LEARNING_RATE: self.lr})
         self.ended = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -90,8 +91,8 @@ class StepLog(StepCallback):
         self.epoch_ended = True
         # self.ended: validation is over by now and does not count
         seconds = max(self.ended - self.started, 1e-9)
-        pl_module.log("images_per_second", (self.images - self.timer_start_examples) / seconds)
-        self._log(trainer, {"lr": self.lr})
+        pl_module.log(IMAGES_PER_SECOND, (self.images - self.timer_start_examples) / seconds)
+        self._log(trainer, {LEARNING_RATE: self.lr})
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Add nothing to a checkpoint that is saved after training: all metrics are logged by then."""
@@ -109,7 +110,7 @@ class StepLog(StepCallback):
     def _log(self, trainer: Trainer, values: dict[str, float]) -> None:
         values = {"epoch": trainer.current_epoch, **values}
         for logger in trainer.loggers:
-            own = {"examples_seen": self.examples_before_epoch + self.images} if isinstance(logger, MetricsCSV) else {}
+            own = {EXAMPLES_SEEN: self.examples_before_epoch + self.images} if isinstance(logger, MetricsCSV) else {}
             logger.log_metrics(values | own, step=trainer.global_step - 1)  # Lightning numbers steps from 0
 
 

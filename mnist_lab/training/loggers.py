@@ -20,6 +20,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
 from mnist_lab.files import atomic_write, write_text
+from mnist_lab.metric_names import EXAMPLES_SEEN, IMAGES_PER_SECOND, TRAIN_LOSS
 from mnist_lab.runs.run import PROJECTOR, Run
 
 
@@ -51,7 +52,7 @@ class MetricsCSV(Logger):
     def checksum(self) -> int:
         """Return the CRC-32 of all rows but their speeds, which differ from start to start."""
         rows = [
-            sorted((name, float(value)) for name, value in row.items() if name != "images_per_second")
+            sorted((name, float(value)) for name, value in row.items() if name != IMAGES_PER_SECOND)
             for _, row in sorted(self.rows.items())
         ]
         return zlib.crc32(repr(rows).encode())
@@ -69,7 +70,7 @@ class MetricsCSV(Logger):
     @rank_zero_only
     def save(self) -> None:
         """Write the file if an epoch is complete; Lightning calls this after each validation and epoch."""
-        if self.rows and "train/loss" in self.rows[max(self.rows)]:
+        if self.rows and TRAIN_LOSS in self.rows[max(self.rows)]:
             self.write()
 
     @rank_zero_only
@@ -136,7 +137,7 @@ def restore_events(folder: Path, step: int, rows: list[dict[str, float]], logger
         missing: Mapping[str, float] = {
             name: value
             for name, value in row.items()
-            if name not in ("step", "epoch", "examples_seen") and (tensorboard_tag(name), at) not in seen
+            if name not in ("step", "epoch", EXAMPLES_SEEN) and (tensorboard_tag(name), at) not in seen
         }
         for logger in loggers:
             if missing:

@@ -19,6 +19,7 @@ from rich.text import Text
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from mnist_lab.metric_names import IMAGES_PER_SECOND, TEST_LOSS, TRAIN_ACC, TRAIN_LOSS
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.models.multistep import StepCallback, training_batches
 from mnist_lab.training.callbacks import TestCurve
@@ -116,10 +117,10 @@ class EpochLines(StepCallback):
         self.columns, self.epochs = {}, trainer.max_epochs
         for name in sets:
             self.columns |= {f"{name}/loss": "{:.4f}".format, f"{name}/acc": "{:.2%}".format}
-        self.columns |= {"images_per_second": "{:,.0f}".format, "seconds": "{:.1f} s".format}
+        self.columns |= {IMAGES_PER_SECOND: "{:,.0f}".format, "seconds": "{:.1f} s".format}
         if console.is_interactive and 7 + sum(self._width(name) + 1 for name in self.columns) > console.width:
-            del self.columns["images_per_second"]
-        heads = {"images_per_second": "images/s", "seconds": "time"}
+            del self.columns[IMAGES_PER_SECOND]
+        heads = {IMAGES_PER_SECOND: "images/s", "seconds": "time"}
         heads |= {f"{name}/loss": f"{name} loss" for name in sets} | {f"{name}/acc": "accuracy" for name in sets}
         self._print("epoch", [heads[name] for name in self.columns], style="bold")
         if curves and curves[0].before:
@@ -154,7 +155,7 @@ class EpochLines(StepCallback):
 
     @rank_zero_only
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if "test/loss" in self.columns:  # TestCurve comes next, and has no batches that Lightning knows of
+        if TEST_LOSS in self.columns:  # TestCurve comes next, and has no batches that Lightning knows of
             self._show_batches(trainer, "testing", [1], -1)
 
     @rank_zero_only
@@ -265,7 +266,7 @@ class EpochLines(StepCallback):
         Two columns stay free for the ^C that a terminal shows where the cursor is.
         """
         epoch, *numbers = self.cells
-        names = ["train/loss", "train/acc", "images_per_second"][: 2 + ("images_per_second" in self.columns)]
+        names = [TRAIN_LOSS, TRAIN_ACC, IMAGES_PER_SECOND][: 2 + (IMAGES_PER_SECOND in self.columns)]
         cells: list[tuple[RenderableType, int]] = [(epoch, max(7, len(epoch)))]
         cells += [(text.rjust(width), width) for text, width in zip(numbers, map(self._width, names), strict=False)]
         cells += [(self.left, max(20, len(self.left)))]
@@ -296,7 +297,7 @@ class EpochLines(StepCallback):
     @staticmethod
     def _width(name: str) -> int:
         """Return the columns that a metric takes in an epoch's line."""
-        return {"images_per_second": 9, "seconds": 7}.get(name, 10 if name.endswith("loss") else 8)
+        return {IMAGES_PER_SECOND: 9, "seconds": 7}.get(name, 10 if name.endswith("loss") else 8)
 
 
 @contextmanager

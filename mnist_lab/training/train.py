@@ -20,6 +20,7 @@ from mnist_lab.config.validate import validate
 from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.errors import UsageError
 from mnist_lab.files import sync_tree
+from mnist_lab.metric_names import IMAGES_PER_SECOND
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.models.multistep import single_step_reason
 from mnist_lab.models.output import check_output
@@ -177,7 +178,7 @@ def write_summary(
     checkpoint = run.checkpoint(chosen)
     epoch = checkpoint_epoch(read_checkpoint(checkpoint), checkpoint) if checkpoint and epochs else -1
     (row,) = [row for row in epochs if row["epoch"] == epoch] or [{}]
-    speeds = [row["images_per_second"] for row in epochs if "images_per_second" in row]
+    speeds = [row[IMAGES_PER_SECOND] for row in epochs if IMAGES_PER_SECOND in row]
     run.update(
         epochs=len(epochs),
         steps=trainer.global_step,

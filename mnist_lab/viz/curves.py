@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from mnist_lab.metric_names import EXAMPLES_SEEN, TRAIN_LOSS_STEP
 from mnist_lab.runs.run import Run
 
 if TYPE_CHECKING:  # torch is long in starting, and those who read figures alone do without
@@ -37,12 +38,12 @@ def plot_examples_seen(run: Run) -> Figure:
     figure = Figure(figsize=(6.4, 5.6))
     above, below = figure.subplots(2, 1, sharex=True, gridspec_kw=_margins(figure) | {"hspace": 0.06})
     above.set_title(f"{run.info['model']}: {run.folder.name}", fontsize=10)
-    steps = [row for row in run.metrics() if "train/loss_step" in row]
+    steps = [row for row in run.metrics() if TRAIN_LOSS_STEP in row]
     if steps:
-        x, y = [row["examples_seen"] for row in steps], [row["train/loss_step"] for row in steps]
+        x, y = [row[EXAMPLES_SEEN] for row in steps], [row[TRAIN_LOSS_STEP] for row in steps]
         above.plot(x, y, color=SETS["train"][1], linewidth=1, alpha=0.5, label="training, single steps")
     for axes, name in ((above, "loss"), (below, "acc")):
-        _curves(axes, run, name, across="examples_seen")
+        _curves(axes, run, name, across=EXAMPLES_SEEN)
         _finish(axes, "", METRICS[name][0])
     below.set_xlabel("training examples seen")
     below.set_xlim(left=min(0, below.get_xlim()[0]), right=None if steps else 1)

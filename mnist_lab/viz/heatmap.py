@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
 from mnist_lab.errors import UsageError
+from mnist_lab.metric_names import VAL_ACC
 from mnist_lab.runs.run import Run
 from mnist_lab.viz.curves import METRICS, SETS
 
@@ -27,7 +28,7 @@ def sort_key(value: Any) -> tuple[float, str]:
         return float("inf"), str(value)
 
 
-def plot_heat_map(runs: Sequence[Run], across: str, up: str, metric: str = "val/acc") -> Figure:
+def plot_heat_map(runs: Sequence[Run], across: str, up: str, metric: str = VAL_ACC) -> Figure:
     """A metric of runs by two of their settings, such as "optimizer.lr" and "optimizer.momentum".
 
     Several runs of one place, such as those of several seeds, count by their mean. An empty place is left white.

@@ -28,13 +28,14 @@ from torch.utils.tensorboard.writer import SummaryWriter
 from mnist_lab.config.keys import override_key
 from mnist_lab.config.settings import identity_settings, short_names
 from mnist_lab.formatting import format_value
+from mnist_lab.metric_names import TEST_ACC, TEST_LOSS, TRAIN_ACC, VAL_ACC, VAL_LOSS
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
 
 MAIN_SETTINGS = ("model", "optimizer.lr", "optimizer.momentum", "data.batch_size", "trainer.max_epochs", "seed")
 RARELY_VARIED = ("data.batch_size", "trainer.max_epochs")
 GROUPS = ("data", "augmentation", "model", "optimizer", "scheduler")  # whose settings a run shows where they were given
-FINAL_METRICS = ("val/acc", "test/acc", "val/loss", "test/loss", "train/acc")  # the first, as a person looks for them
+FINAL_METRICS = (VAL_ACC, TEST_ACC, VAL_LOSS, TEST_LOSS, TRAIN_ACC)  # the first, as a person looks for them
 
 
 def log_hyperparameters(board: SummaryWriter, run: Run, cfg: DictConfig, step: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from mnist_lab import conf_dir
 from mnist_lab.config.compose import compose
 from mnist_lab.config.validate import validate
 from mnist_lab.errors import UsageError
+from mnist_lab.metric_names import EPOCH_METRICS, METRIC_NAMES
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import make_model
 
@@ -29,6 +31,13 @@ CHOICES = [
 def test_every_choice_of_every_group_composes_and_passes_the_check(choice: str) -> None:
     if choice != "data=default":  # what the data sets have in common, none by itself
         validate(compose(choice))
+
+
+def test_metrics_that_conf_names_are_among_those_that_runs_log() -> None:
+    text = "".join(path.read_text(encoding="utf-8") for path in conf_dir().rglob("*.yaml"))
+    monitored, published = re.findall(r"monitor: (.+)", text), re.findall(r"^    (\w+/\w+): ", text, re.MULTILINE)
+    assert monitored and set(monitored) <= set(EPOCH_METRICS)
+    assert published and set(published) <= set(METRIC_NAMES)
 
 
 @pytest.mark.parametrize("scheduler", ["none", "step", "cosine", "onecycle"])
