@@ -115,7 +115,7 @@ def reject_hydra_overrides(run: Run) -> None:
     """
     for override in run.info.get("overrides", []):
         if not isinstance(override, str) or re.match(r"-|[^=]*\bhydra\b", override):
-            raise UsageError(f"{run.folder / 'run.json'}: the override {override!r} is not one of a run; remove it")
+            raise UsageError(f"{run.record_path}: the override {override!r} is not one of a run; remove it")
 
 
 def reject_hydra_files(folder: Path) -> None:

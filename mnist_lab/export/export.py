@@ -125,7 +125,7 @@ def export(run: Run, format_name: str, path: Path | None = None) -> tuple[Path, 
     if format_name not in FORMATS:
         raise UsageError(f"--format={shorten(format_name)}: unknown format; choose from {', '.join(FORMATS)}")
     chosen = FORMATS[format_name]
-    path = path or run.folder / "exports" / f"{run.info['model']}{chosen.suffix}"
+    path = path or run.exports_folder / f"{run.info['model']}{chosen.suffix}"
     require_writable_file(path, f"--to={path}")
     network = load_trained_model(run)
     data = make_data(run.config, network)

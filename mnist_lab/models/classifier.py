@@ -18,6 +18,7 @@ from mnist_lab.data.batches import Batch, Group, Groups
 from mnist_lab.errors import LabError
 from mnist_lab.models.metrics import LossAndAccuracy
 from mnist_lab.models.multistep import progress_to_groups, progress_to_steps, run_leading_steps, training_batches
+from mnist_lab.runs.run import Run
 
 if TYPE_CHECKING:
     from mnist_lab.data.datamodule import MNISTDataModule
@@ -29,7 +30,7 @@ class NotFinite(LabError):
     """The loss or the weights became NaN or infinite, and training stopped."""
 
     def __init__(self, what: str, trainer: Trainer) -> None:
-        last = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+        last = Run(Path(trainer.default_root_dir)).checkpoint_path("last")
         good = f"the last good checkpoint is {last}" if last.is_file() else "there is no checkpoint yet"
         where = f"epoch {trainer.current_epoch + 1}, step {trainer.global_step}"
         super().__init__(f"{where}: {what}; {good}; try a smaller optimizer.lr")

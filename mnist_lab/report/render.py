@@ -27,7 +27,7 @@ def report(name: str, path: Path | None = None, runs_dir: str = "runs") -> Path:
         LabError: what the run was trained on cannot be had.
     """
     subject = find_subject(name, runs_dir)
-    usual = subject.folder / "report.html"
+    usual = subject.report_path
     told, remedy = (f"--out={path}", "choose another") if path else (str(usual), "choose another file with --out")
     path = path or usual
     require_writable_file(path, told)
@@ -43,7 +43,7 @@ def report(name: str, path: Path | None = None, runs_dir: str = "runs") -> Path:
 def find_subject(name: str, runs_dir: str) -> Run | Sweep:
     """The run or sweep that a folder's path, or `latest` for the newest run below runs_dir, names."""
     folder = Path(name)
-    if name == "latest" or exists(folder / "run.json") or not exists(folder):
+    if name == "latest" or Run(folder).exists or not exists(folder):
         return Run.find(name, runs_dir)
     if Sweep(folder).exists:
         return Sweep(folder)

@@ -33,7 +33,7 @@ def run_page(run: Run) -> dict[str, Any]:
     needed = ("model", "parameters", "seed", "started", "max_epochs", "steps", "command")
     missing = [name for name in needed if info.get(name) is None] + [n for n in ("error", "finished") if n not in info]
     if missing:
-        raise UsageError(f"{run.folder / 'run.json'}: lacks {', '.join(missing)}")
+        raise UsageError(f"{run.record_path}: lacks {', '.join(missing)}")
     tested, untested = on_test_set(run, config)
     accuracy = info["metrics"].get(TEST_ACC) if info["status"] == RunState.FINISHED else None
     if accuracy is None and tested:
@@ -50,7 +50,7 @@ def run_page(run: Run) -> dict[str, Any]:
         "tiles": tiles(info, rows, accuracy, tested, epochs),
         "settings": settings(info, config, run),
         "differences": differences(config),
-        "config": (run.folder / "config.yaml").read_text(encoding="utf-8"),
+        "config": run.config_path.read_text(encoding="utf-8"),
         "charts": [chart for name in ("acc", "loss") if (chart := by_epoch(run, name))],
         "tutorial": describe_preset(run) if run.tutorial.get("published") else None,
         **epoch_table(run),
@@ -73,7 +73,7 @@ def trouble(run: Run, info: dict[str, Any], epochs: str) -> list[str]:
     }.get(info["status"])
     if what is None:
         return []
-    log = run.folder / "train.log"
+    log = run.log_path
     where = (
         f" Its traceback is in {log.name} in the run folder."
         if info["status"] == RunState.FAILED and log.exists()

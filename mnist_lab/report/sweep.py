@@ -13,7 +13,7 @@ from mnist_lab.formatting import display_path, format_accuracy, format_command, 
 from mnist_lab.metric_names import TEST_ACC, VAL_ACC
 from mnist_lab.report.charts import Chart, Dot, Line, axis, epochs_axis, settings_axis
 from mnist_lab.runs.ranking import Results, describe_job, mean, spread
-from mnist_lab.runs.run import start_timestamp
+from mnist_lab.runs.run import Run, start_timestamp
 from mnist_lab.runs.state import RunState
 from mnist_lab.runs.sweep import Job, Sweep
 from mnist_lab.viz.curves import METRICS
@@ -187,7 +187,7 @@ def response(results: Results, key: str, *, joined: bool) -> Chart:
 
 def job_row(results: Results, job: Job, path: Path) -> dict[str, Any]:
     """A job in the table of jobs, and the way from the page to its own report, or else to its folder."""
-    row, page = results.row(job), job.folder / "report.html"
+    row, page = results.row(job), Run(job.folder).report_path
     target = page if page.is_file() else job.folder
     accuracy, seconds, epochs = row[VAL_ACC], row["seconds"], row["epochs"]
     cells = [

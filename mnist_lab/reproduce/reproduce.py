@@ -87,7 +87,7 @@ def reproduce(
                 cfg = configured(preset, seed, folder)
                 if has_started(folder):
                     cfg.resume = str(Run(folder).newest_whole_checkpoint())
-                elif (folder / "run.json").exists():
+                elif Run(folder).exists:
                     Run(folder).clear()  # it has no valid checkpoint
                 console.rule(title)
                 train(cfg)
@@ -102,10 +102,8 @@ def reproduce(
 
 def has_started(folder: Path) -> bool:
     """Return whether a job's run is finished or has a valid checkpoint to resume from."""
-    if not (folder / "run.json").is_file():
-        return False
     run = Run(folder)
-    return run.info["status"] == RunState.FINISHED or run.newest_whole_checkpoint() is not None
+    return run.exists and (run.info["status"] == RunState.FINISHED or run.newest_whole_checkpoint() is not None)
 
 
 def reject_changed_settings(run: Run, cfg: DictConfig) -> None:

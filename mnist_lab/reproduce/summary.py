@@ -67,8 +67,7 @@ class PresetSummary(TypedDict):
 def summarise(runs_dir: Path) -> dict[str, PresetSummary]:
     """Summarise the finished runs below runs_dir by preset."""
     found: dict[str, list[Run]] = {}
-    for path in runs_dir.glob("*-seed*/run.json"):
-        run = Run(path.parent)
+    for run in filter(lambda run: run.exists, map(Run, runs_dir.glob("*-seed*"))):
         name = run.folder.name.rsplit("-seed", 1)[0]
         if run.info["status"] == RunState.FINISHED and name in presets(run.info["config_dir"]):
             found.setdefault(name, []).append(run)

@@ -11,7 +11,6 @@ from omegaconf import ListConfig, OmegaConf
 
 from mnist_lab.config.settings import differing_settings
 from mnist_lab.errors import UsageError
-from mnist_lab.files import exists
 from mnist_lab.metric_names import IMAGES_PER_SECOND, METRIC_NAMES, is_accuracy
 from mnist_lab.runs.run import Run
 
@@ -62,7 +61,7 @@ def find_runs(names: Sequence[str], runs_dir: Path, *, at_least: int = 2) -> lis
     """
     found: dict[Path, Run] = {}
     for name in names:
-        several = [] if name == "latest" or exists(Path(name) / "run.json") else Run.below(name)
+        several = [] if name == "latest" or Run(Path(name)).exists else Run.below(name)
         found |= {run.folder.resolve(): run for run in several or [Run.find(name, runs_dir)]}
     if len(found) < at_least:
         raise UsageError(f"{' '.join(names)}: names one run; two or more can be compared, or a folder that holds them")

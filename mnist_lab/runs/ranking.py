@@ -112,7 +112,7 @@ class Results:
         """Renew results.csv and results.json."""
         rows = sorted(map(self.row, self.jobs), key=lambda row: row["rank"] or len(self.jobs) + 1)
         with (
-            atomic_write(self.sweep.folder / "results.csv") as partial,
+            atomic_write(self.sweep.results_csv) as partial,
             partial.open("w", encoding="utf-8", newline="") as file,
         ):
             writer = csv.DictWriter(file, list(rows[0]) if rows else [])
@@ -127,7 +127,7 @@ class Results:
                 row | {"overrides": job.overrides} for row, job in zip(map(self.row, self.jobs), self.jobs, strict=True)
             ],
         }
-        write_text(self.sweep.folder / "results.json", json.dumps(content, indent=1) + "\n")
+        write_text(self.sweep.results_json, json.dumps(content, indent=1) + "\n")
 
     def entry(self, group: list[Job]) -> dict[str, Any]:
         """One place in the ranking."""

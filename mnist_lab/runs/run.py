@@ -23,18 +23,45 @@ from mnist_lab.files import atomic_write, exists, is_whole, remove_partial_files
 from mnist_lab.formatting import display_path, printable
 from mnist_lab.metric_names import TRAIN_LOSS
 from mnist_lab.runs.locks import HOLDER, LOCK, holder_of
+from mnist_lab.runs.paths import PathIn
 from mnist_lab.runs.record import read_record
 from mnist_lab.runs.state import RunState
 
-SWEEP_RECORD, REPRODUCTION_RECORD = "sweep.json", "reproduce.json"  # in a folder whose runs are a command's jobs
-PROJECTOR = "projector"  # beside the event files; TensorBoard finds it by projector_config.pbtxt
+RECORD, SWEEP_RECORD, REPRODUCTION_RECORD = "run.json", "sweep.json", "reproduce.json"  # say what a folder is
+CHECKPOINTS, FIGURES, EXPORTS = "checkpoints", "figures", "exports"
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run by its folder: config.yaml, run.json, metrics.csv, train.log, checkpoints/, figures/ and events."""
+    """A run by its folder, whose paths are the attributes below.
+
+    Attributes:
+        folder: the run folder.
+    """
 
     folder: Path
+    record_path = PathIn(RECORD)  # what a folder must have to be a run's
+    config_path = PathIn("config.yaml")
+    metrics_path = PathIn("metrics.csv")
+    log_path = PathIn("train.log")
+    report_path = PathIn("report.html")
+    job_path = PathIn("job.json")  # of a sweep's job
+    pruned_path = PathIn("pruned")  # of a job that a search stopped early: after how many epochs
+    checkpoints_folder = PathIn(CHECKPOINTS)
+    figures_folder = PathIn(FIGURES)
+    exports_folder = PathIn(EXPORTS)
+    projector_folder = PathIn("projector")  # beside the event files; TensorBoard finds it by projector_config.pbtxt
+    projector_config_path = PathIn("projector_config.pbtxt")
+
+    @property
+    def exists(self) -> bool:
+        """Whether the folder is a run's."""
+        return exists(self.record_path) and self.record_path.is_file()
+
+    @property
+    def event_paths(self) -> list[Path]:
+        """TensorBoard's event files."""
+        return sorted(self.folder.glob("events.out.tfevents.*"))
 
     @classmethod
     def create(cls, folder: Path, info: dict[str, Any], config: DictConfig) -> Run:
@@ -44,11 +71,11 @@ class Run:
             UsageError: it holds a run already, or cannot be written.
         """
         run = cls(folder)
-        if (folder / "run.json").exists():
+        if run.record_path.exists():
             raise UsageError(f"hydra.run.dir={folder}: holds a run already; resume={folder} continues it")
         try:
             run.save_config(config)
-            write_text(folder / "run.json", json.dumps(info, indent=2) + "\n")  # last: a folder with one is a run
+            write_text(run.record_path, json.dumps(info, indent=2) + "\n")  # last: a folder with one is a run
         except OSError as error:
             raise UsageError(f"hydra.run.dir={folder}: cannot be written ({error.strerror}); choose another") from error
         return run
@@ -76,8 +103,8 @@ class Run:
         run = cls(Path(name))
         if not exists(run.folder):
             run = cls._named(os.fspath(name), Path(runs_dir))
-        if not (run.folder / "run.json").is_file():
-            raise UsageError(f"{run.folder}: not a run folder (it has no run.json)")
+        if not run.exists:
+            raise UsageError(f"{run.folder}: not a run folder (it has no {RECORD})")
         return run
 
     @classmethod
@@ -102,10 +129,10 @@ class Run:
     @classmethod
     def of_checkpoint(cls, path: Path) -> Run:
         """The run in whose folder checkpoints/ a checkpoint lies."""
-        folder = path.absolute().parent.parent
-        if path.absolute().parent.name != "checkpoints" or not (folder / "run.json").is_file():
+        run = cls(path.absolute().parent.parent)
+        if path.absolute().parent != run.checkpoints_folder or not run.exists:
             raise UsageError(f"resume={path}: not in a run folder; init_from={path} starts a new run from its weights")
-        return cls(folder)
+        return run
 
     @classmethod
     def below(cls, folder: str | os.PathLike[str], *, jobs: bool = True) -> list[Run]:
@@ -146,12 +173,12 @@ class Run:
         )
 
     def _record(self) -> dict[str, Any]:
-        return read_record(self.folder / "run.json")
+        return read_record(self.record_path)
 
     @property
     def config(self) -> DictConfig:
         """The configuration that the run was started with; its folder is where the run lies now."""
-        config = load_config(self.folder / "config.yaml")
+        config = load_config(self.config_path)
         config.folder = str(self.folder)
         return config
 
@@ -166,26 +193,30 @@ class Run:
         for path in self.folder.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)
-            elif path.name not in ("train.log", "job.json", LOCK, HOLDER):
+            elif path not in (self.log_path, self.job_path) and path.name not in (LOCK, HOLDER):
                 path.unlink()
 
     def remove_partial_files(self) -> None:
         """Remove the temporary files that a killed process of this run left; its lock is held by this one."""
-        for folder in (self.folder, *(self.folder / name for name in ("checkpoints", "figures", "projector"))):
+        for folder in (self.folder, self.checkpoints_folder, self.figures_folder, self.projector_folder):
             remove_partial_files(folder)
 
     def save_config(self, config: DictConfig) -> None:
         """Write config.yaml."""
-        with atomic_write(self.folder / "config.yaml") as partial:
+        with atomic_write(self.config_path) as partial:
             OmegaConf.save(config, partial)
 
     def update(self, **changes: Any) -> None:
         """Change entries of run.json."""
-        write_text(self.folder / "run.json", json.dumps(self._record() | changes, indent=2) + "\n")
+        write_text(self.record_path, json.dumps(self._record() | changes, indent=2) + "\n")
+
+    def checkpoint_path(self, name: str) -> Path:
+        """Return the path of the checkpoint of a name, best or last, whether or not there is one."""
+        return self.checkpoints_folder / f"{name}.ckpt"
 
     def checkpoint(self, name: str) -> Path | None:
-        """The path of checkpoints/<name>.ckpt, if there is one."""
-        path = self.folder / "checkpoints" / f"{name}.ckpt"
+        """Return the path of the checkpoint of a name, if there is one."""
+        path = self.checkpoint_path(name)
         return path if path.is_file() else None
 
     def newest_whole_checkpoint(self) -> Path | None:
@@ -211,16 +242,17 @@ class Run:
 
     def checkpoints(self) -> dict[str, str | None]:
         """Where the best and the last checkpoint are, from the folder; None where there is none."""
-        return {name: f"checkpoints/{name}.ckpt" if self.checkpoint(name) else None for name in ("best", "last")}
+        found = {name: self.checkpoint(name) for name in ("best", "last")}
+        return {name: path.relative_to(self.folder).as_posix() if path else None for name, path in found.items()}
 
     def metrics(self) -> list[dict[str, float]]:
         """The rows of metrics.csv, each with what was logged at its step; a damaged one is left out."""
         try:
-            text = (self.folder / "metrics.csv").read_text(encoding="utf-8", errors="replace")
+            text = self.metrics_path.read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise UsageError(f"{self.folder / 'metrics.csv'}: cannot be read ({error.strerror})") from error
+            raise UsageError(f"{self.metrics_path}: cannot be read ({error.strerror})") from error
         # A line without an end was cut, maybe within a number.
         lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
         rows, heads = [], _cells(lines[0]) if lines else []
@@ -262,8 +294,8 @@ def _run_folders(folder: str | os.PathLike[str], *, jobs: bool = True) -> Iterat
     for place, folders, files in os.walk(folder):
         if not jobs and place != os.fspath(folder) and {SWEEP_RECORD, REPRODUCTION_RECORD} & set(files):
             folders.clear()
-        if "run.json" in files:
-            folders[:] = set(folders) - {"checkpoints", "figures", "exports"}  # a thousand runs have thousands
+        if RECORD in files:
+            folders[:] = set(folders) - {CHECKPOINTS, FIGURES, EXPORTS}  # a thousand runs have thousands
             yield Path(place)
 
 

@@ -23,6 +23,7 @@ from mnist_lab.config.keys import SWEEP_KEYS, override_key
 from mnist_lab.errors import UsageError
 from mnist_lab.files import make_folder, write_text
 from mnist_lab.runs.locks import holder_of
+from mnist_lab.runs.paths import PathIn
 from mnist_lab.runs.run import SWEEP_RECORD, Run
 from mnist_lab.runs.state import DONE, RunState
 
@@ -57,7 +58,7 @@ class Job:
     def info(self) -> dict[str, Any]:
         """What the run's run.json says; nothing where there is none, or a damaged one."""
         try:
-            info = Run(self.folder).info if (self.folder / "run.json").is_file() else {}
+            info = Run(self.folder).info if Run(self.folder).exists else {}
             numbers = [*info["metrics"].values(), *info["seconds"].values(), info["epochs"], info["max_epochs"]]
         except (UsageError, KeyError, AttributeError):
             return {}
@@ -74,6 +75,12 @@ class Sweep:
     """A sweep by its folder."""
 
     folder: Path
+    record_path = PathIn(SWEEP_RECORD)
+    results_csv = PathIn("results.csv")
+    results_json = PathIn("results.json")
+    report_path = PathIn("report.html")
+    study_path = PathIn("study.journal")  # of a search
+    stop_file = PathIn(".stop")  # while it is there, no further job is started
 
     @classmethod
     def open(cls, folder: Path, command: str, swept: Sequence[str], planned: Mapping[str, Sequence[str]]) -> Sweep:
@@ -116,13 +123,13 @@ class Sweep:
         self._write(record)
 
     def _write(self, record: Mapping[str, Any]) -> None:
-        _write_record(self.folder / SWEEP_RECORD, record)
+        _write_record(self.record_path, record)
 
     @property
     def record(self) -> dict[str, Any]:
         """What sweep.json says."""
         try:
-            record = json.loads((self.folder / SWEEP_RECORD).read_text(encoding="utf-8"))
+            record = json.loads((self.record_path).read_text(encoding="utf-8"))
             record = {name: record[name] for name in ("command", "start", "swept", "jobs")}
             texts = [record["command"], record["start"], *record["swept"], *chain(*record["jobs"].values())]
             int(record["start"].rsplit("-", 2)[1])
@@ -130,28 +137,23 @@ class Sweep:
                 raise ValueError("a value is not a text")
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             remedy = "remove the folder, or name another sweep"
-            raise UsageError(f"{self.folder / SWEEP_RECORD}: corrupt, or not a sweep's record; {remedy}") from error
+            raise UsageError(f"{self.record_path}: corrupt, or not a sweep's record; {remedy}") from error
         return record
 
     @property
     def exists(self) -> bool:
         """Whether the folder is a sweep's."""
-        return (self.folder / SWEEP_RECORD).is_file()
+        return (self.record_path).is_file()
 
     @property
     def process(self) -> int:
         """The number of the process that runs the sweep, or did last."""
         return int(self.record["start"].rsplit("-", 2)[1])
 
-    @property
-    def stop_file(self) -> Path:
-        """While it is there, no further job is begun."""
-        return self.folder / ".stop"
-
     def jobs(self) -> list[Job]:
         """All jobs, in the order in which they were planned; then those that were not, by their folders' names."""
         planned: dict[str, list[str]] = self.record["jobs"]
-        found = [read_job(path.parent) for path in sorted(self.folder.glob("*/job.json"))]
+        found = [read_job(path) for path in sorted(self.folder.glob("*")) if Run(path).job_path.exists()]
         begun = {job.id: job for job in found}
         jobs = []
         for id, overrides in planned.items():
@@ -166,20 +168,21 @@ def read_job(folder: Path) -> Job:
     One whose record, or the run's, is damaged counts as killed: the next start of the sweep runs it again. A job that
     is over is read from its files when they change, for a sweep that runs looks at all its jobs every second.
     """
-    stamp = tuple(_modified(folder / name) for name in ("job.json", "run.json"))
+    run = Run(folder)
+    stamp = (_modified(run.job_path), _modified(run.record_path))
     known, job = _done_jobs.get(folder.absolute(), (None, None))
     if job and stamp == known:
         return job
     try:
-        record = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+        record = json.loads(run.job_path.read_text(encoding="utf-8"))
         own = {"overrides": tuple(map(str, record["overrides"])), "state": RunState(record["state"])}
         job = Job(folder=folder, **record | own)
         if not isinstance(job.process, dict):
             raise ValueError(job)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return Job((), folder, RunState.KILLED, error="job.json is damaged")
+        return Job((), folder, RunState.KILLED, error=f"{run.job_path.name} is damaged")
     if job.state == RunState.FINISHED and not job.info:
-        return replace(job, state=RunState.KILLED, error="run.json is damaged")
+        return replace(job, state=RunState.KILLED, error=f"{run.record_path.name} is damaged")
     if job.state == RunState.RUNNING and not holder_of(folder):
         return replace(job, state=RunState.KILLED)
     if job.state in DONE:
@@ -197,7 +200,7 @@ def _modified(path: Path) -> int:
 def write_job(job: Job) -> None:
     """Write how a job stands into its folder."""
     record = {name: getattr(job, name) for name in ("overrides", "state", "attempts", "error", "process")}
-    _write_record(job.folder / "job.json", record)
+    _write_record(Run(job.folder).job_path, record)
 
 
 def _write_record(path: Path, record: Mapping[str, Any]) -> None:

@@ -48,7 +48,7 @@ def run_job(cfg: DictConfig) -> float | None:
     cfg.overrides = [override for override in original_overrides(cfg) if override_key(override) not in SWEEP_ONLY_KEYS]
     try:
         with requeue_on_sigusr2(), run_lock(folder):
-            job = read_job(folder) if (folder / "job.json").exists() else Job(overrides, folder)
+            job = read_job(folder) if Run(folder).job_path.exists() else Job(overrides, folder)
             job = replace(job, overrides=overrides)  # a damaged record has none
             start = sweep.record["start"]
             attempts = job.attempts if job.process.get("start") == start else 0
@@ -81,7 +81,7 @@ def _attempted(cfg: DictConfig, job: Job) -> Job:
     checkpoint = Run(job.folder).newest_whole_checkpoint() if info else None
     if info and info["status"] != RunState.FAILED and checkpoint is not None:
         cfg.resume = str(checkpoint)
-    elif (job.folder / "run.json").exists():
+    elif Run(job.folder).exists:
         Run(job.folder).clear()
     write_job(job)
     quiet, console.quiet = console.quiet, True  # the sweep shows how its jobs stand

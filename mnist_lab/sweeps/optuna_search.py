@@ -28,13 +28,12 @@ from mnist_lab.config.overrides import quote_path
 from mnist_lab.errors import UsageError
 from mnist_lab.files import write_text
 from mnist_lab.metric_names import VAL_ACC
+from mnist_lab.runs.run import Run
 from mnist_lab.runs.state import DONE, RunState
 from mnist_lab.runs.sweep import Sweep
 from mnist_lab.sweeps.grid import compose_job_id, launch, reject_swept_key, run_sweep, with_params
 from mnist_lab.sweeps.launchers import parallel_jobs, refuse_more_than_memory
 from mnist_lab.sweeps.through_hydra import carry_through_hydra
-
-PRUNED = "pruned"  # the file in the folder of a job that was stopped early: after how many epochs
 
 
 def sweep_optuna(sweeper: Any, arguments: list[str]) -> list[Any]:
@@ -84,14 +83,14 @@ def search(sweeper: Any, sweep: Sweep, space: dict[str, BaseDistribution], fixed
             accuracy = found[id].info.get("metrics", {}).get(VAL_ACC)
             if found[id].state == RunState.FAILED or accuracy is None:
                 continue
-            was_pruned = (found[id].folder / PRUNED).exists()
+            was_pruned = Run(found[id].folder).pruned_path.exists()
             study.tell(number, **({"state": TrialState.PRUNED} if was_pruned else {"values": accuracy}))
 
 
 def open_study(folder: Path, prune_after: int | None = None) -> optuna.Study:
     """Return the study of a sweep, new or to continue."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    journal = str(folder / "study.journal")
+    journal = str(Sweep(folder).study_path)
     lock: Any = FileLock(f"{journal}.lock")  # Optuna's own locks outlive a killed process, and are waited for
     return optuna.create_study(
         study_name="sweep",
@@ -191,7 +190,7 @@ class Prune(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop a resumed job where it was stopped before it was killed."""
-        mark = Path(trainer.default_root_dir) / PRUNED
+        mark = Run(Path(trainer.default_root_dir)).pruned_path
         if mark.exists() and trainer.current_epoch >= int(mark.read_text(encoding="utf-8")):
             trainer.should_stop = True
 
@@ -204,5 +203,5 @@ class Prune(Callback):
         if epochs not in self.trial.storage.get_trial(self.trial._trial_id).intermediate_values:
             self.trial.report(float(trainer.callback_metrics[VAL_ACC]), epochs)
         if self.trial.should_prune():
-            write_text(Path(trainer.default_root_dir) / PRUNED, f"{epochs}\n")
+            write_text(Run(Path(trainer.default_root_dir)).pruned_path, f"{epochs}\n")
             trainer.should_stop = True

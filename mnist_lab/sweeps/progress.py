@@ -155,8 +155,9 @@ def show_results(results: Results, command: str) -> None:
         console.print(
             f"{left} of {len(results.jobs)} jobs are not finished; to go on: {command}", soft_wrap=True, markup=False
         )
-    written = ", ".join(name for name in ("results.csv", "results.json", figure) if name)
-    console.print(f"sweep folder: {display_path(results.sweep.folder)} ({written})", soft_wrap=True, markup=False)
+    sweep = results.sweep
+    written = ", ".join(name for name in (sweep.results_csv.name, sweep.results_json.name, figure) if name)
+    console.print(f"sweep folder: {display_path(sweep.folder)} ({written})", soft_wrap=True, markup=False)
 
 
 def describe_best(results: Results) -> str:

@@ -75,5 +75,5 @@ def train_in_subprocess(cfg: DictConfig) -> None:
     if process.returncode < 0:  # Lightning kills the first process when another one has died
         raise LabError(f"one of its processes died (signal {-process.returncode})")
     if process.returncode > 0:
-        error = Run(folder).info["error"] if (folder / "run.json").is_file() else None
+        error = Run(folder).info["error"] if Run(folder).exists else None
         raise LabError(error or told.removeprefix("mnist_lab: ") or f"exit status {process.returncode}")

@@ -76,7 +76,7 @@ def load_trained_model(run: Run) -> Classifier:
     try:
         validate_parts(cfg)
     except UsageError as error:
-        raise UsageError(f"{run.folder / 'config.yaml'}: {error}") from error
+        raise UsageError(f"{run.config_path}: {error}") from error
     model = make_model(cfg)
     model.load_state_dict(load_weights(model, run.chosen_checkpoint()))
     return model

@@ -17,6 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from mnist_lab.models.multistep import StepCallback, training_batches
+from mnist_lab.runs.run import Run
 from mnist_lab.streams import stop_waiting_for_readers
 
 
@@ -113,7 +114,7 @@ class SaveWithinEpochs(StepCallback, Checkpoint):
         if seconds is not None:
             due |= bool(trainer.strategy.broadcast(time.monotonic() - self.saved >= seconds))
         if due or self.stop is not None:
-            trainer.save_checkpoint(Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt")
+            trainer.save_checkpoint(Run(Path(trainer.default_root_dir)).checkpoint_path("last"))
             self.saved = time.monotonic()
         self._raise_stop()
 

@@ -21,7 +21,7 @@ from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
 from mnist_lab.files import atomic_write, write_text
 from mnist_lab.metric_names import EXAMPLES_SEEN, IMAGES_PER_SECOND, TRAIN_LOSS
-from mnist_lab.runs.run import PROJECTOR, Run
+from mnist_lab.runs.run import Run
 
 
 class MetricsCSV(Logger):
@@ -32,7 +32,7 @@ class MetricsCSV(Logger):
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
-        self.path = folder / "metrics.csv"
+        self.path = Run(folder).metrics_path
         self.rows: dict[int, dict[str, float]] = {}
         self.written = ""
 
@@ -123,7 +123,7 @@ def restore_events(folder: Path, step: int, rows: list[dict[str, float]], logger
         loggers: the loggers that write the missing points.
     """
     seen: set[tuple[str, int]] = set()
-    for path in sorted(folder.glob("events.out.tfevents.*")):
+    for path in Run(folder).event_paths:
         kept = []
         for record, event in _read_records(path.read_bytes()):
             if event.step < step and not _is_summary(event):
@@ -175,5 +175,5 @@ def _read_records(content: bytes) -> Iterator[tuple[bytes, Event]]:
 
 def remove_embeddings(board: Path) -> None:
     """Remove the embeddings that an earlier start wrote."""
-    (board / "projector_config.pbtxt").unlink(missing_ok=True)
-    shutil.rmtree(board / PROJECTOR, ignore_errors=True)
+    Run(board).projector_config_path.unlink(missing_ok=True)
+    shutil.rmtree(Run(board).projector_folder, ignore_errors=True)

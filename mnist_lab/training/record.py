@@ -46,7 +46,7 @@ def record_run(cfg: DictConfig, parameters: int) -> Iterator[Run]:
             yield run
     except BaseException as error:
         interrupted = stop_signal(error)
-        if first_process and not (run.folder / "run.json").exists():
+        if first_process and not run.exists:
             raise LabError(f"{run}: the run folder was removed during the run, which cannot continue") from error
         if first_process:
             reason = interrupted.name if interrupted else f"{type(error).__name__}: {error}"

@@ -132,7 +132,7 @@ def restore_logs(trainer: pl.Trainer, metrics_csv: MetricsCSV, checkpoint: Mappi
 
 def ensure_last_checkpoint(run: Run, trainer: pl.Trainer) -> Path:
     """Return the last checkpoint; save it if there is none, as with trainer.max_epochs=0 or callbacks.last=null."""
-    path = run.folder / "checkpoints" / "last.ckpt"
+    path = run.checkpoint_path("last")
     # All processes save together or none does: a late one would find the file that another has just saved.
     if not trainer.strategy.broadcast(path.is_file()):
         trainer.save_checkpoint(path)

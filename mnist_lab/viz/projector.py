@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from mnist_lab.evaluation.predictions import Predictions
 from mnist_lab.files import atomic_write, write_text
 from mnist_lab.models.classifier import Classifier
-from mnist_lab.runs.run import PROJECTOR
+from mnist_lab.runs.run import Run
 from mnist_lab.viz.images import tile_images
 
 
@@ -40,7 +40,7 @@ def write_embeddings(
     rows = features(model, images[:count])
     if rows is None:
         return
-    folder = board / PROJECTOR
+    folder = Run(board).projector_folder
     folder.mkdir(exist_ok=True)
     with atomic_write(folder / "features.tsv", durable=False) as partial:
         np.savetxt(partial, rows.numpy(), fmt="%.6g", delimiter="\t")
@@ -53,10 +53,10 @@ def write_embeddings(
         imsave(partial, np.stack([sheet] * 3, axis=-1), format="png")
     embedding = EmbeddingInfo(
         tensor_name="penultimate features",
-        tensor_path=f"{PROJECTOR}/features.tsv",
-        metadata_path=f"{PROJECTOR}/labels.tsv",
+        tensor_path=f"{folder.name}/features.tsv",
+        metadata_path=f"{folder.name}/labels.tsv",
     )
-    embedding.sprite.image_path = f"{PROJECTOR}/sprite.png"
+    embedding.sprite.image_path = f"{folder.name}/sprite.png"
     embedding.sprite.single_image_dim.extend((pixels.shape[2], pixels.shape[1]))
     visualize_embeddings(str(board), ProjectorConfig(embeddings=[embedding]))
 

@@ -31,7 +31,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 def save_figures(run: Run, drawn: Mapping[str, Figure | None]) -> list[Path]:
     """Write figures into a run's folder figures/ as NAME.png; where there is none, an earlier start's is removed."""
-    paths = {name: run.folder / "figures" / f"{name}.png" for name in drawn}
+    paths = {name: run.figures_folder / f"{name}.png" for name in drawn}
     for name, figure in drawn.items():
         if figure is None:
             paths.pop(name).unlink(missing_ok=True)
