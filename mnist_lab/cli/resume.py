@@ -44,10 +44,11 @@ def expand_resume(arguments: list[str]) -> list[str]:
     reject_sweep_job(run, wanted)
     info = run.info
     reject_hydra_overrides(run)
-    if info.get("config_dir") and "--config-dir" not in options:
-        reject_hydra_files(Path(info["config_dir"]))
-        options += ["--config-dir", info["config_dir"]]
-    merged = _by_key(info.get("overrides", []))
+    config_dir = info["config_dir"]
+    if config_dir and "--config-dir" not in options:
+        reject_hydra_files(Path(config_dir))
+        options += ["--config-dir", config_dir]
+    merged = _by_key(info["overrides"])
     for key, override in settings.items():
         if override.startswith("~") and merged.get(key, "").startswith("+"):
             del merged[key]  # what was added and is now taken out was never there
@@ -90,9 +91,7 @@ def _find_checkpoint(wanted: str, runs_dir: str) -> tuple[Run, Path]:
         raise UsageError(message if message.startswith("resume=") else f"resume={message}") from error
     last, newest = run.checkpoint("last"), run.newest_whole_checkpoint()
     if last is None:
-        raise UsageError(
-            f"resume={wanted}: {run.folder} has no checkpoint yet; start it anew: {run.info.get('command')}"
-        )
+        raise UsageError(f"resume={wanted}: {run.folder} has no checkpoint yet; start it anew: {run.info['command']}")
     if newest is None:
         raise UsageError(f"resume={wanted}: {last} is corrupt; {_recovery_hint(run)}")
     if newest != last:
@@ -105,7 +104,7 @@ def _recovery_hint(run: Run) -> str:
     newest = run.newest_whole_checkpoint()
     if newest is not None:
         return f"the newest good one is {newest}"
-    return f"the run has no good one; start it anew: {run.info.get('command')}"
+    return f"the run has no good one; start it anew: {run.info['command']}"
 
 
 def reject_hydra_overrides(run: Run) -> None:
@@ -113,8 +112,8 @@ def reject_hydra_overrides(run: Run) -> None:
 
     No run of ours records one; a run folder may come from a stranger.
     """
-    for override in run.info.get("overrides", []):
-        if not isinstance(override, str) or re.match(r"-|[^=]*\bhydra\b", override):
+    for override in run.info["overrides"]:
+        if re.match(r"-|[^=]*\bhydra\b", override):
             raise UsageError(f"{run.record_path}: the override {override!r} is not one of a run; remove it")
 
 

@@ -75,7 +75,7 @@ def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
             words = [
                 f"{key}={format_cell(key, values[i])}" for key, values in settings.items() if values[i] is not None
             ]
-            groups.setdefault(", ".join([model, *words]), []).append(run)
+            groups.setdefault(", ".join([str(model), *words]), []).append(run)
     return groups
 
 
@@ -112,9 +112,9 @@ def robustness_rows(run: Run, measured: Robustness) -> list[dict[str, Any]]:
     from mnist_lab.data.corruptions import CORRUPTIONS
 
     info = run.info
-    begin = {"run": str(run), "model": info["model"], "seed": info.get("seed")}
+    begin = {"run": str(run), "model": info["model"], "seed": info["seed"]}
     plain = {"corruption": None, "strength": 0, "amount": 0, "unit": None, TEST_ACC: measured.accuracy}
-    rows = [begin | plain]
+    rows: list[dict[str, Any]] = [begin | plain]
     for name, accuracies in measured.accuracies.items():
         amounts, unit = CORRUPTIONS[name].amounts, CORRUPTIONS[name].unit
         for strength, (amount, value) in enumerate(zip(amounts, accuracies, strict=True), start=1):

@@ -19,9 +19,9 @@ def main(arguments: list[str]) -> None:
 
     tested = evaluate(run, options.overrides)
     info, checkpoint = run.info, run.chosen_checkpoint().stem
-    recorded = info.get("tested")
+    recorded = info["tested"]
     chosen = f"epoch {recorded['epoch']} ({checkpoint})" if recorded else f"{checkpoint}.ckpt"
-    console.print(results_table(f"{info.get('model') or 'network'}, weights of {chosen}", tested))
+    console.print(results_table(f"{info['model'] or 'network'}, weights of {chosen}", tested))
     console.print(
         f"{_format_exactly(tested)} ({_compare_with_record(tested, info['metrics'])})\nrun folder: {run}",
         soft_wrap=True,

@@ -67,8 +67,8 @@ def model_card(
         "weights": describe_weights(run),
         "accuracy": describe_accuracy(run, measured),
         "check": "",
-        "trained by": f"`{info.get('command') or format_command(['model=' + model])}`",
-        "versions": ", ".join(f"{name} {version}" for name, version in (info.get("versions") or {}).items()),
+        "trained by": f"`{info['command'] or format_command([f'model={model}'])}`",
+        "versions": ", ".join(f"{name} {version}" for name, version in info["versions"].items()),
     }
     if measured:
         facts["check"] = (
@@ -99,23 +99,24 @@ def describe_preset(run: Run) -> str:
     if not run.tutorial:
         return "none"
     title, source = run.tutorial.get("title"), run.tutorial.get("source")
-    chosen = [override for override in run.info.get("overrides") or [] if override.startswith("experiment=")]
+    chosen = [override for override in run.info["overrides"] if override.startswith("experiment=")]
     parts = [f"“{title}”" if title else "", str(source or ""), *chosen[-1:]]
     return ", ".join(part for part in parts if part) or "a preset without a title"
 
 
 def describe_weights(run: Run) -> str:
     """Return the epoch, the kind of checkpoint, the seed and the folder of a run's tested weights."""
-    checkpoint, tested, epochs = run.chosen_checkpoint().stem, run.info.get("tested") or {}, run.info.get("epochs")
-    is_tested = tested.get("checkpoint") == checkpoint
-    epoch = f"of epoch {tested['epoch']} of {epochs}" if is_tested else f"of an unfinished run, after {epochs} epochs"
+    info, checkpoint = run.info, run.chosen_checkpoint().stem
+    tested, epochs = info["tested"], info["epochs"]
+    is_tested = tested is not None and tested["checkpoint"] == checkpoint
+    epoch = f"of epoch {run.tested_epoch} of {epochs}" if is_tested else f"of an unfinished run, after {epochs} epochs"
     kind = "best by validation accuracy" if checkpoint == "best" else "the last"
-    return f"{epoch}, {kind}, seed {run.info.get('seed')}, run `{run.folder.absolute().name}`"
+    return f"{epoch}, {kind}, seed {info['seed']}, run `{run.folder.absolute().name}`"
 
 
 def describe_accuracy(run: Run, measured: ProgramResult | None) -> str:
     """Return the test accuracy and how it was measured."""
     if measured:
         return f"{measured.accuracy:.2%} on the {measured.images:,} test images, measured by running this file"
-    recorded = (run.info.get("metrics") or {}).get(TEST_ACC)
+    recorded = run.info["metrics"].get(TEST_ACC)
     return f"{recorded:.2%} on the test images, when the run ended" if recorded is not None else "not measured"

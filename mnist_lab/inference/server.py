@@ -132,7 +132,7 @@ def predict_drawing(classify: PredictProbabilities, png: bytes) -> Prediction:
 
 def render_page(run: Run) -> tuple[str, dict[str, str]]:
     """Return the page and its headers, which allow only its own style, script and requests."""
-    accuracy = run.info.get("metrics", {}).get(TEST_ACC)
+    accuracy = run.info["metrics"].get(TEST_ACC)
     network = str(run.info["model"]) + (f", test accuracy {accuracy:.2%}" if accuracy is not None else "")
     nonce = secrets.token_urlsafe()
     policy = (

@@ -141,7 +141,7 @@ def by_epoch(run: Run, name: str) -> Chart | None:
     """
     label, factor = METRICS[name]
     info = run.info
-    tested = (info.get("tested") or {}).get("epoch") if info["status"] == RunState.FINISHED else None
+    tested = run.tested_epoch if info["status"] == RunState.FINISHED else None
     published = run.tutorial.get("published") or {}
     lines = []
     for kind, (words, _) in SETS.items():

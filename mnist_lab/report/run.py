@@ -16,6 +16,7 @@ from mnist_lab.formatting import format_cell, format_command, format_date, forma
 from mnist_lab.metric_names import IMAGES_PER_SECOND, METRIC_NAMES, TEST_ACC, VAL_ACC
 from mnist_lab.report.charts import by_epoch
 from mnist_lab.report.test_set import on_test_set
+from mnist_lab.runs.record import RunRecord
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.state import RunState
 from mnist_lab.runs.sweep import Sweep
@@ -30,8 +31,8 @@ def run_page(run: Run) -> dict[str, Any]:
         LabError: the test set cannot be had, the network cannot be made, or the folder's files cannot be read.
     """
     info, config, rows = run.info, run.config, run.epochs()
-    needed = ("model", "parameters", "seed", "started", "max_epochs", "steps", "command")
-    missing = [name for name in needed if info.get(name) is None] + [n for n in ("error", "finished") if n not in info]
+    needed = ("model", "parameters", "seed", "started", "max_epochs", "command")
+    missing = [name for name in needed if info.get(name) is None]
     if missing:
         raise UsageError(f"{run.record_path}: lacks {', '.join(missing)}")
     tested, untested = on_test_set(run, config)
@@ -63,7 +64,7 @@ def run_page(run: Run) -> dict[str, Any]:
     }
 
 
-def trouble(run: Run, info: dict[str, Any], epochs: str) -> list[str]:
+def trouble(run: Run, info: RunRecord, epochs: str) -> list[str]:
     """What is to be said of a run that has not come to its end."""
     what = {
         RunState.RUNNING: "This run was under way when the page was made.",
@@ -83,7 +84,7 @@ def trouble(run: Run, info: dict[str, Any], epochs: str) -> list[str]:
 
 
 def tiles(
-    info: dict[str, Any],
+    info: RunRecord,
     rows: list[dict[str, float]],
     accuracy: float | None,
     tested: dict[str, Any] | None,
@@ -96,8 +97,8 @@ def tiles(
         found.append(("wrong", f"{tested['wrong']:,}", f"of {tested['images']:,} test images"))
     metrics = info["metrics"] if info["status"] == RunState.FINISHED else rows[-1] if rows else {}
     if VAL_ACC in metrics:
-        tested_epoch = (info.get("tested") or {}).get("epoch") if info["status"] == RunState.FINISHED else None
-        words = f"in epoch {tested_epoch}, the one tested" if tested_epoch else "of the images set apart"
+        done = info["tested"] if info["status"] == RunState.FINISHED else None
+        words = f"in epoch {done['epoch']}, the one tested" if done else "of the images set apart"
         found.append(("validation accuracy", f"{metrics[VAL_ACC]:.2%}", words))
     if tested:
         found.append(("calibration error", tested["calibration_error"], "expected, 0 is best"))
@@ -120,7 +121,7 @@ def made(node: DictConfig | None) -> str:
     return " ".join([str(node["_target_"]).rsplit(".", 1)[-1], *values])
 
 
-def settings(info: dict[str, Any], config: DictConfig, run: Run) -> list[tuple[str, str]]:
+def settings(info: RunRecord, config: DictConfig, run: Run) -> list[tuple[str, str]]:
     """The settings that a result hangs on most."""
     data, trainer = config.data, config.trainer
     found = [
@@ -157,7 +158,7 @@ def epoch_table(run: Run) -> dict[str, Any]:
     return {"epoch_heads": list(curves), "epochs": lines}
 
 
-def timing(info: dict[str, Any], rows: list[dict[str, float]], epochs: str) -> list[tuple[str, str]]:
+def timing(info: RunRecord, rows: list[dict[str, float]], epochs: str) -> list[tuple[str, str]]:
     """When the run was, and how long it took."""
     seconds, speeds = info["seconds"], [row[IMAGES_PER_SECOND] for row in rows if IMAGES_PER_SECOND in row]
     return [
@@ -171,7 +172,7 @@ def timing(info: dict[str, Any], rows: list[dict[str, float]], epochs: str) -> l
     ]
 
 
-def environment(info: dict[str, Any]) -> list[tuple[str, str]]:
+def environment(info: RunRecord) -> list[tuple[str, str]]:
     """What the run ran on, and with which versions."""
     git = info.get("git")
     commit = f"{git['commit'][:12]}, {'with changes' if git['changed'] else 'unchanged'}" if git else "not known"
@@ -179,14 +180,14 @@ def environment(info: dict[str, Any]) -> list[tuple[str, str]]:
     return [*machine, ("git commit", commit), *info.get("versions", {}).items()]
 
 
-def commands_again(run: Run, info: dict[str, Any]) -> list[tuple[str, str]]:
+def commands_again(run: Run, info: RunRecord) -> list[tuple[str, str]]:
     """How to train, go on, test: what each does, and its command."""
-    found = [("Train it anew, in a folder of its own:", info["command"])]
+    found = [("Train it anew, in a folder of its own:", info["command"] or "")]
     sweep = Sweep(run.folder.absolute().parent)
     if sweep.exists:
         found.append(("Continue its sweep:", sweep.record["command"]))
     elif run.checkpoint("last"):
-        more = [f"trainer.max_epochs={info['max_epochs'] + 1}"] if info["status"] == RunState.FINISHED else []
+        more = [f"trainer.max_epochs={(info['max_epochs'] or 0) + 1}"] if info["status"] == RunState.FINISHED else []
         words = "Train it one epoch more, in its folder:" if more else "Go on where it stopped, in its folder:"
         found.append((words, format_command([f"resume={run}", *more])))
     if run.checkpoint("last") or run.checkpoint("best"):

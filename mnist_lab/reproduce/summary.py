@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from mnist_lab.config.compose import compose, presets
 from mnist_lab.config.settings import format_differences
 from mnist_lab.metric_names import METRIC_NAMES, TEST_ACC, is_accuracy
+from mnist_lab.runs.record import RunRecord
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.state import RunState
 
@@ -72,7 +73,7 @@ def summarise(runs_dir: Path) -> dict[str, PresetSummary]:
         if run.info["status"] == RunState.FINISHED and name in presets(run.info["config_dir"]):
             found.setdefault(name, []).append(run)
     return {
-        name: _summarise_preset(name, sorted(runs, key=lambda run: int(run.info["seed"])))
+        name: _summarise_preset(name, sorted(runs, key=lambda run: run.info["seed"] or 0))
         for name, runs in sorted(found.items())
     }
 
@@ -108,7 +109,7 @@ def _summarise_preset(name: str, runs: list[Run]) -> PresetSummary:
         "disagreements": tutorial.get("disagreements"),
         "published": published,
         "epochs": epochs,
-        "seeds": [info["seed"] for info in infos],
+        "seeds": [info["seed"] or 0 for info in infos],
         "test_acc": {
             "published": target,
             "mean": round(mean, 6),
@@ -153,7 +154,7 @@ def _changed_settings(preset: DictConfig, runs: list[Run]) -> list[str]:
     return list(found)
 
 
-def _commit(info: dict[str, Any]) -> str:
+def _commit(info: RunRecord) -> str:
     git = info["git"] or {"commit": "unknown", "changed": False}
     return str(git["commit"])[:12] + (" and changes" if git["changed"] else "")
 

@@ -8,7 +8,8 @@ import platform
 import subprocess
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+
+from mnist_lab.runs.record import GitState
 
 PACKAGES = (
     "mnist-lab",
@@ -37,7 +38,7 @@ def package_versions() -> dict[str, str]:
     return found
 
 
-def git_state() -> dict[str, Any] | None:
+def git_state() -> GitState | None:
     """Commit of the checkout that this code, or else the current folder, belongs to, and whether it was changed."""
     here = Path(__file__).parent
     tracked = _git("ls-files", "--error-unmatch", Path(__file__).name, folder=here) is not None

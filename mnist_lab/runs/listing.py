@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +12,25 @@ from omegaconf import ListConfig, OmegaConf
 from mnist_lab.config.settings import differing_settings
 from mnist_lab.errors import UsageError
 from mnist_lab.metric_names import IMAGES_PER_SECOND, METRIC_NAMES, is_accuracy
+from mnist_lab.runs.record import RunRecord
 from mnist_lab.runs.run import Run
 
 
-def run_row(run: Run, info: Mapping[str, Any]) -> dict[str, Any]:
+def run_row(run: Run, info: RunRecord) -> dict[str, Any]:
     """A run's record as one row: its folder, what it was started with, and what it came to.
 
     Times are in seconds, accuracies from 0 to 1. None stands for what there is not, or not yet, or is not finite.
     """
+    tested = info.get("tested")
     names = ("model", "overrides", "status", "error", "seed", "epochs", "parameters", IMAGES_PER_SECOND)
     return {
         "run": str(run),
         "date": info.get("started"),
         **{name: info.get(name) for name in names},
-        "time": (info.get("seconds") or {}).get("total"),
-        "tested_epoch": (info.get("tested") or {}).get("epoch"),  # the metrics are those of its weights
+        "time": info.get("seconds", {}).get("total"),
+        "tested_epoch": tested["epoch"] if tested else None,  # the metrics are those of its weights
         **dict.fromkeys(METRIC_NAMES),
-        **{name: value for name, value in (info.get("metrics") or {}).items() if math.isfinite(value)},
+        **{name: value for name, value in info.get("metrics", {}).items() if math.isfinite(value)},
     }
 
 

@@ -1,16 +1,22 @@
-"""The entries of run.json, a run's record, and their types. Imports neither torch nor Lightning."""
+"""The entries of run.json, sweep.json and job.json, and the one reader and writer of them. Imports no torch."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
-from typing_extensions import NotRequired, TypedDict
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from typing_extensions import TypedDict
 
 from mnist_lab.errors import UsageError
+from mnist_lab.files import write_text
 from mnist_lab.runs.state import RunState
+
+_STRICT = ConfigDict(strict=True, extra="allow")
+R = TypeVar("R")
+State = Annotated[RunState, Field(strict=False)]
 
 
 class TestedWeights(TypedDict):
@@ -20,55 +26,125 @@ class TestedWeights(TypedDict):
     epoch: int
 
 
-class RunRecord(TypedDict):
-    """What run.json says of a run; times are in seconds, accuracies from 0 to 1."""
+class GitState(TypedDict):
+    """The commit of a checkout, and whether its files were changed since."""
 
-    status: Annotated[RunState, Field(strict=False)]
-    error: NotRequired[str | None]
-    command: NotRequired[str | None]
-    overrides: NotRequired[list[str] | None]
-    config_dir: NotRequired[str | None]
-    model: NotRequired[str | None]
-    parameters: NotRequired[int | None]
-    seed: NotRequired[int | None]
-    started: NotRequired[str | None]
-    finished: NotRequired[str | None]
-    max_epochs: NotRequired[int | None]
-    epochs: NotRequired[int | None]
-    steps: NotRequired[int | None]
-    tested: NotRequired[TestedWeights]
-    metrics: NotRequired[dict[str, float] | None]
-    seconds: NotRequired[dict[str, float] | None]
-    images_per_second: NotRequired[float | None]
-    device: NotRequired[str | None]
-    processor: NotRequired[str | None]
-    versions: NotRequired[dict[str, str] | None]
-    git: NotRequired[dict[str, str | bool] | None]
-    checkpoints: NotRequired[dict[str, str | None] | None]
+    commit: str
+    changed: bool
 
 
-RunRecord.__pydantic_config__ = ConfigDict(strict=True, extra="allow")  # type: ignore[attr-defined]
-RECORD = TypeAdapter(RunRecord)
+@with_config(_STRICT)
+class RunRecord(TypedDict, total=False):
+    """The entries of run.json; times are in seconds, accuracies from 0 to 1. A record that was read has them all."""
+
+    status: State
+    error: str | None
+    command: str | None
+    overrides: list[str]
+    config_dir: str | None
+    model: str | None
+    parameters: int | None
+    seed: int | None
+    started: str | None
+    finished: str | None
+    max_epochs: int | None
+    epochs: int
+    steps: int
+    tested: TestedWeights | None
+    metrics: dict[str, float]
+    seconds: dict[str, float]
+    images_per_second: float | None
+    device: str | None
+    processor: str | None
+    versions: dict[str, str]
+    git: GitState | None
+    checkpoints: dict[str, str | None]
 
 
-def read_record(path: Path) -> dict[str, Any]:
-    """Read a run.json; lists and tables that it lacks are empty.
+@with_config(_STRICT)
+class SweepRecord(TypedDict):
+    """The entries of sweep.json.
+
+    Attributes:
+        command: the command that continues the sweep.
+        start: an id of its latest start, HOST-PID-DIGITS.
+        swept: the keys that have several values.
+        jobs: the overrides of each planned job by its id.
+    """
+
+    command: str
+    start: Annotated[str, Field(pattern=r"-\d+-[^-]*$")]
+    swept: list[str]
+    jobs: dict[str, list[str]]
+
+
+class JobProcess(TypedDict, total=False):
+    """The process that runs a job, or did: the sweep's start, its machine, number and start time, in seconds."""
+
+    start: str
+    host: str
+    pid: int
+    began: float
+
+
+@with_config(_STRICT)
+class JobRecord(TypedDict):
+    """The entries of job.json; `runs.sweep.Job` describes them."""
+
+    overrides: list[str]
+    state: State
+    attempts: int
+    error: str | None
+    process: JobProcess
+
+
+def _without_nulls(record: Any) -> Any:
+    return {key: value for key, value in record.items() if value is not None} if isinstance(record, dict) else record
+
+
+def _complete(record: dict[str, Any]) -> dict[str, Any]:
+    if "status" not in record:
+        raise ValueError("it has no status")
+    empty = {"overrides": [], "epochs": 0, "steps": 0, "metrics": {}, "seconds": {}, "versions": {}, "checkpoints": {}}
+    return dict.fromkeys(RunRecord.__annotations__) | empty | record
+
+
+RUN: TypeAdapter[RunRecord] = TypeAdapter(
+    Annotated[RunRecord, BeforeValidator(_without_nulls), AfterValidator(_complete)]
+)
+SWEEP = TypeAdapter(SweepRecord)
+JOB = TypeAdapter(JobRecord)
+
+
+def read_record(path: Path, kind: TypeAdapter[R], told: str, remedy: str) -> R:
+    """Read a record.
+
+    Args:
+        path: the JSON file.
+        kind: its entries.
+        told: what it is, for the message.
+        remedy: what to do if it is not that.
 
     Raises:
-        UsageError: it cannot be read, or is not the record of a run.
+        UsageError: it cannot be read, or has other entries.
     """
     try:
-        record: dict[str, Any] = dict(RECORD.validate_python(json.loads(path.read_text(encoding="utf-8"))))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "it"
-        raise UsageError(
-            f"{path}: not a run's record ({where}: {first['msg'].lower()}); move the folder away"
-        ) from error
+        return kind.validate_python(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else error
-        raise UsageError(f"{path}: cannot be read ({reason})") from error
-    for name, empty in (("overrides", []), ("metrics", {}), ("seconds", {})):
-        if record.get(name) is None:
-            record[name] = empty
-    return record
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        if isinstance(error, ValidationError):
+            first = error.errors(include_url=False)[0]
+            reason = ": ".join([".".join(map(str, first["loc"])), first["msg"].lower()]).removeprefix(": ")
+        raise UsageError(f"{path}: corrupt, or not {told}; {remedy} ({reason})") from error
+
+
+def write_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Write a record.
+
+    Raises:
+        UsageError: a folder is in its place.
+    """
+    try:
+        write_text(path, json.dumps(record, indent=2) + "\n")
+    except IsADirectoryError as error:
+        raise UsageError(f"{path}: is a folder, where a record is to be written; remove it") from error

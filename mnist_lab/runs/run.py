@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import json
 import math
 import os
 import shutil
@@ -16,15 +15,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
+from typing_extensions import Unpack
 
 from mnist_lab.config.settings import load_config
 from mnist_lab.errors import UsageError
-from mnist_lab.files import atomic_write, exists, is_whole, remove_partial_files, write_text
+from mnist_lab.files import atomic_write, exists, is_whole, remove_partial_files
 from mnist_lab.formatting import display_path, printable
 from mnist_lab.metric_names import TRAIN_LOSS
 from mnist_lab.runs.locks import HOLDER, LOCK, holder_of
 from mnist_lab.runs.paths import PathIn
-from mnist_lab.runs.record import read_record
+from mnist_lab.runs.record import RUN, RunRecord, read_record, write_record
 from mnist_lab.runs.state import RunState
 
 RECORD, SWEEP_RECORD, REPRODUCTION_RECORD = "run.json", "sweep.json", "reproduce.json"  # say what a folder is
@@ -64,7 +64,7 @@ class Run:
         return sorted(self.folder.glob("events.out.tfevents.*"))
 
     @classmethod
-    def create(cls, folder: Path, info: dict[str, Any], config: DictConfig) -> Run:
+    def create(cls, folder: Path, info: RunRecord, config: DictConfig) -> Run:
         """Make a folder that this process has locked a run's, by writing its config.yaml and its run.json.
 
         Raises:
@@ -75,7 +75,7 @@ class Run:
             raise UsageError(f"hydra.run.dir={folder}: holds a run already; resume={folder} continues it")
         try:
             run.save_config(config)
-            write_text(run.record_path, json.dumps(info, indent=2) + "\n")  # last: a folder with one is a run
+            write_record(run.record_path, info)  # last: a folder with one is a run
         except OSError as error:
             raise UsageError(f"hydra.run.dir={folder}: cannot be written ({error.strerror}); choose another") from error
         return run
@@ -145,12 +145,12 @@ class Run:
         return [run for run, info in cls.records(folder, jobs=jobs).items() if info["status"] != RunState.DAMAGED]
 
     @classmethod
-    def records(cls, folder: str | os.PathLike[str], *, jobs: bool = True) -> dict[Run, dict[str, Any]]:
+    def records(cls, folder: str | os.PathLike[str], *, jobs: bool = True) -> dict[Run, RunRecord]:
         """All runs below a folder with what run.json says of each, in the order in which they were started.
 
         One whose run.json cannot be read comes first, with the status "damaged" and a warning.
         """
-        records: dict[Run, dict[str, Any]] = {}
+        records: dict[Run, RunRecord] = {}
         for run in map(cls, _run_folders(folder, jobs=jobs)):
             try:
                 records[run] = run.info
@@ -163,8 +163,8 @@ class Run:
         return display_path(self.folder)
 
     @property
-    def info(self) -> dict[str, Any]:
-        """What run.json says; its status is "killed" where it says "running" and no process works on the run."""
+    def info(self) -> RunRecord:
+        """The entries of run.json; a run is killed where it is running by them and no process works on it."""
         info = self._record()
         return (
             info | {"status": RunState.KILLED}
@@ -172,8 +172,8 @@ class Run:
             else info
         )
 
-    def _record(self) -> dict[str, Any]:
-        return read_record(self.record_path)
+    def _record(self) -> RunRecord:
+        return read_record(self.record_path, RUN, "a run's record", "move the folder away")
 
     @property
     def config(self) -> DictConfig:
@@ -187,6 +187,12 @@ class Run:
         """Source and published figures of the tutorial whose preset the run was started with; empty without one."""
         node = self.config.get("tutorial")
         return dict(OmegaConf.to_container(node)) if node else {}  # type: ignore[arg-type]
+
+    @property
+    def tested_epoch(self) -> int | None:
+        """The epochs after which the tested weights were saved; None before the test."""
+        tested = self.info["tested"]
+        return tested["epoch"] if tested else None
 
     def clear(self) -> None:
         """Remove what an earlier start left, but for the lock that this process holds, the open log and job.json."""
@@ -206,9 +212,9 @@ class Run:
         with atomic_write(self.config_path) as partial:
             OmegaConf.save(config, partial)
 
-    def update(self, **changes: Any) -> None:
+    def update(self, **changes: Unpack[RunRecord]) -> None:
         """Change entries of run.json."""
-        write_text(self.record_path, json.dumps(self._record() | changes, indent=2) + "\n")
+        write_record(self.record_path, {**self._record(), **changes})
 
     def checkpoint_path(self, name: str) -> Path:
         """Return the path of the checkpoint of a name, best or last, whether or not there is one."""
@@ -232,12 +238,12 @@ class Run:
         """
         chosen = self.checkpoint("best") or self.checkpoint("last")
         if chosen is None:
-            raise UsageError(f"{self.folder}: has no checkpoint (its status: {self.info.get('status')})")
+            raise UsageError(f"{self.folder}: has no checkpoint (its status: {self.info['status']})")
         return chosen
 
     def seconds_with(self, **seconds: float) -> dict[str, float]:
         """Seconds of this start, added to those of the earlier ones that run.json has."""
-        earlier = self.info.get("seconds") or {}
+        earlier = self.info["seconds"]
         return {name: earlier.get(name, 0.0) + value for name, value in seconds.items()}
 
     def checkpoints(self) -> dict[str, str | None]:
@@ -271,7 +277,7 @@ class Run:
         rows = [row for row in self.metrics() if "epoch" in row]
         ends = {int(row["epoch"]) + 1: row for row in rows if TRAIN_LOSS in row or row["step"] == -1}
         values = {epoch: row[name] for epoch, row in ends.items() if name in row}
-        if not values and name in (info := self.info)["metrics"] and "tested" in info:
+        if not values and name in (info := self.info)["metrics"] and info["tested"]:
             values = {info["tested"]["epoch"]: info["metrics"][name]}
         places = {epoch: epoch if across == "epochs" else ends.get(epoch, {}).get(across, 0) for epoch in values}
         return {places[epoch]: value for epoch, value in values.items()}
@@ -299,9 +305,9 @@ def _run_folders(folder: str | os.PathLike[str], *, jobs: bool = True) -> Iterat
             yield Path(place)
 
 
-def start_timestamp(info: dict[str, Any]) -> float:
-    """Return when a run was started, in seconds since 1970; those that do not say so come first."""
+def start_timestamp(info: RunRecord) -> float:
+    """Return when a run was started, in seconds since 1970; 0 where its record does not have that."""
     try:
-        return datetime.fromisoformat(info["started"]).timestamp()
-    except (KeyError, TypeError, ValueError):
+        return datetime.fromisoformat(info.get("started") or "").timestamp()
+    except ValueError:
         return 0.0

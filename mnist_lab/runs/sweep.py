@@ -9,21 +9,19 @@ runs/sweeps/NAME/
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from mnist_lab.config.keys import SWEEP_KEYS, override_key
 from mnist_lab.errors import UsageError
-from mnist_lab.files import make_folder, write_text
+from mnist_lab.files import make_folder
 from mnist_lab.runs.locks import holder_of
 from mnist_lab.runs.paths import PathIn
+from mnist_lab.runs.record import JOB, SWEEP, JobProcess, JobRecord, RunRecord, SweepRecord, read_record, write_record
 from mnist_lab.runs.run import SWEEP_RECORD, Run
 from mnist_lab.runs.state import DONE, RunState
 
@@ -47,7 +45,7 @@ class Job:
     state: RunState = RunState.WAITING
     attempts: int = 0
     error: str | None = None
-    process: dict[str, Any] = field(default_factory=dict)
+    process: JobProcess = field(default_factory=JobProcess)
 
     @property
     def id(self) -> str:
@@ -55,14 +53,13 @@ class Job:
         return self.folder.name.rsplit("-", 1)[-1]
 
     @cached_property
-    def info(self) -> dict[str, Any]:
-        """What the run's run.json says; nothing where there is none, or a damaged one."""
+    def info(self) -> RunRecord:
+        """The entries of the run's record; none where there is no record, or a damaged one."""
         try:
-            info = Run(self.folder).info if Run(self.folder).exists else {}
-            numbers = [*info["metrics"].values(), *info["seconds"].values(), info["epochs"], info["max_epochs"]]
-        except (UsageError, KeyError, AttributeError):
+            info = Run(self.folder).info
+        except UsageError:
             return {}
-        return info if all(isinstance(number, int | float) for number in numbers) and "config_dir" in info else {}
+        return {} if info["max_epochs"] is None or info["seed"] is None else info
 
     @cached_property
     def epochs(self) -> list[dict[str, float]]:
@@ -97,21 +94,21 @@ class Sweep:
         """
         sweep = cls(folder)
         given = {override_key(override) for overrides in planned.values() for override in overrides} | set(swept)
-        earlier = sweep.record if sweep.exists else {"swept": [], "jobs": {}}
-        if not (set(earlier["swept"]) <= given or set() < set(swept) <= set(earlier["swept"])):
+        swept_before, planned_before = (sweep.record["swept"], sweep.record["jobs"]) if sweep.exists else ([], {})
+        if not (set(swept_before) <= given or set() < set(swept) <= set(swept_before)):
             raise UsageError(
-                f"sweep={folder.name}: is a sweep over {', '.join(earlier['swept'])}, "
+                f"sweep={folder.name}: is a sweep over {', '.join(swept_before)}, "
                 f"not {', '.join(swept) or 'of one job'}; choose another name"
             )
-        record = {
+        record: SweepRecord = {
             "command": command,
             "start": f"{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}",
-            "swept": list(dict.fromkeys([*earlier["swept"], *swept])),
-            "jobs": earlier["jobs"],
+            "swept": list(dict.fromkeys([*swept_before, *swept])),
+            "jobs": planned_before,
         }
         make_folder(folder)
         sweep.stop_file.unlink(missing_ok=True)
-        sweep._write(record)
+        write_record(sweep.record_path, record)
         sweep.plan(planned)
         return sweep
 
@@ -120,25 +117,12 @@ class Sweep:
         record = self.record
         for id, overrides in jobs.items():
             record["jobs"][id] = [override for override in overrides if override_key(override) not in SWEEP_KEYS]
-        self._write(record)
-
-    def _write(self, record: Mapping[str, Any]) -> None:
-        _write_record(self.record_path, record)
+        write_record(self.record_path, record)
 
     @property
-    def record(self) -> dict[str, Any]:
-        """What sweep.json says."""
-        try:
-            record = json.loads((self.record_path).read_text(encoding="utf-8"))
-            record = {name: record[name] for name in ("command", "start", "swept", "jobs")}
-            texts = [record["command"], record["start"], *record["swept"], *chain(*record["jobs"].values())]
-            int(record["start"].rsplit("-", 2)[1])
-            if not all(isinstance(text, str) for text in texts):
-                raise ValueError("a value is not a text")
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-            remedy = "remove the folder, or name another sweep"
-            raise UsageError(f"{self.record_path}: corrupt, or not a sweep's record; {remedy}") from error
-        return record
+    def record(self) -> SweepRecord:
+        """The entries of sweep.json."""
+        return read_record(self.record_path, SWEEP, "a sweep's record", "remove the folder, or name another sweep")
 
     @property
     def exists(self) -> bool:
@@ -152,7 +136,7 @@ class Sweep:
 
     def jobs(self) -> list[Job]:
         """All jobs, in the order in which they were planned; then those that were not, by their folders' names."""
-        planned: dict[str, list[str]] = self.record["jobs"]
+        planned = self.record["jobs"]
         found = [read_job(path) for path in sorted(self.folder.glob("*")) if Run(path).job_path.exists()]
         begun = {job.id: job for job in found}
         jobs = []
@@ -174,12 +158,10 @@ def read_job(folder: Path) -> Job:
     if job and stamp == known:
         return job
     try:
-        record = json.loads(run.job_path.read_text(encoding="utf-8"))
-        own = {"overrides": tuple(map(str, record["overrides"])), "state": RunState(record["state"])}
-        job = Job(folder=folder, **record | own)
-        if not isinstance(job.process, dict):
-            raise ValueError(job)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        record = read_record(run.job_path, JOB, "a job's record", "remove the folder")
+        own = (record["state"], record["attempts"], record["error"], record["process"])
+        job = Job(tuple(record["overrides"]), folder, *own)
+    except UsageError:
         return Job((), folder, RunState.KILLED, error=f"{run.job_path.name} is damaged")
     if job.state == RunState.FINISHED and not job.info:
         return replace(job, state=RunState.KILLED, error=f"{run.record_path.name} is damaged")
@@ -198,13 +180,12 @@ def _modified(path: Path) -> int:
 
 
 def write_job(job: Job) -> None:
-    """Write how a job stands into its folder."""
-    record = {name: getattr(job, name) for name in ("overrides", "state", "attempts", "error", "process")}
-    _write_record(Run(job.folder).job_path, record)
-
-
-def _write_record(path: Path, record: Mapping[str, Any]) -> None:
-    try:
-        write_text(path, json.dumps(record, indent=1) + "\n")
-    except IsADirectoryError as error:
-        raise UsageError(f"{path}: is a folder, where a record is to be written; remove it") from error
+    """Write a job's record into its folder."""
+    record: JobRecord = {
+        "overrides": list(job.overrides),
+        "state": job.state,
+        "attempts": job.attempts,
+        "error": job.error,
+        "process": job.process,
+    }
+    write_record(Run(job.folder).job_path, record)

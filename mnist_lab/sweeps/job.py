@@ -18,6 +18,7 @@ from mnist_lab.config.settings import original_overrides
 from mnist_lab.errors import Interrupted, LabError
 from mnist_lab.metric_names import VAL_ACC
 from mnist_lab.runs.locks import RunInUse, run_lock
+from mnist_lab.runs.record import JobProcess
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.state import RunState
 from mnist_lab.runs.sweep import Job, Sweep, read_job, write_job
@@ -53,7 +54,12 @@ def run_job(cfg: DictConfig) -> float | None:
             start = sweep.record["start"]
             attempts = job.attempts if job.process.get("start") == start else 0
             if job.state != RunState.FINISHED:
-                process = {"start": start, "host": socket.gethostname(), "pid": os.getpid(), "began": time.time()}
+                process: JobProcess = {
+                    "start": start,
+                    "host": socket.gethostname(),
+                    "pid": os.getpid(),
+                    "began": time.time(),
+                }
                 job = replace(job, state=RunState.RUNNING, attempts=attempts + 1, error=None, process=process)
                 job = _attempted(cfg, job)
                 while job.state == RunState.FAILED and job.attempts <= cfg.retries:

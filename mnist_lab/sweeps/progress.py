@@ -125,7 +125,7 @@ def progress(job: Job) -> tuple[str, str, str, str]:
         return "", "", "", ""
     epochs = job.epochs
     best = max((row[VAL_ACC] for row in epochs if VAL_ACC in row), default=None)
-    done, asked = len(epochs), info["max_epochs"]
+    done, asked = len(epochs), info["max_epochs"] or 0
     seconds = info["seconds"].get("total", 0.0)
     left = ""
     if job.state == RunState.RUNNING:

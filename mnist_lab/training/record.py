@@ -18,6 +18,7 @@ from mnist_lab.errors import Interrupted, LabError, UsageError
 from mnist_lab.formatting import format_command
 from mnist_lab.runs.checkpoints import completed_epochs, read_checkpoint
 from mnist_lab.runs.environment import current_time, git_state, package_versions, processor_name
+from mnist_lab.runs.record import RunRecord
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.state import RunState
 from mnist_lab.streams import stop_waiting_for_readers
@@ -87,7 +88,7 @@ def _resume_hint(run: Run) -> str:
 def _start_record(run: Run, cfg: DictConfig, parameters: int) -> None:
     overrides = [override for override in original_overrides(cfg) if not override.lstrip("+").startswith("resume=")]
     options = ["--config-dir", cfg.config_dir] if cfg.config_dir else []
-    info = {
+    info: RunRecord = {
         "status": RunState.RUNNING,
         "error": None,
         "command": format_command([*options, *overrides]),
@@ -113,9 +114,16 @@ def _start_record(run: Run, cfg: DictConfig, parameters: int) -> None:
     if not cfg.resume:
         Run.create(run.folder, info, cfg)
     else:
-        kept_up = ("status", "error", "command", "overrides", "max_epochs", "versions", "git")
         try:
-            run.update(**{name: info[name] for name in kept_up})
+            run.update(
+                status=info["status"],
+                error=None,
+                command=info["command"],
+                overrides=overrides,
+                max_epochs=info["max_epochs"],
+                versions=info["versions"],
+                git=info["git"],
+            )
             run.save_config(cfg)
         except OSError as error:
             raise UsageError(f"resume={run}: cannot be written ({error.strerror})") from error

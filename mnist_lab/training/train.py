@@ -216,7 +216,9 @@ def print_line(line: str) -> None:
 def print_results(run: Run) -> None:
     """Print the results; the last line names the run folder."""
     info = run.info
-    words = f"{info['model']}, weights of epoch {info['tested']['epoch']} ({info['tested']['checkpoint']})"
+    tested = info["tested"]
+    assert tested is not None
+    words = f"{info['model']}, weights of epoch {tested['epoch']} ({tested['checkpoint']})"
     console.print(results_table(words, info["metrics"]))
     print_line(
         f"{info['epochs']} epoch{'s' * (info['epochs'] != 1)} in {info['seconds']['total']:.1f} s\nrun folder: {run}"

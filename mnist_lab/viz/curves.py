@@ -75,7 +75,7 @@ def _curves(axes: Axes, run: Run, name: str, *, across: Literal["epochs", "examp
 
     The legend has the value of the epoch whose weights were tested, as the run's table has, else the last value.
     """
-    factor, tested = METRICS[name][1], (run.info.get("tested") or {}).get("epoch")
+    factor, tested = METRICS[name][1], run.tested_epoch
     for kind, (words, colour) in SETS.items():
         curve = {x: factor * y for x, y in run.curve(f"{kind}/{name}", across).items()}
         if curve:
