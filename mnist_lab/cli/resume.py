@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from mnist_lab.cli.hydra_options import split_arguments
-from mnist_lab.config.overrides import quote_path
+from mnist_lab.config.overrides import override_key, override_text, quote_path
 from mnist_lab.errors import UsageError
 from mnist_lab.files import exists, is_whole
 from mnist_lab.formatting import display_path
@@ -28,13 +28,13 @@ def expand_resume(arguments: list[str]) -> list[str]:
     """
     options, overrides = split_arguments(arguments)
     settings = _by_key(overrides)
-    wanted = settings.get("resume", "").partition("=")[2].strip("'\"")
+    wanted = override_text(settings.get("resume", "resume="))
     if wanted in ("", "null"):
         return [*options, *overrides]
     del settings["resume"]
     if {"-m", "--multirun"} & set(options):
         raise UsageError(f"resume={wanted}: one run at a time; leave out -m")
-    runs_dir = settings.get("runs_dir", "=runs").partition("=")[2].strip("'\"")
+    runs_dir = override_text(settings.get("runs_dir", "runs_dir=runs"))
     if wanted == "auto":
         newest = Run.below(runs_dir, jobs=False)[-1:]
         if not any(run.checkpoint("last") for run in newest):
@@ -59,8 +59,8 @@ def expand_resume(arguments: list[str]) -> list[str]:
 
 
 def _by_key(overrides: list[str]) -> dict[str, str]:
-    """Overrides by the key that each sets or, with a tilde, deletes; the later one holds."""
-    return {override.lstrip("+~").split("=", 1)[0]: override for override in overrides}
+    """Return overrides by their keys; the last one of a key holds."""
+    return {override_key(override): override for override in overrides}
 
 
 def reject_sweep_job(run: Run, wanted: str) -> None:

@@ -9,6 +9,7 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from mnist_lab.config.overrides import override_values
 from mnist_lab.errors import UsageError
 
 if TYPE_CHECKING:
@@ -52,23 +53,26 @@ def _first_process_start() -> str:
     return str(store.get(key).decode())
 
 
-def share_run_folder(arguments: list[str]) -> list[str]:
-    """Hydra's arguments for this process: all of a run's processes share its folder, each with a log of its own there.
+def share_run_folder(overrides: list[str], *, sweep: bool) -> list[str]:
+    """Return the overrides for this process: all of a run's processes share its folder, each with its own log there.
+
+    Args:
+        overrides: the command line's.
+        sweep: whether the command line starts a sweep.
 
     Raises:
         UsageError: the run is a sweep, or srun started it and nothing says which folder that is.
     """
-    is_sweep = {"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments)
-    given = {argument.split("=")[0] for argument in arguments}
     by_srun = "SLURM_STEP_ID" in os.environ and int(os.environ.get("SLURM_NTASKS") or 1) > 1
     if not by_srun and launched_processes() is None:
-        return arguments
-    if is_sweep:
+        return overrides
+    if sweep:
         raise UsageError("-m: one run at a time where several processes are started; a sweep starts those of its jobs")
+    given = override_values(overrides)
     if by_srun and "hydra.run.dir" not in given:
         raise UsageError("srun: its processes need one folder; add hydra.run.dir=runs/$SLURM_JOB_ID, or resume=RUN")
     log = [f"hydra.job.name=train_ddp_process_{rank()}"] if rank() > 0 and "hydra.job.name" not in given else []
-    return [*arguments, *log]
+    return [*overrides, *log]
 
 
 def rank() -> int:

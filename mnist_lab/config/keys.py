@@ -13,11 +13,7 @@ IGNORED_FOR_IDENTITY = re.compile(
 # Settings that a resumed run keeps: they made its weights, or its checkpoint restores them.
 FIXED_ON_RESUME = re.compile(r"(model|data(?!\.(root|download)$)|augmentation|optimizer|scheduler|seed)(\.|$)")
 SWEEP_ONLY_KEYS = ("sweep", "retries", "fail_fast", "callbacks.prune")  # that a run outside a sweep cannot have
-SWEEP_KEYS = (*SWEEP_ONLY_KEYS, "runs_dir", "threads", "figures")  # that say how a sweep is run, not what its jobs do
+PASSED_TO_JOBS = ("threads", "figures")  # that a sweep's job needs, though they change nothing in what it does
+SWEEP_KEYS = (*SWEEP_ONLY_KEYS, "runs_dir", *PASSED_TO_JOBS)  # that say how a sweep is run, not what its jobs do
 DERIVED_KEYS = ("folder", "overrides", "config_dir", "name")  # that follow from the others and cannot be set
 REPRODUCTION_KEYS = (*DERIVED_KEYS, "experiment", "seed", "resume", "runs_dir", "tutorial", "hydra")  # reproduce's own
-
-
-def override_key(override: str) -> str:
-    """Return the key that an override sets, adds or removes."""
-    return override.lstrip("+~").split("=", 1)[0]

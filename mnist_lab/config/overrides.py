@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,33 @@ def parse_override(override: str) -> Override:
     if GlobalHydra.instance().is_initialized():
         parsed.config_loader = GlobalHydra.instance().config_loader()  # for glob(), which takes from a group's choices
     return parsed
+
+
+@cache
+def override_key(override: str) -> str:
+    """Return the key that an override sets, adds or removes.
+
+    Raises:
+        UsageError: it does not follow Hydra's grammar.
+    """
+    parsed = parse_override(override)
+    return f"{parsed.key_or_group}@{parsed.package}" if parsed.package else str(parsed.key_or_group)
+
+
+def override_values(overrides: Iterable[str]) -> dict[str, str]:
+    """Return the values of overrides, as they were given, by the keys; the last one of a key holds."""
+    return {override_key(override): override.partition("=")[2] for override in overrides}
+
+
+def override_text(override: str) -> str:
+    """Return an override's value as a text, without the quotes that Hydra's grammar may need."""
+    value = parse_override(override).value() if "=" in override else ""
+    return value if isinstance(value, str) else override.partition("=")[2]
+
+
+def without_keys(overrides: Iterable[str], *keys: str) -> list[str]:
+    """Return the overrides of other keys than these."""
+    return [override for override in overrides if override_key(override) not in keys]
 
 
 def explain_composition_error(
@@ -235,7 +263,7 @@ def _first_value(override: Override) -> str:
     line = override.input_line or ""
     if not override.is_sweep_override():
         return line
-    key, value = line.split("=", 1)[0], override.value()
+    key, value = override.get_key_element(), override.value()
     first = value.start if isinstance(value, IntervalSweep) else next(iter(override.sweep_string_iterator()), "null")
     return f"{key}={first}"
 

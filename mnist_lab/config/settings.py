@@ -151,10 +151,14 @@ def identity_settings(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def differing_settings(*jobs: DictConfig) -> dict[str, list[Any]]:
-    """What jobs do differently, by key, with the value of each; None where it has none."""
+    """Return the settings in which jobs differ, with the value of each job; None where it has no such setting."""
     settings = [identity_settings(flatten(job)) for job in jobs]
     values = {key: [each.get(key) for each in settings] for each in settings for key in each}
-    return {key: of_each for key, of_each in values.items() if any(value != of_each[0] for value in of_each)}
+    found = {key: of_each for key, of_each in values.items() if any(value != of_each[0] for value in of_each)}
+    if "name" in found:  # which follows from model, the key that a person writes
+        found = {"model": found.pop("name")} | found
+        found.pop("model._target_", None)
+    return found
 
 
 def format_differences(first: DictConfig, second: DictConfig) -> dict[str, tuple[str, str]]:

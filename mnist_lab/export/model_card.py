@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from torchmetrics import Metric
 
+from mnist_lab.config.overrides import override_key
 from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.formatting import format_command, render_template
 from mnist_lab.metric_names import TEST_ACC
@@ -99,7 +100,7 @@ def describe_preset(run: Run) -> str:
     if not run.tutorial:
         return "none"
     title, source = run.tutorial.get("title"), run.tutorial.get("source")
-    chosen = [override for override in run.info["overrides"] if override.startswith("experiment=")]
+    chosen = [override for override in run.info["overrides"] if override_key(override) == "experiment"]
     parts = [f"“{title}”" if title else "", str(source or ""), *chosen[-1:]]
     return ", ".join(part for part in parts if part) or "a preset without a title"
 

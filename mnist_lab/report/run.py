@@ -142,9 +142,6 @@ def settings(info: RunRecord, config: DictConfig, run: Run) -> list[tuple[str, s
 def differences(config: DictConfig) -> list[tuple[str, str, str]]:
     """The settings in which a configuration differs from that of a command line without any: key, value, default."""
     found = differing_settings(config, compose())
-    if "name" in found:
-        found = {"model": found.pop("name")} | found  # the key that is typed
-        found.pop("model._target_", None)
     shown = {key: values for key, values in found.items() if not re.match(r"data\.source\.(?!name$)", key)}
     return [(key, format_value(here), format_value(default)) for key, (here, default) in shown.items()]
 

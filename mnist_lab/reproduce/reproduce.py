@@ -11,8 +11,8 @@ from omegaconf import DictConfig
 from rich.table import Table
 
 from mnist_lab.config.compose import compose, presets
-from mnist_lab.config.keys import REPRODUCTION_KEYS, override_key
-from mnist_lab.config.overrides import quote_path
+from mnist_lab.config.keys import REPRODUCTION_KEYS
+from mnist_lab.config.overrides import override_key, quote_path
 from mnist_lab.config.settings import format_differences
 from mnist_lab.errors import UsageError
 from mnist_lab.files import write_text

@@ -73,9 +73,6 @@ def find_runs(names: Sequence[str], runs_dir: Path, *, at_least: int = 2) -> lis
 def differing_settings_of_runs(runs: Sequence[Run]) -> dict[str, list[Any]]:
     """The settings in which runs differ, by their keys, with each run's value; None where it has no such setting."""
     settings = differing_settings(*(run.config for run in runs))
-    if "name" in settings:
-        settings = {"model": settings.pop("name")} | settings  # the key in a configuration, and the one that is typed
-        settings.pop("model._target_", None)
     return {
         key: [OmegaConf.to_container(value) if isinstance(value, ListConfig) else value for value in values]
         for key, values in settings.items()

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
-from mnist_lab.config.keys import override_key
+from mnist_lab.config.overrides import override_key, override_values, without_keys
 from mnist_lab.config.settings import short_names
 from mnist_lab.files import atomic_write, write_text
 from mnist_lab.formatting import format_accuracy, format_command
@@ -43,7 +43,7 @@ class Results:
         groups: dict[tuple[str, ...], list[Job]] = {}
         for job in jobs:
             if job.state == RunState.FINISHED and {VAL_ACC, TEST_ACC} <= job.info["metrics"].keys():
-                groups.setdefault(tuple(o for o in job.overrides if override_key(o) != "seed"), []).append(job)
+                groups.setdefault(tuple(without_keys(job.overrides, "seed")), []).append(job)
         ranked = sorted(groups.values(), key=lambda group: mean(group, VAL_ACC), reverse=True)
         return cls(sweep, jobs, ranked)
 
@@ -58,7 +58,7 @@ class Results:
 
     def settings(self, job: Job) -> dict[str, str]:
         """A job's values of the keys in which the jobs differ."""
-        given = {override_key(override): override.partition("=")[2] for override in job.overrides}
+        given = override_values(job.overrides)
         return {key: given.get(key, str(job.info.get(key, ""))) for key in self.varied}  # a run knows its seed
 
     @property
@@ -85,7 +85,7 @@ class Results:
         options = ["--config-dir", first.info["config_dir"]] if first.info["config_dir"] else []
         if len(self.winner) == 1:
             return format_command([*options, *first.overrides])
-        shared = [override for override in first.overrides if override_key(override) != "seed"]
+        shared = without_keys(first.overrides, "seed")
         seeds = ",".join(str(job.info["seed"]) for job in self.winner)
         return format_command(["-m", *options, *shared, f"seed={seeds}"])
 

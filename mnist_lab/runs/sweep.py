@@ -16,7 +16,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from mnist_lab.config.keys import SWEEP_KEYS, override_key
+from mnist_lab.config.keys import SWEEP_KEYS
+from mnist_lab.config.overrides import override_key, without_keys
 from mnist_lab.errors import UsageError
 from mnist_lab.files import make_folder
 from mnist_lab.runs.locks import holder_of
@@ -94,7 +95,8 @@ class Sweep:
         """
         sweep = cls(folder)
         given = {override_key(override) for overrides in planned.values() for override in overrides} | set(swept)
-        swept_before, planned_before = (sweep.record["swept"], sweep.record["jobs"]) if sweep.exists else ([], {})
+        swept_before = [key.lstrip("+") for key in sweep.record["swept"]] if sweep.exists else []  # + in version 0.1.0
+        planned_before = sweep.record["jobs"] if sweep.exists else {}
         if not (set(swept_before) <= given or set() < set(swept) <= set(swept_before)):
             raise UsageError(
                 f"sweep={folder.name}: is a sweep over {', '.join(swept_before)}, "
@@ -116,7 +118,7 @@ class Sweep:
         """Add jobs to do, the overrides of each by its id."""
         record = self.record
         for id, overrides in jobs.items():
-            record["jobs"][id] = [override for override in overrides if override_key(override) not in SWEEP_KEYS]
+            record["jobs"][id] = without_keys(overrides, *SWEEP_KEYS)
         write_record(self.record_path, record)
 
     @property

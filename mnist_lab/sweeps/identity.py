@@ -11,7 +11,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mnist_lab.config.former_names import FORMER_NAMES
-from mnist_lab.config.keys import override_key
+from mnist_lab.config.overrides import override_values
 from mnist_lab.config.settings import flatten, identity_settings, short_names, to_plain
 from mnist_lab.runs.sweep import Sweep
 
@@ -38,7 +38,7 @@ def job_folder(config: DictConfig) -> str:
     for path in folder.glob(f"*-{name}"):
         return path.name
     swept = Sweep(folder).record["swept"] if Sweep(folder).exists else []
-    given = {override_key(override): override.partition("=")[2] for override in to_plain(config.hydra.overrides.task)}
+    given = override_values(to_plain(config.hydra.overrides.task))
     names = short_names([key for key in given if not swept or key in swept])
     return file_name(",".join(f"{short}={given[key]}" for key, short in names.items())) + f"-{name}"
 

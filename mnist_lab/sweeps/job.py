@@ -13,7 +13,8 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from mnist_lab.config.keys import SWEEP_KEYS, SWEEP_ONLY_KEYS, override_key
+from mnist_lab.config.keys import SWEEP_KEYS, SWEEP_ONLY_KEYS
+from mnist_lab.config.overrides import without_keys
 from mnist_lab.config.settings import original_overrides
 from mnist_lab.errors import Interrupted, LabError
 from mnist_lab.metric_names import VAL_ACC
@@ -45,8 +46,8 @@ def run_job(cfg: DictConfig) -> float | None:
             end_with_parent(sweep.process)
     if sweep.stop_file.exists():
         return None
-    overrides = tuple(override for override in original_overrides(cfg) if override_key(override) not in SWEEP_KEYS)
-    cfg.overrides = [override for override in original_overrides(cfg) if override_key(override) not in SWEEP_ONLY_KEYS]
+    overrides = tuple(without_keys(original_overrides(cfg), *SWEEP_KEYS))
+    cfg.overrides = without_keys(original_overrides(cfg), *SWEEP_ONLY_KEYS)
     try:
         with requeue_on_sigusr2(), run_lock(folder):
             job = read_job(folder) if Run(folder).job_path.exists() else Job(overrides, folder)

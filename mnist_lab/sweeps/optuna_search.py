@@ -23,8 +23,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from mnist_lab.config.keys import override_key
-from mnist_lab.config.overrides import quote_path
+from mnist_lab.config.overrides import override_key, quote_path
 from mnist_lab.errors import UsageError
 from mnist_lab.files import write_text
 from mnist_lab.metric_names import VAL_ACC
@@ -43,14 +42,15 @@ def sweep_optuna(sweeper: Any, arguments: list[str]) -> list[Any]:
         overrides = parser.parse_overrides(with_params(sweeper, arguments))
         space = {o.get_key_element(): distribution(o) for o in overrides if o.is_sweep_override()}
         fixed = [override.input_line for override in overrides if not override.is_sweep_override()]
-        reject_swept_key([override_key(key) for key in space])
+        swept = [override_key(o.input_line) for o in overrides if o.is_sweep_override()]
+        reject_swept_key(swept)
         if sweeper.n_trials < 1:
             raise UsageError(f"hydra.sweeper.n_trials={sweeper.n_trials}: must be 1 or more")
         if not space:
             raise UsageError("hydra/sweeper=optuna: there is nothing to search; leave a setting of its params open")
         at_once = parallel_jobs(sweeper.config.hydra.launcher)
         refuse_more_than_memory(sweeper.config.hydra.launcher, sweeper.n_trials)
-        with run_sweep(sweeper, [override_key(key) for key in space], {}) as sweep:
+        with run_sweep(sweeper, swept, {}) as sweep:
             search(sweeper, sweep, space, [override for override in fixed if override], at_once)
     return []
 

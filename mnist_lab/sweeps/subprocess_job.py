@@ -15,8 +15,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from mnist_lab.config.keys import SWEEP_KEYS, override_key
-from mnist_lab.config.overrides import quote_path
+from mnist_lab.config.keys import PASSED_TO_JOBS, SWEEP_KEYS
+from mnist_lab.config.overrides import quote_path, without_keys
 from mnist_lab.config.settings import original_overrides
 from mnist_lab.errors import Interrupted, LabError
 from mnist_lab.formatting import format_value
@@ -40,10 +40,8 @@ def train_in_subprocess(cfg: DictConfig) -> None:
         LabError: the run failed, or one of its processes was killed.
     """
     folder = Path(cfg.folder)
-    overrides = [override for override in original_overrides(cfg) if override_key(override) not in SWEEP_KEYS]
-    own = [f"{key}={format_value(cfg[key])}" for key in ("threads", "figures")] + [
-        f"hydra.run.dir={quote_path(folder)}"
-    ]
+    overrides = without_keys(original_overrides(cfg), *SWEEP_KEYS)
+    own = [f"{key}={format_value(cfg[key])}" for key in PASSED_TO_JOBS] + [f"hydra.run.dir={quote_path(folder)}"]
     resume = [f"resume={quote_path(Path(cfg.resume))}"] if cfg.resume else []
     options = ["--config-dir", cfg.config_dir] if cfg.config_dir else []
     command = [sys.executable, "-m", "mnist_lab", *options, *overrides, *own, *resume]

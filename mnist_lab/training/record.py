@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
+from mnist_lab.config.overrides import without_keys
 from mnist_lab.config.settings import original_overrides
 from mnist_lab.errors import Interrupted, LabError, UsageError
 from mnist_lab.formatting import format_command
@@ -86,7 +87,7 @@ def _resume_hint(run: Run) -> str:
 
 
 def _start_record(run: Run, cfg: DictConfig, parameters: int) -> None:
-    overrides = [override for override in original_overrides(cfg) if not override.lstrip("+").startswith("resume=")]
+    overrides = without_keys(original_overrides(cfg), "resume")
     options = ["--config-dir", cfg.config_dir] if cfg.config_dir else []
     info: RunRecord = {
         "status": RunState.RUNNING,

@@ -25,7 +25,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import (
 )
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from mnist_lab.config.keys import override_key
+from mnist_lab.config.overrides import override_values
 from mnist_lab.config.settings import identity_settings, short_names
 from mnist_lab.formatting import format_value
 from mnist_lab.metric_names import TEST_ACC, TEST_LOSS, TRAIN_ACC, VAL_ACC, VAL_LOSS
@@ -46,7 +46,7 @@ def log_hyperparameters(board: SummaryWriter, run: Run, cfg: DictConfig, step: i
     have tags of their own. All is written at the end: an early call, as Lightning's, needs values for the metrics.
     """
     sweep = Sweep(run.folder.absolute().parent)
-    given = {override_key(override): override.partition("=")[2] for override in cfg.overrides}
+    given = override_values(cfg.overrides)
     varied = sweep.record["swept"] if sweep.exists else [key for key in MAIN_SETTINGS if key not in RARELY_VARIED]
     settings = {}
     others = varied if sweep.exists else [key for key in given if key.split(".")[0] in GROUPS]

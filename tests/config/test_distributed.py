@@ -112,7 +112,7 @@ def test_sweep_under_torchrun_and_other_numbers_of_devices_are_refused(
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(UsageError, match="-m: one run at a time where several processes are started"):
-        share_run_folder(["-m", "seed=0,1"])
+        share_run_folder(["seed=0,1"], sweep=True)
     with pytest.raises(UsageError, match=r"trainer\.devices=1: torchrun started 3 processes; trainer=ddp"):
         validate(tiny.compose("model=mlp", "hydra.run.dir=x"))
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
@@ -124,9 +124,9 @@ def test_srun_without_a_folder_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("SLURM_NTASKS", "2")
     monkeypatch.setenv("SLURM_PROCID", "1")
     with pytest.raises(UsageError, match=r"srun: its processes need one folder; add hydra\.run\.dir="):
-        share_run_folder(["trainer=ddp"])
+        share_run_folder(["trainer=ddp"], sweep=False)
     given = ["trainer=ddp", "hydra.run.dir=x"]
-    assert share_run_folder(given) == [*given, "hydra.job.name=train_ddp_process_1"]
+    assert share_run_folder(given, sweep=False) == [*given, "hydra.job.name=train_ddp_process_1"]
 
 
 @pytest.mark.parametrize(
