@@ -28,17 +28,18 @@ def main(arguments: Sequence[str]) -> None:
         if SWEEP_PROCESS in os.environ and "LOCAL_RANK" not in os.environ:  # the first process of a sweep's job
             end_with_parent(int(os.environ[SWEEP_PROCESS]))
         prefer_own_sweepers()
-        expanded = share_run_folder(expand_resume(list(arguments)))
-        options, overrides = split_arguments(expanded)
+        options, overrides = split_arguments(expand_resume(list(arguments)))
+        multirun = bool({"-m", "hydra.mode=MULTIRUN"} & {*options, *overrides})
+        overrides = share_run_folder(overrides, sweep=multirun)
         if not {"--shell-completion", "--hydra-help"} & set(options):
             values = dict(pairwise(options))
             check_overrides(
                 overrides,
                 config_dir=values.get("--config-dir"),
                 config_name=values.get("--config-name", "train"),
-                multirun=bool({"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(expanded)),
+                multirun=multirun,
             )
-        run_application(expanded)
+        run_application([*options, *overrides])
 
 
 def silence_disk_errors_in_threads() -> None:

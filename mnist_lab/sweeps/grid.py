@@ -18,13 +18,14 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from mnist_lab.config.keys import SWEEP_KEYS, override_key
-from mnist_lab.config.overrides import explain_composition_error, parse_override
+from mnist_lab.config.keys import SWEEP_KEYS
+from mnist_lab.config.overrides import explain_composition_error, override_key, parse_override, without_keys
 from mnist_lab.errors import JobsFailed, LabError, UsageError
 from mnist_lab.formatting import format_command
 from mnist_lab.runs.locks import run_lock
 from mnist_lab.runs.ranking import Results
-from mnist_lab.runs.sweep import STOPPED, Job, Sweep, write_job
+from mnist_lab.runs.state import STOPPED, RunState
+from mnist_lab.runs.sweep import Job, Sweep, write_job
 from mnist_lab.sweeps.identity import job_id
 from mnist_lab.sweeps.launchers import (
     end_workers_with_this_process,
@@ -47,22 +48,21 @@ def sweep_grid(sweeper: Any, arguments: list[str]) -> list[Any]:
 def _sweep_grid(sweeper: Any, arguments: list[str]) -> list[Any]:
     parser = OverridesParser.create(config_loader=sweeper.hydra_context.config_loader)
     overrides = parser.parse_overrides(with_params(sweeper, arguments))
-    swept = [override.get_key_element() for override in overrides if override.is_sweep_override()]
-    reject_swept_key([override_key(key) for key in swept])
+    swept = [override_key(override.input_line) for override in overrides if override.is_sweep_override()]
+    reject_swept_key(swept)
     jobs = combinations(overrides)
-    if not jobs or not any(override_key(argument) not in SWEEP_KEYS for argument in arguments):
+    if not jobs or not without_keys(arguments, *SWEEP_KEYS):
         raise UsageError("-m: there is nothing to sweep; give a setting several values, such as optimizer.lr=0.01,0.1")
     refuse_more_than_memory(sweeper.config.hydra.launcher, len(jobs))
     with run_sweep(sweeper, swept, {compose_job_id(sweeper, overrides): overrides for overrides in jobs}) as sweep:
-        launch(sweeper, sweep, {job.id: job.overrides for job in sweep.jobs() if job.state != "finished"})
+        launch(sweeper, sweep, {job.id: job.overrides for job in sweep.jobs() if job.state != RunState.FINISHED})
     return []
 
 
 def with_params(sweeper: Any, arguments: Sequence[str]) -> list[str]:
     """Return the arguments and the sweeper's own params, these where no argument sets the key."""
-    given = {override_key(argument) for argument in arguments}
-    own = [f"{key}={value}" for key, value in sweeper.params.items() if override_key(key) not in given]
-    return [*arguments, *own]
+    own = [f"{key}={value}" for key, value in sweeper.params.items()]
+    return [*arguments, *without_keys(own, *map(override_key, arguments))]
 
 
 def combinations(overrides: Sequence[Override]) -> list[list[str]]:
@@ -103,7 +103,7 @@ def reject_swept_key(keys: Sequence[str]) -> None:
     """Raise UsageError for a key that says how the sweep itself is run."""
     for key in keys:
         if key in SWEEP_KEYS:
-            raise UsageError(f"{key}: of the whole sweep, and so one value")
+            raise UsageError(f"{key}: applies to the whole sweep and cannot be swept")
 
 
 @contextmanager
@@ -125,7 +125,7 @@ def run_sweep(sweeper: Any, swept: Sequence[str], jobs: Mapping[str, Sequence[st
                 yield sweep
         finally:
             show_results(Results.of(sweep), command)
-        if any(job.state == "failed" for job in sweep.jobs()):
+        if any(job.state == RunState.FAILED for job in sweep.jobs()):
             raise JobsFailed(LabError.exit_status)
 
 
@@ -161,9 +161,11 @@ def launch(sweeper: Any, sweep: Sweep, jobs: Mapping[str, Sequence[str]], *, alo
     except BrokenExecutor as error:
         now = after_the_workers(sweep, jobs)
         killed = [id for id in jobs if now[id].state in STOPPED]
-        waiting = [id for id in jobs if now[id].state == "waiting"]
+        waiting = [id for id in jobs if now[id].state == RunState.WAITING]
         if alone and killed:
-            write_job(replace(now[killed[0]], state="failed", error=f"its process died ({type(error).__name__})"))
+            write_job(
+                replace(now[killed[0]], state=RunState.FAILED, error=f"its process died ({type(error).__name__})")
+            )
             return
         if alone and waiting:
             raise LabError(f"{' '.join(now[waiting[0]].overrides)}: its process died before it began") from error
@@ -178,7 +180,7 @@ def after_the_workers(sweep: Sweep, ids: Collection[str]) -> dict[str, Job]:
     until = time.monotonic() + 10
     while True:
         now = {job.id: job for job in sweep.jobs()}
-        if time.monotonic() > until or all(now[id].state != "running" for id in ids):
+        if time.monotonic() > until or all(now[id].state != RunState.RUNNING for id in ids):
             return now
         time.sleep(0.05)
 
@@ -193,11 +195,11 @@ def record_deaths(sweep: Sweep, outcomes: Mapping[str, Any]) -> None:
     for id, outcome in outcomes.items():
         if isinstance(outcome, Exception) and now[id].state in STOPPED:
             why = now[id].error or type(outcome).__name__
-            write_job(replace(now[id], state="failed", error=f"its process died ({why})"))
+            write_job(replace(now[id], state=RunState.FAILED, error=f"its process died ({why})"))
     for id, outcome in outcomes.items():
-        if isinstance(outcome, Exception) and now[id].state == "waiting":
+        if isinstance(outcome, Exception) and now[id].state == RunState.WAITING:
             why = (str(outcome).strip() or type(outcome).__name__).splitlines()[-1]
-            raise LabError(f"{' '.join(now[id].overrides)}: its process came to nothing: {why}")
+            raise LabError(f"{' '.join(now[id].overrides)}: its process exited without a result: {why}")
 
 
 def own_settings(config: DictConfig) -> list[str]:

@@ -24,8 +24,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mnist_lab.config import conf_dir
 from mnist_lab.config.compose import job_config, resolve_job
-from mnist_lab.config.keys import DERIVED_KEYS, override_key
-from mnist_lab.config.overrides import compose_with_hydra, explain_composition_error
+from mnist_lab.config.keys import DERIVED_KEYS, SWEEP_ONLY_KEYS
+from mnist_lab.config.overrides import compose_with_hydra, explain_composition_error, override_key, override_text
 from mnist_lab.errors import JobsFailed, UsageError, not_installed
 from mnist_lab.files import make_folder
 from mnist_lab.formatting import shorten
@@ -82,15 +82,14 @@ def check_overrides(
     """
     reject_derived_settings(overrides)
     for override in overrides:
-        key, _, value = override.partition("=")
-        if key in ("sweep", "retries", "fail_fast") and not multirun:
+        key, text = override_key(override), override_text(override)
+        if key in SWEEP_ONLY_KEYS and not multirun:
             raise UsageError(f"{shorten(override)}: only valid in a sweep; add -m")
-        name = value.strip("'\"")
-        if key == "sweep" and not (re.fullmatch(r"[\w.,=+-]+", name) and name.strip(".")):
+        if key == "sweep" and not (re.fullmatch(r"[\w.,=+-]+", text) and text.strip(".")):
             raise UsageError(f"{shorten(override)}: a sweep's name consists of letters, digits and . , = + - _")
-        if override == "hydra/sweeper=basic":
+        if (key, text) == ("hydra/sweeper", "basic"):
             raise UsageError(f"{override}: writes no table; choose grid, which runs the same jobs, or optuna")
-        extra = value.split("_")[0]
+        extra = text.split("_")[0]
         package = {"hydra/launcher": f"hydra_plugins.hydra_{extra}_launcher", "hydra/sweeper": "optuna"}.get(key)
         if package and extra in EXTRAS and find_spec(package) is None:
             raise not_installed(override, extra)
@@ -181,8 +180,8 @@ class CheckBeforeRun(Callback):
         """Remove the folders made for a run that was refused after all, as far as nothing but its log is in them."""
         for folder in cls.made:
             with contextlib.suppress(OSError):
-                if not (folder / "run.json").exists():
-                    (folder / "train.log").unlink(missing_ok=True)
+                if not Run(folder).exists:
+                    Run(folder).log_path.unlink(missing_ok=True)
                 folder.rmdir()
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:

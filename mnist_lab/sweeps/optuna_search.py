@@ -150,9 +150,7 @@ def distribution(override: Override) -> BaseDistribution:
     if override.is_interval_sweep():
         log, low, high = "log" in sweep.tags, sweep.start, sweep.end
         if not low < high or (log and low <= 0):
-            raise UsageError(
-                f"{key}={override.get_value_string()}: an interval goes up, and from above 0 with tag(log)"
-            )
+            raise UsageError(f"{key}={override.get_value_string()}: needs low < high, and low > 0 with tag(log)")
         if isinstance(low, int) and isinstance(high, int):  # int(interval(...))
             return IntDistribution(low, high, log=log)
         return FloatDistribution(float(low), float(high), log=log)

@@ -328,7 +328,7 @@ def test_fail_fast_begins_no_further_job(command: Command) -> None:
         (["-m", "sweep=s", "model=mlp,lenet"], "is a sweep over optimizer.lr, optimizer.momentum, not model; choose"),
         (["-m", "sweep=t", "seed=range(1,1)"], "there is nothing to sweep"),
         (["-m", "sweep=../t", "seed=1,2"], "a sweep's name consists of letters"),
-        (["-m", "sweep=t,u", "seed=1,2"], "of the whole sweep, and so one value"),
+        (["-m", "sweep=t,u", "seed=1,2"], "applies to the whole sweep and cannot be swept"),
         (["sweep=t"], "only valid in a sweep; add -m"),
         (["retries=1"], "only valid in a sweep; add -m"),
         (["-m", "sweep=t", "model=mlp,foo"], "model=mlp,foo: unknown choice"),

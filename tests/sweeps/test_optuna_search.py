@@ -232,7 +232,7 @@ def test_hydras_grammar_says_what_is_drawn(override: str, expected: Any) -> None
 
 @pytest.mark.parametrize("override", ["a=interval(2,1)", "a=tag(log,interval(0,1))"])
 def test_interval_that_is_none_is_told(override: str) -> None:
-    with pytest.raises(UsageError, match="an interval goes up"):
+    with pytest.raises(UsageError, match="needs low < high"):
         distribution(OverridesParser.create().parse_override(override))
 
 

@@ -49,7 +49,7 @@ def test_failed_job_is_among_the_results_with_its_error(tiny_sweep: Callable[...
     [
         (("optimizer.lr=0.01,0.1", "optimizer.momentun=0.9"), "optimizer.momentun=0.9: unknown setting; did you mean"),
         (("optimizer.lr=0.01,0.1", "sweep=a/b"), "sweep=a/b: a sweep's name"),
-        (("optimizer.lr=0.01,0.1", "runs_dir=a,b"), "runs_dir: of the whole sweep"),
+        (("optimizer.lr=0.01,0.1", "runs_dir=a,b"), "runs_dir: applies to the whole sweep"),
         (("optimizer.lr=interval(0.01,0.1)",), "drawn from by a search alone; add hydra/sweeper=optuna"),
     ],
 )
