@@ -80,10 +80,10 @@ def _find_checkpoint(wanted: str, runs_dir: str) -> tuple[Run, Path]:
     try:
         if wanted != "latest" and ((exists(Path(wanted)) and Path(wanted).is_file()) or wanted.endswith(".ckpt")):
             if not exists(Path(wanted)):
-                raise UsageError(f"{wanted}: no such checkpoint")
+                raise UsageError(f"{wanted}: checkpoint not found")
             run = Run.of_checkpoint(Path(wanted))
             if not is_whole(Path(wanted)):
-                raise UsageError(f"{wanted}: the checkpoint is corrupt, or is none; {_recovery_hint(run)}")
+                raise UsageError(f"{wanted}: corrupt, or not a checkpoint; {_recovery_hint(run)}")
             return run, Path(wanted).absolute()
         run = Run.find(wanted, runs_dir)
     except UsageError as error:

@@ -1,4 +1,4 @@
-"""Configurations: composed, checked, compared."""
+"""Compose configurations, validate them, and compare them."""
 
 from __future__ import annotations
 

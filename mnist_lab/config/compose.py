@@ -1,4 +1,4 @@
-"""How a configuration is composed, and that a bad one is refused before anything is made."""
+"""Compose the main job's configuration with Hydra, and resolve it."""
 
 from __future__ import annotations
 
@@ -32,12 +32,17 @@ OmegaConf.register_new_resolver("torchrun", lambda name, default: int(os.environ
 
 
 def compose(*overrides: str, config_dir: str | None = None) -> DictConfig:
-    """The main job's configuration for these overrides, in Python and notebooks; its run folder is a new one.
+    """Compose the main job's configuration, with a new run folder.
 
-    config_dir adds a folder of your own, as --config-dir does.
+    Args:
+        overrides: in Hydra's grammar, as on the command line.
+        config_dir: a folder of your own whose files add choices, as --config-dir does.
+
+    Returns:
+        The configuration, as `mnist_lab.train` takes it.
 
     Raises:
-        UsageError: an override that Hydra does not take.
+        UsageError: an override is not valid.
     """
     config = compose_with_hydra(overrides, config_dir)
     try:
@@ -49,13 +54,13 @@ def compose(*overrides: str, config_dir: str | None = None) -> DictConfig:
 
 
 def presets(config_dir: str | None = None) -> list[str]:
-    """The names of the presets, the choices of experiment, the package's and those of a folder of your own."""
+    """Return the names of the presets, which are the choices of experiment, also those of a folder of your own."""
     folders = [conf_dir(), *([Path(config_dir)] if config_dir else [])]
     return sorted(path.stem for folder in folders for path in (folder / "experiment").glob("*.yaml"))
 
 
 def job_config(config: DictConfig) -> DictConfig:
-    """What a job gets of Hydra's whole configuration, resolved, with the run folder that Hydra would give it."""
+    """Return the job's part of Hydra's whole configuration, resolved, with the run folder that Hydra would use."""
     config = copy.deepcopy(config)
     with read_write(config.hydra), open_dict(config.hydra):
         config.hydra.runtime.output_dir = str(Path(config.hydra.run.dir).absolute())
@@ -71,7 +76,7 @@ def job_config(config: DictConfig) -> DictConfig:
 
 
 def resolve_job(cfg: DictConfig, hydra_config: Any) -> DictConfig:
-    """Put values in place of a job's interpolations, but for those of the environment."""
+    """Resolve the interpolations of a job's configuration, except those of environment variables."""
     cfg.overrides = to_plain(hydra_config.overrides.task)  # Hydra's own list cannot be written to
     resolve_settings(cfg)
     rename_moved_classes(cfg)
@@ -82,8 +87,8 @@ def model_name(choice: str, target: str) -> str:
     """Return a network's name: that of its file in conf/model, or of its class if that is not the file's.
 
     Args:
-        choice: of the group model.
-        target: the class that is used, model._target_.
+        choice: the choice of the group model.
+        target: the class, model._target_.
     """
     path = conf_dir() / "model" / f"{choice}.yaml"
     if path.is_file() and OmegaConf.select(OmegaConf.load(path), "_target_") != target:

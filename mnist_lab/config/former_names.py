@@ -1,8 +1,8 @@
-"""The names under which runs and sweeps made by version 0.1.0 know classes that have moved since."""
+"""Class names of version 0.1.0, which its runs and sweeps use, for classes that were moved."""
 
 from __future__ import annotations
 
-FORMER_NAMES = {  # by today's names
+FORMER_NAMES = {  # by current name
     "mnist_lab.data.Affine": "mnist_lab.data.augmentation.Affine",
     "mnist_lab.data.MNISTDataModule": "mnist_lab.data.datamodule.MNISTDataModule",
     "mnist_lab.data.Source": "mnist_lab.data.source.Source",

@@ -1,4 +1,4 @@
-"""The command line's grammar: Hydra's options and overrides, composed once, and one line for what is wrong in them."""
+"""Parse and compose overrides with Hydra, and explain errors in one line. No other module splits override strings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mnist_lab.config import conf_dir
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import shorten
 
-# Words of other programs and of papers, by the setting that they mean here.
+# Terms of other programs and of papers, and the settings that they mean here.
 SYNONYMS = {
     "epoch": "trainer.max_epochs",
     "epochs": "trainer.max_epochs",
@@ -67,8 +67,8 @@ def compose_with_hydra(
         sweep: whether settings may have several values; the first of each is composed.
 
     Raises:
-        UsageError: an override is not valid, and the message names the nearest setting or choice; or Hydra cannot work
-            in the current folder.
+        UsageError: an override is not valid (the message names the nearest setting or choice), or the current folder's
+            name contains ${, which Hydra would resolve.
     """
     if "${" in str(Path.cwd()):
         raise UsageError(
@@ -146,7 +146,7 @@ def without_keys(overrides: Iterable[str], *keys: str) -> list[str]:
 def explain_composition_error(
     error: Exception, overrides: Sequence[Override] = (), search: Sequence[str] = ()
 ) -> UsageError:
-    """Return what is wrong with a configuration that Hydra refused to compose, in one line."""
+    """Return a one-line error for a configuration that Hydra could not compose."""
     groups = [_first_value(override) for override in overrides if _choices(override.key_or_group, search)]
     known = _known_keys([*groups, *search])
     added = tuple(override.key_or_group for override in overrides if override.is_add())
@@ -171,7 +171,7 @@ def explain_composition_error(
 
 
 def explain_unknown_setting(key: str, known: Sequence[str], search: Sequence[str] = ()) -> str:
-    """Return what to say of a setting that does not exist: which other choice of its group has it, or the nearest."""
+    """Return a hint for an unknown setting: another choice of its group that has it, or the nearest known setting."""
     group = key.split(".")[0]
     for choice in _choices(group, search) if "." in key else []:
         if key in _known_keys([f"{group}={choice}", *search]):
@@ -181,7 +181,7 @@ def explain_unknown_setting(key: str, known: Sequence[str], search: Sequence[str
 
 
 def nearest_key(name: str, known: Sequence[str]) -> str | None:
-    """Return the known setting that a misspelt one most likely means; None if there is no likely one."""
+    """Return the known setting that a misspelt name most likely means, or None."""
     name = name.lower().replace("-", "_")
     last = name.rsplit(".", 1)[-1]
     own = [key for key in known if not key.startswith("hydra")]
@@ -201,7 +201,7 @@ def nearest_key(name: str, known: Sequence[str]) -> str | None:
 
 
 def dotted_keys(config: DictConfig) -> list[str]:
-    """Return the dotted names of all groups and settings of a configuration."""
+    """Return the dotted keys of all groups and settings of a configuration."""
 
     def walk(node: Any, path: str) -> Iterator[str]:
         for name, value in node.items():
@@ -213,12 +213,12 @@ def dotted_keys(config: DictConfig) -> list[str]:
 
 
 def quote(text: str) -> str:
-    """Return a text as a string in Hydra's grammar, whatever characters it has."""
+    """Quote a text as a string in Hydra's grammar."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _known_keys(overrides: Sequence[str]) -> list[str]:
-    """Return all groups and settings under these overrides or, where they cannot be composed, under none."""
+    """Return the dotted keys under these overrides or, if they cannot be composed, under none."""
     try:
         return dotted_keys(hydra.compose("train", list(overrides), return_hydra_config=True))
     except COMPOSITION_ERRORS:
@@ -226,14 +226,14 @@ def _known_keys(overrides: Sequence[str]) -> list[str]:
 
 
 def _choices(group: str, search: Sequence[str]) -> list[str]:
-    """Return the choices of a group; none if the key is not a group."""
+    """Return the choices of a group; an empty list if the key is not a group."""
     if "." in group or not GlobalHydra.instance().is_initialized():
         return []
     return list(GlobalHydra.instance().config_loader().get_group_options(group, overrides=list(search)))
 
 
 def _check_choice(override: Override, search: Sequence[str]) -> None:
-    """Raise UsageError if an override chooses from a group what the group does not have."""
+    """Raise UsageError if an override selects an unknown choice of a group."""
     group = override.key_or_group
     choices = _choices(group, search)
     if not choices or override.is_delete():
@@ -253,13 +253,13 @@ def _check_choice(override: Override, search: Sequence[str]) -> None:
 
 
 def _choices_beside(group: str, name: str, choices: Sequence[str], search: Sequence[str]) -> Sequence[str]:
-    """Return the choices among which a name such as `mine/net` stands, by their whole names."""
+    """Return the choices in the same subfolder as a name such as `mine/net`, by their full names."""
     folder, slash, _ = name.rpartition("/")
     return [f"{folder}/{choice}" for choice in _choices(f"{group}/{folder}", search)] if slash else choices
 
 
 def _first_value(override: Override) -> str:
-    """Return an override with the first of its values, where it has several."""
+    """Return an override reduced to the first of its values."""
     line = override.input_line or ""
     if not override.is_sweep_override():
         return line
@@ -269,5 +269,5 @@ def _first_value(override: Override) -> str:
 
 
 def quote_path(path: Path) -> str:
-    """Return an absolute path as a string in Hydra's grammar."""
+    """Quote the absolute form of a path as a string in Hydra's grammar."""
     return quote(str(path.absolute()))

@@ -1,4 +1,4 @@
-"""A configuration as single settings, by their dotted names."""
+"""Load, resolve, flatten and compare configurations."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from mnist_lab.config.keys import IGNORED_FOR_IDENTITY
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import format_value
 
-MAX_DEPTH = 50  # brackets in brackets of a run's configuration
+MAX_DEPTH = 50  # of nested brackets in a run's configuration
 
 
 def to_plain(node: DictConfig | ListConfig) -> Any:
-    """Return a node as plain dicts and lists, its interpolations as text."""
+    """Convert a node to plain dicts and lists, with interpolations as text."""
     return OmegaConf.to_container(node, resolve=False)
 
 
 def original_overrides(cfg: DictConfig) -> list[str]:
-    """Return a job's overrides as they were given, with what they take from the environment unresolved."""
+    """Return a job's overrides as given, with environment variables unresolved."""
     return list(to_plain(cfg.overrides))
 
 
 def resolve_settings(cfg: DictConfig, *, with_environment: bool = True) -> None:
-    """Put values in place of interpolations, but for those of the environment: what is written holds no secret.
+    """Resolve interpolations in place, except those of environment variables, so that no secret is written to a file.
 
     Args:
         cfg: the configuration.
-        with_environment: whether the environment must have what these name.
+        with_environment: whether the environment variables must be set.
     """
     kept = list(_environment_nodes(cfg))
 
@@ -50,7 +50,7 @@ def resolve_settings(cfg: DictConfig, *, with_environment: bool = True) -> None:
 
 
 def require_environment(cfg: DictConfig) -> None:
-    """Raise UsageError where settings name variables that the environment does not have."""
+    """Raise UsageError if a setting uses an environment variable that is not set."""
     try:
         OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as error:
@@ -59,10 +59,10 @@ def require_environment(cfg: DictConfig) -> None:
 
 
 def load_config(path: Path) -> DictConfig:
-    """Read the configuration that a run has written.
+    """Load a run's config.yaml.
 
     Raises:
-        UsageError: it cannot be read, or is not what a run writes.
+        UsageError: it cannot be read, or is not a run's configuration.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -81,7 +81,7 @@ def load_config(path: Path) -> DictConfig:
 
 
 def rename_moved_classes(node: DictConfig | ListConfig) -> None:
-    """Put the current names of classes in the place of those that version 0.1.0 knew."""
+    """Replace class names of version 0.1.0 by the current ones."""
     if isinstance(node, DictConfig) and to_plain(node).get("_target_") in CURRENT_NAMES:
         node["_target_"] = CURRENT_NAMES[node["_target_"]]
     keys: Iterable[Any] = node if isinstance(node, DictConfig) else range(len(node))
@@ -97,7 +97,7 @@ def rename_former_settings(cfg: DictConfig) -> None:
 
 
 def _reject_yaml_bombs(text: str) -> None:
-    """Raise ValueError for YAML that is small and takes long: aliases of aliases, and brackets in brackets."""
+    """Raise ValueError for small YAML that takes long to load: nested aliases, deeply nested brackets."""
     depth = 0
     for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
         if isinstance(event, yaml.AliasEvent):
@@ -109,7 +109,7 @@ def _reject_yaml_bombs(text: str) -> None:
 
 
 def _reject_non_string_keys(plain: Any) -> None:
-    """Raise ValueError for a key that is not text."""
+    """Raise ValueError for a key that is not a string."""
     for key, value in plain.items() if isinstance(plain, dict) else enumerate(plain):
         if isinstance(plain, dict) and not isinstance(key, str):
             raise ValueError(f"the key {key} is not text")
@@ -118,7 +118,7 @@ def _reject_non_string_keys(plain: Any) -> None:
 
 
 def _environment_nodes(node: DictConfig | ListConfig) -> Iterator[tuple[Any, Any, str]]:
-    """Yield each value below a node that names oc.env: what holds it, its key or index there, and its text."""
+    """Yield each interpolation of oc.env below a node: its container, its key or index there, and its text."""
     plain = to_plain(node)
     if not isinstance(plain, dict | list):
         return
@@ -131,7 +131,7 @@ def _environment_nodes(node: DictConfig | ListConfig) -> Iterator[tuple[Any, Any
 
 
 def flatten(node: DictConfig, path: str = "") -> dict[str, Any]:
-    """A configuration's single values by their dotted names."""
+    """Return a configuration's leaf values by dotted key."""
     found: dict[str, Any] = {}
     for name in map(str, node):
         value = to_plain(node)[name] if OmegaConf.is_interpolation(node, name) else node[name]
@@ -140,13 +140,13 @@ def flatten(node: DictConfig, path: str = "") -> dict[str, Any]:
 
 
 def short_names(keys: Iterable[str]) -> dict[str, str]:
-    """Return a short name for each key: its last part where no other key ends in it, else the whole key."""
+    """Return a short name for each key: its last part if unique, else the whole key."""
     last = {key: key.rsplit(".", 1)[-1] for key in keys}
     return {key: name if list(last.values()).count(name) == 1 else key for key, name in last.items()}
 
 
 def identity_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """Single settings by their dotted names, without those in which two configurations of one job may differ."""
+    """Return the settings that identify a job, by dotted key: those in which two jobs differ."""
     return {key: value for key, value in settings.items() if not IGNORED_FOR_IDENTITY.match(key)}
 
 
@@ -162,7 +162,7 @@ def differing_settings(*jobs: DictConfig) -> dict[str, list[Any]]:
 
 
 def format_differences(first: DictConfig, second: DictConfig) -> dict[str, tuple[str, str]]:
-    """What two jobs do differently, by key, as they would be typed."""
+    """Return the settings in which two jobs differ, by key, formatted as on the command line."""
     return {
         key: (format_value(one), format_value(other)) for key, (one, other) in differing_settings(first, second).items()
     }

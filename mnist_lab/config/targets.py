@@ -1,7 +1,7 @@
-"""Find the classes that a configuration names, and refuse those that do not belong where they are named.
+"""Find the classes that a configuration names, and refuse those of the wrong kind.
 
 A configuration may come from a stranger, in a run folder. Hydra calls whatever a `_target_` names, so the name is
-looked up first, without a call, and must be a class of the kind that its place needs.
+looked up first, without a call, and must be a class of the kind that its key needs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch import nn
 
 from mnist_lab.errors import UsageError
 
-# What a place in the configuration takes, by the names that users import.
+# The base class for each key of the configuration, by its public name.
 BASE_CLASSES = {
     "model": "mnist_lab.models.Classifier",
     "data": "mnist_lab.data.MNISTDataModule",
@@ -36,7 +36,7 @@ BASE_CLASSES = {
     "logger.*": "lightning.pytorch.loggers.Logger",
     "dashboard": "mnist_lab.viz.Dashboard",
 }
-ARGUMENT_CLASSES = (  # what the arguments of these may be made of besides
+ARGUMENT_CLASSES = (  # allowed below these keys besides
     nn.Module,
     Accelerator,
     CheckpointIO,
@@ -47,21 +47,21 @@ ARGUMENT_CLASSES = (  # what the arguments of these may be made of besides
     Strategy,
 )
 TUNERS = {LearningRateFinder: "optimizer.lr", BatchSizeFinder: "data.batch_size"}
-OPTIONAL = ("scheduler", "augmentation")  # an empty node is for none
-PARTIAL = ("optimizer", "scheduler")  # made once there are parameters, or an optimizer
+OPTIONAL = ("scheduler", "augmentation")  # an empty node stands for none
+PARTIAL = ("optimizer", "scheduler")  # made from parameters, or from an optimizer
 
 
 def find_class(name: Any, key: str) -> type:
-    """Return the class that a `_target_` names, if it is of the kind that its place needs; nothing is called.
+    """Return the class that a `_target_` names, if it is of the kind that its key needs; nothing is called.
 
     The module that holds it is imported.
 
     Args:
         name: the class's dotted name.
-        key: the place of the node with this `_target_` in the configuration, such as callbacks.best.
+        key: the dotted key of the node with this `_target_`, such as callbacks.best.
 
     Raises:
-        UsageError: there is no such class, or it is of another kind.
+        UsageError: the class cannot be imported, or is of another kind.
     """
     setting = f"{key}._target_={name}"
     try:
@@ -73,7 +73,7 @@ def find_class(name: Any, key: str) -> type:
         kind: type = _locate(BASE_CLASSES[place])
         if place == "model" and _is_a(target, nn.Module) and not _is_a(target, kind):
             raise UsageError(
-                f"{setting}: a torch.nn.Module that is no Classifier; derive it from {BASE_CLASSES[place]} instead"
+                f"{setting}: a torch.nn.Module but not a Classifier; derive it from {BASE_CLASSES[place]} instead"
             )
         if not _is_a(target, kind):
             raise UsageError(f"{setting}: not a class derived from {BASE_CLASSES[place]}")
@@ -96,8 +96,8 @@ def resolve_node(node: Any, key: str) -> dict[str, Any]:
     """Return a node of a configuration with its interpolations resolved, and its classes checked.
 
     Args:
-        node: the node; for some places it may be empty.
-        key: its place in the configuration, such as callbacks.best.
+        node: the node; may be empty for the keys in OPTIONAL.
+        key: its dotted key, such as callbacks.best.
 
     Raises:
         UsageError: a class in it or below it is missing or refused, or an interpolation fails.
@@ -122,13 +122,13 @@ def resolve_node(node: Any, key: str) -> dict[str, Any]:
 
 
 def _place(key: str) -> str:
-    """Return the place that a key names, whatever a callback's or a logger's own name is."""
+    """Return a key with a callback's or logger's own name replaced by *."""
     group, *names = key.split(".")
     return f"{group}.*" if group in ("callbacks", "logger") and len(names) == 1 else key
 
 
 def _values(value: Any, key: str) -> Iterator[tuple[str, Any]]:
-    """Yield a value and all values below it, each with its place."""
+    """Yield a value and all values below it, each with its dotted key."""
     yield key, value
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for name, below in items:
@@ -136,7 +136,7 @@ def _values(value: Any, key: str) -> Iterator[tuple[str, Any]]:
 
 
 def _locate(name: Any) -> Any:
-    """Return what a dotted name means, looked up as Hydra does."""
+    """Return the object that a dotted name refers to, as Hydra finds it."""
     if not isinstance(name, str):
         raise TypeError("not the dotted name of a class")
     first, *rest = name.split(".")
@@ -153,7 +153,7 @@ def _is_a(target: Any, *kinds: type) -> bool:
 
 
 def _is_augmentation(target: Any) -> bool:
-    """Return whether a class's objects take (images, generator, black), as `augmentation.Affine` does."""
+    """Return whether a class's instances can be called with (images, generator, black), as `augmentation.Affine`."""
     if not inspect.isclass(target):
         return False
     try:

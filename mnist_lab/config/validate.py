@@ -1,4 +1,4 @@
-"""Every problem of a configuration, told at once, before data or weights are touched."""
+"""Validate a configuration and report all problems together, before data or weights are touched."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _POSITIVE = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _FRACTION = Annotated[float, Field(ge=0, lt=1)]
 _COUNT = Annotated[int, Field(ge=1)]
 _SHARE = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)] | None
-LIMITS: dict[str, Any] = {  # of what has no signature of ours, and what torch and Lightning leave open
+LIMITS: dict[str, Any] = {  # types of keys without a signature, and ranges that torch and Lightning do not check
     "seed": Annotated[int, Field(ge=0, lt=2**32)],
     "resume": str | None,
     "init_from": str | None,
@@ -68,7 +68,7 @@ def validate(cfg: DictConfig, resumed: DictConfig | None = None) -> None:
 
     Args:
         cfg: the configuration.
-        resumed: that of the run that is resumed, if one is.
+        resumed: the configuration of the run to resume, if any.
     """
     require_environment(cfg)
     problems = [*_shape_problems(cfg)]
@@ -89,7 +89,7 @@ def validate(cfg: DictConfig, resumed: DictConfig | None = None) -> None:
 
 
 def validate_parts(cfg: DictConfig) -> None:
-    """Raise UsageError for settings with which a run's network and data cannot be made, on whatever machine."""
+    """Raise UsageError if a run's network and data cannot be made from its configuration, on any machine."""
     for name in ("model", "data", "trainer"):
         if not isinstance(cfg.get(name), DictConfig):
             raise UsageError(f"{name}: is missing or not a group of settings")
@@ -106,12 +106,12 @@ def validate_parts(cfg: DictConfig) -> None:
 
 
 def _format(value: Any) -> str:
-    """Return a value for a message, as it would be typed, in one line and shortened."""
+    """Format a value for a message: as on the command line, in one line, shortened."""
     return shorten(format_value(value))
 
 
 def _shape_problems(cfg: DictConfig) -> Iterator[str]:
-    """Settings that are missing, that no part reads (a group's misspelt name after a plus), or that are no group."""
+    """Yield problems of missing settings, unknown top-level keys, and values in place of groups."""
     known = [*GROUPS, *(key for key in LIMITS if "." not in key)]
     for name in map(str, cfg):
         if name not in known:
@@ -136,7 +136,7 @@ def _shape_problems(cfg: DictConfig) -> Iterator[str]:
 
 
 def _signature_problems(node: DictConfig, path: str = "") -> Iterator[str]:
-    """Unknown, ill-typed and out-of-range settings of a node and of those below it."""
+    """Yield problems of unknown settings, wrong types and values out of range, in a node and below it."""
     parameters: dict[str, Any] | None = None
     if "_target_" in node:
         try:
@@ -161,7 +161,7 @@ def _signature_problems(node: DictConfig, path: str = "") -> Iterator[str]:
 
 
 def _parameters(target: Callable[..., Any]) -> dict[str, Any]:
-    """A constructor's parameters and their annotations; "**" among them where it takes any."""
+    """Return a constructor's parameters and annotations; "**" among them if it accepts any keyword."""
     parameters = inspect.signature(target).parameters.values()
     try:
         hints = get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
@@ -179,7 +179,7 @@ def _type_problems(key: str, value: Any, annotation: Any) -> Iterator[str]:
     try:
         adapter = TypeAdapter(annotation, config=ConfigDict(strict=True, arbitrary_types_allowed=True))
     except (PydanticUserError, TypeError, NameError):
-        return  # a type that pydantic does not know is its owner's to check
+        return  # pydantic does not know the type; the constructor checks it
     try:
         # YAML has one kind of list: it may stand for a tuple
         adapter.validate_python(tuple(value) if isinstance(value, list) and "tuple" in str(annotation) else value)
@@ -221,23 +221,23 @@ def _monitor_problems(cfg: DictConfig) -> Iterator[str]:
     for name, node in enabled_callbacks(cfg).items():
         monitor = node.get("monitor")
         if monitor is not None and monitor not in logged:
-            why = "the test set chooses nothing" if str(monitor).startswith("test/") else "not logged"
-            yield f"callbacks.{name}.monitor={monitor}: {why}; there are {', '.join(logged)}"
+            why = "test metrics cannot be monitored" if str(monitor).startswith("test/") else "not logged"
+            yield f"callbacks.{name}.monitor={monitor}: {why}; choose from {', '.join(logged)}"
 
 
 def _resume_problems(cfg: DictConfig, resumed: DictConfig) -> Iterator[str]:
-    """Settings that a resumed run cannot change: they made the weights, or the checkpoint brings them back."""
+    """Yield problems of settings that cannot change on resume."""
     saved, asked = flatten(resumed), flatten(cfg)
     for key in saved | asked:
         value = asked.get(key)
         if FIXED_ON_RESUME.match(key) and saved.get(key, value) != value:
             yield (
-                f"{key}={_format(value)}: the resumed run has {_format(saved[key])} and keeps it; "
+                f"{key}={_format(value)}: cannot change on resume (this run uses {_format(saved[key])}); "
                 "init_from=CHECKPOINT starts a new run from its weights"
             )
 
 
 def enabled_callbacks(cfg: DictConfig) -> dict[str, DictConfig]:
-    """The callbacks that are switched on; without validation images there is no best checkpoint to keep."""
+    """Return the enabled callbacks by name; without validation images there is no best checkpoint to save."""
     without = {"best"} if OmegaConf.select(cfg, "data.val_size") == 0 else set()
     return {str(name): node for name, node in cfg.callbacks.items() if node and name not in without}

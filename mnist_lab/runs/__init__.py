@@ -1,4 +1,4 @@
-"""Run folders and sweep folders: what they hold, and the one way to read and write it. Imports no torch."""
+"""Read and write run folders and sweep folders. Imports no torch."""
 
 from mnist_lab.runs.run import Run
 

@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, verified when read, never run."""
+"""Save checkpoints atomically, verify them on reading, and load no code from them."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 class SafeCheckpointIO(TorchCheckpointIO):
-    """Saves beside the target, then renames: a kill leaves the old checkpoint whole. Reads with weights_only."""
+    """Saves beside the target and renames, so that a kill leaves the old checkpoint intact. Loads with weights_only."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         path = Path(path)
         make_folder(path.parent)
         content = io.BytesIO()
-        torch.save(checkpoint, content)  # not into the file: of a full disk torch makes an error of its own
+        torch.save(checkpoint, content)  # not into the file: torch raises an error of its own for a full disk
         with atomic_write(path) as partial, partial.open("wb") as file:
             file.write(content.getbuffer())
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         checkpoint = read_checkpoint(path)
-        # A run folder may have been moved or copied: its best checkpoint is the one beside this.
+        # The run folder may have been moved or copied: the best checkpoint is the one beside this.
         here = Path(path).parent.resolve()
         for state in checkpoint.get("callbacks", {}).values():
             if "best_model_path" in state:
@@ -51,44 +51,48 @@ class SafeCheckpointIO(TorchCheckpointIO):
 
 
 def read_checkpoint(path: str | os.PathLike[str], *, key: str = "") -> dict[str, Any]:
-    """A checkpoint's or state_dict's contents, on the CPU; key= is what the message puts before the path.
+    """Load a checkpoint or a state_dict to the CPU.
+
+    Args:
+        path: the file.
+        key: the text before the path in messages, such as "resume=".
 
     Raises:
-        UsageError: the file is missing, damaged, no checkpoint, or holds more than tensors and plain values.
+        UsageError: the file is missing, corrupt, not a checkpoint, or holds more than tensors and plain values.
     """
     path = Path(path)
     if not path.is_file():
-        raise UsageError(f"{key}{path}: no such checkpoint")
+        raise UsageError(f"{key}{path}: checkpoint not found")
     try:
         damaged = None
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 members = archive.infolist()
                 if sum(member.file_size for member in members) > path.stat().st_size:
-                    raise zipfile.BadZipFile("its members are compressed, or overlap")  # torch's never are: a bomb
-                damaged = archive.testzip()  # torch itself does not look at the sums
+                    raise zipfile.BadZipFile(
+                        "its members are compressed, or overlap"
+                    )  # torch does not compress: a zip bomb
+                damaged = archive.testzip()  # torch does not check the CRC sums
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's, that to look at sparse tensors may take long
+            warnings.simplefilter("ignore")  # torch warns that checking sparse tensors may take long
             content = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch's errors for a broken file are of every kind
+    except Exception as error:  # torch raises many kinds for a broken file
         if isinstance(error, pickle.UnpicklingError) and "unsupported global" in str(error).lower():
-            told = (
-                "unsafe, holds more than tensors and plain values; not loaded (save a network's state_dict() instead)"
-            )
-            raise UsageError(f"{key}{path}: {told}") from error
-        raise UsageError(f"{key}{path}: the checkpoint is corrupt, or is none") from error
+            reason = "unsafe, holds more than tensors and plain values; not loaded (save a network's state_dict())"
+            raise UsageError(f"{key}{path}: {reason}") from error
+        raise UsageError(f"{key}{path}: corrupt, or not a checkpoint") from error
     if damaged is not None:
-        raise UsageError(f"{key}{path}: the checkpoint is corrupt (wrong sum of {damaged})")
+        raise UsageError(f"{key}{path}: corrupt (CRC mismatch in {damaged})")
     if not isinstance(content, dict):
         raise UsageError(f"{key}{path}: holds a {type(content).__name__}, not a checkpoint or a state_dict")
     return content
 
 
 def completed_epochs(checkpoint: Mapping[str, Any]) -> int:
-    """Whole epochs in a checkpoint of training; its "epoch" is the one under way, or the last at an epoch's end."""
+    """Return the completed epochs of a checkpoint, whose own "epoch" is the current one, or the last at its end."""
     try:
         return int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
-    except (KeyError, TypeError, ValueError):  # weights alone, or none of ours
+    except (KeyError, TypeError, ValueError):  # weights only, or another program's
         return 0
 
 
@@ -96,7 +100,7 @@ def checkpoint_epoch(checkpoint: Mapping[str, Any], path: Path) -> int:
     """Return the epoch that a checkpoint was saved in, counted from 0.
 
     Raises:
-        UsageError: it has none.
+        UsageError: it has no epoch.
     """
     epoch = checkpoint.get("epoch")
     if not isinstance(epoch, int) or not 0 <= epoch < 2**31:
@@ -105,10 +109,15 @@ def checkpoint_epoch(checkpoint: Mapping[str, Any], path: Path) -> int:
 
 
 def load_weights(model: nn.Module, path: str | os.PathLike[str], *, key: str = "") -> dict[str, Tensor]:
-    """The state_dict in a checkpoint of ours, or the file's own, if it fits the model.
+    """Load the state_dict of a checkpoint, or a plain state_dict, for a model.
+
+    Args:
+        model: the network that the weights must fit.
+        path: the file.
+        key: the text before the path in messages, such as "init_from=".
 
     Raises:
-        UsageError: as read_checkpoint, or the weights are another network's; the message says which, by their shapes.
+        UsageError: as read_checkpoint, or the weights are those of another network, which the message names if known.
     """
     content = read_checkpoint(path, key=key)
     weights = content.get("state_dict", content)
@@ -122,7 +131,7 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str], *, key: str = "
 
 
 def _misfit(theirs: Shapes, model: nn.Module, architecture: object) -> str:
-    """Whose weights these are instead of the model's."""
+    """Return why weights do not fit a model, with the network that they do fit if known."""
     ours, others = type(model).__name__, _networks()
     if not isinstance(architecture, str) or not architecture.isidentifier():
         architecture = None
@@ -154,7 +163,7 @@ def _difference(theirs: Shapes, ours: Shapes) -> str:
 
 
 def _networks() -> dict[str, Shapes]:
-    """What the state_dicts of the package's networks look like."""
+    """Return the shapes of the state_dict of each network of the package."""
     with torch.device("meta"):  # shapes without weights
         return {
             path.stem: _shapes(instantiate(OmegaConf.load(path)).state_dict())
@@ -163,7 +172,7 @@ def _networks() -> dict[str, Shapes]:
 
 
 def _is_plain(value: Any) -> bool:
-    """Return whether a value is a dense tensor of real numbers with its content."""
+    """Return whether a value is a dense tensor of real numbers with data."""
     dense = isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta
     return dense and not value.is_complex() and not value.is_quantized
 

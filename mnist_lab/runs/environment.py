@@ -1,4 +1,4 @@
-"""The surroundings of a run that its results depend on: versions, commit, processor, time."""
+"""Describe what a run's results depend on besides its settings: versions, commit, processor."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ PACKAGES = (
 
 
 def current_time() -> str:
+    """Return the local time in ISO 8601, with microseconds and offset from UTC."""
     return datetime.now().astimezone().isoformat(timespec="microseconds")
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of Python and of the packages that a result depends on."""
+    """Return the versions of Python and of the packages that results depend on."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -39,7 +40,7 @@ def package_versions() -> dict[str, str]:
 
 
 def git_state() -> GitState | None:
-    """Commit of the checkout that this code, or else the current folder, belongs to, and whether it was changed."""
+    """Return the commit of the checkout with this code, or else with the current folder; None outside a checkout."""
     here = Path(__file__).parent
     tracked = _git("ls-files", "--error-unmatch", Path(__file__).name, folder=here) is not None
     folder = here if tracked else Path.cwd()
@@ -56,10 +57,10 @@ def _git(*arguments: str, folder: Path) -> str | None:
 
 
 def processor_name() -> str:
-    """The machine's processor by name, and how many it counts."""
+    """Return the number of logical processors and the processor's name."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):  # no Linux, or a processor that it does not name
+    except (OSError, StopIteration):  # not Linux, or without a name
         name = platform.processor() or platform.machine()
     return f"{os.cpu_count()} × {name}"

@@ -1,4 +1,4 @@
-"""Rows of runs: what `ls` and `compare` show of each, and the settings in which they differ."""
+"""List runs as rows for `ls` and `compare`, and find the settings in which they differ."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from mnist_lab.runs.run import Run
 
 
 def run_row(run: Run, info: RunRecord) -> dict[str, Any]:
-    """A run's record as one row: its folder, what it was started with, and what it came to.
+    """Return a run's record as one row.
 
-    Times are in seconds, accuracies from 0 to 1. None stands for what there is not, or not yet, or is not finite.
+    Times are in seconds, accuracies from 0 to 1. None stands for a value that is missing or not finite.
     """
     tested = info.get("tested")
     names = ("model", "overrides", "status", "error", "seed", "epochs", "parameters", IMAGES_PER_SECOND)
@@ -35,31 +35,38 @@ def run_row(run: Run, info: RunRecord) -> dict[str, Any]:
 
 
 def list_runs(runs_dir: Path, sort: str = "date") -> list[dict[str, Any]]:
-    """A row for each run below a folder, in the order of their start or sorted by another of their values.
+    """Return a row for each run below a folder, sorted.
 
-    Accuracies are sorted from the best on, everything else from the smallest on; runs without the value come last.
+    Args:
+        runs_dir: the folder.
+        sort: the column to sort by: accuracies in descending order, others in ascending order, missing values last.
 
     Raises:
-        UsageError: no such folder, or no run has such a value.
+        UsageError: the folder does not exist, or no run has the column.
     """
     if not runs_dir.is_dir():
-        raise UsageError(f"--runs-dir={runs_dir}: no such folder; name the one that holds the runs")
+        raise UsageError(f"--runs-dir={runs_dir}: folder not found; give the folder that contains the runs")
     rows = [run_row(run, info) for run, info in Run.records(runs_dir).items()]
     known = list(dict.fromkeys(name for each in rows for name in each))
     if sort == "date" or not rows:
         return rows  # Run.records has sorted them
     if sort not in known:
-        raise UsageError(f"--sort={sort}: no run has it; there are {', '.join(known)}")
+        raise UsageError(f"--sort={sort}: no run has it; choose from {', '.join(known)}")
     having = [each for each in rows if each.get(sort) is not None]
     lacking = [each for each in rows if each.get(sort) is None]
     return sorted(having, key=lambda each: each[sort], reverse=is_accuracy(sort)) + lacking
 
 
 def find_runs(names: Sequence[str], runs_dir: Path, *, at_least: int = 2) -> list[Run]:
-    """The runs that are named, each once: by their folders, by `latest`, or by a folder that holds several.
+    """Find the runs that names mean, each once.
+
+    Args:
+        names: run folders, `latest`, or folders that contain several runs.
+        runs_dir: where names are looked for.
+        at_least: the number of runs needed.
 
     Raises:
-        UsageError: a name is none of these, or they are fewer than at_least.
+        UsageError: a run is not found, or they are fewer than at_least.
     """
     found: dict[Path, Run] = {}
     for name in names:
@@ -71,7 +78,7 @@ def find_runs(names: Sequence[str], runs_dir: Path, *, at_least: int = 2) -> lis
 
 
 def differing_settings_of_runs(runs: Sequence[Run]) -> dict[str, list[Any]]:
-    """The settings in which runs differ, by their keys, with each run's value; None where it has no such setting."""
+    """Return the settings in which runs differ, by key, with each run's value; None where it has no such setting."""
     settings = differing_settings(*(run.config for run in runs))
     return {
         key: [OmegaConf.to_container(value) if isinstance(value, ListConfig) else value for value in values]

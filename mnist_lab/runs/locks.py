@@ -1,4 +1,4 @@
-"""One process a run folder: take the lock, and say who holds it. Imports neither torch nor Lightning."""
+"""Lock run folders, so that one process at a time works on each. Imports neither torch nor Lightning."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from filelock import FileLock, Timeout
 from mnist_lab.errors import UsageError
 from mnist_lab.files import make_folder, write_text
 
-LOCK, HOLDER = ".lock", ".holder.json"  # the file that is locked; the one that says by whom
-HEARTBEAT = 10.0  # seconds between two signs of life of a holder
-STALE_AFTER = 60.0  # seconds without one after which a holder on another machine counts as gone
-_held: dict[Path, int] = {}  # folders that this process holds, each with the thread that does
+LOCK, HOLDER = ".lock", ".holder.json"  # the locked file; the file that names the holder
+HEARTBEAT = 10.0  # seconds between two heartbeats of a holder
+STALE_AFTER = 60.0  # seconds without a heartbeat after which a holder on another machine counts as dead
+_held: dict[Path, int] = {}  # folders that this process has locked, with the thread
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Holder:
 
     Attributes:
         host: the name of its machine.
-        pid: its number there.
+        pid: its process id.
         since: when it took the lock, in ISO 8601 with its offset from UTC.
     """
 
@@ -47,24 +47,24 @@ class Holder:
 
 
 class RunInUse(UsageError):
-    """Another process works on the run folder."""
+    """Another process has locked the run folder."""
 
 
 @contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
-    """Hold a run folder's lock for the duration of the block; the folder is made if need be.
+    """Hold a run folder's lock during the block; the folder is created if needed.
 
     The lock ends with its process, however that ends. It is the operating system's (flock), which shared file systems
     of Linux honour across machines; for those that do not, the holder also renews the time of `.holder.json` every few
-    seconds, and one on another machine counts as alive until that is a minute old. A process that holds the folder, or
-    whose parent does and waits for it, may take the lock again.
+    seconds, and one on another machine counts as alive until that is a minute old. A process that has the lock, or
+    whose parent has it and waits for the process, can take it again.
 
     Args:
         folder: the run folder.
 
     Raises:
-        RunInUse: another process or thread holds it; the message says which, and since when.
-        UsageError: the folder cannot be made or written.
+        RunInUse: another process or thread has it; the message names it.
+        UsageError: the folder cannot be created or written.
     """
     place, thread = folder.resolve(), threading.get_ident()
     holder = holder_of(folder)
@@ -76,7 +76,7 @@ def run_lock(folder: Path) -> Iterator[None]:
     try:
         make_folder(folder)
         lock = FileLock(folder / LOCK, thread_local=False)
-        lock.acquire(timeout=1, poll_interval=0.05)  # not at once: `holder_of` of another process holds it for a moment
+        lock.acquire(timeout=1, poll_interval=0.05)  # `holder_of` in another process takes it for a moment
     except Timeout:
         raise RunInUse(_in_use(folder, holder_of(folder))) from None
     except OSError as error:
@@ -102,7 +102,7 @@ def run_lock(folder: Path) -> Iterator[None]:
 
 
 def holder_of(folder: Path) -> Holder | None:
-    """Return the process that works on a run folder, on this machine or another one; None if none does."""
+    """Return the process that has locked a run folder, on this machine or another; None if it is free."""
     if folder.resolve() in _held:
         return _this_process()
     if not (folder / LOCK).exists():
@@ -118,7 +118,7 @@ def holder_of(folder: Path) -> Holder | None:
 
 
 def _is_locked(path: Path) -> bool:
-    """Whether a process holds the lock; asked without writing, for folders that may only be read."""
+    """Return whether a process has the lock, without writing, for read-only folders."""
     try:
         import fcntl  # not on Windows
     except ImportError:

@@ -1,4 +1,4 @@
-"""What the jobs of a sweep come to: a ranked table, results.csv, results.json, a figure."""
+"""Rank the jobs of a sweep, and write results.csv and results.json."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from mnist_lab.metric_names import TEST_ACC, VAL_ACC, VAL_LOSS
 from mnist_lab.runs.state import RunState
 from mnist_lab.runs.sweep import Job, Sweep
 
-Group = tuple[tuple[str, str], ...]  # what jobs that differ in their seeds alone have in common: swept keys and values
+Group = tuple[tuple[str, str], ...]  # the overrides that jobs with different seeds share
 
 
 @dataclass(frozen=True)
 class Results:
-    """A sweep's jobs, and how they rank.
+    """The jobs of a sweep and their ranking.
 
     Attributes:
         sweep: the sweep.
         jobs: all of them.
-        ranked: those that are finished and have a validation accuracy, the best first; jobs that differ in their seeds
-            alone are one entry.
+        ranked: the finished jobs with a validation accuracy, the best first; jobs that differ only in their seeds are
+            one entry.
     """
 
     sweep: Sweep
@@ -38,7 +38,7 @@ class Results:
 
     @classmethod
     def of(cls, sweep: Sweep) -> Results:
-        """The results as the sweep's folder has them now."""
+        """Read the current results from the sweep's folder."""
         jobs = sweep.jobs()
         groups: dict[tuple[str, ...], list[Job]] = {}
         for job in jobs:
@@ -49,7 +49,7 @@ class Results:
 
     @property
     def varied(self) -> list[str]:
-        """The keys in which the jobs differ, in the order in which they were given."""
+        """The keys in which the jobs differ, in the order given."""
         values: dict[str, set[str | None]] = {}
         given = [{override_key(override): override for override in job.overrides} for job in self.jobs]
         for key in dict.fromkeys(key for overrides in given for key in overrides):
@@ -57,28 +57,28 @@ class Results:
         return [key for key, found in values.items() if len(found) > 1]
 
     def settings(self, job: Job) -> dict[str, str]:
-        """A job's values of the keys in which the jobs differ."""
+        """Return a job's values of the keys in which the jobs differ, as text."""
         given = override_values(job.overrides)
-        return {key: given.get(key, str(job.info.get(key, ""))) for key in self.varied}  # a run knows its seed
+        return {key: given.get(key, str(job.info.get(key, ""))) for key in self.varied}  # the seed is in the record
 
     @property
     def heads(self) -> dict[str, str]:
-        """The keys in which the jobs differ, each as it is shown: by its last part where that is of one key alone."""
+        """The column head of each key in which the jobs differ: its last part if unique, else the whole key."""
         return short_names(self.varied)
 
     @property
     def winner(self) -> list[Job]:
-        """The jobs of the best settings; the only ones whose test accuracy is told: it chooses nothing."""
+        """The jobs of the best settings, the only ones whose test accuracy is shown: it is not used for selection."""
         return self.ranked[0] if self.ranked else []
 
     @property
     def best_job(self) -> Job | None:
-        """The job of the best settings, among its seeds the best by validation accuracy."""
+        """The best job of the winner by validation accuracy."""
         return max(self.winner, key=lambda job: float(job.info["metrics"][VAL_ACC]), default=None)
 
     @property
     def command(self) -> str | None:
-        """The command that trains the best settings again, with all seeds that they were trained with."""
+        """The command that trains the best settings again, with all their seeds."""
         if not self.winner:
             return None
         first = self.winner[0]
@@ -90,7 +90,7 @@ class Results:
         return format_command(["-m", *options, *shared, f"seed={seeds}"])
 
     def row(self, job: Job) -> dict[str, Any]:
-        """A job in results.csv."""
+        """Return a job's row of results.csv."""
         info = job.info
         metrics = info.get("metrics", {})
         rank = next((number for number, group in enumerate(self.ranked, 1) if job in group), None)
@@ -109,7 +109,7 @@ class Results:
         }
 
     def write(self) -> None:
-        """Renew results.csv and results.json."""
+        """Write results.csv and results.json."""
         rows = sorted(map(self.row, self.jobs), key=lambda row: row["rank"] or len(self.jobs) + 1)
         with (
             atomic_write(self.sweep.results_csv) as partial,
@@ -130,7 +130,7 @@ class Results:
         write_text(self.sweep.results_json, json.dumps(content, indent=1) + "\n")
 
     def entry(self, group: list[Job]) -> dict[str, Any]:
-        """One place in the ranking."""
+        """Return a ranked group's entry of results.json."""
         told = (VAL_ACC, TEST_ACC) if group == self.winner else (VAL_ACC,)
         accuracies = {name: {"mean": mean(group, name), "std": spread(group, name)} for name in told}
         seconds = statistics.fmean(job.info["seconds"]["total"] for job in group)
@@ -139,7 +139,7 @@ class Results:
         return {"settings": settings, "jobs": len(group), **accuracies, "seconds": seconds, "folders": folders}
 
     def table(self, limit: int = 20) -> Table:
-        """The ranking, and each job by the end of its folder's name."""
+        """Return the ranking as a table, with the id of each job."""
         keys = [key for key in self.varied if key != "seed"]
         table = Table("", *(self.heads[key] for key in keys), title=f"sweep {self.sweep.folder.name}")
         for head in ("validation", "time", "jobs"):
@@ -159,7 +159,7 @@ class Results:
 
 
 def text_value(value: Any) -> Any:
-    """Return a value for a CSV file, where a spreadsheet would take some texts, such as an error's, for a formula."""
+    """Return a value for a CSV file, with a quote before text that a spreadsheet would take for a formula."""
     if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
         try:
             float(value)
@@ -169,15 +169,15 @@ def text_value(value: Any) -> Any:
 
 
 def mean(group: list[Job], metric: str) -> float:
-    """The mean of a metric over jobs."""
+    """Return the mean of a metric over jobs."""
     return statistics.fmean(job.info["metrics"][metric] for job in group)
 
 
 def spread(group: list[Job], metric: str) -> float | None:
-    """The standard deviation of a metric over jobs; None for one."""
+    """Return the standard deviation of a metric over jobs; None for a single job."""
     return statistics.stdev(job.info["metrics"][metric] for job in group) if len(group) > 1 else None
 
 
 def describe_job(results: Results, job: Job) -> str:
-    """A job by what tells it from the others."""
+    """Describe a job by the settings in which the jobs differ."""
     return " ".join(f"{key}={value}" for key, value in results.settings(job).items()) or job.folder.name

@@ -1,4 +1,4 @@
-"""The run folder: what a run leaves behind, and the one way to read it. Imports neither torch nor Lightning."""
+"""Run folders: find them, read and write their files. Imports neither torch nor Lightning."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from mnist_lab.runs.paths import PathIn
 from mnist_lab.runs.record import RUN, RunRecord, read_record, write_record
 from mnist_lab.runs.state import RunState
 
-RECORD, SWEEP_RECORD, REPRODUCTION_RECORD = "run.json", "sweep.json", "reproduce.json"  # say what a folder is
+RECORD, SWEEP_RECORD, REPRODUCTION_RECORD = "run.json", "sweep.json", "reproduce.json"  # identify the kind of a folder
 CHECKPOINTS, FIGURES, EXPORTS = "checkpoints", "figures", "exports"
 
 
@@ -65,32 +65,32 @@ class Run:
 
     @classmethod
     def create(cls, folder: Path, info: RunRecord, config: DictConfig) -> Run:
-        """Make a folder that this process has locked a run's, by writing its config.yaml and its run.json.
+        """Create a run in a folder that this process has locked, by writing config.yaml and run.json.
 
         Raises:
-            UsageError: it holds a run already, or cannot be written.
+            UsageError: the folder contains a run already, or cannot be written.
         """
         run = cls(folder)
         if run.record_path.exists():
-            raise UsageError(f"hydra.run.dir={folder}: holds a run already; resume={folder} continues it")
+            raise UsageError(f"hydra.run.dir={folder}: contains a run already; resume={folder} continues it")
         try:
             run.save_config(config)
-            write_record(run.record_path, info)  # last: a folder with one is a run
+            write_record(run.record_path, info)  # last: it makes the folder a run's
         except OSError as error:
             raise UsageError(f"hydra.run.dir={folder}: cannot be written ({error.strerror}); choose another") from error
         return run
 
     @classmethod
     def find(cls, name: str | os.PathLike[str], runs_dir: str | os.PathLike[str] = "runs") -> Run:
-        """Return the run that a name means.
+        """Find a run by its name.
 
         Args:
-            name: a run folder's path, or its beginning or end below runs_dir if no other run's is the same; or
-                `latest` for the last run below runs_dir that a person started.
+            name: a run folder's path, or the unique beginning or end of one below runs_dir; or `latest` for the last
+                run below runs_dir that was started by itself, not by a sweep or by reproduce.
             runs_dir: the folder of the runs.
 
         Raises:
-            UsageError: there is none, or there are several.
+            UsageError: no run has the name, or several have.
         """
         if name == "latest":
             runs = cls.below(runs_dir, jobs=False)
@@ -109,7 +109,7 @@ class Run:
 
     @classmethod
     def _named(cls, name: str, runs_dir: Path) -> Run:
-        """Return the one run whose folder's name, or path below runs_dir, begins or ends with these characters."""
+        """Find the only run whose folder's name, or path below runs_dir, begins or ends with a text."""
         paths = {folder: folder.relative_to(runs_dir).as_posix() for folder in _run_folders(runs_dir)}
         found = [folder for folder in paths if folder.name == name] or [
             folder
@@ -122,13 +122,17 @@ class Run:
             raise UsageError(f"{shortened}: {len(found)} runs match; give more of the name: {some}")
         if not found:
             raise UsageError(
-                f"{shortened}: no such run folder, nor the beginning or end of one's name below {runs_dir}"
+                f"{shortened}: run folder not found, nor the beginning or end of a run's name below {runs_dir}"
             )
         return cls(found[0])
 
     @classmethod
     def of_checkpoint(cls, path: Path) -> Run:
-        """The run in whose folder checkpoints/ a checkpoint lies."""
+        """Return the run that a checkpoint belongs to.
+
+        Raises:
+            UsageError: it is not in a run folder's checkpoints/.
+        """
         run = cls(path.absolute().parent.parent)
         if path.absolute().parent != run.checkpoints_folder or not run.exists:
             raise UsageError(f"resume={path}: not in a run folder; init_from={path} starts a new run from its weights")
@@ -136,19 +140,23 @@ class Run:
 
     @classmethod
     def below(cls, folder: str | os.PathLike[str], *, jobs: bool = True) -> list[Run]:
-        """All runs below a folder, such as a sweep's, in the order in which they were started; none that is damaged.
+        """Return the runs below a folder with a readable record, in the order of their start.
 
         Args:
             folder: the folder.
-            jobs: whether those of sweeps and reproductions below it are among them.
+            jobs: whether to include those of sweeps and reproductions below it.
         """
         return [run for run, info in cls.records(folder, jobs=jobs).items() if info["status"] != RunState.DAMAGED]
 
     @classmethod
     def records(cls, folder: str | os.PathLike[str], *, jobs: bool = True) -> dict[Run, RunRecord]:
-        """All runs below a folder with what run.json says of each, in the order in which they were started.
+        """Return the runs below a folder with their records, in the order of their start.
 
-        One whose run.json cannot be read comes first, with the status "damaged" and a warning.
+        A run whose record cannot be read comes first, with the status DAMAGED, and a warning is printed.
+
+        Args:
+            folder: the folder.
+            jobs: whether to include those of sweeps and reproductions below it.
         """
         records: dict[Run, RunRecord] = {}
         for run in map(cls, _run_folders(folder, jobs=jobs)):
@@ -164,7 +172,7 @@ class Run:
 
     @property
     def info(self) -> RunRecord:
-        """The entries of run.json; a run is killed where it is running by them and no process works on it."""
+        """The entries of run.json, with the status KILLED if they say RUNNING but no process works on the run."""
         info = self._record()
         return (
             info | {"status": RunState.KILLED}
@@ -177,14 +185,14 @@ class Run:
 
     @property
     def config(self) -> DictConfig:
-        """The configuration that the run was started with; its folder is where the run lies now."""
+        """The configuration that the run was started with, with the folder's current path."""
         config = load_config(self.config_path)
         config.folder = str(self.folder)
         return config
 
     @property
     def tutorial(self) -> dict[str, Any]:
-        """Source and published figures of the tutorial whose preset the run was started with; empty without one."""
+        """Source and published results of the tutorial of the run's preset; empty without a preset."""
         node = self.config.get("tutorial")
         return dict(OmegaConf.to_container(node)) if node else {}  # type: ignore[arg-type]
 
@@ -195,7 +203,7 @@ class Run:
         return tested["epoch"] if tested else None
 
     def clear(self) -> None:
-        """Remove what an earlier start left, but for the lock that this process holds, the open log and job.json."""
+        """Remove the files of an earlier start, except the lock, the open log and job.json."""
         for path in self.folder.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)
@@ -203,7 +211,7 @@ class Run:
                 path.unlink()
 
     def remove_partial_files(self) -> None:
-        """Remove the temporary files that a killed process of this run left; its lock is held by this one."""
+        """Remove temporary files of a killed process of this run; this process must have the lock."""
         for folder in (self.folder, self.checkpoints_folder, self.figures_folder, self.projector_folder):
             remove_partial_files(folder)
 
@@ -226,40 +234,44 @@ class Run:
         return path if path.is_file() else None
 
     def newest_whole_checkpoint(self) -> Path | None:
-        """The last checkpoint, or the best if the sums of the last are wrong; None if neither is whole."""
+        """Return the last checkpoint, or the best if the last is corrupt; None if neither is intact."""
         found = (self.checkpoint(name) for name in ("last", "best"))
         return next((path for path in found if path and is_whole(path)), None)
 
     def chosen_checkpoint(self) -> Path:
-        """The checkpoint that is tested and handed on: the best by validation accuracy, else the last.
+        """Return the checkpoint to test and export: the best by validation accuracy, else the last.
 
         Raises:
             UsageError: the run has none.
         """
         chosen = self.checkpoint("best") or self.checkpoint("last")
         if chosen is None:
-            raise UsageError(f"{self.folder}: has no checkpoint (its status: {self.info['status']})")
+            raise UsageError(f"{self.folder}: has no checkpoint (status: {self.info['status']})")
         return chosen
 
     def seconds_with(self, **seconds: float) -> dict[str, float]:
-        """Seconds of this start, added to those of the earlier ones that run.json has."""
+        """Add seconds of this start to those of earlier starts in the record."""
         earlier = self.info["seconds"]
         return {name: earlier.get(name, 0.0) + value for name, value in seconds.items()}
 
     def checkpoints(self) -> dict[str, str | None]:
-        """Where the best and the last checkpoint are, from the folder; None where there is none."""
+        """Return the paths of the best and the last checkpoint, relative to the folder; None for a missing one."""
         found = {name: self.checkpoint(name) for name in ("best", "last")}
         return {name: path.relative_to(self.folder).as_posix() if path else None for name, path in found.items()}
 
     def metrics(self) -> list[dict[str, float]]:
-        """The rows of metrics.csv, each with what was logged at its step; a damaged one is left out."""
+        """Read metrics.csv: a row for each logged step; damaged rows are left out.
+
+        Raises:
+            UsageError: the file cannot be read.
+        """
         try:
             text = self.metrics_path.read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             return []
         except OSError as error:
             raise UsageError(f"{self.metrics_path}: cannot be read ({error.strerror})") from error
-        # A line without an end was cut, maybe within a number.
+        # A line without a newline was cut off, maybe within a number.
         lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
         rows, heads = [], _cells(lines[0]) if lines else []
         for cells in map(_cells, lines[1:]):
@@ -270,9 +282,13 @@ class Run:
         return rows
 
     def curve(self, name: str, across: Literal["epochs", "examples_seen"] = "epochs") -> dict[float, float]:
-        """A metric by epochs done or by training examples seen, 0 being before training.
+        """Return a metric by completed epochs or by training examples seen; 0 is before training.
 
-        Where the test set was looked at once, after training, its curve is that point.
+        A metric of the test set that was measured once, after training, is a single point.
+
+        Args:
+            name: the metric, from METRIC_NAMES.
+            across: what the keys count.
         """
         rows = [row for row in self.metrics() if "epoch" in row]
         ends = {int(row["epoch"]) + 1: row for row in rows if TRAIN_LOSS in row or row["step"] == -1}
@@ -283,12 +299,12 @@ class Run:
         return {places[epoch]: value for epoch, value in values.items()}
 
     def epochs(self) -> list[dict[str, float]]:
-        """The rows of metrics.csv that end an epoch, in order."""
+        """Return the rows of metrics.csv at the ends of epochs, in order."""
         return [row for row in self.metrics() if {TRAIN_LOSS, "epoch"} <= set(row)]
 
 
 def _cells(line: str) -> list[str]:
-    """Return the cells of a line of a CSV; none of one that is damaged."""
+    """Split a line of a CSV file into cells; an empty list if it is damaged."""
     try:
         return next(csv.reader([line]), [])
     except csv.Error:
@@ -296,7 +312,7 @@ def _cells(line: str) -> list[str]:
 
 
 def _run_folders(folder: str | os.PathLike[str], *, jobs: bool = True) -> Iterator[Path]:
-    """Yield the folders of all runs below a folder; jobs: those of sweeps and reproductions too."""
+    """Yield the folders of all runs below a folder, with those of sweeps and reproductions if `jobs`."""
     for place, folders, files in os.walk(folder):
         if not jobs and place != os.fspath(folder) and {SWEEP_RECORD, REPRODUCTION_RECORD} & set(files):
             folders.clear()
@@ -306,7 +322,7 @@ def _run_folders(folder: str | os.PathLike[str], *, jobs: bool = True) -> Iterat
 
 
 def start_timestamp(info: RunRecord) -> float:
-    """Return when a run was started, in seconds since 1970; 0 where its record does not have that."""
+    """Return the start of a run in seconds since 1970; 0 if the record does not contain it."""
     try:
         return datetime.fromisoformat(info.get("started") or "").timestamp()
     except ValueError:

@@ -1,10 +1,10 @@
-"""The sweep folder: what was asked for, and how each job stands. Imports neither torch nor Lightning.
+"""Sweep folders: the planned jobs and their states. Imports neither torch nor Lightning.
 
 runs/sweeps/NAME/
-  sweep.json                     the command, the keys that are swept, the jobs that were planned
+  sweep.json                     the command, the swept keys, the planned jobs
   VALUES-ID/                     a job: a run folder, with job.json beside run.json
-  results.csv, results.json      what the jobs came to, renewed while they run
-  heat_map.png or response.png   accuracy over the one or two settings that are swept
+  results.csv, results.json      the results of the jobs, updated while they run
+  heat_map.png or response.png   accuracy over the one or two swept settings
 """
 
 from __future__ import annotations
@@ -26,19 +26,20 @@ from mnist_lab.runs.record import JOB, SWEEP, JobProcess, JobRecord, RunRecord, 
 from mnist_lab.runs.run import SWEEP_RECORD, Run
 from mnist_lab.runs.state import DONE, RunState
 
-_done_jobs: dict[Path, tuple[tuple[int, ...], Job]] = {}  # the jobs that are over, with the times of their files
+_done_jobs: dict[Path, tuple[tuple[int, ...], Job]] = {}  # done jobs, with the modification times of their files
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job of a sweep and how it stands.
+    """A job of a sweep.
 
     Attributes:
-        overrides: what it was given, but for the keys in SWEEP_KEYS.
+        overrides: its overrides, without those of SWEEP_KEYS.
         state: its state.
-        folder: its run folder, which is not there before it is begun.
-        attempts: how often it was started in the sweep's latest start.
+        folder: its run folder, which does not exist before its start.
+        attempts: how often it was started since the sweep's latest start.
         error: why it failed or was interrupted.
+        process: the process that runs it, or did.
     """
 
     overrides: tuple[str, ...]
@@ -50,12 +51,12 @@ class Job:
 
     @property
     def id(self) -> str:
-        """What tells it from others that do something else: job_id."""
+        """The job's id, which follows from its settings: `sweeps.identity.job_id`."""
         return self.folder.name.rsplit("-", 1)[-1]
 
     @cached_property
     def info(self) -> RunRecord:
-        """The entries of the run's record; none where there is no record, or a damaged one."""
+        """The entries of the run's record; empty if there is none, or an incomplete one."""
         try:
             info = Run(self.folder).info
         except UsageError:
@@ -64,7 +65,7 @@ class Job:
 
     @cached_property
     def epochs(self) -> list[dict[str, float]]:
-        """The run's rows of metrics.csv that end an epoch."""
+        """The run's rows of metrics.csv at the ends of epochs."""
         return Run(self.folder).epochs()
 
 
@@ -78,20 +79,20 @@ class Sweep:
     results_json = PathIn("results.json")
     report_path = PathIn("report.html")
     study_path = PathIn("study.journal")  # of a search
-    stop_file = PathIn(".stop")  # while it is there, no further job is started
+    stop_file = PathIn(".stop")  # while it exists, no further job is started
 
     @classmethod
     def open(cls, folder: Path, command: str, swept: Sequence[str], planned: Mapping[str, Sequence[str]]) -> Sweep:
-        """A new sweep, or one to go on with.
+        """Create a sweep, or open one to continue it.
 
         Args:
-            folder: where it lies.
-            command: what goes on with it.
+            folder: the sweep folder.
+            command: the command that continues it.
             swept: the keys that have several values.
             planned: the overrides of each job by its id.
 
         Raises:
-            UsageError: the folder holds a sweep of other parameters.
+            UsageError: the folder contains a sweep over other keys.
         """
         sweep = cls(folder)
         given = {override_key(override) for overrides in planned.values() for override in overrides} | set(swept)
@@ -115,7 +116,7 @@ class Sweep:
         return sweep
 
     def plan(self, jobs: Mapping[str, Sequence[str]]) -> None:
-        """Add jobs to do, the overrides of each by its id."""
+        """Add jobs, given by the overrides of each by its id."""
         record = self.record
         for id, overrides in jobs.items():
             record["jobs"][id] = without_keys(overrides, *SWEEP_KEYS)
@@ -133,11 +134,11 @@ class Sweep:
 
     @property
     def process(self) -> int:
-        """The number of the process that runs the sweep, or did last."""
+        """The id of the process that runs the sweep, or did last."""
         return int(self.record["start"].rsplit("-", 2)[1])
 
     def jobs(self) -> list[Job]:
-        """All jobs, in the order in which they were planned; then those that were not, by their folders' names."""
+        """Return all jobs: the planned ones in order, then others by the names of their folders."""
         planned = self.record["jobs"]
         found = [read_job(path) for path in sorted(self.folder.glob("*")) if Run(path).job_path.exists()]
         begun = {job.id: job for job in found}
@@ -149,10 +150,10 @@ class Sweep:
 
 
 def read_job(folder: Path) -> Job:
-    """Return the job in a folder.
+    """Read the job in a folder.
 
-    One whose record, or the run's, is damaged counts as killed: the next start of the sweep runs it again. A job that
-    is over is read from its files when they change, for a sweep that runs looks at all its jobs every second.
+    A job with a damaged record counts as killed, so that the next start of the sweep runs it again. A done job is
+    cached until its files change, as a running sweep reads all its jobs every second.
     """
     run = Run(folder)
     stamp = (_modified(run.job_path), _modified(run.record_path))

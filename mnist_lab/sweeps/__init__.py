@@ -1,1 +1,1 @@
-"""Sweeps: many jobs of one command line, each a run; what they come to, whatever happens on the way."""
+"""Sweeps: run many jobs of one command, continue them after any interruption, and rank the results."""

@@ -1,4 +1,4 @@
-"""Accuracy over the settings that are swept, as a picture."""
+"""Plot accuracy over the swept settings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LABEL = "validation: accuracy (%)"
 
 
 def save_sweep_figure(results: Results) -> str | None:
-    """Save heat_map.png, of two swept settings, or response.png, of one; returns the name. seed is none of them."""
+    """Save heat_map.png for two swept settings or response.png for one, besides seed, and return the file's name."""
     keys = [key for key in results.varied if key != "seed"]
     if not results.ranked or len(keys) not in (1, 2):
         return None
@@ -31,7 +31,7 @@ def save_sweep_figure(results: Results) -> str | None:
 
 
 def plot_response(results: Results, key: str) -> Figure:
-    """Validation accuracy by one setting, each with the spread over its seeds."""
+    """Plot validation accuracy by one setting, with the standard deviation over seeds."""
     points = {results.settings(group[0])[key]: group for group in results.ranked}
     order = sorted(points, key=sort_key)
     numbers = [sort_key(value)[0] for value in order]

@@ -1,4 +1,4 @@
-"""Which job it is: an id that follows from all that a job does, and the folder that bears it."""
+"""Identify jobs: an id computed from the settings of a job, and the name of its folder."""
 
 from __future__ import annotations
 
@@ -17,14 +17,18 @@ from mnist_lab.runs.sweep import Sweep
 
 
 def job_id(config: DictConfig) -> str:
-    """Twelve digits that are a function of what a job does: of Hydra's whole configuration, resolved."""
+    """Return the id of a job, 12 hexadecimal digits: a hash of the settings that identify it.
+
+    Args:
+        config: Hydra's whole configuration.
+    """
     cfg = copy.deepcopy(config)
     with open_dict(cfg):
         cfg.pop("hydra", None)
         cfg.folder = ""
     OmegaConf.resolve(cfg)
     settings = {
-        key: FORMER_NAMES.get(value, value) if key.endswith("_target_") else value  # so that sweeps of 0.1.0 continue
+        key: FORMER_NAMES.get(value, value) if key.endswith("_target_") else value  # for sweeps of version 0.1.0
         for key, value in identity_settings(flatten(cfg)).items()
     }
     settings.pop("callbacks.reload._target_", None)
@@ -33,7 +37,7 @@ def job_id(config: DictConfig) -> str:
 
 
 def job_folder(config: DictConfig) -> str:
-    """The name of a job's folder: its values of the keys that are swept, and its id, by which it is found again."""
+    """Return the name of a job's folder: its values of the swept keys, and its id, by which it is found again."""
     folder, name = Path(config.hydra.sweep.dir), job_id(config)
     for path in folder.glob(f"*-{name}"):
         return path.name
@@ -44,10 +48,10 @@ def job_folder(config: DictConfig) -> str:
 
 
 def file_name(text: str) -> str:
-    """The text with underscores for what a file system might not take, not too long for one."""
+    """Return a text as a file name: other characters than letters, digits and .,=+- as underscores, shortened."""
     return re.sub(r"[^\w.,=+-]", "_", text)[:150]
 
 
 def register_job_folder() -> None:
-    """Register ${job_folder:}, by which conf/train.yaml names the folder of a sweep's job."""
+    """Register the resolver ${job_folder:}, with which conf/train.yaml names the folder of a sweep's job."""
     OmegaConf.register_new_resolver("job_folder", lambda *, _root_: job_folder(_root_), replace=True)

@@ -1,4 +1,4 @@
-"""One job of a sweep: done already, gone on with, or run; a failure is recorded and leaves the others alone."""
+"""Run one job of a sweep: skip it if finished, resume or start it otherwise, and record a failure."""
 
 from __future__ import annotations
 
@@ -31,9 +31,13 @@ log = logging.getLogger(__name__)
 
 
 def run_job(cfg: DictConfig) -> float | None:
-    """Do a job if it is still to be done; returns what a sweeper goes by, validation accuracy, or None.
+    """Run a job, unless it is finished, another process runs it, or the sweep is stopping.
 
-    It is left alone where another process is at it, where it is finished, or where the sweep is to stop.
+    Args:
+        cfg: the job's configuration.
+
+    Returns:
+        The validation accuracy, None without one.
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM; the sweep ends with it.
@@ -51,7 +55,7 @@ def run_job(cfg: DictConfig) -> float | None:
     try:
         with requeue_on_sigusr2(), run_lock(folder):
             job = read_job(folder) if Run(folder).job_path.exists() else Job(overrides, folder)
-            job = replace(job, overrides=overrides)  # a damaged record has none
+            job = replace(job, overrides=overrides)  # not in a damaged record
             start = sweep.record["start"]
             attempts = job.attempts if job.process.get("start") == start else 0
             if job.state != RunState.FINISHED:
@@ -73,12 +77,12 @@ def run_job(cfg: DictConfig) -> float | None:
         return None
     except Interrupted:
         if sweep.stop_file.exists() and cpus_per_job(HydraConfig.get().launcher) is not None:
-            return None  # the sweep knows; to Ray and submitit it would be a process that died, and to be replaced
+            return None  # the sweep knows; Ray and submitit would take it for a dead process and restart it
         raise
 
 
 def _attempted(cfg: DictConfig, job: Job) -> Job:
-    """The job after one attempt, which begins anew where an earlier one failed, and goes on where it was stopped."""
+    """Return the job after one attempt, which resumes a stopped run and starts a failed one anew."""
     from mnist_lab.sweeps.subprocess_job import is_distributed, train_in_subprocess
     from mnist_lab.training.progress import console  # torch and Lightning: not for --cfg
     from mnist_lab.training.train import train
@@ -91,7 +95,7 @@ def _attempted(cfg: DictConfig, job: Job) -> Job:
     elif Run(job.folder).exists:
         Run(job.folder).clear()
     write_job(job)
-    quiet, console.quiet = console.quiet, True  # the sweep shows how its jobs stand
+    quiet, console.quiet = console.quiet, True  # the sweep shows the states of its jobs
     try:
         _share_threads(cfg)
         train_in_subprocess(cfg) if is_distributed(cfg) else train(cfg)
@@ -110,6 +114,6 @@ def _attempted(cfg: DictConfig, job: Job) -> Job:
 
 
 def _share_threads(cfg: DictConfig) -> None:
-    """Where jobs run side by side, let each have its share of the processors, unless threads=N says how many."""
+    """Give each of several parallel jobs its share of the processors, unless threads=N is set."""
     if cfg.threads is None:
         cfg.threads = threads(HydraConfig.get().launcher)

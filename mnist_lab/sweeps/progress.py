@@ -1,4 +1,4 @@
-"""What a sweep shows: how its jobs stand while it runs, and at its end their ranking and what failed."""
+"""Show the states of a sweep's jobs while it runs, and its results at the end."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ STYLES = {
 
 
 class Watch:
-    """Reads the sweep's folder once a second, from a thread, wherever its jobs run; renews results.csv and .json.
+    """Reads the sweep's folder once a second in a thread, shows the jobs, and updates results.csv and results.json.
 
     Args:
         sweep: the sweep.
-        parallel: how many jobs run at once, for the time left.
-        console: where it is shown.
+        parallel: the number of jobs that run at once, for the estimate of the time left.
+        console: the console to print to.
     """
 
     def __init__(self, sweep: Sweep, parallel: int = 1, console: Console | None = None) -> None:
         self.sweep, self.parallel = sweep, parallel
         self.console = console or Console(highlight=False)
         self.live = Live(console=self.console, auto_refresh=False, transient=True)
-        self.told = {job.overrides for job in sweep.jobs() if job.state == RunState.FINISHED}
+        self.printed = {job.overrides for job in sweep.jobs() if job.state == RunState.FINISHED}
         self.written: list[Job] | None = None
         self.ending = threading.Event()
         self.thread = threading.Thread(target=self._watch, daemon=True)
@@ -66,25 +66,25 @@ class Watch:
 
     def _watch(self) -> None:
         while not self.ending.wait(1):
-            with contextlib.suppress(UsageError):  # a run.json that is just being made; the next look finds it whole
+            with contextlib.suppress(UsageError):  # a record that is being written; the next look reads it
                 self.look()
 
     def look(self) -> None:
-        """Read how the jobs stand, write the results if that has changed, and show it."""
+        """Read the jobs, write the results if they changed, and show them."""
         results = Results.of(self.sweep)
         if results.jobs != self.written:
             results.write()
             self.written = results.jobs
         if self.live.is_started:
-            self.live.update(self.picture(results), refresh=True)
+            self.live.update(self.render(results), refresh=True)
         elif not self.console.is_terminal:
             for job in results.jobs:
-                if job.state in DONE and job.overrides not in self.told:
-                    self.told.add(job.overrides)
+                if job.state in DONE and job.overrides not in self.printed:
+                    self.printed.add(job.overrides)
                     self.console.print(line(results, job), soft_wrap=True, markup=False)
 
-    def picture(self, results: Results) -> Group:
-        """The jobs: those that run, and of the others as many as the terminal is high; how many there are of each."""
+    def render(self, results: Results) -> Group:
+        """Return a table of jobs around the running ones, as high as the terminal, and the number of jobs by state."""
         jobs = results.jobs
         table = Table(*results.heads.values(), "state")
         for head in ("epoch", "best validation", "time", "left"):
@@ -103,14 +103,14 @@ class Watch:
         return Group(table, Text(words))
 
     def seconds_left(self, jobs: list[Job]) -> float | None:
-        """How long the jobs that are left take, going by those that are finished; None before there is one."""
+        """Estimate the seconds for the remaining jobs from the finished ones; None before one is finished."""
         took = [job.info["seconds"]["total"] for job in jobs if job.state == RunState.FINISHED]
         left = sum(job.state not in DONE for job in jobs)
         return statistics.fmean(took) * left / self.parallel if took else None
 
 
 def line(results: Results, job: Job) -> str:
-    """A job that is over, in one line."""
+    """Describe a done job in one line."""
     over = sum(other.state in DONE for other in results.jobs)
     settings = " ".join(f"{results.heads[key]}={value}" for key, value in results.settings(job).items())
     _, best, took, _ = progress(job)
@@ -119,7 +119,7 @@ def line(results: Results, job: Job) -> str:
 
 
 def progress(job: Job) -> tuple[str, str, str, str]:
-    """Epochs done and to do, best validation accuracy so far, seconds so far and left, of a job, as they are shown."""
+    """Format a job's completed and planned epochs, best validation accuracy, time so far and time left."""
     info = job.info
     if not info:
         return "", "", "", ""
@@ -135,7 +135,7 @@ def progress(job: Job) -> tuple[str, str, str, str]:
 
 
 def show_results(results: Results, command: str) -> None:
-    """Write and show what the sweep has come to, as far as it has."""
+    """Write and print the results so far."""
     console = Console(highlight=False)
     results.write()
     figure = save_sweep_figure(results)
@@ -153,7 +153,7 @@ def show_results(results: Results, command: str) -> None:
     left = sum(job.state != RunState.FINISHED for job in results.jobs)
     if left:
         console.print(
-            f"{left} of {len(results.jobs)} jobs are not finished; to go on: {command}", soft_wrap=True, markup=False
+            f"{left} of {len(results.jobs)} jobs are not finished; to continue: {command}", soft_wrap=True, markup=False
         )
     sweep = results.sweep
     written = ", ".join(name for name in (sweep.results_csv.name, sweep.results_json.name, figure) if name)
@@ -161,7 +161,7 @@ def show_results(results: Results, command: str) -> None:
 
 
 def describe_best(results: Results) -> str:
-    """The best settings, the command that trains them again, and the run folder: of several seeds, of the best one."""
+    """Describe the best settings: test accuracy, the command that trains them again, and the best job's run folder."""
     job = results.best_job
     assert job is not None
     tested, folder = results.entry(results.winner)[TEST_ACC], display_path(job.folder)

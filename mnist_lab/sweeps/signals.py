@@ -1,4 +1,4 @@
-"""The end of a sweep: signals, which are passed on to its jobs, and the death of the process that runs it."""
+"""End a sweep: forward signals to its jobs, and end their processes when the sweep's process dies."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from mnist_lab.runs.locks import holder_of
 from mnist_lab.runs.state import RunState
 from mnist_lab.runs.sweep import Sweep
 
-SWEEP_PROCESS = "MNIST_LAB_SWEEP_PROCESS"  # set for a sweep's job that is a command: the process that waits for it
-PATIENCE = 60  # seconds in which jobs that were told to stop are to have saved
+SWEEP_PROCESS = "MNIST_LAB_SWEEP_PROCESS"  # set for a job in a subprocess: the id of the process that waits for it
+PATIENCE = 60  # seconds for jobs to save after a signal
 
 
 def end_with_parent(parent: int) -> None:
-    """End this process, at once and from a thread, when the one that started it is gone.
+    """Watch the parent process from a thread, and end this process at once when the parent is gone.
 
-    A process that is killed cannot stop its children, and workers without a parent would wait for work for ever.
+    A killed process cannot stop its children, and orphaned workers would wait for work for ever.
 
     Args:
-        parent: the number of the process that started this one.
+        parent: the id of the parent process.
     """
     name = f"ends with {parent}"
     if all(thread.name != name for thread in threading.enumerate()):
@@ -36,19 +36,19 @@ def end_with_parent(parent: int) -> None:
 def _watch_parent(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(0.5)
-    os._exit(128 + 9)  # as after kill -9: what is on the disk is whole at any moment
+    os._exit(128 + 9)  # as after kill -9: the files on the disk are intact at any moment
 
 
 @contextmanager
 def forward_signals(sweep: Sweep) -> Iterator[None]:
-    """Pass Ctrl-C, SIGTERM and SIGHUP on to jobs in other processes of this machine, and wait until they have saved.
+    """Forward Ctrl-C, SIGTERM and SIGHUP to jobs in other processes of this machine, and wait until they have saved.
 
-    A job in this process hears of them itself while it trains. One on another machine runs to its end. A second signal
-    is not waited for.
+    A job in this process handles them itself while it trains; one on another machine runs to its end. A second signal
+    ends the wait.
     """
 
     def stop(number: int, frame: Any) -> None:
-        # All of it here, before the exception: joblib kills its workers as soon as that reaches it.
+        # All of it before the exception: joblib kills its workers as soon as it sees one.
         if number == getattr(signal, "SIGHUP", None):
             signal.signal(number, signal.SIG_IGN)  # the kernel, the shell and tmux may each send one
         if stopped:
@@ -62,7 +62,7 @@ def forward_signals(sweep: Sweep) -> Iterator[None]:
             if holder and holder.host == socket.gethostname() and holder.pid != os.getpid()
         }
         for pid in here.values():
-            with suppress(ProcessLookupError):  # it has just ended
+            with suppress(ProcessLookupError):  # it has ended
                 os.kill(pid, signal.SIGTERM)
         until = time.monotonic() + PATIENCE
         while time.monotonic() < until and any(map(holder_of, here)):
@@ -83,5 +83,5 @@ def forward_signals(sweep: Sweep) -> Iterator[None]:
         for number, handler in before.items():
             if signal.getsignal(number) is stop:
                 signal.signal(number, handler or signal.SIG_DFL)
-        if stopped:  # whatever a launcher has made of the exception
+        if stopped:  # whatever a launcher did with the exception
             raise Interrupted(128 + stopped[0])

@@ -1,7 +1,7 @@
-"""A job of several processes (trainer=ddp): a command of its own, beside the sweep's.
+"""Run a distributed job (trainer=ddp) as a command of its own.
 
-Lightning starts the other processes of a run with the command line of the first, which in a sweep is the whole
-sweep's; it leaves its variables to the next job; and when one process dies it kills the first. None may reach a sweep.
+Lightning starts the further processes of a run with the command line of the first, which would be the whole sweep's. It
+leaves environment variables behind for the next job, and kills the first process when another one dies.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from mnist_lab.runs.run import Run
 from mnist_lab.sweeps.signals import SWEEP_PROCESS
 from mnist_lab.training.checkpointing import STOP_SIGNALS, stop_signal, stop_signals_raise
 
-PATIENCE = 60  # seconds in which a run that was told to stop is to have ended
+PATIENCE = 60  # seconds for a run to end after a signal
 
 
 def is_distributed(cfg: DictConfig) -> bool:
-    """Whether a job asks for more than one device, or for a strategy, which may start processes."""
+    """Return whether a job uses more than one device, or a strategy, which may start processes."""
     return cfg.trainer.get("strategy", "auto") != "auto" or cfg.trainer.get("devices", 1) not in (1, "1")
 
 
 def train_in_subprocess(cfg: DictConfig) -> None:
-    """Run `python -m mnist_lab` with the job's settings, in the job's folder, and wait for it.
+    """Train a job with the command `python -m mnist_lab` in its folder, and wait for the process.
 
     Raises:
-        Interrupted: Ctrl-C, SIGTERM or SIGHUP, which was passed on.
+        Interrupted: Ctrl-C, SIGTERM or SIGHUP, which was forwarded.
         LabError: the run failed, or one of its processes was killed.
     """
     folder = Path(cfg.folder)
@@ -53,11 +53,11 @@ def train_in_subprocess(cfg: DictConfig) -> None:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            env=os.environ | {SWEEP_PROCESS: str(os.getpid())},  # it ends when this process is killed
+            env=os.environ | {SWEEP_PROCESS: str(os.getpid())},  # so that it ends when this process is killed
         ) as process,
     ):
         try:
-            told = process.communicate()[1].strip()
+            message = process.communicate()[1].strip()
         except BaseException as stop:
             number = stop_signal(stop) or signal.SIGINT
             process.send_signal(number)
@@ -67,11 +67,11 @@ def train_in_subprocess(cfg: DictConfig) -> None:
         finally:
             if hasattr(os, "killpg"):  # not on Windows
                 with suppress(ProcessLookupError, PermissionError):
-                    os.killpg(process.pid, signal.SIGKILL)  # the others, should they hang without the first
+                    os.killpg(process.pid, signal.SIGKILL)  # the other processes, which may hang without the first
     if process.returncode - 128 in STOP_SIGNALS:
         raise Interrupted(process.returncode)
     if process.returncode < 0:  # Lightning kills the first process when another one has died
         raise LabError(f"one of its processes died (signal {-process.returncode})")
     if process.returncode > 0:
         error = Run(folder).info["error"] if Run(folder).exists else None
-        raise LabError(error or told.removeprefix("mnist_lab: ") or f"exit status {process.returncode}")
+        raise LabError(error or message.removeprefix("mnist_lab: ") or f"exit status {process.returncode}")

@@ -143,8 +143,8 @@ def test_run_that_lies_in_another_runs_folder_is_found(tiny: Tiny) -> None:
 
 def test_nothing_to_list_is_told(tiny: Tiny, command: Command) -> None:
     for arguments, told in (
-        ((), "--runs-dir=runs: no such folder"),
-        (("--runs-dir", "nowhere"), "--runs-dir=nowhere: no such folder"),
+        ((), "--runs-dir=runs: folder not found"),
+        (("--runs-dir", "nowhere"), "--runs-dir=nowhere: folder not found"),
         (("--json", "--csv"), "not allowed with"),
     ):
         outcome = command("ls", *arguments, data=False)
@@ -158,7 +158,7 @@ def test_nothing_to_list_is_told(tiny: Tiny, command: Command) -> None:
     fake("a", 1)
     outcome = command("ls", "--sort", "test/accuracy", data=False)
     assert (outcome.status, outcome.out, outcome.err.count("\n")) == (2, "", 1)
-    assert "--sort=test/accuracy: no run has it; there are run, date, " in outcome.err and "test/acc" in outcome.err
+    assert "--sort=test/accuracy: no run has it; choose from run, date, " in outcome.err and "test/acc" in outcome.err
 
 
 def test_listing_reads_one_file_of_each_run(tiny: Tiny, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,8 +220,8 @@ def test_run_is_found_by_a_unique_beginning_or_end_of_its_name(tiny: Tiny, comma
             "2026-11-21",
             "2026-11-21: 2 runs match; give more of the name: 2026-11-21/09-15-00-000001-mlp, ",
         ),
-        ("00", "00: no such run folder, nor the beginning or end of one's name below runs"),
-        ("x" * 5000, "no such run folder"),
+        ("00", "00: run folder not found, nor the beginning or end of a run's name below runs"),
+        ("x" * 5000, "run folder not found"),
     ):
         for arguments in (["test", name], [f"resume={name}"], ["compare", name, "latest"]):
             outcome = command(*arguments, data=False)

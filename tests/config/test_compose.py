@@ -137,8 +137,8 @@ BAD = [
     ("model._target_=torch.nn.Identity", "derive it from mnist_lab.models.Classifier"),
     ("seed=-1", "greater than or equal to 0"),
     ("model._target_=no_such_module.Net", "cannot be imported (No module named 'no_such_module')"),
-    ("callbacks.best.monitor=val/f1", "not logged; there are val/loss, val/acc"),
-    ("callbacks.best.monitor=test/acc", "the test set chooses nothing; there are val/loss, val/acc"),
+    ("callbacks.best.monitor=val/f1", "not logged; choose from val/loss, val/acc"),
+    ("callbacks.best.monitor=test/acc", "test metrics cannot be monitored; choose from val/loss, val/acc"),
     ("steps_per_execution=0", "greater than or equal to 1"),
 ]
 

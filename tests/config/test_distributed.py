@@ -111,7 +111,7 @@ def test_sweep_under_torchrun_and_other_numbers_of_devices_are_refused(
 ) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     monkeypatch.setenv("WORLD_SIZE", "3")
-    with pytest.raises(UsageError, match="-m: one run at a time where several processes are started"):
+    with pytest.raises(UsageError, match="-m: not supported where several processes are started"):
         share_run_folder(["seed=0,1"], sweep=True)
     with pytest.raises(UsageError, match=r"trainer\.devices=1: torchrun started 3 processes; trainer=ddp"):
         validate(tiny.compose("model=mlp", "hydra.run.dir=x"))

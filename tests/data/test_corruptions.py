@@ -260,7 +260,7 @@ def test_unmeasurable_run_is_reported_in_one_line(command: Command, tiny: Tiny, 
     Path("runs/b").mkdir()
     Run.create(Path("runs/b"), Run(Path("runs/a")).info, settings)
     for arguments, message in (
-        (["nowhere"], "nowhere: no such run folder"),
+        (["nowhere"], "nowhere: run folder not found"),
         (["runs/b"], "runs/b: has no checkpoint"),
         (["runs/a", "--only", "shift,fog"], "--only=fog: unknown corruption; choose from shift, rotation"),
         (["runs/a", "--only", ""], "--only=: unknown corruption"),

@@ -69,7 +69,7 @@ def test_impossible_export_is_reported_in_one_line(command: Command) -> None:
     command("model=mlp", "trainer.max_epochs=1", "hydra.run.dir=runs/a/b")
     Path("file").write_text("")
     for arguments, message in (
-        (("nowhere", "--format", "state_dict"), "nowhere: no such run folder"),
+        (("nowhere", "--format", "state_dict"), "nowhere: run folder not found"),
         (("runs/a/b", "--format", "word"), "--format=word: unknown format; choose from onnx, torch_export"),
         (("runs/a/b",), "--format"),
         (("runs/a/b", "--format", "state_dict", "--to", "file/x.pt"), "--to=file/x.pt: cannot be written"),

@@ -201,7 +201,7 @@ def test_show_never_replaces_a_file(command: Command, trained: Run, photos: Path
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere", "photos/1.tiff"], "nowhere: no such run folder"),
+        (["nowhere", "photos/1.tiff"], "nowhere: run folder not found"),
         (["RUN"], "the following arguments are required: IMAGE"),
         (["RUN", "empty"], "empty: contains no image files (.apng"),
         (["RUN", "a.csv", "photos/1.tiff"], "a CSV of pixels cannot be combined"),

@@ -492,7 +492,7 @@ def test_bad_input_is_told_in_one_line_and_nothing_is_written(
     Path("bad/sweep.json").write_text("{}")
     before = set(run.folder.iterdir())
     for arguments, told in (
-        (("nowhere",), "nowhere: no such run folder"),
+        (("nowhere",), "nowhere: run folder not found"),
         (("neither",), "neither: neither a run folder (it has no run.json) nor a sweep's (it has no sweep.json)"),
         (("bad",), "bad/sweep.json: corrupt, or not a sweep's record"),
         (("latest",), "latest: no run below"),

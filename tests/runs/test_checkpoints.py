@@ -71,7 +71,7 @@ def test_missing_checkpoint_is_told(command: Callable[..., Outcome]) -> None:
     for key in ("init_from", "resume"):
         outcome = command(f"{key}=nowhere.ckpt")
         assert outcome.status == 2
-        assert f"{key}=nowhere.ckpt: no such checkpoint" in outcome.err
+        assert f"{key}=nowhere.ckpt: checkpoint not found" in outcome.err
 
 
 def test_checkpoint_of_another_architecture_is_told_with_both_names(

@@ -319,7 +319,7 @@ def test_fail_fast_begins_no_further_job(command: Command) -> None:
     outcome = command(*arguments)
     assert outcome.status == 1
     assert [job.state for job in Sweep(FOLDER).jobs()] == ["finished", "failed", "waiting"]
-    assert "2 of 3 jobs are not finished; to go on:" in outcome.out
+    assert "2 of 3 jobs are not finished; to continue:" in outcome.out
 
 
 @pytest.mark.parametrize(
@@ -371,7 +371,7 @@ def test_signal_ends_a_sweep_with_its_table_and_the_next_start_goes_on(
     ended, out = stopped_in_second_job(tiny, sent, *arguments)
     assert ended == status
     assert [job.state for job in Sweep(FOLDER).jobs()] == ["finished", "interrupted", "waiting"]
-    assert re.search(r"2 of 3 jobs are not finished; to go on: python -m mnist_lab .*sweep=s", out)
+    assert re.search(r"2 of 3 jobs are not finished; to continue: python -m mnist_lab .*sweep=s", out)
     assert len(results()["ranked"]) == 1
     assert "Traceback" not in out
     first, second = Run.below(FOLDER)
@@ -498,7 +498,7 @@ def test_table_on_a_terminal_shows_how_each_job_stands(command: Command) -> None
     write_job(Job(first.overrides, first.folder, RunState.RUNNING, 1, process={"began": time.time() - 7}))
     console = Console(width=120, height=40, record=True, force_terminal=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
     with run_lock(first.folder):
-        console.print(Watch(sweep, console=console).picture(Results.of(sweep)))
+        console.print(Watch(sweep, console=console).render(Results.of(sweep)))
     text = console.export_text()
     console.file.close()
     assert "4 jobs: 3 finished, 1 running" in text

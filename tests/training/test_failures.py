@@ -121,7 +121,7 @@ def test_corrupt_checkpoint_that_is_named_is_refused_with_the_good_one(command: 
     last.write_bytes(b"")
     outcome = command(f"resume={last}", "trainer.max_epochs=3", data=False)
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
-    assert f"resume={last}: the checkpoint is corrupt, or is none; the newest good one is " in outcome.err
+    assert f"resume={last}: corrupt, or not a checkpoint; the newest good one is " in outcome.err
     assert str(best) in outcome.err
     best.write_bytes(b"")
     outcome = command(f"resume={RUN}", "trainer.max_epochs=3", data=False)

@@ -311,7 +311,7 @@ def test_folder_that_holds_a_run_is_not_taken_again(command: Command) -> None:
     before = (Path("runs/a/b") / "run.json").read_text()
     outcome = command("hydra.run.dir=runs/a/b", "seed=5")
     assert outcome.status == 2
-    assert "holds a run already" in outcome.err
+    assert "contains a run already" in outcome.err
     assert (Path("runs/a/b") / "run.json").read_text() == before
 
 
@@ -432,10 +432,10 @@ def test_resume_with_a_schedule_that_is_over_is_refused(command: Command) -> Non
     command("model=mlp", "scheduler=onecycle")
     outcome = command("resume=latest", "trainer.max_epochs=3", data=False)
     assert outcome.status == 2
-    assert "scheduler.epochs=3: the resumed run has 2 and keeps it" in outcome.err
+    assert "scheduler.epochs=3: cannot change on resume (this run uses 2)" in outcome.err
     outcome = command("resume=latest", "trainer.max_epochs=3", "scheduler=none", data=False)
     assert outcome.status == 2
-    assert "scheduler.max_lr=null: the resumed run has 0.01 and keeps it" in outcome.err
+    assert "scheduler.max_lr=null: cannot change on resume (this run uses 0.01)" in outcome.err
 
 
 def test_moved_run_keeps_its_best_checkpoint_when_resumed(command: Command) -> None:
