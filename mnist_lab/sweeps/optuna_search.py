@@ -87,18 +87,34 @@ def search(sweeper: Any, sweep: Sweep, space: dict[str, BaseDistribution], fixed
             study.tell(number, **({"state": TrialState.PRUNED} if was_pruned else {"values": accuracy}))
 
 
-def open_study(folder: Path, prune_after: int | None = None) -> optuna.Study:
+class SweepStudy(optuna.Study):
+    """A study that returns its trials by their numbers.
+
+    Args:
+        name: of the study in its storage.
+        storage: Optuna's.
+        pruner: Optuna's.
+    """
+
+    def __init__(self, name: str, storage: JournalStorage, pruner: optuna.pruners.BasePruner) -> None:
+        super().__init__(name, storage, pruner=pruner)
+        self.storage = storage
+
+    def trial(self, number: int) -> optuna.Trial:
+        """Return a trial by its number."""
+        study = self.storage.get_study_id_from_name(self.study_name)
+        return optuna.Trial(self, self.storage.get_trial_id_from_study_id_trial_number(study, number))
+
+
+def open_study(folder: Path, prune_after: int | None = None) -> SweepStudy:
     """Return the study of a sweep, new or to continue."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     journal = str(Sweep(folder).study_path)
     lock: Any = FileLock(f"{journal}.lock")  # Optuna's own locks outlive a killed process, and are waited for
-    return optuna.create_study(
-        study_name="sweep",
-        storage=JournalStorage(JournalFileBackend(journal, lock)),
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=prune_after or 0),
-        direction="maximize",
-        load_if_exists=True,
-    )
+    storage = JournalStorage(JournalFileBackend(journal, lock))
+    optuna.create_study(study_name="sweep", storage=storage, direction="maximize", load_if_exists=True)
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=prune_after or 0)
+    return SweepStudy("sweep", storage, pruner)
 
 
 def next_batch(study: optuna.Study, n_trials: int, at_once: int, tried: Collection[int]) -> list[int]:
@@ -119,26 +135,31 @@ def next_batch(study: optuna.Study, n_trials: int, at_once: int, tried: Collecti
     return [*(number for number in left if number < end), *range(len(trials), end)]
 
 
-def ask(study: optuna.Study, number: int, space: Mapping[str, BaseDistribution], seed: int) -> dict[str, Any]:
+def ask(study: SweepStudy, number: int, space: Mapping[str, BaseDistribution], seed: int) -> dict[str, Any]:
     """Return the settings of a trial, drawn now unless they were drawn before.
 
     Each is drawn with a seed of its own, so that a kill between two of them changes neither.
     """
     if number == len(study.get_trials(deepcopy=False)):
         study.ask()
-    trial = trial_of(study, number)
+    trial = study.trial(number)
     for place, (key, dist) in enumerate(space.items()):
         (own_seed,) = np.random.SeedSequence([seed, number, place]).generate_state(1)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)  # constant_liar, before Optuna 5
             study.sampler = optuna.samplers.TPESampler(seed=int(own_seed), constant_liar=True)
-        trial._suggest(key, dist)
+        suggest(trial, key, dist)
     return dict(trial.params)
 
 
-def trial_of(study: optuna.Study, number: int) -> optuna.Trial:
-    """Return a trial by its number."""
-    return optuna.Trial(study, study.get_trials(deepcopy=False)[number]._trial_id)
+def suggest(trial: optuna.Trial, key: str, dist: BaseDistribution) -> None:
+    """Draw a trial's value of a setting, unless it has one."""
+    if isinstance(dist, CategoricalDistribution):
+        trial.suggest_categorical(key, dist.choices)
+    elif isinstance(dist, IntDistribution):
+        trial.suggest_int(key, dist.low, dist.high, log=dist.log)
+    elif isinstance(dist, FloatDistribution):
+        trial.suggest_float(key, dist.low, dist.high, log=dist.log)
 
 
 def distribution(override: Override) -> BaseDistribution:
@@ -184,7 +205,7 @@ class Prune(Callback):
 
     def __init__(self, *, folder: str, number: int, prune_after: int) -> None:
         self.folder, self.number, self.prune_after = Path(folder), number, prune_after
-        self.trial: optuna.Trial | None = None
+        self.study: SweepStudy | None = None  # opened in the job's own process
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop a resumed job where it was stopped before it was killed."""
@@ -195,11 +216,11 @@ class Prune(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking or VAL_ACC not in trainer.callback_metrics:
             return
-        if self.trial is None:
-            self.trial = trial_of(open_study(self.folder, self.prune_after), self.number)
+        self.study = self.study or open_study(self.folder, self.prune_after)
+        trial = self.study.trial(self.number)
         epochs = trainer.current_epoch + 1
-        if epochs not in self.trial.storage.get_trial(self.trial._trial_id).intermediate_values:
-            self.trial.report(float(trainer.callback_metrics[VAL_ACC]), epochs)
-        if self.trial.should_prune():
+        if epochs not in self.study.get_trials(deepcopy=False)[self.number].intermediate_values:
+            trial.report(float(trainer.callback_metrics[VAL_ACC]), epochs)
+        if trial.should_prune():
             write_text(Run(Path(trainer.default_root_dir)).pruned_path, f"{epochs}\n")
             trainer.should_stop = True

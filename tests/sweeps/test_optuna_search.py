@@ -21,6 +21,7 @@ from optuna.trial import TrialState
 from mnist_lab.errors import UsageError
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
+from mnist_lab.sweeps import optuna_search
 from mnist_lab.sweeps.optuna_search import ask, distribution, next_batch, open_study
 
 Command = Callable[..., Outcome]
@@ -148,9 +149,9 @@ def points(folder: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int) -> tup
                 change()
                 study.tell(number, values["a"])
 
-    suggest = optuna.Trial._suggest
+    suggest = optuna_search.suggest
     with monkeypatch.context() as patch:
-        patch.setattr(optuna.Trial, "_suggest", lambda *arguments: (change(), suggest(*arguments))[1])
+        patch.setattr(optuna_search, "suggest", lambda *arguments: (change(), suggest(*arguments))[1])
         try:
             run()
         except Killed:
