@@ -1,4 +1,4 @@
-"""What a user can cause, told in one line; a programming error is none of these and keeps its traceback."""
+"""Errors that a user can cause, each explained in one line; a programming error keeps its traceback."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Interrupted(SystemExit):
 
 
 class JobsFailed(SystemExit):
-    """A sweep has come to its end, and some of its jobs have failed, which it has told."""
+    """A sweep has ended and printed which of its jobs failed."""
 
 
 class DataUnavailable(LabError, ConnectionError):

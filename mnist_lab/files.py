@@ -83,25 +83,25 @@ def remove_partial_files(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def require_writable_file(path: Path, told: str) -> None:
-    """Raise UsageError for a path that a file cannot take, before the work on one; told as it was typed: --out=PATH."""
+def require_writable_file(path: Path, option: str) -> None:
+    """Raise UsageError for a path that cannot be a file, before the work on it; option is as typed: --out=PATH."""
     if path.exists() and not path.is_file():
-        raise UsageError(f"{told}: there already, and not a file; choose another")
+        raise UsageError(f"{option}: exists and is not a file; choose another")
 
 
 @contextmanager
-def user_output(path: Path, told: str, remedy: str = "choose another") -> Iterator[Path]:
+def user_output(path: Path, option: str, remedy: str = "choose another") -> Iterator[Path]:
     """Yield a temporary file as `atomic_write` does, for a file that a person asked for; its folder is made if need be.
 
     Raises:
-        UsageError: it cannot be written; told as it was typed.
+        UsageError: it cannot be written; option is as it was typed.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as partial:
             yield partial
     except OSError as error:
-        raise UsageError(f"{told}: cannot be written ({error.strerror}); {remedy}") from error
+        raise UsageError(f"{option}: cannot be written ({error.strerror}); {remedy}") from error
 
 
 def is_whole(checkpoint: Path) -> bool:

@@ -1,4 +1,4 @@
-"""The options of Hydra on the command line, told apart from the overrides."""
+"""Split a command line into Hydra's options and overrides."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""resume=RUN|latest|auto|CHECKPOINT: the command line that goes on with a run, from what its folder says."""
+"""resume=RUN|latest|auto|CHECKPOINT: the command line that continues a run, built from its record."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def expand_resume(arguments: list[str]) -> list[str]:
 
     With resume=RUN these are the run's own, then the new ones, its folder and its checkpoint. That is settled before
     Hydra composes, since what is composed follows from it. Done twice, as in the processes that Lightning starts for
-    ddp, it comes to the same.
+    ddp, the result is the same.
     """
     options, overrides = split_arguments(arguments)
     settings = _by_key(overrides)
@@ -38,7 +38,7 @@ def expand_resume(arguments: list[str]) -> list[str]:
     if wanted == "auto":
         newest = Run.below(runs_dir, jobs=False)[-1:]
         if not any(run.checkpoint("last") for run in newest):
-            return [*options, *settings.values()]  # nothing to go on with: a new run
+            return [*options, *settings.values()]  # nothing to continue: a new run
         wanted = str(newest[0].folder)
     run, checkpoint = _find_checkpoint(wanted, runs_dir)
     reject_sweep_job(run, wanted)

@@ -163,7 +163,7 @@ def suggest(trial: optuna.Trial, key: str, dist: BaseDistribution) -> None:
 
 
 def distribution(override: Override) -> BaseDistribution:
-    """What Optuna draws from for a swept override: a,b and range() as they are, interval(), int() and tag(log, ...)."""
+    """Return what Optuna draws a swept override from: a,b and range() as they are, interval(), int(), tag(log, ...)."""
     sweep: Any = override.value()
     key = override.key_or_group
     if override.is_discrete_sweep():

@@ -74,8 +74,8 @@ def test_impossible_export_is_reported_in_one_line(command: Command) -> None:
         (("runs/a/b",), "--format"),
         (("runs/a/b", "--format", "state_dict", "--to", "file/x.pt"), "--to=file/x.pt: cannot be written"),
         (("runs/a/b", "--format", "state_dict", "--to", "/proc/x.pt"), "--to=/proc/x.pt: cannot be written"),
-        (("runs/a/b", "--format", "state_dict", "--to", "/dev/null"), "--to=/dev/null: there already, and not a file"),
-        (("runs/a/b", "--format", "state_dict", "--to", ""), "--to=.: there already, and not a file"),
+        (("runs/a/b", "--format", "state_dict", "--to", "/dev/null"), "--to=/dev/null: exists and is not a file"),
+        (("runs/a/b", "--format", "state_dict", "--to", ""), "--to=.: exists and is not a file"),
     ):
         outcome = command("export", *arguments, data=False)
         assert outcome.status == 2

@@ -311,7 +311,7 @@ def test_unwritable_submission_is_reported(command: Command, trained: Run, tiny:
     before = path.read_bytes()
     for out, message in (
         ("test.csv", "would overwrite the input"),
-        (".", "there already, and not a file"),
+        (".", "exists and is not a file"),
         ("/proc/x.csv", "cannot be written"),
     ):
         outcome = command("predict", str(trained), "test.csv", "--out", out, data=False)

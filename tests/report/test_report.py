@@ -499,7 +499,7 @@ def test_bad_input_is_told_in_one_line_and_nothing_is_written(
         ((), "RUN|SWEEP"),
         ((str(run.folder), "--out", "file/page.html"), "--out=file/page.html: cannot be written"),
         ((str(run.folder), "--out", "/proc/page.html"), "--out=/proc/page.html: cannot be written"),
-        ((str(run.folder), "--out", "neither"), "--out=neither: there already, and not a file"),
+        ((str(run.folder), "--out", "neither"), "--out=neither: exists and is not a file"),
     ):
         outcome = command("report", *arguments, data=False)
         assert outcome.status == 2
