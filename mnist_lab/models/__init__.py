@@ -6,5 +6,6 @@ from mnist_lab.models.dropout_cnn import DropoutCNN
 from mnist_lab.models.lenet import LeNet
 from mnist_lab.models.mlp import MLP
 from mnist_lab.models.simple_cnn import SimpleCNN
+from mnist_lab.models.sizes import conv_output_size
 
-__all__ = ["MLP", "Classifier", "CompactCNN", "DropoutCNN", "LeNet", "SimpleCNN"]
+__all__ = ["MLP", "Classifier", "CompactCNN", "DropoutCNN", "LeNet", "SimpleCNN", "conv_output_size"]

@@ -1,9 +1,10 @@
 """The main job: train a network, test it, and record the run."""
 
+from mnist_lab.training.build import load_trained_model, make_data, make_model, make_trainer
 from mnist_lab.training.callbacks import RandomState, StepLog, TestCurve
 from mnist_lab.training.checkpointing import SaveWithinEpochs
 from mnist_lab.training.loggers import TensorBoard
-from mnist_lab.training.progress import EpochLines, LayerTable
+from mnist_lab.training.progress import EpochLines, LayerTable, console, layer_table
 from mnist_lab.training.reload import ReloadNetwork
 
 __all__ = [
@@ -15,4 +16,10 @@ __all__ = [
     "StepLog",
     "TensorBoard",
     "TestCurve",
+    "console",
+    "layer_table",
+    "load_trained_model",
+    "make_data",
+    "make_model",
+    "make_trainer",
 ]
