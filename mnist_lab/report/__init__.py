@@ -1,1 +1,1 @@
-"""Pages to look at, print and hand on: what a run, or a sweep, came to."""
+"""HTML pages of the results of a run or a sweep."""

@@ -1,8 +1,7 @@
-"""What the page of a sweep shows."""
+"""The contents of a sweep's page."""
 
 from __future__ import annotations
 
-import math
 import os
 from collections import Counter
 from pathlib import Path
@@ -11,13 +10,14 @@ from urllib.parse import quote
 
 from mnist_lab.formatting import display_path, format_accuracy, format_command, format_date, format_duration
 from mnist_lab.metric_names import TEST_ACC, VAL_ACC
-from mnist_lab.report.charts import Chart, Dot, Line, axis, epochs_axis, settings_axis
-from mnist_lab.runs.ranking import Results, describe_job, mean, spread
+from mnist_lab.runs.ranking import Results, describe_job
 from mnist_lab.runs.run import Run, start_timestamp
 from mnist_lab.runs.state import RunState
 from mnist_lab.runs.sweep import Job, Sweep
 from mnist_lab.viz.curves import METRICS
-from mnist_lab.viz.heatmap import colour_strengths, sort_key
+from mnist_lab.viz.heatmap import plot_accuracy_map
+from mnist_lab.viz.svg import inline_svg
+from mnist_lab.viz.sweep import plot_ranking, plot_response, plot_sweep_curves
 
 STATES = (  # the first with a job is the sweep's
     RunState.RUNNING,
@@ -27,12 +27,11 @@ STATES = (  # the first with a job is the sweep's
     RunState.WAITING,
     RunState.FINISHED,
 )
-WIDEST = 12  # values of a setting in a heat map; of more, and of scattered ones, each setting has a chart
-MOST_CURVES = 10  # jobs whose curves are shown
+MAX_CELLS = 12  # in a row or column of a heat map
 
 
 def sweep_page(sweep: Sweep, path: Path) -> dict[str, Any]:
-    """The values of sweep.html.j2, of a sweep in any state, for a page at a path.
+    """Return the values of sweep.html.j2 for a sweep in any state, and a page at a path.
 
     Raises:
         UsageError: a record in the folder cannot be read.
@@ -40,64 +39,66 @@ def sweep_page(sweep: Sweep, path: Path) -> dict[str, Any]:
     results = Results.of(sweep)
     keys = [key for key in results.varied if key != "seed"]
     states = Counter(job.state for job in results.jobs)
-    grid = heat_map(results, *keys) if len(keys) == 2 else None
     return {
         "kicker": "A sweep of mnist_lab",
         "title": sweep.folder.name,
         "status": next((state for state in STATES if states[state]), RunState.WAITING),
         "status_words": f"{states[RunState.FINISHED]} of {len(results.jobs)} jobs finished",
-        "subtitle": f"{began(results)}{display_path(sweep.folder)}",
-        "trouble": [],
+        "subtitle": f"{start_date(results)}{display_path(sweep.folder)}",
+        "notes": [],
         "tiles": tiles(results, states),
         "seeds": "seed" in results.varied,
         "ranked_heads": ["rank", *(results.heads[key] for key in keys), "validation", "time", "jobs"],
         "ranked": ranking(results, keys),
-        "commands_best": commands_best(results),
-        "grid": grid,
-        "charts": [] if grid or not results.ranked else [response(results, key, joined=len(keys) == 1) for key in keys],
-        "curves": curves(results),
+        "commands_best": best_commands(results),
+        "pictures": pictures(results, keys),
+        "heat": len(keys) == 2 and is_grid(results, keys),
+        "curves": learning_curves(results),
         "job_heads": [*results.heads.values(), "validation", "epochs", "time"],
         "jobs": [job_row(results, job, path) for job in results.jobs],
         "errors": [(describe_job(results, job), job.error) for job in results.jobs if job.error],
         "commands_again": [
-            ("The same command skips finished jobs and goes on with the others:", sweep.record["command"]),
-            ("This page anew:", format_command(["report", display_path(sweep.folder)])),
+            ("The same command skips finished jobs and continues with the others:", sweep.record["command"]),
+            ("Write this page again:", format_command(["report", display_path(sweep.folder)])),
         ],
     }
 
 
-def began(results: Results) -> str:
-    """When the first job was started, for the page's head."""
+def start_date(results: Results) -> str:
+    """Return when the first job started, for the page's head."""
     records = [job.info for job in results.jobs if job.info]
     return f"{format_date(min(records, key=start_timestamp)['started'])}, " if records else ""
 
 
 def tiles(results: Results, states: Counter[RunState]) -> list[tuple[str, str, str]]:
-    """The figures that a reader looks for first: name, value, note."""
+    """Return the main results: name, value, note."""
     jobs = ", ".join(f"{states[state]} {state}" for state in reversed(STATES) if states[state]) or "none"
     if not results.winner:
-        return [("best validation accuracy", "none", "no job has come to one"), ("jobs", f"{len(results.jobs)}", jobs)]
+        return [
+            ("best validation accuracy", "none", "no job has finished with one"),
+            ("jobs", f"{len(results.jobs)}", jobs),
+        ]
     entry = results.entry(results.winner)
     best = " ".join(f"{key}={value}" for key, value in entry["settings"].items()) or "one job"
     seconds = sum(job.info["seconds"]["total"] for group in results.ranked for job in group)
     seeds = len(results.winner)
-    (best_val, over), (tested, tested_over) = (_apart(entry[name], seeds) for name in (VAL_ACC, TEST_ACC))
+    (best_val, over), (tested, tested_over) = (_split_spread(entry[name], seeds) for name in (VAL_ACC, TEST_ACC))
     return [
         ("best validation accuracy", best_val, over + best),
-        ("its test accuracy", tested, f"{tested_over}it chose nothing"),
+        ("its test accuracy", tested, f"{tested_over}not used for the choice"),
         ("jobs", f"{len(results.jobs)}", jobs),
-        ("training time", format_duration(seconds), "of finished jobs together"),
+        ("training time", format_duration(seconds), "of all finished jobs"),
     ]
 
 
-def _apart(accuracy: dict[str, float | None], seeds: int) -> tuple[str, str]:
-    """A mean accuracy, and in words its spread."""
+def _split_spread(accuracy: dict[str, float | None], seeds: int) -> tuple[str, str]:
+    """Return a mean accuracy, and its spread in words."""
     value, _, deviation = format_accuracy(accuracy).partition(" ± ")
     return value, f"± {deviation} over {seeds} seeds; " if deviation else ""
 
 
 def ranking(results: Results, keys: list[str]) -> list[tuple[int, list[str]]]:
-    """Each place in the ranking with its settings and what they came to."""
+    """Return the rows of the ranking: rank, and settings with their results."""
     lines = []
     for rank, group in enumerate(results.ranked, 1):
         entry = results.entry(group)
@@ -107,86 +108,55 @@ def ranking(results: Results, keys: list[str]) -> list[tuple[int, list[str]]]:
     return lines
 
 
-def commands_best(results: Results) -> list[tuple[str, str]]:
-    """How to have the best settings again: what each command does, and the command."""
+def best_commands(results: Results) -> list[tuple[str, str]]:
+    """Return the commands for the best settings: what each does, and the command."""
     if results.command is None:
         return []
     job, seeds = results.best_job, len(results.winner)
     assert job is not None
     report = format_command(["report", display_path(job.folder)])
     if seeds == 1:
-        return [("Train them again:", results.command), ("Look closely at that run:", report)]
-    own = f"Look closely at the best of these seeds by validation, {job.info['seed']}:"
-    return [(f"Train them again, with their {seeds} seeds:", results.command), (own, report)]
+        return [("Train with them again:", results.command), ("Report of that run:", report)]
+    own = f"Report of the best of these seeds by validation accuracy, {job.info['seed']}:"
+    return [(f"Train with them again, with their {seeds} seeds:", results.command), (own, report)]
 
 
-def heat_map(results: Results, across: str, up: str) -> dict[str, Any] | None:
-    """Validation accuracy by two settings: the values of each, and each cell's text, strength of colour, 0 to 1, and
-    whether it is the best. None where it would be too wide, or mostly empty.
+def pictures(results: Results, keys: list[str]) -> list[tuple[str, str]]:
+    """Return the pictures of accuracy by the swept settings, with their headings.
+
+    One setting: the response. Two: a heat map, unless it would be too wide or mostly empty. More: the ranking, and the
+    response to each setting.
     """
-    places = [results.settings(job) for job in results.jobs]
-    columns, rows = (sorted({place[key] for place in places}, key=sort_key) for key in (across, up))
-    found = {}
-    for group in results.ranked:
-        own = results.settings(group[0])
-        found[own[up], own[across]] = mean(group, VAL_ACC)
-    planned = {(place[up], place[across]) for place in places}
-    if not found or max(len(columns), len(rows)) > WIDEST or 2 * len(planned) < len(columns) * len(rows):
-        return None
-    shade, best = (
-        colour_strengths({place: 100 - 100 * accuracy for place, accuracy in found.items()}),
-        max(found.values()),
-    )
-    cells = {
-        place: (f"{100 * accuracy:.2f}", round(shade[place], 2), accuracy == best) for place, accuracy in found.items()
-    }
-    lines = [(row, [cells.get((row, column), ("–", 0, False)) for column in columns]) for row in reversed(rows)]
-    return {"across": results.heads[across], "up": results.heads[up], "columns": columns, "rows": lines}
+    if not results.ranked or not keys:
+        return []
+    heads = [results.heads[key] for key in keys]
+    if len(keys) == 2 and is_grid(results, keys):
+        return [(f"By {' and '.join(heads)}", inline_svg(plot_accuracy_map(results, *keys), "heat"))]
+    found = [
+        (f"By {head}", plot_response(results, key, joined=len(keys) == 1))
+        for head, key in zip(heads, keys, strict=True)
+    ]
+    if len(keys) > 1:
+        found.insert(0, ("Ranking", plot_ranking(results)))
+    return [(heading, inline_svg(figure, f"picture{i}")) for i, (heading, figure) in enumerate(found)]
 
 
-def curves(results: Results) -> list[Chart]:
-    """Validation loss and accuracy by epoch, of the better half of the jobs: a bad one would press theirs flat."""
-    jobs = [job for group in results.ranked for job in group]
-    jobs = jobs[: min(MOST_CURVES, max(3, (len(jobs) + 1) // 2))]
-    charts = []
-    for name in ("loss", "acc"):
-        label, factor = METRICS[name]
-        lines = []
-        for job in jobs:
-            words = describe_job(results, job) or job.folder.name
-            values = {row["epoch"] + 1: factor * row[f"val/{name}"] for row in job.epochs if f"val/{name}" in row}
-            form = "{:.4f}" if name == "loss" else "{:.2f}%"
-            dots = [Dot(x, y, f"{words}, epoch {x:g}: {form.format(y)}", 2.5) for x, y in values.items()]
-            if dots:
-                lines.append(Line(words, "val" if job == results.best_job else "other", dots))
-        if not any(len(line.dots) > 1 for line in lines):
-            return []
-        dots = [dot for line in lines for dot in line.dots]
-        x = epochs_axis([dot.x for dot in dots])
-        y = axis(f"validation {label}", [dot.y for dot in dots], 100 if name == "acc" else math.inf)
-        lasts = "; ".join(line.dots[-1].words for line in lines)
-        charts.append(Chart(f"{y.label} by epoch: {lasts}", x, y, lines[::-1]))  # the best over the others
-    return charts
+def is_grid(results: Results, keys: list[str]) -> bool:
+    """Return whether the planned jobs fill at least half of a table of two settings that is not too wide."""
+    places = {tuple(results.settings(job)[key] for key in keys) for job in results.jobs}
+    columns, rows = (len(set(values)) for values in zip(*places, strict=True))
+    return max(columns, rows) <= MAX_CELLS and 2 * len(places) >= columns * rows
 
 
-def response(results: Results, key: str, *, joined: bool) -> Chart:
-    """Validation accuracy by a setting: a dot for each place in the ranking, with the spread over its seeds."""
-    groups = sorted(results.ranked, key=lambda group: sort_key(results.settings(group[0])[key]))
-    values = [results.settings(group[0])[key] for group in groups]
-    x, places = settings_axis(results.heads[key], values)
-    dots = []
-    for value, group in zip(values, groups, strict=True):
-        accuracy, deviation = mean(group, VAL_ACC), spread(group, VAL_ACC)
-        words = f"{results.heads[key]}={value}: {format_accuracy({'mean': accuracy, 'std': deviation})}"
-        dots.append(Dot(places[value], 100 * accuracy, words, spread=100 * (deviation or 0)))
-    ends = [dot.y + sign * dot.spread for dot in dots for sign in (-1, 1)]
-    y = axis("validation accuracy (%)", ends, 100)
-    words = f"{y.label} by {key}: {'; '.join(dot.words for dot in dots)}"
-    return Chart(words, x, y, [Line(y.label, "val", dots, joined=joined)])
+def learning_curves(results: Results) -> list[tuple[str, str]]:
+    """Return the pictures of validation loss and accuracy by epoch, with their headings."""
+    figures = {name: plot_sweep_curves(results, name) for name in ("loss", "acc")}
+    drawn = [(f"Validation {METRICS[name][0]}", inline_svg(each, name)) for name, each in figures.items() if each]
+    return drawn if len(drawn) == len(figures) else []
 
 
 def job_row(results: Results, job: Job, path: Path) -> dict[str, Any]:
-    """A job in the table of jobs, and the way from the page to its own report, or else to its folder."""
+    """Return a job's row in the table of jobs, with the link to its report, or else to its folder."""
     row, page = results.row(job), Run(job.folder).report_path
     target = page if page.is_file() else job.folder
     accuracy, seconds, epochs = row[VAL_ACC], row["seconds"], row["epochs"]

@@ -7,9 +7,11 @@ import statistics
 from matplotlib.figure import Figure
 
 from mnist_lab.reproduce.summary import PresetSummary
-from mnist_lab.viz.curves import METRICS, SETS, _finish, _published
+from mnist_lab.viz.curves import METRICS, SETS, finish_axes, plot_published
+from mnist_lab.viz.style import styled
 
 
+@styled
 def plot_reproduction(name: str, row: PresetSummary) -> Figure:
     """Plot a preset's curves from epoch 1 on, mean and range over its seeds, with the published points.
 
@@ -33,10 +35,11 @@ def plot_reproduction(name: str, row: PresetSummary) -> Figure:
                 axes.plot(list(curve), list(map(statistics.fmean, curve.values())), color=colour, label=words)
                 axes.fill_between(list(curve), low, high, color=colour, alpha=0.2, linewidth=0)
                 shown += [*low, *high] if kind == "test" else []
-            shown += _published(axes, row, f"{kind}/{metric}", colour, first=1)
+            shown += plot_published(axes, row, f"{kind}/{metric}")
         if shown and metric == "loss":
             axes.set_ylim(top=1.15 * max(shown))
         elif shown:
             axes.set_ylim(bottom=min(shown) - 0.1 * (100 - min(shown)))
-        _finish(axes, "epoch", METRICS[metric][0])
+        finish_axes(axes, "epoch", METRICS[metric][0])
+        axes.legend()
     return figure

@@ -4,7 +4,7 @@ runs/sweeps/NAME/
   sweep.json                     the command, the swept keys, the planned jobs
   VALUES-ID/                     a job: a run folder, with job.json beside run.json
   results.csv, results.json      the results of the jobs, updated while they run
-  heat_map.png or response.png   accuracy over the one or two swept settings
+  response.png, heat_map.png or ranking.png   accuracy over the swept settings: one, two, more
 """
 
 from __future__ import annotations

@@ -6,18 +6,17 @@ import csv
 import io
 import re
 import shutil
-import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from google.protobuf.message import DecodeError
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
+from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from mnist_lab.files import atomic_write, write_text
 from mnist_lab.metric_names import EXAMPLES_SEEN, IMAGES_PER_SECOND, TRAIN_LOSS
@@ -124,13 +123,13 @@ def restore_events(folder: Path, step: int, rows: list[dict[str, float]], logger
     """
     seen: set[tuple[str, int]] = set()
     for path in Run(folder).event_paths:
-        kept = []
-        for record, event in _read_records(path.read_bytes()):
-            if event.step < step and not _is_summary(event):
-                kept.append(record)
-                seen |= {(value.tag, event.step) for value in event.summary.value}
-        with atomic_write(path) as partial:
-            partial.write_bytes(b"".join(kept))
+        with atomic_write(path) as partial, partial.open("wb") as file:
+            writer = RecordWriter(file)
+            for record in RawEventFileLoader(str(path)).Load():  # up to an incomplete or damaged one
+                event = Event.FromString(record)
+                if event.step < step and not _is_summary(event):
+                    writer.write(record)
+                    seen |= {(value.tag, event.step) for value in event.summary.value}
     remove_embeddings(folder)
     for row in rows:
         at = int(row["step"])
@@ -149,28 +148,6 @@ def _is_summary(event: Event) -> bool:
     if event.WhichOneof("what") in ("graph_def", "tagged_run_metadata"):
         return True
     return any(value.tag.startswith(("_hparams_/", "custom_scalars__config__")) for value in event.summary.value)
-
-
-def _read_records(content: bytes) -> Iterator[tuple[bytes, Event]]:
-    """Yield the records of an event file, each with its event, up to an incomplete or damaged one.
-
-    A record is its length in eight bytes, the CRC of that in four, the event, and the CRC of that in four.
-    """
-    start = 0
-    while start + 12 <= len(content):
-        length, crc = struct.unpack_from("<QI", content, start)
-        end = start + 16 + length
-        if end > len(content) or masked_crc32c(content[start : start + 8]) != crc:
-            return
-        (crc,) = struct.unpack_from("<I", content, end - 4)
-        if masked_crc32c(content[start + 12 : end - 4]) != crc:
-            return
-        try:
-            event = Event.FromString(content[start + 12 : end - 4])
-        except DecodeError:
-            return
-        yield content[start:end], event
-        start = end
 
 
 def remove_embeddings(board: Path) -> None:

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mnist_lab.runs.run import Run
 from mnist_lab.viz.curves import METRICS, SETS
+from mnist_lab.viz.style import distinct_colours, styled
 
-NAMED = 24  # runs in the legend; more could not be told apart
+MAX_NAMED = 24  # runs in the legend
 
 
+@styled
 def plot_comparison(runs: Sequence[Run], labels: Sequence[str]) -> Figure | None:
-    """Loss and accuracy of runs by epoch: a row of axes for each set, a colour for each run. None without any curve.
+    """Plot loss and accuracy of runs by epoch: a row of axes for each set, a colour for each run; None without a curve.
 
-    The test set has axes if a run looked at it more than once; that of a run that looked once is a star there.
+    The test set has axes if a run evaluated it more than once; that of a run that did so once is a star there.
     """
     curves = {
         f"{kind}/{name}": [{x: by * y for x, y in run.curve(f"{kind}/{name}").items()} for run in runs]
@@ -31,7 +31,7 @@ def plot_comparison(runs: Sequence[Run], labels: Sequence[str]) -> Figure | None
         return None
     colours = distinct_colours(len(runs))
     columns = 2 if len(runs) > 4 and max(map(len, labels)) < 60 else 1
-    height = 2.9 * len(kinds) + 0.3 + 0.2 * min(len(runs), NAMED) / columns
+    height = 2.9 * len(kinds) + 0.3 + 0.2 * min(len(runs), MAX_NAMED) / columns
     figure = Figure(figsize=(10, height), layout="constrained")
     grid = figure.subplots(len(kinds), len(METRICS), sharex=True, squeeze=False)
     for i, kind in enumerate(kinds):
@@ -47,20 +47,15 @@ def plot_comparison(runs: Sequence[Run], labels: Sequence[str]) -> Figure | None
             axes.set_title(SETS[kind][0], fontsize=10)
             axes.set_ylabel(up)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            axes.grid(alpha=0.3)
+            axes.grid()
     for axes in grid[-1]:
         axes.set_xlabel("epoch")
     handles = grid[0][0].get_lines()
     figure.legend(
-        handles=handles[:NAMED],
-        title=f"the first {NAMED} of {len(runs)} runs" if len(runs) > NAMED else None,
+        handles=handles[:MAX_NAMED],
+        title=f"the first {MAX_NAMED} of {len(runs)} runs" if len(runs) > MAX_NAMED else None,
         loc="outside lower center",
         ncols=columns,
         fontsize=8,
     )
     return figure
-
-
-def distinct_colours(count: int) -> list[Any]:
-    """So many colours that can be told apart, as matplotlib takes them."""
-    return [f"C{i}" if count <= 10 else colormaps["turbo"](i / (count - 1)) for i in range(count)]

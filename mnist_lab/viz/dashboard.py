@@ -1,21 +1,20 @@
-"""What a run shows when it ends, beside its curves: figures, and the tabs of TensorBoard."""
+"""What a run shows when it ends: figures, and the tabs of TensorBoard."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import logging
-import struct
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
-from lightning.pytorch.core.module import _jit_is_scripting
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
-from tensorboard.compat.proto.summary_pb2 import Summary
+from PIL import Image
 from torch import Tensor
 from torch.utils.tensorboard.writer import SummaryWriter
 
@@ -102,7 +101,8 @@ class Dashboard:
         Args:
             run: the run, whose record has its final metrics.
             cfg: its configuration.
-            model: its network, with the weights that were tested.
+            model: its network, with the weights that were tested; without its Trainer it cannot be traced, and GRAPHS
+                stays empty.
             data: its data.
             boards: TensorBoard's writers; they are closed.
             step: how many steps the run took.
@@ -119,7 +119,8 @@ class Dashboard:
                 if self.hparams:
                     log_hyperparameters(board, run, cfg, step)
                 for path in pictures:
-                    _add_picture(board, f"figures/{path.stem}", path, step)
+                    with Image.open(path) as picture:
+                        board.add_image(f"figures/{path.stem}", np.asarray(picture), step, dataformats="HWC")
                 if self.pr_curves and predictions:
                     for i, probabilities in enumerate(predictions.probabilities.unbind(1)):
                         board.add_pr_curve(f"pr_curve/{i}", labels == i, probabilities, step)
@@ -151,21 +152,12 @@ class Dashboard:
         return drawn
 
 
-def _add_picture(board: SummaryWriter, tag: str, path: Path, step: int) -> None:
-    """Add a PNG file as it is; SummaryWriter.add_image would decode it and encode it anew."""
-    content = path.read_bytes()
-    width, height = struct.unpack_from(">II", content, 16)
-    image = Summary.Image(width=width, height=height, colorspace=4, encoded_image_string=content)
-    summary = Summary(value=[Summary.Value(tag=tag, image=image)])
-    board._get_file_writer().add_summary(summary, step)  # type: ignore[no-untyped-call]
-
-
 def _add_graph(board: SummaryWriter, model: Classifier, image: Tensor) -> None:
-    """Add the graph of what a network does to an image, (1, 1, S, S); of one that cannot be traced there is none."""
-    # As in Lightning's TensorBoardLogger.log_graph; torch prints why a network cannot be traced.
-    with _jit_is_scripting(), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+    """Add the graph of a network for an image, (1, 1, S, S), unless the network cannot be traced."""
+    # torch prints why a network cannot be traced.
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch gives up jit.trace, for which its SummaryWriter has no substitute
         try:
             board.add_graph(model, image.to(next(model.parameters())))
-        except Exception:  # a network of a user's own may raise anything; the run is no worse for it
+        except Exception:  # a user's network may raise anything; the run is no worse for it
             log.info("TensorBoard has no graph of this network", exc_info=True)

@@ -1,4 +1,4 @@
-"""TensorBoard's event files: a resumed run's are cut and filled, a finished run's parameters and metrics put in."""
+"""TensorBoard's HPARAMS tab: a finished run's settings and metrics."""
 
 from __future__ import annotations
 
@@ -75,4 +75,4 @@ def log_hyperparameters(board: SummaryWriter, run: Run, cfg: DictConfig, step: i
         (SESSION_END_INFO_TAG, HParamsPluginData(session_end_info=SessionEndInfo(status=STATUS_SUCCESS))),
     ):
         value = Summary.Value(tag=tag, metadata=create_summary_metadata(content), tensor=NULL_TENSOR)
-        board._get_file_writer().add_summary(Summary(value=[value]))  # type: ignore[no-untyped-call]
+        board.file_writer.add_summary(Summary(value=[value]))  # type: ignore[attr-defined]

@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from mnist_lab.viz.style import COLOURS, styled
 
+INK = LinearSegmentedColormap.from_list("ink", [(0, 0, 0, 0), (0, 0, 0, 1)])  # on paper of any colour
+
+
+@styled
 def plot_images(
     images: Tensor | np.ndarray,
     truths: Sequence[int],
@@ -17,16 +23,23 @@ def plot_images(
     *,
     columns: int = 3,
 ) -> Figure:
-    """A grid of images, (N, 1, S, S) or (N, S, S), each below its ground truth or, if given, its prediction.
+    """Plot a grid of images, each below its true class or, if given, its predicted class.
 
-    A wrong prediction is red, with the truth beside it; given the classes' probabilities, (N, 10), with theirs.
+    A wrong prediction is red, with the true class beside it; if given, both with their probabilities.
+
+    Args:
+        images: (N, 1, S, S) or (N, S, S).
+        truths: the true classes.
+        predictions: the predicted classes.
+        probabilities: class probabilities, (N, 10).
+        columns: images in a row.
     """
     side = images.shape[-1]
     pixels = np.asarray(images).reshape(len(truths), side, side)
     lines = 1 if probabilities is None else 2
-    rows, cell, head = -(-len(truths) // columns), int(1.15 * side), int((0.2 + 0.1 * lines) * side)
+    rows, cell, head = -(-len(truths) // columns), int(1.2 * side), int((0.2 + 0.16 * lines) * side)
     sheet = np.full((rows * (cell + head), columns * cell), pixels.min())
-    figure = Figure(figsize=(1.4 * columns, 1.4 * rows * (cell + head) / cell))
+    figure = Figure(figsize=(1.2 * columns, 1.2 * rows * (cell + head) / cell))
     axes = figure.add_axes((0, 0, 1, 1))  # one picture for all: a set of axes for each takes ten times as long
     axes.axis("off")
     for i, (image, truth) in enumerate(zip(pixels, truths, strict=True)):
@@ -38,16 +51,21 @@ def plot_images(
             named["is"] = truth
         words = [f"{word} {digit}" for word, digit in named.items()]
         if probabilities is not None:
-            shares = [f"{probabilities[i, digit].item():.1%}" for digit in named.values()]
+            shares = [format_probability(probabilities[i, digit].item()) for digit in named.values()]
             words = [f"{word}: {share}" for word, share in zip(words, shares, strict=True)]
-        text, colour = (", " if lines == 1 else "\n").join(words), "black" if right else "tab:red"
-        axes.text(left + side / 2, top - 2, text, ha="center", va="bottom", fontsize=9, color=colour)
-    axes.imshow(sheet, cmap="gray_r", interpolation="nearest", aspect="auto")
+        text, colour = (", " if lines == 1 else "\n").join(words), COLOURS["ink" if right else "bad"]
+        axes.text(left + side / 2, top - 2, text, ha="center", va="bottom", fontsize=8.5, color=colour)
+    axes.imshow(sheet, cmap=INK, interpolation="none", aspect="auto")
     return figure
 
 
+def format_probability(share: float) -> str:
+    """Return a probability in percent; one that is not certain does not look so."""
+    return "> 99.9%" if 0.9995 <= share < 1 else "< 0.1%" if 0 < share < 0.0005 else f"{share:.1%}"
+
+
 def tile_images(pictures: np.ndarray, columns: int, *, gap: int = 0, fill: float = 0) -> np.ndarray:
-    """Pictures, (N, height, width), in one, row by row; between them and after the last it has the value fill."""
+    """Return pictures, (N, height, width), as one, row by row; gaps and places after the last are fill."""
     count, height, width = pictures.shape
     rows = -(-count // columns)
     sheet = np.full((rows, height + gap, columns, width + gap), fill, dtype=pictures.dtype)

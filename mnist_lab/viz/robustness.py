@@ -11,11 +11,12 @@ from torch import Tensor
 
 from mnist_lab.data.corruptions import CORRUPTIONS, corrupt
 from mnist_lab.evaluation.robustness import Robustness
-from mnist_lab.viz.comparison import distinct_colours
+from mnist_lab.viz.style import COLOURS, distinct_colours, styled
 
 COLUMNS = 4  # of axes in the figure
 
 
+@styled
 def plot_robustness(groups: Mapping[str, Sequence[Robustness]], image: Tensor) -> Figure:
     """Plot each corruption in its own axes, with a line for each group of runs: the mean, and the range of several.
 
@@ -32,7 +33,7 @@ def plot_robustness(groups: Mapping[str, Sequence[Robustness]], image: Tensor) -
         strip, axes = grid[2 * (i // columns) : 2 * (i // columns) + 2, i % columns]
         shown = torch.cat([corrupt(image.unsqueeze(0), name, strength)[0] for strength in range(6)], dim=1).numpy()
         strip.imshow(shown, cmap="gray_r", vmin=0, vmax=255, extent=(-0.5, 5.5, 0, 1), aspect="auto")
-        strip.vlines(np.arange(0.5, 5), 0, 1, color="0.7", linewidth=0.8)
+        strip.vlines(np.arange(0.5, 5), 0, 1, color=COLOURS["line"], linewidth=0.8)
         strip.set_title(name, fontsize=10)
         for colour, (label, runs) in zip(distinct_colours(len(groups)), groups.items(), strict=True):
             values = 100 * np.array([[run.accuracy, *run.accuracies[name]] for run in runs])
@@ -42,7 +43,7 @@ def plot_robustness(groups: Mapping[str, Sequence[Robustness]], image: Tensor) -
         axes.set_xlabel(CORRUPTIONS[name].unit)
         axes.set_xlim(-0.5, 5.5)
         axes.set_ylim(0, 102)
-        axes.grid(alpha=0.3)
+        axes.grid()
         if i % columns == 0:
             axes.set_ylabel("test accuracy (%)")
     for axes in grid.flat:

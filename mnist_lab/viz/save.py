@@ -14,23 +14,24 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMATS = (".png", ".pdf", ".svg")
+DPI = 150
 
 
 def require_figure_path(path: Path) -> None:
-    """Raise UsageError for a path that can be no figure's, before the work on one."""
+    """Raise UsageError unless a figure can be written to this path."""
     if path.suffix not in FORMATS:
         raise UsageError(f"--out={path}: must end in one of {', '.join(FORMATS)}")
     require_writable_file(path, f"--out={path}")
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure, whole or not at all, in the format that its name ends in."""
+    """Write a figure to the path given with --out, in the format that its name ends in."""
     with user_output(path, f"--out={path}") as partial:
-        figure.savefig(partial, format=path.suffix[1:], dpi=120)
+        figure.savefig(partial, format=path.suffix[1:], dpi=DPI)
 
 
 def save_figures(run: Run, drawn: Mapping[str, Figure | None]) -> list[Path]:
-    """Write figures into a run's folder figures/ as NAME.png; where there is none, an earlier start's is removed."""
+    """Write figures as figures/NAME.png in a run's folder, and return the paths; None removes an earlier start's."""
     paths = {name: run.figures_folder / f"{name}.png" for name in drawn}
     for name, figure in drawn.items():
         if figure is None:
@@ -42,6 +43,6 @@ def save_figures(run: Run, drawn: Mapping[str, Figure | None]) -> list[Path]:
 
 
 def write_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as a file in the format that the file's name ends in, such as .png."""
+    """Write a figure in the format that the file's name ends in, such as .png."""
     with atomic_write(path, durable=False) as partial:
-        figure.savefig(partial, format=path.suffix[1:], dpi=120)
+        figure.savefig(partial, format=path.suffix[1:], dpi=DPI)

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import itertools
 import json
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import numpy as np
 import pytest
 from conftest import Outcome, Tiny, tiny_arrays, tiny_data
+from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from mnist_lab.evaluation.predictions import Predictions
 from mnist_lab.export.model_card import describe_preset
-from mnist_lab.report.charts import settings_axis
 from mnist_lab.report.render import report
-from mnist_lab.report.sweep import curves
-from mnist_lab.report.test_set import probability
 from mnist_lab.runs.ranking import Results
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.state import RunState
@@ -29,7 +31,9 @@ from mnist_lab.runs.sweep import Job, Sweep, write_job
 from mnist_lab.training.build import load_trained_model, make_data
 from mnist_lab.training.train import train
 from mnist_lab.viz.curves import plot_accuracy
-from mnist_lab.viz.heatmap import colour_strengths
+from mnist_lab.viz.images import format_probability
+from mnist_lab.viz.style import COLOURS
+from mnist_lab.viz.sweep import plot_sweep_curves
 
 Command = Callable[..., Outcome]
 Visit = Callable[..., Page]
@@ -37,12 +41,12 @@ HOSTILE = "<script>alert('x')</script>"
 CHROMIUM = shutil.which("chromium")
 NEEDS_CHROMIUM = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine")
 
-# Pictures that are not shown, and the least contrast of text and of a chart's lines with what they are drawn on.
+# Pictures that are not shown, and the least contrast of text and of a picture's marks with what they are drawn on.
 SHOWN = """() => {
     const empty = [...document.querySelectorAll("img")].filter(each => !each.complete || !each.naturalWidth);
-    const flat = [...document.querySelectorAll("svg, svg .mark, svg .stroke, svg text")].filter(each => {
+    const flat = [...document.querySelectorAll("svg, svg .series use, svg .series path, svg text")].filter(each => {
         const box = each.getBoundingClientRect();
-        return each.checkVisibility() && Math.max(box.width, box.height) < 2;
+        return each.checkVisibility() && !each.closest("defs") && Math.max(box.width, box.height) < 2;
     });
     return [...empty, ...flat].map(each => each.outerHTML.slice(0, 200));
 }"""
@@ -66,10 +70,10 @@ CONTRAST = """() => {
     const visible = [...document.body.querySelectorAll("*")].filter(each => each.checkVisibility());
     const texts = visible.filter(each => [...each.childNodes].some(node => node.nodeType == 3 && node.data.trim()));
     const of = each => getComputedStyle(each)[each.namespaceURI.endsWith("svg") ? "fill" : "color"];
-    const drawn = visible.filter(each => each.matches("svg .stroke"));
+    const drawn = visible.filter(each => each.matches(".series use"));
     return {
         text: Math.min(...texts.map(each => contrast(each, of(each)))),
-        lines: Math.min(100, ...drawn.map(each => contrast(each, getComputedStyle(each).stroke))),
+        lines: Math.min(100, ...drawn.map(each => contrast(each, getComputedStyle(each).fill))),
         paper: light(getComputedStyle(document.documentElement).backgroundColor),
     };
 }"""
@@ -193,9 +197,9 @@ def test_headline_and_legends_show_the_epoch_whose_weights_were_tested(lab: Lab)
     value = run.curve("val/acc")[1]
     run.update(tested={"checkpoint": "best", "epoch": 1}, metrics=run.info["metrics"] | {"val/acc": value})
     page = report(str(run)).read_text(encoding="utf-8")
-    assert f"validation {value:.2%} (epoch 1)" in page and "in epoch 1, the one tested" in page
+    assert f"validation, {value:.2%} (epoch 1)" in page and "in epoch 1, the one tested" in page
     labels = [str(line.get_label()) for line in plot_accuracy(run).axes[0].get_lines()]
-    assert f"validation, {100 * value:.2f} % (epoch 1)" in labels
+    assert f"validation, {value:.2%} (epoch 1)" in labels
 
 
 @pytest.fixture(scope="module", params=["finished", "unsaved", "preset", *SWEPT])
@@ -257,9 +261,7 @@ def test_page_on_paper_is_light_and_cuts_no_picture_and_folds_away_what_is_folde
     assert contrast["paper"] == 1 and contrast["text"] >= 4.5
     assert page.locator("details").first.is_hidden() and page.locator("details table").is_visible()
     assert page.locator("summary").last.is_hidden()
-    inside = page.locator("figure, .matrix, tr").evaluate_all(
-        "all => all.map(each => getComputedStyle(each).breakInside)"
-    )
+    inside = page.locator("figure, tr").evaluate_all("all => all.map(each => getComputedStyle(each).breakInside)")
     assert set(inside) == {"avoid"}
 
 
@@ -283,20 +285,23 @@ def test_figures_are_those_of_the_run_and_of_its_predictions(lab: Lab, visit: Vi
     assert tiles(page)["test accuracy"] == f"{info['metrics']['test/acc']:.2%}"
     assert tiles(page)["validation accuracy"] == f"{info['metrics']['val/acc']:.2%}"
     assert tiles(page)["wrong"] == str(round((1 - made.accuracy) * 57))
-    counts = [[int(text or 0) for text in row[1:]] for row in cells(page, ".matrix")]
-    assert counts == made.confusion().tolist()
+    counts = made.confusion().tolist()
+    numbers = page.locator("#confusion ~ .columns svg text").all_text_contents()
+    classes = ["predicted class", "true class", *map(str, [*range(10), *range(10)])]
+    assert Counter(numbers) == Counter([*classes, *(str(count) for row in counts for count in row if count)])
     shown = zip(cells(page, "#precision"), made.precision().tolist(), made.recall().tolist(), strict=True)
     for digit, (row, precision, recall) in enumerate(shown):
-        told = ["–" if value != value else f"{value:.2%}" for value in (precision, recall)]
-        assert row == [str(digit), str(sum(counts[digit])), *told]
+        shares = ["–" if value != value else f"{value:.2%}" for value in (precision, recall)]
+        assert row == [str(digit), str(sum(counts[digit])), *shares]
     assert cells(page, "#bins") == [[f"{s:.1%}", f"{right:.1%}", str(n)] for s, right, n in made.calibration()]
     assert page.locator("#ece").inner_text() == f"{made.calibration_error():.2%}"
-    captions = page.locator(".digits figcaption").all_inner_texts()
     expected = []
     for index in made.worst(24).tolist():
         sure, label, taken = made.probabilities[index], int(made.labels[index]), int(made.predicted[index])
-        expected.append(f"{taken} {probability(sure[taken].item())} is {label} {probability(sure[label].item())}")
-    assert [" ".join(caption.split()) for caption in captions] == expected and expected
+        expected.append(f"predicted {taken}: {format_probability(sure[taken].item())}")
+        expected.append(f"is {label}: {format_probability(sure[label].item())}")
+    lines = page.locator("#worst ~ .box svg text").all_text_contents()
+    assert sorted(lines) == sorted(expected) and expected
     page.locator("details").last.evaluate("each => each.open = true")
     for epoch, row in enumerate(cells(page, "details table"), 1):
         values = [lab.run.curve(name).get(epoch) for name in ("train/loss", "train/acc", "val/loss", "val/acc")]
@@ -306,13 +311,13 @@ def test_figures_are_those_of_the_run_and_of_its_predictions(lab: Lab, visit: Vi
 @NEEDS_CHROMIUM
 def test_digits_shown_are_the_worst_test_images(lab: Lab, visit: Visit, tmp_path: Path) -> None:
     page = visit(report(str(lab.run.folder), tmp_path / "page.html"))
-    pixels = page.locator(".digits img").first.evaluate("""image => {
-        const pen = new OffscreenCanvas(28, 28).getContext("2d");
-        pen.drawImage(image, 0, 0);
-        return [...pen.getImageData(0, 0, 28, 28).data].filter((value, i) => i % 4 == 0);
-    }""")
-    index = lab.predictions.worst(1).item()
-    assert pixels == (255 - tiny_arrays()[2][index]).flatten().tolist()
+    address = page.locator("#worst ~ .box image").get_attribute("href")
+    assert address is not None
+    sheet = np.asarray(Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))))[..., 3]
+    first = tiny_arrays()[2][lab.predictions.worst(1).item()]
+    rows, columns = (np.flatnonzero(sheet.any(axis)) for axis in (1, 0))
+    found = sheet[rows[0] :, columns[0] :][:28, :28]
+    np.testing.assert_allclose(found, np.trim_zeros(first, "f"), atol=2)
 
 
 def test_page_tells_settings_environment_and_commands(lab: Lab, tmp_path: Path) -> None:
@@ -365,7 +370,7 @@ def test_checkpoint_that_is_corrupt_is_told_in_the_page(lab: Lab) -> None:
 def test_accuracy_that_differs_from_the_recorded_one_is_told(lab: Lab) -> None:
     metrics = lab.run.info["metrics"] | {"test/acc": 0.1234}
     text = report(str(lab.copy(metrics=metrics).folder)).read_text()
-    assert f"when it was run 12.34%, in float32 on all images now {lab.predictions.accuracy:.2%}" in text
+    assert f"recorded by the run: 12.34%, evaluated now in float32: {lab.predictions.accuracy:.2%}" in text
 
 
 def test_what_a_user_wrote_is_text_and_not_html(lab: Lab) -> None:
@@ -391,7 +396,8 @@ def test_sweep_is_ranked_and_only_its_best_is_tested(visit: Visit, tmp_path: Pat
     assert tiles(page)["its test accuracy"] == "90.00%"
     for other in ("90.11%", "90.22%", "90.33%"):
         assert other not in page.content()
-    assert cells(page, "#heat") == [["mlp", "97.00", "95.00", "–"], ["lenet", "96.00", "94.00", "–"]]
+    texts = page.locator("#picture ~ .columns svg text").all_text_contents()
+    assert [text for text in texts if text.endswith(".00")] == ["97.00", "96.00", "95.00", "94.00"]
     states = [row[1] for row in cells(page, "#states")]
     assert states == ["finished"] * 4 + ["failed", "waiting"]
     assert page.locator(".errors dd").all_inner_texts() == [f"RuntimeError: {HOSTILE}"]
@@ -418,24 +424,15 @@ def test_sweeps_page_has_the_learning_curves_of_the_better_half(tmp_path: Path) 
     for number, job in enumerate(sweep.jobs()):
         rows = "".join(f"{11 + 12 * i},{i},1.5,{0.5 - i / 10},{0.9 - number / 100}\n" for i in range(3))
         (job.folder / "metrics.csv").write_text(f"step,epoch,train/loss,val/loss,val/acc\n{rows}")
-    loss, accuracy = curves(Results.of(sweep))
-    assert [line.name for line in loss.lines] == [
-        "optimizer.lr=3",
-        "optimizer.lr=2",
-        "optimizer.lr=1",
-        "optimizer.lr=0",
-    ]
-    assert [line.style for line in loss.lines] == ["other"] * 3 + ["val"]
-    assert [(dot.x, dot.y) for dot in loss.lines[3].dots] == [(1, 0.5), (2, 0.4), (3, 0.3)]
-    assert [dot.words for dot in accuracy.lines[3].dots] == [f"optimizer.lr=0, epoch {i}: 90.00%" for i in (1, 2, 3)]
-    assert "Learning curves" in report(str(sweep.folder)).read_text()
-
-
-def test_one_bad_result_does_not_press_a_heat_maps_colours_together() -> None:
-    shade = colour_strengths({"best": 2.0, "good": 3.0, "fair": 4.0, "bad": 90.0})
-    assert (shade["best"], shade["bad"]) == (1, 0)
-    assert shade["best"] - shade["good"] > 0.2 and shade["good"] - shade["fair"] > 0.1
-    assert colour_strengths({"one": 2.0}) == {"one": 0}
+    figure = plot_sweep_curves(Results.of(sweep), "loss")
+    assert figure is not None
+    lines = figure.axes[0].get_lines()
+    assert [line.get_label() for line in lines] == [f"optimizer.lr={i}" for i in (3, 2, 1, 0)]
+    assert [line.get_color() == COLOURS["val"] for line in lines] == [False, False, False, True]
+    assert lines[3].get_xydata().tolist() == [[1, 0.5], [2, 0.4], [3, 0.3]]
+    text = report(str(sweep.folder)).read_text()
+    assert "Learning curves" in text
+    assert all(f"<title>optimizer.lr=0, epoch {i}: 90.00%</title>" in text for i in (1, 2, 3))
 
 
 @NEEDS_CHROMIUM
@@ -452,14 +449,14 @@ def test_settings_that_differ_in_seeds_alone_are_one_place_with_its_spread(visit
 
 
 @NEEDS_CHROMIUM
-@pytest.mark.parametrize(("name", "charts", "lines", "maps"), [("one", 1, 1, 0), ("two", 0, 0, 1), ("three", 3, 0, 0)])
+@pytest.mark.parametrize(("name", "charts", "lines", "maps"), [("one", 1, 1, 0), ("two", 1, 0, 1), ("three", 4, 0, 0)])
 def test_sweep_is_drawn_by_its_number_of_settings(
     visit: Visit, tmp_path: Path, name: str, charts: int, lines: int, maps: int
 ) -> None:
     page = visit(report(str(made_sweep(tmp_path / "s", SWEPT[name]).folder)))
     assert page.locator(".chart").count() == charts
-    assert page.locator(".chart polyline").count() == lines
-    assert page.locator("#heat").count() == maps
+    assert page.locator(".chart .series > path").count() == lines
+    assert page.locator(".chart[aria-label^='Heat map']").count() == maps
 
 
 def test_sweep_without_a_result_has_a_page(tmp_path: Path) -> None:
@@ -493,7 +490,7 @@ def test_bad_input_is_told_in_one_line_and_nothing_is_written(
     before = set(run.folder.iterdir())
     for arguments, told in (
         (("nowhere",), "nowhere: run folder not found"),
-        (("neither",), "neither: neither a run folder (it has no run.json) nor a sweep's (it has no sweep.json)"),
+        (("neither",), "neither: neither a run folder (no run.json) nor a sweep folder (no sweep.json)"),
         (("bad",), "bad/sweep.json: corrupt, or not a sweep's record"),
         (("latest",), "latest: no run below"),
         ((), "RUN|SWEEP"),
@@ -510,25 +507,3 @@ def test_bad_input_is_told_in_one_line_and_nothing_is_written(
     outcome = command("report", str(run.folder), data=False)
     assert outcome.status == 2 and outcome.err.count("\n") == 1 and "nowhere" in outcome.err
     assert set(run.folder.iterdir()) == before and not list(Path().rglob("*.html*"))
-
-
-def test_values_of_a_setting_lie_by_size_by_logarithm_or_side_by_side() -> None:
-    plain, places = settings_axis("momentum", ["0.9", "0", "0.5"])
-    assert [round(plain.share(places[value]), 3) for value in ("0", "0.5", "0.9")] == [0.054, 0.55, 0.946]
-    wide, places = settings_axis("lr", ["0.1", "0.001", "0.01"])
-    assert wide.share(places["0.01"]) == pytest.approx(0.5)
-    names, places = settings_axis("model", ["mlp", "lenet", "mlp"])
-    assert places == {"lenet": 0, "mlp": 1} and list(names.named.values()) == ["lenet", "mlp"]
-    many, _ = settings_axis("lr", [str(0.003 * 1.1**i) for i in range(30)])
-    assert list(many.named.values()) == ["0.003", "0.01", "0.03"]
-
-
-def test_probability_is_not_told_as_certain() -> None:
-    assert [probability(share) for share in (0, 0.0001, 0.25, 0.9994, 0.99999, 1)] == [
-        "0.0%",
-        "< 0.1%",
-        "25.0%",
-        "99.9%",
-        "> 99.9%",
-        "100.0%",
-    ]

@@ -16,8 +16,9 @@ from mnist_lab.reproduce.plot import plot_reproduction
 from mnist_lab.runs.run import Run
 from mnist_lab.training.train import train
 from mnist_lab.viz.curves import plot_accuracy, plot_examples_seen, plot_loss
-from mnist_lab.viz.heatmap import plot_heat_map
-from mnist_lab.viz.images import plot_images
+from mnist_lab.viz.heatmap import colour_strengths, plot_heat_map
+from mnist_lab.viz.images import format_probability, plot_images
+from mnist_lab.viz.style import COLOURS
 
 
 @pytest.fixture
@@ -45,10 +46,10 @@ def lines(figure: Figure, panel: int = 0) -> dict[str, list[tuple[float, float]]
 def test_loss_and_accuracy_by_epoch_are_the_runs(preset_run: Run) -> None:
     shown = lines(plot_loss(preset_run))
     assert shown["training"] == list(preset_run.curve("train/loss").items())
-    assert shown["test"] == list(preset_run.curve("test/loss").items())
+    assert shown["test"] == list(preset_run.curve("test/loss").items())[1:], "from epoch 1 on"
     shown = lines(plot_accuracy(preset_run))
-    assert shown["test"] == [(epoch, 100 * value) for epoch, value in preset_run.curve("test/acc").items()]
-    assert shown["test, published"] == [(0, 8.96), (1, 96.36), (2, 97.46), (3, 97.62)]
+    assert shown["test"] == [(epoch, 100 * value) for epoch, value in preset_run.curve("test/acc").items()][1:]
+    assert shown["test, published"] == [(1, 96.36), (2, 97.46), (3, 97.62)]
 
 
 def test_test_set_that_was_looked_at_once_is_one_star(plain_run: Run) -> None:
@@ -91,10 +92,10 @@ def test_wrong_prediction_is_red_with_its_truth() -> None:
     figure = plot_images(np.zeros((4, 28, 28)), [1, 2, 3, 4], [1, 7, 3, 4], columns=2)
     texts = {text.get_text(): text.get_color() for text in figure.axes[0].texts}
     assert texts == {
-        "predicted 1": "black",
-        "predicted 7, is 2": "tab:red",
-        "predicted 3": "black",
-        "predicted 4": "black",
+        "predicted 1": COLOURS["ink"],
+        "predicted 7, is 2": COLOURS["bad"],
+        "predicted 3": COLOURS["ink"],
+        "predicted 4": COLOURS["ink"],
     }
     truths = plot_images(np.zeros((4, 28, 28)), [1, 2, 3, 4], columns=2)
     assert [text.get_text() for text in truths.axes[0].texts] == ["truth 1", "truth 2", "truth 3", "truth 4"]
@@ -127,7 +128,7 @@ def test_heat_map_has_the_mean_of_each_place(tmp_path: Path) -> None:
     assert {text.get_position(): text.get_text() for text in axes.texts} == {(0, 0): "92.00", (1, 1): "50.00"}
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("optimizer.lr", "optimizer.momentum")
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0.01", "0.1"]
-    assert axes.get_title().startswith("validation: accuracy (%)")
+    assert figure.get_suptitle().startswith("validation: accuracy (%)")
     for arguments, told in (
         (([], "optimizer.lr", "optimizer.momentum"), "no runs"),
         ((runs, "optimizer.lr", "optimizer.betas"), "has no setting optimizer.betas"),
@@ -135,3 +136,21 @@ def test_heat_map_has_the_mean_of_each_place(tmp_path: Path) -> None:
     ):
         with pytest.raises(UsageError, match=told):
             plot_heat_map(*arguments)  # type: ignore[arg-type]
+
+
+def test_one_bad_result_does_not_press_a_heat_maps_colours_together() -> None:
+    shade = colour_strengths({"best": 2.0, "good": 3.0, "fair": 4.0, "bad": 90.0})
+    assert (shade["best"], shade["bad"]) == (1, 0)
+    assert shade["best"] - shade["good"] > 0.2 and shade["good"] - shade["fair"] > 0.1
+    assert colour_strengths({"one": 2.0}) == {"one": 0}
+
+
+def test_probability_does_not_look_certain() -> None:
+    assert [format_probability(share) for share in (0, 0.0001, 0.25, 0.9994, 0.99999, 1)] == [
+        "0.0%",
+        "< 0.1%",
+        "25.0%",
+        "99.9%",
+        "> 99.9%",
+        "100.0%",
+    ]

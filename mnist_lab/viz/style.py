@@ -1,0 +1,85 @@
+"""The look that all pictures share: colours, type, margins, legends."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib import colormaps, rc_context
+from matplotlib.artist import Artist
+from matplotlib.figure import Figure
+
+# Each is a CSS variable of the reports, where a dark page gives it another value.
+COLOURS = {
+    "paper": "#ffffff",
+    "tint": "#f4f6f9",
+    "line": "#d5dbe3",
+    "ink": "#16191d",
+    "soft": "#58616d",
+    "train": "#2563c9",
+    "val": "#b4540a",
+    "test": "#1b7f4d",
+    "bad": "#b3261e",
+    "heat": "#5b9bff",
+    "error": "#ff9d5c",
+}
+TITLE_HEIGHT = 0.3  # inches at the top of a figure with a title
+TOOLTIPS = "tooltips:"  # begins the group id of an artist with tooltips
+
+# A decorator: text and axes take their looks from matplotlib's settings when they are made.
+styled = rc_context(
+    {
+        "figure.facecolor": COLOURS["paper"],
+        "savefig.facecolor": "auto",
+        "text.color": COLOURS["ink"],
+        "text.parse_math": False,  # a setting's value may have dollar signs
+        "font.size": 9.5,
+        "figure.titlesize": 10,
+        "axes.titlesize": 10,
+        "axes.labelsize": 9.5,
+        "axes.labelcolor": COLOURS["soft"],
+        "axes.edgecolor": COLOURS["soft"],
+        "axes.facecolor": "none",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.axisbelow": True,
+        "xtick.color": COLOURS["soft"],
+        "ytick.color": COLOURS["soft"],
+        "xtick.labelsize": 9,
+        "ytick.labelsize": 9,
+        "grid.color": COLOURS["line"],
+        "grid.linewidth": 0.8,
+        "lines.linewidth": 1.6,
+        "lines.markeredgewidth": 0.8,
+        "legend.fontsize": 8.8,
+        "legend.frameon": False,
+        "legend.labelcolor": COLOURS["ink"],
+        "legend.handlelength": 1.6,
+        "legend.columnspacing": 1.2,
+    }
+)
+
+
+def margins(
+    figure: Figure, *, top: float = 0.12, left: float = 0.62, right: float = 0.14, bottom: float = 0.48
+) -> dict[str, float]:
+    """Return a grid's margins, given in inches; constrained layout would take as long as drawing."""
+    width, height = figure.get_size_inches()
+    return {"left": left / width, "right": 1 - right / width, "bottom": bottom / height, "top": 1 - top / height}
+
+
+def set_title(figure: Figure, title: str) -> None:
+    """Write a title into the figure's uppermost TITLE_HEIGHT; a report, which has headings, leaves it out."""
+    width, height = figure.get_size_inches()
+    figure.suptitle(title, x=0.1 / width, y=1 - 0.08 / height, ha="left", va="top")
+
+
+def set_tooltips(artist: Artist, texts: Sequence[str]) -> None:
+    """Give each marker of a line or a collection a text that a report shows under the pointer."""
+    artist.set_gid(TOOLTIPS + json.dumps(texts))
+
+
+def distinct_colours(count: int) -> list[Any]:
+    """Return so many colours that can be told apart, as matplotlib takes them."""
+    return [f"C{i}" if count <= 10 else colormaps["turbo"](i / (count - 1)) for i in range(count)]
