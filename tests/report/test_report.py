@@ -363,7 +363,7 @@ def test_checkpoint_that_is_corrupt_is_told_in_the_page(lab: Lab) -> None:
     chosen = run.chosen_checkpoint()
     chosen.write_bytes(chosen.read_bytes()[:1000])
     text = report(str(run.folder)).read_text()
-    assert "the checkpoint is corrupt" in text and "Reliability" not in text
+    assert "The checkpoint cannot be evaluated: " in text and "corrupt, or not a checkpoint" in text and "Reliability" not in text
     assert f"{lab.run.info['metrics']['test/acc']:.2%}" in text, "the run has recorded it"
 
 
@@ -407,7 +407,7 @@ def test_sweep_is_ranked_and_only_its_best_is_tested(visit: Visit, tmp_path: Pat
 
 @NEEDS_CHROMIUM
 def test_every_job_is_linked_by_its_report_or_its_folder(visit: Visit, tmp_path: Path) -> None:
-    sweep = made_sweep(tmp_path / "s", {"model": ["a#b", "100%?"]})
+    sweep = made_sweep(tmp_path / "s", {"model": ["'a#b'", "'100%?'"]})
     own = sweep.jobs()[0].folder / "report.html"
     own.write_text("its own")
     page = visit(report(str(sweep.folder), tmp_path / "elsewhere" / "page.html"))
