@@ -31,7 +31,8 @@ class MNISTDataModule(LightningDataModule):
         eval_batch_size: images a step of validation and test.
         val_size: training images held out for validation.
         split_seed: seed of the choice of these images.
-        mean, std: of the normalisation (x / 255 - mean) / std.
+        mean: of the normalisation (x / 255 - mean) / std.
+        std: see mean.
         image_size: side of the network's square input in pixels; the images have 28.
         seed: the training order is a function of (seed, epoch).
     """

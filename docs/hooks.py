@@ -1,0 +1,225 @@
+"""MkDocs hooks: pages generated from the code, from the notebooks and from files at the top of the repository."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import re
+import textwrap
+from collections.abc import Iterator
+from contextlib import redirect_stdout, suppress
+from io import StringIO
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import nbformat
+from latex2mathml.converter import convert
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from nbconvert import MarkdownExporter
+from omegaconf import OmegaConf
+from pydantic import TypeAdapter
+
+from mnist_lab.cli.commands import COMMANDS
+from mnist_lab.cli.help import help_text
+from mnist_lab.config import conf_dir
+from mnist_lab.config.targets import find_class
+from mnist_lab.config.validate import LIMITS
+from mnist_lab.runs.paths import PathIn
+from mnist_lab.runs.record import RunRecord
+from mnist_lab.runs.run import Run
+
+ROOT = Path(__file__).parents[1]
+RUN_FOLDER = {  # by the attributes of Run; one that is missing here fails the build
+    "record_path": "the run's record: status, command, metrics, times, versions, git commit, checkpoints",
+    "config_path": "the whole configuration",
+    "metrics_path": "every curve, a row a logged step",
+    "log_path": "what happened, with the traceback of an error; of runs started from the command line",
+    "report_path": "the page that `report` writes",
+    "job_path": "of a sweep's job: its state in the sweep",
+    "pruned_path": "of a job that a search stopped early: after how many epochs",
+    "checkpoints_folder": "plain tensors and values, which load with `weights_only=True`",
+    "figures_folder": "curves, test digits with labels and predictions, worst errors, confusion matrix, filters",
+    "exports_folder": "what `export` writes, each file with its model card",
+    "projector_folder": "test images in the space before the last layer, for TensorBoard",
+    "projector_config_path": "where TensorBoard finds them",
+}
+TOP = {
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+    "results/RESULTS.md": "results/tutorials.md",
+}
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the generated pages and pictures."""
+    pages = {
+        "reference/cli.md": commands_page(),
+        "reference/configuration.md": configuration_page(),
+        "reference/run-folder.md": run_folder_page(),
+    }
+    for source, page in TOP.items():
+        pages[page] = (ROOT / source).read_text(encoding="utf-8")
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        body, pictures = notebook_page(path)
+        pages[f"tutorials/{path.stem}.md"] = body
+        for name, content in pictures.items():
+            files.append(File.generated(config, f"tutorials/{name}", content=content))
+    for path in sorted((ROOT / "results").glob("*.png")):
+        files.append(File.generated(config, f"results/{path.name}", content=path.read_bytes()))
+    for page, text in pages.items():
+        files.append(File.generated(config, page, content=text))
+    return files
+
+
+def commands_page() -> str:
+    """Return the page of the command line: the help of the program and of each command."""
+    parts = ["# Command line", "```text\n" + help_text([]).rstrip() + "\n```"]
+    for name, command in COMMANDS.items():
+        if name == "train":  # the help above
+            continue
+        module = importlib.import_module(f"mnist_lab.cli.{name}")
+        printed = StringIO()
+        columns, os.environ["COLUMNS"] = os.environ.get("COLUMNS"), "90"
+        with redirect_stdout(printed), suppress(SystemExit):
+            module.main(["--help"])
+        os.environ.pop("COLUMNS")
+        if columns is not None:
+            os.environ["COLUMNS"] = columns
+        summary = command.summary[0].upper() + command.summary[1:]
+        parts.append(f"## {name}\n\n{summary}.\n\n```text\n{printed.getvalue().rstrip()}\n```")
+    return "\n\n".join(parts) + "\n"
+
+
+def configuration_page() -> str:
+    """Return the page of the configuration: each group's choices, each choice's keys with type and default."""
+    parts = [
+        "# Configuration",
+        "Generated from `conf/` and from the constructors' signatures. A group's choice is set by `GROUP=CHOICE`,\n"
+        "a value by its dotted name. `python -m mnist_lab --cfg job` prints the whole configuration of a command line.",
+        "## Root\n\n`conf/train.yaml`\n\n" + _table(_rows(conf_dir() / "train.yaml", "")),
+    ]
+    for folder in sorted(path for path in conf_dir().iterdir() if path.is_dir() and path.name != "hydra"):
+        parts.append(f"## {folder.name}")
+        for path in sorted(folder.glob("*.yaml")):
+            header = " ".join(line.lstrip("# ") for line in _header(path))
+            rows = list(_rows(path, "" if folder.name == "experiment" else f"{folder.name}."))
+            parts.append(
+                "\n\n".join(filter(None, (f"### {folder.name}={path.stem}", header, _table(rows) if rows else "")))
+            )
+    return "\n\n".join(parts) + "\n"
+
+
+def _header(path: Path) -> Iterator[str]:
+    """Yield the comment lines that a file begins with."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#") or line.startswith("# @"):
+            return
+        yield line
+
+
+def _rows(path: Path, prefix: str) -> Iterator[tuple[str, str, str, str]]:
+    """Yield key, type, default and comment of each value in a configuration file."""
+    text = path.read_text(encoding="utf-8")
+    comments = dict(re.findall(r"^\s*([\w]+):.*?\s# (.*)$", text, flags=re.MULTILINE))
+    node = OmegaConf.to_container(OmegaConf.create(text))
+    yield from _values(node if isinstance(node, dict) else {}, prefix, comments)
+
+
+def _values(node: dict[Any, Any], prefix: str, comments: dict[str, str]) -> Iterator[tuple[str, str, str, str]]:
+    hints: dict[str, Any] = {}
+    if "_target_" in node and "${" not in str(node["_target_"]):
+        target = find_class(node["_target_"], prefix)
+        with suppress(NameError, TypeError):  # annotations that only a type checker can resolve
+            hints = get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
+    for name, value in node.items():
+        key = f"{prefix}{name}"
+        if name in ("defaults", "hydra", "_partial_") or str(name).startswith("override "):
+            continue
+        if isinstance(value, dict) and value:
+            yield from _values(value, f"{key}.", comments)
+        else:
+            annotation = LIMITS.get(key, hints.get(str(name)))
+            default = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+            yield key, describe_type(annotation), default, comments.get(str(name), "")
+
+
+def describe_type(annotation: Any) -> str:
+    """Return a type and its range in words, as pydantic's JSON schema has them."""
+    if annotation is None:
+        return ""
+    try:
+        schema = TypeAdapter(annotation).json_schema()
+    except Exception:  # a class of torch's or Lightning's
+        return getattr(annotation, "__name__", "")
+    return _schema_text(schema)
+
+
+def _schema_text(schema: dict[str, Any]) -> str:
+    if "anyOf" in schema:
+        return " or ".join(dict.fromkeys(filter(None, map(_schema_text, schema["anyOf"]))))
+    if "enum" in schema:
+        return ", ".join(map(str, schema["enum"]))
+    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    limits = ", ".join(f"{sign} {schema[key]:g}" for key, sign in signs.items() if key in schema)
+    kind = schema.get("type", "")
+    if kind == "array" and "items" in schema:
+        kind = f"list of {_schema_text(schema['items'])}"
+    return f"{kind} {limits}".strip()
+
+
+def _table(rows: Any) -> str:
+    lines = ["| key | type | default | |", "|---|---|---|---|"]
+    for key, kind, default, comment in rows:
+        cells = (f"`{key}`", kind, f"`{default}`", comment)
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def run_folder_page() -> str:
+    """Return the page of the run folder: the paths that Run owns, and the entries of run.json."""
+    names = [name for name, member in vars(Run).items() if isinstance(member, PathIn)]
+    paths = {getattr(Run(Path()), name): RUN_FOLDER[name] for name in names}
+    paths[Path("checkpoints/best.ckpt")] = "the best epoch by validation accuracy"
+    paths[Path("checkpoints/last.ckpt")] = "the last epoch, or step; training continues from it"
+    paths[Path("events.out.tfevents.*")] = "TensorBoard's event files"
+    rows = [f"| `{path.as_posix()}` | {text} |" for path, text in sorted(paths.items())]
+    entries = [
+        f"| `{name}` | {_annotation_text(annotation)} |" for name, annotation in get_type_hints(RunRecord).items()
+    ]
+    return "\n\n".join(
+        (
+            "# Run folder",
+            "Generated from `mnist_lab.Run`, which owns every path, and from the type of `run.json`.",
+            "| path | |\n|---|---|\n" + "\n".join(rows),
+            "## run.json",
+            textwrap.fill(inspect.getdoc(RunRecord) or "", 118),
+            "| entry | type |\n|---|---|\n" + "\n".join(entries) + "\n",
+        )
+    )
+
+
+def _annotation_text(annotation: Any) -> str:
+    """Return an annotation as it is written in Python, escaped for a table."""
+    arguments = get_args(annotation)
+    text = annotation.__name__ if inspect.isclass(annotation) and not arguments else str(annotation)
+    return f"`{re.sub(r'[a-z_.]+[.](?=[A-Z])', '', text)}`".replace("|", "\\|")
+
+
+def notebook_page(path: Path) -> tuple[str, dict[str, bytes]]:
+    """Return a notebook as Markdown, its formulas as MathML, and its pictures by their names."""
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = re.sub(
+                r"\$\$(.+?)\$\$", lambda found: convert(found[1], display="block"), cell.source, flags=re.S
+            )
+            cell.source = re.sub(r"\$(.+?)\$", lambda found: convert(found[1]), cell.source)
+            cell.source = re.sub(r"\]\((\w+)\.ipynb\)", r"](\1.md)", cell.source)
+            cell.source = cell.source.replace("](../results/RESULTS.md)", "](../results/tutorials.md)")
+    body, resources = MarkdownExporter().from_notebook_node(notebook)
+    pictures = {f"{path.stem}_{name}": content for name, content in resources["outputs"].items()}
+    for name in resources["outputs"]:
+        body = body.replace(f"]({name})", f"]({path.stem}_{name})")
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", body), pictures

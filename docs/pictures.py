@@ -1,0 +1,110 @@
+"""Make the README's pictures: `python docs/pictures.py`, with Chromium installed; a minute and a half on two cores.
+
+The terminal of `python -m mnist_lab` as an SVG; TensorBoard, a report and the page to draw on as PNG.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO, StringIO
+from pathlib import Path
+
+import pexpect
+from PIL import Image
+from playwright.sync_api import Page, sync_playwright
+from rich.console import Console
+from rich.text import Text
+
+PICTURES = Path(__file__).parent / "pictures"
+CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+LIMIT = 200_000  # bytes of a picture
+
+
+def record_terminal(runs: str) -> None:
+    """Run the README's first command in a terminal of 80 columns, and draw what it leaves on the screen."""
+    program = pexpect.spawn(
+        sys.executable, ["-m", "mnist_lab", f"runs_dir={runs}"], dimensions=(60, 80), timeout=600, encoding="utf-8"
+    )
+    program.expect(pexpect.EOF)
+    left = re.sub(r"\r(?!\n)[^\n]*?(?=\x1b\[2K)|\x1b\[2K|\x1b\[\?25[lh]|\x1b\[1A", "", program.before or "")
+    console = Console(record=True, width=80, file=StringIO(), force_terminal=True)
+    console.print(Text.from_ansi(left.replace(runs, "runs").strip()))
+    drawn = console.export_svg(title="python -m mnist_lab")
+    drawn = re.sub(r"@font-face \{.*?\}", "", drawn, flags=re.DOTALL)  # which the web would be asked for
+    (PICTURES / "terminal.svg").write_text(
+        drawn.replace("Fira Code", "DejaVu Sans Mono, Menlo, Consolas"), encoding="utf-8"
+    )
+
+
+@contextmanager
+def served(command: list[str], url: str) -> Iterator[None]:
+    """Run a server, from when it answers to the end of the block."""
+    with subprocess.Popen(
+        [sys.executable, "-m", *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as server:
+        try:
+            for _ in range(300):
+                try:
+                    urllib.request.urlopen(url, timeout=1).close()
+                    break
+                except OSError:
+                    time.sleep(0.2)
+            yield
+        finally:
+            server.terminate()
+
+
+def save_page(page: Page, name: str) -> None:
+    """Save a page as a PNG of at most 256 colours, below LIMIT."""
+    picture = Image.open(BytesIO(page.screenshot())).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    path = PICTURES / f"{name}.png"
+    picture.save(path, optimize=True)
+    assert path.stat().st_size < LIMIT, f"{path}: {path.stat().st_size} bytes"
+
+
+def main() -> None:
+    PICTURES.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as runs, sync_playwright() as playwright:
+        record_terminal(runs)
+        lab = [sys.executable, "-m", "mnist_lab"]
+        page_file = Path(runs) / "report.html"
+        subprocess.run([*lab, "report", "latest", "--runs-dir", runs, "--out", str(page_file)], check=True)
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        )
+        page = browser.new_page(viewport={"width": 1200, "height": 800})
+        page.goto(page_file.as_uri())
+        save_page(page, "report")
+        with served(["tensorboard.main", "--logdir", runs, "--port", "8031"], "http://127.0.0.1:8031"):
+            page.goto("http://127.0.0.1:8031/#custom_scalars")
+            page.wait_for_timeout(8000)
+            save_page(page, "tensorboard")
+        with served(
+            ["mnist_lab", "draw", "latest", "--runs-dir", runs, "--port", "8032", "--no-browser"],
+            "http://127.0.0.1:8032",
+        ):
+            page.set_viewport_size({"width": 900, "height": 620})
+            page.goto("http://127.0.0.1:8032")
+            box = page.locator("canvas").first.bounding_box()
+            assert box is not None
+            x, y, side = box["x"], box["y"], box["width"]
+            page.mouse.move(x + 0.3 * side, y + 0.25 * side)
+            page.mouse.down()
+            for across, down in ((0.5, 0.22), (0.7, 0.25), (0.6, 0.5), (0.48, 0.8)):
+                page.mouse.move(x + across * side, y + down * side, steps=12)
+            page.mouse.up()
+            page.wait_for_timeout(1500)
+            save_page(page, "draw")
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
