@@ -1,0 +1,112 @@
+"""README and docs: commands run on tiny data, refusals read as shown, links lead to files."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Outcome, Tiny
+from PIL import Image
+
+from mnist_lab.models import MLP, SimpleCNN
+
+CHECKOUT = Path(__file__).parent.parent
+PAGES = sorted([CHECKOUT / "README.md", CHECKOUT / "CONTRIBUTING.md", *(CHECKOUT / "docs").rglob("*.md")])
+NOT_RUN = {  # by a part of the command: why it is not run here
+    "accelerator=gpu": "needs a GPU; tests/training/test_train.py runs it where there is one",
+    "trainer=ddp": "starts processes; tests/training/test_parallel.py",
+    "submitit": "needs an extra and SLURM",
+    "launcher=ray": "needs an extra and a cluster",
+    "launcher=joblib": "starts workers; tests/sweeps/test_parallel.py",
+    " draw ": "serves until it is stopped; tests/inference/test_server.py",
+    " reproduce ": "trains for minutes on the real data; tests/reproduce",
+    "data=fashion_mnist": "needs the real data; tests/data/test_source.py",
+    "experiment=": "has the real data's settings; tests/reproduce",
+}
+Command = Callable[..., Outcome]
+
+
+def shown_commands() -> Iterator[tuple[str, str]]:
+    """Yield each command line of ours in a code block, once, and what is shown to follow it."""
+    seen = set()
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for block in re.findall(r"^```\w*\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL):
+            lines = block.splitlines()
+            for number, line in enumerate(lines):
+                found = re.match(r"(?:\$ )?(python -m mnist_lab\b.*?)(?:\s+#.*)?$", line)
+                if found and found[1] not in seen:
+                    seen.add(found[1])
+                    printed = []
+                    if line.startswith("$ "):
+                        for text in lines[number + 1 :]:
+                            if text.startswith("$ "):
+                                break
+                            printed.append(text)
+                    yield found[1], "\n".join(printed)
+
+
+COMMANDS = dict(shown_commands())
+REFUSED = {line: printed for line, printed in COMMANDS.items() if printed.startswith("mnist_lab: ")}
+RUN = [line for line in COMMANDS if line not in REFUSED and not any(part in f"{line} " for part in NOT_RUN)]
+
+
+@pytest.mark.parametrize("line", REFUSED)
+def test_refusal_reads_as_shown(command: Command, line: str) -> None:
+    outcome = command(*shlex.split(line)[3:], data=False)
+    assert (outcome.status, outcome.err.strip()) == (2, REFUSED[line])
+
+
+def test_commands_shown_run_on_tiny_data(command: Command, tiny: Tiny) -> None:
+    assert len(RUN) > 20
+    write_what_they_name(tiny)
+    for line in ("python -m mnist_lab model=mlp", "python -m mnist_lab model=mlp seed=1"):
+        assert command(*shlex.split(line)[3:]).status == 0
+    runs = [str(path.parent) for path in sorted(Path("runs").rglob("run.json"))]
+    for line in sorted(RUN, key=lambda line: "report runs/sweeps" in line):  # after the sweep that it names
+        words = [word for word in shlex.split(line)[3:] if word != "RUN..."]
+        names = iter(runs)
+        words = [next(names) if word == "RUN" else word for word in words]
+        trains = not words or "=" in words[-1] or words[0] in ("-m", "--config-dir")
+        if "hydra/sweeper=optuna" in words:
+            words = [word for word in words if "n_trials" not in word] + ["hydra.sweeper.n_trials=1"]
+        if "--config-dir" in words:
+            outcome = command(*tiny.overrides, *words, data=False)
+        else:
+            outcome = command(*words, data=trains and not any(word.startswith("resume=") for word in words))
+        assert outcome.status == 0, f"{line}\n{outcome.err}"
+
+
+def write_what_they_name(tiny: Tiny) -> None:
+    """Write the files that the commands name into the current folder: images, weights, a network of README's."""
+    for name in ("photo.jpg", "scans/1.png", "photos/1.jpg"):
+        Path(name).parent.mkdir(exist_ok=True)
+        picture = Image.new("L", (80, 100), 255)
+        picture.paste(0, (36, 20, 46, 80))
+        picture.save(name)
+    torch.save(SimpleCNN().state_dict(), "mnist_cnn.pt")
+    torch.save(MLP().state_dict(), "mnist_mlp.pt")
+    guide = (CHECKOUT / "docs" / "guides" / "own-network.md").read_text(encoding="utf-8")
+    shutil.copytree(tiny.conf, "my_conf")
+    for block in re.findall(r"^```\w+\n# (\S+\.(?:py|yaml))\b(.*?)^```", guide, flags=re.MULTILINE | re.DOTALL):
+        Path(block[0]).parent.mkdir(parents=True, exist_ok=True)
+        Path(block[0]).write_text("#" + block[1], encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(CHECKOUT).as_posix())
+def test_links_lead_to_files(page: Path) -> None:
+    generated = {"cli.md", "configuration.md", "run-folder.md", "tutorials.md", "contributing.md", "changelog.md"}
+    notebooks = {path.with_suffix(".md").name for path in (CHECKOUT / "notebooks").glob("*.ipynb")}
+    for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        path = page.parent / target
+        copied = CHECKOUT / "results" / path.name  # by docs/hooks.py
+        assert path.exists() or path.name in generated | notebooks or copied.exists(), f"{page}: {target}"
+
+
+def test_readme_is_one_page() -> None:
+    assert len((CHECKOUT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
