@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mnist_lab.sweeps.hydra_app import sweep as sweep
     from mnist_lab.training.train import train as train
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["LabError", "Run", "UsageError", "compose", "conf_dir", "evaluate", "sweep", "train"]
 
 _MODULES = {
