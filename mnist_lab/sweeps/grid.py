@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mnist_lab.config.keys import SWEEP_KEYS
 from mnist_lab.config.overrides import explain_composition_error, override_key, parse_override, without_keys
+from mnist_lab.config.settings import to_plain
 from mnist_lab.errors import JobsFailed, LabError, UsageError
 from mnist_lab.formatting import format_command
 from mnist_lab.runs.locks import run_lock
@@ -204,16 +205,17 @@ def record_deaths(sweep: Sweep, outcomes: Mapping[str, Any]) -> None:
 
 def own_settings(config: DictConfig) -> list[str]:
     """The overrides of the sweep itself, which jobs need and sweep.json leaves out."""
-    return [override for override in config.hydra.overrides.task if override_key(override) in SWEEP_KEYS]
+    return [override for override in to_plain(config.hydra.overrides.task) if override_key(override) in SWEEP_KEYS]
 
 
 def sweep_arguments(config: DictConfig) -> list[str]:
     """Return the arguments that start, or continue, the sweep of this configuration."""
-    hydra, name = config.hydra, Path(config.hydra.sweep.dir).name
+    hydra = config.hydra
+    hydra_overrides, overrides = to_plain(hydra.overrides.hydra), to_plain(hydra.overrides.task)
     sources = (source.path for source in hydra.runtime.config_sources if source.provider == "command-line")
     options = ["-m", *(part for path in sources for part in ("--config-dir", path))]
     if hydra.job.config_name != "train":
         options += ["--config-name", hydra.job.config_name]
-    own = [override for override in hydra.overrides.hydra if override != "hydra.mode=MULTIRUN"]
-    named = any(override_key(override) == "sweep" for override in hydra.overrides.task)
-    return [*options, *own, *hydra.overrides.task, *([] if named else [f"sweep={name}"])]
+    own = [override for override in hydra_overrides if override != "hydra.mode=MULTIRUN"]
+    named = any(override_key(override) == "sweep" for override in overrides)
+    return [*options, *own, *overrides, *([] if named else [f"sweep={Path(hydra.sweep.dir).name}"])]
