@@ -12,7 +12,6 @@ from mnist_lab.formatting import render_template
 from mnist_lab.runs.environment import package_versions
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
-from mnist_lab.viz.style import COLOURS
 
 
 def report(name: str, path: Path | None = None, runs_dir: str = "runs") -> Path:
@@ -33,6 +32,8 @@ def report(name: str, path: Path | None = None, runs_dir: str = "runs") -> Path:
     path = path or default
     require_writable_file(path, option)
     kind, values = page_values(subject, path)
+    from mnist_lab.viz.style import COLOURS  # imports matplotlib, as page_values does
+
     made = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
     template = Path(__file__).parent / "templates" / f"{kind}.html.j2"
     version = package_versions()["mnist-lab"]
