@@ -57,18 +57,18 @@ FIGURES = (
 
 @dataclass(frozen=True)
 class Dashboard:
-    """What a run shows when it ends, part by part.
+    """The figures and TensorBoard tabs of a finished run, part by part.
 
     Attributes:
         curves: figures of loss and accuracy.
         examples: figures of the first test images, with their classes and with the network's predictions.
-        worst: a figure of the test images that it got most wrong.
+        worst: a figure of the test images that are most wrong.
         confusion: a figure of the confusion matrix of the test set.
-        filters: a figure of the first layer's weights, where these are pictures.
-        layout: CUSTOM SCALARS: training, validation and test in one chart a metric.
+        filters: a figure of the first layer's weights, if these are pictures.
+        layout: CUSTOM SCALARS: training, validation and test in one chart per metric.
         hparams: HPARAMS: the run's main and swept settings beside its final metrics.
         pr_curves: PR CURVES: precision and recall of each class of the test set.
-        projector: PROJECTOR: what the last linear layer is given, for 1,000 test images.
+        projector: PROJECTOR: the inputs of the last linear layer, for 1,000 test images.
         graph: GRAPHS: the network.
 
     The figures are files in the run's folder figures/, and images in TensorBoard.
@@ -105,7 +105,7 @@ class Dashboard:
                 stays empty.
             data: its data.
             boards: TensorBoard's writers; they are closed.
-            step: how many steps the run took.
+            step: the number of training steps.
         """
         with torch.random.fork_rng(devices=[]):
             images, labels = data.examples(len(data.test_set()[1]))
@@ -133,7 +133,7 @@ class Dashboard:
     def _figures(
         self, run: Run, model: Classifier, images: Tensor, predictions: Predictions | None
     ) -> dict[str, Figure | None]:
-        """The figures by name; None in place of those that are switched off, or of which there is nothing to show."""
+        """Return the figures by name; None for those that are switched off or have nothing to show."""
         drawn: dict[str, Figure | None] = dict.fromkeys(FIGURES)
         if self.curves:
             drawn |= {"loss": plot_loss(run), "accuracy": plot_accuracy(run)}

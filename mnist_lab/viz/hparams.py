@@ -34,8 +34,8 @@ from mnist_lab.runs.sweep import Sweep
 
 MAIN_SETTINGS = ("model", "optimizer.lr", "optimizer.momentum", "data.batch_size", "trainer.max_epochs", "seed")
 RARELY_VARIED = ("data.batch_size", "trainer.max_epochs")
-GROUPS = ("data", "augmentation", "model", "optimizer", "scheduler")  # whose settings a run shows where they were given
-FINAL_METRICS = (VAL_ACC, TEST_ACC, VAL_LOSS, TEST_LOSS, TRAIN_ACC)  # the first, as a person looks for them
+GROUPS = ("data", "augmentation", "model", "optimizer", "scheduler")  # settings of these are shown if they were given
+FINAL_METRICS = (VAL_ACC, TEST_ACC, VAL_LOSS, TEST_LOSS, TRAIN_ACC)  # the first ones, in this order
 
 
 def log_hyperparameters(board: SummaryWriter, run: Run, cfg: DictConfig, step: int) -> None:

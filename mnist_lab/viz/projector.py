@@ -1,4 +1,4 @@
-"""TensorBoard's PROJECTOR: test images as points in the space in which a network's last layer tells them apart."""
+"""TensorBoard's PROJECTOR: the features of test images, with their classes and pictures."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def write_embeddings(
 ) -> None:
     """Write the features of the first test images, their classes and predictions, and the images themselves.
 
-    Nothing for a network without features. (SummaryWriter.add_embedding would name its folder by the step, so that a
-    run that goes on would have two.)
+    Nothing is written for a network without features. (SummaryWriter.add_embedding names its folder by the step, so
+    that a resumed run would have two, and pads the sprite to a square.)
 
     Args:
         board: the folder of the event files.
         model: the network.
-        images: those of the test set as the network takes them, (N, 1, S, S).
-        pixels: the same as they are in the files, (N, 28, 28) bytes.
-        predictions: what the network makes of them.
+        images: the normalised test images, (N, 1, S, S).
+        pixels: the same images as bytes, (N, 28, 28).
+        predictions: predictions for them.
         count: how many are shown at most.
     """
     rows = features(model, images[:count])
@@ -62,9 +62,9 @@ def write_embeddings(
 
 
 def features(model: Classifier, images: Tensor) -> Tensor | None:
-    """What a network's last linear layer is given, (N, F), for normalised images, (N, 1, S, S).
+    """Return the inputs of a network's last linear layer, (N, F), for normalised images, (N, 1, S, S).
 
-    None for a network without such a layer, or with one that is given more than a row of numbers for each image.
+    None for a network without such a layer, or if its input is not one row of numbers for each image.
     """
     given: list[Tensor] = []
     layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]

@@ -81,5 +81,5 @@ def set_tooltips(artist: Artist, texts: Sequence[str]) -> None:
 
 
 def distinct_colours(count: int) -> list[Any]:
-    """Return so many colours that can be told apart, as matplotlib takes them."""
+    """Return this many distinct colours, as matplotlib takes them."""
     return [f"C{i}" if count <= 10 else colormaps["turbo"](i / (count - 1)) for i in range(count)]
