@@ -18,9 +18,11 @@ from io import BytesIO, StringIO
 from pathlib import Path
 
 import pexpect
+import pyte
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 from rich.console import Console
+from rich.style import Style
 from rich.text import Text
 
 PICTURES = Path(__file__).parent / "pictures"
@@ -28,20 +30,31 @@ CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 LIMIT = 200_000  # bytes of a picture
 
 
-def record_terminal(runs: str) -> None:
+def record_terminal() -> None:
     """Run the README's first command in a terminal of 80 columns, and draw what it leaves on the screen."""
-    program = pexpect.spawn(
-        sys.executable, ["-m", "mnist_lab", f"runs_dir={runs}"], dimensions=(60, 80), timeout=600, encoding="utf-8"
-    )
+    program = pexpect.spawn(sys.executable, ["-m", "mnist_lab"], dimensions=(40, 80), timeout=600, encoding="utf-8")
     program.expect(pexpect.EOF)
-    left = re.sub(r"\r(?!\n)[^\n]*?(?=\x1b\[2K)|\x1b\[2K|\x1b\[\?25[lh]|\x1b\[1A", "", program.before or "")
-    console = Console(record=True, width=80, file=StringIO(), force_terminal=True)
-    console.print(Text.from_ansi(left.replace(runs, "runs").strip()))
+    screen = pyte.Screen(80, 40)
+    pyte.Stream(screen).feed(program.before or "")
+    console = Console(record=True, width=80, file=StringIO())
+    for row in range(screen.cursor.y):
+        cells = [screen.buffer[row][column] for column in range(80)]
+        line = Text()
+        for cell in cells:
+            line.append(cell.data, Style(color=colour_name(cell.fg), bold=cell.bold, italic=cell.italics))
+        console.print(line, no_wrap=True, end="\n")
     drawn = console.export_svg(title="python -m mnist_lab")
     drawn = re.sub(r"@font-face \{.*?\}", "", drawn, flags=re.DOTALL)  # which the web would be asked for
-    (PICTURES / "terminal.svg").write_text(
-        drawn.replace("Fira Code", "DejaVu Sans Mono, Menlo, Consolas"), encoding="utf-8"
-    )
+    drawn = drawn.replace("Fira Code", "DejaVu Sans Mono, Menlo, Consolas")
+    (PICTURES / "terminal.svg").write_text(drawn, encoding="utf-8")
+
+
+def colour_name(name: str) -> str | None:
+    """Return rich's name of a colour for pyte's."""
+    if name == "default":
+        return None
+    is_hex = re.fullmatch(r"[0-9a-f]{6}", name)
+    return f"#{name}" if is_hex else name.replace("brown", "yellow").replace("bright", "bright_")
 
 
 @contextmanager
@@ -72,23 +85,24 @@ def save_page(page: Page, name: str) -> None:
 
 def main() -> None:
     PICTURES.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory() as runs, sync_playwright() as playwright:
-        record_terminal(runs)
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        os.chdir(folder)
+        record_terminal()
         lab = [sys.executable, "-m", "mnist_lab"]
-        page_file = Path(runs) / "report.html"
-        subprocess.run([*lab, "report", "latest", "--runs-dir", runs, "--out", str(page_file)], check=True)
+        subprocess.run([*lab, "report", "latest", "--out", "report.html"], check=True)
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
         )
-        page = browser.new_page(viewport={"width": 1200, "height": 800})
-        page.goto(page_file.as_uri())
+        page = browser.new_page(viewport={"width": 1000, "height": 1100})
+        page.goto(Path("report.html").absolute().as_uri())
         save_page(page, "report")
-        with served(["tensorboard.main", "--logdir", runs, "--port", "8031"], "http://127.0.0.1:8031"):
+        page.set_viewport_size({"width": 1200, "height": 800})
+        with served(["tensorboard.main", "--logdir", "runs", "--port", "8031"], "http://127.0.0.1:8031"):
             page.goto("http://127.0.0.1:8031/#custom_scalars")
             page.wait_for_timeout(8000)
             save_page(page, "tensorboard")
         with served(
-            ["mnist_lab", "draw", "latest", "--runs-dir", runs, "--port", "8032", "--no-browser"],
+            ["mnist_lab", "draw", "latest", "--port", "8032", "--no-browser"],
             "http://127.0.0.1:8032",
         ):
             page.set_viewport_size({"width": 900, "height": 620})

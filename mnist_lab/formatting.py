@@ -8,23 +8,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from mnist_lab.metric_names import IMAGES_PER_SECOND, is_accuracy, is_loss
-
-
-def format_cell(name: str, value: Any) -> str:
-    """A value of a run as a person reads it; a dash if there is none."""
-    if value is None:
-        return "-"
-    if is_accuracy(name):
-        return f"{value:.2%}"
-    if is_loss(name):
-        return f"{value:.4f}"
-    if name in ("parameters", IMAGES_PER_SECOND):
-        return f"{value:,.0f}"
-    if isinstance(value, list):
-        return " ".join(map(str, value))
-    return f"{value:.1f} s" if name == "time" else format_value(value)
-
 
 def format_date(date: str | None) -> str:
     """A date of run.json in local time, to the minute."""

@@ -9,9 +9,9 @@ from typing import Any
 
 from mnist_lab.cli.parser import CommandParser
 from mnist_lab.cli.tables import print_rows, print_table
-from mnist_lab.formatting import format_cell, printable
-from mnist_lab.metric_names import IMAGES_PER_SECOND, METRIC_NAMES
-from mnist_lab.runs.listing import differing_settings_of_runs, find_runs, run_row
+from mnist_lab.config.metric_names import IMAGES_PER_SECOND, METRIC_NAMES
+from mnist_lab.formatting import printable
+from mnist_lab.runs.listing import differing_settings_of_runs, find_runs, format_cell, run_row
 from mnist_lab.runs.run import Run
 from mnist_lab.viz.save import require_figure_path, save_figure
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from mnist_lab.cli.parser import CommandParser
 from mnist_lab.cli.tables import print_rows, print_table
+from mnist_lab.config.metric_names import TEST_ACC, VAL_ACC
 from mnist_lab.errors import UsageError
-from mnist_lab.formatting import format_cell, format_date
-from mnist_lab.metric_names import TEST_ACC, VAL_ACC
-from mnist_lab.runs.listing import list_runs
+from mnist_lab.formatting import format_date
+from mnist_lab.runs.listing import format_cell, list_runs
 
 COLUMNS = ("date", "model", "status", VAL_ACC, TEST_ACC, "time", "overrides", "run")
 DROPPED = ("time", "model", "overrides", VAL_ACC, "date")  # in this order, where a terminal is too narrow

@@ -13,10 +13,9 @@ from rich.progress import Progress
 
 from mnist_lab.cli.parser import CommandParser
 from mnist_lab.cli.tables import print_rows, print_table
+from mnist_lab.config.metric_names import TEST_ACC
 from mnist_lab.errors import UsageError
-from mnist_lab.formatting import format_cell
-from mnist_lab.metric_names import TEST_ACC
-from mnist_lab.runs.listing import differing_settings_of_runs, find_runs
+from mnist_lab.runs.listing import differing_settings_of_runs, find_runs, format_cell
 from mnist_lab.runs.run import Run
 from mnist_lab.viz.save import require_figure_path, save_figure
 

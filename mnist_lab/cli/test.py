@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mnist_lab.cli.parser import CommandParser, find_run
-from mnist_lab.metric_names import TEST_ACC, TEST_LOSS
+from mnist_lab.config.metric_names import TEST_ACC, TEST_LOSS
 
 
 def main(arguments: list[str]) -> None:

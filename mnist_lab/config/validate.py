@@ -13,12 +13,12 @@ from pydantic.errors import PydanticUserError
 
 from mnist_lab.config.distributed import process_problems
 from mnist_lab.config.keys import FIXED_ON_RESUME
+from mnist_lab.config.metric_names import EPOCH_METRICS, VAL_ACC, VAL_LOSS
 from mnist_lab.config.overrides import nearest_key
 from mnist_lab.config.settings import flatten, require_environment
 from mnist_lab.config.targets import find_class
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import format_value, shorten
-from mnist_lab.metric_names import EPOCH_METRICS, VAL_ACC, VAL_LOSS
 
 GROUPS = ("model", "data", "augmentation", "optimizer", "scheduler", "trainer", "callbacks", "logger", "dashboard")
 _POSITIVE = Annotated[float, Field(gt=0, allow_inf_nan=False)]

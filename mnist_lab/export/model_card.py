@@ -9,10 +9,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from torchmetrics import Metric
 
+from mnist_lab.config.metric_names import TEST_ACC
 from mnist_lab.config.overrides import override_key
 from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.formatting import format_command, render_template
-from mnist_lab.metric_names import TEST_ACC
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.runs.run import Run
 

@@ -18,12 +18,12 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from mnist_lab.config.metric_names import TEST_ACC
 from mnist_lab.errors import UsageError, not_installed
 from mnist_lab.formatting import render_template
 from mnist_lab.inference.digits import SIDE, NoDigit, find_digit
 from mnist_lab.inference.images import UnreadableImage, read_image
 from mnist_lab.inference.recognise import PredictProbabilities, load_classifier
-from mnist_lab.metric_names import TEST_ACC
 from mnist_lab.runs.run import Run
 
 if TYPE_CHECKING:

@@ -9,12 +9,13 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from mnist_lab.config.compose import compose
+from mnist_lab.config.metric_names import IMAGES_PER_SECOND, METRIC_NAMES, TEST_ACC, VAL_ACC
 from mnist_lab.config.settings import differing_settings
 from mnist_lab.errors import UsageError
 from mnist_lab.export.model_card import describe_preset
-from mnist_lab.formatting import format_cell, format_command, format_date, format_duration, format_value
-from mnist_lab.metric_names import IMAGES_PER_SECOND, METRIC_NAMES, TEST_ACC, VAL_ACC
+from mnist_lab.formatting import format_command, format_date, format_duration, format_value
 from mnist_lab.report.test_set import describe_test_set
+from mnist_lab.runs.listing import format_cell
 from mnist_lab.runs.record import RunRecord
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.state import RunState

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from mnist_lab.config.metric_names import TEST_ACC, VAL_ACC
 from mnist_lab.formatting import display_path, format_accuracy, format_command, format_date, format_duration
-from mnist_lab.metric_names import TEST_ACC, VAL_ACC
 from mnist_lab.runs.ranking import Results, describe_job
 from mnist_lab.runs.run import Run, start_timestamp
 from mnist_lab.runs.state import RunState

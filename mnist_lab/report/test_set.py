@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig
 
+from mnist_lab.config.metric_names import TEST_ACC
 from mnist_lab.errors import UsageError
 from mnist_lab.evaluation.predictions import Predictions
-from mnist_lab.metric_names import TEST_ACC
 from mnist_lab.runs.checkpoints import checkpoint_epoch, read_checkpoint
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import load_trained_model, make_data

@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Mapping
 from pathlib import Path
 
+from mnist_lab.config.metric_names import is_accuracy
 from mnist_lab.formatting import render_template
-from mnist_lab.metric_names import is_accuracy
 from mnist_lab.reproduce.summary import TOLERANCE, AccuracySummary, PresetSummary, join_unique
 
 HEADS = ("preset", "epochs", "published %", "here %", "range", "seeds", "difference", "verdict", "time of a run")

@@ -10,8 +10,8 @@ from typing import Any, TypedDict
 from omegaconf import DictConfig, OmegaConf
 
 from mnist_lab.config.compose import compose, presets
+from mnist_lab.config.metric_names import METRIC_NAMES, TEST_ACC, is_accuracy
 from mnist_lab.config.settings import format_differences
-from mnist_lab.metric_names import METRIC_NAMES, TEST_ACC, is_accuracy
 from mnist_lab.runs.record import RunRecord
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.state import RunState

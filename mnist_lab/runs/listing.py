@@ -9,9 +9,10 @@ from typing import Any
 
 from omegaconf import ListConfig, OmegaConf
 
+from mnist_lab.config.metric_names import IMAGES_PER_SECOND, METRIC_NAMES, is_accuracy, is_loss
 from mnist_lab.config.settings import differing_settings
 from mnist_lab.errors import UsageError
-from mnist_lab.metric_names import IMAGES_PER_SECOND, METRIC_NAMES, is_accuracy
+from mnist_lab.formatting import format_value
 from mnist_lab.runs.record import RunRecord
 from mnist_lab.runs.run import Run
 
@@ -84,3 +85,18 @@ def differing_settings_of_runs(runs: Sequence[Run]) -> dict[str, list[Any]]:
         key: [OmegaConf.to_container(value) if isinstance(value, ListConfig) else value for value in values]
         for key, values in settings.items()
     }
+
+
+def format_cell(name: str, value: Any) -> str:
+    """A value of a run as a person reads it; a dash if there is none."""
+    if value is None:
+        return "-"
+    if is_accuracy(name):
+        return f"{value:.2%}"
+    if is_loss(name):
+        return f"{value:.4f}"
+    if name in ("parameters", IMAGES_PER_SECOND):
+        return f"{value:,.0f}"
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return f"{value:.1f} s" if name == "time" else format_value(value)

@@ -10,11 +10,11 @@ from typing import Any
 
 from rich.table import Table
 
+from mnist_lab.config.metric_names import TEST_ACC, VAL_ACC, VAL_LOSS
 from mnist_lab.config.overrides import override_key, override_values, without_keys
 from mnist_lab.config.settings import short_names
 from mnist_lab.files import atomic_write, write_text
 from mnist_lab.formatting import format_accuracy, format_command
-from mnist_lab.metric_names import TEST_ACC, VAL_ACC, VAL_LOSS
 from mnist_lab.runs.state import RunState
 from mnist_lab.runs.sweep import Job, Sweep
 

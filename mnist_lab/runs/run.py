@@ -17,11 +17,11 @@ from typing import Any, Literal
 from omegaconf import DictConfig, OmegaConf
 from typing_extensions import Unpack
 
+from mnist_lab.config.metric_names import TRAIN_LOSS
 from mnist_lab.config.settings import load_config
 from mnist_lab.errors import UsageError
 from mnist_lab.files import atomic_write, exists, is_whole, remove_partial_files
 from mnist_lab.formatting import display_path, printable
-from mnist_lab.metric_names import TRAIN_LOSS
 from mnist_lab.runs.locks import HOLDER, LOCK, holder_of
 from mnist_lab.runs.paths import PathIn
 from mnist_lab.runs.record import RUN, RunRecord, read_record, write_record

@@ -14,10 +14,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from mnist_lab.config.keys import SWEEP_KEYS, SWEEP_ONLY_KEYS
+from mnist_lab.config.metric_names import VAL_ACC
 from mnist_lab.config.overrides import without_keys
 from mnist_lab.config.settings import original_overrides
 from mnist_lab.errors import Interrupted, LabError
-from mnist_lab.metric_names import VAL_ACC
 from mnist_lab.runs.locks import RunInUse, run_lock
 from mnist_lab.runs.record import JobProcess
 from mnist_lab.runs.run import Run

@@ -23,10 +23,10 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
+from mnist_lab.config.metric_names import VAL_ACC
 from mnist_lab.config.overrides import override_key, quote_path
 from mnist_lab.errors import UsageError
 from mnist_lab.files import write_text
-from mnist_lab.metric_names import VAL_ACC
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.state import DONE, RunState
 from mnist_lab.runs.sweep import Sweep

@@ -14,9 +14,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from mnist_lab.config.metric_names import TEST_ACC, VAL_ACC
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import display_path, format_accuracy, format_duration
-from mnist_lab.metric_names import TEST_ACC, VAL_ACC
 from mnist_lab.runs.ranking import Results, describe_job
 from mnist_lab.runs.state import DONE, STOPPED, RunState
 from mnist_lab.runs.sweep import Job, Sweep

@@ -13,9 +13,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from torch import Tensor
 
+from mnist_lab.config.metric_names import EXAMPLES_SEEN, IMAGES_PER_SECOND, LEARNING_RATE, TRAIN_LOSS_STEP
 from mnist_lab.data.batches import limit_batches
 from mnist_lab.data.datamodule import MNISTDataModule
-from mnist_lab.metric_names import EXAMPLES_SEEN, IMAGES_PER_SECOND, LEARNING_RATE, TRAIN_LOSS_STEP
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.models.multistep import StepCallback, training_batches
 from mnist_lab.training.loggers import MetricsCSV

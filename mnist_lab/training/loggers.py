@@ -18,8 +18,8 @@ from tensorboard.backend.event_processing.event_file_loader import RawEventFileL
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from mnist_lab.config.metric_names import EXAMPLES_SEEN, IMAGES_PER_SECOND, TRAIN_LOSS
 from mnist_lab.files import atomic_write, write_text
-from mnist_lab.metric_names import EXAMPLES_SEEN, IMAGES_PER_SECOND, TRAIN_LOSS
 from mnist_lab.runs.run import Run
 
 

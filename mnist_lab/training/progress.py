@@ -19,7 +19,7 @@ from rich.text import Text
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from mnist_lab.metric_names import IMAGES_PER_SECOND, TEST_LOSS, TRAIN_ACC, TRAIN_LOSS
+from mnist_lab.config.metric_names import IMAGES_PER_SECOND, TEST_LOSS, TRAIN_ACC, TRAIN_LOSS
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.models.multistep import StepCallback, training_batches
 from mnist_lab.training.callbacks import TestCurve

@@ -16,11 +16,11 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
+from mnist_lab.config.metric_names import IMAGES_PER_SECOND
 from mnist_lab.config.validate import validate
 from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.errors import UsageError
 from mnist_lab.files import sync_tree
-from mnist_lab.metric_names import IMAGES_PER_SECOND
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.models.multistep import single_step_reason
 from mnist_lab.models.output import check_output

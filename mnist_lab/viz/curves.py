@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mnist_lab.metric_names import EXAMPLES_SEEN, TRAIN_LOSS_STEP
+from mnist_lab.config.metric_names import EXAMPLES_SEEN, TRAIN_LOSS_STEP
 from mnist_lab.runs.run import Run
 from mnist_lab.viz.style import COLOURS, TITLE_HEIGHT, margins, set_title, set_tooltips, styled
 

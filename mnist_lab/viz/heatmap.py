@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from omegaconf import OmegaConf
 
+from mnist_lab.config.metric_names import VAL_ACC
 from mnist_lab.errors import UsageError
-from mnist_lab.metric_names import VAL_ACC
 from mnist_lab.runs.ranking import Results, mean
 from mnist_lab.runs.run import Run
 from mnist_lab.viz.curves import METRICS, SETS

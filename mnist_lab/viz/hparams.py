@@ -25,10 +25,10 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import (
 )
 from torch.utils.tensorboard.writer import SummaryWriter
 
+from mnist_lab.config.metric_names import TEST_ACC, TEST_LOSS, TRAIN_ACC, VAL_ACC, VAL_LOSS
 from mnist_lab.config.overrides import override_values
 from mnist_lab.config.settings import identity_settings, short_names
 from mnist_lab.formatting import format_value
-from mnist_lab.metric_names import TEST_ACC, TEST_LOSS, TRAIN_ACC, VAL_ACC, VAL_LOSS
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
 

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
+from mnist_lab.config.metric_names import VAL_ACC
 from mnist_lab.formatting import format_accuracy
-from mnist_lab.metric_names import VAL_ACC
 from mnist_lab.runs.ranking import Results, describe_job, mean, spread
 from mnist_lab.runs.sweep import Job
 from mnist_lab.viz.curves import HEIGHT, LEGEND_ROW, METRICS, WIDTH, finish_axes, format_metric

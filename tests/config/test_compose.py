@@ -14,9 +14,9 @@ from hydra.utils import instantiate
 
 from mnist_lab import conf_dir
 from mnist_lab.config.compose import compose
+from mnist_lab.config.metric_names import EPOCH_METRICS, METRIC_NAMES
 from mnist_lab.config.validate import validate
 from mnist_lab.errors import UsageError
-from mnist_lab.metric_names import EPOCH_METRICS, METRIC_NAMES
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import make_model
 
