@@ -1,1 +1,1 @@
-"""Measurements behind the figures in the README; each module is one command."""
+"""Measurements behind the figures in the documentation; each module is one command."""

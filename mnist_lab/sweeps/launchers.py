@@ -23,7 +23,7 @@ from mnist_lab.config.settings import to_plain
 from mnist_lab.errors import UsageError
 from mnist_lab.sweeps.signals import end_with_parent
 
-GIGABYTES = 1.3  # that a job takes at most: README, "Measured"
+GIGABYTES = 1.3  # that a job takes at most: docs/results/benchmarks.md
 
 
 def launcher_name(launcher: Any) -> str:
