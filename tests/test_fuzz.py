@@ -82,7 +82,7 @@ def test_damaged_configuration_is_refused_in_one_line_and_at_once(tmp_path: Path
 )
 def test_damaged_record_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "run.json").write_bytes(content)
-    with pytest.raises(UsageError, match=r"run\.json: (not a run's record|cannot be read)") as caught:
+    with pytest.raises(UsageError, match=r"run\.json: (corrupt, or not a run's record|cannot be read)") as caught:
         _ = Run(tmp_path).info
     assert "\n" not in str(caught.value)
 
