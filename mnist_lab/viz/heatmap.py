@@ -90,9 +90,10 @@ def draw_heat_map(values: Mapping[tuple[Any, Any], float], across: str, up: str,
     names = [list(map(str, each)) for each in (columns, rows)]
     left = 0.5 + 0.085 * max(map(len, names[1]))  # inches
     cell = max(0.75, 0.15 + 0.085 * max(map(len, names[0])))
-    width, height = max(left + cell * len(columns) + 0.15, 3.6), 0.55 + 0.45 * len(rows) + TITLE_HEIGHT
+    tall = max(0.45 * len(rows), 0.085 * len(up))  # room for the name beside the rows
+    width, height = max(left + cell * len(columns) + 0.15, 3.6), 0.55 + tall + TITLE_HEIGHT
     figure = Figure(figsize=(width, height))
-    axes = figure.add_axes((left / width, 0.5 / height, 1 - (left + 0.15) / width, 0.45 * len(rows) / height))
+    axes = figure.add_axes((left / width, 0.5 / height, 1 - (left + 0.15) / width, tall / height))
     places = {(columns.index(column), rows.index(row)): (row, column) for row, column in values}
     best = min(errors.values())
     draw_cells(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -26,6 +27,7 @@ MIN_GAP = 0.12  # of the axis, between two of them
 LETTER = 0.085  # inches, of a tick's label
 MAX_RANKS = 20
 MAX_JOBS = 10  # whose curves are shown
+MAX_LEGEND = 50  # letters; the tooltips have the whole
 
 
 @styled
@@ -98,7 +100,8 @@ def plot_ranking(results: Results) -> Figure:
     keys = [key for key in results.varied if key != "seed"]
     settings = [results.settings(group[0]) for group in groups]
     names = [" · ".join(own[key] for key in keys) for own in settings]
-    left = min(0.3 + 0.08 * max(map(len, names)), 3)
+    head = " · ".join(results.heads[key] for key in keys)
+    left = 0.3 + LETTER * max(map(len, [*names, head]))
     width = max(WIDTH, left + 2.4)
     figure = Figure(figsize=(width, 0.75 + 0.24 * len(groups)))
     axes = figure.subplots(gridspec_kw=margins(figure, left=left, top=0.3))
@@ -111,7 +114,7 @@ def plot_ranking(results: Results) -> Figure:
     axes.set_yticks(range(len(groups)), names)
     axes.set_ylim(len(groups) - 0.5, -0.5)
     axes.set_xlabel(LABEL)
-    axes.set_title(" · ".join(results.heads[key] for key in keys), loc="right", x=-0.02, fontsize=9)
+    axes.set_title(head, loc="right", x=-0.02, fontsize=9)
     axes.grid(axis="both")
     figure.set_label(f"Ranking by {LABEL}: {'; '.join(texts)}")
     return figure
@@ -142,6 +145,7 @@ def plot_sweep_curves(results: Results, name: str) -> Figure | None:
     None if no job has more than one epoch.
     """
     jobs = [job for group in results.ranked for job in group]
+    jobs.sort(key=lambda job: job != results.best_job)  # of the winner's seeds it need not be the first
     jobs = jobs[: min(MAX_JOBS, max(3, (len(jobs) + 1) // 2))]
     label, factor = METRICS[name]
     figure = Figure(figsize=(WIDTH, HEIGHT + 2 * LEGEND_ROW + 0.12))
@@ -166,7 +170,10 @@ def plot_sweep_curves(results: Results, name: str) -> Figure | None:
         return None
     finish_axes(axes, "epoch", f"validation {label}")
     handles = [lines[-1], *lines[:1]] if len(lines) > 1 else lines
-    names = [f"best: {lines[-1].get_label()}", f"the {len(lines) - 1} that rank next"][: len(handles)]
+    shown = results.settings(results.best_job) if results.best_job else {}
+    best_words = " ".join(f"{results.heads[key]}={value}" for key, value in shown.items()) or lines[-1].get_label()
+    best_words = textwrap.shorten(f"best: {best_words}", MAX_LEGEND, placeholder=" …")
+    names = [best_words, f"the {len(lines) - 1} that rank next"][: len(handles)]
     place = (0.06 / WIDTH, 1)
     figure.legend(handles, names, loc="upper left", bbox_to_anchor=place, borderaxespad=0)
     figure.set_label(f"validation {label} by epoch: {'; '.join(texts[::-1])}")

@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.text import Text
 
 from mnist_lab.runs.ranking import Results
 from mnist_lab.runs.sweep import Job, Sweep
-from mnist_lab.viz.sweep import plot_ranking, plot_response
+from mnist_lab.viz.heatmap import plot_accuracy_map
+from mnist_lab.viz.style import COLOURS, TITLE_HEIGHT
+from mnist_lab.viz.sweep import plot_ranking, plot_response, plot_sweep_curves
 
 
 def results(*settings: dict[str, str]) -> Results:
@@ -30,6 +33,8 @@ class FakeJob:
     overrides: tuple[str, ...]
     accuracy: float
     info: dict[str, Any] = field(init=False, hash=False)
+    folder: Path = Path("job")
+    epochs: tuple[dict[str, float], ...] = ({"epoch": 0, "val/acc": 0.9}, {"epoch": 1, "val/acc": 0.95})
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "info", {"metrics": {"val/acc": self.accuracy}})
@@ -89,3 +94,36 @@ def test_response_and_ranking_have_mean_and_spread_over_seeds() -> None:
         np.testing.assert_allclose(lengths, 2 * np.std([0, 1], ddof=1))
     assert [text.get_text() for text in plot_ranking(found).axes[0].get_yticklabels()] == ["mlp", "lenet"]
     assert "model=lenet: 94.50% ± 0.71" in str(plot_ranking(found).get_label())
+
+
+def test_names_of_many_settings_stay_inside_the_figure() -> None:
+    keys = ("optimizer.lr", "optimizer.momentum", "data.batch_size", "model.dropout", "optimizer.weight_decay")
+    found = results(*(dict.fromkeys(keys, value) for value in ("0.01", "0.03")))
+    curves = plot_sweep_curves(found, "acc")
+    assert curves is not None
+    ranking = plot_ranking(found)
+    heat_map = plot_accuracy_map(found, "optimizer.lr", "optimizer.weight_decay")
+    for figure in (curves, ranking, heat_map):
+        figure.draw_without_rendering()
+    (axes,) = ranking.axes
+    (head,) = axes.findobj(lambda artist: isinstance(artist, Text) and artist.get_text().startswith("lr · momentum"))
+    (cells,) = heat_map.axes
+    (legend,) = curves.legends
+    for figure, box in (
+        (ranking, head.get_window_extent()),
+        (curves, legend.get_window_extent()),
+        (heat_map, cells.yaxis.label.get_window_extent()),
+    ):
+        assert box.x0 >= 0
+        assert box.x1 <= figure.bbox.x1
+        assert box.y1 <= figure.bbox.y1 - (TITLE_HEIGHT * figure.dpi if figure is heat_map else -0.01)
+
+
+def test_legend_names_the_best_job_with_the_colour_of_its_curve() -> None:
+    found = results({"optimizer.lr": "0.1", "seed": "0"}, {"optimizer.lr": "0.1", "seed": "1"})
+    object.__setattr__(found.ranked[0][1], "info", {"metrics": {"val/acc": 0.99}})
+    figure = plot_sweep_curves(found, "acc")
+    assert figure is not None
+    (legend,) = figure.legends
+    assert legend.get_texts()[0].get_text() == "best: seed=1"
+    assert legend.get_lines()[0].get_color() == COLOURS["val"]
