@@ -12,6 +12,7 @@ from contextlib import redirect_stdout, suppress
 from io import StringIO
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
+from unittest.mock import patch
 
 import nbformat
 from latex2mathml.converter import convert
@@ -26,6 +27,7 @@ from mnist_lab.cli.help import help_text
 from mnist_lab.config import conf_dir
 from mnist_lab.config.targets import find_class
 from mnist_lab.config.validate import LIMITS
+from mnist_lab.formatting import format_value
 from mnist_lab.runs.paths import PathIn
 from mnist_lab.runs.record import RunRecord
 from mnist_lab.runs.run import Run
@@ -81,12 +83,8 @@ def commands_page() -> str:
             continue
         module = importlib.import_module(f"mnist_lab.cli.{name}")
         printed = StringIO()
-        columns, os.environ["COLUMNS"] = os.environ.get("COLUMNS"), "90"
-        with redirect_stdout(printed), suppress(SystemExit):
+        with redirect_stdout(printed), patch.dict(os.environ, COLUMNS="90"), suppress(SystemExit):
             module.main(["--help"])
-        os.environ.pop("COLUMNS")
-        if columns is not None:
-            os.environ["COLUMNS"] = columns
         summary = command.summary[0].upper() + command.summary[1:]
         parts.append(f"## {name}\n\n{summary}.\n\n```text\n{printed.getvalue().rstrip()}\n```")
     return "\n\n".join(parts) + "\n"
@@ -141,8 +139,7 @@ def _values(node: dict[Any, Any], prefix: str, comments: dict[str, str]) -> Iter
             yield from _values(value, f"{key}.", comments)
         else:
             annotation = LIMITS.get(key, hints.get(str(name)))
-            default = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-            yield key, describe_type(annotation), default, comments.get(str(name), "")
+            yield key, describe_type(annotation), format_value(value), comments.get(str(name), "")
 
 
 def describe_type(annotation: Any) -> str:

@@ -28,8 +28,10 @@ def format_accuracy(accuracy: dict[str, float | None]) -> str:
 
 
 def format_value(value: Any) -> str:
-    """A value as it would be typed."""
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    """Format a value as on the command line."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def format_command(arguments: list[str]) -> str:

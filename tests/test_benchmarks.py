@@ -25,7 +25,7 @@ def test_data_are_there_as_often_as_asked_for() -> None:
     assert gigabytes >= float(once[2])
 
 
-def test_parts_of_an_epoch_come_to_the_whole() -> None:
+def test_sums_of_parts_of_an_epoch_are_those_of_the_whole() -> None:
     *parts, rest, seconds = (
         float(value.rstrip("%")) for value in output_of("benchmarks.profile", "mlp", "--only").split(" | ")
     )

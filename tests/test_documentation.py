@@ -71,7 +71,7 @@ def test_commands_shown_run_on_tiny_data(command: Command, tiny: Tiny) -> None:
     for line in sorted(RUN, key=lambda line: "report runs/sweeps" in line):  # after the sweep that it names
         words = [word for word in shlex.split(line)[3:] if word != "RUN..."]
         names = iter(runs)
-        words = [next(names) if word == "RUN" else word for word in words]
+        words = [word.replace("RUN", next(names)) if "RUN" in word else word for word in words]
         trains = not words or "=" in words[-1] or words[0] in ("-m", "--config-dir")
         if "hydra/sweeper=optuna" in words:
             words = [word for word in words if "n_trials" not in word] + ["hydra.sweeper.n_trials=1"]

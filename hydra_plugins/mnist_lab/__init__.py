@@ -10,11 +10,11 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 
-class GridSweeper(Sweeper):
-    """Every combination of the values separated by commas.
+class LabSweeper(Sweeper):
+    """What both sweepers have: Hydra's context, the sweep's configuration and its launcher.
 
     Args:
-        params: what is swept, by key, in Hydra's grammar, where the command line does not say.
+        params: the swept values by key, in Hydra's grammar; an override of the command line replaces its key's.
     """
 
     def __init__(self, params: dict[str, str] | None = None) -> None:
@@ -27,13 +27,17 @@ class GridSweeper(Sweeper):
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
+
+class GridSweeper(LabSweeper):
+    """Every combination of the values separated by commas."""
+
     def sweep(self, arguments: list[str]) -> Any:
         from mnist_lab.sweeps.grid import sweep_grid
 
         return sweep_grid(self, arguments)
 
 
-class OptunaSweeper(GridSweeper):
+class OptunaSweeper(LabSweeper):
     """Optuna's choice of values, one batch of jobs after the other.
 
     Args:

@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from mnist_lab.cli.hydra_options import split_arguments
-from mnist_lab.config.overrides import override_key, override_text, quote, quote_path
+from mnist_lab.config.overrides import override_key, override_text, quote_path, quote_resume
 from mnist_lab.errors import UsageError
 from mnist_lab.files import exists, is_whole
 from mnist_lab.formatting import display_path
@@ -27,7 +27,7 @@ def expand_resume(arguments: list[str]) -> list[str]:
     ddp, the result is the same.
     """
     options, overrides = split_arguments(arguments)
-    settings = _by_key([_quote_resume(override) for override in overrides])
+    settings = _by_key([quote_resume(override) for override in overrides])
     wanted = override_text(settings.get("resume", "resume="))
     if wanted in ("", "null"):
         return [*options, *overrides]
@@ -56,13 +56,6 @@ def expand_resume(arguments: list[str]) -> list[str]:
             merged[key] = override
     merged["hydra.run.dir"] = f"hydra.run.dir={quote_path(run.folder)}"
     return [*options, *merged.values(), f"resume={quote_path(checkpoint)}"]
-
-
-def _quote_resume(override: str) -> str:
-    """Quote the value of resume=PATH: the folders of a sweep's jobs have = and , in their names."""
-    key, _, value = override.partition("=")
-    is_plain = key == "resume" and value not in ("", "null") and value[0] not in "'\""
-    return f"resume={quote(value)}" if is_plain else override
 
 
 def _by_key(overrides: list[str]) -> dict[str, str]:

@@ -138,6 +138,13 @@ def override_text(override: str) -> str:
     return value if isinstance(value, str) else override.partition("=")[2]
 
 
+def quote_resume(override: str) -> str:
+    """Quote the path of resume=PATH, and leave any other override: folders of a sweep's jobs have = and , in names."""
+    key, _, path = override.partition("=")
+    is_plain = key == "resume" and path not in ("", "null") and path[0] not in "'\""
+    return f"{key}={quote(path)}" if is_plain else override
+
+
 def without_keys(overrides: Iterable[str], *keys: str) -> list[str]:
     """Return the overrides of other keys than these."""
     return [override for override in overrides if override_key(override) not in keys]

@@ -71,7 +71,7 @@ def single_step_reason(
         wanted[f"{type(model).__name__}.{hook}"] = getattr(type(model), hook) is not getattr(classifier, hook)
     callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     for callback in callbacks:
-        # A ModelCheckpoint saves every so many epochs or steps or seconds, one of the three.
+        # A ModelCheckpoint has one of three intervals: epochs, steps or seconds.
         saves_at_epoch_ends = type(callback) is ModelCheckpoint and bool(callback.every_n_epochs)
         if not (saves_at_epoch_ends or isinstance(callback, StepCallback)):
             for hook in HOOKS:

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from pydantic import Field
 
 from mnist_lab.runs.checkpoints import read_checkpoint
+from mnist_lab.runs.run import Run
 from mnist_lab.training.progress import console
 
 
@@ -27,7 +28,7 @@ class ReloadNetwork(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.current_epoch != self.after:
             return
-        checkpoint = read_checkpoint(Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt")
+        checkpoint = read_checkpoint(Run(Path(trainer.default_root_dir)).checkpoint_path("last"))
         with torch.no_grad():
             for parameter in pl_module.parameters():
                 parameter.zero_()  # what follows comes from the file alone

@@ -148,14 +148,14 @@ def test_misspelt_command_is_refused_with_the_nearest(tiny: Tiny) -> None:
 
 
 @pytest.mark.parametrize("folder", ["nowhere", "."])
-def test_folder_that_is_no_run_is_told(tiny: Tiny, folder: str) -> None:
+def test_folder_that_is_no_run_is_reported(tiny: Tiny, folder: str) -> None:
     for arguments in (["test", folder], [f"resume={folder}"]):
         outcome = run(*arguments)
         assert outcome.returncode == 2
         assert folder in outcome.stderr and outcome.stderr.count("\n") == 1
 
 
-def test_folder_that_cannot_be_made_is_told_before_training(tiny: Tiny) -> None:
+def test_folder_that_cannot_be_made_is_reported_before_training(tiny: Tiny) -> None:
     Path("file").write_text("")
     outcome = run("--config-dir", str(tiny.conf), "data=tiny", "runs_dir=file")
     assert outcome.returncode == 2
@@ -178,7 +178,7 @@ def test_console_script_finds_a_network_in_the_current_folder(tiny: Tiny) -> Non
 
 
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signal_ends_a_run_that_says_how_to_go_on(tiny: Tiny, sent: signal.Signals, status: int) -> None:
+def test_signal_ends_a_run_that_says_how_to_continue(tiny: Tiny, sent: signal.Signals, status: int) -> None:
     ended, rest = signalled(tiny, sent, "model=mlp", "trainer.max_epochs=100000")
     assert ended == status
     (path,) = Path("runs").glob("*/*/run.json")

@@ -125,7 +125,7 @@ def test_damaged_record_is_listed_and_stops_neither_the_list_nor_latest(tiny: Ti
     assert [run.folder for run in Run.below("runs")] == [whole]
 
 
-def test_auto_starts_anew_where_the_only_record_is_damaged_and_then_goes_on(command: Command) -> None:
+def test_auto_starts_anew_where_the_only_record_is_damaged_and_then_continues(command: Command) -> None:
     (fake("cut", 1) / "run.json").write_text("")
     for epochs in (1, 2):
         outcome = command("model=mlp", "resume=auto", f"trainer.max_epochs={epochs}")
@@ -141,7 +141,7 @@ def test_run_that_lies_in_another_runs_folder_is_found(tiny: Tiny) -> None:
     assert [run.folder for run in Run.below("runs")] == [Path("runs"), Path("runs/2026-11-21/later")]
 
 
-def test_nothing_to_list_is_told(tiny: Tiny, command: Command) -> None:
+def test_nothing_to_list_is_reported(tiny: Tiny, command: Command) -> None:
     for arguments, told in (
         ((), "--runs-dir=runs: folder not found"),
         (("--runs-dir", "nowhere"), "--runs-dir=nowhere: folder not found"),

@@ -144,7 +144,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("setting", "told"), BAD)
-def test_bad_setting_is_told_in_one_line_with_key_value_and_remedy(
+def test_bad_setting_is_reported_in_one_line_with_key_value_and_remedy(
     command: Callable[..., Outcome], setting: str, told: str
 ) -> None:
     outcome = command(setting, data=False)
@@ -156,7 +156,7 @@ def test_bad_setting_is_told_in_one_line_with_key_value_and_remedy(
     assert not list(Path().iterdir())
 
 
-def test_all_problems_are_told_at_once(command: Callable[..., Outcome]) -> None:
+def test_all_problems_are_reported_at_once(command: Callable[..., Outcome]) -> None:
     outcome = command("optimizer.lr=-1", "data.batch_size=0", "seed=-1", "data.val_size=70000", data=False)
     assert outcome.status == 2
     assert "4 problems" in outcome.err
@@ -187,7 +187,7 @@ def test_all_problems_are_told_at_once(command: Callable[..., Outcome]) -> None:
         ),
     ],
 )
-def test_settings_that_do_not_fit_together_are_told_before_a_run_is_recorded(
+def test_settings_that_do_not_fit_together_are_reported_before_a_run_is_recorded(
     command: Callable[..., Outcome], arguments: list[str], told: str
 ) -> None:
     outcome = command(*arguments)
@@ -196,7 +196,7 @@ def test_settings_that_do_not_fit_together_are_told_before_a_run_is_recorded(
     assert not list(Path().iterdir())
 
 
-def test_broken_yaml_of_ones_own_is_told_by_file(command: Callable[..., Outcome], tiny: Tiny) -> None:
+def test_broken_yaml_of_the_user_is_reported_by_file(command: Callable[..., Outcome], tiny: Tiny) -> None:
     (tiny.conf / "model").mkdir()
     (tiny.conf / "model" / "mine.yaml").write_text("_target_: [my_net.MyNet\n")
     outcome = command("model=mine")
@@ -214,7 +214,7 @@ def test_fast_trainer_takes_the_networks_fastest_precision(model: str, precision
 
 @pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="there is a GPU here")
 @pytest.mark.parametrize("setting", ["trainer.accelerator=gpu", "trainer=gpu"])
-def test_gpu_where_there_is_none_is_told_with_what_to_use(command: Callable[..., Outcome], setting: str) -> None:
+def test_missing_gpu_is_reported_with_what_to_use(command: Callable[..., Outcome], setting: str) -> None:
     outcome = command(setting, data=False)
     assert outcome.status == 2
     assert "trainer.accelerator=cpu, or auto" in outcome.err
@@ -228,7 +228,7 @@ def test_optimizer_of_torch_takes_the_place_of_another(tiny: Tiny) -> None:
     assert model.optimizer is not None and isinstance(model.optimizer(model.parameters()), torch.optim.RMSprop)
 
 
-def test_monitor_of_validation_without_validation_images_is_told(tiny: Tiny) -> None:
+def test_monitor_of_validation_without_validation_images_is_reported(tiny: Tiny) -> None:
     with pytest.raises(UsageError, match=r"early_stopping\.monitor=val/acc: not logged"):
         validate(tiny.compose("data.val_size=0", "callbacks=early_stopping"))
 

@@ -74,7 +74,7 @@ def test_fewer_images_than_processes_is_refused() -> None:
         numbered(1, world_size=2)
 
 
-def test_epoch_goes_on_where_its_state_was_taken_and_the_next_begins_anew() -> None:
+def test_epoch_continues_where_its_state_was_taken_and_the_next_begins_anew() -> None:
     whole = numbered(100, shuffle=True)
     whole.set_epoch(3)
     expected = seen(whole)

@@ -92,7 +92,7 @@ def assert_agrees_with_torchvision(
         assert (decoded - expected).abs().max() <= 1 / 255 / std + 1e-6
 
 
-def test_sources_of_ones_own_with_the_same_sums_do_not_share_their_images(tiny: Tiny) -> None:
+def test_sources_of_the_user_with_the_same_sums_do_not_share_their_images(tiny: Tiny) -> None:
     def batches(copies: int) -> Batches:
         source = Copies(name="Tiny", sha256=tiny.sha256, copies=copies)
         loader = module(tiny, source=source, val_size=0).train_dataloader()

@@ -193,7 +193,7 @@ def test_endless_download_is_cut_off(tiny: Tiny, mirror: Mirror, monkeypatch: py
         tiny.source(mirrors=[mirror.address]).load(tiny.root)
 
 
-def test_address_that_is_none_is_told_as_a_source_that_failed(tiny: Tiny) -> None:
+def test_invalid_address_is_reported_as_a_source_that_failed(tiny: Tiny) -> None:
     (tiny.raw / FILES[3]).unlink()
     with pytest.raises(DataUnavailable, match="unknown url type"):
         tiny.source(mirrors=["nowhere/"]).load(tiny.root)

@@ -264,7 +264,7 @@ class Probabilities(Linear):
         (Plain, "derive it from mnist_lab.models.Classifier instead"),
     ],
 )
-def test_mistake_in_a_network_of_ones_own_is_told_in_one_line_before_a_run_is_made(
+def test_mistake_in_a_network_of_the_user_is_reported_in_one_line_before_a_run_is_made(
     command: Callable[..., Outcome], network: type, told: str
 ) -> None:
     outcome = command(f"model._target_=test_models.{network.__name__}")

@@ -163,7 +163,7 @@ def test_groups_are_the_batches_in_their_order() -> None:
         assert len(list(groups)) == len(groups)
 
 
-def test_epoch_gone_on_with_keeps_its_groups() -> None:
+def test_continued_epoch_keeps_its_groups() -> None:
     batches = Batches(torch.zeros(100, 1, 1, 1), torch.arange(100), batch_size=7)  # fifteen
     groups = Groups(batches, 4)
     groups.load_state_dict({"epoch": 0, "position": 6})

@@ -223,7 +223,7 @@ def kind_of_page(lab: Lab, tmp_path_factory: pytest.TempPathFactory, request: py
 @pytest.mark.parametrize(
     ("stated", "shown"), [({}, "a preset without a title"), ({"title": "Mine"}, "“Mine”"), ({"source": "me"}, "me")]
 )
-def test_preset_of_ones_own_needs_neither_title_nor_source(
+def test_preset_of_the_user_needs_neither_title_nor_source(
     lab: Lab, tmp_path: Path, stated: dict[str, str], shown: str
 ) -> None:
     run = lab.copy()
@@ -337,7 +337,7 @@ def test_same_run_gives_the_same_page_but_for_its_date(lab: Lab, tmp_path: Path)
 
 
 @pytest.mark.parametrize("status", ["killed", "interrupted", "failed"])
-def test_run_that_has_not_come_to_its_end_has_a_page_with_what_there_is(lab: Lab, status: str) -> None:
+def test_run_that_has_not_ended_has_a_page_with_what_there_is(lab: Lab, status: str) -> None:
     error = {"killed": None, "interrupted": "Ctrl-C", "failed": f"RuntimeError: {HOSTILE}"}[status]
     run = lab.copy(
         status={"killed": "running"}.get(status, status),
@@ -358,7 +358,7 @@ def test_run_that_has_not_come_to_its_end_has_a_page_with_what_there_is(lab: Lab
     assert "The run has no checkpoint" in text and "there is no curve" in text and "resume=" not in text
 
 
-def test_checkpoint_that_is_corrupt_is_told_in_the_page(lab: Lab) -> None:
+def test_checkpoint_that_is_corrupt_is_reported_in_the_page(lab: Lab) -> None:
     run = lab.copy()
     chosen = run.chosen_checkpoint()
     chosen.write_bytes(chosen.read_bytes()[:1000])
@@ -368,7 +368,7 @@ def test_checkpoint_that_is_corrupt_is_told_in_the_page(lab: Lab) -> None:
     assert f"{lab.run.info['metrics']['test/acc']:.2%}" in text, "the run has recorded it"
 
 
-def test_accuracy_that_differs_from_the_recorded_one_is_told(lab: Lab) -> None:
+def test_accuracy_that_differs_from_the_recorded_one_is_reported(lab: Lab) -> None:
     metrics = lab.run.info["metrics"] | {"test/acc": 0.1234}
     text = report(str(lab.copy(metrics=metrics).folder)).read_text()
     assert f"recorded by the run: 12.34%, evaluated now in float32: {lab.predictions.accuracy:.2%}" in text
@@ -480,7 +480,7 @@ def test_report_of_a_real_sweep_whose_job_fails_and_of_its_best_run(command: Com
     assert command("report", str(failed.folder), data=False).status == 0
 
 
-def test_bad_input_is_told_in_one_line_and_nothing_is_written(
+def test_bad_input_is_reported_in_one_line_and_nothing_is_written(
     command: Command, lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = lab.copy()

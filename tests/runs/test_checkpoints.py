@@ -53,7 +53,7 @@ def broken(path: Path, how: str) -> Path:
     ],
 )
 @pytest.mark.parametrize("key", ["init_from", "resume"])
-def test_bad_checkpoint_is_told_in_one_line_and_nothing_is_left(
+def test_bad_checkpoint_is_reported_in_one_line_and_nothing_is_left(
     command: Callable[..., Outcome], saved: Path, how: str, told: str, key: str
 ) -> None:
     if key == "resume":
@@ -67,14 +67,14 @@ def test_bad_checkpoint_is_told_in_one_line_and_nothing_is_left(
     assert sorted(Path().rglob("*")) == before
 
 
-def test_missing_checkpoint_is_told(command: Callable[..., Outcome]) -> None:
+def test_missing_checkpoint_is_reported(command: Callable[..., Outcome]) -> None:
     for key in ("init_from", "resume"):
         outcome = command(f"{key}=nowhere.ckpt")
         assert outcome.status == 2
         assert f"{key}=nowhere.ckpt: checkpoint not found" in outcome.err
 
 
-def test_checkpoint_of_another_architecture_is_told_with_both_names(
+def test_checkpoint_of_another_architecture_is_reported_with_both_names(
     command: Callable[..., Outcome], saved: Path
 ) -> None:
     outcome = command("model=lenet", f"init_from={saved}")

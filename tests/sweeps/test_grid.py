@@ -78,7 +78,7 @@ def started() -> dict[str, str]:
     return {run.folder.name: run.info["started"] for run in Run.below(FOLDER)}
 
 
-def test_every_combination_is_a_run_and_the_best_by_validation_is_told(command: Command) -> None:
+def test_every_combination_is_a_run_and_the_best_by_validation_is_reported(command: Command) -> None:
     outcome = command(*GRID)
     assert outcome.status == 0, outcome.err
     runs = Run.below(FOLDER)
@@ -100,7 +100,7 @@ def test_every_combination_is_a_run_and_the_best_by_validation_is_told(command: 
         assert {row[key] for row in rows} == set(next(g for g in GRID if g.startswith(key)).split("=")[1].split(","))
 
 
-def test_command_that_is_told_trains_the_best_again(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_that_is_reported_trains_the_best_again(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     command(*GRID)
     found = results()["best"]
     monkeypatch.setattr("sys.argv", shlex.split(found["command"])[2:])
@@ -337,7 +337,7 @@ def test_fail_fast_begins_no_further_job(command: Command) -> None:
         (["-m", "seed=1,2", "hydra/sweeper=basic"], "choose grid, which runs the same jobs"),
     ],
 )
-def test_sweep_that_makes_no_sense_is_told_in_a_line_and_leaves_nothing(
+def test_sweep_that_is_invalid_is_reported_in_a_line_and_leaves_nothing(
     command: Command, arguments: list[str], told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mnist_lab.sweeps.hydra_app.find_spec", lambda name: None)
@@ -357,14 +357,14 @@ def test_name_of_a_sweep_may_look_like_a_number(command: Command, name: str) -> 
     assert [job.state for job in Sweep(Path("runs/sweeps") / name).jobs()] == ["finished", "finished"]
 
 
-def test_empty_sweep_is_told(command: Command) -> None:
+def test_empty_sweep_is_reported(command: Command) -> None:
     outcome = command("-m", "sweep=t", data=False)
     assert (outcome.status, "there is nothing to sweep" in outcome.err) == (2, True)
     assert not Path("runs").exists()
 
 
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signal_ends_a_sweep_with_its_table_and_the_next_start_goes_on(
+def test_signal_ends_a_sweep_with_its_table_and_the_next_start_continues(
     tiny: Tiny, command: Command, sent: signal.Signals, status: int
 ) -> None:
     arguments = ("-m", "sweep=s", "model=mlp", "optimizer.lr=0.001,0.002,0.003", "trainer.max_epochs=60", "logger=none")
@@ -398,7 +398,7 @@ def stopped_in_second_job(tiny: Tiny, sent: signal.Signals, *arguments: str) -> 
     return run(tiny, *arguments, then=stop)
 
 
-def test_killed_sweep_has_its_table_and_goes_on(tiny: Tiny, command: Command) -> None:
+def test_killed_sweep_has_its_table_and_continues(tiny: Tiny, command: Command) -> None:
     arguments = ("-m", "sweep=s", "model=mlp", "optimizer.lr=0.001,0.002,0.003", "trainer.max_epochs=60", "logger=none")
     ended, _ = stopped_in_second_job(tiny, signal.SIGKILL, *arguments)
     assert ended == -signal.SIGKILL
@@ -411,7 +411,7 @@ def test_killed_sweep_has_its_table_and_goes_on(tiny: Tiny, command: Command) ->
     assert {job.state for job in Sweep(FOLDER).jobs()} == {"finished"}
 
 
-def test_finished_sweep_and_one_gone_on_with_have_the_same_results(command: Command, tiny: Tiny) -> None:
+def test_finished_sweep_and_a_continued_one_have_the_same_results(command: Command, tiny: Tiny) -> None:
     arguments = ("-m", "model=mlp", "optimizer.lr=0.001,0.002,0.003", "trainer.max_epochs=60", "logger=none")
     stopped_in_second_job(tiny, signal.SIGTERM, "sweep=s", *arguments)
     assert command("sweep=s", *arguments).status == 0
@@ -465,7 +465,7 @@ def plain(content: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"command": 1}', {"jobs": {"a": [1]}}, {"start": "x"}, {"jobs": []}])
-def test_a_sweep_whose_record_is_damaged_is_told_in_a_line(command: Command, content: Any) -> None:
+def test_a_sweep_whose_record_is_damaged_is_reported_in_a_line(command: Command, content: Any) -> None:
     FOLDER.mkdir(parents=True)
     whole = {"command": "c", "start": "host-1-a", "swept": [], "jobs": {}}
     (FOLDER / "sweep.json").write_text(content if isinstance(content, str) else json.dumps(whole | content))

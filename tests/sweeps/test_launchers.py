@@ -115,7 +115,9 @@ def test_signal_lets_every_job_save(tiny: Tiny, launcher: str, sent: signal.Sign
 
 
 @pytest.mark.parametrize("launcher", ["submitit_local"], indirect=True)
-def test_job_that_is_preempted_saves_and_goes_on_in_a_new_process(tiny: Tiny, command: Command, launcher: str) -> None:
+def test_job_that_is_preempted_saves_and_continues_in_a_new_process(
+    tiny: Tiny, command: Command, launcher: str
+) -> None:
     def preempt(process: subprocess.Popen[str]) -> None:
         job = Sweep(FOLDER).jobs
         when_two_have_done_an_epoch(process, lambda: os.kill(job()[1].process["pid"], signal.SIGUSR2))

@@ -176,7 +176,7 @@ def test_hydras_own_optuna_sweeper_may_be_installed_too(command: Command) -> Non
     assert len(trials()) == 1
 
 
-def test_greater_number_goes_on_with_the_study(command: Command) -> None:
+def test_greater_number_continues_with_the_study(command: Command) -> None:
     command(*SEARCH, "hydra.sweeper.n_trials=3")
     before = {run.folder.name: run.info["started"] for run in Run.below(FOLDER)}
     assert command(*SEARCH, "hydra.sweeper.n_trials=3").status == 0
@@ -186,7 +186,7 @@ def test_greater_number_goes_on_with_the_study(command: Command) -> None:
     assert before.items() <= {run.folder.name: run.info["started"] for run in Run.below(FOLDER)}.items()
 
 
-def test_interrupted_search_goes_on_with_the_job_it_was_at(command: Command) -> None:
+def test_interrupted_search_continues_with_the_job_it_was_at(command: Command) -> None:
     Stops.begun = 0
     stops = "+callbacks.stops._target_=test_optuna_search.Stops"
     outcome = command(*SEARCH, "hydra.sweeper.n_trials=4", stops)
@@ -232,7 +232,7 @@ def test_hydras_grammar_says_what_is_drawn(override: str, expected: Any) -> None
 
 
 @pytest.mark.parametrize("override", ["a=interval(2,1)", "a=tag(log,interval(0,1))"])
-def test_interval_that_is_none_is_told(override: str) -> None:
+def test_invalid_interval_is_reported(override: str) -> None:
     with pytest.raises(UsageError, match="needs low < high"):
         distribution(OverridesParser.create().parse_override(override))
 
@@ -244,7 +244,7 @@ def test_interval_that_is_none_is_told(override: str) -> None:
         (["optimizer.lr=1", "optimizer.momentum=0", "data.batch_size=16"], "there is nothing to search"),
     ],
 )
-def test_search_that_makes_no_sense_is_told(command: Command, tiny: Tiny, arguments: list[str], told: str) -> None:
+def test_search_that_is_invalid_is_reported(command: Command, tiny: Tiny, arguments: list[str], told: str) -> None:
     outcome = command(*(own for own in SEARCH if own.split("=")[0] not in str(arguments)), *arguments)
     assert outcome.status == 2
     assert outcome.err.startswith("mnist_lab: ") and told in outcome.err

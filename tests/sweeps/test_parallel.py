@@ -71,7 +71,7 @@ def test_job_whose_process_is_killed_is_failed_and_the_others_run(tiny: Tiny) ->
 
 
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signal_lets_every_job_save_and_the_next_start_goes_on(tiny: Tiny, sent: signal.Signals, status: int) -> None:
+def test_signal_lets_every_job_save_and_the_next_start_continues(tiny: Tiny, sent: signal.Signals, status: int) -> None:
     arguments = ("-m", "model=mlp", "seed=0,1,2", "sweep=s", "trainer.max_epochs=150", "logger=none", *JOBLIB)
 
     def stop(process: subprocess.Popen[str]) -> None:

@@ -91,7 +91,7 @@ def test_weights_stand_still_on_a_gpu_until_a_bad_loss_is_seen(monkeypatch: pyte
     assert all((parameter.grad == 0).all() for parameter in model.parameters())
 
 
-def test_run_that_failed_goes_on_from_its_last_good_checkpoint(command: Command) -> None:
+def test_run_that_failed_continues_from_its_last_good_checkpoint(command: Command) -> None:
     poison = "+callbacks.poison={_target_: test_failures.Poison, step: 17, value: nan}"
     command("model=mlp", "trainer.max_epochs=3", f"hydra.run.dir={RUN}", poison)
     assert command(f"resume={RUN}", "~callbacks.poison", data=False).status == 0
@@ -129,7 +129,7 @@ def test_corrupt_checkpoint_that_is_named_is_refused_with_the_good_one(command: 
     assert "the run has no good one; start it anew: python -m mnist_lab" in outcome.err
 
 
-def test_auto_starts_anew_goes_on_and_says_when_there_is_nothing_to_do(command: Command) -> None:
+def test_auto_starts_anew_continues_and_says_when_there_is_nothing_to_do(command: Command) -> None:
     assert command("model=mlp", "resume=auto", "trainer.max_epochs=1").status == 0
     assert command("model=mlp", "resume=auto", "trainer.max_epochs=2").status == 0
     (path,) = Path("runs").rglob("run.json")

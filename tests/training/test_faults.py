@@ -181,7 +181,7 @@ def test_out_of_memory_suggests_smaller_batches(command: Command) -> None:
     one_line(outcome, 1, "data.batch_size=16: out of memory; try data.batch_size=8", "DefaultCPUAllocator")
 
 
-def test_logger_that_is_not_installed_is_told_with_the_pip_line(
+def test_logger_that_is_not_installed_is_reported_with_the_pip_line(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from lightning.pytorch.loggers import wandb

@@ -384,7 +384,7 @@ class Bomb(Callback):
         raise RuntimeError("out of order")
 
 
-def test_resume_goes_on_to_more_epochs_and_says_when_there_is_nothing_to_go_on_with(command: Command) -> None:
+def test_resume_continues_to_more_epochs_and_says_when_there_is_nothing_to_do(command: Command) -> None:
     command("model=mlp")
     outcome = command("resume=latest", "trainer.max_epochs=3", data=False)
     assert outcome.status == 0

@@ -288,7 +288,7 @@ def test_run_without_tensorboard_or_without_figures_is_left_what_it_asks_for(com
     assert not kept.keys() & (set().union(*PARTS.values()) - PARTS["layout"])
 
 
-def test_run_that_goes_on_has_everything_once(command: Command) -> None:
+def test_run_that_continues_has_everything_once(command: Command) -> None:
     """After a run that went on, and after one in which a part is then switched off."""
     assert command("model=lenet").status == 0
     (path,) = Path("runs").glob("*/*/run.json")
