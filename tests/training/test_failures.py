@@ -129,10 +129,10 @@ def test_corrupt_checkpoint_that_is_named_is_refused_with_the_good_one(command: 
     assert "the run has no good one; start it anew: python -m mnist_lab" in outcome.err
 
 
-def test_auto_starts_anew_continues_and_says_when_there_is_nothing_to_do(command: Command) -> None:
+def test_auto_starts_anew_continues_and_says_when_all_epochs_are_trained(command: Command) -> None:
     assert command("model=mlp", "resume=auto", "trainer.max_epochs=1").status == 0
     assert command("model=mlp", "resume=auto", "trainer.max_epochs=2").status == 0
     (path,) = Path("runs").rglob("run.json")
     assert Run(path.parent).info["epochs"] == 2
-    assert "nothing to do" in command("model=mlp", "resume=auto").out
+    assert "already trained for 2 epochs" in command("model=mlp", "resume=auto").out
     assert command("resume=latest", "runs_dir=elsewhere", data=False).status == 2
