@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from mnist_lab.inference.digits import Digit, NoDigit, find_digit
-from mnist_lab.inference.images import read_image
-from mnist_lab.inference.recognise import Answer, PredictProbabilities, load_classifier
+from mnist_lab.data.images import read_image
+from mnist_lab.inference.digits import NetworkInput, NoDigit, find_digit
+from mnist_lab.inference.recognise import Answer, ImageClassifier, load_classifier
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import make_data, make_model
 
@@ -102,10 +102,10 @@ PICTURES: dict[str, Callable[[np.ndarray, Random], Image.Image]] = {
 }
 
 
-def found(name: str, digits: np.ndarray) -> list[Digit | None]:
+def found(name: str, digits: np.ndarray) -> list[NetworkInput | None]:
     """What is found in the pictures of digits, (N, 28, 28) bytes; None where nothing is."""
     random = np.random.default_rng(0)
-    digits_found: list[Digit | None] = []
+    digits_found: list[NetworkInput | None] = []
     for digit in digits:
         file = io.BytesIO()
         PICTURES[name](digit, random).save(file, "JPEG" if name.startswith("photo") else "PNG")
@@ -118,13 +118,15 @@ def found(name: str, digits: np.ndarray) -> list[Digit | None]:
 
 
 def hits_and_notes(
-    recognise: PredictProbabilities, seen: Sequence[Digit | None], labels: np.ndarray
+    classifier: ImageClassifier, seen: Sequence[NetworkInput | None], labels: np.ndarray
 ) -> tuple[float, float]:
     """Return which share of pictures is answered rightly, and which share of the right answers has a note."""
     known = [(digit, label) for digit, label in zip(seen, labels, strict=True) if digit]
-    probabilities = recognise(np.stack([digit.pixels for digit, _ in known]))
-    answers = [Answer(Path(), digit, row) for (digit, _), row in zip(known, probabilities, strict=True)]
-    right = [answer for answer, (_, label) in zip(answers, known, strict=True) if answer.ranked[0][0] == label]
+    probabilities = classifier.probabilities(np.stack([digit.pixels for digit, _ in known]))
+    answers = [Answer(Path(), digit, row, classifier) for (digit, _), row in zip(known, probabilities, strict=True)]
+    right = [
+        answer for answer, (_, label) in zip(answers, known, strict=True) if answer.probabilities.argmax() == label
+    ]
     return len(right) / len(seen), sum(answer.note != "" for answer in right) / len(right)
 
 
@@ -138,13 +140,13 @@ def main() -> None:
     cfg = runs[0].config
     images, labels = (array[: options.count] for array in make_data(cfg, make_model(cfg)).test_set())
     networks = {run: load_classifier(run) for run in runs}
-    right = {run: (recognise(images).argmax(1) == labels).mean() for run, recognise in networks.items()}
+    right = {run: (each.probabilities(images).argmax(1) == labels).mean() for run, each in networks.items()}
     print("| pictures |", " | ".join(run.info["model"] for run in runs), "|")
     print("|---" * (1 + len(runs)), end="|\n")
     print("| the test set |", " | ".join(f"{value:.2%}" for value in right.values()), "|", flush=True)
     for name in options.only or PICTURES:
         seen = found(name, images)
-        measured = {run: hits_and_notes(recognise, seen, labels) for run, recognise in networks.items()}
+        measured = {run: hits_and_notes(classifier, seen, labels) for run, classifier in networks.items()}
         cells = (f"{hits:.2%} ({hits / right[run]:.2%}, {notes:.2%})" for run, (hits, notes) in measured.items())
         print(f"| {name} |", " | ".join(cells), "|", flush=True)
 

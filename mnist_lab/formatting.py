@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shlex
 from datetime import datetime
 from pathlib import Path
@@ -25,6 +26,13 @@ def format_accuracy(accuracy: dict[str, float | None]) -> str:
     """A mean accuracy and its spread."""
     std = accuracy["std"]
     return f"{accuracy['mean']:.2%}" + (f" ± {100 * std:.2f}" if std is not None else "")
+
+
+def format_held_out(size: int | float | None) -> str:
+    """Return how many training images are held out, from their number or share."""
+    if not size:
+        return "none"
+    return f"{size:,}" if isinstance(size, int) else f"{size:.0%} of the training images"
 
 
 def format_value(value: Any) -> str:
@@ -54,6 +62,12 @@ def shorten(text: str | None, most: int = 100) -> str:
 def printable(text: str) -> str:
     """Return a text with its control characters escaped, so that printing it cannot steer a terminal."""
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+def natural_key(name: str) -> list[tuple[bool, int, str]]:
+    """Return a key that sorts names as people do, 2 before 10."""
+    parts = filter(None, re.split(r"([0-9]+)", name))
+    return [(False, int(part), "") if part.isdecimal() else (True, 0, part) for part in parts]
 
 
 def render_template(path: Path, **values: Any) -> str:

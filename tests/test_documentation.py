@@ -8,10 +8,12 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import Outcome, Tiny
 from PIL import Image
+from test_image_folder import write_shapes
 
 from mnist_lab.models import MLP, SimpleCNN
 
@@ -75,7 +77,9 @@ def test_commands_shown_run_on_tiny_data(command: Command, tiny: Tiny) -> None:
         trains = not words or "=" in words[-1] or words[0] in ("-m", "--config-dir")
         if "hydra/sweeper=optuna" in words:
             words = [word for word in words if "n_trials" not in word] + ["hydra.sweeper.n_trials=1"]
-        if "--config-dir" in words:
+        if "data=image_folder" in words or "data=arrays" in words:
+            outcome = command(*words, "trainer.max_epochs=1", data=False)
+        elif "--config-dir" in words:
             outcome = command(*tiny.overrides, *words, data=False)
         else:
             outcome = command(*words, data=trains and not any(word.startswith("resume=") for word in words))
@@ -89,6 +93,8 @@ def write_what_they_name(tiny: Tiny) -> None:
         picture = Image.new("L", (80, 100), 255)
         picture.paste(0, (36, 20, 46, 80))
         picture.save(name)
+    write_shapes(Path("shapes"))
+    np.savez("letters.npz", images=np.zeros((40, 28, 28), np.uint8), labels=np.arange(40) % 4)
     torch.save(SimpleCNN().state_dict(), "mnist_cnn.pt")
     torch.save(MLP().state_dict(), "mnist_mlp.pt")
     guide = (CHECKOUT / "docs" / "guides" / "own-network.md").read_text(encoding="utf-8")

@@ -1,8 +1,7 @@
-"""`python -m mnist_lab predict RUN IMAGE...`: recognise the digits in your own images."""
+"""`python -m mnist_lab predict RUN IMAGE...`: recognise digits, or a run's other classes, in your own images."""
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mnist_lab.cli.parser import CommandParser, find_run
 from mnist_lab.cli.tables import print_rows, print_table
 from mnist_lab.errors import UsageError
-from mnist_lab.inference.images import image_suffixes
+from mnist_lab.formatting import natural_key
 
 if TYPE_CHECKING:
     from mnist_lab.inference.recognise import Answer
@@ -36,7 +35,7 @@ def main(arguments: list[str]) -> None:
     if any(name.lower().endswith(".csv") for name in options.images):
         if len(options.images) > 1 or options.show or options.form:
             raise UsageError("a CSV of pixels cannot be combined with images, --show, --json or --csv")
-        from mnist_lab.inference.pixel_csv import write_submission
+        from mnist_lab.inference.submission import write_submission
 
         out = options.out or Path("submission.csv")
         count, accuracy = write_submission(run, Path(options.images[0]), out)
@@ -80,6 +79,8 @@ def list_images(names: Sequence[str]) -> list[Path]:
     Raises:
         UsageError: a folder contains no images.
     """
+    from mnist_lab.data.images import image_suffixes
+
     paths: dict[Path, None] = {}
     for path in map(Path, names):
         inside = [path]
@@ -88,28 +89,32 @@ def list_images(names: Sequence[str]) -> list[Path]:
             inside = [each for each in path.iterdir() if each.suffix.lower() in suffixes and each.name[0] != "."]
             if not inside:
                 raise UsageError(f"{path}: contains no image files ({' '.join(sorted(suffixes))})")
-        paths |= dict.fromkeys(sorted(inside, key=_natural_key))
+        paths |= dict.fromkeys(sorted(inside, key=lambda each: natural_key(each.name)))
     return list(paths)
-
-
-def _natural_key(path: Path) -> list[tuple[bool, int, str]]:
-    parts = filter(None, re.split(r"([0-9]+)", path.name))
-    return [(False, int(part), "") if part.isdecimal() else (True, 0, part) for part in parts]
 
 
 def answer_row(answer: Answer) -> dict[str, Any]:
     """Return an answer as a row for programs."""
-    digit, probability = answer.ranked[0]
-    ten = {f"p{each}": value for each, value in enumerate(answer.probabilities.tolist())}
-    return {"file": str(answer.path), "digit": digit, "probability": probability, "note": answer.note, **ten}
+    predicted, probability = answer.ranked[0]
+    own = answer.classifier
+    prefix = "p" if own.is_for_digits else "p_"
+    probabilities = zip(own.classes, answer.probabilities.tolist(), strict=True)
+    return {
+        "file": str(answer.path),
+        own.noun: int(predicted) if own.is_for_digits else predicted,
+        "probability": probability,
+        "note": answer.note,
+        **{f"{prefix}{name}": value for name, value in probabilities},
+    }
 
 
 def show_table(answers: Sequence[Answer]) -> None:
     """Print a line for each answer, with a column of notes if there are any."""
-    lines, heads = [], ["file", "digit", "probability", "runner-up", "note"]
+    noun = answers[0].classifier.noun if answers else "digit"
+    lines, heads = [], ["file", noun, "probability", "runner-up", "note"]
     for answer in answers:
-        (digit, probability), (second, next_best) = answer.ranked[:2]
-        lines.append([str(answer.path), str(digit), f"{probability:.2%}", f"{second} ({next_best:.2%})", answer.note])
+        (first, probability), (second, next_best) = answer.ranked[:2]
+        lines.append([str(answer.path), first, f"{probability:.2%}", f"{second} ({next_best:.2%})", answer.note])
     if not any(answer.note for answer in answers):
         heads, lines = heads[:-1], [line[:-1] for line in lines]
     if lines:

@@ -7,11 +7,13 @@ import re
 # Keys in which configurations of the same job may differ: its folder, its logs, its machine.
 IGNORED_FOR_IDENTITY = re.compile(
     r"(folder|overrides|config_dir|resume|runs_dir|sweep|retries|fail_fast|threads|figures|dashboard"
-    r"|steps_per_execution|tutorial|logger|data\.(root|download)|trainer\.accelerator"
+    r"|steps_per_execution|tutorial|logger|data\.(root|download|source\.(folders|classes|background))|trainer\.accelerator"
     r"|callbacks\.(summary|progress|step_log|random_state|prune|\w+\.dirpath))(\.|$)"
 )
 # Keys that cannot change on resume: the weights depend on them, or the checkpoint restores them.
-FIXED_ON_RESUME = re.compile(r"(model|data(?!\.(root|download)$)|augmentation|optimizer|scheduler|seed)(\.|$)")
+FIXED_ON_RESUME = re.compile(
+    r"(model|data(?!\.(root|download|source\.(path|folders))$)|augmentation|optimizer|scheduler|seed)(\.|$)"
+)
 SWEEP_ONLY_KEYS = ("sweep", "retries", "fail_fast", "callbacks.prune")  # invalid outside a sweep
 PASSED_TO_JOBS = ("threads", "figures")  # that apply to a sweep and to its jobs
 SWEEP_KEYS = (*SWEEP_ONLY_KEYS, "runs_dir", *PASSED_TO_JOBS)  # that control a sweep, and do not identify its jobs

@@ -15,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, QuotedString
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
 from mnist_lab.config import conf_dir
@@ -154,8 +154,10 @@ def explain_composition_error(
     error: Exception, overrides: Sequence[Override] = (), search: Sequence[str] = ()
 ) -> UsageError:
     """Return a one-line error for a configuration that Hydra could not compose."""
+    if isinstance(error, MissingMandatoryValue):
+        return UsageError(f"{error.full_key}: required; add {error.full_key}=VALUE")
     groups = [_first_value(override) for override in overrides if _choices(override.key_or_group, search)]
-    known = _known_keys([*groups, *search])
+    known = _known_keys([*groups, *search]) if overrides else []
     added = tuple(override.key_or_group for override in overrides if override.is_add())
     for override in overrides:
         key = override.key_or_group.split("[")[0]

@@ -11,6 +11,7 @@ import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
+from mnist_lab.config import conf_dir
 from mnist_lab.config.former_names import CURRENT_NAMES
 from mnist_lab.config.keys import IGNORED_FOR_IDENTITY
 from mnist_lab.errors import UsageError
@@ -91,9 +92,15 @@ def rename_moved_classes(node: DictConfig | ListConfig) -> None:
 
 
 def rename_former_settings(cfg: DictConfig) -> None:
-    """Put today's settings in the place of those that version 0.1.0 had: its reload_after is a callback now."""
+    """Put today's settings in the place of those that version 0.1.0 had.
+
+    Its reload_after is a callback now, and the classes of Fashion-MNIST have names.
+    """
     if (after := cfg.pop("reload_after", None)) is not None:
         OmegaConf.update(cfg, "callbacks.reload", {"_target_": "mnist_lab.training.ReloadNetwork", "after": after})
+    if OmegaConf.select(cfg, "data.source.name") == "FashionMNIST" and "classes" not in cfg.data.source:
+        today = OmegaConf.load(conf_dir() / "data" / "fashion_mnist.yaml")
+        OmegaConf.update(cfg, "data.source.classes", today.source.classes)
 
 
 def _reject_yaml_bombs(text: str) -> None:

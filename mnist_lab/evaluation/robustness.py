@@ -45,8 +45,11 @@ def measure(run: Run, names: Sequence[str], after_each: Callable[[], object] = l
     data = make_data(run.config, network)
     images, labels = (torch.from_numpy(array) for array in data.test_set())
 
+    def inverted(images: Tensor) -> Tensor:
+        return 255 - images if data.background > 127 else images  # corruptions fill with black
+
     def accuracy(name: str, strength: int) -> float:
-        changed = data.normalise(corrupt(images, name, strength).numpy())
+        changed = data.normalise(inverted(corrupt(inverted(images), name, strength)).numpy())
         after_each()
         return Predictions(labels.long(), network.probabilities(changed)).accuracy
 

@@ -44,7 +44,8 @@ def to_safetensors(network: Classifier, data: MNISTDataModule) -> bytes:
         "format": "pt",  # of tensors; the key is safetensors' own
         "mnist_lab": package_versions()["mnist-lab"],
         "class": f"{type(network).__module__}.{type(network).__qualname__}",
-        "data": data.source.name,
+        "data": str(data.source.name),
+        "classes": json.dumps(data.classes),
         "input": json.dumps({"image_size": network.image_size, "mean": data.mean, "std": data.std}),
     }
     return save({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, metadata)

@@ -12,7 +12,7 @@ from torchmetrics import Metric
 from mnist_lab.config.metric_names import TEST_ACC
 from mnist_lab.config.overrides import override_key
 from mnist_lab.data.datamodule import MNISTDataModule
-from mnist_lab.formatting import format_command, render_template
+from mnist_lab.formatting import format_command, format_held_out, render_template
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.runs.run import Run
 
@@ -60,9 +60,9 @@ def model_card(
         measured: the file's results on the test set if it is a program; None for weights alone.
     """
     info = run.info
-    model, source = info["model"], data.source.name
+    model, source = info["model"], str(data.source.name)
     facts = {
-        "data": f"{source}; {data.val_size:,} of its training images were kept for validation",
+        "data": f"{source}; held out for validation: {format_held_out(data.val_size)}",
         "preset": describe_preset(run),
         "network": f"`{type(network).__name__}`, {sum(p.numel() for p in network.parameters()):,} parameters",
         "weights": describe_weights(run),

@@ -23,7 +23,7 @@ Program = Callable[[Tensor], Tensor]
 
 
 class InferenceModule(nn.Module):
-    """Map images as in MNIST's files, (B, 28, 28) bytes, to the probabilities of the ten classes, (B, 10).
+    """Map images as in MNIST's files, (B, 28, 28) bytes, to the probabilities of the classes, (B, K).
 
     Args:
         network: the network; it is switched to eval mode.
@@ -49,7 +49,7 @@ class InferenceModule(nn.Module):
             pixels = self._rounded(pixels @ self.rows.T)  # (B, 1, 28, S)
             pixels = self._rounded(self.rows @ pixels)  # (B, 1, S, S)
         scores = self.network(pixels.div(255).sub(self.mean).div(self.std))
-        probabilities: Tensor = scores.float().softmax(1)  # (B, 10), of log-probabilities too
+        probabilities: Tensor = scores.float().softmax(1)  # (B, K), of log-probabilities too
         return probabilities
 
     def _rounded(self, sums: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from mnist_lab.data.images import SIDE, brightness
 from mnist_lab.errors import LabError
-from mnist_lab.inference.images import brightness
 
 MAX_STROKE = 0.25  # of the shorter side; anything wider is paper, shadow or table
 MIN_LENGTH = 0.04  # of the longer side; anything smaller is dust
@@ -23,7 +23,7 @@ EDGE_WIDTH = 4  # pixels
 MIN_EDGE_CONTRAST = 0.25  # of a component's mean ink
 MIN_FRAMED = 0.4  # of a line's longer side; a line around something of this length is a frame
 MIN_HEIGHT_RATIO = 0.6  # of two components; separate ones of such similar heights are two digits
-BOX, SIDE = 20, 28  # pixels
+BOX = 20  # pixels, the side of the square that a digit fills
 SMOOTHING = np.outer([1, 2, 1], [1, 2, 1]) / 16  # against the noise of single pixels
 
 
@@ -31,17 +31,17 @@ class NoDigit(LabError, ValueError):
     """The image contains nothing that could be a digit."""
 
 
-class Digit(NamedTuple):
-    """A digit found in an image.
+class NetworkInput(NamedTuple):
+    """What a network is given of an image: a digit found in it, or the whole of it.
 
     Attributes:
-        pixels: the digit as in MNIST, (28, 28) bytes, 0 for the background.
+        pixels: (28, 28) bytes; a digit is as in MNIST, 0 for the background.
         box: its place: left, top, right and bottom as fractions of the upright image's width and height.
         candidates: the number of digits that the image seems to contain, including this one.
     """
 
     pixels: np.ndarray
-    box: tuple[float, float, float, float]
+    box: tuple[float, float, float, float] = (0, 0, 1, 1)
     candidates: int = 1
 
 
@@ -58,7 +58,7 @@ class _Candidate(NamedTuple):
     is_framed: bool
 
 
-def find_digit(image: Image.Image) -> Digit:
+def find_digit(image: Image.Image) -> NetworkInput:
     """Find the digit in an image of any size and mode: dark on light or light on dark, shaded or not.
 
     The digit is the connected component with the most ink that does not look like a frame, together with components
@@ -83,7 +83,7 @@ def find_digit(image: Image.Image) -> Digit:
     height, width = grey.shape
     x, y = ((best.left + columns.start) / width, (best.top + rows.start) / height)
     box = (x, y, x + strokes.shape[1] / width, y + strokes.shape[0] / height)
-    return Digit(_centre(strokes), box, best.candidates)
+    return NetworkInput(_centre(strokes), box, best.candidates)
 
 
 def _find_candidate(grey: np.ndarray) -> _Candidate | None:

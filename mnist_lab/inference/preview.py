@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from mnist_lab.data.images import brightness, open_image
 from mnist_lab.errors import UsageError
 from mnist_lab.files import atomic_write
-from mnist_lab.inference.images import brightness, open_image
 from mnist_lab.inference.recognise import Answer
 
 SIDE, MARGIN = 280, 12  # pixels
@@ -53,7 +53,7 @@ def save_previews(answers: Sequence[Answer], paths: Mapping[Path, Path], folder:
 
 
 def render_preview(answer: Answer) -> Image.Image:
-    """Draw the grey image with the digit's box, beside it the network's input, and below them the answer."""
+    """Draw the grey image, with a box around what was recognised, the network's input beside it, and the answer."""
     grey = Image.fromarray(brightness(open_image(answer.path)).clip(0, 255).astype(np.uint8))
     factor = min(2 * SIDE / grey.width, SIDE / grey.height)
     image = grey.resize([max(1, round(factor * side)) for side in grey.size]).convert("RGB")
@@ -65,7 +65,7 @@ def render_preview(answer: Answer) -> Image.Image:
     sheet = Image.new("RGB", (image.width + SIDE + 3 * MARGIN, height), "white")
     sheet.paste(image, (MARGIN, MARGIN + (SIDE - image.height) // 2))
     sheet.paste(network_input, (image.width + 2 * MARGIN, MARGIN))
-    (digit, probability), (second, next_best) = answer.ranked[:2]
-    text = f"{digit}: {probability:.2%}   then {second}: {next_best:.2%}\n{answer.note}"
+    (first, probability), (second, next_best) = answer.ranked[:2]
+    text = f"{first}: {probability:.2%}   then {second}: {next_best:.2%}\n{answer.note}"
     ImageDraw.Draw(sheet).text((MARGIN, SIDE + 2 * MARGIN), text, fill="black", font=ImageFont.load_default(22))
     return sheet

@@ -1,4 +1,4 @@
-"""Serve a web page that shows a network's prediction while the user draws a digit."""
+"""Serve a web page that shows a network's prediction while the user draws."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from mnist_lab.config.metric_names import TEST_ACC
+from mnist_lab.data.images import SIDE, UnreadableImage, read_image
 from mnist_lab.errors import UsageError, not_installed
 from mnist_lab.formatting import render_template
-from mnist_lab.inference.digits import SIDE, NoDigit, find_digit
-from mnist_lab.inference.images import UnreadableImage, read_image
-from mnist_lab.inference.recognise import PredictProbabilities, load_classifier
+from mnist_lab.inference.digits import NoDigit
+from mnist_lab.inference.recognise import ImageClassifier, load_classifier
 from mnist_lab.runs.run import Run
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ MAX_PIXELS = 1_000_000  # of a drawing
 
 
 class Prediction(TypedDict):
-    """The answer to a drawing; without a digit in it, digit is None and the rest is empty but for the reason."""
+    """The answer to a drawing; without a digit in it, predicted is None and the rest is empty but for the reason."""
 
-    digit: int | None
+    predicted: int | None
     probabilities: list[float]
     candidates: int
     pixels: list[int]
@@ -54,7 +54,7 @@ def make_app(run: Run, host: str = "127.0.0.1") -> Starlette:
         host: the name or address at which the server listens.
 
     Raises:
-        UsageError: starlette is not installed, the run has no checkpoint, or was not trained on digits.
+        UsageError: starlette is not installed, or the run has no checkpoint.
     """
     try:
         from starlette.applications import Starlette
@@ -67,8 +67,8 @@ def make_app(run: Run, host: str = "127.0.0.1") -> Starlette:
     except ModuleNotFoundError as error:
         raise not_installed("draw", "draw") from error
 
-    classify = load_classifier(run)
-    classify(np.zeros((1, SIDE, SIDE), np.uint8))  # the first call takes longest
+    classifier = load_classifier(run)
+    classifier.probabilities(np.zeros((1, SIDE, SIDE), np.uint8))  # the first call takes longest
     names = {"localhost", host.lower(), socket.gethostname().lower(), f"{socket.gethostname().lower()}.local"}
     one_at_a_time = asyncio.Lock()
 
@@ -77,7 +77,7 @@ def make_app(run: Run, host: str = "127.0.0.1") -> Starlette:
         return await respond(request) if known else PlainTextResponse("unknown host", 400)
 
     async def show_page(request: Request) -> Response:
-        page, headers = render_page(run)
+        page, headers = render_page(run, classifier)
         return HTMLResponse(page, headers=headers)
 
     async def predict(request: Request) -> Response:
@@ -86,7 +86,7 @@ def make_app(run: Run, host: str = "127.0.0.1") -> Starlette:
         try:
             body = await request.body()
             async with one_at_a_time:
-                return JSONResponse(await asyncio.to_thread(predict_drawing, classify, body))
+                return JSONResponse(await asyncio.to_thread(predict_drawing, classifier, body))
         except ClientDisconnect:
             return PlainTextResponse("incomplete request", 400)
         except UnreadableImage as error:
@@ -110,19 +110,19 @@ def is_own_host(header: str, names: Collection[str]) -> bool:
         return False
 
 
-def predict_drawing(classify: PredictProbabilities, png: bytes) -> Prediction:
-    """Find and classify the digit in a drawing.
+def predict_drawing(classifier: ImageClassifier, png: bytes) -> Prediction:
+    """Classify a drawing, dark on light.
 
     Raises:
         UnreadableImage: it is not a PNG, or has more than MAX_PIXELS pixels.
     """
     try:
-        found = find_digit(read_image(io.BytesIO(png), MAX_PIXELS, ("PNG",)))
+        found = classifier.network_input(read_image(io.BytesIO(png), MAX_PIXELS, ("PNG",)), is_drawing=True)
     except NoDigit as error:
-        return {"digit": None, "probabilities": [], "candidates": 0, "pixels": [], "reason": str(error)}
-    probabilities = classify(found.pixels[None])[0]
+        return {"predicted": None, "probabilities": [], "candidates": 0, "pixels": [], "reason": str(error)}
+    probabilities = classifier.probabilities(found.pixels[None])[0]
     return {
-        "digit": int(probabilities.argmax()),
+        "predicted": int(probabilities.argmax()),
         "probabilities": probabilities.tolist(),
         "candidates": found.candidates,
         "pixels": found.pixels.ravel().tolist(),
@@ -130,7 +130,7 @@ def predict_drawing(classify: PredictProbabilities, png: bytes) -> Prediction:
     }
 
 
-def render_page(run: Run) -> tuple[str, dict[str, str]]:
+def render_page(run: Run, classifier: ImageClassifier) -> tuple[str, dict[str, str]]:
     """Return the page and its headers, which allow only its own style, script and requests."""
     accuracy = run.info["metrics"].get(TEST_ACC)
     network = str(run.info["model"]) + (f", test accuracy {accuracy:.2%}" if accuracy is not None else "")
@@ -139,7 +139,16 @@ def render_page(run: Run) -> tuple[str, dict[str, str]]:
         f"default-src 'none'; connect-src 'self'; img-src data:; style-src 'nonce-{nonce}'; "
         f"script-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
-    return render_template(Path(__file__).with_name("draw.html"), network=network, nonce=nonce), {
+    digits = classifier.is_for_digits
+    page = render_template(
+        Path(__file__).with_name("draw.html"),
+        network=network,
+        nonce=nonce,
+        classes=classifier.classes,
+        noun="digit" if digits else "picture",
+        invitation="Draw one digit, 0 to 9." if digits else f"Draw one of {len(classifier.classes)}: see the list.",
+    )
+    return page, {
         "Content-Security-Policy": policy,
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",
@@ -203,7 +212,7 @@ def serve(run: Run, host: str, port: int | None, *, browser: bool) -> None:
     shown_host = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
     with open_socket(host, port) as listener:
         address = f"http://{shown_host}:{listener.getsockname()[1]}/"
-        print(f"draw a digit at {address} (press Ctrl-C to stop)", flush=True)
+        print(f"draw at {address} (press Ctrl-C to stop)", flush=True)
         if browser and has_screen():
             webbrowser.open(address)
         uvicorn.Server(config).run(sockets=[listener])

@@ -37,13 +37,16 @@ class NotFinite(LabError):
 
 
 class Classifier(LightningModule):
-    """A network that classifies images, (B, 1, S, S), into ten classes, and how it is trained and tested.
+    """A network that classifies images, (B, 1, S, S), into K classes, and how it is trained and tested.
 
     A subclass is one architecture: layers, forward, and these two:
 
     Attributes:
         image_size: S, the side in pixels of the images it takes; the data module follows.
         loss: "nll" where forward ends in log-probabilities, "cross_entropy" where it ends in logits.
+
+    Args:
+        num_classes: K; the data decide it. A subclass without this argument is for ten classes.
 
     The training sets these from the configuration:
 
@@ -56,8 +59,9 @@ class Classifier(LightningModule):
     image_size: ClassVar[int] = 28
     loss: ClassVar[Literal["nll", "cross_entropy"]] = "cross_entropy"
 
-    def __init__(self) -> None:
+    def __init__(self, num_classes: int = 10) -> None:
         super().__init__()
+        self.num_classes = num_classes
         self.optimizer: Callable[..., torch.optim.Optimizer] | None = None
         self.scheduler: Callable[..., torch.optim.lr_scheduler.LRScheduler] | None = None
         self.bad_loss = torch.zeros(())  # the first that was not finite, where not every one is read
@@ -137,7 +141,7 @@ class Classifier(LightningModule):
 
     @torch.no_grad()
     def probabilities(self, images: Tensor, batch_size: int = 1000) -> Tensor:
-        """Return class probabilities, (N, 10), on the CPU, for normalised images, (N, 1, S, S).
+        """Return class probabilities, (N, K), on the CPU, for normalised images, (N, 1, S, S).
 
         The network stays in eval mode.
         """
@@ -176,7 +180,7 @@ class Classifier(LightningModule):
 
     def _step(self, batch: Batch, add: Callable[[Tensor, Tensor, Tensor], None]) -> Tensor:
         images, labels = batch
-        scores = self(images)  # (B, 10)
+        scores = self(images)  # (B, K)
         loss = LOSSES[self.loss](scores, labels)
         add(loss.detach(), scores.detach(), labels)
         return loss

@@ -27,7 +27,7 @@ class LossAndAccuracy(Metric):
 
         Args:
             loss: its mean loss, ().
-            scores: logits or log-probabilities, (B, 10).
+            scores: logits or log-probabilities, (B, K).
             labels: the classes, (B,).
         """
         self.add(loss, scores, labels)
@@ -59,8 +59,9 @@ class LossAndAccuracy(Metric):
 
     def finalize(self) -> None:
         """Prepare for compute() after add()."""
+        self.flush()
         nothing = torch.zeros(0, device=self.images.device)
-        self.update(torch.zeros_like(self.loss_sum), nothing.reshape(0, 10), nothing)
+        self.update(torch.zeros_like(self.loss_sum), nothing.reshape(0, 1), nothing)
 
     def sums(self) -> dict[str, Tensor]:
         """Return the sums so far, for a checkpoint within an epoch."""

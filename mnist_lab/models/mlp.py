@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -9,19 +11,23 @@ from mnist_lab.models.classifier import Classifier
 
 
 class MLP(Classifier):
-    """Five linear layers, 784-128-128-64-64-10; 130,058 parameters; gives log-probabilities.
+    """Five linear layers, 784-128-128-64-64-10; 130,058 parameters (ten classes); gives log-probabilities.
 
     The layers bear the names they have in the tutorial's nn.Sequential: its state_dict's keys are 0.weight, 2.weight,
     ..., 8.bias, the odd numbers being ReLUs.
+
+    Args:
+        num_classes: K.
     """
 
     image_size = 28
     loss = "nll"
-    widths = (28 * 28, 128, 128, 64, 64, 10)
+    hidden = (128, 128, 64, 64)
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.linears = [nn.Linear(before, after) for before, after in zip(self.widths, self.widths[1:], strict=False)]
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__(num_classes)
+        widths = (28 * 28, *self.hidden, num_classes)
+        self.linears = [nn.Linear(before, after) for before, after in pairwise(widths)]
         for i, linear in enumerate(self.linears):  # a plain list registers nothing: the names are given here
             self.add_module(str(2 * i), linear)
 
@@ -30,4 +36,4 @@ class MLP(Classifier):
         *hidden, last = self.linears
         for linear in hidden:
             x = F.relu(linear(x))  # (B, 128), (B, 128), (B, 64), (B, 64)
-        return F.log_softmax(last(x), dim=1)  # (B, 10)
+        return F.log_softmax(last(x), dim=1)  # (B, K)

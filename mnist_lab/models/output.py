@@ -1,4 +1,4 @@
-"""Try a network on a dummy batch before it is trained, so that what it gives fits its loss and the ten classes."""
+"""Try a network on a dummy batch before it is trained, so that what it gives fits its loss and the classes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TOLERANCE = 1e-3  # of a sum of probabilities
 
 
 def check_output(model: Classifier) -> str | None:
-    """Check that a network gives finite scores, (B, 10), of the kind that its loss needs.
+    """Check that a network gives finite scores, (B, K), of the kind that its loss needs.
 
     Two made-up images go through it in eval mode, on its device. Its weights, its modes and torch's random state stay
     as they are.
@@ -44,7 +44,7 @@ def check_output(model: Classifier) -> str | None:
             f"model: {name}.forward fails on images of shape {tuple(images.shape)}, as image_size={size} makes them: "
             f"{describe_error(error, type(model))}"
         ) from error
-    if problem := _problem(scores, model.loss):
+    if problem := _problem(scores, model.loss, model.num_classes):
         raise UsageError(f"model: {name}.forward {problem}")
     if model.loss == "cross_entropy" and _are_probabilities(scores):
         return (
@@ -81,12 +81,12 @@ def describe_error(error: BaseException, source: type) -> str:
     return f"{type(error).__name__}: {message}{where}"
 
 
-def _problem(scores: object, loss: str) -> str | None:
+def _problem(scores: object, loss: str, classes: int) -> str | None:
     """Return what is wrong with the scores of two images, and what to do about it; None if nothing is."""
-    wanted = "a tensor of shape (B, 10), a score for each class"
+    wanted = f"a tensor of shape (B, {classes}), a score for each class"
     if not isinstance(scores, Tensor):
         return f"returns {type(scores).__name__}, not {wanted}"
-    if scores.shape != (2, 10):
+    if scores.shape != (2, classes):
         return f"returns shape {tuple(scores.shape)} for 2 images, not {wanted}"
     if not scores.is_floating_point():
         return f"returns {scores.dtype}, not {wanted} as a floating-point number"

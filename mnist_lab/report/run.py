@@ -13,7 +13,7 @@ from mnist_lab.config.metric_names import IMAGES_PER_SECOND, METRIC_NAMES, TEST_
 from mnist_lab.config.settings import differing_settings
 from mnist_lab.errors import UsageError
 from mnist_lab.export.model_card import describe_preset
-from mnist_lab.formatting import format_command, format_date, format_duration, format_value
+from mnist_lab.formatting import format_command, format_date, format_duration, format_held_out, format_value
 from mnist_lab.report.test_set import describe_test_set
 from mnist_lab.runs.listing import format_cell
 from mnist_lab.runs.record import RunRecord
@@ -131,7 +131,7 @@ def main_settings(info: RunRecord, config: DictConfig, run: Run) -> list[tuple[s
     found = [
         ("network", f"{info['model']}, {info['parameters']:,} parameters"),
         ("data set", OmegaConf.select(data, "source.name") or NONE),
-        ("images held out for validation", f"{data.val_size:,}" if data.get("val_size") else "none"),
+        ("images held out for validation", format_held_out(data.get("val_size"))),
         ("batch size", format_value(data.get("batch_size"))),
         ("optimizer", describe_node(config.optimizer)),
         ("scheduler", describe_node(config.scheduler)),
@@ -146,7 +146,7 @@ def main_settings(info: RunRecord, config: DictConfig, run: Run) -> list[tuple[s
 def changed_settings(config: DictConfig) -> list[tuple[str, str, str]]:
     """Return the settings that differ from the defaults: key, value, default."""
     found = differing_settings(config, compose())
-    shown = {key: values for key, values in found.items() if not re.match(r"data\.source\.(?!name$)", key)}
+    shown = {key: values for key, values in found.items() if not re.match(r"data\.source\.(?!(name|path)$)", key)}
     return [(key, format_value(here), format_value(default)) for key, (here, default) in shown.items()]
 
 

@@ -66,13 +66,16 @@ def describe_test_set(run: Run, config: DictConfig) -> tuple[dict[str, Any] | No
 def most_confused(predictions: Predictions) -> str:
     """Name the pairs of classes that are most often confused."""
     counts = predictions.confusion()
-    pairs = sorted((-counts[i, j].item(), i, j) for i in range(10) for j in range(10) if i != j and counts[i, j])
-    return ", ".join(f"{i} predicted as {j} ({-count:.0f})" for count, i, j in pairs[:PAIRS])
+    names = predictions.classes
+    wrong = counts - counts.diagonal().diag()
+    pairs = sorted((-int(counts[i, j]), i, j) for i, j in wrong.nonzero().tolist())
+    return ", ".join(f"{names[i]} predicted as {names[j]} ({-count})" for count, i, j in pairs[:PAIRS])
 
 
-def class_rows(predictions: Predictions) -> list[tuple[int, str, str, str]]:
+def class_rows(predictions: Predictions) -> list[tuple[str, str, str, str]]:
     """Return each class with its number of images, precision and recall; a dash for an undefined one."""
     images = predictions.confusion().sum(1).tolist()
     shares = (predictions.precision().tolist(), predictions.recall().tolist())
     columns = [["–" if np.isnan(share) else f"{share:.2%}" for share in each] for each in shares]
-    return [(digit, f"{images[digit]:,}", columns[0][digit], columns[1][digit]) for digit in range(len(images))]
+    rows = zip(predictions.classes, images, *columns, strict=True)
+    return [(name, f"{count:,}", precision, recall) for name, count, precision, recall in rows]

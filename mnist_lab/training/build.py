@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 import re
 from typing import Any
 
@@ -9,13 +11,14 @@ import lightning.pytorch as pl
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from mnist_lab.config.targets import find_class, resolve_node
 from mnist_lab.config.validate import enabled_callbacks, validate_parts
 from mnist_lab.data.batches import limit_batches
 from mnist_lab.data.datamodule import MNISTDataModule
+from mnist_lab.data.image_source import DIGITS, ImageSource
 from mnist_lab.errors import UsageError
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.models.output import describe_error
@@ -50,7 +53,8 @@ def instantiate_node(node: Any, key: str, **settings: Any) -> Any:
 
 def make_model(cfg: DictConfig) -> Classifier:
     """Return the network. Its optimizer and scheduler are tried once here, and made when training starts."""
-    model: Classifier = instantiate_node(cfg.get("model"), "model")
+    resolve_node(cfg.get("model"), "model")
+    model: Classifier = instantiate_node(cfg.model, "model", **_class_count(cfg))
     model.to(memory_format=torch.channels_last)  # convolutions: a fifth to a half faster
     model.optimizer = instantiate_node(cfg.get("optimizer"), "optimizer", _partial_=True)
     model.scheduler = instantiate_node(cfg.get("scheduler"), "scheduler", _partial_=True) or None
@@ -64,6 +68,51 @@ def make_model(cfg: DictConfig) -> Classifier:
     except (TypeError, ValueError, ZeroDivisionError) as error:
         raise UsageError(f"optimizer or scheduler: invalid settings: {error}") from error
     return model
+
+
+def _class_count(cfg: DictConfig) -> dict[str, int]:
+    """Return the argument num_classes for the network, as many as the data have; none for a network without it.
+
+    Raises:
+        UsageError: the network is for another number of classes.
+    """
+    classes = len(OmegaConf.select(cfg, "data.source.classes") or DIGITS)
+    network = find_class(cfg.model._target_, "model")
+    if (given := cfg.model.get("num_classes", classes)) != classes:
+        raise UsageError(f"model.num_classes={given}: the data have {classes} classes; leave it out")
+    if "num_classes" in inspect.signature(network).parameters:
+        return {"num_classes": classes}
+    if classes != 10:
+        raise UsageError(
+            f"model: {network.__name__} is for ten classes, and the data have {classes}; give its __init__ an argument "
+            "num_classes, and pass it to super().__init__"
+        )
+    return {}
+
+
+def keep_data_settings(cfg: DictConfig, resumed: DictConfig) -> DictConfig:
+    """Return the configuration with the settings that the resumed run recorded when it read its data."""
+    kept = copy.deepcopy(cfg)
+    for name, value in (OmegaConf.select(kept, "data.source") or {}).items():
+        if value is None:
+            kept.data.source[name] = OmegaConf.select(resumed, f"data.source.{name}")
+    return kept
+
+
+def complete_data(cfg: DictConfig) -> DictConfig:
+    """Return the configuration with the settings of its data that are known once these are read.
+
+    Raises:
+        UsageError: the data cannot be read, or are not what a run has recorded.
+    """
+    source: ImageSource = instantiate_node(cfg.data.get("source"), "data.source")
+    settings = source.read_settings()
+    if not settings:
+        return cfg
+    completed = copy.deepcopy(cfg)
+    for name, value in settings.items():
+        OmegaConf.update(completed, f"data.source.{name}", value)
+    return completed
 
 
 def load_trained_model(run: Run) -> Classifier:

@@ -29,7 +29,15 @@ from mnist_lab.runs.environment import current_time
 from mnist_lab.runs.locks import run_lock
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.state import RunState
-from mnist_lab.training.build import check_batch_limits, instantiate_node, make_data, make_model, make_trainer
+from mnist_lab.training.build import (
+    check_batch_limits,
+    complete_data,
+    instantiate_node,
+    keep_data_settings,
+    make_data,
+    make_model,
+    make_trainer,
+)
 from mnist_lab.training.checkpoint_structure import check_structure
 from mnist_lab.training.loggers import MetricsCSV, restore_events
 from mnist_lab.training.progress import console, results_table, working_on
@@ -54,7 +62,10 @@ def train(cfg: DictConfig) -> Run:
         UsageError: a setting, a checkpoint, the data or a folder is invalid; no run was started.
         DataUnavailable: the data set cannot be loaded or downloaded; no run was started.
     """
-    validate(cfg, Run(Path(cfg.folder)).config if cfg.resume else None)
+    resumed = Run(Path(cfg.folder)).config if cfg.resume else None
+    validate(cfg, resumed)
+    if resumed:
+        cfg = keep_data_settings(cfg, resumed)
     # A new run's folder is locked when it is made; that of an earlier one before anything in it is read or changed.
     with torch_settings(cfg.threads), lock_run(cfg) if cfg.resume else nullcontext():
         return _train(cfg)
@@ -63,6 +74,7 @@ def train(cfg: DictConfig) -> Run:
 def _train(cfg: DictConfig) -> Run:
     """Train and test for a valid configuration."""
     started = time.perf_counter()
+    cfg = complete_data(cfg)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     model = make_model(cfg)
     batch_sizes = (cfg.data.batch_size, cfg.data.eval_batch_size)

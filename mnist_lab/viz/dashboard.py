@@ -111,7 +111,7 @@ class Dashboard:
             images, labels = data.examples(len(data.test_set()[1]))
             predictions = None
             if self.examples or self.worst or self.confusion or self.pr_curves or self.projector:
-                predictions = Predictions(labels, model.probabilities(images))
+                predictions = Predictions(labels, model.probabilities(images), data.classes)
             pictures = save_figures(run, self._figures(run, model, images, predictions))
             for board in boards:
                 if self.layout:
@@ -123,7 +123,7 @@ class Dashboard:
                         board.add_image(f"figures/{path.stem}", np.asarray(picture), step, dataformats="HWC")
                 if self.pr_curves and predictions:
                     for i, probabilities in enumerate(predictions.probabilities.unbind(1)):
-                        board.add_pr_curve(f"pr_curve/{i}", labels == i, probabilities, step)
+                        board.add_pr_curve(f"pr_curve/{predictions.classes[i]}", labels == i, probabilities, step)
                 if self.projector and predictions:
                     write_embeddings(Path(board.log_dir), model, images, data.test_set()[0], predictions)
                 if self.graph:
@@ -140,9 +140,10 @@ class Dashboard:
             drawn["examples_seen"] = plot_examples_seen(run)
         if self.examples and predictions:
             few, truths, predicted = images[:16], predictions.labels[:16].tolist(), predictions.predicted[:16].tolist()
-            drawn["truths_3x3"] = plot_images(few[:9], truths[:9])
-            drawn["predictions_3x3"] = plot_images(few[:9], truths[:9], predicted[:9])
-            drawn["predictions_4x4"] = plot_images(few, truths, predicted, columns=4)
+            names = predictions.classes
+            drawn["truths_3x3"] = plot_images(few[:9], truths[:9], classes=names)
+            drawn["predictions_3x3"] = plot_images(few[:9], truths[:9], predicted[:9], classes=names)
+            drawn["predictions_4x4"] = plot_images(few, truths, predicted, classes=names, columns=4)
         if self.worst and predictions:
             drawn["worst"] = plot_worst_errors(predictions, images)
         if self.confusion and predictions:

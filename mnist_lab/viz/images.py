@@ -9,8 +9,13 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from mnist_lab.data.image_source import DIGITS
+from mnist_lab.formatting import shorten
 from mnist_lab.viz.style import COLOURS, styled
 
+MAX_NAME = 12  # characters of a class's name
+CHARACTER = 0.07  # inches that one takes at most
+MIN_PAPER = 0.3  # share of pixels of the darkest value; images with more of them are ink on paper, others photographs
 INK = LinearSegmentedColormap.from_list("ink", [(0, 0, 0, 0), (0, 0, 0, 1)])  # on paper of any colour
 
 
@@ -21,6 +26,7 @@ def plot_images(
     predictions: Sequence[int] | None = None,
     probabilities: Tensor | None = None,
     *,
+    classes: Sequence[str] = DIGITS,
     columns: int = 3,
 ) -> Figure:
     """Plot a grid of images, each below its true class or, if given, its predicted class.
@@ -31,31 +37,37 @@ def plot_images(
         images: (N, 1, S, S) or (N, S, S).
         truths: the true classes.
         predictions: the predicted classes.
-        probabilities: class probabilities, (N, 10).
+        probabilities: class probabilities, (N, K).
+        classes: the names of the K classes.
         columns: images in a row.
     """
     side = images.shape[-1]
     pixels = np.asarray(images).reshape(len(truths), side, side)
     lines = 1 if probabilities is None else 2
-    rows, cell, head = -(-len(truths) // columns), int(1.2 * side), int((0.2 + 0.16 * lines) * side)
-    sheet = np.full((rows * (cell + head), columns * cell), pixels.min())
-    figure = Figure(figsize=(1.2 * columns, 1.2 * rows * (cell + head) / cell))
+    longest = max(len(shorten(classes[label], MAX_NAME)) for label in {*truths, *(predictions or ())})
+    names = 1 if predictions is None or probabilities is not None else 2  # in a line
+    width = 1.2 + CHARACTER * names * (longest - 1)  # inches of a column
+    rows, cell, head = -(-len(truths) // columns), int(side * width), int((0.2 + 0.16 * lines) * side)
+    height = int(1.2 * side) + head
+    sheet = np.full((rows * height, columns * cell), np.nan)
+    figure = Figure(figsize=(width * columns, width * rows * height / cell))
     axes = figure.add_axes((0, 0, 1, 1))  # one picture for all: a set of axes for each takes ten times as long
     axes.axis("off")
     for i, (image, truth) in enumerate(zip(pixels, truths, strict=True)):
-        top, left = i // columns * (cell + head) + head, i % columns * cell + (cell - side) // 2
+        top, left = i // columns * height + head, i % columns * cell + (cell - side) // 2
         sheet[top : top + side, left : left + side] = image
         named = {"truth": truth} if predictions is None else {"predicted": predictions[i]}
         right = predictions is None or predictions[i] == truth
         if not right:
             named["is"] = truth
-        words = [f"{word} {digit}" for word, digit in named.items()]
+        words = [f"{word} {shorten(classes[label], MAX_NAME)}" for word, label in named.items()]
         if probabilities is not None:
-            shares = [format_probability(probabilities[i, digit].item()) for digit in named.values()]
+            shares = [format_probability(probabilities[i, label].item()) for label in named.values()]
             words = [f"{word}: {share}" for word, share in zip(words, shares, strict=True)]
         text, colour = (", " if lines == 1 else "\n").join(words), COLOURS["ink" if right else "bad"]
         axes.text(left + side / 2, top - 2, text, ha="center", va="bottom", fontsize=8.5, color=colour)
-    axes.imshow(sheet, cmap=INK, interpolation="none", aspect="auto")
+    is_ink = np.mean(pixels == pixels.min()) > MIN_PAPER
+    axes.imshow(sheet, cmap=INK if is_ink else "gray", interpolation="none", aspect="auto")
     return figure
 
 

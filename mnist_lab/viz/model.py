@@ -9,9 +9,12 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from mnist_lab.evaluation.predictions import Predictions
+from mnist_lab.formatting import shorten
 from mnist_lab.viz.heatmap import draw_cells
-from mnist_lab.viz.images import format_probability, plot_images, tile_images
+from mnist_lab.viz.images import MAX_NAME, format_probability, plot_images, tile_images
 from mnist_lab.viz.style import COLOURS, TITLE_HEIGHT, margins, set_title, set_tooltips, styled
+
+MAX_COUNTED = 20  # classes up to which the confusion matrix shows its numbers
 
 
 def plot_worst_errors(
@@ -32,9 +35,11 @@ def plot_worst_errors(
         return None
     truths, predicted = predictions.labels[chosen].tolist(), predictions.predicted[chosen].tolist()
     probabilities = predictions.probabilities[chosen]
-    figure = plot_images(images[chosen], truths, predicted, probabilities, columns=columns)
+    names = predictions.classes
+    figure = plot_images(images[chosen], truths, predicted, probabilities, classes=names, columns=columns)
     texts = [
-        f"a {truth} ({format_probability(own[truth])}) predicted as {taken} ({format_probability(own[taken])})"
+        f"a {names[truth]} ({format_probability(own[truth])}) predicted as {names[taken]} "
+        f"({format_probability(own[taken])})"
         for truth, taken, own in zip(truths, predicted, probabilities.tolist(), strict=True)
     ]
     figure.set_label(f"Test images that are most wrong: {'; '.join(texts)}")
@@ -52,8 +57,13 @@ def plot_confusion(predictions: Predictions) -> Figure:
     wrong = max((counts - counts.diagonal().diag()).max().item(), 1)
     classes = range(len(counts))
     found = {(j, i): int(counts[i, j]) for i in classes for j in classes if counts[i, j]}
-    figure = Figure(figsize=(4.6, 4.5))
-    axes = figure.subplots(gridspec_kw=margins(figure, top=TITLE_HEIGHT + 0.38, left=0.55, bottom=0.1))
+    names = [shorten(name, MAX_NAME) for name in predictions.classes]
+    room = 0.065 * (max(map(len, names)) - 1)  # inches that names need more than digits do
+    side = 0.4 * len(names) if len(names) <= MAX_COUNTED else min(0.16 * len(names), 12)  # inches
+    side = max(side, 3)
+    figure = Figure(figsize=(side + 0.6 + room, side + 0.5 + room))
+    edges = margins(figure, top=TITLE_HEIGHT + 0.38 + room, left=0.55 + room, bottom=0.1)
+    axes = figure.subplots(gridspec_kw=edges)
     axes.set_xlim(-0.5, len(counts) - 0.5)
     axes.set_ylim(len(counts) - 0.5, -0.5)
     draw_cells(
@@ -62,17 +72,17 @@ def plot_confusion(predictions: Predictions) -> Figure:
             (j, i): (COLOURS["heat"], n / right) if i == j else (COLOURS["error"], n / wrong)
             for (j, i), n in found.items()
         },
-        {spot: str(count) for spot, count in found.items()},
+        {spot: str(count) for spot, count in found.items()} if len(names) <= MAX_COUNTED else {},
     )
-    axes.set_xticks(classes)
-    axes.set_yticks(classes)
+    axes.set_xticks(classes, names, rotation=90 if room else 0)
+    axes.set_yticks(classes, names)
     axes.xaxis.set_label_position("top")
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
     set_title(figure, f"{len(predictions.labels):,} images, accuracy {predictions.accuracy:.2%}")
-    errors = [f"{i} predicted as {j}: {count}" for (j, i), count in sorted(found.items()) if i != j]
+    errors = [f"{names[i]} predicted as {names[j]}: {count}" for (j, i), count in sorted(found.items()) if i != j]
     figure.set_label(f"Confusion matrix; errors: {', '.join(errors) or 'none'}")
     return figure
 

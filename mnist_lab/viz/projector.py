@@ -44,8 +44,9 @@ def write_embeddings(
     folder.mkdir(exist_ok=True)
     with atomic_write(folder / "features.tsv", durable=False) as partial:
         np.savetxt(partial, rows.numpy(), fmt="%.6g", delimiter="\t")
-    labels = [predictions.labels[:count].tolist(), predictions.predicted[:count].tolist()]
-    lines = ["label\tpredicted", *(f"{label}\t{predicted}" for label, predicted in zip(*labels, strict=True))]
+    pairs = zip(predictions.labels[:count].tolist(), predictions.predicted[:count].tolist(), strict=True)
+    names = predictions.classes
+    lines = ["label\tpredicted", *(f"{names[label]}\t{names[predicted]}" for label, predicted in pairs)]
     write_text(folder / "labels.tsv", "\n".join(lines) + "\n", durable=False)
     # The sprite is white on black: the tab multiplies it by a point's colour.
     with atomic_write(folder / "sprite.png", durable=False) as partial:

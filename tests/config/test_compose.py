@@ -29,8 +29,15 @@ CHOICES = [
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_choice_of_every_group_composes_and_passes_the_check(choice: str) -> None:
+    path = ["data.source.path=x"] if choice in ("data=image_folder", "data=arrays") else []
     if choice != "data=default":  # what the data sets have in common, none by itself
-        validate(compose(choice))
+        validate(compose(choice, *path))
+
+
+@pytest.mark.parametrize("choice", ["data=image_folder", "data=arrays"])
+def test_data_of_ones_own_need_a_path(choice: str) -> None:
+    with pytest.raises(UsageError, match=r"^data\.source\.path: required; add data\.source\.path=VALUE$"):
+        compose(choice)
 
 
 def test_metrics_that_conf_names_are_among_those_that_runs_log() -> None:
@@ -119,7 +126,7 @@ BAD = [
     ("+optimizer.lrr=1", "no such setting; remove it with ~optimizer.lrr, or choose from lr, momentum"),
     ("data.batch_size=0", "greater than or equal to 1"),
     ("data.batch_size=1.5", "integer"),
-    ("data.val_size=70000", "less than 60000"),
+    ("data.val_size=-1", "greater than or equal to 0"),
     ("data.std=0", "greater than 0"),
     ("data.download=perhaps", "boolean"),
     ("trainer.max_epochs=-4", "greater than or equal to 0"),
@@ -157,10 +164,10 @@ def test_bad_setting_is_reported_in_one_line_with_key_value_and_remedy(
 
 
 def test_all_problems_are_reported_at_once(command: Callable[..., Outcome]) -> None:
-    outcome = command("optimizer.lr=-1", "data.batch_size=0", "seed=-1", "data.val_size=70000", data=False)
+    outcome = command("optimizer.lr=-1", "data.batch_size=0", "seed=-1", "data.val_size=-1", data=False)
     assert outcome.status == 2
     assert "4 problems" in outcome.err
-    assert all(key in outcome.err for key in ("optimizer.lr=-1", "data.batch_size=0", "seed=-1", "data.val_size=70000"))
+    assert all(key in outcome.err for key in ("optimizer.lr=-1", "data.batch_size=0", "seed=-1", "data.val_size=-1"))
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ MISSPELT = [
     ("optimizer.betas=[0.9,0.99]", "unknown setting here; optimizer=adam has it"),
     ("model=lenett", "unknown choice; did you mean lenet? (choose from compact_cnn, "),
     ("model=Nan", "unknown choice (choose from compact_cnn, "),
-    ("data=cifar10", "unknown choice (choose from default, fashion_mnist, mnist)"),
+    ("data=cifar10", "unknown choice (choose from arrays, default, fashion_mnist, image_folder, mnist)"),
     ("logger=csv", "unknown choice (choose from none, tensorboard)"),
     ("trainer=-1", "unknown choice (choose from cpu, "),
     ("scheduler=[1,2]", "unknown choice (choose from cosine, "),
@@ -96,7 +96,11 @@ def test_misspelt_option_gets_one_line(command: Command, arguments: list[str], s
 
 
 def test_choice_of_a_users_own_folder_is_named(command: Command, tiny: Tiny) -> None:
-    refused(command("data=tniy"), "data=tniy", "did you mean tiny? (choose from default, fashion_mnist, mnist, tiny)")
+    refused(
+        command("data=tniy"),
+        "data=tniy",
+        "did you mean tiny? (choose from arrays, default,",
+    )
     refused(command("model=Nan"), "model=Nan", "unknown choice (choose from compact_cnn")
 
 

@@ -276,7 +276,7 @@ def test_wheel_is_asked_when_no_mirror_has_the_files(
 def test_labels_beyond_nine_are_refused(tiny: Tiny) -> None:
     tiny.contents[FILES[1]] = idx(tiny_arrays()[1] + 5)
     tiny.write()
-    with pytest.raises(UsageError, match="ten classes"):
+    with pytest.raises(UsageError, match="not of 10 classes"):
         tiny.source().load(tiny.root)
 
 

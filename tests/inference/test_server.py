@@ -30,7 +30,7 @@ from test_recognise import tiny_run
 from mnist_lab.config.compose import compose
 from mnist_lab.inference import request_timeout, server
 from mnist_lab.inference.digits import find_digit
-from mnist_lab.inference.recognise import predict
+from mnist_lab.inference.recognise import load_classifier, predict
 from mnist_lab.runs.run import Run
 from mnist_lab.training.train import train
 
@@ -81,7 +81,7 @@ def test_drawing_is_answered_as_predict_answers_its_file(client: Client, trained
     reply = client.post("/predict", content=(tmp_path / "seven.png").read_bytes(), headers=PNG)
     assert reply.status_code == 200
     answer = reply.json()
-    assert answer["digit"] == expected.ranked[0][0]
+    assert str(answer["predicted"]) == expected.ranked[0][0]
     assert answer["probabilities"] == pytest.approx(expected.probabilities.tolist(), abs=1e-6)
     assert answer["pixels"] == find_digit(drawn(7)).pixels.ravel().tolist()
 
@@ -89,7 +89,7 @@ def test_drawing_is_answered_as_predict_answers_its_file(client: Client, trained
 def test_blank_drawing_is_not_an_error(client: Client) -> None:
     reply = client.post("/predict", content=png(Image.new("RGB", (256, 256), "white")), headers=PNG)
     assert reply.status_code == 200
-    assert reply.json()["digit"] is None and "no digit" in reply.json()["reason"]
+    assert reply.json()["predicted"] is None and "no digit" in reply.json()["reason"]
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_page_is_served_while_a_drawing_is_recognised(trained: Run, monkeypatch:
     def slow(*arguments: object) -> dict[str, object]:
         started.set()
         assert ended.wait(60)
-        return {"digit": None}
+        return {"predicted": None}
 
     monkeypatch.setattr(server, "predict_drawing", slow)
     transport = httpx.ASGITransport(app=server.make_app(trained))
@@ -219,7 +219,10 @@ def test_page_names_the_network_and_may_load_nothing_else(client: Client, traine
 def test_model_name_is_escaped(trained: Run, tmp_path: Path) -> None:
     shutil.copytree(trained.folder, tmp_path / "run")
     Run(tmp_path / "run").update(model="<script>alert(1)</script>", metrics={})
-    assert "<p>&lt;script&gt;alert(1)&lt;/script&gt;</p>" in server.render_page(Run(tmp_path / "run"))[0]
+    assert (
+        "<p>&lt;script&gt;alert(1)&lt;/script&gt;</p>"
+        in server.render_page(Run(tmp_path / "run"), load_classifier(trained))[0]
+    )
 
 
 def test_port_in_use_is_reported_or_the_next_one_used(command: Command, trained: Run) -> None:
@@ -291,7 +294,7 @@ def served(run: Run, *arguments: str) -> Iterator[tuple[str, subprocess.Popen[st
         try:
             assert process.stdout is not None and process.stderr is not None
             line = process.stdout.readline()
-            match = re.fullmatch(r"draw a digit at (http://127\.0\.0\.1:\d+/) \(press Ctrl-C to stop\)\n", line)
+            match = re.fullmatch(r"draw at (http://127\.0\.0\.1:\d+/) \(press Ctrl-C to stop\)\n", line)
             assert match, line + process.stderr.read()
             yield match[1], process
         finally:
@@ -319,7 +322,7 @@ def test_server_survives_invalid_requests_and_ends_quietly_with_ctrl_c(trained: 
                 assert asked.post("predict", content=b"x", headers=PNG).status_code == 400
                 seconds.append(time.monotonic() - began)
             assert min(seconds) < 0.035  # no answer waits 40 ms for the network's acknowledgement
-            assert asked.post("predict", content=png(drawn()), headers=PNG).json()["digit"] is not None
+            assert asked.post("predict", content=png(drawn()), headers=PNG).json()["predicted"] is not None
             assert "server" not in asked.get("").headers
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=20)
@@ -419,7 +422,7 @@ def test_drawing_changes_bars_digit_and_the_networks_input(browser: Any, address
         settles(page)
         shares = bars(page)
         assert sum(shares) == pytest.approx(100, abs=0.6)
-        digit = page.locator("#digit").inner_text()
+        digit = page.locator("#predicted").inner_text()
         assert shares[int(digit)] == max(shares)
         assert page.locator("#spoken").inner_text() == f"{digit} {max(shares):.1f} % sure"
         assert inked(page, "pad") > 1000 and 50 < inked(page, "seen") < 300
@@ -428,7 +431,7 @@ def test_drawing_changes_bars_digit_and_the_networks_input(browser: Any, address
         page.keyboard.press("Control+z")
         assert 0 < inked(page, "pad") < before
         settles(page)
-        assert page.locator("#digit").inner_text() == digit
+        assert page.locator("#predicted").inner_text() == digit
         assert bars(page) == pytest.approx(shares, abs=0.2)
         page.keyboard.press("Escape")
         shows(page, "words", "Draw one digit, 0 to 9.")
@@ -441,7 +444,7 @@ def test_dot_is_not_an_error_and_clear_starts_again(browser: Any, address: str) 
         box = page.locator("#pad").bounding_box()
         page.mouse.click(box["x"] + 100, box["y"] + 100)
         shows(page, "words", "Draw it larger")
-        assert page.locator("#digit").inner_text() == "" and bars(page) == []
+        assert page.locator("#predicted").inner_text() == "" and bars(page) == []
         page.locator("#clear").click()
         shows(page, "words", "Draw one digit, 0 to 9.")
         assert inked(page, "pad") == 0
@@ -463,13 +466,13 @@ def test_changes_while_waiting_are_sent_once_and_last(browser: Any, address: str
         settles(page)
         assert 2 <= len(asked) <= 5  # of 17 moves
         assert all(later >= earlier for later, earlier in zip(asked[1:], answered, strict=False))
-        digit = page.locator("#digit").inner_text()
+        digit = page.locator("#predicted").inner_text()
         page.unroute("**/predict")
         last = bars(page)
         draw_lines(page, 1)
         page.keyboard.press("Control+z")
         settles(page)
-        assert page.locator("#digit").inner_text() == digit and bars(page) == pytest.approx(last, abs=0.2)
+        assert page.locator("#predicted").inner_text() == digit and bars(page) == pytest.approx(last, abs=0.2)
 
 
 def test_page_says_when_the_server_has_ended(browser: Any, trained: Run) -> None:
@@ -512,7 +515,7 @@ def test_finger_draws_on_a_phone_without_scrolling(
 
 def test_buttons_and_results_have_accessible_names(browser: Any, address: str) -> None:
     with shown(browser, address) as page:
-        for role, name in (("button", "Undo"), ("button", "Clear"), ("list", "Probabilities of the ten digits")):
+        for role, name in (("button", "Undo"), ("button", "Clear"), ("list", "Probabilities of the classes")):
             assert page.get_by_role(role, name=name).count() == 1
         assert page.locator("#spoken").get_attribute("aria-live") == "polite"
         page.keyboard.press("Tab")

@@ -413,7 +413,10 @@ def test_resume_of_a_finished_run_says_so_and_changes_nothing(command: Command) 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ("optimizer=adam", "optimizer._target_=torch.optim.Adam: cannot change on resume (this run uses torch.optim.SGD)"),
+        (
+            "optimizer=adam",
+            "optimizer._target_=torch.optim.Adam: cannot change on resume",
+        ),
         ("optimizer.lr=1", "optimizer.lr=1: cannot change on resume (this run uses 0.01)"),
         ("data.val_size=0", "data.val_size=0: cannot change on resume (this run uses 40)"),
         ("seed=3", "seed=3: cannot change on resume (this run uses 0)"),

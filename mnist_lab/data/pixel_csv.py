@@ -1,4 +1,4 @@
-"""Classify a CSV of pixels, as in Kaggle's "Digit Recognizer", and write the submission file."""
+"""Read images from a CSV of pixels, as in Kaggle's "Digit Recognizer"."""
 
 from __future__ import annotations
 
@@ -10,43 +10,19 @@ from typing import TextIO
 import numpy as np
 
 from mnist_lab.errors import UsageError
-from mnist_lab.files import require_writable_file, user_output
-from mnist_lab.inference.recognise import load_classifier
-from mnist_lab.runs.run import Run
 
 PIXELS = 28 * 28
 MAX_LINE = 100_000  # characters; each of the 785 columns may have a name of 100
 
 
-def write_submission(run: Run, path: Path, out: Path) -> tuple[int, float | None]:
-    """Classify a CSV's images with a run's tested weights, and write a CSV of ImageId,Label.
-
-    Args:
-        run: the run.
-        path: the CSV of images.
-        out: the CSV to write.
-
-    Returns:
-        The number of images, and the accuracy if the CSV has labels.
-
-    Raises:
-        UsageError: the CSV is invalid, the file cannot be written, or the run has no checkpoint.
-    """
-    require_writable_file(out, f"--out={out}")
-    if out.exists() and path.exists() and out.samefile(path):
-        raise UsageError(f"--out={out}: would overwrite the input; choose another")
-    images, labels = read_pixels(path)
-    digits = load_classifier(run)(images).argmax(1)
-    lines = ["ImageId,Label", *(f"{number},{digit}" for number, digit in enumerate(digits, start=1))]
-    with user_output(out, f"--out={out}") as partial:
-        partial.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="")
-    return len(digits), None if labels is None else float((digits == labels).mean())
-
-
-def read_pixels(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+def read_pixels(path: Path, max_label: int = 9) -> tuple[np.ndarray, np.ndarray | None]:
     """Read a CSV with an image in each line.
 
     Labels are in the column named label or class or, without a line of names, in the first of 785 columns.
+
+    Args:
+        path: the file.
+        max_label: the largest label that is valid, at most 255.
 
     Returns:
         The images, (N, 28, 28) bytes, and the labels, (N,), or None.
@@ -75,8 +51,10 @@ def read_pixels(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
                 except ValueError:
                     raise UsageError(f"{where}, {_describe_invalid_pixel(fields)}") from None
                 if label_column >= 0:
-                    if values[label_column] > 9:
-                        raise UsageError(f"{where}: invalid label {values[label_column]}; must be from 0 to 9")
+                    if values[label_column] > max_label:
+                        raise UsageError(
+                            f"{where}: invalid label {values[label_column]}; must be from 0 to {max_label}"
+                        )
                     labels.append(values[label_column])
                     values = values[:label_column] + values[label_column + 1 :]
                 pixels += values

@@ -1,4 +1,4 @@
-"""Read a user's image files with Pillow, and measure their brightness. Imports neither torch nor Lightning."""
+"""Read a user's image files with Pillow, and make grey ones of them. Imports neither torch nor Lightning."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ MAX_PIXELS = 120_000_000  # of a file; they are decoded before the image is shru
 MAX_PIXELS_BUFFERED = 30_000_000  # for formats whose decoder and Pillow hold the image several times at once
 BUFFERED_FORMATS = ("WEBP", "AVIF")
 MAX_ASPECT_RATIO = 50  # of the longer side to the shorter one; in a narrower image no digit is large enough
+SIDE = 28  # pixels of the images that a network is given
+BRIGHT, DARK = 170, 85  # brightness from which, and below which, a background is clearly light or dark
 MAX_SIDE, MIN_SIDE = 640, 112  # pixels of the longer side; larger images are shrunk and smaller ones enlarged
 
 
@@ -77,7 +79,7 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
     if image.format in BUFFERED_FORMATS:
         max_pixels = min(max_pixels, MAX_PIXELS_BUFFERED)
     if max(width, height) > MAX_ASPECT_RATIO * min(width, height) > 0:
-        raise UnreadableImage(f"too narrow for a digit ({width} x {height} pixels); crop it")
+        raise UnreadableImage(f"too narrow ({width} x {height} pixels); crop it")
     if width * height > max_pixels:
         raise UnreadableImage(f"too many pixels ({width} x {height}); shrink it to {max_pixels:,}")
 
@@ -127,10 +129,8 @@ def brightness(image: Image.Image) -> np.ndarray:
         Floats from 0 to 255, (H, W), the longer side from MIN_SIDE to MAX_SIDE.
     """
     image = _convert(ImageOps.exif_transpose(image))
-    if image.mode == "F":  # only the image can tell which value is white
-        values = np.nan_to_num(np.asarray(image), posinf=0, neginf=0)
-        values = values - min(0, values.min())
-        return np.asarray(_resize(Image.fromarray(values * np.float32(255 / (values.max() or 1)))))
+    if image.mode == "F":
+        return np.asarray(_resize(Image.fromarray(_scale_to_bytes(image))))
     if image.mode == "L":
         return np.asarray(_resize(image), np.float32)
     if image.mode == "RGBA" and image.getchannel("A").getextrema() != (255, 255):
@@ -143,6 +143,51 @@ def brightness(image: Image.Image) -> np.ndarray:
     axis = axis * (np.sign(axis.sum()) or 1) / np.abs(axis).sum()
     grey: np.ndarray = colours @ axis + 255 * np.clip(-axis, 0, None).sum()
     return grey.astype(np.float32)
+
+
+def fit_image(image: Image.Image, background: int | None = None) -> np.ndarray:
+    """Return an image of any size and mode as a grey one of 28x28 pixels, (28, 28) bytes.
+
+    It keeps its aspect ratio: a rectangle is extended to a square in the brightness of its edges.
+
+    Args:
+        image: the image.
+        background: brightness that the edges should have, from 0 to 255: a light image is inverted where they should be
+            dark, and a dark one where they should be light; None to leave it as it is.
+    """
+    grey = _luminance(image)
+    edges = border_brightness(np.asarray(grey)[None])
+    if background is not None and ((background < DARK and edges > BRIGHT) or (background > BRIGHT and edges < DARK)):
+        grey, edges = ImageOps.invert(grey), 255 - edges
+    side = max(grey.size)
+    square = Image.new("L", (side, side), edges)
+    square.paste(grey, ((side - grey.width) // 2, (side - grey.height) // 2))
+    return np.array(square.resize((SIDE, SIDE), Image.Resampling.BILINEAR))  # a copy, which torch can share
+
+
+def border_brightness(images: np.ndarray) -> int:
+    """Return the median brightness, from 0 to 255, of the outermost pixels of images, (N, H, W) bytes."""
+    edges = (images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1])
+    return int(np.median(np.concatenate([edge.ravel() for edge in edges])))
+
+
+def _luminance(image: Image.Image) -> Image.Image:
+    """Return an image of any mode, turned upright, in 256 shades of grey (ITU-R BT.601, as Pillow has it)."""
+    image = _convert(ImageOps.exif_transpose(image))
+    if image.mode == "F":
+        return Image.fromarray(_scale_to_bytes(image).astype(np.uint8))
+    if image.mode == "RGBA":
+        pixels = np.asarray(image, np.float32)
+        image = Image.fromarray(_fill_transparency(pixels[..., :3], pixels[..., 3:] / 255).round().astype(np.uint8))
+    return image.convert("L")
+
+
+def _scale_to_bytes(image: Image.Image) -> np.ndarray:
+    """Return the values of an image of more than 8 bits from 0 to 255; only the image can tell which one is white."""
+    values = np.nan_to_num(np.asarray(image), posinf=0, neginf=0)
+    values = values - min(0, values.min())
+    scaled: np.ndarray = values * np.float32(255 / (values.max() or 1))
+    return scaled
 
 
 def _resize(image: Image.Image) -> Image.Image:

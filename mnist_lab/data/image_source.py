@@ -1,0 +1,53 @@
+"""The base class of data sets: images with labels, and the names of their classes."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+DIGITS = tuple("0123456789")  # the classes of MNIST
+
+
+class Arrays(NamedTuple):
+    """Images (N, 28, 28), uint8, and labels (N,), integers from 0, of the training and of the test set."""
+
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+
+
+class ImageSource(ABC):
+    """A data set.
+
+    Attributes:
+        name: its name, for titles; None until it is read.
+        classes: the names of the classes, in the order of the labels; None until it is read.
+        background: brightness of the images' edges, from 0 to 255; None until it is read.
+        sha256: checksum or checksums of the data; None until they are read, or for data that are not verified.
+    """
+
+    name: str | None
+    classes: Sequence[str] | None = DIGITS
+    background: int | None = 0
+    sha256: str | Mapping[str, str] | None = None
+
+    @abstractmethod
+    def load(self, root: str | os.PathLike[str] | None = None, *, download: bool = True) -> Arrays:
+        """Return the images and labels.
+
+        Args:
+            root: the folder of the data sets that are downloaded; None for `source.data_root`'s.
+            download: whether the network may be used.
+
+        Raises:
+            UsageError: the data are missing, damaged or not what was recorded.
+        """
+
+    def read_settings(self) -> dict[str, Any]:
+        """Return the settings that are known once the data are read; a run's configuration records them."""
+        return {}

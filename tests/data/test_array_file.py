@@ -1,0 +1,166 @@
+"""A .npz or CSV file becomes a data set: the forms that are read, and what is refused, and why."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mnist_lab.data import ArrayFile
+from mnist_lab.errors import UsageError
+
+RANDOM = np.random.default_rng(0)
+IMAGES = RANDOM.integers(0, 256, (20, 28, 28), np.uint8)
+LABELS = np.arange(20) % 4
+
+
+def save(path: Path, **arrays: Any) -> ArrayFile:
+    np.savez(path, **arrays)
+    return ArrayFile(path=str(path))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train_images", "train_labels", "test_images", "test_labels"),
+        ("x_train", "y_train", "x_test", "y_test"),
+    ],
+)
+def test_test_set_of_the_file_is_kept_apart(tmp_path: Path, names: tuple[str, ...]) -> None:
+    arrays = dict(zip(names, (IMAGES, LABELS, IMAGES[:5], LABELS[:5]), strict=True))
+    found = save(tmp_path / "own.npz", **arrays).load()
+    for array, expected in zip(found, arrays.values(), strict=True):
+        assert np.array_equal(array, expected)
+
+
+@pytest.mark.parametrize("names", [("images", "labels"), ("x", "y"), ("X", "y")])
+def test_a_share_of_each_class_becomes_the_test_set(tmp_path: Path, names: tuple[str, str]) -> None:
+    arrays = save(tmp_path / "own.npz", **dict(zip(names, (IMAGES, LABELS), strict=True))).load()
+    assert np.bincount(arrays.train_labels).tolist() == [4] * 4 and np.bincount(arrays.test_labels).tolist() == [1] * 4
+
+
+@pytest.mark.parametrize(
+    ("images", "expected"),
+    [
+        (IMAGES / 255, IMAGES),
+        (IMAGES.astype(np.float32), IMAGES),
+        (IMAGES.astype(np.int64), IMAGES),
+        (IMAGES.reshape(20, 784), IMAGES),
+        (IMAGES[..., None], IMAGES),
+        (np.stack([IMAGES] * 3, axis=-1), IMAGES),
+        (IMAGES > 127, np.where(IMAGES > 127, 255, 0)),
+        (IMAGES.repeat(2, axis=1).repeat(2, axis=2), IMAGES),
+    ],
+    ids=["floats", "floats to 255", "integers", "rows of pixels", "one channel", "grey RGB", "booleans", "larger"],
+)
+def test_images_in_many_forms_are_bytes_of_28x28(tmp_path: Path, images: np.ndarray, expected: np.ndarray) -> None:
+    found = save(tmp_path / "own.npz", train_images=images, train_labels=LABELS, test_images=images, test_labels=LABELS)
+    pixels = found.load().train_images
+    assert pixels.dtype == np.uint8 and pixels.shape == (20, 28, 28)
+    # Shrinking to half mixes a pixel with its neighbours by an eighth.
+    tolerance = 1 if images.shape[-1] != 56 else 255
+    assert np.abs(pixels.astype(int) - expected).max() <= tolerance
+    assert np.corrcoef(pixels.ravel(), expected.ravel())[0, 1] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("arrays", "classes"),
+    [
+        ({"labels": LABELS}, ["0", "1", "2", "3"]),
+        ({"labels": LABELS[:, None].astype(float)}, ["0", "1", "2", "3"]),
+        ({"labels": LABELS, "classes": ["a", "b", "c", "d", "e"]}, ["a", "b", "c", "d", "e"]),
+        ({"labels": np.array(["10", "9", "2", "9"])[LABELS]}, ["2", "9", "10"]),
+        ({"labels": np.array(["cat", "dog", "cat", "dog"])[LABELS]}, ["cat", "dog"]),
+    ],
+    ids=["numbers", "a column of floats", "named by an array", "numbers as text", "names"],
+)
+def test_classes_have_the_names_of_the_file_or_their_numbers(
+    tmp_path: Path, arrays: dict[str, Any], classes: list[str]
+) -> None:
+    source = save(tmp_path / "own.npz", images=IMAGES, **arrays)
+    assert source.read_settings()["classes"] == classes
+    labels = source.load().train_labels
+    assert labels.min() >= 0 and labels.max() < len(classes)
+
+
+def test_kaggles_csv_is_read_with_its_labels(tmp_path: Path) -> None:
+    heads = ",".join(["label", *(f"pixel{number}" for number in range(784))])
+    rows = [",".join(map(str, [label, *image.ravel()])) for image, label in zip(IMAGES, LABELS + 10, strict=True)]
+    (tmp_path / "train.csv").write_text("\n".join([heads, *rows]))
+    source = ArrayFile(path=str(tmp_path / "train.csv"))
+    assert source.read_settings()["classes"] == [str(number) for number in range(14)]
+    arrays = source.load()
+    for image, label in zip(arrays.test_images, arrays.test_labels, strict=True):
+        (place,) = (image == IMAGES).all((1, 2)).nonzero()[0]
+        assert LABELS[place] + 10 == label
+
+
+def test_recorded_checksum_is_that_of_the_file(tmp_path: Path) -> None:
+    source = save(tmp_path / "own.npz", images=IMAGES, labels=LABELS)
+    checksum = hashlib.sha256((tmp_path / "own.npz").read_bytes()).hexdigest()
+    assert source.read_settings()["sha256"] == checksum
+    save(tmp_path / "own.npz", images=255 - IMAGES, labels=LABELS)
+    with pytest.raises(UsageError, match="have changed since they were recorded"):
+        ArrayFile(path=source.path, sha256=checksum).load()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"pictures": IMAGES}, "holds pictures; needed are train_images"),
+        ({"images": IMAGES, "labels": LABELS[:-1]}, "20 images but 19 labels"),
+        ({"images": IMAGES[:0], "labels": LABELS[:0]}, "images is empty"),
+        ({"images": IMAGES[:, :, :0], "labels": LABELS}, r"images has shape \(20, 28, 0\)"),
+        ({"images": IMAGES[:, 0, 0], "labels": LABELS}, r"images has shape \(20,\)"),
+        ({"images": IMAGES.reshape(20, 784)[:, :-1], "labels": LABELS}, r"images has shape \(20, 783\)"),
+        ({"images": IMAGES * 2.0, "labels": LABELS}, "must be from 0 to 255"),
+        ({"images": IMAGES * np.nan, "labels": LABELS}, "must be from 0 to 255"),
+        ({"images": IMAGES.astype(complex), "labels": LABELS}, "images holds complex128"),
+        ({"images": IMAGES, "labels": LABELS - 1}, "invalid label -1; must be from 0 to 999"),
+        ({"images": IMAGES, "labels": LABELS * 5000}, "invalid label 15000; must be from 0 to 999"),
+        ({"images": IMAGES, "labels": LABELS, "classes": ["a", "b"]}, "invalid label 3; must be from 0 to 1"),
+        ({"images": IMAGES, "labels": LABELS + 0.5}, "labels holds float64"),
+        ({"images": IMAGES, "labels": np.eye(4)[LABELS]}, r"labels has shape \(20, 4\)"),
+        ({"images": IMAGES, "labels": LABELS * 0}, "has one class, 0; two or more are needed"),
+        ({"images": IMAGES, "labels": LABELS, "classes": ["a", "b", "b", "c"]}, "class name b occurs twice"),
+        (
+            {"images": IMAGES, "labels": np.array(["a", "b"])[LABELS % 2], "classes": ["a", "c"]},
+            "holds b, which is not",
+        ),
+    ],
+)
+def test_what_is_wrong_is_named_in_one_line(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
+    source = save(tmp_path / "own.npz", **arrays)
+    with pytest.raises(UsageError, match=message) as caught:
+        source.load()
+    assert str(caught.value).startswith(f"data.source.path={source.path}: ") and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("own.npz", b"words", "not a .npz or .csv file of images"),
+        ("own.npz", b"", "not a .npz or .csv file of images"),
+        ("own.npz", b"PK\x03\x04", "not a .npz or .csv file of images"),
+        ("own.csv", b"1,2,3", "found 3 columns"),
+        ("own.csv", ("0," * 783 + "0\n").encode() * 2, "has no column named label"),
+    ],
+)
+def test_file_of_another_kind_is_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UsageError, match=message):
+        ArrayFile(path=str(tmp_path / name)).load()
+
+
+def test_arrays_of_objects_are_not_unpickled(tmp_path: Path) -> None:
+    source = save(tmp_path / "own.npz", images=IMAGES, labels=np.array([{}] * 20))
+    with pytest.raises(UsageError, match=r"not a \.npz or .csv file of images"):
+        source.load()
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"own\.npz: file not found"):
+        ArrayFile(path=str(tmp_path / "own.npz")).load()

@@ -1,0 +1,220 @@
+"""A folder of images becomes a data set: which images, which classes, which split; what is refused, and why."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from mnist_lab.data import ImageFolder
+from mnist_lab.data.images import fit_image
+from mnist_lab.errors import UsageError
+
+CLASSES = {"circle": 10, "cross": 8, "square": 9}  # with their numbers of images
+
+
+def draw_shape(name: str, side: int, height: int | None = None, mode: str = "RGB") -> Image.Image:
+    """A dark shape on light paper."""
+    image = Image.new("RGB", (side, height or side), (250, 248, 240))
+    draw = ImageDraw.Draw(image)
+    left, top, right, bottom = side // 6, image.height // 6, side - side // 6, image.height - image.height // 6
+    if name == "cross":
+        draw.line((left, top, right, bottom), fill="navy", width=3)
+        draw.line((left, bottom, right, top), fill="navy", width=3)
+    else:
+        {"circle": draw.ellipse, "square": draw.rectangle}[name]((left, top, right, bottom), outline="navy", width=3)
+    return image.convert(mode)
+
+
+def write_shapes(folder: Path, counts: dict[str, int] = CLASSES) -> Path:
+    """A folder of shapes in several sizes and file formats, a folder for each class."""
+    for name, count in counts.items():
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            suffix, mode = [("png", "RGB"), ("jpg", "L"), ("webp", "RGBA")][number % 3]
+            draw_shape(name, 30 + number, 40, mode).save(folder / name / f"{number}.{suffix}")
+    return folder
+
+
+@pytest.fixture
+def shapes(tmp_path: Path) -> Path:
+    return write_shapes(tmp_path / "shapes")
+
+
+def test_each_folder_is_a_class_in_the_order_of_its_name(shapes: Path) -> None:
+    source = ImageFolder(path=str(shapes))
+    assert source.read_settings()["classes"] == list(CLASSES)
+    arrays = source.load()
+    assert arrays.train_images.shape[1:] == (28, 28) and arrays.train_images.dtype == np.uint8
+    total = np.bincount(np.concatenate([arrays.train_labels, arrays.test_labels]))
+    assert total.tolist() == list(CLASSES.values())
+
+
+def test_numbered_classes_are_in_numerical_order(tmp_path: Path) -> None:
+    write_shapes(tmp_path / "shapes", {"circle": 2, "cross": 2})
+    for name, number in {"circle": "10", "cross": "9"}.items():
+        (tmp_path / "shapes" / name).rename(tmp_path / "shapes" / number)
+    assert ImageFolder(path=str(tmp_path / "shapes")).read_settings()["classes"] == ["9", "10"]
+
+
+def test_a_share_of_each_class_becomes_the_test_set(shapes: Path) -> None:
+    arrays = ImageFolder(path=str(shapes), test_size=0.3).load()
+    assert np.bincount(arrays.test_labels).tolist() == [3, 2, 3]
+    again = ImageFolder(path=str(shapes), test_size=0.3).load()
+    assert all(np.array_equal(one, other) for one, other in zip(arrays, again, strict=True))
+    everything = np.concatenate([arrays.train_images, arrays.test_images])
+    assert len(np.unique(everything.reshape(len(everything), -1), axis=0)) == sum(CLASSES.values())
+
+
+def test_folders_named_train_and_test_are_kept_apart(tmp_path: Path) -> None:
+    write_shapes(tmp_path / "data" / "train")
+    write_shapes(tmp_path / "data" / "test", {"circle": 2, "square": 3})
+    source = ImageFolder(path=str(tmp_path / "data"))
+    assert source.read_settings()["classes"] == list(CLASSES)
+    arrays = source.load()
+    assert (len(arrays.train_labels), sorted(arrays.test_labels)) == (27, [0, 0, 2, 2, 2])
+
+
+def test_rectangle_keeps_its_aspect_ratio_on_paper_of_its_own_colour() -> None:
+    wide = Image.new("L", (56, 28), 200)
+    ImageDraw.Draw(wide).ellipse((14, 0, 41, 27), fill=10)  # a circle of half the width
+    pixels = fit_image(wide)
+    rows, columns = (pixels < 100).nonzero()
+    assert abs(np.ptp(rows) - np.ptp(columns)) <= 1 and 12 <= np.ptp(rows) + 1 <= 15
+    assert pixels[0].tolist() == [200] * 28
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "I;16", "LA", "CMYK"])
+def test_images_of_any_mode_are_dark_shapes_on_light_paper(mode: str) -> None:
+    shape = draw_shape("square", 56, mode="L")
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(shape, np.uint16) * 257)
+    elif mode == "LA":  # ink on nothing
+        image = Image.merge("LA", (Image.new("L", shape.size, 0), shape.point(lambda value: 255 - value)))
+    else:
+        image = shape.convert(mode)
+    assert np.abs(fit_image(image).astype(int) - fit_image(shape)).mean() < 16
+
+
+def test_photograph_is_turned_upright() -> None:
+    upright = draw_shape("cross", 30, 60)
+    turned = upright.transpose(Image.Transpose.ROTATE_90)
+    turned.getexif()[0x0112] = 6  # to be turned by 270 degrees for display
+    assert np.array_equal(fit_image(turned), fit_image(upright))
+
+
+def test_small_image_of_the_right_size_is_left_as_it_is() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
+    assert np.array_equal(fit_image(Image.fromarray(pixels)), pixels)
+
+
+@pytest.mark.parametrize(("background", "inverted"), [(0, True), (255, False), (128, False), (None, False)])
+def test_light_image_is_inverted_where_edges_should_be_dark(background: int | None, inverted: bool) -> None:
+    shape = draw_shape("circle", 28)
+    expected = 255 - fit_image(shape).astype(int) if inverted else fit_image(shape)
+    assert np.abs(fit_image(shape, background) - expected).max() <= 1
+
+
+def test_recorded_checksum_is_that_of_sha256sum(shapes: Path) -> None:
+    if not shutil.which("sha256sum"):
+        pytest.skip("there is no sha256sum on this machine")
+    lines = "find . -type f -printf '%P\\n' | LC_ALL=C sort | xargs sha256sum | sha256sum"
+    done = subprocess.run(["sh", "-c", lines], cwd=shapes, capture_output=True, text=True, check=True)
+    assert ImageFolder(path=str(shapes)).read_settings()["sha256"] == done.stdout.split()[0]
+
+
+def test_other_images_than_those_recorded_are_refused(shapes: Path) -> None:
+    recorded = ImageFolder(path=str(shapes), sha256=ImageFolder(path=str(shapes)).read_settings()["sha256"])
+    recorded.load()
+    draw_shape("circle", 99).save(shapes / "circle" / "0.png")
+    with pytest.raises(UsageError, match="have changed since they were recorded"):
+        recorded.load()
+    assert len(ImageFolder(path=str(shapes)).load().train_labels) == 21  # without a recorded sum they are read anew
+
+
+def test_image_that_is_added_is_read_in_the_same_process(shapes: Path) -> None:
+    before = ImageFolder(path=str(shapes)).load()
+    draw_shape("circle", 50).save(shapes / "circle" / "new.png")
+    after = ImageFolder(path=str(shapes)).load()
+    assert len(after.train_labels) + len(after.test_labels) == 1 + len(before.train_labels) + len(before.test_labels)
+
+
+def test_hidden_files_and_other_files_are_ignored(shapes: Path) -> None:
+    before = ImageFolder(path=str(shapes)).read_settings()["sha256"]
+    (shapes / ".ipynb_checkpoints").mkdir()
+    (shapes / "circle" / "notes.txt").write_text("words")
+    (shapes / "circle" / ".hidden.png").write_bytes(b"")
+    (shapes / "readme.md").write_text("words")
+    assert ImageFolder(path=str(shapes)).read_settings()["sha256"] == before
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+def _empty(folder: Path) -> None:
+    _remove(folder)
+    folder.mkdir()
+
+
+def _leave_one_class(folder: Path) -> None:
+    _remove(folder / "cross")
+    _remove(folder / "square")
+
+
+def _empty_a_class(folder: Path) -> None:
+    _empty(folder / "cross")
+
+
+def _leave_one_image(folder: Path) -> None:
+    for path in sorted((folder / "cross").iterdir())[1:]:
+        path.unlink()
+
+
+def _damage(folder: Path) -> None:
+    (folder / "cross" / "3.png").write_bytes((folder / "cross" / "3.png").read_bytes()[:60])
+
+
+def _put_words_into_an_image(folder: Path) -> None:
+    (folder / "cross" / "3.png").write_text("words")
+
+
+def _name_a_class_badly(folder: Path) -> None:
+    (folder / "cross").rename(folder / "cr\tss")
+
+
+def _become_a_file(folder: Path) -> None:
+    _remove(folder)
+    folder.write_text("words")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (_remove, "folder not found"),
+        (_become_a_file, "not a folder"),
+        (_empty, "a folder for each class is needed"),
+        (_leave_one_class, "has one class, circle; two or more are needed"),
+        (_empty_a_class, "cross contains no images"),
+        (_leave_one_image, "class cross has one image; two or more are needed"),
+        (_damage, r"cross/3\.png: corrupt or incomplete .*; remove or replace it"),
+        (_put_words_into_an_image, r"cross/3\.png: unknown image format"),
+        (_name_a_class_badly, "holds control characters"),
+    ],
+)
+def test_what_is_wrong_is_named_in_one_line(shapes: Path, spoil: object, message: str) -> None:
+    spoil(shapes)  # type: ignore[operator]
+    with pytest.raises(UsageError, match=message) as caught:
+        ImageFolder(path=str(shapes)).load()
+    assert str(caught.value).startswith(f"data.source.path={shapes}: ") and "\n" not in str(caught.value)
+
+
+def test_class_of_the_test_set_alone_is_refused(tmp_path: Path) -> None:
+    write_shapes(tmp_path / "train", {"circle": 2, "cross": 2})
+    write_shapes(tmp_path / "test", {"square": 2})
+    with pytest.raises(UsageError, match="class square of the test set is not one of circle, cross"):
+        ImageFolder(path=str(tmp_path)).load()

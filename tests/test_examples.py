@@ -1,0 +1,87 @@
+"""Each example runs as its README says, on tiny data."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mnist_lab.runs.run import Run
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+COMMANDS = re.findall(r"^\| [^|]+ \| `([^`]+)` \|$", (EXAMPLES / "README.md").read_text(), flags=re.MULTILINE)
+TINY = ["data=arrays", "data.source.path=tiny.npz", "trainer.max_epochs=1", "trainer.accelerator=cpu"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the examples, with a tiny data set, as the current folder."""
+    copied = Path(shutil.copytree(EXAMPLES, tmp_path / "examples", ignore=shutil.ignore_patterns("runs", "shapes")))
+    images = np.random.default_rng(0).integers(0, 256, (40, 28, 28), np.uint8)
+    np.savez(copied / "tiny.npz", images=images, labels=np.arange(40) % 4)
+    monkeypatch.chdir(copied)
+    return copied
+
+
+def run(command: str, *settings: str, **environment: str) -> str:
+    """Output of a command with further settings, which has to succeed."""
+    words = [sys.executable if word == "python" else word for word in shlex.split(command)]
+    own = os.environ | environment | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run([*words, *settings], env=own, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_every_example_is_tested_here() -> None:
+    assert [command.split()[-1] for command in COMMANDS] == [
+        "model.width=128",
+        "callbacks=weight_norm",
+        "own_data.py",
+        "sweep.py",
+        "slurm_sweep.sh",
+    ]
+
+
+def test_network_of_ones_own_is_trained_at_its_width(folder: Path) -> None:
+    out = run(COMMANDS[0], *TINY)
+    assert "128" in out and "TwoLayer" in out
+    assert Run.find("latest").info["parameters"] == 785 * 128 + 129 * 4
+
+
+def test_callback_of_ones_own_writes_its_column(folder: Path) -> None:
+    run(COMMANDS[1], *TINY)
+    (row,) = Run.find("latest").epochs()
+    assert row["weight_norm"] > 0
+
+
+def test_data_of_ones_own_are_learnt(folder: Path) -> None:
+    out = run(COMMANDS[2], "trainer.accelerator=cpu")
+    assert "classes: circle, cross, square" in out
+    assert Run.find("latest").info["metrics"]["test/acc"] > 0.9
+
+
+def test_sweep_from_python_prints_its_jobs_best_first(folder: Path) -> None:
+    lines = run(COMMANDS[3], *TINY).splitlines()[-4:]
+    accuracies = [float(re.search(r"validation ([\d.]+)%", line)[1]) for line in lines]  # type: ignore[index]
+    assert len(accuracies) == 4 and accuracies == sorted(accuracies, reverse=True)
+
+
+def test_slurm_script_is_a_valid_command_file(folder: Path) -> None:
+    text = (folder / "slurm_sweep.sh").read_text()
+    options = re.findall(r"^#SBATCH --([\w-]+)=\S+$", text, flags=re.MULTILINE)
+    assert options == ["job-name", "time", "cpus-per-task", "mem", "output"]
+    assert text.index("#SBATCH --output") < text.index("set -euo"), "sbatch reads no options after a command"
+    run("bash -n slurm_sweep.sh")
+
+
+def test_slurm_script_runs_its_sweep_on_one_machine(folder: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="the extra submitit is not installed")
+    out = run("bash slurm_sweep.sh", *TINY, LAUNCHER="submitit_local")
+    assert len(Run.below(folder / "runs" / "sweeps" / "six")) == 6, out

@@ -1,0 +1,203 @@
+"""Data of one's own go through the whole of the lab: training, test, resume, sweep, report, prediction, export."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Outcome
+from test_image_folder import draw_shape, write_shapes
+from torch import Tensor, nn
+
+from mnist_lab.config.compose import compose
+from mnist_lab.errors import UsageError
+from mnist_lab.models import Classifier
+from mnist_lab.runs.run import Run
+from mnist_lab.training.build import load_trained_model, make_data
+from mnist_lab.training.train import train
+
+Command = Callable[..., Outcome]
+SETTINGS = ["trainer.max_epochs=6", "data.batch_size=8", "trainer.accelerator=cpu", "data.val_size=0.2"]
+SHAPES = ["circle", "cross", "square"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_shapes(tmp_path_factory.mktemp("own") / "shapes", dict.fromkeys(SHAPES, 20))
+
+
+@pytest.fixture(scope="module")
+def trained(folder: Path) -> Run:
+    own = ["data=image_folder", f"data.source.path={folder}", f"hydra.run.dir={folder.parent / 'run'}"]
+    return train(compose("model=lenet", *own, *SETTINGS))
+
+
+def test_network_has_as_many_classes_as_there_are_folders(trained: Run, folder: Path) -> None:
+    model = load_trained_model(trained)
+    assert (model.num_classes, model.fc3.out_features) == (3, 3)
+    source = trained.config.data.source
+    assert (source.name, list(source.classes), source.path) == ("shapes", SHAPES, str(folder))
+    assert source.background > 200 and len(source.sha256) == 64
+    assert trained.info["metrics"]["test/acc"] > 0.5
+
+
+def test_run_is_tested_again_from_its_folder_alone(command: Command, trained: Run) -> None:
+    outcome = command("test", str(trained), data=False)
+    assert outcome.status == 0
+    assert f"{trained.info['metrics']['test/acc']:.2%}" in outcome.out
+
+
+@pytest.mark.parametrize("action", ["test", "report", "resume"])
+def test_data_that_have_changed_are_refused(
+    command: Command, trained: Run, folder: Path, tmp_path: Path, action: str
+) -> None:
+    copied = Run(Path(shutil.copytree(trained.folder, tmp_path / "run")))
+    changed = Path(shutil.copytree(folder, tmp_path / "shapes"))
+    draw_shape("cross", 77).save(changed / "cross" / "0.png")
+    config = copied.config
+    config.data.source.path = str(changed)
+    copied.save_config(config)
+    arguments = {
+        "test": ["test", str(copied)],
+        "report": ["report", str(copied)],
+        "resume": [f"resume={copied}", "trainer.max_epochs=7", f"data.source.path={changed}"],
+    }
+    outcome = command(*arguments[action], data=False)
+    assert outcome.status == 2
+    assert "the data have changed since they were recorded" in outcome.err and outcome.err.count("\n") == 1
+
+
+def test_resumed_run_equals_the_run_left_alone(trained: Run, folder: Path, tmp_path: Path, command: Command) -> None:
+    own = ["data=image_folder", f"data.source.path={folder}", f"hydra.run.dir={tmp_path / 'run'}"]
+    assert command("model=lenet", *own, *SETTINGS, "trainer.max_epochs=4", data=False).status == 0
+    moved = Path(shutil.copytree(folder, tmp_path / "elsewhere"))
+    resumed = [f"resume={tmp_path / 'run'}", "trainer.max_epochs=6", f"data.source.path={moved}"]
+    assert command(*resumed, data=False).status == 0
+    alone, again = (load_trained_model(run).state_dict() for run in (trained, Run(tmp_path / "run")))
+    assert all(alone[name].equal(again[name]) for name in alone)
+
+
+def test_names_of_the_classes_stand_in_report_figures_and_dashboard(command: Command, trained: Run) -> None:
+    outcome = command("report", str(trained), data=False)
+    assert outcome.status == 0
+    page = (trained.folder / "report.html").read_text()
+    assert "lenet on shapes" in page and "Precision and recall of each class" in page
+    for name in SHAPES:
+        assert f'<th scope="row">{name}</th>' in page
+    labels = next(trained.folder.rglob("labels.tsv")).read_text().split()
+    assert set(labels) <= {"label", "predicted", *SHAPES}
+    events = b"".join(path.read_bytes() for path in trained.folder.rglob("events.out.tfevents*"))
+    assert all(f"pr_curve/{name}".encode() in events for name in SHAPES)
+
+
+def test_images_are_given_to_the_network_as_in_training(command: Command, trained: Run, folder: Path) -> None:
+    outcome = command("predict", str(trained), str(folder / "cross"), "--json", data=False)
+    assert outcome.status == 0
+    rows = json.loads(outcome.out)
+    assert [row["class"] for row in rows].count("cross") > len(rows) / 2
+    assert all(abs(sum(row[f"p_{name}"] for name in SHAPES) - 1) < 1e-4 for row in rows)
+    table = command("predict", str(trained), str(folder / "cross" / "0.png"), data=False).out
+    assert table.split()[:4] == ["file", "class", "probability", "runner-up"]
+
+
+def test_drawing_is_classified_by_name(trained: Run) -> None:
+    pytest.importorskip("starlette")
+    from test_server import PNG, Client, png
+
+    from mnist_lab.inference.server import make_app
+
+    client = Client(make_app(trained))
+    page = client.get("/").text
+    assert "Draw a picture" in page and '["circle", "cross", "square"]' in page
+    answer = client.post("/predict", content=png(draw_shape("cross", 256)), headers=PNG).json()
+    assert len(answer["probabilities"]) == 3 and answer["pixels"][0] > 200  # light paper, as in training
+
+
+@pytest.mark.parametrize("form", ["onnx", "torch_export", "safetensors", "state_dict"])
+def test_exported_file_names_the_classes(command: Command, trained: Run, tmp_path: Path, form: str) -> None:
+    outcome = command("export", str(trained), "--format", form, "--to", str(tmp_path / "exported"), data=False)
+    assert outcome.status == 0, outcome.err
+    card = (tmp_path / "exported.md").read_text()
+    assert "trained on shapes" in card and "(B, 3), of the classes circle, cross, square" in card
+
+
+def test_sweep_is_ranked_and_not_trained_again(command: Command, folder: Path) -> None:
+    own = ["data=image_folder", f"data.source.path={folder}", "model=mlp", "sweep=own", *SETTINGS]
+    sweep = ["-m", *own, "optimizer.lr=0.01,0.05", "trainer.max_epochs=1"]
+    assert command(*sweep, data=False).status == 0
+    before = {path: path.stat().st_mtime_ns for path in Path("runs").rglob("metrics.csv")}
+    assert len(before) == 2
+    assert command(*sweep, data=False).status == 0
+    assert {path: path.stat().st_mtime_ns for path in Path("runs").rglob("metrics.csv")} == before
+
+
+def test_robustness_is_measured_on_light_paper(command: Command, trained: Run) -> None:
+    outcome = command("robustness", str(trained), "--only", "shift", "--json", data=False)
+    assert outcome.status == 0, outcome.err
+
+
+def test_arrays_with_many_classes_train_every_network(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    labels = np.arange(60) % 12
+    np.savez(tmp_path / "own.npz", images=random.integers(0, 256, (60, 28, 28), np.uint8), labels=labels)
+    for name in ("lenet", "mlp", "simple_cnn", "compact_cnn", "dropout_cnn"):
+        own = ["data=arrays", f"data.source.path={tmp_path / 'own.npz'}", f"hydra.run.dir={tmp_path / name}"]
+        run = train(compose(f"model={name}", *own, "trainer.max_epochs=1", "trainer.accelerator=cpu"))
+        model = load_trained_model(run)
+        assert model.probabilities(make_data(run.config, model).normalise(np.zeros((1, 28, 28), np.uint8))).shape == (
+            1,
+            12,
+        )
+
+
+class TenClasses(Classifier):
+    """A network of one's own that knows nothing of num_classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(784, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x.flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["model._target_=test_own_data.TenClasses"], "TenClasses is for ten classes, and the data have 3; give its"),
+        (["+model.num_classes=10"], "model.num_classes=10: the data have 3 classes; leave it out"),
+        (["data.val_size=60"], "data.val_size=60: leaves none of 48 images to train on"),
+        (["data.val_size=0.001"], "data.val_size=0.001: leaves none of 48 images for validation"),
+        (["data.val_size=1.5"], "data.val_size=1.5: input should be"),
+        (["data.source.test_size=0"], "data.source.test_size=0"),
+        (["data.source.path=nowhere"], "data.source.path=nowhere: folder not found"),
+        (["~data.source.path"], "data.source"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused_before_a_run_starts(
+    command: Command, folder: Path, settings: list[str], message: str
+) -> None:
+    own = ["data=image_folder", f"data.source.path={folder}"]
+    own = [
+        each for each in own if each.split("=")[0] not in [setting.lstrip("~").split("=")[0] for setting in settings]
+    ]
+    outcome = command(*own, *settings, data=False)
+    assert outcome.status == 2
+    assert message in outcome.err and outcome.err.count("\n") == 1, outcome.err
+    assert not list(Path().glob("runs/*"))
+
+
+def test_missing_path_is_asked_for(command: Command) -> None:
+    outcome = command("data=image_folder", data=False)
+    assert (outcome.status, outcome.err) == (2, "mnist_lab: data.source.path: required; add data.source.path=VALUE\n")
+
+
+def test_unknown_class_in_a_recorded_run_is_refused(trained: Run) -> None:
+    config = trained.config
+    config.data.source.classes = ["circle", "square"]
+    with pytest.raises(UsageError, match="class cross of the train set is not one of circle, square"):
+        make_data(config, load_trained_model(trained)).test_set()
