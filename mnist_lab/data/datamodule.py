@@ -17,6 +17,7 @@ from mnist_lab.data.array_file import ArrayFile
 from mnist_lab.data.batches import Batches, Groups
 from mnist_lab.data.image_folder import ImageFolder
 from mnist_lab.data.image_source import Arrays, ImageSource
+from mnist_lab.data.images import DARK
 from mnist_lab.data.source import Source
 from mnist_lab.errors import UsageError
 
@@ -124,6 +125,11 @@ class MNISTDataModule(LightningDataModule):
         """Brightness of the images' edges, from 0 to 255."""
         known = self.source.background
         return int(self.source.read_settings()["background"] if known is None else known)
+
+    @property
+    def is_ink(self) -> bool:
+        """Whether bright pixels are ink on dark paper, as in MNIST; images of files are shown as they are."""
+        return self.background < DARK and not isinstance(self.source, ImageFolder)
 
     def train_batches(self) -> Batches:
         """Return the data loader of the training set, a batch a step."""

@@ -39,7 +39,7 @@ def describe_test_set(run: Run, config: DictConfig) -> tuple[dict[str, Any] | No
     data = make_data(config, model)
     images, labels = data.test_set()
     predictions = Predictions.on_test_set(model, data)
-    worst = plot_worst_errors(predictions, images, WORST, COLUMNS)
+    worst = plot_worst_errors(predictions, images, WORST, COLUMNS, as_ink=data.is_ink)
     wrong = int((predictions.predicted != predictions.labels).sum())
     of = f"weights of epoch {epoch}, {CHOSEN[chosen.stem]}"
     note = of

@@ -8,6 +8,7 @@ import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -112,7 +113,7 @@ class Dashboard:
             predictions = None
             if self.examples or self.worst or self.confusion or self.pr_curves or self.projector:
                 predictions = Predictions(labels, model.probabilities(images), data.classes)
-            pictures = save_figures(run, self._figures(run, model, images, predictions))
+            pictures = save_figures(run, self._figures(run, model, data, images, predictions))
             for board in boards:
                 if self.layout:
                     board.add_custom_scalars(LAYOUT)
@@ -131,7 +132,7 @@ class Dashboard:
                 board.close()
 
     def _figures(
-        self, run: Run, model: Classifier, images: Tensor, predictions: Predictions | None
+        self, run: Run, model: Classifier, data: MNISTDataModule, images: Tensor, predictions: Predictions | None
     ) -> dict[str, Figure | None]:
         """Return the figures by name; None for those that are switched off or have nothing to show."""
         drawn: dict[str, Figure | None] = dict.fromkeys(FIGURES)
@@ -140,12 +141,12 @@ class Dashboard:
             drawn["examples_seen"] = plot_examples_seen(run)
         if self.examples and predictions:
             few, truths, predicted = images[:16], predictions.labels[:16].tolist(), predictions.predicted[:16].tolist()
-            names = predictions.classes
-            drawn["truths_3x3"] = plot_images(few[:9], truths[:9], classes=names)
-            drawn["predictions_3x3"] = plot_images(few[:9], truths[:9], predicted[:9], classes=names)
-            drawn["predictions_4x4"] = plot_images(few, truths, predicted, classes=names, columns=4)
+            plot = partial(plot_images, classes=predictions.classes, as_ink=data.is_ink)
+            drawn["truths_3x3"] = plot(few[:9], truths[:9])
+            drawn["predictions_3x3"] = plot(few[:9], truths[:9], predicted[:9])
+            drawn["predictions_4x4"] = plot(few, truths, predicted, columns=4)
         if self.worst and predictions:
-            drawn["worst"] = plot_worst_errors(predictions, images)
+            drawn["worst"] = plot_worst_errors(predictions, images, as_ink=data.is_ink)
         if self.confusion and predictions:
             drawn["confusion"] = plot_confusion(predictions)
         if self.filters:

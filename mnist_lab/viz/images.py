@@ -15,7 +15,6 @@ from mnist_lab.viz.style import COLOURS, styled
 
 MAX_NAME = 12  # characters of a class's name
 CHARACTER = 0.07  # inches that one takes at most
-MIN_PAPER = 0.3  # share of pixels of the darkest value; images with more of them are ink on paper, others photographs
 INK = LinearSegmentedColormap.from_list("ink", [(0, 0, 0, 0), (0, 0, 0, 1)])  # on paper of any colour
 
 
@@ -28,6 +27,7 @@ def plot_images(
     *,
     classes: Sequence[str] = DIGITS,
     columns: int = 3,
+    as_ink: bool = True,
 ) -> Figure:
     """Plot a grid of images, each below its true class or, if given, its predicted class.
 
@@ -40,6 +40,7 @@ def plot_images(
         probabilities: class probabilities, (N, K).
         classes: the names of the K classes.
         columns: images in a row.
+        as_ink: whether bright pixels are drawn as ink on paper, as suits MNIST; else from black to white.
     """
     side = images.shape[-1]
     pixels = np.asarray(images).reshape(len(truths), side, side)
@@ -66,8 +67,7 @@ def plot_images(
             words = [f"{word}: {share}" for word, share in zip(words, shares, strict=True)]
         text, colour = (", " if lines == 1 else "\n").join(words), COLOURS["ink" if right else "bad"]
         axes.text(left + side / 2, top - 2, text, ha="center", va="bottom", fontsize=8.5, color=colour)
-    is_ink = np.mean(pixels == pixels.min()) > MIN_PAPER
-    axes.imshow(sheet, cmap=INK if is_ink else "gray", interpolation="none", aspect="auto")
+    axes.imshow(sheet, cmap=INK if as_ink else "gray", interpolation="none", aspect="auto")
     return figure
 
 

@@ -18,7 +18,7 @@ MAX_COUNTED = 20  # classes up to which the confusion matrix shows its numbers
 
 
 def plot_worst_errors(
-    predictions: Predictions, images: Tensor | np.ndarray, count: int = 20, columns: int = 5
+    predictions: Predictions, images: Tensor | np.ndarray, count: int = 20, columns: int = 5, *, as_ink: bool = True
 ) -> Figure | None:
     """Plot the images that a network got most wrong, worst first; None if it got none wrong.
 
@@ -29,6 +29,7 @@ def plot_worst_errors(
         images: (N, 1, S, S) or (N, S, S).
         count: how many are shown at most.
         columns: images in a row.
+        as_ink: as `plot_images` takes it.
     """
     chosen = predictions.worst(count)
     if not len(chosen):
@@ -36,7 +37,9 @@ def plot_worst_errors(
     truths, predicted = predictions.labels[chosen].tolist(), predictions.predicted[chosen].tolist()
     probabilities = predictions.probabilities[chosen]
     names = predictions.classes
-    figure = plot_images(images[chosen], truths, predicted, probabilities, classes=names, columns=columns)
+    figure = plot_images(
+        images[chosen], truths, predicted, probabilities, classes=names, columns=columns, as_ink=as_ink
+    )
     texts = [
         f"a {names[truth]} ({format_probability(own[truth])}) predicted as {names[taken]} "
         f"({format_probability(own[taken])})"
