@@ -22,10 +22,9 @@ def format_duration(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 100 else f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
 
 
-def format_accuracy(accuracy: dict[str, float | None]) -> str:
-    """A mean accuracy and its spread."""
-    std = accuracy["std"]
-    return f"{accuracy['mean']:.2%}" + (f" ± {100 * std:.2f}" if std is not None else "")
+def format_accuracy(mean: float, std: float | None) -> str:
+    """Return a mean accuracy with its standard deviation, if there is one."""
+    return f"{mean:.2%}" + (f" ± {100 * std:.2f}" if std is not None else "")
 
 
 def format_held_out(size: int | float | None) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 TRAIN_LOSS, TRAIN_ACC = "train/loss", "train/acc"
-VAL_LOSS, VAL_ACC = "val/loss", "val/acc"
-TEST_LOSS, TEST_ACC = "test/loss", "test/acc"
+VAL_LOSS: Final = "val/loss"
+VAL_ACC: Final = "val/acc"
+TEST_LOSS: Final = "test/loss"
+TEST_ACC: Final = "test/acc"
 METRIC_NAMES = (TRAIN_LOSS, TRAIN_ACC, VAL_LOSS, VAL_ACC, TEST_LOSS, TEST_ACC)  # means over a set, once an epoch
 TRAIN_LOSS_STEP, LEARNING_RATE = "train/loss_step", "lr"  # of a single step
 IMAGES_PER_SECOND = "images_per_second"  # of training, once an epoch

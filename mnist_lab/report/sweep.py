@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from mnist_lab.config.metric_names import TEST_ACC, VAL_ACC
 from mnist_lab.formatting import display_path, format_accuracy, format_command, format_date, format_duration
-from mnist_lab.runs.ranking import Results, describe_job
+from mnist_lab.runs.ranking import Results, Spread, describe_job
 from mnist_lab.runs.run import Run, start_timestamp
 from mnist_lab.runs.state import RunState
 from mnist_lab.runs.sweep import Job, Sweep
@@ -82,7 +82,9 @@ def tiles(results: Results, states: Counter[RunState]) -> list[tuple[str, str, s
     best = " ".join(f"{key}={value}" for key, value in entry["settings"].items()) or "one job"
     seconds = sum(job.info["seconds"]["total"] for group in results.ranked for job in group)
     seeds = len(results.winner)
-    (best_val, over), (tested, tested_over) = (_split_spread(entry[name], seeds) for name in (VAL_ACC, TEST_ACC))
+    (best_val, over), (tested, tested_over) = (
+        _split_spread(accuracy, seeds) for accuracy in (entry[VAL_ACC], entry[TEST_ACC])
+    )
     return [
         ("best validation accuracy", best_val, over + best),
         ("its test accuracy", tested, f"{tested_over}not used for the choice"),
@@ -91,9 +93,9 @@ def tiles(results: Results, states: Counter[RunState]) -> list[tuple[str, str, s
     ]
 
 
-def _split_spread(accuracy: dict[str, float | None], seeds: int) -> tuple[str, str]:
+def _split_spread(accuracy: Spread, seeds: int) -> tuple[str, str]:
     """Return a mean accuracy, and its spread in words."""
-    value, _, deviation = format_accuracy(accuracy).partition(" ± ")
+    value, _, deviation = format_accuracy(**accuracy).partition(" ± ")
     return value, f"± {deviation} over {seeds} seeds; " if deviation else ""
 
 
@@ -104,7 +106,7 @@ def ranking(results: Results, keys: list[str]) -> list[tuple[int, list[str]]]:
         entry = results.entry(group)
         jobs = "1" if len(group) == 1 else f"{len(group)} seeds"
         values = [entry["settings"][key] for key in keys]
-        lines.append((rank, [*values, format_accuracy(entry[VAL_ACC]), format_duration(entry["seconds"]), jobs]))
+        lines.append((rank, [*values, format_accuracy(**entry[VAL_ACC]), format_duration(entry["seconds"]), jobs]))
     return lines
 
 

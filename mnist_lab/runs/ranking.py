@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.table import Table
+from typing_extensions import NotRequired, TypedDict
 
 from mnist_lab.config.metric_names import TEST_ACC, VAL_ACC, VAL_LOSS
 from mnist_lab.config.overrides import override_key, override_values, without_keys
@@ -18,7 +19,41 @@ from mnist_lab.formatting import format_accuracy, format_command
 from mnist_lab.runs.state import RunState
 from mnist_lab.runs.sweep import Job, Sweep
 
-Group = tuple[tuple[str, str], ...]  # the overrides that jobs with different seeds share
+
+class Spread(TypedDict):
+    """The mean and the standard deviation of an accuracy; one job has no deviation."""
+
+    mean: float
+    std: float | None
+
+
+RankedSettings = TypedDict(
+    "RankedSettings",
+    {
+        "settings": dict[str, str],
+        "jobs": int,
+        "val/acc": Spread,
+        "test/acc": NotRequired[Spread],  # of the best alone
+        "seconds": float,
+        "folders": list[str],
+    },
+)
+
+
+class BestSettings(RankedSettings):
+    """The best settings, and the command that trains them again."""
+
+    command: str | None
+
+
+class SweepResults(TypedDict):
+    """The content of results.json; a job's entry is its row of results.csv and its overrides."""
+
+    sweep: str
+    command: str
+    best: BestSettings | None
+    ranked: list[RankedSettings]
+    jobs: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -118,10 +153,10 @@ class Results:
             writer = csv.DictWriter(file, list(rows[0]) if rows else [])
             writer.writeheader()
             writer.writerows({name: text_value(value) for name, value in row.items()} for row in rows)
-        content = {
+        content: SweepResults = {
             "sweep": self.sweep.folder.name,
             "command": self.sweep.record["command"],
-            "best": {"command": self.command, **self.entry(self.winner)} if self.winner else None,
+            "best": {**self.entry(self.winner), "command": self.command} if self.winner else None,
             "ranked": [self.entry(group) for group in self.ranked],
             "jobs": [
                 row | {"overrides": job.overrides} for row, job in zip(map(self.row, self.jobs), self.jobs, strict=True)
@@ -129,14 +164,16 @@ class Results:
         }
         write_text(self.sweep.results_json, json.dumps(content, indent=1) + "\n")
 
-    def entry(self, group: list[Job]) -> dict[str, Any]:
+    def entry(self, group: list[Job]) -> RankedSettings:
         """Return a ranked group's entry of results.json."""
-        told = (VAL_ACC, TEST_ACC) if group == self.winner else (VAL_ACC,)
-        accuracies = {name: {"mean": mean(group, name), "std": spread(group, name)} for name in told}
-        seconds = statistics.fmean(job.info["seconds"]["total"] for job in group)
-        folders = [job.folder.name for job in group]
-        settings = {key: value for key, value in self.settings(group[0]).items() if key != "seed"}
-        return {"settings": settings, "jobs": len(group), **accuracies, "seconds": seconds, "folders": folders}
+        entry: RankedSettings = {
+            "settings": {key: value for key, value in self.settings(group[0]).items() if key != "seed"},
+            "jobs": len(group),
+            VAL_ACC: spread(group, VAL_ACC),
+            "seconds": statistics.fmean(job.info["seconds"]["total"] for job in group),
+            "folders": [job.folder.name for job in group],
+        }
+        return {**entry, TEST_ACC: spread(group, TEST_ACC)} if group == self.winner else entry
 
     def table(self, limit: int = 20) -> Table:
         """Return the ranking as a table, with the id of each job."""
@@ -150,7 +187,7 @@ class Results:
             table.add_row(
                 str(number),
                 *values,
-                format_accuracy(entry[VAL_ACC]),
+                format_accuracy(**entry[VAL_ACC]),
                 f"{entry['seconds']:.1f} s",
                 group[0].id if len(group) == 1 else f"{len(group)} seeds",
                 style="bold" if number == 1 else None,
@@ -173,9 +210,10 @@ def mean(group: list[Job], metric: str) -> float:
     return statistics.fmean(job.info["metrics"][metric] for job in group)
 
 
-def spread(group: list[Job], metric: str) -> float | None:
-    """Return the standard deviation of a metric over jobs; None for a single job."""
-    return statistics.stdev(job.info["metrics"][metric] for job in group) if len(group) > 1 else None
+def spread(group: list[Job], metric: str) -> Spread:
+    """Return the mean and the standard deviation of an accuracy over jobs."""
+    values = [job.info["metrics"][metric] for job in group]
+    return {"mean": mean(group, metric), "std": statistics.stdev(values) if len(values) > 1 else None}
 
 
 def describe_job(results: Results, job: Job) -> str:

@@ -166,9 +166,9 @@ def describe_best(results: Results) -> str:
     assert job is not None
     tested, folder = results.entry(results.winner)[TEST_ACC], display_path(job.folder)
     if len(results.winner) == 1:
-        return f"best, test accuracy {format_accuracy(tested)}: {results.command}\nits run folder: {folder}"
+        return f"best, test accuracy {format_accuracy(**tested)}: {results.command}\nits run folder: {folder}"
     own = f"seed={job.info['seed']}, test accuracy {job.info['metrics'][TEST_ACC]:.2%}"
     return (
-        f"best, test accuracy {format_accuracy(tested)} over {len(results.winner)} seeds: {results.command}\n"
+        f"best, test accuracy {format_accuracy(**tested)} over {len(results.winner)} seeds: {results.command}\n"
         f"the best of these seeds by validation: {own}: {folder}"
     )

@@ -15,7 +15,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from mnist_lab.config.metric_names import VAL_ACC
 from mnist_lab.formatting import format_accuracy
-from mnist_lab.runs.ranking import Results, describe_job, mean, spread
+from mnist_lab.runs.ranking import Results, describe_job, spread
 from mnist_lab.runs.sweep import Job
 from mnist_lab.viz.curves import HEIGHT, LEGEND_ROW, METRICS, WIDTH, finish_axes, format_metric
 from mnist_lab.viz.heatmap import sort_key
@@ -121,15 +121,16 @@ def plot_ranking(results: Results) -> Figure:
 
 
 def _accuracy(group: list[Job]) -> str:
-    return format_accuracy({"mean": mean(group, VAL_ACC), "std": spread(group, VAL_ACC)})
+    return format_accuracy(**spread(group, VAL_ACC))
 
 
 def _plot_accuracies(
     axes: Axes, places: Sequence[float], groups: Sequence[list[Job]], form: str, *, vertical: bool
 ) -> None:
     """Plot mean and standard deviation of each group of jobs, in percent."""
-    means = [100 * mean(group, VAL_ACC) for group in groups]
-    spreads = [100 * (spread(group, VAL_ACC) or 0) for group in groups]
+    accuracies = [spread(group, VAL_ACC) for group in groups]
+    means = [100 * accuracy["mean"] for accuracy in accuracies]
+    spreads = [100 * (accuracy["std"] or 0) for accuracy in accuracies]
     errors: dict[str, Any] = {"yerr" if vertical else "xerr": spreads}
     x, y = (places, means) if vertical else (means, places)
     style: dict[str, Any] = {"color": COLOURS["val"], "markersize": 7, "markeredgecolor": COLOURS["paper"]}
