@@ -95,6 +95,7 @@ def main() -> None:
         )
         page = browser.new_page(viewport={"width": 1000, "height": 1100})
         page.goto(Path("report.html").absolute().as_uri())
+        page.evaluate("document.getElementById('configuration').parentNode.remove()")  # a picture shows pictures
         save_page(page, "report")
         page.set_viewport_size({"width": 1200, "height": 800})
         with served(["tensorboard.main", "--logdir", "runs", "--port", "8031"], "http://127.0.0.1:8031"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 from mnist_lab.data.pixel_csv import read_pixels
@@ -31,7 +32,8 @@ def write_submission(run: Run, path: Path, out: Path) -> tuple[int, float | None
     classifier = load_classifier(run)
     images, labels = read_pixels(path, max_label=len(classifier.classes) - 1)
     predicted = classifier.probabilities(images).argmax(1)
-    lines = ["ImageId,Label", *(f"{number},{label}" for number, label in enumerate(predicted, start=1))]
-    with user_output(out, f"--out={out}") as partial:
-        partial.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="")
+    with user_output(out, f"--out={out}") as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["ImageId", "Label"])
+        writer.writerows((number, classifier.classes[label]) for number, label in enumerate(predicted, start=1))
     return len(predicted), None if labels is None else float((predicted == labels).mean())
