@@ -26,7 +26,7 @@ from mnist_lab.cli.commands import COMMANDS
 from mnist_lab.cli.help import help_text
 from mnist_lab.config import conf_dir
 from mnist_lab.config.targets import find_class
-from mnist_lab.config.validate import LIMITS
+from mnist_lab.config.validate import LIMITS, parameter_types
 from mnist_lab.formatting import format_value
 from mnist_lab.runs.paths import PathIn
 from mnist_lab.runs.record import RunRecord
@@ -128,9 +128,7 @@ def _rows(path: Path, prefix: str) -> Iterator[tuple[str, str, str, str]]:
 def _values(node: dict[Any, Any], prefix: str, comments: dict[str, str]) -> Iterator[tuple[str, str, str, str]]:
     hints: dict[str, Any] = {}
     if "_target_" in node and "${" not in str(node["_target_"]):
-        target = find_class(node["_target_"], prefix)
-        with suppress(NameError, TypeError):  # annotations that only a type checker can resolve
-            hints = get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
+        hints = parameter_types(find_class(node["_target_"], prefix))
     for name, value in node.items():
         key = f"{prefix}{name}"
         if name in ("defaults", "hydra", "_partial_") or str(name).startswith("override "):
@@ -139,12 +137,13 @@ def _values(node: dict[Any, Any], prefix: str, comments: dict[str, str]) -> Iter
             yield from _values(value, f"{key}.", comments)
         else:
             annotation = LIMITS.get(key, hints.get(str(name)))
-            yield key, describe_type(annotation), format_value(value), comments.get(str(name), "")
+            default = "required" if value == "???" else format_value(value)
+            yield key, describe_type(annotation), default, comments.get(str(name), "")
 
 
 def describe_type(annotation: Any) -> str:
     """Return a type and its range in words, as pydantic's JSON schema has them."""
-    if annotation is None:
+    if annotation in (None, Any):
         return ""
     try:
         schema = TypeAdapter(annotation).json_schema()

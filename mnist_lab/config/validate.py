@@ -141,7 +141,7 @@ def _signature_problems(node: DictConfig, path: str = "") -> Iterator[str]:
     parameters: dict[str, Any] | None = None
     if "_target_" in node:
         try:
-            parameters = _parameters(find_class(node._target_, path[:-1]))
+            parameters = parameter_types(find_class(node._target_, path[:-1]))
         except UsageError as error:
             yield str(error)
             return
@@ -161,7 +161,7 @@ def _signature_problems(node: DictConfig, path: str = "") -> Iterator[str]:
             yield from _type_problems(key, value, annotation)
 
 
-def _parameters(target: Callable[..., Any]) -> dict[str, Any]:
+def parameter_types(target: Callable[..., Any]) -> dict[str, Any]:
     """Return a constructor's parameters and annotations; "**" among them if it accepts any keyword."""
     parameters = inspect.signature(target).parameters.values()
     try:
