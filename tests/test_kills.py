@@ -11,6 +11,8 @@ from conftest import Tiny
 from benchmarks.kills import killed, losses, whole
 from mnist_lab.runs.run import Run
 
+pytestmark = pytest.mark.slow
+
 
 def test_killed_at_random_moments_and_resumed_a_run_loses_nothing(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

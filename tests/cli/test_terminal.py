@@ -32,7 +32,10 @@ SETTINGS = ["data=tiny", "trainer.accelerator=cpu", "trainer.max_epochs=2", "mod
 SETTINGS += ["trainer.log_every_n_steps=4"]
 
 # forkpty, where threads of torch run; the child starts another program at once
-pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
+    pytest.mark.slow,
+]
 
 
 class Pause(StepCallback):
@@ -178,12 +181,12 @@ def test_moving_line_shows_loss_accuracy_speed_and_time_left_and_the_validation_
     screen = whole[1].screen
     shown = "\n".join(screen.drawn)
     assert re.search(r"^1/2 +\d\.\d{4} +\d+\.\d\d% ━+ +[\d,]+ left 0:00, run \d:\d\d$", shown, re.MULTILINE)
-    assert re.search(r"^2/2 .+ validating, run 0:00$", shown, re.MULTILINE)
+    assert re.search(r"^2/2 .+ validating, run \d:\d\d$", shown, re.MULTILINE)
     assert re.search(r"^test +━+$", shown, re.MULTILINE) and "figures and dashboard ..." in shown
     assert not re.search("left|validating|figures", screen.text), "a moving line is left on the screen"
     (line,) = re.findall(r"^2/2 .+ s$", screen.text, re.MULTILINE)
-    for loss_and_accuracy in re.findall(r"^2/2( .+%) ━.+ left 0:00", shown, re.MULTILINE):
-        assert line.startswith("2/2" + loss_and_accuracy), "the mean of all steps is what the epoch's line has"
+    *_, last = re.findall(r"^(2/2 .+%) ━.+ left 0:00", shown, re.MULTILINE)
+    assert line.startswith(last), "the mean of all steps is what the epoch's line has"
 
 
 @pytest.mark.parametrize("columns", [50, 80, 100])

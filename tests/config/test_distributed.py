@@ -35,6 +35,7 @@ class SecondProcessDies(Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_jobs_of_a_sweep_are_trained_once_each_as_alone_and_one_that_dies_leaves_the_others(
     tiny: Tiny, command: Command
 ) -> None:
@@ -59,6 +60,7 @@ def test_jobs_of_a_sweep_are_trained_once_each_as_alone_and_one_that_dies_leaves
     assert Run(Path("alone")).info["metrics"] == jobs[2].info["metrics"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere its jobs are not told")
 def test_killed_sweep_leaves_no_process_of_its_job(tiny: Tiny) -> None:
     def alive() -> list[bytes]:
@@ -84,6 +86,7 @@ def test_killed_sweep_leaves_no_process_of_its_job(tiny: Tiny) -> None:
     assert not alive()
 
 
+@pytest.mark.slow
 def test_processes_of_torchrun_share_one_folder_and_speak_once(tiny: Tiny) -> None:
     status, out = run(tiny, *DDP, program=TORCHRUN)
     assert status == 0, out

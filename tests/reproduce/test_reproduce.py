@@ -36,7 +36,8 @@ def reproduce(command: Command, tiny: Any) -> Command:
     """`python -m mnist_lab reproduce ...` on the tiny data, two epochs."""
 
     def run(*arguments: str) -> Outcome:
-        fixed = ["data=tiny", "data.val_size=0", *["trainer.max_epochs=2"] * ("trainer.max_epochs=3" not in arguments)]
+        fixed = ["data=tiny", "data.val_size=0", "figures=false"]
+        fixed += ["trainer.max_epochs=2"] * ("trainer.max_epochs=3" not in arguments)
         folder = [] if "--config-dir" in arguments else ["--config-dir", str(tiny.conf)]
         return command("reproduce", *arguments, *(fixed if folder else []), *folder, data=False)
 

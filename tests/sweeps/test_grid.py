@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Outcome, Tiny, held_by_another_process, run
+from conftest import Outcome, Tiny, held_by_another_process, run, tiny_data
 from hydra.core.plugins import Plugins
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -64,6 +65,18 @@ class FailsAtFirst(Callback):
             raise RuntimeError("not yet [/pair.cc:545]")  # as gloo says it: not markup of a table
 
 
+@pytest.fixture
+def grid(tiny: Tiny, command: Command, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """GRID as the first test that needs it has trained it; each test has a copy of its runs."""
+    tiny.folder = tmp_path_factory.getbasetemp() / "grid"
+    if not tiny.folder.exists():
+        tiny_data(tiny.folder)
+        assert command(*GRID).status == 0
+        shutil.copytree("runs", tiny.folder / "runs")
+    else:
+        shutil.copytree(tiny.folder / "runs", "runs")
+
+
 def jobs() -> dict[tuple[str, ...], Job]:
     return {job.overrides[-2:]: job for job in Sweep(FOLDER).jobs()}
 
@@ -100,8 +113,8 @@ def test_every_combination_is_a_run_and_the_best_by_validation_is_reported(comma
         assert {row[key] for row in rows} == set(next(g for g in GRID if g.startswith(key)).split("=")[1].split(","))
 
 
+@pytest.mark.usefixtures("grid")
 def test_command_that_is_reported_trains_the_best_again(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    command(*GRID)
     found = results()["best"]
     monkeypatch.setattr("sys.argv", shlex.split(found["command"])[2:])
     main()
@@ -130,8 +143,8 @@ def test_a_sweeps_job_is_not_resumed_from_outside_but_run_again_as_any_other(
     assert Run.find("latest").info["metrics"] == other.info["metrics"]
 
 
+@pytest.mark.usefixtures("grid")
 def test_latest_and_auto_are_the_last_run_that_a_person_started(command: Command) -> None:
-    command(*GRID)
     outcome = command("resume=latest", data=False)
     assert outcome.status == 2
     assert "no run below" in outcome.err and "a job of a sweep" in outcome.err
@@ -145,8 +158,8 @@ def test_latest_and_auto_are_the_last_run_that_a_person_started(command: Command
     assert len(Run.below("runs")) == 9  # listed all the same
 
 
+@pytest.mark.usefixtures("grid")
 def test_two_processes_do_not_run_one_sweep(command: Command) -> None:
-    command(*GRID)
     before = started()
     held, over = threading.Event(), threading.Event()
 
@@ -187,10 +200,10 @@ def test_workers_that_die_before_their_jobs_begin_are_started_again(
     assert "seed=1: its process died before it began" in outcome.err
 
 
+@pytest.mark.usefixtures("grid")
 def test_a_job_that_ends_while_the_sweep_is_stopped_is_passed_over_and_a_second_signal_does_not_wait(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command(*GRID)
     (job, *_) = Sweep(FOLDER).jobs()
     with subprocess.Popen(["true"]) as ended:
         pass
@@ -239,8 +252,8 @@ def test_command_of_the_best_settings_trains_all_their_seeds_again(
     assert (again["jobs"], again["test/acc"]) == (2, found["test/acc"])
 
 
+@pytest.mark.usefixtures("grid")
 def test_same_command_skips_what_is_done_and_adds_what_is_new(command: Command) -> None:
-    command(*GRID)
     before = started()
     again = command(*GRID)
     assert (again.status, started()) == (0, before)
@@ -338,11 +351,11 @@ def test_fail_fast_begins_no_further_job(command: Command) -> None:
     ],
 )
 def test_sweep_that_is_invalid_is_reported_in_a_line_and_leaves_nothing(
-    command: Command, arguments: list[str], told: str, monkeypatch: pytest.MonkeyPatch
+    command: Command, arguments: list[str], told: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     monkeypatch.setattr("mnist_lab.sweeps.hydra_app.find_spec", lambda name: None)
     if "optimizer.lr" in told:
-        command(*GRID)
+        request.getfixturevalue("grid")
     before = sorted(Path().rglob("*"))
     outcome = command(*arguments)
     assert outcome.status == 2
@@ -363,6 +376,7 @@ def test_empty_sweep_is_reported(command: Command) -> None:
     assert not Path("runs").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signal_ends_a_sweep_with_its_table_and_the_next_start_continues(
     tiny: Tiny, command: Command, sent: signal.Signals, status: int
@@ -398,6 +412,7 @@ def stopped_in_second_job(tiny: Tiny, sent: signal.Signals, *arguments: str) -> 
     return run(tiny, *arguments, then=stop)
 
 
+@pytest.mark.slow
 def test_killed_sweep_has_its_table_and_continues(tiny: Tiny, command: Command) -> None:
     arguments = ("-m", "sweep=s", "model=mlp", "optimizer.lr=0.001,0.002,0.003", "trainer.max_epochs=60", "logger=none")
     ended, _ = stopped_in_second_job(tiny, signal.SIGKILL, *arguments)
@@ -411,6 +426,7 @@ def test_killed_sweep_has_its_table_and_continues(tiny: Tiny, command: Command) 
     assert {job.state for job in Sweep(FOLDER).jobs()} == {"finished"}
 
 
+@pytest.mark.slow
 def test_finished_sweep_and_a_continued_one_have_the_same_results(command: Command, tiny: Tiny) -> None:
     arguments = ("-m", "model=mlp", "optimizer.lr=0.001,0.002,0.003", "trainer.max_epochs=60", "logger=none")
     stopped_in_second_job(tiny, signal.SIGTERM, "sweep=s", *arguments)
@@ -422,8 +438,8 @@ def test_finished_sweep_and_a_continued_one_have_the_same_results(command: Comma
     assert stopped == whole
 
 
+@pytest.mark.usefixtures("grid")
 def test_job_under_way_in_another_process_is_left_alone(command: Command) -> None:
-    command(*GRID)
     (job, *_) = Sweep(FOLDER).jobs()
     write_job(Job(job.overrides, job.folder, RunState.RUNNING, 1))
     with held_by_another_process(job.folder):
@@ -445,10 +461,10 @@ def test_job_under_way_in_another_process_is_left_alone(command: Command) -> Non
         ("run.json", '{"status": "finished", "metrics": {"val/acc": "high"}, "seconds": {}}'),
     ],
 )
+@pytest.mark.usefixtures("grid")
 def test_a_job_whose_record_is_damaged_is_run_again_and_leaves_the_others(
     command: Command, file: str, content: str
 ) -> None:
-    command(*GRID)
     first = Sweep(FOLDER).jobs()[0]
     before, others = results(), started()
     (first.folder / file).write_text(content)
@@ -489,10 +505,10 @@ def test_results_for_programs_hold_no_formula_of_a_spreadsheet() -> None:
     ]
 
 
-def test_table_on_a_terminal_shows_how_each_job_stands(command: Command) -> None:
+@pytest.mark.usefixtures("grid")
+def test_table_on_a_terminal_shows_how_each_job_stands() -> None:
     from rich.console import Console
 
-    command(*GRID)
     sweep = Sweep(FOLDER)
     first = sweep.jobs()[0]
     write_job(Job(first.overrides, first.folder, RunState.RUNNING, 1, process={"began": time.time() - 7}))
@@ -502,5 +518,5 @@ def test_table_on_a_terminal_shows_how_each_job_stands(command: Command) -> None
     text = console.export_text()
     console.file.close()
     assert "4 jobs: 3 finished, 1 running" in text
-    assert re.search(r"0\.001 +│ 0\.5 +│ running +│ +1/1 │ +\d+\.\d\d% │ +7\.\d s", text), text
+    assert re.search(r"0\.001 +│ 0\.5 +│ running +│ +1/1 │ +\d+\.\d\d% │ +\d+\.\d s", text), text
     assert text.count("│ finished │") == 3

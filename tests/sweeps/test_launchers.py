@@ -47,7 +47,7 @@ def test_children_are_started_where_signals_cannot_be_blocked(monkeypatch: pytes
     thread.join()
 
 
-@pytest.fixture(params=LAUNCHERS)
+@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.slow) for name in LAUNCHERS])
 def launcher(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The override that chooses a launcher that is installed."""
     name: str = request.param
@@ -114,6 +114,7 @@ def test_signal_lets_every_job_save(tiny: Tiny, launcher: str, sent: signal.Sign
     assert all(job.info["steps"] > 0 for job in jobs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["submitit_local"], indirect=True)
 def test_job_that_is_preempted_saves_and_continues_in_a_new_process(
     tiny: Tiny, command: Command, launcher: str

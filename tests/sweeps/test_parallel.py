@@ -33,6 +33,7 @@ class Dies(Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_jobs_side_by_side_give_the_same_table_as_in_one_process(tiny: Tiny, command: Command) -> None:
     grid = ("-m", "model=mlp", "optimizer.lr=0.001,0.01", "seed=0,1,2", "threads=1")
     assert run(tiny, *grid, "sweep=s", *JOBLIB)[0] == 0
@@ -50,6 +51,7 @@ def test_jobs_side_by_side_give_the_same_table_as_in_one_process(tiny: Tiny, com
     assert len(one["jobs"]) == 6
 
 
+@pytest.mark.slow
 def test_threads_are_shared_out_among_jobs(tiny: Tiny) -> None:
     assert run(tiny, "-m", "model=mlp", "seed=0,1", "sweep=s", "trainer.max_epochs=1", *JOBLIB)[0] == 0
     share = max(1, processors() // 2)
@@ -61,6 +63,7 @@ def test_number_of_jobs_at_once_is_joblibs(n_jobs: int, parallel: int) -> None:
     assert parallel_jobs({"n_jobs": n_jobs}) == parallel
 
 
+@pytest.mark.slow
 def test_job_whose_process_is_killed_is_failed_and_the_others_run(tiny: Tiny) -> None:
     dies = "+callbacks.dies._target_=test_parallel.Dies"
     status, out = run(tiny, "-m", "model=mlp", "seed=0,1,2,3,4", "sweep=s", dies, *JOBLIB)
@@ -70,6 +73,7 @@ def test_job_whose_process_is_killed_is_failed_and_the_others_run(tiny: Tiny) ->
     assert "1 of 5 jobs failed" in out and "its process died" in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signal_lets_every_job_save_and_the_next_start_continues(tiny: Tiny, sent: signal.Signals, status: int) -> None:
     arguments = ("-m", "model=mlp", "seed=0,1,2", "sweep=s", "trainer.max_epochs=150", "logger=none", *JOBLIB)

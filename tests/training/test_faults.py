@@ -71,7 +71,9 @@ def test_data_that_no_mirror_gives_ends_in_1_with_what_to_do_by_hand(
         return True
 
     mirror.behave = fail
-    monkeypatch.setattr(mirrors, "TIMEOUT", 0.2)
+    monkeypatch.setattr(mirrors, "PAUSE", 0.01)
+    if fault == "stall":
+        monkeypatch.setattr(mirrors, "TIMEOUT", 0.2)
     outcome = command(f"data.source.mirrors=[{mirror.address}]", "data.root=new")
     assert outcome.status == 1
     told = outcome.err.splitlines()
@@ -115,7 +117,7 @@ def test_full_temporary_folder_has_no_effect(command: Command, monkeypatch: pyte
 
     for name in ("mkstemp", "mkdtemp", "NamedTemporaryFile", "TemporaryFile", "SpooledTemporaryFile"):
         monkeypatch.setattr(tempfile, name, full)
-    assert command("model=mlp", f"hydra.run.dir={RUN}").status == 0
+    assert command("model=mlp", f"hydra.run.dir={RUN}", "figures=true").status == 0
     assert command(f"resume={RUN}", "trainer.max_epochs=3", data=False).status == 0
 
 

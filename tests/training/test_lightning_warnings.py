@@ -31,12 +31,14 @@ def srun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("srun")
 def test_srun_on_the_path_causes_no_warning_in_training_and_testing(command: Command) -> None:
-    for arguments in (["model=mlp", "trainer.max_epochs=1"], ["test", "latest"]):  # pytest makes warnings errors
+    """pytest makes warnings errors."""
+    for arguments in (["model=mlp", "trainer.max_epochs=1", "figures=true"], ["test", "latest"]):
         outcome = command(*arguments, data=arguments[0] != "test")
         assert (outcome.status, outcome.err) == (0, "")
         assert "srun" not in outcome.out
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("srun")
 def test_parallel_sweep_succeeds_where_python_makes_warnings_errors(tiny: Tiny) -> None:
     joblib = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
@@ -53,7 +55,7 @@ def test_training_from_python_leaves_warning_filters_and_loggers_as_they_were(ti
     warnings.filterwarnings("always", "a filter of the caller")
     state = (warnings.filters[:], logger.handlers[:], logger.propagate)
     try:
-        finished = train(tiny.compose("model=mlp", "trainer.max_epochs=1"))
+        finished = train(tiny.compose("model=mlp", "trainer.max_epochs=1", "figures=true"))
         assert (warnings.filters[:], logger.handlers[:], logger.propagate) == state
         evaluate(finished)
         assert (warnings.filters[:], logger.handlers[:], logger.propagate) == state

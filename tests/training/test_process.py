@@ -42,7 +42,7 @@ def process_settings() -> dict[str, Any]:
 def test_training_from_python_leaves_the_process_as_it_was(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch, ending: str
 ) -> None:
-    cfg = tiny.compose("model=mlp", "trainer.max_epochs=1", "threads=2", "trainer.deterministic=true")
+    cfg = tiny.compose("model=mlp", "trainer.max_epochs=1", "threads=2", "trainer.deterministic=true", "figures=true")
     if ending == "failed":
         cfg.trainer.limit_val_batches = 0.001  # refused when everything is made
     load = ctypes.CDLL

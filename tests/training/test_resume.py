@@ -145,7 +145,7 @@ class StopInTest(Callback):
 
 
 def test_signal_after_training_is_recorded_and_resume_does_the_rest(command: Command) -> None:
-    arguments = ("model=mlp", "+callbacks.stop._target_=test_resume.StopInTest")
+    arguments = ("model=mlp", "+callbacks.stop._target_=test_resume.StopInTest", "figures=true")
     assert command(*arguments, f"hydra.run.dir={WHOLE}").status == 143
     assert (WHOLE.info["status"], WHOLE.info["epochs"]) == ("interrupted", 2)
     assert command(f"resume={WHOLE}", "~callbacks.stop", data=False).status == 0

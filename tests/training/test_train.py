@@ -54,7 +54,7 @@ def same(first: dict[str, Any], second: dict[str, Any]) -> bool:
 
 
 def test_run_leaves_all_that_is_promised_in_its_folder(command: Command) -> None:
-    outcome = command("model=lenet", "trainer.max_epochs=8")
+    outcome = command("model=lenet", "trainer.max_epochs=8", "figures=true")
     assert outcome.status == 0, outcome.err
     run = only_run()
     assert run.folder.name.endswith("-lenet")
@@ -97,7 +97,7 @@ def test_metrics_are_those_of_the_epoch_that_was_tested(command: Command) -> Non
 
 
 def test_metrics_csv_and_tensorboard_have_every_curve(command: Command) -> None:
-    command()
+    command("figures=true")
     run = only_run()
     with (run.folder / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -477,7 +477,7 @@ def test_lr_of_an_epoch_is_the_one_it_was_trained_with(command: Command) -> None
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
 def test_other_precisions_run_to_the_end(command: Command, precision: str) -> None:
-    outcome = command("model=mlp", f"trainer.precision={precision}", "trainer.max_epochs=1")
+    outcome = command("model=mlp", f"trainer.precision={precision}", "trainer.max_epochs=1", "figures=true")
     assert outcome.status == 0, outcome.err
 
 
@@ -496,7 +496,8 @@ def test_init_from_takes_a_checkpoint_or_a_plain_state_dict(command: Command, ti
     torch.save(weights(checkpoint), tmp_path / "plain.pt")
     for name, source in (("a", checkpoint), ("b", tmp_path / "plain.pt")):
         folder = Path("runs/again") / name
-        outcome = command("model=mlp", f"init_from={source}", "trainer.max_epochs=0", f"hydra.run.dir={folder}")
+        own = ("trainer.max_epochs=0", f"hydra.run.dir={folder}", "figures=true")
+        outcome = command("model=mlp", f"init_from={source}", *own)
         assert outcome.status == 0, outcome.err
         run = Run(folder)
         assert same(weights(run.checkpoint("last")), weights(checkpoint))
@@ -505,7 +506,7 @@ def test_init_from_takes_a_checkpoint_or_a_plain_state_dict(command: Command, ti
 
 
 def test_without_validation_the_last_weights_are_tested(command: Command) -> None:
-    assert command("data.val_size=0").status == 0
+    assert command("data.val_size=0", "figures=true").status == 0
     run = only_run()
     assert run.info["checkpoints"] == {"best": None, "last": "checkpoints/last.ckpt"}
     assert set(run.info["metrics"]) == METRICS - {"val/loss", "val/acc"}
@@ -537,7 +538,7 @@ def test_own_network_is_one_class_and_one_yaml(
     )
     (tiny.conf / "model").mkdir()
     (tiny.conf / "model" / "my_net.yaml").write_text("_target_: my_net.MyNet\nwidth: 16\n")
-    assert command("model=my_net").status == 0
+    assert command("model=my_net", "figures=true").status == 0
     run = only_run()
     assert run.info["model"] == "my_net"
     assert command("test", "latest", data=False).status == 0
@@ -615,7 +616,7 @@ def process_state() -> dict[str, Any]:
 
 def test_train_from_python_leaves_the_process_as_it_was_found(tiny: Tiny) -> None:
     torch.set_num_threads(2)
-    changed = ("threads=1", "++trainer.deterministic=true")
+    changed = ("threads=1", "++trainer.deterministic=true", "figures=true")
     settings = "+callbacks.settings._target_=test_train.Settings"
     cfg = tiny.compose("model=mlp", "trainer.max_epochs=1", *changed, settings)
     before = process_state()
