@@ -64,6 +64,7 @@ def test_refusal_reads_as_shown(command: Command, line: str) -> None:
     assert (outcome.status, outcome.err.strip()) == (2, REFUSED[line])
 
 
+@pytest.mark.slow
 def test_commands_shown_run_on_tiny_data(command: Command, tiny: Tiny) -> None:
     assert len(RUN) > 20
     write_what_they_name(tiny)

@@ -22,12 +22,14 @@ def test_random_command_lines_are_accepted_or_refused_in_one_line(tiny: Tiny) ->
     assert list(fuzz("command_line", 20, 0, Path(), Path("work"))) == []
 
 
+@pytest.mark.slow
 def test_damaged_run_folders_are_read_or_refused_in_one_line(tiny: Tiny, command: Command) -> None:
     assert command(*SETTINGS, "hydra.run.dir=run").status == 0
     for part in ("config_yaml", "run_json", "metrics_csv", "sweep_json"):
         assert list(fuzz(part, 20, 0, Path("run").absolute(), Path("work"))) == [], part
 
 
+@pytest.mark.slow
 def test_checkpoints_of_odd_structure_and_damaged_event_files_are_used_or_refused_in_one_line(
     tiny: Tiny, command: Command
 ) -> None:

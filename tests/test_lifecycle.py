@@ -29,6 +29,7 @@ from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
 from mnist_lab.training.callbacks import StepLog
 
+pytestmark = pytest.mark.slow
 SETTINGS = (
     "data=tiny",
     "model=mlp",

@@ -97,7 +97,7 @@ def is_finished(recorder: Recorder, number: int) -> bool:
     return any(b'"status": "finished"' in (tree[name] or b"") for name in tree if name.endswith("run.json"))
 
 
-@pytest.mark.parametrize("clone", range(CLONES))
+@pytest.mark.parametrize("clone", [0, *(pytest.param(clone, marks=pytest.mark.slow) for clone in range(1, CLONES))])
 def test_run_resumes_after_a_power_failure_as_if_left_alone(
     recorded: Recorded, command: Callable[..., Outcome], tmp_path: Path, clone: int
 ) -> None:

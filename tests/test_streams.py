@@ -23,6 +23,7 @@ def command_line(tiny: Tiny, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "mnist_lab", "--config-dir", str(tiny.conf), *tiny.overrides, *arguments]
 
 
+@pytest.mark.slow
 def test_training_ends_well_with_0_when_its_reader_has_gone_and_standard_error_is_closed(tiny: Tiny) -> None:
     training = subprocess.Popen(
         command_line(tiny, "model=mlp", "hydra.run.dir=run"),
@@ -39,6 +40,7 @@ def test_training_ends_well_with_0_when_its_reader_has_gone_and_standard_error_i
     assert len(Run(Path("run")).epochs()) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not FULL.exists(), reason="there is no device that is always full")
 def test_training_ends_well_with_0_and_a_warning_when_its_output_goes_to_a_full_disk(tiny: Tiny) -> None:
     with FULL.open("w") as full:
@@ -85,6 +87,7 @@ def test_command_ends_like_one_killed_by_sigpipe_when_its_reader_has_gone(tmp_pa
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_run_that_waits_for_a_reader_that_does_not_read(tiny: Tiny) -> None:
     read, write = os.pipe()
     fcntl.fcntl(write, fcntl.F_SETFL, os.O_NONBLOCK)

@@ -149,6 +149,7 @@ def test_folder_that_is_no_run_is_reported(tiny: Tiny, folder: str) -> None:
         assert folder in outcome.stderr and outcome.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_folder_that_cannot_be_made_is_reported_before_training(tiny: Tiny) -> None:
     Path("file").write_text("")
     outcome = run("--config-dir", str(tiny.conf), "data=tiny", "runs_dir=file")
@@ -156,12 +157,14 @@ def test_folder_that_cannot_be_made_is_reported_before_training(tiny: Tiny) -> N
     assert "choose another runs_dir" in outcome.stderr and outcome.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_full_error_variable_shows_the_traceback(tiny: Tiny) -> None:
     outcome = run("optimizer.lr=-1", HYDRA_FULL_ERROR="1")
     assert outcome.returncode == 2
     assert "Traceback" in outcome.stderr
 
 
+@pytest.mark.slow
 def test_console_script_finds_a_network_in_the_current_folder(tiny: Tiny) -> None:
     Path("my_net.py").write_text("from mnist_lab.models.mlp import MLP as MyNet\n")
     (tiny.conf / "model").mkdir()

@@ -125,12 +125,13 @@ def test_version_is_the_programs_own(command: Command) -> None:
         assert command(*arguments, data=False) == Outcome(0, f"mnist_lab {__version__}\n", "")
 
 
+@pytest.mark.slow
 def test_value_from_the_environment_is_used_and_never_written(
     command: Command, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = tiny.root.rename(tiny.folder / "secret-0123456789")
     monkeypatch.setenv("TINY_ROOT", str(root))
-    given = ("model=mlp", "data.root=${oc.env:TINY_ROOT}", "trainer.max_epochs=1", "figures=true")
+    given = ("model=mlp", "figures=true", "data.root=${oc.env:TINY_ROOT}", "trainer.max_epochs=1")
     assert command(*given, "hydra.run.dir=runs/a/b").status == 0
     assert command("resume=runs/a/b", "trainer.max_epochs=2", data=False).status == 0
     assert command("-m", *given, "seed=1,2", "sweep=s").status == 0

@@ -313,6 +313,7 @@ def _load(tiny: Tiny, address: str, root: Path, together: Barrier) -> None:
     assert is_tiny(tiny.source(mirrors=[address]).load(root))
 
 
+@pytest.mark.slow
 def test_eight_processes_in_a_cold_folder_make_one_download(tiny: Tiny, mirror: Mirror, tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     arguments = (tiny, mirror.address, tmp_path / "new", context.Barrier(8))

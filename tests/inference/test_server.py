@@ -321,6 +321,7 @@ def served(run: Run, *arguments: str) -> Iterator[tuple[str, subprocess.Popen[st
             process.kill()
 
 
+@pytest.mark.slow
 def test_server_survives_invalid_requests_and_ends_quietly_with_ctrl_c(trained: Run) -> None:
     with served(trained, "--port", "0") as (address, process):
         port = int(address.split(":")[-1].strip("/"))
@@ -429,6 +430,7 @@ def address(trained: Run) -> Iterator[str]:
         yield address
 
 
+@pytest.mark.slow
 def test_drawing_changes_bars_digit_and_the_networks_input(browser: Any, address: str) -> None:
     with shown(browser, address) as page:
         assert inked(page, "pad") == inked(page, "seen") == 0
@@ -454,6 +456,7 @@ def test_drawing_changes_bars_digit_and_the_networks_input(browser: Any, address
         assert page.locator("#words").inner_text() == "Draw one digit, 0 to 9."
 
 
+@pytest.mark.slow
 def test_dot_is_not_an_error_and_clear_starts_again(browser: Any, address: str) -> None:
     with shown(browser, address) as page:
         box = page.locator("#pad").bounding_box()
@@ -465,6 +468,7 @@ def test_dot_is_not_an_error_and_clear_starts_again(browser: Any, address: str) 
         assert inked(page, "pad") == 0
 
 
+@pytest.mark.slow
 def test_changes_while_waiting_are_sent_once_and_last(browser: Any, address: str) -> None:
     with shown(browser, address) as page:
         held: list[Any] = []
@@ -485,6 +489,7 @@ def test_changes_while_waiting_are_sent_once_and_last(browser: Any, address: str
         assert page.locator("#predicted").inner_text() == digit and bars(page) == pytest.approx(last, abs=0.2)
 
 
+@pytest.mark.slow
 def test_page_says_when_the_server_has_ended(browser: Any, trained: Run) -> None:
     with served(trained, "--port", "0") as (address, process):
         context = browser.new_context()
@@ -497,6 +502,7 @@ def test_page_says_when_the_server_has_ended(browser: Any, trained: Run) -> None
         context.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(("width", "height"), [(320, 568), (390, 844), (844, 390), (1280, 800)])
 def test_finger_draws_on_a_phone_without_scrolling(
@@ -523,6 +529,7 @@ def test_finger_draws_on_a_phone_without_scrolling(
         assert inked(page, "pad") > 0.02 * 4 * box["width"] ** 2
 
 
+@pytest.mark.slow
 def test_buttons_and_results_have_accessible_names(browser: Any, address: str) -> None:
     with shown(browser, address) as page:
         for role, name in (("button", "Undo"), ("button", "Clear"), ("list", "Probabilities of the classes")):

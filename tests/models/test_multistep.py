@@ -69,6 +69,7 @@ def test_epoch_is_logged_at_its_last_step_however_many_are_taken_together(comman
     assert [(row["epoch"], row["step"]) for row in run.epochs()] == [(0, steps - 1), (1, 2 * steps - 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -120,6 +121,7 @@ class StopWithin(Callback):
         batches.batch = batch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 4, 5, 6, 11, 12, 13, 17, 22, 23])
 def test_stopped_within_a_group_and_resumed_with_another_size_it_ends_the_same(command: Command, step: int) -> None:
     base = ["model=dropout_cnn", "scheduler=onecycle"]

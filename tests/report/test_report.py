@@ -39,7 +39,6 @@ Command = Callable[..., Outcome]
 Visit = Callable[..., Page]
 HOSTILE = "<script>alert('x')</script>"
 CHROMIUM = shutil.which("chromium")
-NEEDS_CHROMIUM = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine")
 
 # Pictures that are not shown, and the least contrast of text and of a picture's marks with what they are drawn on.
 SHOWN = """() => {
@@ -77,6 +76,12 @@ CONTRAST = """() => {
         paper: light(getComputedStyle(document.documentElement).backgroundColor),
     };
 }"""
+
+
+def in_a_browser(test: Callable[..., None]) -> Callable[..., None]:
+    """Mark a test that looks at a page in the browser of this machine."""
+    there = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine")
+    return pytest.mark.slow(there(test))
 
 
 @dataclass
@@ -234,7 +239,7 @@ def test_preset_of_the_user_needs_neither_title_nor_source(
     assert describe_preset(run) == shown
 
 
-@NEEDS_CHROMIUM
+@in_a_browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_page_shows_everything_on_a_phone_and_a_desk_in_light_and_dark(
     visit: Visit, kind_of_page: Path, scheme: str
@@ -250,7 +255,7 @@ def test_page_shows_everything_on_a_phone_and_a_desk_in_light_and_dark(
     assert contrast["paper"] > 0.9 if scheme == "light" else contrast["paper"] < 0.05
 
 
-@NEEDS_CHROMIUM
+@in_a_browser
 def test_page_on_paper_is_light_and_cuts_no_picture_and_folds_away_what_is_folded(
     lab: Lab, visit: Visit, tmp_path: Path
 ) -> None:
@@ -265,7 +270,7 @@ def test_page_on_paper_is_light_and_cuts_no_picture_and_folds_away_what_is_folde
     assert set(inside) == {"avoid"}
 
 
-@NEEDS_CHROMIUM
+@in_a_browser
 def test_headings_are_in_order_and_tables_have_heads(lab: Lab, visit: Visit, tmp_path: Path) -> None:
     for number, folder in enumerate((lab.run.folder, made_sweep(tmp_path / "s", SWEPT["two"]).folder)):
         page = visit(report(str(folder), tmp_path / f"{number}.html"))
@@ -279,7 +284,7 @@ def test_headings_are_in_order_and_tables_have_heads(lab: Lab, visit: Visit, tmp
         assert len(ids) == len(set(ids)) > 3
 
 
-@NEEDS_CHROMIUM
+@in_a_browser
 def test_figures_are_those_of_the_run_and_of_its_predictions(lab: Lab, visit: Visit, tmp_path: Path) -> None:
     page, made, info = visit(report(str(lab.run.folder), tmp_path / "page.html")), lab.predictions, lab.run.info
     assert tiles(page)["test accuracy"] == f"{info['metrics']['test/acc']:.2%}"
@@ -308,7 +313,7 @@ def test_figures_are_those_of_the_run_and_of_its_predictions(lab: Lab, visit: Vi
         assert row[1:5] == [f"{values[0]:.4f}", f"{values[1]:.2%}", f"{values[2]:.4f}", f"{values[3]:.2%}"]
 
 
-@NEEDS_CHROMIUM
+@in_a_browser
 def test_digits_shown_are_the_worst_test_images(lab: Lab, visit: Visit, tmp_path: Path) -> None:
     page = visit(report(str(lab.run.folder), tmp_path / "page.html"))
     address = page.locator("#worst ~ .box image").get_attribute("href")
@@ -383,7 +388,7 @@ def test_what_a_user_wrote_is_text_and_not_html(lab: Lab) -> None:
     assert "&lt;b&gt;bold&amp;" in text and "&lt;i&gt;net" in text
 
 
-@NEEDS_CHROMIUM
+@in_a_browser
 def test_sweep_is_ranked_and_only_its_best_is_tested(visit: Visit, tmp_path: Path) -> None:
     sweep = made_sweep(tmp_path / "s", SWEPT["two"], failed=1, waiting=1)
     done = Results.of(sweep)
@@ -406,7 +411,7 @@ def test_sweep_is_ranked_and_only_its_best_is_tested(visit: Visit, tmp_path: Pat
     assert "4 of 6 jobs finished" in page.content()
 
 
-@NEEDS_CHROMIUM
+@in_a_browser
 def test_every_job_is_linked_by_its_report_or_its_folder(visit: Visit, tmp_path: Path) -> None:
     sweep = made_sweep(tmp_path / "s", {"model": ["'a#b'", "'100%?'"]})
     own = sweep.jobs()[0].folder / "report.html"
@@ -436,7 +441,7 @@ def test_sweeps_page_has_the_learning_curves_of_the_better_half(tmp_path: Path) 
     assert all(f"<title>optimizer.lr=0, epoch {i}: 90.00%</title>" in text for i in (1, 2, 3))
 
 
-@NEEDS_CHROMIUM
+@in_a_browser
 def test_settings_that_differ_in_seeds_alone_are_one_place_with_its_spread(visit: Visit, tmp_path: Path) -> None:
     page = visit(report(str(made_sweep(tmp_path / "s", SWEPT["seeds"]).folder)))
     assert [row[:3] for row in cells(page, "#ranked")] == [
@@ -449,7 +454,7 @@ def test_settings_that_differ_in_seeds_alone_are_one_place_with_its_spread(visit
     assert titles == ["lr=0.001: 96.50% ± 0.71", "lr=0.1: 94.50% ± 0.71"]
 
 
-@NEEDS_CHROMIUM
+@in_a_browser
 @pytest.mark.parametrize(("name", "charts", "lines", "maps"), [("one", 1, 1, 0), ("two", 1, 0, 1), ("three", 4, 0, 0)])
 def test_sweep_is_drawn_by_its_number_of_settings(
     visit: Visit, tmp_path: Path, name: str, charts: int, lines: int, maps: int

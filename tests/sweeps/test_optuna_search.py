@@ -84,6 +84,7 @@ def test_search_tries_as_many_as_asked_and_names_the_best(command: Command) -> N
         assert run.info["model"] == "mlp"  # the command line's one value takes it out of the search
 
 
+@pytest.mark.slow
 def test_search_is_a_function_of_its_seed(command: Command) -> None:
     for name, seed in (("s", 0), ("t", 0), ("u", 1)):
         command(*SEARCH[:2], f"sweep={name}", *SEARCH[3:], "hydra.sweeper.n_trials=2", f"hydra.sweeper.seed={seed}")
@@ -201,6 +202,7 @@ def test_interrupted_search_continues_with_the_job_it_was_at(command: Command) -
     assert sum(trial.state == TrialState.COMPLETE for trial in trials()) == 4
 
 
+@pytest.mark.slow
 def test_job_that_falls_behind_is_stopped_early_and_tested(command: Command) -> None:
     Learns.begun = 0
     learns = "+callbacks.learns._target_=test_optuna_search.Learns"

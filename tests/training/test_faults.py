@@ -149,6 +149,7 @@ def can_mount() -> bool:
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not can_mount(), reason="a file system cannot be mounted here")
 @pytest.mark.parametrize(
     ("kilobytes", "status", "told", "left"),

@@ -42,8 +42,8 @@ def stopped_and_resumed(command: Command, *arguments: str, step: int, sent: int 
     assert resumed.status == 0, resumed.err
 
 
-@pytest.mark.parametrize("step", [1, 5, 11, 12, 13, 23, 24])
-@pytest.mark.parametrize("scheduler", ["onecycle", "none"])
+@pytest.mark.parametrize("step", [5, 12, *(pytest.param(step, marks=pytest.mark.slow) for step in (1, 11, 13, 23, 24))])
+@pytest.mark.parametrize("scheduler", ["onecycle", pytest.param("none", marks=pytest.mark.slow)])
 def test_stopped_at_any_step_and_resumed_it_ends_the_same(command: Command, scheduler: str, step: int) -> None:
     """Weights, optimizer, scheduler, best checkpoint, metrics.csv, run.json and TensorBoard; dropout and all."""
     arguments = ("model=dropout_cnn", f"scheduler={scheduler}", "trainer.max_epochs=3")
