@@ -111,6 +111,11 @@ def tiny_data(folder: Path) -> Tiny:
     return made
 
 
+def slow(*values: object) -> list[Any]:
+    """Mark values of a parametrised test as slow, where others of them are quick enough to be tried every time."""
+    return [pytest.param(value, marks=pytest.mark.slow) for value in values]
+
+
 class LeftOut:
     """Count the slow tests that the default leaves out, here or in xdist's workers, and say how to run them."""
 
@@ -129,7 +134,9 @@ class LeftOut:
     def pytest_testnodedown(self, node: Any, error: object) -> None:
         self.count = max(self.count, getattr(node, "workeroutput", {}).get("left_out", 0))  # each has seen them all
 
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
+        yield  # below the list of what failed
         if self.count:
             tests = "1 slow test was" if self.count == 1 else f"{self.count:,} slow tests were"
             terminalreporter.write_line(f'{tests} not run; run all with: pytest {self.workers}-m ""', bold=True)

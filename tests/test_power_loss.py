@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from conftest import Outcome, Tiny, tiny_data
+from conftest import Outcome, Tiny, slow, tiny_data
 
 from benchmarks.kills import losses
 from benchmarks.power_loss import Recorder, failures, rebuild
@@ -97,7 +97,7 @@ def is_finished(recorder: Recorder, number: int) -> bool:
     return any(b'"status": "finished"' in (tree[name] or b"") for name in tree if name.endswith("run.json"))
 
 
-@pytest.mark.parametrize("clone", [0, *(pytest.param(clone, marks=pytest.mark.slow) for clone in range(1, CLONES))])
+@pytest.mark.parametrize("clone", [0, *slow(*range(1, CLONES))])
 def test_run_resumes_after_a_power_failure_as_if_left_alone(
     recorded: Recorded, command: Callable[..., Outcome], tmp_path: Path, clone: int
 ) -> None:

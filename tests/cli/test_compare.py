@@ -127,7 +127,7 @@ def test_same_run_counts_once_and_one_run_is_not_compared(command: Command, two:
         (["latest", "runs/b/cnn"], "latest runs/b/cnn: names one run; "),
         (["runs/a", str(two[0].folder.absolute())], ": names one run; "),
         (["runs/a/mlp", "nowhere"], "nowhere: run folder not found"),
-        (["runs/a/mlp", "runs/a/mlp/figures"], "not a run folder"),
+        (["runs/a/mlp", "runs/a/mlp/checkpoints"], "not a run folder"),
         (["runs", "--out", "curves.doc"], "--out=curves.doc: must end in one of .png, .pdf, .svg"),
         (["runs", "--out", "runs/a/mlp/run.json/x.png"], "x.png: cannot be written"),
         (["runs", "--json", "--csv"], "not allowed with"),

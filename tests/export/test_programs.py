@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Outcome, Tiny
+from conftest import Outcome, Tiny, slow
 from safetensors import safe_open
 from torch import Tensor
 
@@ -92,7 +92,7 @@ def is_refused(outcome: Outcome, status: int, message: str) -> bool:
     return not [path for path in Path().rglob("*") if re.search(r"\.(onnx|pt2|pt|safetensors|md|partial)$", path.name)]
 
 
-@pytest.mark.parametrize("name", ["own", *(pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS)])
+@pytest.mark.parametrize("name", ["own", *slow(*NETWORKS)])
 def test_every_format_predicts_as_the_checkpoint_when_loaded_as_its_card_says(
     command: Command, tiny: Tiny, own: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

@@ -472,7 +472,7 @@ def test_dot_is_not_an_error_and_clear_starts_again(browser: Any, address: str) 
 def test_changes_while_waiting_are_sent_once_and_last(browser: Any, address: str) -> None:
     with shown(browser, address) as page:
         held: list[Any] = []
-        page.route("**/predict", held.append)
+        page.route("**/predict", lambda route: held.append(route))
         draw_lines(page, 7)  # 17 moves
         for requests in (1, 2):
             while len(held) < requests:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Outcome, Tiny, held_by_another_process, run, tiny_data
+from conftest import Outcome, Tiny, held_by_another_process, run, slow, tiny_data
 from hydra.core.plugins import Plugins
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -266,7 +266,9 @@ def test_same_command_skips_what_is_done_and_adds_what_is_new(command: Command) 
     assert started() == after
 
 
-@pytest.mark.parametrize("changed", ["trainer.max_epochs=2", "data.batch_size=32", "+trainer.gradient_clip_val=1"])
+@pytest.mark.parametrize(
+    "changed", ["data.batch_size=32", *slow("trainer.max_epochs=2", "+trainer.gradient_clip_val=1")]
+)
 def test_changed_setting_is_a_new_job_never_a_wrong_hit(command: Command, changed: str) -> None:
     key = changed.split("=")[0]
     command("-m", "sweep=s", "model=mlp", "optimizer.lr=0.01,0.1", "trainer.max_epochs=1")
@@ -363,7 +365,7 @@ def test_sweep_that_is_invalid_is_reported_in_a_line_and_leaves_nothing(
     assert sorted(Path().rglob("*")) == before
 
 
-@pytest.mark.parametrize("name", ["1", "nan", "2026-11-21"])
+@pytest.mark.parametrize("name", ["1", *slow("nan", "2026-11-21")])
 def test_name_of_a_sweep_may_look_like_a_number(command: Command, name: str) -> None:
     outcome = command("-m", f"sweep={name}", "model=mlp", "seed=0,1", "trainer.max_epochs=1")
     assert outcome.status == 0, outcome.err

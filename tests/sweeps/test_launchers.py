@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Outcome, Tiny, run
+from conftest import Outcome, Tiny, run, slow
 from lightning.pytorch import Callback, LightningModule, Trainer
 from omegaconf import DictConfig, OmegaConf
 
@@ -47,7 +47,7 @@ def test_children_are_started_where_signals_cannot_be_blocked(monkeypatch: pytes
     thread.join()
 
 
-@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.slow) for name in LAUNCHERS])
+@pytest.fixture(params=slow(*LAUNCHERS))
 def launcher(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The override that chooses a launcher that is installed."""
     name: str = request.param

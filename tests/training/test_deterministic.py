@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Tiny
+from conftest import Tiny, slow
 from test_models import NETWORKS
 
 from mnist_lab.runs.run import Run
@@ -26,7 +26,7 @@ def hundred_steps(tiny: Tiny, network: str) -> Run:
     return train(tiny.compose(f"model={network}", *settings))
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", ["mlp", "dropout_cnn", *slow(*sorted({*NETWORKS} - {"mlp", "dropout_cnn"}))])
 def test_hundred_steps_are_those_of_the_reference(tiny: Tiny, network: str) -> None:
     """MNIST_LAB_RENEW=1 writes the reference anew, for a change of training that is meant."""
     losses = [row["train/loss_step"] for row in hundred_steps(tiny, network).metrics() if "train/loss_step" in row]

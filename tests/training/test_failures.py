@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Outcome
+from conftest import Outcome, slow
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_lab.models.classifier import Classifier
@@ -98,7 +98,7 @@ def test_run_that_failed_continues_from_its_last_good_checkpoint(command: Comman
     assert Run(RUN).info["epochs"] == 3
 
 
-@pytest.mark.parametrize("how", ["truncated", "flipped", "empty"])
+@pytest.mark.parametrize("how", ["truncated", *slow("flipped", "empty")])
 def test_corrupt_last_checkpoint_falls_back_to_the_newest_good_one(command: Command, how: str) -> None:
     arguments = ("model=mlp", "trainer.max_epochs=2")
     assert command(*arguments, f"hydra.run.dir={RUN}").status == 0

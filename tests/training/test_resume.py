@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Outcome
+from conftest import Outcome, slow
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from benchmarks.kills import losses
@@ -42,8 +42,8 @@ def stopped_and_resumed(command: Command, *arguments: str, step: int, sent: int 
     assert resumed.status == 0, resumed.err
 
 
-@pytest.mark.parametrize("step", [5, 12, *(pytest.param(step, marks=pytest.mark.slow) for step in (1, 11, 13, 23, 24))])
-@pytest.mark.parametrize("scheduler", ["onecycle", pytest.param("none", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [5, 12, *slow(1, 11, 13, 23, 24)])
+@pytest.mark.parametrize("scheduler", ["onecycle", *slow("none")])
 def test_stopped_at_any_step_and_resumed_it_ends_the_same(command: Command, scheduler: str, step: int) -> None:
     """Weights, optimizer, scheduler, best checkpoint, metrics.csv, run.json and TensorBoard; dropout and all."""
     arguments = ("model=dropout_cnn", f"scheduler={scheduler}", "trainer.max_epochs=3")
@@ -52,7 +52,7 @@ def test_stopped_at_any_step_and_resumed_it_ends_the_same(command: Command, sche
     assert losses(WHOLE, PARTS) == []
 
 
-@pytest.mark.parametrize("step", [3, 7, 8, 10, 14])
+@pytest.mark.parametrize("step", [7, 10, *slow(3, 8, 14)])
 def test_stopped_run_of_limited_epochs_ends_the_same(command: Command, step: int) -> None:
     """Seven of twelve batches an epoch, one of two in validation: each epoch begins with the first of its order."""
     limits = ("trainer.limit_train_batches=7", "trainer.limit_val_batches=1")
@@ -62,7 +62,7 @@ def test_stopped_run_of_limited_epochs_ends_the_same(command: Command, step: int
     assert losses(WHOLE, PARTS) == []
 
 
-@pytest.mark.parametrize("network", ["simple_cnn", "compact_cnn", "lenet", "mlp"])
+@pytest.mark.parametrize("network", ["lenet", *slow("simple_cnn", "compact_cnn", "mlp")])
 def test_every_network_resumes_within_an_epoch(command: Command, network: str) -> None:
     arguments = (f"model={network}", "scheduler=cosine", "optimizer=adam", "optimizer.lr=0.001")
     assert command(*arguments, f"hydra.run.dir={WHOLE}").status == 0
@@ -70,7 +70,7 @@ def test_every_network_resumes_within_an_epoch(command: Command, network: str) -
     assert losses(WHOLE, PARTS) == []
 
 
-@pytest.mark.parametrize("step", [7, 12])
+@pytest.mark.parametrize("step", [7, *slow(12)])
 def test_preset_resumes_within_an_epoch(command: Command, step: int) -> None:
     arguments = ("experiment=compact_cnn", "data.batch_size=20")
     assert command(*arguments, f"hydra.run.dir={WHOLE}").status == 0

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from conftest import Outcome, Tiny
+from conftest import Outcome, Tiny, slow
 from lightning.pytorch import Callback, LightningModule, Trainer
 from matplotlib.image import imread
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -254,7 +254,7 @@ def test_examples_seen_count_every_image_across_a_resume(command: Command) -> No
     assert [row["examples_seen"] for row in steps[:4]] == [64, 128, 192, 230 + 16]
 
 
-@pytest.mark.parametrize("interrupted", [0, 1, 3])
+@pytest.mark.parametrize("interrupted", [1, *slow(0, 3)])
 def test_lenet_continued_reloads_its_weights_and_trains_on(command: Command, interrupted: int) -> None:
     """As one run of so many epochs, to the last bit; and so if it was interrupted before or after the reload."""
     arguments = (
@@ -340,7 +340,7 @@ def test_run_folder_can_be_moved_and_tested_elsewhere(command: Command, tmp_path
 
 
 @pytest.mark.parametrize("scheduler", ["none", "step", "cosine", "onecycle"])
-@pytest.mark.parametrize("network", ["lenet", "dropout_cnn"])
+@pytest.mark.parametrize("network", ["dropout_cnn", *slow("lenet")])
 def test_resumed_run_ends_as_the_uninterrupted_one(command: Command, network: str, scheduler: str) -> None:
     """At an epoch's end, dropout and all; in the same folder, the same metrics.csv, the same TensorBoard run."""
     settings = [f"model={network}", f"scheduler={scheduler}", "optimizer.momentum=0.5"]
@@ -475,7 +475,7 @@ def test_lr_of_an_epoch_is_the_one_it_was_trained_with(command: Command) -> None
     assert [row["lr"] for row in only_run().epochs()] == pytest.approx([0.02, 0.002])
 
 
-@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
+@pytest.mark.parametrize("precision", ["bf16-mixed", *slow("bf16-true", "64-true")])
 def test_other_precisions_run_to_the_end(command: Command, precision: str) -> None:
     outcome = command("model=mlp", f"trainer.precision={precision}", "trainer.max_epochs=1", "figures=true")
     assert outcome.status == 0, outcome.err

@@ -83,7 +83,7 @@ def test_axes_are_named_with_units(preset_run: Run) -> None:
 
 
 def test_run_without_training_has_figures_too(tiny: Tiny) -> None:
-    run = train(tiny.compose("model=mlp", "trainer.max_epochs=0"))
+    run = train(tiny.compose("model=mlp", "trainer.max_epochs=0", "figures=true"))
     assert lines(plot_accuracy(run))["test"] == [(0, 100 * run.info["metrics"]["test/acc"])]
     assert (run.folder / "figures" / "examples_seen.png").is_file()
 

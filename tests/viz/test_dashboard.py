@@ -14,7 +14,7 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
-from conftest import Outcome, Tiny, tiny_data
+from conftest import Outcome, Tiny, slow, tiny_data
 from google.protobuf import text_format
 from matplotlib import pyplot
 from matplotlib.image import imread
@@ -274,7 +274,8 @@ def test_unknown_or_ill_typed_part_is_refused(command: Command) -> None:
 
 
 def test_run_without_tensorboard_or_without_figures_is_left_what_it_asks_for(command: Command) -> None:
-    assert command("model=mlp", "trainer.max_epochs=1", "logger=none", "hydra.run.dir=runs/a/none").status == 0
+    shown = ("figures=true", "logger=none", "hydra.run.dir=runs/a/none")
+    assert command("model=mlp", "trainer.max_epochs=1", *shown).status == 0
     folder = Path("runs/a/none")
     assert found(folder) == Counter()
     assert {path.stem for path in (folder / "figures").iterdir()} >= set(FIGURES) - {"worst"}
@@ -290,7 +291,7 @@ def test_run_without_tensorboard_or_without_figures_is_left_what_it_asks_for(com
 
 def test_run_that_continues_has_everything_once(command: Command) -> None:
     """After a run that went on, and after one in which a part is then switched off."""
-    assert command("model=lenet").status == 0
+    assert command("model=lenet", "figures=true").status == 0
     (path,) = Path("runs").glob("*/*/run.json")
     folder = path.parent
     before = found(folder)
@@ -313,7 +314,7 @@ def test_tutorials_test_curve_has_one_point_an_epoch(command: Command) -> None:
     assert events.Scalars("Accuracy/test")[-1].value == pytest.approx(run.info["metrics"]["test/acc"])
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", ["mlp", *slow("simple_cnn", "compact_cnn", "lenet", "dropout_cnn")])
 def test_every_network_has_every_part(trained: Trained, tmp_path: Path, name: str) -> None:
     model = make_model(trained.tiny.compose(f"model={name}"))
     data = make_data(trained.tiny.compose(f"model={name}"), model)
