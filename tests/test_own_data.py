@@ -51,6 +51,14 @@ def test_run_is_tested_again_from_its_folder_alone(command: Command, trained: Ru
     assert f"{trained.info['metrics']['test/acc']:.2%}" in outcome.out
 
 
+def test_data_that_have_moved_are_found_at_the_place_that_is_named(
+    command: Command, trained: Run, folder: Path, tmp_path: Path
+) -> None:
+    moved = shutil.copytree(folder, tmp_path / "elsewhere")
+    outcome = command("test", str(trained), f"data.source.path={moved}", data=False)
+    assert outcome.status == 0 and f"{trained.info['metrics']['test/acc']:.2%}" in outcome.out
+
+
 @pytest.mark.parametrize("action", ["test", "report", "resume"])
 def test_data_that_have_changed_are_refused(
     command: Command, trained: Run, folder: Path, tmp_path: Path, action: str

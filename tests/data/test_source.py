@@ -47,6 +47,27 @@ def test_plain_files_are_read_without_the_network(tiny: Tiny, mirror: Mirror) ->
     assert mirror.requests == []
 
 
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("download", [False, True])
+def test_files_of_another_folder_are_used_before_anything_is_fetched(
+    tiny: Tiny, mirror: Mirror, tmp_path: Path, packed: bool, download: bool
+) -> None:
+    if packed:
+        for name, content in tiny.contents.items():
+            (tiny.raw / f"{name}.gz").write_bytes(gzip.compress(content))
+            (tiny.raw / name).unlink()
+    source = tiny.source(mirrors=[mirror.address], folders=["/nowhere", str(tiny.raw)])
+    assert is_tiny(source.load(tmp_path / "new", download=download))
+    assert mirror.requests == []
+
+
+def test_damaged_file_of_another_folder_is_named(tiny: Tiny, tmp_path: Path) -> None:
+    path = tiny.raw / FILES[2]
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(UsageError, match=f"{FILES[2]}: {FILES[2]} has a wrong SHA-256"):
+        tiny.source(folders=[str(tiny.raw)]).load(tmp_path / "new", download=False)
+
+
 def test_gz_files_beside_are_unpacked_once_however_they_were_compressed(tiny: Tiny) -> None:
     for name, content in tiny.contents.items():
         (tiny.raw / f"{name}.gz").write_bytes(gzip.compress(content, compresslevel=1))
