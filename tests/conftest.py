@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import hashlib
 import logging
@@ -113,7 +114,14 @@ def tiny_data(folder: Path) -> Tiny:
 
 def slow(*values: object) -> list[Any]:
     """Mark values of a parametrised test as slow, where others of them are quick enough to be tried every time."""
-    return [pytest.param(value, marks=pytest.mark.slow) for value in values]
+    sets = [value if isinstance(value, tuple) else (value,) for value in values]
+    return [pytest.param(*each, marks=pytest.mark.slow) for each in sets]
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what the imports made, which is there to the end."""
+    gc.collect()
+    gc.freeze()
 
 
 class LeftOut:

@@ -148,6 +148,7 @@ def test_robustness_is_measured_on_light_paper(command: Command, trained: Run) -
     assert outcome.status == 0, outcome.err
 
 
+@pytest.mark.slow
 def test_arrays_with_many_classes_train_every_network(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     labels = np.arange(60) % 12

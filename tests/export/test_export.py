@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Outcome, Tiny
+from conftest import Outcome, Tiny, slow
 from torch import Tensor, nn
 
 from benchmarks.tutorials import NETWORKS
@@ -33,7 +33,7 @@ def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
         return (network.eval()(images).argmax(1) == labels).float().mean().item()
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", ["lenet", *slow(*sorted({*NETWORKS} - {"lenet"}))])
 def test_tutorials_state_dict_tests_to_the_tutorials_accuracy(command: Command, tiny: Tiny, name: str) -> None:
     torch.manual_seed(3)
     network = NETWORKS[name]()
@@ -46,7 +46,7 @@ def test_tutorials_state_dict_tests_to_the_tutorials_accuracy(command: Command, 
     assert Run(Path("runs/a/b")).info["metrics"]["test/acc"] == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", ["lenet", *slow(*sorted({*NETWORKS} - {"lenet"}))])
 def test_exported_state_dict_loads_into_the_tutorials_class(command: Command, tiny: Tiny, name: str) -> None:
     assert command(f"experiment={name}", "hydra.run.dir=runs/a/b").status == 0
     outcome = command("export", "runs/a/b", "--format", "state_dict", data=False)

@@ -151,6 +151,7 @@ def test_safetensors_names_class_data_and_input(command: Command, tiny: Tiny, ow
     assert "network = Own(width=4, asks=False)" in Path("my.safetensors.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", PROGRAMS)
 def test_program_that_differs_from_the_checkpoint_is_not_written(
     command: Command, tiny: Tiny, monkeypatch: pytest.MonkeyPatch, form: str

@@ -51,7 +51,7 @@ def same(first: str, second: str) -> None:
     assert one[1] == other[1]
 
 
-@pytest.mark.parametrize("network", ["lenet", "dropout_cnn", *slow("mlp", "simple_cnn", "compact_cnn")])
+@pytest.mark.parametrize("network", ["dropout_cnn", *slow("lenet", "mlp", "simple_cnn", "compact_cnn")])
 def test_run_leaves_the_same_however_many_steps_are_taken_together(command: Command, network: str) -> None:
     for size in (1, 3, 5, 50):
         folder = f"hydra.run.dir=runs/a/{size}"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Outcome
+from conftest import Outcome, slow
 
 from mnist_lab.errors import UsageError
 from mnist_lab.models.lenet import LeNet
@@ -151,7 +151,7 @@ class SpareLayer(MLP):
         self.spare = torch.nn.Linear(2, 2)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("optimizer", ["adam", *slow("sgd")])
 def test_resume_needs_the_optimizer_state_of_the_trained_parameters_and_of_no_others(
     command: Callable[..., Outcome], optimizer: str
 ) -> None:

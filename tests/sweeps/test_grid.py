@@ -241,6 +241,7 @@ def test_seeds_are_one_place_in_the_ranking_with_mean_and_spread(command: Comman
     assert (FOLDER / "response.png").exists()
 
 
+@pytest.mark.slow
 def test_command_of_the_best_settings_trains_all_their_seeds_again(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -318,7 +319,9 @@ def test_job_that_is_refused_is_recorded_and_leaves_the_others(command: Command)
     assert "greater than 0" in (FOLDER / "results.csv").read_text()
 
 
-@pytest.mark.parametrize(("retries", "attempts", "state"), [(0, 1, "failed"), (1, 2, "failed"), (3, 3, "finished")])
+@pytest.mark.parametrize(
+    ("retries", "attempts", "state"), [(3, 3, "finished"), *slow((0, 1, "failed"), (1, 2, "failed"))]
+)
 def test_retries_are_as_many_as_asked_for(command: Command, retries: int, attempts: int, state: str) -> None:
     Path("times").write_text("12")
     fails = "+callbacks.fails._target_=test_grid.FailsAtFirst"
@@ -456,11 +459,13 @@ def test_job_under_way_in_another_process_is_left_alone(command: Command) -> Non
     ("file", "content"),
     [
         ("job.json", ""),
-        ("job.json", "[1, 2]"),
-        ("job.json", '{"overrides": [], "state": "odd"}'),
-        ("run.json", ""),
         ("run.json", '{"status": "finished"}'),
-        ("run.json", '{"status": "finished", "metrics": {"val/acc": "high"}, "seconds": {}}'),
+        *slow(
+            ("job.json", "[1, 2]"),
+            ("job.json", '{"overrides": [], "state": "odd"}'),
+            ("run.json", ""),
+            ("run.json", '{"status": "finished", "metrics": {"val/acc": "high"}, "seconds": {}}'),
+        ),
     ],
 )
 @pytest.mark.usefixtures("grid")
@@ -482,7 +487,9 @@ def plain(content: dict[str, Any]) -> list[dict[str, Any]]:
     return [{name: job[name] for name in job if name not in ("seconds", "attempts")} for job in content["jobs"]]
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"command": 1}', {"jobs": {"a": [1]}}, {"start": "x"}, {"jobs": []}])
+@pytest.mark.parametrize(
+    "content", ["[]", {"jobs": {"a": [1]}}, *slow("", '{"command": 1}', {"start": "x"}, {"jobs": []})]
+)
 def test_a_sweep_whose_record_is_damaged_is_reported_in_a_line(command: Command, content: Any) -> None:
     FOLDER.mkdir(parents=True)
     whole = {"command": "c", "start": "host-1-a", "swept": [], "jobs": {}}

@@ -92,6 +92,7 @@ def test_search_is_a_function_of_its_seed(command: Command) -> None:
     assert first == again != other
 
 
+@pytest.mark.slow
 def test_a_failed_job_leaves_the_search_free_to_ask_elsewhere_and_runs_again_at_the_next_start(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,6 +178,7 @@ def test_hydras_own_optuna_sweeper_may_be_installed_too(command: Command) -> Non
     assert len(trials()) == 1
 
 
+@pytest.mark.slow
 def test_greater_number_continues_with_the_study(command: Command) -> None:
     command(*SEARCH, "hydra.sweeper.n_trials=3")
     before = {run.folder.name: run.info["started"] for run in Run.below(FOLDER)}

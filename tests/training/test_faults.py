@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Mirror, Outcome, Tiny, idx, tiny_arrays
+from conftest import Mirror, Outcome, Tiny, idx, slow, tiny_arrays
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_lab.data import mirrors
@@ -83,7 +83,7 @@ def test_data_that_no_mirror_gives_ends_in_1_with_what_to_do_by_hand(
     assert not Path("runs").exists()
 
 
-@pytest.mark.parametrize("fault", ["truncated", "empty", "flipped", "half a .gz beside"])
+@pytest.mark.parametrize("fault", ["flipped", "half a .gz beside", *slow("truncated", "empty")])
 def test_damaged_data_are_fetched_again_or_refused_by_name(
     command: Command, tiny: Tiny, mirror: Mirror, fault: str
 ) -> None:

@@ -315,7 +315,7 @@ def test_folder_that_holds_a_run_is_not_taken_again(command: Command) -> None:
     assert (Path("runs/a/b") / "run.json").read_text() == before
 
 
-@pytest.mark.parametrize("network", ["mlp", "simple_cnn", "compact_cnn", "dropout_cnn"])
+@pytest.mark.parametrize("network", ["dropout_cnn", *slow("mlp", "simple_cnn", "compact_cnn")])
 def test_test_command_gives_the_same_figures_to_the_last_digit(command: Command, network: str) -> None:
     command(f"model={network}", "trainer.max_epochs=1")
     run = only_run()
@@ -339,7 +339,7 @@ def test_run_folder_can_be_moved_and_tested_elsewhere(command: Command, tmp_path
     assert tested["test/acc"] == Run(tmp_path / "moved").info["metrics"]["test/acc"]
 
 
-@pytest.mark.parametrize("scheduler", ["none", "step", "cosine", "onecycle"])
+@pytest.mark.parametrize("scheduler", ["onecycle", "step", *slow("none", "cosine")])
 @pytest.mark.parametrize("network", ["dropout_cnn", *slow("lenet")])
 def test_resumed_run_ends_as_the_uninterrupted_one(command: Command, network: str, scheduler: str) -> None:
     """At an epoch's end, dropout and all; in the same folder, the same metrics.csv, the same TensorBoard run."""

@@ -241,7 +241,7 @@ def test_graph_names_the_layers(trained: Trained) -> None:
     assert {"LeNet", "Conv2d[conv1]", "Conv2d[conv2]", "Linear[fc1]", "Linear[fc2]", "Linear[fc3]"} <= names
 
 
-@pytest.mark.parametrize("key", PARTS)
+@pytest.mark.parametrize("key", ["curves", "graph", *slow(*sorted({*PARTS} - {"curves", "graph"}))])
 def test_each_part_is_switched_off_by_its_key_and_nothing_else_is(trained: Trained, tmp_path: Path, key: str) -> None:
     cfg = trained.tiny.compose(f"dashboard.{key}=false")
     left = trained.fill(tmp_path, instantiate_node(cfg.dashboard, "dashboard"))
@@ -370,10 +370,12 @@ class Guesses(Classifier):
 @pytest.mark.parametrize(
     ("network", "without"),
     [
-        (Plain, {"figures/filters", "projector_config.pbtxt"}),
-        (Patches, {"figures/filters", "projector_config.pbtxt"}),
         (Untraceable, {"figures/filters", "projector_config.pbtxt", "graph_def", "tagged_run_metadata"}),
-        (Guesses, set()),
+        *slow(
+            (Plain, {"figures/filters", "projector_config.pbtxt"}),
+            (Patches, {"figures/filters", "projector_config.pbtxt"}),
+            (Guesses, set()),
+        ),
     ],
 )
 def test_network_of_a_users_own_has_what_there_is_to_show_of_it(
