@@ -17,6 +17,7 @@ from mnist_lab.runs.run import Run
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 COMMANDS = re.findall(r"^\| [^|]+ \| `([^`]+)` \|$", (EXAMPLES / "README.md").read_text(), flags=re.MULTILINE)
+pytestmark = pytest.mark.slow
 TINY = ["data=arrays", "data.source.path=tiny.npz", "trainer.max_epochs=1", "trainer.accelerator=cpu"]
 
 

@@ -21,7 +21,13 @@ from mnist_lab.training.build import load_trained_model, make_data
 from mnist_lab.training.train import train
 
 Command = Callable[..., Outcome]
-SETTINGS = ["trainer.max_epochs=6", "data.batch_size=8", "trainer.accelerator=cpu", "data.val_size=0.2"]
+SETTINGS = [
+    "trainer.max_epochs=6",
+    "data.batch_size=8",
+    "trainer.accelerator=cpu",
+    "data.val_size=0.2",
+    "figures=false",
+]
 SHAPES = ["circle", "cross", "square"]
 
 
@@ -155,7 +161,7 @@ def test_arrays_with_many_classes_train_every_network(tmp_path: Path) -> None:
     np.savez(tmp_path / "own.npz", images=random.integers(0, 256, (60, 28, 28), np.uint8), labels=labels)
     for name in ("lenet", "mlp", "simple_cnn", "compact_cnn", "dropout_cnn"):
         own = ["data=arrays", f"data.source.path={tmp_path / 'own.npz'}", f"hydra.run.dir={tmp_path / name}"]
-        run = train(compose(f"model={name}", *own, "trainer.max_epochs=1", "trainer.accelerator=cpu"))
+        run = train(compose(f"model={name}", *own, "trainer.max_epochs=1", "trainer.accelerator=cpu", "figures=false"))
         model = load_trained_model(run)
         assert model.probabilities(make_data(run.config, model).normalise(np.zeros((1, 28, 28), np.uint8))).shape == (
             1,
