@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained(folder: Path) -> Run:
     own = ["data=image_folder", f"data.source.path={folder}", f"hydra.run.dir={folder.parent / 'run'}"]
-    return train(compose("model=lenet", *own, *SETTINGS))
+    return train(compose("model=lenet", *own, *SETTINGS, "figures=true"))
 
 
 def test_network_has_as_many_classes_as_there_are_folders(trained: Run, folder: Path) -> None:
