@@ -18,6 +18,7 @@ Command = Callable[..., Outcome]
 BOMB = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10))
 
 
+@pytest.mark.slow
 def test_random_command_lines_are_accepted_or_refused_in_one_line(tiny: Tiny) -> None:
     assert list(fuzz("command_line", 20, 0, Path(), Path("work"))) == []
 

@@ -139,6 +139,7 @@ def test_exported_file_names_the_classes(command: Command, trained: Run, tmp_pat
     assert "trained on shapes" in card and "(B, 3), of the classes circle, cross, square" in card
 
 
+@pytest.mark.slow
 def test_sweep_is_ranked_and_not_trained_again(command: Command, folder: Path) -> None:
     own = ["data=image_folder", f"data.source.path={folder}", "model=mlp", "sweep=own", *SETTINGS]
     sweep = ["-m", *own, "optimizer.lr=0.01,0.05", "trainer.max_epochs=1"]

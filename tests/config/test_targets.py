@@ -97,6 +97,7 @@ def test_node_that_names_no_class_is_refused_in_one_line(node: Any, place: str) 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_run_folder_of_a_stranger_runs_nothing_by_any_command(command: Callable[..., Outcome]) -> None:
     assert command("model=mlp", "trainer.max_epochs=1", "hydra.run.dir=theirs").status == 0
     run = Run(Path("theirs"))

@@ -166,6 +166,7 @@ def files_below(folder: str) -> set[Path]:
     return {path for path in Path(folder).rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_one_run_is_shown_and_drawn(command: Command, runs: list[Run]) -> None:
     before = files_below(".")
     outcome = command("robustness", "runs/lenet", "--out", "new/figure.png", data=False)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Outcome, Tiny, tiny_arrays, tiny_data
+from conftest import Outcome, Tiny, slow, tiny_arrays, tiny_data
 from PIL import Image
 from test_digits import drawn, row_of_digits
 
@@ -60,7 +60,7 @@ def table(outcome: Outcome) -> list[list[str]]:
     return [line.split() for line in outcome.out.splitlines()]
 
 
-@pytest.mark.parametrize("trained", NETWORKS, indirect=True)
+@pytest.mark.parametrize("trained", ["lenet", *slow(*sorted({*NETWORKS} - {"lenet"}))], indirect=True)
 def test_answers_are_the_networks_probabilities_of_the_digit_found(trained: Run, photos: Path) -> None:
     paths = [photos / "2.JPG", str(photos / "1.tiff")]
     answers = predict(trained, paths)

@@ -84,6 +84,7 @@ def stopping_after(epochs: int) -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 def test_interrupted_it_shows_finished_runs_and_resumes_where_it_stopped(reproduce: Command) -> None:
     with stopping_after(1):
         stopped = reproduce("dropout_cnn", "--seeds", "1")
@@ -110,6 +111,7 @@ def test_unfinished_job_of_other_settings_is_not_resumed(reproduce: Command) -> 
     assert "mlp-seed1: was started with trainer.limit_train_batches=3, not null; use another --runs-dir" in outcome.err
 
 
+@pytest.mark.slow
 def test_lenet_continued_killed_at_its_reload_is_resumed(reproduce: Command) -> None:
     arguments = ("lenet_continued", "--seeds", "1", "trainer.max_epochs=3", "callbacks.reload.after=2", "data=tiny")
     with stopping_after(2):
@@ -120,6 +122,7 @@ def test_lenet_continued_killed_at_its_reload_is_resumed(reproduce: Command) -> 
     assert (run.info["status"], run.info["epochs"]) == ("finished", 3)
 
 
+@pytest.mark.slow
 def test_job_killed_before_its_first_checkpoint_starts_again(reproduce: Command) -> None:
     reproduce("mlp", "--seeds", "1")
     run = Run(RUNS / "mlp-seed1")
@@ -266,6 +269,7 @@ def test_unfinished_runs_do_not_count(tmp_path: Path) -> None:
     assert summarise(tmp_path)["mlp"]["seeds"] == [1]
 
 
+@pytest.mark.slow
 def test_page_names_every_disagreement(tmp_path: Path) -> None:
     for name in presets():
         finished(tmp_path / f"{name}-seed1", name, 1, [0.9] * compose(f"experiment={name}").trainer.max_epochs)

@@ -52,7 +52,7 @@ def broken(path: Path, how: str) -> Path:
         ("evil", "unsafe"),
     ],
 )
-@pytest.mark.parametrize("key", ["init_from", "resume"])
+@pytest.mark.parametrize("key", ["resume", *slow("init_from")])
 def test_bad_checkpoint_is_reported_in_one_line_and_nothing_is_left(
     command: Callable[..., Outcome], saved: Path, how: str, told: str, key: str
 ) -> None:

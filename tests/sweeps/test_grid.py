@@ -113,6 +113,7 @@ def test_every_combination_is_a_run_and_the_best_by_validation_is_reported(comma
         assert {row[key] for row in rows} == set(next(g for g in GRID if g.startswith(key)).split("=")[1].split(","))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("grid")
 def test_command_that_is_reported_trains_the_best_again(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     found = results()["best"]
@@ -123,6 +124,7 @@ def test_command_that_is_reported_trains_the_best_again(command: Command, monkey
     assert again.info["metrics"]["test/acc"] == found["test/acc"]["mean"]
 
 
+@pytest.mark.slow
 def test_a_sweeps_job_is_not_resumed_from_outside_but_run_again_as_any_other(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,6 +145,7 @@ def test_a_sweeps_job_is_not_resumed_from_outside_but_run_again_as_any_other(
     assert Run.find("latest").info["metrics"] == other.info["metrics"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("grid")
 def test_latest_and_auto_are_the_last_run_that_a_person_started(command: Command) -> None:
     outcome = command("resume=latest", data=False)
@@ -179,6 +182,7 @@ def test_two_processes_do_not_run_one_sweep(command: Command) -> None:
     assert started() == before
 
 
+@pytest.mark.slow
 def test_workers_that_die_before_their_jobs_begin_are_started_again(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -280,6 +284,7 @@ def test_changed_setting_is_a_new_job_never_a_wrong_hit(command: Command, change
     assert before.items() <= started().items()
 
 
+@pytest.mark.slow
 def test_change_in_ones_own_conf_folder_is_a_new_job(command: Command, tiny: Tiny) -> None:
     command("-m", "sweep=s", "model=mlp", "optimizer.lr=0.01,0.1", "trainer.max_epochs=1")
     path = tiny.conf / "data" / "tiny.yaml"
@@ -443,6 +448,7 @@ def test_finished_sweep_and_a_continued_one_have_the_same_results(command: Comma
     assert stopped == whole
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("grid")
 def test_job_under_way_in_another_process_is_left_alone(command: Command) -> None:
     (job, *_) = Sweep(FOLDER).jobs()

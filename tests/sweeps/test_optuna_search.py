@@ -189,6 +189,7 @@ def test_greater_number_continues_with_the_study(command: Command) -> None:
     assert before.items() <= {run.folder.name: run.info["started"] for run in Run.below(FOLDER)}.items()
 
 
+@pytest.mark.slow
 def test_interrupted_search_continues_with_the_job_it_was_at(command: Command) -> None:
     Stops.begun = 0
     stops = "+callbacks.stops._target_=test_optuna_search.Stops"

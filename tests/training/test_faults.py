@@ -111,6 +111,7 @@ def test_counts_that_differ_and_an_empty_set_are_refused(command: Command, tiny:
     assert not Path("runs").exists()
 
 
+@pytest.mark.slow
 def test_full_temporary_folder_has_no_effect(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*args: object, **kwargs: object) -> None:
         raise OSError(28, "No space left on device")

@@ -42,7 +42,7 @@ def stopped_and_resumed(command: Command, *arguments: str, step: int, sent: int 
     assert resumed.status == 0, resumed.err
 
 
-@pytest.mark.parametrize("step", [5, 12, *slow(1, 11, 13, 23, 24)])
+@pytest.mark.parametrize("step", [12, *slow(1, 5, 11, 13, 23, 24)])
 @pytest.mark.parametrize("scheduler", ["onecycle", *slow("none")])
 def test_stopped_at_any_step_and_resumed_it_ends_the_same(command: Command, scheduler: str, step: int) -> None:
     """Weights, optimizer, scheduler, best checkpoint, metrics.csv, run.json and TensorBoard; dropout and all."""
@@ -52,6 +52,7 @@ def test_stopped_at_any_step_and_resumed_it_ends_the_same(command: Command, sche
     assert losses(WHOLE, PARTS) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [7, 10, *slow(3, 8, 14)])
 def test_stopped_run_of_limited_epochs_ends_the_same(command: Command, step: int) -> None:
     """Seven of twelve batches an epoch, one of two in validation: each epoch begins with the first of its order."""
@@ -70,6 +71,7 @@ def test_every_network_resumes_within_an_epoch(command: Command, network: str) -
     assert losses(WHOLE, PARTS) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [7, *slow(12)])
 def test_preset_resumes_within_an_epoch(command: Command, step: int) -> None:
     arguments = ("experiment=compact_cnn", "data.batch_size=20")
@@ -88,6 +90,7 @@ def test_accumulated_gradients_resume_between_their_steps(command: Command) -> N
     assert losses(WHOLE, PARTS) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", ["every_n_train_steps=5", "every_n_seconds=1e-9"])
 def test_checkpoints_within_an_epoch_by_steps_or_by_time(command: Command, setting: str) -> None:
     """Killed in the middle of an epoch, as far as the run folder can tell."""
@@ -113,6 +116,7 @@ class Crash(Callback):
             raise RuntimeError("crash")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epoch", [2, *slow(0)], ids=["last", "first"])
 def test_signal_during_validation_stops_after_the_epoch_is_saved(command: Command, epoch: int) -> None:
     arguments = ("model=mlp", "trainer.max_epochs=3")

@@ -155,6 +155,7 @@ def test_hparams_tab_has_one_line_a_run_with_its_final_metrics(command: Command)
         assert command("resume=latest", "trainer.max_epochs=3", data=False).status == 0
 
 
+@pytest.mark.slow
 def test_hparams_tab_of_a_sweep_has_what_is_swept_and_short_names(command: Command) -> None:
     swept = ("augmentation=none,affine", "model=mlp", "optimizer.nesterov=false,true", "seed=3", "trainer.max_epochs=1")
     assert command("-m", *swept, "sweep=s").status == 0
@@ -211,6 +212,7 @@ def test_onecycle_trains_with_the_momentum_that_is_recorded(command: Command) ->
         assert checkpoint["optimizer_states"][0]["param_groups"][0]["momentum"] == run.config.optimizer.momentum
 
 
+@pytest.mark.slow
 def test_test_set_after_every_epoch_is_shown_and_changes_nothing(command: Command) -> None:
     """Dropout draws from the random state that evaluating must leave alone."""
     for name in ("default", "test_curve"):
@@ -254,6 +256,7 @@ def test_examples_seen_count_every_image_across_a_resume(command: Command) -> No
     assert [row["examples_seen"] for row in steps[:4]] == [64, 128, 192, 230 + 16]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interrupted", [1, *slow(0, 3)])
 def test_lenet_continued_reloads_its_weights_and_trains_on(command: Command, interrupted: int) -> None:
     """As one run of so many epochs, to the last bit; and so if it was interrupted before or after the reload."""
@@ -339,7 +342,7 @@ def test_run_folder_can_be_moved_and_tested_elsewhere(command: Command, tmp_path
     assert tested["test/acc"] == Run(tmp_path / "moved").info["metrics"]["test/acc"]
 
 
-@pytest.mark.parametrize("scheduler", ["onecycle", "step", *slow("none", "cosine")])
+@pytest.mark.parametrize("scheduler", ["onecycle", *slow("none", "step", "cosine")])
 @pytest.mark.parametrize("network", ["dropout_cnn", *slow("lenet")])
 def test_resumed_run_ends_as_the_uninterrupted_one(command: Command, network: str, scheduler: str) -> None:
     """At an epoch's end, dropout and all; in the same folder, the same metrics.csv, the same TensorBoard run."""
@@ -417,9 +420,11 @@ def test_resume_of_a_finished_run_says_so_and_changes_nothing(command: Command) 
             "optimizer=adam",
             "optimizer._target_=torch.optim.Adam: cannot change on resume",
         ),
-        ("optimizer.lr=1", "optimizer.lr=1: cannot change on resume (this run uses 0.01)"),
-        ("data.val_size=0", "data.val_size=0: cannot change on resume (this run uses 40)"),
-        ("seed=3", "seed=3: cannot change on resume (this run uses 0)"),
+        *slow(
+            ("optimizer.lr=1", "optimizer.lr=1: cannot change on resume (this run uses 0.01)"),
+            ("data.val_size=0", "data.val_size=0: cannot change on resume (this run uses 40)"),
+            ("seed=3", "seed=3: cannot change on resume (this run uses 0)"),
+        ),
     ],
 )
 def test_resumed_run_keeps_its_settings(command: Command, change: str, told: str) -> None:

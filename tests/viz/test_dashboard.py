@@ -289,6 +289,7 @@ def test_run_without_tensorboard_or_without_figures_is_left_what_it_asks_for(com
     assert not kept.keys() & (set().union(*PARTS.values()) - PARTS["layout"])
 
 
+@pytest.mark.slow
 def test_run_that_continues_has_everything_once(command: Command) -> None:
     """After a run that went on, and after one in which a part is then switched off."""
     assert command("model=lenet", "figures=true").status == 0
