@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Outcome
+from conftest import Outcome, slow
 from test_image_folder import draw_shape, write_shapes
 from torch import Tensor, nn
 
@@ -131,7 +131,7 @@ def test_drawing_is_classified_by_name(trained: Run) -> None:
     assert len(answer["probabilities"]) == 3 and answer["pixels"][0] > 200  # light paper, as in training
 
 
-@pytest.mark.parametrize("form", ["onnx", "torch_export", "safetensors", "state_dict"])
+@pytest.mark.parametrize("form", ["torch_export", "safetensors", *slow("onnx", "state_dict")])
 def test_exported_file_names_the_classes(command: Command, trained: Run, tmp_path: Path, form: str) -> None:
     outcome = command("export", str(trained), "--format", form, "--to", str(tmp_path / "exported"), data=False)
     assert outcome.status == 0, outcome.err

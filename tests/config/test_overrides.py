@@ -56,6 +56,7 @@ def test_misspelt_override_gets_one_line_with_the_nearest(command: Command, over
     refused(command(override, data=False), override, hint)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("override", "hint"), MISSPELT[:17])
 def test_misspelt_override_gets_the_same_line_from_compose(tiny: Tiny, override: str, hint: str) -> None:
     with pytest.raises(UsageError) as caught:

@@ -136,6 +136,7 @@ def test_stopped_within_a_group_and_resumed_with_another_size_it_ends_the_same(c
     same("whole", "parts")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("setting", "told"),
     [

@@ -56,6 +56,7 @@ def times() -> dict[str, int]:
     return {path.parent.name: path.stat().st_mtime_ns for path in RUNS.glob("*/run.json")}
 
 
+@pytest.mark.slow
 def test_every_preset_runs_over_the_seeds_and_nothing_is_repeated(reproduce: Command) -> None:
     outcome = reproduce("mlp", "lenet", "--seeds", "2")
     assert outcome.status == 0, outcome.err

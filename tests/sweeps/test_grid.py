@@ -161,6 +161,7 @@ def test_latest_and_auto_are_the_last_run_that_a_person_started(command: Command
     assert len(Run.below("runs")) == 9  # listed all the same
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("grid")
 def test_two_processes_do_not_run_one_sweep(command: Command) -> None:
     before = started()
@@ -223,6 +224,7 @@ def test_a_job_that_ends_while_the_sweep_is_stopped_is_passed_over_and_a_second_
     assert (FOLDER / ".stop").exists()
 
 
+@pytest.mark.slow
 def test_seeds_are_one_place_in_the_ranking_with_mean_and_spread(command: Command) -> None:
     outcome = command("-m", "sweep=s", "optimizer.lr=0.001,0.01", "seed=0,1,2", "trainer.max_epochs=1", "model=mlp")
     assert outcome.status == 0, outcome.err
@@ -293,6 +295,7 @@ def test_change_in_ones_own_conf_folder_is_a_new_job(command: Command, tiny: Tin
     assert len(started()) == 4
 
 
+@pytest.mark.slow
 def test_jobs_that_fail_exit_or_meet_nan_leave_the_others_and_run_again(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

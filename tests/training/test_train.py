@@ -494,6 +494,7 @@ def test_refused_run_without_data_leaves_nothing(command: Command, tiny: Tiny) -
     assert not list(Path().iterdir()) and not tiny.root.exists()
 
 
+@pytest.mark.slow
 def test_init_from_takes_a_checkpoint_or_a_plain_state_dict(command: Command, tiny: Tiny, tmp_path: Path) -> None:
     command("model=mlp")
     checkpoint = only_run().checkpoint("last")
