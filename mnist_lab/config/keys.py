@@ -14,6 +14,8 @@ IGNORED_FOR_IDENTITY = re.compile(
 FIXED_ON_RESUME = re.compile(
     r"(model|data(?!\.(root|download|source\.(path|folders))$)|augmentation|optimizer|scheduler|seed)(\.|$)"
 )
+# Keys that may be null until the data are read; a run records their values, and keeps them on resume.
+READ_FROM_DATA = ("data.source.name", "data.source.classes", "data.source.background", "data.source.sha256")
 SWEEP_ONLY_KEYS = ("sweep", "retries", "fail_fast", "callbacks.prune")  # invalid outside a sweep
 PASSED_TO_JOBS = ("threads", "figures")  # that apply to a sweep and to its jobs
 SWEEP_KEYS = (*SWEEP_ONLY_KEYS, "runs_dir", *PASSED_TO_JOBS)  # that control a sweep, and do not identify its jobs

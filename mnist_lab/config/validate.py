@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from mnist_lab.config.distributed import process_problems
-from mnist_lab.config.keys import FIXED_ON_RESUME
+from mnist_lab.config.keys import FIXED_ON_RESUME, READ_FROM_DATA
 from mnist_lab.config.metric_names import EPOCH_METRICS, VAL_ACC, VAL_LOSS
 from mnist_lab.config.overrides import nearest_key
 from mnist_lab.config.settings import flatten, require_environment
@@ -232,9 +232,8 @@ def _resume_problems(cfg: DictConfig, resumed: DictConfig) -> Iterator[str]:
     saved, asked = flatten(resumed), flatten(cfg)
     for key in saved | asked:
         value = asked.get(key)
-        if value is None and key.startswith("data.source."):
-            continue  # known once the data are read, as the run recorded it
-        if FIXED_ON_RESUME.match(key) and saved.get(key, value) != value:
+        is_kept = value is None and key in READ_FROM_DATA
+        if FIXED_ON_RESUME.match(key) and not is_kept and saved.get(key, value) != value:
             yield (
                 f"{key}={_format(value)}: cannot change on resume (this run uses {_format(saved[key])}); "
                 "init_from=CHECKPOINT starts a new run from its weights"

@@ -51,23 +51,21 @@ class ArrayFile(OwnImages):
             if labels is None:
                 raise UsageError(f"data.source.path={self.path}: has no column named label")
             sets = [(images, labels.astype(np.int64))]
-            return Labelled(sets[0], None, self._class_names(sets, None))
+            return Labelled(sets[0], None, self._class_names(sets, list(self.classes or [])))
         arrays = self._read_npz()
-        names = next((each for each in NAMES if set(each) <= set(arrays)), None)
-        if names is None:
+        names = next((each for each in NAMES if set(each) <= set(arrays)), ())
+        if not names:
             raise UsageError(
                 f"data.source.path={self.path}: holds {', '.join(arrays) or 'no arrays'}; needed are "
                 f"{', '.join(NAMES[0])}, or {' and '.join(NAMES[2])}"
             )
-        named = arrays.get("classes")
-        given = None if named is None else [str(name) for name in np.atleast_1d(named)]
-        text_labels = [arrays[name] for name in names[1::2] if arrays[name].dtype.kind in "US"]
-        if text_labels and given is None and self.classes is None:
-            given = sorted({str(name) for labels in text_labels for name in labels.ravel()}, key=natural_key)
+        named = map(str, np.ravel(arrays.get("classes", [])))
+        in_labels = {str(label) for name in names[1::2] if _is_text(arrays[name]) for label in arrays[name].ravel()}
+        classes = list(self.classes or named) or sorted(in_labels, key=natural_key)
         sets = []
         for image_name, label_name in zip(names[::2], names[1::2], strict=True):
             images = self._images(image_name, arrays[image_name])
-            labels = self._labels(label_name, arrays[label_name], self.classes or given)
+            labels = self._labels(label_name, arrays[label_name], classes)
             if len(images) != len(labels):
                 raise UsageError(
                     f"data.source.path={self.path}: {len(images):,} {image_name} but {len(labels):,} {label_name}"
@@ -75,7 +73,7 @@ class ArrayFile(OwnImages):
             if not len(images):
                 raise UsageError(f"data.source.path={self.path}: {image_name} is empty")
             sets.append((images, labels))
-        return Labelled(sets[0], sets[1] if len(sets) > 1 else None, self._class_names(sets, given))
+        return Labelled(sets[0], sets[1] if len(sets) > 1 else None, self._class_names(sets, classes))
 
     def _read_npz(self) -> Mapping[str, np.ndarray]:
         try:
@@ -113,15 +111,15 @@ class ArrayFile(OwnImages):
             return np.ascontiguousarray(pixels)
         return np.stack([fit_image(Image.fromarray(image)) for image in pixels])
 
-    def _labels(self, name: str, array: np.ndarray, classes: list[str] | None) -> np.ndarray:
+    def _labels(self, name: str, array: np.ndarray, classes: list[str]) -> np.ndarray:
         """Return an array of labels as (N,) int64; names are replaced by their places among the classes."""
         where = f"data.source.path={self.path}: {name}"
         if array.ndim == 2 and array.shape[1] == 1:
             array = array[:, 0]
         if array.ndim != 1:
             raise UsageError(f"{where} has shape {array.shape}; (N,) is needed, the class of each image")
-        if array.dtype.kind in "US":
-            places = {each: place for place, each in enumerate(classes or [])}
+        if _is_text(array):
+            places = {each: place for place, each in enumerate(classes)}
             if unknown := [each for each in map(str, array) if each not in places]:
                 raise UsageError(f"{where} holds {unknown[0]}, which is not one of {', '.join(places)}")
             return np.array([places[str(each)] for each in array])
@@ -129,12 +127,15 @@ class ArrayFile(OwnImages):
             raise UsageError(f"{where} holds {array.dtype}; whole numbers from 0, or names, are needed")
         return array.astype(np.int64)
 
-    def _class_names(self, sets: list[tuple[np.ndarray, np.ndarray]], given: list[str] | None) -> list[str]:
-        """Return the names of the classes: as set, as the file names them, or else their numbers."""
+    def _class_names(self, sets: list[tuple[np.ndarray, np.ndarray]], names: list[str]) -> list[str]:
+        """Return the names of the classes or, without names, their numbers."""
         low, high = (int(pick([pick(labels) for _, labels in sets])) for pick in (min, max))
-        names = self.classes or given
         limit = len(names) if names else MAX_CLASSES
         if low < 0 or high >= limit:
             wrong = low if low < 0 else high
             raise UsageError(f"data.source.path={self.path}: invalid label {wrong}; must be from 0 to {limit - 1}")
-        return list(names) if names else [str(number) for number in range(high + 1)]
+        return names or [str(number) for number in range(high + 1)]
+
+
+def _is_text(array: np.ndarray) -> bool:
+    return array.dtype.kind in "US"

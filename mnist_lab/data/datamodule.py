@@ -123,8 +123,9 @@ class MNISTDataModule(LightningDataModule):
     @property
     def background(self) -> int:
         """Brightness of the images' edges, from 0 to 255."""
-        known = self.source.background
-        return int(self.source.read_settings()["background"] if known is None else known)
+        if self.source.background is not None:
+            return self.source.background
+        return int(self.source.read_settings()["background"])
 
     @property
     def is_ink(self) -> bool:

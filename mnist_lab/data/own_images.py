@@ -96,15 +96,16 @@ class OwnImages(ImageSource):
         """Return images, class names and checksum; those of the data that were read last are kept."""
         try:
             files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in self._files()]
+            made_of = (type(self), tuple(self.classes or ()), self.test_size, tuple(files))
+            if OwnImages._last[0] != made_of:
+                checksum = self._checksum()
+                self._verify(checksum)  # before the work
+                labelled = self._decode()
+                check_classes(labelled.classes, self.path)
+                OwnImages._last = (made_of, (self._split(labelled), labelled.classes, checksum))
         except OSError as error:
-            raise UsageError(f"data.source.path={self.path}: cannot be read ({error.strerror})") from error
-        made_of = (type(self), tuple(self.classes or ()), self.test_size, tuple(files))
-        if OwnImages._last[0] != made_of:
-            checksum = self._checksum()
-            self._verify(checksum)  # before the work
-            labelled = self._decode()
-            check_classes(labelled.classes, self.path)
-            OwnImages._last = (made_of, (self._split(labelled), labelled.classes, checksum))
+            place = error.filename or self.path
+            raise UsageError(f"data.source.path={self.path}: {place}: cannot be read ({error.strerror})") from error
         found: tuple[Arrays, list[str], str] = OwnImages._last[1]
         self._verify(found[2])
         return found

@@ -11,9 +11,10 @@ import lightning.pytorch as pl
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from torch import nn
 
+from mnist_lab.config.keys import READ_FROM_DATA
 from mnist_lab.config.targets import find_class, resolve_node
 from mnist_lab.config.validate import enabled_callbacks, validate_parts
 from mnist_lab.data.batches import limit_batches
@@ -93,9 +94,9 @@ def _class_count(cfg: DictConfig) -> dict[str, int]:
 def keep_data_settings(cfg: DictConfig, resumed: DictConfig) -> DictConfig:
     """Return the configuration with the settings that the resumed run recorded when it read its data."""
     kept = copy.deepcopy(cfg)
-    for name, value in (OmegaConf.select(kept, "data.source") or {}).items():
-        if value is None:
-            kept.data.source[name] = OmegaConf.select(resumed, f"data.source.{name}")
+    for key in READ_FROM_DATA:
+        if OmegaConf.select(kept, key, default=MISSING) is None:
+            OmegaConf.update(kept, key, OmegaConf.select(resumed, key))
     return kept
 
 

@@ -213,6 +213,19 @@ def test_what_is_wrong_is_named_in_one_line(shapes: Path, spoil: object, message
     assert str(caught.value).startswith(f"data.source.path={shapes}: ") and "\n" not in str(caught.value)
 
 
+def test_file_that_may_not_be_read_is_named(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read_bytes = Path.read_bytes
+
+    def refuse_one(path: Path) -> bytes:
+        if path.name == "3.png":
+            raise PermissionError(13, "Permission denied", str(path))
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse_one)
+    with pytest.raises(UsageError, match=r"circle/3\.png: cannot be read \(Permission denied\)$"):
+        ImageFolder(path=str(shapes)).load()
+
+
 def test_class_of_the_test_set_alone_is_refused(tmp_path: Path) -> None:
     write_shapes(tmp_path / "train", {"circle": 2, "cross": 2})
     write_shapes(tmp_path / "test", {"square": 2})

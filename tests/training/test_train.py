@@ -424,6 +424,7 @@ def test_resume_of_a_finished_run_says_so_and_changes_nothing(command: Command) 
             ("optimizer.lr=1", "optimizer.lr=1: cannot change on resume (this run uses 0.01)"),
             ("data.val_size=0", "data.val_size=0: cannot change on resume (this run uses 40)"),
             ("seed=3", "seed=3: cannot change on resume (this run uses 0)"),
+            ("data.source.mirrors=null", "data.source.mirrors=null: cannot change on resume (this run uses [])"),
         ),
     ],
 )
