@@ -119,7 +119,6 @@ def test_images_are_given_to_the_network_as_in_training(command: Command, traine
 
 
 def test_drawing_is_classified_by_name(trained: Run) -> None:
-    pytest.importorskip("starlette")
     from test_server import PNG, Client, png
 
     from mnist_lab.inference.server import make_app
