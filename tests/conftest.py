@@ -150,6 +150,10 @@ class LeftOut:
             terminalreporter.write_line(f'{tests} not run; run all with: pytest {self.workers}-m ""', bold=True)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--cluster", action="store_true", help="run the tests that start a SLURM and a Ray: .ci/cluster")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     given = any(re.match("-[a-z]*m", argument) for argument in map(str, config.invocation_params.args))
     if config.option.markexpr == "not slow" and not given:

@@ -1,0 +1,245 @@
+"""A SLURM of two nodes on this machine, with daemons, ports and folders of its own; as root, on Debian.
+
+Each node has a host name and a mount table of its own (namespaces), so that what is told apart by these is told apart
+here: the locks of run folders, and a folder that only one machine has.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+PROGRAMS = ("slurmctld", "slurmd", "slurmdbd", "munged", "mariadbd", "unshare", "setpriv")
+NODES = ("node1", "node2")
+CONF = """
+ClusterName={name}
+SlurmctldHost=localhost(127.0.0.1)
+SlurmctldPort={ctld}
+AuthType=auth/munge
+CredType=cred/munge
+SlurmUser=root
+SlurmdUser=root
+StateSaveLocation={folder}/ctld
+SlurmdSpoolDir={folder}/slurmd.%n
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.%n.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.%n.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+SchedulerParameters=batch_sched_delay=1,sched_interval=2,bf_interval=2
+ReturnToService=2
+MpiDefault=none
+SwitchType=switch/none
+JobRequeue=1
+KillWait=10
+SlurmdTimeout=8
+SlurmctldTimeout=30
+InactiveLimit=0
+SlurmdParameters=config_overrides
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PartitionName=low Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=30
+PartitionName=high Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
+"""
+ACCOUNTING = """
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=localhost
+AccountingStoragePort={dbd}
+"""
+NODE = (
+    "NodeName={node} NodeHostname={node} NodeAddr=127.0.0.1 Port={port} CPUs=2 Boards=1 SocketsPerBoard=1"
+    " CoresPerSocket=2 ThreadsPerCore=1 RealMemory=9000 State=UNKNOWN\n"
+)
+DBD = """
+AuthType=auth/munge
+DbdHost=localhost
+DbdPort={dbd}
+SlurmUser=root
+StorageType=accounting_storage/mysql
+StorageHost=localhost
+StorageUser=root
+StorageLoc=slurm_acct_db
+LogFile={folder}/slurmdbd.log
+PidFile={folder}/slurmdbd.pid
+"""
+
+
+def missing_programs() -> list[str]:
+    """The programs of a SLURM that this machine lacks."""
+    path = os.environ.get("PATH", "") + os.pathsep + "/usr/sbin"
+    return [name for name in PROGRAMS if shutil.which(name, path=path) is None]
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])
+
+
+def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, f"{what}: not within {seconds} s"
+        time.sleep(0.1)
+
+
+class Slurm:
+    """The engine, from its start to its stop.
+
+    Args:
+        folder: of its configuration, logs and state.
+        accounting: whether with a database of ended jobs, as clusters mostly have.
+
+    Attributes:
+        own: a folder that is another one on each node: what the nodes write there no other machine sees.
+    """
+
+    def __init__(self, folder: Path, *, accounting: bool) -> None:
+        self.folder, self.accounting = folder, accounting
+        self.own = folder / "own"
+        self.daemons: dict[str, subprocess.Popen[bytes]] = {}
+        self.environment = os.environ | {
+            "SLURM_CONF": str(folder / "slurm.conf"),
+            "MYSQL_UNIX_PORT": str(folder / "mysql.sock"),  # where slurmdbd finds the database of StorageHost=localhost
+            "PATH": os.environ["PATH"] + os.pathsep + "/usr/sbin",
+        }
+
+    def start(self) -> None:
+        for name in ("ctld", "own", *(f"slurmd.{node}" for node in NODES)):
+            (self.folder / name).mkdir(parents=True)
+        values = {"folder": self.folder, "ctld": free_port(), "dbd": free_port(), "name": "lab"}
+        conf = CONF + (ACCOUNTING if self.accounting else "")
+        nodes = "".join(NODE.format(node=node, port=free_port()) for node in NODES)
+        (self.folder / "slurm.conf").write_text(conf.format(**values) + nodes)
+        (self.folder / "cgroup.conf").write_text("IgnoreSystemd=yes\n")
+        (self.folder / "hosts").write_text(f"127.0.0.1 localhost {' '.join(NODES)} {socket.gethostname()}\n")
+        start_munge()
+        if self.accounting:
+            self._start_accounting(DBD.format(**values))
+        self._spawn("slurmctld", "slurmctld", "-D")
+        for node in NODES:
+            self.start_node(node)
+        wait_for(lambda: self.run("sinfo", "-h", "-t", "idle", "-o", "%D").split() == ["2"], 30, "two idle nodes")
+
+    def _start_accounting(self, conf: str) -> None:
+        mysql, path = self.folder / "mysql", self.folder / "slurmdbd.conf"
+        path.write_text(conf)
+        path.chmod(0o600)
+        install = ["mariadb-install-db", "--no-defaults", "--user=root", f"--datadir={mysql}", "--skip-test-db"]
+        subprocess.run([*install, "--auth-root-authentication-method=socket"], check=True, capture_output=True)
+        socket_option = f"--socket={self.folder}/mysql.sock"
+        settings = [
+            socket_option,
+            "--skip-networking",
+            "--innodb-buffer-pool-size=64M",
+            "--innodb-lock-wait-timeout=900",
+        ]
+        self._spawn("mariadbd", "mariadbd", "--no-defaults", "--user=root", f"--datadir={mysql}", *settings)
+        ask = ["mariadb", "--no-defaults", socket_option, "-e", "create database if not exists slurm_acct_db"]
+        wait_for(lambda: self._call(ask).returncode == 0, 30, "the database")
+        self._spawn("slurmdbd", "slurmdbd", "-D")
+        ask = ["sacctmgr", "-i", "add", "cluster", "lab"]
+        wait_for(lambda: self._call(ask).returncode == 0, 30, "the accounting")
+
+    def start_node(self, node: str) -> None:
+        """Start a node's daemon as on a machine of its own."""
+        steps = f"hostname {node} && mount --bind {self.folder}/hosts /etc/hosts && mount -t tmpfs none {self.own}"
+        command = ["unshare", "--uts", "--mount", "sh", "-c", f"{steps} && exec slurmd -D -N {node}"]
+        self._spawn(node, *command)
+
+    def kill_node(self, node: str) -> None:
+        """Kill a node's daemon and all that runs on the node, as a loss of power does."""
+        processes = [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if hostname_of(pid) == node]
+        self.daemons[node].kill()
+        for pid in processes:
+            with_no_error(os.kill, pid, signal.SIGKILL)
+        self.daemons.pop(node).wait()
+
+    def settle(self) -> None:
+        """Cancel all jobs and have both nodes idle, as after the start."""
+        self._call(["scancel", "--me", "--state=PENDING"])
+        self._call(["scancel", "--me", "--signal=KILL", "--full"])
+        for node in NODES:
+            if node not in self.daemons:
+                self.start_node(node)
+            self._call(["scontrol", "update", f"nodename={node}", "state=resume"])
+        wait_for(lambda: self.run("sinfo", "-h", "-t", "idle", "-o", "%D").split() == ["2"], 30, "two idle nodes")
+
+    def stop(self) -> None:
+        self._call(["scancel", "--me"])
+        for node in NODES:
+            if node in self.daemons:
+                self.kill_node(node)
+        for name in reversed([*self.daemons]):
+            process = self.daemons.pop(name)
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def run(self, *command: str) -> str:
+        """Return what a command of SLURM's prints."""
+        done = self._call(command)
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+        return done.stdout
+
+    def jobs(self) -> dict[str, tuple[str, str, str]]:
+        """State, reason and node of each job that the controller knows, by the job's number."""
+        rows = self.run("squeue", "-h", "-r", "--states=all", "-o", "%i|%T|%r|%N").splitlines()
+        return {row.split("|")[0]: tuple(row.split("|")[1:]) for row in rows}  # type: ignore[misc]
+
+    def skip_waiting_after_requeue(self) -> None:
+        """Let requeued jobs begin at once; SLURM has them wait for two minutes."""
+        for number, (state, reason, _) in self.jobs().items():
+            if state == "PENDING" and re.search("BeginTime", reason):
+                self._call(["scontrol", "update", f"jobid={number}", "StartTime=now"])
+
+    def _call(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60)
+
+    def _spawn(self, name: str, *command: str) -> None:
+        log = (self.folder / f"{name}.out").open("ab")
+        self.daemons[name] = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
+        log.close()
+
+
+def start_munge() -> None:
+    """Start munge, by which SLURM's programs trust each other, unless it runs; it is left running."""
+    if subprocess.run(["munge", "-n"], capture_output=True).returncode == 0:
+        return
+    run = Path("/run/munge")
+    run.mkdir(exist_ok=True)
+    shutil.chown(run, "munge")
+    run.chmod(0o755)
+    as_munge = ["setpriv", "--reuid", "munge", "--regid", "munge", "--init-groups", "munged"]
+    subprocess.run(as_munge, check=True, env=os.environ | {"PATH": os.environ["PATH"] + ":/usr/sbin"})
+    wait_for(lambda: subprocess.run(["munge", "-n"], capture_output=True).returncode == 0, 10, "munge")
+
+
+def hostname_of(pid: int) -> str | None:
+    """The host name in a process's environment, SLURMD_NODENAME; None without one."""
+    try:
+        found = re.search(rb"(?:^|\0)SLURMD_NODENAME=([^\0]*)", Path(f"/proc/{pid}/environ").read_bytes())
+    except OSError:
+        return None
+    return found[1].decode() if found else None
+
+
+def with_no_error(act: Callable[..., object], *arguments: object) -> None:
+    try:
+        act(*arguments)
+    except OSError:
+        pass
