@@ -15,12 +15,11 @@ from mnist_lab.cli.commands import COMMANDS
 from mnist_lab.cli.help import help_text
 from mnist_lab.errors import UsageError
 from mnist_lab.streams import exit_on_user_error, standard_streams, stop_waiting_for_readers
-from mnist_lab.sweeps.process import schema_warning_ignored
 
 
 def main() -> None:
     """Run the command line in sys.argv."""
-    with exit_on_user_error(), standard_streams(), schema_warning_ignored():
+    with exit_on_user_error(), standard_streams():
         try:
             _main()
         except KeyboardInterrupt:  # a run that had started has said more, and how to resume it

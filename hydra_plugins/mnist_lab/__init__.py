@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 
 class LabSweeper(Sweeper):
-    """What both sweepers have: Hydra's context, the sweep's configuration and its launcher.
+    """What both sweepers have: Hydra's context, the sweep's configuration and what a job is.
 
     Args:
         params: the swept values by key, in Hydra's grammar; an override of the command line replaces its key's.
@@ -21,11 +20,8 @@ class LabSweeper(Sweeper):
         self.params = params or {}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep what a sweep needs, and make its launcher."""
-        self.hydra_context, self.config = hydra_context, config
-        self.launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task_function, config=config
-        )
+        """Keep what a sweep needs; mnist_lab.sweeps.running makes its launcher."""
+        self.hydra_context, self.config, self.task = hydra_context, config, task_function
 
 
 class GridSweeper(LabSweeper):

@@ -10,7 +10,10 @@ from mnist_lab.config.overrides import compose_with_hydra, dotted_keys, nearest_
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import shorten
 
-OPTIONS = ("--help", "--version", "--multirun", "--cfg", "--info", "--config-dir", "--config-name", "--hydra-help")
+OPTIONS = (
+    *("--help", "--version", "--multirun", "--detach", "--cfg", "--info", "--config-dir", "--config-name"),
+    "--hydra-help",
+)
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -28,13 +31,14 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     infos = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
     kinds.add_argument("--info", "-i", nargs="?", const="all", choices=infos)
     kinds.add_argument("--hydra-help", action="store_true")
+    parser.add_argument("--detach", action="store_true")
     parser.add_argument("--resolve", action="store_true")
     parser.add_argument("--package", "-p")
     parser.add_argument("--config-name", "-cn")
     parser.add_argument("--config-dir", "-cd")
     parser.add_argument("overrides", nargs="*")
     found, unknown = parser.parse_known_intermixed_args(arguments)
-    overrides: list[str] = found.overrides
+    overrides: list[str] = [*found.overrides, *["detach=true"] * found.detach]
     if unknown:
         name, equals, value = unknown[0].lstrip("-").partition("=")
         if not equals:
@@ -49,7 +53,7 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         raise UsageError("--resolve: only valid with --cfg")
     options: list[str] = []
     for name, value in vars(found).items():
-        if name != "overrides" and value not in (None, False):
+        if name not in ("overrides", "detach") and value not in (None, False):
             option = "-m" if name == "multirun" else f"--{name.replace('_', '-')}"
             options += [option] if value is True else [option, value]
     return options, overrides

@@ -16,7 +16,7 @@ from mnist_lab.files import exists, is_whole
 from mnist_lab.formatting import display_path
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
-from mnist_lab.sweeps.signals import SWEEP_PROCESS
+from mnist_lab.sweeps.process import SWEEP_PROCESS
 
 
 def expand_resume(arguments: list[str]) -> list[str]:

@@ -14,9 +14,8 @@ from mnist_lab.cli.resume import expand_resume
 from mnist_lab.config.distributed import share_run_folder
 from mnist_lab.errors import DISK_FULL
 from mnist_lab.streams import exit_on_user_error, outlive_reader
-from mnist_lab.sweeps.hydra_app import check_overrides, prefer_own_sweepers, run_application
-from mnist_lab.sweeps.process import keep_freed_memory
-from mnist_lab.sweeps.signals import SWEEP_PROCESS, end_with_parent
+from mnist_lab.sweeps.hydra_app import check_overrides, prefer_own_choices, run_application
+from mnist_lab.sweeps.process import SWEEP_PROCESS, end_with_parent, keep_freed_memory
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -27,7 +26,7 @@ def main(arguments: Sequence[str]) -> None:
         keep_freed_memory()
         if SWEEP_PROCESS in os.environ and "LOCAL_RANK" not in os.environ:  # the first process of a sweep's job
             end_with_parent(int(os.environ[SWEEP_PROCESS]))
-        prefer_own_sweepers()
+        prefer_own_choices()
         options, overrides = split_arguments(expand_resume(list(arguments)))
         multirun = bool({"-m", "hydra.mode=MULTIRUN"} & {*options, *overrides})
         overrides = share_run_folder(overrides, sweep=multirun)

@@ -6,7 +6,7 @@ import re
 
 # Keys in which configurations of the same job may differ: its folder, its logs, its machine.
 IGNORED_FOR_IDENTITY = re.compile(
-    r"(folder|overrides|config_dir|resume|runs_dir|sweep|retries|fail_fast|threads|figures|dashboard"
+    r"(folder|overrides|config_dir|resume|runs_dir|sweep|retries|fail_fast|detach|threads|figures|dashboard"
     r"|steps_per_execution|tutorial|logger|data\.(root|download|source\.(folders|classes|background))|trainer\.accelerator"
     r"|callbacks\.(summary|progress|step_log|random_state|prune|\w+\.dirpath))(\.|$)"
 )
@@ -16,7 +16,7 @@ FIXED_ON_RESUME = re.compile(
 )
 # Keys that may be null until the data are read; a run records their values, and keeps them on resume.
 READ_FROM_DATA = ("data.source.name", "data.source.classes", "data.source.background", "data.source.sha256")
-SWEEP_ONLY_KEYS = ("sweep", "retries", "fail_fast", "callbacks.prune")  # invalid outside a sweep
+SWEEP_ONLY_KEYS = ("sweep", "retries", "fail_fast", "detach", "callbacks.prune")  # invalid outside a sweep
 PASSED_TO_JOBS = ("threads", "figures")  # that apply to a sweep and to its jobs
 SWEEP_KEYS = (*SWEEP_ONLY_KEYS, "runs_dir", *PASSED_TO_JOBS)  # that control a sweep, and do not identify its jobs
 DERIVED_KEYS = ("folder", "overrides", "config_dir", "name")  # that follow from others and cannot be set

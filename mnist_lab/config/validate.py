@@ -36,6 +36,7 @@ LIMITS: dict[str, Any] = {  # types of keys without a signature, and ranges that
     "sweep": str | int | float | None,  # a name; Hydra takes 1 and nan for numbers
     "retries": Annotated[int, Field(ge=0)],
     "fail_fast": bool,
+    "detach": bool,
     "tutorial": dict[str, Any] | None,
     "tutorial.explained_by": str | None,
     "tutorial.disagreements": list[str],

@@ -51,7 +51,7 @@ class RunInUse(UsageError):
 
 
 @contextmanager
-def run_lock(folder: Path) -> Iterator[None]:
+def run_lock(folder: Path, *, patience: float = 0) -> Iterator[None]:
     """Hold a run folder's lock during the block; the folder is created if needed.
 
     The lock ends with its process, however that ends. It is the operating system's (flock), which shared file systems
@@ -61,6 +61,7 @@ def run_lock(folder: Path) -> Iterator[None]:
 
     Args:
         folder: the run folder.
+        patience: seconds to wait for another process that has it.
 
     Raises:
         RunInUse: another process or thread has it; the message names it.
@@ -71,6 +72,10 @@ def run_lock(folder: Path) -> Iterator[None]:
     if _held.get(place) == thread or (holder and (holder.host, holder.pid) == (socket.gethostname(), os.getppid())):
         yield
         return
+    until = time.monotonic() + patience
+    while holder is not None and time.monotonic() < until:
+        time.sleep(0.5)
+        holder = holder_of(folder)
     if holder is not None:
         raise RunInUse(_in_use(folder, holder))
     try:

@@ -6,6 +6,7 @@ import csv
 import json
 import statistics
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from rich.table import Table
@@ -82,7 +83,7 @@ class Results:
         ranked = sorted(groups.values(), key=lambda group: mean(group, VAL_ACC), reverse=True)
         return cls(sweep, jobs, ranked)
 
-    @property
+    @cached_property
     def varied(self) -> list[str]:
         """The keys in which the jobs differ, in the order given."""
         values: dict[str, set[str | None]] = {}
@@ -96,7 +97,7 @@ class Results:
         given = override_values(job.overrides)
         return {key: given.get(key, str(job.info.get(key, ""))) for key in self.varied}  # the seed is in the record
 
-    @property
+    @cached_property
     def heads(self) -> dict[str, str]:
         """The column head of each key in which the jobs differ: its last part if unique, else the whole key."""
         return short_names(self.varied)
@@ -124,18 +125,22 @@ class Results:
         seeds = ",".join(str(job.info["seed"]) for job in self.winner)
         return format_command(["-m", *options, *shared, f"seed={seeds}"])
 
+    @cached_property
+    def ranks(self) -> dict[str, int]:
+        """The places of the ranked jobs, by their ids."""
+        return {job.id: number for number, group in enumerate(self.ranked, 1) for job in group}
+
     def row(self, job: Job) -> dict[str, Any]:
         """Return a job's row of results.csv."""
         info = job.info
         metrics = info.get("metrics", {})
-        rank = next((number for number, group in enumerate(self.ranked, 1) if job in group), None)
         return {
-            "rank": rank,
+            "rank": self.ranks.get(job.id),
             **self.settings(job),
             "state": job.state,
             VAL_ACC: metrics.get(VAL_ACC),
             VAL_LOSS: metrics.get(VAL_LOSS),
-            TEST_ACC: metrics.get(TEST_ACC) if job in self.winner else None,
+            TEST_ACC: metrics.get(TEST_ACC) if self.ranks.get(job.id) == 1 else None,
             "epochs": info.get("epochs"),
             "seconds": info.get("seconds", {}).get("total"),
             "attempts": job.attempts,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
-from typing_extensions import TypedDict
+from typing_extensions import NotRequired, TypedDict
 
 from mnist_lab.errors import UsageError
 from mnist_lab.files import write_text
@@ -61,6 +61,13 @@ class RunRecord(TypedDict, total=False):
     checkpoints: dict[str, str | None]
 
 
+class Submission(TypedDict):
+    """A job in the queue of a cluster: its number there, and the file of what it prints."""
+
+    number: str
+    log: str
+
+
 @with_config(_STRICT)
 class SweepRecord(TypedDict):
     """The entries of sweep.json.
@@ -70,12 +77,14 @@ class SweepRecord(TypedDict):
         start: an id of its latest start, HOST-PID-DIGITS.
         swept: the keys that have several values.
         jobs: the overrides of each planned job by its id.
+        submitted: the jobs that were handed to the queue of a cluster, by their ids.
     """
 
     command: str
     start: Annotated[str, Field(pattern=r"-\d+-[^-]*$")]
     swept: list[str]
     jobs: dict[str, list[str]]
+    submitted: NotRequired[dict[str, Submission]]
 
 
 class JobProcess(TypedDict, total=False):

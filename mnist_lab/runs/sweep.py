@@ -22,7 +22,17 @@ from mnist_lab.errors import UsageError
 from mnist_lab.files import make_folder
 from mnist_lab.runs.locks import holder_of
 from mnist_lab.runs.paths import PathIn
-from mnist_lab.runs.record import JOB, SWEEP, JobProcess, JobRecord, RunRecord, SweepRecord, read_record, write_record
+from mnist_lab.runs.record import (
+    JOB,
+    SWEEP,
+    JobProcess,
+    JobRecord,
+    RunRecord,
+    Submission,
+    SweepRecord,
+    read_record,
+    write_record,
+)
 from mnist_lab.runs.run import SWEEP_RECORD, Run
 from mnist_lab.runs.state import DONE, RunState
 
@@ -79,6 +89,7 @@ class Sweep:
     results_json = PathIn("results.json")
     report_path = PathIn("report.html")
     study_path = PathIn("study.journal")  # of a search
+    session_path = PathIn(".session.pickle")  # what a job in another process needs of Hydra's
     stop_file = PathIn(".stop")  # while it exists, no further job is started
 
     @classmethod
@@ -108,6 +119,7 @@ class Sweep:
             "start": f"{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}",
             "swept": list(dict.fromkeys([*swept_before, *swept])),
             "jobs": planned_before,
+            "submitted": sweep.record.get("submitted", {}) if sweep.exists else {},
         }
         make_folder(folder)
         sweep.stop_file.unlink(missing_ok=True)
@@ -122,6 +134,10 @@ class Sweep:
             record["jobs"][id] = without_keys(overrides, *SWEEP_KEYS)
         write_record(self.record_path, record)
 
+    def keep_submissions(self, submitted: dict[str, Submission]) -> None:
+        """Record the jobs that are in the queue of a cluster."""
+        write_record(self.record_path, {**self.record, "submitted": submitted})
+
     @property
     def record(self) -> SweepRecord:
         """The entries of sweep.json."""
@@ -132,10 +148,9 @@ class Sweep:
         """Whether the folder is a sweep's."""
         return (self.record_path).is_file()
 
-    @property
-    def process(self) -> int:
-        """The id of the process that runs the sweep, or did last."""
-        return int(self.record["start"].rsplit("-", 2)[1])
+    def job(self, id: str) -> Job:
+        """Return a job by its id; one that has not begun has no folder yet."""
+        return next((read_job(path) for path in self.folder.glob(f"*-{id}")), Job((), self.folder / f"-{id}"))
 
     def jobs(self) -> list[Job]:
         """Return all jobs: the planned ones in order, then others by the names of their folders."""

@@ -34,16 +34,14 @@ from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
 from mnist_lab.sweeps.identity import register_job_folder
 from mnist_lab.sweeps.job import run_job
-from mnist_lab.sweeps.process import schema_warning_ignored
 from mnist_lab.sweeps.through_hydra import ErrorThroughHydra, carry_through_hydra
 
-EXTRAS = ("joblib", "submitit", "ray", "optuna")  # launchers and sweepers that come with an extra of this name
 register_job_folder()
+EXTRAS = ("submitit", "ray", "optuna")  # packages of launchers and sweepers, each in the extra of its name
 started_jobs: list[DictConfig] = []  # in this process, by the last run_application()
 started_sweeps: list[Path] = []  # the folders
 
 
-@schema_warning_ignored()
 def sweep(*overrides: str, config_dir: str | Path | None = None) -> Results:
     """Train a network for each combination of values, as `python -m mnist_lab -m OVERRIDES` does.
 
@@ -61,7 +59,7 @@ def sweep(*overrides: str, config_dir: str | Path | None = None) -> Results:
         UsageError: an override is not valid, nothing is swept, or another process runs this sweep.
         Interrupted: Ctrl-C or SIGTERM; the same call continues the sweep.
     """
-    prefer_own_sweepers()
+    prefer_own_choices()
     options = [] if config_dir is None else ["--config-dir", str(config_dir)]
     check_overrides(overrides, config_dir=None if config_dir is None else str(config_dir), multirun=True)
     with contextlib.suppress(JobsFailed):  # each tells its error in the results
@@ -89,10 +87,9 @@ def check_overrides(
             raise UsageError(f"{shorten(override)}: a sweep's name consists of letters, digits and . , = + - _")
         if (key, text) == ("hydra/sweeper", "basic"):
             raise UsageError(f"{override}: writes no table; choose grid, which runs the same jobs, or optuna")
-        extra = text.split("_")[0]
-        package = {"hydra/launcher": f"hydra_plugins.hydra_{extra}_launcher", "hydra/sweeper": "optuna"}.get(key)
-        if package and extra in EXTRAS and find_spec(package) is None:
-            raise not_installed(override, extra)
+        package = text.partition("_")[0]
+        if key in ("hydra/launcher", "hydra/sweeper") and package in EXTRAS and find_spec(package) is None:
+            raise not_installed(override, package)
     compose_with_hydra(overrides, config_dir, config_name, sweep=multirun)
 
 
@@ -105,10 +102,12 @@ def reject_derived_settings(overrides: Sequence[str]) -> None:
             raise UsageError(f"{shorten(override)}: is derived; set hydra.run.dir to choose the run folder")
 
 
-def prefer_own_sweepers() -> None:
-    """Forget the settings that hydra-optuna-sweeper has stored under the name of ours; Hydra would merge the two."""
+def prefer_own_choices() -> None:
+    """Forget the settings that plugins of Hydra have stored under names of ours; Hydra would merge the two."""
     Plugins.instance()  # imports all plugins, which store their settings
-    ConfigStore.instance().repo.get("hydra", {}).get("sweeper", {}).pop("optuna.yaml", None)
+    stored = ConfigStore.instance().repo.get("hydra", {})
+    for path in (conf_dir() / "hydra").glob("*/*.yaml"):
+        stored.get(path.parent.name, {}).pop(path.name, None)
 
 
 def run_application(arguments: Sequence[str]) -> None:
@@ -161,9 +160,9 @@ def task(cfg: DictConfig) -> float | None:
     sources = HydraConfig.get().runtime.config_sources
     own = (str(Path(source.path).absolute()) for source in sources if source.provider == "command-line")
     cfg.config_dir = next(own, None)
-    if HydraConfig.get().mode == RunMode.MULTIRUN:
-        return run_job(cfg)
     with carry_through_hydra():
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            return run_job(cfg)
         from mnist_lab.training.train import train  # torch and Lightning: not for --cfg
 
         train(cfg)

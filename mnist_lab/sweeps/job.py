@@ -23,9 +23,7 @@ from mnist_lab.runs.record import JobProcess
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.state import RunState
 from mnist_lab.runs.sweep import Job, Sweep, read_job, write_job
-from mnist_lab.sweeps.launchers import cpus_per_job, launcher_name, requeue_on_sigusr2, threads
-from mnist_lab.sweeps.process import keep_freed_memory
-from mnist_lab.sweeps.signals import end_with_parent
+from mnist_lab.sweeps.launchers.launcher import make_launcher
 
 log = logging.getLogger(__name__)
 
@@ -44,16 +42,15 @@ def run_job(cfg: DictConfig) -> float | None:
     """
     folder = Path(cfg.folder)
     sweep = Sweep(folder.parent)
-    if os.getpid() != sweep.process:
-        keep_freed_memory()
-        if launcher_name(HydraConfig.get().launcher) == "JoblibLauncher":
-            end_with_parent(sweep.process)
     if sweep.stop_file.exists():
         return None
+    launcher = make_launcher(HydraConfig.get())
+    if cfg.threads is None:
+        cfg.threads = launcher.threads
     overrides = tuple(without_keys(original_overrides(cfg), *SWEEP_KEYS))
     cfg.overrides = without_keys(original_overrides(cfg), *SWEEP_ONLY_KEYS)
     try:
-        with requeue_on_sigusr2(), run_lock(folder):
+        with run_lock(folder, patience=launcher.lock_patience):
             job = read_job(folder) if Run(folder).job_path.exists() else Job(overrides, folder)
             job = replace(job, overrides=overrides)  # not in a damaged record
             start = sweep.record["start"]
@@ -75,10 +72,6 @@ def run_job(cfg: DictConfig) -> float | None:
             return None if accuracy is None else float(accuracy)
     except RunInUse:
         return None
-    except Interrupted:
-        if sweep.stop_file.exists() and cpus_per_job(HydraConfig.get().launcher) is not None:
-            return None  # the sweep knows; Ray and submitit would take it for a dead process and restart it
-        raise
 
 
 def _attempted(cfg: DictConfig, job: Job) -> Job:
@@ -97,7 +90,6 @@ def _attempted(cfg: DictConfig, job: Job) -> Job:
     write_job(job)
     quiet, console.quiet = console.quiet, True  # the sweep shows the states of its jobs
     try:
-        _share_threads(cfg)
         train_in_subprocess(cfg) if is_distributed(cfg) else train(cfg)
         job = replace(job, state=RunState.FINISHED)
     except Interrupted as stop:
@@ -111,9 +103,3 @@ def _attempted(cfg: DictConfig, job: Job) -> Job:
         console.quiet = quiet
     write_job(job)
     return job
-
-
-def _share_threads(cfg: DictConfig) -> None:
-    """Give each of several parallel jobs its share of the processors, unless threads=N is set."""
-    if cfg.threads is None:
-        cfg.threads = threads(HydraConfig.get().launcher)

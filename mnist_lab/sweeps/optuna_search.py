@@ -30,8 +30,8 @@ from mnist_lab.files import write_text
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.state import DONE, RunState
 from mnist_lab.runs.sweep import Sweep
-from mnist_lab.sweeps.grid import compose_job_id, launch, reject_swept_key, run_sweep, with_params
-from mnist_lab.sweeps.launchers import parallel_jobs, refuse_more_than_memory
+from mnist_lab.sweeps.grid import compose_job_id, reject_swept_key, with_params
+from mnist_lab.sweeps.running import RunningSweep, run_sweep
 from mnist_lab.sweeps.through_hydra import carry_through_hydra
 
 
@@ -48,22 +48,23 @@ def sweep_optuna(sweeper: Any, arguments: list[str]) -> list[Any]:
             raise UsageError(f"hydra.sweeper.n_trials={sweeper.n_trials}: must be 1 or more")
         if not space:
             raise UsageError("hydra/sweeper=optuna: there is nothing to search; leave a setting of its params open")
-        at_once = parallel_jobs(sweeper.config.hydra.launcher)
-        refuse_more_than_memory(sweeper.config.hydra.launcher, sweeper.n_trials)
-        with run_sweep(sweeper, swept, {}) as sweep:
-            search(sweeper, sweep, space, [override for override in fixed if override], at_once)
+        if sweeper.config.detach:
+            raise UsageError("--detach: a search asks for settings while its jobs run; run it in tmux, or with nohup")
+        with run_sweep(sweeper, swept, {}, most=sweeper.n_trials) as running:
+            search(sweeper, running, space, [override for override in fixed if override])
     return []
 
 
-def search(sweeper: Any, sweep: Sweep, space: dict[str, BaseDistribution], fixed: Sequence[str], at_once: int) -> None:
+def search(sweeper: Any, running: RunningSweep, space: dict[str, BaseDistribution], fixed: Sequence[str]) -> None:
     """Ask for settings, launch their jobs and report the results, batch by batch, until the study has its trials.
 
     A trial whose job failed or was stopped stays open: the next start of the search runs that job again. What a batch
     asks for depends on the batches before it alone, so a search that was killed asks for the same settings again.
     """
+    sweep = running.sweep
     study = open_study(sweep.folder, sweeper.prune_after)
     tried: set[int] = set()
-    while batch := next_batch(study, sweeper.n_trials, at_once, tried):
+    while batch := next_batch(study, sweeper.n_trials, running.launcher.at_once, tried):
         tried |= set(batch)
         jobs: dict[str, list[str]] = {}
         ids: dict[int, str] = {}
@@ -75,7 +76,7 @@ def search(sweeper: Any, sweep: Sweep, space: dict[str, BaseDistribution], fixed
             jobs.setdefault(ids[number], [*overrides, pruning])
         sweep.plan(jobs)
         states = {job.id: job.state for job in sweep.jobs()}
-        launch(sweeper, sweep, {id: jobs[id] for id in jobs if states[id] != RunState.FINISHED})
+        running.launch({id: jobs[id] for id in jobs if states[id] != RunState.FINISHED})
         found = {job.id: job for job in sweep.jobs()}
         if any(found[id].state not in DONE for id in ids.values()):
             return  # told to stop

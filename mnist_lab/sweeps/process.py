@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+import time
 
-
-@contextmanager
-def schema_warning_ignored() -> Iterator[None]:
-    """Ignore Hydra's warning that conf/hydra/launcher has names of the launchers' own schemas, which is meant."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
-        yield
+SWEEP_PROCESS = "MNIST_LAB_SWEEP_PROCESS"  # set for a job in a subprocess: the id of the process that waits for it
 
 
 def keep_freed_memory() -> None:
@@ -28,3 +22,22 @@ def keep_freed_memory() -> None:
         m_trim_threshold, m_mmap_threshold = -1, -3
         mallopt(m_mmap_threshold, 32 * 2**20)  # the most that glibc takes
         mallopt(m_trim_threshold, 2**30)
+
+
+def end_with_parent(parent: int) -> None:
+    """Watch the parent process from a thread, and end this process at once when the parent is gone.
+
+    A killed process cannot stop its children, and orphaned workers would wait for work for ever.
+
+    Args:
+        parent: the id of the parent process.
+    """
+    name = f"ends with {parent}"
+    if all(thread.name != name for thread in threading.enumerate()):
+        threading.Thread(target=_watch_parent, args=(parent,), name=name, daemon=True).start()
+
+
+def _watch_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(128 + 9)  # as after kill -9: the files on the disk are intact at any moment

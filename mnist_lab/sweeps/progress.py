@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import statistics
 import sys
 import threading
 import time
+from collections import Counter
+from collections.abc import Sequence
 from types import TracebackType
 
 from rich.console import Console, Group
@@ -21,6 +24,7 @@ from mnist_lab.runs.ranking import Results, describe_job
 from mnist_lab.runs.state import DONE, STOPPED, RunState
 from mnist_lab.runs.sweep import Job, Sweep
 from mnist_lab.sweeps.figures import save_sweep_figure
+from mnist_lab.sweeps.launchers.launcher import Launcher, Placement, Stage
 
 STYLES = {
     RunState.FINISHED: "green",
@@ -33,16 +37,16 @@ STYLES = {
 
 
 class Watch:
-    """Reads the sweep's folder once a second in a thread, shows the jobs, and updates results.csv and results.json.
+    """Reads the sweep's folder in a thread, shows the jobs, and updates results.csv and results.json.
 
     Args:
         sweep: the sweep.
-        parallel: the number of jobs that run at once, for the estimate of the time left.
+        launcher: where its jobs run.
         console: the console to print to.
     """
 
-    def __init__(self, sweep: Sweep, parallel: int = 1, console: Console | None = None) -> None:
-        self.sweep, self.parallel = sweep, parallel
+    def __init__(self, sweep: Sweep, launcher: Launcher, console: Console | None = None) -> None:
+        self.sweep, self.launcher = sweep, launcher
         self.console = console or Console(highlight=False)
         self.live = Live(console=self.console, auto_refresh=False, transient=True)
         self.printed = {job.overrides for job in sweep.jobs() if job.state == RunState.FINISHED}
@@ -65,9 +69,12 @@ class Watch:
         self.look()
 
     def _watch(self) -> None:
-        while not self.ending.wait(1):
+        pause = 1.0
+        while not self.ending.wait(pause):
+            begun = time.monotonic()
             with contextlib.suppress(UsageError):  # a record that is being written; the next look reads it
                 self.look()
+            pause = max(1, 10 * (time.monotonic() - begun))  # a tenth of the time, however many jobs there are
 
     def look(self) -> None:
         """Read the jobs, write the results if they changed, and show them."""
@@ -85,28 +92,42 @@ class Watch:
 
     def render(self, results: Results) -> Group:
         """Return a table of jobs around the running ones, as high as the terminal, and the number of jobs by state."""
-        jobs = results.jobs
+        jobs, placements = results.jobs, self.launcher.placements
+        places = {job.id: describe_place(job, placements.get(job.id)) for job in jobs}
         table = Table(*results.heads.values(), "state")
         for head in ("epoch", "best validation", "time", "left"):
             table.add_column(head, justify="right")
+        if any(places.values()):
+            table.add_column("where")
         room = max(3, self.console.height - 8)
         running = [number for number, job in enumerate(jobs) if job.state == RunState.RUNNING]
         first = max(0, min((running or [0])[0] - room // 2, len(jobs) - room))
         for job in jobs[first : first + room]:
-            table.add_row(*results.settings(job).values(), job.state, *progress(job), style=STYLES[job.state])
-        numbers = {state: sum(job.state == state for job in jobs) for state in STYLES}
-        counts = [f"{number} {state}" for state, number in numbers.items() if number]
+            cells = [*results.settings(job).values(), job.state, *progress(job), places[job.id]]
+            table.add_row(*cells[: len(table.columns)], style=STYLES[job.state])
         left = self.seconds_left(jobs)
-        words = f"{len(jobs)} jobs: {', '.join(counts)}" + (
-            f"; {format_duration(left)} left" if left is not None else ""
-        )
-        return Group(table, Text(words))
+        return Group(table, Text(count_states(jobs) + (f"; {format_duration(left)} left" if left is not None else "")))
 
     def seconds_left(self, jobs: list[Job]) -> float | None:
         """Estimate the seconds for the remaining jobs from the finished ones; None before one is finished."""
         took = [job.info["seconds"]["total"] for job in jobs if job.state == RunState.FINISHED]
         left = sum(job.state not in DONE for job in jobs)
-        return statistics.fmean(took) * left / self.parallel if took else None
+        return statistics.fmean(took) * left / self.launcher.at_once if took else None
+
+
+def count_states(jobs: Sequence[Job]) -> str:
+    """Describe how many jobs there are in each state."""
+    numbers = Counter(job.state for job in jobs)
+    return f"{len(jobs)} jobs: {', '.join(f'{numbers[state]} {state}' for state in STYLES if numbers[state])}"
+
+
+def describe_place(job: Job, placement: Placement | None) -> str:
+    """Describe where a job is, and why it waits there; empty for one on this machine."""
+    if placement is not None and placement.place:
+        waits = job.state != RunState.RUNNING and placement.stage == Stage.PENDING and placement.reason
+        return f"{placement.place}: {placement.reason}" if waits else placement.place
+    host = job.process.get("host", "")
+    return "" if host == socket.gethostname() else host
 
 
 def line(results: Results, job: Job) -> str:

@@ -1,4 +1,4 @@
-"""End a sweep: forward signals to its jobs, and end their processes when the sweep's process dies."""
+"""End a sweep by a signal: forward it to the jobs."""
 
 from __future__ import annotations
 
@@ -12,60 +12,44 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from mnist_lab.errors import Interrupted
-from mnist_lab.runs.locks import holder_of
+from mnist_lab.runs.locks import Holder, holder_of
 from mnist_lab.runs.state import RunState
 from mnist_lab.runs.sweep import Sweep
+from mnist_lab.sweeps.launchers.launcher import Launcher
 
-SWEEP_PROCESS = "MNIST_LAB_SWEEP_PROCESS"  # set for a job in a subprocess: the id of the process that waits for it
 PATIENCE = 60  # seconds for jobs to save after a signal
 
 
-def end_with_parent(parent: int) -> None:
-    """Watch the parent process from a thread, and end this process at once when the parent is gone.
-
-    A killed process cannot stop its children, and orphaned workers would wait for work for ever.
-
-    Args:
-        parent: the id of the parent process.
-    """
-    name = f"ends with {parent}"
-    if all(thread.name != name for thread in threading.enumerate()):
-        threading.Thread(target=_watch_parent, args=(parent,), name=name, daemon=True).start()
-
-
-def _watch_parent(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(128 + 9)  # as after kill -9: the files on the disk are intact at any moment
+def _is_mine(holder: Holder | None) -> bool:
+    return holder is not None and (holder.host, holder.pid) == (socket.gethostname(), os.getpid())
 
 
 @contextmanager
-def forward_signals(sweep: Sweep) -> Iterator[None]:
-    """Forward Ctrl-C, SIGTERM and SIGHUP to jobs in other processes of this machine, and wait until they have saved.
+def forward_signals(sweep: Sweep, launcher: Launcher) -> Iterator[None]:
+    """Forward Ctrl-C, SIGTERM and SIGHUP to the jobs of a sweep, and wait until they have saved.
 
-    A job in this process handles them itself while it trains; one on another machine runs to its end. A second signal
-    ends the wait.
+    A job in this process handles them itself while it trains. Jobs that outlive this process go on; those that had not
+    begun will not, but for a closed terminal. A second signal ends the wait.
     """
 
     def stop(number: int, frame: Any) -> None:
-        # All of it before the exception: joblib kills its workers as soon as it sees one.
         if number == getattr(signal, "SIGHUP", None):
             signal.signal(number, signal.SIG_IGN)  # the kernel, the shell and tmux may each send one
-        if stopped:
+        if stopped or (launcher.outlives and number == getattr(signal, "SIGHUP", None)):
             raise Interrupted(128 + number)
         stopped.append(number)
         sweep.stop_file.touch()
-        holders = {job.folder: holder_of(job.folder) for job in sweep.jobs() if job.state == RunState.RUNNING}
-        here = {
-            folder: holder.pid
-            for folder, holder in holders.items()
-            if holder and holder.host == socket.gethostname() and holder.pid != os.getpid()
-        }
-        for pid in here.values():
-            with suppress(ProcessLookupError):  # it has ended
-                os.kill(pid, signal.SIGTERM)
+        launcher.cancel()
+        if launcher.outlives:
+            raise Interrupted(128 + number)
+        running = [job.folder for job in sweep.jobs() if job.state == RunState.RUNNING]
+        elsewhere = [folder for folder in running if not _is_mine(holder_of(folder))]
+        for holder in filter(None, map(holder_of, elsewhere)):
+            if holder.host == socket.gethostname():
+                with suppress(ProcessLookupError):  # it has ended
+                    os.kill(holder.pid, signal.SIGTERM)
         until = time.monotonic() + PATIENCE
-        while time.monotonic() < until and any(map(holder_of, here)):
+        while time.monotonic() < until and any(map(holder_of, elsewhere)):
             time.sleep(0.1)
         raise Interrupted(128 + number)
 

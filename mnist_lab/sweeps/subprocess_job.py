@@ -21,7 +21,7 @@ from mnist_lab.config.settings import original_overrides
 from mnist_lab.errors import Interrupted, LabError
 from mnist_lab.formatting import format_value
 from mnist_lab.runs.run import Run
-from mnist_lab.sweeps.signals import SWEEP_PROCESS
+from mnist_lab.sweeps.process import SWEEP_PROCESS
 from mnist_lab.training.checkpointing import STOP_SIGNALS, stop_signal, stop_signals_raise
 
 PATIENCE = 60  # seconds for a run to end after a signal

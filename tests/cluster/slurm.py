@@ -6,6 +6,7 @@ here: the locks of run folders, and a folder that only one machine has.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -138,15 +139,10 @@ class Slurm:
         path.chmod(0o600)
         install = ["mariadb-install-db", "--no-defaults", "--user=root", f"--datadir={mysql}", "--skip-test-db"]
         subprocess.run([*install, "--auth-root-authentication-method=socket"], check=True, capture_output=True)
-        socket_option = f"--socket={self.folder}/mysql.sock"
-        settings = [
-            socket_option,
-            "--skip-networking",
-            "--innodb-buffer-pool-size=64M",
-            "--innodb-lock-wait-timeout=900",
-        ]
+        at = f"--socket={self.folder}/mysql.sock"
+        settings = [at, "--skip-networking", "--innodb-buffer-pool-size=64M", "--innodb-lock-wait-timeout=900"]
         self._spawn("mariadbd", "mariadbd", "--no-defaults", "--user=root", f"--datadir={mysql}", *settings)
-        ask = ["mariadb", "--no-defaults", socket_option, "-e", "create database if not exists slurm_acct_db"]
+        ask = ["mariadb", "--no-defaults", at, "-e", "create database if not exists slurm_acct_db"]
         wait_for(lambda: self._call(ask).returncode == 0, 30, "the database")
         self._spawn("slurmdbd", "slurmdbd", "-D")
         ask = ["sacctmgr", "-i", "add", "cluster", "lab"]
@@ -160,10 +156,11 @@ class Slurm:
 
     def kill_node(self, node: str) -> None:
         """Kill a node's daemon and all that runs on the node, as a loss of power does."""
-        processes = [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if hostname_of(pid) == node]
+        processes = [int(path.name) for path in Path("/proc").glob("[0-9]*") if node_of(path) == node]
         self.daemons[node].kill()
         for pid in processes:
-            with_no_error(os.kill, pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self.daemons.pop(node).wait()
 
     def settle(self) -> None:
@@ -229,17 +226,10 @@ def start_munge() -> None:
     wait_for(lambda: subprocess.run(["munge", "-n"], capture_output=True).returncode == 0, 10, "munge")
 
 
-def hostname_of(pid: int) -> str | None:
-    """The host name in a process's environment, SLURMD_NODENAME; None without one."""
+def node_of(process: Path) -> str | None:
+    """The node that a process of a job runs on, given by its folder in /proc; None for other processes."""
     try:
-        found = re.search(rb"(?:^|\0)SLURMD_NODENAME=([^\0]*)", Path(f"/proc/{pid}/environ").read_bytes())
+        found = re.search(rb"(?:^|\0)SLURMD_NODENAME=([^\0]*)", (process / "environ").read_bytes())
     except OSError:
         return None
     return found[1].decode() if found else None
-
-
-def with_no_error(act: Callable[..., object], *arguments: object) -> None:
-    try:
-        act(*arguments)
-    except OSError:
-        pass

@@ -1,0 +1,121 @@
+"""Launch the jobs of a sweep and see each to its end, by whichever launcher."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from enum import Enum
+from pathlib import Path
+
+from mnist_lab.errors import LabError
+from mnist_lab.runs.state import RunState
+from mnist_lab.runs.sweep import write_job
+from mnist_lab.sweeps.job_call import HydraSession, JobCall
+from mnist_lab.sweeps.launchers.launcher import Launcher, Placement, Stage
+
+STARTS = 2  # of a job whose process dies, before it counts as failed
+
+
+class Outcome(Enum):
+    """What has become of a job that has ended for its launcher."""
+
+    TOLD = "its own record tells, or the sweep is stopping"
+    UNKNOWN = "its record may still come, or another process runs it"
+    CANCELLED = "somebody has cancelled it"
+    AGAIN = "its process has died, and is started once more"
+    DIED = "its process has died again"
+
+
+class Launch:
+    """Jobs that were started together. One whose process dies is started once more, and continues where it saved.
+
+    Args:
+        launcher: where they run.
+        session: what Hydra needs to run them.
+        jobs: the overrides of each job by its id.
+    """
+
+    def __init__(self, launcher: Launcher, session: HydraSession, jobs: Mapping[str, Sequence[str]]) -> None:
+        self.launcher, self.session, self.sweep = launcher, session, session.sweep
+        self.calls = {
+            id: JobCall(self.sweep.folder, tuple(overrides), number)
+            for number, (id, overrides) in enumerate(jobs.items())
+        }
+        self.unended = list(jobs)
+        self.starts = Counter(jobs)
+        self.ended: dict[str, float] = {}  # when it was noticed that a job has ended, whose record does not tell how
+        self.cancelled: list[str] = []  # where the jobs were
+        if jobs:
+            launcher.start(session, self.calls)
+
+    def wait(self) -> None:
+        """Wait until all jobs have ended.
+
+        Raises:
+            LabError: jobs were cancelled where they ran, or ended twice before they had begun.
+        """
+        while self.unended:
+            placements = self.launcher.poll()
+            again = []
+            for id in [id for id in self.unended if placements[id].stage == Stage.ENDED]:
+                outcome = self._outcome(id, placements[id])
+                if outcome == Outcome.AGAIN:
+                    again.append(id)
+                elif outcome != Outcome.UNKNOWN:
+                    self.unended.remove(id)
+                if outcome == Outcome.CANCELLED:
+                    self.cancelled.append(placements[id].place or " ".join(self.calls[id].overrides))
+                elif outcome == Outcome.DIED:
+                    self._record_death(id, placements[id])
+            self._start_again(again)
+            if self.unended:
+                time.sleep(self.launcher.poll_seconds)
+        if self.cancelled:
+            raise LabError(f"cancelled: {', '.join(self.cancelled)}; the same command starts what is not finished")
+
+    def _outcome(self, id: str, placement: Placement) -> Outcome:
+        """Return what has become of a job that has ended for its launcher."""
+        state = self.sweep.job(id).state
+        if state in (RunState.FINISHED, RunState.FAILED, RunState.INTERRUPTED) or self.sweep.stop_file.exists():
+            return Outcome.TOLD
+        if state == RunState.RUNNING:  # in another process, as when its machine was lost and found again
+            return Outcome.UNKNOWN if self.launcher.outlives else Outcome.TOLD
+        if placement.cancelled:
+            return Outcome.CANCELLED
+        ended = self.ended.setdefault(id, time.monotonic())
+        if not placement.reason and time.monotonic() < ended + self.launcher.record_patience:
+            return Outcome.UNKNOWN
+        return Outcome.AGAIN if self.starts[id] < STARTS else Outcome.DIED
+
+    def _start_again(self, ids: Sequence[str]) -> None:
+        if ids:
+            self.starts.update(ids)
+            for id in ids:
+                self.ended.pop(id, None)
+            self.launcher.start(self.session, {id: self.calls[id] for id in ids})
+
+    def _record_death(self, id: str, placement: Placement) -> None:
+        """Record a job as failed whose process has died.
+
+        Raises:
+            LabError: it had not begun, and so the others will not either.
+        """
+        job = self.sweep.job(id)
+        end = ": ".join(filter(None, [placement.place, placement.reason])) or "no reason is known"
+        if job.state == RunState.WAITING:
+            self.launcher.cancel()
+            overrides = " ".join(self.calls[id].overrides)
+            raise LabError(f"{overrides}: ended before it began ({end}){explain_log(placement.log)}")
+        write_job(replace(job, state=RunState.FAILED, error=f"its process died ({end})"))
+
+
+def explain_log(log: Path | None) -> str:
+    """Return what the log of a job that has not begun tells, to be put behind another sentence."""
+    if log is None:
+        return ""
+    if not log.exists():
+        return f"; {log} was not written: choose a runs_dir on a file system that all machines share"
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    return f"; {log} ends: {next((line.strip() for line in reversed(lines) if line.strip()), 'empty')}"

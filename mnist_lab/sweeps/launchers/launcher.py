@@ -1,0 +1,153 @@
+"""The interface of launchers: plan, start, poll, cancel."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+
+from mnist_lab.errors import UsageError, not_installed
+from mnist_lab.sweeps.job_call import HydraSession, JobCall
+
+GIGABYTES = 1.3  # that a job takes at most: docs/results/benchmarks.md
+
+
+class Stage(Enum):
+    """How far a launcher has come with a job."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A job as its launcher sees it; how well the job did, its own record tells.
+
+    Attributes:
+        stage: how far the launcher has come with it.
+        place: where it is, such as "SLURM 12_3, node1"; empty on this machine.
+        reason: why it is pending, or how it ended, in the engine's words.
+        cancelled: whether somebody has cancelled it there.
+        log: the file of what it prints; None where that is not kept.
+    """
+
+    stage: Stage
+    place: str = ""
+    reason: str = ""
+    cancelled: bool = False
+    log: Path | None = None
+
+
+class Launcher(ABC):
+    """Runs the jobs of a sweep. The settings in conf/hydra/launcher are the arguments.
+
+    Attributes:
+        outlives: whether jobs go on when the sweep's process has ended.
+        lock_patience: seconds that a job waits for the lock of its run folder, which a machine that was lost may seem
+            to hold for a while.
+        record_patience: seconds until a record that a job has written on another machine is seen here.
+        memory_key: the setting that limits the jobs at once on this machine; None where they run elsewhere.
+        poll_seconds: from one poll to the next.
+        placements: the jobs by their ids, as the last poll found them.
+    """
+
+    outlives: ClassVar[bool] = False
+    lock_patience: ClassVar[float] = 0
+    record_patience: ClassVar[float] = 0
+    poll_seconds: ClassVar[float] = 0.1
+    memory_key: str | None = None
+    placements: Mapping[str, Placement] = MappingProxyType({})
+
+    @property
+    @abstractmethod
+    def at_once(self) -> int:
+        """How many jobs run at once, as far as the settings tell."""
+
+    @property
+    def threads(self) -> int | None:
+        """The threads of a job without threads=N; None for all."""
+        return max(1, processors() // self.at_once) if self.at_once > 1 else None
+
+    def plan(self, jobs: int) -> None:
+        """Raise UsageError if so many jobs cannot run with these settings on this machine."""
+        parallel, free = min(self.at_once, jobs), free_gigabytes()
+        if self.memory_key is None or free is None or parallel == 1 or parallel * GIGABYTES <= free:
+            return
+        remedy = self.setting_for(max(1, int(free / GIGABYTES)))
+        raise UsageError(
+            f"{self.memory_key}: {parallel} jobs at once need {parallel * GIGABYTES:.0f} GB, "
+            f"{free:.0f} GB are free; {self.memory_key}={remedy} would do"
+        )
+
+    def setting_for(self, at_once: int) -> int:
+        """Return the value of memory_key with which so many jobs run at once."""
+        return at_once
+
+    @abstractmethod
+    def start(self, session: HydraSession, calls: Mapping[str, JobCall]) -> None:
+        """Start jobs, or queue them; those that an earlier start has left with the engine are found again instead.
+
+        Args:
+            session: what Hydra needs to run them.
+            calls: the jobs by their ids.
+
+        Raises:
+            UsageError: the engine refuses them.
+        """
+
+    @abstractmethod
+    def poll(self) -> Mapping[str, Placement]:
+        """Return how the jobs that were started stand, by their ids."""
+
+    @abstractmethod
+    def cancel(self) -> None:
+        """Take back jobs that have not begun; tell others to save where the sweep cannot reach their processes."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End what was started for the jobs."""
+
+
+def make_launcher(hydra: Any) -> Launcher:
+    """Return the launcher that hydra/launcher=... has chosen.
+
+    Args:
+        hydra: Hydra's part of the configuration.
+
+    Raises:
+        UsageError: it is none of ours, or a package that it needs is missing.
+    """
+    choice = f"hydra/launcher={hydra.runtime.choices['hydra/launcher']}"
+    if not str(hydra.launcher.get("_target_")).startswith(f"{__package__}."):
+        raise UsageError(f"{choice}: unknown here; choose local, processes, submitit_local, submitit_slurm or ray")
+    try:
+        launcher: Launcher = instantiate(hydra.launcher, _convert_="all")
+    except InstantiationException as error:
+        if isinstance(error.__cause__, ModuleNotFoundError):
+            raise not_installed(choice, choice.partition("=")[2].partition("_")[0]) from error
+        raise
+    return launcher
+
+
+def processors() -> int:
+    """Return the number of processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def free_gigabytes() -> float | None:
+    """Return the memory that is free on this machine; None where it is unknown."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+        (free,) = [int(line.split()[1]) / 1e6 for line in lines if line.startswith("MemAvailable")]
+    except (OSError, ValueError):  # no Linux
+        return None
+    return free
