@@ -116,7 +116,7 @@ def random_command_line(chance: random.Random, run: Path) -> list[list[str]]:
     ]
     if chance.random() < 0.3:
         words[chance.randint(0, len(words)) :] = chance.choice(options)
-    return [[word for word in words if "joblib" not in word]]
+    return [[word for word in words if "launcher" not in word]]
 
 
 def damaged_config(chance: random.Random, run: Path) -> list[list[str]]:

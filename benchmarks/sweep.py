@@ -2,7 +2,7 @@
 
     python -m benchmarks.sweep [--rounds 2] [--jobs 2]
 
-- parallel: `-m model=lenet,mlp seed=0,...,5 hydra/launcher=joblib`, so many jobs at once, the threads shared out.
+- parallel: `-m model=lenet,mlp seed=0,...,5 hydra/launcher=processes`, so many jobs at once, the threads shared out.
 - sequential: the same sweep in one process, one job after the other, each with all threads.
 - one thread: the same with threads=1, which gives the parallel one's results to the last bit.
 - scripts: twelve scripts as the tutorials have them, each a process of its own: benchmarks.epoch's tutorial loop.
@@ -65,7 +65,7 @@ def main() -> None:
     beyond: list[float] = []
     for _ in range(options.rounds):
         with tempfile.TemporaryDirectory() as runs_dir:
-            launcher = ("hydra/launcher=joblib", f"hydra.launcher.n_jobs={options.jobs}")
+            launcher = ("hydra/launcher=processes", f"hydra.launcher.n_jobs={options.jobs}")
             seconds["parallel"].append(sweep(runs_dir, *launcher))
         with tempfile.TemporaryDirectory() as runs_dir:
             seconds["sequential"].append(sweep(runs_dir))

@@ -35,8 +35,13 @@ SEARCH = (
     "optimizer.lr=tag(log,interval(0.0003,0.3))",
     "data.batch_size=32,64",
 )
-JOBLIB = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
-KINDS = {"grid": GRID, "joblib": (*GRID, *JOBLIB), "optuna": SEARCH, "optuna with joblib": (*SEARCH, *JOBLIB)}
+PROCESSES = ("hydra/launcher=processes", "hydra.launcher.n_jobs=2")
+KINDS = {
+    "grid": GRID,
+    "processes": (*GRID, *PROCESSES),
+    "optuna": SEARCH,
+    "optuna with processes": (*SEARCH, *PROCESSES),
+}
 TARGETS = ("group", "parent", "worker")
 PATIENCE = 10.0  # seconds after which no process of a killed sweep may be left
 

@@ -150,6 +150,12 @@ class LeftOut:
             terminalreporter.write_line(f'{tests} not run; run all with: pytest {self.workers}-m ""', bold=True)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("cluster") and not config.getoption("--cluster"):
+            item.add_marker(pytest.mark.skip(reason="starts a SLURM and a Ray: .ci/cluster runs it"))
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--cluster", action="store_true", help="run the tests that start a SLURM and a Ray: .ci/cluster")
 

@@ -24,7 +24,7 @@ NOT_RUN = {  # by a part of the command: why it is not run here
     "trainer=ddp": "starts processes; tests/training/test_parallel.py",
     "submitit": "needs an extra and SLURM",
     "launcher=ray": "needs an extra and a cluster",
-    "launcher=joblib": "starts workers; tests/sweeps/test_parallel.py",
+    "launcher=processes": "starts workers; tests/sweeps/test_parallel.py",
     " draw ": "serves until it is stopped; tests/inference/test_server.py",
     " reproduce ": "trains for minutes on the real data; tests/reproduce",
     "data=fashion_mnist": "needs the real data; tests/data/test_source.py",

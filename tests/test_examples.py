@@ -88,6 +88,5 @@ def test_slurm_script_is_a_valid_command_file(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_slurm_script_runs_its_sweep_on_one_machine(folder: Path) -> None:
-    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="the extra submitit is not installed")
     out = run("bash slurm_sweep.sh", *TINY, LAUNCHER="submitit_local")
     assert len(Run.below(folder / "runs" / "sweeps" / "six")) == 6, out

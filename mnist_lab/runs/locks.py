@@ -122,6 +122,22 @@ def holder_of(folder: Path) -> Holder | None:
     return holder if holder and holder.host != socket.gethostname() and age < STALE_AFTER else None
 
 
+def forget_holder(folder: Path, machine: str) -> bool:
+    """Count a run folder as free if its holder was on a machine, where it is known to have ended.
+
+    Args:
+        folder: the run folder.
+        machine: the machine's name, with or without its domain; empty if it is unknown.
+
+    Returns:
+        Whether the folder is free.
+    """
+    holder = holder_of(folder)
+    if holder is not None and holder.host.partition(".")[0] == machine.partition(".")[0]:
+        (folder / HOLDER).unlink(missing_ok=True)
+    return holder_of(folder) is None
+
+
 def _is_locked(path: Path) -> bool:
     """Return whether a process has the lock, without writing, for read-only folders."""
     try:

@@ -9,6 +9,7 @@ runs/sweeps/NAME/
 
 from __future__ import annotations
 
+import difflib
 import os
 import socket
 from collections.abc import Mapping, Sequence
@@ -126,6 +127,27 @@ class Sweep:
         write_record(sweep.record_path, record)
         sweep.plan(planned)
         return sweep
+
+    @classmethod
+    def find(cls, name: str, runs_dir: str) -> Sweep:
+        """Find a sweep.
+
+        Args:
+            name: its folder, its name, or `latest` for the one that was started last.
+            runs_dir: the folder of the runs, in which a name is looked for.
+
+        Raises:
+            UsageError: there is no such sweep.
+        """
+        sweeps = [cls(path.parent) for path in Path(runs_dir).glob(f"sweeps/*/{SWEEP_RECORD}")]
+        if name == "latest" and sweeps:
+            return max(sweeps, key=lambda sweep: sweep.record_path.stat().st_mtime)
+        for sweep in (cls(Path(name)), cls(Path(runs_dir) / "sweeps" / name)):
+            if sweep.exists:
+                return sweep
+        near = difflib.get_close_matches(name, [sweep.folder.name for sweep in sweeps], n=1)
+        hint = f"did you mean {near[0]}?" if near else f"below {Path(runs_dir) / 'sweeps'} there are {len(sweeps)}"
+        raise UsageError(f"{name}: no sweep (no {SWEEP_RECORD} there); {hint}")
 
     def plan(self, jobs: Mapping[str, Sequence[str]]) -> None:
         """Add jobs, given by the overrides of each by its id."""

@@ -17,7 +17,7 @@ from mnist_lab.config.overrides import explain_composition_error, override_key, 
 from mnist_lab.errors import UsageError
 from mnist_lab.runs.state import RunState
 from mnist_lab.sweeps.identity import job_id
-from mnist_lab.sweeps.running import run_sweep
+from mnist_lab.sweeps.running import plan_launcher, run_sweep
 from mnist_lab.sweeps.through_hydra import carry_through_hydra
 
 
@@ -35,8 +35,9 @@ def _sweep_grid(sweeper: Any, arguments: list[str]) -> list[Any]:
     jobs = combinations(overrides)
     if not jobs or not without_keys(arguments, *SWEEP_KEYS):
         raise UsageError("-m: there is nothing to sweep; give a setting several values, such as optimizer.lr=0.01,0.1")
+    launcher = plan_launcher(sweeper.config, len(jobs))
     ids = {compose_job_id(sweeper, overrides): overrides for overrides in jobs}
-    with run_sweep(sweeper, swept, ids, most=len(ids)) as running:
+    with run_sweep(sweeper, swept, ids, launcher) as running:
         todo = (job for job in running.sweep.jobs() if job.state != RunState.FINISHED)
         running.launch({job.id: job.overrides for job in todo})
     return []

@@ -10,7 +10,9 @@ from enum import Enum
 from pathlib import Path
 
 from mnist_lab.errors import LabError
-from mnist_lab.runs.state import RunState
+from mnist_lab.runs.locks import forget_holder
+from mnist_lab.runs.ranking import Results, describe_job
+from mnist_lab.runs.state import DONE, RunState
 from mnist_lab.runs.sweep import write_job
 from mnist_lab.sweeps.job_call import HydraSession, JobCall
 from mnist_lab.sweeps.launchers.launcher import Launcher, Placement, Stage
@@ -44,7 +46,7 @@ class Launch:
             for number, (id, overrides) in enumerate(jobs.items())
         }
         self.unended = list(jobs)
-        self.starts = Counter(jobs)
+        self.starts = Counter(jobs.keys())
         self.ended: dict[str, float] = {}  # when it was noticed that a job has ended, whose record does not tell how
         self.cancelled: list[str] = []  # where the jobs were
         if jobs:
@@ -66,7 +68,7 @@ class Launch:
                 elif outcome != Outcome.UNKNOWN:
                     self.unended.remove(id)
                 if outcome == Outcome.CANCELLED:
-                    self.cancelled.append(placements[id].place or " ".join(self.calls[id].overrides))
+                    self.cancelled.append(str(placements[id]) or " ".join(self.calls[id].overrides))
                 elif outcome == Outcome.DIED:
                     self._record_death(id, placements[id])
             self._start_again(again)
@@ -77,13 +79,16 @@ class Launch:
 
     def _outcome(self, id: str, placement: Placement) -> Outcome:
         """Return what has become of a job that has ended for its launcher."""
-        state = self.sweep.job(id).state
-        if state in (RunState.FINISHED, RunState.FAILED, RunState.INTERRUPTED) or self.sweep.stop_file.exists():
+        job = self.sweep.job(id)
+        if job.state in DONE or self.sweep.stop_file.exists():
             return Outcome.TOLD
-        if state == RunState.RUNNING:  # in another process, as when its machine was lost and found again
-            return Outcome.UNKNOWN if self.launcher.outlives else Outcome.TOLD
         if placement.cancelled:
             return Outcome.CANCELLED
+        if job.state == RunState.INTERRUPTED:
+            return Outcome.TOLD
+        if job.state == RunState.RUNNING and not forget_holder(job.folder, placement.machine):
+            # In another process, as when its machine was thought lost.
+            return Outcome.UNKNOWN if self.launcher.outlives else Outcome.TOLD
         ended = self.ended.setdefault(id, time.monotonic())
         if not placement.reason and time.monotonic() < ended + self.launcher.record_patience:
             return Outcome.UNKNOWN
@@ -103,11 +108,13 @@ class Launch:
             LabError: it had not begun, and so the others will not either.
         """
         job = self.sweep.job(id)
-        end = ": ".join(filter(None, [placement.place, placement.reason])) or "no reason is known"
+        end = ": ".join(filter(None, [str(placement), placement.reason])) or "no reason is known"
         if job.state == RunState.WAITING:
             self.launcher.cancel()
-            overrides = " ".join(self.calls[id].overrides)
-            raise LabError(f"{overrides}: ended before it began ({end}){explain_log(placement.log)}")
+            results = Results.of(self.sweep)
+            (planned,) = [planned for planned in results.jobs if planned.id == id]
+            told = describe_job(results, planned)
+            raise LabError(f"{told}: ended before it began ({end}){explain_log(placement.log)}")
         write_job(replace(job, state=RunState.FAILED, error=f"its process died ({end})"))
 
 

@@ -31,7 +31,7 @@ from mnist_lab.runs.run import Run
 from mnist_lab.runs.state import DONE, RunState
 from mnist_lab.runs.sweep import Sweep
 from mnist_lab.sweeps.grid import compose_job_id, reject_swept_key, with_params
-from mnist_lab.sweeps.running import RunningSweep, run_sweep
+from mnist_lab.sweeps.running import RunningSweep, plan_launcher, run_sweep
 from mnist_lab.sweeps.through_hydra import carry_through_hydra
 
 
@@ -50,7 +50,8 @@ def sweep_optuna(sweeper: Any, arguments: list[str]) -> list[Any]:
             raise UsageError("hydra/sweeper=optuna: there is nothing to search; leave a setting of its params open")
         if sweeper.config.detach:
             raise UsageError("--detach: a search asks for settings while its jobs run; run it in tmux, or with nohup")
-        with run_sweep(sweeper, swept, {}, most=sweeper.n_trials) as running:
+        launcher = plan_launcher(sweeper.config, sweeper.n_trials)
+        with run_sweep(sweeper, swept, {}, launcher) as running:
             search(sweeper, running, space, [override for override in fixed if override])
     return []
 

@@ -23,7 +23,6 @@ from mnist_lab.formatting import display_path, format_accuracy, format_duration
 from mnist_lab.runs.ranking import Results, describe_job
 from mnist_lab.runs.state import DONE, STOPPED, RunState
 from mnist_lab.runs.sweep import Job, Sweep
-from mnist_lab.sweeps.figures import save_sweep_figure
 from mnist_lab.sweeps.launchers.launcher import Launcher, Placement, Stage
 
 STYLES = {
@@ -125,7 +124,7 @@ def describe_place(job: Job, placement: Placement | None) -> str:
     """Describe where a job is, and why it waits there; empty for one on this machine."""
     if placement is not None and placement.place:
         waits = job.state != RunState.RUNNING and placement.stage == Stage.PENDING and placement.reason
-        return f"{placement.place}: {placement.reason}" if waits else placement.place
+        return f"{placement}: {placement.reason}" if waits else str(placement)
     host = job.process.get("host", "")
     return "" if host == socket.gethostname() else host
 
@@ -157,6 +156,8 @@ def progress(job: Job) -> tuple[str, str, str, str]:
 
 def show_results(results: Results, command: str) -> None:
     """Write and print the results so far."""
+    from mnist_lab.sweeps.figures import save_sweep_figure  # imports matplotlib, which a table does not need
+
     console = Console(highlight=False)
     results.write()
     figure = save_sweep_figure(results)

@@ -19,7 +19,7 @@ from mnist_lab.formatting import format_command
 from mnist_lab.runs.locks import run_lock
 from mnist_lab.runs.ranking import Results
 from mnist_lab.runs.run import Run
-from mnist_lab.runs.state import RunState
+from mnist_lab.runs.state import STOPPED, RunState
 from mnist_lab.runs.sweep import Sweep
 from mnist_lab.sweeps.job_call import HydraSession
 from mnist_lab.sweeps.launch import Launch
@@ -50,9 +50,23 @@ class RunningSweep:
             launched.wait()
 
 
+def plan_launcher(config: DictConfig, jobs: int) -> Launcher:
+    """Return the launcher of a sweep of so many jobs.
+
+    Raises:
+        UsageError: it cannot run so many, or cannot leave them to themselves where that is asked for.
+    """
+    launcher = make_launcher(config.hydra)
+    launcher.plan(jobs)
+    if config.detach and not launcher.outlives:
+        choice = config.hydra.runtime.choices["hydra/launcher"]
+        raise UsageError(f"--detach: jobs of hydra/launcher={choice} end with this command; run it in tmux or by nohup")
+    return launcher
+
+
 @contextmanager
 def run_sweep(
-    sweeper: Any, swept: Sequence[str], jobs: Mapping[str, Sequence[str]], most: int
+    sweeper: Any, swept: Sequence[str], jobs: Mapping[str, Sequence[str]], launcher: Launcher
 ) -> Iterator[RunningSweep]:
     """The sweep, watched while the with-block launches its jobs; then its results are written and shown.
 
@@ -60,23 +74,16 @@ def run_sweep(
         sweeper: Hydra's.
         swept: the keys that have several values.
         jobs: the overrides of each job that is planned by its id.
-        most: how many jobs there will be at most.
+        launcher: where the jobs run.
 
     Raises:
         RunInUse: another process is running it.
-        UsageError: it belongs to other parameters, or its launcher cannot run so many jobs.
+        UsageError: it belongs to other parameters, or its launcher refuses the jobs.
         Interrupted: Ctrl-C or SIGTERM.
     """
     config = sweeper.config
     folder = Path(config.hydra.sweep.dir).absolute()
     command = format_command(sweep_arguments(config))
-    launcher = make_launcher(config.hydra)
-    launcher.plan(most)
-    if config.detach and not launcher.outlives:
-        choice = config.hydra.runtime.choices["hydra/launcher"]
-        raise UsageError(
-            f"--detach: the jobs of hydra/launcher={choice} end with this command; run it in tmux, or with nohup"
-        )
     with run_lock(folder):
         new = not Sweep(folder).exists
         sweep = Sweep.open(folder, command, swept, jobs)
@@ -91,7 +98,7 @@ def run_sweep(
         finally:
             if sweep.exists:
                 show_results(Results.of(sweep), command)
-        if any(job.state == RunState.FAILED for job in sweep.jobs()):
+        if any(job.state in (RunState.FAILED, *STOPPED) for job in sweep.jobs()):
             raise JobsFailed(LabError.exit_status)
 
 

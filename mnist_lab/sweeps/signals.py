@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 from mnist_lab.errors import Interrupted
-from mnist_lab.runs.locks import Holder, holder_of
-from mnist_lab.runs.state import RunState
+from mnist_lab.runs.locks import holder_of
 from mnist_lab.runs.sweep import Sweep
 from mnist_lab.sweeps.launchers.launcher import Launcher
 
 PATIENCE = 60  # seconds for jobs to save after a signal
-
-
-def _is_mine(holder: Holder | None) -> bool:
-    return holder is not None and (holder.host, holder.pid) == (socket.gethostname(), os.getpid())
 
 
 @contextmanager
@@ -39,17 +32,9 @@ def forward_signals(sweep: Sweep, launcher: Launcher) -> Iterator[None]:
             raise Interrupted(128 + number)
         stopped.append(number)
         sweep.stop_file.touch()
-        launcher.cancel()
-        if launcher.outlives:
-            raise Interrupted(128 + number)
-        running = [job.folder for job in sweep.jobs() if job.state == RunState.RUNNING]
-        elsewhere = [folder for folder in running if not _is_mine(holder_of(folder))]
-        for holder in filter(None, map(holder_of, elsewhere)):
-            if holder.host == socket.gethostname():
-                with suppress(ProcessLookupError):  # it has ended
-                    os.kill(holder.pid, signal.SIGTERM)
+        told = launcher.cancel()
         until = time.monotonic() + PATIENCE
-        while time.monotonic() < until and any(map(holder_of, elsewhere)):
+        while time.monotonic() < until and any(holder_of(sweep.job(id).folder) for id in told):
             time.sleep(0.1)
         raise Interrupted(128 + number)
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from slurm import Slurm
+
+pytest_plugins = ["engines"]
+pytestmark = pytest.mark.cluster
 
 
 def test_srun_reaches_both_nodes(slurm: Slurm) -> None:

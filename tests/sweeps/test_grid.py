@@ -9,29 +9,27 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures.process import BrokenProcessPool
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Outcome, Tiny, held_by_another_process, run, slow, tiny_data
-from hydra.core.plugins import Plugins
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_lab.__main__ import main
 from mnist_lab.errors import Interrupted
-from mnist_lab.runs.locks import Holder, run_lock
+from mnist_lab.runs.locks import run_lock
 from mnist_lab.runs.ranking import Results, text_value
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.state import RunState
 from mnist_lab.runs.sweep import Job, Sweep, read_job, write_job
+from mnist_lab.sweeps.launchers.launcher import Placement, Stage
+from mnist_lab.sweeps.launchers.local import LocalLauncher
 from mnist_lab.sweeps.progress import Watch
 from mnist_lab.sweeps.signals import forward_signals
 
@@ -183,42 +181,43 @@ def test_two_processes_do_not_run_one_sweep(command: Command) -> None:
     assert started() == before
 
 
+class NeverBegins(LocalLauncher):
+    """Its processes die before their jobs begin: each of them, or only the first ones."""
+
+    def __init__(self, deaths: int) -> None:
+        super().__init__()
+        self.deaths = deaths
+
+    def poll(self) -> dict[str, Placement]:
+        if self.deaths and self.waiting:
+            self.deaths -= 1
+            self.stages[self.waiting.pop(0)[0]] = Placement(Stage.ENDED, reason="killed")
+            return self.stages
+        return super().poll()
+
+
 @pytest.mark.slow
-def test_workers_that_die_before_their_jobs_begin_are_started_again(
+def test_jobs_whose_process_dies_before_they_begin_are_started_once_more(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Plugins.instance()  # imports the launcher anew
-    launcher = import_module("hydra._internal.core_plugins.basic_launcher").BasicLauncher
-    launch, deaths = launcher.launch, [BrokenProcessPool("killed")]
-
-    def dies_first(*arguments: Any, **options: Any) -> Any:
-        if deaths:
-            raise deaths.pop()
-        return launch(*arguments, **options)
-
-    monkeypatch.setattr(launcher, "launch", dies_first)
+    monkeypatch.setattr("mnist_lab.sweeps.running.make_launcher", lambda hydra: NeverBegins(3))
     assert command(*GRID).status == 0
-    assert (len(results()["ranked"]), deaths) == (4, [])
-    deaths += [BrokenProcessPool("killed")] * 10
+    assert len(results()["ranked"]) == 4
+    monkeypatch.setattr("mnist_lab.sweeps.running.make_launcher", lambda hydra: NeverBegins(10))
     outcome = command(*GRID, "seed=1")
     assert outcome.status == 1
-    assert "seed=1: its process died before it began" in outcome.err
+    assert "seed=1: ended before it began (killed)" in outcome.err
 
 
 @pytest.mark.usefixtures("grid")
-def test_a_job_that_ends_while_the_sweep_is_stopped_is_passed_over_and_a_second_signal_does_not_wait(
-    command: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_second_signal_does_not_wait_for_the_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     (job, *_) = Sweep(FOLDER).jobs()
-    with subprocess.Popen(["true"]) as ended:
-        pass
-    write_job(Job(job.overrides, job.folder, RunState.RUNNING, 1))
-    holder = Holder(socket.gethostname(), ended.pid, "")
-    monkeypatch.setattr("mnist_lab.sweeps.signals.holder_of", lambda folder: holder)
+    launcher = LocalLauncher()
+    monkeypatch.setattr(launcher, "cancel", lambda: [job.id])
     second = threading.Timer(1, os.kill, (os.getpid(), signal.SIGTERM))
     second.start()
     begun = time.monotonic()
-    with run_lock(job.folder), pytest.raises(Interrupted) as stop, forward_signals(Sweep(FOLDER)):
+    with run_lock(job.folder), pytest.raises(Interrupted) as stop, forward_signals(Sweep(FOLDER), launcher):
         os.kill(os.getpid(), signal.SIGTERM)
     assert (stop.value.code, time.monotonic() - begun < 30) == (143, True)
     assert (FOLDER / ".stop").exists()
@@ -358,7 +357,7 @@ def test_fail_fast_begins_no_further_job(command: Command) -> None:
         (["sweep=t"], "only valid in a sweep; add -m"),
         (["retries=1"], "only valid in a sweep; add -m"),
         (["-m", "sweep=t", "model=mlp,foo"], "model=mlp,foo: unknown choice"),
-        (["-m", "sweep=t", "seed=1,2", "hydra/launcher=submitit_local"], "pip install 'mnist-lab[submitit]'"),
+        (["-m", "sweep=t", "seed=1,2", "hydra/launcher=basic"], "choose local, processes, submitit_local"),
         (["-m", "seed=1,2", "resume=latest"], "one run at a time"),
         (["-m", "seed=1,2", "hydra/sweeper=basic"], "choose grid, which runs the same jobs"),
     ],
@@ -532,7 +531,7 @@ def test_table_on_a_terminal_shows_how_each_job_stands() -> None:
     write_job(Job(first.overrides, first.folder, RunState.RUNNING, 1, process={"began": time.time() - 7}))
     console = Console(width=120, height=40, record=True, force_terminal=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
     with run_lock(first.folder):
-        console.print(Watch(sweep, console=console).render(Results.of(sweep)))
+        console.print(Watch(sweep, LocalLauncher(), console).render(Results.of(sweep)))
     text = console.export_text()
     console.file.close()
     assert "4 jobs: 3 finished, 1 running" in text

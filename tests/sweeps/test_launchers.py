@@ -16,16 +16,16 @@ import pytest
 import torch
 from conftest import Outcome, Tiny, run, slow
 from lightning.pytorch import Callback, LightningModule, Trainer
-from omegaconf import DictConfig, OmegaConf
 
-from mnist_lab import conf_dir
+from mnist_lab.config.overrides import compose_with_hydra
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
-from mnist_lab.sweeps.launchers import capacity_key, ctrl_c_kept_from_children, parallel_jobs, processors, threads
+from mnist_lab.sweeps.launchers.launcher import make_launcher, processors
+from mnist_lab.sweeps.launchers.on_this_machine import ctrl_c_kept_from_children
 
 Command = Callable[..., Outcome]
 FOLDER = Path("runs/sweeps/s")
-LAUNCHERS = {"submitit_local": "hydra_submitit_launcher", "ray": "hydra_ray_launcher"}
+LAUNCHERS = ("submitit_local", "ray")
 LONG = ("-m", "model=mlp", "seed=0,1", "sweep=s", "trainer.max_epochs=150", "logger=none")
 
 
@@ -51,7 +51,8 @@ def test_children_are_started_where_signals_cannot_be_blocked(monkeypatch: pytes
 def launcher(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The override that chooses a launcher that is installed."""
     name: str = request.param
-    pytest.importorskip(f"hydra_plugins.{LAUNCHERS[name]}", reason=f"the extra {name.split('_')[0]} is not installed")
+    package = name.split("_")[0]
+    pytest.importorskip(package, reason=f"the extra {package} is not installed")
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # else Ray writes a token into the user's home
     return f"hydra/launcher={name}"
@@ -94,7 +95,7 @@ def test_job_whose_process_dies_is_failed_and_the_others_run(tiny: Tiny, launche
     assert status == 1
     assert "Traceback" not in out, out
     assert [job.state for job in Sweep(FOLDER).jobs()] == ["finished", "failed", "finished"]
-    assert "1 of 3 jobs failed" in out and "its process died" in out
+    assert "1 of 3 jobs failed" in out and "its process died" in out, out
 
 
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -145,8 +146,7 @@ def test_job_that_is_preempted_saves_and_continues_in_a_new_process(
 def test_jobs_at_once_and_their_threads_are_those_the_launcher_is_asked_for(
     name: str, settings: dict[str, Any], at_once: int, of_a_job: int, room: str | None
 ) -> None:
-    launcher = OmegaConf.load(conf_dir() / "hydra" / "launcher" / f"{name}.yaml")
-    assert isinstance(launcher, DictConfig)
-    for key, value in settings.items():
-        OmegaConf.update(launcher, key, value)
-    assert (parallel_jobs(launcher), threads(launcher), capacity_key(launcher)) == (at_once, of_a_job, room)
+    pytest.importorskip(name.split("_")[0])
+    overrides = [f"hydra/launcher={name}", *(f"hydra.launcher.{key}={value}" for key, value in settings.items())]
+    launcher = make_launcher(compose_with_hydra(overrides, sweep=True).hydra)
+    assert (launcher.at_once, launcher.threads, launcher.memory_key) == (at_once, of_a_job, room)

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,12 +18,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
-from mnist_lab.sweeps.launchers import parallel_jobs, processors
+from mnist_lab.sweeps.launchers.launcher import processors
+from mnist_lab.sweeps.launchers.processes import ProcessesLauncher
 
 Command = Callable[..., Outcome]
 FOLDER = Path("runs/sweeps/s")
-JOBLIB = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
-pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="the extra joblib is not installed")
+PROCESSES = ("hydra/launcher=processes", "hydra.launcher.n_jobs=2")
 
 
 class Dies(Callback):
@@ -36,7 +37,7 @@ class Dies(Callback):
 @pytest.mark.slow
 def test_jobs_side_by_side_give_the_same_table_as_in_one_process(tiny: Tiny, command: Command) -> None:
     grid = ("-m", "model=mlp", "optimizer.lr=0.001,0.01", "seed=0,1,2", "threads=1")
-    assert run(tiny, *grid, "sweep=s", *JOBLIB)[0] == 0
+    assert run(tiny, *grid, "sweep=s", *PROCESSES)[0] == 0
     threads = torch.get_num_threads()
     try:
         assert command(*grid, "sweep=t").status == 0
@@ -53,30 +54,64 @@ def test_jobs_side_by_side_give_the_same_table_as_in_one_process(tiny: Tiny, com
 
 @pytest.mark.slow
 def test_threads_are_shared_out_among_jobs(tiny: Tiny) -> None:
-    assert run(tiny, "-m", "model=mlp", "seed=0,1", "sweep=s", "trainer.max_epochs=1", *JOBLIB)[0] == 0
+    assert run(tiny, "-m", "model=mlp", "seed=0,1", "sweep=s", "trainer.max_epochs=1", *PROCESSES)[0] == 0
     share = max(1, processors() // 2)
     assert {job.info["device"] for job in Sweep(FOLDER).jobs()} == {f"cpu, {share} thread{'s' * (share > 1)}"}
 
 
 @pytest.mark.parametrize(("n_jobs", "parallel"), [(1, 1), (3, 3), (-1, processors()), (-2, max(1, processors() - 1))])
-def test_number_of_jobs_at_once_is_joblibs(n_jobs: int, parallel: int) -> None:
-    assert parallel_jobs({"n_jobs": n_jobs}) == parallel
+def test_number_of_jobs_at_once_may_be_counted_from_the_processors(n_jobs: int, parallel: int) -> None:
+    assert ProcessesLauncher(n_jobs).at_once == parallel
 
 
 @pytest.mark.slow
 def test_job_whose_process_is_killed_is_failed_and_the_others_run(tiny: Tiny) -> None:
     dies = "+callbacks.dies._target_=test_parallel.Dies"
-    status, out = run(tiny, "-m", "model=mlp", "seed=0,1,2,3,4", "sweep=s", dies, *JOBLIB)
+    status, out = run(tiny, "-m", "model=mlp", "seed=0,1,2,3,4", "sweep=s", dies, *PROCESSES)
     assert status == 1
     assert "Traceback" not in out, out
     assert [job.state for job in Sweep(FOLDER).jobs()] == ["finished", "failed", *["finished"] * 3]
     assert "1 of 5 jobs failed" in out and "its process died" in out
+    assert [job.attempts for job in Sweep(FOLDER).jobs()] == [1, 2, 1, 1, 1]
+
+
+class DiesOnce(Callback):
+    """The process of the job with seed 1 is killed in its first start alone."""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        mark = Path(trainer.default_root_dir).parent / "died"
+        if trainer.datamodule.seed == 1 and trainer.current_epoch == 1 and not mark.exists():  # type: ignore[attr-defined]
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_job_whose_process_is_killed_once_continues_and_takes_no_other_job_with_it(tiny: Tiny) -> None:
+    """By a former name of the launcher."""
+    dies = "+callbacks.dies._target_=test_parallel.DiesOnce"
+    joblib = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    status, out = run(tiny, "-m", "model=mlp", "seed=0,1,2", "sweep=s", dies, *joblib)
+    assert status == 0, out
+    assert [job.attempts for job in Sweep(FOLDER).jobs()] == [1, 2, 1]
+    assert {job.info["epochs"] for job in Sweep(FOLDER).jobs()} == {2}
+
+
+@pytest.mark.slow
+def test_sweep_of_a_script_needs_no_main_guard(tiny: Tiny) -> None:
+    overrides = ["model=mlp", "seed=0,1", "sweep=s", "hydra/launcher=processes", *tiny.overrides]
+    script = Path("script.py")
+    script.write_text(
+        f"import mnist_lab\nprint('once')\nmnist_lab.sweep(*{overrides}, config_dir={str(tiny.conf)!r})\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout.count("once")) == (0, 1), done.stderr
+    assert {job.state for job in Sweep(FOLDER).jobs()} == {"finished"}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signal_lets_every_job_save_and_the_next_start_continues(tiny: Tiny, sent: signal.Signals, status: int) -> None:
-    arguments = ("-m", "model=mlp", "seed=0,1,2", "sweep=s", "trainer.max_epochs=150", "logger=none", *JOBLIB)
+    arguments = ("-m", "model=mlp", "seed=0,1,2", "sweep=s", "trainer.max_epochs=150", "logger=none", *PROCESSES)
 
     def stop(process: subprocess.Popen[str]) -> None:
         until = time.monotonic() + 120
@@ -99,7 +134,7 @@ def test_signal_lets_every_job_save_and_the_next_start_continues(tiny: Tiny, sen
 
 
 def test_more_jobs_than_memory_are_refused_with_a_number_that_fits(tiny: Tiny) -> None:
-    status, out = run(tiny, "-m", "seed=range(5000)", "hydra/launcher=joblib", "hydra.launcher.n_jobs=5000")
+    status, out = run(tiny, "-m", "seed=range(5000)", "hydra/launcher=processes", "hydra.launcher.n_jobs=5000")
     assert status == 2
     assert "hydra.launcher.n_jobs: 5000 jobs at once need 6500 GB" in out
     assert not Path("runs").exists()

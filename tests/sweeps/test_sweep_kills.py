@@ -1,4 +1,4 @@
-"""Kill -9 of a sweep on joblib leaves no process and loses nothing: the quick version of benchmarks.kills --sweep."""
+"""Kill -9 of a sweep side by side leaves no process and loses nothing: a quick version of benchmarks.kills --sweep."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from benchmarks.sweep_kills import results, session
 from mnist_lab.runs.locks import holder_of
 from mnist_lab.runs.sweep import Sweep
 
-pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="the extra joblib is not installed")
 pytestmark = pytest.mark.slow
 FOLDER = Path("runs/sweeps/s")
 
@@ -40,7 +39,7 @@ def test_a_killed_sweep_and_a_killed_worker_leave_no_process_and_lose_nothing(
     tiny: Tiny, command: Callable[..., Outcome]
 ) -> None:
     grid = ("-m", "model=mlp", "seed=0,1,2", "trainer.max_epochs=60", "logger=none", "threads=1", "sweep=s")
-    side_by_side = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    side_by_side = ("hydra/launcher=processes", "hydra.launcher.n_jobs=2")
     leaders = []
 
     def kill(process: subprocess.Popen[str], *, worker: bool) -> None:

@@ -41,9 +41,9 @@ def test_srun_on_the_path_causes_no_warning_in_training_and_testing(command: Com
 @pytest.mark.slow
 @pytest.mark.usefixtures("srun")
 def test_parallel_sweep_succeeds_where_python_makes_warnings_errors(tiny: Tiny) -> None:
-    joblib = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    processes = ("hydra/launcher=processes", "hydra.launcher.n_jobs=2")
     sweep = ("-m", "model=mlp", "seed=0,1", "sweep=s", "trainer.max_epochs=1")
-    status, out = run(tiny, *sweep, *joblib, program=("-W", "error", "-m", "mnist_lab"))
+    status, out = run(tiny, *sweep, *processes, program=("-W", "error", "-m", "mnist_lab"))
     assert status == 0, out
     assert "srun" not in out and "Warning" not in out
 

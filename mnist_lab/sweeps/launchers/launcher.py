@@ -34,7 +34,8 @@ class Placement:
 
     Attributes:
         stage: how far the launcher has come with it.
-        place: where it is, such as "SLURM 12_3, node1"; empty on this machine.
+        place: where it is for its engine, such as "SLURM 12_3"; empty for one on this machine.
+        machine: the name of the machine that it runs on, or did; empty if unknown.
         reason: why it is pending, or how it ended, in the engine's words.
         cancelled: whether somebody has cancelled it there.
         log: the file of what it prints; None where that is not kept.
@@ -42,9 +43,14 @@ class Placement:
 
     stage: Stage
     place: str = ""
+    machine: str = ""
     reason: str = ""
     cancelled: bool = False
     log: Path | None = None
+
+    def __str__(self) -> str:
+        """The place and the machine."""
+        return ", ".join(filter(None, [self.place, self.machine]))
 
 
 class Launcher(ABC):
@@ -109,8 +115,12 @@ class Launcher(ABC):
         """Return how the jobs that were started stand, by their ids."""
 
     @abstractmethod
-    def cancel(self) -> None:
-        """Take back jobs that have not begun; tell others to save where the sweep cannot reach their processes."""
+    def cancel(self) -> list[str]:
+        """Take back jobs that have not begun, and tell those that end with this process to save.
+
+        Returns:
+            The ids of those that were told.
+        """
 
     @abstractmethod
     def close(self) -> None:

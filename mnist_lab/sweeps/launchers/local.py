@@ -29,8 +29,9 @@ class LocalLauncher(Launcher):
             self.stages[id] = Placement(Stage.ENDED)
         return self.stages
 
-    def cancel(self) -> None:
+    def cancel(self) -> list[str]:
         self.waiting.clear()
+        return []  # a job in this process has heard the signal itself
 
     def close(self) -> None:
         """Nothing was started."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
+from mnist_lab.runs.locks import holder_of
 from mnist_lab.sweeps.job_call import HydraSession, JobCall
 from mnist_lab.sweeps.launchers.launcher import Launcher, Placement, Stage
 
@@ -37,6 +39,7 @@ class OnThisMachine(Launcher):
 
     def start(self, session: HydraSession, calls: Mapping[str, JobCall]) -> None:
         session.save()
+        self.sweep = session.sweep
         self.waiting |= calls
         self.stages |= dict.fromkeys(calls, Placement(Stage.PENDING))
 
@@ -54,8 +57,14 @@ class OnThisMachine(Launcher):
         self.placements = dict(self.stages)
         return self.placements
 
-    def cancel(self) -> None:
+    def cancel(self) -> list[str]:
         self.waiting.clear()
+        for id in self.running:
+            holder = holder_of(self.sweep.job(id).folder)
+            with suppress(ProcessLookupError):  # it has ended
+                if holder is not None:
+                    os.kill(holder.pid, signal.SIGTERM)
+        return list(self.running)
 
     def close(self) -> None:
         for job in self.running.values():  # of a sweep that does not wait for them

@@ -59,10 +59,10 @@ class RayLauncher(Launcher):
             self.placements = {**self.placements, **{id: ended(self.tasks.pop(id)) for id in over}}
         return self.placements
 
-    def cancel(self) -> None:
-        """Take back tasks that have not begun; those that run are told as by Ctrl-C, and save."""
+    def cancel(self) -> list[str]:
         for task in self.tasks.values():
-            ray.cancel(task)
+            ray.cancel(task)  # for one that runs, as Ctrl-C
+        return list(self.tasks)
 
     def close(self) -> None:
         """Leave Ray to the end of this process, which ends what it has started."""

@@ -110,9 +110,9 @@ class SlurmLauncher(Launcher):
         self.placements = {**self.placements, **look_up(watched)}
         return self.placements
 
-    def cancel(self) -> None:
-        """Cancel what is pending; jobs that run go on to their end."""
+    def cancel(self) -> list[str]:
         cancel_pending(self.submitted[id]["number"] for id, job in self.poll().items() if job.stage == Stage.PENDING)
+        return []  # what runs goes on to its end
 
     def close(self) -> None:
         """Leave the jobs to SLURM."""

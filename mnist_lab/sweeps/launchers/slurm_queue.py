@@ -39,21 +39,23 @@ def placement(number: str, row: str | None) -> Placement:
     if row is None:
         return Placement(Stage.ENDED, f"SLURM {number}")
     state, reason, nodes = row.split("|")
-    place = ", ".join(filter(None, [f"SLURM {number}", nodes]))
+    here = Placement(Stage.RUNNING, f"SLURM {number}", nodes)
     if state in PENDING:
-        return Placement(Stage.PENDING, place, reason)
+        return replace(here, stage=Stage.PENDING, reason=reason)
     if state in RUNNING:
-        return Placement(Stage.RUNNING, place)
+        return here
     how = "" if state == "COMPLETED" else ending(number, state)
-    return Placement(Stage.ENDED, place, how, cancelled=state == "CANCELLED")
+    return replace(here, stage=Stage.ENDED, reason=how, cancelled=state == "CANCELLED")
 
 
 def ending(number: str, state: str) -> str:
     """Describe how a job ended: SLURM's state, with the exit status or the signal."""
-    code = re.search(r" ExitCode=(\d+):(\d+)", run("scontrol", "show", "job", "--oneliner", number) or "")
-    if code is None or code.groups() == ("0", "0"):
-        return state
-    return f"{state}, signal {code[2]}" if code[2] != "0" else f"{state}, exit status {code[1]}"
+    found = re.search(r" ExitCode=(\d+):(\d+)", run("scontrol", "show", "job", "--oneliner", number) or "")
+    status, sent = map(int, found.groups()) if found else (0, 0)
+    if sent == 0 and status > 128:  # as srun tells of a signal to the process
+        status, sent = 0, status - 128
+    details = [f"signal {sent}"] * bool(sent) + [f"exit status {status}"] * bool(status)
+    return ", ".join([state, *details])
 
 
 def cancel_pending(numbers: Iterable[str]) -> None:

@@ -1,0 +1,88 @@
+"""`python -m mnist_lab status [SWEEP]`: how the jobs of a sweep stand, from any terminal that sees its folder."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from mnist_lab.cli.parser import CommandParser
+from mnist_lab.cli.tables import print_rows, print_table
+from mnist_lab.config.metric_names import VAL_ACC
+from mnist_lab.errors import UsageError
+from mnist_lab.formatting import display_path
+from mnist_lab.runs.ranking import Results
+from mnist_lab.runs.run import Run
+from mnist_lab.runs.state import DONE
+from mnist_lab.runs.sweep import Job, Sweep
+from mnist_lab.sweeps.launchers.launcher import Placement
+from mnist_lab.sweeps.launchers.slurm_queue import look_up
+from mnist_lab.sweeps.progress import count_states, describe_place, progress
+
+PAUSE = 2.0  # seconds between two tables of --watch
+
+
+def main(arguments: Sequence[str]) -> None:
+    parser = CommandParser("status", __doc__)
+    parser.add_argument("sweep", metavar="SWEEP", nargs="?", default="latest", help="its folder or name, or latest")
+    parser.add_argument("--runs-dir", default="runs", help="where a name is looked for (default: %(default)s)")
+    parser.add_argument("--watch", action="store_true", help="show the table again until no job is left")
+    parser.add_forms()
+    options = parser.parse_args(arguments)
+    if options.watch and options.form:
+        raise UsageError(f"--watch: shows a table again and again; call --{options.form} as often as needed")
+    sweep = Sweep.find(options.sweep, options.runs_dir)
+    while True:
+        results, placements = Results.of(sweep), look_up(sweep.record.get("submitted", {}))
+        if options.form:
+            print_rows([status_row(results, job, placements.get(job.id)) for job in results.jobs], options.form)
+        else:
+            print_status(results, placements, clear=options.watch and sys.stdout.isatty())
+        if not options.watch or all(job.state in DONE for job in results.jobs):
+            return
+        time.sleep(PAUSE)
+
+
+def status_row(results: Results, job: Job, placement: Placement | None) -> dict[str, Any]:
+    """Return how a job stands, for programs."""
+    log = log_path(job, placement)
+    return {
+        **results.settings(job),
+        "state": job.state,
+        "epochs": len(job.epochs),
+        VAL_ACC: max((row[VAL_ACC] for row in job.epochs if VAL_ACC in row), default=None),
+        "seconds": job.info.get("seconds", {}).get("total"),
+        "where": str(placement) if placement else job.process.get("host"),
+        "reason": (placement.reason if placement else "") or None,
+        "error": job.error,
+        "log": log and str(log),
+    }
+
+
+def log_path(job: Job, placement: Placement | None) -> Path | None:
+    """Return the file that tells what a job does: its run's log, or what it prints on a cluster; None before both."""
+    paths = [Run(job.folder).log_path, placement.log if placement else None]
+    return next((path for path in paths if path is not None and path.exists()), None)
+
+
+def print_status(results: Results, placements: dict[str, Placement], *, clear: bool) -> None:
+    """Print a table of the jobs and what is left to do."""
+    settings = list(results.heads.values())
+    heads = [*settings, "state", "epoch", "validation", "time", "left", "where", "log"]
+    lines = []
+    for job in results.jobs:
+        placement = placements.get(job.id)
+        path = log_path(job, placement)
+        log = display_path(path) if path else ""
+        where = describe_place(job, placement)
+        lines.append([*results.settings(job).values(), job.state, *progress(job), where, log])
+    if clear:
+        Console().clear()
+    print_table(heads, lines, left=(*settings, "state", "where", "log"), cut="log", drop=("left", "time"))
+    print(count_states(results.jobs))
+    if any(job.state not in DONE for job in results.jobs):
+        print(f"to wait for what is left, or to continue: {results.sweep.record['command']}")

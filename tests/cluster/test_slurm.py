@@ -1,0 +1,162 @@
+"""Sweeps on a real SLURM of two nodes, and what may happen to their jobs there."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Outcome, Tiny, run
+from lightning.pytorch import Callback, LightningModule, Trainer
+from slurm import Slurm, wait_for
+
+from mnist_lab.runs.run import Run
+from mnist_lab.runs.sweep import Job, Sweep
+
+pytest_plugins = ["engines"]
+pytestmark = pytest.mark.cluster
+Command = Callable[..., Outcome]
+FOLDER = Path("runs/sweeps/s")
+SLURM = ("hydra/launcher=submitit_slurm", "hydra.launcher.partition=low", "hydra.launcher.mem_gb=1")
+SWEEP = ("-m", "model=mlp", "logger=none", "sweep=s", *SLURM)
+SLOW = ("+callbacks.slow._target_=test_slurm.Slow", "trainer.max_epochs=40")
+
+
+class Slow(Callback):
+    """Each epoch takes a third of a second, and no processor."""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        time.sleep(0.3)
+
+
+class Dies(Callback):
+    """The process of the job with seed 1 is killed whenever it trains, as by a kernel that is out of memory."""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.datamodule.seed == 1:  # type: ignore[attr-defined]
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def jobs() -> list[Job]:
+    return Sweep(FOLDER).jobs() if Sweep(FOLDER).exists else []
+
+
+def train(count: int) -> Callable[[], bool]:
+    """Whether so many jobs train, each past its second epoch."""
+    return lambda: sum(len(Run(job.folder).epochs()) >= 2 for job in jobs() if job.state == "running") >= count
+
+
+def while_training(count: int, act: Callable[[], object] | signal.Signals) -> Callable[[subprocess.Popen[str]], None]:
+    """As soon as so many of its jobs train, do something, or send the sweep's process a signal."""
+
+    def then(process: subprocess.Popen[str]) -> None:
+        watched = f"-{process.pid}-"
+        wait_for(lambda: bool(jobs()) and watched in Sweep(FOLDER).record["start"], 60, "the sweep")
+        wait_for(train(count), 90, f"{count} jobs that train")
+        time.sleep(0.5)  # until the sweep heeds signals
+        process.send_signal(act) if isinstance(act, signal.Signals) else act()
+
+    return then
+
+
+def numbers() -> list[str]:
+    """SLURM's numbers of the jobs."""
+    return [Sweep(FOLDER).record["submitted"][job.id]["number"] for job in jobs()]
+
+
+def same_as_undisturbed(command: Command, *changes: str) -> bool:
+    """Whether the jobs' metrics are those of the same sweep in one process, bit for bit."""
+    assert command("-m", "model=mlp", "logger=none", "sweep=alone", "threads=1", *changes).status == 0
+    alone = Sweep(FOLDER.with_name("alone")).jobs()
+    return [job.info["metrics"] for job in jobs()] == [job.info["metrics"] for job in alone]
+
+
+def results(name: str) -> dict[str, Any]:
+    """A sweep's results.json, but for times, folders and commands."""
+    content: dict[str, Any] = json.loads((FOLDER.with_name(name) / "results.json").read_text())
+    for job in (*content["jobs"], *content["ranked"], content["best"]):
+        job.pop("seconds", None)
+    del content["sweep"], content["command"]
+    return content
+
+
+def test_four_jobs_give_the_results_of_one_process_bit_for_bit(tiny: Tiny, slurm: Slurm, command: Command) -> None:
+    grid = ("optimizer.lr=0.001,0.01", "seed=0,1")
+    status, out = run(tiny, *SWEEP, *grid)
+    assert status == 0, out
+    assert command("-m", "model=mlp", "logger=none", "sweep=alone", "threads=1", *grid).status == 0
+    assert results("s") == results("alone")
+    assert {job.process["host"] for job in jobs()} <= {"node1", "node2"}
+
+
+def test_job_whose_process_dies_twice_is_failed_in_slurms_words_and_the_others_run(tiny: Tiny, slurm: Slurm) -> None:
+    status, out = run(tiny, *SWEEP, "seed=0,1", "+callbacks.dies._target_=test_slurm.Dies")
+    assert (status, "Traceback" in out) == (1, False), out
+    assert [job.state for job in jobs()] == ["finished", "failed"]
+    assert jobs()[1].attempts == 2
+    assert "its process died (SLURM " in out and "FAILED" in out and "signal 9" in out, out
+
+
+def test_refused_submission_is_reported_in_a_line_and_leaves_nothing(tiny: Tiny, slurm: Slurm) -> None:
+    status, out = run(tiny, *SWEEP, "seed=0,1", "hydra.launcher.partition=none")
+    assert (status, out.count("\n")) == (2, 1), out
+    assert "sbatch refuses the jobs: Batch job submission failed: Invalid partition name specified" in out
+    assert not FOLDER.exists()
+
+
+def test_cancelled_jobs_are_told_and_run_by_the_next_start(tiny: Tiny, slurm: Slurm) -> None:
+    def cancel() -> None:
+        slurm.run("scancel", numbers()[0])
+        wait_for(lambda: slurm.jobs()[numbers()[0]][0] == "CANCELLED", 20, "the cancelled job's end")
+        assert [slurm.jobs()[number][0] for number in numbers()[1:]] == ["RUNNING", "RUNNING"]
+        slurm.run("scancel", numbers()[0].partition("_")[0])
+
+    status, out = run(tiny, *SWEEP, "seed=0,1,2", *SLOW, then=while_training(3, cancel))
+    assert (status, "Traceback" in out) == (1, False), out
+    assert out.count("cancelled") >= 1 and all(f"SLURM {number}" in out for number in numbers()), out
+    assert not {job.state for job in jobs()} & {"finished", "failed"}
+    assert all(len(Run(job.folder).epochs()) >= 2 for job in jobs())
+    status, out = run(tiny, *SWEEP, "seed=0,1,2", *SLOW)
+    assert (status, [job.state for job in jobs()]) == (0, ["finished"] * 3), out
+
+
+def test_time_limit_and_preemption_put_a_job_back_where_it_saved(tiny: Tiny, slurm: Slurm, command: Command) -> None:
+    """First one, then the other, to the same job."""
+    before: list[int] = []
+
+    def warn_and_preempt() -> None:
+        for act in (
+            lambda: slurm.run("scancel", "--signal=USR2", numbers()[0]),
+            lambda: slurm.run("sbatch", "--partition=high", "--nodes=2", "--exclusive", "--wrap=sleep 2"),
+        ):
+            before.append(len(Run(jobs()[0].folder).epochs()))
+            act()
+            wait_for(lambda: slurm.jobs()[numbers()[0]][0] == "PENDING", 60, "the requeued job")
+            assert jobs()[0].state == "interrupted"
+            assert jobs()[0].info["status"] == "interrupted"  # it has saved
+            wait_for(lambda: bool(slurm.skip_waiting_after_requeue()) or train(1)(), 60, "the job to go on")
+
+    status, out = run(tiny, *SWEEP, "seed=range(1)", *SLOW, then=while_training(1, warn_and_preempt))
+    assert (status, "Traceback" in out) == (0, False), out
+    assert [(job.state, job.attempts) for job in jobs()] == [("finished", 3)]
+    assert same_as_undisturbed(command, "seed=range(1)", "trainer.max_epochs=40")
+
+
+def test_killed_and_interrupted_sweep_finds_its_jobs_again(tiny: Tiny, slurm: Slurm) -> None:
+    before = []
+    for sent, status in ((signal.SIGKILL, -9), (signal.SIGINT, 130)):
+        then = while_training(2, sent)
+        ended, out = run(tiny, *SWEEP, "seed=0,1", *SLOW, then=then)
+        assert (ended, "Traceback" in out) == (status, False), out
+        assert [slurm.jobs()[number][0] for number in numbers()] == ["RUNNING", "RUNNING"]
+        before = before or numbers()
+    ended, out = run(tiny, *SWEEP, "seed=0,1", *SLOW)
+    assert ended == 0, out
+    assert numbers() == before
+    assert [(job.state, job.attempts) for job in jobs()] == [("finished", 1)] * 2
