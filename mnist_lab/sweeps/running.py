@@ -46,7 +46,10 @@ class RunningSweep:
         """Launch jobs, given by the overrides of each by its id, and wait for them; with detach=true, only launch."""
         own = own_settings(self.session.config)
         launched = Launch(self.launcher, self.session, {id: [*given, *own] for id, given in jobs.items()})
-        if not self.session.config.detach:
+        if self.session.config.detach:
+            command = format_command(["status", self.sweep.folder.name])
+            print(f"{len(jobs)} jobs are in the queue; how they stand: {command}")
+        else:
             launched.wait()
 
 

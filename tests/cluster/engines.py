@@ -4,21 +4,38 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from slurm import Slurm, missing_programs
 
 
-@pytest.fixture(scope="session")
-def slurm_with_accounting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
+@contextmanager
+def slurm_of(folder: Path, *, accounting: bool) -> Iterator[Slurm]:
     missing = missing_programs()
     assert not missing and os.geteuid() == 0, f".ci/cluster installs what is missing, as root: {', '.join(missing)}"
-    engine = Slurm(tmp_path_factory.mktemp("slurm"), accounting=True)
+    engine = Slurm(folder, accounting=accounting)
     try:
         engine.start()
         yield engine
     finally:
         engine.stop()
+
+
+@pytest.fixture(scope="session")
+def slurm_with_accounting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
+    with slurm_of(tmp_path_factory.mktemp("slurm"), accounting=True) as engine:
+        yield engine
+
+
+@pytest.fixture
+def slurm_without_accounting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slurm]:
+    """A SLURM of two idle nodes that keeps no accounts, for the commands of this process and those that it starts."""
+    with slurm_of(tmp_path / "slurm", accounting=False) as engine:
+        for name, value in engine.environment.items():
+            monkeypatch.setenv(name, value)
+        yield engine
 
 
 @pytest.fixture

@@ -156,7 +156,8 @@ class Slurm:
 
     def kill_node(self, node: str) -> None:
         """Kill a node's daemon and all that runs on the node, as a loss of power does."""
-        processes = [int(path.name) for path in Path("/proc").glob("[0-9]*") if node_of(path) == node]
+        mine = f"SLURMD_NODENAME={node}", f"SLURM_CONF={self.folder}/slurm.conf"
+        processes = [int(path.name) for path in Path("/proc").glob("[0-9]*") if set(mine) <= environment_of(path)]
         self.daemons[node].kill()
         for pid in processes:
             with contextlib.suppress(ProcessLookupError):
@@ -198,6 +199,10 @@ class Slurm:
         rows = self.run("squeue", "-h", "-r", "--states=all", "-o", "%i|%T|%r|%N").splitlines()
         return {row.split("|")[0]: tuple(row.split("|")[1:]) for row in rows}  # type: ignore[misc]
 
+    def take_all_nodes(self) -> None:
+        """Preempt all jobs by one of a higher partition."""
+        self.run("sbatch", "--partition=high", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 2")
+
     def skip_waiting_after_requeue(self) -> None:
         """Let requeued jobs begin at once; SLURM has them wait for two minutes."""
         for number, (state, reason, _) in self.jobs().items():
@@ -226,10 +231,9 @@ def start_munge() -> None:
     wait_for(lambda: subprocess.run(["munge", "-n"], capture_output=True).returncode == 0, 10, "munge")
 
 
-def node_of(process: Path) -> str | None:
-    """The node that a process of a job runs on, given by its folder in /proc; None for other processes."""
+def environment_of(process: Path) -> set[str]:
+    """The environment of a process, NAME=VALUE, given by its folder in /proc; empty for one that has ended."""
     try:
-        found = re.search(rb"(?:^|\0)SLURMD_NODENAME=([^\0]*)", (process / "environ").read_bytes())
+        return set((process / "environ").read_bytes().decode(errors="replace").split("\0"))
     except OSError:
-        return None
-    return found[1].decode() if found else None
+        return set()

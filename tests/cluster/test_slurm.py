@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -126,26 +127,81 @@ def test_cancelled_jobs_are_told_and_run_by_the_next_start(tiny: Tiny, slurm: Sl
     assert (status, [job.state for job in jobs()]) == (0, ["finished"] * 3), out
 
 
-def test_time_limit_and_preemption_put_a_job_back_where_it_saved(tiny: Tiny, slurm: Slurm, command: Command) -> None:
-    """First one, then the other, to the same job."""
-    before: list[int] = []
+@pytest.mark.parametrize("announced_by", ["time limit", "preemption"])
+def test_job_that_must_stop_saves_is_requeued_and_continues_bit_for_bit(
+    tiny: Tiny, slurm: Slurm, command: Command, announced_by: str
+) -> None:
+    epochs, limit = (150, ("hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=40"))
+    if announced_by == "preemption":
+        epochs, limit = 40, ()
 
-    def warn_and_preempt() -> None:
-        for act in (
-            lambda: slurm.run("scancel", "--signal=USR2", numbers()[0]),
-            lambda: slurm.run("sbatch", "--partition=high", "--nodes=2", "--exclusive", "--wrap=sleep 2"),
-        ):
-            before.append(len(Run(jobs()[0].folder).epochs()))
-            act()
-            wait_for(lambda: slurm.jobs()[numbers()[0]][0] == "PENDING", 60, "the requeued job")
-            assert jobs()[0].state == "interrupted"
-            assert jobs()[0].info["status"] == "interrupted"  # it has saved
-            wait_for(lambda: bool(slurm.skip_waiting_after_requeue()) or train(1)(), 60, "the job to go on")
+    def preempt(process: subprocess.Popen[str]) -> None:
+        while_training(1, lambda: announced_by == "time limit" or slurm.take_all_nodes())(process)
+        wait_for(lambda: slurm.jobs()[numbers()[0]][0] == "PENDING", 60, "the requeued job")
+        (job,) = jobs()
+        assert (job.state, job.info["status"]) == ("interrupted", "interrupted")  # it has saved
+        assert 2 <= len(Run(job.folder).epochs()) < epochs
+        wait_for(lambda: slurm.skip_waiting_after_requeue() or process.poll() is not None, 90, "the sweep's end")
 
-    status, out = run(tiny, *SWEEP, "seed=range(1)", *SLOW, then=while_training(1, warn_and_preempt))
+    longer = (*SLOW, f"trainer.max_epochs={epochs}", *limit)
+    status, out = run(tiny, *SWEEP, "seed=range(1)", *longer, then=preempt)
     assert (status, "Traceback" in out) == (0, False), out
-    assert [(job.state, job.attempts) for job in jobs()] == [("finished", 3)]
-    assert same_as_undisturbed(command, "seed=range(1)", "trainer.max_epochs=40")
+    assert jobs()[0].state == "finished" and jobs()[0].attempts >= 2
+    assert same_as_undisturbed(command, "seed=range(1)", f"trainer.max_epochs={epochs}")
+
+
+def test_lost_node_is_waited_for_and_its_job_continues_on_the_other(tiny: Tiny, slurm: Slurm, command: Command) -> None:
+    def lose() -> None:
+        (lost,) = [job for job in jobs() if job.process["host"] == "node2"]
+        slurm.kill_node("node2")
+        number = dict(zip([job.id for job in jobs()], numbers(), strict=True))[lost.id]
+        wait_for(lambda: slurm.jobs()[number][0] == "PENDING", 60, "the job of the lost node in the queue")
+        long_ago = time.time() - 100
+        os.utime(lost.folder / ".holder.json", (long_ago, long_ago))  # as after a minute
+        wait_for(lambda: slurm.skip_waiting_after_requeue() or (not train(2)() and train(1)()), 60, "the job to go on")
+
+    cpus = "hydra.launcher.cpus_per_task=2"  # a job takes a node
+    status, out = run(tiny, *SWEEP, "seed=0,1", *SLOW, cpus, "threads=1", then=while_training(2, lose))
+    assert (status, "Traceback" in out) == (0, False), out
+    assert sorted(job.attempts for job in jobs()) == [1, 2]
+    assert {job.process["host"] for job in jobs()} == {"node1"}
+    assert same_as_undisturbed(command, "seed=0,1", "trainer.max_epochs=40")
+
+
+def test_jobs_wait_in_a_full_queue_and_a_detached_sweep_goes_on_without_its_command(
+    tiny: Tiny, slurm: Slurm, command: Command
+) -> None:
+    slurm.run("scontrol", "update", "nodename=node2", "state=drain", "reason=test")
+    sweep = (*SWEEP, "seed=0,1", "hydra.launcher.cpus_per_task=2", "threads=1", "trainer.max_epochs=20", SLOW[0])
+    status, out = run(tiny, *sweep, "--detach")
+    assert status == 0, out
+    assert "python -m mnist_lab status s" in out, out
+    wait_for(train(1), 60, "a job that trains")
+    shown = command("status", "s", data=False).out
+    assert re.search(rf"0 +running .* SLURM {numbers()[0]}, node1 .*train\.log", shown), shown
+    assert re.search(rf"1 +waiting .* SLURM {numbers()[1]}: Resources", shown), shown
+    assert "2 jobs: 1 running, 1 waiting" in shown
+    rows = json.loads(command("status", "--json", data=False).out)
+    assert [(row["state"], row["reason"]) for row in rows] == [("running", None), ("waiting", "Resources")]
+    before = numbers()
+    status, out = run(tiny, *sweep)
+    assert (status, numbers()) == (0, before), out
+    assert {(job.state, job.attempts, job.process["host"]) for job in jobs()} == {("finished", 1, "node1")}
+
+
+def test_cluster_without_accounting_tells_ends_as_soon(tiny: Tiny, slurm_without_accounting: Slurm) -> None:
+    begun = time.monotonic()
+    status, out = run(tiny, *SWEEP, "seed=0,1", "+callbacks.dies._target_=test_slurm.Dies")
+    assert (status, [job.state for job in jobs()]) == (1, ["finished", "failed"]), out
+    assert "its process died (SLURM " in out and "FAILED, signal 9" in out, out
+    assert time.monotonic() - begun < 60
+
+
+def test_runs_dir_that_the_nodes_do_not_share_is_refused_in_a_line(tiny: Tiny, slurm: Slurm) -> None:
+    status, out = run(tiny, *SWEEP, "seed=0,1", f"runs_dir={slurm.own}")
+    (line,) = [line for line in out.splitlines() if line.startswith("mnist_lab: ")]
+    assert (status, "Traceback" in out) == (1, False), out
+    assert re.search(r"seed=0: ended before it began \(SLURM \d+.*; .* was not written: choose a runs_dir", line), out
 
 
 def test_killed_and_interrupted_sweep_finds_its_jobs_again(tiny: Tiny, slurm: Slurm) -> None:
