@@ -249,11 +249,6 @@ class Run:
             raise UsageError(f"{self.folder}: has no checkpoint (status: {self.info['status']})")
         return chosen
 
-    def seconds_with(self, **seconds: float) -> dict[str, float]:
-        """Add seconds of this start to those of earlier starts in the record."""
-        earlier = self.info["seconds"]
-        return {name: earlier.get(name, 0.0) + value for name, value in seconds.items()}
-
     def checkpoints(self) -> dict[str, str | None]:
         """Return the paths of the best and the last checkpoint, relative to the folder; None for a missing one."""
         found = {name: self.checkpoint(name) for name in ("best", "last")}

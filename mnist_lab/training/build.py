@@ -151,14 +151,15 @@ def check_batch_limits(cfg: DictConfig, data: MNISTDataModule, world_size: int =
             )
 
 
-def make_trainer(cfg: DictConfig, metrics_csv: MetricsCSV) -> pl.Trainer:
+def make_trainer(cfg: DictConfig, metrics_csv: MetricsCSV, *callbacks: pl.Callback) -> pl.Trainer:
     """Return Lightning's Trainer with the configured callbacks and loggers, metrics.csv and safe checkpoints."""
     trainer: pl.Trainer = instantiate_node(
         cfg.trainer,
         "trainer",
         limit_train_batches=None,  # it is of steps, and so the data module's
         callbacks=[
-            instantiate_node(callback, f"callbacks.{name}") for name, callback in enabled_callbacks(cfg).items()
+            *(instantiate_node(callback, f"callbacks.{name}") for name, callback in enabled_callbacks(cfg).items()),
+            *callbacks,
         ],
         logger=[
             metrics_csv,

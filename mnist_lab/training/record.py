@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,13 +23,14 @@ from mnist_lab.runs.run import Run
 from mnist_lab.runs.state import RunState
 from mnist_lab.streams import stop_waiting_for_readers
 from mnist_lab.training.checkpointing import stop_signal, stop_signals_raise
+from mnist_lab.training.elapsed import ElapsedTime
 from mnist_lab.training.progress import console
 
 log = logging.getLogger(__name__)
 
 
 @contextmanager
-def record_run(cfg: DictConfig, parameters: int) -> Iterator[Run]:
+def record_run(cfg: DictConfig, parameters: int, elapsed: ElapsedTime) -> Iterator[Run]:
     """Start or resume the run in cfg.folder, and record in run.json how the with-block ends.
 
     In a run of several processes only the first one writes.
@@ -42,7 +42,6 @@ def record_run(cfg: DictConfig, parameters: int) -> Iterator[Run]:
     first_process = rank_zero_only.rank == 0  # type: ignore[attr-defined]
     if first_process:
         _start_record(run, cfg, parameters)
-    started = time.perf_counter()
     try:
         with stop_signals_raise():
             yield run
@@ -53,8 +52,8 @@ def record_run(cfg: DictConfig, parameters: int) -> Iterator[Run]:
         if first_process:
             reason = interrupted.name if interrupted else f"{type(error).__name__}: {error}"
             reason = "Ctrl-C" if reason == "SIGINT" else reason
-            seconds = time.perf_counter() - started
-            _record_early_end(run, RunState.INTERRUPTED if interrupted else RunState.FAILED, reason, seconds)
+            status = RunState.INTERRUPTED if interrupted else RunState.FAILED
+            _record_early_end(run, status, reason, elapsed.seconds())
             if interrupted:
                 stop_waiting_for_readers()
                 console.print(f"interrupted ({reason}); {_resume_hint(run)}", soft_wrap=True)
@@ -65,7 +64,7 @@ def record_run(cfg: DictConfig, parameters: int) -> Iterator[Run]:
         raise
 
 
-def _record_early_end(run: Run, status: RunState, reason: str, seconds: float) -> None:
+def _record_early_end(run: Run, status: RunState, reason: str, seconds: dict[str, float]) -> None:
     """Record a run that failed or was interrupted, with the progress of its last checkpoint."""
     last = run.checkpoint("last")
     content = read_checkpoint(last) if last else {"global_step": 0}
@@ -75,7 +74,7 @@ def _record_early_end(run: Run, status: RunState, reason: str, seconds: float) -
         finished=current_time(),
         epochs=completed_epochs(content),
         steps=content.get("global_step", 0),
-        seconds=run.seconds_with(total=seconds, fit=seconds),
+        seconds=seconds,
         checkpoints=run.checkpoints(),
     )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import statistics
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -39,6 +38,7 @@ from mnist_lab.training.build import (
     make_trainer,
 )
 from mnist_lab.training.checkpoint_structure import check_structure
+from mnist_lab.training.elapsed import ElapsedTime
 from mnist_lab.training.loggers import MetricsCSV, restore_events
 from mnist_lab.training.progress import console, results_table, working_on
 from mnist_lab.training.record import device_name, record_run
@@ -73,7 +73,7 @@ def train(cfg: DictConfig) -> Run:
 
 def _train(cfg: DictConfig) -> Run:
     """Train and test for a valid configuration."""
-    started = time.perf_counter()
+    elapsed = ElapsedTime()
     cfg = complete_data(cfg)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     model = make_model(cfg)
@@ -82,7 +82,7 @@ def _train(cfg: DictConfig) -> Run:
         warning = check_output(model)
     data = make_data(cfg, model)
     metrics_csv = MetricsCSV(Path(cfg.folder))
-    trainer = make_trainer(cfg, metrics_csv)
+    trainer = make_trainer(cfg, metrics_csv, elapsed)
     one_by_one = single_step_reason(trainer, model, Classifier)
     data.steps_per_execution = 1 if one_by_one else cfg.steps_per_execution
     if cfg.resume:
@@ -91,6 +91,7 @@ def _train(cfg: DictConfig) -> Run:
         if is_already_done(cfg, checkpoint):
             return Run(Path(cfg.folder))
         restore_logs(trainer, metrics_csv, checkpoint)
+        elapsed.load_state_dict(Run(Path(cfg.folder)).info["seconds"])  # for a checkpoint that does not have them
     elif cfg.init_from:
         model.load_state_dict(load_weights(model, cfg.init_from, key="init_from="))
     data.prepare_data()
@@ -101,16 +102,13 @@ def _train(cfg: DictConfig) -> Run:
         print_line(f"steps_per_execution=1, for {one_by_one}")
 
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    with lock_run(cfg), record_run(cfg, parameters) as run, explain_out_of_memory(*batch_sizes):
-        fit_started = time.perf_counter()
+    with lock_run(cfg), record_run(cfg, parameters, elapsed) as run, explain_out_of_memory(*batch_sizes):
         trainer.fit(model, data, ckpt_path=cfg.resume or None)
-        fit_seconds = time.perf_counter() - fit_started
         ensure_last_checkpoint(run, trainer)
         chosen = run.chosen_checkpoint()
         model.load_state_dict(load_weights(model, chosen))
         (tested,) = trainer.test(model, data, verbose=False)
-        seconds = {"total": time.perf_counter() - started, "fit": fit_seconds}
-        write_summary(run, trainer, tested, chosen=chosen.stem, seconds=seconds)
+        write_summary(run, trainer, tested, chosen=chosen.stem, seconds=elapsed.seconds())
         write_dashboard(run, cfg, trainer, model, data)
         mark_finished(run)
     print_results(run)
@@ -196,7 +194,7 @@ def write_summary(
         steps=trainer.global_step,
         tested={"checkpoint": chosen, "epoch": epoch + 1},
         metrics={name: row[name] for name in row if re.fullmatch(r"(train|val)/(?!loss_step).*", name)} | dict(tested),
-        seconds=run.seconds_with(**seconds),
+        seconds=seconds,
         images_per_second=statistics.fmean(speeds) if speeds else None,
         device=device_name(trainer),
         checkpoints=run.checkpoints(),
