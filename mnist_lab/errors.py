@@ -32,6 +32,10 @@ class JobsFailed(SystemExit):
     """A sweep has ended and printed which of its jobs failed."""
 
 
+class ProcessLost(LabError):
+    """Another process of a distributed run died; each of those that are left says so, as the first may be the dead."""
+
+
 class DataUnavailable(LabError, ConnectionError):
     """The data set is not on this machine, and no source could bring it."""
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 from mnist_lab.config.distributed import rank
-from mnist_lab.errors import DISK_FULL, LabError
+from mnist_lab.errors import DISK_FULL, LabError, ProcessLost
 from mnist_lab.formatting import printable
 
 READER_GONE = (errno.EPIPE, errno.EIO, errno.ECONNRESET)  # a closed pipe, terminal, connection
@@ -166,7 +166,7 @@ def exit_on_user_error() -> Iterator[None]:
     except LabError as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             traceback.print_exc()
-        _print_error(f"mnist_lab: {printable(str(error))}")
+        _print_error(f"mnist_lab: {printable(str(error))}", by_all=isinstance(error, ProcessLost))
         raise SystemExit(error.exit_status) from None
     except OSError as error:
         if error.errno not in DISK_FULL or os.environ.get("HYDRA_FULL_ERROR") == "1":
@@ -175,6 +175,7 @@ def exit_on_user_error() -> Iterator[None]:
         raise SystemExit(LabError.exit_status) from None
 
 
-def _print_error(line: str) -> None:
-    if rank() == 0:  # all of a run's processes meet it
+def _print_error(line: str, *, by_all: bool = False) -> None:
+    """Print an error; one that all of a run's processes meet is printed by the first."""
+    if by_all or rank() == 0:
         print(line, file=sys.stderr)

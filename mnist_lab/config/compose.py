@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from mnist_lab.config import conf_dir
-from mnist_lab.config.distributed import local_processes, start_time
+from mnist_lab.config.distributed import local_processes, machines, start_time
 from mnist_lab.config.overrides import compose_with_hydra, explain_composition_error
 from mnist_lab.config.settings import rename_moved_classes, resolve_settings, to_plain
 
@@ -26,9 +25,8 @@ OmegaConf.register_new_resolver(
     "select", lambda key, values, default: values.get(getattr(key, "name", key), default), replace=True
 )
 
-# ${torchrun:VARIABLE,DEFAULT}: a number that torchrun gives its processes. Not oc.env, which stays unresolved in a run.
 OmegaConf.register_new_resolver("processes", local_processes, replace=True)
-OmegaConf.register_new_resolver("torchrun", lambda name, default: int(os.environ.get(name) or default), replace=True)
+OmegaConf.register_new_resolver("machines", machines, replace=True)
 
 
 def compose(*overrides: str, config_dir: str | None = None) -> DictConfig:

@@ -1,55 +1,166 @@
-"""Processes of a distributed run that torchrun or SLURM's srun started: rank, number, common start time and folder."""
+"""Processes of a distributed run that torchrun or SLURM's srun launched: rank, number, common start time and folder."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
-from mnist_lab.errors import UsageError
+from mnist_lab.errors import LabError, UsageError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+PORTS = range(15000, 30000)  # for the store of srun's tasks: below those that the kernel gives to clients
 
-def launched_processes() -> int | None:
-    """Return the number of processes that torchrun started for this run; None without torchrun."""
-    return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else None
+
+@dataclass(frozen=True)
+class LaunchedProcess:
+    """The place of this process among those that torchrun or srun launched for one run.
+
+    Attributes:
+        launcher: the program that launched them.
+        rank: the number of this process, from 0.
+        world_size: the number of processes.
+        local_world_size: the number of processes on this machine.
+        machines: the number of machines.
+    """
+
+    launcher: Literal["torchrun", "srun"]
+    rank: int
+    world_size: int
+    local_world_size: int
+    machines: int
+
+
+def launched_process() -> LaunchedProcess | None:
+    """Return the place of this process among those of its launcher; None if it was started alone.
+
+    A batch script, and the only task of a step, as submitit's jobs are, count as started alone.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return LaunchedProcess(
+            launcher="torchrun",
+            rank=_number("RANK", 0),
+            world_size=_number("WORLD_SIZE", 1),
+            local_world_size=_number("LOCAL_WORLD_SIZE", 1),
+            machines=_number("GROUP_WORLD_SIZE", 1),
+        )
+    if "SLURM_STEP_ID" in os.environ and _number("SLURM_STEP_NUM_TASKS", 1) > 1:
+        return LaunchedProcess(
+            launcher="srun",
+            rank=_number("SLURM_PROCID", 0),
+            world_size=_number("SLURM_STEP_NUM_TASKS", 1),
+            local_world_size=tasks_per_node(os.environ["SLURM_STEP_TASKS_PER_NODE"])[_number("SLURM_NODEID", 0)],
+            machines=_number("SLURM_STEP_NUM_NODES", 1),
+        )
+    return None
+
+
+def _number(variable: str, default: int) -> int:
+    return int(os.environ.get(variable) or default)
+
+
+def tasks_per_node(text: str) -> list[int]:
+    """Return the number of tasks on each node from SLURM's short form: "2(x3),1" is [2, 2, 2, 1]."""
+    counts = re.findall(r"(\d+)(?:\(x(\d+)\))?", text)
+    return [int(tasks) for tasks, nodes in counts for _ in range(int(nodes or 1))]
 
 
 def local_processes(accelerator: str) -> int:
-    """Return the number of a distributed run's processes on this machine: torchrun's, one per GPU, or two on a CPU."""
-    if "LOCAL_WORLD_SIZE" in os.environ:
-        return int(os.environ["LOCAL_WORLD_SIZE"])
+    """Return the number of a distributed run's processes on this machine: those launched, one per GPU, or two."""
+    launched = launched_process()
+    if launched is not None:
+        return launched.local_world_size
     gpus = 0 if accelerator == "cpu" else import_module("torch").cuda.device_count()  # torch: not for other trainers
     return gpus or 2
 
 
+def machines() -> int:
+    """Return the number of machines on which the processes of this run were launched."""
+    launched = launched_process()
+    return 1 if launched is None else launched.machines
+
+
 def process_problems(cfg: DictConfig) -> Iterator[str]:
-    """Yield problems of settings that do not fit the processes that torchrun has started."""
-    started, devices = launched_processes(), cfg.trainer.get("devices")
-    if started is not None and isinstance(devices, int) and devices * cfg.trainer.get("num_nodes", 1) != started:
-        yield f"trainer.devices={devices}: torchrun started {started} processes; trainer=ddp takes as many as there are"
+    """Yield problems of settings that do not fit the processes that were launched."""
+    launched, devices = launched_process(), cfg.trainer.get("devices")
+    if launched is not None and isinstance(devices, int):
+        yield from world_size_problems(devices, cfg.trainer.get("num_nodes", 1), launched.world_size)
+
+
+def world_size_problems(devices: int, num_nodes: int, world_size: int) -> Iterator[str]:
+    """Yield the problem of devices and machines that ask for another number of processes than there are."""
+    launched = launched_process()
+    if devices * num_nodes == world_size:
+        return
+    if launched is None:
+        yield f"trainer.devices={devices}: the run has {world_size} processes; trainer=ddp starts one a device"
+    elif launched.local_world_size * launched.machines != launched.world_size:
+        yield (
+            f"{launched.launcher}: launched {world_size} processes on {launched.machines} machines; "
+            "each machine needs the same number"
+        )
+    else:
+        yield (
+            f"trainer.devices={devices}: {launched.launcher} launched {world_size} processes; "
+            "trainer=ddp takes as many as there are"
+        )
 
 
 def start_time(pattern: str) -> str:
-    """Return the start time for a run folder's name, by strftime's pattern; torchrun's processes share rank 0's."""
-    moment = datetime.now() if launched_processes() is None else datetime.fromisoformat(_first_process_start())
+    """Return the start time for a run folder's name, by strftime's pattern; launched processes share rank 0's."""
+    moment = datetime.now() if launched_process() is None else datetime.fromisoformat(_first_process_start())
     return moment.strftime(pattern)
 
 
 @cache
 def _first_process_start() -> str:
-    """Return the start time of rank 0, shared through torchrun's store."""
-    distributed = import_module("torch.distributed")  # torch: not for --cfg
-    store = distributed.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    """Return the start time of rank 0, shared through the store."""
+    store = _store()
     key = f"mnist_lab began, start {os.environ.get('TORCHELASTIC_RESTART_COUNT')}"
     if rank() == 0:
         store.set(key, datetime.now().isoformat())
     return str(store.get(key).decode())
+
+
+@cache
+def _store() -> Any:
+    """Connect to the store of the launched processes: torchrun's, or for srun that of rank 0, which serves it.
+
+    The process group uses the same store later (multi_tenant), so it must not be closed before.
+
+    Raises:
+        LabError: the port is in use.
+    """
+    distributed = import_module("torch.distributed")  # torch: not for --cfg
+    host, port = rendezvous()
+    launched = launched_process()
+    serves = launched is not None and launched.launcher == "srun" and launched.rank == 0
+    try:
+        return distributed.TCPStore(host, port, is_master=serves, wait_for_workers=False, multi_tenant=True)
+    except distributed.DistNetworkError as error:
+        problem = "is in use" if serves else f"{host} does not answer"
+        raise LabError(f"MASTER_PORT={port}: {problem}; set MASTER_PORT to a free port of {host}") from error
+
+
+def rendezvous() -> tuple[str, int]:
+    """Return host and port where launched processes meet.
+
+    They are MASTER_ADDR and MASTER_PORT, which torchrun sets; for srun, by default, the first machine of the step and
+    a port that follows from the numbers of job and step.
+    """
+    host, port = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
+    if not host:
+        slurm = import_module("lightning.fabric.plugins.environments").SLURMEnvironment
+        host = str(slurm.resolve_root_node_address(os.environ["SLURM_STEP_NODELIST"]))
+    number = 101 * _number("SLURM_JOB_ID", 0) + _number("SLURM_STEP_ID", 0)
+    return host, int(port or PORTS[number % len(PORTS)])
 
 
 def share_run_folder(overrides: list[str], *, sweep: bool) -> list[str]:
@@ -60,22 +171,22 @@ def share_run_folder(overrides: list[str], *, sweep: bool) -> list[str]:
         sweep: whether the command line starts a sweep.
 
     Raises:
-        UsageError: the run is a sweep, or srun started it and nothing says which folder that is.
+        UsageError: the run is a sweep.
+        LabError: the processes cannot meet.
     """
-    by_srun = "SLURM_STEP_ID" in os.environ and int(os.environ.get("SLURM_NTASKS") or 1) > 1
-    if not by_srun and launched_processes() is None:
+    if launched_process() is None:
         return overrides
     if sweep:
         raise UsageError("-m: not supported where several processes are started; a sweep starts those of its jobs")
     from mnist_lab.config.overrides import override_values  # imports Hydra
 
     given = override_values(overrides)
-    if by_srun and "hydra.run.dir" not in given:
-        raise UsageError("srun: its processes need one folder; add hydra.run.dir=runs/$SLURM_JOB_ID, or resume=RUN")
+    if "hydra.run.dir" not in given:
+        _first_process_start()  # here, where its error is not taken for one of the configuration
     log = [f"hydra.job.name=train_ddp_process_{rank()}"] if rank() > 0 and "hydra.job.name" not in given else []
     return [*overrides, *log]
 
 
 def rank() -> int:
-    """Return the rank of this process among those that torchrun or srun started; rank 0 prints."""
-    return int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0)
+    """Return the rank of this process among those that torchrun or srun launched; rank 0 prints."""
+    return _number("RANK", _number("SLURM_PROCID", 0))

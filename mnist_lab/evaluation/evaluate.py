@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import lightning.pytorch as pl
 from hydra.core.override_parser.types import OverrideType
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
 
 from mnist_lab.config.overrides import dotted_keys, nearest_key, parse_override
@@ -45,6 +46,7 @@ def evaluate(run: Run, overrides: Sequence[str] = ()) -> dict[str, float]:
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
+        plugins=[LightningEnvironment()],  # this process alone, also in a job of SLURM with several tasks
     )
     with torch_settings(cfg.threads):  # as in training: the last digits of a sum depend on their number
         (tested,) = trainer.test(model, data, verbose=False)

@@ -138,6 +138,16 @@ def forget_holder(folder: Path, machine: str) -> bool:
     return holder_of(folder) is None
 
 
+def wait_for_release(folder: Path, seconds: float) -> bool:
+    """Wait some seconds at most for the process that has locked a run folder to end, and return whether it has."""
+    until = time.monotonic() + seconds
+    while _is_locked(folder / LOCK):
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.1)
+    return True
+
+
 def _is_locked(path: Path) -> bool:
     """Return whether a process has the lock, without writing, for read-only folders."""
     try:

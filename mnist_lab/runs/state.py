@@ -15,7 +15,7 @@ class RunState(str, Enum):
     RUNNING = "running"
     FINISHED = "finished"
     FAILED = "failed"  # it raised an error
-    INTERRUPTED = "interrupted"  # a signal ended it, and it has saved
+    INTERRUPTED = "interrupted"  # a signal or the death of another of its processes ended it; it can continue
     KILLED = "killed"  # its process is gone without having recorded an end
     DAMAGED = "damaged"  # its record cannot be read
 

@@ -26,6 +26,7 @@ from mnist_lab.models.output import describe_error
 from mnist_lab.runs.checkpoints import SafeCheckpointIO, load_weights
 from mnist_lab.runs.run import Run
 from mnist_lab.training.loggers import MetricsCSV
+from mnist_lab.training.processes import check_world_size, cluster_environment
 
 
 def instantiate_node(node: Any, key: str, **settings: Any) -> Any:
@@ -152,7 +153,16 @@ def check_batch_limits(cfg: DictConfig, data: MNISTDataModule, world_size: int =
 
 
 def make_trainer(cfg: DictConfig, metrics_csv: MetricsCSV, *callbacks: pl.Callback) -> pl.Trainer:
-    """Return Lightning's Trainer with the configured callbacks and loggers, metrics.csv and safe checkpoints."""
+    """Return Lightning's Trainer with the configured callbacks and loggers, metrics.csv and safe checkpoints.
+
+    Args:
+        cfg: the run's configuration.
+        metrics_csv: the logger that writes metrics.csv.
+        callbacks: further callbacks.
+
+    Raises:
+        UsageError: the settings ask for another number of processes than there are.
+    """
     trainer: pl.Trainer = instantiate_node(
         cfg.trainer,
         "trainer",
@@ -165,9 +175,10 @@ def make_trainer(cfg: DictConfig, metrics_csv: MetricsCSV, *callbacks: pl.Callba
             metrics_csv,
             *(instantiate_node(logger, f"logger.{name}") for name, logger in cfg.logger.items() if logger),
         ],
-        plugins=[SafeCheckpointIO()],
+        plugins=[SafeCheckpointIO(), cluster_environment()],
         default_root_dir=cfg.folder,
         enable_progress_bar=False,  # callbacks.progress and callbacks.summary take their place
         enable_model_summary=False,
     )
+    check_world_size(trainer)
     return trainer

@@ -64,6 +64,19 @@ def stop_signals_raise() -> Iterator[None]:
                 signal.signal(number, handler or signal.SIG_DFL)
 
 
+@contextmanager
+def sigterm_ignored() -> Iterator[None]:
+    """Ignore SIGTERM within the block: a launcher sends it to the processes that are left when one has died."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
 def _ignore_repeated_hangup(number: int) -> None:
     """Ignore SIGHUP from the first one on: the kernel, the shell and tmux may each send one."""
     if STOP_SIGNALS[number] is Hangup:

@@ -14,18 +14,22 @@ from omegaconf import DictConfig
 
 from mnist_lab.config.overrides import without_keys
 from mnist_lab.config.settings import original_overrides
-from mnist_lab.errors import Interrupted, LabError, UsageError
+from mnist_lab.errors import Interrupted, LabError, ProcessLost, UsageError
 from mnist_lab.formatting import format_command
 from mnist_lab.runs.checkpoints import completed_epochs, read_checkpoint
 from mnist_lab.runs.environment import current_time, git_state, package_versions, processor_name
+from mnist_lab.runs.locks import wait_for_release
 from mnist_lab.runs.record import RunRecord
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.state import RunState
 from mnist_lab.streams import stop_waiting_for_readers
-from mnist_lab.training.checkpointing import stop_signal, stop_signals_raise
+from mnist_lab.training.checkpointing import sigterm_ignored, stop_signal, stop_signals_raise
 from mnist_lab.training.elapsed import ElapsedTime
+from mnist_lab.training.processes import is_process_lost, launch_command, process_name
 from mnist_lab.training.progress import console
 
+PROCESS_DIED = "another process of the run died"
+PATIENCE = 10.0  # seconds for the first process to record the end of the run
 log = logging.getLogger(__name__)
 
 
@@ -35,8 +39,14 @@ def record_run(cfg: DictConfig, parameters: int, elapsed: ElapsedTime) -> Iterat
 
     In a run of several processes only the first one writes.
 
+    Args:
+        cfg: the run's configuration.
+        parameters: the number of the network's parameters.
+        elapsed: the run's seconds.
+
     Raises:
         Interrupted: Ctrl-C, SIGTERM or SIGHUP, a SystemExit of 130, 143 or 129.
+        ProcessLost: another process of a distributed run died.
     """
     run = Run(Path(cfg.folder))
     first_process = rank_zero_only.rank == 0  # type: ignore[attr-defined]
@@ -46,9 +56,15 @@ def record_run(cfg: DictConfig, parameters: int, elapsed: ElapsedTime) -> Iterat
         with stop_signals_raise():
             yield run
     except BaseException as error:
-        interrupted = stop_signal(error)
         if first_process and not run.exists:
             raise LabError(f"{run}: the run folder was removed during the run, which cannot continue") from error
+        if is_process_lost(error):
+            with sigterm_ignored():
+                if first_process or _has_lost_first_process(run):
+                    _record_early_end(run, RunState.INTERRUPTED, PROCESS_DIED, elapsed.seconds())
+                log.info(PROCESS_DIED, exc_info=error)
+                raise ProcessLost(f"{process_name()}: {PROCESS_DIED}; {_resume_hint(run)}") from error
+        interrupted = stop_signal(error)
         if first_process:
             reason = interrupted.name if interrupted else f"{type(error).__name__}: {error}"
             reason = "Ctrl-C" if reason == "SIGINT" else reason
@@ -62,6 +78,11 @@ def record_run(cfg: DictConfig, parameters: int, elapsed: ElapsedTime) -> Iterat
         if interrupted:
             raise Interrupted(128 + interrupted) from error
         raise
+
+
+def _has_lost_first_process(run: Run) -> bool:
+    """Return whether a run's first process, which has its lock and writes its record, ended without recording that."""
+    return wait_for_release(run.folder, PATIENCE) and run.info["status"] in (RunState.RUNNING, RunState.KILLED)
 
 
 def _record_early_end(run: Run, status: RunState, reason: str, seconds: dict[str, float]) -> None:
@@ -82,7 +103,7 @@ def _record_early_end(run: Run, status: RunState, reason: str, seconds: dict[str
 def _resume_hint(run: Run) -> str:
     if run.checkpoint("last") is None:
         return f"nothing was saved yet; start again: {run.info['command']}"
-    return f"to resume: {format_command([f'resume={run}'])}"
+    return f"to resume: {launch_command([f'resume={run}'])}"
 
 
 def _start_record(run: Run, cfg: DictConfig, parameters: int) -> None:

@@ -2,12 +2,205 @@
 
 from __future__ import annotations
 
-import pytest
-from slurm import Slurm
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
-pytest_plugins = ["engines"]
-pytestmark = pytest.mark.cluster
+import pytest
+import torch
+from conftest import TRAIN, Tiny, run, tiny_data
+from slurm import Slurm, free_port, wait_for
+
+from mnist_lab.runs.checkpoints import read_checkpoint
+from mnist_lab.runs.run import Run
+from mnist_lab.runs.state import RunState
+from mnist_lab.runs.sweep import Sweep
+
+PROGRAM = ("-m", "mnist_lab")
+SETTINGS = ("model=spy", "trainer=ddp", "trainer.max_epochs=3", "optimizer.lr=0.2")
+Launch = Callable[..., list[tuple[int, str]]]  # of arguments; exit status and output of each command
 
 
 def test_srun_reaches_both_nodes(slurm: Slurm) -> None:
     assert sorted(slurm.run("srun", "-N2", "hostname").split()) == ["node1", "node2"]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of two processes that Lightning starts on one machine: what the others are to be the same as."""
+    tiny = with_spy(tiny_data(tmp_path_factory.mktemp("alone")))
+    overrides = ["data=tiny", "trainer.accelerator=cpu", "trainer.log_every_n_steps=4", "figures=false"]
+    status, out = run(tiny, *overrides, *SETTINGS, f"hydra.run.dir={tiny.folder}/run")
+    assert status == 0, out
+    return Run(tiny.folder / "run")
+
+
+def with_spy(tiny: Tiny) -> Tiny:
+    """Add the choice model=spy to a folder of settings."""
+    (tiny.conf / "model").mkdir()
+    (tiny.conf / "model" / "spy.yaml").write_text("_target_: instrumented.Spy\n")
+    return tiny
+
+
+def arguments_of(tiny: Tiny, arguments: Sequence[str]) -> list[str]:
+    """The arguments of a new run with the tiny data set, or those given for one that is resumed."""
+    if any(argument.startswith("resume=") for argument in arguments):
+        return [*arguments]
+    given = {argument.split("=")[0] for argument in arguments}
+    own = [override for override in tiny.overrides if override.split("=")[0] not in given]
+    return ["--config-dir", str(tiny.conf), *own, *arguments]
+
+
+def run_together(*commands: Sequence[str]) -> list[tuple[int, str]]:
+    """Exit status and output of commands that run at the same time."""
+    processes = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for command in commands
+    ]
+    try:
+        outputs = [process.communicate(timeout=90)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [(process.returncode, out) for process, out in zip(processes, outputs, strict=True)]
+
+
+@contextmanager
+def joined_namespaces() -> Iterator[list[tuple[str, str]]]:
+    """Two network namespaces, as two machines joined by a cable: name and address of each."""
+    names = [f"lab{os.getpid()}{letter}" for letter in "ab"]
+    addresses = ["10.213.57.1", "10.213.57.2"]
+
+    def ip(*arguments: str) -> None:
+        subprocess.run(["ip", *arguments], check=True, capture_output=True)
+
+    try:
+        for name in names:
+            ip("netns", "add", name)
+        ip("link", "add", "cable", "netns", names[0], "type", "veth", "peer", "name", "cable", "netns", names[1])
+        for name, address in zip(names, addresses, strict=True):
+            ip("-n", name, "address", "add", f"{address}/24", "dev", "cable")
+            ip("-n", name, "link", "set", "cable", "up")
+            ip("-n", name, "link", "set", "lo", "up")
+        yield list(zip(names, addresses, strict=True))
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "delete", name], capture_output=True)
+
+
+@pytest.fixture
+def torchrun(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> Iterator[Launch]:
+    """Starts torchrun on two machines, with one process on each."""
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "cable")
+    with joined_namespaces() as machines:
+        port = free_port()
+
+        def launch(*arguments: str) -> list[tuple[int, str]]:
+            commands = [
+                [
+                    *("ip", "netns", "exec", name, sys.executable, "-m", "torch.distributed.run"),
+                    *("--nnodes", "2", "--nproc_per_node", "1", "--rdzv_backend", "c10d"),
+                    *("--rdzv_endpoint", f"{machines[0][1]}:{port}", "--rdzv_conf", f"is_host={int(number == 0)}"),
+                    *("--local_addr", address, *PROGRAM, *arguments_of(tiny, arguments)),
+                ]
+                for number, (name, address) in enumerate(machines)
+            ]
+            return run_together(*commands)
+
+        yield launch
+
+
+@pytest.fixture
+def srun(tiny: Tiny, slurm: Slurm) -> Launch:
+    """Starts srun with one task on each of two nodes."""
+
+    def launch(*arguments: str) -> list[tuple[int, str]]:
+        return run_together(["srun", "-N2", sys.executable, *PROGRAM, *arguments_of(tiny, arguments)])
+
+    return launch
+
+
+def assert_same_result(made: Run, alone: Run) -> None:
+    """Check that a run has the figures and the weights of the one on one machine."""
+    assert made.info["status"] == RunState.FINISHED
+    assert made.info["device"] == alone.info["device"]
+    assert made.info["metrics"] == alone.info["metrics"]
+    weights, expected = (read_checkpoint(each.checkpoint_path("last"))["state_dict"] for each in (made, alone))
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", "srun"])
+def test_run_over_two_machines_sees_each_image_once_an_epoch_and_is_as_one_on_one_machine(
+    tiny: Tiny, alone: Run, request: pytest.FixtureRequest, launcher: str
+) -> None:
+    with_spy(tiny)
+    launch: Launch = request.getfixturevalue(launcher)
+    Path("seen").mkdir()
+    outcomes = launch(*SETTINGS)
+    assert {status for status, _ in outcomes} == {0}, outcomes
+    assert sum(out.count("run folder:") for _, out in outcomes) == 1
+    (made,) = Run.below("runs")
+    assert len(list(Path("runs").glob("*/*"))) == 1
+    assert_same_result(made, alone)
+    for epoch in range(3):
+        files = list(Path("seen").glob(f"{epoch}-*"))
+        assert {path.name.split("-")[1] for path in files} == {"0", "1"}
+        counts = Counter(word for path in files for word in path.read_text().split())
+        assert len(counts) == TRAIN - 40 and set(counts.values()) == {1}
+
+
+@pytest.mark.parametrize(("launcher", "rank"), [("torchrun", 1), ("srun", 0)])
+def test_death_of_one_process_ends_the_run_on_both_machines_and_it_resumes(
+    tiny: Tiny, alone: Run, request: pytest.FixtureRequest, launcher: str, rank: int
+) -> None:
+    with_spy(tiny)
+    launch: Launch = request.getfixturevalue(launcher)
+    outcomes = launch(*SETTINGS, f"+callbacks.kill={{_target_: instrumented.KillProcess, rank: {rank}}}")
+    assert time.time() - Path("killed").stat().st_mtime < 30
+    assert 0 not in {status for status, _ in outcomes}
+    (made,) = Run.below("runs")
+    out = "".join(out for _, out in outcomes)
+    start = "srun ... python" if launcher == "srun" else "torchrun ..."
+    (line,) = [line for line in out.splitlines() if line.startswith("mnist_lab:")]
+    assert line.startswith(f"mnist_lab: process {1 - rank} of 2 on ")
+    assert line.endswith(f": another process of the run died; to resume: {start} -m mnist_lab resume={made}")
+    assert "gloo" not in out and "RuntimeError" not in out
+    assert (made.info["status"], made.info["error"]) == (RunState.INTERRUPTED, "another process of the run died")
+
+    outcomes = launch(f"resume={made}", "~callbacks.kill")
+    assert {status for status, _ in outcomes} == {0}, outcomes
+    assert_same_result(made, alone)
+
+
+def test_batch_script_without_srun_trains_with_two_processes(tiny: Tiny, alone: Run, slurm: Slurm) -> None:
+    with_spy(tiny)
+    command = [sys.executable, *PROGRAM, *arguments_of(tiny, [*SETTINGS, "hydra.run.dir=batch"])]
+    script = Path("batch.sh")
+    script.write_text("#!/bin/sh\nexec " + subprocess.list2cmdline(command) + "\n")
+    number = slurm.run("sbatch", "--parsable", "--ntasks=1", "--output=batch.out", str(script)).strip()
+    wait_for(lambda: slurm.jobs()[number][0] in ("COMPLETED", "FAILED"), 60, "the end of the job")
+    assert slurm.jobs()[number][0] == "COMPLETED", Path("batch.out").read_text()
+    assert_same_result(Run(Path("batch")), alone)
+
+
+def test_jobs_of_a_sweep_on_slurm_train_with_two_processes_each(tiny: Tiny, alone: Run, slurm: Slurm) -> None:
+    with_spy(tiny)
+    launcher = ("hydra/launcher=submitit_slurm", "hydra.launcher.partition=low", "hydra.launcher.mem_gb=1")
+    status, out = run(tiny, "-m", "seed=0,1", "sweep=s", *SETTINGS, *launcher)
+    assert status == 0, out
+    jobs = Sweep(Path("runs/sweeps/s")).jobs()
+    assert [job.state for job in jobs] == [RunState.FINISHED] * 2
+    assert [job.info["device"] for job in jobs] == [alone.info["device"]] * 2
+    assert jobs[0].info["metrics"] == alone.info["metrics"]
+
+
+def test_other_number_of_processes_than_asked_for_is_refused_in_one_line(tiny: Tiny, srun: Launch) -> None:
+    ((status, out),) = srun("model=mlp")
+    lines = [line for line in out.splitlines() if not line.startswith("srun:")]
+    assert lines == ["mnist_lab: trainer.devices=1: srun launched 2 processes; trainer=ddp takes as many as there are"]
+    assert status == 2
+    assert not Path("runs").exists()

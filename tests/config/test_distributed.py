@@ -1,45 +1,51 @@
-"""Runs of several processes: in a sweep, and under torchrun; SLURM's srun is not tried."""
+"""Runs of several processes: in a sweep, under torchrun, and as tasks of srun, by the variables that it sets."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from conftest import Outcome, Tiny, run
-from lightning.pytorch import Callback, LightningModule, Trainer
 
-from mnist_lab.config.distributed import share_run_folder
+from mnist_lab.config.distributed import (
+    PORTS,
+    LaunchedProcess,
+    launched_process,
+    rendezvous,
+    share_run_folder,
+    tasks_per_node,
+)
 from mnist_lab.config.validate import validate
-from mnist_lab.errors import UsageError
+from mnist_lab.errors import LabError, UsageError
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
 
 Command = Callable[..., Outcome]
 DDP = ("model=mlp", "trainer=ddp", "trainer.max_epochs=1")
+TASK = """
+import os, runpy, sys
+rank = sys.argv.pop(1)
+os.environ |= {"SLURM_PROCID": rank, "SLURM_LOCALID": rank}
+runpy.run_module("mnist_lab", run_name="__main__")
+"""
 TORCHRUN = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "mnist_lab")
-
-
-class SecondProcessDies(Callback):
-    """Of the job with seed 2, the second process is killed."""
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.datamodule.seed == 2 and trainer.global_rank == 1:  # type: ignore[attr-defined]
-            os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.mark.slow
 def test_jobs_of_a_sweep_are_trained_once_each_as_alone_and_one_that_dies_leaves_the_others(
     tiny: Tiny, command: Command
 ) -> None:
-    dies = "+callbacks.dies._target_=test_distributed.SecondProcessDies"
+    dies = "+callbacks.dies={_target_: instrumented.KillProcess, rank: 1, epoch: 0, seed: 2}"
     before = dict(os.environ)
     outcome = command("-m", "sweep=s", "seed=0,2,1", *DDP, dies)
     assert outcome.status == 1, outcome.err
@@ -47,7 +53,7 @@ def test_jobs_of_a_sweep_are_trained_once_each_as_alone_and_one_that_dies_leaves
     assert sys.argv[-1] == dies and "-m" in sys.argv
     jobs = Sweep(Path("runs/sweeps/s")).jobs()
     assert [job.state for job in jobs] == ["finished", "failed", "finished"]
-    assert jobs[1].error  # gloo's word, or that Lightning killed the first process
+    assert jobs[1].error in ("another process of the run died", "one of its processes died (signal 9)")
     assert sorted(Path("runs").rglob("run.json")) == sorted(Path("runs/sweeps/s").glob("*/run.json"))
     assert [path.name for path in Path("runs/sweeps").iterdir()] == ["s"]
     assert [job.attempts for job in jobs] == [1, 1, 1]
@@ -105,31 +111,131 @@ def test_ddp_has_a_process_for_each_gpu_or_two_on_the_cpu(
 ) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
     assert tiny.compose("trainer=ddp", f"trainer.accelerator={accelerator}").trainer.devices == devices
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
-    assert tiny.compose("trainer=ddp").trainer.devices == 3
+    set_environment(monkeypatch, TORCHRUN_SETS)
+    assert tiny.compose("trainer=ddp", "hydra.run.dir=x").trainer.devices == 3
 
 
 def test_sweep_under_torchrun_and_other_numbers_of_devices_are_refused(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
-    monkeypatch.setenv("WORLD_SIZE", "3")
+    set_environment(monkeypatch, TORCHRUN_SETS | {"WORLD_SIZE": "3", "GROUP_WORLD_SIZE": "1"})
     with pytest.raises(UsageError, match="-m: not supported where several processes are started"):
         share_run_folder(["seed=0,1"], sweep=True)
-    with pytest.raises(UsageError, match=r"trainer\.devices=1: torchrun started 3 processes; trainer=ddp"):
+    with pytest.raises(UsageError, match=r"trainer\.devices=1: torchrun launched 3 processes; trainer=ddp"):
         validate(tiny.compose("model=mlp", "hydra.run.dir=x"))
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
     validate(tiny.compose("model=mlp", "trainer=ddp", "hydra.run.dir=x"))
 
 
-def test_srun_without_a_folder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SLURM_STEP_ID", "0")
-    monkeypatch.setenv("SLURM_NTASKS", "2")
-    monkeypatch.setenv("SLURM_PROCID", "1")
-    with pytest.raises(UsageError, match=r"srun: its processes need one folder; add hydra\.run\.dir="):
-        share_run_folder(["trainer=ddp"], sweep=False)
+def set_environment(monkeypatch: pytest.MonkeyPatch, values: dict[str, str]) -> None:
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+
+
+TORCHRUN_SETS = {
+    "TORCHELASTIC_RUN_ID": "none",
+    "RANK": "1",
+    "WORLD_SIZE": "6",
+    "LOCAL_WORLD_SIZE": "3",
+    "GROUP_WORLD_SIZE": "2",
+}
+BATCH_SETS = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2", "SLURM_PROCID": "0", "SLURM_NODELIST": "node[1-2]"}
+SRUN_SETS = BATCH_SETS | {
+    "SLURM_STEP_ID": "0",
+    "SLURM_STEP_NUM_TASKS": "2",
+    "SLURM_STEP_NUM_NODES": "2",
+    "SLURM_STEP_TASKS_PER_NODE": "1(x2)",
+    "SLURM_STEP_NODELIST": "node[1-2]",
+    "SLURM_PROCID": "1",
+    "SLURM_NODEID": "1",
+    "SLURM_LOCALID": "0",
+    "SLURM_NNODES": "2",
+}
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, None),
+        (TORCHRUN_SETS, LaunchedProcess("torchrun", rank=1, world_size=6, local_world_size=3, machines=2)),
+        (SRUN_SETS, LaunchedProcess("srun", rank=1, world_size=2, local_world_size=1, machines=2)),
+        (SRUN_SETS | TORCHRUN_SETS, LaunchedProcess("torchrun", 1, 6, 3, 2)),  # srun starts torchrun on each machine
+        (BATCH_SETS, None),
+        (SRUN_SETS | {"SLURM_STEP_NUM_TASKS": "1"}, None),  # a job of submitit
+    ],
+)
+def test_processes_of_torchrun_and_tasks_of_srun_are_told_from_those_started_alone(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], expected: LaunchedProcess | None
+) -> None:
+    set_environment(monkeypatch, environment)
+    assert launched_process() == expected
+
+
+@pytest.mark.parametrize(("text", "counts"), [("1", [1]), ("2(x3),1", [2, 2, 2, 1]), ("4,2(x2)", [4, 2, 2])])
+def test_tasks_of_each_node_are_read_from_slurms_short_form(text: str, counts: list[int]) -> None:
+    assert tasks_per_node(text) == counts
+
+
+@pytest.mark.parametrize(("nodes", "first"), [("node[1-2]", "node1"), ("gpu[03,07-09]", "gpu03"), ("a,b", "a")])
+def test_tasks_of_srun_meet_on_the_first_node_at_a_port_of_their_step(
+    monkeypatch: pytest.MonkeyPatch, nodes: str, first: str
+) -> None:
+    set_environment(monkeypatch, SRUN_SETS | {"SLURM_STEP_NODELIST": nodes})
+    ports = []
+    for job, step in (("7", "0"), ("7", "1"), ("8", "0"), ("123456789", "0")):
+        set_environment(monkeypatch, {"SLURM_JOB_ID": job, "SLURM_STEP_ID": step})
+        host, port = rendezvous()
+        assert host == first
+        ports.append(port)
+    assert len(set(ports)) == 4 and set(ports) <= set(PORTS)
+    set_environment(monkeypatch, {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "4711"})
+    assert rendezvous() == ("10.0.0.1", 4711)
+
+
+def test_number_of_srun_tasks_decides_and_any_other_is_refused(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_environment(monkeypatch, SRUN_SETS)
+    cfg = tiny.compose("model=mlp", "trainer=ddp", "hydra.run.dir=x")
+    assert (cfg.trainer.devices, cfg.trainer.num_nodes) == (1, 2)
+    validate(cfg)
+    with pytest.raises(UsageError, match=r"trainer\.devices=1: srun launched 2 processes; trainer=ddp"):
+        validate(tiny.compose("model=mlp", "hydra.run.dir=x"))
+    with pytest.raises(UsageError, match="-m: not supported where several processes are started"):
+        share_run_folder(["seed=0,1"], sweep=True)
+    set_environment(monkeypatch, {"SLURM_STEP_NUM_TASKS": "3", "SLURM_STEP_TASKS_PER_NODE": "2,1"})
+    with pytest.raises(UsageError, match="srun: launched 3 processes on 2 machines; each machine needs the same"):
+        validate(tiny.compose("model=mlp", "trainer=ddp", "hydra.run.dir=x"))
+
+
+def test_further_tasks_of_srun_have_a_log_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_environment(monkeypatch, SRUN_SETS)
     given = ["trainer=ddp", "hydra.run.dir=x"]
     assert share_run_folder(given, sweep=False) == [*given, "hydra.job.name=train_ddp_process_1"]
+
+
+def test_port_in_use_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as other:
+        other.bind(("", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        set_environment(monkeypatch, SRUN_SETS | {"SLURM_PROCID": "0", "MASTER_ADDR": "localhost"})
+        monkeypatch.setenv("MASTER_PORT", str(port))
+        with pytest.raises(LabError, match=f"MASTER_PORT={port}: is in use; set MASTER_PORT to a free port of localh"):
+            share_run_folder(["trainer=ddp"], sweep=False)
+
+
+@pytest.mark.slow
+def test_tasks_of_srun_share_one_folder_and_speak_once(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = {"SLURM_STEP_NODELIST": "localhost", "SLURM_STEP_NUM_NODES": "1", "SLURM_NNODES": "1", "SLURM_NODEID": "0"}
+    set_environment(
+        monkeypatch, SRUN_SETS | here | {"SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_JOB_ID": str(os.getpid())}
+    )
+    with ThreadPoolExecutor() as threads:
+        tasks = [threads.submit(run, tiny, *DDP, program=("-c", TASK, str(rank))) for rank in (0, 1)]
+    (status, out), (other_status, other_out) = [task.result() for task in tasks]
+    assert (status, other_status) == (0, 0), out + other_out
+    (made,) = Run.below("runs")
+    assert (out.count("run folder:"), other_out) == (1, "")
+    assert made.info["device"].startswith("2 × cpu")
+    assert (made.folder / "train_ddp_process_1.log").is_file()
 
 
 @pytest.mark.parametrize(
