@@ -89,28 +89,21 @@ def machines() -> int:
 
 def process_problems(cfg: DictConfig) -> Iterator[str]:
     """Yield problems of settings that do not fit the processes that were launched."""
-    launched, devices = launched_process(), cfg.trainer.get("devices")
-    if launched is not None and isinstance(devices, int):
-        yield from world_size_problems(devices, cfg.trainer.get("num_nodes", 1), launched.world_size)
+    devices = cfg.trainer.get("devices")
+    if isinstance(devices, int):
+        yield from world_size_problems(devices, cfg.trainer.get("num_nodes", 1))
 
 
-def world_size_problems(devices: int, num_nodes: int, world_size: int) -> Iterator[str]:
-    """Yield the problem of devices and machines that ask for another number of processes than there are."""
+def world_size_problems(devices: int, num_nodes: int) -> Iterator[str]:
+    """Yield the problem of devices and machines that ask for another number of processes than were launched."""
     launched = launched_process()
-    if devices * num_nodes == world_size:
+    if launched is None or devices * num_nodes == launched.world_size:
         return
-    if launched is None:
-        yield f"trainer.devices={devices}: the run has {world_size} processes; trainer=ddp starts one a device"
-    elif launched.local_world_size * launched.machines != launched.world_size:
-        yield (
-            f"{launched.launcher}: launched {world_size} processes on {launched.machines} machines; "
-            "each machine needs the same number"
-        )
+    processes = f"{launched.launcher} launched {launched.world_size} processes"
+    if launched.local_world_size * launched.machines == launched.world_size:
+        yield f"trainer.devices={devices}: {processes}; trainer=ddp takes as many as there are"
     else:
-        yield (
-            f"trainer.devices={devices}: {launched.launcher} launched {world_size} processes; "
-            "trainer=ddp takes as many as there are"
-        )
+        yield f"{processes} on {launched.machines} machines; each machine needs the same number"
 
 
 def start_time(pattern: str) -> str:
@@ -136,7 +129,7 @@ def _store() -> Any:
     The process group uses the same store later (multi_tenant), so it must not be closed before.
 
     Raises:
-        LabError: the port is in use.
+        LabError: the port is in use, or rank 0 does not answer.
     """
     distributed = import_module("torch.distributed")  # torch: not for --cfg
     host, port = rendezvous()
@@ -145,8 +138,8 @@ def _store() -> Any:
     try:
         return distributed.TCPStore(host, port, is_master=serves, wait_for_workers=False, multi_tenant=True)
     except distributed.DistNetworkError as error:
-        problem = "is in use" if serves else f"{host} does not answer"
-        raise LabError(f"MASTER_PORT={port}: {problem}; set MASTER_PORT to a free port of {host}") from error
+        problem = f"in use on {host}; set MASTER_PORT to a free port" if serves else f"no answer from {host}"
+        raise LabError(f"MASTER_PORT={port}: {problem}") from error
 
 
 def rendezvous() -> tuple[str, int]:

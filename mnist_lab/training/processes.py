@@ -43,10 +43,8 @@ def cluster_environment() -> ClusterEnvironment:
 
 
 def check_world_size(trainer: pl.Trainer) -> None:
-    """Raise UsageError if there are other processes than the settings of devices and machines ask for."""
-    launched = launched_process()
-    world_size = trainer.world_size if launched is None else launched.world_size
-    for problem in world_size_problems(trainer.num_devices, trainer.num_nodes, world_size):
+    """Raise UsageError if a trainer uses another number of processes than were launched."""
+    for problem in world_size_problems(trainer.num_devices, trainer.num_nodes):
         raise UsageError(problem)
 
 
