@@ -16,6 +16,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from pydantic import Field
 from torch import Tensor
 
+from mnist_lab.config.distributed import launched_process
 from mnist_lab.models.multistep import StepCallback, training_batches
 from mnist_lab.runs.run import Run
 from mnist_lab.streams import stop_waiting_for_readers
@@ -47,21 +48,22 @@ def stop_signals_raise() -> Iterator[None]:
     An ignored signal, such as SIGHUP under nohup, stays ignored.
     """
 
-    def stop(number: int, frame: Any) -> None:
-        _ignore_repeated_hangup(number)
-        raise STOP_SIGNALS[number]
-
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
         for number in STOP_SIGNALS.keys() - {signal.SIGINT}:
             if signal.getsignal(number) is not signal.SIG_IGN:
-                before[number] = signal.signal(number, stop)
+                before[number] = signal.signal(number, _raise_stop_signal)
     try:
         yield
     finally:
         for number, handler in before.items():
             if signal.getsignal(number) is not signal.SIG_IGN:  # as after the first SIGHUP
                 signal.signal(number, handler or signal.SIG_DFL)
+
+
+def _raise_stop_signal(number: int, frame: Any) -> None:
+    _ignore_repeated_hangup(number)
+    raise STOP_SIGNALS[number]
 
 
 @contextmanager
@@ -109,10 +111,14 @@ class SaveWithinEpochs(StepCallback, Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.saved = time.monotonic()
-        alone = trainer.world_size == 1 and threading.current_thread() is threading.main_thread()
-        for number in STOP_SIGNALS if alone else ():
+        alone = trainer.world_size == 1
+        handler = self._signalled if alone else _raise_stop_signal
+        # Where Lightning has started the processes, its handler of SIGTERM forwards it to them. For launched ones that
+        # handler must not run: it broadcasts to the other processes, which may be in another collective, and hangs.
+        numbers = STOP_SIGNALS.keys() if alone else {signal.SIGTERM} if launched_process() else ()
+        for number in numbers if threading.current_thread() is threading.main_thread() else ():
             if signal.getsignal(number) is not signal.SIG_IGN:  # as Ctrl-C is in a shell's background
-                self.before[number] = signal.signal(number, self._signalled)
+                self.before[number] = signal.signal(number, handler)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._raise_stop()

@@ -176,6 +176,18 @@ def test_death_of_one_process_ends_the_run_on_both_machines_and_it_resumes(
     assert_each_image_is_seen_once_an_epoch()
 
 
+def test_sigterm_of_slurm_ends_all_tasks_as_interrupted(tiny: Tiny, slurm: Slurm) -> None:
+    arguments = arguments_of(tiny, ["model=mlp", "trainer=ddp", "trainer.max_epochs=100000", "hydra.run.dir=stopped"])
+    command = ["srun", "-N2", sys.executable, *PROGRAM, *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        wait_for(lambda: bool(Run(Path("stopped")).epochs()), 60, "the first epoch")
+        slurm.run("scancel", "--signal=TERM", *slurm.run("squeue", "-h", "-o", "%i").split())
+        out, _ = process.communicate(timeout=60)
+    assert process.returncode == 143, out
+    assert "interrupted (SIGTERM); to resume: srun ... python -m mnist_lab resume=stopped" in out
+    assert Run(Path("stopped")).info["status"] == RunState.INTERRUPTED
+
+
 def test_batch_script_without_srun_trains_with_two_processes(tiny: Tiny, alone: Run, slurm: Slurm) -> None:
     with_spy(tiny)
     command = [sys.executable, *PROGRAM, *arguments_of(tiny, [*SETTINGS, "hydra.run.dir=batch"])]
