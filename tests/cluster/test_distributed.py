@@ -21,6 +21,8 @@ from mnist_lab.runs.run import Run
 from mnist_lab.runs.state import RunState
 from mnist_lab.runs.sweep import Sweep
 
+pytest_plugins = ["engines"]
+pytestmark = pytest.mark.cluster
 PROGRAM = ("-m", "mnist_lab")
 SETTINGS = ("model=spy", "trainer=ddp", "trainer.max_epochs=3", "optimizer.lr=0.1")
 Launch = Callable[..., list[tuple[int, str]]]  # of arguments; exit status and output of each command
