@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import socket
 import sys
@@ -66,26 +67,29 @@ class HydraSession:
         return Sweep(Path(self.config.hydra.sweep.dir).absolute())
 
     def save(self) -> None:
-        """Write the session, with Hydra's global state and the search path, where the sweep's jobs find it."""
+        """Write the session, with this process's global state of Hydra, search path and current folder."""
         with atomic_write(self.sweep.session_path) as partial:
-            partial.write_bytes(cloudpickle.dumps((self, Singleton.get_state(), sys.path)))
+            partial.write_bytes(cloudpickle.dumps((self, Singleton.get_state(), sys.path, Path.cwd())))
 
 
 @cache
 def load_session(folder: Path) -> HydraSession:
-    """Return the session of a sweep, having set Hydra's global state and the search path as they are in the sweep.
+    """Return the session of a sweep, having made this process one as the sweep's own.
 
     Raises:
-        UsageError: this machine does not see the sweep's folder.
+        UsageError: this machine does not see the sweep's folder, or the current folder.
     """
-    path = Sweep(folder).session_path
+    here = socket.gethostname()
     try:
-        session, state, search_path = pickle.loads(path.read_bytes())
+        session, state, search_path, current = pickle.loads(Sweep(folder).session_path.read_bytes())
     except FileNotFoundError as error:
-        here = socket.gethostname()
         raise UsageError(
             f"runs_dir: {folder} is not on {here}; choose a runs_dir on a file system that all machines share"
         ) from error
+    try:
+        os.chdir(current)
+    except OSError as error:
+        raise UsageError(f"{current}: is not on {here}; start the sweep in a folder that all machines share") from error
     sys.path += [place for place in search_path if place not in sys.path]
     setup_globals()
     Singleton.set_state(state)

@@ -87,8 +87,8 @@ class Launch:
         if job.state == RunState.INTERRUPTED:
             return Outcome.TOLD
         if job.state == RunState.RUNNING and not forget_holder(job.folder, placement.machine):
-            # In another process, as when its machine was thought lost.
-            return Outcome.UNKNOWN if self.launcher.outlives else Outcome.TOLD
+            # In another process, or in one that died on another machine, whose lock is trusted for a while.
+            return Outcome.UNKNOWN if self.launcher.lock_patience else Outcome.TOLD
         ended = self.ended.setdefault(id, time.monotonic())
         if not placement.reason and time.monotonic() < ended + self.launcher.record_patience:
             return Outcome.UNKNOWN

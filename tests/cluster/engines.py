@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from ray_cluster import RayCluster
 from slurm import Slurm, missing_programs
 
 
@@ -46,3 +47,22 @@ def slurm(slurm_with_accounting: Slurm, monkeypatch: pytest.MonkeyPatch) -> Iter
         monkeypatch.setenv(name, value)
     yield engine
     engine.settle()
+
+
+@pytest.fixture(scope="session")
+def two_ray_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
+    cluster = RayCluster(tmp_path_factory.mktemp("ray"))
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture
+def ray_cluster(two_ray_nodes: RayCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[RayCluster]:
+    """A Ray cluster of two nodes, for the commands that this process starts."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    yield two_ray_nodes
+    if "node2" not in two_ray_nodes.nodes:
+        two_ray_nodes.start_node("node2")

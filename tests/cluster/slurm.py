@@ -156,13 +156,7 @@ class Slurm:
 
     def kill_node(self, node: str) -> None:
         """Kill a node's daemon and all that runs on the node, as a loss of power does."""
-        mine = f"SLURMD_NODENAME={node}", f"SLURM_CONF={self.folder}/slurm.conf"
-        processes = [int(path.name) for path in Path("/proc").glob("[0-9]*") if set(mine) <= environment_of(path)]
-        self.daemons[node].kill()
-        for pid in processes:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        self.daemons.pop(node).wait()
+        kill_machine(self.daemons.pop(node))
 
     def settle(self) -> None:
         """Cancel all jobs and have both nodes idle, as after the start."""
@@ -231,9 +225,25 @@ def start_munge() -> None:
     wait_for(lambda: subprocess.run(["munge", "-n"], capture_output=True).returncode == 0, 10, "munge")
 
 
-def environment_of(process: Path) -> set[str]:
-    """The environment of a process, NAME=VALUE, given by its folder in /proc; empty for one that has ended."""
-    try:
-        return set((process / "environ").read_bytes().decode(errors="replace").split("\0"))
-    except OSError:
-        return set()
+def kill_machine(first: subprocess.Popen[bytes]) -> None:
+    """Kill a process and all others with its host name, which is a namespace."""
+    here = namespace_of(Path(f"/proc/{first.pid}"))
+    there = [path for path in Path("/proc").glob("[0-9]*") if namespace_of(path) == here]
+    for process in sorted(there, key=name_of, reverse=True):  # SLURM's own first, which report the death of others
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(process.name), signal.SIGKILL)
+    first.wait()
+
+
+def namespace_of(process: Path) -> str:
+    """The namespace of the host name of a process, given by its folder in /proc; empty for one that has ended."""
+    with contextlib.suppress(OSError):
+        return str((process / "ns" / "uts").readlink())
+    return ""
+
+
+def name_of(process: Path) -> str:
+    """The name of a process's program; empty for one that has ended."""
+    with contextlib.suppress(OSError):
+        return (process / "comm").read_text()
+    return ""

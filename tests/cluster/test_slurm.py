@@ -3,88 +3,28 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
-from conftest import Outcome, Tiny, run
-from lightning.pytorch import Callback, LightningModule, Trainer
+from conftest import Tiny, run
 from slurm import Slurm, wait_for
+from sweeping import DIES, FOLDER, SLOW, Command, age_locks, jobs, results, same_as_undisturbed, train, while_training
 
 from mnist_lab.runs.run import Run
-from mnist_lab.runs.sweep import Job, Sweep
+from mnist_lab.runs.sweep import Sweep
 
 pytest_plugins = ["engines"]
 pytestmark = pytest.mark.cluster
-Command = Callable[..., Outcome]
-FOLDER = Path("runs/sweeps/s")
 SLURM = ("hydra/launcher=submitit_slurm", "hydra.launcher.partition=low", "hydra.launcher.mem_gb=1")
 SWEEP = ("-m", "model=mlp", "logger=none", "sweep=s", *SLURM)
-SLOW = ("+callbacks.slow._target_=test_slurm.Slow", "trainer.max_epochs=40")
-
-
-class Slow(Callback):
-    """Each epoch takes a third of a second, and no processor."""
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        time.sleep(0.3)
-
-
-class Dies(Callback):
-    """The process of the job with seed 1 is killed whenever it trains, as by a kernel that is out of memory."""
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.datamodule.seed == 1:  # type: ignore[attr-defined]
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
-def jobs() -> list[Job]:
-    return Sweep(FOLDER).jobs() if Sweep(FOLDER).exists else []
-
-
-def train(count: int) -> Callable[[], bool]:
-    """Whether so many jobs train, each past its second epoch."""
-    return lambda: sum(len(Run(job.folder).epochs()) >= 2 for job in jobs() if job.state == "running") >= count
-
-
-def while_training(count: int, act: Callable[[], object] | signal.Signals) -> Callable[[subprocess.Popen[str]], None]:
-    """As soon as so many of its jobs train, do something, or send the sweep's process a signal."""
-
-    def then(process: subprocess.Popen[str]) -> None:
-        watched = f"-{process.pid}-"
-        wait_for(lambda: bool(jobs()) and watched in Sweep(FOLDER).record["start"], 60, "the sweep")
-        wait_for(train(count), 90, f"{count} jobs that train")
-        time.sleep(0.5)  # until the sweep heeds signals
-        process.send_signal(act) if isinstance(act, signal.Signals) else act()
-
-    return then
 
 
 def numbers() -> list[str]:
     """SLURM's numbers of the jobs."""
     return [Sweep(FOLDER).record["submitted"][job.id]["number"] for job in jobs()]
-
-
-def same_as_undisturbed(command: Command, *changes: str) -> bool:
-    """Whether the jobs' metrics are those of the same sweep in one process, bit for bit."""
-    assert command("-m", "model=mlp", "logger=none", "sweep=alone", "threads=1", *changes).status == 0
-    alone = Sweep(FOLDER.with_name("alone")).jobs()
-    return [job.info["metrics"] for job in jobs()] == [job.info["metrics"] for job in alone]
-
-
-def results(name: str) -> dict[str, Any]:
-    """A sweep's results.json, but for times, folders and commands."""
-    content: dict[str, Any] = json.loads((FOLDER.with_name(name) / "results.json").read_text())
-    for job in (*content["jobs"], *content["ranked"], content["best"]):
-        job.pop("seconds", None)
-    del content["sweep"], content["command"]
-    return content
 
 
 def test_four_jobs_give_the_results_of_one_process_bit_for_bit(tiny: Tiny, slurm: Slurm, command: Command) -> None:
@@ -97,7 +37,7 @@ def test_four_jobs_give_the_results_of_one_process_bit_for_bit(tiny: Tiny, slurm
 
 
 def test_job_whose_process_dies_twice_is_failed_in_slurms_words_and_the_others_run(tiny: Tiny, slurm: Slurm) -> None:
-    status, out = run(tiny, *SWEEP, "seed=0,1", "+callbacks.dies._target_=test_slurm.Dies")
+    status, out = run(tiny, *SWEEP, "seed=0,1", DIES)
     assert (status, "Traceback" in out) == (1, False), out
     assert [job.state for job in jobs()] == ["finished", "failed"]
     assert jobs()[1].attempts == 2
@@ -156,8 +96,7 @@ def test_lost_node_is_waited_for_and_its_job_continues_on_the_other(tiny: Tiny, 
         slurm.kill_node("node2")
         number = dict(zip([job.id for job in jobs()], numbers(), strict=True))[lost.id]
         wait_for(lambda: slurm.jobs()[number][0] == "PENDING", 60, "the job of the lost node in the queue")
-        long_ago = time.time() - 100
-        os.utime(lost.folder / ".holder.json", (long_ago, long_ago))  # as after a minute
+        age_locks()
         wait_for(lambda: slurm.skip_waiting_after_requeue() or (not train(2)() and train(1)()), 60, "the job to go on")
 
     cpus = "hydra.launcher.cpus_per_task=2"  # a job takes a node
@@ -191,7 +130,7 @@ def test_jobs_wait_in_a_full_queue_and_a_detached_sweep_goes_on_without_its_comm
 
 def test_cluster_without_accounting_tells_ends_as_soon(tiny: Tiny, slurm_without_accounting: Slurm) -> None:
     begun = time.monotonic()
-    status, out = run(tiny, *SWEEP, "seed=0,1", "+callbacks.dies._target_=test_slurm.Dies")
+    status, out = run(tiny, *SWEEP, "seed=0,1", DIES)
     assert (status, [job.state for job in jobs()]) == (1, ["finished", "failed"]), out
     assert "its process died (SLURM " in out and "FAILED, signal 9" in out, out
     assert time.monotonic() - begun < 60

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Mapping
@@ -87,6 +88,7 @@ def ended(task: Any) -> Placement:
 
 def connect(init: Mapping[str, Any]) -> None:
     """Start Ray or join its cluster. Signal handlers stay: by Ray's own, the sweep would not hear of Ctrl-C."""
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # of the other tasks, when the sweep ends with one's
     settings = dict(init)
     if settings.get("address"):
         settings["object_store_memory"] = None  # Ray refuses it where it does not start the store

@@ -1,0 +1,63 @@
+"""A Ray cluster of two nodes on this machine, each with a host name and a mount table of its own; as root."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from slurm import free_port, kill_machine, wait_for
+
+NODES = ("node1", "node2")
+
+
+class RayCluster:
+    """The cluster, from its start to its stop. node1 is the head, which the sweep's own process is joined to.
+
+    Args:
+        folder: of its state.
+
+    Attributes:
+        own: a folder that is another one on each node: what the nodes write there no other machine sees.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.own = folder, folder / "own"
+        self.port = free_port()
+        self.address = f"127.0.0.1:{self.port}"
+        self.nodes: dict[str, subprocess.Popen[bytes]] = {}
+        self.environment = os.environ | {"RAY_AUTH_MODE": "disabled", "RAY_ADDRESS": self.address}
+
+    def start(self) -> None:
+        self.own.mkdir(parents=True)
+        for node in NODES:
+            self.start_node(node)
+
+    def start_node(self, node: str) -> None:
+        """Start a node as a machine of its own, and wait until it has joined."""
+        place = ["--head", f"--port={self.port}"] if node == NODES[0] else [f"--address={self.address}"]
+        settings = ["--num-cpus=1", "--node-ip-address=127.0.0.1", "--object-store-memory=78643200"]
+        quiet = ["--disable-usage-stats", "--block"] + ["--include-dashboard=false"] * (node == NODES[0])
+        ray = [sys.executable, "-m", "ray.scripts.scripts", "start", *place, *settings, *quiet]
+        own = f"hostname {node} && mount -t tmpfs none {self.own}"
+        log = (self.folder / f"{node}.out").open("ab")
+        command = ["unshare", "--uts", "--mount", "sh", "-c", f'{own} && exec "$@"', "sh", *ray]
+        self.nodes[node] = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
+        log.close()
+        wait_for(lambda: self.alive() == len(self.nodes), 60, f"{node} in the cluster")
+
+    def alive(self) -> int:
+        """The number of nodes that the cluster knows to live."""
+        join = "import ray; ray.init(log_to_driver=False, logging_level='error')"
+        program = f"{join}; print(sum(node['Alive'] for node in ray.nodes()))"
+        done = subprocess.run([sys.executable, "-c", program], env=self.environment, capture_output=True, text=True)
+        return int(done.stdout) if done.returncode == 0 else 0
+
+    def kill_node(self, node: str) -> None:
+        """Kill all that runs on a node, as a loss of power does."""
+        kill_machine(self.nodes.pop(node))
+
+    def stop(self) -> None:
+        for node in reversed([*self.nodes]):
+            self.kill_node(node)

@@ -1,0 +1,86 @@
+"""Sweeps of the tests of clusters: callbacks of their jobs, how the jobs stand, and what their results are to be."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from conftest import Outcome
+from lightning.pytorch import Callback, LightningModule, Trainer
+from slurm import wait_for
+
+from mnist_lab.runs.locks import HOLDER
+from mnist_lab.runs.run import Run
+from mnist_lab.runs.sweep import Job, Sweep
+
+Command = Callable[..., Outcome]
+FOLDER = Path("runs/sweeps/s")
+SLOW = ("+callbacks.slow._target_=sweeping.Slow", "trainer.max_epochs=40")
+DIES = "+callbacks.dies._target_=sweeping.Dies"
+
+
+class Slow(Callback):
+    """Each epoch takes a third of a second, and no processor."""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        time.sleep(0.3)
+
+
+class Dies(Callback):
+    """The process of the job with seed 1 is killed whenever it trains, as by a kernel that is out of memory."""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.datamodule.seed == 1:  # type: ignore[attr-defined]
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def age_locks() -> None:
+    """Let a minute pass for the locks that processes on other machines have left when they died."""
+    for job in jobs():
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(job.folder / HOLDER, (0, 0))
+
+
+def jobs() -> list[Job]:
+    return Sweep(FOLDER).jobs() if Sweep(FOLDER).exists else []
+
+
+def train(count: int) -> Callable[[], bool]:
+    """Whether so many jobs train, each past its second epoch."""
+    return lambda: sum(len(Run(job.folder).epochs()) >= 2 for job in jobs() if job.state == "running") >= count
+
+
+def while_training(count: int, act: Callable[[], object] | signal.Signals) -> Callable[[subprocess.Popen[str]], None]:
+    """As soon as so many of its jobs train, do something, or send the sweep's process a signal."""
+
+    def then(process: subprocess.Popen[str]) -> None:
+        watched = f"-{process.pid}-"
+        wait_for(lambda: bool(jobs()) and watched in Sweep(FOLDER).record["start"], 60, "the sweep")
+        wait_for(train(count), 90, f"{count} jobs that train")
+        time.sleep(0.5)  # until the sweep heeds signals
+        process.send_signal(act) if isinstance(act, signal.Signals) else act()
+
+    return then
+
+
+def same_as_undisturbed(command: Command, *changes: str) -> bool:
+    """Whether the jobs' metrics are those of the same sweep in one process, bit for bit."""
+    assert command("-m", "model=mlp", "logger=none", "sweep=alone", "threads=1", *changes).status == 0
+    alone = Sweep(FOLDER.with_name("alone")).jobs()
+    return [job.info["metrics"] for job in jobs()] == [job.info["metrics"] for job in alone]
+
+
+def results(name: str) -> dict[str, Any]:
+    """A sweep's results.json, but for times, folders and commands."""
+    content: dict[str, Any] = json.loads((FOLDER.with_name(name) / "results.json").read_text())
+    for job in (*content["jobs"], *content["ranked"], content["best"]):
+        job.pop("seconds", None)
+    del content["sweep"], content["command"]
+    return content
