@@ -22,8 +22,9 @@ PAGES = sorted([CHECKOUT / "README.md", CHECKOUT / "CONTRIBUTING.md", *(CHECKOUT
 NOT_RUN = {  # by a part of the command: why it is not run here
     "accelerator=gpu": "needs a GPU; tests/training/test_train.py runs it where there is one",
     "trainer=ddp": "starts processes; tests/training/test_parallel.py",
-    "submitit": "needs an extra and SLURM",
-    "launcher=ray": "needs an extra and a cluster",
+    "submitit": "needs an extra and SLURM; tests/cluster",
+    "launcher=ray": "needs an extra and a cluster; tests/cluster",
+    "status six --watch": "waits for a sweep on a cluster; tests/cli/test_status.py",
     "launcher=processes": "starts workers; tests/sweeps/test_parallel.py",
     " draw ": "serves until it is stopped; tests/inference/test_server.py",
     " reproduce ": "trains for minutes on the real data; tests/reproduce",
@@ -71,7 +72,7 @@ def test_commands_shown_run_on_tiny_data(command: Command, tiny: Tiny) -> None:
     for line in ("python -m mnist_lab model=mlp", "python -m mnist_lab model=mlp seed=1"):
         assert command(*shlex.split(line)[3:]).status == 0
     runs = [str(path.parent) for path in sorted(Path("runs").rglob("run.json"))]
-    for line in sorted(RUN, key=lambda line: "report runs/sweeps" in line):  # after the sweep that it names
+    for line in sorted(RUN, key=lambda line: "report runs/sweeps" in line or " status " in line):  # after their sweep
         words = [word for word in shlex.split(line)[3:] if word != "RUN..."]
         names = iter(runs)
         words = [word.replace("RUN", next(names)) if "RUN" in word else word for word in words]

@@ -1,0 +1,112 @@
+"""`status` shows how the jobs of a sweep stand: of one that runs, on a cluster or here, and of one that has ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Outcome, Tiny
+
+from mnist_lab.runs.locks import run_lock
+from mnist_lab.runs.run import Run
+from mnist_lab.runs.state import RunState
+from mnist_lab.runs.sweep import Job, Sweep, write_job
+
+Command = Callable[..., Outcome]
+
+
+@pytest.fixture
+def sweep(tiny: Tiny) -> Sweep:
+    """A sweep of three jobs: one failed, one running here, one waiting in the queue of a cluster."""
+    jobs = {id: ["model=mlp", f"seed={seed}"] for seed, id in enumerate(("a" * 12, "b" * 12, "c" * 12))}
+    made = Sweep.open(Path("runs/sweeps/three").absolute(), "python -m mnist_lab -m ... sweep=three", ["seed"], jobs)
+    made.keep_submissions({"c" * 12: {"number": "12_2", "log": "12_2.out"}})
+    for seed, state in enumerate((RunState.FAILED, RunState.RUNNING)):
+        id, overrides = list(jobs.items())[seed]
+        folder = made.folder / f"seed={seed}-{id}"
+        folder.mkdir()
+        Run(folder).log_path.touch()
+        write_job(Job(tuple(overrides), folder, state, 1, process={"host": "node7", "began": time.time()}))
+    return made
+
+
+@pytest.fixture
+def squeue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A squeue that tells of a job that waits for room."""
+    program = tmp_path / "bin" / "squeue"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho '12_2|PENDING|Resources|'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    return program
+
+
+@pytest.mark.usefixtures("squeue")
+@pytest.mark.parametrize("name", ["three", "runs/sweeps/three", "latest", None])
+def test_table_tells_state_place_reason_log_and_what_is_left(command: Command, sweep: Sweep, name: str | None) -> None:
+    with run_lock(sweep.folder / f"seed=1-{'b' * 12}"):
+        shown = command("status", *filter(None, [name]), data=False)
+    assert shown.status == 0
+    assert re.search(r"^0 +failed .* node7 +runs/sweeps/three/seed=0-a+/train.log$", shown.out, re.MULTILINE), shown.out
+    assert re.search(r"^1 +running .* node7 +runs/sweeps/three/seed=1-b+/train.log$", shown.out, re.MULTILINE)
+    assert re.search(r"^2 +waiting .* SLURM 12_2: Resources$", shown.out, re.MULTILINE)
+    assert "3 jobs: 1 failed, 1 running, 1 waiting" in shown.out
+    assert "to continue: python -m mnist_lab -m ... sweep=three" in shown.out
+
+
+@pytest.mark.usefixtures("squeue")
+def test_json_has_the_same_for_programs(command: Command, sweep: Sweep) -> None:
+    rows = json.loads(command("status", "--json", data=False).out)
+    assert [(row["seed"], row["state"], row["where"], row["reason"]) for row in rows] == [
+        ("0", "failed", "node7", None),
+        ("1", "killed", "node7", None),
+        ("2", "waiting", "SLURM 12_2", "Resources"),
+    ]
+
+
+def test_job_that_slurm_does_not_tell_of_is_shown_by_its_record(command: Command, sweep: Sweep, squeue: Path) -> None:
+    squeue.write_text("#!/bin/sh\necho 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1\n")
+    shown = command("status", data=False)
+    assert shown.status == 0
+    assert re.search(r"^2 +waiting$", shown.out, re.MULTILINE), shown.out
+
+
+@pytest.mark.usefixtures("squeue")
+def test_watch_ends_when_no_job_is_left(sweep: Sweep) -> None:
+    def finish() -> None:
+        time.sleep(3)
+        for job in sweep.jobs():
+            folder = sweep.folder / f"done-{job.id}" if job.state == RunState.WAITING else job.folder
+            folder.mkdir(exist_ok=True)
+            write_job(Job(job.overrides, folder, RunState.FAILED, 1))
+
+    later = threading.Thread(target=finish)
+    later.start()
+    watch = [sys.executable, "-m", "mnist_lab", "status", "three", "--watch"]
+    done = subprocess.run(watch, capture_output=True, text=True, timeout=60)
+    later.join()
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("3 jobs: ") >= 2
+    assert done.stdout.rstrip().endswith("3 jobs: 3 failed")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["thre"], "thre: no sweep (no sweep.json there); did you mean three?"),
+        (["other"], "other: no sweep (no sweep.json there); below runs/sweeps there are 1"),
+        (["--watch", "--json"], "--watch: shows a table again and again; call --json as often as needed"),
+    ],
+)
+@pytest.mark.usefixtures("sweep")
+def test_wrong_arguments_are_refused_in_a_line(command: Command, arguments: list[str], told: str) -> None:
+    outcome = command("status", *arguments, data=False)
+    assert (outcome.status, outcome.err) == (2, f"mnist_lab: {told}\n")
