@@ -102,7 +102,7 @@ def test_watch_ends_when_no_job_is_left(sweep: Sweep) -> None:
     ("arguments", "told"),
     [
         (["thre"], "thre: no sweep (no sweep.json there); did you mean three?"),
-        (["other"], "other: no sweep (no sweep.json there); below runs/sweeps there are 1"),
+        (["zzz"], "zzz: no sweep (no sweep.json there); below runs/sweeps there are 1"),
         (["--watch", "--json"], "--watch: shows a table again and again; call --json as often as needed"),
     ],
 )

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from ray_cluster import RayCluster
 from slurm import Slurm, missing_programs
+
+START = FileLock(Path(tempfile.gettempdir()) / "mnist_lab-engine.lock")  # one engine at a time looks for free ports
 
 
 @contextmanager
@@ -18,7 +22,8 @@ def slurm_of(folder: Path, *, accounting: bool) -> Iterator[Slurm]:
     assert not missing and os.geteuid() == 0, f".ci/cluster installs what is missing, as root: {', '.join(missing)}"
     engine = Slurm(folder, accounting=accounting)
     try:
-        engine.start()
+        with START:
+            engine.start()
         yield engine
     finally:
         engine.stop()
@@ -53,7 +58,8 @@ def slurm(slurm_with_accounting: Slurm, monkeypatch: pytest.MonkeyPatch) -> Iter
 def two_ray_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
     cluster = RayCluster(tmp_path_factory.mktemp("ray"))
     try:
-        cluster.start()
+        with START:
+            cluster.start()
         yield cluster
     finally:
         cluster.stop()
