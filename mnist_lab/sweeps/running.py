@@ -101,7 +101,7 @@ def run_sweep(
         finally:
             if sweep.exists:
                 show_results(Results.of(sweep), command)
-        if any(job.state in (RunState.FAILED, *STOPPED) for job in sweep.jobs()):
+        if not config.detach and any(job.state in (RunState.FAILED, *STOPPED) for job in sweep.jobs()):
             raise JobsFailed(LabError.exit_status)
 
 
