@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,11 @@ def model_name(choice: str, target: str) -> str:
         target: the class, model._target_.
     """
     path = conf_dir() / "model" / f"{choice}.yaml"
-    if path.is_file() and OmegaConf.select(OmegaConf.load(path), "_target_") != target:
+    if path.is_file() and _target_in(path) != target:
         return target.rpartition(".")[2]
     return choice
+
+
+@cache  # of a few files, which each job of a sweep asks for
+def _target_in(path: Path) -> Any:
+    return OmegaConf.select(OmegaConf.load(path), "_target_")

@@ -73,14 +73,16 @@ def compose_job_id(sweeper: Any, overrides: Sequence[str]) -> str:
     Raises:
         UsageError: Hydra cannot compose the job's configuration.
     """
+    instance = HydraConfig.instance()
+    before = instance.cfg
     try:
         config = sweeper.hydra_context.config_loader.load_sweep_config(sweeper.config, list(overrides))
-        HydraConfig.instance().set_config(config)
+        instance.set_config(config)
         return job_id(config)
     except (HydraException, OmegaConfBaseException) as error:
         raise explain_composition_error(error, [parse_override(override) for override in overrides]) from error
     finally:
-        HydraConfig.instance().set_config(sweeper.config)
+        instance.cfg = before
 
 
 def reject_swept_key(keys: Sequence[str]) -> None:

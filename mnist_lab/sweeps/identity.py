@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import re
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from mnist_lab.config.former_names import FORMER_NAMES
 from mnist_lab.config.overrides import override_values
@@ -22,10 +21,8 @@ def job_id(config: DictConfig) -> str:
     Args:
         config: Hydra's whole configuration.
     """
-    cfg = copy.deepcopy(config)
-    with open_dict(cfg):
-        cfg.pop("hydra", None)
-        cfg.folder = ""
+    cfg = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    cfg.folder = ""
     OmegaConf.resolve(cfg)
     settings = {
         key: FORMER_NAMES.get(value, value) if key.endswith("_target_") else value  # for sweeps of version 0.1.0
