@@ -12,7 +12,7 @@ from __future__ import annotations
 import difflib
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -37,7 +37,8 @@ from mnist_lab.runs.record import (
 from mnist_lab.runs.run import SWEEP_RECORD, Run
 from mnist_lab.runs.state import DONE, RunState
 
-_done_jobs: dict[Path, tuple[tuple[int, ...], Job]] = {}  # done jobs, with the modification times of their files
+# Done jobs, with the modification times of their files and their planned overrides.
+_done_jobs: dict[Path, tuple[tuple[int, int, tuple[str, ...] | None], Job]] = {}
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Job:
     @property
     def id(self) -> str:
         """The job's id, which follows from its settings: `sweeps.identity.job_id`."""
-        return self.folder.name.rsplit("-", 1)[-1]
+        return id_of_folder(self.folder.name)
 
     @cached_property
     def info(self) -> RunRecord:
@@ -172,37 +173,50 @@ class Sweep:
 
     def job(self, id: str) -> Job:
         """Return a job by its id; one that has not begun has no folder yet."""
-        return next((read_job(path) for path in self.folder.glob(f"*-{id}")), Job((), self.folder / f"-{id}"))
+        (job,) = self.read_jobs([id])
+        return job
+
+    def read_jobs(self, ids: Sequence[str]) -> Iterator[Job]:
+        """Yield jobs by their ids, each as it is when it is asked for; the folder is listed once for all of them."""
+        folders = {id_of_folder(path.name): path for path in self.folder.iterdir()} if ids else {}
+        for id in ids:
+            yield read_job(folders[id]) if id in folders else Job((), self.folder / f"-{id}")
 
     def jobs(self) -> list[Job]:
         """Return all jobs: the planned ones in order, then others by the names of their folders."""
-        planned = self.record["jobs"]
-        found = [read_job(path) for path in sorted(self.folder.glob("*")) if Run(path).job_path.exists()]
-        begun = {job.id: job for job in found}
-        jobs = []
-        for id, overrides in planned.items():
-            job = begun.pop(id, Job((), self.folder / f"-{id}"))
-            jobs.append(job if job.overrides == tuple(overrides) else replace(job, overrides=tuple(overrides)))
-        return jobs + list(begun.values())
+        planned = {id: tuple(overrides) for id, overrides in self.record["jobs"].items()}
+        folders = [path for path in sorted(self.folder.glob("*")) if Run(path).job_path.exists()]
+        waiting = {id: Job(overrides, self.folder / f"-{id}") for id, overrides in planned.items()}
+        begun = {job.id: job for job in (read_job(path, planned.get(id_of_folder(path.name))) for path in folders)}
+        return list((waiting | begun).values())
 
 
-def read_job(folder: Path) -> Job:
+def id_of_folder(name: str) -> str:
+    """Return the id of the job whose folder has this name."""
+    return name.rsplit("-", 1)[-1]
+
+
+def read_job(folder: Path, planned: tuple[str, ...] | None = None) -> Job:
     """Read the job in a folder.
 
     A job with a damaged record counts as killed, so that the next start of the sweep runs it again. A done job is
     cached until its files change, as a running sweep reads all its jobs every second.
+
+    Args:
+        folder: the job's.
+        planned: the job's overrides as the sweep has planned them; by default as the job has recorded them.
     """
     run = Run(folder)
-    stamp = (_modified(run.job_path), _modified(run.record_path))
+    stamp = (_modified(run.job_path), _modified(run.record_path), planned)
     known, job = _done_jobs.get(folder.absolute(), (None, None))
     if job and stamp == known:
         return job
     try:
         record = read_record(run.job_path, JOB, "a job's record", "remove the folder")
         own = (record["state"], record["attempts"], record["error"], record["process"])
-        job = Job(tuple(record["overrides"]), folder, *own)
+        job = Job(tuple(record["overrides"]) if planned is None else planned, folder, *own)
     except UsageError:
-        return Job((), folder, RunState.KILLED, error=f"{run.job_path.name} is damaged")
+        return Job(planned or (), folder, RunState.KILLED, error=f"{run.job_path.name} is damaged")
     if job.state == RunState.FINISHED and not job.info:
         return replace(job, state=RunState.KILLED, error=f"{run.record_path.name} is damaged")
     if job.state == RunState.RUNNING and not holder_of(folder):

@@ -13,7 +13,7 @@ from mnist_lab.errors import LabError
 from mnist_lab.runs.locks import forget_holder
 from mnist_lab.runs.ranking import Results, describe_job
 from mnist_lab.runs.state import DONE, RunState
-from mnist_lab.runs.sweep import write_job
+from mnist_lab.runs.sweep import Job, write_job
 from mnist_lab.sweeps.job_call import HydraSession, JobCall
 from mnist_lab.sweeps.launchers.launcher import Launcher, Placement, Stage
 
@@ -45,7 +45,7 @@ class Launch:
             id: JobCall(self.sweep.folder, tuple(overrides), number)
             for number, (id, overrides) in enumerate(jobs.items())
         }
-        self.unended = list(jobs)
+        self.unended = dict.fromkeys(jobs)
         self.starts = Counter(jobs.keys())
         self.ended: dict[str, float] = {}  # when it was noticed that a job has ended, whose record does not tell how
         self.cancelled: list[str] = []  # where the jobs were
@@ -61,25 +61,25 @@ class Launch:
         while self.unended:
             placements = self.launcher.poll()
             again = []
-            for id in [id for id in self.unended if placements[id].stage == Stage.ENDED]:
-                outcome = self._outcome(id, placements[id])
+            ended = [id for id in self.unended if placements[id].stage == Stage.ENDED]
+            for id, job in zip(ended, self.sweep.read_jobs(ended), strict=True):
+                outcome = self._outcome(id, job, placements[id])
                 if outcome == Outcome.AGAIN:
                     again.append(id)
                 elif outcome != Outcome.UNKNOWN:
-                    self.unended.remove(id)
+                    del self.unended[id]
                 if outcome == Outcome.CANCELLED:
                     self.cancelled.append(str(placements[id]) or " ".join(self.calls[id].overrides))
                 elif outcome == Outcome.DIED:
-                    self._record_death(id, placements[id])
+                    self._record_death(id, job, placements[id])
             self._start_again(again)
             if self.unended:
                 time.sleep(self.launcher.poll_seconds)
         if self.cancelled:
             raise LabError(f"cancelled: {', '.join(self.cancelled)}; the same command starts what is not finished")
 
-    def _outcome(self, id: str, placement: Placement) -> Outcome:
+    def _outcome(self, id: str, job: Job, placement: Placement) -> Outcome:
         """Return what has become of a job that has ended for its launcher."""
-        job = self.sweep.job(id)
         if job.state in DONE or self.sweep.stop_file.exists():
             return Outcome.TOLD
         if placement.cancelled:
@@ -101,13 +101,12 @@ class Launch:
                 self.ended.pop(id, None)
             self.launcher.start(self.session, {id: self.calls[id] for id in ids})
 
-    def _record_death(self, id: str, placement: Placement) -> None:
+    def _record_death(self, id: str, job: Job, placement: Placement) -> None:
         """Record a job as failed whose process has died.
 
         Raises:
             LabError: it had not begun, and so the others will not either.
         """
-        job = self.sweep.job(id)
         end = ": ".join(filter(None, [str(placement), placement.reason])) or "no reason is known"
         if job.state == RunState.WAITING:
             self.launcher.cancel()
