@@ -150,22 +150,21 @@ class Results:
 
     def write(self) -> None:
         """Write results.csv and results.json."""
-        rows = sorted(map(self.row, self.jobs), key=lambda row: row["rank"] or len(self.jobs) + 1)
+        rows = [self.row(job) for job in self.jobs]
         with (
             atomic_write(self.sweep.results_csv) as partial,
             partial.open("w", encoding="utf-8", newline="") as file,
         ):
             writer = csv.DictWriter(file, list(rows[0]) if rows else [])
             writer.writeheader()
-            writer.writerows({name: text_value(value) for name, value in row.items()} for row in rows)
+            for row in sorted(rows, key=lambda row: row["rank"] or len(rows) + 1):
+                writer.writerow({name: text_value(value) for name, value in row.items()})
         content: SweepResults = {
             "sweep": self.sweep.folder.name,
             "command": self.sweep.record["command"],
             "best": {**self.entry(self.winner), "command": self.command} if self.winner else None,
             "ranked": [self.entry(group) for group in self.ranked],
-            "jobs": [
-                row | {"overrides": job.overrides} for row, job in zip(map(self.row, self.jobs), self.jobs, strict=True)
-            ],
+            "jobs": [row | {"overrides": job.overrides} for row, job in zip(rows, self.jobs, strict=True)],
         }
         write_text(self.sweep.results_json, json.dumps(content, indent=1) + "\n")
 
