@@ -178,7 +178,7 @@ class Sweep:
 
     def read_jobs(self, ids: Sequence[str]) -> Iterator[Job]:
         """Yield jobs by their ids, each as it is when it is asked for; the folder is listed once for all of them."""
-        folders = {id_of_folder(path.name): path for path in self.folder.iterdir()} if ids else {}
+        folders = {id_of_folder(path.name): path for path in self.folder.glob("*")} if ids else {}
         for id in ids:
             yield read_job(folders[id]) if id in folders else Job((), self.folder / f"-{id}")
 

@@ -48,7 +48,7 @@ class ProcessesLauncher(OnThisMachine):
         n_jobs: jobs at once; -1 for as many as there are processors, -2 for one fewer ...
     """
 
-    poll_seconds = 0.02  # a free worker waits so long for its next job
+    poll_seconds = 0.02  # that a free worker waits for its next job, at most
     memory_key = "hydra.launcher.n_jobs"
 
     def __init__(self, n_jobs: int) -> None:
