@@ -326,9 +326,13 @@ def run(
         preexec_fn=heed_ctrl_c,
         start_new_session=True,
     ) as process:
-        if then is not None:
-            then(process)
-        out, _ = process.communicate(timeout=240)
+        try:
+            if then is not None:
+                then(process)
+            out, _ = process.communicate(timeout=240)
+        except BaseException:
+            process.kill()  # else it would be waited for
+            raise
     return process.returncode, out
 
 

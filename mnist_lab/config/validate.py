@@ -121,8 +121,8 @@ def _shape_problems(cfg: DictConfig) -> Iterator[str]:
             hint = f"did you mean {near}?" if near else f"choose from {', '.join(known)}"
             yield f"{name}={_format(cfg[name])}: unknown setting; {hint}"
     for name in known:
-        # Presets alone have a tutorial, and a run is tested that was trained before there was a dashboard.
-        if name not in cfg and name not in ("dashboard", "tutorial"):
+        # Presets alone have a tutorial, and a run may be older than the dashboard and detach.
+        if name not in cfg and name not in ("dashboard", "tutorial", "detach"):
             yield f"{name}: required; it can be changed but not removed"
     for name in GROUPS:
         node = cfg.get(name, {})

@@ -17,28 +17,29 @@ START = FileLock(Path(tempfile.gettempdir()) / "mnist_lab-engine.lock")  # one e
 
 
 @contextmanager
-def slurm_of(folder: Path, *, accounting: bool) -> Iterator[Slurm]:
+def slurm_of(*, accounting: bool) -> Iterator[Slurm]:
     missing = missing_programs()
     assert not missing and os.geteuid() == 0, f".ci/cluster installs what is missing, as root: {', '.join(missing)}"
-    engine = Slurm(folder, accounting=accounting)
-    try:
-        with START:
-            engine.start()
-        yield engine
-    finally:
-        engine.stop()
+    with tempfile.TemporaryDirectory(prefix="slurm-") as folder:  # short: SLURM makes sockets there
+        engine = Slurm(Path(folder), accounting=accounting)
+        try:
+            with START:
+                engine.start()
+            yield engine
+        finally:
+            engine.stop()
 
 
 @pytest.fixture(scope="session")
-def slurm_with_accounting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
-    with slurm_of(tmp_path_factory.mktemp("slurm"), accounting=True) as engine:
+def slurm_with_accounting() -> Iterator[Slurm]:
+    with slurm_of(accounting=True) as engine:
         yield engine
 
 
 @pytest.fixture
-def slurm_without_accounting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slurm]:
+def slurm_without_accounting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Slurm]:
     """A SLURM of two idle nodes that keeps no accounts, for the commands of this process and those that it starts."""
-    with slurm_of(tmp_path / "slurm", accounting=False) as engine:
+    with slurm_of(accounting=False) as engine:
         for name, value in engine.environment.items():
             monkeypatch.setenv(name, value)
         yield engine

@@ -67,27 +67,37 @@ def test_cancelled_jobs_are_told_and_run_by_the_next_start(tiny: Tiny, slurm: Sl
     assert (status, [job.state for job in jobs()]) == (0, ["finished"] * 3), out
 
 
-@pytest.mark.parametrize("announced_by", ["time limit", "preemption"])
-def test_job_that_must_stop_saves_is_requeued_and_continues_bit_for_bit(
-    tiny: Tiny, slurm: Slurm, command: Command, announced_by: str
-) -> None:
-    epochs, limit = (150, ("hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=40"))
-    if announced_by == "preemption":
-        epochs, limit = 40, ()
-
+def test_preempted_job_saves_is_requeued_and_continues_bit_for_bit(tiny: Tiny, slurm: Slurm, command: Command) -> None:
     def preempt(process: subprocess.Popen[str]) -> None:
-        while_training(1, lambda: announced_by == "time limit" or slurm.take_all_nodes())(process)
+        while_training(1, slurm.take_all_nodes)(process)
         wait_for(lambda: slurm.jobs()[numbers()[0]][0] == "PENDING", 60, "the requeued job")
         (job,) = jobs()
         assert (job.state, job.info["status"]) == ("interrupted", "interrupted")  # it has saved
-        assert 2 <= len(Run(job.folder).epochs()) < epochs
+        assert 2 <= len(Run(job.folder).epochs()) < 40
         wait_for(lambda: slurm.skip_waiting_after_requeue() or process.poll() is not None, 90, "the sweep's end")
 
-    longer = (*SLOW, f"trainer.max_epochs={epochs}", *limit)
-    status, out = run(tiny, *SWEEP, "seed=range(1)", *longer, then=preempt)
+    status, out = run(tiny, *SWEEP, "seed=range(1)", *SLOW, then=preempt)
     assert (status, "Traceback" in out) == (0, False), out
-    assert jobs()[0].state == "finished" and jobs()[0].attempts >= 2
-    assert same_as_undisturbed(command, "seed=range(1)", f"trainer.max_epochs={epochs}")
+    assert [(job.state, job.attempts) for job in jobs()] == [("finished", 2)]
+    assert same_as_undisturbed(command, "seed=range(1)", "trainer.max_epochs=40")
+
+
+def test_job_at_its_time_limit_saves_is_requeued_and_continues_bit_for_bit(
+    tiny: Tiny, slurm: Slurm, command: Command
+) -> None:
+    """A limit of a minute, warned of after 40 seconds, or up to 30 earlier as SLURM counts; once or several times."""
+
+    def wait(process: subprocess.Popen[str]) -> None:
+        wait_for(lambda: slurm.skip_waiting_after_requeue() or process.poll() is not None, 240, "the sweep's end")
+
+    limit = ("hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=20", "hydra.launcher.max_num_timeout=9")
+    status, out = run(tiny, *SWEEP, "seed=range(1)", SLOW[0], "trainer.max_epochs=150", *limit, then=wait)
+    assert (status, "Traceback" in out) == (0, False), out
+    (job,) = jobs()
+    assert job.state == "finished" and job.attempts >= 2
+    log = Path(Sweep(FOLDER).record["submitted"][job.id]["log"]).read_text()
+    assert "Caught signal SIGUSR2" in log and "Requeued job" in log
+    assert same_as_undisturbed(command, "seed=range(1)", "trainer.max_epochs=150")
 
 
 def test_lost_node_is_waited_for_and_its_job_continues_on_the_other(tiny: Tiny, slurm: Slurm, command: Command) -> None:

@@ -89,8 +89,8 @@ def ended(task: Any) -> Placement:
 def connect(init: Mapping[str, Any]) -> None:
     """Start Ray or join its cluster. Signal handlers stay: by Ray's own, the sweep would not hear of Ctrl-C."""
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # of the other tasks, when the sweep ends with one's
-    settings = dict(init)
-    if settings.get("address"):
+    settings = dict(init) | {"address": init.get("address") or "local"}  # without one, Ray joins what it finds
+    if settings["address"] != "local":
         settings["object_store_memory"] = None  # Ray refuses it where it does not start the store
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     with ctrl_c_kept_from_children():
