@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -22,7 +23,7 @@ from mnist_lab.runs.state import RunState
 from mnist_lab.runs.sweep import Sweep
 
 pytest_plugins = ["engines"]
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("distributed")]
 PROGRAM = ("-m", "mnist_lab")
 SETTINGS = ("model=spy", "trainer=ddp", "trainer.max_epochs=3", "optimizer.lr=0.1")
 Launch = Callable[..., list[tuple[int, str]]]  # of arguments; exit status and output of each command
@@ -185,8 +186,10 @@ def test_sigterm_of_slurm_ends_all_tasks_as_interrupted(tiny: Tiny, slurm: Slurm
         wait_for(lambda: bool(Run(Path("stopped")).epochs()), 60, "the first epoch")
         slurm.run("scancel", "--signal=TERM", *slurm.run("squeue", "-h", "-o", "%i").split())
         out, _ = process.communicate(timeout=60)
-    assert process.returncode == 143, out
-    assert "interrupted (SIGTERM); to resume: srun ... python -m mnist_lab resume=stopped" in out
+    # A task whose signal comes later has noticed by then that the other one is gone.
+    assert process.returncode in (143, 1), out
+    told = r"(interrupted \(SIGTERM\)|another process of the run died); to resume: srun ... .* resume=stopped"
+    assert re.search(told, out) and "Traceback" not in out, out
     assert Run(Path("stopped")).info["status"] == RunState.INTERRUPTED
 
 

@@ -14,7 +14,7 @@ from sweeping import DIES, SLOW, Command, age_locks, jobs, results, same_as_undi
 from mnist_lab.runs.run import Run
 
 pytest_plugins = ["engines"]
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("ray")]
 
 
 def sweep(cluster: RayCluster, *overrides: str) -> list[str]:

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 from conftest import Tiny, run
@@ -95,7 +96,7 @@ def test_job_at_its_time_limit_saves_is_requeued_and_continues_bit_for_bit(
     assert (status, "Traceback" in out) == (0, False), out
     (job,) = jobs()
     assert job.state == "finished" and job.attempts >= 2
-    log = Path(Sweep(FOLDER).record["submitted"][job.id]["log"]).read_text()
+    log = Path(Sweep(FOLDER).record["submitted"][job.id]["log"]).read_text(encoding="utf-8")
     assert "Caught signal SIGUSR2" in log and "Requeued job" in log
     assert same_as_undisturbed(command, "seed=range(1)", "trainer.max_epochs=150")
 
