@@ -94,10 +94,10 @@ class Watch:
         jobs, placements = results.jobs, self.launcher.placements
         places = {job.id: describe_place(job, placements.get(job.id)) for job in jobs}
         table = Table(*results.heads.values(), "state")
-        for head in ("epoch", "best validation", "time", "left"):
+        for head in ("epoch", "validation", "time", "left"):
             table.add_column(head, justify="right")
         if any(places.values()):
-            table.add_column("where")
+            table.add_column("where", no_wrap=True)
         room = max(3, self.console.height - 8)
         running = [number for number, job in enumerate(jobs) if job.state == RunState.RUNNING]
         first = max(0, min((running or [0])[0] - room // 2, len(jobs) - room))

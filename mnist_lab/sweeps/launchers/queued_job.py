@@ -23,7 +23,7 @@ class QueuedJob:
 
     Args:
         call: the job.
-        goes_on: whether a job that was sent SIGTERM shall go on later.
+        goes_on: tells whether a job that SIGTERM has interrupted is to go on later.
     """
 
     def __init__(self, call: JobCall, goes_on: Callable[[], bool]) -> None:

@@ -99,7 +99,7 @@ class SlurmLauncher(Launcher):
         )
         try:
             with redirect_stderr(StringIO()):  # submitit repeats what sbatch says
-                return executor.submit_array([QueuedJob(call, is_running) for call in calls])
+                return executor.submit_array([QueuedJob(call, goes_on=is_running) for call in calls])
         except (FailedJobError, FailedSubmissionError) as error:
             said = re.findall(r"^sbatch: (?:error|fatal): (.*)", str(error), re.MULTILINE)
             why = said[-1] if said else str(error).splitlines()[0]

@@ -61,9 +61,4 @@ class SubmititLocalLauncher(OnThisMachine):
     def begin(self, call: JobCall) -> SubmittedJob:
         executor = AutoExecutor(folder=self.folder, cluster="local", local_max_num_timeout=self.max_num_timeout)
         executor.update_parameters(cpus_per_task=self.cpus_per_task, **self.parameters)
-        return SubmittedJob(executor.submit(QueuedJob(call, ends)))
-
-
-def ends() -> bool:
-    """Return that SIGTERM ends a job on this machine for good: nothing preempts it."""
-    return False
+        return SubmittedJob(executor.submit(QueuedJob(call, goes_on=lambda: False)))
