@@ -97,7 +97,7 @@ class Watch:
         for head in ("epoch", "validation", "time", "left"):
             table.add_column(head, justify="right")
         if any(places.values()):
-            table.add_column("where", no_wrap=True)
+            table.add_column("where", no_wrap=True, max_width=max(12, self.console.width - 62))
         room = max(3, self.console.height - 8)
         running = [number for number, job in enumerate(jobs) if job.state == RunState.RUNNING]
         first = max(0, min((running or [0])[0] - room // 2, len(jobs) - room))
@@ -121,12 +121,13 @@ def count_states(jobs: Sequence[Job]) -> str:
 
 
 def describe_place(job: Job, placement: Placement | None) -> str:
-    """Describe where a job is, and why it waits there; empty for one on this machine."""
-    if placement is not None and placement.place:
-        waits = job.state != RunState.RUNNING and placement.stage == Stage.PENDING and placement.reason
-        return f"{placement}: {placement.reason}" if waits else str(placement)
-    host = job.process.get("host", "")
-    return "" if host == socket.gethostname() else host
+    """Describe where a job is, or why it waits; empty for one on this machine."""
+    if placement is None or not placement.place:
+        host = job.process.get("host", "")
+        return "" if host == socket.gethostname() else host
+    if placement.stage == Stage.PENDING and job.state != RunState.RUNNING:
+        return f"{placement.reason or 'pending'} ({placement.place})"
+    return f"{placement.machine} ({placement.place})" if placement.machine else placement.place
 
 
 def line(results: Results, job: Job) -> str:

@@ -57,7 +57,7 @@ def test_table_tells_state_place_reason_log_and_what_is_left(command: Command, s
     assert shown.status == 0
     assert re.search(r"^0 +failed .* node7 +runs/sweeps/three/seed=0-a+/train.log$", shown.out, re.MULTILINE), shown.out
     assert re.search(r"^1 +running .* node7 +runs/sweeps/three/seed=1-b+/train.log$", shown.out, re.MULTILINE)
-    assert re.search(r"^2 +waiting .* SLURM 12_2: Resources$", shown.out, re.MULTILINE)
+    assert re.search(r"^2 +waiting .* Resources \(SLURM 12_2\)$", shown.out, re.MULTILINE)
     assert "3 jobs: 1 failed, 1 running, 1 waiting" in shown.out
     assert "to continue: python -m mnist_lab -m ... sweep=three" in shown.out
 

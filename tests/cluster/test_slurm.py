@@ -128,8 +128,8 @@ def test_jobs_wait_in_a_full_queue_and_a_detached_sweep_goes_on_without_its_comm
     assert "python -m mnist_lab status s" in out, out
     wait_for(train(1), 60, "a job that trains")
     shown = command("status", "s", data=False).out
-    assert re.search(rf"0 +running .* SLURM {numbers()[0]}, node1 .*train\.log", shown), shown
-    assert re.search(rf"1 +waiting .* SLURM {numbers()[1]}: Resources", shown), shown
+    assert re.search(rf"0 +running .* node1 \(SLURM {numbers()[0]}\) .*train\.log", shown), shown
+    assert re.search(rf"1 +waiting .* Resources \(SLURM {numbers()[1]}\)", shown), shown
     assert "2 jobs: 1 running, 1 waiting" in shown
     rows = json.loads(command("status", "--json", data=False).out)
     assert [(row["state"], row["reason"]) for row in rows] == [("running", None), ("waiting", "Resources")]
