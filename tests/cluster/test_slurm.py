@@ -155,14 +155,15 @@ def test_runs_dir_that_the_nodes_do_not_share_is_refused_in_a_line(tiny: Tiny, s
 
 
 def test_killed_and_interrupted_sweep_finds_its_jobs_again(tiny: Tiny, slurm: Slurm) -> None:
-    before = []
-    for sent, status in ((signal.SIGKILL, -9), (signal.SIGINT, 130)):
-        then = while_training(2, sent)
-        ended, out = run(tiny, *SWEEP, "seed=0,1", *SLOW, then=then)
+    """Two jobs run, each on a node of its own, and a third waits: Ctrl-C takes that one back."""
+    sweep = (*SWEEP, "seed=0,1,2", SLOW[0], "trainer.max_epochs=60", "hydra.launcher.cpus_per_task=2", "threads=1")
+    before: list[str] = []
+    for sent, status, third in ((signal.SIGKILL, -9, "PENDING"), (signal.SIGINT, 130, "CANCELLED")):
+        ended, out = run(tiny, *sweep, then=while_training(2, sent))
         assert (ended, "Traceback" in out) == (status, False), out
-        assert [slurm.jobs()[number][0] for number in numbers()] == ["RUNNING", "RUNNING"]
+        assert [slurm.jobs()[number][0] for number in numbers()] == ["RUNNING", "RUNNING", third]
         before = before or numbers()
-    ended, out = run(tiny, *SWEEP, "seed=0,1", *SLOW)
+    ended, out = run(tiny, *sweep)
     assert ended == 0, out
-    assert numbers() == before
-    assert [(job.state, job.attempts) for job in jobs()] == [("finished", 1)] * 2
+    assert numbers()[:2] == before[:2] and numbers()[2] != before[2]
+    assert [(job.state, job.attempts) for job in jobs()] == [("finished", 1)] * 3

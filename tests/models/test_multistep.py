@@ -26,7 +26,8 @@ def left_by(name: str) -> tuple[dict[str, Any], list[dict[str, float]]]:
     run = Run(Path("runs/a") / name)
     checkpoint = torch.load(run.folder / "checkpoints" / "last.ckpt", weights_only=True)
     callbacks = checkpoint["callbacks"].items()
-    checkpoint["callbacks"] = {key: value for key, value in callbacks if not key.startswith("ModelCheckpoint")}
+    own = ("ModelCheckpoint", "ElapsedTime")
+    checkpoint["callbacks"] = {key: value for key, value in callbacks if not key.startswith(own)}
     # Resumed within an epoch's last group, Lightning counts the validation to come twice; it goes by none of it.
     del checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
     rows = [{name: value for name, value in row.items() if name != "images_per_second"} for row in run.metrics()]

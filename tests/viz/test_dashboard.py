@@ -16,6 +16,7 @@ import pytest
 import torch
 from conftest import Outcome, Tiny, slow, tiny_data
 from google.protobuf import text_format
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from matplotlib import pyplot
 from matplotlib.image import imread
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -76,7 +77,10 @@ class Trained:
     def fill(self, folder: Path, dashboard: Dashboard, model: Classifier | None = None) -> Counter[str]:
         """What a dashboard leaves in a folder of its own, for this run or for another network."""
         board, model = SummaryWriter(str(folder)), model or self.model
-        model.trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, barebones=True)
+        alone = [LightningEnvironment()]  # also where srun is installed
+        model.trainer = pl.Trainer(
+            accelerator="cpu", logger=False, enable_checkpointing=False, barebones=True, plugins=alone
+        )
         copy = Run(folder)
         for name in ("run.json", "config.yaml", "metrics.csv"):
             (folder / name).write_bytes((self.run.folder / name).read_bytes())
