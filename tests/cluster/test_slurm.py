@@ -107,8 +107,13 @@ def test_lost_node_is_waited_for_and_its_job_continues_on_the_other(tiny: Tiny, 
         slurm.kill_node("node2")
         number = dict(zip([job.id for job in jobs()], numbers(), strict=True))[lost.id]
         wait_for(lambda: slurm.jobs()[number][0] == "PENDING", 60, "the job of the lost node in the queue")
+        wait_for(
+            lambda: slurm.skip_waiting_after_requeue() or slurm.jobs()[number][0] == "RUNNING",
+            60,
+            "the job on the other node",
+        )
+        time.sleep(10)  # until it waits for the lock, which the lost node seems to hold
         age_locks()
-        wait_for(lambda: slurm.skip_waiting_after_requeue() or (not train(2)() and train(1)()), 60, "the job to go on")
 
     cpus = "hydra.launcher.cpus_per_task=2"  # a job takes a node
     status, out = run(tiny, *SWEEP, "seed=0,1", *SLOW, cpus, "threads=1", then=while_training(2, lose))
