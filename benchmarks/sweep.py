@@ -2,7 +2,8 @@
 
     python -m benchmarks.sweep [--rounds 2] [--jobs 2]
 
-- parallel: `-m model=lenet,mlp seed=0,...,5 hydra/launcher=processes`, so many jobs at once, the threads shared out.
+- parallel: `-m model=lenet,mlp seed=0,...,5 hydra/launcher=processes`, --jobs N of them at once, with equal shares
+  of the processor's threads.
 - sequential: the same sweep in one process, one job after the other, each with all threads.
 - one thread: the same with threads=1, which gives the parallel one's results to the last bit.
 - scripts: twelve scripts as the tutorials have them, each a process of its own: benchmarks.epoch's tutorial loop.

@@ -55,7 +55,7 @@ from mnist_lab.sweeps.progress import Watch, show_results
 
 SWEPT = ("optimizer.lr", "optimizer.momentum", "seed")
 LAUNCHERS = ("local", "processes", "submitit_local", "ray", "slurm")
-PROCESS_EACH = 50  # submitit_local has so many times fewer jobs
+SUBMITIT_LOCAL_DIVISOR = 50  # submitit_local gets N / 50 jobs: each starts a Python process
 STAND_INS = {
     "sbatch": """
         number=$(( $(cat "$QUEUE/last" 2>/dev/null || echo 0) + 1 )); echo $number > "$QUEUE/last"
@@ -101,7 +101,7 @@ def finish(started: Job) -> Job:
 
 
 def jobs_of(count: int) -> dict[str, list[str]]:
-    """The overrides of so many jobs, by their ids: five seeds of each setting."""
+    """Return the overrides of the given number of jobs, by their ids: five seeds of each setting."""
     values = [(0.001 * (1 + n // 50), 0.05 * (n // 5 % 10), n % 5) for n in range(count)]
     return {
         f"{n:012x}": [f"{key}={value:g}" for key, value in zip(SWEPT, of_job, strict=True)]
@@ -225,8 +225,9 @@ def stand_ins(folder: Path) -> Iterator[None]:
 
 
 def names_of(launcher: str) -> tuple[str, int]:
-    """The choice of hydra/launcher, and how many times fewer jobs it has here."""
-    return {"slurm": ("submitit_slurm", 1), "submitit_local": (launcher, PROCESS_EACH)}.get(launcher, (launcher, 1))
+    """Return the choice of hydra/launcher, and the divisor of its number of jobs."""
+    own = {"slurm": ("submitit_slurm", 1), "submitit_local": (launcher, SUBMITIT_LOCAL_DIVISOR)}
+    return own.get(launcher, (launcher, 1))
 
 
 def main() -> None:

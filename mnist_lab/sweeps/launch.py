@@ -23,7 +23,7 @@ STARTS = 2  # of a job whose process dies, before it counts as failed
 class Outcome(Enum):
     """What has become of a job that has ended for its launcher."""
 
-    TOLD = "its own record tells, or the sweep is stopping"
+    RECORDED = "its own record says how it ended, or the sweep is stopping"
     UNKNOWN = "its record may still come, or another process runs it"
     CANCELLED = "somebody has cancelled it"
     AGAIN = "its process has died, and is started once more"
@@ -81,14 +81,14 @@ class Launch:
     def _outcome(self, id: str, job: Job, placement: Placement) -> Outcome:
         """Return what has become of a job that has ended for its launcher."""
         if job.state in DONE or self.sweep.stop_file.exists():
-            return Outcome.TOLD
+            return Outcome.RECORDED
         if placement.cancelled:
             return Outcome.CANCELLED
         if job.state == RunState.INTERRUPTED:
-            return Outcome.TOLD
+            return Outcome.RECORDED
         if job.state == RunState.RUNNING and not forget_holder(job.folder, placement.machine):
             # In another process, or in one that died on another machine, whose lock is trusted for a while.
-            return Outcome.UNKNOWN if self.launcher.lock_patience else Outcome.TOLD
+            return Outcome.UNKNOWN if self.launcher.lock_patience else Outcome.RECORDED
         ended = self.ended.setdefault(id, time.monotonic())
         if not placement.reason and time.monotonic() < ended + self.launcher.record_patience:
             return Outcome.UNKNOWN

@@ -54,10 +54,14 @@ class RunningSweep:
 
 
 def plan_launcher(config: DictConfig, jobs: int) -> Launcher:
-    """Return the launcher of a sweep of so many jobs.
+    """Return the launcher of a sweep, having checked that it can run its jobs.
+
+    Args:
+        config: Hydra's whole configuration.
+        jobs: the number of jobs.
 
     Raises:
-        UsageError: it cannot run so many, or cannot leave them to themselves where that is asked for.
+        UsageError: it cannot run that many jobs, or --detach is given and its jobs end with this command.
     """
     launcher = make_launcher(config.hydra)
     launcher.plan(jobs)

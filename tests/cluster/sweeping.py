@@ -53,12 +53,12 @@ def jobs() -> list[Job]:
 
 
 def train(count: int) -> Callable[[], bool]:
-    """Whether so many jobs train, each past its second epoch."""
+    """Return a function that tells whether at least `count` jobs are training, each past its second epoch."""
     return lambda: sum(len(Run(job.folder).epochs()) >= 2 for job in jobs() if job.state == "running") >= count
 
 
 def while_training(count: int, act: Callable[[], object] | signal.Signals) -> Callable[[subprocess.Popen[str]], None]:
-    """As soon as so many of its jobs train, do something, or send the sweep's process a signal."""
+    """Act, or send the sweep's process a signal, as soon as `count` of its jobs are training."""
 
     def then(process: subprocess.Popen[str]) -> None:
         watched = f"-{process.pid}-"

@@ -84,7 +84,7 @@ class Launcher(ABC):
         return max(1, processors() // self.at_once) if self.at_once > 1 else None
 
     def plan(self, jobs: int) -> None:
-        """Raise UsageError if so many jobs cannot run with these settings on this machine."""
+        """Raise UsageError if this number of jobs cannot run with these settings on this machine."""
         parallel, free = min(self.at_once, jobs), free_gigabytes()
         if self.memory_key is None or free is None or parallel == 1 or parallel * GIGABYTES <= free:
             return
@@ -95,7 +95,7 @@ class Launcher(ABC):
         )
 
     def setting_for(self, at_once: int) -> int:
-        """Return the value of memory_key with which so many jobs run at once."""
+        """Return the value of memory_key with which `at_once` jobs run at once."""
         return at_once
 
     @abstractmethod
@@ -116,10 +116,10 @@ class Launcher(ABC):
 
     @abstractmethod
     def cancel(self) -> list[str]:
-        """Take back jobs that have not begun, and tell those that end with this process to save.
+        """Cancel pending jobs, and tell running ones that end with this process to save.
 
         Returns:
-            The ids of those that were told.
+            The ids of the running jobs that were told.
         """
 
     @abstractmethod
