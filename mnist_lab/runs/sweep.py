@@ -140,15 +140,18 @@ class Sweep:
         Raises:
             UsageError: there is no such sweep.
         """
-        sweeps = [cls(path.parent) for path in Path(runs_dir).glob(f"sweeps/*/{SWEEP_RECORD}")]
-        if name == "latest" and sweeps:
+        place = Path(runs_dir) / "sweeps"
+        sweeps = [cls(path.parent) for path in place.glob(f"*/{SWEEP_RECORD}")]
+        if name == "latest":
+            if not sweeps:
+                raise UsageError(f"latest: no sweep in {place}; -m starts one, --runs-dir names another folder")
             return max(sweeps, key=lambda sweep: sweep.record_path.stat().st_mtime)
-        for sweep in (cls(Path(name)), cls(Path(runs_dir) / "sweeps" / name)):
+        for sweep in (cls(Path(name)), cls(place / name)):
             if sweep.exists:
                 return sweep
         near = difflib.get_close_matches(name, [sweep.folder.name for sweep in sweeps], n=1)
-        hint = f"did you mean {near[0]}?" if near else f"below {Path(runs_dir) / 'sweeps'} there are {len(sweeps)}"
-        raise UsageError(f"{name}: no sweep (no {SWEEP_RECORD} there); {hint}")
+        hint = f"did you mean {near[0]}?" if near else f"sweeps there: {len(sweeps)}"
+        raise UsageError(f"{name}: not a sweep folder (it has no {SWEEP_RECORD}), nor a sweep in {place}; {hint}")
 
     def plan(self, jobs: Mapping[str, Sequence[str]]) -> None:
         """Add jobs, given by the overrides of each by its id."""

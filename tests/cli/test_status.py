@@ -21,6 +21,7 @@ from mnist_lab.runs.state import RunState
 from mnist_lab.runs.sweep import Job, Sweep, write_job
 
 Command = Callable[..., Outcome]
+NO_SWEEP = "not a sweep folder (it has no sweep.json), nor a sweep in runs/sweeps"
 
 
 @pytest.fixture
@@ -101,8 +102,9 @@ def test_watch_ends_when_no_job_is_left(sweep: Sweep) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["thre"], "thre: no sweep (no sweep.json there); did you mean three?"),
-        (["zzz"], "zzz: no sweep (no sweep.json there); below runs/sweeps there are 1"),
+        (["thre"], f"thre: {NO_SWEEP}; did you mean three?"),
+        (["zzz"], f"zzz: {NO_SWEEP}; sweeps there: 1"),
+        (["--runs-dir", "other"], "latest: no sweep in other/sweeps; -m starts one, --runs-dir names another folder"),
         (["--watch", "--json"], "--watch: shows a table again and again; call --json as often as needed"),
     ],
 )
