@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 FORMER_NAMES = {  # by current name
-    "mnist_lab.data.Affine": "mnist_lab.data.augmentation.Affine",
+    "mnist_lab.data.Distortion": "mnist_lab.data.augmentation.Affine",
     "mnist_lab.data.MNISTDataModule": "mnist_lab.data.datamodule.MNISTDataModule",
     "mnist_lab.data.Source": "mnist_lab.data.source.Source",
     "mnist_lab.models.CompactCNN": "mnist_lab.models.compact_cnn.CompactCNN",
@@ -21,4 +21,6 @@ FORMER_NAMES = {  # by current name
     "mnist_lab.training.TestCurve": "mnist_lab.callbacks.TestCurve",
     "mnist_lab.viz.Dashboard": "mnist_lab.dashboard.Dashboard",
 }
-CURRENT_NAMES = {former: name for name, former in FORMER_NAMES.items()}
+CURRENT_NAMES = {former: name for name, former in FORMER_NAMES.items()} | {
+    "mnist_lab.data.Affine": "mnist_lab.data.Distortion"
+}

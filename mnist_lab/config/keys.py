@@ -12,8 +12,11 @@ IGNORED_FOR_IDENTITY = re.compile(
 )
 # Keys that cannot change on resume: the weights depend on them, or the checkpoint restores them.
 FIXED_ON_RESUME = re.compile(
-    r"(model|data(?!\.(root|download|source\.(path|folders))$)|augmentation|optimizer|scheduler|seed)(\.|$)"
+    r"(model|data(?!\.(root|download|source\.(path|folders))$)|augmentation|optimizer|scheduler|seed|label_smoothing"
+    r"|callbacks\.ema)(\.|$)"
 )
+# Keys that are younger than version 0.1.0, with the value that stands for what runs without them did.
+YOUNGER_KEYS = {"label_smoothing": 0.0, "callbacks.ema": None}
 # Keys that may be null until the data are read; a run records their values, and keeps them on resume.
 READ_FROM_DATA = ("data.source.name", "data.source.classes", "data.source.background", "data.source.sha256")
 SWEEP_ONLY_KEYS = ("sweep", "retries", "fail_fast", "detach", "callbacks.prune")  # invalid outside a sweep

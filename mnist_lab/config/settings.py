@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mnist_lab.config import conf_dir
 from mnist_lab.config.former_names import CURRENT_NAMES
-from mnist_lab.config.keys import IGNORED_FOR_IDENTITY
+from mnist_lab.config.keys import IGNORED_FOR_IDENTITY, YOUNGER_KEYS
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import format_value
 
@@ -94,8 +94,11 @@ def rename_moved_classes(node: DictConfig | ListConfig) -> None:
 def rename_former_settings(cfg: DictConfig) -> None:
     """Put today's settings in the place of those that version 0.1.0 had.
 
-    Its reload_after is a callback now, and the classes of Fashion-MNIST have names.
+    Its reload_after is a callback now, the classes of Fashion-MNIST have names, and some settings are younger.
     """
+    for key, value in YOUNGER_KEYS.items():
+        if OmegaConf.select(cfg, key) is None and "." not in key:
+            cfg[key] = value
     if (after := cfg.pop("reload_after", None)) is not None:
         OmegaConf.update(cfg, "callbacks.reload", {"_target_": "mnist_lab.training.ReloadNetwork", "after": after})
     if OmegaConf.select(cfg, "data.source.name") == "FashionMNIST" and "classes" not in cfg.data.source:

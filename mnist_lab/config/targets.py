@@ -153,7 +153,7 @@ def _is_a(target: Any, *kinds: type) -> bool:
 
 
 def _is_augmentation(target: Any) -> bool:
-    """Return whether a class's instances can be called with (images, generator, black), as `augmentation.Affine`."""
+    """Return whether a class's instances can be called with (images, generator, black), as `Distortion`'s."""
     if not inspect.isclass(target):
         return False
     try:

@@ -30,6 +30,7 @@ LIMITS: dict[str, Any] = {  # types of keys without a signature, and ranges that
     "seed": Annotated[int, Field(ge=0, lt=2**32)],
     "resume": str | None,
     "init_from": str | None,
+    "label_smoothing": _FRACTION,
     "steps_per_execution": _COUNT,
     "threads": _COUNT | None,
     "figures": bool,

@@ -18,10 +18,11 @@ from mnist_lab.data.batches import Batches, Groups
 from mnist_lab.data.image_folder import ImageFolder
 from mnist_lab.data.image_source import Arrays, ImageSource
 from mnist_lab.data.images import DARK
+from mnist_lab.data.normalisation import normalise_pixels
 from mnist_lab.data.source import Source
 from mnist_lab.errors import UsageError
 
-Augmentation = Callable[..., Tensor]  # (images, generator, black) to images, as augmentation.Affine has it
+Augmentation = Callable[..., Tensor]  # (images, generator, black) to images, as augmentation.Distortion has it
 
 
 class MNISTDataModule(LightningDataModule):
@@ -36,8 +37,8 @@ class MNISTDataModule(LightningDataModule):
         eval_batch_size: images a step of validation and test.
         val_size: training images held out for validation: their number, or their share, below 1.
         split_seed: seed of the choice of these images.
-        mean: of the normalisation (x / 255 - mean) / std.
-        std: see mean.
+        mean: of the normalisation (x / 255 - mean) / std; None for each image's own mean, after augmentation.
+        std: likewise; None if and only if mean is.
         image_size: side of the network's square input in pixels; the images have 28.
         seed: the training order is a function of (seed, epoch).
     """
@@ -54,14 +55,16 @@ class MNISTDataModule(LightningDataModule):
         eval_batch_size: Annotated[int, Field(ge=1)] = 1000,
         val_size: Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)] = 5000,
         split_seed: Annotated[int, Field(ge=0)] = 0,
-        mean: Annotated[float, Field(allow_inf_nan=False)] = 0.1307,
-        std: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.3081,
+        mean: Annotated[float, Field(allow_inf_nan=False)] | None = 0.1307,
+        std: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 0.3081,
         image_size: Annotated[int, Field(ge=1)] = 28,
         seed: Annotated[int, Field(ge=0)] = 0,
     ) -> None:
         super().__init__()
         if not isinstance(source, ImageSource):
             raise TypeError("source is not a mnist_lab.data.ImageSource")
+        if (mean is None) != (std is None):
+            raise ValueError("mean and std must both be numbers, or both be null for each image's own")
         self.source, self.root, self.download = source, root, download
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.val_size, self.split_seed, self.seed = val_size, split_seed, seed
@@ -91,10 +94,11 @@ class MNISTDataModule(LightningDataModule):
             self._sets = MNISTDataModule._decoded[1]
         if stage != "test" and "train" not in self._sets:
             train, val = self.split(len(arrays.train_labels))
-            self._sets["train"] = self._decode(arrays.train_images[train], arrays.train_labels[train])
-            self._sets["val"] = self._decode(arrays.train_images[val], arrays.train_labels[val])
+            prepare = self._resize if self.mean is None else self.normalise  # each image by its own after augmentation
+            self._sets["train"] = _as_tensors(prepare, arrays.train_images[train], arrays.train_labels[train])
+            self._sets["val"] = _as_tensors(self.normalise, arrays.train_images[val], arrays.train_labels[val])
         if stage != "fit" and "test" not in self._sets:
-            self._sets["test"] = self._decode(arrays.test_images, arrays.test_labels)
+            self._sets["test"] = _as_tensors(self.normalise, arrays.test_images, arrays.test_labels)
 
     def split(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the indices of the training and of the validation images, a function of split_seed and val_size."""
@@ -134,9 +138,20 @@ class MNISTDataModule(LightningDataModule):
 
     def train_batches(self) -> Batches:
         """Return the data loader of the training set, a batch a step."""
-        augment = self.augmentation and partial(self.augmentation, black=(self.background / 255 - self.mean) / self.std)
-        settings = {"shuffle": True, "limit": self.limit_train_batches, "augment": augment}
+        settings = {"shuffle": True, "limit": self.limit_train_batches, "augment": self._augment()}
         return self._batches("train", self.batch_size, **settings)
+
+    def _augment(self) -> Callable[[Tensor, torch.Generator], Tensor] | None:
+        """Return what is done to the images of a training batch; None for nothing."""
+        black = (self.background / 255 - (self.mean or 0)) / (self.std or 1)
+        augmentation = self.augmentation and partial(self.augmentation, black=black)
+        if self.mean is not None:
+            return augmentation
+
+        def augment(images: Tensor, generator: torch.Generator) -> Tensor:
+            return normalise_pixels(augmentation(images, generator) if augmentation else images, None, None)
+
+        return augment
 
     def train_dataloader(self) -> Batches | Groups:
         batches = self.train_batches()
@@ -161,20 +176,20 @@ class MNISTDataModule(LightningDataModule):
 
     def normalise(self, images: np.ndarray) -> Tensor:
         """Resize and normalise images, (N, 28, 28) uint8 with background 0, to (N, 1, S, S) float32."""
+        return normalise_pixels(self._resize(images), self.mean, self.std)
+
+    def _resize(self, images: np.ndarray) -> Tensor:
+        """Resize images, (N, 28, 28) uint8, to (N, 1, S, S) float32 from 0 to 1."""
         pixels = torch.from_numpy(images).unsqueeze(1)
         if pixels.shape[-1] != self.image_size and len(pixels):
             size = (self.image_size, self.image_size)
             pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True)
-        # In the order of torchvision's ToTensor and Normalize, so that every value is theirs to the last bit.
-        return pixels.float().div_(255).sub_(self.mean).div_(self.std)
+        return pixels.float().div_(255)
 
     def _load(self) -> Arrays:
         if self._arrays is None:
             self._arrays = self.source.load(self.root, download=self.download)
         return self._arrays
-
-    def _decode(self, images: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor]:
-        return self.normalise(images), torch.from_numpy(labels).long()
 
     def _batches(self, name: str, batch_size: int, **settings: Any) -> Batches:
         images, labels = self._sets[name]
@@ -193,3 +208,9 @@ class MNISTDataModule(LightningDataModule):
             world_size=world_size,
             **settings,
         )
+
+
+def _as_tensors(
+    prepare: Callable[[np.ndarray], Tensor], images: np.ndarray, labels: np.ndarray
+) -> tuple[Tensor, Tensor]:
+    return prepare(images), torch.from_numpy(labels).long()

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mnist_lab.data.datamodule import MNISTDataModule
+from mnist_lab.data.normalisation import normalise_pixels
 from mnist_lab.errors import LabError, not_installed
 from mnist_lab.evaluation.predictions import Predictions
 from mnist_lab.models.classifier import Classifier
@@ -27,13 +28,13 @@ class InferenceModule(nn.Module):
 
     Args:
         network: the network; it is switched to eval mode.
-        mean: of the normalisation (x / 255 - mean) / std.
+        mean: of the normalisation (x / 255 - mean) / std; None for each image's own.
         std: of the same.
     """
 
     rows: Tensor
 
-    def __init__(self, network: Classifier, mean: float, std: float) -> None:
+    def __init__(self, network: Classifier, mean: float | None, std: float | None) -> None:
         super().__init__()
         # torch.export warns of channels_last, which training uses.
         self.network = network.eval().to(memory_format=torch.contiguous_format)
@@ -48,7 +49,7 @@ class InferenceModule(nn.Module):
         if self.resizes:
             pixels = self._rounded(pixels @ self.rows.T)  # (B, 1, 28, S)
             pixels = self._rounded(self.rows @ pixels)  # (B, 1, S, S)
-        scores = self.network(pixels.div(255).sub(self.mean).div(self.std))
+        scores = self.network(normalise_pixels(pixels.div(255), self.mean, self.std))
         probabilities: Tensor = scores.float().softmax(1)  # (B, K), of log-probabilities too
         return probabilities
 
@@ -76,7 +77,7 @@ def resize_weights(size: int) -> tuple[Tensor, float]:
     return (weights * 2**precision + 0.5).floor().float(), 2.0**-precision
 
 
-def trace(network: Classifier, mean: float, std: float) -> torch.export.ExportedProgram:
+def trace(network: Classifier, mean: float | None, std: float | None) -> torch.export.ExportedProgram:
     """Trace a network with its preprocessing, for any number of images.
 
     Raises:

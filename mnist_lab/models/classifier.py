@@ -52,6 +52,8 @@ class Classifier(LightningModule):
 
     Attributes:
         optimizer: makes an optimizer for parameters; None for a network that is only tested.
+        label_smoothing: the share of each training label that is spread over all classes (Szegedy et al., "Rethinking
+            the Inception Architecture for Computer Vision", 2016).
         scheduler: makes a learning-rate scheduler for an optimizer, or None. One with a parameter steps_per_epoch gets
             it and steps after every optimizer step; any other steps once an epoch.
     """
@@ -64,6 +66,7 @@ class Classifier(LightningModule):
         self.num_classes = num_classes
         self.optimizer: Callable[..., torch.optim.Optimizer] | None = None
         self.scheduler: Callable[..., torch.optim.lr_scheduler.LRScheduler] | None = None
+        self.label_smoothing = 0.0
         self.bad_loss = torch.zeros(())  # the first that was not finite, where not every one is read
         self.train_metrics, self.val_metrics, self.test_metrics = (LossAndAccuracy() for _ in range(3))
 
@@ -73,7 +76,7 @@ class Classifier(LightningModule):
         return self._training_loss(batch)
 
     def _training_loss(self, batch: Batch) -> Tensor:
-        loss = self._step(batch, self.train_metrics.add)
+        loss = self._step(batch, self.train_metrics.add, self.label_smoothing)
         if self.reads_every_loss:
             self.stop_unless_finite(loss.detach())
         else:
@@ -178,10 +181,15 @@ class Classifier(LightningModule):
         if self.trainer.is_global_zero and "train_metrics" in checkpoint:  # they are all processes' together
             self.train_metrics.load_sums(checkpoint["train_metrics"])
 
-    def _step(self, batch: Batch, add: Callable[[Tensor, Tensor, Tensor], None]) -> Tensor:
+    def _step(
+        self, batch: Batch, add: Callable[[Tensor, Tensor, Tensor], None], label_smoothing: float = 0.0
+    ) -> Tensor:
         images, labels = batch
         scores = self(images)  # (B, K)
-        loss = LOSSES[self.loss](scores, labels)
+        if label_smoothing:  # the softmax of log-probabilities is the probabilities, so this holds for "nll", too
+            loss = F.cross_entropy(scores, labels, label_smoothing=label_smoothing)
+        else:
+            loss = LOSSES[self.loss](scores, labels)
         add(loss.detach(), scores.detach(), labels)
         return loss
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from mnist_lab.config.former_names import FORMER_NAMES
+from mnist_lab.config.keys import YOUNGER_KEYS
 from mnist_lab.config.overrides import override_values
 from mnist_lab.config.settings import flatten, identity_settings, short_names, to_plain
 from mnist_lab.runs.sweep import Sweep
@@ -28,6 +29,7 @@ def job_id(config: DictConfig) -> str:
         key: FORMER_NAMES.get(value, value) if key.endswith("_target_") else value  # for sweeps of version 0.1.0
         for key, value in identity_settings(flatten(cfg)).items()
     }
+    settings = {key: value for key, value in settings.items() if YOUNGER_KEYS.get(key, ...) != value}
     settings.pop("callbacks.reload._target_", None)
     settings["reload_after"] = settings.pop("callbacks.reload.after", None)  # as it was called in 0.1.0
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:12]

@@ -1,5 +1,6 @@
 """The main job: train a network, test it, and record the run."""
 
+from mnist_lab.training.averaging import AveragedWeights
 from mnist_lab.training.build import load_trained_model, make_data, make_model, make_trainer
 from mnist_lab.training.callbacks import RandomState, StepLog, TestCurve
 from mnist_lab.training.checkpointing import SaveWithinEpochs
@@ -8,6 +9,7 @@ from mnist_lab.training.progress import EpochLines, LayerTable, console, layer_t
 from mnist_lab.training.reload import ReloadNetwork
 
 __all__ = [
+    "AveragedWeights",
     "EpochLines",
     "LayerTable",
     "RandomState",

@@ -60,6 +60,7 @@ def make_model(cfg: DictConfig) -> Classifier:
     model.to(memory_format=torch.channels_last)  # convolutions: a fifth to a half faster
     model.optimizer = instantiate_node(cfg.get("optimizer"), "optimizer", _partial_=True)
     model.scheduler = instantiate_node(cfg.get("scheduler"), "scheduler", _partial_=True) or None
+    model.label_smoothing = cfg.label_smoothing
     if cfg.trainer.max_epochs == 0:
         model.scheduler = None  # there are no steps to plan
     try:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from torch import Tensor
 
@@ -177,6 +178,9 @@ class TestCurve(Callback):
     def _evaluate(self, trainer: Trainer, pl_module: LightningModule) -> Classifier:
         """Compute the network's test metrics; weights and random states do not change."""
         assert isinstance(pl_module, Classifier)
+        averaging = [each for each in trainer.callbacks if isinstance(each, WeightAveraging)]  # type: ignore[attr-defined]
+        for callback in averaging:
+            callback.on_validation_epoch_start(trainer, pl_module)  # the average takes the place of the weights
         data: MNISTDataModule = trainer.datamodule  # type: ignore[attr-defined]
         data.setup("test")
         batches = data.test_dataloader()
@@ -187,4 +191,6 @@ class TestCurve(Callback):
             for i, batch in enumerate(islice(batches, count)):
                 pl_module.test_step(precision.convert_input(batch), i)
         pl_module.train()
+        for callback in averaging:
+            callback.on_validation_epoch_end(trainer, pl_module)
         return pl_module

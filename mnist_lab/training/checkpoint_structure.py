@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from mnist_lab.errors import UsageError
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.models.output import trained_parameters
+from mnist_lab.training.averaging import AveragedWeights
 
 LARGEST = 2**63  # of an integer
 OLDEST_LIGHTNING = (2, 6)
@@ -57,6 +58,11 @@ def _problems(checkpoint: Mapping[str, Any], trainer: pl.Trainer, model: Classif
         "optimizer_states": [{"state": {}, "param_groups": [{} for _ in optimizer["param_groups"]]}],
         "callbacks": {},
     }
+    if any(isinstance(callback, AveragedWeights) for callback in trainer.callbacks):  # type: ignore[attr-defined]
+        expected |= {
+            "current_model_state": dict(model.state_dict()),
+            "averaging_state": {"n_averaged": torch.tensor(0)},
+        }
     yield from _differences(expected, checkpoint, "")
     if scheduler is not None:
         yield from _differences(scheduler, checkpoint["lr_schedulers"][0], "lr_schedulers", same_text=True)

@@ -32,7 +32,7 @@ class ReloadNetwork(Callback):
         with torch.no_grad():
             for parameter in pl_module.parameters():
                 parameter.zero_()  # what follows comes from the file alone
-        pl_module.load_state_dict(checkpoint["state_dict"])
+        pl_module.load_state_dict(checkpoint.get("current_model_state", checkpoint["state_dict"]))
         trainer.optimizers[0].load_state_dict(checkpoint["optimizer_states"][0])
         self._print_line()
 

@@ -47,7 +47,7 @@ PLACES = {  # and a node that is right there
     "data.source": {"_target_": "mnist_lab.data.source.Source", "name": "Tiny", "sha256": {}},
     "optimizer": {"_target_": "torch.optim.SGD"},
     "scheduler": {"_target_": "torch.optim.lr_scheduler.StepLR"},
-    "augmentation": {"_target_": "mnist_lab.data.augmentation.Affine"},
+    "augmentation": {"_target_": "mnist_lab.data.augmentation.Distortion"},
     "trainer": {"_target_": "lightning.pytorch.Trainer"},
     "callbacks.mine": {"_target_": "lightning.pytorch.callbacks.LambdaCallback"},
     "logger.mine": {"_target_": "mnist_lab.training.loggers.TensorBoard"},

@@ -11,7 +11,7 @@ import torch
 from conftest import Outcome, Tiny
 
 from benchmarks.kills import losses
-from mnist_lab.data.augmentation import Affine
+from mnist_lab.data.augmentation import Distortion
 from mnist_lab.data.batches import Batches
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import make_data, make_model
@@ -29,7 +29,7 @@ def digit(size: int = 28) -> torch.Tensor:
 
 def changed(count: int = 1000, size: int = 28, **settings: float) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
-    return Affine(**(NOTHING | settings))(digit(size).expand(count, 1, size, size), generator, BLACK)
+    return Distortion(**(NOTHING | settings))(digit(size).expand(count, 1, size, size), generator, BLACK)
 
 
 def middle(images: torch.Tensor) -> torch.Tensor:
@@ -56,7 +56,7 @@ def test_shift_is_up_to_so_many_pixels_of_28_and_each_images_own(size: int) -> N
 def test_shift_is_bounded_whatever_the_turn_and_the_scale() -> None:
     image = torch.full((1, 1, 28, 28), BLACK)
     image[..., 12:16, 12:16] = 2.0  # in the middle, which turn and scale leave where it is
-    affine = Affine(shift=3.0, degrees=180.0, scale=0.5)
+    affine = Distortion(shift=3.0, degrees=180.0, scale=0.5)
     moved = middle(affine(image.expand(1000, 1, 28, 28), torch.Generator().manual_seed(0), BLACK))
     assert moved.abs().max() == pytest.approx(3, abs=0.05)
 
@@ -76,7 +76,7 @@ def test_scale_is_up_to_so_much_either_way() -> None:
 
 def test_changes_are_a_function_of_seed_epoch_and_step() -> None:
     def made(seed: int, epoch: int) -> list[torch.Tensor]:
-        augment = partial(Affine(), black=BLACK)
+        augment = partial(Distortion(shift=2, elastic=1, cutout=7), black=BLACK)
         settings = {"batch_size": 16, "shuffle": True, "seed": seed, "augment": augment}
         batches = Batches(digit().expand(50, 1, 28, 28).clone(), torch.arange(50), **settings)  # type: ignore[arg-type]
         batches.set_epoch(epoch)
