@@ -35,6 +35,15 @@ from mnist_lab.data.source import FILES, Source
 FOLDERS = [str(path) for path in (Path(__file__).parent, *Path(__file__).parent.iterdir()) if path.is_dir()]
 sys.path[:0] = FOLDERS  # runs name callbacks and networks of the tests, in this process and in others
 os.environ["PYTHONPATH"] = os.pathsep.join([*FOLDERS, *filter(None, [os.environ.get("PYTHONPATH")])])
+INGREDIENTS = {  # of recipes that the tutorials do not have
+    "distortions": ["augmentation=elastic", "augmentation.crop=3", "augmentation.cutout=7"],
+    "own mean": ["data.mean=null", "data.std=null"],
+    "averaged weights": ["callbacks=ema", "callbacks.ema.decay=0.9"],
+    "label smoothing": ["label_smoothing=0.1"],
+    "warm-up": ["optimizer=adamw", "scheduler=onecycle", "scheduler.pct_start=0.15"],
+}
+SMALL_RESIDUAL = ["model=residual_cnn", "model.widths=[4,8,8]"]
+RECIPE = [*SMALL_RESIDUAL, *(setting for settings in INGREDIENTS.values() for setting in settings)]
 TRAIN, TEST = 230, 57  # images; neither divides evenly by the batch sizes below
 
 

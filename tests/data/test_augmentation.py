@@ -11,13 +11,12 @@ import torch
 from conftest import Outcome, Tiny
 
 from benchmarks.kills import losses
-from mnist_lab.data.augmentation import Distortion
+from mnist_lab.data.augmentation import HALF, Distortion
 from mnist_lab.data.batches import Batches
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import make_data, make_model
 
 BLACK = -0.4
-NOTHING = {"shift": 0.0, "degrees": 0.0, "scale": 0.0}
 
 
 def digit(size: int = 28) -> torch.Tensor:
@@ -29,7 +28,7 @@ def digit(size: int = 28) -> torch.Tensor:
 
 def changed(count: int = 1000, size: int = 28, **settings: float) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
-    return Distortion(**(NOTHING | settings))(digit(size).expand(count, 1, size, size), generator, BLACK)
+    return Distortion(**settings)(digit(size).expand(count, 1, size, size), generator, BLACK)
 
 
 def middle(images: torch.Tensor) -> torch.Tensor:
@@ -56,8 +55,8 @@ def test_shift_is_up_to_so_many_pixels_of_28_and_each_images_own(size: int) -> N
 def test_shift_is_bounded_whatever_the_turn_and_the_scale() -> None:
     image = torch.full((1, 1, 28, 28), BLACK)
     image[..., 12:16, 12:16] = 2.0  # in the middle, which turn and scale leave where it is
-    affine = Distortion(shift=3.0, degrees=180.0, scale=0.5)
-    moved = middle(affine(image.expand(1000, 1, 28, 28), torch.Generator().manual_seed(0), BLACK))
+    distortion = Distortion(shift=3.0, degrees=180.0, scale=0.5)
+    moved = middle(distortion(image.expand(1000, 1, 28, 28), torch.Generator().manual_seed(0), BLACK))
     assert moved.abs().max() == pytest.approx(3, abs=0.05)
 
 
@@ -72,6 +71,56 @@ def test_scale_is_up_to_so_much_either_way() -> None:
     areas = (changed(scale=0.2) - BLACK).sum((1, 2, 3)) / (digit() - BLACK).sum()
     assert areas.max().sqrt() == pytest.approx(1.2, abs=0.02)
     assert areas.min().sqrt() == pytest.approx(0.8, abs=0.02)
+
+
+def test_shear_slants_upright_strokes_by_up_to_so_many_degrees() -> None:
+    image = torch.full((1, 1, 28, 28), BLACK)
+    image[..., 4:24, 13:15] = 2.0
+    sheared = Distortion(shear=20.0)(image.expand(500, 1, 28, 28), torch.Generator().manual_seed(0), BLACK)
+    top, bottom = middle(sheared[..., 6:9, :])[:, 0], middle(sheared[..., 19:22, :])[:, 0]
+    angles = torch.rad2deg(torch.atan((bottom - top) / 13))
+    assert angles.abs().max() == pytest.approx(20, abs=0.7)
+    assert angles.mean().abs() < 2
+    assert torch.allclose(middle(sheared)[:, 1], torch.zeros(500), atol=0.02), "rows stay where they are"
+
+
+def test_crop_keeps_a_square_of_the_image_and_resizes_it() -> None:
+    ramp = torch.arange(28.0).expand(1, 1, 28, 28)  # each pixel is the number of its column
+    cropped = Distortion(crop=8.0)(ramp.expand(2000, 1, 28, 28), torch.Generator().manual_seed(0), 0.0)
+    left, right = cropped[:, 0, 14, 2], cropped[:, 0, 14, 25]
+    sides = (right - left) * 28 / 23
+    assert sides.min() == pytest.approx(20, abs=0.1) and sides.max() == pytest.approx(28, abs=0.1)
+    assert cropped[..., 1:-1, 1:-1].min() >= 0 and (left >= 1.9).all(), "nothing from outside the image"
+    assert left.max() > 8
+
+
+def test_elastic_displacements_are_smooth_and_of_the_standard_deviation_asked_for() -> None:
+    distortion = Distortion(elastic=1.5, elastic_points=4)
+    moved = distortion._displacement(torch.zeros(2000, 1, 28, 28), torch.Generator().manual_seed(0)) * HALF
+    assert moved.shape == (2000, 28, 28, 2)
+    assert moved[:, 0, 0].std() == pytest.approx(1.5, rel=0.05), "at a point of the grid"
+    assert moved.mean().abs() < 0.05
+    assert (moved[:, 1:] - moved[:, :-1]).abs().mean() < 0.3
+    assert not torch.allclose(changed(elastic=1.5), digit().expand(1000, 1, 28, 28), atol=0.1)
+
+
+@pytest.mark.parametrize("size", [28, 32])
+def test_cutout_fills_a_square_around_a_random_pixel(size: int) -> None:
+    bright = torch.full((2000, 1, size, size), 2.0)
+    cut = Distortion(cutout=7)(bright, torch.Generator().manual_seed(0), BLACK)
+    side = round(7 * size / 28)
+    filled = (cut - BLACK).abs() < 1e-4
+    areas = filled.sum((1, 2, 3))
+    assert areas.max() == side**2
+    assert areas.min() >= (side // 2) ** 2, "its centre lies in the image"
+    assert len(filled.flatten(1).unique(dim=0)) > size * size / 2
+
+
+def test_amounts_do_not_depend_on_which_other_distortions_are_on() -> None:
+    """So that a comparison with and without one of them is of that one alone."""
+    only, more = changed(shift=3.0), changed(shift=3.0, cutout=5)
+    untouched = ((only - more).abs() < 1e-4).float().mean()
+    assert untouched > 0.9
 
 
 def test_changes_are_a_function_of_seed_epoch_and_step() -> None:

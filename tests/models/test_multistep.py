@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Outcome, slow
+from conftest import INGREDIENTS, RECIPE, SMALL_RESIDUAL, Outcome, slow
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_lab.data.batches import Batches, Groups
@@ -52,11 +52,20 @@ def same(first: str, second: str) -> None:
     assert one[1] == other[1]
 
 
-@pytest.mark.parametrize("network", ["dropout_cnn", *slow("lenet", "mlp", "simple_cnn", "compact_cnn")])
-def test_run_leaves_the_same_however_many_steps_are_taken_together(command: Command, network: str) -> None:
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["model=dropout_cnn"],
+        RECIPE,
+        *slow(*([f"model={network}"] for network in ("lenet", "mlp", "simple_cnn", "compact_cnn"))),
+        *slow(*([*SMALL_RESIDUAL, *ingredient] for ingredient in INGREDIENTS.values())),
+    ],
+    ids=" ".join,
+)
+def test_run_leaves_the_same_however_many_steps_are_taken_together(command: Command, settings: list[str]) -> None:
     for size in (1, 3, 5, 50):
         folder = f"hydra.run.dir=runs/a/{size}"
-        outcome = command(f"model={network}", f"steps_per_execution={size}", folder)
+        outcome = command(*settings, f"steps_per_execution={size}", folder)
         assert (outcome.status, outcome.err) == (0, "")
         assert "steps_per_execution" not in outcome.out
         same("1", str(size))
@@ -124,8 +133,10 @@ class StopWithin(Callback):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 4, 5, 6, 11, 12, 13, 17, 22, 23])
-def test_stopped_within_a_group_and_resumed_with_another_size_it_ends_the_same(command: Command, step: int) -> None:
-    base = ["model=dropout_cnn", "scheduler=onecycle"]
+@pytest.mark.parametrize("base", [["model=dropout_cnn", "scheduler=onecycle"], RECIPE], ids=["plain", "recipe"])
+def test_stopped_within_a_group_and_resumed_with_another_size_it_ends_the_same(
+    command: Command, base: list[str], step: int
+) -> None:
     assert command(*base, "steps_per_execution=5", "hydra.run.dir=runs/a/whole").status == 0
     stop = f"+callbacks.stop={{_target_: test_multistep.StopWithin, step: {step}}}"
     assert command(*base, "steps_per_execution=5", "hydra.run.dir=runs/a/parts", stop).status == 143

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Outcome, slow
+from conftest import INGREDIENTS, RECIPE, SMALL_RESIDUAL, Outcome, slow
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from benchmarks.kills import losses
+from mnist_lab.evaluation.evaluate import evaluate
 from mnist_lab.runs.run import Run
 
 Command = Callable[..., Outcome]
@@ -43,13 +44,35 @@ def stopped_and_resumed(command: Command, *arguments: str, step: int, sent: int 
 
 
 @pytest.mark.parametrize("step", [12, *slow(1, 5, 11, 13, 23, 24)])
-@pytest.mark.parametrize("scheduler", ["onecycle", *slow("none")])
-def test_stopped_at_any_step_and_resumed_it_ends_the_same(command: Command, scheduler: str, step: int) -> None:
+@pytest.mark.parametrize(
+    "settings",
+    [["model=dropout_cnn", "scheduler=onecycle"], RECIPE, *slow(["model=dropout_cnn", "scheduler=none"])],
+    ids=" ".join,
+)
+def test_stopped_at_any_step_and_resumed_it_ends_the_same(command: Command, settings: list[str], step: int) -> None:
     """Weights, optimizer, scheduler, best checkpoint, metrics.csv, run.json and TensorBoard; dropout and all."""
-    arguments = ("model=dropout_cnn", f"scheduler={scheduler}", "trainer.max_epochs=3")
+    arguments = (*settings, "trainer.max_epochs=3")
     assert command(*arguments, f"hydra.run.dir={WHOLE}").status == 0
     stopped_and_resumed(command, *arguments, step=step)
     assert losses(WHOLE, PARTS) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ingredient", INGREDIENTS)
+def test_run_with_each_ingredient_resumes_within_an_epoch(command: Command, ingredient: str) -> None:
+    arguments = (*SMALL_RESIDUAL, *INGREDIENTS[ingredient])
+    assert command(*arguments, f"hydra.run.dir={WHOLE}").status == 0
+    stopped_and_resumed(command, *arguments, step=7)
+    assert losses(WHOLE, PARTS) == []
+    run = Run(PARTS.folder)
+    assert evaluate(run)["test/acc"] == run.info["metrics"]["test/acc"]
+
+
+def test_setting_of_averaged_weights_cannot_change_on_resume(command: Command) -> None:
+    assert command("model=mlp", "callbacks=ema", "hydra.run.dir=runs/a/b").status == 0
+    outcome = command("resume=runs/a/b", "callbacks.ema.decay=0.5", "trainer.max_epochs=3", data=False)
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome.err
+    assert "callbacks.ema.decay=0.5: cannot change on resume (this run uses 0.999)" in outcome.err
 
 
 @pytest.mark.slow
