@@ -77,8 +77,9 @@ def test_shear_slants_upright_strokes_by_up_to_so_many_degrees() -> None:
     image = torch.full((1, 1, 28, 28), BLACK)
     image[..., 4:24, 13:15] = 2.0
     sheared = Distortion(shear=20.0)(image.expand(500, 1, 28, 28), torch.Generator().manual_seed(0), BLACK)
-    top, bottom = middle(sheared[..., 6:9, :])[:, 0], middle(sheared[..., 19:22, :])[:, 0]
-    angles = torch.rad2deg(torch.atan((bottom - top) / 13))
+    light = (sheared - BLACK).squeeze(1)
+    columns = (light * torch.arange(28.0)).sum(2) / light.sum(2)  # where the stroke is in each row
+    angles = torch.rad2deg(torch.atan((columns[:, 20] - columns[:, 7]) / 13))
     assert angles.abs().max() == pytest.approx(20, abs=0.7)
     assert angles.mean().abs() < 2
     assert torch.allclose(middle(sheared)[:, 1], torch.zeros(500), atol=0.02), "rows stay where they are"
@@ -90,7 +91,7 @@ def test_crop_keeps_a_square_of_the_image_and_resizes_it() -> None:
     left, right = cropped[:, 0, 14, 2], cropped[:, 0, 14, 25]
     sides = (right - left) * 28 / 23
     assert sides.min() == pytest.approx(20, abs=0.1) and sides.max() == pytest.approx(28, abs=0.1)
-    assert cropped[..., 1:-1, 1:-1].min() >= 0 and (left >= 1.9).all(), "nothing from outside the image"
+    assert cropped[..., 1:-1, 1:-1].min() >= 0 and (left >= 1.2).all(), "nothing from outside the image"
     assert left.max() > 8
 
 

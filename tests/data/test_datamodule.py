@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
-from conftest import TEST, TRAIN, Tiny
+from conftest import TEST, TRAIN, Outcome, Tiny
 from PIL import Image
 from torchvision import transforms
 
 from benchmarks.scale import Copies
 from mnist_lab.config.compose import compose
+from mnist_lab.data.augmentation import Distortion
 from mnist_lab.data.batches import Batches
 from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.errors import UsageError
@@ -90,6 +93,35 @@ def assert_agrees_with_torchvision(
         assert torch.equal(decoded, expected)
     else:
         assert (decoded - expected).abs().max() <= 1 / 255 / std + 1e-6
+
+
+def own_mean_and_std(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return images.mean((1, 2, 3)), images.std((1, 2, 3), correction=0)
+
+
+@pytest.mark.parametrize("augmentation", [None, Distortion(shift=3, cutout=9)])
+def test_each_image_is_normalised_by_its_own_mean_and_std_after_augmentation(
+    tiny: Tiny, augmentation: Distortion | None
+) -> None:
+    data = module(tiny, mean=None, std=None)
+    data.augmentation = augmentation
+    data.setup()
+    for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
+        for images, _ in loader:
+            mean, std = own_mean_and_std(images)
+            assert torch.allclose(mean, torch.zeros(len(images)), atol=1e-5)
+            assert torch.allclose(std, torch.ones(len(images)), atol=1e-4)
+
+
+def test_blank_image_is_normalised_to_zeros(tiny: Tiny) -> None:
+    blank = module(tiny, mean=None, std=None).normalise(np.full((1, 28, 28), 7, np.uint8))
+    assert blank.abs().max() < 1e-3
+
+
+def test_mean_without_std_is_refused(command: Callable[..., Outcome]) -> None:
+    outcome = command("model=mlp", "data.mean=null")
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert "data: invalid settings: mean and std must both be numbers, or both be null" in outcome.err
 
 
 def test_sources_of_the_user_with_the_same_sums_do_not_share_their_images(tiny: Tiny) -> None:

@@ -124,8 +124,11 @@ def test_every_format_predicts_as_the_checkpoint_when_loaded_as_its_card_says(
     assert len(list((run.folder / "exports").iterdir())) == 8, "a card for each file, and nothing else"
 
 
+@pytest.mark.parametrize("mean", [0.2, None])
 @pytest.mark.parametrize("size", [14, 20, 28, 32, 45, 56])
-def test_bytes_are_resized_and_normalised_exactly_as_by_the_data_module(tiny: Tiny, size: int) -> None:
+def test_bytes_are_resized_and_normalised_exactly_as_by_the_data_module(
+    tiny: Tiny, size: int, mean: float | None
+) -> None:
     class Seeing(Classifier):
         image_size = size
 
@@ -135,7 +138,7 @@ def test_bytes_are_resized_and_normalised_exactly_as_by_the_data_module(tiny: Ti
 
     images = np.random.default_rng(0).integers(0, 256, (300, 28, 28), np.uint8)
     images[:100] = np.where(images[:100] > 127, 255, 0)
-    data = MNISTDataModule(source=tiny.source(), image_size=size, mean=0.2, std=0.4)
+    data = MNISTDataModule(source=tiny.source(), image_size=size, mean=mean, std=mean and 0.4)
     network = Seeing()
     InferenceModule(network, data.mean, data.std)(torch.from_numpy(images))
     assert torch.equal(network.seen, data.normalise(images))

@@ -98,6 +98,28 @@ def test_network_computes_what_the_tutorials_does(name: str) -> None:
         assert torch.allclose(our.grad, their.grad, atol=1e-5)
 
 
+def test_residual_cnn_is_as_wide_and_deep_as_asked_for() -> None:
+    assert sum(parameter.numel() for parameter in network("residual_cnn").parameters()) == 298_442
+    torch.manual_seed(0)
+    model = make_model(compose("model=residual_cnn", "model.widths=[4,6,8]", "model.blocks=[0,1,3]"))
+    assert [len(stage) for stage in (model.stage1, model.stage2, model.stage3)] == [0, 1, 3]
+    assert model(images_for(model)).shape == (6, 10)
+    assert model.widen2[1].weight.shape == (8, 6, 3, 3)
+
+
+@pytest.mark.parametrize("name", ["lenet", "mlp"])  # cross-entropy on logits, and NLL on log-probabilities
+def test_label_smoothing_spreads_a_share_of_each_label_over_all_classes_in_training_alone(name: str) -> None:
+    model = network(name).train()
+    images, labels = images_for(model), torch.arange(6)
+    target = F.one_hot(labels, 10) * 0.8 + 0.2 / 10
+    expected = -(target * model(images).log_softmax(1)).sum(1).mean()
+    model.label_smoothing = 0.2
+    assert torch.allclose(model._training_loss((images, labels)), expected, atol=1e-6)
+    model.validation_step((images, labels), 0)
+    plain = F.cross_entropy(model(images), labels).double()
+    assert torch.allclose(model.val_metrics.compute()["loss"], plain, atol=1e-6)
+
+
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("padding", [0, 1, 2])
 @pytest.mark.parametrize("dilation", [1, 2])
