@@ -30,10 +30,14 @@ COMMANDS = {
     "robustness": Command("RUN [RUN ...]", "measure accuracy on shifted, rotated, noisy ... images"),
     "predict": Command("RUN IMAGE...", "recognise digits in your own images or a CSV of pixels"),
     "draw": Command("RUN", "draw a digit in the browser and see the prediction"),
-    "ls": Command("[--sort COLUMN] [--limit N]", "list the runs; COLUMN: date, test/acc, time ..."),
+    "ls": Command(
+        "[--sort COLUMN] [--limit N] [--group seed]",
+        "list the runs, or mean ± standard deviation over seeds; COLUMN: date, test/acc, time ...",
+    ),
     "status": Command("[SWEEP] [--watch]", "show how the jobs of a sweep stand: states, machines, logs, what is left"),
     "compare": Command(
         "RUN RUN...",
-        "show settings and metrics of runs, or of a sweep's, side by side; --out FILE plots their curves",
+        "show settings and metrics of runs, or of a sweep's, side by side, and test whether two differ; --out FILE "
+        "plots their curves",
     ),
 }

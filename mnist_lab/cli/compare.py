@@ -1,27 +1,42 @@
-"""`python -m mnist_lab compare RUN RUN...`: the settings in which runs differ, their metrics, and their curves."""
+"""`python -m mnist_lab compare RUN RUN...`: the settings in which runs differ, their metrics, and their curves.
+
+Of two runs it also says whether they differ on the same test images.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mnist_lab.cli.parser import CommandParser
 from mnist_lab.cli.tables import print_rows, print_table
 from mnist_lab.config.metric_names import IMAGES_PER_SECOND, METRIC_NAMES
-from mnist_lab.formatting import printable
-from mnist_lab.runs.listing import differing_settings_of_runs, find_runs, format_cell, run_row
+from mnist_lab.errors import LabError, UsageError
+from mnist_lab.formatting import printable, shorten
+from mnist_lab.runs.groups import group_row, group_runs, select_finished
+from mnist_lab.runs.listing import differing_settings_of_runs, find_runs, format_cell, row_cell, run_row
 from mnist_lab.runs.run import Run
 from mnist_lab.viz.save import require_figure_path, save_figure
 
-MEASURED = (*METRIC_NAMES, "tested_epoch", "epochs", "time", IMAGES_PER_SECOND, "parameters")
-MAX_COLUMNS = 6  # runs up to which each is a column; more are a line each
+if TYPE_CHECKING:
+    from mnist_lab.evaluation.paired import PairedComparison
+
+DESCRIBED = ("status", "n", "seeds", *METRIC_NAMES, "tested_epoch", "epochs", "time", IMAGES_PER_SECOND, "parameters")
+MAX_COLUMNS = 6  # runs or groups up to which each is a column; more are a line each
 MAX_LABEL = 90  # characters of a legend entry
+PAIRED = tuple(f"paired/{name}" for name in ("images", "only_right", "difference", "low", "high", "p"))  # for programs
+SIGNIFICANT = 0.05  # p-value below which one of two runs is called better
 
 
-def save_curves(runs: Sequence[Run], settings: dict[str, list[Any]], path: Path) -> bool:
+def save_curves(groups: Sequence[Sequence[Run]], settings: Mapping[Run, dict[str, Any]], path: Path) -> bool:
     """Plot the runs' curves into a file, and return whether there were any.
+
+    Args:
+        groups: the runs of each row of the table.
+        settings: each run's values of the settings in which the runs differ.
+        path: the file.
 
     Raises:
         UsageError: the file's name does not end in a format of FORMATS, or it cannot be written.
@@ -29,35 +44,79 @@ def save_curves(runs: Sequence[Run], settings: dict[str, list[Any]], path: Path)
     from mnist_lab.viz.comparison import plot_comparison  # numpy and matplotlib: not for --json
 
     require_figure_path(path)
-    figure = plot_comparison(runs, [legend_label(i, run, settings) for i, run in enumerate(runs)])
+    labels = {
+        run: legend_label(number, run, settings[run]) for number, group in enumerate(groups, start=1) for run in group
+    }
+    figure = plot_comparison(list(labels), list(labels.values()))
     if figure is None:
         return False
     save_figure(figure, path)
     return True
 
 
-def legend_label(i: int, run: Run, settings: dict[str, list[Any]]) -> str:
+def legend_label(number: int, run: Run, settings: dict[str, Any]) -> str:
     """Return the legend entry of a run: its number and its values of the differing settings, or its folder."""
-    own = [f"{key}={format_cell(key, values[i])}" for key, values in settings.items() if values[i] is not None]
-    words = f"{i + 1}: {', '.join(own) or run.folder.name}"
+    own = [f"{key}={format_cell(key, value)}" for key, value in settings.items() if value is not None]
+    words = f"{number}: {', '.join(own) or run.folder.name}"
     return words if len(words) <= MAX_LABEL else f"{words[: MAX_LABEL - 3]}..."
 
 
-def show_table(rows: Sequence[dict[str, Any]], settings: dict[str, list[Any]]) -> None:
+def show_table(rows: Sequence[dict[str, Any]], settings: Sequence[str]) -> None:
     """Print the numbered run folders, then the differing settings and the metrics."""
-    for number, each in enumerate(rows, start=1):
-        print(f"{number}: {printable(each['run'])}")
+    for number, row in enumerate(rows, start=1):
+        first, *others = row.get("runs", [row.get("run")])
+        print(f"{number}: {printable(first)}{f' and {len(others)} more' if others else ''}")
     print()
-    measured = ["status", *(name for name in MEASURED if any(each[name] is not None for each in rows))]
+    head = "group" if "runs" in rows[0] else "run"
+    described = [name for name in DESCRIBED if any(row.get(name) is not None for row in rows)]
     if len(rows) > MAX_COLUMNS:
-        names = [*settings, *measured]
-        lines = [[str(i), *(format_cell(name, each[name]) for name in names)] for i, each in enumerate(rows, start=1)]
-        print_table(["run", *names], lines)
+        names = [*settings, *described]
+        lines = [[str(i), *(row_cell(row, name) for name in names)] for i, row in enumerate(rows, start=1)]
+        print_table([head, *names], lines)
     else:
-        cells = [[name, *(format_cell(name, each[name]) for each in rows)] for name in (*settings, *measured)]
+        cells = [[name, *(row_cell(row, name) for row in rows)] for name in (*settings, *described)]
         cells.insert(len(settings), [""] * (1 + len(rows)))
-        print_table(["run", *(str(i + 1) for i in range(len(rows)))], cells, left=("run",))
+        print_table([head, *(str(i + 1) for i in range(len(rows)))], cells, left=(head,))
     print("" if settings else "\nno setting differs")
+
+
+def compare_pair(first: Run, second: Run) -> tuple[PairedComparison | None, str]:
+    """Return the comparison of two runs on the same test images; or None, and why there is none."""
+    from mnist_lab.evaluation.paired import compare_on_test_set  # torch
+    from mnist_lab.training.runtime import quiet_lightning
+
+    try:
+        with quiet_lightning():
+            return compare_on_test_set(first, second), ""
+    except LabError as error:
+        return None, shorten(str(error), 200)
+
+
+def describe_pair(paired: PairedComparison) -> str:
+    """Say which of two runs is better on the same test images, or that this cannot be told."""
+    low, high = paired.interval()
+    p = f"p = {paired.p:.3g}" if paired.p >= 0.001 else "p < 0.001"
+    better = f"run {1 if paired.difference < 0 else 2} is better"
+    verdict = (
+        f"below {SIGNIFICANT}: {better}" if paired.p < SIGNIFICANT else f"not below {SIGNIFICANT}: it may be chance"
+    )
+    return (
+        f"Of {paired.images:,} test images, run 1 alone gets {paired.only_first:,} right, "
+        f"run 2 alone {paired.only_second:,}.\n"
+        f"Run 2 minus run 1: {100 * paired.difference:+.2f} percentage points, "
+        f"95 % interval {100 * low:+.2f} to {100 * high:+.2f}.\n"
+        f"McNemar's exact test: {p}, {verdict}."
+    )
+
+
+def pair_columns(paired: PairedComparison | None) -> list[dict[str, Any]]:
+    """Return the columns that the comparison adds to the rows of two runs; in each, of its run with the other."""
+    if paired is None:
+        return [dict.fromkeys(PAIRED), dict.fromkeys(PAIRED)]
+    return [
+        dict(zip(PAIRED, (own.images, own.only_second, own.difference, *own.interval(), own.p), strict=True))
+        for own in (paired.swapped, paired)
+    ]
 
 
 def main(arguments: list[str]) -> None:
@@ -70,16 +129,35 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="where a name is looked for (%(default)s)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="plot the curves into this file")
+    parser.add_group()
     parser.add_forms()
     options = parser.parse_args(arguments)
-    runs = find_runs(options.runs, options.runs_dir)
-    settings = differing_settings_of_runs(runs)
-    rows = [run_row(run, run.info) | {key: values[i] for key, values in settings.items()} for i, run in enumerate(runs)]
-    drawn = options.out is not None and save_curves(runs, settings, options.out)
+    infos = {run: run.info for run in find_runs(options.runs, options.runs_dir)}
+    runs = select_finished(infos) if options.group else list(infos)
+    if not runs:
+        raise UsageError(f"{' '.join(options.runs)}: no run has finished; --group takes finished runs alone")
+    differing = differing_settings_of_runs(runs)
+    settings = {run: {key: values[i] for key, values in differing.items()} for i, run in enumerate(runs)}
+    if options.group:
+        groups = group_runs(runs, differing)
+        rows = [group_row({run: infos[run] for run in group}) for group in groups]
+        differing.pop("seed", None)
+    else:
+        groups = [[run] for run in runs]
+        rows = [run_row(run, infos[run]) for run in runs]
+    rows = [row | {key: settings[group[0]][key] for key in differing} for row, group in zip(rows, groups, strict=True)]
+    drawn = options.out is not None and save_curves(groups, settings, options.out)
+    if not options.form:
+        show_table(rows, list(differing))
+    messages = sys.stderr if options.form else sys.stdout
+    if [len(group) for group in groups] == [1, 1]:
+        paired, why_not = compare_pair(*runs)
+        if paired is None:
+            print(f"no paired test: {why_not}", file=messages)
+        elif not options.form:
+            print(describe_pair(paired))
+        rows = [row | columns for row, columns in zip(rows, pair_columns(paired), strict=True)]
     if options.form:
         print_rows(rows, options.form)
-    else:
-        show_table(rows, settings)
     if options.out:
-        words = f"curves: {options.out}" if drawn else "no run has a curve yet; nothing is plotted"
-        print(words, file=sys.stderr if options.form else sys.stdout)
+        print(f"curves: {options.out}" if drawn else "no run has a curve yet; nothing is plotted", file=messages)

@@ -1,4 +1,4 @@
-"""`python -m mnist_lab ls`: the runs below a folder, a line each."""
+"""`python -m mnist_lab ls`: the runs below a folder, a line each, or a line for all seeds of the same settings."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ from mnist_lab.cli.tables import print_rows, print_table
 from mnist_lab.config.metric_names import TEST_ACC, VAL_ACC
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import format_date
-from mnist_lab.runs.listing import format_cell, list_runs
+from mnist_lab.runs.groups import list_groups
+from mnist_lab.runs.listing import list_runs, row_cell
 
 COLUMNS = ("date", "model", "status", VAL_ACC, TEST_ACC, "time", "overrides", "run")
 DROPPED = ("time", "model", "overrides", VAL_ACC, "date")  # in this order, where a terminal is too narrow
+GROUP_COLUMNS = ("date", "model", "n", "seeds", VAL_ACC, TEST_ACC, "time", "overrides")
+GROUPS_DROPPED = ("time", "date", "seeds", VAL_ACC, "n")
+LEFT = ("date", "model", "status", "seeds", "overrides", "run")  # columns of words
 MAX_NAME = 28  # characters of a folder's name; of a longer one the end is shown
 
 
@@ -42,22 +46,21 @@ def main(arguments: list[str]) -> None:
         help=f"one of {', '.join(COLUMNS)}, or another value of a run such as val/loss (default: %(default)s)",
     )
     parser.add_argument("--limit", type=int, metavar="N", help="the N latest alone; with --sort, the first N")
+    parser.add_group()
     parser.add_forms()
     options = parser.parse_args(arguments)
     if options.limit is not None and options.limit < 1:
         raise UsageError(f"--limit={options.limit}: must be 1 or more")
-    rows = list_runs(options.runs_dir, options.sort)
-    short = short_names(rows) if sys.stdout.isatty() else [each["run"] for each in rows]
+    rows = (list_groups if options.group else list_runs)(options.runs_dir, options.sort)
+    if sys.stdout.isatty() and not options.form and not options.group:
+        rows = [row | {"run": name} for row, name in zip(rows, short_names(rows), strict=True)]
     if options.limit is not None:
-        kept = slice(-options.limit, None) if options.sort == "date" else slice(options.limit)
-        rows, short = rows[kept], short[kept]
+        rows = rows[-options.limit :] if options.sort == "date" else rows[: options.limit]
     if options.form:
         print_rows(rows, options.form)
     elif not rows:
-        print(f"no run below {options.runs_dir}")
+        print(f"no {'finished ' if options.group else ''}run below {options.runs_dir}")
     else:
-        lines = [
-            [format_date(each["date"]), *(format_cell(name, each.get(name)) for name in COLUMNS[1:-1]), name]
-            for each, name in zip(rows, short, strict=True)
-        ]
-        print_table(COLUMNS, lines, left=("date", "model", "status", "overrides", "run"), cut="overrides", drop=DROPPED)
+        columns, drop = (GROUP_COLUMNS, GROUPS_DROPPED) if options.group else (COLUMNS, DROPPED)
+        lines = [[format_date(row["date"]), *(row_cell(row, name) for name in columns[1:])] for row in rows]
+        print_table(columns, lines, left=LEFT, cut="overrides", drop=drop)

@@ -20,6 +20,11 @@ class CommandParser(argparse.ArgumentParser):
         self.add_argument("run", metavar="RUN", help="a run folder, the beginning or end of its name, or latest")
         self.add_argument("--runs-dir", default="runs", help="where a name is looked for (default: %(default)s)")
 
+    def add_group(self) -> None:
+        """Add --group; options.group is "seed" or None."""
+        words = "runs that differ in their seed alone as one: mean ± standard deviation of those that have finished"
+        self.add_argument("--group", choices=("seed",), help=words)
+
     def add_forms(self) -> None:
         """Add --json and --csv; options.form is "json", "csv" or None, for people."""
         forms = self.add_mutually_exclusive_group()

@@ -15,6 +15,7 @@ from mnist_lab.cli.parser import CommandParser
 from mnist_lab.cli.tables import print_rows, print_table
 from mnist_lab.config.metric_names import TEST_ACC
 from mnist_lab.errors import UsageError
+from mnist_lab.runs.groups import group_runs
 from mnist_lab.runs.listing import differing_settings_of_runs, find_runs, format_cell
 from mnist_lab.runs.run import Run
 from mnist_lab.viz.save import require_figure_path, save_figure
@@ -52,7 +53,7 @@ def main(arguments: list[str]) -> None:
     runs = select_tested(runs)
     with quiet_lightning():
         measured = measure_all(runs, names)
-    groups = {name: [measured[run] for run in own] for name, own in group_runs(runs).items()}
+    groups = {name: [measured[run] for run in own] for name, own in name_groups(runs).items()}
     if options.form:
         print_rows([row for run in runs for row in robustness_rows(run, measured[run])], options.form)
     elif len(runs) == 1:
@@ -64,18 +65,20 @@ def main(arguments: list[str]) -> None:
         print(f"figure: {options.out}", file=sys.stderr if options.form else sys.stdout)
 
 
-def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Group runs that differ in their seeds only, by model and differing settings."""
-    groups: dict[str, list[Run]] = {}
-    for model in dict.fromkeys(run.info["model"] for run in runs):
-        own = [run for run in runs if run.info["model"] == model]
-        settings = {key: values for key, values in differing_settings_of_runs(own).items() if key != "seed"}
-        for i, run in enumerate(own):
+def name_groups(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Group runs that differ in their seed alone, by their model and the settings in which its groups differ."""
+    named: dict[str, list[Run]] = {}
+    groups = group_runs(runs, differing_settings_of_runs(runs))
+    for model in dict.fromkeys(group[0].info["model"] for group in groups):
+        own = [group for group in groups if group[0].info["model"] == model]
+        settings = differing_settings_of_runs([group[0] for group in own])
+        settings.pop("seed", None)
+        for i, group in enumerate(own):
             words = [
                 f"{key}={format_cell(key, values[i])}" for key, values in settings.items() if values[i] is not None
             ]
-            groups.setdefault(", ".join([str(model), *words]), []).append(run)
-    return groups
+            named.setdefault(", ".join([str(model), *words]), []).extend(group)
+    return named
 
 
 def select_tested(found: Sequence[Run]) -> list[Run]:

@@ -163,7 +163,8 @@ def identity_settings(settings: dict[str, Any]) -> dict[str, Any]:
 def differing_settings(*jobs: DictConfig) -> dict[str, list[Any]]:
     """Return the settings in which jobs differ, with the value of each job; None where it has no such setting."""
     settings = [identity_settings(flatten(job)) for job in jobs]
-    values = {key: [each.get(key) for each in settings] for each in settings for key in each}
+    keys = dict.fromkeys(key for each in settings for key in each)
+    values = {key: [each.get(key) for each in settings] for key in keys}
     found = {key: of_each for key, of_each in values.items() if any(value != of_each[0] for value in of_each)}
     if "name" in found:  # which follows from model, the key that a person writes
         found = {"model": found.pop("name")} | found

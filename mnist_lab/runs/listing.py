@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from mnist_lab.errors import UsageError
 from mnist_lab.formatting import format_value
 from mnist_lab.runs.record import RunRecord
 from mnist_lab.runs.run import Run
+
+MAX_SEEDS = 6  # that are all shown
 
 
 def run_row(run: Run, info: RunRecord) -> dict[str, Any]:
@@ -35,22 +37,43 @@ def run_row(run: Run, info: RunRecord) -> dict[str, Any]:
     }
 
 
+def read_records(runs_dir: Path) -> dict[Run, RunRecord]:
+    """Return the runs below a folder with their records, in the order of their start.
+
+    Raises:
+        UsageError: the folder does not exist.
+    """
+    if not runs_dir.is_dir():
+        raise UsageError(f"--runs-dir={runs_dir}: folder not found; give the folder that contains the runs")
+    return Run.records(runs_dir)
+
+
 def list_runs(runs_dir: Path, sort: str = "date") -> list[dict[str, Any]]:
     """Return a row for each run below a folder, sorted.
 
     Args:
         runs_dir: the folder.
-        sort: the column to sort by: accuracies in descending order, others in ascending order, missing values last.
+        sort: see `sort_rows`.
 
     Raises:
         UsageError: the folder does not exist, or no run has the column.
     """
-    if not runs_dir.is_dir():
-        raise UsageError(f"--runs-dir={runs_dir}: folder not found; give the folder that contains the runs")
-    rows = [run_row(run, info) for run, info in Run.records(runs_dir).items()]
+    return sort_rows([run_row(run, info) for run, info in read_records(runs_dir).items()], sort)
+
+
+def sort_rows(rows: list[dict[str, Any]], sort: str) -> list[dict[str, Any]]:
+    """Return rows sorted by a column.
+
+    Args:
+        rows: the rows, in the order of their dates.
+        sort: the column: accuracies in descending order, others in ascending order, missing values last.
+
+    Raises:
+        UsageError: no row has the column.
+    """
     known = list(dict.fromkeys(name for each in rows for name in each))
     if sort == "date" or not rows:
-        return rows  # Run.records has sorted them
+        return rows
     if sort not in known:
         raise UsageError(f"--sort={sort}: no run has it; choose from {', '.join(known)}")
     having = [each for each in rows if each.get(sort) is not None]
@@ -97,6 +120,17 @@ def format_cell(name: str, value: Any) -> str:
         return f"{value:.4f}"
     if name in ("parameters", IMAGES_PER_SECOND):
         return f"{value:,.0f}"
+    if name in ("epochs", "tested_epoch"):
+        return f"{value:.1f}".removesuffix(".0")  # a mean may have many digits
+    if name == "seeds" and len(value) > MAX_SEEDS:
+        return f"{value[0]} {value[1]} ... {value[-1]}"
     if isinstance(value, list):
         return " ".join(map(str, value))
     return f"{value:.1f} s" if name == "time" else format_value(value)
+
+
+def row_cell(row: Mapping[str, Any], name: str) -> str:
+    """A value of a row as a person reads it; in the row of several runs, the mean ± the standard deviation."""
+    std = row.get(f"{name}_std")
+    spread = "" if std is None else f" ± {format_cell(name, std).rstrip('% s')}"
+    return format_cell(name, row.get(name)) + spread

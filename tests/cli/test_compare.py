@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import shutil
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,9 +17,12 @@ from conftest import Outcome, Tiny
 from matplotlib.image import imread
 from omegaconf import OmegaConf
 
-from mnist_lab.cli.compare import legend_label
+from mnist_lab.cli.compare import PAIRED, describe_pair, legend_label
+from mnist_lab.evaluation.paired import PairedComparison, compare_on_test_set
+from mnist_lab.formatting import format_accuracy
 from mnist_lab.runs.listing import differing_settings_of_runs, find_runs
 from mnist_lab.runs.run import Run
+from mnist_lab.runs.state import RunState
 from mnist_lab.training.train import train
 from mnist_lab.viz.comparison import plot_comparison
 
@@ -146,7 +150,8 @@ def test_same_settings_and_runs_without_metrics_are_shown(command: Command, tiny
         info = {"status": "running", "metrics": {}, "seconds": {}, "started": f"2026-11-21T1{name}"}
         Path("runs", name, "run.json").write_text(json.dumps(info))
     outcome = command("compare", "runs/a/whole", "runs/b", data=False)
-    assert outcome.out.splitlines()[-1] == "no setting differs"
+    *_, last, reason = outcome.out.splitlines()
+    assert (last, reason) == ("no setting differs", "no paired test: runs/b: has no checkpoint (status: killed)")
     assert lines(outcome)["test/acc"][1] == "-"
     assert not list(Path().glob("*.*"))  # nothing is drawn unless it is asked for
     outcome = command("compare", "runs/b", "runs/c", "--out", "curves.png", data=False)
@@ -155,10 +160,10 @@ def test_same_settings_and_runs_without_metrics_are_shown(command: Command, tiny
 
 
 def test_names_of_many_settings_are_cut(two: list[Run]) -> None:
-    settings = {f"group.setting_{i}": [0, None] for i in range(20)}
-    assert legend_label(0, two[0], settings).endswith("...") and len(legend_label(0, two[0], settings)) == 90
-    assert legend_label(1, two[1], settings) == "2: cnn"
-    assert legend_label(1, two[1], {"model": ["mlp", "lenet"], "seed": [0, 1]}) == "2: model=lenet, seed=1"
+    settings = dict.fromkeys((f"group.setting_{i}" for i in range(20)), 0)
+    assert legend_label(1, two[0], settings).endswith("...") and len(legend_label(1, two[0], settings)) == 90
+    assert legend_label(2, two[1], dict.fromkeys(settings)) == "2: cnn"
+    assert legend_label(2, two[1], {"model": "lenet", "seed": 1}) == "2: model=lenet, seed=1"
 
 
 def test_lists_are_compared_too(tiny: Tiny) -> None:
@@ -169,12 +174,123 @@ def test_lists_are_compared_too(tiny: Tiny) -> None:
     assert json.dumps(differing_settings_of_runs(runs)) == '{"optimizer.betas": [[0.9, 0.99], [0.9, 0.999]]}'
 
 
-def test_compare_does_not_import_torch(two: list[Run]) -> None:
-    program = (
-        "import sys, mnist_lab.__main__ as program\n"
-        "sys.argv[1:] = ['compare', 'runs']\n"
-        "program.main()\n"
-        "assert not {'torch', 'lightning', 'hydra'} & set(sys.modules)"
-    )
-    outcome = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert outcome.returncode == 0, outcome.stderr
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        (
+            (10_000, 31, 52),
+            [
+                "Of 10,000 test images, run 1 alone gets 31 right, run 2 alone 52.",
+                "Run 2 minus run 1: +0.21 percentage points, 95 % interval +0.03 to +0.39.",
+                "McNemar's exact test: p = 0.0275, below 0.05: run 2 is better.",
+            ],
+        ),
+        (
+            (10_000, 1302, 997),
+            [
+                "Of 10,000 test images, run 1 alone gets 1,302 right, run 2 alone 997.",
+                "Run 2 minus run 1: -3.05 percentage points, 95 % interval -3.99 to -2.11.",
+                "McNemar's exact test: p < 0.001, below 0.05: run 1 is better.",
+            ],
+        ),
+        (
+            (100, 4, 6),
+            [
+                "Of 100 test images, run 1 alone gets 4 right, run 2 alone 6.",
+                "Run 2 minus run 1: +2.00 percentage points, 95 % interval -4.40 to +8.32.",
+                "McNemar's exact test: p = 0.754, not below 0.05: it may be chance.",
+            ],
+        ),
+    ],
+)
+def test_comparison_of_two_runs_names_the_better_one_only_where_chance_is_unlikely(
+    counts: tuple[int, int, int], expected: list[str]
+) -> None:
+    assert describe_pair(PairedComparison(*counts)).splitlines() == expected
+    assert max(map(len, expected)) < 80
+
+
+def test_two_runs_are_also_compared_image_by_image(command: Command, two: list[Run]) -> None:
+    paired = compare_on_test_set(*two)
+    outcome = command("compare", "runs/a/mlp", "runs/b/cnn", data=False)
+    assert outcome.out.splitlines()[-3:] == describe_pair(paired).splitlines()
+    assert describe_pair(paired).startswith("Of 57 test images")
+    outcome = command("compare", "runs/a/mlp", "runs/b/cnn", "--json", data=False)
+    first, second = json.loads(outcome.out)
+    assert outcome.err == ""
+    assert [each["paired/only_right"] for each in (first, second)] == [paired.only_first, paired.only_second]
+    assert second["paired/difference"] == pytest.approx(second["test/acc"] - first["test/acc"]) == paired.difference
+    assert (second["paired/low"], second["paired/high"]) == paired.interval()
+    assert first["paired/difference"] == -second["paired/difference"]
+    assert (first["paired/low"], first["paired/high"]) == pytest.approx((-second["paired/high"], -second["paired/low"]))
+    assert [(each["paired/images"], each["paired/p"]) for each in (first, second)] == [(57, paired.p)] * 2
+
+
+@pytest.mark.parametrize(
+    ("break_it", "reason"),
+    [
+        (lambda tiny, run: shutil.rmtree(run.checkpoints_folder), "runs/b/cnn: has no checkpoint (status: finished)"),
+        (lambda tiny, run: run.checkpoint_path("best").write_bytes(b"no"), "runs/b/cnn/checkpoints/best.ckpt: corrupt"),
+        (lambda tiny, run: shutil.rmtree(tiny.raw), "Tiny could not be fetched."),
+    ],
+)
+def test_table_stands_and_one_line_says_why_two_runs_are_not_compared_image_by_image(
+    command: Command, tiny: Tiny, two: list[Run], break_it: Callable[[Tiny, Run], object], reason: str
+) -> None:
+    break_it(tiny, two[1])
+    outcome = command("compare", "runs/a/mlp", "runs/b/cnn", data=False)
+    assert (outcome.status, lines(outcome)["test/acc"][0]) == (0, f"{two[0].info['metrics']['test/acc']:.2%}")
+    last = outcome.out.splitlines()[-1]
+    assert last.startswith("no paired test: ") and reason in last
+    assert len(last) < 250
+    outcome = command("compare", "runs/a/mlp", "runs/b/cnn", "--json", data=False)
+    assert (outcome.status, outcome.err) == (0, f"{last}\n")
+    for row in json.loads(outcome.out):
+        assert {name: value for name, value in row.items() if name.startswith("paired/")} == dict.fromkeys(PAIRED)
+
+
+def test_seeds_of_the_same_settings_are_a_column(command: Command, tiny: Tiny) -> None:
+    runs = [
+        train(tiny.compose("model=mlp", f"seed={seed}", f"optimizer.lr={lr}", f"hydra.run.dir=runs/s/{lr}-{seed}"))
+        for lr, seed in ((0.01, 1), (0.01, 2), (0.02, 1), (0.02, 2))
+    ]
+    outcome = command("compare", *map(str, runs), "--group", "seed", "--out", "curves.png", data=False)
+    shown = lines(outcome)
+    assert shown["1:"] == ["runs/s/0.01-1", "and", "1", "more"]
+    assert (shown["group"], shown["n"], shown["seeds"]) == (["1", "2"], ["2", "2"], ["1", "2", "1", "2"])
+    assert shown["optimizer.lr"] == ["0.01", "0.02"]
+    assert not {"seed", "status"} & set(shown)
+    values = [run.info["metrics"]["test/acc"] for run in runs]
+    cells = [format_accuracy(statistics.mean(own), statistics.stdev(own)) for own in (values[:2], values[2:])]
+    assert " ".join(shown["test/acc"]) == " ".join(cells)
+    assert "McNemar" not in outcome.out and "no paired test" not in outcome.out
+    assert shown["curves:"] == ["curves.png"]
+    first, second = json.loads(command("compare", "runs/s", "--group", "seed", "--json", data=False).out)
+    assert (first["n"], first["seeds"], first["optimizer.lr"]) == (2, [1, 2], 0.01)
+    assert first["test/acc"] == statistics.mean(values[:2]) and first["test/acc_std"] == statistics.stdev(values[:2])
+    assert "paired/p" not in second
+
+    outcome = command("compare", str(runs[0]), str(runs[2]), "--group", "seed", data=False)
+    assert outcome.out.splitlines()[-3:] == describe_pair(compare_on_test_set(runs[0], runs[2])).splitlines()
+    runs[3].update(status=RunState.FAILED)
+    outcome = command("compare", "runs/s", "--group", "seed", data=False)
+    assert outcome.err == "mnist_lab: warning: runs that have not finished are left out: 1 failed\n"
+    assert lines(outcome)["n"] == ["2", "1"]
+    for run in runs:
+        run.update(status=RunState.FAILED)
+    outcome = command("compare", "runs/s", "--group", "seed", data=False)
+    assert (outcome.status, outcome.out) == (2, "")
+    assert outcome.err.endswith("mnist_lab: runs/s: no run has finished; --group takes finished runs alone\n")
+
+
+def test_comparison_of_three_runs_and_of_groups_does_not_import_torch(tiny: Tiny) -> None:
+    copies(train(tiny.compose("model=mlp", "trainer.max_epochs=1", "hydra.run.dir=apart")), 3)
+    for arguments in (["compare", "runs"], ["compare", "runs", "--group", "seed"]):
+        program = (
+            "import sys, mnist_lab.__main__ as program\n"
+            f"sys.argv[1:] = {arguments}\n"
+            "program.main()\n"
+            "assert not {'torch', 'lightning', 'hydra'} & set(sys.modules)"
+        )
+        outcome = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+        assert outcome.returncode == 0, outcome.stderr

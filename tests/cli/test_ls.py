@@ -253,6 +253,33 @@ def test_control_characters_of_a_record_are_printed_escaped(tiny: Tiny, command:
             assert "\\x1b[2J" in printed
 
 
+def test_seeds_of_the_same_settings_are_a_line(tiny: Tiny, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number, (lr, seed) in enumerate([(0.1, 1), (0.1, 2), (0.1, 3), (0.2, 1)]):
+        overrides = ["model=mlp", f"seed={seed}", f"optimizer.lr={lr}"]
+        metrics = {"val/acc": 0.9, "test/acc": 0.8 + lr / 10 + seed / 100}
+        folder = fake(f"r{number}", number, overrides=overrides, seed=seed, metrics=metrics)
+        (folder / "config.yaml").write_text(f"seed: {seed}\noptimizer: {{lr: {lr}}}\n")
+    fake("under_way", 50, status="running")
+    outcome = command("ls", "--group", "seed", "--sort", "test/acc", data=False)
+    head, first, second = outcome.out.splitlines()
+    assert head.split() == ["date", "model", "n", "seeds", "val/acc", "test/acc", "time", "overrides"]
+    cells = [" ".join(line.split()[2:]) for line in (first, second)]
+    assert cells[0] == "mlp 3 1 2 3 90.00% ± 0.00 83.00% ± 1.00 12.3 s ± 0.0 model=mlp optimizer.lr=0.1"
+    assert cells[1] == "mlp 1 1 90.00% 83.00% 12.3 s model=mlp optimizer.lr=0.2"
+    assert outcome.err == "mnist_lab: warning: runs that have not finished are left out: 1 killed\n"
+    (row,) = json.loads(command("ls", "--group", "seed", "--limit", "1", "--json", data=False).out)
+    assert (row["n"], row["seeds"], row["runs"], row["test/acc_std"]) == (1, [1], ["runs/r3"], None)
+    written = list(csv.DictReader(io.StringIO(command("ls", "--group", "seed", "--csv", data=False).out)))
+    assert [(each["n"], each["seeds"]) for each in written] == [("3", "[1, 2, 3]"), ("1", "[1]")]
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    shown = command("ls", "--group", "seed", data=False).out.splitlines()
+    assert max(map(len, shown)) <= 80 and {"n", "test/acc", "overrides"} <= set(shown[0].split())
+    outcome = command("ls", "--group", "model", data=False)
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert "--group: invalid choice: 'model'" in outcome.err
+
+
 def test_ls_imports_neither_torch_nor_matplotlib(tiny: Tiny) -> None:
     fake("a", 1)
     program = (

@@ -16,7 +16,7 @@ from conftest import Outcome, Tiny, tiny_arrays, tiny_data
 from matplotlib.image import imread
 from torch import Tensor
 
-from mnist_lab.cli.robustness import group_runs
+from mnist_lab.cli.robustness import name_groups
 from mnist_lab.data.corruptions import CORRUPTIONS, corrupt
 from mnist_lab.evaluation.robustness import measure
 from mnist_lab.runs.run import Run
@@ -208,7 +208,7 @@ def test_several_runs_are_compared_best_first_seeds_together(command: Command, r
 
 def test_figure_has_a_line_for_each_network_on_the_axes_of_each_corruption(runs: list[Run]) -> None:
     names = ["shift", "blur"]
-    groups = {name: [measure(run, names) for run in own] for name, own in group_runs(runs).items()}
+    groups = {name: [measure(run, names) for run in own] for name, own in name_groups(runs).items()}
     figure = plot_robustness(groups, images()[0])
     titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
     panels = [axes for axes in figure.axes if axes.get_lines()]
@@ -249,7 +249,7 @@ def test_json_and_csv_have_a_row_for_each_accuracy_unrounded(command: Command, r
 def test_runs_are_grouped_by_settings_that_differ_beside_the_seed(runs: list[Run], trained: Path) -> None:
     other = Run(trained / "other")
     alike = "mlp, optimizer.lr=0.1, trainer.max_epochs=3"
-    groups = group_runs([*runs, other])
+    groups = name_groups([*runs, other])
     assert groups == {"lenet": runs[:1], alike: runs[1:], "mlp, optimizer.lr=0.2, trainer.max_epochs=1": [other]}
 
 

@@ -1,0 +1,114 @@
+"""Runs that differ in their seed alone are one row: which they are, and what it says of them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import Tiny
+
+from mnist_lab.config.settings import differing_settings
+from mnist_lab.runs.groups import group_row, group_runs, list_groups, select_finished
+from mnist_lab.runs.listing import row_cell
+from mnist_lab.runs.run import Run
+
+
+def fake(name: str, seed: int, minute: int = 0, lr: float = 0.1, betas: float = 0.9, **changes: Any) -> Run:
+    """A run folder as a finished run leaves it, without checkpoints."""
+    folder = Path("runs") / name
+    folder.mkdir(parents=True)
+    settings = {"folder": str(folder), "seed": seed, "optimizer": {"lr": lr, "betas": [betas, 0.999]}, "name": "mlp"}
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    record = {
+        "status": "finished",
+        "model": "mlp",
+        "overrides": ["model=mlp", f"seed={seed}", f"optimizer.lr={lr}"],
+        "seed": seed,
+        "parameters": 130058,
+        "epochs": 2,
+        "metrics": {"test/acc": 0.9 + 0.01 * seed, "test/loss": 0.5},
+        "seconds": {"total": 10.0 * seed},
+        "started": f"2026-11-21T13:{minute:02}:00.000000+00:00",
+    }
+    (folder / "run.json").write_text(json.dumps(record | changes))
+    return Run(folder)
+
+
+def row(*runs: Run) -> dict[str, Any]:
+    return group_row({run: run.info for run in runs})
+
+
+def names(rows: list[dict[str, Any]]) -> list[list[str]]:
+    return [[Path(run).name for run in each["runs"]] for each in rows]
+
+
+def test_runs_that_differ_in_their_seed_alone_are_a_group(tiny: Tiny) -> None:
+    runs = [
+        fake("a", 1),
+        fake("b", 1, lr=0.2),
+        fake("c", 2),
+        fake("d", 1, betas=0.8),
+        fake("e", 2, betas=0.8),
+        fake("f", 3),
+    ]
+    groups = group_runs(runs, differing_settings(*(run.config for run in runs)))
+    assert [[run.folder.name for run in group] for group in groups] == [["a", "c", "f"], ["b"], ["d", "e"]]
+
+
+def test_row_has_mean_and_sample_deviation_and_one_run_has_none(tiny: Tiny) -> None:
+    made = row(fake("b", 3, 1), fake("a", 1, 2))
+    assert made["test/acc"] == pytest.approx(0.92)
+    assert made["test/acc_std"] == pytest.approx(0.02 / 2**0.5)
+    assert (made["n"], made["seeds"], made["runs"]) == (2, [1, 3], ["runs/a", "runs/b"])
+    assert (made["date"], made["overrides"]) == ("2026-11-21T13:02:00.000000+00:00", ["model=mlp", "optimizer.lr=0.1"])
+    assert (made["epochs"], made["epochs_std"], made["parameters"], made["time"]) == (2, 0, 130058, 20)
+    assert row_cell(made, "test/acc") == "92.00% ± 1.41"
+    assert row_cell(made, "test/loss") == "0.5000 ± 0.0000"
+    assert row_cell(made, "time") == "20.0 s ± 14.1"
+    assert row_cell(made, "epochs") == "2 ± 0"
+    assert row_cell(made | {"seeds": list(range(40))}, "seeds") == "0 1 ... 39"
+    alone = row(fake("c", 1))
+    assert (alone["n"], alone["test/acc"], alone["test/acc_std"]) == (1, 0.91, None)
+    assert row_cell(alone, "test/acc") == "91.00%"
+
+
+def test_seed_that_was_repeated_counts_once(tiny: Tiny) -> None:
+    made = row(fake("new", 1, 5, metrics={"test/acc": 0.5}), fake("old", 1, 4), fake("other", 2, 3))
+    assert (made["n"], made["seeds"], made["runs"]) == (2, [1, 2], ["runs/new", "runs/other"])
+    assert made["test/acc"] == pytest.approx((0.5 + 0.92) / 2)
+
+
+def test_metric_that_a_run_lacks_has_no_mean(tiny: Tiny) -> None:
+    made = row(fake("a", 1, metrics={"test/acc": float("nan"), "test/loss": 1.0}), fake("b", 2))
+    assert (made["test/acc"], made["test/acc_std"]) == (None, None)
+    assert made["test/loss"] == 0.75
+
+
+def test_groups_below_a_folder_are_sorted_as_runs_are(tiny: Tiny) -> None:
+    for number, seed in enumerate((1, 2, 3)):
+        fake(f"high{seed}", seed, number, lr=0.3, metrics={"test/acc": 0.9})
+        fake(f"none{seed}", seed, 10 + number, lr=0.1, metrics={})
+        fake(f"low{seed}", seed, (20, 0, 0)[number], lr=0.2, metrics={"test/acc": 0.7})
+    high, none, low = ([f"{name}{seed}" for seed in (1, 2, 3)] for name in ("high", "none", "low"))
+    assert names(list_groups(Path("runs"))) == [high, none, low], "by the latest run of each"
+    assert names(list_groups(Path("runs"), "test/acc")) == [high, low, none]
+
+
+def test_only_finished_runs_with_a_readable_configuration_count(tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
+    fake("whole", 1)
+    for name, status in (("killed", "running"), ("failed", "failed"), ("broken", "failed")):
+        fake(name, 2, status=status)
+    (fake("unreadable", 3).folder / "config.yaml").write_text("[1")
+    (fake("damaged", 4).folder / "run.json").write_text("{")
+    assert names(list_groups(Path("runs"))) == [["whole"]]
+    warnings = capsys.readouterr().err
+    assert "warning: runs that have not finished are left out: " in warnings
+    assert {"1 killed", "2 failed", "1 damaged"} == set(warnings.split("left out: ")[1].split("\n")[0].split(", "))
+    assert "warning: runs/unreadable/config.yaml: not a run's configuration" in warnings
+    shutil.rmtree("runs")
+    Path("runs").mkdir()
+    assert (list_groups(Path("runs")), select_finished({}), capsys.readouterr().err) == ([], [], "")
