@@ -21,7 +21,10 @@ class Command:
 COMMANDS = {
     "train": Command("[KEY=VALUE ...]", "train a network, then test it; without a command, this"),
     "test": Command("RUN [KEY=VALUE]", "test a run's weights again; RUN: its folder, part of its name, or latest"),
-    "reproduce": Command("[PRESET ...] [--seeds N]", "train the tutorials' presets over seeds; a table"),
+    "reproduce": Command(
+        "[PRESET ...] [--seeds N]",
+        "train presets over seeds: the tutorials' beside their figures, or the leaderboard's",
+    ),
     "report": Command("RUN|SWEEP", "write an HTML page about it, report.html in its folder"),
     "export": Command(
         "RUN --format onnx|torch_export|safetensors|state_dict",

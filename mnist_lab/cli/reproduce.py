@@ -1,4 +1,7 @@
-"""`python -m mnist_lab reproduce [PRESET ...]`: train the tutorials' presets over several seeds and compare them."""
+"""`python -m mnist_lab reproduce [PRESET ...]`: train presets over several seeds.
+
+The tutorials' are compared with what was published, and the others make the leaderboard.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,10 @@ from mnist_lab.sweeps.process import keep_freed_memory
 def main(arguments: list[str]) -> None:
     parser = CommandParser("reproduce", __doc__)
     parser.add_argument(
-        "words", metavar="PRESET|KEY=VALUE", nargs="*", help="presets (default: all), and settings for all runs"
+        "words",
+        metavar="PRESET|KEY=VALUE",
+        nargs="*",
+        help="presets (default: all tutorials'), and settings for all runs",
     )
     parser.add_argument("--seeds", type=int, default=5, help="the number of seeds: 1, 2, ... (default: %(default)s)")
     parser.add_argument(
@@ -25,7 +31,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument(
         "--out",
         type=Path,
-        help="for RESULTS.md, results.json and figures of all finished runs (default: the folder of --runs-dir)",
+        help="for RESULTS.md and RECORDS.md with the results of all finished runs (default: the folder of --runs-dir)",
     )
     parser.add_argument("--config-dir", help="a folder of your own configuration")
     options = parser.parse_intermixed_args(arguments)
@@ -34,9 +40,12 @@ def main(arguments: list[str]) -> None:
     overrides = [word for word in options.words if "=" in word or word.startswith("~")]
     from mnist_lab.config.compose import presets
     from mnist_lab.reproduce import reproduce
+    from mnist_lab.reproduce.summary import has_tutorial
     from mnist_lab.sweeps.hydra_app import reject_derived_settings
 
-    names = [word for word in options.words if word not in overrides] or presets(options.config_dir)
+    names = [word for word in options.words if word not in overrides] or [
+        name for name in presets(options.config_dir) if has_tutorial(name, options.config_dir)
+    ]
     reproduce.reject_reserved_settings(overrides)
     reject_derived_settings(overrides)
     out = options.out or options.runs_dir
@@ -54,6 +63,6 @@ def main(arguments: list[str]) -> None:
 
         command = format_command(["reproduce", *arguments])
         console.print(f"to resume all: {command}", soft_wrap=True)
-        reproduce.write_results(options.runs_dir, out)
+        reproduce.write_results(options.runs_dir, out, leaderboard=False)
         raise
     reproduce.write_results(options.runs_dir, out)

@@ -3,10 +3,23 @@
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.models.compact_cnn import CompactCNN
 from mnist_lab.models.dropout_cnn import DropoutCNN
+from mnist_lab.models.fast_cnn import FastCNN
 from mnist_lab.models.lenet import LeNet
 from mnist_lab.models.mlp import MLP
 from mnist_lab.models.residual_cnn import ResidualCNN
 from mnist_lab.models.simple_cnn import SimpleCNN
 from mnist_lab.models.sizes import conv_output_size
+from mnist_lab.models.tiny_cnn import TinyCNN
 
-__all__ = ["MLP", "Classifier", "CompactCNN", "DropoutCNN", "LeNet", "ResidualCNN", "SimpleCNN", "conv_output_size"]
+__all__ = [
+    "MLP",
+    "Classifier",
+    "CompactCNN",
+    "DropoutCNN",
+    "FastCNN",
+    "LeNet",
+    "ResidualCNN",
+    "SimpleCNN",
+    "TinyCNN",
+    "conv_output_size",
+]

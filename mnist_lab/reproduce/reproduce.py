@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -17,6 +17,7 @@ from mnist_lab.config.settings import format_differences
 from mnist_lab.errors import UsageError
 from mnist_lab.files import write_text
 from mnist_lab.reproduce.markdown import HEADS, markdown, overview_cells
+from mnist_lab.reproduce.summary import finished_runs, has_tutorial, summarise
 from mnist_lab.runs.locks import RunInUse, run_lock
 from mnist_lab.runs.run import REPRODUCTION_RECORD, Run
 from mnist_lab.runs.state import RunState
@@ -132,18 +133,35 @@ def make_writable(path: Path, key: str) -> None:
         raise UsageError(f"{key}={path}: cannot be written ({error.strerror}); choose another") from error
 
 
-def write_results(runs_dir: Path, out: Path) -> None:
-    """Summarise the finished runs below runs_dir, write the results into out, and print the table."""
-    from mnist_lab.reproduce.plot import plot_reproduction
-    from mnist_lab.reproduce.summary import summarise
-    from mnist_lab.training.progress import console
-    from mnist_lab.viz.save import write_figure
+def write_results(runs_dir: Path, out: Path, *, leaderboard: bool = True) -> None:
+    """Write the results of the finished runs below runs_dir into out, and print their tables.
 
-    summary = summarise(runs_dir)
-    if not summary:
+    Args:
+        runs_dir: the folder of the run folders.
+        out: the folder of the results.
+        leaderboard: whether to evaluate the runs of presets without a tutorial, which takes a while.
+    """
+    from mnist_lab.training.progress import console
+
+    found = finished_runs(runs_dir)
+    if not found:
         console.print(f"no finished runs below {runs_dir} yet", soft_wrap=True)
         return
     out.mkdir(parents=True, exist_ok=True)
+    tutorials = {name: runs for name, runs in found.items() if has_tutorial(name, runs[0].info["config_dir"])}
+    others = {name: runs for name, runs in found.items() if name not in tutorials}
+    if tutorials:
+        _write_tutorials(tutorials, out)
+    if others and leaderboard:
+        _write_leaderboard(others, out)
+
+
+def _write_tutorials(found: Mapping[str, list[Run]], out: Path) -> None:
+    from mnist_lab.reproduce.plot import plot_reproduction
+    from mnist_lab.training.progress import console
+    from mnist_lab.viz.save import write_figure
+
+    summary = {name: summarise(name, runs) for name, runs in found.items()}
     for name, row in summary.items():
         write_figure(plot_reproduction(name, row), out / f"{name}.png")
     for file, text in (("results.json", json.dumps(summary, indent=1) + "\n"), ("RESULTS.md", markdown(summary))):
@@ -155,3 +173,18 @@ def write_results(runs_dir: Path, out: Path) -> None:
         table.add_row(*(cells[i] for i in short))
     console.print(table)
     console.print(f"written: {out / 'RESULTS.md'}, {out / 'results.json'}", soft_wrap=True)
+
+
+def _write_leaderboard(found: Mapping[str, list[Run]], out: Path) -> None:
+    from mnist_lab.reproduce.records import HEADS, PAGE, RECORDS, record_cells, write_records
+    from mnist_lab.training.progress import console, working_on
+
+    with working_on("evaluating the runs for the leaderboard"):
+        records = write_records(found, out)
+    short = [HEADS.index(head) for head in ("rank", "preset", "parameters", "test accuracy, %", "seeds", "ensemble, %")]
+    table = Table(*(HEADS[i] for i in short))
+    for rank, record in enumerate(records, start=1):
+        cells = record_cells(rank, record)
+        table.add_row(*(cells[i] for i in short))
+    console.print(table)
+    console.print(f"written: {out / PAGE}, {out / RECORDS}", soft_wrap=True)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from mnist_lab.config.compose import compose, presets
 from mnist_lab.config.metric_names import METRIC_NAMES, TEST_ACC, is_accuracy
@@ -65,23 +65,26 @@ class PresetSummary(TypedDict):
     commits: str
 
 
-def summarise(runs_dir: Path) -> dict[str, PresetSummary]:
-    """Summarise the finished runs below runs_dir by preset."""
+def finished_runs(runs_dir: Path) -> dict[str, list[Run]]:
+    """Return the finished runs below runs_dir by preset, each preset's in the order of the seeds."""
     found: dict[str, list[Run]] = {}
     for run in filter(lambda run: run.exists, map(Run, runs_dir.glob("*-seed*"))):
         name = run.folder.name.rsplit("-seed", 1)[0]
         if run.info["status"] == RunState.FINISHED and name in presets(run.info["config_dir"]):
             found.setdefault(name, []).append(run)
-    return {
-        name: _summarise_preset(name, sorted(runs, key=lambda run: run.info["seed"] or 0))
-        for name, runs in sorted(found.items())
-    }
+    return {name: sorted(found[name], key=lambda run: run.info["seed"] or 0) for name in sorted(found)}
 
 
-def _summarise_preset(name: str, runs: list[Run]) -> PresetSummary:
+def has_tutorial(name: str, config_dir: str | None) -> bool:
+    """Return whether a preset is a tutorial's."""
+    return compose(f"experiment={name}", config_dir=config_dir).get("tutorial") is not None
+
+
+def summarise(name: str, runs: list[Run]) -> PresetSummary:
+    """Summarise a preset's finished runs."""
     infos = [run.info for run in runs]
     preset = compose(f"experiment={name}", config_dir=infos[0]["config_dir"])
-    tutorial: dict[str, Any] = OmegaConf.to_container(preset.get("tutorial") or OmegaConf.create({}))  # type: ignore[assignment]
+    tutorial: dict[str, Any] = OmegaConf.to_container(preset.tutorial)  # type: ignore[assignment]
     published = {metric: y for metric, y in (tutorial.get("published") or {}).items() if metric in FACTORS}
     epochs = max(info["epochs"] for info in infos)
     curves = {}
@@ -92,7 +95,7 @@ def _summarise_preset(name: str, runs: list[Run]) -> PresetSummary:
         ]
     accuracies = [round(100 * info["metrics"][TEST_ACC], 6) for info in infos]
     mean, target = statistics.fmean(accuracies), (published.get(TEST_ACC) or [None])[-1]
-    changed = _changed_settings(preset, runs)
+    changed = changed_settings(name, runs)
     if target is None or changed:
         reason = ", ".join(changed) or "nothing was published"
         difference, verdict = None, f"not compared: {reason}"
@@ -125,7 +128,7 @@ def _summarise_preset(name: str, runs: list[Run]) -> PresetSummary:
         "device": join_unique(info["device"] for info in infos),
         "processor": join_unique(info["processor"] for info in infos),
         "versions": {key: join_unique(info["versions"].get(key) for info in infos) for key in infos[0]["versions"]},
-        "commits": join_unique(_commit(info) for info in infos),
+        "commits": join_unique(commit_of(info) for info in infos),
     }
 
 
@@ -145,8 +148,9 @@ def _largest_difference(
     return {"epoch": epoch, "difference": round(differences[epoch], 6)}
 
 
-def _changed_settings(preset: DictConfig, runs: list[Run]) -> list[str]:
-    """Return the settings in which the runs differ from their preset."""
+def changed_settings(name: str, runs: Sequence[Run]) -> list[str]:
+    """Return the settings in which runs differ from their preset."""
+    preset = compose(f"experiment={name}", config_dir=runs[0].info["config_dir"])
     found: dict[str, None] = {}
     for run in runs:
         ours = format_differences(preset, run.config)
@@ -154,7 +158,8 @@ def _changed_settings(preset: DictConfig, runs: list[Run]) -> list[str]:
     return list(found)
 
 
-def _commit(info: RunRecord) -> str:
+def commit_of(info: RunRecord) -> str:
+    """Return the commit that a run was made with, and whether files were changed."""
     git = info["git"] or {"commit": "unknown", "changed": False}
     return str(git["commit"])[:12] + (" and changes" if git["changed"] else "")
 
