@@ -3,9 +3,21 @@
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.models.compact_cnn import CompactCNN
 from mnist_lab.models.dropout_cnn import DropoutCNN
+from mnist_lab.models.ensemble import Ensemble
+from mnist_lab.models.inference_module import InferenceModule
 from mnist_lab.models.lenet import LeNet
 from mnist_lab.models.mlp import MLP
 from mnist_lab.models.simple_cnn import SimpleCNN
 from mnist_lab.models.sizes import conv_output_size
 
-__all__ = ["MLP", "Classifier", "CompactCNN", "DropoutCNN", "LeNet", "SimpleCNN", "conv_output_size"]
+__all__ = [
+    "MLP",
+    "Classifier",
+    "CompactCNN",
+    "DropoutCNN",
+    "Ensemble",
+    "InferenceModule",
+    "LeNet",
+    "SimpleCNN",
+    "conv_output_size",
+]
