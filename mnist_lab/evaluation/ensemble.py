@@ -25,7 +25,7 @@ from mnist_lab.models.ensemble import Ensemble
 from mnist_lab.runs.checkpoints import SafeCheckpointIO
 from mnist_lab.runs.environment import current_time, git_state, package_versions, processor_name
 from mnist_lab.runs.listing import checkpoint_problem, select_runs
-from mnist_lab.runs.record import Member, RunRecord
+from mnist_lab.runs.record import Member, RunRecord, write_record
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.state import RunState
 from mnist_lab.training.build import class_count, load_trained_model, make_data, make_model
@@ -174,7 +174,8 @@ def _write_run(cfg: DictConfig, model: Ensemble, record: RunRecord) -> Run:
     try:
         content = {"state_dict": model.state_dict(), "architecture": type(model).__name__}
         SafeCheckpointIO().save_checkpoint(content, run.checkpoint_path("last"))
-        Run.create(run.folder, record | {"checkpoints": run.checkpoints()}, cfg)
+        run.save_config(cfg)
+        write_record(run.record_path, record | {"checkpoints": run.checkpoints()})  # last: it makes the folder a run's
     except BaseException as error:
         shutil.rmtree(run.folder, ignore_errors=True)
         if isinstance(error, OSError):
