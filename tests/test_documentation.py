@@ -72,7 +72,7 @@ def test_commands_shown_run_on_tiny_data(command: Command, tiny: Tiny) -> None:
     for line in ("python -m mnist_lab model=mlp", "python -m mnist_lab model=mlp seed=1"):
         assert command(*shlex.split(line)[3:]).status == 0
     runs = [str(path.parent) for path in sorted(Path("runs").rglob("run.json"))]
-    for line in sorted(RUN, key=lambda line: "report runs/sweeps" in line or " status " in line):  # after their sweep
+    for line in sorted(RUN, key=lambda line: " runs/sweeps/" in line or " status " in line):  # after their sweep
         words = [word for word in shlex.split(line)[3:] if word != "RUN..."]
         names = iter(runs)
         words = [word.replace("RUN", next(names)) if "RUN" in word else word for word in words]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mnist_lab.config.compose import compose
 from mnist_lab.errors import UsageError
+from mnist_lab.evaluation.ensemble import make_ensemble
 from mnist_lab.models import Classifier
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import load_trained_model, make_data
@@ -55,6 +56,17 @@ def test_run_is_tested_again_from_its_folder_alone(command: Command, trained: Ru
     outcome = command("test", str(trained), data=False)
     assert outcome.status == 0
     assert f"{trained.info['metrics']['test/acc']:.2%}" in outcome.out
+
+
+def test_networks_for_other_classes_than_digits_are_combined_and_exported(
+    command: Command, trained: Run, tmp_path: Path
+) -> None:
+    members = [Run(Path(shutil.copytree(trained.folder, tmp_path / name))) for name in "ab"]
+    ensemble, _ = make_ensemble(members, tmp_path / "both")
+    assert ensemble.info["metrics"]["test/acc"] == trained.info["metrics"]["test/acc"]
+    for name in (ensemble, trained):
+        outcome = command("export", str(name), "--format", "state_dict", data=False)
+        assert outcome.status == 0 and "LeNet(num_classes=3)" in outcome.out
 
 
 def test_data_that_have_moved_are_found_at_the_place_that_is_named(

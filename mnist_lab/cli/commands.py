@@ -31,6 +31,9 @@ COMMANDS = {
         "write the network to a file, checked on the test set",
     ),
     "robustness": Command("RUN [RUN ...]", "measure accuracy on shifted, rotated, noisy ... images"),
+    "ensemble": Command(
+        "RUN RUN...", "combine the networks of runs, or of a sweep's, into one that every command takes"
+    ),
     "predict": Command("RUN IMAGE...", "recognise digits in your own images or a CSV of pixels"),
     "draw": Command("RUN", "draw a digit in the browser and see the prediction"),
     "ls": Command(

@@ -36,7 +36,7 @@ def expand_resume(arguments: list[str]) -> list[str]:
         raise UsageError(f"resume={wanted}: one run at a time; leave out -m")
     runs_dir = override_text(settings.get("runs_dir", "runs_dir=runs"))
     if wanted == "auto":
-        newest = Run.below(runs_dir, jobs=False)[-1:]
+        newest = [run for run in Run.below(runs_dir, jobs=False) if not run.info["members"]][-1:]
         if not any(run.checkpoint("last") for run in newest):
             return [*options, *settings.values()]  # nothing to continue: a new run
         wanted = str(newest[0].folder)

@@ -16,7 +16,7 @@ from mnist_lab.cli.tables import print_rows, print_table
 from mnist_lab.config.metric_names import TEST_ACC
 from mnist_lab.errors import UsageError
 from mnist_lab.runs.groups import group_runs
-from mnist_lab.runs.listing import differing_settings_of_runs, find_runs, format_cell
+from mnist_lab.runs.listing import checkpoint_problem, differing_settings_of_runs, find_runs, format_cell, select_runs
 from mnist_lab.runs.run import Run
 from mnist_lab.viz.save import require_figure_path, save_figure
 
@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> None:
     from mnist_lab.training.runtime import quiet_lightning
     from mnist_lab.viz.robustness import plot_robustness
 
-    runs = select_tested(runs)
+    runs = select_runs(runs, checkpoint_problem)
     with quiet_lightning():
         measured = measure_all(runs, names)
     groups = {name: [measured[run] for run in own] for name, own in name_groups(runs).items()}
@@ -79,21 +79,6 @@ def name_groups(runs: Sequence[Run]) -> dict[str, list[Run]]:
             ]
             named.setdefault(", ".join([str(model), *words]), []).extend(group)
     return named
-
-
-def select_tested(found: Sequence[Run]) -> list[Run]:
-    """Return the runs with a checkpoint, and warn about the others.
-
-    Raises:
-        UsageError: none has one.
-    """
-    runs = [run for run in found if run.checkpoint("best") or run.checkpoint("last")]
-    if not runs:
-        found[0].chosen_checkpoint()  # raises the error
-    for run in found:
-        if run not in runs:
-            print(f"mnist_lab: warning: {run}: has no checkpoint; left out", file=sys.stderr)
-    return runs
 
 
 def measure_all(runs: Sequence[Run], names: Sequence[str]) -> dict[Run, Robustness]:

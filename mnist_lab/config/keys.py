@@ -19,6 +19,8 @@ FIXED_ON_RESUME = re.compile(
 YOUNGER_KEYS = {"label_smoothing": 0.0, "callbacks.ema": None}
 # Keys that may be null until the data are read; a run records their values, and keeps them on resume.
 READ_FROM_DATA = ("data.source.name", "data.source.classes", "data.source.background", "data.source.sha256")
+# Keys that say which images and classes the data are, and not where they come from.
+DATA_CONTENT = re.compile(r"data\.source\.(?!(path|folders|mirrors|package)(\.|$))")
 SWEEP_ONLY_KEYS = ("sweep", "retries", "fail_fast", "detach", "callbacks.prune")  # invalid outside a sweep
 PASSED_TO_JOBS = ("threads", "figures")  # that apply to a sweep and to its jobs
 SWEEP_KEYS = (*SWEEP_ONLY_KEYS, "runs_dir", *PASSED_TO_JOBS)  # that control a sweep, and do not identify its jobs

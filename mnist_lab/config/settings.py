@@ -145,8 +145,18 @@ def flatten(node: DictConfig, path: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in map(str, node):
         value = to_plain(node)[name] if OmegaConf.is_interpolation(node, name) else node[name]
-        found |= flatten(value, f"{path}{name}.") if isinstance(value, DictConfig) else {f"{path}{name}": value}
+        key = f"{path}{name}"
+        if is_list_of_nodes(value):
+            for i, each in enumerate(value):
+                found |= flatten(each, f"{key}.{i}.")
+        else:
+            found |= flatten(value, f"{key}.") if isinstance(value, DictConfig) else {key: value}
     return found
+
+
+def is_list_of_nodes(value: Any) -> bool:
+    """Return whether a value is a list of groups of settings, as the members of an ensemble are."""
+    return isinstance(value, ListConfig) and len(value) > 0 and all(isinstance(each, dict) for each in to_plain(value))
 
 
 def short_names(keys: Iterable[str]) -> dict[str, str]:

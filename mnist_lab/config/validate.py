@@ -16,7 +16,7 @@ from mnist_lab.config.distributed import process_problems
 from mnist_lab.config.keys import FIXED_ON_RESUME, READ_FROM_DATA
 from mnist_lab.config.metric_names import EPOCH_METRICS, VAL_ACC, VAL_LOSS
 from mnist_lab.config.overrides import nearest_key
-from mnist_lab.config.settings import flatten, require_environment
+from mnist_lab.config.settings import flatten, is_list_of_nodes, require_environment
 from mnist_lab.config.targets import find_class
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import format_value, shorten
@@ -74,6 +74,8 @@ def validate(cfg: DictConfig, resumed: DictConfig | None = None) -> None:
         resumed: the configuration of the run to resume, if any.
     """
     require_environment(cfg)
+    if resumed is not None and not resumed.get("optimizer"):
+        raise UsageError(f"resume={cfg.resume}: was made of trained networks, and cannot be trained itself")
     problems = [*_shape_problems(cfg)]
     if not problems:  # the rest relies on the shape
         kinds = (
@@ -158,6 +160,9 @@ def _signature_problems(node: DictConfig, path: str = "") -> Iterator[str]:
             yield f"{key}={_format(value)}: {owner} has no such setting; {remedy}"
         elif isinstance(value, DictConfig) and ("_target_" in value or parameters is None):
             yield from _signature_problems(value, f"{key}.")
+        elif is_list_of_nodes(value):
+            for i, each in enumerate(value):
+                yield from _signature_problems(each, f"{key}.{i}.")
         else:
             annotation = LIMITS.get(key, (parameters or {}).get(name, Any))
             yield from _type_problems(key, value, annotation)

@@ -13,6 +13,7 @@ from mnist_lab.config.overrides import dotted_keys, nearest_key, parse_override
 from mnist_lab.config.validate import validate
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import shorten
+from mnist_lab.models.classifier import Classifier
 from mnist_lab.runs.checkpoints import load_weights
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import check_batch_limits, make_data, make_model
@@ -35,9 +36,12 @@ def evaluate(run: Run, overrides: Sequence[str] = ()) -> dict[str, float]:
     validate(cfg)
     model = make_model(cfg)
     model.load_state_dict(load_weights(model, chosen))
-    data = make_data(cfg, model)
-    check_batch_limits(cfg, data)
-    trainer = pl.Trainer(
+    return test_network(make_tester(cfg), cfg, model)
+
+
+def make_tester(cfg: DictConfig) -> pl.Trainer:
+    """Return a Trainer that tests in this process alone, on the device and in the precision of a configuration."""
+    return pl.Trainer(
         accelerator=cfg.trainer.accelerator,
         devices=1,
         precision=cfg.trainer.precision,
@@ -48,8 +52,23 @@ def evaluate(run: Run, overrides: Sequence[str] = ()) -> dict[str, float]:
         enable_model_summary=False,
         plugins=[LightningEnvironment()],  # this process alone, also in a job of SLURM with several tasks
     )
+
+
+def test_network(tester: pl.Trainer, cfg: DictConfig, model: Classifier) -> dict[str, float]:
+    """Return test/loss and test/acc of a network on the test set of a configuration.
+
+    Args:
+        tester: from make_tester.
+        cfg: the configuration of the data.
+        model: the network with its weights.
+
+    Raises:
+        UsageError: trainer.limit_test_batches leaves no batch.
+    """
+    data = make_data(cfg, model)
+    check_batch_limits(cfg, data)
     with torch_settings(cfg.threads):  # as in training: the last digits of a sum depend on their number
-        (tested,) = trainer.test(model, data, verbose=False)
+        (tested,) = tester.test(model, data, verbose=False)
     return dict(tested)
 
 

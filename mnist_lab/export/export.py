@@ -58,7 +58,7 @@ class Format:
     Attributes:
         suffix: of the file's name.
         convert: returns the file's content.
-        loading: lines of Python that load it, with {file}, and {module}, {name} and {call} of the network's class.
+        loading: lines of Python that load it, with {file}, and {imports} and {call} of the network's class.
         load_program: loads the file to be checked, if it is a program; None for weights alone.
     """
 
@@ -89,7 +89,7 @@ FORMATS = {
         ".safetensors",
         to_safetensors,
         "from safetensors.torch import load_file\n"
-        "from {module} import {name}\n"
+        "{imports}\n"
         "network = {call}.eval()\n"
         'network.load_state_dict(load_file("{file}"))',
     ),
@@ -97,7 +97,7 @@ FORMATS = {
         ".pt",
         to_state_dict,
         "import torch\n"
-        "from {module} import {name}\n"
+        "{imports}\n"
         "network = {call}.eval()\n"
         'network.load_state_dict(torch.load("{file}", weights_only=True))',
     ),

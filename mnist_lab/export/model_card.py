@@ -14,7 +14,9 @@ from mnist_lab.config.overrides import override_key
 from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.formatting import format_command, format_held_out, render_template
 from mnist_lab.models.classifier import Classifier
+from mnist_lab.models.inference_module import InferenceModule
 from mnist_lab.runs.run import Run
+from mnist_lab.training.build import class_count
 
 LICENCES = {
     "MNIST": "MNIST (Yann LeCun, Corinna Cortes, Christopher Burges) is commonly given as under CC BY-SA 3.0, "
@@ -39,11 +41,23 @@ class ProgramResult:
 
 
 def constructor(cfg: DictConfig) -> dict[str, str]:
-    """Return a network's module, class name and constructor call in Python, as configured."""
+    """Return the lines of Python that import a network's class, and its constructor call, as configured."""
     settings: dict[str, Any] = OmegaConf.to_container(cfg.model, resolve=True)  # type: ignore[assignment]
-    module, _, name = settings["_target_"].rpartition(".")
-    arguments = [f"{key}={value!r}" for key, value in settings.items() if not key.startswith("_")]
-    return {"module": module, "name": name, "call": f"{name}({', '.join(arguments)})"}
+    classes: dict[str, set[str]] = {}  # by module
+
+    def expression(value: Any) -> str:
+        if isinstance(value, list):
+            return f"[{', '.join(map(expression, value))}]"
+        if not isinstance(value, dict) or "_target_" not in value:
+            return repr(value)
+        module, _, name = value["_target_"].rpartition(".")
+        classes.setdefault(module, set()).add(name)
+        arguments = [f"{key}={expression(each)}" for key, each in value.items() if not key.startswith("_")]
+        return f"{name}({', '.join(arguments)})"
+
+    call = expression(settings | class_count(cfg))
+    imports = [f"from {module} import {', '.join(sorted(names))}" for module, names in classes.items()]
+    return {"imports": "\n".join(imports), "call": call}
 
 
 def model_card(
@@ -68,7 +82,7 @@ def model_card(
         "weights": describe_weights(run),
         "accuracy": describe_accuracy(run, measured),
         "check": "",
-        "trained by": f"`{info['command'] or format_command([f'model={model}'])}`",
+        "command": f"`{info['command'] or format_command([f'model={model}'])}`",
         "versions": ", ".join(f"{name} {version}" for name, version in info["versions"].items()),
     }
     if measured:
@@ -86,6 +100,7 @@ def model_card(
         measured=measured,
         network=network,
         data=data,
+        members=[(name, part) for name, part in network.named_modules() if isinstance(part, InferenceModule)],
         layers=[
             (name, layer)
             for name, layer in network.named_modules()
@@ -108,6 +123,8 @@ def describe_preset(run: Run) -> str:
 def describe_weights(run: Run) -> str:
     """Return the epoch, the kind of checkpoint, the seed and the folder of a run's tested weights."""
     info, checkpoint = run.info, run.chosen_checkpoint().stem
+    if members := info["members"]:
+        return f"of {len(members)} networks, whose probabilities are averaged, run `{run.folder.absolute().name}`"
     tested, epochs = info["tested"], info["epochs"]
     is_tested = tested is not None and tested["checkpoint"] == checkpoint
     epoch = f"of epoch {run.tested_epoch} of {epochs}" if is_tested else f"of an unfinished run, after {epochs} epochs"

@@ -9,72 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from mnist_lab.data.datamodule import MNISTDataModule
-from mnist_lab.data.normalisation import normalise_pixels
 from mnist_lab.errors import LabError, not_installed
 from mnist_lab.evaluation.predictions import Predictions
 from mnist_lab.models.classifier import Classifier
+from mnist_lab.models.inference_module import InferenceModule
 
 TOLERANCE = 1e-4  # of a program's probabilities
 
 Program = Callable[[Tensor], Tensor]
-
-
-class InferenceModule(nn.Module):
-    """Map images as in MNIST's files, (B, 28, 28) bytes, to the probabilities of the classes, (B, K).
-
-    Args:
-        network: the network; it is switched to eval mode.
-        mean: of the normalisation (x / 255 - mean) / std; None for each image's own.
-        std: of the same.
-    """
-
-    rows: Tensor
-
-    def __init__(self, network: Classifier, mean: float | None, std: float | None) -> None:
-        super().__init__()
-        # torch.export warns of channels_last, which training uses.
-        self.network = network.eval().to(memory_format=torch.contiguous_format)
-        self.mean, self.std = mean, std
-        self.resizes = network.image_size != 28
-        if self.resizes:
-            weights, self.unit = resize_weights(network.image_size)
-            self.register_buffer("rows", weights)
-
-    def forward(self, images: Tensor) -> Tensor:  # (B, 28, 28) bytes
-        pixels = images.unsqueeze(1).float()  # (B, 1, 28, 28)
-        if self.resizes:
-            pixels = self._rounded(pixels @ self.rows.T)  # (B, 1, 28, S)
-            pixels = self._rounded(self.rows @ pixels)  # (B, 1, S, S)
-        scores = self.network(normalise_pixels(pixels.div(255), self.mean, self.std))
-        probabilities: Tensor = scores.float().softmax(1)  # (B, K), of log-probabilities too
-        return probabilities
-
-    def _rounded(self, sums: Tensor) -> Tensor:
-        return sums.mul(self.unit).add(0.5).floor().clamp(0, 255)
-
-
-def resize_weights(size: int) -> tuple[Tensor, float]:
-    """Return the weights with which F.interpolate(..., mode="bilinear", antialias=True) resizes 28 bytes.
-
-    For bytes torch computes in integers: the weights have 16 bits, at the highest precision that fits, and each of the
-    two passes, rows first, is rounded to bytes (ATen's UpSampleKernel.cpp). No operator of ONNX does the same, but
-    matrix products of whole numbers in float32 are exact.
-
-    Args:
-        size: the number of pixels after resizing.
-
-    Returns:
-        The weights, (size, 28), whole numbers, and their unit.
-    """
-    identity = torch.eye(28, dtype=torch.float64)[None, None]
-    weights = F.interpolate(identity, (28, size), mode="bilinear", antialias=True)[0, 0].T.contiguous()
-    peak = weights.max().item()
-    precision = next(bits for bits in range(22, -1, -1) if int(0.5 + peak * 2**bits) < 2**15)
-    return (weights * 2**precision + 0.5).floor().float(), 2.0**-precision
 
 
 def trace(network: Classifier, mean: float | None, std: float | None) -> torch.export.ExportedProgram:
@@ -88,7 +33,8 @@ def trace(network: Classifier, mean: float | None, std: float | None) -> torch.e
     try:
         with torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")  # of torch's internals; it prints them, too
-            program = InferenceModule(network, mean, std)
+            program = InferenceModule(network, mean, std).eval()
+            program.to(memory_format=torch.contiguous_format)  # torch warns of channels_last, which training uses
             return torch.export.export(program, (example,), dynamic_shapes=shapes, strict=False)
     except Exception as error:  # of any kind
         reason = str(error).strip().splitlines()[0]

@@ -3,7 +3,9 @@
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.models.compact_cnn import CompactCNN
 from mnist_lab.models.dropout_cnn import DropoutCNN
+from mnist_lab.models.ensemble import Ensemble
 from mnist_lab.models.fast_cnn import FastCNN
+from mnist_lab.models.inference_module import InferenceModule
 from mnist_lab.models.lenet import LeNet
 from mnist_lab.models.mlp import MLP
 from mnist_lab.models.residual_cnn import ResidualCNN
@@ -16,7 +18,9 @@ __all__ = [
     "Classifier",
     "CompactCNN",
     "DropoutCNN",
+    "Ensemble",
     "FastCNN",
+    "InferenceModule",
     "LeNet",
     "ResidualCNN",
     "SimpleCNN",

@@ -112,7 +112,7 @@ def tiles(
     if tested:
         found.append(("calibration error", tested["calibration_error"], "expected; 0 is best"))
     found.append(("parameters", f"{info['parameters']:,}", info["model"]))
-    if info["seconds"].get("total"):
+    if info["seconds"].get("total") and info["max_epochs"]:
         found.append(("time", format_duration(info["seconds"]["total"]), f"{epochs} epochs"))
     return found
 
@@ -140,6 +140,9 @@ def main_settings(info: RunRecord, config: DictConfig, run: Run) -> list[tuple[s
         ("precision", format_value(trainer.get("precision"))),
         ("seed", format_value(config.seed)),
     ]
+    if members := info["members"]:
+        words = [f"{member['model']} ({format_cell(TEST_ACC, member['metrics'][TEST_ACC])})" for member in members]
+        found.insert(1, ("members", ", ".join(words)))
     return [*found, ("settings of", describe_preset(run))] if run.tutorial else found
 
 
@@ -186,11 +189,12 @@ def environment(info: RunRecord) -> list[tuple[str, str]]:
 
 def next_commands(run: Run, info: RunRecord) -> list[tuple[str, str]]:
     """Return the commands that train, continue and test the run: what each does, and the command."""
-    found = [("Train it again, in a new folder:", info["command"] or "")]
+    words = "Make it again, in a new folder:" if info["members"] else "Train it again, in a new folder:"
+    found = [(words, info["command"] or "")]
     sweep = Sweep(run.folder.absolute().parent)
     if sweep.exists:
         found.append(("Continue its sweep:", sweep.record["command"]))
-    elif run.checkpoint("last"):
+    elif run.checkpoint("last") and not info["members"]:
         more = [f"trainer.max_epochs={(info['max_epochs'] or 0) + 1}"] if info["status"] == RunState.FINISHED else []
         words = "Train it for one more epoch, in its folder:" if more else "Continue where it stopped, in its folder:"
         found.append((words, format_command([f"resume={run}", *more])))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ def describe_test_set(run: Run, config: DictConfig) -> tuple[dict[str, Any] | No
     if chosen is None:
         return None, "The run has no checkpoint that could be evaluated."
     try:
-        epoch = checkpoint_epoch(read_checkpoint(chosen), chosen) + 1
+        of = describe_weights(run, chosen)
     except UsageError as error:
         return None, f"The checkpoint cannot be evaluated: {error}."
     model = load_trained_model(run)
@@ -41,7 +42,6 @@ def describe_test_set(run: Run, config: DictConfig) -> tuple[dict[str, Any] | No
     predictions = Predictions.on_test_set(model, data)
     worst = plot_worst_errors(predictions, images, WORST, COLUMNS, as_ink=data.is_ink)
     wrong = int((predictions.predicted != predictions.labels).sum())
-    of = f"weights of epoch {epoch}, {CHOSEN[chosen.stem]}"
     note = of
     recorded = run.info["metrics"].get(TEST_ACC)
     if recorded is not None and round(abs(recorded - predictions.accuracy) * len(labels)) > 0:
@@ -61,6 +61,18 @@ def describe_test_set(run: Run, config: DictConfig) -> tuple[dict[str, Any] | No
         "worst": inline_svg(worst, "worst") if worst else None,
         "shown": min(wrong, WORST),
     }, ""
+
+
+def describe_weights(run: Run, chosen: Path) -> str:
+    """Return which weights a run's checkpoint has.
+
+    Raises:
+        UsageError: the checkpoint is damaged.
+    """
+    content = read_checkpoint(chosen)
+    if members := run.info["members"]:
+        return f"mean of {len(members)} networks' probabilities"
+    return f"weights of epoch {checkpoint_epoch(content, chosen) + 1}, {CHOSEN[chosen.stem]}"
 
 
 def most_confused(predictions: Predictions) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +98,33 @@ def find_runs(names: Sequence[str], runs_dir: Path, *, at_least: int = 2) -> lis
         several = [] if name == "latest" or Run(Path(name)).exists else Run.below(name)
         found |= {run.folder.resolve(): run for run in several or [Run.find(name, runs_dir)]}
     if len(found) < at_least:
-        raise UsageError(f"{' '.join(names)}: names one run; two or more can be compared, or a folder that holds them")
+        raise UsageError(f"{' '.join(names)}: names one run; give two or more, or a folder that holds them")
     return list(found.values())
+
+
+def select_runs(found: Sequence[Run], problem: Callable[[Run], str | None]) -> list[Run]:
+    """Return the runs without a problem, and warn about the others.
+
+    Args:
+        found: the runs.
+        problem: returns why a run cannot be used, or None.
+
+    Raises:
+        UsageError: each has a problem.
+    """
+    problems = {run: problem(run) for run in found}
+    selected = [run for run in found if problems[run] is None]
+    if not selected:
+        raise UsageError(f"{found[0]}: {problems[found[0]]}")
+    for run in found:
+        if problems[run] is not None:
+            print(f"mnist_lab: warning: {run}: {problems[run]}; left out", file=sys.stderr)
+    return selected
+
+
+def checkpoint_problem(run: Run) -> str | None:
+    """Return the problem of a run without a checkpoint."""
+    return None if run.checkpoint("best") or run.checkpoint("last") else "has no checkpoint"
 
 
 def differing_settings_of_runs(runs: Sequence[Run]) -> dict[str, list[Any]]:

@@ -26,6 +26,15 @@ class TestedWeights(TypedDict):
     epoch: int
 
 
+class Member(TypedDict):
+    """A network of an ensemble: its run, and its metrics of the test set, measured when the ensemble was made."""
+
+    run: str
+    model: str | None
+    seed: int | None
+    metrics: dict[str, float]
+
+
 class GitState(TypedDict):
     """The commit of a checkout, and whether its files were changed since."""
 
@@ -59,6 +68,7 @@ class RunRecord(TypedDict, total=False):
     versions: dict[str, str]
     git: GitState | None
     checkpoints: dict[str, str | None]
+    members: list[Member] | None
 
 
 class Submission(TypedDict):

@@ -54,10 +54,15 @@ def instantiate_node(node: Any, key: str, **settings: Any) -> Any:
 
 
 def make_model(cfg: DictConfig) -> Classifier:
-    """Return the network. Its optimizer and scheduler are tried once here, and made when training starts."""
+    """Return the network. Its optimizer and scheduler are tried once here, and made when training starts.
+
+    An empty optimizer stands for none, of a network that is only tested.
+    """
     resolve_node(cfg.get("model"), "model")
-    model: Classifier = instantiate_node(cfg.model, "model", **_class_count(cfg))
+    model: Classifier = instantiate_node(cfg.model, "model", **class_count(cfg))
     model.to(memory_format=torch.channels_last)  # convolutions: a fifth to a half faster
+    if cfg.get("optimizer") == {}:
+        return model
     model.optimizer = instantiate_node(cfg.get("optimizer"), "optimizer", _partial_=True)
     model.scheduler = instantiate_node(cfg.get("scheduler"), "scheduler", _partial_=True) or None
     model.label_smoothing = cfg.label_smoothing
@@ -73,7 +78,7 @@ def make_model(cfg: DictConfig) -> Classifier:
     return model
 
 
-def _class_count(cfg: DictConfig) -> dict[str, int]:
+def class_count(cfg: DictConfig) -> dict[str, int]:
     """Return the argument num_classes for the network, as many as the data have; none for a network without it.
 
     Raises:

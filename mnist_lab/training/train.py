@@ -77,6 +77,8 @@ def _train(cfg: DictConfig) -> Run:
     cfg = complete_data(cfg)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     model = make_model(cfg)
+    if model.optimizer is None:
+        raise UsageError("optimizer: missing; choose one to train with, such as optimizer=sgd")
     batch_sizes = (cfg.data.batch_size, cfg.data.eval_batch_size)
     with explain_out_of_memory(*batch_sizes):
         warning = check_output(model)

@@ -18,13 +18,11 @@ from safetensors import safe_open
 from torch import Tensor
 
 from mnist_lab import conf_dir
-from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.evaluation.predictions import Predictions
 from mnist_lab.export import export as exporting
 from mnist_lab.export import programs
 from mnist_lab.export.model_card import model_card
-from mnist_lab.export.programs import InferenceModule
-from mnist_lab.models.classifier import Classifier
+from mnist_lab.models.inference_module import InferenceModule
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import load_trained_model, make_data
 from mnist_lab.training.train import train
@@ -122,26 +120,6 @@ def test_every_format_predicts_as_the_checkpoint_when_loaded_as_its_card_says(
         assert all(torch.equal(network.state_dict()[key], tensor) for key, tensor in model.state_dict().items())
         torch.testing.assert_close(network.probabilities(data.normalise(pictures)), expected.probabilities)
     assert len(list((run.folder / "exports").iterdir())) == 8, "a card for each file, and nothing else"
-
-
-@pytest.mark.parametrize("mean", [0.2, None])
-@pytest.mark.parametrize("size", [14, 20, 28, 32, 45, 56])
-def test_bytes_are_resized_and_normalised_exactly_as_by_the_data_module(
-    tiny: Tiny, size: int, mean: float | None
-) -> None:
-    class Seeing(Classifier):
-        image_size = size
-
-        def forward(self, x: Tensor) -> Tensor:
-            self.seen = x
-            return x.flatten(1)[:, :10]
-
-    images = np.random.default_rng(0).integers(0, 256, (300, 28, 28), np.uint8)
-    images[:100] = np.where(images[:100] > 127, 255, 0)
-    data = MNISTDataModule(source=tiny.source(), image_size=size, mean=mean, std=mean and 0.4)
-    network = Seeing()
-    InferenceModule(network, data.mean, data.std)(torch.from_numpy(images))
-    assert torch.equal(network.seen, data.normalise(images))
 
 
 def test_safetensors_names_class_data_and_input(command: Command, tiny: Tiny, own: Path) -> None:

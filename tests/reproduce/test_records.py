@@ -39,8 +39,8 @@ def reproduce(command: Command, tiny: Tiny) -> Callable[..., Outcome]:
 
 def log(seed: int, wrong: int, **entries: Any) -> Log:
     made: dict[str, Any] = {
-        "preset": "mine", "seeds": [seed], "changed": [], "command": "python -m mnist_lab experiment=mine", "parameters": 7,
-        "pflop": 0.5, "seconds": 10.0 * seed, "date": f"2026-11-0{seed}", "commit": "abc", "versions": {"torch": "2.14.1"},
+        "preset": "mine", "seeds": [seed], "changed": [], "command": "reproduce mine", "parameters": 7,
+        "pflop": 0.5, "seconds": 10.0 * seed, "date": f"2026-11-0{seed}", "commit": "abc", "versions": {},
         "processor": "2 × CPU", "device": "cpu, 2 threads", "epochs": [], "images": 1000,
         "wrong": dict.fromkeys(range(wrong), 3),
     }  # fmt: skip

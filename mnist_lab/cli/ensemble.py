@@ -1,0 +1,53 @@
+"""`python -m mnist_lab ensemble RUN RUN...`: the networks of runs as one, by the mean of their probabilities."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from mnist_lab.cli.parser import CommandParser
+from mnist_lab.cli.tables import print_rows, print_table
+from mnist_lab.config.metric_names import TEST_ACC, TEST_LOSS
+from mnist_lab.runs.listing import find_runs, format_cell
+from mnist_lab.runs.run import Run
+
+COLUMNS = ("model", "seed", TEST_LOSS, TEST_ACC, "errors", "run")
+
+
+def main(arguments: list[str]) -> None:
+    parser = CommandParser("ensemble", __doc__)
+    parser.add_argument(
+        "runs",
+        metavar="RUN",
+        nargs="+",
+        help="a run folder, part of its name, latest, or a folder of runs such as a sweep's",
+    )
+    parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="where a name is looked for (%(default)s)")
+    parser.add_argument("--to", type=Path, metavar="DIR", help="the run folder to make (default: one below runs-dir)")
+    parser.add_forms()
+    options = parser.parse_args(arguments)
+    runs = find_runs(options.runs, options.runs_dir)
+    from mnist_lab.evaluation.ensemble import make_ensemble
+    from mnist_lab.training.progress import working_on
+
+    with working_on(f"testing {len(runs)} networks"):
+        run, images = make_ensemble(runs, options.to, options.runs_dir)
+    rows = ensemble_rows(run, images)
+    if options.form:
+        print_rows(rows, options.form)
+    else:
+        lines = [[format_cell(name, row[name]) for name in COLUMNS] for row in rows]
+        print_table(COLUMNS, lines, left=("model", "run"), cut="run")
+    print(f"run folder: {run}", file=sys.stderr if options.form else sys.stdout)
+
+
+def ensemble_rows(run: Run, images: int) -> list[dict[str, Any]]:
+    """Return a row for each member of an ensemble and, last, for itself, with its errors on so many test images."""
+    info = run.info
+    measured = [(member["run"], member["model"], member["seed"], member["metrics"]) for member in info["members"] or []]
+    measured.append((str(run), info["model"], None, info["metrics"]))
+    return [
+        {"run": name, "model": model, "seed": seed, **metrics, "errors": round((1 - metrics[TEST_ACC]) * images)}
+        for name, model, seed, metrics in measured
+    ]

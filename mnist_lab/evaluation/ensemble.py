@@ -1,0 +1,184 @@
+"""Combine the networks of finished runs into one, a run folder like any other."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, open_dict
+
+from mnist_lab.config.compose import compose
+from mnist_lab.config.keys import DATA_CONTENT
+from mnist_lab.config.overrides import quote_path
+from mnist_lab.config.settings import flatten, to_plain
+from mnist_lab.config.validate import validate
+from mnist_lab.errors import UsageError
+from mnist_lab.evaluation.evaluate import make_tester, test_network
+from mnist_lab.files import exists, make_folder
+from mnist_lab.formatting import format_command, format_value, shorten
+from mnist_lab.models.classifier import Classifier
+from mnist_lab.models.ensemble import Ensemble
+from mnist_lab.runs.checkpoints import SafeCheckpointIO
+from mnist_lab.runs.environment import current_time, git_state, package_versions, processor_name
+from mnist_lab.runs.listing import checkpoint_problem, select_runs
+from mnist_lab.runs.record import Member, RunRecord, write_record
+from mnist_lab.runs.run import Run
+from mnist_lab.runs.state import RunState
+from mnist_lab.training.build import class_count, load_trained_model, make_data, make_model
+from mnist_lab.training.record import device_name
+from mnist_lab.training.runtime import quiet_lightning
+
+NAME = "ensemble"
+
+
+@quiet_lightning()
+def make_ensemble(found: Sequence[Run], folder: Path | None = None, runs_dir: Path = Path("runs")) -> tuple[Run, int]:
+    """Write a run folder whose network averages the probabilities of other runs' networks.
+
+    It holds their tested weights, so that the members' folders are not needed afterwards. Members and ensemble are
+    tested on the whole test set, in float32, before anything is written.
+
+    Args:
+        found: two or more runs; those that are unfinished, without a checkpoint, or ensembles themselves are left out
+            with a warning.
+        folder: the folder to make; None for a new one below runs_dir.
+        runs_dir: the folder of the runs.
+
+    Returns:
+        The ensemble's run, and the number of test images.
+
+    Raises:
+        UsageError: fewer than two runs are left, their data or classes differ, a checkpoint is corrupt, or the folder
+            exists or cannot be written.
+        DataUnavailable: the test set is not available.
+    """
+    started, clock = current_time(), time.perf_counter()
+    if folder is not None and exists(folder):
+        raise UsageError(f"--to={folder}: exists already; choose another")
+    runs = select_runs(found, _member_problem)
+    if len(runs) < 2:
+        raise UsageError(f"{runs[0]}: is the only run that can be a member; give two or more")
+    _require_same_data(runs)
+    networks = [load_trained_model(run) for run in runs]
+    cfg = _ensemble_config(runs, networks, folder, runs_dir)
+    validate(cfg)
+    model = make_model(cfg)
+    assert isinstance(model, Ensemble)
+    for member, network in zip(model.members, networks, strict=True):
+        member.get_submodule("network").load_state_dict(network.state_dict())
+    tester = make_tester(cfg)
+    members: list[Member] = []
+    for run, network in zip(runs, networks, strict=True):
+        info, metrics = run.info, test_network(tester, _with_data(cfg, run.config.data), network)
+        members.append({"run": str(run), "model": info["model"], "seed": info["seed"], "metrics": metrics})
+    metrics = test_network(tester, cfg, model)
+    record: RunRecord = {
+        "status": RunState.FINISHED,
+        "error": None,
+        "command": format_command([NAME, *map(str, runs)]),
+        "overrides": [],
+        "config_dir": None,
+        "model": cfg.name,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "seed": cfg.seed,
+        "started": started,
+        "finished": current_time(),
+        "max_epochs": 0,
+        "epochs": 0,
+        "steps": 0,
+        "tested": None,
+        "metrics": metrics,
+        "seconds": {"total": time.perf_counter() - clock},
+        "images_per_second": None,
+        "device": device_name(tester),
+        "processor": processor_name(),
+        "versions": package_versions(),
+        "git": git_state(),
+        "members": members,
+    }
+    return _write_run(cfg, model, record), len(make_data(cfg, model).test_set()[1])
+
+
+def _member_problem(run: Run) -> str | None:
+    """Return why a run cannot be a member, or None."""
+    info = run.info
+    if info["members"]:
+        return "is an ensemble itself"
+    if info["status"] != RunState.FINISHED:
+        return f"is not finished (status: {info['status']})"
+    return checkpoint_problem(run)
+
+
+def _require_same_data(runs: Sequence[Run]) -> None:
+    """Raise UsageError for runs that were trained on other images or classes than the first one."""
+    first, *others = ({f"data.{key}": value for key, value in flatten(run.config.data).items()} for run in runs)
+    for run, other in zip(runs[1:], others, strict=True):
+        for key in filter(DATA_CONTENT.match, first | other):
+            here, there = (shorten(format_value(settings.get(key))) for settings in (other, first))
+            if here != there:
+                raise UsageError(f"{run}: was trained on other data than {runs[0]} ({key}={here}, not {there})")
+
+
+def _ensemble_config(
+    runs: Sequence[Run], networks: Sequence[Classifier], folder: Path | None, runs_dir: Path
+) -> DictConfig:
+    """Return the configuration of an ensemble: the members' networks, their data, and the default settings."""
+    own_dir = f"runs_dir={quote_path(runs_dir)}"
+    if folder is None:
+        usual = compose(own_dir)
+        folder = Path(f"{usual.folder.removesuffix(usual.name)}{NAME}")
+    cfg = compose(own_dir, f"hydra.run.dir={quote_path(folder)}")
+    members = []
+    for run, network in zip(runs, networks, strict=True):
+        config = run.config
+        data = make_data(config, network)
+        node = {"_target_": "mnist_lab.models.InferenceModule", "network": to_plain(config.model) | class_count(config)}
+        members.append(node | {"mean": data.mean, "std": data.std})
+    settings: dict[str, Any] = {
+        "name": NAME,
+        "overrides": [],
+        "model": {"_target_": "mnist_lab.models.Ensemble", "members": members, "num_classes": networks[0].num_classes},
+        "data": to_plain(runs[0].config.data) | {"mean": 0.0, "std": 1.0},  # bytes / 255: each member has its own
+        "optimizer": {},
+    }
+    with open_dict(cfg):
+        for key, value in settings.items():
+            cfg[key] = value
+        cfg.trainer.max_epochs = 0
+    return cfg
+
+
+def _with_data(cfg: DictConfig, data: DictConfig) -> DictConfig:
+    """Return a configuration with the data of another."""
+    changed = copy.deepcopy(cfg)
+    changed.data = data
+    return changed
+
+
+def _write_run(cfg: DictConfig, model: Ensemble, record: RunRecord) -> Run:
+    """Write the run folder, whole or not at all.
+
+    Raises:
+        UsageError: the folder exists or cannot be written.
+    """
+    run = Run(Path(cfg.folder))
+    try:
+        make_folder(run.folder.parent)
+        run.folder.mkdir()
+    except OSError as error:
+        raise UsageError(f"--to={run}: cannot be made ({error.strerror}); choose another") from error
+    try:
+        content = {"state_dict": model.state_dict(), "architecture": type(model).__name__}
+        SafeCheckpointIO().save_checkpoint(content, run.checkpoint_path("last"))
+        run.save_config(cfg)
+        write_record(run.record_path, record | {"checkpoints": run.checkpoints()})  # last: it makes the folder a run's
+    except BaseException as error:
+        shutil.rmtree(run.folder, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise UsageError(f"--to={run}: cannot be written ({error.strerror}); choose another") from error
+        raise
+    return run

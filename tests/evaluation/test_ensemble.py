@@ -1,0 +1,215 @@
+"""An ensemble is a run whose network gives the mean of its members' probabilities, and which every command takes."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import Outcome, Tiny, tiny_data
+from omegaconf import OmegaConf
+from PIL import Image
+
+from mnist_lab.errors import UsageError
+from mnist_lab.evaluation.ensemble import make_ensemble
+from mnist_lab.evaluation.evaluate import evaluate
+from mnist_lab.evaluation.predictions import Predictions
+from mnist_lab.runs.run import Run
+from mnist_lab.runs.state import RunState
+from mnist_lab.training.build import load_trained_model, make_data
+from mnist_lab.training.train import train
+
+Command = Callable[..., Outcome]
+SETTINGS = ("data=tiny", "trainer.accelerator=cpu", "figures=false", "logger=none")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a lenet, whose images are 32x32, of an mlp with another normalisation, and of its data."""
+    folder = tmp_path_factory.mktemp("trained")
+    tiny = tiny_data(folder / "tiny")
+    for name, *own in (
+        ("lenet", "optimizer.lr=0.05", "trainer.max_epochs=3"),
+        ("mlp", "optimizer.lr=0.1", "trainer.max_epochs=4", "data.mean=0.5", "data.std=0.5"),
+    ):
+        train(tiny.compose(*SETTINGS, f"model={name}", f"hydra.run.dir={folder / 'runs' / name}", *own))
+    return folder
+
+
+@pytest.fixture
+def runs(trained: Path, tiny: Tiny) -> list[Run]:
+    """The two runs, in runs/ below the current folder."""
+    shutil.copytree(trained / "runs", "runs")
+    return [Run(Path("runs/lenet")), Run(Path("runs/mlp"))]
+
+
+def predictions(run: Run) -> Predictions:
+    network = load_trained_model(run)
+    return Predictions.on_test_set(network, make_data(run.config, network))
+
+
+def changed(run: Run, folder: str, key: str, value: Any) -> Run:
+    """A copy of a run with one setting changed in its config.yaml."""
+    copied = Run(Path(shutil.copytree(run.folder, folder)))
+    cfg = copied.config
+    OmegaConf.update(cfg, key, value)
+    copied.save_config(cfg)
+    return copied
+
+
+def test_probabilities_are_the_mean_of_the_members_in_any_order(runs: list[Run]) -> None:
+    expected = sum(predictions(run).probabilities for run in runs) / 2
+    assert (predictions(runs[0]).probabilities - predictions(runs[1]).probabilities).abs().max() > 0.1
+    for number, members in enumerate((runs, runs[::-1])):
+        ensemble, images = make_ensemble(members, Path(f"runs/ensemble{number}"))
+        found = predictions(ensemble)
+        torch.testing.assert_close(found.probabilities, expected, rtol=0, atol=1e-6)
+        assert images == len(found.labels)
+
+
+def test_what_was_recorded_is_measured_again_from_the_folder_alone(runs: list[Run]) -> None:
+    ensemble, _ = make_ensemble(runs)
+    assert ensemble.folder.name.endswith("-ensemble") and ensemble.folder.parents[1] == Path("runs").absolute()
+    for member in runs:
+        shutil.rmtree(member.folder)
+    moved = Run(Path(shutil.move(ensemble.folder, "moved")))
+    info = moved.info
+    assert evaluate(moved) == info["metrics"]
+    assert info["metrics"]["test/acc"] == pytest.approx(predictions(moved).accuracy)
+    assert [(member["run"], member["model"]) for member in info["members"] or []] == [
+        ("runs/lenet", "lenet"),
+        ("runs/mlp", "mlp"),
+    ]
+    assert (info["model"], info["status"], info["parameters"]) == ("ensemble", RunState.FINISHED, 61_706 + 130_058)
+    checkpoint = torch.load(moved.checkpoint_path("last"), weights_only=True)
+    assert sum(tensor.numel() for tensor in checkpoint["state_dict"].values()) == info["parameters"]
+
+
+def test_command_compares_the_ensemble_with_its_members(command: Command, runs: list[Run]) -> None:
+    recorded = [run.info["metrics"]["test/acc"] for run in runs]
+    outcome = command("ensemble", "runs", "--to", "both", data=False)
+    assert (outcome.status, outcome.err) == (0, "")
+    head, *lines, last = (line.split() for line in outcome.out.splitlines())
+    assert head == ["model", "seed", "test/loss", "test/acc", "errors", "run"]
+    accuracies = [*recorded, Run(Path("both")).info["metrics"]["test/acc"]]
+    assert [(line[0], line[3], line[4]) for line in lines] == [
+        (name, f"{accuracy:.2%}", str(round(57 * (1 - accuracy))))
+        for name, accuracy in zip(("lenet", "mlp", "ensemble"), accuracies, strict=True)
+    ]
+    assert last == ["run", "folder:", "both"]
+    outcome = command("ensemble", "runs", "--to", "again", "--json", data=False)
+    assert [row["test/acc"] for row in json.loads(outcome.out)] == accuracies
+    assert outcome.err == "run folder: again\n"
+    ensemble = "python -m mnist_lab ensemble runs/lenet runs/mlp"
+    assert Run(Path("again")).info["command"] == ensemble, "a run that is added to the folder later is not a member"
+
+
+@pytest.mark.slow
+def test_every_command_takes_an_ensemble(command: Command, runs: list[Run]) -> None:
+    ensemble = str(make_ensemble(runs, Path("runs/both"))[0])
+    accuracy = f"{Run(Path(ensemble)).info['metrics']['test/acc']:.2%}"
+    for form in ("onnx", "torch_export", "safetensors", "state_dict"):
+        outcome = command("export", ensemble, "--format", form, data=False)
+        assert (outcome.status, outcome.err) == (0, "")
+    card = Path("runs/both/exports/ensemble.pt.md").read_text()
+    assert "`members.0`: resized to 32 by 32" in card and "minus 0.5, divided by 0.5" in card
+    (lines,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(lines.replace("ensemble.pt", "runs/both/exports/ensemble.pt"), names)
+    images, network = torch.zeros(1, 1, 28, 28), load_trained_model(Run(Path(ensemble)))
+    torch.testing.assert_close(names["network"].probabilities(images), network.probabilities(images))
+    digit = np.full((90, 80), 255, np.uint8)
+    digit[20:70, 36:46] = 0
+    Image.fromarray(digit).save("one.png")
+    for arguments in (
+        ["test", ensemble],
+        ["report", ensemble],
+        ["robustness", ensemble, "--only", "noise"],
+        ["predict", ensemble, "one.png"],
+        ["compare", "runs/lenet", ensemble],
+        ["ls"],
+    ):
+        outcome = command(*arguments, data=False)
+        assert (outcome.status, outcome.err) == (0, "")
+        assert accuracy in outcome.out or arguments[0] in ("report", "predict"), arguments
+    page = Path("runs/both/report.html").read_text()
+    assert "mean of 2 networks" in page and "resume=" not in page and "Make it again" in page
+
+
+def test_ensemble_is_not_trained(command: Command, runs: list[Run]) -> None:
+    ensemble, _ = make_ensemble(runs, Path("runs/both"))
+    before = sorted(Path("runs/both").rglob("*"))
+    for arguments in (
+        ["resume=runs/both"],
+        ["resume=latest", "trainer.max_epochs=3"],
+        ["resume=runs/both", "model=mlp"],
+    ):
+        outcome = command(*arguments, data=False)
+        assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+        assert "was made of trained networks, and cannot be trained itself" in outcome.err
+    with pytest.raises(UsageError, match="optimizer: missing"):
+        train(ensemble.config)
+    assert sorted(Path("runs/both").rglob("*")) == before
+    assert command("resume=auto", "runs_dir=runs", "model=mlp", "trainer.max_epochs=4").status == 0
+    assert Run.find("latest").folder != ensemble.folder, "auto continues the newest run that can be"
+
+
+def test_unusable_run_is_left_out_with_a_warning(command: Command, runs: list[Run]) -> None:
+    make_ensemble(runs, Path("runs/both"))
+    shutil.copytree("runs/mlp", "runs/empty")
+    shutil.rmtree("runs/empty/checkpoints")
+    shutil.copytree("runs/mlp", "runs/stopped")
+    Run(Path("runs/stopped")).update(status=RunState.INTERRUPTED)
+    outcome = command("ensemble", "runs", "--to", "again", data=False)
+    assert outcome.status == 0
+    assert sorted(outcome.err.splitlines()) == [
+        "mnist_lab: warning: runs/both: is an ensemble itself; left out",
+        "mnist_lab: warning: runs/empty: has no checkpoint; left out",
+        "mnist_lab: warning: runs/stopped: is not finished (status: interrupted); left out",
+    ]
+    assert [member["run"] for member in Run(Path("again")).info["members"] or []] == ["runs/lenet", "runs/mlp"]
+
+
+def test_refusal_is_one_line_and_leaves_nothing(command: Command, runs: list[Run]) -> None:
+    changed(runs[1], "odd/name", "data.source.name", "Other")
+    changed(runs[1], "odd/classes", "data.source.classes", list("abcdefghij"))
+    shutil.copytree("runs/mlp", "odd/damaged")
+    checkpoint = Run(Path("odd/damaged")).chosen_checkpoint()
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-200])
+    Path("file").touch()
+    before = sorted(Path().rglob("*"))
+    for arguments, message in (
+        (["runs/mlp"], "runs/mlp: names one run; give two or more"),
+        (["runs/mlp", "runs/../runs/mlp"], "names one run"),
+        (["runs/mlp", "nowhere"], "nowhere: run folder not found"),
+        (
+            ["runs/mlp", "odd/name"],
+            "odd/name: was trained on other data than runs/mlp (data.source.name=Other, not Tiny)",
+        ),
+        (["runs/mlp", "odd/classes"], "odd/classes: was trained on other data than runs/mlp (data.source.classes="),
+        (["runs/mlp", "odd/damaged"], f"{checkpoint}: corrupt"),
+        (["runs", "--to", "runs/mlp"], "--to=runs/mlp: exists already; choose another"),
+        (["runs", "--to", "file/x"], "--to=file/x: cannot be made ("),
+    ):
+        outcome = command("ensemble", *arguments, data=False)
+        assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome.err
+        assert message in outcome.err
+        assert sorted(Path().rglob("*")) == before
+
+
+def test_folder_that_cannot_be_filled_is_removed(
+    command: Command, runs: list[Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("mnist_lab.evaluation.ensemble.write_record", full)
+    outcome = command("ensemble", "runs", "--to", "both", data=False)
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert "No space left on device" in outcome.err and not Path("both").exists()
