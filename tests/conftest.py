@@ -40,6 +40,7 @@ INGREDIENTS = {  # of recipes that the tutorials do not have
     "own mean": ["data.mean=null", "data.std=null"],
     "averaged weights": ["callbacks=ema", "callbacks.ema.decay=0.9"],
     "label smoothing": ["label_smoothing=0.1"],
+    "views": ["test_augmentation=views"],
     "warm-up": ["optimizer=adamw", "scheduler=onecycle", "scheduler.pct_start=0.15"],
 }
 SMALL_RESIDUAL = ["model=residual_cnn", "model.widths=[4,8,8]"]

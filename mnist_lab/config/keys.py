@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 # Keys in which configurations of the same job may differ: its folder, its logs, its machine.
 IGNORED_FOR_IDENTITY = re.compile(
@@ -12,11 +13,11 @@ IGNORED_FOR_IDENTITY = re.compile(
 )
 # Keys that cannot change on resume: the weights depend on them, or the checkpoint restores them.
 FIXED_ON_RESUME = re.compile(
-    r"(model|data(?!\.(root|download|source\.(path|folders))$)|augmentation|optimizer|scheduler|seed|label_smoothing"
-    r"|callbacks\.ema)(\.|$)"
+    r"(model|data(?!\.(root|download|source\.(path|folders))$)|augmentation|test_augmentation|label_smoothing|optimizer"
+    r"|scheduler|seed|callbacks\.ema)(\.|$)"
 )
 # Keys that are younger than version 0.1.0, with the value that stands for what runs without them did.
-YOUNGER_KEYS = {"label_smoothing": 0.0, "callbacks.ema": None}
+YOUNGER_KEYS: dict[str, Any] = {"label_smoothing": 0.0, "callbacks.ema": None, "test_augmentation": {}}
 # Keys that may be null until the data are read; a run records their values, and keeps them on resume.
 READ_FROM_DATA = ("data.source.name", "data.source.classes", "data.source.background", "data.source.sha256")
 # Keys that say which images and classes the data are, and not where they come from.

@@ -27,6 +27,7 @@ from mnist_lab.errors import UsageError
 # The base class for each key of the configuration, by its public name.
 BASE_CLASSES = {
     "model": "mnist_lab.models.Classifier",
+    "test_augmentation": "mnist_lab.models.Views",
     "data": "mnist_lab.data.MNISTDataModule",
     "data.source": "mnist_lab.data.ImageSource",
     "optimizer": "torch.optim.Optimizer",
@@ -47,7 +48,7 @@ ARGUMENT_CLASSES = (  # allowed below these keys besides
     Strategy,
 )
 TUNERS = {LearningRateFinder: "optimizer.lr", BatchSizeFinder: "data.batch_size"}
-OPTIONAL = ("scheduler", "augmentation")  # an empty node stands for none
+OPTIONAL = ("scheduler", "augmentation", "test_augmentation")  # an empty node stands for none
 PARTIAL = ("optimizer", "scheduler")  # made from parameters, or from an optimizer
 
 

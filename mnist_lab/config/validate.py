@@ -21,7 +21,18 @@ from mnist_lab.config.targets import find_class
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import format_value, shorten
 
-GROUPS = ("model", "data", "augmentation", "optimizer", "scheduler", "trainer", "callbacks", "logger", "dashboard")
+GROUPS = (
+    "model",
+    "data",
+    "augmentation",
+    "test_augmentation",
+    "optimizer",
+    "scheduler",
+    "trainer",
+    "callbacks",
+    "logger",
+    "dashboard",
+)
 _POSITIVE = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _FRACTION = Annotated[float, Field(ge=0, lt=1)]
 _COUNT = Annotated[int, Field(ge=1)]
@@ -98,11 +109,13 @@ def validate_parts(cfg: DictConfig) -> None:
     for name in ("model", "data", "trainer"):
         if not isinstance(cfg.get(name), DictConfig):
             raise UsageError(f"{name}: is missing or not a group of settings")
-    for name in ("seed", "trainer.max_epochs", "trainer.limit_train_batches"):
+    for name in ("seed", "label_smoothing", "trainer.max_epochs", "trainer.limit_train_batches"):
         if OmegaConf.select(cfg, name, default=MISSING) is MISSING:
             raise UsageError(f"{name}: is missing")
-    problems = list(_type_problems("seed", cfg.seed, LIMITS["seed"]))
-    for name in ("model", "data", "augmentation", "optimizer", "scheduler"):
+    problems = [
+        problem for name in ("seed", "label_smoothing") for problem in _type_problems(name, cfg[name], LIMITS[name])
+    ]
+    for name in ("model", "data", "augmentation", "test_augmentation", "optimizer", "scheduler"):
         if isinstance(cfg.get(name), DictConfig):
             require_environment(cfg[name])
             problems += _signature_problems(cfg[name], f"{name}.")

@@ -137,7 +137,8 @@ def _ensemble_config(
         config = run.config
         data = make_data(config, network)
         node = {"_target_": "mnist_lab.models.InferenceModule", "network": to_plain(config.model) | class_count(config)}
-        members.append(node | {"mean": data.mean, "std": data.std})
+        views = {"views": to_plain(config.test_augmentation)} if config.test_augmentation else {}
+        members.append(node | {"mean": data.mean, "std": data.std} | views)
     settings: dict[str, Any] = {
         "name": NAME,
         "overrides": [],

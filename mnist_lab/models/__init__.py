@@ -12,6 +12,7 @@ from mnist_lab.models.residual_cnn import ResidualCNN
 from mnist_lab.models.simple_cnn import SimpleCNN
 from mnist_lab.models.sizes import conv_output_size
 from mnist_lab.models.tiny_cnn import TinyCNN
+from mnist_lab.models.views import Views
 
 __all__ = [
     "MLP",
@@ -25,5 +26,6 @@ __all__ = [
     "ResidualCNN",
     "SimpleCNN",
     "TinyCNN",
+    "Views",
     "conv_output_size",
 ]

@@ -18,12 +18,18 @@ from mnist_lab.data.batches import Batch, Group, Groups
 from mnist_lab.errors import LabError
 from mnist_lab.models.metrics import LossAndAccuracy
 from mnist_lab.models.multistep import progress_to_groups, progress_to_steps, run_leading_steps, training_batches
+from mnist_lab.models.views import Views
 from mnist_lab.runs.run import Run
 
 if TYPE_CHECKING:
     from mnist_lab.data.datamodule import MNISTDataModule
 
 LOSSES: dict[str, Callable[..., Tensor]] = {"nll": F.nll_loss, "cross_entropy": F.cross_entropy}
+
+
+def mean_probability(each: Tensor) -> Tensor:
+    """Return the logarithm of the mean over the first dimension, (B, K), of log-probabilities, (N, B, K)."""
+    return each.logsumexp(0) - math.log(len(each))  # not log(mean(exp)), which may be -inf
 
 
 class NotFinite(LabError):
@@ -54,6 +60,7 @@ class Classifier(LightningModule):
         optimizer: makes an optimizer for parameters; None for a network that is only tested.
         label_smoothing: the share of each training label that is spread over all classes (Szegedy et al., "Rethinking
             the Inception Architecture for Computer Vision", 2016).
+        views: the views of an image over which validation, test and prediction average; None for the image alone.
         scheduler: makes a learning-rate scheduler for an optimizer, or None. One with a parameter steps_per_epoch gets
             it and steps after every optimizer step; any other steps once an epoch.
     """
@@ -67,6 +74,7 @@ class Classifier(LightningModule):
         self.optimizer: Callable[..., torch.optim.Optimizer] | None = None
         self.scheduler: Callable[..., torch.optim.lr_scheduler.LRScheduler] | None = None
         self.label_smoothing = 0.0
+        self.views: Views | None = None
         self.bad_loss = torch.zeros(())  # the first that was not finite, where not every one is read
         self.train_metrics, self.val_metrics, self.test_metrics = (LossAndAccuracy() for _ in range(3))
 
@@ -142,6 +150,17 @@ class Classifier(LightningModule):
             return optimizer, self.scheduler(optimizer, steps_per_epoch=steps_per_epoch), "step"
         return optimizer, self.scheduler(optimizer), "epoch"
 
+    def scores(self, images: Tensor) -> Tensor:
+        """Return scores of the kind that the loss needs, (B, K), for normalised images, (B, 1, S, S).
+
+        In eval mode they are the logarithm of the mean of the views' probabilities, if there are views.
+        """
+        if self.training or self.views is None:
+            scores: Tensor = self(images)
+            return scores
+        each = torch.stack([self(view).log_softmax(1) for view in self.views(images)])
+        return mean_probability(each)
+
     @torch.no_grad()
     def probabilities(self, images: Tensor, batch_size: int = 1000) -> Tensor:
         """Return class probabilities, (N, K), on the CPU, for normalised images, (N, 1, S, S).
@@ -150,7 +169,7 @@ class Classifier(LightningModule):
         """
         self.eval()
         like = next(self.parameters())
-        scores = [self(batch.to(like)).float() for batch in torch.split(images, batch_size)]
+        scores = [self.scores(batch.to(like)).float() for batch in torch.split(images, batch_size)]
         return torch.cat(scores).softmax(1).cpu()  # of log-probabilities, softmax gives the probabilities
 
     def predict(self, images: Tensor) -> Tensor:
@@ -185,7 +204,7 @@ class Classifier(LightningModule):
         self, batch: Batch, add: Callable[[Tensor, Tensor, Tensor], None], label_smoothing: float = 0.0
     ) -> Tensor:
         images, labels = batch
-        scores = self(images)  # (B, K)
+        scores = self.scores(images)  # (B, K)
         if label_smoothing:  # the softmax of log-probabilities is the probabilities, so this holds for "nll", too
             loss = F.cross_entropy(scores, labels, label_smoothing=label_smoothing)
         else:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from mnist_lab.models.classifier import Classifier
+from mnist_lab.models.classifier import Classifier, mean_probability
 from mnist_lab.models.inference_module import InferenceModule
 
 
@@ -39,6 +38,4 @@ class Ensemble(Classifier):
     def forward(self, x: Tensor) -> Tensor:  # (B, 1, 28, 28)
         members = cast(Sequence[InferenceModule], self.members)
         images = x.mul(255).round().squeeze(1)  # (B, 28, 28), the bytes again
-        # Of logarithms, as a mean of probabilities may be 0, and the loss infinite.
-        each = torch.stack([member.scores(images).log_softmax(1) for member in members])  # (M, B, K)
-        return each.logsumexp(0) - math.log(len(members))  # (B, K)
+        return mean_probability(torch.stack([member.scores(images).log_softmax(1) for member in members]))  # (B, K)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mnist_lab.data.normalisation import normalise_pixels
 from mnist_lab.models.classifier import Classifier
+from mnist_lab.models.views import Views
 
 
 class InferenceModule(nn.Module):
@@ -22,6 +23,7 @@ class InferenceModule(nn.Module):
         network: the network, which keeps its own image size.
         mean: of the normalisation (x / 255 - mean) / std; None for each image's own.
         std: likewise.
+        views: the network's views in eval mode; None for those it has.
     """
 
     rows: Tensor
@@ -31,9 +33,11 @@ class InferenceModule(nn.Module):
         network: Classifier,
         mean: Annotated[float, Field(allow_inf_nan=False)] | None,
         std: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None,
+        views: Views | None = None,
     ) -> None:
         super().__init__()
         self.network = network
+        network.views = views or network.views
         self.mean, self.std = mean, std
         self.resizes = network.image_size != 28
         if self.resizes:
@@ -49,8 +53,7 @@ class InferenceModule(nn.Module):
         if self.resizes:
             pixels = self._rounded(pixels @ self.rows.T)  # (B, 1, 28, S)
             pixels = self._rounded(self.rows @ pixels)  # (B, 1, S, S)
-        scores: Tensor = self.network(normalise_pixels(pixels.div(255), self.mean, self.std))
-        return scores.float()
+        return self.network.scores(normalise_pixels(pixels.div(255), self.mean, self.std)).float()
 
     def _rounded(self, sums: Tensor) -> Tensor:
         return sums.mul(self.unit).add(0.5).floor().clamp(0, 255)

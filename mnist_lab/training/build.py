@@ -66,6 +66,7 @@ def make_model(cfg: DictConfig) -> Classifier:
     model.optimizer = instantiate_node(cfg.get("optimizer"), "optimizer", _partial_=True)
     model.scheduler = instantiate_node(cfg.get("scheduler"), "scheduler", _partial_=True) or None
     model.label_smoothing = cfg.label_smoothing
+    model.views = instantiate_node(cfg.test_augmentation, "test_augmentation") or None
     if cfg.trainer.max_epochs == 0:
         model.scheduler = None  # there are no steps to plan
     try:

@@ -1,0 +1,117 @@
+"""Test-time augmentation: validation, test, prediction and exported files average the same views of an image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import SMALL_RESIDUAL, Outcome, Tiny
+from torch import Tensor
+from torchvision.transforms.v2 import functional as transforms
+
+from mnist_lab.evaluation.evaluate import evaluate
+from mnist_lab.evaluation.predictions import Predictions
+from mnist_lab.export.programs import max_difference, trace
+from mnist_lab.models.lenet import LeNet
+from mnist_lab.models.views import Views
+from mnist_lab.runs.run import Run
+from mnist_lab.training.build import load_trained_model, make_data
+
+Command = Callable[..., Outcome]
+
+
+def spot(size: int = 28) -> Tensor:
+    """A bright square off the middle, whose edges are smooth enough for two ways of sampling to agree."""
+    image = torch.zeros(2, 1, size, size)
+    image[..., 6:14, 16:24] = 1.0
+    return transforms.gaussian_blur(image, [7, 7], [2.0])
+
+
+def test_views_are_the_image_turned_to_either_side_smaller_and_larger() -> None:
+    image = spot()
+    first, *others = Views(degrees=10, scale=0.1)(image)
+    assert torch.equal(first, image)
+    bilinear = transforms.InterpolationMode.BILINEAR
+    expected = [
+        transforms.affine(image, angle, [0, 0], zoom, [0.0, 0.0], bilinear)
+        for angle in (10, -10)
+        for zoom in (0.9, 1.1)
+    ]
+    assert len(others) == 4
+    for view, turned in zip(others, expected, strict=True):
+        assert torch.allclose(view, turned, atol=0.03)
+
+
+@pytest.mark.parametrize(("degrees", "scale", "count"), [(8, 0.08, 5), (8, 0, 3), (0, 0.08, 3)])
+def test_amount_of_0_leaves_its_views_out(degrees: float, scale: float, count: int) -> None:
+    assert len(list(Views(degrees=degrees, scale=scale)(spot()))) == count
+
+
+def test_edges_keep_their_brightness() -> None:
+    assert all(torch.allclose(view, torch.full_like(view, -0.4)) for view in Views()(torch.full((3, 1, 28, 28), -0.4)))
+
+
+def test_scores_are_the_mean_of_the_views_probabilities_in_eval_mode_alone() -> None:
+    torch.manual_seed(0)
+    network, images = LeNet(), torch.randn(6, 1, 32, 32)
+    network.views = Views()
+    each = torch.stack([network(view).softmax(1) for view in network.views(images)])
+    assert torch.allclose(network.eval().scores(images).exp(), each.mean(0), atol=1e-6)
+    assert torch.allclose(network.probabilities(images), each.mean(0), atol=1e-6)
+    assert torch.equal(network.train().scores(images), network(images))
+
+
+def test_mean_of_certain_views_has_a_finite_logarithm() -> None:
+    class Certain(LeNet):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.tensor([[1e5] + [0.0] * 9]).repeat(len(x), 1)
+
+    network = Certain().eval()
+    network.views = Views()
+    assert network.scores(torch.zeros(2, 1, 32, 32)).isfinite().all()
+
+
+def test_run_is_validated_tested_and_exported_with_its_views(command: Command, tiny: Tiny) -> None:
+    settings = (*SMALL_RESIDUAL, "test_augmentation=views", "trainer.max_epochs=1", "hydra.run.dir=runs/a/b")
+    assert command(*settings).status == 0
+    run = Run(Path("runs/a/b"))
+    network = load_trained_model(run)
+    data = make_data(run.config, network)
+    predictions = Predictions.on_test_set(network, data)
+    loss = torch.nn.functional.nll_loss(predictions.probabilities.log(), predictions.labels).item()
+    assert run.info["metrics"]["test/loss"] == pytest.approx(loss, abs=1e-5)
+    assert evaluate(run)["test/loss"] == run.info["metrics"]["test/loss"]
+    network.views = None
+    assert not math.isclose(
+        loss, torch.nn.functional.nll_loss(network.probabilities(data.examples(57)[0]).log(), predictions.labels).item()
+    )
+    network.views = Views()
+    program = trace(network, data.mean, data.std).module()
+    images = torch.from_numpy(data.test_set()[0])
+    assert max_difference(program, images, predictions) < 1e-4
+
+
+@pytest.mark.slow
+def test_onnx_file_of_a_run_with_views_is_checked_and_written(command: Command) -> None:
+    settings = (*SMALL_RESIDUAL, "test_augmentation=views", "trainer.max_epochs=1", "hydra.run.dir=runs/a/b")
+    assert command(*settings).status == 0
+    outcome = command("export", "runs/a/b", "--format", "onnx", data=False)
+    assert outcome.status == 0, outcome.err
+
+
+@pytest.mark.slow
+def test_member_of_an_ensemble_keeps_its_views(command: Command) -> None:
+    for name, views in (("plain", "none"), ("views", "views")):
+        settings = ("model=mlp", f"test_augmentation={views}", "trainer.max_epochs=1", f"hydra.run.dir=runs/a/{name}")
+        assert command(*settings).status == 0
+    assert command("ensemble", "runs/a/plain", "runs/a/views", "--to", "runs/a/both", data=False).status == 0
+    runs = [Run(Path("runs/a") / name) for name in ("plain", "views", "both")]
+    networks = [load_trained_model(run) for run in runs]
+    probabilities = [
+        Predictions.on_test_set(network, make_data(run.config, network)).probabilities
+        for run, network in zip(runs, networks, strict=True)
+    ]
+    assert torch.allclose(torch.stack(probabilities[:2]).mean(0), probabilities[2], atol=1e-5)
