@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Outcome, Tiny, held_by_another_process, run, slow, tiny_data
+import torch
+from conftest import RECIPE, Outcome, Tiny, held_by_another_process, run, slow, tiny_data
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_lab.__main__ import main
@@ -87,6 +88,18 @@ def results() -> dict[str, Any]:
 def started() -> dict[str, str]:
     """When the run of each job began, by its folder."""
     return {run.folder.name: run.info["started"] for run in Run.below(FOLDER)}
+
+
+def test_job_of_a_recipe_is_the_run_by_itself(command: Command) -> None:
+    smoothing = [setting for setting in RECIPE if not setting.startswith("label_smoothing")]
+    assert command("-m", "sweep=s", *smoothing, "label_smoothing=0.0,0.1", "trainer.max_epochs=1").status == 0
+    assert command(*RECIPE, "trainer.max_epochs=1", "figures=false", "hydra.run.dir=runs/a/alone").status == 0
+    alone = Run(Path("runs/a/alone"))
+    (job,) = [run for run in Run.below(FOLDER) if run.config.label_smoothing == 0.1]
+    assert job.info["metrics"] == alone.info["metrics"]
+    weights, expected = (torch.load(run.checkpoint_path("last"), weights_only=True) for run in (job, alone))
+    for state in ("state_dict", "current_model_state"):
+        assert all(torch.equal(value, expected[state][name]) for name, value in weights[state].items())
 
 
 def test_every_combination_is_a_run_and_the_best_by_validation_is_reported(command: Command) -> None:
