@@ -18,6 +18,7 @@ HARMLESS_WARNINGS = (
     r"Total length of `list` across ranks is zero",  # no validation set: data.val_size=0 asks for that
     r"It is recommended to use `self.log",  # torchmetrics has summed over the processes before Lightning sees a value
     r"The number of training batches .* is smaller than the logging interval",  # the end of an epoch is always logged
+    r"`ModelCheckpoint\(monitor=.*could not find the monitored key",  # in epochs without validation; keys are checked
     r"Checkpoint directory .* exists and is not empty",  # as in every resumed run; others are refused before
     r"The `srun` command is available on your system but is not used",  # one process is the default there, too
 )

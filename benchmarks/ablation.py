@@ -1,0 +1,93 @@
+"""What each ingredient of a recipe brings, on validation images: paired over the same seeds and the same images.
+
+    python -m mnist_lab -m --config-dir benchmarks/search hydra/launcher=processes sweep=ablation data.val_size=10000 \
+        experiment=champion,champion_no_elastic,champion_no_views seed=1,2,3
+    python -m benchmarks.ablation runs/sweeps/ablation champion
+
+The first command trains a recipe and its variants, which are presets of their own in benchmarks/search; the second
+prints a table in Markdown. The difference of a variant from the recipe is the mean over the seeds of the difference of
+their validation accuracies, which have the seed in common, with a 95 % interval by Student's t.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from scipy.stats import t as student
+
+from mnist_lab.config.overrides import override_values
+from mnist_lab.evaluation.paired import PairedComparison
+from mnist_lab.evaluation.predictions import Predictions
+from mnist_lab.runs.run import Run
+from mnist_lab.training.build import load_trained_model, make_data
+
+
+@dataclass(frozen=True)
+class Row:
+    """A variant beside the recipe, in points; the accuracy is a mean over the seeds in per cent."""
+
+    name: str
+    seeds: int
+    accuracy: float
+    difference: float
+    reach: float | None
+    only_recipe: int
+    only_variant: int
+
+
+def predictions_on_validation_set(run: Run) -> Predictions:
+    """Return the predictions of a run's tested weights for its validation images."""
+    network = load_trained_model(run)
+    data = make_data(run.config, network)
+    data.setup("fit")
+    images, labels = (torch.cat(parts) for parts in zip(*data.val_dataloader(), strict=True))
+    return Predictions(labels, network.probabilities(images))
+
+
+def compare(sweep: Path, recipe: str) -> list[Row]:
+    """Return a row for each preset of a sweep over presets and seeds, the recipe first."""
+    found: dict[str, dict[int, Predictions]] = {}
+    for run in Run.below(sweep):
+        preset = override_values(run.info["overrides"])["experiment"]
+        found.setdefault(preset, {})[run.config.seed] = predictions_on_validation_set(run)
+    own = found.pop(recipe)
+    return [_row(recipe, own, own), *(_row(name, own, other) for name, other in sorted(found.items()))]
+
+
+def _row(name: str, recipe: dict[int, Predictions], variant: dict[int, Predictions]) -> Row:
+    seeds = sorted(recipe.keys() & variant.keys())
+    pairs = [PairedComparison.of(recipe[seed], variant[seed]) for seed in seeds]
+    differences = [100 * pair.difference for pair in pairs]
+    spread = statistics.stdev(differences) / math.sqrt(len(seeds)) if len(seeds) > 1 else None
+    return Row(
+        name,
+        len(seeds),
+        100 * statistics.fmean(variant[seed].accuracy for seed in seeds),
+        statistics.fmean(differences),
+        None if spread is None else float(student.ppf(0.975, len(seeds) - 1)) * spread,
+        sum(pair.only_first for pair in pairs),
+        sum(pair.only_second for pair in pairs),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("sweep", type=Path)
+    parser.add_argument("recipe", help="the preset that the others are compared with")
+    options = parser.parse_args()
+    print("| preset | seeds | validation accuracy, % | difference | only the recipe right | only the variant right |")
+    print("|---|---|---|---|---|---|")
+    for row in compare(options.sweep, options.recipe):
+        reach = "" if row.reach is None else f" ± {row.reach:.3f}"
+        difference = f"{row.difference:+.3f}{reach}" if row.name != options.recipe else "-"
+        cells = (row.name, row.seeds, f"{row.accuracy:.3f}", difference, row.only_recipe, row.only_variant)
+        print(f"| {' | '.join(map(str, cells))} |")
+
+
+if __name__ == "__main__":
+    main()
