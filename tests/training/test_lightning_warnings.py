@@ -38,6 +38,11 @@ def test_srun_on_the_path_causes_no_warning_in_training_and_testing(command: Com
         assert "srun" not in outcome.out
 
 
+def test_epochs_without_validation_cause_no_warning(command: Command) -> None:
+    outcome = command("model=mlp", "+trainer.check_val_every_n_epoch=2", "hydra.run.dir=runs/a/b")
+    assert (outcome.status, outcome.err) == (0, "")
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("srun")
 def test_parallel_sweep_succeeds_where_python_makes_warnings_errors(tiny: Tiny) -> None:
