@@ -58,7 +58,7 @@ class Format:
     Attributes:
         suffix: of the file's name.
         convert: returns the file's content.
-        loading: lines of Python that load it, with {file}, and {imports} and {call} of the network's class.
+        loading: lines of Python that load it, with {file}, and what `constructor` returns.
         load_program: loads the file to be checked, if it is a program; None for weights alone.
     """
 
@@ -90,7 +90,7 @@ FORMATS = {
         to_safetensors,
         "from safetensors.torch import load_file\n"
         "{imports}\n"
-        "network = {call}.eval()\n"
+        "network = {call}.eval()\n{set_views}"
         'network.load_state_dict(load_file("{file}"))',
     ),
     "state_dict": Format(
@@ -98,7 +98,7 @@ FORMATS = {
         to_state_dict,
         "import torch\n"
         "{imports}\n"
-        "network = {call}.eval()\n"
+        "network = {call}.eval()\n{set_views}"
         'network.load_state_dict(torch.load("{file}", weights_only=True))',
     ),
 }

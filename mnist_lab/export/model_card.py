@@ -41,7 +41,7 @@ class ProgramResult:
 
 
 def constructor(cfg: DictConfig) -> dict[str, str]:
-    """Return the lines of Python that import a network's class, and its constructor call, as configured."""
+    """Return Python that makes a network as configured: imports, the constructor's call, and a line for its views."""
     settings: dict[str, Any] = OmegaConf.to_container(cfg.model, resolve=True)  # type: ignore[assignment]
     classes: dict[str, set[str]] = {}  # by module
 
@@ -56,8 +56,10 @@ def constructor(cfg: DictConfig) -> dict[str, str]:
         return f"{name}({', '.join(arguments)})"
 
     call = expression(settings | class_count(cfg))
+    views = OmegaConf.to_container(cfg.test_augmentation, resolve=True)
+    set_views = f"network.views = {expression(views)}\n" if views else ""
     imports = [f"from {module} import {', '.join(sorted(names))}" for module, names in classes.items()]
-    return {"imports": "\n".join(imports), "call": call}
+    return {"imports": "\n".join(imports), "call": call, "set_views": set_views}
 
 
 def model_card(

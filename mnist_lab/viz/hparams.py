@@ -34,7 +34,8 @@ from mnist_lab.runs.sweep import Sweep
 
 MAIN_SETTINGS = ("model", "optimizer.lr", "optimizer.momentum", "data.batch_size", "trainer.max_epochs", "seed")
 RARELY_VARIED = ("data.batch_size", "trainer.max_epochs")
-GROUPS = ("data", "augmentation", "model", "optimizer", "scheduler")  # settings of these are shown if they were given
+# Settings of these are shown if they were given.
+GROUPS = ("data", "augmentation", "test_augmentation", "label_smoothing", "model", "optimizer", "scheduler")
 FINAL_METRICS = (VAL_ACC, TEST_ACC, VAL_LOSS, TEST_LOSS, TRAIN_ACC)  # the first ones, in this order
 
 
