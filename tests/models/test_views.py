@@ -101,15 +101,14 @@ def test_weights_are_loaded_with_their_views_as_the_card_says(
     assert command("model=mlp", "test_augmentation=views", "trainer.max_epochs=1", "hydra.run.dir=runs/a/b").status == 0
     outcome = command("export", "runs/a/b", "--format", "state_dict", data=False)
     assert outcome.status == 0, outcome.err
-    exports = Path("runs/a/b/exports")
-    card = (exports / "mlp.pt.md").read_text(encoding="utf-8")
+    run = Run(Path("runs/a/b").absolute())
+    card = (run.exports_folder / "mlp.pt.md").read_text(encoding="utf-8")
     assert "turned by 8 degrees to either side at 0.92 and 1.08 times its size" in card
-    monkeypatch.chdir(exports)
+    monkeypatch.chdir(run.exports_folder)
     names: dict[str, Any] = {}
     exec(card.split("```python\n")[1].split("```")[0], names)
-    monkeypatch.undo()
     images = torch.randn(5, 1, 28, 28)
-    expected = load_trained_model(Run(Path("runs/a/b").absolute())).probabilities(images)
+    expected = load_trained_model(run).probabilities(images)
     assert torch.equal(names["network"].probabilities(images), expected)
 
 
