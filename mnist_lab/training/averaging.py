@@ -34,9 +34,9 @@ class AveragedWeights(StepCallback, WeightAveraging):
     @torch.no_grad()
     def _average(self, averaged: list[Tensor], current: list[Tensor], steps: Tensor) -> None:
         """Move the averages, all of one type, towards the current values."""
-        decay = min(self.decay, (1 + steps.item()) / (10 + steps.item()))
+        change = 1 - ((1 + steps) / (10 + steps)).clamp(max=self.decay)  # a tensor: reading it would wait for a GPU
         for mine, other in zip(averaged, current, strict=True):
             if mine.is_floating_point():
-                mine.lerp_(other, 1 - decay)
+                mine.lerp_(other, change.to(mine))
             else:  # batch normalisation's count of batches
                 mine.copy_(other)
