@@ -27,7 +27,7 @@ MISSPELT = [
     ("scheduler.gamma=0.5", "unknown setting here; scheduler=step has it"),
     ("optimizer.betas=[0.9,0.99]", "unknown setting here; optimizer=adam has it"),
     ("model=lenett", "unknown choice; did you mean lenet? (choose from compact_cnn, "),
-    ("model=Nan", "unknown choice (choose from champion, compact_cnn, "),
+    ("model=Nan", "unknown choice (choose from compact_cnn, "),
     ("data=cifar10", "unknown choice (choose from arrays, default, fashion_mnist, image_folder, mnist)"),
     ("logger=csv", "unknown choice (choose from none, tensorboard)"),
     ("trainer=-1", "unknown choice (choose from cpu, "),

@@ -118,7 +118,7 @@ def test_every_command_takes_an_ensemble(command: Command, runs: list[Run]) -> N
         outcome = command("export", ensemble, "--format", form, data=False)
         assert (outcome.status, outcome.err) == (0, "")
     card = Path("runs/both/exports/ensemble.pt.md").read_text()
-    assert "`members.0`: resized to 32 by 32" in card and "minus 0.5, divided by 0.5" in card
+    assert "`members.0`: resized to 32 by 32" in card and "minus 0.5, then divided by 0.5" in card
     (lines,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     names: dict[str, Any] = {}
     exec(lines.replace("ensemble.pt", "runs/both/exports/ensemble.pt"), names)
