@@ -29,13 +29,21 @@ from mnist_lab.training.build import load_trained_model, make_data
 
 @dataclass(frozen=True)
 class Row:
-    """A variant beside the recipe, in points; the accuracy is a mean over the seeds in per cent."""
+    """A variant beside the recipe.
+
+    Attributes:
+        accuracy: its mean validation accuracy over the seeds, in per cent.
+        difference: of it from the recipe's, in points.
+        reach: half the width of the 95 % interval of the difference; infinite for one seed.
+        only_recipe: images that only the recipe gets right, over all seeds.
+        only_variant: images that only the variant gets right.
+    """
 
     name: str
     seeds: int
     accuracy: float
     difference: float
-    reach: float | None
+    reach: float
     only_recipe: int
     only_variant: int
 
@@ -63,16 +71,22 @@ def _row(name: str, recipe: dict[int, Predictions], variant: dict[int, Predictio
     seeds = sorted(recipe.keys() & variant.keys())
     pairs = [PairedComparison.of(recipe[seed], variant[seed]) for seed in seeds]
     differences = [100 * pair.difference for pair in pairs]
-    spread = statistics.stdev(differences) / math.sqrt(len(seeds)) if len(seeds) > 1 else None
     return Row(
         name,
         len(seeds),
         100 * statistics.fmean(variant[seed].accuracy for seed in seeds),
         statistics.fmean(differences),
-        None if spread is None else float(student.ppf(0.975, len(seeds) - 1)) * spread,
+        interval_reach(differences),
         sum(pair.only_first for pair in pairs),
         sum(pair.only_second for pair in pairs),
     )
+
+
+def interval_reach(values: list[float]) -> float:
+    """Return half the width of the 95 % interval of a mean by Student's t; one value says nothing about its spread."""
+    if len(values) < 2:
+        return math.inf
+    return float(student.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
 
 
 def main() -> None:
@@ -83,8 +97,7 @@ def main() -> None:
     print("| preset | seeds | validation accuracy, % | difference | only the recipe right | only the variant right |")
     print("|---|---|---|---|---|---|")
     for row in compare(options.sweep, options.recipe):
-        reach = "" if row.reach is None else f" ± {row.reach:.3f}"
-        difference = f"{row.difference:+.3f}{reach}" if row.name != options.recipe else "-"
+        difference = f"{row.difference:+.3f} ± {row.reach:.3f}" if row.name != options.recipe else "-"
         cells = (row.name, row.seeds, f"{row.accuracy:.3f}", difference, row.only_recipe, row.only_variant)
         print(f"| {' | '.join(map(str, cells))} |")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -41,5 +42,7 @@ def test_difference_is_the_mean_over_the_seeds_that_both_have() -> None:
     assert (row.only_recipe, row.only_variant) == (3, 2)
 
 
-def test_one_seed_has_no_interval() -> None:
-    assert _row("variant", {1: predictions({0})}, {1: predictions(set())}) == Row("variant", 1, 100.0, 10.0, None, 0, 1)
+def test_one_seed_says_nothing_about_the_spread() -> None:
+    assert _row("variant", {1: predictions({0})}, {1: predictions(set())}) == Row(
+        "variant", 1, 100.0, 10.0, math.inf, 0, 1
+    )

@@ -80,20 +80,21 @@ def show_table(rows: Sequence[dict[str, Any]], settings: Sequence[str]) -> None:
     print("" if settings else "\nno setting differs")
 
 
-def compare_pair(first: Run, second: Run) -> tuple[PairedComparison | None, str]:
-    """Return the comparison of two runs on the same test images; or None, and why there is none."""
+def compare_pair(first: Run, second: Run) -> PairedComparison:
+    """Compare two runs on the same test images.
+
+    Raises:
+        LabError: a run has no checkpoint, their test sets differ, or the test set is not available.
+    """
     from mnist_lab.evaluation.paired import compare_on_test_set  # torch
     from mnist_lab.training.runtime import quiet_lightning
 
-    try:
-        with quiet_lightning():
-            return compare_on_test_set(first, second), ""
-    except LabError as error:
-        return None, shorten(str(error), 200)
+    with quiet_lightning():
+        return compare_on_test_set(first, second)
 
 
 def describe_pair(paired: PairedComparison) -> str:
-    """Say which of two runs is better on the same test images, or that this cannot be told."""
+    """Describe the paired comparison of two runs in three sentences, the last of which names the better run, if any."""
     low, high = paired.interval()
     p = f"p = {paired.p:.3g}" if paired.p >= 0.001 else "p < 0.001"
     better = f"run {1 if paired.difference < 0 else 2} is better"
@@ -109,10 +110,8 @@ def describe_pair(paired: PairedComparison) -> str:
     )
 
 
-def pair_columns(paired: PairedComparison | None) -> list[dict[str, Any]]:
-    """Return the columns that the comparison adds to the rows of two runs; in each, of its run with the other."""
-    if paired is None:
-        return [dict.fromkeys(PAIRED), dict.fromkeys(PAIRED)]
+def pair_columns(paired: PairedComparison) -> list[dict[str, Any]]:
+    """Return the columns that the paired comparison adds to each run's row, from the point of view of that run."""
     return [
         dict(zip(PAIRED, (own.images, own.only_second, own.difference, *own.interval(), own.p), strict=True))
         for own in (paired.swapped, paired)
@@ -121,13 +120,7 @@ def pair_columns(paired: PairedComparison | None) -> list[dict[str, Any]]:
 
 def main(arguments: list[str]) -> None:
     parser = CommandParser("compare", __doc__)
-    parser.add_argument(
-        "runs",
-        metavar="RUN",
-        nargs="+",
-        help="a run folder, part of its name, latest, or a folder of runs",
-    )
-    parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="where a name is looked for (%(default)s)")
+    parser.add_runs()
     parser.add_argument("--out", type=Path, metavar="FILE", help="plot the curves into this file")
     parser.add_group()
     parser.add_forms()
@@ -151,12 +144,16 @@ def main(arguments: list[str]) -> None:
         show_table(rows, list(differing))
     messages = sys.stderr if options.form else sys.stdout
     if [len(group) for group in groups] == [1, 1]:
-        paired, why_not = compare_pair(*runs)
-        if paired is None:
-            print(f"no paired test: {why_not}", file=messages)
-        elif not options.form:
-            print(describe_pair(paired))
-        rows = [row | columns for row, columns in zip(rows, pair_columns(paired), strict=True)]
+        columns = [dict.fromkeys(PAIRED), dict.fromkeys(PAIRED)]
+        try:
+            paired = compare_pair(*runs)
+        except LabError as error:
+            print(f"no paired test: {shorten(str(error), 200)}", file=messages)
+        else:
+            columns = pair_columns(paired)
+            if not options.form:
+                print(describe_pair(paired))
+        rows = [row | own for row, own in zip(rows, columns, strict=True)]
     if options.form:
         print_rows(rows, options.form)
     if options.out:

@@ -17,13 +17,7 @@ COLUMNS = ("model", "seed", TEST_LOSS, TEST_ACC, "errors", "run")
 
 def main(arguments: list[str]) -> None:
     parser = CommandParser("ensemble", __doc__)
-    parser.add_argument(
-        "runs",
-        metavar="RUN",
-        nargs="+",
-        help="a run folder, part of its name, latest, or a folder of runs such as a sweep's",
-    )
-    parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="where a name is looked for (%(default)s)")
+    parser.add_runs()
     parser.add_argument("--to", type=Path, metavar="DIR", help="the run folder to make (default: one below runs-dir)")
     parser.add_forms()
     options = parser.parse_args(arguments)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import NoReturn
 
 from mnist_lab.errors import UsageError
@@ -19,6 +20,14 @@ class CommandParser(argparse.ArgumentParser):
         """Add RUN and --runs-dir, which `find_run` reads."""
         self.add_argument("run", metavar="RUN", help="a run folder, the beginning or end of its name, or latest")
         self.add_argument("--runs-dir", default="runs", help="where a name is looked for (default: %(default)s)")
+
+    def add_runs(self) -> None:
+        """Add RUN..., and --runs-dir, which `runs.listing.find_runs` takes."""
+        words = "a run folder, part of its name, latest, or a folder of runs such as a sweep's"
+        self.add_argument("runs", metavar="RUN", nargs="+", help=words)
+        self.add_argument(
+            "--runs-dir", type=Path, default=Path("runs"), help="where a name is looked for (%(default)s)"
+        )
 
     def add_group(self) -> None:
         """Add --group; options.group is "seed" or None."""

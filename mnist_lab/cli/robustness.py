@@ -28,13 +28,7 @@ NAMES = ("shift", "rotation", "scale", "noise", "blur", "inversion", "occlusion"
 
 def main(arguments: list[str]) -> None:
     parser = CommandParser("robustness", __doc__)
-    parser.add_argument(
-        "runs",
-        metavar="RUN",
-        nargs="+",
-        help="a run folder, part of its name, latest, or a folder of runs",
-    )
-    parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="where a name is looked for (%(default)s)")
+    parser.add_runs()
     parser.add_argument("--only", metavar="NAME,...", help=f"some of {', '.join(NAMES)}")
     parser.add_argument("--out", type=Path, metavar="FILE", help="plot the accuracies to this file")
     parser.add_forms()

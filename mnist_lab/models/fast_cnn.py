@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
 from mnist_lab.models.classifier import Classifier
-
-_Width = Annotated[int, Field(ge=1)]
+from mnist_lab.models.sizes import Width
 
 
 class FastCNN(Classifier):
@@ -24,7 +20,7 @@ class FastCNN(Classifier):
     image_size = 28
     loss = "cross_entropy"
 
-    def __init__(self, num_classes: int = 10, *, widths: tuple[_Width, _Width, _Width] = (16, 32, 64)) -> None:
+    def __init__(self, num_classes: int = 10, *, widths: tuple[Width, Width, Width] = (16, 32, 64)) -> None:
         super().__init__(num_classes)
         self.conv1 = nn.Conv2d(1, widths[0], 5)
         self.norm1 = nn.BatchNorm2d(widths[0])

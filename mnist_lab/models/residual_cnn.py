@@ -9,8 +9,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from mnist_lab.models.classifier import Classifier
+from mnist_lab.models.sizes import Width
 
-_Width = Annotated[int, Field(ge=1)]
 _Blocks = Annotated[int, Field(ge=0)]
 
 
@@ -32,7 +32,7 @@ class ResidualCNN(Classifier):
         self,
         num_classes: int = 10,
         *,
-        widths: tuple[_Width, _Width, _Width] = (32, 64, 128),
+        widths: tuple[Width, Width, Width] = (32, 64, 128),
         blocks: tuple[_Blocks, _Blocks, _Blocks] = (2, 1, 1),
     ) -> None:
         super().__init__(num_classes)

@@ -1,6 +1,12 @@
-"""Sizes of layers' outputs, worked out."""
+"""Sizes of layers: the numbers of channels that are valid, and the sides of outputs, worked out."""
 
 from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+Width = Annotated[int, Field(ge=1)]  # channels of a layer
 
 
 def conv_output_size(size: int, kernel: int, stride: int = 1, padding: int = 0, dilation: int = 1) -> int:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
 from mnist_lab.models.classifier import Classifier
-
-_Width = Annotated[int, Field(ge=1)]
+from mnist_lab.models.sizes import Width
 
 
 class TinyCNN(Classifier):
@@ -25,7 +21,7 @@ class TinyCNN(Classifier):
     loss = "cross_entropy"
 
     def __init__(
-        self, num_classes: int = 10, *, widths: tuple[_Width, _Width, _Width, _Width, _Width] = (8, 12, 16, 16, 16)
+        self, num_classes: int = 10, *, widths: tuple[Width, Width, Width, Width, Width] = (8, 12, 16, 16, 16)
     ) -> None:
         super().__init__(num_classes)
         first, second, third, fourth, fifth = widths
