@@ -161,7 +161,7 @@ class Source(ImageSource):
             raise UsageError(
                 f"data.root: {folder} cannot be written and is incomplete: choose another, or {by_hand}{tried}"
             )
-        raise DataUnavailable(f"{self.name} could not be fetched. Tried:{tried}\nBy hand: {by_hand}")
+        raise DataUnavailable(f"{self.name} could not be fetched: try again later, or {by_hand}{tried}")
 
 
 def _local(path: Path, name: str) -> Iterator[tuple[str, bytes]]:

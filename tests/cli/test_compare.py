@@ -231,7 +231,7 @@ def test_two_runs_are_also_compared_image_by_image(command: Command, two: list[R
     [
         (lambda tiny, run: shutil.rmtree(run.checkpoints_folder), "runs/b/cnn: has no checkpoint (status: finished)"),
         (lambda tiny, run: run.checkpoint_path("best").write_bytes(b"no"), "runs/b/cnn/checkpoints/best.ckpt: corrupt"),
-        (lambda tiny, run: shutil.rmtree(tiny.raw), "Tiny could not be fetched."),
+        (lambda tiny, run: shutil.rmtree(tiny.raw), "Tiny could not be fetched: "),
     ],
 )
 def test_table_stands_and_one_line_says_why_two_runs_are_not_compared_image_by_image(
