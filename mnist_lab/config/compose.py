@@ -13,7 +13,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mnist_lab.config import conf_dir
 from mnist_lab.config.distributed import local_processes, machines, start_time
-from mnist_lab.config.overrides import compose_with_hydra, explain_composition_error
+from mnist_lab.config.keys import OPTIONAL
+from mnist_lab.config.overrides import compose_with_hydra, explain_composition_error, override_key
 from mnist_lab.config.settings import rename_moved_classes, resolve_settings, to_plain
 
 OmegaConf.register_new_resolver("start_time", start_time, use_cache=True, replace=True)
@@ -77,9 +78,18 @@ def job_config(config: DictConfig) -> DictConfig:
 def resolve_job(cfg: DictConfig, hydra_config: Any) -> DictConfig:
     """Resolve the interpolations of a job's configuration, except those of environment variables."""
     cfg.overrides = to_plain(hydra_config.overrides.task)  # Hydra's own list cannot be written to
+    _drop_settings_of_none(cfg)
     resolve_settings(cfg)
     rename_moved_classes(cfg)
     return cfg
+
+
+def _drop_settings_of_none(cfg: DictConfig) -> None:
+    """Drop a preset's settings of a group for which the command line chooses "none"; validation refuses other ones."""
+    named = {override_key(override) for override in cfg.overrides}
+    with open_dict(cfg):
+        for group in [group for group in OPTIONAL if f"{group}=none" in cfg.overrides]:
+            cfg[group] = {key: value for key, value in cfg[group].items() if f"{group}.{key}" in named}
 
 
 def model_name(choice: str, target: str) -> str:

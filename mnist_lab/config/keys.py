@@ -22,6 +22,7 @@ YOUNGER_KEYS: dict[str, Any] = {"label_smoothing": 0.0, "callbacks.ema": None, "
 READ_FROM_DATA = ("data.source.name", "data.source.classes", "data.source.background", "data.source.sha256")
 # Keys that say which images and classes the data are, and not where they come from.
 DATA_CONTENT = re.compile(r"data\.source\.(?!(path|folders|mirrors|package)(\.|$))")
+OPTIONAL = ("scheduler", "augmentation", "test_augmentation")  # groups of which an empty one stands for none
 SWEEP_ONLY_KEYS = ("sweep", "retries", "fail_fast", "detach", "callbacks.prune")  # invalid outside a sweep
 PASSED_TO_JOBS = ("threads", "figures")  # that apply to a sweep and to its jobs
 SWEEP_KEYS = (*SWEEP_ONLY_KEYS, "runs_dir", *PASSED_TO_JOBS)  # that control a sweep, and do not identify its jobs

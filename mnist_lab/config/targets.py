@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
+from mnist_lab.config.keys import OPTIONAL
 from mnist_lab.errors import UsageError
 
 # The base class for each key of the configuration, by its public name.
@@ -48,7 +49,6 @@ ARGUMENT_CLASSES = (  # allowed below these keys besides
     Strategy,
 )
 TUNERS = {LearningRateFinder: "optimizer.lr", BatchSizeFinder: "data.batch_size"}
-OPTIONAL = ("scheduler", "augmentation", "test_augmentation")  # an empty node stands for none
 PARTIAL = ("optimizer", "scheduler")  # made from parameters, or from an optimizer
 
 

@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from mnist_lab.config.distributed import process_problems
-from mnist_lab.config.keys import FIXED_ON_RESUME, READ_FROM_DATA
+from mnist_lab.config.keys import FIXED_ON_RESUME, OPTIONAL, READ_FROM_DATA
 from mnist_lab.config.metric_names import EPOCH_METRICS, VAL_ACC, VAL_LOSS
 from mnist_lab.config.overrides import nearest_key
 from mnist_lab.config.settings import flatten, is_list_of_nodes, require_environment
@@ -162,6 +162,11 @@ def _signature_problems(node: DictConfig, path: str = "") -> Iterator[str]:
         except UsageError as error:
             yield str(error)
             return
+    elif node and path[:-1] in OPTIONAL:
+        group, [(name_, value), *_] = path[:-1], node.items()
+        remedy = f"choose another {group}, or remove it with ~{path}{name_!s}"
+        yield f"{path}{name_!s}={_format(value)}: {group}=none has no settings; {remedy}"
+        return
     for key_, value in node.items():
         name = str(key_)
         key = f"{path}{name}"

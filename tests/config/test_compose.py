@@ -259,3 +259,19 @@ def test_settings_of_a_users_own_network_are_checked_by_its_signature(
     assert instantiate(cfg.model)
     with pytest.raises(UsageError, match=r"model\.width=wide"):
         validate(tiny.compose("model=own", "model.width=wide"))
+
+
+@pytest.mark.parametrize("group", ["augmentation", "scheduler", "test_augmentation"])
+def test_choice_of_none_leaves_nothing_of_what_a_preset_sets(group: str) -> None:
+    cfg = compose("experiment=champion", f"{group}=none")
+    validate(cfg)
+    assert cfg[group] == {}
+
+
+def test_settings_of_none_are_refused(tiny: Tiny) -> None:
+    (tiny.conf / "experiment").mkdir()
+    (tiny.conf / "experiment" / "own.yaml").write_text("# @package _global_\naugmentation: {degrees: 20}\n")
+    remedy = "augmentation=none has no settings; choose another augmentation, or remove it with ~augmentation.degrees"
+    for overrides in (["experiment=own"], ["augmentation=none", "+augmentation.degrees=20"]):
+        with pytest.raises(UsageError, match=rf"^augmentation\.degrees=20: {remedy}$"):
+            validate(tiny.compose(*overrides))
