@@ -51,6 +51,7 @@ TOP = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
     "results/RESULTS.md": "results/tutorials.md",
+    "results/RECORDS.md": "results/leaderboard.md",
 }
 
 

@@ -22,7 +22,7 @@ COMMANDS = {
     "train": Command("[KEY=VALUE ...]", "train a network, then test it; without a command, this"),
     "test": Command("RUN [KEY=VALUE]", "test a run's weights again; RUN: its folder, part of its name, or latest"),
     "reproduce": Command(
-        "[PRESET ...] [--seeds N]",
+        "[PRESET ...] [--seeds N|FIRST-LAST]",
         "train presets over seeds: the tutorials' beside their figures, or the leaderboard's",
     ),
     "report": Command("RUN|SWEEP", "write an HTML page about it, report.html in its folder"),

@@ -21,7 +21,12 @@ def main(arguments: list[str]) -> None:
         nargs="*",
         help="presets (default: all tutorials'), and settings for all runs",
     )
-    parser.add_argument("--seeds", type=int, default=5, help="the number of seeds: 1, 2, ... (default: %(default)s)")
+    parser.add_argument(
+        "--seeds",
+        metavar="N|FIRST-LAST",
+        default="5",
+        help="the seeds 1 to N, or FIRST to LAST, such as 11-20 (default: %(default)s)",
+    )
     parser.add_argument(
         "--runs-dir",
         type=Path,
@@ -40,6 +45,7 @@ def main(arguments: list[str]) -> None:
     overrides = [word for word in options.words if "=" in word or word.startswith("~")]
     from mnist_lab.config.compose import presets
     from mnist_lab.reproduce import reproduce
+    from mnist_lab.reproduce.seeds import parse_seeds
     from mnist_lab.reproduce.summary import has_tutorial
     from mnist_lab.sweeps.hydra_app import reject_derived_settings
 
@@ -52,7 +58,7 @@ def main(arguments: list[str]) -> None:
     try:
         reproduce.reproduce(
             names,
-            options.seeds,
+            parse_seeds(options.seeds),
             runs_dir=options.runs_dir,
             out=out,
             overrides=overrides,

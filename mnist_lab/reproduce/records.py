@@ -18,6 +18,7 @@ from mnist_lab.files import write_text
 from mnist_lab.formatting import format_command, render_template
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.models.output import dummy_images
+from mnist_lab.reproduce.seeds import format_seeds
 from mnist_lab.reproduce.summary import changed_settings, commit_of, join_unique
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import load_trained_model, make_data
@@ -129,7 +130,7 @@ def _log_ensemble(members: Sequence[Log], predictions: Predictions) -> Log:
     return {
         **first,
         "seeds": seeds,
-        "command": format_command(["reproduce", first["preset"], "--seeds", str(max(seeds))]),
+        "command": format_command(["reproduce", first["preset"], "--seeds", format_seeds(seeds)]),
         "parameters": sum(log["parameters"] for log in members),
         "pflop": round(sum(log["pflop"] for log in members), 6),
         "seconds": round(sum(log["seconds"] for log in members), 1),
@@ -164,14 +165,13 @@ def summarise_logs(logs: Sequence[Log]) -> Record:
     single = [log for log in logs if len(log["seeds"]) == 1]
     together = [log for log in logs if len(log["seeds"]) > 1]
     accuracies, first = [accuracy(log) for log in single], single[0]
+    seeds = [log["seeds"][0] for log in single]
     return {
         "preset": first["preset"],
-        "command": format_command(
-            ["reproduce", first["preset"], "--seeds", str(max(log["seeds"][0] for log in single))]
-        ),
+        "command": format_command(["reproduce", first["preset"], "--seeds", format_seeds(seeds)]),
         "changed": sorted({setting for log in single for setting in log["changed"]}),
         "parameters": first["parameters"],
-        "seeds": [log["seeds"][0] for log in single],
+        "seeds": seeds,
         "mean": round(statistics.fmean(accuracies), 6),
         "std": round(statistics.stdev(accuracies), 6) if len(accuracies) > 1 else None,
         "min": min(accuracies),

@@ -25,20 +25,20 @@ from mnist_lab.runs.state import RunState
 
 def reproduce(
     names: Sequence[str],
-    seeds: int,
+    seeds: Sequence[int] = range(1, 6),
     *,
     runs_dir: Path = Path("runs/reproduce"),
     out: Path | None = None,
     overrides: Sequence[str] = (),
     config_dir: str | None = None,
 ) -> None:
-    """Train each preset with the seeds 1, 2, ..., each in its own run folder below runs_dir.
+    """Train each preset with each seed, in a run folder of its own below runs_dir.
 
     Finished runs are skipped and interrupted ones resumed. Processes that share runs_dir share the jobs.
 
     Args:
         names: the presets.
-        seeds: the number of seeds.
+        seeds: the seeds.
         runs_dir: the folder of the run folders.
         out: the folder of the results, which must be writable; None for runs_dir.
         overrides: settings for all runs.
@@ -52,13 +52,11 @@ def reproduce(
     unknown = [name for name in names if name not in known]
     if unknown:
         raise UsageError(f"{', '.join(unknown)}: unknown preset; choose from {', '.join(known)}")
-    if seeds < 1:
-        raise UsageError(f"--seeds={seeds}: must be 1 or more")
     from mnist_lab.config.validate import validate  # imports torch
     from mnist_lab.training.progress import console
     from mnist_lab.training.train import train
 
-    jobs = [(preset, seed, runs_dir / f"{preset}-seed{seed}") for preset in names for seed in range(1, seeds + 1)]
+    jobs = [(preset, seed, runs_dir / f"{preset}-seed{seed}") for preset in names for seed in seeds]
 
     def configured(preset: str, seed: int, folder: Path) -> DictConfig:
         own = (f"experiment={preset}", f"seed={seed}", f"hydra.run.dir={quote_path(folder)}", "callbacks.summary=null")
@@ -75,7 +73,7 @@ def reproduce(
             reject_changed_settings(Run(folder), cfg)
     make_writable(runs_dir, "--runs-dir")
     make_writable(out or runs_dir, "--out")
-    record = {"presets": list(names), "seeds": seeds, "overrides": list(overrides)}
+    record = {"presets": list(names), "seeds": list(seeds), "overrides": list(overrides)}
     write_text(runs_dir / REPRODUCTION_RECORD, json.dumps(record, indent=1) + "\n")
     in_progress: list[str] = []
     for number, (preset, seed, folder) in enumerate(jobs, start=1):

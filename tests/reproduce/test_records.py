@@ -13,12 +13,15 @@ import torch
 import yaml
 from conftest import Outcome, Tiny
 
+from mnist_lab.config import conf_dir
+from mnist_lab.config.compose import compose
 from mnist_lab.models.lenet import LeNet
 from mnist_lab.reproduce.records import Log, accuracy, flop_per_image, read_logs, records_page, summarise_logs
 from mnist_lab.runs.run import Run
 
 Command = Callable[..., Outcome]
 OUT = Path("results")
+COMMITTED = Path(__file__).parents[2] / "results"
 
 
 @pytest.fixture
@@ -54,7 +57,9 @@ def test_line_is_mean_and_deviation_over_the_seeds_and_the_ensemble_beside_them(
     assert record["std"] == pytest.approx(statistics.stdev(accuracies))
     assert (record["min"], record["max"], record["ensemble"]) == pytest.approx((98.6, 99.1, 99.2))
     assert (record["seeds"], record["seconds"], record["date"]) == ([1, 2, 3], 20.0, "2026-11-03")
-    assert summarise_logs([log(1, 10)])["std"] is None
+    assert record["command"] == "python -m mnist_lab reproduce mine --seeds 3"
+    one = summarise_logs([log(4, 10)])
+    assert (one["std"], one["command"]) == (None, "python -m mnist_lab reproduce mine --seeds 4-4")
 
 
 def test_page_has_the_best_preset_first(tmp_path: Path) -> None:
@@ -110,3 +115,23 @@ def test_network_is_left_as_it_was_when_its_operations_are_counted() -> None:
     before = {name: value.clone() for name, value in network.state_dict().items()}
     flop_per_image(network)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_committed_leaderboard_is_made_of_its_logs() -> None:
+    records = read_logs(COMMITTED / "logs")
+    assert json.loads((COMMITTED / "records.json").read_text(encoding="utf-8")) == records
+    assert (COMMITTED / "RECORDS.md").read_text(encoding="utf-8") == records_page(records)
+
+
+@pytest.mark.parametrize("name", ["champion", "sprint", "tiny"])
+def test_header_of_a_preset_and_its_logs_agree(name: str) -> None:
+    """And the logs are those of the preset as it stands, trained from a commit without changes."""
+    (record,) = (record for record in read_logs(COMMITTED / "logs") if record["preset"] == name)
+    header = (conf_dir() / "experiment" / f"{name}.yaml").read_text(encoding="utf-8").split("defaults:")[0]
+    here = f"{record['mean']:.2f} ± {record['std']:.2f} % over {len(record['seeds'])} seeds"
+    assert here in " ".join(header.replace("#", " ").split())
+    assert record["changed"] == [] and "changes" not in record["commit"]
+    epochs = compose(f"experiment={name}").trainer.max_epochs
+    for seed in record["seeds"]:
+        log = yaml.safe_load((COMMITTED / "logs" / f"{name}-seed{seed}.yaml").read_text(encoding="utf-8"))
+        assert log["epochs"][-1]["examples_seen"] == 60_000 * epochs

@@ -161,8 +161,9 @@ def test_finished_job_of_other_settings_is_refused(reproduce: Command) -> None:
     ("arguments", "message"),
     [
         (["fooo"], "fooo: unknown preset; choose from champion, compact_cnn, dropout_cnn, lenet,"),
-        (["--seeds", "0"], "--seeds=0: must be 1 or more"),
-        (["--seeds", "many"], "invalid int value: 'many'"),
+        (["--seeds", "0"], "--seeds=0: must be a number from 1 on, or the first and the last seed, such as 11-20"),
+        (["--seeds", "many"], "--seeds=many: must be a number from 1 on"),
+        (["--seeds", "4-3"], "--seeds=4-3: must be a number from 1 on"),
         (["mlp", "optimizer.lr=-1"], "optimizer.lr=-1: input should be greater than 0"),
         (["mlp", "seed=7"], "seed=7: set by reproduce; name presets only, and use --seeds"),
         (["mlp", "experiment=lenet"], "experiment=lenet: set by reproduce"),
