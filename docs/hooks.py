@@ -38,6 +38,7 @@ RUN_FOLDER = {  # by the attributes of Run; one that is missing here fails the b
     "config_path": "the whole configuration",
     "metrics_path": "every curve, a row a logged step",
     "log_path": "what happened, with the traceback of an error; of runs started from the command line",
+    "source_path": "uncommitted changes of the code; `git.restore` in run.json applies them",
     "report_path": "the page that `report` writes",
     "job_path": "of a sweep's job: its state in the sweep",
     "pruned_path": "of a job that a search stopped early: after how many epochs",

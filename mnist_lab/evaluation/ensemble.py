@@ -23,10 +23,11 @@ from mnist_lab.formatting import format_command, format_value, shorten
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.models.ensemble import Ensemble
 from mnist_lab.runs.checkpoints import SafeCheckpointIO
-from mnist_lab.runs.environment import current_time, git_state, package_versions, processor_name
+from mnist_lab.runs.environment import current_time, package_versions, processor_name
 from mnist_lab.runs.listing import checkpoint_problem, select_runs
 from mnist_lab.runs.record import Member, RunRecord, write_record
 from mnist_lab.runs.run import Run
+from mnist_lab.runs.source import record_source
 from mnist_lab.runs.state import RunState
 from mnist_lab.training.build import class_count, load_trained_model, make_data, make_model
 from mnist_lab.training.record import device_name
@@ -97,7 +98,6 @@ def make_ensemble(found: Sequence[Run], folder: Path | None = None, runs_dir: Pa
         "device": device_name(tester),
         "processor": processor_name(),
         "versions": package_versions(),
-        "git": git_state(),
         "members": members,
     }
     return _write_run(cfg, model, record), len(make_data(cfg, model).test_set()[1])
@@ -176,7 +176,8 @@ def _write_run(cfg: DictConfig, model: Ensemble, record: RunRecord) -> Run:
         content = {"state_dict": model.state_dict(), "architecture": type(model).__name__}
         SafeCheckpointIO().save_checkpoint(content, run.checkpoint_path("last"))
         run.save_config(cfg)
-        write_record(run.record_path, record | {"checkpoints": run.checkpoints()})  # last: it makes the folder a run's
+        record |= {"checkpoints": run.checkpoints(), "git": record_source(run.source_path)}
+        write_record(run.record_path, record)  # last: it makes the folder a run's
     except BaseException as error:
         shutil.rmtree(run.folder, ignore_errors=True)
         if isinstance(error, OSError):

@@ -203,4 +203,6 @@ def next_commands(run: Run, info: RunRecord) -> list[tuple[str, str]]:
         found.append((words, format_command([f"resume={run}", *more])))
     if run.checkpoint("last") or run.checkpoint("best"):
         found.append(("Test it again:", format_command(["test", str(run)])))
+    if info["git"] and (restore := info["git"].get("restore")):
+        found.append(("Get its code again:", restore))
     return found

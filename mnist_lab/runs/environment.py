@@ -1,15 +1,12 @@
-"""Describe what a run's results depend on besides its settings: versions, commit, processor."""
+"""Describe what a run's results depend on besides its settings and its code: versions, processor."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import os
 import platform
-import subprocess
 from datetime import datetime
 from pathlib import Path
-
-from mnist_lab.runs.record import GitState
 
 PACKAGES = (
     "mnist-lab",
@@ -37,23 +34,6 @@ def package_versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def git_state() -> GitState | None:
-    """Return the commit of the checkout with this code, or else with the current folder; None outside a checkout."""
-    here = Path(__file__).parent
-    tracked = _git("ls-files", "--error-unmatch", Path(__file__).name, folder=here) is not None
-    folder = here if tracked else Path.cwd()
-    commit = _git("rev-parse", "HEAD", folder=folder)
-    return {"commit": commit, "changed": bool(_git("status", "--porcelain", folder=folder))} if commit else None
-
-
-def _git(*arguments: str, folder: Path) -> str | None:
-    try:
-        done = subprocess.run(["git", "-C", folder, *arguments], capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def processor_name() -> str:

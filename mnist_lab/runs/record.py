@@ -36,10 +36,23 @@ class Member(TypedDict):
 
 
 class GitState(TypedDict):
-    """The commit of a checkout, and whether its files were changed since."""
+    """The commit of a checkout, and how its files differ from it.
+
+    Attributes:
+        commit: its hash.
+        changed: whether files were changed since, or added.
+        origin: the URL of the repository that it came from.
+        untracked: files that git does not track; they are not kept.
+        left_out: which changes of tracked files source.patch does not have, and why.
+        restore: commands that make the same files again, but for those that were not kept.
+    """
 
     commit: str
     changed: bool
+    origin: NotRequired[str]
+    untracked: NotRequired[list[str]]
+    left_out: NotRequired[str]
+    restore: NotRequired[str]
 
 
 @with_config(_STRICT)

@@ -25,6 +25,7 @@ from mnist_lab.formatting import display_path, printable
 from mnist_lab.runs.locks import HOLDER, LOCK, holder_of
 from mnist_lab.runs.paths import PathIn
 from mnist_lab.runs.record import RUN, RunRecord, read_record, write_record
+from mnist_lab.runs.source import record_source
 from mnist_lab.runs.state import RunState
 
 RECORD, SWEEP_RECORD, REPRODUCTION_RECORD = "run.json", "sweep.json", "reproduce.json"  # identify the kind of a folder
@@ -44,6 +45,7 @@ class Run:
     config_path = PathIn("config.yaml")
     metrics_path = PathIn("metrics.csv")
     log_path = PathIn("train.log")
+    source_path = PathIn("source.patch")  # uncommitted changes of the code
     report_path = PathIn("report.html")
     job_path = PathIn("job.json")  # of a sweep's job
     pruned_path = PathIn("pruned")  # of a job that a search stopped early: after how many epochs
@@ -65,7 +67,7 @@ class Run:
 
     @classmethod
     def create(cls, folder: Path, info: RunRecord, config: DictConfig) -> Run:
-        """Create a run in a folder that this process has locked, by writing config.yaml and run.json.
+        """Create a run in a folder that this process has locked: write config.yaml, source.patch and run.json.
 
         Raises:
             UsageError: the folder contains a run already, or cannot be written.
@@ -75,6 +77,7 @@ class Run:
             raise UsageError(f"hydra.run.dir={folder}: contains a run already; resume={folder} continues it")
         try:
             run.save_config(config)
+            info = {**info, "git": record_source(run.source_path)}
             write_record(run.record_path, info)  # last: it makes the folder a run's
         except OSError as error:
             raise UsageError(f"hydra.run.dir={folder}: cannot be written ({error.strerror}); choose another") from error

@@ -17,10 +17,11 @@ from mnist_lab.config.settings import original_overrides
 from mnist_lab.errors import Interrupted, LabError, ProcessLost, UsageError
 from mnist_lab.formatting import format_command
 from mnist_lab.runs.checkpoints import completed_epochs, read_checkpoint
-from mnist_lab.runs.environment import current_time, git_state, package_versions, processor_name
+from mnist_lab.runs.environment import current_time, package_versions, processor_name
 from mnist_lab.runs.locks import wait_for_release
 from mnist_lab.runs.record import RunRecord
 from mnist_lab.runs.run import Run
+from mnist_lab.runs.source import record_source
 from mnist_lab.runs.state import RunState
 from mnist_lab.streams import stop_waiting_for_readers
 from mnist_lab.training.checkpointing import sigterm_ignored, stop_signal, stop_signals_raise
@@ -129,7 +130,6 @@ def _start_record(run: Run, cfg: DictConfig, parameters: int) -> None:
         "device": None,
         "processor": processor_name(),
         "versions": package_versions(),
-        "git": git_state(),
         "checkpoints": {"best": None, "last": None},
     }
     if not cfg.resume:
@@ -143,7 +143,7 @@ def _start_record(run: Run, cfg: DictConfig, parameters: int) -> None:
                 overrides=overrides,
                 max_epochs=info["max_epochs"],
                 versions=info["versions"],
-                git=info["git"],
+                git=record_source(run.source_path),
             )
             run.save_config(cfg)
         except OSError as error:
