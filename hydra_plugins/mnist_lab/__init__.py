@@ -53,3 +53,36 @@ class OptunaSweeper(LabSweeper):
         from mnist_lab.sweeps.optuna_search import sweep_optuna
 
         return sweep_optuna(self, arguments)
+
+
+class HalvingSweeper(LabSweeper):
+    """Successive halving: many candidates for few epochs, the best of them for more.
+
+    Args:
+        min_epochs: of the first rung.
+        eta: each rung has eta times the epochs of the one before, and the best 1/eta of its candidates.
+        brackets: how many times candidates start together, each time fewer and with more epochs.
+        n_candidates: how many are drawn; None for every combination of the values.
+        sampler: that draws them, random or qmc.
+        seed: of the sampler and of the brackets.
+        params: what is swept, by key, in Hydra's grammar, where the command line does not say.
+    """
+
+    def __init__(
+        self,
+        min_epochs: int,
+        eta: int,
+        brackets: int,
+        n_candidates: int | None,
+        sampler: str,
+        seed: int,
+        params: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(params)
+        self.min_epochs, self.eta, self.brackets = min_epochs, eta, brackets
+        self.n_candidates, self.sampler, self.seed = n_candidates, sampler, seed
+
+    def sweep(self, arguments: list[str]) -> Any:
+        from mnist_lab.sweeps.halving import sweep_halving
+
+        return sweep_halving(self, arguments)

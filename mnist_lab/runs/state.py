@@ -8,12 +8,13 @@ from enum import Enum
 class RunState(str, Enum):
     """The state of a run or of a job; its text is the one in run.json and job.json.
 
-    Only RUNNING, FINISHED, FAILED and INTERRUPTED are recorded by a run itself.
+    WAITING, KILLED and DAMAGED are not recorded by a run itself.
     """
 
     WAITING = "waiting"  # a planned job that was not started yet
     RUNNING = "running"
     FINISHED = "finished"
+    PAUSED = "paused"  # it has trained as many epochs as its sweep asked for so far
     FAILED = "failed"  # it raised an error
     INTERRUPTED = "interrupted"  # a signal or the death of another of its processes ended it; it can continue
     KILLED = "killed"  # its process is gone without having recorded an end
@@ -23,5 +24,6 @@ class RunState(str, Enum):
         return str(self.value)
 
 
-DONE = (RunState.FINISHED, RunState.FAILED)
+WELL_ENDED = (RunState.FINISHED, RunState.PAUSED)
+DONE = (*WELL_ENDED, RunState.FAILED)
 STOPPED = (RunState.INTERRUPTED, RunState.KILLED)

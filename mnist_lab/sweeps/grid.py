@@ -10,6 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from mnist_lab.config.keys import SWEEP_KEYS
@@ -61,14 +62,22 @@ def combinations(overrides: Sequence[Override]) -> list[list[str]]:
         if override.is_discrete_sweep():
             values[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
         elif override.is_sweep_override():
-            raise UsageError(f"{override.input_line}: drawn from by a search alone; add hydra/sweeper=optuna")
+            raise UsageError(
+                f"{override.input_line}: drawn from by a search alone; add hydra/sweeper=optuna, "
+                "or hydra/sweeper=halving and hydra.sweeper.n_candidates"
+            )
         else:
             values[key] = [f"{key}={override.get_value_element_as_str()}"]
     return [list(job) for job in itertools.product(*values.values())]
 
 
 def compose_job_id(sweeper: Any, overrides: Sequence[str]) -> str:
-    """The id of a job.
+    """Return the id of a job, as `compose_job` does."""
+    return compose_job(sweeper, overrides)[0]
+
+
+def compose_job(sweeper: Any, overrides: Sequence[str]) -> tuple[str, DictConfig]:
+    """Return the id of a job and its configuration, with Hydra's own settings.
 
     Raises:
         UsageError: Hydra cannot compose the job's configuration.
@@ -78,7 +87,7 @@ def compose_job_id(sweeper: Any, overrides: Sequence[str]) -> str:
     try:
         config = sweeper.hydra_context.config_loader.load_sweep_config(sweeper.config, list(overrides))
         instance.set_config(config)
-        return job_id(config)
+        return job_id(config), config
     except (HydraException, OmegaConfBaseException) as error:
         raise explain_composition_error(error, [parse_override(override) for override in overrides]) from error
     finally:

@@ -54,7 +54,8 @@ def run_job(cfg: DictConfig) -> float | None:
             job = read_job(folder) if Run(folder).job_path.exists() else Job(overrides, folder)
             job = replace(job, overrides=overrides)  # not in a damaged record
             start = sweep.record["start"]
-            attempts = job.attempts if job.process.get("start") == start else 0
+            same_start = job.process.get("start") == start and job.state != RunState.PAUSED
+            attempts = job.attempts if same_start else 0
             if job.state != RunState.FINISHED:
                 process: JobProcess = {
                     "start": start,
@@ -91,7 +92,7 @@ def _attempted(cfg: DictConfig, job: Job) -> Job:
     quiet, console.quiet = console.quiet, True  # the sweep shows the states of its jobs
     try:
         train_in_subprocess(cfg) if is_distributed(cfg) else train(cfg)
-        job = replace(job, state=RunState.FINISHED)
+        job = replace(job, state=Run(job.folder).info["status"])  # finished or paused
     except Interrupted as stop:
         write_job(replace(job, state=RunState.INTERRUPTED, error=f"signal {int(str(stop)) - 128}"))
         raise

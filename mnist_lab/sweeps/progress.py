@@ -21,12 +21,13 @@ from mnist_lab.config.metric_names import TEST_ACC, VAL_ACC
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import display_path, format_accuracy, format_duration
 from mnist_lab.runs.ranking import Results, describe_job
-from mnist_lab.runs.state import DONE, STOPPED, RunState
+from mnist_lab.runs.state import DONE, STOPPED, WELL_ENDED, RunState
 from mnist_lab.runs.sweep import Job, Sweep
 from mnist_lab.sweeps.launchers.launcher import Launcher, Placement, Stage
 
 STYLES = {
     RunState.FINISHED: "green",
+    RunState.PAUSED: "dim green",
     RunState.FAILED: "red",
     RunState.RUNNING: "bold",
     RunState.INTERRUPTED: "yellow",
@@ -48,7 +49,7 @@ class Watch:
         self.sweep, self.launcher = sweep, launcher
         self.console = console or Console(highlight=False)
         self.live = Live(console=self.console, auto_refresh=False, transient=True)
-        self.printed = {job.overrides for job in sweep.jobs() if job.state == RunState.FINISHED}
+        self.printed = {(job.id, len(job.epochs)) for job in sweep.jobs() if job.state in WELL_ENDED}
         self.written: list[Job] | None = None
         self.ending = threading.Event()
         self.thread = threading.Thread(target=self._watch, daemon=True)
@@ -85,8 +86,8 @@ class Watch:
             self.live.update(self.render(results), refresh=True)
         elif not self.console.is_terminal:
             for job in results.jobs:
-                if job.state in DONE and job.overrides not in self.printed:
-                    self.printed.add(job.overrides)
+                if job.state in DONE and (job.id, len(job.epochs)) not in self.printed:
+                    self.printed.add((job.id, len(job.epochs)))
                     self.console.print(line(results, job), soft_wrap=True, markup=False)
 
     def render(self, results: Results) -> Group:
@@ -173,7 +174,7 @@ def show_results(results: Results, command: str) -> None:
     if failed:
         told = f"mnist_lab: {len(failed)} of {len(results.jobs)} jobs failed; each has a train.log in its folder:"
         print(told, *failed, sep="\n  ", file=sys.stderr)
-    left = sum(job.state != RunState.FINISHED for job in results.jobs)
+    left = sum(job.state not in WELL_ENDED for job in results.jobs)
     if left:
         console.print(
             f"{left} of {len(results.jobs)} jobs are not finished; to continue: {command}", soft_wrap=True, markup=False

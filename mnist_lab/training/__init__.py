@@ -5,6 +5,7 @@ from mnist_lab.training.build import load_trained_model, make_data, make_model, 
 from mnist_lab.training.callbacks import RandomState, StepLog, TestCurve
 from mnist_lab.training.checkpointing import SaveWithinEpochs
 from mnist_lab.training.loggers import TensorBoard
+from mnist_lab.training.pausing import PauseAfter
 from mnist_lab.training.progress import EpochLines, LayerTable, console, layer_table
 from mnist_lab.training.reload import ReloadNetwork
 
@@ -12,6 +13,7 @@ __all__ = [
     "AveragedWeights",
     "EpochLines",
     "LayerTable",
+    "PauseAfter",
     "RandomState",
     "ReloadNetwork",
     "SaveWithinEpochs",

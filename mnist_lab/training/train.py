@@ -40,6 +40,7 @@ from mnist_lab.training.build import (
 from mnist_lab.training.checkpoint_structure import check_structure
 from mnist_lab.training.elapsed import ElapsedTime
 from mnist_lab.training.loggers import MetricsCSV, restore_events
+from mnist_lab.training.pausing import PauseAfter
 from mnist_lab.training.progress import console, results_table, working_on
 from mnist_lab.training.record import device_name, record_run
 from mnist_lab.training.runtime import explain_out_of_memory, quiet_lightning, torch_settings
@@ -108,11 +109,15 @@ def _train(cfg: DictConfig) -> Run:
         trainer.fit(model, data, ckpt_path=cfg.resume or None)
         ensure_last_checkpoint(run, trainer)
         chosen = run.chosen_checkpoint()
+        if any(isinstance(callback, PauseAfter) and callback.has_paused for callback in trainer.callbacks):  # type: ignore[attr-defined]
+            write_summary(run, trainer, None, chosen=chosen.stem, seconds=elapsed.seconds())
+            mark_ended(run, RunState.PAUSED)
+            return run
         model.load_state_dict(load_weights(model, chosen))
         (tested,) = trainer.test(model, data, verbose=False)
         write_summary(run, trainer, tested, chosen=chosen.stem, seconds=elapsed.seconds())
         write_dashboard(run, cfg, trainer, model, data)
-        mark_finished(run)
+        mark_ended(run, RunState.FINISHED)
     print_results(run)
     return run
 
@@ -183,9 +188,9 @@ def is_already_done(cfg: DictConfig, checkpoint: Mapping[str, Any]) -> bool:
 
 @rank_zero_only
 def write_summary(
-    run: Run, trainer: pl.Trainer, tested: Mapping[str, float], *, chosen: str, seconds: dict[str, float]
+    run: Run, trainer: pl.Trainer, tested: Mapping[str, float] | None, *, chosen: str, seconds: dict[str, float]
 ) -> None:
-    """Write the run's summary, with the metrics of the epoch whose weights were tested."""
+    """Write the run's summary, with the metrics of the epoch whose weights were chosen; tested is None if untested."""
     epochs = run.epochs()
     checkpoint = run.checkpoint(chosen)
     epoch = checkpoint_epoch(read_checkpoint(checkpoint), checkpoint) if checkpoint and epochs else -1
@@ -194,8 +199,9 @@ def write_summary(
     run.update(
         epochs=len(epochs),
         steps=trainer.global_step,
-        tested={"checkpoint": chosen, "epoch": epoch + 1},
-        metrics={name: row[name] for name in row if re.fullmatch(r"(train|val)/(?!loss_step).*", name)} | dict(tested),
+        tested=None if tested is None else {"checkpoint": chosen, "epoch": epoch + 1},
+        metrics={name: row[name] for name in row if re.fullmatch(r"(train|val)/(?!loss_step).*", name)}
+        | dict(tested or {}),
         seconds=seconds,
         images_per_second=statistics.fmean(speeds) if speeds else None,
         device=device_name(trainer),
@@ -213,10 +219,10 @@ def write_dashboard(run: Run, cfg: DictConfig, trainer: pl.Trainer, model: Class
 
 
 @rank_zero_only
-def mark_finished(run: Run) -> None:
-    """Record that the run is finished, after flushing its files to the disk."""
+def mark_ended(run: Run, status: RunState) -> None:
+    """Record that the run is finished or paused, after flushing its files to the disk."""
     sync_tree(run.folder)
-    run.update(status=RunState.FINISHED, finished=current_time())
+    run.update(status=status, finished=current_time())
 
 
 @rank_zero_only

@@ -1,0 +1,214 @@
+"""Successive halving: all candidates train a little, the best of them are continued, and so on to the end.
+
+Jamieson and Talwalkar, 2016 (arXiv 1502.07943); with several brackets, Hyperband: Li et al., 2018 (arXiv 1603.06560). A
+candidate that is not continued stays paused in its run folder. One that is continued goes on from its last checkpoint
+as if it had never stopped; schedulers are planned for the whole length from the start.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from rich.console import Console
+from rich.table import Table
+
+from mnist_lab.config.metric_names import VAL_ACC
+from mnist_lab.config.overrides import override_key
+from mnist_lab.errors import UsageError, not_installed
+from mnist_lab.runs.state import DONE, RunState
+from mnist_lab.runs.sweep import Job
+from mnist_lab.sweeps.grid import combinations, compose_job, reject_swept_key, with_params
+from mnist_lab.sweeps.running import RunningSweep, plan_launcher, run_sweep
+from mnist_lab.sweeps.subprocess_job import is_distributed
+from mnist_lab.sweeps.through_hydra import carry_through_hydra
+
+CHOICE = "hydra/sweeper=halving"
+
+
+@dataclass(frozen=True)
+class Rung:
+    """The candidates of a bracket that have trained equally long.
+
+    Attributes:
+        epochs: for which each has trained, unless it stopped early by itself.
+        candidates: how many there were.
+        scores: the best validation accuracy of each by its job's id, the highest first; without those that failed.
+    """
+
+    epochs: int
+    candidates: int
+    scores: dict[str, float]
+
+
+@dataclass
+class Bracket:
+    """Candidates that start together.
+
+    Attributes:
+        size: how many they are.
+        epochs: of each rung.
+        rungs: those that are done.
+    """
+
+    size: int
+    epochs: list[int]
+    rungs: list[Rung] = field(default_factory=list)
+
+
+def sweep_halving(sweeper: Any, arguments: list[str]) -> list[Any]:
+    """The work of hydra/sweeper=halving."""
+    with carry_through_hydra():
+        parser = OverridesParser.create(config_loader=sweeper.hydra_context.config_loader)
+        overrides = parser.parse_overrides(with_params(sweeper, arguments))
+        swept = [override_key(override.input_line) for override in overrides if override.is_sweep_override()]
+        reject_swept_key(swept)
+        if not swept:
+            raise UsageError(f"{CHOICE}: there is nothing to compare; give a setting several values")
+        if sweeper.config.detach:
+            raise UsageError(f"--detach: {CHOICE} compares jobs while it runs; run it in tmux, or with nohup")
+        candidates, max_epochs = compose_candidates(sweeper, overrides)
+        brackets = plan_brackets(len(candidates), max_epochs, sweeper.min_epochs, sweeper.eta, sweeper.brackets)
+        launcher = plan_launcher(sweeper.config, len(candidates))
+        left = iter(candidates.items())
+        try:
+            with run_sweep(sweeper, swept, candidates, launcher) as running:
+                for bracket in brackets:
+                    own = dict(itertools.islice(left, bracket.size))
+                    bracket.rungs.extend(climb(running, own, bracket.epochs, sweeper.eta))
+                    if running.sweep.stop_file.exists():
+                        break
+        finally:
+            show_brackets(brackets, running.sweep.jobs(), max_epochs)
+    return []
+
+
+def plan_brackets(candidates: int, max_epochs: int, min_epochs: int, eta: int, brackets: int) -> list[Bracket]:
+    """Share candidates out among brackets, of which each begins a rung higher than the one before.
+
+    Args:
+        candidates: their number.
+        max_epochs: those of the last rung.
+        min_epochs: those of the first rung of the first bracket.
+        eta: each rung has eta times the epochs of the one before, and the best 1/eta of its candidates.
+        brackets: their number.
+
+    Raises:
+        UsageError: a number is out of range.
+    """
+    for name, value, least in (("min_epochs", min_epochs, 1), ("eta", eta, 2), ("brackets", brackets, 1)):
+        if not isinstance(value, int) or value < least:
+            raise UsageError(f"hydra.sweeper.{name}={value}: must be a whole number from {least} on")
+    if max_epochs <= min_epochs:
+        raise UsageError(
+            f"hydra.sweeper.min_epochs={min_epochs}: must be less than trainer.max_epochs={max_epochs}, "
+            "for which the best candidates train"
+        )
+    rungs = round(math.log(max_epochs / min_epochs, eta)) or 1  # above the first
+    epochs = [*(min_epochs * eta**number for number in range(rungs)), max_epochs]
+    if brackets > min(len(epochs), candidates):
+        most = min(len(epochs), candidates)
+        raise UsageError(f"hydra.sweeper.brackets={brackets}: these epochs and candidates make {most} at most")
+    # Each bracket costs about the same epochs: Hyperband's sizes, for this number of candidates.
+    weights = [eta**-number * (rungs + 1) / (rungs + 1 - number) for number in range(brackets)]
+    sizes = [max(1, round(candidates * weight / sum(weights))) for weight in weights[1:]]
+    return [Bracket(size, epochs[number:]) for number, size in enumerate([candidates - sum(sizes), *sizes])]
+
+
+def climb(
+    running: RunningSweep, candidates: Mapping[str, list[str]], epochs: Sequence[int], eta: int
+) -> Iterator[Rung]:
+    """Train candidates rung by rung, and yield each rung when it is done; end where the sweep is told to stop.
+
+    What the folder has already is not trained again, and so a sweep that was stopped makes the same choices again.
+
+    Args:
+        running: the sweep.
+        candidates: the overrides of each by its job's id.
+        epochs: of each rung.
+        eta: the best 1/eta of a rung climb to the next.
+    """
+    ids = list(candidates)
+    for goal in epochs:
+        pause = "null" if goal == epochs[-1] else f"{{_target_:mnist_lab.training.PauseAfter,epochs:{goal}}}"
+        todo = [job.id for job in running.sweep.read_jobs(ids) if not has_trained(job, goal)]
+        running.launch({id: [*candidates[id], f"callbacks.prune={pause}"] for id in todo})
+        jobs = list(running.sweep.read_jobs(ids))
+        if any(job.state not in DONE for job in jobs):
+            return
+        scores = {job.id: best for job in jobs if (best := score(job, goal)) is not None}
+        if not scores:
+            return
+        rung = Rung(goal, len(ids), dict(sorted(scores.items(), key=lambda entry: -entry[1])))
+        yield rung
+        ids = list(rung.scores)[: max(1, len(ids) // eta)]
+
+
+def has_trained(job: Job, epochs: int) -> bool:
+    """Return whether a job has trained so many epochs, or has stopped early by itself."""
+    return job.state == RunState.FINISHED or (job.state == RunState.PAUSED and len(job.epochs) >= epochs)
+
+
+def score(job: Job, epochs: int) -> float | None:
+    """Return a job's best validation accuracy within so many epochs; None if it failed."""
+    if job.state == RunState.FAILED:
+        return None
+    return max((row[VAL_ACC] for row in job.epochs if row["epoch"] < epochs and VAL_ACC in row), default=None)
+
+
+def compose_candidates(sweeper: Any, overrides: Sequence[Override]) -> tuple[dict[str, list[str]], int]:
+    """Return the overrides of each candidate by its job's id, and the epochs for which the best of them train.
+
+    Raises:
+        UsageError: a candidate cannot be compared with the others, or not be paused.
+    """
+    jobs = combinations(overrides) if sweeper.n_candidates is None else draw_candidates(sweeper, overrides)
+    if sweeper.brackets != 1:
+        random.Random(sweeper.seed).shuffle(jobs)  # neighbours in the grid start in different brackets
+    candidates, lengths = {}, set()
+    for job in jobs:
+        id, config = compose_job(sweeper, job)
+        candidates[id] = job
+        lengths.add(config.trainer.max_epochs)
+        if config.data.val_size == 0:
+            raise UsageError(f"data.val_size=0: {CHOICE} compares candidates on validation images")
+        if is_distributed(config):
+            raise UsageError(f"{CHOICE}: does not pause distributed jobs; choose trainer=default")
+    if len(lengths) > 1:
+        raise UsageError(
+            f"trainer.max_epochs={','.join(map(str, sorted(lengths)))}: {CHOICE} needs one for all candidates"
+        )
+    return candidates, lengths.pop()
+
+
+def draw_candidates(sweeper: Any, overrides: Sequence[Override]) -> list[list[str]]:
+    """Return candidates whose values Optuna's sampler has drawn: the same ones for the same seed."""
+    try:
+        from mnist_lab.sweeps.drawing import draw
+    except ImportError as error:
+        raise not_installed("hydra.sweeper.n_candidates", "optuna") from error
+    fixed = [str(override.input_line) for override in overrides if not override.is_sweep_override()]
+    swept = [override for override in overrides if override.is_sweep_override()]
+    return [[*fixed, *drawn] for drawn in draw(swept, sweeper.n_candidates, sweeper.sampler, sweeper.seed)]
+
+
+def show_brackets(brackets: Sequence[Bracket], jobs: Sequence[Job], max_epochs: int) -> None:
+    """Print each rung, and the epochs that were trained beside those of all candidates trained to the end."""
+    console = Console(highlight=False)
+    table = Table("bracket", "epochs", "candidates", "failed", "best validation", "continued", title="rungs")
+    for number, bracket in enumerate(brackets, 1):
+        for rung, following in itertools.zip_longest(bracket.rungs, bracket.rungs[1:]):
+            failed = rung.candidates - len(rung.scores)
+            continued = following.candidates if following else ""
+            best = f"{max(rung.scores.values()):.2%}"
+            table.add_row(*map(str, (number, rung.epochs, rung.candidates, failed, best, continued)))
+    if table.row_count:
+        console.print(table)
+    spent, all_of_them = sum(len(job.epochs) for job in jobs), len(jobs) * max_epochs
+    console.print(f"{spent} epochs; all candidates to the end: {all_of_them} ({spent / all_of_them:.0%})")

@@ -1,0 +1,242 @@
+"""hydra/sweeper=halving: the best candidates climb, each as if it had never stopped, and a stopped sweep goes on."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Outcome, Tiny
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from mnist_lab.errors import UsageError
+from mnist_lab.runs.run import Run
+from mnist_lab.runs.state import RunState
+from mnist_lab.runs.sweep import Job, Sweep
+from mnist_lab.sweeps.halving import Bracket, plan_brackets, score
+
+Command = Callable[..., Outcome]
+FOLDER = Path("runs/sweeps/s")
+HALVING = ("-m", "hydra/sweeper=halving", "sweep=s", "model=mlp")
+NINE = (*HALVING, "trainer.max_epochs=9", "optimizer.lr=0.001,0.01,0.05", "optimizer.momentum=0,0.5,0.9")
+
+
+def jobs() -> dict[str, Job]:
+    """The jobs by their swept settings."""
+    return {" ".join(job.overrides[2:]): job for job in Sweep(FOLDER).jobs()}
+
+
+def weights(run: Run) -> dict[str, torch.Tensor]:
+    content: dict[str, torch.Tensor] = torch.load(run.checkpoint_path("last"), weights_only=True)["state_dict"]
+    return content
+
+
+def rungs(outcome: Outcome) -> list[list[str]]:
+    """The rows of the table of rungs: epochs, candidates, failed, continued."""
+    table = outcome.out.partition(" rungs ")[2]
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in table.splitlines() if line.startswith("│")]
+    return [[row[1], row[2], row[3], row[5]] for row in rows]
+
+
+def test_best_third_of_each_rung_is_continued_and_the_rest_stay_paused(command: Command) -> None:
+    outcome = command(*NINE)
+    assert outcome.status == 0, outcome.err
+    assert rungs(outcome) == [["1", "9", "0", "3"], ["3", "3", "0", "1"], ["9", "1", "0", ""]]
+    assert "21 epochs; all candidates to the end: 81 (26%)" in outcome.out
+    found = list(Sweep(FOLDER).jobs())
+    left = found
+    for epochs, count in ((1, 9), (3, 3), (9, 1)):
+        assert len(left) == count
+        left = sorted(left, key=lambda job: -(score(job, epochs) or 0))[: max(1, count // 3)]
+        climbed = [job for job in found if len(job.epochs) > epochs]
+        assert {job.id for job in climbed} == ({job.id for job in left} if epochs < 9 else set())
+    (winner,) = left
+    for job in found:
+        ended = RunState.FINISHED if job == winner else RunState.PAUSED
+        assert (job.state, job.info["status"], "test/acc" in job.info["metrics"]) == (ended, ended, job == winner)
+        assert job.info["epochs"] == len(job.epochs)
+    results = json.loads((FOLDER / "results.json").read_text())
+    assert results["best"]["folders"] == [winner.folder.name] and len(results["jobs"]) == 9
+
+
+@pytest.mark.parametrize("launcher", ["local", pytest.param("processes", marks=pytest.mark.slow)])
+def test_candidates_that_climb_are_bit_for_bit_the_runs_that_never_stopped(command: Command, launcher: str) -> None:
+    """With dropout, a schedule over all epochs, averaged weights and augmentation, whose states go on, too."""
+    parts = ("model=dropout_cnn", "trainer.max_epochs=4", "scheduler=onecycle", "callbacks=ema", "augmentation=affine")
+    more = ("hydra.sweeper.eta=2", f"hydra/launcher={launcher}", "threads=1")
+    assert (
+        command("-m", "hydra/sweeper=halving", "sweep=s", *parts, *more, "optimizer.lr=0.01,0.02,0.05,0.1").status == 0
+    )
+    for job in Sweep(FOLDER).jobs():
+        lr = next(override for override in job.overrides if "lr" in override)
+        assert command(*parts, lr, "threads=1", "hydra.run.dir=alone").status == 0
+        alone, run = Run(Path("alone")), Run(job.folder)
+        rows = [{key: row[key] for key in row if key != "images_per_second"} for row in alone.metrics()]
+        own = [{key: row[key] for key in row if key != "images_per_second"} for row in run.metrics()]
+        assert own and own == rows[: len(own)]
+        if job.state == RunState.FINISHED:
+            assert all(torch.equal(value, weights(alone)[name]) for name, value in weights(run).items())
+            assert run.info["metrics"] == alone.info["metrics"]
+        alone.clear()
+    assert sorted(len(job.epochs) for job in Sweep(FOLDER).jobs()) == [1, 1, 2, 4]
+
+
+class Stops(Callback):
+    """Ctrl-C in the epoch of a number, counted over all jobs."""
+
+    begun, at = 0, 0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        Stops.begun += 1
+        if Stops.begun == Stops.at:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("at", [1, 4, 11, *(pytest.param(at, marks=pytest.mark.slow) for at in (9, 10, 15, 16, 21))])
+def test_stopped_sweep_makes_the_same_choices_when_it_goes_on(command: Command, tiny: Tiny, at: int) -> None:
+    undisturbed = command(*NINE)
+    before = {name: (job.state, weights(Run(job.folder))) for name, job in jobs().items()}
+    FOLDER.rename("whole")
+    Stops.begun, Stops.at = 0, at
+    (tiny.conf / "callbacks").mkdir()
+    (tiny.conf / "callbacks" / "stops.yaml").write_text(
+        "defaults: [default, _self_]\nstops: {_target_: test_halving.Stops}\n"
+    )
+    stopped = command(*NINE, "callbacks=stops", "--config-dir", str(tiny.conf))
+    assert stopped.status == 130
+    again = command(*NINE, "callbacks=stops", "--config-dir", str(tiny.conf))
+    assert again.status == 0, again.err
+    assert rungs(again) == rungs(undisturbed)
+    for name, job in jobs().items():
+        state, own = before[name.replace(" callbacks=stops", "")]
+        assert job.state == state
+        assert all(torch.equal(value, own[key]) for key, value in weights(Run(job.folder)).items()), name
+    assert "21 epochs; all candidates" in again.out
+
+
+class FailsAbove(Callback):
+    """Fails at a learning rate above 0.04."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if pl_module.optimizers().param_groups[0]["lr"] > 0.04:  # type: ignore[union-attr]
+            raise RuntimeError("too fast")
+
+
+def test_candidates_that_fail_do_not_climb(command: Command, tiny: Tiny) -> None:
+    (tiny.conf / "callbacks").mkdir()
+    (tiny.conf / "callbacks" / "fails.yaml").write_text(
+        "defaults: [default, _self_]\nfails: {_target_: test_halving.FailsAbove}\n"
+    )
+    outcome = command(*NINE, "callbacks=fails", "--config-dir", str(tiny.conf))
+    assert outcome.status == 1
+    assert rungs(outcome) == [["1", "9", "3", "3"], ["3", "3", "0", "1"], ["9", "1", "0", ""]]
+    assert outcome.err.count("too fast") == 3
+    every = command(*HALVING, "trainer.max_epochs=3", "optimizer.lr=0.05,0.1", "callbacks=fails", "sweep=t",
+                    "--config-dir", str(tiny.conf))  # fmt: skip
+    assert every.status == 1 and rungs(every) == []
+
+
+def test_grid_goes_on_where_halving_has_paused(command: Command) -> None:
+    given = ("sweep=s", "model=mlp", "trainer.max_epochs=3", "optimizer.lr=0.01,0.02,0.05")
+    assert command("-m", "hydra/sweeper=halving", *given).status == 0
+    assert sorted(job.state for job in Sweep(FOLDER).jobs()) == ["finished", "paused", "paused"]
+    assert command("-m", *given).status == 0
+    assert [(job.state, len(job.epochs)) for job in Sweep(FOLDER).jobs()] == [("finished", 3)] * 3
+
+
+def test_paused_candidates_are_shown_as_such(command: Command) -> None:
+    assert command(*NINE).status == 0
+    assert command("ls", data=False).out.count(" paused ") == 8
+    assert "9 jobs: 1 finished, 8 paused" in command("status", "s", data=False).out
+    paused = next(job for job in Sweep(FOLDER).jobs() if job.state == RunState.PAUSED)
+    assert command("report", str(paused.folder), data=False).status == 0
+    assert "This run is paused: its sweep asked for no more epochs of it." in Run(paused.folder).report_path.read_text()
+    assert command("report", str(FOLDER), data=False).status == 0
+    refused = command(f"resume={paused.folder}")
+    assert (refused.status, "a job of the sweep s, which continues with" in refused.err) == (2, True)
+
+
+def test_drawn_candidates_are_the_same_for_the_same_seed(command: Command) -> None:
+    pytest.importorskip("optuna", reason="the extra optuna is not installed")
+    drawn = (
+        *HALVING,
+        "trainer.max_epochs=3",
+        "optimizer.lr=tag(log,interval(0.001,0.1))",
+        "hydra.sweeper.n_candidates=4",
+    )
+    assert command(*drawn).status == 0
+    first = set(jobs())
+    rates = [float(re.findall(r"lr=(.*)", name)[0]) for name in first]
+    assert len(rates) == 4 and 0.001 <= min(rates) < max(rates) <= 0.1
+    assert command(*drawn).status == 0
+    assert set(jobs()) == first
+    assert command(*drawn, "sweep=other", "hydra.sweeper.seed=1").status == 0
+    assert {" ".join(job.overrides[2:]) for job in Sweep(Path("runs/sweeps/other")).jobs()}.isdisjoint(first)
+    assert command(*drawn, "sweep=even", "hydra.sweeper.sampler=qmc").status == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "planned"),
+    [
+        ((27, 9, 1, 3, 1), [(27, [1, 3, 9])]),
+        ((27, 81, 1, 3, 1), [(27, [1, 3, 9, 27, 81])]),
+        ((22, 9, 1, 3, 3), [(12, [1, 3, 9]), (6, [3, 9]), (4, [9])]),
+        ((8, 8, 2, 2, 1), [(8, [2, 4, 8])]),
+        ((5, 10, 1, 3, 1), [(5, [1, 3, 10])]),
+        ((5, 2, 1, 3, 1), [(5, [1, 2])]),
+        ((2, 9, 1, 3, 2), [(1, [1, 3, 9]), (1, [3, 9])]),
+    ],
+)
+def test_rungs_end_with_the_whole_length_and_brackets_share_the_candidates(
+    given: tuple[int, int, int, int, int], planned: list[tuple[int, list[int]]]
+) -> None:
+    assert plan_brackets(*given) == [Bracket(size, epochs) for size, epochs in planned]
+
+
+def test_brackets_begin_a_rung_higher_each(command: Command) -> None:
+    outcome = command(*NINE, "hydra.sweeper.brackets=2")
+    assert outcome.status == 0, outcome.err
+    assert [row[:2] for row in rungs(outcome)] == [["1", "6"], ["3", "2"], ["9", "1"], ["3", "3"], ["9", "1"]]
+    assert sorted(len(job.epochs) for job in Sweep(FOLDER).jobs()) == [1, 1, 1, 1, 3, 3, 3, 9, 9]
+
+
+BAD: list[tuple[list[str], str]] = [
+    (["hydra.sweeper.eta=1"], "hydra.sweeper.eta=1: must be a whole number from 2 on"),
+    (["hydra.sweeper.min_epochs=0"], "hydra.sweeper.min_epochs=0: must be a whole number from 1 on"),
+    (["hydra.sweeper.min_epochs=9"], "hydra.sweeper.min_epochs=9: must be less than trainer.max_epochs=9"),
+    (["hydra.sweeper.brackets=4"], "hydra.sweeper.brackets=4: these epochs and candidates make 3 at most"),
+    (["data.val_size=0"], "data.val_size=0: hydra/sweeper=halving compares candidates on validation images"),
+    (["trainer.max_epochs=3,9"], "trainer.max_epochs=3,9: hydra/sweeper=halving needs one for all candidates"),
+    (["optimizer.lr=interval(0.1,0.2)"], "optimizer.lr=interval(0.1,0.2): drawn from by a search alone; add"),
+    (["hydra.sweeper.n_candidates=0"], "hydra.sweeper.n_candidates=0: must be a whole number from 1 on"),
+    (["hydra.sweeper.n_candidates=3", "hydra.sweeper.sampler=x"], "hydra.sweeper.sampler=x: choose from random, qmc"),
+    (["--detach"], "--detach: hydra/sweeper=halving compares jobs while it runs"),
+    (["trainer=ddp"], "hydra/sweeper=halving: does not pause distributed jobs"),
+]
+
+
+@pytest.mark.parametrize(("given", "told"), BAD)
+def test_what_cannot_be_halved_is_refused_in_one_line(command: Command, given: list[str], told: str) -> None:
+    outcome = command(*NINE, *given)
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome.err
+    assert outcome.err.startswith(f"mnist_lab: {told}")
+    assert not FOLDER.exists()
+
+
+def test_single_candidate_is_refused(command: Command) -> None:
+    outcome = command(*HALVING, "trainer.max_epochs=9")
+    assert (outcome.status, outcome.err.split(";")[0]) == (
+        2,
+        "mnist_lab: hydra/sweeper=halving: there is nothing to compare",
+    )
+
+
+def test_failed_candidates_have_no_score() -> None:
+    job: Any = Job((), Path("x-1"), RunState.FAILED)
+    assert score(job, 3) is None
+    with pytest.raises(UsageError, match=r"^hydra.sweeper.eta=2.5: must be a whole number from 2 on$"):
+        plan_brackets(9, 9, 1, 2.5, 1)  # type: ignore[arg-type]
