@@ -40,6 +40,7 @@ RUN_FOLDER = {  # by the attributes of Run; one that is missing here fails the b
     "log_path": "what happened, with the traceback of an error; of runs started from the command line",
     "source_path": "uncommitted changes of the code; `git.restore` in run.json applies them",
     "report_path": "the page that `report` writes",
+    "annotations_path": "tags and a note, as `tag` and `note` write them",
     "job_path": "of a sweep's job: its state in the sweep",
     "pruned_path": "of a job that a search stopped early: after how many epochs",
     "checkpoints_folder": "plain tensors and values, which load with `weights_only=True`",

@@ -37,9 +37,11 @@ COMMANDS = {
     "predict": Command("RUN IMAGE...", "recognise digits in your own images or a CSV of pixels"),
     "draw": Command("RUN", "draw a digit in the browser and see the prediction"),
     "ls": Command(
-        "[--sort COLUMN] [--limit N] [--group seed]",
+        "[--sort COLUMN] [--limit N] [--group seed] [--where CONDITION]",
         "list the runs, or mean ± standard deviation over seeds; COLUMN: date, test/acc, time ...",
     ),
+    "tag": Command("RUN TAG... [--remove]", 'mark a run, to find it again: ls --where "tag == keep"'),
+    "note": Command("RUN TEXT", "keep a note with a run"),
     "status": Command("[SWEEP] [--watch]", "show how the jobs of a sweep stand: states, machines, logs, what is left"),
     "compare": Command(
         "RUN RUN...",

@@ -23,7 +23,10 @@ from mnist_lab.viz.save import require_figure_path, save_figure
 if TYPE_CHECKING:
     from mnist_lab.evaluation.paired import PairedComparison
 
-DESCRIBED = ("status", "n", "seeds", *METRIC_NAMES, "tested_epoch", "epochs", "time", IMAGES_PER_SECOND, "parameters")
+DESCRIBED = (
+    *("status", "n", "seeds", *METRIC_NAMES, "tested_epoch", "epochs", "time", IMAGES_PER_SECOND, "parameters"),
+    *("tags", "note"),
+)
 MAX_COLUMNS = 6  # runs or groups up to which each is a column; more are a line each
 MAX_LABEL = 90  # characters of a legend entry
 PAIRED = tuple(f"paired/{name}" for name in ("images", "only_right", "difference", "low", "high", "p"))  # for programs
@@ -68,7 +71,7 @@ def show_table(rows: Sequence[dict[str, Any]], settings: Sequence[str]) -> None:
         print(f"{number}: {printable(first)}{f' and {len(others)} more' if others else ''}")
     print()
     head = "group" if "runs" in rows[0] else "run"
-    described = [name for name in DESCRIBED if any(row.get(name) is not None for row in rows)]
+    described = [name for name in DESCRIBED if any(row.get(name) not in (None, []) for row in rows)]
     if len(rows) > MAX_COLUMNS:
         names = [*settings, *described]
         lines = [[str(i), *(row_cell(row, name) for name in names)] for i, row in enumerate(rows, start=1)]

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from mnist_lab.errors import UsageError
+from mnist_lab.runs.listing import find_runs, read_records
+from mnist_lab.runs.query import EXAMPLE
 from mnist_lab.runs.run import Run
 
 
@@ -29,6 +31,21 @@ class CommandParser(argparse.ArgumentParser):
             "--runs-dir", type=Path, default=Path("runs"), help="where a name is looked for (%(default)s)"
         )
 
+    def add_selection(self, metavar: str, words: str) -> None:
+        """Add RUN and words of a person's behind it, --where in the place of RUN, and --runs-dir."""
+        self.add_argument(
+            "words", metavar=f"RUN [{metavar}]", nargs="+", help=f"a run, or a folder of runs; and {words}"
+        )
+        self.add_where()
+        self.add_argument(
+            "--runs-dir", type=Path, default=Path("runs"), help="where a name is looked for (%(default)s)"
+        )
+
+    def add_where(self) -> None:
+        """Add --where; options.where is a condition that `runs.listing.select_where` takes, or None."""
+        words = "only runs for which this holds: a column or a setting beside a value, with and, or, not, such as"
+        self.add_argument("--where", metavar="CONDITION", help=f'{words} "{EXAMPLE}"')
+
     def add_group(self) -> None:
         """Add --group; options.group is "seed" or None."""
         words = "runs that differ in their seed alone as one: mean ± standard deviation of those that have finished"
@@ -43,6 +60,21 @@ class CommandParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} ({self.prog} --help tells more)")
+
+
+def select_runs_and_words(options: argparse.Namespace) -> tuple[list[Run], list[str]]:
+    """Return the runs that the arguments of `add_selection` mean, and the words behind RUN; with --where, all words.
+
+    Raises:
+        UsageError: there is no such run.
+    """
+    if options.where is None:
+        name, *words = options.words
+        return find_runs([name], options.runs_dir, at_least=1), words
+    runs = list(read_records(options.runs_dir, options.where))
+    if not runs:
+        raise UsageError(f"--where={options.where!r}: holds for no run below {options.runs_dir}")
+    return runs, options.words
 
 
 def find_run(options: argparse.Namespace) -> Run:

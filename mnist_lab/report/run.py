@@ -15,6 +15,7 @@ from mnist_lab.errors import UsageError
 from mnist_lab.export.model_card import describe_preset
 from mnist_lab.formatting import format_command, format_date, format_duration, format_held_out, format_value
 from mnist_lab.report.test_set import describe_test_set
+from mnist_lab.runs.annotations import read_annotations
 from mnist_lab.runs.listing import format_cell
 from mnist_lab.runs.record import RunRecord
 from mnist_lab.runs.run import Run
@@ -144,6 +145,11 @@ def main_settings(info: RunRecord, config: DictConfig, run: Run) -> list[tuple[s
         ("precision", format_value(trainer.get("precision"))),
         ("seed", format_value(config.seed)),
     ]
+    annotations = read_annotations(run)
+    if annotations["tags"]:
+        found.append(("tags", " ".join(annotations["tags"])))
+    if annotations["note"]:
+        found.append(("note", annotations["note"]))
     if members := info["members"]:
         words = [f"{member['model']} ({format_cell(TEST_ACC, member['metrics'][TEST_ACC])})" for member in members]
         found.insert(1, ("members", ", ".join(words)))

@@ -19,7 +19,8 @@ from mnist_lab.runs.record import RunRecord
 from mnist_lab.runs.run import Run, start_timestamp
 from mnist_lab.runs.state import RunState
 
-OF_ONE_RUN = ("run", "date", "model", "overrides", "status", "error", "seed", "parameters")  # columns without a mean
+# Columns without a mean.
+OF_ONE_RUN = ("run", "date", "model", "overrides", "status", "error", "seed", "parameters", "tags", "note")
 
 
 def group_runs(runs: Sequence[Run], settings: Mapping[str, Sequence[Any]]) -> list[list[Run]]:
@@ -79,7 +80,7 @@ def select_finished(records: Mapping[Run, RunRecord]) -> list[Run]:
     return [run for run, info in records.items() if info["status"] == RunState.FINISHED]
 
 
-def list_groups(runs_dir: Path, sort: str = "date") -> list[dict[str, Any]]:
+def list_groups(runs_dir: Path, sort: str = "date", where: str | None = None) -> list[dict[str, Any]]:
     """Return a row for each group of finished runs below a folder that differ in their seed alone, sorted.
 
     A run whose configuration cannot be read is left out, and a warning is printed.
@@ -87,11 +88,12 @@ def list_groups(runs_dir: Path, sort: str = "date") -> list[dict[str, Any]]:
     Args:
         runs_dir: the folder.
         sort: see `listing.sort_rows`.
+        where: a condition on the runs; see `listing.select_where`.
 
     Raises:
-        UsageError: the folder does not exist, or no group has the column.
+        UsageError: the folder does not exist, no group has the column, or the condition is invalid.
     """
-    records = read_records(runs_dir)
+    records = read_records(runs_dir, where)
     configs: dict[Run, DictConfig] = {}
     for run in select_finished(records):
         try:

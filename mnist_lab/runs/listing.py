@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -11,9 +12,11 @@ from typing import Any
 from omegaconf import ListConfig, OmegaConf
 
 from mnist_lab.config.metric_names import IMAGES_PER_SECOND, METRIC_NAMES, is_accuracy, is_loss
-from mnist_lab.config.settings import differing_settings
+from mnist_lab.config.settings import differing_settings, flatten
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import format_value
+from mnist_lab.runs.annotations import read_annotations
+from mnist_lab.runs.query import Condition
 from mnist_lab.runs.record import RunRecord
 from mnist_lab.runs.run import Run
 
@@ -32,34 +35,67 @@ def run_row(run: Run, info: RunRecord) -> dict[str, Any]:
         "date": info.get("started"),
         **{name: info.get(name) for name in names},
         "time": info.get("seconds", {}).get("total"),
+        **read_annotations(run),
         "tested_epoch": tested["epoch"] if tested else None,  # the metrics are those of its weights
         **dict.fromkeys(METRIC_NAMES),
         **{name: value for name, value in info.get("metrics", {}).items() if math.isfinite(value)},
     }
 
 
-def read_records(runs_dir: Path) -> dict[Run, RunRecord]:
+def read_records(runs_dir: Path, where: str | None = None) -> dict[Run, RunRecord]:
     """Return the runs below a folder with their records, in the order of their start.
 
+    Args:
+        runs_dir: the folder.
+        where: a condition; see `select_where`.
+
     Raises:
-        UsageError: the folder does not exist.
+        UsageError: the folder does not exist, or the condition is invalid.
     """
     if not runs_dir.is_dir():
         raise UsageError(f"--runs-dir={runs_dir}: folder not found; give the folder that contains the runs")
-    return Run.records(runs_dir)
+    records = Run.records(runs_dir)
+    return records if where is None else select_where(records, where)
 
 
-def list_runs(runs_dir: Path, sort: str = "date") -> list[dict[str, Any]]:
+def select_where(records: Mapping[Run, RunRecord], where: str) -> dict[Run, RunRecord]:
+    """Return the runs that fulfil a condition on the values of their rows and on their settings.
+
+    Args:
+        records: the runs.
+        where: the condition, such as `test/acc > 0.98 and optimizer.lr == 0.1 and tag == keep`.
+
+    Raises:
+        UsageError: it is not a condition, or no run has a name that it compares.
+    """
+    condition = Condition.parse(where)
+    found, known = {}, set[str]()
+    for run, info in records.items():
+        row = run_row(run, info)
+        values = {**row, "tag": row["tags"]}
+        if not condition.names <= values.keys():
+            with contextlib.suppress(UsageError):  # config.yaml is damaged
+                values = {**flatten(run.config), **values}
+        known |= values.keys()
+        if condition.holds(values):
+            found[run] = info
+    for name in sorted(condition.names - known) if records else []:
+        raise UsageError(f"--where={where!r}: no run has {name}; name a column of `ls --json`, or a setting")
+    return found
+
+
+def list_runs(runs_dir: Path, sort: str = "date", where: str | None = None) -> list[dict[str, Any]]:
     """Return a row for each run below a folder, sorted.
 
     Args:
         runs_dir: the folder.
         sort: see `sort_rows`.
+        where: a condition; see `select_where`.
 
     Raises:
-        UsageError: the folder does not exist, or no run has the column.
+        UsageError: the folder does not exist, no run has the column, or the condition is invalid.
     """
-    return sort_rows([run_row(run, info) for run, info in read_records(runs_dir).items()], sort)
+    return sort_rows([run_row(run, info) for run, info in read_records(runs_dir, where).items()], sort)
 
 
 def sort_rows(rows: list[dict[str, Any]], sort: str) -> list[dict[str, Any]]:

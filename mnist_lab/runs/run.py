@@ -47,6 +47,7 @@ class Run:
     log_path = PathIn("train.log")
     source_path = PathIn("source.patch")  # uncommitted changes of the code
     report_path = PathIn("report.html")
+    annotations_path = PathIn("annotations.json")  # a person's tags and note
     job_path = PathIn("job.json")  # of a sweep's job
     pruned_path = PathIn("pruned")  # of a job that a search stopped early: after how many epochs
     checkpoints_folder = PathIn(CHECKPOINTS)

@@ -1,0 +1,141 @@
+"""Conditions on runs, as `--where` takes them: `test/acc > 0.98 and model == lenet and tag == keep`."""
+
+from __future__ import annotations
+
+import contextlib
+import operator
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mnist_lab.errors import UsageError
+from mnist_lab.formatting import format_value
+
+TOKEN = re.compile(r"""\s*("[^"]*"|'[^']*'|==|!=|<=|>=|[<>()]|[^\s()<>=!"']+)""")
+COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+EXAMPLE = "test/acc > 0.98 and (model == lenet or tag == keep)"
+Values = Mapping[str, Any]
+Test = Callable[[Values], bool]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A condition on the values of a run.
+
+    Attributes:
+        names: of the values that it compares.
+        holds: whether it holds for values.
+    """
+
+    names: frozenset[str]
+    holds: Test
+
+    @classmethod
+    def parse(cls, text: str) -> Condition:
+        """Return the condition that a text says; nothing of the text is executed.
+
+        Names are compared with numbers, words, or texts in quotes. A name whose value is a list, such as tag, is equal
+        to each of its members. A missing value is unequal to all, and neither less nor greater.
+
+        Raises:
+            UsageError: it is not a condition.
+        """
+        parser = _Parser(text)
+        test = parser.any_of()
+        parser.expect("", "and, or, or the end")
+        return cls(frozenset(parser.names), test)
+
+
+class _Parser:
+    """A parser by recursive descent: `or` binds less than `and`, and this less than `not`."""
+
+    def __init__(self, text: str) -> None:
+        self.text, self.place = text, 0
+        self.names: list[str] = []
+        self.token, self.start = "", 0
+        self.advance()
+
+    def advance(self) -> str:
+        """Return the current token, and read the next one; the empty token is the end."""
+        token = self.token
+        self.start = self.place
+        if self.text[self.place :].strip():
+            found = TOKEN.match(self.text, self.place)
+            if not found:
+                raise self.error("a name, a number, or a text in quotes")
+            self.token, self.start, self.place = found[1], found.start(1), found.end()
+        else:
+            self.token = ""
+        return token
+
+    def error(self, wanted: str) -> UsageError:
+        rest = self.text[self.start :].strip()
+        where = f"before {rest!r}" if rest else "at the end"
+        return UsageError(f"--where={self.text!r}: {wanted} is missing {where}; an example: {EXAMPLE}")
+
+    def expect(self, token: str, wanted: str) -> None:
+        if self.token != token:
+            raise self.error(wanted)
+        self.advance()
+
+    def any_of(self) -> Test:
+        tests = [self.all_of()]
+        while self.token == "or":
+            self.advance()
+            tests.append(self.all_of())
+        return lambda values: any(test(values) for test in tests)
+
+    def all_of(self) -> Test:
+        tests = [self.negation()]
+        while self.token == "and":
+            self.advance()
+            tests.append(self.negation())
+        return lambda values: all(test(values) for test in tests)
+
+    def negation(self) -> Test:
+        if self.token == "not":
+            self.advance()
+            test = self.negation()
+            return lambda values: not test(values)
+        if self.token == "(":
+            self.advance()
+            test = self.any_of()
+            self.expect(")", ")")
+            return test
+        return self.comparison()
+
+    def comparison(self) -> Test:
+        name = self.word("a name")
+        if self.token not in COMPARISONS:
+            raise self.error(f"one of {' '.join(COMPARISONS)}")
+        compare = COMPARISONS[self.advance()]
+        value = self.word("a value")
+        self.names.append(name)
+        return lambda values: _compare(values.get(name), compare, value)
+
+    def word(self, wanted: str) -> str:
+        if not self.token or self.token in (*COMPARISONS, "(", ")", "and", "or", "not"):
+            raise self.error(wanted)
+        return self.advance().strip("\"'")
+
+
+def _compare(own: Any, compare: Callable[[Any, Any], bool], given: str) -> bool:
+    """Compare a run's value with one that was given: as numbers if both are, else as texts."""
+    if isinstance(own, list):
+        members = [_compare(each, operator.eq, given) for each in own]
+        return any(members) if compare is operator.eq else compare is operator.ne and not any(members)
+    if own is None:
+        return (compare is operator.ne) != (given == "null" and compare in (operator.eq, operator.ne))
+    if isinstance(own, int | float) and not isinstance(own, bool):
+        with contextlib.suppress(ValueError):
+            number = float(given.removesuffix("%")) / (100 if given.endswith("%") else 1)
+            return compare(own, number)
+    return compare(format_value(own), given)

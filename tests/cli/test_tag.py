@@ -1,0 +1,102 @@
+"""Runs are tagged and noted, and found again by that and by what they came to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Outcome, Tiny
+from test_ls import fake, names
+
+Command = Callable[..., Outcome]
+
+
+@pytest.fixture
+def runs(tiny: Tiny, command: Command) -> Callable[..., Outcome]:
+    """Four runs: a of lenet, b and c of mlp, d that failed; and the command, without the tiny data's settings."""
+    fake("a", 1, model="lenet", metrics={"test/acc": 0.98, "val/acc": 0.97})
+    fake("b", 2, metrics={"test/acc": 0.95, "val/acc": 0.96})
+    fake("sweeps/s/c", 3, metrics={"test/acc": 0.90, "val/acc": 0.91})
+    fake("d", 4, status="failed", metrics={})
+    return lambda *arguments: command(*arguments, data=False)
+
+
+def tags(name: str) -> list[str]:
+    found: list[str] = json.loads((Path("runs") / name / "annotations.json").read_text())["tags"]
+    return found
+
+
+def test_tags_are_added_shown_and_removed(runs: Callable[..., Outcome]) -> None:
+    assert runs("tag", "runs/a", "keep", "talk-1").out == "runs/a: keep talk-1\n"
+    assert runs("tag", "a", "keep", "good").out == "runs/a: keep talk-1 good\n"
+    assert runs("tag", "a", "keep", "--remove").out == "runs/a: talk-1 good\n"
+    assert runs("tag", "a").out == "runs/a: talk-1 good\n"
+    assert runs("tag", "b").out == "runs/b: no tag\n"
+    head, first, second, *_ = runs("ls").out.splitlines()
+    assert head.split()[6:] == ["tags", "overrides", "run"] and " talk-1 good " in first and "talk" not in second
+
+
+def test_folder_or_a_condition_names_several_runs(runs: Callable[..., Outcome]) -> None:
+    assert runs("tag", "runs/sweeps", "swept").out == "runs/sweeps/s/c: swept\n"
+    outcome = runs("tag", "--where", "test/acc > 94% or status == failed", "seen", "x")
+    assert outcome.out == "runs/a: seen x\nruns/b: seen x\nruns/d: seen x\n"
+    assert names(runs("ls", "--where", "tag == seen and not status == failed")) == ["a", "b"]
+    assert names(runs("ls", "--where", "tag == swept or model == lenet")) == ["a", "c"]
+    assert names(runs("ls", "--where", "setting_7 == 7 and epochs == 1", "--limit", "2", "--sort", "test/acc")) == [
+        "a",
+        "b",
+    ]
+
+
+def test_note_stays_with_the_run(runs: Callable[..., Outcome]) -> None:
+    assert runs("note", "a", "the one", "for the talk").out == "runs/a: the one for the talk\n"
+    assert runs("tag", "a", "keep").status == 0
+    assert runs("note", "a").out == "runs/a: the one for the talk\n"
+    assert runs("ls", "--columns", "run,note,val/acc", "--where", "note != null").out.splitlines() == [
+        "run     note                  val/acc",
+        "runs/a  the one for the talk   97.00%",
+    ]
+    assert (runs("note", "a", "").out, tags("a")) == ("runs/a: no note\n", ["keep"])
+
+
+def test_programs_get_the_columns_that_they_ask_for(runs: Callable[..., Outcome]) -> None:
+    runs("tag", "a", "keep")
+    rows = json.loads(runs("ls", "--json", "--columns", "run,tags,note", "--where", "val/acc > 0.95").out)
+    assert rows == [
+        {"run": "runs/a", "tags": ["keep"], "note": None},
+        {"run": "runs/b", "tags": [], "note": None},
+    ]
+
+
+def test_damaged_annotations_are_told_and_replaced(runs: Callable[..., Outcome]) -> None:
+    path = Path("runs/a/annotations.json")
+    path.write_text('{"tags": 3}')
+    outcome = runs("ls")
+    assert names(outcome) == ["a", "b", "c", "d"]
+    assert outcome.err.startswith("mnist_lab: warning: runs/a/annotations.json: corrupt, or not tags and a note")
+    runs("tag", "a", "keep")
+    assert tags("a") == ["keep"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["tag", "nowhere", "x"], "nowhere: run folder not found"),
+        (["tag", "a", "two words"], "two words: a tag consists of letters, digits and . + - _"),
+        (["tag", "a", "--remove"], "--remove: name the tags to take away"),
+        (["tag", "--where", "model == vit", "x"], "--where='model == vit': holds for no run below runs"),
+        (["tag", "--where", "modell == mlp", "x"], "--where='modell == mlp': no run has modell; name a column"),
+        (["note", "--where", "model =", "x"], "--where='model =': a name, a number, or a text in quotes is missing"),
+        (["ls", "--columns", "run,colour"], "--columns=colour: no run has it; choose from run, date, model"),
+        (["ls", "--where", "epochs > 1 or"], "--where='epochs > 1 or': a name is missing at the end"),
+    ],
+)
+def test_wrong_arguments_are_told_in_one_line_and_change_nothing(
+    runs: Callable[..., Outcome], arguments: list[str], told: str
+) -> None:
+    outcome = runs(*arguments)
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert outcome.err.startswith(f"mnist_lab: {told}")
+    assert not list(Path("runs").rglob("annotations.json"))

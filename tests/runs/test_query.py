@@ -1,0 +1,77 @@
+"""--where finds the runs that a condition says, and refuses what is none."""
+
+from __future__ import annotations
+
+import pytest
+
+from mnist_lab.errors import UsageError
+from mnist_lab.runs.query import Condition
+
+RUN = {
+    "test/acc": 0.985,
+    "model": "lenet",
+    "tag": ["keep", "for the talk"],
+    "date": "2026-11-21T13:05",
+    "optimizer.lr": 0.01,
+    "data.download": True,
+    "val/loss": None,
+    "epochs": 5,
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "holds"),
+    [
+        ("test/acc > 0.98", True),
+        ("test/acc>0.985", False),
+        ("test/acc >= 98.5%", True),
+        ("model == lenet", True),
+        ("model != lenet", False),
+        ("model == 'lenet' and epochs == 5", True),
+        ("model == mlp or epochs < 6", True),
+        ("model == mlp or epochs > 5 and model == lenet", False),
+        ("model == mlp or (epochs > 5 or optimizer.lr <= 1e-2)", True),
+        ("not model == mlp and not (epochs == 4)", True),
+        ("not not model == lenet", True),
+        ("tag == keep", True),
+        ('tag == "for the talk"', True),
+        ("tag == talk", False),
+        ("tag != keep", False),
+        ("tag != draft", True),
+        ("tag > a", False),
+        ("date >= 2026-11-21", True),
+        ("date < 2026-11-21", False),
+        ("data.download == true", True),
+        ("val/loss < 1", False),
+        ("val/loss != 1", True),
+        ("val/loss == null", True),
+        ("val/loss != null", False),
+        ("epochs == 5.0", True),
+        ("epochs == five", False),
+    ],
+)
+def test_condition_holds(text: str, holds: bool) -> None:
+    assert Condition.parse(text).holds(RUN) is holds
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "a name is missing at the end"),
+        ("  ", "a name is missing at the end"),
+        ("model", "one of == != < <= > >= is missing at the end"),
+        ("model = lenet", "a name, a number, or a text in quotes is missing before '= lenet'"),
+        ("model == ", "a value is missing at the end"),
+        ("model == lenet epochs == 3", "and, or, or the end is missing before 'epochs == 3'"),
+        ("(model == lenet", ") is missing at the end"),
+        ("model == lenet)", "and, or, or the end is missing before ')'"),
+        ("and model == lenet", "a name is missing before 'and model == lenet'"),
+        ("model == 'lenet", 'a name, a number, or a text in quotes is missing before "\'lenet"'),
+        ("__import__('os').system('x')", "one of == != < <= > >= is missing before \"('os').system('x')\""),
+    ],
+)
+def test_what_is_no_condition_is_refused_in_one_line(text: str, told: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Condition.parse(text)
+    message = str(caught.value)
+    assert message.startswith("--where=") and told in message and "\n" not in message
