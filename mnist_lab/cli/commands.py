@@ -42,6 +42,8 @@ COMMANDS = {
     ),
     "tag": Command("RUN TAG... [--remove]", 'mark a run, to find it again: ls --where "tag == keep"'),
     "note": Command("RUN TEXT", "keep a note with a run"),
+    "rm": Command("RUN|SWEEP... [--empty-trash]", "move runs into the trash, or delete for good what is there"),
+    "restore": Command("[NAME ...]", "take runs out of the trash, or list it"),
     "status": Command("[SWEEP] [--watch]", "show how the jobs of a sweep stand: states, machines, logs, what is left"),
     "compare": Command(
         "RUN RUN...",

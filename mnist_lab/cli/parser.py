@@ -27,6 +27,10 @@ class CommandParser(argparse.ArgumentParser):
         """Add RUN..., and --runs-dir, which `runs.listing.find_runs` takes."""
         words = "a run folder, part of its name, latest, or a folder of runs such as a sweep's"
         self.add_argument("runs", metavar="RUN", nargs="+", help=words)
+        self.add_runs_dir()
+
+    def add_runs_dir(self) -> None:
+        """Add --runs-dir."""
         self.add_argument(
             "--runs-dir", type=Path, default=Path("runs"), help="where a name is looked for (%(default)s)"
         )
@@ -37,9 +41,7 @@ class CommandParser(argparse.ArgumentParser):
             "words", metavar=f"RUN [{metavar}]", nargs="+", help=f"a run, or a folder of runs; and {words}"
         )
         self.add_where()
-        self.add_argument(
-            "--runs-dir", type=Path, default=Path("runs"), help="where a name is looked for (%(default)s)"
-        )
+        self.add_runs_dir()
 
     def add_where(self) -> None:
         """Add --where; options.where is a condition that `runs.listing.select_where` takes, or None."""

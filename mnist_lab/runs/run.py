@@ -30,6 +30,7 @@ from mnist_lab.runs.state import RunState
 
 RECORD, SWEEP_RECORD, REPRODUCTION_RECORD = "run.json", "sweep.json", "reproduce.json"  # identify the kind of a folder
 CHECKPOINTS, FIGURES, EXPORTS = "checkpoints", "figures", "exports"
+TRASH = ".trash"  # in the folder of the runs: removed ones
 
 
 @dataclass(frozen=True)
@@ -313,6 +314,7 @@ def _cells(line: str) -> list[str]:
 def _run_folders(folder: str | os.PathLike[str], *, jobs: bool = True) -> Iterator[Path]:
     """Yield the folders of all runs below a folder, with those of sweeps and reproductions if `jobs`."""
     for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if name != TRASH]
         if not jobs and place != os.fspath(folder) and {SWEEP_RECORD, REPRODUCTION_RECORD} & set(files):
             folders.clear()
         if RECORD in files:

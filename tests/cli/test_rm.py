@@ -1,0 +1,92 @@
+"""Nothing that rm removes is lost, and nothing that is needed is removed unasked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Outcome, Tiny
+from test_ls import fake, names
+
+from mnist_lab.runs.locks import run_lock
+from mnist_lab.runs.sweep import Job, Sweep, write_job
+
+Lab = Callable[..., Outcome]
+
+
+@pytest.fixture
+def lab(tiny: Tiny, command: Callable[..., Outcome]) -> Lab:
+    """Runs a, b and c, the last one a job of the sweep s; and the command, without the tiny data's settings."""
+    fake("a", 1)
+    fake("b", 2, status="failed", metrics={})
+    job = fake("sweeps/s/lr=0.1-0123456789ab", 3)
+    Sweep.open(Path("runs/sweeps/s"), "-m sweep=s", ["optimizer.lr"], {"0123456789ab": ("optimizer.lr=0.1",)})
+    write_job(Job(("optimizer.lr=0.1",), job))
+    return lambda *arguments: command(*arguments, data=False)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("name", ["a", "sweeps/s"])
+def test_removed_folder_is_gone_from_every_list_and_comes_back_as_it_was(lab: Lab, name: str) -> None:
+    folder = Path("runs") / name
+    before, listed = content(folder), names(lab("ls"))
+    outcome = lab("rm", str(folder))
+    command = f"python -m mnist_lab restore {folder.name}"
+    assert (outcome.status, outcome.out) == (0, f"removed: {folder}; to have it back: {command}\n")
+    assert not folder.exists() and len(names(lab("ls"))) == 2
+    assert lab("restore").out.splitlines()[1].endswith(f"  {folder}")
+    assert lab("restore", folder.name).out == f"restored: {folder}\n"
+    assert (content(folder), names(lab("ls"))) == (before, listed)
+    assert lab("restore").out == "the trash is empty\n"
+
+
+def test_condition_names_what_to_remove(lab: Lab) -> None:
+    assert lab("rm", "--where", "status == failed").out.startswith("removed: runs/b;")
+    assert names(lab("ls")) == ["a", "lr=0.1-0123456789ab"]
+
+
+def test_same_name_can_be_removed_again_and_what_is_there_is_not_overwritten(lab: Lab) -> None:
+    lab("rm", "a")
+    fake("a", 5, seed=7)
+    outcome = lab("restore", "a")
+    assert (outcome.status, outcome.err) == (2, "mnist_lab: runs/a: is there again; move that away first\n")
+    assert lab("rm", "runs/a").status == 0
+    twice = lab("restore", "runs/a")
+    assert (twice.status, "2 match; give more of the name" in twice.err) == (2, True)
+
+
+def test_trash_is_emptied_only_on_request(lab: Lab) -> None:
+    lab("rm", "a", "b")
+    assert lab("rm", "--empty-trash").out == "2 runs and sweeps deleted for good\n"
+    assert lab("restore").out == "the trash is empty\n" and not Path("runs/.trash").exists()
+    assert lab("restore", "a").err == "mnist_lab: a: not in the trash, which has: nothing\n"
+
+
+@pytest.mark.parametrize("place", ["runs/b", "runs/sweeps/s", "runs/sweeps/s/lr=0.1-0123456789ab"])
+def test_what_is_in_use_stays_and_so_does_all_that_was_named_with_it(lab: Lab, place: str) -> None:
+    target = "runs/sweeps/s" if "sweeps" in place else place
+    with run_lock(Path(place)):
+        outcome = lab("rm", "runs/a", target)
+        assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+        assert f"{target}: is in use by process " in outcome.err and "--force removes it all the same" in outcome.err
+        assert Path("runs/a").exists() and Path(target).exists()
+
+
+def test_job_that_its_sweep_would_run_again_is_removed_by_force_alone(lab: Lab) -> None:
+    outcome = lab("rm", "0123456789ab")
+    assert (outcome.status, "is a job of the sweep s, which would run it again; --force" in outcome.err) == (2, True)
+    assert lab("rm", "0123456789ab", "--force").status == 0
+    assert names(lab("ls")) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["a", "--empty-trash"], ["--where", "epochs == 1", "a"], ["nowhere"], ["--where", "epochs == 9"]]
+)
+def test_wrong_arguments_remove_nothing(lab: Lab, arguments: list[str]) -> None:
+    outcome = lab("rm", *arguments)
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert len(names(lab("ls"))) == 3
