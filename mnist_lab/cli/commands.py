@@ -44,6 +44,8 @@ COMMANDS = {
     "note": Command("RUN TEXT", "keep a note with a run"),
     "rm": Command("RUN|SWEEP... [--empty-trash]", "move runs into the trash, or delete for good what is there"),
     "restore": Command("[NAME ...]", "take runs out of the trash, or list it"),
+    "archive": Command("RUN... FILE.zip", "write runs into one file, with a checksum of each of theirs"),
+    "unarchive": Command("FILE.zip", "verify such a file, and unpack its runs"),
     "status": Command("[SWEEP] [--watch]", "show how the jobs of a sweep stand: states, machines, logs, what is left"),
     "compare": Command(
         "RUN RUN...",
