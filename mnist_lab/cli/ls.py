@@ -84,8 +84,9 @@ def choose_columns(rows: Sequence[Mapping[str, Any]], options: argparse.Namespac
     if not options.columns:
         columns = GROUP_COLUMNS if options.group else COLUMNS
         return columns if any(row.get("tags") for row in rows) else [name for name in columns if name != "tags"]
-    columns, known = options.columns.split(","), list(dict.fromkeys(name for row in rows for name in row))
-    for name in columns:
+    chosen: list[str] = options.columns.split(",")
+    known = list(dict.fromkeys(name for row in rows for name in row))
+    for name in chosen:
         if rows and name not in known:
             raise UsageError(f"--columns={name}: no run has it; choose from {', '.join(known)}")
-    return columns
+    return chosen

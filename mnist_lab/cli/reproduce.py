@@ -43,14 +43,14 @@ def main(arguments: list[str]) -> None:
     outlive_reader()
     keep_freed_memory()
     overrides = [word for word in options.words if "=" in word or word.startswith("~")]
-    from mnist_lab.config.compose import presets
+    from mnist_lab.config.presets import preset_names
     from mnist_lab.reproduce import reproduce
     from mnist_lab.reproduce.seeds import parse_seeds
     from mnist_lab.reproduce.summary import has_tutorial
     from mnist_lab.sweeps.hydra_app import reject_derived_settings
 
     names = [word for word in options.words if word not in overrides] or [
-        name for name in presets(options.config_dir) if has_tutorial(name, options.config_dir)
+        name for name in preset_names(options.config_dir) if has_tutorial(name, options.config_dir)
     ]
     reproduce.reject_reserved_settings(overrides)
     reject_derived_settings(overrides)

@@ -53,12 +53,6 @@ def compose(*overrides: str, config_dir: str | None = None) -> DictConfig:
     return cfg
 
 
-def presets(config_dir: str | None = None) -> list[str]:
-    """Return the names of the presets, which are the choices of experiment, also those of a folder of your own."""
-    folders = [conf_dir(), *([Path(config_dir)] if config_dir else [])]
-    return sorted(path.stem for folder in folders for path in (folder / "experiment").glob("*.yaml"))
-
-
 def job_config(config: DictConfig) -> DictConfig:
     """Return the job's part of Hydra's whole configuration, resolved, with the run folder that Hydra would use."""
     config = copy.deepcopy(config)

@@ -10,9 +10,10 @@ from pathlib import Path
 from omegaconf import DictConfig
 from rich.table import Table
 
-from mnist_lab.config.compose import compose, presets
+from mnist_lab.config.compose import compose
 from mnist_lab.config.keys import REPRODUCTION_KEYS
 from mnist_lab.config.overrides import override_key, quote_path
+from mnist_lab.config.presets import preset_names
 from mnist_lab.config.settings import format_differences
 from mnist_lab.errors import UsageError
 from mnist_lab.files import write_text
@@ -48,7 +49,7 @@ def reproduce(
         UsageError: a preset is unknown, a setting is invalid, or a job's folder has a run of other settings. No job
             was started.
     """
-    known = presets(config_dir)
+    known = preset_names(config_dir)
     unknown = [name for name in names if name not in known]
     if unknown:
         raise UsageError(f"{', '.join(unknown)}: unknown preset; choose from {', '.join(known)}")

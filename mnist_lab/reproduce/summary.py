@@ -9,8 +9,9 @@ from typing import Any, TypedDict
 
 from omegaconf import OmegaConf
 
-from mnist_lab.config.compose import compose, presets
+from mnist_lab.config.compose import compose
 from mnist_lab.config.metric_names import METRIC_NAMES, TEST_ACC, is_accuracy
+from mnist_lab.config.presets import preset_names
 from mnist_lab.config.settings import format_differences
 from mnist_lab.runs.record import RunRecord
 from mnist_lab.runs.run import Run
@@ -70,7 +71,7 @@ def finished_runs(runs_dir: Path) -> dict[str, list[Run]]:
     found: dict[str, list[Run]] = {}
     for run in filter(lambda run: run.exists, map(Run, runs_dir.glob("*-seed*"))):
         name = run.folder.name.rsplit("-seed", 1)[0]
-        if run.info["status"] == RunState.FINISHED and name in presets(run.info["config_dir"]):
+        if run.info["status"] == RunState.FINISHED and name in preset_names(run.info["config_dir"]):
             found.setdefault(name, []).append(run)
     return {name: sorted(found[name], key=lambda run: run.info["seed"] or 0) for name in sorted(found)}
 

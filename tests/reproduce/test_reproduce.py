@@ -18,7 +18,8 @@ from lightning.pytorch import LightningModule, Trainer
 from omegaconf import OmegaConf
 
 from mnist_lab import conf_dir
-from mnist_lab.config.compose import compose, presets
+from mnist_lab.config.compose import compose
+from mnist_lab.config.presets import preset_names
 from mnist_lab.errors import UsageError
 from mnist_lab.reproduce.markdown import markdown
 from mnist_lab.reproduce.summary import PresetSummary, finished_runs, has_tutorial, summarise
@@ -45,7 +46,7 @@ def reproduce(command: Command, tiny: Any) -> Command:
 
 
 OUT = RUNS  # the default of --out
-TUTORIALS = [name for name in presets() if has_tutorial(name, None)]
+TUTORIALS = [name for name in preset_names() if has_tutorial(name, None)]
 
 
 def summaries(runs_dir: Path) -> dict[str, PresetSummary]:

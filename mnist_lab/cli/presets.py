@@ -1,0 +1,45 @@
+"""`python -m mnist_lab presets`: the presets, what they reach and how long they take; `presets cp` copies one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mnist_lab.cli.parser import CommandParser
+from mnist_lab.cli.tables import print_rows, print_table
+from mnist_lab.config.presets import copy_preset, find_presets
+from mnist_lab.errors import UsageError
+from mnist_lab.formatting import display_path, format_command
+
+HEADS = ("preset", "test accuracy", "seeds", "time", "for")
+
+
+def main(arguments: list[str]) -> None:
+    parser = CommandParser("presets", __doc__)
+    parser.add_argument("words", metavar="cp NAME DIR", nargs="*", help="copy a preset into a folder of your own")
+    parser.add_argument("--as", dest="new_name", metavar="NEW", help="the copy's name (default: my_NAME)")
+    parser.add_argument("--config-dir", help="a folder of your own, with further presets")
+    parser.add_forms()
+    options = parser.parse_intermixed_args(arguments)
+    if options.words:
+        action, *names = options.words
+        if action != "cp" or len(names) != 2:
+            raise UsageError(f"presets {' '.join(options.words)}: write presets, or presets cp NAME DIR")
+        name, folder = names
+        path = copy_preset(name, Path(folder), options.new_name or f"my_{name}", options.config_dir)
+        command = format_command(["--config-dir", folder, f"experiment={path.stem}"])
+        print(f"written: {display_path(path)}; to train it: {command}")
+        return
+    rows = [
+        {
+            "preset": preset.name,
+            **{name: preset.measured.get(name) for name in ("accuracy", "seeds", "time")},
+            "for": preset.summary,
+        }
+        for preset in find_presets(options.config_dir)
+    ]
+    if options.form:
+        print_rows(rows, options.form)
+    else:
+        print_table(
+            HEADS, [[value or "-" for value in row.values()] for row in rows], left=("preset", "for"), cut="for"
+        )

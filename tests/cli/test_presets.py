@@ -1,0 +1,71 @@
+"""`presets` says what each preset is for and what it reaches, and starts one of the user's own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Outcome, Tiny
+
+from mnist_lab.config.compose import compose
+from mnist_lab.config.presets import find_presets, preset_names
+from mnist_lab.config.settings import format_differences
+
+Command = Callable[..., Outcome]
+
+
+def test_every_preset_is_listed_with_what_it_is_for(tiny: Tiny, command: Command) -> None:
+    head, *lines = command("presets", data=False).out.splitlines()
+    assert head.split() == ["preset", "test", "accuracy", "seeds", "time", "for"]
+    assert [line.split()[0] for line in lines] == preset_names()
+    rows = json.loads(command("presets", "--json", data=False).out)
+    assert all(row["for"] and "python" not in row["for"] and "#" not in row["for"] for row in rows)
+    (mlp,) = (row for row in rows if row["preset"] == "mlp")
+    assert mlp["for"] == '"MNIST With PyTorch" at its own settings'
+    assert {name: mlp[name] for name in ("accuracy", "seeds")} == {
+        name: find_presets()[preset_names().index("mlp")].measured[name] for name in ("accuracy", "seeds")
+    }
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_header_has_the_accuracy_the_seeds_and_the_time(name: str) -> None:
+    (preset,) = (preset for preset in find_presets() if preset.name == name)
+    assert preset.measured["accuracy"].endswith(" %") and preset.measured["time"].split()[1] in ("s", "min")
+    assert int(preset.measured["seeds"]) >= 5
+    assert f"python -m mnist_lab experiment={name}" in preset.header
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_copy_has_the_presets_settings_and_is_listed(tiny: Tiny, command: Command, name: str) -> None:
+    outcome = command("presets", "cp", name, "mine", data=False)
+    command_line = f"python -m mnist_lab --config-dir mine experiment=my_{name}"
+    assert outcome.out == f"written: mine/experiment/my_{name}.yaml; to train it: {command_line}\n"
+    copied = compose(f"experiment=my_{name}", config_dir="mine")
+    assert not format_differences(compose(f"experiment={name}"), copied)
+    listed = command("presets", "--config-dir", "mine", data=False).out
+    assert any(line.split()[0] == f"my_{name}" and f"A copy of {name}." in line for line in listed.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["cp", "champions", "mine"], "champions: unknown preset; choose from champion, "),
+        (["cp", "mlp", "mine", "--as", "lenet"], "--as=lenet: the name is taken"),
+        (["cp", "mlp", "mine", "--as", "../x"], "--as=../x: a name consists of letters, digits, _ and -"),
+        (["cp", "mlp"], "presets cp mlp: write presets, or presets cp NAME DIR"),
+        (["mv", "mlp", "mine"], "presets mv mlp mine: write presets, or presets cp NAME DIR"),
+    ],
+)
+def test_wrong_arguments_are_told_in_one_line_and_write_nothing(
+    tiny: Tiny, command: Command, arguments: list[str], told: str
+) -> None:
+    outcome = command("presets", *arguments, data=False)
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert outcome.err.startswith(f"mnist_lab: {told}") and not Path("mine").exists()
+
+
+def test_copy_does_not_overwrite(tiny: Tiny, command: Command) -> None:
+    for status in (0, 2):
+        assert command("presets", "cp", "mlp", "mine", "--as", "own", data=False).status == status
