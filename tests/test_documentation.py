@@ -15,6 +15,7 @@ from conftest import Outcome, Tiny
 from PIL import Image
 from test_image_folder import write_shapes
 
+from mnist_lab.cli.commands import COMMANDS as CLI
 from mnist_lab.models import MLP, SimpleCNN
 
 CHECKOUT = Path(__file__).parent.parent
@@ -29,6 +30,8 @@ NOT_RUN = {  # by a part of the command: why it is not run here
     " draw ": "serves until it is stopped; tests/inference/test_server.py",
     " reproduce ": "trains for minutes on the real data; tests/reproduce",
     "data=fashion_mnist": "needs the real data; tests/data/test_source.py",
+    " rm ": "would take away what other commands need; tests/cli/test_rm.py",
+    " restore ": "the same",
     "experiment=": "has the real data's settings; tests/reproduce",
 }
 Command = Callable[..., Outcome]
@@ -76,7 +79,7 @@ def test_commands_shown_run_on_tiny_data(command: Command, tiny: Tiny) -> None:
         words = [word for word in shlex.split(line)[3:] if word != "RUN..."]
         names = iter(runs)
         words = [word.replace("RUN", next(names)) if "RUN" in word else word for word in words]
-        trains = not words or "=" in words[-1] or words[0] in ("-m", "--config-dir")
+        trains = not words or words[0] not in CLI
         if "hydra/sweeper=optuna" in words:
             words = [word for word in words if "n_trials" not in word] + ["hydra.sweeper.n_trials=1"]
         if "data=image_folder" in words or "data=arrays" in words:
@@ -108,7 +111,7 @@ def write_what_they_name(tiny: Tiny) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(CHECKOUT).as_posix())
 def test_links_lead_to_files(page: Path) -> None:
-    generated = {"cli.md", "configuration.md", "run-folder.md", "tutorials.md", "contributing.md", "changelog.md"}
+    generated = {"cli.md", "configuration.md", "run-folder.md", "tutorials.md", "leaderboard.md", "contributing.md", "changelog.md"}
     notebooks = {path.with_suffix(".md").name for path in (CHECKOUT / "notebooks").glob("*.ipynb")}
     for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
         path = page.parent / target
