@@ -111,7 +111,15 @@ def write_what_they_name(tiny: Tiny) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(CHECKOUT).as_posix())
 def test_links_lead_to_files(page: Path) -> None:
-    generated = {"cli.md", "configuration.md", "run-folder.md", "tutorials.md", "leaderboard.md", "contributing.md", "changelog.md"}
+    generated = {
+        "cli.md",
+        "configuration.md",
+        "run-folder.md",
+        "tutorials.md",
+        "leaderboard.md",
+        "contributing.md",
+        "changelog.md",
+    }
     notebooks = {path.with_suffix(".md").name for path in (CHECKOUT / "notebooks").glob("*.ipynb")}
     for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
         path = page.parent / target

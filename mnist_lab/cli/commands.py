@@ -25,6 +25,7 @@ COMMANDS = {
         "[PRESET ...] [--seeds N|FIRST-LAST]",
         "train presets over seeds: the tutorials' beside their figures, or the leaderboard's",
     ),
+    "lr": Command("[KEY=VALUE ...]", "find a learning rate to try, by a range test on training batches"),
     "presets": Command("[cp NAME DIR]", "list the presets, what they reach and how long they take; or copy one"),
     "report": Command("RUN|SWEEP", "write an HTML page about it, report.html in its folder"),
     "export": Command(

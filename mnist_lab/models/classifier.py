@@ -205,12 +205,15 @@ class Classifier(LightningModule):
     ) -> Tensor:
         images, labels = batch
         scores = self.scores(images)  # (B, K)
-        if label_smoothing:  # the softmax of log-probabilities is the probabilities, so this holds for "nll", too
-            loss = F.cross_entropy(scores, labels, label_smoothing=label_smoothing)
-        else:
-            loss = LOSSES[self.loss](scores, labels)
+        loss = self.loss_of(scores, labels, label_smoothing)
         add(loss.detach(), scores.detach(), labels)
         return loss
+
+    def loss_of(self, scores: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """Return the mean loss, (), of scores, (B, K), for labels, (B,)."""
+        if label_smoothing:  # the softmax of log-probabilities is the probabilities, so this holds for "nll", too
+            return F.cross_entropy(scores, labels, label_smoothing=label_smoothing)
+        return LOSSES[self.loss](scores, labels)
 
     def _log(self, prefix: str, metrics: LossAndAccuracy) -> None:
         self.log_dict({f"{prefix}/{name}": value for name, value in metrics.compute().items()})

@@ -1,0 +1,53 @@
+"""`python -m mnist_lab lr [KEY=VALUE ...]`: which learning rate to try, by a range test on training batches."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from mnist_lab.cli.parser import CommandParser
+from mnist_lab.formatting import format_command
+from mnist_lab.viz.save import require_figure_path, save_figure
+
+
+def main(arguments: list[str]) -> None:
+    parser = CommandParser("lr", __doc__)
+    parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="settings, as to train")
+    parser.add_argument(
+        "--lowest", type=float, default=1e-5, metavar="LR", help="the first rate (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--highest", type=float, default=10.0, metavar="LR", help="the last rate (default: %(default)s)"
+    )
+    parser.add_argument("--steps", type=int, default=300, metavar="N", help="batches (default: %(default)s)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="plot the loss over the rate into this file")
+    parser.add_argument("--config-dir", help="a folder of your own configuration")
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+    options = parser.parse_intermixed_args(arguments)
+    if options.out:
+        require_figure_path(options.out)
+    from mnist_lab.config.compose import compose
+    from mnist_lab.sweeps.hydra_app import check_overrides
+    from mnist_lab.training.lr_range import range_test
+    from mnist_lab.training.progress import working_on
+    from mnist_lab.training.runtime import quiet_lightning
+
+    check_overrides(options.overrides, config_dir=options.config_dir)
+    cfg = compose(*options.overrides, config_dir=options.config_dir)
+    with quiet_lightning(), working_on(f"a range test of {options.steps} steps"):
+        found = range_test(cfg, options.lowest, options.highest, options.steps)
+    if options.json:
+        print(json.dumps({"steepest": found.steepest, "valley": found.valley, "lr": found.rates, "loss": found.losses}))
+    else:
+        own = ["--config-dir", options.config_dir] if options.config_dir else []
+        command = format_command([*own, *options.overrides, f"optimizer.lr={found.valley:.2g}"])
+        print(
+            f"steepest descent: {found.steepest:.2g}\nvalley: {found.valley:.2g}\nto train with the valley: {command}"
+        )
+    if options.out:
+        from mnist_lab.viz.lr_range import plot_range_test
+
+        optimizer = cfg.optimizer._target_.rsplit(".", 1)[-1]
+        save_figure(plot_range_test(found, f"{cfg.name}, {optimizer}"), options.out)
+        print(f"figure: {options.out}", file=sys.stderr if options.json else sys.stdout)

@@ -1,0 +1,130 @@
+"""The learning-rate range test: train while the rate grows, and see where the loss falls fastest.
+
+Smith, "Cyclical Learning Rates for Training Neural Networks", 2017 (arXiv 1506.01186).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import lightning.pytorch as pl
+import numpy as np
+from omegaconf import DictConfig
+
+from mnist_lab.config.validate import validate
+from mnist_lab.data.batches import Batch, Batches
+from mnist_lab.errors import UsageError
+from mnist_lab.training.build import complete_data, make_data, make_model
+from mnist_lab.training.runtime import torch_settings
+
+SMOOTHING = 0.95  # share of the average of the losses before
+DIVERGED = 4.0  # times the lowest loss: the test ends
+SKIPPED = 10  # steps at the start, when the average is still that of few losses
+FEWEST = 20  # steps from which a rate can be suggested
+
+
+@dataclass(frozen=True)
+class RangeTest:
+    """The losses of a range test.
+
+    Attributes:
+        rates: the learning rate of each step.
+        losses: the training loss of each step.
+        smoothed: their exponential moving average, without its bias towards zero.
+    """
+
+    rates: list[float]
+    losses: list[float]
+    smoothed: list[float]
+
+    @property
+    def steepest(self) -> float:
+        """The rate at which the smoothed loss falls fastest over the logarithm of the rate."""
+        slopes = np.gradient(self.smoothed[SKIPPED:], np.log(self.rates[SKIPPED:]))
+        return self.rates[SKIPPED + int(slopes.argmin())]
+
+    @property
+    def valley(self) -> float:
+        """The rate two thirds down the longest fall of the smoothed loss, a more careful choice.
+
+        The fall is the longest subsequence in which each loss is below the one before; the idea is fastai's.
+        """
+        fall = longest_fall(self.smoothed[SKIPPED:])
+        return self.rates[SKIPPED + fall[2 * (len(fall) - 1) // 3]]
+
+
+def repeat_epochs(batches: Batches) -> Iterator[Batch]:
+    """Yield the batches of one epoch after the other, each in an order of its own, without end."""
+    for epoch in itertools.count():
+        batches.set_epoch(epoch)
+        yield from batches
+
+
+def longest_fall(values: list[float]) -> list[int]:
+    """Return the places of the longest strictly decreasing subsequence, the first of several."""
+    lengths, before = [1] * len(values), [-1] * len(values)
+    for i, value in enumerate(values):
+        for j in range(i):
+            if values[j] > value and lengths[j] + 1 > lengths[i]:
+                lengths[i], before[i] = lengths[j] + 1, j
+    place, places = max(range(len(values)), key=lambda i: lengths[i]), []
+    while place >= 0:
+        places.append(place)
+        place = before[place]
+    return places[::-1]
+
+
+def range_test(cfg: DictConfig, lowest: float = 1e-5, highest: float = 10.0, steps: int = 300) -> RangeTest:
+    """Train a new network for some steps on training batches while the learning rate grows exponentially.
+
+    The network is that of the configuration, with its optimizer, augmentation and label smoothing, on the CPU. The test
+    ends early where the smoothed loss is DIVERGED times its lowest value, or not finite. Nothing is written.
+
+    Args:
+        cfg: a job's configuration.
+        lowest: the first learning rate.
+        highest: the last one.
+        steps: the number of steps.
+
+    Raises:
+        UsageError: a setting is invalid, or the loss diverged before a rate can be suggested.
+    """
+    if not 0 < lowest < highest < math.inf:
+        raise UsageError(f"--lowest={lowest:g} --highest={highest:g}: must be above 0, and the first below the second")
+    if steps < 2 * FEWEST:
+        raise UsageError(f"--steps={steps}: must be {2 * FEWEST} or more")
+    validate(cfg)
+    with torch_settings(cfg.threads):
+        cfg = complete_data(cfg)
+        pl.seed_everything(cfg.seed, workers=True, verbose=False)
+        model = make_model(cfg)
+        if model.optimizer is None:
+            raise UsageError("optimizer: missing; choose one to train with, such as optimizer=sgd")
+        optimizer = model.optimizer(model.parameters())
+        data = make_data(cfg, model)
+        data.prepare_data()
+        data.setup("fit")
+        batches = data.train_batches()
+        rates, losses, smoothed, average = [], [], [], 0.0
+        for step, (images, labels) in zip(range(steps), repeat_epochs(batches), strict=False):
+            rate = lowest * (highest / lowest) ** (step / (steps - 1))
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            loss = model.loss_of(model(images), labels, model.label_smoothing)
+            if not math.isfinite(value := loss.item()):
+                break
+            average = SMOOTHING * average + (1 - SMOOTHING) * value
+            rates.append(rate)
+            losses.append(value)
+            smoothed.append(average / (1 - SMOOTHING ** (step + 1)))
+            if smoothed[-1] > DIVERGED * min(smoothed):
+                break
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+    if len(rates) < SKIPPED + FEWEST:
+        raise UsageError(f"--lowest={lowest:g}: the loss diverges after {len(rates)} steps; begin with a lower rate")
+    return RangeTest(rates, losses, smoothed)

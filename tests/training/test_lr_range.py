@@ -1,0 +1,98 @@
+"""The range test suggests rates at which the loss falls, and changes nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Outcome, Tiny
+
+from mnist_lab.errors import UsageError
+from mnist_lab.training.lr_range import RangeTest, longest_fall, range_test
+
+Command = Callable[..., Outcome]
+
+
+def falling(centre: float) -> RangeTest:
+    """A smooth test whose loss falls from 2 to 1, fastest at a rate, and rises again far above it."""
+    rates: np.ndarray = np.geomspace(1e-5, 10, 300)
+    x = np.log10(rates / centre)
+    losses = 2 - 1 / (1 + np.exp(-4 * x)) + np.where(x > 1.5, (x - 1.5) ** 2, 0)
+    return RangeTest(rates.tolist(), losses.tolist(), losses.tolist())
+
+
+@pytest.mark.parametrize("centre", [0.001, 0.01, 0.1])
+def test_steepest_descent_and_valley_are_found(centre: float) -> None:
+    found = falling(centre)
+    assert found.steepest == pytest.approx(centre, rel=0.06)
+    longest = [found.rates[i] for i in longest_fall(found.smoothed[10:])]
+    assert found.valley in found.rates and longest[0] < found.valley < longest[-1]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_longest_fall_is_as_long_as_the_best_of_all_subsequences(seed: int) -> None:
+    values = [random.Random(f"{seed} {i}").randrange(20) for i in range(12)]
+    places = longest_fall([float(value) for value in values])
+    chosen = [values[i] for i in places]
+    assert places == sorted(places) and chosen == sorted(set(chosen), reverse=True)
+    subsequences = ([value for i, value in enumerate(values) if mask >> i & 1] for mask in range(1, 2**12))
+    falls = (own for own in subsequences if own == sorted(set(own), reverse=True))
+    assert len(places) == max(map(len, falls))
+
+
+@pytest.mark.parametrize(("model", "optimizer"), [("mlp", "sgd"), ("lenet", "adam"), ("dropout_cnn", "sgd")])
+def test_same_seed_gives_the_same_rates_and_rates_grow_evenly(tiny: Tiny, model: str, optimizer: str) -> None:
+    cfg = tiny.compose(f"model={model}", f"optimizer={optimizer}", "data.batch_size=16")
+    found, again = (range_test(cfg, 1e-4, 1, 60) for _ in range(2))
+    assert found == again
+    ratios = np.diff(np.log(found.rates))
+    assert np.allclose(ratios, math.log(1e4) / 59)
+    assert found.rates[0] == pytest.approx(1e-4) and found.losses[0] == found.smoothed[0]
+    assert {found.steepest, found.valley} <= set(found.rates)
+
+
+def test_command_tells_two_rates_and_writes_the_figure_alone(tiny: Tiny, command: Command) -> None:
+    own = ("--config-dir", str(tiny.conf))
+    few = (*own, "--steps", "60", "--lowest", "0.001", "--highest", "1", "--out", "lr.png")
+    outcome = command("lr", "data=tiny", "model=mlp", *few, data=False)
+    assert outcome.status == 0, outcome.err
+    first, second, third, last = outcome.out.splitlines()
+    assert first.startswith("steepest descent: ") and second.startswith("valley: ")
+    rate = second.removeprefix("valley: ")
+    assert (
+        third
+        == f"to train with the valley: python -m mnist_lab {' '.join(own)} data=tiny model=mlp optimizer.lr={rate}"
+    )
+    assert last == "figure: lr.png" and Path("lr.png").stat().st_size > 5000
+    assert [path.name for path in Path().iterdir()] == ["lr.png"]
+    told = json.loads(command("lr", "data=tiny", "model=mlp", *few[:-2], "--json", data=False).out)
+    assert f"{told['valley']:.2g}" == rate and len(told["lr"]) == len(told["loss"]) > 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--steps", "39"], "--steps=39: must be 40 or more"),
+        (["--lowest", "0"], "--lowest=0 --highest=10: must be above 0, and the first below the second"),
+        (["--lowest", "20"], "--lowest=20 --highest=10: must be above 0"),
+        (["--highest", "inf"], "--lowest=1e-05 --highest=inf: must be above 0"),
+        (["model=mlpp"], "model=mlpp: "),
+        (["optimizer.momentum=2"], "optimizer.momentum=2: "),
+        (["optimizer.lr=0.1,0.2"], "optimizer.lr=0.1,0.2: several values"),
+        (["--out", "lr.xyz"], "--out=lr.xyz: "),
+    ],
+)
+def test_wrong_arguments_are_told_in_one_line(tiny: Tiny, command: Command, arguments: list[str], told: str) -> None:
+    outcome = command("lr", "--config-dir", str(tiny.conf), "data=tiny", *arguments, data=False)
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome.err
+    assert outcome.err.startswith(f"mnist_lab: {told}")
+
+
+def test_loss_that_diverges_at_once_is_told(tiny: Tiny) -> None:
+    with pytest.raises(UsageError, match=r"the loss diverges after \d+ steps; begin with a lower rate"):
+        range_test(tiny.compose("model=mlp", "optimizer.momentum=0.99"), 1e3, 1e6, 200)
