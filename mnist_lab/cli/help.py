@@ -41,6 +41,7 @@ Examples
 See also
   -m                 run every combination of the values separated by commas;
                      sweep=NAME names the sweep, to continue it later
+  --check            validate a command line, say what it would run, and stop
   --cfg job          print the configuration that a command line gives, and stop
   --info defaults    print which files it comes from
   --config-dir DIR   add a folder of your own to conf/; a network is one class

@@ -11,13 +11,13 @@ from mnist_lab.errors import UsageError
 from mnist_lab.formatting import shorten
 
 OPTIONS = (
-    *("--help", "--version", "--multirun", "--detach", "--cfg", "--info", "--config-dir", "--config-name"),
+    *("--help", "--version", "--check", "--multirun", "--detach", "--cfg", "--info", "--config-dir", "--config-name"),
     "--hydra-help",
 )
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Split a command line into Hydra's options, each with its value, and the overrides.
+    """Split a command line into Hydra's options and --check, each with its value, and the overrides.
 
     Raises:
         UsageError: an unknown option, one without its value, or two that exclude each other.
@@ -31,6 +31,7 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     infos = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
     kinds.add_argument("--info", "-i", nargs="?", const="all", choices=infos)
     kinds.add_argument("--hydra-help", action="store_true")
+    parser.add_argument("--check", action="store_true")
     parser.add_argument("--detach", action="store_true")
     parser.add_argument("--resolve", action="store_true")
     parser.add_argument("--package", "-p")

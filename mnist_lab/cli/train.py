@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
+from mnist_lab.cli.check import check
 from mnist_lab.cli.hydra_options import split_arguments
 from mnist_lab.cli.resume import expand_resume
 from mnist_lab.config.distributed import share_run_folder
@@ -38,7 +39,10 @@ def main(arguments: Sequence[str]) -> None:
                 config_name=values.get("--config-name", "train"),
                 multirun=multirun,
             )
-        run_application([*options, *overrides])
+        if "--check" in options:
+            check(options, overrides, multirun=multirun)
+        else:
+            run_application([*options, *overrides])
 
 
 def silence_disk_errors_in_threads() -> None:

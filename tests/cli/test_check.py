@@ -1,0 +1,74 @@
+"""--check says what a command line would run, or what is wrong with it, and makes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Outcome, Tiny
+
+Command = Callable[..., Outcome]
+
+
+def files() -> set[Path]:
+    return set(Path().rglob("*"))
+
+
+def test_run_is_described_and_nothing_is_made(command: Command) -> None:
+    outcome = command("model=mlp", "trainer.max_epochs=3", "seed=4", "--check")
+    first, second, third = outcome.out.splitlines()
+    assert (outcome.status, first) == (0, "valid: mlp, 130,058 parameters, 3 epochs, seed 4")
+    assert second.startswith("run folder: runs/20") and second.endswith("-mlp")
+    assert third == "time: unknown, without an earlier run of mlp like this one below runs"
+    assert not files()
+
+
+def test_time_is_that_of_earlier_runs_like_it(command: Command) -> None:
+    for seed in (1, 2):
+        assert command("model=mlp", "trainer.max_epochs=1", f"seed={seed}").status == 0
+    before = files()
+    told = command("model=mlp", "trainer.max_epochs=100", "--check").out.splitlines()[-1]
+    assert told.startswith("time: about ") and told.endswith(", by 2 earlier runs")
+    for other in ("model=lenet", "data.batch_size=7", "augmentation=affine"):
+        assert "time: unknown" in command("model=mlp", other, "--check").out, other
+    assert files() == before
+
+
+def test_sweep_is_described_with_what_is_done_already(command: Command) -> None:
+    given = ("-m", "sweep=s", "model=mlp", "optimizer.lr=0.01,0.1", "trainer.max_epochs=1")
+    assert command(*given).status == 0
+    before = files()
+    outcome = command(*given, "seed=0,1,2", "--check")
+    _, second, third, last = outcome.out.splitlines()
+    assert second == "6 jobs over optimizer.lr, seed; 2 are finished" and third == "sweep folder: runs/sweeps/s"
+    assert last.endswith(" for all jobs, one after the other, by 2 earlier runs")
+    assert files() == before
+
+
+def test_run_to_resume_is_described(command: Command) -> None:
+    assert command("model=mlp", "trainer.max_epochs=1", "hydra.run.dir=runs/a").status == 0
+    before = files()
+    assert "continues: runs/a, from runs/a/checkpoints/last.ckpt" in command("resume=runs/a", "--check").out
+    refused = command("resume=runs/a", "seed=5", "--check")
+    assert (refused.status, "seed=5: cannot change on resume" in refused.err) == (2, True)
+    assert files() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["optimizer.lr=-1"], "optimizer.lr=-1: "),
+        (["model=mlpp"], "model=mlpp: unknown choice"),
+        (["-m", "optimizer.lr=0.1,-1"], "optimizer.lr=-1: "),
+        (["optimizer.lr=0.1,0.2"], "optimizer.lr=0.1,0.2: several values; add -m"),
+        (["optimizer.momentum=0.5", "+optimizer.betas=[1,2]"], "optimizer.betas=[1, 2]: SGD has no such setting"),
+        (["--cehck"], "--cehck: unknown option; did you mean --check?"),
+    ],
+)
+def test_invalid_command_line_ends_in_2_with_the_reason(
+    tiny: Tiny, command: Command, arguments: list[str], told: str
+) -> None:
+    outcome = command(*arguments, "--check")
+    assert (outcome.status, outcome.out, outcome.err.count("\n")) == (2, "", 1)
+    assert outcome.err.startswith(f"mnist_lab: {told}") and not files()
