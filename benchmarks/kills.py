@@ -7,7 +7,8 @@ validation, until one start comes to its end; then weights, optimizer, best chec
 points must be those of the uninterrupted run, bit for bit, and no partial file may lie about. Prints how many kills
 were tried and how many runs lost anything. Exit status 1 if any did.
 
-With --sweep, sweeps are killed instead: a grid and a search, each one job after the other and side by side.
+With --sweep, sweeps are killed instead: a grid, successive halving and a search, each one job after the other and side
+by side.
 What is killed is the process group, the sweep's process alone or one of its workers. The same command is started until
 the sweep is done; then results.json, but for times and attempts, must be that of the sweep left alone, bit for bit. No
 process of a sweep that was killed may be left ten seconds later, and no traceback may be printed.

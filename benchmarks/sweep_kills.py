@@ -35,10 +35,13 @@ SEARCH = (
     "optimizer.lr=tag(log,interval(0.0003,0.3))",
     "data.batch_size=32,64",
 )
+HALVING = ("hydra/sweeper=halving", "hydra.sweeper.eta=2", *GRID)
 PROCESSES = ("hydra/launcher=processes", "hydra.launcher.n_jobs=2")
 KINDS = {
     "grid": GRID,
     "processes": (*GRID, *PROCESSES),
+    "halving": HALVING,
+    "halving with processes": (*HALVING, *PROCESSES),
     "optuna": SEARCH,
     "optuna with processes": (*SEARCH, *PROCESSES),
 }

@@ -34,6 +34,7 @@ Examples
   python -m mnist_lab model=lenet trainer.accelerator=gpu
   python -m mnist_lab model=mlp optimizer=adam optimizer.lr=0.001 seed=0
   python -m mnist_lab -m optimizer.lr=0.001,0.01,0.1 optimizer.momentum=0.5,0.9
+  python -m mnist_lab -m hydra/sweeper=halving optimizer.lr=0.001,0.01,0.1
   python -m mnist_lab -m hydra/sweeper=optuna hydra.sweeper.n_trials=30
   python -m mnist_lab resume=latest trainer.max_epochs=8
   python -m mnist_lab experiment=compact_cnn
