@@ -2,8 +2,8 @@
 
     python -m benchmarks.halving [NETWORK ...]
 
-Runs both sweeps as commands of their own, one after the other, with a job on each processor. Prints for each network the
-best validation accuracy that each finds, the epochs that they train, and their seconds.
+Runs both sweeps as commands of their own, one after the other, with a job on each processor. Prints for each network
+the best validation accuracy that each finds, the epochs that they train, and their seconds.
 """
 
 from __future__ import annotations
