@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mnist_lab.cli.parser import CommandParser
+from mnist_lab.cli.parser import CommandParser, find_named_runs
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import display_path
 from mnist_lab.runs.archive import archive
-from mnist_lab.runs.listing import find_runs, read_records
 
 
 def main(arguments: list[str]) -> None:
@@ -20,11 +19,7 @@ def main(arguments: list[str]) -> None:
     *names, file = options.words
     if not file.endswith(".zip"):
         raise UsageError(f"{file}: name the file to write last; it ends in .zip")
-    if bool(names) == (options.where is not None):
-        raise UsageError("archive: name runs, or give --where")
-    runs = find_runs(names, options.runs_dir, at_least=1) if names else [*read_records(options.runs_dir, options.where)]
-    if not runs:
-        raise UsageError(f"--where={options.where!r}: holds for no run below {options.runs_dir}")
+    runs = find_named_runs(options, names)
     files = archive(runs, options.runs_dir, Path(file))
     size = Path(file).stat().st_size / 1e6
     runs_text = f"{len(runs)} run{'s' * (len(runs) > 1)}"

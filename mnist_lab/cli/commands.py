@@ -20,16 +20,16 @@ class Command:
 
 COMMANDS = {
     "train": Command("[KEY=VALUE ...]", "train a network, then test it; without a command, this"),
-    "test": Command("RUN [KEY=VALUE]", "test a run's weights again; RUN: its folder, part of its name, or latest"),
+    "test": Command("RUN... [KEY=VALUE]", "test runs' weights again; RUN: a folder, part of its name, or latest"),
     "reproduce": Command(
         "[PRESET ...] [--seeds N|FIRST-LAST]",
         "train presets over seeds: the tutorials' beside their figures, or the leaderboard's",
     ),
     "lr": Command("[KEY=VALUE ...]", "find a learning rate to try, by a range test on training batches"),
     "presets": Command("[cp NAME DIR]", "list the presets, what they reach and how long they take; or copy one"),
-    "report": Command("RUN|SWEEP", "write an HTML page about it, report.html in its folder"),
+    "report": Command("RUN|SWEEP...", "write an HTML page about it, report.html in its folder"),
     "export": Command(
-        "RUN --format onnx|torch_export|safetensors|state_dict",
+        "RUN... --format onnx|torch_export|safetensors|state_dict",
         "write the network to a file, checked on the test set",
     ),
     "robustness": Command("RUN [RUN ...]", "measure accuracy on shifted, rotated, noisy ... images"),

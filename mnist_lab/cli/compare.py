@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mnist_lab.cli.parser import CommandParser
+from mnist_lab.cli.parser import CommandParser, find_named_runs
 from mnist_lab.cli.tables import print_rows, print_table
 from mnist_lab.config.metric_names import IMAGES_PER_SECOND, METRIC_NAMES
 from mnist_lab.errors import LabError, UsageError
 from mnist_lab.formatting import printable, shorten
 from mnist_lab.runs.groups import group_row, group_runs, select_finished
-from mnist_lab.runs.listing import differing_settings_of_runs, find_runs, format_cell, row_cell, run_row
+from mnist_lab.runs.listing import differing_settings_of_runs, format_cell, row_cell, run_row
 from mnist_lab.runs.run import Run
 from mnist_lab.viz.save import require_figure_path, save_figure
 
@@ -128,10 +128,10 @@ def main(arguments: list[str]) -> None:
     parser.add_group()
     parser.add_forms()
     options = parser.parse_args(arguments)
-    infos = {run: run.info for run in find_runs(options.runs, options.runs_dir)}
+    infos = {run: run.info for run in find_named_runs(options, options.runs, at_least=2)}
     runs = select_finished(infos) if options.group else list(infos)
     if not runs:
-        raise UsageError(f"{' '.join(options.runs)}: no run has finished; --group takes finished runs alone")
+        raise UsageError(f"--group: none of these {len(infos)} runs has finished, and it takes finished ones alone")
     differing = differing_settings_of_runs(runs)
     settings = {run: {key: values[i] for key, values in differing.items()} for i, run in enumerate(runs)}
     if options.group:

@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mnist_lab.cli.parser import CommandParser
+from mnist_lab.cli.parser import CommandParser, find_named_runs
 from mnist_lab.cli.tables import print_rows, print_table
 from mnist_lab.config.metric_names import TEST_ACC, TEST_LOSS
-from mnist_lab.runs.listing import find_runs, format_cell
+from mnist_lab.runs.listing import format_cell
 from mnist_lab.runs.run import Run
 
 COLUMNS = ("model", "seed", TEST_LOSS, TEST_ACC, "errors", "run")
@@ -21,7 +21,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--to", type=Path, metavar="DIR", help="the run folder to make (default: one below runs-dir)")
     parser.add_forms()
     options = parser.parse_args(arguments)
-    runs = find_runs(options.runs, options.runs_dir)
+    runs = find_named_runs(options, options.runs, at_least=2)
     from mnist_lab.evaluation.ensemble import make_ensemble
     from mnist_lab.training.progress import working_on
 

@@ -1,26 +1,30 @@
-"""`python -m mnist_lab export RUN --format FORMAT`: write a run's network to a file, with a model card."""
+"""`python -m mnist_lab export RUN... --format FORMAT`: write a run's network to a file, with a model card."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from mnist_lab.cli.parser import CommandParser, find_run
+from mnist_lab.cli.parser import CommandParser, find_named_runs
+from mnist_lab.errors import UsageError
 
 
 def main(arguments: list[str]) -> None:
     parser = CommandParser("export", __doc__)
-    parser.add_run()
+    parser.add_runs()
     words = (
         "onnx, torch_export: programs, bytes of 28x28 in and probabilities out, checked on the test set; "
         "safetensors, state_dict: the weights alone"
     )
     parser.add_argument("--format", required=True, help=words)
-    parser.add_argument("--to", type=Path, metavar="FILE", help="default: exports/MODEL in the run folder")
+    parser.add_argument("--to", type=Path, metavar="FILE", help="of one run; default: exports/MODEL in the run folder")
     options = parser.parse_args(arguments)
-    run = find_run(options)
+    runs = find_named_runs(options, options.runs)
+    if options.to and len(runs) > 1:
+        raise UsageError(f"--to={options.to}: for one run; {len(runs)} are named")
     from mnist_lab.export.export import export
     from mnist_lab.training.runtime import quiet_lightning
 
-    with quiet_lightning():
-        path, loading = export(run, options.format, options.to)
-    print(f"{loading}\nmodel card: {path}.md\nwritten: {path}")
+    for run in runs:
+        with quiet_lightning():
+            path, loading = export(run, options.format, options.to)
+        print(f"{loading}\nmodel card: {path}.md\nwritten: {path}")

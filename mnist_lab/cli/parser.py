@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from mnist_lab.errors import UsageError
-from mnist_lab.runs.listing import find_runs, read_records
+from mnist_lab.runs.listing import find_runs, read_records, select_where
 from mnist_lab.runs.query import EXAMPLE
 from mnist_lab.runs.run import Run
 
@@ -24,9 +25,10 @@ class CommandParser(argparse.ArgumentParser):
         self.add_argument("--runs-dir", default="runs", help="where a name is looked for (default: %(default)s)")
 
     def add_runs(self) -> None:
-        """Add RUN..., and --runs-dir, which `runs.listing.find_runs` takes."""
+        """Add RUN..., --where and --runs-dir, which `find_named_runs` reads."""
         words = "a run folder, part of its name, latest, or a folder of runs such as a sweep's"
-        self.add_argument("runs", metavar="RUN", nargs="+", help=words)
+        self.add_argument("runs", metavar="RUN", nargs="*", help=words)
+        self.add_where()
         self.add_runs_dir()
 
     def add_runs_dir(self) -> None:
@@ -38,7 +40,7 @@ class CommandParser(argparse.ArgumentParser):
     def add_selection(self, metavar: str, words: str) -> None:
         """Add RUN and words of a person's behind it, --where in the place of RUN, and --runs-dir."""
         self.add_argument(
-            "words", metavar=f"RUN [{metavar}]", nargs="+", help=f"a run, or a folder of runs; and {words}"
+            "words", metavar=f"RUN [{metavar}]", nargs="*", help=f"a run, or a folder of runs; and {words}"
         )
         self.add_where()
         self.add_runs_dir()
@@ -70,13 +72,26 @@ def select_runs_and_words(options: argparse.Namespace) -> tuple[list[Run], list[
     Raises:
         UsageError: there is no such run.
     """
+    names = options.words[: options.where is None]
+    return find_named_runs(options, names), options.words[len(names) :]
+
+
+def find_named_runs(options: argparse.Namespace, names: Sequence[str], *, at_least: int = 1) -> list[Run]:
+    """Return the runs with these names, or all below --runs-dir if there are none; of them those that fulfil --where.
+
+    Raises:
+        UsageError: a run is not found, there is neither a name nor --where, or the runs are fewer than at_least.
+    """
     if options.where is None:
-        name, *words = options.words
-        return find_runs([name], options.runs_dir, at_least=1), words
-    runs = list(read_records(options.runs_dir, options.where))
-    if not runs:
-        raise UsageError(f"--where={options.where!r}: holds for no run below {options.runs_dir}")
-    return runs, options.words
+        if not names:
+            raise UsageError("name a run, or give --where")
+        return find_runs(names, options.runs_dir, at_least=at_least)
+    named = {run: run.info for run in find_runs(names, options.runs_dir, at_least=1)} if names else None
+    runs = list(select_where(named or read_records(options.runs_dir), options.where))
+    if len(runs) < at_least:
+        needed = f"; {at_least} are needed" if runs else ""
+        raise UsageError(f"--where={options.where!r}: holds for {len(runs) or 'no'} run{needed}")
+    return runs
 
 
 def find_run(options: argparse.Namespace) -> Run:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import Progress
 
-from mnist_lab.cli.parser import CommandParser
+from mnist_lab.cli.parser import CommandParser, find_named_runs
 from mnist_lab.cli.tables import print_rows, print_table
 from mnist_lab.config.metric_names import TEST_ACC
 from mnist_lab.errors import UsageError
 from mnist_lab.runs.groups import group_runs
-from mnist_lab.runs.listing import checkpoint_problem, differing_settings_of_runs, find_runs, format_cell, select_runs
+from mnist_lab.runs.listing import checkpoint_problem, differing_settings_of_runs, format_cell, select_runs
 from mnist_lab.runs.run import Run
 from mnist_lab.viz.save import require_figure_path, save_figure
 
@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> None:
             raise UsageError(f"--only={name}: unknown corruption; choose from {', '.join(NAMES)}")
     if options.out:
         require_figure_path(options.out)
-    runs = find_runs(options.runs, options.runs_dir, at_least=1)
+    runs = find_named_runs(options, options.runs)
     from mnist_lab.evaluation.robustness import example_image
     from mnist_lab.training.runtime import quiet_lightning
     from mnist_lab.viz.robustness import plot_robustness

@@ -1,23 +1,31 @@
-"""`python -m mnist_lab test RUN`: a run's weights on the test set again, from its folder alone."""
+"""`python -m mnist_lab test RUN...`: the weights of runs on the test set again, from their folders alone."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from mnist_lab.cli.parser import CommandParser, find_run
+from mnist_lab.cli.parser import CommandParser, find_named_runs
 from mnist_lab.config.metric_names import TEST_ACC, TEST_LOSS
+from mnist_lab.runs.run import Run
 
 
 def main(arguments: list[str]) -> None:
     parser = CommandParser("test", __doc__)
-    parser.add_run()
-    parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", default=[], help="changes to its configuration")
-    options = parser.parse_args(arguments)
-    run = find_run(options)
+    parser.add_selection("KEY=VALUE ...", "changes to its configuration")
+    options = parser.parse_intermixed_args(arguments)
+    first = options.words[: options.where is None]  # a run, also one of a sweep's jobs, which have = in their names
+    overrides = [word for word in options.words[len(first) :] if "=" in word and not Path(word).exists()]
+    for run in find_named_runs(options, [word for word in options.words if word not in overrides]):
+        test_run(run, overrides)
+
+
+def test_run(run: Run, overrides: Sequence[str]) -> None:
+    """Test a run, and print its metrics and whether they are those that it recorded."""
     from mnist_lab.evaluation.evaluate import evaluate
     from mnist_lab.training.progress import console, results_table
 
-    tested = evaluate(run, options.overrides)
+    tested = evaluate(run, overrides)
     info, checkpoint = run.info, run.chosen_checkpoint().stem
     recorded = info["tested"]
     chosen = f"epoch {recorded['epoch']} ({checkpoint})" if recorded else f"{checkpoint}.ckpt"

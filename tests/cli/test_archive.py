@@ -109,7 +109,7 @@ def test_files_beyond_the_manifest_are_refused(lab: Lab) -> None:
     ("arguments", "told"),
     [
         (["archive", "a"], "a: name the file to write last; it ends in .zip"),
-        (["archive", "x.zip"], "archive: name runs, or give --where"),
+        (["archive", "x.zip"], "name a run, or give --where"),
         (["archive", "nowhere", "x.zip"], "nowhere: run folder not found"),
         (["archive", "a", "runs/a/run.json/x.zip"], "runs/a/run.json/x.zip: cannot be written"),
         (["unarchive", "none.zip"], "none.zip: cannot be unpacked into runs (none.zip: No such file or directory)"),

@@ -52,7 +52,7 @@ def test_help_names_groups_choices_and_seven_examples(tiny: Tiny) -> None:
         (line,) = [line for line in settings.splitlines() if line.startswith(f"  {path.parent.name} ")]
         assert path.stem in line.replace(",", "").split()
     examples = outcome.stdout.split("Examples")[1].split("See also")[0]
-    assert examples.count("python -m mnist_lab") == 7
+    assert examples.count("python -m mnist_lab") == 8
 
 
 def test_what_only_prints_help_or_refuses_the_arguments_does_not_import_torch(tiny: Tiny) -> None:
@@ -93,7 +93,7 @@ def test_what_only_prints_help_or_refuses_the_arguments_does_not_import_torch(ti
 
 
 def test_commands_name_every_export_format_and_every_corruption() -> None:
-    assert COMMANDS["export"].arguments == f"RUN --format {'|'.join(export.FORMATS)}"
+    assert COMMANDS["export"].arguments == f"RUN... --format {'|'.join(export.FORMATS)}"
     assert list(NAMES) == list(CORRUPTIONS)
 
 
@@ -120,7 +120,7 @@ def test_help_names_every_command_and_imports_nothing_that_takes_long() -> None:
 @pytest.mark.parametrize(
     ("line", "completed", "hydra_completes"),
     [
-        ("mnist-lab re", "reproduce report", "mnist-lab re"),
+        ("mnist-lab re", "reproduce report restore", "mnist-lab re"),
         ("mnist-lab ", " ".join(COMMANDS), "mnist-lab "),
         ("mnist-lab optimizer=a", "", "mnist-lab optimizer=a"),
         ("mnist-lab model=mlp opt", "", "mnist-lab model=mlp opt"),

@@ -280,7 +280,8 @@ def test_seeds_of_the_same_settings_are_a_column(command: Command, tiny: Tiny) -
         run.update(status=RunState.FAILED)
     outcome = command("compare", "runs/s", "--group", "seed", data=False)
     assert (outcome.status, outcome.out) == (2, "")
-    assert outcome.err.endswith("mnist_lab: runs/s: no run has finished; --group takes finished runs alone\n")
+    told = "mnist_lab: --group: none of these 4 runs has finished, and it takes finished ones alone\n"
+    assert outcome.err.endswith(told)
 
 
 def test_comparison_of_three_runs_and_of_groups_does_not_import_torch(tiny: Tiny) -> None:

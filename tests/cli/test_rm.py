@@ -45,6 +45,7 @@ def test_removed_folder_is_gone_from_every_list_and_comes_back_as_it_was(lab: La
 
 
 def test_condition_names_what_to_remove(lab: Lab) -> None:
+    assert lab("rm", "a", "--where", "status == failed").status == 2, "a has not failed"
     assert lab("rm", "--where", "status == failed").out.startswith("removed: runs/b;")
     assert names(lab("ls")) == ["a", "lr=0.1-0123456789ab"]
 
@@ -84,7 +85,7 @@ def test_job_that_its_sweep_would_run_again_is_removed_by_force_alone(lab: Lab) 
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["a", "--empty-trash"], ["--where", "epochs == 1", "a"], ["nowhere"], ["--where", "epochs == 9"]]
+    "arguments", [[], ["a", "--empty-trash"], ["--where", "epochs == 9", "a"], ["nowhere"], ["--where", "epochs == 9"]]
 )
 def test_wrong_arguments_remove_nothing(lab: Lab, arguments: list[str]) -> None:
     outcome = lab("rm", *arguments)

@@ -87,7 +87,7 @@ def test_damaged_annotations_are_told_and_replaced(runs: Callable[..., Outcome])
         (["tag", "nowhere", "x"], "nowhere: run folder not found"),
         (["tag", "a", "two words"], "two words: a tag consists of letters, digits and . + - _"),
         (["tag", "a", "--remove"], "--remove: name the tags to take away"),
-        (["tag", "--where", "model == vit", "x"], "--where='model == vit': holds for no run below runs"),
+        (["tag", "--where", "model == vit", "x"], "--where='model == vit': holds for no run"),
         (["tag", "--where", "modell == mlp", "x"], "--where='modell == mlp': no run has modell; name a column"),
         (["note", "--where", "model =", "x"], "--where='model =': a name, a number, or a text in quotes is missing"),
         (["ls", "--columns", "run,colour"], "--columns=colour: no run has it; choose from run, date, model"),

@@ -496,10 +496,10 @@ def test_bad_input_is_reported_in_one_line_and_nothing_is_written(
     before = set(run.folder.iterdir())
     for arguments, told in (
         (("nowhere",), "nowhere: run folder not found"),
-        (("neither",), "neither: neither a run folder (no run.json) nor a sweep folder (no sweep.json)"),
+        (("neither",), "neither: not a run folder (it has no run.json)"),
         (("bad",), "bad/sweep.json: corrupt, or not a sweep's record"),
         (("latest",), "latest: no run below"),
-        ((), "RUN|SWEEP"),
+        ((), "name a run, or give --where"),
         ((str(run.folder), "--out", "file/page.html"), "--out=file/page.html: cannot be written"),
         ((str(run.folder), "--out", "/proc/page.html"), "--out=/proc/page.html: cannot be written"),
         ((str(run.folder), "--out", "neither"), "--out=neither: exists and is not a file"),
