@@ -11,6 +11,7 @@ import itertools
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +24,7 @@ from mnist_lab.config.metric_names import VAL_ACC
 from mnist_lab.config.overrides import override_key
 from mnist_lab.errors import UsageError, not_installed
 from mnist_lab.runs.state import DONE, RunState
-from mnist_lab.runs.sweep import Job
+from mnist_lab.runs.sweep import Job, Sweep
 from mnist_lab.sweeps.grid import combinations, compose_job, reject_swept_key, with_params
 from mnist_lab.sweeps.running import RunningSweep, plan_launcher, run_sweep
 from mnist_lab.sweeps.subprocess_job import is_distributed
@@ -77,15 +78,13 @@ def sweep_halving(sweeper: Any, arguments: list[str]) -> list[Any]:
         brackets = plan_brackets(len(candidates), max_epochs, sweeper.min_epochs, sweeper.eta, sweeper.brackets)
         launcher = plan_launcher(sweeper.config, len(candidates))
         left = iter(candidates.items())
-        try:
-            with run_sweep(sweeper, swept, candidates, launcher) as running:
-                for bracket in brackets:
-                    own = dict(itertools.islice(left, bracket.size))
-                    bracket.rungs.extend(climb(running, own, bracket.epochs, sweeper.eta))
-                    if running.sweep.stop_file.exists():
-                        break
-        finally:
-            show_brackets(brackets, running.sweep.jobs(), max_epochs)
+        with ExitStack() as at_end, run_sweep(sweeper, swept, candidates, launcher) as running:
+            at_end.callback(show_brackets, brackets, running.sweep, max_epochs)  # below the results, however it ends
+            for bracket in brackets:
+                own = dict(itertools.islice(left, bracket.size))
+                bracket.rungs.extend(climb(running, own, bracket.epochs, sweeper.eta))
+                if running.sweep.stop_file.exists():
+                    break
     return []
 
 
@@ -198,8 +197,11 @@ def draw_candidates(sweeper: Any, overrides: Sequence[Override]) -> list[list[st
     return [[*fixed, *drawn] for drawn in draw(swept, sweeper.n_candidates, sweeper.sampler, sweeper.seed)]
 
 
-def show_brackets(brackets: Sequence[Bracket], jobs: Sequence[Job], max_epochs: int) -> None:
+def show_brackets(brackets: Sequence[Bracket], sweep: Sweep, max_epochs: int) -> None:
     """Print each rung, and the epochs that were trained beside those of all candidates trained to the end."""
+    if not sweep.exists:
+        return  # it was refused
+    jobs = sweep.jobs()
     console = Console(highlight=False)
     table = Table("bracket", "epochs", "candidates", "failed", "best validation", "continued", title="rungs")
     for number, bracket in enumerate(brackets, 1):
