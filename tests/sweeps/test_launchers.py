@@ -88,6 +88,23 @@ def test_same_table_as_in_one_process(tiny: Tiny, command: Command, launcher: st
     assert {run.info["device"] for run in Run.below(FOLDER)} == {"cpu, 1 thread"}
 
 
+def test_halving_makes_the_same_choices_as_in_one_process(tiny: Tiny, command: Command, launcher: str) -> None:
+    given = ("-m", "hydra/sweeper=halving", "model=mlp", "optimizer.lr=0.001,0.01,0.05", "trainer.max_epochs=3")
+    status, out = run(tiny, *given, "sweep=s", launcher)
+    assert status == 0, out
+    before = torch.get_num_threads()
+    try:
+        assert command(*given, "sweep=t", "threads=1").status == 0
+    finally:
+        torch.set_num_threads(before)
+    found, here = (
+        [(job.overrides, job.state, job.info["metrics"]) for job in Sweep(folder).jobs()]
+        for folder in (FOLDER, FOLDER.with_name("t"))
+    )
+    assert found == here
+    assert sorted(state for _, state, _ in found) == ["finished", "paused", "paused"]
+
+
 def test_job_whose_process_dies_is_failed_and_the_others_run(tiny: Tiny, launcher: str) -> None:
     once = ["hydra.launcher.ray.remote.max_retries=0"] if launcher.endswith("ray") else []
     dies = "+callbacks.dies._target_=test_launchers.Dies"
