@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from mnist_lab.cli.parser import CommandParser
 from mnist_lab.cli.tables import print_rows, print_table
-from mnist_lab.config.presets import copy_preset, find_presets
+from mnist_lab.config.presets import find_presets
 from mnist_lab.errors import UsageError
+from mnist_lab.files import user_output
 from mnist_lab.formatting import display_path, format_command
 
 HEADS = ("preset", "test accuracy", "seeds", "time", "for")
@@ -43,3 +45,30 @@ def main(arguments: list[str]) -> None:
         print_table(
             HEADS, [[value or "-" for value in row.values()] for row in rows], left=("preset", "for"), cut="for"
         )
+
+
+def copy_preset(name: str, folder: Path, new_name: str, config_dir: str | None = None) -> Path:
+    """Copy a preset into a folder of the user's own, to be changed there, and return the new file.
+
+    Args:
+        name: the preset.
+        folder: for --config-dir.
+        new_name: of the copy.
+        config_dir: another folder with presets.
+
+    Raises:
+        UsageError: there is no such preset, the new name is taken, or the file cannot be written.
+    """
+    presets = {preset.name: preset for preset in find_presets(config_dir)}
+    if name not in presets:
+        raise UsageError(f"{name}: unknown preset; choose from {', '.join(presets)}")
+    path = folder / "experiment" / f"{new_name}.yaml"
+    if new_name in presets or path.exists():
+        raise UsageError(f"--as={new_name}: the name is taken; choose another")
+    if not re.fullmatch(r"\w[\w-]*", new_name):
+        raise UsageError(f"--as={new_name}: a name consists of letters, digits, _ and -")
+    text = presets[name].path.read_text(encoding="utf-8")
+    settings = text[re.match(r"(#.*\n)*", text).end() :]  # type: ignore[union-attr]
+    with user_output(path, display_path(path)) as partial:
+        partial.write_text(f"# @package _global_\n# A copy of {name}.\n{settings}", encoding="utf-8")
+    return path
