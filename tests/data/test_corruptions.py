@@ -266,7 +266,7 @@ def test_unmeasurable_run_is_reported_in_one_line(command: Command, tiny: Tiny, 
         (["runs/a", "--only", "shift,fog"], "--only=fog: unknown corruption; choose from shift, rotation"),
         (["runs/a", "--only", ""], "--only=: unknown corruption"),
         (["runs/a", "--out", "x.doc"], "--out=x.doc: must end in one of"),
-        ([], "RUN"),
+        ([], "name a run, or give --where"),
     ):
         outcome = command("robustness", *arguments, data=False)
         assert (outcome.status, outcome.err.count("\n")) == (2, 1)

@@ -33,7 +33,7 @@ def test_run_that_was_resumed_is_tested_with_changed_settings(command: Command) 
         ("data.eval_batch_size=0", "greater than or equal to 1"),
         ("data.eval_batch_size=[1", "not valid as KEY=VALUE"),
         ("data.eval_batch_size=1,2", "settings are changed one by one"),
-        ("data", "not a setting; write KEY=VALUE"),
+        ("data", "run folder not found"),
         ("trainer.limit_test_batches=0.01", "is less than one of the 3 batches"),
     ],
 )
