@@ -15,7 +15,7 @@ def find_named_folders(options: argparse.Namespace) -> list[Path]:
     Raises:
         UsageError: as `find_named_runs`.
     """
-    sweeps = [Path(name) for name in options.runs if options.where is None and Sweep(Path(name)).exists]
-    names = [name for name in options.runs if Path(name) not in sweeps]
+    sweeps = [name for name in options.runs if Sweep(Path(name)).exists and options.where is None]
+    names = [name for name in options.runs if name not in sweeps]
     runs = find_named_runs(options, names) if names or not sweeps else []
-    return list(dict.fromkeys([*sweeps, *(run.folder for run in runs)]))
+    return list(dict.fromkeys([*map(Path, sweeps), *(run.folder for run in runs)]))

@@ -72,7 +72,7 @@ def select_runs_and_words(options: argparse.Namespace) -> tuple[list[Run], list[
     Raises:
         UsageError: there is no such run.
     """
-    names = options.words[: options.where is None]
+    names = [] if options.where else options.words[:1]
     return find_named_runs(options, names), options.words[len(names) :]
 
 

@@ -14,7 +14,7 @@ def main(arguments: list[str]) -> None:
     parser = CommandParser("test", __doc__)
     parser.add_selection("KEY=VALUE ...", "changes to its configuration")
     options = parser.parse_intermixed_args(arguments)
-    first = options.words[: options.where is None]  # a run, also one of a sweep's jobs, which have = in their names
+    first = [] if options.where else options.words[:1]  # a run, maybe a sweep's job, which has = in its name
     overrides = [word for word in options.words[len(first) :] if "=" in word and not Path(word).exists()]
     for run in find_named_runs(options, [word for word in options.words if word not in overrides]):
         test_run(run, overrides)

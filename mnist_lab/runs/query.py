@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,18 +87,18 @@ class _Parser:
         self.advance()
 
     def any_of(self) -> Test:
-        tests = [self.all_of()]
-        while self.token == "or":
-            self.advance()
-            tests.append(self.all_of())
-        return lambda values: any(test(values) for test in tests)
+        return self.joined("or", self.all_of, any)
 
     def all_of(self) -> Test:
-        tests = [self.negation()]
-        while self.token == "and":
+        return self.joined("and", self.negation, all)
+
+    def joined(self, word: str, part: Callable[[], Test], combine: Callable[[Iterable[bool]], bool]) -> Test:
+        """Parse parts with a word between them, and return the test that combines theirs."""
+        tests = [part()]
+        while self.token == word:
             self.advance()
-            tests.append(self.negation())
-        return lambda values: all(test(values) for test in tests)
+            tests.append(part())
+        return lambda values: combine(test(values) for test in tests)
 
     def negation(self) -> Test:
         if self.token == "not":
