@@ -86,7 +86,14 @@ def test_job_that_its_sweep_would_run_again_is_removed_by_force_alone(lab: Lab) 
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["a", "--empty-trash"], ["--where", "epochs == 9", "a"], ["nowhere"], ["runs/sweeps/s", "--where", ""]],
+    [
+        [],
+        ["a", "--empty-trash"],
+        ["--where", "epochs == 9", "a"],
+        ["nowhere"],
+        ["--where", "epochs == 9"],
+        ["runs/sweeps/s", "--where", ""],
+    ],
 )
 def test_wrong_arguments_remove_nothing(lab: Lab, arguments: list[str]) -> None:
     outcome = lab("rm", *arguments)
