@@ -24,7 +24,7 @@ SETTINGS = (
     "trainer.limit_val_batches=2",
     "trainer.accelerator=cpu",
     "callbacks.checkpoint.every_n_train_steps=8",
-    "logger=none",
+    "logger=csv",
     "threads=1",
     "sweep=s",
 )

@@ -28,6 +28,7 @@ NOT_RUN = {  # by a part of the command: why it is not run here
     "status six --watch": "waits for a sweep on a cluster; tests/cli/test_status.py",
     "launcher=processes": "starts workers; tests/sweeps/test_parallel.py",
     " draw ": "serves until it is stopped; tests/inference/test_server.py",
+    "logger=": "needs an extra; tests/training/test_trackers.py",
     " lr ": "needs the real data; tests/training/test_lr_range.py",
     " reproduce ": "trains for minutes on the real data; tests/reproduce",
     "data=fashion_mnist": "needs the real data; tests/data/test_source.py",

@@ -230,7 +230,7 @@ def live(machine: type[RuleBasedStateMachine], examples: int = EXAMPLES) -> None
 
 
 VALUES = ("0.001", "0.01", "0.1", "0.2")
-SWEEP = ("-m", "sweep=s", "trainer.max_epochs=1", "logger=none")
+SWEEP = ("-m", "sweep=s", "trainer.max_epochs=1", "logger=csv")
 
 
 def accuracies(runs_dir: Path) -> dict[str, float]:

@@ -82,6 +82,7 @@ class RunRecord(TypedDict, total=False):
     git: GitState | None
     checkpoints: dict[str, str | None]
     members: list[Member] | None
+    trackers: dict[str, str]
 
 
 class Submission(TypedDict):
@@ -137,7 +138,16 @@ def _without_nulls(record: Any) -> Any:
 def _complete(record: dict[str, Any]) -> dict[str, Any]:
     if "status" not in record:
         raise ValueError("it has no status")
-    empty = {"overrides": [], "epochs": 0, "steps": 0, "metrics": {}, "seconds": {}, "versions": {}, "checkpoints": {}}
+    empty = {
+        "overrides": [],
+        "epochs": 0,
+        "steps": 0,
+        "metrics": {},
+        "seconds": {},
+        "versions": {},
+        "checkpoints": {},
+        "trackers": {},
+    }
     return dict.fromkeys(RunRecord.__annotations__) | empty | record
 
 

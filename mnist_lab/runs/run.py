@@ -29,7 +29,7 @@ from mnist_lab.runs.source import record_source
 from mnist_lab.runs.state import RunState
 
 RECORD, SWEEP_RECORD, REPRODUCTION_RECORD = "run.json", "sweep.json", "reproduce.json"  # identify the kind of a folder
-CHECKPOINTS, FIGURES, EXPORTS = "checkpoints", "figures", "exports"
+CHECKPOINTS, FIGURES, EXPORTS, WANDB = "checkpoints", "figures", "exports", "wandb"
 TRASH = ".trash"  # in the folder of the runs: removed ones
 
 
@@ -54,6 +54,7 @@ class Run:
     checkpoints_folder = PathIn(CHECKPOINTS)
     figures_folder = PathIn(FIGURES)
     exports_folder = PathIn(EXPORTS)
+    wandb_folder = PathIn(WANDB)  # offline runs, of logger=wandb
     projector_folder = PathIn("projector")  # beside the event files; TensorBoard finds it by projector_config.pbtxt
     projector_config_path = PathIn("projector_config.pbtxt")
 
@@ -318,7 +319,7 @@ def _run_folders(folder: str | os.PathLike[str], *, jobs: bool = True) -> Iterat
         if not jobs and place != os.fspath(folder) and {SWEEP_RECORD, REPRODUCTION_RECORD} & set(files):
             folders.clear()
         if RECORD in files:
-            folders[:] = set(folders) - {CHECKPOINTS, FIGURES, EXPORTS}  # a thousand runs have thousands
+            folders[:] = set(folders) - {CHECKPOINTS, FIGURES, EXPORTS, WANDB}  # a thousand runs have thousands
             yield Path(place)
 
 

@@ -202,7 +202,7 @@ def show_brackets(brackets: Sequence[Bracket], sweep: Sweep, max_epochs: int) ->
     if not sweep.exists:
         return  # it was refused
     jobs = sweep.jobs()
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     table = Table("bracket", "epochs", "candidates", "failed", "best validation", "continued", title="rungs")
     for number, bracket in enumerate(brackets, 1):
         for rung, following in itertools.zip_longest(bracket.rungs, bracket.rungs[1:]):

@@ -47,7 +47,7 @@ class Watch:
 
     def __init__(self, sweep: Sweep, launcher: Launcher, console: Console | None = None) -> None:
         self.sweep, self.launcher = sweep, launcher
-        self.console = console or Console(highlight=False)
+        self.console = console or Console(highlight=False, markup=False)
         self.live = Live(console=self.console, auto_refresh=False, transient=True)
         self.printed = {(job.id, len(job.epochs)) for job in sweep.jobs() if job.state in WELL_ENDED}
         self.written: list[Job] | None = None
@@ -88,7 +88,7 @@ class Watch:
             for job in results.jobs:
                 if job.state in DONE and (job.id, len(job.epochs)) not in self.printed:
                     self.printed.add((job.id, len(job.epochs)))
-                    self.console.print(line(results, job), soft_wrap=True, markup=False)
+                    self.console.print(line(results, job), soft_wrap=True)
 
     def render(self, results: Results) -> Group:
         """Return a table of jobs around the running ones, as high as the terminal, and the number of jobs by state."""
@@ -160,28 +160,26 @@ def show_results(results: Results, command: str) -> None:
     """Write and print the results so far."""
     from mnist_lab.sweeps.figures import save_sweep_figure  # imports matplotlib, which a table does not need
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     results.write()
     figure = save_sweep_figure(results)
     if results.ranked:
         console.print(results.table())
-        console.print(describe_best(results), soft_wrap=True, highlight=False)
+        console.print(describe_best(results), soft_wrap=True)
     for job in results.jobs:
         if job.state in STOPPED:
             reason = f": {job.error}" if job.error else ""
-            console.print(f"{job.state}: {describe_job(results, job)}{reason}", soft_wrap=True, markup=False)
+            console.print(f"{job.state}: {describe_job(results, job)}{reason}", soft_wrap=True)
     failed = [f"{describe_job(results, job)}: {job.error}" for job in results.jobs if job.state == RunState.FAILED]
     if failed:
         told = f"mnist_lab: {len(failed)} of {len(results.jobs)} jobs failed; each has a train.log in its folder:"
         print(told, *failed, sep="\n  ", file=sys.stderr)
     left = sum(job.state not in WELL_ENDED for job in results.jobs)
     if left:
-        console.print(
-            f"{left} of {len(results.jobs)} jobs are not finished; to continue: {command}", soft_wrap=True, markup=False
-        )
+        console.print(f"{left} of {len(results.jobs)} jobs are not finished; to continue: {command}", soft_wrap=True)
     sweep = results.sweep
     written = ", ".join(name for name in (sweep.results_csv.name, sweep.results_json.name, figure) if name)
-    console.print(f"sweep folder: {display_path(sweep.folder)} ({written})", soft_wrap=True, markup=False)
+    console.print(f"sweep folder: {display_path(sweep.folder)} ({written})", soft_wrap=True)
 
 
 def describe_best(results: Results) -> str:

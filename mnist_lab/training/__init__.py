@@ -8,11 +8,13 @@ from mnist_lab.training.loggers import TensorBoard
 from mnist_lab.training.pausing import PauseAfter
 from mnist_lab.training.progress import EpochLines, LayerTable, console, layer_table
 from mnist_lab.training.reload import ReloadNetwork
+from mnist_lab.training.trackers import MLflow, WandB
 
 __all__ = [
     "AveragedWeights",
     "EpochLines",
     "LayerTable",
+    "MLflow",
     "PauseAfter",
     "RandomState",
     "ReloadNetwork",
@@ -20,6 +22,7 @@ __all__ = [
     "StepLog",
     "TensorBoard",
     "TestCurve",
+    "WandB",
     "console",
     "layer_table",
     "load_trained_model",

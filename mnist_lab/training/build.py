@@ -48,6 +48,8 @@ def instantiate_node(node: Any, key: str, **settings: Any) -> Any:
             package = re.search(r"Requirement '(.+?)'", reason)  # Lightning's words
             needed = package[1] if package else error.__cause__.name or reason
             raise UsageError(f"{key}: needs a package that is not installed: pip install '{needed}'") from error
+        if isinstance(error.__cause__, UsageError):
+            raise error.__cause__ from error
         if key == "model" and error.__cause__:
             reason = describe_error(error.__cause__, find_class(node._target_, key))
         raise UsageError(f"{key}: invalid settings: {reason}") from error

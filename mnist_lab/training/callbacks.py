@@ -25,7 +25,7 @@ from mnist_lab.training.loggers import MetricsCSV
 class StepLog(StepCallback):
     """Logs loss and learning rate of some steps, and each epoch's last learning rate and images per second.
 
-    metrics.csv also gets the number of training images seen so far, the tutorials' other axis. The loss is read off the
+    With them goes the number of training images seen so far, the tutorials' other axis. The loss is read off the
     device only at steps that are logged: reading it waits for a GPU.
     """
 
@@ -109,10 +109,9 @@ class StepLog(StepCallback):
             pl_module.stop_unless_finite(pl_module.bad_loss)
 
     def _log(self, trainer: Trainer, values: dict[str, float]) -> None:
-        values = {"epoch": trainer.current_epoch, **values}
+        places = {"epoch": trainer.current_epoch, EXAMPLES_SEEN: self.examples_before_epoch + self.images}
         for logger in trainer.loggers:
-            own = {EXAMPLES_SEEN: self.examples_before_epoch + self.images} if isinstance(logger, MetricsCSV) else {}
-            logger.log_metrics(values | own, step=trainer.global_step - 1)  # Lightning numbers steps from 0
+            logger.log_metrics(places | values, step=trainer.global_step - 1)  # Lightning numbers steps from 0
 
 
 class RandomState(Callback):

@@ -22,6 +22,8 @@ from mnist_lab.config.metric_names import EXAMPLES_SEEN, IMAGES_PER_SECOND, TRAI
 from mnist_lab.files import atomic_write, write_text
 from mnist_lab.runs.run import Run
 
+NOT_SHOWN = ("epoch", EXAMPLES_SEEN)  # by TensorBoard, whose axis has steps
+
 
 class MetricsCSV(Logger):
     """metrics.csv: a row for each logged step, in order; a resumed run continues it.
@@ -98,7 +100,9 @@ class TensorBoard(TensorBoardLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        super().log_metrics({tensorboard_tag(name): value for name, value in metrics.items() if name != "epoch"}, step)
+        shown = {tensorboard_tag(name): value for name, value in metrics.items() if name not in NOT_SHOWN}
+        if shown:
+            super().log_metrics(shown, step)
 
     @rank_zero_only
     def save(self) -> None:
@@ -136,7 +140,7 @@ def restore_events(folder: Path, step: int, rows: list[dict[str, float]], logger
         missing: Mapping[str, float] = {
             name: value
             for name, value in row.items()
-            if name not in ("step", "epoch", EXAMPLES_SEEN) and (tensorboard_tag(name), at) not in seen
+            if name not in ("step", *NOT_SHOWN) and (tensorboard_tag(name), at) not in seen
         }
         for logger in loggers:
             if missing:

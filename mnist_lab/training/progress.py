@@ -24,7 +24,7 @@ from mnist_lab.models.classifier import Classifier
 from mnist_lab.models.multistep import StepCallback, training_batches
 from mnist_lab.training.callbacks import TestCurve
 
-console = Console(highlight=False)
+console = Console(highlight=False, markup=False)
 
 
 class LayerTable(Callback):

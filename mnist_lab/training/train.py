@@ -44,6 +44,7 @@ from mnist_lab.training.pausing import PauseAfter
 from mnist_lab.training.progress import console, results_table, working_on
 from mnist_lab.training.record import device_name, record_run
 from mnist_lab.training.runtime import explain_out_of_memory, quiet_lightning, torch_settings
+from mnist_lab.training.trackers import tracked
 
 
 @quiet_lightning()
@@ -105,7 +106,13 @@ def _train(cfg: DictConfig) -> Run:
         print_line(f"steps_per_execution=1, for {one_by_one}")
 
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    with lock_run(cfg), record_run(cfg, parameters, elapsed) as run, explain_out_of_memory(*batch_sizes):
+    rows = list(metrics_csv.rows.values())
+    with (
+        lock_run(cfg),
+        record_run(cfg, parameters, elapsed) as run,
+        tracked(run, cfg, trainer.loggers, rows),
+        explain_out_of_memory(*batch_sizes),
+    ):
         trainer.fit(model, data, ckpt_path=cfg.resume or None)
         ensure_last_checkpoint(run, trainer)
         chosen = run.chosen_checkpoint()

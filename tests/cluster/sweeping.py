@@ -72,7 +72,7 @@ def while_training(count: int, act: Callable[[], object] | signal.Signals) -> Ca
 
 def same_as_undisturbed(command: Command, *changes: str) -> bool:
     """Whether the jobs' metrics are those of the same sweep in one process, bit for bit."""
-    assert command("-m", "model=mlp", "logger=none", "sweep=alone", "threads=1", *changes).status == 0
+    assert command("-m", "model=mlp", "logger=csv", "sweep=alone", "threads=1", *changes).status == 0
     alone = Sweep(FOLDER.with_name("alone")).jobs()
     return [job.info["metrics"] for job in jobs()] == [job.info["metrics"] for job in alone]
 

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("ray")]
 def sweep(cluster: RayCluster, *overrides: str) -> list[str]:
     """The arguments of a sweep on a cluster."""
     ray = ("hydra/launcher=ray", f"hydra.launcher.ray.init.address={cluster.address}")
-    return ["-m", "model=mlp", "logger=none", "sweep=s", *ray, *overrides]
+    return ["-m", "model=mlp", "logger=csv", "sweep=s", *ray, *overrides]
 
 
 def test_four_jobs_give_the_results_of_one_process_bit_for_bit(
@@ -29,7 +29,7 @@ def test_four_jobs_give_the_results_of_one_process_bit_for_bit(
     grid = ("optimizer.lr=0.001,0.01", "seed=0,1")
     status, out = run(tiny, *sweep(ray_cluster, *grid))
     assert status == 0, out
-    assert command("-m", "model=mlp", "logger=none", "sweep=alone", "threads=1", *grid).status == 0
+    assert command("-m", "model=mlp", "logger=csv", "sweep=alone", "threads=1", *grid).status == 0
     assert results("s") == results("alone")
     assert {job.process["host"] for job in jobs()} == {"node1", "node2"}
 

@@ -20,7 +20,7 @@ from mnist_lab.runs.sweep import Sweep
 pytest_plugins = ["engines"]
 pytestmark = pytest.mark.cluster
 SLURM = ("hydra/launcher=submitit_slurm", "hydra.launcher.partition=low", "hydra.launcher.mem_gb=1")
-SWEEP = ("-m", "model=mlp", "logger=none", "sweep=s", *SLURM)
+SWEEP = ("-m", "model=mlp", "logger=csv", "sweep=s", *SLURM)
 
 
 def numbers() -> list[str]:
@@ -32,7 +32,7 @@ def test_four_jobs_give_the_results_of_one_process_bit_for_bit(tiny: Tiny, slurm
     grid = ("optimizer.lr=0.001,0.01", "seed=0,1")
     status, out = run(tiny, *SWEEP, *grid)
     assert status == 0, out
-    assert command("-m", "model=mlp", "logger=none", "sweep=alone", "threads=1", *grid).status == 0
+    assert command("-m", "model=mlp", "logger=csv", "sweep=alone", "threads=1", *grid).status == 0
     assert results("s") == results("alone")
     assert {job.process["host"] for job in jobs()} <= {"node1", "node2"}
 

@@ -135,7 +135,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "mlp1": ["model=mlp", "trainer.max_epochs=3", "optimizer.lr=0.1", "seed=1"],
         "other": ["model=mlp", "trainer.max_epochs=1", "optimizer.lr=0.2"],
     }.items():
-        train(made.compose(*settings, "logger=none", f"hydra.run.dir={folder / name}"))
+        train(made.compose(*settings, "logger=csv", f"hydra.run.dir={folder / name}"))
     return folder
 
 

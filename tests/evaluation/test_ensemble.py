@@ -26,7 +26,7 @@ from mnist_lab.training.build import load_trained_model, make_data
 from mnist_lab.training.train import train
 
 Command = Callable[..., Outcome]
-SETTINGS = ("data=tiny", "trainer.accelerator=cpu", "figures=false", "logger=none")
+SETTINGS = ("data=tiny", "trainer.accelerator=cpu", "figures=false", "logger=csv")
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ NETWORKS = sorted(path.stem for path in (conf_dir() / "model").glob("*.yaml"))
 
 PROGRAMS = {"onnx": ".onnx", "torch_export": ".pt2"}
 WEIGHTS = {"safetensors": ".safetensors", "state_dict": ".pt"}
-QUICK = ("trainer.max_epochs=1", "figures=false", "logger=none", "hydra.run.dir=runs/a")
+QUICK = ("trainer.max_epochs=1", "figures=false", "logger=csv", "hydra.run.dir=runs/a")
 OWN = """
 import torch
 from torch import nn

@@ -406,7 +406,7 @@ def test_empty_sweep_is_reported(command: Command) -> None:
 def test_signal_ends_a_sweep_with_its_table_and_the_next_start_continues(
     tiny: Tiny, command: Command, sent: signal.Signals, status: int
 ) -> None:
-    arguments = ("-m", "sweep=s", "model=mlp", "optimizer.lr=0.001,0.002,0.003", "trainer.max_epochs=60", "logger=none")
+    arguments = ("-m", "sweep=s", "model=mlp", "optimizer.lr=0.001,0.002,0.003", "trainer.max_epochs=60", "logger=csv")
     ended, out = stopped_in_second_job(tiny, sent, *arguments)
     assert ended == status
     assert [job.state for job in Sweep(FOLDER).jobs()] == ["finished", "interrupted", "waiting"]
@@ -439,7 +439,7 @@ def stopped_in_second_job(tiny: Tiny, sent: signal.Signals, *arguments: str) -> 
 
 @pytest.mark.slow
 def test_killed_sweep_has_its_table_and_continues(tiny: Tiny, command: Command) -> None:
-    arguments = ("-m", "sweep=s", "model=mlp", "optimizer.lr=0.001,0.002,0.003", "trainer.max_epochs=60", "logger=none")
+    arguments = ("-m", "sweep=s", "model=mlp", "optimizer.lr=0.001,0.002,0.003", "trainer.max_epochs=60", "logger=csv")
     ended, _ = stopped_in_second_job(tiny, signal.SIGKILL, *arguments)
     assert ended == -signal.SIGKILL
     assert [job.state for job in Sweep(FOLDER).jobs()] == ["finished", "killed", "waiting"]
@@ -453,7 +453,7 @@ def test_killed_sweep_has_its_table_and_continues(tiny: Tiny, command: Command) 
 
 @pytest.mark.slow
 def test_finished_sweep_and_a_continued_one_have_the_same_results(command: Command, tiny: Tiny) -> None:
-    arguments = ("-m", "model=mlp", "optimizer.lr=0.001,0.002,0.003", "trainer.max_epochs=60", "logger=none")
+    arguments = ("-m", "model=mlp", "optimizer.lr=0.001,0.002,0.003", "trainer.max_epochs=60", "logger=csv")
     stopped_in_second_job(tiny, signal.SIGTERM, "sweep=s", *arguments)
     assert command("sweep=s", *arguments).status == 0
     assert command("sweep=t", *arguments).status == 0

@@ -26,7 +26,7 @@ from mnist_lab.sweeps.launchers.on_this_machine import ctrl_c_kept_from_children
 Command = Callable[..., Outcome]
 FOLDER = Path("runs/sweeps/s")
 LAUNCHERS = ("submitit_local", "ray")
-LONG = ("-m", "model=mlp", "seed=0,1", "sweep=s", "trainer.max_epochs=150", "logger=none")
+LONG = ("-m", "model=mlp", "seed=0,1", "sweep=s", "trainer.max_epochs=150", "logger=csv")
 
 
 class Dies(Callback):
@@ -146,7 +146,7 @@ def test_job_that_is_preempted_saves_and_continues_in_a_new_process(
     whole, preempted = Sweep(FOLDER).jobs()
     assert (whole.attempts, preempted.attempts) == (1, 2)
     assert [len(Run(job.folder).epochs()) for job in (whole, preempted)] == [150, 150]
-    assert command("model=mlp", "seed=1", "trainer.max_epochs=150", "logger=none", "threads=1").status == 0
+    assert command("model=mlp", "seed=1", "trainer.max_epochs=150", "logger=csv", "threads=1").status == 0
     assert Run.find("latest").info["metrics"] == preempted.info["metrics"]
 
 

@@ -111,7 +111,7 @@ def test_sweep_of_a_script_needs_no_main_guard(tiny: Tiny) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signal_lets_every_job_save_and_the_next_start_continues(tiny: Tiny, sent: signal.Signals, status: int) -> None:
-    arguments = ("-m", "model=mlp", "seed=0,1,2", "sweep=s", "trainer.max_epochs=150", "logger=none", *PROCESSES)
+    arguments = ("-m", "model=mlp", "seed=0,1,2", "sweep=s", "trainer.max_epochs=150", "logger=csv", *PROCESSES)
 
     def stop(process: subprocess.Popen[str]) -> None:
         until = time.monotonic() + 120

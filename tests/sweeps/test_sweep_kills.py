@@ -38,7 +38,7 @@ def kill_when_it_trains(process: subprocess.Popen[str], worker: bool) -> None:
 def test_a_killed_sweep_and_a_killed_worker_leave_no_process_and_lose_nothing(
     tiny: Tiny, command: Callable[..., Outcome]
 ) -> None:
-    grid = ("-m", "model=mlp", "seed=0,1,2", "trainer.max_epochs=60", "logger=none", "threads=1", "sweep=s")
+    grid = ("-m", "model=mlp", "seed=0,1,2", "trainer.max_epochs=60", "logger=csv", "threads=1", "sweep=s")
     side_by_side = ("hydra/launcher=processes", "hydra.launcher.n_jobs=2")
     leaders = []
 

@@ -278,7 +278,7 @@ def test_unknown_or_ill_typed_part_is_refused(command: Command) -> None:
 
 
 def test_run_without_tensorboard_or_without_figures_is_left_what_it_asks_for(command: Command) -> None:
-    shown = ("figures=true", "logger=none", "hydra.run.dir=runs/a/none")
+    shown = ("figures=true", "logger=csv", "hydra.run.dir=runs/a/none")
     assert command("model=mlp", "trainer.max_epochs=1", *shown).status == 0
     folder = Path("runs/a/none")
     assert found(folder) == Counter()
