@@ -19,11 +19,6 @@ class CommandParser(argparse.ArgumentParser):
     def __init__(self, command: str, description: str | None, *, add_help: bool = True) -> None:
         super().__init__(prog=f"python -m mnist_lab {command}".strip(), description=description, add_help=add_help)
 
-    def add_run(self) -> None:
-        """Add RUN and --runs-dir, which `find_run` reads."""
-        self.add_argument("run", metavar="RUN", help="a run folder, the beginning or end of its name, or latest")
-        self.add_argument("--runs-dir", default="runs", help="where a name is looked for (default: %(default)s)")
-
     def add_runs(self) -> None:
         """Add RUN..., --where and --runs-dir, which `find_named_runs` reads."""
         words = "a run folder, part of its name, latest, or a folder of runs such as a sweep's"
@@ -92,8 +87,3 @@ def find_named_runs(options: argparse.Namespace, names: Sequence[str], *, at_lea
         needed = f"; {at_least} are needed" if runs else ""
         raise UsageError(f"--where={options.where!r}: holds for {len(runs) or 'no'} run{needed}")
     return runs
-
-
-def find_run(options: argparse.Namespace) -> Run:
-    """Return the run that the arguments name."""
-    return Run.find(options.run, options.runs_dir)

@@ -1,4 +1,7 @@
-"""`python -m mnist_lab predict RUN IMAGE...`: recognise digits, or a run's other classes, in your own images."""
+"""`python -m mnist_lab predict RUN IMAGE...`: recognise digits, or a run's other classes, in your own images.
+
+RUN may be a folder of runs; each of them answers.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mnist_lab.cli.parser import CommandParser, find_run
+from mnist_lab.cli.parser import CommandParser, select_runs_and_words
 from mnist_lab.cli.tables import print_rows, print_table
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import natural_key
@@ -18,27 +21,27 @@ if TYPE_CHECKING:
 
 def main(arguments: list[str]) -> None:
     parser = CommandParser("predict", __doc__)
-    parser.add_run()
-    parser.add_argument(
-        "images",
-        metavar="IMAGE",
-        nargs="+",
-        help="images, folders of images, or a CSV with 784 pixels a line (Kaggle's)",
-    )
+    parser.add_selection("IMAGE ...", "images, folders of images, or a CSV with 784 pixels a line (Kaggle's)")
     parser.add_argument("--show", type=Path, metavar="DIR", help="save the network's input beside each image")
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="where to write a CSV's predictions (default: submission.csv)"
     )
     parser.add_forms()
-    options = parser.parse_args(arguments)
-    run = find_run(options)
-    if any(name.lower().endswith(".csv") for name in options.images):
-        if len(options.images) > 1 or options.show or options.form:
+    options = parser.parse_intermixed_args(arguments)
+    runs, images = select_runs_and_words(options)
+    if not images:
+        raise UsageError("name an image, a folder of images, or a CSV of pixels")
+    if len(runs) > 1 and (options.show or options.out):
+        raise UsageError(f"--show and --out: for one run, and {len(runs)} are named")
+    if any(name.lower().endswith(".csv") for name in images):
+        if len(images) > 1 or options.show or options.form:
             raise UsageError("a CSV of pixels cannot be combined with images, --show, --json or --csv")
+        if len(runs) > 1:
+            raise UsageError(f"a CSV of pixels: for one run, and {len(runs)} are named")
         from mnist_lab.inference.submission import write_submission
 
         out = options.out or Path("submission.csv")
-        count, accuracy = write_submission(run, Path(options.images[0]), out)
+        count, accuracy = write_submission(runs[0], Path(images[0]), out)
         if accuracy is not None:
             print(f"accuracy by the label column: {accuracy:.2%}")
         print(f"written: {out} ({count:,} images)")
@@ -49,25 +52,31 @@ def main(arguments: list[str]) -> None:
         )
     from mnist_lab.inference.recognise import predict
 
-    paths = list_images(options.images)
-    skipped: list[Path] = []
+    paths = list_images(images)
+    skipped: dict[Path, None] = {}
     if options.show:
         from mnist_lab.inference.preview import preview_paths, save_previews
 
         previews = preview_paths(paths, options.show)
 
     def on_skip(path: Path, error: Exception) -> None:
-        skipped.append(path)
-        print(f"mnist_lab: {path}: {error}; skipped", file=sys.stderr)
+        if path not in skipped:  # by an earlier run
+            print(f"mnist_lab: {path}: {error}; skipped", file=sys.stderr)
+        skipped[path] = None
 
-    answers = predict(run, paths, on_skip)
+    answers = {run: predict(run, paths, on_skip) for run in runs}
     if options.show:
-        save_previews(answers, previews, options.show)
+        save_previews(answers[runs[0]], previews, options.show)
     if options.form:
-        print_rows([answer_row(answer) for answer in answers], options.form)
+        several = len(runs) > 1
+        rows = [({"run": str(run)} if several else {}) | answer_row(answer) for run in runs for answer in answers[run]]
+        print_rows(rows, options.form)
     else:
-        show_table(answers)
-        if options.show and answers:
+        for run in runs:
+            if len(runs) > 1:
+                print(run)
+            show_table(answers[run])
+        if options.show and answers[runs[0]]:
             print(f"previews: {options.show}")
     if skipped:
         raise SystemExit(1)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import Outcome, Tiny
+from PIL import Image
 
 from mnist_lab.training.train import train
 
@@ -47,6 +50,21 @@ def test_each_of_the_runs_is_exported_and_reported(two: None, command: Command) 
     assert command("robustness", "--where", "model == mlp", "--only", "blur", data=False).status == 0
 
 
+def test_each_of_the_runs_predicts(two: None, command: Command) -> None:
+    digit = np.zeros((28, 28), np.uint8)
+    digit[4:24, 13:16] = 255
+    Image.fromarray(digit).save("one.png")
+    Path("bad.png").write_text("no image")
+    outcome = command("predict", "runs", "one.png", "bad.png", "--json", data=False)
+    rows = json.loads(outcome.out)
+    assert outcome.status == 1 and outcome.err.count("bad.png") == 1
+    assert [Path(row["run"]).name for row in rows] == ["mlp", "lenet"]
+    alone = [json.loads(command("predict", name, "one.png", "--json", data=False).out) for name in ("mlp", "lenet")]
+    assert [[{key: row[key] for key in row if key != "run"}] for row in rows] == alone
+    outcome = command("predict", "--where", "epochs == 1", "one.png", data=False)
+    assert outcome.out.count("one.png") == 2 and "runs/a/mlp" in outcome.out
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -55,6 +73,10 @@ def test_each_of_the_runs_is_exported_and_reported(two: None, command: Command) 
         (["compare", "--where", "model == mlp"], "--where='model == mlp': holds for 1 run; 2 are needed"),
         (["robustness", "mlp", "--where", "model == lenet"], "--where='model == lenet': holds for no run"),
         (["ensemble"], "name a run, or give --where"),
+        (["draw", "runs"], "2 runs are named, and the page is of one; `ensemble` makes one network of several"),
+        (["predict", "runs", "a.png", "--show", "x"], "--show and --out: for one run, and 2 are named"),
+        (["predict", "runs", "a.csv"], "a CSV of pixels: for one run, and 2 are named"),
+        (["predict", "mlp"], "name an image, a folder of images, or a CSV of pixels"),
     ],
 )
 def test_runs_that_do_not_fit_are_told_in_one_line(

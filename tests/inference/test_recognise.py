@@ -204,7 +204,7 @@ def test_show_never_replaces_a_file(command: Command, trained: Run, photos: Path
     ("arguments", "message"),
     [
         (["nowhere", "photos/1.tiff"], "nowhere: run folder not found"),
-        (["RUN"], "the following arguments are required: IMAGE"),
+        (["RUN"], "name an image, a folder of images, or a CSV of pixels"),
         (["RUN", "empty"], "empty: contains no image files (.apng"),
         (["RUN", "a.csv", "photos/1.tiff"], "a CSV of pixels cannot be combined"),
         (["RUN", "a.csv", "--json"], "a CSV of pixels cannot be combined"),
