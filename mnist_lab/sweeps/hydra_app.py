@@ -25,7 +25,13 @@ from omegaconf.errors import OmegaConfBaseException
 from mnist_lab.config import conf_dir
 from mnist_lab.config.compose import job_config, resolve_job
 from mnist_lab.config.keys import DERIVED_KEYS, SWEEP_ONLY_KEYS
-from mnist_lab.config.overrides import compose_with_hydra, explain_composition_error, override_key, override_text
+from mnist_lab.config.overrides import (
+    compose_with_hydra,
+    explain_composition_error,
+    override_key,
+    override_text,
+    parse_override,
+)
 from mnist_lab.errors import JobsFailed, UsageError, not_installed
 from mnist_lab.files import make_folder
 from mnist_lab.formatting import shorten
@@ -91,6 +97,14 @@ def check_overrides(
         if key in ("hydra/launcher", "hydra/sweeper") and package in EXTRAS and find_spec(package) is None:
             raise not_installed(override, package)
     compose_with_hydra(overrides, config_dir, config_name, sweep=multirun)
+    if not multirun:
+        return
+    try:  # Hydra composes a sweep without its swept choices first
+        fixed = [override for override in overrides if not parse_override(override).is_sweep_override()]
+        compose_with_hydra(fixed, config_dir, config_name)
+    except UsageError as error:
+        setting = str(error).partition(": ")[0]
+        raise UsageError(f"{setting}: only a choice that is swept has this setting; write ++{setting}") from error
 
 
 def reject_derived_settings(overrides: Sequence[str]) -> None:

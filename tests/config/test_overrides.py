@@ -79,6 +79,17 @@ def test_misspelt_override_of_a_sweep_is_refused_before_its_folder_is_made(
     refused(command("-m", override, "seed=1,2", data=False), override, hint)
 
 
+def test_setting_that_only_a_swept_choice_has_is_told_in_one_line_with_what_to_write(command: Command) -> None:
+    sweep = ("-m", "model=residual_cnn,mlp", "model.widths=[2,2,2]")
+    outcome = command(*sweep)
+    told = (
+        "mnist_lab: model.widths=[2,2,2]: only a choice that is swept has this setting; write ++model.widths=[2,2,2]\n"
+    )
+    assert (outcome.status, outcome.err) == (2, told) and not Path("runs").exists()
+    assert command("-m", "model=residual_cnn,mlp", "++model.widths=[2,2,2]", "--check").status == 2  # of mlp
+    assert command("-m", "model=residual_cnn", "seed=0,1", "model.widths=[2,2,2]", "--check").status == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "start", "hint"),
     [
