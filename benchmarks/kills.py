@@ -1,6 +1,6 @@
 """Kills runs with SIGKILL at random moments, resumes them, and compares what they come to with a run left alone.
 
-    python -m benchmarks.kills [--kills 100 [--sweep] | --power-loss 300] [--folder FOLDER] [--seed 0] [KEY=VALUE ...]
+    python -m benchmarks.kills [--kills 100 [--sweep [--kind KIND]] | --power-loss 300] [--folder FOLDER] [KEY=VALUE ...]
 
 The same command, with resume=auto, is started again and again and killed after a random time, within steps, saves and
 validation, until one start comes to its end; then weights, optimizer, best checkpoint, metrics.csv and TensorBoard's
@@ -171,6 +171,7 @@ def main() -> int:
     parser.add_argument("settings", metavar="KEY=VALUE", nargs="*", default=[])
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--sweep", action="store_true", help="kill sweeps")
+    parser.add_argument("--kind", choices=sweep_kills.KINDS, help="of sweeps, alone; default: all in turn")
     parser.add_argument("--folder", type=Path, help="where the runs go; another file system, say")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--power-loss", type=int, metavar="CLONES", help="power failures in place of kills")
@@ -181,7 +182,8 @@ def main() -> int:
         options.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         if options.sweep:
-            return int(sweep_kills.kill_sweeps(Path(folder), settings, options.kills, chance) > 0)
+            kinds = [options.kind] if options.kind else list(sweep_kills.KINDS)
+            return int(sweep_kills.kill_sweeps(Path(folder), settings, options.kills, chance, kinds) > 0)
         if options.power_loss:
             return power_failures(Path(folder), settings, options.power_loss, options.seed)
         left_alone, seconds = whole(Path(folder) / "whole", settings)

@@ -128,13 +128,13 @@ def results(runs_dir: Path) -> object:
     return content
 
 
-def kill_sweeps(folder: Path, settings: Sequence[str], kills: int, chance: random.Random) -> int:
-    """Kill sweeps of every kind in turn until there were so many kills; returns how many sweeps lost anything."""
+def kill_sweeps(folder: Path, settings: Sequence[str], kills: int, chance: random.Random, kinds: Sequence[str]) -> int:
+    """Kill sweeps of these kinds in turn until there were so many kills; returns how many sweeps lost anything."""
     alone: dict[str, tuple[object, float]] = {}
     done: Counter[str] = Counter()
     sweeps = lost = 0
     while done.total() < kills:
-        kind = list(KINDS)[sweeps % len(KINDS)]
+        kind = kinds[sweeps % len(kinds)]
         if kind not in alone:
             whole_sweep = KilledSweep(folder / f"{len(alone)}-whole", [*settings, *KINDS[kind]])
             started = time.perf_counter()

@@ -23,6 +23,7 @@ from mnist_lab.runs.sweep import Job, Sweep
 Command = Callable[..., Outcome]
 FOLDER = Path("runs/sweeps/s")
 SLOW = ("+callbacks.slow._target_=sweeping.Slow", "trainer.max_epochs=40")
+HALVING = ("hydra/sweeper=halving", "hydra.sweeper.min_epochs=1", "hydra.sweeper.eta=2")
 DIES = "+callbacks.dies._target_=sweeping.Dies"
 
 

@@ -12,7 +12,19 @@ from pathlib import Path
 import pytest
 from conftest import Tiny, run
 from slurm import Slurm, wait_for
-from sweeping import DIES, FOLDER, SLOW, Command, age_locks, jobs, results, same_as_undisturbed, train, while_training
+from sweeping import (
+    DIES,
+    FOLDER,
+    HALVING,
+    SLOW,
+    Command,
+    age_locks,
+    jobs,
+    results,
+    same_as_undisturbed,
+    train,
+    while_training,
+)
 
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
@@ -35,6 +47,15 @@ def test_four_jobs_give_the_results_of_one_process_bit_for_bit(tiny: Tiny, slurm
     assert command("-m", "model=mlp", "logger=csv", "sweep=alone", "threads=1", *grid).status == 0
     assert results("s") == results("alone")
     assert {job.process["host"] for job in jobs()} <= {"node1", "node2"}
+
+
+def test_halving_continues_the_best_on_any_node_as_one_process_does(tiny: Tiny, slurm: Slurm, command: Command) -> None:
+    given = ("optimizer.lr=0.05,0.01,0.001,0.0001", "trainer.max_epochs=4", *HALVING)
+    status, out = run(tiny, *SWEEP, *given)
+    assert status == 0 and "continued" in out, out
+    assert command("-m", "model=mlp", "logger=csv", "sweep=alone", "threads=1", *given).status == 0
+    assert results("s") == results("alone")
+    assert sorted(len(Run(job.folder).epochs()) for job in jobs()) == [1, 1, 2, 4]
 
 
 def test_job_whose_process_dies_twice_is_failed_in_slurms_words_and_the_others_run(tiny: Tiny, slurm: Slurm) -> None:
