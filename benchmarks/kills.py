@@ -1,6 +1,6 @@
 """Kills runs with SIGKILL at random moments, resumes them, and compares what they come to with a run left alone.
 
-    python -m benchmarks.kills [--kills 100 [--sweep [--kind KIND]] | --power-loss 300] [--folder FOLDER] [KEY=VALUE ...]
+    python -m benchmarks.kills [--kills 100 [--sweep [--kind KIND]] | --power-loss 300] [--folder FOLDER] [KEY=VALUE]
 
 The same command, with resume=auto, is started again and again and killed after a random time, within steps, saves and
 validation, until one start comes to its end; then weights, optimizer, best checkpoint, metrics.csv and TensorBoard's
