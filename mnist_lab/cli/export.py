@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from mnist_lab.cli.parser import CommandParser, find_named_runs
@@ -12,7 +13,8 @@ def main(arguments: list[str]) -> None:
     parser = CommandParser("export", __doc__)
     parser.add_runs()
     words = (
-        "onnx, torch_export: programs, bytes of 28x28 in and probabilities out, checked on the test set; "
+        "html: a page to draw on, with the network inside; onnx, torch_export: programs, bytes of 28x28 in and "
+        "probabilities out; these three are checked on the test set; "
         "safetensors, state_dict: the weights alone"
     )
     parser.add_argument("--format", required=True, help=words)
@@ -22,9 +24,12 @@ def main(arguments: list[str]) -> None:
     if options.to and len(runs) > 1:
         raise UsageError(f"--to={options.to}: for one run; {len(runs)} are named")
     from mnist_lab.export.export import export
+    from mnist_lab.export.model_card import NOT_CHECKED
     from mnist_lab.training.runtime import quiet_lightning
 
     for run in runs:
         with quiet_lightning():
-            path, loading = export(run, options.format, options.to)
+            path, loading, check = export(run, options.format, options.to)
+        if check is None and options.format == "html":
+            print(f"mnist_lab: warning: {path}: check {NOT_CHECKED}", file=sys.stderr)
         print(f"{loading}\nmodel card: {path}.md\nwritten: {path}")

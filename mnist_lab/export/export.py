@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -15,6 +16,7 @@ from mnist_lab.errors import LabError, UsageError, not_installed
 from mnist_lab.evaluation.predictions import Predictions
 from mnist_lab.export.model_card import ProgramResult, constructor, model_card
 from mnist_lab.export.programs import Program, load_onnx, load_torch_export, max_difference, to_onnx, to_torch_export
+from mnist_lab.export.web_page import load_page, to_page
 from mnist_lab.files import atomic_write, require_writable_file, user_output
 from mnist_lab.formatting import shorten
 from mnist_lab.models.classifier import Classifier
@@ -65,7 +67,7 @@ class Format:
     suffix: str
     convert: Callable[[Classifier, MNISTDataModule], bytes]
     loading: str
-    load_program: Callable[[Path], Program] | None = None
+    load_program: Callable[[Path], Program | None] | None = None
 
 
 FORMATS = {
@@ -85,6 +87,7 @@ FORMATS = {
         "probabilities = network(torch.zeros(1, 28, 28, dtype=torch.uint8))",
         load_torch_export,
     ),
+    "html": Format(".html", to_page, 'import webbrowser\nwebbrowser.open("{file}")', load_page),
     "safetensors": Format(
         ".safetensors",
         to_safetensors,
@@ -104,10 +107,24 @@ FORMATS = {
 }
 
 
-def export(run: Run, format_name: str, path: Path | None = None) -> tuple[Path, str]:
+class Exported(NamedTuple):
+    """An exported file.
+
+    Attributes:
+        path: of the file.
+        loading: the lines of Python that load it.
+        check: what the file came to on the test set; None for weights, which are not run, or without a browser.
+    """
+
+    path: Path
+    loading: str
+    check: ProgramResult | None
+
+
+def export(run: Run, format_name: str, path: Path | None = None) -> Exported:
     """Write a run's tested weights in a format, and a model card beside the file.
 
-    A program (onnx, torch_export) is tested on the whole test set before it takes its place.
+    A program (onnx, torch_export, html) is tested on the whole test set before it takes its place.
 
     Args:
         run: the run.
@@ -115,7 +132,7 @@ def export(run: Run, format_name: str, path: Path | None = None) -> tuple[Path, 
         path: the file; None for exports/<model> in the run folder. The card's name has .md appended.
 
     Returns:
-        The file's path, and the lines of Python that load it.
+        The file.
 
     Raises:
         UsageError: the format is unknown, the run has no checkpoint, a package is not installed, or the file cannot be
@@ -139,14 +156,17 @@ def export(run: Run, format_name: str, path: Path | None = None) -> tuple[Path, 
         measured = None
         if chosen.load_program and expected:
             try:
-                measured = check_program(chosen.load_program(partial), data, expected)
+                program = chosen.load_program(partial)
+                measured = check_program(program, data, expected) if program else None
             except LabError as error:
                 raise LabError(f"{path}: {error}") from error
             except Exception as error:  # of any kind, from the library that runs it
                 reason = str(error).strip().splitlines()[0]
                 raise LabError(f"{path}: not written: it cannot be run ({reason}); try another --format") from error
-        partial_card.write_text(model_card(run, network, data, path.name, loading, measured), encoding="utf-8")
-    return path, loading
+        is_program = chosen.load_program is not None
+        card_text = model_card(run, network, data, path.name, loading, measured, is_program=is_program)
+        partial_card.write_text(card_text, encoding="utf-8")
+    return Exported(path, loading, measured)
 
 
 def check_program(program: Program, data: MNISTDataModule, expected: Predictions) -> ProgramResult:

@@ -23,6 +23,7 @@ LICENCES = {
     "copyright of Yann LeCun and Corinna Cortes; its images come from NIST's Special Databases 1 and 3.",
     "FashionMNIST": "Fashion-MNIST (Zalando SE; Xiao, Rasul, Vollgraf, 2017) is under the MIT licence.",
 }
+NOT_CHECKED = "not made: there is no Chromium or Chrome on this machine to run the page"
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,14 @@ def constructor(cfg: DictConfig) -> dict[str, str]:
 
 
 def model_card(
-    run: Run, network: Classifier, data: MNISTDataModule, file: str, loading: str, measured: ProgramResult | None
+    run: Run,
+    network: Classifier,
+    data: MNISTDataModule,
+    file: str,
+    loading: str,
+    measured: ProgramResult | None,
+    *,
+    is_program: bool,
 ) -> str:
     """Render the card in Markdown.
 
@@ -73,7 +81,8 @@ def model_card(
         data: the run's data module.
         file: the exported file's name.
         loading: the lines of Python that load it.
-        measured: the file's results on the test set if it is a program; None for weights alone.
+        measured: the file's results on the test set; None if it was not run.
+        is_program: whether the file is a program, and not weights alone.
     """
     info = run.info
     model, source = info["model"], str(data.source.name)
@@ -92,6 +101,8 @@ def model_card(
             f"the checkpoint's class for each of the {measured.images:,} test images; probabilities differ by at most "
             f"{measured.max_difference:.1e}, in batches of 1, 2, 7, 64 and 1,000"
         )
+    elif is_program:
+        facts["check"] = NOT_CHECKED
     return render_template(
         Path(__file__).with_name("model_card.md.j2"),
         file=file,
@@ -99,7 +110,7 @@ def model_card(
         source=source,
         facts={name: value for name, value in facts.items() if value},
         loading=loading,
-        measured=measured,
+        is_program=is_program,
         network=network,
         data=data,
         members=[(name, part) for name, part in network.named_modules() if isinstance(part, InferenceModule)],

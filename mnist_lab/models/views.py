@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import torch
@@ -37,10 +37,13 @@ class Views:
     def __call__(self, images: Tensor) -> Iterator[Tensor]:
         """Yield the views of images, each (B, 1, S, S). What comes in at an edge is as bright as the edge."""
         yield images
-        angle, zoom = torch.tensor(self.changes, device=images.device).T
-        still = torch.zeros_like(angle)
         batch, *shape = images.shape  # not len(images), which torch.export takes for a constant
-        grids = F.affine_grid(affine_matrix(angle, zoom, still, still), [len(angle), *shape], align_corners=False)
-        for grid in grids.to(images):  # (S, S, 2)
+        for grid in self.grids(shape, images.device).to(images):  # (S, S, 2)
             places = grid.expand(batch, -1, -1, -1)
             yield F.grid_sample(images, places, padding_mode="border", align_corners=False)
+
+    def grids(self, shape: Sequence[int], device: torch.device | None = None) -> Tensor:
+        """Return where each changed view takes its pixels from, (V, S, S, 2), for images of a shape, (1, S, S)."""
+        angle, zoom = torch.tensor(self.changes, device=device).T
+        still = torch.zeros_like(angle)
+        return F.affine_grid(affine_matrix(angle, zoom, still, still), [len(angle), *shape], align_corners=False)

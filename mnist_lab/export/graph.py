@@ -1,0 +1,277 @@
+"""A network's graph as plain data, for a forward pass outside of Python: operators, and the place of their arrays."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import operator
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+
+from mnist_lab.errors import LabError
+from mnist_lab.models.classifier import Classifier
+
+aten = torch.ops.aten
+Step = dict[str, Any]  # of JSON, as web/engine.js reads it
+
+
+@dataclass
+class Arrays:
+    """Arrays of a page, one behind the other as float32."""
+
+    parts: list[np.ndarray] = field(default_factory=list)
+    length: int = 0
+
+    def add(self, tensor: Tensor) -> dict[str, Any]:
+        """Add an array, and return where it is."""
+        array = tensor.detach().cpu().float().contiguous().numpy()
+        place = {"offset": self.length, "shape": list(array.shape)}
+        self.parts.append(array.ravel())
+        self.length += array.size
+        return place
+
+    def to_bytes(self) -> bytes:
+        """Return all arrays, little-endian."""
+        return np.concatenate(self.parts).astype("<f4").tobytes()
+
+
+def to_graph(network: Classifier, arrays: Arrays) -> list[Step]:
+    """Return the steps of a network's forward pass for one image; the last one's value are its scores.
+
+    Args:
+        network: the network, in eval mode.
+        arrays: gets the weights.
+
+    Raises:
+        LabError: torch cannot trace the network, or it has an operator that is not covered, which is named.
+    """
+    image = torch.zeros(1, 1, network.image_size, network.image_size)
+    network = network.eval().to(memory_format=torch.contiguous_format)  # torch warns of channels_last
+    try:
+        with torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            program = torch.export.export(network, (image,), strict=False).run_decompositions()
+    except Exception as error:  # of any kind
+        reason = str(error).strip().splitlines()[0]
+        raise LabError(f"{type(network).__name__}: torch cannot trace it ({reason}); try another --format") from error
+    return _Converter(program, arrays, type(network).__name__).steps
+
+
+class _Converter:
+    """Converts a traced program node by node; what depends on weights alone is computed here."""
+
+    def __init__(self, program: torch.export.ExportedProgram, arrays: Arrays, network: str) -> None:
+        self.arrays, self.network = arrays, network
+        self.steps: list[Step] = []
+        self.constants: dict[fx.Node, Any] = {}
+        self.layers: dict[fx.Node, str] = {}  # that weights belong to
+        self.names: dict[fx.Node, str] = {}  # of values that depend on the image
+        state = program.state_dict | program.constants
+        signature = program.graph_signature
+        sources = {
+            **signature.inputs_to_parameters,
+            **signature.inputs_to_buffers,
+            **signature.inputs_to_lifted_tensor_constants,
+        }
+        for node in program.graph.nodes:
+            if node.op == "placeholder":
+                if node.name in sources:
+                    self.constants[node] = state[sources[node.name]]
+                    self.layers[node] = sources[node.name].rpartition(".")[0]
+                else:
+                    self.names[node] = "input"
+            elif node.op == "call_function":
+                self._convert(node)
+
+    def _convert(self, node: fx.Node) -> None:
+        inputs = node.all_input_nodes
+        if all(each in self.constants for each in inputs):
+            arguments = fx.map_arg((node.args, node.kwargs), lambda each: self.constants[each])
+            self.constants[node] = node.target(*arguments[0], **arguments[1])  # type: ignore[operator]
+            self.layers.update((node, self.layers[each]) for each in inputs if each in self.layers)
+            return
+        if node.target in PASSED_ON:
+            self.names[node] = self.names[inputs[0]]
+            return
+        convert = CONVERTERS.get(node.target)
+        made = convert(self, node) if convert else None
+        if made is None:
+            raise LabError(f"{self.network}: the page has no operator {node.target}; try another --format")
+        self.names[node] = node.name
+        value = node.meta["val"]
+        shape = list((value[0] if isinstance(value, tuple | list) else value).shape[1:])
+        layer = next((self.layers[each] for each in inputs if each in self.layers), "")
+        self.steps.append({"name": node.name, "layer": layer, "shape": shape, "inputs": [], **made})
+
+    def inputs(self, *nodes: Any) -> list[str]:
+        return [self.names[node] for node in nodes]
+
+    def array(self, node: Any) -> dict[str, Any] | None:
+        """Add a constant's array; None for none."""
+        return None if node is None else self.arrays.add(self.constants[node])
+
+
+Converter = Callable[[_Converter, Any], Step | None]  # of a node, whose arguments are of any type
+
+
+def _convolution(graph: _Converter, node: Any) -> Step | None:
+    x, weight, bias, stride, padding, dilation, transposed, _, groups = node.args
+    if transposed or len(stride) != 2:
+        return None
+    return {
+        "operator": "convolution",
+        "inputs": graph.inputs(x),
+        "weight": graph.array(weight),
+        "bias": graph.array(bias),
+        "stride": stride,
+        "padding": padding,
+        "dilation": dilation,
+        "groups": groups,
+    }
+
+
+def _linear(graph: _Converter, node: Any) -> Step | None:
+    bias, x, weight = node.args if node.target is aten.addmm.default else (None, *node.args)
+    if weight not in graph.constants:
+        return None
+    return {
+        "operator": "linear",
+        "inputs": graph.inputs(x),
+        "weight": graph.arrays.add(graph.constants[weight].T),
+        "bias": graph.array(bias),
+    }
+
+
+def _pool(graph: _Converter, node: Any) -> Step | None:
+    is_max = node.target is aten.max_pool2d_with_indices.default
+    values = [*node.args[1:]]
+    defaults: list[Any] = [[2, 2], [], [0, 0], [1, 1], False] if is_max else [[2, 2], [], [0, 0], False, True, None]
+    kernel, stride, padding, *rest = values + defaults[len(values) :]
+    dilation, ceil = (rest[0], rest[1]) if is_max else ([1, 1], rest[0])
+    if list(dilation) != [1, 1] or (not is_max and rest[2] is not None):
+        return None
+    return {
+        "operator": "pool",
+        "kind": "max" if is_max else "mean",
+        "inputs": graph.inputs(node.args[0]),
+        "kernel": _pair(kernel),
+        "stride": _pair(stride or kernel),
+        "padding": _pair(padding),
+        "ceil": ceil,
+        "counts": True if is_max else rest[1],
+    }
+
+
+def _pair(value: Any) -> list[int]:
+    pair = [value] if isinstance(value, int) else list(value)
+    return pair * 2 if len(pair) == 1 else pair
+
+
+def _batch_norm(graph: _Converter, node: Any) -> Step:
+    x, weight, bias, mean, variance, _, epsilon = node.args
+    mean, variance = graph.constants[mean].double(), graph.constants[variance].double()
+    factor = (variance + epsilon).rsqrt()
+    if weight is not None:
+        factor = factor * graph.constants[weight]
+    shift = -mean * factor
+    if bias is not None:
+        shift = shift + graph.constants[bias]
+    return {
+        "operator": "scale",
+        "inputs": graph.inputs(x),
+        "factor": graph.arrays.add(factor),
+        "shift": graph.arrays.add(shift),
+    }
+
+
+def _mean(graph: _Converter, node: Any) -> Step | None:
+    x, axes, *_ = node.args
+    shape = node.meta["val"].shape
+    if sorted(axis % 4 for axis in axes) != [2, 3] or len(x.meta["val"].shape) != 4:
+        return None
+    return {"operator": "mean", "inputs": graph.inputs(x), "shape": list(shape[1:])}
+
+
+def _arithmetic(name: str) -> Converter:
+    def convert(graph: _Converter, node: Any) -> Step | None:
+        x, y = node.args[:2]
+        if x in graph.constants or node.kwargs.get("alpha", 1) != 1:
+            return None
+        if not isinstance(y, fx.Node):
+            return {"operator": name, "inputs": graph.inputs(x), "value": y}
+        if y in graph.constants:
+            return None
+        if x.meta["val"].shape != y.meta["val"].shape:
+            return None
+        return {"operator": name, "inputs": graph.inputs(x, y)}
+
+    return convert
+
+
+def _reshape(graph: _Converter, node: Any) -> Step | None:
+    before, after = node.all_input_nodes[0].meta["val"].shape, node.meta["val"].shape
+    if before[0] != after[0]:
+        return None
+    return {"operator": "reshape", "inputs": graph.inputs(node.args[0])}
+
+
+def _pointwise(name: str, *options: str, **defaults: float) -> Converter:
+    """Return a converter of an operator with these options, in this order behind its input."""
+
+    def convert(graph: _Converter, node: Any) -> Step:
+        given = dict(zip(options, node.args[1:], strict=False))
+        return {"operator": name, "inputs": graph.inputs(node.args[0]), **defaults, **given}
+
+    return convert
+
+
+def _softmax(name: str) -> Converter:
+    def convert(graph: _Converter, node: Any) -> Step | None:
+        is_over_classes = node.args[1] in (1, -1) and len(node.meta["val"].shape) == 2
+        return {"operator": name, "inputs": graph.inputs(node.args[0])} if is_over_classes else None
+
+    return convert
+
+
+def _concatenate(graph: _Converter, node: Any) -> Step | None:
+    parts, axis = (*node.args, 0)[:2]
+    if axis != 1 or any(part in graph.constants for part in parts):
+        return None
+    return {"operator": "concatenate", "inputs": graph.inputs(*parts)}
+
+
+PASSED_ON = {operator.getitem, aten.clone.default, aten.detach.default, aten.alias.default, aten._to_copy.default}
+CONVERTERS: dict[Any, Converter] = {
+    aten.convolution.default: _convolution,
+    aten.addmm.default: _linear,
+    aten.mm.default: _linear,
+    aten.max_pool2d_with_indices.default: _pool,
+    aten.avg_pool2d.default: _pool,
+    aten._native_batch_norm_legit_no_training.default: _batch_norm,
+    aten.mean.dim: _mean,
+    aten.relu.default: _pointwise("relu"),
+    aten.sigmoid.default: _pointwise("sigmoid"),
+    aten.tanh.default: _pointwise("tanh"),
+    aten.leaky_relu.default: _pointwise("leaky_relu", "slope", slope=0.01),
+    aten.elu.default: _pointwise("elu", "alpha", alpha=1.0),
+    aten.gelu.default: _pointwise("gelu"),
+    aten.silu.default: _pointwise("silu"),
+    aten.view.default: _reshape,
+    aten._unsafe_view.default: _reshape,
+    aten.reshape.default: _reshape,
+    aten.squeeze.dims: _reshape,
+    aten.unsqueeze.default: _reshape,
+    aten._softmax.default: _softmax("softmax"),
+    aten._log_softmax.default: _softmax("log_softmax"),
+    aten.add.Tensor: _arithmetic("add"),
+    aten.sub.Tensor: _arithmetic("subtract"),
+    aten.mul.Tensor: _arithmetic("multiply"),
+    aten.div.Tensor: _arithmetic("divide"),
+    aten.cat.default: _concatenate,
+}

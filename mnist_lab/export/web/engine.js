@@ -1,0 +1,204 @@
+// A network's forward pass: the operators of its graph, one image at a time. Arrays are {data, shape}, without a batch.
+
+function elements(shape) {
+  return shape.reduce((product, side) => product * side, 1);
+}
+
+function convolve(x, {weight, bias, stride, padding, dilation, groups}) {
+  const [channels, height, width] = x.shape, [filters, depth, rows, columns] = weight.shape;
+  const [down, right] = stride, [above, left] = padding, [rowStep, columnStep] = dilation;
+  const outHeight = Math.floor((height + 2 * above - rowStep * (rows - 1) - 1) / down) + 1;
+  const outWidth = Math.floor((width + 2 * left - columnStep * (columns - 1) - 1) / right) + 1;
+  const data = new Float32Array(filters * outHeight * outWidth), inputs = x.data, weights = weight.data;
+  for (let filter = 0; filter < filters; filter++) {
+    const start = filter * outHeight * outWidth, first = Math.floor(filter * groups / filters) * depth;
+    if (bias) data.fill(bias.data[filter], start, start + outHeight * outWidth);
+    for (let channel = 0; channel < depth; channel++) {
+      const plane = (first + channel) * height * width;
+      for (let row = 0; row < rows; row++) {
+        for (let column = 0; column < columns; column++) {
+          const value = weights[((filter * depth + channel) * rows + row) * columns + column];
+          const shift = column * columnStep - left;
+          const from = Math.max(0, Math.ceil(-shift / right));
+          const to = Math.min(outWidth, Math.floor((width - 1 - shift) / right) + 1);
+          for (let y = 0; y < outHeight; y++) {
+            const source = y * down + row * rowStep - above;
+            if (source < 0 || source >= height) continue;
+            const line = plane + source * width + shift, target = start + y * outWidth;
+            for (let i = from; i < to; i++) data[target + i] += value * inputs[line + i * right];
+          }
+        }
+      }
+    }
+  }
+  return {data, shape: [filters, outHeight, outWidth]};
+}
+
+function connect(x, {weight, bias}) {
+  const [outputs, inputs] = weight.shape, data = new Float32Array(outputs);
+  for (let i = 0; i < outputs; i++) {
+    let sum = bias ? bias.data[i] : 0;
+    for (let j = 0; j < inputs; j++) sum += weight.data[i * inputs + j] * x.data[j];
+    data[i] = sum;
+  }
+  return {data, shape: [outputs]};
+}
+
+function pool(x, {kernel, stride, padding, ceil, kind, counts}) {
+  const [channels, height, width] = x.shape;
+  const [outHeight, outWidth] = [height, width].map((side, axis) => {
+    const room = side + 2 * padding[axis] - kernel[axis];
+    let count = (ceil ? Math.ceil : Math.floor)(room / stride[axis]) + 1;
+    if (ceil && (count - 1) * stride[axis] >= side + padding[axis]) count--;  // as torch: no window starts in the padding
+    return count;
+  });
+  const data = new Float32Array(channels * outHeight * outWidth);
+  for (let channel = 0, place = 0; channel < channels; channel++) {
+    for (let i = 0; i < outHeight; i++) {
+      for (let j = 0; j < outWidth; j++, place++) {
+        const top = i * stride[0] - padding[0], left = j * stride[1] - padding[1];
+        const bottom = Math.min(top + kernel[0], height), right = Math.min(left + kernel[1], width);
+        let best = -Infinity, sum = 0, seen = 0;
+        for (let y = Math.max(top, 0); y < bottom; y++) {
+          for (let z = Math.max(left, 0); z < right; z++) {
+            const value = x.data[(channel * height + y) * width + z];
+            if (value > best) best = value;
+            sum += value;
+            seen++;
+          }
+        }
+        const all = (Math.min(top + kernel[0], height + padding[0]) - top) * (Math.min(left + kernel[1], width + padding[1]) - left);
+        data[place] = kind === "max" ? best : sum / (counts ? all : seen);
+      }
+    }
+  }
+  return {data, shape: [channels, outHeight, outWidth]};
+}
+
+function each(x, change) {
+  return {data: Float32Array.from(x.data, change), shape: x.shape};
+}
+
+function softmax(x) {
+  const most = Math.max(...x.data), powers = x.data.map((value) => Math.exp(value - most));
+  const sum = powers.reduce((total, value) => total + value, 0);
+  return {data: powers.map((value) => value / sum), shape: x.shape};
+}
+
+function combine(x, y, change) {  // of the same shape, or y one value for each channel
+  const run = x.data.length / y.data.length;
+  return {data: x.data.map((value, i) => change(value, y.data[Math.floor(i / run)])), shape: x.shape};
+}
+
+function meanOfMaps(x, {shape}) {
+  const [channels] = x.shape, area = x.data.length / channels, data = new Float32Array(channels);
+  for (let i = 0; i < channels; i++) {
+    let sum = 0;
+    for (let j = 0; j < area; j++) sum += x.data[i * area + j];
+    data[i] = sum / area;
+  }
+  return {data, shape};
+}
+
+const ERF = [0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429];  // Abramowitz and Stegun, 7.1.26
+function erf(x) {
+  const t = 1 / (1 + 0.3275911 * Math.abs(x));
+  return Math.sign(x) * (1 - t * ERF.reduceRight((sum, factor) => sum * t + factor, 0) * Math.exp(-x * x));
+}
+
+const OPERATORS = {
+  convolution: ([x], options) => convolve(x, options),
+  linear: ([x], options) => connect(x, options),
+  pool: ([x], options) => pool(x, options),
+  relu: ([x]) => each(x, (value) => Math.max(value, 0)),
+  leaky_relu: ([x], {slope}) => each(x, (value) => value < 0 ? slope * value : value),
+  elu: ([x], {alpha}) => each(x, (value) => value < 0 ? alpha * Math.expm1(value) : value),
+  sigmoid: ([x]) => each(x, (value) => 1 / (1 + Math.exp(-value))),
+  tanh: ([x]) => each(x, Math.tanh),
+  silu: ([x]) => each(x, (value) => value / (1 + Math.exp(-value))),
+  gelu: ([x]) => each(x, (value) => value * (1 + erf(value / Math.SQRT2)) / 2),
+  scale: ([x], {factor, shift}) => combine(combine(x, factor, (a, b) => a * b), shift, (a, b) => a + b),
+  reshape: ([x], {shape}) => ({data: x.data, shape}),
+  mean: ([x], options) => meanOfMaps(x, options),
+  add: ([x, y], {value}) => y ? combine(x, y, (a, b) => a + b) : each(x, (a) => a + value),
+  subtract: ([x, y], {value}) => y ? combine(x, y, (a, b) => a - b) : each(x, (a) => a - value),
+  multiply: ([x, y], {value}) => y ? combine(x, y, (a, b) => a * b) : each(x, (a) => a * value),
+  divide: ([x, y], {value}) => y ? combine(x, y, (a, b) => a / b) : each(x, (a) => a / value),
+  softmax: ([x]) => softmax(x),
+  log_softmax: ([x]) => each(softmax(x), Math.log),
+  concatenate: (all, {shape}) => {
+    const data = new Float32Array(elements(shape));
+    all.reduce((start, {data: part}) => (data.set(part, start), start + part.length), 0);
+    return {data, shape};
+  },
+};
+
+function evaluate(graph, x) {  // all values by name; "input" is the image, the last step's the scores
+  const values = {input: x};
+  for (const step of graph) values[step.name] = OPERATORS[step.operator](step.inputs.map((name) => values[name]), step);
+  return values;
+}
+
+function resize(pixels, {weight, unit, size}) {  // as torch does for bytes: two passes, each rounded to bytes
+  const rounded = (sum) => Math.min(Math.max(Math.floor(Math.fround(Math.fround(sum * unit) + 0.5)), 0), 255);
+  const wide = new Float32Array(28 * size), data = new Float32Array(size * size);
+  for (let y = 0; y < 28; y++) {
+    for (let i = 0; i < size; i++) {
+      let sum = 0;
+      for (let j = 0; j < 28; j++) sum += weight.data[i * 28 + j] * pixels[y * 28 + j];
+      wide[y * size + i] = rounded(sum);
+    }
+  }
+  for (let i = 0; i < size; i++) {
+    for (let x = 0; x < size; x++) {
+      let sum = 0;
+      for (let y = 0; y < 28; y++) sum += weight.data[i * 28 + y] * wide[y * size + x];
+      data[i * size + x] = rounded(sum);
+    }
+  }
+  return data;
+}
+
+function normalise(pixels, mean, std) {
+  const shares = Float32Array.from(pixels, (value) => value / 255);
+  if (mean !== null) return shares.map((value) => Math.fround(value - mean) / std);
+  const middle = shares.reduce((sum, value) => sum + value, 0) / shares.length;
+  const spread = Math.sqrt(shares.reduce((sum, value) => sum + (value - middle) ** 2, 0) / shares.length);
+  return shares.map((value) => (value - middle) / Math.max(spread, 1 / 255));
+}
+
+function turn({data, shape}, places) {  // the image with its pixels taken from elsewhere, bilinear; edges go on
+  const [, height, width] = shape, turned = new Float32Array(height * width);
+  for (let i = 0; i < height * width; i++) {
+    const x = Math.min(Math.max(((places.data[2 * i] + 1) * width - 1) / 2, 0), width - 1);
+    const y = Math.min(Math.max(((places.data[2 * i + 1] + 1) * height - 1) / 2, 0), height - 1);
+    const left = Math.floor(x), top = Math.floor(y), right = Math.min(left + 1, width - 1), bottom = Math.min(top + 1, height - 1);
+    const above = data[top * width + left] * (1 - x + left) + data[top * width + right] * (x - left);
+    const below = data[bottom * width + left] * (1 - x + left) + data[bottom * width + right] * (x - left);
+    turned[i] = above * (1 - y + top) + below * (y - top);
+  }
+  return {data: turned, shape};
+}
+
+function answer(network, pixels) {  // of 28 x 28 bytes: the values of the image itself, and probabilities over all views
+  const {size, mean, std, resizing, graph, views} = network;
+  const image = {data: normalise(resizing ? resize(pixels, resizing) : pixels, mean, std), shape: [1, size, size]};
+  const values = evaluate(graph, image), last = graph[graph.length - 1].name;
+  const all = [softmax(values[last]).data, ...views.map((places) => softmax(evaluate(graph, turn(image, places))[last]).data)];
+  return {values, probabilities: meanOf(all)};
+}
+
+function meanOf(lists) {
+  return lists[0].map((_, i) => lists.reduce((sum, list) => sum + list[i], 0) / lists.length);
+}
+
+function unpack(network, bytes) {  // put arrays in the place of [offset, shape], in bytes
+  const numbers = new Float32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4);
+  const filled = (node) => {
+    if (Array.isArray(node)) return node.map(filled);
+    if (node === null || typeof node !== "object") return node;
+    if ("offset" in node) return {data: numbers.subarray(node.offset, node.offset + elements(node.shape)), shape: node.shape};
+    return Object.fromEntries(Object.entries(node).map(([name, value]) => [name, filled(value)]));
+  };
+  return filled(network);
+}

@@ -1,0 +1,346 @@
+// The page: draw, answer, and look into the layers.
+
+const PEN = 0.07, DRAWN = 256;  // of the side; pixels
+const byId = (id) => document.getElementById(id);
+const PAGE = JSON.parse(byId("page").textContent);
+const BYTES = Uint8Array.from(atob(byId("arrays").textContent), (letter) => letter.charCodeAt(0));
+const NETWORKS = unpack(PAGE.networks, BYTES);
+const CLASSES = PAGE.classes;
+const pad = byId("pad");
+const strokes = [];  // each a list of points [x, y], from 0 to 1
+let drawing = null;  // the pointer that draws
+let chosen = null;  // the test image that is shown in place of a drawing
+let waiting = false;  // for the next frame
+let unit = null;  // that is explained: {layer, map, y, x}
+let values = null;  // of the network's graph for the image that is shown
+
+function classify(pixels) {  // the probabilities of all classes for 28 x 28 bytes
+  const answers = NETWORKS.map((network) => answer(network, pixels));
+  if (NETWORKS.length === 1) values = answers[0].values;
+  return meanOf(answers.map(({probabilities}) => probabilities));
+}
+
+// Drawing
+
+function paint(context, side, ink, paper) {
+  context.clearRect(0, 0, side, side);
+  if (paper) {
+    context.fillStyle = paper;
+    context.fillRect(0, 0, side, side);
+  }
+  context.strokeStyle = ink;
+  context.lineWidth = PEN * side;
+  context.lineCap = context.lineJoin = "round";
+  for (const points of strokes) {
+    context.beginPath();
+    context.moveTo(points[0][0] * side, points[0][1] * side);
+    for (let i = 1; i < points.length; i++) {  // smooth: curves through the middles
+      const [[x, y], [u, v]] = [points[i - 1], points[i]];
+      context.quadraticCurveTo(x * side, y * side, (x + u) / 2 * side, (y + v) / 2 * side);
+    }
+    const [x, y] = points[points.length - 1];
+    context.lineTo(x * side, y * side);
+    context.stroke();
+  }
+}
+
+function repaint() {
+  const side = Math.round(pad.clientWidth * (window.devicePixelRatio || 1));
+  if (pad.width !== side || pad.height !== side) pad.width = pad.height = side;
+  paint(pad.getContext("2d"), side, colour("--ink"));
+  byId("undo").disabled = byId("clear").disabled = strokes.length === 0 && chosen === null;
+}
+
+function drawnDigit() {  // what the network is given of the drawing; null without a digit in it
+  const sheet = document.createElement("canvas");
+  sheet.width = sheet.height = DRAWN;
+  const context = sheet.getContext("2d", {willReadFrequently: true});
+  paint(context, DRAWN, "#000", "#fff");
+  const {data} = context.getImageData(0, 0, DRAWN, DRAWN);
+  return findDigit(Uint8Array.from({length: DRAWN * DRAWN}, (_, i) => data[4 * i]), DRAWN, DRAWN);
+}
+
+// The answer
+
+const bars = CLASSES.map((className) => {
+  const line = byId("bars").appendChild(document.createElement("li"));
+  const [name, track, share] = ["span", "div", "span"].map((tag) => line.appendChild(document.createElement(tag)));
+  name.textContent = className;
+  track.className = "track";
+  const bar = track.appendChild(document.createElement("div"));
+  bar.className = "bar";
+  return {line, bar, share};
+});
+
+function update() {  // once a frame, however fast the pen is
+  waiting = false;
+  const image = chosen !== null ? PAGE.wrong[chosen] : null;
+  const found = image ? {pixels: image.pixels, candidates: 1} : strokes.length ? drawnDigit() : null;
+  const probabilities = found ? classify(found.pixels) : null;
+  const best = probabilities ? probabilities.indexOf(Math.max(...probabilities)) : null;
+  byId("predicted").textContent = found ? CLASSES[best] : "";
+  bars.forEach(({line, bar, share}, place) => {
+    line.className = place === best ? "first" : "";
+    bar.style.width = `${found ? 100 * probabilities[place] : 0}%`;
+    share.textContent = found ? `${(100 * probabilities[place]).toFixed(1)} %` : "";
+  });
+  tile(byId("seen"), found ? found.pixels : new Uint8Array(784), 28, 28, (value) => [value, value, value]);
+  byId("words").textContent = describe(found, image, probabilities && probabilities[best]);
+  if (drawing === null) byId("spoken").textContent = `${byId("predicted").textContent} ${byId("words").textContent}`;
+  if (!found) values = null;
+  showLayers();
+}
+
+function describe(found, image, probability) {
+  if (!found) return strokes.length ? "Nothing like a digit yet. Draw it larger." : PAGE.invitation;
+  const sure = `${(100 * probability).toFixed(1)} % sure`;
+  if (image) return `${sure}; it is labelled ${CLASSES[image.label]}.`;
+  return found.candidates > 1 ? `${sure}, of one of ${found.candidates} digits. Draw one alone.` : sure;
+}
+
+function changed() {
+  repaint();
+  if (waiting) return;
+  waiting = true;
+  requestAnimationFrame(update);
+}
+
+function place(event) {
+  const box = pad.getBoundingClientRect();
+  return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
+}
+
+pad.addEventListener("pointerdown", (event) => {
+  if (drawing !== null || event.button !== 0) return;
+  drawing = event.pointerId;
+  pad.setPointerCapture(drawing);
+  choose(null);
+  strokes.push([place(event)]);
+  changed();
+});
+pad.addEventListener("pointermove", (event) => {
+  if (event.pointerId !== drawing) return;
+  const events = event.getCoalescedEvents ? event.getCoalescedEvents() : [];
+  strokes[strokes.length - 1].push(...(events.length ? events : [event]).map(place));
+  changed();
+});
+for (const end of ["pointerup", "pointercancel", "lostpointercapture"]) {
+  pad.addEventListener(end, (event) => {
+    if (event.pointerId !== drawing) return;
+    drawing = null;
+    changed();
+  });
+}
+
+function undo() {
+  if (drawing !== null) return;
+  if (chosen === null) strokes.pop();
+  choose(null);
+  changed();
+}
+
+function clear() {
+  drawing = null;
+  strokes.length = 0;
+  choose(null);
+  changed();
+}
+
+byId("undo").addEventListener("click", undo);
+byId("clear").addEventListener("click", clear);
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") clear();
+  else if (event.key.toLowerCase() === "z" && (event.ctrlKey || event.metaKey) && !event.shiftKey) {
+    event.preventDefault();
+    undo();
+  }
+});
+
+// Test images
+
+const buttons = PAGE.wrong.map((image, number) => {
+  image.pixels = BYTES.subarray(image.start, image.start + 784);
+  const button = document.createElement("button");
+  button.type = "button";
+  const words = `${CLASSES[image.label]}, not ${CLASSES[image.predicted]}`;
+  button.setAttribute("aria-label", `test image ${image.index}: ${words}`);
+  tile(button.appendChild(document.createElement("canvas")), image.pixels, 28, 28, (value) => [value, value, value]);
+  button.appendChild(document.createElement("span")).textContent = words;
+  button.addEventListener("click", () => {
+    choose(chosen === number ? null : number);
+    changed();
+  });
+  byId("wrong").querySelector(".wrong").append(button);
+  byId("wrong").hidden = false;
+  return button;
+});
+
+function choose(number) {
+  if (number !== null) strokes.length = 0;
+  chosen = number;
+  buttons.forEach((button, i) => button.setAttribute("aria-pressed", String(i === number)));
+}
+
+// Layers
+
+function colour(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+}
+
+function tile(canvas, data, width, height, shade) {
+  canvas.width = width;
+  canvas.height = height;
+  const context = canvas.getContext("2d"), image = context.createImageData(width, height);
+  for (let i = 0; i < width * height; i++) image.data.set(i < data.length ? [...shade(data[i]), 255] : [0, 0, 0, 0], 4 * i);
+  context.putImageData(image, 0, 0);
+}
+
+function shades(most) {  // from negative to positive, and 0 as the page's own tracks
+  const [low, zero, high] = ["--negative", "--track", "--accent"].map((name) => {
+    return [1, 3, 5].map((i) => parseInt(colour(name).slice(i, i + 2), 16));
+  });
+  return (value) => {
+    const share = most ? Math.min(Math.abs(value) / most, 1) : 0, end = value < 0 ? low : high;
+    return zero.map((from, i) => from + share * (end[i] - from));
+  };
+}
+
+function largest(data) {
+  let most = 0;
+  for (const value of data) most = Math.max(most, Math.abs(value));
+  return most;
+}
+
+const LAYERS = NETWORKS.length > 1 ? [] : NETWORKS[0].layers.map((layer, number) => {
+  const section = byId("layers").appendChild(document.createElement("section"));
+  const step = NETWORKS[0].graph.find(({name}) => name === layer.weights);
+  const [channels, height, width] = layer.shape.length === 3 ? layer.shape : [1, Math.ceil(layer.shape[0] / 32), Math.min(layer.shape[0], 32)];
+  const size = layer.shape.length === 3 ? `${channels} maps of ${height} × ${width}` : `${layer.shape[0]} units`;
+  const head = section.appendChild(document.createElement("h3"));
+  head.append(`${layer.name} `);
+  head.appendChild(document.createElement("span")).textContent = size;
+  const maps = section.appendChild(document.createElement("div"));
+  maps.className = "maps";
+  maps.tabIndex = 0;
+  maps.setAttribute("role", "img");
+  maps.setAttribute("aria-label", `${layer.name}: ${size}`);
+  const scale = layer.shape.length === 3 ? Math.max(2, Math.round(56 / width)) : 12;
+  const canvases = Array.from({length: channels}, (_, map) => {
+    const canvas = maps.appendChild(document.createElement("canvas"));
+    canvas.style.width = `min(100%, ${scale * width}px)`;
+    canvas.style.aspectRatio = `${width} / ${height}`;
+    canvas.addEventListener("click", (event) => {
+      const box = canvas.getBoundingClientRect();
+      select(number, map, Math.floor((event.clientY - box.top) / box.height * height), Math.floor((event.clientX - box.left) / box.width * width));
+    });
+    return canvas;
+  });
+  maps.addEventListener("keydown", (event) => {
+    const [map, down, right] = {ArrowUp: [0, -1, 0], ArrowDown: [0, 1, 0], ArrowLeft: [0, 0, -1], ArrowRight: [0, 0, 1],
+      PageDown: [1, 0, 0], PageUp: [-1, 0, 0]}[event.key] || [0, 0, 0];
+    if (!map && !down && !right) return;
+    event.preventDefault();
+    const from = unit && unit.layer === number ? unit : {map: 0, y: 0, x: 0};
+    select(number, from.map + map, from.y + down, from.x + right);
+  });
+  const detail = section.appendChild(document.createElement("div"));
+  detail.className = "detail";
+  detail.hidden = true;
+  return {...layer, step, channels, height, width, canvases, detail};
+});
+
+function select(layer, map, y, x) {
+  const {channels, height, width, shape} = LAYERS[layer], inside = (value, count) => Math.min(Math.max(value, 0), count - 1);
+  unit = {layer, map: inside(map, channels), y: inside(y, height), x: inside(x, width)};
+  if (shape.length === 1) {
+    const last = shape[0] - 1, place = Math.min(unit.y * width + unit.x, last);
+    [unit.y, unit.x] = [Math.floor(place / width), place % width];
+  }
+  explain();
+}
+
+function showLayers() {
+  byId("layers").hidden = values === null || LAYERS.length === 0;
+  if (values !== null) {
+    for (const {name, shown, canvases, height, width} of LAYERS) {
+      const {data} = values[shown], shade = shades(largest(data));
+      canvases.forEach((canvas, map) => tile(canvas, data.subarray(map * height * width, (map + 1) * height * width), width, height, shade));
+    }
+  }
+  explain();
+}
+
+function explain() {  // the chosen unit: its weights, what it looks at, and its value
+  LAYERS.forEach(({detail, canvases}, number) => {
+    const here = unit !== null && unit.layer === number && values !== null;
+    detail.hidden = !here;
+    canvases.forEach((canvas, map) => canvas.classList.toggle("chosen", here && canvases.length > 1 && map === unit.map));
+  });
+  if (unit === null || values === null) return;
+  const {name, step, shape, detail, width} = LAYERS[unit.layer], input = values[step.inputs[0]];
+  const number = shape.length === 3 ? unit.map : unit.y * width + unit.x;
+  const {pairs, value} = step.operator === "convolution" ? ofConvolution(step, input) : ofLinear(step, input, number);
+  const where = shape.length === 3 ? `map ${number + 1}, row ${unit.y + 1}, column ${unit.x + 1}` : `unit ${number + 1}`;
+  const bias = step.bias ? step.bias.data[number] : 0;
+  detail.replaceChildren();
+  const words = detail.appendChild(document.createElement("div"));
+  words.textContent = `${name}, ${where}: ${value.toFixed(3)}, the sum of weights × inputs, and a bias of ${bias.toFixed(3)}.`;
+  if (pairs.length < pairs.all) words.textContent += ` The ${pairs.length} of ${pairs.all} inputs that count most:`;
+  const list = detail.appendChild(document.createElement("div"));
+  list.className = "pairs";
+  const most = {weights: largest(pairs.flatMap(({weights}) => [...weights])), inputs: largest(pairs.flatMap(({inputs}) => [...inputs]))};
+  for (const pair of pairs) {
+    const figure = list.appendChild(document.createElement("figure"));
+    for (const kind of ["weights", "inputs"]) {
+      const canvas = figure.appendChild(document.createElement("canvas"));
+      const zoom = Math.max(3, Math.round(44 / Math.max(pair.width, pair.height)));
+      canvas.style.width = `${zoom * pair.width}px`;
+      canvas.style.height = `${zoom * pair.height}px`;
+      canvas.title = kind;
+      tile(canvas, pair[kind], pair.width, pair.height, shades(most[kind]));
+    }
+    figure.appendChild(document.createElement("figcaption")).textContent = (pair.sum < 0 ? "−" : "+") + Math.abs(pair.sum).toFixed(2);
+  }
+}
+
+function strongest(pairs) {
+  const sorted = [...pairs].sort((a, b) => Math.abs(b.sum) - Math.abs(a.sum)).slice(0, 12);
+  return Object.assign(sorted, {all: pairs.length});
+}
+
+function ofConvolution(step, input) {
+  const [, height, width] = input.shape, [filters, depth, rows, columns] = step.weight.shape;
+  const first = Math.floor(unit.map * step.groups / filters) * depth;
+  let value = step.bias ? step.bias.data[unit.map] : 0;
+  const pairs = Array.from({length: depth}, (_, channel) => {
+    const start = (unit.map * depth + channel) * rows * columns, weights = step.weight.data.subarray(start, start + rows * columns);
+    const inputs = Float32Array.from({length: rows * columns}, (_, i) => {
+      const y = unit.y * step.stride[0] - step.padding[0] + Math.floor(i / columns) * step.dilation[0];
+      const x = unit.x * step.stride[1] - step.padding[1] + i % columns * step.dilation[1];
+      const inside = y >= 0 && y < height && x >= 0 && x < width;
+      return inside ? input.data[((first + channel) * height + y) * width + x] : 0;
+    });
+    const sum = weights.reduce((total, weight, i) => total + weight * inputs[i], 0);
+    value += sum;
+    return {weights, inputs, sum, width: columns, height: rows};
+  });
+  return {pairs: strongest(pairs), value};
+}
+
+function ofLinear(step, input, number) {
+  const inputs = step.weight.shape[1], weights = step.weight.data.subarray(number * inputs, (number + 1) * inputs);
+  const [channels, height, width] = step.form.length === 3 ? step.form : [1, Math.ceil(inputs / 32), Math.min(inputs, 32)];
+  let value = step.bias ? step.bias.data[number] : 0;
+  const pairs = Array.from({length: channels}, (_, channel) => {
+    const part = (data) => data.subarray(channel * height * width, (channel + 1) * height * width);
+    const [own, given] = [part(weights), part(input.data)], sum = own.reduce((total, weight, i) => total + weight * given[i], 0);
+    value += sum;
+    return {weights: own, inputs: given, sum, width, height};
+  });
+  return {pairs: strongest(pairs), value};
+}
+
+window.addEventListener("resize", repaint);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", changed);
+repaint();
+update();

@@ -1,0 +1,234 @@
+"""The page with a network inside: it answers as the checkpoint does, from one file, and tells what it cannot do."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import INGREDIENTS, SMALL_RESIDUAL, Outcome, slow
+from PIL import Image
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from mnist_lab import conf_dir
+from mnist_lab.evaluation.predictions import Predictions
+from mnist_lab.export import web_page
+from mnist_lab.export.graph import Arrays, to_graph
+from mnist_lab.inference.recognise import load_classifier
+from mnist_lab.models.classifier import Classifier
+from mnist_lab.runs.run import Run
+from mnist_lab.training.build import load_trained_model, make_data
+
+Command = Callable[..., Outcome]
+NETWORKS = sorted(path.stem for path in (conf_dir() / "model").glob("*.yaml"))
+QUICK = ("trainer.max_epochs=1", "figures=false", "logger=csv", "hydra.run.dir=runs/a")
+BROWSER = web_page.find_browser()
+PAGE = Path("runs/a/exports/page.html")
+needs_browser = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium or Chrome on this machine")
+
+
+def exported(command: Command, *settings: str) -> Outcome:
+    """The outcome of training a network and exporting its page to PAGE."""
+    assert command(*QUICK, *settings).status == 0
+    return command("export", "runs/a", "--format", "html", "--to", str(PAGE), data=False)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """Opens PAGE from its file; at the end nothing may have been asked for but that file, nor any error been told."""
+    told: list[str] = []
+
+    def opened(**settings: Any) -> Page:
+        page = browser.new_page(**{"viewport": {"width": 1200, "height": 900}} | settings)
+        page.on("console", lambda message: told.append(message.text))
+        page.on("pageerror", lambda error: told.append(str(error)))
+        page.on(
+            "request", lambda request: told.append(request.url) if request.url != PAGE.absolute().as_uri() else None
+        )
+        page.goto(PAGE.absolute().as_uri())
+        return page
+
+    yield opened
+    assert [each for each in told if not each.startswith("data:")] == []
+
+
+def draw(page: Page, *points: tuple[float, float]) -> None:
+    """Draw a stroke with the mouse, through points from 0 to 1."""
+    box = page.locator("#pad").bounding_box()
+    assert box
+    places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
+    page.mouse.move(*places[0])
+    page.mouse.down()
+    for place in places[1:]:
+        page.mouse.move(*place, steps=5)
+    page.mouse.up()
+    page.wait_for_timeout(100)
+
+
+THREE = ((0.35, 0.25), (0.6, 0.22), (0.65, 0.35), (0.5, 0.48), (0.65, 0.6), (0.6, 0.78), (0.33, 0.78))
+
+
+@needs_browser
+@pytest.mark.parametrize("network", ["lenet", *slow(*sorted({*NETWORKS} - {"lenet"}))])
+def test_browser_finds_the_checkpoints_class_for_each_test_image(command: Command, network: str) -> None:
+    outcome = exported(command, f"model={network}")
+    assert (outcome.status, outcome.err) == (0, "")
+    card = Path(f"{PAGE}.md").read_text()
+    assert "the checkpoint's class for each of the 57 test images" in card
+    found = web_page.load_page(PAGE)
+    run = Run(Path("runs/a"))
+    data = make_data(run.config, model := load_trained_model(run))
+    expected = Predictions.on_test_set(model, data)
+    assert found is not None
+    difference = found(torch.from_numpy(data.test_set()[0])) - expected.probabilities
+    assert difference.abs().max() < 1e-4
+
+
+@needs_browser
+@pytest.mark.slow
+@pytest.mark.parametrize("ingredient", ["views", "own mean"])
+def test_browser_averages_over_views_and_normalises_as_the_checkpoint_does(command: Command, ingredient: str) -> None:
+    outcome = exported(command, *SMALL_RESIDUAL, *INGREDIENTS[ingredient])
+    assert outcome.status == 0, outcome.err
+
+
+@needs_browser
+@pytest.mark.slow
+def test_page_of_an_ensemble_averages_its_members(command: Command) -> None:
+    for number, model in enumerate(("mlp", "lenet")):
+        assert command(f"model={model}", *QUICK[:-1], f"hydra.run.dir=runs/{number}").status == 0
+    assert command("ensemble", "runs/0", "runs/1", "--to", "runs/a", data=False).status == 0
+    outcome = command("export", "runs/a", "--format", "html", "--to", str(PAGE), data=False)
+    assert outcome.status == 0, outcome.err
+
+
+@needs_browser
+def test_drawing_is_answered_as_predict_answers_its_picture(command: Command, visit: Callable[..., Page]) -> None:
+    exported(command, "model=lenet")
+    page = visit()
+    draw(page, *THREE)
+    picture = page.evaluate(
+        """() => {
+          const sheet = document.createElement("canvas");
+          sheet.width = sheet.height = DRAWN;
+          paint(sheet.getContext("2d"), DRAWN, "#000", "#fff");
+          return sheet.toDataURL("image/png");
+        }"""
+    )
+    image = Image.open(io.BytesIO(base64.b64decode(picture.partition(",")[2])))
+    classifier = load_classifier(Run(Path("runs/a")))
+    seen = classifier.network_input(image, is_drawing=True)
+    pixels = np.array(page.evaluate("[...drawnDigit().pixels]"), np.uint8).reshape(28, 28)
+    assert np.abs(pixels.astype(int) - seen.pixels).max() <= 1
+    expected = classifier.probabilities(seen.pixels[None])[0]
+    shares = [float(text.removesuffix(" %")) for text in page.locator("#bars li > span:last-child").all_inner_texts()]
+    assert shares == pytest.approx(100 * expected, abs=0.2)
+    assert page.locator("#predicted").inner_text() == str(expected.argmax())
+    assert page.locator("#spoken").inner_text().startswith(str(expected.argmax()))
+
+
+@needs_browser
+@pytest.mark.slow
+def test_layers_units_and_wrong_images_can_be_looked_at_by_mouse_and_keyboard(
+    command: Command, visit: Callable[..., Page]
+) -> None:
+    exported(command, "model=lenet")
+    page = visit(viewport={"width": 390, "height": 844}, color_scheme="dark")
+    assert page.locator("#layers").is_hidden()
+    draw(page, *THREE)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    heads = [head.replace("\n", " ") for head in page.locator("#layers h3").all_inner_texts()]
+    assert heads == ["conv1 6 maps of 28 × 28", "conv2 16 maps of 10 × 10", "fc1 120 units", "fc2 84 units"]
+    page.locator(".maps").nth(1).locator("canvas").nth(2).click()
+    text = page.locator(".detail:visible").inner_text()
+    assert text.startswith("conv2, map 3, row")
+    page.locator(".maps").nth(2).focus()
+    page.keyboard.press("ArrowRight")
+    text = page.locator(".detail:visible").inner_text()
+    assert text.startswith("fc1, unit 2:")
+    value = page.evaluate("(() => {const {step} = LAYERS[2]; return values[step.name].data[1]})()")
+    assert f"fc1, unit 2: {value:.3f}" in text
+    page.locator(".wrong button").first.click()
+    page.wait_for_timeout(100)
+    first = page.locator(".wrong button").first
+    label, _, predicted = first.inner_text().strip().partition(", not ")
+    assert page.locator("#predicted").inner_text() == predicted
+    assert f"it is labelled {label}" in page.locator("#words").inner_text()
+    page.keyboard.press("Escape")
+    page.wait_for_timeout(100)
+    assert page.locator("#predicted").inner_text() == "" and page.locator("#layers").is_hidden()
+
+
+def test_page_that_no_browser_can_check_says_so(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web_page, "BROWSERS", ())
+    outcome = exported(command, "model=mlp")
+    assert outcome.status == 0 and "check not made: there is no Chromium" in outcome.err
+    assert "check | not made" in Path(f"{PAGE}.md").read_text()
+
+
+class Own(Classifier):
+    """A network of a user's own, with an operator that the page lacks, or without."""
+
+    def __init__(self, operator: Callable[[torch.Tensor], torch.Tensor], maps: int = 4) -> None:
+        super().__init__()
+        self.operator = operator
+        self.conv = torch.nn.Conv2d(1, 4, 3, stride=2, padding=1, dilation=2)
+        self.fc = torch.nn.Linear(maps, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.operator(self.conv(x)).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+def test_operator_that_the_page_lacks_is_named() -> None:
+    with pytest.raises(web_page.LabError, match=r"Own: the page has no operator aten.cumsum.default"):
+        to_graph(Own(lambda x: x.cumsum(2)), Arrays())
+
+
+OPERATORS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "relu": torch.relu,
+    "leaky_relu": lambda x: torch.nn.functional.leaky_relu(x, 0.2),
+    "elu": torch.nn.functional.elu,
+    "gelu": torch.nn.functional.gelu,
+    "silu": torch.nn.functional.silu,
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "mean pooling": lambda x: torch.nn.functional.avg_pool2d(x, 3, 2, 1),
+    "mean pooling without padding": lambda x: torch.nn.functional.avg_pool2d(x, 3, 2, 1, count_include_pad=False),
+    "pooling to the last window": lambda x: torch.nn.functional.max_pool2d(x, 3, 2, 1, ceil_mode=True),
+    "sums": lambda x: 1.5 * x + x - x / 3 - 0.1,
+    "concatenation": lambda x: torch.cat([x.relu(), x.tanh()], 1),
+}
+
+
+@needs_browser
+def test_each_operator_of_the_page_gives_what_torch_gives(browser: Browser) -> None:
+    torch.manual_seed(0)
+    page = browser.new_page()
+    page.add_script_tag(content=(web_page.WEB / "engine.js").read_text())
+    for name, operator in OPERATORS.items():
+        network = Own(operator, 8 if name == "concatenation" else 4).eval()
+        arrays = Arrays()
+        graph, image = to_graph(network, arrays), torch.randn(1, 1, 28, 28)
+        values = page.evaluate(
+            """([graph, bytes, image]) => {
+              const steps = unpack(graph, Uint8Array.from(bytes));
+              const x = {data: Float32Array.from(image), shape: [1, 28, 28]};
+              return [...evaluate(steps, x)[steps[steps.length - 1].name].data];
+            }""",
+            [graph, list(arrays.to_bytes()), image.flatten().tolist()],
+        )
+        with torch.no_grad():
+            assert values == pytest.approx(network(image)[0].tolist(), abs=1e-5), name
