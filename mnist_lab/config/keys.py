@@ -17,7 +17,12 @@ FIXED_ON_RESUME = re.compile(
     r"|scheduler|seed|callbacks\.ema)(\.|$)"
 )
 # Keys that are younger than version 0.1.0, with the value that stands for what runs without them did.
-YOUNGER_KEYS: dict[str, Any] = {"label_smoothing": 0.0, "callbacks.ema": None, "test_augmentation": {}}
+YOUNGER_KEYS: dict[str, Any] = {
+    "label_smoothing": 0.0,
+    "callbacks.ema": None,
+    "callbacks.checkpoint.every_n_epochs": None,
+    "test_augmentation": {},
+}
 # Keys that may be null until the data are read; a run records their values, and keeps them on resume.
 READ_FROM_DATA = ("data.source.name", "data.source.classes", "data.source.background", "data.source.sha256")
 # Keys that say which images and classes the data are, and not where they come from.

@@ -25,14 +25,14 @@ from mnist_lab.runs.run import Run
 from mnist_lab.training.build import load_trained_model, make_data
 
 
-def to_state_dict(network: Classifier, data: MNISTDataModule) -> bytes:
+def to_state_dict(network: Classifier, data: MNISTDataModule, run: Run) -> bytes:
     """Return a torch file of the weights alone, under the tutorial's names."""
     content = io.BytesIO()
     torch.save({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, content)
     return content.getvalue()
 
 
-def to_safetensors(network: Classifier, data: MNISTDataModule) -> bytes:
+def to_safetensors(network: Classifier, data: MNISTDataModule, run: Run) -> bytes:
     """Return a safetensors file of the weights, with the network's class, data and input as metadata.
 
     Raises:
@@ -65,7 +65,7 @@ class Format:
     """
 
     suffix: str
-    convert: Callable[[Classifier, MNISTDataModule], bytes]
+    convert: Callable[[Classifier, MNISTDataModule, Run], bytes]
     loading: str
     load_program: Callable[[Path], Program | None] | None = None
 
@@ -148,7 +148,7 @@ def export(run: Run, format_name: str, path: Path | None = None) -> Exported:
     network = load_trained_model(run)
     data = make_data(run.config, network)
     expected = Predictions.on_test_set(network, data) if chosen.load_program else None
-    content = chosen.convert(network, data)
+    content = chosen.convert(network, data, run)
     loading = chosen.loading.format(file=path.name, **constructor(run.config))
     card = path.with_name(f"{path.name}.md")
     with user_output(path, f"--to={path}") as partial, atomic_write(card) as partial_card:

@@ -16,6 +16,7 @@ from mnist_lab.errors import LabError, not_installed
 from mnist_lab.evaluation.predictions import Predictions
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.models.inference_module import InferenceModule
+from mnist_lab.runs.run import Run
 
 TOLERANCE = 1e-4  # of a program's probabilities
 
@@ -41,14 +42,14 @@ def trace(network: Classifier, mean: float | None, std: float | None) -> torch.e
         raise LabError(f"{type(network).__name__}: torch cannot trace it ({reason}); try another --format") from error
 
 
-def to_torch_export(network: Classifier, data: MNISTDataModule) -> bytes:
+def to_torch_export(network: Classifier, data: MNISTDataModule, run: Run) -> bytes:
     """Return a .pt2 file's content."""
     content = io.BytesIO()
     torch.export.save(trace(network, data.mean, data.std), content)
     return content.getvalue()
 
 
-def to_onnx(network: Classifier, data: MNISTDataModule) -> bytes:
+def to_onnx(network: Classifier, data: MNISTDataModule, run: Run) -> bytes:
     """Return an ONNX file's content. Its input is named images, its output probabilities.
 
     Raises:

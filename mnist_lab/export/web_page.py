@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import json
 import os
 import re
@@ -24,6 +25,8 @@ from mnist_lab.formatting import render_template
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.models.ensemble import Ensemble
 from mnist_lab.models.inference_module import InferenceModule, resize_weights
+from mnist_lab.runs.checkpoints import load_weights
+from mnist_lab.runs.run import Run
 
 WEB = Path(__file__).with_name("web")
 WORST = 20  # test images
@@ -32,8 +35,13 @@ POINTWISE = {"relu", "leaky_relu", "elu", "sigmoid", "tanh", "silu", "gelu", "sc
 CHECK_SECONDS = 1800
 
 
-def to_page(network: Classifier, data: MNISTDataModule) -> bytes:
+def to_page(network: Classifier, data: MNISTDataModule, run: Run) -> bytes:
     """Return the page of a network.
+
+    Args:
+        network: the network with the weights that were tested.
+        data: the data it was tested on.
+        run: its run; the page goes through the epochs of which it kept checkpoints.
 
     Raises:
         LabError: the network cannot be traced, or has an operator that the page lacks.
@@ -45,6 +53,12 @@ def to_page(network: Classifier, data: MNISTDataModule) -> bytes:
         else [InferenceModule(network, data.mean, data.std, network.views)]
     )
     networks = [_network(member, arrays) for member in members]  # type: ignore[arg-type]
+    epochs: list[Step] = []
+    for epoch, path in run.epoch_checkpoints().items():
+        earlier = copy.deepcopy(members[0])
+        earlier.network.load_state_dict(load_weights(earlier.network, path))  # type: ignore[arg-type,union-attr]
+        epochs.append({"epoch": epoch, "shift": arrays.length})
+        _network(earlier, arrays)  # type: ignore[arg-type]
     predictions = Predictions.on_test_set(network, data)
     content = arrays.to_bytes()
     wrong: list[Step] = []
@@ -63,6 +77,8 @@ def to_page(network: Classifier, data: MNISTDataModule) -> bytes:
     page = {
         "networks": networks,
         "classes": data.classes,
+        "epochs": epochs,
+        "tested": run.tested_epoch,
         "wrong": wrong,
         "invitation": "Draw one digit, 0 to 9." if digits else f"Draw one of {len(data.classes)}: see the list.",
     }

@@ -234,6 +234,16 @@ class Run:
         """Return the path of the checkpoint of a name, best or last, whether or not there is one."""
         return self.checkpoints_folder / f"{name}.ckpt"
 
+    def epoch_checkpoint_path(self, epochs: int) -> Path:
+        """Return the path of the checkpoint that is kept after so many epochs, whether or not there is one."""
+        return self.checkpoint_path(f"epoch-{epochs}")
+
+    def epoch_checkpoints(self) -> dict[int, Path]:
+        """Return the checkpoints that were kept, by their epochs."""
+        paths = self.checkpoints_folder.glob("epoch-*.ckpt")
+        found = {int(path.stem.partition("-")[2]): path for path in paths if path.stem.partition("-")[2].isdecimal()}
+        return dict(sorted(found.items()))
+
     def checkpoint(self, name: str) -> Path | None:
         """Return the path of the checkpoint of a name, if there is one."""
         path = self.checkpoint_path(name)

@@ -96,6 +96,7 @@ class SaveWithinEpochs(StepCallback, Checkpoint):
     Args:
         every_n_train_steps: steps between two checkpoints; None for the epochs' ends alone.
         every_n_seconds: seconds between two checkpoints; None likewise.
+        every_n_epochs: epochs between two checkpoints that are kept, epoch-1.ckpt and so on; None for none.
     """
 
     def __init__(
@@ -103,8 +104,10 @@ class SaveWithinEpochs(StepCallback, Checkpoint):
         *,
         every_n_train_steps: Annotated[int, Field(ge=1)] | None = None,
         every_n_seconds: Annotated[float, Field(gt=0)] | None = None,
+        every_n_epochs: Annotated[int, Field(ge=1)] | None = None,
     ) -> None:
         self.every_n_train_steps, self.every_n_seconds = every_n_train_steps, every_n_seconds
+        self.every_n_epochs = every_n_epochs
         self.saved = time.monotonic()
         self.stop: BaseException | None = None
         self.before: dict[int, Any] = {}
@@ -136,6 +139,11 @@ class SaveWithinEpochs(StepCallback, Checkpoint):
             trainer.save_checkpoint(Run(Path(trainer.default_root_dir)).checkpoint_path("last"))
             self.saved = time.monotonic()
         self._raise_stop()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        epochs = trainer.current_epoch + 1
+        if self.every_n_epochs and epochs % self.every_n_epochs == 0:
+            trainer.save_checkpoint(Run(Path(trainer.default_root_dir)).epoch_checkpoint_path(epochs))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._restore()  # before Lightning, which puts back what it found, puts back its own

@@ -21,6 +21,7 @@ from mnist_lab.export import web_page
 from mnist_lab.export.graph import Arrays, to_graph
 from mnist_lab.inference.recognise import load_classifier
 from mnist_lab.models.classifier import Classifier
+from mnist_lab.runs.checkpoints import load_weights
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import load_trained_model, make_data
 
@@ -159,7 +160,7 @@ def test_layers_units_and_wrong_images_can_be_looked_at_by_mouse_and_keyboard(
     page.keyboard.press("ArrowRight")
     text = page.locator(".detail:visible").inner_text()
     assert text.startswith("fc1, unit 2:")
-    value = page.evaluate("(() => {const {step} = LAYERS[2]; return values[step.name].data[1]})()")
+    value = page.evaluate("values[LAYERS[2].weights].data[1]")
     assert f"fc1, unit 2: {value:.3f}" in text
     page.locator(".wrong button").first.click()
     page.wait_for_timeout(100)
@@ -170,6 +171,29 @@ def test_layers_units_and_wrong_images_can_be_looked_at_by_mouse_and_keyboard(
     page.keyboard.press("Escape")
     page.wait_for_timeout(100)
     assert page.locator("#predicted").inner_text() == "" and page.locator("#layers").is_hidden()
+
+
+@needs_browser
+@pytest.mark.slow
+def test_slider_goes_through_the_epochs_whose_checkpoints_were_kept(
+    command: Command, visit: Callable[..., Page]
+) -> None:
+    kept = ("callbacks.checkpoint.every_n_epochs=2", "trainer.max_epochs=5", *QUICK[1:])
+    assert command("model=lenet", *kept).status == 0
+    run = Run(Path("runs/a"))
+    assert list(run.epoch_checkpoints()) == [2, 4]
+    assert command("export", "runs/a", "--format", "html", "--to", str(PAGE), data=False).status == 0
+    page, model = visit(), load_trained_model(run)
+    data = make_data(run.config, model)
+    images, first = data.examples(1)[0], data.test_set()[0][0]
+    paths = [*run.epoch_checkpoints().values(), run.chosen_checkpoint()]
+    words = ["The network after epoch 2", "The network after epoch 4", f"of epoch {run.tested_epoch}"]
+    for place, (path, told) in enumerate(zip(paths, words, strict=True)):
+        page.locator("#epoch").fill(str(place))
+        model.load_state_dict(load_weights(model, path))
+        found = page.evaluate("(pixels) => [...classify(pixels)]", first.ravel().tolist())
+        assert found == pytest.approx(model.probabilities(images)[0].tolist(), abs=1e-5)
+        assert told in page.locator("#time span").inner_text()
 
 
 def test_page_that_no_browser_can_check_says_so(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -192,12 +192,12 @@ function meanOf(lists) {
   return lists[0].map((_, i) => lists.reduce((sum, list) => sum + list[i], 0) / lists.length);
 }
 
-function unpack(network, bytes) {  // put arrays in the place of [offset, shape], in bytes
+function unpack(network, bytes, shift = 0) {  // put arrays in the place of {offset, shape}; shift: to those of an epoch
   const numbers = new Float32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4);
   const filled = (node) => {
     if (Array.isArray(node)) return node.map(filled);
     if (node === null || typeof node !== "object") return node;
-    if ("offset" in node) return {data: numbers.subarray(node.offset, node.offset + elements(node.shape)), shape: node.shape};
+    if ("offset" in node) return {data: numbers.subarray(node.offset + shift, node.offset + shift + elements(node.shape)), shape: node.shape};
     return Object.fromEntries(Object.entries(node).map(([name, value]) => [name, filled(value)]));
   };
   return filled(network);

@@ -4,7 +4,7 @@ const PEN = 0.07, DRAWN = 256;  // of the side; pixels
 const byId = (id) => document.getElementById(id);
 const PAGE = JSON.parse(byId("page").textContent);
 const BYTES = Uint8Array.from(atob(byId("arrays").textContent), (letter) => letter.charCodeAt(0));
-const NETWORKS = unpack(PAGE.networks, BYTES);
+let networks = unpack(PAGE.networks, BYTES);
 const CLASSES = PAGE.classes;
 const pad = byId("pad");
 const strokes = [];  // each a list of points [x, y], from 0 to 1
@@ -15,8 +15,8 @@ let unit = null;  // that is explained: {layer, map, y, x}
 let values = null;  // of the network's graph for the image that is shown
 
 function classify(pixels) {  // the probabilities of all classes for 28 x 28 bytes
-  const answers = NETWORKS.map((network) => answer(network, pixels));
-  if (NETWORKS.length === 1) values = answers[0].values;
+  const answers = networks.map((network) => answer(network, pixels));
+  if (networks.length === 1) values = answers[0].values;
   return meanOf(answers.map(({probabilities}) => probabilities));
 }
 
@@ -181,6 +181,26 @@ function choose(number) {
   buttons.forEach((button, i) => button.setAttribute("aria-pressed", String(i === number)));
 }
 
+// Training, epoch by epoch
+
+if (PAGE.epochs.length) {
+  const slider = byId("epoch"), times = [...PAGE.epochs, {epoch: null, shift: 0}], last = times.length - 1;
+  const told = () => {
+    const {epoch} = times[slider.value];
+    const words = epoch === null ? `the tested weights, of epoch ${PAGE.tested}` : `after epoch ${epoch}`;
+    byId("time").querySelector("span").textContent = `The network ${epoch === null ? "with " : ""}${words}`;
+    slider.setAttribute("aria-valuetext", words);
+  };
+  slider.max = slider.value = last;
+  slider.addEventListener("input", () => {
+    networks = unpack(PAGE.networks, BYTES, times[slider.value].shift);
+    told();
+    changed();
+  });
+  told();
+  byId("time").hidden = false;
+}
+
 // Layers
 
 function colour(name) {
@@ -211,9 +231,8 @@ function largest(data) {
   return most;
 }
 
-const LAYERS = NETWORKS.length > 1 ? [] : NETWORKS[0].layers.map((layer, number) => {
+const LAYERS = networks.length > 1 ? [] : networks[0].layers.map((layer, number) => {
   const section = byId("layers").appendChild(document.createElement("section"));
-  const step = NETWORKS[0].graph.find(({name}) => name === layer.weights);
   const [channels, height, width] = layer.shape.length === 3 ? layer.shape : [1, Math.ceil(layer.shape[0] / 32), Math.min(layer.shape[0], 32)];
   const size = layer.shape.length === 3 ? `${channels} maps of ${height} × ${width}` : `${layer.shape[0]} units`;
   const head = section.appendChild(document.createElement("h3"));
@@ -246,7 +265,7 @@ const LAYERS = NETWORKS.length > 1 ? [] : NETWORKS[0].layers.map((layer, number)
   const detail = section.appendChild(document.createElement("div"));
   detail.className = "detail";
   detail.hidden = true;
-  return {...layer, step, channels, height, width, canvases, detail};
+  return {...layer, channels, height, width, canvases, detail};
 });
 
 function select(layer, map, y, x) {
@@ -277,7 +296,8 @@ function explain() {  // the chosen unit: its weights, what it looks at, and its
     canvases.forEach((canvas, map) => canvas.classList.toggle("chosen", here && canvases.length > 1 && map === unit.map));
   });
   if (unit === null || values === null) return;
-  const {name, step, shape, detail, width} = LAYERS[unit.layer], input = values[step.inputs[0]];
+  const {name, weights, shape, detail, width} = LAYERS[unit.layer];
+  const step = networks[0].graph.find((each) => each.name === weights), input = values[step.inputs[0]];
   const number = shape.length === 3 ? unit.map : unit.y * width + unit.x;
   const {pairs, value} = step.operator === "convolution" ? ofConvolution(step, input) : ofLinear(step, input, number);
   const where = shape.length === 3 ? `map ${number + 1}, row ${unit.y + 1}, column ${unit.x + 1}` : `unit ${number + 1}`;
