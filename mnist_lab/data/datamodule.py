@@ -16,7 +16,7 @@ from torch import Tensor
 from mnist_lab.data.array_file import ArrayFile
 from mnist_lab.data.batches import Batches, Groups
 from mnist_lab.data.image_folder import ImageFolder
-from mnist_lab.data.image_source import Arrays, ImageSource
+from mnist_lab.data.image_source import DIGITS, Arrays, ImageSource
 from mnist_lab.data.images import DARK
 from mnist_lab.data.normalisation import normalise_pixels
 from mnist_lab.data.source import Source
@@ -130,6 +130,11 @@ class MNISTDataModule(LightningDataModule):
         if self.source.background is not None:
             return self.source.background
         return int(self.source.read_settings()["background"])
+
+    @property
+    def has_digits(self) -> bool:
+        """Whether the images are digits as MNIST has them, which are looked for in a picture."""
+        return isinstance(self.source, Source) and self.classes == list(DIGITS)
 
     @property
     def is_ink(self) -> bool:

@@ -73,13 +73,15 @@ def to_page(network: Classifier, data: MNISTDataModule, run: Run) -> bytes:
             }
         )
         content += images[index].tobytes()
-    digits = data.classes == [str(i) for i in range(10)]
+    digits = data.has_digits
     page = {
         "networks": networks,
         "classes": data.classes,
         "epochs": epochs,
         "tested": run.tested_epoch,
         "wrong": wrong,
+        "digits": digits,
+        "background": data.background,
         "invitation": "Draw one digit, 0 to 9." if digits else f"Draw one of {len(data.classes)}: see the list.",
     }
     text = render_template(

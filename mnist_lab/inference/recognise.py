@@ -11,9 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from mnist_lab.data.image_folder import ImageFolder
-from mnist_lab.data.image_source import DIGITS
 from mnist_lab.data.images import UnreadableImage, fit_image, open_image
-from mnist_lab.data.source import Source
 from mnist_lab.inference.digits import NetworkInput, NoDigit, find_digit
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.runs.run import Run
@@ -107,7 +105,7 @@ def load_classifier(run: Run) -> ImageClassifier:
     data = make_data(cfg, model)
     return ImageClassifier(
         classes=data.classes,
-        is_for_digits=isinstance(data.source, Source) and data.classes == list(DIGITS),
+        is_for_digits=data.has_digits,
         background=data.background,
         takes_images_as_they_are=isinstance(data.source, ImageFolder),
         model=model,

@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 import mnist_lab
 from benchmarks.digits import lit, on_page, ruled
+from mnist_lab.data.images import fit_image
 from mnist_lab.inference.digits import NoDigit, find_digit
 
 PORT = Path(mnist_lab.__file__).parent / "export" / "web" / "digit.js"
@@ -26,7 +27,8 @@ const {readFileSync} = require("fs");
 const file = readFileSync(process.argv[2]);
 let at = 0;
 const found = JSON.parse(readFileSync(process.argv[3], "utf8")).map(([width, height]) => {
-  const answer = findDigit(new Uint8Array(file.subarray(at, at += width * height)), width, height);
+  const grey = new Uint8Array(file.subarray(at, at += width * height)), background = Number(process.argv[4]);
+  const answer = background < 0 ? findDigit(grey, width, height) : fitImage(grey, width, background);
   return answer && {...answer, pixels: [...answer.pixels]};
 });
 console.log(JSON.stringify(found));
@@ -175,19 +177,27 @@ KINDS: dict[str, Callable[[Random], Image.Image]] = {
 }
 
 
-def run_port(pictures: Sequence[Image.Image], folder: Path) -> subprocess.CompletedProcess[str]:
-    """Have node run the port on pictures; it prints what it found as a list."""
+def run_port(
+    pictures: Sequence[Image.Image], folder: Path, background: int | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Have node run the port on pictures; it prints what it found as a list.
+
+    With a background, it takes each picture as a whole, for training images with such edges.
+    """
     if NODE is None:
         pytest.skip("node, which runs JavaScript, is not installed")
     (folder / "port.js").write_text(f'"use strict";\n{PORT.read_text()}{DRIVER}')
     (folder / "pictures").write_bytes(b"".join(picture.tobytes() for picture in pictures))
     (folder / "sizes.json").write_text(json.dumps([picture.size for picture in pictures]))
-    command = [NODE, *(str(folder / name) for name in ("port.js", "pictures", "sizes.json"))]
+    files = [str(folder / name) for name in ("port.js", "pictures", "sizes.json")]
+    command = [NODE, *files, str(-1 if background is None else background)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
-def found_by_port(pictures: Sequence[Image.Image], folder: Path) -> list[dict[str, Any] | None]:
-    done = run_port(pictures, folder)
+def found_by_port(
+    pictures: Sequence[Image.Image], folder: Path, background: int | None = None
+) -> list[dict[str, Any] | None]:
+    done = run_port(pictures, folder, background)
     assert done.returncode == 0, done.stderr
     found: list[dict[str, Any] | None] = json.loads(done.stdout)
     return found
@@ -229,6 +239,16 @@ def test_port_sees_a_canvas_as_python_sees_its_png(tmp_path: Path) -> None:
         assert answer is not None and found is not None
         assert answer["box"] == pytest.approx(found["box"], abs=1e-6)
         assert np.abs(np.subtract(answer["pixels"], found["pixels"])).max() <= 1
+
+
+@pytest.mark.parametrize("background", [0, 128, 255])
+def test_port_takes_a_whole_picture_as_python_does(background: int, tmp_path: Path) -> None:
+    makers = list(KINDS.values())
+    pictures = [make(np.random.default_rng(seed)).resize((SIDE, SIDE)) for seed, make in enumerate(makers)]
+    for answer, picture in zip(found_by_port(pictures, tmp_path, background), pictures, strict=True):
+        expected = fit_image(picture, background)
+        assert answer is not None
+        assert np.abs(np.subtract(answer["pixels"], expected.ravel().astype(int))).max() <= 1
 
 
 @pytest.mark.parametrize("size", [(111, 100), (300, 641)])

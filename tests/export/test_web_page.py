@@ -132,7 +132,7 @@ def test_drawing_is_answered_as_predict_answers_its_picture(command: Command, vi
     image = Image.open(io.BytesIO(base64.b64decode(picture.partition(",")[2])))
     classifier = load_classifier(Run(Path("runs/a")))
     seen = classifier.network_input(image, is_drawing=True)
-    pixels = np.array(page.evaluate("[...drawnDigit().pixels]"), np.uint8).reshape(28, 28)
+    pixels = np.array(page.evaluate("[...lookAtDrawing().pixels]"), np.uint8).reshape(28, 28)
     assert np.abs(pixels.astype(int) - seen.pixels).max() <= 1
     expected = classifier.probabilities(seen.pixels[None])[0]
     shares = [float(text.removesuffix(" %")) for text in page.locator("#bars li > span:last-child").all_inner_texts()]

@@ -15,6 +15,7 @@ const MIN_EDGE_CONTRAST = 0.25;  // of a component's mean ink
 const MIN_FRAMED = 0.4;  // of a line's longer side; a line around something of this length is a frame
 const MIN_HEIGHT_RATIO = 0.6;  // of two components; separate ones of such similar heights are two digits
 const OTSU_BINS = 64;
+const BRIGHT = 170, DARK = 85;  // brightness from which, and below which, a background is clearly light or dark
 const RESIZE_BITS = 22;  // of the weights' fractions, as in Pillow
 
 // Find the digit in brightness values from 0 to 255, row by row: dark on light or light on dark. Returns its pixels
@@ -44,6 +45,18 @@ function findDigit(grey, width, height) {
     box: [x, y, x + (right - left) / width, y + (bottom - top) / height],
     candidates: best.candidates,
   };
+}
+
+// The whole of a square image as 28 x 28 bytes, for networks of other things than digits: inverted where its edges are
+// light and those of the training images, of this brightness, are dark, or the other way round.
+function fitImage(grey, side, background) {
+  const edges = [];
+  for (let i = 0; i < side; i++) edges.push(grey[i], grey[(side - 1) * side + i], grey[i * side], grey[i * side + side - 1]);
+  edges.sort((a, b) => a - b);
+  const edge = Math.trunc((edges[2 * side - 1] + edges[2 * side]) / 2);
+  const inverts = (background < DARK && edge > BRIGHT) || (background > BRIGHT && edge < DARK);
+  const bytes = Uint8Array.from(grey, (value) => inverts ? 255 - value : value);
+  return {pixels: scaledTo(bytes, side, side, MNIST_SIDE, MNIST_SIDE, BILINEAR), box: [0, 0, 1, 1], candidates: 1};
 }
 
 // Smooth against the noise of single pixels, with weights of 1, 2 and 1 in both directions.
@@ -269,7 +282,7 @@ function centred(strokes, width, height) {
   const [across, down] = [width, height].map((side) => Math.max(1, roundEven(DIGIT_BOX * side / longer)));
   const bytes = new Uint8Array(strokes.length);
   for (let i = 0; i < bytes.length; i++) bytes[i] = Math.fround(255 * strokes[i]);  // cuts off, does not round
-  const scaled = scaledTo(bytes, width, height, across, down);
+  const scaled = scaledTo(bytes, width, height, across, down, BOX);
   const brightest = scaled.reduce((most, value) => Math.max(most, value), 0);
   const pixels = Float64Array.from(scaled, (value) => value * (255 / brightest));
   const mass = pairwiseSum(pixels, 0, pixels.length);
@@ -286,31 +299,34 @@ function centred(strokes, width, height) {
   return centre;
 }
 
-// Scale bytes to another size as Pillow's BOX filter does. Pillow 13 rounds the height's pass first where it takes away
-// most; an older one never does, which may be a grey level's difference.
-function scaledTo(bytes, width, height, across, down) {
+// Filters of Pillow's: how far they reach, and the weight of what is so far away, in pixels of the smaller image.
+const BOX = {reach: 0.5, weigh: (away) => away > -0.5 && away <= 0.5 ? 1 : 0};
+const BILINEAR = {reach: 1, weigh: (away) => Math.max(1 - Math.abs(away), 0)};
+
+// Scale bytes to another size as Pillow does. Pillow 13 rounds the height's pass first where it takes away most; an older
+// one never does, which may be a grey level's difference.
+function scaledTo(bytes, width, height, across, down, filter) {
   if (height - down <= 2 * (width - across)) {
-    return scaledAcross(scaledAcross(bytes, width, height, across), height, across, down);
+    return scaledAcross(scaledAcross(bytes, width, height, across, filter), height, across, down, filter);
   }
-  const lower = scaledAcross(transposed(bytes, width, height), height, width, down);
-  return transposed(scaledAcross(lower, width, down, across), down, across);
+  const lower = scaledAcross(transposed(bytes, width, height), height, width, down, filter);
+  return transposed(scaledAcross(lower, width, down, across, filter), down, across);
 }
 
 // The same along rows, with Pillow's rounded weights. Columns become rows: a second call scales the height.
-function scaledAcross(bytes, width, height, across) {
+function scaledAcross(bytes, width, height, across, filter) {
   const scaled = new Uint8Array(across * height), scale = width / across, span = Math.max(scale, 1);
   for (let column = 0; column < across; column++) {
     const centre = (column + 0.5) * scale;
-    const stop = Math.min(Math.trunc(centre + 0.5 * span + 0.5), width);
-    const inside = [];
-    for (let x = Math.max(Math.trunc(centre - 0.5 * span + 0.5), 0); x < stop; x++) {
-      const away = (x - centre + 0.5) * (1 / span);
-      if (away > -0.5 && away <= 0.5) inside.push(x);
-    }
-    const weight = Math.trunc(0.5 + 1 / inside.length * 2 ** RESIZE_BITS);
+    const start = Math.max(Math.trunc(centre - filter.reach * span + 0.5), 0);
+    const stop = Math.min(Math.trunc(centre + filter.reach * span + 0.5), width);
+    const weights = [];
+    for (let x = start; x < stop; x++) weights.push(filter.weigh((x - centre + 0.5) * (1 / span)));
+    const all = weights.reduce((sum, weight) => sum + weight, 0);
+    const rounded = weights.map((weight) => Math.trunc(0.5 + weight * (1 / all) * 2 ** RESIZE_BITS));
     for (let y = 0; y < height; y++) {
       let sum = 2 ** (RESIZE_BITS - 1);
-      for (const x of inside) sum += bytes[y * width + x] * weight;
+      for (let i = 0; i < rounded.length; i++) sum += bytes[y * width + start + i] * rounded[i];
       scaled[column * height + y] = Math.min(sum >> RESIZE_BITS, 255);
     }
   }

@@ -51,13 +51,14 @@ function repaint() {
   byId("undo").disabled = byId("clear").disabled = strokes.length === 0 && chosen === null;
 }
 
-function drawnDigit() {  // what the network is given of the drawing; null without a digit in it
+function lookAtDrawing() {  // what the network is given of the drawing; null without a digit in it
   const sheet = document.createElement("canvas");
   sheet.width = sheet.height = DRAWN;
   const context = sheet.getContext("2d", {willReadFrequently: true});
   paint(context, DRAWN, "#000", "#fff");
   const {data} = context.getImageData(0, 0, DRAWN, DRAWN);
-  return findDigit(Uint8Array.from({length: DRAWN * DRAWN}, (_, i) => data[4 * i]), DRAWN, DRAWN);
+  const grey = Uint8Array.from({length: DRAWN * DRAWN}, (_, i) => data[4 * i]);
+  return PAGE.digits ? findDigit(grey, DRAWN, DRAWN) : fitImage(grey, DRAWN, PAGE.background);
 }
 
 // The answer
@@ -75,7 +76,7 @@ const bars = CLASSES.map((className) => {
 function update() {  // once a frame, however fast the pen is
   waiting = false;
   const image = chosen !== null ? PAGE.wrong[chosen] : null;
-  const found = image ? {pixels: image.pixels, candidates: 1} : strokes.length ? drawnDigit() : null;
+  const found = image ? {pixels: image.pixels, candidates: 1} : strokes.length ? lookAtDrawing() : null;
   const probabilities = found ? classify(found.pixels) : null;
   const best = probabilities ? probabilities.indexOf(Math.max(...probabilities)) : null;
   byId("predicted").textContent = found ? CLASSES[best] : "";
