@@ -21,6 +21,7 @@ from mnist_lab.training.build import complete_data, make_data, make_model
 from mnist_lab.training.runtime import torch_settings
 
 SMOOTHING = 0.95  # share of the average of the losses before
+LAG = round(SMOOTHING / (1 - SMOOTHING))  # steps by which the average is behind the losses
 DIVERGED = 4.0  # times the lowest loss: the test ends
 SKIPPED = 10  # steps at the start, when the average is still that of few losses
 FEWEST = 20  # steps from which a rate can be suggested
@@ -33,7 +34,8 @@ class RangeTest:
     Attributes:
         rates: the learning rate of each step.
         losses: the training loss of each step.
-        smoothed: their exponential moving average, without its bias towards zero.
+        smoothed: their exponential moving average, without its bias towards zero, beside the rates of LAG steps before;
+            the last LAG rates have none.
     """
 
     rates: list[float]
@@ -43,7 +45,7 @@ class RangeTest:
     @property
     def steepest(self) -> float:
         """The rate at which the smoothed loss falls fastest over the logarithm of the rate."""
-        slopes = np.gradient(self.smoothed[SKIPPED:], np.log(self.rates[SKIPPED:]))
+        slopes = np.gradient(self.smoothed[SKIPPED:], np.log(self.rates[SKIPPED : len(self.smoothed)]))
         return self.rates[SKIPPED + int(slopes.argmin())]
 
     @property
@@ -94,8 +96,8 @@ def range_test(cfg: DictConfig, lowest: float = 1e-5, highest: float = 10.0, ste
     """
     if not 0 < lowest < highest < math.inf:
         raise UsageError(f"--lowest={lowest:g} --highest={highest:g}: must be above 0, and the first below the second")
-    if steps < 2 * FEWEST:
-        raise UsageError(f"--steps={steps}: must be {2 * FEWEST} or more")
+    if steps < LAG + SKIPPED + FEWEST:
+        raise UsageError(f"--steps={steps}: must be {LAG + SKIPPED + FEWEST} or more")
     validate(cfg)
     with torch_settings(cfg.threads):
         cfg = complete_data(cfg)
@@ -125,6 +127,6 @@ def range_test(cfg: DictConfig, lowest: float = 1e-5, highest: float = 10.0, ste
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-    if len(rates) < SKIPPED + FEWEST:
+    if len(rates) < LAG + SKIPPED + FEWEST:
         raise UsageError(f"--lowest={lowest:g}: the loss diverges after {len(rates)} steps; begin with a lower rate")
-    return RangeTest(rates, losses, smoothed)
+    return RangeTest(rates, losses, smoothed[LAG:])
