@@ -9,10 +9,12 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import lightning.pytorch as pl
 import numpy as np
 from omegaconf import DictConfig
+from scipy.ndimage import gaussian_filter1d
 
 from mnist_lab.config.validate import validate
 from mnist_lab.data.batches import Batch, Batches
@@ -20,10 +22,9 @@ from mnist_lab.errors import UsageError
 from mnist_lab.training.build import complete_data, make_data, make_model
 from mnist_lab.training.runtime import torch_settings
 
-SMOOTHING = 0.95  # share of the average of the losses before
-LAG = round(SMOOTHING / (1 - SMOOTHING))  # steps by which the average is behind the losses
-DIVERGED = 4.0  # times the lowest loss: the test ends
-SKIPPED = 10  # steps at the start, when the average is still that of few losses
+SMOOTHING = 8  # steps, the width of a Gaussian on both sides: an average of the losses before would lag behind
+RECENT = 0.95  # share of the losses before in the average by which divergence is seen while the test runs
+DIVERGED = 4.0  # times the lowest average: the test ends
 FEWEST = 20  # steps from which a rate can be suggested
 
 
@@ -34,19 +35,22 @@ class RangeTest:
     Attributes:
         rates: the learning rate of each step.
         losses: the training loss of each step.
-        smoothed: their exponential moving average, without its bias towards zero, beside the rates of LAG steps before;
-            the last LAG rates have none.
     """
 
     rates: list[float]
     losses: list[float]
-    smoothed: list[float]
+
+    @cached_property
+    def smoothed(self) -> list[float]:
+        """The loss of each step, smoothed."""
+        smoothed: list[float] = gaussian_filter1d(self.losses, SMOOTHING, mode="nearest").tolist()
+        return smoothed
 
     @property
     def steepest(self) -> float:
-        """The rate at which the smoothed loss falls fastest over the logarithm of the rate."""
-        slopes = np.gradient(self.smoothed[SKIPPED:], np.log(self.rates[SKIPPED : len(self.smoothed)]))
-        return self.rates[SKIPPED + int(slopes.argmin())]
+        """The rate at which the smoothed loss falls fastest over the logarithm of the rate, before it is lowest."""
+        slopes = np.gradient(self.smoothed, np.log(self.rates))
+        return self.rates[int(slopes[: np.argmin(self.smoothed) + 1].argmin())]
 
     @property
     def valley(self) -> float:
@@ -54,8 +58,8 @@ class RangeTest:
 
         The fall is the longest subsequence in which each loss is below the one before; the idea is fastai's.
         """
-        fall = longest_fall(self.smoothed[SKIPPED:])
-        return self.rates[SKIPPED + fall[2 * (len(fall) - 1) // 3]]
+        fall = longest_fall(self.smoothed)
+        return self.rates[fall[2 * (len(fall) - 1) // 3]]
 
 
 def repeat_epochs(batches: Batches) -> Iterator[Batch]:
@@ -83,7 +87,7 @@ def range_test(cfg: DictConfig, lowest: float = 1e-5, highest: float = 10.0, ste
     """Train a new network for some steps on training batches while the learning rate grows exponentially.
 
     The network is that of the configuration, with its optimizer, augmentation and label smoothing, on the CPU. The test
-    ends early where the smoothed loss is DIVERGED times its lowest value, or not finite. Nothing is written.
+    ends early where the average loss is DIVERGED times its lowest value, or not finite. Nothing is written.
 
     Args:
         cfg: a job's configuration.
@@ -96,8 +100,8 @@ def range_test(cfg: DictConfig, lowest: float = 1e-5, highest: float = 10.0, ste
     """
     if not 0 < lowest < highest < math.inf:
         raise UsageError(f"--lowest={lowest:g} --highest={highest:g}: must be above 0, and the first below the second")
-    if steps < LAG + SKIPPED + FEWEST:
-        raise UsageError(f"--steps={steps}: must be {LAG + SKIPPED + FEWEST} or more")
+    if steps < 2 * FEWEST:
+        raise UsageError(f"--steps={steps}: must be {2 * FEWEST} or more")
     validate(cfg)
     with torch_settings(cfg.threads):
         cfg = complete_data(cfg)
@@ -110,7 +114,7 @@ def range_test(cfg: DictConfig, lowest: float = 1e-5, highest: float = 10.0, ste
         data.prepare_data()
         data.setup("fit")
         batches = data.train_batches()
-        rates, losses, smoothed, average = [], [], [], 0.0
+        rates, losses, average, lowest_average = [], [], 0.0, math.inf
         for step, (images, labels) in zip(range(steps), repeat_epochs(batches), strict=False):
             rate = lowest * (highest / lowest) ** (step / (steps - 1))
             for group in optimizer.param_groups:
@@ -118,15 +122,16 @@ def range_test(cfg: DictConfig, lowest: float = 1e-5, highest: float = 10.0, ste
             loss = model.loss_of(model(images), labels, model.label_smoothing)
             if not math.isfinite(value := loss.item()):
                 break
-            average = SMOOTHING * average + (1 - SMOOTHING) * value
             rates.append(rate)
             losses.append(value)
-            smoothed.append(average / (1 - SMOOTHING ** (step + 1)))
-            if smoothed[-1] > DIVERGED * min(smoothed):
+            average = RECENT * average + (1 - RECENT) * value
+            unbiased = average / (1 - RECENT ** (step + 1))
+            lowest_average = min(unbiased, lowest_average)
+            if unbiased > DIVERGED * lowest_average:
                 break
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-    if len(rates) < LAG + SKIPPED + FEWEST:
+    if len(rates) < FEWEST:
         raise UsageError(f"--lowest={lowest:g}: the loss diverges after {len(rates)} steps; begin with a lower rate")
-    return RangeTest(rates, losses, smoothed[LAG:])
+    return RangeTest(rates, losses)

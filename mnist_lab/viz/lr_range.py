@@ -14,7 +14,7 @@ def plot_range_test(found: RangeTest, title: str) -> Figure:
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     axes.plot(found.rates, found.losses, ".", markersize=3, alpha=0.4, color=COLOURS["soft"], label="each step")
-    axes.plot(found.rates[: len(found.smoothed)], found.smoothed, color=COLOURS["train"], label="smoothed")
+    axes.plot(found.rates, found.smoothed, color=COLOURS["train"], label="smoothed")
     for name, rate, colour in (("steepest", found.steepest, "val"), ("valley", found.valley, "test")):
         y = found.smoothed[found.rates.index(rate)]
         axes.plot([rate], [y], "o", zorder=3, color=COLOURS[colour], label=f"{name}: {rate:.2g}")

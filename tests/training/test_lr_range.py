@@ -13,7 +13,7 @@ import pytest
 from conftest import Outcome, Tiny
 
 from mnist_lab.errors import UsageError
-from mnist_lab.training.lr_range import LAG, RangeTest, longest_fall, range_test
+from mnist_lab.training.lr_range import RangeTest, longest_fall, range_test
 
 Command = Callable[..., Outcome]
 
@@ -23,14 +23,14 @@ def falling(centre: float) -> RangeTest:
     rates: np.ndarray = np.geomspace(1e-5, 10, 300)
     x = np.log10(rates / centre)
     losses = 2 - 1 / (1 + np.exp(-4 * x)) + np.where(x > 1.5, (x - 1.5) ** 2, 0)
-    return RangeTest(rates.tolist(), losses.tolist(), losses.tolist())
+    return RangeTest(rates.tolist(), losses.tolist())
 
 
 @pytest.mark.parametrize("centre", [0.001, 0.01, 0.1])
 def test_steepest_descent_and_valley_are_found(centre: float) -> None:
     found = falling(centre)
     assert found.steepest == pytest.approx(centre, rel=0.06)
-    longest = [found.rates[i] for i in longest_fall(found.smoothed[10:])]
+    longest = [found.rates[i] for i in longest_fall(found.smoothed)]
     assert found.valley in found.rates and longest[0] < found.valley < longest[-1]
 
 
@@ -52,7 +52,7 @@ def test_same_seed_gives_the_same_rates_and_rates_grow_evenly(tiny: Tiny, model:
     assert found == again
     ratios = np.diff(np.log(found.rates))
     assert np.allclose(ratios, math.log(1e4) / 59)
-    assert found.rates[0] == pytest.approx(1e-4) and len(found.smoothed) == len(found.rates) - LAG
+    assert found.rates[0] == pytest.approx(1e-4) and len(found.losses) == len(found.smoothed)
     assert {found.steepest, found.valley} <= set(found.rates)
 
 
@@ -77,7 +77,7 @@ def test_command_tells_two_rates_and_writes_the_figure_alone(tiny: Tiny, command
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--steps", "48"], "--steps=48: must be 49 or more"),
+        (["--steps", "39"], "--steps=39: must be 40 or more"),
         (["--lowest", "0"], "--lowest=0 --highest=10: must be above 0, and the first below the second"),
         (["--lowest", "20"], "--lowest=20 --highest=10: must be above 0"),
         (["--highest", "inf"], "--lowest=1e-05 --highest=inf: must be above 0"),
