@@ -29,7 +29,7 @@ COMMANDS = {
     "presets": Command("[cp NAME DIR]", "list the presets, what they reach and how long they take; or copy one"),
     "report": Command("RUN|SWEEP...", "write an HTML page about it, report.html in its folder"),
     "export": Command(
-        "RUN... --format onnx|torch_export|safetensors|state_dict",
+        "RUN... --format onnx|torch_export|html|safetensors|state_dict",
         "write the network to a file, checked on the test set",
     ),
     "robustness": Command("RUN [RUN ...]", "measure accuracy on shifted, rotated, noisy ... images"),

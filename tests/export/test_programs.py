@@ -227,6 +227,6 @@ def test_card_says_what_the_run_was_and_what_the_file_takes(command: Command, ti
     data = make_data(run.config, model)
     for name, licence in (("MNIST", "CC BY-SA 3.0"), ("FashionMNIST", "2017) is under the MIT licence. ")):
         data.source = dataclasses.replace(data.source, name=name)
-        card = model_card(run, model, data, "x.pt", "load", None)
+        card = model_card(run, model, data, "x.pt", "load", None, is_program=False)
         assert licence in card and f"trained on {name}" in card
         assert "when the run ended" in card and "measured by" not in card
