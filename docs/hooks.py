@@ -46,6 +46,7 @@ RUN_FOLDER = {  # by the attributes of Run; one that is missing here fails the b
     "checkpoints_folder": "plain tensors and values, which load with `weights_only=True`",
     "figures_folder": "curves, test digits with labels and predictions, worst errors, confusion matrix, filters",
     "exports_folder": "what `export` writes, each file with its model card",
+    "wandb_folder": "offline runs of `logger=wandb`, for `wandb sync`",
     "projector_folder": "test images in the space before the last layer, for TensorBoard",
     "projector_config_path": "where TensorBoard finds them",
 }
@@ -182,6 +183,7 @@ def run_folder_page() -> str:
     paths = {getattr(Run(Path()), name): RUN_FOLDER[name] for name in names}
     paths[Path("checkpoints/best.ckpt")] = "the best epoch by validation accuracy"
     paths[Path("checkpoints/last.ckpt")] = "the last epoch, or step; training continues from it"
+    paths[Path("checkpoints/epoch-N.ckpt")] = "kept after N epochs, with `callbacks.checkpoint.every_n_epochs`"
     paths[Path("events.out.tfevents.*")] = "TensorBoard's event files"
     rows = [f"| `{path.as_posix()}` | {text} |" for path, text in sorted(paths.items())]
     entries = [
