@@ -45,6 +45,8 @@ class Launch:
             id: JobCall(self.sweep.folder, tuple(overrides), number)
             for number, (id, overrides) in enumerate(jobs.items())
         }
+        # The processes of jobs that are paused, as their records say until they begin to continue.
+        self.paused = {job.id: job.process for job in self.sweep.read_jobs(list(jobs)) if job.state == RunState.PAUSED}
         self.unended = dict.fromkeys(jobs)
         self.starts = Counter(jobs.keys())
         self.ended: dict[str, float] = {}  # when it was noticed that a job has ended, whose record does not tell how
@@ -80,7 +82,8 @@ class Launch:
 
     def _outcome(self, id: str, job: Job, placement: Placement) -> Outcome:
         """Return what has become of a job that has ended for its launcher."""
-        if job.state in DONE or self.sweep.stop_file.exists():
+        has_begun = job.process != self.paused.get(id)
+        if (job.state in DONE and has_begun) or self.sweep.stop_file.exists():
             return Outcome.RECORDED
         if placement.cancelled:
             return Outcome.CANCELLED

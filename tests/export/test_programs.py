@@ -154,7 +154,7 @@ def test_program_that_differs_from_the_checkpoint_is_not_written(
     ):
         with monkeypatch.context() as broken:
             broken.setattr(programs, "TOLERANCE", tolerance)
-            wrong = dataclasses.replace(right, convert=lambda network, data, content=content: content)
+            wrong = dataclasses.replace(right, convert=lambda network, data, run, content=content: content)
             broken.setitem(exporting.FORMATS, form, wrong)
             outcome = command(*arguments, data=False)
             assert outcome.status == 1 and message in outcome.err.splitlines()[-1]  # torch logs a broken file before

@@ -18,6 +18,8 @@ from mnist_lab.runs.run import Run
 from mnist_lab.runs.state import RunState
 from mnist_lab.runs.sweep import Job, Sweep
 from mnist_lab.sweeps.halving import Bracket, plan_brackets, score
+from mnist_lab.sweeps.launchers.launcher import Placement, Stage
+from mnist_lab.sweeps.launchers.local import LocalLauncher
 
 Command = Callable[..., Outcome]
 FOLDER = Path("runs/sweeps/s")
@@ -116,6 +118,37 @@ def test_stopped_sweep_makes_the_same_choices_when_it_goes_on(command: Command, 
         assert job.state == state
         assert all(torch.equal(value, own[key]) for key, value in weights(Run(job.folder)).items()), name
     assert "21 epochs; all candidates" in again.out
+
+
+@pytest.mark.parametrize("deaths", [1, 2])
+def test_candidate_whose_process_dies_before_it_goes_on_is_started_again(
+    command: Command, monkeypatch: pytest.MonkeyPatch, deaths: int
+) -> None:
+    """It is paused as it was, and so its record looks as if it were done; a second death makes it fail."""
+    undisturbed = command(*NINE)
+    assert undisturbed.status == 0
+    FOLDER.rename("whole")
+    poll, died, ran = LocalLauncher.poll, [], []
+
+    def dies(launcher: LocalLauncher) -> dict[str, Placement]:
+        id = launcher.waiting[0][0] if launcher.waiting else ""
+        if id and Sweep(FOLDER).job(id).state == RunState.PAUSED and died.count(id) < deaths and set(died) <= {id}:
+            died.append(id)
+            launcher.waiting.pop(0)
+            launcher.stages[id] = Placement(Stage.ENDED, reason="killed")
+            return launcher.stages
+        ran.append(id)
+        return poll(launcher)
+
+    monkeypatch.setattr(LocalLauncher, "poll", dies)
+    outcome = command(*NINE)
+    assert len(died) == deaths
+    if deaths == 1:
+        assert outcome.status == 0 and rungs(outcome) == rungs(undisturbed)
+        assert ran.count(died[0]) == 3  # the winner of ties: on each rung
+    else:
+        assert outcome.status == 1 and "its process died (killed)" in outcome.err
+        assert [row[2] for row in rungs(outcome)] == ["0", "1", "0"]
 
 
 class FailsAbove(Callback):
