@@ -129,7 +129,11 @@ def results(runs_dir: Path) -> object:
 
 
 def kill_sweeps(folder: Path, settings: Sequence[str], kills: int, chance: random.Random, kinds: Sequence[str]) -> int:
-    """Kill sweeps of these kinds in turn until there were so many kills; returns how many sweeps lost anything."""
+    """Kill sweeps of the given kinds, one kind after the other, until the number of kills is reached.
+
+    Returns:
+        The number of sweeps whose results differ, or that left something behind.
+    """
     alone: dict[str, tuple[object, float]] = {}
     done: Counter[str] = Counter()
     sweeps = lost = 0
