@@ -22,13 +22,13 @@ from mnist_lab.evaluation.predictions import Predictions
 from mnist_lab.export.graph import Arrays, Step, to_graph
 from mnist_lab.export.programs import Program
 from mnist_lab.formatting import render_template
+from mnist_lab.inference.server import WEB, invitation
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.models.ensemble import Ensemble
 from mnist_lab.models.inference_module import InferenceModule, resize_weights
 from mnist_lab.runs.checkpoints import load_weights
 from mnist_lab.runs.run import Run
 
-WEB = Path(__file__).with_name("web")
 WORST = 20  # test images
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 POINTWISE = {"relu", "leaky_relu", "elu", "sigmoid", "tanh", "silu", "gelu", "scale"}
@@ -76,24 +76,20 @@ def to_page(network: Classifier, data: MNISTDataModule, run: Run) -> bytes:
     digits = data.has_digits
     page = {
         "networks": networks,
-        "classes": data.classes,
         "epochs": epochs,
         "tested": run.tested_epoch,
         "wrong": wrong,
         "digits": digits,
         "background": data.background,
-        "invitation": "Draw one digit, 0 to 9." if digits else f"Draw one of {len(data.classes)}: see the list.",
     }
     text = render_template(
         WEB / "page.html",
         noun="digit" if digits else "picture",
         network=f"{type(network).__name__}, test accuracy {predictions.accuracy:.2%}",
-        style=(WEB / "page.css").read_text(encoding="utf-8"),
-        engine=(WEB / "engine.js").read_text(encoding="utf-8"),
-        digit=(WEB / "digit.js").read_text(encoding="utf-8"),
-        script=(WEB / "page.js").read_text(encoding="utf-8"),
+        classes=data.classes,
+        invitation=invitation(data.classes, digits=digits),
         arrays=base64.b64encode(content).decode(),
-        page=json.dumps(page, separators=(",", ":")).replace("<", "\\u003c"),
+        page=page,
     )
     return text.encode()
 

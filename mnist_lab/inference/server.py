@@ -10,7 +10,7 @@ import secrets
 import socket
 import sys
 import webbrowser
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
+WEB = Path(__file__).with_name("web")
 PORTS = range(8028, 8048)  # the first free one is used
 MAX_REQUEST_BYTES = 500_000  # a hundred times what the page sends
 MAX_PIXELS = 1_000_000  # of a drawing
@@ -141,12 +142,12 @@ def render_page(run: Run, classifier: ImageClassifier) -> tuple[str, dict[str, s
     )
     digits = classifier.is_for_digits
     page = render_template(
-        Path(__file__).with_name("draw.html"),
+        WEB / "draw.html",
         network=network,
         nonce=nonce,
         classes=classifier.classes,
         noun="digit" if digits else "picture",
-        invitation="Draw one digit, 0 to 9." if digits else f"Draw one of {len(classifier.classes)}: see the list.",
+        invitation=invitation(classifier.classes, digits=digits),
     )
     return page, {
         "Content-Security-Policy": policy,
@@ -154,6 +155,11 @@ def render_page(run: Run, classifier: ImageClassifier) -> tuple[str, dict[str, s
         "Referrer-Policy": "no-referrer",
         "Cache-Control": "no-store",
     }
+
+
+def invitation(classes: Sequence[str], *, digits: bool) -> str:
+    """Return what a page to draw on says while nothing is drawn."""
+    return "Draw one digit, 0 to 9." if digits else f"Draw one of {len(classes)}: see the list."
 
 
 def open_socket(host: str, port: int | None) -> socket.socket:

@@ -19,7 +19,7 @@ from benchmarks.digits import lit, on_page, ruled
 from mnist_lab.data.images import fit_image
 from mnist_lab.inference.digits import NoDigit, find_digit
 
-PORT = Path(mnist_lab.__file__).parent / "export" / "web" / "digit.js"
+PORT = Path(mnist_lab.__file__).parent / "inference" / "web" / "digit.js"
 NODE = shutil.which("node")
 SIDE, PEN = 256, 0.07  # of a drawing: pixels, and of the side
 DRIVER = """

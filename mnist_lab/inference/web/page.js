@@ -1,14 +1,7 @@
-// The page: draw, answer, and look into the layers.
+// The page with the network inside: answer, and look into the layers.
 
-const PEN = 0.07, DRAWN = 256;  // of the side; pixels
-const byId = (id) => document.getElementById(id);
-const PAGE = JSON.parse(byId("page").textContent);
 const BYTES = Uint8Array.from(atob(byId("arrays").textContent), (letter) => letter.charCodeAt(0));
 let networks = unpack(PAGE.networks, BYTES);
-const CLASSES = PAGE.classes;
-const pad = byId("pad");
-const strokes = [];  // each a list of points [x, y], from 0 to 1
-let drawing = null;  // the pointer that draws
 let chosen = null;  // the test image that is shown in place of a drawing
 let waiting = false;  // for the next frame
 let unit = null;  // that is explained: {layer, map, y, x}
@@ -20,58 +13,11 @@ function classify(pixels) {  // the probabilities of all classes for 28 x 28 byt
   return meanOf(answers.map(({probabilities}) => probabilities));
 }
 
-// Drawing
-
-function paint(context, side, ink, paper) {
-  context.clearRect(0, 0, side, side);
-  if (paper) {
-    context.fillStyle = paper;
-    context.fillRect(0, 0, side, side);
-  }
-  context.strokeStyle = ink;
-  context.lineWidth = PEN * side;
-  context.lineCap = context.lineJoin = "round";
-  for (const points of strokes) {
-    context.beginPath();
-    context.moveTo(points[0][0] * side, points[0][1] * side);
-    for (let i = 1; i < points.length; i++) {  // smooth: curves through the middles
-      const [[x, y], [u, v]] = [points[i - 1], points[i]];
-      context.quadraticCurveTo(x * side, y * side, (x + u) / 2 * side, (y + v) / 2 * side);
-    }
-    const [x, y] = points[points.length - 1];
-    context.lineTo(x * side, y * side);
-    context.stroke();
-  }
-}
-
-function repaint() {
-  const side = Math.round(pad.clientWidth * (window.devicePixelRatio || 1));
-  if (pad.width !== side || pad.height !== side) pad.width = pad.height = side;
-  paint(pad.getContext("2d"), side, colour("--ink"));
-  byId("undo").disabled = byId("clear").disabled = strokes.length === 0 && chosen === null;
-}
-
 function lookAtDrawing() {  // what the network is given of the drawing; null without a digit in it
-  const sheet = document.createElement("canvas");
-  sheet.width = sheet.height = DRAWN;
-  const context = sheet.getContext("2d", {willReadFrequently: true});
-  paint(context, DRAWN, "#000", "#fff");
-  const {data} = context.getImageData(0, 0, DRAWN, DRAWN);
+  const {data} = sheetOfPaper().getContext("2d").getImageData(0, 0, DRAWN, DRAWN);
   const grey = Uint8Array.from({length: DRAWN * DRAWN}, (_, i) => data[4 * i]);
   return PAGE.digits ? findDigit(grey, DRAWN, DRAWN) : fitImage(grey, DRAWN, PAGE.background);
 }
-
-// The answer
-
-const bars = CLASSES.map((className) => {
-  const line = byId("bars").appendChild(document.createElement("li"));
-  const [name, track, share] = ["span", "div", "span"].map((tag) => line.appendChild(document.createElement(tag)));
-  name.textContent = className;
-  track.className = "track";
-  const bar = track.appendChild(document.createElement("div"));
-  bar.className = "bar";
-  return {line, bar, share};
-});
 
 function update() {  // once a frame, however fast the pen is
   waiting = false;
@@ -79,83 +25,25 @@ function update() {  // once a frame, however fast the pen is
   const found = image ? {pixels: image.pixels, candidates: 1} : strokes.length ? lookAtDrawing() : null;
   const probabilities = found ? classify(found.pixels) : null;
   const best = probabilities ? probabilities.indexOf(Math.max(...probabilities)) : null;
-  byId("predicted").textContent = found ? CLASSES[best] : "";
-  bars.forEach(({line, bar, share}, place) => {
-    line.className = place === best ? "first" : "";
-    bar.style.width = `${found ? 100 * probabilities[place] : 0}%`;
-    share.textContent = found ? `${(100 * probabilities[place]).toFixed(1)} %` : "";
-  });
-  tile(byId("seen"), found ? found.pixels : new Uint8Array(784), 28, 28, (value) => [value, value, value]);
-  byId("words").textContent = describe(found, image, probabilities && probabilities[best]);
-  if (drawing === null) byId("spoken").textContent = `${byId("predicted").textContent} ${byId("words").textContent}`;
+  showAnswer(best, probabilities, found && found.pixels);
+  if (!found) byId("words").textContent = strokes.length ? "Nothing like a digit yet. Draw it larger." : INVITATION;
+  else byId("words").textContent = sure(probabilities[best], found.candidates) + (image ? `; it is labelled ${CLASSES[image.label]}.` : "");
+  speak();
   if (!found) values = null;
   showLayers();
 }
 
-function describe(found, image, probability) {
-  if (!found) return strokes.length ? "Nothing like a digit yet. Draw it larger." : PAGE.invitation;
-  const sure = `${(100 * probability).toFixed(1)} % sure`;
-  if (image) return `${sure}; it is labelled ${CLASSES[image.label]}.`;
-  return found.candidates > 1 ? `${sure}, of one of ${found.candidates} digits. Draw one alone.` : sure;
+function began() {
+  choose(null);
 }
 
 function changed() {
   repaint();
+  byId("clear").disabled = strokes.length === 0 && chosen === null;
   if (waiting) return;
   waiting = true;
   requestAnimationFrame(update);
 }
-
-function place(event) {
-  const box = pad.getBoundingClientRect();
-  return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
-}
-
-pad.addEventListener("pointerdown", (event) => {
-  if (drawing !== null || event.button !== 0) return;
-  drawing = event.pointerId;
-  pad.setPointerCapture(drawing);
-  choose(null);
-  strokes.push([place(event)]);
-  changed();
-});
-pad.addEventListener("pointermove", (event) => {
-  if (event.pointerId !== drawing) return;
-  const events = event.getCoalescedEvents ? event.getCoalescedEvents() : [];
-  strokes[strokes.length - 1].push(...(events.length ? events : [event]).map(place));
-  changed();
-});
-for (const end of ["pointerup", "pointercancel", "lostpointercapture"]) {
-  pad.addEventListener(end, (event) => {
-    if (event.pointerId !== drawing) return;
-    drawing = null;
-    changed();
-  });
-}
-
-function undo() {
-  if (drawing !== null) return;
-  if (chosen === null) strokes.pop();
-  choose(null);
-  changed();
-}
-
-function clear() {
-  drawing = null;
-  strokes.length = 0;
-  choose(null);
-  changed();
-}
-
-byId("undo").addEventListener("click", undo);
-byId("clear").addEventListener("click", clear);
-document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape") clear();
-  else if (event.key.toLowerCase() === "z" && (event.ctrlKey || event.metaKey) && !event.shiftKey) {
-    event.preventDefault();
-    undo();
-  }
-});
 
 // Test images
 
@@ -361,7 +249,5 @@ function ofLinear(step, input, number) {
   return {pairs: strongest(pairs), value};
 }
 
-window.addEventListener("resize", repaint);
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", changed);
 repaint();
 update();
