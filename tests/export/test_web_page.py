@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import INGREDIENTS, SMALL_RESIDUAL, Outcome, slow
 from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from mnist_lab import conf_dir
 from mnist_lab.evaluation.predictions import Predictions
@@ -37,14 +37,6 @@ def exported(command: Command, *settings: str) -> Outcome:
     """The outcome of training a network and exporting its page to PAGE."""
     assert command(*QUICK, *settings).status == 0
     return command("export", "runs/a", "--format", "html", "--to", str(PAGE), data=False)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

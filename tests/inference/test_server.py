@@ -348,18 +348,6 @@ def test_server_survives_invalid_requests_and_ends_quietly_with_ctrl_c(trained: 
 # In a browser
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium on this machine")
-    with sync_api.sync_playwright() as playwright:
-        made = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"], headless=True)
-        yield made
-        made.close()
-
-
 @contextmanager
 def shown(browser: Any, address: str, **settings: Any) -> Iterator[Any]:
     """The page in a window of its own; its console must show no error."""

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from conftest import Outcome, Tiny, tiny_arrays, tiny_data
 from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from mnist_lab.evaluation.predictions import Predictions
 from mnist_lab.export.model_card import describe_preset
@@ -113,14 +113,6 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     overrides = ["data=tiny", "trainer.max_epochs=2", "trainer.accelerator=cpu", "optimizer.lr=0.1"]
     tiny.overrides = [*overrides, f"hydra.run.dir={folder / 'runs' / 'first'}"]
     return Lab(tiny, train(tiny.compose("model=mlp")))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture
