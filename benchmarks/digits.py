@@ -1,8 +1,11 @@
 """What is kept of the test accuracy when test digits come as pictures: inverted, enlarged and shifted, photographed.
 
 `python -m benchmarks.digits RUN... [--count N]` writes each picture as a file, finds the digit in it and has each run
-answer, as `predict` does. The table has accuracies and, in brackets, what is kept of the test set's hits, and how many
-of the right answers have a note that they are doubtful.
+answer, as `predict --single` does. The table has accuracies and, in brackets, what is kept of the test set's hits, and
+how many of the right answers have a note that they are doubtful.
+
+The last rows are of numbers of 2 to 6 digits, read as `predict` does: the share of digits that are right (1 less the
+character error rate) and, in brackets, of numbers.
 """
 
 from __future__ import annotations
@@ -14,9 +17,10 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
+from torchmetrics.functional.text import char_error_rate
 
 from mnist_lab.data.images import read_image
-from mnist_lab.inference.digits import NetworkInput, NoDigit, find_digit
+from mnist_lab.inference.digits import NetworkInput, NoDigit, find_digit, find_number
 from mnist_lab.inference.recognise import Answer, ImageClassifier, load_classifier
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import make_data, make_model
@@ -102,6 +106,52 @@ PICTURES: dict[str, Callable[[np.ndarray, Random], Image.Image]] = {
 }
 
 
+def number(digits: np.ndarray, random: Random) -> Image.Image:
+    """Digits, (N, 28, 28) bytes, of one size in a row on light paper, 2 to 8 of their own pixels apart."""
+    pictures = [Image.fromarray(digit) for digit in digits]
+    size, inks = random.uniform(3, 5), [picture.crop(picture.getbbox()) for picture in pictures]
+    page = Image.new("L", (round(size * (28 * len(digits) + 20)), round(size * (40 + 8 * len(digits)))))
+    left = size * random.uniform(8, 12)
+    for ink in inks:
+        drawn = ink.resize([max(1, round(size * side)) for side in ink.size], Image.Resampling.BICUBIC)
+        page.paste(drawn, (round(left), round(page.height / 2 - drawn.height / 2 + size * random.uniform(-2, 2))))
+        left += drawn.width + size * random.uniform(2, 8)
+    return inverted(page.crop((0, 0, round(left + size * random.uniform(2, 8)), page.height)))
+
+
+NUMBERS: dict[str, Callable[[np.ndarray, Random], Image.Image]] = {
+    "numbers of 2 to 6 digits": number,
+    "numbers, photographed": lambda digits, random: lit(tilted(number(digits, random), random, 255), random),
+}
+
+
+def read_numbers(name: str, images: np.ndarray, labels: np.ndarray) -> tuple[list[str], list[list[NetworkInput]]]:
+    """Return the numbers that test images are put together to, and what is found in the picture of each."""
+    random, numbers, rows = np.random.default_rng(0), [], []
+    places = random.permutation(len(images))
+    while len(places) > 1:
+        chosen, places = np.split(places, [random.integers(2, 7)])
+        file = io.BytesIO()
+        NUMBERS[name](images[chosen], random).save(file, "JPEG" if "photo" in name else "PNG")
+        file.seek(0)
+        numbers.append("".join(map(str, labels[chosen])))
+        try:
+            rows.append(find_number(read_image(file)))
+        except NoDigit:
+            rows.append([])
+    return numbers, rows
+
+
+def digits_and_numbers_right(
+    classifier: ImageClassifier, numbers: Sequence[str], rows: Sequence[Sequence[NetworkInput]]
+) -> tuple[float, float]:
+    """Return the share of digits that are read rightly, and the share of numbers."""
+    answers = classifier.probabilities(np.stack([digit.pixels for row in rows for digit in row])).argmax(1)
+    parts = np.split(answers, np.cumsum([len(row) for row in rows])[:-1])
+    read = ["".join(map(str, part)) for part in parts]
+    return 1 - float(char_error_rate(read, list(numbers))), float(np.mean(np.array(read) == np.array(numbers)))
+
+
 def found(name: str, digits: np.ndarray) -> list[NetworkInput | None]:
     """What is found in the pictures of digits, (N, 28, 28) bytes; None where nothing is."""
     random = np.random.default_rng(0)
@@ -123,7 +173,10 @@ def hits_and_notes(
     """Return which share of pictures is answered rightly, and which share of the right answers has a note."""
     known = [(digit, label) for digit, label in zip(seen, labels, strict=True) if digit]
     probabilities = classifier.probabilities(np.stack([digit.pixels for digit, _ in known]))
-    answers = [Answer(Path(), digit, row, classifier) for (digit, _), row in zip(known, probabilities, strict=True)]
+    answers = [
+        Answer(Path(), [digit], row[None], classifier, single=True)
+        for (digit, _), row in zip(known, probabilities, strict=True)
+    ]
     right = [
         answer for answer, (_, label) in zip(answers, known, strict=True) if answer.probabilities.argmax() == label
     ]
@@ -134,7 +187,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", metavar="RUN", nargs="+")
     parser.add_argument("--count", type=int, default=10_000, help="of the test set, from its beginning")
-    parser.add_argument("--only", choices=PICTURES, action="append", help="these pictures alone")
+    parser.add_argument("--only", choices=[*PICTURES, *NUMBERS], action="append", help="these pictures alone")
     options = parser.parse_args()
     runs = [Run.find(name) for name in options.runs]
     cfg = runs[0].config
@@ -144,7 +197,13 @@ def main() -> None:
     print("| pictures |", " | ".join(run.info["model"] for run in runs), "|")
     print("|---" * (1 + len(runs)), end="|\n")
     print("| the test set |", " | ".join(f"{value:.2%}" for value in right.values()), "|", flush=True)
-    for name in options.only or PICTURES:
+    for name in options.only or [*PICTURES, *NUMBERS]:
+        if name in NUMBERS:
+            numbers, rows = read_numbers(name, images, labels)
+            shares = {run: digits_and_numbers_right(each, numbers, rows) for run, each in networks.items()}
+            cells = (f"{digits:.2%} ({whole:.2%})" for digits, whole in shares.values())
+            print(f"| {name} |", " | ".join(cells), "|", flush=True)
+            continue
         seen = found(name, images)
         measured = {run: hits_and_notes(classifier, seen, labels) for run, classifier in networks.items()}
         cells = (f"{hits:.2%} ({hits / right[run]:.2%}, {notes:.2%})" for run, (hits, notes) in measured.items())

@@ -18,6 +18,6 @@ def main(arguments: list[str]) -> None:
     runs = find_named_runs(options, options.runs)
     if len(runs) > 1:
         raise UsageError(f"{len(runs)} runs are named, and the page is of one; `ensemble` makes one network of several")
-    from mnist_lab.inference.server import serve
+    from mnist_lab.web.server import serve
 
     serve(runs[0], options.host, options.port, browser=not options.no_browser)

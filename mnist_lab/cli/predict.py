@@ -1,12 +1,12 @@
-"""`python -m mnist_lab predict RUN IMAGE...`: recognise digits, or a run's other classes, in your own images.
+"""`python -m mnist_lab predict RUN IMAGE...`: read the digits of your own images, or tell a run's other classes apart.
 
-RUN may be a folder of runs; each of them answers.
+A row of digits is read as a number. RUN may be a folder of runs; each of them answers.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 def main(arguments: list[str]) -> None:
     parser = CommandParser("predict", __doc__)
     parser.add_selection("IMAGE ...", "images, folders of images, or a CSV with 784 pixels a line (Kaggle's)")
+    parser.add_argument("--single", action="store_true", help="read only the clearest digit of each image")
     parser.add_argument("--show", type=Path, metavar="DIR", help="save the network's input beside each image")
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="where to write a CSV's predictions (default: submission.csv)"
@@ -64,12 +65,17 @@ def main(arguments: list[str]) -> None:
             print(f"mnist_lab: {path}: {error}; skipped", file=sys.stderr)
         skipped[path] = None
 
-    answers = {run: predict(run, paths, on_skip) for run in runs}
+    answers = {run: predict(run, paths, on_skip, single=options.single) for run in runs}
     if options.show:
         save_previews(answers[runs[0]], previews, options.show)
     if options.form:
         several = len(runs) > 1
-        rows = [({"run": str(run)} if several else {}) | answer_row(answer) for run in runs for answer in answers[run]]
+        rows = [
+            ({"run": str(run)} if several else {}) | row
+            for run in runs
+            for answer in answers[run]
+            for row in answer_rows(answer)
+        ]
         print_rows(rows, options.form)
     else:
         for run in runs:
@@ -102,19 +108,22 @@ def list_images(names: Sequence[str]) -> list[Path]:
     return list(paths)
 
 
-def answer_row(answer: Answer) -> dict[str, Any]:
-    """Return an answer as a row for programs."""
-    predicted, probability = answer.ranked[0]
+def answer_rows(answer: Answer) -> Iterator[dict[str, Any]]:
+    """Yield a row for programs for each digit, with its place and box unless only one is read."""
     own = answer.classifier
     prefix = "p" if own.is_for_digits else "p_"
-    probabilities = zip(own.classes, answer.probabilities.tolist(), strict=True)
-    return {
-        "file": str(answer.path),
-        own.noun: int(predicted) if own.is_for_digits else predicted,
-        "probability": probability,
-        "note": answer.note,
-        **{f"{prefix}{name}": value for name, value in probabilities},
-    }
+    has_places = own.is_for_digits and not answer.single
+    for place, (found, probabilities) in enumerate(zip(answer.found, answer.probabilities, strict=True), start=1):
+        best = own.classes[probabilities.argmax()]
+        yield {
+            "file": str(answer.path),
+            **({"number": answer.text, "place": place} if has_places else {}),
+            own.noun: int(best) if own.is_for_digits else best,
+            "probability": float(probabilities.max()),
+            "note": answer.note,
+            **{f"{prefix}{name}": value for name, value in zip(own.classes, probabilities.tolist(), strict=True)},
+            **(dict(zip(("left", "top", "right", "bottom"), found.box, strict=True)) if has_places else {}),
+        }
 
 
 def show_table(answers: Sequence[Answer]) -> None:
@@ -122,8 +131,9 @@ def show_table(answers: Sequence[Answer]) -> None:
     noun = answers[0].classifier.noun if answers else "digit"
     lines, heads = [], ["file", noun, "probability", "runner-up", "note"]
     for answer in answers:
-        (first, probability), (second, next_best) = answer.ranked[:2]
-        lines.append([str(answer.path), first, f"{probability:.2%}", f"{second} ({next_best:.2%})", answer.note])
+        second, next_best = answer.runner_up
+        best = f"{answer.probability:.2%}"
+        lines.append([str(answer.path), answer.text, best, f"{second} ({next_best:.2%})", answer.note])
     if not any(answer.note for answer in answers):
         heads, lines = heads[:-1], [line[:-1] for line in lines]
     if lines:

@@ -16,13 +16,14 @@ from mnist_lab.errors import LabError, UsageError, not_installed
 from mnist_lab.evaluation.predictions import Predictions
 from mnist_lab.export.model_card import ProgramResult, constructor, model_card
 from mnist_lab.export.programs import Program, load_onnx, load_torch_export, max_difference, to_onnx, to_torch_export
-from mnist_lab.export.web_page import load_page, to_page
 from mnist_lab.files import atomic_write, require_writable_file, user_output
 from mnist_lab.formatting import shorten
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.runs.environment import package_versions
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import load_trained_model, make_data
+from mnist_lab.web.browser import load_page
+from mnist_lab.web.page import to_page
 
 
 def to_state_dict(network: Classifier, data: MNISTDataModule, run: Run) -> bytes:
@@ -51,6 +52,11 @@ def to_safetensors(network: Classifier, data: MNISTDataModule, run: Run) -> byte
         "input": json.dumps({"image_size": network.image_size, "mean": data.mean, "std": data.std}),
     }
     return save({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, metadata)
+
+
+def to_html(network: Classifier, data: MNISTDataModule, run: Run) -> bytes:
+    """Return the page of the network, with the test images that it gets most wrong."""
+    return to_page(network, data, run, Predictions.on_test_set(network, data)).encode()
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,7 @@ FORMATS = {
         "probabilities = network(torch.zeros(1, 28, 28, dtype=torch.uint8))",
         load_torch_export,
     ),
-    "html": Format(".html", to_page, 'import webbrowser\nwebbrowser.open("{file}")', load_page),
+    "html": Format(".html", to_html, 'import webbrowser\nwebbrowser.open("{file}")', load_page),
     "safetensors": Format(
         ".safetensors",
         to_safetensors,

@@ -1,7 +1,8 @@
-"""Find the digit in an image and bring it into MNIST's form. Imports neither torch nor Lightning."""
+"""Find digits in an image and bring them into MNIST's form. Imports neither torch nor Lightning."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -22,9 +23,14 @@ MIN_STROKE = 1.6  # pixels of 20; thinner strokes are thickened to it, since 9 i
 EDGE_WIDTH = 4  # pixels
 MIN_EDGE_CONTRAST = 0.25  # of a component's mean ink
 MIN_FRAMED = 0.4  # of a line's longer side; a line around something of this length is a frame
-MIN_HEIGHT_RATIO = 0.6  # of two components; separate ones of such similar heights are two digits
+# Of two components: separate ones of such similar heights, and of enough ink, are two digits, if side by side or not.
+MIN_HEIGHT_RATIO_IN_ROW, MIN_HEIGHT_RATIO = 0.5, 0.6
+MIN_MASS_RATIO = 0.08
 BOX = 20  # pixels, the side of the square that a digit fills
 SMOOTHING = np.outer([1, 2, 1], [1, 2, 1]) / 16  # against the noise of single pixels
+
+
+Box = tuple[float, float, float, float]  # left, top, right and bottom as fractions of width and height
 
 
 class NoDigit(LabError, ValueError):
@@ -41,25 +47,30 @@ class NetworkInput(NamedTuple):
     """
 
     pixels: np.ndarray
-    box: tuple[float, float, float, float] = (0, 0, 1, 1)
+    box: Box = (0, 0, 1, 1)
     candidates: int = 1
 
 
-class _Candidate(NamedTuple):
-    """Components that may be the digit, with a margin around them."""
+class _Digit(NamedTuple):
+    """Components that may be a digit, with a margin around them."""
 
-    score: float
     top: int
     left: int
     margin: int  # pixels around the components
     mask: np.ndarray  # (H, W)
     ink: np.ndarray  # (H, W)
-    candidates: int
+
+
+class _Candidate(NamedTuple):
+    """What may be the digits of an image, the most likely one first."""
+
+    score: float  # of the first and of those beside it
     is_framed: bool
+    digits: list[_Digit]
 
 
 def find_digit(image: Image.Image) -> NetworkInput:
-    """Find the digit in an image of any size and mode: dark on light or light on dark, shaded or not.
+    """Find the clearest digit in an image of any size and mode: dark on light or light on dark, shaded or not.
 
     The digit is the connected component with the most ink that does not look like a frame, together with components
     close to it that could not be digits of their own. It is prepared as NIST's digits were for MNIST (LeCun, Cortes and
@@ -69,21 +80,53 @@ def find_digit(image: Image.Image) -> NetworkInput:
     Raises:
         NoDigit: nothing is large and clear enough.
     """
+    return next(_find_digits(image))
+
+
+def find_number(image: Image.Image) -> list[NetworkInput]:
+    """Find the row of digits that the clearest digit of an image stands in, from left to right.
+
+    Each is prepared as `find_digit` prepares one.
+
+    Raises:
+        NoDigit: nothing is large and clear enough.
+    """
+    first, *others = _find_digits(image)
+    row, rest = [first], {other.box: other for other in others}
+    for digit in row:  # which grows, so that a tilted row is followed to its ends
+        row += [rest.pop(box) for box in list(rest) if _are_side_by_side(digit.box, box)]
+    return sorted(row, key=lambda digit: digit.box[0])
+
+
+def _are_side_by_side(box: Box, other: Box) -> bool:
+    """Return whether two boxes overlap by half of the lower one's height or more."""
+    overlap = min(box[3], other[3]) - max(box[1], other[1])
+    return overlap >= 0.5 * min(box[3] - box[1], other[3] - other[1])
+
+
+def _find_digits(image: Image.Image) -> Iterator[NetworkInput]:
+    """Yield the digits of an image, the clearest first.
+
+    Raises:
+        NoDigit: nothing is large and clear enough.
+    """
     grey = ndimage.correlate(brightness(image), SMOOTHING, mode="nearest")
     candidates = [found for values in (grey, 255 - grey) if (found := _find_candidate(values))]
     if not candidates:
         raise NoDigit("no digit found: the image is blank, or nothing in it is large and clear enough")
-    best = max(candidates, key=lambda candidate: (candidate.is_framed, candidate.score))
-    strokes = _strokes(best)
-    rows, columns = _bounds(strokes > 0.5)
-    strokes = strokes[rows, columns]
-    longest = max(strokes.shape) * max(image.size) / max(grey.shape)
-    if longest < MIN_PIXELS:
-        raise NoDigit(f"no digit found: the clearest mark is only {longest:.0f} pixels long")
+    digits = max(candidates, key=lambda candidate: (candidate.is_framed, candidate.score)).digits
     height, width = grey.shape
-    x, y = ((best.left + columns.start) / width, (best.top + rows.start) / height)
-    box = (x, y, x + strokes.shape[1] / width, y + strokes.shape[0] / height)
-    return NetworkInput(_centre(strokes), box, best.candidates)
+    for digit in digits:
+        strokes = _strokes(digit)
+        rows, columns = _bounds(strokes > 0.5)
+        strokes = strokes[rows, columns]
+        longest = max(strokes.shape) * max(image.size) / max(grey.shape)
+        if longest >= MIN_PIXELS:
+            x, y = ((digit.left + columns.start) / width, (digit.top + rows.start) / height)
+            box = (x, y, x + strokes.shape[1] / width, y + strokes.shape[0] / height)
+            yield NetworkInput(_centre(strokes), box, len(digits))
+        elif digit is digits[0]:
+            raise NoDigit(f"no digit found: the clearest mark is only {longest:.0f} pixels long")
 
 
 def _find_candidate(grey: np.ndarray) -> _Candidate | None:
@@ -96,11 +139,12 @@ def _find_candidate(grey: np.ndarray) -> _Candidate | None:
     ink = np.clip(ink - np.float32(median), 0, 1)
     if not (ink > noise).any():
         return None
-    return _best_component(grey, ink, ink > otsu_threshold(ink[ink > noise])) or _best_component(grey, ink, ink > noise)
+    clear = ink > otsu_threshold(ink[ink > noise])
+    return _choose_digits(grey, ink, clear) or _choose_digits(grey, ink, ink > noise)
 
 
-def _best_component(grey: np.ndarray, ink: np.ndarray, mask: np.ndarray) -> _Candidate | None:
-    """Return the component of a mask, (H, W), that is most likely the digit, with those that belong to it."""
+def _choose_digits(grey: np.ndarray, ink: np.ndarray, mask: np.ndarray) -> _Candidate | None:
+    """Return the components of a mask, (H, W), that are most likely digits, each with those that belong to it."""
     labels, count = ndimage.label(mask, np.ones((3, 3)))
     start, stop = np.array([[(side.start, side.stop) for side in box] for box in ndimage.find_objects(labels)]).T
     size = stop - start  # (2, count), as start and stop
@@ -128,20 +172,36 @@ def _best_component(grey: np.ndarray, ink: np.ndarray, mask: np.ndarray) -> _Can
     main = score.argmax()
     if not score[main]:
         return None
-    gap = np.maximum(start - stop[:, [main]], start[:, [main]] - stop).max(0)
+    gaps = [_gaps(start, stop, main)]  # (count,) for each digit
     heights = size[0] / size[0, main]
-    is_similar = np.minimum(heights, 1 / heights) >= MIN_HEIGHT_RATIO
+    overlap = np.minimum(stop[0], stop[0, main]) - np.maximum(start[0], start[0, main])
+    is_beside = overlap >= 0.5 * np.minimum(size[0], size[0, main])
+    ratio = np.where(is_beside, MIN_HEIGHT_RATIO_IN_ROW, MIN_HEIGHT_RATIO)
+    is_similar = np.minimum(heights, 1 / heights) >= ratio
     is_visible = (inside >= inside[main]) & ~is_frame
-    other_digits = is_visible & is_stroke & is_similar & (gap >= 0) & (mass >= 0.2 * mass[main])
-    parts = is_visible & ~other_digits & (gap < MAX_GAP * length[main]) & (mass >= 0.03 * mass[main])
-    margin = max(mask.shape) // 20 + 5  # room for the digit's edges and for thicker strokes
-    top, left = (start[:, parts].min(1) - margin).clip(0).tolist()
-    bottom, right = (stop[:, parts].max(1) + margin).tolist()
-    digit = np.isin(labels[top:bottom, left:right], 1 + parts.nonzero()[0])
-    others = int(other_digits.sum())
-    return _Candidate(
-        score[main], top, left, margin, digit, ink[top:bottom, left:right], 1 + others, bool(is_frame.any())
-    )
+    others = (is_visible & is_stroke & is_similar & (mass >= MIN_MASS_RATIO * mass[main])).nonzero()[0]
+    digits = [main]
+    for other in others[np.argsort(-mass[others], kind="stable")]:
+        if all(gap[other] >= 0 for gap in gaps):
+            digits.append(other)
+            gaps.append(_gaps(start, stop, other))
+    nearest = np.argmin(gaps, axis=0)  # (count,), of the digits
+    margin = max(mask.shape) // 20 + 5  # room for a digit's edges and for thicker strokes
+    found = []
+    for place, digit in enumerate(digits):
+        is_near = (nearest == place) & (gaps[place] < MAX_GAP * length[digit])
+        parts = is_visible & is_near & (mass >= 0.03 * mass[digit])
+        top, left = (start[:, parts].min(1) - margin).clip(0).tolist()
+        bottom, right = (stop[:, parts].max(1) + margin).tolist()
+        crop = labels[top:bottom, left:right]
+        found.append(_Digit(top, left, margin, np.isin(crop, 1 + parts.nonzero()[0]), ink[top:bottom, left:right]))
+    return _Candidate(float(score[[digit for digit in digits if is_beside[digit]]].sum()), bool(is_frame.any()), found)
+
+
+def _gaps(start: np.ndarray, stop: np.ndarray, component: int) -> np.ndarray:
+    """Return how far all components' boxes, (2, count), are from one's, (count,); below 0 where they overlap."""
+    gaps: np.ndarray = np.maximum(start - stop[:, [component]], start[:, [component]] - stop).max(0)
+    return gaps
 
 
 def _measure_edges(grey: np.ndarray, labels: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -164,7 +224,7 @@ def _measure_edges(grey: np.ndarray, labels: np.ndarray, count: int) -> tuple[np
     return outline[1:], contrast[1:] / np.maximum(paper[1:], 1)
 
 
-def _strokes(digit: _Candidate) -> np.ndarray:
+def _strokes(digit: _Digit) -> np.ndarray:
     """Return the digit's strokes alone, (H, W) from 0 to 1 with edges at one half, thickened if they are thin."""
     with_edges = ndimage.maximum_filter(digit.mask, digit.margin // 5 * 2 + 1)
     full = np.percentile(digit.ink[digit.mask], 75)

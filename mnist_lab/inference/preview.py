@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -53,19 +54,24 @@ def save_previews(answers: Sequence[Answer], paths: Mapping[Path, Path], folder:
 
 
 def render_preview(answer: Answer) -> Image.Image:
-    """Draw the grey image, with a box around what was recognised, the network's input beside it, and the answer."""
+    """Draw the grey image, with a box around what was recognised, the network's inputs beside it, and the answer."""
     grey = Image.fromarray(brightness(open_image(answer.path)).clip(0, 255).astype(np.uint8))
     factor = min(2 * SIDE / grey.width, SIDE / grey.height)
     image = grey.resize([max(1, round(factor * side)) for side in grey.size]).convert("RGB")
-    left, top, right, bottom = answer.found.box
-    box = (left * image.width - 3, top * image.height - 3, right * image.width + 2, bottom * image.height + 2)
-    ImageDraw.Draw(image).rectangle(box, outline=(214, 39, 40), width=2)
-    network_input = Image.fromarray(answer.found.pixels).resize((SIDE, SIDE), Image.Resampling.NEAREST)
+    for found in answer.found:
+        left, top, right, bottom = found.box
+        box = (left * image.width - 3, top * image.height - 3, right * image.width + 2, bottom * image.height + 2)
+        ImageDraw.Draw(image).rectangle(box, outline=(214, 39, 40), width=2)
+    side = SIDE // math.ceil(math.sqrt(len(answer.found)))
+    columns = SIDE // side
     height = SIDE + 2 * MARGIN + (70 if answer.note else 40)
     sheet = Image.new("RGB", (image.width + SIDE + 3 * MARGIN, height), "white")
     sheet.paste(image, (MARGIN, MARGIN + (SIDE - image.height) // 2))
-    sheet.paste(network_input, (image.width + 2 * MARGIN, MARGIN))
-    (first, probability), (second, next_best) = answer.ranked[:2]
-    text = f"{first}: {probability:.2%}   then {second}: {next_best:.2%}\n{answer.note}"
+    for place, found in enumerate(answer.found):
+        network_input = Image.fromarray(found.pixels).resize((side - 4, side - 4), Image.Resampling.NEAREST)
+        row, column = divmod(place, columns)
+        sheet.paste(network_input, (image.width + 2 * MARGIN + column * side, MARGIN + row * side))
+    second, next_best = answer.runner_up
+    text = f"{answer.text}: {answer.probability:.2%}   then {second}: {next_best:.2%}\n{answer.note}"
     ImageDraw.Draw(sheet).text((MARGIN, SIDE + 2 * MARGIN), text, fill="black", font=ImageFont.load_default(22))
     return sheet

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageOps, features
 
 from benchmarks.digits import lit, ruled
 from mnist_lab.data.images import FORMATS, SIDE, UnreadableImage, brightness, image_suffixes, open_image, read_image
-from mnist_lab.inference.digits import BOX, NetworkInput, NoDigit, find_digit, otsu_threshold
+from mnist_lab.inference.digits import BOX, NetworkInput, NoDigit, find_digit, find_number, otsu_threshold
 
 WRITTEN = [form for form in FORMATS if form != "AVIF" or features.check("avif")]
 
@@ -201,6 +201,8 @@ def test_digit_in_two_parts_is_whole() -> None:
 def test_digits_side_by_side_are_counted_and_one_of_them_is_taken_alone(gap: int) -> None:
     found = find_digit(row_of_digits(gap))
     assert found.candidates == 3
+    row = find_number(row_of_digits(gap))
+    assert all(likeness(find_digit(drawn(digit)), each) > 0.97 for digit, each in zip(LINES, row, strict=True))
     assert max(likeness(find_digit(drawn(digit)), found) for digit in LINES) > 0.97
 
 

@@ -68,11 +68,13 @@ def test_answers_are_the_networks_probabilities_of_the_digit_found(trained: Run,
     for path, answer in zip(paths, answers, strict=True):
         with Image.open(path) as picture:
             pixels = find_digit(picture).pixels
-        assert np.array_equal(answer.found.pixels, pixels)
+        (found,) = answer.found
+        assert np.array_equal(found.pixels, pixels)
         expected = model.probabilities(make_data(trained.config, model).normalise(pixels[None]))[0]
-        assert answer.probabilities.tolist() == pytest.approx(expected.tolist(), abs=1e-5)
-        assert answer.ranked[0] == (str(expected.argmax().item()), pytest.approx(expected.max().item(), abs=1e-5))
-        assert [value for _, value in answer.ranked] == sorted(answer.probabilities.tolist(), reverse=True)
+        assert answer.probabilities[0].tolist() == pytest.approx(expected.tolist(), abs=1e-5)
+        (first, second), (best, next_best) = (part.tolist() for part in reversed(expected.topk(2)))
+        assert (answer.text, answer.probability) == (str(first), pytest.approx(best, abs=1e-5))
+        assert answer.runner_up == (str(second), pytest.approx(next_best, abs=1e-5))
 
 
 def test_table_has_a_line_for_each_image(command: Command, trained: Run, photos: Path) -> None:
@@ -81,15 +83,9 @@ def test_table_has_a_line_for_each_image(command: Command, trained: Run, photos:
     heads, *lines = table(outcome)
     assert heads == ["file", "digit", "probability", "runner-up", "note"]
     for line, answer in zip(lines, predict(trained, [photos / "10.png", photos / "2.JPG"]), strict=True):
-        (digit, probability), (second, its) = answer.ranked[:2]
-        assert line == [
-            str(answer.path),
-            str(digit),
-            f"{probability:.2%}",
-            str(second),
-            f"({its:.2%})",
-            *answer.note.split(),
-        ]
+        second, its = answer.runner_up
+        answered = [answer.text, f"{answer.probability:.2%}", second, f"({its:.2%})"]
+        assert line == [str(answer.path), *answered, *answer.note.split()]
 
 
 def test_json_and_csv_have_all_ten_probabilities(command: Command, trained: Run, photos: Path) -> None:
@@ -97,8 +93,9 @@ def test_json_and_csv_have_all_ten_probabilities(command: Command, trained: Run,
     rows = json.loads(command(*given, "--json", data=False).out)
     for row, answer in zip(rows, predict(trained, list_images([str(photos)])[:3]), strict=True):
         assert row["file"] == str(answer.path)
-        assert (str(row["digit"]), row["probability"]) == answer.ranked[0]
-        assert [row[f"p{digit}"] for digit in range(10)] == answer.probabilities.tolist()
+        assert (str(row["digit"]), row["probability"]) == (answer.text, answer.probability)
+        assert (row["number"], row["place"]) == (answer.text, 1)
+        assert [row[f"p{digit}"] for digit in range(10)] == answer.probabilities[0].tolist()
     outcome = command(*given, "--csv", data=False)
     lines = list(csv.DictReader(io.StringIO(outcome.out)))
     assert [{name: str(value) for name, value in row.items()} for row in rows] == lines
@@ -133,22 +130,64 @@ def test_file_without_an_answer_is_reported_and_skipped(command: Command, traine
     assert command("predict", str(trained), "blank.png", data=False).out == ""
 
 
-def test_several_digits_are_noted_in_the_table_and_in_json(command: Command, trained: Run, photos: Path) -> None:
+def test_row_of_digits_is_read_as_a_number_from_left_to_right(command: Command, trained: Run, photos: Path) -> None:
     row_of_digits().save("row.png")
+    alone = [predict(trained, [saved_digit(digit)])[0] for digit in (4, 2, 7)]
     outcome = command("predict", str(trained), "row.png", "photos/2.JPG", data=False)
     assert outcome.status == 0
-    heads, row, _ = outcome.out.splitlines()
-    assert heads.split()[-1] == "note" and row.endswith("one of 3 digits")
-    (values,) = json.loads(command("predict", str(trained), "row.png", "--json", data=False).out)
-    assert values["note"] == "one of 3 digits"
+    (answer,) = predict(trained, ["row.png"])
+    assert len(answer.found) == 3 and answer.text == "".join(each.text for each in alone)
+    assert answer.probability == pytest.approx(np.prod([each.probability for each in alone]), rel=0.1)
+    assert table(outcome)[1][:3] == ["row.png", answer.text, f"{answer.probability:.2%}"]
+    rows = json.loads(command("predict", str(trained), "row.png", "--json", data=False).out)
+    assert [(row["number"], row["place"]) for row in rows] == [(answer.text, place) for place in (1, 2, 3)]
+    assert "".join(str(row["digit"]) for row in rows) == answer.text
+    edges = [row[side] for row in rows for side in ("left", "right")]
+    assert edges == sorted(edges) and edges[0] > 0 and edges[-1] < 1
 
 
-def answer_with(run: Run, probability: float, box: tuple[int, int]) -> Answer:
-    """An answer of some probability to a digit of some height and width."""
+def saved_digit(digit: int) -> Path:
+    path = Path(f"{digit}.png")
+    drawn(digit).save(path)
+    return path
+
+
+def test_single_digit_is_read_where_it_is_asked_for(command: Command, trained: Run, photos: Path) -> None:
+    row_of_digits().save("row.png")
+    given = ["predict", str(trained), "row.png", "--single"]
+    outcome = command(*given, "--json", data=False)
+    (row,) = json.loads(outcome.out)
+    assert list(row) == ["file", "digit", "probability", "note", *(f"p{digit}" for digit in range(10))]
+    assert row["note"] == "one of 3 digits"
+    assert command(*given, data=False).out.splitlines()[1].endswith("one of 3 digits")
+
+
+def test_digits_above_the_row_are_noted(trained: Run, photos: Path) -> None:
+    page = Image.new("L", (500, 520), 255)
+    page.paste(row_of_digits(), (0, 0))
+    page.paste(drawn(7, page=(200, 240), at=(50, 90), height=110), (0, 270))
+    page.save("rows.png")
+    (answer,) = predict(trained, ["rows.png"])
+    assert len(answer.found) == 3 and answer.note == "1 more outside the row"
+
+
+def test_runner_up_differs_where_the_network_is_least_sure(trained: Run) -> None:
+    probabilities = np.full((3, 10), 0.001)
+    for row, (digit, sure, other, chance) in enumerate([(2, 0.98, 7, 0.012), (0, 0.6, 6, 0.392), (6, 0.9, 0, 0.092)]):
+        probabilities[row, [digit, other]] = sure, chance
+    found = [NetworkInput(np.full((28, 28), 255, np.uint8), candidates=3)] * 3
+    answer = Answer(Path("x.png"), found, probabilities, load_classifier(trained))
+    assert (answer.text, answer.probability) == ("206", pytest.approx(0.98 * 0.6 * 0.9))
+    assert answer.runner_up == ("266", pytest.approx(0.98 * 0.392 * 0.9))
+
+
+def answer_with(run: Run, probability: float, box: tuple[int, int], count: int = 1) -> Answer:
+    """An answer of some probability to a digit of some height and width, or to several such."""
     pixels = np.zeros((28, 28), np.uint8)
     pixels[: box[0], : box[1]] = 255
-    probabilities = np.array([probability, *[(1 - probability) / 9] * 9])
-    return Answer(Path("x.png"), NetworkInput(pixels), probabilities, load_classifier(run))
+    probabilities = np.array([[probability, *[(1 - probability) / 9] * 9]] * count)
+    found = [NetworkInput(pixels, candidates=count)] * count
+    return Answer(Path("x.png"), found, probabilities, load_classifier(run))
 
 
 @pytest.mark.parametrize(
@@ -164,6 +203,12 @@ def test_improbable_or_wide_answer_is_doubtful(
     trained: Run, probability: float, box: tuple[int, int], note: str
 ) -> None:
     assert answer_with(trained, probability, box).note == note
+
+
+def test_doubtful_digits_of_a_number_are_named(trained: Run) -> None:
+    assert answer_with(trained, 0.99, (20, 20), 2).note == ""
+    assert answer_with(trained, 0.54, (20, 20), 2).note == "doubtful: digit 1, digit 2"
+    assert answer_with(trained, 0.99, (10, 20), 2).note.startswith("doubtful: digit 1 (wider than a digit), ")
 
 
 def test_from_python_the_first_bad_file_raises(trained: Run, tiny: Tiny) -> None:
@@ -186,7 +231,7 @@ def test_show_saves_the_networks_input_beside_the_image(command: Command, traine
         with Image.open(Path("new/seen") / name) as sheet:
             right, below = sheet.width - 12, 12 + 280
             given = sheet.convert("L").crop((right - 280, 12, right, below)).resize((28, 28), Image.Resampling.NEAREST)
-            assert np.array_equal(np.asarray(given), answer.found.pixels)
+            assert np.array_equal(np.asarray(given), answer.found[0].pixels)
             red = (np.asarray(sheet.convert("RGB")) == (214, 39, 40)).all(-1)
             assert red[:, : right - 280].any() and not red[:, right - 280 :].any()
 
@@ -233,8 +278,9 @@ def test_network_for_clothes_is_given_the_whole_photograph_light_on_dark(trained
     shirt.paste("navy", (10, 10, 30, 50))
     shirt.save(tmp_path / "shirt.png")
     (answer,) = predict(clothes, [tmp_path / "shirt.png"])
-    assert answer.found.box == (0, 0, 1, 1) and answer.found.pixels[0].max() == 0 and answer.found.pixels.max() > 200
-    assert answer.ranked[0][0] in answer.classifier.classes
+    (found,) = answer.found
+    assert found.box == (0, 0, 1, 1) and found.pixels[0].max() == 0 and found.pixels.max() > 200
+    assert answer.text in answer.classifier.classes
     assert answer.classifier.classes[-1] == "Ankle boot"
 
 

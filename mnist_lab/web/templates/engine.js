@@ -180,8 +180,9 @@ function turn({data, shape}, places) {  // the image with its pixels taken from 
   return {data: turned, shape};
 }
 
-function answer(network, pixels) {  // of 28 x 28 bytes: the values of the image itself, and probabilities over all views
-  const {size, mean, std, resizing, graph, views} = network;
+// Of 28 x 28 bytes: the values of the image itself, and probabilities over all views.
+function answer(network, pixels, views = network.views) {
+  const {size, mean, std, resizing, graph} = network;
   const image = {data: normalise(resizing ? resize(pixels, resizing) : pixels, mean, std), shape: [1, size, size]};
   const values = evaluate(graph, image), last = graph[graph.length - 1].name;
   const all = [softmax(values[last]).data, ...views.map((places) => softmax(evaluate(graph, turn(image, places))[last]).data)];

@@ -18,7 +18,7 @@ from mnist_lab.errors import LabError
 from mnist_lab.models.classifier import Classifier
 
 aten = torch.ops.aten
-Step = dict[str, Any]  # of JSON, as web/engine.js reads it
+Step = dict[str, Any]  # of JSON, as engine.js reads it
 
 
 @dataclass
@@ -59,7 +59,7 @@ def to_graph(network: Classifier, arrays: Arrays) -> list[Step]:
             program = torch.export.export(network, (image,), strict=False).run_decompositions()
     except Exception as error:  # of any kind
         reason = str(error).strip().splitlines()[0]
-        raise LabError(f"{type(network).__name__}: torch cannot trace it ({reason}); try another --format") from error
+        raise LabError(f"{type(network).__name__}: torch cannot trace it ({reason})") from error
     return _Converter(program, arrays, type(network).__name__).steps
 
 
@@ -102,7 +102,9 @@ class _Converter:
         convert = CONVERTERS.get(node.target)
         made = convert(self, node) if convert else None
         if made is None:
-            raise LabError(f"{self.network}: the page has no operator {node.target}; try another --format")
+            raise LabError(
+                f"{self.network}: the page has no operator {node.target}; docs/guides/export.md lists those it has"
+            )
         self.names[node] = node.name
         value = node.meta["val"]
         shape = list((value[0] if isinstance(value, tuple | list) else value).shape[1:])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,19 +14,22 @@ from PIL import Image
 from playwright.sync_api import Browser, Page
 
 from mnist_lab import conf_dir
+from mnist_lab.errors import LabError
 from mnist_lab.evaluation.predictions import Predictions
-from mnist_lab.export import web_page
-from mnist_lab.export.graph import Arrays, to_graph
 from mnist_lab.inference.recognise import load_classifier
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.runs.checkpoints import load_weights
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import load_trained_model, make_data
+from mnist_lab.web import browser as browsers
+from mnist_lab.web.browser import find_browser, load_page
+from mnist_lab.web.graph import Arrays, to_graph
+from mnist_lab.web.page import TEMPLATES
 
 Command = Callable[..., Outcome]
 NETWORKS = sorted(path.stem for path in (conf_dir() / "model").glob("*.yaml"))
 QUICK = ("trainer.max_epochs=1", "figures=false", "logger=csv", "hydra.run.dir=runs/a")
-BROWSER = web_page.find_browser()
+BROWSER = find_browser()
 PAGE = Path("runs/a/exports/page.html")
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium or Chrome on this machine")
 
@@ -71,6 +72,11 @@ def draw(page: Page, *points: tuple[float, float]) -> None:
     page.wait_for_timeout(100)
 
 
+def bars(page: Page) -> list[float]:
+    """The probabilities that are shown, in per cent."""
+    return [float(text.removesuffix(" %")) for text in page.locator("#bars li > span:last-child").all_inner_texts()]
+
+
 THREE = ((0.35, 0.25), (0.6, 0.22), (0.65, 0.35), (0.5, 0.48), (0.65, 0.6), (0.6, 0.78), (0.33, 0.78))
 
 
@@ -81,7 +87,7 @@ def test_browser_finds_the_checkpoints_class_for_each_test_image(command: Comman
     assert (outcome.status, outcome.err) == (0, "")
     card = Path(f"{PAGE}.md").read_text()
     assert "the checkpoint's class for each of the 57 test images" in card
-    found = web_page.load_page(PAGE)
+    found = load_page(PAGE)
     run = Run(Path("runs/a"))
     data = make_data(run.config, model := load_trained_model(run))
     expected = Predictions.on_test_set(model, data)
@@ -108,29 +114,78 @@ def test_page_of_an_ensemble_averages_its_members(command: Command) -> None:
     assert outcome.status == 0, outcome.err
 
 
+def seen_by_python(page: Page) -> list[tuple[np.ndarray, np.ndarray]]:
+    """What `predict` gives the network of the page's drawing, and its answers."""
+    drawing = np.array(page.evaluate("[...greyDrawing()]"), np.uint8).reshape(256, 384)
+    classifier = load_classifier(Run(Path("runs/a")))
+    row = [found.pixels for found in classifier.network_inputs(Image.fromarray(drawing))]
+    return list(zip(row, classifier.probabilities(np.stack(row)), strict=True))
+
+
 @needs_browser
 def test_drawing_is_answered_as_predict_answers_its_picture(command: Command, visit: Callable[..., Page]) -> None:
     exported(command, "model=lenet")
     page = visit()
     draw(page, *THREE)
-    picture = page.evaluate(
-        """() => {
-          const sheet = document.createElement("canvas");
-          sheet.width = sheet.height = DRAWN;
-          paint(sheet.getContext("2d"), DRAWN, "#000", "#fff");
-          return sheet.toDataURL("image/png");
-        }"""
-    )
-    image = Image.open(io.BytesIO(base64.b64decode(picture.partition(",")[2])))
-    classifier = load_classifier(Run(Path("runs/a")))
-    seen = classifier.network_input(image, is_drawing=True)
-    pixels = np.array(page.evaluate("[...lookAtDrawing().pixels]"), np.uint8).reshape(28, 28)
-    assert np.abs(pixels.astype(int) - seen.pixels).max() <= 1
-    expected = classifier.probabilities(seen.pixels[None])[0]
-    shares = [float(text.removesuffix(" %")) for text in page.locator("#bars li > span:last-child").all_inner_texts()]
+    (pixels, expected) = seen_by_python(page)[0]
+    assert np.abs(np.subtract(page.evaluate("[...digits[0].pixels]"), pixels.ravel().astype(int))).max() <= 1
+    shares = bars(page)
     assert shares == pytest.approx(100 * expected, abs=0.2)
     assert page.locator("#predicted").inner_text() == str(expected.argmax())
     assert page.locator("#spoken").inner_text().startswith(str(expected.argmax()))
+
+
+@needs_browser
+@pytest.mark.slow
+def test_row_of_digits_is_read_and_each_can_be_looked_into(command: Command, visit: Callable[..., Page]) -> None:
+    exported(command, "model=lenet")
+    page = visit()
+    for left in (-0.28, 0, 0.28):
+        draw(page, *((0.5 + 0.6 * (x - 0.5) + left, y) for x, y in THREE))
+    expected = [probabilities for _, probabilities in seen_by_python(page)]
+    assert len(expected) == 3
+    named = [str(row.argmax()) for row in expected]
+    buttons = page.locator("#predicted button")
+    assert buttons.all_inner_texts() == named
+    assert page.locator("#spoken").inner_text().startswith("".join(named))
+    sure = np.prod([row.max() for row in expected])
+    assert float(page.locator("#words").inner_text().split(" %")[0]) == pytest.approx(100 * sure, abs=0.5)
+    for place in (2, 0, 1):
+        buttons.nth(place).click()
+        assert buttons.nth(place).get_attribute("aria-pressed") == "true"
+        shares = [
+            float(text.removesuffix(" %")) for text in page.locator("#bars li > span:last-child").all_inner_texts()
+        ]
+        assert shares == pytest.approx(100 * expected[place], abs=0.2)
+    page.keyboard.press("Control+z")
+    page.wait_for_timeout(100)
+    assert buttons.count() == 2
+    page.keyboard.press("Control+z")
+    page.wait_for_timeout(100)
+    assert buttons.count() == 0 and page.locator("#predicted").inner_text() == named[0]
+
+
+@needs_browser
+@pytest.mark.slow
+def test_what_counts_is_what_changes_the_answer_when_covered(command: Command, visit: Callable[..., Page]) -> None:
+    exported(command, "model=lenet")
+    page = visit()
+    assert page.locator("#counts").is_hidden()
+    draw(page, *THREE)
+    while page.evaluate("occlusion.drops.length < PLACES ** 2"):
+        page.wait_for_timeout(20)
+    (pixels, whole) = seen_by_python(page)[0]
+    classifier = load_classifier(Run(Path("runs/a")))
+    for number in (0, 100, 195):
+        top, left = 2 * (number // 14) - 3, 2 * (number % 14) - 3
+        covered = pixels.copy()
+        covered[max(top, 0) : top + 7, max(left, 0) : left + 7] = 0
+        expected = np.log(whole) - np.log(classifier.probabilities(covered[None])[0])
+        assert page.evaluate("(number) => occlusion.drops[number]", number) == pytest.approx(expected, abs=0.02)
+    before = page.evaluate("byId('map').toDataURL()")
+    other = int((whole.argmax() + 1) % 10)
+    page.locator("#class").select_option(str(other))
+    assert page.evaluate("byId('map').toDataURL()") != before
 
 
 @needs_browser
@@ -152,7 +207,7 @@ def test_layers_units_and_wrong_images_can_be_looked_at_by_mouse_and_keyboard(
     page.keyboard.press("ArrowRight")
     text = page.locator(".detail:visible").inner_text()
     assert text.startswith("fc1, unit 2:")
-    value = page.evaluate("values[LAYERS[2].weights].data[1]")
+    value = page.evaluate("looked().values[LAYERS[2].weights].data[1]")
     assert f"fc1, unit 2: {value:.3f}" in text
     page.locator(".wrong button").first.click()
     page.wait_for_timeout(100)
@@ -189,7 +244,7 @@ def test_slider_goes_through_the_epochs_whose_checkpoints_were_kept(
 
 
 def test_page_that_no_browser_can_check_says_so(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web_page, "BROWSERS", ())
+    monkeypatch.setattr(browsers, "BROWSERS", ())
     outcome = exported(command, "model=mlp")
     assert outcome.status == 0 and "check not made: there is no Chromium" in outcome.err
     assert "check | not made" in Path(f"{PAGE}.md").read_text()
@@ -209,7 +264,7 @@ class Own(Classifier):
 
 
 def test_operator_that_the_page_lacks_is_named() -> None:
-    with pytest.raises(web_page.LabError, match=r"Own: the page has no operator aten.cumsum.default"):
+    with pytest.raises(LabError, match=r"Own: the page has no operator aten.cumsum.default"):
         to_graph(Own(lambda x: x.cumsum(2)), Arrays())
 
 
@@ -233,7 +288,7 @@ OPERATORS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 def test_each_operator_of_the_page_gives_what_torch_gives(browser: Browser) -> None:
     torch.manual_seed(0)
     page = browser.new_page()
-    page.add_script_tag(content=(web_page.WEB / "engine.js").read_text())
+    page.add_script_tag(content=(TEMPLATES / "engine.js").read_text())
     for name, operator in OPERATORS.items():
         network = Own(operator, 8 if name == "concatenation" else 4).eval()
         arrays = Arrays()

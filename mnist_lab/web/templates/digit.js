@@ -1,4 +1,4 @@
-// Find the digit in a grey image and bring it into MNIST's form: what mnist_lab/inference/digits.py does, to the same
+// Find the digits in a grey image and bring them into MNIST's form: what mnist_lab/inference/digits.py does, to the same
 // bytes. Math.fround stands where NumPy computes with 32 bits, and sums run in NumPy's order.
 
 const MNIST_SIDE = 28, DIGIT_BOX = 20;  // pixels, of the images that a network is given and of the digit in them
@@ -13,14 +13,16 @@ const MIN_STROKE = 1.6;  // pixels of 20; thinner strokes are thickened to it
 const EDGE_WIDTH = 4;  // pixels
 const MIN_EDGE_CONTRAST = 0.25;  // of a component's mean ink
 const MIN_FRAMED = 0.4;  // of a line's longer side; a line around something of this length is a frame
-const MIN_HEIGHT_RATIO = 0.6;  // of two components; separate ones of such similar heights are two digits
+// Of two components: separate ones of such similar heights, and of enough ink, are two digits, if side by side or not.
+const MIN_HEIGHT_RATIO_IN_ROW = 0.5, MIN_HEIGHT_RATIO = 0.6, MIN_MASS_RATIO = 0.08;
 const OTSU_BINS = 64;
 const BRIGHT = 170, DARK = 85;  // brightness from which, and below which, a background is clearly light or dark
 const RESIZE_BITS = 22;  // of the weights' fractions, as in Pillow
 
-// Find the digit in brightness values from 0 to 255, row by row: dark on light or light on dark. Returns its pixels
-// (28 x 28 bytes), its box (left, top, right and bottom as fractions) and the number of digits there, or null.
-function findDigit(grey, width, height) {
+// Find the row of digits that the clearest one stands in, in brightness values from 0 to 255, row by row: dark on light
+// or light on dark. Returns for each, from left to right, its pixels (28 x 28 bytes), its box (left, top, right and
+// bottom as fractions) and the number of digits in the image; nothing if the clearest is too small or none is there.
+function findNumber(grey, width, height) {
   const longer = Math.max(width, height);
   if (grey.length !== width * height) throw new RangeError(`${grey.length} values for ${width} x ${height} pixels`);
   if (longer < SMALLEST_SIDE || longer > LARGEST_SIDE) {
@@ -35,15 +37,33 @@ function findDigit(grey, width, height) {
     const framed = best === null ? 1 : found.isFramed - best.isFramed;
     if (framed > 0 || (framed === 0 && found.score > best.score)) best = found;
   }
-  if (best === null) return null;
-  const strokes = strokesOf(best);
-  const [left, top, right, bottom] = boundsOf(strokes, best.width, best.height);
+  if (best === null) return [];
+  const [first, ...others] = best.digits.map((digit) => prepared(digit, width, height, best.digits.length));
+  if (first === null) return [];
+  const row = [first], rest = new Set(others.filter((other) => other !== null));
+  for (const digit of row) {  // which grows, so that a tilted row is followed to its ends
+    for (const other of rest) {
+      if (areSideBySide(digit.box, other.box)) rest.delete(other) && row.push(other);
+    }
+  }
+  return row.sort((a, b) => a.box[0] - b.box[0]);
+}
+
+// Whether two boxes overlap by half of the lower one's height or more.
+function areSideBySide(box, other) {
+  const overlap = Math.min(box[3], other[3]) - Math.max(box[1], other[1]);
+  return overlap >= 0.5 * Math.min(box[3] - box[1], other[3] - other[1]);
+}
+
+function prepared(digit, width, height, candidates) {  // null for one that is too small
+  const strokes = strokesOf(digit);
+  const [left, top, right, bottom] = boundsOf(strokes, digit.width, digit.height);
   if (Math.max(right - left, bottom - top) < MIN_PIXELS) return null;
-  const x = (best.left + left) / width, y = (best.top + top) / height;
+  const x = (digit.left + left) / width, y = (digit.top + top) / height;
   return {
-    pixels: centred(cropped(strokes, best.width, left, top, right, bottom), right - left, bottom - top),
+    pixels: centred(cropped(strokes, digit.width, left, top, right, bottom), right - left, bottom - top),
     box: [x, y, x + (right - left) / width, y + (bottom - top) / height],
-    candidates: best.candidates,
+    candidates,
   };
 }
 
@@ -56,7 +76,7 @@ function fitImage(grey, side, background) {
   const edge = Math.trunc((edges[2 * side - 1] + edges[2 * side]) / 2);
   const inverts = (background < DARK && edge > BRIGHT) || (background > BRIGHT && edge < DARK);
   const bytes = Uint8Array.from(grey, (value) => inverts ? 255 - value : value);
-  return {pixels: scaledTo(bytes, side, side, MNIST_SIDE, MNIST_SIDE, BILINEAR), box: [0, 0, 1, 1], candidates: 1};
+  return [{pixels: scaledTo(bytes, side, side, MNIST_SIDE, MNIST_SIDE, BILINEAR), box: [0, 0, 1, 1], candidates: 1}];
 }
 
 // Smooth against the noise of single pixels, with weights of 1, 2 and 1 in both directions.
@@ -93,12 +113,12 @@ function findCandidate(grey, width, height) {
     if (ink[i] > noise) values[count++] = ink[i];
   }
   if (!count) return null;
-  const above = (threshold) => bestComponent(grey, ink, width, height, threshold);
+  const above = (threshold) => chooseDigits(grey, ink, width, height, threshold);
   return above(otsuThreshold(values.subarray(0, count))) || above(noise);
 }
 
-// Return the component of the ink above a threshold that is most likely the digit, with those that belong to it.
-function bestComponent(grey, ink, width, height, threshold) {
+// Return the components of the ink above a threshold that are most likely digits, each with those that belong to it.
+function chooseDigits(grey, ink, width, height, threshold) {
   const {labels, components} = labelled(ink, width, height, threshold);
   measure(components, labels, grey, ink, width, height);
   const border = width > 1 && height > 1 ? 2 * (width + height) - 4 : width * height;  // pixels
@@ -127,41 +147,57 @@ function bestComponent(grey, ink, width, height, threshold) {
   const scored = components.filter((part) => !part.isFrame && part.score > 0);
   if (!scored.length) return null;
   const main = scored.reduce((best, part) => part.score > best.score ? part : best);
-  let others = 0;
-  const parts = components.filter((part) => {
-    const across = Math.max(part.left - main.right, main.left - part.right);
-    const gap = Math.max(across, part.top - main.bottom, main.top - part.bottom);
-    const heights = part.height / main.height;
-    const isSimilar = Math.min(heights, 1 / heights) >= MIN_HEIGHT_RATIO;
-    if (part.inside < main.inside || part.isFrame) return false;
-    if (part.isStroke && isSimilar && gap >= 0 && part.mass >= 0.2 * main.mass) {
-      others++;
-      return false;
-    }
-    return gap < MAX_GAP * main.length && part.mass >= 0.03 * main.mass;
-  });
-  const margin = Math.floor(longer / 20) + 5;  // room for the digit's edges and for thicker strokes
-  const belongs = new Uint8Array(components.length + 1);
-  let {left, top, right, bottom} = main;
-  for (const part of parts) {
-    belongs[part.label] = 1;
-    [left, top] = [Math.min(left, part.left), Math.min(top, part.top)];
-    [right, bottom] = [Math.max(right, part.right), Math.max(bottom, part.bottom)];
-  }
-  [left, top] = [Math.max(left - margin, 0), Math.max(top - margin, 0)];
-  [right, bottom] = [Math.min(right + margin, width), Math.min(bottom + margin, height)];
-  return {
-    score: main.score,
-    left,
-    top,
-    width: right - left,
-    height: bottom - top,
-    margin,
-    mask: cropped(labels, width, left, top, right, bottom).map((label) => belongs[label]),
-    ink: cropped(ink, width, left, top, right, bottom),
-    candidates: 1 + others,
-    isFramed: components.some((part) => part.isFrame) ? 1 : 0,
+  const isVisible = (part) => part.inside >= main.inside && !part.isFrame;
+  const isBeside = (part) => {
+    const overlap = Math.min(part.bottom, main.bottom) - Math.max(part.top, main.top);
+    return overlap >= 0.5 * Math.min(part.height, main.height);
   };
+  const others = components.filter((part) => {
+    const heights = part.height / main.height;
+    const isSimilar = Math.min(heights, 1 / heights) >= (isBeside(part) ? MIN_HEIGHT_RATIO_IN_ROW : MIN_HEIGHT_RATIO);
+    return isVisible(part) && part.isStroke && isSimilar && part.mass >= MIN_MASS_RATIO * main.mass;
+  });
+  const digits = [main];
+  for (const other of others.sort((a, b) => b.mass - a.mass)) {
+    if (digits.every((digit) => gapOf(digit, other) >= 0)) digits.push(other);
+  }
+  const parts = new Map(digits.map((digit) => [digit, []]));
+  for (const part of components.filter(isVisible)) {
+    const nearest = digits.reduce((best, digit) => gapOf(digit, part) < gapOf(best, part) ? digit : best);
+    if (gapOf(nearest, part) < MAX_GAP * nearest.length && part.mass >= 0.03 * nearest.mass) parts.get(nearest).push(part);
+  }
+  const margin = Math.floor(longer / 20) + 5;  // room for a digit's edges and for thicker strokes
+  const found = digits.map((digit) => {
+    const belongs = new Uint8Array(components.length + 1);
+    let [left, top, right, bottom] = [width, height, 0, 0];
+    for (const part of parts.get(digit)) {
+      belongs[part.label] = 1;
+      [left, top] = [Math.min(left, part.left), Math.min(top, part.top)];
+      [right, bottom] = [Math.max(right, part.right), Math.max(bottom, part.bottom)];
+    }
+    [left, top] = [Math.max(left - margin, 0), Math.max(top - margin, 0)];
+    [right, bottom] = [Math.min(right + margin, width), Math.min(bottom + margin, height)];
+    return {
+      left,
+      top,
+      width: right - left,
+      height: bottom - top,
+      margin,
+      mask: cropped(labels, width, left, top, right, bottom).map((label) => belongs[label]),
+      ink: cropped(ink, width, left, top, right, bottom),
+    };
+  });
+  return {
+    score: digits.filter(isBeside).reduce((sum, digit) => sum + digit.score, 0),
+    isFramed: components.some((part) => part.isFrame) ? 1 : 0,
+    digits: found,
+  };
+}
+
+// How far two components' boxes are apart; below 0 where they overlap.
+function gapOf(part, other) {
+  const across = Math.max(part.left - other.right, other.left - part.right);
+  return Math.max(across, part.top - other.bottom, other.top - part.bottom);
 }
 
 // Label the ink above a threshold, 8-connected, in the order of the components' first pixels, as SciPy does.

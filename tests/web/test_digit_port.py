@@ -1,4 +1,4 @@
-"""The digit that a page's JavaScript finds in a drawing is the one that Python finds, to the byte."""
+"""The digits that a page's JavaScript finds in a drawing are those that Python finds, to the byte."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 import mnist_lab
-from benchmarks.digits import lit, on_page, ruled
+from benchmarks.digits import lit, number, on_page, ruled
 from mnist_lab.data.images import fit_image
-from mnist_lab.inference.digits import NoDigit, find_digit
+from mnist_lab.inference.digits import NoDigit, find_number
 
-PORT = Path(mnist_lab.__file__).parent / "inference" / "web" / "digit.js"
+PORT = Path(mnist_lab.__file__).parent / "web" / "templates" / "digit.js"
 NODE = shutil.which("node")
 SIDE, PEN = 256, 0.07  # of a drawing: pixels, and of the side
 DRIVER = """
@@ -28,8 +28,8 @@ const file = readFileSync(process.argv[2]);
 let at = 0;
 const found = JSON.parse(readFileSync(process.argv[3], "utf8")).map(([width, height]) => {
   const grey = new Uint8Array(file.subarray(at, at += width * height)), background = Number(process.argv[4]);
-  const answer = background < 0 ? findDigit(grey, width, height) : fitImage(grey, width, background);
-  return answer && {...answer, pixels: [...answer.pixels]};
+  const row = background < 0 ? findNumber(grey, width, height) : fitImage(grey, width, background);
+  return row.map((digit) => ({...digit, pixels: [...digit.pixels]}));
 });
 console.log(JSON.stringify(found));
 """
@@ -162,6 +162,10 @@ KINDS: dict[str, Callable[[Random], Image.Image]] = {
     "by a thin pen": lambda random: drawing(digit(random), random.uniform(0.004, 0.03)),
     "a scribble": scribble,
     "several digits": several,
+    "a number": lambda random: number(np.stack([small(random) for _ in range(random.integers(2, 6))]), random),
+    "two rows": lambda random: drawing(
+        [stroke for n in range(3) for stroke in digit(random, 0.3, 0.1 + 0.3 * n)] + digit(random, 0.25, 0.3), 0.03
+    ),
     "dots": dots,
     "in a frame": framed,
     "symmetric": symmetric,
@@ -196,58 +200,61 @@ def run_port(
 
 def found_by_port(
     pictures: Sequence[Image.Image], folder: Path, background: int | None = None
-) -> list[dict[str, Any] | None]:
+) -> list[list[dict[str, Any]]]:
     done = run_port(pictures, folder, background)
     assert done.returncode == 0, done.stderr
-    found: list[dict[str, Any] | None] = json.loads(done.stdout)
+    found: list[list[dict[str, Any]]] = json.loads(done.stdout)
     return found
 
 
-def found_by_python(picture: Image.Image) -> dict[str, Any] | None:
+def found_by_python(picture: Image.Image) -> list[dict[str, Any]]:
     try:
-        digit = find_digit(picture)
+        row = find_number(picture)
     except NoDigit:
-        return None
-    return {**digit._asdict(), "pixels": digit.pixels.ravel().tolist(), "box": list(digit.box)}
+        return []
+    return [{**digit._asdict(), "pixels": digit.pixels.ravel().tolist(), "box": list(digit.box)} for digit in row]
+
+
+def differences(answer: Sequence[dict[str, Any]], expected: Sequence[dict[str, Any]]) -> int:
+    """Check that the same digits were found, to a grey level, and return how many of them differ by one."""
+    assert [digit["candidates"] for digit in answer] == [digit["candidates"] for digit in expected]
+    for digit, its in zip(answer, expected, strict=True):
+        assert digit["box"] == pytest.approx(its["box"], abs=1e-6)
+        assert np.abs(np.subtract(digit["pixels"], its["pixels"])).max() <= 1
+    return sum(digit["pixels"] != its["pixels"] for digit, its in zip(answer, expected, strict=True))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_port_finds_the_same_digit_as_python(kind: str, tmp_path: Path) -> None:
+def test_port_finds_the_same_digits_as_python(kind: str, tmp_path: Path) -> None:
     pictures = [KINDS[kind](np.random.default_rng(seed)) for seed in range(6)]
     expected = [found_by_python(picture) for picture in pictures]
     answers = found_by_port(pictures, tmp_path)
-    for answer, digit in zip(answers, expected, strict=True):
-        assert (answer is None) == (digit is None)
-        if answer and digit:
-            assert answer["candidates"] == digit["candidates"]
-            assert answer["box"] == pytest.approx(digit["box"], abs=1e-6)
-            assert np.abs(np.subtract(answer["pixels"], digit["pixels"])).max() <= 1
+    different = sum(differences(answer, row) for answer, row in zip(answers, expected, strict=True))
     if int(PIL.__version__.split(".")[0]) >= 13:  # whose order of rounding the port has
-        assert sum(answer == digit for answer, digit in zip(answers, expected, strict=True)) >= 5
+        assert different <= 1
 
 
 def test_some_pictures_have_a_digit_and_some_have_none_or_several() -> None:
     found = [found_by_python(make(np.random.default_rng(seed))) for make in KINDS.values() for seed in range(3)]
-    assert sum(digit is None for digit in found) >= 4
-    assert sum(digit is not None and digit["candidates"] > 1 for digit in found) >= 4
+    assert sum(len(row) == 0 for row in found) >= 4
+    assert sum(len(row) > 1 for row in found) >= 4
+    assert any(row and row[0]["candidates"] > len(row) for row in found)
 
 
 def test_port_sees_a_canvas_as_python_sees_its_png(tmp_path: Path) -> None:
     pictures = [drawing(digit(np.random.default_rng(seed))) for seed in range(6)]
     for answer, picture in zip(found_by_port(pictures, tmp_path), pictures, strict=True):
-        found = found_by_python(picture.convert("RGBA"))
-        assert answer is not None and found is not None
-        assert answer["box"] == pytest.approx(found["box"], abs=1e-6)
-        assert np.abs(np.subtract(answer["pixels"], found["pixels"])).max() <= 1
+        expected = found_by_python(picture.convert("RGBA"))
+        assert expected
+        differences(answer, expected)
 
 
 @pytest.mark.parametrize("background", [0, 128, 255])
 def test_port_takes_a_whole_picture_as_python_does(background: int, tmp_path: Path) -> None:
     makers = list(KINDS.values())
     pictures = [make(np.random.default_rng(seed)).resize((SIDE, SIDE)) for seed, make in enumerate(makers)]
-    for answer, picture in zip(found_by_port(pictures, tmp_path, background), pictures, strict=True):
+    for (answer,), picture in zip(found_by_port(pictures, tmp_path, background), pictures, strict=True):
         expected = fit_image(picture, background)
-        assert answer is not None
         assert np.abs(np.subtract(answer["pixels"], expected.ravel().astype(int))).max() <= 1
 
 

@@ -4,44 +4,34 @@ from __future__ import annotations
 
 import base64
 import copy
-import json
-import os
-import re
-import shutil
-import subprocess
-import tempfile
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
+from mnist_lab.config.metric_names import TEST_ACC
 from mnist_lab.data.datamodule import MNISTDataModule
-from mnist_lab.errors import LabError
 from mnist_lab.evaluation.predictions import Predictions
-from mnist_lab.export.graph import Arrays, Step, to_graph
-from mnist_lab.export.programs import Program
 from mnist_lab.formatting import render_template
-from mnist_lab.inference.server import WEB, invitation
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.models.ensemble import Ensemble
 from mnist_lab.models.inference_module import InferenceModule, resize_weights
 from mnist_lab.runs.checkpoints import load_weights
 from mnist_lab.runs.run import Run
+from mnist_lab.web.graph import Arrays, Step, to_graph
 
+TEMPLATES = Path(__file__).with_name("templates")
 WORST = 20  # test images
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
+INVITATION = "Draw a digit, or several in a row."
 POINTWISE = {"relu", "leaky_relu", "elu", "sigmoid", "tanh", "silu", "gelu", "scale"}
-CHECK_SECONDS = 1800
 
 
-def to_page(network: Classifier, data: MNISTDataModule, run: Run) -> bytes:
+def to_page(network: Classifier, data: MNISTDataModule, run: Run, predictions: Predictions | None) -> str:
     """Return the page of a network.
 
     Args:
         network: the network with the weights that were tested.
         data: the data it was tested on.
         run: its run; the page goes through the epochs of which it kept checkpoints.
+        predictions: of the network for the test set, whose worst images the page shows; None to show none.
 
     Raises:
         LabError: the network cannot be traced, or has an operator that the page lacks.
@@ -59,22 +49,17 @@ def to_page(network: Classifier, data: MNISTDataModule, run: Run) -> bytes:
         earlier.network.load_state_dict(load_weights(earlier.network, path))  # type: ignore[arg-type,union-attr]
         epochs.append({"epoch": epoch, "shift": arrays.length})
         _network(earlier, arrays)  # type: ignore[arg-type]
-    predictions = Predictions.on_test_set(network, data)
     content = arrays.to_bytes()
     wrong: list[Step] = []
-    images = data.test_set()[0]
-    for index in predictions.worst(WORST).tolist():
-        wrong.append(
-            {
-                "index": index,
-                "label": int(predictions.labels[index]),
-                "predicted": int(predictions.predicted[index]),
-                "start": len(content),
-            }
-        )
-        content += images[index].tobytes()
-    digits = data.has_digits
+    if predictions:
+        for index in predictions.worst(WORST).tolist():
+            label, predicted = int(predictions.labels[index]), int(predictions.predicted[index])
+            wrong.append({"index": index, "label": label, "predicted": predicted, "start": len(content)})
+            content += data.test_set()[0][index].tobytes()
+    digits, accuracy = data.has_digits, run.info["metrics"].get(TEST_ACC)
     page = {
+        "classes": data.classes,
+        "invitation": (invitation := INVITATION if digits else f"Draw one of {len(data.classes)}: see the list."),
         "networks": networks,
         "epochs": epochs,
         "tested": run.tested_epoch,
@@ -82,16 +67,14 @@ def to_page(network: Classifier, data: MNISTDataModule, run: Run) -> bytes:
         "digits": digits,
         "background": data.background,
     }
-    text = render_template(
-        WEB / "page.html",
+    return render_template(
+        TEMPLATES / "page.html",
         noun="digit" if digits else "picture",
-        network=f"{type(network).__name__}, test accuracy {predictions.accuracy:.2%}",
-        classes=data.classes,
-        invitation=invitation(data.classes, digits=digits),
+        network=str(run.info["model"]) + (f", test accuracy {accuracy:.2%}" if accuracy is not None else ""),
+        invitation=invitation,
         arrays=base64.b64encode(content).decode(),
         page=page,
     )
-    return text.encode()
 
 
 def _network(member: InferenceModule, arrays: Arrays) -> Step:
@@ -142,44 +125,3 @@ def _layers(graph: list[Step], size: int) -> list[dict[str, Any]]:
                 {"name": step["layer"], "shape": step["shape"], "weights": step["name"], "shown": shown["name"]}
             )
     return layers[:-1]
-
-
-def find_browser() -> str | None:
-    """Return the path of a Chromium that can run without a screen; None if there is none."""
-    return next(filter(None, map(shutil.which, BROWSERS)), None)
-
-
-def load_page(path: Path) -> Program | None:
-    """Load a page as a program that a browser runs; None where there is no browser."""
-    browser = find_browser()
-    if browser is None:
-        return None
-    page = path.read_text(encoding="utf-8")
-
-    def run(images: Tensor) -> Tensor:
-        with tempfile.TemporaryDirectory() as folder:
-            checked = Path(folder) / "page.html"
-            checked.write_text(page.replace("</body>", _CHECK % base64.b64encode(images.numpy().tobytes()).decode()))
-            options = ["--headless", "--disable-gpu", f"--user-data-dir={folder}/profile", "--dump-dom"]
-            if hasattr(os, "geteuid") and os.geteuid() == 0:
-                options.append("--no-sandbox")
-            done = subprocess.run(
-                [browser, *options, checked.as_uri()], capture_output=True, text=True, timeout=CHECK_SECONDS
-            )
-        found = re.search(r'<pre id="checked">(.*?)</pre>', done.stdout)
-        if found is None:
-            raise LabError(f"{browser}: ended without an answer ({done.stderr.strip()[-200:]})")
-        return torch.tensor(json.loads(found[1]))
-
-    return run
-
-
-_CHECK = """<script>
-{
-  const bytes = Uint8Array.from(atob("%s"), (letter) => letter.charCodeAt(0)), found = [];
-  for (let i = 0; i < bytes.length; i += 784) found.push(classify(bytes.subarray(i, i + 784)));
-  const list = document.body.appendChild(document.createElement("pre"));
-  list.id = "checked";
-  list.textContent = JSON.stringify(found.map((each) => [...each]));
-}
-</script></body>"""

@@ -1,36 +1,50 @@
 // The page with the network inside: answer, and look into the layers.
 
+const CLASSES = PAGE.classes;
 const BYTES = Uint8Array.from(atob(byId("arrays").textContent), (letter) => letter.charCodeAt(0));
 let networks = unpack(PAGE.networks, BYTES);
 let chosen = null;  // the test image that is shown in place of a drawing
 let waiting = false;  // for the next frame
+let digits = [];  // that are seen, from left to right: {pixels, box, candidates, probabilities, values}; other classes: one
+let pick = null;  // of the digit that is looked into; null for the last
 let unit = null;  // that is explained: {layer, map, y, x}
-let values = null;  // of the network's graph for the image that is shown
 
-function classify(pixels) {  // the probabilities of all classes for 28 x 28 bytes
+function think(pixels) {  // of 28 x 28 bytes: the probabilities of all classes, and the values of a single network's graph
   const answers = networks.map((network) => answer(network, pixels));
-  if (networks.length === 1) values = answers[0].values;
-  return meanOf(answers.map(({probabilities}) => probabilities));
+  return {probabilities: meanOf(answers.map(({probabilities}) => probabilities)), values: answers.length === 1 ? answers[0].values : null};
 }
 
-function lookAtDrawing() {  // what the network is given of the drawing; null without a digit in it
-  const {data} = sheetOfPaper().getContext("2d").getImageData(0, 0, DRAWN, DRAWN);
-  const grey = Uint8Array.from({length: DRAWN * DRAWN}, (_, i) => data[4 * i]);
-  return PAGE.digits ? findDigit(grey, DRAWN, DRAWN) : fitImage(grey, DRAWN, PAGE.background);
+function classify(pixels) {
+  return think(pixels).probabilities;
+}
+
+function lookAtDrawing() {
+  const {width, height} = DRAWN, grey = greyDrawing();
+  return PAGE.digits ? findNumber(grey, width, height) : fitImage(grey, width, PAGE.background);
+}
+
+function looked() {  // the digit that is looked into
+  return digits[pick === null ? digits.length - 1 : pick];
 }
 
 function update() {  // once a frame, however fast the pen is
   waiting = false;
-  const image = chosen !== null ? PAGE.wrong[chosen] : null;
-  const found = image ? {pixels: image.pixels, candidates: 1} : strokes.length ? lookAtDrawing() : null;
-  const probabilities = found ? classify(found.pixels) : null;
-  const best = probabilities ? probabilities.indexOf(Math.max(...probabilities)) : null;
-  showAnswer(best, probabilities, found && found.pixels);
-  if (!found) byId("words").textContent = strokes.length ? "Nothing like a digit yet. Draw it larger." : INVITATION;
-  else byId("words").textContent = sure(probabilities[best], found.candidates) + (image ? `; it is labelled ${CLASSES[image.label]}.` : "");
-  speak();
-  if (!found) values = null;
+  const found = chosen !== null ? [PAGE.wrong[chosen]] : strokes.length ? lookAtDrawing() : [];
+  digits = found.map((digit) => ({...digit, ...think(digit.pixels)}));
+  if (pick >= digits.length) pick = null;
+  show();
+}
+
+function show() {
+  const own = looked(), boxes = digits.length > 1 ? digits.map(({box}) => box) : [];
+  repaint(boxes, digits.indexOf(own));
+  byId("undo").disabled = strokes.length === 0;
+  byId("clear").disabled = strokes.length === 0 && chosen === null;
+  showAnswer(own);
+  byId("words").textContent = !own ? strokes.length ? "Nothing like a digit yet. Draw it larger." : PAGE.invitation : words();
+  if (drawing === null) byId("spoken").textContent = `${digits.map(named).join("")} ${byId("words").textContent}`;  // not with every change
   showLayers();
+  startOcclusion();
 }
 
 function began() {
@@ -38,11 +52,71 @@ function began() {
 }
 
 function changed() {
-  repaint();
-  byId("clear").disabled = strokes.length === 0 && chosen === null;
   if (waiting) return;
   waiting = true;
   requestAnimationFrame(update);
+}
+
+// The answer
+
+const bars = CLASSES.map((className) => {
+  const line = byId("bars").appendChild(document.createElement("li"));
+  const [name, track, share] = ["span", "div", "span"].map((tag) => line.appendChild(document.createElement(tag)));
+  name.textContent = className;
+  track.className = "track";
+  const bar = track.appendChild(document.createElement("div"));
+  bar.className = "bar";
+  return {line, bar, share};
+});
+
+function bestOf({probabilities}) {
+  return probabilities.indexOf(Math.max(...probabilities));
+}
+
+function named(digit) {
+  return CLASSES[bestOf(digit)];
+}
+
+function words() {
+  const sure = digits.reduce((product, {probabilities}) => product * Math.max(...probabilities), 1);
+  const left = digits[0].candidates > digits.length ? " Only one row is read." : "";
+  const all = digits.length > 1 ? ". Choose a digit." : "";
+  const label = chosen !== null ? `; it is labelled ${CLASSES[PAGE.wrong[chosen].label]}.` : "";
+  return `${(100 * sure).toFixed(1)} % sure${all}${left}${label}`;
+}
+
+function showAnswer(own) {
+  const predicted = byId("predicted");
+  predicted.style.setProperty("--digits", digits.length);
+  predicted.setAttribute("aria-hidden", String(digits.length < 2));  // one is in the words that are spoken
+  if (digits.length < 2) predicted.textContent = own ? named(own) : "";
+  else {
+    while (predicted.children.length !== digits.length) {  // kept otherwise, so that the focus stays
+      if (!predicted.children.length) predicted.textContent = "";
+      if (predicted.children.length > digits.length) predicted.lastChild.remove();
+      else digitButton(predicted.appendChild(document.createElement("button")), predicted.children.length - 1);
+    }
+    digits.forEach((digit, i) => {
+      predicted.children[i].textContent = named(digit);
+      predicted.children[i].setAttribute("aria-pressed", String(digit === own));
+      predicted.children[i].setAttribute("aria-label", `${named(digit)}, digit ${i + 1} of ${digits.length}`);
+    });
+  }
+  bars.forEach(({line, bar, share}, i) => {
+    const value = own ? own.probabilities[i] : 0;
+    line.className = own && i === bestOf(own) ? "first" : "";
+    bar.style.width = `${100 * value}%`;
+    share.textContent = own ? `${(100 * value).toFixed(1)} %` : "";
+  });
+  tile(byId("seen"), own ? own.pixels : new Uint8Array(784), 28, 28, (value) => [value, value, value]);
+}
+
+function digitButton(button, i) {
+  button.type = "button";
+  button.addEventListener("click", () => {
+    pick = i;
+    show();
+  });
 }
 
 // Test images
@@ -66,7 +140,7 @@ const buttons = PAGE.wrong.map((image, number) => {
 
 function choose(number) {
   if (number !== null) strokes.length = 0;
-  chosen = number;
+  [chosen, pick] = [number, null];
   buttons.forEach((button, i) => button.setAttribute("aria-pressed", String(i === number)));
 }
 
@@ -91,10 +165,6 @@ if (PAGE.epochs.length) {
 }
 
 // Layers
-
-function colour(name) {
-  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-}
 
 function tile(canvas, data, width, height, shade) {
   canvas.width = width;
@@ -161,15 +231,16 @@ function select(layer, map, y, x) {
   const {channels, height, width, shape} = LAYERS[layer], inside = (value, count) => Math.min(Math.max(value, 0), count - 1);
   unit = {layer, map: inside(map, channels), y: inside(y, height), x: inside(x, width)};
   if (shape.length === 1) {
-    const last = shape[0] - 1, place = Math.min(unit.y * width + unit.x, last);
-    [unit.y, unit.x] = [Math.floor(place / width), place % width];
+    const last = shape[0] - 1, number = Math.min(unit.y * width + unit.x, last);
+    [unit.y, unit.x] = [Math.floor(number / width), number % width];
   }
   explain();
 }
 
 function showLayers() {
-  byId("layers").hidden = values === null || LAYERS.length === 0;
-  if (values !== null) {
+  const values = looked() && looked().values;
+  byId("layers").hidden = !values || LAYERS.length === 0;
+  if (values) {
     for (const {name, shown, canvases, height, width} of LAYERS) {
       const {data} = values[shown], shade = shades(largest(data));
       canvases.forEach((canvas, map) => tile(canvas, data.subarray(map * height * width, (map + 1) * height * width), width, height, shade));
@@ -179,12 +250,13 @@ function showLayers() {
 }
 
 function explain() {  // the chosen unit: its weights, what it looks at, and its value
+  const values = looked() && looked().values;
   LAYERS.forEach(({detail, canvases}, number) => {
-    const here = unit !== null && unit.layer === number && values !== null;
+    const here = unit !== null && unit.layer === number && values;
     detail.hidden = !here;
     canvases.forEach((canvas, map) => canvas.classList.toggle("chosen", here && canvases.length > 1 && map === unit.map));
   });
-  if (unit === null || values === null) return;
+  if (unit === null || !values) return;
   const {name, weights, shape, detail, width} = LAYERS[unit.layer];
   const step = networks[0].graph.find((each) => each.name === weights), input = values[step.inputs[0]];
   const number = shape.length === 3 ? unit.map : unit.y * width + unit.x;
@@ -249,5 +321,64 @@ function ofLinear(step, input, number) {
   return {pairs: strongest(pairs), value};
 }
 
-repaint();
+// What counts: the probabilities with a patch of the image covered, patch by patch
+
+const PATCH = 7, STEP = 2, PLACES = Math.ceil(28 / STEP);  // pixels
+let occlusion = null;  // {pixels, logs: of the whole image's probabilities, drops: a list of them for each patch}
+
+function startOcclusion() {
+  const own = looked();
+  byId("counts").hidden = !own || networks.length > 1;
+  if (byId("counts").hidden || drawing !== null) return;
+  if (occlusion === null || occlusion.digit !== own) {
+    const logs = Array.from(answer(networks[0], own.pixels, []).probabilities, Math.log);
+    occlusion = {digit: own, logs, drops: []};
+    requestAnimationFrame(() => occlude(occlusion));
+  }
+  showCounts();
+}
+
+function occlude(task) {  // a few patches a frame
+  const start = performance.now();
+  while (task === occlusion && task.drops.length < PLACES ** 2 && performance.now() - start < 12) {
+    const covered = task.digit.pixels.slice(), empty = PAGE.background, spot = task.drops.length;
+    const [top, left] = [Math.floor(spot / PLACES), spot % PLACES].map((number) => number * STEP - (PATCH >> 1));
+    forPatch(top, left, (at) => covered[at] = empty);
+    const {probabilities} = answer(networks[0], covered, []);
+    task.drops.push(task.logs.map((log, i) => log - Math.log(Math.max(probabilities[i], 1e-30))));
+  }
+  if (task !== occlusion) return;
+  if (task.drops.length < PLACES ** 2) requestAnimationFrame(() => occlude(task));
+  else showCounts();
+}
+
+function forPatch(top, left, work) {
+  for (let y = Math.max(top, 0); y < Math.min(top + PATCH, 28); y++) {
+    for (let x = Math.max(left, 0); x < Math.min(left + PATCH, 28); x++) work(28 * y + x);
+  }
+}
+
+function showCounts() {
+  const {digit, drops} = occlusion, number = byId("class").value, which = number === "" ? bestOf(digit) : Number(number);
+  byId("class").options[0].textContent = `${CLASSES[bestOf(digit)]} (the answer)`;
+  const sums = new Float32Array(784), counts = new Float32Array(784);
+  drops.forEach((drop, spot) => {
+    const [top, left] = [Math.floor(spot / PLACES), spot % PLACES].map((number) => number * STEP - (PATCH >> 1));
+    forPatch(top, left, (at) => {
+      sums[at] += drop[which];
+      counts[at]++;
+    });
+  });
+  const mean = sums.map((sum, at) => counts[at] ? sum / counts[at] : 0), shade = shades(Math.max(largest(mean), 0.02));
+  const ink = [1, 3, 5].map((i) => parseInt(colour("--ink").slice(i, i + 2), 16));
+  const pixels = Array.from(mean, (value, at) => {
+    const share = Math.abs(digit.pixels[at] - PAGE.background) / 255;
+    return shade(value).map((part, i) => part + 0.55 * share * (ink[i] - part));
+  });
+  tile(byId("map"), pixels, 28, 28, (pixel) => pixel);
+}
+
+CLASSES.forEach((name, number) => byId("class").add(new Option(name, number)));
+byId("class").addEventListener("change", showCounts);
+
 update();

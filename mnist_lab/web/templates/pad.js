@@ -1,0 +1,105 @@
+// The area to draw in. The page has two functions for it: began(), before anything is drawn or taken away, and
+// changed(), after it.
+
+const PEN = 0.07;  // of the height
+const DRAWN = {width: PAGE.digits ? 384 : 256, height: 256};  // pixels of the drawing that is looked at
+const byId = (id) => document.getElementById(id);
+const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const pad = byId("pad");
+const strokes = [];  // each a list of points [x, y], from 0 to 1
+let drawing = null;  // the pointer that draws
+
+function paint(context, width, height, ink) {
+  const at = ([x, y]) => [x * width, y * height];
+  context.strokeStyle = ink;
+  context.lineWidth = PEN * height;
+  context.lineCap = context.lineJoin = "round";
+  for (const points of strokes) {
+    context.beginPath();
+    context.moveTo(...at(points[0]));
+    for (let i = 1; i < points.length; i++) {  // smooth: curves through the middles
+      const [[x, y], [u, v]] = [at(points[i - 1]), at(points[i])];
+      context.quadraticCurveTo(x, y, (x + u) / 2, (y + v) / 2);
+    }
+    context.lineTo(...at(points[points.length - 1]));
+    context.stroke();
+  }
+}
+
+function repaint(boxes = [], chosen = 0) {  // boxes: left, top, right and bottom, from 0 to 1
+  const [width, height] = [pad.clientWidth, pad.clientHeight].map((side) => Math.round(side * (devicePixelRatio || 1)));
+  if (pad.width !== width || pad.height !== height) [pad.width, pad.height] = [width, height];
+  const context = pad.getContext("2d"), line = Math.max(1, height / 200);
+  context.clearRect(0, 0, width, height);
+  paint(context, width, height, colour("--ink"));
+  boxes.forEach(([left, top, right, bottom], i) => {
+    context.strokeStyle = colour(i === chosen ? "--accent" : "--line");
+    context.lineWidth = i === chosen ? 2 * line : line;
+    const [x, y, u, v] = [left * width - 4 * line, top * height - 4 * line, right * width + 4 * line, bottom * height + 4 * line];
+    context.strokeRect(x, y, u - x, v - y);
+  });
+}
+
+function greyDrawing() {  // the drawing black on white, one byte a pixel
+  const {width, height} = DRAWN, sheet = document.createElement("canvas");
+  [sheet.width, sheet.height] = [width, height];
+  const context = sheet.getContext("2d", {willReadFrequently: true});
+  context.fillStyle = "#fff";
+  context.fillRect(0, 0, width, height);
+  paint(context, width, height, "#000");
+  const {data} = context.getImageData(0, 0, width, height);
+  return Uint8Array.from({length: width * height}, (_, i) => data[4 * i]);
+}
+
+function place(event) {
+  const box = pad.getBoundingClientRect();
+  return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
+}
+
+pad.addEventListener("pointerdown", (event) => {
+  if (drawing !== null || event.button !== 0) return;
+  drawing = event.pointerId;
+  pad.setPointerCapture(drawing);
+  began();
+  strokes.push([place(event)]);
+  changed();
+});
+pad.addEventListener("pointermove", (event) => {
+  if (event.pointerId !== drawing) return;
+  const events = event.getCoalescedEvents ? event.getCoalescedEvents() : [];
+  strokes[strokes.length - 1].push(...(events.length ? events : [event]).map(place));
+  changed();
+});
+for (const end of ["pointerup", "pointercancel", "lostpointercapture"]) {
+  pad.addEventListener(end, (event) => {
+    if (event.pointerId !== drawing) return;
+    drawing = null;
+    changed();
+  });
+}
+
+function undo() {
+  if (drawing !== null) return;
+  began();
+  strokes.pop();
+  changed();
+}
+
+function clear() {
+  drawing = null;
+  began();
+  strokes.length = 0;
+  changed();
+}
+
+byId("undo").addEventListener("click", undo);
+byId("clear").addEventListener("click", clear);
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") clear();
+  else if (event.key.toLowerCase() === "z" && (event.ctrlKey || event.metaKey) && !event.shiftKey) {
+    event.preventDefault();
+    undo();
+  }
+});
+window.addEventListener("resize", changed);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", changed);
