@@ -9,8 +9,10 @@ import re
 import textwrap
 from collections.abc import Iterator
 from contextlib import redirect_stdout, suppress
+from functools import cache
 from io import StringIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, get_args, get_type_hints
 from unittest.mock import patch
 
@@ -25,12 +27,15 @@ from pydantic import TypeAdapter
 from mnist_lab.cli.commands import COMMANDS
 from mnist_lab.cli.help import help_text
 from mnist_lab.config import conf_dir
+from mnist_lab.config.compose import compose
 from mnist_lab.config.targets import find_class
 from mnist_lab.config.validate import LIMITS, parameter_types
 from mnist_lab.formatting import format_value
 from mnist_lab.runs.paths import PathIn
 from mnist_lab.runs.record import RunRecord
 from mnist_lab.runs.run import Run
+from mnist_lab.training.train import train
+from mnist_lab.web.server import page_of
 
 ROOT = Path(__file__).parents[1]
 RUN_FOLDER = {  # by the attributes of Run; one that is missing here fails the build
@@ -74,9 +79,18 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             files.append(File.generated(config, f"tutorials/{name}", content=content))
     for path in sorted((ROOT / "results").glob("*.png")):
         files.append(File.generated(config, f"results/{path.name}", content=path.read_bytes()))
+    files.append(File.generated(config, "demo.html", content=demo_page()))
     for page, text in pages.items():
         files.append(File.generated(config, page, content=text))
     return files
+
+
+@cache
+def demo_page() -> str:
+    """Return the page of LeNet, trained for three epochs."""
+    with TemporaryDirectory() as folder:
+        settings = ("trainer.max_epochs=3", "callbacks.checkpoint.every_n_epochs=1", "figures=false", "logger=none")
+        return page_of(train(compose("model=lenet", *settings, f"hydra.run.dir={folder}")))
 
 
 def commands_page() -> str:

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO, StringIO
 from pathlib import Path
@@ -28,6 +28,11 @@ from rich.text import Text
 PICTURES = Path(__file__).parent / "pictures"
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 LIMIT = 200_000  # bytes of a picture
+NUMBER = [  # 273
+    [(0.12, 0.3), (0.18, 0.2), (0.25, 0.22), (0.27, 0.36), (0.2, 0.55), (0.11, 0.76), (0.2, 0.75), (0.29, 0.77)],
+    [(0.38, 0.22), (0.49, 0.2), (0.58, 0.22), (0.53, 0.45), (0.47, 0.78)],
+    [(0.7, 0.24), (0.8, 0.2), (0.85, 0.32), (0.77, 0.46), (0.86, 0.58), (0.84, 0.73), (0.76, 0.78), (0.69, 0.74)],
+]
 
 
 def record_terminal() -> None:
@@ -83,6 +88,18 @@ def save_page(page: Page, name: str) -> None:
     assert path.stat().st_size < LIMIT, f"{path}: {path.stat().st_size} bytes"
 
 
+def draw(page: Page, stroke: Sequence[tuple[float, float]]) -> None:
+    """Draw a stroke with the mouse, through points from 0 to 1."""
+    box = page.locator("#pad").bounding_box()
+    assert box is not None
+    first, *others = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in stroke]
+    page.mouse.move(*first)
+    page.mouse.down()
+    for place in others:
+        page.mouse.move(*place, steps=12)
+    page.mouse.up()
+
+
 def main() -> None:
     PICTURES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
@@ -108,14 +125,8 @@ def main() -> None:
         ):
             page.set_viewport_size({"width": 900, "height": 620})
             page.goto("http://127.0.0.1:8032")
-            box = page.locator("canvas").first.bounding_box()
-            assert box is not None
-            x, y, side = box["x"], box["y"], box["width"]
-            page.mouse.move(x + 0.3 * side, y + 0.25 * side)
-            page.mouse.down()
-            for across, down in ((0.5, 0.22), (0.7, 0.25), (0.6, 0.5), (0.48, 0.8)):
-                page.mouse.move(x + across * side, y + down * side, steps=12)
-            page.mouse.up()
+            for stroke in NUMBER:
+                draw(page, stroke)
             page.wait_for_timeout(1500)
             save_page(page, "draw")
         browser.close()
