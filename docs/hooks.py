@@ -88,7 +88,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 @cache
 def demo_page() -> str:
     """Return the page of LeNet, trained for three epochs."""
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, redirect_stdout(StringIO()):
         settings = ("trainer.max_epochs=3", "callbacks.checkpoint.every_n_epochs=1", "figures=false", "logger=none")
         return page_of(train(compose("model=lenet", *settings, f"hydra.run.dir={folder}")))
 

@@ -165,6 +165,11 @@ def test_row_of_digits_is_read_and_each_can_be_looked_into(command: Command, vis
     assert buttons.count() == 0 and page.locator("#predicted").inner_text() == named[0]
 
 
+def log_odds(probabilities: np.ndarray) -> np.ndarray:
+    odds: np.ndarray = np.log(probabilities / (1 - probabilities))
+    return odds
+
+
 @needs_browser
 @pytest.mark.slow
 def test_what_counts_is_what_changes_the_answer_when_covered(command: Command, visit: Callable[..., Page]) -> None:
@@ -180,7 +185,7 @@ def test_what_counts_is_what_changes_the_answer_when_covered(command: Command, v
         top, left = 2 * (number // 14) - 3, 2 * (number % 14) - 3
         covered = pixels.copy()
         covered[max(top, 0) : top + 7, max(left, 0) : left + 7] = 0
-        expected = np.log(whole) - np.log(classifier.probabilities(covered[None])[0])
+        expected = log_odds(whole) - log_odds(classifier.probabilities(covered[None])[0])
         assert page.evaluate("(number) => occlusion.drops[number]", number) == pytest.approx(expected, abs=0.02)
     before = page.evaluate("byId('map').toDataURL()")
     other = int((whole.argmax() + 1) % 10)

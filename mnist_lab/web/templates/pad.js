@@ -101,5 +101,3 @@ document.addEventListener("keydown", (event) => {
     undo();
   }
 });
-window.addEventListener("resize", changed);
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", changed);

@@ -321,21 +321,28 @@ function ofLinear(step, input, number) {
   return {pairs: strongest(pairs), value};
 }
 
-// What counts: the probabilities with a patch of the image covered, patch by patch
+// What counts: how the odds of each class change with a patch of the image covered, patch by patch
 
 const PATCH = 7, STEP = 2, PLACES = Math.ceil(28 / STEP);  // pixels
-let occlusion = null;  // {pixels, logs: of the whole image's probabilities, drops: a list of them for each patch}
+let occlusion = null;  // {digit, odds: logarithms for the whole image, drops: from them, a list for each patch}
 
 function startOcclusion() {
   const own = looked();
   byId("counts").hidden = !own || networks.length > 1;
   if (byId("counts").hidden || drawing !== null) return;
   if (occlusion === null || occlusion.digit !== own) {
-    const logs = Array.from(answer(networks[0], own.pixels, []).probabilities, Math.log);
-    occlusion = {digit: own, logs, drops: []};
+    occlusion = {digit: own, odds: logOdds(own.pixels), drops: []};
     requestAnimationFrame(() => occlude(occlusion));
   }
   showCounts();
+}
+
+function logOdds(pixels) {  // without views, which would take their multiple
+  const {probabilities} = answer(networks[0], pixels, []), least = 1e-30;
+  return Array.from(probabilities, (value, i) => {
+    const others = probabilities.reduce((sum, other, j) => j === i ? sum : sum + other, 0);
+    return Math.log(Math.max(value, least)) - Math.log(Math.max(others, least));
+  });
 }
 
 function occlude(task) {  // a few patches a frame
@@ -344,8 +351,8 @@ function occlude(task) {  // a few patches a frame
     const covered = task.digit.pixels.slice(), empty = PAGE.background, spot = task.drops.length;
     const [top, left] = [Math.floor(spot / PLACES), spot % PLACES].map((number) => number * STEP - (PATCH >> 1));
     forPatch(top, left, (at) => covered[at] = empty);
-    const {probabilities} = answer(networks[0], covered, []);
-    task.drops.push(task.logs.map((log, i) => log - Math.log(Math.max(probabilities[i], 1e-30))));
+    const odds = logOdds(covered);
+    task.drops.push(task.odds.map((before, i) => before - odds[i]));
   }
   if (task !== occlusion) return;
   if (task.drops.length < PLACES ** 2) requestAnimationFrame(() => occlude(task));
@@ -369,7 +376,7 @@ function showCounts() {
       counts[at]++;
     });
   });
-  const mean = sums.map((sum, at) => counts[at] ? sum / counts[at] : 0), shade = shades(Math.max(largest(mean), 0.02));
+  const mean = sums.map((sum, at) => counts[at] ? sum / counts[at] : 0), shade = shades(Math.max(largest(mean), 0.1));
   const ink = [1, 3, 5].map((i) => parseInt(colour("--ink").slice(i, i + 2), 16));
   const pixels = Array.from(mean, (value, at) => {
     const share = Math.abs(digit.pixels[at] - PAGE.background) / 255;
@@ -381,4 +388,6 @@ function showCounts() {
 CLASSES.forEach((name, number) => byId("class").add(new Option(name, number)));
 byId("class").addEventListener("change", showCounts);
 
+window.addEventListener("resize", show);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", show);
 update();
