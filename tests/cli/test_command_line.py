@@ -139,6 +139,11 @@ def test_misspelt_command_is_refused_with_the_nearest(tiny: Tiny) -> None:
     outcome = run("tset", "latest")
     assert outcome.returncode == 2
     assert outcome.stderr == "mnist_lab: tset: unknown command; did you mean test? (--help tells more)\n"
+    outcome = run("resume", "latest")
+    assert outcome.returncode == 2
+    assert (
+        outcome.stderr == "mnist_lab: resume: unknown command; a run goes on with resume=latest (--help tells more)\n"
+    )
 
 
 @pytest.mark.parametrize("folder", ["nowhere", "."])
