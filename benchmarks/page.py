@@ -22,17 +22,17 @@ THREE = ((0.37, 0.22), (0.6, 0.22), (0.48, 0.44), (0.6, 0.56), (0.57, 0.76), (0.
 REPEATS = 30
 
 
-def draw(page: Page) -> None:
-    """Draw a 3 with the mouse."""
+def draw(page: Page, *points: tuple[float, float]) -> None:
+    """Draw a stroke with the mouse, through points from 0 to 1."""
     box = page.locator("#pad").bounding_box()
     assert box is not None
-    first, *others = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in THREE]
+    first, *others = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
     page.mouse.move(*first)
     page.mouse.down()
     for place in others:
-        page.mouse.move(*place, steps=5)
+        page.mouse.move(*place, steps=8)
     page.mouse.up()
-    page.wait_for_timeout(500)
+    page.wait_for_timeout(100)
 
 
 def milliseconds(page: Page, call: str) -> float:
@@ -62,7 +62,7 @@ def main() -> None:
             start = time.perf_counter()
             page.goto(path.as_uri())
             opened = 1000 * (time.perf_counter() - start)
-            draw(page)
+            draw(page, *THREE)
             answer, update = milliseconds(page, "classify(digits[0].pixels)"), milliseconds(page, "update()")
             size, parameters = path.stat().st_size / 1000, run.info["parameters"]
             print(

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO, StringIO
 from pathlib import Path
@@ -24,6 +24,8 @@ from playwright.sync_api import Page, sync_playwright
 from rich.console import Console
 from rich.style import Style
 from rich.text import Text
+
+from benchmarks.page import draw
 
 PICTURES = Path(__file__).parent / "pictures"
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
@@ -88,18 +90,6 @@ def save_page(page: Page, name: str) -> None:
     assert path.stat().st_size < LIMIT, f"{path}: {path.stat().st_size} bytes"
 
 
-def draw(page: Page, stroke: Sequence[tuple[float, float]]) -> None:
-    """Draw a stroke with the mouse, through points from 0 to 1."""
-    box = page.locator("#pad").bounding_box()
-    assert box is not None
-    first, *others = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in stroke]
-    page.mouse.move(*first)
-    page.mouse.down()
-    for place in others:
-        page.mouse.move(*place, steps=12)
-    page.mouse.up()
-
-
 def main() -> None:
     PICTURES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
@@ -126,7 +116,7 @@ def main() -> None:
             page.set_viewport_size({"width": 900, "height": 620})
             page.goto("http://127.0.0.1:8032")
             for stroke in NUMBER:
-                draw(page, stroke)
+                draw(page, *stroke)
             page.wait_for_timeout(1500)
             save_page(page, "draw")
         browser.close()

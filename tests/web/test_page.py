@@ -13,6 +13,7 @@ from conftest import INGREDIENTS, SMALL_RESIDUAL, Outcome, slow
 from PIL import Image
 from playwright.sync_api import Browser, Page
 
+from benchmarks.page import THREE, draw
 from mnist_lab import conf_dir
 from mnist_lab.errors import LabError
 from mnist_lab.evaluation.predictions import Predictions
@@ -59,25 +60,9 @@ def visit(browser: Browser) -> Iterator[Callable[..., Page]]:
     assert [each for each in told if not each.startswith("data:")] == []
 
 
-def draw(page: Page, *points: tuple[float, float]) -> None:
-    """Draw a stroke with the mouse, through points from 0 to 1."""
-    box = page.locator("#pad").bounding_box()
-    assert box
-    places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
-    page.mouse.move(*places[0])
-    page.mouse.down()
-    for place in places[1:]:
-        page.mouse.move(*place, steps=5)
-    page.mouse.up()
-    page.wait_for_timeout(100)
-
-
 def bars(page: Page) -> list[float]:
     """The probabilities that are shown, in per cent."""
     return [float(text.removesuffix(" %")) for text in page.locator("#bars li > span:last-child").all_inner_texts()]
-
-
-THREE = ((0.35, 0.25), (0.6, 0.22), (0.65, 0.35), (0.5, 0.48), (0.65, 0.6), (0.6, 0.78), (0.33, 0.78))
 
 
 @needs_browser
