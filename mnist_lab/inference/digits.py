@@ -51,6 +51,19 @@ class NetworkInput(NamedTuple):
     candidates: int = 1
 
 
+class _Components(NamedTuple):
+    """The connected components of a mask, with their measures, each (count,) but for the first three."""
+
+    labels: np.ndarray  # (H, W), from 1 on
+    start: np.ndarray  # (2, count), the first row and column of each one's box
+    stop: np.ndarray  # (2, count)
+    mass: np.ndarray  # of its ink
+    inside: np.ndarray  # from 0, along the image's edge, to 1
+    is_stroke: np.ndarray
+    is_frame: np.ndarray
+    score: np.ndarray  # how likely it is a digit
+
+
 class _Digit(NamedTuple):
     """Components that may be a digit, with a margin around them."""
 
@@ -143,11 +156,11 @@ def _find_candidate(grey: np.ndarray) -> _Candidate | None:
     return _choose_digits(grey, ink, clear) or _choose_digits(grey, ink, ink > noise)
 
 
-def _choose_digits(grey: np.ndarray, ink: np.ndarray, mask: np.ndarray) -> _Candidate | None:
-    """Return the components of a mask, (H, W), that are most likely digits, each with those that belong to it."""
+def _measure(grey: np.ndarray, ink: np.ndarray, mask: np.ndarray) -> _Components:
+    """Return the components of a mask, (H, W)."""
     labels, count = ndimage.label(mask, np.ones((3, 3)))
     start, stop = np.array([[(side.start, side.stop) for side in box] for box in ndimage.find_objects(labels)]).T
-    size = stop - start  # (2, count), as start and stop
+    size = stop - start
     length = size.max(0)
     area, mass = (np.bincount(labels[mask], weights)[1:] for weights in (None, ink[mask]))
     outline, contrast = _measure_edges(grey, labels, count)
@@ -169,10 +182,16 @@ def _choose_digits(grey: np.ndarray, ink: np.ndarray, mask: np.ndarray) -> _Cand
         within = (start > start[:, [line]]).all(0) & (stop < stop[:, [line]]).all(0)
         is_frame[line] = (within & (score > 0) & (length >= MIN_FRAMED * length[line])).any()
     score[is_frame] = 0
-    main = score.argmax()
+    return _Components(labels, start, stop, mass, inside, is_stroke, is_frame, score)
+
+
+def _choose_digits(grey: np.ndarray, ink: np.ndarray, mask: np.ndarray) -> _Candidate | None:
+    """Return the components of a mask, (H, W), that are most likely digits, each with those that belong to it."""
+    labels, start, stop, mass, inside, is_stroke, is_frame, score = _measure(grey, ink, mask)
+    main = int(score.argmax())
     if not score[main]:
         return None
-    gaps = [_gaps(start, stop, main)]  # (count,) for each digit
+    size = stop - start
     heights = size[0] / size[0, main]
     overlap = np.minimum(stop[0], stop[0, main]) - np.maximum(start[0], start[0, main])
     is_beside = overlap >= 0.5 * np.minimum(size[0], size[0, main])
@@ -180,7 +199,7 @@ def _choose_digits(grey: np.ndarray, ink: np.ndarray, mask: np.ndarray) -> _Cand
     is_similar = np.minimum(heights, 1 / heights) >= ratio
     is_visible = (inside >= inside[main]) & ~is_frame
     others = (is_visible & is_stroke & is_similar & (mass >= MIN_MASS_RATIO * mass[main])).nonzero()[0]
-    digits = [main]
+    digits, gaps = [main], [_gaps(start, stop, main)]
     for other in others[np.argsort(-mass[others], kind="stable")]:
         if all(gap[other] >= 0 for gap in gaps):
             digits.append(other)
@@ -189,7 +208,7 @@ def _choose_digits(grey: np.ndarray, ink: np.ndarray, mask: np.ndarray) -> _Cand
     margin = max(mask.shape) // 20 + 5  # room for a digit's edges and for thicker strokes
     found = []
     for place, digit in enumerate(digits):
-        is_near = (nearest == place) & (gaps[place] < MAX_GAP * length[digit])
+        is_near = (nearest == place) & (gaps[place] < MAX_GAP * size[:, digit].max())
         parts = is_visible & is_near & (mass >= 0.03 * mass[digit])
         top, left = (start[:, parts].min(1) - margin).clip(0).tolist()
         bottom, right = (stop[:, parts].max(1) + margin).tolist()
