@@ -157,6 +157,8 @@ def serve(run: Run, host: str, port: int | None, *, browser: bool) -> None:
         from mnist_lab.web.request_timeout import TimeoutProtocol
     except ModuleNotFoundError as error:
         raise not_installed("draw", "draw") from error
+    if sys.stderr.isatty():  # it takes seconds, and of an ensemble minutes
+        print("preparing the page, with the test images that the network gets most wrong", file=sys.stderr, flush=True)
     app = make_app(page_of(run), host)
     config = uvicorn.Config(
         app,
