@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Outcome, Tiny
+from conftest import Outcome, Tiny, slow
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_lab.errors import UsageError
@@ -65,7 +65,7 @@ def test_best_third_of_each_rung_is_continued_and_the_rest_stay_paused(command: 
     assert results["best"]["folders"] == [winner.folder.name] and len(results["jobs"]) == 9
 
 
-@pytest.mark.parametrize("launcher", ["local", pytest.param("processes", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("launcher", ["local", *slow("processes")])
 def test_candidates_that_climb_are_bit_for_bit_the_runs_that_never_stopped(command: Command, launcher: str) -> None:
     """With dropout, a schedule over all epochs, averaged weights and augmentation, whose states go on, too."""
     parts = ("model=dropout_cnn", "trainer.max_epochs=4", "scheduler=onecycle", "callbacks=ema", "augmentation=affine")
@@ -98,7 +98,7 @@ class Stops(Callback):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("at", [1, 4, 11, *(pytest.param(at, marks=pytest.mark.slow) for at in (9, 10, 15, 16, 21))])
+@pytest.mark.parametrize("at", [4, *slow(1, 9, 10, 11, 15, 16, 21)])
 def test_stopped_sweep_makes_the_same_choices_when_it_goes_on(command: Command, tiny: Tiny, at: int) -> None:
     undisturbed = command(*NINE)
     before = {name: (job.state, weights(Run(job.folder))) for name, job in jobs().items()}
@@ -120,7 +120,7 @@ def test_stopped_sweep_makes_the_same_choices_when_it_goes_on(command: Command, 
     assert "21 epochs; all candidates" in again.out
 
 
-@pytest.mark.parametrize("deaths", [1, 2])
+@pytest.mark.parametrize("deaths", slow(1, 2))
 def test_candidate_whose_process_dies_before_it_goes_on_is_started_again(
     command: Command, monkeypatch: pytest.MonkeyPatch, deaths: int
 ) -> None:
@@ -159,6 +159,7 @@ class FailsAbove(Callback):
             raise RuntimeError("too fast")
 
 
+@pytest.mark.slow
 def test_candidates_that_fail_do_not_climb(command: Command, tiny: Tiny) -> None:
     (tiny.conf / "callbacks").mkdir()
     (tiny.conf / "callbacks" / "fails.yaml").write_text(
@@ -181,6 +182,7 @@ def test_grid_goes_on_where_halving_has_paused(command: Command) -> None:
     assert [(job.state, len(job.epochs)) for job in Sweep(FOLDER).jobs()] == [("finished", 3)] * 3
 
 
+@pytest.mark.slow
 def test_paused_candidates_are_shown_as_such(command: Command) -> None:
     assert command(*NINE).status == 0
     assert command("ls", data=False).out.count(" paused ") == 8
@@ -193,6 +195,7 @@ def test_paused_candidates_are_shown_as_such(command: Command) -> None:
     assert (refused.status, "a job of the sweep s, which continues with" in refused.err) == (2, True)
 
 
+@pytest.mark.slow
 def test_drawn_candidates_are_the_same_for_the_same_seed(command: Command) -> None:
     pytest.importorskip("optuna", reason="the extra optuna is not installed")
     drawn = (
@@ -230,6 +233,7 @@ def test_rungs_end_with_the_whole_length_and_brackets_share_the_candidates(
     assert plan_brackets(*given) == [Bracket(size, epochs) for size, epochs in planned]
 
 
+@pytest.mark.slow
 def test_brackets_begin_a_rung_higher_each(command: Command) -> None:
     outcome = command(*NINE, "hydra.sweeper.brackets=2")
     assert outcome.status == 0, outcome.err

@@ -148,6 +148,7 @@ def test_failed_and_resumed_run_is_one_run_there_with_each_point_once(tiny: Tiny
     assert curves(Run(RUN), "images_per_second") == undisturbed
 
 
+@pytest.mark.slow
 def test_interrupted_run_is_killed_there_and_finished_once_it_was_resumed(command: Command) -> None:
     assert command(*QUICK, *FAIL, "+callbacks.fail.interrupted=true").status == 130
     assert [remote.info.status for remote in remote_runs()] == ["KILLED"]
@@ -155,6 +156,7 @@ def test_interrupted_run_is_killed_there_and_finished_once_it_was_resumed(comman
     assert [remote.info.status for remote in remote_runs()] == ["FINISHED"]
 
 
+@pytest.mark.slow
 def test_resumed_run_that_mlflow_does_not_know_gets_its_whole_history_there(command: Command) -> None:
     command("model=mlp", f"hydra.run.dir={RUN}")
     assert command(f"resume={RUN}", "trainer.max_epochs=3", "logger=mlflow").status == 0
@@ -164,6 +166,7 @@ def test_resumed_run_that_mlflow_does_not_know_gets_its_whole_history_there(comm
         assert len(points(remote, store)["train/loss"]) == epochs
 
 
+@pytest.mark.slow
 def test_resume_with_more_epochs_keeps_mlflow_parameters_of_the_first_start(command: Command) -> None:
     command(*QUICK)
     outcome = command(f"resume={RUN}", "trainer.max_epochs=3")
@@ -191,6 +194,7 @@ def test_jobs_of_a_sweep_side_by_side_are_runs_of_their_own_with_the_name_of_the
     assert all(Run(Path(remote.data.tags["folder"])).event_paths for remote in found)
 
 
+@pytest.mark.slow
 def test_paused_job_is_scheduled_there_until_it_continues(command: Command) -> None:
     halving = ("-m", "model=mlp", "optimizer.lr=0.3,0.0001", "sweep=s", "logger=mlflow", "hydra/sweeper=halving")
     rungs = ("hydra.sweeper.min_epochs=1", "hydra.sweeper.eta=2", "trainer.max_epochs=2")
@@ -359,6 +363,7 @@ def test_jobs_of_a_sweep_are_a_group_of_wandb(command: Command) -> None:
     assert groups == ["s", "s"]
 
 
+@pytest.mark.slow
 def test_nothing_of_a_tracker_is_left_in_the_process(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     import wandb
 

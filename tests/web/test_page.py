@@ -108,6 +108,7 @@ def seen_by_python(page: Page) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 @needs_browser
+@pytest.mark.slow
 def test_drawing_is_answered_as_predict_answers_its_picture(command: Command, visit: Callable[..., Page]) -> None:
     exported(command, "model=lenet")
     page = visit()
