@@ -369,7 +369,7 @@ function showCounts() {
   const {digit, drops} = occlusion, number = byId("class").value, which = number === "" ? bestOf(digit) : Number(number);
   byId("class").options[0].textContent = `${CLASSES[bestOf(digit)]} (the answer)`;
   const sums = new Float32Array(784), counts = new Float32Array(784);
-  drops.forEach((drop, spot) => {
+  if (drops.length === PLACES ** 2) drops.forEach((drop, spot) => {
     const [top, left] = [Math.floor(spot / PLACES), spot % PLACES].map((number) => number * STEP - (PATCH >> 1));
     forPatch(top, left, (at) => {
       sums[at] += drop[which];
