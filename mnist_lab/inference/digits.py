@@ -153,7 +153,13 @@ def _find_candidate(grey: np.ndarray) -> _Candidate | None:
     if not (ink > noise).any():
         return None
     clear = ink > otsu_threshold(ink[ink > noise])
-    return _choose_digits(grey, ink, clear) or _choose_digits(grey, ink, ink > noise)
+    found = _choose_digits(grey, ink, clear) or _choose_digits(grey, ink, ink > noise)
+    if found is None:
+        return None
+    # Paper is even, though shaded. Where light between dark digits is taken for digits, part of the paper is ink.
+    darkest, brightest = np.percentile(paper, (5, 95))
+    evenness = 1 - (brightest - darkest) / max(brightest, 32)
+    return found._replace(score=found.score * max(evenness, 0.01))
 
 
 def _measure(grey: np.ndarray, ink: np.ndarray, mask: np.ndarray) -> _Components:

@@ -114,7 +114,12 @@ function findCandidate(grey, width, height) {
   }
   if (!count) return null;
   const above = (threshold) => chooseDigits(grey, ink, width, height, threshold);
-  return above(otsuThreshold(values.subarray(0, count))) || above(noise);
+  const found = above(otsuThreshold(values.subarray(0, count))) || above(noise);
+  if (!found) return null;
+  // Paper is even, though shaded. Where light between dark digits is taken for digits, part of the paper is ink.
+  const darkest = percentile(paper, 0.05), brightest = percentile(paper, 0.95);
+  const evenness = 1 - (brightest - darkest) / Math.max(brightest, 32);
+  return {...found, score: found.score * Math.max(evenness, 0.01)};
 }
 
 // Return the components of the ink above a threshold that are most likely digits, each with those that belong to it.
