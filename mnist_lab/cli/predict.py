@@ -128,7 +128,9 @@ def answer_rows(answer: Answer) -> Iterator[dict[str, Any]]:
 
 def show_table(answers: Sequence[Answer]) -> None:
     """Print a line for each answer, with a column of notes if there are any."""
-    noun = answers[0].classifier.noun if answers else "digit"
+    noun = (
+        "number" if any(len(each.found) > 1 for each in answers) else answers[0].classifier.noun if answers else "digit"
+    )
     lines, heads = [], ["file", noun, "probability", "runner-up", "note"]
     for answer in answers:
         second, next_best = answer.runner_up

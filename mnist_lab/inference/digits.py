@@ -23,9 +23,9 @@ MIN_STROKE = 1.6  # pixels of 20; thinner strokes are thickened to it, since 9 i
 EDGE_WIDTH = 4  # pixels
 MIN_EDGE_CONTRAST = 0.25  # of a component's mean ink
 MIN_FRAMED = 0.4  # of a line's longer side; a line around something of this length is a frame
-# Of two components: separate ones of such similar heights, and of enough ink, are two digits, if side by side or not.
+MIN_MASS_RATIO = 0.03  # of a digit's ink; less belongs neither to it nor to a digit beside it
+# Of two components: separate ones of such similar heights are two digits, if side by side or not.
 MIN_HEIGHT_RATIO_IN_ROW, MIN_HEIGHT_RATIO = 0.5, 0.6
-MIN_MASS_RATIO = 0.08
 BOX = 20  # pixels, the side of the square that a digit fills
 SMOOTHING = np.outer([1, 2, 1], [1, 2, 1]) / 16  # against the noise of single pixels
 
@@ -215,7 +215,7 @@ def _choose_digits(grey: np.ndarray, ink: np.ndarray, mask: np.ndarray) -> _Cand
     found = []
     for place, digit in enumerate(digits):
         is_near = (nearest == place) & (gaps[place] < MAX_GAP * size[:, digit].max())
-        parts = is_visible & is_near & (mass >= 0.03 * mass[digit])
+        parts = is_visible & is_near & (mass >= MIN_MASS_RATIO * mass[digit])
         top, left = (start[:, parts].min(1) - margin).clip(0).tolist()
         bottom, right = (stop[:, parts].max(1) + margin).tolist()
         crop = labels[top:bottom, left:right]
