@@ -128,9 +128,8 @@ def answer_rows(answer: Answer) -> Iterator[dict[str, Any]]:
 
 def show_table(answers: Sequence[Answer]) -> None:
     """Print a line for each answer, with a column of notes if there are any."""
-    noun = (
-        "number" if any(len(each.found) > 1 for each in answers) else answers[0].classifier.noun if answers else "digit"
-    )
+    has_numbers = any(len(answer.found) > 1 for answer in answers)
+    noun = "number" if has_numbers else answers[0].classifier.noun if answers else "digit"
     lines, heads = [], ["file", noun, "probability", "runner-up", "note"]
     for answer in answers:
         second, next_best = answer.runner_up

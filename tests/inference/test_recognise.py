@@ -138,6 +138,7 @@ def test_row_of_digits_is_read_as_a_number_from_left_to_right(command: Command, 
     (answer,) = predict(trained, ["row.png"])
     assert len(answer.found) == 3 and answer.text == "".join(each.text for each in alone)
     assert answer.probability == pytest.approx(np.prod([each.probability for each in alone]), rel=0.1)
+    assert table(outcome)[0][:2] == ["file", "number"]
     assert table(outcome)[1][:3] == ["row.png", answer.text, f"{answer.probability:.2%}"]
     rows = json.loads(command("predict", str(trained), "row.png", "--json", data=False).out)
     assert [(row["number"], row["place"]) for row in rows] == [(answer.text, place) for place in (1, 2, 3)]
