@@ -23,9 +23,10 @@ MIN_STROKE = 1.6  # pixels of 20; thinner strokes are thickened to it, since 9 i
 EDGE_WIDTH = 4  # pixels
 MIN_EDGE_CONTRAST = 0.25  # of a component's mean ink
 MIN_FRAMED = 0.4  # of a line's longer side; a line around something of this length is a frame
-MIN_MASS_RATIO = 0.03  # of a digit's ink; less belongs neither to it nor to a digit beside it
-# Of two components: separate ones of such similar heights are two digits, if side by side or not.
-MIN_HEIGHT_RATIO_IN_ROW, MIN_HEIGHT_RATIO = 0.5, 0.6
+# Separate components of such similar heights and amounts of ink are two digits; side by side and apart, less will do.
+MIN_HEIGHT_RATIO, MIN_MASS_RATIO = 0.6, 0.2
+MIN_HEIGHT_RATIO_IN_ROW, MIN_MASS_RATIO_IN_ROW = 0.5, 0.03
+MIN_GAP_IN_ROW = 0.1  # of the height
 BOX = 20  # pixels, the side of the square that a digit fills
 SMOOTHING = np.outer([1, 2, 1], [1, 2, 1]) / 16  # against the noise of single pixels
 
@@ -201,13 +202,15 @@ def _choose_digits(grey: np.ndarray, ink: np.ndarray, mask: np.ndarray) -> _Cand
     heights = size[0] / size[0, main]
     overlap = np.minimum(stop[0], stop[0, main]) - np.maximum(start[0], start[0, main])
     is_beside = overlap >= 0.5 * np.minimum(size[0], size[0, main])
-    ratio = np.where(is_beside, MIN_HEIGHT_RATIO_IN_ROW, MIN_HEIGHT_RATIO)
-    is_similar = np.minimum(heights, 1 / heights) >= ratio
+    gap = _gaps(start, stop, main)
+    in_row = is_beside & (gap >= MIN_GAP_IN_ROW * size[0, main])
+    is_similar = np.minimum(heights, 1 / heights) >= np.where(in_row, MIN_HEIGHT_RATIO_IN_ROW, MIN_HEIGHT_RATIO)
+    is_similar &= mass >= np.where(in_row, MIN_MASS_RATIO_IN_ROW, MIN_MASS_RATIO) * mass[main]
     is_visible = (inside >= inside[main]) & ~is_frame
-    others = (is_visible & is_stroke & is_similar & (mass >= MIN_MASS_RATIO * mass[main])).nonzero()[0]
-    digits, gaps = [main], [_gaps(start, stop, main)]
+    others = (is_visible & is_stroke & is_similar).nonzero()[0]
+    digits, gaps = [main], [gap]
     for other in others[np.argsort(-mass[others], kind="stable")]:
-        if all(gap[other] >= 0 for gap in gaps):
+        if all(each[other] >= 0 for each in gaps):
             digits.append(other)
             gaps.append(_gaps(start, stop, other))
     nearest = np.argmin(gaps, axis=0)  # (count,), of the digits
@@ -215,7 +218,7 @@ def _choose_digits(grey: np.ndarray, ink: np.ndarray, mask: np.ndarray) -> _Cand
     found = []
     for place, digit in enumerate(digits):
         is_near = (nearest == place) & (gaps[place] < MAX_GAP * size[:, digit].max())
-        parts = is_visible & is_near & (mass >= MIN_MASS_RATIO * mass[digit])
+        parts = is_visible & is_near & (mass >= 0.03 * mass[digit])
         top, left = (start[:, parts].min(1) - margin).clip(0).tolist()
         bottom, right = (stop[:, parts].max(1) + margin).tolist()
         crop = labels[top:bottom, left:right]

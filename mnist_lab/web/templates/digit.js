@@ -13,9 +13,10 @@ const MIN_STROKE = 1.6;  // pixels of 20; thinner strokes are thickened to it
 const EDGE_WIDTH = 4;  // pixels
 const MIN_EDGE_CONTRAST = 0.25;  // of a component's mean ink
 const MIN_FRAMED = 0.4;  // of a line's longer side; a line around something of this length is a frame
-const MIN_MASS_RATIO = 0.03;  // of a digit's ink; less belongs neither to it nor to a digit beside it
-// Of two components: separate ones of such similar heights are two digits, if side by side or not.
-const MIN_HEIGHT_RATIO_IN_ROW = 0.5, MIN_HEIGHT_RATIO = 0.6;
+// Separate components of such similar heights and amounts of ink are two digits; side by side and apart, less will do.
+const MIN_HEIGHT_RATIO = 0.6, MIN_MASS_RATIO = 0.2;
+const MIN_HEIGHT_RATIO_IN_ROW = 0.5, MIN_MASS_RATIO_IN_ROW = 0.03;
+const MIN_GAP_IN_ROW = 0.1;  // of the height
 const OTSU_BINS = 64;
 const BRIGHT = 170, DARK = 85;  // brightness from which, and below which, a background is clearly light or dark
 const RESIZE_BITS = 22;  // of the weights' fractions, as in Pillow
@@ -159,9 +160,10 @@ function chooseDigits(grey, ink, width, height, threshold) {
     return overlap >= 0.5 * Math.min(part.height, main.height);
   };
   const others = components.filter((part) => {
-    const heights = part.height / main.height;
-    const isSimilar = Math.min(heights, 1 / heights) >= (isBeside(part) ? MIN_HEIGHT_RATIO_IN_ROW : MIN_HEIGHT_RATIO);
-    return isVisible(part) && part.isStroke && isSimilar && part.mass >= MIN_MASS_RATIO * main.mass;
+    const heights = part.height / main.height, inRow = isBeside(part) && gapOf(main, part) >= MIN_GAP_IN_ROW * main.height;
+    const isSimilar = Math.min(heights, 1 / heights) >= (inRow ? MIN_HEIGHT_RATIO_IN_ROW : MIN_HEIGHT_RATIO)
+      && part.mass >= (inRow ? MIN_MASS_RATIO_IN_ROW : MIN_MASS_RATIO) * main.mass;
+    return isVisible(part) && part.isStroke && isSimilar;
   });
   const digits = [main];
   for (const other of others.sort((a, b) => b.mass - a.mass)) {
@@ -170,7 +172,7 @@ function chooseDigits(grey, ink, width, height, threshold) {
   const parts = new Map(digits.map((digit) => [digit, []]));
   for (const part of components.filter(isVisible)) {
     const nearest = digits.reduce((best, digit) => gapOf(digit, part) < gapOf(best, part) ? digit : best);
-    if (gapOf(nearest, part) < MAX_GAP * nearest.length && part.mass >= MIN_MASS_RATIO * nearest.mass) parts.get(nearest).push(part);
+    if (gapOf(nearest, part) < MAX_GAP * nearest.length && part.mass >= 0.03 * nearest.mass) parts.get(nearest).push(part);
   }
   const margin = Math.floor(longer / 20) + 5;  // room for a digit's edges and for thicker strokes
   const found = digits.map((digit) => {
