@@ -79,10 +79,9 @@ function named(digit) {
 
 function words() {
   const sure = digits.reduce((product, {probabilities}) => product * Math.max(...probabilities), 1);
-  const left = digits[0].candidates > digits.length ? " Only one row is read." : "";
-  const all = digits.length > 1 ? ". Choose a digit." : "";
   const label = chosen !== null ? `; it is labelled ${CLASSES[PAGE.wrong[chosen].label]}.` : "";
-  return `${(100 * sure).toFixed(1)} % sure${all}${left}${label}`;
+  const choice = digits.length > 1 ? ". Choose a digit." : "", others = digits[0].candidates > digits.length;
+  return `${(100 * sure).toFixed(1)} % sure${label}${choice}${others ? `${choice ? "" : "."} Only one row is read.` : ""}`;
 }
 
 function showAnswer(own) {
