@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
@@ -42,28 +41,26 @@ def open_image(path: Path) -> Image.Image:
         raise UnreadableImage(f"cannot be read ({error.strerror})") from error
 
 
-def read_image(file: IO[bytes], max_pixels: int = MAX_PIXELS, formats: Sequence[str] = FORMATS) -> Image.Image:
+def read_image(file: IO[bytes]) -> Image.Image:
     """Read an image, the first one if the file contains several. A large one is shrunk, but not below MAX_SIDE.
 
     Args:
         file: opened at its beginning.
-        max_pixels: the limit; an image of few bytes can fill the memory.
-        formats: the formats to accept, from FORMATS.
 
     Raises:
-        UnreadableImage: the file is not an image of these formats, is damaged, or exceeds the limit.
+        UnreadableImage: the file is not an image of FORMATS, is damaged, or has more than MAX_PIXELS.
     """
     Image.init()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about damage that Pillow repairs, and sizes that are checked below
         try:
-            image = Image.open(file, formats=[name for name in formats if name in Image.OPEN])
-            _check_size(image, max_pixels)
+            image = Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
+            _check_size(image)
             image.draft(None, (2 * MAX_SIDE, 2 * MAX_SIDE))  # decodes a JPEG no finer than needed
             image.load()
             return _shrink(image)
         except (Image.DecompressionBombError, MemoryError):
-            raise UnreadableImage(f"too many pixels; shrink it to {max_pixels:,}") from None
+            raise UnreadableImage(f"too many pixels; shrink it to {MAX_PIXELS:,}") from None
         except UnidentifiedImageError:
             raise UnreadableImage(f"unknown image format; save it as {' or '.join(FORMATS[:2])}") from None
         except UnreadableImage:
@@ -73,11 +70,10 @@ def read_image(file: IO[bytes], max_pixels: int = MAX_PIXELS, formats: Sequence[
             raise UnreadableImage(f"corrupt or incomplete ({reason})") from error
 
 
-def _check_size(image: Image.Image, max_pixels: int) -> None:
+def _check_size(image: Image.Image) -> None:
     """Raise UnreadableImage, before an image is decoded, if that would take too much memory or be useless."""
     width, height = image.size
-    if image.format in BUFFERED_FORMATS:
-        max_pixels = min(max_pixels, MAX_PIXELS_BUFFERED)
+    max_pixels = MAX_PIXELS_BUFFERED if image.format in BUFFERED_FORMATS else MAX_PIXELS
     if max(width, height) > MAX_ASPECT_RATIO * min(width, height) > 0:
         raise UnreadableImage(f"too narrow ({width} x {height} pixels); crop it")
     if width * height > max_pixels:
