@@ -35,7 +35,7 @@ from mnist_lab.runs.paths import PathIn
 from mnist_lab.runs.record import RunRecord
 from mnist_lab.runs.run import Run
 from mnist_lab.training.train import train
-from mnist_lab.web.server import page_of
+from mnist_lab.web.page import page_of
 
 ROOT = Path(__file__).parents[1]
 RUN_FOLDER = {  # by the attributes of Run; one that is missing here fails the build

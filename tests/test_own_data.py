@@ -21,7 +21,7 @@ from mnist_lab.models import Classifier
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import load_trained_model, make_data
 from mnist_lab.training.train import train
-from mnist_lab.web.server import page_of
+from mnist_lab.web.page import page_of
 
 Command = Callable[..., Outcome]
 SETTINGS = [

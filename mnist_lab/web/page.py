@@ -9,6 +9,7 @@ from typing import Any
 
 from mnist_lab.config.metric_names import TEST_ACC
 from mnist_lab.data.datamodule import MNISTDataModule
+from mnist_lab.errors import LabError
 from mnist_lab.evaluation.predictions import Predictions
 from mnist_lab.formatting import render_template
 from mnist_lab.models.classifier import Classifier
@@ -16,12 +17,30 @@ from mnist_lab.models.ensemble import Ensemble
 from mnist_lab.models.inference_module import InferenceModule, resize_weights
 from mnist_lab.runs.checkpoints import load_weights
 from mnist_lab.runs.run import Run
+from mnist_lab.training.build import load_trained_model, make_data
 from mnist_lab.web.graph import Arrays, Step, to_graph
 
 TEMPLATES = Path(__file__).with_name("templates")
 WORST = 20  # test images
 INVITATION = "Draw a digit, or several in a row."
 POINTWISE = {"relu", "leaky_relu", "elu", "sigmoid", "tanh", "silu", "gelu", "scale"}
+
+
+def page_of(run: Run) -> str:
+    """Return the page of a run's tested weights, with test images if the data set is on this machine.
+
+    Raises:
+        UsageError: the run has no checkpoint.
+        LabError: the network has an operator that the page lacks.
+    """
+    network = load_trained_model(run)
+    data = make_data(run.config, network)
+    data.download = False
+    try:
+        predictions = Predictions.on_test_set(network, data)
+    except LabError:  # the data are not there, or are others by now
+        predictions = None
+    return to_page(network, data, run, predictions)
 
 
 def to_page(network: Classifier, data: MNISTDataModule, run: Run, predictions: Predictions | None) -> str:

@@ -15,11 +15,9 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from mnist_lab.errors import LabError, UsageError, not_installed
-from mnist_lab.evaluation.predictions import Predictions
+from mnist_lab.errors import UsageError, not_installed
 from mnist_lab.runs.run import Run
-from mnist_lab.training.build import load_trained_model, make_data
-from mnist_lab.web.page import to_page
+from mnist_lab.web.page import page_of
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -122,23 +120,6 @@ def open_socket(host: str, port: int | None) -> socket.socket:
     raise AssertionError("port 0 is always free")
 
 
-def page_of(run: Run) -> str:
-    """Return the page of a run's tested weights, with test images if the data set is on this machine.
-
-    Raises:
-        UsageError: the run has no checkpoint.
-        LabError: the network has an operator that the page lacks.
-    """
-    network = load_trained_model(run)
-    data = make_data(run.config, network)
-    data.download = False
-    try:
-        predictions = Predictions.on_test_set(network, data)
-    except LabError:  # the data are not there, or are others by now
-        predictions = None
-    return to_page(network, data, run, predictions)
-
-
 def serve(run: Run, host: str, port: int | None, *, browser: bool) -> None:
     """Serve the page of a run until Ctrl-C.
 
@@ -152,26 +133,26 @@ def serve(run: Run, host: str, port: int | None, *, browser: bool) -> None:
         LabError: as `page_of`, `make_app` and `open_socket` do.
     """
     try:
+        import starlette  # noqa: F401  # found missing at once, not when the page is there
         import uvicorn
 
         from mnist_lab.web.request_timeout import TimeoutProtocol
     except ModuleNotFoundError as error:
         raise not_installed("draw", "draw") from error
-    if sys.stderr.isatty():  # it takes seconds, and of an ensemble minutes
-        print("preparing the page, with the test images that the network gets most wrong", file=sys.stderr, flush=True)
-    app = make_app(page_of(run), host)
-    config = uvicorn.Config(
-        app,
-        http=TimeoutProtocol,
-        ws="none",
-        lifespan="off",
-        timeout_graceful_shutdown=1,
-        log_level="error",
-        access_log=False,
-        server_header=False,
-    )
     shown_host = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
     with open_socket(host, port) as listener:
+        if sys.stderr.isatty():  # it takes seconds, and of an ensemble minutes
+            print("preparing the page, with the test images that the network gets most wrong", file=sys.stderr)
+        config = uvicorn.Config(
+            make_app(page_of(run), host),
+            http=TimeoutProtocol,
+            ws="none",
+            lifespan="off",
+            timeout_graceful_shutdown=1,
+            log_level="error",
+            access_log=False,
+            server_header=False,
+        )
         address = f"http://{shown_host}:{listener.getsockname()[1]}/"
         print(f"draw at {address} (press Ctrl-C to stop)", flush=True)
         if browser and has_screen():

@@ -29,7 +29,7 @@ from mnist_lab.config.compose import compose
 from mnist_lab.runs.run import Run
 from mnist_lab.training.train import train
 from mnist_lab.web import graph, request_timeout, server
-from mnist_lab.web.page import INVITATION
+from mnist_lab.web.page import INVITATION, page_of
 
 Command = Callable[..., Outcome]
 
@@ -62,7 +62,7 @@ class Client:
 
 @pytest.fixture(scope="module")
 def client(trained: Run) -> Client:
-    return Client(server.make_app(server.page_of(trained)))
+    return Client(server.make_app(page_of(trained)))
 
 
 @pytest.mark.parametrize(
@@ -145,9 +145,9 @@ def test_page_served_is_the_exported_one(command: Command, tiny: Tiny) -> None:
     assert command("model=mlp", "trainer.max_epochs=1", "figures=false", "hydra.run.dir=runs/a").status == 0
     assert command("export", "runs/a", "--format", "html", "--to", "page.html", data=False).status == 0
     page = Path("page.html").read_text()
-    assert server.page_of(Run(Path("runs/a"))) == page and '"label"' in page
+    assert page_of(Run(Path("runs/a"))) == page and '"label"' in page
     shutil.rmtree(tiny.root)
-    without = server.page_of(Run(Path("runs/a")))
+    without = page_of(Run(Path("runs/a")))
     assert '"label"' not in without and '"wrong": []' in without, "without the data set it shows no test images"
 
 
@@ -163,7 +163,7 @@ def test_network_with_an_operator_that_the_page_lacks_is_refused(
 def test_model_name_is_escaped(trained: Run, tmp_path: Path) -> None:
     shutil.copytree(trained.folder, tmp_path / "run")
     Run(tmp_path / "run").update(model="<script>alert(1)</script>", metrics={})
-    assert "<p>&lt;script&gt;alert(1)&lt;/script&gt;</p>" in server.page_of(Run(tmp_path / "run"))
+    assert "<p>&lt;script&gt;alert(1)&lt;/script&gt;</p>" in page_of(Run(tmp_path / "run"))
 
 
 def test_port_in_use_is_reported_or_the_next_one_used(command: Command, trained: Run) -> None:
