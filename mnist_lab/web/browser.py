@@ -18,7 +18,7 @@ from torch import Tensor
 from mnist_lab.errors import LabError
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
-CHECK_SECONDS = 1800
+CHECK_SECONDS = 7200
 
 
 def find_browser() -> str | None:

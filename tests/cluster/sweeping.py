@@ -63,8 +63,8 @@ def while_training(count: int, act: Callable[[], object] | signal.Signals) -> Ca
 
     def then(process: subprocess.Popen[str]) -> None:
         watched = f"-{process.pid}-"
-        wait_for(lambda: bool(jobs()) and watched in Sweep(FOLDER).record["start"], 60, "the sweep")
-        wait_for(train(count), 90, f"{count} jobs that train")
+        wait_for(lambda: bool(jobs()) and watched in Sweep(FOLDER).record["start"], 180, "the sweep")
+        wait_for(train(count), 240, f"{count} jobs that train")
         time.sleep(0.5)  # until the sweep heeds signals
         process.send_signal(act) if isinstance(act, signal.Signals) else act()
 

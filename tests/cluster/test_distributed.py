@@ -65,7 +65,7 @@ def run_together(*commands: Sequence[str]) -> list[tuple[int, str]]:
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for command in commands
     ]
     try:
-        outputs = [process.communicate(timeout=90)[0] for process in processes]
+        outputs = [process.communicate(timeout=240)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()
@@ -183,9 +183,9 @@ def test_sigterm_of_slurm_ends_all_tasks_as_interrupted(tiny: Tiny, slurm: Slurm
     arguments = arguments_of(tiny, ["model=mlp", "trainer=ddp", "trainer.max_epochs=100000", "hydra.run.dir=stopped"])
     command = ["srun", "-N2", sys.executable, *PROGRAM, *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        wait_for(lambda: bool(Run(Path("stopped")).epochs()), 60, "the first epoch")
+        wait_for(lambda: bool(Run(Path("stopped")).epochs()), 180, "the first epoch")
         slurm.run("scancel", "--signal=TERM", *slurm.run("squeue", "-h", "-o", "%i").split())
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=180)
     # A task whose signal comes later has noticed by then that the other one is gone.
     assert process.returncode in (143, 1), out
     told = r"(interrupted \(SIGTERM\)|another process of the run died); to resume: srun ... .* resume=stopped"
@@ -199,7 +199,7 @@ def test_batch_script_without_srun_trains_with_two_processes(tiny: Tiny, alone: 
     script = Path("batch.sh")
     script.write_text("#!/bin/sh\nexec " + subprocess.list2cmdline(command) + "\n")
     number = slurm.run("sbatch", "--parsable", "--ntasks=1", "--output=batch.out", str(script)).strip()
-    wait_for(lambda: slurm.jobs()[number][0] in ("COMPLETED", "FAILED"), 60, "the end of the job")
+    wait_for(lambda: slurm.jobs()[number][0] in ("COMPLETED", "FAILED"), 180, "the end of the job")
     assert slurm.jobs()[number][0] == "COMPLETED", Path("batch.out").read_text()
     assert_same_result(Run(Path("batch")), alone)
 
