@@ -47,7 +47,7 @@ def _main() -> None:
         near = difflib.get_close_matches(first, COMMANDS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(COMMANDS)}"
         if first == "resume":  # a setting of train
-            hint = f"a run goes on with resume={rest[0] if rest else 'RUN'}"
+            hint = f"to resume a run, write resume={rest[0] if rest else 'RUN'}"
         raise UsageError(f"{first}: unknown command; {hint} (--help tells more)")
     if "query=bash" in arguments:
         line = complete_command(os.environ.get("COMP_LINE", ""))

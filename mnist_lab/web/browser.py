@@ -22,7 +22,7 @@ CHECK_SECONDS = 7200
 
 
 def find_browser() -> str | None:
-    """Return the path of a Chromium that can run without a screen; None if there is none."""
+    """Return the path of Chromium, Chrome or Edge, the first that is installed; None if none of them is."""
     return next(filter(None, map(shutil.which, BROWSERS)), None)
 
 

@@ -142,7 +142,8 @@ def test_misspelt_command_is_refused_with_the_nearest(tiny: Tiny) -> None:
     outcome = run("resume", "latest")
     assert outcome.returncode == 2
     assert (
-        outcome.stderr == "mnist_lab: resume: unknown command; a run goes on with resume=latest (--help tells more)\n"
+        outcome.stderr
+        == "mnist_lab: resume: unknown command; to resume a run, write resume=latest (--help tells more)\n"
     )
 
 

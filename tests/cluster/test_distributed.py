@@ -65,7 +65,7 @@ def run_together(*commands: Sequence[str]) -> list[tuple[int, str]]:
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for command in commands
     ]
     try:
-        outputs = [process.communicate(timeout=240)[0] for process in processes]
+        outputs = [process.communicate(timeout=90)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()
@@ -185,7 +185,7 @@ def test_sigterm_of_slurm_ends_all_tasks_as_interrupted(tiny: Tiny, slurm: Slurm
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         wait_for(lambda: bool(Run(Path("stopped")).epochs()), 180, "the first epoch")
         slurm.run("scancel", "--signal=TERM", *slurm.run("squeue", "-h", "-o", "%i").split())
-        out, _ = process.communicate(timeout=180)
+        out, _ = process.communicate(timeout=60)
     # A task whose signal comes later has noticed by then that the other one is gone.
     assert process.returncode in (143, 1), out
     told = r"(interrupted \(SIGTERM\)|another process of the run died); to resume: srun ... .* resume=stopped"

@@ -395,7 +395,8 @@ def test_finger_draws_on_a_phone_without_scrolling(
             and box["x"] >= 0
             and box["x"] + box["width"] <= width
         )
-        assert page.evaluate("document.getElementById('pad').width") == pytest.approx(2 * box["width"], abs=6)
+        drawn, shown_at = page.evaluate("[[pad.width, pad.height], [pad.clientWidth, pad.clientHeight]]")
+        assert drawn == [2 * side for side in shown_at], "two pixels of the drawing for each of the page"
         session = page.context.new_cdp_session(page)
 
         def touch(kind: str, *places: tuple[float, float]) -> None:
