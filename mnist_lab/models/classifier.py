@@ -17,7 +17,14 @@ from torch import Tensor, nn
 from mnist_lab.data.batches import Batch, Group, Groups
 from mnist_lab.errors import LabError
 from mnist_lab.models.metrics import LossAndAccuracy
-from mnist_lab.models.multistep import progress_to_groups, progress_to_steps, run_leading_steps, training_batches
+from mnist_lab.models.multistep import (
+    Stepper,
+    eager_steps,
+    progress_to_groups,
+    progress_to_steps,
+    run_leading_steps,
+    training_batches,
+)
 from mnist_lab.models.views import Views
 from mnist_lab.runs.run import Run
 
@@ -63,10 +70,12 @@ class Classifier(LightningModule):
         views: the views of an image over which validation, test and prediction average; None for the image alone.
         scheduler: makes a learning-rate scheduler for an optimizer, or None. One with a parameter steps_per_epoch gets
             it and steps after every optimizer step; any other steps once an epoch.
+        take_steps: how the steps of a group are taken, but for the last.
     """
 
     image_size: ClassVar[int] = 28
     loss: ClassVar[Literal["nll", "cross_entropy"]] = "cross_entropy"
+    take_steps: Stepper = staticmethod(eager_steps)
 
     def __init__(self, num_classes: int = 10) -> None:
         super().__init__()
@@ -80,10 +89,15 @@ class Classifier(LightningModule):
 
     def training_step(self, batch: Batch | Group, batch_idx: int) -> Tensor:
         if isinstance(batch, Group):
-            batch = run_leading_steps(batch, self, self._training_loss)
-        return self._training_loss(batch)
+            batch = run_leading_steps(batch, self)
+        return self.training_loss(batch)
 
-    def _training_loss(self, batch: Batch) -> Tensor:
+    def training_loss(self, batch: Batch) -> Tensor:
+        """Return the loss, (), of a training batch, and add it to the training metrics.
+
+        Raises:
+            NotFinite: it is NaN or infinite.
+        """
         loss = self._step(batch, self.train_metrics.add, self.label_smoothing)
         if self.reads_every_loss:
             self.stop_unless_finite(loss.detach())

@@ -6,9 +6,9 @@ the last bit, whatever the size of a group.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import torch
@@ -18,6 +18,9 @@ from torch import Tensor
 from mnist_lab.data.batches import Batch, Batches, Group, Groups
 from mnist_lab.models.lightning_private import count_logged_step
 
+if TYPE_CHECKING:
+    from mnist_lab.models.classifier import Classifier
+
 HOOKS = (  # that Lightning calls at every step
     "on_train_batch_start",
     "on_train_batch_end",
@@ -26,6 +29,8 @@ HOOKS = (  # that Lightning calls at every step
     "on_after_backward",
     "on_before_optimizer_step",
 )
+# Takes the optimizer steps of a group, and yields the loss of each, (), once it is taken.
+Stepper = Callable[["Classifier", Group], Iterator[Tensor]]
 MODEL_HOOKS = (*HOOKS, "training_step", "backward", "optimizer_step", "optimizer_zero_grad", "on_before_batch_transfer")
 
 
@@ -80,50 +85,54 @@ def single_step_reason(
     return next((name for name, is_wanted in wanted.items() if is_wanted), None)
 
 
-def run_leading_steps(group: Group, model: pl.LightningModule, loss_of: Callable[[Batch], Tensor]) -> Batch:
+def run_leading_steps(group: Group, model: Classifier) -> Batch:
     """Take all optimizer steps of a group but the last, which Lightning takes.
 
     Args:
         group: the batches.
         model: the network.
-        loss_of: computes the loss, (), of a batch.
 
     Returns:
         The last batch.
     """
-    trainer, optimizer = model.trainer, model.trainer.optimizers[0]
+    trainer = model.trainer
     loop = trainer.fit_loop.epoch_loop
     progress = loop.automatic_optimization.optim_progress.optimizer.step
     steps_scheduler = any(config.interval == "step" for config in trainer.lr_scheduler_configs)
     callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     step_callbacks = [callback for callback in callbacks if isinstance(callback, StepCallback)]
-    parameters = [parameter for settings in optimizer.param_groups for parameter in settings["params"]]
-    # Lightning leaves the forward pass's autocast, which keeps no cast weights, before it goes backward.
-    autocast = trainer.precision != "32-true"
-    full_precision = torch.autocast(model.device.type, enabled=False) if autocast else nullcontext()
     last = len(group.steps)
     if trainer.max_steps != -1:
         last = min(last, trainer.max_steps - trainer.global_step)
     is_last_group, loop.batch_progress.is_last_batch = loop.batch_progress.is_last_batch, False
-    for number, batch in enumerate(group, 1):
-        if number == last:
-            break
-        loss = loss_of(batch)
-        for parameter in parameters:  # what optimizer.zero_grad() does, in a fraction of its time
-            parameter.grad = None
-        with full_precision:
-            loss.backward()  # type: ignore[no-untyped-call]
+    for loss in model.take_steps(model, Group(group.batches, group.order, group.steps[: last - 1])):
         progress.increment_ready()
-        model.on_before_optimizer_step(optimizer)
-        optimizer.step()
         progress.increment_completed()
         if steps_scheduler:
             loop.update_lr_schedulers("step", update_plateau_schedulers=False)
         for callback in step_callbacks:
-            callback.after_step(trainer, model, progress.total.completed, loss.detach())
+            callback.after_step(trainer, model, progress.total.completed, loss)
         count_logged_step(trainer)
     loop.batch_progress.is_last_batch = is_last_group
-    return batch
+    return group.batches.batch(group.steps[last - 1], group.order)
+
+
+def eager_steps(model: Classifier, group: Group) -> Iterator[Tensor]:
+    """Take the steps of a group one operation after the other, as Lightning does."""
+    optimizer = model.trainer.optimizers[0]
+    parameters = [parameter for settings in optimizer.param_groups for parameter in settings["params"]]
+    # Lightning leaves the forward pass's autocast, which keeps no cast weights, before it goes backward.
+    autocast = model.trainer.precision != "32-true"
+    full_precision = torch.autocast(model.device.type, enabled=False) if autocast else nullcontext()
+    for batch in group:
+        loss = model.training_loss(batch)
+        for parameter in parameters:  # what optimizer.zero_grad() does, in a fraction of its time
+            parameter.grad = None
+        with full_precision:
+            loss.backward()  # type: ignore[no-untyped-call]
+        model.on_before_optimizer_step(optimizer)
+        optimizer.step()
+        yield loss.detach()
 
 
 def progress_to_steps(loops: dict[str, Any], batches: Batches) -> None:
