@@ -143,7 +143,11 @@ class Group:
         self.batches, self.order, self.steps = batches, order, steps
 
     def __iter__(self) -> Iterator[Batch]:
-        return (self.batches.batch(step, self.order) for step in self.steps)
+        return map(self.batch, self.steps)
+
+    def batch(self, step: int) -> Batch:
+        """Return the batch of a step of the epoch, as `Batches.batch` does."""
+        return self.batches.batch(step, self.order)
 
 
 class Groups:

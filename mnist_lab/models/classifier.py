@@ -223,11 +223,13 @@ class Classifier(LightningModule):
         add(loss.detach(), scores.detach(), labels)
         return loss
 
-    def loss_of(self, scores: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
-        """Return the mean loss, (), of scores, (B, K), for labels, (B,)."""
+    def loss_of(
+        self, scores: Tensor, labels: Tensor, label_smoothing: float = 0.0, reduction: Literal["mean", "none"] = "mean"
+    ) -> Tensor:
+        """Return the mean loss, (), of scores, (B, K), for labels, (B,); with reduction "none" each image's, (B,)."""
         if label_smoothing:  # the softmax of log-probabilities is the probabilities, so this holds for "nll", too
-            return F.cross_entropy(scores, labels, label_smoothing=label_smoothing)
-        return LOSSES[self.loss](scores, labels)
+            return F.cross_entropy(scores, labels, label_smoothing=label_smoothing, reduction=reduction)
+        return LOSSES[self.loss](scores, labels, reduction=reduction)
 
     def _log(self, prefix: str, metrics: LossAndAccuracy) -> None:
         self.log_dict({f"{prefix}/{name}": value for name, value in metrics.compute().items()})

@@ -42,7 +42,14 @@ def training_batches(trainer: pl.Trainer) -> Batches:
 
 
 class StepCallback(pl.Callback):
-    """A callback that is called after every optimizer step, also within a group."""
+    """A callback that is called after every optimizer step, also within a group.
+
+    Attributes:
+        needs_weights: whether `after_step` needs the weights as they are after its step; without them, steps of a group
+            may be taken before it is called for the first of them.
+    """
+
+    needs_weights = True
 
     def after_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, step: int, loss: Tensor) -> None:
         """Act after a step.
@@ -114,7 +121,7 @@ def run_leading_steps(group: Group, model: Classifier) -> Batch:
             callback.after_step(trainer, model, progress.total.completed, loss)
         count_logged_step(trainer)
     loop.batch_progress.is_last_batch = is_last_group
-    return group.batches.batch(group.steps[last - 1], group.order)
+    return group.batch(group.steps[last - 1])
 
 
 def eager_steps(model: Classifier, group: Group) -> Iterator[Tensor]:

@@ -29,6 +29,8 @@ class StepLog(StepCallback):
     device only at steps that are logged: reading it waits for a GPU.
     """
 
+    needs_weights = False
+
     def __init__(self) -> None:
         self.has_stepped = False  # in this epoch, since the start
         self.resumed_examples = self.examples_before_epoch = self.timer_start_examples = 0

@@ -108,6 +108,7 @@ class SaveWithinEpochs(StepCallback, Checkpoint):
     ) -> None:
         self.every_n_train_steps, self.every_n_seconds = every_n_train_steps, every_n_seconds
         self.every_n_epochs = every_n_epochs
+        self.needs_weights = every_n_train_steps is not None or every_n_seconds is not None
         self.saved = time.monotonic()
         self.stop: BaseException | None = None
         self.before: dict[int, Any] = {}

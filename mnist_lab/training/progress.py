@@ -94,6 +94,8 @@ class EpochLines(StepCallback):
         refresh_every: steps between two updates of the moving line, at least.
     """
 
+    needs_weights = False
+
     def __init__(self, refresh_every: int = 10) -> None:
         self.refresh_every = refresh_every
         self.live: Live | None = None  # what draws the moving line

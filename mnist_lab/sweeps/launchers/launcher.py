@@ -17,6 +17,7 @@ from hydra.utils import instantiate
 from mnist_lab.errors import UsageError, not_installed
 from mnist_lab.sweeps.job_call import HydraSession, JobCall
 
+CHOICES = ("local", "stacked", "processes", "submitit_local", "submitit_slurm", "ray")  # conf/hydra/launcher
 GIGABYTES = 1.3  # that a job takes at most: docs/results/benchmarks.md
 
 
@@ -138,7 +139,9 @@ def make_launcher(hydra: Any) -> Launcher:
     """
     choice = f"hydra/launcher={hydra.runtime.choices['hydra/launcher']}"
     if not str(hydra.launcher.get("_target_")).startswith(f"{__package__}."):
-        raise UsageError(f"{choice}: unknown here; choose local, processes, submitit_local, submitit_slurm or ray")
+        raise UsageError(
+            f"{choice}: unknown here; choose local, processes, stacked, submitit_local, submitit_slurm or ray"
+        )
     try:
         launcher: Launcher = instantiate(hydra.launcher, _convert_="all")
     except InstantiationException as error:

@@ -12,7 +12,7 @@ class LocalLauncher(Launcher):
     """Runs one job whenever it is polled."""
 
     at_once = 1
-    poll_seconds = 0
+    poll_seconds = 0.0
 
     def __init__(self) -> None:
         self.waiting: list[tuple[str, HydraSession, JobCall]] = []
