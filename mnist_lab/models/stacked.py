@@ -118,17 +118,17 @@ class Stack:
             for each in self.own
         ]
         self.lr, self.momentum, self.weight_decay = (
-            torch.tensor([group[name] for group in settings])[:, None, None]
+            torch.tensor([group[name] for group in settings], dtype=self.weights[0].dtype)[:, None, None]
             for name in ("lr", "momentum", "weight_decay")
         )
         self.decays = bool(self.weight_decay.any())
 
     def scores_as_alone(self) -> bool:
-        """Return whether the stack gives the scores that each network gives by itself; dropout prevents that."""
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), self._stacked_layers():
-            step = self.members[0].group.steps[0]
-            together = self._scores(*self._batch(step))
+        """Return whether the stack gives the scores that each network gives by itself; a random one never does."""
+        step = self.members[0].group.steps[0]
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            with self._stacked_layers():
+                together = self._scores(*self._batch(step))
             alone = [member.model.scores(member.group.batch(step)[0]) for member in self.members]
         return torch.allclose(together, torch.stack(alone), rtol=1e-3, atol=1e-4)
 

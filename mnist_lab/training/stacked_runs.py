@@ -94,14 +94,18 @@ class StackedRun:
 
     def proceed(self) -> None:
         """Let the run work until it comes to its next steps, or ends."""
-        if self.state is None:
+        before, self.member = self.state, None
+        if before is None:
             self.thread.start()
         else:
-            self.state.restore()
-        self.member = None
+            before.restore()
         self.may_work.release()
         self.pauses.acquire()
         self.state = ProcessState()
+        if self.member is None and before is not None:
+            for handler in before.handlers:
+                if isinstance(handler, logging.FileHandler):
+                    handler.close()  # another run's settings of the logs had closed it, and a later message opened it
 
     def _main(self) -> None:
         self.may_work.acquire()
@@ -112,33 +116,39 @@ class StackedRun:
             self.error = error
         self.pauses.release()
 
-    def take_steps(self, model: Classifier, group: Group) -> Iterator[Tensor]:
-        """Take a group of steps with the other runs, or alone where that is not possible."""
+    def wait_for_steps(self, model: Classifier, group: Group) -> StepsTaken | None:
+        """Wait until steps are taken with those of the other runs; None if they cannot be."""
+        self.taken = None
         if group.steps and training_obstacle(model) is None:
-            self.member, self.taken = Member(model, group), None
+            self.member = Member(model, group)
             self.pauses.release()
             self.may_work.acquire()
         if isinstance(self.taken, BaseException):
             raise self.taken
-        if self.taken is None:
-            yield from eager_steps(model, group)
-        else:
-            yield from self._report(model, group, self.taken)
-        self.taken = None
-        if self.runs.stopping:
-            for callback in model.trainer.callbacks:  # type: ignore[attr-defined]
-                if isinstance(callback, SaveWithinEpochs):
-                    callback.stop = SIGTERMException()
+        return self.taken
 
-    def _report(self, model: Classifier, group: Group, taken: StepsTaken) -> Iterator[Tensor]:
-        """Yield the losses of steps that have been taken, as if each had just been."""
-        finite = bool(taken.losses.isfinite().all())
-        for step, loss in zip(group.steps, taken.losses, strict=True):
-            if not finite:
-                model.stop_unless_finite(loss)
-            group.batches.position = step + 1
-            yield loss
-        model.train_metrics.add(taken.losses.mean(), taken.scores, taken.labels)
+
+def stacked_steps(model: Classifier, group: Group) -> Iterator[Tensor]:
+    """Take the steps of a group with those of the runs that train together with this one, or else alone."""
+    run = StackedRun.current.get()
+    assert run is not None
+    taken = run.wait_for_steps(model, group)
+    yield from eager_steps(model, group) if taken is None else _report(model, group, taken)
+    if run.runs.stopping:
+        for callback in model.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, SaveWithinEpochs):
+                callback.stop = SIGTERMException()
+
+
+def _report(model: Classifier, group: Group, taken: StepsTaken) -> Iterator[Tensor]:
+    """Yield the losses of steps that have been taken, as if each had just been."""
+    finite = bool(taken.losses.isfinite().all())
+    for step, loss in zip(group.steps, taken.losses, strict=True):
+        if not finite:
+            model.stop_unless_finite(loss)
+        group.batches.position = step + 1
+        yield loss
+    model.train_metrics.add(taken.losses.mean(), taken.scores, taken.labels)
 
 
 class StackedRuns:
@@ -179,7 +189,10 @@ class StackedRuns:
         self.stopping = True
 
     def _take_steps(self, runs: Sequence[StackedRun], pool: ThreadPoolExecutor) -> None:
-        """Take the steps that runs wait for; a run without any like it takes its own."""
+        """Take the steps that runs wait for, at once for those that are alike.
+
+        A run without any like it is a stack, too: what it computes does not depend on the others.
+        """
         alike: dict[Hashable, list[tuple[Member, StackedRun]]] = {}
         for run in runs:
             assert run.member is not None
@@ -191,7 +204,7 @@ class StackedRuns:
             for number in range(count):
                 part = same[len(same) * number // count : len(same) * (number + 1) // count]
                 stack = Stack([member for member, _ in part])
-                if len(part) > 1 and stack.scores_as_alone():
+                if stack.scores_as_alone():
                     stacks.append((stack, [run for _, run in part]))
         for (_, together), taken in zip(stacks, pool.map(lambda stack: _taken(stack[0]), stacks), strict=True):
             for number, member_run in enumerate(together):

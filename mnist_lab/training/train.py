@@ -44,7 +44,7 @@ from mnist_lab.training.pausing import PauseAfter
 from mnist_lab.training.progress import console, results_table, working_on
 from mnist_lab.training.record import device_name, record_run
 from mnist_lab.training.runtime import explain_out_of_memory, quiet_lightning, torch_settings
-from mnist_lab.training.stacked_runs import STEPS_PER_EXECUTION, StackedRun
+from mnist_lab.training.stacked_runs import STEPS_PER_EXECUTION, StackedRun, stacked_steps
 from mnist_lab.training.trackers import tracked
 
 
@@ -90,8 +90,8 @@ def _train(cfg: DictConfig) -> Run:
     trainer = make_trainer(cfg, metrics_csv, elapsed)
     one_by_one = single_step_reason(trainer, model, Classifier)
     data.steps_per_execution = 1 if one_by_one else cfg.steps_per_execution
-    if not one_by_one and (stacked := StackedRun.current.get()):
-        data.steps_per_execution, model.take_steps = STEPS_PER_EXECUTION, stacked.take_steps
+    if StackedRun.current.get() and not one_by_one:
+        data.steps_per_execution, model.take_steps = STEPS_PER_EXECUTION, stacked_steps
     if cfg.resume:
         load_weights(model, cfg.resume, key="resume=")
         checkpoint = load_resumed_checkpoint(cfg, trainer, model)
