@@ -8,7 +8,7 @@ from typing import Any
 # Keys in which configurations of the same job may differ: its folder, its logs, its machine.
 IGNORED_FOR_IDENTITY = re.compile(
     r"(folder|overrides|config_dir|resume|runs_dir|sweep|retries|fail_fast|detach|threads|figures|dashboard"
-    r"|steps_per_execution|tutorial|logger|data\.(root|download|source\.(folders|classes|background))|trainer\.accelerator"
+    r"|steps_per_execution|compile|tutorial|logger|data\.(root|download|source\.(folders|classes|background))|trainer\.accelerator"
     r"|callbacks\.(summary|progress|step_log|random_state|prune|\w+\.dirpath))(\.|$)"
 )
 # Keys that cannot change on resume: the weights depend on them, or the checkpoint restores them.

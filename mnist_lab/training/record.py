@@ -128,6 +128,7 @@ def _start_record(run: Run, cfg: DictConfig, parameters: int) -> None:
         "seconds": {},
         "images_per_second": None,
         "device": None,
+        "execution": None,
         "processor": processor_name(),
         "versions": package_versions(),
         "checkpoints": {"best": None, "last": None},

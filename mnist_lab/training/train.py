@@ -39,12 +39,13 @@ from mnist_lab.training.build import (
 )
 from mnist_lab.training.checkpoint_structure import check_structure
 from mnist_lab.training.elapsed import ElapsedTime
+from mnist_lab.training.execution import Execution
 from mnist_lab.training.loggers import MetricsCSV, restore_events
 from mnist_lab.training.pausing import PauseAfter
 from mnist_lab.training.progress import console, results_table, working_on
 from mnist_lab.training.record import device_name, record_run
 from mnist_lab.training.runtime import explain_out_of_memory, quiet_lightning, torch_settings
-from mnist_lab.training.stacked_runs import STEPS_PER_EXECUTION, StackedRun, stacked_steps
+from mnist_lab.training.stacked_runs import STEPS_PER_EXECUTION, StackedRun
 from mnist_lab.training.trackers import tracked
 
 
@@ -87,11 +88,11 @@ def _train(cfg: DictConfig) -> Run:
         warning = check_output(model)
     data = make_data(cfg, model)
     metrics_csv = MetricsCSV(Path(cfg.folder))
-    trainer = make_trainer(cfg, metrics_csv, elapsed)
+    execution = Execution(cfg.compile)
+    trainer = make_trainer(cfg, metrics_csv, elapsed, execution)
     one_by_one = single_step_reason(trainer, model, Classifier)
-    data.steps_per_execution = 1 if one_by_one else cfg.steps_per_execution
-    if StackedRun.current.get() and not one_by_one:
-        data.steps_per_execution, model.take_steps = STEPS_PER_EXECUTION, stacked_steps
+    at_once = cfg.steps_per_execution if StackedRun.current.get() is None else STEPS_PER_EXECUTION
+    data.steps_per_execution = 1 if one_by_one else at_once
     if cfg.resume:
         load_weights(model, cfg.resume, key="resume=")
         checkpoint = load_resumed_checkpoint(cfg, trainer, model)
@@ -120,12 +121,12 @@ def _train(cfg: DictConfig) -> Run:
         ensure_last_checkpoint(run, trainer)
         chosen = run.chosen_checkpoint()
         if any(isinstance(callback, PauseAfter) and callback.has_paused for callback in trainer.callbacks):  # type: ignore[attr-defined]
-            write_summary(run, trainer, None, chosen=chosen.stem, seconds=elapsed.seconds())
+            write_summary(run, trainer, None, chosen=chosen.stem, seconds=elapsed.seconds(), execution=execution)
             mark_ended(run, RunState.PAUSED)
             return run
         model.load_state_dict(load_weights(model, chosen))
         (tested,) = trainer.test(model, data, verbose=False)
-        write_summary(run, trainer, tested, chosen=chosen.stem, seconds=elapsed.seconds())
+        write_summary(run, trainer, tested, chosen=chosen.stem, seconds=elapsed.seconds(), execution=execution)
         write_dashboard(run, cfg, trainer, model, data)
         mark_ended(run, RunState.FINISHED)
     print_results(run)
@@ -198,7 +199,13 @@ def is_already_done(cfg: DictConfig, checkpoint: Mapping[str, Any]) -> bool:
 
 @rank_zero_only
 def write_summary(
-    run: Run, trainer: pl.Trainer, tested: Mapping[str, float] | None, *, chosen: str, seconds: dict[str, float]
+    run: Run,
+    trainer: pl.Trainer,
+    tested: Mapping[str, float] | None,
+    *,
+    chosen: str,
+    seconds: dict[str, float],
+    execution: Execution,
 ) -> None:
     """Write the run's summary, with the metrics of the epoch whose weights were chosen; tested is None if untested."""
     epochs = run.epochs()
@@ -215,6 +222,7 @@ def write_summary(
         seconds=seconds,
         images_per_second=statistics.fmean(speeds) if speeds else None,
         device=device_name(trainer),
+        execution=execution.describe(),
         checkpoints=run.checkpoints(),
     )
 

@@ -44,7 +44,7 @@ class FunctionalDropout(MLP):
 
 
 def member(network: Classifier, seed: int, steps: range = range(STEPS), **settings: Any) -> Member:
-    """A network, of initial weights that follow from a seed, at its first steps of an epoch of the order of the seed."""
+    """A network at steps of an epoch; its initial weights and the order of the images follow from the seed."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in network.parameters():
         nn.init.uniform_(parameter, -0.1, 0.1, generator=generator)
