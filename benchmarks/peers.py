@@ -38,6 +38,7 @@ from benchmarks.epoch import time_epochs
 from benchmarks.peer_loops import EPOCHS, PACKAGES
 from benchmarks.timing import in_turn, output_of, ratio, spread
 from benchmarks.tutorials import NETWORKS
+from mnist_lab.viz.style import COLOURS, styled
 
 OURS = {"mnist_lab": "mnist_lab", "fast": "mnist_lab, fast"}
 PEERS = {
@@ -119,35 +120,35 @@ def row(network: str, seconds: Seconds) -> str:
     return f"| {' | '.join([network, *(spread(seconds[loop]) for loop in LOOPS), first, *ratios])} |"
 
 
+@styled
 def draw(measured: Mapping[str, Seconds], path: Path) -> None:
     """Draw a panel for each network: bars of the medians, the fastest on top, and each round a dot."""
     from matplotlib.figure import Figure
 
-    from mnist_lab.viz.style import COLOURS, styled
-
-    with styled:
-        columns = min(2, len(measured))
-        lines = math.ceil(len(measured) / columns)
-        figure = Figure(figsize=(4.8 * columns, 0.5 + 2.6 * lines), layout="constrained")
-        panels = figure.subplots(lines, columns, squeeze=False).flat
-        for axes, (network, seconds) in zip(panels, measured.items(), strict=False):
-            medians = {loop: statistics.median(values) for loop, values in seconds.items()}
-            order = sorted(medians, key=medians.__getitem__)
-            colours = [COLOURS["train" if loop in OURS else "line"] for loop in order]
-            axes.barh(range(len(order)), [medians[loop] for loop in order], 0.7, color=colours)
-            for place, loop in enumerate(order):
-                axes.plot(seconds[loop], [place] * len(seconds[loop]), ".", color=COLOURS["ink"], markersize=3)
-                end = max(seconds[loop])
-                axes.annotate(f"{medians[loop]:.1f}", (end, place), (5, 0), textcoords="offset points", va="center")
-            axes.set_yticks(range(len(order)), [LOOPS[loop] for loop in order])
-            axes.invert_yaxis()
-            axes.margins(x=0.12)
-            axes.set_xlim(left=0)
-            axes.set_title(network, loc="left")
-        for axes in panels:  # none for what is left of the last line
-            axes.axis("off")
-        figure.supxlabel("seconds an epoch of 60,000 images: median, and each round")
-        figure.savefig(path, dpi=120)
+    columns = min(2, len(measured))
+    lines = math.ceil(len(measured) / columns)
+    figure = Figure(figsize=(4.8 * columns, 0.4 + 2.6 * lines), layout="constrained")
+    panels = list(figure.subplots(lines, columns, squeeze=False).flat)
+    for axes in panels[len(measured) :]:
+        axes.axis("off")
+    for axes, (network, seconds) in zip(panels, measured.items(), strict=False):
+        medians = {loop: statistics.median(values) for loop, values in seconds.items()}
+        order = sorted(medians, key=medians.__getitem__)
+        colours = [COLOURS["train" if loop in OURS else "line"] for loop in order]
+        axes.barh(range(len(order)), [medians[loop] for loop in order], 0.7, color=colours)
+        for place, loop in enumerate(order):
+            rounds = seconds[loop]
+            axes.plot(rounds, [place] * len(rounds), "o", color=COLOURS["ink"], mec=COLOURS["paper"], ms=4, mew=0.6)
+            after = (max(rounds), place)
+            axes.annotate(f"{medians[loop]:.2f}", after, (6, 0), textcoords="offset points", va="center", fontsize=8.5)
+        axes.set_yticks(range(len(order)), [LOOPS[loop] for loop in order])
+        axes.tick_params(axis="y", length=0, labelcolor=COLOURS["ink"])
+        axes.invert_yaxis()
+        axes.margins(x=0.15)
+        axes.set_xlim(left=0)
+        axes.set_title(network, loc="left", fontweight="bold")
+    figure.supxlabel("seconds of an epoch of 60,000 images: median, and each round", fontsize=9.5)
+    figure.savefig(path, dpi=120)
 
 
 def versions(python: Path) -> str:
