@@ -104,8 +104,15 @@ def train_lightning(network: str, data: Any) -> tuple[float, float]:
     images = TensorDataset(torch.from_numpy(data["images"]), torch.from_numpy(data["labels"]))
     batches = BatchSampler(RandomSampler(images), int(data["batch_size"]), drop_last=False)
     model = Module()
-    off = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
-    trainer = pl.Trainer(max_epochs=EPOCHS, accelerator="cpu", callbacks=Clock(), **off)
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_epochs=EPOCHS,
+        callbacks=Clock(),
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
     trainer.fit(model, DataLoader(images, sampler=batches, batch_size=None))
     return times[-1] - times[-2], _accuracy(model.network, data)
 
@@ -213,7 +220,7 @@ def train_flax(network: str, data: Any) -> tuple[float, float]:
     weights = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # torch's
     rngs = nnx.Rngs(0)
 
-    def build(layer: Layer, inputs: int) -> Callable[[Any], Any]:
+    def build(layer: Layer, inputs: int) -> Any:
         kind, outputs, kernel = layer
         if kind == "conv":
             size = (kernel, kernel)
