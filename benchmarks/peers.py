@@ -177,14 +177,15 @@ def main() -> None:
         print(seconds[-1], accuracy)
         return
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    python = prepare_environment(options.environment or platformdirs.user_cache_path("mnist_lab") / "peers")
+    folder = options.environment or platformdirs.user_cache_path("mnist_lab") / "peers"
+    python = prepare_environment(folder.absolute())
     ratios = [f"{loop} / best peer" for loop in OURS]
     print("|", " | ".join(["network", *(f"{loop}, s" for loop in LOOPS), "first", *ratios]), "|")
     print("|---" * (len(LOOPS) + 4) + "|", flush=True)
     measured = {}
     for network in networks:
-        with tempfile.TemporaryDirectory() as folder:
-            data = Path(folder) / "data.npz"
+        with tempfile.TemporaryDirectory() as temporary:
+            data = Path(temporary) / "data.npz"
             write_data(network, data)
             measures = {loop: partial(measure, loop, network, data, python) for loop in LOOPS}
             values = in_turn(measures, options.rounds)
