@@ -62,6 +62,7 @@ def time_epochs(loop: str, network: str, overrides: list[str], epochs: int) -> t
             keep_freed_memory()  # as on the command line
             run = train(cfg)
             return [end - start for start, end in pairwise(Clock.times)], run.info["metrics"]["test/acc"]
+    torch.manual_seed(cfg.seed)
     model = make_model(cfg)
     data = make_data(cfg, model)
     data.setup()

@@ -103,6 +103,7 @@ def train_lightning(network: str, data: Any) -> tuple[float, float]:
     loss = getattr(torch.nn.functional, str(data["loss"]))
     images = TensorDataset(torch.from_numpy(data["images"]), torch.from_numpy(data["labels"]))
     batches = BatchSampler(RandomSampler(images), int(data["batch_size"]), drop_last=False)
+    torch.manual_seed(0)
     model = Module()
     trainer = pl.Trainer(
         accelerator="cpu",
@@ -124,6 +125,7 @@ def train_fastai(network: str, data: Any) -> tuple[float, float]:
     from fastai.data.load import DataLoader
     from fastai.learner import Callback, CancelValidException, Learner
     from fastai.optimizer import OptimWrapper
+    from fastai.torch_core import set_seed
 
     from benchmarks.tutorials import NETWORKS
 
@@ -147,6 +149,7 @@ def train_fastai(network: str, data: Any) -> tuple[float, float]:
         def before_validate(self) -> None:
             raise CancelValidException
 
+    set_seed(0)
     loader = Loader(range(len(images)), bs=int(data["batch_size"]), shuffle=True)
     optimizer = partial(OptimWrapper, opt=torch.optim.SGD, momentum=float(data["momentum"]), fused=True)
     loss = getattr(torch.nn.functional, str(data["loss"]))
@@ -193,6 +196,7 @@ def train_keras(network: str, data: Any, steps_per_execution: int) -> tuple[floa
             float(logs["loss"])  # waits for the last step
             times.append(time.perf_counter())
 
+    keras.utils.set_random_seed(0)
     times: list[float] = []
     weights = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")  # torch's
     images, test_images = _channels_last(data["images"]), _channels_last(data["test_images"])

@@ -4,7 +4,7 @@
 
 The loops run in turn, round after round (A B C A B C ...), on the CPU with the threads that they take by default. Each
 runs in a process of its own, trains two epochs of the 60,000 images and times the second: the first compiles and fills
-caches. A loop that does not reach the accuracy of the others is refused.
+caches. A loop with less than half or more than twice the median loop's test errors is refused.
 
 - mnist_lab and fast: as benchmarks.epoch has them, with all that a run logs and saves.
 - tutorial and plain: the loops of benchmarks.epoch.
