@@ -25,13 +25,14 @@ import time
 from collections.abc import Iterable
 from contextlib import nullcontext
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from benchmarks.timing import Clock, in_turn, ratio
+from benchmarks.timing import Clock, in_turn, output_of, ratio
 from benchmarks.tutorials import NETWORKS
 
 LOOPS = ("tutorial", "plain", "mnist_lab", "fast")
@@ -41,6 +42,12 @@ EPOCHS = 2  # over which all but the tutorial's loop are averaged
 
 def seconds_of(loop: str, network: str, overrides: list[str]) -> float:
     """Seconds of one epoch, in this process."""
+    seconds, _ = time_epochs(loop, network, overrides, epochs=1 if loop == "tutorial" else EPOCHS)
+    return statistics.fmean(seconds)
+
+
+def time_epochs(loop: str, network: str, overrides: list[str], epochs: int) -> tuple[list[float], float]:
+    """Train in this process; return the seconds of each epoch, and the accuracy on the test images."""
     from mnist_lab.config.compose import compose
     from mnist_lab.sweeps.process import keep_freed_memory
     from mnist_lab.training.build import make_data, make_model
@@ -48,25 +55,28 @@ def seconds_of(loop: str, network: str, overrides: list[str]) -> float:
 
     with tempfile.TemporaryDirectory() as runs_dir:
         clock = "+callbacks.clock._target_=benchmarks.timing.Clock"
-        settings = [f"experiment={network}", f"trainer.max_epochs={EPOCHS}", "callbacks.test_curve=null", clock]
+        settings = [f"experiment={network}", f"trainer.max_epochs={epochs}", "callbacks.test_curve=null", clock]
         own = {"tutorial": [], "fast": ["trainer=fast", *overrides]}.get(loop, overrides)
         cfg = compose(*settings, f"runs_dir={runs_dir}", *own)
         if loop in ("mnist_lab", "fast"):
             keep_freed_memory()  # as on the command line
-            train(cfg)
-            return (Clock.times[-1] - Clock.times[0]) / EPOCHS
+            run = train(cfg)
+            return [end - start for start, end in pairwise(Clock.times)], run.info["metrics"]["test/acc"]
+    torch.manual_seed(cfg.seed)
     model = make_model(cfg)
     data = make_data(cfg, model)
-    data.setup("fit")
+    data.setup()
     assert model.optimizer is not None
     if loop == "tutorial":
         theirs = NETWORKS[network]()
         optimizer = model.optimizer(theirs.parameters(), fused=False)
-        return _train(theirs, model.loss, optimizer, _tutorials_batches(network, model.image_size, cfg.data), epochs=1)
+        batches = _tutorials_batches(network, model.image_size, cfg.data)
+        return _train(theirs, model.loss, optimizer, batches, epochs), _accuracy(theirs, data.test_dataloader())
     bf16 = cfg.trainer.precision == "bf16-mixed"
     forward = partial(torch.autocast, "cpu", torch.bfloat16) if bf16 else nullcontext
     optimizer = model.optimizer(model.parameters())
-    return _train(model, model.loss, optimizer, data.train_batches(), forward)
+    seconds = _train(model, model.loss, optimizer, data.train_batches(), epochs, forward)
+    return seconds, _accuracy(model, data.test_dataloader())
 
 
 def _tutorials_batches(network: str, size: int, settings: Any) -> Iterable:
@@ -87,14 +97,14 @@ def _train(
     loss_name: str,
     optimizer: Any,
     batches: Iterable,
+    epochs: int,
     forward: Any = nullcontext,
-    epochs: int = EPOCHS,
-) -> float:
+) -> list[float]:
     from mnist_lab.models.classifier import LOSSES
 
     model.train()
     loss_of = LOSSES[loss_name]
-    started = time.perf_counter()
+    times = [time.perf_counter()]
     for _ in range(epochs):
         for images, labels in batches:
             optimizer.zero_grad()
@@ -102,7 +112,18 @@ def _train(
                 loss = loss_of(model(images), labels)
             loss.backward()
             optimizer.step()
-    return (time.perf_counter() - started) / epochs
+        times.append(time.perf_counter())
+    return [end - start for start, end in pairwise(times)]
+
+
+def _accuracy(model: nn.Module, batches: Iterable) -> float:
+    model.eval()
+    with torch.inference_mode():
+        return torch.cat([model(images).argmax(1) == labels for images, labels in batches]).float().mean().item()
+
+
+def _in_own_process(loop: str, network: str, overrides: list[str]) -> float:
+    return float(output_of("benchmarks.epoch", network, *overrides, "--only", loop))
 
 
 def draw(measured: dict[str, dict[str, list[float]]], path: Path) -> None:
@@ -139,8 +160,8 @@ def main() -> None:
     print("|---" * (1 + len(LOOPS) + len(ratios)) + "|")
     measured = {}
     for network in networks:
-        commands = {loop: ("benchmarks.epoch", network, *overrides, "--only", loop) for loop in LOOPS}
-        measured[network] = seconds = in_turn(commands, options.rounds)
+        measures = {loop: partial(_in_own_process, loop, network, overrides) for loop in LOOPS}
+        measured[network] = seconds = in_turn(measures, options.rounds)
         medians = [f"{statistics.median(seconds[loop]):.1f}" for loop in LOOPS]
         compared = [ratio(seconds[over], seconds[under]) for over, under in ratios]
         print("|", " | ".join([network, *medians, *compared]), "|", flush=True)

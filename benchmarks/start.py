@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -20,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.timing import output_of, ratio
+from benchmarks.timing import output_of, ratio, spread
 from mnist_lab.models.multistep import StepCallback
 
 
@@ -99,7 +98,7 @@ def main() -> None:
             step.append(seconds_of("-m", "mnist_lab", *stop))
             batch.append(float(output_of("benchmarks.start", "--first-batch")))
     for name, values in seconds.items():
-        print(f"{name}: {statistics.median(values):.2f} s ({min(values):.2f} to {max(values):.2f})")
+        print(f"{name}, s: {spread(values)}")
     imports, _, _, step, _ = seconds.values()
     print(f"to the first step / importing: {ratio(step, imports)}")
 

@@ -7,11 +7,13 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from lightning.pytorch import Callback
+
+T = TypeVar("T")
 
 
 class Clock(Callback):
@@ -37,10 +39,10 @@ def peak_gigabytes() -> float:
     return peak / (1e9 if sys.platform == "darwin" else 1e6)  # bytes there, kilobytes elsewhere
 
 
-def output_of(module: str, *arguments: str) -> str:
+def output_of(module: str, *arguments: str, python: str | Path = sys.executable) -> str:
     """The last line that a module of this package prints, run in a process of its own as on a terminal."""
     done = subprocess.run(
-        [sys.executable, "-m", module, *arguments],
+        [python, "-m", module, *arguments],
         capture_output=True,
         text=True,
         check=False,
@@ -52,16 +54,20 @@ def output_of(module: str, *arguments: str) -> str:
     return done.stdout.splitlines()[-1]
 
 
-def in_turn(commands: Mapping[str, Sequence[str]], rounds: int) -> dict[str, list[float]]:
-    """The numbers that commands, each a module and its arguments, print last, round after round: A B C A B C ..."""
-    numbers: dict[str, list[float]] = {name: [] for name in commands}
+def in_turn(measures: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
+    """The values that functions return, each of which measures once, round after round: A B C A B C ..."""
+    values: dict[str, list[T]] = {name: [] for name in measures}
     for _ in range(rounds):
-        for name, command in commands.items():
-            numbers[name].append(float(output_of(*command)))
-    return numbers
+        for name, measure in measures.items():
+            values[name].append(measure())
+    return values
+
+
+def spread(values: Sequence[float]) -> str:
+    """The median, and the range."""
+    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
 def ratio(over: Sequence[float], under: Sequence[float]) -> str:
     """Median of the ratios within a round, and their range."""
-    ratios = sorted(a / b for a, b in zip(over, under, strict=True))
-    return f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+    return spread([a / b for a, b in zip(over, under, strict=True)])

@@ -1,0 +1,47 @@
+"""The table and the figure beside other frameworks, from given times; their packages are not needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import peer_loops, peers
+from benchmarks.tutorials import NETWORKS
+
+
+def test_row_names_the_first_and_compares_with_the_best_peer_of_each_round() -> None:
+    seconds = {loop: [8.0, 9.0, 8.0] for loop in peers.LOOPS}
+    seconds |= {"mnist_lab": [2.0, 3.0, 4.0], "fast": [1.0, 1.0, 1.0]}
+    seconds |= {"plain": [4.0, 4.0, 4.0], "flax": [8.0, 1.5, 8.0]}
+    _, network, *cells, first, ours, fast, _ = (cell.strip() for cell in peers.row("mlp", seconds).split("|"))
+    assert (network, first) == ("mlp", "fast")
+    assert dict(zip(peers.LOOPS, cells, strict=True))["flax"] == "8.00 (1.50 to 8.00)"
+    assert ours == "1.00 (0.50 to 2.00)"
+    assert fast == "0.25 (0.25 to 0.67)"
+
+
+def test_peer_that_is_first_is_named() -> None:
+    seconds = {loop: [8.0] for loop in peers.LOOPS} | {"keras_50": [0.5]}
+    assert "| keras_50 | 16.00 (16.00 to 16.00) |" in peers.row("mlp", seconds)
+
+
+def test_loop_with_twice_or_half_the_errors_of_the_others_is_odd() -> None:
+    accuracies = {loop: [0.96, 0.97, 0.95] for loop in peers.LOOPS}
+    assert peers.odd_loops(accuracies) == []
+    assert peers.odd_loops(accuracies | {"keras": [0.1, 0.1, 0.96], "flax": [0.99, 0.99, 0.99]}) == ["keras", "flax"]
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_layers_have_as_many_parameters_as_the_tutorials_network(network: str) -> None:
+    count = 0
+    for (kind, outputs, kernel), inputs in peer_loops.with_inputs(network, 32 if network == "lenet" else 28):
+        if kind in ("conv", "dense"):
+            count += outputs * (inputs * max(kernel, 1) ** 2 + 1)
+    assert count == sum(parameter.numel() for parameter in NETWORKS[network]().parameters())
+
+
+def test_figure_has_a_panel_for_each_network(tmp_path: Path) -> None:
+    seconds = {loop: [1.0, 2.0, 4.0] for loop in peers.LOOPS}
+    peers.draw(dict.fromkeys(("lenet", "dropout_cnn", "mlp"), seconds), tmp_path / "peers.png")
+    assert (tmp_path / "peers.png").stat().st_size > 5000
