@@ -1,10 +1,10 @@
-"""From the command to the first training step, beside what importing the libraries takes alone.
+"""Seconds of the main job before its first step, beside importing the libraries alone, and of its dashboard.
 
     python -m benchmarks.start [--rounds 5]
 
 In turn, each in a process of its own, in seconds: importing torch, torchvision and lightning; --help; ls of a thousand
-runs; the main job until its first step is done; and, within a process that has imported everything, from the files to
-the first batch.
+runs; the main job until its first step is done; within a process that has imported everything, from the files to the
+first batch; and the whole main job, with its dashboard.
 """
 
 from __future__ import annotations
@@ -19,8 +19,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig
+
 from benchmarks.timing import output_of, ratio, spread
 from mnist_lab.models.multistep import StepCallback
+from mnist_lab.runs.run import Run
+from mnist_lab.viz.dashboard import Dashboard
 
 
 class Stop(StepCallback):
@@ -28,6 +32,15 @@ class Stop(StepCallback):
 
     def after_step(self, *args: Any) -> None:
         os._exit(0)
+
+
+class TimedDashboard(Dashboard):
+    """Writes the seconds that it takes into the folder of the runs."""
+
+    def fill(self, run: Run, cfg: DictConfig, *args: Any) -> None:
+        started = time.perf_counter()
+        super().fill(run, cfg, *args)
+        (Path(cfg.runs_dir) / "seconds").write_text(str(time.perf_counter() - started), encoding="utf-8")
 
 
 def seconds_of(*arguments: str) -> float:
@@ -84,12 +97,14 @@ def main() -> None:
         "ls of 1,000 runs",
         "to the first step",
         "files to first batch",
+        "main job",
+        "its dashboard",
     )
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(options.rounds):
         with tempfile.TemporaryDirectory() as runs_dir:
             stop = ("+callbacks.stop._target_=benchmarks.start.Stop", f"runs_dir={runs_dir}")
-            imports, help_, listing, step, batch = seconds.values()
+            imports, help_, listing, step, batch, job, dashboard = seconds.values()
             imports.append(seconds_of("-c", "import torch, torchvision, lightning.pytorch"))
             help_.append(seconds_of("-m", "mnist_lab", "--help"))
             with tempfile.TemporaryDirectory() as thousand:
@@ -97,10 +112,15 @@ def main() -> None:
                 listing.append(seconds_of("-m", "mnist_lab", "ls", "--runs-dir", thousand))
             step.append(seconds_of("-m", "mnist_lab", *stop))
             batch.append(float(output_of("benchmarks.start", "--first-batch")))
+            timed = ("dashboard._target_=benchmarks.start.TimedDashboard", f"runs_dir={runs_dir}")
+            job.append(seconds_of("-m", "mnist_lab", *timed))
+            dashboard.append(float((Path(runs_dir) / "seconds").read_text(encoding="utf-8")))
     for name, values in seconds.items():
         print(f"{name}, s: {spread(values)}")
-    imports, _, _, step, _ = seconds.values()
+    imports, _, _, step, _, job, dashboard = seconds.values()
     print(f"to the first step / importing: {ratio(step, imports)}")
+    shares = [a / b for a, b in zip(dashboard, job, strict=True)]
+    print(f"dashboard / main job: {statistics.median(shares):.1%} ({min(shares):.1%} to {max(shares):.1%})")
 
 
 if __name__ == "__main__":

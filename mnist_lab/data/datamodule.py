@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, ClassVar
@@ -181,14 +182,16 @@ class MNISTDataModule(LightningDataModule):
 
     def normalise(self, images: np.ndarray) -> Tensor:
         """Resize and normalise images, (N, 28, 28) uint8 with background 0, to (N, 1, S, S) float32."""
-        return normalise_pixels(self._resize(images), self.mean, self.std)
+        return normalise_pixels(self._resize(images), self.mean, self.std, inplace=True)
 
     def _resize(self, images: np.ndarray) -> Tensor:
         """Resize images, (N, 28, 28) uint8, to (N, 1, S, S) float32 from 0 to 1."""
+        size = (self.image_size, self.image_size)
         pixels = torch.from_numpy(images).unsqueeze(1)
-        if pixels.shape[-1] != self.image_size and len(pixels):
-            size = (self.image_size, self.image_size)
-            pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True)
+        if pixels.shape[2:] != size and len(pixels):
+            # Images as channels, up to four: torch computes as many at once, and each as it does alone.
+            channels = pixels.view(-1, math.gcd(len(pixels), 4), *pixels.shape[2:])
+            pixels = F.interpolate(channels, size, mode="bilinear", antialias=True).view(-1, 1, *size)
         return pixels.float().div_(255)
 
     def _load(self) -> Arrays:

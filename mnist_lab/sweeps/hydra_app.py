@@ -40,6 +40,7 @@ from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
 from mnist_lab.sweeps.identity import register_job_folder
 from mnist_lab.sweeps.job import run_job
+from mnist_lab.sweeps.process import import_torch
 from mnist_lab.sweeps.through_hydra import ErrorThroughHydra, carry_through_hydra
 
 register_job_folder()
@@ -198,7 +199,8 @@ class CheckBeforeRun(Callback):
                 folder.rmdir()
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        from mnist_lab.config.validate import validate  # torch: not for --cfg
+        import_torch()  # not for --cfg
+        from mnist_lab.config.validate import validate
 
         with carry_through_hydra():
             try:

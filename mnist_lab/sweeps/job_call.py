@@ -21,7 +21,7 @@ from omegaconf import DictConfig, open_dict
 from mnist_lab.errors import Interrupted, UsageError
 from mnist_lab.files import atomic_write
 from mnist_lab.runs.sweep import Sweep
-from mnist_lab.sweeps.process import keep_freed_memory
+from mnist_lab.sweeps.process import import_torch, keep_freed_memory
 from mnist_lab.sweeps.through_hydra import ErrorThroughHydra
 
 
@@ -46,6 +46,7 @@ class HydraSession:
             overrides: the job's.
             number: the job's place in the sweep.
         """
+        import_torch()
         config = self.context.config_loader.load_sweep_config(self.config, list(overrides))
         with open_dict(config):
             config.hydra.job.id = config.hydra.job.num = number

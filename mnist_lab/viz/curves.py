@@ -58,8 +58,9 @@ def _plot_by_epoch(run: Run, name: str) -> Figure:
     figure = Figure()
     axes = figure.subplots()
     _plot_sets(axes, run, name, across="epochs")
+    tutorial = run.tutorial
     for kind in SETS:
-        plot_published(axes, run.tutorial, f"{kind}/{name}")
+        plot_published(axes, tutorial, f"{kind}/{name}")
     finish_axes(axes, "epoch", METRICS[name][0])
     lines = [str(line.get_label()) for line in axes.get_lines()]
     figure.set_label(f"{METRICS[name][0]} by epoch: {'; '.join(lines)}")

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from PIL import Image
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
 from torch.utils.tensorboard.writer import SummaryWriter
 
@@ -31,6 +31,8 @@ from mnist_lab.viz.projector import write_embeddings
 from mnist_lab.viz.save import save_figures
 
 log = logging.getLogger(__name__)
+
+RGBA = 4  # Summary.Image's colorspace of matplotlib's files
 
 # The charts of CUSTOM SCALARS: one for each metric, of all sets. The names are regular expressions.
 LAYOUT = {
@@ -120,8 +122,7 @@ class Dashboard:
                 if self.hparams:
                     log_hyperparameters(board, run, cfg, step)
                 for path in pictures:
-                    with Image.open(path) as picture:
-                        board.add_image(f"figures/{path.stem}", np.asarray(picture), step, dataformats="HWC")
+                    _add_picture(board, path, step)
                 if self.pr_curves and predictions:
                     for i, probabilities in enumerate(predictions.probabilities.unbind(1)):
                         board.add_pr_curve(f"pr_curve/{predictions.classes[i]}", labels == i, probabilities, step)
@@ -152,6 +153,15 @@ class Dashboard:
         if self.filters:
             drawn["filters"] = plot_filters(model, model.image_size)
         return drawn
+
+
+def _add_picture(board: SummaryWriter, path: Path, step: int) -> None:
+    """Add a PNG file to IMAGES as it is; SummaryWriter.add_image takes pixels, and would encode them again."""
+    with Image.open(path) as picture:  # reads its header only
+        width, height = picture.size
+    image = Summary.Image(height=height, width=width, colorspace=RGBA, encoded_image_string=path.read_bytes())
+    value = Summary.Value(tag=f"figures/{path.stem}", image=image)
+    board.file_writer.add_summary(Summary(value=[value]), step)  # type: ignore[attr-defined]
 
 
 def _add_graph(board: SummaryWriter, model: Classifier, image: Tensor) -> None:

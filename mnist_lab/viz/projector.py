@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 import numpy as np
-from matplotlib.image import imsave
+from PIL import Image
 from tensorboard.plugins.projector import (
     EmbeddingInfo,
     ProjectorConfig,
@@ -51,7 +51,7 @@ def write_embeddings(
     # The sprite is white on black: the tab multiplies it by a point's colour.
     with atomic_write(folder / "sprite.png", durable=False) as partial:
         sheet = tile_images(pixels[:count], math.ceil(math.sqrt(len(rows))))
-        imsave(partial, np.stack([sheet] * 3, axis=-1), format="png")
+        Image.fromarray(sheet).save(partial, "png")
     embedding = EmbeddingInfo(
         tensor_name="penultimate features",
         tensor_path=f"{folder.name}/features.tsv",

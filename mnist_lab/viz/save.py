@@ -27,7 +27,7 @@ def require_figure_path(path: Path) -> None:
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure to the path given with --out, in the format that its name ends in."""
     with user_output(path, f"--out={path}") as partial:
-        figure.savefig(partial, format=path.suffix[1:], dpi=DPI)
+        _save(figure, partial, path.suffix)
 
 
 def save_figures(run: Run, drawn: Mapping[str, Figure | None]) -> list[Path]:
@@ -45,4 +45,12 @@ def save_figures(run: Run, drawn: Mapping[str, Figure | None]) -> list[Path]:
 def write_figure(figure: Figure, path: Path) -> None:
     """Write a figure in the format that the file's name ends in, such as .png."""
     with atomic_write(path, durable=False) as partial:
-        figure.savefig(partial, format=path.suffix[1:], dpi=DPI)
+        _save(figure, partial, path.suffix)
+
+
+def _save(figure: Figure, path: Path, suffix: str) -> None:
+    """Write a figure to a path in the format that a suffix names."""
+    from matplotlib import rc_context  # not for the commands that draw nothing
+
+    with rc_context({"text.hinting": "none"}):  # at this DPI hinting costs time, and spoils the spacing
+        figure.savefig(path, format=suffix[1:], dpi=DPI)

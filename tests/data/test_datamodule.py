@@ -149,6 +149,17 @@ def test_pixels_are_torchvisions(tiny: Tiny, size: int, mean: float, std: float)
     assert_agrees_with_torchvision(raw, data.examples(TEST)[0], size, mean, std)
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 6, 8])
+@pytest.mark.parametrize("size", [20, 28, 32])
+def test_images_are_resized_together_as_each_alone(tiny: Tiny, size: int, count: int) -> None:
+    data = module(tiny, image_size=size)
+    raw = tiny.source().load(tiny.root).test_images[:count]
+    before = raw.copy()
+    alone = [data.normalise(raw[i : i + 1]) for i in range(count)]
+    assert torch.equal(data.normalise(raw), torch.cat(alone))
+    np.testing.assert_array_equal(raw, before)
+
+
 @pytest.mark.slow
 @pytest.mark.real_data
 @pytest.mark.parametrize(("size", "mean", "std"), CASES)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import logging
 import os
 import signal
+import subprocess
 import sys
 import threading
 import warnings
@@ -35,6 +37,7 @@ def process_settings() -> dict[str, Any]:
         "folder": Path.cwd(),
         "path": sys.path[:],
         "arguments": sys.argv[:],
+        "collector": (gc.isenabled(), gc.get_threshold()),
     }
 
 
@@ -59,3 +62,11 @@ def test_training_from_python_leaves_the_process_as_it_was(
     else:
         assert train(cfg).info["status"] == "finished"
     assert process_settings() == before
+
+
+@pytest.mark.slow
+def test_garbage_collector_runs_again_after_the_imports_and_passes_over_them() -> None:
+    program = "import gc, sys; from mnist_lab.sweeps.process import import_torch; assert 'torch' not in sys.modules; "
+    program += "import_torch(); assert 'torch' in sys.modules; print(gc.isenabled(), gc.get_freeze_count() > 100_000)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "True True\n"

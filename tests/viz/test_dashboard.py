@@ -219,7 +219,7 @@ def test_projector_has_what_the_last_layer_is_given_with_labels_and_pictures(tra
     assert header == "label\tpredicted"
     predicted = trained.predictions.predicted
     assert lines == [f"{label}\t{digit}" for label, digit in zip(labels.tolist(), predicted.tolist(), strict=True)]
-    sprite = imread(folder / embedding.sprite.image_path)[..., 0]
+    sprite = imread(folder / embedding.sprite.image_path)
     assert list(embedding.sprite.single_image_dim) == [28, 28]
     for i, pixels in enumerate(trained.data.test_set()[0]):
         top, left = 28 * (i // 8), 28 * (i % 8)  # rows of eight: the next square after 57 is 64

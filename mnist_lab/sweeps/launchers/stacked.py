@@ -14,6 +14,7 @@ from mnist_lab.config.overrides import without_keys
 from mnist_lab.sweeps.job_call import HydraSession, JobCall
 from mnist_lab.sweeps.launchers.launcher import Placement, Stage, processors
 from mnist_lab.sweeps.launchers.local import LocalLauncher
+from mnist_lab.sweeps.process import import_torch
 
 if TYPE_CHECKING:
     from mnist_lab.training.stacked_runs import StackedRuns
@@ -105,6 +106,7 @@ def jobs_alike(calls: Mapping[str, JobCall]) -> list[list[str]]:
 
 def can_be_stacked(session: HydraSession, overrides: Sequence[str]) -> bool:
     """Return whether jobs with these overrides can be trained together."""
+    import_torch()
     from mnist_lab.training.stacked_runs import stacking_obstacle
 
     instance = HydraConfig.instance()
