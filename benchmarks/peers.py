@@ -7,6 +7,7 @@ runs in a process of its own, trains two epochs of the 60,000 images and times t
 caches. A loop with less than half or more than twice the median loop's test errors is refused.
 
 - mnist_lab and fast: as benchmarks.epoch has them, with all that a run logs and saves.
+- compiled: mnist_lab with compile=true, for the network that compile=auto compiles in long runs.
 - tutorial and plain: the loops of benchmarks.epoch.
 - lightning: Lightning's Trainer on the tutorial's network, without logger, progress bar and checkpoints.
 - fastai: its Learner on the tutorial's network.
@@ -40,7 +41,7 @@ from benchmarks.timing import in_turn, output_of, ratio, spread
 from benchmarks.tutorials import NETWORKS
 from mnist_lab.viz.style import COLOURS, styled
 
-OURS = {"mnist_lab": "mnist_lab", "fast": "mnist_lab, fast"}
+OURS = {"mnist_lab": "mnist_lab", "fast": "mnist_lab, fast", "compiled": "mnist_lab, compiled"}
 PEERS = {
     "tutorial": "tutorial",
     "plain": "plain PyTorch",
@@ -51,7 +52,8 @@ PEERS = {
     "flax": "Flax NNX",
 }
 LOOPS = OURS | PEERS
-HERE = ("mnist_lab", "fast", "tutorial", "plain")  # of benchmarks.epoch
+HERE = ("mnist_lab", "fast", "compiled", "tutorial", "plain")  # of benchmarks.epoch
+COMPILED = ("mlp",)  # the networks whose layers with weights are all linear
 Seconds = Mapping[str, Sequence[float]]  # of each loop, a value a round
 
 
@@ -116,8 +118,9 @@ def row(network: str, seconds: Seconds) -> str:
     """Return a network's row of the table."""
     first = min(seconds, key=lambda loop: statistics.median(seconds[loop]))
     best_peers = [min(values) for values in zip(*(seconds[loop] for loop in PEERS), strict=True)]
-    ratios = [ratio(seconds[loop], best_peers) for loop in OURS]
-    return f"| {' | '.join([network, *(spread(seconds[loop]) for loop in LOOPS), first, *ratios])} |"
+    ratios = [ratio(seconds[loop], best_peers) if loop in seconds else "" for loop in OURS]
+    cells = [spread(seconds[loop]) if loop in seconds else "" for loop in LOOPS]
+    return f"| {' | '.join([network, *cells, first, *ratios])} |"
 
 
 @styled
@@ -173,7 +176,8 @@ def main() -> None:
     if unknown := set(networks) - set(NETWORKS):
         parser.error(f"unknown network {', '.join(sorted(unknown))}; choose from {', '.join(NETWORKS)}")
     if options.only:
-        seconds, accuracy = time_epochs(options.only, networks[0], [], EPOCHS)
+        loop, overrides = ("mnist_lab", ["compile=true"]) if options.only == "compiled" else (options.only, [])
+        seconds, accuracy = time_epochs(loop, networks[0], overrides, EPOCHS)
         print(seconds[-1], accuracy)
         return
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -187,7 +191,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as temporary:
             data = Path(temporary) / "data.npz"
             write_data(network, data)
-            measures = {loop: partial(measure, loop, network, data, python) for loop in LOOPS}
+            loops = [loop for loop in LOOPS if loop != "compiled" or network in COMPILED]
+            measures = {loop: partial(measure, loop, network, data, python) for loop in loops}
             values = in_turn(measures, options.rounds)
         accuracies = {loop: [accuracy for _, accuracy in pairs] for loop, pairs in values.items()}
         if odd := odd_loops(accuracies):

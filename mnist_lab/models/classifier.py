@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -37,6 +37,11 @@ LOSSES: dict[str, Callable[..., Tensor]] = {"nll": F.nll_loss, "cross_entropy": 
 def mean_probability(each: Tensor) -> Tensor:
     """Return the logarithm of the mean over the first dimension, (B, K), of log-probabilities, (N, B, K)."""
     return each.logsumexp(0) - math.log(len(each))  # not log(mean(exp)), which may be -inf
+
+
+def _as_probabilities(scores: Sequence[Tensor]) -> Tensor:
+    """Return the probabilities, (N, K), on the CPU, of batches of logits or log-probabilities."""
+    return torch.cat([each.float() for each in scores]).softmax(1).cpu()
 
 
 class NotFinite(LabError):
@@ -84,6 +89,7 @@ class Classifier(LightningModule):
         self.scheduler: Callable[..., torch.optim.lr_scheduler.LRScheduler] | None = None
         self.label_smoothing = 0.0
         self.views: Views | None = None
+        self.test_scores: list[Tensor] = []  # of the last test, in this process
         self.bad_loss = torch.zeros(())  # the first that was not finite, where not every one is read
         self.train_metrics, self.val_metrics, self.test_metrics = (LossAndAccuracy() for _ in range(3))
 
@@ -130,8 +136,16 @@ class Classifier(LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._step(batch, self.val_metrics.update)
 
+    def on_test_start(self) -> None:
+        self.test_scores = []
+
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._step(batch, self.test_metrics.update)
+        self._step(batch, self._add_tested)
+
+    def _add_tested(self, loss: Tensor, scores: Tensor, labels: Tensor) -> None:
+        self.test_metrics.update(loss, scores, labels)
+        if self.trainer.testing:  # and not in TestCurve
+            self.test_scores.append(scores)
 
     def on_train_epoch_end(self) -> None:
         self.train_metrics.finalize()
@@ -183,8 +197,13 @@ class Classifier(LightningModule):
         """
         self.eval()
         like = next(self.parameters())
-        scores = [self.scores(batch.to(like)).float() for batch in torch.split(images, batch_size)]
-        return torch.cat(scores).softmax(1).cpu()  # of log-probabilities, softmax gives the probabilities
+        return _as_probabilities([self.scores(batch.to(like)) for batch in torch.split(images, batch_size)])
+
+    def test_probabilities(self, images: Tensor) -> Tensor:
+        """Return class probabilities of the test images, (N, K): those of the last test, if it had all of them."""
+        if sum(map(len, self.test_scores)) == len(images):
+            return _as_probabilities(self.test_scores)
+        return self.probabilities(images)
 
     def predict(self, images: Tensor) -> Tensor:
         """Return the most probable classes, (N,), for normalised images, (N, 1, S, S)."""

@@ -114,7 +114,7 @@ class Dashboard:
             images, labels = data.examples(len(data.test_set()[1]))
             predictions = None
             if self.examples or self.worst or self.confusion or self.pr_curves or self.projector:
-                predictions = Predictions(labels, model.probabilities(images), data.classes)
+                predictions = Predictions(labels, model.test_probabilities(images), data.classes)
             pictures = save_figures(run, self._figures(run, model, data, images, predictions))
             for board in boards:
                 if self.layout:
