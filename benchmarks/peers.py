@@ -114,13 +114,26 @@ def odd_loops(accuracies: Mapping[str, Sequence[float]]) -> list[str]:
     return [loop for loop, error in errors.items() if not usual / 2 <= error <= usual * 2]
 
 
-def row(network: str, seconds: Seconds) -> str:
-    """Return a network's row of the table."""
-    first = min(seconds, key=lambda loop: statistics.median(seconds[loop]))
-    best_peers = [min(values) for values in zip(*(seconds[loop] for loop in PEERS), strict=True)]
-    ratios = [ratio(seconds[loop], best_peers) if loop in seconds else "" for loop in OURS]
-    cells = [spread(seconds[loop]) if loop in seconds else "" for loop in LOOPS]
-    return f"| {' | '.join([network, *cells, first, *ratios])} |"
+def table(measured: Mapping[str, Seconds]) -> str:
+    """Return the medians and ranges as a Markdown table: a column for each network, the fastest loop in bold."""
+    lines = [["seconds of an epoch", *measured], ["---"] * (1 + len(measured))]
+    first = {
+        network: min(seconds, key=lambda loop: statistics.median(seconds[loop]))
+        for network, seconds in measured.items()
+    }
+    for loop, words in LOOPS.items():
+        cells = [spread(seconds[loop]) if loop in seconds else "" for seconds in measured.values()]
+        bold = [
+            f"**{cell}**" if first[network] == loop else cell for network, cell in zip(measured, cells, strict=True)
+        ]
+        lines.append([words, *bold])
+    for loop, words in OURS.items():
+        cells = []
+        for seconds in measured.values():
+            best_peers = [min(values) for values in zip(*(seconds[peer] for peer in PEERS), strict=True)]
+            cells.append(ratio(seconds[loop], best_peers) if loop in seconds else "")
+        lines.append([f"{words} / best of the others", *cells])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 @styled
@@ -183,10 +196,7 @@ def main() -> None:
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     folder = options.environment or platformdirs.user_cache_path("mnist_lab") / "peers"
     python = prepare_environment(folder.absolute())
-    ratios = [f"{loop} / best peer" for loop in OURS]
-    print("|", " | ".join(["network", *(f"{loop}, s" for loop in LOOPS), "first", *ratios]), "|")
-    print("|---" * (len(LOOPS) + 4) + "|", flush=True)
-    measured = {}
+    measured: dict[str, Seconds] = {}
     for network in networks:
         with tempfile.TemporaryDirectory() as temporary:
             data = Path(temporary) / "data.npz"
@@ -198,8 +208,7 @@ def main() -> None:
         if odd := odd_loops(accuracies):
             raise RuntimeError(f"{network}: {', '.join(odd)} did not train as the others did: {accuracies}")
         measured[network] = {loop: [seconds for seconds, _ in pairs] for loop, pairs in values.items()}
-        print(row(network, measured[network]), flush=True)
-    print(f"\n{versions(python)}")
+    print(f"{table(measured)}\n\n{versions(python)}")
     if options.figure:
         draw(measured, options.figure)
 
