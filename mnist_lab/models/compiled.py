@@ -32,6 +32,7 @@ def compile_obstacle(model: Classifier) -> str | None:
         "optimizer.maximize": settings[0].get("maximize", False),
         "optimizer.amsgrad": settings[0].get("amsgrad", False),
         f"precision {model.trainer.precision}": model.trainer.precision != "32-true",
+        f"the device {model.device.type}": model.device.type != "cpu",  # not tried yet
     }
     for name in ("training_loss", "loss_of"):
         present[f"its own {name}"] = getattr(type(model), name) is not getattr(Classifier, name)

@@ -81,29 +81,31 @@ def optimizer_obstacle(optimizer: torch.optim.Optimizer) -> str | None:
     return next((f"optimizer.{name}" for name in ("nesterov", "dampening", "maximize") if settings[name]), None)
 
 
-def training_obstacle(model: Classifier) -> str | None:
-    """Return what prevents the steps of a network in training from being taken with those of others, or None."""
-    trainer = model.trainer
+def training_obstacle(trainer: pl.Trainer, optimizer: torch.optim.Optimizer, *, moves_each_step: bool) -> str | None:
+    """Return what in a run's training prevents its steps from being taken with those of others, or None.
+
+    Args:
+        trainer: Lightning's Trainer.
+        optimizer: the run's.
+        moves_each_step: whether the learning rate changes at every step.
+    """
     callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    device = trainer.strategy.root_device.type
     present = {
         f"precision {trainer.precision}": trainer.precision != "32-true",
-        f"the device {model.device}": model.device.type != "cpu",
-        "a learning rate for each step": any(each.interval == "step" for each in trainer.lr_scheduler_configs),
+        f"the device {device}": device != "cpu",
+        "a learning rate for each step": moves_each_step,
     }
     for callback in callbacks:
         present[type(callback).__name__] = isinstance(callback, StepCallback) and callback.needs_weights
-    return (
-        network_obstacle(model)
-        or optimizer_obstacle(trainer.optimizers[0])
-        or next((obstacle for obstacle, is_present in present.items() if is_present), None)
-    )
+    return optimizer_obstacle(optimizer) or next((name for name, is_present in present.items() if is_present), None)
 
 
 class Stack:
     """Networks of one architecture whose steps are taken together, by SGD with settings of each network's own.
 
     Args:
-        members: M networks without a `training_obstacle`, and as many steps of as many images for each.
+        members: M networks without an obstacle, and as many steps of as many images for each.
     """
 
     def __init__(self, members: Sequence[Member]) -> None:

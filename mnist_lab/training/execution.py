@@ -58,4 +58,4 @@ def _is_faster_compiled(trainer: pl.Trainer, model: Classifier) -> bool:
     steps = len(training_batches(trainer)) * (trainer.max_epochs or 0)
     if trainer.max_steps != -1:
         steps = min(steps, trainer.max_steps)
-    return model.device.type == "cpu" and network_obstacle(model) is None and steps >= STEPS_WORTH_COMPILING
+    return network_obstacle(model) is None and steps >= STEPS_WORTH_COMPILING

@@ -14,45 +14,55 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 from torch import Tensor
 
 from mnist_lab.data.batches import Group
 from mnist_lab.models.classifier import Classifier
-from mnist_lab.models.multistep import eager_steps
+from mnist_lab.models.multistep import eager_steps, single_step_reason
 from mnist_lab.models.stacked import (
     Member,
     Stack,
     StepsTaken,
     network_obstacle,
-    optimizer_obstacle,
     training_obstacle,
 )
-from mnist_lab.training.build import make_model
+from mnist_lab.training.build import make_model, make_trainer
 from mnist_lab.training.checkpointing import SaveWithinEpochs
+from mnist_lab.training.loggers import MetricsCSV
 from mnist_lab.training.progress import console
 from mnist_lab.training.runtime import quiet_lightning, torch_settings
 
 STEPS_PER_EXECUTION = 200  # all but the last of them are taken together
+LOGGERS = (MetricsCSV, TensorBoardLogger, CSVLogger)  # of which a process may have several at work
 SMALLEST_STACK = 3  # runs whose steps a thread takes, where there are several threads: fewer keep it busy with Python
 
 
 def stacking_obstacle(cfg: DictConfig) -> str | None:
-    """Return what prevents runs of a configuration from training together faster than one by one; None if nothing."""
-    accelerator = cfg.trainer.get("accelerator", "auto")
-    if accelerator != "cpu" and (accelerator != "auto" or torch.accelerator.is_available()):
-        return f"trainer.accelerator={accelerator}"
+    """Return what prevents runs of a configuration from being trained together, or from gaining by it; None if nothing.
+
+    Raises:
+        UsageError: the network, the optimizer or the Trainer cannot be made.
+    """
     model = make_model(cfg)
-    if obstacle := network_obstacle(model):
-        return obstacle
+    with quiet_lightning():
+        trainer = make_trainer(cfg, MetricsCSV(Path(cfg.folder)))
     optimizer, _, interval = model.make_optimizer(model.parameters(), steps_per_epoch=100)
-    return optimizer_obstacle(optimizer) or ("a learning rate for each step" if interval == "step" else None)
+    trackers = (type(logger).__name__ for logger in trainer.loggers if not isinstance(logger, LOGGERS))
+    return (
+        network_obstacle(model)
+        or single_step_reason(trainer, model, Classifier)
+        or training_obstacle(trainer, optimizer, moves_each_step=interval == "step")
+        or next(trackers, None)
+    )
 
 
 @dataclass(frozen=True)
@@ -119,7 +129,12 @@ class StackedRun:
     def wait_for_steps(self, model: Classifier, group: Group) -> StepsTaken | None:
         """Wait until steps are taken with those of the other runs; None if they cannot be."""
         self.taken = None
-        if group.steps and training_obstacle(model) is None:
+        trainer = model.trainer
+        moves_each_step = any(each.interval == "step" for each in trainer.lr_scheduler_configs)
+        obstacle = network_obstacle(model) or training_obstacle(
+            trainer, trainer.optimizers[0], moves_each_step=moves_each_step
+        )
+        if group.steps and obstacle is None:
             self.member = Member(model, group)
             self.pauses.release()
             self.may_work.acquire()

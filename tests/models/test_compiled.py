@@ -150,6 +150,26 @@ def test_compiled_run_that_is_resumed_gives_what_an_undisturbed_one_gives(comman
     assert Run(Path("runs/parts")).info["execution"] == "compiled"
 
 
+@pytest.mark.usefixtures("graphs")
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["model=mlp", "callbacks=ema", "callbacks.ema.decay=0.9"],
+        ["model=compact_cnn", "optimizer=adamw", "scheduler=onecycle", "label_smoothing=0.1", "augmentation=affine"],
+    ],
+    ids=" ".join,
+)
+def test_compiled_run_gives_the_metrics_of_an_eager_one(command: Command, settings: list[str]) -> None:
+    for compiles in ("true", "false"):
+        assert command(*settings, f"compile={compiles}", f"hydra.run.dir=runs/{compiles}").status == 0
+    compiled, eager = Run(Path("runs/true")), Run(Path("runs/false"))
+    assert (compiled.info["execution"], eager.info["execution"]) == ("compiled", "eager")
+    assert compiled.info["metrics"] == pytest.approx(eager.info["metrics"], rel=1e-3)
+    speed = {"images_per_second": 0.0}
+    for one, other in zip(compiled.metrics(), eager.metrics(), strict=True):
+        assert one | speed == pytest.approx(other | speed, rel=1e-2, abs=1e-3)
+
+
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [

@@ -114,7 +114,7 @@ def test_label_smoothing_spreads_a_share_of_each_label_over_all_classes_in_train
     target = F.one_hot(labels, 10) * 0.8 + 0.2 / 10
     expected = -(target * model(images).log_softmax(1)).sum(1).mean()
     model.label_smoothing = 0.2
-    assert torch.allclose(model._training_loss((images, labels)), expected, atol=1e-6)
+    assert torch.allclose(model.training_loss((images, labels)), expected, atol=1e-6)
     model.validation_step((images, labels), 0)
     plain = F.cross_entropy(model(images), labels).double()
     assert torch.allclose(model.val_metrics.compute()["loss"], plain, atol=1e-6)

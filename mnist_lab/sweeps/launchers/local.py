@@ -11,12 +11,15 @@ from mnist_lab.sweeps.launchers.launcher import Launcher, Placement, Stage
 class LocalLauncher(Launcher):
     """Runs one job whenever it is polled."""
 
-    at_once = 1
     poll_seconds = 0.0
 
     def __init__(self) -> None:
         self.waiting: list[tuple[str, HydraSession, JobCall]] = []
         self.stages: dict[str, Placement] = {}
+
+    @property
+    def at_once(self) -> int:
+        return 1
 
     def start(self, session: HydraSession, calls: Mapping[str, JobCall]) -> None:
         self.waiting += [(id, session, call) for id, call in calls.items()]

@@ -11,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 
 from mnist_lab.config.compose import job_config
 from mnist_lab.config.overrides import without_keys
+from mnist_lab.errors import LabError
 from mnist_lab.sweeps.job_call import HydraSession, JobCall
 from mnist_lab.sweeps.launchers.launcher import Placement, Stage, processors
 from mnist_lab.sweeps.launchers.local import LocalLauncher
@@ -27,7 +28,7 @@ class StackedLauncher(LocalLauncher):
     """Trains jobs together in this process that differ in nothing but MEMBER_KEYS, and any others one after the other.
 
     Together are trained networks whose layers with weights are all linear, by SGD on a CPU: there it was measured to be
-    faster. Those jobs compute with one thread each.
+    faster. These jobs compute with one thread each, and the stack with as many as there are processors.
     """
 
     poll_seconds = 0.02
@@ -39,6 +40,10 @@ class StackedLauncher(LocalLauncher):
         self.runs: StackedRuns | None = None
         self.thread: threading.Thread | None = None
         self.error: BaseException | None = None
+
+    @property
+    def at_once(self) -> int:
+        return max(1, len(self.running))
 
     @property
     def threads(self) -> int | None:
@@ -75,7 +80,8 @@ class StackedLauncher(LocalLauncher):
 
         jobs = [partial(self.session.run, call.overrides, call.number) for call in calls.values()]
         self.runs, self.running = StackedRuns(jobs, processors()), list(calls)
-        self.stages |= dict.fromkeys(calls, Placement(Stage.RUNNING))
+        self.stages |= dict.fromkeys(calls, Placement(Stage.RUNNING, place="stack"))
+        self.placements = dict(self.stages)
         self.thread = threading.Thread(target=self._train, args=(self.runs,))
         self.thread.start()
 
@@ -107,6 +113,7 @@ def jobs_alike(calls: Mapping[str, JobCall]) -> list[list[str]]:
 def can_be_stacked(session: HydraSession, overrides: Sequence[str]) -> bool:
     """Return whether jobs with these overrides can be trained together."""
     import_torch()
+    from mnist_lab.sweeps.subprocess_job import is_distributed
     from mnist_lab.training.stacked_runs import stacking_obstacle
 
     instance = HydraConfig.instance()
@@ -114,6 +121,9 @@ def can_be_stacked(session: HydraSession, overrides: Sequence[str]) -> bool:
     config = session.context.config_loader.load_sweep_config(session.config, list(overrides))
     instance.set_config(config)
     try:
-        return stacking_obstacle(job_config(config)) is None
+        cfg = job_config(config)
+        return not is_distributed(cfg) and stacking_obstacle(cfg) is None
+    except LabError:
+        return False  # the jobs will say what is wrong
     finally:
         instance.cfg = before
