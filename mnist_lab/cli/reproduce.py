@@ -10,7 +10,7 @@ from pathlib import Path
 from mnist_lab.cli.parser import CommandParser
 from mnist_lab.formatting import format_command
 from mnist_lab.streams import outlive_reader
-from mnist_lab.sweeps.process import keep_freed_memory
+from mnist_lab.sweeps.process import own_process
 
 
 def main(arguments: list[str]) -> None:
@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--config-dir", help="a folder of your own configuration")
     options = parser.parse_intermixed_args(arguments)
     outlive_reader()
-    keep_freed_memory()
+    own_process()
     overrides = [word for word in options.words if "=" in word or word.startswith("~")]
     from mnist_lab.config.presets import preset_names
     from mnist_lab.reproduce import reproduce

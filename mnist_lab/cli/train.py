@@ -16,7 +16,7 @@ from mnist_lab.config.distributed import share_run_folder
 from mnist_lab.errors import DISK_FULL
 from mnist_lab.streams import exit_on_user_error, outlive_reader
 from mnist_lab.sweeps.hydra_app import check_overrides, prefer_own_choices, run_application
-from mnist_lab.sweeps.process import SWEEP_PROCESS, end_with_parent, keep_freed_memory
+from mnist_lab.sweeps.process import SWEEP_PROCESS, end_with_parent, own_process
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str]) -> None:
     with exit_on_user_error():
         silence_disk_errors_in_threads()
         outlive_reader()
-        keep_freed_memory()
+        own_process()
         if SWEEP_PROCESS in os.environ and "LOCAL_RANK" not in os.environ:  # the first process of a sweep's job
             end_with_parent(int(os.environ[SWEEP_PROCESS]))
         prefer_own_choices()

@@ -21,7 +21,7 @@ from omegaconf import DictConfig, open_dict
 from mnist_lab.errors import Interrupted, UsageError
 from mnist_lab.files import atomic_write
 from mnist_lab.runs.sweep import Sweep
-from mnist_lab.sweeps.process import import_torch, keep_freed_memory
+from mnist_lab.sweeps.process import import_torch, own_process
 from mnist_lab.sweeps.through_hydra import ErrorThroughHydra
 
 
@@ -120,7 +120,7 @@ class JobCall:
         Raises:
             UsageError: this machine does not see the sweep's folder, or the job cannot use it.
         """
-        keep_freed_memory()
+        own_process()
         try:
             load_session(self.folder).run(self.overrides, self.number)
         except Interrupted:

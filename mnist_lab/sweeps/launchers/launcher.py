@@ -17,7 +17,6 @@ from hydra.utils import instantiate
 from mnist_lab.errors import UsageError, not_installed
 from mnist_lab.sweeps.job_call import HydraSession, JobCall
 
-CHOICES = ("local", "stacked", "processes", "submitit_local", "submitit_slurm", "ray")  # conf/hydra/launcher
 GIGABYTES = 1.3  # that a job takes at most: docs/results/benchmarks.md
 
 
