@@ -41,7 +41,7 @@ from mnist_lab.training.loggers import MetricsCSV
 from mnist_lab.training.progress import console
 from mnist_lab.training.runtime import quiet_lightning, torch_settings
 
-STEPS_PER_EXECUTION = 200  # all but the last of them are taken together
+STEPS_PER_EXECUTION = 500  # all but the last of them are taken together
 LOGGERS = (MetricsCSV, TensorBoardLogger, CSVLogger)  # of which a process may have several at work
 SMALLEST_STACK = 3  # runs whose steps a thread takes, where there are several threads: fewer keep it busy with Python
 
