@@ -15,7 +15,7 @@ from mnist_lab.models.stacked import network_obstacle
 from mnist_lab.training.progress import console
 from mnist_lab.training.stacked_runs import StackedRun, stacked_steps
 
-STEPS_WORTH_COMPILING = 60_000  # compiling takes as long as it saves in so many: docs/results/benchmarks.md
+STEPS_WORTH_COMPILING = 150_000  # an empty cache costs the time that so many save: docs/results/benchmarks.md
 
 
 class Execution(pl.Callback):
