@@ -22,6 +22,7 @@ YOUNGER_KEYS: dict[str, Any] = {
     "callbacks.ema": None,
     "callbacks.checkpoint.every_n_epochs": None,
     "test_augmentation": {},
+    "compile": False,
 }
 # Keys that may be null until the data are read; a run records their values, and keeps them on resume.
 READ_FROM_DATA = ("data.source.name", "data.source.classes", "data.source.background", "data.source.sha256")

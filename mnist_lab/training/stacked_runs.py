@@ -53,8 +53,13 @@ def stacking_obstacle(cfg: DictConfig) -> str | None:
         UsageError: the network, the optimizer or the Trainer cannot be made.
     """
     model = make_model(cfg)
-    with quiet_lightning():
-        trainer = make_trainer(cfg, MetricsCSV(Path(cfg.folder)))
+    disabled = logging.root.manager.disable
+    logging.disable(logging.INFO)  # of Lightning, about devices
+    try:
+        with quiet_lightning():
+            trainer = make_trainer(cfg, MetricsCSV(Path(cfg.folder)))
+    finally:
+        logging.disable(disabled)
     optimizer, _, interval = model.make_optimizer(model.parameters(), steps_per_epoch=100)
     trackers = (type(logger).__name__ for logger in trainer.loggers if not isinstance(logger, LOGGERS))
     return (
