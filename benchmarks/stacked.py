@@ -9,7 +9,7 @@ timed as a command, from its start to its end, in turn, round after round.
 - processes: as many at once as there are processors.
 - stacked: all of them together.
 
-Told, too: how far the test accuracies of the same job are apart between local and stacked.
+The last line has by how many points the test accuracy of a job differs between local and stacked.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def main() -> None:
     for other in ("local", "processes"):
         print(f"stacked / {other}: {ratio(seconds['stacked'], seconds[other])}")
     apart = [100 * abs(found["stacked"][id] - accuracy) for id, accuracy in found["local"].items()]
-    print(f"test accuracies apart, points: {statistics.median(apart):.2f}, at most {max(apart):.2f}")
+    print(f"difference in test accuracy, points: {statistics.median(apart):.2f}, at most {max(apart):.2f}")
 
 
 if __name__ == "__main__":

@@ -258,3 +258,11 @@ class Classifier(LightningModule):
         # Not trainer.estimated_stepping_batches: it makes Lightning forget the loader's state on resume (issue 20550).
         data: MNISTDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
         return -(-len(data.train_batches()) // self.trainer.accumulate_grad_batches)
+
+
+def own_loss(model: Classifier) -> str | None:
+    """Return which method of a network computes its training loss in a way of its own; None if none does."""
+    for name in ("training_loss", "loss_of"):
+        if getattr(type(model), name) is not getattr(Classifier, name):
+            return f"its own {name}"
+    return None

@@ -13,7 +13,7 @@ from torch.func import functional_call, grad_and_value
 from torch.optim.adam import adam
 
 from mnist_lab.data.batches import Batch, Group
-from mnist_lab.models.classifier import Classifier
+from mnist_lab.models.classifier import Classifier, own_loss
 from mnist_lab.models.multistep import eager_steps
 
 STATE = {  # what an optimizer keeps for each parameter
@@ -34,11 +34,9 @@ def compile_obstacle(model: Classifier) -> str | None:
         f"precision {model.trainer.precision}": model.trainer.precision != "32-true",
         f"the device {model.device.type}": model.device.type != "cpu",  # not tried yet
     }
-    for name in ("training_loss", "loss_of"):
-        present[f"its own {name}"] = getattr(type(model), name) is not getattr(Classifier, name)
     present |= {f"its {name}": True for name, _ in model.named_buffers()}
     present |= {f"its {name}": not parameter.requires_grad for name, parameter in model.named_parameters()}
-    return next((obstacle for obstacle, is_present in present.items() if is_present), None)
+    return own_loss(model) or next((obstacle for obstacle, is_present in present.items() if is_present), None)
 
 
 @dataclass(frozen=True)
@@ -47,23 +45,24 @@ class Weights:
 
     Attributes:
         parameters: the network's.
-        state: what the optimizer keeps, a list over the parameters for each kind; None for momentum without any.
+        state: what the optimizer keeps: for each kind a list over the parameters, empty for SGD without momentum.
     """
 
     parameters: list[Tensor]
-    state: list[list[Any]]
+    state: list[list[Tensor]]
 
     @classmethod
     def of(cls, optimizer: torch.optim.Optimizer) -> Weights:
         """Return those of an optimizer with one group of parameters, sharing their memory."""
         parameters = optimizer.param_groups[0]["params"]
-        states = [optimizer.state.get(parameter, {}) for parameter in parameters]
-        kinds = STATE[type(optimizer)]
-        return cls([each.detach() for each in parameters], [[each.get(kind) for each in states] for kind in kinds])
+        kept = [optimizer.state.get(parameter, {}) for parameter in parameters]
+        state = [[each[kind] for each in kept if each.get(kind) is not None] for kind in STATE[type(optimizer)]]
+        return cls([each.detach() for each in parameters], state)
 
     def clone(self) -> Weights:
-        state = [[None if each is None else each.clone() for each in kind] for kind in self.state]
-        return Weights([each.clone() for each in self.parameters], state)
+        """Return a copy with memory of its own."""
+        parameters, *state = ([each.clone() for each in tensors] for tensors in (self.parameters, *self.state))
+        return Weights(parameters, state)
 
     def copy(self, other: Weights) -> None:
         """Take the values of others."""
@@ -76,7 +75,7 @@ class Weights:
         return all(torch.allclose(mine, theirs, rtol=1e-3, atol=1e-5, equal_nan=True) for mine, theirs in pairs)
 
     def _tensors(self) -> list[Tensor]:
-        return [*self.parameters, *(each for kind in self.state for each in kind if each is not None)]
+        return [*self.parameters, *(each for kind in self.state for each in kind)]
 
 
 Step = Callable[[Weights, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -98,24 +97,27 @@ class CompiledSteps:
 
     def __call__(self, model: Classifier, group: Group) -> Iterator[Tensor]:
         """Take the steps of a group, and yield the loss of each, ()."""
+        if self.failure is not None:
+            yield from eager_steps(model, group)
+            return
         (optimizer,) = model.trainer.optimizers
         weights: Weights | None = None
-        for number, step in enumerate(group.steps):
-            has_state = bool(optimizer.state) or optimizer.param_groups[0].get("momentum") == 0
-            if self._step is None and has_state and self.failure is None:
+        for step in group.steps:
+            if self._is_untried and _has_state(optimizer):
                 self._compile(model, optimizer, group.batch(step))
             if self._step is None:
-                steps = group.steps[number:] if self.failure else group.steps[number : number + 1]
-                yield from eager_steps(model, Group(group.batches, group.order, steps))
-                if self.failure:
-                    return
+                yield from eager_steps(model, Group(group.batches, group.order, range(step, step + 1)))
                 continue
-            weights = weights or Weights.of(optimizer)
             images, labels = group.batch(step)
+            weights = weights or Weights.of(optimizer)
             loss, scores = self._step(weights, images, labels, _learning_rate(optimizer))
             model.train_metrics.add(loss, scores, labels)
             model.stop_unless_finite(loss, "training loss is {}")
             yield loss
+
+    @property
+    def _is_untried(self) -> bool:
+        return self._step is None and self.failure is None
 
     def _compile(self, model: Classifier, optimizer: torch.optim.Optimizer, batch: Batch) -> None:
         """Compile the graph, and compare its step with that of eager mode; neither is kept."""
@@ -139,6 +141,11 @@ class CompiledSteps:
         Weights.of(optimizer).copy(before)
 
 
+def _has_state(optimizer: torch.optim.Optimizer) -> bool:
+    """Return whether an optimizer has what it makes in its first step; SGD without momentum makes nothing."""
+    return bool(optimizer.state) or optimizer.param_groups[0].get("momentum") == 0
+
+
 def _learning_rate(optimizer: torch.optim.Optimizer) -> Tensor:
     """Return it as a tensor: with a number the graph would be compiled for each of its values."""
     return torch.tensor(optimizer.param_groups[0]["lr"])
@@ -159,7 +166,7 @@ def make_step(model: Classifier, optimizer: torch.optim.Optimizer) -> Step:
         return model.loss_of(scores, labels, label_smoothing), scores
 
     def step(
-        parameters: list[Tensor], state: list[list[Any]], images: Tensor, labels: Tensor, lr: Tensor
+        parameters: list[Tensor], state: list[list[Tensor]], images: Tensor, labels: Tensor, lr: Tensor
     ) -> tuple[Tensor, Tensor]:
         gradients, (loss, scores) = grad_and_value(loss_and_scores, has_aux=True)(parameters, images, labels)
         if options["weight_decay"] and not options.get("decoupled_weight_decay"):
@@ -177,20 +184,21 @@ def make_step(model: Classifier, optimizer: torch.optim.Optimizer) -> Step:
 
 
 def update_sgd(
-    parameters: list[Tensor], gradients: list[Tensor], state: list[list[Any]], lr: Tensor, settings: dict[str, Any]
+    parameters: list[Tensor], gradients: list[Tensor], state: list[list[Tensor]], lr: Tensor, settings: dict[str, Any]
 ) -> None:
     """Update parameters as torch.optim.SGD does, but for weight decay."""
     (momentum_buffers,) = state
-    for parameter, gradient, momentum in zip(parameters, gradients, momentum_buffers, strict=True):
+    for number, (parameter, gradient) in enumerate(zip(parameters, gradients, strict=True)):
         change = gradient
         if settings["momentum"]:
+            momentum = momentum_buffers[number]
             momentum.mul_(settings["momentum"]).add_((1 - settings["dampening"]) * gradient)
             change = gradient + settings["momentum"] * momentum if settings["nesterov"] else momentum
         parameter.sub_(lr * change)
 
 
 def update_adam(
-    parameters: list[Tensor], gradients: list[Tensor], state: list[list[Any]], lr: Tensor, settings: dict[str, Any]
+    parameters: list[Tensor], gradients: list[Tensor], state: list[list[Tensor]], lr: Tensor, settings: dict[str, Any]
 ) -> None:
     """Update parameters as torch.optim.Adam and AdamW do, but for weight decay that is added to gradients."""
     exp_avgs, exp_avg_sqs, steps = state

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mnist_lab.data.batches import Batch, Group
-from mnist_lab.models.classifier import Classifier
+from mnist_lab.models.classifier import Classifier, own_loss
 from mnist_lab.models.multistep import StepCallback
 
 
@@ -41,7 +41,8 @@ class Member:
         mine, theirs = self.group.batches, other.group.batches
         return (
             mine.images is theirs.images
-            and mine.augment is theirs.augment is None
+            and mine.augment is None
+            and theirs.augment is None
             and (mine.seed, mine.epoch) == (theirs.seed, theirs.epoch)
         )
 
@@ -67,10 +68,7 @@ def network_obstacle(model: Classifier) -> str | None:
     for name, parameter in model.named_parameters():
         if id(parameter) not in stacked or not parameter.requires_grad:
             return f"its {name}"
-    for name in ("training_loss", "loss_of"):
-        if getattr(type(model), name) is not getattr(Classifier, name):
-            return f"its own {name}"
-    return next((f"its {name}" for name, _ in model.named_buffers()), None)
+    return own_loss(model) or next((f"its {name}" for name, _ in model.named_buffers()), None)
 
 
 def optimizer_obstacle(optimizer: torch.optim.Optimizer) -> str | None:
@@ -168,9 +166,9 @@ class Stack:
     def _stacked_layers(self) -> Iterator[None]:
         """Let the first network's linear layers compute those of all networks, during the block."""
         layers = _linear_layers(self.members[0].model)
-        place = {id(own[0]): number for number, own in enumerate(self.own)}
+        stacked = {id(own[0]): weights for own, weights in zip(self.own, self.weights, strict=True)}
         for layer in layers:
-            weight, bias = (None if own is None else self.weights[place[id(own)]] for own in (layer.weight, layer.bias))
+            weight, bias = stacked[id(layer.weight)], stacked.get(id(layer.bias))
             layer.forward = partial(self._linear, weight, bias)  # type: ignore[method-assign]
         try:
             yield
