@@ -15,10 +15,17 @@ from mnist_lab.cli.commands import COMMANDS
 from mnist_lab.cli.help import help_text
 from mnist_lab.errors import UsageError
 from mnist_lab.streams import exit_on_user_error, standard_streams, stop_waiting_for_readers
+from mnist_lab.sweeps.process import exit_before_teardown
+
+
+def program() -> None:
+    """Run the command line in sys.argv as the whole of this process."""
+    with exit_before_teardown():
+        main()
 
 
 def main() -> None:
-    """Run the command line in sys.argv."""
+    """Run the command line in sys.argv; the process may go on."""
     with exit_on_user_error(), standard_streams():
         try:
             _main()
@@ -78,4 +85,4 @@ def complete_command(line: str) -> str | None:
 
 
 if __name__ == "__main__":
-    main()
+    program()

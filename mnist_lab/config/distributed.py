@@ -16,7 +16,8 @@ from mnist_lab.errors import LabError, UsageError
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-PORTS = range(15000, 30000)  # for the store of srun's tasks: below those that the kernel gives to clients
+# For the store of srun's tasks: above those of Ray's workers (to 19999), below those that the kernel gives to clients.
+PORTS = range(20000, 30000)
 
 
 @dataclass(frozen=True)

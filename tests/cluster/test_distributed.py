@@ -162,10 +162,12 @@ def test_death_of_one_process_ends_the_run_on_both_machines_and_it_resumes(
     launch: Launch = request.getfixturevalue(launcher)
     Path("seen").mkdir()
     outcomes = launch(*SETTINGS, f"+callbacks.kill={{_target_: instrumented.KillProcess, rank: {rank}}}")
+    out = "".join(out for _, out in outcomes)
+    assert Path("killed").is_file(), out
     assert time.time() - Path("killed").stat().st_mtime < 30
-    assert 0 not in {status for status, _ in outcomes}
+    assert 0 not in {status for status, _ in outcomes}, out
     (folder,) = Path("runs").glob("*/*")
-    made, out = Run(folder), "".join(out for _, out in outcomes)
+    made = Run(folder)
     start = "srun ... python" if launcher == "srun" else "torchrun ..."
     (line,) = [line for line in out.splitlines() if line.startswith("mnist_lab:")]
     assert line.startswith(f"mnist_lab: process {1 - rank} of 2 on ")
@@ -174,7 +176,7 @@ def test_death_of_one_process_ends_the_run_on_both_machines_and_it_resumes(
     assert (made.info["status"], made.info["error"]) == (RunState.INTERRUPTED, "another process of the run died")
 
     outcomes = launch(f"resume={made}", "~callbacks.kill")
-    assert {status for status, _ in outcomes} == {0}, outcomes
+    assert {status for status, _ in outcomes} == {0}, "".join(out for _, out in outcomes)
     assert_same_result(made, alone)
     assert_each_image_is_seen_once_an_epoch()
 

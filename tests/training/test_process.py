@@ -73,3 +73,36 @@ def test_garbage_collector_runs_again_after_the_imports_and_passes_over_them() -
     program += "import_torch(); assert 'torch' in sys.modules; print(gc.isenabled(), gc.get_freeze_count() > 100_000)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "True True\n"
+
+
+EXCHANGES = """
+import atexit, os, sys
+import torch.distributed
+from mnist_lab import __main__ as program
+
+class Held:
+    def __del__(self, write=os.write):
+        write(1, b"taken apart\\n")
+
+def main():
+    if {distributed}:
+        torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    atexit.register(print, "exit function", flush=True)
+    sys.held = Held()
+    {end}
+
+program.main = main
+program.program()
+"""
+
+
+@pytest.mark.parametrize(("end", "status"), [("pass", 0), ("sys.exit(143)", 143), ("sys.exit('why')", 1), ("1 / 0", 1)])
+@pytest.mark.parametrize("distributed", [True, False])
+def test_process_of_a_distributed_run_exits_before_python_is_taken_apart(
+    end: str, status: int, distributed: bool
+) -> None:
+    program = EXCHANGES.format(distributed=distributed, end=end)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == status, done.stderr
+    assert done.stdout.splitlines() == ["exit function"] + ["taken apart"] * (not distributed)
+    assert ("ZeroDivisionError" in done.stderr, "why" in done.stderr) == (end == "1 / 0", "why" in end)
