@@ -185,7 +185,7 @@ def test_sigterm_of_slurm_ends_all_tasks_as_interrupted(tiny: Tiny, slurm: Slurm
     arguments = arguments_of(tiny, ["model=mlp", "trainer=ddp", "trainer.max_epochs=100000", "hydra.run.dir=stopped"])
     command = ["srun", "-N2", sys.executable, *PROGRAM, *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        wait_for(lambda: bool(Run(Path("stopped")).epochs()), 180, "the first epoch")
+        wait_for(Run(Path("stopped")).checkpoint_path("last").is_file, 180, "the first checkpoint")
         slurm.run("scancel", "--signal=TERM", *slurm.run("squeue", "-h", "-o", "%i").split())
         out, _ = process.communicate(timeout=60)
     # A task whose signal comes later has noticed by then that the other one is gone.
