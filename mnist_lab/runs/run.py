@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -196,7 +197,7 @@ class Run:
         config.folder = str(self.folder)
         return config
 
-    @property
+    @cached_property
     def tutorial(self) -> dict[str, Any]:
         """Source and published results of the tutorial of the run's preset; empty without a preset."""
         node = self.config.get("tutorial")

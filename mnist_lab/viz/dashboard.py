@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import struct
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,6 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
-from PIL import Image
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
 from torch.utils.tensorboard.writer import SummaryWriter
@@ -157,9 +157,9 @@ class Dashboard:
 
 def _add_picture(board: SummaryWriter, path: Path, step: int) -> None:
     """Add a PNG file to IMAGES as it is; SummaryWriter.add_image takes pixels, and would encode them again."""
-    with Image.open(path) as picture:  # reads its header only
-        width, height = picture.size
-    image = Summary.Image(height=height, width=width, colorspace=RGBA, encoded_image_string=path.read_bytes())
+    content = path.read_bytes()
+    width, height = struct.unpack(">2I", content[16:24])  # where the PNG format has them
+    image = Summary.Image(height=height, width=width, colorspace=RGBA, encoded_image_string=content)
     value = Summary.Value(tag=f"figures/{path.stem}", image=image)
     board.file_writer.add_summary(Summary(value=[value]), step)  # type: ignore[attr-defined]
 
@@ -170,6 +170,8 @@ def _add_graph(board: SummaryWriter, model: Classifier, image: Tensor) -> None:
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch gives up jit.trace, for which its SummaryWriter has no substitute
         try:
-            board.add_graph(model, image.to(next(model.parameters())))
+            image = image.to(next(model.parameters()))
+            # Traced here, because add_graph would run the network twice more to check the trace.
+            board.add_graph(torch.jit.trace(model, image, check_trace=False), image)  # type: ignore[no-untyped-call]
         except Exception:  # a user's network may raise anything; the run is no worse for it
             log.info("TensorBoard has no graph of this network", exc_info=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mnist_lab.errors import UsageError
 from mnist_lab.files import atomic_write, require_writable_file, user_output
@@ -52,5 +52,7 @@ def _save(figure: Figure, path: Path, suffix: str) -> None:
     """Write a figure to a path in the format that a suffix names."""
     from matplotlib import rc_context  # not for the commands that draw nothing
 
+    # Pillow's own level makes the files a sixth smaller, and takes half as long again.
+    options: dict[str, Any] = {"pil_kwargs": {"compress_level": 3}} if suffix == ".png" else {}
     with rc_context({"text.hinting": "none"}):  # at this DPI hinting costs time, and spoils the spacing
-        figure.savefig(path, format=suffix[1:], dpi=DPI)
+        figure.savefig(path, format=suffix[1:], dpi=DPI, **options)
