@@ -58,8 +58,8 @@ def exit_before_teardown() -> Iterator[None]:
     """Let a process that ends after this block, and has trained with others on CPUs, exit before Python is taken apart.
 
     A thread of gloo may still hold tensors of the last exchange. If it frees them while Python is taken apart, the
-    process aborts, with exit status 134 after a finished run (torch 2.14, seen in one of some 200 runs;
-    https://github.com/pytorch/pytorch/pull/179291). All exit functions have run by then.
+    process aborts, with exit status 134 after a finished run (torch 2.14, seen once in some 500 runs;
+    https://github.com/pytorch/pytorch/pull/179291). The exit functions registered in the block have run by then.
     """
     status = 0
 
@@ -71,7 +71,7 @@ def exit_before_teardown() -> Iterator[None]:
                     stream.flush()
             os._exit(status)
 
-    atexit.register(leave)  # the first to be registered, the last to be called
+    atexit.register(leave)  # exit functions are called in reverse order
     try:
         yield
     except SystemExit as stop:
