@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import signal
 import socket
@@ -110,6 +109,7 @@ class Slurm:
         self.folder, self.accounting = folder, accounting
         self.own = folder / "own"
         self.daemons: dict[str, subprocess.Popen[bytes]] = {}
+        self.waiting: dict[str, float] = {}  # since when requeued jobs wait
         self.environment = os.environ | {
             "SLURM_CONF": str(folder / "slurm.conf"),
             "MYSQL_UNIX_PORT": str(folder / "mysql.sock"),  # where slurmdbd finds the database of StorageHost=localhost
@@ -198,9 +198,16 @@ class Slurm:
         self.run("sbatch", "--partition=high", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 2")
 
     def skip_waiting_after_requeue(self) -> None:
-        """Let requeued jobs begin at once; SLURM has them wait for two minutes."""
-        for number, (state, reason, _) in self.jobs().items():
-            if state == "PENDING" and re.search("BeginTime", reason):
+        """Let requeued jobs begin after three seconds; SLURM has them wait for two minutes.
+
+        At once, a node may take a job for its last start, whose credential it has revoked, and SLURM gives the job up.
+        """
+        now = time.monotonic()
+        jobs = self.jobs().items()
+        waiting = [number for number, (state, reason, _) in jobs if state == "PENDING" and "BeginTime" in reason]
+        self.waiting = {number: self.waiting.get(number, now) for number in waiting}
+        for number, since in self.waiting.items():
+            if now - since > 3:
                 self._call(["scontrol", "update", f"jobid={number}", "StartTime=now"])
 
     def _call(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
