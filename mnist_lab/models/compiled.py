@@ -117,7 +117,9 @@ class CompiledSteps:
 
     @property
     def _is_untried(self) -> bool:
-        return self._step is None and self.failure is None
+        """Whether the graph is yet to be compiled: there is none, and no attempt has failed."""
+        has_graph, has_failed = self._step is not None, self.failure is not None
+        return not has_graph and not has_failed
 
     def _compile(self, model: Classifier, optimizer: torch.optim.Optimizer, batch: Batch) -> None:
         """Compile the graph, and compare its step with that of eager mode; neither is kept."""

@@ -39,12 +39,10 @@ class Member:
     def sees_batches_of(self, other: Member) -> bool:
         """Return whether both see the same images in the same order."""
         mine, theirs = self.group.batches, other.group.batches
-        return (
-            mine.images is theirs.images
-            and mine.augment is None
-            and theirs.augment is None
-            and (mine.seed, mine.epoch) == (theirs.seed, theirs.epoch)
-        )
+        if any(batches.augment is not None for batches in (mine, theirs)):
+            return False  # each network's images are augmented for itself
+        same_order = (mine.seed, mine.epoch) == (theirs.seed, theirs.epoch)
+        return same_order and mine.images is theirs.images
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def exit_before_teardown() -> Iterator[None]:
 
     def leave() -> None:
         distributed = sys.modules.get("torch.distributed")
-        if distributed is not None and distributed.is_initialized():
+        if distributed is not None and distributed.is_available() and distributed.is_initialized():
             for stream in (sys.stdout, sys.stderr):
                 if stream is not None:
                     stream.flush()
