@@ -1,134 +1,33 @@
-"""Small data sets of MNIST's shape, made on the spot; a mirror on this machine that serves them, well or badly."""
+"""Fixtures, and what pytest is told: which tests are left out, and how each finds the process."""
 
 from __future__ import annotations
 
 import gc
 import gzip
-import hashlib
 import logging
 import os
 import re
-import shlex
 import signal
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy and torch start: tests run side by side
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser
-
-import numpy as np
 import pytest
-import yaml
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig
 
-from mnist_lab.config.compose import compose
-from mnist_lab.data.source import FILES, Source
-
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy and torch start: tests run side by side
 FOLDERS = [str(path) for path in (Path(__file__).parent, *Path(__file__).parent.iterdir()) if path.is_dir()]
 sys.path[:0] = FOLDERS  # runs name callbacks and networks of the tests, in this process and in others
 os.environ["PYTHONPATH"] = os.pathsep.join([*FOLDERS, *filter(None, [os.environ.get("PYTHONPATH")])])
-INGREDIENTS = {  # of recipes that the tutorials do not have
-    "distortions": ["augmentation=elastic", "augmentation.crop=3", "augmentation.cutout=7"],
-    "own mean": ["data.mean=null", "data.std=null"],
-    "averaged weights": ["callbacks=ema", "callbacks.ema.decay=0.9"],
-    "label smoothing": ["label_smoothing=0.1"],
-    "views": ["test_augmentation=views"],
-    "warm-up": ["optimizer=adamw", "scheduler=onecycle", "scheduler.pct_start=0.15"],
-}
-SMALL_RESIDUAL = ["model=residual_cnn", "model.widths=[4,8,8]"]
-RECIPE = [*SMALL_RESIDUAL, *(setting for settings in INGREDIENTS.values() for setting in settings)]
-TRAIN, TEST = 230, 57  # images; neither divides evenly by the batch sizes below
 
+from lab import Command, Mirror, Outcome, Tiny, tiny_data  # noqa: E402  after the path that finds it
 
-def idx(array: np.ndarray) -> bytes:
-    """An array of bytes in the IDX format."""
-    return np.array([0x800 + array.ndim, *array.shape], ">i4").tobytes() + array.astype(np.uint8).tobytes()
-
-
-def tiny_arrays(train: int = TRAIN, test: int = TEST) -> list[np.ndarray]:
-    """Images that can be learnt (a bar whose place is the class) and told apart (noise), and their labels."""
-    random = np.random.default_rng(7)
-    arrays = []
-    for count in (train, test):
-        labels = np.arange(count) % 10
-        images = random.integers(0, 120, (count, 28, 28))
-        for image, label in zip(images, labels, strict=True):
-            image[2 * label + 4 : 2 * label + 6] = 255
-        arrays += [images.astype(np.uint8), labels.astype(np.uint8)]
-    return arrays
-
-
-@dataclass
-class Tiny:
-    """A tiny data set: its four files' contents, where they lie, and the overrides that use it."""
-
-    folder: Path
-    contents: dict[str, bytes]
-    overrides: list[str] = field(default_factory=list)
-
-    @property
-    def root(self) -> Path:
-        return self.folder / "data"
-
-    @property
-    def raw(self) -> Path:
-        return self.root / "Tiny" / "raw"
-
-    @property
-    def conf(self) -> Path:
-        return self.folder / "conf"
-
-    @property
-    def sha256(self) -> dict[str, str]:
-        return {name: hashlib.sha256(content).hexdigest() for name, content in self.contents.items()}
-
-    def source(self, **settings: object) -> Source:
-        return Source(name="Tiny", sha256=self.sha256, **({"mirrors": []} | settings))  # type: ignore[arg-type]
-
-    def write(self) -> None:
-        self.raw.mkdir(parents=True, exist_ok=True)
-        for name, content in self.contents.items():
-            (self.raw / name).write_bytes(content)
-
-    def write_conf(self) -> None:
-        """A configuration folder of one's own, as a user would write it, with the data set as data=tiny."""
-        source = {
-            "_target_": "mnist_lab.data.source.Source",
-            "name": "Tiny",
-            "mirrors": [],
-            "sha256": self.sha256,
-        }
-        data = {"defaults": ["default", "_self_"], "val_size": 40, "batch_size": 16, "eval_batch_size": 25}
-        (self.conf / "data").mkdir(parents=True)
-        (self.conf / "data" / "tiny.yaml").write_text(yaml.safe_dump(data | {"source": source, "root": str(self.root)}))
-
-    def compose(self, *overrides: str) -> DictConfig:
-        return compose(*self.overrides, *overrides, config_dir=str(self.conf))
-
-
-def tiny_data(folder: Path) -> Tiny:
-    """A tiny data set on disk, and the folder of its configuration."""
-    made = Tiny(folder, dict(zip(FILES, map(idx, tiny_arrays()), strict=True)))
-    made.write()
-    made.write_conf()
-    return made
-
-
-def slow(*values: object) -> list[Any]:
-    """Mark values of a parametrised test as slow, where others of them are quick enough to be tried every time."""
-    sets = [value if isinstance(value, tuple) else (value,) for value in values]
-    return [pytest.param(*each, marks=pytest.mark.slow) for each in sets]
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 
 def pytest_collection_finish() -> None:
@@ -145,7 +44,7 @@ class LeftOut:
         self.workers = "-n 2 " if config.pluginmanager.hasplugin("xdist") else ""
 
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
-        self.count += sum(item.get_closest_marker("slow") is not None for item in items)
+        self.count += sum(bool(item.get_closest_marker("slow") or item.get_closest_marker("thorough")) for item in items)
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if hasattr(session.config, "workeroutput"):
@@ -175,7 +74,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     given = any(re.match("-[a-z]*m", argument) for argument in map(str, config.invocation_params.args))
-    if config.option.markexpr == "not slow" and not given:
+    if config.option.markexpr == "not slow and not thorough" and not given:
         config.pluginmanager.register(LeftOut(config), "left_out")
 
 
@@ -236,15 +135,6 @@ def _heeds_signals() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-@dataclass
-class Mirror:
-    """A web server on this machine with the files of a data set; `behave` may answer a request instead of it."""
-
-    address: str
-    requests: list[str] = field(default_factory=list)
-    behave: Callable[[BaseHTTPRequestHandler, int], bool] = lambda handler, number: False
-
-
 @pytest.fixture
 def mirror(tiny: Tiny) -> Iterator[Mirror]:
     packed = {f"/{name}.gz": gzip.compress(content) for name, content in tiny.contents.items()}
@@ -274,17 +164,8 @@ def mirror(tiny: Tiny) -> Iterator[Mirror]:
     server.server_close()
 
 
-@dataclass
-class Outcome:
-    """What a command line came to."""
-
-    status: int
-    out: str
-    err: str
-
-
 @pytest.fixture
-def command(tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+def command(tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """Runs `python -m mnist_lab ...` in this process, with the tiny data set unless told otherwise."""
 
     def run(*arguments: str, data: bool = True) -> Outcome:
@@ -306,83 +187,3 @@ def command(tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         return Outcome(status, captured.out, captured.err)
 
     return run
-
-
-def signalled(tiny: Tiny, sent: signal.Signals, *arguments: str) -> tuple[int, str]:
-    """Exit status of the real command line, sent a signal in its third epoch of 100,000, and what it printed after."""
-
-    def heed_ctrl_c() -> None:  # a test started in the background inherits that it is ignored
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-    with subprocess.Popen(
-        [sys.executable, "-u", "-m", "mnist_lab", "--config-dir", str(tiny.conf), *tiny.overrides, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        preexec_fn=heed_ctrl_c,
-    ) as process:
-        limit = threading.Timer(120, process.kill)
-        limit.start()
-        assert process.stdout is not None
-        for line in process.stdout:
-            if "2/100000" in line:
-                process.send_signal(sent)
-                break
-        rest = process.stdout.read()
-        limit.cancel()
-    return process.returncode, rest
-
-
-def run(
-    tiny: Tiny,
-    *arguments: str,
-    then: Callable[[subprocess.Popen[str]], None] | None = None,
-    program: Sequence[str] = ("-m", "mnist_lab"),
-) -> tuple[int, str]:
-    """Exit status and output of the real command line, in a session of its own, as a terminal gives it one."""
-    given = {argument.split("=")[0] for argument in arguments}
-    own = [override for override in tiny.overrides if override.split("=")[0] not in given]
-
-    def heed_ctrl_c() -> None:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-    with subprocess.Popen(
-        [sys.executable, "-u", *program, "--config-dir", str(tiny.conf), *own, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        preexec_fn=heed_ctrl_c,
-        start_new_session=True,
-    ) as process:
-        try:
-            if then is not None:
-                then(process)
-            out, _ = process.communicate(timeout=240)
-        except BaseException:
-            process.kill()  # else it would be waited for
-            raise
-    return process.returncode, out
-
-
-@contextmanager
-def held_by_another_process(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """Have a process of its own hold a run folder's lock for the duration of the block."""
-    program = (
-        "import sys; from mnist_lab.runs.locks import *\nwith run_lock(Path(sys.argv[1])): print(flush=True); input()"
-    )
-    # In a shell, so that its parent is not this process, whose lock it might share.
-    command = shlex.join([sys.executable, "-c", program, str(folder.absolute())])
-    with subprocess.Popen(
-        ["sh", "-c", f"{command}; true"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        try:
-            yield process
-        finally:
-            process.communicate("\n")

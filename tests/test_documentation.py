@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import Outcome, Tiny
+from lab import Command, Tiny
 from PIL import Image
 from test_image_folder import write_shapes
 
@@ -36,7 +36,6 @@ NOT_RUN = {  # by a part of the command: why it is not run here
     " restore ": "the same",
     "experiment=": "has the real data's settings; tests/reproduce",
 }
-Command = Callable[..., Outcome]
 
 
 def shown_commands() -> Iterator[tuple[str, str]]:

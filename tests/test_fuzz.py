@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Outcome, Tiny
+from lab import Command, Tiny
 from PIL import features
 
 from benchmarks import damaged_files
@@ -14,7 +13,6 @@ from benchmarks.fuzz import SETTINGS, fuzz
 from mnist_lab.errors import UsageError
 from mnist_lab.runs.run import Run
 
-Command = Callable[..., Outcome]
 BOMB = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10))
 
 

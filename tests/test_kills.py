@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 
 import pytest
-from conftest import Tiny
+from lab import Tiny
 
 from benchmarks.kills import killed, losses, whole
 from mnist_lab.runs.run import Run

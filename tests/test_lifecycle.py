@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from conftest import Tiny, tiny_data
 from hydra.core.global_hydra import GlobalHydra
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 from hypothesis.strategies import booleans, floats, integers, sampled_from
+from lab import Tiny, tiny_data
 
 from benchmarks.kills import losses
 from mnist_lab.__main__ import main

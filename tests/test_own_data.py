@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Outcome, slow
+from lab import Command, slow
 from test_image_folder import draw_shape, write_shapes
 from torch import Tensor, nn
 
@@ -23,7 +22,6 @@ from mnist_lab.training.build import load_trained_model, make_data
 from mnist_lab.training.train import train
 from mnist_lab.web.page import page_of
 
-Command = Callable[..., Outcome]
 SETTINGS = [
     "trainer.max_epochs=6",
     "data.batch_size=8",

@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from conftest import Outcome, Tiny, slow, tiny_data
+from lab import Outcome, Tiny, slow, tiny_data
 
 from benchmarks.kills import losses
 from benchmarks.power_loss import Recorder, failures, rebuild

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from conftest import Tiny
+from lab import Tiny
 
 from mnist_lab.runs.run import Run
 

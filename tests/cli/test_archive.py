@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Outcome, Tiny
+from lab import Outcome, Tiny
 from test_ls import fake, names
 
 from mnist_lab.runs.archive import MANIFEST

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Outcome, Tiny
-
-Command = Callable[..., Outcome]
+from lab import Command, Tiny
 
 
 def files() -> set[Path]:

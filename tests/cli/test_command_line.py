@@ -15,7 +15,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from conftest import TRAIN, Tiny, signalled
+from lab import TRAIN, Tiny, signalled
 
 from mnist_lab import conf_dir
 from mnist_lab.__main__ import complete_command

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Outcome, Tiny
+from lab import Command, Outcome, Tiny
 from matplotlib.image import imread
 from omegaconf import OmegaConf
 
@@ -25,8 +25,6 @@ from mnist_lab.runs.run import Run
 from mnist_lab.runs.state import RunState
 from mnist_lab.training.train import train
 from mnist_lab.viz.comparison import plot_comparison
-
-Command = Callable[..., Outcome]
 
 
 @pytest.fixture

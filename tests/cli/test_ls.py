@@ -7,16 +7,14 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Outcome, Tiny
+from lab import Command, Outcome, Tiny
 
 from mnist_lab.runs.run import Run
 
-Command = Callable[..., Outcome]
 RECORD = {
     "status": "finished",
     "error": None,

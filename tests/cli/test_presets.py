@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Outcome, Tiny
+from lab import Command, Tiny
 
 from mnist_lab.config.compose import compose
 from mnist_lab.config.presets import find_presets, preset_names
 from mnist_lab.config.settings import format_differences
-
-Command = Callable[..., Outcome]
 
 
 def test_every_preset_is_listed_with_what_it_is_for(tiny: Tiny, command: Command) -> None:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Outcome, Tiny
+from lab import Command, Tiny
 from PIL import Image
 
 from mnist_lab.training.train import train
-
-Command = Callable[..., Outcome]
 
 
 @pytest.fixture

@@ -9,18 +9,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Outcome, Tiny
+from lab import Command, Tiny
 
 from mnist_lab.runs.locks import run_lock
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.state import RunState
 from mnist_lab.runs.sweep import Job, Sweep, write_job
 
-Command = Callable[..., Outcome]
 NO_SWEEP = "not a sweep folder (it has no sweep.json), nor a sweep in runs/sweeps"
 
 

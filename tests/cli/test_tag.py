@@ -7,11 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Outcome, Tiny
+from lab import Command, Outcome, Tiny
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_ls import fake, names
-
-Command = Callable[..., Outcome]
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pexpect
 import pyte
 import pytest
 import torch
-from conftest import Outcome, Tiny, tiny_data
+from lab import Command, Tiny, tiny_data
 from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 from rich.console import Console
@@ -27,7 +27,6 @@ from mnist_lab.models.multistep import StepCallback
 from mnist_lab.runs.run import Run
 from mnist_lab.training.checkpointing import SaveWithinEpochs
 
-Command = Callable[..., Outcome]
 SETTINGS = ["data=tiny", "trainer.accelerator=cpu", "trainer.max_epochs=2", "model=mlp", "seed=3"]
 SETTINGS += ["trainer.log_every_n_steps=4"]
 

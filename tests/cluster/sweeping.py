@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from conftest import Outcome
+from lab import Command
 from lightning.pytorch import Callback, LightningModule, Trainer
 from slurm import wait_for
 
@@ -20,7 +20,6 @@ from mnist_lab.runs.locks import HOLDER
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Job, Sweep
 
-Command = Callable[..., Outcome]
 FOLDER = Path("runs/sweeps/s")
 SLOW = ("+callbacks.slow._target_=sweeping.Slow", "trainer.max_epochs=40")
 HALVING = ("hydra/sweeper=halving", "hydra.sweeper.min_epochs=1", "hydra.sweeper.eta=2")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TRAIN, Tiny, run, tiny_data
+from lab import TRAIN, Tiny, run, tiny_data
 from slurm import Slurm, free_port, wait_for
 
 from mnist_lab.runs.checkpoints import read_checkpoint

@@ -7,7 +7,7 @@ import subprocess
 import time
 
 import pytest
-from conftest import Tiny, run
+from lab import Tiny, run
 from ray_cluster import RayCluster
 from sweeping import DIES, HALVING, SLOW, Command, age_locks, jobs, results, same_as_undisturbed, while_training
 

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Tiny, run
+from lab import Tiny, run
 from slurm import Slurm, wait_for
 from sweeping import (
     DIES,

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Outcome, Tiny
 from hydra.utils import instantiate
+from lab import Outcome, Tiny
 
 from mnist_lab import conf_dir
 from mnist_lab.config.compose import compose

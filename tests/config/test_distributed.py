@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from conftest import Outcome, Tiny, run
+from lab import Command, Outcome, Tiny, run
 
 from mnist_lab.config.distributed import (
     PORTS,
@@ -30,7 +30,6 @@ from mnist_lab.errors import LabError, UsageError
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
 
-Command = Callable[..., Outcome]
 DDP = ("model=mlp", "trainer=ddp", "trainer.max_epochs=1")
 TASK = """
 import os, runpy, sys

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Outcome, Tiny
+from lab import Command, Outcome, Tiny
 
 from mnist_lab import __version__
 from mnist_lab.cli.hydra_options import split_arguments
 from mnist_lab.config.compose import compose
 from mnist_lab.errors import UsageError
 from mnist_lab.runs.run import Run
-
-Command = Callable[..., Outcome]
 
 MISSPELT = [
     ("lr=0.1", "unknown setting; did you mean optimizer.lr?"),

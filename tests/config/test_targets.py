@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Outcome, Tiny
+from lab import Outcome, Tiny
 from omegaconf import OmegaConf
 
 from mnist_lab.config.targets import BASE_CLASSES

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Outcome, Tiny
+from lab import Outcome, Tiny
 
 from benchmarks.kills import losses
 from mnist_lab.data.augmentation import HALF, Distortion

@@ -7,12 +7,11 @@ import io
 import json
 import shutil
 import statistics
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import Outcome, Tiny, tiny_arrays, tiny_data
+from lab import Command, Tiny, tiny_arrays, tiny_data
 from matplotlib.image import imread
 from torch import Tensor
 
@@ -23,8 +22,6 @@ from mnist_lab.runs.run import Run
 from mnist_lab.training.build import load_trained_model, make_data
 from mnist_lab.training.train import train
 from mnist_lab.viz.robustness import plot_robustness
-
-Command = Callable[..., Outcome]
 
 
 def images(count: int = 57) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from conftest import TEST, TRAIN, Outcome, Tiny
+from lab import TEST, TRAIN, Outcome, Tiny
 from PIL import Image
 from torchvision import transforms
 

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Mirror, Tiny, idx, tiny_arrays
+from lab import Mirror, Tiny, idx, tiny_arrays
 
 from mnist_lab.config.compose import compose
 from mnist_lab.data import mirrors, wheel

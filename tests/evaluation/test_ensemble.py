@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import Outcome, Tiny, tiny_data
+from lab import Command, Tiny, tiny_data
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -25,7 +24,6 @@ from mnist_lab.runs.state import RunState
 from mnist_lab.training.build import load_trained_model, make_data
 from mnist_lab.training.train import train
 
-Command = Callable[..., Outcome]
 SETTINGS = ("data=tiny", "trainer.accelerator=cpu", "figures=false", "logger=csv")
 
 

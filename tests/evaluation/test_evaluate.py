@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import Outcome
+from lab import Command
 
 from mnist_lab.evaluation.evaluate import evaluate
 from mnist_lab.models.mlp import MLP
 from mnist_lab.runs.run import Run
-
-Command = Callable[..., Outcome]
 
 
 def test_run_that_was_resumed_is_tested_with_changed_settings(command: Command) -> None:

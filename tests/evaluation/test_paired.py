@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import Tiny, idx, tiny_arrays
+from lab import Tiny, idx, tiny_arrays
 
 from mnist_lab.data.source import FILES
 from mnist_lab.errors import UsageError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import Tiny
+from lab import Tiny
 
 from mnist_lab.evaluation.predictions import Predictions
 from mnist_lab.training.build import make_data, make_model

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import Outcome, Tiny, slow
+from lab import Command, Tiny, slow
 from torch import Tensor, nn
 
 from benchmarks.tutorials import NETWORKS
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import make_data, make_model
-
-Command = Callable[..., Outcome]
 
 
 def shapes_of(name: str) -> dict[str, tuple[int, ...]]:

@@ -6,14 +6,13 @@ import dataclasses
 import json
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import Outcome, Tiny, slow
+from lab import Command, Outcome, Tiny, slow
 from safetensors import safe_open
 from torch import Tensor
 
@@ -27,7 +26,6 @@ from mnist_lab.runs.run import Run
 from mnist_lab.training.build import load_trained_model, make_data
 from mnist_lab.training.train import train
 
-Command = Callable[..., Outcome]
 NETWORKS = sorted(path.stem for path in (conf_dir() / "model").glob("*.yaml"))
 
 PROGRAMS = {"onnx": ".onnx", "torch_export": ".pt2"}

@@ -6,12 +6,11 @@ import csv
 import io
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Outcome, Tiny, slow, tiny_arrays, tiny_data
+from lab import Command, Outcome, Tiny, slow, tiny_arrays, tiny_data
 from PIL import Image
 from test_digits import drawn, row_of_digits
 
@@ -25,7 +24,6 @@ from mnist_lab.runs.run import Run
 from mnist_lab.training.build import load_trained_model, make_data
 from mnist_lab.training.train import train
 
-Command = Callable[..., Outcome]
 NETWORKS = ["lenet", "mlp", "simple_cnn", "compact_cnn", "dropout_cnn"]
 
 

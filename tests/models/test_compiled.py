@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Outcome
+from lab import Command
 from lightning.pytorch import LightningModule, Trainer
 
 from mnist_lab.data.batches import Batches, Group
@@ -23,7 +23,6 @@ from mnist_lab.models.multistep import StepCallback, eager_steps
 from mnist_lab.runs.run import Run
 from mnist_lab.training.execution import STEPS_WORTH_COMPILING
 
-Command = Callable[..., Outcome]
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": lambda parameters: torch.optim.SGD(parameters, lr=0.05, fused=True),
     "momentum": lambda parameters: torch.optim.SGD(parameters, lr=0.05, momentum=0.9, weight_decay=0.01, fused=True),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import Tiny
+from lab import Tiny
 from torch import Tensor
 
 from mnist_lab.data.datamodule import MNISTDataModule

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import Outcome
+from lab import Outcome
 from torch import nn
 
 from benchmarks import tutorials

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import INGREDIENTS, RECIPE, SMALL_RESIDUAL, Outcome, slow
+from lab import INGREDIENTS, RECIPE, SMALL_RESIDUAL, Command, slow
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_lab.data.batches import Batches, Groups
 from mnist_lab.models.mlp import MLP
 from mnist_lab.runs.run import Run
 
-Command = Callable[..., Outcome]
 NETWORKS = ["lenet", "mlp", "simple_cnn", "compact_cnn", "dropout_cnn"]
 
 

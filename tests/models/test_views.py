@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import SMALL_RESIDUAL, Outcome, Tiny
+from lab import SMALL_RESIDUAL, Command, Tiny
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
@@ -20,8 +19,6 @@ from mnist_lab.models.lenet import LeNet
 from mnist_lab.models.views import Views
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import load_trained_model, make_data
-
-Command = Callable[..., Outcome]
 
 
 def spot(size: int = 28) -> Tensor:

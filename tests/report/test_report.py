@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pytest
-from conftest import Outcome, Tiny, tiny_arrays, tiny_data
+from lab import Command, Tiny, tiny_arrays, tiny_data
 from PIL import Image
 from playwright.sync_api import Browser, Page
 
@@ -35,7 +35,6 @@ from mnist_lab.viz.images import format_probability
 from mnist_lab.viz.style import COLOURS
 from mnist_lab.viz.sweep import plot_sweep_curves
 
-Command = Callable[..., Outcome]
 Visit = Callable[..., Page]
 HOSTILE = "<script>alert('x')</script>"
 CHROMIUM = shutil.which("chromium")

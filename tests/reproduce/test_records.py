@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import Outcome, Tiny
+from lab import Command, Outcome, Tiny
 
 from mnist_lab.config import conf_dir
 from mnist_lab.config.compose import compose
@@ -19,7 +19,6 @@ from mnist_lab.models.lenet import LeNet
 from mnist_lab.reproduce.records import Log, accuracy, flop_per_image, read_logs, records_page, summarise_logs
 from mnist_lab.runs.run import Run
 
-Command = Callable[..., Outcome]
 OUT = Path("results")
 COMMITTED = Path(__file__).parents[2] / "results"
 

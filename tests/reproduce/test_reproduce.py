@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import Outcome, held_by_another_process
+from lab import Command, Outcome, held_by_another_process
 from lightning.pytorch import LightningModule, Trainer
 from omegaconf import OmegaConf
 
@@ -26,7 +26,6 @@ from mnist_lab.reproduce.summary import PresetSummary, finished_runs, has_tutori
 from mnist_lab.runs.run import Run
 from mnist_lab.training.callbacks import StepLog
 
-Command = Callable[..., Outcome]
 RUNS = Path("runs/reproduce")
 PUBLISHED = {"simple_cnn": 99.12, "compact_cnn": 97.62, "lenet": 98.0, "dropout_cnn": 92.84, "mlp": 95.95}
 CHECKOUT = Path(__file__).parent.parent.parent

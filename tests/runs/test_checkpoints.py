@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Outcome, slow
+from lab import Outcome, slow
 
 from mnist_lab.errors import UsageError
 from mnist_lab.models.lenet import LeNet

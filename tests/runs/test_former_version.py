@@ -14,12 +14,11 @@ from __future__ import annotations
 import json
 import shutil
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Outcome, Tiny
 from hydra.core.hydra_config import HydraConfig
+from lab import Command, Tiny
 from omegaconf import open_dict, read_write
 
 from mnist_lab.config.former_names import CURRENT_NAMES
@@ -29,7 +28,6 @@ from mnist_lab.config.targets import _locate
 from mnist_lab.runs import Run
 from mnist_lab.sweeps.identity import job_id
 
-Command = Callable[..., Outcome]
 FORMER = Path(__file__).with_name("runs_of_version_0_1_0.tar.xz")
 RUN = Path("runs/tiny_net")
 

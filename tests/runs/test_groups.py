@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import Tiny
+from lab import Tiny
 
 from mnist_lab.config.settings import differing_settings
 from mnist_lab.runs.groups import group_row, group_runs, list_groups, select_finished

@@ -8,18 +8,16 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Outcome, Tiny, held_by_another_process
+from lab import Command, Tiny, held_by_another_process
 
 from mnist_lab.runs import locks
 from mnist_lab.runs.locks import HOLDER, STALE_AFTER, RunInUse, holder_of, run_lock
 from mnist_lab.runs.run import Run
 from mnist_lab.training.train import train
 
-Command = Callable[..., Outcome]
 FOLDER = Path("run")
 
 

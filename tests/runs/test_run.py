@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Outcome
+from lab import Outcome
 
 RUN = Path("runs/a")
 

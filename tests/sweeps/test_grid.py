@@ -13,13 +13,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import RECIPE, Outcome, Tiny, held_by_another_process, run, slow, tiny_data
+from lab import RECIPE, Command, Tiny, held_by_another_process, run, slow, tiny_data
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_lab.__main__ import main
@@ -34,7 +33,6 @@ from mnist_lab.sweeps.launchers.local import LocalLauncher
 from mnist_lab.sweeps.progress import Watch
 from mnist_lab.sweeps.signals import forward_signals
 
-Command = Callable[..., Outcome]
 FOLDER = Path("runs/sweeps/s")
 GRID = ("-m", "sweep=s", "model=mlp", "optimizer.lr=0.001,0.01", "optimizer.momentum=0.5,0.9", "trainer.max_epochs=1")
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import Outcome, Tiny, slow
+from lab import Command, Outcome, Tiny, slow
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_lab.errors import UsageError
@@ -21,7 +20,6 @@ from mnist_lab.sweeps.halving import Bracket, plan_brackets, score
 from mnist_lab.sweeps.launchers.launcher import Placement, Stage
 from mnist_lab.sweeps.launchers.local import LocalLauncher
 
-Command = Callable[..., Outcome]
 FOLDER = Path("runs/sweeps/s")
 HALVING = ("-m", "hydra/sweeper=halving", "sweep=s", "model=mlp")
 NINE = (*HALVING, "trainer.max_epochs=9", "optimizer.lr=0.001,0.01,0.05", "optimizer.momentum=0,0.5,0.9")

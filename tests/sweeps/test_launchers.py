@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Outcome, Tiny, run, slow
+from lab import Command, Tiny, run, slow
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_lab.config.overrides import compose_with_hydra
@@ -23,7 +23,6 @@ from mnist_lab.runs.sweep import Sweep
 from mnist_lab.sweeps.launchers.launcher import make_launcher, processors
 from mnist_lab.sweeps.launchers.on_this_machine import ctrl_c_kept_from_children
 
-Command = Callable[..., Outcome]
 FOLDER = Path("runs/sweeps/s")
 LAUNCHERS = ("submitit_local", "ray")
 LONG = ("-m", "model=mlp", "seed=0,1", "sweep=s", "trainer.max_epochs=150", "logger=csv")

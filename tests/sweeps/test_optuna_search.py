@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Outcome, Tiny
+from lab import Command, Tiny
 
 pytest.importorskip("optuna", reason="the extra optuna is not installed")
 import optuna
@@ -24,7 +23,6 @@ from mnist_lab.runs.sweep import Sweep
 from mnist_lab.sweeps import optuna_search
 from mnist_lab.sweeps.optuna_search import ask, distribution, next_batch, open_study
 
-Command = Callable[..., Outcome]
 FOLDER = Path("runs/sweeps/s")
 SEARCH = ("-m", "hydra/sweeper=optuna", "sweep=s", "model=mlp", "data.batch_size=16,32", "trainer.max_epochs=2")
 

@@ -8,12 +8,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import Outcome, Tiny, run
+from lab import Command, Tiny, run
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_lab.runs.run import Run
@@ -21,7 +20,6 @@ from mnist_lab.runs.sweep import Sweep
 from mnist_lab.sweeps.launchers.launcher import processors
 from mnist_lab.sweeps.launchers.processes import ProcessesLauncher
 
-Command = Callable[..., Outcome]
 FOLDER = Path("runs/sweeps/s")
 PROCESSES = ("hydra/launcher=processes", "hydra.launcher.n_jobs=2")
 

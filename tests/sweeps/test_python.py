@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Tiny
 from hydra.core.hydra_config import HydraConfig
+from lab import Tiny
 
 from mnist_lab import UsageError, sweep
 from mnist_lab.runs.ranking import Results

@@ -6,14 +6,13 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import Outcome, Tiny, run, slow
+from lab import Command, Tiny, run, slow
 from torch import Tensor
 
 from mnist_lab.models.mlp import MLP
@@ -21,7 +20,6 @@ from mnist_lab.models.stacked import Stack
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Job, Sweep
 
-Command = Callable[..., Outcome]
 SWEEPS = Path("runs/sweeps")
 STACKED = "hydra/launcher=stacked"
 GRID = ("-m", "model=mlp", "optimizer.lr=0.01,0.02", "optimizer.momentum=0,0.9", "seed=0,1", "threads=1")

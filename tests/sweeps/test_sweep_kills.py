@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Outcome, Tiny, run
+from lab import Outcome, Tiny, run
 
 from benchmarks.sweep_kills import results, session
 from mnist_lab.runs.locks import holder_of

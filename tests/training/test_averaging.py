@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 import torch
-from conftest import SMALL_RESIDUAL, Outcome
+from lab import SMALL_RESIDUAL, Command
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from mnist_lab.models.multistep import StepCallback
 from mnist_lab.runs.run import Run
 
-Command = Callable[..., Outcome]
 RUN = Run(Path("runs/a/b"))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Tiny, slow
+from lab import Tiny, slow
 from test_models import NETWORKS
 
 from mnist_lab.runs.run import Run

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import Outcome, Tiny, run
+from lab import Outcome, Tiny, run
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_lab.runs.checkpoints import read_checkpoint

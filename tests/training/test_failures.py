@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import Outcome, slow
+from lab import Command, slow
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.runs.run import Run
 
-Command = Callable[..., Outcome]
 RUN = Path("runs/a/b")
 
 

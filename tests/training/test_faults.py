@@ -8,13 +8,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import Mirror, Outcome, Tiny, idx, slow, tiny_arrays
+from lab import Command, Mirror, Outcome, Tiny, idx, slow, tiny_arrays
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_lab.data import mirrors
@@ -22,7 +21,6 @@ from mnist_lab.data.source import FILES
 from mnist_lab.models.mlp import MLP
 from mnist_lab.runs.run import Run
 
-Command = Callable[..., Outcome]
 RUN = Path("runs/a/b")
 
 

@@ -5,16 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Outcome, Tiny, run
+from lab import Command, Tiny, run
 
 from mnist_lab.evaluation.evaluate import evaluate
 from mnist_lab.training.train import train
-
-Command = Callable[..., Outcome]
 
 
 @pytest.fixture

@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Outcome, Tiny
+from lab import Command, Tiny
 
 from mnist_lab.errors import UsageError
 from mnist_lab.training.lr_range import RangeTest, longest_fall, range_test
-
-Command = Callable[..., Outcome]
 
 
 def falling(centre: float) -> RangeTest:

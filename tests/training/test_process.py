@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Tiny
+from lab import Tiny
 
 from mnist_lab.training.train import train
 

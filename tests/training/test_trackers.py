@@ -15,13 +15,13 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Outcome, Tiny
+from lab import Command, Tiny
 from lightning.pytorch import Callback, LightningModule, Trainer
 from mlflow import MlflowClient
 from mlflow.entities import Run as Remote
@@ -30,7 +30,6 @@ from playwright.sync_api import expect, sync_playwright
 from mnist_lab.runs.run import Run
 from mnist_lab.training.train import train
 
-Command = Callable[..., Outcome]
 CHROMIUM = shutil.which("chromium")
 RUN = Path("runs/a")
 # MLflow's own use of its packages is not ours to mend.

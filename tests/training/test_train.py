@@ -13,13 +13,12 @@ import sys
 import threading
 import warnings
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 import torch
-from conftest import Outcome, Tiny, slow
+from lab import Command, Tiny, slow
 from lightning.pytorch import Callback, LightningModule, Trainer
 from matplotlib.image import imread
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -35,7 +34,6 @@ from mnist_lab.training.train import ensure_last_checkpoint, train
 
 METRICS = {"train/loss", "train/acc", "val/loss", "val/acc", "test/loss", "test/acc"}
 FIGURES = ("loss", "accuracy", "examples_seen", "truths_3x3", "predictions_3x3", "predictions_4x4")
-Command = Callable[..., Outcome]
 
 
 def only_run() -> Run:

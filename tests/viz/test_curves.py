@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Tiny
+from lab import Tiny
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -14,8 +13,8 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
-from conftest import Outcome, Tiny, slow, tiny_data
 from google.protobuf import text_format
+from lab import Command, Tiny, slow, tiny_data
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from matplotlib import pyplot
 from matplotlib.image import imread
@@ -54,7 +53,6 @@ PARTS = {  # what each part adds to a folder of its own
     "projector": {"projector_config.pbtxt"},
     "graph": {"graph_def", "tagged_run_metadata"},
 }
-Command = Callable[..., Outcome]
 
 
 @dataclass

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import INGREDIENTS, SMALL_RESIDUAL, Outcome, slow
+from lab import INGREDIENTS, SMALL_RESIDUAL, Command, Outcome, slow
 from PIL import Image
 from playwright.sync_api import Browser, Page
 
@@ -27,7 +27,6 @@ from mnist_lab.web.browser import find_browser, load_page
 from mnist_lab.web.graph import Arrays, to_graph
 from mnist_lab.web.page import TEMPLATES
 
-Command = Callable[..., Outcome]
 NETWORKS = sorted(path.stem for path in (conf_dir() / "model").glob("*.yaml"))
 QUICK = ("trainer.max_epochs=1", "figures=false", "logger=csv", "hydra.run.dir=runs/a")
 BROWSER = find_browser()

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import httpx
 import pytest
 import torch
 import uvicorn
-from conftest import Outcome, Tiny
+from lab import Command, Tiny
 from test_recognise import tiny_run
 
 from benchmarks.page import draw
@@ -30,8 +30,6 @@ from mnist_lab.runs.run import Run
 from mnist_lab.training.train import train
 from mnist_lab.web import graph, request_timeout, server
 from mnist_lab.web.page import INVITATION, page_of
-
-Command = Callable[..., Outcome]
 
 
 @pytest.fixture(scope="module")

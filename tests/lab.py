@@ -1,0 +1,260 @@
+"""What the tests share: tiny data, command lines in this process and in others, saved weights."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from omegaconf import DictConfig
+
+from mnist_lab.config.compose import compose
+from mnist_lab.data.source import FILES, Source
+
+INGREDIENTS = {  # of recipes that the tutorials do not have
+    "distortions": ["augmentation=elastic", "augmentation.crop=3", "augmentation.cutout=7"],
+    "own mean": ["data.mean=null", "data.std=null"],
+    "averaged weights": ["callbacks=ema", "callbacks.ema.decay=0.9"],
+    "label smoothing": ["label_smoothing=0.1"],
+    "views": ["test_augmentation=views"],
+    "warm-up": ["optimizer=adamw", "scheduler=onecycle", "scheduler.pct_start=0.15"],
+}
+
+
+SMALL_RESIDUAL = ["model=residual_cnn", "model.widths=[4,8,8]"]
+
+
+RECIPE = [*SMALL_RESIDUAL, *(setting for settings in INGREDIENTS.values() for setting in settings)]
+
+
+TRAIN, TEST = 230, 57  # images; neither divides evenly by the batch sizes below
+
+
+def idx(array: np.ndarray) -> bytes:
+    """An array of bytes in the IDX format."""
+    return np.array([0x800 + array.ndim, *array.shape], ">i4").tobytes() + array.astype(np.uint8).tobytes()
+
+
+def tiny_arrays(train: int = TRAIN, test: int = TEST) -> list[np.ndarray]:
+    """Images that can be learnt (a bar whose place is the class) and told apart (noise), and their labels."""
+    random = np.random.default_rng(7)
+    arrays = []
+    for count in (train, test):
+        labels = np.arange(count) % 10
+        images = random.integers(0, 120, (count, 28, 28))
+        for image, label in zip(images, labels, strict=True):
+            image[2 * label + 4 : 2 * label + 6] = 255
+        arrays += [images.astype(np.uint8), labels.astype(np.uint8)]
+    return arrays
+
+
+@dataclass
+class Tiny:
+    """A tiny data set: its four files' contents, where they lie, and the overrides that use it."""
+
+    folder: Path
+    contents: dict[str, bytes]
+    overrides: list[str] = field(default_factory=list)
+
+    @property
+    def root(self) -> Path:
+        return self.folder / "data"
+
+    @property
+    def raw(self) -> Path:
+        return self.root / "Tiny" / "raw"
+
+    @property
+    def conf(self) -> Path:
+        return self.folder / "conf"
+
+    @property
+    def sha256(self) -> dict[str, str]:
+        return {name: hashlib.sha256(content).hexdigest() for name, content in self.contents.items()}
+
+    def source(self, **settings: object) -> Source:
+        return Source(name="Tiny", sha256=self.sha256, **({"mirrors": []} | settings))  # type: ignore[arg-type]
+
+    def write(self) -> None:
+        self.raw.mkdir(parents=True, exist_ok=True)
+        for name, content in self.contents.items():
+            (self.raw / name).write_bytes(content)
+
+    def write_conf(self) -> None:
+        """A configuration folder of one's own, as a user would write it, with the data set as data=tiny."""
+        source = {
+            "_target_": "mnist_lab.data.source.Source",
+            "name": "Tiny",
+            "mirrors": [],
+            "sha256": self.sha256,
+        }
+        data = {"defaults": ["default", "_self_"], "val_size": 40, "batch_size": 16, "eval_batch_size": 25}
+        (self.conf / "data").mkdir(parents=True)
+        (self.conf / "data" / "tiny.yaml").write_text(yaml.safe_dump(data | {"source": source, "root": str(self.root)}))
+
+    def compose(self, *overrides: str) -> DictConfig:
+        return compose(*self.overrides, *overrides, config_dir=str(self.conf))
+
+
+def tiny_data(folder: Path) -> Tiny:
+    """A tiny data set on disk, and the folder of its configuration."""
+    made = Tiny(folder, dict(zip(FILES, map(idx, tiny_arrays()), strict=True)))
+    made.write()
+    made.write_conf()
+    return made
+
+
+def marked(mark: pytest.MarkDecorator, *values: object) -> list[Any]:
+    sets = [value if isinstance(value, tuple) else (value,) for value in values]
+    return [pytest.param(*each, marks=mark) for each in sets]
+
+
+def slow(*values: object) -> list[Any]:
+    """Mark values of a parametrised test as slow, where others of them are quick enough to be tried every time."""
+    return marked(pytest.mark.slow, *values)
+
+
+def thorough(*values: object) -> list[Any]:
+    """Mark values of a parametrised test as thorough: others of them prove the same."""
+    return marked(pytest.mark.thorough, *values)
+
+
+@dataclass
+class Mirror:
+    """A web server on this machine with the files of a data set; `behave` may answer a request instead of it."""
+
+    address: str
+    requests: list[str] = field(default_factory=list)
+    behave: Callable[[BaseHTTPRequestHandler, int], bool] = lambda handler, number: False
+
+
+@dataclass
+class Outcome:
+    """What a command line came to."""
+
+    status: int
+    out: str
+    err: str
+
+
+def signalled(tiny: Tiny, sent: signal.Signals, *arguments: str) -> tuple[int, str]:
+    """Exit status of the real command line, sent a signal in its third epoch of 100,000, and what it printed after."""
+
+    def heed_ctrl_c() -> None:  # a test started in the background inherits that it is ignored
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    with subprocess.Popen(
+        [sys.executable, "-u", "-m", "mnist_lab", "--config-dir", str(tiny.conf), *tiny.overrides, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        preexec_fn=heed_ctrl_c,
+    ) as process:
+        limit = threading.Timer(120, process.kill)
+        limit.start()
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "2/100000" in line:
+                process.send_signal(sent)
+                break
+        rest = process.stdout.read()
+        limit.cancel()
+    return process.returncode, rest
+
+
+def run(
+    tiny: Tiny,
+    *arguments: str,
+    then: Callable[[subprocess.Popen[str]], None] | None = None,
+    program: Sequence[str] = ("-m", "mnist_lab"),
+) -> tuple[int, str]:
+    """Exit status and output of the real command line, in a session of its own, as a terminal gives it one."""
+    given = {argument.split("=")[0] for argument in arguments}
+    own = [override for override in tiny.overrides if override.split("=")[0] not in given]
+
+    def heed_ctrl_c() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    with subprocess.Popen(
+        [sys.executable, "-u", *program, "--config-dir", str(tiny.conf), *own, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=heed_ctrl_c,
+        start_new_session=True,
+    ) as process:
+        try:
+            if then is not None:
+                then(process)
+            out, _ = process.communicate(timeout=240)
+        except BaseException:
+            process.kill()  # else it would be waited for
+            raise
+    return process.returncode, out
+
+
+@contextmanager
+def held_by_another_process(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """Have a process of its own hold a run folder's lock for the duration of the block."""
+    program = (
+        "import sys; from mnist_lab.runs.locks import *\nwith run_lock(Path(sys.argv[1])): print(flush=True); input()"
+    )
+    # In a shell, so that its parent is not this process, whose lock it might share.
+    command = shlex.join([sys.executable, "-c", program, str(folder.absolute())])
+    with subprocess.Popen(
+        ["sh", "-c", f"{command}; true"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            yield process
+        finally:
+            process.communicate("\n")
+
+
+Command = Callable[..., Outcome]  # the fixture `command`
+
+
+def weights(checkpoint: Path | None) -> dict[str, torch.Tensor]:
+    """The weights in a checkpoint."""
+    assert checkpoint is not None
+    state: dict[str, torch.Tensor] = torch.load(checkpoint, weights_only=True)["state_dict"]
+    return state
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    """Whether two states hold the same tensors, bit for bit."""
+    return first.keys() == second.keys() and all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def wait_for(condition: Callable[[], object], what: str, seconds: float = 120) -> None:
+    """Wait until a condition holds; fail with a word of what, if it never does."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, f"waited {seconds} s for {what}"
+        time.sleep(0.02)
+
+
+def disk_full(*args: object, **kwargs: object) -> None:
+    """Put this in the place of a function that writes."""
+    raise OSError(28, "No space left on device")
