@@ -44,7 +44,7 @@ class LeftOut:
         self.workers = "-n 2 " if config.pluginmanager.hasplugin("xdist") else ""
 
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
-        self.count += sum(bool(item.get_closest_marker("slow") or item.get_closest_marker("thorough")) for item in items)
+        self.count += len(items)
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if hasattr(session.config, "workeroutput"):
