@@ -23,8 +23,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from benchmarks.timing import output_of, ratio, spread
-from mnist_lab.models.multistep import StepCallback
 from mnist_lab.runs.run import Run
+from mnist_lab.training.multistep import StepCallback
 from mnist_lab.viz.dashboard import Dashboard
 
 

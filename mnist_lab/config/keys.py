@@ -8,7 +8,7 @@ from typing import Any
 # Keys in which configurations of the same job may differ: its folder, its logs, its machine.
 IGNORED_FOR_IDENTITY = re.compile(
     r"(folder|overrides|config_dir|resume|runs_dir|sweep|retries|fail_fast|detach|threads|figures|dashboard"
-    r"|steps_per_execution|compile|tutorial|logger|data\.(root|download|source\.(folders|classes|background))|trainer\.accelerator"
+    r"|steps_per_execution|tutorial|logger|data\.(root|download|source\.(folders|classes|background))|trainer\.accelerator"
     r"|callbacks\.(summary|progress|step_log|random_state|prune|\w+\.dirpath))(\.|$)"
 )
 # Keys that cannot change on resume: the weights depend on them, or the checkpoint restores them.
@@ -22,7 +22,6 @@ YOUNGER_KEYS: dict[str, Any] = {
     "callbacks.ema": None,
     "callbacks.checkpoint.every_n_epochs": None,
     "test_augmentation": {},
-    "compile": False,
 }
 # Keys that may be null until the data are read; a run records their values, and keeps them on resume.
 READ_FROM_DATA = ("data.source.name", "data.source.classes", "data.source.background", "data.source.sha256")

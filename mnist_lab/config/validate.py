@@ -43,7 +43,6 @@ LIMITS: dict[str, Any] = {  # types of keys without a signature, and ranges that
     "init_from": str | None,
     "label_smoothing": _FRACTION,
     "steps_per_execution": _COUNT,
-    "compile": bool | Literal["auto"],
     "threads": _COUNT | None,
     "figures": bool,
     "sweep": str | int | float | None,  # a name; Hydra takes 1 and nan for numbers

@@ -21,7 +21,7 @@ from mnist_lab.evaluation.evaluate import make_tester, test_network
 from mnist_lab.files import exists, make_folder
 from mnist_lab.formatting import format_command, format_value, shorten
 from mnist_lab.models.classifier import Classifier
-from mnist_lab.models.ensemble import Ensemble
+from mnist_lab.models.deployed import Ensemble
 from mnist_lab.runs.checkpoints import SafeCheckpointIO
 from mnist_lab.runs.environment import current_time, package_versions, processor_name
 from mnist_lab.runs.listing import checkpoint_problem, select_runs

@@ -14,7 +14,7 @@ from mnist_lab.config.overrides import override_key
 from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.formatting import format_command, format_held_out, render_template
 from mnist_lab.models.classifier import Classifier
-from mnist_lab.models.inference_module import InferenceModule
+from mnist_lab.models.deployed import InferenceModule
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import class_count
 

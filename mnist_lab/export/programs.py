@@ -15,7 +15,7 @@ from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.errors import LabError, not_installed
 from mnist_lab.evaluation.predictions import Predictions
 from mnist_lab.models.classifier import Classifier
-from mnist_lab.models.inference_module import InferenceModule
+from mnist_lab.models.deployed import InferenceModule
 from mnist_lab.runs.run import Run
 
 TOLERANCE = 1e-4  # of a program's probabilities

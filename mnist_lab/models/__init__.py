@@ -1,18 +1,15 @@
 """The networks, one a file; each is a `Classifier`."""
 
-from mnist_lab.models.classifier import Classifier
+from mnist_lab.models.classifier import Classifier, conv_output_size
 from mnist_lab.models.compact_cnn import CompactCNN
+from mnist_lab.models.deployed import Ensemble, InferenceModule, Views
 from mnist_lab.models.dropout_cnn import DropoutCNN
-from mnist_lab.models.ensemble import Ensemble
 from mnist_lab.models.fast_cnn import FastCNN
-from mnist_lab.models.inference_module import InferenceModule
 from mnist_lab.models.lenet import LeNet
 from mnist_lab.models.mlp import MLP
 from mnist_lab.models.residual_cnn import ResidualCNN
 from mnist_lab.models.simple_cnn import SimpleCNN
-from mnist_lab.models.sizes import conv_output_size
 from mnist_lab.models.tiny_cnn import TinyCNN
-from mnist_lab.models.views import Views
 
 __all__ = [
     "MLP",

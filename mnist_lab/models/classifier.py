@@ -1,57 +1,29 @@
 """Classifier: what the five networks share. It owns loss, metrics and optimizer, and knows no architecture."""
 
-from __future__ import annotations
-
 import inspect
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from pydantic import Field
 from torch import Tensor, nn
 
-from mnist_lab.data.batches import Batch, Group, Groups
+from mnist_lab.data.batches import Batch, Group
+from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.errors import LabError
-from mnist_lab.models.metrics import LossAndAccuracy
-from mnist_lab.models.multistep import (
-    Stepper,
-    eager_steps,
-    progress_to_groups,
-    progress_to_steps,
-    run_leading_steps,
-    training_batches,
-)
-from mnist_lab.models.views import Views
+from mnist_lab.models.metrics import LossAndAccuracy, means
 from mnist_lab.runs.run import Run
 
 if TYPE_CHECKING:
-    from mnist_lab.data.datamodule import MNISTDataModule
+    from mnist_lab.models.deployed import Views
 
+Width = Annotated[int, Field(ge=1)]  # channels of a layer
 LOSSES: dict[str, Callable[..., Tensor]] = {"nll": F.nll_loss, "cross_entropy": F.cross_entropy}
-
-
-def mean_probability(each: Tensor) -> Tensor:
-    """Return the logarithm of the mean over the first dimension, (B, K), of log-probabilities, (N, B, K)."""
-    return each.logsumexp(0) - math.log(len(each))  # not log(mean(exp)), which may be -inf
-
-
-def _as_probabilities(scores: Sequence[Tensor]) -> Tensor:
-    """Return the probabilities, (N, K), on the CPU, of batches of logits or log-probabilities."""
-    return torch.cat([each.float() for each in scores]).softmax(1).cpu()
-
-
-class NotFinite(LabError):
-    """The loss or the weights became NaN or infinite, and training stopped."""
-
-    def __init__(self, what: str, trainer: Trainer) -> None:
-        last = Run(Path(trainer.default_root_dir)).checkpoint_path("last")
-        good = f"the last good checkpoint is {last}" if last.is_file() else "there is no checkpoint yet"
-        where = f"epoch {trainer.current_epoch + 1}, step {trainer.global_step}"
-        super().__init__(f"{where}: {what}; {good}; try a smaller optimizer.lr")
 
 
 class Classifier(LightningModule):
@@ -75,12 +47,10 @@ class Classifier(LightningModule):
         views: the views of an image over which validation, test and prediction average; None for the image alone.
         scheduler: makes a learning-rate scheduler for an optimizer, or None. One with a parameter steps_per_epoch gets
             it and steps after every optimizer step; any other steps once an epoch.
-        take_steps: how the steps of a group are taken, but for the last.
     """
 
     image_size: ClassVar[int] = 28
     loss: ClassVar[Literal["nll", "cross_entropy"]] = "cross_entropy"
-    take_steps: Stepper = staticmethod(eager_steps)
 
     def __init__(self, num_classes: int = 10) -> None:
         super().__init__()
@@ -94,8 +64,8 @@ class Classifier(LightningModule):
         self.train_metrics, self.val_metrics, self.test_metrics = (LossAndAccuracy() for _ in range(3))
 
     def training_step(self, batch: Batch | Group, batch_idx: int) -> Tensor:
-        if isinstance(batch, Group):
-            batch = run_leading_steps(batch, self)
+        if isinstance(batch, Group):  # of which one step is left
+            (batch,) = batch
         return self.training_loss(batch)
 
     def training_loss(self, batch: Batch) -> Tensor:
@@ -104,7 +74,7 @@ class Classifier(LightningModule):
         Raises:
             NotFinite: it is NaN or infinite.
         """
-        loss = self._step(batch, self.train_metrics.add, self.label_smoothing)
+        loss, _ = self._step(batch, self.train_metrics, self.label_smoothing)
         if self.reads_every_loss:
             self.stop_unless_finite(loss.detach())
         else:
@@ -134,29 +104,47 @@ class Classifier(LightningModule):
             raise NotFinite(f"the {message.format(value)}", self.trainer)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._step(batch, self.val_metrics.update)
+        self._step(batch, self.val_metrics)
 
     def on_test_start(self) -> None:
         self.test_scores = []
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._step(batch, self._add_tested)
-
-    def _add_tested(self, loss: Tensor, scores: Tensor, labels: Tensor) -> None:
-        self.test_metrics.update(loss, scores, labels)
+        _, scores = self._step(batch, self.test_metrics)
         if self.trainer.testing:  # and not in TestCurve
             self.test_scores.append(scores)
 
     def on_train_epoch_end(self) -> None:
-        self.train_metrics.finalize()
         self._log("train", self.train_metrics)
 
     def on_validation_epoch_end(self) -> None:
-        self.stop_unless_finite(self.val_metrics.compute()["loss"], "validation loss is {}")
-        self._log("val", self.val_metrics)
+        self.stop_unless_finite(self._log("val", self.val_metrics)["loss"], "validation loss is {}")
 
     def on_test_epoch_end(self) -> None:
         self._log("test", self.test_metrics)
+
+    def _step(self, batch: Batch, metrics: LossAndAccuracy, label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
+        """Return the loss, (), and the scores, (B, K), of a batch, and add them to the metrics."""
+        images, labels = batch
+        scores = self.scores(images)
+        loss = self.loss_of(scores, labels, label_smoothing)
+        metrics.add(loss.detach(), scores.detach(), labels)
+        return loss, scores
+
+    def _log(self, prefix: str, metrics: LossAndAccuracy) -> dict[str, Tensor]:
+        values = self.take_means(metrics)
+        self.log_dict({f"{prefix}/{name}": value for name, value in values.items()})
+        return values
+
+    def take_means(self, metrics: LossAndAccuracy) -> dict[str, Tensor]:
+        """Return the means over the images of all processes, and reset the metrics."""
+        sums = self._sums_of_processes(metrics)
+        metrics.reset()
+        return means(sums)
+
+    def _sums_of_processes(self, metrics: LossAndAccuracy) -> dict[str, Tensor]:
+        reduce = self.trainer.strategy.reduce
+        return {name: reduce(value.to(self.device), reduce_op="sum") for name, value in metrics.sums().items()}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         if self.optimizer is None:
@@ -219,28 +207,11 @@ class Classifier(LightningModule):
         if not torch.stack([parameter.isfinite().all() for parameter in self.parameters()]).all():
             raise NotFinite("a step has made the weights NaN or infinite, and they were not saved", self.trainer)
         checkpoint["architecture"] = type(self).__name__
-        if isinstance(self.trainer.train_dataloader, Groups):
-            progress_to_steps(checkpoint["loops"], training_batches(self.trainer))
-        sums = self.train_metrics.sums().items()
-        checkpoint["train_metrics"] = {
-            name: self.trainer.strategy.reduce(value, reduce_op="sum") for name, value in sums
-        }
+        checkpoint["train_metrics"] = self._sums_of_processes(self.train_metrics)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        data: MNISTDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
-        if data.steps_per_execution > 1:
-            progress_to_groups(checkpoint["loops"], data.steps_per_execution)
         if self.trainer.is_global_zero and "train_metrics" in checkpoint:  # they are all processes' together
             self.train_metrics.load_sums(checkpoint["train_metrics"])
-
-    def _step(
-        self, batch: Batch, add: Callable[[Tensor, Tensor, Tensor], None], label_smoothing: float = 0.0
-    ) -> Tensor:
-        images, labels = batch
-        scores = self.scores(images)  # (B, K)
-        loss = self.loss_of(scores, labels, label_smoothing)
-        add(loss.detach(), scores.detach(), labels)
-        return loss
 
     def loss_of(
         self, scores: Tensor, labels: Tensor, label_smoothing: float = 0.0, reduction: Literal["mean", "none"] = "mean"
@@ -250,19 +221,44 @@ class Classifier(LightningModule):
             return F.cross_entropy(scores, labels, label_smoothing=label_smoothing, reduction=reduction)
         return LOSSES[self.loss](scores, labels, reduction=reduction)
 
-    def _log(self, prefix: str, metrics: LossAndAccuracy) -> None:
-        self.log_dict({f"{prefix}/{name}": value for name, value in metrics.compute().items()})
-        metrics.reset()
-
     def _steps_per_epoch(self) -> int:
         # Not trainer.estimated_stepping_batches: it makes Lightning forget the loader's state on resume (issue 20550).
         data: MNISTDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
         return -(-len(data.train_batches()) // self.trainer.accumulate_grad_batches)
 
 
-def own_loss(model: Classifier) -> str | None:
-    """Return which method of a network computes its training loss in a way of its own; None if none does."""
-    for name in ("training_loss", "loss_of"):
-        if getattr(type(model), name) is not getattr(Classifier, name):
-            return f"its own {name}"
-    return None
+class NotFinite(LabError):
+    """The loss or the weights became NaN or infinite, and training stopped."""
+
+    def __init__(self, what: str, trainer: Trainer) -> None:
+        last = Run(Path(trainer.default_root_dir)).checkpoint_path("last")
+        good = f"the last good checkpoint is {last}" if last.is_file() else "there is no checkpoint yet"
+        where = f"epoch {trainer.current_epoch + 1}, step {trainer.global_step}"
+        super().__init__(f"{where}: {what}; {good}; try a smaller optimizer.lr")
+
+
+def mean_probability(each: Tensor) -> Tensor:
+    """Return the logarithm of the mean over the first dimension, (B, K), of log-probabilities, (N, B, K)."""
+    return each.logsumexp(0) - math.log(len(each))  # not log(mean(exp)), which may be -inf
+
+
+def _as_probabilities(scores: Sequence[Tensor]) -> Tensor:
+    """Return the probabilities, (N, K), on the CPU, of batches of logits or log-probabilities."""
+    return torch.cat([each.float() for each in scores]).softmax(1).cpu()
+
+
+def conv_output_size(size: int, kernel: int, stride: int = 1, padding: int = 0, dilation: int = 1) -> int:
+    """Pixels along one side of a convolution's or pooling's output, as torch.nn.Conv2d's documentation has it.
+
+    A kernel whose points are `dilation` apart covers dilation * (kernel - 1) + 1 pixels; the output has one value for
+    each place, `stride` apart, at which it fits into the padded image. Pooling strides by its kernel: stride=kernel.
+
+    Raises:
+        ValueError: the kernel does not fit, or a number is out of its range.
+    """
+    if min(size, kernel, stride, dilation) < 1 or padding < 0:
+        raise ValueError("size, kernel, stride and dilation must be 1 or more, padding 0 or more")
+    covered = dilation * (kernel - 1) + 1
+    if covered > size + 2 * padding:
+        raise ValueError(f"a kernel that covers {covered} pixels does not fit into {size + 2 * padding}")
+    return (size + 2 * padding - covered) // stride + 1

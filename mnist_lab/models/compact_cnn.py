@@ -1,7 +1,5 @@
 """A compact convolutional network, from "Tutorial on recognizing digits in PyTorch" (jumpml, 2020-07-23)."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import torch.nn.functional as F

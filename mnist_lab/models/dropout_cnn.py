@@ -1,7 +1,5 @@
 """The network of pytorch/examples of its time, from "Pytorch with the MNIST Dataset" (RPI Analytics Dojo)."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import torch.nn.functional as F

@@ -1,7 +1,5 @@
 """LeNet-5's shape with ReLU and max-pooling, from "MNIST using LeNet" (Y.-K. Kim, 2020-08-19)."""
 
-from __future__ import annotations
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 

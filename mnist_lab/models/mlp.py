@@ -1,7 +1,5 @@
 """A multilayer perceptron, from "MNIST With PyTorch" (cybertraining-dsc)."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import torch.nn.functional as F

@@ -1,15 +1,12 @@
 """A small residual network, after Doucet's (github.com/ttdoucet/mnist, 2019), for few operations an image."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from mnist_lab.models.classifier import Classifier
-from mnist_lab.models.sizes import Width
+from mnist_lab.models.classifier import Classifier, Width
 
 _Blocks = Annotated[int, Field(ge=0)]
 

@@ -1,7 +1,5 @@
 """A plain convolutional network, from "Pytorch MNIST simple CNN 001" (blog post, 2019-03-25)."""
 
-from __future__ import annotations
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 

@@ -1,12 +1,9 @@
 """A network of few parameters: five small convolutions with batch normalisation."""
 
-from __future__ import annotations
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mnist_lab.models.classifier import Classifier
-from mnist_lab.models.sizes import Width
+from mnist_lab.models.classifier import Classifier, Width
 
 
 class TinyCNN(Classifier):

@@ -17,7 +17,7 @@ from mnist_lab.evaluation.predictions import Predictions
 from mnist_lab.files import write_text
 from mnist_lab.formatting import format_command, render_template
 from mnist_lab.models.classifier import Classifier
-from mnist_lab.models.output import dummy_images
+from mnist_lab.models.trial import dummy_images
 from mnist_lab.reproduce.seeds import format_seeds
 from mnist_lab.reproduce.summary import changed_settings, commit_of, join_unique
 from mnist_lab.runs.run import Run

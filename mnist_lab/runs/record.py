@@ -77,7 +77,6 @@ class RunRecord(TypedDict, total=False):
     seconds: dict[str, float]
     images_per_second: float | None
     device: str | None
-    execution: str | None
     processor: str | None
     versions: dict[str, str]
     git: GitState | None

@@ -22,11 +22,11 @@ from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.data.image_source import DIGITS, ImageSource
 from mnist_lab.errors import UsageError
 from mnist_lab.models.classifier import Classifier
-from mnist_lab.models.output import describe_error
+from mnist_lab.models.trial import describe_error
 from mnist_lab.runs.checkpoints import SafeCheckpointIO, load_weights
 from mnist_lab.runs.run import Run
 from mnist_lab.training.loggers import MetricsCSV
-from mnist_lab.training.processes import check_world_size, cluster_environment
+from mnist_lab.training.runtime import check_world_size, cluster_environment
 
 
 def instantiate_node(node: Any, key: str, **settings: Any) -> Any:

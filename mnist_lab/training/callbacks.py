@@ -1,25 +1,24 @@
-"""Callbacks that log single steps and speed, keep random states, and evaluate the test set after each epoch."""
-
-from __future__ import annotations
+"""The callbacks of a run, but for those that save checkpoints and show progress."""
 
 import random
 import time
 from itertools import islice
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from pydantic import Field
 from torch import Tensor
 
 from mnist_lab.config.metric_names import EXAMPLES_SEEN, IMAGES_PER_SECOND, LEARNING_RATE, TRAIN_LOSS_STEP
 from mnist_lab.data.batches import limit_batches
 from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.models.classifier import Classifier
-from mnist_lab.models.multistep import StepCallback, training_batches
 from mnist_lab.training.loggers import MetricsCSV
+from mnist_lab.training.multistep import StepCallback, all_callbacks, training_batches
 
 
 class StepLog(StepCallback):
@@ -28,8 +27,6 @@ class StepLog(StepCallback):
     With them goes the number of training images seen so far, the tutorials' other axis. The loss is read off the
     device only at steps that are logged: reading it waits for a GPU.
     """
-
-    needs_weights = False
 
     def __init__(self) -> None:
         self.has_stepped = False  # in this epoch, since the start
@@ -158,9 +155,8 @@ class TestCurve(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self.before_training or trainer.global_step:
             return
-        metrics = self._evaluate(trainer, pl_module).test_metrics
-        self.before = {f"test/{name}": value.item() for name, value in metrics.compute().items()}
-        metrics.reset()
+        model = self._evaluate(trainer, pl_module)
+        self.before = {f"test/{name}": value.item() for name, value in model.take_means(model.test_metrics).items()}
         for logger in trainer.loggers:
             logger.log_metrics({"epoch": -1, **self.before}, step=-1)
 
@@ -179,7 +175,7 @@ class TestCurve(Callback):
     def _evaluate(self, trainer: Trainer, pl_module: LightningModule) -> Classifier:
         """Compute the network's test metrics; weights and random states do not change."""
         assert isinstance(pl_module, Classifier)
-        averaging = [each for each in trainer.callbacks if isinstance(each, WeightAveraging)]  # type: ignore[attr-defined]
+        averaging = [callback for callback in all_callbacks(trainer) if isinstance(callback, WeightAveraging)]
         for callback in averaging:
             callback.on_validation_epoch_start(trainer, pl_module)  # the average takes the place of the weights
         data: MNISTDataModule = trainer.datamodule  # type: ignore[attr-defined]
@@ -195,3 +191,87 @@ class TestCurve(Callback):
         for callback in averaging:
             callback.on_validation_epoch_end(trainer, pl_module)
         return pl_module
+
+
+class ElapsedTime(Callback):
+    """Counts the seconds of a run from when it is made, and saves them in each checkpoint.
+
+    A resumed run continues from the count of its checkpoint; time after that checkpoint is dropped.
+    """
+
+    def __init__(self) -> None:
+        self.earlier = {"total": 0.0, "fit": 0.0}  # of the starts before this one
+        self.started = time.perf_counter()
+        self.fit_started = self.fit_seconds = 0.0
+
+    def seconds(self) -> dict[str, float]:
+        """Return the seconds of the run until now, in total and in fit."""
+        now = time.perf_counter()
+        fit = now - self.fit_started if self.fit_started else self.fit_seconds
+        return {"total": self.earlier["total"] + now - self.started, "fit": self.earlier["fit"] + fit}
+
+    def state_dict(self) -> dict[str, float]:
+        return self.seconds()
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        self.earlier = self.earlier | state_dict
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            self.fit_started = time.perf_counter()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            self.fit_seconds, self.fit_started = time.perf_counter() - self.fit_started, 0.0
+
+
+class AveragedWeights(StepCallback, WeightAveraging):
+    """Keeps an exponential moving average of the weights and of batch normalisation's statistics.
+
+    Validation, test and the checkpoints' state_dict use the average; training continues with the weights themselves,
+    which a checkpoint has as current_model_state. It is Lightning's WeightAveraging, also within a group of steps.
+
+    Args:
+        decay: of the average at each step: it reaches back about 1 / (1 - decay) steps. The n-th step has
+            (1 + n) / (10 + n) where that is less, so that the first weights are soon forgotten.
+    """
+
+    def __init__(self, *, decay: Annotated[float, Field(gt=0, lt=1)] = 0.999) -> None:
+        super().__init__(multi_avg_fn=self._average)
+        self.decay = decay
+
+    def after_step(self, trainer: Trainer, pl_module: LightningModule, step: int, loss: Tensor) -> None:
+        WeightAveraging.on_train_batch_end(self, trainer, pl_module, None, None, 0)
+
+    @torch.no_grad()
+    def _average(self, averaged: list[Tensor], current: list[Tensor], steps: Tensor) -> None:
+        """Move the averages, all of one type, towards the current values."""
+        change = 1 - ((1 + steps) / (10 + steps)).clamp(max=self.decay)  # a tensor: reading it would wait for a GPU
+        for mine, other in zip(averaged, current, strict=True):
+            if mine.is_floating_point():
+                mine.lerp_(other, change.to(mine))
+            else:  # batch normalisation's count of batches
+                mine.copy_(other)
+
+
+class PauseAfter(Callback):
+    """Ends training after an epoch that is not the last. The run is not tested, and `train` records it as paused.
+
+    Args:
+        epochs: after how many; a run that has as many or fewer in all is not paused.
+    """
+
+    def __init__(self, *, epochs: Annotated[int, Field(ge=1)]) -> None:
+        self.epochs = epochs
+        self.has_paused = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Pause a run at once that was killed between its pause and the record of it."""
+        self._pause(trainer, trainer.current_epoch)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._pause(trainer, trainer.current_epoch + 1)
+
+    def _pause(self, trainer: Trainer, done: int) -> None:
+        if self.epochs <= done < (trainer.max_epochs or 0) and not trainer.should_stop:
+            self.has_paused = trainer.should_stop = True

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from mnist_lab.errors import UsageError
 from mnist_lab.models.classifier import Classifier
-from mnist_lab.models.output import trained_parameters
-from mnist_lab.training.averaging import AveragedWeights
+from mnist_lab.models.trial import trained_parameters
+from mnist_lab.training.callbacks import AveragedWeights
 
 LARGEST = 2**63  # of an integer
 OLDEST_LIGHTNING = (2, 6)

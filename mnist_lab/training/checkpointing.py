@@ -17,9 +17,9 @@ from pydantic import Field
 from torch import Tensor
 
 from mnist_lab.config.distributed import launched_process
-from mnist_lab.models.multistep import StepCallback, training_batches
 from mnist_lab.runs.run import Run
 from mnist_lab.streams import stop_waiting_for_readers
+from mnist_lab.training.multistep import StepCallback, training_batches
 
 
 class Hangup(SIGTERMException):
@@ -108,7 +108,6 @@ class SaveWithinEpochs(StepCallback, Checkpoint):
     ) -> None:
         self.every_n_train_steps, self.every_n_seconds = every_n_train_steps, every_n_seconds
         self.every_n_epochs = every_n_epochs
-        self.needs_weights = every_n_train_steps is not None or every_n_seconds is not None
         self.saved = time.monotonic()
         self.stop: BaseException | None = None
         self.before: dict[int, Any] = {}

@@ -21,8 +21,8 @@ from torchmetrics import Metric
 
 from mnist_lab.config.metric_names import IMAGES_PER_SECOND, TEST_LOSS, TRAIN_ACC, TRAIN_LOSS
 from mnist_lab.models.classifier import Classifier
-from mnist_lab.models.multistep import StepCallback, training_batches
 from mnist_lab.training.callbacks import TestCurve
+from mnist_lab.training.multistep import StepCallback, training_batches
 
 console = Console(highlight=False, markup=False)
 
@@ -93,8 +93,6 @@ class EpochLines(StepCallback):
     Args:
         refresh_every: steps between two updates of the moving line, at least.
     """
-
-    needs_weights = False
 
     def __init__(self, refresh_every: int = 10) -> None:
         self.refresh_every = refresh_every

@@ -24,10 +24,10 @@ from mnist_lab.runs.run import Run
 from mnist_lab.runs.source import record_source
 from mnist_lab.runs.state import RunState
 from mnist_lab.streams import stop_waiting_for_readers
+from mnist_lab.training.callbacks import ElapsedTime
 from mnist_lab.training.checkpointing import sigterm_ignored, stop_signal, stop_signals_raise
-from mnist_lab.training.elapsed import ElapsedTime
-from mnist_lab.training.processes import is_process_lost, launch_command, process_name
 from mnist_lab.training.progress import console
+from mnist_lab.training.runtime import is_process_lost, launch_command, process_name
 
 PROCESS_DIED = "another process of the run died"
 PATIENCE = 10.0  # seconds for the first process to record the end of the run
@@ -128,7 +128,6 @@ def _start_record(run: Run, cfg: DictConfig, parameters: int) -> None:
         "seconds": {},
         "images_per_second": None,
         "device": None,
-        "execution": None,
         "processor": processor_name(),
         "versions": package_versions(),
         "checkpoints": {"best": None, "last": None},

@@ -1,7 +1,5 @@
 """A callback of one preset, which loads its network from a saved file and continues to train it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -21,8 +21,7 @@ from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.errors import UsageError
 from mnist_lab.files import sync_tree
 from mnist_lab.models.classifier import Classifier
-from mnist_lab.models.multistep import single_step_reason
-from mnist_lab.models.output import check_output
+from mnist_lab.models.trial import check_output
 from mnist_lab.runs.checkpoints import checkpoint_epoch, completed_epochs, load_weights, read_checkpoint
 from mnist_lab.runs.environment import current_time
 from mnist_lab.runs.locks import run_lock
@@ -37,15 +36,13 @@ from mnist_lab.training.build import (
     make_model,
     make_trainer,
 )
+from mnist_lab.training.callbacks import ElapsedTime, PauseAfter
 from mnist_lab.training.checkpoint_structure import check_structure
-from mnist_lab.training.elapsed import ElapsedTime
-from mnist_lab.training.execution import Execution
 from mnist_lab.training.loggers import MetricsCSV, restore_events
-from mnist_lab.training.pausing import PauseAfter
+from mnist_lab.training.multistep import MultiStep, group_size
 from mnist_lab.training.progress import console, results_table, working_on
 from mnist_lab.training.record import device_name, record_run
 from mnist_lab.training.runtime import explain_out_of_memory, quiet_lightning, torch_settings
-from mnist_lab.training.stacked_runs import STEPS_PER_EXECUTION, StackedRun
 from mnist_lab.training.trackers import tracked
 
 
@@ -88,11 +85,8 @@ def _train(cfg: DictConfig) -> Run:
         warning = check_output(model)
     data = make_data(cfg, model)
     metrics_csv = MetricsCSV(Path(cfg.folder))
-    execution = Execution(cfg.compile)
-    trainer = make_trainer(cfg, metrics_csv, elapsed, execution)
-    one_by_one = single_step_reason(trainer, model, Classifier)
-    at_once = cfg.steps_per_execution if StackedRun.current.get() is None else STEPS_PER_EXECUTION
-    data.steps_per_execution = 1 if one_by_one else at_once
+    trainer = make_trainer(cfg, metrics_csv, elapsed, MultiStep())
+    checkpoint = None
     if cfg.resume:
         load_weights(model, cfg.resume, key="resume=")
         checkpoint = load_resumed_checkpoint(cfg, trainer, model)
@@ -102,12 +96,13 @@ def _train(cfg: DictConfig) -> Run:
         elapsed.load_state_dict(Run(Path(cfg.folder)).info["seconds"])  # for a checkpoint that does not have them
     elif cfg.init_from:
         model.load_state_dict(load_weights(model, cfg.init_from, key="init_from="))
+    data.steps_per_execution, reason = group_size(trainer, model, cfg.steps_per_execution, checkpoint)
     data.prepare_data()
     check_batch_limits(cfg, data, trainer.world_size)
     if warning:
         print_line(f"warning: {warning}")
-    if one_by_one and cfg.steps_per_execution > 1:
-        print_line(f"steps_per_execution=1, for {one_by_one}")
+    if data.steps_per_execution != cfg.steps_per_execution:
+        print_line(f"steps_per_execution={data.steps_per_execution}, {reason}")
 
     parameters = sum(parameter.numel() for parameter in model.parameters())
     rows = list(metrics_csv.rows.values())
@@ -121,12 +116,12 @@ def _train(cfg: DictConfig) -> Run:
         ensure_last_checkpoint(run, trainer)
         chosen = run.chosen_checkpoint()
         if any(isinstance(callback, PauseAfter) and callback.has_paused for callback in trainer.callbacks):  # type: ignore[attr-defined]
-            write_summary(run, trainer, None, chosen=chosen.stem, seconds=elapsed.seconds(), execution=execution)
+            write_summary(run, trainer, None, chosen=chosen.stem, seconds=elapsed.seconds())
             mark_ended(run, RunState.PAUSED)
             return run
         model.load_state_dict(load_weights(model, chosen))
         (tested,) = trainer.test(model, data, verbose=False)
-        write_summary(run, trainer, tested, chosen=chosen.stem, seconds=elapsed.seconds(), execution=execution)
+        write_summary(run, trainer, tested, chosen=chosen.stem, seconds=elapsed.seconds())
         write_dashboard(run, cfg, trainer, model, data)
         mark_ended(run, RunState.FINISHED)
     print_results(run)
@@ -205,7 +200,6 @@ def write_summary(
     *,
     chosen: str,
     seconds: dict[str, float],
-    execution: Execution,
 ) -> None:
     """Write the run's summary, with the metrics of the epoch whose weights were chosen; tested is None if untested."""
     epochs = run.epochs()
@@ -222,7 +216,6 @@ def write_summary(
         seconds=seconds,
         images_per_second=statistics.fmean(speeds) if speeds else None,
         device=device_name(trainer),
-        execution=execution.describe(),
         checkpoints=run.checkpoints(),
     )
 

@@ -13,8 +13,7 @@ from mnist_lab.errors import LabError
 from mnist_lab.evaluation.predictions import Predictions
 from mnist_lab.formatting import render_template
 from mnist_lab.models.classifier import Classifier
-from mnist_lab.models.ensemble import Ensemble
-from mnist_lab.models.inference_module import InferenceModule, resize_weights
+from mnist_lab.models.deployed import Ensemble, InferenceModule, resize_weights
 from mnist_lab.runs.checkpoints import load_weights
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import load_trained_model, make_data

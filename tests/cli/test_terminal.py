@@ -23,9 +23,9 @@ from PIL import Image
 from rich.console import Console
 from torch import Tensor
 
-from mnist_lab.models.multistep import StepCallback
 from mnist_lab.runs.run import Run
 from mnist_lab.training.checkpointing import SaveWithinEpochs
+from mnist_lab.training.multistep import StepCallback
 
 SETTINGS = ["data=tiny", "trainer.accelerator=cpu", "trainer.max_epochs=2", "model=mlp", "seed=3"]
 SETTINGS += ["trainer.log_every_n_steps=4"]

@@ -48,7 +48,7 @@ PLACES = {  # and a node that is right there
     "optimizer": {"_target_": "torch.optim.SGD"},
     "scheduler": {"_target_": "torch.optim.lr_scheduler.StepLR"},
     "augmentation": {"_target_": "mnist_lab.data.augmentation.Distortion"},
-    "test_augmentation": {"_target_": "mnist_lab.models.views.Views"},
+    "test_augmentation": {"_target_": "mnist_lab.models.Views"},
     "trainer": {"_target_": "lightning.pytorch.Trainer"},
     "callbacks.mine": {"_target_": "lightning.pytorch.callbacks.LambdaCallback"},
     "logger.mine": {"_target_": "mnist_lab.training.loggers.TensorBoard"},

@@ -21,7 +21,7 @@ from mnist_lab.evaluation.predictions import Predictions
 from mnist_lab.export import export as exporting
 from mnist_lab.export import programs
 from mnist_lab.export.model_card import model_card
-from mnist_lab.models.inference_module import InferenceModule
+from mnist_lab.models.deployed import InferenceModule
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import load_trained_model, make_data
 from mnist_lab.training.train import train

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.models.classifier import Classifier
-from mnist_lab.models.inference_module import InferenceModule
+from mnist_lab.models.deployed import InferenceModule
 
 
 @pytest.mark.parametrize("mean", [0.2, None])

@@ -15,9 +15,8 @@ from torch import nn
 from benchmarks import tutorials
 from mnist_lab import conf_dir
 from mnist_lab.config.compose import compose
-from mnist_lab.models.classifier import LOSSES, Classifier, LossAndAccuracy
-from mnist_lab.models.output import check_output
-from mnist_lab.models.sizes import conv_output_size
+from mnist_lab.models.classifier import LOSSES, Classifier, LossAndAccuracy, conv_output_size
+from mnist_lab.models.trial import check_output
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import make_model
 from mnist_lab.training.progress import layer_table

@@ -15,8 +15,8 @@ from torchvision.transforms.v2 import functional as transforms
 from mnist_lab.evaluation.evaluate import evaluate
 from mnist_lab.evaluation.predictions import Predictions
 from mnist_lab.export.programs import max_difference, trace
+from mnist_lab.models.deployed import Views
 from mnist_lab.models.lenet import LeNet
-from mnist_lab.models.views import Views
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import load_trained_model, make_data
 

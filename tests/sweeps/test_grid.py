@@ -368,7 +368,7 @@ def test_fail_fast_begins_no_further_job(command: Command) -> None:
         (["sweep=t"], "only valid in a sweep; add -m"),
         (["retries=1"], "only valid in a sweep; add -m"),
         (["-m", "sweep=t", "model=mlp,foo"], "model=mlp,foo: unknown choice"),
-        (["-m", "sweep=t", "seed=1,2", "hydra/launcher=basic"], "choose local, processes, stacked, submitit_local"),
+        (["-m", "sweep=t", "seed=1,2", "hydra/launcher=basic"], "choose local, processes"),
         (["-m", "seed=1,2", "resume=latest"], "one run at a time"),
         (["-m", "seed=1,2", "hydra/sweeper=basic"], "choose grid, which runs the same jobs"),
     ],

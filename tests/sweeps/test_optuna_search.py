@@ -39,6 +39,7 @@ class Learns(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         metrics = pl_module.val_metrics
+        metrics.flush()  # type: ignore[union-attr, operator]
         metrics.hits.fill_(int(metrics.images) * (9 if Learns.begun < 7 else 1) // 10)  # type: ignore[union-attr, operator]
 
 

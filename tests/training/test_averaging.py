@@ -11,8 +11,8 @@ from lab import SMALL_RESIDUAL, Command
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from mnist_lab.models.multistep import StepCallback
 from mnist_lab.runs.run import Run
+from mnist_lab.training.multistep import StepCallback
 
 RUN = Run(Path("runs/a/b"))
 

@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_lab.runs.checkpoints import read_checkpoint
 from mnist_lab.runs.run import Run
-from mnist_lab.training.elapsed import ElapsedTime
+from mnist_lab.training.callbacks import ElapsedTime
 
 FIT: Any = (None, None, "fit")  # what Lightning gives a hook; the trainer and the network do not matter
 

@@ -13,7 +13,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from mnist_lab.errors import UsageError
-from mnist_lab.training.processes import check_world_size, cluster_environment, is_process_lost, launch_command
+from mnist_lab.training.runtime import check_world_size, cluster_environment, is_process_lost, launch_command
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
 BATCH = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2", "SLURM_PROCID": "0", "SLURM_NODELIST": "node1"}

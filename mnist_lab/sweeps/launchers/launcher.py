@@ -138,9 +138,7 @@ def make_launcher(hydra: Any) -> Launcher:
     """
     choice = f"hydra/launcher={hydra.runtime.choices['hydra/launcher']}"
     if not str(hydra.launcher.get("_target_")).startswith(f"{__package__}."):
-        raise UsageError(
-            f"{choice}: unknown here; choose local, processes, stacked, submitit_local, submitit_slurm or ray"
-        )
+        raise UsageError(f"{choice}: unknown here; choose local, processes, submitit_local, submitit_slurm or ray")
     try:
         launcher: Launcher = instantiate(hydra.launcher, _convert_="all")
     except InstantiationException as error:

@@ -1,7 +1,5 @@
 """Try a network on a dummy batch before it is trained, so that what it gives fits its loss and the classes."""
 
-from __future__ import annotations
-
 import inspect
 import traceback
 from collections.abc import Iterator

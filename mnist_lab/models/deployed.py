@@ -1,0 +1,143 @@
+"""Trained networks as they answer: over views of an image, with their preprocessing, and several as one."""
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from typing import Annotated, cast
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from mnist_lab.data.augmentation import affine_matrix
+from mnist_lab.data.normalisation import normalise_pixels
+from mnist_lab.models.classifier import Classifier, mean_probability
+
+
+class Views:
+    """The image itself, and turned to either side, smaller and larger: five views; three where an amount is 0.
+
+    Args:
+        degrees: rotation of the turned views.
+        scale: change of size: 0.08 means 0.92 and 1.08 times.
+    """
+
+    def __init__(
+        self,
+        *,
+        degrees: Annotated[float, Field(ge=0, le=180)] = 8.0,
+        scale: Annotated[float, Field(ge=0, lt=1)] = 0.08,
+    ) -> None:
+        self.degrees, self.scale = degrees, scale
+        angles = sorted({-math.radians(degrees), math.radians(degrees)})
+        zooms = sorted({1 - scale, 1 + scale})
+        self.changes = list(itertools.product(angles, zooms))  # rotation in radians, and zoom
+
+    def __call__(self, images: Tensor) -> Iterator[Tensor]:
+        """Yield the views of images, each (B, 1, S, S). What comes in at an edge is as bright as the edge."""
+        yield images
+        batch, *shape = images.shape  # not len(images), which torch.export takes for a constant
+        for grid in self.grids(shape, images.device).to(images):  # (S, S, 2)
+            places = grid.expand(batch, -1, -1, -1)
+            yield F.grid_sample(images, places, padding_mode="border", align_corners=False)
+
+    def grids(self, shape: Sequence[int], device: torch.device | None = None) -> Tensor:
+        """Return where each changed view takes its pixels from, (V, S, S, 2), for images of a shape, (1, S, S)."""
+        angle, zoom = torch.tensor(self.changes, device=device).T
+        still = torch.zeros_like(angle)
+        return F.affine_grid(affine_matrix(angle, zoom, still, still), [len(angle), *shape], align_corners=False)
+
+
+class InferenceModule(nn.Module):
+    """Map images as in MNIST's files, (B, 28, 28) bytes, to the probabilities of the classes, (B, K).
+
+    Each value that the network is given is the data module's to the last bit.
+
+    Args:
+        network: the network, which keeps its own image size.
+        mean: of the normalisation (x / 255 - mean) / std; None for each image's own.
+        std: likewise.
+        views: the network's views in eval mode; None for those it has.
+    """
+
+    rows: Tensor
+
+    def __init__(
+        self,
+        network: Classifier,
+        mean: Annotated[float, Field(allow_inf_nan=False)] | None,
+        std: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None,
+        views: Views | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        network.views = views or network.views
+        self.mean, self.std = mean, std
+        self.resizes = network.image_size != 28
+        if self.resizes:
+            weights, self.unit = resize_weights(network.image_size)
+            self.register_buffer("rows", weights, persistent=False)  # checkpoints hold what was trained
+
+    def forward(self, images: Tensor) -> Tensor:  # (B, 28, 28)
+        return self.scores(images).softmax(1)  # (B, K), of log-probabilities too
+
+    def scores(self, images: Tensor) -> Tensor:
+        """Return the network's scores, (B, K) float32, for images, (B, 28, 28): whole numbers of any type."""
+        pixels = images.unsqueeze(1).float()  # (B, 1, 28, 28)
+        if self.resizes:
+            pixels = self._rounded(pixels @ self.rows.T)  # (B, 1, 28, S)
+            pixels = self._rounded(self.rows @ pixels)  # (B, 1, S, S)
+        return self.network.scores(normalise_pixels(pixels.div(255), self.mean, self.std)).float()
+
+    def _rounded(self, sums: Tensor) -> Tensor:
+        return sums.mul(self.unit).add(0.5).floor().clamp(0, 255)
+
+
+def resize_weights(size: int) -> tuple[Tensor, float]:
+    """Return the weights with which F.interpolate(..., mode="bilinear", antialias=True) resizes 28 bytes.
+
+    For bytes torch computes in integers: the weights have 16 bits, at the highest precision that fits, and each of the
+    two passes, rows first, is rounded to bytes (ATen's UpSampleKernel.cpp). No operator of ONNX does the same, but
+    matrix products of whole numbers in float32 are exact.
+
+    Args:
+        size: the number of pixels after resizing.
+
+    Returns:
+        The weights, (size, 28), whole numbers, and their unit.
+    """
+    identity = torch.eye(28, dtype=torch.float64)[None, None]
+    weights = F.interpolate(identity, (28, size), mode="bilinear", antialias=True)[0, 0].T.contiguous()
+    peak = weights.max().item()
+    precision = next(bits for bits in range(22, -1, -1) if int(0.5 + peak * 2**bits) < 2**15)
+    return (weights * 2**precision + 0.5).floor().float(), 2.0**-precision
+
+
+class Ensemble(Classifier):
+    """Networks whose probabilities are averaged; gives the logarithm of the mean.
+
+    Its images are those of MNIST's files divided by 255, with mean 0 and std 1. Each member resizes and normalises them
+    as it was trained, so that networks of different image sizes and normalisations can be members.
+
+    Args:
+        members: the networks with their preprocessing, for the same classes in the same order.
+        num_classes: K.
+    """
+
+    image_size = 28
+    loss = "nll"
+
+    def __init__(self, members: Sequence[InferenceModule], num_classes: int = 10) -> None:
+        super().__init__(num_classes)
+        if not members:
+            raise ValueError("an ensemble has one member or more")
+        for i, member in enumerate(members):
+            if member.network.num_classes != num_classes:
+                raise ValueError(f"member {i} distinguishes {member.network.num_classes} classes, not {num_classes}")
+        self.members = nn.ModuleList(members)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, 1, 28, 28)
+        members = cast(Sequence[InferenceModule], self.members)
+        images = x.mul(255).round().squeeze(1)  # (B, 28, 28), the bytes again
+        return mean_probability(torch.stack([member.scores(images).log_softmax(1) for member in members]))  # (B, K)
