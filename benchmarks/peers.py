@@ -7,7 +7,6 @@ runs in a process of its own, trains two epochs of the 60,000 images and times t
 caches. A loop with less than half or more than twice the median loop's test errors is refused.
 
 - mnist_lab and fast: as benchmarks.epoch has them, with all that a run logs and saves.
-- compiled: mnist_lab with compile=true, for the network that compile=auto compiles in long runs.
 - tutorial and plain: the loops of benchmarks.epoch.
 - lightning: Lightning's Trainer on the tutorial's network, without logger, progress bar and checkpoints.
 - fastai: its Learner on the tutorial's network.
@@ -41,7 +40,7 @@ from benchmarks.timing import in_turn, output_of, ratio, spread
 from benchmarks.tutorials import NETWORKS
 from mnist_lab.viz.style import COLOURS, styled
 
-OURS = {"mnist_lab": "mnist_lab", "fast": "mnist_lab, fast", "compiled": "mnist_lab, compiled"}
+OURS = {"mnist_lab": "mnist_lab", "fast": "mnist_lab, fast"}
 PEERS = {
     "tutorial": "tutorial",
     "plain": "plain PyTorch",
@@ -52,8 +51,7 @@ PEERS = {
     "flax": "Flax NNX",
 }
 LOOPS = OURS | PEERS
-HERE = ("mnist_lab", "fast", "compiled", "tutorial", "plain")  # of benchmarks.epoch
-COMPILED = ("mlp",)  # the networks whose layers with weights are all linear
+HERE = ("mnist_lab", "fast", "tutorial", "plain")  # of benchmarks.epoch
 Seconds = Mapping[str, Sequence[float]]  # of each loop, a value a round
 
 
@@ -122,7 +120,7 @@ def table(measured: Mapping[str, Seconds]) -> str:
         for network, seconds in measured.items()
     }
     for loop, words in LOOPS.items():
-        cells = [spread(seconds[loop]) if loop in seconds else "" for seconds in measured.values()]
+        cells = [spread(seconds[loop]) for seconds in measured.values()]
         bold = [
             f"**{cell}**" if first[network] == loop else cell for network, cell in zip(measured, cells, strict=True)
         ]
@@ -131,7 +129,7 @@ def table(measured: Mapping[str, Seconds]) -> str:
         cells = []
         for seconds in measured.values():
             best_peers = [min(values) for values in zip(*(seconds[peer] for peer in PEERS), strict=True)]
-            cells.append(ratio(seconds[loop], best_peers) if loop in seconds else "")
+            cells.append(ratio(seconds[loop], best_peers))
         lines.append([f"{words} / best of the others", *cells])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -189,8 +187,7 @@ def main() -> None:
     if unknown := set(networks) - set(NETWORKS):
         parser.error(f"unknown network {', '.join(sorted(unknown))}; choose from {', '.join(NETWORKS)}")
     if options.only:
-        loop, overrides = ("mnist_lab", ["compile=true"]) if options.only == "compiled" else (options.only, [])
-        seconds, accuracy = time_epochs(loop, networks[0], overrides, EPOCHS)
+        seconds, accuracy = time_epochs(options.only, networks[0], [], EPOCHS)
         print(seconds[-1], accuracy)
         return
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -201,8 +198,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as temporary:
             data = Path(temporary) / "data.npz"
             write_data(network, data)
-            loops = [loop for loop in LOOPS if loop != "compiled" or network in COMPILED]
-            measures = {loop: partial(measure, loop, network, data, python) for loop in loops}
+            measures = {loop: partial(measure, loop, network, data, python) for loop in LOOPS}
             values = in_turn(measures, options.rounds)
         accuracies = {loop: [accuracy for _, accuracy in pairs] for loop, pairs in values.items()}
         if odd := odd_loops(accuracies):

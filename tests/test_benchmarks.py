@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import compiled, epoch, scale, stacked, start, sweep
+from benchmarks import epoch, scale, start, sweep
 from benchmarks.timing import output_of, ratio
 from mnist_lab.config.compose import compose
 from mnist_lab.data.source import data_root
@@ -52,19 +52,3 @@ def test_figure_and_ratios(tmp_path: Path) -> None:
     epoch.draw({"mlp": seconds}, tmp_path / "speed.png")
     assert (tmp_path / "speed.png").stat().st_size > 5000
     assert ratio([2.0, 6.0, 4.0], [1.0, 2.0, 4.0]) == "2.00 (1.00 to 3.00)"
-
-
-def test_compiled_epochs_are_timed_and_pay_where_they_are_faster() -> None:
-    first, second = compiled.measure("mlp", "eager")
-    assert min(first, second) > 0
-    faster = {"eager": [(2.0, 2.0)], "compiled": [(11.0, 1.0)], "cached": [(3.0, 1.0)]}
-    cells = compiled.row("mlp", faster).strip("| ").split(" | ")
-    assert cells[3:] == ["0.50 (0.50 to 0.50)", "10.0", "2.0", "18,750", "3,750"]  # of 1,875 an epoch
-    slower = {"eager": [(2.0, 2.0)], "compiled": [(9.0, 4.0)], "cached": [(4.0, 4.0)]}
-    assert compiled.row("mlp", slower).strip("| ").split(" | ")[-2:] == ["never", "never"]
-
-
-def test_accuracies_of_a_sweep_are_read_by_job(tmp_path: Path) -> None:
-    settings = ("experiment=mlp", "optimizer.lr=0.01,0.02", "trainer.max_epochs=1", "trainer.limit_train_batches=2")
-    start.seconds_of("-m", "mnist_lab", "-m", *settings, "sweep=s", f"runs_dir={tmp_path}", "hydra/launcher=stacked")
-    assert len(stacked.accuracies(str(tmp_path))) == 2
