@@ -15,16 +15,9 @@ TOLERANCE = 1e-3  # of a sum of probabilities
 
 
 def check_output(model: Classifier) -> str | None:
-    """Check that a network gives finite scores, (B, K), of the kind that its loss needs.
+    """Check that a network gives finite scores, (B, K), that fit its loss; return a warning if it is better changed.
 
-    Two made-up images go through it in eval mode, on its device. Its weights, its modes and torch's random state stay
-    as they are.
-
-    Returns:
-        A warning in one line, if it can be trained but is better changed.
-
-    Raises:
-        UsageError: it fails, or its loss cannot be computed of what it gives.
+    Two made-up images go through it in eval mode. Weights, modes and torch's random state stay as they are.
     """
     name, size = type(model).__name__, model.image_size
     if not isinstance(model.loss, str) or model.loss not in LOSSES:

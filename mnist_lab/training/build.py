@@ -1,7 +1,5 @@
 """Build network, data module and Trainer from a configuration."""
 
-from __future__ import annotations
-
 import copy
 import inspect
 import re
@@ -30,16 +28,7 @@ from mnist_lab.training.runtime import check_world_size, cluster_environment
 
 
 def instantiate_node(node: Any, key: str, **settings: Any) -> Any:
-    """Instantiate a node of the configuration.
-
-    Args:
-        node: the node; an empty one gives an empty result.
-        key: its key, such as callbacks.best.
-        settings: further arguments.
-
-    Raises:
-        UsageError: a class does not belong there, or refuses its settings.
-    """
+    """Instantiate the node of a key, such as callbacks.best, with further settings; an empty node stays empty."""
     try:
         return instantiate(resolve_node(node, key), **settings, _convert_="all")
     except InstantiationException as error:
@@ -82,11 +71,7 @@ def make_model(cfg: DictConfig) -> Classifier:
 
 
 def class_count(cfg: DictConfig) -> dict[str, int]:
-    """Return the argument num_classes for the network, as many as the data have; none for a network without it.
-
-    Raises:
-        UsageError: the network is for another number of classes.
-    """
+    """Return the argument num_classes for the network, as many as the data have; none for a network without it."""
     classes = len(OmegaConf.select(cfg, "data.source.classes") or DIGITS)
     network = find_class(cfg.model._target_, "model")
     if (given := cfg.model.get("num_classes", classes)) != classes:
@@ -111,11 +96,7 @@ def keep_data_settings(cfg: DictConfig, resumed: DictConfig) -> DictConfig:
 
 
 def complete_data(cfg: DictConfig) -> DictConfig:
-    """Return the configuration with the settings of its data that are known once these are read.
-
-    Raises:
-        UsageError: the data cannot be read, or are not what a run has recorded.
-    """
+    """Return the configuration with the settings of its data that are known once these are read."""
     source: ImageSource = instantiate_node(cfg.data.get("source"), "data.source")
     settings = source.read_settings()
     if not settings:
@@ -127,11 +108,7 @@ def complete_data(cfg: DictConfig) -> DictConfig:
 
 
 def load_trained_model(run: Run) -> Classifier:
-    """Return a run's network with the weights that were tested.
-
-    Raises:
-        UsageError: the run has no checkpoint, or its configuration or checkpoint is damaged.
-    """
+    """Return a run's network with the weights that were tested."""
     cfg = run.config
     try:
         validate_parts(cfg)
@@ -162,16 +139,7 @@ def check_batch_limits(cfg: DictConfig, data: MNISTDataModule, world_size: int =
 
 
 def make_trainer(cfg: DictConfig, metrics_csv: MetricsCSV, *callbacks: pl.Callback) -> pl.Trainer:
-    """Return Lightning's Trainer with the configured callbacks and loggers, metrics.csv and safe checkpoints.
-
-    Args:
-        cfg: the run's configuration.
-        metrics_csv: the logger that writes metrics.csv.
-        callbacks: further callbacks.
-
-    Raises:
-        UsageError: the settings ask for another number of processes than there are.
-    """
+    """Return Lightning's Trainer with the configured callbacks and loggers, metrics.csv and safe checkpoints."""
     trainer: pl.Trainer = instantiate_node(
         cfg.trainer,
         "trainer",

@@ -3,8 +3,6 @@
 Smith, "Cyclical Learning Rates for Training Neural Networks", 2017 (arXiv 1506.01186).
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Iterator
@@ -30,19 +28,13 @@ FEWEST = 20  # steps from which a rate can be suggested
 
 @dataclass(frozen=True)
 class RangeTest:
-    """The losses of a range test.
-
-    Attributes:
-        rates: the learning rate of each step.
-        losses: the training loss of each step.
-    """
+    """The learning rate and the training loss of each step of a range test."""
 
     rates: list[float]
     losses: list[float]
 
     @cached_property
     def smoothed(self) -> list[float]:
-        """The loss of each step, smoothed."""
         smoothed: list[float] = gaussian_filter1d(self.losses, SMOOTHING, mode="nearest").tolist()
         return smoothed
 
@@ -88,15 +80,6 @@ def range_test(cfg: DictConfig, lowest: float = 1e-5, highest: float = 10.0, ste
 
     The network is that of the configuration, with its optimizer, augmentation and label smoothing, on the CPU. The test
     ends early where the average loss is DIVERGED times its lowest value, or not finite. Nothing is written.
-
-    Args:
-        cfg: a job's configuration.
-        lowest: the first learning rate.
-        highest: the last one.
-        steps: the number of steps.
-
-    Raises:
-        UsageError: a setting is invalid, or the loss diverged before a rate can be suggested.
     """
     if not 0 < lowest < highest < math.inf:
         raise UsageError(f"--lowest={lowest:g} --highest={highest:g}: must be above 0, and the first below the second")

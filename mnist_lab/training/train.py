@@ -1,7 +1,5 @@
 """The main job, from a configuration to a finished run folder; read it from top to bottom."""
 
-from __future__ import annotations
-
 import re
 import statistics
 import sys
@@ -39,7 +37,7 @@ from mnist_lab.training.build import (
 from mnist_lab.training.callbacks import ElapsedTime, PauseAfter
 from mnist_lab.training.checkpoint_structure import check_structure
 from mnist_lab.training.loggers import MetricsCSV, restore_events
-from mnist_lab.training.multistep import MultiStep, group_size
+from mnist_lab.training.multistep import MultiStep, all_callbacks, group_size
 from mnist_lab.training.progress import console, results_table, working_on
 from mnist_lab.training.record import device_name, record_run
 from mnist_lab.training.runtime import explain_out_of_memory, quiet_lightning, torch_settings
@@ -115,13 +113,13 @@ def _train(cfg: DictConfig) -> Run:
         trainer.fit(model, data, ckpt_path=cfg.resume or None)
         ensure_last_checkpoint(run, trainer)
         chosen = run.chosen_checkpoint()
-        if any(isinstance(callback, PauseAfter) and callback.has_paused for callback in trainer.callbacks):  # type: ignore[attr-defined]
-            write_summary(run, trainer, None, chosen=chosen.stem, seconds=elapsed.seconds())
+        if any(isinstance(callback, PauseAfter) and callback.has_paused for callback in all_callbacks(trainer)):
+            write_summary(run, trainer, None, chosen.stem, elapsed.seconds())
             mark_ended(run, RunState.PAUSED)
             return run
         model.load_state_dict(load_weights(model, chosen))
         (tested,) = trainer.test(model, data, verbose=False)
-        write_summary(run, trainer, tested, chosen=chosen.stem, seconds=elapsed.seconds())
+        write_summary(run, trainer, tested, chosen.stem, elapsed.seconds())
         write_dashboard(run, cfg, trainer, model, data)
         mark_ended(run, RunState.FINISHED)
     print_results(run)
@@ -163,11 +161,7 @@ def ensure_last_checkpoint(run: Run, trainer: pl.Trainer) -> Path:
 
 
 def load_resumed_checkpoint(cfg: DictConfig, trainer: pl.Trainer, model: Classifier) -> dict[str, Any]:
-    """Return the checkpoint that cfg.resume names, if training can continue from it.
-
-    Raises:
-        UsageError: it holds weights alone, or no state of a run, or more epochs than trainer.max_epochs.
-    """
+    """Return the checkpoint that cfg.resume names; refuse one from which training cannot continue."""
     checkpoint = read_checkpoint(cfg.resume)
     if "global_step" not in checkpoint:
         raise UsageError(f"resume={cfg.resume}: holds weights alone; init_from={cfg.resume} starts a new run from them")
@@ -194,12 +188,7 @@ def is_already_done(cfg: DictConfig, checkpoint: Mapping[str, Any]) -> bool:
 
 @rank_zero_only
 def write_summary(
-    run: Run,
-    trainer: pl.Trainer,
-    tested: Mapping[str, float] | None,
-    *,
-    chosen: str,
-    seconds: dict[str, float],
+    run: Run, trainer: pl.Trainer, tested: Mapping[str, float] | None, chosen: str, seconds: dict[str, float]
 ) -> None:
     """Write the run's summary, with the metrics of the epoch whose weights were chosen; tested is None if untested."""
     epochs = run.epochs()
