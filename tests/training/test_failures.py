@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from lab import Command, slow
+from lab import Command, same, thorough, weights
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_lab.models.classifier import Classifier
@@ -27,13 +27,7 @@ class Poison(Callback):
             batch[0][:] = self.value
 
 
-def weights(run: Run, name: str) -> dict[str, torch.Tensor]:
-    state: dict[str, torch.Tensor] = torch.load(run.folder / "checkpoints" / name, weights_only=True)["state_dict"]
-    return state
-
-
-@pytest.mark.parametrize("value", ["nan", "inf"])
-@pytest.mark.parametrize("every", [True, False], ids=["every loss is read", "as on a GPU"])
+@pytest.mark.parametrize(("value", "every"), [("nan", True), ("inf", False)], ids=["every loss is read", "as on a GPU"])
 def test_loss_that_is_not_finite_stops_the_run_before_it_touches_the_weights(
     command: Command, monkeypatch: pytest.MonkeyPatch, value: str, every: bool
 ) -> None:
@@ -49,7 +43,9 @@ def test_loss_that_is_not_finite_stops_the_run_before_it_touches_the_weights(
     assert run.info["status"] == "failed" and "the training loss is nan" in run.info["error"]
     assert run.info["epochs"] == 1
     for name in ("last.ckpt", "best.ckpt"):
-        assert all(tensor.isfinite().all() for tensor in weights(run, name).values())
+        assert all(tensor.isfinite().all() for tensor in weights(run.folder / "checkpoints" / name).values())
+    assert command(f"resume={RUN}", "~callbacks.poison", data=False).status == 0
+    assert Run(RUN).info["epochs"] == 3
 
 
 class Infinite(Callback):
@@ -74,7 +70,7 @@ def test_weights_that_are_not_finite_are_not_saved(command: Command, extra: str,
     assert told in outcome.err and outcome.err.endswith("try a smaller optimizer.lr\n")
     assert (Run(RUN).info["status"], Run(RUN).info["epochs"]) == ("failed", 1)
     for path in RUN.rglob("*.ckpt"):
-        assert all(tensor.isfinite().all() for tensor in weights(Run(RUN), path.name).values())
+        assert all(tensor.isfinite().all() for tensor in weights(path).values())
 
 
 def test_weights_stand_still_on_a_gpu_until_a_bad_loss_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,14 +85,7 @@ def test_weights_stand_still_on_a_gpu_until_a_bad_loss_is_seen(monkeypatch: pyte
     assert all((parameter.grad == 0).all() for parameter in model.parameters())
 
 
-def test_run_that_failed_continues_from_its_last_good_checkpoint(command: Command) -> None:
-    poison = "+callbacks.poison={_target_: test_failures.Poison, step: 17, value: nan}"
-    command("model=mlp", "trainer.max_epochs=3", f"hydra.run.dir={RUN}", poison)
-    assert command(f"resume={RUN}", "~callbacks.poison", data=False).status == 0
-    assert Run(RUN).info["epochs"] == 3
-
-
-@pytest.mark.parametrize("how", ["truncated", *slow("flipped", "empty")])
+@pytest.mark.parametrize("how", ["truncated", *thorough("flipped", "empty")])
 def test_corrupt_last_checkpoint_falls_back_to_the_newest_good_one(command: Command, how: str) -> None:
     arguments = ("model=mlp", "trainer.max_epochs=2")
     assert command(*arguments, f"hydra.run.dir={RUN}").status == 0
@@ -107,10 +96,9 @@ def test_corrupt_last_checkpoint_falls_back_to_the_newest_good_one(command: Comm
     outcome = command(f"resume={RUN}", "trainer.max_epochs=3", data=False)
     assert outcome.status == 0, outcome.err
     best = last.with_name("best.ckpt")
-    assert outcome.err == f"mnist_lab: warning: {last} is corrupt; going on from {best}\n"
+    assert f"{last} is corrupt" in outcome.err and str(best) in outcome.err and outcome.err.count("\n") == 1
     assert command(*arguments[:1], "trainer.max_epochs=3", "hydra.run.dir=runs/a/whole").status == 0
-    one, other = weights(Run(RUN), "last.ckpt"), weights(Run(Path("runs/a/whole")), "last.ckpt")
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert same(weights(last), weights(Path("runs/a/whole/checkpoints/last.ckpt")))
 
 
 def test_corrupt_checkpoint_that_is_named_is_refused_with_the_good_one(command: Command) -> None:
@@ -127,6 +115,7 @@ def test_corrupt_checkpoint_that_is_named_is_refused_with_the_good_one(command: 
     assert "the run has no good one; start it anew: python -m mnist_lab" in outcome.err
 
 
+@pytest.mark.slow
 def test_auto_starts_anew_continues_and_says_when_all_epochs_are_trained(command: Command) -> None:
     assert command("model=mlp", "resume=auto", "trainer.max_epochs=1").status == 0
     assert command("model=mlp", "resume=auto", "trainer.max_epochs=2").status == 0

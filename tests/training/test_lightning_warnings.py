@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import warnings
 from pathlib import Path
 
 import pytest
 from lab import Command, Tiny, run
-
-from mnist_lab.evaluation.evaluate import evaluate
-from mnist_lab.training.train import train
 
 
 @pytest.fixture
@@ -29,12 +24,13 @@ def srun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("srun")
 def test_srun_on_the_path_causes_no_warning_in_training_and_testing(command: Command) -> None:
     """pytest makes warnings errors."""
-    for arguments in (["model=mlp", "trainer.max_epochs=1", "figures=true"], ["test", "latest"]):
+    for arguments in (["model=mlp", "trainer.max_epochs=1"], ["test", "latest"]):
         outcome = command(*arguments, data=arguments[0] != "test")
         assert (outcome.status, outcome.err) == (0, "")
         assert "srun" not in outcome.out
 
 
+@pytest.mark.slow
 def test_epochs_without_validation_cause_no_warning(command: Command) -> None:
     outcome = command("model=mlp", "+trainer.check_val_every_n_epoch=2", "hydra.run.dir=runs/a/b")
     assert (outcome.status, outcome.err) == (0, "")
@@ -48,18 +44,3 @@ def test_parallel_sweep_succeeds_where_python_makes_warnings_errors(tiny: Tiny) 
     status, out = run(tiny, *sweep, *processes, program=("-W", "error", "-m", "mnist_lab"))
     assert status == 0, out
     assert "srun" not in out and "Warning" not in out
-
-
-def test_training_from_python_leaves_warning_filters_and_loggers_as_they_were(tiny: Tiny) -> None:
-    logger = logging.getLogger("lightning.pytorch")
-    handler = logging.NullHandler()
-    logger.addHandler(handler)
-    warnings.filterwarnings("always", "a filter of the caller")
-    state = (warnings.filters[:], logger.handlers[:], logger.propagate)
-    try:
-        finished = train(tiny.compose("model=mlp", "trainer.max_epochs=1", "figures=true"))
-        assert (warnings.filters[:], logger.handlers[:], logger.propagate) == state
-        evaluate(finished)
-        assert (warnings.filters[:], logger.handlers[:], logger.propagate) == state
-    finally:
-        logger.removeHandler(handler)

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 import torch
-from lab import Tiny
+from lab import Tiny, thorough
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_lab.training.train import train
 
@@ -29,7 +30,10 @@ def process_settings() -> dict[str, Any]:
         "gradients": (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.get_default_dtype()),
         "warnings": (list(warnings.filters), warnings.showwarning),
         "hooks": (sys.excepthook, threading.excepthook, sys.unraisablehook, logging.raiseExceptions),
-        "logging": (logging.getLogger().handlers[:], logging.getLogger().level, logging.lastResort),
+        "logging": [
+            (logger.handlers[:], logger.level, logger.propagate)
+            for logger in map(logging.getLogger, (None, "lightning", "lightning.pytorch", "mnist_lab"))
+        ],
         "streams": (sys.stdout, sys.stderr),
         "signals": {number: signal.getsignal(number) for number in signal.valid_signals()},
         "blocked": signal.pthread_sigmask(signal.SIG_BLOCK, ()),
@@ -41,11 +45,21 @@ def process_settings() -> dict[str, Any]:
     }
 
 
+class Settings(Callback):
+    """Changes what a process has one of."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        torch.set_float32_matmul_precision("medium")
+        torch.backends.cudnn.benchmark = not torch.backends.cudnn.benchmark
+        os.environ["CHANGED"] = "by a callback"
+
+
 @pytest.mark.parametrize("ending", ["finished", "failed"])
 def test_training_from_python_leaves_the_process_as_it_was(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch, ending: str
 ) -> None:
-    cfg = tiny.compose("model=mlp", "trainer.max_epochs=1", "threads=2", "trainer.deterministic=true", "figures=true")
+    changes = ("threads=2", "trainer.deterministic=true", "+callbacks.settings._target_=test_process.Settings")
+    cfg = tiny.compose("model=mlp", "trainer.max_epochs=1", "figures=true", *changes)
     if ending == "failed":
         cfg.trainer.limit_val_batches = 0.001  # refused when everything is made
     load = ctypes.CDLL
@@ -96,8 +110,16 @@ program.program()
 """
 
 
-@pytest.mark.parametrize(("end", "status"), [("pass", 0), ("sys.exit(143)", 143), ("sys.exit('why')", 1), ("1 / 0", 1)])
-@pytest.mark.parametrize("distributed", [True, False])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("end", "status", "distributed"),
+    [
+        ("sys.exit(143)", 143, True),
+        ("1 / 0", 1, True),
+        ("sys.exit(143)", 143, False),
+        *thorough(("pass", 0, True), ("sys.exit('why')", 1, True), ("pass", 0, False), ("1 / 0", 1, False)),
+    ],
+)
 def test_process_of_a_distributed_run_exits_before_python_is_taken_apart(
     end: str, status: int, distributed: bool
 ) -> None:

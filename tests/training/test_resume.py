@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from lab import INGREDIENTS, RECIPE, SMALL_RESIDUAL, Command, slow
+from lab import INGREDIENTS, RECIPE, SMALL_RESIDUAL, Command, same, slow, thorough, weights
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 
 from benchmarks.kills import losses
+from mnist_lab.data.batches import Batch, Batches
 from mnist_lab.evaluation.evaluate import evaluate
 from mnist_lab.runs.run import Run
+from mnist_lab.training import callbacks
 
 WHOLE, PARTS = Run(Path("runs/a/whole")), Run(Path("runs/a/parts"))
 
@@ -41,74 +45,66 @@ def stopped_and_resumed(command: Command, *arguments: str, step: int, sent: int 
     assert resumed.status == 0, resumed.err
 
 
-@pytest.mark.parametrize("step", [12, *slow(1, 5, 11, 13, 23, 24)])
+PLAIN = ["model=dropout_cnn", "scheduler=onecycle"]
+LIMITED = ["model=mlp", "trainer.limit_train_batches=7", "trainer.limit_val_batches=1"]
+ADAM = ["scheduler=cosine", "optimizer=adam", "optimizer.lr=0.001"]
+
+
 @pytest.mark.parametrize(
-    "settings",
-    [["model=dropout_cnn", "scheduler=onecycle"], RECIPE, *slow(["model=dropout_cnn", "scheduler=none"])],
-    ids=" ".join,
+    ("settings", "step"),
+    [
+        (PLAIN, 12),
+        *slow((RECIPE, 12), (PLAIN, 5), (PLAIN, 23), (LIMITED, 10), (["model=lenet", *ADAM], 7)),
+        *slow((["model=mlp", "+trainer.accumulate_grad_batches=3"], 2)),
+        *thorough(*((settings, step) for settings in (PLAIN, RECIPE) for step in (1, 11, 13, 24))),
+        *thorough((["model=dropout_cnn", "scheduler=none"], 7), (LIMITED, 7), (LIMITED, 8), (LIMITED, 14)),
+        *thorough(*(([f"model={network}", *ADAM], 7) for network in ("simple_cnn", "compact_cnn", "mlp"))),
+        *thorough(*(([*SMALL_RESIDUAL, *ingredient], 7) for ingredient in INGREDIENTS.values())),
+    ],
+    ids=str,
 )
 def test_stopped_at_any_step_and_resumed_it_ends_the_same(command: Command, settings: list[str], step: int) -> None:
     """Weights, optimizer, scheduler, best checkpoint, metrics.csv, run.json and TensorBoard; dropout and all."""
     arguments = (*settings, "trainer.max_epochs=3")
     assert command(*arguments, f"hydra.run.dir={WHOLE}").status == 0
-    stopped_and_resumed(command, *arguments, step=step)
+    stopped_and_resumed(command, *arguments, step=step, sent=signal.SIGTERM if step % 2 else signal.SIGINT)
     assert losses(WHOLE, PARTS) == []
+    assert evaluate(PARTS)["test/acc"] == PARTS.info["metrics"]["test/acc"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ingredient", INGREDIENTS)
-def test_run_with_each_ingredient_resumes_within_an_epoch(command: Command, ingredient: str) -> None:
-    arguments = (*SMALL_RESIDUAL, *INGREDIENTS[ingredient])
-    assert command(*arguments, f"hydra.run.dir={WHOLE}").status == 0
-    stopped_and_resumed(command, *arguments, step=7)
-    assert losses(WHOLE, PARTS) == []
-    run = Run(PARTS.folder)
-    assert evaluate(run)["test/acc"] == run.info["metrics"]["test/acc"]
-
-
-def test_setting_of_averaged_weights_cannot_change_on_resume(command: Command) -> None:
-    assert command("model=mlp", "callbacks=ema", "hydra.run.dir=runs/a/b").status == 0
-    outcome = command("resume=runs/a/b", "callbacks.ema.decay=0.5", "trainer.max_epochs=3", data=False)
-    assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome.err
-    assert "callbacks.ema.decay=0.5: cannot change on resume (this run uses 0.999)" in outcome.err
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("step", [7, 10, *slow(3, 8, 14)])
-def test_stopped_run_of_limited_epochs_ends_the_same(command: Command, step: int) -> None:
-    """Seven of twelve batches an epoch, one of two in validation: each epoch begins with the first of its order."""
-    limits = ("trainer.limit_train_batches=7", "trainer.limit_val_batches=1")
-    arguments = ("model=mlp", "trainer.max_epochs=3", *limits)
-    assert command(*arguments, f"hydra.run.dir={WHOLE}").status == 0
-    stopped_and_resumed(command, *arguments, step=step)
-    assert losses(WHOLE, PARTS) == []
-
-
-@pytest.mark.parametrize("network", ["lenet", *slow("simple_cnn", "compact_cnn", "mlp")])
-def test_every_network_resumes_within_an_epoch(command: Command, network: str) -> None:
-    arguments = (f"model={network}", "scheduler=cosine", "optimizer=adam", "optimizer.lr=0.001")
-    assert command(*arguments, f"hydra.run.dir={WHOLE}").status == 0
-    stopped_and_resumed(command, *arguments, step=7, sent=signal.SIGTERM)
-    assert losses(WHOLE, PARTS) == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("step", [7, *slow(12)])
+@pytest.mark.parametrize("step", [7, *thorough(12)])
 def test_preset_resumes_within_an_epoch(command: Command, step: int) -> None:
     arguments = ("experiment=compact_cnn", "data.batch_size=20")
     assert command(*arguments, f"hydra.run.dir={WHOLE}").status == 0
     stopped_and_resumed(command, *arguments, step=step)
     assert not (WHOLE.folder / "checkpoints" / "best.ckpt").exists()
     assert WHOLE.curve("test/acc", "examples_seen") == PARTS.curve("test/acc", "examples_seen")
-    one, other = (torch.load(run.chosen_checkpoint(), weights_only=True)["state_dict"] for run in (WHOLE, PARTS))
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert same(weights(WHOLE.chosen_checkpoint()), weights(PARTS.chosen_checkpoint()))
 
 
-def test_accumulated_gradients_resume_between_their_steps(command: Command) -> None:
-    arguments = ("model=mlp", "+trainer.accumulate_grad_batches=3")
-    assert command(*arguments, f"hydra.run.dir={WHOLE}").status == 0
-    stopped_and_resumed(command, *arguments, step=2)
-    assert losses(WHOLE, PARTS) == []
+def test_speed_of_a_run_resumed_within_an_epoch_is_that_of_its_own_steps(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that moves one second a batch."""
+    clock, given = [0.0], Batches.batch
+
+    def batch(batches: Batches, step: int, order: Tensor | None) -> Batch:
+        clock[0] += 1
+        return given(batches, step, order)
+
+    monkeypatch.setattr(Batches, "batch", batch)
+    monkeypatch.setattr(callbacks, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    stopped_and_resumed(command, "model=mlp", "trainer.max_epochs=1", step=7)
+    assert PARTS.curve("images_per_second") == {1: pytest.approx((190 - 7 * 16) / 5)}
+
+
+@pytest.mark.slow
+def test_setting_of_averaged_weights_cannot_change_on_resume(command: Command) -> None:
+    assert command("model=mlp", "callbacks=ema", "hydra.run.dir=runs/a/b").status == 0
+    outcome = command("resume=runs/a/b", "callbacks.ema.decay=0.5", "trainer.max_epochs=3", data=False)
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome.err
+    assert "callbacks.ema.decay=0.5: cannot change on resume (this run uses 0.999)" in outcome.err
 
 
 @pytest.mark.slow
@@ -138,7 +134,7 @@ class Crash(Callback):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("epoch", [2, *slow(0)], ids=["last", "first"])
+@pytest.mark.parametrize("epoch", [2, *thorough(0)], ids=["last", "first"])
 def test_signal_during_validation_stops_after_the_epoch_is_saved(command: Command, epoch: int) -> None:
     arguments = ("model=mlp", "trainer.max_epochs=3")
     assert command(*arguments, f"hydra.run.dir={WHOLE}").status == 0
@@ -170,7 +166,7 @@ class StopInTest(Callback):
 
 
 def test_signal_after_training_is_recorded_and_resume_does_the_rest(command: Command) -> None:
-    arguments = ("model=mlp", "+callbacks.stop._target_=test_resume.StopInTest", "figures=true")
+    arguments = ("model=mlp", "+callbacks.stop._target_=test_resume.StopInTest")
     assert command(*arguments, f"hydra.run.dir={WHOLE}").status == 143
     assert (WHOLE.info["status"], WHOLE.info["epochs"]) == ("interrupted", 2)
     assert command(f"resume={WHOLE}", "~callbacks.stop", data=False).status == 0
