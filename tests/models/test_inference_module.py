@@ -14,7 +14,7 @@ from mnist_lab.models.deployed import InferenceModule
 
 
 @pytest.mark.parametrize("mean", [0.2, None])
-@pytest.mark.parametrize("size", [14, 20, 28, 32, 45, 56])
+@pytest.mark.parametrize("size", [14, 28, 32, 45])
 def test_bytes_are_resized_and_normalised_exactly_as_by_the_data_module(
     tiny: Tiny, size: int, mean: float | None
 ) -> None:

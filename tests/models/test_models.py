@@ -15,7 +15,8 @@ from torch import nn
 from benchmarks import tutorials
 from mnist_lab import conf_dir
 from mnist_lab.config.compose import compose
-from mnist_lab.models.classifier import LOSSES, Classifier, LossAndAccuracy, conv_output_size
+from mnist_lab.models.classifier import LOSSES, Classifier, conv_output_size
+from mnist_lab.models.metrics import LossAndAccuracy, means
 from mnist_lab.models.trial import check_output
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import make_model
@@ -116,14 +117,14 @@ def test_label_smoothing_spreads_a_share_of_each_label_over_all_classes_in_train
     assert torch.allclose(model.training_loss((images, labels)), expected, atol=1e-6)
     model.validation_step((images, labels), 0)
     plain = F.cross_entropy(model(images), labels).double()
-    assert torch.allclose(model.val_metrics.compute()["loss"], plain, atol=1e-6)
+    assert torch.allclose(means(model.val_metrics.sums())["loss"], plain, atol=1e-6)
 
 
-@pytest.mark.parametrize("stride", [1, 2, 3])
-@pytest.mark.parametrize("padding", [0, 1, 2])
+@pytest.mark.parametrize("stride", [1, 3])
+@pytest.mark.parametrize("padding", [0, 2])
 @pytest.mark.parametrize("dilation", [1, 2])
 def test_conv_output_size_is_torchs(stride: int, padding: int, dilation: int) -> None:
-    for size in range(5, 33):
+    for size in (5, 6, 7, 28, 33):
         for kernel in (1, 2, 3, 5):
             settings = {"stride": stride, "padding": padding, "dilation": dilation}
             try:
@@ -169,8 +170,8 @@ def test_means_are_over_images_not_over_batches() -> None:
     scores, labels = torch.randn(25, 10), torch.randint(10, (25,))
     metrics = LossAndAccuracy()
     for part in (slice(0, 16), slice(16, 25)):
-        metrics.update(F.cross_entropy(scores[part], labels[part]), scores[part], labels[part])
-    values = metrics.compute()
+        metrics.add(F.cross_entropy(scores[part], labels[part]), scores[part], labels[part])
+    values = means(metrics.sums())
     assert torch.allclose(values["loss"], F.cross_entropy(scores, labels).double(), atol=1e-6)
     assert values["acc"].item() == (scores.argmax(1) == labels).sum().item() / 25
 
@@ -180,9 +181,10 @@ def test_reset_forgets_batches_that_were_not_counted_yet() -> None:
     metrics = LossAndAccuracy()
     metrics.add(F.cross_entropy(scores, labels), scores, labels)
     metrics.reset()
-    metrics.update(F.cross_entropy(scores, labels), scores, labels)
-    assert metrics.images == 10
-    assert torch.allclose(metrics.compute()["loss"], F.cross_entropy(scores, labels).double())
+    metrics.add(F.cross_entropy(scores, labels), scores, labels)
+    sums = metrics.sums()
+    assert sums["images"] == 10
+    assert torch.allclose(means(sums)["loss"], F.cross_entropy(scores, labels).double())
 
 
 class Linear(Classifier):
@@ -268,14 +270,14 @@ class Probabilities(Linear):
 
 
 @pytest.mark.parametrize(
-    ("network", "told"),
+    ("network", "problem"),
     [
-        (NineOutputs, "forward returns shape (2, 9) for 2 images, not a tensor of shape (B, 10)"),
-        (Argmax, "forward returns shape (2,) for 2 images, not a tensor of shape (B, 10)"),
+        (NineOutputs, "forward returns shape (2, 9)"),
+        (Argmax, "forward returns shape (2,)"),
         (Nothing, "forward returns NoneType, not a tensor of shape (B, 10)"),
         (Integers, "forward returns torch.int64"),
         (NotANumber, "forward returns values that are NaN or infinite"),
-        (OtherSize, "(2, 1, 32, 32), as image_size=32 makes them: RuntimeError: mat1 and mat2 shapes cannot be mult"),
+        (OtherSize, "(2, 1, 32, 32), as image_size=32 makes them: RuntimeError: mat1 and mat2 shapes"),
         (NoSize, "image_size='28' is invalid"),
         (UnknownLoss, "loss='crossentropy' is invalid; choose from nll, cross_entropy"),
         (LogitsForNLL, "does not return log-probabilities, which loss='nll' needs; end it with F.log_softmax"),
@@ -286,11 +288,11 @@ class Probabilities(Linear):
     ],
 )
 def test_mistake_in_a_network_of_the_user_is_reported_in_one_line_before_a_run_is_made(
-    command: Callable[..., Outcome], network: type, told: str
+    command: Callable[..., Outcome], network: type, problem: str
 ) -> None:
     outcome = command(f"model._target_=test_models.{network.__name__}")
     assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome
-    assert outcome.err.startswith("mnist_lab: model") and told in outcome.err
+    assert outcome.err.startswith("mnist_lab: model") and problem in outcome.err
     assert not list(Path().iterdir())
 
 
