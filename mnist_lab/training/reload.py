@@ -5,7 +5,6 @@ from typing import Annotated
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_only
 from pydantic import Field
 
 from mnist_lab.runs.checkpoints import read_checkpoint
@@ -32,8 +31,6 @@ class ReloadNetwork(Callback):
                 parameter.zero_()  # what follows comes from the file alone
         pl_module.load_state_dict(checkpoint.get("current_model_state", checkpoint["state_dict"]))
         trainer.optimizers[0].load_state_dict(checkpoint["optimizer_states"][0])
-        self._print_line()
-
-    @rank_zero_only
-    def _print_line(self) -> None:
-        console.print(f"saved after epoch {self.after}; network and optimizer are loaded from the file", soft_wrap=True)
+        if trainer.is_global_zero:
+            loaded = "network and optimizer are loaded from the file"
+            console.print(f"saved after epoch {self.after}; {loaded}", soft_wrap=True)

@@ -36,10 +36,9 @@ CONNECTION_LOST = re.compile(r"gloo/transport/|ncclRemoteError")
 
 @contextmanager
 def torch_settings(threads: int | None) -> Iterator[None]:
-    """Let torch use so many threads in the with-block, None for as many as before, and restore its settings after it.
+    """Set torch's threads, None for as many as before, and restore what Lightning or a callback may have changed.
 
-    These are the settings that a process has once, and that Lightning or a callback may change: threads, deterministic
-    algorithms, the precision of matrix products, cuDNN's choices, and environment variables.
+    These are settings that a process has once: of torch and cuDNN, and environment variables.
     """
     count, deterministic = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     precision, environment = torch.get_float32_matmul_precision(), dict(os.environ)
@@ -58,10 +57,7 @@ def torch_settings(threads: int | None) -> Iterator[None]:
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Ignore Lightning's harmless warnings and send its log to the root logger's handlers, inside the block.
-
-    Afterwards the warning filters and the loggers are as they were: a caller from Python keeps its own.
-    """
+    """Ignore Lightning's harmless warnings and send its log to the root logger's handlers, inside the block."""
     loggers = [logging.getLogger(name) for name in ("lightning", "lightning.pytorch", "lightning.fabric")]
     before = [(logger.handlers[:], logger.propagate) for logger in loggers]
     for logger in loggers:
@@ -86,13 +82,10 @@ def explain_out_of_memory(batch_size: int, eval_batch_size: int) -> Iterator[Non
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        remedy = (
-            f"try data.batch_size={max(1, batch_size // 2)}, or in validation and test "
-            f"data.eval_batch_size={max(1, eval_batch_size // 2)}"
-        )
-        raise LabError(
-            f"data.batch_size={batch_size}: out of memory; {remedy} ({str(error).splitlines()[0]})"
-        ) from error
+        train, evaluation = (f"batch_size={max(1, size // 2)}" for size in (batch_size, eval_batch_size))
+        remedy = f"try data.{train}, or in validation and test data.eval_{evaluation}"
+        reason = str(error).splitlines()[0]
+        raise LabError(f"data.batch_size={batch_size}: out of memory; {remedy} ({reason})") from error
 
 
 def cluster_environment() -> ClusterEnvironment:

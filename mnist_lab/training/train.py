@@ -151,13 +151,12 @@ def restore_logs(trainer: pl.Trainer, metrics_csv: MetricsCSV, checkpoint: Mappi
     restore_events(metrics_csv.path.parent, step, list(metrics_csv.rows.values()), boards)
 
 
-def ensure_last_checkpoint(run: Run, trainer: pl.Trainer) -> Path:
-    """Return the last checkpoint; save it if there is none, as with trainer.max_epochs=0 or callbacks.last=null."""
+def ensure_last_checkpoint(run: Run, trainer: pl.Trainer) -> None:
+    """Save the last checkpoint if there is none, as with trainer.max_epochs=0 or callbacks.last=null."""
     path = run.checkpoint_path("last")
     # All processes save together or none does: a late one would find the file that another has just saved.
     if not trainer.strategy.broadcast(path.is_file()):
         trainer.save_checkpoint(path)
-    return path
 
 
 def load_resumed_checkpoint(cfg: DictConfig, trainer: pl.Trainer, model: Classifier) -> dict[str, Any]:

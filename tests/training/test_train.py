@@ -420,5 +420,5 @@ def test_processes_save_the_last_checkpoint_if_the_first_one_finds_none(
     for found_by_first in (True, False):  # this process, which is late, finds what the first has written by now
         path.write_text("another process's")
         monkeypatch.setattr(trainer.strategy, "broadcast", lambda *args, answer=found_by_first, **settings: answer)
-        assert ensure_last_checkpoint(Run(Path("runs/a")), trainer) == path
+        ensure_last_checkpoint(Run(Path("runs/a")), trainer)
         assert zipfile.is_zipfile(path) != found_by_first
