@@ -1,7 +1,5 @@
 """--check: validate a command line, say what it would run, where and for how long, and stop."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -19,16 +17,7 @@ from mnist_lab.sweeps.grid import combinations
 
 
 def check(options: Sequence[str], overrides: Sequence[str], *, multirun: bool) -> None:
-    """Validate a command line, and print what it would run.
-
-    Args:
-        options: Hydra's options.
-        overrides: the overrides.
-        multirun: whether they start a sweep.
-
-    Raises:
-        UsageError: it cannot be run.
-    """
+    """Validate Hydra's options and overrides, and print what they would run."""
     from mnist_lab.config.validate import validate  # torch
     from mnist_lab.training.build import make_model
 

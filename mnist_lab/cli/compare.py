@@ -121,8 +121,8 @@ def pair_columns(paired: PairedComparison) -> list[dict[str, Any]]:
     ]
 
 
-def main(arguments: list[str]) -> None:
-    parser = CommandParser("compare", __doc__)
+def main(arguments: Sequence[str]) -> None:
+    parser = CommandParser("compare")
     parser.add_runs()
     parser.add_argument("--out", type=Path, metavar="FILE", help="plot the curves into this file")
     parser.add_group()

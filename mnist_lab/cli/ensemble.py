@@ -1,8 +1,7 @@
 """`python -m mnist_lab ensemble RUN RUN...`: the networks of runs as one, by the mean of their probabilities."""
 
-from __future__ import annotations
-
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,8 @@ from mnist_lab.runs.run import Run
 COLUMNS = ("model", "seed", TEST_LOSS, TEST_ACC, "errors", "run")
 
 
-def main(arguments: list[str]) -> None:
-    parser = CommandParser("ensemble", __doc__)
+def main(arguments: Sequence[str]) -> None:
+    parser = CommandParser("ensemble")
     parser.add_runs()
     parser.add_argument("--to", type=Path, metavar="DIR", help="the run folder to make (default: one below runs-dir)")
     parser.add_forms()

@@ -1,16 +1,15 @@
 """`python -m mnist_lab export RUN... --format FORMAT`: write a run's network to a file, with a model card."""
 
-from __future__ import annotations
-
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from mnist_lab.cli.parser import CommandParser, find_named_runs
 from mnist_lab.errors import UsageError
 
 
-def main(arguments: list[str]) -> None:
-    parser = CommandParser("export", __doc__)
+def main(arguments: Sequence[str]) -> None:
+    parser = CommandParser("export")
     parser.add_runs()
     words = (
         "html: a page to draw on, with the network inside; onnx, torch_export: programs, bytes of 28x28 in and "

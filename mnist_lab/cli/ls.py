@@ -1,7 +1,5 @@
 """`python -m mnist_lab ls`: the runs below a folder, a line each, or a line for all seeds of the same settings."""
 
-from __future__ import annotations
-
 # Neither torch nor Lightning is imported here: they take longer to start than a thousand runs to list.
 import argparse
 import sys
@@ -37,8 +35,8 @@ def short_names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [each["run"] if end in ambiguous else end for end, each in zip(ends, rows, strict=True)]
 
 
-def main(arguments: list[str]) -> None:
-    parser = CommandParser("ls", __doc__)
+def main(arguments: Sequence[str]) -> None:
+    parser = CommandParser("ls")
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="default: %(default)s")
     parser.add_argument(
         "--sort",

@@ -1,8 +1,7 @@
 """`python -m mnist_lab presets`: the presets, what they reach and how long they take; `presets cp` copies one."""
 
-from __future__ import annotations
-
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from mnist_lab.cli.parser import CommandParser
@@ -15,8 +14,8 @@ from mnist_lab.formatting import display_path, format_command
 HEADS = ("preset", "test accuracy", "seeds", "time", "for")
 
 
-def main(arguments: list[str]) -> None:
-    parser = CommandParser("presets", __doc__)
+def main(arguments: Sequence[str]) -> None:
+    parser = CommandParser("presets")
     parser.add_argument("words", metavar="cp NAME DIR", nargs="*", help="copy a preset into a folder of your own")
     parser.add_argument("--as", dest="new_name", metavar="NEW", help="the copy's name (default: my_NAME)")
     parser.add_argument("--config-dir", help="a folder of your own, with further presets")

@@ -3,8 +3,7 @@
 The tutorials' are compared with what was published, and the others make the leaderboard.
 """
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from pathlib import Path
 
 from mnist_lab.cli.parser import CommandParser
@@ -13,8 +12,8 @@ from mnist_lab.streams import outlive_reader
 from mnist_lab.sweeps.process import own_process
 
 
-def main(arguments: list[str]) -> None:
-    parser = CommandParser("reproduce", __doc__)
+def main(arguments: Sequence[str]) -> None:
+    parser = CommandParser("reproduce")
     parser.add_argument(
         "words",
         metavar="PRESET|KEY=VALUE",

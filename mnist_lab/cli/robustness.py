@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 NAMES = ("shift", "rotation", "scale", "noise", "blur", "inversion", "occlusion")  # of the corruptions
 
 
-def main(arguments: list[str]) -> None:
-    parser = CommandParser("robustness", __doc__)
+def main(arguments: Sequence[str]) -> None:
+    parser = CommandParser("robustness")
     parser.add_runs()
     parser.add_argument("--only", metavar="NAME,...", help=f"some of {', '.join(NAMES)}")
     parser.add_argument("--out", type=Path, metavar="FILE", help="plot the accuracies to this file")

@@ -1,7 +1,5 @@
 """`python -m mnist_lab status [SWEEP]`: how the jobs of a sweep stand, from any terminal that sees its folder."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Sequence
@@ -27,7 +25,7 @@ PAUSE = 2.0  # seconds between two tables of --watch
 
 
 def main(arguments: Sequence[str]) -> None:
-    parser = CommandParser("status", __doc__)
+    parser = CommandParser("status")
     parser.add_argument("sweep", metavar="SWEEP", nargs="?", default="latest", help="its folder or name, or latest")
     parser.add_argument("--runs-dir", default="runs", help="where a name is looked for (default: %(default)s)")
     parser.add_argument("--watch", action="store_true", help="show the table again until no job is left")

@@ -1,7 +1,5 @@
 """Tables for people, and the same rows as JSON or CSV for programs."""
 
-from __future__ import annotations
-
 import csv
 import json
 import shutil
