@@ -50,7 +50,7 @@ def protect_streams() -> None:
             io.BufferedWriter(_protected[-1]),
             encoding=stream and stream.encoding,
             errors="replace",
-            line_buffering=not stream or stream.line_buffering or bool(sys.flags.unbuffered),
+            line_buffering=not stream or stream.line_buffering or stream.write_through,
         )
         setattr(sys, name, text)
 

@@ -1,13 +1,11 @@
 """`tag` and `note`: a person's words on a run, for ls, compare and report."""
 
-from collections.abc import Sequence
-
 from mnist_lab.cli.parser import CommandParser, select_runs_and_words
 from mnist_lab.errors import UsageError
 from mnist_lab.runs.annotations import note_run, read_annotations, tag_run
 
 
-def tag(arguments: Sequence[str]) -> None:
+def tag(arguments: list[str]) -> None:
     parser = CommandParser("tag")
     parser.add_selection("TAG ...", "tags, a word each; without one, the runs' tags are shown")
     parser.add_argument("--remove", action="store_true", help="take the tags away")
@@ -21,7 +19,7 @@ def tag(arguments: Sequence[str]) -> None:
         print(f"{run}: {' '.join(read_annotations(run)['tags']) or 'no tag'}")
 
 
-def note(arguments: Sequence[str]) -> None:
+def note(arguments: list[str]) -> None:
     parser = CommandParser("note")
     parser.add_selection("TEXT ...", 'the note; "" removes it; without one, the note is shown')
     runs, words = select_runs_and_words(parser.parse_intermixed_args(arguments))

@@ -1,6 +1,5 @@
 """`archive` and `unarchive`: runs as one file, and back."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from mnist_lab.cli.parser import CommandParser, find_named_runs
@@ -9,7 +8,7 @@ from mnist_lab.formatting import display_path
 from mnist_lab.runs import archive as archives
 
 
-def archive(arguments: Sequence[str]) -> None:
+def archive(arguments: list[str]) -> None:
     parser = CommandParser("archive")
     parser.add_runs()
     parser.add_argument("file", metavar="FILE.zip", type=Path, help="the file to write")
@@ -23,7 +22,7 @@ def archive(arguments: Sequence[str]) -> None:
     print(f"written: {display_path(options.file)} ({described})")
 
 
-def unarchive(arguments: Sequence[str]) -> None:
+def unarchive(arguments: list[str]) -> None:
     parser = CommandParser("unarchive")
     parser.add_argument("file", metavar="FILE.zip", type=Path, help="what `archive` has written")
     parser.add_runs_dir("where to unpack it")

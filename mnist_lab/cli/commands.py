@@ -14,53 +14,45 @@ from mnist_lab.errors import UsageError
 
 @dataclass(frozen=True)
 class Command:
-    """A command of `python -m mnist_lab`, called with its arguments; its code is imported only then.
+    """A command of `python -m mnist_lab`, called with its arguments; its code is imported only then."""
 
-    Attributes:
-        function: MODULE.FUNCTION in this folder.
-        arguments: what follows the name, as --help shows it.
-        summary: one sentence for --help.
-    """
-
-    function: str
-    arguments: str
+    function: str  # MODULE or MODULE.FUNCTION of this folder
+    arguments: str  # what follows the name, as --help shows it
     summary: str
 
-    def __call__(self, arguments: Sequence[str]) -> None:
-        module, function = self.function.split(".")
-        getattr(import_module(f"mnist_lab.cli.{module}"), function)(arguments)
+    def __call__(self, arguments: list[str]) -> None:
+        module, _, function = self.function.partition(".")
+        getattr(import_module(f"mnist_lab.cli.{module}"), function or "main")(arguments)
 
 
 COMMANDS = {
-    "train": Command("train.main", "[KEY=VALUE ...]", "train a network, then test it; without a command, this"),
+    "train": Command("train", "[KEY=VALUE ...]", "train a network, then test it; without a command, this"),
     "test": Command(
-        "test.main", "RUN... [KEY=VALUE]", "test runs' weights again; RUN: a folder, part of its name, or latest"
+        "test", "RUN... [KEY=VALUE]", "test runs' weights again; RUN: a folder, part of its name, or latest"
     ),
     "reproduce": Command(
-        "reproduce.main",
+        "reproduce",
         "[PRESET ...] [--seeds N|FIRST-LAST]",
         "train presets over seeds: the tutorials' beside their figures, or the leaderboard's",
     ),
-    "lr": Command("lr.main", "[KEY=VALUE ...]", "find a learning rate to try, by a range test on training batches"),
+    "lr": Command("lr", "[KEY=VALUE ...]", "find a learning rate to try, by a range test on training batches"),
     "presets": Command(
-        "presets.main", "[cp NAME DIR]", "list the presets, what they reach and how long they take; or copy one"
+        "presets", "[cp NAME DIR]", "list the presets, what they reach and how long they take; or copy one"
     ),
-    "report": Command("report.main", "RUN|SWEEP...", "write an HTML page about it, report.html in its folder"),
+    "report": Command("report", "RUN|SWEEP...", "write an HTML page about it, report.html in its folder"),
     "export": Command(
-        "export.main",
+        "export",
         "RUN... --format onnx|torch_export|html|safetensors|state_dict",
         "write the network to a file, checked on the test set",
     ),
-    "robustness": Command("robustness.main", "RUN [RUN ...]", "measure accuracy on shifted, rotated, noisy ... images"),
+    "robustness": Command("robustness", "RUN [RUN ...]", "measure accuracy on shifted, rotated, noisy ... images"),
     "ensemble": Command(
-        "ensemble.main",
-        "RUN RUN...",
-        "combine the networks of runs, or of a sweep's, into one that every command takes",
+        "ensemble", "RUN RUN...", "combine the networks of runs, or of a sweep's, into one that every command takes"
     ),
-    "predict": Command("predict.main", "RUN IMAGE...", "recognise digits in your own images or a CSV of pixels"),
-    "draw": Command("draw.main", "RUN", "draw a digit in the browser and see the prediction"),
+    "predict": Command("predict", "RUN IMAGE...", "recognise digits in your own images or a CSV of pixels"),
+    "draw": Command("draw", "RUN", "draw a digit in the browser and see the prediction"),
     "ls": Command(
-        "ls.main",
+        "ls",
         "[--sort COLUMN] [--limit N] [--group seed] [--where CONDITION]",
         "list the runs, or mean ± standard deviation over seeds; COLUMN: date, test/acc, time ...",
     ),
@@ -75,10 +67,10 @@ COMMANDS = {
     ),
     "unarchive": Command("archive.unarchive", "FILE.zip", "verify such a file, and unpack its runs"),
     "status": Command(
-        "status.main", "[SWEEP] [--watch]", "show how the jobs of a sweep stand: states, machines, logs, what is left"
+        "status", "[SWEEP] [--watch]", "show how the jobs of a sweep stand: states, machines, logs, what is left"
     ),
     "compare": Command(
-        "compare.main",
+        "compare",
         "RUN RUN...",
         "show settings and metrics of runs, or of a sweep's, side by side, and test whether two differ; --out FILE "
         "plots their curves",
@@ -130,7 +122,7 @@ See also
 
 
 # Not Hydra's own help, which composes everything first and takes ten times as long.
-def help_text(arguments: Sequence[str]) -> str:
+def help_text(arguments: list[str]) -> str:
     """Return the help, with the groups and choices of conf/ and of the folder that --config-dir names."""
     named = re.search(r"(?:^|\0)(?:--config-dir|-cd)[=\0]([^\0]+)", "\0".join(arguments))
     folders = [conf_dir(), *([Path(named[1])] if named else [])]

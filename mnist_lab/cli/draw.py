@@ -1,12 +1,10 @@
 """`python -m mnist_lab draw RUN`: draw a digit in the browser and see the prediction as you draw."""
 
-from collections.abc import Sequence
-
 from mnist_lab.cli.parser import CommandParser, find_named_runs
 from mnist_lab.errors import UsageError
 
 
-def main(arguments: Sequence[str]) -> None:
+def main(arguments: list[str]) -> None:
     parser = CommandParser("draw")
     parser.add_runs()
     words = "the address to listen at (%(default)s; 0.0.0.0: all of this machine's)"

@@ -1,7 +1,6 @@
 """`python -m mnist_lab ensemble RUN RUN...`: the networks of runs as one, by the mean of their probabilities."""
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from mnist_lab.runs.run import Run
 COLUMNS = ("model", "seed", TEST_LOSS, TEST_ACC, "errors", "run")
 
 
-def main(arguments: Sequence[str]) -> None:
+def main(arguments: list[str]) -> None:
     parser = CommandParser("ensemble")
     parser.add_runs()
     parser.add_argument("--to", type=Path, metavar="DIR", help="the run folder to make (default: one below runs-dir)")

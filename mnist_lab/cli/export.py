@@ -1,14 +1,13 @@
 """`python -m mnist_lab export RUN... --format FORMAT`: write a run's network to a file, with a model card."""
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from mnist_lab.cli.parser import CommandParser, find_named_runs
 from mnist_lab.errors import UsageError
 
 
-def main(arguments: Sequence[str]) -> None:
+def main(arguments: list[str]) -> None:
     parser = CommandParser("export")
     parser.add_runs()
     words = (

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from mnist_lab.cli.parser import CommandParser
@@ -10,7 +9,7 @@ from mnist_lab.formatting import format_command
 from mnist_lab.viz.save import require_figure_path, save_figure
 
 
-def main(arguments: Sequence[str]) -> None:
+def main(arguments: list[str]) -> None:
     parser = CommandParser("lr")
     parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="settings, as to train")
     default = "(default: %(default)s)"

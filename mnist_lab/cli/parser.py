@@ -30,12 +30,9 @@ class CommandParser(argparse.ArgumentParser):
         self.add_runs_dir()
 
     def add_selection(self, metavar: str, words: str) -> None:
-        """Add RUN followed by other words, --where instead of RUN, and --runs-dir; `select_runs_and_words` reads them.
-
-        They need parse_intermixed_args.
-        """
-        help_ = f"a run, or a folder of runs; and {words}"
-        self.add_argument("words", metavar=f"RUN [{metavar}]", nargs="*", help=help_)
+        """Add RUN and other words, --where and --runs-dir; they need parse_intermixed_args and select_runs_and_words."""
+        words = f"a run, or a folder of runs; and {words}"
+        self.add_argument("words", metavar=f"RUN [{metavar}]", nargs="*", help=words)
         self.add_where()
         self.add_runs_dir()
 
@@ -62,11 +59,7 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def find_named_runs(options: argparse.Namespace, names: Sequence[str], *, at_least: int = 1) -> list[Run]:
-    """Return the runs with these names, or all below --runs-dir if there are none; of them those that fulfil --where.
-
-    Raises:
-        UsageError: a run is not found, there is neither a name nor --where, or the runs are fewer than at_least.
-    """
+    """Return the runs with these names, or all below --runs-dir without a name; of them those that fulfil --where."""
     if options.where is None:
         if not names:
             raise UsageError("name a run, or give --where")

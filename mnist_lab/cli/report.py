@@ -1,6 +1,5 @@
 """`python -m mnist_lab report RUN|SWEEP...`: one HTML page of a run or a sweep."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from mnist_lab.cli.parser import CommandParser, find_named_folders
@@ -9,7 +8,7 @@ from mnist_lab.formatting import display_path
 from mnist_lab.report.render import report
 
 
-def main(arguments: Sequence[str]) -> None:
+def main(arguments: list[str]) -> None:
     parser = CommandParser("report")
     parser.add_runs()
     parser.add_argument("--out", type=Path, metavar="FILE", help="of one page; default: report.html in its folder")

@@ -74,33 +74,27 @@ def _find_checkpoint(wanted: str, runs_dir: str) -> tuple[Run, Path]:
     """Return the run, and the checkpoint in it, that a value of resume means."""
     path = Path(wanted)
     try:
-        if path.suffix == ".ckpt" or (wanted != "latest" and exists(path) and path.is_file()):
-            if not exists(path):
-                raise UsageError(f"{wanted}: checkpoint not found")
-            run = Run.of_checkpoint(path)
-            if not is_whole(path):
-                raise UsageError(f"{wanted}: corrupt, or not a checkpoint; {_recovery_hint(run)}")
-            return run, path.absolute()
-        run = Run.find(wanted, runs_dir)
+        names_file = path.suffix == ".ckpt" or (wanted != "latest" and exists(path) and path.is_file())
+        if names_file and not exists(path):
+            raise UsageError(f"{wanted}: checkpoint not found")
+        run = Run.of_checkpoint(path) if names_file else Run.find(wanted, runs_dir)
     except UsageError as error:
         message = str(error)
         raise UsageError(message if message.startswith("resume=") else f"resume={message}") from error
-    last, newest = run.checkpoint("last"), run.newest_whole_checkpoint()
+    newest, anew = run.newest_whole_checkpoint(), f"start it anew: {run.info['command']}"
+    good = f"the newest good one is {newest}" if newest else f"the run has no good one; {anew}"
+    if names_file:
+        if not is_whole(path):
+            raise UsageError(f"resume={wanted}: corrupt, or not a checkpoint; {good}")
+        return run, path.absolute()
+    last = run.checkpoint("last")
     if last is None:
-        raise UsageError(f"resume={wanted}: {run.folder} has no checkpoint yet; start it anew: {run.info['command']}")
+        raise UsageError(f"resume={wanted}: {run.folder} has no checkpoint yet; {anew}")
     if newest is None:
-        raise UsageError(f"resume={wanted}: {last} is corrupt; {_recovery_hint(run)}")
+        raise UsageError(f"resume={wanted}: {last} is corrupt; {good}")
     if newest != last:
         print(f"mnist_lab: warning: {last} is corrupt; going on from {newest}", file=sys.stderr)
     return run, newest.absolute()
-
-
-def _recovery_hint(run: Run) -> str:
-    """Say what to do about a corrupt checkpoint."""
-    newest = run.newest_whole_checkpoint()
-    if newest is not None:
-        return f"the newest good one is {newest}"
-    return f"the run has no good one; start it anew: {run.info['command']}"
 
 
 def reject_hydra_overrides(run: Run) -> None:

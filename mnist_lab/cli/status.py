@@ -2,7 +2,6 @@
 
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from mnist_lab.sweeps.progress import count_states, describe_place, progress
 PAUSE = 2.0  # seconds between two tables of --watch
 
 
-def main(arguments: Sequence[str]) -> None:
+def main(arguments: list[str]) -> None:
     parser = CommandParser("status")
     parser.add_argument("sweep", metavar="SWEEP", nargs="?", default="latest", help="its folder or name, or latest")
     parser.add_argument("--runs-dir", default="runs", help="where a name is looked for (default: %(default)s)")
@@ -75,9 +74,8 @@ def print_status(results: Results, placements: dict[str, Placement], *, clear: b
     for job in results.jobs:
         placement = placements.get(job.id)
         path = log_path(job, placement)
-        log = display_path(path) if path else ""
-        where = describe_place(job, placement)
-        lines.append([*results.settings(job).values(), job.state, *progress(job), where, log])
+        cells = [job.state, *progress(job), describe_place(job, placement), display_path(path) if path else ""]
+        lines.append([*results.settings(job).values(), *cells])
     if clear:
         Console().clear()
     print_table(heads, lines, left=(*settings, "state", "where", "log"), cut="log", drop=("left", "time"))

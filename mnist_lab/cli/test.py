@@ -8,7 +8,7 @@ from mnist_lab.config.metric_names import TEST_ACC, TEST_LOSS
 from mnist_lab.runs.run import Run
 
 
-def main(arguments: Sequence[str]) -> None:
+def main(arguments: list[str]) -> None:
     parser = CommandParser("test")
     parser.add_selection("KEY=VALUE ...", "changes to its configuration")
     options = parser.parse_intermixed_args(arguments)

@@ -1,4 +1,4 @@
-"""`python -m mnist_lab [train] OPTIONS OVERRIDES`: one run, or a sweep (-m)."""
+"""`python -m mnist_lab [train] OPTIONS OVERRIDES`: one run, a sweep (-m), or what either would be (--check)."""
 
 import difflib
 import logging
@@ -8,14 +8,21 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from mnist_lab.cli.check import check
+from omegaconf import DictConfig
+
 from mnist_lab.cli.parser import CommandParser
 from mnist_lab.cli.resume import expand_resume
+from mnist_lab.config.compose import job_config
 from mnist_lab.config.distributed import share_run_folder
-from mnist_lab.config.overrides import compose_with_hydra, dotted_keys, nearest_key
+from mnist_lab.config.overrides import compose_with_hydra, dotted_keys, nearest_key, override_key, parse_override
 from mnist_lab.errors import DISK_FULL, UsageError
-from mnist_lab.formatting import shorten
+from mnist_lab.formatting import display_path, format_duration, shorten
+from mnist_lab.runs.estimate import seconds_an_epoch
+from mnist_lab.runs.run import Run
+from mnist_lab.runs.state import RunState
+from mnist_lab.runs.sweep import Sweep
 from mnist_lab.streams import outlive_reader
+from mnist_lab.sweeps.grid import combinations
 from mnist_lab.sweeps.hydra_app import check_overrides, prefer_own_choices, run_application
 from mnist_lab.sweeps.process import SWEEP_PROCESS, end_with_parent, own_process
 
@@ -25,7 +32,7 @@ OPTIONS = (
 )
 
 
-def main(arguments: Sequence[str]) -> None:
+def main(arguments: list[str]) -> None:
     silence_disk_errors_in_threads()
     outlive_reader()
     own_process()
@@ -35,21 +42,17 @@ def main(arguments: Sequence[str]) -> None:
     options, overrides = expand_resume(*split_arguments(arguments))
     multirun = bool({"-m", "hydra.mode=MULTIRUN"} & {*options, *overrides})
     overrides = share_run_folder(overrides, sweep=multirun)
+    values = dict(pairwise(options))
+    config_dir, config_name = values.get("--config-dir"), values.get("--config-name", "train")
     if not {"--shell-completion", "--hydra-help"} & set(options):
-        values = dict(pairwise(options))
-        check_overrides(
-            overrides,
-            config_dir=values.get("--config-dir"),
-            config_name=values.get("--config-name", "train"),
-            multirun=multirun,
-        )
+        check_overrides(overrides, config_dir=config_dir, config_name=config_name, multirun=multirun)
     if "--check" in options:
-        check(options, overrides, multirun=multirun)
+        check(overrides, config_dir, config_name, multirun=multirun)
     else:
         run_application([*options, *overrides])
 
 
-def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+def split_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:
     """Split a command line into Hydra's options and --check, each with its value, and the overrides.
 
     Raises:
@@ -99,6 +102,50 @@ def unknown_option(option: str, arguments: Sequence[str]) -> UsageError:
     return UsageError(f"{shorten(option)}: unknown option; {hint}")
 
 
+def check(overrides: Sequence[str], config_dir: str | None, config_name: str, *, multirun: bool) -> None:
+    """Validate a command line, and print what it would run, where and for how long."""
+    from mnist_lab.config.validate import validate  # torch
+    from mnist_lab.training.build import make_model
+
+    parsed = [parse_override(override) for override in overrides]
+    swept = [override_key(override.input_line or "") for override in parsed if override.is_sweep_override()]
+    is_grid = all(override.is_discrete_sweep() for override in parsed if override.is_sweep_override())
+    jobs = combinations(parsed) if multirun and is_grid else [list(overrides)]
+    configs: list[DictConfig] = []
+    for job in jobs:
+        composed = compose_with_hydra(job, config_dir, config_name, sweep=multirun)
+        cfg = job_config(composed)
+        validate(cfg, Run(Path(cfg.folder)).config if cfg.resume else None)
+        configs.append(cfg)
+    parameters = sum(parameter.numel() for parameter in make_model(configs[0]).parameters())
+    first = configs[0]
+    print(f"valid: {first.name}, {parameters:,} parameters, {first.trainer.max_epochs} epochs, seed {first.seed}")
+    if multirun:
+        sweep = Sweep(Path(composed.hydra.sweep.dir))
+        done = sum(job.state == RunState.FINISHED for job in sweep.jobs()) if sweep.exists else 0
+        print(f"{len(jobs)} jobs over {', '.join(swept)}; {done} are finished")
+        print(f"sweep folder: {display_path(sweep.folder.absolute())}")
+    elif first.resume:
+        print(f"continues: {Run(Path(first.folder))}, from {display_path(Path(first.resume))}")
+    else:
+        print(f"run folder: {display_path(Path(first.folder).absolute())}")
+    print(describe_time(configs))
+
+
+def describe_time(configs: Sequence[DictConfig]) -> str:
+    """Describe how long the jobs take one after the other, by earlier runs."""
+    seconds, numbers = 0.0, []
+    for cfg in configs:
+        found = seconds_an_epoch(cfg, Path(cfg.runs_dir))
+        if found is None:
+            return f"time: unknown, without an earlier run of {cfg.name} like this one below {cfg.runs_dir}"
+        seconds += found[0] * cfg.trainer.max_epochs
+        numbers.append(found[1])
+    together = " for all jobs, one after the other" if len(configs) > 1 else ""
+    runs = f"{min(numbers)} earlier run{'s' * (min(numbers) > 1)}"
+    return f"time: about {format_duration(seconds)}{together}, by {runs}"
+
+
 def silence_disk_errors_in_threads() -> None:
     """Leave a full disk and a removed run folder to the main thread, which meets them too.
 
@@ -108,11 +155,11 @@ def silence_disk_errors_in_threads() -> None:
 
     def hook(caught: threading.ExceptHookArgs) -> None:
         error = caught.exc_value
-        if isinstance(error, FileNotFoundError) and error.filename:
-            is_met_by_main_thread = not Path(os.fsdecode(error.filename)).parent.exists()
-        else:
-            is_met_by_main_thread = isinstance(error, OSError) and error.errno in DISK_FULL
-        if not is_met_by_main_thread:
+        folder_gone = (
+            isinstance(error, FileNotFoundError) and not Path(os.fsdecode(error.filename or "")).parent.exists()
+        )
+        disk_full = isinstance(error, OSError) and error.errno in DISK_FULL
+        if not folder_gone and not disk_full:
             threading.__excepthook__(caught)
 
     threading.excepthook = hook

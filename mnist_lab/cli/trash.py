@@ -1,7 +1,5 @@
 """`rm` and `restore`: runs and whole sweeps into the trash, and back."""
 
-from collections.abc import Sequence
-
 from mnist_lab.cli.parser import CommandParser, find_named_folders
 from mnist_lab.cli.tables import print_table
 from mnist_lab.errors import UsageError
@@ -9,7 +7,7 @@ from mnist_lab.formatting import display_path, format_command, format_date
 from mnist_lab.runs import trash
 
 
-def rm(arguments: Sequence[str]) -> None:
+def rm(arguments: list[str]) -> None:
     parser = CommandParser("rm")
     parser.add_runs()
     parser.add_argument("--force", action="store_true", help="also what is in use, or a job that its sweep needs")
@@ -25,7 +23,7 @@ def rm(arguments: Sequence[str]) -> None:
         print(f"removed: {display_path(removed.folder)}; to have it back: {command}")
 
 
-def restore(arguments: Sequence[str]) -> None:
+def restore(arguments: list[str]) -> None:
     parser = CommandParser("restore")
     parser.add_argument("names", metavar="NAME", nargs="*", help="of a removed folder: its path, or part of its name")
     parser.add_runs_dir()
