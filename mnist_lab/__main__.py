@@ -17,7 +17,8 @@ from mnist_lab.sweeps.process import exit_before_teardown
 def program() -> None:
     """Run the command line in sys.argv as the whole of this process."""
     with exit_before_teardown():
-        protect_streams()
+        if os.name == "posix":
+            protect_streams()
         main()
 
 

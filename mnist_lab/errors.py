@@ -25,7 +25,7 @@ class UsageError(LabError, ValueError):
 
 
 def not_installed(what: str, extra: str) -> UsageError:
-    """The error of what needs an extra of ours that is not installed."""
+    """Return the error of what needs an extra of ours that is not installed."""
     return UsageError(f"{what}: needs packages that are not installed: pip install 'mnist-lab[{extra}]'")
 
 
@@ -38,7 +38,7 @@ class JobsFailed(SystemExit):
 
 
 class ProcessLost(LabError):
-    """Another process of a distributed run died; each of those that are left says so, as the first may be the dead."""
+    """Another process of a distributed run died; every survivor reports it, since rank 0 may be the one that died."""
 
 
 class DataUnavailable(LabError, ConnectionError):

@@ -30,7 +30,7 @@ class CommandParser(argparse.ArgumentParser):
         self.add_runs_dir()
 
     def add_selection(self, metavar: str, words: str) -> None:
-        """Add RUN and other words, --where and --runs-dir; they need parse_intermixed_args and select_runs_and_words."""
+        """Add RUN and other words, --where and --runs-dir; for parse_intermixed_args, select_runs_and_words."""
         words = f"a run, or a folder of runs; and {words}"
         self.add_argument("words", metavar=f"RUN [{metavar}]", nargs="*", help=words)
         self.add_where()

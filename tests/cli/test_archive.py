@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from lab import Outcome, Tiny
+from lab import Outcome, Tiny, thorough
 from test_ls import fake, names
 
 from mnist_lab.runs.archive import MANIFEST
@@ -64,7 +64,7 @@ def test_runs_that_are_there_are_not_overwritten(lab: Lab) -> None:
     assert not Path("runs/a").exists()
 
 
-@pytest.mark.parametrize("number", range(20))
+@pytest.mark.parametrize("number", [*range(4), *thorough(*range(4, 20))])
 def test_damaged_archive_is_refused_in_one_line_and_leaves_nothing(lab: Lab, number: int) -> None:
     lab("archive", "a", "b", "x.zip")
     whole, chance = bytearray(Path("x.zip").read_bytes()), random.Random(number)
