@@ -42,6 +42,7 @@ def test_each_of_the_runs_is_exported_and_reported(two: None, command: Command) 
     assert [path.name for path in sorted(Path("runs").rglob("exports/*.pt"))] == ["mlp.pt", "lenet.pt"]
     outcome = command("report", "mlp", "lenet", data=False)
     assert outcome.out == "written: runs/a/mlp/report.html\nwritten: runs/b/lenet/report.html\n"
+    assert "trainer.max_epochs=2" in Path("runs/a/mlp/report.html").read_text(), "one more epoch than the run had"
     assert command("compare", "--where", "epochs == 1", "--json", data=False).status == 0
     assert command("robustness", "--where", "model == mlp", "--only", "blur", data=False).status == 0
 
@@ -79,7 +80,7 @@ def test_runs_that_do_not_fit_are_told_in_one_line(
     tiny: Tiny, command: Command, arguments: list[str], told: str
 ) -> None:
     fake("a", 1)
-    fake("b", 2)
+    fake("b", 2, model="lenet")
     outcome = command(*arguments, data=False)
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
     assert outcome.err.startswith(f"mnist_lab: {told}")
