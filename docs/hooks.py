@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import os
 import re
@@ -24,8 +23,7 @@ from nbconvert import MarkdownExporter
 from omegaconf import OmegaConf
 from pydantic import TypeAdapter
 
-from mnist_lab.cli.commands import COMMANDS
-from mnist_lab.cli.help import help_text
+from mnist_lab.cli.commands import COMMANDS, help_text
 from mnist_lab.config import conf_dir
 from mnist_lab.config.compose import compose
 from mnist_lab.config.targets import find_class
@@ -99,12 +97,10 @@ def commands_page() -> str:
     for name, command in COMMANDS.items():
         if name == "train":  # the help above
             continue
-        module = importlib.import_module(f"mnist_lab.cli.{name}")
         printed = StringIO()
         with redirect_stdout(printed), patch.dict(os.environ, COLUMNS="90"), suppress(SystemExit):
-            module.main(["--help"])
-        summary = command.summary[0].upper() + command.summary[1:]
-        parts.append(f"## {name}\n\n{summary}.\n\n```text\n{printed.getvalue().rstrip()}\n```")
+            command(["--help"])
+        parts.append(f"## {name}\n\n```text\n{printed.getvalue().rstrip()}\n```")
     return "\n\n".join(parts) + "\n"
 
 

@@ -1,9 +1,5 @@
 """`python -m mnist_lab [COMMAND] ...`: picks the command and imports it only then, so that --help is quick."""
 
-from __future__ import annotations
-
-import difflib
-import importlib
 import os
 import re
 import signal
@@ -11,22 +7,24 @@ import sys
 from pathlib import Path
 
 from mnist_lab import __version__
-from mnist_lab.cli.commands import COMMANDS
-from mnist_lab.cli.help import help_text
-from mnist_lab.errors import UsageError
-from mnist_lab.streams import exit_on_user_error, standard_streams, stop_waiting_for_readers
+from mnist_lab.cli.commands import COMMANDS, complete_command, help_text, unknown_command
+from mnist_lab.config.distributed import rank
+from mnist_lab.errors import UsageError, exit_on_user_error
+from mnist_lab.streams import protect_streams, stop_waiting_for_readers
 from mnist_lab.sweeps.process import exit_before_teardown
 
 
 def program() -> None:
     """Run the command line in sys.argv as the whole of this process."""
     with exit_before_teardown():
+        if os.name == "posix":
+            protect_streams()
         main()
 
 
 def main() -> None:
     """Run the command line in sys.argv; the process may go on."""
-    with exit_on_user_error(), standard_streams():
+    with exit_on_user_error(is_first_process=rank() == 0):
         try:
             _main()
         except KeyboardInterrupt:  # a run that had started has said more, and how to resume it
@@ -34,6 +32,8 @@ def main() -> None:
             if sys.stderr.isatty():
                 print(file=sys.stderr)  # the prompt would stand behind the terminal's ^C
             raise SystemExit(128 + signal.SIGINT) from None
+        finally:
+            sys.stdout.flush()
 
 
 def _main() -> None:
@@ -44,44 +44,24 @@ def _main() -> None:
     if not {"", here} & set(sys.path):
         sys.path.append(here)  # so that the console script, too, finds a network of the user's own
     arguments = sys.argv[1:]
-    first, *rest = arguments or [""]
-    if first in COMMANDS and first != "train":
-        importlib.import_module(f"mnist_lab.cli.{first}").main(rest)
-        return
-    if first == "train":
-        arguments = rest
-    elif re.fullmatch(r"\w[\w-]*", first):
-        near = difflib.get_close_matches(first, COMMANDS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(COMMANDS)}"
-        if first == "resume":  # a setting of train
-            hint = f"to resume a run, write resume={rest[0] if rest else 'RUN'}"
-        raise UsageError(f"{first}: unknown command; {hint} (--help tells more)")
-    if "query=bash" in arguments:
+    name = arguments[0] if arguments else ""
+    if name in COMMANDS:
+        del arguments[0]
+    elif re.fullmatch(r"\w[\w-]*", name):
+        raise unknown_command(name, arguments[1:])
+    else:
+        name = "train"
+    if name == "train" and "query=bash" in arguments:
         line = complete_command(os.environ.get("COMP_LINE", ""))
         if line is None:
             return
         os.environ |= {"COMP_LINE": line, "COMP_POINT": str(len(line))}
-    if "--version" in arguments:
+    if name == "train" and "--version" in arguments:
         print(f"mnist_lab {__version__}")
-        return
-    if {"-h", "--help"} & set(arguments):
+    elif name == "train" and {"-h", "--help"} & set(arguments):
         print(help_text(arguments))
-        return
-    importlib.import_module("mnist_lab.cli.train").main(arguments)
-
-
-def complete_command(line: str) -> str | None:
-    """Print the commands that complete the first word of a command line.
-
-    Returns:
-        The line that Hydra completes, which knows the settings; None where they do not belong.
-    """
-    program, word, rest = re.fullmatch(r"(\S*\s*)(\S*)(.*)", line, re.DOTALL).groups()  # type: ignore[union-attr]
-    if not rest:
-        print(*(name for name in COMMANDS if name.startswith(word)))
-    if rest and word == "train":
-        return program + rest.lstrip()
-    return None if rest and word in COMMANDS else line
+    else:
+        COMMANDS[name](arguments)
 
 
 if __name__ == "__main__":

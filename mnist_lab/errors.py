@@ -1,8 +1,13 @@
 """Errors that a user can cause, each explained in one line; a programming error keeps its traceback."""
 
-from __future__ import annotations
-
 import errno
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mnist_lab.formatting import printable
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -20,7 +25,7 @@ class UsageError(LabError, ValueError):
 
 
 def not_installed(what: str, extra: str) -> UsageError:
-    """The error of what needs an extra of ours that is not installed."""
+    """Return the error of what needs an extra of ours that is not installed."""
     return UsageError(f"{what}: needs packages that are not installed: pip install 'mnist-lab[{extra}]'")
 
 
@@ -33,7 +38,7 @@ class JobsFailed(SystemExit):
 
 
 class ProcessLost(LabError):
-    """Another process of a distributed run died; each of those that are left says so, as the first may be the dead."""
+    """Another process of a distributed run died; every survivor reports it, since rank 0 may be the one that died."""
 
 
 class DataUnavailable(LabError, ConnectionError):
@@ -44,3 +49,26 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error is Python's or torch's for running out of memory, on a GPU or a CPU."""
     on_gpu, on_cpu = type(error).__name__ == "OutOfMemoryError", "DefaultCPUAllocator" in str(error)
     return on_gpu or on_cpu or isinstance(error, MemoryError)
+
+
+@contextmanager
+def exit_on_user_error(*, is_first_process: bool = True) -> Iterator[None]:
+    """Turn a LabError or a full disk into one line on stderr and an exit status; HYDRA_FULL_ERROR=1 adds the traceback.
+
+    What all processes of a run meet is printed by the first.
+    """
+    shows_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    try:
+        yield
+    except LabError as error:
+        if shows_traceback:
+            traceback.print_exc()
+        if is_first_process or isinstance(error, ProcessLost):
+            print(f"mnist_lab: {printable(str(error))}", file=sys.stderr)
+        raise SystemExit(error.exit_status) from None
+    except OSError as error:
+        if error.errno not in DISK_FULL or shows_traceback:
+            raise
+        if is_first_process:
+            print(f"mnist_lab: {error.filename or 'the run folder'}: {error.strerror}; make room", file=sys.stderr)
+        raise SystemExit(LabError.exit_status) from None

@@ -1,7 +1,5 @@
 """Files that are whole or not there."""
 
-from __future__ import annotations
-
 import os
 import secrets
 import zipfile
@@ -18,17 +16,9 @@ PARTIAL = ".partial"  # how the name of a temporary file ends
 def atomic_write(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path to write to, and put the file in the place of `path` when the block ends well.
 
-    A reader, a kill, a full disk or a power failure leaves the old file or the new one, never half of one: the file is
-    on the disk before it is renamed, and so is the new name when the block ends. Several processes may write the same
-    path; the last one wins. A block that fails leaves no temporary file.
-
-    Args:
-        path: the file to write; its folder exists.
-        durable: whether a power failure may neither lose nor harm it. Without that, which saves milliseconds, it may
-            end up empty unless `sync_tree` follows: for files that are written again then, such as figures.
-
-    Raises:
-        OSError: it cannot be written; the error names `path`, not the temporary file.
+    A reader, a kill, a full disk or a power failure leaves the old file or the new one, never half of one. Several
+    processes may write the same path; the last one wins. An OSError names `path`, not the temporary file. If it is not
+    durable, which saves milliseconds, a power failure may leave an empty file unless `sync_tree` follows.
     """
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")
     try:
@@ -91,11 +81,7 @@ def require_writable_file(path: Path, option: str) -> None:
 
 @contextmanager
 def user_output(path: Path, option: str, remedy: str = "choose another") -> Iterator[Path]:
-    """Yield a temporary file as `atomic_write` does, for a file that a person asked for; its folder is made if need be.
-
-    Raises:
-        UsageError: it cannot be written; option is as it was typed.
-    """
+    """Yield a temporary file as `atomic_write` does, for a file that a user names by option; make its folder."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as partial:
@@ -105,7 +91,7 @@ def user_output(path: Path, option: str, remedy: str = "choose another") -> Iter
 
 
 def is_whole(checkpoint: Path) -> bool:
-    """Whether a checkpoint's zip file is complete and its sums are right; torch itself does not look."""
+    """Return whether a checkpoint's zip file is complete and its sums are right; torch itself does not look."""
     try:
         with zipfile.ZipFile(checkpoint) as archive:
             return archive.testzip() is None

@@ -1,7 +1,5 @@
 """Values as text for people: numbers, times, paths, commands."""
 
-from __future__ import annotations
-
 import contextlib
 import re
 import shlex
@@ -11,14 +9,14 @@ from typing import Any
 
 
 def format_date(date: str | None) -> str:
-    """A date of run.json in local time, to the minute."""
+    """Return a date of run.json in local time, to the minute."""
     with contextlib.suppress(ValueError):
         return datetime.fromisoformat(date or "").astimezone().strftime("%Y-%m-%d %H:%M")
     return date or "-"
 
 
 def format_duration(seconds: float) -> str:
-    """Seconds, or minutes and seconds from a hundred on."""
+    """Return seconds, or from a hundred on minutes and seconds."""
     return f"{seconds:.1f} s" if seconds < 100 else f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
 
 
@@ -42,12 +40,12 @@ def format_value(value: Any) -> str:
 
 
 def format_command(arguments: list[str]) -> str:
-    """A command of ours, as it would be typed."""
+    """Return a command of ours, as it would be typed."""
     return shlex.join(["python", "-m", "mnist_lab", *arguments])
 
 
 def display_path(path: Path) -> str:
-    """A path as a person would type it: from the current folder, if it lies below it."""
+    """Return a path as a user would type it: from the current folder, if it is below it."""
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
@@ -73,12 +71,7 @@ def render_template(path: Path, **values: Any) -> str:
     """Render a jinja2 template, escaping values if it is HTML."""
     import jinja2
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(path.parent),
-        autoescape=".html" in path.suffixes,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    blocks = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
+    loader, undefined = jinja2.FileSystemLoader(path.parent), jinja2.StrictUndefined
+    environment = jinja2.Environment(loader=loader, undefined=undefined, autoescape=".html" in path.suffixes, **blocks)
     return environment.get_template(path.name).render(values)

@@ -1,109 +1,66 @@
-"""Standard output and standard error, for readers that go away, full disks, and terminals that know only ASCII."""
+"""Standard output and standard error whose reader goes away or stops reading, or whose disk is full."""
 
-from __future__ import annotations
-
-import codecs
 import errno
 import io
 import os
 import select
+import signal
 import sys
-import time
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, TextIO
-
-from mnist_lab.config.distributed import rank
-from mnist_lab.errors import DISK_FULL, LabError, ProcessLost
-from mnist_lab.formatting import printable
+from typing import Any
 
 READER_GONE = (errno.EPIPE, errno.EIO, errno.ECONNRESET)  # a closed pipe, terminal, connection
-READER_GONE_STATUS = 128 + 13  # as of a process that SIGPIPE ended
-PIPE_BUF = getattr(select, "PIPE_BUF", 512)  # bytes that a pipe takes at once if it takes any
-PATIENCE = 3.0  # seconds to wait for a reader once the process is to stop
-LOOKALIKES = {"×": "x", "±": "+-", "–": "-", "—": "-", "…": "~", "“": '"', "”": '"', "σ": "sigma"}
-LOOKALIKES |= dict.fromkeys("─━╸╺╴╶┄┈", "-") | dict.fromkeys("│┃╎╏", "|")
+PATIENCE = 1.0  # seconds to wait for a reader once the process is to stop
 
-_stopping = False  # whether the process is to stop
-_outlives_reader = False  # whether it continues without a reader of standard output
+_outlives_reader = False
 
 
 class StandardStream(io.FileIO):
-    """The file behind standard output or standard error; it handles slow and missing readers and full disks.
-
-    It waits for a slow reader; after `stop_waiting_for_readers()` for some seconds at most. Without a reader the
-    program ends, as others do, and a full disk is an OSError that names this stream. After `outlive_reader()`, and
-    always without standard error, the program continues.
-
-    Args:
-        descriptor: 1 or 2.
-    """
-
-    def __init__(self, descriptor: int) -> None:
-        super().__init__(descriptor, "w", closefd=False)
-        self.title = {1: "standard output", 2: "standard error"}[descriptor]
+    """The file behind standard output or standard error; from the first write that fails on, the null device."""
 
     def write(self, data: Any) -> int:
-        rest = memoryview(data).cast("B")
-        size = len(rest)
-        while rest:
-            try:
-                self._wait()
-                rest = rest[super().write(rest[:PIPE_BUF]) or 0 :]
-            except OSError as error:
-                self._give_up(error)
-                break
-        return size
-
-    def _wait(self) -> None:
-        """Wait until the reader takes something.
-
-        Raises:
-            BrokenPipeError: it did not, and the process is to stop.
-        """
-        poll, started = select.poll(), time.monotonic()
-        poll.register(self.fileno(), select.POLLOUT)
-        while not poll.poll(100):
-            if not _stopping:
-                started = time.monotonic()
-            elif time.monotonic() - started > PATIENCE:
-                raise BrokenPipeError(errno.EPIPE, "nobody reads it")
-
-    def _give_up(self, error: OSError) -> None:
-        """Send further output to the null device, so that no later write fails, and warn where somebody may read it."""
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self.fileno())
-        os.close(nowhere)
-        reader_gone = error.errno in READER_GONE
-        if self.fileno() == 1 and not _outlives_reader:
-            if reader_gone:
-                raise SystemExit(READER_GONE_STATUS) from error
-            error.filename = self.title
-            raise error
-        if not reader_gone and sys.stderr is not None:
-            print(f"mnist_lab: warning: {self.title}: {error.strerror}; the run continues", file=sys.stderr)
-
-
-@contextmanager
-def standard_streams() -> Iterator[None]:
-    """Have sys.stdout and sys.stderr cope, within the block, with readers, disks and encodings as StandardStream does.
-
-    A character that the encoding lacks is written as one that looks like it. A stream that the shell has closed (`>&-`)
-    leads nowhere.
-    """
-    global _stopping, _outlives_reader
-    _stopping = _outlives_reader = False
-    before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = _coping(sys.stdout, 1), _coping(sys.stderr, 2)
-    try:
-        yield
-    finally:
         try:
-            sys.stderr.flush()
-            sys.stdout.flush()
-        finally:
-            sys.stdout, sys.stderr = before
+            while (written := super().write(data)) is None:  # another program has made the terminal non-blocking
+                select.select([], [self], [])
+            return written
+        except OSError as error:
+            write_to_null_device(self.fileno())
+            reader_gone = error.errno in READER_GONE
+            if self.fileno() == 1 and not _outlives_reader:
+                if reader_gone:
+                    raise SystemExit(128 + signal.SIGPIPE) from error
+                error.filename = "standard output"
+                raise
+            if self.fileno() == 1 and not reader_gone:
+                warning = f"standard output: {error.strerror}; the run continues"
+                print(f"mnist_lab: warning: {warning}", file=sys.stderr)
+            return len(data)
+
+
+_protected: list[StandardStream] = []  # empty in a process that only uses the lab: its streams are its own
+
+
+def protect_streams() -> None:
+    """Put a StandardStream behind sys.stdout and sys.stderr, for good; a character that one lacks becomes `?`."""
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+        stream = getattr(sys, name)
+        if stream is None:  # the shell has closed it (>&-), and no other file may become this one
+            write_to_null_device(descriptor)
+        _protected.append(StandardStream(descriptor, "w", closefd=False))
+        text = io.TextIOWrapper(
+            io.BufferedWriter(_protected[-1]),
+            encoding=stream and stream.encoding,
+            errors="replace",
+            line_buffering=not stream or stream.line_buffering or stream.write_through,
+        )
+        setattr(sys, name, text)
+
+
+def write_to_null_device(descriptor: int) -> None:
+    """Make a descriptor lead to the null device, for a write that waits, too, when a signal has it tried again."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    if null != descriptor:
+        os.dup2(null, descriptor)
+        os.close(null)
 
 
 def outlive_reader() -> None:
@@ -113,69 +70,7 @@ def outlive_reader() -> None:
 
 
 def stop_waiting_for_readers() -> None:
-    """Wait some seconds at most for a slow reader, because the process is to stop."""
-    global _stopping
-    _stopping = True
-
-
-def _coping(stream: TextIO | None, descriptor: int) -> TextIO:
-    if stream is None:  # closed by the shell; the descriptor must not become another file's
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        if nowhere != descriptor:
-            os.dup2(nowhere, descriptor)
-            os.close(nowhere)
-        return open(descriptor, "w", encoding="utf-8", closefd=False)
-    if not isinstance(stream, io.TextIOWrapper):
-        return stream
-    try:
-        is_standard = stream.fileno() == descriptor
-    except OSError:  # none of the operating system's, as a test or a notebook may put there
-        is_standard = False
-    if not is_standard or not hasattr(select, "poll"):
-        return stream
-    stream.flush()
-    raw = StandardStream(descriptor)
-    return io.TextIOWrapper(
-        raw if stream.write_through else io.BufferedWriter(raw),
-        encoding=stream.encoding,
-        errors="mnist_lab.lookalike",
-        line_buffering=stream.line_buffering,
-        write_through=stream.write_through,
-    )
-
-
-def _lookalike(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Replace a character that an encoding lacks; a byte of a file's name that is no character stays that byte."""
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    character = error.object[error.start]
-    if 0xDC80 <= ord(character) <= 0xDCFF:
-        return bytes([ord(character) - 0xDC00]), error.start + 1
-    is_of_a_box = 0x2500 <= ord(character) <= 0x257F
-    return LOOKALIKES.get(character, "+" if is_of_a_box else "?"), error.start + 1
-
-
-codecs.register_error("mnist_lab.lookalike", _lookalike)
-
-
-@contextmanager
-def exit_on_user_error() -> Iterator[None]:
-    """Turn a LabError, or a full disk, into one line on stderr and an exit status; HYDRA_FULL_ERROR=1 shows where."""
-    try:
-        yield
-    except LabError as error:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1":
-            traceback.print_exc()
-        _print_error(f"mnist_lab: {printable(str(error))}", by_all=isinstance(error, ProcessLost))
-        raise SystemExit(error.exit_status) from None
-    except OSError as error:
-        if error.errno not in DISK_FULL or os.environ.get("HYDRA_FULL_ERROR") == "1":
-            raise
-        _print_error(f"mnist_lab: {error.filename or 'the run folder'}: {error.strerror}; make room")
-        raise SystemExit(LabError.exit_status) from None
-
-
-def _print_error(line: str, *, by_all: bool = False) -> None:
-    """Print an error; one that all of a run's processes meet is printed by the first."""
-    if by_all or rank() == 0:
-        print(line, file=sys.stderr)
+    """Send to the null device what nobody reads for a second, because the process is to stop."""
+    for file in _protected:
+        if not select.select([], [file], [], PATIENCE)[1]:
+            write_to_null_device(file.fileno())

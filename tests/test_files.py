@@ -1,21 +1,30 @@
 """Files are whole or not there, whoever writes them at once."""
 
-from __future__ import annotations
-
 import errno
 import os
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from mnist_lab import files
+from mnist_lab.errors import UsageError
 from mnist_lab.files import atomic_write, write_text
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of what was synchronised with the disk, in order."""
+    made: list[str] = []
+    monkeypatch.setattr(files, "sync", lambda path: made.append(path.name.split(".")[-1]))
+    return made
 
 
 def test_several_writers_of_one_file_leave_one_of_their_texts(tmp_path: Path) -> None:
     path, texts = tmp_path / "file", [str(writer) * 5000 for writer in range(4)]
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda i: write_text(path, texts[i % 4], durable=False), range(2000)))
+        list(pool.map(lambda i: write_text(path, texts[i % 4], durable=False), range(500)))
     assert path.read_text() in texts
     assert list(tmp_path.iterdir()) == [path]
 
@@ -23,28 +32,34 @@ def test_several_writers_of_one_file_leave_one_of_their_texts(tmp_path: Path) ->
 def test_block_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
     path = tmp_path / "file"
     write_text(path, "old")
-
-    def interrupted() -> None:
-        with atomic_write(path) as partial:
-            partial.write_text("new")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
+    with pytest.raises(UnicodeEncodeError), atomic_write(path) as partial:
+        partial.write_text("new \udc80", encoding="utf-8")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_error_of_a_full_disk_names_the_file(tmp_path: Path) -> None:
+def test_durable_file_and_then_its_name_are_on_the_disk_and_so_is_a_new_folders_name(
+    tmp_path: Path, synced: list[str]
+) -> None:
+    write_text(tmp_path / "file", "", durable=False)
+    assert not synced
+    write_text(tmp_path / "file", "")
+    assert synced == ["partial", tmp_path.name]
+    synced.clear()
+    files.make_folder(tmp_path / "a" / "b")
+    assert sorted(synced) == sorted(["a", tmp_path.name])
+
+
+def test_error_names_the_file_that_was_to_be_written_or_another_by_its_own_name(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No space left") as caught, atomic_write(tmp_path / "file"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert caught.value.filename == str(tmp_path / "file")
-
-
-def test_error_of_another_file_keeps_its_name(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as caught, atomic_write(tmp_path / "none" / "file") as partial:
+        partial.touch()
+    assert caught.value.filename == str(tmp_path / "none" / "file")
     with pytest.raises(FileNotFoundError) as caught, atomic_write(tmp_path / "file"):
         (tmp_path / "other").read_text()
-    assert Path(caught.value.filename).name == "other"
+    assert caught.value.filename == str(tmp_path / "other")
 
 
 def test_file_has_the_rights_that_the_user_gives_new_files(tmp_path: Path) -> None:
@@ -54,3 +69,35 @@ def test_file_has_the_rights_that_the_user_gives_new_files(tmp_path: Path) -> No
     finally:
         os.umask(before)
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
+
+
+def test_output_of_a_users_own_gets_its_folder_or_is_refused_by_the_option(tmp_path: Path) -> None:
+    with files.user_output(tmp_path / "new" / "x", "--out=x") as partial:
+        partial.touch()
+    files.require_writable_file(tmp_path / "new" / "x", "--out=x")
+    with pytest.raises(UsageError, match="--out=x: exists and is not a file"):
+        files.require_writable_file(tmp_path / "new", "--out=x")
+    with (
+        pytest.raises(UsageError, match="--out=y: cannot be written"),
+        files.user_output(tmp_path / "new" / "x" / "y", "--out=y"),
+    ):
+        raise AssertionError("unreachable")
+
+
+def test_temporary_files_alone_are_removed(tmp_path: Path) -> None:
+    for name in (".a.0.partial", ".hidden", "a.partial"):
+        (tmp_path / name).touch()
+    files.remove_partial_files(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "a.partial"]
+
+
+def test_checkpoint_is_whole_only_with_every_byte_as_it_was_and_no_name_is_too_long_to_ask_for(tmp_path: Path) -> None:
+    path = tmp_path / "x.ckpt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("data", b"0" * 100)
+    whole = path.read_bytes()
+    assert files.is_whole(path) and files.exists(path)
+    for damaged in (whole.replace(b"00", b"01", 1), whole[:-1], b""):
+        path.write_bytes(damaged)
+        assert not files.is_whole(path)
+    assert not files.is_whole(tmp_path / "none") and not files.exists(tmp_path / ("x" * 5000))

@@ -1,26 +1,31 @@
-"""`python -m mnist_lab archive RUN... FILE.zip`: runs as one file, which `unarchive` verifies and unpacks."""
-
-from __future__ import annotations
+"""`archive` and `unarchive`: runs as one file, and back."""
 
 from pathlib import Path
 
 from mnist_lab.cli.parser import CommandParser, find_named_runs
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import display_path
-from mnist_lab.runs.archive import archive
+from mnist_lab.runs import archive as archives
 
 
-def main(arguments: list[str]) -> None:
-    parser = CommandParser("archive", __doc__)
-    parser.add_argument("words", metavar="RUN ... FILE.zip", nargs="+", help="runs or folders of runs, and the file")
-    parser.add_where()
-    parser.add_runs_dir()
+def archive(arguments: list[str]) -> None:
+    parser = CommandParser("archive")
+    parser.add_runs()
+    parser.add_argument("file", metavar="FILE.zip", type=Path, help="the file to write")
+    options = parser.parse_intermixed_args(arguments)
+    if options.file.suffix != ".zip":
+        raise UsageError(f"{options.file}: name the file to write last; it ends in .zip")
+    runs = find_named_runs(options, options.runs)
+    files = archives.archive(runs, options.runs_dir, options.file)
+    size = options.file.stat().st_size / 1e6
+    described = f"{len(runs)} run{'s' * (len(runs) > 1)}, {files} files, {size:.1f} MB"
+    print(f"written: {display_path(options.file)} ({described})")
+
+
+def unarchive(arguments: list[str]) -> None:
+    parser = CommandParser("unarchive")
+    parser.add_argument("file", metavar="FILE.zip", type=Path, help="what `archive` has written")
+    parser.add_runs_dir("where to unpack it")
     options = parser.parse_args(arguments)
-    *names, file = options.words
-    if not file.endswith(".zip"):
-        raise UsageError(f"{file}: name the file to write last; it ends in .zip")
-    runs = find_named_runs(options, names)
-    files = archive(runs, options.runs_dir, Path(file))
-    size = Path(file).stat().st_size / 1e6
-    runs_text = f"{len(runs)} run{'s' * (len(runs) > 1)}"
-    print(f"written: {display_path(Path(file))} ({runs_text}, {files} files, {size:.1f} MB)")
+    for run in archives.unarchive(options.file, options.runs_dir):
+        print(f"unpacked: {run}")

@@ -1,57 +1,165 @@
-"""The commands: the one table from which dispatch, help, completion and suggestions follow."""
+"""The one table of commands, from which dispatch, help, completion and suggestions follow."""
 
-from __future__ import annotations
-
+import difflib
+import re
+import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from mnist_lab.config import conf_dir
+from mnist_lab.errors import UsageError
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command of `python -m mnist_lab`; its code is `mnist_lab.cli.NAME.main`.
+    """A command of `python -m mnist_lab`, called with its arguments; its code is imported only then."""
 
-    Attributes:
-        arguments: what follows the name, as --help shows it.
-        summary: one sentence for --help.
-    """
-
-    arguments: str
+    function: str  # MODULE or MODULE.FUNCTION of this folder
+    arguments: str  # what follows the name, as --help shows it
     summary: str
+
+    def __call__(self, arguments: list[str]) -> None:
+        module, _, function = self.function.partition(".")
+        getattr(import_module(f"mnist_lab.cli.{module}"), function or "main")(arguments)
 
 
 COMMANDS = {
-    "train": Command("[KEY=VALUE ...]", "train a network, then test it; without a command, this"),
-    "test": Command("RUN... [KEY=VALUE]", "test runs' weights again; RUN: a folder, part of its name, or latest"),
+    "train": Command("train", "[KEY=VALUE ...]", "train a network, then test it; without a command, this"),
+    "test": Command(
+        "test", "RUN... [KEY=VALUE]", "test runs' weights again; RUN: a folder, part of its name, or latest"
+    ),
     "reproduce": Command(
+        "reproduce",
         "[PRESET ...] [--seeds N|FIRST-LAST]",
         "train presets over seeds: the tutorials' beside their figures, or the leaderboard's",
     ),
-    "lr": Command("[KEY=VALUE ...]", "find a learning rate to try, by a range test on training batches"),
-    "presets": Command("[cp NAME DIR]", "list the presets, what they reach and how long they take; or copy one"),
-    "report": Command("RUN|SWEEP...", "write an HTML page about it, report.html in its folder"),
+    "lr": Command("lr", "[KEY=VALUE ...]", "find a learning rate to try, by a range test on training batches"),
+    "presets": Command(
+        "presets", "[cp NAME DIR]", "list the presets, what they reach and how long they take; or copy one"
+    ),
+    "report": Command("report", "RUN|SWEEP...", "write an HTML page about it, report.html in its folder"),
     "export": Command(
+        "export",
         "RUN... --format onnx|torch_export|html|safetensors|state_dict",
         "write the network to a file, checked on the test set",
     ),
-    "robustness": Command("RUN [RUN ...]", "measure accuracy on shifted, rotated, noisy ... images"),
+    "robustness": Command("robustness", "RUN [RUN ...]", "measure accuracy on shifted, rotated, noisy ... images"),
     "ensemble": Command(
-        "RUN RUN...", "combine the networks of runs, or of a sweep's, into one that every command takes"
+        "ensemble", "RUN RUN...", "combine the networks of runs, or of a sweep's, into one that every command takes"
     ),
-    "predict": Command("RUN IMAGE...", "recognise digits in your own images or a CSV of pixels"),
-    "draw": Command("RUN", "draw a digit in the browser and see the prediction"),
+    "predict": Command("predict", "RUN IMAGE...", "recognise digits in your own images or a CSV of pixels"),
+    "draw": Command("draw", "RUN", "draw a digit in the browser and see the prediction"),
     "ls": Command(
+        "ls",
         "[--sort COLUMN] [--limit N] [--group seed] [--where CONDITION]",
         "list the runs, or mean ± standard deviation over seeds; COLUMN: date, test/acc, time ...",
     ),
-    "tag": Command("RUN TAG... [--remove]", 'mark a run, to find it again: ls --where "tag == keep"'),
-    "note": Command("RUN TEXT", "keep a note with a run"),
-    "rm": Command("RUN|SWEEP... [--empty-trash]", "move runs into the trash, or delete for good what is there"),
-    "restore": Command("[NAME ...]", "take runs out of the trash, or list it"),
-    "archive": Command("RUN... FILE.zip", "write runs into one file, with a checksum of each of theirs"),
-    "unarchive": Command("FILE.zip", "verify such a file, and unpack its runs"),
-    "status": Command("[SWEEP] [--watch]", "show how the jobs of a sweep stand: states, machines, logs, what is left"),
+    "tag": Command("annotate.tag", "RUN TAG... [--remove]", 'mark a run, to find it again: ls --where "tag == keep"'),
+    "note": Command("annotate.note", "RUN TEXT", "keep a note with a run"),
+    "rm": Command(
+        "trash.rm", "RUN|SWEEP... [--empty-trash]", "move runs into the trash, or delete for good what is there"
+    ),
+    "restore": Command("trash.restore", "[NAME ...]", "take runs out of the trash, or list it"),
+    "archive": Command(
+        "archive.archive", "RUN... FILE.zip", "write runs into one file, with a checksum of each of theirs"
+    ),
+    "unarchive": Command("archive.unarchive", "FILE.zip", "verify such a file, and unpack its runs"),
+    "status": Command(
+        "status", "[SWEEP] [--watch]", "show how the jobs of a sweep stand: states, machines, logs, what is left"
+    ),
     "compare": Command(
+        "compare",
         "RUN RUN...",
         "show settings and metrics of runs, or of a sweep's, side by side, and test whether two differ; --out FILE "
         "plots their curves",
     ),
 }
+
+HELP = """\
+mnist_lab: train, test and compare five published tutorials' networks on MNIST.
+
+Usage: python -m mnist_lab [COMMAND] [KEY=VALUE ...]   (mnist-lab does the same)
+
+Commands
+{commands}
+  COMMAND --help         more about one command
+
+Settings: one of each group, and any single value by its dotted name
+{groups}
+
+Values most often changed
+  seed=0  trainer.max_epochs=5  trainer.accelerator=auto|cpu|gpu
+  optimizer.lr=0.01  optimizer.momentum=0.9  data.batch_size=64
+  data.val_size=5000  data.root=FOLDER  data.download=false
+  resume=RUN|latest|auto         continue a run, in its folder
+  init_from=FILE                 start from a checkpoint's or state_dict's file
+
+Examples
+  python -m mnist_lab
+  python -m mnist_lab model=lenet trainer.accelerator=gpu
+  python -m mnist_lab model=mlp optimizer=adam optimizer.lr=0.001 seed=0
+  python -m mnist_lab -m optimizer.lr=0.001,0.01,0.1 optimizer.momentum=0.5,0.9
+  python -m mnist_lab -m hydra/sweeper=halving optimizer.lr=0.001,0.01,0.1
+  python -m mnist_lab -m hydra/sweeper=optuna hydra.sweeper.n_trials=30
+  python -m mnist_lab resume=latest trainer.max_epochs=8
+  python -m mnist_lab experiment=compact_cnn
+
+See also
+  -m                 run every combination of the values separated by commas;
+                     sweep=NAME names the sweep, to continue it later
+  --check            validate a command line, say what it would run, and stop
+  --cfg job          print the configuration that a command line gives, and stop
+  --info defaults    print which files it comes from
+  --config-dir DIR   add a folder of your own to conf/; a network is one class
+                     and one YAML in DIR/model
+  --version          print the program's version
+  --hydra-help       the other options
+  tensorboard --logdir runs
+  eval "$(mnist-lab -sc install=bash)"   complete groups and keys in this shell
+"""
+
+
+# Not Hydra's own help, which composes everything first and takes ten times as long.
+def help_text(arguments: list[str]) -> str:
+    """Return the help, with the groups and choices of conf/ and of the folder that --config-dir names."""
+    named = re.search(r"(?:^|\0)(?:--config-dir|-cd)[=\0]([^\0]+)", "\0".join(arguments))
+    folders = [conf_dir(), *([Path(named[1])] if named else [])]
+    groups: dict[str, list[str]] = {}
+    for path in sorted(path for folder in folders for path in folder.glob("*/*.yaml")):
+        groups.setdefault(path.parent.name, []).append(path.stem)
+    lines = [
+        textwrap.fill(f"  {group:<12} {', '.join(names)}", 79, subsequent_indent=" " * 15)
+        for group, names in groups.items()
+    ]
+    return HELP.format(commands="\n".join(map(_describe, COMMANDS)), groups="\n".join(lines))
+
+
+def _describe(name: str) -> str:
+    """Return a command's lines of the help, its summary in the second column."""
+    usage, indent = f"  {name} {COMMANDS[name].arguments}", " " * 25
+    first = usage.ljust(25) if len(usage) < 25 else f"{usage}\n{indent}"
+    return first + textwrap.fill(COMMANDS[name].summary, 54).replace("\n", f"\n{indent}")
+
+
+def unknown_command(name: str, rest: Sequence[str]) -> UsageError:
+    """Return the error of a first word that is no command, with the nearest one."""
+    near = difflib.get_close_matches(name, COMMANDS, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(COMMANDS)}"
+    if name == "resume":  # a setting of train
+        hint = f"to resume a run, write resume={rest[0] if rest else 'RUN'}"
+    return UsageError(f"{name}: unknown command; {hint} (--help tells more)")
+
+
+def complete_command(line: str) -> str | None:
+    """Print the commands that complete the first word of a command line, and return what is left for Hydra, if any.
+
+    Hydra completes the settings, and knows no commands.
+    """
+    program, word, rest = re.fullmatch(r"(\S*\s*)(\S*)(.*)", line, re.DOTALL).groups()  # type: ignore[union-attr]
+    if not rest:
+        print(*(name for name in COMMANDS if name.startswith(word)))
+    if rest and word == "train":
+        return program + rest.lstrip()
+    return None if rest and word in COMMANDS else line

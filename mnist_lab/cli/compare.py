@@ -33,96 +33,8 @@ PAIRED = tuple(f"paired/{name}" for name in ("images", "only_right", "difference
 SIGNIFICANT = 0.05  # p-value below which one of two runs is called better
 
 
-def save_curves(groups: Sequence[Sequence[Run]], settings: Mapping[Run, dict[str, Any]], path: Path) -> bool:
-    """Plot the runs' curves into a file, and return whether there were any.
-
-    Args:
-        groups: the runs of each row of the table.
-        settings: each run's values of the settings in which the runs differ.
-        path: the file.
-
-    Raises:
-        UsageError: the file's name does not end in a format of FORMATS, or it cannot be written.
-    """
-    from mnist_lab.viz.comparison import plot_comparison  # numpy and matplotlib: not for --json
-
-    require_figure_path(path)
-    labels = {
-        run: legend_label(number, run, settings[run]) for number, group in enumerate(groups, start=1) for run in group
-    }
-    figure = plot_comparison(list(labels), list(labels.values()))
-    if figure is None:
-        return False
-    save_figure(figure, path)
-    return True
-
-
-def legend_label(number: int, run: Run, settings: dict[str, Any]) -> str:
-    """Return the legend entry of a run: its number and its values of the differing settings, or its folder."""
-    own = [f"{key}={format_cell(key, value)}" for key, value in settings.items() if value is not None]
-    words = f"{number}: {', '.join(own) or run.folder.name}"
-    return words if len(words) <= MAX_LABEL else f"{words[: MAX_LABEL - 3]}..."
-
-
-def show_table(rows: Sequence[dict[str, Any]], settings: Sequence[str]) -> None:
-    """Print the numbered run folders, then the differing settings and the metrics."""
-    for number, row in enumerate(rows, start=1):
-        first, *others = row.get("runs", [row.get("run")])
-        print(f"{number}: {printable(first)}{f' and {len(others)} more' if others else ''}")
-    print()
-    head = "group" if "runs" in rows[0] else "run"
-    described = [name for name in DESCRIBED if any(row.get(name) not in (None, []) for row in rows)]
-    if len(rows) > MAX_COLUMNS:
-        names = [*settings, *described]
-        lines = [[str(i), *(row_cell(row, name) for name in names)] for i, row in enumerate(rows, start=1)]
-        print_table([head, *names], lines)
-    else:
-        cells = [[name, *(row_cell(row, name) for row in rows)] for name in (*settings, *described)]
-        cells.insert(len(settings), [""] * (1 + len(rows)))
-        print_table([head, *(str(i + 1) for i in range(len(rows)))], cells, left=(head,))
-    print("" if settings else "\nno setting differs")
-
-
-def compare_pair(first: Run, second: Run) -> PairedComparison:
-    """Compare two runs on the same test images.
-
-    Raises:
-        LabError: a run has no checkpoint, their test sets differ, or the test set is not available.
-    """
-    from mnist_lab.evaluation.paired import compare_on_test_set  # torch
-    from mnist_lab.training.runtime import quiet_lightning
-
-    with quiet_lightning():
-        return compare_on_test_set(first, second)
-
-
-def describe_pair(paired: PairedComparison) -> str:
-    """Describe the paired comparison of two runs in three sentences, the last of which names the better run, if any."""
-    low, high = paired.interval()
-    p = f"p = {paired.p:.3g}" if paired.p >= 0.001 else "p < 0.001"
-    better = f"run {1 if paired.difference < 0 else 2} is better"
-    verdict = (
-        f"below {SIGNIFICANT}: {better}" if paired.p < SIGNIFICANT else f"not below {SIGNIFICANT}: it may be chance"
-    )
-    return (
-        f"Of {paired.images:,} test images, run 1 alone gets {paired.only_first:,} right, "
-        f"run 2 alone {paired.only_second:,}.\n"
-        f"Run 2 minus run 1: {100 * paired.difference:+.2f} percentage points, "
-        f"95 % interval {100 * low:+.2f} to {100 * high:+.2f}.\n"
-        f"McNemar's exact test: {p}, {verdict}."
-    )
-
-
-def pair_columns(paired: PairedComparison) -> list[dict[str, Any]]:
-    """Return the columns that the paired comparison adds to each run's row, from the point of view of that run."""
-    return [
-        dict(zip(PAIRED, (own.images, own.only_second, own.difference, *own.interval(), own.p), strict=True))
-        for own in (paired.swapped, paired)
-    ]
-
-
 def main(arguments: list[str]) -> None:
-    parser = CommandParser("compare", __doc__)
+    parser = CommandParser("compare")
     parser.add_runs()
     parser.add_argument("--out", type=Path, metavar="FILE", help="plot the curves into this file")
     parser.add_group()
@@ -131,7 +43,7 @@ def main(arguments: list[str]) -> None:
     infos = {run: run.info for run in find_named_runs(options, options.runs, at_least=2)}
     runs = select_finished(infos) if options.group else list(infos)
     if not runs:
-        raise UsageError(f"--group: none of these {len(infos)} runs has finished, and it takes finished ones alone")
+        raise UsageError(f"--group: none of these {len(infos)} runs has finished")
     differing = differing_settings_of_runs(runs)
     settings = {run: {key: values[i] for key, values in differing.items()} for i, run in enumerate(runs)}
     if options.group:
@@ -147,9 +59,13 @@ def main(arguments: list[str]) -> None:
         show_table(rows, list(differing))
     messages = sys.stderr if options.form else sys.stdout
     if [len(group) for group in groups] == [1, 1]:
+        from mnist_lab.evaluation.paired import compare_on_test_set  # torch
+        from mnist_lab.training.runtime import quiet_lightning
+
         columns = [dict.fromkeys(PAIRED), dict.fromkeys(PAIRED)]
         try:
-            paired = compare_pair(*runs)
+            with quiet_lightning():
+                paired = compare_on_test_set(*runs)
         except LabError as error:
             print(f"no paired test: {shorten(str(error), 200)}", file=messages)
         else:
@@ -161,3 +77,62 @@ def main(arguments: list[str]) -> None:
         print_rows(rows, options.form)
     if options.out:
         print(f"curves: {options.out}" if drawn else "no run has a curve yet; nothing is plotted", file=messages)
+
+
+def save_curves(groups: Sequence[Sequence[Run]], settings: Mapping[Run, dict[str, Any]], path: Path) -> bool:
+    """Plot the curves of the runs of each row of the table into a file, and return whether there were any."""
+    from mnist_lab.viz.comparison import plot_comparison  # numpy and matplotlib: not for --json
+
+    require_figure_path(path)
+    labels = {run: legend_label(number, run, settings[run]) for number, group in enumerate(groups, 1) for run in group}
+    figure = plot_comparison(list(labels), list(labels.values()))
+    if figure is not None:
+        save_figure(figure, path)
+    return figure is not None
+
+
+def legend_label(number: int, run: Run, settings: Mapping[str, Any]) -> str:
+    """Return the legend entry of a run: its number and its values of the differing settings, or its folder."""
+    own = [f"{key}={format_cell(key, value)}" for key, value in settings.items() if value is not None]
+    return shorten(f"{number}: {', '.join(own) or run.folder.name}", MAX_LABEL)
+
+
+def show_table(rows: Sequence[dict[str, Any]], settings: Sequence[str]) -> None:
+    """Print the numbered run folders, then the differing settings and the metrics."""
+    for number, row in enumerate(rows, start=1):
+        first, *others = row.get("runs", [row.get("run")])
+        print(f"{number}: {printable(first)}{f' and {len(others)} more' if others else ''}")
+    print()
+    head = "group" if "runs" in rows[0] else "run"
+    described = [name for name in DESCRIBED if any(row.get(name) not in (None, []) for row in rows)]
+    cells = [[name, *(row_cell(row, name) for row in rows)] for name in (*settings, *described)]
+    if len(rows) > MAX_COLUMNS:
+        (heads, *lines) = zip([head, *map(str, range(1, len(rows) + 1))], *cells, strict=True)
+        print_table(heads, lines)
+    else:
+        cells.insert(len(settings), [""] * (1 + len(rows)))
+        print_table([head, *(str(i + 1) for i in range(len(rows)))], cells, left=(head,))
+    print("" if settings else "\nno setting differs")
+
+
+def describe_pair(paired: PairedComparison) -> str:
+    """Describe the paired comparison of two runs in three sentences, the last of which names the better run, if any."""
+    low, high = (f"{100 * end:+.2f}" for end in paired.interval())
+    p = f"p = {paired.p:.3g}" if paired.p >= 0.001 else "p < 0.001"
+    verdict = f"not below {SIGNIFICANT}: it may be chance"
+    if paired.p < SIGNIFICANT:
+        verdict = f"below {SIGNIFICANT}: run {1 if paired.difference < 0 else 2} is better"
+    return (
+        f"Of {paired.images:,} test images, run 1 alone gets {paired.only_first:,} right, "
+        f"run 2 alone {paired.only_second:,}.\n"
+        f"Run 2 minus run 1: {100 * paired.difference:+.2f} percentage points, 95 % interval {low} to {high}.\n"
+        f"McNemar's exact test: {p}, {verdict}."
+    )
+
+
+def pair_columns(paired: PairedComparison) -> list[dict[str, Any]]:
+    """Return the columns that the paired comparison adds to each run's row, from the point of view of that run."""
+    return [
+        dict(zip(PAIRED, (own.images, own.only_second, own.difference, *own.interval(), own.p), strict=True))
+        for own in (paired.swapped, paired)
+    ]

@@ -1,7 +1,5 @@
 """`python -m mnist_lab ensemble RUN RUN...`: the networks of runs as one, by the mean of their probabilities."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ COLUMNS = ("model", "seed", TEST_LOSS, TEST_ACC, "errors", "run")
 
 
 def main(arguments: list[str]) -> None:
-    parser = CommandParser("ensemble", __doc__)
+    parser = CommandParser("ensemble")
     parser.add_runs()
     parser.add_argument("--to", type=Path, metavar="DIR", help="the run folder to make (default: one below runs-dir)")
     parser.add_forms()

@@ -1,7 +1,5 @@
 """`python -m mnist_lab export RUN... --format FORMAT`: write a run's network to a file, with a model card."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 
@@ -10,7 +8,7 @@ from mnist_lab.errors import UsageError
 
 
 def main(arguments: list[str]) -> None:
-    parser = CommandParser("export", __doc__)
+    parser = CommandParser("export")
     parser.add_runs()
     words = (
         "html: a page to draw on, with the network inside; onnx, torch_export: programs, bytes of 28x28 in and "

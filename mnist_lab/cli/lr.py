@@ -1,7 +1,5 @@
 """`python -m mnist_lab lr [KEY=VALUE ...]`: which learning rate to try, by a range test on training batches."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path
@@ -12,15 +10,12 @@ from mnist_lab.viz.save import require_figure_path, save_figure
 
 
 def main(arguments: list[str]) -> None:
-    parser = CommandParser("lr", __doc__)
+    parser = CommandParser("lr")
     parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="settings, as to train")
-    parser.add_argument(
-        "--lowest", type=float, default=1e-5, metavar="LR", help="the first rate (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--highest", type=float, default=10.0, metavar="LR", help="the last rate (default: %(default)s)"
-    )
-    parser.add_argument("--steps", type=int, default=300, metavar="N", help="batches (default: %(default)s)")
+    default = "(default: %(default)s)"
+    parser.add_argument("--lowest", type=float, default=1e-5, metavar="LR", help=f"the first rate {default}")
+    parser.add_argument("--highest", type=float, default=10.0, metavar="LR", help=f"the last rate {default}")
+    parser.add_argument("--steps", type=int, default=300, metavar="N", help=f"batches {default}")
     parser.add_argument("--out", type=Path, metavar="FILE", help="plot the loss over the rate into this file")
     parser.add_argument("--config-dir", help="a folder of your own configuration")
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
@@ -41,10 +36,9 @@ def main(arguments: list[str]) -> None:
         print(json.dumps({"steepest": found.steepest, "valley": found.valley, "lr": found.rates, "loss": found.losses}))
     else:
         own = ["--config-dir", options.config_dir] if options.config_dir else []
+        print(f"steepest descent: {found.steepest:.2g}\nvalley: {found.valley:.2g}")
         command = format_command([*own, *options.overrides, f"optimizer.lr={found.valley:.2g}"])
-        print(
-            f"steepest descent: {found.steepest:.2g}\nvalley: {found.valley:.2g}\nto train with the valley: {command}"
-        )
+        print(f"to train with the valley: {command}")
     if options.out:
         from mnist_lab.viz.lr_range import plot_range_test
 

@@ -1,12 +1,11 @@
-"""The argument parser of the commands beside `train`."""
-
-from __future__ import annotations
+"""The argument parser of the commands beside `train`, and the runs that their arguments name."""
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from mnist_lab.cli.commands import COMMANDS
 from mnist_lab.errors import UsageError
 from mnist_lab.runs.listing import find_runs, read_records, select_where
 from mnist_lab.runs.query import EXAMPLE
@@ -14,10 +13,14 @@ from mnist_lab.runs.run import Run
 
 
 class CommandParser(argparse.ArgumentParser):
-    """An argument parser that raises UsageError, so that a wrong argument is reported in one line."""
+    """An argument parser of a command, which raises UsageError, so that a wrong argument is reported in one line."""
 
-    def __init__(self, command: str, description: str | None, *, add_help: bool = True) -> None:
-        super().__init__(prog=f"python -m mnist_lab {command}".strip(), description=description, add_help=add_help)
+    def __init__(self, command: str, *, add_help: bool = True) -> None:
+        program, summary = f"python -m mnist_lab {command}", COMMANDS[command].summary
+        super().__init__(prog=program, description=f"{summary[0].upper()}{summary[1:]}.", add_help=add_help)
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} ({self.prog} --help tells more)")
 
     def add_runs(self) -> None:
         """Add RUN..., --where and --runs-dir, which `find_named_runs` reads."""
@@ -26,17 +29,10 @@ class CommandParser(argparse.ArgumentParser):
         self.add_where()
         self.add_runs_dir()
 
-    def add_runs_dir(self) -> None:
-        """Add --runs-dir."""
-        self.add_argument(
-            "--runs-dir", type=Path, default=Path("runs"), help="where a name is looked for (%(default)s)"
-        )
-
     def add_selection(self, metavar: str, words: str) -> None:
-        """Add RUN and words of a person's behind it, --where in the place of RUN, and --runs-dir."""
-        self.add_argument(
-            "words", metavar=f"RUN [{metavar}]", nargs="*", help=f"a run, or a folder of runs; and {words}"
-        )
+        """Add RUN and other words, --where and --runs-dir; for parse_intermixed_args, select_runs_and_words."""
+        words = f"a run, or a folder of runs; and {words}"
+        self.add_argument("words", metavar=f"RUN [{metavar}]", nargs="*", help=words)
         self.add_where()
         self.add_runs_dir()
 
@@ -44,6 +40,10 @@ class CommandParser(argparse.ArgumentParser):
         """Add --where; options.where is a condition that `runs.listing.select_where` takes, or None."""
         words = "only runs for which this holds: a column or a setting beside a value, with and, or, not, such as"
         self.add_argument("--where", metavar="CONDITION", help=f'{words} "{EXAMPLE}"')
+
+    def add_runs_dir(self, words: str = "where a name is looked for") -> None:
+        """Add --runs-dir."""
+        self.add_argument("--runs-dir", type=Path, default=Path("runs"), help=f"{words} (default: %(default)s)")
 
     def add_group(self) -> None:
         """Add --group; options.group is "seed" or None."""
@@ -57,26 +57,9 @@ class CommandParser(argparse.ArgumentParser):
             words = f"print {form.upper()}, for programs: every value, unrounded; times in seconds"
             forms.add_argument(f"--{form}", dest="form", action="store_const", const=form, help=words)
 
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message} ({self.prog} --help tells more)")
-
-
-def select_runs_and_words(options: argparse.Namespace) -> tuple[list[Run], list[str]]:
-    """Return the runs that the arguments of `add_selection` mean, and the words behind RUN; with --where, all words.
-
-    Raises:
-        UsageError: there is no such run.
-    """
-    names = [] if options.where else options.words[:1]
-    return find_named_runs(options, names), options.words[len(names) :]
-
 
 def find_named_runs(options: argparse.Namespace, names: Sequence[str], *, at_least: int = 1) -> list[Run]:
-    """Return the runs with these names, or all below --runs-dir if there are none; of them those that fulfil --where.
-
-    Raises:
-        UsageError: a run is not found, there is neither a name nor --where, or the runs are fewer than at_least.
-    """
+    """Return the runs with these names, or all below --runs-dir without a name; of them those that fulfil --where."""
     if options.where is None:
         if not names:
             raise UsageError("name a run, or give --where")
@@ -87,3 +70,19 @@ def find_named_runs(options: argparse.Namespace, names: Sequence[str], *, at_lea
         needed = f"; {at_least} are needed" if runs else ""
         raise UsageError(f"--where={options.where!r}: holds for {len(runs) or 'no'} run{needed}")
     return runs
+
+
+def find_named_folders(options: argparse.Namespace) -> list[Path]:
+    """Return the folders that RUN... and --where mean: that of a sweep which is named as a whole, and those of runs."""
+    from mnist_lab.runs.sweep import Sweep  # imports Hydra, which other commands do without
+
+    sweeps = [name for name in options.runs if Sweep(Path(name)).exists and options.where is None]
+    names = [name for name in options.runs if name not in sweeps]
+    runs = find_named_runs(options, names) if names or not sweeps else []
+    return list(dict.fromkeys([*map(Path, sweeps), *(run.folder for run in runs)]))
+
+
+def select_runs_and_words(options: argparse.Namespace) -> tuple[list[Run], list[str]]:
+    """Return the runs that the arguments of `add_selection` mean, and the words after RUN; with --where, all words."""
+    names = [] if options.where else options.words[:1]
+    return find_named_runs(options, names), options.words[len(names) :]

@@ -5,6 +5,7 @@ A row of digits is read as a number. RUN may be a folder of runs; each of them a
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,19 +15,19 @@ from mnist_lab.cli.parser import CommandParser, select_runs_and_words
 from mnist_lab.cli.tables import print_rows, print_table
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import natural_key
+from mnist_lab.runs.run import Run
 
 if TYPE_CHECKING:
     from mnist_lab.inference.recognise import Answer
 
 
 def main(arguments: list[str]) -> None:
-    parser = CommandParser("predict", __doc__)
+    parser = CommandParser("predict")
     parser.add_selection("IMAGE ...", "images, folders of images, or a CSV with 784 pixels a line (Kaggle's)")
     parser.add_argument("--single", action="store_true", help="read only the clearest digit of each image")
     parser.add_argument("--show", type=Path, metavar="DIR", help="save the network's input beside each image")
-    parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="where to write a CSV's predictions (default: submission.csv)"
-    )
+    words = "where to write a CSV's predictions (default: submission.csv)"
+    parser.add_argument("--out", type=Path, metavar="FILE", help=words)
     parser.add_forms()
     options = parser.parse_intermixed_args(arguments)
     runs, images = select_runs_and_words(options)
@@ -35,51 +36,52 @@ def main(arguments: list[str]) -> None:
     if len(runs) > 1 and (options.show or options.out):
         raise UsageError(f"--show and --out: for one run, and {len(runs)} are named")
     if any(name.lower().endswith(".csv") for name in images):
-        if len(images) > 1 or options.show or options.form:
-            raise UsageError("a CSV of pixels cannot be combined with images, --show, --json or --csv")
-        if len(runs) > 1:
-            raise UsageError(f"a CSV of pixels: for one run, and {len(runs)} are named")
-        from mnist_lab.inference.submission import write_submission
+        predict_csv(runs, images, options)
+    elif options.out:
+        raise UsageError(f"--out={options.out}: only valid with a CSV of pixels; for images, --csv prints predictions")
+    else:
+        predict_images(runs, images, options)
 
-        out = options.out or Path("submission.csv")
-        count, accuracy = write_submission(runs[0], Path(images[0]), out)
-        if accuracy is not None:
-            print(f"accuracy by the label column: {accuracy:.2%}")
-        print(f"written: {out} ({count:,} images)")
-        return
-    if options.out:
-        raise UsageError(
-            f"--out={options.out}: only valid with a CSV of pixels; for images, --csv prints the predictions"
-        )
+
+def predict_csv(runs: Sequence[Run], names: Sequence[str], options: argparse.Namespace) -> None:
+    """Write the predictions for a CSV of pixels."""
+    if len(names) > 1 or options.show or options.form:
+        raise UsageError("a CSV of pixels cannot be combined with images, --show, --json or --csv")
+    if len(runs) > 1:
+        raise UsageError(f"a CSV of pixels: for one run, and {len(runs)} are named")
+    from mnist_lab.inference.submission import write_submission
+
+    out = options.out or Path("submission.csv")
+    count, accuracy = write_submission(runs[0], Path(names[0]), out)
+    if accuracy is not None:
+        print(f"accuracy by the label column: {accuracy:.2%}")
+    print(f"written: {out} ({count:,} images)")
+
+
+def predict_images(runs: Sequence[Run], names: Sequence[str], options: argparse.Namespace) -> None:
+    """Print what each run reads in the images; those that cannot be read are named, and the exit status is 1."""
+    from mnist_lab.inference.preview import preview_paths, save_previews
     from mnist_lab.inference.recognise import predict
 
-    paths = list_images(images)
-    skipped: dict[Path, None] = {}
-    if options.show:
-        from mnist_lab.inference.preview import preview_paths, save_previews
-
-        previews = preview_paths(paths, options.show)
+    paths = list_images(names)
+    previews = preview_paths(paths, options.show) if options.show else {}
+    skipped: set[Path] = set()
 
     def on_skip(path: Path, error: Exception) -> None:
         if path not in skipped:  # by an earlier run
             print(f"mnist_lab: {path}: {error}; skipped", file=sys.stderr)
-        skipped[path] = None
+        skipped.add(path)
 
     answers = {run: predict(run, paths, on_skip, single=options.single) for run in runs}
     if options.show:
         save_previews(answers[runs[0]], previews, options.show)
+    several = len(runs) > 1
     if options.form:
-        several = len(runs) > 1
-        rows = [
-            ({"run": str(run)} if several else {}) | row
-            for run in runs
-            for answer in answers[run]
-            for row in answer_rows(answer)
-        ]
-        print_rows(rows, options.form)
+        found = [(run, row) for run in runs for answer in answers[run] for row in answer_rows(answer)]
+        print_rows([({"run": str(run)} if several else {}) | row for run, row in found], options.form)
     else:
         for run in runs:
-            if len(runs) > 1:
+            if several:
                 print(run)
             show_table(answers[run])
         if options.show and answers[runs[0]]:
@@ -128,14 +130,19 @@ def answer_rows(answer: Answer) -> Iterator[dict[str, Any]]:
 
 def show_table(answers: Sequence[Answer]) -> None:
     """Print a line for each answer, with a column of notes if there are any."""
-    has_numbers = any(len(answer.found) > 1 for answer in answers)
-    noun = "number" if has_numbers else answers[0].classifier.noun if answers else "digit"
-    lines, heads = [], ["file", noun, "probability", "runner-up", "note"]
+    if not answers:
+        return
+    noun = "number" if any(len(answer.found) > 1 for answer in answers) else answers[0].classifier.noun
+    heads = ["file", noun, "probability", "runner-up", *["note"] * any(answer.note for answer in answers)]
+    lines = []
     for answer in answers:
-        second, next_best = answer.runner_up
-        best = f"{answer.probability:.2%}"
-        lines.append([str(answer.path), answer.text, best, f"{second} ({next_best:.2%})", answer.note])
-    if not any(answer.note for answer in answers):
-        heads, lines = heads[:-1], [line[:-1] for line in lines]
-    if lines:
-        print_table(heads, lines, left=("file", "note"), cut="file")
+        second, probability = answer.runner_up
+        line = [
+            str(answer.path),
+            answer.text,
+            f"{answer.probability:.2%}",
+            f"{second} ({probability:.2%})",
+            answer.note,
+        ]
+        lines.append(line[: len(heads)])
+    print_table(heads, lines, left=("file", "note"), cut="file")

@@ -1,18 +1,15 @@
 """`python -m mnist_lab report RUN|SWEEP...`: one HTML page of a run or a sweep."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
-from mnist_lab.cli.folders import find_named_folders
-from mnist_lab.cli.parser import CommandParser
+from mnist_lab.cli.parser import CommandParser, find_named_folders
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import display_path
 from mnist_lab.report.render import report
 
 
 def main(arguments: list[str]) -> None:
-    parser = CommandParser("report", __doc__)
+    parser = CommandParser("report")
     parser.add_runs()
     parser.add_argument("--out", type=Path, metavar="FILE", help="of one page; default: report.html in its folder")
     options = parser.parse_args(arguments)

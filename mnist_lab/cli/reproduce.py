@@ -3,8 +3,6 @@
 The tutorials' are compared with what was published, and the others make the leaderboard.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from mnist_lab.cli.parser import CommandParser
@@ -14,61 +12,38 @@ from mnist_lab.sweeps.process import own_process
 
 
 def main(arguments: list[str]) -> None:
-    parser = CommandParser("reproduce", __doc__)
-    parser.add_argument(
-        "words",
-        metavar="PRESET|KEY=VALUE",
-        nargs="*",
-        help="presets (default: all tutorials'), and settings for all runs",
-    )
-    parser.add_argument(
-        "--seeds",
-        metavar="N|FIRST-LAST",
-        default="5",
-        help="the seeds 1 to N, or FIRST to LAST, such as 11-20 (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--runs-dir",
-        type=Path,
-        default=Path("runs/reproduce"),
-        help="the folder of the run folders (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        help="for RESULTS.md and RECORDS.md with the results of all finished runs (default: the folder of --runs-dir)",
-    )
+    parser = CommandParser("reproduce")
+    words = "presets (default: all tutorials'), and settings for all runs"
+    parser.add_argument("words", metavar="PRESET|KEY=VALUE", nargs="*", help=words)
+    words = "the seeds 1 to N, or FIRST to LAST, such as 11-20 (default: %(default)s)"
+    parser.add_argument("--seeds", metavar="N|FIRST-LAST", default="5", help=words)
+    words = "the folder of the run folders (default: %(default)s)"
+    parser.add_argument("--runs-dir", type=Path, default=Path("runs/reproduce"), help=words)
+    words = "for RESULTS.md and RECORDS.md with the results of all finished runs (default: the folder of --runs-dir)"
+    parser.add_argument("--out", type=Path, help=words)
     parser.add_argument("--config-dir", help="a folder of your own configuration")
     options = parser.parse_intermixed_args(arguments)
     outlive_reader()
     own_process()
-    overrides = [word for word in options.words if "=" in word or word.startswith("~")]
     from mnist_lab.config.presets import preset_names
     from mnist_lab.reproduce import reproduce
     from mnist_lab.reproduce.seeds import parse_seeds
     from mnist_lab.reproduce.summary import has_tutorial
     from mnist_lab.sweeps.hydra_app import reject_derived_settings
 
-    names = [word for word in options.words if word not in overrides] or [
-        name for name in preset_names(options.config_dir) if has_tutorial(name, options.config_dir)
-    ]
+    config_dir, runs_dir = options.config_dir, options.runs_dir
+    overrides = [word for word in options.words if "=" in word or word.startswith("~")]
+    names = [word for word in options.words if word not in overrides]
+    names = names or [name for name in preset_names(config_dir) if has_tutorial(name, config_dir)]
     reproduce.reject_reserved_settings(overrides)
     reject_derived_settings(overrides)
-    out = options.out or options.runs_dir
+    seeds, out = parse_seeds(options.seeds), options.out or runs_dir
     try:
-        reproduce.reproduce(
-            names,
-            parse_seeds(options.seeds),
-            runs_dir=options.runs_dir,
-            out=out,
-            overrides=overrides,
-            config_dir=options.config_dir,
-        )
+        reproduce.reproduce(names, seeds, runs_dir=runs_dir, out=out, overrides=overrides, config_dir=config_dir)
     except (SystemExit, KeyboardInterrupt):  # Ctrl-C or SIGTERM: the finished runs are shown
         from mnist_lab.training.progress import console
 
-        command = format_command(["reproduce", *arguments])
-        console.print(f"to resume all: {command}", soft_wrap=True)
-        reproduce.write_results(options.runs_dir, out, leaderboard=False)
+        console.print(f"to resume all: {format_command(['reproduce', *arguments])}", soft_wrap=True)
+        reproduce.write_results(runs_dir, out, leaderboard=False)
         raise
-    reproduce.write_results(options.runs_dir, out)
+    reproduce.write_results(runs_dir, out)

@@ -1,7 +1,5 @@
 """resume=RUN|latest|auto|CHECKPOINT: the command line that continues a run, built from its record."""
 
-from __future__ import annotations
-
 import os
 import re
 import sys
@@ -9,7 +7,6 @@ from pathlib import Path
 
 import yaml
 
-from mnist_lab.cli.hydra_options import split_arguments
 from mnist_lab.config.overrides import override_key, override_text, quote_path, quote_resume
 from mnist_lab.errors import UsageError
 from mnist_lab.files import exists, is_whole
@@ -19,35 +16,33 @@ from mnist_lab.runs.sweep import Sweep
 from mnist_lab.sweeps.process import SWEEP_PROCESS
 
 
-def expand_resume(arguments: list[str]) -> list[str]:
-    """Hydra's arguments: options first, the only place where it takes them; then overrides.
+def expand_resume(options: list[str], overrides: list[str]) -> tuple[list[str], list[str]]:
+    """Return the options and overrides for Hydra; with resume=RUN, the run's own overrides come first.
 
-    With resume=RUN these are the run's own, then the new ones, its folder and its checkpoint. That is settled before
-    Hydra composes, since what is composed follows from it. Done twice, as in the processes that Lightning starts for
-    ddp, the result is the same.
+    After them come the new ones, its folder and its checkpoint. That is settled before Hydra composes, since what is
+    composed follows from it. Done twice, as in the processes that Lightning starts for ddp, the result is the same.
     """
-    options, overrides = split_arguments(arguments)
     settings = _by_key([quote_resume(override) for override in overrides])
     wanted = override_text(settings.get("resume", "resume="))
     if wanted in ("", "null"):
-        return [*options, *overrides]
+        return options, overrides
     del settings["resume"]
-    if {"-m", "--multirun"} & set(options):
+    if "-m" in options:
         raise UsageError(f"resume={wanted}: one run at a time; leave out -m")
     runs_dir = override_text(settings.get("runs_dir", "runs_dir=runs"))
     if wanted == "auto":
         newest = [run for run in Run.below(runs_dir, jobs=False) if not run.info["members"]][-1:]
         if not any(run.checkpoint("last") for run in newest):
-            return [*options, *settings.values()]  # nothing to continue: a new run
+            return options, list(settings.values())  # nothing to continue: a new run
         wanted = str(newest[0].folder)
     run, checkpoint = _find_checkpoint(wanted, runs_dir)
     reject_sweep_job(run, wanted)
-    info = run.info
     reject_hydra_overrides(run)
+    info = run.info
     config_dir = info["config_dir"]
     if config_dir and "--config-dir" not in options:
         reject_hydra_files(Path(config_dir))
-        options += ["--config-dir", config_dir]
+        options = [*options, "--config-dir", config_dir]
     merged = _by_key(info["overrides"])
     for key, override in settings.items():
         if override.startswith("~") and merged.get(key, "").startswith("+"):
@@ -55,7 +50,7 @@ def expand_resume(arguments: list[str]) -> list[str]:
         else:
             merged[key] = override
     merged["hydra.run.dir"] = f"hydra.run.dir={quote_path(run.folder)}"
-    return [*options, *merged.values(), f"resume={quote_path(checkpoint)}"]
+    return options, [*merged.values(), f"resume={quote_path(checkpoint)}"]
 
 
 def _by_key(overrides: list[str]) -> dict[str, str]:
@@ -76,35 +71,30 @@ def reject_sweep_job(run: Run, wanted: str) -> None:
 
 
 def _find_checkpoint(wanted: str, runs_dir: str) -> tuple[Run, Path]:
-    """The run, and the checkpoint in it, that a value of resume means."""
+    """Return the run, and the checkpoint in it, that a value of resume means."""
+    path = Path(wanted)
     try:
-        if wanted != "latest" and ((exists(Path(wanted)) and Path(wanted).is_file()) or wanted.endswith(".ckpt")):
-            if not exists(Path(wanted)):
-                raise UsageError(f"{wanted}: checkpoint not found")
-            run = Run.of_checkpoint(Path(wanted))
-            if not is_whole(Path(wanted)):
-                raise UsageError(f"{wanted}: corrupt, or not a checkpoint; {_recovery_hint(run)}")
-            return run, Path(wanted).absolute()
-        run = Run.find(wanted, runs_dir)
+        names_file = path.suffix == ".ckpt" or (wanted != "latest" and exists(path) and path.is_file())
+        if names_file and not exists(path):
+            raise UsageError(f"{wanted}: checkpoint not found")
+        run = Run.of_checkpoint(path) if names_file else Run.find(wanted, runs_dir)
     except UsageError as error:
         message = str(error)
         raise UsageError(message if message.startswith("resume=") else f"resume={message}") from error
-    last, newest = run.checkpoint("last"), run.newest_whole_checkpoint()
+    newest, anew = run.newest_whole_checkpoint(), f"start it anew: {run.info['command']}"
+    good = f"the newest good one is {newest}" if newest else f"the run has no good one; {anew}"
+    if names_file:
+        if not is_whole(path):
+            raise UsageError(f"resume={wanted}: corrupt, or not a checkpoint; {good}")
+        return run, path.absolute()
+    last = run.checkpoint("last")
     if last is None:
-        raise UsageError(f"resume={wanted}: {run.folder} has no checkpoint yet; start it anew: {run.info['command']}")
+        raise UsageError(f"resume={wanted}: {run.folder} has no checkpoint yet; {anew}")
     if newest is None:
-        raise UsageError(f"resume={wanted}: {last} is corrupt; {_recovery_hint(run)}")
+        raise UsageError(f"resume={wanted}: {last} is corrupt; {good}")
     if newest != last:
         print(f"mnist_lab: warning: {last} is corrupt; going on from {newest}", file=sys.stderr)
     return run, newest.absolute()
-
-
-def _recovery_hint(run: Run) -> str:
-    """What to do about a corrupt checkpoint."""
-    newest = run.newest_whole_checkpoint()
-    if newest is not None:
-        return f"the newest good one is {newest}"
-    return f"the run has no good one; start it anew: {run.info['command']}"
 
 
 def reject_hydra_overrides(run: Run) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -27,13 +27,13 @@ NAMES = ("shift", "rotation", "scale", "noise", "blur", "inversion", "occlusion"
 
 
 def main(arguments: list[str]) -> None:
-    parser = CommandParser("robustness", __doc__)
+    parser = CommandParser("robustness")
     parser.add_runs()
-    parser.add_argument("--only", metavar="NAME,...", help=f"some of {', '.join(NAMES)}")
+    parser.add_argument("--only", metavar="NAME,...", default=",".join(NAMES), help=f"some of {', '.join(NAMES)}")
     parser.add_argument("--out", type=Path, metavar="FILE", help="plot the accuracies to this file")
     parser.add_forms()
     options = parser.parse_args(arguments)
-    names = list(NAMES) if options.only is None else list(dict.fromkeys(options.only.split(",")))
+    names = list(dict.fromkeys(options.only.split(",")))
     for name in names:
         if name not in NAMES:
             raise UsageError(f"--only={name}: unknown corruption; choose from {', '.join(NAMES)}")
@@ -59,22 +59,6 @@ def main(arguments: list[str]) -> None:
         print(f"figure: {options.out}", file=sys.stderr if options.form else sys.stdout)
 
 
-def name_groups(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Group runs that differ in their seed alone, by their model and the settings in which its groups differ."""
-    named: dict[str, list[Run]] = {}
-    groups = group_runs(runs, differing_settings_of_runs(runs))
-    for model in dict.fromkeys(group[0].info["model"] for group in groups):
-        own = [group for group in groups if group[0].info["model"] == model]
-        settings = differing_settings_of_runs([group[0] for group in own])
-        settings.pop("seed", None)
-        for i, group in enumerate(own):
-            words = [
-                f"{key}={format_cell(key, values[i])}" for key, values in settings.items() if values[i] is not None
-            ]
-            named.setdefault(", ".join([str(model), *words]), []).extend(group)
-    return named
-
-
 def measure_all(runs: Sequence[Run], names: Sequence[str]) -> dict[Run, Robustness]:
     """Measure each run, with a progress bar on a terminal."""
     from mnist_lab.evaluation.robustness import measure  # torch
@@ -88,29 +72,34 @@ def measure_all(runs: Sequence[Run], names: Sequence[str]) -> dict[Run, Robustne
     return measured
 
 
+def name_groups(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Group runs that differ in their seed alone, by their model and the settings in which its groups differ."""
+    named: dict[str, list[Run]] = {}
+    groups = group_runs(runs, differing_settings_of_runs(runs))
+    for model in dict.fromkeys(group[0].info["model"] for group in groups):
+        own = [group for group in groups if group[0].info["model"] == model]
+        settings = differing_settings_of_runs([group[0] for group in own])
+        settings.pop("seed", None)
+        for i, group in enumerate(own):
+            values = [(key, each[i]) for key, each in settings.items() if each[i] is not None]
+            words = [f"{key}={format_cell(key, value)}" for key, value in values]
+            named.setdefault(", ".join([str(model), *words]), []).extend(group)
+    return named
+
+
 def robustness_rows(run: Run, measured: Robustness) -> list[dict[str, Any]]:
     """Return a row for each accuracy of a run; strength 0 is the test set without corruption."""
     from mnist_lab.data.corruptions import CORRUPTIONS
 
+    names = ("corruption", "strength", "amount", "unit", TEST_ACC)
+    rows: list[tuple[Any, ...]] = [(None, 0, 0, None, measured.accuracy)]
+    for name, accuracies in measured.accuracies.items():
+        unit = CORRUPTIONS[name].unit
+        for strength, (amount, value) in enumerate(zip(CORRUPTIONS[name].amounts, accuracies, strict=True), start=1):
+            rows.append((name, strength, amount, unit, value))
     info = run.info
     begin = {"run": str(run), "model": info["model"], "seed": info["seed"]}
-    plain = {"corruption": None, "strength": 0, "amount": 0, "unit": None, TEST_ACC: measured.accuracy}
-    rows: list[dict[str, Any]] = [begin | plain]
-    for name, accuracies in measured.accuracies.items():
-        amounts, unit = CORRUPTIONS[name].amounts, CORRUPTIONS[name].unit
-        for strength, (amount, value) in enumerate(zip(amounts, accuracies, strict=True), start=1):
-            own = {"corruption": name, "strength": strength, "amount": amount, "unit": unit, TEST_ACC: value}
-            rows.append(begin | own)
-    return rows
-
-
-def mean_accuracies(measured: Sequence[Robustness]) -> dict[str, float]:
-    """Return mean accuracies over runs: plain, of each corruption over its strengths, and of all corruptions."""
-    means = {"plain": statistics.fmean(each.accuracy for each in measured)}
-    names = list(measured[0].accuracies)
-    for name in names:
-        means[name] = statistics.fmean(value for each in measured for value in each.accuracies[name])
-    return means | {"mean": statistics.fmean(means[name] for name in names)}
+    return [begin | dict(zip(names, row, strict=True)) for row in rows]
 
 
 def print_corruptions(name: str, measured: Robustness) -> None:
@@ -121,17 +110,24 @@ def print_corruptions(name: str, measured: Robustness) -> None:
     lines = []
     for name, accuracies in measured.accuracies.items():
         amounts = f"{', '.join(f'{amount:g}' for amount in CORRUPTIONS[name].amounts)} {CORRUPTIONS[name].unit}"
-        values = [*accuracies, statistics.fmean(accuracies)]
-        lines.append([name, amounts, *(f"{value:.2%}" for value in values)])
+        lines.append([name, amounts, *(f"{value:.2%}" for value in (*accuracies, fmean(accuracies)))])
     print_table(["corruption", "strengths 1 to 5", *"12345", "mean"], lines, left=("corruption", "strengths 1 to 5"))
 
 
 def print_comparison(measured: Mapping[str, Sequence[Robustness]]) -> None:
     """Print a line for each group of runs, the most robust first: means over strengths and runs."""
     means = {name: mean_accuracies(each) for name, each in measured.items()}
-    best_first = sorted(means, key=lambda name: -means[name]["mean"])
-    heads = ["runs", *next(iter(means.values()))]
     lines = [
-        [name, str(len(measured[name])), *(f"{value:.2%}" for value in means[name].values())] for name in best_first
+        [name, str(len(measured[name])), *(f"{value:.2%}" for value in means[name].values())]
+        for name in sorted(means, key=lambda name: -means[name]["mean"])
     ]
-    print_table(["network", *heads], lines, left=("network",), cut="network")
+    heads = ["network", "runs", *next(iter(means.values()))]
+    print_table(heads, lines, left=("network",), cut="network")
+
+
+def mean_accuracies(measured: Sequence[Robustness]) -> dict[str, float]:
+    """Return mean accuracies over runs: plain, of each corruption over its strengths, and of all corruptions."""
+    means = {
+        name: fmean(value for each in measured for value in each.accuracies[name]) for name in measured[0].accuracies
+    }
+    return {"plain": fmean(each.accuracy for each in measured), **means, "mean": fmean(means.values())}

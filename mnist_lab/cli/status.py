@@ -1,10 +1,7 @@
 """`python -m mnist_lab status [SWEEP]`: how the jobs of a sweep stand, from any terminal that sees its folder."""
 
-from __future__ import annotations
-
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +23,8 @@ from mnist_lab.sweeps.progress import count_states, describe_place, progress
 PAUSE = 2.0  # seconds between two tables of --watch
 
 
-def main(arguments: Sequence[str]) -> None:
-    parser = CommandParser("status", __doc__)
+def main(arguments: list[str]) -> None:
+    parser = CommandParser("status")
     parser.add_argument("sweep", metavar="SWEEP", nargs="?", default="latest", help="its folder or name, or latest")
     parser.add_argument("--runs-dir", default="runs", help="where a name is looked for (default: %(default)s)")
     parser.add_argument("--watch", action="store_true", help="show the table again until no job is left")
@@ -77,9 +74,8 @@ def print_status(results: Results, placements: dict[str, Placement], *, clear: b
     for job in results.jobs:
         placement = placements.get(job.id)
         path = log_path(job, placement)
-        log = display_path(path) if path else ""
-        where = describe_place(job, placement)
-        lines.append([*results.settings(job).values(), job.state, *progress(job), where, log])
+        cells = [job.state, *progress(job), describe_place(job, placement), display_path(path) if path else ""]
+        lines.append([*results.settings(job).values(), *cells])
     if clear:
         Console().clear()
     print_table(heads, lines, left=(*settings, "state", "where", "log"), cut="log", drop=("left", "time"))

@@ -1,7 +1,5 @@
 """Tables for people, and the same rows as JSON or CSV for programs."""
 
-from __future__ import annotations
-
 import csv
 import json
 import shutil
@@ -17,21 +15,14 @@ MIN_WIDTH = 12  # characters that a column which is shortened keeps
 def print_table(
     heads: Sequence[str],
     lines: Sequence[Sequence[str]],
-    *,
     left: Collection[str] = (),
     cut: str = "",
     drop: Sequence[str] = (),
 ) -> None:
     """Print lines in columns; plainly, since boxes around a thousand lines take longer than all the rest.
 
-    In a terminal that is too narrow, a column is shortened, and then others are left out. Elsewhere nothing is.
-
-    Args:
-        heads: the columns' heads.
-        lines: the cells.
-        left: heads of the columns of words; the others, of numbers, end at the right.
-        cut: head of the column that is shortened.
-        drop: heads of the columns that are left out, the first one first.
+    The columns in `left` are of words, the others of numbers, which end at the right. In a terminal that is too narrow,
+    column `cut` is shortened, and then those in `drop` are left out, the first one first. Elsewhere nothing is.
     """
     lines = [[printable(text).replace("\n", "\\n") for text in line] for line in lines]
     widths = {head: max(map(len, column)) for head, *column in zip(heads, heads, *lines, strict=True)}

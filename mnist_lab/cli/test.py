@@ -1,7 +1,5 @@
 """`python -m mnist_lab test RUN...`: the weights of runs on the test set again, from their folders alone."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,7 +9,7 @@ from mnist_lab.runs.run import Run
 
 
 def main(arguments: list[str]) -> None:
-    parser = CommandParser("test", __doc__)
+    parser = CommandParser("test")
     parser.add_selection("KEY=VALUE ...", "changes to its configuration")
     options = parser.parse_intermixed_args(arguments)
     first = [] if options.where else options.words[:1]  # a run, maybe a sweep's job, which has = in its name

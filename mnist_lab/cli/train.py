@@ -1,7 +1,6 @@
-"""`python -m mnist_lab [train] OPTIONS OVERRIDES`: one run, or a sweep (-m)."""
+"""`python -m mnist_lab [train] OPTIONS OVERRIDES`: one run, a sweep (-m), or what either would be (--check)."""
 
-from __future__ import annotations
-
+import difflib
 import logging
 import os
 import threading
@@ -9,40 +8,142 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from mnist_lab.cli.check import check
-from mnist_lab.cli.hydra_options import split_arguments
+from omegaconf import DictConfig
+
+from mnist_lab.cli.parser import CommandParser
 from mnist_lab.cli.resume import expand_resume
+from mnist_lab.config.compose import job_config
 from mnist_lab.config.distributed import share_run_folder
-from mnist_lab.errors import DISK_FULL
-from mnist_lab.streams import exit_on_user_error, outlive_reader
+from mnist_lab.config.overrides import compose_with_hydra, dotted_keys, nearest_key, override_key, parse_override
+from mnist_lab.errors import DISK_FULL, UsageError
+from mnist_lab.formatting import display_path, format_duration, shorten
+from mnist_lab.runs.estimate import seconds_an_epoch
+from mnist_lab.runs.run import Run
+from mnist_lab.runs.state import RunState
+from mnist_lab.runs.sweep import Sweep
+from mnist_lab.streams import outlive_reader
+from mnist_lab.sweeps.grid import combinations
 from mnist_lab.sweeps.hydra_app import check_overrides, prefer_own_choices, run_application
 from mnist_lab.sweeps.process import SWEEP_PROCESS, end_with_parent, own_process
 
+OPTIONS = (
+    *("--help", "--version", "--check", "--multirun", "--detach", "--cfg", "--info", "--config-dir", "--config-name"),
+    "--hydra-help",
+)
 
-def main(arguments: Sequence[str]) -> None:
-    """Run what these arguments say: Hydra's options and overrides, or resume=RUN."""
-    with exit_on_user_error():
-        silence_disk_errors_in_threads()
-        outlive_reader()
-        own_process()
-        if SWEEP_PROCESS in os.environ and "LOCAL_RANK" not in os.environ:  # the first process of a sweep's job
-            end_with_parent(int(os.environ[SWEEP_PROCESS]))
-        prefer_own_choices()
-        options, overrides = split_arguments(expand_resume(list(arguments)))
-        multirun = bool({"-m", "hydra.mode=MULTIRUN"} & {*options, *overrides})
-        overrides = share_run_folder(overrides, sweep=multirun)
-        if not {"--shell-completion", "--hydra-help"} & set(options):
-            values = dict(pairwise(options))
-            check_overrides(
-                overrides,
-                config_dir=values.get("--config-dir"),
-                config_name=values.get("--config-name", "train"),
-                multirun=multirun,
-            )
-        if "--check" in options:
-            check(options, overrides, multirun=multirun)
-        else:
-            run_application([*options, *overrides])
+
+def main(arguments: list[str]) -> None:
+    silence_disk_errors_in_threads()
+    outlive_reader()
+    own_process()
+    if SWEEP_PROCESS in os.environ and "LOCAL_RANK" not in os.environ:  # the first process of a sweep's job
+        end_with_parent(int(os.environ[SWEEP_PROCESS]))
+    prefer_own_choices()
+    options, overrides = expand_resume(*split_arguments(arguments))
+    multirun = bool({"-m", "hydra.mode=MULTIRUN"} & {*options, *overrides})
+    overrides = share_run_folder(overrides, sweep=multirun)
+    values = dict(pairwise(options))
+    config_dir, config_name = values.get("--config-dir"), values.get("--config-name", "train")
+    if not {"--shell-completion", "--hydra-help"} & set(options):
+        check_overrides(overrides, config_dir=config_dir, config_name=config_name, multirun=multirun)
+    if "--check" in options:
+        check(overrides, config_dir, config_name, multirun=multirun)
+    else:
+        run_application([*options, *overrides])
+
+
+def split_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Split a command line into Hydra's options and --check, each with its value, and the overrides.
+
+    Raises:
+        UsageError: an unknown option, one without its value, or two that exclude each other.
+    """
+    parser = CommandParser("train", add_help=False)
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument("--multirun", "-m", action="store_true")
+    kinds.add_argument("--run", "-r", action="store_true")
+    kinds.add_argument("--cfg", "-c", choices=("job", "hydra", "all"))
+    kinds.add_argument("--shell-completion", "-sc", action="store_true")
+    infos = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+    kinds.add_argument("--info", "-i", nargs="?", const="all", choices=infos)
+    kinds.add_argument("--hydra-help", action="store_true")
+    for name in ("--check", "--detach", "--resolve"):
+        parser.add_argument(name, action="store_true")
+    parser.add_argument("--package", "-p")
+    parser.add_argument("--config-name", "-cn")
+    parser.add_argument("--config-dir", "-cd")
+    parser.add_argument("overrides", nargs="*")
+    found, unknown = parser.parse_known_intermixed_args(arguments)
+    if unknown:
+        raise unknown_option(unknown[0], arguments)
+    if found.resolve and not found.cfg:
+        raise UsageError("--resolve: only valid with --cfg")
+    values = vars(found)
+    overrides = [*values.pop("overrides"), *["detach=true"] * values.pop("detach")]
+    options: list[str] = []
+    for name, value in values.items():
+        option = "-m" if name == "multirun" else f"--{name.replace('_', '-')}"
+        if value not in (None, False):
+            options += [option] if value is True else [option, value]
+    return options, overrides
+
+
+def unknown_option(option: str, arguments: Sequence[str]) -> UsageError:
+    """Return the error of an option that is none, with the option or the setting that was meant."""
+    name, equals, value = option.lstrip("-").partition("=")
+    if not equals:
+        value = next((word for word in arguments[arguments.index(option) + 1 :] if "=" not in word), "VALUE")
+    near = difflib.get_close_matches(option.partition("=")[0], OPTIONS, n=1, cutoff=0.8)
+    if near:
+        hint = f"did you mean {near[0]}?"
+    else:
+        key = nearest_key(name, dotted_keys(compose_with_hydra([])))
+        hint = f"did you mean {key}={value}?" if key else "settings are written KEY=VALUE (--help lists them)"
+    return UsageError(f"{shorten(option)}: unknown option; {hint}")
+
+
+def check(overrides: Sequence[str], config_dir: str | None, config_name: str, *, multirun: bool) -> None:
+    """Validate a command line, and print what it would run, where and for how long."""
+    from mnist_lab.config.validate import validate  # torch
+    from mnist_lab.training.build import make_model
+
+    parsed = [parse_override(override) for override in overrides]
+    swept = [override_key(override.input_line or "") for override in parsed if override.is_sweep_override()]
+    is_grid = all(override.is_discrete_sweep() for override in parsed if override.is_sweep_override())
+    jobs = combinations(parsed) if multirun and is_grid else [list(overrides)]
+    configs: list[DictConfig] = []
+    for job in jobs:
+        composed = compose_with_hydra(job, config_dir, config_name, sweep=multirun)
+        cfg = job_config(composed)
+        validate(cfg, Run(Path(cfg.folder)).config if cfg.resume else None)
+        configs.append(cfg)
+    parameters = sum(parameter.numel() for parameter in make_model(configs[0]).parameters())
+    first = configs[0]
+    print(f"valid: {first.name}, {parameters:,} parameters, {first.trainer.max_epochs} epochs, seed {first.seed}")
+    if multirun:
+        sweep = Sweep(Path(composed.hydra.sweep.dir))
+        done = sum(job.state == RunState.FINISHED for job in sweep.jobs()) if sweep.exists else 0
+        print(f"{len(jobs)} jobs over {', '.join(swept)}; {done} are finished")
+        print(f"sweep folder: {display_path(sweep.folder.absolute())}")
+    elif first.resume:
+        print(f"continues: {Run(Path(first.folder))}, from {display_path(Path(first.resume))}")
+    else:
+        print(f"run folder: {display_path(Path(first.folder).absolute())}")
+    print(describe_time(configs))
+
+
+def describe_time(configs: Sequence[DictConfig]) -> str:
+    """Describe how long the jobs take one after the other, by earlier runs."""
+    seconds, numbers = 0.0, []
+    for cfg in configs:
+        found = seconds_an_epoch(cfg, Path(cfg.runs_dir))
+        if found is None:
+            return f"time: unknown, without an earlier run of {cfg.name} like this one below {cfg.runs_dir}"
+        seconds += found[0] * cfg.trainer.max_epochs
+        numbers.append(found[1])
+    together = " for all jobs, one after the other" if len(configs) > 1 else ""
+    runs = f"{min(numbers)} earlier run{'s' * (min(numbers) > 1)}"
+    return f"time: about {format_duration(seconds)}{together}, by {runs}"
 
 
 def silence_disk_errors_in_threads() -> None:
@@ -53,13 +154,12 @@ def silence_disk_errors_in_threads() -> None:
     logging.raiseExceptions = False
 
     def hook(caught: threading.ExceptHookArgs) -> None:
-        if not _is_met_by_main_thread(caught.exc_value):
+        error = caught.exc_value
+        folder_gone = (
+            isinstance(error, FileNotFoundError) and not Path(os.fsdecode(error.filename or "")).parent.exists()
+        )
+        disk_full = isinstance(error, OSError) and error.errno in DISK_FULL
+        if not folder_gone and not disk_full:
             threading.__excepthook__(caught)
 
     threading.excepthook = hook
-
-
-def _is_met_by_main_thread(error: BaseException | None) -> bool:
-    if isinstance(error, FileNotFoundError) and error.filename:
-        return not Path(os.fsdecode(error.filename)).parent.exists()
-    return isinstance(error, OSError) and error.errno in DISK_FULL

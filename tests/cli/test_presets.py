@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from lab import Command, Tiny
+from lab import Command, Tiny, thorough
 
 from mnist_lab.config.compose import compose
 from mnist_lab.config.presets import find_presets, preset_names
@@ -26,19 +26,18 @@ def test_every_preset_is_listed_with_what_it_is_for(tiny: Tiny, command: Command
     }
 
 
-@pytest.mark.parametrize("name", preset_names())
-def test_header_has_the_accuracy_the_seeds_and_the_time(name: str) -> None:
-    (preset,) = (preset for preset in find_presets() if preset.name == name)
-    assert preset.measured["accuracy"].endswith(" %") and preset.measured["time"].split()[1] in ("s", "min")
-    assert int(preset.measured["seeds"]) >= 5
-    assert f"python -m mnist_lab experiment={name}" in preset.header
+def test_header_has_the_accuracy_the_seeds_and_the_time() -> None:
+    for preset in find_presets():
+        assert preset.measured["accuracy"].endswith(" %") and preset.measured["time"].split()[1] in ("s", "min")
+        assert int(preset.measured["seeds"]) >= 5
+        assert f"python -m mnist_lab experiment={preset.name}" in preset.header
 
 
-@pytest.mark.parametrize("name", preset_names())
+@pytest.mark.parametrize("name", ["champion", *thorough(*(name for name in preset_names() if name != "champion"))])
 def test_copy_has_the_presets_settings_and_is_listed(tiny: Tiny, command: Command, name: str) -> None:
     outcome = command("presets", "cp", name, "mine", data=False)
-    command_line = f"python -m mnist_lab --config-dir mine experiment=my_{name}"
-    assert outcome.out == f"written: mine/experiment/my_{name}.yaml; to train it: {command_line}\n"
+    assert f"mine/experiment/my_{name}.yaml" in outcome.out
+    assert outcome.out.endswith(f"python -m mnist_lab --config-dir mine experiment=my_{name}\n")
     copied = compose(f"experiment=my_{name}", config_dir="mine")
     assert not format_differences(compose(f"experiment={name}"), copied)
     listed = command("presets", "--config-dir", "mine", data=False).out

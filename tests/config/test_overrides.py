@@ -8,7 +8,7 @@ import pytest
 from lab import Command, Outcome, Tiny
 
 from mnist_lab import __version__
-from mnist_lab.cli.hydra_options import split_arguments
+from mnist_lab.cli.train import split_arguments
 from mnist_lab.config.compose import compose
 from mnist_lab.errors import UsageError
 from mnist_lab.runs.run import Run

@@ -1,15 +1,12 @@
-"""`python -m mnist_lab tag RUN TAG...`: mark runs, to find them again with ls --where "tag == keep"."""
-
-from __future__ import annotations
+"""`tag` and `note`: a person's words on a run, for ls, compare and report."""
 
 from mnist_lab.cli.parser import CommandParser, select_runs_and_words
 from mnist_lab.errors import UsageError
-from mnist_lab.runs.annotations import read_annotations, tag_run
-from mnist_lab.viz.annotations import write_annotations
+from mnist_lab.runs.annotations import note_run, read_annotations, tag_run
 
 
-def main(arguments: list[str]) -> None:
-    parser = CommandParser("tag", __doc__)
+def tag(arguments: list[str]) -> None:
+    parser = CommandParser("tag")
     parser.add_selection("TAG ...", "tags, a word each; without one, the runs' tags are shown")
     parser.add_argument("--remove", action="store_true", help="take the tags away")
     options = parser.parse_intermixed_args(arguments)
@@ -19,5 +16,14 @@ def main(arguments: list[str]) -> None:
     for run in runs:
         if tags:
             tag_run(run, **{"remove" if options.remove else "add": tags})
-            write_annotations(run)
         print(f"{run}: {' '.join(read_annotations(run)['tags']) or 'no tag'}")
+
+
+def note(arguments: list[str]) -> None:
+    parser = CommandParser("note")
+    parser.add_selection("TEXT ...", 'the note; "" removes it; without one, the note is shown')
+    runs, words = select_runs_and_words(parser.parse_intermixed_args(arguments))
+    for run in runs:
+        if words:
+            note_run(run, " ".join(words))
+        print(f"{run}: {read_annotations(run)['note'] or 'no note'}")
