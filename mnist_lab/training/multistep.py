@@ -101,7 +101,7 @@ class MultiStep(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Count a group that was begun when the checkpoint was saved as not begun: Lightning begins it again."""
         progress = trainer.fit_loop.epoch_loop.batch_progress.total
-        progress.ready = progress.processed
+        progress.ready = progress.processed  # type: ignore[attr-defined]
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int

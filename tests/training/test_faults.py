@@ -7,17 +7,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 import torch
-from lab import Command, Mirror, Outcome, Tiny, disk_full, idx, thorough, tiny_arrays
+from lab import Command, Mirror, Outcome, Tiny, disk_full, thorough
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_lab.data import mirrors
-from mnist_lab.data.source import FILES
 from mnist_lab.models.mlp import MLP
 from mnist_lab.runs.run import Run
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from lab import INGREDIENTS, RECIPE, SMALL_RESIDUAL, Command, slow, thorough
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_lab.data.batches import Batches, Groups
 from mnist_lab.models.mlp import MLP
@@ -94,6 +94,13 @@ class OwnStep(MLP):
         return super().training_step(batch, batch_idx) * 2
 
 
+class Watches(Callback):
+    """Sees every batch."""
+
+    def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
+        assert isinstance(trainer.train_dataloader, Batches)
+
+
 class StopWithin(StepCallback):
     """SIGTERM while a step is taken, also within a group."""
 
@@ -162,7 +169,7 @@ def test_run_that_crashed_resumes_from_a_checkpoint_within_a_group(command: Comm
     ("settings", "size", "reason"),
     [
         (["steps_per_execution=3"], 5, "as in the checkpoint"),
-        (["+callbacks.lr._target_=lightning.pytorch.callbacks.LearningRateMonitor"], 1, "for LearningRateMonitor."),
+        (["+callbacks.watches._target_=test_multistep.Watches"], 1, "for Watches.on_train_batch_start"),
     ],
 )
 def test_resumed_run_keeps_its_groups_unless_something_needs_single_steps(

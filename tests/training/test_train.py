@@ -193,8 +193,7 @@ def test_one_cycle_ends_with_a_limited_run_whose_last_step_accumulates_fewer_bat
     outcome = command("model=mlp", "scheduler=onecycle", *limits)
     assert outcome.status == 0, outcome.err
     rates = {row["step"] + 1: row["lr"] for row in only_run().metrics() if "train/loss_step" in row}
-    assert list(rates) == [2, 4, 6, 8]
-    assert rates[8] < 1e-5 < rates[2]
+    assert max(rates) == 8 and rates[8] < 1e-5 < rates[2]
 
 
 @pytest.mark.slow
