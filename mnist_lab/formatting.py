@@ -71,7 +71,12 @@ def render_template(path: Path, **values: Any) -> str:
     """Render a jinja2 template, escaping values if it is HTML."""
     import jinja2
 
-    blocks = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
-    loader, undefined = jinja2.FileSystemLoader(path.parent), jinja2.StrictUndefined
-    environment = jinja2.Environment(loader=loader, undefined=undefined, autoescape=".html" in path.suffixes, **blocks)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(path.parent),
+        autoescape=".html" in path.suffixes,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
     return environment.get_template(path.name).render(values)
