@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from mnist_lab.cli.parser import CommandParser, select_runs_and_words
 from mnist_lab.runs.annotations import note_run, read_annotations
-from mnist_lab.viz.annotations import write_annotations
 
 
 def main(arguments: list[str]) -> None:
@@ -15,5 +14,4 @@ def main(arguments: list[str]) -> None:
     for run in runs:
         if words:
             note_run(run, " ".join(words))
-            write_annotations(run)
         print(f"{run}: {read_annotations(run)['note'] or 'no note'}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from mnist_lab.cli.parser import CommandParser, select_runs_and_words
 from mnist_lab.errors import UsageError
 from mnist_lab.runs.annotations import read_annotations, tag_run
-from mnist_lab.viz.annotations import write_annotations
 
 
 def main(arguments: list[str]) -> None:
@@ -19,5 +18,4 @@ def main(arguments: list[str]) -> None:
     for run in runs:
         if tags:
             tag_run(run, **{"remove" if options.remove else "add": tags})
-            write_annotations(run)
         print(f"{run}: {' '.join(read_annotations(run)['tags']) or 'no tag'}")

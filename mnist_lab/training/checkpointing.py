@@ -1,25 +1,31 @@
-"""Save checkpoints within an epoch: at intervals, and on Ctrl-C, SIGTERM and SIGHUP."""
-
-from __future__ import annotations
+"""Save checkpoints within an epoch, at intervals and on Ctrl-C, SIGTERM and SIGHUP; check those that are resumed."""
 
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from mnist_lab.config.distributed import launched_process
+from mnist_lab.errors import UsageError
+from mnist_lab.models.classifier import Classifier
 from mnist_lab.models.multistep import StepCallback, training_batches
+from mnist_lab.models.output import trained_parameters
 from mnist_lab.runs.run import Run
 from mnist_lab.streams import stop_waiting_for_readers
+
+# Lightning's functions that restore a checkpoint within `fit`.
+RESTORING = {"_restore_modules_and_callbacks", "restore_training_state", "_load_combined_loader_states"}
 
 
 class Hangup(SIGTERMException):
@@ -41,42 +47,35 @@ def stop_signal(error: BaseException) -> signal.Signals | None:
     return None
 
 
+def stop_signals_raise() -> AbstractContextManager[None]:
+    """Turn SIGTERM and SIGHUP into exceptions within the block, as Python does with Ctrl-C."""
+    return _handled(dict.fromkeys(STOP_SIGNALS.keys() - {signal.SIGINT}, _raise_stop_signal))
+
+
+def sigterm_ignored() -> AbstractContextManager[None]:
+    """Ignore SIGTERM within the block: a launcher sends it to the processes that are left when one has died."""
+    return _handled({signal.SIGTERM: signal.SIG_IGN})
+
+
 @contextmanager
-def stop_signals_raise() -> Iterator[None]:
-    """Turn SIGTERM and SIGHUP into exceptions in the main thread, as Python does with Ctrl-C.
-
-    An ignored signal, such as SIGHUP under nohup, stays ignored.
-    """
-
+def _handled(handlers: Mapping[int, Any]) -> Iterator[None]:
+    """Have handlers for signals within the block. An ignored signal, such as SIGHUP under nohup, stays ignored."""
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
-        for number in STOP_SIGNALS.keys() - {signal.SIGINT}:
+        for number, handler in handlers.items():
             if signal.getsignal(number) is not signal.SIG_IGN:
-                before[number] = signal.signal(number, _raise_stop_signal)
+                before[number] = signal.signal(number, handler)
     try:
         yield
     finally:
         for number, handler in before.items():
-            if signal.getsignal(number) is not signal.SIG_IGN:  # as after the first SIGHUP
+            if signal.getsignal(number) is not signal.SIG_IGN or handlers[number] is signal.SIG_IGN:
                 signal.signal(number, handler or signal.SIG_DFL)
 
 
 def _raise_stop_signal(number: int, frame: Any) -> None:
     _ignore_repeated_hangup(number)
     raise STOP_SIGNALS[number]
-
-
-@contextmanager
-def sigterm_ignored() -> Iterator[None]:
-    """Ignore SIGTERM within the block: a launcher sends it to the processes that are left when one has died."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def _ignore_repeated_hangup(number: int) -> None:
@@ -171,3 +170,53 @@ class SaveWithinEpochs(StepCallback, Checkpoint):
     def _restore(self) -> None:
         while self.before:
             signal.signal(*self.before.popitem())
+
+
+def check_optimizer_state(checkpoint: Mapping[str, Any], model: Classifier, path: str) -> None:
+    """Raise UsageError if a checkpoint has other optimizer or scheduler states; `load_weights` checks its weights."""
+    parameters = [nn.Parameter(torch.zeros_like(parameter)) for parameter in model.parameters()]
+    for parameter, is_trained in zip(parameters, trained_parameters(model), strict=True):
+        parameter.grad = torch.zeros_like(parameter) if is_trained else None
+    optimizer, scheduler, _ = model.make_optimizer(parameters, steps_per_epoch=100)
+    if checkpoint["global_step"]:
+        optimizer.step()
+    schedulers = [] if scheduler is None else [scheduler.state_dict()]
+    expected = {"global_step": 0, "optimizer_states": [optimizer.state_dict()], "lr_schedulers": schedulers}
+    for difference in _differences(expected, checkpoint, ""):
+        raise UsageError(f"resume={path}: not a checkpoint of this run: {difference}")
+
+
+def _differences(expected: Any, found: Any, place: str) -> Iterator[str]:
+    """Yield where a value lacks a key of the expected one, or has another type or shape."""
+    if isinstance(expected, Tensor) and isinstance(found, Tensor):
+        properties = [(each.shape, each.layout, each.is_meta, each.is_floating_point()) for each in (expected, found)]
+        if properties[0] != properties[1]:
+            yield f"{place} has shape {tuple(found.shape)}, not {tuple(expected.shape)}, or another type"
+    elif isinstance(expected, list | tuple) and isinstance(found, list | tuple) and len(expected) == len(found):
+        for number, (value, other) in enumerate(zip(expected, found, strict=True)):
+            yield from _differences(value, other, f"{place}.{number}")
+    elif isinstance(expected, dict) and isinstance(found, dict):
+        for key, value in expected.items():
+            if key in found:
+                yield from _differences(value, found[key], f"{place}.{key}".removeprefix("."))
+            else:
+                yield f"{place}.{key} is missing".removeprefix(".")
+    elif isinstance(expected, list | tuple) or _kind(expected) is not _kind(found):
+        yield f"{place} is a {type(found).__name__}, or of another length"
+
+
+def _kind(value: Any) -> type:
+    """Return the type of a value; an integer may be where a float was."""
+    return float if type(value) is int else type(value)
+
+
+@contextmanager
+def refused_restore_is_user_error(path: str) -> Iterator[None]:
+    """Turn what Lightning and torch raise while they restore a checkpoint, and not in training, into a UsageError."""
+    try:
+        yield
+    except Exception as error:
+        if RESTORING.isdisjoint(frame.name for frame in traceback.extract_tb(error.__traceback__)):
+            raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise UsageError(f"resume={path}: not a checkpoint of this run: {reason}") from error

@@ -37,7 +37,7 @@ from mnist_lab.training.build import (
     make_model,
     make_trainer,
 )
-from mnist_lab.training.checkpoint_structure import check_structure
+from mnist_lab.training.checkpointing import check_optimizer_state, refused_restore_is_user_error
 from mnist_lab.training.elapsed import ElapsedTime
 from mnist_lab.training.execution import Execution
 from mnist_lab.training.loggers import MetricsCSV, restore_events
@@ -95,7 +95,7 @@ def _train(cfg: DictConfig) -> Run:
     data.steps_per_execution = 1 if one_by_one else at_once
     if cfg.resume:
         load_weights(model, cfg.resume, key="resume=")
-        checkpoint = load_resumed_checkpoint(cfg, trainer, model)
+        checkpoint = load_resumed_checkpoint(cfg, model)
         if is_already_done(cfg, checkpoint):
             return Run(Path(cfg.folder))
         restore_logs(trainer, metrics_csv, checkpoint)
@@ -110,14 +110,14 @@ def _train(cfg: DictConfig) -> Run:
         print_line(f"steps_per_execution=1, for {one_by_one}")
 
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    rows = list(metrics_csv.rows.values())
     with (
         lock_run(cfg),
         record_run(cfg, parameters, elapsed) as run,
-        tracked(run, cfg, trainer.loggers, rows),
+        tracked(run, cfg, trainer.loggers),
         explain_out_of_memory(*batch_sizes),
     ):
-        trainer.fit(model, data, ckpt_path=cfg.resume or None)
+        with refused_restore_is_user_error(cfg.resume):
+            trainer.fit(model, data, ckpt_path=cfg.resume or None)
         ensure_last_checkpoint(run, trainer)
         chosen = run.chosen_checkpoint()
         if any(isinstance(callback, PauseAfter) and callback.has_paused for callback in trainer.callbacks):  # type: ignore[attr-defined]
@@ -167,7 +167,7 @@ def ensure_last_checkpoint(run: Run, trainer: pl.Trainer) -> Path:
     return path
 
 
-def load_resumed_checkpoint(cfg: DictConfig, trainer: pl.Trainer, model: Classifier) -> dict[str, Any]:
+def load_resumed_checkpoint(cfg: DictConfig, model: Classifier) -> dict[str, Any]:
     """Return the checkpoint that cfg.resume names, if training can continue from it.
 
     Raises:
@@ -176,7 +176,7 @@ def load_resumed_checkpoint(cfg: DictConfig, trainer: pl.Trainer, model: Classif
     checkpoint = read_checkpoint(cfg.resume)
     if "global_step" not in checkpoint:
         raise UsageError(f"resume={cfg.resume}: holds weights alone; init_from={cfg.resume} starts a new run from them")
-    check_structure(checkpoint, trainer, model, f"resume={cfg.resume}")
+    check_optimizer_state(checkpoint, model, cfg.resume)
     done = completed_epochs(checkpoint)
     if cfg.trainer.max_epochs < done:
         raise UsageError(f"trainer.max_epochs={cfg.trainer.max_epochs}: {cfg.resume} has done {done} epochs already")
