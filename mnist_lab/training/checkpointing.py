@@ -182,32 +182,21 @@ def check_optimizer_state(checkpoint: Mapping[str, Any], model: Classifier, path
         optimizer.step()
     schedulers = [] if scheduler is None else [scheduler.state_dict()]
     expected = {"global_step": 0, "optimizer_states": [optimizer.state_dict()], "lr_schedulers": schedulers}
-    for difference in _differences(expected, checkpoint, ""):
-        raise UsageError(f"resume={path}: not a checkpoint of this run: {difference}")
+    found = _structure({key: checkpoint.get(key) for key in expected})
+    for place, kind in _structure(expected).items():
+        if found.get(place) != kind:
+            reason = "has another type or shape" if place in found else "is missing"
+            raise UsageError(f"resume={path}: not a checkpoint of this run: {place[1:]} {reason}")
 
 
-def _differences(expected: Any, found: Any, place: str) -> Iterator[str]:
-    """Yield where a value lacks a key of the expected one, or has another type or shape."""
-    if isinstance(expected, Tensor) and isinstance(found, Tensor):
-        properties = [(each.shape, each.layout, each.is_meta, each.is_floating_point()) for each in (expected, found)]
-        if properties[0] != properties[1]:
-            yield f"{place} has shape {tuple(found.shape)}, not {tuple(expected.shape)}, or another type"
-    elif isinstance(expected, list | tuple) and isinstance(found, list | tuple) and len(expected) == len(found):
-        for number, (value, other) in enumerate(zip(expected, found, strict=True)):
-            yield from _differences(value, other, f"{place}.{number}")
-    elif isinstance(expected, dict) and isinstance(found, dict):
-        for key, value in expected.items():
-            if key in found:
-                yield from _differences(value, found[key], f"{place}.{key}".removeprefix("."))
-            else:
-                yield f"{place}.{key} is missing".removeprefix(".")
-    elif isinstance(expected, list | tuple) or _kind(expected) is not _kind(found):
-        yield f"{place} is a {type(found).__name__}, or of another length"
-
-
-def _kind(value: Any) -> type:
-    """Return the type of a value; an integer may be where a float was."""
-    return float if type(value) is int else type(value)
+def _structure(state: Any, place: str = "") -> dict[str, object]:
+    """Return types and shapes of the values in a nested state by their dotted keys; an integer may be a float."""
+    if isinstance(state, Tensor):
+        return {place: (state.shape, state.layout, state.is_meta, state.is_floating_point())}
+    if not isinstance(state, dict | list | tuple):
+        return {place: float if type(state) is int else type(state)}
+    items = state.items() if isinstance(state, dict) else enumerate(state)
+    return {key: kind for name, value in items for key, kind in _structure(value, f"{place}.{name}").items()}
 
 
 @contextmanager

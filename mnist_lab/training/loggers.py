@@ -29,19 +29,13 @@ class MetricsCSV(Logger):
     Lightning's own CSVLogger deletes the rows of an earlier start and writes several rows for one step.
     """
 
+    name, version = "metrics", ""
+
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self.path = Run(folder).metrics_path
         self.rows: dict[int, dict[str, float]] = {}
         self.written = ""
-
-    @property
-    def name(self) -> str:
-        return "metrics"
-
-    @property
-    def version(self) -> str:
-        return ""
 
     def restore(self, step: int) -> None:
         """Load the rows of an earlier start before this step."""

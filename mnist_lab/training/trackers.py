@@ -42,13 +42,13 @@ class Tracker(Logger):
     known_id: str | None  # of the run there, if it is continued
     has_failed = False
 
-    def begin(self, run: Run) -> None:
-        """Start or continue the run there; the record of the run here was started."""
+    def begin(self) -> None:
+        """Start or continue the run there."""
+        _ = self.experiment
 
     def end(self, run: Run, state: RunState) -> None:
-        """Send how the run ended, and the files of a finished one."""
+        """Send how the run ended, and the tested checkpoint of a finished one."""
 
-    @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         self.attempt(super().log_metrics, metrics, step)  # type: ignore[safe-super]
 
@@ -92,43 +92,35 @@ class MLflow(Tracker, MLFlowLogger):
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         path = Path(tracking_uri.removeprefix(SQLITE)).absolute() if tracking_uri.startswith(SQLITE) else None
         uri = f"{SQLITE}{path}" if path else tracking_uri  # MLflow keeps one database open for each name.
+        sweep, self.known_id = _place(folder, self.service)
         try:
             if path:
                 path.parent.mkdir(parents=True, exist_ok=True)
             # Two processes cannot make a database at once. A server chooses its own place for files.
             with _quiet(), FileLock(f"{path}.lock") if path else nullcontext():
-                self.client = MlflowClient(uri)
-                if self.client.get_experiment_by_name(experiment_name) is None:
+                client = MlflowClient(uri)
+                if (found := client.get_experiment_by_name(experiment_name)) is None:
                     artifacts = (path.parent / "mlartifacts").as_uri() if path else None
-                    self.client.create_experiment(experiment_name, artifact_location=artifacts)
+                    client.create_experiment(experiment_name, artifact_location=artifacts)
+            if found is None or not client.search_runs([found.experiment_id], f"run_id = '{self.known_id}'"):
+                self.known_id = None  # It was deleted, or is in another store.
         except (MlflowException, OSError) as error:
             where = f"logger.mlflow.tracking_uri={without_credentials(tracking_uri)}"
             raise UsageError(f"{where}: cannot be used ({_in_one_line(error)})") from error
-        self.known_id = _recorded_id(folder, self.service)
-        try:
-            if self.known_id:
-                self.client.get_run(self.known_id)
-        except MlflowException:
-            log.info("MLflow has no run %s: it is in another store, or was deleted", self.known_id)
-            self.known_id = None
-        super().__init__(experiment_name, Path(folder).name, uri, run_id=self.known_id)
+        tags = {"folder": str(Path(folder).absolute())} | ({"sweep": sweep} if sweep else {})
+        super().__init__(experiment_name, Path(folder).name, uri, tags, run_id=self.known_id)
 
-    def begin(self, run: Run) -> None:
+    def begin(self) -> None:
         import mlflow
 
-        self.tags = {"mlflow.note.content": run.info["command"], "folder": str(run.folder.absolute())}
-        self.tags |= {"model": run.info["model"]} | ({"sweep": name} if (name := _sweep_name(run.folder)) else {})
         before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else ""
-        self.client.update_run(self.run_id, status="RUNNING")
+        self.experiment.update_run(self.run_id, status="RUNNING")
         mlflow.set_tracking_uri(before)  # Lightning has changed it for the whole process.
 
     def end(self, run: Run, state: RunState) -> None:
         if state == RunState.FINISHED:
-            self.client.log_artifact(self.run_id, str(run.config_path))
-            self.client.log_artifact(self.run_id, str(run.chosen_checkpoint()), "checkpoints")
-            if run.figures_folder.is_dir():
-                self.client.log_artifacts(self.run_id, str(run.figures_folder), "figures")
-        self.client.set_terminated(self.run_id, MLFLOW_STATUS[state])
+            self.experiment.log_artifact(self.run_id, str(run.chosen_checkpoint()), "checkpoints")
+        self.experiment.set_terminated(self.run_id, MLFLOW_STATUS[state])
 
 
 class WandB(Tracker, WandbLogger):
@@ -160,32 +152,28 @@ class WandB(Tracker, WandbLogger):
                 wandb.login()
             except wandb.errors.UsageError as error:
                 raise UsageError(f"logger.wandb.mode=online: {_in_one_line(error)}") from error
-        # `wandb sync` keeps the last of several offline runs of one id: a resumed one gets a new id.
-        self.known_id = None if mode == "offline" else _recorded_id(folder, self.service)
+        # W&B stages and caches files in the home directory otherwise. The environment is restored after the run.
+        os.environ.setdefault("WANDB_DATA_DIR", str(Run(Path(folder)).wandb_folder))
+        os.environ.setdefault("WANDB_CACHE_DIR", str(Run(Path(folder)).wandb_folder / "cache"))
+        sweep, known_id = _place(folder, self.service)
+        self.known_id = None if mode == "offline" else known_id  # `wandb sync` keeps one offline run of an id.
         super().__init__(
             Path(folder).name,
             folder,
             self.known_id,
             project=project,
             entity=entity,
-            group=_sweep_name(Path(folder)) or Path(folder).name,
+            group=sweep or Path(folder).name,
             mode=mode,
             resume=self.known_id and "allow",
             settings=wandb.Settings(silent=True, console="off"),
         )
-
-    def begin(self, run: Run) -> None:
-        # W&B stages and caches files in the home directory otherwise. The environment is restored after the run.
-        os.environ.setdefault("WANDB_DATA_DIR", str(run.wandb_folder))
-        os.environ.setdefault("WANDB_CACHE_DIR", str(run.wandb_folder / "cache"))
-        _ = self.experiment
+        self._wandb_init.pop("anonymous", None)  # Lightning passes it, and wandb warns that it has no effect.
 
     def end(self, run: Run, state: RunState) -> None:
         if state == RunState.FINISHED:
             import wandb
 
-            for path in sorted(run.figures_folder.glob("*.png")):
-                self.log_image(f"figures/{path.stem}", [str(path)])
             checkpoint = wandb.Artifact(f"{run.info['model']}-{self.version}", type="model")
             checkpoint.add_file(str(run.chosen_checkpoint()))
             self.experiment.log_artifact(checkpoint)
@@ -214,7 +202,7 @@ def tracked(run: Run, cfg: DictConfig, loggers: Sequence[Logger]) -> Iterator[No
 
 
 def _begin(tracker: Tracker, run: Run, cfg: DictConfig) -> None:
-    tracker.begin(run)
+    tracker.begin()
     run.update(trackers=run.info["trackers"] | {tracker.service: str(tracker.version)})
     if not tracker.known_id:  # MLflow refuses another value of a setting.
         left_out = (*DERIVED_KEYS, "resume", "logger")
@@ -222,14 +210,11 @@ def _begin(tracker: Tracker, run: Run, cfg: DictConfig) -> None:
         tracker.log_hyperparams({"model": cfg.name, **settings})
 
 
-def _recorded_id(folder: str, service: str) -> str | None:
-    run = Run(Path(folder))
-    return run.info["trackers"].get(service) if run.exists else None
-
-
-def _sweep_name(folder: Path) -> str | None:
-    sweep = Sweep(folder.absolute().parent)
-    return sweep.folder.name if sweep.exists else None
+def _place(folder: str, service: str) -> tuple[str | None, str | None]:
+    """Return the name of a run's sweep, and its recorded id at a tracker."""
+    run, sweep = Run(Path(folder)), Sweep(Path(folder).absolute().parent)
+    known_id = run.info["trackers"].get(service) if run.exists else None
+    return sweep.folder.name if sweep.exists else None, known_id
 
 
 @contextmanager

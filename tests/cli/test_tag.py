@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from lab import Command, Outcome, Tiny
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_ls import fake, names
 
 
@@ -99,16 +98,3 @@ def test_wrong_arguments_are_told_in_one_line_and_change_nothing(
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
     assert outcome.err.startswith(f"mnist_lab: {told}")
     assert not list(Path("runs").rglob("annotations.json"))
-
-
-def test_tags_and_note_are_texts_of_tensorboard(command: Command, tiny: Tiny) -> None:
-    assert command("model=mlp", "trainer.max_epochs=1", "hydra.run.dir=runs/a").status == 0
-    for arguments in (["tag", "a", "first"], ["tag", "a", "keep"], ["note", "a", "the one é"]):
-        assert command(*arguments, data=False).status == 0
-    board = EventAccumulator("runs/a")
-    board.Reload()
-    texts = {tag: board.Tensors(tag)[-1].tensor_proto.string_val[0].decode() for tag in ("tags", "note")}
-    assert texts == {"tags": "first keep", "note": "the one é"}
-    assert {"tags", "note"} <= set(board.summary_metadata)
-    assert all(board.summary_metadata[tag].plugin_data.plugin_name == "text" for tag in texts)
-    assert command("resume=runs/a", "trainer.max_epochs=2").status == 0
