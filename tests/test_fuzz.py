@@ -33,7 +33,7 @@ def test_checkpoints_of_odd_structure_and_damaged_event_files_are_used_or_refuse
     tiny: Tiny, command: Command
 ) -> None:
     assert command(*SETTINGS, "hydra.run.dir=run").status == 0
-    for part, count in (("checkpoint", 60), ("events", 20)):
+    for part, count in (("checkpoint", 20), ("events", 20)):
         assert list(fuzz(part, count, 0, Path("run").absolute(), Path("work"))) == [], part
 
 
