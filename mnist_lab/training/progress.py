@@ -23,7 +23,7 @@ from mnist_lab.training.callbacks import TestCurve
 console = Console(highlight=False, markup=False)
 LOSS, ACCURACY = "{:10.4f}", "{:8.2%}"
 EPOCH, RUN = TaskID(0), TaskID(1)  # what has a bar
-INTERVAL = 0.1  # seconds between two updates of the bars, at least
+INTERVAL = 0.2  # seconds between two updates of the bars, at least
 
 
 class LayerTable(Callback):
@@ -39,7 +39,7 @@ class EpochLines(StepCallback):
     """Prints a line for each epoch that is done; in a terminal, bars below show the progress of the epoch and the run.
 
     Beside them stand the epoch's mean loss and accuracy so far, images a second, and the time left. They are drawn in
-    the main thread, ten times a second, and only then the loss is read off the device: reading it waits for a GPU.
+    the main thread, five times a second, and only then the loss is read off the device: reading it waits for a GPU.
     """
 
     needs_weights = False
