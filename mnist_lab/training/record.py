@@ -109,7 +109,7 @@ def _start_record(run: Run, cfg: DictConfig, parameters: int) -> None:
     }
     if cfg.resume:
         try:
-            run.update(**info, git=record_source(run.source_path))
+            run.update(**info | {"git": record_source(run.source_path)})
             run.save_config(cfg)
         except OSError as error:
             raise UsageError(f"resume={run}: cannot be written ({error.strerror})") from error

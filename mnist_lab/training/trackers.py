@@ -44,7 +44,7 @@ class Tracker(Logger):
 
     def begin(self) -> None:
         """Start or continue the run there."""
-        _ = self.experiment
+        _ = self.experiment  # type: ignore[attr-defined]
 
     def end(self, run: Run, state: RunState) -> None:
         """Send how the run ended, and the tested checkpoint of a finished one."""
@@ -52,7 +52,7 @@ class Tracker(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         self.attempt(super().log_metrics, metrics, step)  # type: ignore[safe-super]
 
-    def finalize(self, status: str) -> None:
+    def finalize(self, status: str = "") -> None:
         """Lightning calls this after fit and after test. `tracked` calls `end` instead."""
 
     def attempt(self, action: Callable[..., None], *args: Any) -> None:
@@ -113,7 +113,8 @@ class MLflow(Tracker, MLFlowLogger):
     def begin(self) -> None:
         import mlflow
 
-        before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else ""
+        is_set = mlflow.is_tracking_uri_set()  # type: ignore[no-untyped-call]
+        before = mlflow.get_tracking_uri() if is_set else ""
         self.experiment.update_run(self.run_id, status="RUNNING")
         mlflow.set_tracking_uri(before)  # Lightning has changed it for the whole process.
 
