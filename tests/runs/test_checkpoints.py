@@ -43,6 +43,7 @@ def broken(path: Path, how: str) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_bad_checkpoint_is_reported_in_one_line_and_nothing_is_left(command: Command, saved: Path) -> None:
     whole = saved.read_bytes()
     run = Path("runs/a/b").absolute()
@@ -140,20 +141,14 @@ def altered(whole: dict[str, Any], place: str, value: object) -> dict[str, Any]:
 DROP = object()
 UNFIT = {  # of the optimizer and the scheduler
     "optimizer_states 0 param_groups 0 lr": DROP,
-    "optimizer_states 0 param_groups 0 betas": [0.9],
-    "optimizer_states 0 param_groups 0 eps": "x",
     "optimizer_states 0 state 3": DROP,
     "optimizer_states 0 state 0 exp_avg": torch.zeros(3),
-    "optimizer_states 0 state 1 exp_avg_sq": None,
-    "optimizer_states": DROP,
     "lr_schedulers": [],
     "global_step": "x",
 }
 REFUSED = {  # by Lightning, torch and our callbacks, while they restore it
-    "pytorch-lightning_version": 7,
     "loops fit_loop": None,
     "callbacks RandomState torch": torch.zeros(3),
-    "callbacks RandomState python": DROP,
     "callbacks StepLog": 7,
 }
 
