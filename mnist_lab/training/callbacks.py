@@ -129,15 +129,19 @@ class RandomState(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._set(state_dict)  # fails here, while the checkpoint is restored, if it is none
         self.loaded = state_dict
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.loaded:  # now, not when it is read: the start itself draws
-            torch.set_rng_state(self.loaded["torch"])
-            np.random.set_state(self.loaded["numpy"])
-            random.setstate(self.loaded["python"])
-            if len(self.loaded["cuda"]) == torch.cuda.device_count():
-                torch.cuda.set_rng_state_all(self.loaded["cuda"])
+        if self.loaded:  # again, since the start itself draws
+            self._set(self.loaded)
+
+    def _set(self, state: dict[str, Any]) -> None:
+        torch.set_rng_state(state["torch"])
+        np.random.set_state(state["numpy"])
+        random.setstate(state["python"])
+        if len(state["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(state["cuda"])
 
 
 class TestCurve(Callback):

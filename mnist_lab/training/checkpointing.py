@@ -1,25 +1,31 @@
-"""Save checkpoints within an epoch: at intervals, and on Ctrl-C, SIGTERM and SIGHUP."""
-
-from __future__ import annotations
+"""Save checkpoints within an epoch, at intervals and on Ctrl-C, SIGTERM and SIGHUP; check those that are resumed."""
 
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from mnist_lab.config.distributed import launched_process
+from mnist_lab.errors import UsageError
+from mnist_lab.models.classifier import Classifier
+from mnist_lab.models.trial import trained_parameters
 from mnist_lab.runs.run import Run
 from mnist_lab.streams import stop_waiting_for_readers
 from mnist_lab.training.multistep import StepCallback, training_batches
+
+# Lightning's functions that restore a checkpoint within `fit`.
+RESTORING = {"_restore_modules_and_callbacks", "restore_training_state", "_load_combined_loader_states"}
 
 
 class Hangup(SIGTERMException):
@@ -41,42 +47,35 @@ def stop_signal(error: BaseException) -> signal.Signals | None:
     return None
 
 
+def stop_signals_raise() -> AbstractContextManager[None]:
+    """Turn SIGTERM and SIGHUP into exceptions within the block, as Python does with Ctrl-C."""
+    return _handled(dict.fromkeys(STOP_SIGNALS.keys() - {signal.SIGINT}, _raise_stop_signal))
+
+
+def sigterm_ignored() -> AbstractContextManager[None]:
+    """Ignore SIGTERM within the block: a launcher sends it to the processes that are left when one has died."""
+    return _handled({signal.SIGTERM: signal.SIG_IGN})
+
+
 @contextmanager
-def stop_signals_raise() -> Iterator[None]:
-    """Turn SIGTERM and SIGHUP into exceptions in the main thread, as Python does with Ctrl-C.
-
-    An ignored signal, such as SIGHUP under nohup, stays ignored.
-    """
-
+def _handled(handlers: Mapping[int, Any]) -> Iterator[None]:
+    """Have handlers for signals within the block. An ignored signal, such as SIGHUP under nohup, stays ignored."""
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
-        for number in STOP_SIGNALS.keys() - {signal.SIGINT}:
+        for number, handler in handlers.items():
             if signal.getsignal(number) is not signal.SIG_IGN:
-                before[number] = signal.signal(number, _raise_stop_signal)
+                before[number] = signal.signal(number, handler)
     try:
         yield
     finally:
         for number, handler in before.items():
-            if signal.getsignal(number) is not signal.SIG_IGN:  # as after the first SIGHUP
+            if signal.getsignal(number) is not signal.SIG_IGN or handlers[number] is signal.SIG_IGN:
                 signal.signal(number, handler or signal.SIG_DFL)
 
 
 def _raise_stop_signal(number: int, frame: Any) -> None:
     _ignore_repeated_hangup(number)
     raise STOP_SIGNALS[number]
-
-
-@contextmanager
-def sigterm_ignored() -> Iterator[None]:
-    """Ignore SIGTERM within the block: a launcher sends it to the processes that are left when one has died."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def _ignore_repeated_hangup(number: int) -> None:
@@ -170,3 +169,42 @@ class SaveWithinEpochs(StepCallback, Checkpoint):
     def _restore(self) -> None:
         while self.before:
             signal.signal(*self.before.popitem())
+
+
+def check_optimizer_state(checkpoint: Mapping[str, Any], model: Classifier, path: str) -> None:
+    """Raise UsageError if a checkpoint has other optimizer or scheduler states; `load_weights` checks its weights."""
+    parameters = [nn.Parameter(torch.zeros_like(parameter)) for parameter in model.parameters()]
+    for parameter, is_trained in zip(parameters, trained_parameters(model), strict=True):
+        parameter.grad = torch.zeros_like(parameter) if is_trained else None
+    optimizer, scheduler, _ = model.make_optimizer(parameters, steps_per_epoch=100)
+    if checkpoint["global_step"]:
+        optimizer.step()
+    schedulers = [] if scheduler is None else [scheduler.state_dict()]
+    expected = {"global_step": 0, "optimizer_states": [optimizer.state_dict()], "lr_schedulers": schedulers}
+    found = _structure({key: checkpoint.get(key) for key in expected})
+    for place, kind in _structure(expected).items():
+        if found.get(place) != kind:
+            reason = "has another type or shape" if place in found else "is missing"
+            raise UsageError(f"resume={path}: not a checkpoint of this run: {place[1:]} {reason}")
+
+
+def _structure(state: Any, place: str = "") -> dict[str, object]:
+    """Return types and shapes of the values in a nested state by their dotted keys; an integer may be a float."""
+    if isinstance(state, Tensor):
+        return {place: (state.shape, state.layout, state.is_meta, state.is_floating_point())}
+    if not isinstance(state, dict | list | tuple):
+        return {place: float if type(state) is int else type(state)}
+    items = state.items() if isinstance(state, dict) else enumerate(state)
+    return {key: kind for name, value in items for key, kind in _structure(value, f"{place}.{name}").items()}
+
+
+@contextmanager
+def refused_restore_is_user_error(path: str) -> Iterator[None]:
+    """Turn what Lightning and torch raise while they restore a checkpoint, and not in training, into a UsageError."""
+    try:
+        yield
+    except Exception as error:
+        if RESTORING.isdisjoint(frame.name for frame in traceback.extract_tb(error.__traceback__)):
+            raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise UsageError(f"resume={path}: not a checkpoint of this run: {reason}") from error

@@ -1,7 +1,5 @@
 """Loggers: metrics.csv, the run folder's own curves, and TensorBoard's event files."""
 
-from __future__ import annotations
-
 import csv
 import io
 import re
@@ -22,7 +20,7 @@ from mnist_lab.config.metric_names import EXAMPLES_SEEN, IMAGES_PER_SECOND, TRAI
 from mnist_lab.files import atomic_write, write_text
 from mnist_lab.runs.run import Run
 
-NOT_SHOWN = ("epoch", EXAMPLES_SEEN)  # by TensorBoard, whose axis has steps
+NOT_SHOWN = ("step", "epoch", EXAMPLES_SEEN)  # TensorBoard's axis has steps.
 
 
 class MetricsCSV(Logger):
@@ -31,19 +29,13 @@ class MetricsCSV(Logger):
     Lightning's own CSVLogger deletes the rows of an earlier start and writes several rows for one step.
     """
 
+    name, version = "metrics", ""
+
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self.path = Run(folder).metrics_path
         self.rows: dict[int, dict[str, float]] = {}
         self.written = ""
-
-    @property
-    def name(self) -> str:
-        return "metrics"
-
-    @property
-    def version(self) -> str:
-        return ""
 
     def restore(self, step: int) -> None:
         """Load the rows of an earlier start before this step."""
@@ -52,11 +44,9 @@ class MetricsCSV(Logger):
 
     def checksum(self) -> int:
         """Return the CRC-32 of all rows but their speeds, which differ from start to start."""
-        rows = [
-            sorted((name, float(value)) for name, value in row.items() if name != IMAGES_PER_SECOND)
-            for _, row in sorted(self.rows.items())
-        ]
-        return zlib.crc32(repr(rows).encode())
+        rows = [row for _, row in sorted(self.rows.items())]
+        values = [sorted((name, float(row[name])) for name in row.keys() - {IMAGES_PER_SECOND}) for row in rows]
+        return zlib.crc32(repr(values).encode())
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
@@ -117,14 +107,7 @@ def tensorboard_tag(name: str) -> str:
 
 
 def restore_events(folder: Path, step: int, rows: list[dict[str, float]], loggers: list[TensorBoardLogger]) -> None:
-    """Cut the event files of a run at a step, and add the points that are missing before it.
-
-    Args:
-        folder: the run folder.
-        step: the first step still to be taken, counted from 0.
-        rows: the rows of metrics.csv before this step; it is complete at every checkpoint.
-        loggers: the loggers that write the missing points.
-    """
+    """Cut a run's event files at a step, and have the loggers write the points of metrics.csv that they lack."""
     seen: set[tuple[str, int]] = set()
     for path in Run(folder).event_paths:
         with atomic_write(path) as partial, partial.open("wb") as file:
@@ -136,15 +119,10 @@ def restore_events(folder: Path, step: int, rows: list[dict[str, float]], logger
                     seen |= {(value.tag, event.step) for value in event.summary.value}
     remove_embeddings(folder)
     for row in rows:
-        at = int(row["step"])
-        missing: Mapping[str, float] = {
-            name: value
-            for name, value in row.items()
-            if name not in ("step", *NOT_SHOWN) and (tensorboard_tag(name), at) not in seen
-        }
+        shown, at = {name: value for name, value in row.items() if name not in NOT_SHOWN}, int(row["step"])
+        missing = {name: value for name, value in shown.items() if (tensorboard_tag(name), at) not in seen}
         for logger in loggers:
-            if missing:
-                logger.log_metrics(dict(missing), step=at)
+            logger.log_metrics(missing, step=at)
 
 
 def _is_summary(event: Event) -> bool:

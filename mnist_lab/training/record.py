@@ -1,8 +1,7 @@
 """Write config.yaml, and run.json at the start of a run and at each change of its status."""
 
-from __future__ import annotations
-
 import logging
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,15 +38,6 @@ def record_run(cfg: DictConfig, parameters: int, elapsed: ElapsedTime) -> Iterat
     """Start or resume the run in cfg.folder, and record in run.json how the with-block ends.
 
     In a run of several processes only the first one writes.
-
-    Args:
-        cfg: the run's configuration.
-        parameters: the number of the network's parameters.
-        elapsed: the run's seconds.
-
-    Raises:
-        Interrupted: Ctrl-C, SIGTERM or SIGHUP, a SystemExit of 130, 143 or 129.
-        ProcessLost: another process of a distributed run died.
     """
     run = Run(Path(cfg.folder))
     first_process = rank_zero_only.rank == 0  # type: ignore[attr-defined]
@@ -67,14 +57,13 @@ def record_run(cfg: DictConfig, parameters: int, elapsed: ElapsedTime) -> Iterat
                 raise ProcessLost(f"{process_name()}: {PROCESS_DIED}; {_resume_hint(run)}") from error
         interrupted = stop_signal(error)
         if first_process:
-            reason = interrupted.name if interrupted else f"{type(error).__name__}: {error}"
-            reason = "Ctrl-C" if reason == "SIGINT" else reason
-            status = RunState.INTERRUPTED if interrupted else RunState.FAILED
-            _record_early_end(run, status, reason, elapsed.seconds())
             if interrupted:
+                reason = "Ctrl-C" if interrupted == signal.SIGINT else interrupted.name
+                _record_early_end(run, RunState.INTERRUPTED, reason, elapsed.seconds())
                 stop_waiting_for_readers()
                 console.print(f"interrupted ({reason}); {_resume_hint(run)}", soft_wrap=True)
             else:
+                _record_early_end(run, RunState.FAILED, f"{type(error).__name__}: {error}", elapsed.seconds())
                 log.info("the run failed", exc_info=error)
         if interrupted:
             raise Interrupted(128 + interrupted) from error
@@ -115,47 +104,31 @@ def _start_record(run: Run, cfg: DictConfig, parameters: int) -> None:
         "error": None,
         "command": format_command([*options, *overrides]),
         "overrides": overrides,
-        "config_dir": cfg.config_dir,
-        "model": cfg.name,
-        "parameters": parameters,
-        "seed": cfg.seed,
-        "started": current_time(),
-        "finished": None,
         "max_epochs": cfg.trainer.max_epochs,
-        "epochs": 0,
-        "steps": 0,
-        "metrics": {},
-        "seconds": {},
-        "images_per_second": None,
-        "device": None,
-        "processor": processor_name(),
         "versions": package_versions(),
-        "checkpoints": {"best": None, "last": None},
     }
-    if not cfg.resume:
-        Run.create(run.folder, info, cfg)
-    else:
+    if cfg.resume:
         try:
-            run.update(
-                status=info["status"],
-                error=None,
-                command=info["command"],
-                overrides=overrides,
-                max_epochs=info["max_epochs"],
-                versions=info["versions"],
-                git=record_source(run.source_path),
-            )
+            run.update(**info | {"git": record_source(run.source_path)})
             run.save_config(cfg)
         except OSError as error:
             raise UsageError(f"resume={run}: cannot be written ({error.strerror})") from error
+    else:
+        info |= {
+            "config_dir": cfg.config_dir,
+            "model": cfg.name,
+            "parameters": parameters,
+            "seed": cfg.seed,
+            "started": current_time(),
+            "processor": processor_name(),
+        }
+        Run.create(run.folder, info, cfg)
 
 
 def device_name(trainer: pl.Trainer) -> str:
     """Return the kind of device that a run used, and their number."""
     device, threads = trainer.strategy.root_device, torch.get_num_threads()
-    name = (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"{device.type}, {threads} thread{'s' * (threads > 1)}"
-    )
+    name = f"{device.type}, {threads} thread{'s' * (threads > 1)}"
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
     return f"{trainer.world_size} × {name}" if trainer.world_size > 1 else name

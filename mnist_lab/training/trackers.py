@@ -1,21 +1,16 @@
-"""Experiment trackers, MLflow and Weights & Biases: a run here is one run there, also after it was resumed."""
-
-from __future__ import annotations
+"""Send runs to experiment trackers, MLflow and Weights & Biases, by Lightning's loggers."""
 
 import logging
 import os
 import re
-import shutil
 import sys
-import time
-from abc import abstractmethod
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, ClassVar, Literal, ParamSpec
+from typing import Any, ClassVar, Literal
 
 from filelock import FileLock
+from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
@@ -23,7 +18,6 @@ from omegaconf import DictConfig
 from mnist_lab.config.keys import DERIVED_KEYS
 from mnist_lab.config.settings import flatten
 from mnist_lab.errors import UsageError
-from mnist_lab.formatting import format_value
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.source import without_credentials
 from mnist_lab.runs.state import RunState
@@ -31,105 +25,55 @@ from mnist_lab.runs.sweep import Sweep
 from mnist_lab.training.checkpointing import stop_signal
 
 SQLITE = "sqlite:///"
-MAX_PARAMS = 100  # that MLflow takes at once
-MAX_PARAM_LENGTH = 500  # that every store of MLflow takes
+NOISY = ("mlflow", "alembic", "urllib3")  # Their loggers report the making of a database and each repeated request.
 MLFLOW_STATUS = {
     RunState.FINISHED: "FINISHED",
     RunState.PAUSED: "SCHEDULED",
     RunState.FAILED: "FAILED",
     RunState.INTERRUPTED: "KILLED",
 }
-Metrics = Mapping[str, float]
-P = ParamSpec("P")
 log = logging.getLogger(__name__)
 
 
 class Tracker(Logger):
-    """A logger of an experiment tracker.
+    """Lightning's logger of a tracker. If it fails during training, it warns once, and training continues."""
 
-    Metrics, settings, figures and the tested checkpoint are sent. metrics.csv is the record: a tracker that fails
-    during training is left alone, with a warning, and what it lacks is sent when the run is resumed.
+    service: ClassVar[str]  # under which run.json keeps the run's id there
+    known_id: str | None  # of the run there, if it is continued
+    has_failed = False
 
-    Attributes:
-        service: its name, under which run.json keeps the id of the run there.
-        sent: the steps of each metric that the run there has.
-    """
+    def begin(self) -> None:
+        """Start or continue the run there."""
+        _ = self.experiment  # type: ignore[attr-defined]
 
-    service: ClassVar[str]
+    def end(self, run: Run, state: RunState) -> None:
+        """Send how the run ended, and the tested checkpoint of a finished one."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.has_failed = False
-        self.sent: defaultdict[str, set[int]] = defaultdict(set)
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        self.attempt(super().log_metrics, metrics, step)  # type: ignore[safe-super]
 
-    @property
-    def name(self) -> str:
-        return self.service
+    def finalize(self, status: str = "") -> None:
+        """Lightning calls this after fit and after test. `tracked` calls `end` instead."""
 
-    @property
-    def version(self) -> str:
-        return ""
-
-    @abstractmethod
-    def begin(self, run: Run, known_id: str | None, settings: Mapping[str, Any], sweep: str | None) -> str:
-        """Start a run there, or continue it.
-
-        Args:
-            run: the run here.
-            known_id: the id of the run there, if it was started before.
-            settings: the run's settings, by dotted key.
-            sweep: the name of its sweep.
-
-        Returns:
-            The id of the run there.
-        """
-
-    @abstractmethod
-    def send(self, metrics: Metrics, step: int) -> None:
-        """Send metrics of a step."""
-
-    @abstractmethod
-    def send_files(self, run: Run) -> None:
-        """Send the figures, the configuration and the tested checkpoint of a finished run."""
-
-    @abstractmethod
-    def end(self, state: RunState) -> None:
-        """End the run there, or leave it to be continued."""
-
-    @rank_zero_only
-    def log_metrics(self, metrics: Metrics, step: int | None = None) -> None:
-        self.attempt(self.send_new, metrics, step or 0)
-
-    def send_new(self, metrics: Metrics, step: int) -> None:
-        """Send those metrics of a step that the run there does not have: Lightning logs some twice."""
-        new = {name: float(value) for name, value in metrics.items() if step not in self.sent[name]}
-        if new:
-            self.send(new, step)
-        for name in new:
-            self.sent[name].add(step)
-
-    @rank_zero_only
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Log nothing: `tracked` sends the settings."""
-
-    def attempt(self, action: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+    def attempt(self, action: Callable[..., None], *args: Any) -> None:
         """Do something, unless an earlier attempt failed; warn if it fails."""
         if self.has_failed:
             return
         try:
             with _quiet():
-                action(*args, **kwargs)
-        except Exception as error:  # whatever it is, training goes on
+                action(*args)
+        except Exception as error:
             self.has_failed = True
             log.info("%s failed", self.service, exc_info=error)
             reason = f"logger.{self.service}: {_in_one_line(error)}"
             print(f"mnist_lab: warning: {reason}; nothing more is sent, and metrics.csv has all", file=sys.stderr)
 
 
-class MLflow(Tracker):
+class MLflow(Tracker, MLFlowLogger):
     """Sends a run to MLflow.
 
     Args:
+        folder: the run folder.
         tracking_uri: the store: sqlite:///FILE, or the address of a server.
         experiment_name: the experiment there.
 
@@ -139,85 +83,52 @@ class MLflow(Tracker):
 
     service = "mlflow"
 
-    def __init__(self, tracking_uri: str, experiment_name: str = "mnist_lab") -> None:
-        super().__init__()
+    def __init__(self, folder: str, tracking_uri: str, experiment_name: str = "mnist_lab") -> None:
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
 
-        # MLflow's own patience is four minutes. The environment is put back after the run.
+        # MLflow's own patience is four minutes. The environment is restored after the run.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         path = Path(tracking_uri.removeprefix(SQLITE)).absolute() if tracking_uri.startswith(SQLITE) else None
+        uri = f"{SQLITE}{path}" if path else tracking_uri  # MLflow keeps one database open for each name.
+        sweep, self.known_id = _place(folder, self.service)
         try:
-            with _quiet(), _lock_beside(path) if path else nullcontext():
-                # MLflow keeps a database open by its name, also where that is relative to another folder.
-                self.client = MlflowClient(f"{SQLITE}{path}" if path else tracking_uri)
-                experiment = self.client.get_experiment_by_name(experiment_name)
-                # A server knows where it keeps its own.
-                artifacts = (path.parent / "mlartifacts").as_uri() if path else None
-                self.experiment_id: str = (
-                    experiment.experiment_id
-                    if experiment
-                    else self.client.create_experiment(experiment_name, artifact_location=artifacts)
-                )
+            if path:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            # Two processes cannot make a database at once. A server chooses its own place for files.
+            with _quiet(), FileLock(f"{path}.lock") if path else nullcontext():
+                client = MlflowClient(uri)
+                if (found := client.get_experiment_by_name(experiment_name)) is None:
+                    artifacts = (path.parent / "mlartifacts").as_uri() if path else None
+                    client.create_experiment(experiment_name, artifact_location=artifacts)
+            if found is None or not client.search_runs([found.experiment_id], f"run_id = '{self.known_id}'"):
+                self.known_id = None  # It was deleted, or is in another store.
         except (MlflowException, OSError) as error:
             where = f"logger.mlflow.tracking_uri={without_credentials(tracking_uri)}"
             raise UsageError(f"{where}: cannot be used ({_in_one_line(error)})") from error
+        tags = {"folder": str(Path(folder).absolute())} | ({"sweep": sweep} if sweep else {})
+        super().__init__(experiment_name, Path(folder).name, uri, tags, run_id=self.known_id)
 
-    def begin(self, run: Run, known_id: str | None, settings: Mapping[str, Any], sweep: str | None) -> str:
-        from mlflow.entities import Param
-        from mlflow.exceptions import MlflowException
+    def begin(self) -> None:
+        import mlflow
 
-        known = None
-        if known_id:
-            try:
-                known = self.client.get_run(known_id)
-            except MlflowException:  # in another store, or deleted there: a new one gets the whole history
-                log.info("MLflow has no run %s", known_id)
-        info = run.info
-        tags = {
-            "mlflow.source.git.commit": info["git"]["commit"] if info["git"] else None,
-            "mlflow.note.content": info["command"],
-            "folder": str(run.folder.absolute()),
-            "model": info["model"],
-            "sweep": sweep,
-        }
-        tags = {name: value for name, value in tags.items() if value}
-        if known:
-            self.client.update_run(known.info.run_id, status="RUNNING")
-            for metric in known.data.metrics:
-                history = self.client.get_metric_history(known.info.run_id, metric)
-                self.sent[metric] = {point.step for point in history}
-        else:
-            known = self.client.create_run(self.experiment_id, tags=tags, run_name=run.folder.name)
-        self.run_id = str(known.info.run_id)
-        # MLflow refuses another value of a parameter: that of the first start stays.
-        texts = {name: format_value(value)[:MAX_PARAM_LENGTH] for name, value in settings.items()}
-        params = [Param(name, text) for name, text in texts.items() if name not in known.data.params]
-        for i in range(0, len(params), MAX_PARAMS):
-            self.client.log_batch(self.run_id, params=params[i : i + MAX_PARAMS])
-        return self.run_id
+        is_set = mlflow.is_tracking_uri_set()  # type: ignore[no-untyped-call]
+        before = mlflow.get_tracking_uri() if is_set else ""
+        self.experiment.update_run(self.run_id, status="RUNNING")
+        mlflow.set_tracking_uri(before)  # Lightning has changed it for the whole process.
 
-    def send(self, metrics: Metrics, step: int) -> None:
-        from mlflow.entities import Metric
-
-        now = int(1000 * time.time())
-        self.client.log_batch(self.run_id, [Metric(name, value, now, step) for name, value in metrics.items()])
-
-    def send_files(self, run: Run) -> None:
-        self.client.log_artifact(self.run_id, str(run.config_path))
-        self.client.log_artifact(self.run_id, str(run.chosen_checkpoint()), "checkpoints")
-        if run.figures_folder.is_dir():
-            self.client.log_artifacts(self.run_id, str(run.figures_folder), "figures")
-
-    def end(self, state: RunState) -> None:
-        self.client.set_terminated(self.run_id, MLFLOW_STATUS[state])
+    def end(self, run: Run, state: RunState) -> None:
+        if state == RunState.FINISHED:
+            self.experiment.log_artifact(self.run_id, str(run.chosen_checkpoint()), "checkpoints")
+        self.experiment.set_terminated(self.run_id, MLFLOW_STATUS[state])
 
 
-class WandB(Tracker):
+class WandB(Tracker, WandbLogger):
     """Sends a run to Weights & Biases, or keeps it in the run folder, below wandb, for `wandb sync`.
 
     Args:
+        folder: the run folder.
         project: the project there.
         entity: the user or team there; None for the user's own.
         mode: offline, online or disabled.
@@ -230,131 +141,93 @@ class WandB(Tracker):
 
     def __init__(
         self,
+        folder: str,
         project: str = "mnist_lab",
         entity: str | None = None,
         mode: Literal["offline", "online", "disabled"] = "offline",
     ) -> None:
-        super().__init__()
         import wandb
 
-        self.project, self.entity, self.mode = project, entity, mode
-        self.last_step = -sys.maxsize  # of an earlier start
         if mode == "online":
             try:
                 wandb.login()
             except wandb.errors.UsageError as error:
                 raise UsageError(f"logger.wandb.mode=online: {_in_one_line(error)}") from error
-
-    def begin(self, run: Run, known_id: str | None, settings: Mapping[str, Any], sweep: str | None) -> str:
-        import wandb
-
-        # W&B stages and caches files in the home directory otherwise. The environment is put back after the run.
-        os.environ.setdefault("WANDB_DATA_DIR", str(run.wandb_folder))
-        os.environ.setdefault("WANDB_CACHE_DIR", str(run.wandb_folder / "cache"))
-        if self.mode == "offline":  # `wandb sync` keeps the last of several of one id: this start writes it all anew
-            for earlier in run.wandb_folder.glob(f"offline-run-*-{known_id}"):
-                shutil.rmtree(earlier)
-        self.run = wandb.init(
-            project=self.project,
-            entity=self.entity,
-            name=run.folder.name,
-            group=sweep,
-            id=known_id,
-            resume="allow" if self.mode == "online" else None,
-            mode=self.mode,
-            dir=str(run.folder),
-            config=dict(settings),
+        # W&B stages and caches files in the home directory otherwise. The environment is restored after the run.
+        os.environ.setdefault("WANDB_DATA_DIR", str(Run(Path(folder)).wandb_folder))
+        os.environ.setdefault("WANDB_CACHE_DIR", str(Run(Path(folder)).wandb_folder / "cache"))
+        sweep, known_id = _place(folder, self.service)
+        self.known_id = None if mode == "offline" else known_id  # `wandb sync` keeps one offline run of an id.
+        super().__init__(
+            Path(folder).name,
+            folder,
+            self.known_id,
+            project=project,
+            entity=entity,
+            group=sweep or Path(folder).name,
+            mode=mode,
+            resume=self.known_id and "allow",
             settings=wandb.Settings(silent=True, console="off"),
         )
-        self.run.define_metric("*", step_metric="step")
-        if self.run.resumed:
-            summary: Any = self.run.summary
-            self.last_step = summary.get("step", self.last_step)
-        return str(self.run.id)
+        self._wandb_init.pop("anonymous", None)  # Lightning passes it, and wandb warns that it has no effect.
 
-    def send(self, metrics: Metrics, step: int) -> None:
-        if step >= self.last_step:  # of which perhaps not all was sent
-            self.run.log({**metrics, "step": step})
+    def end(self, run: Run, state: RunState) -> None:
+        if state == RunState.FINISHED:
+            import wandb
 
-    def send_files(self, run: Run) -> None:
-        import wandb
-
-        figures = {f"figures/{path.stem}": wandb.Image(str(path)) for path in sorted(run.figures_folder.glob("*.png"))}
-        self.run.log(figures)
-        checkpoint = wandb.Artifact(f"{run.info['model']}-{self.run.id}", type="model")
-        checkpoint.add_file(str(run.chosen_checkpoint()))
-        self.run.log_artifact(checkpoint)
-
-    def end(self, state: RunState) -> None:
-        self.run.finish(exit_code=int(state in (RunState.FAILED, RunState.INTERRUPTED)))
+            checkpoint = wandb.Artifact(f"{run.info['model']}-{self.version}", type="model")
+            checkpoint.add_file(str(run.chosen_checkpoint()))
+            self.experiment.log_artifact(checkpoint)
+        self.experiment.finish(exit_code=int(state in (RunState.FAILED, RunState.INTERRUPTED)))
 
 
 @contextmanager
-def tracked(run: Run, cfg: DictConfig, loggers: Sequence[Logger], rows: Sequence[Metrics]) -> Iterator[None]:
-    """Send a run to the experiment trackers among its loggers, and tell them how it ended.
-
-    Args:
-        run: the run, whose record was started.
-        cfg: its configuration.
-        loggers: its loggers.
-        rows: the rows of metrics.csv of its earlier starts.
-    """
-    trackers = [logger for logger in loggers if isinstance(logger, Tracker)] if rank_zero_only.rank == 0 else []  # type: ignore[attr-defined]
+def tracked(run: Run, cfg: DictConfig, loggers: Sequence[Logger]) -> Iterator[None]:
+    """Start and end a run at the experiment trackers among its loggers."""
+    is_first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
+    trackers = [logger for logger in loggers if is_first and isinstance(logger, Tracker)]
     for tracker in trackers:
-        tracker.attempt(_begin, tracker, run, cfg, rows)
+        tracker.attempt(_begin, tracker, run, cfg)
     try:
         yield
     except BaseException as error:
-        state = RunState.INTERRUPTED if stop_signal(error) else RunState.FAILED
         for tracker in trackers:
-            tracker.attempt(tracker.end, state)
+            tracker.attempt(tracker.end, run, RunState.INTERRUPTED if stop_signal(error) else RunState.FAILED)
         raise
-    for tracker in trackers:
-        tracker.attempt(_end, tracker, run)
-
-
-def _begin(tracker: Tracker, run: Run, cfg: DictConfig, rows: Sequence[Metrics]) -> None:
-    left_out = (*DERIVED_KEYS, "resume", "logger")
-    settings = {key: value for key, value in flatten(cfg).items() if key.split(".")[0] not in left_out}
-    sweep = Sweep(run.folder.absolute().parent)
-    ids = run.info["trackers"]
-    new_id = tracker.begin(
-        run, ids.get(tracker.service), {"model": cfg.name, **settings}, sweep.folder.name if sweep.exists else None
-    )
-    run.update(trackers=ids | {tracker.service: new_id})
-    for row in rows:
-        tracker.send_new({name: value for name, value in row.items() if name != "step"}, int(row["step"]))
-
-
-def _end(tracker: Tracker, run: Run) -> None:
     info = run.info
-    if info["status"] == RunState.FINISHED:
-        # As in TensorBoard: the last points of the curves are not those of the best epoch.
-        tracker.send({f"final/{name}": value for name, value in info["metrics"].items()}, info["steps"])
-        tracker.send_files(run)
-    tracker.end(info["status"])
+    for tracker in trackers:
+        if info["status"] == RunState.FINISHED:
+            # The last points of the curves are not those of the best epoch.
+            tracker.log_metrics({f"final/{name}": value for name, value in info["metrics"].items()}, info["steps"])
+        tracker.attempt(tracker.end, run, info["status"])
 
 
-@contextmanager
-def _lock_beside(path: Path) -> Iterator[None]:
-    """Hold a lock while MLflow may make a database, which it cannot do twice at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
-        yield
+def _begin(tracker: Tracker, run: Run, cfg: DictConfig) -> None:
+    tracker.begin()
+    run.update(trackers=run.info["trackers"] | {tracker.service: str(tracker.version)})
+    if not tracker.known_id:  # MLflow refuses another value of a setting.
+        left_out = (*DERIVED_KEYS, "resume", "logger")
+        settings = {key: value for key, value in flatten(cfg).items() if key.split(".")[0] not in left_out}
+        tracker.log_hyperparams({"model": cfg.name, **settings})
+
+
+def _place(folder: str, service: str) -> tuple[str | None, str | None]:
+    """Return the name of a run's sweep, and its recorded id at a tracker."""
+    run, sweep = Run(Path(folder)), Sweep(Path(folder).absolute().parent)
+    known_id = run.info["trackers"].get(service) if run.exists else None
+    return sweep.folder.name if sweep.exists else None, known_id
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep from the terminal how MLflow makes a database, and how it tries again."""
-    loggers = [logging.getLogger(name) for name in ("mlflow", "alembic", "urllib3")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+    levels = {name: logging.getLogger(name).level for name in NOISY}
     try:
+        for name in levels:
+            logging.getLogger(name).setLevel(logging.ERROR)
         yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def _in_one_line(error: BaseException) -> str:

@@ -35,7 +35,7 @@ from mnist_lab.training.build import (
     make_trainer,
 )
 from mnist_lab.training.callbacks import ElapsedTime, PauseAfter
-from mnist_lab.training.checkpoint_structure import check_structure
+from mnist_lab.training.checkpointing import check_optimizer_state, refused_restore_is_user_error
 from mnist_lab.training.loggers import MetricsCSV, restore_events
 from mnist_lab.training.multistep import MultiStep, all_callbacks, group_size
 from mnist_lab.training.progress import console, results_table, working_on
@@ -87,7 +87,7 @@ def _train(cfg: DictConfig) -> Run:
     checkpoint = None
     if cfg.resume:
         load_weights(model, cfg.resume, key="resume=")
-        checkpoint = load_resumed_checkpoint(cfg, trainer, model)
+        checkpoint = load_resumed_checkpoint(cfg, model)
         if is_already_done(cfg, checkpoint):
             return Run(Path(cfg.folder))
         restore_logs(trainer, metrics_csv, checkpoint)
@@ -103,14 +103,14 @@ def _train(cfg: DictConfig) -> Run:
         print_line(f"steps_per_execution={data.steps_per_execution}, {reason}")
 
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    rows = list(metrics_csv.rows.values())
     with (
         lock_run(cfg),
         record_run(cfg, parameters, elapsed) as run,
-        tracked(run, cfg, trainer.loggers, rows),
+        tracked(run, cfg, trainer.loggers),
         explain_out_of_memory(*batch_sizes),
     ):
-        trainer.fit(model, data, ckpt_path=cfg.resume or None)
+        with refused_restore_is_user_error(cfg.resume):
+            trainer.fit(model, data, ckpt_path=cfg.resume or None)
         ensure_last_checkpoint(run, trainer)
         chosen = run.chosen_checkpoint()
         if any(isinstance(callback, PauseAfter) and callback.has_paused for callback in all_callbacks(trainer)):
@@ -159,12 +159,12 @@ def ensure_last_checkpoint(run: Run, trainer: pl.Trainer) -> None:
         trainer.save_checkpoint(path)
 
 
-def load_resumed_checkpoint(cfg: DictConfig, trainer: pl.Trainer, model: Classifier) -> dict[str, Any]:
+def load_resumed_checkpoint(cfg: DictConfig, model: Classifier) -> dict[str, Any]:
     """Return the checkpoint that cfg.resume names; refuse one from which training cannot continue."""
     checkpoint = read_checkpoint(cfg.resume)
     if "global_step" not in checkpoint:
         raise UsageError(f"resume={cfg.resume}: holds weights alone; init_from={cfg.resume} starts a new run from them")
-    check_structure(checkpoint, trainer, model, f"resume={cfg.resume}")
+    check_optimizer_state(checkpoint, model, cfg.resume)
     done = completed_epochs(checkpoint)
     if cfg.trainer.max_epochs < done:
         raise UsageError(f"trainer.max_epochs={cfg.trainer.max_epochs}: {cfg.resume} has done {done} epochs already")

@@ -1,7 +1,5 @@
 """The program as a person meets it: in a terminal of 80 or 100 columns, with Ctrl-C."""
 
-from __future__ import annotations
-
 import io
 import os
 import re
@@ -16,8 +14,7 @@ from typing import Any
 import pexpect
 import pyte
 import pytest
-import torch
-from lab import Command, Tiny, tiny_data
+from lab import Command, Tiny, thorough, tiny_data
 from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 from rich.console import Console
@@ -29,6 +26,7 @@ from mnist_lab.training.multistep import StepCallback
 
 SETTINGS = ["data=tiny", "trainer.accelerator=cpu", "trainer.max_epochs=2", "model=mlp", "seed=3"]
 SETTINGS += ["trainer.log_every_n_steps=4"]
+BAR = re.compile("^(./2|run|test) .*[━╸╺]", re.MULTILINE)
 
 # forkpty, where threads of torch run; the child starts another program at once
 pytestmark = [
@@ -103,7 +101,7 @@ class Screen(pyte.Screen):
 class Terminal:
     """A command line in a pseudo-terminal."""
 
-    def __init__(self, *arguments: str, columns: int = 80, **variables: str) -> None:
+    def __init__(self, *arguments: str, columns: int = 80) -> None:
         self.screen = Screen(columns)
         self.stream = pyte.Stream(self.screen)
         env = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
@@ -111,7 +109,7 @@ class Terminal:
             sys.executable,
             ["-m", "mnist_lab", *arguments],
             dimensions=(24, columns),
-            env=env | {"TERM": "xterm-256color", "OMP_NUM_THREADS": "1"} | variables,
+            env=env | {"TERM": "xterm-256color", "OMP_NUM_THREADS": "1"},
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             encoding="utf-8",
             timeout=240,
@@ -171,74 +169,56 @@ def whole(shared: Tiny) -> Iterator[tuple[Run, Terminal]]:
         patch.chdir(shared.folder / "here")
         terminal = Terminal(*shared.overrides, "hydra.run.dir=whole", columns=100)
         assert terminal.end().splitlines()[-1] == "run folder: whole"
+        assert "figures and dashboard ..." in "\n".join(terminal.screen.drawn)
+        assert not BAR.search(terminal.screen.text) and "figures and" not in terminal.screen.text
         yield Run(Path("whole").absolute()), terminal
 
 
-def test_moving_line_shows_loss_accuracy_speed_and_time_left_and_the_validation_and_the_test(
-    whole: tuple[Run, Terminal],
-) -> None:
-    screen = whole[1].screen
-    shown = "\n".join(screen.drawn)
-    assert re.search(r"^1/2 +\d\.\d{4} +\d+\.\d\d% ━+ +[\d,]+ left 0:00, run \d:\d\d$", shown, re.MULTILINE)
-    assert re.search(r"^2/2 .+ validating, run \d:\d\d$", shown, re.MULTILINE)
-    assert re.search(r"^test +━+$", shown, re.MULTILINE) and "figures and dashboard ..." in shown
-    assert not re.search("left|validating|figures", screen.text), "a moving line is left on the screen"
-    (line,) = re.findall(r"^2/2 .+ s$", screen.text, re.MULTILINE)
-    *_, last = re.findall(r"^(2/2 .+%) ━.+ left 0:00", shown, re.MULTILINE)
-    assert line.startswith(last), "the mean of all steps is what the epoch's line has"
-
-
 @pytest.mark.parametrize("columns", [50, 80, 100])
-def test_lines_of_three_sets_and_the_moving_line_fit_the_terminal(
+def test_epoch_lines_and_bars_of_epoch_validation_run_and_test_fit_the_terminal(
     command: Command, monkeypatch: pytest.MonkeyPatch, columns: int
 ) -> None:
     shown = io.StringIO()
-    monkeypatch.setattr(
-        "mnist_lab.training.progress.console", Console(file=shown, force_terminal=True, width=columns, _environ={})
-    )
+    console = Console(file=shown, force_terminal=True, width=columns, _environ={})
+    monkeypatch.setattr("mnist_lab.training.progress.console", console)
+    monkeypatch.setattr("mnist_lab.training.progress.INTERVAL", 0)
     outcome = command("model=mlp", "callbacks=test_curve", "dashboard=none", "callbacks.summary=null")
     assert outcome.status == 0, outcome.err
     screen = Screen(columns)
     pyte.Stream(screen).feed(shown.getvalue().replace("\n", "\r\n"))
-    moving = [line for line in screen.drawn if "left" in line]
-    assert moving and max(map(len, moving)) <= columns - 2, "the terminal's ^C would wrap"
+    drawn = "\n".join(screen.drawn)
+    speed = r" +[\d,]+" if columns == 100 else ""
+    for bar in (
+        rf"2/2 +\d\.\d{{4}} +\d+\.\d\d% ━+{speed} \d\d:\d\d",
+        "1/2 +validating +━+ .+",
+        "run +━+ .+",
+        "test +━+ .+",
+    ):
+        assert re.search(f"^{bar}$", drawn, re.MULTILINE), bar
+    bars = [line for line in screen.drawn if BAR.search(line)]
+    assert max(map(len, bars)) <= columns - 2, "the terminal's ^C would wrap"
     assert columns < 80 or not screen.too_wide
     assert ("images/s" in screen.text) == (columns == 100)
-    assert ("━" in moving[-1]) == (columns >= 80)
+    assert not BAR.search(screen.text), "a bar is left on the screen"
+    (line,) = re.findall(r"^2/2 .+ s$", screen.text, re.MULTILINE)
+    *_, means = re.findall(r"^2/2 .+?%(?= ━)", drawn, re.MULTILINE)
+    assert line.startswith(means), "the means of all steps are what the epoch's line has"
 
 
-@pytest.mark.parametrize(
-    ("step", "columns", "encoding"),
-    [("17", 80, "utf-8"), ("null", 100, "ascii")],
-    ids=["mid-epoch", "validation, in a terminal that knows only ASCII"],
-)
+@pytest.mark.parametrize("step", ["17", *thorough("null")])
 def test_resume_after_ctrl_c_shows_the_rest_of_the_run_and_gives_the_results_of_one_left_alone(
-    shared: Tiny, whole: tuple[Run, Terminal], step: str, columns: int, encoding: str
+    shared: Tiny, whole: tuple[Run, Terminal], step: str
 ) -> None:
     folder = f"stopped-{step}"
-    terminal = Terminal(*shared.overrides, *pause(f"at-{step}", step), f"hydra.run.dir={folder}", columns=columns)
+    terminal = Terminal(*shared.overrides, *pause(f"at-{step}", step), f"hydra.run.dir={folder}")
     terminal.wait_for(f"at-{step}")
     terminal.child.sendintr()
     (resume,) = re.findall(r"python -m mnist_lab (.+)", terminal.end(130))
-    text = Terminal(resume, columns=columns, PYTHONIOENCODING=encoding).end()
-    assert ("MLP, 1x28x28 in" if encoding == "ascii" else "MLP, 1×28×28 in") in text
-    assert text.isascii() == (encoding == "ascii")
+    text = Terminal(resume).end()
     assert re.search("^2/2 ", text, re.MULTILINE) and text.splitlines()[-1] == f"run folder: {folder}"
     losses = [[row.get("train/loss_step") for row in run.metrics()] for run in (Run(Path(folder)), whole[0])]
     assert losses[0] == losses[1]
     assert Run(Path(folder)).info["metrics"] == whole[0].info["metrics"]
-
-
-def test_sweep_continues_after_ctrl_c_where_it_was(shared: Tiny) -> None:
-    arguments = [*shared.overrides, *pause("in-sweep", "17"), "optimizer.lr=0.01,0.1", "sweep=rates", "-m"]
-    terminal = Terminal(*arguments, columns=80)
-    terminal.wait_for("in-sweep")
-    terminal.child.sendintr()
-    terminal.end(130)
-    text = Terminal(*arguments, columns=100).end()
-    assert "rates" in text.splitlines()[-1]
-    runs = Run.below("runs/sweeps/rates")
-    assert [(run.info["status"], run.info["epochs"]) for run in runs] == [("finished", 2)] * 2
 
 
 def test_run_saves_and_says_so_in_its_record_when_its_terminal_is_closed(shared: Tiny) -> None:
@@ -262,45 +242,24 @@ def test_sigquit_ends_a_run_at_once_and_leaves_the_cursor_visible_and_the_run_as
     assert "killed" in Terminal("ls", "--runs-dir", "quit").end()
 
 
-def test_reproduce_shows_its_runs_and_its_table(shared: Tiny) -> None:
-    options = ["--seeds", "1", "--config-dir", str(shared.conf)]
-    settings = ["data=tiny", "data.val_size=0", "trainer.max_epochs=1", "trainer.accelerator=cpu"]
-    text = Terminal("reproduce", "mlp", *options, *settings).end()
-    assert "mlp" in text
-    assert Path("runs/reproduce/RESULTS.md").is_file()
-
-
-@pytest.mark.parametrize("columns", [80, 100])
-def test_ls_and_compare_fit_the_terminal(whole: tuple[Run, Terminal], columns: int) -> None:
-    assert "mlp" in Terminal("ls", "--runs-dir", ".", columns=columns).end()
+def test_other_commands_end_well_and_fit_the_terminal(shared: Tiny, whole: tuple[Run, Terminal]) -> None:
     shutil.copytree("whole", "copy", dirs_exist_ok=True)
-    assert "copy" in Terminal("compare", "whole", "copy", columns=columns).end()
-
-
-def test_test_report_and_predict_end_well(whole: tuple[Run, Terminal]) -> None:
     picture = Image.new("L", (28, 28))
     picture.paste(255, (12, 4, 16, 24))  # a one
     picture.save("digit.png")
-    commands = [["test", "whole"], ["report", "whole"], ["predict", "whole", "digit.png"]]
+    settings = ["data=tiny", "data.val_size=0", "trainer.max_epochs=1", "trainer.accelerator=cpu"]
+    commands = [
+        ["ls", "--runs-dir", "."],
+        ["compare", "whole", "copy"],
+        ["test", "whole"],
+        ["report", "whole"],
+        ["predict", "whole", "digit.png"],
+        ["reproduce", "mlp", "--seeds", "1", "--config-dir", str(shared.conf), *settings],
+    ]
     for terminal in [Terminal(*command) for command in commands]:  # at the same time
         assert terminal.end()
+    assert Path("runs/reproduce/RESULTS.md").is_file()
 
 
-@pytest.mark.parametrize(
-    "mistake",
-    [
-        "trainer.accelerator=gpu",
-        "lr=0.1",
-        "epochs=3",
-        "modle=mlp",
-        "model=lenett",
-        "optimizer=sgd,adam",
-        "--epochs 3",
-        "tset whole",
-        "test no_run",
-    ],
-)
-def test_mistake_is_answered_in_one_line(mistake: str) -> None:
-    if "gpu" in mistake and torch.cuda.is_available():
-        pytest.skip("a GPU is there")
-    assert Terminal(*mistake.split()).end(2).count("\n") == 1
+def test_mistake_is_answered_in_one_line(shared: Tiny) -> None:
+    assert Terminal("lr=0.1").end(2).count("\n") == 1

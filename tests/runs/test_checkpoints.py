@@ -1,20 +1,21 @@
 """A checkpoint is written whole or not at all, and a bad one is told by its file's name, never loaded, never run."""
 
-from __future__ import annotations
-
+import copy
 import os
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import lightning.pytorch as pl
 import pytest
 import torch
-from lab import Outcome, slow
+from lab import Command, disk_full
 
 from mnist_lab.errors import UsageError
 from mnist_lab.models.lenet import LeNet
 from mnist_lab.models.mlp import MLP
 from mnist_lab.runs.checkpoints import SafeCheckpointIO, load_weights, read_checkpoint
+from mnist_lab.runs.run import Run
 
 
 class Evil:
@@ -43,41 +44,29 @@ def broken(path: Path, how: str) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("how", "told"),
-    [
-        ("truncated", "corrupt"),
-        ("empty", "corrupt"),
-        ("text", "corrupt"),
-        ("flipped bit", "corrupt"),
-        ("evil", "unsafe"),
-    ],
-)
-@pytest.mark.parametrize("key", ["resume", *slow("init_from")])
-def test_bad_checkpoint_is_reported_in_one_line_and_nothing_is_left(
-    command: Callable[..., Outcome], saved: Path, how: str, told: str, key: str
-) -> None:
-    if key == "resume":
-        assert command("model=mlp", "trainer.max_epochs=1", "hydra.run.dir=runs/a/b").status == 0
-        saved = Path("runs/a/b/checkpoints/last.ckpt").absolute()
+def test_bad_checkpoint_is_reported_in_one_line_and_nothing_is_left(command: Command, saved: Path) -> None:
+    whole = saved.read_bytes()
+    run = Path("runs/a/b").absolute()
+    assert command("model=mlp", "trainer.max_epochs=1", f"hydra.run.dir={run}").status == 0
     before = sorted(Path().rglob("*"))
-    outcome = command("model=mlp", f"{key}={broken(saved, how)}")
-    assert outcome.status == 2
-    assert outcome.err.startswith(f"mnist_lab: {key}={saved}: ") and told in outcome.err
-    assert outcome.err.count("\n") == 1
+    for how in ("truncated", "empty", "text", "flipped bit", "evil"):
+        for key, path in (("init_from", saved), ("resume", run / "checkpoints/last.ckpt")):
+            path.write_bytes(whole)
+            outcome = command("model=mlp", f"{key}={broken(path, how)}")
+            assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+            assert outcome.err.startswith(f"mnist_lab: {key}={path}: ")
+            assert ("unsafe" if how == "evil" else "corrupt") in outcome.err
     assert sorted(Path().rglob("*")) == before
 
 
-def test_missing_checkpoint_is_reported(command: Callable[..., Outcome]) -> None:
+def test_missing_checkpoint_is_reported(command: Command) -> None:
     for key in ("init_from", "resume"):
         outcome = command(f"{key}=nowhere.ckpt")
         assert outcome.status == 2
         assert f"{key}=nowhere.ckpt: checkpoint not found" in outcome.err
 
 
-def test_checkpoint_of_another_architecture_is_reported_with_both_names(
-    command: Callable[..., Outcome], saved: Path
-) -> None:
+def test_checkpoint_of_another_architecture_is_reported_with_both_names(command: Command, saved: Path) -> None:
     outcome = command("model=lenet", f"init_from={saved}")
     assert outcome.status == 2
     assert "weights of MLP, not of LeNet" in outcome.err
@@ -92,10 +81,7 @@ def test_state_dict_of_a_tutorial_loads_in_the_format_of_its_time(tmp_path: Path
 
 
 def test_save_that_fails_leaves_the_old_checkpoint_and_no_litter(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*args: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", disk_full)
     with pytest.raises(OSError, match="No space"):
         SafeCheckpointIO().save_checkpoint({"state_dict": {}}, saved)
     assert read_checkpoint(saved)["architecture"] == "MLP"
@@ -130,41 +116,70 @@ def test_weights_that_are_no_dense_tensor_of_real_numbers_are_refused(saved: Pat
     assert "\n" not in str(caught.value)
 
 
-def test_resume_from_a_checkpoint_of_odd_structure_is_refused_and_leaves_the_run_as_it_was(
-    command: Callable[..., Outcome],
-) -> None:
-    assert command("model=mlp", "trainer.max_epochs=1", "hydra.run.dir=runs/a/b").status == 0
-    last, record = Path("runs/a/b/checkpoints/last.ckpt"), Path("runs/a/b/run.json")
-    whole, before = torch.load(last, weights_only=True), record.read_bytes()
-    del whole["optimizer_states"][0]["param_groups"][0]["lr"]
-    torch.save(whole, last)
-    outcome = command(f"resume={last}", "trainer.max_epochs=2", data=False)
-    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
-    assert "not a checkpoint of this run (optimizer_states.param_groups.0.lr is missing)" in outcome.err
-    assert record.read_bytes() == before
-
-
 class SpareLayer(MLP):
-    """A network with a layer that takes no part in the forward pass."""
+    """A network with a layer that takes no part in the forward pass, and so has no optimizer state."""
 
     def __init__(self) -> None:
         super().__init__()
         self.spare = torch.nn.Linear(2, 2)
 
 
-@pytest.mark.parametrize("optimizer", ["adam", *slow("sgd")])
-def test_resume_needs_the_optimizer_state_of_the_trained_parameters_and_of_no_others(
-    command: Callable[..., Outcome], optimizer: str
-) -> None:
-    network = ("model=mlp", "model._target_=test_checkpoints.SpareLayer", f"optimizer={optimizer}")
-    assert command(*network, "trainer.max_epochs=1", "hydra.run.dir=runs/a/b").status == 0
-    last = Path("runs/a/b/checkpoints/last.ckpt")
-    assert command(f"resume={last}", "trainer.max_epochs=2", data=False).status == 0
-    whole = torch.load(last, weights_only=True)
-    states = whole["optimizer_states"][0]["state"]
-    assert len(states) == len(list(MLP().parameters()))
-    del states[3]
+def altered(whole: dict[str, Any], place: str, value: object) -> dict[str, Any]:
+    """A copy of a checkpoint with another value at a place, keys joined by spaces; without it if the value is DROP."""
+    changed = copy.deepcopy(whole)
+    *keys, last = [int(key) if key.isdigit() else key for key in place.split()]
+    node: Any = changed
+    for key in keys:
+        node = node[key]
+    if value is DROP:
+        del node[last]
+    else:
+        node[last] = value
+    return changed
+
+
+DROP = object()
+UNFIT = {  # of the optimizer and the scheduler
+    "optimizer_states 0 param_groups 0 lr": DROP,
+    "optimizer_states 0 state 3": DROP,
+    "optimizer_states 0 state 0 exp_avg": torch.zeros(3),
+    "lr_schedulers": [],
+    "global_step": "x",
+}
+REFUSED = {  # by Lightning, torch and our callbacks, while they restore it
+    "loops fit_loop": None,
+    "callbacks RandomState torch": torch.zeros(3),
+    "callbacks StepLog": 7,
+}
+
+
+def test_resume_refuses_a_checkpoint_of_another_structure_and_keeps_other_peoples_states(command: Command) -> None:
+    timer = ("+trainer.max_time=00:01:00:00",)
+    network = ("model=mlp", "model._target_=test_checkpoints.SpareLayer", "optimizer=adam", "scheduler=step")
+    assert command(*network, *timer, "trainer.max_epochs=1", "hydra.run.dir=runs/a/b").status == 0
+    last, record = Path("runs/a/b/checkpoints/last.ckpt"), Path("runs/a/b/run.json")
+    whole, before = torch.load(last, weights_only=True), record.read_bytes()
+    assert "Timer" in whole["callbacks"], "the state of a callback that is not ours"
+    for place, value in (UNFIT | REFUSED).items():
+        torch.save(altered(whole, place, value), last)
+        outcome = command(f"resume={last}", "trainer.max_epochs=2", data=False)
+        assert (outcome.status, outcome.err.count("\n")) == (2, 1), (place, outcome.err)
+        assert outcome.err.startswith(f"mnist_lab: resume={last.absolute()}: not a checkpoint of this run: "), place
+        assert (record.read_bytes() == before) == (place in UNFIT)
     torch.save(whole, last)
-    outcome = command(f"resume={last}", "trainer.max_epochs=3", data=False)
-    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
-    assert "not a checkpoint of this run (optimizer_states.state.3 is missing)" in outcome.err
+    assert command(f"resume={last}", "trainer.max_epochs=2", data=False).status == 0
+
+
+class FailsInSecondEpoch(pl.Callback):
+    """Has an error of its own."""
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.current_epoch == 1:
+            raise ZeroDivisionError("in training")
+
+
+def test_error_of_resumed_training_is_not_blamed_on_the_checkpoint(command: Command) -> None:
+    assert command("model=mlp", "trainer.max_epochs=1", "hydra.run.dir=runs/a/b").status == 0
+    fails = "+callbacks.fails._target_=test_checkpoints.FailsInSecondEpoch"
+    assert command("resume=runs/a/b", "trainer.max_epochs=2", fails, data=False).status == 1
+    assert Run(Path("runs/a/b")).info["error"] == "ZeroDivisionError: in training"
