@@ -25,6 +25,7 @@ NAMES = (
     ("X", "y"),
 )
 PIXELS = SIDE * SIDE
+BYTES = {str(number) for number in range(256)}
 MAX_LINE = 100_000  # characters; each of the 785 columns may have a name of 100
 
 
@@ -109,19 +110,10 @@ def read_csv(path: Path, classes: list[str]) -> tuple[list[Labelled], list[str]]
 
 
 def read_pixels(path: Path, max_label: int = 9) -> tuple[np.ndarray, np.ndarray | None]:
-    """Read a CSV with an image in each line, as in Kaggle's "Digit Recognizer".
+    """Return the images, (N, 28, 28) bytes, and the labels, (N,), if there are any, of a CSV with an image in a line.
 
-    Labels are in the column named label or class or, without a line of names, in the first of 785 columns.
-
-    Args:
-        path: the file.
-        max_label: the largest label that is valid, at most 255.
-
-    Returns:
-        The images, (N, 28, 28) bytes, and the labels, (N,), or None.
-
-    Raises:
-        UsageError: the file cannot be read or is not such a CSV; the message names the line.
+    Labels, from 0 to max_label, are in the column named label or class or, without a line of names, in the first of
+    785 columns. UsageError names the file and the line that is invalid.
     """
     rows = bytearray()
     width, label_column = 0, -1
@@ -140,7 +132,9 @@ def read_pixels(path: Path, max_label: int = 9) -> tuple[np.ndarray, np.ndarray 
                 try:
                     values = bytes(map(int, fields))
                 except ValueError:
-                    raise UsageError(f"{where}, {_describe_invalid_pixel(fields)}") from None
+                    wrong = next(i for i, each in enumerate(fields) if each.strip() not in BYTES)
+                    reason = f"invalid value {fields[wrong][:20]!r}; must be a whole number from 0 to 255"
+                    raise UsageError(f"{where}, column {wrong + 1}: {reason}") from None
                 if label_column >= 0 and values[label_column] > max_label:
                     raise UsageError(f"{where}: invalid label {values[label_column]}; must be from 0 to {max_label}")
                 rows += values
@@ -178,13 +172,3 @@ def _find_label_column(head: list[str], width: int, where: str) -> int:
     if width == PIXELS + 1 and (columns or not head):
         return columns[0] if columns else 0
     raise UsageError(f"{where}: found {width} columns; {PIXELS} of pixels are needed, and optionally one named label")
-
-
-def _describe_invalid_pixel(fields: list[str]) -> str:
-    """Describe the first field that is not a byte."""
-    for column, field in enumerate(fields, start=1):
-        try:
-            bytes([int(field)])
-        except ValueError:
-            return f"column {column}: invalid value {field[:20]!r}; must be a whole number from 0 to 255"
-    raise AssertionError("all are bytes")

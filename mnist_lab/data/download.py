@@ -17,14 +17,13 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import urllib.error
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
-from concurrent import futures
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +54,10 @@ def fetch_from_mirror(address: str, names: Iterable[str]) -> Iterator[tuple[str,
     for name in names:
         for is_last in (False, True):
             try:
-                content = decompress(_download(f"{address}{name}.gz", end))
+                with closing(_download(f"{address}{name}.gz", end)) as chunks:
+                    content = decompress(chunks)
                 break
-            except (OSError, EOFError, ValueError, zlib.error, http.client.HTTPException) as error:
+            except (OSError, ValueError, zlib.error, http.client.HTTPException) as error:
                 has_no_server = isinstance(getattr(error, "reason", None), socket.gaierror | ConnectionRefusedError)
                 if is_last or has_no_server or time.monotonic() > end:
                     raise OSError(f"{name}.gz: {error}") from error
@@ -66,55 +66,34 @@ def fetch_from_mirror(address: str, names: Iterable[str]) -> Iterator[tuple[str,
         yield name, content
 
 
-def decompress(content: bytes) -> bytes:
-    """Decompress a gzip file of at most MAX_BYTES; raise OSError, EOFError or zlib.error if it is larger or damaged."""
-    with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
-        decompressed = file.read(MAX_BYTES + 1)
-    _check_size(decompressed)
-    return decompressed
+def decompress(chunks: Iterable[bytes]) -> bytes:
+    """Decompress a gzip file; raise OSError or zlib.error if it has more than MAX_BYTES, ends early or is damaged."""
+    unpacker, content = zlib.decompressobj(wbits=31), bytearray()
+    for chunk in chunks:
+        content += unpacker.decompress(chunk, MAX_BYTES + 1 - len(content))
+        if len(content) > MAX_BYTES:
+            raise OSError(f"has more than {MAX_BYTES:,} bytes")
+        if unpacker.eof:
+            return bytes(content)
+    raise OSError("ends early")
 
 
-def _check_size(content: bytes | bytearray) -> None:
-    if len(content) > MAX_BYTES:
-        raise OSError(f"has more than {MAX_BYTES:,} bytes")
-
-
-def _download(url: str, end: float) -> bytes:
-    """Download in a thread, so that the deadline also holds while a server sends headers byte by byte."""
-    future: futures.Future[bytes] = futures.Future()
-
-    def work() -> None:
-        try:
-            future.set_result(_read(url, end))
-        except Exception as error:
-            future.set_exception(error)
-
-    threading.Thread(target=work, daemon=True).start()
-    if not futures.wait([future], end - time.monotonic()).done:
-        raise TimeoutError(f"took more than {DEADLINE:g} s")
-    return future.result()
-
-
-def _read(url: str, end: float) -> bytes:
+def _download(url: str, end: float) -> Generator[bytes, None, None]:
+    """Yield a file as it arrives, with a progress bar."""
     request = urllib.request.Request(url, headers={"User-Agent": "mnist_lab"})
     try:
         response = urllib.request.urlopen(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         error.close()  # it is the response, too
         raise
-    console, content = Console(stderr=True), bytearray()
+    console = Console(stderr=True)
     with response, Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        size = response.length
-        task = progress.add_task(url, total=size)
+        task = progress.add_task(url, total=response.length)
         while chunk := response.read1(1 << 16):  # read() would wait for the whole of it, past the deadline
-            content += chunk
             progress.update(task, advance=len(chunk))
-            _check_size(content)
+            yield chunk
             if time.monotonic() > end:
                 raise TimeoutError(f"took more than {DEADLINE:g} s")
-    if size is not None and len(content) < size:
-        raise OSError(f"the connection ended after {len(content)} of {size} bytes")
-    return bytes(content)
 
 
 def fetch_from_index(package: str, folder: Path) -> Iterator[tuple[str, bytes]]:

@@ -38,14 +38,9 @@ class ImageSource(ABC):
 
     @abstractmethod
     def load(self, root: str | os.PathLike[str] | None = None, *, download: bool = True) -> Arrays:
-        """Return the images and labels.
+        """Return the images and labels, or raise UsageError if they are missing, damaged or not what was recorded.
 
-        Args:
-            root: the folder of the data sets that are downloaded; None for `mnist_files.data_root`'s.
-            download: whether the network may be used.
-
-        Raises:
-            UsageError: the data are missing, damaged or not what was recorded.
+        Data that are downloaded belong below root, by default `mnist_files.data_root()`; download=False forbids it.
         """
 
     def read_settings(self) -> dict[str, Any]:

@@ -123,7 +123,7 @@ class Source(ImageSource):
                         with atomic_write(folder / name) as partial:
                             partial.write_bytes(content)
                     brought[name] = bytearray(content)
-            except (OSError, EOFError, zlib.error) as error:
+            except (OSError, zlib.error) as error:
                 failures += f"\n  {described}: {error}"
                 log.info("failed: %s: %s", described, error)
         wanted = ", ".join(name for name in missing if name not in brought)
@@ -154,7 +154,7 @@ class Source(ImageSource):
 def _local(path: Path, name: str) -> Iterator[tuple[str, bytes]]:
     """Yield a file of this machine, decompressed, under its name in the data set."""
     content = path.read_bytes()
-    yield name, network.decompress(content) if path.suffix == ".gz" else content
+    yield name, network.decompress([content]) if path.suffix == ".gz" else content
 
 
 def _locked(folder: Path) -> AbstractContextManager[object]:

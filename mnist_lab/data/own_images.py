@@ -46,7 +46,7 @@ class OwnImages(ImageSource):
     background: Annotated[int, Field(ge=0, le=255)] | None = None
     sha256: str | None = None
 
-    _last: ClassVar[tuple[Hashable, Any]] = (None, None)  # what was read last, and what was found
+    _last: ClassVar[tuple[Hashable, Any]] = (None, None)  # what was read last, and what `_read` returned
 
     def load(self, root: str | os.PathLike[str] | None = None, *, download: bool = True) -> Arrays:
         """Return the images and labels, split; raise UsageError if they cannot be read or have another checksum."""
@@ -84,28 +84,25 @@ class OwnImages(ImageSource):
         try:
             files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in self._files()]
             made_of = (type(self), tuple(self.classes or ()), self.test_size, tuple(files))
-            if OwnImages._last[0] != made_of:
-                checksum = self._checksum()
-                self._verify(checksum)  # before the work
+            key, found = OwnImages._last
+            checksum = found[2] if key == made_of else self._checksum()
+            if self.sha256 not in (None, checksum):
+                raise UsageError(
+                    "the data have changed since they were recorded (another SHA-256); restore them, or train a new run"
+                )
+            if key != made_of:
                 sets, classes = self._decode()
                 for kind, labelled in zip(("training", "test"), sets, strict=False):
                     check_labels(kind, *labelled, len(classes))
                 _check_classes(classes)
-                OwnImages._last = (made_of, (self._split(sets, classes), classes, checksum))
-            found: tuple[Arrays, list[str], str] = OwnImages._last[1]
-            self._verify(found[2])
+                found = (self._split(sets, classes), classes, checksum)
+                OwnImages._last = (made_of, found)
         except OSError as error:
             reason = f"{error.filename or self.path}: cannot be read ({error.strerror})"
             raise UsageError(f"data.source.path={self.path}: {reason}") from error
         except UsageError as error:
             raise UsageError(f"data.source.path={self.path}: {error}") from error
         return found
-
-    def _verify(self, checksum: str) -> None:
-        if self.sha256 not in (None, checksum):
-            raise UsageError(
-                "the data have changed since they were recorded (another SHA-256); restore them, or train a new run"
-            )
 
     def _split(self, sets: list[Labelled], classes: list[str]) -> Arrays:
         """Split off the test set, a share of each class, unless the data keep one apart."""

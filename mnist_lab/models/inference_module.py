@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from mnist_lab.data.normalisation import normalise_pixels
+from mnist_lab.data.datamodule import normalise_pixels
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.models.views import Views
 
