@@ -183,7 +183,7 @@ class TenClasses(Classifier):
             (["data.val_size=0.001"], "data.val_size=0.001: leaves none of 48 images for validation"),
             (["data.val_size=1.5"], "data.val_size=1.5"),
             (["data.source.test_size=0"], "data.source.test_size=0"),
-            (["data.source.path=null"], "data.source.path"),
+            (["~data.source.path"], "data.source"),
         ),
     ],
 )
