@@ -41,13 +41,8 @@ def run(command: str, *settings: str, **environment: str) -> str:
 
 
 def test_every_example_is_tested_here() -> None:
-    assert [command.split()[-1] for command in COMMANDS] == [
-        "model.width=128",
-        "callbacks=weight_norm",
-        "own_data.py",
-        "sweep.py",
-        "slurm_sweep.sh",
-    ]
+    last_words = [command.split()[-1] for command in COMMANDS]
+    assert last_words == ["model.width=128", "callbacks=weight_norm", "own_data.py", "sweep.py", "slurm_sweep.sh"]
 
 
 def test_network_of_ones_own_is_trained_at_its_width(folder: Path) -> None:

@@ -161,12 +161,9 @@ def test_file_of_another_kind_is_refused(tmp_path: Path, name: str, content: byt
         ArrayFile(path=str(tmp_path / name)).load()
 
 
-def test_arrays_of_objects_are_not_unpickled(tmp_path: Path) -> None:
+def test_arrays_of_objects_are_not_unpickled_and_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"own\.npz: file not found"):
+        ArrayFile(path=str(tmp_path / "own.npz")).load()
     source = save(tmp_path / "own.npz", images=IMAGES, labels=np.array([{}] * 20))
     with pytest.raises(UsageError, match=r"not a \.npz or .csv file of images"):
         source.load()
-
-
-def test_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"own\.npz: file not found"):
-        ArrayFile(path=str(tmp_path / "own.npz")).load()

@@ -12,11 +12,10 @@ import pickle
 import signal
 import subprocess
 import sys
-import textwrap
 import threading
 import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -39,6 +38,20 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def is_tiny(arrays: Arrays) -> bool:
     return all((mine == theirs).all() for mine, theirs in zip(arrays, tiny_arrays(), strict=True))
+
+
+def answers(body: bytes, length: int | None = None) -> Callable[[BaseHTTPRequestHandler, int], bool]:
+    """What a mirror does that answers every request with a body, of which it may announce another length."""
+
+    def behave(handler: BaseHTTPRequestHandler, number: int) -> bool:
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(length or len(body)))
+        handler.end_headers()
+        with contextlib.suppress(OSError):  # the client has gone
+            handler.wfile.write(body)
+        return True
+
+    return behave
 
 
 def test_plain_files_are_read_without_the_network(tiny: Tiny, mirror: Mirror) -> None:
@@ -81,7 +94,7 @@ def test_missing_files_come_from_a_mirror_and_then_stay(tiny: Tiny, mirror: Mirr
     assert is_tiny(source.load(tmp_path / "new", download=False))
 
 
-@pytest.mark.parametrize("damage", ["truncated", "empty", "one flipped bit"])
+@pytest.mark.parametrize("damage", ["empty", "one flipped bit", *thorough("truncated")])
 def test_damaged_file_is_noticed_and_fetched_again(
     tiny: Tiny, mirror: Mirror, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -96,15 +109,7 @@ def test_damaged_file_is_noticed_and_fetched_again(
 
 
 def test_mirror_that_sends_wrong_bytes_is_not_believed(tiny: Tiny, mirror: Mirror) -> None:
-    def lie(handler: BaseHTTPRequestHandler, number: int) -> bool:
-        body = gzip.compress(b"something else")
-        handler.send_response(200)
-        handler.send_header("Content-Length", str(len(body)))
-        handler.end_headers()
-        handler.wfile.write(body)
-        return True
-
-    mirror.behave = lie
+    mirror.behave = answers(gzip.compress(b"something else"))
     (tiny.raw / FILES[2]).unlink()
     with pytest.raises(DataUnavailable, match="wrong SHA-256"):
         tiny.source(mirrors=[mirror.address]).load(tiny.root)
@@ -124,10 +129,7 @@ def test_mirror_that_fails_once_is_tried_again(
             monkeypatch.setattr(network, "TIMEOUT", 60)  # for the attempts to come
             loaded.wait()  # a client that waited for this answer would wait for ever
         elif fault == "half a file":
-            handler.send_response(200)
-            handler.send_header("Content-Length", "5000")
-            handler.end_headers()
-            handler.wfile.write(b"\x1f\x8b\x08")
+            return answers(b"\x1f\x8b\x08", 5000)(handler, number)
         else:
             handler.send_error(int(fault))
         return True
@@ -170,14 +172,7 @@ def test_gzip_bomb_is_refused_before_it_is_unpacked(
     monkeypatch.setattr(network, "MAX_BYTES", 1 << 20)
     bomb = gzip.compress(bytes(1 << 26))
 
-    def explode(handler: BaseHTTPRequestHandler, number: int) -> bool:
-        handler.send_response(200)
-        handler.end_headers()
-        with contextlib.suppress(OSError):
-            handler.wfile.write(bomb)
-        return True
-
-    mirror.behave = explode
+    mirror.behave = answers(bomb)
     (tiny.raw / FILES[3]).unlink()
     if place == "folder":
         (tiny.raw / f"{FILES[3]}.gz").write_bytes(bomb)
@@ -227,11 +222,7 @@ def test_damaged_header_of_an_idx_file_is_refused_by_name(tiny: Tiny, numbers: t
 def test_with_no_source_left_the_message_tells_what_was_tried_and_where_to_put_the_files(
     tiny: Tiny, mirror: Mirror, tmp_path: Path
 ) -> None:
-    def refuse(handler: BaseHTTPRequestHandler, number: int) -> bool:
-        handler.send_error(503)
-        return True
-
-    mirror.behave = refuse
+    mirror.behave = lambda handler, number: handler.send_error(503) is None
     nowhere = "http://127.0.0.1:9/"  # the discard port: refused at once
     with pytest.raises(DataUnavailable) as caught:
         tiny.source(mirrors=[mirror.address, nowhere]).load(tmp_path / "new")
@@ -298,13 +289,11 @@ def test_eight_processes_in_a_cold_folder_make_one_download(tiny: Tiny, mirror: 
 def test_process_killed_with_the_lock_does_not_hold_up_the_next(tiny: Tiny, mirror: Mirror, tmp_path: Path) -> None:
     folder = tmp_path / "new" / "Tiny" / "raw"
     folder.mkdir(parents=True)
-    program = textwrap.dedent(f"""
-        import filelock, time
-        filelock.FileLock({str(folder / ".lock")!r}).acquire()
-        print("held", flush=True)
-        time.sleep(60)
-    """)
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as holder:
+    lock = str(folder / ".lock")
+    program = f"import filelock; filelock.FileLock({lock!r}).acquire(); print('held', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         os.kill(holder.pid, signal.SIGKILL)
