@@ -46,7 +46,8 @@ class OwnImages(ImageSource):
     background: Annotated[int, Field(ge=0, le=255)] | None = None
     sha256: str | None = None
 
-    _last: ClassVar[tuple[Hashable, Any]] = (None, None)  # what was read last, and what `_read` returned
+    # What was read last, and what `_read` returned.
+    _last: ClassVar[tuple[Hashable, tuple[Arrays, list[str], str] | None]] = (None, None)
 
     def load(self, root: str | os.PathLike[str] | None = None, *, download: bool = True) -> Arrays:
         """Return the images and labels, split; raise UsageError if they cannot be read or have another checksum."""
@@ -85,12 +86,14 @@ class OwnImages(ImageSource):
             files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in self._files()]
             made_of = (type(self), tuple(self.classes or ()), self.test_size, tuple(files))
             key, found = OwnImages._last
-            checksum = found[2] if key == made_of else self._checksum()
+            if key != made_of:
+                found = None
+            checksum = found[2] if found else self._checksum()
             if self.sha256 not in (None, checksum):
                 raise UsageError(
                     "the data have changed since they were recorded (another SHA-256); restore them, or train a new run"
                 )
-            if key != made_of:
+            if found is None:
                 sets, classes = self._decode()
                 for kind, labelled in zip(("training", "test"), sets, strict=False):
                     check_labels(kind, *labelled, len(classes))
