@@ -96,13 +96,13 @@ class Source(ImageSource):
                 continue
             except OSError as error:
                 raise UsageError(f"data.root: {path} cannot be read ({error.strerror})") from error
-            if self._is_right(path.name, content):
+            if self._is_right(path.name, content.data):
                 contents[path.name] = content
             elif warn:
                 log.warning("%s is damaged (%d bytes, wrong SHA-256): it will not be used", path, len(content))
         return contents
 
-    def _is_right(self, name: str, content: Content | bytes) -> bool:
+    def _is_right(self, name: str, content: memoryview | bytes) -> bool:
         return hashlib.sha256(content).hexdigest() == self.sha256[name]
 
     def _bring(self, missing: list[str], folder: Path, *, download: bool) -> dict[str, Content]:
