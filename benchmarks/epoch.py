@@ -83,7 +83,7 @@ def _tutorials_batches(network: str, size: int, settings: Any) -> Iterable:
     from torch.utils.data import DataLoader
     from torchvision import datasets, transforms
 
-    from mnist_lab.data.source import data_root
+    from mnist_lab.data.mnist_files import data_root
 
     resize = [transforms.Resize((size, size))] if size != 28 else []
     normalise = transforms.Normalize((settings.mean,), (settings.std,))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mnist_lab.data.source import FILES, Source, parse
+from mnist_lab.data.mnist_files import FILES, Source, parse
 
 ODD: list[Any] = [
     None,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.timing import Clock, output_of, peak_gigabytes
-from mnist_lab.data.source import Arrays, Source
+from mnist_lab.data.mnist_files import Arrays, Source
 
 
 @dataclass(frozen=True, kw_only=True)

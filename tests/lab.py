@@ -24,7 +24,7 @@ import yaml
 from omegaconf import DictConfig
 
 from mnist_lab.config.compose import compose
-from mnist_lab.data.source import FILES, Source
+from mnist_lab.data.mnist_files import FILES, Source
 
 INGREDIENTS = {  # of recipes that the tutorials do not have
     "distortions": ["augmentation=elastic", "augmentation.crop=3", "augmentation.cutout=7"],
@@ -98,7 +98,7 @@ class Tiny:
     def write_conf(self) -> None:
         """A configuration folder of one's own, as a user would write it, with the data set as data=tiny."""
         source = {
-            "_target_": "mnist_lab.data.source.Source",
+            "_target_": "mnist_lab.data.Source",
             "name": "Tiny",
             "mirrors": [],
             "sha256": self.sha256,

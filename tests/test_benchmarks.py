@@ -9,7 +9,7 @@ import pytest
 from benchmarks import epoch, scale, start, sweep
 from benchmarks.timing import output_of, ratio
 from mnist_lab.config.compose import compose
-from mnist_lab.data.source import data_root
+from mnist_lab.data.mnist_files import data_root
 from mnist_lab.training.build import instantiate_node
 
 pytestmark = [pytest.mark.real_data, pytest.mark.slow]

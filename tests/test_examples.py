@@ -41,37 +41,28 @@ def run(command: str, *settings: str, **environment: str) -> str:
 
 
 def test_every_example_is_tested_here() -> None:
-    assert [command.split()[-1] for command in COMMANDS] == [
-        "model.width=128",
-        "callbacks=weight_norm",
-        "own_data.py",
-        "sweep.py",
-        "slurm_sweep.sh",
-    ]
+    last_words = [command.split()[-1] for command in COMMANDS]
+    assert last_words == ["model.width=128", "callbacks=weight_norm", "own_data.py", "sweep.py", "slurm_sweep.sh"]
 
 
-@pytest.mark.slow
 def test_network_of_ones_own_is_trained_at_its_width(folder: Path) -> None:
     out = run(COMMANDS[0], *TINY)
     assert "128" in out and "TwoLayer" in out
     assert Run.find("latest").info["parameters"] == 785 * 128 + 129 * 4
 
 
-@pytest.mark.slow
 def test_callback_of_ones_own_writes_its_column(folder: Path) -> None:
     run(COMMANDS[1], *TINY)
     (row,) = Run.find("latest").epochs()
     assert row["weight_norm"] > 0
 
 
-@pytest.mark.slow
 def test_data_of_ones_own_are_learnt(folder: Path) -> None:
     out = run(COMMANDS[2], "trainer.accelerator=cpu")
     assert "classes: circle, cross, square" in out
     assert Run.find("latest").info["metrics"]["test/acc"] > 0.9
 
 
-@pytest.mark.slow
 def test_sweep_from_python_prints_its_jobs_best_first(folder: Path) -> None:
     lines = run(COMMANDS[3], *TINY).splitlines()[-4:]
     accuracies = [float(re.search(r"validation ([\d.]+)%", line)[1]) for line in lines]  # type: ignore[index]
@@ -86,7 +77,6 @@ def test_slurm_script_is_a_valid_command_file(folder: Path) -> None:
     run("bash -n slurm_sweep.sh")
 
 
-@pytest.mark.slow
 def test_slurm_script_runs_its_sweep_on_one_machine(folder: Path) -> None:
     out = run("bash slurm_sweep.sh", *TINY, LAUNCHER="submitit_local")
     assert len(Run.below(folder / "runs" / "sweeps" / "six")) == 6, out

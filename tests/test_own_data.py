@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lab import Command, slow
+from lab import Command, same, slow, thorough, weights
 from test_image_folder import draw_shape, write_shapes
 from torch import Tensor, nn
 
@@ -52,12 +52,6 @@ def test_network_has_as_many_classes_as_there_are_folders(trained: Run, folder: 
     assert trained.info["metrics"]["test/acc"] > 0.5
 
 
-def test_run_is_tested_again_from_its_folder_alone(command: Command, trained: Run) -> None:
-    outcome = command("test", str(trained), data=False)
-    assert outcome.status == 0
-    assert f"{trained.info['metrics']['test/acc']:.2%}" in outcome.out
-
-
 def test_networks_for_other_classes_than_digits_are_combined_and_exported(
     command: Command, trained: Run, tmp_path: Path
 ) -> None:
@@ -69,42 +63,33 @@ def test_networks_for_other_classes_than_digits_are_combined_and_exported(
         assert outcome.status == 0 and "LeNet(num_classes=3)" in outcome.out
 
 
-def test_data_that_have_moved_are_found_at_the_place_that_is_named(
-    command: Command, trained: Run, folder: Path, tmp_path: Path
-) -> None:
-    moved = shutil.copytree(folder, tmp_path / "elsewhere")
-    outcome = command("test", str(trained), f"data.source.path={moved}", data=False)
-    assert outcome.status == 0 and f"{trained.info['metrics']['test/acc']:.2%}" in outcome.out
-
-
-@pytest.mark.parametrize("action", ["test", "report", "resume"])
-def test_data_that_have_changed_are_refused(
+@pytest.mark.parametrize("action", ["test", *slow("resume"), *thorough("report")])
+def test_data_that_have_moved_are_found_where_they_are_named_and_refused_once_they_have_changed(
     command: Command, trained: Run, folder: Path, tmp_path: Path, action: str
 ) -> None:
     copied = Run(Path(shutil.copytree(trained.folder, tmp_path / "run")))
-    changed = Path(shutil.copytree(folder, tmp_path / "shapes"))
-    draw_shape("cross", 77).save(changed / "cross" / "0.png")
+    moved = Path(shutil.copytree(folder, tmp_path / "shapes"))
     config = copied.config
-    config.data.source.path = str(changed)
+    config.data.source.path = str(moved)
     copied.save_config(config)
-    arguments = {
-        "test": ["test", str(copied)],
-        "report": ["report", str(copied)],
-        "resume": [f"resume={copied}", "trainer.max_epochs=7", f"data.source.path={changed}"],
-    }
-    outcome = command(*arguments[action], data=False)
-    assert outcome.status == 2
-    assert "the data have changed since they were recorded" in outcome.err and outcome.err.count("\n") == 1
+    arguments = [f"resume={copied}", "trainer.max_epochs=7"] if action == "resume" else [action, str(copied)]
+    if action == "test":
+        outcome = command("test", str(trained), f"data.source.path={moved}", data=False)
+        assert outcome.status == 0 and f"{trained.info['metrics']['test/acc']:.2%}" in outcome.out
+    draw_shape("cross", 77).save(moved / "cross" / "0.png")
+    outcome = command(*arguments, data=False)
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert "the data have changed since they were recorded" in outcome.err
 
 
+@pytest.mark.slow
 def test_resumed_run_equals_the_run_left_alone(trained: Run, folder: Path, tmp_path: Path, command: Command) -> None:
     own = ["data=image_folder", f"data.source.path={folder}", f"hydra.run.dir={tmp_path / 'run'}"]
     assert command("model=lenet", *own, *SETTINGS, "trainer.max_epochs=4", data=False).status == 0
     moved = Path(shutil.copytree(folder, tmp_path / "elsewhere"))
     resumed = [f"resume={tmp_path / 'run'}", "trainer.max_epochs=6", f"data.source.path={moved}"]
     assert command(*resumed, data=False).status == 0
-    alone, again = (load_trained_model(run).state_dict() for run in (trained, Run(tmp_path / "run")))
-    assert all(alone[name].equal(again[name]) for name in alone)
+    assert same(weights(trained.chosen_checkpoint()), weights(Run(tmp_path / "run").chosen_checkpoint()))
 
 
 def test_names_of_the_classes_stand_in_report_figures_and_dashboard(command: Command, trained: Run) -> None:
@@ -130,13 +115,14 @@ def test_images_are_given_to_the_network_as_in_training(command: Command, traine
     assert table.split()[:4] == ["file", "class", "probability", "runner-up"]
 
 
+@pytest.mark.slow
 def test_drawing_is_classified_by_name(trained: Run) -> None:
     page = page_of(trained)
     assert "Draw a picture" in page and '["circle", "cross", "square"]' in page
     assert re.search(r'"background": (\d+)', page)[1] > "200"  # light paper, as in training
 
 
-@pytest.mark.parametrize("form", ["torch_export", "safetensors", *slow("onnx", "state_dict")])
+@pytest.mark.parametrize("form", ["safetensors", *slow("torch_export"), *thorough("onnx", "state_dict")])
 def test_exported_file_names_the_classes(command: Command, trained: Run, tmp_path: Path, form: str) -> None:
     outcome = command("export", str(trained), "--format", form, "--to", str(tmp_path / "exported"), data=False)
     assert outcome.status == 0, outcome.err
@@ -155,24 +141,16 @@ def test_sweep_is_ranked_and_not_trained_again(command: Command, folder: Path) -
     assert {path: path.stat().st_mtime_ns for path in Path("runs").rglob("metrics.csv")} == before
 
 
-def test_robustness_is_measured_on_light_paper(command: Command, trained: Run) -> None:
-    outcome = command("robustness", str(trained), "--only", "shift", "--json", data=False)
-    assert outcome.status == 0, outcome.err
-
-
 @pytest.mark.slow
 def test_arrays_with_many_classes_train_every_network(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
-    labels = np.arange(60) % 12
-    np.savez(tmp_path / "own.npz", images=random.integers(0, 256, (60, 28, 28), np.uint8), labels=labels)
+    labels = np.arange(120) % 12
+    images = np.repeat(random.integers(0, 256, (12, 28, 28), np.uint8)[labels][:, :1], 28, axis=1)  # a pattern a class
+    np.savez(tmp_path / "own.npz", images=images, labels=labels)
     for name in ("lenet", "mlp", "simple_cnn", "compact_cnn", "dropout_cnn"):
         own = ["data=arrays", f"data.source.path={tmp_path / 'own.npz'}", f"hydra.run.dir={tmp_path / name}"]
-        run = train(compose(f"model={name}", *own, "trainer.max_epochs=1", "trainer.accelerator=cpu", "figures=false"))
-        model = load_trained_model(run)
-        assert model.probabilities(make_data(run.config, model).normalise(np.zeros((1, 28, 28), np.uint8))).shape == (
-            1,
-            12,
-        )
+        run = train(compose(f"model={name}", *own, *SETTINGS, "optimizer=adam"))
+        assert run.info["metrics"]["test/acc"] > 4 / 12, f"{name} is no better than guessing"
 
 
 class TenClasses(Classifier):
@@ -189,32 +167,27 @@ class TenClasses(Classifier):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["model._target_=test_own_data.TenClasses"], "TenClasses is for ten classes, and the data have 3; give its"),
-        (["+model.num_classes=10"], "model.num_classes=10: the data have 3 classes; leave it out"),
+        (["model._target_=test_own_data.TenClasses"], "TenClasses is for ten classes, and the data have 3"),
         (["data.val_size=60"], "data.val_size=60: leaves none of 48 images to train on"),
-        (["data.val_size=0.001"], "data.val_size=0.001: leaves none of 48 images for validation"),
-        (["data.val_size=1.5"], "data.val_size=1.5: input should be"),
-        (["data.source.test_size=0"], "data.source.test_size=0"),
         (["data.source.path=nowhere"], "data.source.path=nowhere: folder not found"),
-        (["~data.source.path"], "data.source"),
+        (["data.source.path=???"], "data.source.path: required"),
+        *thorough(
+            (["+model.num_classes=10"], "model.num_classes=10: the data have 3 classes"),
+            (["data.val_size=0.001"], "data.val_size=0.001: leaves none of 48 images for validation"),
+            (["data.val_size=1.5"], "data.val_size=1.5"),
+            (["data.source.test_size=0"], "data.source.test_size=0"),
+            (["~data.source.path"], "data.source"),
+        ),
     ],
 )
 def test_settings_that_do_not_fit_are_refused_before_a_run_starts(
     command: Command, folder: Path, settings: list[str], message: str
 ) -> None:
-    own = ["data=image_folder", f"data.source.path={folder}"]
-    own = [
-        each for each in own if each.split("=")[0] not in [setting.lstrip("~").split("=")[0] for setting in settings]
-    ]
-    outcome = command(*own, *settings, data=False)
-    assert outcome.status == 2
-    assert message in outcome.err and outcome.err.count("\n") == 1, outcome.err
+    given = [] if "data.source.path" in settings[0] else [f"data.source.path={folder}"]
+    outcome = command("data=image_folder", *given, *settings, data=False)
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome.err
+    assert message in outcome.err
     assert not list(Path().glob("runs/*"))
-
-
-def test_missing_path_is_asked_for(command: Command) -> None:
-    outcome = command("data=image_folder", data=False)
-    assert (outcome.status, outcome.err) == (2, "mnist_lab: data.source.path: required; add data.source.path=VALUE\n")
 
 
 def test_unknown_class_in_a_recorded_run_is_refused(trained: Run) -> None:

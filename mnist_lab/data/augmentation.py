@@ -1,7 +1,5 @@
 """Augmentation of training images, for a whole batch at once and on its device."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import torch
@@ -50,28 +48,15 @@ class Distortion:
         self.elastic, self.elastic_points, self.cutout = elastic, elastic_points, cutout
 
     def __call__(self, images: Tensor, generator: torch.Generator, black: float) -> Tensor:
-        """Return the distorted images, (B, 1, S, S).
-
-        Args:
-            images: normalised images, (B, 1, S, S).
-            generator: draws the amounts, on the CPU.
-            black: value of the background, which fills the edges.
-        """
-        # On the CPU: the same on every device.
+        """Distort normalised images, (B, 1, S, S), by amounts from a generator; black, the background, fills edges."""
+        # The generator is the CPU's, so that the amounts are the same on every device.
         angle, zoom, *moved = torch.rand(4, len(images), generator=generator) * 2 - 1
         slant, cut, left, top = torch.rand(4, len(images), generator=generator) * 2 - 1
         side = 1 - (1 + cut) / 2 * (self.crop / 28)  # of the square that is kept, in image sides
         x, y = (place * (self.shift / HALF) + edge * (1 - side) for place, edge in zip(moved, (left, top), strict=True))
-        matrix = affine_matrix(
-            torch.deg2rad(angle * self.degrees),
-            1 + zoom * self.scale,
-            x,
-            y,
-            slant=torch.deg2rad(slant * self.shear).tan(),
-            side=side,
-        )
-        displacement = self._displacement(images, generator) if self.elastic else None
-        distorted = resample(images, matrix, black, displacement)
+        angle, slant = torch.deg2rad(angle * self.degrees), torch.deg2rad(slant * self.shear).tan()
+        matrix = affine_matrix(angle, 1 + zoom * self.scale, x, y, slant=slant, side=side)
+        distorted = resample(images, matrix, black, self._displacement(images, generator) if self.elastic else 0.0)
         return self._cut_out(distorted, generator, black) if self.cutout else distorted
 
     def _displacement(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -85,10 +70,9 @@ class Distortion:
     def _cut_out(self, images: Tensor, generator: torch.Generator, black: float) -> Tensor:
         """Fill a random square of each image with the background."""
         count, size = len(images), images.shape[-1]
-        centres = torch.randint(size, (2, count, 1), generator=generator)
-        places = torch.arange(size)
-        first = centres - round(self.cutout * size / 28) // 2
-        rows, columns = ((places >= first) & (places < first + round(self.cutout * size / 28))).to(images.device)
+        side, places = round(self.cutout * size / 28), torch.arange(size)
+        first = torch.randint(size, (2, count, 1), generator=generator) - side // 2
+        rows, columns = ((places >= first) & (places < first + side)).to(images.device)
         return images.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], black)
 
 
@@ -97,35 +81,19 @@ def affine_matrix(
 ) -> Tensor:
     """Return the matrices, (B, 2, 3), that map places of the new images to the places to sample, as torch has them.
 
-    Args:
-        angle: rotation about the centre in radians, (B,); positive is anticlockwise.
-        zoom: scale factor, (B,).
-        x, y: shift in half image sides, (B,); positive is to the left and up.
-        slant: horizontal shear, (B,): columns moved for each row.
-        side: of the part that becomes the whole image, in image sides, (B,).
+    Each argument is (B,): the rotation in radians, anticlockwise; the scale factor; the shift in half image sides, to
+    the left and up; the columns moved for each row; the side of the part that becomes the whole image, in image sides.
     """
     sine, cosine = angle.sin() / zoom, angle.cos() / zoom
-    linear = torch.stack([cosine, cosine * slant - sine, sine, sine * slant + cosine])
-    a, b, c, d = linear
+    a, b, c, d = cosine, cosine * slant - sine, sine, sine * slant + cosine
     right, down = a * x + b * y, c * x + d * y  # the shift before rotation and scale
     return torch.stack([a * side, b * side, right, c * side, d * side, down], dim=1).reshape(-1, 2, 3)
 
 
-def resample(images: Tensor, matrix: Tensor, black: float, displacement: Tensor | None = None) -> Tensor:
-    """Return images sampled at other places, (B, 1, S, S).
+def resample(images: Tensor, matrix: Tensor, black: float, displacement: Tensor | float = 0.0) -> Tensor:
+    """Return images, (B, 1, S, S), sampled at other places; black fills the edges.
 
-    Args:
-        images: (B, 1, S, S).
-        matrix: as affine_matrix returns it, (B, 2, 3).
-        black: value that fills the edges.
-        displacement: added to the places to sample, (B, S, S, 2), in half image sides.
+    The places are those of an affine_matrix plus a displacement, (B, S, S, 2), in half image sides.
     """
-    grid = F.affine_grid(matrix.to(images), list(images.shape), align_corners=False)
-    if displacement is not None:
-        grid = grid + displacement
+    grid = F.affine_grid(matrix.to(images), list(images.shape), align_corners=False) + displacement
     return F.grid_sample(images - black, grid, align_corners=False) + black
-
-
-def affine_transform(images: Tensor, angle: Tensor, zoom: Tensor, x: Tensor, y: Tensor, black: float) -> Tensor:
-    """Rotate each image about its centre, scale it, and shift it; see affine_matrix for the arguments."""
-    return resample(images, affine_matrix(angle, zoom, x, y), black)

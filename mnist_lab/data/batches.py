@@ -22,23 +22,14 @@ class Batches:
     """A data loader over labelled images in memory.
 
     In a run of several processes each draws its share of the same order: together they see every image exactly once
-    an epoch, in equally many steps.
-
-    Args:
-        images: normalised images, (N, 1, S, S).
-        labels: their classes, (N,).
-        batch_size: images a step, in each process; the last batch may be smaller.
-        shuffle: whether each epoch has a new order.
-        seed: the order's seed.
-        rank: number of this process among world_size.
-        limit: batches an epoch, or a fraction of all; None for all.
-        augment: transforms the images of a batch, (B, 1, S, S), with random numbers from a generator of the step.
+    an epoch, in equally many steps of batch_size images in each process; the last batch may be smaller. `limit` is
+    Lightning's, and `augment` transforms a batch's images with random numbers from a generator of the step.
     """
 
     def __init__(
         self,
-        images: Tensor,
-        labels: Tensor,
+        images: Tensor,  # (N, 1, S, S)
+        labels: Tensor,  # (N,)
         *,
         batch_size: int,
         shuffle: bool = False,
@@ -105,11 +96,7 @@ class Batches:
         return torch.Generator().manual_seed(int(mixed) >> 1)  # manual_seed takes 63 bits
 
     def start_epoch(self) -> tuple[int, Tensor | None]:
-        """Start an epoch.
-
-        Returns:
-            The first step, which is above 0 where a run is resumed within the epoch, and the order of the images.
-        """
+        """Return an epoch's first step, which is above 0 where a run is resumed within it, and its order."""
         # An epoch that was complete when it was saved is not resumed.
         first = self.resumed["position"] if self.resumed["epoch"] == self.epoch else 0
         self.resumed["position"] = 0

@@ -5,54 +5,45 @@ kinds, and the five severities of Hendrycks and Dietterich, "Benchmarking Neural
 Corruptions and Perturbations", 2019. The amounts are our own: results are not to be compared with theirs.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from mnist_lab.data.augmentation import HALF, affine_transform
+from mnist_lab.data.augmentation import HALF, affine_matrix, resample
 
 SEED = 0  # of all random choices
 WHITE = 255.0
 SIDES = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
 
 
-@dataclass(frozen=True)
-class Corruption:
-    """A kind of corruption.
-
-    Attributes:
-        amounts: of the strengths 1 to 5.
-        unit: of the amounts.
-        change: maps images, (N, 1, 28, 28) from 0 to 255, an amount and a generator to such images.
-    """
+class Corruption(NamedTuple):
+    """A kind of corruption: the amounts of the strengths 1 to 5, their unit, and a function of this page."""
 
     amounts: tuple[float, ...]
     unit: str
-    change: Callable[[Tensor, float, torch.Generator], Tensor]
+    change: Callable[[Tensor, float, torch.Generator], Tensor]  # images, (N, 1, 28, 28) from 0 to 255, to such images
 
 
 def shift(images: Tensor, pixels: float, generator: torch.Generator) -> Tensor:
     """Shift each image to one of the four sides, filling with black."""
     x, y = SIDES[torch.randint(4, (len(images),), generator=generator)].T * (pixels / HALF)
-    return affine_transform(images, torch.zeros_like(x), torch.ones_like(x), x, y, 0)
+    return resample(images, affine_matrix(torch.zeros_like(x), torch.ones_like(x), x, y), 0)
 
 
 def rotate(images: Tensor, degrees: float, generator: torch.Generator) -> Tensor:
     """Rotate each image about its centre, in either direction, filling with black."""
     ways = torch.randint(2, (len(images),), generator=generator) * 2 - 1
     zero = torch.zeros(len(images))
-    return affine_transform(images, ways * math.radians(degrees), zero + 1, zero, zero, 0)
+    return resample(images, affine_matrix(ways * math.radians(degrees), zero + 1, zero, zero), 0)
 
 
 def shrink(images: Tensor, percent: float, generator: torch.Generator) -> Tensor:
     """Reduce width and height, keeping the centre and filling with black."""
     zero = torch.zeros(len(images))
-    return affine_transform(images, zero, zero + 1 - percent / 100, zero, zero, 0)
+    return resample(images, affine_matrix(zero, zero + 1 - percent / 100, zero, zero), 0)
 
 
 def add_noise(images: Tensor, percent: float, generator: torch.Generator) -> Tensor:
@@ -94,15 +85,9 @@ CORRUPTIONS = {
 
 
 def corrupt(images: Tensor, name: str, strength: int) -> Tensor:
-    """Corrupt images. The result depends on the arguments only, so it is the same for every network.
+    """Return images, (N, 28, 28) bytes, corrupted as CORRUPTIONS[name] at a strength of 1 to 5, or 0 for no change.
 
-    Args:
-        images: (N, 28, 28) bytes.
-        name: a key of CORRUPTIONS.
-        strength: from 1 to 5, or 0 for no change.
-
-    Returns:
-        (N, 28, 28) bytes.
+    The result depends on the arguments only, so it is the same for every network.
     """
     if strength == 0:
         return images

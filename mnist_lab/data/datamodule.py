@@ -1,7 +1,5 @@
 """The data module: split, resize and normalise the images once, then batch them from memory."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from functools import partial
@@ -14,16 +12,14 @@ from lightning.pytorch import LightningDataModule
 from pydantic import Field
 from torch import Tensor
 
-from mnist_lab.data.array_file import ArrayFile
 from mnist_lab.data.batches import Batches, Groups
-from mnist_lab.data.image_folder import ImageFolder
 from mnist_lab.data.image_source import DIGITS, Arrays, ImageSource
 from mnist_lab.data.images import DARK
-from mnist_lab.data.normalisation import normalise_pixels
-from mnist_lab.data.source import Source
+from mnist_lab.data.mnist_files import Source
+from mnist_lab.data.own_images import ArrayFile, ImageFolder
 from mnist_lab.errors import UsageError
 
-Augmentation = Callable[..., Tensor]  # (images, generator, black) to images, as augmentation.Distortion has it
+MIN_STD = 1 / 255  # of an image, so that a blank one has no infinite values
 
 
 class MNISTDataModule(LightningDataModule):
@@ -72,13 +68,18 @@ class MNISTDataModule(LightningDataModule):
         self.mean, self.std, self.image_size = mean, std, image_size
         self.steps_per_execution = 1  # training batches in a group
         self.limit_train_batches: int | float | None = None
-        self.augmentation: Augmentation | None = None
+        self.augmentation: Callable[..., Tensor] | None = None  # as Distortion: (images, generator, black) to images
         self._arrays: Arrays | None = None
         self._sets: dict[str, tuple[Tensor, Tensor]] = {}
 
     def prepare_data(self) -> None:
         """Fetch missing files; Lightning calls this in one process of each machine."""
         self._load()
+
+    def _load(self) -> Arrays:
+        if self._arrays is None:
+            self._arrays = self.source.load(self.root, download=self.download)
+        return self._arrays
 
     def setup(self, stage: str | None = None) -> None:
         """Decode the sets that a stage needs: "fit", "validate", "test", or None for all.
@@ -96,10 +97,13 @@ class MNISTDataModule(LightningDataModule):
         if stage != "test" and "train" not in self._sets:
             train, val = self.split(len(arrays.train_labels))
             prepare = self._resize if self.mean is None else self.normalise  # each image by its own after augmentation
-            self._sets["train"] = _as_tensors(prepare, arrays.train_images[train], arrays.train_labels[train])
-            self._sets["val"] = _as_tensors(self.normalise, arrays.train_images[val], arrays.train_labels[val])
+            self._add("train", prepare, arrays.train_images[train], arrays.train_labels[train])
+            self._add("val", self.normalise, arrays.train_images[val], arrays.train_labels[val])
         if stage != "fit" and "test" not in self._sets:
-            self._sets["test"] = _as_tensors(self.normalise, arrays.test_images, arrays.test_labels)
+            self._add("test", self.normalise, arrays.test_images, arrays.test_labels)
+
+    def _add(self, name: str, prepare: Callable[[np.ndarray], Tensor], images: np.ndarray, labels: np.ndarray) -> None:
+        self._sets[name] = (prepare(images), torch.from_numpy(labels).long())
 
     def split(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the indices of the training and of the validation images, a function of split_seed and val_size."""
@@ -117,8 +121,10 @@ class MNISTDataModule(LightningDataModule):
         arrays = self._load()
         train, val = self.split(len(arrays.train_labels))
         sizes = {"train": len(train), "val": len(val), "test": len(arrays.test_labels)}
-        per_step = {"train": self.batch_size, "val": self.eval_batch_size, "test": self.eval_batch_size}
-        return {name: -(-size // (per_step[name] * world_size)) for name, size in sizes.items()}
+        return {name: -(-size // (self._batch_size(name) * world_size)) for name, size in sizes.items()}
+
+    def _batch_size(self, name: str) -> int:
+        return self.batch_size if name == "train" else self.eval_batch_size
 
     @property
     def classes(self) -> list[str]:
@@ -128,9 +134,8 @@ class MNISTDataModule(LightningDataModule):
     @property
     def background(self) -> int:
         """Brightness of the images' edges, from 0 to 255."""
-        if self.source.background is not None:
-            return self.source.background
-        return int(self.source.read_settings()["background"])
+        known = self.source.background
+        return int(self.source.read_settings()["background"] if known is None else known)
 
     @property
     def has_digits(self) -> bool:
@@ -144,8 +149,7 @@ class MNISTDataModule(LightningDataModule):
 
     def train_batches(self) -> Batches:
         """Return the data loader of the training set, a batch a step."""
-        settings = {"shuffle": True, "limit": self.limit_train_batches, "augment": self._augment()}
-        return self._batches("train", self.batch_size, **settings)
+        return self._batches("train", shuffle=True, limit=self.limit_train_batches, augment=self._augment())
 
     def _augment(self) -> Callable[[Tensor, torch.Generator], Tensor] | None:
         """Return what is done to the images of a training batch; None for nothing."""
@@ -164,10 +168,21 @@ class MNISTDataModule(LightningDataModule):
         return Groups(batches, self.steps_per_execution) if self.steps_per_execution > 1 else batches
 
     def val_dataloader(self) -> Batches | list[Any]:
-        return self._batches("val", self.eval_batch_size) if self.val_size else []
+        return self._batches("val") if self.val_size else []
 
     def test_dataloader(self) -> Batches:
-        return self._batches("test", self.eval_batch_size)
+        return self._batches("test")
+
+    def _batches(self, name: str, **settings: Any) -> Batches:
+        images, labels = self._sets[name]
+        device = images.device
+        if self.trainer is not None:
+            device = self.trainer.strategy.root_device
+            settings |= {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
+        if len(images) < (world_size := settings.get("world_size", 1)):
+            raise UsageError(f"the {name} set has {len(images)} images: too few for trainer.devices={world_size}")
+        settings |= {"batch_size": self._batch_size(name), "seed": self.seed}
+        return Batches(images.to(device), labels.to(device), **settings)
 
     def examples(self, count: int) -> tuple[Tensor, Tensor]:
         """Return the first test images, normalised, (count, 1, S, S), and their labels, (count,)."""
@@ -177,8 +192,7 @@ class MNISTDataModule(LightningDataModule):
 
     def test_set(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the raw test images, (N, 28, 28) uint8, and their labels, (N,)."""
-        arrays = self._load()
-        return arrays.test_images, arrays.test_labels
+        return self._load()[2:]
 
     def normalise(self, images: np.ndarray) -> Tensor:
         """Resize and normalise images, (N, 28, 28) uint8 with background 0, to (N, 1, S, S) float32."""
@@ -194,31 +208,10 @@ class MNISTDataModule(LightningDataModule):
             pixels = F.interpolate(channels, size, mode="bilinear", antialias=True).view(-1, 1, *size)
         return pixels.float().div_(255)
 
-    def _load(self) -> Arrays:
-        if self._arrays is None:
-            self._arrays = self.source.load(self.root, download=self.download)
-        return self._arrays
 
-    def _batches(self, name: str, batch_size: int, **settings: Any) -> Batches:
-        images, labels = self._sets[name]
-        rank, world_size, device = 0, 1, images.device
-        if self.trainer is not None:
-            rank, world_size = self.trainer.global_rank, self.trainer.world_size
-            device = self.trainer.strategy.root_device
-        if len(images) < world_size:
-            raise UsageError(f"the {name} set has {len(images)} images: too few for trainer.devices={world_size}")
-        return Batches(
-            images.to(device),
-            labels.to(device),
-            batch_size=batch_size,
-            seed=self.seed,
-            rank=rank,
-            world_size=world_size,
-            **settings,
-        )
-
-
-def _as_tensors(
-    prepare: Callable[[np.ndarray], Tensor], images: np.ndarray, labels: np.ndarray
-) -> tuple[Tensor, Tensor]:
-    return prepare(images), torch.from_numpy(labels).long()
+def normalise_pixels(pixels: Tensor, mean: float | None, std: float | None, *, inplace: bool = False) -> Tensor:
+    """Return (pixels - mean) / std of images from 0 to 1, (B, 1, S, S); None for each image's own mean and std."""
+    if mean is not None and std is not None:  # torchvision's Normalize, to the last bit
+        return (pixels.sub_(mean) if inplace else pixels.sub(mean)).div_(std)
+    centred = pixels - pixels.mean((-2, -1), keepdim=True)
+    return centred / centred.square().mean((-2, -1), keepdim=True).sqrt().clamp_min(MIN_STD)

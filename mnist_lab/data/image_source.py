@@ -1,13 +1,13 @@
 """The base class of data sets: images with labels, and the names of their classes."""
 
-from __future__ import annotations
-
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from mnist_lab.errors import UsageError
 
 DIGITS = tuple("0123456789")  # the classes of MNIST
 
@@ -38,16 +38,22 @@ class ImageSource(ABC):
 
     @abstractmethod
     def load(self, root: str | os.PathLike[str] | None = None, *, download: bool = True) -> Arrays:
-        """Return the images and labels.
+        """Return the images and labels, or raise UsageError if they are missing, damaged or not what was recorded.
 
-        Args:
-            root: the folder of the data sets that are downloaded; None for `source.data_root`'s.
-            download: whether the network may be used.
-
-        Raises:
-            UsageError: the data are missing, damaged or not what was recorded.
+        Data that are downloaded belong below root, by default `mnist_files.data_root()`; download=False forbids it.
         """
 
     def read_settings(self) -> dict[str, Any]:
         """Return the settings that are known once the data are read; a run's configuration records them."""
         return {}
+
+
+def check_labels(kind: str, images: np.ndarray, labels: np.ndarray, classes: int) -> None:
+    """Raise UsageError unless a set, training or test, has images, and each image a label of one of the classes."""
+    if len(images) != len(labels):
+        raise UsageError(f"{len(images):,} {kind} images but {len(labels):,} labels")
+    if not len(images):
+        raise UsageError(f"the {kind} set is empty")
+    for label in (labels.min(), labels.max()):
+        if not 0 <= label < classes:
+            raise UsageError(f"invalid label {label} in the {kind} set; must be from 0 to {classes - 1}")

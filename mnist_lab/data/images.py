@@ -1,7 +1,5 @@
 """Read a user's image files with Pillow, and make grey ones of them. Imports neither torch nor Lightning."""
 
-from __future__ import annotations
-
 import warnings
 from pathlib import Path
 from typing import IO
@@ -27,11 +25,7 @@ class UnreadableImage(LabError, ValueError):
 
 
 def open_image(path: Path) -> Image.Image:
-    """Read the image at a path.
-
-    Raises:
-        UnreadableImage: there is none; the message does not contain the path.
-    """
+    """Read the image at a path; raise UnreadableImage if there is none, with a message without the path."""
     if not path.is_file():
         raise UnreadableImage("not a file" if path.exists() else "file not found")
     try:
@@ -44,11 +38,7 @@ def open_image(path: Path) -> Image.Image:
 def read_image(file: IO[bytes]) -> Image.Image:
     """Read an image, the first one if the file contains several. A large one is shrunk, but not below MAX_SIDE.
 
-    Args:
-        file: opened at its beginning.
-
-    Raises:
-        UnreadableImage: the file is not an image of FORMATS, is damaged, or has more than MAX_PIXELS.
+    It raises UnreadableImage if the file is not an image of FORMATS, is damaged, or has more than MAX_PIXELS.
     """
     Image.init()
     with warnings.catch_warnings():
@@ -81,10 +71,7 @@ def _check_size(image: Image.Image) -> None:
 
 
 def _shrink(image: Image.Image) -> Image.Image:
-    """Shrink an image of more than six times MAX_SIDE to three times MAX_SIDE or more.
-
-    This is done in bands, since converting 100 million pixels at once takes a gigabyte.
-    """
+    """Shrink a side above six times MAX_SIDE to three times it or more, in bands: all at once would take a gigabyte."""
     factor = max(image.size) // (3 * MAX_SIDE)
     if factor < 2:
         return image
@@ -117,23 +104,16 @@ def image_suffixes() -> set[str]:
 
 
 def brightness(image: Image.Image) -> np.ndarray:
-    """Return the brightness of an image of any mode, turned upright and resized.
+    """Return the brightness, (H, W) floats from 0 to 255, of an image turned upright, of MIN_SIDE to MAX_SIDE pixels.
 
     It is measured along the first principal component of the colours, so that red on green is visible too.
-
-    Returns:
-        Floats from 0 to 255, (H, W), the longer side from MIN_SIDE to MAX_SIDE.
     """
-    image = _convert(ImageOps.exif_transpose(image))
-    if image.mode == "F":
-        return np.asarray(_resize(Image.fromarray(_scale_to_bytes(image))))
-    if image.mode == "L":
+    image = _turn_upright(image)
+    if image.mode in ("F", "L"):
         return np.asarray(_resize(image), np.float32)
-    if image.mode == "RGBA" and image.getchannel("A").getextrema() != (255, 255):
-        pixels = np.asarray(_resize(image), np.float32)
-        colours = _fill_transparency(pixels[..., :3], pixels[..., 3:] / 255)
-    else:
-        colours = np.asarray(_resize(image.convert("RGB")), np.float32)
+    if image.mode == "RGBA" and image.getchannel("A").getextrema() == (255, 255):
+        image = image.convert("RGB")
+    colours = _fill_transparency(np.asarray(_resize(image), np.float32))
     deviations = (colours - colours.mean(axis=(0, 1))).reshape(-1, 3)
     axis = np.linalg.eigh(deviations.T @ deviations)[1][:, -1]
     axis = axis * (np.sign(axis.sum()) or 1) / np.abs(axis).sum()
@@ -169,21 +149,22 @@ def border_brightness(images: np.ndarray) -> int:
 
 def _luminance(image: Image.Image) -> Image.Image:
     """Return an image of any mode, turned upright, in 256 shades of grey (ITU-R BT.601, as Pillow has it)."""
-    image = _convert(ImageOps.exif_transpose(image))
+    image = _turn_upright(image)
     if image.mode == "F":
-        return Image.fromarray(_scale_to_bytes(image).astype(np.uint8))
+        return Image.fromarray(np.asarray(image).astype(np.uint8))
     if image.mode == "RGBA":
-        pixels = np.asarray(image, np.float32)
-        image = Image.fromarray(_fill_transparency(pixels[..., :3], pixels[..., 3:] / 255).round().astype(np.uint8))
+        image = Image.fromarray(_fill_transparency(np.asarray(image, np.float32)).round().astype(np.uint8))
     return image.convert("L")
 
 
-def _scale_to_bytes(image: Image.Image) -> np.ndarray:
-    """Return the values of an image of more than 8 bits from 0 to 255; only the image can tell which one is white."""
+def _turn_upright(image: Image.Image) -> Image.Image:
+    """Turn an image upright, in a mode of `_convert`; F is from 0 to its largest value, which becomes 255."""
+    image = _convert(ImageOps.exif_transpose(image))
+    if image.mode != "F":
+        return image
     values = np.nan_to_num(np.asarray(image), posinf=0, neginf=0)
     values = values - min(0, values.min())
-    scaled: np.ndarray = values * np.float32(255 / (values.max() or 1))
-    return scaled
+    return Image.fromarray(values * np.float32(255 / (values.max() or 1)))
 
 
 def _resize(image: Image.Image) -> Image.Image:
@@ -193,8 +174,11 @@ def _resize(image: Image.Image) -> Image.Image:
     return image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3)
 
 
-def _fill_transparency(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+def _fill_transparency(pixels: np.ndarray) -> np.ndarray:
     """Fill transparent parts with the median colour or, if only ink is opaque, with black or white to contrast it."""
+    if pixels.shape[-1] == 3:
+        return pixels
+    colours, alpha = pixels[..., :3], pixels[..., 3:] / 255
     opaque = alpha[..., 0] > 0.5
     if opaque.mean() > 0.5:
         paper = np.median(colours[opaque], axis=0)

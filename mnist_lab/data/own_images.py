@@ -1,32 +1,27 @@
 """A user's own images: read once, split, and verified by the checksum that the run recorded."""
 
-from __future__ import annotations
-
+import hashlib
 import os
+import random
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
+from rich.console import Console
+from rich.progress import track
 
-from mnist_lab.data.image_source import Arrays, ImageSource
-from mnist_lab.data.images import border_brightness
+from mnist_lab.data.array_files import MAX_CLASSES, Labelled, read_csv, read_npz
+from mnist_lab.data.image_source import Arrays, ImageSource, check_labels
+from mnist_lab.data.images import UnreadableImage, border_brightness, fit_image, image_suffixes, open_image
 from mnist_lab.errors import UsageError
+from mnist_lab.formatting import natural_key
 
-MAX_CLASSES = 1000
 SPLIT_SEED = 0  # of the choice of the test images
-
-
-class Labelled(NamedTuple):
-    """Images (N, 28, 28), uint8, with labels (N,), int64, and the names of the classes."""
-
-    train: tuple[np.ndarray, np.ndarray]
-    test: tuple[np.ndarray, np.ndarray] | None  # None: not kept apart
-    classes: list[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,22 +46,15 @@ class OwnImages(ImageSource):
     background: Annotated[int, Field(ge=0, le=255)] | None = None
     sha256: str | None = None
 
-    _last: ClassVar[tuple[Hashable, Any]] = (None, None)  # what was read last, and what was found
+    # What was read last, and what `_read` returned.
+    _last: ClassVar[tuple[Hashable, tuple[Arrays, list[str], str] | None]] = (None, None)
 
     def load(self, root: str | os.PathLike[str] | None = None, *, download: bool = True) -> Arrays:
-        """Return the images and labels, split into training and test set.
-
-        Raises:
-            UsageError: the data cannot be read, or their checksum is not the recorded one.
-        """
+        """Return the images and labels, split; raise UsageError if they cannot be read or have another checksum."""
         return self._read()[0]
 
     def read_settings(self) -> dict[str, Any]:
-        """Return path, name, classes, background and sha256 of the data as they are now.
-
-        Raises:
-            UsageError: the data cannot be read, or their checksum is not the recorded one.
-        """
+        """Return path, name, classes, background and sha256 of the data as they are now, or raise UsageError."""
         arrays, classes, checksum = self._read()
         return {
             "path": str(self._path),
@@ -89,62 +77,145 @@ class OwnImages(ImageSource):
         """Return the SHA-256 sum of the data."""
 
     @abstractmethod
-    def _decode(self) -> Labelled:
-        """Return the images."""
+    def _decode(self) -> tuple[list[Labelled], list[str]]:
+        """Return the training set, the test set if it is kept apart, and the names of the classes."""
 
     def _read(self) -> tuple[Arrays, list[str], str]:
         """Return images, class names and checksum; those of the data that were read last are kept."""
         try:
             files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in self._files()]
             made_of = (type(self), tuple(self.classes or ()), self.test_size, tuple(files))
-            if OwnImages._last[0] != made_of:
-                checksum = self._checksum()
-                self._verify(checksum)  # before the work
-                labelled = self._decode()
-                check_classes(labelled.classes, self.path)
-                OwnImages._last = (made_of, (self._split(labelled), labelled.classes, checksum))
+            key, found = OwnImages._last
+            if key != made_of:
+                found = None
+            checksum = found[2] if found else self._checksum()
+            if self.sha256 not in (None, checksum):
+                raise UsageError(
+                    "the data have changed since they were recorded (another SHA-256); restore them, or train a new run"
+                )
+            if found is None:
+                sets, classes = self._decode()
+                for kind, labelled in zip(("training", "test"), sets, strict=False):
+                    check_labels(kind, *labelled, len(classes))
+                _check_classes(classes)
+                found = (self._split(sets, classes), classes, checksum)
+                OwnImages._last = (made_of, found)
         except OSError as error:
-            place = error.filename or self.path
-            raise UsageError(f"data.source.path={self.path}: {place}: cannot be read ({error.strerror})") from error
-        found: tuple[Arrays, list[str], str] = OwnImages._last[1]
-        self._verify(found[2])
+            reason = f"{error.filename or self.path}: cannot be read ({error.strerror})"
+            raise UsageError(f"data.source.path={self.path}: {reason}") from error
+        except UsageError as error:
+            raise UsageError(f"data.source.path={self.path}: {error}") from error
         return found
 
-    def _verify(self, checksum: str) -> None:
-        if self.sha256 not in (None, checksum):
-            raise UsageError(
-                f"data.source.path={self.path}: the data have changed since they were recorded (another SHA-256); "
-                "restore them, or train a new run"
-            )
-
-    def _split(self, labelled: Labelled) -> Arrays:
-        """Split off the test set, unless the data keep one apart."""
-        images, labels = labelled.train
-        if labelled.test is not None:
-            return Arrays(images, labels, *labelled.test)
-        counts = Counter(labels.tolist())
-        if alone := [labelled.classes[label] for label, count in sorted(counts.items()) if count < 2]:
-            raise UsageError(
-                f"data.source.path={self.path}: class {alone[0]} has one image; two or more are needed, "
-                "for training and for test"
-            )
-        random = np.random.default_rng(SPLIT_SEED)
+    def _split(self, sets: list[Labelled], classes: list[str]) -> Arrays:
+        """Split off the test set, a share of each class, unless the data keep one apart."""
+        images, labels = sets[0]
+        if len(sets) > 1:
+            return Arrays(images, labels, *sets[1])
+        generator = np.random.default_rng(SPLIT_SEED)
         is_test = np.zeros(len(labels), bool)
-        for label, count in sorted(counts.items()):
+        for label, count in sorted(Counter(labels.tolist()).items()):
+            if count < 2:
+                raise UsageError(
+                    f"class {classes[label]} has one image; two or more are needed, for training and for test"
+                )
             chosen = min(max(round(self.test_size * count), 1), count - 1)
-            is_test[random.permutation((labels == label).nonzero()[0])[:chosen]] = True
+            is_test[generator.permutation((labels == label).nonzero()[0])[:chosen]] = True
         return Arrays(images[~is_test], labels[~is_test], images[is_test], labels[is_test])
 
 
-def check_classes(classes: list[str], path: str) -> None:
+class ImageFolder(OwnImages):
+    """A folder with a folder of images for each class, which bears the class's name.
+
+    Images of any size, grey or in colour, become grey ones of 28x28 pixels, as `images.fit_image` makes them. If the
+    folder contains two named train and test, each of them has a folder for each class.
+    """
+
+    def _files(self) -> list[Path]:
+        return [path for files in self._sets().values() for paths in files.values() for path in paths]
+
+    def _checksum(self) -> str:
+        """Return the sum of the lines that `sha256sum` prints for the files, in the order of their paths."""
+        names = sorted(path.relative_to(self._path).as_posix() for path in self._files())
+        lines = (f"{hashlib.sha256((self._path / name).read_bytes()).hexdigest()}  {name}\n" for name in names)
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    def _decode(self) -> tuple[list[Labelled], list[str]]:
+        sets = self._sets()
+        classes = list(self.classes or sets["train"])
+        for name, files in sets.items():
+            if unknown := [each for each in files if each not in classes]:
+                raise UsageError(f"class {unknown[0]} of the {name} set is not one of {', '.join(classes)}")
+        return [_read_images(files, classes) for files in sets.values()], classes
+
+    def _sets(self) -> dict[str, dict[str, list[Path]]]:
+        """Return the image files of each class, of the training set and, if it is kept apart, of the test set."""
+        if not self._path.is_dir():
+            raise UsageError("not a folder" if self._path.exists() else "folder not found")
+        apart = {name: self._path / name for name in ("train", "test")}
+        folders = apart if all(folder.is_dir() for folder in apart.values()) else {"train": self._path}
+        return {name: _class_files(folder) for name, folder in folders.items()}
+
+
+class ArrayFile(OwnImages):
+    """A .npz file of images and labels, or a CSV such as Kaggle's train.csv.
+
+    - .npz: images (N, H, W), (N, H, W, 3) or (N, H * W), bytes or floats from 0 to 1, and labels (N,), integers from 0
+      or names. The names of the arrays are one of `array_files.NAMES`; an array `classes` may name the classes.
+    - .csv: a column named label, and 784 of pixels from 0 to 255.
+    """
+
+    def _files(self) -> list[Path]:
+        if not self._path.is_file():
+            raise UsageError("not a file" if self._path.exists() else "file not found")
+        return [self._path]
+
+    def _checksum(self) -> str:
+        return hashlib.sha256(self._path.read_bytes()).hexdigest()
+
+    def _decode(self) -> tuple[list[Labelled], list[str]]:
+        read = read_csv if self._path.suffix.lower() == ".csv" else read_npz
+        return read(self._path, list(self.classes or []))
+
+
+def _check_classes(classes: list[str]) -> None:
     """Raise UsageError unless these can be the names of a data set's classes."""
-    where = f"data.source.path={path}"
     if len(classes) < 2:
-        raise UsageError(f"{where}: has one class, {classes[0]}; two or more are needed")
+        raise UsageError(f"has one class, {classes[0]}; two or more are needed")
     if len(classes) > MAX_CLASSES:
-        raise UsageError(f"{where}: has {len(classes):,} classes; at most {MAX_CLASSES:,} are possible")
+        raise UsageError(f"has {len(classes):,} classes; at most {MAX_CLASSES:,} are possible")
     for name, count in Counter(classes).items():
         if not name.strip() or not name.isprintable():
-            raise UsageError(f"{where}: class name {name!r} is empty or holds control characters; rename it")
+            raise UsageError(f"class name {name!r} is empty or holds control characters; rename it")
         if count > 1:
-            raise UsageError(f"{where}: class name {name} occurs twice; rename one")
+            raise UsageError(f"class name {name} occurs twice; rename one")
+
+
+def _class_files(folder: Path) -> dict[str, list[Path]]:
+    """Return the image files of each class."""
+    folders = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__"))]
+    if not folders:
+        raise UsageError(
+            "contains no folders of images; a folder for each class is needed, such as cat/1.png and dog/1.png"
+        )
+    suffixes = image_suffixes()
+    found = {}
+    for each in sorted(folders, key=lambda path: natural_key(path.name)):
+        files = (path for path in each.rglob("*") if path.suffix.lower() in suffixes and path.name[0] != ".")
+        found[each.name] = sorted(path for path in files if path.is_file())
+        if not found[each.name]:
+            raise UsageError(f"{each} contains no images ({' '.join(sorted(suffixes))})")
+    return found
+
+
+def _read_images(files: dict[str, list[Path]], classes: list[str]) -> Labelled:
+    """Return images, (N, 28, 28) bytes, and labels, (N,), the classes mixed."""
+    labelled = [(path, classes.index(name)) for name, paths in files.items() for path in paths]
+    random.Random(0).shuffle(labelled)
+    images, console = [], Console(stderr=True)
+    for path, _ in track(labelled, "reading images", console=console, transient=True, disable=not console.is_terminal):
+        try:
+            images.append(fit_image(open_image(path)))
+        except UnreadableImage as error:
+            raise UsageError(f"{path}: {error}; remove or replace it") from error
+    return np.stack(images), np.array([label for _, label in labelled])

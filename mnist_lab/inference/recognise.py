@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from mnist_lab.data.image_folder import ImageFolder
 from mnist_lab.data.images import UnreadableImage, fit_image, open_image
+from mnist_lab.data.own_images import ImageFolder
 from mnist_lab.inference.digits import NetworkInput, NoDigit, find_digit, find_number
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.runs.run import Run

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from mnist_lab.data.pixel_csv import read_pixels
+from mnist_lab.data.array_files import read_pixels
 from mnist_lab.errors import UsageError
 from mnist_lab.files import require_writable_file, user_output
 from mnist_lab.inference.recognise import load_classifier

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from mnist_lab.data.augmentation import affine_matrix
-from mnist_lab.data.normalisation import normalise_pixels
+from mnist_lab.data.datamodule import normalise_pixels
 from mnist_lab.models.classifier import Classifier, mean_probability
 
 

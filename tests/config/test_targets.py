@@ -44,7 +44,7 @@ MALICIOUS: list[dict[str, Any]] = [  # each makes the file if it is called
 PLACES = {  # and a node that is right there
     "model": {"_target_": "mnist_lab.models.lenet.LeNet"},
     "data": {"_target_": "mnist_lab.data.datamodule.MNISTDataModule"},
-    "data.source": {"_target_": "mnist_lab.data.source.Source", "name": "Tiny", "sha256": {}},
+    "data.source": {"_target_": "mnist_lab.data.Source", "name": "Tiny", "sha256": {}},
     "optimizer": {"_target_": "torch.optim.SGD"},
     "scheduler": {"_target_": "torch.optim.lr_scheduler.StepLR"},
     "augmentation": {"_target_": "mnist_lab.data.augmentation.Distortion"},

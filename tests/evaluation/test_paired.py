@@ -6,7 +6,7 @@ import pytest
 import torch
 from lab import Tiny, idx, tiny_arrays
 
-from mnist_lab.data.source import FILES
+from mnist_lab.data.mnist_files import FILES
 from mnist_lab.errors import UsageError
 from mnist_lab.evaluation.paired import PairedComparison, compare_on_test_set
 from mnist_lab.evaluation.predictions import Predictions

@@ -15,7 +15,7 @@ import torch
 from lab import Command, Mirror, Outcome, Tiny, disk_full, thorough
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from mnist_lab.data import mirrors
+from mnist_lab.data import download
 from mnist_lab.models.mlp import MLP
 from mnist_lab.runs.run import Run
 
@@ -63,7 +63,7 @@ def test_data_that_no_mirror_gives_end_in_1_with_what_to_do_by_hand(
         return True
 
     mirror.behave = fail
-    monkeypatch.setattr(mirrors, "PAUSE", 0.01)
+    monkeypatch.setattr(download, "PAUSE", 0.01)
     outcome = command(f"data.source.mirrors=[{mirror.address}]", "data.root=new")
     assert outcome.status == 1
     assert str(Path("new/Tiny/raw").absolute()) in outcome.err
