@@ -11,9 +11,9 @@ from omegaconf import DictConfig
 from mnist_lab.config.compose import job_config
 from mnist_lab.config.overrides import compose_with_hydra, override_key, parse_override
 from mnist_lab.formatting import display_path, format_duration
-from mnist_lab.runs.estimate import seconds_an_epoch
+from mnist_lab.runs.listing import seconds_an_epoch
+from mnist_lab.runs.record import RunState
 from mnist_lab.runs.run import Run
-from mnist_lab.runs.state import RunState
 from mnist_lab.runs.sweep import Sweep
 from mnist_lab.sweeps.grid import combinations
 

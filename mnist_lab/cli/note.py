@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mnist_lab.cli.parser import CommandParser, select_runs_and_words
-from mnist_lab.runs.annotations import note_run, read_annotations
+from mnist_lab.runs.trash import note_run, read_annotations
 from mnist_lab.viz.annotations import write_annotations
 
 

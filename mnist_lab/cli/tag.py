@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mnist_lab.cli.parser import CommandParser, select_runs_and_words
 from mnist_lab.errors import UsageError
-from mnist_lab.runs.annotations import read_annotations, tag_run
+from mnist_lab.runs.trash import read_annotations, tag_run
 from mnist_lab.viz.annotations import write_annotations
 
 

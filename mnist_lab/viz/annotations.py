@@ -10,8 +10,8 @@ from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.plugins.text.metadata import create_summary_metadata
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from mnist_lab.runs.annotations import read_annotations
 from mnist_lab.runs.run import Run
+from mnist_lab.runs.trash import read_annotations
 
 DT_STRING = 7  # of tensorboard.compat.proto.types_pb2
 

@@ -1,7 +1,5 @@
 """Every choice composes and passes the check; bad settings are told by key and value, all at once, before any work."""
 
-from __future__ import annotations
-
 import re
 import textwrap
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Runs of several processes: in a sweep, under torchrun, and as tasks of srun, by the variables that it sets."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

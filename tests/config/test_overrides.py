@@ -1,7 +1,5 @@
 """A misspelt setting, choice or option gets one line that names the nearest one, wherever overrides are given."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """A configuration makes the parts of a run and nothing else: what a stranger's run folder names is not called."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A checkpoint is written whole or not at all, and a bad one is told by its file's name, never loaded, never run."""
 
-from __future__ import annotations
-
 import os
 import zipfile
 from collections.abc import Callable

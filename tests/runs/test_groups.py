@@ -1,7 +1,5 @@
 """Runs that differ in their seed alone are one row: which they are, and what it says of them."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path
@@ -12,8 +10,7 @@ import yaml
 from lab import Tiny
 
 from mnist_lab.config.settings import differing_settings
-from mnist_lab.runs.groups import group_row, group_runs, list_groups, select_finished
-from mnist_lab.runs.listing import row_cell
+from mnist_lab.runs.listing import group_row, group_runs, list_groups, row_cell, select_finished
 from mnist_lab.runs.run import Run
 
 

@@ -1,7 +1,5 @@
 """One run folder, one process; a run whose process is gone was killed."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """--where finds the runs that a condition says, and refuses what is none."""
 
-from __future__ import annotations
-
 import pytest
 
 from mnist_lab.errors import UsageError

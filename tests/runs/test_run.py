@@ -1,7 +1,5 @@
 """A run folder whose files are not what they should be is refused in one line by every command."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,15 +1,12 @@
 """The code that a run was made with can be had again, from a checkout with uncommitted changes too."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from mnist_lab.runs.record import GitState
-from mnist_lab.runs.source import MAX_PATCH, record_source, without_credentials
+from mnist_lab.runs.record import MAX_PATCH, GitState, record_source, without_credentials
 
 
 def git(folder: Path, *arguments: str) -> str:

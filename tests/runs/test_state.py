@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mnist_lab.runs.state import RunState
+from mnist_lab.runs.record import RunState
 
 
 @pytest.mark.parametrize("state", list(RunState))

@@ -1,7 +1,5 @@
 """Sweeps finish, whatever their jobs meet; they can be gone on with, and end in an answer."""
 
-from __future__ import annotations
-
 import csv
 import json
 import os
@@ -25,8 +23,8 @@ from mnist_lab.__main__ import main
 from mnist_lab.errors import Interrupted
 from mnist_lab.runs.locks import run_lock
 from mnist_lab.runs.ranking import Results, text_value
+from mnist_lab.runs.record import RunState
 from mnist_lab.runs.run import Run
-from mnist_lab.runs.state import RunState
 from mnist_lab.runs.sweep import Job, Sweep, read_job, write_job
 from mnist_lab.sweeps.launchers.launcher import Placement, Stage
 from mnist_lab.sweeps.launchers.local import LocalLauncher

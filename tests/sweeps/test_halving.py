@@ -1,7 +1,5 @@
 """hydra/sweeper=halving: the best candidates climb, each as if it had never stopped, and a stopped sweep goes on."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path
@@ -13,8 +11,8 @@ from lab import Command, Outcome, Tiny, slow
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_lab.errors import UsageError
+from mnist_lab.runs.record import RunState
 from mnist_lab.runs.run import Run
-from mnist_lab.runs.state import RunState
 from mnist_lab.runs.sweep import Job, Sweep
 from mnist_lab.sweeps.halving import Bracket, plan_brackets, score
 from mnist_lab.sweeps.launchers.launcher import Placement, Stage

@@ -1,7 +1,5 @@
 """Sweeps through submitit's local executor and a local Ray cluster; a real SLURM is not tried."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

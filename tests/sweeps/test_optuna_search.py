@@ -1,7 +1,5 @@
 """hydra/sweeper=optuna: a search that finds, prunes, and goes on where it was stopped."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Sweeps whose jobs run side by side, in processes of their own."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

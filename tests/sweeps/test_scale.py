@@ -1,7 +1,5 @@
 """Sweeps of many jobs: their cost grows with the jobs alone, and jobs at once on one folder lose nothing."""
 
-from __future__ import annotations
-
 import csv
 import io
 import subprocess
@@ -15,7 +13,7 @@ from rich.console import Console
 
 from benchmarks.sweep_scale import SWEPT, finish, jobs_of, session_of
 from mnist_lab.runs.ranking import Results
-from mnist_lab.runs.state import RunState
+from mnist_lab.runs.record import RunState
 from mnist_lab.runs.sweep import Job, Sweep
 from mnist_lab.sweeps.identity import job_id
 from mnist_lab.sweeps.launch import Launch

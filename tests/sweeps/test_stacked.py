@@ -1,7 +1,5 @@
 """Jobs that train together leave what each leaves when it trains alone."""
 
-from __future__ import annotations
-
 import json
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """Kill -9 of a sweep side by side leaves no process and loses nothing: a quick version of benchmarks.kills --sweep."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal
