@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mnist_lab.files import atomic_write, write_text
+from mnist_lab import files
+from mnist_lab.files import atomic_write, sync_tree, write_text
 
 
 def test_several_writers_of_one_file_leave_one_of_their_texts(tmp_path: Path) -> None:
@@ -54,3 +55,12 @@ def test_file_has_the_rights_that_the_user_gives_new_files(tmp_path: Path) -> No
     finally:
         os.umask(before)
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
+
+
+def test_whole_tree_is_synced_with_the_files_of_its_subfolders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "file").touch()
+    synced: set[Path] = set()
+    monkeypatch.setattr(files, "sync", synced.add)
+    sync_tree(tmp_path)
+    assert synced == {tmp_path, tmp_path / "a", tmp_path / "a" / "b", tmp_path / "a" / "b" / "file"}
