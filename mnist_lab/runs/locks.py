@@ -1,6 +1,7 @@
 """Lock run folders, so that one process at a time works on each. Imports neither torch nor Lightning."""
 
 import contextlib
+import fcntl
 import json
 import os
 import socket
@@ -129,14 +130,6 @@ def wait_for_release(folder: Path, seconds: float) -> bool:
 
 def _is_locked(path: Path) -> bool:
     """Return whether a process has the lock, without writing, for read-only folders."""
-    try:
-        import fcntl  # not on Windows
-    except ImportError:
-        try:
-            with FileLock(path, timeout=0):
-                return False
-        except Timeout:
-            return True
     try:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from rich.table import Table
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 from mnist_lab.config.metric_names import TEST_ACC, VAL_ACC, VAL_LOSS
 from mnist_lab.config.overrides import override_key, override_values, without_keys
@@ -26,19 +26,6 @@ class Spread(TypedDict):
 
     mean: float
     std: float | None
-
-
-RankedSettings = TypedDict(
-    "RankedSettings",
-    {
-        "settings": dict[str, str],
-        "jobs": int,
-        "val/acc": Spread,
-        "test/acc": NotRequired[Spread],  # of the best alone
-        "seconds": float,
-        "folders": list[str],
-    },
-)
 
 
 @dataclass(frozen=True)
@@ -128,9 +115,9 @@ class Results:
             "folder": job.folder.name if job.folder.is_dir() else None,
         }
 
-    def entry(self, group: list[Job]) -> RankedSettings:
-        """Return a ranked group's entry of results.json."""
-        entry: RankedSettings = {
+    def entry(self, group: list[Job]) -> dict[str, Any]:
+        """Return a ranked group's entry of results.json; only the best has its accuracy on the test set."""
+        entry = {
             "settings": {key: value for key, value in self.settings(group[0]).items() if key != "seed"},
             "jobs": len(group),
             VAL_ACC: spread(group, VAL_ACC),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 from typing_extensions import Unpack
@@ -31,19 +31,14 @@ CHECKPOINTS, FIGURES, EXPORTS, WANDB = "checkpoints", "figures", "exports", "wan
 TRASH = ".trash"  # removed runs, in the folder of the runs
 
 
-class _HasFolder(Protocol):
-    @property
-    def folder(self) -> Path: ...
-
-
 class PathIn:
     """An attribute: the path of a fixed name in the folder of the object that has the attribute."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def __get__(self, owner: _HasFolder, kind: type | None = None) -> Path:
-        return owner.folder / self.name
+    def __get__(self, owner: Any, kind: type | None = None) -> Path:
+        return Path(owner.folder, self.name)
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,8 @@ def test_misspelt_override_gets_one_line_with_the_nearest(tiny: Tiny, override: 
 
 
 @pytest.mark.parametrize(
-    ("override", "hint"), [MISSPELT[0], ("model=lenett", "did you mean lenet?"), ("~lr", "did you mean"), ("name=a", "is derived")]
+    ("override", "hint"),
+    [MISSPELT[0], ("model=lenett", "did you mean lenet?"), ("~lr", "did you mean"), ("name=a", "is derived")],
 )
 def test_misspelt_override_of_the_command_line_is_refused(command: Command, override: str, hint: str) -> None:
     refused(command(override, data=False), override, hint)

@@ -74,7 +74,9 @@ def test_row_has_mean_and_sample_deviation_and_one_run_has_none(tiny: Tiny) -> N
 
 
 def test_seed_that_was_repeated_counts_once(tiny: Tiny) -> None:
-    made = row(fake("new", 1, 5, metrics={"test/acc": 0.5, "test/loss": float("nan")}), fake("old", 1, 4), fake("other", 2, 3))
+    made = row(
+        fake("new", 1, 5, metrics={"test/acc": 0.5, "test/loss": float("nan")}), fake("old", 1, 4), fake("other", 2, 3)
+    )
     assert (made["n"], made["seeds"], made["runs"]) == (2, [1, 2], ["runs/new", "runs/other"])
     assert made["test/acc"] == pytest.approx((0.5 + 0.92) / 2)
     assert (made["test/loss"], made["test/loss_std"]) == (None, None), "a run lacks it"

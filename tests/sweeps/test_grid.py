@@ -445,9 +445,7 @@ def plain(content: dict[str, Any]) -> list[dict[str, Any]]:
     return [{name: job[name] for name in job if name not in ("seconds", "attempts")} for job in content["jobs"]]
 
 
-@pytest.mark.parametrize(
-    "content", ["[]", {"jobs": {"a": [1]}}, *thorough("", {"start": "x"})]
-)
+@pytest.mark.parametrize("content", ["[]", {"jobs": {"a": [1]}}, *thorough("", {"start": "x"})])
 def test_a_sweep_whose_record_is_damaged_is_reported_in_a_line(command: Command, content: Any) -> None:
     FOLDER.mkdir(parents=True)
     whole = {"command": "c", "start": "host-1-a", "swept": [], "jobs": {}}

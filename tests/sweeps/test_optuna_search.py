@@ -66,11 +66,11 @@ def trials() -> list[optuna.trial.FrozenTrial]:
 
 
 def test_search_tries_as_many_as_asked_and_names_the_best(command: Command) -> None:
-    outcome = command(*SEARCH, "hydra.sweeper.n_trials=5")
+    outcome = command(*SEARCH, "hydra.sweeper.n_trials=3", "trainer.max_epochs=1")
     assert outcome.status == 0, outcome.err
     results = json.loads((FOLDER / "results.json").read_text())
     study = open_study(FOLDER)
-    assert len(trials()) == 5
+    assert len(trials()) == 3
     assert results["best"]["val/acc"]["mean"] == study.best_value
     assert set(results["best"]["settings"]) == {"optimizer.lr", "optimizer.momentum", "data.batch_size"}
     for run in Run.below(FOLDER):

@@ -21,8 +21,15 @@ def tiny_sweep(tiny: Tiny) -> Callable[..., Results]:
     return lambda *overrides: sweep(*tiny.overrides, *overrides, config_dir=tiny.conf)
 
 
-def test_sweep_returns_the_ranked_jobs_of_every_combination(tiny_sweep: Callable[..., Results]) -> None:
+def test_sweep_returns_the_ranked_jobs_and_leaves_the_process_as_it_was(
+    tiny_sweep: Callable[..., Results], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["notebook", "--f=kernel.json"])
+    handlers, level = list(logging.root.handlers), logging.root.level
     results = tiny_sweep(*SWEPT)
+    assert sys.argv == ["notebook", "--f=kernel.json"]
+    assert HydraConfig.instance().cfg is None
+    assert (logging.root.handlers, logging.root.level) == (handlers, level)
     assert [job.state for job in results.jobs] == ["finished"] * 2
     assert len(results.ranked) == 2
     best = results.best_job
@@ -59,12 +66,3 @@ def test_user_error_is_raised_and_not_printed(
     assert capfd.readouterr().err == ""
 
 
-def test_arguments_and_loggers_of_the_process_are_left_as_they_were(
-    tiny_sweep: Callable[..., Results], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sys.argv", ["notebook", "--f=kernel.json"])
-    handlers, level = list(logging.root.handlers), logging.root.level
-    tiny_sweep(*SWEPT)
-    assert sys.argv == ["notebook", "--f=kernel.json"]
-    assert HydraConfig.instance().cfg is None
-    assert (logging.root.handlers, logging.root.level) == (handlers, level)
