@@ -234,14 +234,15 @@ def seconds_an_epoch(cfg: DictConfig, runs_dir: Path) -> tuple[float, int] | Non
     """
     here = (RunState.FINISHED, cfg.name, processor_name())
     wanted = [OmegaConf.select(cfg, key) for key in SPEED_SETTINGS]
+    records = Run.records(runs_dir) if runs_dir.is_dir() else {}
     candidates = {
         run: info["seconds"]["fit"] / info["epochs"]
-        for run, info in (Run.records(runs_dir).items() if runs_dir.is_dir() else ())
+        for run, info in records.items()
         if (info["status"], info.get("model"), info.get("processor")) == here
         and info["epochs"]
         and "fit" in info["seconds"]
     }
-    found = []
+    found: list[float] = []
     for run in list(candidates)[-TIMED_RUNS:]:
         with contextlib.suppress(UsageError):  # config.yaml is damaged
             config = run.config

@@ -149,11 +149,11 @@ class JobRecord(TypedDict):
     process: JobProcess
 
 
-def _complete(record: RunRecord) -> dict[str, Any]:
+def _complete(record: dict[str, Any]) -> dict[str, Any]:
     if "status" not in record:
         raise ValueError("it has no status")
     mappings = ("metrics", "seconds", "versions", "checkpoints", "trackers")
-    empty = {"overrides": [], "epochs": 0, "steps": 0} | {name: {} for name in mappings}
+    empty: dict[str, Any] = {"overrides": [], "epochs": 0, "steps": 0, **{name: {} for name in mappings}}
     return dict.fromkeys(RunRecord.__annotations__) | empty | record
 
 
@@ -230,7 +230,8 @@ def record_source(patch: Path, folder: Path | None = None) -> GitState | None:
             steps.append(f"git -C source apply {shlex.quote(str(patch.absolute()))}")
     if untracked := [line.removeprefix("? ") for line in changes if line.startswith("? ")]:
         state["untracked"] = untracked[:MAX_UNTRACKED] + ["..."] * (len(untracked) > MAX_UNTRACKED)
-    return {**state, "restore": " && ".join(steps)}
+    state["restore"] = " && ".join(steps)
+    return state
 
 
 def without_credentials(url: str) -> str:
