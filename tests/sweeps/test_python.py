@@ -64,5 +64,3 @@ def test_user_error_is_raised_and_not_printed(
     with pytest.raises(UsageError, match=message.replace("?", r"\?")):
         tiny_sweep(*overrides)
     assert capfd.readouterr().err == ""
-
-
