@@ -41,7 +41,7 @@ from benchmarks.timing import peak_gigabytes
 from mnist_lab.__main__ import main as command_line
 from mnist_lab.config.overrides import compose_with_hydra, dotted_keys
 from mnist_lab.errors import LabError
-from mnist_lab.runs.state import RunState
+from mnist_lab.runs.record import RunState
 from mnist_lab.runs.sweep import Job, Sweep, write_job
 
 SECONDS, GIGABYTES = 5, 1.5

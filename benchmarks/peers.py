@@ -167,7 +167,7 @@ def draw(measured: Mapping[str, Seconds], path: Path) -> None:
 
 def versions(python: Path) -> str:
     """Return the versions of Python and of the packages in both environments, and the processor."""
-    from mnist_lab.runs.environment import package_versions, processor_name
+    from mnist_lab.runs.record import package_versions, processor_name
 
     ours = package_versions()
     here = ", ".join(f"{package} {ours[package]}" for package in ("torch", "lightning"))

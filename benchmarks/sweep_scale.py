@@ -1,6 +1,6 @@
 """What a sweep of many jobs costs beside its training: milliseconds a job of each part, for 125 to 1,000 jobs.
 
-    python -m benchmarks.sweep_scale [--jobs 1000] [--launchers local processes submitit_local ray slurm]
+    python -m benchmarks.sweep_scale [--jobs 1000] [--launchers local processes ray slurm]
 
 The jobs are empty: each locks its folder and writes job.json, run.json and metrics.csv as a finished one has them,
 without torch. SLURM is played by stand-ins for sbatch, squeue, scontrol and scancel, which answer at once.
@@ -12,8 +12,7 @@ without torch. SLURM is played by stand-ins for sbatch, squeue, scontrol and sca
 - look: the watch reads the sweep, writes results.csv and results.json, and draws the table; once a second at most.
 - show: the results at the end, with their figure.
 
-A part that grows linearly takes the same time a job in each column. submitit_local starts a process for each job, so it
-has a fiftieth of the jobs.
+A part that grows linearly takes the same time a job in each column.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -41,9 +41,8 @@ from rich.console import Console
 
 from mnist_lab.config import conf_dir
 from mnist_lab.runs.ranking import Results
-from mnist_lab.runs.record import RunRecord, write_record
+from mnist_lab.runs.record import RunRecord, RunState, write_record
 from mnist_lab.runs.run import Run
-from mnist_lab.runs.state import RunState
 from mnist_lab.runs.sweep import Job, Sweep, write_job
 from mnist_lab.sweeps import hydra_app, job
 from mnist_lab.sweeps.grid import compose_job_id
@@ -53,9 +52,9 @@ from mnist_lab.sweeps.launch import Launch
 from mnist_lab.sweeps.launchers.launcher import Launcher, make_launcher
 from mnist_lab.sweeps.progress import Watch, show_results
 
+CHOICES = {"slurm": "submitit_slurm"}  # of hydra/launcher, where it has another name
 SWEPT = ("optimizer.lr", "optimizer.momentum", "seed")
-LAUNCHERS = ("local", "processes", "submitit_local", "ray", "slurm")
-SUBMITIT_LOCAL_DIVISOR = 50  # submitit_local gets N / 50 jobs: each starts a Python process
+LAUNCHERS = ("local", "processes", "ray", "slurm")
 STAND_INS = {
     "sbatch": """
         number=$(( $(cat "$QUEUE/last" 2>/dev/null || echo 0) + 1 )); echo $number > "$QUEUE/last"
@@ -163,7 +162,7 @@ def measure_folder(session: EmptySession, count: int) -> dict[str, float]:
 def measure_launcher(name: str, count: int) -> dict[str, float]:
     """Seconds of the parts of an empty sweep."""
     seconds: dict[str, float] = {}
-    with tempfile.TemporaryDirectory() as folder, session_of(Path(folder), names_of(name)[0]) as session:
+    with tempfile.TemporaryDirectory() as folder, session_of(Path(folder), CHOICES.get(name, name)) as session:
         jobs = jobs_of(count)
         sweep = session.sweep
         writing = seconds_of(lambda: Sweep.open(sweep.folder, "command", SWEPT, jobs))
@@ -224,12 +223,6 @@ def stand_ins(folder: Path) -> Iterator[None]:
         yield
 
 
-def names_of(launcher: str) -> tuple[str, int]:
-    """Return the choice of hydra/launcher, and the divisor of its number of jobs."""
-    own = {"slurm": ("submitit_slurm", 1), "submitit_local": (launcher, SUBMITIT_LOCAL_DIVISOR)}
-    return own.get(launcher, (launcher, 1))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=1000, help="at most (default: %(default)s)")
@@ -237,17 +230,11 @@ def main() -> None:
     parser.add_argument("--no-planning", action="store_true")
     options = parser.parse_args()
     counts = [options.jobs // 8, options.jobs // 4, options.jobs // 2, options.jobs]
-    measures: list[tuple[int, Callable[[int], dict[str, float]]]] = []
-    if not options.no_planning:
-        measures.append((1, measure_planning))
-    for name in options.launchers:
-        measures.append((names_of(name)[1], lambda count, name=name: measure_launcher(name, count)))  # type: ignore[misc]
+    measures: list[Callable[[int], dict[str, float]]] = [] if options.no_planning else [measure_planning]
+    measures += [partial(measure_launcher, name) for name in options.launchers]
     print(f"| ms a job | {' | '.join(f'{count:,} jobs' for count in counts)} |\n|---|{'---|' * len(counts)}")
-    for fewer, measure in measures:
-        columns = [
-            {part: 1000 * seconds / max(2, count // fewer) for part, seconds in measure(max(2, count // fewer)).items()}
-            for count in counts
-        ]
+    for measure in measures:
+        columns = [{part: 1000 * seconds / count for part, seconds in measure(count).items()} for count in counts]
         for part in columns[0]:
             print(f"| {part} | {' | '.join(f'{column[part]:.2f}' for column in columns)} |", flush=True)
 

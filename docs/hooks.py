@@ -29,9 +29,8 @@ from mnist_lab.config.compose import compose
 from mnist_lab.config.targets import find_class
 from mnist_lab.config.validate import LIMITS, parameter_types
 from mnist_lab.formatting import format_value
-from mnist_lab.runs.paths import PathIn
 from mnist_lab.runs.record import RunRecord
-from mnist_lab.runs.run import Run
+from mnist_lab.runs.run import PathIn, Run
 from mnist_lab.training.train import train
 from mnist_lab.web.page import page_of
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A sweep on a SLURM cluster: sbatch slurm_sweep.sh. This small job submits the sweep's jobs and waits for them; submit it
 # again to continue a sweep that was stopped. Set the partition and the time limit of the jobs as your cluster needs them.
-# LAUNCHER=submitit_local bash slurm_sweep.sh runs the same on one machine.
+# LAUNCHER=processes bash slurm_sweep.sh runs the same on one machine.
 #SBATCH --job-name=sweep
 #SBATCH --time=24:00:00
 #SBATCH --cpus-per-task=1
@@ -9,5 +9,6 @@
 #SBATCH --output=sweep-%j.log
 set -euo pipefail
 launcher=${LAUNCHER:-submitit_slurm}
-python -m mnist_lab -m model=lenet,mlp seed=0,1,2 sweep=six runs_dir="$PWD/runs" "hydra/launcher=$launcher" \
-    hydra.launcher.timeout_min=60 "$@"
+limit=()
+if [ "$launcher" = submitit_slurm ]; then limit=(hydra.launcher.timeout_min=60); fi
+python -m mnist_lab -m model=lenet,mlp seed=0,1,2 sweep=six runs_dir="$PWD/runs" "hydra/launcher=$launcher" "${limit[@]}" "$@"

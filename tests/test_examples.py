@@ -78,5 +78,5 @@ def test_slurm_script_is_a_valid_command_file(folder: Path) -> None:
 
 
 def test_slurm_script_runs_its_sweep_on_one_machine(folder: Path) -> None:
-    out = run("bash slurm_sweep.sh", *TINY, LAUNCHER="submitit_local")
+    out = run("bash slurm_sweep.sh", *TINY, LAUNCHER="processes")
     assert len(Run.below(folder / "runs" / "sweeps" / "six")) == 6, out

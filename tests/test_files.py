@@ -10,7 +10,7 @@ import pytest
 
 from mnist_lab import files
 from mnist_lab.errors import UsageError
-from mnist_lab.files import atomic_write, write_text
+from mnist_lab.files import atomic_write, sync_tree, write_text
 
 
 @pytest.fixture
@@ -101,3 +101,12 @@ def test_checkpoint_is_whole_only_with_every_byte_as_it_was_and_no_name_is_too_l
         path.write_bytes(damaged)
         assert not files.is_whole(path)
     assert not files.is_whole(tmp_path / "none") and not files.exists(tmp_path / ("x" * 5000))
+
+
+def test_whole_tree_is_synced_with_the_files_of_its_subfolders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "file").touch()
+    synced: set[Path] = set()
+    monkeypatch.setattr(files, "sync", synced.add)
+    sync_tree(tmp_path)
+    assert synced == {tmp_path, tmp_path / "a", tmp_path / "a" / "b", tmp_path / "a" / "b" / "file"}

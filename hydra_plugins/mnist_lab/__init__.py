@@ -1,7 +1,5 @@
 """Where Hydra looks for sweepers. It imports this whenever it starts, and so the work is elsewhere."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from hydra.plugins.sweeper import Sweeper

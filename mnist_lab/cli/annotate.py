@@ -2,7 +2,7 @@
 
 from mnist_lab.cli.parser import CommandParser, select_runs_and_words
 from mnist_lab.errors import UsageError
-from mnist_lab.runs.annotations import note_run, read_annotations, tag_run
+from mnist_lab.runs.trash import note_run, read_annotations, tag_run
 
 
 def tag(arguments: list[str]) -> None:

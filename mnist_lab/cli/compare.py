@@ -15,8 +15,15 @@ from mnist_lab.cli.tables import print_rows, print_table
 from mnist_lab.config.metric_names import IMAGES_PER_SECOND, METRIC_NAMES
 from mnist_lab.errors import LabError, UsageError
 from mnist_lab.formatting import printable, shorten
-from mnist_lab.runs.groups import group_row, group_runs, select_finished
-from mnist_lab.runs.listing import differing_settings_of_runs, format_cell, row_cell, run_row
+from mnist_lab.runs.listing import (
+    differing_settings_of_runs,
+    format_cell,
+    group_row,
+    group_runs,
+    row_cell,
+    run_row,
+    select_finished,
+)
 from mnist_lab.runs.run import Run
 from mnist_lab.viz.save import require_figure_path, save_figure
 

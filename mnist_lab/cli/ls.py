@@ -12,8 +12,7 @@ from mnist_lab.cli.tables import print_rows, print_table
 from mnist_lab.config.metric_names import TEST_ACC, VAL_ACC
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import format_date
-from mnist_lab.runs.groups import list_groups
-from mnist_lab.runs.listing import list_runs, row_cell
+from mnist_lab.runs.listing import list_groups, list_runs, row_cell
 
 COLUMNS = ("date", "model", "status", VAL_ACC, TEST_ACC, "time", "tags", "overrides", "run")
 DROPPED = ("time", "model", "overrides", VAL_ACC, "date")  # in this order, where a terminal is too narrow

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from mnist_lab.config.overrides import override_key, override_text, quote_path, quote_resume
+from mnist_lab.config.overrides import known_overrides, override_key, override_text, quote_path, quote_resume
 from mnist_lab.errors import UsageError
 from mnist_lab.files import exists, is_whole
 from mnist_lab.formatting import display_path
@@ -43,7 +43,8 @@ def expand_resume(options: list[str], overrides: list[str]) -> tuple[list[str], 
     if config_dir and "--config-dir" not in options:
         reject_hydra_files(Path(config_dir))
         options = [*options, "--config-dir", config_dir]
-    merged = _by_key(info["overrides"])
+    config_dir = options[options.index("--config-dir") + 1] if "--config-dir" in options else None
+    merged = _by_key(known_overrides(info["overrides"], config_dir))
     for key, override in settings.items():
         if override.startswith("~") and merged.get(key, "").startswith("+"):
             del merged[key]  # what was added and is now taken out was never there

@@ -15,8 +15,7 @@ from mnist_lab.cli.parser import CommandParser, find_named_runs
 from mnist_lab.cli.tables import print_rows, print_table
 from mnist_lab.config.metric_names import TEST_ACC
 from mnist_lab.errors import UsageError
-from mnist_lab.runs.groups import group_runs
-from mnist_lab.runs.listing import checkpoint_problem, differing_settings_of_runs, format_cell, select_runs
+from mnist_lab.runs.listing import checkpoint_problem, differing_settings_of_runs, format_cell, group_runs, select_runs
 from mnist_lab.runs.run import Run
 from mnist_lab.viz.save import require_figure_path, save_figure
 

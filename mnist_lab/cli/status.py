@@ -13,8 +13,8 @@ from mnist_lab.config.metric_names import VAL_ACC
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import display_path
 from mnist_lab.runs.ranking import Results
+from mnist_lab.runs.record import DONE
 from mnist_lab.runs.run import Run
-from mnist_lab.runs.state import DONE
 from mnist_lab.runs.sweep import Job, Sweep
 from mnist_lab.sweeps.launchers.launcher import Placement
 from mnist_lab.sweeps.launchers.slurm_queue import look_up

@@ -17,9 +17,9 @@ from mnist_lab.config.distributed import share_run_folder
 from mnist_lab.config.overrides import compose_with_hydra, dotted_keys, nearest_key, override_key, parse_override
 from mnist_lab.errors import DISK_FULL, UsageError
 from mnist_lab.formatting import display_path, format_duration, shorten
-from mnist_lab.runs.estimate import seconds_an_epoch
+from mnist_lab.runs.listing import seconds_an_epoch
+from mnist_lab.runs.record import RunState
 from mnist_lab.runs.run import Run
-from mnist_lab.runs.state import RunState
 from mnist_lab.runs.sweep import Sweep
 from mnist_lab.streams import outlive_reader
 from mnist_lab.sweeps.grid import combinations

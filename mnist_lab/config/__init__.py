@@ -1,7 +1,5 @@
 """Compose configurations, validate them, and compare them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 

@@ -1,7 +1,5 @@
 """Compose the main job's configuration with Hydra, and resolve it."""
 
-from __future__ import annotations
-
 import copy
 from functools import cache
 from pathlib import Path
@@ -15,7 +13,7 @@ from mnist_lab.config import conf_dir
 from mnist_lab.config.distributed import local_processes, machines, start_time
 from mnist_lab.config.keys import OPTIONAL
 from mnist_lab.config.overrides import compose_with_hydra, explain_composition_error, override_key
-from mnist_lab.config.settings import rename_moved_classes, resolve_settings, to_plain
+from mnist_lab.config.settings import resolve_settings, to_plain
 
 OmegaConf.register_new_resolver("start_time", start_time, use_cache=True, replace=True)
 OmegaConf.register_new_resolver(
@@ -74,7 +72,6 @@ def resolve_job(cfg: DictConfig, hydra_config: Any) -> DictConfig:
     cfg.overrides = to_plain(hydra_config.overrides.task)  # Hydra's own list cannot be written to
     _drop_settings_of_none(cfg)
     resolve_settings(cfg)
-    rename_moved_classes(cfg)
     return cfg
 
 
@@ -87,12 +84,7 @@ def _drop_settings_of_none(cfg: DictConfig) -> None:
 
 
 def model_name(choice: str, target: str) -> str:
-    """Return a network's name: that of its file in conf/model, or of its class if that is not the file's.
-
-    Args:
-        choice: the choice of the group model.
-        target: the class, model._target_.
-    """
+    """Return a network's name: that of its file in conf/model, or of its class if that is not the file's."""
     path = conf_dir() / "model" / f"{choice}.yaml"
     if path.is_file() and _target_in(path) != target:
         return target.rpartition(".")[2]

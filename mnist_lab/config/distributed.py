@@ -128,9 +128,6 @@ def _store() -> Any:
     """Connect to the store of the launched processes: torchrun's, or for srun that of rank 0, which serves it.
 
     The process group uses the same store later (multi_tenant), so it must not be closed before.
-
-    Raises:
-        LabError: the port is in use, or rank 0 does not answer.
     """
     distributed = import_module("torch.distributed")  # torch: not for --cfg
     host, port = rendezvous()
@@ -158,16 +155,7 @@ def rendezvous() -> tuple[str, int]:
 
 
 def share_run_folder(overrides: list[str], *, sweep: bool) -> list[str]:
-    """Return this process's overrides: a run's processes share its folder, each with a log of its own there.
-
-    Args:
-        overrides: the command line's.
-        sweep: whether the command line starts a sweep.
-
-    Raises:
-        UsageError: the run is a sweep.
-        LabError: the processes cannot meet.
-    """
+    """Return this process's overrides: a run's processes share its folder, each with a log of its own there."""
     if launched_process() is None:
         return overrides
     if sweep:

@@ -1,7 +1,5 @@
 """Keys with a special role: which identify a job, can change on resume, belong to the sweep, or are derived."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 
@@ -16,13 +14,9 @@ FIXED_ON_RESUME = re.compile(
     r"(model|data(?!\.(root|download|source\.(path|folders))$)|augmentation|test_augmentation|label_smoothing|optimizer"
     r"|scheduler|seed|callbacks\.ema)(\.|$)"
 )
-# Keys that are younger than version 0.1.0, with the value that stands for what runs without them did.
-YOUNGER_KEYS: dict[str, Any] = {
-    "label_smoothing": 0.0,
-    "callbacks.ema": None,
-    "callbacks.checkpoint.every_n_epochs": None,
-    "test_augmentation": {},
-}
+# Keys that were added since version 0.2.0, with the value that does what runs without them did. A run that lacks one
+# has this value, and a job of a sweep with this value has the id that it had before the key was added.
+ADDED_KEYS: dict[str, Any] = {}
 # Keys that may be null until the data are read; a run records their values, and keeps them on resume.
 READ_FROM_DATA = ("data.source.name", "data.source.classes", "data.source.background", "data.source.sha256")
 # Keys that say which images and classes the data are, and not where they come from.

@@ -1,7 +1,5 @@
 """The names of the metrics that a run logs."""
 
-from __future__ import annotations
-
 from typing import Final
 
 TRAIN_LOSS, TRAIN_ACC = "train/loss", "train/acc"

@@ -1,7 +1,5 @@
 """Parse and compose overrides with Hydra, and explain errors in one line. No other module splits override strings."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
@@ -58,25 +56,14 @@ SYNONYMS = {
 def compose_with_hydra(
     overrides: Sequence[str], config_dir: str | None = None, config_name: str = "train", *, sweep: bool = False
 ) -> DictConfig:
-    """Compose Hydra's whole configuration, with its own settings below `hydra`.
-
-    Args:
-        overrides: as on the command line.
-        config_dir: a folder of the user's own that adds choices.
-        config_name: the primary configuration.
-        sweep: whether settings may have several values; the first of each is composed.
-
-    Raises:
-        UsageError: an override is not valid (the message names the nearest setting or choice), or the current folder's
-            name contains ${, which Hydra would resolve.
-    """
+    """Compose Hydra's whole configuration, with its own settings below `hydra`."""
     if "${" in str(Path.cwd()):
         raise UsageError(
             f"{Path.cwd()}: Hydra reads ${{...}} in this folder's name as a setting; rename it, or use another"
         )
     if config_dir is not None and not Path(config_dir).is_dir():
         raise UsageError(f"--config-dir={config_dir}: folder not found")
-    search = [f"hydra.searchpath=[{quote('file://' + str(Path(config_dir).absolute()))}]"] if config_dir else []
+    search = _search_path(config_dir)
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3", job_name="train"):
         parsed = [parse_override(override) for override in overrides]
         for override in parsed:
@@ -96,11 +83,7 @@ COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, YAMLError, Recursi
 
 
 def parse_override(override: str) -> Override:
-    """Parse an override by Hydra's grammar.
-
-    Raises:
-        UsageError: it does not follow the grammar.
-    """
+    """Parse an override by Hydra's grammar."""
     try:
         parsed = OverridesParser.create().parse_override(override)
     except (HydraException, RecursionError, ValueError, TypeError) as error:
@@ -118,11 +101,7 @@ def parse_override(override: str) -> Override:
 
 @cache
 def override_key(override: str) -> str:
-    """Return the key that an override sets, adds or removes.
-
-    Raises:
-        UsageError: it does not follow Hydra's grammar.
-    """
+    """Return the key that an override sets, adds or removes."""
     parsed = parse_override(override)
     return f"{parsed.key_or_group}@{parsed.package}" if parsed.package else str(parsed.key_or_group)
 
@@ -150,6 +129,24 @@ def without_keys(overrides: Iterable[str], *keys: str) -> list[str]:
     return [override for override in overrides if override_key(override) not in keys]
 
 
+def known_overrides(overrides: Sequence[str], config_dir: str | None = None) -> list[str]:
+    """Return the recorded overrides of a run, but for those of settings and groups that this version does not know."""
+    search = _search_path(config_dir)
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3", job_name="train"):
+        parsed = [parse_override(override) for override in overrides]
+        groups = [_first_value(override) for override in parsed if _choices(override.key_or_group, search)]
+        known = _known_keys([*groups, *search])
+        return [override.input_line or "" for override in parsed if not _is_unknown(override, parsed, known, search)]
+
+
+def _is_unknown(override: Override, overrides: Sequence[Override], known: Sequence[str], search: Sequence[str]) -> bool:
+    """Return whether an override is of a setting that does not exist, nor is added by it or another one."""
+    key = override.key_or_group.split("[")[0]
+    added = tuple(override.key_or_group for override in overrides if override.is_add())
+    missing = key not in known and not key.startswith(added or ("\0",)) and not _choices(key, search)
+    return missing and not (override.is_add() or override.is_force_add())
+
+
 def explain_composition_error(
     error: Exception, overrides: Sequence[Override] = (), search: Sequence[str] = ()
 ) -> UsageError:
@@ -158,11 +155,9 @@ def explain_composition_error(
         return UsageError(f"{error.full_key}: required; add {error.full_key}=VALUE")
     groups = [_first_value(override) for override in overrides if _choices(override.key_or_group, search)]
     known = _known_keys([*groups, *search]) if overrides else []
-    added = tuple(override.key_or_group for override in overrides if override.is_add())
     for override in overrides:
         key = override.key_or_group.split("[")[0]
-        missing = key not in known and not key.startswith(added or ("\0",)) and not _choices(key, search)
-        if missing and not (override.is_add() or override.is_force_add()):
+        if _is_unknown(override, overrides, known, search):
             return UsageError(f"{shorten(override.input_line)}: {explain_unknown_setting(key, known, search)}")
         if override.is_delete() and f"'{key}'" in str(error):  # Hydra finds nothing where null stands
             return UsageError(f"{shorten(override.input_line)}: cannot be removed; set {key}=null")
@@ -224,6 +219,11 @@ def dotted_keys(config: DictConfig) -> list[str]:
 def quote(text: str) -> str:
     """Quote a text as a string in Hydra's grammar."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _search_path(config_dir: str | None) -> list[str]:
+    """Return the override by which Hydra finds the choices of a user's own folder."""
+    return [f"hydra.searchpath=[{quote('file://' + str(Path(config_dir).absolute()))}]"] if config_dir else []
 
 
 def _known_keys(overrides: Sequence[str]) -> list[str]:

@@ -1,7 +1,5 @@
 """The presets, experiment=NAME: what the comments at the top of their files say."""
 
-from __future__ import annotations
-
 import itertools
 import re
 from dataclasses import dataclass

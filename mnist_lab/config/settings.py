@@ -1,9 +1,8 @@
 """Load, resolve, flatten and compare configurations."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
 from mnist_lab.config import conf_dir
-from mnist_lab.config.former_names import CURRENT_NAMES
-from mnist_lab.config.keys import IGNORED_FOR_IDENTITY, YOUNGER_KEYS
+from mnist_lab.config.keys import ADDED_KEYS, IGNORED_FOR_IDENTITY
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import format_value
 
@@ -31,12 +29,7 @@ def original_overrides(cfg: DictConfig) -> list[str]:
 
 
 def resolve_settings(cfg: DictConfig, *, with_environment: bool = True) -> None:
-    """Resolve interpolations in place, except those of environment variables, so that no secret is written to a file.
-
-    Args:
-        cfg: the configuration.
-        with_environment: whether the environment variables must be set.
-    """
+    """Resolve interpolations in place, but not those of environment variables: no secret is written to a file."""
     kept = list(_environment_nodes(cfg))
 
     def put_back(value: Callable[[str], Any]) -> None:
@@ -60,11 +53,7 @@ def require_environment(cfg: DictConfig) -> None:
 
 
 def load_config(path: Path) -> DictConfig:
-    """Load a run's config.yaml.
-
-    Raises:
-        UsageError: it cannot be read, or is not a run's configuration.
-    """
+    """Load a run's config.yaml."""
     try:
         text = path.read_text(encoding="utf-8")
         _reject_yaml_bombs(text)
@@ -73,37 +62,20 @@ def load_config(path: Path) -> DictConfig:
             raise ValueError("it holds no settings")
         _reject_non_string_keys(to_plain(cfg))
         resolve_settings(cfg, with_environment=False)
-        rename_moved_classes(cfg)
-        rename_former_settings(cfg)
+        _add_keys(cfg)
     except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
         raise UsageError(f"{path}: not a run's configuration ({reason[:200]})") from error
     return cfg
 
 
-def rename_moved_classes(node: DictConfig | ListConfig) -> None:
-    """Replace class names of version 0.1.0 by the current ones."""
-    if isinstance(node, DictConfig) and to_plain(node).get("_target_") in CURRENT_NAMES:
-        node["_target_"] = CURRENT_NAMES[node["_target_"]]
-    keys: Iterable[Any] = node if isinstance(node, DictConfig) else range(len(node))
-    for key in keys:
-        if not OmegaConf.is_interpolation(node, key) and OmegaConf.is_config(node[key]):
-            rename_moved_classes(node[key])
-
-
-def rename_former_settings(cfg: DictConfig) -> None:
-    """Put today's settings in the place of those that version 0.1.0 had.
-
-    Its reload_after is a callback now, the classes of Fashion-MNIST have names, and some settings are younger.
-    """
-    for key, value in YOUNGER_KEYS.items():
-        if OmegaConf.select(cfg, key) is None and "." not in key:
-            cfg[key] = value
-    if (after := cfg.pop("reload_after", None)) is not None:
-        OmegaConf.update(cfg, "callbacks.reload", {"_target_": "mnist_lab.training.ReloadNetwork", "after": after})
-    if OmegaConf.select(cfg, "data.source.name") == "FashionMNIST" and "classes" not in cfg.data.source:
-        today = OmegaConf.load(conf_dir() / "data" / "fashion_mnist.yaml")
-        OmegaConf.update(cfg, "data.source.classes", today.source.classes)
+def _add_keys(cfg: DictConfig) -> None:
+    """Add the settings that are younger than the run."""
+    for key, value in ADDED_KEYS.items():
+        group, _, name = key.rpartition(".")
+        node = OmegaConf.select(cfg, group) if group else cfg
+        if isinstance(node, DictConfig) and name not in node:
+            node[name] = value
 
 
 def _reject_yaml_bombs(text: str) -> None:
@@ -165,6 +137,14 @@ def short_names(keys: Iterable[str]) -> dict[str, str]:
     return {key: name if list(last.values()).count(name) == 1 else key for key, name in last.items()}
 
 
+@cache
+def known_names() -> frozenset[str]:
+    """Return the names of the settings and groups that a configuration of this version may have at its top."""
+    root = OmegaConf.load(conf_dir() / "train.yaml")
+    groups = (str(name) for choice in root.defaults if isinstance(choice, DictConfig) for name in choice)
+    return frozenset({"tutorial", *map(str, root), *groups})
+
+
 def identity_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """Return the settings that identify a job, by dotted key: those in which two jobs differ."""
     return {key: value for key, value in settings.items() if not IGNORED_FOR_IDENTITY.match(key)}
@@ -172,7 +152,10 @@ def identity_settings(settings: dict[str, Any]) -> dict[str, Any]:
 
 def differing_settings(*jobs: DictConfig) -> dict[str, list[Any]]:
     """Return the settings in which jobs differ, with the value of each job; None where it has no such setting."""
-    settings = [identity_settings(flatten(job)) for job in jobs]
+    settings = [
+        {key: value for key, value in identity_settings(flatten(job)).items() if key.split(".")[0] in known_names()}
+        for job in jobs
+    ]
     keys = dict.fromkeys(key for each in settings for key in each)
     values = {key: [each.get(key) for each in settings] for key in keys}
     found = {key: of_each for key, of_each in values.items() if any(value != of_each[0] for value in of_each)}

@@ -4,8 +4,6 @@ A configuration may come from a stranger, in a run folder. Hydra calls whatever 
 looked up first, without a call, and must be a class of the kind that its key needs.
 """
 
-from __future__ import annotations
-
 import importlib
 import inspect
 from collections.abc import Iterator
@@ -56,13 +54,6 @@ def find_class(name: Any, key: str) -> type:
     """Return the class that a `_target_` names, if it is of the kind that its key needs; nothing is called.
 
     The module that holds it is imported.
-
-    Args:
-        name: the class's dotted name.
-        key: the dotted key of the node with this `_target_`, such as callbacks.best.
-
-    Raises:
-        UsageError: the class cannot be imported, or is of another kind.
     """
     setting = f"{key}._target_={name}"
     try:
@@ -94,15 +85,7 @@ def find_class(name: Any, key: str) -> type:
 
 
 def resolve_node(node: Any, key: str) -> dict[str, Any]:
-    """Return a node of a configuration with its interpolations resolved, and its classes checked.
-
-    Args:
-        node: the node; may be empty for the keys in OPTIONAL.
-        key: its dotted key, such as callbacks.best.
-
-    Raises:
-        UsageError: a class in it or below it is missing or refused, or an interpolation fails.
-    """
+    """Return a node of a configuration with its interpolations resolved, and its classes checked."""
     if not isinstance(node, DictConfig):
         raise UsageError(f"{key}={node}: not a group of settings")
     if "_target_" not in node and key not in OPTIONAL:

@@ -1,14 +1,12 @@
 """Validate a configuration and report all problems together, before data or weights are touched."""
 
-from __future__ import annotations
-
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from typing import Annotated, Any, Literal, get_type_hints
 
 import torch
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
@@ -33,6 +31,7 @@ GROUPS = (
     "logger",
     "dashboard",
 )
+OF_HYDRA = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")  # for hydra.utils.instantiate
 _POSITIVE = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _FRACTION = Annotated[float, Field(ge=0, lt=1)]
 _COUNT = Annotated[int, Field(ge=1)]
@@ -75,18 +74,19 @@ LIMITS: dict[str, Any] = {  # types of keys without a signature, and ranges that
 }
 
 
-def validate(cfg: DictConfig, resumed: DictConfig | None = None) -> None:
-    """Raise UsageError with every problem of a job's configuration.
+def validate(cfg: DictConfig, resumed: DictConfig | None = None) -> list[str]:
+    """Raise UsageError with every problem of a job's configuration; types and ranges follow from the signatures.
 
-    Types and ranges are those of the constructors' signatures; LIMITS has the rest.
-
-    Args:
-        cfg: the configuration.
-        resumed: the configuration of the run to resume, if any.
+    With the configuration of the run to resume, settings of it that this version does not know are removed from both,
+    and their keys returned.
     """
     require_environment(cfg)
-    if resumed is not None and not resumed.get("optimizer"):
-        raise UsageError(f"resume={cfg.resume}: was made of trained networks, and cannot be trained itself")
+    ignored: list[str] = []
+    if resumed is not None:
+        if not resumed.get("optimizer"):
+            raise UsageError(f"resume={cfg.resume}: was made of trained networks, and cannot be trained itself")
+        ignored = drop_unknown_settings(resumed)
+        _drop(cfg, ignored)
     problems = [*_shape_problems(cfg)]
     if not problems:  # the rest relies on the shape
         kinds = (
@@ -102,10 +102,14 @@ def validate(cfg: DictConfig, resumed: DictConfig | None = None) -> None:
     if problems:
         start = f"{len(problems)} problems in the configuration:\n  " if len(problems) > 1 else ""
         raise UsageError(start + "\n  ".join(problems))
+    return ignored
 
 
 def validate_parts(cfg: DictConfig) -> None:
-    """Raise UsageError if a run's network and data cannot be made from its configuration, on any machine."""
+    """Raise UsageError if a run's network and data cannot be made from its configuration, on any machine.
+
+    Settings that this version does not know are removed.
+    """
     for name in ("model", "data", "trainer"):
         if not isinstance(cfg.get(name), DictConfig):
             raise UsageError(f"{name}: is missing or not a group of settings")
@@ -115,12 +119,61 @@ def validate_parts(cfg: DictConfig) -> None:
     problems = [
         problem for name in ("seed", "label_smoothing") for problem in _type_problems(name, cfg[name], LIMITS[name])
     ]
-    for name in ("model", "data", "augmentation", "test_augmentation", "optimizer", "scheduler"):
+    parts = ("model", "data", "augmentation", "test_augmentation", "optimizer", "scheduler")
+    drop_unknown_settings(cfg, parts)
+    for name in parts:
         if isinstance(cfg.get(name), DictConfig):
             require_environment(cfg[name])
             problems += _signature_problems(cfg[name], f"{name}.")
     if problems:
         raise UsageError("; ".join(problems))
+
+
+def drop_unknown_settings(cfg: DictConfig, groups: Sequence[str] = GROUPS) -> list[str]:
+    """Remove the settings of a loaded run that this version does not know, and return their keys.
+
+    They are those at its top, and in some groups the arguments that a class does not take. A run of another version may
+    have them.
+    """
+    unknown = [str(name) for name in cfg if name not in (*GROUPS, *LIMITS)]
+    for group in groups:
+        if isinstance(cfg.get(group), DictConfig):
+            unknown += _unknown_arguments(cfg[group], group)
+    _drop(cfg, unknown)
+    return unknown
+
+
+def _unknown_arguments(node: DictConfig, path: str) -> Iterator[str]:
+    """Yield the keys of arguments, in a node and below it, that the node's class does not take."""
+    parameters: dict[str, Any] | None = None
+    if "_target_" in node:
+        try:
+            parameters = parameter_types(find_class(node._target_, path))
+        except UsageError:  # validation reports it
+            return
+    for name, value in [(str(name), value) for name, value in node.items_ex(resolve=False)]:
+        key = f"{path}.{name}"
+        if parameters is not None and not _takes(parameters, name):
+            yield key
+        elif isinstance(value, DictConfig):
+            yield from _unknown_arguments(value, key)
+        elif is_list_of_nodes(value):
+            for i, each in enumerate(value):
+                yield from _unknown_arguments(each, f"{key}.{i}")
+
+
+def _takes(parameters: Mapping[str, Any], name: str) -> bool:
+    """Return whether a class with these parameters takes a setting, or Hydra does."""
+    return name in parameters or "**" in parameters or name in OF_HYDRA
+
+
+def _drop(cfg: DictConfig, keys: Iterable[str]) -> None:
+    for key in keys:
+        group, _, name = key.rpartition(".")
+        node = OmegaConf.select(cfg, group) if group else cfg
+        if isinstance(node, DictConfig):
+            with open_dict(node):
+                node.pop(name, None)
 
 
 def _format(value: Any) -> str:
@@ -170,9 +223,9 @@ def _signature_problems(node: DictConfig, path: str = "") -> Iterator[str]:
     for key_, value in node.items():
         name = str(key_)
         key = f"{path}{name}"
-        if name in ("_target_", "_partial_", "_recursive_", "_convert_", "_args_"):
+        if name in OF_HYDRA:
             continue
-        if parameters is not None and name not in parameters and "**" not in parameters:
+        if parameters is not None and not _takes(parameters, name):
             known = ", ".join(known for known in parameters if known not in ("params", "optimizer")) or "none"
             owner, remedy = node._target_.rsplit(".", 1)[-1], f"remove it with ~{key}, or choose from {known}"
             yield f"{key}={_format(value)}: {owner} has no such setting; {remedy}"

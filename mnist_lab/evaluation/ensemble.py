@@ -23,12 +23,18 @@ from mnist_lab.formatting import format_command, format_value, shorten
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.models.deployed import Ensemble
 from mnist_lab.runs.checkpoints import SafeCheckpointIO
-from mnist_lab.runs.environment import current_time, package_versions, processor_name
 from mnist_lab.runs.listing import checkpoint_problem, select_runs
-from mnist_lab.runs.record import Member, RunRecord, write_record
+from mnist_lab.runs.record import (
+    Member,
+    RunRecord,
+    RunState,
+    current_time,
+    package_versions,
+    processor_name,
+    record_source,
+    write_record,
+)
 from mnist_lab.runs.run import Run
-from mnist_lab.runs.source import record_source
-from mnist_lab.runs.state import RunState
 from mnist_lab.training.build import class_count, load_trained_model, make_data, make_model
 from mnist_lab.training.record import device_name
 from mnist_lab.training.runtime import quiet_lightning

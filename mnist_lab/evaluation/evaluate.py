@@ -10,7 +10,7 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
 
 from mnist_lab.config.overrides import dotted_keys, nearest_key, parse_override
-from mnist_lab.config.validate import validate
+from mnist_lab.config.validate import drop_unknown_settings, validate
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import shorten
 from mnist_lab.models.classifier import Classifier
@@ -33,6 +33,7 @@ def evaluate(run: Run, overrides: Sequence[str] = ()) -> dict[str, float]:
     """
     chosen = run.chosen_checkpoint()
     cfg = override_config(run.config, overrides)
+    drop_unknown_settings(cfg)
     validate(cfg)
     model = make_model(cfg)
     model.load_state_dict(load_weights(model, chosen))

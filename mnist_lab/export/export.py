@@ -19,7 +19,7 @@ from mnist_lab.export.programs import Program, load_onnx, load_torch_export, max
 from mnist_lab.files import atomic_write, require_writable_file, user_output
 from mnist_lab.formatting import shorten
 from mnist_lab.models.classifier import Classifier
-from mnist_lab.runs.environment import package_versions
+from mnist_lab.runs.record import package_versions
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import load_trained_model, make_data
 from mnist_lab.web.browser import load_page

@@ -9,7 +9,7 @@ from typing import Any
 from mnist_lab.errors import UsageError
 from mnist_lab.files import exists, require_writable_file, user_output
 from mnist_lab.formatting import render_template
-from mnist_lab.runs.environment import package_versions
+from mnist_lab.runs.record import package_versions
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
 

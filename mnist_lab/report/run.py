@@ -15,12 +15,11 @@ from mnist_lab.errors import UsageError
 from mnist_lab.export.model_card import describe_preset
 from mnist_lab.formatting import format_command, format_date, format_duration, format_held_out, format_value
 from mnist_lab.report.test_set import describe_test_set
-from mnist_lab.runs.annotations import read_annotations
 from mnist_lab.runs.listing import format_cell
-from mnist_lab.runs.record import RunRecord
+from mnist_lab.runs.record import RunRecord, RunState
 from mnist_lab.runs.run import Run
-from mnist_lab.runs.state import RunState
 from mnist_lab.runs.sweep import Sweep
+from mnist_lab.runs.trash import read_annotations
 from mnist_lab.viz.curves import plot_accuracy, plot_loss
 from mnist_lab.viz.svg import inline_svg
 

@@ -11,8 +11,8 @@ from urllib.parse import quote
 from mnist_lab.config.metric_names import TEST_ACC, VAL_ACC
 from mnist_lab.formatting import display_path, format_accuracy, format_command, format_date, format_duration
 from mnist_lab.runs.ranking import Results, Spread, describe_job
+from mnist_lab.runs.record import RunState
 from mnist_lab.runs.run import Run, start_timestamp
-from mnist_lab.runs.state import RunState
 from mnist_lab.runs.sweep import Job, Sweep
 from mnist_lab.viz.curves import METRICS
 from mnist_lab.viz.heatmap import plot_accuracy_map

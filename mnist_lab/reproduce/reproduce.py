@@ -20,8 +20,8 @@ from mnist_lab.files import write_text
 from mnist_lab.reproduce.markdown import HEADS, markdown, overview_cells
 from mnist_lab.reproduce.summary import finished_runs, has_tutorial, summarise
 from mnist_lab.runs.locks import RunInUse, run_lock
+from mnist_lab.runs.record import RunState
 from mnist_lab.runs.run import REPRODUCTION_RECORD, Run
-from mnist_lab.runs.state import RunState
 
 
 def reproduce(

@@ -13,9 +13,8 @@ from mnist_lab.config.compose import compose
 from mnist_lab.config.metric_names import METRIC_NAMES, TEST_ACC, is_accuracy
 from mnist_lab.config.presets import preset_names
 from mnist_lab.config.settings import format_differences
-from mnist_lab.runs.record import RunRecord
+from mnist_lab.runs.record import RunRecord, RunState
 from mnist_lab.runs.run import Run
-from mnist_lab.runs.state import RunState
 
 TOLERANCE = 0.3  # points; a mean test accuracy at most so far below the published one has reached it
 # Accuracies are in per cent.

@@ -1,7 +1,5 @@
 """Runs as one ZIP file with the SHA-256 of each of their files, by which they are verified when they are unpacked."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil
@@ -25,13 +23,7 @@ CHUNK = 1 << 20  # bytes
 def archive(runs: Sequence[Run], runs_dir: Path, path: Path) -> int:
     """Write runs into a ZIP file, and return the number of their files.
 
-    Args:
-        runs: the runs.
-        runs_dir: the folder of the runs; each is stored under its path below it, or under its name if it is elsewhere.
-        path: the file.
-
-    Raises:
-        UsageError: a run is in use, two runs have the same path, or the file cannot be written.
+    Each is stored under its path below `runs_dir`, or under its name if it is elsewhere.
     """
     places: dict[str, Run] = {}
     for run in runs:
@@ -58,24 +50,15 @@ def archive(runs: Sequence[Run], runs_dir: Path, path: Path) -> int:
 
 
 def unarchive(path: Path, runs_dir: Path) -> list[Run]:
-    """Unpack the runs of a ZIP file that `archive` has written, all of them or none.
-
-    Args:
-        path: the file.
-        runs_dir: the folder of the runs, in which each gets the place that it had.
-
-    Returns:
-        The runs.
-
-    Raises:
-        UsageError: the file is damaged, has files that its manifest does not have or places outside the folder, or a
-            run is there already.
-    """
+    """Unpack the runs of a ZIP file that `archive` has written to where they were, all of them or none."""
     try:
         with zipfile.ZipFile(path) as content:
             sums = _manifest(content)
             places = sorted({name.removesuffix(f"/{RECORD}") for name in sums if name.endswith(f"/{RECORD}")})
-            _reject_existing(places, runs_dir)
+            if not places:
+                raise ValueError("it has no run")
+            for place in filter(lambda place: (runs_dir / place).exists(), places):
+                raise UsageError(f"{display_path(runs_dir / place)}: is there already; name another --runs-dir")
             make_folder(runs_dir)
             with tempfile.TemporaryDirectory(prefix=".unarchive-", dir=runs_dir) as name:
                 for file, expected in sums.items():
@@ -88,9 +71,9 @@ def unarchive(path: Path, runs_dir: Path) -> list[Run]:
                 for place in places:
                     make_folder((runs_dir / place).parent)
                     (Path(name) / place).rename(runs_dir / place)
+    except UsageError:
+        raise
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, KeyError) as error:
-        if isinstance(error, UsageError):
-            raise
         raise UsageError(f"{path}: damaged, or not an archive of runs ({error})") from error
     except OSError as error:
         where = error.filename or runs_dir
@@ -99,11 +82,7 @@ def unarchive(path: Path, runs_dir: Path) -> list[Run]:
 
 
 def _manifest(content: zipfile.ZipFile) -> dict[str, str]:
-    """Return the SHA-256 of each file by its path.
-
-    Raises:
-        ValueError: it is none, or does not fit the ZIP file or the disk.
-    """
+    """Return the SHA-256 of each file by its path; ValueError if that does not fit the ZIP file or the disk."""
     sums = json.loads(content.read(MANIFEST))
     names = [entry.filename for entry in content.infolist() if entry.filename != MANIFEST]
     if not isinstance(sums, dict) or sorted(names) != sorted(sums):
@@ -116,14 +95,6 @@ def _manifest(content: zipfile.ZipFile) -> dict[str, str]:
     if size > free:
         raise ValueError(f"it has {size / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB are free")
     return sums
-
-
-def _reject_existing(places: Sequence[str], runs_dir: Path) -> None:
-    if not places:
-        raise ValueError("it has no run")
-    for place in places:
-        if (runs_dir / place).exists():
-            raise UsageError(f"{display_path(runs_dir / place)}: is there already; name another --runs-dir")
 
 
 def _copy(source: IO[bytes], target: IO[bytes]) -> str:

@@ -1,7 +1,5 @@
 """Save checkpoints atomically, verify them on reading, and load no code from them."""
 
-from __future__ import annotations
-
 import io
 import os
 import pickle
@@ -44,22 +42,13 @@ class SafeCheckpointIO(TorchCheckpointIO):
                 state["dirpath"] = str(here)
                 for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
                     state[name] = state[name] and str(here / Path(state[name]).name)
-                state["best_k_models"] = {
-                    str(here / Path(best).name): score for best, score in state["best_k_models"].items()
-                }
+                best = state["best_k_models"].items()
+                state["best_k_models"] = {str(here / Path(name).name): score for name, score in best}
         return checkpoint
 
 
 def read_checkpoint(path: str | os.PathLike[str], *, key: str = "") -> dict[str, Any]:
-    """Load a checkpoint or a state_dict to the CPU.
-
-    Args:
-        path: the file.
-        key: the text before the path in messages, such as "resume=".
-
-    Raises:
-        UsageError: the file is missing, corrupt, not a checkpoint, or holds more than tensors and plain values.
-    """
+    """Load a checkpoint or a state_dict to the CPU; messages name the file with `key` before it, such as "resume="."""
     path = Path(path)
     if not path.is_file():
         raise UsageError(f"{key}{path}: checkpoint not found")
@@ -69,9 +58,8 @@ def read_checkpoint(path: str | os.PathLike[str], *, key: str = "") -> dict[str,
             with zipfile.ZipFile(path) as archive:
                 members = archive.infolist()
                 if sum(member.file_size for member in members) > path.stat().st_size:
-                    raise zipfile.BadZipFile(
-                        "its members are compressed, or overlap"
-                    )  # torch does not compress: a zip bomb
+                    # torch does not compress: this is a zip bomb.
+                    raise zipfile.BadZipFile("its members are compressed, or overlap")
                 damaged = archive.testzip()  # torch does not check the CRC sums
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns that checking sparse tensors may take long
@@ -97,11 +85,7 @@ def completed_epochs(checkpoint: Mapping[str, Any]) -> int:
 
 
 def checkpoint_epoch(checkpoint: Mapping[str, Any], path: Path) -> int:
-    """Return the epoch that a checkpoint was saved in, counted from 0.
-
-    Raises:
-        UsageError: it has no epoch.
-    """
+    """Return the epoch that a checkpoint was saved in, counted from 0."""
     epoch = checkpoint.get("epoch")
     if not isinstance(epoch, int) or not 0 <= epoch < 2**31:
         raise UsageError(f"{path}: not a checkpoint of training (it has no epoch)")
@@ -109,15 +93,9 @@ def checkpoint_epoch(checkpoint: Mapping[str, Any], path: Path) -> int:
 
 
 def load_weights(model: nn.Module, path: str | os.PathLike[str], *, key: str = "") -> dict[str, Tensor]:
-    """Load the state_dict of a checkpoint, or a plain state_dict, for a model.
+    """Load the state_dict of a checkpoint, or a plain state_dict, that must fit a model; `key` as in read_checkpoint.
 
-    Args:
-        model: the network that the weights must fit.
-        path: the file.
-        key: the text before the path in messages, such as "init_from=".
-
-    Raises:
-        UsageError: as read_checkpoint, or the weights are those of another network, which the message names if known.
+    If the weights are those of another network, the error names it where it is known.
     """
     content = read_checkpoint(path, key=key)
     weights = content.get("state_dict", content)

@@ -1,26 +1,96 @@
-"""List runs as rows for `ls` and `compare`, and find the settings in which they differ."""
+"""List runs as rows for `ls` and `compare`: single runs, groups that differ in their seed alone, what runs took.
 
-from __future__ import annotations
+Imports neither torch nor Hydra.
+"""
 
 import contextlib
 import math
+import statistics
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from mnist_lab.config.metric_names import IMAGES_PER_SECOND, METRIC_NAMES, is_accuracy, is_loss
 from mnist_lab.config.settings import differing_settings, flatten
 from mnist_lab.errors import UsageError
-from mnist_lab.formatting import format_value
-from mnist_lab.runs.annotations import read_annotations
+from mnist_lab.formatting import format_value, printable
 from mnist_lab.runs.query import Condition
-from mnist_lab.runs.record import RunRecord
-from mnist_lab.runs.run import Run
+from mnist_lab.runs.record import RunRecord, RunState, processor_name
+from mnist_lab.runs.run import Run, start_timestamp
+from mnist_lab.runs.trash import read_annotations
 
-MAX_SEEDS = 6  # that are all shown
+MAX_SEEDS = 6  # a longer list of seeds is shortened
+WITHOUT_MEAN = ("run", "date", "model", "overrides", "status", "error", "seed", "parameters", "tags", "note")
+TIMED_RUNS = 20  # latest runs of the network that an estimate looks at
+SPEED_SETTINGS = ("data.batch_size", "data.source.name", "trainer.accelerator", "augmentation._target_")
+
+
+def read_records(runs_dir: Path, where: str | None = None) -> dict[Run, RunRecord]:
+    """Return the runs below a folder that fulfil a condition with their records, in the order of their start."""
+    if not runs_dir.is_dir():
+        raise UsageError(f"--runs-dir={runs_dir}: folder not found; give the folder that contains the runs")
+    records = Run.records(runs_dir)
+    return records if where is None else select_where(records, where)
+
+
+def select_where(records: Mapping[Run, RunRecord], where: str) -> dict[Run, RunRecord]:
+    """Return the runs that fulfil a condition on the values of their rows and on their settings.
+
+    A condition is such as `test/acc > 0.98 and optimizer.lr == 0.1 and tag == keep`.
+    """
+    condition = Condition.parse(where)
+    found, known = {}, set[str]()
+    for run, info in records.items():
+        row = run_row(run, info)
+        values = {**row, "tag": row["tags"]}
+        if not condition.names <= values.keys():
+            with contextlib.suppress(UsageError):  # config.yaml is damaged
+                values = {**flatten(run.config), **values}
+        known |= values.keys()
+        if condition.holds(values):
+            found[run] = info
+    for name in sorted(condition.names - known) if records else []:
+        raise UsageError(f"--where={where!r}: no run has {name}; name a column of `ls --json`, or a setting")
+    return found
+
+
+def find_runs(names: Sequence[str], runs_dir: Path, *, at_least: int = 2) -> list[Run]:
+    """Find the runs that names mean, each once: run folders, `latest`, or folders that contain several runs."""
+    found: dict[Path, Run] = {}
+    for name in names:
+        several = [] if name == "latest" or Run(Path(name)).exists else Run.below(name)
+        found |= {run.folder.resolve(): run for run in several or [Run.find(name, runs_dir)]}
+    if len(found) < at_least:
+        raise UsageError(f"{' '.join(names)}: names one run; give two or more, or a folder that holds them")
+    return list(found.values())
+
+
+def select_runs(found: Sequence[Run], problem: Callable[[Run], str | None]) -> list[Run]:
+    """Return the runs without a problem, and warn about the others; UsageError if each has one."""
+    problems = {run: words for run in found if (words := problem(run)) is not None}
+    if len(problems) == len(found):
+        raise UsageError(f"{found[0]}: {problems[found[0]]}")
+    for run, words in problems.items():
+        print(f"mnist_lab: warning: {run}: {words}; left out", file=sys.stderr)
+    return [run for run in found if run not in problems]
+
+
+def checkpoint_problem(run: Run) -> str | None:
+    """Return the problem of a run without a checkpoint."""
+    return None if run.checkpoint("best") or run.checkpoint("last") else "has no checkpoint"
+
+
+def select_finished(records: Mapping[Run, RunRecord]) -> list[Run]:
+    """Return the finished runs, and warn of the others."""
+    others = Counter(info["status"] for info in records.values() if info["status"] != RunState.FINISHED)
+    if others:
+        counts = ", ".join(f"{count} {status}" for status, count in others.items())
+        print(f"mnist_lab: warning: runs that have not finished are left out: {counts}", file=sys.stderr)
+    return [run for run, info in records.items() if info["status"] == RunState.FINISHED]
 
 
 def run_row(run: Run, info: RunRecord) -> dict[str, Any]:
@@ -42,71 +112,15 @@ def run_row(run: Run, info: RunRecord) -> dict[str, Any]:
     }
 
 
-def read_records(runs_dir: Path, where: str | None = None) -> dict[Run, RunRecord]:
-    """Return the runs below a folder with their records, in the order of their start.
-
-    Args:
-        runs_dir: the folder.
-        where: a condition; see `select_where`.
-
-    Raises:
-        UsageError: the folder does not exist, or the condition is invalid.
-    """
-    if not runs_dir.is_dir():
-        raise UsageError(f"--runs-dir={runs_dir}: folder not found; give the folder that contains the runs")
-    records = Run.records(runs_dir)
-    return records if where is None else select_where(records, where)
-
-
-def select_where(records: Mapping[Run, RunRecord], where: str) -> dict[Run, RunRecord]:
-    """Return the runs that fulfil a condition on the values of their rows and on their settings.
-
-    Args:
-        records: the runs.
-        where: the condition, such as `test/acc > 0.98 and optimizer.lr == 0.1 and tag == keep`.
-
-    Raises:
-        UsageError: it is not a condition, or no run has a name that it compares.
-    """
-    condition = Condition.parse(where)
-    found, known = {}, set[str]()
-    for run, info in records.items():
-        row = run_row(run, info)
-        values = {**row, "tag": row["tags"]}
-        if not condition.names <= values.keys():
-            with contextlib.suppress(UsageError):  # config.yaml is damaged
-                values = {**flatten(run.config), **values}
-        known |= values.keys()
-        if condition.holds(values):
-            found[run] = info
-    for name in sorted(condition.names - known) if records else []:
-        raise UsageError(f"--where={where!r}: no run has {name}; name a column of `ls --json`, or a setting")
-    return found
-
-
 def list_runs(runs_dir: Path, sort: str = "date", where: str | None = None) -> list[dict[str, Any]]:
-    """Return a row for each run below a folder, sorted.
-
-    Args:
-        runs_dir: the folder.
-        sort: see `sort_rows`.
-        where: a condition; see `select_where`.
-
-    Raises:
-        UsageError: the folder does not exist, no run has the column, or the condition is invalid.
-    """
+    """Return a row for each run below a folder that fulfils a condition, sorted by a column."""
     return sort_rows([run_row(run, info) for run, info in read_records(runs_dir, where).items()], sort)
 
 
 def sort_rows(rows: list[dict[str, Any]], sort: str) -> list[dict[str, Any]]:
-    """Return rows sorted by a column.
+    """Return rows that are in the order of their dates sorted by a column.
 
-    Args:
-        rows: the rows, in the order of their dates.
-        sort: the column: accuracies in descending order, others in ascending order, missing values last.
-
-    Raises:
-        UsageError: no row has the column.
+    Accuracies are in descending order, others in ascending order; missing values are last.
     """
     known = list(dict.fromkeys(name for each in rows for name in each))
     if sort == "date" or not rows:
@@ -118,51 +132,6 @@ def sort_rows(rows: list[dict[str, Any]], sort: str) -> list[dict[str, Any]]:
     return sorted(having, key=lambda each: each[sort], reverse=is_accuracy(sort)) + lacking
 
 
-def find_runs(names: Sequence[str], runs_dir: Path, *, at_least: int = 2) -> list[Run]:
-    """Find the runs that names mean, each once.
-
-    Args:
-        names: run folders, `latest`, or folders that contain several runs.
-        runs_dir: where names are looked for.
-        at_least: the number of runs needed.
-
-    Raises:
-        UsageError: a run is not found, or they are fewer than at_least.
-    """
-    found: dict[Path, Run] = {}
-    for name in names:
-        several = [] if name == "latest" or Run(Path(name)).exists else Run.below(name)
-        found |= {run.folder.resolve(): run for run in several or [Run.find(name, runs_dir)]}
-    if len(found) < at_least:
-        raise UsageError(f"{' '.join(names)}: names one run; give two or more, or a folder that holds them")
-    return list(found.values())
-
-
-def select_runs(found: Sequence[Run], problem: Callable[[Run], str | None]) -> list[Run]:
-    """Return the runs without a problem, and warn about the others.
-
-    Args:
-        found: the runs.
-        problem: returns why a run cannot be used, or None.
-
-    Raises:
-        UsageError: each has a problem.
-    """
-    problems = {run: problem(run) for run in found}
-    selected = [run for run in found if problems[run] is None]
-    if not selected:
-        raise UsageError(f"{found[0]}: {problems[found[0]]}")
-    for run in found:
-        if problems[run] is not None:
-            print(f"mnist_lab: warning: {run}: {problems[run]}; left out", file=sys.stderr)
-    return selected
-
-
-def checkpoint_problem(run: Run) -> str | None:
-    """Return the problem of a run without a checkpoint."""
-    return None if run.checkpoint("best") or run.checkpoint("last") else "has no checkpoint"
-
-
 def differing_settings_of_runs(runs: Sequence[Run]) -> dict[str, list[Any]]:
     """Return the settings in which runs differ, by key, with each run's value; None where it has no such setting."""
     settings = differing_settings(*(run.config for run in runs))
@@ -172,8 +141,67 @@ def differing_settings_of_runs(runs: Sequence[Run]) -> dict[str, list[Any]]:
     }
 
 
+def group_runs(runs: Sequence[Run], settings: Mapping[str, Sequence[Any]]) -> list[list[Run]]:
+    """Group runs that differ in their seed alone, by the settings in which they differ, with each run's value.
+
+    The groups are in the order of their first runs.
+    """
+    groups: list[tuple[list[Any], list[Run]]] = []
+    for i, run in enumerate(runs):
+        own = [values[i] for key, values in settings.items() if key != "seed"]
+        group = next((members for shared, members in groups if shared == own), None)
+        if group is None:
+            groups.append((own, group := []))
+        group.append(run)
+    return [group for _, group in groups]
+
+
+def group_row(runs: Mapping[Run, RunRecord]) -> dict[str, Any]:
+    """Return the records of runs that differ in their seed alone as one row.
+
+    `n` is the number of seeds; `seeds` and `runs` are in the same order. Each number of `run_row` becomes its mean, and
+    NAME_std its sample standard deviation, which is None for one run; both are None where a run lacks the value. Of
+    runs with the same seed only the latest counts: a repetition says nothing new.
+    """
+    by_start = sorted(runs.items(), key=lambda item: start_timestamp(item[1]))
+    latest = {info["seed"]: run_row(run, info) for run, info in by_start}
+    rows = [latest[seed] for seed in sorted(latest, key=lambda seed: seed or 0)]
+    last = run_row(*by_start[-1])
+    row: dict[str, Any] = {
+        "runs": [each["run"] for each in rows],
+        **{name: last[name] for name in ("date", "model", "parameters")},
+        "overrides": [override for override in last["overrides"] if not override.startswith("seed=")],
+        "n": len(rows),
+        "seeds": [each["seed"] for each in rows],
+    }
+    for name in dict.fromkeys(name for each in rows for name in each if name not in WITHOUT_MEAN):
+        values = [each[name] for each in rows if each.get(name) is not None]
+        whole = len(values) == len(rows)
+        row[name] = statistics.mean(values) if whole else None
+        row[f"{name}_std"] = statistics.stdev(values) if whole and len(values) > 1 else None
+    return row
+
+
+def list_groups(runs_dir: Path, sort: str = "date", where: str | None = None) -> list[dict[str, Any]]:
+    """Return a sorted row for each group of finished runs below a folder that differ in their seed alone.
+
+    A run whose configuration cannot be read is left out, and a warning is printed.
+    """
+    records = read_records(runs_dir, where)
+    configs: dict[Run, DictConfig] = {}
+    for run in select_finished(records):
+        try:
+            configs[run] = run.config
+        except UsageError as error:
+            print(f"mnist_lab: warning: {printable(str(error))}; left out", file=sys.stderr)
+    groups = group_runs(list(configs), differing_settings(*configs.values()))
+    rows = [group_row({run: records[run] for run in group}) for group in groups]
+    rows.sort(key=lambda row: start_timestamp({"started": row["date"]}))
+    return sort_rows(rows, sort)
+
+
 def format_cell(name: str, value: Any) -> str:
-    """A value of a run as a person reads it; a dash if there is none."""
+    """Format a value of a run for display, "-" if it is missing."""
     if value is None:
         return "-"
     if is_accuracy(name):
@@ -192,7 +220,31 @@ def format_cell(name: str, value: Any) -> str:
 
 
 def row_cell(row: Mapping[str, Any], name: str) -> str:
-    """A value of a row as a person reads it; in the row of several runs, the mean ± the standard deviation."""
+    """Format a value of a row for display; in the row of several runs, the mean ± the standard deviation."""
     std = row.get(f"{name}_std")
     spread = "" if std is None else f" ± {format_cell(name, std).rstrip('% s')}"
     return format_cell(name, row.get(name)) + spread
+
+
+def seconds_an_epoch(cfg: DictConfig, runs_dir: Path) -> tuple[float, int] | None:
+    """Return the median seconds of an epoch in earlier runs like the one to come, and their number; None without any.
+
+    They are finished ones on a processor of the same name, of the same network, batch size, data set and accelerator,
+    with or without augmentation as this one.
+    """
+    here = (RunState.FINISHED, cfg.name, processor_name())
+    wanted = [OmegaConf.select(cfg, key) for key in SPEED_SETTINGS]
+    records = Run.records(runs_dir) if runs_dir.is_dir() else {}
+    candidates = {
+        run: info["seconds"]["fit"] / info["epochs"]
+        for run, info in records.items()
+        if (info["status"], info.get("model"), info.get("processor")) == here
+        and info["epochs"]
+        and "fit" in info["seconds"]
+    }
+    found: list[float] = []
+    for run in list(candidates)[-TIMED_RUNS:]:
+        with contextlib.suppress(UsageError):  # config.yaml is damaged
+            config = run.config
+            found += [candidates[run]] * ([OmegaConf.select(config, key) for key in SPEED_SETTINGS] == wanted)
+    return (statistics.median(found), len(found)) if found else None

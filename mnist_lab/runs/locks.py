@@ -1,8 +1,7 @@
 """Lock run folders, so that one process at a time works on each. Imports neither torch nor Lightning."""
 
-from __future__ import annotations
-
 import contextlib
+import fcntl
 import json
 import os
 import socket
@@ -27,13 +26,7 @@ _held: dict[Path, int] = {}  # folders that this process has locked, with the th
 
 @dataclass(frozen=True)
 class Holder:
-    """The process that works on a run folder.
-
-    Attributes:
-        host: the name of its machine.
-        pid: its process id.
-        since: when it took the lock, in ISO 8601 with its offset from UTC.
-    """
+    """The process that works on a run folder: its machine, its id, and when it took the lock (ISO 8601)."""
 
     host: str
     pid: int
@@ -52,20 +45,12 @@ class RunInUse(UsageError):
 
 @contextmanager
 def run_lock(folder: Path, *, patience: float = 0) -> Iterator[None]:
-    """Hold a run folder's lock during the block; the folder is created if needed.
+    """Hold a run folder's lock during the block, after at most `patience` seconds; the folder is created if needed.
 
-    The lock ends with its process, however that ends. It is the operating system's (flock), which shared file systems
-    of Linux honour across machines; for those that do not, the holder also renews the time of `.holder.json` every few
-    seconds, and one on another machine counts as alive until that is a minute old. A process that has the lock, or
-    whose parent has it and waits for the process, can take it again.
-
-    Args:
-        folder: the run folder.
-        patience: seconds to wait for another process that has it.
-
-    Raises:
-        RunInUse: another process or thread has it; the message names it.
-        UsageError: the folder cannot be created or written.
+    The lock is the operating system's (flock), which ends with its process and which shared file systems of Linux
+    honour across machines. For those that do not, the holder also touches `.holder.json` every few seconds, and one on
+    another machine counts as alive until that is a minute old. A process that has the lock, or whose parent has it and
+    waits for the process, can take it again.
     """
     place, thread = folder.resolve(), threading.get_ident()
     holder = holder_of(folder)
@@ -77,13 +62,13 @@ def run_lock(folder: Path, *, patience: float = 0) -> Iterator[None]:
         time.sleep(0.5)
         holder = holder_of(folder)
     if holder is not None:
-        raise RunInUse(_in_use(folder, holder))
+        raise _in_use(folder, holder)
     try:
         make_folder(folder)
         lock = FileLock(folder / LOCK, thread_local=False)
         lock.acquire(timeout=1, poll_interval=0.05)  # `holder_of` in another process takes it for a moment
     except Timeout:
-        raise RunInUse(_in_use(folder, holder_of(folder))) from None
+        raise _in_use(folder, holder_of(folder)) from None
     except OSError as error:
         raise _not_writable(folder, error) from error
     ended = threading.Event()
@@ -92,7 +77,7 @@ def run_lock(folder: Path, *, patience: float = 0) -> Iterator[None]:
     try:
         try:
             write_text(place / HOLDER, json.dumps(asdict(_this_process())) + "\n", durable=False)
-        except OSError as error:  # a full disk, which takes an empty lock file but not this one
+        except OSError as error:  # a full disk takes an empty lock file, but not the holder's
             (place / LOCK).unlink(missing_ok=True)
             raise _not_writable(folder, error) from error
         beat.start()
@@ -122,15 +107,10 @@ def holder_of(folder: Path) -> Holder | None:
     return holder if holder and holder.host != socket.gethostname() and age < STALE_AFTER else None
 
 
-def forget_holder(folder: Path, machine: str) -> bool:
-    """Count a run folder as free if its holder was on a machine, where it is known to have ended.
+def release_if_held_by(machine: str, folder: Path) -> bool:
+    """Free a run folder whose holder was on a machine, where it is known to have ended; return whether it is free.
 
-    Args:
-        folder: the run folder.
-        machine: the machine's name, with or without its domain; empty if it is unknown.
-
-    Returns:
-        Whether the folder is free.
+    The machine's name may have a domain or not, as may the holder's.
     """
     holder = holder_of(folder)
     if holder is not None and holder.host.partition(".")[0] == machine.partition(".")[0]:
@@ -151,14 +131,6 @@ def wait_for_release(folder: Path, seconds: float) -> bool:
 def _is_locked(path: Path) -> bool:
     """Return whether a process has the lock, without writing, for read-only folders."""
     try:
-        import fcntl  # not on Windows
-    except ImportError:
-        try:
-            with FileLock(path, timeout=0):
-                return False
-        except Timeout:
-            return True
-    try:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -176,9 +148,9 @@ def _not_writable(folder: Path, error: OSError) -> UsageError:
     return UsageError(f"hydra.run.dir={folder}: cannot be written ({error.strerror}); choose another")
 
 
-def _in_use(folder: Path, holder: Holder | None) -> str:
+def _in_use(folder: Path, holder: Holder | None) -> RunInUse:
     who = f" by {holder}" if holder else ""
-    return f"{folder}: in use{who}; wait for it to end, or stop it"
+    return RunInUse(f"{folder}: in use{who}; wait for it to end, or stop it")
 
 
 def _beat(path: Path, ended: threading.Event) -> None:

@@ -1,7 +1,5 @@
 """Conditions on runs, as `--where` takes them: `test/acc > 0.98 and model == lenet and tag == keep`."""
 
-from __future__ import annotations
-
 import contextlib
 import operator
 import re
@@ -10,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mnist_lab.errors import UsageError
-from mnist_lab.formatting import format_value
+from mnist_lab.formatting import format_value, shorten
 
 TOKEN = re.compile(r"""\s*("[^"]*"|'[^']*'|==|!=|<=|>=|[<>()]|[^\s()<>=!"']+)""")
 COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
@@ -22,31 +20,24 @@ COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge,
 }
 EXAMPLE = "test/acc > 0.98 and (model == lenet or tag == keep)"
+MAX_LENGTH, MAX_DEPTH = 10_000, 50  # characters; brackets and nots within each other
 Values = Mapping[str, Any]
 Test = Callable[[Values], bool]
 
 
 @dataclass(frozen=True)
 class Condition:
-    """A condition on the values of a run.
-
-    Attributes:
-        names: of the values that it compares.
-        holds: whether it holds for values.
-    """
+    """A condition on the values of a run: the names that it compares, and the test whether it holds."""
 
     names: frozenset[str]
     holds: Test
 
     @classmethod
-    def parse(cls, text: str) -> Condition:
-        """Return the condition that a text says; nothing of the text is executed.
+    def parse(cls, text: str) -> "Condition":
+        """Return the condition that a text says, or raise UsageError; nothing of the text is executed.
 
         Names are compared with numbers, words, or texts in quotes. A name whose value is a list, such as tag, is equal
         to each of its members. A missing value is unequal to all, and neither less nor greater.
-
-        Raises:
-            UsageError: it is not a condition.
         """
         parser = _Parser(text)
         test = parser.any_of()
@@ -58,28 +49,27 @@ class _Parser:
     """A parser by recursive descent: `or` binds less than `and`, and this less than `not`."""
 
     def __init__(self, text: str) -> None:
-        self.text, self.place = text, 0
+        if len(text) > MAX_LENGTH:
+            raise UsageError(f"--where={shorten(text)!r}: has more than {MAX_LENGTH:,} characters; shorten it")
+        self.text, self.place, self.depth = text, 0, 0
         self.names: list[str] = []
         self.token, self.start = "", 0
         self.advance()
 
     def advance(self) -> str:
         """Return the current token, and read the next one; the empty token is the end."""
-        token = self.token
-        self.start = self.place
+        token, self.token, self.start = self.token, "", self.place
         if self.text[self.place :].strip():
             found = TOKEN.match(self.text, self.place)
             if not found:
                 raise self.error("a name, a number, or a text in quotes")
             self.token, self.start, self.place = found[1], found.start(1), found.end()
-        else:
-            self.token = ""
         return token
 
     def error(self, wanted: str) -> UsageError:
-        rest = self.text[self.start :].strip()
+        rest = shorten(self.text[self.start :])
         where = f"before {rest!r}" if rest else "at the end"
-        return UsageError(f"--where={self.text!r}: {wanted} is missing {where}; an example: {EXAMPLE}")
+        return UsageError(f"--where={shorten(self.text)!r}: {wanted} is missing {where}; an example: {EXAMPLE}")
 
     def expect(self, token: str, wanted: str) -> None:
         if self.token != token:
@@ -101,16 +91,17 @@ class _Parser:
         return lambda values: combine(test(values) for test in tests)
 
     def negation(self) -> Test:
-        if self.token == "not":
-            self.advance()
-            test = self.negation()
-            return lambda values: not test(values)
-        if self.token == "(":
-            self.advance()
-            test = self.any_of()
+        if self.token not in ("not", "("):
+            return self.comparison()
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise UsageError(f"--where={shorten(self.text)!r}: nested more than {MAX_DEPTH} times; simplify it")
+        negated = self.advance() == "not"
+        test = self.negation() if negated else self.any_of()
+        if not negated:
             self.expect(")", ")")
-            return test
-        return self.comparison()
+        self.depth -= 1
+        return (lambda values: not test(values)) if negated else test
 
     def comparison(self) -> Test:
         name = self.word("a name")

@@ -10,14 +10,14 @@ from functools import cached_property
 from typing import Any
 
 from rich.table import Table
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 from mnist_lab.config.metric_names import TEST_ACC, VAL_ACC, VAL_LOSS
 from mnist_lab.config.overrides import override_key, override_values, without_keys
 from mnist_lab.config.settings import short_names
 from mnist_lab.files import atomic_write, write_text
 from mnist_lab.formatting import format_accuracy, format_command
-from mnist_lab.runs.state import RunState
+from mnist_lab.runs.record import RunState
 from mnist_lab.runs.sweep import Job, Sweep
 
 
@@ -26,35 +26,6 @@ class Spread(TypedDict):
 
     mean: float
     std: float | None
-
-
-RankedSettings = TypedDict(
-    "RankedSettings",
-    {
-        "settings": dict[str, str],
-        "jobs": int,
-        "val/acc": Spread,
-        "test/acc": NotRequired[Spread],  # of the best alone
-        "seconds": float,
-        "folders": list[str],
-    },
-)
-
-
-class BestSettings(RankedSettings):
-    """The best settings, and the command that trains them again."""
-
-    command: str | None
-
-
-class SweepResults(TypedDict):
-    """The content of results.json; a job's entry is its row of results.csv and its overrides."""
-
-    sweep: str
-    command: str
-    best: BestSettings | None
-    ranked: list[RankedSettings]
-    jobs: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -80,17 +51,19 @@ class Results:
         for job in jobs:
             if job.state == RunState.FINISHED and {VAL_ACC, TEST_ACC} <= job.info["metrics"].keys():
                 groups.setdefault(tuple(without_keys(job.overrides, "seed")), []).append(job)
-        ranked = sorted(groups.values(), key=lambda group: mean(group, VAL_ACC), reverse=True)
-        return cls(sweep, jobs, ranked)
+        return cls(sweep, jobs, sorted(groups.values(), key=lambda group: mean(group, VAL_ACC), reverse=True))
 
     @cached_property
     def varied(self) -> list[str]:
         """The keys in which the jobs differ, in the order given."""
-        values: dict[str, set[str | None]] = {}
         given = [{override_key(override): override for override in job.overrides} for job in self.jobs]
-        for key in dict.fromkeys(key for overrides in given for key in overrides):
-            values[key] = {overrides.get(key) for overrides in given}
-        return [key for key, found in values.items() if len(found) > 1]
+        keys = dict.fromkeys(key for overrides in given for key in overrides)
+        return [key for key in keys if len({overrides.get(key) for overrides in given}) > 1]
+
+    @cached_property
+    def heads(self) -> dict[str, str]:
+        """The column head of each key in which the jobs differ: its last part if unique, else the whole key."""
+        return short_names(self.varied)
 
     def settings(self, job: Job) -> dict[str, str]:
         """Return a job's values of the keys in which the jobs differ, as text."""
@@ -98,9 +71,9 @@ class Results:
         return {key: given.get(key, str(job.info.get(key, ""))) for key in self.varied}  # the seed is in the record
 
     @cached_property
-    def heads(self) -> dict[str, str]:
-        """The column head of each key in which the jobs differ: its last part if unique, else the whole key."""
-        return short_names(self.varied)
+    def ranks(self) -> dict[str, int]:
+        """The places of the ranked jobs, by their ids."""
+        return {job.id: number for number, group in enumerate(self.ranked, 1) for job in group}
 
     @property
     def winner(self) -> list[Job]:
@@ -121,26 +94,20 @@ class Results:
         options = ["--config-dir", first.info["config_dir"]] if first.info["config_dir"] else []
         if len(self.winner) == 1:
             return format_command([*options, *first.overrides])
-        shared = without_keys(first.overrides, "seed")
         seeds = ",".join(str(job.info["seed"]) for job in self.winner)
-        return format_command(["-m", *options, *shared, f"seed={seeds}"])
-
-    @cached_property
-    def ranks(self) -> dict[str, int]:
-        """The places of the ranked jobs, by their ids."""
-        return {job.id: number for number, group in enumerate(self.ranked, 1) for job in group}
+        return format_command(["-m", *options, *without_keys(first.overrides, "seed"), f"seed={seeds}"])
 
     def row(self, job: Job) -> dict[str, Any]:
         """Return a job's row of results.csv."""
-        info = job.info
+        info, rank = job.info, self.ranks.get(job.id)
         metrics = info.get("metrics", {})
         return {
-            "rank": self.ranks.get(job.id),
+            "rank": rank,
             **self.settings(job),
             "state": job.state,
             VAL_ACC: metrics.get(VAL_ACC),
             VAL_LOSS: metrics.get(VAL_LOSS),
-            TEST_ACC: metrics.get(TEST_ACC) if self.ranks.get(job.id) == 1 else None,
+            TEST_ACC: metrics.get(TEST_ACC) if rank == 1 else None,
             "epochs": info.get("epochs"),
             "seconds": info.get("seconds", {}).get("total"),
             "attempts": job.attempts,
@@ -148,29 +115,9 @@ class Results:
             "folder": job.folder.name if job.folder.is_dir() else None,
         }
 
-    def write(self) -> None:
-        """Write results.csv and results.json."""
-        rows = [self.row(job) for job in self.jobs]
-        with (
-            atomic_write(self.sweep.results_csv) as partial,
-            partial.open("w", encoding="utf-8", newline="") as file,
-        ):
-            writer = csv.DictWriter(file, list(rows[0]) if rows else [])
-            writer.writeheader()
-            for row in sorted(rows, key=lambda row: row["rank"] or len(rows) + 1):
-                writer.writerow({name: text_value(value) for name, value in row.items()})
-        content: SweepResults = {
-            "sweep": self.sweep.folder.name,
-            "command": self.sweep.record["command"],
-            "best": {**self.entry(self.winner), "command": self.command} if self.winner else None,
-            "ranked": [self.entry(group) for group in self.ranked],
-            "jobs": [row | {"overrides": job.overrides} for row, job in zip(rows, self.jobs, strict=True)],
-        }
-        write_text(self.sweep.results_json, json.dumps(content, indent=1) + "\n")
-
-    def entry(self, group: list[Job]) -> RankedSettings:
-        """Return a ranked group's entry of results.json."""
-        entry: RankedSettings = {
+    def entry(self, group: list[Job]) -> dict[str, Any]:
+        """Return a ranked group's entry of results.json; only the best has its accuracy on the test set."""
+        entry = {
             "settings": {key: value for key, value in self.settings(group[0]).items() if key != "seed"},
             "jobs": len(group),
             VAL_ACC: spread(group, VAL_ACC),
@@ -178,6 +125,24 @@ class Results:
             "folders": [job.folder.name for job in group],
         }
         return {**entry, TEST_ACC: spread(group, TEST_ACC)} if group == self.winner else entry
+
+    def write(self) -> None:
+        """Write results.csv and results.json."""
+        rows = [self.row(job) for job in self.jobs]
+        path = self.sweep.results_csv
+        with atomic_write(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]) if rows else [])
+            writer.writeheader()
+            for row in sorted(rows, key=lambda row: row["rank"] or len(rows) + 1):
+                writer.writerow({name: text_value(value) for name, value in row.items()})
+        content = {
+            "sweep": self.sweep.folder.name,
+            "command": self.sweep.record["command"],
+            "best": {**self.entry(self.winner), "command": self.command} if self.winner else None,
+            "ranked": [self.entry(group) for group in self.ranked],
+            "jobs": [row | {"overrides": job.overrides} for row, job in zip(rows, self.jobs, strict=True)],
+        }
+        write_text(self.sweep.results_json, json.dumps(content, indent=1) + "\n")
 
     def table(self, limit: int = 20) -> Table:
         """Return the ranking as a table, with the id of each job."""
@@ -188,14 +153,9 @@ class Results:
         for number, group in enumerate(self.ranked[:limit], 1):
             entry = self.entry(group)
             values = [entry["settings"][key] for key in keys]
-            table.add_row(
-                str(number),
-                *values,
-                format_accuracy(**entry[VAL_ACC]),
-                f"{entry['seconds']:.1f} s",
-                group[0].id if len(group) == 1 else f"{len(group)} seeds",
-                style="bold" if number == 1 else None,
-            )
+            jobs = group[0].id if len(group) == 1 else f"{len(group)} seeds"
+            cells = (str(number), *values, format_accuracy(**entry[VAL_ACC]), f"{entry['seconds']:.1f} s", jobs)
+            table.add_row(*cells, style="bold" if number == 1 else None)
         return table
 
 

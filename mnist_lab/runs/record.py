@@ -1,21 +1,55 @@
-"""The entries of run.json, sweep.json and job.json, and the one reader and writer of them. Imports no torch."""
+"""Records: run.json, sweep.json and job.json, their one reader and writer, and what describes machine and code.
 
-from __future__ import annotations
+Imports no torch.
+"""
 
+import importlib.metadata
 import json
+import os
+import platform
+import re
+import shlex
+import subprocess
 from collections.abc import Mapping
+from datetime import datetime
+from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import NotRequired, TypedDict
 
 from mnist_lab.errors import UsageError
-from mnist_lab.files import write_text
-from mnist_lab.runs.state import RunState
+from mnist_lab.files import atomic_write, write_text
 
+CHECKOUT = Path(__file__).parents[2]  # where this code is in a clone of its repository
+MAX_PATCH = 1_000_000  # bytes
+MAX_UNTRACKED = 100  # names of untracked files
+PACKAGES = ("mnist-lab", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "tensorboard", "numpy")
 _STRICT = ConfigDict(strict=True, extra="allow")
 R = TypeVar("R")
+
+
+class RunState(str, Enum):
+    """The state of a run or of a job. WAITING, KILLED and DAMAGED are not recorded by a run itself."""
+
+    WAITING = "waiting"  # a planned job that was not started yet
+    RUNNING = "running"
+    FINISHED = "finished"
+    PAUSED = "paused"  # it has trained as many epochs as its sweep asked for so far
+    FAILED = "failed"  # it raised an error
+    INTERRUPTED = "interrupted"  # a signal or the death of another of its processes ended it; it can continue
+    KILLED = "killed"  # its process is gone without having recorded an end
+    DAMAGED = "damaged"  # its record cannot be read
+
+    def __str__(self) -> str:  # Python 3.10 lacks enum.StrEnum
+        return str(self.value)
+
+
+WELL_ENDED = (RunState.FINISHED, RunState.PAUSED)
+DONE = (*WELL_ENDED, RunState.FAILED)
+STOPPED = (RunState.INTERRUPTED, RunState.KILLED)
 State = Annotated[RunState, Field(strict=False)]
 
 
@@ -36,23 +70,14 @@ class Member(TypedDict):
 
 
 class GitState(TypedDict):
-    """The commit of a checkout, and how its files differ from it.
-
-    Attributes:
-        commit: its hash.
-        changed: whether files were changed since, or added.
-        origin: the URL of the repository that it came from.
-        untracked: files that git does not track; they are not kept.
-        left_out: which changes of tracked files source.patch does not have, and why.
-        restore: commands that make the same files again, but for those that were not kept.
-    """
+    """The commit of a checkout, and how its files differ from it."""
 
     commit: str
-    changed: bool
-    origin: NotRequired[str]
-    untracked: NotRequired[list[str]]
-    left_out: NotRequired[str]
-    restore: NotRequired[str]
+    changed: bool  # files were changed since the commit, or added
+    origin: NotRequired[str]  # the URL of the repository that it came from
+    untracked: NotRequired[list[str]]  # files that git does not track; they are not kept
+    left_out: NotRequired[str]  # which changes of tracked files source.patch does not have, and why
+    restore: NotRequired[str]  # commands that make the same files again, but for those that were not kept
 
 
 @with_config(_STRICT)
@@ -94,21 +119,13 @@ class Submission(TypedDict):
 
 @with_config(_STRICT)
 class SweepRecord(TypedDict):
-    """The entries of sweep.json.
+    """The entries of sweep.json."""
 
-    Attributes:
-        command: the command that continues the sweep.
-        start: an id of its latest start, HOST-PID-DIGITS.
-        swept: the keys that have several values.
-        jobs: the overrides of each planned job by its id.
-        submitted: the jobs that were handed to the queue of a cluster, by their ids.
-    """
-
-    command: str
-    start: Annotated[str, Field(pattern=r"-\d+-[^-]*$")]
-    swept: list[str]
-    jobs: dict[str, list[str]]
-    submitted: NotRequired[dict[str, Submission]]
+    command: str  # continues the sweep
+    start: Annotated[str, Field(pattern=r"-\d+-[^-]*$")]  # an id of its latest start, HOST-PID-DIGITS
+    swept: list[str]  # the keys that have several values
+    jobs: dict[str, list[str]]  # the overrides of each planned job by its id
+    submitted: NotRequired[dict[str, Submission]]  # jobs in the queue of a cluster, by their ids
 
 
 class JobProcess(TypedDict, total=False):
@@ -131,45 +148,21 @@ class JobRecord(TypedDict):
     process: JobProcess
 
 
-def _without_nulls(record: Any) -> Any:
-    return {key: value for key, value in record.items() if value is not None} if isinstance(record, dict) else record
-
-
 def _complete(record: dict[str, Any]) -> dict[str, Any]:
     if "status" not in record:
         raise ValueError("it has no status")
-    empty = {
-        "overrides": [],
-        "epochs": 0,
-        "steps": 0,
-        "metrics": {},
-        "seconds": {},
-        "versions": {},
-        "checkpoints": {},
-        "trackers": {},
-    }
+    mappings = ("metrics", "seconds", "versions", "checkpoints", "trackers")
+    empty: dict[str, Any] = {"overrides": [], "epochs": 0, "steps": 0, **{name: {} for name in mappings}}
     return dict.fromkeys(RunRecord.__annotations__) | empty | record
 
 
-RUN: TypeAdapter[RunRecord] = TypeAdapter(
-    Annotated[RunRecord, BeforeValidator(_without_nulls), AfterValidator(_complete)]
-)
+RUN: TypeAdapter[RunRecord] = TypeAdapter(Annotated[RunRecord, AfterValidator(_complete)])
 SWEEP = TypeAdapter(SweepRecord)
 JOB = TypeAdapter(JobRecord)
 
 
-def read_record(path: Path, kind: TypeAdapter[R], told: str, remedy: str) -> R:
-    """Read a record.
-
-    Args:
-        path: the JSON file.
-        kind: its entries.
-        told: what it is, for the message.
-        remedy: what to do if it is not that.
-
-    Raises:
-        UsageError: it cannot be read, or has other entries.
-    """
+def read_record(path: Path, kind: TypeAdapter[R], what: str, remedy: str) -> R:
+    """Read a record from a JSON file, or raise UsageError with what it should be and what to do if it is not."""
     try:
         return kind.validate_python(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, RecursionError) as error:
@@ -177,16 +170,95 @@ def read_record(path: Path, kind: TypeAdapter[R], told: str, remedy: str) -> R:
         if isinstance(error, ValidationError):
             first = error.errors(include_url=False)[0]
             reason = ": ".join([".".join(map(str, first["loc"])), first["msg"].lower()]).removeprefix(": ")
-        raise UsageError(f"{path}: corrupt, or not {told}; {remedy} ({reason})") from error
+        raise UsageError(f"{path}: corrupt, or not {what}; {remedy} ({reason})") from error
 
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:
-    """Write a record.
-
-    Raises:
-        UsageError: a folder is in its place.
-    """
+    """Write a record to a JSON file."""
     try:
         write_text(path, json.dumps(record, indent=2) + "\n")
     except IsADirectoryError as error:
         raise UsageError(f"{path}: is a folder, where a record is to be written; remove it") from error
+
+
+def current_time() -> str:
+    """Return the local time in ISO 8601, with microseconds and offset from UTC."""
+    return datetime.now().astimezone().isoformat(timespec="microseconds")
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of Python and of the installed packages that results depend on."""
+    installed = {name: next(iter(importlib.metadata.distributions(name=name)), None) for name in PACKAGES}
+    return {"python": platform.python_version()} | {name: found.version for name, found in installed.items() if found}
+
+
+def processor_name() -> str:
+    """Return the number of logical processors and the processor's name."""
+    try:
+        found = re.search(r"^model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:  # not Linux
+        found = None
+    return f"{os.cpu_count()} × {found[1].strip() if found else platform.processor() or platform.machine()}"
+
+
+def record_source(patch: Path, folder: Path | None = None) -> GitState | None:
+    """Describe the checkout with this code, or else the one with the current folder, and write its changes to `patch`.
+
+    `git apply` takes the patch. There is none if no tracked file was changed, or if it had more than MAX_PATCH bytes.
+    Return None outside a checkout.
+    """
+    patch.unlink(missing_ok=True)
+    folder = folder or (CHECKOUT if (CHECKOUT / ".git").exists() else Path.cwd())
+    told = ("--porcelain=v2", "--branch", "--no-ahead-behind", "--untracked-files=all")
+    lines = (_git(folder, "--no-optional-locks", "status", *told) or "").splitlines()
+    commit = next((line.split()[-1] for line in lines if line.startswith("# branch.oid ")), "(initial)")
+    if commit == "(initial)":
+        return None
+    changes = [line for line in lines if not line.startswith("#")]
+    state: GitState = {"commit": commit, "changed": bool(changes)}
+    if origin := _origin(folder):
+        state["origin"] = without_credentials(origin)
+    steps = [f"git clone {shlex.quote(state.get('origin', 'URL'))} source", f"git -C source checkout {commit}"]
+    if any(not line.startswith("? ") for line in changes):
+        content = _diff(folder)
+        if len(content) > MAX_PATCH:
+            state["left_out"] = f"changes of more than {MAX_PATCH:,} bytes"
+        elif content:
+            with atomic_write(patch) as partial:
+                partial.write_bytes(content)
+            steps.append(f"git -C source apply {shlex.quote(str(patch.absolute()))}")
+    if untracked := [line.removeprefix("? ") for line in changes if line.startswith("? ")]:
+        state["untracked"] = untracked[:MAX_UNTRACKED] + ["..."] * (len(untracked) > MAX_UNTRACKED)
+    state["restore"] = " && ".join(steps)
+    return state
+
+
+def without_credentials(url: str) -> str:
+    """Return a URL without user name, password and query; other addresses, such as git@host:path, as they are."""
+    return re.sub(r"^(\w[\w+.-]*://)([^/]*@)?([^?#]*).*", r"\1\3", url)
+
+
+@cache  # it does not change while runs are made, and asking takes a process
+def _origin(folder: Path) -> str | None:
+    return _git(folder, "remote", "get-url", "origin")
+
+
+def _diff(folder: Path) -> bytes:
+    """Return the changes of tracked files since the commit, at most MAX_PATCH bytes and one more."""
+    # `git apply` only takes a patch in git's own form, which the user's settings may change.
+    settings = ("diff.noprefix=false", "diff.mnemonicPrefix=false", "diff.relative=false")
+    form = ("--binary", "--no-color", "--no-ext-diff", "--no-textconv")
+    command = ["git", "-C", str(folder), *(word for setting in settings for word in ("-c", setting)), "diff", "HEAD"]
+    with subprocess.Popen([*command, *form], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        content = process.stdout.read(MAX_PATCH + 1)
+        process.kill()  # the rest of a longer diff is not wanted
+    return content
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", folder, *arguments], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -24,14 +24,21 @@ from mnist_lab.errors import UsageError
 from mnist_lab.files import atomic_write, exists, is_whole, remove_partial_files
 from mnist_lab.formatting import display_path, printable
 from mnist_lab.runs.locks import HOLDER, LOCK, holder_of
-from mnist_lab.runs.paths import PathIn
-from mnist_lab.runs.record import RUN, RunRecord, read_record, write_record
-from mnist_lab.runs.source import record_source
-from mnist_lab.runs.state import RunState
+from mnist_lab.runs.record import RUN, RunRecord, RunState, read_record, record_source, write_record
 
 RECORD, SWEEP_RECORD, REPRODUCTION_RECORD = "run.json", "sweep.json", "reproduce.json"  # identify the kind of a folder
 CHECKPOINTS, FIGURES, EXPORTS, WANDB = "checkpoints", "figures", "exports", "wandb"
-TRASH = ".trash"  # in the folder of the runs: removed ones
+TRASH = ".trash"  # removed runs, in the folder of the runs
+
+
+class PathIn:
+    """An attribute: the path of a fixed name in the folder of the object that has the attribute."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, owner: Any, kind: type | None = None) -> Path:
+        return Path(owner.folder, self.name)
 
 
 @dataclass(frozen=True)
@@ -43,13 +50,13 @@ class Run:
     """
 
     folder: Path
-    record_path = PathIn(RECORD)  # what a folder must have to be a run's
+    record_path = PathIn(RECORD)  # a folder without it is not a run's
     config_path = PathIn("config.yaml")
     metrics_path = PathIn("metrics.csv")
     log_path = PathIn("train.log")
     source_path = PathIn("source.patch")  # uncommitted changes of the code
     report_path = PathIn("report.html")
-    annotations_path = PathIn("annotations.json")  # a person's tags and note
+    annotations_path = PathIn("annotations.json")  # tags and a note
     job_path = PathIn("job.json")  # of a sweep's job
     pruned_path = PathIn("pruned")  # of a job that a search stopped early: after how many epochs
     checkpoints_folder = PathIn(CHECKPOINTS)
@@ -59,23 +66,9 @@ class Run:
     projector_folder = PathIn("projector")  # beside the event files; TensorBoard finds it by projector_config.pbtxt
     projector_config_path = PathIn("projector_config.pbtxt")
 
-    @property
-    def exists(self) -> bool:
-        """Whether the folder is a run's."""
-        return exists(self.record_path) and self.record_path.is_file()
-
-    @property
-    def event_paths(self) -> list[Path]:
-        """TensorBoard's event files."""
-        return sorted(self.folder.glob("events.out.tfevents.*"))
-
     @classmethod
     def create(cls, folder: Path, info: RunRecord, config: DictConfig) -> Run:
-        """Create a run in a folder that this process has locked: write config.yaml, source.patch and run.json.
-
-        Raises:
-            UsageError: the folder contains a run already, or cannot be written.
-        """
+        """Create a run in a folder that this process has locked: write config.yaml, source.patch and run.json."""
         run = cls(folder)
         if run.record_path.exists():
             raise UsageError(f"hydra.run.dir={folder}: contains a run already; resume={folder} continues it")
@@ -100,13 +93,10 @@ class Run:
             UsageError: no run has the name, or several have.
         """
         if name == "latest":
-            runs = cls.below(runs_dir, jobs=False)
-            if not runs:
-                where = Path(runs_dir).absolute()
-                raise UsageError(
-                    f"latest: no run below {where}; a job of a sweep or of reproduce is named by its folder"
-                )
-            return runs[-1]
+            if runs := cls.below(runs_dir, jobs=False):
+                return runs[-1]
+            where = Path(runs_dir).absolute()
+            raise UsageError(f"latest: no run below {where}; a job of a sweep or of reproduce is named by its folder")
         run = cls(Path(name))
         if not exists(run.folder):
             run = cls._named(os.fspath(name), Path(runs_dir))
@@ -124,22 +114,17 @@ class Run:
             if folder.name.startswith(name) or path.startswith(name) or path.endswith(name)
         ]
         shortened = name if len(name) < 200 else f"{name[:197]}..."
+        if not found:
+            where = f"nor the beginning or end of a run's name below {runs_dir}"
+            raise UsageError(f"{shortened}: run folder not found, {where}")
         if len(found) > 1:
             some = ", ".join([*sorted(paths[folder] for folder in found)[:5], *["..."] * (len(found) > 5)])
             raise UsageError(f"{shortened}: {len(found)} runs match; give more of the name: {some}")
-        if not found:
-            raise UsageError(
-                f"{shortened}: run folder not found, nor the beginning or end of a run's name below {runs_dir}"
-            )
         return cls(found[0])
 
     @classmethod
     def of_checkpoint(cls, path: Path) -> Run:
-        """Return the run that a checkpoint belongs to.
-
-        Raises:
-            UsageError: it is not in a run folder's checkpoints/.
-        """
+        """Return the run whose checkpoints/ has this checkpoint."""
         run = cls(path.absolute().parent.parent)
         if path.absolute().parent != run.checkpoints_folder or not run.exists:
             raise UsageError(f"resume={path}: not in a run folder; init_from={path} starts a new run from its weights")
@@ -147,23 +132,14 @@ class Run:
 
     @classmethod
     def below(cls, folder: str | os.PathLike[str], *, jobs: bool = True) -> list[Run]:
-        """Return the runs below a folder with a readable record, in the order of their start.
-
-        Args:
-            folder: the folder.
-            jobs: whether to include those of sweeps and reproductions below it.
-        """
+        """Return the runs below a folder with a readable record, by start; with `jobs`, those of sweeps as well."""
         return [run for run, info in cls.records(folder, jobs=jobs).items() if info["status"] != RunState.DAMAGED]
 
     @classmethod
     def records(cls, folder: str | os.PathLike[str], *, jobs: bool = True) -> dict[Run, RunRecord]:
-        """Return the runs below a folder with their records, in the order of their start.
+        """Return the runs below a folder with their records, by start; with `jobs`, those of sweeps as well.
 
         A run whose record cannot be read comes first, with the status DAMAGED, and a warning is printed.
-
-        Args:
-            folder: the folder.
-            jobs: whether to include those of sweeps and reproductions below it.
         """
         records: dict[Run, RunRecord] = {}
         for run in map(cls, _run_folders(folder, jobs=jobs)):
@@ -178,17 +154,23 @@ class Run:
         return display_path(self.folder)
 
     @property
+    def exists(self) -> bool:
+        """Whether the folder is a run's."""
+        return exists(self.record_path) and self.record_path.is_file()
+
+    @property
     def info(self) -> RunRecord:
         """The entries of run.json, with the status KILLED if they say RUNNING but no process works on the run."""
         info = self._record()
-        return (
-            info | {"status": RunState.KILLED}
-            if info["status"] == RunState.RUNNING and not holder_of(self.folder)
-            else info
-        )
+        killed = info["status"] == RunState.RUNNING and not holder_of(self.folder)
+        return info | {"status": RunState.KILLED} if killed else info
 
     def _record(self) -> RunRecord:
         return read_record(self.record_path, RUN, "a run's record", "move the folder away")
+
+    def update(self, **changes: Unpack[RunRecord]) -> None:
+        """Change entries of run.json."""
+        write_record(self.record_path, {**self._record(), **changes})
 
     @property
     def config(self) -> DictConfig:
@@ -196,6 +178,11 @@ class Run:
         config = load_config(self.config_path)
         config.folder = str(self.folder)
         return config
+
+    def save_config(self, config: DictConfig) -> None:
+        """Write config.yaml."""
+        with atomic_write(self.config_path) as partial:
+            OmegaConf.save(config, partial)
 
     @cached_property
     def tutorial(self) -> dict[str, Any]:
@@ -208,6 +195,11 @@ class Run:
         """The epochs after which the tested weights were saved; None before the test."""
         tested = self.info["tested"]
         return tested["epoch"] if tested else None
+
+    @property
+    def event_paths(self) -> list[Path]:
+        """TensorBoard's event files."""
+        return sorted(self.folder.glob("events.out.tfevents.*"))
 
     def clear(self) -> None:
         """Remove the files of an earlier start, except the lock, the open log and job.json."""
@@ -222,15 +214,6 @@ class Run:
         for folder in (self.folder, self.checkpoints_folder, self.figures_folder, self.projector_folder):
             remove_partial_files(folder)
 
-    def save_config(self, config: DictConfig) -> None:
-        """Write config.yaml."""
-        with atomic_write(self.config_path) as partial:
-            OmegaConf.save(config, partial)
-
-    def update(self, **changes: Unpack[RunRecord]) -> None:
-        """Change entries of run.json."""
-        write_record(self.record_path, {**self._record(), **changes})
-
     def checkpoint_path(self, name: str) -> Path:
         """Return the path of the checkpoint of a name, best or last, whether or not there is one."""
         return self.checkpoints_folder / f"{name}.ckpt"
@@ -241,9 +224,8 @@ class Run:
 
     def epoch_checkpoints(self) -> dict[int, Path]:
         """Return the checkpoints that were kept, by their epochs."""
-        paths = self.checkpoints_folder.glob("epoch-*.ckpt")
-        found = {int(path.stem.partition("-")[2]): path for path in paths if path.stem.partition("-")[2].isdecimal()}
-        return dict(sorted(found.items()))
+        paths = {path.stem.removeprefix("epoch-"): path for path in self.checkpoints_folder.glob("epoch-*.ckpt")}
+        return dict(sorted((int(epochs), path) for epochs, path in paths.items() if epochs.isdecimal()))
 
     def checkpoint(self, name: str) -> Path | None:
         """Return the path of the checkpoint of a name, if there is one."""
@@ -252,15 +234,11 @@ class Run:
 
     def newest_whole_checkpoint(self) -> Path | None:
         """Return the last checkpoint, or the best if the last is corrupt; None if neither is intact."""
-        found = (self.checkpoint(name) for name in ("last", "best"))
+        found = map(self.checkpoint, ("last", "best"))
         return next((path for path in found if path and is_whole(path)), None)
 
     def chosen_checkpoint(self) -> Path:
-        """Return the checkpoint to test and export: the best by validation accuracy, else the last.
-
-        Raises:
-            UsageError: the run has none.
-        """
+        """Return the checkpoint to test and export: the best by validation accuracy, else the last."""
         chosen = self.checkpoint("best") or self.checkpoint("last")
         if chosen is None:
             raise UsageError(f"{self.folder}: has no checkpoint (status: {self.info['status']})")
@@ -272,11 +250,7 @@ class Run:
         return {name: path.relative_to(self.folder).as_posix() if path else None for name, path in found.items()}
 
     def metrics(self) -> list[dict[str, float]]:
-        """Read metrics.csv: a row for each logged step; damaged rows are left out.
-
-        Raises:
-            UsageError: the file cannot be read.
-        """
+        """Read metrics.csv: a row for each logged step; damaged rows are left out."""
         try:
             text = self.metrics_path.read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
@@ -292,6 +266,10 @@ class Run:
                 places = [row[name] for name in ("step", "epoch") if name in row]
                 rows += [row] * ("step" in row and all(map(math.isfinite, places)))
         return rows
+
+    def epochs(self) -> list[dict[str, float]]:
+        """Return the rows of metrics.csv at the ends of epochs, in order."""
+        return [row for row in self.metrics() if {TRAIN_LOSS, "epoch"} <= set(row)]
 
     def curve(self, name: str, across: Literal["epochs", "examples_seen"] = "epochs") -> dict[float, float]:
         """Return a metric by completed epochs or by training examples seen; 0 is before training.
@@ -309,10 +287,6 @@ class Run:
             values = {info["tested"]["epoch"]: info["metrics"][name]}
         places = {epoch: epoch if across == "epochs" else ends.get(epoch, {}).get(across, 0) for epoch in values}
         return {places[epoch]: value for epoch, value in values.items()}
-
-    def epochs(self) -> list[dict[str, float]]:
-        """Return the rows of metrics.csv at the ends of epochs, in order."""
-        return [row for row in self.metrics() if {TRAIN_LOSS, "epoch"} <= set(row)]
 
 
 def _cells(line: str) -> list[str]:

@@ -22,20 +22,20 @@ from mnist_lab.config.overrides import override_key, without_keys
 from mnist_lab.errors import UsageError
 from mnist_lab.files import make_folder
 from mnist_lab.runs.locks import holder_of
-from mnist_lab.runs.paths import PathIn
 from mnist_lab.runs.record import (
+    DONE,
     JOB,
     SWEEP,
     JobProcess,
     JobRecord,
     RunRecord,
+    RunState,
     Submission,
     SweepRecord,
     read_record,
     write_record,
 )
-from mnist_lab.runs.run import SWEEP_RECORD, Run
-from mnist_lab.runs.state import DONE, RunState
+from mnist_lab.runs.run import SWEEP_RECORD, PathIn, Run
 
 # Done jobs, with the modification times of their files and their planned overrides.
 _done_jobs: dict[Path, tuple[tuple[int, int, tuple[str, ...] | None], Job]] = {}
@@ -43,22 +43,13 @@ _done_jobs: dict[Path, tuple[tuple[int, int, tuple[str, ...] | None], Job]] = {}
 
 @dataclass(frozen=True)
 class Job:
-    """A job of a sweep.
+    """A job of a sweep. Its folder does not exist before its start."""
 
-    Attributes:
-        overrides: its overrides, without those of SWEEP_KEYS.
-        state: its state.
-        folder: its run folder, which does not exist before its start.
-        attempts: how often it was started since the sweep's latest start.
-        error: why it failed or was interrupted.
-        process: the process that runs it, or did.
-    """
-
-    overrides: tuple[str, ...]
+    overrides: tuple[str, ...]  # without those of SWEEP_KEYS
     folder: Path
     state: RunState = RunState.WAITING
-    attempts: int = 0
-    error: str | None = None
+    attempts: int = 0  # how often it was started since the sweep's latest start
+    error: str | None = None  # why it failed or was interrupted
     process: JobProcess = field(default_factory=JobProcess)
 
     @property
@@ -96,32 +87,21 @@ class Sweep:
 
     @classmethod
     def open(cls, folder: Path, command: str, swept: Sequence[str], planned: Mapping[str, Sequence[str]]) -> Sweep:
-        """Create a sweep, or open one to continue it.
-
-        Args:
-            folder: the sweep folder.
-            command: the command that continues it.
-            swept: the keys that have several values.
-            planned: the overrides of each job by its id.
-
-        Raises:
-            UsageError: the folder contains a sweep over other keys.
-        """
+        """Create a sweep, or open one to continue it: its command, its swept keys, the overrides of each job by id."""
         sweep = cls(folder)
         given = {override_key(override) for overrides in planned.values() for override in overrides} | set(swept)
-        swept_before = [key.lstrip("+") for key in sweep.record["swept"]] if sweep.exists else []  # + in version 0.1.0
-        planned_before = sweep.record["jobs"] if sweep.exists else {}
-        if not (set(swept_before) <= given or set() < set(swept) <= set(swept_before)):
+        before: SweepRecord = sweep.record if sweep.exists else {"command": "", "start": "", "swept": [], "jobs": {}}
+        if not (set(before["swept"]) <= given or set() < set(swept) <= set(before["swept"])):
             raise UsageError(
-                f"sweep={folder.name}: is a sweep over {', '.join(swept_before)}, "
+                f"sweep={folder.name}: is a sweep over {', '.join(before['swept'])}, "
                 f"not {', '.join(swept) or 'of one job'}; choose another name"
             )
         record: SweepRecord = {
             "command": command,
             "start": f"{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}",
-            "swept": list(dict.fromkeys([*swept_before, *swept])),
-            "jobs": planned_before,
-            "submitted": sweep.record.get("submitted", {}) if sweep.exists else {},
+            "swept": list(dict.fromkeys([*before["swept"], *swept])),
+            "jobs": before["jobs"],
+            "submitted": before.get("submitted", {}),
         }
         make_folder(folder)
         sweep.stop_file.unlink(missing_ok=True)
@@ -131,15 +111,7 @@ class Sweep:
 
     @classmethod
     def find(cls, name: str, runs_dir: str) -> Sweep:
-        """Find a sweep.
-
-        Args:
-            name: its folder, its name, or `latest` for the one that was started last.
-            runs_dir: the folder of the runs, in which a name is looked for.
-
-        Raises:
-            UsageError: there is no such sweep.
-        """
+        """Find a sweep by its folder, by its name below `runs_dir`, or as `latest`: the one that was started last."""
         place = Path(runs_dir) / "sweeps"
         sweeps = [cls(path.parent) for path in place.glob(f"*/{SWEEP_RECORD}")]
         if name == "latest":
@@ -153,26 +125,25 @@ class Sweep:
         hint = f"did you mean {near[0]}?" if near else f"sweeps there: {len(sweeps)}"
         raise UsageError(f"{name}: not a sweep folder (it has no {SWEEP_RECORD}), nor a sweep in {place}; {hint}")
 
-    def plan(self, jobs: Mapping[str, Sequence[str]]) -> None:
-        """Add jobs, given by the overrides of each by its id."""
-        record = self.record
-        for id, overrides in jobs.items():
-            record["jobs"][id] = without_keys(overrides, *SWEEP_KEYS)
-        write_record(self.record_path, record)
-
-    def keep_submissions(self, submitted: dict[str, Submission]) -> None:
-        """Record the jobs that are in the queue of a cluster."""
-        write_record(self.record_path, {**self.record, "submitted": submitted})
+    @property
+    def exists(self) -> bool:
+        """Whether the folder is a sweep's."""
+        return self.record_path.is_file()
 
     @property
     def record(self) -> SweepRecord:
         """The entries of sweep.json."""
         return read_record(self.record_path, SWEEP, "a sweep's record", "remove the folder, or name another sweep")
 
-    @property
-    def exists(self) -> bool:
-        """Whether the folder is a sweep's."""
-        return (self.record_path).is_file()
+    def plan(self, jobs: Mapping[str, Sequence[str]]) -> None:
+        """Add jobs, given by the overrides of each by its id."""
+        record = self.record
+        record["jobs"] |= {id: without_keys(overrides, *SWEEP_KEYS) for id, overrides in jobs.items()}
+        write_record(self.record_path, record)
+
+    def keep_submissions(self, submitted: dict[str, Submission]) -> None:
+        """Record the jobs that are in the queue of a cluster."""
+        write_record(self.record_path, {**self.record, "submitted": submitted})
 
     def job(self, id: str) -> Job:
         """Return a job by its id; one that has not begun has no folder yet."""
@@ -200,14 +171,10 @@ def id_of_folder(name: str) -> str:
 
 
 def read_job(folder: Path, planned: tuple[str, ...] | None = None) -> Job:
-    """Read the job in a folder.
+    """Read the job in a folder, with the overrides that its sweep has planned, or else those that it has recorded.
 
     A job with a damaged record counts as killed, so that the next start of the sweep runs it again. A done job is
     cached until its files change, as a running sweep reads all its jobs every second.
-
-    Args:
-        folder: the job's.
-        planned: the job's overrides as the sweep has planned them; by default as the job has recorded them.
     """
     run = Run(folder)
     stamp = (_modified(run.job_path), _modified(run.record_path), planned)
@@ -216,10 +183,10 @@ def read_job(folder: Path, planned: tuple[str, ...] | None = None) -> Job:
         return job
     try:
         record = read_record(run.job_path, JOB, "a job's record", "remove the folder")
-        own = (record["state"], record["attempts"], record["error"], record["process"])
-        job = Job(tuple(record["overrides"]) if planned is None else planned, folder, *own)
     except UsageError:
         return Job(planned or (), folder, RunState.KILLED, error=f"{run.job_path.name} is damaged")
+    overrides = tuple(record["overrides"]) if planned is None else planned
+    job = Job(overrides, folder, record["state"], record["attempts"], record["error"], record["process"])
     if job.state == RunState.FINISHED and not job.info:
         return replace(job, state=RunState.KILLED, error=f"{run.record_path.name} is damaged")
     if job.state == RunState.RUNNING and not holder_of(folder):

@@ -1,9 +1,13 @@
-"""Removed runs and sweeps lie in .trash of the folder of the runs until they are restored, or the trash is emptied."""
+"""What a user does to a run folder: tag it, note something on it, move it to the trash, restore it.
 
-from __future__ import annotations
+Tags and note are in annotations.json of the folder, which training never writes. Removed runs and sweeps are in .trash
+of the folder of the runs until they are restored, or the trash is emptied.
+"""
 
+import re
 import shutil
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,16 +17,24 @@ from typing_extensions import TypedDict
 
 from mnist_lab.errors import UsageError
 from mnist_lab.files import make_folder
-from mnist_lab.formatting import display_path
+from mnist_lab.formatting import display_path, printable, shorten
 from mnist_lab.runs.locks import holder_of
 from mnist_lab.runs.record import read_record, write_record
-from mnist_lab.runs.run import TRASH, Run
-from mnist_lab.runs.sweep import Sweep
+from mnist_lab.runs.run import SWEEP_RECORD, TRASH, Run
 
-PLACE = "place.json"  # of an entry: where its folder was
+PLACE = "place.json"  # in an entry of the trash: where its folder was
+_STRICT = ConfigDict(strict=True)
 
 
-@with_config(ConfigDict(strict=True))
+@with_config(_STRICT)
+class Annotations(TypedDict):
+    """The entries of annotations.json."""
+
+    tags: list[str]
+    note: str | None
+
+
+@with_config(_STRICT)
 class Place(TypedDict):
     """The entries of place.json: the folder's absolute path, and when it was removed."""
 
@@ -30,24 +42,45 @@ class Place(TypedDict):
     removed: str
 
 
-PLACE_RECORD = TypeAdapter(Place)
+ANNOTATIONS, PLACE_RECORD = TypeAdapter(Annotations), TypeAdapter(Place)
+
+
+def read_annotations(run: Run) -> Annotations:
+    """Return a run's tags and note; none, with a warning, if the file is damaged."""
+    if run.annotations_path.exists():
+        try:
+            return read_record(run.annotations_path, ANNOTATIONS, "tags and a note", "tag the run anew")
+        except UsageError as error:
+            print(f"mnist_lab: warning: {printable(str(error))}", file=sys.stderr)
+    return {"tags": [], "note": None}
+
+
+def tag_run(run: Run, add: Iterable[str] = (), remove: Iterable[str] = ()) -> None:
+    """Add tags to a run's, and remove others."""
+    for tag in add:
+        if not re.fullmatch(r"[\w.+-]{1,50}", tag):
+            raise UsageError(f"{shorten(tag)}: a tag consists of letters, digits and . + - _, at most 50 of them")
+    found = read_annotations(run)
+    tags = [tag for tag in dict.fromkeys([*found["tags"], *add]) if tag not in set(remove)]
+    write_record(run.annotations_path, {**found, "tags": tags})
+
+
+def note_run(run: Run, text: str) -> None:
+    """Replace a run's note; an empty text removes it."""
+    write_record(run.annotations_path, {**read_annotations(run), "note": text.strip() or None})
 
 
 @dataclass(frozen=True)
 class Removed:
-    """A run or a sweep in the trash.
-
-    Attributes:
-        entry: its folder there, which contains place.json and the run's or sweep's own folder.
-    """
+    """A run or a sweep in the trash, by its entry: a folder with place.json and the run's or sweep's own folder."""
 
     entry: Path
 
     @property
     def place(self) -> Place:
         """Where it was, and since when it is here."""
-        told = "an entry of the trash"
-        return read_record(self.entry / PLACE, PLACE_RECORD, told, f"take the folder out of {self.entry} by hand")
+        remedy = f"take the folder out of {self.entry} by hand"
+        return read_record(self.entry / PLACE, PLACE_RECORD, "an entry of the trash", remedy)
 
     @property
     def folder(self) -> Path:
@@ -55,32 +88,26 @@ class Removed:
         return Path(self.place["folder"])
 
 
-def problem_of_removal(folder: Path) -> str | None:
-    """Return why the folder of a run or a sweep should stay, or None."""
-    jobs = Run.below(folder) if Sweep(folder).exists else [Run(folder)]
-    for place in (folder, *(run.folder for run in jobs)):
-        if (holder := holder_of(place)) is not None:
-            return f"is in use by {holder}"
-    if (sweep := Sweep(folder.absolute().parent)).exists:
-        return f"is a job of the sweep {sweep.folder.name}, which would run it again"
-    return None
-
-
 def remove(folders: Sequence[Path], runs_dir: Path, *, force: bool = False) -> list[Removed]:
     """Move the folders of runs and sweeps into the trash, all of them or none.
 
-    Args:
-        folders: the folders.
-        runs_dir: the folder of the runs, in which the trash is.
-        force: whether to remove also what is in use, or a job of a sweep.
-
-    Raises:
-        UsageError: one should stay, or cannot be moved.
+    With `force`, move also what is in use, or a job of a sweep.
     """
     for folder in () if force else folders:
-        if (problem := problem_of_removal(folder)) is not None:
+        if (problem := _problem_of_removal(folder)) is not None:
             raise UsageError(f"{display_path(folder)}: {problem}; --force removes it all the same")
     return [_remove(folder, runs_dir / TRASH) for folder in folders]
+
+
+def _problem_of_removal(folder: Path) -> str | None:
+    jobs = Run.below(folder) if (folder / SWEEP_RECORD).is_file() else [Run(folder)]
+    for place in (folder, *(run.folder for run in jobs)):
+        if (holder := holder_of(place)) is not None:
+            return f"is in use by {holder}"
+    sweep = folder.absolute().parent
+    if (sweep / SWEEP_RECORD).is_file():
+        return f"is a job of the sweep {sweep.name}, which would run it again"
+    return None
 
 
 def _remove(folder: Path, trash: Path) -> Removed:
@@ -101,11 +128,7 @@ def list_trash(runs_dir: Path) -> list[Removed]:
 
 
 def find_removed(name: str, runs_dir: Path) -> Removed:
-    """Return the only entry of the trash with this folder, or whose folder's name begins or ends so.
-
-    Raises:
-        UsageError: there is none, or there are several.
-    """
+    """Return the only entry of the trash with this folder, or whose folder's name begins or ends so."""
     entries = list_trash(runs_dir)
     found = [each for each in entries if each.folder == Path(name).absolute()] or [
         each for each in entries if each.folder.name.startswith(name) or each.folder.name.endswith(name)
@@ -118,11 +141,7 @@ def find_removed(name: str, runs_dir: Path) -> Removed:
 
 
 def restore(removed: Removed) -> Path:
-    """Move a run or a sweep back to where it was, and return that folder.
-
-    Raises:
-        UsageError: something else is there now, or it cannot be moved.
-    """
+    """Move a run or a sweep back to where it was, and return that folder."""
     folder = removed.folder
     if folder.exists():
         raise UsageError(f"{display_path(folder)}: is there again; move that away first")

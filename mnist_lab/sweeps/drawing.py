@@ -1,7 +1,5 @@
 """Draw values of swept settings with Optuna's samplers that need no results."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Sequence
 
@@ -17,17 +15,7 @@ SAMPLERS: dict[str, Callable[..., BaseSampler]] = {"random": RandomSampler, "qmc
 
 
 def draw(swept: Sequence[Override], count: int, sampler: str, seed: int) -> list[list[str]]:
-    """Return so many lists of overrides, the same ones for the same seed.
-
-    Args:
-        swept: overrides with several values, or an interval.
-        count: the number of lists.
-        sampler: one of SAMPLERS.
-        seed: the sampler's.
-
-    Raises:
-        UsageError: a number or the sampler is none.
-    """
+    """Return so many lists of overrides, the same ones for the same seed."""
     if not isinstance(count, int) or count < 1:
         raise UsageError(f"hydra.sweeper.n_candidates={count}: must be a whole number from 1 on, or null for a grid")
     if sampler not in SAMPLERS:

@@ -1,7 +1,5 @@
 """The picture in a sweep's folder: accuracy over the swept settings."""
 
-from __future__ import annotations
-
 from mnist_lab.runs.ranking import Results
 from mnist_lab.viz.heatmap import plot_accuracy_map
 from mnist_lab.viz.save import write_figure

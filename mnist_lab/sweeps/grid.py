@@ -1,7 +1,5 @@
 """A grid: every combination of the swept values is a job."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mnist_lab.config.keys import SWEEP_KEYS
 from mnist_lab.config.overrides import explain_composition_error, override_key, parse_override, without_keys
 from mnist_lab.errors import UsageError
-from mnist_lab.runs.state import RunState
+from mnist_lab.runs.record import RunState
 from mnist_lab.sweeps.identity import job_id
 from mnist_lab.sweeps.running import plan_launcher, run_sweep
 from mnist_lab.sweeps.through_hydra import carry_through_hydra
@@ -51,11 +49,7 @@ def with_params(sweeper: Any, arguments: Sequence[str]) -> list[str]:
 
 
 def combinations(overrides: Sequence[Override]) -> list[list[str]]:
-    """Return the overrides of each job: every combination of the swept values, the last key's values fastest.
-
-    Raises:
-        UsageError: a value is an interval, which only a search can draw from.
-    """
+    """Return the overrides of each job: every combination of the swept values, the last key's values fastest."""
     values: dict[str, list[str]] = {}
     for override in overrides:
         key = override.get_key_element()
@@ -77,11 +71,7 @@ def compose_job_id(sweeper: Any, overrides: Sequence[str]) -> str:
 
 
 def compose_job(sweeper: Any, overrides: Sequence[str]) -> tuple[str, DictConfig]:
-    """Return the id of a job and its configuration, with Hydra's own settings.
-
-    Raises:
-        UsageError: Hydra cannot compose the job's configuration.
-    """
+    """Return the id of a job and its configuration, with Hydra's own settings."""
     instance = HydraConfig.instance()
     before = instance.cfg
     try:

@@ -5,8 +5,6 @@ candidate that is not continued stays paused in its run folder. One that is cont
 as if it had never stopped; schedulers are planned for the whole length from the start.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 import random
@@ -23,7 +21,7 @@ from rich.table import Table
 from mnist_lab.config.metric_names import VAL_ACC
 from mnist_lab.config.overrides import override_key
 from mnist_lab.errors import UsageError, not_installed
-from mnist_lab.runs.state import DONE, RunState
+from mnist_lab.runs.record import DONE, RunState
 from mnist_lab.runs.sweep import Job, Sweep
 from mnist_lab.sweeps.grid import combinations, compose_job, reject_swept_key, with_params
 from mnist_lab.sweeps.running import RunningSweep, plan_launcher, run_sweep
@@ -89,18 +87,7 @@ def sweep_halving(sweeper: Any, arguments: list[str]) -> list[Any]:
 
 
 def plan_brackets(candidates: int, max_epochs: int, min_epochs: int, eta: int, brackets: int) -> list[Bracket]:
-    """Share candidates out among brackets, of which each begins a rung higher than the one before.
-
-    Args:
-        candidates: their number.
-        max_epochs: those of the last rung.
-        min_epochs: those of the first rung of the first bracket.
-        eta: each rung has eta times the epochs of the one before, and the best 1/eta of its candidates.
-        brackets: their number.
-
-    Raises:
-        UsageError: a number is out of range.
-    """
+    """Share candidates out among brackets, of which each begins a rung higher than the one before."""
     for name, value, least in (("min_epochs", min_epochs, 1), ("eta", eta, 2), ("brackets", brackets, 1)):
         if not isinstance(value, int) or value < least:
             raise UsageError(f"hydra.sweeper.{name}={value}: must be a whole number from {least} on")
@@ -126,12 +113,6 @@ def climb(
     """Train candidates rung by rung, and yield each rung when it is done; end where the sweep is told to stop.
 
     What the folder has already is not trained again, and so a sweep that was stopped makes the same choices again.
-
-    Args:
-        running: the sweep.
-        candidates: the overrides of each by its job's id.
-        epochs: of each rung.
-        eta: the best 1/eta of a rung climb to the next.
     """
     ids = list(candidates)
     for goal in epochs:
@@ -162,11 +143,7 @@ def score(job: Job, epochs: int) -> float | None:
 
 
 def compose_candidates(sweeper: Any, overrides: Sequence[Override]) -> tuple[dict[str, list[str]], int]:
-    """Return the overrides of each candidate by its job's id, and the epochs for which the best of them train.
-
-    Raises:
-        UsageError: a candidate cannot be compared with the others, or not be paused.
-    """
+    """Return the overrides of each candidate by its job's id, and the epochs for which the best of them train."""
     jobs = combinations(overrides) if sweeper.n_candidates is None else draw_candidates(sweeper, overrides)
     if sweeper.brackets != 1:
         random.Random(sweeper.seed).shuffle(jobs)  # neighbours in the grid start in different brackets

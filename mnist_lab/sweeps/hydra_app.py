@@ -1,7 +1,5 @@
 """Hydra's application: one job, or a sweep of one for each combination of values, started from arguments."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import os
@@ -77,14 +75,7 @@ def sweep(*overrides: str, config_dir: str | Path | None = None) -> Results:
 def check_overrides(
     overrides: Sequence[str], *, config_dir: str | None = None, config_name: str = "train", multirun: bool = False
 ) -> None:
-    """Raise UsageError for overrides that Hydra or a sweep would refuse, in one line where Hydra's own have many.
-
-    Args:
-        overrides: in Hydra's grammar.
-        config_dir: a folder of the user's own that adds choices.
-        config_name: the primary configuration.
-        multirun: whether they start a sweep.
-    """
+    """Raise UsageError for overrides that Hydra or a sweep would refuse, in one line where Hydra's own have many."""
     reject_derived_settings(overrides)
     for override in overrides:
         key, text = override_key(override), override_text(override)
@@ -126,12 +117,7 @@ def prefer_own_choices() -> None:
 
 
 def run_application(arguments: Sequence[str]) -> None:
-    """Run what Hydra's options and overrides say.
-
-    Raises:
-        LabError: a user error, met before or in the run.
-        SystemExit: Hydra refused the arguments, and has said why; or jobs of a sweep failed (JobsFailed).
-    """
+    """Run what Hydra's options and overrides say."""
     started_jobs.clear()
     started_sweeps.clear()
     try:

@@ -1,7 +1,5 @@
 """Identify jobs: an id computed from the settings of a job, and the name of its folder."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re
@@ -9,8 +7,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from mnist_lab.config.former_names import FORMER_NAMES
-from mnist_lab.config.keys import YOUNGER_KEYS
+from mnist_lab.config.keys import ADDED_KEYS
 from mnist_lab.config.overrides import override_values
 from mnist_lab.config.settings import flatten, identity_settings, short_names, to_plain
 from mnist_lab.runs.sweep import Sweep
@@ -19,19 +16,13 @@ from mnist_lab.runs.sweep import Sweep
 def job_id(config: DictConfig) -> str:
     """Return the id of a job, 12 hexadecimal digits: a hash of the settings that identify it.
 
-    Args:
-        config: Hydra's whole configuration.
+    It follows from Hydra's whole configuration. An added key with its default does not change it.
     """
     cfg = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     cfg.folder = ""
     OmegaConf.resolve(cfg)
-    settings = {
-        key: FORMER_NAMES.get(value, value) if key.endswith("_target_") else value  # for sweeps of version 0.1.0
-        for key, value in identity_settings(flatten(cfg)).items()
-    }
-    settings = {key: value for key, value in settings.items() if YOUNGER_KEYS.get(key, ...) != value}
-    settings.pop("callbacks.reload._target_", None)
-    settings["reload_after"] = settings.pop("callbacks.reload.after", None)  # as it was called in 0.1.0
+    settings = identity_settings(flatten(cfg))
+    settings = {key: value for key, value in settings.items() if ADDED_KEYS.get(key, ...) != value}
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 

@@ -1,7 +1,5 @@
 """Run one job of a sweep: skip it if finished, resume or start it otherwise, and record a failure."""
 
-from __future__ import annotations
-
 import logging
 import os
 import socket
@@ -19,9 +17,8 @@ from mnist_lab.config.overrides import without_keys
 from mnist_lab.config.settings import original_overrides
 from mnist_lab.errors import Interrupted, LabError
 from mnist_lab.runs.locks import RunInUse, run_lock
-from mnist_lab.runs.record import JobProcess
+from mnist_lab.runs.record import JobProcess, RunState
 from mnist_lab.runs.run import Run
-from mnist_lab.runs.state import RunState
 from mnist_lab.runs.sweep import Job, Sweep, read_job, write_job
 from mnist_lab.sweeps.launchers.launcher import make_launcher
 
@@ -29,17 +26,7 @@ log = logging.getLogger(__name__)
 
 
 def run_job(cfg: DictConfig) -> float | None:
-    """Run a job, unless it is finished, another process runs it, or the sweep is stopping.
-
-    Args:
-        cfg: the job's configuration.
-
-    Returns:
-        The validation accuracy, None without one.
-
-    Raises:
-        Interrupted: Ctrl-C or SIGTERM; the sweep ends with it.
-    """
+    """Run a job, unless it is finished, another process runs it, or the sweep is stopping."""
     folder = Path(cfg.folder)
     sweep = Sweep(folder.parent)
     if sweep.stop_file.exists():

@@ -1,7 +1,5 @@
 """A job of a sweep as something that any process can call."""
 
-from __future__ import annotations
-
 import os
 import pickle
 import socket
@@ -40,12 +38,7 @@ class HydraSession:
     task: TaskFunction
 
     def run(self, overrides: Sequence[str], number: int) -> None:
-        """Run a job as Hydra does.
-
-        Args:
-            overrides: the job's.
-            number: the job's place in the sweep.
-        """
+        """Run a job as Hydra does."""
         import_torch()
         config = self.context.config_loader.load_sweep_config(self.config, list(overrides))
         with open_dict(config):
@@ -75,11 +68,7 @@ class HydraSession:
 
 @cache
 def load_session(folder: Path) -> HydraSession:
-    """Return the session of a sweep, having made this process one as the sweep's own.
-
-    Raises:
-        UsageError: this machine does not see the sweep's folder, or the current folder.
-    """
+    """Return the session of a sweep, having made this process one as the sweep's own."""
     here = socket.gethostname()
     try:
         session, state, search_path, current = pickle.loads(Sweep(folder).session_path.read_bytes())
@@ -112,14 +101,7 @@ class JobCall:
     number: int
 
     def __call__(self) -> bool:
-        """Run the job.
-
-        Returns:
-            Whether it came to its end; if not, a signal has interrupted it, and it has saved.
-
-        Raises:
-            UsageError: this machine does not see the sweep's folder, or the job cannot use it.
-        """
+        """Run the job."""
         own_process()
         try:
             load_session(self.folder).run(self.overrides, self.number)

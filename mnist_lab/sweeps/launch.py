@@ -1,7 +1,5 @@
 """Launch the jobs of a sweep and see each to its end, by whichever launcher."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,9 +8,9 @@ from enum import Enum
 from pathlib import Path
 
 from mnist_lab.errors import LabError
-from mnist_lab.runs.locks import forget_holder
+from mnist_lab.runs.locks import release_if_held_by
 from mnist_lab.runs.ranking import Results, describe_job
-from mnist_lab.runs.state import DONE, RunState
+from mnist_lab.runs.record import DONE, RunState
 from mnist_lab.runs.sweep import Job, write_job
 from mnist_lab.sweeps.job_call import HydraSession, JobCall
 from mnist_lab.sweeps.launchers.launcher import Launcher, Placement, Stage
@@ -31,13 +29,7 @@ class Outcome(Enum):
 
 
 class Launch:
-    """Jobs that were started together. One whose process dies is started once more, and continues where it saved.
-
-    Args:
-        launcher: where they run.
-        session: what Hydra needs to run them.
-        jobs: the overrides of each job by its id.
-    """
+    """Jobs that were started together. One whose process dies is started once more, and continues where it saved."""
 
     def __init__(self, launcher: Launcher, session: HydraSession, jobs: Mapping[str, Sequence[str]]) -> None:
         self.launcher, self.session, self.sweep = launcher, session, session.sweep
@@ -55,11 +47,7 @@ class Launch:
             launcher.start(session, self.calls)
 
     def wait(self) -> None:
-        """Wait until all jobs have ended.
-
-        Raises:
-            LabError: jobs were cancelled where they ran, or ended twice before they had begun.
-        """
+        """Wait until all jobs have ended."""
         while self.unended:
             placements = self.launcher.poll()
             again = []
@@ -89,7 +77,7 @@ class Launch:
             return Outcome.CANCELLED
         if job.state == RunState.INTERRUPTED:
             return Outcome.RECORDED
-        if job.state == RunState.RUNNING and not forget_holder(job.folder, placement.machine):
+        if job.state == RunState.RUNNING and not release_if_held_by(placement.machine, job.folder):
             # In another process, or in one that died on another machine, whose lock is trusted for a while.
             return Outcome.UNKNOWN if self.launcher.lock_patience else Outcome.RECORDED
         ended = self.ended.setdefault(id, time.monotonic())
@@ -105,11 +93,7 @@ class Launch:
             self.launcher.start(self.session, {id: self.calls[id] for id in ids})
 
     def _record_death(self, id: str, job: Job, placement: Placement) -> None:
-        """Record a job as failed whose process has died.
-
-        Raises:
-            LabError: it had not begun, and so the others will not either.
-        """
+        """Record a job as failed whose process has died."""
         end = ": ".join(filter(None, [str(placement), placement.reason])) or "no reason is known"
         if job.state == RunState.WAITING:
             self.launcher.cancel()

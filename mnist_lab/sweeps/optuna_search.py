@@ -4,8 +4,6 @@ The study lies in the sweep's folder, study.journal, and is continued by the sam
 needs Optuna 2, which today's SQLAlchemy breaks.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -27,8 +25,8 @@ from mnist_lab.config.metric_names import VAL_ACC
 from mnist_lab.config.overrides import override_key, quote_path
 from mnist_lab.errors import UsageError
 from mnist_lab.files import write_text
+from mnist_lab.runs.record import DONE, RunState
 from mnist_lab.runs.run import Run
-from mnist_lab.runs.state import DONE, RunState
 from mnist_lab.runs.sweep import Sweep
 from mnist_lab.sweeps.grid import compose_job_id, reject_swept_key, with_params
 from mnist_lab.sweeps.running import RunningSweep, plan_launcher, run_sweep
@@ -90,13 +88,7 @@ def search(sweeper: Any, running: RunningSweep, space: dict[str, BaseDistributio
 
 
 class SweepStudy(optuna.Study):
-    """A study that returns its trials by their numbers.
-
-    Args:
-        name: of the study in its storage.
-        storage: Optuna's.
-        pruner: Optuna's.
-    """
+    """A study that returns its trials by their numbers."""
 
     def __init__(self, name: str, storage: JournalStorage, pruner: optuna.pruners.BasePruner) -> None:
         super().__init__(name, storage, pruner=pruner)
@@ -123,12 +115,6 @@ def next_batch(study: optuna.Study, n_trials: int, at_once: int, tried: Collecti
     """Return the numbers of the trials to run next; empty where the search is over.
 
     Batches end at multiples of their size, so that a search that was killed within one continues with the same ones.
-
-    Args:
-        study: the study.
-        n_trials: trials in all.
-        at_once: how many jobs run at once.
-        tried: the trials that this start of the search has run.
     """
     trials = study.get_trials(deepcopy=False)
     left = [trial.number for trial in trials if not trial.state.is_finished() and trial.number not in tried]

@@ -1,7 +1,5 @@
 """Settings for a whole process: the command line's own, or a worker's of a sweep. From Python none is made."""
 
-from __future__ import annotations
-
 import atexit
 import ctypes
 import gc
@@ -86,9 +84,6 @@ def end_with_parent(parent: int) -> None:
     """Watch the parent process from a thread, and end this process at once when the parent is gone.
 
     A killed process cannot stop its children, and orphaned workers would wait for work for ever.
-
-    Args:
-        parent: the id of the parent process.
     """
     name = f"ends with {parent}"
     if all(thread.name != name for thread in threading.enumerate()):

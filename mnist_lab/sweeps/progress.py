@@ -21,7 +21,7 @@ from mnist_lab.config.metric_names import TEST_ACC, VAL_ACC
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import display_path, format_accuracy, format_duration
 from mnist_lab.runs.ranking import Results, describe_job
-from mnist_lab.runs.state import DONE, STOPPED, WELL_ENDED, RunState
+from mnist_lab.runs.record import DONE, STOPPED, WELL_ENDED, RunState
 from mnist_lab.runs.sweep import Job, Sweep
 from mnist_lab.sweeps.launchers.launcher import Launcher, Placement, Stage
 
@@ -37,13 +37,7 @@ STYLES = {
 
 
 class Watch:
-    """Reads the sweep's folder in a thread, shows the jobs, and updates results.csv and results.json.
-
-    Args:
-        sweep: the sweep.
-        launcher: where its jobs run.
-        console: the console to print to.
-    """
+    """Reads the sweep's folder in a thread, shows the jobs, and updates results.csv and results.json."""
 
     def __init__(self, sweep: Sweep, launcher: Launcher, console: Console | None = None) -> None:
         self.sweep, self.launcher = sweep, launcher

@@ -1,7 +1,5 @@
 """A sweep while it runs: its lock, its launcher, its table, and the results at its end."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -18,8 +16,8 @@ from mnist_lab.errors import JobsFailed, LabError, UsageError
 from mnist_lab.formatting import format_command
 from mnist_lab.runs.locks import run_lock
 from mnist_lab.runs.ranking import Results
+from mnist_lab.runs.record import STOPPED, RunState
 from mnist_lab.runs.run import Run
-from mnist_lab.runs.state import STOPPED, RunState
 from mnist_lab.runs.sweep import Sweep
 from mnist_lab.sweeps.job_call import HydraSession
 from mnist_lab.sweeps.launch import Launch
@@ -54,15 +52,7 @@ class RunningSweep:
 
 
 def plan_launcher(config: DictConfig, jobs: int) -> Launcher:
-    """Return the launcher of a sweep, having checked that it can run its jobs.
-
-    Args:
-        config: Hydra's whole configuration.
-        jobs: the number of jobs.
-
-    Raises:
-        UsageError: it cannot run that many jobs, or --detach is given and its jobs end with this command.
-    """
+    """Return the launcher of a sweep, having checked that it can run its jobs."""
     launcher = make_launcher(config.hydra)
     launcher.plan(jobs)
     if config.detach and not launcher.outlives:
@@ -75,19 +65,7 @@ def plan_launcher(config: DictConfig, jobs: int) -> Launcher:
 def run_sweep(
     sweeper: Any, swept: Sequence[str], jobs: Mapping[str, Sequence[str]], launcher: Launcher
 ) -> Iterator[RunningSweep]:
-    """The sweep, watched while the with-block launches its jobs; then its results are written and shown.
-
-    Args:
-        sweeper: Hydra's.
-        swept: the keys that have several values.
-        jobs: the overrides of each job that is planned by its id.
-        launcher: where the jobs run.
-
-    Raises:
-        RunInUse: another process is running it.
-        UsageError: it belongs to other parameters, or its launcher refuses the jobs.
-        Interrupted: Ctrl-C or SIGTERM.
-    """
+    """The sweep, watched while the with-block launches its jobs; then its results are written and shown."""
     config = sweeper.config
     folder = Path(config.hydra.sweep.dir).absolute()
     command = format_command(sweep_arguments(config))

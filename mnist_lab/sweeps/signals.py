@@ -1,7 +1,5 @@
 """End a sweep by a signal: forward it to the jobs."""
 
-from __future__ import annotations
-
 import signal
 import threading
 import time

@@ -4,8 +4,6 @@ Lightning starts the further processes of a run with the command line of the fir
 leaves environment variables behind for the next job, and kills the first process when another one dies.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess
@@ -33,12 +31,7 @@ def is_distributed(cfg: DictConfig) -> bool:
 
 
 def train_in_subprocess(cfg: DictConfig) -> None:
-    """Train a job with the command `python -m mnist_lab` in its folder, and wait for the process.
-
-    Raises:
-        Interrupted: Ctrl-C, SIGTERM or SIGHUP, which was forwarded.
-        LabError: the run failed, or one of its processes was killed.
-    """
+    """Train a job with the command `python -m mnist_lab` in its folder, and wait for the process."""
     folder = Path(cfg.folder)
     overrides = without_keys(original_overrides(cfg), *SWEEP_KEYS)
     own = [f"{key}={format_value(cfg[key])}" for key in PASSED_TO_JOBS] + [f"hydra.run.dir={quote_path(folder)}"]

@@ -1,7 +1,5 @@
 """User errors on their way through Hydra, which would print a traceback of them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

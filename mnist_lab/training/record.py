@@ -16,12 +16,9 @@ from mnist_lab.config.settings import original_overrides
 from mnist_lab.errors import Interrupted, LabError, ProcessLost, UsageError
 from mnist_lab.formatting import format_command
 from mnist_lab.runs.checkpoints import completed_epochs, read_checkpoint
-from mnist_lab.runs.environment import current_time, package_versions, processor_name
 from mnist_lab.runs.locks import wait_for_release
-from mnist_lab.runs.record import RunRecord
+from mnist_lab.runs.record import RunRecord, RunState, current_time, package_versions, processor_name, record_source
 from mnist_lab.runs.run import Run
-from mnist_lab.runs.source import record_source
-from mnist_lab.runs.state import RunState
 from mnist_lab.streams import stop_waiting_for_readers
 from mnist_lab.training.callbacks import ElapsedTime
 from mnist_lab.training.checkpointing import sigterm_ignored, stop_signal, stop_signals_raise

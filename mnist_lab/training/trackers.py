@@ -18,9 +18,8 @@ from omegaconf import DictConfig
 from mnist_lab.config.keys import DERIVED_KEYS
 from mnist_lab.config.settings import flatten
 from mnist_lab.errors import UsageError
+from mnist_lab.runs.record import RunState, without_credentials
 from mnist_lab.runs.run import Run
-from mnist_lab.runs.source import without_credentials
-from mnist_lab.runs.state import RunState
 from mnist_lab.runs.sweep import Sweep
 from mnist_lab.training.checkpointing import stop_signal
 

@@ -21,10 +21,9 @@ from mnist_lab.files import sync_tree
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.models.trial import check_output
 from mnist_lab.runs.checkpoints import checkpoint_epoch, completed_epochs, load_weights, read_checkpoint
-from mnist_lab.runs.environment import current_time
 from mnist_lab.runs.locks import run_lock
+from mnist_lab.runs.record import RunState, current_time
 from mnist_lab.runs.run import Run
-from mnist_lab.runs.state import RunState
 from mnist_lab.training.build import (
     check_batch_limits,
     complete_data,
@@ -62,7 +61,9 @@ def train(cfg: DictConfig) -> Run:
         DataUnavailable: the data set cannot be loaded or downloaded; no run was started.
     """
     resumed = Run(Path(cfg.folder)).config if cfg.resume else None
-    validate(cfg, resumed)
+    if (ignored := validate(cfg, resumed)) and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+        without = f"continues without settings that this version does not know: {', '.join(ignored)}"
+        print(f"mnist_lab: warning: resume={cfg.resume}: {without}", file=sys.stderr)
     if resumed:
         cfg = keep_data_settings(cfg, resumed)
     # A new run's folder is locked when it is made; that of an earlier one before anything in it is read or changed.

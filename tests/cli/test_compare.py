@@ -21,8 +21,8 @@ from mnist_lab.cli.compare import PAIRED, describe_pair, legend_label
 from mnist_lab.evaluation.paired import PairedComparison, compare_on_test_set
 from mnist_lab.formatting import format_accuracy
 from mnist_lab.runs.listing import differing_settings_of_runs, find_runs
+from mnist_lab.runs.record import RunState
 from mnist_lab.runs.run import Run
-from mnist_lab.runs.state import RunState
 from mnist_lab.training.train import train
 from mnist_lab.viz.comparison import plot_comparison
 

@@ -12,8 +12,8 @@ import pytest
 from lab import Command, Tiny
 
 from mnist_lab.runs.locks import run_lock
+from mnist_lab.runs.record import RunState
 from mnist_lab.runs.run import Run
-from mnist_lab.runs.state import RunState
 from mnist_lab.runs.sweep import Job, Sweep, write_job
 
 

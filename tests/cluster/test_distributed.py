@@ -18,8 +18,8 @@ from lab import TRAIN, Tiny, run, tiny_data
 from slurm import Slurm, free_port, wait_for
 
 from mnist_lab.runs.checkpoints import read_checkpoint
+from mnist_lab.runs.record import RunState
 from mnist_lab.runs.run import Run
-from mnist_lab.runs.state import RunState
 from mnist_lab.runs.sweep import Sweep
 
 pytest_plugins = ["engines"]

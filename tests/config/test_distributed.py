@@ -1,21 +1,17 @@
 """Runs of several processes: in a sweep, under torchrun, and as tasks of srun, by the variables that it sets."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from lab import Command, Outcome, Tiny, run
+from lab import Command, Outcome, Tiny, run, wait_for
 
 from mnist_lab.config.distributed import (
     PORTS,
@@ -31,12 +27,6 @@ from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
 
 DDP = ("model=mlp", "trainer=ddp", "trainer.max_epochs=1")
-TASK = """
-import os, runpy, sys
-rank = sys.argv.pop(1)
-os.environ |= {"SLURM_PROCID": rank, "SLURM_LOCALID": rank}
-runpy.run_module("mnist_lab", run_name="__main__")
-"""
 TORCHRUN = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "mnist_lab")
 
 
@@ -76,19 +66,14 @@ def test_killed_sweep_leaves_no_process_of_its_job(tiny: Tiny) -> None:
         return [line for line in lines if b"runs/killed/" in line]
 
     def kill(process: subprocess.Popen[str]) -> None:
-        until = time.monotonic() + 120
-        while time.monotonic() < until and not any(run.epochs() for run in Run.below("runs/killed")):
-            time.sleep(0.05)
+        wait_for(lambda: any(run.epochs() for run in Run.below("runs/killed")), "an epoch")
         assert len(alive()) == 2
         process.kill()
 
     endless = "trainer.max_epochs=100000"
     status, _ = run(tiny, "-m", "seed=0,1", "hydra.sweep.dir=runs/killed", *DDP[:2], endless, then=kill)
     assert status == -signal.SIGKILL
-    until = time.monotonic() + 60
-    while alive() and time.monotonic() < until:
-        time.sleep(0.1)
-    assert not alive()
+    wait_for(lambda: not alive(), "the ends of its processes")
 
 
 @pytest.mark.slow
@@ -112,17 +97,6 @@ def test_ddp_has_a_process_for_each_gpu_or_two_on_the_cpu(
     assert tiny.compose("trainer=ddp", f"trainer.accelerator={accelerator}").trainer.devices == devices
     set_environment(monkeypatch, TORCHRUN_SETS)
     assert tiny.compose("trainer=ddp", "hydra.run.dir=x").trainer.devices == 3
-
-
-def test_sweep_under_torchrun_and_other_numbers_of_devices_are_refused(
-    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    set_environment(monkeypatch, TORCHRUN_SETS | {"WORLD_SIZE": "3", "GROUP_WORLD_SIZE": "1"})
-    with pytest.raises(UsageError, match="-m: not supported where several processes are started"):
-        share_run_folder(["seed=0,1"], sweep=True)
-    with pytest.raises(UsageError, match=r"trainer\.devices=1: torchrun launched 3 processes; trainer=ddp"):
-        validate(tiny.compose("model=mlp", "hydra.run.dir=x"))
-    validate(tiny.compose("model=mlp", "trainer=ddp", "hydra.run.dir=x"))
 
 
 def set_environment(monkeypatch: pytest.MonkeyPatch, values: dict[str, str]) -> None:
@@ -204,12 +178,6 @@ def test_number_of_srun_tasks_decides_and_any_other_is_refused(tiny: Tiny, monke
         validate(tiny.compose("model=mlp", "trainer=ddp", "hydra.run.dir=x"))
 
 
-def test_further_tasks_of_srun_have_a_log_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    set_environment(monkeypatch, SRUN_SETS)
-    given = ["trainer=ddp", "hydra.run.dir=x"]
-    assert share_run_folder(given, sweep=False) == [*given, "hydra.job.name=train_ddp_process_1"]
-
-
 def test_port_in_use_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as other:
         other.bind(("", 0))
@@ -219,22 +187,6 @@ def test_port_in_use_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setenv("MASTER_PORT", str(port))
         with pytest.raises(LabError, match=f"MASTER_PORT={port}: in use on localhost; set MASTER_PORT to a free port"):
             share_run_folder(["trainer=ddp"], sweep=False)
-
-
-@pytest.mark.slow
-def test_tasks_of_srun_share_one_folder_and_speak_once(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    here = {"SLURM_STEP_NODELIST": "localhost", "SLURM_STEP_NUM_NODES": "1", "SLURM_NNODES": "1", "SLURM_NODEID": "0"}
-    set_environment(
-        monkeypatch, SRUN_SETS | here | {"SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_JOB_ID": str(os.getpid())}
-    )
-    with ThreadPoolExecutor() as threads:
-        tasks = [threads.submit(run, tiny, *DDP, program=("-c", TASK, str(rank))) for rank in (0, 1)]
-    (status, out), (other_status, other_out) = [task.result() for task in tasks]
-    assert (status, other_status) == (0, 0), out + other_out
-    (made,) = Run.below("runs")
-    assert (out.count("run folder:"), other_out) == (1, "")
-    assert made.info["device"].startswith("2 × cpu")
-    assert (made.folder / "train_ddp_process_1.log").is_file()
 
 
 @pytest.mark.parametrize(

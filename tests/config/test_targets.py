@@ -1,7 +1,5 @@
 """A configuration makes the parts of a run and nothing else: what a stranger's run folder names is not called."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -21,19 +19,12 @@ PATH: dict[str, Any] = {"_target_": "pathlib.Path", "_args_": [str(SENTINEL)]}
 TOUCH = f"touch {SENTINEL}"
 MALICIOUS: list[dict[str, Any]] = [  # each makes the file if it is called
     {"_target_": "os.system", "command": TOUCH},
-    {"_target_": "os.mkdir", "path": str(SENTINEL)},
     {"_target_": "subprocess.run", "args": TOUCH.split()},
-    {"_target_": "subprocess.Popen", "args": TOUCH.split()},
     {"_target_": "torch.utils.collect_env.run", "command": TOUCH},
     {"_target_": "torch.save", "obj": 1, "f": str(SENTINEL)},
-    {"_target_": "numpy.save", "file": str(SENTINEL), "arr": [1]},
-    {"_target_": "shutil.copy", "src": "README", "dst": str(SENTINEL)},
-    {"_target_": "pathlib.Path.touch", "_args_": [PATH]},
     {"_target_": "pathlib.Path.write_text", "_args_": [PATH, "x"]},
     {"_target_": "builtins.open", "file": str(SENTINEL), "mode": "w"},
     {"_target_": "builtins.exec", "_args_": [f"open('{SENTINEL}', 'w')"]},
-    {"_target_": "builtins.eval", "_args_": [f"open('{SENTINEL}', 'w')"]},
-    {"_target_": "logging.FileHandler", "filename": str(SENTINEL)},
     {"_target_": "zipfile.ZipFile", "file": str(SENTINEL), "mode": "w"},
     {"_target_": "runpy.run_path", "path_name": "evil.py"},
     {"_target_": "mnist_lab.files.write_text", "path": PATH, "text": "x"},
@@ -132,40 +123,31 @@ def test_run_folder_of_a_stranger_runs_nothing_by_any_command(command: Callable[
     assert json.loads((run.folder / "run.json").read_text())["status"] == "finished"
 
 
-@pytest.mark.parametrize(
-    "override",
-    [
+def test_overrides_that_set_up_hydra_are_not_taken_from_a_run_folder(
+    command: Callable[..., Outcome], tiny: Tiny
+) -> None:
+    assert command("model=mlp", "trainer.max_epochs=1", "hydra.run.dir=theirs").status == 0
+    run = Run(Path("theirs"))
+    overrides = run.info["overrides"]
+
+    def refused(override: str, told: str) -> None:
+        run.update(overrides=[*overrides, override])
+        outcome = command("resume=theirs", "trainer.max_epochs=2", data=False)
+        assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome
+        assert told in outcome.err
+
+    for override in (
         f"+hydra.callbacks.evil={{_target_: torch.utils.collect_env.run, command: {TOUCH}}}",
         f"hydra.job_logging.handlers.file={{(): torch.utils.collect_env.run, command: {TOUCH}}}",
         "+model@hydra.callbacks.evil=evil",
         "--experimental-rerun=evil.pickle",
-    ],
-)
-def test_overrides_that_set_up_hydra_are_not_taken_from_a_run_folder(
-    command: Callable[..., Outcome], override: str
-) -> None:
-    assert command("model=mlp", "trainer.max_epochs=1", "hydra.run.dir=theirs").status == 0
-    run = Run(Path("theirs"))
-    run.update(overrides=[*run.info["overrides"], override])
-    outcome = command("resume=theirs", "trainer.max_epochs=2", data=False)
-    assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome
-    assert "run.json: the override" in outcome.err
-    assert not SENTINEL.exists()
-
-
-@pytest.mark.parametrize("package", ["# @package _global_\nhydra:\n  callbacks:\n    ", "# @package hydra.callbacks\n"])
-def test_configuration_folder_that_a_run_folder_names_does_not_set_up_hydra(
-    command: Callable[..., Outcome], tiny: Tiny, package: str
-) -> None:
-    assert command("model=mlp", "trainer.max_epochs=1", "hydra.run.dir=theirs").status == 0
-    run = Run(Path("theirs"))
+    ):
+        refused(override, "run.json: the override")
     (tiny.conf / "experiment").mkdir()
     evil = f"evil: {{_target_: torch.utils.collect_env.run, command: {TOUCH}}}\n"
-    (tiny.conf / "experiment" / "evil.yaml").write_text(package + evil)
-    run.update(overrides=[*run.info["overrides"], "+experiment=evil"])
-    outcome = command("resume=theirs", "trainer.max_epochs=2", data=False)
-    assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome
-    assert "evil.yaml: has settings of Hydra; if you trust the folder, add --config-dir" in outcome.err
+    for package in ("# @package _global_\nhydra:\n  callbacks:\n    ", "# @package hydra.callbacks\n"):
+        (tiny.conf / "experiment" / "evil.yaml").write_text(package + evil)
+        refused("+experiment=evil", "evil.yaml: has settings of Hydra; if you trust the folder, add --config-dir")
     assert not SENTINEL.exists()
 
 

@@ -19,8 +19,8 @@ from mnist_lab.errors import UsageError
 from mnist_lab.evaluation.ensemble import make_ensemble
 from mnist_lab.evaluation.evaluate import evaluate
 from mnist_lab.evaluation.predictions import Predictions
+from mnist_lab.runs.record import RunState
 from mnist_lab.runs.run import Run
-from mnist_lab.runs.state import RunState
 from mnist_lab.training.build import load_trained_model, make_data
 from mnist_lab.training.train import train
 

@@ -271,7 +271,7 @@ def test_network_for_clothes_is_given_the_whole_photograph_light_on_dark(trained
     shutil.copytree(trained.folder, tmp_path / "run")
     clothes = Run(tmp_path / "run")
     config = clothes.config
-    config.data.source.name = "FashionMNIST"  # as a run of version 0.1.0 has it, without the names of the classes
+    config.data.source = compose("data=fashion_mnist").data.source
     clothes.save_config(config)
     shirt = Image.new("RGB", (40, 60), "white")
     shirt.paste("navy", (10, 10, 30, 50))

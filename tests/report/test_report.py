@@ -25,8 +25,8 @@ from mnist_lab.evaluation.predictions import Predictions
 from mnist_lab.export.model_card import describe_preset
 from mnist_lab.report.render import report
 from mnist_lab.runs.ranking import Results
+from mnist_lab.runs.record import RunState
 from mnist_lab.runs.run import Run
-from mnist_lab.runs.state import RunState
 from mnist_lab.runs.sweep import Job, Sweep, write_job
 from mnist_lab.training.build import load_trained_model, make_data
 from mnist_lab.training.train import train

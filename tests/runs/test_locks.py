@@ -1,7 +1,5 @@
 """One run folder, one process; a run whose process is gone was killed."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal
@@ -11,12 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
-from lab import Command, Tiny, held_by_another_process
+from lab import Command, Tiny, held_by_another_process, wait_for
 
 from mnist_lab.runs import locks
-from mnist_lab.runs.locks import HOLDER, STALE_AFTER, RunInUse, holder_of, run_lock
+from mnist_lab.runs.locks import HOLDER, STALE_AFTER, RunInUse, holder_of, release_if_held_by, run_lock
 from mnist_lab.runs.run import Run
-from mnist_lab.training.train import train
 
 FOLDER = Path("run")
 
@@ -36,18 +33,13 @@ def test_second_process_is_refused_in_one_line_that_says_who_holds_the_run(tiny:
     with held_by_another_process(FOLDER):
         holder = json.loads((FOLDER / HOLDER).read_text())
         outcome = command("resume=run", "trainer.max_epochs=3")
+        assert command("hydra.run.dir=run").status == 2
         assert Run(FOLDER).info["status"] == "finished"
     assert outcome.status == 2
     (line,) = outcome.err.splitlines()
     assert f"in use by process {holder['pid']} on {socket.gethostname()} since 20" in line
     assert {path: path.read_bytes() for path in before} == before
     assert command("resume=run", "trainer.max_epochs=3").status == 0
-
-
-def test_new_run_in_a_folder_that_is_in_use_is_refused(tiny: Tiny, command: Command) -> None:
-    with held_by_another_process(FOLDER):
-        assert command("hydra.run.dir=run").status == 2
-    assert not (FOLDER / "run.json").exists()
 
 
 def test_run_of_a_killed_process_is_killed_and_can_be_resumed(tiny: Tiny, command: Command) -> None:
@@ -67,16 +59,6 @@ def test_run_of_a_killed_process_is_killed_and_can_be_resumed(tiny: Tiny, comman
     assert not (FOLDER / HOLDER).exists()
 
 
-def test_run_reads_as_running_while_this_process_trains_it(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    statuses = []
-    cfg = tiny.compose("trainer.max_epochs=1")
-    folder = Path(cfg.folder)
-    observe = "mnist_lab.training.callbacks.RandomState.on_train_start"
-    monkeypatch.setattr(observe, lambda *args: statuses.append(Run(folder).info["status"]))
-    train(cfg)
-    assert statuses == ["running"]
-
-
 def test_holder_on_another_machine_counts_by_its_signs_of_life(tiny: Tiny) -> None:
     """As on a shared file system whose locks do not reach other machines."""
     write_holder("another-machine", age=STALE_AFTER / 2)
@@ -94,14 +76,22 @@ def test_holder_on_this_machine_counts_by_its_lock_alone(tiny: Tiny) -> None:
     assert holder_of(FOLDER) is None
 
 
+@pytest.mark.parametrize(
+    ("holder", "machine"), [("node1", "node1.cluster"), ("node1.cluster", "node1"), ("node1", "node1")]
+)
+def test_lock_of_a_job_that_has_ended_on_its_machine_is_freed_whatever_the_domain(
+    tiny: Tiny, holder: str, machine: str
+) -> None:
+    write_holder(holder, age=0)
+    assert not release_if_held_by("node2", FOLDER) and not release_if_held_by("", FOLDER)
+    assert release_if_held_by(machine, FOLDER)
+
+
 def test_holder_gives_signs_of_life(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "HEARTBEAT", 0.01)
     with run_lock(FOLDER):
         os.utime(FOLDER / HOLDER, (0, 0))
-        until = time.monotonic() + 30
-        while (FOLDER / HOLDER).stat().st_mtime == 0 and time.monotonic() < until:
-            time.sleep(0.01)
-        assert (FOLDER / HOLDER).stat().st_mtime > 0
+        wait_for(lambda: (FOLDER / HOLDER).stat().st_mtime > 0, "a heartbeat", 30)
 
 
 def test_lock_is_reentrant_in_its_thread_and_closed_to_others(tiny: Tiny) -> None:
@@ -123,7 +113,7 @@ def test_lock_is_reentrant_in_its_thread_and_closed_to_others(tiny: Tiny) -> Non
         pass
 
 
-@pytest.mark.parametrize("record", ["", "{", "[]", '{"host": 1}', '{"host": "h", "pid": 1, "since": 7}'])
+@pytest.mark.parametrize("record", ["{", "[]", '{"host": 1}'])
 def test_damaged_record_of_a_holder_is_no_error(tiny: Tiny, record: str) -> None:
     write_holder("h", age=0)
     (FOLDER / HOLDER).write_text(record)

@@ -1,12 +1,13 @@
 """A run folder whose files are not what they should be is refused in one line by every command."""
 
-from __future__ import annotations
-
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from lab import Outcome
+
+from mnist_lab.runs.record import RunState
 
 RUN = Path("runs/a")
 
@@ -27,3 +28,9 @@ def test_folder_in_the_place_of_a_file_is_refused_in_one_line(command: Callable[
         refused += outcome.status == 2 and name in outcome.err
     assert refused >= 2
     assert command("ls", data=False).status == 0
+
+
+@pytest.mark.parametrize("state", list(RunState))
+def test_a_state_is_written_and_shown_as_its_text(state: RunState) -> None:
+    """As enum.StrEnum does from Python 3.11 on."""
+    assert [str(state), f"{state}", f"{state:>11}".strip(), json.loads(json.dumps(state))] == [state.value] * 4

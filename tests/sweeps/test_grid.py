@@ -1,7 +1,5 @@
 """Sweeps finish, whatever their jobs meet; they can be gone on with, and end in an answer."""
 
-from __future__ import annotations
-
 import csv
 import json
 import os
@@ -18,15 +16,16 @@ from typing import Any
 
 import pytest
 import torch
-from lab import RECIPE, Command, Tiny, held_by_another_process, run, slow, tiny_data
+from lab import RECIPE, Command, Outcome, Tiny, held_by_another_process, run, slow, thorough, tiny_data, wait_for
 from lightning.pytorch import Callback, LightningModule, Trainer
+from pausing import waiting
 
 from mnist_lab.__main__ import main
 from mnist_lab.errors import Interrupted
 from mnist_lab.runs.locks import run_lock
 from mnist_lab.runs.ranking import Results, text_value
+from mnist_lab.runs.record import RunState
 from mnist_lab.runs.run import Run
-from mnist_lab.runs.state import RunState
 from mnist_lab.runs.sweep import Job, Sweep, read_job, write_job
 from mnist_lab.sweeps.launchers.launcher import Placement, Stage
 from mnist_lab.sweeps.launchers.local import LocalLauncher
@@ -62,20 +61,21 @@ class FailsAtFirst(Callback):
             raise RuntimeError("not yet [/pair.cc:545]")  # as gloo says it: not markup of a table
 
 
+made: list[Outcome] = []
+
+
 @pytest.fixture
-def grid(tiny: Tiny, command: Command, tmp_path_factory: pytest.TempPathFactory) -> None:
+def grid(tiny: Tiny, command: Command, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     """GRID as the first test that needs it has trained it; each test has a copy of its runs."""
     tiny.folder = tmp_path_factory.getbasetemp() / "grid"
     if not tiny.folder.exists():
         tiny_data(tiny.folder)
-        assert command(*GRID).status == 0
+        made[:] = [command(*GRID)]
+        assert made[0].status == 0, made[0].err
         shutil.copytree("runs", tiny.folder / "runs")
     else:
         shutil.copytree(tiny.folder / "runs", "runs")
-
-
-def jobs() -> dict[tuple[str, ...], Job]:
-    return {job.overrides[-2:]: job for job in Sweep(FOLDER).jobs()}
+    return made[0]
 
 
 def results() -> dict[str, Any]:
@@ -100,9 +100,7 @@ def test_job_of_a_recipe_is_the_run_by_itself(command: Command) -> None:
         assert all(torch.equal(value, expected[state][name]) for name, value in weights[state].items())
 
 
-def test_every_combination_is_a_run_and_the_best_by_validation_is_reported(command: Command) -> None:
-    outcome = command(*GRID)
-    assert outcome.status == 0, outcome.err
+def test_every_combination_is_a_run_and_the_best_by_validation_is_reported(grid: Outcome) -> None:
     runs = Run.below(FOLDER)
     assert {(run.config.optimizer.lr, run.config.optimizer.momentum) for run in runs} == {
         (lr, momentum) for lr in (0.001, 0.01) for momentum in (0.5, 0.9)
@@ -112,7 +110,7 @@ def test_every_combination_is_a_run_and_the_best_by_validation_is_reported(comma
     assert found["folders"] == [best.folder.name]
     assert found["val/acc"]["mean"] == best.info["metrics"]["val/acc"]
     assert found["test/acc"]["mean"] == best.info["metrics"]["test/acc"]
-    assert f"best, test accuracy {best.info['metrics']['test/acc']:.2%}: {found['command']}" in outcome.out
+    assert f"best, test accuracy {best.info['metrics']['test/acc']:.2%}: {found['command']}" in grid.out
     assert (FOLDER / "heat_map.png").stat().st_size > 5000
     rows = list(csv.DictReader((FOLDER / "results.csv").read_text().splitlines()))
     assert [row["rank"] for row in rows] == ["1", "2", "3", "4"]
@@ -134,21 +132,17 @@ def test_command_that_is_reported_trains_the_best_again(command: Command, monkey
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("grid")
 def test_a_sweeps_job_is_not_resumed_from_outside_but_run_again_as_any_other(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command(*GRID, "retries=1")
     run, other = Run.below(FOLDER)[:2]
     before = results()
     for name in (str(run.folder), f"{run.folder}/checkpoints/last.ckpt"):
         outcome = command(f"resume={name}", "trainer.max_epochs=2", data=False)
         assert outcome.status == 2
-        assert outcome.err == (
-            f"mnist_lab: resume={name}: a job of the sweep s, which continues with {before['command']}; "
-            f"init_from={run}/checkpoints/last.ckpt starts a new run from its weights\n"
-        )
-    assert command(*GRID).status == 0
-    assert results() == before | {"command": results()["command"]}
+        assert outcome.err.startswith(f"mnist_lab: resume={name}: a job of the sweep s, which continues with ")
+        assert before["command"] in outcome.err and f"init_from={run}/checkpoints/last.ckpt" in outcome.err
     monkeypatch.setattr("sys.argv", shlex.split(other.info["command"])[2:])
     main()
     assert Run.find("latest").info["metrics"] == other.info["metrics"]
@@ -174,19 +168,8 @@ def test_latest_and_auto_are_the_last_run_that_a_person_started(command: Command
 @pytest.mark.usefixtures("grid")
 def test_two_processes_do_not_run_one_sweep(command: Command) -> None:
     before = started()
-    held, over = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with run_lock(FOLDER):
-            held.set()
-            over.wait()
-
-    other = threading.Thread(target=hold)
-    other.start()
-    held.wait()
-    outcome = command(*GRID, "seed=1")
-    over.set()
-    other.join()
+    with held_by_another_process(FOLDER):
+        outcome = command(*GRID, "seed=1")
     assert outcome.status == 2
     assert re.fullmatch(rf"mnist_lab: .*{FOLDER}: in use by process \d+ on .*\n", outcome.err)
     assert started() == before
@@ -235,7 +218,9 @@ def test_a_second_signal_does_not_wait_for_the_jobs(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.slow
-def test_seeds_are_one_place_in_the_ranking_with_mean_and_spread(command: Command) -> None:
+def test_seeds_are_one_place_in_the_ranking_with_mean_and_spread(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     outcome = command("-m", "sweep=s", "optimizer.lr=0.001,0.01", "seed=0,1,2", "trainer.max_epochs=1", "model=mlp")
     assert outcome.status == 0, outcome.err
     first, second = results()["ranked"]
@@ -255,18 +240,10 @@ def test_seeds_are_one_place_in_the_ranking_with_mean_and_spread(command: Comman
     own = f"seed={best.info['seed']}, test accuracy {best.info['metrics']['test/acc']:.2%}: {best}\n"
     assert f"the best of these seeds by validation: {own}" in outcome.out  # its own accuracy beside its own folder
     assert (FOLDER / "response.png").exists()
-
-
-@pytest.mark.slow
-def test_command_of_the_best_settings_trains_all_their_seeds_again(
-    command: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    command("-m", "sweep=s", "optimizer.lr=0.001,0.01", "seed=0,1", "trainer.max_epochs=1", "model=mlp")
-    found = results()["best"]
     monkeypatch.setattr("sys.argv", [*shlex.split(found["command"])[2:], "sweep=t"])
     main()
     again = json.loads((FOLDER.with_name("t") / "results.json").read_text())["best"]
-    assert (again["jobs"], again["test/acc"]) == (2, found["test/acc"])
+    assert (again["jobs"], again["test/acc"]) == (3, found["test/acc"])
 
 
 @pytest.mark.usefixtures("grid")
@@ -286,13 +263,12 @@ def test_same_command_skips_what_is_done_and_adds_what_is_new(command: Command) 
 @pytest.mark.parametrize(
     "changed", ["data.batch_size=32", *slow("trainer.max_epochs=2", "+trainer.gradient_clip_val=1")]
 )
+@pytest.mark.usefixtures("grid")
 def test_changed_setting_is_a_new_job_never_a_wrong_hit(command: Command, changed: str) -> None:
-    key = changed.split("=")[0]
-    command("-m", "sweep=s", "model=mlp", "optimizer.lr=0.01,0.1", "trainer.max_epochs=1")
     before = started()
-    own = [] if key == "trainer.max_epochs" else ["trainer.max_epochs=1"]
-    assert command("-m", "sweep=s", "model=mlp", "optimizer.lr=0.01,0.1", *own, changed).status == 0
-    assert len(started()) == 4
+    given = [argument for argument in GRID[:3] + GRID[4:] if argument.split("=")[0] != changed.split("=")[0]]
+    assert command(*given, "optimizer.lr=0.01", changed).status == 0
+    assert len(started()) == 6
     assert before.items() <= started().items()
 
 
@@ -365,10 +341,9 @@ def test_fail_fast_begins_no_further_job(command: Command) -> None:
         (["-m", "sweep=t", "seed=range(1,1)"], "there is nothing to sweep"),
         (["-m", "sweep=../t", "seed=1,2"], "a sweep's name consists of letters"),
         (["-m", "sweep=t,u", "seed=1,2"], "applies to the whole sweep and cannot be swept"),
-        (["sweep=t"], "only valid in a sweep; add -m"),
         (["retries=1"], "only valid in a sweep; add -m"),
         (["-m", "sweep=t", "model=mlp,foo"], "model=mlp,foo: unknown choice"),
-        (["-m", "sweep=t", "seed=1,2", "hydra/launcher=basic"], "choose local, processes"),
+        (["-m", "sweep=t", "seed=1,2", "hydra/launcher=basic"], "choose local, processes, "),
         (["-m", "seed=1,2", "resume=latest"], "one run at a time"),
         (["-m", "seed=1,2", "hydra/sweeper=basic"], "choose grid, which runs the same jobs"),
     ],
@@ -386,78 +361,47 @@ def test_sweep_that_is_invalid_is_reported_in_a_line_and_leaves_nothing(
     assert sorted(Path().rglob("*")) == before
 
 
-@pytest.mark.parametrize("name", ["1", *slow("nan", "2026-11-21")])
+@pytest.mark.parametrize("name", ["1", *thorough("nan", "2026-11-21")])
 def test_name_of_a_sweep_may_look_like_a_number(command: Command, name: str) -> None:
     outcome = command("-m", f"sweep={name}", "model=mlp", "seed=0,1", "trainer.max_epochs=1")
     assert outcome.status == 0, outcome.err
     assert [job.state for job in Sweep(Path("runs/sweeps") / name).jobs()] == ["finished", "finished"]
 
 
-def test_empty_sweep_is_reported(command: Command) -> None:
-    outcome = command("-m", "sweep=t", data=False)
-    assert (outcome.status, "there is nothing to sweep" in outcome.err) == (2, True)
-    assert not Path("runs").exists()
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signal_ends_a_sweep_with_its_table_and_the_next_start_continues(
-    tiny: Tiny, command: Command, sent: signal.Signals, status: int
+@pytest.mark.parametrize(
+    ("sent", "status", "state"),
+    [
+        (signal.SIGINT, 130, "interrupted"),
+        (signal.SIGTERM, 143, "interrupted"),
+        (signal.SIGKILL, -signal.SIGKILL, "killed"),
+    ],
+)
+def test_sweep_that_a_signal_ends_has_its_table_and_the_next_start_continues(
+    tiny: Tiny, command: Command, sent: signal.Signals, status: int, state: str
 ) -> None:
-    arguments = ("-m", "sweep=s", "model=mlp", "optimizer.lr=0.001,0.002,0.003", "trainer.max_epochs=60", "logger=csv")
-    ended, out = stopped_in_second_job(tiny, sent, *arguments)
-    assert ended == status
-    assert [job.state for job in Sweep(FOLDER).jobs()] == ["finished", "interrupted", "waiting"]
-    assert re.search(r"2 of 3 jobs are not finished; to continue: python -m mnist_lab .*sweep=s", out)
-    assert len(results()["ranked"]) == 1
-    assert "Traceback" not in out
-    first, second = Run.below(FOLDER)
-    steps, before = second.info["steps"], first.info["started"]
-    assert 0 < steps < 720
-    assert command(*arguments).status == 0
-    assert (first.info["started"], first.info["steps"], second.info["steps"]) == (before, 720, 720)
-    assert [int(row["epoch"]) for row in second.epochs()] == list(range(60))
-    assert second.config.resume.endswith("last.ckpt")
-
-
-def stopped_in_second_job(tiny: Tiny, sent: signal.Signals, *arguments: str) -> tuple[int, str]:
-    """Exit status and output of a sweep that is sent a signal when its second job has done two epochs."""
+    waits = "+callbacks.waits={_target_: pausing.Waits, seeds: [1]}"
+    arguments = ("-m", "model=mlp", "seed=0,1,2", "trainer.max_epochs=4", "logger=csv", waits)
 
     def stop(process: subprocess.Popen[str]) -> None:
-        until = time.monotonic() + 120
-        while time.monotonic() < until and process.poll() is None:
-            runs = Run.below(FOLDER) if FOLDER.exists() else []
-            if len(runs) == 2 and len(runs[1].epochs()) >= 2:
-                process.send_signal(sent)
-                return
-            time.sleep(0.02)
+        wait_for(lambda: waiting(1), "the second job")
+        process.send_signal(sent)
 
-    return run(tiny, *arguments, then=stop)
-
-
-@pytest.mark.slow
-def test_killed_sweep_has_its_table_and_continues(tiny: Tiny, command: Command) -> None:
-    arguments = ("-m", "sweep=s", "model=mlp", "optimizer.lr=0.001,0.002,0.003", "trainer.max_epochs=60", "logger=csv")
-    ended, _ = stopped_in_second_job(tiny, signal.SIGKILL, *arguments)
-    assert ended == -signal.SIGKILL
-    assert [job.state for job in Sweep(FOLDER).jobs()] == ["finished", "killed", "waiting"]
+    ended, out = run(tiny, *arguments, "sweep=s", then=stop)
+    assert (ended, "Traceback" in out) == (status, False), out
+    assert [job.state for job in Sweep(FOLDER).jobs()] == ["finished", state, "waiting"]
     assert len((FOLDER / "results.csv").read_text().splitlines()) == 4
+    assert len(results()["ranked"]) == 1
+    if sent != signal.SIGKILL:
+        assert re.search(r"2 of 3 jobs are not finished; to continue: python -m mnist_lab .*sweep=s", out)
     first, second = Run.below(FOLDER)
     before = first.info["started"], second.info["started"]
-    assert command(*arguments).status == 0
-    assert (first.info["started"], second.info["started"]) == before
-    assert {job.state for job in Sweep(FOLDER).jobs()} == {"finished"}
-
-
-@pytest.mark.slow
-def test_finished_sweep_and_a_continued_one_have_the_same_results(command: Command, tiny: Tiny) -> None:
-    arguments = ("-m", "model=mlp", "optimizer.lr=0.001,0.002,0.003", "trainer.max_epochs=60", "logger=csv")
-    stopped_in_second_job(tiny, signal.SIGTERM, "sweep=s", *arguments)
-    assert command("sweep=s", *arguments).status == 0
-    assert command("sweep=t", *arguments).status == 0
-    stopped, whole = (
-        {job.id: job.info["metrics"] for job in Sweep(FOLDER.with_name(name)).jobs()} for name in ("s", "t")
-    )
+    assert command(*arguments, "sweep=s").status == 0
+    assert (first.info["started"], second.info["started"], second.info["steps"]) == (*before, 48)
+    assert [int(row["epoch"]) for row in second.epochs()] == list(range(4))
+    assert second.config.resume.endswith("last.ckpt")
+    assert command(*arguments, "sweep=t").status == 0
+    stopped, whole = ({job.id: job.info["metrics"] for job in Sweep(FOLDER.with_name(name)).jobs()} for name in "st")
     assert stopped == whole
 
 
@@ -479,12 +423,7 @@ def test_job_under_way_in_another_process_is_left_alone(command: Command) -> Non
     [
         ("job.json", ""),
         ("run.json", '{"status": "finished"}'),
-        *slow(
-            ("job.json", "[1, 2]"),
-            ("job.json", '{"overrides": [], "state": "odd"}'),
-            ("run.json", ""),
-            ("run.json", '{"status": "finished", "metrics": {"val/acc": "high"}, "seconds": {}}'),
-        ),
+        *thorough(("job.json", '{"overrides": [], "state": "odd"}'), ("run.json", "")),
     ],
 )
 @pytest.mark.usefixtures("grid")
@@ -506,9 +445,7 @@ def plain(content: dict[str, Any]) -> list[dict[str, Any]]:
     return [{name: job[name] for name in job if name not in ("seconds", "attempts")} for job in content["jobs"]]
 
 
-@pytest.mark.parametrize(
-    "content", ["[]", {"jobs": {"a": [1]}}, *slow("", '{"command": 1}', {"start": "x"}, {"jobs": []})]
-)
+@pytest.mark.parametrize("content", ["[]", {"jobs": {"a": [1]}}, *thorough("", {"start": "x"})])
 def test_a_sweep_whose_record_is_damaged_is_reported_in_a_line(command: Command, content: Any) -> None:
     FOLDER.mkdir(parents=True)
     whole = {"command": "c", "start": "host-1-a", "swept": [], "jobs": {}}

@@ -1,19 +1,17 @@
 """Sweeps whose jobs run side by side, in processes of their own."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
-from lab import Command, Tiny, run
+from lab import Command, Tiny, run, wait_for
 from lightning.pytorch import Callback, LightningModule, Trainer
+from pausing import waiting
 
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
@@ -25,10 +23,14 @@ PROCESSES = ("hydra/launcher=processes", "hydra.launcher.n_jobs=2")
 
 
 class Dies(Callback):
-    """The process of the job with seed 1 is killed, as by a kernel that is out of memory."""
+    """The process of the job with seed 1 is killed in each start, or once, as by a kernel that is out of memory."""
+
+    def __init__(self, once: bool) -> None:
+        self.once = once
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.datamodule.seed == 1 and trainer.current_epoch == 1:  # type: ignore[attr-defined]
+        if trainer.datamodule.seed == 1 and trainer.current_epoch == 1 and not (self.once and Path("died").exists()):  # type: ignore[attr-defined]
+            Path("died").touch()
             os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -64,7 +66,7 @@ def test_number_of_jobs_at_once_may_be_counted_from_the_processors(n_jobs: int, 
 
 @pytest.mark.slow
 def test_job_whose_process_is_killed_is_failed_and_the_others_run(tiny: Tiny) -> None:
-    dies = "+callbacks.dies._target_=test_parallel.Dies"
+    dies = "+callbacks.dies={_target_: test_parallel.Dies, once: false}"
     status, out = run(tiny, "-m", "model=mlp", "seed=0,1,2,3,4", "sweep=s", dies, *PROCESSES)
     assert status == 1
     assert "Traceback" not in out, out
@@ -73,22 +75,10 @@ def test_job_whose_process_is_killed_is_failed_and_the_others_run(tiny: Tiny) ->
     assert [job.attempts for job in Sweep(FOLDER).jobs()] == [1, 2, 1, 1, 1]
 
 
-class DiesOnce(Callback):
-    """The process of the job with seed 1 is killed in its first start alone."""
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        mark = Path(trainer.default_root_dir).parent / "died"
-        if trainer.datamodule.seed == 1 and trainer.current_epoch == 1 and not mark.exists():  # type: ignore[attr-defined]
-            mark.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
 @pytest.mark.slow
 def test_job_whose_process_is_killed_once_continues_and_takes_no_other_job_with_it(tiny: Tiny) -> None:
-    """By a former name of the launcher."""
-    dies = "+callbacks.dies._target_=test_parallel.DiesOnce"
-    joblib = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
-    status, out = run(tiny, "-m", "model=mlp", "seed=0,1,2", "sweep=s", dies, *joblib)
+    dies = "+callbacks.dies={_target_: test_parallel.Dies, once: true}"
+    status, out = run(tiny, "-m", "model=mlp", "seed=0,1,2", "sweep=s", dies, *PROCESSES)
     assert status == 0, out
     assert [job.attempts for job in Sweep(FOLDER).jobs()] == [1, 2, 1]
     assert {job.info["epochs"] for job in Sweep(FOLDER).jobs()} == {2}
@@ -109,16 +99,12 @@ def test_sweep_of_a_script_needs_no_main_guard(tiny: Tiny) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signal_lets_every_job_save_and_the_next_start_continues(tiny: Tiny, sent: signal.Signals, status: int) -> None:
-    arguments = ("-m", "model=mlp", "seed=0,1,2", "sweep=s", "trainer.max_epochs=150", "logger=csv", *PROCESSES)
+    waits = "+callbacks.waits={_target_: pausing.Waits, seeds: [0, 1]}"
+    arguments = ("-m", "model=mlp", "seed=0,1,2", "sweep=s", "trainer.max_epochs=4", "logger=csv", waits, *PROCESSES)
 
     def stop(process: subprocess.Popen[str]) -> None:
-        until = time.monotonic() + 120
-        while time.monotonic() < until and process.poll() is None:
-            runs = Run.below(FOLDER) if FOLDER.exists() else []
-            if len(runs) >= 2 and all(len(run.epochs()) >= 2 for run in runs):
-                process.send_signal(sent)
-                return
-            time.sleep(0.02)
+        wait_for(lambda: waiting(0, 1), "two jobs that wait")
+        process.send_signal(sent)
 
     ended, out = run(tiny, *arguments, then=stop)
     assert ended == status, out
@@ -127,12 +113,15 @@ def test_signal_lets_every_job_save_and_the_next_start_continues(tiny: Tiny, sen
     assert [job.state for job in jobs] == ["interrupted", "interrupted", "waiting"]
     assert {job.info["status"] for job in jobs[:2]} == {"interrupted"}  # told by the jobs themselves, which have saved
     assert run(tiny, *arguments)[0] == 0
-    assert {job.info["steps"] for job in Sweep(FOLDER).jobs()} == {1800}
-    assert [len(run.epochs()) for run in Run.below(FOLDER)] == [150] * 3
+    assert {job.info["steps"] for job in Sweep(FOLDER).jobs()} == {48}
+    assert [len(run.epochs()) for run in Run.below(FOLDER)] == [4] * 3
 
 
-def test_more_jobs_than_memory_are_refused_with_a_number_that_fits(tiny: Tiny) -> None:
-    status, out = run(tiny, "-m", "seed=range(5000)", "hydra/launcher=processes", "hydra.launcher.n_jobs=5000")
-    assert status == 2
-    assert "hydra.launcher.n_jobs: 5000 jobs at once need 6500 GB" in out
+def test_more_jobs_than_memory_are_refused_with_a_number_that_fits(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mnist_lab.sweeps.launchers.launcher.free_gigabytes", lambda: 10.0)
+    outcome = command("-m", "seed=range(20)", "hydra/launcher=processes", "hydra.launcher.n_jobs=20")
+    assert outcome.status == 2
+    assert "hydra.launcher.n_jobs: 20 jobs at once need 26 GB, 10 GB are free; hydra.launcher.n_jobs=7" in outcome.err
     assert not Path("runs").exists()

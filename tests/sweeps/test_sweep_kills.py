@@ -1,18 +1,15 @@
 """Kill -9 of a sweep side by side leaves no process and loses nothing: a quick version of benchmarks.kills --sweep."""
 
-from __future__ import annotations
-
-import contextlib
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from lab import Outcome, Tiny, run
+from lab import Outcome, Tiny, run, wait_for
+from pausing import waiting
 
 from benchmarks.sweep_kills import results, session
 from mnist_lab.runs.locks import holder_of
@@ -22,36 +19,24 @@ pytestmark = pytest.mark.slow
 FOLDER = Path("runs/sweeps/s")
 
 
-def kill_when_it_trains(process: subprocess.Popen[str], worker: bool) -> None:
-    """Kill a sweep's process, or one of its workers, when one of its jobs has done two epochs."""
-    until = time.monotonic() + 120
-    while time.monotonic() < until and process.poll() is None:
-        jobs = Sweep(FOLDER).jobs() if (FOLDER / "sweep.json").exists() else []
-        holders = [holder_of(job.folder) for job in jobs if job.state == "running" and len(job.epochs) >= 2]
-        with contextlib.suppress(ProcessLookupError):  # the one of the start before
-            for holder in filter(None, holders):
-                os.kill(holder.pid if worker else process.pid, signal.SIGKILL)
-                return
-        time.sleep(0.05)
-
-
 def test_a_killed_sweep_and_a_killed_worker_leave_no_process_and_lose_nothing(
     tiny: Tiny, command: Callable[..., Outcome]
 ) -> None:
-    grid = ("-m", "model=mlp", "seed=0,1,2", "trainer.max_epochs=60", "logger=csv", "threads=1", "sweep=s")
+    waits = "+callbacks.waits={_target_: pausing.Waits, seeds: [0, 1]}"
+    grid = ("-m", "model=mlp", "seed=0,1,2", "trainer.max_epochs=4", "logger=csv", "threads=1", "sweep=s", waits)
     side_by_side = ("hydra/launcher=processes", "hydra.launcher.n_jobs=2")
     leaders = []
 
     def kill(process: subprocess.Popen[str], *, worker: bool) -> None:
         leaders.append(process.pid)
-        kill_when_it_trains(process, worker)
+        wait_for(lambda: waiting(0, 1), "two jobs that wait")
+        holder = holder_of(next(job.folder for job in Sweep(FOLDER).jobs() if "seed=1" in job.overrides))
+        os.kill(holder.pid if worker and holder else process.pid, signal.SIGKILL)
 
     status, _ = run(tiny, *grid, *side_by_side, then=lambda process: kill(process, worker=False))
     assert status == -signal.SIGKILL
-    until = time.monotonic() + 60
-    while time.monotonic() < until and list(session(leaders[0])):
-        time.sleep(0.1)
-    assert list(session(leaders[0])) == []
+    wait_for(lambda: not list(session(leaders[0])), "the ends of its processes")
+    Path("waiting-1").unlink()
     status, out = run(tiny, *grid, *side_by_side, then=lambda process: kill(process, worker=True))
     assert (status, "Traceback" in out) == (0, False), out
     threads = torch.get_num_threads()

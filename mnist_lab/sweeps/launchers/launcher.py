@@ -1,7 +1,5 @@
 """The interface of launchers: plan, start, poll, cancel."""
 
-from __future__ import annotations
-
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -88,27 +86,14 @@ class Launcher(ABC):
         parallel, free = min(self.at_once, jobs), free_gigabytes()
         if self.memory_key is None or free is None or parallel == 1 or parallel * GIGABYTES <= free:
             return
-        remedy = self.setting_for(max(1, int(free / GIGABYTES)))
         raise UsageError(
             f"{self.memory_key}: {parallel} jobs at once need {parallel * GIGABYTES:.0f} GB, "
-            f"{free:.0f} GB are free; {self.memory_key}={remedy} would do"
+            f"{free:.0f} GB are free; {self.memory_key}={max(1, int(free / GIGABYTES))} would do"
         )
-
-    def setting_for(self, at_once: int) -> int:
-        """Return the value of memory_key with which `at_once` jobs run at once."""
-        return at_once
 
     @abstractmethod
     def start(self, session: HydraSession, calls: Mapping[str, JobCall]) -> None:
-        """Start jobs, or queue them; those that an earlier start has left with the engine are found again instead.
-
-        Args:
-            session: what Hydra needs to run them.
-            calls: the jobs by their ids.
-
-        Raises:
-            UsageError: the engine refuses them.
-        """
+        """Start jobs, or queue them; those that an earlier start has left with the engine are found again instead."""
 
     @abstractmethod
     def poll(self) -> Mapping[str, Placement]:
@@ -116,11 +101,7 @@ class Launcher(ABC):
 
     @abstractmethod
     def cancel(self) -> list[str]:
-        """Cancel pending jobs, and tell running ones that end with this process to save.
-
-        Returns:
-            The ids of the running jobs that were told.
-        """
+        """Cancel pending jobs, and tell running ones that end with this process to save."""
 
     @abstractmethod
     def close(self) -> None:
@@ -128,17 +109,10 @@ class Launcher(ABC):
 
 
 def make_launcher(hydra: Any) -> Launcher:
-    """Return the launcher that hydra/launcher=... has chosen.
-
-    Args:
-        hydra: Hydra's part of the configuration.
-
-    Raises:
-        UsageError: it is none of ours, or a package that it needs is missing.
-    """
+    """Return the launcher that hydra/launcher=... has chosen."""
     choice = f"hydra/launcher={hydra.runtime.choices['hydra/launcher']}"
     if not str(hydra.launcher.get("_target_")).startswith(f"{__package__}."):
-        raise UsageError(f"{choice}: unknown here; choose local, processes, submitit_local, submitit_slurm or ray")
+        raise UsageError(f"{choice}: unknown here; choose local, processes, submitit_slurm or ray")
     try:
         launcher: Launcher = instantiate(hydra.launcher, _convert_="all")
     except InstantiationException as error:

@@ -1,7 +1,5 @@
 """hydra/launcher=local: one job after the other, in the sweep's own process."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from mnist_lab.sweeps.job_call import HydraSession, JobCall

@@ -1,7 +1,5 @@
 """Jobs in other processes of this machine, as many at once as fit; what these processes are, the launchers say."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

@@ -1,7 +1,5 @@
 """hydra/launcher=processes: jobs side by side on this machine, in processes that stay for the next job."""
 
-from __future__ import annotations
-
 import os
 from concurrent.futures import Future
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What submitit runs in a process of a cluster's job: a sweep's job that goes back into the queue when it must stop."""
 
-from __future__ import annotations
-
 import os
 import signal
 from collections.abc import Callable
@@ -20,10 +18,6 @@ class QueuedJob:
 
     submitit puts a job back into the queue on SIGUSR2, the warning before a time limit or a preemption. Here the job
     saves first. SIGTERM, by which SLURM itself announces a preemption, is taken in the same way.
-
-    Args:
-        call: the job.
-        goes_on: tells whether a job that SIGTERM has interrupted is to go on later.
     """
 
     def __init__(self, call: JobCall, goes_on: Callable[[], bool]) -> None:

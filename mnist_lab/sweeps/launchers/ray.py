@@ -1,7 +1,5 @@
 """hydra/launcher=ray: jobs as tasks of Ray, of one on this machine or of a cluster's."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading
@@ -70,11 +68,7 @@ class RayLauncher(Launcher):
 
 
 def ended(task: Any) -> Placement:
-    """Return how a task ended.
-
-    Raises:
-        Exception: the task's own.
-    """
+    """Return how a task ended."""
     try:
         ray.get(task)
     except TaskCancelledError:

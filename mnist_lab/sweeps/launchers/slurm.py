@@ -1,7 +1,5 @@
 """hydra/launcher=submitit_slurm: jobs in the queue of a cluster with SLURM, submitted by submitit."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -87,11 +85,7 @@ class SlurmLauncher(Launcher):
         self.placements = {**self.placements, **waiting}
 
     def submit(self, calls: Sequence[JobCall]) -> list[Job[None]]:
-        """Submit jobs as one array.
-
-        Raises:
-            UsageError: sbatch refuses them.
-        """
+        """Submit jobs as one array."""
         executor = AutoExecutor(folder=self.folder, cluster="slurm", slurm_max_num_timeout=self.max_num_timeout)
         of_slurm = {"array_parallelism": self.array_parallelism, "cpus_per_task": self.cpus_per_task} | self.parameters
         executor.update_parameters(

@@ -1,7 +1,5 @@
 """SLURM's queue, asked by squeue and scontrol, which every cluster has; accounting it need not have."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess
