@@ -44,7 +44,7 @@ def save_curves(groups: Sequence[Sequence[Run]], settings: Mapping[Run, dict[str
     Raises:
         UsageError: the file's name does not end in a format of FORMATS, or it cannot be written.
     """
-    from mnist_lab.viz.comparison import plot_comparison  # numpy and matplotlib: not for --json
+    from mnist_lab.viz.curves import plot_comparison  # numpy and matplotlib: not for --json
 
     require_figure_path(path)
     labels = {

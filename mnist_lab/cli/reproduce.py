@@ -45,12 +45,10 @@ def main(arguments: list[str]) -> None:
     overrides = [word for word in options.words if "=" in word or word.startswith("~")]
     from mnist_lab.config.presets import preset_names
     from mnist_lab.reproduce import reproduce
-    from mnist_lab.reproduce.seeds import parse_seeds
-    from mnist_lab.reproduce.summary import has_tutorial
     from mnist_lab.sweeps.hydra_app import reject_derived_settings
 
     names = [word for word in options.words if word not in overrides] or [
-        name for name in preset_names(options.config_dir) if has_tutorial(name, options.config_dir)
+        name for name in preset_names(options.config_dir) if reproduce.has_tutorial(name, options.config_dir)
     ]
     reproduce.reject_reserved_settings(overrides)
     reject_derived_settings(overrides)
@@ -58,7 +56,7 @@ def main(arguments: list[str]) -> None:
     try:
         reproduce.reproduce(
             names,
-            parse_seeds(options.seeds),
+            reproduce.parse_seeds(options.seeds),
             runs_dir=options.runs_dir,
             out=out,
             overrides=overrides,
