@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -140,7 +141,7 @@ def _job_row(results: Results, job: Job, number: int, path: Path) -> dict[str, A
     row, page = results.row(job), Run(job.folder).report_path
     target, words = (page, "report") if page.is_file() else (job.folder, "folder")
     link = quote(Path(os.path.relpath(target, path.absolute().parent)).as_posix()) if target.exists() else None
-    formats = {VAL_ACC: "{:.2%}".format, "epochs": str, "seconds": format_duration}
+    formats: dict[str, Callable[[Any], str]] = {VAL_ACC: "{:.2%}".format, "epochs": str, "seconds": format_duration}
     results_of_job = ["–" if row[name] is None else text(row[name]) for name, text in formats.items()]
     cells = [*results.settings(job).values(), *results_of_job]
     return {"number": number, "cells": cells, "state": job.state, "link": link, "words": words}

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
@@ -149,7 +148,7 @@ def plot_comparison(runs: Sequence[Run], labels: Sequence[str]) -> Figure | None
             finish_axes(axes, "epoch" if kind == kinds[-1] else "", up)
             shown = [y for curve in own for y in curve.values()]
             if name == "loss" and 0 < 10 * min(shown) < max(shown):
-                set_log_scale(axes.yaxis)  # beside a run that hardly learns, the others would be one line
+                set_log_scale(axes, "y")  # beside a run that hardly learns, the others would be one line
             axes.set_title(SETS[kind][0])
     figure.legend(
         handles=grid[0][0].get_lines()[:MAX_NAMED],
@@ -171,7 +170,7 @@ def plot_range_test(found: RangeTest, title: str) -> Figure:
         y = found.smoothed[found.rates.index(rate)]
         axes.plot([rate], [y], "o", zorder=3, color=COLOURS[colour], label=f"{name}: {rate:.2g}")
     finish_axes(axes, "learning rate", "training loss")
-    set_log_scale(axes.xaxis)
+    set_log_scale(axes, "x")
     axes.set_ylim(0, 1.3 * max(found.smoothed[: len(found.smoothed) // 3]))
     set_title(figure, title)
     axes.legend(loc="lower left")
@@ -192,9 +191,10 @@ def finish_axes(axes: Axes, across: str, up: str) -> None:
     axes.grid(axis="y")
 
 
-def set_log_scale(axis: Axis) -> None:
+def set_log_scale(axes: Axes, which: Literal["x", "y"]) -> None:
     """Make an axis logarithmic, with plain numbers: matplotlib's own would need mathtext, which is off."""
-    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axes.set(**{f"{which}scale": "log"})
     axis.set_major_locator(LogLocator(subs=(1, 3)))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter("{x:g}")

@@ -57,7 +57,8 @@ def plot_images(
     rows, cell, head = -(-len(truths) // columns), int(side * width), int((0.2 + 0.16 * lines) * side)
     height = int(1.2 * side) + head
     sheet = np.full((rows * height, columns * cell), np.nan)
-    figure = Figure(figsize=(width * columns, width * rows * height / cell), layout="none")
+    figure = Figure(figsize=(width * columns, width * rows * height / cell))
+    figure.set_layout_engine("none")
     axes = figure.add_axes((0, 0, 1, 1))  # one picture for all: a set of axes for each takes ten times as long
     axes.axis("off")
     for i, (image, truth) in enumerate(zip(pixels, truths, strict=True)):

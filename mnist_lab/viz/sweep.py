@@ -145,7 +145,7 @@ def plot_response(results: Results, key: str, *, joined: bool = True) -> Figure:
     values = [results.settings(group[0])[key] for group in groups]
     figure = Figure(figsize=(WIDTH, HEIGHT))
     axes = figure.subplots()
-    x = _set_scale(axes, list(dict.fromkeys(values)))
+    x = _set_scale(figure, axes, list(dict.fromkeys(values)))
     name = results.heads[key]
     texts = [f"{name}={value}: {_accuracy(group)}" for value, group in zip(values, groups, strict=True)]
     _plot_accuracies(axes, [x[value] for value in values], groups, texts, f"o{'-' * joined}", vertical=True)
@@ -155,7 +155,7 @@ def plot_response(results: Results, key: str, *, joined: bool = True) -> Figure:
     return figure
 
 
-def _set_scale(axes: Axes, values: Sequence[str]) -> dict[str, float]:
+def _set_scale(figure: Figure, axes: Axes, values: Sequence[str]) -> dict[str, float]:
     """Set an axis' scale and ticks for the sorted values of a setting; return where each is placed."""
     numbers = [sort_key(value)[0] for value in values]
     numeric = all(map(math.isfinite, numbers))
@@ -163,7 +163,7 @@ def _set_scale(axes: Axes, values: Sequence[str]) -> dict[str, float]:
     x = dict(zip(values, places.tolist(), strict=True))
     is_log = numeric and places[0] > 0 and places[-1] >= 10 * places[0]
     if is_log:
-        set_log_scale(axes.xaxis)
+        set_log_scale(axes, "x")
     if numeric and len(values) > MAX_TICKS:
         if not is_log:
             axes.xaxis.set_major_locator(MaxNLocator(5))
@@ -177,8 +177,12 @@ def _set_scale(axes: Axes, values: Sequence[str]) -> dict[str, float]:
             named.append(i)
     names = [values[i] for i in named]
     room = 0.8 * WIDTH * min(np.diff(shares[named]), default=1)
-    turned = {"rotation": 25, "ha": "right", "rotation_mode": "anchor"}
-    axes.set_xticks(places[named], names, **turned if LETTER * max(map(len, names)) > room else {})
+    axes.set_xticks(places[named], names)
+    longest = LETTER * max(map(len, names))
+    if longest > room:
+        for label in axes.get_xticklabels():
+            label.set(rotation=25, ha="right", rotation_mode="anchor")
+        figure.set_figheight(HEIGHT + 0.4 * longest)
     return x
 
 
@@ -234,7 +238,8 @@ def plot_sweep_curves(results: Results, name: str) -> Figure | None:
     jobs = jobs[: min(MAX_JOBS, max(3, (len(jobs) + 1) // 2))]
     label, factor = METRICS[name]
     figure = Figure(figsize=(WIDTH, HEIGHT + 2 * LEGEND_ROW))
-    axes, texts = figure.subplots(), []
+    axes = figure.subplots()
+    texts: list[str] = []
     for job in jobs[::-1]:  # the best over the others
         best = job == results.best_job
         words = describe_job(results, job)
