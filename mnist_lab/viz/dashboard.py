@@ -74,16 +74,8 @@ class Dashboard:
     ) -> None:
         """Draw a finished run's figures, and write all parts that are switched on into TensorBoard's event files.
 
-        The network is put into eval mode; random states stay as they are.
-
-        Args:
-            run: the run, whose record has its final metrics.
-            cfg: its configuration.
-            model: its network, with the weights that were tested; without its Trainer it cannot be traced, and GRAPHS
-                stays empty.
-            data: its data.
-            boards: TensorBoard's writers; they are closed.
-            step: the number of training steps.
+        The network is put into eval mode; random states stay as they are. GRAPHS stays empty for a network without its
+        Trainer, which cannot be traced. The boards are closed; step is the number of training steps.
         """
         with torch.random.fork_rng(devices=[]):
             images, labels = data.examples(len(data.test_set()[1]))

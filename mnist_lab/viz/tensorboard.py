@@ -108,15 +108,8 @@ def write_embeddings(
     """Write the features of the first test images, their classes and predictions, and the images for PROJECTOR.
 
     Nothing is written for a network without features. (SummaryWriter.add_embedding names its folder by the step, so
-    that a resumed run would have two, and pads the sprite to a square.)
-
-    Args:
-        board: the folder of the event files.
-        model: the network.
-        images: the normalised test images, (N, 1, S, S).
-        pixels: the same images as bytes, (N, 28, 28).
-        predictions: predictions for them.
-        count: how many are shown at most.
+    that a resumed run would have two, and pads the sprite to a square.) The images are normalised, (N, 1, S, S); pixels
+    has them as bytes, (N, 28, 28).
     """
     rows = features(model, images[:count])
     if rows is None:
