@@ -79,7 +79,7 @@ def ticks(axes: Axes) -> list[str]:
         (["0.9", "0", "0.5"], [0.05, 0.55, 0.95], ["0", "0.5", "0.9"]),
         (["0.1", "0.001", "0.01"], [0.05, 0.5, 0.95], ["0.001", "0.01", "0.1"]),
         (["mlp", "lenet"], [0.05, 0.95], ["lenet", "mlp"]),
-        (["0", "0.01", "1"], [0.05, 0.06, 0.95], ["0", "1"]),
+        (["0", "0.01", "1"], [0.05, 0.05, 0.95], ["0", "1"]),
         ([str(0.003 * 1.1**i) for i in range(30)], None, ["0.003", "0.01", "0.03"]),
     ],
     ids=["size", "logarithm", "side by side", "too close", "many"],
@@ -119,7 +119,7 @@ def grid(rows: int, columns: int) -> Results:
 @pytest.mark.parametrize(
     "plot",
     [
-        *(lambda size=size: plot_accuracy_map(grid(*size), *KEYS[:2]) for size in ((2, 2), (4, 3), (1, 9))),
+        *(lambda size=size: plot_accuracy_map(grid(*size), *KEYS[:2]) for size in ((2, 2), (4, 3), (2, 9))),
         lambda: plot_response(results(*({"optimizer": name} for name in NAMES)), "optimizer"),
         lambda: plot_response(grid(1, 12), KEYS[0]),
         lambda: plot_ranking(results(*(dict.fromkeys(KEYS, value) for value in ("0.01", "0.03")))),
