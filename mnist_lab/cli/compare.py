@@ -88,7 +88,7 @@ def main(arguments: list[str]) -> None:
 
 def save_curves(groups: Sequence[Sequence[Run]], settings: Mapping[Run, dict[str, Any]], path: Path) -> bool:
     """Plot the curves of the runs of each row of the table into a file, and return whether there were any."""
-    from mnist_lab.viz.comparison import plot_comparison  # numpy and matplotlib: not for --json
+    from mnist_lab.viz.curves import plot_comparison  # numpy and matplotlib: not for --json
 
     require_figure_path(path)
     labels = {run: legend_label(number, run, settings[run]) for number, group in enumerate(groups, 1) for run in group}

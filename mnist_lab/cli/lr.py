@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> None:
         command = format_command([*own, *options.overrides, f"optimizer.lr={found.valley:.2g}"])
         print(f"to train with the valley: {command}")
     if options.out:
-        from mnist_lab.viz.lr_range import plot_range_test
+        from mnist_lab.viz.curves import plot_range_test
 
         optimizer = cfg.optimizer._target_.rsplit(".", 1)[-1]
         save_figure(plot_range_test(found, f"{cfg.name}, {optimizer}"), options.out)

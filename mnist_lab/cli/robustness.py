@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> None:
     runs = find_named_runs(options, options.runs)
     from mnist_lab.evaluation.robustness import example_image
     from mnist_lab.training.runtime import quiet_lightning
-    from mnist_lab.viz.robustness import plot_robustness
+    from mnist_lab.viz.model import plot_robustness
 
     runs = select_runs(runs, checkpoint_problem)
     with quiet_lightning():

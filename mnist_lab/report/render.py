@@ -1,10 +1,7 @@
 """`python -m mnist_lab report RUN|SWEEP`: the results of a run or a sweep in one HTML file."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from mnist_lab.errors import UsageError
 from mnist_lab.files import exists, require_writable_file, user_output
@@ -26,24 +23,32 @@ def report(name: str, path: Path | None = None, runs_dir: str = "runs") -> Path:
         UsageError: neither a run nor a sweep, or the file cannot be written.
         LabError: the run's data cannot be loaded.
     """
-    subject = find_subject(name, runs_dir)
+    subject = _find_subject(name, runs_dir)
     default = subject.report_path
     option, remedy = (f"--out={path}", "choose another") if path else (str(default), "choose another file with --out")
     path = path or default
     require_writable_file(path, option)
-    kind, values = page_values(subject, path)
-    from mnist_lab.viz.style import COLOURS  # imports matplotlib, as page_values does
+    # Both import matplotlib, and the page of a run torch, which a misspelt folder does not need.
+    if isinstance(subject, Sweep):
+        from mnist_lab.report.sweep import sweep_page
 
-    made = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
+        kind, values = "sweep", sweep_page(subject, path)
+    else:
+        from mnist_lab.report.run import run_page
+
+        kind, values = "run", run_page(subject)
+    from mnist_lab.viz.style import COLOURS
+
+    values["made"] = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
+    values["version"] = package_versions()["mnist-lab"]
     template = Path(__file__).parent / "templates" / f"{kind}.html.j2"
-    version = package_versions()["mnist-lab"]
-    page = render_template(template, **values, colours=COLOURS, made=made, version=version)
+    page = render_template(template, **values, colours=COLOURS)
     with user_output(path, option, remedy) as partial:
         partial.write_text(page, encoding="utf-8")
     return path
 
 
-def find_subject(name: str, runs_dir: str) -> Run | Sweep:
+def _find_subject(name: str, runs_dir: str) -> Run | Sweep:
     """Return the run or sweep in a folder; `latest` is the newest run below runs_dir."""
     folder = Path(name)
     if name == "latest" or Run(folder).exists or not exists(folder):
@@ -51,14 +56,3 @@ def find_subject(name: str, runs_dir: str) -> Run | Sweep:
     if Sweep(folder).exists:
         return Sweep(folder)
     raise UsageError(f"{name}: neither a run folder (no run.json) nor a sweep folder (no sweep.json)")
-
-
-def page_values(subject: Run | Sweep, path: Path) -> tuple[str, dict[str, Any]]:
-    """Return the name of the template of a page, and its values."""
-    if isinstance(subject, Sweep):
-        from mnist_lab.report.sweep import sweep_page
-
-        return "sweep", sweep_page(subject, path)
-    from mnist_lab.report.run import run_page  # imports torch and Lightning, which a misspelt folder does not need
-
-    return "run", run_page(subject)

@@ -1,7 +1,5 @@
 """The contents of a run's page."""
 
-from __future__ import annotations
-
 import re
 import statistics
 from typing import Any
@@ -12,18 +10,24 @@ from mnist_lab.config.compose import compose
 from mnist_lab.config.metric_names import IMAGES_PER_SECOND, METRIC_NAMES, TEST_ACC, VAL_ACC
 from mnist_lab.config.settings import differing_settings
 from mnist_lab.errors import UsageError
+from mnist_lab.evaluation.predictions import Predictions
 from mnist_lab.export.model_card import describe_preset
 from mnist_lab.formatting import format_command, format_date, format_duration, format_held_out, format_value
-from mnist_lab.report.test_set import describe_test_set
+from mnist_lab.runs.checkpoints import checkpoint_epoch, read_checkpoint
 from mnist_lab.runs.listing import format_cell
 from mnist_lab.runs.record import RunRecord, RunState
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
 from mnist_lab.runs.trash import read_annotations
+from mnist_lab.training.build import load_trained_model, make_data
 from mnist_lab.viz.curves import plot_accuracy, plot_loss
-from mnist_lab.viz.svg import inline_svg
+from mnist_lab.viz.model import plot_confusion, plot_reliability, plot_worst_errors
+from mnist_lab.viz.save import inline_svg
 
 NONE = "–"
+WORST, COLUMNS = 24, 6  # errors that are shown, and in a row
+PAIRS = 3  # of classes most often confused, that are named
+CHOSEN = {"best": "the best by validation accuracy", "last": "the last ones"}
 
 
 def run_page(run: Run) -> dict[str, Any]:
@@ -38,42 +42,98 @@ def run_page(run: Run) -> dict[str, Any]:
     if missing:
         raise UsageError(f"{run.record_path}: lacks {', '.join(missing)}")
     tested, untested = describe_test_set(run, config)
-    accuracy = info["metrics"].get(TEST_ACC) if info["status"] == RunState.FINISHED else None
-    if accuracy is None and tested:
-        accuracy = tested["accuracy"]
     epochs = f"{len(rows)} of {info['max_epochs']}"
     data_set = OmegaConf.select(config, "data.source.name") or "your own data"
+    figures = {"Accuracy": plot_accuracy(run), "Loss": plot_loss(run)}
+    curves = {name: run.curve(name) for name in METRIC_NAMES}
+    curves = {name: curve for name, curve in curves.items() if curve}
     return {
         "kicker": "A run of mnist_lab",
         "title": f"{info['model']} on {data_set}",
         "status": info["status"],
         "status_words": info["status"],
         "subtitle": f"{format_date(info['started'])}, {run}",
-        "notes": status_notes(run, info, epochs),
-        "tiles": tiles(info, rows, accuracy, tested, epochs),
-        "settings": main_settings(info, config, run),
-        "differences": changed_settings(config),
+        "notes": _status_notes(run, info, epochs),
+        "tiles": _tiles(info, rows, tested, epochs),
+        "settings": _main_settings(info, config, run),
+        "differences": _changed_settings(config),
         "config": run.config_path.read_text(encoding="utf-8"),
-        "curves": curves(run),
+        "curves": [(name, inline_svg(figure, name)) for name, figure in figures.items() if figure.axes[0].get_lines()],
         "tutorial": describe_preset(run) if run.tutorial.get("published") else None,
-        **epoch_table(run),
+        "epoch_heads": list(curves),
+        "epochs": [
+            (f"{x:g}", [format_cell(name, curve[x]) if x in curve else NONE for name, curve in curves.items()])
+            for x in sorted({x for curve in curves.values() for x in curve})
+        ],
         "kind": "digit" if data_set == "MNIST" else "class",
         "plural": "digits" if data_set == "MNIST" else "classes",
         "tested": tested,
         "untested": untested,
-        "timing": timing(info, rows, epochs),
-        "environment": environment(info),
-        "commands_again": next_commands(run, info),
+        "timing": _timing(info, rows, epochs),
+        "environment": _environment(info),
+        "commands_again": _next_commands(run, info),
     }
 
 
-def curves(run: Run) -> list[tuple[str, str]]:
-    """Return the pictures of accuracy and loss with their headings; none for a run without a curve."""
-    figures = {"Accuracy": plot_accuracy(run), "Loss": plot_loss(run)}
-    return [(name, inline_svg(figure, name)) for name, figure in figures.items() if figure.axes[0].get_lines()]
+def describe_test_set(run: Run, config: DictConfig) -> tuple[dict[str, Any] | None, str]:
+    """Return the values of the part on the test set, of the run's chosen checkpoint; or None, and why there are none.
+
+    Raises:
+        LabError: the test set or the network cannot be loaded.
+    """
+    chosen = run.checkpoint("best") or run.checkpoint("last")
+    if chosen is None:
+        return None, "The run has no checkpoint that could be evaluated."
+    try:
+        content, members = read_checkpoint(chosen), run.info["members"]
+        if members:
+            note = f"mean of {len(members)} networks' probabilities"
+        else:
+            note = f"weights of epoch {checkpoint_epoch(content, chosen) + 1}, {CHOSEN[chosen.stem]}"
+    except UsageError as error:
+        return None, f"The checkpoint cannot be evaluated: {error}."
+    model = load_trained_model(run)
+    data = make_data(config, model)
+    images, labels = data.test_set()
+    made = Predictions.on_test_set(model, data)
+    wrong = int((made.predicted != made.labels).sum())
+    of = f"{note.capitalize()}, on {len(labels):,} test images: {wrong:,} wrong"
+    recorded = run.info["metrics"].get(TEST_ACC)
+    if recorded is not None and round(abs(recorded - made.accuracy) * len(labels)) > 0:
+        note += f"; recorded by the run: {recorded:.2%}, evaluated now in float32: {made.accuracy:.2%}"
+    worst = plot_worst_errors(made, images, WORST, COLUMNS, as_ink=data.is_ink)
+    return {
+        "note": note,
+        "of": of,
+        "accuracy": made.accuracy,
+        "images": len(labels),
+        "wrong": wrong,
+        "confusion": inline_svg(plot_confusion(made), "confusion"),
+        "confused": most_confused(made),
+        "classes": class_rows(made),
+        "calibration_error": f"{made.calibration_error():.2%}",
+        "bins": [(f"{sure:.1%}", f"{right:.1%}", f"{count:,}") for sure, right, count in made.calibration()],
+        "reliability": inline_svg(plot_reliability(made), "reliability"),
+        "worst": inline_svg(worst, "worst") if worst else None,
+        "shown": min(wrong, WORST),
+    }, ""
 
 
-def status_notes(run: Run, info: RunRecord, epochs: str) -> list[str]:
+def most_confused(predictions: Predictions) -> str:
+    """Name the pairs of classes that are most often confused."""
+    counts, names = predictions.confusion(), predictions.classes
+    pairs = sorted((-int(counts[i, j]), i, j) for i, j in counts.nonzero().tolist() if i != j)
+    return ", ".join(f"{names[i]} predicted as {names[j]} ({-count})" for count, i, j in pairs[:PAIRS])
+
+
+def class_rows(predictions: Predictions) -> list[tuple[str, ...]]:
+    """Return each class with its number of images, precision and recall; a dash for an undefined one."""
+    images = predictions.confusion().sum(1).tolist()
+    rows = zip(predictions.classes, images, predictions.precision(), predictions.recall(), strict=True)
+    return [(name, f"{n:,}", *(NONE if share.isnan() else f"{share:.2%}" for share in own)) for name, n, *own in rows]
+
+
+def _status_notes(run: Run, info: RunRecord, epochs: str) -> list[str]:
     """Describe why a run is not finished."""
     reason = {
         RunState.RUNNING: "This run was still running when this page was written.",
@@ -84,32 +144,28 @@ def status_notes(run: Run, info: RunRecord, epochs: str) -> list[str]:
     }.get(info["status"])
     if reason is None:
         return []
-    log = run.log_path
-    where = (
-        f" Its traceback is in {log.name} in the run folder."
-        if info["status"] == RunState.FAILED and log.exists()
-        else ""
-    )
+    logged = info["status"] == RunState.FAILED and run.log_path.exists()
+    where = f" Its traceback is in {run.log_path.name} in the run folder." if logged else ""
     return [reason, f"Epochs done: {epochs}. This page shows the results so far.{where}"]
 
 
-def tiles(
-    info: RunRecord,
-    rows: list[dict[str, float]],
-    accuracy: float | None,
-    tested: dict[str, Any] | None,
-    epochs: str,
+def _tiles(
+    info: RunRecord, rows: list[dict[str, float]], tested: dict[str, Any] | None, epochs: str
 ) -> list[tuple[str, str, str]]:
     """Return the main results: name, value, note."""
+    finished, metrics = info["status"] == RunState.FINISHED, info["metrics"]
+    accuracy = metrics.get(TEST_ACC) if finished else None
+    if accuracy is None and tested:
+        accuracy = tested["accuracy"]
     note = tested["note"] if tested else "as recorded by the run" if accuracy is not None else "not tested"
     found = [("test accuracy", "none" if accuracy is None else f"{accuracy:.2%}", note)]
     if tested:
         found.append(("wrong", f"{tested['wrong']:,}", f"of {tested['images']:,} test images"))
-    metrics = info["metrics"] if info["status"] == RunState.FINISHED else rows[-1] if rows else {}
-    if VAL_ACC in metrics:
-        done = info["tested"] if info["status"] == RunState.FINISHED else None
+    validation = metrics if finished else rows[-1] if rows else {}
+    if VAL_ACC in validation:
+        done = info["tested"] if finished else None
         words = f"in epoch {done['epoch']}, the one tested" if done else "on the images held out"
-        found.append(("validation accuracy", f"{metrics[VAL_ACC]:.2%}", words))
+        found.append(("validation accuracy", f"{validation[VAL_ACC]:.2%}", words))
     if tested:
         found.append(("calibration error", tested["calibration_error"], "expected; 0 is best"))
     found.append(("parameters", f"{info['parameters']:,}", info["model"]))
@@ -118,7 +174,35 @@ def tiles(
     return found
 
 
-def describe_node(node: DictConfig | None) -> str:
+def _main_settings(info: RunRecord, config: DictConfig, run: Run) -> list[tuple[str, str]]:
+    """Return the settings that matter most for the result."""
+    data, trainer, annotations = config.data, config.trainer, read_annotations(run)
+    members = [
+        f"{each['model']} ({format_cell(TEST_ACC, each['metrics'][TEST_ACC])})" for each in info["members"] or ()
+    ]
+    found = [
+        ("network", f"{info['model']}, {info['parameters']:,} parameters"),
+        ("members", ", ".join(members)),
+        ("data set", OmegaConf.select(data, "source.name") or NONE),
+        ("images held out for validation", format_held_out(data.get("val_size"))),
+        ("batch size", format_value(data.get("batch_size"))),
+        ("optimizer", _describe_node(config.optimizer)),
+        ("scheduler", _describe_node(config.scheduler)),
+        ("augmentation", _describe_node(config.augmentation)),
+        ("test-time augmentation", _describe_node(config.test_augmentation)),
+        ("label smoothing", format_value(config.label_smoothing)),
+        ("averaged weights", _describe_node(config.callbacks.get("ema"))),
+        ("epochs", format_value(trainer.max_epochs)),
+        ("precision", format_value(trainer.get("precision"))),
+        ("seed", format_value(config.seed)),
+        ("tags", " ".join(annotations["tags"])),
+        ("note", annotations["note"] or ""),
+        ("settings of", describe_preset(run) if run.tutorial else ""),
+    ]
+    return [(name, value) for name, value in found if value]
+
+
+def _describe_node(node: DictConfig | None) -> str:
     """Return the class and the arguments of an optimizer or the like in one line."""
     if not node or "_target_" not in node:
         return "none"
@@ -126,69 +210,29 @@ def describe_node(node: DictConfig | None) -> str:
     return " ".join([str(node["_target_"]).rsplit(".", 1)[-1], *values])
 
 
-def main_settings(info: RunRecord, config: DictConfig, run: Run) -> list[tuple[str, str]]:
-    """Return the settings that matter most for the result."""
-    data, trainer = config.data, config.trainer
-    found = [
-        ("network", f"{info['model']}, {info['parameters']:,} parameters"),
-        ("data set", OmegaConf.select(data, "source.name") or NONE),
-        ("images held out for validation", format_held_out(data.get("val_size"))),
-        ("batch size", format_value(data.get("batch_size"))),
-        ("optimizer", describe_node(config.optimizer)),
-        ("scheduler", describe_node(config.scheduler)),
-        ("augmentation", describe_node(config.augmentation)),
-        ("test-time augmentation", describe_node(config.test_augmentation)),
-        ("label smoothing", format_value(config.label_smoothing)),
-        ("averaged weights", describe_node(config.callbacks.get("ema"))),
-        ("epochs", format_value(trainer.max_epochs)),
-        ("precision", format_value(trainer.get("precision"))),
-        ("seed", format_value(config.seed)),
-    ]
-    annotations = read_annotations(run)
-    if annotations["tags"]:
-        found.append(("tags", " ".join(annotations["tags"])))
-    if annotations["note"]:
-        found.append(("note", annotations["note"]))
-    if members := info["members"]:
-        words = [f"{member['model']} ({format_cell(TEST_ACC, member['metrics'][TEST_ACC])})" for member in members]
-        found.insert(1, ("members", ", ".join(words)))
-    return [*found, ("settings of", describe_preset(run))] if run.tutorial else found
-
-
-def changed_settings(config: DictConfig) -> list[tuple[str, str, str]]:
+def _changed_settings(config: DictConfig) -> list[tuple[str, str, str]]:
     """Return the settings that differ from the defaults: key, value, default."""
     found = differing_settings(config, compose())
     shown = {key: values for key, values in found.items() if not re.match(r"data\.source\.(?!(name|path)$)", key)}
     return [(key, format_value(here), format_value(default)) for key, (here, default) in shown.items()]
 
 
-def epoch_table(run: Run) -> dict[str, Any]:
-    """Return the metrics of each epoch; 0 is before training."""
-    curves = {name: run.curve(name) for name in METRIC_NAMES}
-    curves = {name: curve for name, curve in curves.items() if curve}
-    epochs = sorted({epoch for curve in curves.values() for epoch in curve})
-    lines = [
-        (f"{epoch:g}", [format_cell(name, curve[epoch]) if epoch in curve else NONE for name, curve in curves.items()])
-        for epoch in epochs
-    ]
-    return {"epoch_heads": list(curves), "epochs": lines}
-
-
-def timing(info: RunRecord, rows: list[dict[str, float]], epochs: str) -> list[tuple[str, str]]:
+def _timing(info: RunRecord, rows: list[dict[str, float]], epochs: str) -> list[tuple[str, str]]:
     """Return when the run was, and how long it took."""
-    seconds, speeds = info["seconds"], [row[IMAGES_PER_SECOND] for row in rows if IMAGES_PER_SECOND in row]
+    speeds = [row[IMAGES_PER_SECOND] for row in rows if IMAGES_PER_SECOND in row]
+    total, fit = (format_duration(info["seconds"][of]) if of in info["seconds"] else NONE for of in ("total", "fit"))
     return [
         ("started", format_date(info["started"])),
         ("ended", format_date(info["finished"]) if info["finished"] else NONE),
-        ("total", format_duration(seconds["total"]) if "total" in seconds else NONE),
-        ("training and validation", format_duration(seconds["fit"]) if "fit" in seconds else NONE),
+        ("total", total),
+        ("training and validation", fit),
         ("training images per second", f"{statistics.fmean(speeds):,.0f}" if speeds else NONE),
         ("epochs", epochs),
         ("steps", f"{info['steps']:,}"),
     ]
 
 
-def environment(info: RunRecord) -> list[tuple[str, str]]:
+def _environment(info: RunRecord) -> list[tuple[str, str]]:
     """Return the hardware and the versions of a run."""
     git = info.get("git")
     commit = f"{git['commit'][:12]}, {'with changes' if git['changed'] else 'unchanged'}" if git else "unknown"
@@ -196,10 +240,9 @@ def environment(info: RunRecord) -> list[tuple[str, str]]:
     return [*machine, ("git commit", commit), *info.get("versions", {}).items()]
 
 
-def next_commands(run: Run, info: RunRecord) -> list[tuple[str, str]]:
+def _next_commands(run: Run, info: RunRecord) -> list[tuple[str, str]]:
     """Return the commands that train, continue and test the run: what each does, and the command."""
-    words = "Make it again, in a new folder:" if info["members"] else "Train it again, in a new folder:"
-    found = [(words, info["command"] or "")]
+    found = [(f"{'Make' if info['members'] else 'Train'} it again, in a new folder:", info["command"] or "")]
     sweep = Sweep(run.folder.absolute().parent)
     if sweep.exists:
         found.append(("Continue its sweep:", sweep.record["command"]))

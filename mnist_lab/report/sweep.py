@@ -1,23 +1,21 @@
 """The contents of a sweep's page."""
 
-from __future__ import annotations
-
 import os
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from mnist_lab.config.metric_names import TEST_ACC, VAL_ACC
 from mnist_lab.formatting import display_path, format_accuracy, format_command, format_date, format_duration
-from mnist_lab.runs.ranking import Results, Spread, describe_job
+from mnist_lab.runs.ranking import Results, describe_job
 from mnist_lab.runs.record import RunState
 from mnist_lab.runs.run import Run, start_timestamp
 from mnist_lab.runs.sweep import Job, Sweep
 from mnist_lab.viz.curves import METRICS
-from mnist_lab.viz.heatmap import plot_accuracy_map
-from mnist_lab.viz.svg import inline_svg
-from mnist_lab.viz.sweep import plot_ranking, plot_response, plot_sweep_curves
+from mnist_lab.viz.save import inline_svg
+from mnist_lab.viz.sweep import plot_accuracy_map, plot_ranking, plot_response, plot_sweep_curves
 
 STATES = (  # the first with a job is the sweep's
     RunState.RUNNING,
@@ -40,23 +38,24 @@ def sweep_page(sweep: Sweep, path: Path) -> dict[str, Any]:
     results = Results.of(sweep)
     keys = [key for key in results.varied if key != "seed"]
     states = Counter(job.state for job in results.jobs)
+    started = min((job.info for job in results.jobs if job.info), key=start_timestamp, default=None)
     return {
         "kicker": "A sweep of mnist_lab",
         "title": sweep.folder.name,
         "status": next((state for state in STATES if states[state]), RunState.WAITING),
         "status_words": f"{states[RunState.FINISHED]} of {len(results.jobs)} jobs finished",
-        "subtitle": f"{start_date(results)}{display_path(sweep.folder)}",
+        "subtitle": ", ".join([*([format_date(started["started"])] if started else []), display_path(sweep.folder)]),
         "notes": [],
-        "tiles": tiles(results, states),
+        "tiles": _tiles(results, states),
         "seeds": "seed" in results.varied,
         "ranked_heads": ["rank", *(results.heads[key] for key in keys), "validation", "time", "jobs"],
-        "ranked": ranking(results, keys),
-        "commands_best": best_commands(results),
-        "pictures": pictures(results, keys),
-        "heat": len(keys) == 2 and is_grid(results, keys),
-        "curves": learning_curves(results),
+        "ranked": [(rank, _ranking_row(results, group)) for rank, group in enumerate(results.ranked, 1)],
+        "commands_best": _best_commands(results),
+        "pictures": _pictures(results, keys),
+        "heat": is_grid(results, keys),
+        "curves": _learning_curves(results),
         "job_heads": [*results.heads.values(), "validation", "epochs", "time"],
-        "jobs": [job_row(results, job, path) for job in results.jobs],
+        "jobs": [_job_row(results, job, number, path) for number, job in enumerate(results.jobs, 1)],
         "errors": [(describe_job(results, job), job.error) for job in results.jobs if job.error],
         "commands_again": [
             ("The same command skips finished jobs and continues with the others:", sweep.record["command"]),
@@ -65,66 +64,46 @@ def sweep_page(sweep: Sweep, path: Path) -> dict[str, Any]:
     }
 
 
-def start_date(results: Results) -> str:
-    """Return when the first job started, for the page's head."""
-    records = [job.info for job in results.jobs if job.info]
-    return f"{format_date(min(records, key=start_timestamp)['started'])}, " if records else ""
-
-
-def tiles(results: Results, states: Counter[RunState]) -> list[tuple[str, str, str]]:
+def _tiles(results: Results, states: Counter[RunState]) -> list[tuple[str, str, str]]:
     """Return the main results: name, value, note."""
-    jobs = ", ".join(f"{states[state]} {state}" for state in reversed(STATES) if states[state]) or "none"
+    counts = ", ".join(f"{states[state]} {state}" for state in reversed(STATES) if states[state]) or "none"
+    jobs = ("jobs", f"{len(results.jobs)}", counts)
     if not results.winner:
-        return [
-            ("best validation accuracy", "none", "no job has finished with one"),
-            ("jobs", f"{len(results.jobs)}", jobs),
-        ]
+        return [("best validation accuracy", "none", "no job has finished with one"), jobs]
     entry = results.entry(results.winner)
     best = " ".join(f"{key}={value}" for key, value in entry["settings"].items()) or "one job"
+    found = []
+    for name, metric, note in (
+        ("best validation accuracy", VAL_ACC, best),
+        ("its test accuracy", TEST_ACC, "not used for the choice"),
+    ):
+        value, _, deviation = format_accuracy(**entry[metric]).partition(" ± ")
+        over = f"± {deviation} over {len(results.winner)} seeds; " if deviation else ""
+        found.append((name, value, over + note))
     seconds = sum(job.info["seconds"]["total"] for group in results.ranked for job in group)
-    seeds = len(results.winner)
-    (best_val, over), (tested, tested_over) = (
-        _split_spread(accuracy, seeds) for accuracy in (entry[VAL_ACC], entry[TEST_ACC])
-    )
-    return [
-        ("best validation accuracy", best_val, over + best),
-        ("its test accuracy", tested, f"{tested_over}not used for the choice"),
-        ("jobs", f"{len(results.jobs)}", jobs),
-        ("training time", format_duration(seconds), "of all finished jobs"),
-    ]
+    return [*found, jobs, ("training time", format_duration(seconds), "of all finished jobs")]
 
 
-def _split_spread(accuracy: Spread, seeds: int) -> tuple[str, str]:
-    """Return a mean accuracy, and its spread in words."""
-    value, _, deviation = format_accuracy(**accuracy).partition(" ± ")
-    return value, f"± {deviation} over {seeds} seeds; " if deviation else ""
+def _ranking_row(results: Results, group: list[Job]) -> list[str]:
+    """Return the settings of a place in the ranking with their results."""
+    entry = results.entry(group)
+    accuracy, time = format_accuracy(**entry[VAL_ACC]), format_duration(entry["seconds"])
+    return [*entry["settings"].values(), accuracy, time, "1" if len(group) == 1 else f"{len(group)} seeds"]
 
 
-def ranking(results: Results, keys: list[str]) -> list[tuple[int, list[str]]]:
-    """Return the rows of the ranking: rank, and settings with their results."""
-    lines = []
-    for rank, group in enumerate(results.ranked, 1):
-        entry = results.entry(group)
-        jobs = "1" if len(group) == 1 else f"{len(group)} seeds"
-        values = [entry["settings"][key] for key in keys]
-        lines.append((rank, [*values, format_accuracy(**entry[VAL_ACC]), format_duration(entry["seconds"]), jobs]))
-    return lines
-
-
-def best_commands(results: Results) -> list[tuple[str, str]]:
+def _best_commands(results: Results) -> list[tuple[str, str]]:
     """Return the commands for the best settings: what each does, and the command."""
-    if results.command is None:
+    job, command, seeds = results.best_job, results.command, len(results.winner)
+    if job is None or command is None:
         return []
-    job, seeds = results.best_job, len(results.winner)
-    assert job is not None
     report = format_command(["report", display_path(job.folder)])
     if seeds == 1:
-        return [("Train with them again:", results.command), ("Report of that run:", report)]
+        return [("Train with them again:", command), ("Report of that run:", report)]
     own = f"Report of the best of these seeds by validation accuracy, {job.info['seed']}:"
-    return [(f"Train with them again, with their {seeds} seeds:", results.command), (own, report)]
+    return [(f"Train with them again, with their {seeds} seeds:", command), (own, report)]
 
 
-def pictures(results: Results, keys: list[str]) -> list[tuple[str, str]]:
+def _pictures(results: Results, keys: list[str]) -> list[tuple[str, str]]:
     """Return the pictures of accuracy by the swept settings, with their headings.
 
     One setting: the response. Two: a heat map, unless it would be too wide or mostly empty. More: the ranking, and the
@@ -133,42 +112,36 @@ def pictures(results: Results, keys: list[str]) -> list[tuple[str, str]]:
     if not results.ranked or not keys:
         return []
     heads = [results.heads[key] for key in keys]
-    if len(keys) == 2 and is_grid(results, keys):
+    if is_grid(results, keys):
         return [(f"By {' and '.join(heads)}", inline_svg(plot_accuracy_map(results, *keys), "heat"))]
-    found = [
-        (f"By {head}", plot_response(results, key, joined=len(keys) == 1))
-        for head, key in zip(heads, keys, strict=True)
-    ]
+    figures = {f"By {results.heads[key]}": plot_response(results, key, joined=len(keys) == 1) for key in keys}
     if len(keys) > 1:
-        found.insert(0, ("Ranking", plot_ranking(results)))
-    return [(heading, inline_svg(figure, f"picture{i}")) for i, (heading, figure) in enumerate(found)]
+        figures = {"Ranking": plot_ranking(results), **figures}
+    return [(heading, inline_svg(figure, f"picture{i}")) for i, (heading, figure) in enumerate(figures.items())]
 
 
 def is_grid(results: Results, keys: list[str]) -> bool:
     """Return whether the planned jobs fill at least half of a table of two settings that is not too wide."""
+    if len(keys) != 2:
+        return False
     places = {tuple(results.settings(job)[key] for key in keys) for job in results.jobs}
     columns, rows = (len(set(values)) for values in zip(*places, strict=True))
     return max(columns, rows) <= MAX_CELLS and 2 * len(places) >= columns * rows
 
 
-def learning_curves(results: Results) -> list[tuple[str, str]]:
-    """Return the pictures of validation loss and accuracy by epoch, with their headings."""
-    figures = {name: plot_sweep_curves(results, name) for name in ("loss", "acc")}
+def _learning_curves(results: Results) -> list[tuple[str, str]]:
+    """Return the pictures of validation loss and accuracy by epoch, with their headings; none if one is missing."""
+    figures = {name: plot_sweep_curves(results, name) for name in METRICS}
     drawn = [(f"Validation {METRICS[name][0]}", inline_svg(each, name)) for name, each in figures.items() if each]
     return drawn if len(drawn) == len(figures) else []
 
 
-def job_row(results: Results, job: Job, path: Path) -> dict[str, Any]:
+def _job_row(results: Results, job: Job, number: int, path: Path) -> dict[str, Any]:
     """Return a job's row in the table of jobs, with the link to its report, or else to its folder."""
     row, page = results.row(job), Run(job.folder).report_path
-    target = page if page.is_file() else job.folder
-    accuracy, seconds, epochs = row[VAL_ACC], row["seconds"], row["epochs"]
-    cells = [
-        *results.settings(job).values(),
-        "–" if accuracy is None else f"{accuracy:.2%}",
-        "–" if epochs is None else str(epochs),
-        "–" if seconds is None else format_duration(seconds),
-    ]
+    target, words = (page, "report") if page.is_file() else (job.folder, "folder")
     link = quote(Path(os.path.relpath(target, path.absolute().parent)).as_posix()) if target.exists() else None
-    words = "report" if target == page else "folder"
-    return {"number": results.jobs.index(job) + 1, "cells": cells, "state": job.state, "link": link, "words": words}
+    formats: dict[str, Callable[[Any], str]] = {VAL_ACC: "{:.2%}".format, "epochs": str, "seconds": format_duration}
+    results_of_job = ["–" if row[name] is None else text(row[name]) for name, text in formats.items()]
+    cells = [*results.settings(job).values(), *results_of_job]
+    return {"number": number, "cells": cells, "state": job.state, "link": link, "words": words}

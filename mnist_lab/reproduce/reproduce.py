@@ -1,10 +1,9 @@
-"""Train the tutorials' presets over several seeds, and compare them with the published figures."""
-
-from __future__ import annotations
+"""`python -m mnist_lab reproduce`: train presets over several seeds, and compare them with the published figures."""
 
 import json
+import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -17,8 +16,6 @@ from mnist_lab.config.presets import preset_names
 from mnist_lab.config.settings import format_differences
 from mnist_lab.errors import UsageError
 from mnist_lab.files import write_text
-from mnist_lab.reproduce.markdown import HEADS, markdown, overview_cells
-from mnist_lab.reproduce.summary import finished_runs, has_tutorial, summarise
 from mnist_lab.runs.locks import RunInUse, run_lock
 from mnist_lab.runs.record import RunState
 from mnist_lab.runs.run import REPRODUCTION_RECORD, Run
@@ -35,19 +32,9 @@ def reproduce(
 ) -> None:
     """Train each preset with each seed, in a run folder of its own below runs_dir.
 
-    Finished runs are skipped and interrupted ones resumed. Processes that share runs_dir share the jobs.
-
-    Args:
-        names: the presets.
-        seeds: the seeds.
-        runs_dir: the folder of the run folders.
-        out: the folder of the results, which must be writable; None for runs_dir.
-        overrides: settings for all runs.
-        config_dir: a folder of the user's own configuration.
-
-    Raises:
-        UsageError: a preset is unknown, a setting is invalid, or a job's folder has a run of other settings. No job
-            was started.
+    Finished runs are skipped and interrupted ones resumed. Processes that share runs_dir share the jobs. Raises
+    UsageError before any job is started if a preset is unknown, a setting is invalid, a job's folder has a run of
+    other settings, or runs_dir or out, the folder of the results, cannot be written.
     """
     known = preset_names(config_dir)
     unknown = [name for name in names if name not in known]
@@ -57,7 +44,7 @@ def reproduce(
     from mnist_lab.training.progress import console
     from mnist_lab.training.train import train
 
-    jobs = [(preset, seed, runs_dir / f"{preset}-seed{seed}") for preset in names for seed in seeds]
+    jobs = [(preset, seed, Run(runs_dir / f"{preset}-seed{seed}")) for preset in names for seed in seeds]
 
     def configured(preset: str, seed: int, folder: Path) -> DictConfig:
         own = (f"experiment={preset}", f"seed={seed}", f"hydra.run.dir={quote_path(folder)}", "callbacks.summary=null")
@@ -70,47 +57,67 @@ def reproduce(
             raise UsageError(
                 "trainer=ddp: not supported by reproduce; Lightning would start the whole command in each process"
             )
-        for _, _, folder in (job for job in jobs if job[0] == preset and has_started(job[2])):
-            reject_changed_settings(Run(folder), cfg)
-    make_writable(runs_dir, "--runs-dir")
-    make_writable(out or runs_dir, "--out")
+        for run in (run for own, _, run in jobs if own == preset and (_is_finished(run) or _checkpoint(run))):
+            for key, (before, now) in format_differences(run.config, cfg).items():
+                if key != "seed":
+                    raise UsageError(f"{run}: was started with {key}={before}, not {now}; use another --runs-dir")
+    _make_writable(runs_dir, "--runs-dir")
+    _make_writable(out or runs_dir, "--out")
     record = {"presets": list(names), "seeds": list(seeds), "overrides": list(overrides)}
     write_text(runs_dir / REPRODUCTION_RECORD, json.dumps(record, indent=1) + "\n")
     in_progress: list[str] = []
-    for number, (preset, seed, folder) in enumerate(jobs, start=1):
+    for number, (preset, seed, run) in enumerate(jobs, start=1):
         title = f"{preset}, seed {seed} ({number} of {len(jobs)})"
         try:
-            with run_lock(folder):
-                if has_started(folder) and Run(folder).info["status"] == RunState.FINISHED:
+            with run_lock(run.folder):
+                if _is_finished(run):
                     console.print(f"{title}: already finished")
                     continue
-                cfg = configured(preset, seed, folder)
-                if has_started(folder):
-                    cfg.resume = str(Run(folder).newest_whole_checkpoint())
-                elif Run(folder).exists:
-                    Run(folder).clear()  # it has no valid checkpoint
+                cfg = configured(preset, seed, run.folder)
+                if checkpoint := _checkpoint(run):
+                    cfg.resume = str(checkpoint)
+                elif run.exists:
+                    run.clear()
                 console.rule(title)
                 train(cfg)
         except RunInUse as error:
             console.print(f"{title}: {error}", soft_wrap=True)
-            in_progress.append(folder.name)
+            in_progress.append(run.folder.name)
     if in_progress:
         console.print(
             f"in progress in another process: {', '.join(in_progress)}; repeat the command when they are done"
         )
 
 
-def has_started(folder: Path) -> bool:
-    """Return whether a job's run is finished or has a valid checkpoint to resume from."""
-    run = Run(folder)
-    return run.exists and (run.info["status"] == RunState.FINISHED or run.newest_whole_checkpoint() is not None)
+def _is_finished(run: Run) -> bool:
+    return run.exists and run.info["status"] == RunState.FINISHED
 
 
-def reject_changed_settings(run: Run, cfg: DictConfig) -> None:
-    """Raise UsageError if a job's run was started with other settings."""
-    for key, (before, now) in format_differences(run.config, cfg).items():
-        if key != "seed":
-            raise UsageError(f"{run}: was started with {key}={before}, not {now}; use another --runs-dir")
+def _checkpoint(run: Run) -> Path | None:
+    return run.newest_whole_checkpoint() if run.exists else None
+
+
+def _make_writable(path: Path, key: str) -> None:
+    """Create a folder; raise UsageError if it cannot be written."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise UsageError(f"{key}={path}: cannot be written ({error.strerror}); choose another") from error
+
+
+def parse_seeds(text: str) -> range:
+    """Return the seeds that a text names: N for 1 to N, or FIRST-LAST.
+
+    Raises:
+        UsageError: it names none.
+    """
+    found = re.fullmatch(r"(?:(\d{1,9})-)?(\d{1,9})", text)
+    seeds = range(int(found[1] or 1), int(found[2]) + 1) if found else range(0)
+    if not seeds:
+        raise UsageError(f"--seeds={text}: must be a number from 1 on, or the first and the last seed, such as 11-20")
+    return seeds
 
 
 def reject_reserved_settings(overrides: Sequence[str]) -> None:
@@ -122,68 +129,54 @@ def reject_reserved_settings(overrides: Sequence[str]) -> None:
             )
 
 
-def make_writable(path: Path, key: str) -> None:
-    """Create a folder; raise UsageError if it cannot be written."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
-    except OSError as error:
-        raise UsageError(f"{key}={path}: cannot be written ({error.strerror}); choose another") from error
-
-
 def write_results(runs_dir: Path, out: Path, *, leaderboard: bool = True) -> None:
     """Write the results of the finished runs below runs_dir into out, and print their tables.
 
-    Args:
-        runs_dir: the folder of the run folders.
-        out: the folder of the results.
-        leaderboard: whether to evaluate the runs of presets without a tutorial, which takes a while.
+    The leaderboard, of the presets without a tutorial, evaluates their runs, which takes a while.
     """
-    from mnist_lab.training.progress import console
+    from mnist_lab.reproduce import tutorials
+    from mnist_lab.training.progress import console, working_on
 
     found = finished_runs(runs_dir)
     if not found:
         console.print(f"no finished runs below {runs_dir} yet", soft_wrap=True)
         return
     out.mkdir(parents=True, exist_ok=True)
-    tutorials = {name: runs for name, runs in found.items() if has_tutorial(name, runs[0].info["config_dir"])}
-    others = {name: runs for name, runs in found.items() if name not in tutorials}
-    if tutorials:
-        _write_tutorials(tutorials, out)
+    published = {name: runs for name, runs in found.items() if has_tutorial(name, runs[0].info["config_dir"])}
+    others = {name: runs for name, runs in found.items() if name not in published}
+    if published:
+        rows = tutorials.write_tutorials(published, out)
+        _print_table(tutorials.HEADS, rows, "preset", "published %", "here %", "seeds", "verdict")
+        console.print(f"written: {out / tutorials.PAGE}, {out / tutorials.SUMMARY}", soft_wrap=True)
     if others and leaderboard:
-        _write_leaderboard(others, out)
+        from mnist_lab.reproduce import leaderboard as board
+
+        with working_on("evaluating the runs for the leaderboard"):
+            rows = board.write_leaderboard(others, out)
+        _print_table(board.HEADS, rows, "rank", "preset", "parameters", "test accuracy, %", "seeds", "ensemble, %")
+        console.print(f"written: {out / board.PAGE}, {out / board.RECORDS}", soft_wrap=True)
 
 
-def _write_tutorials(found: Mapping[str, list[Run]], out: Path) -> None:
-    from mnist_lab.reproduce.plot import plot_reproduction
+def _print_table(heads: Sequence[str], rows: Sequence[Sequence[str]], *shown: str) -> None:
+    """Print the columns with some of the heads."""
     from mnist_lab.training.progress import console
-    from mnist_lab.viz.save import write_figure
 
-    summary = {name: summarise(name, runs) for name, runs in found.items()}
-    for name, row in summary.items():
-        write_figure(plot_reproduction(name, row), out / f"{name}.png")
-    for file, text in (("results.json", json.dumps(summary, indent=1) + "\n"), ("RESULTS.md", markdown(summary))):
-        write_text(out / file, text)
-    short = [HEADS.index(head) for head in ("preset", "published %", "here %", "seeds", "verdict")]
-    table = Table(*(HEADS[i] for i in short))
-    for name, row in summary.items():
-        cells = overview_cells(name, row)
-        table.add_row(*(cells[i] for i in short))
+    table = Table(*shown)
+    for cells in rows:
+        table.add_row(*(cells[heads.index(head)] for head in shown))
     console.print(table)
-    console.print(f"written: {out / 'RESULTS.md'}, {out / 'results.json'}", soft_wrap=True)
 
 
-def _write_leaderboard(found: Mapping[str, list[Run]], out: Path) -> None:
-    from mnist_lab.reproduce.records import HEADS, PAGE, RECORDS, record_cells, write_records
-    from mnist_lab.training.progress import console, working_on
+def finished_runs(runs_dir: Path) -> dict[str, list[Run]]:
+    """Return the finished runs below runs_dir by preset, each preset's in the order of the seeds."""
+    found: dict[str, list[Run]] = {}
+    for run in filter(lambda run: run.exists, map(Run, runs_dir.glob("*-seed*"))):
+        name = run.folder.name.rsplit("-seed", 1)[0]
+        if run.info["status"] == RunState.FINISHED and name in preset_names(run.info["config_dir"]):
+            found.setdefault(name, []).append(run)
+    return {name: sorted(found[name], key=lambda run: run.info["seed"] or 0) for name in sorted(found)}
 
-    with working_on("evaluating the runs for the leaderboard"):
-        records = write_records(found, out)
-    short = [HEADS.index(head) for head in ("rank", "preset", "parameters", "test accuracy, %", "seeds", "ensemble, %")]
-    table = Table(*(HEADS[i] for i in short))
-    for rank, record in enumerate(records, start=1):
-        cells = record_cells(rank, record)
-        table.add_row(*(cells[i] for i in short))
-    console.print(table)
-    console.print(f"written: {out / PAGE}, {out / RECORDS}", soft_wrap=True)
+
+def has_tutorial(name: str, config_dir: str | None) -> bool:
+    """Return whether a preset is a tutorial's."""
+    return compose(f"experiment={name}", config_dir=config_dir).get("tutorial") is not None

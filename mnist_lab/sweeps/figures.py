@@ -1,9 +1,8 @@
 """The picture in a sweep's folder: accuracy over the swept settings."""
 
 from mnist_lab.runs.ranking import Results
-from mnist_lab.viz.heatmap import plot_accuracy_map
 from mnist_lab.viz.save import write_figure
-from mnist_lab.viz.sweep import plot_ranking, plot_response
+from mnist_lab.viz.sweep import plot_accuracy_map, plot_ranking, plot_response
 
 
 def save_sweep_figure(results: Results) -> str | None:

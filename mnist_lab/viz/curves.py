@@ -1,18 +1,21 @@
-"""Loss and accuracy of a run."""
+"""Curves: loss and accuracy of a run, of several runs, and over the learning rate."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from mnist_lab.config.metric_names import EXAMPLES_SEEN, TRAIN_LOSS_STEP
 from mnist_lab.runs.run import Run
-from mnist_lab.viz.style import COLOURS, TITLE_HEIGHT, margins, set_title, set_tooltips, styled
+from mnist_lab.viz.style import COLOURS, HEIGHT, TITLE_HEIGHT, WIDTH, distinct_colours, set_title, set_tooltips, styled
+
+if TYPE_CHECKING:
+    from mnist_lab.training.lr_range import RangeTest
 
 SETS = {
     "train": ("training, while learning", COLOURS["train"]),
@@ -20,7 +23,9 @@ SETS = {
     "test": ("test", COLOURS["test"]),
 }
 METRICS = {"loss": ("loss (mean per image)", 1), "acc": ("accuracy (%)", 100)}  # label, factor to its unit
-WIDTH, HEIGHT, LEGEND_ROW = 4.6, 2.75, 0.19  # inches: a figure, its axes with their labels, a row of its legend
+LEGEND_ROW = 0.19  # inches
+MAX_COLUMN = 33  # letters of a legend with two columns
+MAX_NAMED = 24  # runs in a legend
 
 
 def plot_loss(run: Run) -> Figure:
@@ -58,26 +63,22 @@ def _plot_by_epoch(run: Run, name: str) -> Figure:
     figure = Figure()
     axes = figure.subplots()
     _plot_sets(axes, run, name, across="epochs")
-    tutorial = run.tutorial
     for kind in SETS:
-        plot_published(axes, tutorial, f"{kind}/{name}")
+        plot_published(axes, run.tutorial, f"{kind}/{name}")
     finish_axes(axes, "epoch", METRICS[name][0])
-    lines = [str(line.get_label()) for line in axes.get_lines()]
-    figure.set_label(f"{METRICS[name][0]} by epoch: {'; '.join(lines)}")
+    figure.set_label(f"{METRICS[name][0]} by epoch: {'; '.join(str(line.get_label()) for line in axes.get_lines())}")
     _finish_figure(figure, run, HEIGHT)
     return figure
 
 
 def _finish_figure(figure: Figure, run: Run, height: float) -> None:
-    """Add the title and, above the axes, the legend in two columns: curves, then published points."""
+    """Add the title, and the legend below the axes: curves, then published points."""
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    top = TITLE_HEIGHT + LEGEND_ROW * math.ceil(len(handles) / 2) + 0.12
-    figure.set_size_inches(WIDTH, height + top)
-    figure.subplots_adjust(**margins(figure, top=top), hspace=0.08)
+    columns = 2 if max(map(len, labels), default=0) <= MAX_COLUMN else 1
+    figure.set_size_inches(WIDTH, height + TITLE_HEIGHT + LEGEND_ROW * math.ceil(len(handles) / columns))
     set_title(figure, f"{run.info['model']}: {run.folder.name}")
     if handles:
-        place = (0.06 / WIDTH, 1 - TITLE_HEIGHT / (height + top))
-        figure.legend(handles, labels, loc="upper left", bbox_to_anchor=place, ncols=2, borderaxespad=0)
+        figure.legend(handles, labels, loc="outside lower left", ncols=columns)
 
 
 def _plot_sets(axes: Axes, run: Run, name: str, *, across: Literal["epochs", "examples_seen"]) -> None:
@@ -88,25 +89,20 @@ def _plot_sets(axes: Axes, run: Run, name: str, *, across: Literal["epochs", "ex
     """
     factor, tested = METRICS[name][1], run.tested_epoch
     for kind, (words, colour) in SETS.items():
-        by_epoch = {x: factor * y for x, y in run.curve(f"{kind}/{name}").items() if math.isfinite(y)}
+        by_epoch, curve = (
+            {x: factor * y for x, y in run.curve(f"{kind}/{name}", by).items() if math.isfinite(y)}
+            for by in ("epochs", across)
+        )
         if not by_epoch:
             continue
-        curve = {x: factor * y for x, y in run.curve(f"{kind}/{name}", across).items() if math.isfinite(y)}
         if across == "epochs":
             curve = {x: y for x, y in curve.items() if x > 0} or curve
         last = list(by_epoch)[-1]
         epoch = tested if tested in by_epoch else last
         label = f"{words}, {format_metric(name, by_epoch[epoch])}" + (f" (epoch {epoch:g})" if epoch != last else "")
-        star = kind == "test" and len(curve) == 1
-        (line,) = axes.plot(
-            list(curve),
-            list(curve.values()),
-            marker="*" if star else "o",
-            markersize=12 if star else 5,
-            markeredgecolor=COLOURS["paper"],
-            color=colour,
-            label=label,
-        )
+        marker, size = ("*", 12) if kind == "test" and len(curve) == 1 else ("o", 5)
+        style: dict[str, Any] = {"marker": marker, "markersize": size, "markeredgecolor": COLOURS["paper"]}
+        (line,) = axes.plot(list(curve), list(curve.values()), color=colour, label=label, **style)
         if across == "epochs":
             set_tooltips(line, [f"{words}, epoch {x:g}: {format_metric(name, y)}" for x, y in curve.items()])
 
@@ -124,6 +120,63 @@ def plot_published(axes: Axes, tutorial: Mapping[str, Any], metric: str) -> list
     return list(points.values())
 
 
+@styled
+def plot_comparison(runs: Sequence[Run], labels: Sequence[str]) -> Figure | None:
+    """Plot loss and accuracy of runs by epoch: a row of axes for each set, a colour for each run; None without a curve.
+
+    The test set has axes if a run evaluated it more than once; that of a run that did so once is a star there.
+    """
+    curves = {
+        f"{kind}/{name}": [{x: factor * y for x, y in run.curve(f"{kind}/{name}").items()} for run in runs]
+        for kind in SETS
+        for name, (_, factor) in METRICS.items()
+    }
+    kinds = [kind for kind in SETS if max(map(len, curves[f"{kind}/loss"])) > (kind == "test")]
+    if not kinds:
+        return None
+    columns = 2 if len(runs) > 4 and max(map(len, labels)) < 60 else 1
+    height = HEIGHT * len(kinds) + 0.5 + LEGEND_ROW * min(len(runs), MAX_NAMED) / columns
+    figure = Figure(figsize=(10, height))
+    grid = figure.subplots(len(kinds), len(METRICS), sharex=True, squeeze=False)
+    for i, kind in enumerate(kinds):
+        for axes, (name, (up, _)) in zip(grid[i], METRICS.items(), strict=True):
+            own = curves[f"{kind}/{name}"]
+            for curve, label, colour in zip(own, labels, distinct_colours(len(runs)), strict=True):
+                marker, size = ("*", 11) if kind == "test" and len(curve) == 1 else ("o", 3)
+                style: dict[str, Any] = {"marker": marker, "markersize": size, "linewidth": 1.2, "color": colour}
+                axes.plot(list(curve), list(curve.values()), label=label, **style)
+            finish_axes(axes, "epoch" if kind == kinds[-1] else "", up)
+            shown = [y for curve in own for y in curve.values()]
+            if name == "loss" and 0 < 10 * min(shown) < max(shown):
+                set_log_scale(axes, "y")  # beside a run that hardly learns, the others would be one line
+            axes.set_title(SETS[kind][0])
+    figure.legend(
+        handles=grid[0][0].get_lines()[:MAX_NAMED],
+        title=f"the first {MAX_NAMED} of {len(runs)} runs" if len(runs) > MAX_NAMED else None,
+        loc="outside lower center",
+        ncols=columns,
+    )
+    return figure
+
+
+@styled
+def plot_range_test(found: RangeTest, title: str) -> Figure:
+    """Plot the training loss over the learning rate, single and smoothed, with the two suggestions as points."""
+    figure = Figure(figsize=(7, 4))
+    axes = figure.subplots()
+    axes.plot(found.rates, found.losses, ".", markersize=3, alpha=0.4, color=COLOURS["soft"], label="each step")
+    axes.plot(found.rates, found.smoothed, color=COLOURS["train"], label="smoothed")
+    for name, rate, colour in (("steepest", found.steepest, "val"), ("valley", found.valley, "test")):
+        y = found.smoothed[found.rates.index(rate)]
+        axes.plot([rate], [y], "o", zorder=3, color=COLOURS[colour], label=f"{name}: {rate:.2g}")
+    finish_axes(axes, "learning rate", "training loss")
+    set_log_scale(axes, "x")
+    axes.set_ylim(0, 1.3 * max(found.smoothed[: len(found.smoothed) // 3]))
+    set_title(figure, title)
+    axes.legend(loc="lower left")
+    return figure
+
+
 def format_metric(name: str, value: float) -> str:
     """Return a loss, or an accuracy in percent, for people."""
     return f"{value:.4f}" if name == "loss" else f"{value:.2f}%"
@@ -133,6 +186,15 @@ def finish_axes(axes: Axes, across: str, up: str) -> None:
     """Name the axes, and add a grid."""
     axes.set_xlabel(across)
     axes.set_ylabel(up)
-    axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10], integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.grid(axis="y")
+
+
+def set_log_scale(axes: Axes, which: Literal["x", "y"]) -> None:
+    """Make an axis logarithmic, with plain numbers: matplotlib's own would need mathtext, which is off."""
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axes.set(**{f"{which}scale": "log"})
+    axis.set_major_locator(LogLocator(subs=(1, 3)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter("{x:g}")

@@ -1,13 +1,6 @@
 """What a run shows when it ends: figures, and the tabs of TensorBoard."""
 
-from __future__ import annotations
-
-import contextlib
-import io
-import logging
-import struct
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +8,6 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
-from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
 from torch.utils.tensorboard.writer import SummaryWriter
 
@@ -24,27 +16,10 @@ from mnist_lab.evaluation.predictions import Predictions
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.runs.run import Run
 from mnist_lab.viz.curves import plot_accuracy, plot_examples_seen, plot_loss
-from mnist_lab.viz.hparams import log_hyperparameters
-from mnist_lab.viz.images import plot_images
-from mnist_lab.viz.model import plot_confusion, plot_filters, plot_worst_errors
-from mnist_lab.viz.projector import write_embeddings
-from mnist_lab.viz.save import save_figures
+from mnist_lab.viz.model import plot_confusion, plot_filters, plot_images, plot_worst_errors
+from mnist_lab.viz.save import write_figure
+from mnist_lab.viz.tensorboard import LAYOUT, add_graph, add_hyperparameters, add_picture, write_embeddings
 
-log = logging.getLogger(__name__)
-
-RGBA = 4  # Summary.Image's colorspace of matplotlib's files
-
-# The charts of CUSTOM SCALARS: one for each metric, of all sets. The names are regular expressions.
-LAYOUT = {
-    "loss and accuracy": {
-        "loss": ["Multiline", ["^Loss/train$", "^Loss/val$", "^Loss/test$"]],
-        "accuracy": ["Multiline", ["^Accuracy/train$", "^Accuracy/val$", "^Accuracy/test$"]],
-    },
-    "training": {
-        "learning rate": ["Multiline", ["^lr$"]],
-        "images per second": ["Multiline", ["^images_per_second$"]],
-    },
-}
 FIGURES = (
     "loss",
     "accuracy",
@@ -99,37 +74,29 @@ class Dashboard:
     ) -> None:
         """Draw a finished run's figures, and write all parts that are switched on into TensorBoard's event files.
 
-        The network is put into eval mode; random states stay as they are.
-
-        Args:
-            run: the run, whose record has its final metrics.
-            cfg: its configuration.
-            model: its network, with the weights that were tested; without its Trainer it cannot be traced, and GRAPHS
-                stays empty.
-            data: its data.
-            boards: TensorBoard's writers; they are closed.
-            step: the number of training steps.
+        The network is put into eval mode; random states stay as they are. GRAPHS stays empty for a network without its
+        Trainer, which cannot be traced. The boards are closed; step is the number of training steps.
         """
         with torch.random.fork_rng(devices=[]):
             images, labels = data.examples(len(data.test_set()[1]))
             predictions = None
             if self.examples or self.worst or self.confusion or self.pr_curves or self.projector:
                 predictions = Predictions(labels, model.test_probabilities(images), data.classes)
-            pictures = save_figures(run, self._figures(run, model, data, images, predictions))
+            pictures = _save_figures(run, self._figures(run, model, data, images, predictions))
             for board in boards:
                 if self.layout:
                     board.add_custom_scalars(LAYOUT)
                 if self.hparams:
-                    log_hyperparameters(board, run, cfg, step)
+                    add_hyperparameters(board, run, cfg, step)
                 for path in pictures:
-                    _add_picture(board, path, step)
+                    add_picture(board, path, step)
                 if self.pr_curves and predictions:
                     for i, probabilities in enumerate(predictions.probabilities.unbind(1)):
                         board.add_pr_curve(f"pr_curve/{predictions.classes[i]}", labels == i, probabilities, step)
                 if self.projector and predictions:
                     write_embeddings(Path(board.log_dir), model, images, data.test_set()[0], predictions)
                 if self.graph:
-                    _add_graph(board, model, images[:1])
+                    add_graph(board, model, images[:1])
                 board.close()
 
     def _figures(
@@ -155,23 +122,13 @@ class Dashboard:
         return drawn
 
 
-def _add_picture(board: SummaryWriter, path: Path, step: int) -> None:
-    """Add a PNG file to IMAGES as it is; SummaryWriter.add_image takes pixels, and would encode them again."""
-    content = path.read_bytes()
-    width, height = struct.unpack(">2I", content[16:24])  # where the PNG format has them
-    image = Summary.Image(height=height, width=width, colorspace=RGBA, encoded_image_string=content)
-    value = Summary.Value(tag=f"figures/{path.stem}", image=image)
-    board.file_writer.add_summary(Summary(value=[value]), step)  # type: ignore[attr-defined]
-
-
-def _add_graph(board: SummaryWriter, model: Classifier, image: Tensor) -> None:
-    """Add the graph of a network for an image, (1, 1, S, S), unless the network cannot be traced."""
-    # torch prints why a network cannot be traced.
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch gives up jit.trace, for which its SummaryWriter has no substitute
-        try:
-            image = image.to(next(model.parameters()))
-            # Traced here, because add_graph would run the network twice more to check the trace.
-            board.add_graph(torch.jit.trace(model, image, check_trace=False), image)  # type: ignore[no-untyped-call]
-        except Exception:  # a user's network may raise anything; the run is no worse for it
-            log.info("TensorBoard has no graph of this network", exc_info=True)
+def _save_figures(run: Run, drawn: Mapping[str, Figure | None]) -> list[Path]:
+    """Write figures as figures/NAME.png in a run's folder, and return the paths; None removes an earlier start's."""
+    paths = {name: run.figures_folder / f"{name}.png" for name in drawn}
+    for name, figure in drawn.items():
+        if figure is None:
+            paths.pop(name).unlink(missing_ok=True)
+        else:
+            run.figures_folder.mkdir(exist_ok=True)
+            write_figure(figure, paths[name])
+    return list(paths.values())

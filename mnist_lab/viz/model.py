@@ -1,20 +1,97 @@
-"""What a network has learnt: worst errors, confusion matrix, calibration, filters of the first layer."""
-
-from __future__ import annotations
+"""What a network has learnt: images with predictions, confusion matrix, calibration, robustness, filters."""
 
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from mnist_lab.data.corruptions import CORRUPTIONS, corrupt
+from mnist_lab.data.image_source import DIGITS
 from mnist_lab.evaluation.predictions import Predictions
+from mnist_lab.evaluation.robustness import Robustness
 from mnist_lab.formatting import shorten
-from mnist_lab.viz.heatmap import draw_cells
-from mnist_lab.viz.images import MAX_NAME, format_probability, plot_images, tile_images
-from mnist_lab.viz.style import COLOURS, TITLE_HEIGHT, margins, set_title, set_tooltips, styled
+from mnist_lab.viz.style import COLOURS, TITLE_HEIGHT, distinct_colours, set_title, set_tooltips, styled
+from mnist_lab.viz.sweep import draw_cells
 
+MAX_NAME = 12  # characters of a class's name
+CHARACTER = 0.07  # inches that one takes at most
+INK = LinearSegmentedColormap.from_list("ink", [(0, 0, 0, 0), (0, 0, 0, 1)])  # on paper of any colour
 MAX_COUNTED = 20  # classes up to which the confusion matrix shows its numbers
+COLUMNS = 4  # of axes in the figure of robustness
+
+
+@styled
+def plot_images(
+    images: Tensor | np.ndarray,
+    truths: Sequence[int],
+    predictions: Sequence[int] | None = None,
+    probabilities: Tensor | None = None,
+    *,
+    classes: Sequence[str] = DIGITS,
+    columns: int = 3,
+    as_ink: bool = True,
+) -> Figure:
+    """Plot a grid of images, each below its true class or, if given, its predicted class.
+
+    A wrong prediction is red, with the true class beside it; if given, both with their probabilities.
+
+    Args:
+        images: (N, 1, S, S) or (N, S, S).
+        truths: the true classes.
+        predictions: the predicted classes.
+        probabilities: class probabilities, (N, K).
+        classes: the names of the K classes.
+        columns: images in a row.
+        as_ink: whether bright pixels are drawn as ink on paper, as suits MNIST; else from black to white.
+    """
+    side = images.shape[-1]
+    pixels = np.asarray(images).reshape(len(truths), side, side)
+    lines = 1 if probabilities is None else 2
+    longest = max(len(shorten(classes[label], MAX_NAME)) for label in {*truths, *(predictions or ())})
+    names = 1 if predictions is None or probabilities is not None else 2  # in a line
+    width = 1.2 + CHARACTER * names * (longest - 1)  # inches of a column
+    rows, cell, head = -(-len(truths) // columns), int(side * width), int((0.2 + 0.16 * lines) * side)
+    height = int(1.2 * side) + head
+    sheet = np.full((rows * height, columns * cell), np.nan)
+    figure = Figure(figsize=(width * columns, width * rows * height / cell))
+    figure.set_layout_engine("none")
+    axes = figure.add_axes((0, 0, 1, 1))  # one picture for all: a set of axes for each takes ten times as long
+    axes.axis("off")
+    for i, (image, truth) in enumerate(zip(pixels, truths, strict=True)):
+        top, left = i // columns * height + head, i % columns * cell + (cell - side) // 2
+        sheet[top : top + side, left : left + side] = image
+        named = {"truth": truth} if predictions is None else {"predicted": predictions[i]}
+        right = predictions is None or predictions[i] == truth
+        if not right:
+            named["is"] = truth
+        words = [f"{word} {shorten(classes[label], MAX_NAME)}" for word, label in named.items()]
+        if probabilities is not None:
+            shares = [format_probability(probabilities[i, label].item()) for label in named.values()]
+            words = [f"{word}: {share}" for word, share in zip(words, shares, strict=True)]
+        text, colour = (", " if lines == 1 else "\n").join(words), COLOURS["ink" if right else "bad"]
+        axes.text(left + side / 2, top - 2, text, ha="center", va="bottom", fontsize=8.5, color=colour)
+    axes.imshow(sheet, cmap=INK if as_ink else "gray", interpolation="none", aspect="auto")
+    return figure
+
+
+def format_probability(share: float) -> str:
+    """Return a probability in percent; one that is not certain does not look so."""
+    return "> 99.9%" if 0.9995 <= share < 1 else "< 0.1%" if 0 < share < 0.0005 else f"{share:.1%}"
+
+
+def tile_images(pictures: np.ndarray, columns: int, *, gap: int = 0, fill: float = 0) -> np.ndarray:
+    """Return pictures, (N, height, width), as one, row by row; gaps and places after the last are fill."""
+    count, height, width = pictures.shape
+    rows = -(-count // columns)
+    sheet = np.full((rows * columns, height + gap, width + gap), fill, dtype=pictures.dtype)
+    sheet[:count, :height, :width] = pictures
+    sheet = sheet.reshape(rows, columns, height + gap, width + gap).swapaxes(1, 2)
+    sheet = sheet.reshape(rows * (height + gap), columns * (width + gap))
+    return sheet[: sheet.shape[0] - gap, : sheet.shape[1] - gap]
 
 
 def plot_worst_errors(
@@ -23,27 +100,17 @@ def plot_worst_errors(
     """Plot the images that a network got most wrong, worst first; None if it got none wrong.
 
     Each has the predicted and the true class, with their probabilities.
-
-    Args:
-        predictions: predictions for the images.
-        images: (N, 1, S, S) or (N, S, S).
-        count: how many are shown at most.
-        columns: images in a row.
-        as_ink: as `plot_images` takes it.
     """
     chosen = predictions.worst(count)
     if not len(chosen):
         return None
     truths, predicted = predictions.labels[chosen].tolist(), predictions.predicted[chosen].tolist()
-    probabilities = predictions.probabilities[chosen]
-    names = predictions.classes
-    figure = plot_images(
-        images[chosen], truths, predicted, probabilities, classes=names, columns=columns, as_ink=as_ink
-    )
+    shares, names = predictions.probabilities[chosen], predictions.classes
+    figure = plot_images(images[chosen], truths, predicted, shares, classes=names, columns=columns, as_ink=as_ink)
     texts = [
         f"a {names[truth]} ({format_probability(own[truth])}) predicted as {names[taken]} "
         f"({format_probability(own[taken])})"
-        for truth, taken, own in zip(truths, predicted, probabilities.tolist(), strict=True)
+        for truth, taken, own in zip(truths, predicted, shares.tolist(), strict=True)
     ]
     figure.set_label(f"Test images that are most wrong: {'; '.join(texts)}")
     return figure
@@ -58,32 +125,24 @@ def plot_confusion(predictions: Predictions) -> Figure:
     counts = predictions.confusion()
     right = max(counts.diagonal().max().item(), 1)
     wrong = max((counts - counts.diagonal().diag()).max().item(), 1)
-    classes = range(len(counts))
-    found = {(j, i): int(counts[i, j]) for i in classes for j in classes if counts[i, j]}
+    found = {(j, i): int(counts[i, j]) for i, j in counts.nonzero().tolist()}
+    colours = {
+        (j, i): (COLOURS["heat"], count / right) if i == j else (COLOURS["error"], count / wrong)
+        for (j, i), count in found.items()
+    }
     names = [shorten(name, MAX_NAME) for name in predictions.classes]
-    room = 0.065 * (max(map(len, names)) - 1)  # inches that names need more than digits do
-    side = 0.4 * len(names) if len(names) <= MAX_COUNTED else min(0.16 * len(names), 12)  # inches
-    side = max(side, 3)
+    few, room = len(names) <= MAX_COUNTED, CHARACTER * (max(map(len, names)) - 1)  # inches beyond a digit's
+    side = max(3, 0.4 * len(names)) if few else min(0.16 * len(names), 12)  # inches
     figure = Figure(figsize=(side + 0.6 + room, side + 0.5 + room))
-    edges = margins(figure, top=TITLE_HEIGHT + 0.38 + room, left=0.55 + room, bottom=0.1)
-    axes = figure.subplots(gridspec_kw=edges)
-    axes.set_xlim(-0.5, len(counts) - 0.5)
-    axes.set_ylim(len(counts) - 0.5, -0.5)
-    draw_cells(
-        axes,
-        {
-            (j, i): (COLOURS["heat"], n / right) if i == j else (COLOURS["error"], n / wrong)
-            for (j, i), n in found.items()
-        },
-        {spot: str(count) for spot, count in found.items()} if len(names) <= MAX_COUNTED else {},
-    )
-    axes.set_xticks(classes, names, rotation=90 if room else 0)
-    axes.set_yticks(classes, names)
-    axes.xaxis.set_label_position("top")
+    axes = figure.subplots()
+    draw_cells(axes, colours, {spot: str(count) for spot, count in found.items()} if few else {})
+    axes.set_xticks(range(len(names)), names, rotation=90 if room else 0)
+    axes.set_yticks(range(len(names)), names)
     axes.xaxis.tick_top()
+    axes.xaxis.set_label_position("top")
     axes.tick_params(length=0)
-    axes.set_xlabel("predicted class")
-    axes.set_ylabel("true class")
+    axes.set(xlim=(-0.5, len(names) - 0.5), ylim=(len(names) - 0.5, -0.5))
+    axes.set(xlabel="predicted class", ylabel="true class")
     set_title(figure, f"{len(predictions.labels):,} images, accuracy {predictions.accuracy:.2%}")
     errors = [f"{names[i]} predicted as {names[j]}: {count}" for (j, i), count in sorted(found.items()) if i != j]
     figure.set_label(f"Confusion matrix; errors: {', '.join(errors) or 'none'}")
@@ -93,28 +152,57 @@ def plot_confusion(predictions: Predictions) -> Figure:
 @styled
 def plot_reliability(predictions: Predictions) -> Figure:
     """Plot accuracy by the probability of the predicted class; a point's area grows with its number of images."""
-    bins = predictions.calibration()
-    most = max(count for _, _, count in bins)
+    sure, right, counts = zip(*predictions.calibration(), strict=True)
     figure = Figure(figsize=(3.9, 3.7))
-    axes = figure.subplots(gridspec_kw=margins(figure))
+    axes = figure.subplots()
     axes.plot([0, 100], [0, 100], color=COLOURS["soft"], linewidth=1, linestyle=(0, (5, 4)))
     points = axes.scatter(
-        [100 * probability for probability, _, _ in bins],
-        [100 * accuracy for _, accuracy, _ in bins],
-        s=[30 + 170 * count / most for _, _, count in bins],
+        100 * np.array(sure),
+        100 * np.array(right),
+        s=30 + 170 * np.array(counts) / max(counts),
         color=COLOURS["test"],
         edgecolors=COLOURS["paper"],
         clip_on=False,
         zorder=3,
     )
-    texts = [f"{sure:.1%} sure, {right:.1%} right: {count:,} images" for sure, right, count in bins]
+    texts = [f"{p:.1%} sure, {share:.1%} right: {n:,} images" for p, share, n in zip(sure, right, counts, strict=True)]
     set_tooltips(points, texts)
-    axes.set_xlim(0, 100)
-    axes.set_ylim(0, 100)
-    axes.set_xlabel("probability of the predicted class (%)")
-    axes.set_ylabel("accuracy (%)")
+    axes.set(xlim=(0, 100), ylim=(0, 100), xlabel="probability of the predicted class (%)", ylabel="accuracy (%)")
     axes.grid()
     figure.set_label(f"Reliability diagram: {'; '.join(texts)}")
+    return figure
+
+
+@styled
+def plot_robustness(groups: Mapping[str, Sequence[Robustness]], image: Tensor) -> Figure:
+    """Plot each corruption in its own axes, with a line for each group of runs: the mean, and the range of several.
+
+    Above the axes is an image, (28, 28) bytes, in every strength.
+    """
+    corruptions = list(next(iter(groups.values()))[0].accuracies)
+    columns = min(COLUMNS, len(corruptions) + 1)
+    rows = -(-(len(corruptions) + 1) // columns)
+    figure = Figure(figsize=(3.3 * columns, 3.4 * rows))
+    grid = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=[1, 4.4] * rows)
+    for axes in grid.flat:
+        axes.axis("off")
+    for i, name in enumerate(corruptions):
+        strip, axes = grid[2 * (i // columns) : 2 * (i // columns) + 2, i % columns]
+        shown = torch.cat([corrupt(image.unsqueeze(0), name, strength)[0] for strength in range(6)], dim=1).numpy()
+        strip.imshow(shown, cmap="gray_r", vmin=0, vmax=255, extent=(-0.5, 5.5, 0, 1), aspect="auto")
+        strip.vlines(np.arange(0.5, 5), 0, 1, color=COLOURS["line"], linewidth=0.8)
+        strip.set_title(name)
+        axes.axis("on")
+        for colour, (label, runs) in zip(distinct_colours(len(groups)), groups.items(), strict=True):
+            values = 100 * np.array([[run.accuracy, *run.accuracies[name]] for run in runs])
+            axes.plot(range(6), values.mean(0), "o-", markersize=3, linewidth=1.3, color=colour, label=label)
+            axes.fill_between(range(6), values.min(0), values.max(0), color=colour, alpha=0.2, linewidth=0)
+        axes.set_xticks(range(6), ["0", *(f"{amount:g}" for amount in CORRUPTIONS[name].amounts)])
+        axes.set(xlabel=CORRUPTIONS[name].unit, xlim=(-0.5, 5.5), ylim=(0, 102))
+        axes.grid()
+        if i % columns == 0:
+            axes.set_ylabel("test accuracy (%)")
+    grid[-1, -1].legend(*grid[1, 0].get_legend_handles_labels(), loc="center", fontsize=9)
     return figure
 
 
@@ -122,17 +210,11 @@ def plot_reliability(predictions: Predictions) -> Figure:
 def plot_filters(model: nn.Module, image_size: int, count: int = 128) -> Figure | None:
     """Plot the weights of the first layer with weights, as pictures; None if they are not pictures.
 
-    They are for a convolution of one channel, and for a linear layer that takes every pixel of the image.
-
-    Args:
-        model: the network.
-        image_size: S, the side of the images that it takes, in pixels.
-        count: how many are shown at most.
+    They are for a convolution of one channel, and for a linear layer that takes every pixel of an image_size x
+    image_size image. No more than count are shown.
     """
-    weight = next((parameter for parameter in model.parameters() if parameter.ndim > 1), None)
-    if weight is None:
-        return None
-    name = next(name for name, parameter in model.named_parameters() if parameter is weight)
+    layers = ((name, weight) for name, weight in model.named_parameters() if weight.ndim > 1)
+    name, weight = next(layers, ("", torch.zeros(0)))
     if weight.ndim == 4 and weight.shape[1] == 1 and weight.shape[2] > 1:  # (N, 1, height, width)
         pictures = weight[:, 0]
     elif weight.ndim == 2 and weight.shape[1] == image_size**2:  # (N, S * S)
@@ -143,12 +225,10 @@ def plot_filters(model: nn.Module, image_size: int, count: int = 128) -> Figure 
     root = math.ceil(math.sqrt(len(shown)))
     columns = next((number for number in range(root, 2 * root) if len(shown) % number == 0), root)
     sheet, most = tile_images(shown, columns, gap=1, fill=np.nan), np.abs(shown).max()
-    tall = 5 * sheet.shape[0] / sheet.shape[1]  # inches, of a sheet that is 5 wide
-    figure = Figure(figsize=(6.2, tall + 0.5))
-    axes = figure.add_axes((0.1 / 6.2, 0.1 / (tall + 0.5), 5 / 6.2, tall / (tall + 0.5)))
+    figure = Figure(figsize=(6.2, 5 * sheet.shape[0] / sheet.shape[1] + TITLE_HEIGHT + 0.1))
+    axes = figure.subplots()
     axes.axis("off")
     set_title(figure, f"{name}: {len(shown)} of {len(pictures)}")
     drawn = axes.imshow(sheet, cmap="RdBu_r", vmin=-most, vmax=most, interpolation="none")
-    beside = figure.add_axes((5.25 / 6.2, 0.1 / (tall + 0.5), 0.15 / 6.2, tall / (tall + 0.5)))
-    figure.colorbar(drawn, cax=beside, label="weight")
+    figure.colorbar(drawn, ax=axes, label="weight", aspect=30)
     return figure

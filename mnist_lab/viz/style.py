@@ -1,6 +1,4 @@
-"""The look that all pictures share: colours, type, margins, legends."""
-
-from __future__ import annotations
+"""The look that all figures share: colours, type, titles, tooltips."""
 
 import json
 from collections.abc import Sequence
@@ -24,12 +22,14 @@ COLOURS = {
     "heat": "#5b9bff",
     "error": "#ff9d5c",
 }
-TITLE_HEIGHT = 0.3  # inches at the top of a figure with a title
+WIDTH, HEIGHT = 4.6, 2.75  # inches of a figure with one pair of axes
+TITLE_HEIGHT = 0.3  # inches
 TOOLTIPS = "tooltips:"  # begins the group id of an artist with tooltips
 
-# A decorator: text and axes take their looks from matplotlib's settings when they are made.
+# A decorator: text, axes and layout take their looks from matplotlib's settings when they are made.
 styled = rc_context(
     {
+        "figure.constrained_layout.use": True,
         "figure.facecolor": COLOURS["paper"],
         "savefig.facecolor": "auto",
         "text.color": COLOURS["ink"],
@@ -61,18 +61,9 @@ styled = rc_context(
 )
 
 
-def margins(
-    figure: Figure, *, top: float = 0.12, left: float = 0.62, right: float = 0.14, bottom: float = 0.48
-) -> dict[str, float]:
-    """Return a grid's margins, given in inches; constrained layout would take as long as drawing."""
-    width, height = figure.get_size_inches()
-    return {"left": left / width, "right": 1 - right / width, "bottom": bottom / height, "top": 1 - top / height}
-
-
 def set_title(figure: Figure, title: str) -> None:
-    """Write a title into the figure's uppermost TITLE_HEIGHT; a report, which has headings, leaves it out."""
-    width, height = figure.get_size_inches()
-    figure.suptitle(title, x=0.1 / width, y=1 - 0.08 / height, ha="left", va="top")
+    """Write a title above the axes; a report, which has headings, leaves it out."""
+    figure.suptitle(title, x=0.02, ha="left", wrap=True)
 
 
 def set_tooltips(artist: Artist, texts: Sequence[str]) -> None:

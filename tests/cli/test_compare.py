@@ -24,7 +24,7 @@ from mnist_lab.runs.listing import differing_settings_of_runs, find_runs
 from mnist_lab.runs.record import RunState
 from mnist_lab.runs.run import Run
 from mnist_lab.training.train import train
-from mnist_lab.viz.comparison import plot_comparison
+from mnist_lab.viz.curves import plot_comparison
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from mnist_lab.evaluation.robustness import measure
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import load_trained_model, make_data
 from mnist_lab.training.train import train
-from mnist_lab.viz.robustness import plot_robustness
+from mnist_lab.viz.model import plot_robustness
 
 
 def images(count: int = 57) -> Tensor:

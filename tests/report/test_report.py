@@ -17,13 +17,16 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pytest
-from lab import Command, Tiny, tiny_arrays, tiny_data
+import torch
+from lab import Command, Tiny, slow, thorough, tiny_arrays, tiny_data
 from PIL import Image
 from playwright.sync_api import Browser, Page
 
 from mnist_lab.evaluation.predictions import Predictions
 from mnist_lab.export.model_card import describe_preset
 from mnist_lab.report.render import report
+from mnist_lab.report.run import class_rows, most_confused
+from mnist_lab.report.sweep import is_grid
 from mnist_lab.runs.ranking import Results
 from mnist_lab.runs.record import RunState
 from mnist_lab.runs.run import Run
@@ -31,7 +34,7 @@ from mnist_lab.runs.sweep import Job, Sweep, write_job
 from mnist_lab.training.build import load_trained_model, make_data
 from mnist_lab.training.train import train
 from mnist_lab.viz.curves import plot_accuracy
-from mnist_lab.viz.images import format_probability
+from mnist_lab.viz.model import format_probability, plot_reliability
 from mnist_lab.viz.style import COLOURS
 from mnist_lab.viz.sweep import plot_sweep_curves
 
@@ -114,6 +117,11 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     return Lab(tiny, train(tiny.compose("model=mlp")))
 
 
+@pytest.fixture(scope="module")
+def page_of_run(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return report(str(lab.run.folder), tmp_path_factory.mktemp("page") / "page.html")
+
+
 @pytest.fixture
 def visit(browser: Browser) -> Iterator[Visit]:
     """Opens a page's file; at the end, nothing may have been asked for but that file, nor any error been told."""
@@ -189,16 +197,18 @@ SWEPT = {
 
 
 def test_headline_and_legends_show_the_epoch_whose_weights_were_tested(lab: Lab) -> None:
-    run = lab.copy()
-    value = run.curve("val/acc")[1]
-    run.update(tested={"checkpoint": "best", "epoch": 1}, metrics=run.info["metrics"] | {"val/acc": value})
+    run = lab.copy(("checkpoints",))
+    run.update(tested={"checkpoint": "best", "epoch": 1}, metrics=run.info["metrics"] | {"val/acc": 0.1234})
     page = report(str(run)).read_text(encoding="utf-8")
-    assert f"validation, {value:.2%} (epoch 1)" in page and "in epoch 1, the one tested" in page
-    labels = [str(line.get_label()) for line in plot_accuracy(run).axes[0].get_lines()]
-    assert f"validation, {value:.2%} (epoch 1)" in labels
+    assert '<strong>12.34%</strong> <span class="note">in epoch 1, the one tested' in page
+    words = f"validation, {run.curve('val/acc')[1]:.2%} (epoch 1)"
+    assert words in page
+    assert words in [str(line.get_label()) for line in plot_accuracy(run).axes[0].get_lines()]
 
 
-@pytest.fixture(scope="module", params=["finished", "unsaved", "preset", *SWEPT])
+@pytest.fixture(
+    scope="module", params=["unsaved", "preset", "two", "three", *thorough("finished", "one", "seeds", "none")]
+)
 def kind_of_page(lab: Lab, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
     """A page of each kind."""
     name, folder = request.param, tmp_path_factory.mktemp("pages")
@@ -216,18 +226,13 @@ def kind_of_page(lab: Lab, tmp_path_factory: pytest.TempPathFactory, request: py
     return report(str(subject), folder / "page.html")
 
 
-@pytest.mark.parametrize(
-    ("stated", "shown"), [({}, "a preset without a title"), ({"title": "Mine"}, "“Mine”"), ({"source": "me"}, "me")]
-)
-def test_preset_of_the_user_needs_neither_title_nor_source(
-    lab: Lab, tmp_path: Path, stated: dict[str, str], shown: str
-) -> None:
-    run = lab.copy()
-    config = run.config
-    config.tutorial = stated | {"published": {"test/acc": [None, 50.0]}}
-    run.save_config(config)
+def test_preset_of_the_user_needs_neither_title_nor_source(lab: Lab, tmp_path: Path) -> None:
+    for stated, shown in (({"title": "Mine"}, "“Mine”"), ({"source": "me"}, "me"), ({}, "a preset without a title")):
+        run, config = lab.copy(), lab.run.config
+        config.tutorial = stated | {"published": {"test/acc": [None, 50.0]}}
+        run.save_config(config)
+        assert describe_preset(run) == shown
     assert f"as published in {shown}." in report(str(run.folder), tmp_path / "page.html").read_text(encoding="utf-8")
-    assert describe_preset(run) == shown
 
 
 @in_a_browser
@@ -248,9 +253,9 @@ def test_page_shows_everything_on_a_phone_and_a_desk_in_light_and_dark(
 
 @in_a_browser
 def test_page_on_paper_is_light_and_cuts_no_picture_and_folds_away_what_is_folded(
-    lab: Lab, visit: Visit, tmp_path: Path
+    visit: Visit, page_of_run: Path
 ) -> None:
-    page = visit(report(str(lab.run.folder), tmp_path / "page.html"), color_scheme="dark")
+    page = visit(page_of_run, color_scheme="dark")
     page.locator("details").last.evaluate("each => each.open = true")
     page.emulate_media(media="print", color_scheme="dark")
     contrast = page.evaluate(CONTRAST)
@@ -276,8 +281,8 @@ def test_headings_are_in_order_and_tables_have_heads(lab: Lab, visit: Visit, tmp
 
 
 @in_a_browser
-def test_figures_are_those_of_the_run_and_of_its_predictions(lab: Lab, visit: Visit, tmp_path: Path) -> None:
-    page, made, info = visit(report(str(lab.run.folder), tmp_path / "page.html")), lab.predictions, lab.run.info
+def test_figures_are_those_of_the_run_and_of_its_predictions(lab: Lab, visit: Visit, page_of_run: Path) -> None:
+    page, made, info = visit(page_of_run), lab.predictions, lab.run.info
     assert tiles(page)["test accuracy"] == f"{info['metrics']['test/acc']:.2%}"
     assert tiles(page)["validation accuracy"] == f"{info['metrics']['val/acc']:.2%}"
     assert tiles(page)["wrong"] == str(round((1 - made.accuracy) * 57))
@@ -285,11 +290,8 @@ def test_figures_are_those_of_the_run_and_of_its_predictions(lab: Lab, visit: Vi
     numbers = page.locator("#confusion ~ .columns svg text").all_text_contents()
     classes = ["predicted class", "true class", *map(str, [*range(10), *range(10)])]
     assert Counter(numbers) == Counter([*classes, *(str(count) for row in counts for count in row if count)])
-    shown = zip(cells(page, "#precision"), made.precision().tolist(), made.recall().tolist(), strict=True)
-    for digit, (row, precision, recall) in enumerate(shown):
-        shares = ["–" if value != value else f"{value:.2%}" for value in (precision, recall)]
-        assert row == [str(digit), str(sum(counts[digit])), *shares]
-    assert cells(page, "#bins") == [[f"{s:.1%}", f"{right:.1%}", str(n)] for s, right, n in made.calibration()]
+    assert cells(page, "#precision") == [list(row) for row in class_rows(made)]
+    assert sum(int(row[2]) for row in cells(page, "#bins")) == 57
     assert page.locator("#ece").inner_text() == f"{made.calibration_error():.2%}"
     expected = []
     for index in made.worst(24).tolist():
@@ -304,9 +306,39 @@ def test_figures_are_those_of_the_run_and_of_its_predictions(lab: Lab, visit: Vi
         assert row[1:5] == [f"{values[0]:.4f}", f"{values[1]:.2%}", f"{values[2]:.4f}", f"{values[3]:.2%}"]
 
 
+def test_classes_pairs_and_calibration_are_those_of_a_matrix_by_hand() -> None:
+    labels = [0, 0, 0, 0, 0, 0, 1, 1, 1, 2]
+    predicted = [0, 0, 0, 1, 1, 2, 1, 1, 0, 0]
+    probabilities = torch.nn.functional.one_hot(torch.tensor(predicted), 4).double()
+    probabilities[0] = torch.tensor([0.95, 0.05, 0, 0])  # in the same interval as those of probability 1
+    made = Predictions(torch.tensor(labels), probabilities, ("a", "b", "c", "d"))
+    assert class_rows(made) == [
+        ("a", "6", "60.00%", "50.00%"),
+        ("b", "3", "50.00%", "66.67%"),
+        ("c", "1", "0.00%", "0.00%"),
+        ("d", "0", "–", "–"),
+    ]
+    assert most_confused(made) == "a predicted as b (2), a predicted as c (1), b predicted as a (1)"
+    assert made.calibration() == [(pytest.approx(0.995), pytest.approx(0.5), 10)]
+    points = plot_reliability(made).axes[0].collections[0].get_offsets()
+    np.testing.assert_allclose(points, [[99.5, 50]])
+
+
+def test_half_filled_grid_is_a_heat_map_and_an_emptier_one_is_not() -> None:
+    def jobs(*places: str) -> Results:
+        planned = [Job((f"optimizer.lr={lr}", f"model={model}"), Path(f"no-{lr}{model}")) for lr, model in places]
+        return Results(Sweep(Path("s")), planned, [])
+
+    keys = ["optimizer.lr", "model"]
+    assert is_grid(jobs("1a", "2b"), keys)
+    assert not is_grid(jobs("1a", "2b", "3c", "1b"), keys), "four of nine"
+    assert not is_grid(jobs(*(f"{lr}a" for lr in "123456789ABCD"), "1b"), keys), "too wide"
+    assert not is_grid(jobs("1a", "2b"), keys[:1])
+
+
 @in_a_browser
-def test_digits_shown_are_the_worst_test_images(lab: Lab, visit: Visit, tmp_path: Path) -> None:
-    page = visit(report(str(lab.run.folder), tmp_path / "page.html"))
+def test_digits_shown_are_the_worst_test_images(lab: Lab, visit: Visit, page_of_run: Path) -> None:
+    page = visit(page_of_run)
     address = page.locator("#worst ~ .box image").get_attribute("href")
     assert address is not None
     sheet = np.asarray(Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))))[..., 3]
@@ -316,23 +348,29 @@ def test_digits_shown_are_the_worst_test_images(lab: Lab, visit: Visit, tmp_path
     np.testing.assert_allclose(found, np.trim_zeros(first, "f"), atol=2)
 
 
-def test_page_tells_settings_environment_and_commands(lab: Lab, tmp_path: Path) -> None:
-    text = report(str(lab.run.folder), tmp_path / "page.html").read_text()
+def test_page_tells_settings_environment_and_commands(lab: Lab, page_of_run: Path) -> None:
+    text = page_of_run.read_text()
     info = lab.run.info
     assert re.search(r'<th scope="row">optimizer.lr</th><td>0.1</td><td>0.01</td>', text)
     assert "SGD lr=0.1 momentum=0.9" in text
-    for value in (info["versions"]["torch"], info["git"]["commit"][:12], f"resume={lab.run}", f"test {lab.run}"):
+    for value in (
+        info["versions"]["torch"],
+        info["git"]["commit"][:12],
+        f"resume={lab.run} trainer.max_epochs=3",
+        f"test {lab.run}",
+    ):
         assert value in text
+    assert '<th scope="row">data.source.name</th>' in text and '<th scope="row">data.source.sha256' not in text
     assert not re.search(r"https?://(?!www\.w3\.org)", text), "nothing is fetched"
 
 
-def test_same_run_gives_the_same_page_but_for_its_date(lab: Lab, tmp_path: Path) -> None:
-    pages = [report(str(lab.run.folder), tmp_path / f"{i}.html").read_text() for i in range(2)]
-    first, second = (re.sub(r"Made [\d: -]+ by", "", page) for page in pages)
+def test_same_run_gives_the_same_page_but_for_its_date(lab: Lab, page_of_run: Path, tmp_path: Path) -> None:
+    pages = page_of_run, report(str(lab.run.folder), tmp_path / "again.html")
+    first, second = (re.sub(r"Made [\d: -]+ by", "", page.read_text()) for page in pages)
     assert first == second
 
 
-@pytest.mark.parametrize("status", ["killed", "interrupted", "failed"])
+@pytest.mark.parametrize("status", ["failed", *slow("killed"), *thorough("interrupted")])
 def test_run_that_has_not_ended_has_a_page_with_what_there_is(lab: Lab, status: str) -> None:
     error = {"killed": None, "interrupted": "Ctrl-C", "failed": f"RuntimeError: {HOSTILE}"}[status]
     run = lab.copy(
@@ -462,6 +500,7 @@ def test_sweep_without_a_result_has_a_page(tmp_path: Path) -> None:
         assert "there is nothing to rank" in text and "0 of" in text
 
 
+@pytest.mark.slow
 def test_report_of_a_real_sweep_whose_job_fails_and_of_its_best_run(command: Command) -> None:
     grid = ("model=mlp", "optimizer.lr=0.01,1e30", "trainer.max_epochs=1")
     assert command("-m", "sweep=s", *grid).status == 1

@@ -7,30 +7,39 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lab import Tiny
+from lab import Tiny, tiny_data
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
 from mnist_lab.errors import UsageError
-from mnist_lab.reproduce.plot import plot_reproduction
+from mnist_lab.reproduce.tutorials import plot_reproduction
 from mnist_lab.runs.run import Run
 from mnist_lab.training.train import train
 from mnist_lab.viz.curves import plot_accuracy, plot_examples_seen, plot_loss
-from mnist_lab.viz.heatmap import colour_strengths, plot_heat_map
-from mnist_lab.viz.images import format_probability, plot_images
+from mnist_lab.viz.model import format_probability, plot_images
 from mnist_lab.viz.style import COLOURS
+from mnist_lab.viz.sweep import colour_strengths, plot_heat_map
 
 
-@pytest.fixture
-def preset_run(tiny: Tiny) -> Run:
+@pytest.fixture(scope="module")
+def module_tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    folder = tmp_path_factory.mktemp("curves")
+    tiny = tiny_data(folder / "tiny")
+    tiny.overrides = ["data=tiny", "trainer.max_epochs=2", "trainer.accelerator=cpu", f"runs_dir={folder / 'runs'}"]
+    tiny.overrides += ["figures=false"]
+    return tiny
+
+
+@pytest.fixture(scope="module")
+def preset_run(module_tiny: Tiny) -> Run:
     """Two epochs with the test set after each, and before training."""
-    return train(tiny.compose("experiment=compact_cnn"))
+    return train(module_tiny.compose("experiment=compact_cnn"))
 
 
-@pytest.fixture
-def plain_run(tiny: Tiny) -> Run:
+@pytest.fixture(scope="module")
+def plain_run(module_tiny: Tiny) -> Run:
     """Two epochs with a validation set; the test set is looked at once."""
-    return train(tiny.compose("model=mlp"))
+    return train(module_tiny.compose("model=mlp"))
 
 
 def lines(figure: Figure, panel: int = 0) -> dict[str, list[tuple[float, float]]]:
@@ -82,6 +91,7 @@ def test_axes_are_named_with_units(preset_run: Run) -> None:
         assert [(axes.get_xlabel(), axes.get_ylabel()) for axes in figure.axes] == names
 
 
+@pytest.mark.slow
 def test_run_without_training_has_figures_too(tiny: Tiny) -> None:
     run = train(tiny.compose("model=mlp", "trainer.max_epochs=0", "figures=true"))
     assert lines(plot_accuracy(run))["test"] == [(0, 100 * run.info["metrics"]["test/acc"])]
@@ -121,18 +131,24 @@ def test_heat_map_has_the_mean_of_each_place(tmp_path: Path) -> None:
         folder = tmp_path / f"{lr}-{seed}"
         folder.mkdir()
         OmegaConf.save({"optimizer": {"lr": lr, "momentum": momentum}}, folder / "config.yaml")
-        (folder / "run.json").write_text(json.dumps({"status": "finished", "metrics": {"val/acc": accuracy}}))
+        (folder / "run.json").write_text(
+            json.dumps(
+                {"status": "finished", "metrics": {"val/acc": accuracy, "val/loss": 0.2 if accuracy < 0.6 else 0.3}}
+            )
+        )
         runs.append(Run(folder))
     figure = plot_heat_map(runs, "optimizer.lr", "optimizer.momentum")
     (axes,) = figure.axes
     assert {text.get_position(): text.get_text() for text in axes.texts} == {(0, 0): "92.00", (1, 1): "50.00"}
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("optimizer.lr", "optimizer.momentum")
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0.01", "0.1"]
-    assert figure.get_suptitle().startswith("validation: accuracy (%)")
+    for metric, best in (("val/acc", "92.00"), ("val/loss", "0.2000")):
+        drawn = plot_heat_map(runs, "optimizer.lr", "optimizer.momentum", metric).axes[0].texts
+        assert [text.get_text() for text in drawn if text.get_weight() == "bold"] == [best[: len(drawn[0].get_text())]]
     for arguments, told in (
         (([], "optimizer.lr", "optimizer.momentum"), "no runs"),
         ((runs, "optimizer.lr", "optimizer.betas"), "has no setting optimizer.betas"),
-        ((runs, "optimizer.lr", "optimizer.momentum", "test/acc"), "has no test/acc; there are val/acc"),
+        ((runs, "optimizer.lr", "optimizer.momentum", "test/acc"), "has no test/acc; there are val/acc, val/loss"),
     ):
         with pytest.raises(UsageError, match=told):
             plot_heat_map(*arguments)  # type: ignore[arg-type]

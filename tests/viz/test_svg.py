@@ -9,8 +9,8 @@ import matplotlib
 import pytest
 from matplotlib.figure import Figure
 
-from mnist_lab.viz.style import COLOURS, margins, set_title, set_tooltips, styled
-from mnist_lab.viz.svg import inline_svg
+from mnist_lab.viz.save import inline_svg
+from mnist_lab.viz.style import COLOURS, set_title, set_tooltips, styled
 
 HOSTILE = "<b>$x$ & 0.12345 #5b9bff"
 
@@ -18,7 +18,7 @@ HOSTILE = "<b>$x$ & 0.12345 #5b9bff"
 @styled
 def plot() -> Figure:
     figure = Figure(figsize=(4, 3))
-    axes = figure.subplots(gridspec_kw=margins(figure, top=0.5))
+    axes = figure.subplots()
     (line,) = axes.plot([1, 2, 3], [3, 1, 2], "o-", color=COLOURS["val"])
     set_tooltips(line, ["one", HOSTILE, "three"])
     axes.set_xlabel(HOSTILE)

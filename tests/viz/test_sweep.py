@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.text import Text
+from matplotlib.transforms import BboxBase
 
 from mnist_lab.runs.ranking import Results
+from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Job, Sweep
-from mnist_lab.viz.heatmap import plot_accuracy_map
-from mnist_lab.viz.style import COLOURS, TITLE_HEIGHT
-from mnist_lab.viz.sweep import plot_ranking, plot_response, plot_sweep_curves
+from mnist_lab.viz.curves import plot_accuracy, plot_comparison, plot_examples_seen, plot_loss
+from mnist_lab.viz.style import COLOURS
+from mnist_lab.viz.sweep import plot_accuracy_map, plot_ranking, plot_response, plot_sweep_curves
 
 
 def results(*settings: dict[str, str]) -> Results:
@@ -40,6 +44,23 @@ class FakeJob:
         object.__setattr__(self, "info", {"metrics": {"val/acc": self.accuracy}})
 
 
+@dataclass(frozen=True)
+class FakeRun(Run):
+    """A run of five epochs with long labels."""
+
+    folder: Path = Path("2026-11-29_12-00-00-a_long_name")
+    loss: float = 0.05
+    tested_epoch: ClassVar[int] = 4  # type: ignore[misc]
+    info: ClassVar[dict[str, str]] = {"model": "ResidualCNN"}  # type: ignore[assignment]
+    tutorial: ClassVar[dict[str, Any]] = {"published": {"train/loss": [None, 0.5], "test/acc": [None, 90.0]}}
+
+    def metrics(self) -> list[dict[str, float]]:
+        return [{"train/loss_step": 2.0, "examples_seen": 100.0 * i} for i in range(10)]
+
+    def curve(self, name: str, across: str = "epochs") -> dict[float, float]:
+        return {float(i): self.loss if name.endswith("loss") else 0.9 for i in range(1, 6)}
+
+
 def fractions(axes: Axes) -> list[float]:
     """Where the points lie between the axis' ends, from left to right."""
     points = np.asarray(axes.get_lines()[0].get_xydata())
@@ -58,7 +79,7 @@ def ticks(axes: Axes) -> list[str]:
         (["0.9", "0", "0.5"], [0.05, 0.55, 0.95], ["0", "0.5", "0.9"]),
         (["0.1", "0.001", "0.01"], [0.05, 0.5, 0.95], ["0.001", "0.01", "0.1"]),
         (["mlp", "lenet"], [0.05, 0.95], ["lenet", "mlp"]),
-        (["0", "0.01", "1"], [0.05, 0.06, 0.95], ["0", "1"]),
+        (["0", "0.01", "1"], [0.05, 0.05, 0.95], ["0", "1"]),
         ([str(0.003 * 1.1**i) for i in range(30)], None, ["0.003", "0.01", "0.03"]),
     ],
     ids=["size", "logarithm", "side by side", "too close", "many"],
@@ -72,51 +93,56 @@ def test_values_of_a_setting_are_placed_and_named(
         assert fractions(axes) == places
 
 
-def test_long_names_are_turned_and_stay_inside_the_figure() -> None:
-    names = ["a_very_long_name_of_an_optimizer", "another_long_name", "sgd"]
-    figure = plot_response(results(*({"optimizer": name} for name in names)), "optimizer")
-    figure.draw_without_rendering()
-    (axes,) = figure.axes
-    boxes = [text.get_window_extent() for text in (*axes.get_xticklabels(), axes.xaxis.label)]
-    assert min(box.y0 for box in boxes) >= 0
-
-
 def test_response_and_ranking_have_mean_and_spread_over_seeds() -> None:
     found = results(*({"model": model, "seed": seed} for model in ("mlp", "lenet") for seed in "01"))
     for figure, values in (
         (plot_response(found, "model"), [(0, 94.5), (1, 96.5)]),
-        (plot_ranking(found), [(96.5, 0), (94.5, 1)]),
+        (plot_ranking(found), [(96.5, 1), (94.5, 2)]),
     ):
         (axes,) = figure.axes
         np.testing.assert_allclose(np.asarray(axes.get_lines()[0].get_xydata()), values)
         (bars,) = axes.collections
         lengths = [np.ptp(segment, axis=0).max() for segment in bars.get_segments()]  # type: ignore[attr-defined]
         np.testing.assert_allclose(lengths, 2 * np.std([0, 1], ddof=1))
-    assert [text.get_text() for text in plot_ranking(found).axes[0].get_yticklabels()] == ["mlp", "lenet"]
+    assert [text.get_text() for text in plot_ranking(found).axes[0].get_yticklabels()] == ["model", "mlp", "lenet"]
     assert "model=lenet: 94.50% ± 0.71" in str(plot_ranking(found).get_label())
 
 
-def test_names_of_many_settings_stay_inside_the_figure() -> None:
-    keys = ("optimizer.lr", "optimizer.momentum", "data.batch_size", "model.dropout", "optimizer.weight_decay")
-    found = results(*(dict.fromkeys(keys, value) for value in ("0.01", "0.03")))
-    curves = plot_sweep_curves(found, "acc")
-    assert curves is not None
-    ranking = plot_ranking(found)
-    heat_map = plot_accuracy_map(found, "optimizer.lr", "optimizer.weight_decay")
-    for figure in (curves, ranking, heat_map):
-        figure.draw_without_rendering()
-    (axes,) = ranking.axes
-    (head,) = axes.findobj(lambda artist: isinstance(artist, Text) and artist.get_text().startswith("lr · momentum"))
-    (cells,) = heat_map.axes
-    (legend,) = curves.legends
-    for figure, box in (
-        (ranking, head.get_window_extent()),
-        (curves, legend.get_window_extent()),
-        (heat_map, cells.yaxis.label.get_window_extent()),
-    ):
-        assert box.x0 >= 0
-        assert box.x1 <= figure.bbox.x1
-        assert box.y1 <= figure.bbox.y1 - (TITLE_HEIGHT * figure.dpi if figure is heat_map else -0.01)
+KEYS = ("optimizer.lr", "optimizer.weight_decay", "data.batch_size", "model.dropout", "optimizer.momentum")
+NAMES = ("a_very_long_name_of_an_optimizer", "another_long_name", "sgd")
+
+
+def grid(rows: int, columns: int) -> Results:
+    return results(*(dict(zip(KEYS, (str(0.5**i), str(j)), strict=False)) for i in range(columns) for j in range(rows)))
+
+
+@pytest.mark.parametrize(
+    "plot",
+    [
+        *(lambda size=size: plot_accuracy_map(grid(*size), *KEYS[:2]) for size in ((2, 2), (4, 3), (2, 9))),
+        lambda: plot_response(results(*({"optimizer": name} for name in NAMES)), "optimizer"),
+        lambda: plot_response(grid(1, 12), KEYS[0]),
+        lambda: plot_ranking(results(*(dict.fromkeys(KEYS, value) for value in ("0.01", "0.03")))),
+        lambda: plot_sweep_curves(results(*(dict.fromkeys(KEYS, value) for value in ("0.01", "0.03"))), "acc"),
+        *(lambda plot=plot: plot(FakeRun()) for plot in (plot_loss, plot_accuracy, plot_examples_seen)),
+        lambda: plot_comparison([FakeRun(), FakeRun(loss=9.0)], ["one", "another"]),
+    ],
+)
+def test_every_text_is_inside_of_its_figure_and_plain(plot: Callable[[], Figure]) -> None:
+    figure = plot()
+    figure.draw_without_rendering()
+    texts = [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]  # type: ignore[attr-defined]
+    for axes in figure.axes:  # ticks beyond the ends of an axis are not drawn
+        for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
+            hidden = [tick for tick in axis.get_major_ticks() if not min(low, high) <= tick.get_loc() <= max(low, high)]
+            texts = [text for text in texts if not any(text in (tick.label1, tick.label2) for tick in hidden)]
+    outside = [text.get_text() for text in texts if not contains(figure.bbox, text.get_window_extent())]
+    assert texts and outside == []
+    assert not any("$" in text.get_text() for text in texts)
+
+
+def contains(whole: BboxBase, part: BboxBase) -> bool:
+    return whole.x0 <= part.x0 and whole.y0 <= part.y0 and part.x1 <= whole.x1 and part.y1 <= whole.y1
 
 
 def test_legend_names_the_best_job_with_the_colour_of_its_curve() -> None:
