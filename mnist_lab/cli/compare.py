@@ -21,7 +21,7 @@ from mnist_lab.runs.run import Run
 from mnist_lab.viz.save import require_figure_path, save_figure
 
 if TYPE_CHECKING:
-    from mnist_lab.evaluation.paired import PairedComparison
+    from mnist_lab.evaluation.predictions import PairedComparison
 
 DESCRIBED = (
     *("status", "n", "seeds", *METRIC_NAMES, "tested_epoch", "epochs", "time", IMAGES_PER_SECOND, "parameters"),
@@ -89,7 +89,7 @@ def compare_pair(first: Run, second: Run) -> PairedComparison:
     Raises:
         LabError: a run has no checkpoint, their test sets differ, or the test set is not available.
     """
-    from mnist_lab.evaluation.paired import compare_on_test_set  # torch
+    from mnist_lab.evaluation.predictions import compare_on_test_set  # torch
     from mnist_lab.training.runtime import quiet_lightning
 
     with quiet_lightning():

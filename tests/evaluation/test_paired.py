@@ -8,8 +8,7 @@ from lab import Tiny, idx, tiny_arrays
 
 from mnist_lab.data.source import FILES
 from mnist_lab.errors import UsageError
-from mnist_lab.evaluation.paired import PairedComparison, compare_on_test_set
-from mnist_lab.evaluation.predictions import Predictions
+from mnist_lab.evaluation.predictions import PairedComparison, Predictions, compare_on_test_set
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import load_trained_model, make_data
 from mnist_lab.training.train import train

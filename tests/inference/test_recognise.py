@@ -19,7 +19,7 @@ from mnist_lab.cli.predict import list_images
 from mnist_lab.config.compose import compose
 from mnist_lab.data.images import UnreadableImage
 from mnist_lab.inference.digits import NetworkInput, NoDigit, find_digit
-from mnist_lab.inference.recognise import Answer, load_classifier, predict
+from mnist_lab.inference.recognise import Answer, ImageClassifier, predict
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import load_trained_model, make_data
 from mnist_lab.training.train import train
@@ -175,7 +175,7 @@ def test_runner_up_differs_where_the_network_is_least_sure(trained: Run) -> None
     for row, (digit, sure, other, chance) in enumerate([(2, 0.98, 7, 0.012), (0, 0.6, 6, 0.392), (6, 0.9, 0, 0.092)]):
         probabilities[row, [digit, other]] = sure, chance
     found = [NetworkInput(np.full((28, 28), 255, np.uint8), candidates=3)] * 3
-    answer = Answer(Path("x.png"), found, probabilities, load_classifier(trained))
+    answer = Answer(Path("x.png"), found, probabilities, ImageClassifier(trained))
     assert (answer.text, answer.probability) == ("206", pytest.approx(0.98 * 0.6 * 0.9))
     assert answer.runner_up == ("266", pytest.approx(0.98 * 0.392 * 0.9))
 
@@ -186,7 +186,7 @@ def answer_with(run: Run, probability: float, box: tuple[int, int], count: int =
     pixels[: box[0], : box[1]] = 255
     probabilities = np.array([[probability, *[(1 - probability) / 9] * 9]] * count)
     found = [NetworkInput(pixels, candidates=count)] * count
-    return Answer(Path("x.png"), found, probabilities, load_classifier(run))
+    return Answer(Path("x.png"), found, probabilities, ImageClassifier(run))
 
 
 @pytest.mark.parametrize(
@@ -379,7 +379,7 @@ def test_images_of_test_digits_keep_the_test_accuracy(tmp_path: Path) -> None:
     run = train(compose(*given, "trainer.accelerator=cpu"))
     model = load_trained_model(run)
     images, labels = (array[:500] for array in make_data(run.config, model).test_set())
-    classifier = load_classifier(run)
+    classifier = ImageClassifier(run)
     hits = (classifier.probabilities(images).argmax(1) == labels).sum()
     assert hits > 475
     for name, least in {"as it is": 0.99, "enlarged, shifted, inverted": 0.97, "photographed": 0.9}.items():

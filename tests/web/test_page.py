@@ -17,7 +17,7 @@ from benchmarks.page import THREE, draw
 from mnist_lab import conf_dir
 from mnist_lab.errors import LabError
 from mnist_lab.evaluation.predictions import Predictions
-from mnist_lab.inference.recognise import load_classifier
+from mnist_lab.inference.recognise import ImageClassifier
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.runs.checkpoints import load_weights
 from mnist_lab.runs.run import Run
@@ -101,7 +101,7 @@ def test_page_of_an_ensemble_averages_its_members(command: Command) -> None:
 def seen_by_python(page: Page) -> list[tuple[np.ndarray, np.ndarray]]:
     """What `predict` gives the network of the page's drawing, and its answers."""
     drawing = np.array(page.evaluate("[...greyDrawing()]"), np.uint8).reshape(256, 384)
-    classifier = load_classifier(Run(Path("runs/a")))
+    classifier = ImageClassifier(Run(Path("runs/a")))
     row = [found.pixels for found in classifier.network_inputs(Image.fromarray(drawing))]
     return list(zip(row, classifier.probabilities(np.stack(row)), strict=True))
 
@@ -165,7 +165,7 @@ def test_what_counts_is_what_changes_the_answer_when_covered(command: Command, v
     while page.evaluate("occlusion.drops.length < PLACES ** 2"):
         page.wait_for_timeout(20)
     (pixels, whole) = seen_by_python(page)[0]
-    classifier = load_classifier(Run(Path("runs/a")))
+    classifier = ImageClassifier(Run(Path("runs/a")))
     for number in (0, 100, 195):
         top, left = 2 * (number // 14) - 3, 2 * (number % 14) - 3
         covered = pixels.copy()
