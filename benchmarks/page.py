@@ -11,6 +11,8 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from itertools import islice
+from operator import eq
 from pathlib import Path
 
 import numpy as np
@@ -79,9 +81,9 @@ def read_in_browser(page: Page, pictures: Sequence[Image.Image]) -> list[str]:
     return answers
 
 
-def read_by_predict(run: Run, pictures: Sequence[Image.Image]) -> list[str]:
+def read_by_predict(classifier: ImageClassifier, pictures: Sequence[Image.Image]) -> list[str]:
     """Return the digits that `predict` reads in pictures."""
-    classifier, answers = ImageClassifier(run), []
+    answers = []
     for picture in pictures:
         try:
             pixels = np.stack([digit.pixels for digit in find_number(picture)])
@@ -93,8 +95,10 @@ def read_by_predict(run: Run, pictures: Sequence[Image.Image]) -> list[str]:
 
 def agreement(page: Page, run: Run, images: np.ndarray, count: int) -> float:
     """Return the share of drawings of images in which the page of a run reads the same digits as `predict`."""
-    pictures = list(drawings(images, count))
-    return float(np.mean(np.array(read_in_browser(page, pictures)) == np.array(read_by_predict(run, pictures))))
+    made, classifier, same = drawings(images, count), ImageClassifier(run), 0
+    while pictures := list(islice(made, 100)):
+        same += sum(map(eq, read_in_browser(page, pictures), read_by_predict(classifier, pictures)))
+    return same / count
 
 
 def main() -> None:
@@ -119,7 +123,7 @@ def main() -> None:
             page.goto(path.as_uri())
             opened = 1000 * (time.perf_counter() - start)
             draw(page, *THREE)
-            answer, update = milliseconds(page, "classify(digits[0].pixels)"), milliseconds(page, "update()")
+            answer, update = milliseconds(page, "think(digits[0].pixels)"), milliseconds(page, "update()")
             size, parameters = path.stat().st_size / 1000, run.info["parameters"]
             same = agreement(page, run, images, options.drawings)
             times = f"{opened:.0f} | {answer:.1f} | {update:.1f}"

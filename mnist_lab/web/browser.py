@@ -20,7 +20,7 @@ CHECK_SECONDS = 7200
 CHECK = """<script>
 {
   const bytes = Uint8Array.from(atob("%s"), (letter) => letter.charCodeAt(0)), found = [];
-  for (let i = 0; i < bytes.length; i += 784) found.push([...classify(bytes.subarray(i, i + 784))]);
+  for (let i = 0; i < bytes.length; i += 784) found.push([...think(bytes.subarray(i, i + 784)).probabilities]);
   const list = Object.assign(document.createElement("pre"), {id: "checked", textContent: JSON.stringify(found)});
   document.body.append(list);
 }

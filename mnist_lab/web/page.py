@@ -48,10 +48,11 @@ def to_page(network: Classifier, data: MNISTDataModule, run: Run, predictions: P
         _network(earlier, arrays)
     content = arrays.to_bytes()
     wrong: list[Step] = []
-    for index in predictions.worst(WORST).tolist() if predictions else []:
-        label, predicted = int(predictions.labels[index]), int(predictions.predicted[index])
-        wrong.append({"index": index, "label": label, "predicted": predicted, "start": len(content)})
-        content += data.test_set()[0][index].tobytes()
+    if predictions:
+        for index in predictions.worst(WORST).tolist():
+            label, predicted = int(predictions.labels[index]), int(predictions.predicted[index])
+            wrong.append({"index": index, "label": label, "predicted": predicted, "start": len(content)})
+            content += data.test_set()[0][index].tobytes()
     digits, accuracy = data.has_digits, run.info["metrics"].get(TEST_ACC)
     invitation = "Draw a digit, or several in a row."
     page = {

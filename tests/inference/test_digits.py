@@ -1,17 +1,15 @@
 """The same digit in different images gives the same 28 x 28 pixels, and an image without one is refused."""
 
-from __future__ import annotations
-
 import io
 import random as python_random
 import struct
 import warnings
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from lab import thorough
 from PIL import Image, ImageDraw, ImageOps, features
 
 from benchmarks.digits import lit, ruled
@@ -54,6 +52,14 @@ def row_of_digits(gap: int = 60) -> Image.Image:
     return row
 
 
+def lopsided(quarters: int = 0) -> Image.Image:
+    """A thin line with a block at its end, in which its centre of mass is, turned by some quarters."""
+    picture = Image.new("L", (240, 240), 255)
+    ImageDraw.Draw(picture).rectangle((90, 30, 149, 89), fill=0)
+    ImageDraw.Draw(picture).rectangle((117, 90, 122, 209), fill=0)
+    return picture.rotate(90 * quarters)
+
+
 def likeness(one: NetworkInput, other: NetworkInput) -> float:
     """The correlation of what was found, 1 for the same, a pixel apart or less: centres are of whole pixels."""
     moved = (np.roll(other.pixels, (down, right), (0, 1)) for down in (-1, 0, 1) for right in (-1, 0, 1))
@@ -68,7 +74,7 @@ def saved(picture: Image.Image, form: str, **settings: object) -> io.BytesIO:
 
 
 @pytest.mark.parametrize("digit", LINES)
-@pytest.mark.parametrize("height", [20, 60, 130, 200])
+@pytest.mark.parametrize("height", [20, 130])
 def test_digit_fills_a_box_of_20_pixels_and_has_its_centre_of_mass_in_the_middle(digit: int, height: int) -> None:
     pixels = find_digit(drawn(digit, height=height, at=(60, 20))).pixels
     assert pixels.shape == (SIDE, SIDE) and pixels.dtype == np.uint8 and pixels.max() == 255
@@ -77,6 +83,12 @@ def test_digit_fills_a_box_of_20_pixels_and_has_its_centre_of_mass_in_the_middle
     for axis in (0, 1):
         centre = pixels.sum(1 - axis) @ np.arange(SIDE) / pixels.sum()
         assert abs(centre - SIDE / 2) <= 0.5  # whole pixels, as MNIST's
+
+
+def test_lopsided_digit_stays_within_the_image() -> None:
+    for quarters in range(4):
+        pixels = find_digit(lopsided(quarters)).pixels
+        assert max(np.ptp(places) + 1 for places in pixels.nonzero()) == BOX
 
 
 @pytest.mark.parametrize("digit", LINES)
@@ -119,7 +131,7 @@ def test_mode_changes_nothing(mode: str) -> None:
     assert likeness(find_digit(picture), find_digit(other)) > 0.99
 
 
-@pytest.mark.parametrize("most", [1.0, 4095.0, 1e-6])
+@pytest.mark.parametrize("most", [4095.0, 1e-6])
 def test_white_is_the_brightest_value_of_an_image_of_many_bits(most: float) -> None:
     values = np.asarray(drawn(), np.float32) / 255 * most
     values[0, 0] = np.nan
@@ -152,7 +164,7 @@ def test_colours_of_equal_brightness_are_distinguished() -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("form", ["JPEG", *thorough("PNG", "TIFF", "WEBP")])
 def test_image_is_turned_as_exif_says(orientation: int, form: str) -> None:
     turned = {  # how a camera so held has it
         2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -172,7 +184,7 @@ def test_image_is_turned_as_exif_says(orientation: int, form: str) -> None:
 
 
 @pytest.mark.parametrize("digit", LINES)
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, *thorough(1, 2, 3)])
 def test_shading_shadow_noise_and_lines_of_the_paper_are_left_out(digit: int, seed: int) -> None:
     random = np.random.default_rng(seed)
     picture = lit(ruled(drawn(digit), random).convert("L"), random)
@@ -197,7 +209,7 @@ def test_digit_in_two_parts_is_whole() -> None:
     assert likeness(find_digit(drawn(7)), find_digit(picture)) > 0.85
 
 
-@pytest.mark.parametrize("gap", [12, 30, 60, 120])
+@pytest.mark.parametrize("gap", [12, 120])
 def test_digits_side_by_side_are_counted_and_one_of_them_is_taken_alone(gap: int) -> None:
     found = find_digit(row_of_digits(gap))
     assert found.candidates == 3
@@ -207,19 +219,12 @@ def test_digits_side_by_side_are_counted_and_one_of_them_is_taken_alone(gap: int
 
 
 @pytest.mark.parametrize("digit", LINES)
-@pytest.mark.parametrize(
-    ("shape", "box"),
-    [
-        ("rectangle", (72, 42, 198, 198)),
-        ("rectangle", (50, 20, 218, 220)),
-        ("ellipse", (40, 10, 230, 230)),
-    ],
-)
-def test_line_around_a_digit_is_left_out(digit: int, shape: str, box: tuple[int, int, int, int]) -> None:
-    picture = drawn(digit)
-    getattr(ImageDraw.Draw(picture), shape)(box, outline=0, width=4)
-    found = find_digit(picture)
-    assert likeness(find_digit(drawn(digit)), found) > 0.97 and found.candidates == 1
+def test_line_around_a_digit_is_left_out(digit: int) -> None:
+    for shape, box in (("rectangle", (50, 20, 218, 220)), ("ellipse", (40, 10, 230, 230))):
+        picture = drawn(digit)
+        getattr(ImageDraw.Draw(picture), shape)(box, outline=0, width=4)
+        found = find_digit(picture)
+        assert likeness(find_digit(drawn(digit)), found) > 0.97 and found.candidates == 1
 
 
 @pytest.mark.parametrize("page", [(28, 28), (56, 56), (112, 112)])
@@ -243,44 +248,21 @@ def test_thin_strokes_are_thickened() -> None:
     assert thin.pixels.max() == 255
 
 
-def blank(kind: str) -> Image.Image:
+def test_image_without_a_digit_is_refused() -> None:
     noise = np.random.default_rng(0).normal(0, 6, (240, 320))
-    page = Image.new("L", (320, 240), 255)
-    pen = ImageDraw.Draw(page)
-    if kind == "dust":
-        for x, y in np.random.default_rng(1).integers(0, 230, (20, 2)).tolist():
-            pen.rectangle((x, y, x + 2, y + 1), fill=0)
-    elif kind == "a table's edge":
-        pen.rectangle((0, 0, 30, 240), fill=80)
-    elif kind == "noise":
-        page = Image.fromarray((200 + noise).clip(0, 255).astype(np.uint8))
-    elif kind == "shading and noise":
-        page = Image.fromarray((120 + np.linspace(0, 100, 320) + noise).clip(0, 255).astype(np.uint8))
-    elif kind == "grey":
-        page = Image.new("L", (320, 240), 127)
-    elif kind == "black":
-        page = Image.new("RGB", (320, 240))
-    elif kind == "transparent":
-        page = Image.new("RGBA", (320, 240))
-    elif kind == "16 bits of zero":
-        page = Image.fromarray(np.zeros((240, 320), np.uint16))
-    elif kind == "a pixel":
-        page = Image.new("1", (1, 1))
-    elif kind == "a line of pixels":
-        page = Image.new("L", (3000, 1), 255)
-    return page
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [
-        *("white", "black", "grey", "transparent", "16 bits of zero", "a pixel", "a line of pixels"),
-        *("dust", "a table's edge", "noise", "shading and noise"),
-    ],
-)
-def test_image_without_a_digit_is_refused(kind: str) -> None:
-    with pytest.raises(NoDigit, match="no digit found"):
-        find_digit(blank(kind))
+    dust, table = (Image.new("L", (320, 240), 255) for _ in range(2))
+    for x, y in np.random.default_rng(1).integers(0, 230, (20, 2)).tolist():
+        ImageDraw.Draw(dust).rectangle((x, y, x + 2, y + 1), fill=0)
+    ImageDraw.Draw(table).rectangle((0, 0, 30, 240), fill=80)
+    shaded = 120 + np.linspace(0, 100, 320) + noise
+    for picture in (
+        *(Image.new(mode, (320, 240)) for mode in ("L", "RGB", "RGBA", "I;16")),
+        *(Image.new("L", (320, 240), 127), Image.new("1", (1, 1)), Image.new("L", (3000, 1), 255)),
+        *(Image.fromarray(page.clip(0, 255).astype(np.uint8)) for page in (200 + noise, shaded)),
+        *(dust, table),
+    ):
+        with pytest.raises(NoDigit, match="no digit found"):
+            find_digit(picture)
 
 
 def test_otsu_threshold_separates_two_groups_and_keeps_one_together() -> None:
@@ -365,12 +347,12 @@ def test_few_bytes_that_would_fill_the_memory_are_refused_before_they_are_read()
             read_image(io.BytesIO(claiming(*size)))
 
 
-@pytest.mark.parametrize("form", WRITTEN)
+@pytest.mark.parametrize("form", ["PNG", "JPEG", *thorough(*sorted({*WRITTEN} - {"PNG", "JPEG"}))])
 def test_damage_raises_unreadable_image_only_and_never_warns(form: str) -> None:
     whole = saved(drawn(page=(120, 90), height=60, at=(30, 15)).convert("RGB"), form).getvalue()
     random = python_random.Random(form)
     refused = 0
-    for _ in range(150 if form != "AVIF" else 30):
+    for _ in range(60):
         content = bytearray(whole)
         for _ in range(random.choice((1, 3, 20))):
             content[random.randrange(random.choice((40, len(content))))] = random.randrange(256)
@@ -399,9 +381,8 @@ def test_suffixes_are_those_of_images() -> None:
     assert not {".pdf", ".eps", ".txt", ".csv", ".mpg"} & image_suffixes()
 
 
-@pytest.mark.parametrize("change", [lambda picture: picture, lambda picture: picture.resize((28, 28))])
-def test_image_itself_is_not_modified(change: Callable[[Image.Image], Image.Image]) -> None:
-    picture = change(drawn().convert("RGBA"))
+def test_image_itself_is_not_modified() -> None:
+    picture = drawn().convert("RGBA")
     before = picture.copy()
     find_digit(picture)
     assert picture.mode == before.mode and picture.tobytes() == before.tobytes()
