@@ -13,7 +13,7 @@ from lab import thorough
 from PIL import Image, ImageDraw, ImageOps, features
 
 from benchmarks.digits import lit, ruled
-from mnist_lab.data.images import FORMATS, SIDE, UnreadableImage, brightness, image_suffixes, open_image, read_image
+from mnist_lab.data.images import FORMATS, SIDE, UnreadableImage, brightness, open_image, read_image
 from mnist_lab.inference.digits import BOX, NetworkInput, NoDigit, find_digit, find_number, otsu_threshold
 
 WRITTEN = [form for form in FORMATS if form != "AVIF" or features.check("avif")]
@@ -96,21 +96,17 @@ def test_lopsided_digit_stays_within_the_image() -> None:
     ("height", "at", "page"),
     [
         (20, (12, 4), (40, 28)),  # as small as MNIST's
-        (60, (10, 170), (300, 240)),
-        (200, (90, 20), (300, 240)),
         (50, (500, 300), (640, 480)),
         (900, (400, 500), (1600, 2000)),
-        (150, (40, 30), (2000, 220)),
     ],
 )
 def test_size_and_place_hardly_matter(digit: int, height: int, at: tuple[int, int], page: tuple[int, int]) -> None:
     assert likeness(find_digit(drawn(digit)), find_digit(drawn(digit, height=height, at=at, page=page))) > 0.9
 
 
-@pytest.mark.parametrize("digit", LINES)
-def test_light_on_dark_is_as_good_as_dark_on_light(digit: int) -> None:
-    picture = drawn(digit)
-    assert likeness(find_digit(picture), find_digit(ImageOps.invert(picture))) > 0.99
+def test_light_on_dark_is_as_good_as_dark_on_light() -> None:
+    for digit in LINES:
+        assert likeness(find_digit(drawn(digit)), find_digit(ImageOps.invert(drawn(digit)))) > 0.99
 
 
 def test_box_is_the_digits_place() -> None:
@@ -278,22 +274,15 @@ def test_large_images_are_shrunk_and_small_ones_enlarged() -> None:
     assert brightness(Image.new("L", (5000, 2))).shape == (1, 640)
 
 
-@pytest.mark.parametrize(
-    ("mode", "form"),
-    [("1", "PNG"), ("L", "PNG"), ("P", "GIF"), ("RGBA", "PNG"), ("CMYK", "JPEG"), ("I;16", "PNG"), ("LAB", "TIFF")],
-)
-def test_large_image_is_shrunk_while_it_is_read(mode: str, form: str) -> None:
+@pytest.mark.parametrize("mode", ["1", "L", "RGBA", *thorough("P", "CMYK")])
+def test_large_image_is_shrunk_while_it_is_read(mode: str) -> None:
     large = drawn(7, height=2000, at=(1500, 800), page=(4000, 3001))
     if mode == "RGBA":
         large = Image.merge("RGBA", [*[Image.new("L", large.size)] * 3, ImageOps.invert(large)])
-    elif mode == "LAB":
-        large = Image.merge("LAB", [large, *[Image.new("L", large.size, 128)] * 2])
-    elif mode == "I;16":
-        large = Image.fromarray(np.asarray(large).astype(np.uint16) * 257)
     exif = Image.Exif()
     exif[0x0112] = 3
     turned = large.convert(mode).transpose(Image.Transpose.ROTATE_180)
-    picture = read_image(saved(turned, form, exif=exif) if form != "GIF" else saved(large.convert(mode), form))
+    picture = read_image(saved(turned, "JPEG" if mode == "CMYK" else "PNG", exif=exif))
     assert max(picture.size) <= 2000
     assert likeness(find_digit(drawn(7, height=200, at=(150, 80), page=(400, 300))), find_digit(picture)) > 0.99
 
@@ -306,11 +295,6 @@ def test_image_of_a_hundred_million_pixels_is_read() -> None:
 @pytest.mark.parametrize("form", WRITTEN)
 def test_every_format_is_read(form: str) -> None:
     assert likeness(find_digit(drawn()), find_digit(read_image(saved(drawn(), form)))) > 0.99
-
-
-def test_first_of_several_images_in_a_file_is_read() -> None:
-    file = saved(drawn(2).convert("RGB"), "GIF", save_all=True, append_images=[drawn(7).convert("RGB")])
-    assert likeness(find_digit(drawn(2)), find_digit(read_image(file))) > 0.97
 
 
 @pytest.mark.parametrize(
@@ -374,11 +358,6 @@ def test_path_without_a_file_is_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(UnreadableImage, match=message):
             open_image(path)
-
-
-def test_suffixes_are_those_of_images() -> None:
-    assert {".png", ".jpg", ".jpeg", ".tif", ".webp", ".heic", ".gif", ".bmp"} <= image_suffixes()
-    assert not {".pdf", ".eps", ".txt", ".csv", ".mpg"} & image_suffixes()
 
 
 def test_image_itself_is_not_modified() -> None:

