@@ -109,9 +109,7 @@ def main() -> None:
     runs = [Run.find(name) for name in options.runs]
     cfg = runs[0].config
     images = make_data(cfg, make_model(cfg)).test_set()[0]
-    print(
-        "| network | parameters | page, kB | opens in, ms | answer, ms | drawing to picture, ms | same digits |"
-    )
+    print("| network | parameters | page, kB | opens in, ms | answer, ms | drawing to picture, ms | same digits |")
     print("|---|---|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         path = Path(folder) / "page.html"

@@ -9,7 +9,7 @@ from lab import Tiny, idx, tiny_arrays, tiny_data
 
 from mnist_lab.data.source import FILES
 from mnist_lab.errors import UsageError
-from mnist_lab.evaluation.predictions import PairedComparison, Predictions, compare_on_test_set
+from mnist_lab.evaluation.predictions import PairedComparison, Predictions, compare_on_test_set, load_trained
 from mnist_lab.runs.run import Run
 from mnist_lab.training.train import train
 

@@ -26,7 +26,6 @@ from mnist_lab.training.build import load_trained_model, make_data
 from mnist_lab.training.train import train
 
 
-
 def tiny_run(folder: Path, name: str) -> Run:
     """A run of a network on the tiny data, which are then no longer there."""
     data = tiny_data(folder)

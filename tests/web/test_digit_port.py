@@ -1,4 +1,4 @@
-"""The digits that the page finds in a drawing: whatever their place and size, in their order, as `predict` finds them."""
+"""The digits that the page finds in a drawing: whatever their place and size, in order, as `predict` finds them."""
 
 import base64
 from collections.abc import Iterator
