@@ -19,7 +19,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
     """Two networks that err on different images; the second was tested on part of the test set."""
     folder = tmp_path_factory.mktemp("two")
     tiny = tiny_data(folder)
-    given = ("data=tiny", "trainer.accelerator=cpu", "figures=false", "trainer.max_epochs=1")
+    given = ("data=tiny", "trainer.accelerator=cpu", "figures=false", "trainer.max_epochs=2")
     return [
         train(tiny.compose(*given, "model=mlp", f"hydra.run.dir={folder / 'mlp'}")),
         train(tiny.compose(*given, "model=lenet", "trainer.limit_test_batches=1", f"hydra.run.dir={folder / 'lenet'}")),
