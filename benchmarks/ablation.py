@@ -21,8 +21,7 @@ import torch
 from scipy.stats import t as student
 
 from mnist_lab.config.overrides import override_values
-from mnist_lab.evaluation.paired import PairedComparison
-from mnist_lab.evaluation.predictions import Predictions
+from mnist_lab.evaluation.predictions import PairedComparison, Predictions
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import load_trained_model, make_data
 

@@ -21,7 +21,7 @@ from torchmetrics.functional.text import char_error_rate
 
 from mnist_lab.data.images import read_image
 from mnist_lab.inference.digits import NetworkInput, NoDigit, find_digit, find_number
-from mnist_lab.inference.recognise import Answer, ImageClassifier, load_classifier
+from mnist_lab.inference.recognise import Answer, ImageClassifier
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import make_data, make_model
 
@@ -192,7 +192,7 @@ def main() -> None:
     runs = [Run.find(name) for name in options.runs]
     cfg = runs[0].config
     images, labels = (array[: options.count] for array in make_data(cfg, make_model(cfg)).test_set())
-    networks = {run: load_classifier(run) for run in runs}
+    networks = {run: ImageClassifier(run) for run in runs}
     right = {run: (each.probabilities(images).argmax(1) == labels).mean() for run, each in networks.items()}
     print("| pictures |", " | ".join(run.info["model"] for run in runs), "|")
     print("|---" * (1 + len(runs)), end="|\n")

@@ -1,25 +1,35 @@
-"""Sizes and times of the page with the network inside, in Chromium: `python -m benchmarks.page RUN...`
+"""Sizes, times and answers of the page with the network inside, in Chromium: `python -m benchmarks.page RUN...`
 
 Prints a table in Markdown: the size of each run's page, the milliseconds until it can be drawn on, those of an answer
-to 28 x 28 pixels, and those of a whole update: the drawing looked at, the answer, and all layers painted.
+to 28 x 28 pixels, and those of a whole update: the drawing looked at, the answer, and all layers painted. Last is the
+share of drawings, rows of 1 to 6 test images, in which the page reads the same digits as `predict`.
 """
 
-from __future__ import annotations
-
 import argparse
+import base64
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from operator import eq
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
+from benchmarks.digits import number
+from mnist_lab.inference.digits import NoDigit, find_number
+from mnist_lab.inference.recognise import ImageClassifier
 from mnist_lab.runs.run import Run
+from mnist_lab.training.build import make_data, make_model
 from mnist_lab.web.browser import find_browser
 from mnist_lab.web.page import page_of
 
 THREE = ((0.37, 0.22), (0.6, 0.22), (0.48, 0.44), (0.6, 0.56), (0.57, 0.76), (0.37, 0.74))  # a 3, from 0 to 1
 REPEATS = 30
+PAD = (384, 256)  # pixels of the drawing that the page looks at, as in pad.js
 
 
 def draw(page: Page, *points: tuple[float, float]) -> None:
@@ -47,12 +57,60 @@ def milliseconds(page: Page, call: str) -> float:
     return statistics.median(times)
 
 
+def drawings(images: np.ndarray, count: int) -> Iterator[Image.Image]:
+    """Yield drawings as the page's pad has them, dark on white, of rows of 1 to 6 images, (N, 28, 28) bytes."""
+    random = np.random.default_rng(0)
+    for _ in range(count):
+        row = number(images[random.integers(len(images), size=random.integers(1, 7))], random)
+        factor = random.uniform(0.8, 1) * min(side / room for side, room in zip(PAD, row.size, strict=True))
+        row = row.resize([round(factor * side) for side in row.size], Image.Resampling.BICUBIC)
+        pad = Image.new("L", PAD, 255)
+        pad.paste(row, tuple(int(random.integers(side - own + 1)) for side, own in zip(PAD, row.size, strict=True)))
+        yield pad
+
+
+def read_in_browser(page: Page, pictures: Sequence[Image.Image]) -> list[str]:
+    """Return the digits that the page reads in pictures of PAD's size."""
+    answers: list[str] = page.evaluate(
+        """([pictures, width, height]) => pictures.map((picture) => {
+            const grey = Uint8Array.from(atob(picture), (letter) => letter.charCodeAt(0));
+            return findNumber(grey, width, height).map((digit) => named(think(digit.pixels))).join("");
+        })""",
+        [[base64.b64encode(picture.tobytes()).decode() for picture in pictures], *PAD],
+    )
+    return answers
+
+
+def read_by_predict(classifier: ImageClassifier, pictures: Sequence[Image.Image]) -> list[str]:
+    """Return the digits that `predict` reads in pictures."""
+    answers = []
+    for picture in pictures:
+        try:
+            pixels = np.stack([digit.pixels for digit in find_number(picture)])
+            answers.append("".join(classifier.classes[best] for best in classifier.probabilities(pixels).argmax(1)))
+        except NoDigit:
+            answers.append("")
+    return answers
+
+
+def agreement(page: Page, run: Run, images: np.ndarray, count: int) -> float:
+    """Return the share of drawings of images in which the page of a run reads the same digits as `predict`."""
+    made, classifier, same = drawings(images, count), ImageClassifier(run), 0
+    while pictures := list(islice(made, 100)):
+        same += sum(map(eq, read_in_browser(page, pictures), read_by_predict(classifier, pictures)))
+    return same / count
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", metavar="RUN", nargs="+")
-    runs = [Run.find(name) for name in parser.parse_args().runs]
-    print("| network | parameters | page, kB | opens in, ms | answer, ms | drawing to picture, ms |")
-    print("|---|---|---|---|---|---|", flush=True)
+    parser.add_argument("--drawings", type=int, default=2000, metavar="COUNT", help="that are read (default: 2000)")
+    options = parser.parse_args()
+    runs = [Run.find(name) for name in options.runs]
+    cfg = runs[0].config
+    images = make_data(cfg, make_model(cfg)).test_set()[0]
+    print("| network | parameters | page, kB | opens in, ms | answer, ms | drawing to picture, ms | same digits |")
+    print("|---|---|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         path = Path(folder) / "page.html"
         browser = playwright.chromium.launch(executable_path=find_browser(), args=["--no-sandbox"])
@@ -63,12 +121,11 @@ def main() -> None:
             page.goto(path.as_uri())
             opened = 1000 * (time.perf_counter() - start)
             draw(page, *THREE)
-            answer, update = milliseconds(page, "classify(digits[0].pixels)"), milliseconds(page, "update()")
+            answer, update = milliseconds(page, "think(digits[0].pixels)"), milliseconds(page, "update()")
             size, parameters = path.stat().st_size / 1000, run.info["parameters"]
-            print(
-                f"| {run.info['model']} | {parameters:,} | {size:,.0f} | {opened:.0f} | {answer:.1f} | {update:.1f} |",
-                flush=True,
-            )
+            same = agreement(page, run, images, options.drawings)
+            times = f"{opened:.0f} | {answer:.1f} | {update:.1f}"
+            print(f"| {run.info['model']} | {parameters:,} | {size:,.0f} | {times} | {same:.2%} |", flush=True)
             page.close()
         browser.close()
 

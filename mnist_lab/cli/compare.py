@@ -28,7 +28,7 @@ from mnist_lab.runs.run import Run
 from mnist_lab.viz.save import require_figure_path, save_figure
 
 if TYPE_CHECKING:
-    from mnist_lab.evaluation.paired import PairedComparison
+    from mnist_lab.evaluation.predictions import PairedComparison
 
 DESCRIBED = (
     *("status", "n", "seeds", *METRIC_NAMES, "tested_epoch", "epochs", "time", IMAGES_PER_SECOND, "parameters"),
@@ -66,7 +66,7 @@ def main(arguments: list[str]) -> None:
         show_table(rows, list(differing))
     messages = sys.stderr if options.form else sys.stdout
     if [len(group) for group in groups] == [1, 1]:
-        from mnist_lab.evaluation.paired import compare_on_test_set  # torch
+        from mnist_lab.evaluation.predictions import compare_on_test_set  # torch
         from mnist_lab.training.runtime import quiet_lightning
 
         columns = [dict.fromkeys(PAIRED), dict.fromkeys(PAIRED)]

@@ -49,7 +49,7 @@ def predict_csv(runs: Sequence[Run], names: Sequence[str], options: argparse.Nam
         raise UsageError("a CSV of pixels cannot be combined with images, --show, --json or --csv")
     if len(runs) > 1:
         raise UsageError(f"a CSV of pixels: for one run, and {len(runs)} are named")
-    from mnist_lab.inference.submission import write_submission
+    from mnist_lab.inference.recognise import write_submission
 
     out = options.out or Path("submission.csv")
     count, accuracy = write_submission(runs[0], Path(names[0]), out)

@@ -1,13 +1,10 @@
 """Combine the networks of finished runs into one, a run folder like any other."""
 
-from __future__ import annotations
-
 import copy
 import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, open_dict
 
@@ -80,8 +77,10 @@ def make_ensemble(found: Sequence[Run], folder: Path | None = None, runs_dir: Pa
     tester = make_tester(cfg)
     members: list[Member] = []
     for run, network in zip(runs, networks, strict=True):
-        info, metrics = run.info, test_network(tester, _with_data(cfg, run.config.data), network)
-        members.append({"run": str(run), "model": info["model"], "seed": info["seed"], "metrics": metrics})
+        own = copy.deepcopy(cfg)
+        own.data = run.config.data
+        metrics = test_network(tester, own, network)
+        members.append({"run": str(run), "model": run.info["model"], "seed": run.info["seed"], "metrics": metrics})
     metrics = test_network(tester, cfg, model)
     record: RunRecord = {
         "status": RunState.FINISHED,
@@ -145,33 +144,16 @@ def _ensemble_config(
         node = {"_target_": "mnist_lab.models.InferenceModule", "network": to_plain(config.model) | class_count(config)}
         views = {"views": to_plain(config.test_augmentation)} if config.test_augmentation else {}
         members.append(node | {"mean": data.mean, "std": data.std} | views)
-    settings: dict[str, Any] = {
-        "name": NAME,
-        "overrides": [],
-        "model": {"_target_": "mnist_lab.models.Ensemble", "members": members, "num_classes": networks[0].num_classes},
-        "data": to_plain(runs[0].config.data) | {"mean": 0.0, "std": 1.0},  # bytes / 255: each member has its own
-        "optimizer": {},
-    }
+    model = {"_target_": "mnist_lab.models.Ensemble", "members": members, "num_classes": networks[0].num_classes}
+    data_node = to_plain(runs[0].config.data) | {"mean": 0.0, "std": 1.0}  # bytes / 255: each member has its own
     with open_dict(cfg):
-        for key, value in settings.items():
-            cfg[key] = value
+        cfg.update(name=NAME, overrides=[], model=model, data=data_node, optimizer={})
         cfg.trainer.max_epochs = 0
     return cfg
 
 
-def _with_data(cfg: DictConfig, data: DictConfig) -> DictConfig:
-    """Return a configuration with the data of another."""
-    changed = copy.deepcopy(cfg)
-    changed.data = data
-    return changed
-
-
 def _write_run(cfg: DictConfig, model: Ensemble, record: RunRecord) -> Run:
-    """Write the run folder, whole or not at all.
-
-    Raises:
-        UsageError: the folder exists or cannot be written.
-    """
+    """Write the run folder, whole or not at all."""
     run = Run(Path(cfg.folder))
     try:
         make_folder(run.folder.parent)

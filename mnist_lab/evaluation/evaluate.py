@@ -1,7 +1,5 @@
 """Test a run's weights on the test set again, from its folder alone."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import lightning.pytorch as pl
@@ -56,16 +54,7 @@ def make_tester(cfg: DictConfig) -> pl.Trainer:
 
 
 def test_network(tester: pl.Trainer, cfg: DictConfig, model: Classifier) -> dict[str, float]:
-    """Return test/loss and test/acc of a network on the test set of a configuration.
-
-    Args:
-        tester: from make_tester.
-        cfg: the configuration of the data.
-        model: the network with its weights.
-
-    Raises:
-        UsageError: trainer.limit_test_batches leaves no batch.
-    """
+    """Return test/loss and test/acc of a network on the test set of a configuration, by a Trainer of make_tester."""
     data = make_data(cfg, model)
     check_batch_limits(cfg, data)
     with torch_settings(cfg.threads):  # as in training: the last digits of a sum depend on their number
@@ -74,11 +63,7 @@ def test_network(tester: pl.Trainer, cfg: DictConfig, model: Classifier) -> dict
 
 
 def override_config(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """Return a run's configuration with settings changed.
-
-    Raises:
-        UsageError: an override is not of the form KEY=VALUE, or the run has no such setting.
-    """
+    """Return a run's configuration with settings changed, each of which it must have."""
     known = dotted_keys(cfg)
     for override in map(parse_override, overrides):
         line = shorten(override.input_line)

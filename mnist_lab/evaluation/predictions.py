@@ -1,35 +1,34 @@
-"""Predictions of a network for labelled images: where it errs, and how sure it is."""
+"""Predictions of networks for labelled images: where one errs, how sure it is, and whether another errs less."""
 
-from __future__ import annotations
-
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
+import numpy as np
 import torch
+from scipy.special import bdtr
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
 
 from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.data.image_source import DIGITS
+from mnist_lab.errors import UsageError
 from mnist_lab.models.classifier import Classifier
+from mnist_lab.runs.run import Run
+from mnist_lab.training.build import load_trained_model, make_data
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Predictions for labelled images.
+    """Predictions for labelled images."""
 
-    Attributes:
-        labels: classes of the images, (N,).
-        probabilities: class probabilities by a network, (N, K).
-        classes: the names of the K classes.
-    """
-
-    labels: Tensor
-    probabilities: Tensor
-    classes: Sequence[str] = DIGITS
+    labels: Tensor  # (N,)
+    probabilities: Tensor  # (N, K), of the classes, by a network
+    classes: Sequence[str] = DIGITS  # names, K
 
     @classmethod
-    def on_test_set(cls, model: Classifier, data: MNISTDataModule) -> Predictions:
+    def on_test_set(cls, model: Classifier, data: MNISTDataModule) -> "Predictions":
         """Return the predictions of a network for the whole test set, in float32."""
         images, labels = data.test_set()
         return cls(torch.from_numpy(labels).long(), model.probabilities(data.normalise(images)), data.classes)
@@ -65,13 +64,10 @@ class Predictions:
         return wrong[true_probabilities[wrong].argsort(stable=True)][:count]
 
     def calibration(self, bins: int = 10) -> list[tuple[float, float, int]]:
-        """Return the points of the reliability diagram (Guo et al., "On Calibration of Modern Neural Networks", 2017).
+        """Return mean probability, accuracy and number of images of each interval that has images.
 
-        Args:
-            bins: intervals of equal width into which the predicted class's probability is sorted.
-
-        Returns:
-            Mean probability, accuracy and number of images of each interval that has images.
+        The intervals, of equal width, are of the predicted class's probability. These are the points of the reliability
+        diagram (Guo et al., "On Calibration of Modern Neural Networks", 2017).
         """
         confidence = self.probabilities.max(1).values.double()
         correct = (self.predicted == self.labels).double()
@@ -83,3 +79,67 @@ class Predictions:
         """Return the expected calibration error: |probability - accuracy| of the intervals, weighted by images."""
         classes = self.probabilities.shape[1]
         return multiclass_calibration_error(self.probabilities.double(), self.labels, classes, n_bins=bins).item()
+
+
+def load_trained(run: Run) -> tuple[Classifier, MNISTDataModule]:
+    """Return a run's network with the weights that were tested, and its data module."""
+    network = load_trained_model(run)
+    return network, make_data(run.config, network)
+
+
+@dataclass(frozen=True)
+class PairedComparison:
+    """How many of the same images one of two networks alone gets right."""
+
+    images: int
+    only_first: int
+    only_second: int
+
+    @classmethod
+    def of(cls, first: Predictions, second: Predictions) -> "PairedComparison":
+        """Count the images of two networks' predictions, which are for the same images in the same order."""
+        one, other = (each.predicted == each.labels for each in (first, second))
+        return cls(len(first.labels), int((one & ~other).sum()), int((other & ~one).sum()))
+
+    @property
+    def swapped(self) -> "PairedComparison":
+        """The comparison with the networks in the other order."""
+        return PairedComparison(self.images, self.only_second, self.only_first)
+
+    @property
+    def difference(self) -> float:
+        """The accuracy of the second network minus that of the first, from -1 to 1."""
+        return (self.only_second - self.only_first) / self.images
+
+    @property
+    def p(self) -> float:
+        """The two-sided p-value of McNemar's exact test, that both networks have the same accuracy.
+
+        Under this hypothesis, each image that one network alone gets right is as likely the one's as the other's: their
+        numbers are binomial (McNemar, "Note on the sampling error of the difference between correlated proportions or
+        percentages", Psychometrika 12, 1947). It is 1 where there are no such images.
+        """
+        fewer = min(self.only_first, self.only_second)
+        return min(2 * float(bdtr(fewer, self.only_first + self.only_second, 0.5)), 1.0)  # both tails are alike
+
+    def interval(self, confidence: float = 0.95) -> tuple[float, float]:
+        """Return the ends of an interval for the difference of the accuracies, within -1 and 1.
+
+        It is the Wald interval after 0.5 is added to each cell of the table of right and wrong (Agresti and Min,
+        "Simple improved confidence intervals for comparing matched proportions", Statistics in Medicine 24, 2005).
+        """
+        first, second, images = self.only_first + 0.5, self.only_second + 0.5, self.images + 2
+        centre = (second - first) / images
+        error = math.sqrt(first + second - (second - first) ** 2 / images) / images
+        reach = NormalDist().inv_cdf((1 + confidence) / 2) * error
+        return max(centre - reach, -1.0), min(centre + reach, 1.0)
+
+
+def compare_on_test_set(first: Run, second: Run) -> PairedComparison:
+    """Compare the tested weights of two runs on the whole test set, in float32."""
+    for run in (first, second):
+        run.chosen_checkpoint()  # raises the error before the work
+    (one, its_data), (other, data) = load_trained(first), load_trained(second)
+    if not all(map(np.array_equal, its_data.test_set(), data.test_set())):
+        raise UsageError(f"{first} and {second} have different test images")
+    return PairedComparison.of(Predictions.on_test_set(one, its_data), Predictions.on_test_set(other, data))

@@ -1,44 +1,169 @@
 """Write a run's network to a file, check it, and add a model card."""
 
-from __future__ import annotations
-
+import contextlib
 import io
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.errors import LabError, UsageError, not_installed
-from mnist_lab.evaluation.predictions import Predictions
+from mnist_lab.evaluation.predictions import Predictions, load_trained
 from mnist_lab.export.model_card import ProgramResult, constructor, model_card
-from mnist_lab.export.programs import Program, load_onnx, load_torch_export, max_difference, to_onnx, to_torch_export
 from mnist_lab.files import atomic_write, require_writable_file, user_output
 from mnist_lab.formatting import shorten
 from mnist_lab.models.classifier import Classifier
+from mnist_lab.models.deployed import InferenceModule
 from mnist_lab.runs.record import package_versions
 from mnist_lab.runs.run import Run
-from mnist_lab.training.build import load_trained_model, make_data
 from mnist_lab.web.browser import load_page
 from mnist_lab.web.page import to_page
 
+TOLERANCE = 1e-4  # of a program's probabilities
 
-def to_state_dict(network: Classifier, data: MNISTDataModule, run: Run) -> bytes:
-    """Return a torch file of the weights alone, under the tutorial's names."""
+Program = Callable[[Tensor], Tensor]  # (N, 28, 28) bytes in, (N, K) probabilities out
+
+
+class Exported(NamedTuple):
+    """An exported file, the lines of Python that load it, and its results if it was run."""
+
+    path: Path
+    loading: str
+    check: ProgramResult | None
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of exported files."""
+
+    suffix: str
+    convert: Callable[[Classifier, MNISTDataModule, Run], bytes]  # returns the file's content
+    loading: str  # lines of Python that load it, with {file}, and what `constructor` returns
+    load_program: Callable[[Path], Program | None] | None = None  # None for weights alone, which are not run
+
+
+def export(run: Run, format_name: str, path: Path | None = None) -> Exported:
+    """Write a run's tested weights in a format of FORMATS, and a model card beside the file, with .md appended.
+
+    The file is exports/<model> in the run folder if path is None. A program (onnx, torch_export, html) is tested on the
+    whole test set before it takes its place.
+    """
+    if format_name not in FORMATS:
+        raise UsageError(f"--format={shorten(format_name)}: unknown format; choose from {', '.join(FORMATS)}")
+    chosen = FORMATS[format_name]
+    path = path or run.exports_folder / f"{run.info['model']}{chosen.suffix}"
+    require_writable_file(path, f"--to={path}")
+    network, data = load_trained(run)
+    expected = Predictions.on_test_set(network, data) if chosen.load_program else None
+    content = chosen.convert(network, data, run)
+    loading = chosen.loading.format(file=path.name, **constructor(run.config))
+    card = path.with_name(f"{path.name}.md")
+    with user_output(path, f"--to={path}") as partial, atomic_write(card) as partial_card:
+        partial.write_bytes(content)
+        measured = None
+        if chosen.load_program and expected:
+            try:
+                program = chosen.load_program(partial)
+                measured = check_program(program, torch.from_numpy(data.test_set()[0]), expected) if program else None
+            except LabError as error:
+                raise LabError(f"{path}: {error}") from error
+            except Exception as error:  # of any kind, from the library that runs it
+                reason = str(error).strip().splitlines()[0]
+                raise LabError(f"{path}: not written: it cannot be run ({reason}); try another --format") from error
+        is_program = chosen.load_program is not None
+        card_text = model_card(run, network, data, path.name, loading, measured, is_program=is_program)
+        partial_card.write_text(card_text, encoding="utf-8")
+    return Exported(path, loading, measured)
+
+
+def check_program(program: Program, images: Tensor, expected: Predictions) -> ProgramResult:
+    """Run a program on images, (N, 28, 28) bytes, in batches of 1, 2, 7, 64 and then 1,000, and return its results.
+
+    Raises:
+        LabError: a class differs from those expected, or a probability by more than TOLERANCE.
+    """
+    *few, rest = images.tensor_split([1, 3, 10, 74])
+    with torch.no_grad():
+        found = torch.cat([program(batch) for batch in (*few, *torch.split(rest, 1000)) if len(batch)])
+    wrong = (found.argmax(1) != expected.predicted).sum().item()
+    difference = (found - expected.probabilities).abs().max().item()
+    if wrong or not difference <= TOLERANCE:  # NaN is refused, too
+        raise LabError(
+            f"not written: on {len(images):,} test images, {wrong:,} classes differ from the checkpoint's, and "
+            f"probabilities by up to {difference:.2g}; try another --format, or other versions of torch"
+        )
+    return ProgramResult(len(images), expected.accuracy, difference)
+
+
+def trace(network: Classifier, data: MNISTDataModule) -> torch.export.ExportedProgram:
+    """Trace a network with its preprocessing, bytes in and probabilities out, for any number of images."""
+    example = torch.zeros(2, 28, 28, dtype=torch.uint8)
+    shapes = {"images": {0: torch.export.Dim("batch")}}
+    try:
+        with torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")  # of torch's internals; it prints them, too
+            program = InferenceModule(network, data.mean, data.std).eval()
+            program.to(memory_format=torch.contiguous_format)  # torch warns of channels_last, which training uses
+            return torch.export.export(program, (example,), dynamic_shapes=shapes, strict=False)
+    except Exception as error:  # of any kind
+        reason = str(error).strip().splitlines()[0]
+        raise LabError(f"{type(network).__name__}: torch cannot trace it ({reason}); try another --format") from error
+
+
+def to_torch_export(network: Classifier, data: MNISTDataModule, run: Run) -> bytes:
+    """Return a .pt2 file's content."""
     content = io.BytesIO()
-    torch.save({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, content)
+    torch.export.save(trace(network, data), content)
     return content.getvalue()
 
 
-def to_safetensors(network: Classifier, data: MNISTDataModule, run: Run) -> bytes:
-    """Return a safetensors file of the weights, with the network's class, data and input as metadata.
+def load_torch_export(path: Path) -> Program:
+    """Load the program in a .pt2 file."""
+    with path.open("rb") as file:  # torch warns of a path with another suffix
+        return torch.export.load(file).module()
 
-    Raises:
-        UsageError: safetensors is not installed.
-    """
+
+def to_onnx(network: Classifier, data: MNISTDataModule, run: Run) -> bytes:
+    """Return an ONNX file's content. Its input is named images, its output probabilities."""
+    try:
+        import onnxruntime  # noqa: F401  # for the check, before the work
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise not_installed("--format=onnx", "onnx") from error
+    program = trace(network, data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as above
+        converted = torch.onnx.export(
+            program, dynamo=True, verbose=False, input_names=["images"], output_names=["probabilities"]
+        )
+    assert converted is not None
+    content: bytes = converted.model_proto.SerializeToString()
+    return content
+
+
+def load_onnx(path: Path) -> Program:
+    """Load the program in an ONNX file, to be run by onnxruntime on the CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+
+
+def to_html(network: Classifier, data: MNISTDataModule, run: Run) -> bytes:
+    """Return the page of the network, with the test images that it gets most wrong."""
+    return to_page(network, data, run, Predictions.on_test_set(network, data)).encode()
+
+
+def to_safetensors(network: Classifier, data: MNISTDataModule, run: Run) -> bytes:
+    """Return a safetensors file of the weights, with the network's class, data and input as metadata."""
     try:
         from safetensors.torch import save
     except ImportError as error:
@@ -51,31 +176,21 @@ def to_safetensors(network: Classifier, data: MNISTDataModule, run: Run) -> byte
         "classes": json.dumps(data.classes),
         "input": json.dumps({"image_size": network.image_size, "mean": data.mean, "std": data.std}),
     }
-    return save({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, metadata)
+    return save(_weights(network), metadata)
 
 
-def to_html(network: Classifier, data: MNISTDataModule, run: Run) -> bytes:
-    """Return the page of the network, with the test images that it gets most wrong."""
-    return to_page(network, data, run, Predictions.on_test_set(network, data)).encode()
+def to_state_dict(network: Classifier, data: MNISTDataModule, run: Run) -> bytes:
+    """Return a torch file of the weights alone, under the tutorial's names."""
+    content = io.BytesIO()
+    torch.save(_weights(network), content)
+    return content.getvalue()
 
 
-@dataclass(frozen=True)
-class Format:
-    """A format of exported files.
-
-    Attributes:
-        suffix: of the file's name.
-        convert: returns the file's content.
-        loading: lines of Python that load it, with {file}, and what `constructor` returns.
-        load_program: loads the file to be checked, if it is a program; None for weights alone.
-    """
-
-    suffix: str
-    convert: Callable[[Classifier, MNISTDataModule, Run], bytes]
-    loading: str
-    load_program: Callable[[Path], Program | None] | None = None
+def _weights(network: Classifier) -> dict[str, Tensor]:
+    return {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
 
 
+NETWORK = "{imports}\nnetwork = {call}.eval()\n{set_views}network.load_state_dict"
 FORMATS = {
     "onnx": Format(
         ".onnx",
@@ -95,92 +210,7 @@ FORMATS = {
     ),
     "html": Format(".html", to_html, 'import webbrowser\nwebbrowser.open("{file}")', load_page),
     "safetensors": Format(
-        ".safetensors",
-        to_safetensors,
-        "from safetensors.torch import load_file\n"
-        "{imports}\n"
-        "network = {call}.eval()\n{set_views}"
-        'network.load_state_dict(load_file("{file}"))',
+        ".safetensors", to_safetensors, f'from safetensors.torch import load_file\n{NETWORK}(load_file("{{file}}"))'
     ),
-    "state_dict": Format(
-        ".pt",
-        to_state_dict,
-        "import torch\n"
-        "{imports}\n"
-        "network = {call}.eval()\n{set_views}"
-        'network.load_state_dict(torch.load("{file}", weights_only=True))',
-    ),
+    "state_dict": Format(".pt", to_state_dict, f'import torch\n{NETWORK}(torch.load("{{file}}", weights_only=True))'),
 }
-
-
-class Exported(NamedTuple):
-    """An exported file.
-
-    Attributes:
-        path: of the file.
-        loading: the lines of Python that load it.
-        check: what the file came to on the test set; None for weights, which are not run, or without a browser.
-    """
-
-    path: Path
-    loading: str
-    check: ProgramResult | None
-
-
-def export(run: Run, format_name: str, path: Path | None = None) -> Exported:
-    """Write a run's tested weights in a format, and a model card beside the file.
-
-    A program (onnx, torch_export, html) is tested on the whole test set before it takes its place.
-
-    Args:
-        run: the run.
-        format_name: a name in FORMATS.
-        path: the file; None for exports/<model> in the run folder. The card's name has .md appended.
-
-    Returns:
-        The file.
-
-    Raises:
-        UsageError: the format is unknown, the run has no checkpoint, a package is not installed, or the file cannot be
-            written.
-        LabError: the network cannot be traced, or the program's classes or probabilities differ.
-        DataUnavailable: the test set is not available.
-    """
-    if format_name not in FORMATS:
-        raise UsageError(f"--format={shorten(format_name)}: unknown format; choose from {', '.join(FORMATS)}")
-    chosen = FORMATS[format_name]
-    path = path or run.exports_folder / f"{run.info['model']}{chosen.suffix}"
-    require_writable_file(path, f"--to={path}")
-    network = load_trained_model(run)
-    data = make_data(run.config, network)
-    expected = Predictions.on_test_set(network, data) if chosen.load_program else None
-    content = chosen.convert(network, data, run)
-    loading = chosen.loading.format(file=path.name, **constructor(run.config))
-    card = path.with_name(f"{path.name}.md")
-    with user_output(path, f"--to={path}") as partial, atomic_write(card) as partial_card:
-        partial.write_bytes(content)
-        measured = None
-        if chosen.load_program and expected:
-            try:
-                program = chosen.load_program(partial)
-                measured = check_program(program, data, expected) if program else None
-            except LabError as error:
-                raise LabError(f"{path}: {error}") from error
-            except Exception as error:  # of any kind, from the library that runs it
-                reason = str(error).strip().splitlines()[0]
-                raise LabError(f"{path}: not written: it cannot be run ({reason}); try another --format") from error
-        is_program = chosen.load_program is not None
-        card_text = model_card(run, network, data, path.name, loading, measured, is_program=is_program)
-        partial_card.write_text(card_text, encoding="utf-8")
-    return Exported(path, loading, measured)
-
-
-def check_program(program: Program, data: MNISTDataModule, expected: Predictions) -> ProgramResult:
-    """Run a program on the test set.
-
-    Raises:
-        LabError: its classes or probabilities differ from those expected.
-    """
-    images = torch.from_numpy(data.test_set()[0])
-    difference = max_difference(program, images, expected)
-    return ProgramResult(len(images), expected.accuracy, difference)

@@ -1,7 +1,5 @@
 """The model card beside an exported file: contents, accuracy, input and output, and how to load it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,17 +26,11 @@ NOT_CHECKED = "not made: there is no Chromium or Chrome on this machine to run t
 
 @dataclass(frozen=True)
 class ProgramResult:
-    """The results of an exported program on the test set.
-
-    Attributes:
-        images: their number.
-        accuracy: from 0 to 1.
-        max_difference: of its probabilities from the checkpoint's.
-    """
+    """The results of an exported program on the test set."""
 
     images: int
-    accuracy: float
-    max_difference: float
+    accuracy: float  # from 0 to 1
+    max_difference: float  # of its probabilities from the checkpoint's
 
 
 def constructor(cfg: DictConfig) -> dict[str, str]:
@@ -73,17 +65,7 @@ def model_card(
     *,
     is_program: bool,
 ) -> str:
-    """Render the card in Markdown.
-
-    Args:
-        run: the run of the weights.
-        network: the network with the weights.
-        data: the run's data module.
-        file: the exported file's name.
-        loading: the lines of Python that load it.
-        measured: the file's results on the test set; None if it was not run.
-        is_program: whether the file is a program, and not weights alone.
-    """
+    """Render the card of a file in Markdown: a program, with its results if it was run, or weights alone."""
     info = run.info
     model, source = info["model"], str(data.source.name)
     facts = {

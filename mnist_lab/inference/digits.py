@@ -1,7 +1,5 @@
 """Find digits in an image and bring them into MNIST's form. Imports neither torch nor Lightning."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Images that show what a network was given: `predict --show`."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,11 +17,7 @@ SIDE, MARGIN = 280, 12  # pixels
 
 
 def preview_paths(images: Iterable[Path], folder: Path) -> dict[Path, Path]:
-    """Name a new PNG in a folder for each image, after the image.
-
-    Raises:
-        UsageError: one of them exists; it may be an image of the user's.
-    """
+    """Name a new PNG in a folder for each image, after the image; one that exists may be an image of the user's."""
     paths: dict[Path, Path] = {}
     taken: set[str] = set()
     for image in images:
@@ -39,11 +33,7 @@ def preview_paths(images: Iterable[Path], folder: Path) -> dict[Path, Path]:
 
 
 def save_previews(answers: Sequence[Answer], paths: Mapping[Path, Path], folder: Path) -> None:
-    """Write a PNG for each answer into a folder, at the path that `preview_paths` gave its image.
-
-    Raises:
-        UsageError: the folder cannot be written.
-    """
+    """Write a PNG for each answer into a folder, at the path that `preview_paths` gave its image."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for answer in answers:

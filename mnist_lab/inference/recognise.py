@@ -1,19 +1,19 @@
-"""Recognise the digits, or the other classes of a run, in a user's images."""
+"""Recognise the digits, or the other classes of a run, in a user's images, and in a CSV of pixels."""
 
-from __future__ import annotations
-
+import csv
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from torch import Tensor
 
+from mnist_lab.data.array_files import read_pixels
 from mnist_lab.data.images import UnreadableImage, fit_image, open_image
 from mnist_lab.data.own_images import ImageFolder
+from mnist_lab.errors import UsageError
+from mnist_lab.files import require_writable_file, user_output
 from mnist_lab.inference.digits import NetworkInput, NoDigit, find_digit, find_number
-from mnist_lab.models.classifier import Classifier
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import load_trained_model, make_data
 
@@ -21,68 +21,37 @@ MIN_PROBABILITY = 0.55  # below it an answer is doubtful; about 1 in 100 right a
 MAX_WIDTH = 1.6  # times the height; 1 in 400 of MNIST's test digits is wider, and so are two digits that touch
 
 
-@dataclass(frozen=True)
 class ImageClassifier:
-    """A run's network, ready for images.
+    """A run's network with its tested weights, ready for images. The data set is not needed."""
 
-    Attributes:
-        classes: the names of its K classes.
-        is_for_digits: whether it was trained on digits as MNIST has them, which are looked for in an image.
-        background: brightness of the training images' edges, from 0 to 255.
-        takes_images_as_they_are: whether it was trained on image files, which were not inverted.
-        model: the network.
-        normalise: maps images, (N, 28, 28) bytes, to the network's input.
-    """
-
-    classes: list[str]
-    is_for_digits: bool
-    background: int
-    takes_images_as_they_are: bool
-    model: Classifier
-    normalise: Callable[[np.ndarray], Tensor]
-
-    @property
-    def noun(self) -> str:
-        """What the network tells apart: digit or class."""
-        return "digit" if self.is_for_digits else "class"
+    def __init__(self, run: Run) -> None:
+        self.model = load_trained_model(run)
+        self.data = make_data(run.config, self.model)
+        self.classes = self.data.classes
+        self.is_for_digits = self.data.has_digits  # as MNIST has them; they are looked for in an image
+        self.noun = "digit" if self.is_for_digits else "class"
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Return class probabilities, (N, K), for images, (N, 28, 28) bytes."""
-        return self.model.probabilities(self.normalise(images)).numpy()
+        return self.model.probabilities(self.data.normalise(images)).numpy()
 
     def network_inputs(self, image: Image.Image, *, single: bool = False) -> list[NetworkInput]:
-        """Return what the network is given of an image: its row of digits or, for other classes, the whole image.
-
-        Args:
-            image: of any size and mode.
-            single: whether only the clearest digit is taken.
-
-        Raises:
-            NoDigit: the network is for digits, and there is none in the image.
-        """
+        """Return the image's row of digits, or its clearest one; of a network for other classes, the whole image."""
         if self.is_for_digits:
             return [find_digit(image)] if single else find_number(image)
-        background = None if self.takes_images_as_they_are else self.background
-        return [NetworkInput(fit_image(image, background))]
+        was_inverted = not isinstance(self.data.source, ImageFolder)  # image files are trained on as they are
+        return [NetworkInput(fit_image(image, self.data.background if was_inverted else None))]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A network's answer for an image.
-
-    Attributes:
-        path: of the image.
-        found: the D digits in it, from left to right; one for other classes.
-        probabilities: of the classes for each of them, (D, K).
-        classifier: the network.
-        single: whether more digits than the clearest were left out.
-    """
+    """A network's answer for an image."""
 
     path: Path
-    found: Sequence[NetworkInput]
-    probabilities: np.ndarray
+    found: Sequence[NetworkInput]  # the D digits in it, from left to right; one for other classes
+    probabilities: np.ndarray  # of the classes for each of them, (D, K)
     classifier: ImageClassifier
-    single: bool = False
+    single: bool = False  # whether more digits than the clearest were left out
 
     @property
     def text(self) -> str:
@@ -111,41 +80,21 @@ class Answer:
         others = self.found[0].candidates - len(self.found)
         if others:
             return f"one of {1 + others} digits" if self.single else f"{others} more outside the row"
-        is_wide = [self._is_wide(each) for each in self.found]
-        if len(self.found) == 1:
-            is_doubtful = self.probability < MIN_PROBABILITY
-            return "doubtful: wider than a digit" if is_wide[0] else "doubtful" if is_doubtful else ""
-        doubts = [
-            f"digit {place}" + (" (wider than a digit)" if wide else "")
-            for place, (wide, row) in enumerate(zip(is_wide, self.probabilities, strict=True), start=1)
-            if wide or row.max() < MIN_PROBABILITY
+        is_wide = [self.classifier.is_for_digits and _is_wide(digit) for digit in self.found]
+        is_doubtful = [
+            wide or row.max() < MIN_PROBABILITY for wide, row in zip(is_wide, self.probabilities, strict=True)
         ]
+        if len(self.found) == 1:
+            return "doubtful: wider than a digit" if is_wide[0] else "doubtful" if is_doubtful[0] else ""
+        reasons = [" (wider than a digit)" if wide else "" for wide in is_wide]
+        doubts = [f"digit {place + 1}{reasons[place]}" for place in np.flatnonzero(is_doubtful)]
         return f"doubtful: {', '.join(doubts)}" if doubts else ""
 
-    def _is_wide(self, digit: NetworkInput) -> bool:
-        if not self.classifier.is_for_digits:
-            return False
-        height, width = (np.ptp(indices) + 1 for indices in digit.pixels.nonzero())
-        return bool(width > MAX_WIDTH * height)
 
-
-def load_classifier(run: Run) -> ImageClassifier:
-    """Load a run's tested weights. The data set is not needed.
-
-    Raises:
-        UsageError: the run has no checkpoint.
-    """
-    cfg = run.config
-    model = load_trained_model(run)
-    data = make_data(cfg, model)
-    return ImageClassifier(
-        classes=data.classes,
-        is_for_digits=data.has_digits,
-        background=data.background,
-        takes_images_as_they_are=isinstance(data.source, ImageFolder),
-        model=model,
-        normalise=data.normalise,
-    )
+def _is_wide(digit: NetworkInput) -> bool:
+    """Return whether a digit is wider than MNIST's digits are."""
+    height, width = (np.ptp(indices) + 1 for indices in digit.pixels.nonzero())
+    return bool(width > MAX_WIDTH * height)
 
 
 def predict(
@@ -167,7 +116,7 @@ def predict(
         UsageError: the run has no checkpoint.
         UnreadableImage, NoDigit: on_skip is None, and a file has no answer.
     """
-    classifier = load_classifier(run)
+    classifier = ImageClassifier(run)
     found: dict[Path, list[NetworkInput]] = {}
     for path in map(Path, paths):
         try:
@@ -183,3 +132,22 @@ def predict(
     return [
         Answer(path, inputs, row, classifier, single) for (path, inputs), row in zip(found.items(), rows, strict=True)
     ]
+
+
+def write_submission(run: Run, path: Path, out: Path) -> tuple[int, float | None]:
+    """Classify a CSV of images as in Kaggle's "Digit Recognizer", and write a CSV of ImageId,Label.
+
+    Returns:
+        The number of images, and the accuracy if the CSV has labels.
+    """
+    require_writable_file(out, f"--out={out}")
+    if out.exists() and path.exists() and out.samefile(path):
+        raise UsageError(f"--out={out}: would overwrite the input; choose another")
+    classifier = ImageClassifier(run)
+    images, labels = read_pixels(path, max_label=len(classifier.classes) - 1)
+    predicted = classifier.probabilities(images).argmax(1)
+    with user_output(out, f"--out={out}") as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["ImageId", "Label"])
+        writer.writerows((number, classifier.classes[label]) for number, label in enumerate(predicted, start=1))
+    return len(predicted), None if labels is None else float((predicted == labels).mean())

@@ -1,7 +1,5 @@
 """A page run by a browser without a screen, to check what its network answers."""
 
-from __future__ import annotations
-
 import base64
 import json
 import os
@@ -19,6 +17,14 @@ from mnist_lab.errors import LabError
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 CHECK_SECONDS = 7200
+CHECK = """<script>
+{
+  const bytes = Uint8Array.from(atob("%s"), (letter) => letter.charCodeAt(0)), found = [];
+  for (let i = 0; i < bytes.length; i += 784) found.push([...think(bytes.subarray(i, i + 784)).probabilities]);
+  const list = Object.assign(document.createElement("pre"), {id: "checked", textContent: JSON.stringify(found)});
+  document.body.append(list);
+}
+</script></body>"""
 
 
 def find_browser() -> str | None:
@@ -31,32 +37,19 @@ def load_page(path: Path) -> Callable[[Tensor], Tensor] | None:
     browser = find_browser()
     if browser is None:
         return None
-    page = path.read_text(encoding="utf-8")
 
     def run(images: Tensor) -> Tensor:
         with tempfile.TemporaryDirectory() as folder:
-            checked = Path(folder) / "page.html"
-            checked.write_text(page.replace("</body>", _CHECK % base64.b64encode(images.numpy().tobytes()).decode()))
+            page, check = Path(folder) / "page.html", CHECK % base64.b64encode(images.numpy().tobytes()).decode()
+            page.write_text(path.read_text(encoding="utf-8").replace("</body>", check))
             options = ["--headless", "--disable-gpu", f"--user-data-dir={folder}/profile", "--dump-dom"]
             if hasattr(os, "geteuid") and os.geteuid() == 0:
                 options.append("--no-sandbox")
-            done = subprocess.run(
-                [browser, *options, checked.as_uri()], capture_output=True, text=True, timeout=CHECK_SECONDS
-            )
+            command = [browser, *options, page.as_uri()]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=CHECK_SECONDS)
         found = re.search(r'<pre id="checked">(.*?)</pre>', done.stdout)
         if found is None:
             raise LabError(f"{browser}: ended without an answer ({done.stderr.strip()[-200:]})")
         return torch.tensor(json.loads(found[1]))
 
     return run
-
-
-_CHECK = """<script>
-{
-  const bytes = Uint8Array.from(atob("%s"), (letter) => letter.charCodeAt(0)), found = [];
-  for (let i = 0; i < bytes.length; i += 784) found.push(classify(bytes.subarray(i, i + 784)));
-  const list = document.body.appendChild(document.createElement("pre"));
-  list.id = "checked";
-  list.textContent = JSON.stringify(found.map((each) => [...each]));
-}
-</script></body>"""

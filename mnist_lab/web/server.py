@@ -1,66 +1,93 @@
-"""Serve the page of a network."""
-
-from __future__ import annotations
+"""Serve the page of a network at one address, and nothing else. The page sends nothing back, so no body is read."""
 
 import base64
+import contextlib
 import errno
 import hashlib
 import os
 import re
 import socket
 import sys
+import threading
 import webbrowser
-from collections.abc import Awaitable, Callable, Collection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from socketserver import TCPServer
 from urllib.parse import urlsplit
 
-from mnist_lab.errors import UsageError, not_installed
+from mnist_lab.errors import UsageError
 from mnist_lab.runs.run import Run
 from mnist_lab.web.page import page_of
 
-if TYPE_CHECKING:
-    from starlette.applications import Starlette
-    from starlette.requests import Request
-    from starlette.responses import Response
-
 PORTS = range(8028, 8048)  # the first free one is used
-MAX_REQUEST_BYTES = 1000  # the page sends nothing
+REQUEST_SECONDS = 10.0  # until a request must have arrived
 
 
-def make_app(page: str, host: str = "127.0.0.1") -> Starlette:
-    """Return an app that serves a page at /, and nothing else.
+def serve(run: Run, host: str, port: int | None, *, browser: bool) -> None:
+    """Serve the page of a run until Ctrl-C, at the first free port of PORTS for None, and open it in a browser."""
+    shown_host = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+    with open_server(host, port) as server:  # before the work: the address may be refused
+        if sys.stderr.isatty():  # it takes seconds, and minutes for an ensemble
+            print("preparing the page, with the test images that the network gets most wrong", file=sys.stderr)
+        server.page = page_of(run)
+        address = f"http://{shown_host}:{server.server_address[1]}/"
+        print(f"draw at {address} (press Ctrl-C to stop)", flush=True)
+        if browser and has_screen():
+            webbrowser.open(address)
+        server.serve_forever()
 
-    Args:
-        page: HTML whose styles and scripts stand in it.
-        host: the name or address at which the server listens.
 
-    Raises:
-        UsageError: starlette is not installed.
-    """
-    try:
-        from starlette.applications import Starlette
-        from starlette.middleware import Middleware
-        from starlette.middleware.base import BaseHTTPMiddleware
-        from starlette.middleware.body_limit import RequestBodyLimitMiddleware
-        from starlette.responses import HTMLResponse, PlainTextResponse
-        from starlette.routing import Route
-    except ModuleNotFoundError as error:
-        raise not_installed("draw", "draw") from error
+class PageServer(ThreadingHTTPServer):
+    """Serves `page` at /."""
 
-    names = {"localhost", host.lower(), socket.gethostname().lower(), f"{socket.gethostname().lower()}.local"}
-    headers = security_headers(page)
+    page = ""
 
-    async def check_host(request: Request, respond: Callable[[Request], Awaitable[Response]]) -> Response:
-        known = is_own_host(request.headers.get("host", ""), names)
-        return await respond(request) if known else PlainTextResponse("unknown host", 400)
+    def __init__(self, host: str, port: int) -> None:
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        super().__init__((host, port), PageHandler)
+        own = socket.gethostname().lower()
+        self.names = {"localhost", host.lower(), own, f"{own}.local"}
 
-    async def show_page(request: Request) -> Response:
-        return HTMLResponse(page, headers=headers)
+    def server_bind(self) -> None:
+        TCPServer.server_bind(self)  # http.server's own looks the host's name up, which may take seconds
 
-    limit = Middleware(RequestBodyLimitMiddleware, max_body_size=MAX_REQUEST_BYTES)
-    hosts = Middleware(BaseHTTPMiddleware, dispatch=check_host)
-    return Starlette(routes=[Route("/", show_page)], middleware=[hosts, limit])
+
+class PageHandler(BaseHTTPRequestHandler):
+    """Answers one request, and closes the connection. One that has not arrived after REQUEST_SECONDS is cut off."""
+
+    server: PageServer
+    server_version, sys_version = "mnist_lab", ""
+    disable_nagle_algorithm = True  # the page would wait 40 ms for its headers' acknowledgement
+
+    def handle(self) -> None:
+        self.limit = threading.Timer(REQUEST_SECONDS, self.connection.shutdown, [socket.SHUT_RDWR])
+        self.limit.daemon = True
+        self.limit.start()
+        with contextlib.suppress(OSError):  # the client has left
+            super().handle()
+        self.limit.cancel()
+
+    def do_GET(self) -> None:
+        self.limit.cancel()
+        if not is_own_host(self.headers.get("Host", ""), self.server.names):
+            self.send_error(400, "unknown host")
+        elif self.path.partition("?")[0] != "/":
+            self.send_error(404)
+        else:
+            content = self.server.page.encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.send_header("Content-Length", str(len(content)))
+            for name, value in security_headers(self.server.page).items():
+                self.send_header(name, value)
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(content)
+
+    do_HEAD = do_GET  # noqa: N815  # the name is http.server's
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Print nothing."""
 
 
 def security_headers(page: str) -> dict[str, str]:
@@ -83,7 +110,7 @@ def security_headers(page: str) -> dict[str, str]:
     }
 
 
-def is_own_host(header: str, names: Collection[str]) -> bool:
+def is_own_host(header: str, names: set[str]) -> bool:
     """Return whether a request's Host header is one of the names or an IP address.
 
     Another name may be one that a web site has pointed at this machine to read its answers (DNS rebinding). An address
@@ -96,68 +123,20 @@ def is_own_host(header: str, names: Collection[str]) -> bool:
         return False
 
 
-def open_socket(host: str, port: int | None) -> socket.socket:
-    """Open a socket that listens at a port or, for None, at the first free one of PORTS.
-
-    Raises:
-        UsageError: the port is in use or needs administrator rights, or the host is not an address of this machine.
-    """
+def open_server(host: str, port: int | None) -> PageServer:
+    """Listen at a port or, for None, at the first free one of PORTS; an impossible address is a UsageError."""
     if port is not None and not 0 <= port <= 65535:
         raise UsageError(f"--port={port}: invalid port; choose from 1024 to 65535, or 0 for any")
     for each in [port] if port is not None else [*PORTS, 0]:
         try:
-            listener = socket.create_server((host, each), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-            # asyncio sets it only for sockets that name their protocol; without it, an answer is delayed by 40 ms.
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return listener
+            return PageServer(host, each)
         except OSError as error:
-            if error.errno == errno.EADDRINUSE and port is None:
-                continue
-            if error.errno in (errno.EADDRINUSE, errno.EACCES):
+            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                raise UsageError(f"--host={host}: not an address of this machine ({error.strerror})") from error
+            if port is not None:
                 reason = "is in use" if error.errno == errno.EADDRINUSE else "needs administrator rights"
                 raise UsageError(f"--port={port}: {reason}; choose another, or omit it for a free one") from error
-            raise UsageError(f"--host={host}: not an address of this machine ({error.strerror})") from error
     raise AssertionError("port 0 is always free")
-
-
-def serve(run: Run, host: str, port: int | None, *, browser: bool) -> None:
-    """Serve the page of a run until Ctrl-C.
-
-    Args:
-        run: the run whose tested weights are used.
-        host: the address to listen at.
-        port: the port; None for the first free one of PORTS.
-        browser: whether to open the page in a browser.
-
-    Raises:
-        LabError: as `page_of`, `make_app` and `open_socket` do.
-    """
-    try:
-        import starlette  # noqa: F401  # found missing at once, not when the page is there
-        import uvicorn
-
-        from mnist_lab.web.request_timeout import TimeoutProtocol
-    except ModuleNotFoundError as error:
-        raise not_installed("draw", "draw") from error
-    shown_host = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
-    with open_socket(host, port) as listener:
-        if sys.stderr.isatty():  # it takes seconds, and of an ensemble minutes
-            print("preparing the page, with the test images that the network gets most wrong", file=sys.stderr)
-        config = uvicorn.Config(
-            make_app(page_of(run), host),
-            http=TimeoutProtocol,
-            ws="none",
-            lifespan="off",
-            timeout_graceful_shutdown=1,
-            log_level="error",
-            access_log=False,
-            server_header=False,
-        )
-        address = f"http://{shown_host}:{listener.getsockname()[1]}/"
-        print(f"draw at {address} (press Ctrl-C to stop)", flush=True)
-        if browser and has_screen():
-            webbrowser.open(address)
-        uvicorn.Server(config).run(sockets=[listener])
 
 
 def has_screen() -> bool:

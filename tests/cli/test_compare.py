@@ -18,7 +18,7 @@ from matplotlib.image import imread
 from omegaconf import OmegaConf
 
 from mnist_lab.cli.compare import PAIRED, describe_pair, legend_label
-from mnist_lab.evaluation.paired import PairedComparison, compare_on_test_set
+from mnist_lab.evaluation.predictions import PairedComparison, compare_on_test_set
 from mnist_lab.formatting import format_accuracy
 from mnist_lab.runs.listing import differing_settings_of_runs, find_runs
 from mnist_lab.runs.record import RunState

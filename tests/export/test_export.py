@@ -1,12 +1,10 @@
 """Weights can be exchanged between a tutorial's own class and a run; those that do not fit are refused."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
 import torch
-from lab import Command, Tiny, slow
+from lab import Command, Tiny, same, slow, thorough
 from torch import Tensor, nn
 
 from benchmarks.tutorials import NETWORKS
@@ -30,36 +28,21 @@ def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
         return (network.eval()(images).argmax(1) == labels).float().mean().item()
 
 
-@pytest.mark.parametrize("name", ["lenet", *slow(*sorted({*NETWORKS} - {"lenet"}))])
-def test_tutorials_state_dict_tests_to_the_tutorials_accuracy(command: Command, tiny: Tiny, name: str) -> None:
+@pytest.mark.parametrize("name", ["lenet", *slow("dropout_cnn"), *thorough("mlp", "simple_cnn", "compact_cnn")])
+def test_state_dict_goes_from_the_tutorials_class_to_a_run_and_back(command: Command, tiny: Tiny, name: str) -> None:
     torch.manual_seed(3)
-    network = NETWORKS[name]()
-    torch.save(network.state_dict(), "tutorial.pt")
-    folder = "hydra.run.dir=runs/a/b"
-    outcome = command(f"experiment={name}", "init_from=tutorial.pt", "trainer.max_epochs=0", folder)
+    theirs = NETWORKS[name]()
+    torch.save(theirs.state_dict(), "tutorial.pt")
+    untrained = ("init_from=tutorial.pt", "trainer.max_epochs=0", "hydra.run.dir=runs/a/b")
+    outcome = command(f"experiment={name}", *untrained)
     assert outcome.status == 0, outcome.err
-    expected = accuracy(network, *whole_test_set(tiny, name))
+    expected = accuracy(theirs, *whole_test_set(tiny, name))
     assert 0 < expected < 1
     assert Run(Path("runs/a/b")).info["metrics"]["test/acc"] == pytest.approx(expected)
-
-
-@pytest.mark.parametrize("name", ["lenet", *slow(*sorted({*NETWORKS} - {"lenet"}))])
-def test_exported_state_dict_loads_into_the_tutorials_class(command: Command, tiny: Tiny, name: str) -> None:
-    assert command(f"experiment={name}", "hydra.run.dir=runs/a/b").status == 0
-    outcome = command("export", "runs/a/b", "--format", "state_dict", data=False)
-    assert outcome.status == 0, outcome.err
-    path = Path(f"runs/a/b/exports/{name}.pt")
-    assert outcome.out.splitlines()[-1] == f"written: {path}"
-    network = NETWORKS[name]()
-    network.load_state_dict(torch.load(path, weights_only=True), strict=True)
-    expected = Run(Path("runs/a/b")).info["metrics"]["test/acc"]
-    assert accuracy(network, *whole_test_set(tiny, name)) == pytest.approx(expected)
-
-
-def test_export_takes_latest_and_a_file_to_write_to(command: Command) -> None:
-    command("model=mlp", "trainer.max_epochs=1")
     assert command("export", "latest", "--format", "state_dict", "--to", "new/my.pt", data=False).status == 0
-    assert "0.weight" in torch.load("new/my.pt", weights_only=True)
+    exported = torch.load("new/my.pt", weights_only=True)
+    NETWORKS[name]().load_state_dict(exported, strict=True)
+    assert same(exported, theirs.state_dict())
 
 
 def test_impossible_export_is_reported_in_one_line(command: Command) -> None:
@@ -80,36 +63,20 @@ def test_impossible_export_is_reported_in_one_line(command: Command) -> None:
     assert not list(Path().rglob("*.pt"))
 
 
-@pytest.mark.parametrize(
-    ("shapes", "message"),
-    [
-        (
-            shapes_of("dropout_cnn"),
-            "looks like weights of dropout_cnn, by their shapes, not of LeNet; choose model=dropout_cnn",
-        ),
-        (
-            shapes_of("lenet") | {"fc3.weight": (7, 84)},
-            "looks most like LeNet, but its fc3.weight is (7, 84), not (10, 84)",
-        ),
-        (
-            {name: shape for name, shape in shapes_of("mlp").items() if name != "8.bias"},
-            "looks most like mlp, but has no 8.bias",
-        ),
-        (
-            shapes_of("mlp") | {"9.bias": (3,)},
-            "looks most like mlp, but has 9.bias besides",
-        ),
-        ({"module.conv1.weight": (6, 1, 5, 5)}, "looks like no network here, it begins with module.conv1.weight; save"),
-        ({}, "looks like no network here, it begins with nothing; save the state_dict() of one of"),
-        ({1: (3,)}, "looks like no network here, it begins with 1; save"),
-    ],
-)
-def test_state_dict_that_does_not_fit_is_identified_by_its_shapes(
-    command: Command, shapes: dict[str, tuple[int, ...]], message: str
-) -> None:
-    torch.save({name: torch.zeros(shape) for name, shape in shapes.items()}, "some.pt")
-    outcome = command("model=lenet", "init_from=some.pt")
-    assert outcome.status == 2
-    assert outcome.err.startswith(f"mnist_lab: init_from=some.pt: {message}")
-    assert outcome.err.count("\n") == 1
-    assert not Path("runs").exists()
+def test_state_dict_that_does_not_fit_is_identified_by_its_shapes(command: Command, tiny: Tiny) -> None:
+    lenet, mlp = shapes_of("lenet"), shapes_of("mlp")
+    shapes: dict[str, tuple[int, ...]]
+    for shapes, message in (
+        (shapes_of("dropout_cnn"), "looks like weights of dropout_cnn, by their shapes, not of LeNet"),
+        (lenet | {"fc3.weight": (7, 84)}, "looks most like LeNet, but its fc3.weight is (7, 84), not (10, 84)"),
+        ({name: shape for name, shape in mlp.items() if name != "8.bias"}, "looks most like mlp, but has no 8.bias"),
+        (mlp | {"9.bias": (3,)}, "looks most like mlp, but has 9.bias besides"),
+        ({"module.conv1.weight": (6, 1, 5, 5)}, "looks like no network here, it begins with module.conv1.weight"),
+        ({}, "looks like no network here, it begins with nothing"),
+        ({1: (3,)}, "looks like no network here, it begins with 1"),  # type: ignore[dict-item]
+    ):
+        torch.save({name: torch.zeros(shape) for name, shape in shapes.items()}, "some.pt")
+        outcome = command("model=lenet", "init_from=some.pt")
+        assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+        assert outcome.err.startswith(f"mnist_lab: init_from=some.pt: {message}")
+        assert not Path("runs").exists()

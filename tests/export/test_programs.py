@@ -1,7 +1,5 @@
 """Each exported file, loaded as its card says, predicts as the checkpoint does; one that does not is refused."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import re
@@ -12,18 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lab import Command, Outcome, Tiny, slow
+from lab import Command, Outcome, Tiny, same, slow, thorough
 from safetensors import safe_open
 from torch import Tensor
 
 from mnist_lab import conf_dir
-from mnist_lab.evaluation.predictions import Predictions
+from mnist_lab.errors import LabError
+from mnist_lab.evaluation.predictions import Predictions, load_trained
 from mnist_lab.export import export as exporting
-from mnist_lab.export import programs
 from mnist_lab.export.model_card import model_card
 from mnist_lab.models.deployed import InferenceModule
 from mnist_lab.runs.run import Run
-from mnist_lab.training.build import load_trained_model, make_data
 from mnist_lab.training.train import train
 
 NETWORKS = sorted(path.stem for path in (conf_dir() / "model").glob("*.yaml"))
@@ -88,14 +85,13 @@ def is_refused(outcome: Outcome, status: int, message: str) -> bool:
     return not [path for path in Path().rglob("*") if re.search(r"\.(onnx|pt2|pt|safetensors|md|partial)$", path.name)]
 
 
-@pytest.mark.parametrize("name", ["own", *slow(*NETWORKS)])
+@pytest.mark.parametrize("name", ["own", *slow("residual_cnn"), *thorough(*sorted({*NETWORKS} - {"residual_cnn"}))])
 def test_every_format_predicts_as_the_checkpoint_when_loaded_as_its_card_says(
     command: Command, tiny: Tiny, own: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     train(tiny.compose(f"model={name}", "optimizer.lr=0.05", *QUICK, "trainer.max_epochs=3"))
     run = Run(Path("runs/a"))
-    model = load_trained_model(run)
-    data = make_data(run.config, model)
+    model, data = load_trained(run)
     expected = Predictions.on_test_set(model, data)
     pictures = data.test_set()[0]
     assert expected.probabilities.std() > 0.05, "or all programs would look alike"
@@ -114,8 +110,7 @@ def test_every_format_predicts_as_the_checkpoint_when_loaded_as_its_card_says(
     for form, suffix in WEIGHTS.items():
         assert command("export", "runs/a", "--format", form, data=False).status == 0
         network = loaded(run.folder / "exports" / f"{name}{suffix}.md", monkeypatch)["network"]
-        assert network.state_dict().keys() == model.state_dict().keys()
-        assert all(torch.equal(network.state_dict()[key], tensor) for key, tensor in model.state_dict().items())
+        assert same(network.state_dict(), model.state_dict())
         torch.testing.assert_close(network.probabilities(data.normalise(pictures)), expected.probabilities)
     assert len(list((run.folder / "exports").iterdir())) == 8, "a card for each file, and nothing else"
 
@@ -151,7 +146,7 @@ def test_program_that_differs_from_the_checkpoint_is_not_written(
         (before, -1.0, "0 classes differ from the checkpoint's, and probabilities by up to"),
     ):
         with monkeypatch.context() as broken:
-            broken.setattr(programs, "TOLERANCE", tolerance)
+            broken.setattr(exporting, "TOLERANCE", tolerance)
             wrong = dataclasses.replace(right, convert=lambda network, data, run, content=content: content)
             broken.setitem(exporting.FORMATS, form, wrong)
             outcome = command(*arguments, data=False)
@@ -170,14 +165,15 @@ def test_check_runs_every_image_in_batches_of_several_sizes_and_refuses_nan() ->
         sizes.append(len(batch))
         return probabilities[batch[:, 0, 0]]
 
-    assert programs.max_difference(program, images, expected) == 0
+    assert exporting.check_program(program, images, expected).max_difference == 0
     assert sizes == [1, 2, 7, 64, 1000, 1000, 26]
-    assert programs.max_difference(lambda batch: program(batch) + 5e-5, images, expected) < 1e-4
+    nearly = exporting.check_program(lambda batch: program(batch) + 5e-5, images, expected)
+    assert 0 < nearly.max_difference < 1e-4
     for wrong in (2e-4, float("nan")):
         last = torch.zeros(2100, 10)
         last[2099, 9] = wrong  # its class, which stays the most probable one
-        with pytest.raises(programs.LabError, match="differ"):
-            programs.max_difference(lambda batch, last=last: program(batch) + last[batch[:, 0, 0]], images, expected)
+        with pytest.raises(LabError, match="differ"):
+            exporting.check_program(lambda batch, last=last: program(batch) + last[batch[:, 0, 0]], images, expected)
 
 
 def test_missing_requirement_of_a_format_is_reported_in_one_line(
@@ -221,10 +217,12 @@ def test_card_says_what_the_run_was_and_what_the_file_takes(command: Command, ti
         "The licence of Tiny is decided by its owner.",
     ):
         assert message in card
-    model = load_trained_model(run)
-    data = make_data(run.config, model)
+    model, data = load_trained(run)
     for name, licence in (("MNIST", "CC BY-SA 3.0"), ("FashionMNIST", "2017) is under the MIT licence. ")):
         data.source = dataclasses.replace(data.source, name=name)
         card = model_card(run, model, data, "x.pt", "load", None, is_program=False)
         assert licence in card and f"trained on {name}" in card
         assert "when the run ended" in card and "measured by" not in card
+    (run.folder / "checkpoints" / "last.ckpt").rename(run.folder / "checkpoints" / "best.ckpt")
+    card = model_card(run, model, data, "x.pt", "load", None, is_program=False)
+    assert "of an unfinished run, after 2 epochs, best by validation accuracy" in card

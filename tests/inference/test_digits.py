@@ -1,21 +1,19 @@
 """The same digit in different images gives the same 28 x 28 pixels, and an image without one is refused."""
 
-from __future__ import annotations
-
 import io
 import random as python_random
 import struct
 import warnings
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from lab import thorough
 from PIL import Image, ImageDraw, ImageOps, features
 
 from benchmarks.digits import lit, ruled
-from mnist_lab.data.images import FORMATS, SIDE, UnreadableImage, brightness, image_suffixes, open_image, read_image
+from mnist_lab.data.images import FORMATS, SIDE, UnreadableImage, brightness, open_image, read_image
 from mnist_lab.inference.digits import BOX, NetworkInput, NoDigit, find_digit, find_number, otsu_threshold
 
 WRITTEN = [form for form in FORMATS if form != "AVIF" or features.check("avif")]
@@ -54,6 +52,14 @@ def row_of_digits(gap: int = 60) -> Image.Image:
     return row
 
 
+def lopsided(quarters: int = 0) -> Image.Image:
+    """A thin line with a block at its end, in which its centre of mass is, turned by some quarters."""
+    picture = Image.new("L", (240, 240), 255)
+    ImageDraw.Draw(picture).rectangle((90, 30, 149, 89), fill=0)
+    ImageDraw.Draw(picture).rectangle((117, 90, 122, 209), fill=0)
+    return picture.rotate(90 * quarters)
+
+
 def likeness(one: NetworkInput, other: NetworkInput) -> float:
     """The correlation of what was found, 1 for the same, a pixel apart or less: centres are of whole pixels."""
     moved = (np.roll(other.pixels, (down, right), (0, 1)) for down in (-1, 0, 1) for right in (-1, 0, 1))
@@ -68,7 +74,7 @@ def saved(picture: Image.Image, form: str, **settings: object) -> io.BytesIO:
 
 
 @pytest.mark.parametrize("digit", LINES)
-@pytest.mark.parametrize("height", [20, 60, 130, 200])
+@pytest.mark.parametrize("height", [20, 130])
 def test_digit_fills_a_box_of_20_pixels_and_has_its_centre_of_mass_in_the_middle(digit: int, height: int) -> None:
     pixels = find_digit(drawn(digit, height=height, at=(60, 20))).pixels
     assert pixels.shape == (SIDE, SIDE) and pixels.dtype == np.uint8 and pixels.max() == 255
@@ -79,26 +85,28 @@ def test_digit_fills_a_box_of_20_pixels_and_has_its_centre_of_mass_in_the_middle
         assert abs(centre - SIDE / 2) <= 0.5  # whole pixels, as MNIST's
 
 
+def test_lopsided_digit_stays_within_the_image() -> None:
+    for quarters in range(4):
+        pixels = find_digit(lopsided(quarters)).pixels
+        assert max(np.ptp(places) + 1 for places in pixels.nonzero()) == BOX
+
+
 @pytest.mark.parametrize("digit", LINES)
 @pytest.mark.parametrize(
     ("height", "at", "page"),
     [
         (20, (12, 4), (40, 28)),  # as small as MNIST's
-        (60, (10, 170), (300, 240)),
-        (200, (90, 20), (300, 240)),
         (50, (500, 300), (640, 480)),
         (900, (400, 500), (1600, 2000)),
-        (150, (40, 30), (2000, 220)),
     ],
 )
 def test_size_and_place_hardly_matter(digit: int, height: int, at: tuple[int, int], page: tuple[int, int]) -> None:
     assert likeness(find_digit(drawn(digit)), find_digit(drawn(digit, height=height, at=at, page=page))) > 0.9
 
 
-@pytest.mark.parametrize("digit", LINES)
-def test_light_on_dark_is_as_good_as_dark_on_light(digit: int) -> None:
-    picture = drawn(digit)
-    assert likeness(find_digit(picture), find_digit(ImageOps.invert(picture))) > 0.99
+def test_light_on_dark_is_as_good_as_dark_on_light() -> None:
+    for digit in LINES:
+        assert likeness(find_digit(drawn(digit)), find_digit(ImageOps.invert(drawn(digit)))) > 0.99
 
 
 def test_box_is_the_digits_place() -> None:
@@ -119,7 +127,7 @@ def test_mode_changes_nothing(mode: str) -> None:
     assert likeness(find_digit(picture), find_digit(other)) > 0.99
 
 
-@pytest.mark.parametrize("most", [1.0, 4095.0, 1e-6])
+@pytest.mark.parametrize("most", [4095.0, 1e-6])
 def test_white_is_the_brightest_value_of_an_image_of_many_bits(most: float) -> None:
     values = np.asarray(drawn(), np.float32) / 255 * most
     values[0, 0] = np.nan
@@ -152,7 +160,7 @@ def test_colours_of_equal_brightness_are_distinguished() -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("form", ["JPEG", *thorough("PNG", "TIFF", "WEBP")])
 def test_image_is_turned_as_exif_says(orientation: int, form: str) -> None:
     turned = {  # how a camera so held has it
         2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -172,7 +180,7 @@ def test_image_is_turned_as_exif_says(orientation: int, form: str) -> None:
 
 
 @pytest.mark.parametrize("digit", LINES)
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, *thorough(1, 2, 3)])
 def test_shading_shadow_noise_and_lines_of_the_paper_are_left_out(digit: int, seed: int) -> None:
     random = np.random.default_rng(seed)
     picture = lit(ruled(drawn(digit), random).convert("L"), random)
@@ -197,7 +205,7 @@ def test_digit_in_two_parts_is_whole() -> None:
     assert likeness(find_digit(drawn(7)), find_digit(picture)) > 0.85
 
 
-@pytest.mark.parametrize("gap", [12, 30, 60, 120])
+@pytest.mark.parametrize("gap", [12, 120])
 def test_digits_side_by_side_are_counted_and_one_of_them_is_taken_alone(gap: int) -> None:
     found = find_digit(row_of_digits(gap))
     assert found.candidates == 3
@@ -207,19 +215,12 @@ def test_digits_side_by_side_are_counted_and_one_of_them_is_taken_alone(gap: int
 
 
 @pytest.mark.parametrize("digit", LINES)
-@pytest.mark.parametrize(
-    ("shape", "box"),
-    [
-        ("rectangle", (72, 42, 198, 198)),
-        ("rectangle", (50, 20, 218, 220)),
-        ("ellipse", (40, 10, 230, 230)),
-    ],
-)
-def test_line_around_a_digit_is_left_out(digit: int, shape: str, box: tuple[int, int, int, int]) -> None:
-    picture = drawn(digit)
-    getattr(ImageDraw.Draw(picture), shape)(box, outline=0, width=4)
-    found = find_digit(picture)
-    assert likeness(find_digit(drawn(digit)), found) > 0.97 and found.candidates == 1
+def test_line_around_a_digit_is_left_out(digit: int) -> None:
+    for shape, box in (("rectangle", (50, 20, 218, 220)), ("ellipse", (40, 10, 230, 230))):
+        picture = drawn(digit)
+        getattr(ImageDraw.Draw(picture), shape)(box, outline=0, width=4)
+        found = find_digit(picture)
+        assert likeness(find_digit(drawn(digit)), found) > 0.97 and found.candidates == 1
 
 
 @pytest.mark.parametrize("page", [(28, 28), (56, 56), (112, 112)])
@@ -243,44 +244,21 @@ def test_thin_strokes_are_thickened() -> None:
     assert thin.pixels.max() == 255
 
 
-def blank(kind: str) -> Image.Image:
+def test_image_without_a_digit_is_refused() -> None:
     noise = np.random.default_rng(0).normal(0, 6, (240, 320))
-    page = Image.new("L", (320, 240), 255)
-    pen = ImageDraw.Draw(page)
-    if kind == "dust":
-        for x, y in np.random.default_rng(1).integers(0, 230, (20, 2)).tolist():
-            pen.rectangle((x, y, x + 2, y + 1), fill=0)
-    elif kind == "a table's edge":
-        pen.rectangle((0, 0, 30, 240), fill=80)
-    elif kind == "noise":
-        page = Image.fromarray((200 + noise).clip(0, 255).astype(np.uint8))
-    elif kind == "shading and noise":
-        page = Image.fromarray((120 + np.linspace(0, 100, 320) + noise).clip(0, 255).astype(np.uint8))
-    elif kind == "grey":
-        page = Image.new("L", (320, 240), 127)
-    elif kind == "black":
-        page = Image.new("RGB", (320, 240))
-    elif kind == "transparent":
-        page = Image.new("RGBA", (320, 240))
-    elif kind == "16 bits of zero":
-        page = Image.fromarray(np.zeros((240, 320), np.uint16))
-    elif kind == "a pixel":
-        page = Image.new("1", (1, 1))
-    elif kind == "a line of pixels":
-        page = Image.new("L", (3000, 1), 255)
-    return page
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [
-        *("white", "black", "grey", "transparent", "16 bits of zero", "a pixel", "a line of pixels"),
-        *("dust", "a table's edge", "noise", "shading and noise"),
-    ],
-)
-def test_image_without_a_digit_is_refused(kind: str) -> None:
-    with pytest.raises(NoDigit, match="no digit found"):
-        find_digit(blank(kind))
+    dust, table = (Image.new("L", (320, 240), 255) for _ in range(2))
+    for x, y in np.random.default_rng(1).integers(0, 230, (20, 2)).tolist():
+        ImageDraw.Draw(dust).rectangle((x, y, x + 2, y + 1), fill=0)
+    ImageDraw.Draw(table).rectangle((0, 0, 30, 240), fill=80)
+    shaded = 120 + np.linspace(0, 100, 320) + noise
+    for picture in (
+        *(Image.new(mode, (320, 240)) for mode in ("L", "RGB", "RGBA", "I;16")),
+        *(Image.new("L", (320, 240), 127), Image.new("1", (1, 1)), Image.new("L", (3000, 1), 255)),
+        *(Image.fromarray(page.clip(0, 255).astype(np.uint8)) for page in (200 + noise, shaded)),
+        *(dust, table),
+    ):
+        with pytest.raises(NoDigit, match="no digit found"):
+            find_digit(picture)
 
 
 def test_otsu_threshold_separates_two_groups_and_keeps_one_together() -> None:
@@ -296,22 +274,15 @@ def test_large_images_are_shrunk_and_small_ones_enlarged() -> None:
     assert brightness(Image.new("L", (5000, 2))).shape == (1, 640)
 
 
-@pytest.mark.parametrize(
-    ("mode", "form"),
-    [("1", "PNG"), ("L", "PNG"), ("P", "GIF"), ("RGBA", "PNG"), ("CMYK", "JPEG"), ("I;16", "PNG"), ("LAB", "TIFF")],
-)
-def test_large_image_is_shrunk_while_it_is_read(mode: str, form: str) -> None:
+@pytest.mark.parametrize("mode", ["1", "L", "RGBA", *thorough("P", "CMYK")])
+def test_large_image_is_shrunk_while_it_is_read(mode: str) -> None:
     large = drawn(7, height=2000, at=(1500, 800), page=(4000, 3001))
     if mode == "RGBA":
         large = Image.merge("RGBA", [*[Image.new("L", large.size)] * 3, ImageOps.invert(large)])
-    elif mode == "LAB":
-        large = Image.merge("LAB", [large, *[Image.new("L", large.size, 128)] * 2])
-    elif mode == "I;16":
-        large = Image.fromarray(np.asarray(large).astype(np.uint16) * 257)
     exif = Image.Exif()
     exif[0x0112] = 3
     turned = large.convert(mode).transpose(Image.Transpose.ROTATE_180)
-    picture = read_image(saved(turned, form, exif=exif) if form != "GIF" else saved(large.convert(mode), form))
+    picture = read_image(saved(turned, "JPEG" if mode == "CMYK" else "PNG", exif=exif))
     assert max(picture.size) <= 2000
     assert likeness(find_digit(drawn(7, height=200, at=(150, 80), page=(400, 300))), find_digit(picture)) > 0.99
 
@@ -324,11 +295,6 @@ def test_image_of_a_hundred_million_pixels_is_read() -> None:
 @pytest.mark.parametrize("form", WRITTEN)
 def test_every_format_is_read(form: str) -> None:
     assert likeness(find_digit(drawn()), find_digit(read_image(saved(drawn(), form)))) > 0.99
-
-
-def test_first_of_several_images_in_a_file_is_read() -> None:
-    file = saved(drawn(2).convert("RGB"), "GIF", save_all=True, append_images=[drawn(7).convert("RGB")])
-    assert likeness(find_digit(drawn(2)), find_digit(read_image(file))) > 0.97
 
 
 @pytest.mark.parametrize(
@@ -365,12 +331,12 @@ def test_few_bytes_that_would_fill_the_memory_are_refused_before_they_are_read()
             read_image(io.BytesIO(claiming(*size)))
 
 
-@pytest.mark.parametrize("form", WRITTEN)
+@pytest.mark.parametrize("form", ["PNG", "JPEG", *thorough(*sorted({*WRITTEN} - {"PNG", "JPEG"}))])
 def test_damage_raises_unreadable_image_only_and_never_warns(form: str) -> None:
     whole = saved(drawn(page=(120, 90), height=60, at=(30, 15)).convert("RGB"), form).getvalue()
     random = python_random.Random(form)
     refused = 0
-    for _ in range(150 if form != "AVIF" else 30):
+    for _ in range(60):
         content = bytearray(whole)
         for _ in range(random.choice((1, 3, 20))):
             content[random.randrange(random.choice((40, len(content))))] = random.randrange(256)
@@ -394,14 +360,8 @@ def test_path_without_a_file_is_refused(tmp_path: Path) -> None:
             open_image(path)
 
 
-def test_suffixes_are_those_of_images() -> None:
-    assert {".png", ".jpg", ".jpeg", ".tif", ".webp", ".heic", ".gif", ".bmp"} <= image_suffixes()
-    assert not {".pdf", ".eps", ".txt", ".csv", ".mpg"} & image_suffixes()
-
-
-@pytest.mark.parametrize("change", [lambda picture: picture, lambda picture: picture.resize((28, 28))])
-def test_image_itself_is_not_modified(change: Callable[[Image.Image], Image.Image]) -> None:
-    picture = change(drawn().convert("RGBA"))
+def test_image_itself_is_not_modified() -> None:
+    picture = drawn().convert("RGBA")
     before = picture.copy()
     find_digit(picture)
     assert picture.mode == before.mode and picture.tobytes() == before.tobytes()

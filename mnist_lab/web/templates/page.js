@@ -14,10 +14,6 @@ function think(pixels) {  // of 28 x 28 bytes: the probabilities of all classes,
   return {probabilities: meanOf(answers.map(({probabilities}) => probabilities)), values: answers.length === 1 ? answers[0].values : null};
 }
 
-function classify(pixels) {
-  return think(pixels).probabilities;
-}
-
 function lookAtDrawing() {
   const {width, height} = DRAWN, grey = greyDrawing();
   return PAGE.digits ? findNumber(grey, width, height) : fitImage(grey, width, PAGE.background);
