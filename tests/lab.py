@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shlex
 import signal
 import subprocess
@@ -21,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from forks import Forked
 from omegaconf import DictConfig
 
 from mnist_lab.config.compose import compose
@@ -153,29 +153,16 @@ class Outcome:
 
 
 def signalled(tiny: Tiny, sent: signal.Signals, *arguments: str) -> tuple[int, str]:
-    """Exit status of the real command line, sent a signal in its third epoch of 100,000, and what it printed after."""
+    """Exit status of the command line, sent a signal in its third epoch of 100,000, and what it printed after."""
 
-    def heed_ctrl_c() -> None:  # a test started in the background inherits that it is ignored
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-    with subprocess.Popen(
-        [sys.executable, "-u", "-m", "mnist_lab", "--config-dir", str(tiny.conf), *tiny.overrides, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        preexec_fn=heed_ctrl_c,
-    ) as process:
-        limit = threading.Timer(120, process.kill)
-        limit.start()
+    def in_third_epoch(process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
         for line in process.stdout:
             if "2/100000" in line:
                 process.send_signal(sent)
                 break
-        rest = process.stdout.read()
-        limit.cancel()
-    return process.returncode, rest
+
+    return run(tiny, *arguments, then=in_third_epoch)
 
 
 def run(
@@ -184,29 +171,36 @@ def run(
     then: Callable[[subprocess.Popen[str]], None] | None = None,
     program: Sequence[str] = ("-m", "mnist_lab"),
 ) -> tuple[int, str]:
-    """Exit status and output of the real command line, in a session of its own, as a terminal gives it one."""
+    """Exit status and output of a command line, in a process and a session of its own, as a terminal gives it one."""
     given = {argument.split("=")[0] for argument in arguments}
     own = [override for override in tiny.overrides if override.split("=")[0] not in given]
-
-    def heed_ctrl_c() -> None:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-    with subprocess.Popen(
+    with Forked(
         [sys.executable, "-u", *program, "--config-dir", str(tiny.conf), *own, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        preexec_fn=heed_ctrl_c,
         start_new_session=True,
     ) as process:
+        limit = threading.Timer(240, process.kill)  # `then` may wait for a line that never comes
+        limit.start()
         try:
             if then is not None:
                 then(process)
-            out, _ = process.communicate(timeout=240)
+            out, _ = process.communicate()
         except BaseException:
             process.kill()  # else it would be waited for
             raise
+        finally:
+            limit.cancel()
     return process.returncode, out
+
+
+def completed(*arguments: str, **settings: Any) -> subprocess.CompletedProcess[str]:
+    """A command line that has come to its end, as `subprocess.run` gives it, with the output as text."""
+    given = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | settings
+    with Forked([sys.executable, *arguments], **given) as process:
+        out, err = process.communicate(timeout=240)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from mnist_lab.evaluation.predictions import Predictions
 
 SEARCH = Path(__file__).parent.parent / "benchmarks" / "search"
 VARIANTS = sorted(path.stem for path in (SEARCH / "experiment").glob("*.yaml"))
+pytestmark = pytest.mark.thorough
 
 
 @pytest.mark.parametrize("name", VARIANTS)

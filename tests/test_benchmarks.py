@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
-from benchmarks import compiled, epoch, scale, stacked, start, sweep
+from benchmarks import epoch, scale, start, sweep
 from benchmarks.timing import output_of, ratio
 from mnist_lab.config.compose import compose
 from mnist_lab.data.source import data_root
 from mnist_lab.training.build import instantiate_node
 
-pytestmark = [pytest.mark.real_data, pytest.mark.slow]
+pytestmark = [pytest.mark.real_data, pytest.mark.thorough]
 
 
 @pytest.mark.parametrize("loop", ["plain", "mnist_lab", "fast"])
-def test_loops_of_an_epoch_are_timed(loop: str) -> None:
-    assert epoch.seconds_of(loop, "mlp", ["trainer.limit_train_batches=5"]) > 0
+def test_loops_of_an_epoch_are_timed_without_their_start(loop: str) -> None:
+    begun = time.monotonic()
+    seconds = epoch.seconds_of(loop, "mlp", ["trainer.limit_train_batches=5"])
+    assert 0 < seconds < (time.monotonic() - begun) / 2
 
 
 def test_data_are_there_as_often_as_asked_for() -> None:
@@ -36,8 +39,9 @@ def test_sums_of_parts_of_an_epoch_are_those_of_the_whole() -> None:
     assert all(part > 0 for part in (*parts, rest, seconds))
 
 
-def test_first_batch_is_timed() -> None:
-    assert start.first_batch() > 0
+def test_first_batch_comes_before_the_end_of_the_run() -> None:
+    begun = time.monotonic()
+    assert 0 < start.first_batch() < time.monotonic() - begun
 
 
 def test_jobs_of_a_sweep_are_timed_beyond_their_training(tmp_path: Path) -> None:
@@ -47,24 +51,5 @@ def test_jobs_of_a_sweep_are_timed_beyond_their_training(tmp_path: Path) -> None
     assert min(beyond) > 0 and sum(beyond) < seconds
 
 
-def test_figure_and_ratios(tmp_path: Path) -> None:
-    seconds = {loop: [1.0, 2.0, 4.0] for loop in epoch.LOOPS}
-    epoch.draw({"mlp": seconds}, tmp_path / "speed.png")
-    assert (tmp_path / "speed.png").stat().st_size > 5000
+def test_ratio_is_the_median_of_the_rounds_with_least_and_greatest() -> None:
     assert ratio([2.0, 6.0, 4.0], [1.0, 2.0, 4.0]) == "2.00 (1.00 to 3.00)"
-
-
-def test_compiled_epochs_are_timed_and_pay_where_they_are_faster() -> None:
-    first, second = compiled.measure("mlp", "eager")
-    assert min(first, second) > 0
-    faster = {"eager": [(2.0, 2.0)], "compiled": [(11.0, 1.0)], "cached": [(3.0, 1.0)]}
-    cells = compiled.row("mlp", faster).strip("| ").split(" | ")
-    assert cells[3:] == ["0.50 (0.50 to 0.50)", "10.0", "2.0", "18,750", "3,750"]  # of 1,875 an epoch
-    slower = {"eager": [(2.0, 2.0)], "compiled": [(9.0, 4.0)], "cached": [(4.0, 4.0)]}
-    assert compiled.row("mlp", slower).strip("| ").split(" | ")[-2:] == ["never", "never"]
-
-
-def test_accuracies_of_a_sweep_are_read_by_job(tmp_path: Path) -> None:
-    settings = ("experiment=mlp", "optimizer.lr=0.01,0.02", "trainer.max_epochs=1", "trainer.limit_train_batches=2")
-    start.seconds_of("-m", "mnist_lab", "-m", *settings, "sweep=s", f"runs_dir={tmp_path}", "hydra/launcher=stacked")
-    assert len(stacked.accuracies(str(tmp_path))) == 2

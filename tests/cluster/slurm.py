@@ -13,8 +13,10 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+
+from lab import wait_for
 
 PROGRAMS = ("slurmctld", "slurmd", "slurmdbd", "munged", "mariadbd", "unshare", "setpriv")
 NODES = ("node1", "node2")
@@ -87,13 +89,6 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, f"{what}: not within {seconds} s"
-        time.sleep(0.1)
-
-
 class Slurm:
     """The engine, from its start to its stop.
 
@@ -104,6 +99,8 @@ class Slurm:
     Attributes:
         own: a folder that is another one on each node: what the nodes write there no other machine sees.
     """
+
+    launcher = ("hydra/launcher=submitit_slurm", "hydra.launcher.partition=low", "hydra.launcher.mem_gb=1")
 
     def __init__(self, folder: Path, *, accounting: bool) -> None:
         self.folder, self.accounting = folder, accounting
@@ -131,7 +128,7 @@ class Slurm:
         self._spawn("slurmctld", "slurmctld", "-D")
         for node in NODES:
             self.start_node(node)
-        wait_for(lambda: self.run("sinfo", "-h", "-t", "idle", "-o", "%D").split() == ["2"], 30, "two idle nodes")
+        wait_for(lambda: self.run("sinfo", "-h", "-t", "idle", "-o", "%D").split() == ["2"], "two idle nodes")
 
     def _start_accounting(self, conf: str) -> None:
         mysql, path = self.folder / "mysql", self.folder / "slurmdbd.conf"
@@ -143,10 +140,10 @@ class Slurm:
         settings = [at, "--skip-networking", "--innodb-buffer-pool-size=64M", "--innodb-lock-wait-timeout=900"]
         self._spawn("mariadbd", "mariadbd", "--no-defaults", "--user=root", f"--datadir={mysql}", *settings)
         ask = ["mariadb", "--no-defaults", at, "-e", "create database if not exists slurm_acct_db"]
-        wait_for(lambda: self._call(ask).returncode == 0, 30, "the database")
+        wait_for(lambda: self._call(ask).returncode == 0, "the database")
         self._spawn("slurmdbd", "slurmdbd", "-D")
         ask = ["sacctmgr", "-i", "add", "cluster", "lab"]
-        wait_for(lambda: self._call(ask).returncode == 0, 30, "the accounting")
+        wait_for(lambda: self._call(ask).returncode == 0, "the accounting")
 
     def start_node(self, node: str) -> None:
         """Start a node's daemon as on a machine of its own."""
@@ -166,7 +163,7 @@ class Slurm:
             if node not in self.daemons:
                 self.start_node(node)
             self._call(["scontrol", "update", f"nodename={node}", "state=resume"])
-        wait_for(lambda: self.run("sinfo", "-h", "-t", "idle", "-o", "%D").split() == ["2"], 30, "two idle nodes")
+        wait_for(lambda: self.run("sinfo", "-h", "-t", "idle", "-o", "%D").split() == ["2"], "two idle nodes")
 
     def stop(self) -> None:
         self._call(["scancel", "--me"])
@@ -229,7 +226,7 @@ def start_munge() -> None:
     run.chmod(0o755)
     as_munge = ["setpriv", "--reuid", "munge", "--regid", "munge", "--init-groups", "munged"]
     subprocess.run(as_munge, check=True, env=os.environ | {"PATH": os.environ["PATH"] + ":/usr/sbin"})
-    wait_for(lambda: subprocess.run(["munge", "-n"], capture_output=True).returncode == 0, 10, "munge")
+    wait_for(lambda: subprocess.run(["munge", "-n"], capture_output=True).returncode == 0, "munge")
 
 
 def kill_machine(first: subprocess.Popen[bytes]) -> None:
