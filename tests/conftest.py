@@ -96,6 +96,14 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tiny:
     return made
 
 
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start each Python command line of the test as `Forked` does."""
+    from forks import Forked
+
+    monkeypatch.setattr("subprocess.Popen", Forked)
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """A browser without a screen."""

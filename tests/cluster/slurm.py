@@ -13,7 +13,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lab import wait_for
@@ -106,7 +106,6 @@ class Slurm:
         self.folder, self.accounting = folder, accounting
         self.own = folder / "own"
         self.daemons: dict[str, subprocess.Popen[bytes]] = {}
-        self.waiting: dict[str, float] = {}  # since when requeued jobs wait
         self.environment = os.environ | {
             "SLURM_CONF": str(folder / "slurm.conf"),
             "MYSQL_UNIX_PORT": str(folder / "mysql.sock"),  # where slurmdbd finds the database of StorageHost=localhost
@@ -128,7 +127,7 @@ class Slurm:
         self._spawn("slurmctld", "slurmctld", "-D")
         for node in NODES:
             self.start_node(node)
-        wait_for(lambda: self.run("sinfo", "-h", "-t", "idle", "-o", "%D").split() == ["2"], "two idle nodes")
+        wait_for(self._is_idle, "two idle nodes")
 
     def _start_accounting(self, conf: str) -> None:
         mysql, path = self.folder / "mysql", self.folder / "slurmdbd.conf"
@@ -163,7 +162,7 @@ class Slurm:
             if node not in self.daemons:
                 self.start_node(node)
             self._call(["scontrol", "update", f"nodename={node}", "state=resume"])
-        wait_for(lambda: self.run("sinfo", "-h", "-t", "idle", "-o", "%D").split() == ["2"], "two idle nodes")
+        wait_for(self._is_idle, "two idle nodes")
 
     def stop(self) -> None:
         self._call(["scancel", "--me"])
@@ -194,18 +193,26 @@ class Slurm:
         """Preempt all jobs by one of a higher partition."""
         self.run("sbatch", "--partition=high", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 2")
 
-    def skip_waiting_after_requeue(self) -> None:
-        """Let requeued jobs begin after three seconds; SLURM has them wait for two minutes.
+    def requeue_until(self, condition: Callable[[], object], what: str) -> None:
+        """Wait for something while requeued jobs begin after three seconds; SLURM has them wait for two minutes.
 
         At once, a node may take a job for its last start, whose credential it has revoked, and SLURM gives the job up.
         """
-        now = time.monotonic()
-        jobs = self.jobs().items()
-        waiting = [number for number, (state, reason, _) in jobs if state == "PENDING" and "BeginTime" in reason]
-        self.waiting = {number: self.waiting.get(number, now) for number in waiting}
-        for number, since in self.waiting.items():
-            if now - since > 3:
-                self._call(["scontrol", "update", f"jobid={number}", "StartTime=now"])
+        waiting: dict[str, float] = {}
+
+        def skip_waiting() -> object:
+            for number, (state, reason, _) in self.jobs().items():
+                if state == "PENDING" and "BeginTime" in reason:
+                    if time.monotonic() - waiting.setdefault(number, time.monotonic()) > 3:
+                        self._call(["scontrol", "update", f"jobid={number}", "StartTime=now"])
+                else:
+                    waiting.pop(number, None)
+            return condition()
+
+        wait_for(skip_waiting, what, seconds=240)
+
+    def _is_idle(self) -> bool:
+        return self.run("sinfo", "-h", "-t", "idle", "-o", "%D").split() == ["2"]
 
     def _call(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60)

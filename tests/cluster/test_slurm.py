@@ -68,7 +68,7 @@ def test_preempted_job_saves_is_requeued_and_continues_bit_for_bit(tiny: Tiny, s
         (job,) = jobs()
         assert (job.state, job.info["status"]) == ("interrupted", "interrupted")  # it has saved
         assert 2 <= len(Run(job.folder).epochs()) < 40
-        wait_for(lambda: slurm.skip_waiting_after_requeue() or process.poll() is not None, "the sweep's end")
+        slurm.requeue_until(lambda: process.poll() is not None, "the sweep's end")
 
     status, out = run(tiny, *SWEEP, "seed=range(1)", *SLOW, then=preempt)
     assert (status, "Traceback" in out) == (0, False), out
@@ -83,9 +83,7 @@ def test_job_at_its_time_limit_saves_is_requeued_and_continues_bit_for_bit(
     """A limit of a minute, warned of after 40 seconds, or up to 30 earlier as SLURM counts; once or several times."""
 
     def wait(process: subprocess.Popen[str]) -> None:
-        wait_for(
-            lambda: slurm.skip_waiting_after_requeue() or process.poll() is not None, "the sweep's end", seconds=240
-        )
+        slurm.requeue_until(lambda: process.poll() is not None, "the sweep's end")
 
     limit = ("hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=20", "hydra.launcher.max_num_timeout=9")
     status, out = run(tiny, *SWEEP, "seed=range(1)", SLOW[0], "trainer.max_epochs=150", *limit, then=wait)
@@ -104,10 +102,7 @@ def test_lost_node_is_waited_for_and_its_job_continues_on_the_other(tiny: Tiny, 
         slurm.kill_node("node2")
         number = dict(zip([job.id for job in jobs()], numbers(), strict=True))[lost.id]
         wait_for(lambda: slurm.jobs()[number][0] == "PENDING", "the job of the lost node in the queue")
-        wait_for(
-            lambda: slurm.skip_waiting_after_requeue() or slurm.jobs()[number][0] == "RUNNING",
-            "the job on the other node",
-        )
+        slurm.requeue_until(lambda: slurm.jobs()[number][0] == "RUNNING", "the job on the other node")
         time.sleep(10)  # until it waits for the lock, which the lost node seems to hold
         age_locks()
 
