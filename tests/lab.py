@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shlex
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -174,33 +175,35 @@ def run(
     """Exit status and output of a command line, in a process and a session of its own, as a terminal gives it one."""
     given = {argument.split("=")[0] for argument in arguments}
     own = [override for override in tiny.overrides if override.split("=")[0] not in given]
-    with Forked(
-        [sys.executable, "-u", *program, "--config-dir", str(tiny.conf), *own, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        limit = threading.Timer(240, process.kill)  # `then` may wait for a line that never comes
-        limit.start()
-        try:
-            if then is not None:
-                then(process)
-            out, _ = process.communicate()
-        except BaseException:
-            process.kill()  # else it would be waited for
-            raise
-        finally:
-            limit.cancel()
+    with started("-u", *program, "--config-dir", str(tiny.conf), *own, *arguments, stderr=subprocess.STDOUT) as process:
+        if then is not None:
+            then(process)
+        out, _ = process.communicate()
     return process.returncode, out
 
 
-def completed(*arguments: str, **settings: Any) -> subprocess.CompletedProcess[str]:
-    """A command line that has come to its end, as `subprocess.run` gives it, with the output as text."""
-    given = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | settings
+def completed(*arguments: str, **settings: Any) -> Outcome:
+    """What a Python command line came to in a process of its own: `completed("-m", "mnist_lab", "ls")`."""
+    with started(*arguments, **{"stderr": subprocess.PIPE} | settings) as process:
+        out, err = process.communicate()
+    return Outcome(process.returncode, out, err)
+
+
+@contextmanager
+def started(*arguments: str, **settings: Any) -> Iterator[subprocess.Popen[str]]:
+    """Start a Python command line; it is killed, with all that it has started, after four minutes or an error here."""
+    given = {"stdout": subprocess.PIPE, "text": True, "start_new_session": True} | settings
     with Forked([sys.executable, *arguments], **given) as process:
-        out, err = process.communicate(timeout=240)
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+        limit = threading.Timer(240, os.killpg, (process.pid, signal.SIGKILL))
+        limit.start()
+        try:
+            yield process
+        except BaseException:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # else it would be waited for
+            raise
+        finally:
+            limit.cancel()
 
 
 @contextmanager

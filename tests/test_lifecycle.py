@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import shutil
 import signal
-import subprocess
 from itertools import count
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 from hypothesis.strategies import booleans, floats, integers, sampled_from
-from lab import Tiny, completed, thorough, tiny_data
+from lab import Outcome, Tiny, completed, thorough, tiny_data
 
 from benchmarks.kills import losses
 from mnist_lab.files import is_whole
@@ -52,14 +50,7 @@ def stopped_by(number: signal.Signals) -> int:
     return -number if number == signal.SIGKILL else 128 + number
 
 
-class Ended(NamedTuple):
-    """How a start of the command ended: its exit status, or minus the signal that killed it, and its stderr."""
-
-    status: int
-    err: str
-
-
-def start(tiny: Tiny, runs_dir: Path, *arguments: str, kill: tuple[signal.Signals, int] | None = None) -> Ended:
+def start(tiny: Tiny, runs_dir: Path, *arguments: str, kill: tuple[signal.Signals, int] | None = None) -> Outcome:
     """Run `python -m mnist_lab` in a process of its own.
 
     Args:
@@ -72,15 +63,14 @@ def start(tiny: Tiny, runs_dir: Path, *arguments: str, kill: tuple[signal.Signal
     program = ("-m", "mnist_lab")
     if kill is not None:
         program = ("-c", f"import instrumented; instrumented.program_signalled({kill[0]:d}, {kill[1]})")
-    done = completed(*program, "--config-dir", str(tiny.conf), *own.values(), stdout=subprocess.DEVNULL)
-    return Ended(done.returncode, done.stderr)
+    return completed(*program, "--config-dir", str(tiny.conf), *own.values())
 
 
 def whole_run(folder: Path) -> tuple[Tiny, Run]:
     """Train the run left alone, whose end every other is to reach."""
     tiny = tiny_data(folder / "tiny")
     ended = start(tiny, folder / "whole", "resume=auto")
-    assert ended == (0, ""), ended
+    assert (ended.status, ended.err) == (0, ""), ended
     return tiny, Run.find("latest", folder / "whole")
 
 
@@ -115,7 +105,7 @@ def test_run_ends_as_if_left_alone_or_one_line_says_why_not(
         def file(self, pattern: str) -> Path | None:
             return next(iter(sorted(self.runs_dir.glob(f"*/*/{pattern}"))), None)
 
-        def run(self, kill: tuple[signal.Signals, int] | None = None) -> Ended:
+        def run(self, kill: tuple[signal.Signals, int] | None = None) -> Outcome:
             ended = start(tiny, self.runs_dir, "resume=auto", *self.settings, kill=kill)
             assert "Traceback" not in ended.err, ended.err
             assert len(ended.err.splitlines()) <= 1, ended.err
@@ -199,7 +189,7 @@ def accuracies(runs_dir: Path) -> dict[str, float]:
 @pytest.mark.parametrize("examples", EXAMPLES)
 def test_sweep_ends_as_if_left_alone(tmp_path: Path, examples: int) -> None:
     tiny = tiny_data(tmp_path / "tiny")
-    assert start(tiny, tmp_path / "whole", *SWEEP, f"optimizer.lr={','.join(VALUES)}") == (0, "")
+    assert start(tiny, tmp_path / "whole", *SWEEP, f"optimizer.lr={','.join(VALUES)}").status == 0
     whole, numbers = accuracies(tmp_path / "whole"), count()
     assert len(whole) == len(VALUES)
 
@@ -211,7 +201,7 @@ def test_sweep_ends_as_if_left_alone(tmp_path: Path, examples: int) -> None:
             self.runs_dir = tmp_path / str(next(numbers))
             self.values = 2
 
-        def run(self, kill: tuple[signal.Signals, int] | None = None) -> Ended:
+        def run(self, kill: tuple[signal.Signals, int] | None = None) -> Outcome:
             ended = start(tiny, self.runs_dir, *SWEEP, f"optimizer.lr={','.join(VALUES[: self.values])}", kill=kill)
             assert not ended.err, ended.err
             return ended
