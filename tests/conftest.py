@@ -11,10 +11,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -34,29 +34,13 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-class LeftOut:
-    """Count the slow tests that the default leaves out, here or in xdist's workers, and say how to run them."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
-        self.count += len(items)
-
-    def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        if hasattr(session.config, "workeroutput"):
-            session.config.workeroutput["left_out"] = self.count
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_testnodedown(self, node: Any, error: object) -> None:
-        self.count = max(self.count, getattr(node, "workeroutput", {}).get("left_out", 0))  # each has seen them all
-
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
-        yield  # below the list of what failed
-        if self.count:
-            tests = "1 slow test was" if self.count == 1 else f"{self.count:,} slow tests were"
-            terminalreporter.write_line(f"{tests} not run; run all with: make test-all", bold=True)
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> Iterator[None]:
+    """Say, below the list of what failed, which tests the default leaves out."""
+    yield
+    given = any(re.match("-[a-z]*m", argument) for argument in map(str, config.invocation_params.args))
+    if config.option.markexpr == "not slow and not thorough" and not given:
+        terminalreporter.write_line("slow and thorough tests were left out; run all with: make test-all", bold=True)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -67,12 +51,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--cluster", action="store_true", help="run the tests that start a SLURM and a Ray: .ci/cluster")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    given = any(re.match("-[a-z]*m", argument) for argument in map(str, config.invocation_params.args))
-    if config.option.markexpr == "not slow and not thorough" and not given:
-        config.pluginmanager.register(LeftOut(), "left_out")
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import types
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +40,13 @@ class Forked(subprocess.Popen):
     def _execute_child(self, args: Any, *settings: Any) -> None:
         _, preexec, _, inherited, cwd, env, _, _, _, *rest = settings
         environment = os.environ.copy() if env is None else env
-        words = [str(word) for word in args] if isinstance(args, (list, tuple)) else []
-        unbuffered = words[1:2] == ["-u"]
-        program = words[1 + unbuffered :]
+        python, *program = map(str, args) if isinstance(args, (list, tuple)) else [args]
+        unbuffered = program[:1] == ["-u"]
+        program = program[unbuffered:]
         changed = {*environment.items()} ^ {*HERE.items()}
         if (
             sys.platform != "linux"
-            or words[:1] != [sys.executable]
+            or python != sys.executable
             or program[:1] not in (["-m"], ["-c"])
             or preexec
             or inherited
@@ -76,13 +77,8 @@ class Forked(subprocess.Popen):
     def _internal_poll(self, *args: Any, **kwargs: Any) -> int | None:
         if self._report is None:
             return super()._internal_poll(*args, **kwargs)  # type: ignore[misc]
-        if self.returncode is None and self._waitpid_lock.acquire(blocking=False):  # type: ignore[attr-defined]
-            try:
-                pid, status = self._try_wait(os.WNOHANG)
-                if pid:
-                    self._handle_exitstatus(status)  # type: ignore[attr-defined]
-            finally:
-                self._waitpid_lock.release()  # type: ignore[attr-defined]
+        with suppress(subprocess.TimeoutExpired):
+            self._wait(timeout=0)  # type: ignore[attr-defined]
         return self.returncode
 
 
@@ -104,7 +100,8 @@ def serve(requests: socket.socket) -> list[str]:
         for ready in select.select([requests.fileno(), *running], [], [])[0]:
             if ready in running:
                 pid, report = running.pop(ready)
-                os.write(report, str(os.waitpid(pid, 0)[1]).encode())
+                with suppress(OSError):  # nobody waits for it any more
+                    os.write(report, str(os.waitpid(pid, 0)[1]).encode())
                 os.close(report)
                 os.close(ready)
                 continue
