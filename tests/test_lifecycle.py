@@ -51,14 +51,7 @@ def stopped_by(number: signal.Signals) -> int:
 
 
 def start(tiny: Tiny, runs_dir: Path, *arguments: str, kill: tuple[signal.Signals, int] | None = None) -> Outcome:
-    """Run `python -m mnist_lab` in a process of its own.
-
-    Args:
-        tiny: the data.
-        runs_dir: where the run is.
-        arguments: more of them; a later override of a key holds.
-        kill: a signal that the process gets, and after how many steps of training.
-    """
+    """Run `python -m mnist_lab` in a process, which gets a signal after some steps of training; a later key holds."""
     own = {argument.split("=")[0]: argument for argument in (*SETTINGS, f"runs_dir={runs_dir}", *arguments)}
     program = ("-m", "mnist_lab")
     if kill is not None:
@@ -66,17 +59,14 @@ def start(tiny: Tiny, runs_dir: Path, *arguments: str, kill: tuple[signal.Signal
     return completed(*program, "--config-dir", str(tiny.conf), *own.values())
 
 
-def whole_run(folder: Path) -> tuple[Tiny, Run]:
+@pytest.fixture(scope="module")
+def left_alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tiny, Run]:
     """Train the run left alone, whose end every other is to reach."""
+    folder = tmp_path_factory.mktemp("lifecycle")
     tiny = tiny_data(folder / "tiny")
     ended = start(tiny, folder / "whole", "resume=auto")
     assert (ended.status, ended.err) == (0, ""), ended
     return tiny, Run.find("latest", folder / "whole")
-
-
-@pytest.fixture(scope="module")
-def left_alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tiny, Run]:
-    return whole_run(tmp_path_factory.mktemp("lifecycle"))
 
 
 @pytest.mark.parametrize("examples", EXAMPLES)
