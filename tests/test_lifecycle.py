@@ -8,9 +8,6 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
-from hypothesis.strategies import booleans, floats, integers, sampled_from
 from lab import Outcome, Tiny, completed, thorough, tiny_data
 
 from benchmarks.kills import losses
@@ -73,6 +70,9 @@ def left_alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tiny, Run]:
 def test_run_ends_as_if_left_alone_or_one_line_says_why_not(
     left_alone: tuple[Tiny, Run], tmp_path: Path, examples: int
 ) -> None:
+    from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+    from hypothesis.strategies import booleans, floats, integers, sampled_from
+
     tiny, whole = left_alone
     numbers = count()
 
@@ -151,8 +151,11 @@ def test_run_ends_as_if_left_alone_or_one_line_says_why_not(
     live(Life, examples)
 
 
-def live(machine: type[RuleBasedStateMachine], examples: int) -> None:
+def live(machine: type, examples: int) -> None:
     """Try what a machine allows, in orders that are the same every time."""
+    from hypothesis import HealthCheck, settings
+    from hypothesis.stateful import run_state_machine_as_test
+
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         machine,
         settings=settings(
@@ -178,6 +181,9 @@ def accuracies(runs_dir: Path) -> dict[str, float]:
 
 @pytest.mark.parametrize("examples", EXAMPLES)
 def test_sweep_ends_as_if_left_alone(tmp_path: Path, examples: int) -> None:
+    from hypothesis.stateful import RuleBasedStateMachine, rule
+    from hypothesis.strategies import integers, sampled_from
+
     tiny = tiny_data(tmp_path / "tiny")
     assert start(tiny, tmp_path / "whole", *SWEEP, f"optimizer.lr={','.join(VALUES)}").status == 0
     whole, numbers = accuracies(tmp_path / "whole"), count()
