@@ -88,7 +88,7 @@ def server() -> socket.socket:
     own, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         command = [sys.executable, __file__, str(theirs.fileno())]
-        process = subprocess.Popen(command, env=HERE, pass_fds=[theirs.fileno()])
+        process = subprocess.Popen(command, env=HERE, pass_fds=[theirs.fileno()], stdout=subprocess.DEVNULL)
     atexit.register(lambda: (own.close(), process.wait()))
     return own
 
@@ -134,10 +134,12 @@ def become(
     os.environ.update(environment)
     sys.path[0] = folder if program[0] == "-m" else ""
     sys.stdin = sys.__stdin__ = open(0, closefd=False)  # noqa: SIM115
-    for name, number in (("stdout", 1), ("stderr", 2)):
-        file = open(number, "wb", 0 if unbuffered else -1, closefd=False)  # noqa: SIM115
-        errors = "backslashreplace" if number == 2 else "strict"
-        stream = io.TextIOWrapper(file, errors=errors, line_buffering=number == 2, write_through=unbuffered)
+    for name, own in (("stdout", sys.stdout), ("stderr", sys.stderr)):
+        direct = unbuffered or own.write_through
+        file = open(own.fileno(), "wb", 0 if direct else -1, closefd=False)  # noqa: SIM115
+        stream = io.TextIOWrapper(
+            file, own.encoding, own.errors, line_buffering=own.line_buffering and not direct, write_through=direct
+        )
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
     return program
