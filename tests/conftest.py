@@ -11,22 +11,20 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from hydra.core.global_hydra import GlobalHydra
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy and torch start: tests run side by side
 FOLDERS = [str(path) for path in (Path(__file__).parent, *Path(__file__).parent.iterdir()) if path.is_dir()]
 sys.path[:0] = FOLDERS  # runs name callbacks and networks of the tests, in this process and in others
 os.environ["PYTHONPATH"] = os.pathsep.join([*FOLDERS, *filter(None, [os.environ.get("PYTHONPATH")])])
 
-from lab import Command, Mirror, Outcome, Tiny, tiny_data  # noqa: E402  after the path that finds it
-
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the controller of pytest-xdist runs no tests: torch and Lightning are imported in its workers alone
+    from lab import Command, Mirror, Tiny
     from playwright.sync_api import Browser
 
 
@@ -36,30 +34,13 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-class LeftOut:
-    """Count the slow tests that the default leaves out, here or in xdist's workers, and say how to run them."""
-
-    def __init__(self, config: pytest.Config) -> None:
-        self.count = 0
-        self.workers = "-n 2 " if config.pluginmanager.hasplugin("xdist") else ""
-
-    def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
-        self.count += len(items)
-
-    def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        if hasattr(session.config, "workeroutput"):
-            session.config.workeroutput["left_out"] = self.count
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_testnodedown(self, node: Any, error: object) -> None:
-        self.count = max(self.count, getattr(node, "workeroutput", {}).get("left_out", 0))  # each has seen them all
-
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
-        yield  # below the list of what failed
-        if self.count:
-            tests = "1 slow test was" if self.count == 1 else f"{self.count:,} slow tests were"
-            terminalreporter.write_line(f'{tests} not run; run all with: pytest {self.workers}-m ""', bold=True)
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> Iterator[None]:
+    """Say, below the list of what failed, which tests the default leaves out."""
+    yield
+    given = any(re.match("-[a-z]*m", argument) for argument in map(str, config.invocation_params.args))
+    if config.option.markexpr == "not slow and not thorough" and not given:
+        terminalreporter.write_line("slow and thorough tests were left out; run all with: make test-all", bold=True)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -72,15 +53,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--cluster", action="store_true", help="run the tests that start a SLURM and a Ray: .ci/cluster")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    given = any(re.match("-[a-z]*m", argument) for argument in map(str, config.invocation_params.args))
-    if config.option.markexpr == "not slow and not thorough" and not given:
-        config.pluginmanager.register(LeftOut(config), "left_out")
-
-
 @pytest.fixture
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tiny:
     """A tiny data set on disk; the current folder is an empty one."""
+    from lab import tiny_data
+
     made = tiny_data(tmp_path / "tiny")
     made.overrides = [
         "data=tiny",
@@ -95,6 +72,14 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tiny:
     monkeypatch.delenv("MNIST_LAB_DATA", raising=False)
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     return made
+
+
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start each Python command line of the test as `Forked` does."""
+    from forks import Forked
+
+    monkeypatch.setattr("subprocess.Popen", Forked)
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +101,8 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(autouse=True)
 def _fresh_hydra() -> Iterator[None]:
     """Hydra keeps one global state for a process, and its last job's train.log open; each test begins without."""
+    from hydra.core.global_hydra import GlobalHydra
+
     GlobalHydra.instance().clear()
     yield
     GlobalHydra.instance().clear()
@@ -137,6 +124,8 @@ def _heeds_signals() -> Iterator[None]:
 
 @pytest.fixture
 def mirror(tiny: Tiny) -> Iterator[Mirror]:
+    from lab import Mirror
+
     packed = {f"/{name}.gz": gzip.compress(content) for name, content in tiny.contents.items()}
 
     class Handler(BaseHTTPRequestHandler):
@@ -168,9 +157,12 @@ def mirror(tiny: Tiny) -> Iterator[Mirror]:
 def command(tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """Runs `python -m mnist_lab ...` in this process, with the tiny data set unless told otherwise."""
 
-    def run(*arguments: str, data: bool = True) -> Outcome:
-        from mnist_lab.__main__ import main
+    from hydra.core.global_hydra import GlobalHydra
+    from lab import Outcome
 
+    from mnist_lab.__main__ import main
+
+    def run(*arguments: str, data: bool = True) -> Outcome:
         GlobalHydra.instance().clear()
         own = ["--config-dir", str(tiny.conf), *tiny.overrides] if data else []
         given = {argument.split("=")[0] for argument in arguments}

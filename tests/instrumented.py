@@ -1,15 +1,18 @@
-"""A network that notes the images it trains on, and a callback that kills a process of a distributed run."""
+"""What runs of the tests are made of: a network that notes its images, and ways to end a process in an epoch."""
 
 from __future__ import annotations
 
 import os
 import signal
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from mnist_lab.models.mlp import MLP
+from mnist_lab.training.callbacks import StepLog
 
 
 class Spy(MLP):
@@ -42,3 +45,18 @@ class KillProcess(Callback):
         if here and self.seed in (None, seed):
             Path("killed").touch()
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def program_signalled(number: int, after: int) -> None:
+    """Be `python -m mnist_lab` whose process gets a signal after some steps of training."""
+    from mnist_lab.__main__ import program
+
+    after_step, steps = StepLog.after_step, count(1)
+
+    def signalled(self: StepLog, *args: Any) -> None:
+        after_step(self, *args)
+        if next(steps) == after:
+            os.kill(os.getpid(), number)
+
+    StepLog.after_step = signalled  # type: ignore[method-assign]
+    program()

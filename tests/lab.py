@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from forks import Forked
 from omegaconf import DictConfig
 
 from mnist_lab.config.compose import compose
@@ -153,29 +154,16 @@ class Outcome:
 
 
 def signalled(tiny: Tiny, sent: signal.Signals, *arguments: str) -> tuple[int, str]:
-    """Exit status of the real command line, sent a signal in its third epoch of 100,000, and what it printed after."""
+    """Exit status of the command line, sent a signal in its third epoch of 100,000, and what it printed after."""
 
-    def heed_ctrl_c() -> None:  # a test started in the background inherits that it is ignored
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-    with subprocess.Popen(
-        [sys.executable, "-u", "-m", "mnist_lab", "--config-dir", str(tiny.conf), *tiny.overrides, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        preexec_fn=heed_ctrl_c,
-    ) as process:
-        limit = threading.Timer(120, process.kill)
-        limit.start()
+    def in_third_epoch(process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
         for line in process.stdout:
             if "2/100000" in line:
                 process.send_signal(sent)
                 break
-        rest = process.stdout.read()
-        limit.cancel()
-    return process.returncode, rest
+
+    return run(tiny, *arguments, then=in_third_epoch)
 
 
 def run(
@@ -184,29 +172,38 @@ def run(
     then: Callable[[subprocess.Popen[str]], None] | None = None,
     program: Sequence[str] = ("-m", "mnist_lab"),
 ) -> tuple[int, str]:
-    """Exit status and output of the real command line, in a session of its own, as a terminal gives it one."""
+    """Exit status and output of a command line, in a process and a session of its own, as a terminal gives it one."""
     given = {argument.split("=")[0] for argument in arguments}
     own = [override for override in tiny.overrides if override.split("=")[0] not in given]
-
-    def heed_ctrl_c() -> None:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-    with subprocess.Popen(
-        [sys.executable, "-u", *program, "--config-dir", str(tiny.conf), *own, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        preexec_fn=heed_ctrl_c,
-        start_new_session=True,
-    ) as process:
-        try:
-            if then is not None:
-                then(process)
-            out, _ = process.communicate(timeout=240)
-        except BaseException:
-            process.kill()  # else it would be waited for
-            raise
+    with started("-u", *program, "--config-dir", str(tiny.conf), *own, *arguments, stderr=subprocess.STDOUT) as process:
+        if then is not None:
+            then(process)
+        out, _ = process.communicate()
     return process.returncode, out
+
+
+def completed(*arguments: str, **settings: Any) -> Outcome:
+    """What a Python command line came to in a process of its own: `completed("-m", "mnist_lab", "ls")`."""
+    with started(*arguments, **{"stderr": subprocess.PIPE} | settings) as process:
+        out, err = process.communicate()
+    return Outcome(process.returncode, out, err)
+
+
+@contextmanager
+def started(*arguments: str, **settings: Any) -> Iterator[subprocess.Popen[str]]:
+    """Start a Python command line; it is killed, with all that it has started, after four minutes or an error here."""
+    given = {"stdout": subprocess.PIPE, "text": True, "start_new_session": True} | settings
+    with Forked([sys.executable, *arguments], **given) as process:
+        limit = threading.Timer(240, os.killpg, (process.pid, signal.SIGKILL))
+        limit.start()
+        try:
+            yield process
+        except BaseException:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # else it would be waited for
+            raise
+        finally:
+            limit.cancel()
 
 
 @contextmanager

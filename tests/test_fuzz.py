@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from lab import Command, Tiny
+from lab import Command, Tiny, thorough
 from PIL import features
 
 from benchmarks import damaged_files
@@ -13,27 +13,21 @@ from benchmarks.fuzz import SETTINGS, fuzz
 from mnist_lab.errors import UsageError
 from mnist_lab.runs.run import Run
 
+COUNTS = pytest.mark.parametrize("count", [8, *thorough(20)])
 BOMB = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10))
 
 
 @pytest.mark.slow
-def test_random_command_lines_are_accepted_or_refused_in_one_line(tiny: Tiny) -> None:
-    assert list(fuzz("command_line", 20, 0, Path(), Path("work"))) == []
+@COUNTS
+def test_random_command_lines_are_accepted_or_refused_in_one_line(tiny: Tiny, count: int) -> None:
+    assert list(fuzz("command_line", count, 0, Path(), Path("work"))) == []
 
 
 @pytest.mark.slow
-def test_damaged_run_folders_are_read_or_refused_in_one_line(tiny: Tiny, command: Command) -> None:
+@COUNTS
+def test_damaged_files_of_a_run_are_used_or_refused_in_one_line(tiny: Tiny, command: Command, count: int) -> None:
     assert command(*SETTINGS, "hydra.run.dir=run").status == 0
-    for part in ("config_yaml", "run_json", "metrics_csv", "sweep_json"):
-        assert list(fuzz(part, 20, 0, Path("run").absolute(), Path("work"))) == [], part
-
-
-@pytest.mark.slow
-def test_checkpoints_of_odd_structure_and_damaged_event_files_are_used_or_refused_in_one_line(
-    tiny: Tiny, command: Command
-) -> None:
-    assert command(*SETTINGS, "hydra.run.dir=run").status == 0
-    for part, count in (("checkpoint", 20), ("events", 20)):
+    for part in ("config_yaml", "run_json", "metrics_csv", "sweep_json", "checkpoint", "events"):
         assert list(fuzz(part, count, 0, Path("run").absolute(), Path("work"))) == [], part
 
 

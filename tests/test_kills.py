@@ -11,7 +11,7 @@ from lab import Tiny
 from benchmarks.kills import killed, losses, whole
 from mnist_lab.runs.run import Run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked")]
 
 
 def test_killed_at_random_moments_and_resumed_a_run_loses_nothing(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
-import sys
-import traceback
-import warnings
-from collections.abc import Callable
 from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
-from hydra.core.global_hydra import GlobalHydra
-from hypothesis import HealthCheck, settings
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
-from hypothesis.strategies import booleans, floats, integers, sampled_from
-from lab import Tiny, tiny_data
+from lab import Outcome, Tiny, completed, thorough, tiny_data
 
 from benchmarks.kills import losses
-from mnist_lab.__main__ import main
 from mnist_lab.files import is_whole
 from mnist_lab.runs.checkpoints import read_checkpoint
 from mnist_lab.runs.ranking import Results
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
-from mnist_lab.training.callbacks import StepLog
 
 pytestmark = pytest.mark.slow
 SETTINGS = (
@@ -40,7 +28,7 @@ SETTINGS = (
     "figures=false",
 )
 STEPS = 36  # twelve an epoch
-EXAMPLES = int(os.environ.get("LIFECYCLE_EXAMPLES", "8"))  # more of them by hand
+EXAMPLES = (4, *thorough(8))  # orders that are tried
 FILES = (
     "checkpoints/last.ckpt",
     "checkpoints/best.ckpt",
@@ -59,83 +47,32 @@ def stopped_by(number: signal.Signals) -> int:
     return -number if number == signal.SIGKILL else 128 + number
 
 
-class Ended(NamedTuple):
-    """How a start of the command ended: its exit status, or minus the signal that killed it, and its stderr."""
-
-    status: int
-    err: str
-
-
-def in_a_process(action: Callable[[], None], err: Path) -> int:
-    """Return the exit status of an action in a child of this process, which need not import torch again."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # forks beside threads: the child uses none of them
-        child = os.fork()
-    if child:
-        _, ended = os.waitpid(child, 0)
-        return os.waitstatus_to_exitcode(ended)
-    status = 70
-    try:
-        output = os.open(err, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        os.dup2(output, 2)
-        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
-        try:
-            action()
-            status = 0
-        except SystemExit as stop:
-            status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-        except BaseException:
-            traceback.print_exc()
-        sys.stdout.flush()
-        sys.stderr.flush()
-    finally:
-        os._exit(status)
-
-
-def start(tiny: Tiny, runs_dir: Path, *arguments: str, kill: tuple[int, int] | None = None) -> Ended:
-    """Run `python -m mnist_lab` in a process of its own.
-
-    Args:
-        tiny: the data.
-        runs_dir: where the run is.
-        arguments: more of them; a later override of a key holds.
-        kill: a signal that the process gets, and after how many steps of training.
-    """
+def start(tiny: Tiny, runs_dir: Path, *arguments: str, kill: tuple[signal.Signals, int] | None = None) -> Outcome:
+    """Run `python -m mnist_lab` in a process, which gets a signal after some steps of training; a later key holds."""
     own = {argument.split("=")[0]: argument for argument in (*SETTINGS, f"runs_dir={runs_dir}", *arguments)}
-
-    def action() -> None:
-        GlobalHydra.instance().clear()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        after_step, steps = StepLog.after_step, count(1)
-
-        def signalled(self: StepLog, trainer: Any, pl_module: Any, step: int, loss: Any) -> None:
-            after_step(self, trainer, pl_module, step, loss)
-            if kill is not None and next(steps) == kill[1]:
-                os.kill(os.getpid(), kill[0])
-
-        StepLog.after_step = signalled  # type: ignore[method-assign]
-        sys.argv = ["mnist_lab", "--config-dir", str(tiny.conf), *own.values()]
-        main()
-
-    err = runs_dir.with_name(f"{runs_dir.name}.err")
-    return Ended(in_a_process(action, err), err.read_text())
-
-
-def whole_run(folder: Path) -> tuple[Tiny, Run]:
-    """Train the run left alone, whose end every other is to reach."""
-    tiny = tiny_data(folder / "tiny")
-    ended = start(tiny, folder / "whole", "resume=auto")
-    assert ended == (0, ""), ended
-    return tiny, Run.find("latest", folder / "whole")
+    program = ("-m", "mnist_lab")
+    if kill is not None:
+        program = ("-c", f"import instrumented; instrumented.program_signalled({kill[0]:d}, {kill[1]})")
+    return completed(*program, "--config-dir", str(tiny.conf), *own.values())
 
 
 @pytest.fixture(scope="module")
 def left_alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tiny, Run]:
-    return whole_run(tmp_path_factory.mktemp("lifecycle"))
+    """Train the run left alone, whose end every other is to reach."""
+    folder = tmp_path_factory.mktemp("lifecycle")
+    tiny = tiny_data(folder / "tiny")
+    ended = start(tiny, folder / "whole", "resume=auto")
+    assert (ended.status, ended.err) == (0, ""), ended
+    return tiny, Run.find("latest", folder / "whole")
 
 
-def test_run_ends_as_if_left_alone_or_one_line_says_why_not(left_alone: tuple[Tiny, Run], tmp_path: Path) -> None:
+@pytest.mark.parametrize("examples", EXAMPLES)
+def test_run_ends_as_if_left_alone_or_one_line_says_why_not(
+    left_alone: tuple[Tiny, Run], tmp_path: Path, examples: int
+) -> None:
+    from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+    from hypothesis.strategies import booleans, floats, integers, sampled_from
+
     tiny, whole = left_alone
     numbers = count()
 
@@ -158,7 +95,7 @@ def test_run_ends_as_if_left_alone_or_one_line_says_why_not(left_alone: tuple[Ti
         def file(self, pattern: str) -> Path | None:
             return next(iter(sorted(self.runs_dir.glob(f"*/*/{pattern}"))), None)
 
-        def run(self, kill: tuple[int, int] | None = None) -> Ended:
+        def run(self, kill: tuple[signal.Signals, int] | None = None) -> Outcome:
             ended = start(tiny, self.runs_dir, "resume=auto", *self.settings, kill=kill)
             assert "Traceback" not in ended.err, ended.err
             assert len(ended.err.splitlines()) <= 1, ended.err
@@ -211,11 +148,14 @@ def test_run_ends_as_if_left_alone_or_one_line_says_why_not(left_alone: tuple[Ti
             assert not found or (self.damaged and self.explained), (self.damaged, found, ended)
             shutil.rmtree(self.runs_dir, ignore_errors=True)
 
-    live(Life)
+    live(Life, examples)
 
 
-def live(machine: type[RuleBasedStateMachine], examples: int = EXAMPLES) -> None:
+def live(machine: type, examples: int) -> None:
     """Try what a machine allows, in orders that are the same every time."""
+    from hypothesis import HealthCheck, settings
+    from hypothesis.stateful import run_state_machine_as_test
+
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         machine,
         settings=settings(
@@ -239,9 +179,13 @@ def accuracies(runs_dir: Path) -> dict[str, float]:
     return {job.overrides[-1]: job.info["metrics"]["val/acc"] for job in jobs if job.state == "finished"}
 
 
-def test_sweep_ends_as_if_left_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("examples", EXAMPLES)
+def test_sweep_ends_as_if_left_alone(tmp_path: Path, examples: int) -> None:
+    from hypothesis.stateful import RuleBasedStateMachine, rule
+    from hypothesis.strategies import integers, sampled_from
+
     tiny = tiny_data(tmp_path / "tiny")
-    assert start(tiny, tmp_path / "whole", *SWEEP, f"optimizer.lr={','.join(VALUES)}") == (0, "")
+    assert start(tiny, tmp_path / "whole", *SWEEP, f"optimizer.lr={','.join(VALUES)}").status == 0
     whole, numbers = accuracies(tmp_path / "whole"), count()
     assert len(whole) == len(VALUES)
 
@@ -253,7 +197,7 @@ def test_sweep_ends_as_if_left_alone(tmp_path: Path) -> None:
             self.runs_dir = tmp_path / str(next(numbers))
             self.values = 2
 
-        def run(self, kill: tuple[int, int] | None = None) -> Ended:
+        def run(self, kill: tuple[signal.Signals, int] | None = None) -> Outcome:
             ended = start(tiny, self.runs_dir, *SWEEP, f"optimizer.lr={','.join(VALUES[: self.values])}", kill=kill)
             assert not ended.err, ended.err
             return ended
@@ -272,4 +216,4 @@ def test_sweep_ends_as_if_left_alone(tmp_path: Path) -> None:
             assert len(done) == self.values and done.items() <= whole.items()
             shutil.rmtree(self.runs_dir)
 
-    live(Life, EXAMPLES // 2)
+    live(Life, examples // 2)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
+from lab import slow, thorough
 
 CHECKOUT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((CHECKOUT / "notebooks").glob("*.ipynb"))
@@ -18,12 +18,13 @@ def outputs(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
     return [output for cell in notebook.cells for output in cell.get("outputs", [])]
 
 
-@pytest.mark.slow
 @pytest.mark.real_data
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*slow(NOTEBOOKS[0]), *thorough(*NOTEBOOKS[1:])], ids=lambda path: path.stem)
 def test_notebook_runs_from_top_to_bottom_without_a_complaint(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from nbclient import NotebookClient
+
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     shutil.copytree(CHECKOUT / "results", tmp_path / "results")
     folder = tmp_path / "notebooks"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from lab import Outcome, Tiny, slow, tiny_data
+from lab import Command, Tiny, slow, thorough, tiny_data
 
 from benchmarks.kills import losses
 from benchmarks.power_loss import Recorder, failures, rebuild
@@ -97,9 +97,9 @@ def is_finished(recorder: Recorder, number: int) -> bool:
     return any(b'"status": "finished"' in (tree[name] or b"") for name in tree if name.endswith("run.json"))
 
 
-@pytest.mark.parametrize("clone", [0, *slow(*range(1, CLONES))])
+@pytest.mark.parametrize("clone", [0, *slow(*range(3, CLONES, 3)), *thorough(*(n for n in range(CLONES) if n % 3))])
 def test_run_resumes_after_a_power_failure_as_if_left_alone(
-    recorded: Recorded, command: Callable[..., Outcome], tmp_path: Path, clone: int
+    recorded: Recorded, command: Command, tmp_path: Path, clone: int
 ) -> None:
     recorder = recorded.recorder
     moment, loss = failures(len(recorder.changes), CLONES, seed=0)[clone]

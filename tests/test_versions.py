@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
+from typing import Any
 
-from hatchling.metadata.core import ProjectMetadata
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 CHECKOUT = Path(__file__).parent.parent
-PROJECT = ProjectMetadata(str(CHECKOUT), None).core
+
+
+@functools.cache
+def project() -> Any:
+    """What pyproject.toml says of the project."""
+    from hatchling.metadata.core import ProjectMetadata
+
+    return ProjectMetadata(str(CHECKOUT), None).core
 
 
 def declared() -> list[Requirement]:
     """The requirements of the package and of its extras."""
-    extras = [requirement for extra in PROJECT.optional_dependencies.values() for requirement in extra]
-    return [Requirement(text) for text in [*PROJECT.dependencies, *extras]]
+    extras = [requirement for extra in project().optional_dependencies.values() for requirement in extra]
+    return [Requirement(text) for text in [*project().dependencies, *extras]]
 
 
 def constraints() -> dict[str, Requirement]:
@@ -58,7 +66,7 @@ def test_constraints_are_the_lower_bounds_that_the_project_declares() -> None:
 
 
 def test_readme_and_constraints_name_the_oldest_python_that_the_project_allows() -> None:
-    oldest = re.search(r">=\s*([\d.]+)", PROJECT.requires_python)
+    oldest = re.search(r">=\s*([\d.]+)", project().requires_python)
     assert oldest is not None
     assert f"Python {oldest[1]} to" in (CHECKOUT / "README.md").read_text(encoding="utf-8")
     assert f"python{oldest[1]} -m venv" in (CHECKOUT / "constraints-oldest.txt").read_text(encoding="utf-8")

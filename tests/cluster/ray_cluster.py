@@ -7,7 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from slurm import free_port, kill_machine, wait_for
+from lab import wait_for
+from slurm import free_port, kill_machine
 
 NODES = ("node1", "node2")
 
@@ -26,6 +27,7 @@ class RayCluster:
         self.folder, self.own = folder, folder / "own"
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
+        self.launcher = ("hydra/launcher=ray", f"hydra.launcher.ray.init.address={self.address}")
         self.nodes: dict[str, subprocess.Popen[bytes]] = {}
         self.environment = os.environ | {"RAY_AUTH_MODE": "disabled", "RAY_ADDRESS": self.address}
 
@@ -45,7 +47,7 @@ class RayCluster:
         command = ["unshare", "--uts", "--mount", "sh", "-c", f'{own} && exec "$@"', "sh", *ray]
         self.nodes[node] = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
         log.close()
-        wait_for(lambda: self.alive() == len(self.nodes), 60, f"{node} in the cluster")
+        wait_for(lambda: self.alive() == len(self.nodes), f"{node} in the cluster")
 
     def alive(self) -> int:
         """The number of nodes that the cluster knows to live."""

@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from lab import wait_for
+
 PROGRAMS = ("slurmctld", "slurmd", "slurmdbd", "munged", "mariadbd", "unshare", "setpriv")
 NODES = ("node1", "node2")
 CONF = """
@@ -87,13 +89,6 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, f"{what}: not within {seconds} s"
-        time.sleep(0.1)
-
-
 class Slurm:
     """The engine, from its start to its stop.
 
@@ -105,11 +100,12 @@ class Slurm:
         own: a folder that is another one on each node: what the nodes write there no other machine sees.
     """
 
+    launcher = ("hydra/launcher=submitit_slurm", "hydra.launcher.partition=low", "hydra.launcher.mem_gb=1")
+
     def __init__(self, folder: Path, *, accounting: bool) -> None:
         self.folder, self.accounting = folder, accounting
         self.own = folder / "own"
         self.daemons: dict[str, subprocess.Popen[bytes]] = {}
-        self.waiting: dict[str, float] = {}  # since when requeued jobs wait
         self.environment = os.environ | {
             "SLURM_CONF": str(folder / "slurm.conf"),
             "MYSQL_UNIX_PORT": str(folder / "mysql.sock"),  # where slurmdbd finds the database of StorageHost=localhost
@@ -131,7 +127,7 @@ class Slurm:
         self._spawn("slurmctld", "slurmctld", "-D")
         for node in NODES:
             self.start_node(node)
-        wait_for(lambda: self.run("sinfo", "-h", "-t", "idle", "-o", "%D").split() == ["2"], 30, "two idle nodes")
+        wait_for(self._is_idle, "two idle nodes")
 
     def _start_accounting(self, conf: str) -> None:
         mysql, path = self.folder / "mysql", self.folder / "slurmdbd.conf"
@@ -143,10 +139,10 @@ class Slurm:
         settings = [at, "--skip-networking", "--innodb-buffer-pool-size=64M", "--innodb-lock-wait-timeout=900"]
         self._spawn("mariadbd", "mariadbd", "--no-defaults", "--user=root", f"--datadir={mysql}", *settings)
         ask = ["mariadb", "--no-defaults", at, "-e", "create database if not exists slurm_acct_db"]
-        wait_for(lambda: self._call(ask).returncode == 0, 30, "the database")
+        wait_for(lambda: self._call(ask).returncode == 0, "the database")
         self._spawn("slurmdbd", "slurmdbd", "-D")
         ask = ["sacctmgr", "-i", "add", "cluster", "lab"]
-        wait_for(lambda: self._call(ask).returncode == 0, 30, "the accounting")
+        wait_for(lambda: self._call(ask).returncode == 0, "the accounting")
 
     def start_node(self, node: str) -> None:
         """Start a node's daemon as on a machine of its own."""
@@ -166,7 +162,7 @@ class Slurm:
             if node not in self.daemons:
                 self.start_node(node)
             self._call(["scontrol", "update", f"nodename={node}", "state=resume"])
-        wait_for(lambda: self.run("sinfo", "-h", "-t", "idle", "-o", "%D").split() == ["2"], 30, "two idle nodes")
+        wait_for(self._is_idle, "two idle nodes")
 
     def stop(self) -> None:
         self._call(["scancel", "--me"])
@@ -197,18 +193,26 @@ class Slurm:
         """Preempt all jobs by one of a higher partition."""
         self.run("sbatch", "--partition=high", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 2")
 
-    def skip_waiting_after_requeue(self) -> None:
-        """Let requeued jobs begin after three seconds; SLURM has them wait for two minutes.
+    def requeue_until(self, condition: Callable[[], object], what: str) -> None:
+        """Wait for something while requeued jobs begin after three seconds; SLURM has them wait for two minutes.
 
         At once, a node may take a job for its last start, whose credential it has revoked, and SLURM gives the job up.
         """
-        now = time.monotonic()
-        jobs = self.jobs().items()
-        waiting = [number for number, (state, reason, _) in jobs if state == "PENDING" and "BeginTime" in reason]
-        self.waiting = {number: self.waiting.get(number, now) for number in waiting}
-        for number, since in self.waiting.items():
-            if now - since > 3:
-                self._call(["scontrol", "update", f"jobid={number}", "StartTime=now"])
+        waiting: dict[str, float] = {}
+
+        def skip_waiting() -> object:
+            for number, (state, reason, _) in self.jobs().items():
+                if state == "PENDING" and "BeginTime" in reason:
+                    if time.monotonic() - waiting.setdefault(number, time.monotonic()) > 3:
+                        self._call(["scontrol", "update", f"jobid={number}", "StartTime=now"])
+                else:
+                    waiting.pop(number, None)
+            return condition()
+
+        wait_for(skip_waiting, what, seconds=240)
+
+    def _is_idle(self) -> bool:
+        return self.run("sinfo", "-h", "-t", "idle", "-o", "%D").split() == ["2"]
 
     def _call(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60)
@@ -229,7 +233,7 @@ def start_munge() -> None:
     run.chmod(0o755)
     as_munge = ["setpriv", "--reuid", "munge", "--regid", "munge", "--init-groups", "munged"]
     subprocess.run(as_munge, check=True, env=os.environ | {"PATH": os.environ["PATH"] + ":/usr/sbin"})
-    wait_for(lambda: subprocess.run(["munge", "-n"], capture_output=True).returncode == 0, 10, "munge")
+    wait_for(lambda: subprocess.run(["munge", "-n"], capture_output=True).returncode == 0, "munge")
 
 
 def kill_machine(first: subprocess.Popen[bytes]) -> None:

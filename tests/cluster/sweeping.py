@@ -12,9 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lab import Command
+from lab import Command, wait_for
 from lightning.pytorch import Callback, LightningModule, Trainer
-from slurm import wait_for
 
 from mnist_lab.runs.locks import HOLDER
 from mnist_lab.runs.run import Run
@@ -62,8 +61,8 @@ def while_training(count: int, act: Callable[[], object] | signal.Signals) -> Ca
 
     def then(process: subprocess.Popen[str]) -> None:
         watched = f"-{process.pid}-"
-        wait_for(lambda: bool(jobs()) and watched in Sweep(FOLDER).record["start"], 180, "the sweep")
-        wait_for(train(count), 240, f"{count} jobs that train")
+        wait_for(lambda: bool(jobs()) and watched in Sweep(FOLDER).record["start"], "the sweep", seconds=180)
+        wait_for(train(count), f"{count} jobs that train", seconds=240)
         time.sleep(0.5)  # until the sweep heeds signals
         process.send_signal(act) if isinstance(act, signal.Signals) else act()
 

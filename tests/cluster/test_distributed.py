@@ -13,11 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import torch
-from lab import TRAIN, Tiny, run, tiny_data
-from slurm import Slurm, free_port, wait_for
+from lab import TRAIN, Tiny, run, same, thorough, tiny_data, wait_for, weights
+from slurm import Slurm, free_port
 
-from mnist_lab.runs.checkpoints import read_checkpoint
 from mnist_lab.runs.record import RunState
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
@@ -27,10 +25,6 @@ pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("distributed")]
 PROGRAM = ("-m", "mnist_lab")
 SETTINGS = ("model=spy", "trainer=ddp", "trainer.max_epochs=3", "optimizer.lr=0.1")
 Launch = Callable[..., list[tuple[int, str]]]  # of arguments; exit status and output of each command
-
-
-def test_srun_reaches_both_nodes(slurm: Slurm) -> None:
-    assert sorted(slurm.run("srun", "-N2", "hostname").split()) == ["node1", "node2"]
 
 
 @pytest.fixture(scope="module")
@@ -132,8 +126,7 @@ def assert_same_result(made: Run, alone: Run) -> None:
     assert made.info["status"] == RunState.FINISHED
     assert made.info["device"] == alone.info["device"]
     assert made.info["metrics"] == alone.info["metrics"]
-    weights, expected = (read_checkpoint(each.checkpoint_path("last"))["state_dict"] for each in (made, alone))
-    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+    assert same(weights(made.checkpoint_path("last")), weights(alone.checkpoint_path("last")))
 
 
 def assert_each_image_is_seen_once_an_epoch() -> None:
@@ -144,6 +137,7 @@ def assert_each_image_is_seen_once_an_epoch() -> None:
         assert len(counts) == TRAIN - 40 and set(counts.values()) == {1}
 
 
+@pytest.mark.thorough
 def test_srun_alone_trains_over_two_nodes_as_two_processes_on_one_machine(tiny: Tiny, alone: Run, srun: Launch) -> None:
     with_spy(tiny)
     Path("seen").mkdir()
@@ -154,7 +148,7 @@ def test_srun_alone_trains_over_two_nodes_as_two_processes_on_one_machine(tiny: 
     assert_each_image_is_seen_once_an_epoch()
 
 
-@pytest.mark.parametrize(("launcher", "rank"), [("torchrun", 1), ("srun", 0)])
+@pytest.mark.parametrize(("launcher", "rank"), [("srun", 0), *thorough(("torchrun", 1))])
 def test_death_of_one_process_ends_the_run_on_both_machines_and_it_resumes(
     tiny: Tiny, alone: Run, request: pytest.FixtureRequest, launcher: str, rank: int
 ) -> None:
@@ -181,11 +175,12 @@ def test_death_of_one_process_ends_the_run_on_both_machines_and_it_resumes(
     assert_each_image_is_seen_once_an_epoch()
 
 
+@pytest.mark.thorough
 def test_sigterm_of_slurm_ends_all_tasks_as_interrupted(tiny: Tiny, slurm: Slurm) -> None:
     arguments = arguments_of(tiny, ["model=mlp", "trainer=ddp", "trainer.max_epochs=100000", "hydra.run.dir=stopped"])
     command = ["srun", "-N2", sys.executable, *PROGRAM, *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        wait_for(Run(Path("stopped")).checkpoint_path("last").is_file, 180, "the first checkpoint")
+        wait_for(Run(Path("stopped")).checkpoint_path("last").is_file, "the first checkpoint", seconds=180)
         slurm.run("scancel", "--signal=TERM", *slurm.run("squeue", "-h", "-o", "%i").split())
         out, _ = process.communicate(timeout=60)
     # A task whose signal comes later has noticed by then that the other one is gone.
@@ -195,21 +190,22 @@ def test_sigterm_of_slurm_ends_all_tasks_as_interrupted(tiny: Tiny, slurm: Slurm
     assert Run(Path("stopped")).info["status"] == RunState.INTERRUPTED
 
 
+@pytest.mark.thorough
 def test_batch_script_without_srun_trains_with_two_processes(tiny: Tiny, alone: Run, slurm: Slurm) -> None:
     with_spy(tiny)
     command = [sys.executable, *PROGRAM, *arguments_of(tiny, [*SETTINGS, "hydra.run.dir=batch"])]
     script = Path("batch.sh")
     script.write_text("#!/bin/sh\nexec " + subprocess.list2cmdline(command) + "\n")
     number = slurm.run("sbatch", "--parsable", "--ntasks=1", "--output=batch.out", str(script)).strip()
-    wait_for(lambda: slurm.jobs()[number][0] in ("COMPLETED", "FAILED"), 180, "the end of the job")
+    wait_for(lambda: slurm.jobs()[number][0] in ("COMPLETED", "FAILED"), "the end of the job", seconds=180)
     assert slurm.jobs()[number][0] == "COMPLETED", Path("batch.out").read_text()
     assert_same_result(Run(Path("batch")), alone)
 
 
+@pytest.mark.thorough
 def test_jobs_of_a_sweep_on_slurm_train_with_two_processes_each(tiny: Tiny, alone: Run, slurm: Slurm) -> None:
     with_spy(tiny)
-    launcher = ("hydra/launcher=submitit_slurm", "hydra.launcher.partition=low", "hydra.launcher.mem_gb=1")
-    status, out = run(tiny, "-m", "seed=0,1", "sweep=s", *SETTINGS, *launcher)
+    status, out = run(tiny, "-m", "seed=0,1", "sweep=s", *SETTINGS, *Slurm.launcher)
     assert status == 0, out
     jobs = Sweep(Path("runs/sweeps/s")).jobs()
     assert [job.state for job in jobs] == [RunState.FINISHED] * 2

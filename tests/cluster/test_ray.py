@@ -7,42 +7,19 @@ import subprocess
 import time
 
 import pytest
-from lab import Tiny, run
+from lab import Command, Tiny, run
 from ray_cluster import RayCluster
-from sweeping import DIES, HALVING, SLOW, Command, age_locks, jobs, results, same_as_undisturbed, while_training
+from sweeping import DIES, SLOW, age_locks, jobs, same_as_undisturbed, while_training
 
 from mnist_lab.runs.run import Run
 
 pytest_plugins = ["engines"]
-pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("ray")]
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("ray"), pytest.mark.thorough]
 
 
 def sweep(cluster: RayCluster, *overrides: str) -> list[str]:
     """The arguments of a sweep on a cluster."""
-    ray = ("hydra/launcher=ray", f"hydra.launcher.ray.init.address={cluster.address}")
-    return ["-m", "model=mlp", "logger=csv", "sweep=s", *ray, *overrides]
-
-
-def test_four_jobs_give_the_results_of_one_process_bit_for_bit(
-    tiny: Tiny, ray_cluster: RayCluster, command: Command
-) -> None:
-    grid = ("optimizer.lr=0.001,0.01", "seed=0,1")
-    status, out = run(tiny, *sweep(ray_cluster, *grid))
-    assert status == 0, out
-    assert command("-m", "model=mlp", "logger=csv", "sweep=alone", "threads=1", *grid).status == 0
-    assert results("s") == results("alone")
-    assert {job.process["host"] for job in jobs()} == {"node1", "node2"}
-
-
-def test_halving_continues_the_best_on_any_node_as_one_process_does(
-    tiny: Tiny, ray_cluster: RayCluster, command: Command
-) -> None:
-    given = ("optimizer.lr=0.05,0.01,0.001,0.0001", "trainer.max_epochs=4", *HALVING)
-    status, out = run(tiny, *sweep(ray_cluster, *given))
-    assert status == 0 and "continued" in out, out
-    assert command("-m", "model=mlp", "logger=csv", "sweep=alone", "threads=1", *given).status == 0
-    assert results("s") == results("alone")
-    assert sorted(len(Run(job.folder).epochs()) for job in jobs()) == [1, 1, 2, 4]
+    return ["-m", "model=mlp", "logger=csv", "sweep=s", *cluster.launcher, *overrides]
 
 
 def test_job_whose_process_always_dies_is_failed_and_the_other_runs(tiny: Tiny, ray_cluster: RayCluster) -> None:

@@ -10,29 +10,16 @@ import time
 from pathlib import Path
 
 import pytest
-from lab import Tiny, run
-from slurm import Slurm, wait_for
-from sweeping import (
-    DIES,
-    FOLDER,
-    HALVING,
-    SLOW,
-    Command,
-    age_locks,
-    jobs,
-    results,
-    same_as_undisturbed,
-    train,
-    while_training,
-)
+from lab import Command, Tiny, run, wait_for
+from slurm import Slurm
+from sweeping import DIES, FOLDER, SLOW, age_locks, jobs, same_as_undisturbed, train, while_training
 
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
 
 pytest_plugins = ["engines"]
 pytestmark = pytest.mark.cluster
-SLURM = ("hydra/launcher=submitit_slurm", "hydra.launcher.partition=low", "hydra.launcher.mem_gb=1")
-SWEEP = ("-m", "model=mlp", "logger=csv", "sweep=s", *SLURM)
+SWEEP = ("-m", "model=mlp", "logger=csv", "sweep=s", *Slurm.launcher)
 
 
 def numbers() -> list[str]:
@@ -40,24 +27,7 @@ def numbers() -> list[str]:
     return [Sweep(FOLDER).record["submitted"][job.id]["number"] for job in jobs()]
 
 
-def test_four_jobs_give_the_results_of_one_process_bit_for_bit(tiny: Tiny, slurm: Slurm, command: Command) -> None:
-    grid = ("optimizer.lr=0.001,0.01", "seed=0,1")
-    status, out = run(tiny, *SWEEP, *grid)
-    assert status == 0, out
-    assert command("-m", "model=mlp", "logger=csv", "sweep=alone", "threads=1", *grid).status == 0
-    assert results("s") == results("alone")
-    assert {job.process["host"] for job in jobs()} <= {"node1", "node2"}
-
-
-def test_halving_continues_the_best_on_any_node_as_one_process_does(tiny: Tiny, slurm: Slurm, command: Command) -> None:
-    given = ("optimizer.lr=0.05,0.01,0.001,0.0001", "trainer.max_epochs=4", *HALVING)
-    status, out = run(tiny, *SWEEP, *given)
-    assert status == 0 and "continued" in out, out
-    assert command("-m", "model=mlp", "logger=csv", "sweep=alone", "threads=1", *given).status == 0
-    assert results("s") == results("alone")
-    assert sorted(len(Run(job.folder).epochs()) for job in jobs()) == [1, 1, 2, 4]
-
-
+@pytest.mark.thorough
 def test_job_whose_process_dies_twice_is_failed_in_slurms_words_and_the_others_run(tiny: Tiny, slurm: Slurm) -> None:
     status, out = run(tiny, *SWEEP, "seed=0,1", DIES)
     assert (status, "Traceback" in out) == (1, False), out
@@ -66,6 +36,7 @@ def test_job_whose_process_dies_twice_is_failed_in_slurms_words_and_the_others_r
     assert "its process died (SLURM " in out and "FAILED" in out and "signal 9" in out, out
 
 
+@pytest.mark.thorough
 def test_refused_submission_is_reported_in_a_line_and_leaves_nothing(tiny: Tiny, slurm: Slurm) -> None:
     status, out = run(tiny, *SWEEP, "seed=0,1", "hydra.launcher.partition=none")
     assert (status, out.count("\n")) == (2, 1), out
@@ -73,10 +44,11 @@ def test_refused_submission_is_reported_in_a_line_and_leaves_nothing(tiny: Tiny,
     assert not FOLDER.exists()
 
 
+@pytest.mark.thorough
 def test_cancelled_jobs_are_told_and_run_by_the_next_start(tiny: Tiny, slurm: Slurm) -> None:
     def cancel() -> None:
         slurm.run("scancel", numbers()[0])
-        wait_for(lambda: slurm.jobs()[numbers()[0]][0] == "CANCELLED", 20, "the cancelled job's end")
+        wait_for(lambda: slurm.jobs()[numbers()[0]][0] == "CANCELLED", "the cancelled job's end")
         assert [slurm.jobs()[number][0] for number in numbers()[1:]] == ["RUNNING", "RUNNING"]
         slurm.run("scancel", numbers()[0].partition("_")[0])
 
@@ -92,11 +64,11 @@ def test_cancelled_jobs_are_told_and_run_by_the_next_start(tiny: Tiny, slurm: Sl
 def test_preempted_job_saves_is_requeued_and_continues_bit_for_bit(tiny: Tiny, slurm: Slurm, command: Command) -> None:
     def preempt(process: subprocess.Popen[str]) -> None:
         while_training(1, slurm.take_all_nodes)(process)
-        wait_for(lambda: slurm.jobs()[numbers()[0]][0] == "PENDING", 60, "the requeued job")
+        wait_for(lambda: slurm.jobs()[numbers()[0]][0] == "PENDING", "the requeued job")
         (job,) = jobs()
         assert (job.state, job.info["status"]) == ("interrupted", "interrupted")  # it has saved
         assert 2 <= len(Run(job.folder).epochs()) < 40
-        wait_for(lambda: slurm.skip_waiting_after_requeue() or process.poll() is not None, 90, "the sweep's end")
+        slurm.requeue_until(lambda: process.poll() is not None, "the sweep's end")
 
     status, out = run(tiny, *SWEEP, "seed=range(1)", *SLOW, then=preempt)
     assert (status, "Traceback" in out) == (0, False), out
@@ -104,13 +76,14 @@ def test_preempted_job_saves_is_requeued_and_continues_bit_for_bit(tiny: Tiny, s
     assert same_as_undisturbed(command, "seed=range(1)", "trainer.max_epochs=40")
 
 
+@pytest.mark.thorough
 def test_job_at_its_time_limit_saves_is_requeued_and_continues_bit_for_bit(
     tiny: Tiny, slurm: Slurm, command: Command
 ) -> None:
     """A limit of a minute, warned of after 40 seconds, or up to 30 earlier as SLURM counts; once or several times."""
 
     def wait(process: subprocess.Popen[str]) -> None:
-        wait_for(lambda: slurm.skip_waiting_after_requeue() or process.poll() is not None, 240, "the sweep's end")
+        slurm.requeue_until(lambda: process.poll() is not None, "the sweep's end")
 
     limit = ("hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=20", "hydra.launcher.max_num_timeout=9")
     status, out = run(tiny, *SWEEP, "seed=range(1)", SLOW[0], "trainer.max_epochs=150", *limit, then=wait)
@@ -122,17 +95,14 @@ def test_job_at_its_time_limit_saves_is_requeued_and_continues_bit_for_bit(
     assert same_as_undisturbed(command, "seed=range(1)", "trainer.max_epochs=150")
 
 
+@pytest.mark.thorough
 def test_lost_node_is_waited_for_and_its_job_continues_on_the_other(tiny: Tiny, slurm: Slurm, command: Command) -> None:
     def lose() -> None:
         (lost,) = [job for job in jobs() if job.process["host"] == "node2"]
         slurm.kill_node("node2")
         number = dict(zip([job.id for job in jobs()], numbers(), strict=True))[lost.id]
-        wait_for(lambda: slurm.jobs()[number][0] == "PENDING", 60, "the job of the lost node in the queue")
-        wait_for(
-            lambda: slurm.skip_waiting_after_requeue() or slurm.jobs()[number][0] == "RUNNING",
-            60,
-            "the job on the other node",
-        )
+        wait_for(lambda: slurm.jobs()[number][0] == "PENDING", "the job of the lost node in the queue")
+        slurm.requeue_until(lambda: slurm.jobs()[number][0] == "RUNNING", "the job on the other node")
         time.sleep(10)  # until it waits for the lock, which the lost node seems to hold
         age_locks()
 
@@ -144,6 +114,7 @@ def test_lost_node_is_waited_for_and_its_job_continues_on_the_other(tiny: Tiny, 
     assert same_as_undisturbed(command, "seed=0,1", "trainer.max_epochs=40")
 
 
+@pytest.mark.thorough
 def test_jobs_wait_in_a_full_queue_and_a_detached_sweep_goes_on_without_its_command(
     tiny: Tiny, slurm: Slurm, command: Command
 ) -> None:
@@ -152,7 +123,7 @@ def test_jobs_wait_in_a_full_queue_and_a_detached_sweep_goes_on_without_its_comm
     status, out = run(tiny, *sweep, "--detach")
     assert status == 0, out
     assert "python -m mnist_lab status s" in out, out
-    wait_for(train(2), 60, "two jobs that train")
+    wait_for(train(2), "two jobs that train")
     slurm.run("scontrol", "update", "nodename=node2", "state=drain", "reason=test")
     shown = command("status", "s", data=False).out
     for number, node in zip(numbers(), ("node1", "node2"), strict=False):
@@ -168,6 +139,7 @@ def test_jobs_wait_in_a_full_queue_and_a_detached_sweep_goes_on_without_its_comm
     assert [job.process["host"] for job in jobs()] == ["node1", "node2", "node1"]
 
 
+@pytest.mark.thorough
 def test_cluster_without_accounting_tells_ends_as_soon(tiny: Tiny, slurm_without_accounting: Slurm) -> None:
     begun = time.monotonic()
     status, out = run(tiny, *SWEEP, "seed=0,1", DIES)
@@ -176,6 +148,7 @@ def test_cluster_without_accounting_tells_ends_as_soon(tiny: Tiny, slurm_without
     assert time.monotonic() - begun < 60
 
 
+@pytest.mark.thorough
 def test_runs_dir_that_the_nodes_do_not_share_is_refused_in_a_line(tiny: Tiny, slurm: Slurm) -> None:
     status, out = run(tiny, *SWEEP, "seed=0,1", f"runs_dir={slurm.own}")
     (line,) = [line for line in out.splitlines() if line.startswith("mnist_lab: ")]
@@ -183,6 +156,7 @@ def test_runs_dir_that_the_nodes_do_not_share_is_refused_in_a_line(tiny: Tiny, s
     assert re.search(r"seed=0: ended before it began \(SLURM \d+.*; .* was not written: choose a runs_dir", line), out
 
 
+@pytest.mark.thorough
 def test_killed_and_interrupted_sweep_finds_its_jobs_again(tiny: Tiny, slurm: Slurm) -> None:
     """Two jobs run, each on a node of its own, and a third waits: Ctrl-C takes that one back."""
     sweep = (*SWEEP, "seed=0,1,2", SLOW[0], "trainer.max_epochs=60", "hydra.launcher.cpus_per_task=2", "threads=1")
