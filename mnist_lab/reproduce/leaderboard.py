@@ -15,7 +15,7 @@ from mnist_lab.evaluation.predictions import Predictions
 from mnist_lab.files import write_text
 from mnist_lab.formatting import format_command, render_template
 from mnist_lab.models.classifier import Classifier
-from mnist_lab.models.output import dummy_images
+from mnist_lab.models.trial import dummy_images
 from mnist_lab.reproduce.tutorials import changed_settings, commit_of, join_unique
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import load_trained_model, make_data
