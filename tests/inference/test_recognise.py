@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from lab import Command, Outcome, Tiny, tiny_arrays, tiny_data
-from mnist_lab.data.pixel_csv import read_pixels
+from mnist_lab.data.array_files import read_pixels
 from PIL import Image
 from test_digits import drawn, row_of_digits
 
