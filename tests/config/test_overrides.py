@@ -6,7 +6,6 @@ import pytest
 from lab import Command, Outcome, Tiny
 
 from mnist_lab import __version__
-from mnist_lab.cli.train import split_arguments
 from mnist_lab.config.compose import compose
 from mnist_lab.errors import UsageError
 from mnist_lab.runs.run import Run
@@ -94,12 +93,6 @@ def test_misspelt_option_gets_one_line(command: Command, arguments: list[str], s
 
 def test_choice_of_a_users_own_folder_is_named(command: Command, tiny: Tiny) -> None:
     refused(command("data=tniy"), "data=tniy", "did you mean tiny? (choose from arrays, default,")
-
-
-def test_options_take_their_values_wherever_they_stand() -> None:
-    options, overrides = split_arguments(["a=1", "--config-dir", "my=conf", "b=2", "-m"])
-    assert sorted(options) == ["--config-dir", "-m", "my=conf"]
-    assert overrides == ["a=1", "b=2"]
 
 
 def test_folder_of_configurations_may_have_an_equals_sign_and_files_that_are_not_configurations(

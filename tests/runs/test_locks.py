@@ -5,8 +5,8 @@ import os
 import shutil
 import signal
 import socket
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -94,20 +94,10 @@ def test_holder_gives_signs_of_life(tiny: Tiny, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_lock_is_reentrant_in_its_thread_and_closed_to_others(tiny: Tiny) -> None:
-    refused = []
-
-    def try_it() -> None:
-        try:
-            with run_lock(FOLDER):
-                pass
-        except RunInUse as error:
-            refused.append(str(error))
-
-    with run_lock(FOLDER), run_lock(FOLDER):
-        thread = threading.Thread(target=try_it)
-        thread.start()
-        thread.join()
-    assert len(refused) == 1 and f"process {os.getpid()}" in refused[0]
+    with ThreadPoolExecutor() as pool, run_lock(FOLDER), run_lock(FOLDER):
+        other = pool.submit(run_lock(FOLDER).__enter__)
+        with pytest.raises(RunInUse, match=f"process {os.getpid()}"):
+            other.result()
     with run_lock(FOLDER):
         pass
 
