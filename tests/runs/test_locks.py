@@ -34,12 +34,12 @@ def test_second_process_is_refused_in_one_line_that_says_who_holds_the_run(tiny:
     with held_by_another_process(FOLDER):
         holder = json.loads((FOLDER / HOLDER).read_text())
         outcome = command("resume=run", "trainer.max_epochs=3")
+        assert {path: path.read_bytes() for path in before} == before
         assert command("hydra.run.dir=run").status == 2
         assert Run(FOLDER).info["status"] == "finished"
     assert outcome.status == 2
     (line,) = outcome.err.splitlines()
     assert f"in use by process {holder['pid']} on {socket.gethostname()} since 20" in line
-    assert {path: path.read_bytes() for path in before} == before
     assert command("resume=run", "trainer.max_epochs=3").status == 0
 
 
