@@ -64,4 +64,4 @@ def test_what_is_no_condition_is_refused_in_one_line(text: str, told: str) -> No
 
 
 def test_condition_may_be_long_and_nested_within_reason() -> None:
-    assert Condition.parse(" or ".join(["model == mlp"] * 500 + ["(" * 40 + "epochs == 5" + ")" * 40])).holds(RUN)
+    assert Condition.parse(" or ".join(["(model == mlp)"] * 500 + ["(" * 40 + "epochs == 5" + ")" * 40])).holds(RUN)
