@@ -1,7 +1,5 @@
 """Processes of a distributed run that torchrun or SLURM's srun launched: rank, number, common start time and folder."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterator
@@ -9,12 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from mnist_lab.errors import LabError, UsageError
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
 
 # For the store of srun's tasks: above those of Ray's workers (to 19999), below those that the kernel gives to clients.
 PORTS = range(20000, 30000)
@@ -22,20 +17,12 @@ PORTS = range(20000, 30000)
 
 @dataclass(frozen=True)
 class LaunchedProcess:
-    """The place of this process among those that torchrun or srun launched for one run.
-
-    Attributes:
-        launcher: the program that launched them.
-        rank: the number of this process, from 0.
-        world_size: the number of processes.
-        local_world_size: the number of processes on this machine.
-        machines: the number of machines.
-    """
+    """The place of this process among those that torchrun or srun launched for one run."""
 
     launcher: Literal["torchrun", "srun"]
     rank: int
-    world_size: int
-    local_world_size: int
+    world_size: int  # the number of processes
+    local_world_size: int  # of those on this machine
     machines: int
 
 
@@ -86,13 +73,6 @@ def machines() -> int:
     """Return the number of machines on which the processes of this run were launched."""
     launched = launched_process()
     return 1 if launched is None else launched.machines
-
-
-def process_problems(cfg: DictConfig) -> Iterator[str]:
-    """Yield problems of settings that do not fit the processes that were launched."""
-    devices = cfg.trainer.get("devices")
-    if isinstance(devices, int):
-        yield from world_size_problems(devices, cfg.trainer.get("num_nodes", 1))
 
 
 def world_size_problems(devices: int, num_nodes: int) -> Iterator[str]:

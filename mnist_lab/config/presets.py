@@ -10,11 +10,7 @@ from mnist_lab.config import conf_dir
 
 @dataclass(frozen=True)
 class Preset:
-    """A preset by its file.
-
-    Attributes:
-        path: of the file.
-    """
+    """A preset by its file."""
 
     path: Path
 

@@ -10,7 +10,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
-from mnist_lab.config.distributed import process_problems
+from mnist_lab.config.distributed import world_size_problems
 from mnist_lab.config.keys import FIXED_ON_RESUME, OPTIONAL, READ_FROM_DATA
 from mnist_lab.config.metric_names import EPOCH_METRICS, VAL_ACC, VAL_LOSS
 from mnist_lab.config.overrides import nearest_key
@@ -92,7 +92,6 @@ def validate(cfg: DictConfig, resumed: DictConfig | None = None) -> list[str]:
         kinds = (
             _signature_problems,
             _machine_problems,
-            process_problems,
             _clipping_problems,
             _reload_problems,
             _monitor_problems,
@@ -270,13 +269,15 @@ def _type_problems(key: str, value: Any, annotation: Any) -> Iterator[str]:
 
 def _machine_problems(cfg: DictConfig) -> Iterator[str]:
     accelerator = OmegaConf.select(cfg, "trainer.accelerator")
-    if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
-        if accelerator == "gpu" and torch.backends.mps.is_available():
-            return
+    found = torch.cuda.is_available() or (accelerator == "gpu" and torch.backends.mps.is_available())
+    if accelerator in ("gpu", "cuda") and not found:
         yield (
             f"trainer.accelerator={accelerator}: torch finds no GPU on this machine; "
             "use trainer.accelerator=cpu, or auto for what there is"
         )
+    devices = cfg.trainer.get("devices")
+    if isinstance(devices, int):
+        yield from world_size_problems(devices, cfg.trainer.get("num_nodes", 1))
 
 
 def _clipping_problems(cfg: DictConfig) -> Iterator[str]:

@@ -21,10 +21,7 @@ CHUNK = 1 << 20  # bytes
 
 
 def archive(runs: Sequence[Run], runs_dir: Path, path: Path) -> int:
-    """Write runs into a ZIP file, and return the number of their files.
-
-    Each is stored under its path below `runs_dir`, or under its name if it is elsewhere.
-    """
+    """Write runs into a ZIP file, under their paths below `runs_dir` or their names; return the number of files."""
     places: dict[str, Run] = {}
     for run in runs:
         if (holder := holder_of(run.folder)) is not None:

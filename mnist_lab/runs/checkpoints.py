@@ -93,10 +93,7 @@ def checkpoint_epoch(checkpoint: Mapping[str, Any], path: Path) -> int:
 
 
 def load_weights(model: nn.Module, path: str | os.PathLike[str], *, key: str = "") -> dict[str, Tensor]:
-    """Load the state_dict of a checkpoint, or a plain state_dict, that must fit a model; `key` as in read_checkpoint.
-
-    If the weights are those of another network, the error names it where it is known.
-    """
+    """Load the state_dict of a checkpoint, or a plain one, that must fit a model; `key` as in read_checkpoint."""
     content = read_checkpoint(path, key=key)
     weights = content.get("state_dict", content)
     theirs = _shapes(weights) if isinstance(weights, dict) else {}
@@ -123,21 +120,16 @@ def _misfit(theirs: Shapes, model: nn.Module, architecture: object) -> str:
     nearest = max(others, key=lambda name: len(others[name].items() & theirs.items()))
     if not others[nearest].items() & theirs.items():
         first = ", ".join(repr(str(name)[:40])[1:-1] for name in list(theirs)[:3]) or "nothing"
-        return (
-            f"looks like no network here, it begins with {first}; save the state_dict() of one of {', '.join(others)}"
-        )
-    told = _difference(theirs, others[nearest])
-    return f"looks most like {nearest}, but {told}; save the state_dict() of the tutorial's own network"
-
-
-def _difference(theirs: Shapes, ours: Shapes) -> str:
-    for name, shape in ours.items():
-        if name not in theirs:
-            return f"has no {name}"
-        if theirs[name] != shape:
-            return f"its {name} is {theirs[name]}, not {shape}"
-    besides = next(name for name in theirs if name not in ours)
-    return f"has {repr(str(besides)[:40])[1:-1]} besides"
+        remedy = f"save the state_dict() of one of {', '.join(others)}"
+        return f"looks like no network here, it begins with {first}; {remedy}"
+    shapes = others[nearest]
+    name = next(name for name in [*shapes, *theirs] if shapes.get(name) != theirs.get(name))
+    problem = f"its {name} is {theirs.get(name)}, not {shapes.get(name)}"
+    if name not in theirs:
+        problem = f"has no {name}"
+    elif name not in shapes:
+        problem = f"has {repr(str(name)[:40])[1:-1]} besides"
+    return f"looks most like {nearest}, but {problem}; save the state_dict() of the tutorial's own network"
 
 
 def _networks() -> dict[str, Shapes]:

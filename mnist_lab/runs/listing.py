@@ -38,10 +38,7 @@ def read_records(runs_dir: Path, where: str | None = None) -> dict[Run, RunRecor
 
 
 def select_where(records: Mapping[Run, RunRecord], where: str) -> dict[Run, RunRecord]:
-    """Return the runs that fulfil a condition on the values of their rows and on their settings.
-
-    A condition is such as `test/acc > 0.98 and optimizer.lr == 0.1 and tag == keep`.
-    """
+    """Return the runs that fulfil a condition on the values of their rows and on their settings."""
     condition = Condition.parse(where)
     found, known = {}, set[str]()
     for run, info in records.items():
@@ -94,10 +91,7 @@ def select_finished(records: Mapping[Run, RunRecord]) -> list[Run]:
 
 
 def run_row(run: Run, info: RunRecord) -> dict[str, Any]:
-    """Return a run's record as one row.
-
-    Times are in seconds, accuracies from 0 to 1. None stands for a value that is missing or not finite.
-    """
+    """Return a run's record as one row; None stands for a value that is missing or not finite."""
     tested = info.get("tested")
     names = ("model", "overrides", "status", "error", "seed", "epochs", "parameters", IMAGES_PER_SECOND)
     return {
@@ -118,10 +112,7 @@ def list_runs(runs_dir: Path, sort: str = "date", where: str | None = None) -> l
 
 
 def sort_rows(rows: list[dict[str, Any]], sort: str) -> list[dict[str, Any]]:
-    """Return rows that are in the order of their dates sorted by a column.
-
-    Accuracies are in descending order, others in ascending order; missing values are last.
-    """
+    """Return rows in the order of their dates sorted by a column: the best accuracy or least value first, None last."""
     known = list(dict.fromkeys(name for each in rows for name in each))
     if sort == "date" or not rows:
         return rows
@@ -142,10 +133,7 @@ def differing_settings_of_runs(runs: Sequence[Run]) -> dict[str, list[Any]]:
 
 
 def group_runs(runs: Sequence[Run], settings: Mapping[str, Sequence[Any]]) -> list[list[Run]]:
-    """Group runs that differ in their seed alone, by the settings in which they differ, with each run's value.
-
-    The groups are in the order of their first runs.
-    """
+    """Group runs that differ in their seed alone, by the settings in which they differ, with each run's value."""
     groups: list[tuple[list[Any], list[Run]]] = []
     for i, run in enumerate(runs):
         own = [values[i] for key, values in settings.items() if key != "seed"]
@@ -157,13 +145,9 @@ def group_runs(runs: Sequence[Run], settings: Mapping[str, Sequence[Any]]) -> li
 
 
 def group_row(runs: Mapping[Run, RunRecord]) -> dict[str, Any]:
-    """Return the records of runs that differ in their seed alone as one row.
-
-    `n` is the number of seeds; `seeds` and `runs` are in the same order. Each number of `run_row` becomes its mean, and
-    NAME_std its sample standard deviation, which is None for one run; both are None where a run lacks the value. Of
-    runs with the same seed only the latest counts: a repetition says nothing new.
-    """
+    """Return runs that differ in their seed alone as one row: means, and sample standard deviations as NAME_std."""
     by_start = sorted(runs.items(), key=lambda item: start_timestamp(item[1]))
+    # Of runs with the same seed only the latest counts: a repetition says nothing new.
     latest = {info["seed"]: run_row(run, info) for run, info in by_start}
     rows = [latest[seed] for seed in sorted(latest, key=lambda seed: seed or 0)]
     last = run_row(*by_start[-1])
@@ -183,10 +167,7 @@ def group_row(runs: Mapping[Run, RunRecord]) -> dict[str, Any]:
 
 
 def list_groups(runs_dir: Path, sort: str = "date", where: str | None = None) -> list[dict[str, Any]]:
-    """Return a sorted row for each group of finished runs below a folder that differ in their seed alone.
-
-    A run whose configuration cannot be read is left out, and a warning is printed.
-    """
+    """Return a sorted row for each group of finished runs below a folder that differ in their seed alone."""
     records = read_records(runs_dir, where)
     configs: dict[Run, DictConfig] = {}
     for run in select_finished(records):
@@ -227,11 +208,7 @@ def row_cell(row: Mapping[str, Any], name: str) -> str:
 
 
 def seconds_an_epoch(cfg: DictConfig, runs_dir: Path) -> tuple[float, int] | None:
-    """Return the median seconds of an epoch in earlier runs like the one to come, and their number; None without any.
-
-    They are finished ones on a processor of the same name, of the same network, batch size, data set and accelerator,
-    with or without augmentation as this one.
-    """
+    """Return the median seconds of an epoch in earlier runs like this one, and their number; None without any."""
     here = (RunState.FINISHED, cfg.name, processor_name())
     wanted = [OmegaConf.select(cfg, key) for key in SPEED_SETTINGS]
     records = Run.records(runs_dir) if runs_dir.is_dir() else {}

@@ -108,10 +108,7 @@ def holder_of(folder: Path) -> Holder | None:
 
 
 def release_if_held_by(machine: str, folder: Path) -> bool:
-    """Free a run folder whose holder was on a machine, where it is known to have ended; return whether it is free.
-
-    The machine's name may have a domain or not, as may the holder's.
-    """
+    """Free a run folder whose holder was on a machine, where it is known to have ended; return whether it is free."""
     holder = holder_of(folder)
     if holder is not None and holder.host.partition(".")[0] == machine.partition(".")[0]:
         (folder / HOLDER).unlink(missing_ok=True)

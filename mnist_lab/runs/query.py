@@ -10,7 +10,7 @@ from typing import Any
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import format_value, shorten
 
-TOKEN = re.compile(r"""\s*("[^"]*"|'[^']*'|==|!=|<=|>=|[<>()]|[^\s()<>=!"']+)""")
+TOKEN = re.compile(r""""[^"]*"|'[^']*'|==|!=|<=|>=|[<>()]|[^\s()<>=!"']+|\S""")  # \S is an error wherever it stands
 COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     "==": operator.eq,
     "!=": operator.ne,
@@ -34,11 +34,7 @@ class Condition:
 
     @classmethod
     def parse(cls, text: str) -> "Condition":
-        """Return the condition that a text says, or raise UsageError; nothing of the text is executed.
-
-        Names are compared with numbers, words, or texts in quotes. A name whose value is a list, such as tag, is equal
-        to each of its members. A missing value is unequal to all, and neither less nor greater.
-        """
+        """Return the condition that a text says, or raise UsageError; nothing of the text is executed."""
         parser = _Parser(text)
         test = parser.any_of()
         parser.expect("", "and, or, or the end")
@@ -51,23 +47,21 @@ class _Parser:
     def __init__(self, text: str) -> None:
         if len(text) > MAX_LENGTH:
             raise UsageError(f"--where={shorten(text)!r}: has more than {MAX_LENGTH:,} characters; shorten it")
-        self.text, self.place, self.depth = text, 0, 0
+        self.text, self.depth = text, 0
         self.names: list[str] = []
-        self.token, self.start = "", 0
-        self.advance()
+        self.tokens = [*((found[0], found.start()) for found in TOKEN.finditer(text)), ("", len(text))]
+
+    @property
+    def token(self) -> str:
+        """The current token; the empty token is the end."""
+        return self.tokens[0][0]
 
     def advance(self) -> str:
-        """Return the current token, and read the next one; the empty token is the end."""
-        token, self.token, self.start = self.token, "", self.place
-        if self.text[self.place :].strip():
-            found = TOKEN.match(self.text, self.place)
-            if not found:
-                raise self.error("a name, a number, or a text in quotes")
-            self.token, self.start, self.place = found[1], found.start(1), found.end()
-        return token
+        """Return the current token, and go to the next one."""
+        return self.tokens.pop(0)[0]
 
     def error(self, wanted: str) -> UsageError:
-        rest = shorten(self.text[self.start :])
+        rest = shorten(self.text[self.tokens[0][1] :])
         where = f"before {rest!r}" if rest else "at the end"
         return UsageError(f"--where={shorten(self.text)!r}: {wanted} is missing {where}; an example: {EXAMPLE}")
 
@@ -113,13 +107,16 @@ class _Parser:
         return lambda values: _compare(values.get(name), compare, value)
 
     def word(self, wanted: str) -> str:
-        if not self.token or self.token in (*COMPARISONS, "(", ")", "and", "or", "not"):
+        if self.token in ("", *COMPARISONS, "(", ")", "and", "or", "not", *"=!'\""):
             raise self.error(wanted)
         return self.advance().strip("\"'")
 
 
 def _compare(own: Any, compare: Callable[[Any, Any], bool], given: str) -> bool:
-    """Compare a run's value with one that was given: as numbers if both are, else as texts."""
+    """Compare a run's value with one that was given: as numbers if both are, else as texts.
+
+    A list, such as the tags, is equal to each of its members; a missing value is unequal to all.
+    """
     if isinstance(own, list):
         members = [_compare(each, operator.eq, given) for each in own]
         return any(members) if compare is operator.eq else compare is operator.ne and not any(members)

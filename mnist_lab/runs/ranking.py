@@ -10,7 +10,6 @@ from functools import cached_property
 from typing import Any
 
 from rich.table import Table
-from typing_extensions import TypedDict
 
 from mnist_lab.config.metric_names import TEST_ACC, VAL_ACC, VAL_LOSS
 from mnist_lab.config.overrides import override_key, override_values, without_keys
@@ -19,13 +18,6 @@ from mnist_lab.files import atomic_write, write_text
 from mnist_lab.formatting import format_accuracy, format_command
 from mnist_lab.runs.record import RunState
 from mnist_lab.runs.sweep import Job, Sweep
-
-
-class Spread(TypedDict):
-    """The mean and the standard deviation of an accuracy; one job has no deviation."""
-
-    mean: float
-    std: float | None
 
 
 @dataclass(frozen=True)
@@ -174,8 +166,8 @@ def mean(group: list[Job], metric: str) -> float:
     return statistics.fmean(job.info["metrics"][metric] for job in group)
 
 
-def spread(group: list[Job], metric: str) -> Spread:
-    """Return the mean and the standard deviation of an accuracy over jobs."""
+def spread(group: list[Job], metric: str) -> dict[str, Any]:
+    """Return the mean and the standard deviation, None for one job, of an accuracy over jobs."""
     values = [job.info["metrics"][metric] for job in group]
     return {"mean": mean(group, metric), "std": statistics.stdev(values) if len(values) > 1 else None}
 

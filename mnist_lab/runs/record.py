@@ -175,10 +175,7 @@ def read_record(path: Path, kind: TypeAdapter[R], what: str, remedy: str) -> R:
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:
     """Write a record to a JSON file."""
-    try:
-        write_text(path, json.dumps(record, indent=2) + "\n")
-    except IsADirectoryError as error:
-        raise UsageError(f"{path}: is a folder, where a record is to be written; remove it") from error
+    write_text(path, json.dumps(record, indent=2) + "\n")
 
 
 def current_time() -> str:
@@ -202,11 +199,7 @@ def processor_name() -> str:
 
 
 def record_source(patch: Path, folder: Path | None = None) -> GitState | None:
-    """Describe the checkout with this code, or else the one with the current folder, and write its changes to `patch`.
-
-    `git apply` takes the patch. There is none if no tracked file was changed, or if it had more than MAX_PATCH bytes.
-    Return None outside a checkout.
-    """
+    """Describe the checkout with this code, or else of the current folder, and write its changes to `patch`."""
     patch.unlink(missing_ok=True)
     folder = folder or (CHECKOUT if (CHECKOUT / ".git").exists() else Path.cwd())
     told = ("--porcelain=v2", "--branch", "--no-ahead-behind", "--untracked-files=all")

@@ -137,10 +137,7 @@ class Run:
 
     @classmethod
     def records(cls, folder: str | os.PathLike[str], *, jobs: bool = True) -> dict[Run, RunRecord]:
-        """Return the runs below a folder with their records, by start; with `jobs`, those of sweeps as well.
-
-        A run whose record cannot be read comes first, with the status DAMAGED, and a warning is printed.
-        """
+        """Return runs with their records, as `below` does, after those whose record is damaged; warn of these."""
         records: dict[Run, RunRecord] = {}
         for run in map(cls, _run_folders(folder, jobs=jobs)):
             try:

@@ -87,7 +87,7 @@ class Sweep:
 
     @classmethod
     def open(cls, folder: Path, command: str, swept: Sequence[str], planned: Mapping[str, Sequence[str]]) -> Sweep:
-        """Create a sweep, or open one to continue it: its command, its swept keys, the overrides of each job by id."""
+        """Create a sweep, or open one to continue it, with the overrides of each planned job by id."""
         sweep = cls(folder)
         given = {override_key(override) for overrides in planned.values() for override in overrides} | set(swept)
         before: SweepRecord = sweep.record if sweep.exists else {"command": "", "start": "", "swept": [], "jobs": {}}
@@ -173,8 +173,7 @@ def id_of_folder(name: str) -> str:
 def read_job(folder: Path, planned: tuple[str, ...] | None = None) -> Job:
     """Read the job in a folder, with the overrides that its sweep has planned, or else those that it has recorded.
 
-    A job with a damaged record counts as killed, so that the next start of the sweep runs it again. A done job is
-    cached until its files change, as a running sweep reads all its jobs every second.
+    A job with a damaged record counts as killed, so that the next start of the sweep runs it again.
     """
     run = Run(folder)
     stamp = (_modified(run.job_path), _modified(run.record_path), planned)
@@ -205,11 +204,4 @@ def _modified(path: Path) -> int:
 
 def write_job(job: Job) -> None:
     """Write a job's record into its folder."""
-    record: JobRecord = {
-        "overrides": list(job.overrides),
-        "state": job.state,
-        "attempts": job.attempts,
-        "error": job.error,
-        "process": job.process,
-    }
-    write_record(Run(job.folder).job_path, record)
+    write_record(Run(job.folder).job_path, {name: getattr(job, name) for name in JobRecord.__annotations__})

@@ -89,10 +89,7 @@ class Removed:
 
 
 def remove(folders: Sequence[Path], runs_dir: Path, *, force: bool = False) -> list[Removed]:
-    """Move the folders of runs and sweeps into the trash, all of them or none.
-
-    With `force`, move also what is in use, or a job of a sweep.
-    """
+    """Move folders into the trash, all or none; with `force` also what is in use, or a job of a sweep."""
     for folder in () if force else folders:
         if (problem := _problem_of_removal(folder)) is not None:
             raise UsageError(f"{display_path(folder)}: {problem}; --force removes it all the same")

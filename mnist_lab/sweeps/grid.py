@@ -23,29 +23,29 @@ from mnist_lab.sweeps.through_hydra import carry_through_hydra
 def sweep_grid(sweeper: Any, arguments: list[str]) -> list[Any]:
     """Every combination of the swept values: the work of hydra/sweeper=grid."""
     with carry_through_hydra():
-        return _sweep_grid(sweeper, arguments)
-
-
-def _sweep_grid(sweeper: Any, arguments: list[str]) -> list[Any]:
-    parser = OverridesParser.create(config_loader=sweeper.hydra_context.config_loader)
-    overrides = parser.parse_overrides(with_params(sweeper, arguments))
-    swept = [override_key(override.input_line) for override in overrides if override.is_sweep_override()]
-    reject_swept_key(swept)
-    jobs = combinations(overrides)
-    if not jobs or not without_keys(arguments, *SWEEP_KEYS):
-        raise UsageError("-m: there is nothing to sweep; give a setting several values, such as optimizer.lr=0.01,0.1")
-    launcher = plan_launcher(sweeper.config, len(jobs))
-    ids = {compose_job_id(sweeper, overrides): overrides for overrides in jobs}
-    with run_sweep(sweeper, swept, ids, launcher) as running:
-        todo = (job for job in running.sweep.jobs() if job.state != RunState.FINISHED)
-        running.launch({job.id: job.overrides for job in todo})
+        overrides, swept = parse_sweep(sweeper, arguments)
+        jobs = combinations(overrides)
+        if not jobs or not without_keys(arguments, *SWEEP_KEYS):
+            raise UsageError(
+                "-m: there is nothing to sweep; give a setting several values, such as optimizer.lr=0.01,0.1"
+            )
+        launcher = plan_launcher(sweeper.config, len(jobs))
+        ids = {compose_job_id(sweeper, overrides): overrides for overrides in jobs}
+        with run_sweep(sweeper, swept, ids, launcher) as running:
+            todo = (job for job in running.sweep.jobs() if job.state != RunState.FINISHED)
+            running.launch({job.id: job.overrides for job in todo})
     return []
 
 
-def with_params(sweeper: Any, arguments: Sequence[str]) -> list[str]:
-    """Return the arguments and the sweeper's own params, these where no argument sets the key."""
-    own = [f"{key}={value}" for key, value in sweeper.params.items()]
-    return [*arguments, *without_keys(own, *map(override_key, arguments))]
+def parse_sweep(sweeper: Any, arguments: Sequence[str]) -> tuple[list[Override], list[str]]:
+    """Return a sweep's overrides, with the sweeper's params for keys that no argument sets, and the swept keys."""
+    params = without_keys((f"{key}={value}" for key, value in sweeper.params.items()), *map(override_key, arguments))
+    parser = OverridesParser.create(config_loader=sweeper.hydra_context.config_loader)
+    overrides = parser.parse_overrides([*arguments, *params])
+    swept = [override_key(str(override.input_line)) for override in overrides if override.is_sweep_override()]
+    for key in filter(SWEEP_KEYS.__contains__, swept):
+        raise UsageError(f"{key}: applies to the whole sweep and cannot be swept")
+    return overrides, swept
 
 
 def combinations(overrides: Sequence[Override]) -> list[list[str]]:
@@ -82,10 +82,3 @@ def compose_job(sweeper: Any, overrides: Sequence[str]) -> tuple[str, DictConfig
         raise explain_composition_error(error, [parse_override(override) for override in overrides]) from error
     finally:
         instance.cfg = before
-
-
-def reject_swept_key(keys: Sequence[str]) -> None:
-    """Raise UsageError for a key that says how the sweep itself is run."""
-    for key in keys:
-        if key in SWEEP_KEYS:
-            raise UsageError(f"{key}: applies to the whole sweep and cannot be swept")

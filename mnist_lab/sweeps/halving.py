@@ -13,17 +13,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from rich.console import Console
 from rich.table import Table
 
 from mnist_lab.config.metric_names import VAL_ACC
-from mnist_lab.config.overrides import override_key
 from mnist_lab.errors import UsageError, not_installed
 from mnist_lab.runs.record import DONE, RunState
 from mnist_lab.runs.sweep import Job, Sweep
-from mnist_lab.sweeps.grid import combinations, compose_job, reject_swept_key, with_params
+from mnist_lab.sweeps.grid import combinations, compose_job, parse_sweep
 from mnist_lab.sweeps.running import RunningSweep, plan_launcher, run_sweep
 from mnist_lab.sweeps.subprocess_job import is_distributed
 from mnist_lab.sweeps.through_hydra import carry_through_hydra
@@ -33,41 +31,26 @@ CHOICE = "hydra/sweeper=halving"
 
 @dataclass(frozen=True)
 class Rung:
-    """The candidates of a bracket that have trained equally long.
+    """The candidates of a bracket that have trained equally long."""
 
-    Attributes:
-        epochs: for which each has trained, unless it stopped early by itself.
-        candidates: how many there were.
-        scores: the best validation accuracy of each by its job's id, the highest first; without those that failed.
-    """
-
-    epochs: int
+    epochs: int  # for which each has trained, unless it stopped early by itself
     candidates: int
-    scores: dict[str, float]
+    scores: dict[str, float]  # best validation accuracy by job id, the highest first; without those that failed
 
 
 @dataclass
 class Bracket:
-    """Candidates that start together.
+    """Candidates that start together."""
 
-    Attributes:
-        size: how many they are.
-        epochs: of each rung.
-        rungs: those that are done.
-    """
-
-    size: int
-    epochs: list[int]
-    rungs: list[Rung] = field(default_factory=list)
+    size: int  # how many candidates
+    epochs: list[int]  # of each rung
+    rungs: list[Rung] = field(default_factory=list)  # those that are done
 
 
 def sweep_halving(sweeper: Any, arguments: list[str]) -> list[Any]:
     """The work of hydra/sweeper=halving."""
     with carry_through_hydra():
-        parser = OverridesParser.create(config_loader=sweeper.hydra_context.config_loader)
-        overrides = parser.parse_overrides(with_params(sweeper, arguments))
-        swept = [override_key(override.input_line) for override in overrides if override.is_sweep_override()]
-        reject_swept_key(swept)
+        overrides, swept = parse_sweep(sweeper, arguments)
         if not swept:
             raise UsageError(f"{CHOICE}: there is nothing to compare; give a setting several values")
         if sweeper.config.detach:

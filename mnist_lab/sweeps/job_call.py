@@ -25,16 +25,10 @@ from mnist_lab.sweeps.through_hydra import ErrorThroughHydra
 
 @dataclass(frozen=True)
 class HydraSession:
-    """What Hydra needs to run jobs of a sweep, in this process or in another.
-
-    Attributes:
-        context: Hydra's configuration files and callbacks.
-        config: the sweep's whole configuration, with Hydra's.
-        task: the function that a job is.
-    """
+    """What Hydra needs to run jobs of a sweep, in this process or in another."""
 
     context: HydraContext
-    config: DictConfig
+    config: DictConfig  # the sweep's whole configuration, with Hydra's
     task: TaskFunction
 
     def run(self, overrides: Sequence[str], number: int) -> None:
@@ -88,17 +82,11 @@ def load_session(folder: Path) -> HydraSession:
 
 @dataclass(frozen=True)
 class JobCall:
-    """A job of a sweep, to be called in another process, on this machine or another.
+    """A job of a sweep, to be called in another process, on this machine or another."""
 
-    Attributes:
-        folder: the sweep's.
-        overrides: the job's.
-        number: the job's place in the sweep.
-    """
-
-    folder: Path
+    folder: Path  # the sweep's
     overrides: tuple[str, ...]
-    number: int
+    number: int  # its place in the sweep
 
     def __call__(self) -> bool:
         """Run the job."""

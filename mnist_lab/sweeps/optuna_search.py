@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import optuna
 from filelock import FileLock
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from lightning.pytorch import Callback, LightningModule, Trainer
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -22,13 +21,13 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from mnist_lab.config.metric_names import VAL_ACC
-from mnist_lab.config.overrides import override_key, quote_path
+from mnist_lab.config.overrides import quote_path
 from mnist_lab.errors import UsageError
 from mnist_lab.files import write_text
 from mnist_lab.runs.record import DONE, RunState
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
-from mnist_lab.sweeps.grid import compose_job_id, reject_swept_key, with_params
+from mnist_lab.sweeps.grid import compose_job_id, parse_sweep
 from mnist_lab.sweeps.running import RunningSweep, plan_launcher, run_sweep
 from mnist_lab.sweeps.through_hydra import carry_through_hydra
 
@@ -36,12 +35,9 @@ from mnist_lab.sweeps.through_hydra import carry_through_hydra
 def sweep_optuna(sweeper: Any, arguments: list[str]) -> list[Any]:
     """The work of hydra/sweeper=optuna."""
     with carry_through_hydra():
-        parser = OverridesParser.create(config_loader=sweeper.hydra_context.config_loader)
-        overrides = parser.parse_overrides(with_params(sweeper, arguments))
+        overrides, swept = parse_sweep(sweeper, arguments)
         space = {o.get_key_element(): distribution(o) for o in overrides if o.is_sweep_override()}
         fixed = [override.input_line for override in overrides if not override.is_sweep_override()]
-        swept = [override_key(o.input_line) for o in overrides if o.is_sweep_override()]
-        reject_swept_key(swept)
         if sweeper.n_trials < 1:
             raise UsageError(f"hydra.sweeper.n_trials={sweeper.n_trials}: must be 1 or more")
         if not space:

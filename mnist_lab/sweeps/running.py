@@ -28,13 +28,7 @@ from mnist_lab.sweeps.signals import forward_signals
 
 @dataclass(frozen=True)
 class RunningSweep:
-    """A sweep that this process runs.
-
-    Attributes:
-        sweep: its folder.
-        launcher: where its jobs run.
-        session: what Hydra needs to run them.
-    """
+    """A sweep that this process runs."""
 
     sweep: Sweep
     launcher: Launcher

@@ -24,9 +24,9 @@ def forward_signals(sweep: Sweep, launcher: Launcher) -> Iterator[None]:
     """
 
     def stop(number: int, frame: Any) -> None:
-        if number == getattr(signal, "SIGHUP", None):
+        if number == signal.SIGHUP:
             signal.signal(number, signal.SIG_IGN)  # the kernel, the shell and tmux may each send one
-        if stopped or (launcher.outlives and number == getattr(signal, "SIGHUP", None)):
+        if stopped or (launcher.outlives and number == signal.SIGHUP):
             raise Interrupted(128 + number)
         stopped.append(number)
         sweep.stop_file.touch()
@@ -41,7 +41,7 @@ def forward_signals(sweep: Sweep, launcher: Launcher) -> Iterator[None]:
         yield
         return
     numbers = [signal.SIGINT, signal.SIGTERM]
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as it is under nohup
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as it is under nohup
         numbers.append(signal.SIGHUP)
     before = {number: signal.signal(number, stop) for number in numbers}
     try:

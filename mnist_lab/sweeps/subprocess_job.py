@@ -58,9 +58,8 @@ def train_in_subprocess(cfg: DictConfig) -> None:
                 process.communicate(timeout=PATIENCE)
             raise Interrupted(128 + number) from stop
         finally:
-            if hasattr(os, "killpg"):  # not on Windows
-                with suppress(ProcessLookupError, PermissionError):
-                    os.killpg(process.pid, signal.SIGKILL)  # the other processes, which may hang without the first
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)  # the other processes, which may hang without the first
     if process.returncode - 128 in STOP_SIGNALS:
         raise Interrupted(process.returncode)
     if process.returncode < 0:  # Lightning kills the first process when another one has died

@@ -7,11 +7,7 @@ from mnist_lab.errors import DISK_FULL, LabError
 
 
 class ErrorThroughHydra(SystemExit):
-    """A user error or a full disk, as the one exception that Hydra lets pass without a word.
-
-    Attributes:
-        error: the user error, or the full disk's OSError.
-    """
+    """A user error or a full disk, as the one exception that Hydra lets pass without a word."""
 
     def __init__(self, error: LabError | OSError) -> None:
         super().__init__(error.exit_status if isinstance(error, LabError) else LabError.exit_status)

@@ -6,21 +6,13 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from lab import Command, Outcome, Tiny, run, wait_for
+from lab import Command, Tiny, run, wait_for
 
-from mnist_lab.config.distributed import (
-    PORTS,
-    LaunchedProcess,
-    launched_process,
-    rendezvous,
-    share_run_folder,
-    tasks_per_node,
-)
+from mnist_lab.config.distributed import PORTS, LaunchedProcess, launched_process, rendezvous, share_run_folder
 from mnist_lab.config.validate import validate
 from mnist_lab.errors import LabError, UsageError
 from mnist_lab.runs.run import Run
@@ -132,6 +124,7 @@ SRUN_SETS = BATCH_SETS | {
         (TORCHRUN_SETS, LaunchedProcess("torchrun", rank=1, world_size=6, local_world_size=3, machines=2)),
         (SRUN_SETS, LaunchedProcess("srun", rank=1, world_size=2, local_world_size=1, machines=2)),
         (SRUN_SETS | TORCHRUN_SETS, LaunchedProcess("torchrun", 1, 6, 3, 2)),  # srun starts torchrun on each machine
+        (SRUN_SETS | {"SLURM_STEP_TASKS_PER_NODE": "2(x3),1"}, LaunchedProcess("srun", 1, 2, 2, 2)),
         (BATCH_SETS, None),
         (SRUN_SETS | {"SLURM_STEP_NUM_TASKS": "1"}, None),  # a job of submitit
     ],
@@ -141,11 +134,6 @@ def test_processes_of_torchrun_and_tasks_of_srun_are_told_from_those_started_alo
 ) -> None:
     set_environment(monkeypatch, environment)
     assert launched_process() == expected
-
-
-@pytest.mark.parametrize(("text", "counts"), [("1", [1]), ("2(x3),1", [2, 2, 2, 1]), ("4,2(x2)", [4, 2, 2])])
-def test_tasks_of_each_node_are_read_from_slurms_short_form(text: str, counts: list[int]) -> None:
-    assert tasks_per_node(text) == counts
 
 
 @pytest.mark.parametrize(("nodes", "first"), [("node[1-2]", "node1"), ("gpu[03,07-09]", "gpu03"), ("a,b", "a")])
@@ -193,7 +181,7 @@ def test_port_in_use_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> Non
     ("name", "number", "lines"), [("RANK", "1", 0), ("SLURM_PROCID", "1", 0), ("SLURM_PROCID", "0", 1)]
 )
 def test_error_of_a_run_of_several_processes_is_printed_by_the_first(
-    command: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, name: str, number: str, lines: int
+    command: Command, monkeypatch: pytest.MonkeyPatch, name: str, number: str, lines: int
 ) -> None:
     monkeypatch.setenv(name, number)
     outcome = command("test", "nowhere", data=False)

@@ -1,12 +1,11 @@
 """A configuration makes the parts of a run and nothing else: what a stranger's run folder names is not called."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import Outcome, Tiny
+from lab import Command, Tiny
 from omegaconf import OmegaConf
 
 from mnist_lab.config.targets import BASE_CLASSES
@@ -19,14 +18,9 @@ PATH: dict[str, Any] = {"_target_": "pathlib.Path", "_args_": [str(SENTINEL)]}
 TOUCH = f"touch {SENTINEL}"
 MALICIOUS: list[dict[str, Any]] = [  # each makes the file if it is called
     {"_target_": "os.system", "command": TOUCH},
-    {"_target_": "subprocess.run", "args": TOUCH.split()},
     {"_target_": "torch.utils.collect_env.run", "command": TOUCH},
-    {"_target_": "torch.save", "obj": 1, "f": str(SENTINEL)},
     {"_target_": "pathlib.Path.write_text", "_args_": [PATH, "x"]},
-    {"_target_": "builtins.open", "file": str(SENTINEL), "mode": "w"},
     {"_target_": "builtins.exec", "_args_": [f"open('{SENTINEL}', 'w')"]},
-    {"_target_": "zipfile.ZipFile", "file": str(SENTINEL), "mode": "w"},
-    {"_target_": "runpy.run_path", "path_name": "evil.py"},
     {"_target_": "mnist_lab.files.write_text", "path": PATH, "text": "x"},
     {"_target_": "hydra.utils.instantiate", "config": {"_target_": "torch.save", "obj": 1, "f": str(SENTINEL)}},
     {"_target_": "mnist_lab.models.lenet.LeNet.load_from_checkpoint", "checkpoint_path": str(SENTINEL)},
@@ -55,7 +49,6 @@ def test_places_are_those_that_are_tried_here() -> None:
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("README").write_text("x")
-    Path("evil.py").write_text(f"open('{SENTINEL}', 'w')")
 
 
 @pytest.mark.usefixtures("files")
@@ -90,7 +83,7 @@ def test_node_that_names_no_class_is_refused_in_one_line(node: Any, place: str) 
 
 
 @pytest.mark.slow
-def test_run_folder_of_a_stranger_runs_nothing_by_any_command(command: Callable[..., Outcome]) -> None:
+def test_run_folder_of_a_stranger_runs_nothing_by_any_command(command: Command) -> None:
     assert command("model=mlp", "trainer.max_epochs=1", "hydra.run.dir=theirs").status == 0
     run = Run(Path("theirs"))
     config, info = OmegaConf.to_container(run.config), run.info
@@ -123,9 +116,7 @@ def test_run_folder_of_a_stranger_runs_nothing_by_any_command(command: Callable[
     assert json.loads((run.folder / "run.json").read_text())["status"] == "finished"
 
 
-def test_overrides_that_set_up_hydra_are_not_taken_from_a_run_folder(
-    command: Callable[..., Outcome], tiny: Tiny
-) -> None:
+def test_overrides_that_set_up_hydra_are_not_taken_from_a_run_folder(command: Command, tiny: Tiny) -> None:
     assert command("model=mlp", "trainer.max_epochs=1", "hydra.run.dir=theirs").status == 0
     run = Run(Path("theirs"))
     overrides = run.info["overrides"]
@@ -155,7 +146,7 @@ def test_overrides_that_set_up_hydra_are_not_taken_from_a_run_folder(
     ("tuner", "key"), [("LearningRateFinder", "optimizer.lr"), ("BatchSizeFinder", "data.batch_size")]
 )
 def test_callback_that_tunes_a_setting_is_refused_with_what_to_do_instead(
-    command: Callable[..., Outcome], tuner: str, key: str
+    command: Command, tuner: str, key: str
 ) -> None:
     outcome = command(f"+callbacks.tuner._target_=lightning.pytorch.callbacks.{tuner}")
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mnist_lab.runs import record as source
 from mnist_lab.runs.record import MAX_PATCH, GitState, record_source, without_credentials
 
 
@@ -96,17 +97,13 @@ def test_credentials_of_the_origin_are_not_recorded(checkout: Path, url: str, ke
     assert state["origin"] == kept and f"git clone {kept} source" in state["restore"]
 
 
-def test_git_is_asked_twice_at_most_again(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_git_is_asked_once_more_by_a_further_run(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record(checkout)
-    asked, popen = [], subprocess.Popen.__init__
-    monkeypatch.setattr(
-        subprocess.Popen, "__init__", lambda *args, **kwargs: (asked.append(args), popen(*args, **kwargs))[1]
-    )
+    asked: list[object] = []
+    ask = source._git
+    monkeypatch.setattr(source, "_git", lambda *arguments: (asked.append(arguments), ask(*arguments))[1])
     record_source(Path("source.patch"), checkout)
     assert len(asked) == 1
-    (checkout / "a.py").write_text("changed")
-    record_source(Path("source.patch"), checkout)
-    assert len(asked) == 3
 
 
 def test_folder_outside_a_checkout_has_no_commit(tmp_path: Path) -> None:

@@ -113,22 +113,9 @@ def test_every_combination_is_a_run_and_the_best_by_validation_is_reported(grid:
     assert f"best, test accuracy {best.info['metrics']['test/acc']:.2%}: {found['command']}" in grid.out
     assert (FOLDER / "heat_map.png").stat().st_size > 5000
     rows = list(csv.DictReader((FOLDER / "results.csv").read_text().splitlines()))
-    assert [row["rank"] for row in rows] == ["1", "2", "3", "4"]
-    assert [bool(row["test/acc"]) for row in rows] == [True, False, False, False]  # the others' choose nothing
+    ranked = [("1", True), ("2", False), ("3", False), ("4", False)]  # the tests of the others choose nothing
+    assert [(row["rank"], bool(row["test/acc"])) for row in rows] == ranked
     assert [float(row["val/acc"]) for row in rows] == sorted((float(row["val/acc"]) for row in rows), reverse=True)
-    for key in ("optimizer.lr", "optimizer.momentum"):
-        assert {row[key] for row in rows} == set(next(g for g in GRID if g.startswith(key)).split("=")[1].split(","))
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("grid")
-def test_command_that_is_reported_trains_the_best_again(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = results()["best"]
-    monkeypatch.setattr("sys.argv", shlex.split(found["command"])[2:])
-    main()
-    again = Run.find("latest")
-    assert not again.folder.is_relative_to(FOLDER.absolute())
-    assert again.info["metrics"]["test/acc"] == found["test/acc"]["mean"]
 
 
 @pytest.mark.slow
@@ -270,15 +257,6 @@ def test_changed_setting_is_a_new_job_never_a_wrong_hit(command: Command, change
     assert command(*given, "optimizer.lr=0.01", changed).status == 0
     assert len(started()) == 6
     assert before.items() <= started().items()
-
-
-@pytest.mark.slow
-def test_change_in_ones_own_conf_folder_is_a_new_job(command: Command, tiny: Tiny) -> None:
-    command("-m", "sweep=s", "model=mlp", "optimizer.lr=0.01,0.1", "trainer.max_epochs=1")
-    path = tiny.conf / "data" / "tiny.yaml"
-    path.write_text(path.read_text().replace("batch_size: 16", "batch_size: 8"))
-    assert command("-m", "sweep=s", "model=mlp", "optimizer.lr=0.01,0.1", "trainer.max_epochs=1").status == 0
-    assert len(started()) == 4
 
 
 @pytest.mark.slow
@@ -458,16 +436,8 @@ def test_a_sweep_whose_record_is_damaged_is_reported_in_a_line(command: Command,
 
 
 def test_results_for_programs_hold_no_formula_of_a_spreadsheet() -> None:
-    assert [text_value(value) for value in ("=cmd()", "@x", "+1 a", "-0.5", "1e-3", 0.5, None, "a=b")] == [
-        "'=cmd()",
-        "'@x",
-        "'+1 a",
-        "-0.5",
-        "1e-3",
-        0.5,
-        None,
-        "a=b",
-    ]
+    given = ("=cmd()", "@x", "+1 a", "-0.5", 0.5, None, "a=b")
+    assert [text_value(value) for value in given] == ["'=cmd()", "'@x", "'+1 a", *given[3:]]
 
 
 @pytest.mark.usefixtures("grid")

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,17 +12,6 @@ from mnist_lab.config.overrides import compose_with_hydra
 from mnist_lab.runs.sweep import Sweep
 from mnist_lab.sweeps.job_call import JobCall
 from mnist_lab.sweeps.launchers.launcher import make_launcher, processors
-from mnist_lab.sweeps.launchers.on_this_machine import ctrl_c_kept_from_children
-
-
-def test_children_are_started_where_signals_cannot_be_blocked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(signal, "pthread_sigmask")  # as on Windows
-    ended = threading.Event()
-    thread = threading.Thread(target=ended.wait)
-    thread.start()
-    with ctrl_c_kept_from_children():
-        ended.set()
-    thread.join()
 
 
 @pytest.fixture

@@ -51,15 +51,11 @@ def test_failed_job_is_among_the_results_with_its_error(tiny_sweep: Callable[...
     ("overrides", "message"),
     [
         (("optimizer.lr=0.01,0.1", "optimizer.momentun=0.9"), "optimizer.momentun=0.9: unknown setting; did you mean"),
-        (("optimizer.lr=0.01,0.1", "runs_dir=a,b"), "runs_dir: applies to the whole sweep"),
         (("optimizer.lr=interval(0.01,0.1)",), "drawn from by a search alone; add hydra/sweeper=optuna"),
     ],
 )
 def test_user_error_is_raised_and_not_printed(
-    tiny_sweep: Callable[..., Results],
-    capfd: pytest.CaptureFixture[str],
-    overrides: tuple[str, ...],
-    message: str,
+    tiny_sweep: Callable[..., Results], capfd: pytest.CaptureFixture[str], overrides: tuple[str, ...], message: str
 ) -> None:
     with pytest.raises(UsageError, match=message.replace("?", r"\?")):
         tiny_sweep(*overrides)

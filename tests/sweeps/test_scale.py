@@ -1,8 +1,6 @@
-"""Sweeps of many jobs: their cost grows with the jobs alone, and jobs at once on one folder lose nothing."""
+"""Sweeps of many jobs: their cost grows with the jobs alone."""
 
-import csv
 import io
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,12 +8,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from benchmarks.sweep_scale import SWEPT, finish, jobs_of, session_of
-from mnist_lab.runs.ranking import Results
-from mnist_lab.runs.record import RunState
+from benchmarks.sweep_scale import SWEPT, finish, jobs_of
 from mnist_lab.runs.sweep import Job, Sweep
-from mnist_lab.sweeps.launch import Launch
-from mnist_lab.sweeps.launchers.launcher import Placement, Stage
 from mnist_lab.sweeps.launchers.local import LocalLauncher
 from mnist_lab.sweeps.progress import Watch
 
@@ -71,75 +65,3 @@ def test_unchanged_jobs_are_not_read_again(sweep: Sweep, noted: list[tuple[str, 
     watch.live.stop()
     opened = {path.parent for event, path in noted if event == "open"}
     assert {path for path in opened if path.parent == sweep.folder} == {changed.folder}
-
-
-class EndsAtOnce(LocalLauncher):
-    """Has all its jobs ended at the first poll."""
-
-    def poll(self) -> dict[str, Placement]:
-        return dict.fromkeys(self.stages, Placement(Stage.ENDED))
-
-
-def test_folder_is_listed_once_for_all_jobs_that_have_ended(
-    sweep: Sweep, tmp_path: Path, noted: list[tuple[str, Path]]
-) -> None:
-    with session_of(tmp_path, "local") as session:
-        launch = Launch(EndsAtOnce(), session, jobs_of(COUNT))
-        noted.clear()
-        launch.wait()
-    assert len([path for event, path in noted if event != "open" and path == sweep.folder]) == 1
-
-
-AT_ONCE = """
-import os, sys
-from pathlib import Path
-from benchmarks.sweep_scale import finish, jobs_of
-from mnist_lab.runs.locks import run_lock
-from mnist_lab.runs.ranking import Results
-from mnist_lab.runs.sweep import Job, Sweep
-
-sweep, jobs = Sweep(Path(sys.argv[1])), jobs_of(int(sys.argv[2]))
-wait, begin = os.pipe()
-children = []
-for id, overrides in jobs.items():
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            os.close(begin)
-            os.read(wait, 1)  # until the pipe is closed, for all at once
-            folder = sweep.folder / f"{','.join(overrides)}-{id}"
-            with run_lock(folder):
-                finish(Job(tuple(overrides), folder, process={"pid": os.getpid()}))
-            if int(id, 16) % 10 == 0:
-                Results.of(sweep).write()
-            status = 0
-        finally:
-            os._exit(status)
-    children.append(child)
-os.close(begin)
-failed = sum(os.waitpid(child, 0)[1] != 0 for child in children)
-print(*children)
-sys.exit(failed)
-"""
-
-
-def test_200_jobs_at_once_on_one_folder_lose_nothing(tmp_path: Path) -> None:
-    jobs = jobs_of(200)
-    sweep = Sweep.open(tmp_path / "s", "command", SWEPT, jobs)
-    command = [sys.executable, "-c", AT_ONCE, str(sweep.folder), str(len(jobs))]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
-    assert done.returncode == 0, done.stderr
-    found = sweep.jobs()
-    assert [job.state for job in found] == [RunState.FINISHED] * 200
-    assert [job.process["pid"] for job in found] == list(map(int, done.stdout.split()))
-    assert {job.id: list(job.overrides) for job in found} == jobs
-    for number, job in enumerate(found):
-        assert job.info["overrides"] == list(job.overrides)
-        assert job.info["metrics"]["val/acc"] == 0.9 + number % 97 / 1000
-    Results.of(sweep).write()
-    with sweep.results_csv.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert {row["folder"] for row in rows} == {job.folder.name for job in found}
-    assert len(rows) == 200
-    assert not list(sweep.folder.rglob("*.partial"))

@@ -3,12 +3,11 @@
 import os
 import signal
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from lab import Outcome, Tiny, run, wait_for
+from lab import Command, Tiny, run, wait_for
 from pausing import waiting
 
 from benchmarks.sweep_kills import results, session
@@ -19,9 +18,7 @@ pytestmark = pytest.mark.slow
 FOLDER = Path("runs/sweeps/s")
 
 
-def test_a_killed_sweep_and_a_killed_worker_leave_no_process_and_lose_nothing(
-    tiny: Tiny, command: Callable[..., Outcome]
-) -> None:
+def test_a_killed_sweep_and_a_killed_worker_leave_no_process_and_lose_nothing(tiny: Tiny, command: Command) -> None:
     waits = "+callbacks.waits={_target_: pausing.Waits, seeds: [0, 1]}"
     grid = ("-m", "model=mlp", "seed=0,1,2", "trainer.max_epochs=4", "logger=csv", "threads=1", "sweep=s", waits)
     side_by_side = ("hydra/launcher=processes", "hydra.launcher.n_jobs=2")

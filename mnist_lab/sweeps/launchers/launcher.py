@@ -28,23 +28,14 @@ class Stage(Enum):
 
 @dataclass(frozen=True)
 class Placement:
-    """A job as its launcher sees it; how well the job did, its own record tells.
-
-    Attributes:
-        stage: how far the launcher has come with it.
-        place: where it is for its engine, such as "SLURM 12_3"; empty for one on this machine.
-        machine: the name of the machine that it runs on, or did; empty if unknown.
-        reason: why it is pending, or how it ended, in the engine's words.
-        cancelled: whether somebody has cancelled it there.
-        log: the file of what it prints; None where that is not kept.
-    """
+    """A job as its launcher sees it; how well the job did, its own record tells."""
 
     stage: Stage
-    place: str = ""
+    place: str = ""  # for its engine, such as "SLURM 12_3"; empty on this machine
     machine: str = ""
-    reason: str = ""
-    cancelled: bool = False
-    log: Path | None = None
+    reason: str = ""  # why it is pending, or how it ended, in the engine's words
+    cancelled: bool = False  # somebody has cancelled it there
+    log: Path | None = None  # the file of what it prints
 
     def __str__(self) -> str:
         """The place and the machine."""
@@ -52,24 +43,15 @@ class Placement:
 
 
 class Launcher(ABC):
-    """Runs the jobs of a sweep. The settings in conf/hydra/launcher are the arguments.
+    """Runs the jobs of a sweep. The settings in conf/hydra/launcher are the arguments."""
 
-    Attributes:
-        outlives: whether jobs go on when the sweep's process has ended.
-        lock_patience: seconds that a job waits for the lock of its run folder, which a machine that was lost may seem
-            to hold for a while.
-        record_patience: seconds until a record that a job has written on another machine is seen here.
-        memory_key: the setting that limits the jobs at once on this machine; None where they run elsewhere.
-        poll_seconds: from one poll to the next.
-        placements: the jobs by their ids, as the last poll found them.
-    """
-
-    outlives: ClassVar[bool] = False
+    outlives: ClassVar[bool] = False  # jobs go on when the sweep's process has ended
+    # Seconds that a job waits for the lock of its run folder, which a lost machine may seem to hold for a while.
     lock_patience: ClassVar[float] = 0
-    record_patience: ClassVar[float] = 0
+    record_patience: ClassVar[float] = 0  # seconds until a record written on another machine is seen here
     poll_seconds: ClassVar[float] = 0.1
-    memory_key: str | None = None
-    placements: Mapping[str, Placement] = MappingProxyType({})
+    memory_key: str | None = None  # the setting that limits the jobs at once on this machine
+    placements: Mapping[str, Placement] = MappingProxyType({})  # as the last poll found the jobs
 
     @property
     @abstractmethod

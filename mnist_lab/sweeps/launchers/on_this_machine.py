@@ -76,7 +76,7 @@ def ctrl_c_kept_from_children() -> Iterator[None]:
     Processes that this thread starts inherit the block. Python itself handles the signals by the sweep's other thread.
     """
     watched = threading.current_thread() is threading.main_thread() and threading.active_count() > 1
-    if not watched or not hasattr(signal, "pthread_sigmask"):  # which Windows has not
+    if not watched:
         yield
         return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
