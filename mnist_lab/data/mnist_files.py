@@ -67,15 +67,11 @@ class Source(ImageSource):
             raise ValueError(f"sha256 has no sum of {', '.join(missing)}")
 
     def load(self, root: str | os.PathLike[str] | None = None, *, download: bool = True) -> Arrays:
-        """Return the verified contents of the four files; missing or damaged ones are fetched first.
-
-        Args:
-            root: the folder of all data sets; None for `data_root`'s.
-            download: whether the network may be used.
+        """Return the contents of the four files below root; those that are missing or damaged are fetched first.
 
         Raises:
             UsageError: files are missing and download is false, or the files are not a data set.
-            DataUnavailable: no source has a valid file; the message names each source and the remedy.
+            DataUnavailable: no source has a valid file.
         """
         folder = data_root(root) / self.name / "raw"
         contents = self._verified(folder)

@@ -46,8 +46,11 @@ class OwnImages(ImageSource):
     background: Annotated[int, Field(ge=0, le=255)] | None = None
     sha256: str | None = None
 
-    # What was read last, and what `_read` returned.
-    _last: ClassVar[tuple[Hashable, tuple[Arrays, list[str], str] | None]] = (None, None)
+    @property
+    def _path(self) -> Path:
+        return Path(self.path).expanduser().absolute()
+
+    _last: ClassVar[dict[Hashable, tuple[Arrays, list[str], str]]] = {}  # of `_read`, by settings and files
 
     def load(self, root: str | os.PathLike[str] | None = None, *, download: bool = True) -> Arrays:
         """Return the images and labels, split; raise UsageError if they cannot be read or have another checksum."""
@@ -63,10 +66,6 @@ class OwnImages(ImageSource):
             "background": border_brightness(arrays.train_images) if self.background is None else self.background,
             "sha256": checksum,
         }
-
-    @property
-    def _path(self) -> Path:
-        return Path(self.path).expanduser().absolute()
 
     @abstractmethod
     def _files(self) -> list[Path]:
@@ -84,28 +83,26 @@ class OwnImages(ImageSource):
         """Return images, class names and checksum; those of the data that were read last are kept."""
         try:
             files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in self._files()]
-            made_of = (type(self), tuple(self.classes or ()), self.test_size, tuple(files))
-            key, found = OwnImages._last
-            if key != made_of:
-                found = None
-            checksum = found[2] if found else self._checksum()
+            settings = (type(self), tuple(self.classes or ()), self.test_size, tuple(files))
+            read = OwnImages._last.get(settings)
+            checksum = read[2] if read else self._checksum()
             if self.sha256 not in (None, checksum):
                 raise UsageError(
                     "the data have changed since they were recorded (another SHA-256); restore them, or train a new run"
                 )
-            if found is None:
+            if read is None:
                 sets, classes = self._decode()
                 for kind, labelled in zip(("training", "test"), sets, strict=False):
                     check_labels(kind, *labelled, len(classes))
                 _check_classes(classes)
-                found = (self._split(sets, classes), classes, checksum)
-                OwnImages._last = (made_of, found)
+                read = (self._split(sets, classes), classes, checksum)
+                OwnImages._last = {settings: read}
+            return read
         except OSError as error:
             reason = f"{error.filename or self.path}: cannot be read ({error.strerror})"
             raise UsageError(f"data.source.path={self.path}: {reason}") from error
         except UsageError as error:
             raise UsageError(f"data.source.path={self.path}: {error}") from error
-        return found
 
     def _split(self, sets: list[Labelled], classes: list[str]) -> Arrays:
         """Split off the test set, a share of each class, unless the data keep one apart."""
@@ -114,13 +111,12 @@ class OwnImages(ImageSource):
             return Arrays(images, labels, *sets[1])
         generator = np.random.default_rng(SPLIT_SEED)
         is_test = np.zeros(len(labels), bool)
-        for label, count in sorted(Counter(labels.tolist()).items()):
-            if count < 2:
-                raise UsageError(
-                    f"class {classes[label]} has one image; two or more are needed, for training and for test"
-                )
-            chosen = min(max(round(self.test_size * count), 1), count - 1)
-            is_test[generator.permutation((labels == label).nonzero()[0])[:chosen]] = True
+        for label in np.unique(labels):
+            members = generator.permutation((labels == label).nonzero()[0])
+            if len(members) < 2:
+                raise UsageError(f"class {classes[label]} has one image; two are needed, for training and for test")
+            chosen = min(max(round(self.test_size * len(members)), 1), len(members) - 1)
+            is_test[members[:chosen]] = True
         return Arrays(images[~is_test], labels[~is_test], images[is_test], labels[is_test])
 
 
@@ -195,9 +191,7 @@ def _class_files(folder: Path) -> dict[str, list[Path]]:
     """Return the image files of each class."""
     folders = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__"))]
     if not folders:
-        raise UsageError(
-            "contains no folders of images; a folder for each class is needed, such as cat/1.png and dog/1.png"
-        )
+        raise UsageError("contains no folders of images; a folder for each class is needed, such as cat/1.png")
     suffixes = image_suffixes()
     found = {}
     for each in sorted(folders, key=lambda path: natural_key(path.name)):

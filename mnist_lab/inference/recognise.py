@@ -12,10 +12,10 @@ from mnist_lab.data.array_files import read_pixels
 from mnist_lab.data.images import UnreadableImage, fit_image, open_image
 from mnist_lab.data.own_images import ImageFolder
 from mnist_lab.errors import UsageError
+from mnist_lab.evaluation.predictions import load_trained
 from mnist_lab.files import require_writable_file, user_output
 from mnist_lab.inference.digits import NetworkInput, NoDigit, find_digit, find_number
 from mnist_lab.runs.run import Run
-from mnist_lab.training.build import load_trained_model, make_data
 
 MIN_PROBABILITY = 0.55  # below it an answer is doubtful; about 1 in 100 right answers is
 MAX_WIDTH = 1.6  # times the height; 1 in 400 of MNIST's test digits is wider, and so are two digits that touch
@@ -25,8 +25,7 @@ class ImageClassifier:
     """A run's network with its tested weights, ready for images. The data set is not needed."""
 
     def __init__(self, run: Run) -> None:
-        self.model = load_trained_model(run)
-        self.data = make_data(run.config, self.model)
+        self.model, self.data = load_trained(run)
         self.classes = self.data.classes
         self.is_for_digits = self.data.has_digits  # as MNIST has them; they are looked for in an image
         self.noun = "digit" if self.is_for_digits else "class"
@@ -80,13 +79,11 @@ class Answer:
         others = self.found[0].candidates - len(self.found)
         if others:
             return f"one of {1 + others} digits" if self.single else f"{others} more outside the row"
-        is_wide = [self.classifier.is_for_digits and _is_wide(digit) for digit in self.found]
-        is_doubtful = [
-            wide or row.max() < MIN_PROBABILITY for wide, row in zip(is_wide, self.probabilities, strict=True)
-        ]
+        is_wide = np.array([self.classifier.is_for_digits and _is_wide(digit) for digit in self.found])
+        is_doubtful = is_wide | (self.probabilities.max(1) < MIN_PROBABILITY)
         if len(self.found) == 1:
             return "doubtful: wider than a digit" if is_wide[0] else "doubtful" if is_doubtful[0] else ""
-        reasons = [" (wider than a digit)" if wide else "" for wide in is_wide]
+        reasons = np.where(is_wide, " (wider than a digit)", "")
         doubts = [f"digit {place + 1}{reasons[place]}" for place in np.flatnonzero(is_doubtful)]
         return f"doubtful: {', '.join(doubts)}" if doubts else ""
 
