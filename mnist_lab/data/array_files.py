@@ -2,7 +2,6 @@
 
 import csv
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,6 @@ from mnist_lab.formatting import natural_key
 
 Labelled = tuple[np.ndarray, np.ndarray]  # images (N, 28, 28), uint8, and their labels (N,)
 
-MAX_CLASSES = 1000
 # Names of the arrays: images and labels, of the training set and of the test set if it is kept apart.
 NAMES = (
     ("train_images", "train_labels", "test_images", "test_labels"),
@@ -28,7 +26,7 @@ BYTES = {str(number) for number in range(256)}
 
 
 def read_npz(path: Path, classes: list[str]) -> tuple[list[Labelled], list[str]]:
-    """Return the sets of a .npz file, training and perhaps test, and the names of the classes, if not given."""
+    """Return the sets of a .npz file, training and perhaps test, and the names of the classes, if there are any."""
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
@@ -44,13 +42,7 @@ def read_npz(path: Path, classes: list[str]) -> tuple[list[Labelled], list[str]]
     found = {str(label) for each in labels if each.dtype.kind in "US" for label in each.ravel()}
     classes = classes or [str(name) for name in np.ravel(arrays.get("classes", []))] or sorted(found, key=natural_key)
     numbers = [_to_numbers(name, each, classes) for name, each in zip(names[1::2], labels, strict=True)]
-    return list(zip(images, numbers, strict=True)), classes or number_names(numbers)
-
-
-def number_names(labels: Sequence[np.ndarray]) -> list[str]:
-    """Return the numbers up to the largest label as names of classes, at most MAX_CLASSES."""
-    largest = max((each.max() for each in labels if len(each)), default=0)
-    return [str(number) for number in range(min(int(largest) + 1, MAX_CLASSES))]
+    return list(zip(images, numbers, strict=True)), classes
 
 
 def _to_bytes(name: str, array: np.ndarray) -> np.ndarray:
@@ -93,11 +85,11 @@ def _to_numbers(name: str, array: np.ndarray, classes: list[str]) -> np.ndarray:
 
 
 def read_csv(path: Path, classes: list[str]) -> tuple[list[Labelled], list[str]]:
-    """Return the set of a CSV and the names of the classes, numbers if they are not given."""
+    """Return the set of a CSV, and the classes that are given."""
     images, labels = read_pixels(path, max_label=255)
     if labels is None:
         raise UsageError("has no column named label")
-    return [(images, labels.astype(np.int64))], classes or number_names([labels])
+    return [(images, labels.astype(np.int64))], classes
 
 
 def read_pixels(path: Path, max_label: int = 9) -> tuple[np.ndarray, np.ndarray | None]:

@@ -54,6 +54,8 @@ def fetch_from_mirror(address: str, names: Iterable[str]) -> Iterator[tuple[str,
                 content = _download(f"{address}{name}.gz", end)
                 break
             except (OSError, ValueError, zlib.error, http.client.HTTPException) as error:
+                if isinstance(error, urllib.error.HTTPError):
+                    error.close()  # it is the response, too
                 has_no_server = isinstance(getattr(error, "reason", None), socket.gaierror | ConnectionRefusedError)
                 if is_last or has_no_server or time.monotonic() > end:
                     raise OSError(f"{name}.gz: {error}") from error
@@ -85,11 +87,7 @@ def _download(url: str, end: float) -> bytes:
                 raise TimeoutError(f"took more than {DEADLINE:g} s")
 
     request = urllib.request.Request(url, headers={"User-Agent": "mnist_lab"})
-    try:
-        response = urllib.request.urlopen(request, timeout=TIMEOUT)
-    except urllib.error.HTTPError as error:
-        error.close()  # it is the response, too
-        raise
+    response = urllib.request.urlopen(request, timeout=TIMEOUT)
     console = Console(stderr=True)
     with response, Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(url, total=response.length)

@@ -94,16 +94,14 @@ def image_suffixes() -> set[str]:
 
 
 def brightness(image: Image.Image) -> np.ndarray:
-    """Return the brightness, (H, W) floats from 0 to 255, of an image turned upright, of MIN_SIDE to MAX_SIDE pixels.
-
-    It is measured along the first principal component of the colours, so that red on green is visible too.
-    """
+    """Return the brightness, (H, W) floats from 0 to 255, of an image turned upright and resized."""
     image = _turn_upright(image)
     if image.mode in ("F", "L"):
         return np.asarray(_resize(image), np.float32)
     if image.mode == "RGBA" and image.getchannel("A").getextrema() == (255, 255):
         image = image.convert("RGB")
     colours = _fill_transparency(np.asarray(_resize(image), np.float32))
+    # Along the first principal component of the colours, so that red on green is visible too.
     deviations = (colours - colours.mean(axis=(0, 1))).reshape(-1, 3)
     axis = np.linalg.eigh(deviations.T @ deviations)[1][:, -1]
     axis = axis * (np.sign(axis.sum()) or 1) / np.abs(axis).sum()

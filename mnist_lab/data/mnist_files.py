@@ -11,7 +11,7 @@ import os
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -158,11 +158,10 @@ def _locked(folder: Path) -> AbstractContextManager[object]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(folder / ".lock")
-        try:
+        with suppress(filelock.Timeout):
             return lock.acquire(timeout=0.5)
-        except filelock.Timeout:
-            log.warning("waiting for another process that is fetching the data into %s", folder)
-            return lock.acquire()
+        log.warning("waiting for another process that is fetching the data into %s", folder)
+        return lock.acquire()
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             return nullcontext()

@@ -4,7 +4,6 @@ import hashlib
 import os
 import random
 from abc import abstractmethod
-from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,23 +14,21 @@ from pydantic import Field
 from rich.console import Console
 from rich.progress import track
 
-from mnist_lab.data.array_files import MAX_CLASSES, Labelled, read_csv, read_npz
+from mnist_lab.data.array_files import Labelled, read_csv, read_npz
 from mnist_lab.data.image_source import Arrays, ImageSource, check_labels
 from mnist_lab.data.images import UnreadableImage, border_brightness, fit_image, image_suffixes, open_image
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import natural_key
 
-SPLIT_SEED = 0  # of the choice of the test images
+MAX_CLASSES = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
 class OwnImages(ImageSource):
-    """A data set on the user's disk.
-
-    The last four settings are known once the data are read; a run records them in its configuration.
+    """A data set on the user's disk. A run records the settings that are None once the data are read.
 
     Args:
-        path: where it lies.
+        path: the file or folder.
         test_size: share of each class's images that become the test set, where the data do not keep one apart.
         name: for titles; None for that of the file or folder.
         classes: the names of the classes; None for those found in the data.
@@ -72,12 +69,16 @@ class OwnImages(ImageSource):
         """Return the files that the data consist of."""
 
     @abstractmethod
-    def _checksum(self) -> str:
-        """Return the SHA-256 sum of the data."""
-
-    @abstractmethod
     def _decode(self) -> tuple[list[Labelled], list[str]]:
         """Return the training set, the test set if it is kept apart, and the names of the classes."""
+
+    def _checksum(self) -> str:
+        """Return the SHA-256 sum of a file; for a folder, that of `sha256sum`'s lines for its files."""
+        sums = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in self._files()}
+        if self._path in sums:
+            return sums[self._path]
+        lines = sorted((path.relative_to(self._path).as_posix(), digest) for path, digest in sums.items())
+        return hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in lines).encode()).hexdigest()
 
     def _read(self) -> tuple[Arrays, list[str], str]:
         """Return images, class names and checksum; those of the data that were read last are kept."""
@@ -87,9 +88,7 @@ class OwnImages(ImageSource):
             read = OwnImages._last.get(settings)
             checksum = read[2] if read else self._checksum()
             if self.sha256 not in (None, checksum):
-                raise UsageError(
-                    "the data have changed since they were recorded (another SHA-256); restore them, or train a new run"
-                )
+                raise UsageError("the data have changed since they were recorded; restore them, or train a new run")
             if read is None:
                 sets, classes = self._decode()
                 for kind, labelled in zip(("training", "test"), sets, strict=False):
@@ -109,7 +108,7 @@ class OwnImages(ImageSource):
         images, labels = sets[0]
         if len(sets) > 1:
             return Arrays(images, labels, *sets[1])
-        generator = np.random.default_rng(SPLIT_SEED)
+        generator = np.random.default_rng(0)
         is_test = np.zeros(len(labels), bool)
         for label in np.unique(labels):
             members = generator.permutation((labels == label).nonzero()[0])
@@ -121,20 +120,13 @@ class OwnImages(ImageSource):
 
 
 class ImageFolder(OwnImages):
-    """A folder with a folder of images for each class, which bears the class's name.
+    """A folder, or one named train and one named test, with a folder of images for each class.
 
-    Images of any size, grey or in colour, become grey ones of 28x28 pixels, as `images.fit_image` makes them. If the
-    folder contains two named train and test, each of them has a folder for each class.
+    Images of any size, grey or in colour, become grey ones of 28x28 pixels, as `images.fit_image` makes them.
     """
 
     def _files(self) -> list[Path]:
         return [path for files in self._sets().values() for paths in files.values() for path in paths]
-
-    def _checksum(self) -> str:
-        """Return the sum of the lines that `sha256sum` prints for the files, in the order of their paths."""
-        names = sorted(path.relative_to(self._path).as_posix() for path in self._files())
-        lines = (f"{hashlib.sha256((self._path / name).read_bytes()).hexdigest()}  {name}\n" for name in names)
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     def _decode(self) -> tuple[list[Labelled], list[str]]:
         sets = self._sets()
@@ -166,12 +158,11 @@ class ArrayFile(OwnImages):
             raise UsageError("not a file" if self._path.exists() else "file not found")
         return [self._path]
 
-    def _checksum(self) -> str:
-        return hashlib.sha256(self._path.read_bytes()).hexdigest()
-
     def _decode(self) -> tuple[list[Labelled], list[str]]:
         read = read_csv if self._path.suffix.lower() == ".csv" else read_npz
-        return read(self._path, list(self.classes or []))
+        sets, classes = read(self._path, list(self.classes or []))
+        largest = max((int(labels.max()) for _, labels in sets if len(labels)), default=0)
+        return sets, classes or [str(number) for number in range(min(largest + 1, MAX_CLASSES))]
 
 
 def _check_classes(classes: list[str]) -> None:
@@ -180,10 +171,10 @@ def _check_classes(classes: list[str]) -> None:
         raise UsageError(f"has one class, {classes[0]}; two or more are needed")
     if len(classes) > MAX_CLASSES:
         raise UsageError(f"has {len(classes):,} classes; at most {MAX_CLASSES:,} are possible")
-    for name, count in Counter(classes).items():
+    for name in classes:
         if not name.strip() or not name.isprintable():
             raise UsageError(f"class name {name!r} is empty or holds control characters; rename it")
-        if count > 1:
+        if classes.count(name) > 1:
             raise UsageError(f"class name {name} occurs twice; rename one")
 
 

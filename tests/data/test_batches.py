@@ -68,11 +68,6 @@ def test_processes_share_every_image_once_in_equally_many_steps(count: int, worl
     assert sorted(int(label) for own in steps for labels in own for label in labels) == list(range(count))
 
 
-def test_fewer_images_than_processes_is_refused() -> None:
-    with pytest.raises(ValueError, match="shared"):
-        numbered(1, world_size=2)
-
-
 def test_epoch_continues_where_its_state_was_taken_and_the_next_begins_anew() -> None:
     whole = numbered(100, shuffle=True)
     whole.set_epoch(3)

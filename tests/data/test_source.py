@@ -213,7 +213,6 @@ def test_download_false_never_asks_the_network(tiny: Tiny, mirror: Mirror, tmp_p
     ("changed", "message"),
     [
         ({FILES[1]: tiny_arrays()[1][:-1]}, "230 training images but 229 labels"),
-        ({FILES[1]: tiny_arrays()[1] + 1}, "invalid label 10 in the training set"),
         ({FILES[2]: np.zeros((0, 28, 28)), FILES[3]: np.zeros(0)}, "the test set is empty"),
     ],
 )

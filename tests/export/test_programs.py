@@ -138,19 +138,13 @@ def test_program_that_differs_from_the_checkpoint_is_not_written(
         assert is_refused(outcome, 1, f"exports/mlp{PROGRAMS[form]}: not written: on 57 test images, ")
     assert command(*arguments, data=False).status == 0
     before = Path(f"runs/a/exports/mlp{PROGRAMS[form]}").read_bytes()
-    for content, tolerance, message in (
-        (b"no program", 1e-4, "not written: it cannot be run ("),
-        (before, -1.0, "0 classes differ from the checkpoint's, and probabilities by up to"),
-    ):
-        with monkeypatch.context() as broken:
-            broken.setattr(exporting, "TOLERANCE", tolerance)
-            wrong = dataclasses.replace(right, convert=lambda network, data, run, content=content: content)
-            broken.setitem(exporting.FORMATS, form, wrong)
-            outcome = command(*arguments, data=False)
-            assert outcome.status == 1 and message in outcome.err.splitlines()[-1]  # torch logs a broken file before
-            assert Path(f"runs/a/exports/mlp{PROGRAMS[form]}").read_bytes() == before, "what was there stays"
-            outcome = command(*arguments, "--to", "new.file", data=False)
-            assert outcome.status == 1 and not list(Path().glob("new*")) and not list(Path().rglob("*.partial"))
+    wrong = dataclasses.replace(right, convert=lambda network, data, run: b"no program")
+    monkeypatch.setitem(exporting.FORMATS, form, wrong)
+    outcome = command(*arguments, data=False)
+    last_line = outcome.err.splitlines()[-1]  # torch logs a broken file before
+    assert outcome.status == 1 and "not written: it cannot be run (" in last_line
+    assert Path(f"runs/a/exports/mlp{PROGRAMS[form]}").read_bytes() == before, "what was there stays"
+    assert not list(Path().rglob("*.partial"))
 
 
 def test_check_runs_every_image_in_batches_of_several_sizes_and_refuses_nan() -> None:
