@@ -84,14 +84,6 @@ def _to_numbers(name: str, array: np.ndarray, classes: list[str]) -> np.ndarray:
     return array.astype(np.int64)
 
 
-def read_csv(path: Path, classes: list[str]) -> tuple[list[Labelled], list[str]]:
-    """Return the set of a CSV, and the classes that are given."""
-    images, labels = read_pixels(path, max_label=255)
-    if labels is None:
-        raise UsageError("has no column named label")
-    return [(images, labels.astype(np.int64))], classes
-
-
 def read_pixels(path: Path, max_label: int = 9) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the images, (N, 28, 28) bytes, and the labels, (N,), if there are any, of a CSV with an image in a line.
 

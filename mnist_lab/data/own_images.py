@@ -14,7 +14,7 @@ from pydantic import Field
 from rich.console import Console
 from rich.progress import track
 
-from mnist_lab.data.array_files import Labelled, read_csv, read_npz
+from mnist_lab.data.array_files import Labelled, read_npz, read_pixels
 from mnist_lab.data.image_source import Arrays, ImageSource, check_labels
 from mnist_lab.data.images import UnreadableImage, border_brightness, fit_image, image_suffixes, open_image
 from mnist_lab.errors import UsageError
@@ -91,8 +91,7 @@ class OwnImages(ImageSource):
                 raise UsageError("the data have changed since they were recorded; restore them, or train a new run")
             if read is None:
                 sets, classes = self._decode()
-                for kind, labelled in zip(("training", "test"), sets, strict=False):
-                    check_labels(kind, *labelled, len(classes))
+                check_labels(sets, len(classes))
                 _check_classes(classes)
                 read = (self._split(sets, classes), classes, checksum)
                 OwnImages._last = {settings: read}
@@ -159,8 +158,14 @@ class ArrayFile(OwnImages):
         return [self._path]
 
     def _decode(self) -> tuple[list[Labelled], list[str]]:
-        read = read_csv if self._path.suffix.lower() == ".csv" else read_npz
-        sets, classes = read(self._path, list(self.classes or []))
+        classes = list(self.classes or [])
+        if self._path.suffix.lower() != ".csv":
+            sets, classes = read_npz(self._path, classes)
+        else:
+            images, labels = read_pixels(self._path, max_label=255)
+            if labels is None:
+                raise UsageError("has no column named label")
+            sets = [(images, labels.astype(np.int64))]
         largest = max((int(labels.max()) for _, labels in sets if len(labels)), default=0)
         return sets, classes or [str(number) for number in range(min(largest + 1, MAX_CLASSES))]
 

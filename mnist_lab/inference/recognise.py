@@ -132,11 +132,7 @@ def predict(
 
 
 def write_submission(run: Run, path: Path, out: Path) -> tuple[int, float | None]:
-    """Classify a CSV of images as in Kaggle's "Digit Recognizer", and write a CSV of ImageId,Label.
-
-    Returns:
-        The number of images, and the accuracy if the CSV has labels.
-    """
+    """Classify a CSV as in Kaggle's "Digit Recognizer"; return the number of images, and the accuracy if labelled."""
     require_writable_file(out, f"--out={out}")
     if out.exists() and path.exists() and out.samefile(path):
         raise UsageError(f"--out={out}: would overwrite the input; choose another")
