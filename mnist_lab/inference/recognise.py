@@ -12,10 +12,10 @@ from mnist_lab.data.array_files import read_pixels
 from mnist_lab.data.images import UnreadableImage, fit_image, open_image
 from mnist_lab.data.own_images import ImageFolder
 from mnist_lab.errors import UsageError
-from mnist_lab.evaluation.predictions import load_trained
 from mnist_lab.files import require_writable_file, user_output
 from mnist_lab.inference.digits import NetworkInput, NoDigit, find_digit, find_number
 from mnist_lab.runs.run import Run
+from mnist_lab.training.build import load_trained_model, make_data
 
 MIN_PROBABILITY = 0.55  # below it an answer is doubtful; about 1 in 100 right answers is
 MAX_WIDTH = 1.6  # times the height; 1 in 400 of MNIST's test digits is wider, and so are two digits that touch
@@ -25,7 +25,8 @@ class ImageClassifier:
     """A run's network with its tested weights, ready for images. The data set is not needed."""
 
     def __init__(self, run: Run) -> None:
-        self.model, self.data = load_trained(run)
+        self.model = load_trained_model(run)
+        self.data = make_data(run.config, self.model)
         self.classes = self.data.classes
         self.is_for_digits = self.data.has_digits  # as MNIST has them; they are looked for in an image
         self.noun = "digit" if self.is_for_digits else "class"
