@@ -2,9 +2,7 @@
 
 import csv
 import zipfile
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 from PIL import Image
@@ -15,7 +13,6 @@ from mnist_lab.formatting import natural_key
 
 Labelled = tuple[np.ndarray, np.ndarray]  # images (N, 28, 28), uint8, and their labels (N,)
 
-MAX_CLASSES = 1000
 # Names of the arrays: images and labels, of the training set and of the test set if it is kept apart.
 NAMES = (
     ("train_images", "train_labels", "test_images", "test_labels"),
@@ -26,11 +23,10 @@ NAMES = (
 )
 PIXELS = SIDE * SIDE
 BYTES = {str(number) for number in range(256)}
-MAX_LINE = 100_000  # characters; each of the 785 columns may have a name of 100
 
 
 def read_npz(path: Path, classes: list[str]) -> tuple[list[Labelled], list[str]]:
-    """Return the sets of a .npz file, training and perhaps test, and the names of the classes, if not given."""
+    """Return the sets of a .npz file, training and perhaps test, and the names of the classes, if there are any."""
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
@@ -42,17 +38,11 @@ def read_npz(path: Path, classes: list[str]) -> tuple[list[Labelled], list[str]]
         needed = f"{', '.join(NAMES[0])}, or {' and '.join(NAMES[2])}"
         raise UsageError(f"holds {', '.join(arrays) or 'no arrays'}; needed are {needed}")
     images = [_to_bytes(name, arrays[name]) for name in names[::2]]
-    labels = [_to_vector(name, arrays[name]) for name in names[1::2]]
-    found = {str(label) for each in labels if each.dtype.kind == "U" for label in each}
+    labels = [arrays[name] for name in names[1::2]]
+    found = {str(label) for each in labels if each.dtype.kind in "US" for label in each.ravel()}
     classes = classes or [str(name) for name in np.ravel(arrays.get("classes", []))] or sorted(found, key=natural_key)
     numbers = [_to_numbers(name, each, classes) for name, each in zip(names[1::2], labels, strict=True)]
-    return list(zip(images, numbers, strict=True)), classes or number_names(numbers)
-
-
-def number_names(labels: Sequence[np.ndarray]) -> list[str]:
-    """Return the numbers up to the largest label as names of classes, at most MAX_CLASSES."""
-    largest = max((each.max() for each in labels if len(each)), default=0)
-    return [str(number) for number in range(min(int(largest) + 1, MAX_CLASSES))]
+    return list(zip(images, numbers, strict=True)), classes
 
 
 def _to_bytes(name: str, array: np.ndarray) -> np.ndarray:
@@ -78,52 +68,36 @@ def _to_bytes(name: str, array: np.ndarray) -> np.ndarray:
     return np.stack([fit_image(Image.fromarray(image)) for image in pixels])
 
 
-def _to_vector(name: str, array: np.ndarray) -> np.ndarray:
-    """Return an array of labels as (N,) integers or, for names, str."""
+def _to_numbers(name: str, array: np.ndarray, classes: list[str]) -> np.ndarray:
+    """Return an array of labels as (N,) integers; a name becomes its place among the classes."""
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1:
         raise UsageError(f"{name} has shape {array.shape}; (N,) is needed, the class of each image")
     if array.dtype.kind in "US":
-        return np.array([str(each) for each in array], str)
+        places = {each: place for place, each in enumerate(classes)}
+        if unknown := set(map(str, array)) - set(places):
+            raise UsageError(f"{name} holds {min(unknown)}, which is not one of {', '.join(places)}")
+        return np.array([places[str(each)] for each in array])
     if array.dtype.kind not in "buif" or not (array == array.round()).all():
         raise UsageError(f"{name} holds {array.dtype}; whole numbers from 0, or names, are needed")
     return array.astype(np.int64)
 
 
-def _to_numbers(name: str, labels: np.ndarray, classes: list[str]) -> np.ndarray:
-    """Replace names by their places among the classes."""
-    if labels.dtype.kind != "U":
-        return labels
-    places = {each: place for place, each in enumerate(classes)}
-    if unknown := set(labels.tolist()) - set(places):
-        raise UsageError(f"{name} holds {min(unknown)}, which is not one of {', '.join(places)}")
-    return np.array([places[each] for each in labels.tolist()])
-
-
-def read_csv(path: Path, classes: list[str]) -> tuple[list[Labelled], list[str]]:
-    """Return the set of a CSV and the names of the classes, numbers if they are not given."""
-    images, labels = read_pixels(path, max_label=255)
-    if labels is None:
-        raise UsageError("has no column named label")
-    return [(images, labels.astype(np.int64))], classes or number_names([labels])
-
-
 def read_pixels(path: Path, max_label: int = 9) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the images, (N, 28, 28) bytes, and the labels, (N,), if there are any, of a CSV with an image in a line.
 
-    Labels, from 0 to max_label, are in the column named label or class or, without a line of names, in the first of
-    785 columns. UsageError names the file and the line that is invalid.
+    Labels are in the column named label or class or, without a line of names, in the first of 785 columns.
     """
     rows = bytearray()
     width, label_column = 0, -1
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = csv.reader(_bounded_lines(file, path))
+            lines = csv.reader(file)
             for fields in filter(None, lines):
                 where = f"{path}, line {lines.line_num}"
                 if not width:
-                    width, is_head = len(fields), not any(_is_number(field) for field in fields)
+                    width, is_head = len(fields), BYTES.isdisjoint(map(str.strip, fields))
                     label_column = _find_label_column(fields if is_head else [], width, where)
                     if is_head:
                         continue
@@ -146,22 +120,6 @@ def read_pixels(path: Path, max_label: int = 9) -> tuple[np.ndarray, np.ndarray 
     if label_column < 0:
         return table.reshape(-1, SIDE, SIDE), None
     return np.delete(table, label_column, axis=1).reshape(-1, SIDE, SIDE), table[:, label_column].copy()
-
-
-def _bounded_lines(file: TextIO, path: Path) -> Iterator[str]:
-    """Yield a file's lines, and raise UsageError for one that is too long for 784 pixels and could fill the memory."""
-    while line := file.readline(MAX_LINE):
-        if len(line) == MAX_LINE:
-            raise UsageError(f"{path}: a line is too long for {PIXELS} pixels ({MAX_LINE:,} characters or more)")
-        yield line
-
-
-def _is_number(field: str) -> bool:
-    try:
-        float(field)
-    except ValueError:
-        return False
-    return True
 
 
 def _find_label_column(head: list[str], width: int, where: str) -> int:

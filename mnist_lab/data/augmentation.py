@@ -9,6 +9,7 @@ from torch import Tensor
 
 HALF = 14  # pixels of 28: half the side of an image, and the unit in which torch's grids reckon
 
+_Values = Tensor | float
 _Pixels = Annotated[float, Field(ge=0, le=14)]
 
 
@@ -55,7 +56,7 @@ class Distortion:
         side = 1 - (1 + cut) / 2 * (self.crop / 28)  # of the square that is kept, in image sides
         x, y = (place * (self.shift / HALF) + edge * (1 - side) for place, edge in zip(moved, (left, top), strict=True))
         angle, slant = torch.deg2rad(angle * self.degrees), torch.deg2rad(slant * self.shear).tan()
-        matrix = affine_matrix(angle, 1 + zoom * self.scale, x, y, slant=slant, side=side)
+        matrix = affine_matrix(angle, 1 + zoom * self.scale, x, y, slant, side)
         distorted = resample(images, matrix, black, self._displacement(images, generator) if self.elastic else 0.0)
         return self._cut_out(distorted, generator, black) if self.cutout else distorted
 
@@ -77,11 +78,11 @@ class Distortion:
 
 
 def affine_matrix(
-    angle: Tensor, zoom: Tensor, x: Tensor, y: Tensor, *, slant: Tensor | float = 0.0, side: Tensor | float = 1.0
+    angle: Tensor, zoom: _Values = 1.0, x: _Values = 0.0, y: _Values = 0.0, slant: _Values = 0.0, side: _Values = 1.0
 ) -> Tensor:
     """Return the matrices, (B, 2, 3), that map places of the new images to the places to sample, as torch has them.
 
-    Each argument is (B,): the rotation in radians, anticlockwise; the scale factor; the shift in half image sides, to
+    Arguments are (B,): the rotation in radians, anticlockwise; the scale factor; the shift in half image sides, to
     the left and up; the columns moved for each row; the side of the part that becomes the whole image, in image sides.
     """
     sine, cosine = angle.sin() / zoom, angle.cos() / zoom
@@ -91,9 +92,6 @@ def affine_matrix(
 
 
 def resample(images: Tensor, matrix: Tensor, black: float, displacement: Tensor | float = 0.0) -> Tensor:
-    """Return images, (B, 1, S, S), sampled at other places; black fills the edges.
-
-    The places are those of an affine_matrix plus a displacement, (B, S, S, 2), in half image sides.
-    """
+    """Return images, (B, 1, S, S), sampled at the places of an affine_matrix plus a displacement, (B, S, S, 2)."""
     grid = F.affine_grid(matrix.to(images), list(images.shape), align_corners=False) + displacement
     return F.grid_sample(images - black, grid, align_corners=False) + black

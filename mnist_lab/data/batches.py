@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,17 +14,15 @@ Batch = tuple[Tensor, Tensor]
 
 def limit_batches(batches: int, limit: int | float | None) -> int:
     """Return how many of the batches Lightning runs under a limit: a count, a fraction, or None for all."""
-    if limit is None:
-        return batches
+    limit = 1.0 if limit is None else limit
     return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
 
 
 class Batches:
     """A data loader over labelled images in memory.
 
-    In a run of several processes each draws its share of the same order: together they see every image exactly once
-    an epoch, in equally many steps of batch_size images in each process; the last batch may be smaller. `limit` is
-    Lightning's, and `augment` transforms a batch's images with random numbers from a generator of the step.
+    Several processes draw shares of the same order: together they see every image exactly once an epoch, in equally
+    many steps of batch_size images in each. `augment` gets a batch's images and a random generator of the step.
     """
 
     def __init__(
@@ -39,8 +38,6 @@ class Batches:
         limit: int | float | None = None,
         augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
     ) -> None:
-        if len(images) < world_size:
-            raise ValueError(f"{len(images)} images cannot be shared among {world_size} processes")
         self.images, self.labels = images, labels
         self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
         self.rank, self.world_size, self.limit, self.augment = rank, world_size, limit, augment
@@ -71,7 +68,7 @@ class Batches:
 
     @property
     def _full_length(self) -> int:
-        """Steps to see every image; a remainder of less than an image for each process joins the last step."""
+        """Steps of a whole epoch; a remainder of less than an image for each process joins the last step."""
         whole, rest = divmod(len(self.images), self.batch_size * self.world_size)
         return max(1, whole + (rest >= self.world_size))
 
@@ -127,14 +124,11 @@ class Group:
     """Consecutive batches of an epoch, gathered lazily."""
 
     def __init__(self, batches: Batches, order: Tensor | None, steps: range) -> None:
-        self.batches, self.order, self.steps = batches, order, steps
+        self.steps = steps
+        self.batch = partial(batches.batch, order=order)
 
     def __iter__(self) -> Iterator[Batch]:
         return map(self.batch, self.steps)
-
-    def batch(self, step: int) -> Batch:
-        """Return the batch of a step of the epoch, as `Batches.batch` does."""
-        return self.batches.batch(step, self.order)
 
 
 class Groups:
@@ -143,11 +137,9 @@ class Groups:
     batch_sampler = None
 
     def __init__(self, batches: Batches, size: int) -> None:
-        self.batches, self.size = batches, size
-
-    @property
-    def sampler(self) -> Batches:
-        return self.batches
+        self.batches = self.sampler = batches
+        self.size = size
+        self.state_dict, self.load_state_dict = batches.state_dict, batches.load_state_dict
 
     def __len__(self) -> int:
         return -(-len(self.batches) // self.size)
@@ -156,9 +148,3 @@ class Groups:
         first, order = self.batches.start_epoch()
         for start in range(first - first % self.size, len(self.batches), self.size):
             yield Group(self.batches, order, range(max(first, start), min(start + self.size, len(self.batches))))
-
-    def state_dict(self) -> dict[str, int]:
-        return self.batches.state_dict()
-
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        self.batches.load_state_dict(state_dict)

@@ -30,20 +30,18 @@ class Corruption(NamedTuple):
 def shift(images: Tensor, pixels: float, generator: torch.Generator) -> Tensor:
     """Shift each image to one of the four sides, filling with black."""
     x, y = SIDES[torch.randint(4, (len(images),), generator=generator)].T * (pixels / HALF)
-    return resample(images, affine_matrix(torch.zeros_like(x), torch.ones_like(x), x, y), 0)
+    return resample(images, affine_matrix(torch.zeros_like(x), x=x, y=y), 0)
 
 
 def rotate(images: Tensor, degrees: float, generator: torch.Generator) -> Tensor:
     """Rotate each image about its centre, in either direction, filling with black."""
     ways = torch.randint(2, (len(images),), generator=generator) * 2 - 1
-    zero = torch.zeros(len(images))
-    return resample(images, affine_matrix(ways * math.radians(degrees), zero + 1, zero, zero), 0)
+    return resample(images, affine_matrix(ways * math.radians(degrees)), 0)
 
 
 def shrink(images: Tensor, percent: float, generator: torch.Generator) -> Tensor:
     """Reduce width and height, keeping the centre and filling with black."""
-    zero = torch.zeros(len(images))
-    return resample(images, affine_matrix(zero, zero + 1 - percent / 100, zero, zero), 0)
+    return resample(images, affine_matrix(torch.zeros(len(images)), 1 - percent / 100), 0)
 
 
 def add_noise(images: Tensor, percent: float, generator: torch.Generator) -> Tensor:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -82,12 +81,9 @@ class MNISTDataModule(LightningDataModule):
         return self._arrays
 
     def setup(self, stage: str | None = None) -> None:
-        """Decode the sets that a stage needs: "fit", "validate", "test", or None for all.
-
-        They are kept for the next module of the same settings, so that the jobs of a sweep in one process decode them
-        once. A source of another class may load anything, so its sets are not kept.
-        """
+        """Decode the sets that a stage needs, and keep them for the next module of the same settings."""
         arrays = self._load()
+        # A source of another class may load anything.
         if type(self.source) in (Source, ImageFolder, ArrayFile) and self.source.sha256:
             settings = (self.val_size, self.split_seed, self.mean, self.std, self.image_size)
             made_of = (type(self), self.source, *settings)
@@ -96,17 +92,16 @@ class MNISTDataModule(LightningDataModule):
             self._sets = MNISTDataModule._decoded[1]
         if stage != "test" and "train" not in self._sets:
             train, val = self.split(len(arrays.train_labels))
+            images, labels = arrays.train_images, torch.from_numpy(arrays.train_labels).long()
             prepare = self._resize if self.mean is None else self.normalise  # each image by its own after augmentation
-            self._add("train", prepare, arrays.train_images[train], arrays.train_labels[train])
-            self._add("val", self.normalise, arrays.train_images[val], arrays.train_labels[val])
+            self._sets["train"] = (prepare(images[train]), labels[train])
+            self._sets["val"] = (self.normalise(images[val]), labels[val])
         if stage != "fit" and "test" not in self._sets:
-            self._add("test", self.normalise, arrays.test_images, arrays.test_labels)
-
-    def _add(self, name: str, prepare: Callable[[np.ndarray], Tensor], images: np.ndarray, labels: np.ndarray) -> None:
-        self._sets[name] = (prepare(images), torch.from_numpy(labels).long())
+            labels = torch.from_numpy(arrays.test_labels).long()
+            self._sets["test"] = (self.normalise(arrays.test_images), labels)
 
     def split(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the indices of the training and of the validation images, a function of split_seed and val_size."""
+        """Return the indices of the training and of the validation images."""
         held_out = round(self.val_size * count) if isinstance(self.val_size, float) else self.val_size
         if self.val_size and not 0 < held_out < count:
             what = "to train on" if held_out else "for validation"
@@ -120,11 +115,9 @@ class MNISTDataModule(LightningDataModule):
         """Return the number of batches of each set, train, val and test, in each of world_size processes."""
         arrays = self._load()
         train, val = self.split(len(arrays.train_labels))
-        sizes = {"train": len(train), "val": len(val), "test": len(arrays.test_labels)}
-        return {name: -(-size // (self._batch_size(name) * world_size)) for name, size in sizes.items()}
-
-    def _batch_size(self, name: str) -> int:
-        return self.batch_size if name == "train" else self.eval_batch_size
+        together, evaluated = self.batch_size * world_size, self.eval_batch_size * world_size
+        sizes = {"train": (train, together), "val": (val, evaluated), "test": (arrays.test_labels, evaluated)}
+        return {name: -(-len(images) // size) for name, (images, size) in sizes.items()}
 
     @property
     def classes(self) -> list[str]:
@@ -149,19 +142,15 @@ class MNISTDataModule(LightningDataModule):
 
     def train_batches(self) -> Batches:
         """Return the data loader of the training set, a batch a step."""
-        return self._batches("train", shuffle=True, limit=self.limit_train_batches, augment=self._augment())
+        augment = None if self.augmentation is None and self.mean is not None else self._augment
+        return self._batches("train", shuffle=True, limit=self.limit_train_batches, augment=augment)
 
-    def _augment(self) -> Callable[[Tensor, torch.Generator], Tensor] | None:
-        """Return what is done to the images of a training batch; None for nothing."""
-        black = (self.background / 255 - (self.mean or 0)) / (self.std or 1)
-        augmentation = self.augmentation and partial(self.augmentation, black=black)
-        if self.mean is not None:
-            return augmentation
-
-        def augment(images: Tensor, generator: torch.Generator) -> Tensor:
-            return normalise_pixels(augmentation(images, generator) if augmentation else images, None, None)
-
-        return augment
+    def _augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Augment the images of a training batch, and then normalise each by its own mean and std without others."""
+        if self.augmentation is not None:
+            black = (self.background / 255 - (self.mean or 0)) / (self.std or 1)
+            images = self.augmentation(images, generator, black=black)
+        return normalise_pixels(images, None, None) if self.mean is None else images
 
     def train_dataloader(self) -> Batches | Groups:
         batches = self.train_batches()
@@ -181,8 +170,8 @@ class MNISTDataModule(LightningDataModule):
             settings |= {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
         if len(images) < (world_size := settings.get("world_size", 1)):
             raise UsageError(f"the {name} set has {len(images)} images: too few for trainer.devices={world_size}")
-        settings |= {"batch_size": self._batch_size(name), "seed": self.seed}
-        return Batches(images.to(device), labels.to(device), **settings)
+        batch_size = self.batch_size if name == "train" else self.eval_batch_size
+        return Batches(images.to(device), labels.to(device), batch_size=batch_size, seed=self.seed, **settings)
 
     def examples(self, count: int) -> tuple[Tensor, Tensor]:
         """Return the first test images, normalised, (count, 1, S, S), and their labels, (count,)."""

@@ -2,7 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,12 +48,12 @@ class ImageSource(ABC):
         return {}
 
 
-def check_labels(kind: str, images: np.ndarray, labels: np.ndarray, classes: int) -> None:
-    """Raise UsageError unless a set, training or test, has images, and each image a label of one of the classes."""
-    if len(images) != len(labels):
-        raise UsageError(f"{len(images):,} {kind} images but {len(labels):,} labels")
-    if not len(images):
-        raise UsageError(f"the {kind} set is empty")
-    for label in (labels.min(), labels.max()):
-        if not 0 <= label < classes:
-            raise UsageError(f"invalid label {label} in the {kind} set; must be from 0 to {classes - 1}")
+def check_labels(sets: Iterable[tuple[np.ndarray, ...]], classes: int) -> None:
+    """Raise UsageError unless training and test set have images, and each image a label of one of the classes."""
+    for kind, (images, labels) in zip(("training", "test"), sets, strict=False):
+        if len(images) != len(labels):
+            raise UsageError(f"{len(images):,} {kind} images but {len(labels):,} labels")
+        if not len(images):
+            raise UsageError(f"the {kind} set is empty")
+        if wrong := [label for label in (labels.min(), labels.max()) if not 0 <= label < classes]:
+            raise UsageError(f"invalid label {wrong[0]} in the {kind} set; must be from 0 to {classes - 1}")

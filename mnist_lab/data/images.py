@@ -36,10 +36,7 @@ def open_image(path: Path) -> Image.Image:
 
 
 def read_image(file: IO[bytes]) -> Image.Image:
-    """Read an image, the first one if the file contains several. A large one is shrunk, but not below MAX_SIDE.
-
-    It raises UnreadableImage if the file is not an image of FORMATS, is damaged, or has more than MAX_PIXELS.
-    """
+    """Read an image, the first of several, and shrink a large one; raise UnreadableImage for any other file."""
     Image.init()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about damage that Pillow repairs, and sizes that are checked below
@@ -71,18 +68,11 @@ def _check_size(image: Image.Image) -> None:
 
 
 def _shrink(image: Image.Image) -> Image.Image:
-    """Shrink a side above six times MAX_SIDE to three times it or more, in bands: all at once would take a gigabyte."""
+    """Shrink a side above six times MAX_SIDE to three times it or more."""
     factor = max(image.size) // (3 * MAX_SIDE)
     if factor < 2:
         return image
-    width, height = (-(-side // factor) for side in image.size)
-    rows = factor * max(1, 4_000_000 // (factor * image.width))
-    small = None
-    for top in range(0, image.height, rows):
-        band = _convert(image.crop((0, top, image.width, min(top + rows, image.height)))).reduce(factor)
-        small = small or Image.new(band.mode, (width, height))
-        small.paste(band, (0, top // factor))
-    assert small is not None
+    small = _convert(image).reduce(factor)
     small.getexif()[ExifTags.Base.Orientation] = image.getexif().get(ExifTags.Base.Orientation, 1)
     return small
 
@@ -104,16 +94,14 @@ def image_suffixes() -> set[str]:
 
 
 def brightness(image: Image.Image) -> np.ndarray:
-    """Return the brightness, (H, W) floats from 0 to 255, of an image turned upright, of MIN_SIDE to MAX_SIDE pixels.
-
-    It is measured along the first principal component of the colours, so that red on green is visible too.
-    """
+    """Return the brightness, (H, W) floats from 0 to 255, of an image turned upright and resized."""
     image = _turn_upright(image)
     if image.mode in ("F", "L"):
         return np.asarray(_resize(image), np.float32)
     if image.mode == "RGBA" and image.getchannel("A").getextrema() == (255, 255):
         image = image.convert("RGB")
     colours = _fill_transparency(np.asarray(_resize(image), np.float32))
+    # Along the first principal component of the colours, so that red on green is visible too.
     deviations = (colours - colours.mean(axis=(0, 1))).reshape(-1, 3)
     axis = np.linalg.eigh(deviations.T @ deviations)[1][:, -1]
     axis = axis * (np.sign(axis.sum()) or 1) / np.abs(axis).sum()
@@ -124,12 +112,8 @@ def brightness(image: Image.Image) -> np.ndarray:
 def fit_image(image: Image.Image, background: int | None = None) -> np.ndarray:
     """Return an image of any size and mode as a grey one of 28x28 pixels, (28, 28) bytes.
 
-    It keeps its aspect ratio: a rectangle is extended to a square in the brightness of its edges.
-
-    Args:
-        image: the image.
-        background: brightness that the edges should have, from 0 to 255: a light image is inverted where they should be
-            dark, and a dark one where they should be light; None to leave it as it is.
+    It keeps its aspect ratio: a rectangle is extended to a square in the brightness of its edges. Where these should
+    have another brightness (background, from 0 to 255), a light image is inverted to a dark one, and the reverse.
     """
     grey = _luminance(image)
     edges = border_brightness(np.asarray(grey)[None])

@@ -11,7 +11,7 @@ import os
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -67,15 +67,11 @@ class Source(ImageSource):
             raise ValueError(f"sha256 has no sum of {', '.join(missing)}")
 
     def load(self, root: str | os.PathLike[str] | None = None, *, download: bool = True) -> Arrays:
-        """Return the verified contents of the four files; missing or damaged ones are fetched first.
-
-        Args:
-            root: the folder of all data sets; None for `data_root`'s.
-            download: whether the network may be used.
+        """Return the contents of the four files below root; those that are missing or damaged are fetched first.
 
         Raises:
             UsageError: files are missing and download is false, or the files are not a data set.
-            DataUnavailable: no source has a valid file; the message names each source and the remedy.
+            DataUnavailable: no source has a valid file.
         """
         folder = data_root(root) / self.name / "raw"
         contents = self._verified(folder)
@@ -162,11 +158,10 @@ def _locked(folder: Path) -> AbstractContextManager[object]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(folder / ".lock")
-        try:
+        with suppress(filelock.Timeout):
             return lock.acquire(timeout=0.5)
-        except filelock.Timeout:
-            log.warning("waiting for another process that is fetching the data into %s", folder)
-            return lock.acquire()
+        log.warning("waiting for another process that is fetching the data into %s", folder)
+        return lock.acquire()
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             return nullcontext()
@@ -188,8 +183,7 @@ def parse(contents: Mapping[str, Content | bytes], folder: Path, classes: int = 
         parsed[name] = np.frombuffer(content, np.uint8, offset=header.nbytes).reshape(shape)
     arrays = Arrays(*(parsed[name] for name in FILES))
     try:
-        check_labels("training", *arrays[:2], classes)
-        check_labels("test", *arrays[2:], classes)
+        check_labels([arrays[:2], arrays[2:]], classes)
     except UsageError as error:
         raise UsageError(f"{folder}: {error}") from error
     return arrays

@@ -4,7 +4,6 @@ import hashlib
 import os
 import random
 from abc import abstractmethod
-from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,23 +14,21 @@ from pydantic import Field
 from rich.console import Console
 from rich.progress import track
 
-from mnist_lab.data.array_files import MAX_CLASSES, Labelled, read_csv, read_npz
+from mnist_lab.data.array_files import Labelled, read_npz, read_pixels
 from mnist_lab.data.image_source import Arrays, ImageSource, check_labels
 from mnist_lab.data.images import UnreadableImage, border_brightness, fit_image, image_suffixes, open_image
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import natural_key
 
-SPLIT_SEED = 0  # of the choice of the test images
+MAX_CLASSES = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
 class OwnImages(ImageSource):
-    """A data set on the user's disk.
-
-    The last four settings are known once the data are read; a run records them in its configuration.
+    """A data set on the user's disk. A run records the settings that are None once the data are read.
 
     Args:
-        path: where it lies.
+        path: the file or folder.
         test_size: share of each class's images that become the test set, where the data do not keep one apart.
         name: for titles; None for that of the file or folder.
         classes: the names of the classes; None for those found in the data.
@@ -46,8 +43,11 @@ class OwnImages(ImageSource):
     background: Annotated[int, Field(ge=0, le=255)] | None = None
     sha256: str | None = None
 
-    # What was read last, and what `_read` returned.
-    _last: ClassVar[tuple[Hashable, tuple[Arrays, list[str], str] | None]] = (None, None)
+    @property
+    def _path(self) -> Path:
+        return Path(self.path).expanduser().absolute()
+
+    _last: ClassVar[dict[Hashable, tuple[Arrays, list[str], str]]] = {}  # of `_read`, by settings and files
 
     def load(self, root: str | os.PathLike[str] | None = None, *, download: bool = True) -> Arrays:
         """Return the images and labels, split; raise UsageError if they cannot be read or have another checksum."""
@@ -64,81 +64,68 @@ class OwnImages(ImageSource):
             "sha256": checksum,
         }
 
-    @property
-    def _path(self) -> Path:
-        return Path(self.path).expanduser().absolute()
-
     @abstractmethod
     def _files(self) -> list[Path]:
         """Return the files that the data consist of."""
 
     @abstractmethod
-    def _checksum(self) -> str:
-        """Return the SHA-256 sum of the data."""
-
-    @abstractmethod
     def _decode(self) -> tuple[list[Labelled], list[str]]:
         """Return the training set, the test set if it is kept apart, and the names of the classes."""
+
+    def _checksum(self) -> str:
+        """Return the SHA-256 sum of a file; for a folder, that of `sha256sum`'s lines for its files."""
+        sums = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in self._files()}
+        if self._path in sums:
+            return sums[self._path]
+        lines = sorted((path.relative_to(self._path).as_posix(), digest) for path, digest in sums.items())
+        return hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in lines).encode()).hexdigest()
 
     def _read(self) -> tuple[Arrays, list[str], str]:
         """Return images, class names and checksum; those of the data that were read last are kept."""
         try:
             files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in self._files()]
-            made_of = (type(self), tuple(self.classes or ()), self.test_size, tuple(files))
-            key, found = OwnImages._last
-            if key != made_of:
-                found = None
-            checksum = found[2] if found else self._checksum()
+            settings = (type(self), tuple(self.classes or ()), self.test_size, tuple(files))
+            read = OwnImages._last.get(settings)
+            checksum = read[2] if read else self._checksum()
             if self.sha256 not in (None, checksum):
-                raise UsageError(
-                    "the data have changed since they were recorded (another SHA-256); restore them, or train a new run"
-                )
-            if found is None:
+                raise UsageError("the data have changed since they were recorded; restore them, or train a new run")
+            if read is None:
                 sets, classes = self._decode()
-                for kind, labelled in zip(("training", "test"), sets, strict=False):
-                    check_labels(kind, *labelled, len(classes))
+                check_labels(sets, len(classes))
                 _check_classes(classes)
-                found = (self._split(sets, classes), classes, checksum)
-                OwnImages._last = (made_of, found)
+                read = (self._split(sets, classes), classes, checksum)
+                OwnImages._last = {settings: read}
+            return read
         except OSError as error:
             reason = f"{error.filename or self.path}: cannot be read ({error.strerror})"
             raise UsageError(f"data.source.path={self.path}: {reason}") from error
         except UsageError as error:
             raise UsageError(f"data.source.path={self.path}: {error}") from error
-        return found
 
     def _split(self, sets: list[Labelled], classes: list[str]) -> Arrays:
         """Split off the test set, a share of each class, unless the data keep one apart."""
         images, labels = sets[0]
         if len(sets) > 1:
             return Arrays(images, labels, *sets[1])
-        generator = np.random.default_rng(SPLIT_SEED)
+        generator = np.random.default_rng(0)
         is_test = np.zeros(len(labels), bool)
-        for label, count in sorted(Counter(labels.tolist()).items()):
-            if count < 2:
-                raise UsageError(
-                    f"class {classes[label]} has one image; two or more are needed, for training and for test"
-                )
-            chosen = min(max(round(self.test_size * count), 1), count - 1)
-            is_test[generator.permutation((labels == label).nonzero()[0])[:chosen]] = True
+        for label in np.unique(labels):
+            members = generator.permutation((labels == label).nonzero()[0])
+            if len(members) < 2:
+                raise UsageError(f"class {classes[label]} has one image; two are needed, for training and for test")
+            chosen = min(max(round(self.test_size * len(members)), 1), len(members) - 1)
+            is_test[members[:chosen]] = True
         return Arrays(images[~is_test], labels[~is_test], images[is_test], labels[is_test])
 
 
 class ImageFolder(OwnImages):
-    """A folder with a folder of images for each class, which bears the class's name.
+    """A folder, or one named train and one named test, with a folder of images for each class.
 
-    Images of any size, grey or in colour, become grey ones of 28x28 pixels, as `images.fit_image` makes them. If the
-    folder contains two named train and test, each of them has a folder for each class.
+    Images of any size, grey or in colour, become grey ones of 28x28 pixels, as `images.fit_image` makes them.
     """
 
     def _files(self) -> list[Path]:
         return [path for files in self._sets().values() for paths in files.values() for path in paths]
-
-    def _checksum(self) -> str:
-        """Return the sum of the lines that `sha256sum` prints for the files, in the order of their paths."""
-        names = sorted(path.relative_to(self._path).as_posix() for path in self._files())
-        lines = (f"{hashlib.sha256((self._path / name).read_bytes()).hexdigest()}  {name}\n" for name in names)
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     def _decode(self) -> tuple[list[Labelled], list[str]]:
         sets = self._sets()
@@ -170,12 +157,17 @@ class ArrayFile(OwnImages):
             raise UsageError("not a file" if self._path.exists() else "file not found")
         return [self._path]
 
-    def _checksum(self) -> str:
-        return hashlib.sha256(self._path.read_bytes()).hexdigest()
-
     def _decode(self) -> tuple[list[Labelled], list[str]]:
-        read = read_csv if self._path.suffix.lower() == ".csv" else read_npz
-        return read(self._path, list(self.classes or []))
+        classes = list(self.classes or [])
+        if self._path.suffix.lower() != ".csv":
+            sets, classes = read_npz(self._path, classes)
+        else:
+            images, labels = read_pixels(self._path, max_label=255)
+            if labels is None:
+                raise UsageError("has no column named label")
+            sets = [(images, labels.astype(np.int64))]
+        largest = max((int(labels.max()) for _, labels in sets if len(labels)), default=0)
+        return sets, classes or [str(number) for number in range(min(largest + 1, MAX_CLASSES))]
 
 
 def _check_classes(classes: list[str]) -> None:
@@ -184,10 +176,10 @@ def _check_classes(classes: list[str]) -> None:
         raise UsageError(f"has one class, {classes[0]}; two or more are needed")
     if len(classes) > MAX_CLASSES:
         raise UsageError(f"has {len(classes):,} classes; at most {MAX_CLASSES:,} are possible")
-    for name, count in Counter(classes).items():
+    for name in classes:
         if not name.strip() or not name.isprintable():
             raise UsageError(f"class name {name!r} is empty or holds control characters; rename it")
-        if count > 1:
+        if classes.count(name) > 1:
             raise UsageError(f"class name {name} occurs twice; rename one")
 
 
@@ -195,9 +187,7 @@ def _class_files(folder: Path) -> dict[str, list[Path]]:
     """Return the image files of each class."""
     folders = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__"))]
     if not folders:
-        raise UsageError(
-            "contains no folders of images; a folder for each class is needed, such as cat/1.png and dog/1.png"
-        )
+        raise UsageError("contains no folders of images; a folder for each class is needed, such as cat/1.png")
     suffixes = image_suffixes()
     found = {}
     for each in sorted(folders, key=lambda path: natural_key(path.name)):

@@ -1,6 +1,5 @@
 """Write a run's network to a file, check it, and add a model card."""
 
-import contextlib
 import io
 import json
 import warnings
@@ -23,6 +22,7 @@ from mnist_lab.models.deployed import InferenceModule
 from mnist_lab.runs.record import package_versions
 from mnist_lab.runs.run import Run
 from mnist_lab.web.browser import load_page
+from mnist_lab.web.graph import trace
 from mnist_lab.web.page import to_page
 
 TOLERANCE = 1e-4  # of a program's probabilities
@@ -83,10 +83,9 @@ def export(run: Run, format_name: str, path: Path | None = None) -> Exported:
 
 
 def check_program(program: Program, images: Tensor, expected: Predictions) -> ProgramResult:
-    """Run a program on images, (N, 28, 28) bytes, in batches of 1, 2, 7, 64 and then 1,000, and return its results.
+    """Return the results of a program on images, (N, 28, 28) bytes, in batches of 1, 2, 7, 64 and then 1,000.
 
-    Raises:
-        LabError: a class differs from those expected, or a probability by more than TOLERANCE.
+    A class that differs from those expected, or a probability that does by more than TOLERANCE, is a LabError.
     """
     *few, rest = images.tensor_split([1, 3, 10, 74])
     with torch.no_grad():
@@ -101,25 +100,17 @@ def check_program(program: Program, images: Tensor, expected: Predictions) -> Pr
     return ProgramResult(len(images), expected.accuracy, difference)
 
 
-def trace(network: Classifier, data: MNISTDataModule) -> torch.export.ExportedProgram:
+def trace_program(network: Classifier, data: MNISTDataModule) -> torch.export.ExportedProgram:
     """Trace a network with its preprocessing, bytes in and probabilities out, for any number of images."""
-    example = torch.zeros(2, 28, 28, dtype=torch.uint8)
-    shapes = {"images": {0: torch.export.Dim("batch")}}
-    try:
-        with torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")  # of torch's internals; it prints them, too
-            program = InferenceModule(network, data.mean, data.std).eval()
-            program.to(memory_format=torch.contiguous_format)  # torch warns of channels_last, which training uses
-            return torch.export.export(program, (example,), dynamic_shapes=shapes, strict=False)
-    except Exception as error:  # of any kind
-        reason = str(error).strip().splitlines()[0]
-        raise LabError(f"{type(network).__name__}: torch cannot trace it ({reason}); try another --format") from error
+    images, shapes = torch.zeros(2, 28, 28, dtype=torch.uint8), {"images": {0: torch.export.Dim("batch")}}
+    program = InferenceModule(network, data.mean, data.std)
+    return trace(program, images, type(network).__name__, dynamic_shapes=shapes)
 
 
 def to_torch_export(network: Classifier, data: MNISTDataModule, run: Run) -> bytes:
     """Return a .pt2 file's content."""
     content = io.BytesIO()
-    torch.export.save(trace(network, data), content)
+    torch.export.save(trace_program(network, data), content)
     return content.getvalue()
 
 
@@ -136,9 +127,9 @@ def to_onnx(network: Classifier, data: MNISTDataModule, run: Run) -> bytes:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise not_installed("--format=onnx", "onnx") from error
-    program = trace(network, data)
+    program = trace_program(network, data)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # as above
+        warnings.simplefilter("ignore")  # of torch's internals
         converted = torch.onnx.export(
             program, dynamo=True, verbose=False, input_names=["images"], output_names=["probabilities"]
         )

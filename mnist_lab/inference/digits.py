@@ -37,17 +37,11 @@ class NoDigit(LabError, ValueError):
 
 
 class NetworkInput(NamedTuple):
-    """What a network is given of an image: a digit found in it, or the whole of it.
+    """What a network is given of an image: a digit found in it, or the whole of it."""
 
-    Attributes:
-        pixels: (28, 28) bytes; a digit is as in MNIST, 0 for the background.
-        box: its place: left, top, right and bottom as fractions of the upright image's width and height.
-        candidates: the number of digits that the image seems to contain, including this one.
-    """
-
-    pixels: np.ndarray
-    box: Box = (0, 0, 1, 1)
-    candidates: int = 1
+    pixels: np.ndarray  # (28, 28) bytes; a digit is as in MNIST, 0 for the background
+    box: Box = (0, 0, 1, 1)  # its place in the upright image
+    candidates: int = 1  # the number of digits that the image seems to contain
 
 
 class _Components(NamedTuple):
@@ -74,11 +68,11 @@ class _Digit(NamedTuple):
 
 
 class _Candidate(NamedTuple):
-    """What may be the digits of an image, the most likely one first."""
+    """What may be the digits of an image."""
 
-    score: float  # of the first and of those beside it
+    score: float  # of the first digit and of those beside it
     is_framed: bool
-    digits: list[_Digit]
+    digits: list[_Digit]  # the most likely one first
 
 
 def find_digit(image: Image.Image) -> NetworkInput:
@@ -117,11 +111,7 @@ def _are_side_by_side(box: Box, other: Box) -> bool:
 
 
 def _find_digits(image: Image.Image) -> Iterator[NetworkInput]:
-    """Yield the digits of an image, the clearest first.
-
-    Raises:
-        NoDigit: nothing is large and clear enough.
-    """
+    """Yield the digits of an image, the clearest first."""
     grey = ndimage.correlate(brightness(image), SMOOTHING, mode="nearest")
     candidates = [found for values in (grey, 255 - grey) if (found := _find_candidate(values))]
     if not candidates:
@@ -264,8 +254,7 @@ def _strokes(digit: _Digit) -> np.ndarray:
 
 def _bounds(mask: np.ndarray) -> tuple[slice, slice]:
     """Return the rows and columns of a mask's bounding box."""
-    rows, columns = ndimage.find_objects(mask.astype(np.int8))[0]
-    return rows, columns
+    return ndimage.find_objects(mask.astype(np.int8))[0]  # type: ignore[no-any-return]
 
 
 def _centre(strokes: np.ndarray) -> np.ndarray:

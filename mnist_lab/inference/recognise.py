@@ -80,13 +80,11 @@ class Answer:
         others = self.found[0].candidates - len(self.found)
         if others:
             return f"one of {1 + others} digits" if self.single else f"{others} more outside the row"
-        is_wide = [self.classifier.is_for_digits and _is_wide(digit) for digit in self.found]
-        is_doubtful = [
-            wide or row.max() < MIN_PROBABILITY for wide, row in zip(is_wide, self.probabilities, strict=True)
-        ]
+        is_wide = np.array([self.classifier.is_for_digits and _is_wide(digit) for digit in self.found])
+        is_doubtful = is_wide | (self.probabilities.max(1) < MIN_PROBABILITY)
         if len(self.found) == 1:
             return "doubtful: wider than a digit" if is_wide[0] else "doubtful" if is_doubtful[0] else ""
-        reasons = [" (wider than a digit)" if wide else "" for wide in is_wide]
+        reasons = np.where(is_wide, " (wider than a digit)", "")
         doubts = [f"digit {place + 1}{reasons[place]}" for place in np.flatnonzero(is_doubtful)]
         return f"doubtful: {', '.join(doubts)}" if doubts else ""
 
@@ -135,11 +133,7 @@ def predict(
 
 
 def write_submission(run: Run, path: Path, out: Path) -> tuple[int, float | None]:
-    """Classify a CSV of images as in Kaggle's "Digit Recognizer", and write a CSV of ImageId,Label.
-
-    Returns:
-        The number of images, and the accuracy if the CSV has labels.
-    """
+    """Classify a CSV as in Kaggle's "Digit Recognizer"; return the number of images, and the accuracy if labelled."""
     require_writable_file(out, f"--out={out}")
     if out.exists() and path.exists() and out.samefile(path):
         raise UsageError(f"--out={out}: would overwrite the input; choose another")

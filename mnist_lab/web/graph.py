@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from mnist_lab.errors import LabError
 from mnist_lab.models.classifier import Classifier
@@ -42,25 +42,21 @@ class Arrays:
 
 
 def to_graph(network: Classifier, arrays: Arrays) -> list[Step]:
-    """Return the steps of a network's forward pass for one image; the last one's value are its scores.
+    """Return the steps of a network's forward pass for one image, whose last value are its scores; add its weights."""
+    image, name = torch.zeros(1, 1, network.image_size, network.image_size), type(network).__name__
+    return _Converter(trace(network, image, name).run_decompositions(), arrays, name).steps
 
-    Args:
-        network: the network, in eval mode.
-        arrays: gets the weights.
 
-    Raises:
-        LabError: torch cannot trace the network, or it has an operator that is not covered, which is named.
-    """
-    image = torch.zeros(1, 1, network.image_size, network.image_size)
-    network = network.eval().to(memory_format=torch.contiguous_format)  # torch warns of channels_last
+def trace(module: nn.Module, example: Tensor, name: str, **settings: Any) -> torch.export.ExportedProgram:
+    """Trace a module of the network of a name."""
+    module = module.eval().to(memory_format=torch.contiguous_format)  # torch warns of channels_last
     try:
         with torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            program = torch.export.export(network, (image,), strict=False).run_decompositions()
+            warnings.simplefilter("ignore")  # of torch's internals; it prints them, too
+            return torch.export.export(module, (example,), strict=False, **settings)
     except Exception as error:  # of any kind
         reason = str(error).strip().splitlines()[0]
-        raise LabError(f"{type(network).__name__}: torch cannot trace it ({reason})") from error
-    return _Converter(program, arrays, type(network).__name__).steps
+        raise LabError(f"{name}: torch cannot trace it ({reason}); export its weights: --format state_dict") from error
 
 
 class _Converter:
@@ -99,8 +95,8 @@ class _Converter:
         if node.target in PASSED_ON:
             self.names[node] = self.names[inputs[0]]
             return
-        convert = CONVERTERS.get(node.target)
-        made = convert(self, node) if convert else None
+        name, convert = CONVERTERS.get(node.target, ("", lambda graph, node: None))
+        made = convert(self, node)
         if made is None:
             raise LabError(
                 f"{self.network}: the page has no operator {node.target}; docs/guides/export.md lists those it has"
@@ -109,7 +105,8 @@ class _Converter:
         value = node.meta["val"]
         shape = list((value[0] if isinstance(value, tuple | list) else value).shape[1:])
         layer = next((self.layers[each] for each in inputs if each in self.layers), "")
-        self.steps.append({"name": node.name, "layer": layer, "shape": shape, "inputs": [], **made})
+        own = self.inputs(*(each for each in inputs if each in self.names))
+        self.steps.append({"name": node.name, "operator": name, "layer": layer, "shape": shape, "inputs": own, **made})
 
     def inputs(self, *nodes: Any) -> list[str]:
         return [self.names[node] for node in nodes]
@@ -119,35 +116,23 @@ class _Converter:
         return None if node is None else self.arrays.add(self.constants[node])
 
 
-Converter = Callable[[_Converter, Any], Step | None]  # of a node, whose arguments are of any type
+# Returns the fields of a node's step but for those of every step; None for what the page cannot do.
+Converter = Callable[[_Converter, Any], Step | None]
 
 
 def _convolution(graph: _Converter, node: Any) -> Step | None:
-    x, weight, bias, stride, padding, dilation, transposed, _, groups = node.args
+    _, weight, bias, stride, padding, dilation, transposed, _, groups = node.args
     if transposed or len(stride) != 2:
         return None
-    return {
-        "operator": "convolution",
-        "inputs": graph.inputs(x),
-        "weight": graph.array(weight),
-        "bias": graph.array(bias),
-        "stride": stride,
-        "padding": padding,
-        "dilation": dilation,
-        "groups": groups,
-    }
+    arrays = {"weight": graph.array(weight), "bias": graph.array(bias)}
+    return arrays | {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
 
 
 def _linear(graph: _Converter, node: Any) -> Step | None:
-    bias, x, weight = node.args if node.target is aten.addmm.default else (None, *node.args)
+    bias, _, weight = node.args if node.target is aten.addmm.default else (None, *node.args)
     if weight not in graph.constants:
         return None
-    return {
-        "operator": "linear",
-        "inputs": graph.inputs(x),
-        "weight": graph.arrays.add(graph.constants[weight].T),
-        "bias": graph.array(bias),
-    }
+    return {"weight": graph.arrays.add(graph.constants[weight].T), "bias": graph.array(bias)}
 
 
 def _pool(graph: _Converter, node: Any) -> Step | None:
@@ -159,9 +144,7 @@ def _pool(graph: _Converter, node: Any) -> Step | None:
     if list(dilation) != [1, 1] or (not is_max and rest[2] is not None):
         return None
     return {
-        "operator": "pool",
         "kind": "max" if is_max else "mean",
-        "inputs": graph.inputs(node.args[0]),
         "kernel": _pair(kernel),
         "stride": _pair(stride or kernel),
         "padding": _pair(padding),
@@ -176,7 +159,7 @@ def _pair(value: Any) -> list[int]:
 
 
 def _batch_norm(graph: _Converter, node: Any) -> Step:
-    x, weight, bias, mean, variance, _, epsilon = node.args
+    _, weight, bias, mean, variance, _, epsilon = node.args
     mean, variance = graph.constants[mean].double(), graph.constants[variance].double()
     factor = (variance + epsilon).rsqrt()
     if weight is not None:
@@ -184,96 +167,69 @@ def _batch_norm(graph: _Converter, node: Any) -> Step:
     shift = -mean * factor
     if bias is not None:
         shift = shift + graph.constants[bias]
-    return {
-        "operator": "scale",
-        "inputs": graph.inputs(x),
-        "factor": graph.arrays.add(factor),
-        "shift": graph.arrays.add(shift),
-    }
+    return {"factor": graph.arrays.add(factor), "shift": graph.arrays.add(shift)}
 
 
 def _mean(graph: _Converter, node: Any) -> Step | None:
     x, axes, *_ = node.args
-    shape = node.meta["val"].shape
-    if sorted(axis % 4 for axis in axes) != [2, 3] or len(x.meta["val"].shape) != 4:
+    return {} if sorted(axis % 4 for axis in axes) == [2, 3] and len(x.meta["val"].shape) == 4 else None
+
+
+def _arithmetic(graph: _Converter, node: Any) -> Step | None:
+    x, y = node.args[:2]
+    if x in graph.constants or y in graph.constants or node.kwargs.get("alpha", 1) != 1:
         return None
-    return {"operator": "mean", "inputs": graph.inputs(x), "shape": list(shape[1:])}
-
-
-def _arithmetic(name: str) -> Converter:
-    def convert(graph: _Converter, node: Any) -> Step | None:
-        x, y = node.args[:2]
-        if x in graph.constants or node.kwargs.get("alpha", 1) != 1:
-            return None
-        if not isinstance(y, fx.Node):
-            return {"operator": name, "inputs": graph.inputs(x), "value": y}
-        if y in graph.constants:
-            return None
-        if x.meta["val"].shape != y.meta["val"].shape:
-            return None
-        return {"operator": name, "inputs": graph.inputs(x, y)}
-
-    return convert
+    if not isinstance(y, fx.Node):
+        return {"value": y}
+    return {"inputs": graph.inputs(x, y)} if x.meta["val"].shape == y.meta["val"].shape else None
 
 
 def _reshape(graph: _Converter, node: Any) -> Step | None:
-    before, after = node.all_input_nodes[0].meta["val"].shape, node.meta["val"].shape
-    if before[0] != after[0]:
-        return None
-    return {"operator": "reshape", "inputs": graph.inputs(node.args[0])}
+    (x,) = node.all_input_nodes
+    return {} if x.meta["val"].shape[0] == node.meta["val"].shape[0] else None
 
 
-def _pointwise(name: str, *options: str, **defaults: float) -> Converter:
+def _pointwise(**defaults: float) -> Converter:
     """Return a converter of an operator with these options, in this order behind its input."""
-
-    def convert(graph: _Converter, node: Any) -> Step:
-        given = dict(zip(options, node.args[1:], strict=False))
-        return {"operator": name, "inputs": graph.inputs(node.args[0]), **defaults, **given}
-
-    return convert
+    return lambda graph, node: defaults | dict(zip(defaults, node.args[1:], strict=False))
 
 
-def _softmax(name: str) -> Converter:
-    def convert(graph: _Converter, node: Any) -> Step | None:
-        is_over_classes = node.args[1] in (1, -1) and len(node.meta["val"].shape) == 2
-        return {"operator": name, "inputs": graph.inputs(node.args[0])} if is_over_classes else None
-
-    return convert
+def _softmax(graph: _Converter, node: Any) -> Step | None:
+    return {} if node.args[1] in (1, -1) and len(node.meta["val"].shape) == 2 else None
 
 
 def _concatenate(graph: _Converter, node: Any) -> Step | None:
     parts, axis = (*node.args, 0)[:2]
-    if axis != 1 or any(part in graph.constants for part in parts):
-        return None
-    return {"operator": "concatenate", "inputs": graph.inputs(*parts)}
+    is_covered = axis == 1 and not any(part in graph.constants for part in parts)
+    return {"inputs": graph.inputs(*parts)} if is_covered else None
 
 
 PASSED_ON = {operator.getitem, aten.clone.default, aten.detach.default, aten.alias.default, aten._to_copy.default}
-CONVERTERS: dict[Any, Converter] = {
-    aten.convolution.default: _convolution,
-    aten.addmm.default: _linear,
-    aten.mm.default: _linear,
-    aten.max_pool2d_with_indices.default: _pool,
-    aten.avg_pool2d.default: _pool,
-    aten._native_batch_norm_legit_no_training.default: _batch_norm,
-    aten.mean.dim: _mean,
-    aten.relu.default: _pointwise("relu"),
-    aten.sigmoid.default: _pointwise("sigmoid"),
-    aten.tanh.default: _pointwise("tanh"),
-    aten.leaky_relu.default: _pointwise("leaky_relu", "slope", slope=0.01),
-    aten.elu.default: _pointwise("elu", "alpha", alpha=1.0),
-    aten.gelu.default: _pointwise("gelu"),
-    aten.silu.default: _pointwise("silu"),
-    aten.view.default: _reshape,
-    aten._unsafe_view.default: _reshape,
-    aten.reshape.default: _reshape,
-    aten.squeeze.dims: _reshape,
-    aten.unsqueeze.default: _reshape,
-    aten._softmax.default: _softmax("softmax"),
-    aten._log_softmax.default: _softmax("log_softmax"),
-    aten.add.Tensor: _arithmetic("add"),
-    aten.sub.Tensor: _arithmetic("subtract"),
-    aten.mul.Tensor: _arithmetic("multiply"),
-    aten.div.Tensor: _arithmetic("divide"),
-    aten.cat.default: _concatenate,
+CONVERTERS: dict[Any, tuple[str, Converter]] = {  # by torch's operator, with engine.js' name for it
+    aten.convolution.default: ("convolution", _convolution),
+    aten.addmm.default: ("linear", _linear),
+    aten.mm.default: ("linear", _linear),
+    aten.max_pool2d_with_indices.default: ("pool", _pool),
+    aten.avg_pool2d.default: ("pool", _pool),
+    aten._native_batch_norm_legit_no_training.default: ("scale", _batch_norm),
+    aten.mean.dim: ("mean", _mean),
+    aten.relu.default: ("relu", _pointwise()),
+    aten.sigmoid.default: ("sigmoid", _pointwise()),
+    aten.tanh.default: ("tanh", _pointwise()),
+    aten.leaky_relu.default: ("leaky_relu", _pointwise(slope=0.01)),
+    aten.elu.default: ("elu", _pointwise(alpha=1.0)),
+    aten.gelu.default: ("gelu", _pointwise()),
+    aten.silu.default: ("silu", _pointwise()),
+    aten.view.default: ("reshape", _reshape),
+    aten._unsafe_view.default: ("reshape", _reshape),
+    aten.reshape.default: ("reshape", _reshape),
+    aten.squeeze.dims: ("reshape", _reshape),
+    aten.unsqueeze.default: ("reshape", _reshape),
+    aten._softmax.default: ("softmax", _softmax),
+    aten._log_softmax.default: ("log_softmax", _softmax),
+    aten.add.Tensor: ("add", _arithmetic),
+    aten.sub.Tensor: ("subtract", _arithmetic),
+    aten.mul.Tensor: ("multiply", _arithmetic),
+    aten.div.Tensor: ("divide", _arithmetic),
+    aten.cat.default: ("concatenate", _concatenate),
 }

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import torch
 from lab import Command, Tiny, thorough, tiny_arrays, tiny_data
-from matplotlib.image import imread
 from torch import Tensor
 
 from mnist_lab.cli.robustness import name_groups
@@ -45,7 +44,6 @@ def test_images_stay_images_and_differ_more_with_every_strength(name: str) -> No
     for strength in range(6):
         made = corrupt(images(), name, strength)
         assert (made.shape, made.dtype) == ((57, 28, 28), torch.uint8)
-    assert torch.equal(corrupt(images(), name, 0), images())
     torch.manual_seed(1)
     first = corrupt(images(), name, 3)
     torch.manual_seed(2)
@@ -155,37 +153,11 @@ def cells(line: str) -> list[str]:
     return [word for word in line.split() if word.endswith("%")]
 
 
-def files_below(folder: str) -> set[Path]:
-    return {path for path in Path(folder).rglob("*") if path.is_file()}
-
-
-@pytest.mark.slow
-def test_one_run_is_shown_and_drawn(command: Command, runs: list[Run]) -> None:
-    before = files_below(".")
-    outcome = command("robustness", "runs/lenet", "--out", "new/figure.png", data=False)
-    assert outcome.status == 0, outcome.err
-    kept = measure(runs[0], list(CORRUPTIONS))
-    plain = runs[0].info["metrics"]["test/acc"]
-    assert kept.accuracy == pytest.approx(plain)
-    assert (kept.images, list(kept.accuracies)) == (57, list(CORRUPTIONS))
-    assert outcome.out.startswith(f"lenet: {plain:.2%} of 57 test images without corruption\n")
-    lines = {line.split()[0]: line for line in outcome.out.splitlines()[3:]}
-    for name in CORRUPTIONS:
-        values = kept.accuracies[name]
-        assert values[1] == pytest.approx(directly(runs[0], name, 2))
-        expected = [f"{value:.2%}" for value in (*values, statistics.fmean(values))]
-        assert cells(lines[name])[-6:] == expected
-        assert f"{CORRUPTIONS[name].amounts[4]:g} {CORRUPTIONS[name].unit}" in lines[name]
-    assert lines["figure:"] == "figure: new/figure.png"
-    assert imread("new/figure.png").std() > 0.01
-    assert files_below(".") == before | {Path("new/figure.png")}
-
-
 def test_several_runs_are_compared_best_first_seeds_together(command: Command, runs: list[Run]) -> None:
-    before = files_below(".")
+    before = sorted(Path().rglob("*"))
     outcome = command("robustness", "runs", data=False)
     assert outcome.status == 0, outcome.err
-    assert files_below(".") == before  # nothing is written unless it is asked for
+    assert sorted(Path().rglob("*")) == before, "nothing is written unless it is asked for"
     measured = {run: measure(run, list(CORRUPTIONS)) for run in runs}
     head, *lines = outcome.out.splitlines()
     assert head.split() == ["network", "runs", "plain", *CORRUPTIONS, "mean"]
@@ -203,14 +175,10 @@ def test_figure_has_a_line_for_each_network_on_the_axes_of_each_corruption(runs:
     names = ["shift", "blur"]
     groups = {name: [measure(run, names) for run in own] for name, own in name_groups(runs).items()}
     figure = plot_robustness(groups, images()[0])
-    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
     panels = [axes for axes in figure.axes if axes.get_lines()]
-    assert titles == names
+    assert [axes.get_title() for axes in figure.axes if axes.get_title()] == names
     for axes, name in zip(panels, names, strict=True):
         assert axes.get_xlabel() == CORRUPTIONS[name].unit
-        assert [text.get_text() for text in axes.get_xticklabels()] == [
-            "0", *(f"{amount:g}" for amount in CORRUPTIONS[name].amounts)
-        ]  # fmt: skip
         for line, (label, measured) in zip(axes.get_lines(), groups.items(), strict=True):
             assert line.get_label() == label
             expected = [100 * statistics.fmean(each.accuracy for each in measured)]
@@ -237,6 +205,11 @@ def test_json_and_csv_have_a_row_for_each_accuracy_unrounded(command: Command, r
     assert [float(row["test/acc"]) for row in read] == [row["test/acc"] for row in rows]
     assert outcome.err == "figure: new/shown.svg\n"
     assert Path("new/shown.svg").read_text().startswith("<?xml")
+    head, *_, noise, shift = command(*arguments, data=False).out.splitlines()
+    assert head == f"mlp: {rows[0]['test/acc']:.2%} of 57 test images without corruption"
+    for line, own in ((noise, rows[1:6]), (shift, rows[6:])):
+        accuracies = [row["test/acc"] for row in own]
+        assert cells(line)[-6:] == [f"{value:.2%}" for value in (*accuracies, statistics.fmean(accuracies))]
 
 
 def test_runs_are_grouped_by_settings_that_differ_beside_the_seed(runs: list[Run], trained: Path) -> None:
@@ -254,10 +227,8 @@ def test_unmeasurable_run_is_reported_in_one_line(command: Command, tiny: Tiny, 
     Path("runs/b").mkdir()
     Run.create(Path("runs/b"), Run(Path("runs/a")).info, settings)
     for arguments, message in (
-        (["nowhere"], "nowhere: run folder not found"),
         (["runs/b"], "runs/b: has no checkpoint"),
-        (["runs/a", "--only", "shift,fog"], "--only=fog: unknown corruption; choose from shift, rotation"),
-        (["runs/a", "--only", ""], "--only=: unknown corruption"),
+        (["runs/a", "--only", "shift,fog"], "--only=fog: unknown corruption"),
         (["runs/a", "--out", "x.doc"], "--out=x.doc: must end in one of"),
         ([], "name a run, or give --where"),
     ):
@@ -267,8 +238,3 @@ def test_unmeasurable_run_is_reported_in_one_line(command: Command, tiny: Tiny, 
     outcome = command("robustness", "runs", "--only", "blur", data=False)
     assert outcome.status == 0
     assert outcome.err == "mnist_lab: warning: runs/b: has no checkpoint; left out\n"
-    for file in tiny.raw.iterdir():
-        file.unlink()
-    outcome = command("robustness", "runs/a", data=False)
-    assert outcome.status == 1
-    assert outcome.err.startswith("mnist_lab: Tiny could not be fetched")

@@ -2,10 +2,8 @@
 
 import pytest
 import torch
-from lab import Tiny, thorough
 
 from mnist_lab.evaluation.predictions import Predictions
-from mnist_lab.training.build import make_data, make_model
 
 LABELS = [3, 3, 3, 5, 5, 8]
 GIVEN = [(3, 0.95), (3, 0.65), (5, 0.75), (5, 0.95), (5, 1.0), (3, 0.55)]  # predicted class, and how sure
@@ -39,19 +37,3 @@ def test_calibration_has_a_bin_for_each_tenth_that_has_images(six: Predictions) 
     expected = [(0.55, 0.0, 1), (0.65, 1.0, 1), (0.75, 0.0, 1), (2.9 / 3, 1.0, 3)]
     assert [pytest.approx(bin, abs=1e-6) for bin in six.calibration()] == expected
     assert six.calibration_error() == pytest.approx((0.55 + 0.35 + 0.75 + 0.1) / 6, abs=1e-6)
-
-
-@pytest.mark.parametrize("name", ["lenet", *thorough("mlp", "dropout_cnn")])
-def test_probabilities_of_the_test_set_are_those_of_the_network_in_eval_mode(tiny: Tiny, name: str) -> None:
-    cfg = tiny.compose(f"model={name}")
-    model = make_model(cfg)
-    data = make_data(cfg, model)
-    made = Predictions.on_test_set(model.train(), data)
-    images, labels = data.examples(1000)
-    with torch.no_grad():
-        scores = model.eval()(images)
-    expected = scores.exp() if model.loss == "nll" else scores.softmax(1)
-    assert torch.equal(made.labels, labels)
-    torch.testing.assert_close(made.probabilities, expected, rtol=1e-4, atol=1e-6)
-    assert made.probabilities.sum(1).tolist() == pytest.approx([1] * len(labels))
-    assert 0 <= made.accuracy <= 1

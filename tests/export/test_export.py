@@ -49,13 +49,10 @@ def test_impossible_export_is_reported_in_one_line(command: Command) -> None:
     command("model=mlp", "trainer.max_epochs=1", "hydra.run.dir=runs/a/b")
     Path("file").write_text("")
     for arguments, message in (
-        (("nowhere", "--format", "state_dict"), "nowhere: run folder not found"),
         (("runs/a/b", "--format", "word"), "--format=word: unknown format; choose from onnx, torch_export"),
         (("runs/a/b",), "--format"),
         (("runs/a/b", "--format", "state_dict", "--to", "file/x.pt"), "--to=file/x.pt: cannot be written"),
-        (("runs/a/b", "--format", "state_dict", "--to", "/proc/x.pt"), "--to=/proc/x.pt: cannot be written"),
         (("runs/a/b", "--format", "state_dict", "--to", "/dev/null"), "--to=/dev/null: exists and is not a file"),
-        (("runs/a/b", "--format", "state_dict", "--to", ""), "--to=.: exists and is not a file"),
     ):
         outcome = command("export", *arguments, data=False)
         assert outcome.status == 2
@@ -70,9 +67,7 @@ def test_state_dict_that_does_not_fit_is_identified_by_its_shapes(command: Comma
         (shapes_of("dropout_cnn"), "looks like weights of dropout_cnn, by their shapes, not of LeNet"),
         (lenet | {"fc3.weight": (7, 84)}, "looks most like LeNet, but its fc3.weight is (7, 84), not (10, 84)"),
         ({name: shape for name, shape in mlp.items() if name != "8.bias"}, "looks most like mlp, but has no 8.bias"),
-        (mlp | {"9.bias": (3,)}, "looks most like mlp, but has 9.bias besides"),
         ({"module.conv1.weight": (6, 1, 5, 5)}, "looks like no network here, it begins with module.conv1.weight"),
-        ({}, "looks like no network here, it begins with nothing"),
         ({1: (3,)}, "looks like no network here, it begins with 1"),  # type: ignore[dict-item]
     ):
         torch.save({name: torch.zeros(shape) for name, shape in shapes.items()}, "some.pt")

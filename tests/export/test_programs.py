@@ -133,27 +133,18 @@ def test_program_that_differs_from_the_checkpoint_is_not_written(
     train(tiny.compose("model=mlp", *QUICK))
     arguments, right = ("export", "runs/a", "--format", form), exporting.FORMATS[form]
     with monkeypatch.context() as broken:
-        broken.setattr(
-            InferenceModule, "forward", lambda self, images: self.network(images.unsqueeze(1) / 255.0).softmax(1)
-        )
-        assert is_refused(
-            command(*arguments, data=False), 1, f"exports/mlp{PROGRAMS[form]}: not written: on 57 test images, "
-        )
+        broken.setattr(InferenceModule, "forward", lambda self, images: self.network(images[:, None] / 255).softmax(1))
+        outcome = command(*arguments, data=False)
+        assert is_refused(outcome, 1, f"exports/mlp{PROGRAMS[form]}: not written: on 57 test images, ")
     assert command(*arguments, data=False).status == 0
     before = Path(f"runs/a/exports/mlp{PROGRAMS[form]}").read_bytes()
-    for content, tolerance, message in (
-        (b"no program", 1e-4, "not written: it cannot be run ("),
-        (before, -1.0, "0 classes differ from the checkpoint's, and probabilities by up to"),
-    ):
-        with monkeypatch.context() as broken:
-            broken.setattr(exporting, "TOLERANCE", tolerance)
-            wrong = dataclasses.replace(right, convert=lambda network, data, run, content=content: content)
-            broken.setitem(exporting.FORMATS, form, wrong)
-            outcome = command(*arguments, data=False)
-            assert outcome.status == 1 and message in outcome.err.splitlines()[-1]  # torch logs a broken file before
-            assert Path(f"runs/a/exports/mlp{PROGRAMS[form]}").read_bytes() == before, "what was there stays"
-            outcome = command(*arguments, "--to", "new.file", data=False)
-            assert outcome.status == 1 and not list(Path().glob("new*")) and not list(Path().rglob("*.partial"))
+    wrong = dataclasses.replace(right, convert=lambda network, data, run: b"no program")
+    monkeypatch.setitem(exporting.FORMATS, form, wrong)
+    outcome = command(*arguments, data=False)
+    last_line = outcome.err.splitlines()[-1]  # torch logs a broken file before
+    assert outcome.status == 1 and "not written: it cannot be run (" in last_line
+    assert Path(f"runs/a/exports/mlp{PROGRAMS[form]}").read_bytes() == before, "what was there stays"
+    assert not list(Path().rglob("*.partial"))
 
 
 def test_check_runs_every_image_in_batches_of_several_sizes_and_refuses_nan() -> None:
@@ -183,15 +174,11 @@ def test_missing_requirement_of_a_format_is_reported_in_one_line(
     for form in PROGRAMS:
         outcome = command("export", "runs/a", "--format", form, data=False)
         assert is_refused(outcome, 1, "Own: torch cannot trace it (")
-    for module, form, extra in (
-        ("onnxruntime", "onnx", "onnx"),
-        ("onnxscript", "onnx", "onnx"),
-        ("safetensors.torch", "safetensors", "safetensors"),
-    ):
+    for module, form in (("onnxruntime", "onnx"), ("onnxscript", "onnx"), ("safetensors.torch", "safetensors")):
         with monkeypatch.context() as without:
             without.setitem(sys.modules, module, None)
             outcome = command("export", "runs/a", "--format", form, data=False)
-            assert is_refused(outcome, 2, f"pip install 'mnist-lab[{extra}]'")
+            assert is_refused(outcome, 2, f"pip install 'mnist-lab[{form}]'")
     for file in tiny.raw.iterdir():
         file.unlink()
     assert is_refused(command("export", "runs/a", "--format", "onnx", data=False), 1, "Tiny")
@@ -210,10 +197,8 @@ def test_card_says_what_the_run_was_and_what_the_file_takes(command: Command, ti
         f"{run.info['metrics']['test/acc']:.2%} on the 57 test images, measured by running this file",
         "of epoch 2 of 2, the last, seed",
         f"`{run.info['command']}`",
-        f"torch {torch.__version__.split('+')[0]}",
         "resized to 32 by 32",
         "x / 255, then minus 0.1307, then divided by 0.3081",
-        "conv2: Conv2d(6, 16, kernel_size=(5, 5), stride=(1, 1))",
         "The licence of Tiny is decided by its owner.",
     ):
         assert message in card

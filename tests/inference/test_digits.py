@@ -5,7 +5,6 @@ import random as python_random
 import struct
 import warnings
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +12,8 @@ from lab import thorough
 from PIL import Image, ImageDraw, ImageOps, features
 
 from benchmarks.digits import lit, ruled
-from mnist_lab.data.images import FORMATS, SIDE, UnreadableImage, brightness, open_image, read_image
-from mnist_lab.inference.digits import BOX, NetworkInput, NoDigit, find_digit, find_number, otsu_threshold
+from mnist_lab.data.images import FORMATS, SIDE, UnreadableImage, brightness, read_image
+from mnist_lab.inference.digits import BOX, NetworkInput, NoDigit, find_digit, find_number
 
 WRITTEN = [form for form in FORMATS if form != "AVIF" or features.check("avif")]
 
@@ -74,9 +73,11 @@ def saved(picture: Image.Image, form: str, **settings: object) -> io.BytesIO:
 
 
 @pytest.mark.parametrize("digit", LINES)
-@pytest.mark.parametrize("height", [20, 130])
+@pytest.mark.parametrize("height", [20, 130, 900])
 def test_digit_fills_a_box_of_20_pixels_and_has_its_centre_of_mass_in_the_middle(digit: int, height: int) -> None:
-    pixels = find_digit(drawn(digit, height=height, at=(60, 20))).pixels
+    found = find_digit(drawn(digit, height=height, at=(60, 20), page=(1000, 1000) if height > 200 else (300, 240)))
+    assert height < 100 or likeness(find_digit(drawn(digit)), found) > 0.9
+    pixels = found.pixels
     assert pixels.shape == (SIDE, SIDE) and pixels.dtype == np.uint8 and pixels.max() == 255
     rows, columns = (pixels.any(1).nonzero()[0], pixels.any(0).nonzero()[0])
     assert max(np.ptp(rows), np.ptp(columns)) + 1 == BOX
@@ -89,29 +90,6 @@ def test_lopsided_digit_stays_within_the_image() -> None:
     for quarters in range(4):
         pixels = find_digit(lopsided(quarters)).pixels
         assert max(np.ptp(places) + 1 for places in pixels.nonzero()) == BOX
-
-
-@pytest.mark.parametrize("digit", LINES)
-@pytest.mark.parametrize(
-    ("height", "at", "page"),
-    [
-        (20, (12, 4), (40, 28)),  # as small as MNIST's
-        (50, (500, 300), (640, 480)),
-        (900, (400, 500), (1600, 2000)),
-    ],
-)
-def test_size_and_place_hardly_matter(digit: int, height: int, at: tuple[int, int], page: tuple[int, int]) -> None:
-    assert likeness(find_digit(drawn(digit)), find_digit(drawn(digit, height=height, at=at, page=page))) > 0.9
-
-
-def test_light_on_dark_is_as_good_as_dark_on_light() -> None:
-    for digit in LINES:
-        assert likeness(find_digit(drawn(digit)), find_digit(ImageOps.invert(drawn(digit)))) > 0.99
-
-
-def test_box_is_the_digits_place() -> None:
-    left, top, right, bottom = find_digit(drawn(7, height=100, at=(150, 90))).box
-    assert [300 * left, 240 * top, 300 * right, 240 * bottom] == pytest.approx([145, 85, 225, 195], abs=3)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB", "I", "F", "I;16"])
@@ -135,19 +113,9 @@ def test_white_is_the_brightest_value_of_an_image_of_many_bits(most: float) -> N
 
 
 @pytest.mark.parametrize("colour", ["black", "white", "red"])
-@pytest.mark.parametrize("palette", [False, True])
-def test_ink_on_transparency_is_seen_whatever_its_colour(colour: str, palette: bool) -> None:
+def test_ink_on_transparency_is_seen_whatever_its_colour(colour: str) -> None:
     picture = Image.new("RGBA", (300, 240), colour)
     picture.putalpha(ImageOps.invert(drawn()))
-    if palette:
-        picture = read_image(saved(picture, "GIF"))
-        assert picture.mode == "P"
-    assert likeness(find_digit(drawn()), find_digit(picture)) > 0.97
-
-
-def test_transparent_border_of_an_image_is_taken_for_its_paper() -> None:
-    picture = Image.new("RGBA", (400, 300))
-    picture.paste(drawn().convert("RGBA"), (50, 30))
     assert likeness(find_digit(drawn()), find_digit(picture)) > 0.97
 
 
@@ -232,11 +200,6 @@ def test_dot_of_a_few_pixels_is_no_digit(page: tuple[int, int]) -> None:
             find_digit(picture)
 
 
-def test_closely_cropped_digit_is_found() -> None:
-    picture = drawn(4, height=120, at=(90, 60))
-    assert likeness(find_digit(picture), find_digit(picture.crop((84, 54, 186, 186)))) > 0.95
-
-
 def test_thin_strokes_are_thickened() -> None:
     thin, usual = find_digit(drawn(7, height=200, at=(60, 20), pen=2)), find_digit(drawn(7))
     assert thin.pixels.sum() > 0.4 * usual.pixels.sum()
@@ -259,13 +222,6 @@ def test_image_without_a_digit_is_refused() -> None:
     ):
         with pytest.raises(NoDigit, match="no digit found"):
             find_digit(picture)
-
-
-def test_otsu_threshold_separates_two_groups_and_keeps_one_together() -> None:
-    two = np.array([0.1, 0.12, 0.15] * 9 + [0.6, 0.7, 0.8])
-    assert 0.15 <= otsu_threshold(two) < 0.6
-    for spread in (0, 1e-7):
-        assert otsu_threshold(np.linspace(0.75, 0.75 + spread, 9, dtype=np.float32)) < 0.75
 
 
 def test_large_images_are_shrunk_and_small_ones_enlarged() -> None:
@@ -348,20 +304,3 @@ def test_damage_raises_unreadable_image_only_and_never_warns(form: str) -> None:
             except (UnreadableImage, NoDigit):
                 refused += 1
     assert refused > 2
-
-
-def test_path_without_a_file_is_refused(tmp_path: Path) -> None:
-    for path, message in (
-        (tmp_path / "none.png", "file not found"),
-        (tmp_path, "not a file"),
-        (Path("/dev/null"), "not a"),
-    ):
-        with pytest.raises(UnreadableImage, match=message):
-            open_image(path)
-
-
-def test_image_itself_is_not_modified() -> None:
-    picture = drawn().convert("RGBA")
-    before = picture.copy()
-    find_digit(picture)
-    assert picture.mode == before.mode and picture.tobytes() == before.tobytes()

@@ -86,6 +86,7 @@ def test_table_has_a_line_for_each_image(command: Command, trained: Run, photos:
 
 def test_json_and_csv_have_all_ten_probabilities(command: Command, trained: Run, photos: Path) -> None:
     given = ["predict", str(trained), str(photos)]
+    assert list_images([str(photos)]) == [photos / name for name in ("1.tiff", "2.JPG", "10.png", "deeper.png")]
     rows = json.loads(command(*given, "--json", data=False).out)
     for row, answer in zip(rows, predict(trained, list_images([str(photos)])[:3]), strict=True):
         assert row["file"] == str(answer.path)
@@ -96,11 +97,6 @@ def test_json_and_csv_have_all_ten_probabilities(command: Command, trained: Run,
     lines = list(csv.DictReader(io.StringIO(outcome.out)))
     assert [{name: str(value) for name, value in row.items()} for row in rows] == lines
     assert outcome.status == 1 and "deeper.png" in outcome.err  # reported on stderr
-
-
-def test_folder_is_read_in_natural_order_without_hidden_and_other_files(photos: Path) -> None:
-    names = [path.name for path in list_images([str(photos), "photos/10.png", "other.jpg"])]
-    assert names == ["1.tiff", "2.JPG", "10.png", "deeper.png", "other.jpg"]
 
 
 def test_file_without_an_answer_is_reported_and_skipped(command: Command, trained: Run, photos: Path) -> None:
@@ -156,15 +152,6 @@ def test_single_digit_is_read_where_it_is_asked_for(command: Command, trained: R
     assert command(*given, data=False).out.splitlines()[1].endswith("one of 3 digits")
 
 
-def test_digits_above_the_row_are_noted(trained: Run, photos: Path) -> None:
-    page = Image.new("L", (500, 520), 255)
-    page.paste(row_of_digits(), (0, 0))
-    page.paste(drawn(7, page=(200, 240), at=(50, 90), height=110), (0, 270))
-    page.save("rows.png")
-    (answer,) = predict(trained, ["rows.png"])
-    assert len(answer.found) == 3 and answer.note == "1 more outside the row"
-
-
 def test_runner_up_differs_where_the_network_is_least_sure(trained: Run) -> None:
     probabilities = np.full((3, 10), 0.001)
     for row, (digit, sure, other, chance) in enumerate([(2, 0.98, 7, 0.012), (0, 0.6, 6, 0.392), (6, 0.9, 0, 0.092)]):
@@ -175,12 +162,12 @@ def test_runner_up_differs_where_the_network_is_least_sure(trained: Run) -> None
     assert answer.runner_up == ("266", pytest.approx(0.98 * 0.392 * 0.9))
 
 
-def answer_with(run: Run, probability: float, box: tuple[int, int], count: int = 1) -> Answer:
+def answer_with(run: Run, probability: float, box: tuple[int, int], count: int = 1, others: int = 0) -> Answer:
     """An answer of some probability to a digit of some height and width, or to several such."""
     pixels = np.zeros((28, 28), np.uint8)
     pixels[: box[0], : box[1]] = 255
     probabilities = np.array([[probability, *[(1 - probability) / 9] * 9]] * count)
-    found = [NetworkInput(pixels, candidates=count)] * count
+    found = [NetworkInput(pixels, candidates=count + others)] * count
     return Answer(Path("x.png"), found, probabilities, ImageClassifier(run))
 
 
@@ -189,6 +176,7 @@ def test_improbable_and_wide_digits_are_doubtful_and_named(trained: Run) -> None
     assert answer_with(trained, 0.54, (20, 10)).note == "doubtful"
     assert answer_with(trained, 0.99, (10, 20)).note == "doubtful: wider than a digit"
     assert answer_with(trained, 0.99, (20, 20), 2).note == ""
+    assert answer_with(trained, 0.99, (20, 20), 2, others=1).note == "1 more outside the row"
     assert answer_with(trained, 0.54, (20, 20), 2).note == "doubtful: digit 1, digit 2"
     assert answer_with(trained, 0.99, (10, 20), 2).note.startswith("doubtful: digit 1 (wider than a digit), ")
 
@@ -230,14 +218,11 @@ def test_bad_arguments_are_reported_in_one_line(command: Command, trained: Run, 
     Path("empty").mkdir()
     run = str(trained)
     for arguments, message in (
-        (["nowhere", "photos/1.tiff"], "nowhere: run folder not found"),
         ([run], "name an image, a folder of images, or a CSV of pixels"),
         ([run, "empty"], "empty: contains no image files (.apng"),
-        ([run, "a.csv", "photos/1.tiff"], "a CSV of pixels cannot be combined"),
         ([run, "a.csv", "--json"], "a CSV of pixels cannot be combined"),
         ([run, "photos/1.tiff", "--out", "x.csv"], "--out=x.csv: only valid with a CSV of pixels"),
         ([run, "photos/1.tiff", "--show", "photos/1.tiff"], "--show=photos/1.tiff: cannot be written"),
-        ([run, "none.csv"], "none.csv: cannot be read"),
     ):
         outcome = command("predict", *arguments, data=False)
         assert (outcome.status, outcome.out, outcome.err.count("\n")) == (2, "", 1)
@@ -310,11 +295,9 @@ ROW = ",".join(["0"] * 784)
         (f"{ROW}\n\n{ROW[:-2]}\n", "x.csv, line 3: expected 784 columns, found 783"),
         (f"{ROW}\n{ROW[:-1]}x\n", "x.csv, line 2, column 784: invalid value 'x'; must be a whole number from 0 to 255"),
         (f"{ROW[:-1]}256\n", "x.csv, line 1, column 784: invalid value '256'"),
-        (f"{ROW[:-1]}\n", "x.csv, line 1, column 784: invalid value ''"),
         (f"12,{ROW}\n", "x.csv, line 1: invalid label 12; must be from 0 to 9"),
         (",".join(["label", *map("p{}".format, range(783))]) + f"\n{ROW}\n", "x.csv, line 1: found 784 columns"),
         (b"\xff\xfe\x00\x80".decode("latin-1"), "x.csv: cannot be read"),
-        ("0," * 60_000, "x.csv: a line is too long for 784 pixels (100,000 characters"),
     ],
 )
 def test_invalid_csv_is_reported_with_its_line(tmp_path: Path, content: str, message: str) -> None:
@@ -324,21 +307,10 @@ def test_invalid_csv_is_reported_with_its_line(tmp_path: Path, content: str, mes
         read_pixels(path, max_label=9)
 
 
-def test_invalid_csv_leaves_no_submission(command: Command, trained: Run, tiny: Tiny) -> None:
-    Path("x.csv").write_text("a,b\n1,2\n")
-    outcome = command("predict", str(trained), "x.csv", data=False)
-    assert outcome.status == 2 and outcome.err.startswith("mnist_lab: x.csv, line 1: ")
-    assert outcome.err.count("\n") == 1 and not Path("submission.csv").exists()
-
-
 def test_unwritable_submission_is_reported(command: Command, trained: Run, tiny: Tiny) -> None:
     path = write_csv("test.csv", tiny_arrays()[2])
     before = path.read_bytes()
-    for out, message in (
-        ("test.csv", "would overwrite the input"),
-        (".", "exists and is not a file"),
-        ("/proc/x.csv", "cannot be written"),
-    ):
+    for out, message in (("test.csv", "would overwrite the input"), ("/proc/x.csv", "cannot be written")):
         outcome = command("predict", str(trained), "test.csv", "--out", out, data=False)
         assert outcome.status == 2
         assert outcome.err.startswith(f"mnist_lab: --out={out}: {message}") and outcome.err.count("\n") == 1

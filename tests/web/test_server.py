@@ -1,12 +1,10 @@
 """The page as `draw` serves it: the server's answers and refusals, and drawing in a browser."""
 
-import os
 import re
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from lab import Command, Tiny, slow
+from lab import Command, Tiny, slow, started
 from test_recognise import tiny_run
 
 from benchmarks.page import agreement, draw
@@ -68,7 +66,7 @@ def asked(port: int, method: str = "GET", path: str = "/", **headers: str) -> tu
     ("method", "path", "status"),
     [
         *(("POST", "/", 501), ("PUT", "/", 501), ("HEAD", "/", 200), ("GET", "/?x", 200)),
-        *(("GET", "/other", 404), ("GET", "/..%2fpyproject.toml", 404), ("GET", "//[", 404)),
+        *(("GET", "/..%2fpyproject.toml", 404), ("GET", "//[", 404)),
     ],
 )
 def test_other_methods_and_paths_are_refused(port: int, method: str, path: str, status: int) -> None:
@@ -144,8 +142,6 @@ def test_impossible_address_is_reported_in_one_line(command: Command, trained: R
         for option, value, words in (
             ("--port", str(port), "is in use"),
             ("--port", "70000", "invalid port"),
-            ("--port", "-1", "invalid port"),
-            ("--host", "192.0.2.1", "not an address of this machine"),
             ("--host", "no.such.host.invalid", "not an address of this machine"),
         ):
             outcome = command("draw", str(trained), option, value, data=False)
@@ -162,32 +158,22 @@ def test_browser_is_opened_where_there_is_a_screen(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.slow
 def test_command_survives_invalid_requests_and_ends_quietly_with_ctrl_c(trained: Run) -> None:
-    command = [sys.executable, "-m", "mnist_lab", "draw", str(trained.folder.absolute()), "--no-browser", "--port", "0"]
-    with subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    ) as process:
-        try:
-            assert process.stdout is not None
-            match = re.search(r"http://127\.0\.0\.1:(\d+)/", process.stdout.readline())
-            assert match
-            for raw, status in (
-                (b"nonsense\r\n\r\n", b"400"),
-                (b"GET / HTTP/9.9\r\n\r\n", b"505"),
-                (b"GET / HTTP/1.1\r\nHost: " + b"x" * 65_531, b"431"),
-            ):
-                with socket.create_connection(("127.0.0.1", int(match[1])), timeout=60) as sent:
-                    sent.sendall(raw)
-                    assert status in sent.makefile("rb").read()
-            assert asked(int(match[1]))[0].status == 200
-            process.send_signal(signal.SIGINT)
-            out, err = process.communicate(timeout=240)
-        finally:
-            process.kill()
+    command = ["-m", "mnist_lab", "draw", str(trained.folder.absolute()), "--no-browser", "--port", "0"]
+    with started(*command, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        match = re.search(r"http://127\.0\.0\.1:(\d+)/", process.stdout.readline())
+        assert match
+        for raw, status in (
+            (b"nonsense\r\n\r\n", b"400"),
+            (b"GET / HTTP/9.9\r\n\r\n", b"505"),
+            (b"GET / HTTP/1.1\r\nHost: " + b"x" * 65_531, b"431"),
+        ):
+            with socket.create_connection(("127.0.0.1", int(match[1])), timeout=60) as sent:
+                sent.sendall(raw)
+                assert status in sent.makefile("rb").read()
+        assert asked(int(match[1]))[0].status == 200
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate()
     assert (process.returncode, out, err) == (130, "", "")
 
 
@@ -262,17 +248,6 @@ def test_drawing_changes_bars_digit_and_the_networks_input(browser: "Browser", p
         page.keyboard.press("Escape")
         shows(page, "words", INVITATION)
         assert inked(page, "pad") == inked(page, "seen") == 0
-
-
-@pytest.mark.slow
-def test_dot_is_not_an_error_and_clear_starts_again(browser: "Browser", port: int) -> None:
-    with shown(browser, port) as page:
-        page.locator("#pad").click()
-        shows(page, "words", "Draw it larger")
-        assert page.locator("#predicted").inner_text() == "" and bars(page) == []
-        page.locator("#clear").click()
-        shows(page, "words", INVITATION)
-        assert inked(page, "pad") == 0
 
 
 @pytest.mark.parametrize(("width", "height", "scheme"), slow((320, 568, "light"), (1280, 800, "dark")))
