@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from lab import Command, Outcome, Tiny, tiny_arrays, tiny_data
-from mnist_lab.data.array_files import read_pixels
 from PIL import Image
 from test_digits import drawn, row_of_digits
 
 from benchmarks.digits import found, hits_and_notes
 from mnist_lab.cli.predict import list_images
 from mnist_lab.config.compose import compose
+from mnist_lab.data.array_files import read_pixels
 from mnist_lab.data.images import UnreadableImage
 from mnist_lab.errors import UsageError
 from mnist_lab.inference.digits import NetworkInput, NoDigit, find_digit
