@@ -153,7 +153,7 @@ def summarise_logs(logs: Sequence[Log]) -> dict[str, Any]:
 
 def accuracy(log: Log) -> float:
     """Return a log's test accuracy in per cent."""
-    return round(100 * (1 - len(log["wrong"]) / log["images"]), 6)
+    return float(round(100 * (1 - len(log["wrong"]) / log["images"]), 6))
 
 
 def records_page(records: Sequence[Mapping[str, Any]]) -> str:
