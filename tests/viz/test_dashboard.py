@@ -69,9 +69,9 @@ class Trained:
     def predictions(self) -> Predictions:
         return Predictions.on_test_set(self.model, self.data)
 
-    def fill(self, folder: Path, dashboard: Dashboard, model: Classifier | None = None) -> Counter[str]:
-        """What a dashboard leaves in a folder of its own, for this run or for another network."""
-        board, model = SummaryWriter(str(folder)), model or self.model
+    def fill(self, folder: Path, dashboard: Dashboard) -> Counter[str]:
+        """What a dashboard leaves in a folder of its own."""
+        board, model = SummaryWriter(str(folder)), self.model
         alone = [LightningEnvironment()]  # also where srun is installed
         model.trainer = pl.Trainer(
             accelerator="cpu", logger=False, enable_checkpointing=False, barebones=True, plugins=alone
@@ -296,8 +296,9 @@ def test_network_of_a_users_own_has_what_there_is_to_show_of_it(
     """Nothing is said, and random state, mode and hooks are as they were."""
     model = Own().eval()
     without = {"figures/filters", "projector_config.pbtxt", "graph_def", "tagged_run_metadata"}
+    other = Trained(trained.run, model, make_data(trained.tiny.compose("model=mlp"), model), trained.tiny)
     before = torch.get_rng_state()
-    assert trained.fill(tmp_path, Dashboard(), model) == Counter(set().union(*PARTS.values()) - without)
+    assert other.fill(tmp_path, Dashboard()) == Counter(set().union(*PARTS.values()) - without)
     assert torch.equal(torch.get_rng_state(), before)
     assert not any(layer.training or layer._forward_pre_hooks or layer._forward_hooks for layer in model.modules())
     assert capsys.readouterr() == ("", "")
@@ -317,5 +318,5 @@ def test_features_are_what_the_last_linear_layer_that_is_used_is_given() -> None
     given = features(model, images)
     assert given is not None
     torch.testing.assert_close(given, model.first(images.flatten(1)).detach())
-    model.last = model.first = model.unused = nn.Flatten()  # type: ignore[assignment]
+    model.last, model.first, model.unused = nn.Flatten(), nn.Flatten(), nn.Conv1d(1, 1, 1)  # type: ignore[assignment]
     assert features(model, images) is None, "there is no linear layer"
