@@ -31,11 +31,7 @@ CHOSEN = {"best": "the best by validation accuracy", "last": "the last ones"}
 
 
 def run_page(run: Run) -> dict[str, Any]:
-    """Return the values of run.html.j2 for a run in any state.
-
-    Raises:
-        LabError: the test set, the network or a file of the folder cannot be loaded.
-    """
+    """Return the values of run.html.j2 for a run in any state."""
     info, config, rows = run.info, run.config, run.epochs()
     needed = ("model", "parameters", "seed", "started", "max_epochs", "command")
     missing = [name for name in needed if info.get(name) is None]
@@ -45,13 +41,10 @@ def run_page(run: Run) -> dict[str, Any]:
     epochs = f"{len(rows)} of {info['max_epochs']}"
     data_set = OmegaConf.select(config, "data.source.name") or "your own data"
     figures = {"Accuracy": plot_accuracy(run), "Loss": plot_loss(run)}
-    curves = {name: run.curve(name) for name in METRIC_NAMES}
-    curves = {name: curve for name, curve in curves.items() if curve}
+    curves = {name: curve for name in METRIC_NAMES if (curve := run.curve(name))}
     return {
-        "kicker": "A run of mnist_lab",
         "title": f"{info['model']} on {data_set}",
         "status": info["status"],
-        "status_words": info["status"],
         "subtitle": f"{format_date(info['started'])}, {run}",
         "notes": _status_notes(run, info, epochs),
         "tiles": _tiles(info, rows, tested, epochs),
@@ -66,21 +59,16 @@ def run_page(run: Run) -> dict[str, Any]:
             for x in sorted({x for curve in curves.values() for x in curve})
         ],
         "kind": "digit" if data_set == "MNIST" else "class",
-        "plural": "digits" if data_set == "MNIST" else "classes",
         "tested": tested,
         "untested": untested,
-        "timing": _timing(info, rows, epochs),
+        "timing": _timing(info, rows),
         "environment": _environment(info),
         "commands_again": _next_commands(run, info),
     }
 
 
 def describe_test_set(run: Run, config: DictConfig) -> tuple[dict[str, Any] | None, str]:
-    """Return the values of the part on the test set, of the run's chosen checkpoint; or None, and why there are none.
-
-    Raises:
-        LabError: the test set or the network cannot be loaded.
-    """
+    """Return the values of the part on the test set, of the chosen checkpoint; or None, and why there are none."""
     chosen = run.checkpoint("best") or run.checkpoint("last")
     if chosen is None:
         return None, "The run has no checkpoint that could be evaluated."
@@ -217,7 +205,7 @@ def _changed_settings(config: DictConfig) -> list[tuple[str, str, str]]:
     return [(key, format_value(here), format_value(default)) for key, (here, default) in shown.items()]
 
 
-def _timing(info: RunRecord, rows: list[dict[str, float]], epochs: str) -> list[tuple[str, str]]:
+def _timing(info: RunRecord, rows: list[dict[str, float]]) -> list[tuple[str, str]]:
     """Return when the run was, and how long it took."""
     speeds = [row[IMAGES_PER_SECOND] for row in rows if IMAGES_PER_SECOND in row]
     total, fit = (format_duration(info["seconds"][of]) if of in info["seconds"] else NONE for of in ("total", "fit"))
@@ -227,7 +215,6 @@ def _timing(info: RunRecord, rows: list[dict[str, float]], epochs: str) -> list[
         ("total", total),
         ("training and validation", fit),
         ("training images per second", f"{statistics.fmean(speeds):,.0f}" if speeds else NONE),
-        ("epochs", epochs),
         ("steps", f"{info['steps']:,}"),
     ]
 

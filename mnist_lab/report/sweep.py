@@ -30,22 +30,16 @@ MAX_CELLS = 12  # in a row or column of a heat map
 
 
 def sweep_page(sweep: Sweep, path: Path) -> dict[str, Any]:
-    """Return the values of sweep.html.j2 for a sweep in any state, and a page at a path.
-
-    Raises:
-        UsageError: a record in the folder cannot be read.
-    """
+    """Return the values of sweep.html.j2 for a sweep in any state, and a page at a path."""
     results = Results.of(sweep)
     keys = [key for key in results.varied if key != "seed"]
     states = Counter(job.state for job in results.jobs)
     started = min((job.info for job in results.jobs if job.info), key=start_timestamp, default=None)
     return {
-        "kicker": "A sweep of mnist_lab",
         "title": sweep.folder.name,
         "status": next((state for state in STATES if states[state]), RunState.WAITING),
-        "status_words": f"{states[RunState.FINISHED]} of {len(results.jobs)} jobs finished",
+        "finished": states[RunState.FINISHED],
         "subtitle": ", ".join([*([format_date(started["started"])] if started else []), display_path(sweep.folder)]),
-        "notes": [],
         "tiles": _tiles(results, states),
         "seeds": "seed" in results.varied,
         "ranked_heads": ["rank", *(results.heads[key] for key in keys), "validation", "time", "jobs"],
@@ -53,7 +47,11 @@ def sweep_page(sweep: Sweep, path: Path) -> dict[str, Any]:
         "commands_best": _best_commands(results),
         "pictures": _pictures(results, keys),
         "heat": is_grid(results, keys),
-        "curves": _learning_curves(results),
+        "curves": [
+            (f"Validation {label}", inline_svg(figure, name))
+            for name, (label, _) in METRICS.items()
+            if (figure := plot_sweep_curves(results, name))
+        ],
         "job_heads": [*results.heads.values(), "validation", "epochs", "time"],
         "jobs": [_job_row(results, job, number, path) for number, job in enumerate(results.jobs, 1)],
         "errors": [(describe_job(results, job), job.error) for job in results.jobs if job.error],
@@ -96,11 +94,9 @@ def _best_commands(results: Results) -> list[tuple[str, str]]:
     job, command, seeds = results.best_job, results.command, len(results.winner)
     if job is None or command is None:
         return []
-    report = format_command(["report", display_path(job.folder)])
-    if seeds == 1:
-        return [("Train with them again:", command), ("Report of that run:", report)]
-    own = f"Report of the best of these seeds by validation accuracy, {job.info['seed']}:"
-    return [(f"Train with them again, with their {seeds} seeds:", command), (own, report)]
+    again = "Train with them again" + (f", with their {seeds} seeds:" if seeds > 1 else ":")
+    best = f"Report of their best run, seed {job.info['seed']}:"
+    return [(again, command), (best, format_command(["report", display_path(job.folder)]))]
 
 
 def _pictures(results: Results, keys: list[str]) -> list[tuple[str, str]]:
@@ -127,13 +123,6 @@ def is_grid(results: Results, keys: list[str]) -> bool:
     places = {tuple(results.settings(job)[key] for key in keys) for job in results.jobs}
     columns, rows = (len(set(values)) for values in zip(*places, strict=True))
     return max(columns, rows) <= MAX_CELLS and 2 * len(places) >= columns * rows
-
-
-def _learning_curves(results: Results) -> list[tuple[str, str]]:
-    """Return the pictures of validation loss and accuracy by epoch, with their headings; none if one is missing."""
-    figures = {name: plot_sweep_curves(results, name) for name in METRICS}
-    drawn = [(f"Validation {METRICS[name][0]}", inline_svg(each, name)) for name, each in figures.items() if each]
-    return drawn if len(drawn) == len(figures) else []
 
 
 def _job_row(results: Results, job: Job, number: int, path: Path) -> dict[str, Any]:

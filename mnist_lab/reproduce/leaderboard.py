@@ -4,7 +4,7 @@ import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import torch
 import yaml
@@ -24,26 +24,7 @@ PAGE, RECORDS, LOGS = "RECORDS.md", "records.json", "logs"
 HEADS = (
     "rank", "preset", "parameters", "test accuracy, %", "seeds", "ensemble, %", "seconds", "PFLOP", "date", "commit",
 )  # fmt: skip
-
-
-class Log(TypedDict):
-    """A run of the leaderboard, or the ensemble of a preset's runs, as its file in logs/ has it."""
-
-    preset: str
-    seeds: list[int]  # of the run, or of the ensemble's members
-    changed: list[str]  # the settings that are not the preset's
-    command: str
-    parameters: int  # of all members
-    pflop: float  # floating-point operations of training, in 10^15
-    seconds: float  # of training and validation
-    date: str  # of the start
-    commit: str
-    versions: dict[str, str]
-    processor: str
-    device: str
-    epochs: list[dict[str, float]]  # the rows of metrics.csv at the ends of epochs
-    images: int  # of the test set
-    wrong: dict[int, int]  # the predicted class of each test image that is predicted wrong, by its number
+Log = dict[str, Any]  # a run of the leaderboard, or the ensemble of a preset's runs, as its file in logs/ has it
 
 
 def write_leaderboard(found: Mapping[str, Sequence[Run]], out: Path) -> list[list[str]]:
@@ -79,6 +60,7 @@ def _make_logs(name: str, runs: Sequence[Run]) -> list[Log]:
             "changed": changed_settings(name, [run]),
             "command": format_command([f"experiment={name}", f"seed={info['seed']}"]),
             "parameters": info["parameters"] or 0,
+            # floating-point operations of training, in 10^15
             "pflop": round(flop_per_image(network) * epochs[-1].get(EXAMPLES_SEEN, 0) / 1e15, 6) if epochs else 0.0,
             "seconds": round(info["seconds"]["fit"], 1),
             "date": (info["started"] or "")[:10],
@@ -94,7 +76,7 @@ def _make_logs(name: str, runs: Sequence[Run]) -> list[Log]:
     if len(runs) > 1:
         probabilities = torch.stack([each.probabilities for each in predictions]).mean(0)
         seeds = [seed for log in logs for seed in log["seeds"]]
-        ensemble: Log = {
+        ensemble = {
             **logs[0],
             "seeds": seeds,
             "command": format_command(["reproduce", name, "--seeds", format_seeds(seeds)]),
@@ -111,6 +93,7 @@ def _make_logs(name: str, runs: Sequence[Run]) -> list[Log]:
 
 
 def _wrong_classes(predictions: Predictions) -> dict[int, int]:
+    """Return the predicted class of each image that is predicted wrong, by its number in the test set."""
     places = (predictions.predicted != predictions.labels).nonzero().squeeze(1).tolist()
     return {place: int(predictions.predicted[place]) for place in places}
 
@@ -170,7 +153,7 @@ def summarise_logs(logs: Sequence[Log]) -> dict[str, Any]:
 
 def accuracy(log: Log) -> float:
     """Return a log's test accuracy in per cent."""
-    return round(100 * (1 - len(log["wrong"]) / log["images"]), 6)
+    return float(round(100 * (1 - len(log["wrong"]) / log["images"]), 6))
 
 
 def records_page(records: Sequence[Mapping[str, Any]]) -> str:

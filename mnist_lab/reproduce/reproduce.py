@@ -23,12 +23,12 @@ from mnist_lab.runs.run import REPRODUCTION_RECORD, Run
 
 def reproduce(
     names: Sequence[str],
-    seeds: Sequence[int] = range(1, 6),
+    seeds: Sequence[int],
     *,
-    runs_dir: Path = Path("runs/reproduce"),
-    out: Path | None = None,
-    overrides: Sequence[str] = (),
-    config_dir: str | None = None,
+    runs_dir: Path,
+    out: Path,
+    overrides: Sequence[str],
+    config_dir: str | None,
 ) -> None:
     """Train each preset with each seed, in a run folder of its own below runs_dir.
 
@@ -57,12 +57,14 @@ def reproduce(
             raise UsageError(
                 "trainer=ddp: not supported by reproduce; Lightning would start the whole command in each process"
             )
-        for run in (run for own, _, run in jobs if own == preset and (_is_finished(run) or _checkpoint(run))):
+        for run in (
+            run for own, _, run in jobs if own == preset and (_is_finished(run) or run.newest_whole_checkpoint())
+        ):
             for key, (before, now) in format_differences(run.config, cfg).items():
                 if key != "seed":
                     raise UsageError(f"{run}: was started with {key}={before}, not {now}; use another --runs-dir")
     _make_writable(runs_dir, "--runs-dir")
-    _make_writable(out or runs_dir, "--out")
+    _make_writable(out, "--out")
     record = {"presets": list(names), "seeds": list(seeds), "overrides": list(overrides)}
     write_text(runs_dir / REPRODUCTION_RECORD, json.dumps(record, indent=1) + "\n")
     in_progress: list[str] = []
@@ -74,7 +76,7 @@ def reproduce(
                     console.print(f"{title}: already finished")
                     continue
                 cfg = configured(preset, seed, run.folder)
-                if checkpoint := _checkpoint(run):
+                if checkpoint := run.newest_whole_checkpoint():
                     cfg.resume = str(checkpoint)
                 elif run.exists:
                     run.clear()
@@ -93,10 +95,6 @@ def _is_finished(run: Run) -> bool:
     return run.exists and run.info["status"] == RunState.FINISHED
 
 
-def _checkpoint(run: Run) -> Path | None:
-    return run.newest_whole_checkpoint() if run.exists else None
-
-
 def _make_writable(path: Path, key: str) -> None:
     """Create a folder; raise UsageError if it cannot be written."""
     try:
@@ -108,11 +106,7 @@ def _make_writable(path: Path, key: str) -> None:
 
 
 def parse_seeds(text: str) -> range:
-    """Return the seeds that a text names: N for 1 to N, or FIRST-LAST.
-
-    Raises:
-        UsageError: it names none.
-    """
+    """Return the seeds that a text names: N for 1 to N, or FIRST-LAST."""
     found = re.fullmatch(r"(?:(\d{1,9})-)?(\d{1,9})", text)
     seeds = range(int(found[1] or 1), int(found[2]) + 1) if found else range(0)
     if not seeds:
@@ -130,10 +124,7 @@ def reject_reserved_settings(overrides: Sequence[str]) -> None:
 
 
 def write_results(runs_dir: Path, out: Path, *, leaderboard: bool = True) -> None:
-    """Write the results of the finished runs below runs_dir into out, and print their tables.
-
-    The leaderboard, of the presets without a tutorial, evaluates their runs, which takes a while.
-    """
+    """Write the results of the finished runs into out, and print their tables; the leaderboard evaluates its runs."""
     from mnist_lab.reproduce import tutorials
     from mnist_lab.training.progress import console, working_on
 
@@ -170,9 +161,9 @@ def _print_table(heads: Sequence[str], rows: Sequence[Sequence[str]], *shown: st
 def finished_runs(runs_dir: Path) -> dict[str, list[Run]]:
     """Return the finished runs below runs_dir by preset, each preset's in the order of the seeds."""
     found: dict[str, list[Run]] = {}
-    for run in filter(lambda run: run.exists, map(Run, runs_dir.glob("*-seed*"))):
+    for run in filter(_is_finished, map(Run, runs_dir.glob("*-seed*"))):
         name = run.folder.name.rsplit("-seed", 1)[0]
-        if run.info["status"] == RunState.FINISHED and name in preset_names(run.info["config_dir"]):
+        if name in preset_names(run.info["config_dir"]):
             found.setdefault(name, []).append(run)
     return {name: sorted(found[name], key=lambda run: run.info["seed"] or 0) for name in sorted(found)}
 

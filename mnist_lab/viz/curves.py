@@ -51,7 +51,7 @@ def plot_examples_seen(run: Run) -> Figure:
         _plot_sets(axes, run, name, across=EXAMPLES_SEEN)
         finish_axes(axes, "", METRICS[name][0])
     below.set_xlabel("training examples seen")
-    below.set_xlim(left=min(0, below.get_xlim()[0]), right=None if steps else 1)
+    below.set_xlim(left=min(0, below.get_xlim()[0]), right=max(1, below.get_xlim()[1]))
     below.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     below.xaxis.set_major_formatter("{x:,.0f}")
     _finish_figure(figure, run, 2 * HEIGHT - 0.4)

@@ -1,6 +1,6 @@
 """What a run shows when it ends: figures, and the tabs of TensorBoard."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,17 +20,13 @@ from mnist_lab.viz.model import plot_confusion, plot_filters, plot_images, plot_
 from mnist_lab.viz.save import write_figure
 from mnist_lab.viz.tensorboard import LAYOUT, add_graph, add_hyperparameters, add_picture, write_embeddings
 
-FIGURES = (
-    "loss",
-    "accuracy",
-    "examples_seen",
-    "truths_3x3",
-    "predictions_3x3",
-    "predictions_4x4",
-    "worst",
-    "confusion",
-    "filters",
-)
+FIGURES = {  # of each part
+    "curves": ("loss", "accuracy", "examples_seen"),
+    "examples": ("truths_3x3", "predictions_3x3", "predictions_4x4"),
+    "worst": ("worst",),
+    "confusion": ("confusion",),
+    "filters": ("filters",),
+}
 
 
 @dataclass(frozen=True)
@@ -74,15 +70,14 @@ class Dashboard:
     ) -> None:
         """Draw a finished run's figures, and write all parts that are switched on into TensorBoard's event files.
 
-        The network is put into eval mode; random states stay as they are. GRAPHS stays empty for a network without its
-        Trainer, which cannot be traced. The boards are closed; step is the number of training steps.
+        The network is put into eval mode; random states stay as they are. The boards are closed.
         """
         with torch.random.fork_rng(devices=[]):
             images, labels = data.examples(len(data.test_set()[1]))
             predictions = None
             if self.examples or self.worst or self.confusion or self.pr_curves or self.projector:
                 predictions = Predictions(labels, model.test_probabilities(images), data.classes)
-            pictures = _save_figures(run, self._figures(run, model, data, images, predictions))
+            pictures = self._save_figures(run, model, data, images, predictions)
             for board in boards:
                 if self.layout:
                     board.add_custom_scalars(LAYOUT)
@@ -99,11 +94,11 @@ class Dashboard:
                     add_graph(board, model, images[:1])
                 board.close()
 
-    def _figures(
+    def _save_figures(
         self, run: Run, model: Classifier, data: MNISTDataModule, images: Tensor, predictions: Predictions | None
-    ) -> dict[str, Figure | None]:
-        """Return the figures by name; None for those that are switched off or have nothing to show."""
-        drawn: dict[str, Figure | None] = dict.fromkeys(FIGURES)
+    ) -> list[Path]:
+        """Write the figures, and remove an earlier start's that are switched off now; return the paths."""
+        drawn: dict[str, Figure | None] = dict.fromkeys(name for part in FIGURES.values() for name in part)
         if self.curves:
             drawn |= {"loss": plot_loss(run), "accuracy": plot_accuracy(run)}
             drawn["examples_seen"] = plot_examples_seen(run)
@@ -119,16 +114,13 @@ class Dashboard:
             drawn["confusion"] = plot_confusion(predictions)
         if self.filters:
             drawn["filters"] = plot_filters(model, model.image_size)
-        return drawn
-
-
-def _save_figures(run: Run, drawn: Mapping[str, Figure | None]) -> list[Path]:
-    """Write figures as figures/NAME.png in a run's folder, and return the paths; None removes an earlier start's."""
-    paths = {name: run.figures_folder / f"{name}.png" for name in drawn}
-    for name, figure in drawn.items():
-        if figure is None:
-            paths.pop(name).unlink(missing_ok=True)
-        else:
-            run.figures_folder.mkdir(exist_ok=True)
-            write_figure(figure, paths[name])
-    return list(paths.values())
+        paths = []
+        for name, figure in drawn.items():
+            path = run.figures_folder / f"{name}.png"
+            if figure:
+                path.parent.mkdir(exist_ok=True)
+                write_figure(figure, path)
+                paths.append(path)
+            else:
+                path.unlink(missing_ok=True)
+        return paths

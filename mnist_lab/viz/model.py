@@ -35,18 +35,10 @@ def plot_images(
     columns: int = 3,
     as_ink: bool = True,
 ) -> Figure:
-    """Plot a grid of images, each below its true class or, if given, its predicted class.
+    """Plot a grid of images, (N, 1, S, S) or (N, S, S), each below its true class or, if given, its predicted class.
 
-    A wrong prediction is red, with the true class beside it; if given, both with their probabilities.
-
-    Args:
-        images: (N, 1, S, S) or (N, S, S).
-        truths: the true classes.
-        predictions: the predicted classes.
-        probabilities: class probabilities, (N, K).
-        classes: the names of the K classes.
-        columns: images in a row.
-        as_ink: whether bright pixels are drawn as ink on paper, as suits MNIST; else from black to white.
+    A wrong prediction is red, with the true class beside it; both with their probabilities, if given as (N, K). Bright
+    pixels are drawn as ink on paper, as suits MNIST, or else from black to white.
     """
     side = images.shape[-1]
     pixels = np.asarray(images).reshape(len(truths), side, side)

@@ -30,31 +30,25 @@ def require_figure_path(path: Path) -> None:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure to the path given with --out, in the format that its name ends in."""
-    with user_output(path, f"--out={path}") as partial:
-        _save(figure, partial, path.suffix)
+    """Write a figure to the path given with --out."""
+    write_figure(figure, path, f"--out={path}")
 
 
-def write_figure(figure: Figure, path: Path) -> None:
-    """Write a figure in the format that the file's name ends in, such as .png."""
-    with atomic_write(path, durable=False) as partial:
-        _save(figure, partial, path.suffix)
-
-
-def _save(figure: Figure, path: Path, suffix: str) -> None:
-    """Write a figure to a path in the format that a suffix names."""
+def write_figure(figure: Figure, path: Path, option: str = "") -> None:
+    """Write a figure in the format that the file's name ends in; option is what a user named it by."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     # Pillow's own level makes the files a sixth smaller, and takes half as long again.
-    options: dict[str, Any] = {"pil_kwargs": {"compress_level": 3}} if suffix == ".png" else {}
-    with rc_context({"text.hinting": "none"}):  # at this DPI hinting costs time, and spoils the spacing
+    options: dict[str, Any] = {"pil_kwargs": {"compress_level": 3}} if path.suffix == ".png" else {}
+    output = user_output(path, option) if option else atomic_write(path, durable=False)
+    with rc_context({"text.hinting": "none"}), output as partial:  # at this DPI hinting costs time, spoils the spacing
         if engine := figure.get_layout_engine():
             FigureCanvasAgg(figure)
             figure.set_dpi(DPI)
             engine.execute(figure)
             figure.set_layout_engine("none")  # savefig would draw the figure twice to lay it out
-        figure.savefig(path, format=suffix[1:], dpi=DPI, **options)
+        figure.savefig(partial, format=path.suffix[1:], dpi=DPI, **options)
 
 
 def inline_svg(figure: Figure, name: str) -> str:
@@ -106,8 +100,6 @@ def _simplify(element: ElementTree.Element, used: set[str]) -> bool:
         attributes.pop("id", None)
     for key in attributes.keys() & {"d", "x", "y", "transform"}:
         attributes[key] = " ".join(re.sub(r"(\.\d)\d+", r"\1", attributes[key]).split())
-    if attributes.get("transform", "").startswith(("rotate(-0 ", "rotate(0 ")):
-        del attributes["transform"]
     if "style" in attributes:
         style = re.sub(r"font: (.*?)([\d.]+px)[^;]*", r"font-weight: \1; font-size: \2", attributes["style"])
         style = re.sub(r" ?font-family: [^;]*;?", "", style)

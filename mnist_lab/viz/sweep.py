@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from mnist_lab.config.metric_names import VAL_ACC, is_accuracy
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import format_accuracy
-from mnist_lab.runs.ranking import Results, describe_job, mean, spread
+from mnist_lab.runs.ranking import Results, mean, spread
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Job
 from mnist_lab.viz.curves import LEGEND_ROW, METRICS, SETS, finish_axes, format_metric, set_log_scale
@@ -39,9 +39,6 @@ def plot_heat_map(runs: Sequence[Run], across: str, up: str, metric: str = VAL_A
     """Plot a metric of runs over two of their settings, such as "optimizer.lr" and "optimizer.momentum".
 
     Runs with equal values of both, such as those of several seeds, count by their mean. An empty cell has no run.
-
-    Raises:
-        UsageError: there are no runs, or one lacks the setting or the metric.
     """
     if not runs:
         raise UsageError("heat_map: no runs")
@@ -146,12 +143,10 @@ def plot_response(results: Results, key: str, *, joined: bool = True) -> Figure:
     figure = Figure(figsize=(WIDTH, HEIGHT))
     axes = figure.subplots()
     x = _set_scale(figure, axes, list(dict.fromkeys(values)))
-    name = results.heads[key]
-    texts = [f"{name}={value}: {_accuracy(group)}" for value, group in zip(values, groups, strict=True)]
-    _plot_accuracies(axes, [x[value] for value in values], groups, texts, f"o{'-' * joined}", vertical=True)
-    axes.set(xlabel=name, ylabel=LABEL)
+    names = [f"{results.heads[key]}={value}" for value in values]
+    _plot_accuracies(axes, [x[value] for value in values], groups, names, f"o{'-' * joined}", vertical=True)
+    axes.set(xlabel=results.heads[key], ylabel=LABEL)
     axes.grid(axis="y")
-    figure.set_label(f"{LABEL} by {key}: {'; '.join(texts)}")
     return figure
 
 
@@ -196,24 +191,21 @@ def plot_ranking(results: Results) -> Figure:
     names.insert(0, " · ".join(results.heads[key] for key in keys))
     figure = Figure(figsize=(max(WIDTH, 2.7 + LETTER * max(map(len, names))), 0.9 + 0.24 * len(groups)))
     axes = figure.subplots()
-    texts = [
-        f"{rank}: {' '.join(f'{results.heads[key]}={own[key]}' for key in keys)}: {_accuracy(group)}"
-        for rank, (own, group) in enumerate(zip(settings, groups, strict=True), 1)
-    ]
-    _plot_accuracies(axes, range(1, len(names)), groups, texts, "o", vertical=False)
+    ranked = [f"{rank}: {_describe(results, group[0], keys)}" for rank, group in enumerate(groups, 1)]
+    _plot_accuracies(axes, range(1, len(names)), groups, ranked, "o", vertical=False)
     axes.set_yticks(range(len(names)), names)  # the first one is the head of the others
     axes.set(xlabel=LABEL, ylim=(len(groups) + 0.5, -0.5))
     axes.grid()
-    figure.set_label(f"Ranking by {LABEL}: {'; '.join(texts)}")
     return figure
 
 
-def _accuracy(group: list[Job]) -> str:
-    return format_accuracy(**spread(group, VAL_ACC))
+def _describe(results: Results, job: Job, keys: Sequence[str]) -> str:
+    settings = results.settings(job)
+    return " ".join(f"{results.heads[key]}={settings[key]}" for key in keys)
 
 
 def _plot_accuracies(
-    axes: Axes, places: Sequence[float], groups: Sequence[list[Job]], texts: Sequence[str], form: str, *, vertical: bool
+    axes: Axes, places: Sequence[float], groups: Sequence[list[Job]], names: Sequence[str], form: str, *, vertical: bool
 ) -> None:
     """Plot mean and standard deviation of each group of jobs, in percent, with a tooltip each."""
     accuracies = [spread(group, VAL_ACC) for group in groups]
@@ -223,7 +215,9 @@ def _plot_accuracies(
     x, y = (places, means) if vertical else (means, places)
     style: dict[str, Any] = {"color": COLOURS["val"], "markersize": 7, "markeredgecolor": COLOURS["paper"]}
     points, *_ = axes.errorbar(x, y, fmt=form, **style, **errors)
+    texts = [f"{name}: {format_accuracy(**accuracy)}" for name, accuracy in zip(names, accuracies, strict=True)]
     set_tooltips(points, texts)
+    axes.figure.set_label(f"{LABEL}: {'; '.join(texts)}")
     (axes.yaxis if vertical else axes.xaxis).set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
 
 
@@ -241,12 +235,12 @@ def plot_sweep_curves(results: Results, name: str) -> Figure | None:
     axes = figure.subplots()
     texts: list[str] = []
     for job in jobs[::-1]:  # the best over the others
-        best = job == results.best_job
-        words = describe_job(results, job)
+        words = _describe(results, job, results.varied) or job.folder.name
         curve = {row["epoch"] + 1: factor * row.get(f"val/{name}", math.nan) for row in job.epochs}
         curve = {epoch: value for epoch, value in curve.items() if math.isfinite(value)}
         if curve:
             style: dict[str, Any] = {"markersize": 4, "markeredgecolor": COLOURS["paper"], "label": words}
+            best = job == results.best_job
             style |= {"color": COLOURS["val"]} if best else {"color": COLOURS["soft"], "linewidth": 1}
             (line,) = axes.plot(list(curve), list(curve.values()), "o-", **style)
             tooltips = [f"{words}, epoch {x:g}: {format_metric(name, y)}" for x, y in curve.items()]
@@ -256,10 +250,8 @@ def plot_sweep_curves(results: Results, name: str) -> Figure | None:
     if max((len(line.get_xdata()) for line in lines), default=0) < 2:  # type: ignore[arg-type]
         return None
     finish_axes(axes, "epoch", f"validation {label}")
-    shown = results.settings(results.best_job) if results.best_job else {}
-    words = " ".join(f"{results.heads[key]}={value}" for key, value in shown.items()) or str(lines[-1].get_label())
-    names = [textwrap.shorten(f"best: {words}", MAX_LEGEND, placeholder=" …"), f"the {len(lines) - 1} that rank next"]
-    handles = [lines[-1], lines[0]][: len(lines)]
-    figure.legend(handles, names[: len(handles)], loc="outside lower left")
+    first = textwrap.shorten(f"best: {lines[-1].get_label()}", MAX_LEGEND, placeholder=" …")
+    names = [first, f"the {len(lines) - 1} that rank next"][: len(lines)]
+    figure.legend([lines[-1], lines[0]][: len(lines)], names, loc="outside lower left")
     figure.set_label(f"validation {label} by epoch: {'; '.join(texts)}")
     return figure

@@ -4,7 +4,6 @@ import contextlib
 import io
 import logging
 import math
-import struct
 import warnings
 from pathlib import Path
 
@@ -54,7 +53,7 @@ FINAL_METRICS = (VAL_ACC, TEST_ACC, VAL_LOSS, TEST_LOSS, TRAIN_ACC)  # the first
 def add_picture(board: SummaryWriter, path: Path, step: int) -> None:
     """Add a PNG file to IMAGES as it is; SummaryWriter.add_image takes pixels, and would encode them again."""
     content = path.read_bytes()
-    width, height = struct.unpack(">2I", content[16:24])  # where the PNG format has them
+    width, height = Image.open(io.BytesIO(content)).size
     image = Summary.Image(height=height, width=width, colorspace=RGBA, encoded_image_string=content)
     value = Summary.Value(tag=f"figures/{path.stem}", image=image)
     board.file_writer.add_summary(Summary(value=[value]), step)  # type: ignore[attr-defined]
@@ -105,11 +104,9 @@ def add_hyperparameters(board: SummaryWriter, run: Run, cfg: DictConfig, step: i
 def write_embeddings(
     board: Path, model: Classifier, images: Tensor, pixels: np.ndarray, predictions: Predictions, count: int = 1000
 ) -> None:
-    """Write the features of the first test images, their classes and predictions, and the images for PROJECTOR.
+    """Write PROJECTOR's files of the first test images, normalised and as bytes, if the network has features.
 
-    Nothing is written for a network without features. (SummaryWriter.add_embedding names its folder by the step, so
-    that a resumed run would have two, and pads the sprite to a square.) The images are normalised, (N, 1, S, S); pixels
-    has them as bytes, (N, 28, 28).
+    SummaryWriter.add_embedding names its folder by the step, so that a resumed run would have two.
     """
     rows = features(model, images[:count])
     if rows is None:
@@ -137,10 +134,7 @@ def write_embeddings(
 
 
 def features(model: Classifier, images: Tensor) -> Tensor | None:
-    """Return the inputs of a network's last linear layer, (N, F), for normalised images, (N, 1, S, S).
-
-    None for a network without such a layer, or if its input is not one row of numbers for each image.
-    """
+    """Return the inputs of a network's last linear layer, (N, F), or None if they are not one row for each image."""
     given: list[Tensor] = []
     layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
     hooks = [layer.register_forward_pre_hook(lambda _, inputs: given.extend(inputs)) for layer in layers]

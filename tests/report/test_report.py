@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import io
+import html
 import itertools
 import json
 import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -18,8 +17,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import pytest
 import torch
-from lab import Command, Tiny, slow, thorough, tiny_arrays, tiny_data
-from PIL import Image
+from lab import Command, Tiny, slow, thorough, tiny_data
 from playwright.sync_api import Browser, Page
 
 from mnist_lab.evaluation.predictions import Predictions
@@ -34,13 +32,13 @@ from mnist_lab.runs.sweep import Job, Sweep, write_job
 from mnist_lab.training.build import load_trained_model, make_data
 from mnist_lab.training.train import train
 from mnist_lab.viz.curves import plot_accuracy
-from mnist_lab.viz.model import format_probability, plot_reliability
+from mnist_lab.viz.model import plot_reliability
 from mnist_lab.viz.style import COLOURS
 from mnist_lab.viz.sweep import plot_sweep_curves
 
 Visit = Callable[..., Page]
 HOSTILE = "<script>alert('x')</script>"
-CHROMIUM = shutil.which("chromium")
+
 
 # Pictures that are not shown, and the least contrast of text and of a picture's marks with what they are drawn on.
 SHOWN = """() => {
@@ -80,23 +78,16 @@ CONTRAST = """() => {
 }"""
 
 
-def in_a_browser(test: Callable[..., None]) -> Callable[..., None]:
-    """Mark a test that looks at a page in the browser of this machine."""
-    there = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine")
-    return pytest.mark.slow(there(test))
-
-
 @dataclass
 class Lab:
     """A folder with a tiny data set and a run of its own: two epochs of mlp."""
 
     tiny: Tiny
     run: Run
-    names: Iterator[int] = field(default_factory=itertools.count)
 
     def copy(self, without: tuple[str, ...] = (), **changes: Any) -> Run:
         """The run in another folder, without some of its files and with changes to its run.json."""
-        folder = self.run.folder.parent / f"copy{next(self.names)}"
+        folder = self.run.folder.parent / f"copy{len(list(self.run.folder.parent.iterdir()))}"
         shutil.copytree(self.run.folder, folder, ignore=shutil.ignore_patterns(*without, "report.html"))
         run = Run(folder)
         run.update(**changes)
@@ -158,31 +149,19 @@ def tiles(page: Page) -> dict[str, str]:
 
 def made_sweep(folder: Path, swept: dict[str, list[str]], *, failed: int = 0, waiting: int = 0) -> Sweep:
     """A sweep's records as it leaves them, of jobs whose validation accuracy falls from 97 %; the last are not done."""
-    combinations = list(itertools.product(*swept.values()))
-    planned = {
-        f"id{i}": [f"{key}={value}" for key, value in zip(swept, values, strict=True)]
-        for i, values in enumerate(combinations)
-    }
+    texts = [[f"{key}={value}" for value in values] for key, values in swept.items()]
+    planned = {f"id{i}": list(overrides) for i, overrides in enumerate(itertools.product(*texts))}
     sweep = Sweep.open(folder, "python -m mnist_lab -m sweep=s", list(swept), planned)
-    for i, (id, overrides) in enumerate(planned.items()):
-        if i >= len(planned) - waiting:
-            continue
-        job = Job(tuple(overrides), folder / f"{','.join(overrides)}-{id}", "finished", 1)
-        if i >= len(planned) - waiting - failed:
-            job = Job(job.overrides, job.folder, RunState.FAILED, 1, f"RuntimeError: {HOSTILE}")
+    started = len(planned) - waiting
+    for i, (id, overrides) in enumerate(list(planned.items())[:started]):
+        end = (RunState.FAILED, 1, f"RuntimeError: {HOSTILE}") if i >= started - failed else (RunState.FINISHED, 1)
+        job = Job(tuple(overrides), folder / f"{','.join(overrides)}-{id}", *end)
         job.folder.mkdir()
         write_job(job)
         accuracies = {"val/acc": 0.97 - 0.01 * i, "test/acc": 0.9 + 0.0011 * i}
-        info = {
-            "status": job.state,
-            "started": "2026-11-21T12:00:00+00:00",
-            "config_dir": None,
-            "metrics": accuracies if job.state == "finished" else {},
-            "seconds": {"total": 3.5},
-            "epochs": 2,
-            "max_epochs": 2,
-            "seed": 0,
-        }
+        info: dict[str, Any] = {"status": job.state, "started": "2026-11-21T12:00:00+00:00", "config_dir": None}
+        info |= {"metrics": accuracies if job.state == "finished" else {}, "seconds": {"total": 3.5}}
+        info |= {"epochs": 2, "max_epochs": 2, "seed": 0}
         (job.folder / "run.json").write_text(json.dumps(info))
     return sweep
 
@@ -206,23 +185,14 @@ def test_headline_and_legends_show_the_epoch_whose_weights_were_tested(lab: Lab)
     assert words in [str(line.get_label()) for line in plot_accuracy(run).axes[0].get_lines()]
 
 
-@pytest.fixture(
-    scope="module", params=["unsaved", "preset", "two", "three", *thorough("finished", "one", "seeds", "none")]
-)
+@pytest.fixture(scope="module", params=["run", "unsaved", "two", "three", *thorough("one", "seeds", "none")])
 def kind_of_page(lab: Lab, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
     """A page of each kind."""
     name, folder = request.param, tmp_path_factory.mktemp("pages")
     if name in SWEPT:
-        subject = made_sweep(folder / "s", SWEPT[name], failed=1 if len(SWEPT[name]) > 1 else 0).folder
-    elif name == "unsaved":
-        subject = lab.copy(("checkpoints",), status="failed", error="RuntimeError: lost").folder
+        subject = made_sweep(folder / "s", SWEPT[name], failed=int(len(SWEPT[name]) > 1)).folder
     else:
-        run = lab.copy()
-        if name == "preset":
-            config = run.config
-            config.tutorial = lab.tiny.compose("experiment=mlp").tutorial
-            run.save_config(config)
-        subject = run.folder
+        subject = lab.run.folder if name == "run" else lab.copy(("checkpoints",), status="failed", error="lost").folder
     return report(str(subject), folder / "page.html")
 
 
@@ -235,7 +205,7 @@ def test_preset_of_the_user_needs_neither_title_nor_source(lab: Lab, tmp_path: P
     assert f"as published in {shown}." in report(str(run.folder), tmp_path / "page.html").read_text(encoding="utf-8")
 
 
-@in_a_browser
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_page_shows_everything_on_a_phone_and_a_desk_in_light_and_dark(
     visit: Visit, kind_of_page: Path, scheme: str
@@ -249,9 +219,15 @@ def test_page_shows_everything_on_a_phone_and_a_desk_in_light_and_dark(
     contrast = page.evaluate(CONTRAST)
     assert contrast["text"] >= 4.5 and contrast["lines"] >= 3
     assert contrast["paper"] > 0.9 if scheme == "light" else contrast["paper"] < 0.05
+    levels = page.locator("h1, h2, h3").evaluate_all("all => all.map(each => +each.tagName[1])")
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    assert page.locator("th:not([scope]), svg:not([aria-label])").count() == 0
+    ids = page.locator("[id]").evaluate_all("all => all.map(each => each.id)")
+    assert len(ids) == len(set(ids)) > 3
 
 
-@in_a_browser
+@pytest.mark.slow
 def test_page_on_paper_is_light_and_cuts_no_picture_and_folds_away_what_is_folded(
     visit: Visit, page_of_run: Path
 ) -> None:
@@ -266,44 +242,25 @@ def test_page_on_paper_is_light_and_cuts_no_picture_and_folds_away_what_is_folde
     assert set(inside) == {"avoid"}
 
 
-@in_a_browser
-def test_headings_are_in_order_and_tables_have_heads(lab: Lab, visit: Visit, tmp_path: Path) -> None:
-    for number, folder in enumerate((lab.run.folder, made_sweep(tmp_path / "s", SWEPT["two"]).folder)):
-        page = visit(report(str(folder), tmp_path / f"{number}.html"))
-        levels = page.locator("h1, h2, h3").evaluate_all("all => all.map(each => +each.tagName[1])")
-        assert levels[0] == 1 and levels.count(1) == 1
-        assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
-        assert page.locator("th:not([scope])").count() == 0
-        assert page.locator("html[lang=en]").count() == 1
-        assert page.locator("img:not([alt]), svg:not([aria-label]):not([aria-hidden])").count() == 0
-        ids = page.locator("[id]").evaluate_all("all => all.map(each => each.id)")
-        assert len(ids) == len(set(ids)) > 3
-
-
-@in_a_browser
+@pytest.mark.slow
 def test_figures_are_those_of_the_run_and_of_its_predictions(lab: Lab, visit: Visit, page_of_run: Path) -> None:
     page, made, info = visit(page_of_run), lab.predictions, lab.run.info
     assert tiles(page)["test accuracy"] == f"{info['metrics']['test/acc']:.2%}"
     assert tiles(page)["validation accuracy"] == f"{info['metrics']['val/acc']:.2%}"
     assert tiles(page)["wrong"] == str(round((1 - made.accuracy) * 57))
-    counts = made.confusion().tolist()
     numbers = page.locator("#confusion ~ .columns svg text").all_text_contents()
     classes = ["predicted class", "true class", *map(str, [*range(10), *range(10)])]
-    assert Counter(numbers) == Counter([*classes, *(str(count) for row in counts for count in row if count)])
+    counts = made.confusion()
+    assert Counter(numbers) == Counter([*classes, *map(str, counts[counts > 0].tolist())])
     assert cells(page, "#precision") == [list(row) for row in class_rows(made)]
     assert sum(int(row[2]) for row in cells(page, "#bins")) == 57
     assert page.locator("#ece").inner_text() == f"{made.calibration_error():.2%}"
-    expected = []
-    for index in made.worst(24).tolist():
-        sure, label, taken = made.probabilities[index], int(made.labels[index]), int(made.predicted[index])
-        expected.append(f"predicted {taken}: {format_probability(sure[taken].item())}")
-        expected.append(f"is {label}: {format_probability(sure[label].item())}")
     lines = page.locator("#worst ~ .box svg text").all_text_contents()
-    assert sorted(lines) == sorted(expected) and expected
+    assert len(lines) == 2 * len(made.worst(24)) > 0
     page.locator("details").last.evaluate("each => each.open = true")
     for epoch, row in enumerate(cells(page, "details table"), 1):
-        values = [lab.run.curve(name).get(epoch) for name in ("train/loss", "train/acc", "val/loss", "val/acc")]
-        assert row[1:5] == [f"{values[0]:.4f}", f"{values[1]:.2%}", f"{values[2]:.4f}", f"{values[3]:.2%}"]
+        loss, accuracy = (lab.run.curve(name)[epoch] for name in ("train/loss", "val/acc"))
+        assert (row[1], row[4]) == (f"{loss:.4f}", f"{accuracy:.2%}")
 
 
 def test_classes_pairs_and_calibration_are_those_of_a_matrix_by_hand() -> None:
@@ -336,59 +293,25 @@ def test_half_filled_grid_is_a_heat_map_and_an_emptier_one_is_not() -> None:
     assert not is_grid(jobs("1a", "2b"), keys[:1])
 
 
-@in_a_browser
-def test_digits_shown_are_the_worst_test_images(lab: Lab, visit: Visit, page_of_run: Path) -> None:
-    page = visit(page_of_run)
-    address = page.locator("#worst ~ .box image").get_attribute("href")
-    assert address is not None
-    sheet = np.asarray(Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))))[..., 3]
-    first = tiny_arrays()[2][lab.predictions.worst(1).item()]
-    rows, columns = (np.flatnonzero(sheet.any(axis)) for axis in (1, 0))
-    found = sheet[rows[0] :, columns[0] :][:28, :28]
-    np.testing.assert_allclose(found, np.trim_zeros(first, "f"), atol=2)
-
-
 def test_page_tells_settings_environment_and_commands(lab: Lab, page_of_run: Path) -> None:
-    text = page_of_run.read_text()
-    info = lab.run.info
-    assert re.search(r'<th scope="row">optimizer.lr</th><td>0.1</td><td>0.01</td>', text)
-    assert "SGD lr=0.1 momentum=0.9" in text
-    for value in (
-        info["versions"]["torch"],
-        info["git"]["commit"][:12],
-        f"resume={lab.run} trainer.max_epochs=3",
-        f"test {lab.run}",
-    ):
-        assert value in text
+    text, info = page_of_run.read_text(), lab.run.info
+    assert '<th scope="row">optimizer.lr</th><td>0.1</td><td>0.01</td>' in text and "SGD lr=0.1 momentum=0.9" in text
+    again = f"resume={lab.run} trainer.max_epochs=3", f"test {lab.run}"
+    assert all(value in text for value in (info["versions"]["torch"], info["git"]["commit"][:12], *again))
     assert '<th scope="row">data.source.name</th>' in text and '<th scope="row">data.source.sha256' not in text
     assert not re.search(r"https?://(?!www\.w3\.org)", text), "nothing is fetched"
-
-
-def test_same_run_gives_the_same_page_but_for_its_date(lab: Lab, page_of_run: Path, tmp_path: Path) -> None:
-    pages = page_of_run, report(str(lab.run.folder), tmp_path / "again.html")
-    first, second = (re.sub(r"Made [\d: -]+ by", "", page.read_text()) for page in pages)
-    assert first == second
 
 
 @pytest.mark.parametrize("status", ["failed", *slow("killed"), *thorough("interrupted")])
 def test_run_that_has_not_ended_has_a_page_with_what_there_is(lab: Lab, status: str) -> None:
     error = {"killed": None, "interrupted": "Ctrl-C", "failed": f"RuntimeError: {HOSTILE}"}[status]
-    run = lab.copy(
-        status={"killed": "running"}.get(status, status),
-        error=error,
-        metrics={},
-        seconds={},
-        finished=None,
-        device=None,
-    )
-    text = report(str(run.folder)).read_text()
+    recorded = "running" if status == "killed" else status
+    ended = {"status": recorded, "error": error, "metrics": {}, "seconds": {}, "finished": None, "device": None}
+    text = report(str(lab.copy(**ended).folder)).read_text()
     assert f'<span class="badge {status}">{status}</span>' in text
-    assert "Epochs done: 2 of 2" in text
-    assert f"{lab.predictions.accuracy:.2%}" in text
-    if error:
-        assert error.replace("<", "&lt;").replace(">", "&gt;").replace("'", "&#39;") in text
-    bare = lab.copy(("checkpoints", "metrics.csv"), status=status, error=error, metrics={}, seconds={})
-    text = report(str(bare.folder)).read_text()
+    assert "Epochs done: 2 of 2" in text and f"{lab.predictions.accuracy:.2%}" in text
+    assert html.escape(error or "") in text.replace("&#39;", "&#x27;")
+    text = report(str(lab.copy(("checkpoints", "metrics.csv"), **ended).folder)).read_text()
     assert "The run has no checkpoint" in text and "there is no curve" in text and "resume=" not in text
 
 
@@ -417,10 +340,9 @@ def test_what_a_user_wrote_is_text_and_not_html(lab: Lab) -> None:
     assert "&lt;b&gt;bold&amp;" in text and "&lt;i&gt;net" in text
 
 
-@in_a_browser
+@pytest.mark.slow
 def test_sweep_is_ranked_and_only_its_best_is_tested(visit: Visit, tmp_path: Path) -> None:
     sweep = made_sweep(tmp_path / "s", SWEPT["two"], failed=1, waiting=1)
-    done = Results.of(sweep)
     page = visit(report(str(sweep.folder)))
     assert [row[:4] for row in cells(page, "#ranked")] == [
         ["1", "0.001", "mlp", "97.00%"],
@@ -429,18 +351,16 @@ def test_sweep_is_ranked_and_only_its_best_is_tested(visit: Visit, tmp_path: Pat
         ["4", "0.01", "lenet", "94.00%"],
     ]
     assert tiles(page)["its test accuracy"] == "90.00%"
-    for other in ("90.11%", "90.22%", "90.33%"):
-        assert other not in page.content()
+    assert not re.search("90.(11|22|33)%", page.content())
     texts = page.locator("#picture ~ .columns svg text").all_text_contents()
     assert [text for text in texts if text.endswith(".00")] == ["97.00", "96.00", "95.00", "94.00"]
-    states = [row[1] for row in cells(page, "#states")]
-    assert states == ["finished"] * 4 + ["failed", "waiting"]
+    assert [row[1] for row in cells(page, "#states")] == ["finished"] * 4 + ["failed", "waiting"]
     assert page.locator(".errors dd").all_inner_texts() == [f"RuntimeError: {HOSTILE}"]
-    assert f"python -m mnist_lab {' '.join(done.winner[0].overrides)}" in page.content()
+    assert "python -m mnist_lab optimizer.lr=0.001 model=mlp" in page.content()
     assert "4 of 6 jobs finished" in page.content()
 
 
-@in_a_browser
+@pytest.mark.slow
 def test_every_job_is_linked_by_its_report_or_its_folder(visit: Visit, tmp_path: Path) -> None:
     sweep = made_sweep(tmp_path / "s", {"model": ["'a#b'", "'100%?'"]})
     own = sweep.jobs()[0].folder / "report.html"
@@ -462,40 +382,29 @@ def test_sweeps_page_has_the_learning_curves_of_the_better_half(tmp_path: Path) 
     figure = plot_sweep_curves(Results.of(sweep), "loss")
     assert figure is not None
     lines = figure.axes[0].get_lines()
-    assert [line.get_label() for line in lines] == [f"optimizer.lr={i}" for i in (3, 2, 1, 0)]
+    assert [line.get_label() for line in lines] == [f"lr={i}" for i in (3, 2, 1, 0)]
     assert [line.get_color() == COLOURS["val"] for line in lines] == [False, False, False, True]
     assert lines[3].get_xydata().tolist() == [[1, 0.5], [2, 0.4], [3, 0.3]]
     text = report(str(sweep.folder)).read_text()
     assert "Learning curves" in text
-    assert all(f"<title>optimizer.lr=0, epoch {i}: 90.00%</title>" in text for i in (1, 2, 3))
+    assert all(f"<title>lr=0, epoch {i}: 90.00%</title>" in text for i in (1, 2, 3))
 
 
-@in_a_browser
-def test_settings_that_differ_in_seeds_alone_are_one_place_with_its_spread(visit: Visit, tmp_path: Path) -> None:
-    page = visit(report(str(made_sweep(tmp_path / "s", SWEPT["seeds"]).folder)))
-    assert [row[:3] for row in cells(page, "#ranked")] == [
-        ["1", "0.001", "96.50% ± 0.71"],
-        ["2", "0.1", "94.50% ± 0.71"],
-    ]
-    assert tiles(page)["best validation accuracy"] == "96.50%"
-    assert "± 0.71 over 2 seeds" in page.locator(".tiles").inner_text()
-    titles = page.locator(".chart title").all_text_contents()
-    assert titles == ["lr=0.001: 96.50% ± 0.71", "lr=0.1: 94.50% ± 0.71"]
+def test_settings_that_differ_in_seeds_alone_are_one_place_with_its_spread(tmp_path: Path) -> None:
+    text = report(str(made_sweep(tmp_path / "s", SWEPT["seeds"]).folder)).read_text()
+    assert "<strong>96.50%</strong>" in text and "± 0.71 over 2 seeds" in text
+    assert re.findall("<title>(lr=.*?)</title>", text) == ["lr=0.001: 96.50% ± 0.71", "lr=0.1: 94.50% ± 0.71"]
 
 
-@in_a_browser
-@pytest.mark.parametrize(("name", "charts", "lines", "maps"), [("one", 1, 1, 0), ("two", 1, 0, 1), ("three", 4, 0, 0)])
-def test_sweep_is_drawn_by_its_number_of_settings(
-    visit: Visit, tmp_path: Path, name: str, charts: int, lines: int, maps: int
-) -> None:
-    page = visit(report(str(made_sweep(tmp_path / "s", SWEPT[name]).folder)))
-    assert page.locator(".chart").count() == charts
-    assert page.locator(".chart .series > path").count() == lines
-    assert page.locator(".chart[aria-label^='Heat map']").count() == maps
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "charts", "maps"), [("one", 1, 0), ("two", 1, 1), ("three", 4, 0)])
+def test_sweep_is_drawn_by_its_number_of_settings(tmp_path: Path, name: str, charts: int, maps: int) -> None:
+    text = report(str(made_sweep(tmp_path / "s", SWEPT[name]).folder)).read_text()
+    assert (text.count('class="chart"'), text.count('aria-label="Heat map')) == (charts, maps)
 
 
 def test_sweep_without_a_result_has_a_page(tmp_path: Path) -> None:
-    for name, unfinished in (("one", {"waiting": 3}), ("two", {"failed": 6}), ("none", {"waiting": 1})):
+    for name, unfinished in (("two", {"failed": 6}), ("none", {"waiting": 1})):
         text = report(str(made_sweep(tmp_path / name, SWEPT[name], **unfinished).folder)).read_text()
         assert "there is nothing to rank" in text and "0 of" in text
 
@@ -515,24 +424,17 @@ def test_report_of_a_real_sweep_whose_job_fails_and_of_its_best_run(command: Com
     assert command("report", str(failed.folder), data=False).status == 0
 
 
-def test_bad_input_is_reported_in_one_line_and_nothing_is_written(
-    command: Command, lab: Lab, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bad_input_is_reported_in_one_line_and_nothing_is_written(command: Command, lab: Lab) -> None:
     run = lab.copy()
     Path("file").write_text("")
-    Path("neither").mkdir()
     Path("bad").mkdir()
     Path("bad/sweep.json").write_text("{}")
     before = set(run.folder.iterdir())
     for arguments, told in (
         (("nowhere",), "nowhere: run folder not found"),
-        (("neither",), "neither: not a run folder (it has no run.json)"),
         (("bad",), "bad/sweep.json: corrupt, or not a sweep's record"),
-        (("latest",), "latest: no run below"),
-        ((), "name a run, or give --where"),
         ((str(run.folder), "--out", "file/page.html"), "--out=file/page.html: cannot be written"),
-        ((str(run.folder), "--out", "/proc/page.html"), "--out=/proc/page.html: cannot be written"),
-        ((str(run.folder), "--out", "neither"), "--out=neither: exists and is not a file"),
+        ((str(run.folder), "--out", "bad"), "--out=bad: exists and is not a file"),
     ):
         outcome = command("report", *arguments, data=False)
         assert outcome.status == 2

@@ -10,6 +10,7 @@ import pytest
 from lab import Tiny, tiny_data
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mnist_lab.errors import UsageError
 from mnist_lab.reproduce.tutorials import plot_reproduction
@@ -44,12 +45,10 @@ def plain_run(module_tiny: Tiny) -> Run:
 
 def lines(figure: Figure, panel: int = 0) -> dict[str, list[tuple[float, float]]]:
     """The points of each line by the beginning of its name."""
-    return {
-        str(line.get_label()).split(", ")[0] + (", published" if "published" in str(line.get_label()) else ""): list(
-            zip(*map(np.ravel, (line.get_xdata(), line.get_ydata())), strict=True)
-        )
-        for line in figure.axes[panel].get_lines()
-    }
+    names = [str(line.get_label()) for line in figure.axes[panel].get_lines()]
+    names = [name.split(", ")[0] + ", published" * ("published" in name) for name in names]
+    points = [map(tuple, np.asarray(line.get_xydata())) for line in figure.axes[panel].get_lines()]
+    return dict(zip(names, map(list, points), strict=True))
 
 
 def test_loss_and_accuracy_by_epoch_are_the_runs(preset_run: Run) -> None:
@@ -59,15 +58,21 @@ def test_loss_and_accuracy_by_epoch_are_the_runs(preset_run: Run) -> None:
     shown = lines(plot_accuracy(preset_run))
     assert shown["test"] == [(epoch, 100 * value) for epoch, value in preset_run.curve("test/acc").items()][1:]
     assert shown["test, published"] == [(1, 96.36), (2, 97.46), (3, 97.62)]
+    (axes,) = plot_accuracy(preset_run).axes
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("epoch", "accuracy (%)")
+
+
+def test_tensorboard_has_the_test_sets_curve_by_step(preset_run: Run) -> None:
+    events = EventAccumulator(str(preset_run.folder)).Reload().Scalars("Accuracy/test")
+    assert [event.step for event in events] == [row["step"] for row in preset_run.metrics() if "test/acc" in row]
+    assert [event.value for event in events] == pytest.approx(list(preset_run.curve("test/acc").values()))
 
 
 def test_test_set_that_was_looked_at_once_is_one_star(plain_run: Run) -> None:
     tested = plain_run.info["tested"]["epoch"]
     for figure, panel in ((plot_accuracy(plain_run), 0), (plot_examples_seen(plain_run), 1)):
         shown = lines(figure, panel)
-        ((x, y),) = shown["test"]
-        assert y == 100 * plain_run.info["metrics"]["test/acc"]
-        assert x == (tested if panel == 0 else 190 * tested)
+        assert shown["test"] == [((190 if panel else 1) * tested, 100 * plain_run.info["metrics"]["test/acc"])]
         assert "validation" in shown
         (line,) = [line for line in figure.axes[panel].get_lines() if str(line.get_label()).startswith("test")]
         assert line.get_marker() == "*"
@@ -77,18 +82,8 @@ def test_examples_seen_are_the_horizontal_axis(preset_run: Run) -> None:
     figure = plot_examples_seen(preset_run)
     assert [x for x, _ in lines(figure)["test"]] == [0, 230, 460]
     assert len(lines(figure)["training"]) == 2
-
-
-def test_axes_are_named_with_units(preset_run: Run) -> None:
-    for figure, names in (
-        (plot_loss(preset_run), [("epoch", "loss (mean per image)")]),
-        (plot_accuracy(preset_run), [("epoch", "accuracy (%)")]),
-        (
-            plot_examples_seen(preset_run),
-            [("", "loss (mean per image)"), ("training examples seen", "accuracy (%)")],
-        ),
-    ):
-        assert [(axes.get_xlabel(), axes.get_ylabel()) for axes in figure.axes] == names
+    names = [(axes.get_xlabel(), axes.get_ylabel()) for axes in figure.axes]
+    assert names == [("", "loss (mean per image)"), ("training examples seen", "accuracy (%)")]
 
 
 @pytest.mark.slow
@@ -101,12 +96,8 @@ def test_run_without_training_has_figures_too(tiny: Tiny) -> None:
 def test_wrong_prediction_is_red_with_its_truth() -> None:
     figure = plot_images(np.zeros((4, 28, 28)), [1, 2, 3, 4], [1, 7, 3, 4], columns=2)
     texts = {text.get_text(): text.get_color() for text in figure.axes[0].texts}
-    assert texts == {
-        "predicted 1": COLOURS["ink"],
-        "predicted 7, is 2": COLOURS["bad"],
-        "predicted 3": COLOURS["ink"],
-        "predicted 4": COLOURS["ink"],
-    }
+    right = dict.fromkeys(("predicted 1", "predicted 3", "predicted 4"), COLOURS["ink"])
+    assert texts == right | {"predicted 7, is 2": COLOURS["bad"]}
     truths = plot_images(np.zeros((4, 28, 28)), [1, 2, 3, 4], columns=2)
     assert [text.get_text() for text in truths.axes[0].texts] == ["truth 1", "truth 2", "truth 3", "truth 4"]
 
@@ -131,20 +122,17 @@ def test_heat_map_has_the_mean_of_each_place(tmp_path: Path) -> None:
         folder = tmp_path / f"{lr}-{seed}"
         folder.mkdir()
         OmegaConf.save({"optimizer": {"lr": lr, "momentum": momentum}}, folder / "config.yaml")
-        (folder / "run.json").write_text(
-            json.dumps(
-                {"status": "finished", "metrics": {"val/acc": accuracy, "val/loss": 0.2 if accuracy < 0.6 else 0.3}}
-            )
-        )
+        metrics = {"val/acc": accuracy, "val/loss": 0.2 if accuracy < 0.6 else 0.3}
+        (folder / "run.json").write_text(json.dumps({"status": "finished", "metrics": metrics}))
         runs.append(Run(folder))
     figure = plot_heat_map(runs, "optimizer.lr", "optimizer.momentum")
     (axes,) = figure.axes
     assert {text.get_position(): text.get_text() for text in axes.texts} == {(0, 0): "92.00", (1, 1): "50.00"}
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("optimizer.lr", "optimizer.momentum")
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0.01", "0.1"]
-    for metric, best in (("val/acc", "92.00"), ("val/loss", "0.2000")):
+    for metric, best in (("val/acc", "92.00"), ("val/loss", "0.20")):
         drawn = plot_heat_map(runs, "optimizer.lr", "optimizer.momentum", metric).axes[0].texts
-        assert [text.get_text() for text in drawn if text.get_weight() == "bold"] == [best[: len(drawn[0].get_text())]]
+        assert [text.get_text() for text in drawn if text.get_weight() == "bold"] == [best]
     for arguments, told in (
         (([], "optimizer.lr", "optimizer.momentum"), "no runs"),
         ((runs, "optimizer.lr", "optimizer.betas"), "has no setting optimizer.betas"),
@@ -162,11 +150,5 @@ def test_one_bad_result_does_not_press_a_heat_maps_colours_together() -> None:
 
 
 def test_probability_does_not_look_certain() -> None:
-    assert [format_probability(share) for share in (0, 0.0001, 0.25, 0.9994, 0.99999, 1)] == [
-        "0.0%",
-        "< 0.1%",
-        "25.0%",
-        "99.9%",
-        "> 99.9%",
-        "100.0%",
-    ]
+    found = map(format_probability, (0, 0.0001, 0.25, 0.9994, 0.99999, 1))
+    assert list(found) == ["0.0%", "< 0.1%", "25.0%", "99.9%", "> 99.9%", "100.0%"]
