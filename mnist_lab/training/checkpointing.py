@@ -151,9 +151,6 @@ class SaveWithinEpochs(StepCallback, Checkpoint):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._restore()
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._restore()
-
     def _signalled(self, number: int, frame: Any) -> None:
         if STOP_SIGNALS[number] is Hangup:
             self.before.pop(number, None)

@@ -13,12 +13,12 @@ from rich.status import Status
 from rich.table import Column, Table
 from rich.text import Text
 from torch import Tensor, nn
-from torchmetrics import Metric
 
 from mnist_lab.config.metric_names import IMAGES_PER_SECOND
 from mnist_lab.models.classifier import Classifier
+from mnist_lab.models.trial import eval_mode
 from mnist_lab.training.callbacks import TestCurve
-from mnist_lab.training.multistep import StepCallback, training_batches
+from mnist_lab.training.multistep import StepCallback, all_callbacks, training_batches
 
 console = Console(highlight=False, markup=False)
 LOSS, ACCURACY = "{:10.4f}", "{:8.2%}"
@@ -42,8 +42,6 @@ class EpochLines(StepCallback):
     the main thread, five times a second, and only then the loss is read off the device: reading it waits for a GPU.
     """
 
-    needs_weights = False
-
     def __init__(self) -> None:
         self.columns: dict[str, tuple[str, str]] = {}  # heading and format of each metric in an epoch's line
         self.epochs = 0  # of the whole run
@@ -53,8 +51,7 @@ class EpochLines(StepCallback):
 
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        curves = [callback for callback in callbacks if isinstance(callback, TestCurve)]
+        curves = [callback for callback in all_callbacks(trainer) if isinstance(callback, TestCurve)]
         self.epochs, self.columns = trainer.max_epochs or 0, {}
         for name in ("train", *["val"] * (sum(trainer.num_val_batches) > 0), *["test"] * bool(curves)):
             self.columns |= {f"{name}/loss": (f"{name} loss", LOSS), f"{name}/acc": ("accuracy", ACCURACY)}
@@ -169,29 +166,21 @@ class EpochLines(StepCallback):
 
 def layer_table(model: nn.Module, input_size: tuple[int, ...]) -> Table:
     """Return a table of a network's layers: name, kind, output size for one input, (1, C, H, W), and parameters."""
-    layers = {
-        name: layer
-        for name, layer in model.named_modules()
-        if not isinstance(layer, Metric) and name and not list(layer.children())
-    }
+    layers = {name: layer for name, layer in model.named_modules() if name and not list(layer.children())}
     sizes: dict[nn.Module, str] = {}
     hooks = [
         layer.register_forward_hook(lambda layer, _, out: sizes.update({layer: "×".join(map(str, out.shape[1:]))}))
         for layer in layers.values()
     ]
-    was_training = model.training
-    try:
-        # eval: a forward pass in train mode would draw from the random state that dropout starts from
-        with torch.no_grad():
-            model.eval()(next(model.parameters()).new_zeros(input_size))
-    finally:
-        model.train(was_training)
-        for hook in hooks:
-            hook.remove()
+    # eval: a forward pass in train mode would draw from the random state that dropout starts from
+    with torch.no_grad(), eval_mode(model):
+        model(next(model.parameters()).new_zeros(input_size))
+    for hook in hooks:
+        hook.remove()
     total = sum(parameter.numel() for parameter in model.parameters())
     title = f"{type(model).__name__}, {'×'.join(map(str, input_size[1:]))} in"
-    table = Table("layer", "kind", Column("output", footer="total"), title=title, show_footer=True)
-    table.add_column("parameters", justify="right", footer=f"{total:,}")
+    totals = (Column("output", footer="total"), Column("parameters", justify="right", footer=f"{total:,}"))
+    table = Table("layer", "kind", *totals, title=title, show_footer=True)
     for name, layer in layers.items():
         count = sum(parameter.numel() for parameter in layer.parameters())
         table.add_row(name, type(layer).__name__, sizes.get(layer, "-"), f"{count:,}" if count else "-")
@@ -200,9 +189,8 @@ def layer_table(model: nn.Module, input_size: tuple[int, ...]) -> Table:
 
 def results_table(title: str, metrics: Mapping[str, float]) -> Table:
     """Return a table of loss and accuracy, a line for each set that was measured."""
-    table = Table("set", title=title, min_width=len(title))
-    table.add_column("loss", justify="right")
-    table.add_column("accuracy", justify="right")
+    numbers = (Column(name, justify="right") for name in ("loss", "accuracy"))
+    table = Table("set", *numbers, title=title, min_width=len(title))
     for name, words in (("train", "training, while learning"), ("val", "validation"), ("test", "test")):
         if f"{name}/loss" in metrics:
             table.add_row(words, f"{metrics[f'{name}/loss']:.4f}", f"{metrics[f'{name}/acc']:.2%}")

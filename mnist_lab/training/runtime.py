@@ -119,11 +119,7 @@ def is_process_lost(error: BaseException) -> bool:
     A SIGTERM that follows it does too, where it may come from the launcher, which ends the processes that are left.
     """
     if type(error) is SIGTERMException and launched_process() is not None and error.__context__ is not None:
-        return _is_connection_lost(error.__context__)
-    return _is_connection_lost(error)
-
-
-def _is_connection_lost(error: BaseException) -> bool:
+        error = error.__context__
     if isinstance(error, torch.distributed.DistNetworkError):
         return True
     return isinstance(error, RuntimeError) and CONNECTION_LOST.search(str(error)) is not None

@@ -24,7 +24,6 @@ from mnist_lab.runs.sweep import Sweep
 from mnist_lab.training.checkpointing import stop_signal
 
 SQLITE = "sqlite:///"
-NOISY = ("mlflow", "alembic", "urllib3")  # Their loggers report the making of a database and each repeated request.
 MLFLOW_STATUS = {
     RunState.FINISHED: "FINISHED",
     RunState.PAUSED: "SCHEDULED",
@@ -112,8 +111,7 @@ class MLflow(Tracker, MLFlowLogger):
     def begin(self) -> None:
         import mlflow
 
-        is_set = mlflow.is_tracking_uri_set()  # type: ignore[no-untyped-call]
-        before = mlflow.get_tracking_uri() if is_set else ""
+        before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else ""  # type: ignore[no-untyped-call]
         self.experiment.update_run(self.run_id, status="RUNNING")
         mlflow.set_tracking_uri(before)  # Lightning has changed it for the whole process.
 
@@ -219,14 +217,13 @@ def _place(folder: str, service: str) -> tuple[str | None, str | None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    levels = {name: logging.getLogger(name).level for name in NOISY}
+    """Drop what MLflow logs of the making of a database and of each repeated request."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
-        for name in levels:
-            logging.getLogger(name).setLevel(logging.ERROR)
         yield
     finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
+        logging.disable(before)
 
 
 def _in_one_line(error: BaseException) -> str:
