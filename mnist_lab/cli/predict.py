@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def main(arguments: list[str]) -> None:
     parser = CommandParser("predict")
-    parser.add_selection("IMAGE ...", "images, folders of images, or a CSV with 784 pixels a line (Kaggle's)")
+    parser.add_runs("IMAGE ...", "images, folders of images, or a CSV with 784 pixels a line (Kaggle's)")
     parser.add_argument("--single", action="store_true", help="read only the clearest digit of each image")
     parser.add_argument("--show", type=Path, metavar="DIR", help="save the network's input beside each image")
     words = "where to write a CSV's predictions (default: submission.csv)"
