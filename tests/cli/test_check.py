@@ -18,7 +18,7 @@ def test_run_is_described_and_nothing_is_made(command: Command) -> None:
     first, second, third = outcome.out.splitlines()
     assert (outcome.status, first) == (0, "valid: mlp, 130,058 parameters, 3 epochs, seed 4")
     assert second.startswith("run folder: runs/20") and second.endswith("-mlp")
-    assert third == "time: unknown, without an earlier run of mlp like this one below runs"
+    assert third.startswith("time: unknown")
     assert not files()
 
 
