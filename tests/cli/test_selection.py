@@ -68,7 +68,7 @@ def test_each_of_the_runs_predicts(two: None, command: Command) -> None:
         (["ensemble"], "name a run"),
         (["draw", "runs"], "2 runs "),
         (["predict", "runs", "a.png", "--show", "x"], "--show and --out: for one run"),
-        (["predict", "runs", "a.csv"], "a CSV of pixels: for one run"),
+        (["predict", "runs", "a.csv"], "a CSV of pixels cannot be combined"),
         (["predict", "a"], "name an image"),
     ],
 )
