@@ -249,7 +249,3 @@ def test_other_commands_end_well_and_fit_the_terminal(shared: Tiny, whole: tuple
     for terminal in [Terminal(*command) for command in commands]:  # at the same time
         assert terminal.end()
     assert Path("runs/reproduce/RESULTS.md").is_file()
-
-
-def test_mistake_is_answered_in_one_line(shared: Tiny) -> None:
-    assert Terminal("lr=0.1").end(2).count("\n") == 1
