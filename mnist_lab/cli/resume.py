@@ -39,9 +39,7 @@ def expand_resume(options: list[str], overrides: list[str]) -> tuple[list[str], 
     reject_sweep_job(run, wanted)
     info = run.info
     for override in info["overrides"]:
-        if re.match(
-            r"-|[^=]*\bhydra\b", override
-        ):  # a stranger's, which could run any program
+        if re.match(r"-|[^=]*\bhydra\b", override):  # a stranger's, which could run any program
             raise UsageError(f"{run.record_path}: the override {override!r} is not one of a run; remove it")
     config_dir = info["config_dir"]
     if config_dir and "--config-dir" not in options:
