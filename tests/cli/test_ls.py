@@ -105,17 +105,18 @@ def test_sort_puts_the_best_accuracy_and_the_smallest_rest_first_and_runs_withou
 
 def test_damaged_record_is_listed_and_stops_neither_the_list_nor_latest(tiny: Tiny, command: Command) -> None:
     whole = fake("whole", 1)
-    fake("odd", 2, started="in the morning", metrics=None, seconds=None, overrides=None)
+    fake("odd", 2, started="in the morning")
+    fake("null", 2, metrics=None)
     fake("typed", 3, metrics={"test/acc": "high"})
     for name, text in (("cut", '{"status": "fini'), ("empty", ""), ("other", "[1, 2]")):
         (fake(name, 3) / "run.json").write_text(text)
     outcome = command("ls", data=False)
-    assert sorted(names(outcome)) == ["cut", "empty", "odd", "other", "typed", "whole"]
-    assert outcome.out.count(" damaged ") == 4
-    for name in ("cut", "empty", "other", "typed"):
+    assert sorted(names(outcome)) == ["cut", "empty", "null", "odd", "other", "typed", "whole"]
+    assert outcome.out.count(" damaged ") == 5
+    for name in ("cut", "empty", "null", "other", "typed"):
         assert f"mnist_lab: warning: runs/{name}/run.json: " in outcome.err
-    assert outcome.err.count("\n") == 4
-    assert len(json.loads(command("ls", "--json", "--sort", "test/acc", data=False).out)) == 6
+    assert outcome.err.count("\n") == 5
+    assert len(json.loads(command("ls", "--json", "--sort", "test/acc", data=False).out)) == 7
     (Path("runs") / "odd" / "run.json").unlink()
     assert Run.find("latest").folder == whole
     assert [run.folder for run in Run.below("runs")] == [whole]
