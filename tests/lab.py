@@ -35,14 +35,8 @@ INGREDIENTS = {  # of recipes that the tutorials do not have
     "views": ["test_augmentation=views"],
     "warm-up": ["optimizer=adamw", "scheduler=onecycle", "scheduler.pct_start=0.15"],
 }
-
-
 SMALL_RESIDUAL = ["model=residual_cnn", "model.widths=[4,8,8]"]
-
-
 RECIPE = [*SMALL_RESIDUAL, *(setting for settings in INGREDIENTS.values() for setting in settings)]
-
-
 TRAIN, TEST = 230, 57  # images; neither divides evenly by the batch sizes below
 
 
@@ -151,19 +145,6 @@ class Outcome:
     status: int
     out: str
     err: str
-
-
-def signalled(tiny: Tiny, sent: signal.Signals, *arguments: str) -> tuple[int, str]:
-    """Exit status of the command line, sent a signal in its third epoch of 100,000, and what it printed after."""
-
-    def in_third_epoch(process: subprocess.Popen[str]) -> None:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if "2/100000" in line:
-                process.send_signal(sent)
-                break
-
-    return run(tiny, *arguments, then=in_third_epoch)
 
 
 def run(

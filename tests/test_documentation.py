@@ -18,24 +18,15 @@ from test_image_folder import write_shapes
 from mnist_lab.cli.commands import COMMANDS as CLI
 from mnist_lab.models import MLP, SimpleCNN
 
+GENERATED = ("cli", "configuration", "run-folder", "tutorials", "leaderboard", "contributing", "changelog")
 CHECKOUT = Path(__file__).parent.parent
 PAGES = sorted([CHECKOUT / "README.md", CHECKOUT / "CONTRIBUTING.md", *(CHECKOUT / "docs").rglob("*.md")])
-NOT_RUN = {  # by a part of the command: why it is not run here
-    "accelerator=gpu": "needs a GPU; tests/training/test_train.py runs it where there is one",
-    "trainer=ddp": "starts processes; tests/training/test_parallel.py",
-    "submitit": "needs an extra and SLURM; tests/cluster",
-    "launcher=ray": "needs an extra and a cluster; tests/cluster",
-    "status six --watch": "waits for a sweep on a cluster; tests/cli/test_status.py",
-    "launcher=processes": "starts workers; tests/sweeps/test_parallel.py",
-    " draw ": "serves until it is stopped; tests/inference/test_server.py",
-    "logger=": "needs an extra; tests/training/test_trackers.py",
-    " lr ": "needs the real data; tests/training/test_lr_range.py",
-    " reproduce ": "trains for minutes on the real data; tests/reproduce",
-    "data=fashion_mnist": "needs the real data; tests/data/test_source.py",
-    " rm ": "would take away what other commands need; tests/cli/test_rm.py",
-    " restore ": "the same",
-    "experiment=": "has the real data's settings; tests/reproduce",
-}
+# A part of each command that is not run here: it needs a GPU, an extra, a cluster or the real data, starts processes,
+# serves until it is stopped, or removes what other commands need. Tests of their own run most of them.
+NOT_RUN = (
+    *("accelerator=gpu", "trainer=ddp", "submitit", "launcher=ray", "launcher=processes", "status six --watch"),
+    *(" draw ", " rm ", " restore ", " lr ", " reproduce ", "logger=", "data=fashion_mnist", "experiment="),
+)
 
 
 def shown_commands() -> Iterator[tuple[str, str]]:
@@ -112,15 +103,7 @@ def write_what_they_name(tiny: Tiny) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(CHECKOUT).as_posix())
 def test_links_lead_to_files(page: Path) -> None:
-    generated = {
-        "cli.md",
-        "configuration.md",
-        "run-folder.md",
-        "tutorials.md",
-        "leaderboard.md",
-        "contributing.md",
-        "changelog.md",
-    }
+    generated = {f"{name}.md" for name in GENERATED}
     notebooks = {path.with_suffix(".md").name for path in (CHECKOUT / "notebooks").glob("*.ipynb")}
     for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
         path = page.parent / target

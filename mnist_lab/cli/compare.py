@@ -1,7 +1,4 @@
-"""`python -m mnist_lab compare RUN RUN...`: the settings in which runs differ, their metrics, and their curves.
-
-Of two runs it also says whether they differ on the same test images.
-"""
+"""`python -m mnist_lab compare RUN RUN...`: what differs between runs, and whether two differ on the same images."""
 
 from __future__ import annotations
 
@@ -126,9 +123,8 @@ def describe_pair(paired: PairedComparison) -> str:
     """Describe the paired comparison of two runs in three sentences, the last of which names the better run, if any."""
     low, high = (f"{100 * end:+.2f}" for end in paired.interval())
     p = f"p = {paired.p:.3g}" if paired.p >= 0.001 else "p < 0.001"
-    verdict = f"not below {SIGNIFICANT}: it may be chance"
-    if paired.p < SIGNIFICANT:
-        verdict = f"below {SIGNIFICANT}: run {1 if paired.difference < 0 else 2} is better"
+    better = f"below {SIGNIFICANT}: run {1 if paired.difference < 0 else 2} is better"
+    verdict = better if paired.p < SIGNIFICANT else f"not below {SIGNIFICANT}: it may be chance"
     return (
         f"Of {paired.images:,} test images, run 1 alone gets {paired.only_first:,} right, "
         f"run 2 alone {paired.only_second:,}.\n"

@@ -8,7 +8,6 @@ from mnist_lab.cli.parser import CommandParser, find_named_runs
 from mnist_lab.cli.tables import print_rows, print_table
 from mnist_lab.config.metric_names import TEST_ACC, TEST_LOSS
 from mnist_lab.runs.listing import format_cell
-from mnist_lab.runs.run import Run
 
 COLUMNS = ("model", "seed", TEST_LOSS, TEST_ACC, "errors", "run")
 
@@ -25,21 +24,15 @@ def main(arguments: list[str]) -> None:
 
     with working_on(f"testing {len(runs)} networks"):
         run, images = make_ensemble(runs, options.to, options.runs_dir)
-    rows = ensemble_rows(run, images)
+    own = {"run": str(run), "model": run.info["model"], "seed": None, "metrics": run.info["metrics"]}
+    measured: list[dict[str, Any]] = [*map(dict, run.info["members"] or []), own]
+    rows = []
+    for each in measured:
+        metrics = each.pop("metrics")
+        rows.append({**each, **metrics, "errors": round((1 - metrics[TEST_ACC]) * images)})
     if options.form:
         print_rows(rows, options.form)
     else:
         lines = [[format_cell(name, row[name]) for name in COLUMNS] for row in rows]
         print_table(COLUMNS, lines, left=("model", "run"), cut="run")
     print(f"run folder: {run}", file=sys.stderr if options.form else sys.stdout)
-
-
-def ensemble_rows(run: Run, images: int) -> list[dict[str, Any]]:
-    """Return a row for each member of an ensemble and, last, for itself, with its errors on so many test images."""
-    info = run.info
-    measured = [(member["run"], member["model"], member["seed"], member["metrics"]) for member in info["members"] or []]
-    measured.append((str(run), info["model"], None, info["metrics"]))
-    return [
-        {"run": name, "model": model, "seed": seed, **metrics, "errors": round((1 - metrics[TEST_ACC]) * images)}
-        for name, model, seed, metrics in measured
-    ]

@@ -22,17 +22,11 @@ class CommandParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} ({self.prog} --help tells more)")
 
-    def add_runs(self) -> None:
-        """Add RUN..., --where and --runs-dir, which `find_named_runs` reads."""
+    def add_runs(self, others: str = "", others_help: str = "") -> None:
+        """Add RUN..., --where and --runs-dir, for `find_named_runs`; or RUN and others, for `select_runs_and_words`."""
         words = "a run folder, part of its name, latest, or a folder of runs such as a sweep's"
-        self.add_argument("runs", metavar="RUN", nargs="*", help=words)
-        self.add_where()
-        self.add_runs_dir()
-
-    def add_selection(self, metavar: str, words: str) -> None:
-        """Add RUN and other words, --where and --runs-dir; for parse_intermixed_args, select_runs_and_words."""
-        words = f"a run, or a folder of runs; and {words}"
-        self.add_argument("words", metavar=f"RUN [{metavar}]", nargs="*", help=words)
+        metavar, words = (f"RUN [{others}]", f"{words}; and {others_help}") if others else ("RUN", words)
+        self.add_argument("runs", metavar=metavar, nargs="*", help=words)
         self.add_where()
         self.add_runs_dir()
 
@@ -83,6 +77,6 @@ def find_named_folders(options: argparse.Namespace) -> list[Path]:
 
 
 def select_runs_and_words(options: argparse.Namespace) -> tuple[list[Run], list[str]]:
-    """Return the runs that the arguments of `add_selection` mean, and the words after RUN; with --where, all words."""
-    names = [] if options.where else options.words[:1]
-    return find_named_runs(options, names), options.words[len(names) :]
+    """Return the runs that RUN or --where means, and the other words."""
+    names = [] if options.where else options.runs[:1]
+    return find_named_runs(options, names), options.runs[len(names) :]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def main(arguments: list[str]) -> None:
     parser = CommandParser("predict")
-    parser.add_selection("IMAGE ...", "images, folders of images, or a CSV with 784 pixels a line (Kaggle's)")
+    parser.add_runs("IMAGE ...", "images, folders of images, or a CSV with 784 pixels a line (Kaggle's)")
     parser.add_argument("--single", action="store_true", help="read only the clearest digit of each image")
     parser.add_argument("--show", type=Path, metavar="DIR", help="save the network's input beside each image")
     words = "where to write a CSV's predictions (default: submission.csv)"
@@ -45,10 +45,8 @@ def main(arguments: list[str]) -> None:
 
 def predict_csv(runs: Sequence[Run], names: Sequence[str], options: argparse.Namespace) -> None:
     """Write the predictions for a CSV of pixels."""
-    if len(names) > 1 or options.show or options.form:
-        raise UsageError("a CSV of pixels cannot be combined with images, --show, --json or --csv")
-    if len(runs) > 1:
-        raise UsageError(f"a CSV of pixels: for one run, and {len(runs)} are named")
+    if len(runs) > 1 or len(names) > 1 or options.show or options.form:
+        raise UsageError("a CSV of pixels cannot be combined with images, further runs, --show, --json or --csv")
     from mnist_lab.inference.recognise import write_submission
 
     out = options.out or Path("submission.csv")
@@ -91,11 +89,7 @@ def predict_images(runs: Sequence[Run], names: Sequence[str], options: argparse.
 
 
 def list_images(names: Sequence[str]) -> list[Path]:
-    """Return the named files and the images of named folders, without hidden ones and duplicates, 2 before 10.
-
-    Raises:
-        UsageError: a folder contains no images.
-    """
+    """Return the named files and the images of named folders, without hidden ones and duplicates, 2 before 10."""
     from mnist_lab.data.images import image_suffixes
 
     paths: dict[Path, None] = {}
@@ -137,12 +131,6 @@ def show_table(answers: Sequence[Answer]) -> None:
     lines = []
     for answer in answers:
         second, probability = answer.runner_up
-        line = [
-            str(answer.path),
-            answer.text,
-            f"{answer.probability:.2%}",
-            f"{second} ({probability:.2%})",
-            answer.note,
-        ]
-        lines.append(line[: len(heads)])
+        values = [f"{answer.probability:.2%}", f"{second} ({probability:.2%})"]
+        lines.append([str(answer.path), answer.text, *values, answer.note][: len(heads)])
     print_table(heads, lines, left=("file", "note"), cut="file")

@@ -1,7 +1,4 @@
-"""`python -m mnist_lab reproduce [PRESET ...]`: train presets over several seeds.
-
-The tutorials' are compared with what was published, and the others make the leaderboard.
-"""
+"""`python -m mnist_lab reproduce [PRESET ...]`: train presets over seeds, beside what was published, and rank them."""
 
 from pathlib import Path
 

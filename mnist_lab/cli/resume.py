@@ -37,8 +37,10 @@ def expand_resume(options: list[str], overrides: list[str]) -> tuple[list[str], 
         wanted = str(newest[0].folder)
     run, checkpoint = _find_checkpoint(wanted, runs_dir)
     reject_sweep_job(run, wanted)
-    reject_hydra_overrides(run)
     info = run.info
+    for override in info["overrides"]:
+        if re.match(r"-|[^=]*\bhydra\b", override):  # a stranger's, which could run any program
+            raise UsageError(f"{run.record_path}: the override {override!r} is not one of a run; remove it")
     config_dir = info["config_dir"]
     if config_dir and "--config-dir" not in options:
         reject_hydra_files(Path(config_dir))
@@ -96,16 +98,6 @@ def _find_checkpoint(wanted: str, runs_dir: str) -> tuple[Run, Path]:
     if newest != last:
         print(f"mnist_lab: warning: {last} is corrupt; going on from {newest}", file=sys.stderr)
     return run, newest.absolute()
-
-
-def reject_hydra_overrides(run: Run) -> None:
-    """Raise UsageError for recorded overrides that would set up Hydra itself, which can run any program.
-
-    No run of ours records one; a run folder may come from a stranger.
-    """
-    for override in run.info["overrides"]:
-        if re.match(r"-|[^=]*\bhydra\b", override):
-            raise UsageError(f"{run.record_path}: the override {override!r} is not one of a run; remove it")
 
 
 def reject_hydra_files(folder: Path) -> None:

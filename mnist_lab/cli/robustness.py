@@ -8,9 +8,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import Progress
-
 from mnist_lab.cli.parser import CommandParser, find_named_runs
 from mnist_lab.cli.tables import print_rows, print_table
 from mnist_lab.config.metric_names import TEST_ACC
@@ -39,36 +36,25 @@ def main(arguments: list[str]) -> None:
     if options.out:
         require_figure_path(options.out)
     runs = find_named_runs(options, options.runs)
-    from mnist_lab.evaluation.robustness import example_image
+    from mnist_lab.evaluation.robustness import example_image, measure
+    from mnist_lab.training.progress import working_on
     from mnist_lab.training.runtime import quiet_lightning
     from mnist_lab.viz.model import plot_robustness
 
-    runs = select_runs(runs, checkpoint_problem)
-    with quiet_lightning():
-        measured = measure_all(runs, names)
-    groups = {name: [measured[run] for run in own] for name, own in name_groups(runs).items()}
+    measured = {}
+    for run in select_runs(runs, checkpoint_problem):
+        with quiet_lightning(), working_on(f"{run}: {1 + 5 * len(names)} tests"):
+            measured[run] = measure(run, names)
+    groups = {name: [measured[run] for run in own] for name, own in name_groups(list(measured)).items()}
     if options.form:
-        print_rows([row for run in runs for row in robustness_rows(run, measured[run])], options.form)
-    elif len(runs) == 1:
-        print_corruptions(next(iter(groups)), measured[runs[0]])
+        print_rows([row for run, own in measured.items() for row in robustness_rows(run, own)], options.form)
+    elif len(measured) == 1:
+        print_corruptions(*groups, *measured.values())
     else:
         print_comparison(groups)
     if options.out:
-        save_figure(plot_robustness(groups, example_image(runs[0])), options.out)
+        save_figure(plot_robustness(groups, example_image(next(iter(measured)))), options.out)
         print(f"figure: {options.out}", file=sys.stderr if options.form else sys.stdout)
-
-
-def measure_all(runs: Sequence[Run], names: Sequence[str]) -> dict[Run, Robustness]:
-    """Measure each run, with a progress bar on a terminal."""
-    from mnist_lab.evaluation.robustness import measure  # torch
-
-    console, measured = Console(stderr=True), {}
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("", total=len(runs) * (1 + 5 * len(names)))
-        for run in runs:
-            progress.update(bar, description=run.info["model"])
-            measured[run] = measure(run, names, lambda: progress.advance(bar))
-    return measured
 
 
 def name_groups(runs: Sequence[Run]) -> dict[str, list[Run]]:
@@ -115,18 +101,10 @@ def print_corruptions(name: str, measured: Robustness) -> None:
 
 def print_comparison(measured: Mapping[str, Sequence[Robustness]]) -> None:
     """Print a line for each group of runs, the most robust first: means over strengths and runs."""
-    means = {name: mean_accuracies(each) for name, each in measured.items()}
-    lines = [
-        [name, str(len(measured[name])), *(f"{value:.2%}" for value in means[name].values())]
-        for name in sorted(means, key=lambda name: -means[name]["mean"])
-    ]
-    heads = ["network", "runs", *next(iter(means.values()))]
-    print_table(heads, lines, left=("network",), cut="network")
-
-
-def mean_accuracies(measured: Sequence[Robustness]) -> dict[str, float]:
-    """Return mean accuracies over runs: plain, of each corruption over its strengths, and of all corruptions."""
-    means = {
-        name: fmean(value for each in measured for value in each.accuracies[name]) for name in measured[0].accuracies
-    }
-    return {"plain": fmean(each.accuracy for each in measured), **means, "mean": fmean(means.values())}
+    lines, names = [], next(iter(measured.values()))[0].accuracies
+    for name, each in measured.items():
+        means = [fmean(value for one in each for value in one.accuracies[corruption]) for corruption in names]
+        lines.append((name, len(each), fmean(one.accuracy for one in each), *means, fmean(means)))
+    lines.sort(key=lambda line: -line[-1])
+    cells = [[name, str(runs), *(f"{value:.2%}" for value in values)] for name, runs, *values in lines]
+    print_table(["network", "runs", "plain", *names, "mean"], cells, left=("network",), cut="network")

@@ -53,11 +53,7 @@ def main(arguments: list[str]) -> None:
 
 
 def split_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Split a command line into Hydra's options and --check, each with its value, and the overrides.
-
-    Raises:
-        UsageError: an unknown option, one without its value, or two that exclude each other.
-    """
+    """Split a command line into Hydra's options and --check, each with its value, and the overrides."""
     parser = CommandParser("train", add_help=False)
     kinds = parser.add_mutually_exclusive_group()
     kinds.add_argument("--multirun", "-m", action="store_true")
@@ -78,13 +74,11 @@ def split_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:
         raise unknown_option(unknown[0], arguments)
     if found.resolve and not found.cfg:
         raise UsageError("--resolve: only valid with --cfg")
-    values = vars(found)
-    overrides = [*values.pop("overrides"), *["detach=true"] * values.pop("detach")]
-    options: list[str] = []
-    for name, value in values.items():
-        option = "-m" if name == "multirun" else f"--{name.replace('_', '-')}"
-        if value not in (None, False):
-            options += [option] if value is True else [option, value]
+    overrides = [*found.overrides, *["detach=true"] * found.detach]
+    options = ["-m"] if found.multirun else []
+    for name, value in vars(found).items():
+        if name not in ("overrides", "detach", "multirun") and value not in (None, False):
+            options += [f"--{name.replace('_', '-')}", *([] if value is True else [value])]
     return options, overrides
 
 
@@ -94,11 +88,9 @@ def unknown_option(option: str, arguments: Sequence[str]) -> UsageError:
     if not equals:
         value = next((word for word in arguments[arguments.index(option) + 1 :] if "=" not in word), "VALUE")
     near = difflib.get_close_matches(option.partition("=")[0], OPTIONS, n=1, cutoff=0.8)
-    if near:
-        hint = f"did you mean {near[0]}?"
-    else:
-        key = nearest_key(name, dotted_keys(compose_with_hydra([])))
-        hint = f"did you mean {key}={value}?" if key else "settings are written KEY=VALUE (--help lists them)"
+    key = None if near else nearest_key(name, dotted_keys(compose_with_hydra([])))
+    meant = near[0] if near else f"{key}={value}" if key else None
+    hint = f"did you mean {meant}?" if meant else "settings are written KEY=VALUE (--help lists them)"
     return UsageError(f"{shorten(option)}: unknown option; {hint}")
 
 

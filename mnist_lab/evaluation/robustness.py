@@ -1,6 +1,6 @@
 """Measure accuracy on shifted, rotated, noisy and otherwise corrupted test images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,8 +20,8 @@ class Robustness:
     accuracies: dict[str, list[float]]  # by corruption, in the strengths 1 to 5
 
 
-def measure(run: Run, names: Sequence[str], after_each: Callable[[], object] = lambda: None) -> Robustness:
-    """Measure the accuracies of a run's tested weights on the whole test set, and call `after_each` after each."""
+def measure(run: Run, names: Sequence[str]) -> Robustness:
+    """Measure the accuracies of a run's tested weights on the whole test set."""
     network, data = load_trained(run)
     images, labels = (torch.from_numpy(array) for array in data.test_set())
 
@@ -30,7 +30,6 @@ def measure(run: Run, names: Sequence[str], after_each: Callable[[], object] = l
 
     def accuracy(name: str, strength: int) -> float:
         changed = data.normalise(inverted(corrupt(inverted(images), name, strength)).numpy())
-        after_each()
         return Predictions(labels.long(), network.probabilities(changed)).accuracy
 
     plain = accuracy("", 0)

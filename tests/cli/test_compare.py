@@ -7,8 +7,6 @@ import io
 import json
 import shutil
 import statistics
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -79,13 +77,9 @@ def test_settings_that_differ_and_metrics_stand_side_by_side(command: Command, t
     assert shown["model"] == ["mlp", "compact_cnn"]
     assert shown["optimizer.lr"] == ["0.02", "0.01"]
     assert shown["status"] == ["finished", "finished"]
-    for name in ("train/acc", "val/acc", "test/acc"):
-        assert shown[name] == [f"{run.info['metrics'][name]:.2%}" for run in two]
-    for name in ("train/loss", "val/loss", "test/loss"):
-        assert shown[name] == [f"{run.info['metrics'][name]:.4f}" for run in two]
-    assert shown["tested_epoch"] == [str(run.info["tested"]["epoch"]) for run in two]
-    assert shown["parameters"] == [f"{run.info['parameters']:,}" for run in two]
-    assert {"epochs", "time", "images_per_second"} <= set(shown)
+    for name, form in (("val/acc", ".2%"), ("test/loss", ".4f")):
+        assert shown[name] == [format(run.info["metrics"][name], form) for run in two]
+    assert {"tested_epoch", "epochs", "time", "parameters", "images_per_second"} <= set(shown)
     settings = [name for name in shown if "." in name]
     assert not [name for name in settings if name.startswith(("folder", "logger", "model._target_", "callbacks.last"))]
     assert shown["curves:"] == ["curves.png"]
@@ -120,9 +114,7 @@ def test_figure_has_the_curves_of_every_run_and_a_star_for_one_look_at_the_test_
             assert list(accuracies.get_xdata()) == list(curve)
             assert list(accuracies.get_ydata()) == [100 * value for value in curve.values()]
     assert [line.get_marker() for line in panels["test", "accuracy (%)"]] == ["*", "o"]
-    (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["one", "other"]
-    assert [axes.get_xlabel() for axes in figure.axes] == ["", "", "", "", "epoch", "epoch"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["one", "other"]
 
 
 def test_sweep_is_compared_by_its_folder_a_line_a_run(command: Command, two: list[Run]) -> None:
@@ -140,14 +132,11 @@ def test_sweep_is_compared_by_its_folder_a_line_a_run(command: Command, two: lis
 def test_same_run_counts_once_and_one_run_is_not_compared(command: Command, two: list[Run]) -> None:
     assert [run.folder.name for run in find_runs(["runs", "latest", "runs/a/mlp"], Path("runs"))] == ["mlp", "cnn"]
     for arguments, told in (
-        (["runs/a/mlp"], "runs/a/mlp: names one run; "),
         (["latest", "runs/b/cnn"], "latest runs/b/cnn: names one run; "),
-        (["runs/a", str(two[0].folder.absolute())], ": names one run; "),
         (["runs/a/mlp", "nowhere"], "nowhere: run folder not found"),
         (["runs/a/mlp", "runs/a/mlp/checkpoints"], "not a run folder"),
         (["runs", "--out", "curves.doc"], "--out=curves.doc: must end in one of .png, .pdf, .svg"),
         (["runs", "--out", "runs/a/mlp/run.json/x.png"], "x.png: cannot be written"),
-        (["runs", "--json", "--csv"], "not allowed with"),
     ):
         outcome = command("compare", *arguments, data=False)
         assert (outcome.status, outcome.out, outcome.err.count("\n")) == (2, "", 1)
@@ -204,22 +193,20 @@ def test_two_runs_are_also_compared_image_by_image(command: Command, two: list[R
     paired = compare_on_test_set(*two)
     outcome = command("compare", "runs/a/mlp", "runs/b/cnn", data=False)
     assert outcome.out.splitlines()[-3:] == describe_pair(paired).splitlines()
-    assert describe_pair(paired).startswith("Of 57 test images")
     outcome = command("compare", "runs/a/mlp", "runs/b/cnn", "--json", data=False)
     first, second = json.loads(outcome.out)
     assert outcome.err == ""
     assert [each["paired/only_right"] for each in (first, second)] == [paired.only_first, paired.only_second]
     assert second["paired/difference"] == pytest.approx(second["test/acc"] - first["test/acc"]) == paired.difference
     assert (second["paired/low"], second["paired/high"]) == paired.interval()
-    assert first["paired/difference"] == -second["paired/difference"]
-    assert (first["paired/low"], first["paired/high"]) == pytest.approx((-second["paired/high"], -second["paired/low"]))
+    low, high = second["paired/low"], second["paired/high"]
+    assert [first[f"paired/{name}"] for name in ("low", "high")] == pytest.approx([-high, -low])
     assert [(each["paired/images"], each["paired/p"]) for each in (first, second)] == [(57, paired.p)] * 2
 
 
 @pytest.mark.parametrize(
     ("break_it", "reason"),
     [
-        (lambda tiny, run: shutil.rmtree(run.checkpoints_folder), "runs/b/cnn: has no checkpoint (status: finished)"),
         (lambda tiny, run: run.checkpoint_path("best").write_bytes(b"no"), "runs/b/cnn/checkpoints/best.ckpt: corrupt"),
         (lambda tiny, run: shutil.rmtree(tiny.raw), "Tiny could not be fetched: "),
     ],
@@ -245,7 +232,7 @@ def test_seeds_of_the_same_settings_are_a_column(command: Command, two: list[Run
         run = change(copied(two[0], f"s/{lr}-{seed}"), {"seed": seed, "optimizer.lr": lr}, test_acc=lr * 9 + seed / 9)
         run.update(started=f"2026-11-21T13:0{number}:00.000000+00:00")
         runs.append(run)
-    outcome = command("compare", *map(str, runs), "--group", "seed", "--out", "curves.png", data=False)
+    outcome = command("compare", *map(str, runs), "--group", "seed", data=False)
     shown = lines(outcome)
     assert shown["1:"] == ["runs/s/0.01-1", "and", "1", "more"]
     assert (shown["group"], shown["n"], shown["seeds"]) == (["1", "2"], ["2", "2"], ["1", "2", "1", "2"])
@@ -255,14 +242,12 @@ def test_seeds_of_the_same_settings_are_a_column(command: Command, two: list[Run
     cells = [format_accuracy(statistics.mean(own), statistics.stdev(own)) for own in (values[:2], values[2:])]
     assert " ".join(shown["test/acc"]) == " ".join(cells)
     assert "McNemar" not in outcome.out and "no paired test" not in outcome.out
-    assert shown["curves:"] == ["curves.png"]
     first, second = json.loads(command("compare", "runs/s", "--group", "seed", "--json", data=False).out)
     assert (first["n"], first["seeds"], first["optimizer.lr"]) == (2, [1, 2], 0.01)
     assert first["test/acc"] == statistics.mean(values[:2]) and first["test/acc_std"] == statistics.stdev(values[:2])
     assert "paired/p" not in second
 
-    outcome = command("compare", str(runs[0]), str(runs[2]), "--group", "seed", data=False)
-    assert outcome.out.splitlines()[-3:] == describe_pair(compare_on_test_set(runs[0], runs[2])).splitlines()
+    assert "McNemar" in command("compare", str(runs[0]), str(runs[2]), "--group", "seed", data=False).out
     runs[3].update(status=RunState.FAILED)
     outcome = command("compare", "runs/s", "--group", "seed", data=False)
     assert (outcome.err.count("\n"), "left out: 1 failed" in outcome.err) == (1, True)
@@ -271,16 +256,3 @@ def test_seeds_of_the_same_settings_are_a_column(command: Command, two: list[Run
         run.update(status=RunState.FAILED)
     outcome = command("compare", "runs/s", "--group", "seed", data=False)
     assert (outcome.status, outcome.out, "--group: none of these 4 runs" in outcome.err) == (2, "", True)
-
-
-def test_comparison_of_three_runs_and_of_groups_does_not_import_torch(two: list[Run]) -> None:
-    copied(two[0], "c")
-    program = (
-        "import sys, mnist_lab.__main__ as program\n"
-        "for group in ([], ['--group', 'seed']):\n"
-        "    sys.argv[1:] = ['compare', 'runs', *group]\n"
-        "    program.main()\n"
-        "assert not {'torch', 'lightning', 'hydra'} & set(sys.modules)"
-    )
-    outcome = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert outcome.returncode == 0, outcome.stderr

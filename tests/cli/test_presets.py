@@ -21,9 +21,7 @@ def test_every_preset_is_listed_with_what_it_is_for(tiny: Tiny, command: Command
     assert all(row["for"] and "python" not in row["for"] and "#" not in row["for"] for row in rows)
     (mlp,) = (row for row in rows if row["preset"] == "mlp")
     assert mlp["for"] == '"MNIST With PyTorch" at its own settings'
-    assert {name: mlp[name] for name in ("accuracy", "seeds")} == {
-        name: find_presets()[preset_names().index("mlp")].measured[name] for name in ("accuracy", "seeds")
-    }
+    assert mlp.items() >= find_presets()[preset_names().index("mlp")].measured.items()
 
 
 def test_header_has_the_accuracy_the_seeds_and_the_time() -> None:
@@ -38,6 +36,7 @@ def test_copy_has_the_presets_settings_and_is_listed(tiny: Tiny, command: Comman
     outcome = command("presets", "cp", name, "mine", data=False)
     assert f"mine/experiment/my_{name}.yaml" in outcome.out
     assert outcome.out.endswith(f"python -m mnist_lab --config-dir mine experiment=my_{name}\n")
+    assert command("presets", "cp", name, "mine", data=False).status == 2, "it is there"
     copied = compose(f"experiment=my_{name}", config_dir="mine")
     assert not format_differences(compose(f"experiment={name}"), copied)
     listed = command("presets", "--config-dir", "mine", data=False).out
@@ -60,8 +59,3 @@ def test_wrong_arguments_are_told_in_one_line_and_write_nothing(
     outcome = command("presets", *arguments, data=False)
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
     assert outcome.err.startswith(f"mnist_lab: {told}") and not Path("mine").exists()
-
-
-def test_copy_does_not_overwrite(tiny: Tiny, command: Command) -> None:
-    for status in (0, 2):
-        assert command("presets", "cp", "mlp", "mine", "--as", "own", data=False).status == status

@@ -36,12 +36,7 @@ pytestmark = [
 
 
 class Pause(StepCallback):
-    """Stops until Ctrl-C at a step or in the validation, and leaves a file that says so; where that is, goes on.
-
-    Args:
-        mark: the file.
-        step: which step, counted over all epochs; None for the first validation.
-    """
+    """Stops once until Ctrl-C, at a step, or at None in the first validation, and leaves the file `mark` meanwhile."""
 
     def __init__(self, mark: str, step: int | None = None) -> None:
         self.mark, self.step = Path(mark), step
@@ -127,11 +122,6 @@ class Terminal:
         while not Path(path).exists():
             self.child.expect([pexpect.TIMEOUT, pexpect.EOF], timeout=0.05)
             assert self.child.isalive(), self.screen.text
-
-    def close_window(self) -> None:
-        """Close the terminal. Not child.close(), which also sends signals of its own."""
-        self.child.ptyproc.fileobj.close()
-        self.child.closed = self.child.ptyproc.closed = True
 
     def end(self, status: int = 0) -> str:
         """Wait for the end, assert the exit status and what holds of every command; returns what is to be seen."""
@@ -224,12 +214,12 @@ def test_resume_after_ctrl_c_shows_the_rest_of_the_run_and_gives_the_results_of_
 def test_run_saves_and_says_so_in_its_record_when_its_terminal_is_closed(shared: Tiny) -> None:
     terminal = Terminal(*shared.overrides, *pause("at-closing", "17"), "hydra.run.dir=closed")
     terminal.wait_for("at-closing")
-    terminal.close_window()
+    terminal.child.ptyproc.fileobj.close()  # child.close() also sends signals of its own
+    terminal.child.closed = terminal.child.ptyproc.closed = True
     os.kill(terminal.child.pid, signal.SIGHUP)  # as the shell does, too
     assert terminal.child.ptyproc.wait() == 128 + signal.SIGHUP
     info = Run(Path("closed")).info
     assert (info["status"], info["error"], info["steps"]) == ("interrupted", "SIGHUP", 17)
-    assert "Traceback" not in Path("closed/train.log").read_text()
 
 
 def test_sigquit_ends_a_run_at_once_and_leaves_the_cursor_visible_and_the_run_as_killed(shared: Tiny) -> None:
@@ -259,7 +249,3 @@ def test_other_commands_end_well_and_fit_the_terminal(shared: Tiny, whole: tuple
     for terminal in [Terminal(*command) for command in commands]:  # at the same time
         assert terminal.end()
     assert Path("runs/reproduce/RESULTS.md").is_file()
-
-
-def test_mistake_is_answered_in_one_line(shared: Tiny) -> None:
-    assert Terminal("lr=0.1").end(2).count("\n") == 1

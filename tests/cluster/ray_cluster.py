@@ -14,14 +14,7 @@ NODES = ("node1", "node2")
 
 
 class RayCluster:
-    """The cluster, from its start to its stop. node1 is the head, which the sweep's own process is joined to.
-
-    Args:
-        folder: of its state.
-
-    Attributes:
-        own: a folder that is another one on each node: what the nodes write there no other machine sees.
-    """
+    """The cluster. The sweep joins its head, node1; `own` is another folder on each node."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.own = folder, folder / "own"

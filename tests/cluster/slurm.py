@@ -90,15 +90,7 @@ def free_port() -> int:
 
 
 class Slurm:
-    """The engine, from its start to its stop.
-
-    Args:
-        folder: of its configuration, logs and state.
-        accounting: whether with a database of ended jobs, as clusters mostly have.
-
-    Attributes:
-        own: a folder that is another one on each node: what the nodes write there no other machine sees.
-    """
+    """The engine, with or without a database of ended jobs; `own` is another folder on each node."""
 
     launcher = ("hydra/launcher=submitit_slurm", "hydra.launcher.partition=low", "hydra.launcher.mem_gb=1")
 
