@@ -120,8 +120,9 @@ def _compare(own: Any, compare: Callable[[Any, Any], bool], given: str) -> bool:
     if isinstance(own, list):
         members = [_compare(each, operator.eq, given) for each in own]
         return any(members) if compare is operator.eq else compare is operator.ne and not any(members)
-    if own is None:
-        return (compare is operator.ne) != (given == "null" and compare in (operator.eq, operator.ne))
+    if own is None or given == "null":
+        is_equal = own is None and given == "null"
+        return {operator.eq: is_equal, operator.ne: not is_equal}.get(compare, False)
     if isinstance(own, int | float) and not isinstance(own, bool):
         with contextlib.suppress(ValueError):
             number = float(given.removesuffix("%")) / (100 if given.endswith("%") else 1)
