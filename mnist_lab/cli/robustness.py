@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> None:
     if options.form:
         print_rows([row for run, own in measured.items() for row in robustness_rows(run, own)], options.form)
     elif len(measured) == 1:
-        print_corruptions(*groups, *measured.values())
+        print_corruptions(next(iter(groups)), next(iter(measured.values())))
     else:
         print_comparison(groups)
     if options.out:
@@ -101,7 +101,8 @@ def print_corruptions(name: str, measured: Robustness) -> None:
 
 def print_comparison(measured: Mapping[str, Sequence[Robustness]]) -> None:
     """Print a line for each group of runs, the most robust first: means over strengths and runs."""
-    lines, names = [], next(iter(measured.values()))[0].accuracies
+    lines: list[tuple[Any, ...]] = []
+    names = next(iter(measured.values()))[0].accuracies
     for name, each in measured.items():
         means = [fmean(value for one in each for value in one.accuracies[corruption]) for corruption in names]
         lines.append((name, len(each), fmean(one.accuracy for one in each), *means, fmean(means)))
