@@ -36,6 +36,7 @@ def test_damaged_files_of_a_data_set_are_refused_in_one_line(tmp_path: Path, par
     assert list(fuzz(part, 20, 0, Path(), tmp_path / "work")) == []
 
 
+@pytest.mark.slow
 def test_damaged_pictures_and_pixels_are_answered_or_refused_in_one_line(tiny: Tiny, command: Command) -> None:
     assert command(*SETTINGS, "hydra.run.dir=run").status == 0
     for part in damaged_files.PARTS:

@@ -22,6 +22,7 @@ def test_run_is_described_and_nothing_is_made(command: Command) -> None:
     assert not files()
 
 
+@pytest.mark.slow
 def test_time_is_that_of_earlier_runs_like_it_and_a_run_to_resume_is_described(command: Command) -> None:
     assert command("model=mlp", "trainer.max_epochs=1", "dashboard=none", "hydra.run.dir=runs/a").status == 0
     shutil.copytree("runs/a", "runs/b")
@@ -36,6 +37,7 @@ def test_time_is_that_of_earlier_runs_like_it_and_a_run_to_resume_is_described(c
     assert files() == before
 
 
+@pytest.mark.slow
 def test_sweep_is_described_with_what_is_done_already(command: Command) -> None:
     given = ("-m", "sweep=s", "model=mlp", "optimizer.lr=0.01,0.1", "trainer.max_epochs=1", "dashboard=none")
     assert command(*given).status == 0

@@ -33,6 +33,7 @@ def test_each_of_the_runs_is_tested(two: None, command: Command) -> None:
         assert [name for name in ("mlp", "lenet") if f"{name}, weights of epoch 1" in outcome.out] == models
 
 
+@pytest.mark.slow
 def test_each_of_the_runs_is_exported_and_reported(two: None, command: Command) -> None:
     assert command("export", "runs", "--format", "state_dict", data=False).status == 0
     assert [path.name for path in sorted(Path("runs").rglob("exports/*.pt"))] == ["mlp.pt", "lenet.pt"]

@@ -81,7 +81,7 @@ def test_damaged_annotations_are_told_and_replaced(runs: Callable[..., Outcome])
         (["tag", "a", "two words"], "two words: a tag consists of letters, digits and . + - _"),
         (["tag", "a", "--remove"], "--remove: name the tags to take away"),
         (["tag", "--where", "model == vit", "x"], "--where='model == vit': holds for no run"),
-        (["note", "--where", "model =", "x"], "--where='model =': a name, a number, or a text in quotes is missing"),
+        (["note", "--where", "model =", "x"], "--where='model =': one of == != < <= > >= is missing"),
         (["ls", "--columns", "run,colour"], "--columns=colour: no run has it; choose from run, date, model"),
     ],
 )

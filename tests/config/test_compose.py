@@ -65,6 +65,7 @@ def test_presets_are_the_tutorials_settings() -> None:
     assert compose("experiment=mlp").data.mean == 0.5
 
 
+@pytest.mark.slow
 def test_override_may_take_another_settings_value(command: Command) -> None:
     for extra in ([], ["-m"]):
         assert command(*extra, "model=mlp", "data.eval_batch_size=${data.batch_size}").status == 0

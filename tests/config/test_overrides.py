@@ -64,6 +64,7 @@ def test_misspelt_override_of_a_sweep_is_refused_before_its_folder_is_made(
     refused(command("-m", override, "seed=1,2", data=False), override, hint)
 
 
+@pytest.mark.slow
 def test_setting_that_only_a_swept_choice_has_is_told_in_one_line_with_what_to_write(command: Command) -> None:
     sweep = ("-m", "model=residual_cnn,mlp", "model.widths=[2,2,2]")
     outcome = command(*sweep)

@@ -132,6 +132,7 @@ def test_every_command_takes_an_ensemble(command: Command, runs: list[Run]) -> N
     assert "mean of 2 networks" in page and "resume=" not in page and "Make it again" in page
 
 
+@pytest.mark.slow
 def test_ensemble_is_not_trained(command: Command, runs: list[Run]) -> None:
     ensemble, _ = make_ensemble(runs, Path("runs/both"))
     before = sorted(Path("runs/both").rglob("*"))

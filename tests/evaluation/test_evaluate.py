@@ -11,6 +11,7 @@ from mnist_lab.models.mlp import MLP
 from mnist_lab.runs.run import Run
 
 
+@pytest.mark.slow
 def test_run_that_was_resumed_is_tested_with_changed_settings(command: Command) -> None:
     command("model=mlp", "trainer.max_epochs=1", "hydra.run.dir=runs/a/b")
     assert command("resume=runs/a/b", "trainer.max_epochs=2", data=False).status == 0

@@ -60,6 +60,7 @@ def test_impossible_export_is_reported_in_one_line(command: Command) -> None:
     assert not list(Path().rglob("*.pt"))
 
 
+@pytest.mark.slow
 def test_state_dict_that_does_not_fit_is_identified_by_its_shapes(command: Command, tiny: Tiny) -> None:
     lenet, mlp = shapes_of("lenet"), shapes_of("mlp")
     shapes: dict[str, tuple[int, ...]]

@@ -85,6 +85,7 @@ def is_refused(outcome: Outcome, status: int, message: str) -> bool:
     return not [path for path in Path().rglob("*") if re.search(r"\.(onnx|pt2|pt|safetensors|md|partial)$", path.name)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["own", *slow("residual_cnn"), *thorough(*sorted({*NETWORKS} - {"residual_cnn"}))])
 def test_every_format_predicts_as_the_checkpoint_when_loaded_as_its_card_says(
     command: Command, tiny: Tiny, own: Path, monkeypatch: pytest.MonkeyPatch, name: str
@@ -167,6 +168,7 @@ def test_check_runs_every_image_in_batches_of_several_sizes_and_refuses_nan() ->
             exporting.check_program(lambda batch, last=last: program(batch) + last[batch[:, 0, 0]], images, expected)
 
 
+@pytest.mark.slow
 def test_missing_requirement_of_a_format_is_reported_in_one_line(
     command: Command, tiny: Tiny, own: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,6 +188,7 @@ def test_missing_requirement_of_a_format_is_reported_in_one_line(
         assert command("export", "runs/a", "--format", form, data=False).status == 0
 
 
+@pytest.mark.slow
 def test_card_says_what_the_run_was_and_what_the_file_takes(command: Command, tiny: Tiny) -> None:
     command("experiment=lenet", "trainer.max_epochs=2", "hydra.run.dir=runs/a")
     command("export", "runs/a", "--format", "torch_export", data=False)

@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from mnist_lab.evaluation.evaluate import evaluate
 from mnist_lab.evaluation.predictions import Predictions
-from mnist_lab.export.export import check_program, trace
+from mnist_lab.export.export import check_program, trace_program
 from mnist_lab.models.deployed import Views
 from mnist_lab.models.lenet import LeNet
 from mnist_lab.runs.run import Run
@@ -87,7 +87,7 @@ def test_run_is_validated_and_tested_with_its_views(command: Command) -> None:
         loss, torch.nn.functional.nll_loss(network.probabilities(data.examples(57)[0]).log(), predictions.labels).item()
     )
     network.views = Views()
-    program = trace(network, data).module()
+    program = trace_program(network, data).module()
     images = torch.from_numpy(data.test_set()[0])
     assert check_program(program, images, predictions).max_difference < 1e-4
 

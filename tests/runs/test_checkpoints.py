@@ -141,6 +141,7 @@ REFUSED = {  # by Lightning, torch and our callbacks, while they restore it
 }
 
 
+@pytest.mark.slow
 def test_resume_refuses_a_checkpoint_of_another_structure_and_keeps_other_peoples_states(command: Command) -> None:
     timer = ("+trainer.max_time=00:01:00:00",)
     network = ("model=mlp", "model._target_=test_checkpoints.SpareLayer", "optimizer=adam", "scheduler=step")

@@ -28,6 +28,7 @@ def write_holder(host: str, age: float) -> None:
     os.utime(FOLDER / HOLDER, (moment, moment))
 
 
+@pytest.mark.slow
 def test_second_process_is_refused_in_one_line_that_says_who_holds_the_run(tiny: Tiny, command: Command) -> None:
     command("hydra.run.dir=run")
     before = {path: path.read_bytes() for path in FOLDER.rglob("*") if path.is_file()}
@@ -43,6 +44,7 @@ def test_second_process_is_refused_in_one_line_that_says_who_holds_the_run(tiny:
     assert command("resume=run", "trainer.max_epochs=3").status == 0
 
 
+@pytest.mark.slow
 def test_run_of_a_killed_process_is_killed_and_can_be_resumed(tiny: Tiny, command: Command) -> None:
     command("hydra.run.dir=run")
     Run(FOLDER).update(status="running")

@@ -82,6 +82,7 @@ def test_run_without_a_key_that_was_added_since_has_its_default(
     assert command("test", "runs/other", data=False).status == 0
 
 
+@pytest.mark.slow
 def test_sweep_made_before_a_key_was_added_is_continued_and_not_repeated(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

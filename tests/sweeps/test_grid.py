@@ -88,6 +88,7 @@ def started() -> dict[str, str]:
     return {run.folder.name: run.info["started"] for run in Run.below(FOLDER)}
 
 
+@pytest.mark.slow
 def test_job_of_a_recipe_is_the_run_by_itself(command: Command) -> None:
     smoothing = [setting for setting in RECIPE if not setting.startswith("label_smoothing")]
     assert command("-m", "sweep=s", *smoothing, "label_smoothing=0.0,0.1", "trainer.max_epochs=1").status == 0
@@ -247,6 +248,7 @@ def test_same_command_skips_what_is_done_and_adds_what_is_new(command: Command) 
     assert started() == after
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changed", ["data.batch_size=32", *slow("trainer.max_epochs=2", "+trainer.gradient_clip_val=1")]
 )
@@ -282,6 +284,7 @@ def test_jobs_that_fail_exit_or_meet_nan_leave_the_others_and_run_again(
     assert "out of order" in (runs[1].folder / "train.log").read_text()  # the log keeps what was
 
 
+@pytest.mark.slow
 def test_job_that_is_refused_is_recorded_and_leaves_the_others(command: Command) -> None:
     outcome = command("-m", "sweep=s", "optimizer.lr=-1,0.01", "trainer.max_epochs=1")
     assert outcome.status == 1
@@ -291,6 +294,7 @@ def test_job_that_is_refused_is_recorded_and_leaves_the_others(command: Command)
     assert "greater than 0" in (FOLDER / "results.csv").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("retries", "attempts", "state"), [(3, 3, "finished"), *slow((0, 1, "failed"), (1, 2, "failed"))]
 )
@@ -303,6 +307,7 @@ def test_retries_are_as_many_as_asked_for(command: Command, retries: int, attemp
     assert "Traceback" not in outcome.err and "sweep folder: " in outcome.out
 
 
+@pytest.mark.slow
 def test_fail_fast_begins_no_further_job(command: Command) -> None:
     trouble = "+callbacks.trouble._target_=test_grid.Trouble"
     arguments = ("-m", "sweep=s", "model=mlp", "seed=0,1,4", "fail_fast=true", trouble, "trainer.max_epochs=1")
@@ -339,6 +344,7 @@ def test_sweep_that_is_invalid_is_reported_in_a_line_and_leaves_nothing(
     assert sorted(Path().rglob("*")) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["1", *thorough("nan", "2026-11-21")])
 def test_name_of_a_sweep_may_look_like_a_number(command: Command, name: str) -> None:
     outcome = command("-m", f"sweep={name}", "model=mlp", "seed=0,1", "trainer.max_epochs=1")
@@ -396,6 +402,7 @@ def test_job_under_way_in_another_process_is_left_alone(command: Command) -> Non
     assert read_job(job.folder).state == "killed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "content"),
     [

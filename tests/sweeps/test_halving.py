@@ -47,6 +47,7 @@ def nine(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Sweep:
     return Sweep(folder / "sweeps" / "s")
 
 
+@pytest.mark.slow
 def test_best_third_of_each_rung_is_continued_and_the_rest_stay_paused(nine: Sweep) -> None:
     (outcome,) = undisturbed
     assert outcome.status == 0, outcome.err
@@ -68,6 +69,7 @@ def test_best_third_of_each_rung_is_continued_and_the_rest_stay_paused(nine: Swe
     assert results["best"]["folders"] == [winner.folder.name] and len(results["jobs"]) == 9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["local", *slow("processes")])
 def test_candidates_that_climb_are_bit_for_bit_the_runs_that_never_stopped(command: Command, launcher: str) -> None:
     """With dropout, a schedule over all epochs, averaged weights and augmentation, whose states go on, too."""
@@ -231,6 +233,7 @@ BAD: list[tuple[list[str], str]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("given", "told"), [*BAD[:5], *thorough(*BAD[5:])])
 def test_what_cannot_be_halved_is_refused_in_one_line(command: Command, given: list[str], told: str) -> None:
     own = {override.split("=")[0] for override in given}

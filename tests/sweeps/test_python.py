@@ -21,6 +21,7 @@ def tiny_sweep(tiny: Tiny) -> Callable[..., Results]:
     return lambda *overrides: sweep(*tiny.overrides, *overrides, config_dir=tiny.conf)
 
 
+@pytest.mark.slow
 def test_sweep_returns_the_ranked_jobs_and_leaves_the_process_as_it_was(
     tiny_sweep: Callable[..., Results], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -85,6 +85,7 @@ def test_weights_stand_still_on_a_gpu_until_a_bad_loss_is_seen(monkeypatch: pyte
     assert all((parameter.grad == 0).all() for parameter in model.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["truncated", *thorough("flipped", "empty")])
 def test_corrupt_last_checkpoint_falls_back_to_the_newest_good_one(command: Command, how: str) -> None:
     arguments = ("model=mlp", "trainer.max_epochs=2")

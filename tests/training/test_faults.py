@@ -153,6 +153,7 @@ def test_logger_that_is_not_installed_is_reported_with_the_pip_line(
     assert not Path("runs").exists()
 
 
+@pytest.mark.slow
 def test_truncated_curves_leave_the_rest_to_be_read_and_resumed(command: Command) -> None:
     command("model=mlp", f"hydra.run.dir={RUN}")
     rows = Run(RUN).metrics()

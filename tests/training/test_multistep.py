@@ -54,6 +54,7 @@ def assert_same(first: str, second: str, *, counts: bool) -> None:
     assert one == other
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "size"),
     [
@@ -165,6 +166,7 @@ def test_run_that_crashed_resumes_from_a_checkpoint_within_a_group(command: Comm
     assert_same("whole", "parts", counts=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "size", "reason"),
     [

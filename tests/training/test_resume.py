@@ -83,6 +83,7 @@ def test_preset_resumes_within_an_epoch(command: Command, step: int) -> None:
     assert same(weights(WHOLE.chosen_checkpoint()), weights(PARTS.chosen_checkpoint()))
 
 
+@pytest.mark.slow
 def test_speed_of_a_run_resumed_within_an_epoch_is_that_of_its_own_steps(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,6 +166,7 @@ class StopInTest(Callback):
         os.kill(os.getpid(), signal.SIGTERM)
 
 
+@pytest.mark.slow
 def test_signal_after_training_is_recorded_and_resume_does_the_rest(command: Command) -> None:
     arguments = ("model=mlp", "+callbacks.stop._target_=test_resume.StopInTest")
     assert command(*arguments, f"hydra.run.dir={WHOLE}").status == 143

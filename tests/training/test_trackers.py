@@ -75,6 +75,7 @@ def curves(run: Run, *without: str) -> Points:
     return found
 
 
+@pytest.mark.slow
 def test_settings_metrics_and_checkpoint_arrive_in_a_database_beside_the_runs(command: Command) -> None:
     outcome = command(*QUICK, "optimizer.lr=0.07")
     assert (outcome.status, outcome.err) == (0, "")
@@ -93,6 +94,7 @@ def test_settings_metrics_and_checkpoint_arrive_in_a_database_beside_the_runs(co
     assert here.is_relative_to(Path("runs/mlartifacts").absolute())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", ["FAILED", *slow("KILLED")])
 def test_run_that_ended_early_is_continued_there_by_its_id_and_finished(command: Command, status: str) -> None:
     assert command(*QUICK, *FAIL, f"+callbacks.fail.interrupted={status == 'KILLED'}").status != 0
@@ -131,6 +133,7 @@ def test_jobs_of_a_sweep_side_by_side_have_its_name_and_a_paused_one_is_schedule
     assert all(Run(Path(remote.data.tags["folder"])).event_paths for remote in found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("uri", ["http://teacher:secret@127.0.0.1:9", "sqlite:////dev/null/x.db"])
 def test_store_that_cannot_be_used_is_reported_before_anything_is_made(command: Command, uri: str) -> None:
     outcome = command(*QUICK, f"logger.mlflow.tracking_uri={uri}")
@@ -208,6 +211,7 @@ def offline_points(records: list[Any]) -> Points:
     return found
 
 
+@pytest.mark.slow
 def test_offline_folder_of_wandb_has_settings_metrics_and_checkpoint(command: Command) -> None:
     outcome = command("model=mlp", f"hydra.run.dir={RUN}", "logger=wandb", "optimizer.lr=0.07")
     assert (outcome.status, outcome.err) == (0, "")
@@ -223,6 +227,7 @@ def test_offline_folder_of_wandb_has_settings_metrics_and_checkpoint(command: Co
     assert any("artifact" in str(record)[:400] for record in records)
 
 
+@pytest.mark.slow
 def test_resumed_offline_run_of_wandb_is_a_new_run_in_the_same_group(command: Command) -> None:
     assert command("model=mlp", f"hydra.run.dir={RUN}", "logger=wandb", *FAIL).status != 0
     first, known = offline_records(RUN), Run(RUN).info["trackers"]["wandb"]

@@ -105,6 +105,7 @@ def hparam_values(events: EventAccumulator) -> dict[str, str | float]:
     return {name: value.string_value or value.number_value for name, value in start.hparams.items()}
 
 
+@pytest.mark.slow
 def test_hparams_tab_has_one_line_a_run_with_its_final_metrics(command: Command, finished: Run) -> None:
     for epochs in (8, 9):
         events = EventAccumulator(str(finished.folder)).Reload()
@@ -153,6 +154,7 @@ def test_resume_continues_to_more_epochs_in_a_moved_folder_and_refuses_fewer(com
     assert finished.info["status"] == "finished"
 
 
+@pytest.mark.slow
 def test_finished_run_is_not_resumed_changed_or_overwritten(command: Command, finished: Run) -> None:
     def contents() -> dict[Path, bytes]:
         files = [path for path in finished.folder.rglob("*") if path.is_file() and path.suffix != ".log"]
@@ -241,6 +243,7 @@ def test_other_precisions_run_to_the_end(command: Command, precision: str) -> No
     assert outcome.status == 0, outcome.err
 
 
+@pytest.mark.slow
 def test_own_network_is_one_class_and_one_yaml(
     command: Command, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,6 +65,7 @@ def bars(page: "Page") -> list[float]:
 
 
 @needs_browser
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -234,6 +235,7 @@ OPERATORS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 
 @needs_browser
+@pytest.mark.slow
 def test_each_operator_of_the_page_gives_what_torch_gives(browser: "Browser") -> None:
     torch.manual_seed(0)
     page = browser.new_page()

@@ -110,6 +110,7 @@ def test_page_names_the_network_and_may_load_nothing_else(port: int, trained: Ru
     assert reply.headers["X-Content-Type-Options"] == "nosniff" and "Python" not in reply.headers["Server"]
 
 
+@pytest.mark.slow
 def test_page_served_is_the_exported_one(command: Command, tiny: Tiny) -> None:
     assert command("model=mlp", "trainer.max_epochs=1", "hydra.run.dir=runs/a").status == 0
     assert command("export", "runs/a", "--format", "html", "--to", "page.html", data=False).status == 0
