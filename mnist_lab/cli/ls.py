@@ -60,10 +60,7 @@ def main(arguments: list[str]) -> None:
 
 
 def short_names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return a short name for each run by which Run.find finds it.
-
-    It is the folder's name, or the end of a long one; where it is ambiguous, the whole path.
-    """
+    """Return a name for each run: its folder's, the end of a long one, or the whole path where that is ambiguous."""
     names = [Path(each["run"]).name for each in rows]
     ends = [name if len(name) <= MAX_NAME else name.rsplit("-", 1)[-1] for name in names]
     counts = Counter(ends)

@@ -198,11 +198,7 @@ class Classifier(LightningModule):
         return self.probabilities(images).argmax(1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what a resumed run needs.
-
-        Raises:
-            NotFinite: loss or weights are not finite, and are not saved.
-        """
+        """Add what a resumed run needs; loss or weights that are not finite are not saved, but raise NotFinite."""
         self.stop_unless_finite(self.bad_loss)
         if not torch.stack([parameter.isfinite().all() for parameter in self.parameters()]).all():
             raise NotFinite("a step has made the weights NaN or infinite, and they were not saved", self.trainer)
@@ -252,9 +248,6 @@ def conv_output_size(size: int, kernel: int, stride: int = 1, padding: int = 0, 
 
     A kernel whose points are `dilation` apart covers dilation * (kernel - 1) + 1 pixels; the output has one value for
     each place, `stride` apart, at which it fits into the padded image. Pooling strides by its kernel: stride=kernel.
-
-    Raises:
-        ValueError: the kernel does not fit, or a number is out of its range.
     """
     if min(size, kernel, stride, dilation) < 1 or padding < 0:
         raise ValueError("size, kernel, stride and dilation must be 1 or more, padding 0 or more")

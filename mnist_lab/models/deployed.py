@@ -95,17 +95,11 @@ class InferenceModule(nn.Module):
 
 
 def resize_weights(size: int) -> tuple[Tensor, float]:
-    """Return the weights with which F.interpolate(..., mode="bilinear", antialias=True) resizes 28 bytes.
+    """Return integer weights, (size, 28), that resize bytes as F.interpolate(antialias=True) does, and their unit.
 
     For bytes torch computes in integers: the weights have 16 bits, at the highest precision that fits, and each of the
     two passes, rows first, is rounded to bytes (ATen's UpSampleKernel.cpp). No operator of ONNX does the same, but
     matrix products of whole numbers in float32 are exact.
-
-    Args:
-        size: the number of pixels after resizing.
-
-    Returns:
-        The weights, (size, 28), whole numbers, and their unit.
     """
     identity = torch.eye(28, dtype=torch.float64)[None, None]
     weights = F.interpolate(identity, (28, size), mode="bilinear", antialias=True)[0, 0].T.contiguous()

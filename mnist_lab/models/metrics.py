@@ -9,10 +9,6 @@ from torch import Tensor
 class LossAndAccuracy:
     """Sums over the images of a set, which stay on the device: of the losses, of the hits, and of the images."""
 
-    loss_sum: Tensor
-    hits: Tensor
-    images: Tensor
-
     def __init__(self) -> None:
         self.reset()
 

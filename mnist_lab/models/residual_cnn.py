@@ -51,11 +51,7 @@ class ResidualCNN(Classifier):
 
 
 class ResidualBlock(nn.Module):
-    """Batch normalisation, then x + ReLU(convolution of x).
-
-    Args:
-        width: channels.
-    """
+    """Batch normalisation, then x + ReLU(convolution of x), of images with `width` channels."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -34,8 +34,7 @@ class Hangup(SIGTERMException):
 
 # SIGQUIT (Ctrl-\) ends a process at once, as everywhere: it is for one that does not end otherwise, and saves nothing.
 STOP_SIGNALS: dict[int, type[BaseException]] = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: SIGTERMException}
-if hasattr(signal, "SIGHUP"):  # not on Windows
-    STOP_SIGNALS[signal.SIGHUP] = Hangup
+STOP_SIGNALS[signal.SIGHUP] = Hangup
 
 
 def stop_signal(error: BaseException) -> signal.Signals | None:

@@ -81,13 +81,7 @@ class EpochLines(StepCallback):
         self._draw(text, batches.position, len(batches), speed)
 
     def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *args: Any
     ) -> None:
         total = sum(trainer.num_test_batches if trainer.testing else trainer.num_val_batches)
         if self.progress is not None and (batch_idx == 0 or time.perf_counter() - self.drawn >= INTERVAL):
