@@ -1,7 +1,5 @@
 """`Forked` starts Python command lines in forks of one process that has imported torch: 0.1 s in place of 3.5."""
 
-from __future__ import annotations
-
 import atexit
 import functools
 import gc

@@ -1,7 +1,5 @@
 """What runs of the tests are made of: a network that notes its images, and ways to end a process in an epoch."""
 
-from __future__ import annotations
-
 import os
 import signal
 from itertools import count

@@ -1,7 +1,5 @@
 """What the tests share: tiny data, command lines in this process and in others, saved weights."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shlex

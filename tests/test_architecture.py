@@ -1,7 +1,5 @@
 """What the documentation says of the package's structure is true of today's code."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

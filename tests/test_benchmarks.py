@@ -1,7 +1,5 @@
 """The tables of the benchmarks are right; that they run, and what they measure, takes longer than a test may."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """README and docs: commands run on tiny data, refusals read as shown, links lead to files."""
 
-from __future__ import annotations
-
 import re
 import shlex
 import shutil

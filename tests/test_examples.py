@@ -1,7 +1,5 @@
 """Each example runs as its README says, on tiny data."""
 
-from __future__ import annotations
-
 import os
 import re
 import shlex

@@ -1,7 +1,5 @@
 """A command line in a fork comes to the same as in a process that Python starts."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

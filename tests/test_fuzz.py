@@ -1,7 +1,5 @@
 """Random input is accepted, or refused in one line: the quick version of benchmarks/fuzz.py."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

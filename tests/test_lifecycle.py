@@ -1,7 +1,5 @@
 """Whatever happens to a run, it ends as if left alone, or one line says why not."""
 
-from __future__ import annotations
-
 import shutil
 import signal
 from itertools import count

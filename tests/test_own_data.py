@@ -1,7 +1,5 @@
 """Data of one's own go through the whole of the lab: training, test, resume, sweep, report, prediction, export."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

@@ -1,7 +1,5 @@
 """A run survives a power failure at any moment: what the disk still holds resumes, bit for bit as if left alone."""
 
-from __future__ import annotations
-
 import random
 import shutil
 from collections.abc import Iterator

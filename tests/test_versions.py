@@ -1,7 +1,5 @@
 """What pyproject.toml declares is true: the oldest versions have a constraints file, and each import a requirement."""
 
-from __future__ import annotations
-
 import ast
 import functools
 import re

@@ -1,7 +1,5 @@
 """An archive gives back what went in, bit for bit, or nothing."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import random

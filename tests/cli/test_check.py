@@ -1,7 +1,5 @@
 """--check says what a command line would run, or what is wrong with it, and makes nothing."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The real command line in processes of its own: quick help, any folder, the wheel, several processes at once."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

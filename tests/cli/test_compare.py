@@ -1,7 +1,5 @@
 """`compare` shows what differs between runs and what each came to, in a table, a figure, and for programs."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

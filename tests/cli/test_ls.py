@@ -1,7 +1,5 @@
 """`ls` shows every run below a folder, for people and for programs, whatever state the runs are in, and quickly."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

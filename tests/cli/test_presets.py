@@ -1,7 +1,5 @@
 """`presets` says what each preset is for and what it reaches, and starts one of the user's own."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Nothing that rm removes is lost, and nothing that is needed is removed unasked."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Commands that take a run take several, a folder of runs, or those that fulfil a condition."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`status` shows how the jobs of a sweep stand: of one that runs, on a cluster or here, and of one that has ended."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

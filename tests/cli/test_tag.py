@@ -1,7 +1,5 @@
 """Runs are tagged and noted, and found again by that and by what they came to."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Engines for the tests of this folder, started once: a SLURM with accounting, one without, a Ray of two nodes."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 from collections.abc import Iterator

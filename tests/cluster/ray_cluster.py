@@ -1,7 +1,5 @@
 """A Ray cluster of two nodes on this machine, each with a host name and a mount table of its own; as root."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

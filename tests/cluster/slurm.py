@@ -4,8 +4,6 @@ Each node has a host name and a mount table of its own (namespaces), so that wha
 here: the locks of run folders, and a folder that only one machine has.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil

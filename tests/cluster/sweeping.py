@@ -1,7 +1,5 @@
 """Sweeps of the tests of clusters: callbacks of their jobs, how the jobs stand, and what their results are to be."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

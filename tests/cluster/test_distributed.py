@@ -1,7 +1,5 @@
 """Distributed runs over two machines: torchrun over two network namespaces, srun over two nodes of a SLURM."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """Sweeps on a real Ray cluster of two nodes, and what may happen to their jobs there."""
 
-from __future__ import annotations
-
 import signal
 import subprocess
 import time

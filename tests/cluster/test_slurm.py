@@ -1,7 +1,5 @@
 """Sweeps on a real SLURM of two nodes, and what may happen to their jobs there."""
 
-from __future__ import annotations
-
 import json
 import re
 import signal

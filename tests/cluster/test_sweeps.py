@@ -1,7 +1,5 @@
 """Sweeps on a real SLURM and on a real Ray, of two nodes each, have the results of one process, bit for bit."""
 
-from __future__ import annotations
-
 import pytest
 from lab import Command, Tiny, run
 from sweeping import HALVING, jobs, results

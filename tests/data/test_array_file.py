@@ -1,7 +1,5 @@
 """A .npz or CSV file becomes a data set: the forms that are read, and what is refused, and why."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Augmentation changes training images only, each by amounts of its own, and is a function of (seed, epoch, step)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path

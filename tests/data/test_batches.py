@@ -1,7 +1,5 @@
 """The order of the images is a function of (seed, epoch), and every image is seen exactly once an epoch."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from lab import thorough

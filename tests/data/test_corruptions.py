@@ -1,7 +1,5 @@
 """Corruptions change images by known amounts, equally for every network; `robustness` shows the accuracies."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -1,7 +1,5 @@
 """Split, resize and normalise: seeded, untouched where they must be, and torchvision's values."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

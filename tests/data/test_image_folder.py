@@ -1,7 +1,5 @@
 """A folder of images becomes a data set: which images, which classes, which split; what is refused, and why."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 from pathlib import Path

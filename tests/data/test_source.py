@@ -1,7 +1,5 @@
 """The four files are found or fetched, under a lock, and never used unless they are right (faults 1 to 10)."""
 
-from __future__ import annotations
-
 import contextlib
 import gzip
 import hashlib

@@ -1,7 +1,5 @@
 """The preprocessing inside a torch module is the data module's, to the last bit."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """The five networks are the tutorials': names, sizes, losses. A sixth is found here by its YAML alone."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Test-time augmentation: validation, test, prediction and exported files average the same views of an image."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any

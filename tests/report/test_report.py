@@ -1,7 +1,5 @@
 """A report stands alone, tells what the run or the sweep came to, and is read on a phone, in the dark and on paper."""
 
-from __future__ import annotations
-
 import html
 import itertools
 import json

@@ -1,7 +1,5 @@
 """The leaderboard says what its logs say, and a log says what its run did."""
 
-from __future__ import annotations
-
 import json
 import statistics
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """`reproduce`: presets over seeds beside published figures. Nothing is trained twice; only equals are compared."""
 
-from __future__ import annotations
-
 import json
 import statistics
 from collections.abc import Iterator

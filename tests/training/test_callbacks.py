@@ -1,7 +1,5 @@
 """Averaged weights are what is validated, tested and saved; the seconds of a run count over all its starts."""
 
-from __future__ import annotations
-
 import signal
 import time
 from pathlib import Path

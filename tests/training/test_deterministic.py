@@ -1,7 +1,5 @@
 """The same configuration gives the same training: to the last bit on one machine, and near enough on another."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What goes wrong in a run ends it in one line, with the last good checkpoint kept and named."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What the machine and the data may do to a run: each fault through the command line, its exit status and its line."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """Lightning's harmless warnings are ignored while it works, and only then: with `srun` on the path, and from Python."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

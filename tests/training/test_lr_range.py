@@ -1,7 +1,5 @@
 """The range test suggests rates at which the loss falls, and changes nothing."""
 
-from __future__ import annotations
-
 import json
 import math
 import random

@@ -1,7 +1,5 @@
 """Steps taken in groups are the steps taken one by one: weights, curves and checkpoints, to the last bit."""
 
-from __future__ import annotations
-
 import os
 import signal
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`train` called from Python leaves the process as it found it; only the command line sets anything for good."""
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import logging

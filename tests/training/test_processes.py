@@ -1,7 +1,5 @@
 """Who starts the processes of a distributed run, and the error that stands for the death of one."""
 
-from __future__ import annotations
-
 import os
 
 import pytest

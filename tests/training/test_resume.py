@@ -1,7 +1,5 @@
 """A run that was stopped at any step and resumed ends as the one that was not, bit for bit."""
 
-from __future__ import annotations
-
 import os
 import signal
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A run from its command line to its folder, and everything that reads the folder afterwards."""
 
-from __future__ import annotations
-
 import csv
 import re
 import shutil

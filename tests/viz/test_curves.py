@@ -1,7 +1,5 @@
 """Figures show what the run folder has, with axes named and units given."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What a run shows when it ends: each part is in TensorBoard's event files, is right, and can be switched off."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """SVG in a page: in the page's colours, with tooltips, the same each time, and with ids of its own."""
 
-from __future__ import annotations
-
 import re
 from xml.etree import ElementTree
 

@@ -1,7 +1,5 @@
 """Pictures of a sweep: by one setting, and ranked."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
