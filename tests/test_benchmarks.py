@@ -6,52 +6,22 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import peer_loops, peers
+from benchmarks import peer_loops
 from benchmarks.ablation import Row, _row
 from benchmarks.timing import ratio
 from benchmarks.tutorials import NETWORKS
 from mnist_lab.config.compose import compose
 from mnist_lab.config.settings import format_differences
 from mnist_lab.config.validate import validate
-from mnist_lab.data.mnist_files import data_root
 from mnist_lab.evaluation.predictions import Predictions
-from mnist_lab.training.build import instantiate_node
 
 SEARCH = Path(__file__).parent.parent / "benchmarks" / "search"
 VARIANTS = sorted(path.stem for path in (SEARCH / "experiment").glob("*.yaml"))
 pytestmark = pytest.mark.thorough
 
 
-@pytest.mark.real_data
-def test_data_are_there_as_often_as_asked_for() -> None:
-    cfg = compose("data.source._target_=benchmarks.scale.Copies", "+data.source.copies=3")
-    arrays = instantiate_node(cfg.data.source, "data.source").load(data_root())
-    assert (len(arrays.train_images), len(arrays.train_labels), len(arrays.test_images)) == (180_000, 180_000, 10_000)
-
-
 def test_ratio_is_the_median_of_the_rounds_with_least_and_greatest() -> None:
     assert ratio([2.0, 6.0, 4.0], [1.0, 2.0, 4.0]) == "2.00 (1.00 to 3.00)"
-
-
-def test_table_has_a_column_for_each_network_with_the_first_in_bold_and_the_ratio_to_the_best_peer() -> None:
-    mlp = {loop: [8.0, 9.0, 8.0] for loop in peers.LOOPS}
-    mlp |= {"mnist_lab": [2.0, 3.0, 4.0], "fast": [1.0, 1.0, 1.0]}
-    mlp |= {"plain": [4.0, 4.0, 4.0], "flax": [8.0, 1.5, 8.0]}
-    lenet = {loop: [8.0] * 3 for loop in peers.LOOPS} | {"keras_50": [0.5] * 3}
-    heads, _, *lines = peers.table({"mlp": mlp, "lenet": lenet}).splitlines()
-    cells = {line.split(" | ")[0].strip("| "): line.strip("|").split("|")[1:] for line in lines}
-    assert heads == "| seconds of an epoch | mlp | lenet |"
-    assert [cell.strip() for cell in cells["mnist_lab, fast"]] == ["**1.00 (1.00 to 1.00)**", "8.00 (8.00 to 8.00)"]
-    assert [cell.strip() for cell in cells["Flax NNX"]] == ["8.00 (1.50 to 8.00)", "8.00 (8.00 to 8.00)"]
-    assert cells["Keras on JAX, 50 steps"][1].strip() == "**0.50 (0.50 to 0.50)**"
-    ratios = ["1.00 (0.50 to 2.00)", "16.00 (16.00 to 16.00)"]
-    assert [cell.strip() for cell in cells["mnist_lab / best of the others"]] == ratios
-
-
-def test_loop_with_twice_or_half_the_errors_of_the_others_is_odd() -> None:
-    accuracies = {loop: [0.96, 0.97, 0.95] for loop in peers.LOOPS}
-    assert peers.odd_loops(accuracies) == []
-    assert peers.odd_loops(accuracies | {"keras": [0.1, 0.1, 0.96], "flax": [0.99, 0.99, 0.99]}) == ["keras", "flax"]
 
 
 @pytest.mark.parametrize("network", NETWORKS)
