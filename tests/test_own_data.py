@@ -69,7 +69,8 @@ def test_data_that_have_moved_are_found_where_they_are_named_and_refused_once_th
     config = copied.config
     config.data.source.path = str(moved)
     copied.save_config(config)
-    arguments = [f"resume={copied}", "trainer.max_epochs=7"] if action == "resume" else [action, str(copied)]
+    resume = [f"resume={copied}", "trainer.max_epochs=7", f"data.source.path={moved}"]
+    arguments = resume if action == "resume" else [action, str(copied)]
     if action == "test":
         outcome = command("test", str(trained), f"data.source.path={moved}", data=False)
         assert outcome.status == 0 and f"{trained.info['metrics']['test/acc']:.2%}" in outcome.out

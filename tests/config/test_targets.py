@@ -106,12 +106,12 @@ def test_run_folder_of_a_stranger_runs_nothing_by_any_command(command: Command) 
             for arguments in commands if read_by_all else commands[:1]:
                 outcome = command(*arguments, data=False)
                 assert (outcome.status, outcome.err.count("\n")) == (2, 1), (arguments, outcome)
-                assert f"{place}" in outcome.err
+                assert place.partition(".")[0] in outcome.err
             override = f"++{place}={{_target_: {evil['_target_']}, command: {TOUCH}}}"
             run.update(overrides=[*info["overrides"], override])
             outcome = command("resume=theirs", "trainer.max_epochs=2", data=False)
             assert outcome.status == 2, outcome
-            assert f"{place}" in outcome.err and "Traceback" not in outcome.err
+            assert place.partition(".")[0] in outcome.err and "Traceback" not in outcome.err
     assert not SENTINEL.exists()
     assert json.loads((run.folder / "run.json").read_text())["status"] == "finished"
 
