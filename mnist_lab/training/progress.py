@@ -88,7 +88,7 @@ class EpochLines(StepCallback):
             text = "test" if trainer.testing else f"{self._epoch(trainer.current_epoch + 1)} validating"
             self._draw(text, batch_idx + 1, int(total))
 
-    on_test_batch_end = on_validation_batch_end
+    on_test_batch_end = on_validation_batch_end  # type: ignore[assignment]
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._finish_epoch(trainer)
