@@ -51,7 +51,7 @@ PEERS = {
     "flax": "Flax NNX",
 }
 LOOPS = OURS | PEERS
-HERE = ("mnist_lab", "fast", "tutorial", "plain")  # of benchmarks.epoch
+HERE = ("mnist_lab", "fast", "tutorial", "plain")  # benchmarks.epoch measures these.
 Seconds = Mapping[str, Sequence[float]]  # of each loop, a value a round
 
 

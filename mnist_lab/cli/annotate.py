@@ -1,4 +1,4 @@
-"""`tag` and `note`: a person's words on a run, for ls, compare and report."""
+"""`tag` and `note`: label a run, or describe it; ls, compare and report show both."""
 
 from mnist_lab.cli.parser import CommandParser, select_runs_and_words
 from mnist_lab.errors import UsageError

@@ -83,7 +83,7 @@ def split_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 def unknown_option(option: str, arguments: Sequence[str]) -> UsageError:
-    """Return the error of an option that is none, with the option or the setting that was meant."""
+    """Return the error for an unknown option, and suggest the nearest option or setting."""
     name, equals, value = option.lstrip("-").partition("=")
     if not equals:
         value = next((word for word in arguments[arguments.index(option) + 1 :] if "=" not in word), "VALUE")

@@ -22,7 +22,7 @@ class LaunchedProcess:
     launcher: Literal["torchrun", "srun"]
     rank: int
     world_size: int  # the number of processes
-    local_world_size: int  # of those on this machine
+    local_world_size: int  # Counts the processes on this machine.
     machines: int
 
 

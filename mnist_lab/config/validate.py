@@ -31,7 +31,7 @@ GROUPS = (
     "logger",
     "dashboard",
 )
-OF_HYDRA = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")  # for hydra.utils.instantiate
+OF_HYDRA = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")  # hydra.utils.instantiate reads these.
 _POSITIVE = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _FRACTION = Annotated[float, Field(ge=0, lt=1)]
 _COUNT = Annotated[int, Field(ge=1)]

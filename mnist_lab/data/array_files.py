@@ -123,7 +123,7 @@ def read_pixels(path: Path, max_label: int = 9) -> tuple[np.ndarray, np.ndarray 
 
 
 def _find_label_column(head: list[str], width: int, where: str) -> int:
-    """Return the index of the label column, -1 if there is none."""
+    """Return the index of the label column, or -1 without labels."""
     columns = [i for i, name in enumerate(head) if name.strip().lower() in ("label", "class")]
     if width == PIXELS and not columns:
         return -1
