@@ -52,7 +52,7 @@ from mnist_lab.sweeps.launch import Launch
 from mnist_lab.sweeps.launchers.launcher import Launcher, make_launcher
 from mnist_lab.sweeps.progress import Watch, show_results
 
-CHOICES = {"slurm": "submitit_slurm"}  # of hydra/launcher, where it has another name
+CHOICES = {"slurm": "submitit_slurm"}  # hydra/launcher has another name for it.
 SWEPT = ("optimizer.lr", "optimizer.momentum", "seed")
 LAUNCHERS = ("local", "processes", "ray", "slurm")
 STAND_INS = {
