@@ -89,13 +89,7 @@ def validate(cfg: DictConfig, resumed: DictConfig | None = None) -> list[str]:
         _drop(cfg, ignored)
     problems = [*_shape_problems(cfg)]
     if not problems:  # the rest relies on the shape
-        kinds = (
-            _signature_problems,
-            _machine_problems,
-            _clipping_problems,
-            _reload_problems,
-            _monitor_problems,
-        )
+        kinds = (_signature_problems, _machine_problems, _clipping_problems, _reload_problems, _monitor_problems)
         problems = [problem for kind in kinds for problem in kind(cfg)]
         problems += _resume_problems(cfg, resumed) if resumed else []
     if problems:
