@@ -24,10 +24,7 @@ class Views:
     """
 
     def __init__(
-        self,
-        *,
-        degrees: Annotated[float, Field(ge=0, le=180)] = 8.0,
-        scale: Annotated[float, Field(ge=0, lt=1)] = 0.08,
+        self, *, degrees: Annotated[float, Field(ge=0, le=180)] = 8.0, scale: Annotated[float, Field(ge=0, lt=1)] = 0.08
     ) -> None:
         self.degrees, self.scale = degrees, scale
         angles = sorted({-math.radians(degrees), math.radians(degrees)})

@@ -37,10 +37,7 @@ LAYOUT = {
         "loss": ["Multiline", ["^Loss/train$", "^Loss/val$", "^Loss/test$"]],
         "accuracy": ["Multiline", ["^Accuracy/train$", "^Accuracy/val$", "^Accuracy/test$"]],
     },
-    "training": {
-        "learning rate": ["Multiline", ["^lr$"]],
-        "images per second": ["Multiline", ["^images_per_second$"]],
-    },
+    "training": {"learning rate": ["Multiline", ["^lr$"]], "images per second": ["Multiline", ["^images_per_second$"]]},
 }
 RGBA = 4  # Summary.Image's colorspace of matplotlib's files
 MAIN_SETTINGS = ("model", "optimizer.lr", "optimizer.momentum", "data.batch_size", "trainer.max_epochs", "seed")

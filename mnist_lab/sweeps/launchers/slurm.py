@@ -40,12 +40,7 @@ class SlurmLauncher(Launcher):
     poll_seconds = 3
 
     def __init__(
-        self,
-        submitit_folder: str,
-        cpus_per_task: int,
-        array_parallelism: int,
-        max_num_timeout: int,
-        **parameters: Any,
+        self, submitit_folder: str, cpus_per_task: int, array_parallelism: int, max_num_timeout: int, **parameters: Any
     ) -> None:
         self.folder, self.cpus_per_task, self.array_parallelism = submitit_folder, cpus_per_task, array_parallelism
         self.max_num_timeout, self.parameters = max_num_timeout, parameters
