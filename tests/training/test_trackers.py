@@ -166,11 +166,14 @@ def test_store_that_fails_in_mid_training_causes_one_warning_and_training_contin
             raise ConnectionError("http://teacher:secret@somewhere is gone")
         log_batch(*args, **options)
 
+    store = f"sqlite:///{Path('own.db').absolute()}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
     monkeypatch.setattr(MlflowClient, "log_batch", fail)
     outcome = command(*QUICK)
     assert outcome.status == 0 and Run(RUN).info["status"] == "finished"
     assert outcome.err.count("warning: logger.mlflow") == outcome.err.count("\n") == 1 and "secret" not in outcome.err
-    _, (remote,) = remote_runs()
+    assert not Path("runs/mlflow.db").exists() and "own.db" not in (RUN / "config.yaml").read_text()
+    _, (remote,) = remote_runs(store)
     assert remote.data.params["optimizer.lr"] and remote.data.metrics
 
 
