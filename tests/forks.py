@@ -1,4 +1,4 @@
-"""`Forked` starts Python command lines in forks of one process that has imported torch: 0.1 s in place of 3.5."""
+"""`Forked` starts Python command lines in forks of one process, which has imported torch once for all of them."""
 
 import atexit
 import functools
