@@ -70,7 +70,7 @@ def find_named_folders(options: argparse.Namespace) -> list[Path]:
     """Return the folders that RUN... and --where mean: that of a sweep which is named as a whole, and those of runs."""
     from mnist_lab.runs.sweep import Sweep  # imports Hydra, which other commands do without
 
-    sweeps = [] if options.where else [name for name in options.runs if Sweep(Path(name)).exists]
+    sweeps = [name for name in options.runs if Sweep(Path(name)).exists] if options.where is None else []
     names = [name for name in options.runs if name not in sweeps]
     runs = find_named_runs(options, names) if names or not sweeps else []
     return list(dict.fromkeys([*map(Path, sweeps), *(run.folder for run in runs)]))
@@ -78,5 +78,5 @@ def find_named_folders(options: argparse.Namespace) -> list[Path]:
 
 def select_runs_and_words(options: argparse.Namespace) -> tuple[list[Run], list[str]]:
     """Return the runs that RUN or --where means, and the other words."""
-    names = [] if options.where else options.runs[:1]
+    names = options.runs[:1] if options.where is None else []
     return find_named_runs(options, names), options.runs[len(names) :]

@@ -11,7 +11,7 @@ def main(arguments: list[str]) -> None:
     parser = CommandParser("test")
     parser.add_runs("KEY=VALUE ...", "changes to its configuration")
     options = parser.parse_intermixed_args(arguments)
-    first = [] if options.where else options.runs[:1]  # a run, maybe a sweep's job, which has = in its name
+    first = options.runs[:1] if options.where is None else []  # a run, maybe a sweep's job, which has = in its name
     overrides = [word for word in options.runs[len(first) :] if "=" in word and not Path(word).exists()]
     runs = find_named_runs(options, [word for word in options.runs if word not in overrides])
     from mnist_lab.evaluation.evaluate import evaluate

@@ -14,7 +14,7 @@ def rm(arguments: list[str]) -> None:
     parser.add_argument("--empty-trash", action="store_true", help="delete for good what is in the trash")
     options = parser.parse_args(arguments)
     if options.empty_trash:
-        if options.runs or options.where:
+        if options.runs or options.where is not None:
             raise UsageError("--empty-trash: deletes all that is in the trash; name no runs")
         print(f"{trash.empty_trash(options.runs_dir)} runs and sweeps deleted for good")
         return

@@ -83,7 +83,8 @@ def test_job_that_its_sweep_would_run_again_is_removed_by_force_alone(lab: Lab) 
 
 def test_wrong_arguments_remove_nothing(lab: Lab) -> None:
     where = ["--where", "epochs == 9"]
-    for arguments in ([], ["a", "--empty-trash"], [*where, "a"], ["nowhere"], where, ["runs/sweeps/s", "--where", ""]):
+    empty = ["--where", ""]
+    for arguments in ([], ["a", "--empty-trash"], [*where, "a"], ["nowhere"], where, ["runs/sweeps/s", *empty], empty):
         outcome = lab("rm", *arguments)
         assert (outcome.status, outcome.err.count("\n")) == (2, 1), arguments
     assert len(names(lab("ls"))) == 3
