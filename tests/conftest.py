@@ -137,7 +137,7 @@ def mirror(tiny: Tiny) -> Iterator[Mirror]:
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            time.sleep(0.05)  # long enough for eight processes to meet
+            time.sleep(0.05)  # long enough for processes to meet
             self.wfile.write(body)
 
         def log_message(self, *args: object) -> None:

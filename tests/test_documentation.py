@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lab import Command, Tiny
+from lab import Command, Tiny, thorough
 from PIL import Image
 from test_image_folder import write_shapes
 
@@ -50,6 +50,7 @@ def shown_commands() -> Iterator[tuple[str, str]]:
 COMMANDS = dict(shown_commands())
 REFUSED = {line: printed for line, printed in COMMANDS.items() if printed.startswith("mnist_lab: ")}
 RUN = [line for line in COMMANDS if line not in REFUSED and not any(part in f"{line} " for part in NOT_RUN)]
+README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("line", REFUSED)
@@ -59,13 +60,14 @@ def test_refusal_reads_as_shown(command: Command, line: str) -> None:
 
 
 @pytest.mark.slow
-def test_commands_shown_run_on_tiny_data(command: Command, tiny: Tiny) -> None:
-    assert len(RUN) > 20
+@pytest.mark.parametrize("shown", [[line for line in RUN if line in README], *thorough(RUN)], ids=["README", "all"])
+def test_commands_shown_run_on_tiny_data(command: Command, tiny: Tiny, shown: list[str]) -> None:
+    assert len(shown) > 15
     write_what_they_name(tiny)
     for line in ("python -m mnist_lab model=mlp", "python -m mnist_lab model=mlp seed=1"):
         assert command(*shlex.split(line)[3:]).status == 0
     runs = [str(path.parent) for path in sorted(Path("runs").rglob("run.json"))]
-    for line in sorted(RUN, key=lambda line: " runs/sweeps/" in line or " status " in line):  # after their sweep
+    for line in sorted(shown, key=lambda line: " runs/sweeps/" in line or " status " in line):  # after their sweep
         words = [word for word in shlex.split(line)[3:] if word != "RUN..."]
         names = iter(runs)
         words = [word.replace("RUN", next(names)) if "RUN" in word else word for word in words]
@@ -110,4 +112,4 @@ def test_links_lead_to_files(page: Path) -> None:
 
 
 def test_readme_is_one_page() -> None:
-    assert len((CHECKOUT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+    assert len(README.splitlines()) <= 150

