@@ -189,7 +189,12 @@ def parse_json(text: str) -> Any:
         raise ValueError("nested too deeply") from None
     level = [content]
     for _ in range(MAX_DEPTH):
-        level = [item for each in level if isinstance(each, dict | list) for item in (each.values() if isinstance(each, dict) else each)]
+        level = [
+            item
+            for each in level
+            if isinstance(each, dict | list)
+            for item in (each.values() if isinstance(each, dict) else each)
+        ]
     if level:
         raise ValueError("nested too deeply")
     return content

@@ -27,6 +27,7 @@ from mnist_lab.runs.locks import HOLDER, LOCK, holder_of
 from mnist_lab.runs.record import RUN, RunRecord, RunState, read_record, record_source, write_record
 
 RECORD, SWEEP_RECORD, REPRODUCTION_RECORD = "run.json", "sweep.json", "reproduce.json"  # identify the kind of a folder
+MARKS = (RECORD, SWEEP_RECORD, REPRODUCTION_RECORD)
 CHECKPOINTS, FIGURES, EXPORTS, WANDB = "checkpoints", "figures", "exports", "wandb"
 TRASH = ".trash"  # removed runs, in the folder of the runs
 MAX_ROWS, MAX_EPOCHS = 1_000_000, 20_000  # of a metrics.csv that somebody else may have written
@@ -312,7 +313,7 @@ def _cells(line: str) -> list[str]:
 def _run_folders(folder: str | os.PathLike[str], *, jobs: bool = True) -> Iterator[Path]:
     """Yield the folders of all runs below a folder, with those of sweeps and reproductions if `jobs`."""
     for place, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if name != TRASH]
+        folders[:] = [name for name in folders if not name.startswith(".")]  # trash, and what is being unpacked
         if not jobs and place != os.fspath(folder) and {SWEEP_RECORD, REPRODUCTION_RECORD} & set(files):
             folders.clear()
         if RECORD in files:
