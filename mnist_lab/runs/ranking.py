@@ -122,7 +122,10 @@ class Results:
         """Write results.csv and results.json."""
         rows = [self.row(job) for job in self.jobs]
         path = self.sweep.results_csv
-        with atomic_write(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        with (
+            atomic_write(path) as partial,
+            partial.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+        ):
             writer = csv.DictWriter(file, list(rows[0]) if rows else [])
             writer.writeheader()
             for row in sorted(rows, key=lambda row: row["rank"] or len(rows) + 1):

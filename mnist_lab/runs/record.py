@@ -181,6 +181,8 @@ def read_record(path: Path, kind: TypeAdapter[R], what: str, remedy: str) -> R:
 
 def parse_json(text: str) -> Any:
     """Parse a record's JSON, or raise ValueError, also for one that would take much memory or a very large number."""
+    if "\\u0000" in text:
+        raise ValueError("it has a character that no path or setting can have")
     if sum(map(text.count, ",[{")) > MAX_VALUES:
         raise ValueError(f"it has more than {MAX_VALUES:,} values")
     try:

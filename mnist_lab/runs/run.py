@@ -203,7 +203,7 @@ class Run:
     def clear(self) -> None:
         """Remove the files of an earlier start, except the lock, the open log and job.json."""
         for path in self.folder.iterdir():
-            if path.is_dir():
+            if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             elif path not in (self.log_path, self.job_path) and path.name not in (LOCK, HOLDER):
                 path.unlink()
@@ -325,5 +325,5 @@ def start_timestamp(info: RunRecord) -> float:
     """Return the start of a run in seconds since 1970; 0 if the record does not contain it."""
     try:
         return datetime.fromisoformat(info.get("started") or "").timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0
