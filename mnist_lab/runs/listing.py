@@ -40,19 +40,17 @@ def read_records(runs_dir: Path, where: str | None = None) -> dict[Run, RunRecor
 def select_where(records: Mapping[Run, RunRecord], where: str) -> dict[Run, RunRecord]:
     """Return the runs that fulfil a condition on the values of their rows and on their settings."""
     condition = Condition.parse(where)
-    found, known = {}, set[str]()
+    rows: dict[Run, dict[str, Any]] = {}
     for run, info in records.items():
         row = run_row(run, info)
-        values = {**row, "tag": row["tags"]}
-        if not condition.names <= values.keys():
+        rows[run] = {**row, "tag": row["tags"]}
+        if not condition.names <= rows[run].keys():
             with contextlib.suppress(UsageError):  # config.yaml is damaged
-                values = {**flatten(run.config), **values}
-        known |= values.keys()
-        if condition.holds(values):
-            found[run] = info
-    for name in sorted(condition.names - known) if records else []:
+                rows[run] = {**flatten(run.config), **rows[run]}
+    for name in sorted(condition.names.difference(*rows.values())) if records else []:
         raise UsageError(f"--where={where!r}: no run has {name}; name a column of `ls --json`, or a setting")
-    return found
+    condition.require_fit(list(rows.values()))
+    return {run: records[run] for run, values in rows.items() if condition.holds(values)}
 
 
 def find_runs(names: Sequence[str], runs_dir: Path, *, at_least: int = 2) -> list[Run]:

@@ -1,12 +1,12 @@
 """Conditions on runs, as `--where` takes them: `test/acc > 0.98 and model == lenet and tag == keep`."""
 
-import contextlib
 import operator
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mnist_lab.config.metric_names import IMAGES_PER_SECOND, METRIC_NAMES
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import format_value, shorten
 
@@ -20,16 +20,80 @@ COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge,
 }
 EXAMPLE = "test/acc > 0.98 and (model == lenet or tag == keep)"
+NULL = ("null", "None")
+NUMBERS = (*METRIC_NAMES, IMAGES_PER_SECOND, "time", "epochs", "tested_epoch", "parameters", "seed")
+KINDS = {  # of columns: what a value must be, and the comparisons that make sense
+    "a number, such as 0.5 or 50%": (r"(?i)[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?%?", tuple(COMPARISONS)),
+    "true or false": ("(?i)true|false", ("==", "!=")),
+    "a date, such as 2026-11-21": (r"\d{4}(-\d\d(-\d\d([T ].*)?)?)?", tuple(COMPARISONS)),
+    "a text": (".*", ("==", "!=")),
+}
+NUMBER, BOOLEAN, DATE, TEXT = KINDS
 MAX_LENGTH, MAX_DEPTH = 10_000, 50  # characters; brackets and nots within each other
 Values = Mapping[str, Any]
 Test = Callable[[Values], bool]
 
 
 @dataclass(frozen=True)
-class Condition:
-    """A condition on the values of a run: the names that it compares, and the test whether it holds."""
+class Comparison:
+    """A comparison of a run's value with one that was given."""
 
-    names: frozenset[str]
+    name: str
+    sign: str  # a key of COMPARISONS
+    given: str
+
+    def holds(self, values: Values) -> bool:
+        """Return whether it holds for a run. A list is equal to each of its members, a missing value to none."""
+        return self._holds(values.get(self.name))
+
+    def _holds(self, own: Any) -> bool:
+        if _is_list(own):
+            return self.sign in ("==", "!=") and any(map(self._equals, own)) == (self.sign == "==")
+        if own is None or self.given in NULL or not self.fits(own):
+            return self.sign in ("==", "!=") and self._equals(own) == (self.sign == "==")
+        return COMPARISONS[self.sign](*self._pair(own))
+
+    def _equals(self, own: Any) -> bool:
+        if own is None or self.given in NULL:
+            return own is None and self.given in NULL
+        return self.fits(own) and operator.eq(*self._pair(own))
+
+    def _pair(self, own: Any) -> tuple[Any, Any]:
+        kind = self.kind(own)
+        if kind == NUMBER:
+            return own, float(self.given.removesuffix("%")) / (100 if self.given.endswith("%") else 1)
+        if kind == BOOLEAN:
+            return own, self.given.lower() == "true"
+        return format_value(own), self.given.replace(" ", "T") if kind == DATE else self.given
+
+    def kind(self, own: Any) -> str:
+        """Return which of KINDS a run's value is of; of a missing one, or a list without members, the column's."""
+        if isinstance(own, bool):
+            return BOOLEAN
+        if isinstance(own, int | float) or (own is None and self.name in NUMBERS):
+            return NUMBER
+        return DATE if self.name == "date" else TEXT
+
+    def fits(self, own: Any) -> bool:
+        """Return whether the comparison makes sense for a run's value, or for a member of it."""
+        if _is_list(own):
+            return self.sign in ("==", "!=") and (not own or any(map(self.fits, own)))
+        form, signs = KINDS[self.kind(own)]
+        if self.sign in ("==", "!=") and self.given in NULL:
+            return True
+        return self.sign in signs and re.fullmatch(form, self.given, re.DOTALL) is not None
+
+
+def _is_list(own: Any) -> bool:
+    return isinstance(own, Sequence) and not isinstance(own, str)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A condition on the values of a run: the comparisons that it is made of, and the test whether it holds."""
+
+    text: str
+    comparisons: tuple[Comparison, ...]
     holds: Test
 
     @classmethod
@@ -38,7 +102,23 @@ class Condition:
         parser = _Parser(text)
         test = parser.any_of()
         parser.expect("", "and, or, or the end")
-        return cls(frozenset(parser.names), test)
+        return cls(text, tuple(parser.comparisons), test)
+
+    @property
+    def names(self) -> set[str]:
+        """The names that it compares."""
+        return {each.name for each in self.comparisons}
+
+    def require_fit(self, rows: Sequence[Values]) -> None:
+        """Raise UsageError for a comparison that makes sense for none of the runs' values."""
+        for each in self.comparisons:
+            column = [row[each.name] for row in rows if row.get(each.name) is not None] or [None]
+            if rows and not any(map(each.fits, column)):
+                own = next(iter(column[0]), None) if _is_list(column[0]) else column[0]
+                kind = each.kind(own)
+                how = "" if each.sign in KINDS[kind][1] else f", to be compared by {' or '.join(KINDS[kind][1])}"
+                found = f"{each.name} is {kind}{how}, and {each.sign} {shorten(each.given)} does not fit"
+                raise UsageError(f"--where={shorten(self.text)!r}: {found}")
 
 
 class _Parser:
@@ -48,7 +128,7 @@ class _Parser:
         if len(text) > MAX_LENGTH:
             raise UsageError(f"--where={shorten(text)!r}: has more than {MAX_LENGTH:,} characters; shorten it")
         self.text, self.depth = text, 0
-        self.names: list[str] = []
+        self.comparisons: list[Comparison] = []
         self.tokens = [*((found[0], found.start()) for found in TOKEN.finditer(text)), ("", len(text))]
 
     @property
@@ -101,30 +181,11 @@ class _Parser:
         name = self.word("a name")
         if self.token not in COMPARISONS:
             raise self.error(f"one of {' '.join(COMPARISONS)}")
-        compare = COMPARISONS[self.advance()]
-        value = self.word("a value")
-        self.names.append(name)
-        return lambda values: _compare(values.get(name), compare, value)
+        comparison = Comparison(name, self.advance(), self.word("a value"))
+        self.comparisons.append(comparison)
+        return comparison.holds
 
     def word(self, wanted: str) -> str:
         if self.token in ("", *COMPARISONS, "(", ")", "and", "or", "not", *"=!'\""):
             raise self.error(wanted)
         return self.advance().strip("\"'")
-
-
-def _compare(own: Any, compare: Callable[[Any, Any], bool], given: str) -> bool:
-    """Compare a run's value with one that was given: as numbers if both are, else as texts.
-
-    A list, such as the tags, is equal to each of its members; a missing value is unequal to all.
-    """
-    if isinstance(own, list):
-        members = [_compare(each, operator.eq, given) for each in own]
-        return any(members) if compare is operator.eq else compare is operator.ne and not any(members)
-    if own is None or given == "null":
-        is_equal = own is None and given == "null"
-        return {operator.eq: is_equal, operator.ne: not is_equal}.get(compare, False)
-    if isinstance(own, int | float) and not isinstance(own, bool):
-        with contextlib.suppress(ValueError):
-            number = float(given.removesuffix("%")) / (100 if given.endswith("%") else 1)
-            return compare(own, number)
-    return compare(format_value(own), given)
