@@ -8,7 +8,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -21,7 +21,6 @@ from mnist_lab.runs.run import MARKS, SWEEP_RECORD
 
 MANIFEST = "MANIFEST.json"  # in the ZIP file: the SHA-256 of each file by its path
 CHUNK = 1 << 20  # bytes
-LINK = 0o12  # of a file's mode, its kind
 MAX_MANIFEST, MAX_DEPTH = 20_000_000, 50  # bytes; folders within each other
 MIN_SIZE = 600  # bytes of an archive for each of its files, on average
 MAX_RATIO = 100  # of the files' size to the archive's: checkpoints cannot be compressed, a bomb can
@@ -29,12 +28,9 @@ DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, Overfl
 
 
 def archive(folders: Sequence[Path], runs_dir: Path, path: Path) -> tuple[list[str], list[Path]]:
-    """Write runs and sweeps, given by their folders, into a ZIP file, and verify it before it takes its place.
+    """Write and verify a ZIP file of runs and sweeps; return the names of its files, and the links that it leaves out.
 
     Each is kept under its path below `runs_dir`, or else under its name, without hidden files, such as locks.
-
-    Returns:
-        The names of the files in it, and the links and special files that were left out.
     """
     roots = {folder.resolve(): folder for folder in folders}
     places: dict[str, Path] = {}
@@ -114,16 +110,12 @@ def unarchive(path: Path, runs_dir: Path) -> list[Path]:
                 if _is_hidden(file):  # of an earlier version: nothing that a run needs
                     target.unlink()
             os.sync()  # of thousands of files, each by itself takes minutes
-            moved: list[str] = []
-            try:
+            with ExitStack() as undo:
                 for place in places:
                     make_folder((runs_dir / place).parent)
                     (Path(name) / place).rename(runs_dir / place)
-                    moved.append(place)
-            except BaseException:
-                for place in moved:
-                    (runs_dir / place).rename(Path(name) / place)
-                raise
+                    undo.callback((runs_dir / place).rename, Path(name) / place)
+                undo.pop_all()
     return [runs_dir / place for place in places]
 
 
@@ -148,27 +140,30 @@ def _check(content: zipfile.ZipFile, size: int) -> tuple[dict[str, str], list[st
     """
     entries = content.infolist()
     unpacked = sum(entry.file_size for entry in entries)
-    if unpacked > MAX_RATIO * (size + CHUNK) or content.getinfo(MANIFEST).file_size > MAX_MANIFEST:
-        raise ValueError(f"its {size:,} bytes would unpack to {unpacked:,}")
-    if len(entries) > size // MIN_SIZE + 1000:
-        raise ValueError(f"it has {len(entries):,} files in {size:,} bytes")
+    is_small = content.getinfo(MANIFEST).file_size < MAX_MANIFEST and len(entries) < 1000 + size / MIN_SIZE
+    if not is_small or unpacked > MAX_RATIO * (size + CHUNK):
+        raise ValueError(f"its {size:,} bytes would unpack to {len(entries):,} files of {unpacked:,} bytes")
     for entry in entries:
         name, parts = entry.filename, PurePosixPath(entry.filename).parts
-        is_odd = "\\" in name or ".." in parts or ":" in parts[0] or parts[0] == "/" or str(PurePosixPath(name)) != name
-        if name != MANIFEST and (is_odd or not 2 <= len(parts) <= MAX_DEPTH):
+        if name != MANIFEST and (
+            not 2 <= len(parts) <= MAX_DEPTH
+            or name[0] == "/"
+            or ":" in parts[0]
+            or ".." in parts
+            or "\\" in name
+            or str(PurePosixPath(name)) != name
+        ):
             raise ValueError(f"{name!r} is no path of a run")
-        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or entry.external_attr >> 28 == LINK:
-            raise ValueError(f"{name!r} is a link, or compressed in a way that is not read")
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(f"{name!r} is compressed in a way that is not read")
     sums = parse_json(content.read(MANIFEST).decode())
     if not isinstance(sums, dict) or sorted(entry.filename for entry in entries) != sorted([*sums, MANIFEST]):
         raise ValueError(f"{MANIFEST} names other files than it has")
     paths = [PurePosixPath(name) for name in sums]
     found = {path.parent for path in paths if path.name in MARKS and not _is_hidden(str(path))}
-    for path in paths:
-        if not found.intersection(path.parents):
-            raise ValueError(f"{str(path)!r} is no path of a run")
-    if not found:
-        raise ValueError("it has no run")
+    strays = [str(path) for path in paths if not found.intersection(path.parents)]
+    if strays or not sums:
+        raise ValueError(f"it has no run, or files beside: {strays[:1]}")
     return sums, sorted(str(place) for place in found if not found.intersection(place.parents))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mnist_lab.config.metric_names import IMAGES_PER_SECOND, METRIC_NAMES
+from mnist_lab.config.metric_names import METRIC_NAMES
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import format_value, shorten
 
@@ -20,15 +20,8 @@ COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge,
 }
 EXAMPLE = "test/acc > 0.98 and (model == lenet or tag == keep)"
-NULL = ("null", "None")
-NUMBERS = (*METRIC_NAMES, IMAGES_PER_SECOND, "time", "epochs", "tested_epoch", "parameters", "seed")
-KINDS = {  # of columns: what a value must be, and the comparisons that make sense
-    "a number, such as 0.5 or 50%": (r"(?i)[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?%?", tuple(COMPARISONS)),
-    "true or false": ("(?i)true|false", ("==", "!=")),
-    "a date, such as 2026-11-21": (r"\d{4}(-\d\d(-\d\d([T ].*)?)?)?", tuple(COMPARISONS)),
-    "a text": (".*", ("==", "!=")),
-}
-NUMBER, BOOLEAN, DATE, TEXT = KINDS
+NUMBER = re.compile(r"(?i)[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?%?")
+DATE = re.compile(r"\d{4}(-\d\d(-\d\d([T ].*)?)?)?")
 MAX_LENGTH, MAX_DEPTH = 10_000, 50  # characters; brackets and nots within each other
 Values = Mapping[str, Any]
 Test = Callable[[Values], bool]
@@ -36,56 +29,42 @@ Test = Callable[[Values], bool]
 
 @dataclass(frozen=True)
 class Comparison:
-    """A comparison of a run's value with one that was given."""
+    """A comparison of the value that a run has by a name with one that was given."""
 
     name: str
     sign: str  # a key of COMPARISONS
     given: str
 
     def holds(self, values: Values) -> bool:
-        """Return whether it holds for a run. A list is equal to each of its members, a missing value to none."""
-        return self._holds(values.get(self.name))
+        """Return whether it holds for a run; a value of another type is unequal."""
+        found = self.compare(values.get(self.name))
+        return self.sign == "!=" if found is None else found
 
-    def _holds(self, own: Any) -> bool:
-        if _is_list(own):
-            return self.sign in ("==", "!=") and any(map(self._equals, own)) == (self.sign == "==")
-        if own is None or self.given in NULL or not self.fits(own):
-            return self.sign in ("==", "!=") and self._equals(own) == (self.sign == "==")
-        return COMPARISONS[self.sign](*self._pair(own))
+    def compare(self, own: Any, sign: str = "") -> bool | None:
+        """Compare a run's value with the given one; None if that is of another type, or the comparison has no sense.
 
-    def _equals(self, own: Any) -> bool:
-        if own is None or self.given in NULL:
-            return own is None and self.given in NULL
-        return self.fits(own) and operator.eq(*self._pair(own))
-
-    def _pair(self, own: Any) -> tuple[Any, Any]:
-        kind = self.kind(own)
-        if kind == NUMBER:
-            return own, float(self.given.removesuffix("%")) / (100 if self.given.endswith("%") else 1)
-        if kind == BOOLEAN:
-            return own, self.given.lower() == "true"
-        return format_value(own), self.given.replace(" ", "T") if kind == DATE else self.given
-
-    def kind(self, own: Any) -> str:
-        """Return which of KINDS a run's value is of; of a missing one, or a list without members, the column's."""
+        A list, such as the tags, is equal to each of its members; a missing value is unequal to all.
+        """
+        sign, given = sign or self.sign, self.given
+        compare, is_equality = COMPARISONS[sign], sign in ("==", "!=")
+        if isinstance(own, Sequence) and not isinstance(own, str):
+            members = [self.compare(each, "==") for each in own]
+            fits = is_equality and not (members and all(each is None for each in members))
+            return any(members) is (sign == "==") if fits else None
+        if given in ("null", "None"):
+            return is_equality and compare(own is None, True)
         if isinstance(own, bool):
-            return BOOLEAN
-        if isinstance(own, int | float) or (own is None and self.name in NUMBERS):
-            return NUMBER
-        return DATE if self.name == "date" else TEXT
-
-    def fits(self, own: Any) -> bool:
-        """Return whether the comparison makes sense for a run's value, or for a member of it."""
-        if _is_list(own):
-            return self.sign in ("==", "!=") and (not own or any(map(self.fits, own)))
-        form, signs = KINDS[self.kind(own)]
-        if self.sign in ("==", "!=") and self.given in NULL:
-            return True
-        return self.sign in signs and re.fullmatch(form, self.given, re.DOTALL) is not None
-
-
-def _is_list(own: Any) -> bool:
-    return isinstance(own, Sequence) and not isinstance(own, str)
+            return compare(str(own), given.capitalize()) if is_equality and given.lower() in ("true", "false") else None
+        if isinstance(own, int | float) or (own is None and self.name in METRIC_NAMES):
+            if not NUMBER.fullmatch(given):
+                return None
+            number = float(given.rstrip("%")) / (100 if given[-1] == "%" else 1)
+            return sign == "!=" if own is None else compare(own, number)
+        if own is None:
+            return sign == "!="
+        if self.name == "date":
+            return compare(own, given.replace(" ", "T")) if DATE.fullmatch(given) else None
+        return compare(format_value(own), given) if is_equality else None
 
 
 @dataclass(frozen=True)
@@ -104,21 +83,15 @@ class Condition:
         parser.expect("", "and, or, or the end")
         return cls(text, tuple(parser.comparisons), test)
 
-    @property
-    def names(self) -> set[str]:
-        """The names that it compares."""
-        return {each.name for each in self.comparisons}
-
     def require_fit(self, rows: Sequence[Values]) -> None:
         """Raise UsageError for a comparison that makes sense for none of the runs' values."""
         for each in self.comparisons:
             column = [row[each.name] for row in rows if row.get(each.name) is not None] or [None]
-            if rows and not any(map(each.fits, column)):
-                own = next(iter(column[0]), None) if _is_list(column[0]) else column[0]
-                kind = each.kind(own)
-                how = "" if each.sign in KINDS[kind][1] else f", to be compared by {' or '.join(KINDS[kind][1])}"
-                found = f"{each.name} is {kind}{how}, and {each.sign} {shorten(each.given)} does not fit"
-                raise UsageError(f"--where={shorten(self.text)!r}: {found}")
+            if all(each.compare(own) is None for own in column):
+                own = f"as a run's is {shorten(str(column[0]))}"
+                found = f"{each.name} {each.sign} {shorten(each.given)} has no sense, {own}"
+                rules = "write 0.5 or 50%, true or false, 2026-11-21; texts take == and != alone"
+                raise UsageError(f"--where={shorten(self.text)!r}: {found}; {rules}")
 
 
 class _Parser:

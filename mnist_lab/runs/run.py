@@ -28,6 +28,7 @@ from mnist_lab.runs.record import RUN, RunRecord, RunState, read_record, record_
 
 RECORD, SWEEP_RECORD, REPRODUCTION_RECORD = "run.json", "sweep.json", "reproduce.json"  # identify the kind of a folder
 MARKS = (RECORD, SWEEP_RECORD, REPRODUCTION_RECORD)
+RESULTS_JSON = "results.json"  # of a sweep
 CHECKPOINTS, FIGURES, EXPORTS, WANDB = "checkpoints", "figures", "exports", "wandb"
 TRASH = ".trash"  # removed runs, in the folder of the runs
 MAX_ROWS, MAX_EPOCHS = 1_000_000, 20_000  # of a metrics.csv that somebody else may have written
