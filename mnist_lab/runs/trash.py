@@ -4,7 +4,6 @@ Tags and note are in annotations.json of the folder, which training never writes
 of the folder of the runs until they are restored, or the trash is emptied.
 """
 
-import os
 import re
 import shutil
 import sys
@@ -120,14 +119,12 @@ def _problem_of_removal(folder: Path) -> str | None:
 
 
 def _remove(folder: Path, runs_dir: Path) -> Removed:
-    now = datetime.now().astimezone()
-    place = folder.absolute()
-    if runs_dir.resolve() not in folder.parent.resolve().joinpath(folder.name).parents:
-        runs_dir = place.parent  # the trash of a run from elsewhere is beside it
+    now, place = datetime.now().astimezone(), folder.absolute().parent.resolve() / folder.absolute().name
+    runs_dir = runs_dir if runs_dir.resolve() in place.parents else place.parent  # the trash of others is beside them
     entry = runs_dir / TRASH / f"{now:%Y-%m-%dT%H-%M-%S-%f}-{place.name}"
     try:
         make_folder(entry)
-        relative = os.path.relpath(place.parent.resolve() / place.name, runs_dir.resolve())
+        relative = place.relative_to(runs_dir.resolve()).as_posix()
         write_record(entry / PLACE, {"folder": relative, "removed": now.isoformat(timespec="seconds")})
         shutil.move(folder, entry / folder.absolute().name)
     except OSError as error:
