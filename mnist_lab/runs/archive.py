@@ -28,10 +28,7 @@ DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, Overfl
 
 
 def archive(folders: Sequence[Path], runs_dir: Path, path: Path) -> tuple[list[str], list[Path]]:
-    """Write and verify a ZIP file of runs and sweeps; return the names of its files, and the links that it leaves out.
-
-    Each is kept under its path below `runs_dir`, or else under its name, without hidden files, such as locks.
-    """
+    """Write and verify a ZIP file of runs and sweeps; return the names of its files, and the links left out."""
     roots = {folder.resolve(): folder for folder in folders}
     places: dict[str, Path] = {}
     for root, folder in roots.items():
@@ -134,10 +131,7 @@ def _explained(path: Path, damage: str, problem: str) -> Iterator[None]:
 
 
 def _check(content: zipfile.ZipFile, size: int) -> tuple[dict[str, str], list[str]]:
-    """Return the SHA-256 of each file by its path, and the paths of the runs and sweeps; ValueError if it has others.
-
-    `size` is the archive's own.
-    """
+    """Return the SHA-256 of each file by its path, and the paths of the runs and sweeps; ValueError for other files."""
     entries = content.infolist()
     unpacked = sum(entry.file_size for entry in entries)
     is_small = content.getinfo(MANIFEST).file_size < MAX_MANIFEST and len(entries) < 1000 + size / MIN_SIZE

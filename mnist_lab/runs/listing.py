@@ -91,11 +91,9 @@ def select_finished(records: Mapping[Run, RunRecord]) -> list[Run]:
 
 
 def run_row(run: Run, info: RunRecord, *, judge: bool = False) -> dict[str, Any]:
-    """Return a run's record as one row; None stands for a value that is missing or not finite.
-
-    Of a sweep's jobs only the best have results on the test set, which choose nothing; with `judge` all have them.
-    """
-    tested, hidden = info.get("tested"), ("test/",) if not judge and is_unchosen(run) else ()
+    """Return a run's record as one row; of a sweep's jobs only the best have test results, unless to `judge` them."""
+    tested, metrics = info.get("tested"), info.get("metrics", {})
+    hidden = ("test/",) if not judge and is_unchosen(run) else ()  # the test set chooses nothing
     names = ("model", "overrides", "status", "error", "seed", "epochs", "parameters", IMAGES_PER_SECOND)
     return {
         "run": str(run),
@@ -105,11 +103,7 @@ def run_row(run: Run, info: RunRecord, *, judge: bool = False) -> dict[str, Any]
         **read_annotations(run),
         "tested_epoch": tested["epoch"] if tested else None,  # the metrics are those of its weights
         **dict.fromkeys(METRIC_NAMES),
-        **{
-            name: value
-            for name, value in info.get("metrics", {}).items()
-            if math.isfinite(value) and not name.startswith(hidden)
-        },
+        **{name: value for name, value in metrics.items() if math.isfinite(value) and not name.startswith(hidden)},
     }
 
 

@@ -41,12 +41,9 @@ class Comparison:
         return self.sign == "!=" if found is None else found
 
     def compare(self, own: Any, sign: str = "") -> bool | None:
-        """Compare a run's value with the given one; None if that is of another type, or the comparison has no sense.
-
-        A list, such as the tags, is equal to each of its members; a missing value is unequal to all.
-        """
+        """Compare a run's value, or each of a list, with the given one; None if the comparison has no sense."""
         sign, given = sign or self.sign, self.given
-        compare, is_equality = COMPARISONS[sign], sign in ("==", "!=")
+        compare, is_equality = COMPARISONS[sign], sign in ("==", "!=")  # the only ones of lists, booleans and texts
         if isinstance(own, Sequence) and not isinstance(own, str):
             members = [self.compare(each, "==") for each in own]
             fits = is_equality and not (members and all(each is None for each in members))
@@ -88,10 +85,10 @@ class Condition:
         for each in self.comparisons:
             column = [row[each.name] for row in rows if row.get(each.name) is not None] or [None]
             if all(each.compare(own) is None for own in column):
-                own = f"as a run's is {shorten(str(column[0]))}"
-                found = f"{each.name} {each.sign} {shorten(each.given)} has no sense, {own}"
-                rules = "write 0.5 or 50%, true or false, 2026-11-21; texts take == and != alone"
-                raise UsageError(f"--where={shorten(self.text)!r}: {found}; {rules}")
+                found = (
+                    f"{each.name} {each.sign} {shorten(each.given)} has no sense: a run's is {shorten(str(column[0]))}"
+                )
+                raise UsageError(f"--where={shorten(self.text)!r}: {found}; write 0.5, 50%, true, or 2026-11-21")
 
 
 class _Parser:

@@ -211,12 +211,13 @@ def write_summary(
 
 
 @rank_zero_only
-def write_dashboard(run: Run, cfg: DictConfig, trainer: pl.Trainer, model: Classifier, data: MNISTDataModule) -> None:
-    """Draw the run's figures and fill TensorBoard's tabs, as configured by the dashboard group."""
+def write_dashboard(run: Run, cfg: DictConfig, trainer: pl.Trainer, *network: Classifier | MNISTDataModule) -> None:
+    """Draw the run's figures and fill TensorBoard's tabs, as configured; without network and data, of a failed run."""
+    boards = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
     if "dashboard" in cfg:
         with working_on("figures and dashboard"):
-            dashboard, boards = instantiate_node(cfg.dashboard, "dashboard"), boards_of(trainer)
-            dashboard.fill(run, cfg, model, data, boards, trainer.global_step)
+            dashboard = instantiate_node(cfg.dashboard, "dashboard")
+            (dashboard.fill if network else dashboard.show_failure)(run, cfg, *network, boards, trainer.global_step)
 
 
 @contextmanager
@@ -226,15 +227,8 @@ def failure_in_dashboard(run: Run, cfg: DictConfig, trainer: pl.Trainer) -> Iter
         yield
     except Exception:
         with suppress(Exception):  # such as a full disk, which is then the run's own error
-            if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-                dashboard = instantiate_node(cfg.dashboard, "dashboard")
-                dashboard.show_failure(run, cfg, boards_of(trainer), trainer.global_step)
+            write_dashboard(run, cfg, trainer)
         raise
-
-
-def boards_of(trainer: pl.Trainer) -> list[Any]:
-    """Return the writers of a trainer's TensorBoard loggers."""
-    return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
 
 
 @rank_zero_only
