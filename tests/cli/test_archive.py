@@ -131,7 +131,7 @@ def test_sweep_is_archived_whole(lab: Lab, names: list[str]) -> None:
     there = content(Path("new/sweeps/s"))
     assert there == {name: value for name, value in content(sweep).items() if not name.startswith(".")}
     assert {"sweep.json", "results.json", "study.journal", "c/run.json"} <= set(there)
-    assert lab("archive", "c", "c.zip").out.startswith("written: c.zip (1 run, 4 files")
+    assert lab("archive", "c", "c.zip").out.startswith("written: c.zip (1 run, 5 files")
 
 
 @pytest.mark.slow
