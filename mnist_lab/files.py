@@ -54,8 +54,8 @@ def sync(path: Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """Have the disk hold all files and folders below a folder."""
-    for path in [*folder.rglob("*"), folder]:
+    """Have the disk hold all files and folders below a folder; links, which may lead nowhere, are not followed."""
+    for path in [*(path for path in folder.rglob("*") if not path.is_symlink()), folder]:
         sync(path)
 
 

@@ -98,7 +98,7 @@ def add_hyperparameters(board: SummaryWriter, run: Run, cfg: DictConfig, step: i
     ):
         kind = metadata.create_summary_metadata(content)
         summary = Summary(value=[Summary.Value(tag=tag, metadata=kind, tensor=metadata.NULL_TENSOR)])
-        board.file_writer.add_summary(summary)  # type: ignore[attr-defined]
+        board._get_file_writer().add_summary(summary)  # type: ignore[no-untyped-call]  # closed where a run failed
 
 
 def write_embeddings(
