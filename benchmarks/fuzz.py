@@ -4,7 +4,8 @@
 
 PART makes the input: random command lines (command_line); a run's or a sweep's folder with one file damaged, and the
 commands that read it (config_yaml, run_json, sweep_json ...); a damaged picture or CSV of pixels for `predict` (png,
-pixels_csv ...); or damaged files of a data set (idx, gz).
+pixels_csv ...); records and archives by somebody hostile (hostile_records, hostile_archive); or damaged files of a data
+set (idx, gz).
 Each must be accepted, or refused in one line with exit status 1 or 2, within 5 seconds of processor time and 1.5 GB.
 Jobs are checked, not trained, but those that resume from a damaged checkpoint or event file. Prints each command that
 was answered otherwise; exit status 1 if there is one.
@@ -36,7 +37,7 @@ from unittest.mock import patch
 
 from hydra.core.global_hydra import GlobalHydra
 
-from benchmarks import damaged_files, fuzz_files
+from benchmarks import damaged_files, fuzz_files, hostile_folders
 from benchmarks.timing import peak_gigabytes
 from mnist_lab.__main__ import main as command_line
 from mnist_lab.config.overrides import compose_with_hydra, dotted_keys
@@ -204,6 +205,7 @@ PARTS: dict[str, Part] = {
     "metrics_csv": damaged_metrics,
     "sweep_json": damaged_sweep,
     **damaged_files.PARTS,
+    **hostile_folders.PARTS,
     **fuzz_files.TRAINED,
 }
 

@@ -39,7 +39,7 @@ def atomic_write(path: Path, *, durable: bool = True) -> Iterator[Path]:
 def write_text(path: Path, text: str, *, durable: bool = True) -> None:
     """Write a text file in UTF-8, as `atomic_write` does."""
     with atomic_write(path, durable=durable) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")  # a surrogate of a file name
 
 
 def sync(path: Path) -> None:
@@ -54,8 +54,8 @@ def sync(path: Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """Have the disk hold all files and folders below a folder."""
-    for path in [*folder.rglob("*"), folder]:
+    """Have the disk hold all files and folders below a folder; links, which may lead nowhere, are not followed."""
+    for path in [*(path for path in folder.rglob("*") if not path.is_symlink()), folder]:
         sync(path)
 
 

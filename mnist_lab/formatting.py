@@ -10,7 +10,7 @@ from typing import Any
 
 def format_date(date: str | None) -> str:
     """Return a date of run.json in local time, to the minute."""
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, OverflowError):
         return datetime.fromisoformat(date or "").astimezone().strftime("%Y-%m-%d %H:%M")
     return date or "-"
 

@@ -106,6 +106,7 @@ def test_checkpoint_is_whole_only_with_every_byte_as_it_was_and_no_name_is_too_l
 def test_whole_tree_is_synced_with_the_files_of_its_subfolders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "a" / "b" / "file").touch()
+    (tmp_path / "a" / "link").symlink_to("nowhere")
     synced: set[Path] = set()
     monkeypatch.setattr(files, "sync", synced.add)
     sync_tree(tmp_path)

@@ -6,7 +6,7 @@ import pytest
 from lab import Command, Tiny, thorough
 from PIL import features
 
-from benchmarks import damaged_files
+from benchmarks import damaged_files, hostile_folders
 from benchmarks.fuzz import SETTINGS, fuzz
 from mnist_lab.errors import UsageError
 from mnist_lab.runs.run import Run
@@ -25,7 +25,8 @@ def test_random_command_lines_are_accepted_or_refused_in_one_line(tiny: Tiny, co
 @COUNTS
 def test_damaged_files_of_a_run_are_used_or_refused_in_one_line(tiny: Tiny, command: Command, count: int) -> None:
     assert command(*SETTINGS, "hydra.run.dir=run").status == 0
-    for part in ("config_yaml", "run_json", "metrics_csv", "sweep_json", "checkpoint", "events"):
+    parts = ("config_yaml", "run_json", "metrics_csv", "sweep_json", "checkpoint", "events", *hostile_folders.PARTS)
+    for part in parts:
         assert list(fuzz(part, count, 0, Path("run").absolute(), Path("work"))) == [], part
 
 

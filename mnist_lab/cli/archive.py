@@ -1,11 +1,14 @@
-"""`archive` and `unarchive`: runs as one file, and back."""
+"""`archive` and `unarchive`: runs and sweeps as one file, and back."""
 
-from pathlib import Path
+import sys
+from collections.abc import Sequence
+from pathlib import Path, PurePath
 
-from mnist_lab.cli.parser import CommandParser, find_named_runs
+from mnist_lab.cli.parser import CommandParser, find_named_folders
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import display_path
 from mnist_lab.runs import archive as archives
+from mnist_lab.runs.run import MARKS, RECORD
 
 
 def archive(arguments: list[str]) -> None:
@@ -15,11 +18,20 @@ def archive(arguments: list[str]) -> None:
     options = parser.parse_intermixed_args(arguments)
     if options.file.suffix != ".zip":
         raise UsageError(f"{options.file}: name the file to write last; it ends in .zip")
-    runs = find_named_runs(options, options.runs)
-    files = archives.archive(runs, options.runs_dir, options.file)
-    size = options.file.stat().st_size / 1e6
-    described = f"{len(runs)} run{'s' * (len(runs) > 1)}, {files} files, {size:.1f} MB"
+    roots = [Path(name) for name in options.runs if options.where is None]
+    folders = [_whole(folder, roots) for folder in find_named_folders(options)]
+    names, left_out = archives.archive(folders, options.runs_dir, options.file)
+    for path in left_out:
+        print(f"mnist_lab: warning: {path}: a link out of it, or no ordinary file; left out", file=sys.stderr)
+    runs, size = sum(PurePath(name).name == RECORD for name in names), options.file.stat().st_size / 1e6
+    described = f"{runs} run{'s' * (runs != 1)}, {len(names)} files, {size:.1f} MB"
     print(f"written: {display_path(options.file)} ({described})")
+
+
+def _whole(folder: Path, roots: Sequence[Path]) -> Path:
+    """Return the sweep or reproduction that a run is part of, if that, or a folder with it, was named."""
+    above = [path for path in folder.parents if any(path.is_relative_to(root) for root in roots)]
+    return next((path for path in reversed(above) if any((path / name).is_file() for name in MARKS)), folder)
 
 
 def unarchive(arguments: list[str]) -> None:
@@ -27,5 +39,5 @@ def unarchive(arguments: list[str]) -> None:
     parser.add_argument("file", metavar="FILE.zip", type=Path, help="what `archive` has written")
     parser.add_runs_dir("where to unpack it")
     options = parser.parse_args(arguments)
-    for run in archives.unarchive(options.file, options.runs_dir):
-        print(f"unpacked: {run}")
+    for folder in archives.unarchive(options.file, options.runs_dir):
+        print(f"unpacked: {display_path(folder)}")

@@ -17,6 +17,7 @@ from mnist_lab.runs.listing import (
     format_cell,
     group_row,
     group_runs,
+    is_unchosen,
     row_cell,
     run_row,
     select_finished,
@@ -52,15 +53,17 @@ def main(arguments: list[str]) -> None:
     settings = {run: {key: values[i] for key, values in differing.items()} for i, run in enumerate(runs)}
     if options.group:
         groups = group_runs(runs, differing)
-        rows = [group_row({run: infos[run] for run in group}) for group in groups]
+        rows = [group_row({run: infos[run] for run in group}, judge=True) for group in groups]
         differing.pop("seed", None)
     else:
         groups = [[run] for run in runs]
-        rows = [run_row(run, infos[run]) for run in runs]
+        rows = [run_row(run, infos[run], judge=True) for run in runs]
     rows = [row | {key: settings[group[0]][key] for key in differing} for row, group in zip(rows, groups, strict=True)]
     drawn = options.out is not None and save_curves(groups, settings, options.out)
     if not options.form:
         show_table(rows, list(differing))
+        if any(map(is_unchosen, runs)):
+            print("test accuracies of a sweep's jobs are for judging them; choose by validation\n")
     messages = sys.stderr if options.form else sys.stdout
     if [len(group) for group in groups] == [1, 1]:
         from mnist_lab.evaluation.predictions import compare_on_test_set  # torch

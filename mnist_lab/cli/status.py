@@ -11,6 +11,7 @@ from mnist_lab.cli.parser import CommandParser
 from mnist_lab.cli.tables import print_rows, print_table
 from mnist_lab.config.metric_names import VAL_ACC
 from mnist_lab.errors import UsageError
+from mnist_lab.files import exists
 from mnist_lab.formatting import display_path
 from mnist_lab.runs.ranking import Results
 from mnist_lab.runs.record import DONE
@@ -63,7 +64,7 @@ def status_row(results: Results, job: Job, placement: Placement | None) -> dict[
 def log_path(job: Job, placement: Placement | None) -> Path | None:
     """Return the file that tells what a job does: its run's log, or what it prints on a cluster; None before both."""
     paths = [Run(job.folder).log_path, placement.log if placement else None]
-    return next((path for path in paths if path is not None and path.exists()), None)
+    return next((path for path in paths if path is not None and exists(path)), None)
 
 
 def print_status(results: Results, placements: dict[str, Placement], *, clear: bool) -> None:

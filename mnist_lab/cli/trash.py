@@ -1,5 +1,7 @@
 """`rm` and `restore`: runs and whole sweeps into the trash, and back."""
 
+from pathlib import Path
+
 from mnist_lab.cli.parser import CommandParser, find_named_folders
 from mnist_lab.cli.tables import print_table
 from mnist_lab.errors import UsageError
@@ -19,7 +21,9 @@ def rm(arguments: list[str]) -> None:
         print(f"{trash.empty_trash(options.runs_dir)} runs and sweeps deleted for good")
         return
     for removed in trash.remove(find_named_folders(options), options.runs_dir, force=options.force):
-        command = format_command(["restore", removed.folder.name])
+        runs_dir = removed.entry.parents[1]
+        other = [] if runs_dir == Path("runs") else ["--runs-dir", str(runs_dir)]
+        command = format_command(["restore", removed.folder.name, *other])
         print(f"removed: {display_path(removed.folder)}; to have it back: {command}")
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ def export(run: Run, format_name: str, path: Path | None = None) -> Exported:
     if format_name not in FORMATS:
         raise UsageError(f"--format={shorten(format_name)}: unknown format; choose from {', '.join(FORMATS)}")
     chosen = FORMATS[format_name]
-    path = path or run.exports_folder / f"{run.info['model']}{chosen.suffix}"
+    path = path or _default_path(run, chosen.suffix)
     require_writable_file(path, f"--to={path}")
     network, data = load_trained(run)
     expected = Predictions.on_test_set(network, data) if chosen.load_program else None
@@ -78,8 +79,17 @@ def export(run: Run, format_name: str, path: Path | None = None) -> Exported:
                 raise LabError(f"{path}: not written: it cannot be run ({reason}); try another --format") from error
         is_program = chosen.load_program is not None
         card_text = model_card(run, network, data, path.name, loading, measured, is_program=is_program)
-        partial_card.write_text(card_text, encoding="utf-8")
+        partial_card.write_text(card_text, encoding="utf-8", errors="backslashreplace")
     return Exported(path, loading, measured)
+
+
+def _default_path(run: Run, suffix: str) -> Path:
+    """Return the path in the run folder, wherever its record or a link in a folder from elsewhere would lead."""
+    if not run.exports_folder.resolve().is_relative_to(run.folder.resolve()):
+        raise UsageError(f"{run.exports_folder}: is a link out of the run folder; name the file with --to")
+    name = str(run.info["model"])
+    is_plain = re.fullmatch(r"\w[\w.+-]{0,99}", name)
+    return run.exports_folder / f"{name if is_plain else 'network'}{suffix}"
 
 
 def check_program(program: Program, images: Tensor, expected: Predictions) -> ProgramResult:

@@ -33,5 +33,5 @@ def report(name: str, path: Path | None = None) -> Path:
     template = Path(__file__).parent / "templates" / f"{kind}.html.j2"
     page = render_template(template, **values, made=made, version=package_versions()["mnist-lab"], colours=COLOURS)
     with user_output(path, option, remedy) as partial:
-        partial.write_text(page, encoding="utf-8")
+        partial.write_text(page, encoding="utf-8", errors="backslashreplace")  # a surrogate
     return path

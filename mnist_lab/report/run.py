@@ -166,7 +166,7 @@ def _main_settings(info: RunRecord, config: DictConfig, run: Run) -> list[tuple[
     """Return the settings that matter most for the result."""
     data, trainer, annotations = config.data, config.trainer, read_annotations(run)
     members = [
-        f"{each['model']} ({format_cell(TEST_ACC, each['metrics'][TEST_ACC])})" for each in info["members"] or ()
+        f"{each['model']} ({format_cell(TEST_ACC, each['metrics'].get(TEST_ACC))})" for each in info["members"] or ()
     ]
     found = [
         ("network", f"{info['model']}, {info['parameters']:,} parameters"),

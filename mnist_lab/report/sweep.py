@@ -78,7 +78,7 @@ def _tiles(results: Results, states: Counter[RunState]) -> list[tuple[str, str, 
         value, _, deviation = format_accuracy(**entry[metric]).partition(" ± ")
         over = f"± {deviation} over {len(results.winner)} seeds; " if deviation else ""
         found.append((name, value, over + note))
-    seconds = sum(job.info["seconds"]["total"] for group in results.ranked for job in group)
+    seconds = sum(job.info["seconds"].get("total", 0.0) for group in results.ranked for job in group)
     return [*found, jobs, ("training time", format_duration(seconds), "of all finished jobs")]
 
 

@@ -1,103 +1,171 @@
-"""Runs as one ZIP file with the SHA-256 of each of their files, by which they are verified when they are unpacked."""
+"""Runs and sweeps as one ZIP file with the SHA-256 of each of their files, by which they are verified when unpacked."""
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO
 
 from mnist_lab.errors import UsageError
-from mnist_lab.files import make_folder, sync_tree, user_output
-from mnist_lab.formatting import display_path
-from mnist_lab.runs.locks import HOLDER, LOCK, holder_of
-from mnist_lab.runs.run import RECORD, Run
+from mnist_lab.files import make_folder, user_output
+from mnist_lab.formatting import display_path, shorten
+from mnist_lab.runs.locks import LOCK, holder_of
+from mnist_lab.runs.record import parse_json
+from mnist_lab.runs.run import MARKS, SWEEP_RECORD
 
 MANIFEST = "MANIFEST.json"  # in the ZIP file: the SHA-256 of each file by its path
 CHUNK = 1 << 20  # bytes
+MAX_MANIFEST, MAX_DEPTH = 20_000_000, 50  # bytes; folders within each other
+MIN_SIZE = 600  # bytes of an archive for each of its files, on average
+MAX_RATIO = 100  # of the files' size to the archive's: checkpoints cannot be compressed, a bomb can
+DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, OverflowError, RuntimeError)
 
 
-def archive(runs: Sequence[Run], runs_dir: Path, path: Path) -> int:
-    """Write runs into a ZIP file, under their paths below `runs_dir` or their names; return the number of files."""
-    places: dict[str, Run] = {}
-    for run in runs:
-        if (holder := holder_of(run.folder)) is not None:
-            raise UsageError(f"{run}: is in use by {holder}; archive it when it has ended")
-        folder, root = run.folder.resolve(), runs_dir.resolve()
-        place = folder.relative_to(root).as_posix() if folder.is_relative_to(root) else folder.name
-        if place in places:
-            raise UsageError(f"{run}: has the name of {places[place]}; archive one of them by itself")
-        places[place] = run
+def archive(folders: Sequence[Path], runs_dir: Path, path: Path) -> tuple[list[str], list[Path]]:
+    """Write and verify a ZIP file of runs and sweeps; return the names of its files, and the links left out."""
+    roots = {folder.resolve(): folder for folder in folders}
+    places: dict[str, Path] = {}
+    for root, folder in roots.items():
+        if not any(parent in roots for parent in root.parents):  # else it is packed with that one
+            place = _place(root, runs_dir.resolve())
+            if place in places:
+                raise UsageError(f"{folder}: has the name of {places[place]}; archive one of them by itself")
+            places[place] = folder
     sums: dict[str, str] = {}
-    with (
-        user_output(path, display_path(path)) as partial,
-        zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as content,
-    ):
-        for place, run in places.items():
-            for file in sorted(each for each in run.folder.rglob("*") if each.is_file()):
-                if file.name not in (LOCK, HOLDER):
-                    name = f"{place}/{file.relative_to(run.folder).as_posix()}"
-                    with file.open("rb") as source, content.open(name, "w", force_zip64=True) as target:
-                        sums[name] = _copy(source, target)
-        content.writestr(MANIFEST, json.dumps(sums, indent=1) + "\n")
-    return len(sums)
+    left_out: list[Path] = []
+    with user_output(path, display_path(path)) as partial, _explained(path, "not written", "not written"):
+        with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as content:
+            for place, folder in places.items():
+                for file in _files(folder, left_out):
+                    if file.resolve() != path.resolve():
+                        name = f"{place}/{file.relative_to(folder).as_posix()}"
+                        with file.open("rb") as source, content.open(name, "w", force_zip64=True) as target:
+                            sums[name] = _copy(source, target)
+            content.writestr(MANIFEST, json.dumps(sums, indent=1) + "\n")
+        with zipfile.ZipFile(partial) as content:
+            _check(content, partial.stat().st_size)
+            for name, expected in sums.items():
+                with content.open(name) as source:
+                    if _copy(source) != expected:
+                        raise ValueError(f"{name} has another SHA-256 than its file")
+    return list(sums), left_out
 
 
-def unarchive(path: Path, runs_dir: Path) -> list[Run]:
-    """Unpack the runs of a ZIP file that `archive` has written to where they were, all of them or none."""
-    try:
-        with zipfile.ZipFile(path) as content:
-            sums = _manifest(content)
-            places = sorted({name.removesuffix(f"/{RECORD}") for name in sums if name.endswith(f"/{RECORD}")})
-            if not places:
-                raise ValueError("it has no run")
-            for place in filter(lambda place: (runs_dir / place).exists(), places):
-                raise UsageError(f"{display_path(runs_dir / place)}: is there already; name another --runs-dir")
-            make_folder(runs_dir)
-            with tempfile.TemporaryDirectory(prefix=".unarchive-", dir=runs_dir) as name:
-                for file, expected in sums.items():
-                    target = Path(name) / file
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    with content.open(file) as source, target.open("wb") as unpacked:
-                        if _copy(source, unpacked) != expected:
-                            raise UsageError(f"{path}: {file} has a wrong SHA-256; get the archive anew")
-                sync_tree(Path(name))
+def _place(root: Path, runs_dir: Path) -> str:
+    """Return the path that a folder has in an archive."""
+    if root.is_relative_to(runs_dir) and root != runs_dir:
+        return root.relative_to(runs_dir).as_posix()
+    return f"sweeps/{root.name}" if (root / SWEEP_RECORD).is_file() else root.name  # where sweep=NAME looks for it
+
+
+def _files(folder: Path, left_out: list[Path]) -> Iterator[Path]:
+    """Yield the files of a folder that are not hidden, and collect what is no file of its own, such as a link."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for place, folders, files in os.walk(folder, onerror=fail):
+        if LOCK in files and (holder := holder_of(Path(place))) is not None:
+            raise UsageError(f"{display_path(Path(place))}: is in use by {holder}; archive it when it has ended")
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for file in (Path(place, name) for name in sorted([*folders, *files]) if not name.startswith(".")):
+            if file.is_file() and file.resolve().is_relative_to(folder.resolve()):
+                yield file
+            elif file.is_symlink() or not file.is_dir():
+                left_out.append(file)
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in PurePosixPath(name).parts)
+
+
+def unarchive(path: Path, runs_dir: Path) -> list[Path]:
+    """Unpack the runs and sweeps of a ZIP file that `archive` has written to where they were, all of them or none."""
+    damage, problem = "damaged, or not an archive of runs", f"cannot be unpacked into {runs_dir}"
+    with _explained(path, damage, problem), zipfile.ZipFile(path) as content:
+        sums, places = _check(content, path.stat().st_size)
+        existing = next(parent for parent in (runs_dir.absolute(), *runs_dir.absolute().parents) if parent.exists())
+        size, free = sum(entry.file_size for entry in content.infolist()), shutil.disk_usage(existing).free
+        if size > free:
+            raise UsageError(f"{path}: has {size / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB are free in {existing}")
+        for place in filter(lambda place: (runs_dir / place).exists(), places):
+            raise UsageError(f"{display_path(runs_dir / place)}: is there already; name another --runs-dir")
+        make_folder(runs_dir)
+        with tempfile.TemporaryDirectory(prefix=".unarchive-", dir=runs_dir) as name:
+            for file, expected in sums.items():
+                target = Path(name) / file
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with content.open(file) as source, target.open("xb") as unpacked:
+                    if _copy(source, unpacked) != expected:
+                        raise UsageError(f"{path}: {file} has a wrong SHA-256; get the archive anew")
+                if _is_hidden(file):  # of an earlier version: nothing that a run needs
+                    target.unlink()
+            os.sync()  # of thousands of files, each by itself takes minutes
+            with ExitStack() as undo:
                 for place in places:
                     make_folder((runs_dir / place).parent)
                     (Path(name) / place).rename(runs_dir / place)
+                    undo.callback((runs_dir / place).rename, Path(name) / place)
+                undo.pop_all()
+    return [runs_dir / place for place in places]
+
+
+@contextmanager
+def _explained(path: Path, damage: str, problem: str) -> Iterator[None]:
+    """Turn what a damaged or hostile archive, or else a disk, can raise into a UsageError."""
+    try:
+        yield
     except UsageError:
         raise
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, KeyError) as error:
-        raise UsageError(f"{path}: damaged, or not an archive of runs ({error})") from error
+    except DAMAGE as error:
+        raise UsageError(f"{path}: {damage} ({shorten(str(error), 200)})") from error
     except OSError as error:
-        where = error.filename or runs_dir
-        raise UsageError(f"{path}: cannot be unpacked into {runs_dir} ({where}: {error.strerror})") from error
-    return [Run(runs_dir / place) for place in places]
+        where = f"{error.filename}: " if error.filename else ""
+        raise UsageError(f"{path}: {problem} ({where}{error.strerror})") from error
 
 
-def _manifest(content: zipfile.ZipFile) -> dict[str, str]:
-    """Return the SHA-256 of each file by its path; ValueError if that does not fit the ZIP file or the disk."""
-    sums = json.loads(content.read(MANIFEST))
-    names = [entry.filename for entry in content.infolist() if entry.filename != MANIFEST]
-    if not isinstance(sums, dict) or sorted(names) != sorted(sums):
-        raise ValueError(f"{MANIFEST} names other files than it has")
-    for name in names:
-        parts = PurePosixPath(name).parts
-        if name.startswith("/") or "\\" in name or ".." in parts or ":" in parts[0] or len(parts) < 2:
+def _check(content: zipfile.ZipFile, size: int) -> tuple[dict[str, str], list[str]]:
+    """Return the SHA-256 of each file by its path, and the paths of the runs and sweeps; ValueError for other files."""
+    entries = content.infolist()
+    unpacked = sum(entry.file_size for entry in entries)
+    is_small = content.getinfo(MANIFEST).file_size < MAX_MANIFEST and len(entries) < 1000 + size / MIN_SIZE
+    if not is_small or unpacked > MAX_RATIO * (size + CHUNK):
+        raise ValueError(f"its {size:,} bytes would unpack to {len(entries):,} files of {unpacked:,} bytes")
+    for entry in entries:
+        name, parts = entry.filename, PurePosixPath(entry.filename).parts
+        if name != MANIFEST and (
+            not 2 <= len(parts) <= MAX_DEPTH
+            or name[0] == "/"
+            or ":" in parts[0]
+            or ".." in parts
+            or "\\" in name
+            or str(PurePosixPath(name)) != name
+        ):
             raise ValueError(f"{name!r} is no path of a run")
-    size, free = sum(entry.file_size for entry in content.infolist()), shutil.disk_usage(".").free
-    if size > free:
-        raise ValueError(f"it has {size / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB are free")
-    return sums
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(f"{name!r} is compressed in a way that is not read")
+    sums = parse_json(content.read(MANIFEST).decode())
+    if not isinstance(sums, dict) or sorted(entry.filename for entry in entries) != sorted([*sums, MANIFEST]):
+        raise ValueError(f"{MANIFEST} names other files than it has")
+    paths = [PurePosixPath(name) for name in sums]
+    found = {path.parent for path in paths if path.name in MARKS and not _is_hidden(str(path))}
+    strays = [str(path) for path in paths if not found.intersection(path.parents)]
+    if strays or not sums:
+        raise ValueError(f"it has no run, or files beside: {strays[:1]}")
+    return sums, sorted(str(place) for place in found if not found.intersection(place.parents))
 
 
-def _copy(source: IO[bytes], target: IO[bytes]) -> str:
-    """Copy a file, and return its SHA-256."""
+def _copy(source: IO[bytes], target: IO[bytes] | None = None) -> str:
+    """Return the SHA-256 of a file, and copy it."""
     digest = hashlib.sha256()
     while chunk := source.read(CHUNK):
         digest.update(chunk)
-        target.write(chunk)
+        if target is not None:
+            target.write(chunk)
     return digest.hexdigest()

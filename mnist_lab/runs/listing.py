@@ -9,6 +9,7 @@ import statistics
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ from mnist_lab.config.settings import differing_settings, flatten
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import format_value, printable
 from mnist_lab.runs.query import Condition
-from mnist_lab.runs.record import RunRecord, RunState, processor_name
-from mnist_lab.runs.run import Run, start_timestamp
+from mnist_lab.runs.record import RunRecord, RunState, parse_json, processor_name
+from mnist_lab.runs.run import RESULTS_JSON, SWEEP_RECORD, Run, start_timestamp
 from mnist_lab.runs.trash import read_annotations
 
 MAX_SEEDS = 6  # a longer list of seeds is shortened
@@ -40,19 +41,18 @@ def read_records(runs_dir: Path, where: str | None = None) -> dict[Run, RunRecor
 def select_where(records: Mapping[Run, RunRecord], where: str) -> dict[Run, RunRecord]:
     """Return the runs that fulfil a condition on the values of their rows and on their settings."""
     condition = Condition.parse(where)
-    found, known = {}, set[str]()
+    names = {each.name for each in condition.comparisons}
+    rows: dict[Run, dict[str, Any]] = {}
     for run, info in records.items():
         row = run_row(run, info)
-        values = {**row, "tag": row["tags"]}
-        if not condition.names <= values.keys():
+        rows[run] = {**row, "tag": row["tags"]}
+        if not names <= rows[run].keys():
             with contextlib.suppress(UsageError):  # config.yaml is damaged
-                values = {**flatten(run.config), **values}
-        known |= values.keys()
-        if condition.holds(values):
-            found[run] = info
-    for name in sorted(condition.names - known) if records else []:
+                rows[run] = {**flatten(run.config), **rows[run]}
+    for name in sorted(names.difference(*rows.values())) if records else []:
         raise UsageError(f"--where={where!r}: no run has {name}; name a column of `ls --json`, or a setting")
-    return found
+    condition.require_fit(list(rows.values()))
+    return {run: records[run] for run, values in rows.items() if condition.holds(values)}
 
 
 def find_runs(names: Sequence[str], runs_dir: Path, *, at_least: int = 2) -> list[Run]:
@@ -90,9 +90,10 @@ def select_finished(records: Mapping[Run, RunRecord]) -> list[Run]:
     return [run for run, info in records.items() if info["status"] == RunState.FINISHED]
 
 
-def run_row(run: Run, info: RunRecord) -> dict[str, Any]:
-    """Return a run's record as one row; None stands for a value that is missing or not finite."""
-    tested = info.get("tested")
+def run_row(run: Run, info: RunRecord, *, judge: bool = False) -> dict[str, Any]:
+    """Return a run's record as one row; of a sweep's jobs only the best have test results, unless to `judge` them."""
+    tested, metrics = info.get("tested"), info.get("metrics", {})
+    hidden = ("test/",) if not judge and is_unchosen(run) else ()  # the test set chooses nothing
     names = ("model", "overrides", "status", "error", "seed", "epochs", "parameters", IMAGES_PER_SECOND)
     return {
         "run": str(run),
@@ -102,8 +103,23 @@ def run_row(run: Run, info: RunRecord) -> dict[str, Any]:
         **read_annotations(run),
         "tested_epoch": tested["epoch"] if tested else None,  # the metrics are those of its weights
         **dict.fromkeys(METRIC_NAMES),
-        **{name: value for name, value in info.get("metrics", {}).items() if math.isfinite(value)},
+        **{name: value for name, value in metrics.items() if math.isfinite(value) and not name.startswith(hidden)},
     }
+
+
+def is_unchosen(run: Run) -> bool:
+    """Return whether a run is a job of a sweep, and not of the best by validation accuracy."""
+    folder = run.folder.absolute()
+    results = folder.parent / RESULTS_JSON
+    modified = results.stat().st_mtime_ns if results.is_file() else 0
+    return (folder.parent / SWEEP_RECORD).is_file() and folder.name not in _best_folders(results, modified)
+
+
+@lru_cache
+def _best_folders(results: Path, modified: int) -> frozenset[str]:
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):  # no job has finished, or it is damaged
+        return frozenset(parse_json(results.read_text(encoding="utf-8"))["best"]["folders"])
+    return frozenset()
 
 
 def list_runs(runs_dir: Path, sort: str = "date", where: str | None = None) -> list[dict[str, Any]]:
@@ -144,11 +160,11 @@ def group_runs(runs: Sequence[Run], settings: Mapping[str, Sequence[Any]]) -> li
     return [group for _, group in groups]
 
 
-def group_row(runs: Mapping[Run, RunRecord]) -> dict[str, Any]:
+def group_row(runs: Mapping[Run, RunRecord], *, judge: bool = False) -> dict[str, Any]:
     """Return runs that differ in their seed alone as one row: means, and sample standard deviations as NAME_std."""
     by_start = sorted(runs.items(), key=lambda item: start_timestamp(item[1]))
     # Of runs with the same seed only the latest counts: a repetition says nothing new.
-    latest = {info["seed"]: run_row(run, info) for run, info in by_start}
+    latest = {info["seed"]: run_row(run, info, judge=judge) for run, info in by_start}
     rows = [latest[seed] for seed in sorted(latest, key=lambda seed: seed or 0)]
     last = run_row(*by_start[-1])
     row: dict[str, Any] = {

@@ -34,7 +34,7 @@ class Holder:
 
     def __str__(self) -> str:
         since = self.since
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, OverflowError):
             since = datetime.fromisoformat(since).astimezone().strftime("%Y-%m-%d %H:%M:%S")
         return f"process {self.pid} on {self.host} since {since}"
 
@@ -98,7 +98,7 @@ def holder_of(folder: Path) -> Holder | None:
     if not (folder / LOCK).exists():
         return None
     holder, age = None, STALE_AFTER
-    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError, OverflowError):
         record = json.loads((folder / HOLDER).read_text(encoding="utf-8"))
         holder = Holder(str(record["host"]), int(record["pid"]), str(record["since"]))
         age = time.time() - (folder / HOLDER).stat().st_mtime

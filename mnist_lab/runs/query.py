@@ -1,12 +1,12 @@
 """Conditions on runs, as `--where` takes them: `test/acc > 0.98 and model == lenet and tag == keep`."""
 
-import contextlib
 import operator
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mnist_lab.config.metric_names import METRIC_NAMES
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import format_value, shorten
 
@@ -20,16 +20,56 @@ COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge,
 }
 EXAMPLE = "test/acc > 0.98 and (model == lenet or tag == keep)"
+NUMBER = re.compile(r"(?i)[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?%?")
+DATE = re.compile(r"\d{4}(-\d\d(-\d\d([T ].*)?)?)?")
 MAX_LENGTH, MAX_DEPTH = 10_000, 50  # characters; brackets and nots within each other
 Values = Mapping[str, Any]
 Test = Callable[[Values], bool]
 
 
 @dataclass(frozen=True)
-class Condition:
-    """A condition on the values of a run: the names that it compares, and the test whether it holds."""
+class Comparison:
+    """A comparison of the value that a run has by a name with one that was given."""
 
-    names: frozenset[str]
+    name: str
+    sign: str  # a key of COMPARISONS
+    given: str
+
+    def holds(self, values: Values) -> bool:
+        """Return whether it holds for a run; a value of another type is unequal."""
+        found = self.compare(values.get(self.name))
+        return self.sign == "!=" if found is None else found
+
+    def compare(self, own: Any, sign: str = "") -> bool | None:
+        """Compare a run's value, or each of a list, with the given one; None if the comparison has no sense."""
+        sign, given = sign or self.sign, self.given
+        compare, is_equality = COMPARISONS[sign], sign in ("==", "!=")  # the only ones of lists, booleans and texts
+        if isinstance(own, Sequence) and not isinstance(own, str):
+            members = [self.compare(each, "==") for each in own]
+            fits = is_equality and not (members and all(each is None for each in members))
+            return any(members) is (sign == "==") if fits else None
+        if given in ("null", "None"):
+            return is_equality and compare(own is None, True)
+        if isinstance(own, bool):
+            return compare(str(own), given.capitalize()) if is_equality and given.lower() in ("true", "false") else None
+        if isinstance(own, int | float) or (own is None and self.name in METRIC_NAMES):
+            if not NUMBER.fullmatch(given):
+                return None
+            number = float(given.rstrip("%")) / (100 if given[-1] == "%" else 1)
+            return sign == "!=" if own is None else compare(own, number)
+        if own is None:
+            return sign == "!="
+        if self.name == "date":
+            return compare(own, given.replace(" ", "T")) if DATE.fullmatch(given) else None
+        return compare(format_value(own), given) if is_equality else None
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A condition on the values of a run: the comparisons that it is made of, and the test whether it holds."""
+
+    text: str
+    comparisons: tuple[Comparison, ...]
     holds: Test
 
     @classmethod
@@ -38,7 +78,17 @@ class Condition:
         parser = _Parser(text)
         test = parser.any_of()
         parser.expect("", "and, or, or the end")
-        return cls(frozenset(parser.names), test)
+        return cls(text, tuple(parser.comparisons), test)
+
+    def require_fit(self, rows: Sequence[Values]) -> None:
+        """Raise UsageError for a comparison that makes sense for none of the runs' values."""
+        for each in self.comparisons:
+            column = [row[each.name] for row in rows if row.get(each.name) is not None] or [None]
+            if all(each.compare(own) is None for own in column):
+                found = (
+                    f"{each.name} {each.sign} {shorten(each.given)} has no sense: a run's is {shorten(str(column[0]))}"
+                )
+                raise UsageError(f"--where={shorten(self.text)!r}: {found}; write 0.5, 50%, true, or 2026-11-21")
 
 
 class _Parser:
@@ -48,7 +98,7 @@ class _Parser:
         if len(text) > MAX_LENGTH:
             raise UsageError(f"--where={shorten(text)!r}: has more than {MAX_LENGTH:,} characters; shorten it")
         self.text, self.depth = text, 0
-        self.names: list[str] = []
+        self.comparisons: list[Comparison] = []
         self.tokens = [*((found[0], found.start()) for found in TOKEN.finditer(text)), ("", len(text))]
 
     @property
@@ -101,30 +151,11 @@ class _Parser:
         name = self.word("a name")
         if self.token not in COMPARISONS:
             raise self.error(f"one of {' '.join(COMPARISONS)}")
-        compare = COMPARISONS[self.advance()]
-        value = self.word("a value")
-        self.names.append(name)
-        return lambda values: _compare(values.get(name), compare, value)
+        comparison = Comparison(name, self.advance(), self.word("a value"))
+        self.comparisons.append(comparison)
+        return comparison.holds
 
     def word(self, wanted: str) -> str:
         if self.token in ("", *COMPARISONS, "(", ")", "and", "or", "not", *"=!'\""):
             raise self.error(wanted)
         return self.advance().strip("\"'")
-
-
-def _compare(own: Any, compare: Callable[[Any, Any], bool], given: str) -> bool:
-    """Compare a run's value with one that was given: as numbers if both are, else as texts.
-
-    A list, such as the tags, is equal to each of its members; a missing value is unequal to all.
-    """
-    if isinstance(own, list):
-        members = [_compare(each, operator.eq, given) for each in own]
-        return any(members) if compare is operator.eq else compare is operator.ne and not any(members)
-    if own is None or given == "null":
-        is_equal = own is None and given == "null"
-        return {operator.eq: is_equal, operator.ne: not is_equal}.get(compare, False)
-    if isinstance(own, int | float) and not isinstance(own, bool):
-        with contextlib.suppress(ValueError):
-            number = float(given.removesuffix("%")) / (100 if given.endswith("%") else 1)
-            return compare(own, number)
-    return compare(format_value(own), given)

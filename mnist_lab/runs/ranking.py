@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import statistics
 from dataclasses import dataclass
 from functools import cached_property
@@ -41,7 +42,8 @@ class Results:
         jobs = sweep.jobs()
         groups: dict[tuple[str, ...], list[Job]] = {}
         for job in jobs:
-            if job.state == RunState.FINISHED and {VAL_ACC, TEST_ACC} <= job.info["metrics"].keys():
+            accuracies = [job.info.get("metrics", {}).get(name, math.nan) for name in (VAL_ACC, TEST_ACC)]
+            if job.state == RunState.FINISHED and all(map(math.isfinite, accuracies)):
                 groups.setdefault(tuple(without_keys(job.overrides, "seed")), []).append(job)
         return cls(sweep, jobs, sorted(groups.values(), key=lambda group: mean(group, VAL_ACC), reverse=True))
 
@@ -113,7 +115,7 @@ class Results:
             "settings": {key: value for key, value in self.settings(group[0]).items() if key != "seed"},
             "jobs": len(group),
             VAL_ACC: spread(group, VAL_ACC),
-            "seconds": statistics.fmean(job.info["seconds"]["total"] for job in group),
+            "seconds": statistics.fmean(job.info["seconds"].get("total", 0.0) for job in group),
             "folders": [job.folder.name for job in group],
         }
         return {**entry, TEST_ACC: spread(group, TEST_ACC)} if group == self.winner else entry
@@ -122,7 +124,10 @@ class Results:
         """Write results.csv and results.json."""
         rows = [self.row(job) for job in self.jobs]
         path = self.sweep.results_csv
-        with atomic_write(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        with (
+            atomic_write(path) as partial,
+            partial.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+        ):
             writer = csv.DictWriter(file, list(rows[0]) if rows else [])
             writer.writeheader()
             for row in sorted(rows, key=lambda row: row["rank"] or len(rows) + 1):

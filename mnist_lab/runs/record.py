@@ -22,13 +22,16 @@ from typing_extensions import NotRequired, TypedDict
 
 from mnist_lab.errors import UsageError
 from mnist_lab.files import atomic_write, write_text
+from mnist_lab.formatting import shorten
 
 CHECKOUT = Path(__file__).parents[2]  # where this code is in a clone of its repository
 MAX_PATCH = 1_000_000  # bytes
 MAX_UNTRACKED = 100  # names of untracked files
+MAX_VALUES, MAX_NUMBER = 200_000, 1e100  # of a record that somebody else may have written
 PACKAGES = ("mnist-lab", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "tensorboard", "numpy")
 _STRICT = ConfigDict(strict=True, extra="allow")
 R = TypeVar("R")
+JobId = Annotated[str, Field(pattern=r"^\w+$")]  # the end of the name of a job's folder
 
 
 class RunState(str, Enum):
@@ -113,7 +116,7 @@ class RunRecord(TypedDict, total=False):
 class Submission(TypedDict):
     """A job in the queue of a cluster: its number there, and the file of what it prints."""
 
-    number: str
+    number: Annotated[str, Field(pattern=r"^\w+$")]  # an argument of SLURM's commands
     log: str
 
 
@@ -124,8 +127,8 @@ class SweepRecord(TypedDict):
     command: str  # continues the sweep
     start: Annotated[str, Field(pattern=r"-\d+-[^-]*$")]  # an id of its latest start, HOST-PID-DIGITS
     swept: list[str]  # the keys that have several values
-    jobs: dict[str, list[str]]  # the overrides of each planned job by its id
-    submitted: NotRequired[dict[str, Submission]]  # jobs in the queue of a cluster, by their ids
+    jobs: dict[JobId, list[str]]  # the overrides of each planned job by its id
+    submitted: NotRequired[dict[JobId, Submission]]  # jobs in the queue of a cluster, by their ids
 
 
 class JobProcess(TypedDict, total=False):
@@ -164,13 +167,30 @@ JOB = TypeAdapter(JobRecord)
 def read_record(path: Path, kind: TypeAdapter[R], what: str, remedy: str) -> R:
     """Read a record from a JSON file, or raise UsageError with what it should be and what to do if it is not."""
     try:
-        return kind.validate_python(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        return kind.validate_python(parse_json(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        reason = str(error)[:1000]
         if isinstance(error, ValidationError):
             first = error.errors(include_url=False)[0]
             reason = ": ".join([".".join(map(str, first["loc"])), first["msg"].lower()]).removeprefix(": ")
-        raise UsageError(f"{path}: corrupt, or not {what}; {remedy} ({reason})") from error
+        raise UsageError(f"{path}: corrupt, or not {what}; {remedy} ({shorten(reason, 200)})") from error
+
+
+def parse_json(text: str) -> Any:
+    """Parse JSON, or raise ValueError, also if it would take much memory or has what no number or path can be."""
+    if sum(map(text.count, ",[{")) > MAX_VALUES or "\\u0000" in text:
+        raise ValueError(f"it has more than {MAX_VALUES:,} values, or a character that no path can have")
+    try:
+        return json.loads(text, parse_int=_number, parse_float=_number)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if abs(value) > MAX_NUMBER:
+        raise ValueError(f"the number {shorten(text, 20)} is too large")
+    return int(text) if text.lstrip("-").isdecimal() else value
 
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,8 +27,11 @@ from mnist_lab.runs.locks import HOLDER, LOCK, holder_of
 from mnist_lab.runs.record import RUN, RunRecord, RunState, read_record, record_source, write_record
 
 RECORD, SWEEP_RECORD, REPRODUCTION_RECORD = "run.json", "sweep.json", "reproduce.json"  # identify the kind of a folder
+MARKS = (RECORD, SWEEP_RECORD, REPRODUCTION_RECORD)
+RESULTS_JSON = "results.json"  # of a sweep
 CHECKPOINTS, FIGURES, EXPORTS, WANDB = "checkpoints", "figures", "exports", "wandb"
 TRASH = ".trash"  # removed runs, in the folder of the runs
+MAX_ROWS, MAX_EPOCHS = 1_000_000, 20_000  # of a metrics.csv that somebody else may have written
 
 
 class PathIn:
@@ -201,7 +204,7 @@ class Run:
     def clear(self) -> None:
         """Remove the files of an earlier start, except the lock, the open log and job.json."""
         for path in self.folder.iterdir():
-            if path.is_dir():
+            if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             elif path not in (self.log_path, self.job_path) and path.name not in (LOCK, HOLDER):
                 path.unlink()
@@ -249,20 +252,13 @@ class Run:
     def metrics(self) -> list[dict[str, float]]:
         """Read metrics.csv: a row for each logged step; damaged rows are left out."""
         try:
-            text = self.metrics_path.read_text(encoding="utf-8", errors="replace")
+            stat = self.metrics_path.stat()
+            return _read_rows(self.metrics_path, (stat.st_ino, stat.st_mtime_ns, stat.st_size))
         except FileNotFoundError:
             return []
-        except OSError as error:
-            raise UsageError(f"{self.metrics_path}: cannot be read ({error.strerror})") from error
-        # A line without a newline was cut off, maybe within a number.
-        lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
-        rows, heads = [], _cells(lines[0]) if lines else []
-        for cells in map(_cells, lines[1:]):
-            with contextlib.suppress(ValueError):
-                row = {name: float(value) for name, value in zip(heads, cells, strict=False) if name and value}
-                places = [row[name] for name in ("step", "epoch") if name in row]
-                rows += [row] * ("step" in row and all(map(math.isfinite, places)))
-        return rows
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise UsageError(f"{self.metrics_path}: cannot be read ({reason})") from error
 
     def epochs(self) -> list[dict[str, float]]:
         """Return the rows of metrics.csv at the ends of epochs, in order."""
@@ -286,8 +282,29 @@ class Run:
         return {places[epoch]: value for epoch, value in values.items()}
 
 
+@lru_cache(maxsize=1)  # a report asks for one metric after the other
+def _read_rows(path: Path, version: tuple[int, ...]) -> list[dict[str, float]]:
+    """Read the rows of a metrics.csv, which callers must not change; ValueError if there are too many."""
+    # A line without a newline was cut off, maybe within a number.
+    lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines(True) if line[-1] == "\n"]
+    if len(lines) > MAX_ROWS:
+        raise ValueError(f"more than {MAX_ROWS:,} rows")
+    rows, heads, ends = [], _cells(lines[0]) if lines else [], 0
+    for cells in map(_cells, lines[1:]):
+        with contextlib.suppress(ValueError):
+            row = {name: float(value) for name, value in zip(heads, cells, strict=False) if name and value}
+            if "step" in row and all(map(math.isfinite, (row[name] for name in ("step", "epoch") if name in row))):
+                rows.append(row)
+                ends += TRAIN_LOSS in row
+        if ends > MAX_EPOCHS:
+            raise ValueError(f"more than {MAX_EPOCHS:,} epochs")
+    return rows
+
+
 def _cells(line: str) -> list[str]:
     """Split a line of a CSV file into cells; an empty list if it is damaged."""
+    if '"' not in line:
+        return line.rstrip("\n").split(",")
     try:
         return next(csv.reader([line]), [])
     except csv.Error:
@@ -297,7 +314,7 @@ def _cells(line: str) -> list[str]:
 def _run_folders(folder: str | os.PathLike[str], *, jobs: bool = True) -> Iterator[Path]:
     """Yield the folders of all runs below a folder, with those of sweeps and reproductions if `jobs`."""
     for place, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if name != TRASH]
+        folders[:] = [name for name in folders if not name.startswith(".")]  # trash, and what is being unpacked
         if not jobs and place != os.fspath(folder) and {SWEEP_RECORD, REPRODUCTION_RECORD} & set(files):
             folders.clear()
         if RECORD in files:
@@ -309,5 +326,5 @@ def start_timestamp(info: RunRecord) -> float:
     """Return the start of a run in seconds since 1970; 0 if the record does not contain it."""
     try:
         return datetime.fromisoformat(info.get("started") or "").timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0

@@ -35,7 +35,7 @@ from mnist_lab.runs.record import (
     read_record,
     write_record,
 )
-from mnist_lab.runs.run import SWEEP_RECORD, PathIn, Run
+from mnist_lab.runs.run import RESULTS_JSON, SWEEP_RECORD, PathIn, Run
 
 # Done jobs, with the modification times of their files and their planned overrides.
 _done_jobs: dict[Path, tuple[tuple[int, int, tuple[str, ...] | None], Job]] = {}
@@ -79,7 +79,7 @@ class Sweep:
     folder: Path
     record_path = PathIn(SWEEP_RECORD)
     results_csv = PathIn("results.csv")
-    results_json = PathIn("results.json")
+    results_json = PathIn(RESULTS_JSON)
     report_path = PathIn("report.html")
     study_path = PathIn("study.journal")  # of a search
     session_path = PathIn(".session.pickle")  # what a job in another process needs of Hydra's

@@ -16,7 +16,7 @@ from pydantic import ConfigDict, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
 from mnist_lab.errors import UsageError
-from mnist_lab.files import make_folder
+from mnist_lab.files import exists, make_folder
 from mnist_lab.formatting import display_path, printable, shorten
 from mnist_lab.runs.locks import holder_of
 from mnist_lab.runs.record import read_record, write_record
@@ -36,7 +36,7 @@ class Annotations(TypedDict):
 
 @with_config(_STRICT)
 class Place(TypedDict):
-    """The entries of place.json: the folder's absolute path, and when it was removed."""
+    """The entries of place.json: the folder's path from the one of the runs, and when it was removed."""
 
     folder: str
     removed: str
@@ -62,12 +62,19 @@ def tag_run(run: Run, add: Iterable[str] = (), remove: Iterable[str] = ()) -> No
             raise UsageError(f"{shorten(tag)}: a tag consists of letters, digits and . + - _, at most 50 of them")
     found = read_annotations(run)
     tags = [tag for tag in dict.fromkeys([*found["tags"], *add]) if tag not in set(remove)]
-    write_record(run.annotations_path, {**found, "tags": tags})
+    _annotate(run, {**found, "tags": tags})
 
 
 def note_run(run: Run, text: str) -> None:
     """Replace a run's note; an empty text removes it."""
-    write_record(run.annotations_path, {**read_annotations(run), "note": text.strip() or None})
+    _annotate(run, {**read_annotations(run), "note": text.strip() or None})
+
+
+def _annotate(run: Run, annotations: Annotations) -> None:
+    try:
+        write_record(run.annotations_path, annotations)
+    except OSError as error:
+        raise UsageError(f"{run.annotations_path}: cannot be written ({error.strerror})") from error
 
 
 @dataclass(frozen=True)
@@ -84,8 +91,12 @@ class Removed:
 
     @property
     def folder(self) -> Path:
-        """Where it was."""
-        return Path(self.place["folder"])
+        """Where it was: in the folder whose trash this is, whatever the record says."""
+        runs_dir = self.entry.parents[1].absolute()
+        folder = runs_dir / self.place["folder"]
+        if folder.name != ".." and runs_dir.resolve() in folder.resolve().parents:
+            return folder
+        raise UsageError(f"{self.entry / PLACE}: names a place out of {runs_dir}; take the folder out by hand")
 
 
 def remove(folders: Sequence[Path], runs_dir: Path, *, force: bool = False) -> list[Removed]:
@@ -93,7 +104,7 @@ def remove(folders: Sequence[Path], runs_dir: Path, *, force: bool = False) -> l
     for folder in () if force else folders:
         if (problem := _problem_of_removal(folder)) is not None:
             raise UsageError(f"{display_path(folder)}: {problem}; --force removes it all the same")
-    return [_remove(folder, runs_dir / TRASH) for folder in folders]
+    return [_remove(folder, runs_dir) for folder in folders]
 
 
 def _problem_of_removal(folder: Path) -> str | None:
@@ -107,12 +118,14 @@ def _problem_of_removal(folder: Path) -> str | None:
     return None
 
 
-def _remove(folder: Path, trash: Path) -> Removed:
-    now = datetime.now().astimezone()
-    entry = trash / f"{now:%Y-%m-%dT%H-%M-%S-%f}-{folder.absolute().name}"
+def _remove(folder: Path, runs_dir: Path) -> Removed:
+    now, place = datetime.now().astimezone(), folder.absolute().parent.resolve() / folder.absolute().name
+    runs_dir = runs_dir if runs_dir.resolve() in place.parents else place.parent  # the trash of others is beside them
+    entry = runs_dir / TRASH / f"{now:%Y-%m-%dT%H-%M-%S-%f}-{place.name}"
     try:
         make_folder(entry)
-        write_record(entry / PLACE, {"folder": str(folder.absolute()), "removed": now.isoformat(timespec="seconds")})
+        relative = place.relative_to(runs_dir.resolve()).as_posix()
+        write_record(entry / PLACE, {"folder": relative, "removed": now.isoformat(timespec="seconds")})
         shutil.move(folder, entry / folder.absolute().name)
     except OSError as error:
         raise UsageError(f"{display_path(folder)}: cannot be moved to {entry} ({error.strerror})") from error
@@ -140,7 +153,7 @@ def find_removed(name: str, runs_dir: Path) -> Removed:
 def restore(removed: Removed) -> Path:
     """Move a run or a sweep back to where it was, and return that folder."""
     folder = removed.folder
-    if folder.exists():
+    if exists(folder):
         raise UsageError(f"{display_path(folder)}: is there again; move that away first")
     try:
         make_folder(folder.parent)

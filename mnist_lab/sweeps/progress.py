@@ -104,7 +104,7 @@ class Watch:
 
     def seconds_left(self, jobs: list[Job]) -> float | None:
         """Estimate the seconds for the remaining jobs from the finished ones; None before one is finished."""
-        took = [job.info["seconds"]["total"] for job in jobs if job.state == RunState.FINISHED]
+        took = [job.info["seconds"].get("total", 0.0) for job in jobs if job.state == RunState.FINISHED]
         left = sum(job.state not in DONE for job in jobs)
         return statistics.fmean(took) * left / self.launcher.at_once if took else None
 
@@ -145,7 +145,7 @@ def progress(job: Job) -> tuple[str, str, str, str]:
     seconds = info["seconds"].get("total", 0.0)
     left = ""
     if job.state == RunState.RUNNING:
-        seconds = time.time() - job.process["began"]
+        seconds = time.time() - job.process.get("began", time.time())
         left = format_duration(seconds / done * (asked - done)) if done else ""
     return f"{done}/{asked}", "" if best is None else f"{best:.2%}", format_duration(seconds), left
 

@@ -40,7 +40,7 @@ class MetricsCSV(Logger):
     def restore(self, step: int) -> None:
         """Load the rows of an earlier start before this step."""
         rows = Run(self.path.parent).metrics()
-        self.rows = {int(row["step"]): row for row in rows if row["step"] < step}
+        self.rows = {int(row["step"]): dict(row) for row in rows if row["step"] < step}
 
     def checksum(self) -> int:
         """Return the CRC-32 of all rows but their speeds, which differ from start to start."""

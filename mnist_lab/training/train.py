@@ -4,7 +4,7 @@ import re
 import statistics
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +108,7 @@ def _train(cfg: DictConfig) -> Run:
         lock_run(cfg),
         record_run(cfg, parameters, elapsed) as run,
         tracked(run, cfg, trainer.loggers),
+        failure_in_dashboard(run, cfg, trainer),
         explain_out_of_memory(*batch_sizes),
     ):
         with refused_restore_is_user_error(cfg.resume):
@@ -210,12 +211,24 @@ def write_summary(
 
 
 @rank_zero_only
-def write_dashboard(run: Run, cfg: DictConfig, trainer: pl.Trainer, model: Classifier, data: MNISTDataModule) -> None:
-    """Draw the run's figures and fill TensorBoard's tabs, as configured by the dashboard group."""
+def write_dashboard(run: Run, cfg: DictConfig, trainer: pl.Trainer, *network: Classifier | MNISTDataModule) -> None:
+    """Draw the run's figures and fill TensorBoard's tabs, as configured; without network and data, of a failed run."""
     boards = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
     if "dashboard" in cfg:
         with working_on("figures and dashboard"):
-            instantiate_node(cfg.dashboard, "dashboard").fill(run, cfg, model, data, boards, trainer.global_step)
+            dashboard = instantiate_node(cfg.dashboard, "dashboard")
+            (dashboard.fill if network else dashboard.show_failure)(run, cfg, *network, boards, trainer.global_step)
+
+
+@contextmanager
+def failure_in_dashboard(run: Run, cfg: DictConfig, trainer: pl.Trainer) -> Iterator[None]:
+    """Give a run that fails its row of the HPARAMS tab."""
+    try:
+        yield
+    except Exception:
+        with suppress(Exception):  # such as a full disk, which is then the run's own error
+            write_dashboard(run, cfg, trainer)
+        raise
 
 
 @rank_zero_only

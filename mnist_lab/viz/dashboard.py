@@ -94,6 +94,12 @@ class Dashboard:
                     add_graph(board, model, images[:1])
                 board.close()
 
+    def show_failure(self, run: Run, cfg: DictConfig, boards: Sequence[SummaryWriter], step: int) -> None:
+        """Write the row of a run that failed into the HPARAMS tab, if that is switched on; the boards are closed."""
+        for board in boards if self.hparams else ():
+            add_hyperparameters(board, run, cfg, step, failed=True)
+            board.close()
+
     def _save_figures(
         self, run: Run, model: Classifier, data: MNISTDataModule, images: Tensor, predictions: Predictions | None
     ) -> list[Path]:

@@ -56,8 +56,10 @@ def add_picture(board: SummaryWriter, path: Path, step: int) -> None:
     board.file_writer.add_summary(Summary(value=[value]), step)  # type: ignore[attr-defined]
 
 
-def add_hyperparameters(board: SummaryWriter, run: Run, cfg: DictConfig, step: int) -> None:
-    """Write a run's row of the HPARAMS tab: its main and its swept settings, and its final metrics.
+def add_hyperparameters(board: SummaryWriter, run: Run, cfg: DictConfig, step: int, *, failed: bool = False) -> None:
+    """Write a run's row of the HPARAMS tab: its main and its swept settings, and its final metrics, if it has any.
+
+    A sweep's job has none of the test set's, as nothing is chosen by them, and which job is best is not known yet.
 
     TensorBoard takes the columns from one run, ticks the first five settings, those that "differ" before the others,
     and the first five metrics. A metric shows its last point; so the final ones, which are of the best epoch's weights,
@@ -82,12 +84,13 @@ def add_hyperparameters(board: SummaryWriter, run: Run, cfg: DictConfig, step: i
             kind = api_pb2.DATA_TYPE_FLOAT64 if is_number else api_pb2.DATA_TYPE_STRING
             experiment.hparam_infos.add(name=names[key], type=kind, differs=key in varied)
         setattr(start.hparams[names[key]], "number_value" if is_number else "string_value", value)
-    metrics = run.info["metrics"]
+    metrics = {} if failed else run.info["metrics"]
     for name in [*filter(metrics.__contains__, FINAL_METRICS), *sorted(metrics.keys() - FINAL_METRICS)]:
         metric = api_pb2.MetricName(tag=f"final/{name}")
-        experiment.metric_infos.add(name=metric, display_name=name.replace("/", " "))
+        if not (sweep.exists and name.startswith("test/")):
+            experiment.metric_infos.add(name=metric, display_name=name.replace("/", " "))
         board.add_scalar(metric.tag, metrics[name], step)
-    end = SessionEndInfo(status=api_pb2.STATUS_SUCCESS)
+    end = SessionEndInfo(status=api_pb2.STATUS_FAILURE if failed else api_pb2.STATUS_SUCCESS)
     for tag, content in (
         (metadata.EXPERIMENT_TAG, HParamsPluginData(experiment=experiment)),
         (metadata.SESSION_START_INFO_TAG, HParamsPluginData(session_start_info=start)),
@@ -95,7 +98,7 @@ def add_hyperparameters(board: SummaryWriter, run: Run, cfg: DictConfig, step: i
     ):
         kind = metadata.create_summary_metadata(content)
         summary = Summary(value=[Summary.Value(tag=tag, metadata=kind, tensor=metadata.NULL_TENSOR)])
-        board.file_writer.add_summary(summary)  # type: ignore[attr-defined]
+        board._get_file_writer().add_summary(summary)  # type: ignore[no-untyped-call]  # closed where a run failed
 
 
 def write_embeddings(

@@ -2,17 +2,22 @@
 
 import hashlib
 import json
+import os
 import random
+import shutil
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from lab import Outcome, Tiny, thorough
+from lab import Command, Outcome, Tiny, thorough
 from test_ls import fake, names
 
 from mnist_lab.runs.archive import MANIFEST
 from mnist_lab.runs.locks import run_lock
+from mnist_lab.runs.sweep import Sweep
 
 Lab = Callable[..., Outcome]
 
@@ -71,7 +76,8 @@ def test_damaged_archive_is_refused_in_one_line_and_leaves_nothing(lab: Lab, num
     assert not Path("new").exists() or not list(Path("new").iterdir())
 
 
-OUTSIDE = ["/no-such-folder/run.json", "../x/run.json", "a/../../x/run.json", "c:/x/run.json", "..\\x/run.json"]
+OUTSIDE = ["//no-such-folder/x/run.json", "a/./run.json", "a//run.json", "a/run.json/", "a/" * 60 + "run.json"]
+OUTSIDE += ["/no-such-folder/run.json", "../x/run.json", "a/../../x/run.json", "c:/x/run.json", "..\\x/run.json"]
 
 
 @pytest.mark.parametrize("name", [*OUTSIDE, "run.json"])
@@ -112,3 +118,128 @@ def test_run_in_use_is_not_archived(lab: Lab) -> None:
     with run_lock(Path("runs/a")):
         outcome = lab("archive", "a", "x.zip")
     assert (outcome.status, "runs/a: is in use by process" in outcome.err, Path("x.zip").exists()) == (2, True, False)
+
+
+@pytest.mark.parametrize("names", [["runs/sweeps/s"], ["runs/sweeps"], ["runs"], ["runs/sweeps/s", "c"]])
+def test_sweep_is_archived_whole(lab: Lab, names: list[str]) -> None:
+    sweep = Path("runs/sweeps/s")
+    Sweep.open(sweep, "-m sweep=s", ["seed"], {"c": ("seed=1",)})
+    for name in ("results.csv", "results.json", "response.png", "study.journal", ".session.pickle", ".stop"):
+        (sweep / name).write_text(name)
+    assert lab("archive", *names, "s.zip").status == 0
+    assert lab("unarchive", "s.zip", "--runs-dir", "new").status == 0
+    there = content(Path("new/sweeps/s"))
+    assert there == {name: value for name, value in content(sweep).items() if not name.startswith(".")}
+    assert {"sweep.json", "results.json", "study.journal", "c/run.json"} <= set(there)
+    assert lab("archive", "c", "c.zip").out.startswith("written: c.zip (1 run, 5 files")
+
+
+@pytest.mark.slow
+def test_unpacked_sweep_continues(command: Command) -> None:
+    swept = ("-m", "model=mlp", "trainer.max_epochs=1", "dashboard=none", "sweep=s")
+    assert command(*swept, "seed=1,2").status == 0
+    results = Path("runs/sweeps/s/results.json").read_bytes()
+    assert command("archive", "runs/sweeps/s", "s.zip", data=False).status == 0
+    assert command("unarchive", "s.zip", "--runs-dir", "new", data=False).status == 0
+    (removed,) = Path("new/sweeps/s").glob("seed=2-*")
+    shutil.rmtree(removed)
+    before = {path: path.read_bytes() for path in Path("new/sweeps/s").glob("seed=1-*/run.json")}
+    assert command(*swept, "seed=1,2", "runs_dir=new").status == 0
+    assert before == {path: path.read_bytes() for path in before} and removed.is_dir()
+    both = [json.loads(each)["best"]["val/acc"] for each in (results, Path("new/sweeps/s/results.json").read_bytes())]
+    assert both[0] == both[1]
+
+
+def test_nested_runs_are_packed_once(lab: Lab) -> None:
+    fake("a/tuned/deeper", 5)
+    assert "(2 runs, " in lab("archive", "a", "runs/a/tuned/deeper", "runs/a", "n.zip").out
+    assert lab("unarchive", "n.zip", "--runs-dir", "new").out == "unpacked: new/a\n"
+    assert content(Path("new/a")) == content(Path("runs/a"))
+
+
+def test_links_out_of_the_run_are_left_out_with_a_line(lab: Lab) -> None:
+    Path("secret").mkdir()
+    Path("secret/key").write_text("secret")
+    inside, outside = Path("runs/a/checkpoints/copy.ckpt"), [Path("runs/a", name) for name in ("key", "folder", "none")]
+    inside.symlink_to("best.ckpt")
+    for path, target in zip(outside, ("secret/key", "secret", "nowhere"), strict=True):
+        path.symlink_to(Path(target).absolute())
+    os.mkfifo("runs/a/pipe")
+    outcome = lab("archive", "a", "a.zip")
+    assert (outcome.status, outcome.err.count("; left out")) == (0, 4), outcome.err
+    assert lab("unarchive", "a.zip", "--runs-dir", "new").status == 0
+    unpacked = content(Path("new/a"))
+    assert unpacked["checkpoints/copy.ckpt"] == unpacked["checkpoints/best.ckpt"]
+    assert not {"key", "folder/key", "none", "pipe"} & set(unpacked)
+
+
+@pytest.mark.parametrize("name", ["b\\c", os.fsdecode(b"\xe9")])
+def test_archive_that_could_not_be_unpacked_is_not_written(lab: Lab, name: str) -> None:
+    lab("archive", "a", "x.zip")
+    before = Path("x.zip").read_bytes()
+    Path("runs/a", name).write_text("x")
+    outcome = lab("archive", "a", "b", "x.zip")
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome.err
+    assert outcome.err.startswith("mnist_lab: x.zip: not written (") and Path("x.zip").read_bytes() == before
+
+
+def packed(files: dict[str, bytes], manifest: str | None = None, method: int = zipfile.ZIP_DEFLATED) -> None:
+    with zipfile.ZipFile("evil.zip", "w", method) as archive:
+        for name, value in files.items():
+            archive.writestr(name, value)
+        sums = {name: hashlib.sha256(value).hexdigest() for name, value in files.items()}
+        archive.writestr(MANIFEST, json.dumps(sums) if manifest is None else manifest)
+
+
+RUN = {"e/run.json": b'{"status": "finished"}'}
+EVIL: dict[str, tuple[Any, ...]] = {
+    "brackets": (RUN, "[" * 100_000),
+    "large manifest": (RUN, "[]," * 5_000_000),
+    "huge manifest": (RUN, "x" * 30_000_000),
+    "bomb": (RUN | {"e/zeros": bytes(500_000_000)},),
+    "many": (RUN | {f"e/{number:x}": b"" for number in range(30_000)},),
+    "lzma": (RUN, None, zipfile.ZIP_LZMA),
+    "trash": (RUN | {".trash/e/place.json": b"{}"},),
+    "stray": (RUN | {"f/x": b""},),
+    "file and folder": (RUN | {"e/run.json/x": b""},),
+    "long": (RUN | {f"e/{'x' * 300}": b""},),
+    "none": ({}, "{}"),
+}
+
+
+@pytest.mark.parametrize("kind", EVIL)
+def test_hostile_archive_is_refused_quickly_and_leaves_nothing(lab: Lab, kind: str) -> None:
+    packed(*EVIL[kind])
+    before = time.process_time()
+    outcome = lab("unarchive", "evil.zip", "--runs-dir", "new")
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome.err
+    assert time.process_time() - before < 5
+    assert not Path("new").exists() or not list(Path("new").iterdir())
+
+
+def test_hidden_files_are_not_unpacked(lab: Lab) -> None:
+    packed(RUN | {"e/.session.pickle": b"x", "e/.git/hooks/x": b"x", "e/.lock": b""})
+    assert lab("unarchive", "evil.zip", "--runs-dir", "new").status == 0
+    assert content(Path("new")) == RUN
+
+
+def test_room_is_looked_for_on_the_disk_of_the_runs(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab("archive", "a", "x.zip")
+    asked: list[Path] = []
+    usage = shutil.disk_usage(".")._replace(free=1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: asked.append(Path(path)) or usage)
+    outcome = lab("unarchive", "x.zip", "--runs-dir", "/tmp/no-such-folder/new")
+    assert (outcome.status, outcome.err.count("\n"), asked) == (2, 1, [Path("/tmp")])
+
+
+def test_what_fails_halfway_is_taken_back(lab: Lab) -> None:
+    lab("archive", "a", "b", "x.zip")
+    Path("new").mkdir()
+    Path("new/b").symlink_to("nowhere/at/all")  # where no folder can be moved to
+    assert lab("unarchive", "x.zip", "--runs-dir", "new").status == 2
+    assert [path.name for path in Path("new").iterdir()] == ["b"]
+
+
+def test_what_is_being_unpacked_is_no_run_yet(lab: Lab) -> None:
+    fake(".unarchive-x/d", 9)
+    assert names(lab("ls")) == ["a", "b", "c"]

@@ -84,7 +84,28 @@ def test_job_that_its_sweep_would_run_again_is_removed_by_force_alone(lab: Lab) 
 def test_wrong_arguments_remove_nothing(lab: Lab) -> None:
     where = ["--where", "epochs == 9"]
     empty = ["--where", ""]
-    for arguments in ([], ["a", "--empty-trash"], [*where, "a"], ["nowhere"], where, ["runs/sweeps/s", *empty], empty):
+    comma, word = ["--where", "val/acc < 0,99"], ["--where", "status == failed or not test/acc > half"]
+    for arguments in (
+        comma,
+        word,
+        [],
+        ["a", "--empty-trash"],
+        [*where, "a"],
+        ["nowhere"],
+        where,
+        ["runs/sweeps/s", *empty],
+        empty,
+    ):
         outcome = lab("rm", *arguments)
         assert (outcome.status, outcome.err.count("\n")) == (2, 1), arguments
     assert len(names(lab("ls"))) == 3
+
+
+def test_run_from_elsewhere_comes_back_by_the_command_that_is_printed(lab: Lab) -> None:
+    Path("runs").rename("others")
+    (command,) = lab("rm", "others/a", "--runs-dir", "others").out.splitlines()
+    assert command.endswith("restore a --runs-dir others")
+    (command,) = lab("rm", "others/b").out.splitlines()
+    before = sorted(Path("others").glob(".trash/*"))
+    assert len(before) == 2 and lab("restore", "b", *command.split()[-2:]).status == 0
+    assert Path("others/b/run.json").exists() and not Path("others/a").exists()

@@ -14,7 +14,7 @@ def test_file_with_a_wrong_sha256_and_a_right_crc_is_refused_and_leaves_nothing(
     run = Run(tmp_path / "runs" / "a")
     run.folder.mkdir(parents=True)
     run.record_path.write_text('{"status": "finished"}')
-    archive([run], tmp_path / "runs", tmp_path / "whole.zip")
+    archive([run.folder], tmp_path / "runs", tmp_path / "whole.zip")
     with zipfile.ZipFile(tmp_path / "whole.zip") as whole, zipfile.ZipFile(tmp_path / "changed.zip", "w") as changed:
         for name in whole.namelist():
             changed.writestr(name, whole.read(name).replace(b"finished", b"failed"))

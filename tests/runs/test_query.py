@@ -32,6 +32,11 @@ RUN = {
         ("tag > a", False),
         ("date < 2026-11-21", False),
         ("data.download == true", True),
+        ("data.download == True", True),
+        ("data.download != FALSE", True),
+        ("optimizer.lr < .5 and optimizer.lr == 1E-2", True),
+        ('date > "2026-11-21 13:00"', True),
+        ("val/loss == None", True),
         ("val/loss < 1", False),
         ("val/loss != 1", True),
         ("val/loss == null", True),
@@ -65,3 +70,35 @@ def test_what_is_no_condition_is_refused_in_one_line(text: str, told: str) -> No
 
 def test_condition_may_be_long_and_nested_within_reason() -> None:
     assert Condition.parse(" or ".join(["(model == mlp)"] * 500 + ["(" * 40 + "epochs == 5" + ")" * 40])).holds(RUN)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "test/acc > 0,985",
+            "test/acc < 1.000,5",
+            "test/acc == high",
+            "epochs >= 5x",
+            "epochs == True",
+            "epochs < nan",
+        ),
+        *("optimizer.lr == 0.01.0", "val/loss < 0,3", "model == lenet or not test/acc < 98,5%"),
+        *("data.download == yes", "data.download == 1", "data.download >= false"),
+        *("date > 21.11.2026", "date == today", "model > 0.5", "tag < keep", "betas == 0,9"),
+    ],
+)
+def test_value_of_another_type_than_the_column_is_refused_in_one_line(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Condition.parse(text).require_fit([RUN | {"betas": [0.9, 0.999]}, {}])
+    message = str(caught.value)
+    assert message.startswith("--where=") and " has no sense" in message and "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("text", "held"), [("devices == 2", [2]), ("devices != auto", [2, None]), ("devices == auto", ["auto"])]
+)
+def test_column_of_several_types_takes_values_of_each(text: str, held: list[object]) -> None:
+    rows, condition = [{"devices": value} for value in (2, "auto", None)], Condition.parse(text)
+    condition.require_fit(rows)
+    assert [row["devices"] for row in rows if condition.holds(row)] == held

@@ -134,7 +134,22 @@ def test_hparams_tab_of_a_sweep_has_what_is_swept_and_short_names(command: Comma
         assert values == {"model": "mlp", "lr": 0.01, "momentum": 0.9, "batch_size": 16, "epochs": 1, "seed": 3}
         infos = hparams(events, "experiment").experiment.hparam_infos
         assert {info.name for info in infos if info.differs} == {"augmentation", "nesterov"}
+        shown = [info.display_name for info in hparams(events, "experiment").experiment.metric_infos]
+        assert "val acc" in shown and not [name for name in shown if name.startswith("test")]
     assert sorted(rows) == [("affine", "false"), ("affine", "true"), ("none", "false"), ("none", "true")]
+
+
+@pytest.mark.slow
+def test_hparams_tab_has_failed_jobs(command: Command) -> None:
+    fails = "+callbacks.fails._target_=test_checkpoints.FailsInSecondEpoch"
+    outcome = command("-m", "model=mlp", "optimizer.lr=0.25", "trainer.max_epochs=1,2", fails, "sweep=s")
+    assert outcome.status == 1, outcome.err
+    ends = {}
+    for run in Run.below("runs"):
+        events = EventAccumulator(str(run.folder)).Reload()
+        assert hparam_values(events)["lr"] == 0.25
+        ends[run.info["status"].value] = hparams(events, "session_end_info").session_end_info.status
+    assert ends == {"finished": 1, "failed": 2}
 
 
 def test_resume_continues_to_more_epochs_in_a_moved_folder_and_refuses_fewer(command: Command, finished: Run) -> None:

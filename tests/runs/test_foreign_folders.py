@@ -1,0 +1,159 @@
+"""A folder or a record from somebody else is read, within bounds, and leads nowhere."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lab import Command, Outcome, Tiny, disk_full
+from test_ls import fake
+
+from mnist_lab.errors import UsageError
+from mnist_lab.runs.record import parse_json
+from mnist_lab.runs.run import Run
+from mnist_lab.runs.sweep import Job, Sweep, write_job
+
+Lab = Callable[..., Outcome]
+
+
+@pytest.fixture
+def lab(tiny: Tiny, command: Command) -> Lab:
+    return lambda *arguments: command(*arguments, data=False)
+
+
+def change(path: Path, **entries: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | entries))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "file"),
+    [
+        ("../../../mine", "network"),
+        ("/tmp/mine", "network"),
+        (".mine", "network"),
+        ("x" * 300, "network"),
+        ("a.b", "a.b"),
+    ],
+)
+def test_export_stays_in_the_run_folder(lab: Lab, command: Command, model: str, file: str) -> None:
+    assert command("model=mlp", "trainer.max_epochs=1", "dashboard=none", "hydra.run.dir=runs/a").status == 0
+    change(Path("runs/a/run.json"), model=model)
+    outcome = lab("export", "a", "--format", "state_dict")
+    assert (outcome.status, Path(f"runs/a/exports/{file}.pt").exists()) == (0, True), outcome.err
+    (Path("runs/a/exports")).rename("elsewhere")
+    Path("runs/a/exports").symlink_to(Path("elsewhere").absolute())
+    outcome = lab("export", "a", "--format", "safetensors")
+    assert (outcome.status, outcome.err.count("\n"), len(list(Path("elsewhere").iterdir()))) == (2, 1, 2)
+
+
+@pytest.mark.parametrize("place", ["../x", "/tmp/no-such-folder/x", "a/../../x", "..", "", "x" * 5000, "a\0b"])
+def test_restore_leads_nowhere_but_to_the_folder_of_the_runs(lab: Lab, place: str) -> None:
+    fake("a", 1)
+    lab("rm", "a")
+    (record,) = Path("runs/.trash").glob("*/place.json")
+    change(record, folder=place)
+    (record.parent / "a").rename(record.parent / "x")
+    for name in ("x", ""):
+        outcome = lab("restore", name)
+        assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome.err
+    assert (record.parent / "x").exists() and not Path("x").exists()
+
+
+@pytest.mark.parametrize("id", ["x/../../../../a", "/a", "..", "a b", ""])
+def test_planned_job_is_not_a_path(lab: Lab, id: str) -> None:
+    fake("a", 1)
+    sweep = Sweep.open(Path("runs/sweeps/s"), "-m sweep=s", ["seed"], {"0123456789ab": ("seed=1",)})
+    change(sweep.record_path, jobs={id: ["seed=1"]})
+    for command in ("status", "report"):
+        outcome = lab(command, "runs/sweeps/s")
+        assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome.err
+
+
+MANY = 1_200_000
+HOSTILE = {
+    "values": '{"status": "finished", "x": [' + "[]," * 3 * MANY + "[]]}",
+    "keys": '{"status": "finished", "metrics": {' + ",".join(f'"{i}": 1' for i in range(800_000)) + "}}",
+    "types": '{"status": "finished", "overrides": [' + "1," * 199_000 + "1]}",
+    "depth": '{"status": "finished", "x": ' + '{"x":' * MANY + "1" + "}" * MANY + "}",
+    "digits": '{"status": "finished", "epochs": ' + "9" * 9_000_000 + "}",
+    "large": '{"status": "finished", "metrics": {"val/acc": 1e308, "test/acc": -1e308}}',
+    "year": '{"status": "finished", "started": "0001-01-01T00:00:00+23:59"}',
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+@pytest.mark.parametrize("file", ["run.json", "annotations.json", "job.json", "sweeps/s/results.json"])
+def test_hostile_record_takes_a_second_and_a_line(lab: Lab, kind: str, file: str) -> None:
+    fake("a", 1)
+    sweep = Sweep.open(Path("runs/sweeps/s"), "-m sweep=s", ["seed"], {"a": ("seed=1",)})
+    write_job(Job(("seed=1",), fake("sweeps/s/seed=1-a", 2)))
+    path = Path("runs/a", file) if file in ("run.json", "annotations.json") else Path("runs/sweeps/s/seed=1-a", file)
+    path = sweep.results_json if "results" in file else path
+    path.write_text(HOSTILE[kind])
+    before = time.process_time()
+    outcome = lab("ls")
+    assert (outcome.status, outcome.out.count("\n")) == (0, 3) and outcome.err.count("\n") <= 1
+    assert lab("status", "runs/sweeps/s").status == 0
+    assert time.process_time() - before < 5
+
+
+@pytest.mark.parametrize("text", ["[" * 900 + "]" * 900 + ",", '{"a": "\\u0000"}', "-" + "1" * 101, "1e999"])
+def test_what_no_record_has_is_no_json_of_one(text: str) -> None:
+    with pytest.raises(ValueError, match=r"Expecting|Extra|nested|large|character"):
+        parse_json(text)
+
+
+@pytest.mark.parametrize("row", ["{0},{0},1,.5\n", "{0},0,1,.5\n"])
+def test_hostile_curves_are_refused_quickly(tmp_path: Path, row: str) -> None:
+    (tmp_path / "metrics.csv").write_text("step,epoch,train/loss,val/acc\n" + "".join(map(row.format, range(400_000))))
+    before = time.process_time()
+    with pytest.raises(UsageError, match="more than 20,000 epochs"):
+        Run(tmp_path).epochs()
+    assert time.process_time() - before < 5
+
+
+def test_tag_and_note_in_a_folder_that_cannot_be_written_are_refused_in_one_line(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake("a", 1)
+    monkeypatch.setattr("mnist_lab.runs.trash.write_record", disk_full)
+    for arguments in (["tag", "a", "x"], ["tag", "a", "x", "--remove"], ["note", "a", "x"], ["note", "a", ""]):
+        outcome = lab(*arguments)
+        assert outcome.status == 2 and outcome.err.startswith("mnist_lab: runs/a/annotations.json: cannot be written")
+
+
+@pytest.mark.slow
+def test_bytes_that_are_no_text_stop_no_page_and_no_list(lab: Lab, command: Command) -> None:
+    odd = os.fsdecode(b"caf\xe9")
+    folder = "runs/a"
+    assert command("model=mlp", "trainer.max_epochs=1", "dashboard=none", f"hydra.run.dir={folder}").status == 0
+    assert lab("tag", folder, odd).status == 2
+    change(Path(folder, "run.json"), command=odd, error=odd, device=odd)
+    assert lab("note", folder, "x").status == 0
+    change(Path(folder, "annotations.json"), tags=[odd], note=odd)
+    for arguments in (["report", folder], ["ls"], ["ls", "--csv"], ["export", folder, "--format", "state_dict"]):
+        outcome = lab(*arguments)
+        assert outcome.status == 0, (arguments, outcome.err)
+
+
+def test_only_the_best_of_a_sweep_shows_test_results_where_runs_are_listed(lab: Lab) -> None:
+    sweep = Sweep.open(Path("runs/sweeps/s"), "-m sweep=s", ["seed"], {"a": ("seed=1",), "b": ("seed=2",)})
+    for id, minute in (("a", 1), ("b", 2)):
+        write_job(Job((), fake(f"sweeps/s/seed={minute}-{id}", minute)))
+    fake("single", 3)
+    sweep.results_json.write_text(json.dumps({"best": {"folders": ["seed=2-b"]}}))
+
+    def shown(*arguments: str) -> list[tuple[str, float | None]]:
+        rows = json.loads(lab(*arguments, "--json").out)
+        return [(Path(row.get("run") or row["runs"][0]).name, row["test/acc"]) for row in rows]
+
+    assert shown("ls") == [("seed=1-a", None), ("seed=2-b", 0.8125), ("single", 0.8125)]
+    assert shown("ls", "--where", "test/acc > 0.5") == [("seed=2-b", 0.8125), ("single", 0.8125)]
+    assert shown("compare", "runs/sweeps/s") == [("seed=1-a", 0.8125), ("seed=2-b", 0.8125)], "on purpose"
+    assert "for judging" in lab("compare", "runs/sweeps/s").out
+    sweep.results_json.unlink()
+    assert shown("ls")[1] == ("seed=2-b", None)
