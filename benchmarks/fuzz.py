@@ -4,7 +4,7 @@
 
 PART makes the input: random command lines (command_line); a run's or a sweep's folder with one file damaged, and the
 commands that read it (config_yaml, run_json, sweep_json ...); a damaged picture or CSV of pixels for `predict` (png,
-pixels_csv ...); or damaged files of a data set (idx, gz).
+pixels_csv ...); damaged files of a data set (idx, gz); or odd data of one's own (arrays, folders).
 Each must be accepted, or refused in one line with exit status 1 or 2, within 5 seconds of processor time and 1.5 GB.
 Jobs are checked, not trained, but those that resume from a damaged checkpoint or event file. Prints each command that
 was answered otherwise; exit status 1 if there is one.
@@ -36,7 +36,7 @@ from unittest.mock import patch
 
 from hydra.core.global_hydra import GlobalHydra
 
-from benchmarks import damaged_files, fuzz_files
+from benchmarks import damaged_files, fuzz_files, fuzz_own_data
 from benchmarks.timing import peak_gigabytes
 from mnist_lab.__main__ import main as command_line
 from mnist_lab.config.overrides import compose_with_hydra, dotted_keys
@@ -206,6 +206,7 @@ PARTS: dict[str, Part] = {
     **damaged_files.PARTS,
     **fuzz_files.TRAINED,
 }
+READ = {**fuzz_files.READ, **fuzz_own_data.READ}  # parts that need no run, and read in place of a command
 
 
 def fuzz(part: str, count: int, seed: int, run: Path, folder: Path) -> Iterator[Finding]:
@@ -221,8 +222,8 @@ def fuzz(part: str, count: int, seed: int, run: Path, folder: Path) -> Iterator[
     here = Path.cwd()
     for number in range(count):
         chance = random.Random(f"{seed} {number}")
-        if part in fuzz_files.READ:
-            problem = answer_of(partial(fuzz_files.READ[part], chance))
+        if part in READ:
+            problem = answer_of(partial(READ[part], chance))
             if problem:
                 yield Finding([part, str(number)], problem)
             continue
@@ -342,7 +343,7 @@ def _reading(chance: random.Random, run: Path) -> list[list[str]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=[*PARTS, *fuzz_files.READ])
+    parser.add_argument("part", choices=[*PARTS, *READ])
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

@@ -23,16 +23,8 @@ from mnist_lab.errors import UsageError
 from mnist_lab.formatting import natural_key, shorten
 
 MIN_CONTRAST = 20  # of 255, between the brightest and the darkest pixels of most images
-# Folders that systems and programs make, beside those with a dot or two underscores before their name.
-TOOL_FOLDERS = {
-    "@eadir",
-    "@recycle",
-    "#recycle",
-    "#snapshot",
-    "$recycle.bin",
-    "system volume information",
-    "lost+found",
-}
+# Folders that systems and programs make, beside those whose names begin with a dot.
+TOOL_FOLDERS = {"__macosx", "__pycache__", "@eadir", "@recycle", "#recycle", "$recycle.bin", "lost+found"}
 LeftOut = defaultdict[str, list[Path]]  # what is not read, by the reason
 Read = tuple[Arrays, list[str], str, list[str], int]  # data, classes, checksum, notes, validation images at the end
 Decoded = tuple[dict[str, Labelled], list[str], list[str]]  # sets by name, names of the classes, notes
@@ -119,7 +111,10 @@ class OwnImages(ImageSource):
                 _check_classes(classes)
                 for kind, (images, _) in sets.items():
                     _check_contrast(images, kind)
-                validation = len(sets["validation"][1]) if "validation" in sets else 0
+                if validation := len(sets["validation"][1]) if "validation" in sets else 0:
+                    notes.append(
+                        f"validation set of {validation:,} images: the data's own; data.val_size=0 leaves it out"
+                    )
                 read = (self._split(sets, classes), classes, checksum, notes, validation)
                 OwnImages._last = {settings: read}
             return read
@@ -132,7 +127,7 @@ class OwnImages(ImageSource):
             raise UsageError(f"data.source.path={self.path}: {error}") from error
 
     def _split(self, sets: dict[str, Labelled], classes: list[str]) -> Arrays:
-        """Return the sets, the validation set as the last training images; a test set is split off unless there is one."""
+        """Return the sets, that for validation at the end of the training set, and a test set in any case."""
         images, labels = sets["training"]
         if "test" not in sets:
             generator = np.random.default_rng(0)
@@ -295,7 +290,7 @@ def _entries(folder: Path, left_out: LeftOut) -> tuple[list[Path], list[Path]]:
     """Return the folders and the image files in a folder, without those that are hidden or that tools make."""
     folders, images, suffixes = [], [], image_suffixes()
     for path in folder.iterdir():
-        if path.name.startswith((".", "__")) or path.name.lower() in TOOL_FOLDERS:
+        if path.name.startswith(".") or path.name.lower() in TOOL_FOLDERS:
             left_out["hidden"].append(path)
         elif path.suffix.lower() in suffixes and path.is_file():
             images.append(path)

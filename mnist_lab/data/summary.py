@@ -20,7 +20,8 @@ def print_summary(data: MNISTDataModule) -> None:
         found = [f"{name} {count:,}" for name, count in zip(data.classes, counts, strict=True) if count]
         shades = f", shades {images.min()} to {images.max()}" if len(images) else ""
         print(f"{kind} images: {len(labels):,}{shades}; {len(found)} classes: {shorten(', '.join(found), 200)}")
-        if missing := [name for name, count in zip(data.classes, counts, strict=True) if not count and len(images)]:
+        missing = [name for name, count in zip(data.classes, counts, strict=True) if not count]
+        if missing and kind != "validation":
             doubts.append(f"the {kind} set has no images of {shorten(', '.join(missing))}")
         if kind != "training" and (copies := sum(hash(image.tobytes()) in known for image in images)):
             doubts.append(f"{copies:,} of {len(images):,} {kind} images are in the training set, too")
