@@ -10,7 +10,7 @@ import numpy as np
 from mnist_lab.data.image_source import MAX_CLASSES, split_of
 from mnist_lab.data.images import SIDE, fit_pixels
 from mnist_lab.errors import UsageError
-from mnist_lab.formatting import natural_key
+from mnist_lab.formatting import natural_key, shorten
 
 Labelled = tuple[np.ndarray, np.ndarray]  # images and their labels (N,)
 Range = tuple[float, float]  # lowest and highest value
@@ -43,7 +43,7 @@ def read_npz(path: Path, classes: list[str]) -> tuple[dict[str, Labelled], list[
     except Exception as error:  # NumPy, zipfile and zlib raise anything for damaged files.
         reason = " ".join(str(error).split())[:100]
         raise UsageError(f"not a .npz or .csv file of images ({reason})") from error
-    _check_memory(sum(4 * PIXELS * len(array) for array in arrays.values() if array.ndim), most)
+    _check_memory(sum(2 * PIXELS * len(array) for array in arrays.values() if array.ndim), most)  # images and labels
     if named := [array for array in arrays.values() if array.dtype.kind == "U" and array.dtype.itemsize > MAX_NAME]:
         raise UsageError(f"holds names of {named[0].dtype.itemsize // 4:,} characters; shorten them")
     found = {
@@ -71,7 +71,7 @@ def _find_sets(names: Iterable[str]) -> dict[str, dict[int, str]]:
             sets[split][kinds[0]] = name
     if "training" not in sets or any(len(pair) < 2 for pair in sets.values()):
         needed = "train_images, train_labels, test_images, test_labels, or images and labels"
-        raise UsageError(f"holds {', '.join(names) or 'no arrays'}; needed are {needed}")
+        raise UsageError(f"holds {shorten(', '.join(names)) or 'no arrays'}; needed are {needed}")
     return sets
 
 

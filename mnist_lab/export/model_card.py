@@ -69,7 +69,7 @@ def model_card(
     info = run.info
     model, source = info["model"], str(data.source.name)
     facts = {
-        "data": f"{source}; held out for validation: {format_held_out(data.source.get('validation') or data.val_size)}",
+        "data": f"{source}; held out for validation: {format_held_out(getattr(data.source, 'validation', 0) or data.val_size)}",
         "preset": describe_preset(run),
         "network": f"`{type(network).__name__}`, {sum(p.numel() for p in network.parameters()):,} parameters",
         "weights": describe_weights(run),
