@@ -169,7 +169,7 @@ def test_what_the_data_are_is_said_before_training_and_by_check(command: Command
         "30 x 40 to 49 x 40 pixels",
         "left out, hidden: 1 (training/cross/.cache)",
         "left out, no image: 1 (notes.txt)",
-        "validation set of 60 images: the data's own; data.val_size=0 leaves it out",
+        "the validation set is the data's own; data.val_size=0 leaves it out",
     ):
         assert words in outcome.out, words
     warnings = outcome.err.splitlines()

@@ -97,8 +97,7 @@ class MNISTDataModule(LightningDataModule):
             self._sets["train"] = (prepare(images), torch.from_numpy(labels).long())
             self._sets["val"] = (self.normalise(val_images), torch.from_numpy(val_labels).long())
         if stage != "fit" and "test" not in self._sets:
-            labels = torch.from_numpy(arrays.test_labels).long()
-            self._sets["test"] = (self.normalise(arrays.test_images), labels)
+            self._sets["test"] = (self.normalise(arrays.test_images), torch.from_numpy(arrays.test_labels).long())
 
     def split(self, count: int, val_count: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """Return the indices of the training and of the validation images, of which the last may be given."""

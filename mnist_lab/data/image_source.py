@@ -59,10 +59,6 @@ class ImageSource(ABC):
         """Return the settings that are known once the data are read; a run's configuration records them."""
         return {}
 
-    def notes(self) -> list[str]:
-        """Return sentences for the user on how the data were read: their sizes and values, and what was left out."""
-        return []
-
 
 def check_labels(sets: Mapping[str, tuple[np.ndarray, np.ndarray]], classes: int) -> None:
     """Raise UsageError unless each set has images, and each image a label of one of the classes."""

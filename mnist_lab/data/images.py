@@ -43,12 +43,10 @@ def read_image(file: IO[bytes]) -> Image.Image:
         try:
             image = Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
             _check_size(image)
-            size = image.size
+            image.info["size"] = image.size  # of the file; what follows may shrink it
             image.draft(None, (2 * MAX_SIDE, 2 * MAX_SIDE))  # decodes a JPEG no finer than needed
             image.load()
-            image = _shrink(image)
-            image.info["size"] = size  # of the file
-            return image
+            return _shrink(image)
         except (Image.DecompressionBombError, MemoryError):
             raise UnreadableImage(f"too many pixels; shrink it to {MAX_PIXELS:,}") from None
         except UnidentifiedImageError:
@@ -75,13 +73,13 @@ def _shrink(image: Image.Image) -> Image.Image:
     factor = max(image.size) // (3 * MAX_SIDE)
     if factor < 2:
         return image
-    width, height = image.size
-    strips = []
+    (width, height), small = image.size, None
     for top in range(0, height, 64 * factor):  # Converting all of it at once would take as much memory again.
-        strips.append(_convert(image.crop((0, top, width, min(top + 64 * factor, height)))).reduce(factor))
-    small = Image.new(strips[0].mode, (strips[0].width, sum(strip.height for strip in strips)))
-    for number, strip in enumerate(strips):
-        small.paste(strip, (0, 64 * number))
+        strip = _convert(image.crop((0, top, width, min(top + 64 * factor, height)))).reduce(factor)
+        small = small or Image.new(strip.mode, (strip.width, -(-height // factor)))
+        small.paste(strip, (0, top // factor))
+    assert small is not None
+    small.info["size"] = image.info["size"]
     small.getexif()[ExifTags.Base.Orientation] = image.getexif().get(ExifTags.Base.Orientation, 1)
     return small
 
@@ -128,14 +126,14 @@ def fit_image(image: Image.Image, background: int | None = None) -> np.ndarray:
     edges = border_brightness(grey[None])
     if background is not None and ((background < DARK and edges > BRIGHT) or (background > BRIGHT and edges < DARK)):
         grey = 255 - grey
-    return fit_pixels(grey[None])[0]
+    return fit_pixels(grey[None])[0].copy()  # which torch can share
 
 
 def fit_pixels(images: np.ndarray) -> np.ndarray:
     """Return grey images, (N, H, W) bytes, as ones of 28x28 pixels, extended to squares in their edges' brightness."""
     height, width = images.shape[1:]
     if height == width == SIDE:
-        return np.ascontiguousarray(images)
+        return images
     side = max(height, width)
     top, left = (side - height) // 2, (side - width) // 2
     # The weights of bilinear interpolation, as Pillow has them: triangles around the centres of the new pixels.
@@ -144,7 +142,8 @@ def fit_pixels(images: np.ndarray) -> np.ndarray:
     weights /= weights.sum(axis=1, keepdims=True)
     edges = np.floor(np.median(_edges(images), axis=1)).astype(np.float32)[:, None, None]
     columns = (images - edges) @ weights[:, left : left + width].T
-    return np.rint(weights[:, top : top + height] @ columns + edges).astype(np.uint8)
+    fitted: np.ndarray = np.rint(weights[:, top : top + height] @ columns + edges).astype(np.uint8)
+    return fitted
 
 
 def border_brightness(images: np.ndarray) -> int:

@@ -1,7 +1,6 @@
 """A user's own images: read once, split, and verified by the checksum that the run recorded."""
 
 import hashlib
-import math
 import os
 import random
 from abc import abstractmethod
@@ -54,8 +53,6 @@ class OwnImages(ImageSource):
 
     @property
     def _path(self) -> Path:
-        if not self.path:
-            raise UsageError("data.source.path: required; name the file or folder of your data")
         return Path(self.path).expanduser().absolute()
 
     _last: ClassVar[dict[Hashable, Read]] = {}  # of `_read`, by settings and files
@@ -98,6 +95,8 @@ class OwnImages(ImageSource):
 
     def _read(self) -> Read:
         """Return images, class names, checksum and notes; those of the data that were read last are kept."""
+        if not self.path:
+            raise UsageError("data.source.path: required; name the file or folder of your data")
         try:
             files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in self._files()]
             settings = (type(self), tuple(self.classes or ()), self.test_size, tuple(files))
@@ -111,10 +110,8 @@ class OwnImages(ImageSource):
                 _check_classes(classes)
                 for kind, (images, _) in sets.items():
                     _check_contrast(images, kind)
-                if validation := len(sets["validation"][1]) if "validation" in sets else 0:
-                    notes.append(
-                        f"validation set of {validation:,} images: the data's own; data.val_size=0 leaves it out"
-                    )
+                validation = len(sets["validation"][1]) if "validation" in sets else 0
+                notes += ["the validation set is the data's own; data.val_size=0 leaves it out"] * bool(validation)
                 read = (self._split(sets, classes), classes, checksum, notes, validation)
                 OwnImages._last = {settings: read}
             return read
@@ -122,8 +119,6 @@ class OwnImages(ImageSource):
             reason = f"{error.filename or self.path}: cannot be read ({error.strerror})"
             raise UsageError(f"data.source.path={self.path}: {reason}") from error
         except UsageError as error:
-            if not self.path:
-                raise
             raise UsageError(f"data.source.path={self.path}: {error}") from error
 
     def _split(self, sets: dict[str, Labelled], classes: list[str]) -> Arrays:
@@ -205,7 +200,7 @@ class ArrayFile(OwnImages):
         return [self._path]
 
     def _decode(self) -> Decoded:
-        classes, unused = list(self.classes or []), []
+        classes, unused = list(self.classes or []), list[str]()
         if self._path.suffix.lower() != ".csv":
             sets, classes, unused = read_npz(self._path, classes)
         else:
@@ -215,7 +210,7 @@ class ArrayFile(OwnImages):
             sets = {"training": (images, labels.astype(np.int64))}
         largest = max((int(labels.max()) for _, labels in sets.values() if len(labels)), default=0)
         scale, (low, high) = find_scale(sets)
-        sizes = _describe_sizes({images.shape[1:3] for images, _ in sets.values()})
+        sizes = _describe_sizes({images.shape[2:0:-1] for images, _ in sets.values()})
         notes = [f"{sizes}, values {low:g} to {high:g} on a scale of {scale[0]} to {scale[1]}"]
         notes += [f"left out, unused arrays: {shorten(', '.join(unused))}"] * bool(unused)
         converted = {name: (to_bytes(images, scale), labels) for name, (images, labels) in sets.items()}
@@ -223,10 +218,8 @@ class ArrayFile(OwnImages):
 
 
 def _describe_sizes(sizes: set[tuple[int, ...]]) -> str:
-    """Return the smallest and the largest of sizes, (height, width)."""
-    smallest, largest = (extreme(sizes, key=math.prod) for extreme in (min, max))
-    words = f"{smallest[1]} x {smallest[0]}"
-    return f"{words} pixels" if smallest == largest else f"{words} to {largest[1]} x {largest[0]} pixels"
+    """Return the smallest and the largest of sizes, (width, height)."""
+    return f"{' to '.join(dict.fromkeys(f'{size[0]} x {size[1]}' for size in (min(sizes), max(sizes))))} pixels"
 
 
 def _check_contrast(images: np.ndarray, kind: str) -> None:
@@ -309,7 +302,7 @@ def _read_images(files: dict[str, list[Path]], classes: list[str], sizes: set[tu
     for path, _ in track(labelled, "reading images", console=console, transient=True, disable=not console.is_terminal):
         try:
             image = open_image(path)
-            sizes.add(image.info["size"][::-1])
+            sizes.add(image.info["size"])
             images.append(fit_image(image))
         except UnreadableImage as error:
             raise UsageError(f"{path}: {error}; remove or replace it") from error

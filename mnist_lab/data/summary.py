@@ -5,13 +5,13 @@ import sys
 import numpy as np
 
 from mnist_lab.data.datamodule import MNISTDataModule
-from mnist_lab.data.mnist_files import Source
+from mnist_lab.data.own_images import OwnImages
 from mnist_lab.formatting import printable, shorten
 
 
 def print_summary(data: MNISTDataModule) -> None:
     """Print classes, images of each set, their sizes and values, and what was left out; warn of what looks wrong."""
-    if isinstance(data.source, Source):
+    if not isinstance(data.source, OwnImages):
         return
     sets, doubts = data.raw_sets(), []
     known = {hash(image.tobytes()) for image in sets["training"][0]}
