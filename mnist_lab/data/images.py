@@ -126,7 +126,8 @@ def fit_image(image: Image.Image, background: int | None = None) -> np.ndarray:
     edges = border_brightness(grey[None])
     if background is not None and ((background < DARK and edges > BRIGHT) or (background > BRIGHT and edges < DARK)):
         grey = 255 - grey
-    return fit_pixels(grey[None])[0].copy()  # which torch can share
+    fitted: np.ndarray = fit_pixels(grey[None])[0]
+    return fitted.copy()  # which torch can share
 
 
 def fit_pixels(images: np.ndarray) -> np.ndarray:

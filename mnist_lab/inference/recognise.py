@@ -142,7 +142,7 @@ def write_submission(run: Run, path: Path, out: Path) -> tuple[int, float | None
     images, labels = read_pixels(path, max_label=len(classifier.classes) - 1)
     scale, (_, highest) = fitting_scale(images)
     if scale != (0, 255):
-        print(f"mnist_lab: warning: {path}: values up to {highest:g} of {scale[1]}", file=sys.stderr)
+        print(f"mnist_lab: warning: {path}: values up to {highest:g}, taken as 0 to {scale[1]}", file=sys.stderr)
     predicted = classifier.probabilities(to_bytes(images, scale)).argmax(1)
     with user_output(out, f"--out={out}") as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

@@ -1,5 +1,6 @@
 """A folder of images becomes a data set: which images, which classes, which split; what is refused, and why."""
 
+import io
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from mnist_lab.data import ImageFolder, MNISTDataModule
-from mnist_lab.data.images import fit_image
+from mnist_lab.data.images import _convert, fit_image, read_image
 from mnist_lab.data.own_images import OwnImages
 from mnist_lab.errors import UsageError
 
@@ -174,6 +175,16 @@ def test_images_that_are_almost_black_are_refused(tmp_path: Path, top: int, spli
         Image.fromarray((np.asarray(Image.open(path)) * (top / 255)).astype(np.uint8)).save(path)
     with pytest.raises(UsageError, match="images are almost blank, most with shades from 0 to"):
         ImageFolder(path=str(tmp_path)).load()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "I;16"])
+def test_large_image_is_never_held_twice(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    file, sizes = io.BytesIO(), []
+    draw_shape("circle", 5000, 4100, "L").convert("I" if mode == "I;16" else mode).save(file, "PNG")
+    monkeypatch.setattr("mnist_lab.data.images._convert", lambda image: sizes.append(image.size) or _convert(image))
+    image = read_image(file)
+    assert image.size == (2500, 2050) and image.info["size"] == (5000, 4100)
+    assert max(width * height for width, height in sizes) < 5000 * 4100 / 10
 
 
 def test_rectangle_keeps_its_aspect_ratio_on_paper_of_its_own_colour() -> None:
