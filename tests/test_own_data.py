@@ -204,6 +204,7 @@ class TenClasses(Classifier):
         (["data.val_size=60"], "data.val_size=60: leaves none of 48 images to train on"),
         (["data.source.path=nowhere"], "data.source.path=nowhere: folder not found"),
         (["data.source.path="], "data.source.path: required"),
+        (["data.source.validation=5"], "has 0 images for validation, not 5"),
         (["data=arrays"], "not a file; data=image_folder reads a folder"),
         (["data.source.path=???"], "data.source.path: required"),
         *thorough(

@@ -114,6 +114,8 @@ class OwnImages(ImageSource):
                 notes += ["the validation set is the data's own; data.val_size=0 leaves it out"] * bool(validation)
                 read = (self._split(sets, classes), classes, checksum, notes, validation)
                 OwnImages._last = {settings: read}
+            if self.validation not in (None, read[4]):
+                raise UsageError(f"has {read[4]:,} images for validation, not {self.validation}; leave validation out")
             return read
         except OSError as error:
             reason = f"{error.filename or self.path}: cannot be read ({error.strerror})"
