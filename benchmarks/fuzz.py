@@ -4,8 +4,8 @@
 
 PART makes the input: random command lines (command_line); a run's or a sweep's folder with one file damaged, and the
 commands that read it (config_yaml, run_json, sweep_json ...); a damaged picture or CSV of pixels for `predict` (png,
-pixels_csv ...); records and archives by somebody hostile (hostile_records, hostile_archive); or damaged files of a data
-set (idx, gz).
+pixels_csv ...); records and archives by somebody hostile (hostile_records, hostile_archive); damaged files of a data set
+(idx, gz); or odd data of one's own (arrays, folders).
 Each must be accepted, or refused in one line with exit status 1 or 2, within 5 seconds of processor time and 1.5 GB.
 Jobs are checked, not trained, but those that resume from a damaged checkpoint or event file. Prints each command that
 was answered otherwise; exit status 1 if there is one.
@@ -37,7 +37,7 @@ from unittest.mock import patch
 
 from hydra.core.global_hydra import GlobalHydra
 
-from benchmarks import damaged_files, fuzz_files, hostile_folders
+from benchmarks import damaged_files, fuzz_files, fuzz_own_data, hostile_folders
 from benchmarks.timing import peak_gigabytes
 from mnist_lab.__main__ import main as command_line
 from mnist_lab.config.overrides import compose_with_hydra, dotted_keys
@@ -208,6 +208,7 @@ PARTS: dict[str, Part] = {
     **hostile_folders.PARTS,
     **fuzz_files.TRAINED,
 }
+READ = {**fuzz_files.READ, **fuzz_own_data.READ}  # parts that need no run, and read in place of a command
 
 
 def fuzz(part: str, count: int, seed: int, run: Path, folder: Path) -> Iterator[Finding]:
@@ -223,8 +224,8 @@ def fuzz(part: str, count: int, seed: int, run: Path, folder: Path) -> Iterator[
     here = Path.cwd()
     for number in range(count):
         chance = random.Random(f"{seed} {number}")
-        if part in fuzz_files.READ:
-            problem = answer_of(partial(fuzz_files.READ[part], chance))
+        if part in READ:
+            problem = answer_of(partial(READ[part], chance))
             if problem:
                 yield Finding([part, str(number)], problem)
             continue
@@ -344,7 +345,7 @@ def _reading(chance: random.Random, run: Path) -> list[list[str]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=[*PARTS, *fuzz_files.READ])
+    parser.add_argument("part", choices=[*PARTS, *READ])
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

@@ -91,7 +91,7 @@ def write_what_they_name(tiny: Tiny) -> None:
         picture.paste(0, (36, 20, 46, 80))
         picture.save(name)
     write_shapes(Path("shapes"))
-    np.savez("letters.npz", images=np.zeros((40, 28, 28), np.uint8), labels=np.arange(40) % 4)
+    np.savez("letters.npz", images=np.arange(40 * 784).astype(np.uint8).reshape(40, 28, 28), labels=np.arange(40) % 4)
     torch.save(SimpleCNN().state_dict(), "mnist_cnn.pt")
     torch.save(MLP().state_dict(), "mnist_mlp.pt")
     guide = (CHECKOUT / "docs" / "guides" / "own-network.md").read_text(encoding="utf-8")

@@ -30,7 +30,7 @@ def test_damaged_files_of_a_run_are_used_or_refused_in_one_line(tiny: Tiny, comm
         assert list(fuzz(part, count, 0, Path("run").absolute(), Path("work"))) == [], part
 
 
-@pytest.mark.parametrize("part", ["idx", "gz"])
+@pytest.mark.parametrize("part", ["idx", "gz", "arrays", "folders"])
 def test_damaged_files_of_a_data_set_are_refused_in_one_line(tmp_path: Path, part: str) -> None:
     assert list(fuzz(part, 20, 0, Path(), tmp_path / "work")) == []
 

@@ -151,6 +151,41 @@ def test_arrays_with_many_classes_train_every_network(tmp_path: Path) -> None:
         assert run.info["metrics"]["test/acc"] > 0.25, f"{name} is no better than guessing, which is 0.08"
 
 
+def test_what_the_data_are_is_said_before_training_and_by_check(command: Command, folder: Path, tmp_path: Path) -> None:
+    data = tmp_path / "parts"
+    for name in ("training", "Valid", "testing"):
+        shutil.copytree(folder, data / name)
+    (data / "training" / "cross" / ".cache").mkdir()
+    (data / "notes.txt").write_text("words")
+    for path in (data / "testing" / "circle").iterdir():
+        path.unlink()
+    outcome = command("data=image_folder", f"data.source.path={data}", "model=lenet", "--check", data=False)
+    assert outcome.status == 0
+    for words in (
+        "training images: 60, shades ",
+        "3 classes: circle 20, cross 20, square 20",
+        "validation images: 60, ",
+        "test images: 40, ",
+        "30 x 40 to 49 x 40 pixels",
+        "left out, hidden: 1 (training/cross/.cache)",
+        "left out, no image: 1 (notes.txt)",
+        "the validation set is the data's own; data.val_size=0 leaves it out",
+    ):
+        assert words in outcome.out, words
+    warnings = outcome.err.splitlines()
+    assert warnings == [
+        "mnist_lab: warning: 60 of 60 validation images are in the training set, too",
+        "mnist_lab: warning: the test set has no images of circle",
+        "mnist_lab: warning: 40 of 40 test images are in the training set, too",
+    ]
+    trained = command(
+        "data=image_folder", f"data.source.path={data}", "model=mlp", *SETTINGS, "hydra.run.dir=r", data=False
+    )
+    assert trained.status == 0 and set(outcome.out.splitlines()[1:8]) <= set(trained.out.splitlines())
+    assert Run(Path("r")).config.data.source.validation == 60
+    assert "images:" not in command("model=mlp", "--check").out
+
+
 class TenClasses(Classifier):
     """A network of one's own that knows nothing of num_classes."""
 
@@ -168,6 +203,9 @@ class TenClasses(Classifier):
         (["model._target_=test_own_data.TenClasses"], "TenClasses is for ten classes, and the data have 3"),
         (["data.val_size=60"], "data.val_size=60: leaves none of 48 images to train on"),
         (["data.source.path=nowhere"], "data.source.path=nowhere: folder not found"),
+        (["data.source.path="], "data.source.path: required"),
+        (["data.source.validation=5"], "has 0 images for validation, not 5"),
+        (["data=arrays"], "not a file; data=image_folder reads a folder"),
         (["data.source.path=???"], "data.source.path: required"),
         *thorough(
             (["+model.num_classes=10"], "model.num_classes=10: the data have 3 classes"),

@@ -97,7 +97,8 @@ def unknown_option(option: str, arguments: Sequence[str]) -> UsageError:
 def check(overrides: Sequence[str], config_dir: str | None, config_name: str, *, multirun: bool) -> None:
     """Validate a command line, and print what it would run, where and for how long."""
     from mnist_lab.config.validate import validate  # torch
-    from mnist_lab.training.build import make_model
+    from mnist_lab.data.summary import print_summary
+    from mnist_lab.training.build import complete_data, keep_data_settings, make_data, make_model
 
     parsed = [parse_override(override) for override in overrides]
     swept = [override_key(override.input_line or "") for override in parsed if override.is_sweep_override()]
@@ -107,11 +108,14 @@ def check(overrides: Sequence[str], config_dir: str | None, config_name: str, *,
     for job in jobs:
         composed = compose_with_hydra(job, config_dir, config_name, sweep=multirun)
         cfg = job_config(composed)
-        validate(cfg, Run(Path(cfg.folder)).config if cfg.resume else None)
-        configs.append(cfg)
-    parameters = sum(parameter.numel() for parameter in make_model(configs[0]).parameters())
-    first = configs[0]
+        resumed = Run(Path(cfg.folder)).config if cfg.resume else None
+        validate(cfg, resumed)
+        configs.append(keep_data_settings(cfg, resumed) if resumed else cfg)
+    first = complete_data(configs[0])
+    model = make_model(first)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
     print(f"valid: {first.name}, {parameters:,} parameters, {first.trainer.max_epochs} epochs, seed {first.seed}")
+    print_summary(make_data(first, model))
     if multirun:
         sweep = Sweep(Path(composed.hydra.sweep.dir))
         done = sum(job.state == RunState.FINISHED for job in sweep.jobs()) if sweep.exists else 0

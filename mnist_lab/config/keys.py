@@ -6,7 +6,7 @@ from typing import Any
 # Keys in which configurations of the same job may differ: its folder, its logs, its machine.
 IGNORED_FOR_IDENTITY = re.compile(
     r"(folder|overrides|config_dir|resume|runs_dir|sweep|retries|fail_fast|detach|threads|figures|dashboard"
-    r"|steps_per_execution|tutorial|logger|data\.(root|download|source\.(folders|classes|background))|trainer\.accelerator"
+    r"|steps_per_execution|tutorial|logger|data\.(root|download|source\.(folders|validation|classes|background))|trainer\.accelerator"
     r"|callbacks\.(summary|progress|step_log|random_state|prune|\w+\.dirpath))(\.|$)"
 )
 # Keys that cannot change on resume: the weights depend on them, or the checkpoint restores them.
@@ -18,7 +18,7 @@ FIXED_ON_RESUME = re.compile(
 # has this value, and a job of a sweep with this value has the id that it had before the key was added.
 ADDED_KEYS: dict[str, Any] = {}
 # Keys that may be null until the data are read; a run records their values, and keeps them on resume.
-READ_FROM_DATA = ("data.source.name", "data.source.classes", "data.source.background", "data.source.sha256")
+READ_FROM_DATA = tuple(f"data.source.{name}" for name in ("name", "validation", "classes", "background", "sha256"))
 # Keys that say which images and classes the data are, and not where they come from.
 DATA_CONTENT = re.compile(r"data\.source\.(?!(path|folders|mirrors|package)(\.|$))")
 OPTIONAL = ("scheduler", "augmentation", "test_augmentation")  # groups of which an empty one stands for none

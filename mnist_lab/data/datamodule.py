@@ -31,7 +31,8 @@ class MNISTDataModule(LightningDataModule):
         download: whether missing files may be fetched.
         batch_size: training images a step, on each device.
         eval_batch_size: images a step of validation and test.
-        val_size: training images held out for validation: their number, or their share, below 1.
+        val_size: training images held out for validation: their number, or their share, below 1; of data with a
+            validation set of their own, 0 leaves it out, and any other value uses it as it is.
         split_seed: seed of the choice of these images.
         mean: of the normalisation (x / 255 - mean) / std; None for each image's own mean, after augmentation.
         std: likewise; None if and only if mean is.
@@ -91,17 +92,17 @@ class MNISTDataModule(LightningDataModule):
                 MNISTDataModule._decoded = (made_of, {})
             self._sets = MNISTDataModule._decoded[1]
         if stage != "test" and "train" not in self._sets:
-            train, val = self.split(len(arrays.train_labels))
-            images, labels = arrays.train_images, torch.from_numpy(arrays.train_labels).long()
+            (images, labels), (val_images, val_labels), _ = self.raw_sets().values()
             prepare = self._resize if self.mean is None else self.normalise  # each image by its own after augmentation
-            self._sets["train"] = (prepare(images[train]), labels[train])
-            self._sets["val"] = (self.normalise(images[val]), labels[val])
+            self._sets["train"] = (prepare(images), torch.from_numpy(labels).long())
+            self._sets["val"] = (self.normalise(val_images), torch.from_numpy(val_labels).long())
         if stage != "fit" and "test" not in self._sets:
-            labels = torch.from_numpy(arrays.test_labels).long()
-            self._sets["test"] = (self.normalise(arrays.test_images), labels)
+            self._sets["test"] = (self.normalise(arrays.test_images), torch.from_numpy(arrays.test_labels).long())
 
-    def split(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the indices of the training and of the validation images."""
+    def split(self, count: int, val_count: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Return the indices of the training and of the validation images, of which the last may be given."""
+        if val_count:
+            return np.arange(count - val_count), np.arange(count - val_count, count if self.val_size else 0)
         held_out = round(self.val_size * count) if isinstance(self.val_size, float) else self.val_size
         if self.val_size and not 0 < held_out < count:
             what = "to train on" if held_out else "for validation"
@@ -114,10 +115,15 @@ class MNISTDataModule(LightningDataModule):
     def batch_counts(self, world_size: int = 1) -> dict[str, int]:
         """Return the number of batches of each set, train, val and test, in each of world_size processes."""
         arrays = self._load()
-        train, val = self.split(len(arrays.train_labels))
+        train, val = self.split(len(arrays.train_labels), self._own_val_size)
         together, evaluated = self.batch_size * world_size, self.eval_batch_size * world_size
         sizes = {"train": (train, together), "val": (val, evaluated), "test": (arrays.test_labels, evaluated)}
         return {name: -(-len(images) // size) for name, (images, size) in sizes.items()}
+
+    @property
+    def _own_val_size(self) -> int:
+        """How many of the training images, the last ones, are a validation set of the data's own."""
+        return int(self.source.read_settings().get("validation", 0))
 
     @property
     def classes(self) -> list[str]:
@@ -182,6 +188,13 @@ class MNISTDataModule(LightningDataModule):
     def test_set(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the raw test images, (N, 28, 28) uint8, and their labels, (N,)."""
         return self._load()[2:]
+
+    def raw_sets(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Return the raw images and labels of the training, validation and test set, as `test_set` does."""
+        images, labels, *_ = self._load()
+        train, val = self.split(len(labels), self._own_val_size)
+        sets = {"training": (images[train], labels[train]), "validation": (images[val], labels[val])}
+        return sets | {"test": self.test_set()}
 
     def normalise(self, images: np.ndarray) -> Tensor:
         """Resize and normalise images, (N, 28, 28) uint8 with background 0, to (N, 1, S, S) float32."""

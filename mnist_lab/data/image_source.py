@@ -1,8 +1,9 @@
 """The base class of data sets: images with labels, and the names of their classes."""
 
 import os
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +11,17 @@ import numpy as np
 from mnist_lab.errors import UsageError
 
 DIGITS = tuple("0123456789")  # the classes of MNIST
+MAX_CLASSES = 1000
+# The names of a set's folder or arrays, in any case, also with "set", "data" or "images" behind it.
+SPLITS = {"training": "train|training", "validation": "val|valid|validation|dev", "test": "test|testing"}
+
+
+def split_of(name: str) -> str | None:
+    """Return the set that a name stands for: training, validation or test; None if it is no set's name."""
+    names = (
+        split for split, words in SPLITS.items() if re.fullmatch(rf"(?i)({words})([ _-]?(set|data|images))?", name)
+    )
+    return next(names, None)
 
 
 class Arrays(NamedTuple):
@@ -48,9 +60,9 @@ class ImageSource(ABC):
         return {}
 
 
-def check_labels(sets: Iterable[tuple[np.ndarray, ...]], classes: int) -> None:
-    """Raise UsageError unless training and test set have images, and each image a label of one of the classes."""
-    for kind, (images, labels) in zip(("training", "test"), sets, strict=False):
+def check_labels(sets: Mapping[str, tuple[np.ndarray, np.ndarray]], classes: int) -> None:
+    """Raise UsageError unless each set has images, and each image a label of one of the classes."""
+    for kind, (images, labels) in sets.items():
         if len(images) != len(labels):
             raise UsageError(f"{len(images):,} {kind} images but {len(labels):,} labels")
         if not len(images):

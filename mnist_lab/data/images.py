@@ -43,6 +43,7 @@ def read_image(file: IO[bytes]) -> Image.Image:
         try:
             image = Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
             _check_size(image)
+            image.info["size"] = image.size  # of the file; what follows may shrink it
             image.draft(None, (2 * MAX_SIDE, 2 * MAX_SIDE))  # decodes a JPEG no finer than needed
             image.load()
             return _shrink(image)
@@ -72,7 +73,13 @@ def _shrink(image: Image.Image) -> Image.Image:
     factor = max(image.size) // (3 * MAX_SIDE)
     if factor < 2:
         return image
-    small = _convert(image).reduce(factor)
+    (width, height), small = image.size, None
+    for top in range(0, height, 64 * factor):  # Converting all of it at once would take as much memory again.
+        strip = _convert(image.crop((0, top, width, min(top + 64 * factor, height)))).reduce(factor)
+        small = small or Image.new(strip.mode, (strip.width, -(-height // factor)))
+        small.paste(strip, (0, top // factor))
+    assert small is not None
+    small.info["size"] = image.info["size"]
     small.getexif()[ExifTags.Base.Orientation] = image.getexif().get(ExifTags.Base.Orientation, 1)
     return small
 
@@ -115,20 +122,39 @@ def fit_image(image: Image.Image, background: int | None = None) -> np.ndarray:
     It keeps its aspect ratio: a rectangle is extended to a square in the brightness of its edges. Where these should
     have another brightness (background, from 0 to 255), a light image is inverted to a dark one, and the reverse.
     """
-    grey = _luminance(image)
-    edges = border_brightness(np.asarray(grey)[None])
+    grey = np.asarray(_luminance(image))
+    edges = border_brightness(grey[None])
     if background is not None and ((background < DARK and edges > BRIGHT) or (background > BRIGHT and edges < DARK)):
-        grey, edges = ImageOps.invert(grey), 255 - edges
-    side = max(grey.size)
-    square = Image.new("L", (side, side), edges)
-    square.paste(grey, ((side - grey.width) // 2, (side - grey.height) // 2))
-    return np.array(square.resize((SIDE, SIDE), Image.Resampling.BILINEAR))  # a copy, which torch can share
+        grey = 255 - grey
+    fitted: np.ndarray = fit_pixels(grey[None])[0]
+    return fitted.copy()  # which torch can share
+
+
+def fit_pixels(images: np.ndarray) -> np.ndarray:
+    """Return grey images, (N, H, W) bytes, as ones of 28x28 pixels, extended to squares in their edges' brightness."""
+    height, width = images.shape[1:]
+    if height == width == SIDE:
+        return images
+    side = max(height, width)
+    top, left = (side - height) // 2, (side - width) // 2
+    # The weights of bilinear interpolation, as Pillow has them: triangles around the centres of the new pixels.
+    centres = (np.arange(SIDE)[:, None] + 0.5) * side / SIDE
+    weights = np.clip(1 - np.abs(np.arange(side) + 0.5 - centres) / max(side / SIDE, 1), 0, None).astype(np.float32)
+    weights /= weights.sum(axis=1, keepdims=True)
+    edges = np.floor(np.median(_edges(images), axis=1)).astype(np.float32)[:, None, None]
+    columns = (images - edges) @ weights[:, left : left + width].T
+    fitted: np.ndarray = np.rint(weights[:, top : top + height] @ columns + edges).astype(np.uint8)
+    return fitted
 
 
 def border_brightness(images: np.ndarray) -> int:
     """Return the median brightness, from 0 to 255, of the outermost pixels of images, (N, H, W) bytes."""
-    edges = (images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1])
-    return int(np.median(np.concatenate([edge.ravel() for edge in edges])))
+    return int(np.median(_edges(images)))
+
+
+def _edges(images: np.ndarray) -> np.ndarray:
+    """Return the outermost pixels of each image, (N, 2 W + 2 H), of images (N, H, W)."""
+    return np.concatenate([images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]], axis=1)
 
 
 def _luminance(image: Image.Image) -> Image.Image:
@@ -137,6 +163,7 @@ def _luminance(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         return Image.fromarray(np.asarray(image).astype(np.uint8))
     if image.mode == "RGBA":
+        image = image.reduce(max(image.size) // MAX_SIDE or 1)  # Its floats would take a gigabyte.
         image = Image.fromarray(_fill_transparency(np.asarray(image, np.float32)).round().astype(np.uint8))
     return image.convert("L")
 

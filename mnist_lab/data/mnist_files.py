@@ -183,7 +183,7 @@ def parse(contents: Mapping[str, Content | bytes], folder: Path, classes: int = 
         parsed[name] = np.frombuffer(content, np.uint8, offset=header.nbytes).reshape(shape)
     arrays = Arrays(*(parsed[name] for name in FILES))
     try:
-        check_labels([arrays[:2], arrays[2:]], classes)
+        check_labels({"training": arrays[:2], "test": arrays[2:]}, classes)
     except UsageError as error:
         raise UsageError(f"{folder}: {error}") from error
     return arrays

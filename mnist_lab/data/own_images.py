@@ -4,6 +4,7 @@ import hashlib
 import os
 import random
 from abc import abstractmethod
+from collections import defaultdict
 from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +15,18 @@ from pydantic import Field
 from rich.console import Console
 from rich.progress import track
 
-from mnist_lab.data.array_files import Labelled, read_npz, read_pixels
-from mnist_lab.data.image_source import Arrays, ImageSource, check_labels
+from mnist_lab.data.array_files import Labelled, find_scale, read_npz, read_pixels, to_bytes
+from mnist_lab.data.image_source import MAX_CLASSES, SPLITS, Arrays, ImageSource, check_labels, split_of
 from mnist_lab.data.images import UnreadableImage, border_brightness, fit_image, image_suffixes, open_image
 from mnist_lab.errors import UsageError
-from mnist_lab.formatting import natural_key
+from mnist_lab.formatting import natural_key, shorten
 
-MAX_CLASSES = 1000
+MIN_CONTRAST = 20  # of 255, between the brightest and the darkest pixels of most images
+# Folders that systems and programs make, beside those whose names begin with a dot.
+TOOL_FOLDERS = {"__macosx", "__pycache__", "@eadir", "@recycle", "#recycle", "$recycle.bin", "lost+found"}
+LeftOut = defaultdict[str, list[Path]]  # what is not read, by the reason
+Read = tuple[Arrays, list[str], str, list[str], int]  # data, classes, checksum, notes, validation images at the end
+Decoded = tuple[dict[str, Labelled], list[str], list[str]]  # sets by name, names of the classes, notes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +36,7 @@ class OwnImages(ImageSource):
     Args:
         path: the file or folder.
         test_size: share of each class's images that become the test set, where the data do not keep one apart.
+        validation: number of images of the data's own validation set, which is used in place of a share of the others.
         name: for titles; None for that of the file or folder.
         classes: the names of the classes; None for those found in the data.
         background: brightness of the images' edges, from 0 to 255; None for that of the training images.
@@ -38,6 +45,7 @@ class OwnImages(ImageSource):
 
     path: str
     test_size: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    validation: Annotated[int, Field(ge=0)] | None = None
     name: str | None = None
     classes: list[str] | None = None
     background: Annotated[int, Field(ge=0, le=255)] | None = None
@@ -47,30 +55,35 @@ class OwnImages(ImageSource):
     def _path(self) -> Path:
         return Path(self.path).expanduser().absolute()
 
-    _last: ClassVar[dict[Hashable, tuple[Arrays, list[str], str]]] = {}  # of `_read`, by settings and files
+    _last: ClassVar[dict[Hashable, Read]] = {}  # of `_read`, by settings and files
 
     def load(self, root: str | os.PathLike[str] | None = None, *, download: bool = True) -> Arrays:
         """Return the images and labels, split; raise UsageError if they cannot be read or have another checksum."""
         return self._read()[0]
 
     def read_settings(self) -> dict[str, Any]:
-        """Return path, name, classes, background and sha256 of the data as they are now, or raise UsageError."""
-        arrays, classes, checksum = self._read()
+        """Return path, name, classes and so on of the data as they are now, or raise UsageError."""
+        arrays, classes, checksum, _, validation = self._read()
         return {
             "path": str(self._path),
             "name": self.name or self._path.stem,
+            "validation": validation,
             "classes": classes,
             "background": border_brightness(arrays.train_images) if self.background is None else self.background,
             "sha256": checksum,
         }
+
+    def notes(self) -> list[str]:
+        """Return sentences on sizes, values, and what was left out."""
+        return self._read()[3]
 
     @abstractmethod
     def _files(self) -> list[Path]:
         """Return the files that the data consist of."""
 
     @abstractmethod
-    def _decode(self) -> tuple[list[Labelled], list[str]]:
-        """Return the training set, the test set if it is kept apart, and the names of the classes."""
+    def _decode(self) -> Decoded:
+        """Return the training set, and the validation and test set if they are kept apart, with classes and notes."""
 
     def _checksum(self) -> str:
         """Return the SHA-256 sum of a file; for a folder, that of `sha256sum`'s lines for its files."""
@@ -78,10 +91,12 @@ class OwnImages(ImageSource):
         if self._path in sums:
             return sums[self._path]
         lines = sorted((path.relative_to(self._path).as_posix(), digest) for path, digest in sums.items())
-        return hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in lines).encode()).hexdigest()
+        return hashlib.sha256(os.fsencode("".join(f"{digest}  {name}\n" for name, digest in lines))).hexdigest()
 
-    def _read(self) -> tuple[Arrays, list[str], str]:
-        """Return images, class names and checksum; those of the data that were read last are kept."""
+    def _read(self) -> Read:
+        """Return images, class names, checksum and notes; those of the data that were read last are kept."""
+        if not self.path:
+            raise UsageError("data.source.path: required; name the file or folder of your data")
         try:
             files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in self._files()]
             settings = (type(self), tuple(self.classes or ()), self.test_size, tuple(files))
@@ -90,11 +105,17 @@ class OwnImages(ImageSource):
             if self.sha256 not in (None, checksum):
                 raise UsageError("the data have changed since they were recorded; restore them, or train a new run")
             if read is None:
-                sets, classes = self._decode()
+                sets, classes, notes = self._decode()
                 check_labels(sets, len(classes))
                 _check_classes(classes)
-                read = (self._split(sets, classes), classes, checksum)
+                for kind, (images, _) in sets.items():
+                    _check_contrast(images, kind)
+                validation = len(sets["validation"][1]) if "validation" in sets else 0
+                notes += ["the validation set is the data's own; data.val_size=0 leaves it out"] * bool(validation)
+                read = (self._split(sets, classes), classes, checksum, notes, validation)
                 OwnImages._last = {settings: read}
+            if self.validation not in (None, read[4]):
+                raise UsageError(f"has {read[4]:,} images for validation, not {self.validation}; leave validation out")
             return read
         except OSError as error:
             reason = f"{error.filename or self.path}: cannot be read ({error.strerror})"
@@ -102,72 +123,113 @@ class OwnImages(ImageSource):
         except UsageError as error:
             raise UsageError(f"data.source.path={self.path}: {error}") from error
 
-    def _split(self, sets: list[Labelled], classes: list[str]) -> Arrays:
-        """Split off the test set, a share of each class, unless the data keep one apart."""
-        images, labels = sets[0]
-        if len(sets) > 1:
-            return Arrays(images, labels, *sets[1])
-        generator = np.random.default_rng(0)
-        is_test = np.zeros(len(labels), bool)
-        for label in np.unique(labels):
-            members = generator.permutation((labels == label).nonzero()[0])
-            if len(members) < 2:
-                raise UsageError(f"class {classes[label]} has one image; two are needed, for training and for test")
-            chosen = min(max(round(self.test_size * len(members)), 1), len(members) - 1)
-            is_test[members[:chosen]] = True
-        return Arrays(images[~is_test], labels[~is_test], images[is_test], labels[is_test])
+    def _split(self, sets: dict[str, Labelled], classes: list[str]) -> Arrays:
+        """Return the sets, that for validation at the end of the training set, and a test set in any case."""
+        images, labels = sets["training"]
+        if "test" not in sets:
+            generator = np.random.default_rng(0)
+            is_test = np.zeros(len(labels), bool)
+            for label in np.unique(labels):
+                members = generator.permutation((labels == label).nonzero()[0])
+                if len(members) < 2:
+                    raise UsageError(f"class {classes[label]} has one image; two are needed, for training and for test")
+                chosen = min(max(round(self.test_size * len(members)), 1), len(members) - 1)
+                is_test[members[:chosen]] = True
+            sets = sets | {"test": (images[is_test], labels[is_test])}
+            images, labels = images[~is_test], labels[~is_test]
+        if "validation" in sets:
+            images, labels = (np.concatenate(both) for both in zip((images, labels), sets["validation"], strict=True))
+        return Arrays(images, labels, *sets["test"])
 
 
 class ImageFolder(OwnImages):
-    """A folder, or one named train and one named test, with a folder of images for each class.
+    """A folder with a folder of images for each class, or with such folders for train, test and val, or some of these.
 
     Images of any size, grey or in colour, become grey ones of 28x28 pixels, as `images.fit_image` makes them.
     """
 
     def _files(self) -> list[Path]:
-        return [path for files in self._sets().values() for paths in files.values() for path in paths]
+        return [path for files in self._sets(defaultdict(list)).values() for paths in files.values() for path in paths]
 
-    def _decode(self) -> tuple[list[Labelled], list[str]]:
-        sets = self._sets()
-        classes = list(self.classes or sets["train"])
+    def _decode(self) -> Decoded:
+        left_out: LeftOut = defaultdict(list)
+        sets = self._sets(left_out)
+        classes = list(self.classes or sets["training"])
         for name, files in sets.items():
             if unknown := [each for each in files if each not in classes]:
                 raise UsageError(f"class {unknown[0]} of the {name} set is not one of {', '.join(classes)}")
-        return [_read_images(files, classes) for files in sets.values()], classes
+        sizes: set[tuple[int, ...]] = set()
+        read = {name: _read_images(files, classes, sizes) for name, files in sets.items()}
+        notes = [_describe_sizes(sizes)]
+        for reason, paths in left_out.items():
+            if not paths:
+                continue
+            names = ", ".join(path.relative_to(self._path).as_posix() for path in paths)
+            notes.append(f"left out, {reason}: {len(paths):,} ({shorten(names)})")
+        return read, classes, notes
 
-    def _sets(self) -> dict[str, dict[str, list[Path]]]:
-        """Return the image files of each class, of the training set and, if it is kept apart, of the test set."""
+    def _sets(self, left_out: LeftOut) -> dict[str, dict[str, list[Path]]]:
+        """Return the image files of each class of each set, and add what is left out to left_out."""
         if not self._path.is_dir():
-            raise UsageError("not a folder" if self._path.exists() else "folder not found")
-        apart = {name: self._path / name for name in ("train", "test")}
-        folders = apart if all(folder.is_dir() for folder in apart.values()) else {"train": self._path}
-        return {name: _class_files(folder) for name, folder in folders.items()}
+            raise UsageError("not a folder; data=arrays reads a file" if self._path.exists() else "folder not found")
+        folders = _folders(self._path, left_out)
+        apart = [folder for folder in folders if split_of(folder.name)]
+        sets = {split_of(folder.name) or "": folder for folder in apart}
+        if not apart or (len(apart) < len(folders) and not {"training"} < sets.keys()):
+            return {"training": _class_files(self._path, folders, left_out)}
+        if "training" not in sets or len(apart) > len(sets):
+            names = ", ".join(folder.name for folder in apart)
+            raise UsageError(f"has the folders {names}; needed are one named train and at most one of val and of test")
+        left_out["no set"] += [folder for folder in folders if folder not in apart]
+        in_order = [(split, sets[split]) for split in SPLITS if split in sets]
+        return {split: _class_files(folder, _folders(folder, left_out), left_out) for split, folder in in_order}
 
 
 class ArrayFile(OwnImages):
     """A .npz file of images and labels, or a CSV such as Kaggle's train.csv.
 
-    - .npz: images (N, H, W), (N, H, W, 3) or (N, H * W), bytes or floats from 0 to 1, and labels (N,), integers from 0
-      or names. The names of the arrays are one of `array_files.NAMES`; an array `classes` may name the classes.
+    - .npz: images (N, H, W), (N, H, W, 3) or (N, H * W), with values on one of `array_files.SCALES`, and labels (N,),
+      integers from 0 or names. The arrays are named images and labels, or x and y, also with train, val or test before
+      or behind it; an array `classes` may name the classes.
     - .csv: a column named label, and 784 of pixels from 0 to 255.
     """
 
     def _files(self) -> list[Path]:
         if not self._path.is_file():
-            raise UsageError("not a file" if self._path.exists() else "file not found")
+            raise UsageError(
+                "not a file; data=image_folder reads a folder" if self._path.exists() else "file not found"
+            )
         return [self._path]
 
-    def _decode(self) -> tuple[list[Labelled], list[str]]:
-        classes = list(self.classes or [])
+    def _decode(self) -> Decoded:
+        classes, unused = list(self.classes or []), list[str]()
         if self._path.suffix.lower() != ".csv":
-            sets, classes = read_npz(self._path, classes)
+            sets, classes, unused = read_npz(self._path, classes)
         else:
             images, labels = read_pixels(self._path, max_label=255)
             if labels is None:
                 raise UsageError("has no column named label")
-            sets = [(images, labels.astype(np.int64))]
-        largest = max((int(labels.max()) for _, labels in sets if len(labels)), default=0)
-        return sets, classes or [str(number) for number in range(min(largest + 1, MAX_CLASSES))]
+            sets = {"training": (images, labels.astype(np.int64))}
+        largest = max((int(labels.max()) for _, labels in sets.values() if len(labels)), default=0)
+        scale, (low, high) = find_scale(sets)
+        sizes = _describe_sizes({images.shape[2:0:-1] for images, _ in sets.values()})
+        notes = [f"{sizes}, values {low:g} to {high:g} on a scale of {scale[0]} to {scale[1]}"]
+        notes += [f"left out, unused arrays: {shorten(', '.join(unused))}"] * bool(unused)
+        converted = {name: (to_bytes(images, scale), labels) for name, (images, labels) in sets.items()}
+        return converted, classes or [str(number) for number in range(min(largest + 1, MAX_CLASSES))], notes
+
+
+def _describe_sizes(sizes: set[tuple[int, ...]]) -> str:
+    """Return the smallest and the largest of sizes, (width, height)."""
+    return f"{' to '.join(dict.fromkeys(f'{size[0]} x {size[1]}' for size in (min(sizes), max(sizes))))} pixels"
+
+
+def _check_contrast(images: np.ndarray, kind: str) -> None:
+    """Raise UsageError for images, (N, 28, 28) bytes, in which a network would see next to nothing."""
+    brightest, darkest = np.percentile(images.max((1, 2)), 90), np.percentile(images.min((1, 2)), 10)
+    if brightest - darkest < MIN_CONTRAST:
+        shades = f"shades from {darkest:.0f} to {brightest:.0f} of 255"
+        raise UsageError(f"the {kind} images are almost blank, most with {shades}; use the whole range of values")
 
 
 def _check_classes(classes: list[str]) -> None:
@@ -179,33 +241,71 @@ def _check_classes(classes: list[str]) -> None:
     for name in classes:
         if not name.strip() or not name.isprintable():
             raise UsageError(f"class name {name!r} is empty or holds control characters; rename it")
+        if "${" in name:
+            raise UsageError(f"class name {name} holds ${{, which a configuration would resolve; rename it")
         if classes.count(name) > 1:
             raise UsageError(f"class name {name} occurs twice; rename one")
 
 
-def _class_files(folder: Path) -> dict[str, list[Path]]:
-    """Return the image files of each class."""
-    folders = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__"))]
+def _class_files(folder: Path, folders: list[Path], left_out: LeftOut) -> dict[str, list[Path]]:
+    """Return the image files of each class of a set, whose folder holds these folders."""
     if not folders:
-        raise UsageError("contains no folders of images; a folder for each class is needed, such as cat/1.png")
-    suffixes = image_suffixes()
-    found = {}
-    for each in sorted(folders, key=lambda path: natural_key(path.name)):
-        files = (path for path in each.rglob("*") if path.suffix.lower() in suffixes and path.name[0] != ".")
-        found[each.name] = sorted(path for path in files if path.is_file())
-        if not found[each.name]:
-            raise UsageError(f"{each} contains no images ({' '.join(sorted(suffixes))})")
+        raise UsageError(
+            f"{folder} contains no folders of images; a folder for each class is needed, such as cat/1.png"
+        )
+    ordered = sorted(folders, key=lambda path: natural_key(path.name))
+    found = {each.name: _image_files(each, left_out) for each in ordered}
+    empty = [each for each in ordered if not found[each.name]]
+    if empty and (len(empty) == len(found) or split_of(folder.name) in (None, "training")):
+        raise UsageError(f"{empty[0]} contains no images ({' '.join(sorted(image_suffixes()))})")
     return found
 
 
-def _read_images(files: dict[str, list[Path]], classes: list[str]) -> Labelled:
-    """Return images, (N, 28, 28) bytes, and labels, (N,), the classes mixed."""
+def _image_files(folder: Path, left_out: LeftOut) -> list[Path]:
+    """Return the image files at any depth of a class's folder."""
+    found, pending = [], [folder]
+    while pending:
+        folders, images = _entries(pending.pop(), left_out)
+        if any(split_of(path.name) for path in folders) or (folders and split_of(folder.name)):
+            raise UsageError(f"{folder} mixes sets and classes; train, val and test hold a folder for each class")
+        found += images
+        pending += [path for path in folders if not path.is_symlink()]
+        left_out["link"] += [path for path in folders if path.is_symlink()]
+    return sorted(found)
+
+
+def _folders(folder: Path, left_out: LeftOut) -> list[Path]:
+    """Return the folders in a folder in which images have no class."""
+    folders, images = _entries(folder, left_out)
+    left_out["in no class's folder"] += images
+    return folders
+
+
+def _entries(folder: Path, left_out: LeftOut) -> tuple[list[Path], list[Path]]:
+    """Return the folders and the image files in a folder, without those that are hidden or that tools make."""
+    folders, images, suffixes = [], [], image_suffixes()
+    for path in folder.iterdir():
+        if path.name.startswith(".") or path.name.lower() in TOOL_FOLDERS:
+            left_out["hidden"].append(path)
+        elif path.suffix.lower() in suffixes and path.is_file():
+            images.append(path)
+        elif path.is_dir() and not folder.resolve().is_relative_to(path.resolve()):  # a link to a folder above it
+            folders.append(path)
+        else:
+            left_out["no image"].append(path)
+    return folders, images
+
+
+def _read_images(files: dict[str, list[Path]], classes: list[str], sizes: set[tuple[int, ...]]) -> Labelled:
+    """Return images, (N, 28, 28) bytes, and labels, (N,), the classes mixed; add the files' sizes to sizes."""
     labelled = [(path, classes.index(name)) for name, paths in files.items() for path in paths]
     random.Random(0).shuffle(labelled)
     images, console = [], Console(stderr=True)
     for path, _ in track(labelled, "reading images", console=console, transient=True, disable=not console.is_terminal):
         try:
-            images.append(fit_image(open_image(path)))
+            image = open_image(path)
+            sizes.add(image.info["size"])
+            images.append(fit_image(image))
         except UnreadableImage as error:
             raise UsageError(f"{path}: {error}; remove or replace it") from error
     return np.stack(images), np.array([label for _, label in labelled])

@@ -68,8 +68,9 @@ def model_card(
     """Render the card of a file in Markdown: a program, with its results if it was run, or weights alone."""
     info = run.info
     model, source = info["model"], str(data.source.name)
+    held_out = getattr(data.source, "validation", None) or data.val_size
     facts = {
-        "data": f"{source}; held out for validation: {format_held_out(data.val_size)}",
+        "data": f"{source}; held out for validation: {format_held_out(held_out)}",
         "preset": describe_preset(run),
         "network": f"`{type(network).__name__}`, {sum(p.numel() for p in network.parameters()):,} parameters",
         "weights": describe_weights(run),

@@ -1,6 +1,7 @@
 """Recognise the digits, or the other classes of a run, in a user's images, and in a CSV of pixels."""
 
 import csv
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mnist_lab.data.array_files import read_pixels
+from mnist_lab.data.array_files import fitting_scale, read_pixels, to_bytes
 from mnist_lab.data.images import UnreadableImage, fit_image, open_image
 from mnist_lab.data.own_images import ImageFolder
 from mnist_lab.errors import UsageError
@@ -139,7 +140,10 @@ def write_submission(run: Run, path: Path, out: Path) -> tuple[int, float | None
         raise UsageError(f"--out={out}: would overwrite the input; choose another")
     classifier = ImageClassifier(run)
     images, labels = read_pixels(path, max_label=len(classifier.classes) - 1)
-    predicted = classifier.probabilities(images).argmax(1)
+    scale, (_, highest) = fitting_scale(images)
+    if scale != (0, 255):
+        print(f"mnist_lab: warning: {path}: values up to {highest:g}, taken as 0 to {scale[1]}", file=sys.stderr)
+    predicted = classifier.probabilities(to_bytes(images, scale)).argmax(1)
     with user_output(out, f"--out={out}") as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["ImageId", "Label"])

@@ -172,7 +172,10 @@ def _main_settings(info: RunRecord, config: DictConfig, run: Run) -> list[tuple[
         ("network", f"{info['model']}, {info['parameters']:,} parameters"),
         ("members", ", ".join(members)),
         ("data set", OmegaConf.select(data, "source.name") or NONE),
-        ("images held out for validation", format_held_out(data.get("val_size"))),
+        (
+            "images held out for validation",
+            format_held_out(OmegaConf.select(data, "source.validation") or data.get("val_size")),
+        ),
         ("batch size", format_value(data.get("batch_size"))),
         ("optimizer", _describe_node(config.optimizer)),
         ("scheduler", _describe_node(config.scheduler)),

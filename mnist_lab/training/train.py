@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from mnist_lab.config.metric_names import IMAGES_PER_SECOND
 from mnist_lab.config.validate import validate
 from mnist_lab.data.datamodule import MNISTDataModule
+from mnist_lab.data.summary import print_summary
 from mnist_lab.errors import UsageError
 from mnist_lab.files import sync_tree
 from mnist_lab.models.classifier import Classifier
@@ -98,6 +99,8 @@ def _train(cfg: DictConfig) -> Run:
     data.steps_per_execution, reason = group_size(trainer, model, cfg.steps_per_execution, checkpoint)
     data.prepare_data()
     check_batch_limits(cfg, data, trainer.world_size)
+    if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+        print_summary(data)
     if warning:
         print_line(f"warning: {warning}")
     if data.steps_per_execution != cfg.steps_per_execution:

@@ -1,5 +1,6 @@
 """A folder of images becomes a data set: which images, which classes, which split; what is refused, and why."""
 
+import io
 import shutil
 import subprocess
 from pathlib import Path
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from mnist_lab.data import ImageFolder
-from mnist_lab.data.images import fit_image
+from mnist_lab.data import ImageFolder, MNISTDataModule
+from mnist_lab.data.images import _convert, fit_image, read_image
+from mnist_lab.data.own_images import OwnImages
 from mnist_lab.errors import UsageError
 
 CLASSES = {"circle": 10, "cross": 8, "square": 9}  # with their numbers of images
@@ -62,6 +64,127 @@ def test_folders_named_train_and_test_are_kept_apart(tmp_path: Path) -> None:
     assert source.read_settings()["classes"] == list(CLASSES)
     arrays = source.load()
     assert (len(arrays.train_labels), sorted(arrays.test_labels)) == (27, [0, 0, 2, 2, 2])
+
+
+def noisy(folder: Path, count: int, seed: int = 0) -> None:
+    """Different images, as many as are wanted."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, pixels in enumerate(np.random.default_rng(seed).integers(0, 256, (count, 28, 28), np.uint8)):
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+
+
+@pytest.mark.parametrize(
+    ("names", "counts"),
+    [
+        (["training", "testing"], (10, 0, 4)),
+        (["Train", "VALID", "test"], (10, 4, 4)),
+        (["TRAIN", "validation"], (8, 4, 2)),
+        (["train-images", "dev_set"], (8, 4, 2)),
+        (["Training"], (8, 0, 2)),
+    ],
+)
+def test_sets_are_found_by_name_and_used(tmp_path: Path, names: list[str], counts: tuple[int, int, int]) -> None:
+    for seed, name in enumerate(names):
+        for label, each in enumerate(("cat", "dog")):
+            noisy(tmp_path / name / each, 2 if seed else 5, 10 * seed + label)
+    source = ImageFolder(path=str(tmp_path))
+    assert source.read_settings()["classes"] == ["cat", "dog"]
+    data = MNISTDataModule(source=source, val_size=0)
+    assert tuple(len(labels) for _, labels in data.raw_sets().values()) == (counts[0], 0, counts[2])
+    data = MNISTDataModule(source=source, val_size=0.3)
+    if counts[1]:
+        data.setup()
+        assert tuple(len(labels) for _, labels in data.raw_sets().values()) == counts
+        assert sum(len(labels) for _, labels in data.val_dataloader()) == counts[1]
+        assert any(note.startswith("the validation set is the data's own") for note in source.notes())
+
+
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        (["train/cat", "train/dog", "Training/cat", "test/cat"], "has the folders"),
+        (["train/cat", "train/dog", "val/cat", "dev/dog"], "needed are one named train and at most one of val"),
+        (["test/cat", "test/dog", "valid/cat"], "needed are one named train"),
+        (["train/cat", "train/dog", "more/cat"], "train mixes sets and classes"),
+        (["cat/train", "cat/test", "dog/train"], "cat mixes sets and classes"),
+        (["train", "test"], "train contains no folders of images"),
+    ],
+)
+def test_sets_that_cannot_be_told_from_classes_are_refused(tmp_path: Path, folders: list[str], message: str) -> None:
+    for name in folders:
+        noisy(tmp_path / name, 3)
+    with pytest.raises(UsageError, match=message):
+        ImageFolder(path=str(tmp_path)).load()
+
+
+@pytest.mark.parametrize(
+    "name", [".thumbnails", "@eaDir", "__MACOSX", "a/b/.ipynb_checkpoints", "a/$RECYCLE.BIN/b", ".a"]
+)
+@pytest.mark.parametrize("place", ["cat", "."])
+def test_hidden_and_tool_folders_are_left_out_at_every_depth_and_named(tmp_path: Path, name: str, place: str) -> None:
+    for each in ("cat", "dog"):
+        noisy(tmp_path / "train" / each, 5)
+        noisy(tmp_path / "test" / each, 2)
+    before = ImageFolder(path=str(tmp_path)).read_settings()
+    for split in ("train", "test"):
+        noisy(tmp_path / split / "cat" / name, 2)
+        if "/" not in name:
+            noisy(tmp_path / place / name, 2)
+    source = ImageFolder(path=str(tmp_path))
+    assert source.read_settings() == before
+    OwnImages._last.clear()
+    hidden = next(note for note in source.notes() if note.startswith("left out, hidden: "))
+    assert name.split("/b", maxsplit=1)[0] in hidden
+
+
+def test_links_lead_to_classes_but_not_in_circles(tmp_path: Path) -> None:
+    noisy(tmp_path / "far", 4)
+    noisy(tmp_path / "data" / "cat", 4)
+    (tmp_path / "data" / "dog").symlink_to(tmp_path / "far")
+    (tmp_path / "data" / "loop").symlink_to(tmp_path / "data")
+    (tmp_path / "data" / "cat" / "inside").symlink_to(tmp_path / "far")
+    (tmp_path / "data" / "cat" / "gone.png").symlink_to(tmp_path / "nowhere")
+    source = ImageFolder(path=str(tmp_path / "data"))
+    assert source.read_settings()["classes"] == ["cat", "dog"]
+    assert len(source._files()) == 8
+    words = "\n".join(source.notes())
+    assert "link: 1 (cat/inside)" in words and "loop" in words and "cat/gone.png" in words
+
+
+@pytest.mark.parametrize("name", ["${oc.env:HOME}", "a${b}", "x\x1b[2Jy", "\udcff"])
+def test_names_that_a_configuration_or_a_terminal_would_take_otherwise_are_refused(tmp_path: Path, name: str) -> None:
+    for each in ("cat", name):
+        noisy(tmp_path / each, 3)
+    with pytest.raises(UsageError, match="rename it"):
+        ImageFolder(path=str(tmp_path)).load()
+
+
+def test_names_of_any_bytes_are_read(tmp_path: Path) -> None:
+    for each in ("cat", "dog"):
+        noisy(tmp_path / each, 3)
+    (tmp_path / "cat" / "0.png").rename(tmp_path / "cat" / "\udcff\n.png")
+    assert len(ImageFolder(path=str(tmp_path)).read_settings()["sha256"]) == 64
+
+
+@pytest.mark.parametrize(("top", "split"), [(1, "train"), (16, "test")])
+def test_images_that_are_almost_black_are_refused(tmp_path: Path, top: int, split: str) -> None:
+    for place in ("train", "test"):
+        for each in ("cat", "dog"):
+            noisy(tmp_path / place / each, 5)
+    for path in (tmp_path / split).rglob("*.png"):
+        Image.fromarray((np.asarray(Image.open(path)) * (top / 255)).astype(np.uint8)).save(path)
+    with pytest.raises(UsageError, match="images are almost blank, most with shades from 0 to"):
+        ImageFolder(path=str(tmp_path)).load()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+def test_large_image_is_never_held_twice(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    file, sizes = io.BytesIO(), []
+    draw_shape("circle", 5000, 4100, mode).save(file, "PNG")
+    monkeypatch.setattr("mnist_lab.data.images._convert", lambda image: sizes.append(image.size) or _convert(image))
+    image = read_image(file)
+    assert image.size == (2500, 2050) and image.info["size"] == (5000, 4100)
+    assert max(width * height for width, height in sizes) < 5000 * 4100 / 10
 
 
 def test_rectangle_keeps_its_aspect_ratio_on_paper_of_its_own_colour() -> None:
