@@ -4,9 +4,7 @@ A configuration may come from a stranger, in a run folder. Hydra calls whatever 
 looked up first, without a call, and must be a class of the kind that its key needs.
 """
 
-import importlib
 import inspect
-from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -19,8 +17,10 @@ from lightning.pytorch.strategies import Strategy
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
+from torchmetrics import Metric
 
 from mnist_lab.config.keys import OPTIONAL
+from mnist_lab.config.trust import import_module, walk
 from mnist_lab.errors import UsageError
 
 # The base class for each key of the configuration, by its public name.
@@ -72,7 +72,7 @@ def find_class(name: Any, key: str) -> type:
     elif place == "augmentation":
         if not _is_augmentation(target):
             raise UsageError(f"{setting}: not a class whose objects can be called with (images, generator, black)")
-    elif not (_is_a(target, *map(_locate, BASE_CLASSES.values()), *ARGUMENT_CLASSES) or _is_augmentation(target)):
+    elif _is_a(target, Metric) or not (_is_a(target, *_argument_classes(place)) or _is_augmentation(target)):
         raise UsageError(f"{setting}: not a class that a configuration may use here; derive it from torch.nn.Module")
     for tuner, changed in TUNERS.items():
         if _is_a(target, tuner):
@@ -82,6 +82,15 @@ def find_class(name: Any, key: str) -> type:
             )
     found: type = target
     return found
+
+
+def _argument_classes(place: str) -> tuple[type, ...]:
+    """Return the classes allowed below a key; those that write files are for what is made to train alone."""
+    group = place.partition(".")[0]
+    if group in ("trainer", "callbacks", "logger"):
+        return (*map(_locate, BASE_CLASSES.values()), *ARGUMENT_CLASSES)
+    own = (name for key, name in BASE_CLASSES.items() if key.partition(".")[0] in (group, "test_augmentation"))
+    return (*map(_locate, own), nn.Module)
 
 
 def resolve_node(node: Any, key: str) -> dict[str, Any]:
@@ -94,7 +103,7 @@ def resolve_node(node: Any, key: str) -> dict[str, Any]:
         resolved: dict[str, Any] = OmegaConf.to_container(node, resolve=True)  # type: ignore[assignment]
     except OmegaConfBaseException as error:
         raise UsageError(f"{key}: {str(error).splitlines()[0]}") from error
-    for place, value in _values(resolved, key):
+    for place, value in walk(resolved, key):
         if isinstance(value, dict) and "_target_" in value:
             find_class(value["_target_"], place)
             known = _place(place) in (*BASE_CLASSES, "augmentation")
@@ -111,23 +120,15 @@ def _place(key: str) -> str:
     return f"{group}.*" if group in ("callbacks", "logger") and len(names) == 1 else key
 
 
-def _values(value: Any, key: str) -> Iterator[tuple[str, Any]]:
-    """Yield a value and all values below it, each with its dotted key."""
-    yield key, value
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for name, below in items:
-        yield from _values(below, f"{key}.{name}")
-
-
 def _locate(name: Any) -> Any:
     """Return the object that a dotted name refers to, as Hydra finds it."""
     if not isinstance(name, str):
         raise TypeError("not the dotted name of a class")
     first, *rest = name.split(".")
-    found: Any = importlib.import_module(first)
+    found: Any = import_module(first)
     for length, part in enumerate(rest, 2):
         if isinstance(found, ModuleType) and not hasattr(found, part):
-            importlib.import_module(".".join([first, *rest][:length]))
+            import_module(".".join([first, *rest][:length]))
         found = getattr(found, part)
     return found
 

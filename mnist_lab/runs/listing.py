@@ -45,8 +45,10 @@ def select_where(records: Mapping[Run, RunRecord], where: str) -> dict[Run, RunR
         row = run_row(run, info)
         values = {**row, "tag": row["tags"]}
         if not condition.names <= values.keys():
-            with contextlib.suppress(UsageError):  # config.yaml is damaged
+            try:
                 values = {**flatten(run.config), **values}
+            except UsageError as error:
+                print(f"mnist_lab: warning: {printable(str(error))}; its settings are left out", file=sys.stderr)
         known |= values.keys()
         if condition.holds(values):
             found[run] = info

@@ -1,0 +1,183 @@
+"""Decide what a configuration from elsewhere may import and resolve: docs/explanation/trust.md tells users.
+
+A run folder may come from a stranger. `load_config` alone reads its config.yaml, `import_module` alone imports what
+that names, and `untrusted` alone says which of its recorded overrides `resume` does not take.
+"""
+
+import contextlib
+import importlib.util
+import io
+import os
+import re
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mnist_lab.config import conf_dir
+from mnist_lab.config.keys import ADDED_KEYS
+from mnist_lab.config.settings import to_plain
+from mnist_lab.errors import UsageError
+
+UNREADABLE = (OSError, ValueError, ArithmeticError, TypeError, RecursionError, yaml.YAMLError, OmegaConfBaseException)
+RECORDS = ("run.json", "sweep.json", "reproduce.json")  # make a folder that of a run, a sweep or a reproduction
+MAX_BYTES, MAX_VALUES, MAX_DEPTH, MAX_TEXT = 1_000_000, 20_000, 50, 50_000  # of a run's configuration
+MAX_INTERPOLATIONS, MAX_INTERPOLATION = 20, 1000  # their number, and characters of a value that has one
+PATHS = ("data.root", "data.source.path")  # in which a variable of the environment is resolved
+PLAIN_VARIABLES = re.compile(r"([^$]|\$\{oc\.env:\w+(,[^${}]*)?\})*")
+OUTPUT = re.compile(r"(callbacks|logger|trainer)\..*(dir|path|folder|filename|\._args_\.\d+)$")  # where files go
+SENT = re.compile(r"(logger|data\.source)\.(?!path$)")  # settings that may become part of a request
+SOURCES = {"mirrors": None, "package": None, "folders": []}  # where data come from, by their defaults
+
+
+def load_config(path: Path) -> DictConfig:
+    """Load a run's config.yaml; its interpolations are text, but for variables of the environment in PATHS."""
+    try:
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise ValueError("it is not a file of the run folder")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(MAX_BYTES + 1)
+        _reject_large(text)
+        cfg = OmegaConf.load(io.StringIO(text))
+        if not isinstance(cfg, DictConfig) or not cfg:
+            raise ValueError("it holds no settings")
+        _escape_interpolations(cfg, to_plain(cfg))
+        _add_keys(cfg)
+        _use_own_sources(cfg)
+    except UNREADABLE as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
+        raise UsageError(f"{path}: not a run's configuration ({reason[:200]})") from error
+    return cfg
+
+
+def _reject_large(text: str) -> None:
+    """Raise ValueError for YAML that takes long to load, or that would grow when it is resolved."""
+    if len(text) > MAX_BYTES:
+        raise ValueError(f"it has more than {MAX_BYTES:,} characters")
+    depth = interpolations = 0
+    for number, event in enumerate(yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))):
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError(f"it has an alias, *{event.anchor}")
+        depth += isinstance(event, yaml.MappingStartEvent | yaml.SequenceStartEvent)
+        depth -= isinstance(event, yaml.MappingEndEvent | yaml.SequenceEndEvent)
+        if depth > MAX_DEPTH:
+            raise ValueError("nested too deeply")
+        value = event.value if isinstance(event, yaml.ScalarEvent) else ""
+        if "${" in value:
+            interpolations += 1
+            if "oc.env" not in value or len(value) > MAX_INTERPOLATION:  # a run records no others
+                raise ValueError(f"{value[:60]!r} is an interpolation; write the value")
+        if number > MAX_VALUES or len(value) > MAX_TEXT or interpolations > MAX_INTERPOLATIONS:
+            raise ValueError("it has more, or longer, values than a run's")
+
+
+def _escape_interpolations(node: DictConfig | ListConfig, plain: Any, path: str = "") -> None:
+    """Turn each interpolation below a node into text, but for what PATHS may take from the environment."""
+    for key, value in list(plain.items()) if isinstance(plain, dict) else list(enumerate(plain)):
+        if isinstance(plain, dict) and not isinstance(key, str):
+            raise ValueError(f"the key {key} is not text")
+        place = f"{path}{key}"
+        if isinstance(value, dict | list):
+            _escape_interpolations(node[key], value, f"{place}.")
+        elif isinstance(value, str) and "${" in value and not (place in PATHS and _is_folder_or_unset(value)):
+            node[key] = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
+
+
+def _is_folder_or_unset(text: str) -> bool:
+    """Return whether a text is a path that exists, or uses a variable that is not set, as an error will say.
+
+    Any other path would be shown in an error, and the variable's value with it.
+    """
+    if not PLAIN_VARIABLES.fullmatch(text):
+        return False
+    try:
+        path = OmegaConf.create({"path": text}).path
+    except OmegaConfBaseException:
+        return True
+    with contextlib.suppress(OSError, ValueError, RuntimeError):
+        return path is None or Path(path).expanduser().exists()
+    return False
+
+
+def _add_keys(cfg: DictConfig) -> None:
+    """Add the settings that are younger than the run."""
+    for key, value in ADDED_KEYS.items():
+        group, _, name = key.rpartition(".")
+        node = OmegaConf.select(cfg, group) if group else cfg
+        if isinstance(node, DictConfig) and name not in node:
+            node[name] = value
+
+
+def _use_own_sources(cfg: DictConfig) -> None:
+    """Take the places of the data from this version, and download nothing into a folder that the run names."""
+    data = cfg.get("data")
+    source = data.get("source") if isinstance(data, DictConfig) else None
+    if isinstance(source, DictConfig):
+        own = _known_sources().get(source.get("name"), {}) if isinstance(source.get("name"), str) else {}
+        for key in SOURCES.keys() & source.keys():
+            source[key] = own.get(key, SOURCES[key])
+        if to_plain(data).get("root") is not None:
+            data.download = False
+
+
+@cache
+def _known_sources() -> dict[str, dict[str, Any]]:
+    """Return the sources of data of conf/, by their names."""
+    nodes = (to_plain(OmegaConf.load(path)).get("source", {}) for path in (conf_dir() / "data").glob("*.yaml"))
+    return {node["name"]: node for node in nodes if node.get("name")}
+
+
+def import_module(name: str) -> ModuleType:
+    """Import a module that a configuration names; one that lies among runs is found, but not run."""
+    if name not in sys.modules:
+        if name.partition(".")[0] in sys.stdlib_module_names or name.endswith(".__main__"):
+            raise ImportError("it has no class that a configuration may use")
+        spec = importlib.util.find_spec(name)
+        for place in [spec.origin, *(spec.submodule_search_locations or [])] if spec else []:
+            if place is not None and (folder := folder_of_runs(Path(place))):
+                raise ImportError(f"{place} lies in {folder}, with runs, of which none may bring a program")
+    return importlib.import_module(name)
+
+
+def folder_of_runs(place: Path) -> Path | None:
+    """Return the folder of a run, or the one that has runs in it, that a file or folder lies in; None outside."""
+    place, resolved = place.absolute(), place.resolve()
+    for folder in dict.fromkeys((place, *place.parents, resolved, *resolved.parents)):
+        if any((folder / name).is_file() for name in RECORDS):
+            return folder
+    entries = {Path(entry).absolute() for entry in sys.path}
+    root = next((folder for folder in place.parents if folder in entries), None)
+    if root is None or root.name in ("site-packages", "dist-packages"):
+        return None
+    below = [folder for folder in (place, *place.parents) if root in folder.parents]
+    patterns = [f"{depth}/{name}" for depth in ("*", "*/*", "*/*/*") for name in RECORDS]
+    return next((folder for folder in below if any(any(folder.glob(pattern)) for pattern in patterns)), None)
+
+
+def untrusted(key: str, value: Any, folder: Path) -> str | None:
+    """Return why a setting that a run's record overrides is not taken to resume it; None if it is."""
+    for place, leaf in walk(value, key):
+        text = leaf if isinstance(leaf, str) else ""
+        if set(place.split(".")) & {"mirrors", "package"}:
+            return "says where data are fetched from"
+        if SENT.match(place) and "${" in text:
+            return "may be sent to others"
+        if OUTPUT.search(place) or (place.partition(".")[0] in ("callbacks", "logger", "trainer") and os.sep in text):
+            inside = text.startswith("${folder}") or Path(text).absolute().is_relative_to(folder.absolute())
+            if text and not (inside and text.count("${") <= 1 and ".." not in Path(text).parts):
+                return "names a place outside the run folder"
+    return None
+
+
+def walk(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """Yield a value and all values below it, each with its dotted key."""
+    yield key, value
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, below in items:
+        yield from walk(below, f"{key}.{name}")
