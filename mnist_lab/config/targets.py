@@ -110,7 +110,7 @@ def resolve_node(node: Any, key: str) -> dict[str, Any]:
             if value.get("_partial_") and known and place not in PARTIAL:
                 raise UsageError(f"{place}._partial_={value['_partial_']}: only for optimizer and scheduler")
         elif isinstance(value, str) and "${" in value:
-            raise UsageError(f"{place}={value}: holds ${{, which would be taken for an interpolation")
+            raise UsageError(f"{place}={value}: an interpolation that is not resolved here; give its value")
     return resolved
 
 
