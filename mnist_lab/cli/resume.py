@@ -3,20 +3,12 @@
 import os
 import re
 import sys
-from collections.abc import Container
 from pathlib import Path
 
 import yaml
 
-from mnist_lab.config.overrides import (
-    known_overrides,
-    override_key,
-    override_text,
-    parse_override,
-    quote_path,
-    quote_resume,
-)
-from mnist_lab.config.trust import MAX_INTERPOLATIONS, folder_of_runs, untrusted
+from mnist_lab.config.overrides import known_overrides, override_key, override_text, quote_path, quote_resume
+from mnist_lab.config.trust import folder_of_runs, reject_untrusted
 from mnist_lab.errors import UsageError
 from mnist_lab.files import exists, is_whole
 from mnist_lab.formatting import display_path
@@ -47,7 +39,7 @@ def expand_resume(options: list[str], overrides: list[str]) -> tuple[list[str], 
     run, checkpoint = _find_checkpoint(wanted, runs_dir)
     reject_sweep_job(run, wanted)
     info = run.info
-    reject_untrusted(run, info["overrides"], settings)
+    reject_untrusted(run.record_path, info["overrides"], settings)
     config_dir = info["config_dir"]
     if config_dir and "--config-dir" not in options:
         if folder := folder_of_runs(Path(config_dir)):
@@ -67,19 +59,6 @@ def expand_resume(options: list[str], overrides: list[str]) -> tuple[list[str], 
         merged.pop("runs_dir", None)  # the run has moved, or is a stranger's
     merged["hydra.run.dir"] = f"hydra.run.dir={quote_path(run.folder)}"
     return options, [*merged.values(), f"resume={quote_path(checkpoint)}"]
-
-
-def reject_untrusted(run: Run, overrides: list[str], given: Container[str]) -> None:
-    """Raise UsageError for an override of a run's record that is not taken unless it is given again."""
-    if sum(override.count("${") for override in overrides) > MAX_INTERPOLATIONS:
-        raise UsageError(f"{run.record_path}: its overrides have more than {MAX_INTERPOLATIONS} interpolations")
-    for override in overrides:
-        if re.match(r"-|[^=]*\bhydra\b", override):  # a stranger's, which could run any program
-            raise UsageError(f"{run.record_path}: the override {override!r} is not one of a run; remove it")
-        parsed = parse_override(override)
-        reason = untrusted(parsed.key_or_group, parsed.value(), run.folder)
-        if reason and override_key(override) not in given:
-            raise UsageError(f"{run.record_path}: the override {override!r} {reason}; if it is yours, give it again")
 
 
 def _by_key(overrides: list[str]) -> dict[str, str]:

@@ -59,7 +59,9 @@ def flatten(node: DictConfig, path: str = "") -> dict[str, Any]:
     """Return a configuration's leaf values by dotted key."""
     found: dict[str, Any] = {}
     for name in map(str, node):
-        value = _text(to_plain(node)[name]) if OmegaConf.is_interpolation(node, name) else node[name]
+        value = node[name] if not OmegaConf.is_interpolation(node, name) else to_plain(node)[name]
+        if isinstance(value, str):  # a loaded run's interpolations are escaped
+            value = re.sub(r"(\\*)\1\\\$\{", r"\1${", value)
         key = f"{path}{name}"
         if is_list_of_nodes(value):
             for i, each in enumerate(value):
@@ -67,11 +69,6 @@ def flatten(node: DictConfig, path: str = "") -> dict[str, Any]:
         else:
             found |= flatten(value, f"{key}.") if isinstance(value, DictConfig) else {key: value}
     return found
-
-
-def _text(interpolation: str) -> str:
-    """Return an interpolation as it was written, also one that a loaded run's was escaped to."""
-    return re.sub(r"(\\*)\1\\\$\{", r"\1${", interpolation)
 
 
 def is_list_of_nodes(value: Any) -> bool:

@@ -9,8 +9,10 @@ from types import ModuleType
 from typing import Any
 
 from lightning.fabric.plugins import ClusterEnvironment
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.accelerators import Accelerator
 from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins import CheckpointIO, LayerSync, Precision
 from lightning.pytorch.profilers import Profiler
 from lightning.pytorch.strategies import Strategy
@@ -46,6 +48,7 @@ ARGUMENT_CLASSES = (  # allowed below these keys besides
     Profiler,
     Strategy,
 )
+WRITERS = (Callback, Logger, Trainer, Profiler, Metric)  # write or fetch: no arguments of a network or its data
 TUNERS = {LearningRateFinder: "optimizer.lr", BatchSizeFinder: "data.batch_size"}
 PARTIAL = ("optimizer", "scheduler")  # made from parameters, or from an optimizer
 
@@ -72,7 +75,9 @@ def find_class(name: Any, key: str) -> type:
     elif place == "augmentation":
         if not _is_augmentation(target):
             raise UsageError(f"{setting}: not a class whose objects can be called with (images, generator, black)")
-    elif _is_a(target, Metric) or not (_is_a(target, *_argument_classes(place)) or _is_augmentation(target)):
+    elif (_is_a(target, *WRITERS) and not place.startswith(("trainer.", "callbacks.", "logger."))) or not (
+        _is_a(target, *map(_locate, BASE_CLASSES.values()), *ARGUMENT_CLASSES) or _is_augmentation(target)
+    ):
         raise UsageError(f"{setting}: not a class that a configuration may use here; derive it from torch.nn.Module")
     for tuner, changed in TUNERS.items():
         if _is_a(target, tuner):
@@ -82,15 +87,6 @@ def find_class(name: Any, key: str) -> type:
             )
     found: type = target
     return found
-
-
-def _argument_classes(place: str) -> tuple[type, ...]:
-    """Return the classes allowed below a key; those that write files are for what is made to train alone."""
-    group = place.partition(".")[0]
-    if group in ("trainer", "callbacks", "logger"):
-        return (*map(_locate, BASE_CLASSES.values()), *ARGUMENT_CLASSES)
-    own = (name for key, name in BASE_CLASSES.items() if key.partition(".")[0] in (group, "test_augmentation"))
-    return (*map(_locate, own), nn.Module)
 
 
 def resolve_node(node: Any, key: str) -> dict[str, Any]:

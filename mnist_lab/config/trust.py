@@ -1,7 +1,7 @@
 """Decide what a configuration from elsewhere may import and resolve: docs/explanation/trust.md tells users.
 
 A run folder may come from a stranger. `load_config` alone reads its config.yaml, `import_module` alone imports what
-that names, and `untrusted` alone says which of its recorded overrides `resume` does not take.
+that names, and `reject_untrusted` alone says which of its recorded overrides `resume` does not take.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +24,7 @@ from mnist_lab.config import conf_dir
 from mnist_lab.config.keys import ADDED_KEYS
 from mnist_lab.config.settings import to_plain
 from mnist_lab.errors import UsageError
+from mnist_lab.formatting import HIDDEN
 
 UNREADABLE = (OSError, ValueError, ArithmeticError, TypeError, RecursionError, yaml.YAMLError, OmegaConfBaseException)
 RECORDS = ("run.json", "sweep.json", "reproduce.json")  # make a folder that of a run, a sweep or a reproduction
@@ -31,7 +32,8 @@ MAX_BYTES, MAX_VALUES, MAX_DEPTH, MAX_TEXT = 1_000_000, 20_000, 50, 50_000  # of
 MAX_INTERPOLATIONS, MAX_INTERPOLATION = 20, 1000  # their number, and characters of a value that has one
 PATHS = ("data.root", "data.source.path")  # in which a variable of the environment is resolved
 PLAIN_VARIABLES = re.compile(r"([^$]|\$\{oc\.env:\w+(,[^${}]*)?\})*")
-OUTPUT = re.compile(r"(callbacks|logger|trainer)\..*(dir|path|folder|filename|\._args_\.\d+)$")  # where files go
+SAVES = re.compile(r"(callbacks|logger|trainer)\.")
+OUTPUT = re.compile(rf"{SAVES.pattern}.*(dir|path|folder|filename|\._args_\.\d+)$")  # where files go
 SENT = re.compile(r"(logger|data\.source)\.(?!path$)")  # settings that may become part of a request
 SOURCES = {"mirrors": None, "package": None, "folders": []}  # where data come from, by their defaults
 
@@ -85,23 +87,21 @@ def _escape_interpolations(node: DictConfig | ListConfig, plain: Any, path: str 
         place = f"{path}{key}"
         if isinstance(value, dict | list):
             _escape_interpolations(node[key], value, f"{place}.")
-        elif isinstance(value, str) and "${" in value and not (place in PATHS and _is_folder_or_unset(value)):
+        elif isinstance(value, str) and "${" in value and not (place in PATHS and _is_place_or_unset(value)):
             node[key] = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
 
 
-def _is_folder_or_unset(text: str) -> bool:
-    """Return whether a text is a path that exists, or uses a variable that is not set, as an error will say.
-
-    Any other path would be shown in an error, and the variable's value with it.
-    """
+def _is_place_or_unset(text: str) -> bool:
+    """Return whether a text is a path that exists, or uses a variable that is not set, as an error will say."""
     if not PLAIN_VARIABLES.fullmatch(text):
         return False
-    try:
-        path = OmegaConf.create({"path": text}).path
-    except OmegaConfBaseException:
-        return True
     with contextlib.suppress(OSError, ValueError, RuntimeError):
-        return path is None or Path(path).expanduser().exists()
+        try:
+            path = Path(OmegaConf.create({"path": text}).path or "").expanduser()
+        except OmegaConfBaseException:
+            return True
+        HIDDEN[str(path)] = text
+        return path.exists()
     return False
 
 
@@ -160,19 +160,32 @@ def folder_of_runs(place: Path) -> Path | None:
     return next((folder for folder in below if any(any(folder.glob(pattern)) for pattern in patterns)), None)
 
 
-def untrusted(key: str, value: Any, folder: Path) -> str | None:
-    """Return why a setting that a run's record overrides is not taken to resume it; None if it is."""
-    for place, leaf in walk(value, key):
-        text = leaf if isinstance(leaf, str) else ""
-        if set(place.split(".")) & {"mirrors", "package"}:
-            return "says where data are fetched from"
-        if SENT.match(place) and "${" in text:
-            return "may be sent to others"
-        if OUTPUT.search(place) or (place.partition(".")[0] in ("callbacks", "logger", "trainer") and os.sep in text):
-            inside = text.startswith("${folder}") or Path(text).absolute().is_relative_to(folder.absolute())
-            if text and not (inside and text.count("${") <= 1 and ".." not in Path(text).parts):
-                return "names a place outside the run folder"
-    return None
+def reject_untrusted(record: Path, overrides: Sequence[str], given: Container[str]) -> None:
+    """Raise UsageError for an override in the record of a run to resume that reaches out of it, unless given again."""
+    from mnist_lab.config.overrides import override_key, parse_override  # imports Hydra
+
+    if sum(override.count("${") for override in overrides) > MAX_INTERPOLATIONS:
+        raise UsageError(f"{record}: its overrides have more than {MAX_INTERPOLATIONS} interpolations")
+    for override in overrides:
+        if re.match(r"-|[^=]*\bhydra\b", override):  # it could run any program
+            raise UsageError(f"{record}: the override {override!r} is not one of a run; remove it")
+        parsed = parse_override(override)
+        if override_key(override) not in given and any(
+            _reaches_out(key, value if isinstance(value, str) else "", record.parent)
+            for key, value in walk(parsed.value(), parsed.key_or_group)
+        ):
+            reason = "fetches, sends or writes elsewhere than in the run folder"
+            raise UsageError(f"{record}: the override {override!r} {reason}; if it is yours, give it again")
+
+
+def _reaches_out(key: str, text: str, folder: Path) -> bool:
+    """Return whether a setting says where data come from, what is sent, or a place outside a folder to write to."""
+    if set(key.split(".")) & {"mirrors", "package"} or (SENT.match(key) and "${" in text):
+        return True
+    if not text or not (OUTPUT.search(key) or (SAVES.match(key) and os.sep in text)):
+        return False
+    inside = text.startswith("${folder}") or Path(text).absolute().is_relative_to(folder.absolute())
+    return not inside or text.count("${") > 1 or ".." in Path(text).parts
 
 
 def walk(value: Any, key: str) -> Iterator[tuple[str, Any]]:

@@ -214,7 +214,7 @@ def test_secret_is_neither_shown_nor_written(command: Command, evil: Run, text: 
     for key in KEYS:
         shutil.copytree("good", "runs/evil", dirs_exist_ok=True)
         change(evil, **{key: text})
-        for arguments in (["ls", "--where", "seed != x"], ["compare", "runs/evil", "good"], ["test", "runs/evil"]):
+        for arguments in (["compare", "runs/evil", "good"], ["test", "runs/evil"]):
             outcome = command(*arguments, data=False)
             assert SECRET not in outcome.out + outcome.err, (key, arguments)
             assert "Traceback" not in outcome.err
@@ -284,26 +284,25 @@ def test_configuration_that_is_no_file_is_refused(command: Command, evil: Run, m
     refused(read(command, "test"), "not a file of the run folder")
 
 
-UNTRUSTED = {
-    "data.source.mirrors=['http://127.0.0.1:9/']": "fetched from",
-    "++data.source={_target_: mnist_lab.data.Source, mirrors: [x]}": "fetched from",
-    "data.source.package='evil==1'": "fetched from",
-    "+logger.x={_target_: mnist_lab.training.MLflow, tracking_uri: 'http://x/${oc.env:SECRET}'}": "sent to others",
-    "+callbacks.best.dirpath=/tmp/x": "outside the run folder",
-    "+callbacks.x={_target_: lightning.pytorch.callbacks.ModelCheckpoint, dirpath: models}": "outside the run folder",
-    "+callbacks.x={_target_: lightning.pytorch.callbacks.ModelCheckpoint, _args_: [../x]}": "outside the run folder",
-    "+callbacks.best.dirpath='${folder}/../x'": "outside the run folder",
-    "+trainer.default_root_dir=x": "outside the run folder",
-    "model.hidden='${seed}${seed}${seed}${seed}${seed}${seed}${seed}${seed}${seed}${seed}${seed}'": "interpolations",
-}
+UNTRUSTED = [
+    "data.source.mirrors=['http://127.0.0.1:9/']",
+    "++data.source={_target_: mnist_lab.data.Source, mirrors: [x]}",
+    "data.source.package='evil==1'",
+    "+logger.x={_target_: mnist_lab.training.MLflow, tracking_uri: 'http://x/${oc.env:SECRET}'}",
+    "+callbacks.best.dirpath=/tmp/x",
+    "+callbacks.x={_target_: lightning.pytorch.callbacks.ModelCheckpoint, dirpath: models}",
+    "+callbacks.x={_target_: lightning.pytorch.callbacks.ModelCheckpoint, _args_: [../x]}",
+    "+callbacks.best.dirpath='${folder}/../x'",
+    "+trainer.default_root_dir=x",
+    f"model.hidden='{'${seed}' * 21}'",
+]
 
 
-@pytest.mark.parametrize(("override", "told"), UNTRUSTED.items(), ids=list(UNTRUSTED))
-def test_override_of_a_record_that_reaches_outside_is_not_resumed(
-    command: Command, evil: Run, override: str, told: str
-) -> None:
-    evil.update(overrides=[*evil.info["overrides"], *[override] * (2 if told == "interpolations" else 1)])
-    refused(command("resume=runs/evil", "trainer.max_epochs=2", data=False), "run.json", told)
+@pytest.mark.parametrize("override", UNTRUSTED)
+def test_override_of_a_record_that_reaches_outside_is_not_resumed(command: Command, evil: Run, override: str) -> None:
+    evil.update(overrides=[*evil.info["overrides"], override])
+    outcome = command("resume=runs/evil", "trainer.max_epochs=2", data=False)
+    refused(outcome, "run.json", "give it again" if "seed" not in override else "interpolations")
 
 
 def test_folder_of_configurations_among_runs_is_not_resumed_with(command: Command, evil: Run, tiny: Tiny) -> None:
