@@ -108,7 +108,6 @@ def hostile_config(chance: random.Random, run: Path) -> list[list[str]]:
         *(
             ["test", str(run)],
             ["report", str(run)],
-            ["robustness", str(run)],
             ["export", str(run), "--format", "state_dict"],
         ),
         *(["ensemble", str(run), "runs/good"], ["predict", str(run), "x"], [f"resume={run}", "trainer.max_epochs=2"]),

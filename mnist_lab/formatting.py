@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-HIDDEN: dict[str, str] = {}  # paths that a run takes from the environment, and what is shown in their place
+HIDDEN: dict[str, str] = {}  # values of variables that a run's record names, and what is shown instead
 
 
 def format_date(date: str | None) -> str:
@@ -60,8 +60,8 @@ def shorten(text: str | None, most: int = 100) -> str:
 
 def printable(text: str) -> str:
     """Return a text with its control characters escaped, so that printing it cannot steer a terminal."""
-    for path in filter(lambda path: len(path) > 3, HIDDEN):
-        text = text.replace(path, HIDDEN[path])
+    for value, shown in HIDDEN.items():
+        text = text.replace(value, shown)
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 

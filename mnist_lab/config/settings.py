@@ -49,7 +49,7 @@ def _environment_nodes(node: DictConfig | ListConfig) -> Iterator[tuple[Any, Any
         return
     for key, text in list(plain.items()) if isinstance(plain, dict) else list(enumerate(plain)):
         if OmegaConf.is_interpolation(node, key):
-            if "oc.env:" in text:
+            if "oc.env" in text:
                 yield node, key, text
         elif OmegaConf.is_config(node[key]):
             yield from _environment_nodes(node[key])

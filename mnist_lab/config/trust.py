@@ -95,14 +95,20 @@ def _is_place_or_unset(text: str) -> bool:
     """Return whether a text is a path that exists, or uses a variable that is not set, as an error will say."""
     if not PLAIN_VARIABLES.fullmatch(text):
         return False
+    _hide_variables(text)
     with contextlib.suppress(OSError, ValueError, RuntimeError):
         try:
-            path = Path(OmegaConf.create({"path": text}).path or "").expanduser()
+            return Path(OmegaConf.create({"path": text}).path or "").expanduser().exists()
         except OmegaConfBaseException:
             return True
-        HIDDEN[str(path)] = text
-        return path.exists()
     return False
+
+
+def _hide_variables(text: str) -> None:
+    """Have the values of the variables that a text names never shown."""
+    for name in re.findall(r"oc\.env\W*(\w+)", text):
+        if len(value := os.environ.get(name, "")) > 3:
+            HIDDEN[value] = f"${{oc.env:{name}}}"
 
 
 def _add_keys(cfg: DictConfig) -> None:
@@ -169,9 +175,11 @@ def reject_untrusted(record: Path, overrides: Sequence[str], given: Container[st
     for override in overrides:
         if re.match(r"-|[^=]*\bhydra\b", override):  # it could run any program
             raise UsageError(f"{record}: the override {override!r} is not one of a run; remove it")
+        _hide_variables(override)
         parsed = parse_override(override)
+        is_nested = re.search(r"\$\{[^}]*\$\{", override)
         if override_key(override) not in given and any(
-            _reaches_out(key, value if isinstance(value, str) else "", record.parent)
+            is_nested or _reaches_out(key, value if isinstance(value, str) else "", record.parent)
             for key, value in walk(parsed.value(), parsed.key_or_group)
         ):
             reason = "fetches, sends or writes elsewhere than in the run folder"
