@@ -35,7 +35,7 @@ PLAIN_VARIABLES = re.compile(r"([^$]|\$\{oc\.env:\w+(,[^${}]*)?\})*")
 SAVES = re.compile(r"(callbacks|logger|trainer)\.")
 OUTPUT = re.compile(rf"{SAVES.pattern}.*(dir|path|folder|filename|\._args_\.\d+)$")  # where files go
 SENT = re.compile(r"(logger|data\.source)\.(?!path$)")  # settings that may become part of a request
-SOURCES = {"mirrors": None, "package": None, "folders": []}  # where data come from, by their defaults
+SOURCES: dict[str, Any] = {"mirrors": None, "package": None, "folders": []}  # where data come from, by their defaults
 
 
 def load_config(path: Path) -> DictConfig:
@@ -49,9 +49,8 @@ def load_config(path: Path) -> DictConfig:
         cfg = OmegaConf.load(io.StringIO(text))
         if not isinstance(cfg, DictConfig) or not cfg:
             raise ValueError("it holds no settings")
-        _escape_interpolations(cfg, to_plain(cfg))
+        _disarm(cfg, to_plain(cfg))
         _add_keys(cfg)
-        _use_own_sources(cfg)
     except UNREADABLE as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
         raise UsageError(f"{path}: not a run's configuration ({reason[:200]})") from error
@@ -79,14 +78,21 @@ def _reject_large(text: str) -> None:
             raise ValueError("it has more, or longer, values than a run's")
 
 
-def _escape_interpolations(node: DictConfig | ListConfig, plain: Any, path: str = "") -> None:
-    """Turn each interpolation below a node into text, but for what PATHS may take from the environment."""
+def _disarm(node: DictConfig | ListConfig, plain: Any, path: str = "") -> None:
+    """Turn each interpolation below a node into text, but for PATHS, and take the places of the data from this version.
+
+    Nothing is downloaded into a folder that the run names.
+    """
     for key, value in list(plain.items()) if isinstance(plain, dict) else list(enumerate(plain)):
         if isinstance(plain, dict) and not isinstance(key, str):
             raise ValueError(f"the key {key} is not text")
         place = f"{path}{key}"
-        if isinstance(value, dict | list):
-            _escape_interpolations(node[key], value, f"{place}.")
+        if place == "data.root" and value is not None:
+            node["download"] = False
+        if path.startswith("data.") and key in SOURCES and (key != "folders" or "sha256" in plain):
+            node[key] = _known_sources().get(str(plain.get("name")), SOURCES)[key]
+        elif isinstance(value, dict | list):
+            _disarm(node[key], value, f"{place}.")
         elif isinstance(value, str) and "${" in value and not (place in PATHS and _is_place_or_unset(value)):
             node[key] = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
 
@@ -120,23 +126,11 @@ def _add_keys(cfg: DictConfig) -> None:
             node[name] = value
 
 
-def _use_own_sources(cfg: DictConfig) -> None:
-    """Take the places of the data from this version, and download nothing into a folder that the run names."""
-    data = cfg.get("data")
-    source = data.get("source") if isinstance(data, DictConfig) else None
-    if isinstance(source, DictConfig):
-        own = _known_sources().get(source.get("name"), {}) if isinstance(source.get("name"), str) else {}
-        for key in SOURCES.keys() & source.keys():
-            source[key] = own.get(key, SOURCES[key])
-        if to_plain(data).get("root") is not None:
-            data.download = False
-
-
 @cache
 def _known_sources() -> dict[str, dict[str, Any]]:
     """Return the sources of data of conf/, by their names."""
     nodes = (to_plain(OmegaConf.load(path)).get("source", {}) for path in (conf_dir() / "data").glob("*.yaml"))
-    return {node["name"]: node for node in nodes if node.get("name")}
+    return {node["name"]: SOURCES | node for node in nodes if node.get("name")}
 
 
 def import_module(name: str) -> ModuleType:
@@ -147,7 +141,7 @@ def import_module(name: str) -> ModuleType:
         spec = importlib.util.find_spec(name)
         for place in [spec.origin, *(spec.submodule_search_locations or [])] if spec else []:
             if place is not None and (folder := folder_of_runs(Path(place))):
-                raise ImportError(f"{place} lies in {folder}, with runs, of which none may bring a program")
+                raise ImportError(f"{place} lies in {folder}, among runs; keep your own modules elsewhere")
     return importlib.import_module(name)
 
 
@@ -170,24 +164,25 @@ def reject_untrusted(record: Path, overrides: Sequence[str], given: Container[st
     """Raise UsageError for an override in the record of a run to resume that reaches out of it, unless given again."""
     from mnist_lab.config.overrides import override_key, parse_override  # imports Hydra
 
-    if sum(override.count("${") for override in overrides) > MAX_INTERPOLATIONS:
-        raise UsageError(f"{record}: its overrides have more than {MAX_INTERPOLATIONS} interpolations")
     for override in overrides:
         if re.match(r"-|[^=]*\bhydra\b", override):  # it could run any program
             raise UsageError(f"{record}: the override {override!r} is not one of a run; remove it")
         _hide_variables(override)
+    kept = [override for override in overrides if override_key(override) not in given]
+    if sum(override.count("${") for override in kept) > MAX_INTERPOLATIONS:
+        raise UsageError(f"{record}: its overrides have more than {MAX_INTERPOLATIONS} interpolations")
+    for override in kept:
         parsed = parse_override(override)
+        values = walk(parsed.value(), parsed.key_or_group)
         is_nested = re.search(r"\$\{[^}]*\$\{", override)
-        if override_key(override) not in given and any(
-            is_nested or _reaches_out(key, value if isinstance(value, str) else "", record.parent)
-            for key, value in walk(parsed.value(), parsed.key_or_group)
-        ):
+        if is_nested or any(_reaches_out(key, value, record.parent) for key, value in values):
             reason = "fetches, sends or writes elsewhere than in the run folder"
             raise UsageError(f"{record}: the override {override!r} {reason}; if it is yours, give it again")
 
 
-def _reaches_out(key: str, text: str, folder: Path) -> bool:
+def _reaches_out(key: str, value: Any, folder: Path) -> bool:
     """Return whether a setting says where data come from, what is sent, or a place outside a folder to write to."""
+    text = value if isinstance(value, str) else ""
     if set(key.split(".")) & {"mirrors", "package"} or (SENT.match(key) and "${" in text):
         return True
     if not text or not (OUTPUT.search(key) or (SAVES.match(key) and os.sep in text)):
