@@ -23,9 +23,12 @@ def test_random_command_lines_are_accepted_or_refused_in_one_line(tiny: Tiny, co
 
 @pytest.mark.slow
 @COUNTS
-def test_damaged_files_of_a_run_are_used_or_refused_in_one_line(tiny: Tiny, command: Command, count: int) -> None:
+def test_damaged_files_of_a_run_are_used_or_refused_in_one_line(
+    tiny: Tiny, command: Command, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    monkeypatch.setenv("SECRET", "")  # hostile_config changes it
     assert command(*SETTINGS, "hydra.run.dir=run").status == 0
-    for part in ("config_yaml", "run_json", "metrics_csv", "sweep_json", "checkpoint", "events"):
+    for part in ("config_yaml", "run_json", "metrics_csv", "sweep_json", "checkpoint", "events", "hostile_config"):
         assert list(fuzz(part, count, 0, Path("run").absolute(), Path("work"))) == [], part
 
 

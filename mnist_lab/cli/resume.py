@@ -54,8 +54,8 @@ def expand_resume(options: list[str], overrides: list[str]) -> tuple[list[str], 
             del merged[key]  # what was added and is now taken out was never there
         else:
             merged[key] = override
-    runs_dir = Path(override_text(merged.get("runs_dir", "runs_dir=.")))
-    if "runs_dir" not in settings and not run.folder.absolute().is_relative_to(runs_dir.absolute()):
+    recorded_dir = Path(override_text(merged.get("runs_dir", "runs_dir=."))).absolute()
+    if "runs_dir" not in settings and not run.folder.absolute().is_relative_to(recorded_dir):
         merged.pop("runs_dir", None)  # the run has moved, or is a stranger's
     merged["hydra.run.dir"] = f"hydra.run.dir={quote_path(run.folder)}"
     return options, [*merged.values(), f"resume={quote_path(checkpoint)}"]

@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any
 
 import yaml
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mnist_lab.config import conf_dir
@@ -78,7 +78,7 @@ def _reject_large(text: str) -> None:
             raise ValueError("it has more, or longer, values than a run's")
 
 
-def _disarm(node: DictConfig | ListConfig, plain: Any, path: str = "") -> None:
+def _disarm(node: Any, plain: Any, path: str = "") -> None:
     """Turn each interpolation below a node into text, but for PATHS, and take the places of the data from this version.
 
     Nothing is downloaded into a folder that the run names.

@@ -31,6 +31,7 @@ READ = {  # each command that reads a run
     "ensemble": ["ensemble", "RUN", "good"],
 }
 QUICK = ("test", "predict", "compare")
+RESUME = ["resume=runs/evil", "trainer.max_epochs=2"]
 COMMANDS = pytest.mark.parametrize("name", [*QUICK, *slow(*(name for name in READ if name not in QUICK))])
 
 
@@ -109,6 +110,16 @@ def test_no_command_runs_a_module_of_a_run_folder(command: Command, evil: Run, n
     outcome = read(command, name)
     assert outcome.status == 0 if name == "compare" else (outcome.status, outcome.err.count("\n")) == (2, 1), outcome
     assert "cannot be imported" in outcome.out + outcome.err and not CANARY.exists()
+
+
+def test_module_of_a_run_folder_is_not_imported_to_resume_it(command: Command, evil: Run) -> None:
+    (evil.folder / "x.py").write_text(PROGRAM)
+    change(evil, model___target_="runs.evil.x.MLP")
+    for override in ("model._target_=runs.evil.x.MLP", "+callbacks.x={_target_: runs.evil.x.MLP}"):
+        evil.update(overrides=[*Run(Path("good")).info["overrides"], override])
+        outcome = command(*RESUME, data=False)
+        assert outcome.status == 2 and "x.py lies in" in outcome.err, outcome
+    assert not CANARY.exists()
 
 
 @pytest.mark.parametrize("here", ["runs/evil", "runs/evil/checkpoints"])
@@ -301,14 +312,19 @@ UNTRUSTED = [
 @pytest.mark.parametrize("override", UNTRUSTED)
 def test_override_of_a_record_that_reaches_outside_is_not_resumed(command: Command, evil: Run, override: str) -> None:
     evil.update(overrides=[*evil.info["overrides"], override])
-    outcome = command("resume=runs/evil", "trainer.max_epochs=2", data=False)
+    outcome = command(*RESUME, data=False)
     refused(outcome, "run.json", "give it again" if "seed" not in override else "interpolations")
+
+
+def test_secret_is_not_shown_by_what_refuses_to_resume(command: Command, evil: Run) -> None:
+    evil.update(overrides=[*evil.info["overrides"], "threads='x-${oc.env:SECRET}'"])
+    refused(command(*RESUME, data=False), "threads=x-${oc.env:SECRET}")
 
 
 def test_folder_of_configurations_among_runs_is_not_resumed_with(command: Command, evil: Run, tiny: Tiny) -> None:
     shutil.copytree(tiny.conf, evil.folder / "conf")
     evil.update(config_dir=str(evil.folder / "conf"))
-    refused(command("resume=runs/evil", "trainer.max_epochs=2", data=False), "add --config-dir")
+    refused(command(*RESUME, data=False), "add --config-dir")
 
 
 @pytest.mark.parametrize(
