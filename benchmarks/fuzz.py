@@ -4,8 +4,9 @@
 
 PART makes the input: random command lines (command_line); a run's or a sweep's folder with one file damaged, and the
 commands that read it (config_yaml, run_json, sweep_json ...); a damaged picture or CSV of pixels for `predict` (png,
-pixels_csv ...); records and archives by somebody hostile (hostile_records, hostile_archive); damaged files of a data set
-(idx, gz); or odd data of one's own (arrays, folders).
+pixels_csv ...); records and archives by somebody hostile (hostile_records, hostile_archive); a stranger's run that tries
+to do more than be read (hostile_config); damaged files of a data set (idx, gz); or odd data of one's own (arrays,
+folders).
 Each must be accepted, or refused in one line with exit status 1 or 2, within 5 seconds of processor time and 1.5 GB.
 Jobs are checked, not trained, but those that resume from a damaged checkpoint or event file. Prints each command that
 was answered otherwise; exit status 1 if there is one.
@@ -37,7 +38,7 @@ from unittest.mock import patch
 
 from hydra.core.global_hydra import GlobalHydra
 
-from benchmarks import damaged_files, fuzz_files, fuzz_own_data, hostile_folders
+from benchmarks import damaged_files, fuzz_files, fuzz_own_data, fuzz_trust, hostile_folders
 from benchmarks.timing import peak_gigabytes
 from mnist_lab.__main__ import main as command_line
 from mnist_lab.config.overrides import compose_with_hydra, dotted_keys
@@ -204,6 +205,7 @@ PARTS: dict[str, Part] = {
     "run_json": damaged_record,
     "metrics_csv": damaged_metrics,
     "sweep_json": damaged_sweep,
+    "hostile_config": fuzz_trust.hostile_config,
     **damaged_files.PARTS,
     **hostile_folders.PARTS,
     **fuzz_files.TRAINED,
@@ -279,6 +281,8 @@ def answer_of(call: Callable[[], None]) -> str | None:
         for handler in [handler for handler in logging.getLogger().handlers if handler not in handlers]:
             logging.getLogger().removeHandler(handler)
             handler.close()
+    if problem := fuzz_trust.broken_promise(out.getvalue() + err.getvalue()):
+        return problem
     if _memory() - memory > GIGABYTES * 2**20:
         return f"took more than {GIGABYTES} GB"
     lines = [line for line in err.getvalue().splitlines() if not line.startswith("mnist_lab: warning: ")]

@@ -7,6 +7,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+HIDDEN: dict[str, str] = {}  # values of variables that a run's record names, and what is shown instead
+
 
 def format_date(date: str | None) -> str:
     """Return a date of run.json in local time, to the minute."""
@@ -58,6 +60,8 @@ def shorten(text: str | None, most: int = 100) -> str:
 
 def printable(text: str) -> str:
     """Return a text with its control characters escaped, so that printing it cannot steer a terminal."""
+    for value, shown in HIDDEN.items():
+        text = text.replace(value, shown)
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 

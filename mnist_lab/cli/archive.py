@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath
 
 from mnist_lab.cli.parser import CommandParser, find_named_folders
+from mnist_lab.config.trust import RECORDS
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import display_path
 from mnist_lab.runs import archive as archives
-from mnist_lab.runs.run import MARKS, RECORD
+from mnist_lab.runs.run import RECORD
 
 
 def archive(arguments: list[str]) -> None:
@@ -31,7 +32,7 @@ def archive(arguments: list[str]) -> None:
 def _whole(folder: Path, roots: Sequence[Path]) -> Path:
     """Return the sweep or reproduction that a run is part of, if that, or a folder with it, was named."""
     above = [path for path in folder.parents if any(path.is_relative_to(root) for root in roots)]
-    return next((path for path in reversed(above) if any((path / name).is_file() for name in MARKS)), folder)
+    return next((path for path in reversed(above) if any((path / name).is_file() for name in RECORDS)), folder)
 
 
 def unarchive(arguments: list[str]) -> None:

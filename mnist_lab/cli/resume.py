@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 
 from mnist_lab.config.overrides import known_overrides, override_key, override_text, quote_path, quote_resume
+from mnist_lab.config.trust import folder_of_runs, reject_untrusted
 from mnist_lab.errors import UsageError
 from mnist_lab.files import exists, is_whole
 from mnist_lab.formatting import display_path
@@ -38,11 +39,12 @@ def expand_resume(options: list[str], overrides: list[str]) -> tuple[list[str], 
     run, checkpoint = _find_checkpoint(wanted, runs_dir)
     reject_sweep_job(run, wanted)
     info = run.info
-    for override in info["overrides"]:
-        if re.match(r"-|[^=]*\bhydra\b", override):  # a stranger's, which could run any program
-            raise UsageError(f"{run.record_path}: the override {override!r} is not one of a run; remove it")
+    reject_untrusted(run.record_path, info["overrides"], settings)
     config_dir = info["config_dir"]
     if config_dir and "--config-dir" not in options:
+        if folder := folder_of_runs(Path(config_dir)):
+            reason = f"its config_dir {config_dir!r} is below {folder}, which has runs"
+            raise UsageError(f"{run.record_path}: {reason}; if you trust it, add --config-dir {config_dir}")
         reject_hydra_files(Path(config_dir))
         options = [*options, "--config-dir", config_dir]
     config_dir = options[options.index("--config-dir") + 1] if "--config-dir" in options else None
@@ -52,6 +54,9 @@ def expand_resume(options: list[str], overrides: list[str]) -> tuple[list[str], 
             del merged[key]  # what was added and is now taken out was never there
         else:
             merged[key] = override
+    recorded_dir = Path(override_text(merged.get("runs_dir", "runs_dir=."))).absolute()
+    if "runs_dir" not in settings and not run.folder.absolute().is_relative_to(recorded_dir):
+        merged.pop("runs_dir", None)  # the run has moved, or is a stranger's
     merged["hydra.run.dir"] = f"hydra.run.dir={quote_path(run.folder)}"
     return options, [*merged.values(), f"resume={quote_path(checkpoint)}"]
 

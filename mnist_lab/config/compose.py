@@ -43,10 +43,7 @@ def compose(*overrides: str, config_dir: str | None = None) -> DictConfig:
         UsageError: an override is not valid.
     """
     config = compose_with_hydra(overrides, config_dir)
-    try:
-        cfg = job_config(config)
-    except OmegaConfBaseException as error:
-        raise explain_composition_error(error) from error
+    cfg = job_config(config)
     cfg.config_dir = config_dir and str(Path(config_dir).absolute())
     return cfg
 
@@ -54,15 +51,17 @@ def compose(*overrides: str, config_dir: str | None = None) -> DictConfig:
 def job_config(config: DictConfig) -> DictConfig:
     """Return the job's part of Hydra's whole configuration, resolved, with the run folder that Hydra would use."""
     config = copy.deepcopy(config)
-    with read_write(config.hydra), open_dict(config.hydra):
-        config.hydra.runtime.output_dir = str(Path(config.hydra.run.dir).absolute())
     instance = HydraConfig.instance()
     before = instance.cfg
-    instance.set_config(config)
     try:
+        with read_write(config.hydra), open_dict(config.hydra):
+            config.hydra.runtime.output_dir = str(Path(config.hydra.run.dir).absolute())
+        instance.set_config(config)
         with open_dict(config):
             hydra_config = config.pop("hydra")
         return resolve_job(config, hydra_config)
+    except OmegaConfBaseException as error:
+        raise explain_composition_error(error) from error
     finally:
         instance.cfg = before
 

@@ -11,7 +11,7 @@ IGNORED_FOR_IDENTITY = re.compile(
 )
 # Keys that cannot change on resume: the weights depend on them, or the checkpoint restores them.
 FIXED_ON_RESUME = re.compile(
-    r"(model|data(?!\.(root|download|source\.(path|folders))$)|augmentation|test_augmentation|label_smoothing|optimizer"
+    r"(model|data(?!\.(root|download|source\.(path|folders|mirrors|package))$)|augmentation|test_augmentation|label_smoothing|optimizer"
     r"|scheduler|seed|callbacks\.ema)(\.|$)"
 )
 # Keys that were added since version 0.2.0, with the value that does what runs without them did. A run that lacks one
@@ -19,6 +19,8 @@ FIXED_ON_RESUME = re.compile(
 ADDED_KEYS: dict[str, Any] = {}
 # Keys that may be null until the data are read; a run records their values, and keeps them on resume.
 READ_FROM_DATA = tuple(f"data.source.{name}" for name in ("name", "validation", "classes", "background", "sha256"))
+# Keys that say where the data are fetched from, which a loaded run does not say.
+DATA_ORIGIN = re.compile(r"data\.source\.(mirrors|package)(\.|$)")
 # Keys that say which images and classes the data are, and not where they come from.
 DATA_CONTENT = re.compile(r"data\.source\.(?!(path|folders|mirrors|package)(\.|$))")
 OPTIONAL = ("scheduler", "augmentation", "test_augmentation")  # groups of which an empty one stands for none

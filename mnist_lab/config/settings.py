@@ -1,21 +1,17 @@
-"""Load, resolve, flatten and compare configurations."""
+"""Resolve, flatten and compare configurations."""
 
-import io
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
 from mnist_lab.config import conf_dir
-from mnist_lab.config.keys import ADDED_KEYS, IGNORED_FOR_IDENTITY
+from mnist_lab.config.keys import DATA_ORIGIN, IGNORED_FOR_IDENTITY
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import format_value
-
-MAX_DEPTH = 50  # of nested brackets in a run's configuration
 
 
 def to_plain(node: DictConfig | ListConfig) -> Any:
@@ -28,19 +24,13 @@ def original_overrides(cfg: DictConfig) -> list[str]:
     return list(to_plain(cfg.overrides))
 
 
-def resolve_settings(cfg: DictConfig, *, with_environment: bool = True) -> None:
+def resolve_settings(cfg: DictConfig) -> None:
     """Resolve interpolations in place, but not those of environment variables: no secret is written to a file."""
     kept = list(_environment_nodes(cfg))
-
-    def put_back(value: Callable[[str], Any]) -> None:
-        for node, key, text in kept:
-            with flag_override(node, "readonly", False):
-                node[key] = value(text)
-
-    if not with_environment:
-        put_back(lambda text: None)
     OmegaConf.resolve(cfg)
-    put_back(str)
+    for node, key, text in kept:
+        with flag_override(node, "readonly", False):
+            node[key] = text
 
 
 def require_environment(cfg: DictConfig) -> None:
@@ -52,53 +42,6 @@ def require_environment(cfg: DictConfig) -> None:
         raise UsageError(f"{error.full_key}: {reason.strip(chr(34))}") from error
 
 
-def load_config(path: Path) -> DictConfig:
-    """Load a run's config.yaml."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        _reject_yaml_bombs(text)
-        cfg = OmegaConf.load(io.StringIO(text))
-        if not isinstance(cfg, DictConfig) or not cfg:
-            raise ValueError("it holds no settings")
-        _reject_non_string_keys(to_plain(cfg))
-        resolve_settings(cfg, with_environment=False)
-        _add_keys(cfg)
-    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
-        raise UsageError(f"{path}: not a run's configuration ({reason[:200]})") from error
-    return cfg
-
-
-def _add_keys(cfg: DictConfig) -> None:
-    """Add the settings that are younger than the run."""
-    for key, value in ADDED_KEYS.items():
-        group, _, name = key.rpartition(".")
-        node = OmegaConf.select(cfg, group) if group else cfg
-        if isinstance(node, DictConfig) and name not in node:
-            node[name] = value
-
-
-def _reject_yaml_bombs(text: str) -> None:
-    """Raise ValueError for small YAML that takes long to load: nested aliases, deeply nested brackets."""
-    depth = 0
-    for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-        if isinstance(event, yaml.AliasEvent):
-            raise ValueError(f"it has an alias, *{event.anchor}")
-        depth += isinstance(event, yaml.MappingStartEvent | yaml.SequenceStartEvent)
-        depth -= isinstance(event, yaml.MappingEndEvent | yaml.SequenceEndEvent)
-        if depth > MAX_DEPTH:
-            raise ValueError("nested too deeply")
-
-
-def _reject_non_string_keys(plain: Any) -> None:
-    """Raise ValueError for a key that is not a string."""
-    for key, value in plain.items() if isinstance(plain, dict) else enumerate(plain):
-        if isinstance(plain, dict) and not isinstance(key, str):
-            raise ValueError(f"the key {key} is not text")
-        if isinstance(value, dict | list):
-            _reject_non_string_keys(value)
-
-
 def _environment_nodes(node: DictConfig | ListConfig) -> Iterator[tuple[Any, Any, str]]:
     """Yield each interpolation of oc.env below a node: its container, its key or index there, and its text."""
     plain = to_plain(node)
@@ -106,7 +49,7 @@ def _environment_nodes(node: DictConfig | ListConfig) -> Iterator[tuple[Any, Any
         return
     for key, text in list(plain.items()) if isinstance(plain, dict) else list(enumerate(plain)):
         if OmegaConf.is_interpolation(node, key):
-            if "oc.env:" in text:
+            if "oc.env" in text:
                 yield node, key, text
         elif OmegaConf.is_config(node[key]):
             yield from _environment_nodes(node[key])
@@ -116,7 +59,9 @@ def flatten(node: DictConfig, path: str = "") -> dict[str, Any]:
     """Return a configuration's leaf values by dotted key."""
     found: dict[str, Any] = {}
     for name in map(str, node):
-        value = to_plain(node)[name] if OmegaConf.is_interpolation(node, name) else node[name]
+        value = node[name] if not OmegaConf.is_interpolation(node, name) else to_plain(node)[name]
+        if isinstance(value, str):  # a loaded run's interpolations are escaped
+            value = re.sub(r"(\\*)\1\\\$\{", r"\1${", value)
         key = f"{path}{name}"
         if is_list_of_nodes(value):
             for i, each in enumerate(value):
@@ -153,7 +98,11 @@ def identity_settings(settings: dict[str, Any]) -> dict[str, Any]:
 def differing_settings(*jobs: DictConfig) -> dict[str, list[Any]]:
     """Return the settings in which jobs differ, with the value of each job; None where it has no such setting."""
     settings = [
-        {key: value for key, value in identity_settings(flatten(job)).items() if key.split(".")[0] in known_names()}
+        {
+            key: value
+            for key, value in identity_settings(flatten(job)).items()
+            if key.split(".")[0] in known_names() and not DATA_ORIGIN.match(key)
+        }
         for job in jobs
     ]
     keys = dict.fromkeys(key for each in settings for key in each)

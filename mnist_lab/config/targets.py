@@ -4,23 +4,25 @@ A configuration may come from a stranger, in a run folder. Hydra calls whatever 
 looked up first, without a call, and must be a class of the kind that its key needs.
 """
 
-import importlib
 import inspect
-from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
 from lightning.fabric.plugins import ClusterEnvironment
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.accelerators import Accelerator
 from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins import CheckpointIO, LayerSync, Precision
 from lightning.pytorch.profilers import Profiler
 from lightning.pytorch.strategies import Strategy
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
+from torchmetrics import Metric
 
 from mnist_lab.config.keys import OPTIONAL
+from mnist_lab.config.trust import import_module, walk
 from mnist_lab.errors import UsageError
 
 # The base class for each key of the configuration, by its public name.
@@ -46,6 +48,7 @@ ARGUMENT_CLASSES = (  # allowed below these keys besides
     Profiler,
     Strategy,
 )
+WRITERS = (Callback, Logger, Trainer, Profiler, Metric)  # write or fetch: no arguments of a network or its data
 TUNERS = {LearningRateFinder: "optimizer.lr", BatchSizeFinder: "data.batch_size"}
 PARTIAL = ("optimizer", "scheduler")  # made from parameters, or from an optimizer
 
@@ -72,7 +75,9 @@ def find_class(name: Any, key: str) -> type:
     elif place == "augmentation":
         if not _is_augmentation(target):
             raise UsageError(f"{setting}: not a class whose objects can be called with (images, generator, black)")
-    elif not (_is_a(target, *map(_locate, BASE_CLASSES.values()), *ARGUMENT_CLASSES) or _is_augmentation(target)):
+    elif (_is_a(target, *WRITERS) and not place.startswith(("trainer.", "callbacks.", "logger."))) or not (
+        _is_a(target, *map(_locate, BASE_CLASSES.values()), *ARGUMENT_CLASSES) or _is_augmentation(target)
+    ):
         raise UsageError(f"{setting}: not a class that a configuration may use here; derive it from torch.nn.Module")
     for tuner, changed in TUNERS.items():
         if _is_a(target, tuner):
@@ -94,14 +99,14 @@ def resolve_node(node: Any, key: str) -> dict[str, Any]:
         resolved: dict[str, Any] = OmegaConf.to_container(node, resolve=True)  # type: ignore[assignment]
     except OmegaConfBaseException as error:
         raise UsageError(f"{key}: {str(error).splitlines()[0]}") from error
-    for place, value in _values(resolved, key):
+    for place, value in walk(resolved, key):
         if isinstance(value, dict) and "_target_" in value:
             find_class(value["_target_"], place)
             known = _place(place) in (*BASE_CLASSES, "augmentation")
             if value.get("_partial_") and known and place not in PARTIAL:
                 raise UsageError(f"{place}._partial_={value['_partial_']}: only for optimizer and scheduler")
         elif isinstance(value, str) and "${" in value:
-            raise UsageError(f"{place}={value}: holds ${{, which would be taken for an interpolation")
+            raise UsageError(f"{place}={value}: an interpolation that is not resolved here; give its value")
     return resolved
 
 
@@ -111,23 +116,15 @@ def _place(key: str) -> str:
     return f"{group}.*" if group in ("callbacks", "logger") and len(names) == 1 else key
 
 
-def _values(value: Any, key: str) -> Iterator[tuple[str, Any]]:
-    """Yield a value and all values below it, each with its dotted key."""
-    yield key, value
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for name, below in items:
-        yield from _values(below, f"{key}.{name}")
-
-
 def _locate(name: Any) -> Any:
     """Return the object that a dotted name refers to, as Hydra finds it."""
     if not isinstance(name, str):
         raise TypeError("not the dotted name of a class")
     first, *rest = name.split(".")
-    found: Any = importlib.import_module(first)
+    found: Any = import_module(first)
     for length, part in enumerate(rest, 2):
         if isinstance(found, ModuleType) and not hasattr(found, part):
-            importlib.import_module(".".join([first, *rest][:length]))
+            import_module(".".join([first, *rest][:length]))
         found = getattr(found, part)
     return found
 

@@ -12,12 +12,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from mnist_lab.config.trust import RECORDS
 from mnist_lab.errors import UsageError
 from mnist_lab.files import make_folder, user_output
 from mnist_lab.formatting import display_path, shorten
 from mnist_lab.runs.locks import LOCK, holder_of
 from mnist_lab.runs.record import parse_json
-from mnist_lab.runs.run import MARKS, SWEEP_RECORD
+from mnist_lab.runs.run import SWEEP_RECORD
 
 MANIFEST = "MANIFEST.json"  # in the ZIP file: the SHA-256 of each file by its path
 CHUNK = 1 << 20  # bytes
@@ -154,7 +155,7 @@ def _check(content: zipfile.ZipFile, size: int) -> tuple[dict[str, str], list[st
     if not isinstance(sums, dict) or sorted(entry.filename for entry in entries) != sorted([*sums, MANIFEST]):
         raise ValueError(f"{MANIFEST} names other files than it has")
     paths = [PurePosixPath(name) for name in sums]
-    found = {path.parent for path in paths if path.name in MARKS and not _is_hidden(str(path))}
+    found = {path.parent for path in paths if path.name in RECORDS and not _is_hidden(str(path))}
     strays = [str(path) for path in paths if not found.intersection(path.parents)]
     if strays or not sums:
         raise ValueError(f"it has no run, or files beside: {strays[:1]}")

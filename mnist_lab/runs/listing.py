@@ -47,8 +47,10 @@ def select_where(records: Mapping[Run, RunRecord], where: str) -> dict[Run, RunR
         row = run_row(run, info)
         rows[run] = {**row, "tag": row["tags"]}
         if not names <= rows[run].keys():
-            with contextlib.suppress(UsageError):  # config.yaml is damaged
+            try:
                 rows[run] = {**flatten(run.config), **rows[run]}
+            except UsageError as error:
+                print(f"mnist_lab: warning: {printable(str(error))}; its settings are left out", file=sys.stderr)
     for name in sorted(names.difference(*rows.values())) if records else []:
         raise UsageError(f"--where={where!r}: no run has {name}; name a column of `ls --json`, or a setting")
     condition.require_fit(list(rows.values()))

@@ -19,15 +19,14 @@ from omegaconf import DictConfig, OmegaConf
 from typing_extensions import Unpack
 
 from mnist_lab.config.metric_names import TRAIN_LOSS
-from mnist_lab.config.settings import load_config
+from mnist_lab.config.trust import RECORDS, load_config
 from mnist_lab.errors import UsageError
 from mnist_lab.files import atomic_write, exists, is_whole, remove_partial_files
 from mnist_lab.formatting import display_path, printable
 from mnist_lab.runs.locks import HOLDER, LOCK, holder_of
 from mnist_lab.runs.record import RUN, RunRecord, RunState, read_record, record_source, write_record
 
-RECORD, SWEEP_RECORD, REPRODUCTION_RECORD = "run.json", "sweep.json", "reproduce.json"  # identify the kind of a folder
-MARKS = (RECORD, SWEEP_RECORD, REPRODUCTION_RECORD)
+RECORD, SWEEP_RECORD, REPRODUCTION_RECORD = RECORDS
 RESULTS_JSON = "results.json"  # of a sweep
 CHECKPOINTS, FIGURES, EXPORTS, WANDB = "checkpoints", "figures", "exports", "wandb"
 TRASH = ".trash"  # removed runs, in the folder of the runs

