@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mnist_lab.cli.parser import CommandParser, find_named_runs
 from mnist_lab.errors import UsageError
-from mnist_lab.formatting import display_path
+from mnist_lab.formatting import display_path, print_lines
 from mnist_lab.runs import archive as archives
 
 
@@ -19,7 +19,7 @@ def archive(arguments: list[str]) -> None:
     files = archives.archive(runs, options.runs_dir, options.file)
     size = options.file.stat().st_size / 1e6
     described = f"{len(runs)} run{'s' * (len(runs) > 1)}, {files} files, {size:.1f} MB"
-    print(f"written: {display_path(options.file)} ({described})")
+    print_lines(f"written: {display_path(options.file)} ({described})")
 
 
 def unarchive(arguments: list[str]) -> None:
@@ -28,4 +28,4 @@ def unarchive(arguments: list[str]) -> None:
     parser.add_runs_dir("where to unpack it")
     options = parser.parse_args(arguments)
     for run in archives.unarchive(options.file, options.runs_dir):
-        print(f"unpacked: {run}")
+        print_lines(f"unpacked: {run}")
