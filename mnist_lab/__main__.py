@@ -4,13 +4,14 @@ import os
 import re
 import signal
 import sys
+import warnings
 from pathlib import Path
 
 from mnist_lab import __version__
 from mnist_lab.cli.commands import COMMANDS, complete_command, help_text, unknown_command
 from mnist_lab.config.distributed import rank
 from mnist_lab.errors import UsageError, exit_on_user_error
-from mnist_lab.formatting import print_lines
+from mnist_lab.formatting import print_lines, printable_lines
 from mnist_lab.streams import protect_streams, stop_waiting_for_readers
 from mnist_lab.sweeps.process import exit_before_teardown
 
@@ -20,6 +21,8 @@ def program() -> None:
     with exit_before_teardown():
         if os.name == "posix":
             protect_streams()
+        plain = warnings.formatwarning
+        warnings.formatwarning = lambda *args, **settings: printable_lines(plain(*args, **settings))
         main()
 
 
