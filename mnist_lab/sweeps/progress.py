@@ -145,7 +145,7 @@ def progress(job: Job) -> tuple[str, str, str, str]:
     seconds = info["seconds"].get("total", 0.0)
     left = ""
     if job.state == RunState.RUNNING:
-        seconds = time.time() - job.process["began"]
+        seconds += time.time() - job.process["began"]  # to those of earlier starts
         left = format_duration(seconds / done * (asked - done)) if done else ""
     return f"{done}/{asked}", "" if best is None else f"{best:.2%}", format_duration(seconds), left
 

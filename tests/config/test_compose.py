@@ -1,9 +1,11 @@
 """Every choice composes and passes the check; bad settings are told by key and value, all at once, before any work."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from itertools import zip_longest
 from pathlib import Path
 
+import hydra
 import pytest
 import torch
 from lab import Command, Tiny
@@ -232,3 +234,32 @@ def test_settings_of_none_are_refused(tiny: Tiny) -> None:
     for overrides in (["experiment=own"], ["augmentation=none", "+augmentation.degrees=20"]):
         with pytest.raises(UsageError, match=rf"^augmentation\.degrees=20: {remedy}$"):
             validate(tiny.compose(*overrides))
+
+
+NESTED = pytest.mark.xfail(strict=True, raises=ValueError, reason="T: GlobalHydra is already initialized")
+
+
+@NESTED
+def test_composes_after_hydra_was_initialized_and_leaves_it_so(tmp_path: Path) -> None:
+    (tmp_path / "app.yaml").write_text("x: 1\n")
+    with hydra.initialize_config_dir(str(tmp_path), version_base="1.3"):
+        assert compose("model=lenet").name == "lenet"
+        assert hydra.compose("app") == {"x": 1}
+
+
+@NESTED
+def test_composes_inside_another_application_of_hydra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "app.yaml").write_text("x: 1\n")
+    monkeypatch.setattr("sys.argv", ["app", f"hydra.run.dir={tmp_path}/out", "hydra/job_logging=none"])
+    monkeypatch.setattr("hydra._internal.utils.is_under_debugger", lambda: True)  # Hydra then raises errors
+    names: list[str] = []
+    app = hydra.main(version_base="1.3", config_path=str(tmp_path), config_name="app")
+    app(lambda cfg: names.append(compose("model=lenet").name))()
+    assert names == ["lenet"]
+
+
+@pytest.mark.xfail(strict=True, reason="T: GlobalHydra is one for all threads")
+def test_composes_in_two_threads_at_once() -> None:
+    with ThreadPoolExecutor(2) as threads:
+        seeds = list(threads.map(lambda seed: compose(f"seed={seed}").seed, range(8)))
+    assert seeds == list(range(8))
