@@ -1,9 +1,10 @@
 """Every choice composes and passes the check; bad settings are told by key and value, all at once, before any work."""
 
 import re
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import hydra
 import pytest
@@ -258,8 +259,17 @@ def test_composes_inside_another_application_of_hydra(tmp_path: Path, monkeypatc
     assert names == ["lenet"]
 
 
-@pytest.mark.xfail(strict=True, reason="T: GlobalHydra is one for all threads")
-def test_composes_in_two_threads_at_once() -> None:
-    with ThreadPoolExecutor(2) as threads:
-        seeds = list(threads.map(lambda seed: compose(f"seed={seed}").seed, range(8)))
-    assert seeds == list(range(8))
+@NESTED
+def test_composes_while_another_thread_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, others = hydra.compose, list[Future[Any]]()
+
+    def compose_slowly(*args: Any, **settings: Any) -> Any:
+        if not others:
+            others.append(threads.submit(compose, "seed=2"))
+            wait(others, timeout=0.5)
+        return plain(*args, **settings)
+
+    monkeypatch.setattr("hydra.compose", compose_slowly)
+    with ThreadPoolExecutor(1) as threads:
+        seed = compose("seed=1").seed
+    assert (seed, others[0].result().seed) == (1, 2)
