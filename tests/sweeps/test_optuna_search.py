@@ -250,6 +250,7 @@ def test_job_that_was_stopped_early_is_shown_as_pruned(tiny: Tiny, command: Comm
     run.folder.mkdir()
     write_job(Job(("seed=1",), run.folder, RunState.FINISHED, 1))
     info = {"status": "finished", "started": "2026-11-21T12:00:00+00:00", "seed": 1, "seconds": {"total": 1.0}}
+    info |= {"config_dir": None, "max_epochs": 2}
     run.record_path.write_text(json.dumps(info | {"metrics": {"val/acc": 0.1, "test/acc": 0.1}, "epochs": 1}))
     run.pruned_path.write_text("1\n")
     outcome = command(*arguments, data=False)
