@@ -4,9 +4,9 @@
 
 PART makes the input: random command lines (command_line); a run's or a sweep's folder with one file damaged, and the
 commands that read it (config_yaml, run_json, sweep_json ...); a damaged picture or CSV of pixels for `predict` (png,
-pixels_csv ...); records and archives by somebody hostile (hostile_records, hostile_archive); a stranger's run that tries
-to do more than be read (hostile_config); damaged files of a data set (idx, gz); or odd data of one's own (arrays,
-folders).
+pixels_csv ...); damaged files of a data set (idx, gz); odd data of one's own (arrays, folders); records and archives by
+somebody hostile (hostile_records, hostile_archive); a stranger's run that tries to do more than be read
+(hostile_config); or hostile texts in all of these (escapes).
 Each must be accepted, or refused in one line with exit status 1 or 2, within 5 seconds of processor time and 1.5 GB.
 Jobs are checked, not trained, but those that resume from a damaged checkpoint or event file. Prints each command that
 was answered otherwise; exit status 1 if there is one.
@@ -38,11 +38,12 @@ from unittest.mock import patch
 
 from hydra.core.global_hydra import GlobalHydra
 
-from benchmarks import damaged_files, fuzz_files, fuzz_own_data, fuzz_trust, hostile_folders
+from benchmarks import damaged_files, fuzz_files, fuzz_output, fuzz_own_data, fuzz_trust, hostile_folders
 from benchmarks.timing import peak_gigabytes
 from mnist_lab.__main__ import main as command_line
 from mnist_lab.config.overrides import compose_with_hydra, dotted_keys
 from mnist_lab.errors import LabError
+from mnist_lab.formatting import print_lines
 from mnist_lab.runs.record import RunState
 from mnist_lab.runs.sweep import Job, Sweep, write_job
 
@@ -209,6 +210,7 @@ PARTS: dict[str, Part] = {
     **damaged_files.PARTS,
     **hostile_folders.PARTS,
     **fuzz_files.TRAINED,
+    **fuzz_output.PARTS,
 }
 READ = {**fuzz_files.READ, **fuzz_own_data.READ}  # parts that need no run, and read in place of a command
 
@@ -240,7 +242,7 @@ def fuzz(part: str, count: int, seed: int, run: Path, folder: Path) -> Iterator[
         try:
             for arguments in PARTS[part](chance, Path("runs/a/b")):
                 problem = answer(arguments, trains=part in fuzz_files.TRAINED)
-                if problem:
+                if problem or (problem := fuzz_output.problem_of_pages(Path())):
                     yield Finding(arguments, problem)
         finally:
             os.chdir(here)
@@ -267,7 +269,7 @@ def answer_of(call: Callable[[], None]) -> str | None:
             call()
     except LabError as error:
         status = error.exit_status
-        err.write(f"mnist_lab: {error}\n")
+        print_lines(f"mnist_lab: {error}", file=err)
     except SystemExit as stop:
         status = stop.code or 0
     except TooSlow:
@@ -285,6 +287,8 @@ def answer_of(call: Callable[[], None]) -> str | None:
         return problem
     if _memory() - memory > GIGABYTES * 2**20:
         return f"took more than {GIGABYTES} GB"
+    if control := {c for c in out.getvalue() + err.getvalue() if not c.isprintable()} - {"\n"}:
+        return f"prints the control characters {sorted(control)}"
     lines = [line for line in err.getvalue().splitlines() if not line.startswith("mnist_lab: warning: ")]
     one_line = len(lines) == 1 and lines[0].startswith("mnist_lab: ") and len(lines[0]) < 1000
     problems = bool(lines) and lines[0].startswith("mnist_lab: ") and all(line[:2] == "  " for line in lines[1:])

@@ -4,12 +4,14 @@ import os
 import re
 import signal
 import sys
+import warnings
 from pathlib import Path
 
 from mnist_lab import __version__
 from mnist_lab.cli.commands import COMMANDS, complete_command, help_text, unknown_command
 from mnist_lab.config.distributed import rank
 from mnist_lab.errors import UsageError, exit_on_user_error
+from mnist_lab.formatting import print_lines, printable_lines
 from mnist_lab.streams import protect_streams, stop_waiting_for_readers
 from mnist_lab.sweeps.process import exit_before_teardown
 
@@ -19,6 +21,8 @@ def program() -> None:
     with exit_before_teardown():
         if os.name == "posix":
             protect_streams()
+        plain = warnings.formatwarning
+        warnings.formatwarning = lambda *args, **settings: printable_lines(plain(*args, **settings))
         main()
 
 
@@ -30,7 +34,7 @@ def main() -> None:
         except KeyboardInterrupt:  # a run that had started has said more, and how to resume it
             stop_waiting_for_readers()
             if sys.stderr.isatty():
-                print(file=sys.stderr)  # the prompt would stand behind the terminal's ^C
+                print_lines("", file=sys.stderr)  # the prompt would stand behind the terminal's ^C
             raise SystemExit(128 + signal.SIGINT) from None
         finally:
             sys.stdout.flush()
@@ -57,9 +61,9 @@ def _main() -> None:
             return
         os.environ |= {"COMP_LINE": line, "COMP_POINT": str(len(line))}
     if name == "train" and "--version" in arguments:
-        print(f"mnist_lab {__version__}")
+        print_lines(f"mnist_lab {__version__}")
     elif name == "train" and {"-h", "--help"} & set(arguments):
-        print(help_text(arguments))
+        print_lines(*help_text(arguments).split("\n"))
     else:
         COMMANDS[name](arguments)
 

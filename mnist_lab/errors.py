@@ -2,12 +2,13 @@
 
 import errno
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mnist_lab.formatting import printable
+from mnist_lab.formatting import print_lines
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -62,13 +63,14 @@ def exit_on_user_error(*, is_first_process: bool = True) -> Iterator[None]:
         yield
     except LabError as error:
         if shows_traceback:
-            traceback.print_exc()
+            print_lines(*traceback.format_exc().split("\n"), file=sys.stderr)
         if is_first_process or isinstance(error, ProcessLost):
-            print(f"mnist_lab: {printable(str(error))}", file=sys.stderr)
+            print_lines(*re.split(r"\n(?=  )", f"mnist_lab: {error}"), file=sys.stderr)
         raise SystemExit(error.exit_status) from None
     except OSError as error:
         if error.errno not in DISK_FULL or shows_traceback:
             raise
         if is_first_process:
-            print(f"mnist_lab: {error.filename or 'the run folder'}: {error.strerror}; make room", file=sys.stderr)
+            where = error.filename or "the run folder"
+            print_lines(f"mnist_lab: {where}: {error.strerror}; make room", file=sys.stderr)
         raise SystemExit(LabError.exit_status) from None

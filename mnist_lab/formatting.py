@@ -1,11 +1,15 @@
-"""Values as text for people: numbers, times, paths, commands."""
+"""Values as text for people: numbers, times, paths, commands; and the one way to print, log and render text."""
 
 import contextlib
+import html
+import logging
 import re
 import shlex
+import sys
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 HIDDEN: dict[str, str] = {}  # values of variables that a run's record names, and what is shown instead
 
@@ -59,10 +63,33 @@ def shorten(text: str | None, most: int = 100) -> str:
 
 
 def printable(text: str) -> str:
-    """Return a text with its control characters escaped, so that printing it cannot steer a terminal."""
+    """Return a line with its control characters escaped, newlines too, so that printing it cannot steer a terminal."""
     for value, shown in HIDDEN.items():
         text = text.replace(value, shown)
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def printable_lines(text: str) -> str:
+    """Return a text of several lines with all other control characters escaped."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def print_lines(*lines: object, file: TextIO | None = None) -> None:
+    """Print lines, escaped; everything that the lab prints passes here or through `console.PlainConsole`."""
+    for line in lines:
+        print(printable(str(line)), file=file)
+
+
+def print_warning(text: str) -> None:
+    """Print a warning on stderr."""
+    print_lines(f"mnist_lab: warning: {text}", file=sys.stderr)
+
+
+class LogFormatter(logging.Formatter):
+    """Formats records of train.log and of the terminal, escaped."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable_lines(super().format(record))
 
 
 def natural_key(name: str) -> list[tuple[bool, int, str]]:
@@ -71,16 +98,47 @@ def natural_key(name: str) -> list[tuple[bool, int, str]]:
     return [(False, int(part), "") if part.isdecimal() else (True, 0, part) for part in parts]
 
 
+class Markdown(str):
+    """A text in Markdown, which a template takes as it is; any other text is escaped."""
+
+
+def escape_markdown(value: Any) -> Any:
+    """Return a text for Markdown: one line, without markup; other values as they are."""
+    if isinstance(value, Markdown) or not isinstance(value, str):
+        return value
+    special = r"([\\`*|$\[\]]|(?<!\w)[_~#]|[_~](?!\w))"
+    return Markdown(re.sub(special, r"\\\1", html.escape(printable(value), quote=False)))
+
+
+def code_span(text: str) -> Markdown:
+    """Return a text as code in Markdown, as HTML if it has characters that end or break such code."""
+    return Markdown(f"<code>{escape_markdown(text)}</code>" if re.search("[`<|]", text) else f"`{printable(text)}`")
+
+
+def markdown_table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> Markdown:
+    """Return a table in Markdown."""
+    lines = [[*map(escape_markdown, cells)] for cells in (heads, *rows)]
+    lines.insert(1, ["---"] * len(lines[0]))
+    return Markdown("\n".join(f"| {' | '.join(cells)} |" for cells in lines))
+
+
 def render_template(path: Path, **values: Any) -> str:
-    """Render a jinja2 template, escaping values if it is HTML."""
+    """Render a jinja2 template of HTML or Markdown, escaping all values for it, and their control characters."""
     import jinja2
+
+    is_html = ".html" in path.suffixes
+
+    def finalize(value: Any) -> Any:
+        return type(value)(printable_lines(value)) if is_html and isinstance(value, str) else escape_markdown(value)
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(path.parent),
-        autoescape=".html" in path.suffixes,
+        autoescape=is_html,
+        finalize=finalize,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.globals |= {"code": code_span, "table": markdown_table}
     return environment.get_template(path.name).render(values)

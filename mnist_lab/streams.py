@@ -32,7 +32,7 @@ class StandardStream(io.FileIO):
                 raise
             if self.fileno() == 1 and not reader_gone:
                 warning = f"standard output: {error.strerror}; the run continues"
-                print(f"mnist_lab: warning: {warning}", file=sys.stderr)
+                print(f"mnist_lab: warning: {warning}", file=sys.stderr)  # noqa: T201  # formatting is no part of it
             return len(data)
 
 

@@ -2,6 +2,7 @@
 
 from mnist_lab.cli.parser import CommandParser, select_runs_and_words
 from mnist_lab.errors import UsageError
+from mnist_lab.formatting import print_lines
 from mnist_lab.runs.trash import note_run, read_annotations, tag_run
 
 
@@ -16,7 +17,7 @@ def tag(arguments: list[str]) -> None:
     for run in runs:
         if tags:
             tag_run(run, **{"remove" if options.remove else "add": tags})
-        print(f"{run}: {' '.join(read_annotations(run)['tags']) or 'no tag'}")
+        print_lines(f"{run}: {' '.join(read_annotations(run)['tags']) or 'no tag'}")
 
 
 def note(arguments: list[str]) -> None:
@@ -26,4 +27,4 @@ def note(arguments: list[str]) -> None:
     for run in runs:
         if words:
             note_run(run, " ".join(words))
-        print(f"{run}: {read_annotations(run)['note'] or 'no note'}")
+        print_lines(f"{run}: {read_annotations(run)['note'] or 'no note'}")

@@ -1,13 +1,12 @@
 """`archive` and `unarchive`: runs and sweeps as one file, and back."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
 from mnist_lab.cli.parser import CommandParser, find_named_folders
 from mnist_lab.config.trust import RECORDS
 from mnist_lab.errors import UsageError
-from mnist_lab.formatting import display_path
+from mnist_lab.formatting import display_path, print_lines, print_warning
 from mnist_lab.runs import archive as archives
 from mnist_lab.runs.run import RECORD
 
@@ -23,10 +22,10 @@ def archive(arguments: list[str]) -> None:
     folders = [_whole(folder, roots) for folder in find_named_folders(options)]
     names, left_out = archives.archive(folders, options.runs_dir, options.file)
     for path in left_out:
-        print(f"mnist_lab: warning: {path}: a link out of it, or no ordinary file; left out", file=sys.stderr)
+        print_warning(f"{path}: a link out of it, or no ordinary file; left out")
     runs, size = sum(PurePath(name).name == RECORD for name in names), options.file.stat().st_size / 1e6
     described = f"{runs} run{'s' * (runs != 1)}, {len(names)} files, {size:.1f} MB"
-    print(f"written: {display_path(options.file)} ({described})")
+    print_lines(f"written: {display_path(options.file)} ({described})")
 
 
 def _whole(folder: Path, roots: Sequence[Path]) -> Path:
@@ -41,4 +40,4 @@ def unarchive(arguments: list[str]) -> None:
     parser.add_runs_dir("where to unpack it")
     options = parser.parse_args(arguments)
     for folder in archives.unarchive(options.file, options.runs_dir):
-        print(f"unpacked: {display_path(folder)}")
+        print_lines(f"unpacked: {display_path(folder)}")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mnist_lab.config import conf_dir
 from mnist_lab.errors import UsageError
+from mnist_lab.formatting import print_lines
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def complete_command(line: str) -> str | None:
     """
     program, word, rest = re.fullmatch(r"(\S*\s*)(\S*)(.*)", line, re.DOTALL).groups()  # type: ignore[union-attr]
     if not rest:
-        print(*(name for name in COMMANDS if name.startswith(word)))
+        print_lines(" ".join(name for name in COMMANDS if name.startswith(word)))
     if rest and word == "train":
         return program + rest.lstrip()
     return None if rest and word in COMMANDS else line

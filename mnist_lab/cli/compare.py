@@ -11,7 +11,7 @@ from mnist_lab.cli.parser import CommandParser, find_named_runs
 from mnist_lab.cli.tables import print_rows, print_table
 from mnist_lab.config.metric_names import IMAGES_PER_SECOND, METRIC_NAMES
 from mnist_lab.errors import LabError, UsageError
-from mnist_lab.formatting import printable, shorten
+from mnist_lab.formatting import print_lines, shorten
 from mnist_lab.runs.listing import (
     differing_settings_of_runs,
     format_cell,
@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> None:
     if not options.form:
         show_table(rows, list(differing))
         if any(map(is_unchosen, runs)):
-            print("test accuracies of a sweep's jobs are for judging them; choose by validation\n")
+            print_lines("test accuracies of a sweep's jobs are for judging them; choose by validation\n")
     messages = sys.stderr if options.form else sys.stdout
     if [len(group) for group in groups] == [1, 1]:
         from mnist_lab.evaluation.predictions import compare_on_test_set  # torch
@@ -74,16 +74,16 @@ def main(arguments: list[str]) -> None:
             with quiet_lightning():
                 paired = compare_on_test_set(*runs)
         except LabError as error:
-            print(f"no paired test: {shorten(str(error), 200)}", file=messages)
+            print_lines(f"no paired test: {shorten(str(error), 200)}", file=messages)
         else:
             columns = pair_columns(paired)
             if not options.form:
-                print(describe_pair(paired))
+                print_lines(*describe_pair(paired).split("\n"))
         rows = [row | own for row, own in zip(rows, columns, strict=True)]
     if options.form:
         print_rows(rows, options.form)
     if options.out:
-        print(f"curves: {options.out}" if drawn else "no run has a curve yet; nothing is plotted", file=messages)
+        print_lines(f"curves: {options.out}" if drawn else "no run has a curve yet; nothing is plotted", file=messages)
 
 
 def save_curves(groups: Sequence[Sequence[Run]], settings: Mapping[Run, dict[str, Any]], path: Path) -> bool:
@@ -108,8 +108,8 @@ def show_table(rows: Sequence[dict[str, Any]], settings: Sequence[str]) -> None:
     """Print the numbered run folders, then the differing settings and the metrics."""
     for number, row in enumerate(rows, start=1):
         first, *others = row.get("runs", [row.get("run")])
-        print(f"{number}: {printable(first)}{f' and {len(others)} more' if others else ''}")
-    print()
+        print_lines(f"{number}: {first}{f' and {len(others)} more' if others else ''}")
+    print_lines("")
     head = "group" if "runs" in rows[0] else "run"
     described = [name for name in DESCRIBED if any(row.get(name) not in (None, []) for row in rows)]
     cells = [[name, *(row_cell(row, name) for row in rows)] for name in (*settings, *described)]
@@ -119,7 +119,7 @@ def show_table(rows: Sequence[dict[str, Any]], settings: Sequence[str]) -> None:
     else:
         cells.insert(len(settings), [""] * (1 + len(rows)))
         print_table([head, *(str(i + 1) for i in range(len(rows)))], cells, left=(head,))
-    print("" if settings else "\nno setting differs")
+    print_lines("", *["no setting differs"] * (not settings))
 
 
 def describe_pair(paired: PairedComparison) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from mnist_lab.cli.parser import CommandParser, find_named_runs
 from mnist_lab.cli.tables import print_rows, print_table
 from mnist_lab.config.metric_names import TEST_ACC, TEST_LOSS
+from mnist_lab.formatting import print_lines
 from mnist_lab.runs.listing import format_cell
 
 COLUMNS = ("model", "seed", TEST_LOSS, TEST_ACC, "errors", "run")
@@ -35,4 +36,4 @@ def main(arguments: list[str]) -> None:
     else:
         lines = [[format_cell(name, row[name]) for name in COLUMNS] for row in rows]
         print_table(COLUMNS, lines, left=("model", "run"), cut="run")
-    print(f"run folder: {run}", file=sys.stderr if options.form else sys.stdout)
+    print_lines(f"run folder: {run}", file=sys.stderr if options.form else sys.stdout)

@@ -1,10 +1,10 @@
 """`python -m mnist_lab export RUN... --format FORMAT`: write a run's network to a file, with a model card."""
 
-import sys
 from pathlib import Path
 
 from mnist_lab.cli.parser import CommandParser, find_named_runs
 from mnist_lab.errors import UsageError
+from mnist_lab.formatting import print_lines, print_warning
 
 
 def main(arguments: list[str]) -> None:
@@ -29,5 +29,5 @@ def main(arguments: list[str]) -> None:
         with quiet_lightning():
             path, loading, check = export(run, options.format, options.to)
         if check is None and options.format == "html":
-            print(f"mnist_lab: warning: {path}: check {NOT_CHECKED}", file=sys.stderr)
-        print(f"{loading}\nmodel card: {path}.md\nwritten: {path}")
+            print_warning(f"{path}: check {NOT_CHECKED}")
+        print_lines(*loading.split("\n"), f"model card: {path}.md", f"written: {path}")

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from mnist_lab.cli.parser import CommandParser
-from mnist_lab.formatting import format_command
+from mnist_lab.formatting import format_command, print_lines
 from mnist_lab.viz.save import require_figure_path, save_figure
 
 
@@ -33,15 +33,17 @@ def main(arguments: list[str]) -> None:
     with quiet_lightning(), working_on(f"a range test of {options.steps} steps"):
         found = range_test(cfg, options.lowest, options.highest, options.steps)
     if options.json:
-        print(json.dumps({"steepest": found.steepest, "valley": found.valley, "lr": found.rates, "loss": found.losses}))
+        print_lines(
+            json.dumps({"steepest": found.steepest, "valley": found.valley, "lr": found.rates, "loss": found.losses})
+        )
     else:
         own = ["--config-dir", options.config_dir] if options.config_dir else []
-        print(f"steepest descent: {found.steepest:.2g}\nvalley: {found.valley:.2g}")
+        print_lines(f"steepest descent: {found.steepest:.2g}", f"valley: {found.valley:.2g}")
         command = format_command([*own, *options.overrides, f"optimizer.lr={found.valley:.2g}"])
-        print(f"to train with the valley: {command}")
+        print_lines(f"to train with the valley: {command}")
     if options.out:
         from mnist_lab.viz.curves import plot_range_test
 
         optimizer = cfg.optimizer._target_.rsplit(".", 1)[-1]
         save_figure(plot_range_test(found, f"{cfg.name}, {optimizer}"), options.out)
-        print(f"figure: {options.out}", file=sys.stderr if options.json else sys.stdout)
+        print_lines(f"figure: {options.out}", file=sys.stderr if options.json else sys.stdout)

@@ -11,7 +11,7 @@ from mnist_lab.cli.parser import CommandParser
 from mnist_lab.cli.tables import print_rows, print_table
 from mnist_lab.config.metric_names import TEST_ACC, VAL_ACC
 from mnist_lab.errors import UsageError
-from mnist_lab.formatting import format_date
+from mnist_lab.formatting import format_date, print_lines
 from mnist_lab.runs.listing import list_groups, list_runs, row_cell
 
 COLUMNS = ("date", "model", "status", VAL_ACC, TEST_ACC, "time", "tags", "overrides", "run")
@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> None:
         print_rows([{name: row[name] for name in columns} for row in rows] if options.columns else rows, options.form)
     elif not rows:
         of_these = " that --where selects" if options.where else ""
-        print(f"no {'finished ' if options.group else ''}run below {options.runs_dir}{of_these}")
+        print_lines(f"no {'finished ' if options.group else ''}run below {options.runs_dir}{of_these}")
     else:
         if not options.columns and not any(row.get("tags") for row in rows):
             columns = [name for name in columns if name != "tags"]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mnist_lab.cli.parser import CommandParser, select_runs_and_words
 from mnist_lab.cli.tables import print_rows, print_table
 from mnist_lab.errors import UsageError
-from mnist_lab.formatting import natural_key
+from mnist_lab.formatting import natural_key, print_lines
 from mnist_lab.runs.run import Run
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ def predict_csv(runs: Sequence[Run], names: Sequence[str], options: argparse.Nam
     out = options.out or Path("submission.csv")
     count, accuracy = write_submission(runs[0], Path(names[0]), out)
     if accuracy is not None:
-        print(f"accuracy by the label column: {accuracy:.2%}")
-    print(f"written: {out} ({count:,} images)")
+        print_lines(f"accuracy by the label column: {accuracy:.2%}")
+    print_lines(f"written: {out} ({count:,} images)")
 
 
 def predict_images(runs: Sequence[Run], names: Sequence[str], options: argparse.Namespace) -> None:
@@ -67,7 +67,7 @@ def predict_images(runs: Sequence[Run], names: Sequence[str], options: argparse.
 
     def on_skip(path: Path, error: Exception) -> None:
         if path not in skipped:  # by an earlier run
-            print(f"mnist_lab: {path}: {error}; skipped", file=sys.stderr)
+            print_lines(f"mnist_lab: {path}: {error}; skipped", file=sys.stderr)
         skipped.add(path)
 
     answers = {run: predict(run, paths, on_skip, single=options.single) for run in runs}
@@ -80,10 +80,10 @@ def predict_images(runs: Sequence[Run], names: Sequence[str], options: argparse.
     else:
         for run in runs:
             if several:
-                print(run)
+                print_lines(run)
             show_table(answers[run])
         if options.show and answers[runs[0]]:
-            print(f"previews: {options.show}")
+            print_lines(f"previews: {options.show}")
     if skipped:
         raise SystemExit(1)
 

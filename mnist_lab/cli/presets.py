@@ -8,7 +8,7 @@ from mnist_lab.cli.tables import print_rows, print_table
 from mnist_lab.config.presets import find_presets
 from mnist_lab.errors import UsageError
 from mnist_lab.files import user_output
-from mnist_lab.formatting import display_path, format_command
+from mnist_lab.formatting import display_path, format_command, print_lines
 
 
 def main(arguments: list[str]) -> None:
@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> None:
         _, name, folder = options.words
         path = copy_preset(name, Path(folder), options.new_name or f"my_{name}", options.config_dir)
         command = format_command(["--config-dir", folder, f"experiment={path.stem}"])
-        print(f"written: {display_path(path)}; to train it: {command}")
+        print_lines(f"written: {display_path(path)}; to train it: {command}")
         return
     presets = find_presets(options.config_dir)
     names = ("accuracy", "seeds", "time")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mnist_lab.cli.parser import CommandParser, find_named_folders
 from mnist_lab.errors import UsageError
-from mnist_lab.formatting import display_path
+from mnist_lab.formatting import display_path, print_lines
 from mnist_lab.report.render import report
 
 
@@ -17,4 +17,4 @@ def main(arguments: list[str]) -> None:
     if options.out and len(folders) > 1:
         raise UsageError(f"--out={options.out}: for one page; {len(folders)} are named")
     for folder in folders:
-        print(f"written: {display_path(report(str(folder), options.out))}")
+        print_lines(f"written: {display_path(report(str(folder), options.out))}")

@@ -2,7 +2,6 @@
 
 import os
 import re
-import sys
 from pathlib import Path
 
 import yaml
@@ -11,7 +10,7 @@ from mnist_lab.config.overrides import known_overrides, override_key, override_t
 from mnist_lab.config.trust import folder_of_runs, reject_untrusted
 from mnist_lab.errors import UsageError
 from mnist_lab.files import exists, is_whole
-from mnist_lab.formatting import display_path
+from mnist_lab.formatting import display_path, print_warning
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
 from mnist_lab.sweeps.process import SWEEP_PROCESS
@@ -101,7 +100,7 @@ def _find_checkpoint(wanted: str, runs_dir: str) -> tuple[Run, Path]:
     if newest is None:
         raise UsageError(f"resume={wanted}: {last} is corrupt; {good}")
     if newest != last:
-        print(f"mnist_lab: warning: {last} is corrupt; going on from {newest}", file=sys.stderr)
+        print_warning(f"{last} is corrupt; going on from {newest}")
     return run, newest.absolute()
 
 

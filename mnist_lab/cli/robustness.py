@@ -12,6 +12,7 @@ from mnist_lab.cli.parser import CommandParser, find_named_runs
 from mnist_lab.cli.tables import print_rows, print_table
 from mnist_lab.config.metric_names import TEST_ACC
 from mnist_lab.errors import UsageError
+from mnist_lab.formatting import print_lines
 from mnist_lab.runs.listing import checkpoint_problem, differing_settings_of_runs, format_cell, group_runs, select_runs
 from mnist_lab.runs.run import Run
 from mnist_lab.viz.save import require_figure_path, save_figure
@@ -54,7 +55,7 @@ def main(arguments: list[str]) -> None:
         print_comparison(groups)
     if options.out:
         save_figure(plot_robustness(groups, example_image(next(iter(measured)))), options.out)
-        print(f"figure: {options.out}", file=sys.stderr if options.form else sys.stdout)
+        print_lines(f"figure: {options.out}", file=sys.stderr if options.form else sys.stdout)
 
 
 def name_groups(runs: Sequence[Run]) -> dict[str, list[Run]]:
@@ -91,7 +92,7 @@ def print_corruptions(name: str, measured: Robustness) -> None:
     """Print a line for each corruption, with a column for each strength."""
     from mnist_lab.data.corruptions import CORRUPTIONS
 
-    print(f"{name}: {measured.accuracy:.2%} of {measured.images:,} test images without corruption\n")
+    print_lines(f"{name}: {measured.accuracy:.2%} of {measured.images:,} test images without corruption", "")
     lines = []
     for name, accuracies in measured.accuracies.items():
         amounts = f"{', '.join(f'{amount:g}' for amount in CORRUPTIONS[name].amounts)} {CORRUPTIONS[name].unit}"

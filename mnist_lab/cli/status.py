@@ -5,14 +5,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from mnist_lab.cli.parser import CommandParser
 from mnist_lab.cli.tables import print_rows, print_table
 from mnist_lab.config.metric_names import VAL_ACC
+from mnist_lab.console import PlainConsole
 from mnist_lab.errors import UsageError
 from mnist_lab.files import exists
-from mnist_lab.formatting import display_path
+from mnist_lab.formatting import display_path, print_lines
 from mnist_lab.runs.ranking import Results
 from mnist_lab.runs.record import DONE
 from mnist_lab.runs.run import Run
@@ -78,8 +77,8 @@ def print_status(results: Results, placements: dict[str, Placement], *, clear: b
         cells = [job.state, *progress(job), describe_place(job, placement), display_path(path) if path else ""]
         lines.append([*results.settings(job).values(), *cells])
     if clear:
-        Console().clear()
+        PlainConsole().clear()
     print_table(heads, lines, left=(*settings, "state", "where", "log"), cut="log", drop=("left", "time"))
-    print(count_states(results.jobs))
+    print_lines(count_states(results.jobs))
     if any(job.state not in DONE for job in results.jobs):
-        print(f"to wait for what is left, or to continue: {results.sweep.record['command']}")
+        print_lines(f"to wait for what is left, or to continue: {results.sweep.record['command']}")

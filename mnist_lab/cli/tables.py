@@ -1,13 +1,14 @@
 """Tables for people, and the same rows as JSON or CSV for programs."""
 
 import csv
+import io
 import json
 import shutil
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from mnist_lab.formatting import printable
+from mnist_lab.formatting import print_lines, printable
 
 MIN_WIDTH = 12  # characters that a column which is shortened keeps
 
@@ -24,18 +25,18 @@ def print_table(
     The columns in `left` are of words, the others of numbers, which end at the right. In a terminal that is too narrow,
     column `cut` is shortened, and then those in `drop` are left out, the first one first. Elsewhere nothing is.
     """
-    lines = [[printable(text).replace("\n", "\\n") for text in line] for line in lines]
-    widths = {head: max(map(len, column)) for head, *column in zip(heads, heads, *lines, strict=True)}
+    lines = [[*map(printable, line)] for line in (heads, *lines)]
+    widths = {head: max(map(len, column)) for head, *column in zip(heads, *lines, strict=True)}
     if sys.stdout.isatty():
         _fit(widths, shutil.get_terminal_size().columns, cut, drop)
-    for line in (heads, *lines):
+    for line in lines:
         cells = []
         for head, text in zip(heads, line, strict=True):
             if head in widths:
                 width = widths[head]
                 short = text if len(text) <= width else f"{text[: width - 3]}..."
                 cells.append(short.ljust(width) if head in left else short.rjust(width))
-        print("  ".join(cells).rstrip())
+        print_lines("  ".join(cells).rstrip())
 
 
 def _fit(widths: dict[str, int], columns: int, cut: str, drop: Sequence[str]) -> None:
@@ -55,17 +56,14 @@ def _fit(widths: dict[str, int], columns: int, cut: str, drop: Sequence[str]) ->
 def print_rows(rows: Sequence[Mapping[str, Any]], form: str) -> None:
     """Print rows as "json", a list of objects, or as "csv", where a list is in JSON and nothing stands for null."""
     if form == "json":
-        print(json.dumps(rows, indent=2))
+        print_lines(*json.dumps(rows, indent=2).replace("\x7f", "\\u007f").split("\n"))
         return
     names = list(dict.fromkeys(name for row in rows for name in row))  # a run may have metrics of its own
-    writer = csv.DictWriter(sys.stdout, names, lineterminator="\n")
+    file = io.StringIO()
+    writer = csv.DictWriter(file, names, lineterminator="\n")
     if rows:
         writer.writeheader()
     for row in rows:
-        writer.writerow({name: _csv_cell(value) for name, value in row.items()})
-
-
-def _csv_cell(value: Any) -> Any:
-    if isinstance(value, list | bool):
-        return json.dumps(value)
-    return printable(value) if isinstance(value, str) else value
+        cells = {name: json.dumps(value) if isinstance(value, list | bool) else value for name, value in row.items()}
+        writer.writerow(cells)
+    print_lines(*file.getvalue().split("\n")[:-1])

@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> None:
             recorded = "the run recorded no test metrics"
         elif format_exactly(tested) != format_exactly(info["metrics"]):
             recorded = f"the run recorded {format_exactly(info['metrics'])}"
-        console.print(f"{format_exactly(tested)} ({recorded})\nrun folder: {run}", soft_wrap=True)
+        console.print(f"{format_exactly(tested)} ({recorded})", f"run folder: {run}", sep="\n", soft_wrap=True)
 
 
 def format_exactly(metrics: Mapping[str, float]) -> str:

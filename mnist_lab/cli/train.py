@@ -16,7 +16,7 @@ from mnist_lab.config.compose import job_config
 from mnist_lab.config.distributed import share_run_folder
 from mnist_lab.config.overrides import compose_with_hydra, dotted_keys, nearest_key, override_key, parse_override
 from mnist_lab.errors import DISK_FULL, UsageError
-from mnist_lab.formatting import display_path, format_duration, shorten
+from mnist_lab.formatting import display_path, format_duration, print_lines, shorten
 from mnist_lab.runs.listing import seconds_an_epoch
 from mnist_lab.runs.record import RunState
 from mnist_lab.runs.run import Run
@@ -114,18 +114,18 @@ def check(overrides: Sequence[str], config_dir: str | None, config_name: str, *,
     first = complete_data(configs[0])
     model = make_model(first)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    print(f"valid: {first.name}, {parameters:,} parameters, {first.trainer.max_epochs} epochs, seed {first.seed}")
+    print_lines(f"valid: {first.name}, {parameters:,} parameters, {first.trainer.max_epochs} epochs, seed {first.seed}")
     print_summary(make_data(first, model))
     if multirun:
         sweep = Sweep(Path(composed.hydra.sweep.dir))
         done = sum(job.state == RunState.FINISHED for job in sweep.jobs()) if sweep.exists else 0
-        print(f"{len(jobs)} jobs over {', '.join(swept)}; {done} are finished")
-        print(f"sweep folder: {display_path(sweep.folder.absolute())}")
+        print_lines(f"{len(jobs)} jobs over {', '.join(swept)}; {done} are finished")
+        print_lines(f"sweep folder: {display_path(sweep.folder.absolute())}")
     elif first.resume:
-        print(f"continues: {Run(Path(first.folder))}, from {display_path(Path(first.resume))}")
+        print_lines(f"continues: {Run(Path(first.folder))}, from {display_path(Path(first.resume))}")
     else:
-        print(f"run folder: {display_path(Path(first.folder).absolute())}")
-    print(describe_time(configs))
+        print_lines(f"run folder: {display_path(Path(first.folder).absolute())}")
+    print_lines(describe_time(configs))
 
 
 def describe_time(configs: Sequence[DictConfig]) -> str:

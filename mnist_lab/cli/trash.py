@@ -5,7 +5,7 @@ from pathlib import Path
 from mnist_lab.cli.parser import CommandParser, find_named_folders
 from mnist_lab.cli.tables import print_table
 from mnist_lab.errors import UsageError
-from mnist_lab.formatting import display_path, format_command, format_date
+from mnist_lab.formatting import display_path, format_command, format_date, print_lines
 from mnist_lab.runs import trash
 
 
@@ -18,13 +18,13 @@ def rm(arguments: list[str]) -> None:
     if options.empty_trash:
         if options.runs or options.where is not None:
             raise UsageError("--empty-trash: deletes all that is in the trash; name no runs")
-        print(f"{trash.empty_trash(options.runs_dir)} runs and sweeps deleted for good")
+        print_lines(f"{trash.empty_trash(options.runs_dir)} runs and sweeps deleted for good")
         return
     for removed in trash.remove(find_named_folders(options), options.runs_dir, force=options.force):
         runs_dir = removed.entry.parents[1]
         other = [] if runs_dir == Path("runs") else ["--runs-dir", str(runs_dir)]
         command = format_command(["restore", removed.folder.name, *other])
-        print(f"removed: {display_path(removed.folder)}; to have it back: {command}")
+        print_lines(f"removed: {display_path(removed.folder)}; to have it back: {command}")
 
 
 def restore(arguments: list[str]) -> None:
@@ -33,7 +33,7 @@ def restore(arguments: list[str]) -> None:
     parser.add_runs_dir()
     options = parser.parse_args(arguments)
     for removed in [trash.find_removed(name, options.runs_dir) for name in options.names]:
-        print(f"restored: {display_path(trash.restore(removed))}")
+        print_lines(f"restored: {display_path(trash.restore(removed))}")
     if options.names:
         return
     lines = [
@@ -42,4 +42,4 @@ def restore(arguments: list[str]) -> None:
     if lines:
         print_table(("removed", "folder"), lines, left=("removed", "folder"))
     else:
-        print("the trash is empty")
+        print_lines("the trash is empty")

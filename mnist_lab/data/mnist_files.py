@@ -23,6 +23,7 @@ from mnist_lab.data import download as network
 from mnist_lab.data.image_source import DIGITS, Arrays, ImageSource, check_labels
 from mnist_lab.errors import DataUnavailable, UsageError
 from mnist_lab.files import atomic_write
+from mnist_lab.formatting import print_warning
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ class Source(ImageSource):
             if self._is_right(path.name, content.data):
                 contents[path.name] = content
             elif warn:
-                log.warning("%s is damaged (%d bytes, wrong SHA-256): it will not be used", path, len(content))
+                print_warning(f"{path} is damaged ({len(content)} bytes, wrong SHA-256): it will not be used")
         return contents
 
     def _is_right(self, name: str, content: memoryview | bytes) -> bool:
@@ -160,7 +161,7 @@ def _locked(folder: Path) -> AbstractContextManager[object]:
         lock = filelock.FileLock(folder / ".lock")
         with suppress(filelock.Timeout):
             return lock.acquire(timeout=0.5)
-        log.warning("waiting for another process that is fetching the data into %s", folder)
+        print_warning(f"waiting for another process that is fetching the data into {folder}")
         return lock.acquire()
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):

@@ -12,9 +12,9 @@ from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
-from rich.console import Console
 from rich.progress import track
 
+from mnist_lab.console import PlainConsole
 from mnist_lab.data.array_files import Labelled, find_scale, read_npz, read_pixels, to_bytes
 from mnist_lab.data.image_source import MAX_CLASSES, SPLITS, Arrays, ImageSource, check_labels, split_of
 from mnist_lab.data.images import UnreadableImage, border_brightness, fit_image, image_suffixes, open_image
@@ -300,7 +300,7 @@ def _read_images(files: dict[str, list[Path]], classes: list[str], sizes: set[tu
     """Return images, (N, 28, 28) bytes, and labels, (N,), the classes mixed; add the files' sizes to sizes."""
     labelled = [(path, classes.index(name)) for name, paths in files.items() for path in paths]
     random.Random(0).shuffle(labelled)
-    images, console = [], Console(stderr=True)
+    images, console = [], PlainConsole(stderr=True)
     for path, _ in track(labelled, "reading images", console=console, transient=True, disable=not console.is_terminal):
         try:
             image = open_image(path)

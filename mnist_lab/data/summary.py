@@ -1,12 +1,10 @@
 """What a user's own data are, said before training."""
 
-import sys
-
 import numpy as np
 
 from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.data.own_images import OwnImages
-from mnist_lab.formatting import printable, shorten
+from mnist_lab.formatting import print_lines, print_warning, shorten
 
 
 def print_summary(data: MNISTDataModule) -> None:
@@ -19,7 +17,7 @@ def print_summary(data: MNISTDataModule) -> None:
         counts = np.bincount(labels, minlength=len(data.classes)).tolist()
         found = [f"{name} {count:,}" for name, count in zip(data.classes, counts, strict=True) if count]
         shades = f", shades {images.min()} to {images.max()}" if len(images) else ""
-        print(f"{kind} images: {len(labels):,}{shades}; {len(found)} classes: {shorten(', '.join(found), 200)}")
+        print_lines(f"{kind} images: {len(labels):,}{shades}; {len(found)} classes: {shorten(', '.join(found), 200)}")
         missing = [name for name, count in zip(data.classes, counts, strict=True) if not count]
         if missing and kind != "validation":
             doubts.append(f"the {kind} set has no images of {shorten(', '.join(missing))}")
@@ -28,6 +26,6 @@ def print_summary(data: MNISTDataModule) -> None:
         if len(images) and images.max() < 128:
             doubts.append(f"the {kind} set has shades up to {images.max()} of 255; another scale?")
     for note in data.source.notes():
-        print(printable(note))
+        print_lines(note)
     for doubt in doubts:
-        print(f"mnist_lab: warning: {doubt}", file=sys.stderr)
+        print_warning(doubt)

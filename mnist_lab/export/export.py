@@ -63,7 +63,7 @@ def export(run: Run, format_name: str, path: Path | None = None) -> Exported:
     network, data = load_trained(run)
     expected = Predictions.on_test_set(network, data) if chosen.load_program else None
     content = chosen.convert(network, data, run)
-    loading = chosen.loading.format(file=path.name, **constructor(run.config))
+    loading = chosen.loading.format(file=json.dumps(path.name), **constructor(run.config))
     card = path.with_name(f"{path.name}.md")
     with user_output(path, f"--to={path}") as partial, atomic_write(card) as partial_card:
         partial.write_bytes(content)
@@ -197,7 +197,7 @@ FORMATS = {
         ".onnx",
         to_onnx,
         "import numpy, onnxruntime\n"
-        'network = onnxruntime.InferenceSession("{file}")\n'
+        "network = onnxruntime.InferenceSession({file})\n"
         '(probabilities,) = network.run(None, {{"images": numpy.zeros((1, 28, 28), numpy.uint8)}})',
         load_onnx,
     ),
@@ -205,13 +205,13 @@ FORMATS = {
         ".pt2",
         to_torch_export,
         "import torch\n"
-        'network = torch.export.load("{file}").module()\n'
+        "network = torch.export.load({file}).module()\n"
         "probabilities = network(torch.zeros(1, 28, 28, dtype=torch.uint8))",
         load_torch_export,
     ),
-    "html": Format(".html", to_html, 'import webbrowser\nwebbrowser.open("{file}")', load_page),
+    "html": Format(".html", to_html, "import webbrowser\nwebbrowser.open({file})", load_page),
     "safetensors": Format(
-        ".safetensors", to_safetensors, f'from safetensors.torch import load_file\n{NETWORK}(load_file("{{file}}"))'
+        ".safetensors", to_safetensors, f"from safetensors.torch import load_file\n{NETWORK}(load_file({{file}}))"
     ),
-    "state_dict": Format(".pt", to_state_dict, f'import torch\n{NETWORK}(torch.load("{{file}}", weights_only=True))'),
+    "state_dict": Format(".pt", to_state_dict, f"import torch\n{NETWORK}(torch.load({{file}}, weights_only=True))"),
 }

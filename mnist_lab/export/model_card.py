@@ -10,7 +10,7 @@ from torchmetrics import Metric
 from mnist_lab.config.metric_names import TEST_ACC
 from mnist_lab.config.overrides import override_key
 from mnist_lab.data.datamodule import MNISTDataModule
-from mnist_lab.formatting import format_command, format_held_out, render_template
+from mnist_lab.formatting import Markdown, code_span, format_command, format_held_out, render_template
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.models.deployed import InferenceModule
 from mnist_lab.runs.run import Run
@@ -69,14 +69,15 @@ def model_card(
     info = run.info
     model, source = info["model"], str(data.source.name)
     held_out = getattr(data.source, "validation", None) or data.val_size
+    kind, parameters = code_span(type(network).__name__), sum(p.numel() for p in network.parameters())
     facts = {
         "data": f"{source}; held out for validation: {format_held_out(held_out)}",
         "preset": describe_preset(run),
-        "network": f"`{type(network).__name__}`, {sum(p.numel() for p in network.parameters()):,} parameters",
+        "network": Markdown(f"{kind}, {parameters:,} parameters"),
         "weights": describe_weights(run),
         "accuracy": describe_accuracy(run, measured),
         "check": "",
-        "command": f"`{info['command'] or format_command([f'model={model}'])}`",
+        "command": code_span(info["command"] or format_command([f"model={model}"])),
         "versions": ", ".join(f"{name} {version}" for name, version in info["versions"].items()),
     }
     if measured:
@@ -91,14 +92,14 @@ def model_card(
         file=file,
         model=model,
         source=source,
-        facts={name: value for name, value in facts.items() if value},
-        loading=loading,
+        facts=[fact for fact in facts.items() if fact[1]],
+        loading=Markdown(loading),
         is_program=is_program,
         network=network,
         data=data,
         members=[(name, part) for name, part in network.named_modules() if isinstance(part, InferenceModule)],
         layers=[
-            (name, layer)
+            Markdown(f"{name}: {layer}")
             for name, layer in network.named_modules()
             if name and not isinstance(layer, Metric) and not list(layer.children())
         ],
@@ -118,14 +119,14 @@ def describe_preset(run: Run) -> str:
 
 def describe_weights(run: Run) -> str:
     """Return the epoch, the kind of checkpoint, the seed and the folder of a run's tested weights."""
-    info, checkpoint = run.info, run.chosen_checkpoint().stem
+    info, checkpoint, folder = run.info, run.chosen_checkpoint().stem, code_span(run.folder.absolute().name)
     if members := info["members"]:
-        return f"of {len(members)} networks, whose probabilities are averaged, run `{run.folder.absolute().name}`"
+        return Markdown(f"of {len(members)} networks, whose probabilities are averaged, run {folder}")
     tested, epochs = info["tested"], info["epochs"]
     is_tested = tested is not None and tested["checkpoint"] == checkpoint
     epoch = f"of epoch {run.tested_epoch} of {epochs}" if is_tested else f"of an unfinished run, after {epochs} epochs"
     kind = "best by validation accuracy" if checkpoint == "best" else "the last"
-    return f"{epoch}, {kind}, seed {info['seed']}, run `{run.folder.absolute().name}`"
+    return Markdown(f"{epoch}, {kind}, seed {info['seed']}, run {folder}")
 
 
 def describe_accuracy(run: Run, measured: ProgramResult | None) -> str:

@@ -1,7 +1,6 @@
 """Recognise the digits, or the other classes of a run, in a user's images, and in a CSV of pixels."""
 
 import csv
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from mnist_lab.data.images import UnreadableImage, fit_image, open_image
 from mnist_lab.data.own_images import ImageFolder
 from mnist_lab.errors import UsageError
 from mnist_lab.files import require_writable_file, user_output
+from mnist_lab.formatting import print_warning
 from mnist_lab.inference.digits import NetworkInput, NoDigit, find_digit, find_number
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import load_trained_model, make_data
@@ -142,7 +142,7 @@ def write_submission(run: Run, path: Path, out: Path) -> tuple[int, float | None
     images, labels = read_pixels(path, max_label=len(classifier.classes) - 1)
     scale, (_, highest) = fitting_scale(images)
     if scale != (0, 255):
-        print(f"mnist_lab: warning: {path}: values up to {highest:g}, taken as 0 to {scale[1]}", file=sys.stderr)
+        print_warning(f"{path}: values up to {highest:g}, taken as 0 to {scale[1]}")
     predicted = classifier.probabilities(to_bytes(images, scale)).argmax(1)
     with user_output(out, f"--out={out}") as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

@@ -129,7 +129,7 @@ def _job_row(results: Results, job: Job, number: int, path: Path) -> dict[str, A
     """Return a job's row in the table of jobs, with the link to its report, or else to its folder."""
     row, page = results.row(job), Run(job.folder).report_path
     target, words = (page, "report") if page.is_file() else (job.folder, "folder")
-    link = quote(Path(os.path.relpath(target, path.absolute().parent)).as_posix()) if target.exists() else None
+    link = quote(os.fsencode(os.path.relpath(target, path.absolute().parent))) if target.exists() else None
     formats: dict[str, Callable[[Any], str]] = {VAL_ACC: "{:.2%}".format, "epochs": str, "seconds": format_duration}
     results_of_job = ["–" if row[name] is None else text(row[name]) for name, text in formats.items()]
     cells = [*results.settings(job).values(), *results_of_job]

@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
@@ -13,7 +14,7 @@ from mnist_lab.config.compose import compose
 from mnist_lab.config.metric_names import METRIC_NAMES, TEST_ACC, is_accuracy
 from mnist_lab.config.settings import format_differences
 from mnist_lab.files import write_text
-from mnist_lab.formatting import render_template
+from mnist_lab.formatting import Markdown, escape_markdown, render_template
 from mnist_lab.runs.record import RunRecord
 from mnist_lab.runs.run import Run
 from mnist_lab.viz.curves import METRICS, SETS, finish_axes, plot_published
@@ -117,12 +118,13 @@ def join_unique(values: Iterable[Any]) -> str:
 
 def markdown(summary: Mapping[str, Mapping[str, Any]]) -> str:
     """Render RESULTS.md from the content of results.json."""
+    links = {name: Markdown(f"[{escape_markdown(name)}](#{quote(name)})") for name in summary}
     return render_template(
         Path(__file__).with_name("results.md.j2"),
         tolerance=TOLERANCE,
         summary=summary,
         heads=HEADS,
-        overview=[_overview_cells(f"[{name}](#{name})", row) for name, row in summary.items()],
+        overview=[_overview_cells(links[name], row) for name, row in summary.items()],
         epochs={name: _epoch_rows(row) for name, row in summary.items()},
         epoch_heads=_epoch_heads,
         format_mean=_format_mean,

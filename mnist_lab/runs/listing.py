@@ -6,7 +6,6 @@ Imports neither torch nor Hydra.
 import contextlib
 import math
 import statistics
-import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
@@ -18,7 +17,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from mnist_lab.config.metric_names import IMAGES_PER_SECOND, METRIC_NAMES, is_accuracy, is_loss
 from mnist_lab.config.settings import differing_settings, flatten
 from mnist_lab.errors import UsageError
-from mnist_lab.formatting import format_value, printable
+from mnist_lab.formatting import format_value, print_warning
 from mnist_lab.runs.query import Condition
 from mnist_lab.runs.record import RunRecord, RunState, parse_json, processor_name
 from mnist_lab.runs.run import RESULTS_JSON, SWEEP_RECORD, Run, start_timestamp
@@ -50,7 +49,7 @@ def select_where(records: Mapping[Run, RunRecord], where: str) -> dict[Run, RunR
             try:
                 rows[run] = {**flatten(run.config), **rows[run]}
             except UsageError as error:
-                print(f"mnist_lab: warning: {printable(str(error))}; its settings are left out", file=sys.stderr)
+                print_warning(f"{error}; its settings are left out")
     for name in sorted(names.difference(*rows.values())) if records else []:
         raise UsageError(f"--where={where!r}: no run has {name}; name a column of `ls --json`, or a setting")
     condition.require_fit(list(rows.values()))
@@ -74,7 +73,7 @@ def select_runs(found: Sequence[Run], problem: Callable[[Run], str | None]) -> l
     if len(problems) == len(found):
         raise UsageError(f"{found[0]}: {problems[found[0]]}")
     for run, words in problems.items():
-        print(f"mnist_lab: warning: {run}: {words}; left out", file=sys.stderr)
+        print_warning(f"{run}: {words}; left out")
     return [run for run in found if run not in problems]
 
 
@@ -88,7 +87,7 @@ def select_finished(records: Mapping[Run, RunRecord]) -> list[Run]:
     others = Counter(info["status"] for info in records.values() if info["status"] != RunState.FINISHED)
     if others:
         counts = ", ".join(f"{count} {status}" for status, count in others.items())
-        print(f"mnist_lab: warning: runs that have not finished are left out: {counts}", file=sys.stderr)
+        print_warning(f"runs that have not finished are left out: {counts}")
     return [run for run, info in records.items() if info["status"] == RunState.FINISHED]
 
 
@@ -192,7 +191,7 @@ def list_groups(runs_dir: Path, sort: str = "date", where: str | None = None) ->
         try:
             configs[run] = run.config
         except UsageError as error:
-            print(f"mnist_lab: warning: {printable(str(error))}; left out", file=sys.stderr)
+            print_warning(f"{error}; left out")
     groups = group_runs(list(configs), differing_settings(*configs.values()))
     rows = [group_row({run: records[run] for run in group}) for group in groups]
     rows.sort(key=lambda row: start_timestamp({"started": row["date"]}))

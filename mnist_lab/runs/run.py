@@ -7,7 +7,6 @@ import csv
 import math
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,7 +21,7 @@ from mnist_lab.config.metric_names import TRAIN_LOSS
 from mnist_lab.config.trust import RECORDS, load_config
 from mnist_lab.errors import UsageError
 from mnist_lab.files import atomic_write, exists, is_whole, remove_partial_files
-from mnist_lab.formatting import display_path, printable
+from mnist_lab.formatting import display_path, print_warning
 from mnist_lab.runs.locks import HOLDER, LOCK, holder_of
 from mnist_lab.runs.record import RUN, RunRecord, RunState, read_record, record_source, write_record
 
@@ -145,7 +144,7 @@ class Run:
             try:
                 records[run] = run.info
             except UsageError as error:
-                print(f"mnist_lab: warning: {printable(str(error))}", file=sys.stderr)
+                print_warning(str(error))
                 records[run] = {"status": RunState.DAMAGED, "error": str(error)}
         return dict(sorted(records.items(), key=lambda record: start_timestamp(record[1])))
 

@@ -6,7 +6,6 @@ of the folder of the runs until they are restored, or the trash is emptied.
 
 import re
 import shutil
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +16,7 @@ from typing_extensions import TypedDict
 
 from mnist_lab.errors import UsageError
 from mnist_lab.files import exists, make_folder
-from mnist_lab.formatting import display_path, printable, shorten
+from mnist_lab.formatting import display_path, print_warning, shorten
 from mnist_lab.runs.locks import holder_of
 from mnist_lab.runs.record import read_record, write_record
 from mnist_lab.runs.run import SWEEP_RECORD, TRASH, Run
@@ -51,7 +50,7 @@ def read_annotations(run: Run) -> Annotations:
         try:
             return read_record(run.annotations_path, ANNOTATIONS, "tags and a note", "tag the run anew")
         except UsageError as error:
-            print(f"mnist_lab: warning: {printable(str(error))}", file=sys.stderr)
+            print_warning(str(error))
     return {"tags": [], "note": None}
 
 

@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from mnist_lab.config.keys import SWEEP_KEYS
+from mnist_lab.config.keys import IGNORED_FOR_IDENTITY, SWEEP_KEYS
 from mnist_lab.config.overrides import explain_composition_error, override_key, parse_override, without_keys
 from mnist_lab.errors import UsageError
 from mnist_lab.runs.record import RunState
@@ -31,6 +31,8 @@ def sweep_grid(sweeper: Any, arguments: list[str]) -> list[Any]:
             )
         launcher = plan_launcher(sweeper.config, len(jobs))
         ids = {compose_job_id(sweeper, overrides): overrides for overrides in jobs}
+        if len(ids) < len(jobs):
+            raise UsageError(f"{', '.join(swept)}: {len(jobs)} jobs of which {len(ids)} differ; take out values")
         with run_sweep(sweeper, swept, ids, launcher) as running:
             todo = (job for job in running.sweep.jobs() if job.state != RunState.FINISHED)
             running.launch({job.id: job.overrides for job in todo})
@@ -45,6 +47,8 @@ def parse_sweep(sweeper: Any, arguments: Sequence[str]) -> tuple[list[Override],
     swept = [override_key(str(override.input_line)) for override in overrides if override.is_sweep_override()]
     for key in filter(SWEEP_KEYS.__contains__, swept):
         raise UsageError(f"{key}: applies to the whole sweep and cannot be swept")
+    for key in filter(IGNORED_FOR_IDENTITY.match, swept):
+        raise UsageError(f"{key}: jobs do not differ by it, as their results do not; give it one value")
     return overrides, swept
 
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.override_parser.types import Override
-from rich.console import Console
 from rich.table import Table
 
 from mnist_lab.config.metric_names import VAL_ACC
+from mnist_lab.console import PlainConsole
 from mnist_lab.errors import UsageError, not_installed
 from mnist_lab.runs.record import DONE, RunState
 from mnist_lab.runs.sweep import Job, Sweep
@@ -162,7 +162,7 @@ def show_brackets(brackets: Sequence[Bracket], sweep: Sweep, max_epochs: int) ->
     if not sweep.exists:
         return  # it was refused
     jobs = sweep.jobs()
-    console = Console(highlight=False, markup=False)
+    console = PlainConsole()
     table = Table("bracket", "epochs", "candidates", "failed", "best validation", "continued", title="rungs")
     for number, bracket in enumerate(brackets, 1):
         for rung, following in itertools.zip_longest(bracket.rungs, bracket.rungs[1:]):

@@ -24,6 +24,7 @@ from mnist_lab.config.metric_names import VAL_ACC
 from mnist_lab.config.overrides import quote_path
 from mnist_lab.errors import UsageError
 from mnist_lab.files import write_text
+from mnist_lab.formatting import print_lines
 from mnist_lab.runs.record import DONE, RunState
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
@@ -45,6 +46,7 @@ def sweep_optuna(sweeper: Any, arguments: list[str]) -> list[Any]:
         if sweeper.config.detach:
             raise UsageError("--detach: a search asks for settings while its jobs run; run it in tmux, or with nohup")
         launcher = plan_launcher(sweeper.config, sweeper.n_trials)
+        print_lines(f"searched: {', '.join(space)} (KEY=VALUE takes one out)")
         with run_sweep(sweeper, swept, {}, launcher) as running:
             search(sweeper, running, space, [override for override in fixed if override])
     return []

@@ -12,14 +12,14 @@ from collections import Counter
 from collections.abc import Sequence
 from types import TracebackType
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
-from rich.text import Text
 
 from mnist_lab.config.metric_names import TEST_ACC, VAL_ACC
+from mnist_lab.console import PlainConsole
 from mnist_lab.errors import UsageError
-from mnist_lab.formatting import display_path, format_accuracy, format_duration
+from mnist_lab.formatting import display_path, format_accuracy, format_duration, print_lines
 from mnist_lab.runs.ranking import Results, describe_job
 from mnist_lab.runs.record import DONE, STOPPED, WELL_ENDED, RunState
 from mnist_lab.runs.sweep import Job, Sweep
@@ -39,9 +39,9 @@ STYLES = {
 class Watch:
     """Reads the sweep's folder in a thread, shows the jobs, and updates results.csv and results.json."""
 
-    def __init__(self, sweep: Sweep, launcher: Launcher, console: Console | None = None) -> None:
+    def __init__(self, sweep: Sweep, launcher: Launcher, console: PlainConsole | None = None) -> None:
         self.sweep, self.launcher = sweep, launcher
-        self.console = console or Console(highlight=False, markup=False)
+        self.console = console or PlainConsole()
         self.live = Live(console=self.console, auto_refresh=False, transient=True)
         self.printed = {(job.id, len(job.epochs)) for job in sweep.jobs() if job.state in WELL_ENDED}
         self.written: list[Job] | None = None
@@ -100,7 +100,7 @@ class Watch:
             cells = [*results.settings(job).values(), job.state, *progress(job), places[job.id]]
             table.add_row(*cells[: len(table.columns)], style=STYLES[job.state])
         left = self.seconds_left(jobs)
-        return Group(table, Text(count_states(jobs) + (f"; {format_duration(left)} left" if left is not None else "")))
+        return Group(table, count_states(jobs) + (f"; {format_duration(left)} left" if left is not None else ""))
 
     def seconds_left(self, jobs: list[Job]) -> float | None:
         """Estimate the seconds for the remaining jobs from the finished ones; None before one is finished."""
@@ -145,7 +145,7 @@ def progress(job: Job) -> tuple[str, str, str, str]:
     seconds = info["seconds"].get("total", 0.0)
     left = ""
     if job.state == RunState.RUNNING:
-        seconds = time.time() - job.process.get("began", time.time())
+        seconds += time.time() - job.process.get("began", time.time())  # to those of earlier starts
         left = format_duration(seconds / done * (asked - done)) if done else ""
     return f"{done}/{asked}", "" if best is None else f"{best:.2%}", format_duration(seconds), left
 
@@ -154,20 +154,20 @@ def show_results(results: Results, command: str) -> None:
     """Write and print the results so far."""
     from mnist_lab.sweeps.figures import save_sweep_figure  # imports matplotlib, which a table does not need
 
-    console = Console(highlight=False, markup=False)
+    console = PlainConsole()
     results.write()
     figure = save_sweep_figure(results)
     if results.ranked:
         console.print(results.table())
-        console.print(describe_best(results), soft_wrap=True)
+        console.print(*describe_best(results), sep="\n", soft_wrap=True)
     for job in results.jobs:
         if job.state in STOPPED:
             reason = f": {job.error}" if job.error else ""
             console.print(f"{job.state}: {describe_job(results, job)}{reason}", soft_wrap=True)
-    failed = [f"{describe_job(results, job)}: {job.error}" for job in results.jobs if job.state == RunState.FAILED]
+    failed = [f"  {describe_job(results, job)}: {job.error}" for job in results.jobs if job.state == RunState.FAILED]
     if failed:
         told = f"mnist_lab: {len(failed)} of {len(results.jobs)} jobs failed; each has a train.log in its folder:"
-        print(told, *failed, sep="\n  ", file=sys.stderr)
+        print_lines(told, *failed, file=sys.stderr)
     left = sum(job.state not in WELL_ENDED for job in results.jobs)
     if left:
         console.print(f"{left} of {len(results.jobs)} jobs are not finished; to continue: {command}", soft_wrap=True)
@@ -176,15 +176,15 @@ def show_results(results: Results, command: str) -> None:
     console.print(f"sweep folder: {display_path(sweep.folder)} ({written})", soft_wrap=True)
 
 
-def describe_best(results: Results) -> str:
+def describe_best(results: Results) -> tuple[str, str]:
     """Describe the best settings: test accuracy, the command that trains them again, and the best job's run folder."""
     job = results.best_job
     assert job is not None
     tested, folder = results.entry(results.winner)[TEST_ACC], display_path(job.folder)
     if len(results.winner) == 1:
-        return f"best, test accuracy {format_accuracy(**tested)}: {results.command}\nits run folder: {folder}"
+        return f"best, test accuracy {format_accuracy(**tested)}: {results.command}", f"its run folder: {folder}"
     own = f"seed={job.info['seed']}, test accuracy {job.info['metrics'][TEST_ACC]:.2%}"
     return (
-        f"best, test accuracy {format_accuracy(**tested)} over {len(results.winner)} seeds: {results.command}\n"
-        f"the best of these seeds by validation: {own}: {folder}"
+        f"best, test accuracy {format_accuracy(**tested)} over {len(results.winner)} seeds: {results.command}",
+        f"the best of these seeds by validation: {own}: {folder}",
     )

@@ -13,7 +13,7 @@ from mnist_lab.config.keys import SWEEP_KEYS
 from mnist_lab.config.overrides import override_key, without_keys
 from mnist_lab.config.settings import to_plain
 from mnist_lab.errors import JobsFailed, LabError, UsageError
-from mnist_lab.formatting import format_command
+from mnist_lab.formatting import format_command, print_lines
 from mnist_lab.runs.locks import run_lock
 from mnist_lab.runs.ranking import Results
 from mnist_lab.runs.record import STOPPED, RunState
@@ -40,7 +40,7 @@ class RunningSweep:
         launched = Launch(self.launcher, self.session, {id: [*given, *own] for id, given in jobs.items()})
         if self.session.config.detach:
             command = format_command(["status", self.sweep.folder.name])
-            print(f"{len(jobs)} jobs are in the queue; how they stand: {command}")
+            print_lines(f"{len(jobs)} jobs are in the queue; how they stand: {command}")
         else:
             launched.wait()
 

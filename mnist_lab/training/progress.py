@@ -7,20 +7,19 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.status import Status
 from rich.table import Column, Table
-from rich.text import Text
 from torch import Tensor, nn
 
 from mnist_lab.config.metric_names import IMAGES_PER_SECOND
+from mnist_lab.console import PlainConsole
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.models.trial import eval_mode
 from mnist_lab.training.callbacks import TestCurve
 from mnist_lab.training.multistep import StepCallback, all_callbacks, training_batches
 
-console = Console(highlight=False, markup=False)
+console = PlainConsole()
 LOSS, ACCURACY = "{:10.4f}", "{:8.2%}"
 EPOCH, RUN = TaskID(0), TaskID(1)  # what has a bar
 INTERVAL = 0.2  # seconds between two updates of the bars, at least
@@ -193,4 +192,4 @@ def results_table(title: str, metrics: Mapping[str, float]) -> Table:
 
 def working_on(task: str) -> Status:
     """Show in a terminal, while the block runs, what is worked on."""
-    return console.status(Text(f"{task} ...", style="dim"), spinner="line")
+    return console.status(console.render_str(f"{task} ...", style="dim"), spinner="line")

@@ -3,7 +3,6 @@
 import logging
 import os
 import re
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -18,6 +17,7 @@ from omegaconf import DictConfig
 from mnist_lab.config.keys import DERIVED_KEYS
 from mnist_lab.config.settings import flatten
 from mnist_lab.errors import UsageError
+from mnist_lab.formatting import print_warning
 from mnist_lab.runs.record import RunState, without_credentials
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
@@ -64,7 +64,7 @@ class Tracker(Logger):
             self.has_failed = True
             log.info("%s failed", self.service, exc_info=error)
             reason = f"logger.{self.service}: {_in_one_line(error)}"
-            print(f"mnist_lab: warning: {reason}; nothing more is sent, and metrics.csv has all", file=sys.stderr)
+            print_warning(f"{reason}; nothing more is sent, and metrics.csv has all")
 
 
 class MLflow(Tracker, MLFlowLogger):

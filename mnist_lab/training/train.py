@@ -2,7 +2,6 @@
 
 import re
 import statistics
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -19,6 +18,7 @@ from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.data.summary import print_summary
 from mnist_lab.errors import UsageError
 from mnist_lab.files import sync_tree
+from mnist_lab.formatting import print_warning
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.models.trial import check_output
 from mnist_lab.runs.checkpoints import checkpoint_epoch, completed_epochs, load_weights, read_checkpoint
@@ -64,7 +64,7 @@ def train(cfg: DictConfig) -> Run:
     resumed = Run(Path(cfg.folder)).config if cfg.resume else None
     if (ignored := validate(cfg, resumed)) and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
         without = f"continues without settings that this version does not know: {', '.join(ignored)}"
-        print(f"mnist_lab: warning: resume={cfg.resume}: {without}", file=sys.stderr)
+        print_warning(f"resume={cfg.resume}: {without}")
     if resumed:
         cfg = keep_data_settings(cfg, resumed)
     # A new run's folder is locked when it is made; that of an earlier one before anything in it is read or changed.
@@ -102,9 +102,9 @@ def _train(cfg: DictConfig) -> Run:
     if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
         print_summary(data)
     if warning:
-        print_line(f"warning: {warning}")
+        print_status(f"warning: {warning}")
     if data.steps_per_execution != cfg.steps_per_execution:
-        print_line(f"steps_per_execution={data.steps_per_execution}, {reason}")
+        print_status(f"steps_per_execution={data.steps_per_execution}, {reason}")
 
     parameters = sum(parameter.numel() for parameter in model.parameters())
     with (
@@ -148,10 +148,7 @@ def restore_logs(trainer: pl.Trainer, metrics_csv: MetricsCSV, checkpoint: Mappi
     step = checkpoint["global_step"]
     metrics_csv.restore(step)
     if checkpoint.get("metrics_crc", metrics_csv.checksum()) != metrics_csv.checksum():
-        print(
-            f"mnist_lab: warning: {metrics_csv.path}: changed since step {step} was saved; curves may have gaps",
-            file=sys.stderr,
-        )
+        print_warning(f"{metrics_csv.path}: changed since step {step} was saved; curves may have gaps")
     boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
     restore_events(metrics_csv.path.parent, step, list(metrics_csv.rows.values()), boards)
 
@@ -186,7 +183,7 @@ def is_already_done(cfg: DictConfig, checkpoint: Mapping[str, Any]) -> bool:
         return False
     key = "max_steps" if steps == limit else "max_epochs"
     done = f"{cfg.trainer[key]} {key.removeprefix('max_')}"
-    print_line(f"already trained for {done}; raise trainer.{key} to continue\nrun folder: {run}")
+    print_status(f"already trained for {done}; raise trainer.{key} to continue", f"run folder: {run}")
     return True
 
 
@@ -242,8 +239,8 @@ def mark_ended(run: Run, status: RunState) -> None:
 
 
 @rank_zero_only
-def print_line(line: str) -> None:
-    console.print(line, soft_wrap=True)
+def print_status(*lines: str) -> None:
+    console.print(*lines, sep="\n", soft_wrap=True)
 
 
 @rank_zero_only
@@ -254,6 +251,5 @@ def print_results(run: Run) -> None:
     assert tested is not None
     words = f"{info['model']}, weights of epoch {tested['epoch']} ({tested['checkpoint']})"
     console.print(results_table(words, info["metrics"]))
-    print_line(
-        f"{info['epochs']} epoch{'s' * (info['epochs'] != 1)} in {info['seconds']['total']:.1f} s\nrun folder: {run}"
-    )
+    epochs = f"{info['epochs']} epoch{'s' * (info['epochs'] != 1)}"
+    print_status(f"{epochs} in {info['seconds']['total']:.1f} s", f"run folder: {run}")

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 
 from mnist_lab.errors import UsageError
 from mnist_lab.files import atomic_write, require_writable_file, user_output
+from mnist_lab.formatting import printable_lines
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,6 +37,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 def write_figure(figure: Figure, path: Path, option: str = "") -> None:
     """Write a figure in the format that the file's name ends in; option is what a user named it by."""
+    _escape_texts(figure)
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -60,6 +62,7 @@ def inline_svg(figure: Figure, name: str) -> str:
 
     from mnist_lab.viz.style import TITLE_HEIGHT
 
+    _escape_texts(figure)
     if figure.get_suptitle():
         figure.suptitle("", in_layout=False)
         figure.set_figheight(figure.get_figheight() - TITLE_HEIGHT)
@@ -79,6 +82,14 @@ def inline_svg(figure: Figure, name: str) -> str:
         "style": f"min-width:{scale * width:.1f}rem;max-width:{MAX_SCALE * width:.1f}rem",
     }
     return ElementTree.tostring(root, encoding="unicode")
+
+
+def _escape_texts(figure: Figure) -> None:
+    """Escape the control characters in the texts of a figure, which XML and fonts lack."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        text.set_text(printable_lines(text.get_text()))
 
 
 def _simplify(element: ElementTree.Element, used: set[str]) -> bool:

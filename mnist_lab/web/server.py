@@ -16,6 +16,7 @@ from socketserver import TCPServer
 from urllib.parse import urlsplit
 
 from mnist_lab.errors import UsageError
+from mnist_lab.formatting import print_lines
 from mnist_lab.runs.run import Run
 from mnist_lab.web.page import page_of
 
@@ -28,10 +29,11 @@ def serve(run: Run, host: str, port: int | None, *, browser: bool) -> None:
     shown_host = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
     with open_server(host, port) as server:  # before the work: the address may be refused
         if sys.stderr.isatty():  # it takes seconds, and minutes for an ensemble
-            print("preparing the page, with the test images that the network gets most wrong", file=sys.stderr)
+            print_lines("preparing the page, with the test images that the network gets most wrong", file=sys.stderr)
         server.page = page_of(run)
         address = f"http://{shown_host}:{server.server_address[1]}/"
-        print(f"draw at {address} (press Ctrl-C to stop)", flush=True)
+        print_lines(f"draw at {address} (press Ctrl-C to stop)")
+        sys.stdout.flush()
         if browser and has_screen():
             webbrowser.open(address)
         server.serve_forever()

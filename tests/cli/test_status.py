@@ -97,3 +97,24 @@ def test_watch_ends_when_no_job_is_left(command: Command, sweep: Sweep, monkeypa
 def test_wrong_arguments_are_refused_in_a_line(command: Command, arguments: list[str], told: str) -> None:
     outcome = command("status", *arguments, data=False)
     assert (outcome.status, outcome.err.count("\n"), told in outcome.err) == (2, 1, True), outcome.err
+
+
+@pytest.mark.parametrize(
+    "recorded",
+    [
+        {"epochs": 8, "seconds": {"fit": 160.0, "total": 160.0}},
+        pytest.param(
+            {}, marks=pytest.mark.xfail(strict=True, reason="W15: of a killed start, only its checkpoint has the time")
+        ),
+    ],
+)
+def test_time_left_of_a_job_started_again_goes_by_the_time_of_all_its_epochs(
+    command: Command, sweep: Sweep, recorded: dict[str, object]
+) -> None:
+    run = Run(sweep.folder / f"seed=1-{'b' * 12}")
+    info = {"status": "running", "max_epochs": 10, "seed": 1, "started": "2026-11-21T12:00:00+00:00", **recorded}
+    run.record_path.write_text(json.dumps(info))
+    run.metrics_path.write_text("step,epoch,train/loss\n" + "".join(f"{i},{i},0.5\n" for i in range(8)))
+    with run_lock(run.folder):
+        (line,) = [line for line in command("status", "three", data=False).out.splitlines() if " running " in line]
+    assert "8/10" in line and re.search(r" (39|4\d)\.\d s ", line), line

@@ -1,9 +1,12 @@
 """Every choice composes and passes the check; bad settings are told by key and value, all at once, before any work."""
 
 import re
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
+import hydra
 import pytest
 import torch
 from lab import Command, Tiny
@@ -232,3 +235,41 @@ def test_settings_of_none_are_refused(tiny: Tiny) -> None:
     for overrides in (["experiment=own"], ["augmentation=none", "+augmentation.degrees=20"]):
         with pytest.raises(UsageError, match=rf"^augmentation\.degrees=20: {remedy}$"):
             validate(tiny.compose(*overrides))
+
+
+NESTED = pytest.mark.xfail(strict=True, raises=ValueError, reason="T: GlobalHydra is already initialized")
+
+
+@NESTED
+def test_composes_after_hydra_was_initialized_and_leaves_it_so(tmp_path: Path) -> None:
+    (tmp_path / "app.yaml").write_text("x: 1\n")
+    with hydra.initialize_config_dir(str(tmp_path), version_base="1.3"):
+        assert compose("model=lenet").name == "lenet"
+        assert hydra.compose("app") == {"x": 1}
+
+
+@NESTED
+def test_composes_inside_another_application_of_hydra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "app.yaml").write_text("x: 1\n")
+    monkeypatch.setattr("sys.argv", ["app", f"hydra.run.dir={tmp_path}/out", "hydra/job_logging=none"])
+    monkeypatch.setattr("hydra._internal.utils.is_under_debugger", lambda: True)  # Hydra then raises errors
+    names: list[str] = []
+    app = hydra.main(version_base="1.3", config_path=str(tmp_path), config_name="app")
+    app(lambda cfg: names.append(compose("model=lenet").name))()
+    assert names == ["lenet"]
+
+
+@NESTED
+def test_composes_while_another_thread_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, others = hydra.compose, list[Future[Any]]()
+
+    def compose_slowly(*args: Any, **settings: Any) -> Any:
+        if not others:
+            others.append(threads.submit(compose, "seed=2"))
+            wait(others, timeout=0.5)
+        return plain(*args, **settings)
+
+    monkeypatch.setattr("hydra.compose", compose_slowly)
+    with ThreadPoolExecutor(1) as threads:
+        seed = compose("seed=1").seed
+    assert (seed, others[0].result().seed) == (1, 2)

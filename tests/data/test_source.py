@@ -71,7 +71,7 @@ def test_missing_files_come_from_a_mirror_and_then_stay(tiny: Tiny, mirror: Mirr
 
 @pytest.mark.parametrize("damage", ["empty", "one flipped bit", *thorough("truncated")])
 def test_damaged_file_is_noticed_and_fetched_again(
-    tiny: Tiny, mirror: Mirror, damage: str, caplog: pytest.LogCaptureFixture
+    tiny: Tiny, mirror: Mirror, damage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tiny.raw / FILES[0]
     content = bytearray(path.read_bytes())
@@ -80,7 +80,7 @@ def test_damaged_file_is_noticed_and_fetched_again(
     assert is_tiny(tiny.source(mirrors=[mirror.address]).load(tiny.root))
     assert mirror.requests == [f"/{FILES[0]}.gz"]
     assert path.read_bytes() == tiny.contents[FILES[0]]
-    assert caplog.text.count(f"{path} is damaged") == 1
+    assert capsys.readouterr().err.count(f"warning: {path} is damaged") == 1
 
 
 def test_mirror_that_sends_wrong_bytes_is_not_believed(tiny: Tiny, mirror: Mirror) -> None:

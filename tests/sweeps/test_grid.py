@@ -21,6 +21,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from pausing import waiting
 
 from mnist_lab.__main__ import main
+from mnist_lab.console import PlainConsole
 from mnist_lab.errors import Interrupted
 from mnist_lab.runs.locks import run_lock
 from mnist_lab.runs.ranking import Results, text_value
@@ -447,14 +448,28 @@ def test_results_for_programs_hold_no_formula_of_a_spreadsheet() -> None:
     assert [text_value(value) for value in given] == ["'=cmd()", "'@x", "'+1 a", *given[3:]]
 
 
+@pytest.mark.parametrize(
+    ("swept", "told"),
+    [
+        (["steps_per_execution=1,50"], "steps_per_execution: jobs do not differ by it"),
+        (["optimizer.lr=0.1,0.2", "trainer.accelerator=cpu,auto"], "trainer.accelerator: jobs do not differ by it"),
+        (["hydra/sweeper=halving", "dashboard=default,none"], "dashboard: jobs do not differ by it"),
+        (["trainer=cpu,default"], "trainer: 2 jobs of which 1 differ"),
+        (["seed=range(3)", "model=mlp,mlp"], "seed, model: 6 jobs of which 3 differ"),
+    ],
+)
+def test_sweep_whose_jobs_do_not_differ_is_refused(command: Command, swept: list[str], told: str) -> None:
+    outcome = command("-m", "sweep=s", "trainer.max_epochs=1", *swept)
+    assert (outcome.status, outcome.err.count("\n"), outcome.err.startswith(f"mnist_lab: {told}")) == (2, 1, True)
+    assert not FOLDER.exists()
+
+
 @pytest.mark.usefixtures("grid")
 def test_table_on_a_terminal_shows_how_each_job_stands() -> None:
-    from rich.console import Console
-
     sweep = Sweep(FOLDER)
     first = sweep.jobs()[0]
     write_job(Job(first.overrides, first.folder, RunState.RUNNING, 1, process={"began": time.time() - 7}))
-    console = Console(width=120, height=40, record=True, force_terminal=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
+    console = PlainConsole(width=120, height=40, record=True, force_terminal=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
     with run_lock(first.folder):
         console.print(Watch(sweep, LocalLauncher(), console).render(Results.of(sweep)))
     text = console.export_text()
