@@ -111,6 +111,12 @@ class MNISTDataModule(LightningDataModule):
         order = np.random.default_rng(self.split_seed).permutation(count)
         return np.sort(order[held_out:]), np.sort(order[:held_out])
 
+    @property
+    def smallest_step(self) -> int:
+        """The fewest images of a training step."""
+        train, _ = self.split(len(self._load().train_labels))
+        return min(self.batch_size, len(train))
+
     def batch_counts(self, world_size: int = 1) -> dict[str, int]:
         """Return the number of batches of each set, train, val and test, in each of world_size processes."""
         arrays = self._load()

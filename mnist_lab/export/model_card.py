@@ -123,13 +123,12 @@ def describe_weights(run: Run) -> str:
     tested, epochs = info["tested"], info["epochs"]
     is_tested = tested is not None and tested["checkpoint"] == checkpoint
     epoch = f"of epoch {run.tested_epoch} of {epochs}" if is_tested else f"of an unfinished run, after {epochs} epochs"
-    kind = "best by validation accuracy" if checkpoint == "best" else "the last"
-    return f"{epoch}, {kind}, seed {info['seed']}, run `{run.folder.absolute().name}`"
+    return f"{epoch}, {run.chosen_by()}, seed {info['seed']}, run `{run.folder.absolute().name}`"
 
 
 def describe_accuracy(run: Run, measured: ProgramResult | None) -> str:
     """Return the test accuracy and how it was measured."""
     if measured:
         return f"{measured.accuracy:.2%} on the {measured.images:,} test images, measured by running this file"
-    recorded = run.info["metrics"].get(TEST_ACC)
-    return f"{recorded:.2%} on the test images, when the run ended" if recorded is not None else "not measured"
+    recorded, images = run.info["metrics"].get(TEST_ACC), "part of the" if "test" in run.info["partial"] else "the"
+    return f"{recorded:.2%} on {images} test images, when the run ended" if recorded is not None else "not measured"

@@ -92,17 +92,22 @@ def select_finished(records: Mapping[Run, RunRecord]) -> list[Run]:
 
 def run_row(run: Run, info: RunRecord) -> dict[str, Any]:
     """Return a run's record as one row; None stands for a value that is missing or not finite."""
-    tested = info.get("tested")
+    tested, partial = info.get("tested"), info.get("partial", [])
     names = ("model", "overrides", "status", "error", "seed", "epochs", "parameters", IMAGES_PER_SECOND)
     return {
         "run": str(run),
         "date": info.get("started"),
         **{name: info.get(name) for name in names},
+        **({"status": "partial"} if partial else {}),
         "time": info.get("seconds", {}).get("total"),
         **read_annotations(run),
         "tested_epoch": tested["epoch"] if tested else None,  # the metrics are those of its weights
         **dict.fromkeys(METRIC_NAMES),
-        **{name: value for name, value in info.get("metrics", {}).items() if math.isfinite(value)},
+        **{
+            name: value
+            for name, value in info.get("metrics", {}).items()
+            if math.isfinite(value) and name.split("/")[0] not in partial  # not to be compared with that of a whole set
+        },
     }
 
 

@@ -27,8 +27,9 @@ class Results:
     Attributes:
         sweep: the sweep.
         jobs: all of them.
-        ranked: the finished jobs with a validation accuracy, the best first; jobs that differ only in their seeds are
-            one entry.
+        ranked: the finished jobs with a validation accuracy, the best first, of equals that of the lower validation
+            loss; jobs that differ only in their seeds are one entry. Jobs that measured only part of a set are ranked
+            where no job measured all.
     """
 
     sweep: Sweep
@@ -40,10 +41,11 @@ class Results:
         """Read the current results from the sweep's folder."""
         jobs = sweep.jobs()
         groups: dict[tuple[str, ...], list[Job]] = {}
-        for job in jobs:
-            if job.state == RunState.FINISHED and {VAL_ACC, TEST_ACC} <= job.info["metrics"].keys():
-                groups.setdefault(tuple(without_keys(job.overrides, "seed")), []).append(job)
-        return cls(sweep, jobs, sorted(groups.values(), key=lambda group: mean(group, VAL_ACC), reverse=True))
+        finished = [job for job in jobs if job.state == RunState.FINISHED]
+        measured = [job for job in finished if {VAL_ACC, TEST_ACC} <= job.info["metrics"].keys()]
+        for job in [job for job in measured if not job.info["partial"]] or measured:
+            groups.setdefault(tuple(without_keys(job.overrides, "seed")), []).append(job)
+        return cls(sweep, jobs, sorted(groups.values(), key=merit, reverse=True))
 
     @cached_property
     def varied(self) -> list[str]:
@@ -75,7 +77,7 @@ class Results:
     @property
     def best_job(self) -> Job | None:
         """The best job of the winner by validation accuracy."""
-        return max(self.winner, key=lambda job: float(job.info["metrics"][VAL_ACC]), default=None)
+        return max(self.winner, key=lambda job: merit([job]), default=None)
 
     @property
     def command(self) -> str | None:
@@ -139,7 +141,8 @@ class Results:
     def table(self, limit: int = 20) -> Table:
         """Return the ranking as a table, with the id of each job."""
         keys = [key for key in self.varied if key != "seed"]
-        table = Table("", *(self.heads[key] for key in keys), title=f"sweep {self.sweep.folder.name}")
+        partial = ", of part of the images" * any(job.info["partial"] for job in self.winner)
+        table = Table("", *(self.heads[key] for key in keys), title=f"sweep {self.sweep.folder.name}{partial}")
         for head in ("validation", "time", "jobs"):
             table.add_column(head, justify="right")
         for number, group in enumerate(self.ranked[:limit], 1):
@@ -164,6 +167,11 @@ def text_value(value: Any) -> Any:
 def mean(group: list[Job], metric: str) -> float:
     """Return the mean of a metric over jobs."""
     return statistics.fmean(job.info["metrics"][metric] for job in group)
+
+
+def merit(group: list[Job]) -> tuple[float, float]:
+    """Return by what jobs are ranked, the greatest first: their mean validation accuracy, then the lower loss."""
+    return mean(group, VAL_ACC), -statistics.fmean(job.info["metrics"].get(VAL_LOSS, 0.0) for job in group)
 
 
 def spread(group: list[Job], metric: str) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from torch import nn
 
 from mnist_lab.config.keys import READ_FROM_DATA
+from mnist_lab.config.metric_names import direction
 from mnist_lab.config.targets import find_class, resolve_node
-from mnist_lab.config.validate import enabled_callbacks, validate_parts
+from mnist_lab.config.validate import enabled_callbacks, parameter_types, validate_parts
 from mnist_lab.data.batches import limit_batches
 from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.data.image_source import DIGITS, ImageSource
@@ -127,8 +128,9 @@ def make_data(cfg: DictConfig, model: Classifier) -> MNISTDataModule:
     return data
 
 
-def check_batch_limits(cfg: DictConfig, data: MNISTDataModule, world_size: int = 1) -> None:
-    """Raise UsageError for a fraction of a set's batches that rounds down to 0."""
+def check_batch_limits(cfg: DictConfig, data: MNISTDataModule, world_size: int = 1) -> list[str]:
+    """Return the sets, val and test, that are measured in part; UsageError for a share of less than a batch."""
+    partial = []
     for name, count in data.batch_counts(world_size).items():
         limit = cfg.trainer.get(f"limit_{name}_batches")
         if count and limit_batches(count, limit) == 0:
@@ -136,6 +138,16 @@ def check_batch_limits(cfg: DictConfig, data: MNISTDataModule, world_size: int =
                 f"trainer.limit_{name}_batches={limit}: is less than one of the {count} batches; "
                 "use a larger share, or 1 for a single batch"
             )
+        partial += [name] * (name != "train" and limit_batches(count, limit) < count)
+    return partial
+
+
+def make_callback(node: DictConfig, key: str) -> pl.Callback:
+    """Return a callback, with the mode that follows from the metric that it monitors."""
+    mode = direction(str(node.get("monitor")))
+    takes_mode = mode and node.get("mode") is None and "mode" in parameter_types(find_class(node._target_, key))
+    callback: pl.Callback = instantiate_node(node, key, **({"mode": mode} if takes_mode else {}))
+    return callback
 
 
 def make_trainer(cfg: DictConfig, metrics_csv: MetricsCSV, *callbacks: pl.Callback) -> pl.Trainer:
@@ -145,7 +157,7 @@ def make_trainer(cfg: DictConfig, metrics_csv: MetricsCSV, *callbacks: pl.Callba
         "trainer",
         limit_train_batches=None,  # it is of steps, and so the data module's
         callbacks=[
-            *(instantiate_node(callback, f"callbacks.{name}") for name, callback in enabled_callbacks(cfg).items()),
+            *(make_callback(callback, f"callbacks.{name}") for name, callback in enabled_callbacks(cfg).items()),
             *callbacks,
         ],
         logger=[

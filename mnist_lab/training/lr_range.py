@@ -17,6 +17,7 @@ from scipy.ndimage import gaussian_filter1d
 from mnist_lab.config.validate import validate
 from mnist_lab.data.batches import Batch, Batches
 from mnist_lab.errors import UsageError
+from mnist_lab.models.trial import check_smallest_step
 from mnist_lab.training.build import complete_data, make_data, make_model
 from mnist_lab.training.runtime import torch_settings
 
@@ -95,6 +96,7 @@ def range_test(cfg: DictConfig, lowest: float = 1e-5, highest: float = 10.0, ste
         optimizer = model.optimizer(model.parameters())
         data = make_data(cfg, model)
         data.prepare_data()
+        check_smallest_step(model, data.smallest_step)
         data.setup("fit")
         batches = data.train_batches()
         rates, losses, average, lowest_average = [], [], 0.0, math.inf

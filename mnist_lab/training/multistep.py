@@ -5,6 +5,7 @@ of a group but the last, and Lightning takes that as always. The steps and their
 and curves, to the last bit, whatever the size of a group.
 """
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -82,10 +83,11 @@ def single_step_reason(trainer: pl.Trainer, model: pl.LightningModule) -> str | 
         wanted[f"{type(model).__name__}.{hook}"] = getattr(type(model), hook) is not getattr(Classifier, hook)
     for callback in all_callbacks(trainer):
         # A ModelCheckpoint has one of three intervals: epochs, steps or seconds.
-        saves_at_epoch_ends = type(callback) is ModelCheckpoint and bool(callback.every_n_epochs)
-        if not (saves_at_epoch_ends or isinstance(callback, StepCallback | MultiStep)):
+        saves_at_epoch_ends = isinstance(callback, ModelCheckpoint) and bool(callback.every_n_epochs)
+        base = ModelCheckpoint if saves_at_epoch_ends else pl.Callback
+        if not isinstance(callback, StepCallback | MultiStep):
             for hook in HOOKS:
-                overridden = getattr(type(callback), hook) is not getattr(pl.Callback, hook)
+                overridden = getattr(type(callback), hook) is not getattr(base, hook)
                 wanted[f"{type(callback).__name__}.{hook}"] = overridden
     return next((name for name, is_wanted in wanted.items() if is_wanted), None)
 
@@ -108,15 +110,16 @@ class MultiStep(pl.Callback):
     ) -> None:
         if not isinstance(batch, Group):
             return
-        if trainer.max_steps != -1:
-            batch.steps = batch.steps[: trainer.max_steps - trainer.global_step]
-        *leading, last = batch.steps
+        steps, left = batch.steps, trainer.max_steps - trainer.global_step
+        leading, batch.steps = steps[:-1], steps[-1:]
+        if 0 <= left < len(steps):  # Training ends within the group, of which Lightning takes no step: the network says so.
+            leading, batch.steps = steps[:left], steps[:0]
+            trainer._results.batch = None  # type: ignore[union-attr]  # Lightning would count its images
         loop = trainer.fit_loop.epoch_loop
         is_last_group, loop.batch_progress.is_last_batch = loop.batch_progress.is_last_batch, False
         for step in leading:
             self._take_step(trainer, pl_module, batch.batch(step))
         loop.batch_progress.is_last_batch = is_last_group
-        batch.steps = range(last, last + 1)
 
     def _take_step(self, trainer: pl.Trainer, model: pl.LightningModule, batch: Any) -> None:
         """Take an optimizer step as Lightning does, and count it where Lightning counts its own."""
@@ -146,6 +149,7 @@ class MultiStep(pl.Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
+        checkpoint["folder"] = os.path.realpath(trainer.default_root_dir)
         checkpoint["steps_per_execution"] = trainer.datamodule.steps_per_execution  # type: ignore[attr-defined]
 
     def on_load_checkpoint(

@@ -28,6 +28,7 @@ HARMLESS_WARNINGS = (
     r"The number of training batches .* is smaller than the logging interval",  # the end of an epoch is always logged
     r"`ModelCheckpoint\(monitor=.*could not find the monitored key",  # in epochs without validation; keys are checked
     r"Checkpoint directory .* exists and is not empty",  # as in every resumed run; others are refused before
+    r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint",  # the user has left one out
     r"The `srun` command is available on your system but is not used",  # one process is the default there, too
 )
 # In the RuntimeErrors of gloo and of NCCL when the other end of a connection is gone: gloo's source files, NCCL's code.
