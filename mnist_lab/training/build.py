@@ -152,14 +152,14 @@ def make_callback(node: DictConfig, key: str) -> pl.Callback:
 
 def make_trainer(cfg: DictConfig, metrics_csv: MetricsCSV, *callbacks: pl.Callback) -> pl.Trainer:
     """Return Lightning's Trainer with the configured callbacks and loggers, metrics.csv and safe checkpoints."""
+    enabled = enabled_callbacks(cfg)
+    # last.ckpt is saved after all others, so that it knows what they have kept of its own epoch.
+    names = sorted(enabled, key=lambda name: name in ("last", "checkpoint"))
     trainer: pl.Trainer = instantiate_node(
         cfg.trainer,
         "trainer",
         limit_train_batches=None,  # it is of steps, and so the data module's
-        callbacks=[
-            *(make_callback(callback, f"callbacks.{name}") for name, callback in enabled_callbacks(cfg).items()),
-            *callbacks,
-        ],
+        callbacks=[*(make_callback(enabled[name], f"callbacks.{name}") for name in names), *callbacks],
         logger=[
             metrics_csv,
             *(instantiate_node(logger, f"logger.{name}") for name, logger in cfg.logger.items() if logger),

@@ -100,8 +100,12 @@ def all_callbacks(trainer: pl.Trainer) -> list[pl.Callback]:
 class MultiStep(pl.Callback):
     """Takes the steps of each group but the last, which it leaves to Lightning; single batches it leaves alone."""
 
+    max_steps: int | None = None  # of the trainer, while a checkpoint is restored
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Count a group that was begun when the checkpoint was saved as not begun: Lightning begins it again."""
+        if self.max_steps is not None:
+            trainer.fit_loop.epoch_loop.max_steps = self.max_steps
         progress = trainer.fit_loop.epoch_loop.batch_progress.total
         progress.ready = progress.processed  # type: ignore[attr-defined]
 
@@ -156,6 +160,8 @@ class MultiStep(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Count the epoch's steps in the place of its groups, where the resumed run needs single steps."""
+        # With a limit Lightning would take an epoch that was complete for one that was not.
+        self.max_steps, trainer.fit_loop.epoch_loop.max_steps = trainer.max_steps, -1
         loop = checkpoint["loops"]["fit_loop"]
         if checkpoint.get("steps_per_execution", 1) == trainer.datamodule.steps_per_execution:  # type: ignore[attr-defined]
             return
