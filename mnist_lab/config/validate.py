@@ -298,7 +298,7 @@ def _monitor_problems(cfg: DictConfig) -> Iterator[str]:
     logged = [name for name in EPOCH_METRICS if name not in unlogged]
     callbacks = enabled_callbacks(cfg)
     classes = [str(node.get("_target_")) for node in (cfg.model, *callbacks.values())]
-    others_log = any(not name.startswith(("mnist_lab.", "lightning.")) for name in classes)
+    others_log = any(not name.startswith(("mnist_lab.", "lightning.", "torch.")) for name in classes)
     for name, node in callbacks.items():
         key, monitor, mode = f"callbacks.{name}", node.get("monitor"), node.get("mode")
         if name in ("best", "last") and (monitor is None) == (name == "best"):

@@ -18,6 +18,16 @@ def limit_batches(batches: int, limit: int | float | None) -> int:
     return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
 
 
+def count_batches(images: int, together: int, world_size: int = 1) -> int:
+    """Return the steps of a whole epoch, of so many images together in all processes.
+
+    A remainder of less than two images for each process joins the last step: batch normalisation cannot be trained on a
+    single image.
+    """
+    whole, rest = divmod(images, together)
+    return max(1, whole + (rest >= 2 * world_size))
+
+
 class Batches:
     """A data loader over labelled images in memory.
 
@@ -68,12 +78,7 @@ class Batches:
 
     @property
     def _full_length(self) -> int:
-        """Steps of a whole epoch; a remainder of less than two images for each process joins the last step.
-
-        Batch normalisation cannot be trained on a single image.
-        """
-        whole, rest = divmod(len(self.images), self.batch_size * self.world_size)
-        return max(1, whole + (rest >= 2 * self.world_size))
+        return count_batches(len(self.images), self.batch_size * self.world_size, self.world_size)
 
     @property
     def seen(self) -> int:

@@ -11,7 +11,7 @@ from lightning.pytorch import LightningDataModule
 from pydantic import Field
 from torch import Tensor
 
-from mnist_lab.data.batches import Batches, Groups
+from mnist_lab.data.batches import Batches, Groups, count_batches
 from mnist_lab.data.image_source import DIGITS, Arrays, ImageSource
 from mnist_lab.data.images import DARK
 from mnist_lab.data.mnist_files import Source
@@ -123,7 +123,10 @@ class MNISTDataModule(LightningDataModule):
         train, val = self.split(len(arrays.train_labels))
         together, evaluated = self.batch_size * world_size, self.eval_batch_size * world_size
         sizes = {"train": (train, together), "val": (val, evaluated), "test": (arrays.test_labels, evaluated)}
-        return {name: -(-len(images) // size) for name, (images, size) in sizes.items()}
+        return {
+            name: count_batches(len(images), size, world_size) if len(images) else 0
+            for name, (images, size) in sizes.items()
+        }
 
     @property
     def classes(self) -> list[str]:

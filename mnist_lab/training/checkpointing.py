@@ -25,7 +25,7 @@ from mnist_lab.models.classifier import Classifier
 from mnist_lab.models.trial import trained_parameters
 from mnist_lab.runs.run import Run
 from mnist_lab.streams import stop_waiting_for_readers
-from mnist_lab.training.multistep import StepCallback, all_callbacks, training_batches
+from mnist_lab.training.multistep import StepCallback, all_callbacks, has_stepped
 
 # Lightning's functions that restore a checkpoint within `fit`.
 RESTORING = {"_restore_modules_and_callbacks", "restore_training_state", "_load_combined_loader_states"}
@@ -129,17 +129,19 @@ class SaveWithinEpochs(StepCallback, Checkpoint):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._raise_stop()
 
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        # Accumulated gradients are in no checkpoint: what stops training waits for the optimizer's step.
+        stops = trainer.should_stop or self.postponed
+        trainer.should_stop = stops and has_stepped(trainer)
+        self.postponed = stops and not trainer.should_stop
+        super().on_train_batch_end(trainer, *args)
+
     def after_step(self, trainer: Trainer, pl_module: LightningModule, step: int, loss: Tensor) -> None:
         steps, seconds = self.every_n_train_steps, self.every_n_seconds
-        ends, stops = step == trainer.max_steps, trainer.should_stop or self.postponed
-        if not (ends or stops or self.stop is not None or steps is not None or seconds is not None):
+        ends = step == trainer.max_steps or (trainer.should_stop and trainer.fit_loop._can_stop_early)
+        if trainer.is_last_batch or not (ends or self.stop is not None or steps is not None or seconds is not None):
             return
-        accumulates = training_batches(trainer).position % trainer.accumulate_grad_batches and not trainer.is_last_batch
-        # Accumulated gradients are in no checkpoint: what stops training waits for the optimizer's step.
-        self.postponed, trainer.should_stop = bool(stops and accumulates), stops and not accumulates
-        if trainer.is_last_batch or accumulates:
-            return
-        due = ends or (stops and trainer.fit_loop._can_stop_early) or (steps is not None and step % steps == 0)
+        due = ends or (steps is not None and step % steps == 0)
         if seconds is not None:
             due |= bool(trainer.strategy.broadcast(time.monotonic() - self.saved >= seconds))
         if due or self.stop is not None:

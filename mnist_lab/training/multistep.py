@@ -44,7 +44,13 @@ class StepCallback(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.after_step(trainer, pl_module, trainer.global_step, outputs["loss"])
+        if has_stepped(trainer):
+            self.after_step(trainer, pl_module, trainer.global_step, outputs["loss"])
+
+
+def has_stepped(trainer: pl.Trainer) -> bool:
+    """Return whether the optimizer has taken a step with the latest batch, and does not accumulate gradients."""
+    return trainer.is_last_batch or training_batches(trainer).position % trainer.accumulate_grad_batches == 0
 
 
 def training_batches(trainer: pl.Trainer) -> Batches:
