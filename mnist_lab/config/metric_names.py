@@ -15,7 +15,7 @@ EPOCH_METRICS = (VAL_LOSS, VAL_ACC, TRAIN_LOSS, TRAIN_ACC, IMAGES_PER_SECOND)  #
 
 
 def direction(name: str) -> Literal["min", "max"] | None:
-    """Return whether the least or the greatest value of a metric is the best; None for one that the lab does not know."""
+    """Return whether the least or the greatest value of a metric is the best; None for one of a user's own."""
     if is_loss(name):
         return "min"
     return "max" if is_accuracy(name) or name == IMAGES_PER_SECOND else None

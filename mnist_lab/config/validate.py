@@ -302,8 +302,8 @@ def _monitor_problems(cfg: DictConfig) -> Iterator[str]:
     for name, node in callbacks.items():
         key, monitor, mode = f"callbacks.{name}", node.get("monitor"), node.get("mode")
         if name in ("best", "last") and (monitor is None) == (name == "best"):
-            why = "a metric is needed" if name == "best" else "every epoch is saved, whatever its metrics"
-            yield f"{key}.monitor={_format(monitor)}: {why}; add checkpoints of your own as +callbacks.NAME._target_=CLASS"
+            why = "a metric is needed" if name == "best" else "every epoch is saved"
+            yield f"{key}.monitor={_format(monitor)}: {why}; other checkpoints are +callbacks.NAME._target_=CLASS"
         elif monitor in logged:
             if mode not in (None, expected := direction(monitor)):
                 best = "least" if expected == "min" else "greatest"

@@ -18,16 +18,6 @@ def limit_batches(batches: int, limit: int | float | None) -> int:
     return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
 
 
-def count_batches(images: int, together: int, world_size: int = 1) -> int:
-    """Return the steps of a whole epoch, of so many images together in all processes.
-
-    A remainder of less than two images for each process joins the last step: batch normalisation cannot be trained on a
-    single image.
-    """
-    whole, rest = divmod(images, together)
-    return max(1, whole + (rest >= 2 * world_size))
-
-
 class Batches:
     """A data loader over labelled images in memory.
 
@@ -78,7 +68,9 @@ class Batches:
 
     @property
     def _full_length(self) -> int:
-        return count_batches(len(self.images), self.batch_size * self.world_size, self.world_size)
+        """Steps of a whole epoch; a remainder of less than two images for each process joins the last step."""
+        whole, rest = divmod(len(self.images), self.batch_size * self.world_size)
+        return max(1, whole + (rest >= 2 * self.world_size))  # batch normalisation cannot be trained on one image
 
     @property
     def seen(self) -> int:

@@ -11,7 +11,7 @@ from lightning.pytorch import LightningDataModule
 from pydantic import Field
 from torch import Tensor
 
-from mnist_lab.data.batches import Batches, Groups, count_batches
+from mnist_lab.data.batches import Batches, Groups
 from mnist_lab.data.image_source import DIGITS, Arrays, ImageSource
 from mnist_lab.data.images import DARK
 from mnist_lab.data.mnist_files import Source
@@ -111,22 +111,13 @@ class MNISTDataModule(LightningDataModule):
         order = np.random.default_rng(self.split_seed).permutation(count)
         return np.sort(order[held_out:]), np.sort(order[:held_out])
 
-    @property
-    def smallest_step(self) -> int:
-        """The fewest images of a training step."""
-        train, _ = self.split(len(self._load().train_labels))
-        return min(self.batch_size, len(train))
-
     def batch_counts(self, world_size: int = 1) -> dict[str, int]:
         """Return the number of batches of each set, train, val and test, in each of world_size processes."""
         arrays = self._load()
         train, val = self.split(len(arrays.train_labels))
         together, evaluated = self.batch_size * world_size, self.eval_batch_size * world_size
         sizes = {"train": (train, together), "val": (val, evaluated), "test": (arrays.test_labels, evaluated)}
-        return {
-            name: count_batches(len(images), size, world_size) if len(images) else 0
-            for name, (images, size) in sizes.items()
-        }
+        return {name: -(-len(images) // size) for name, (images, size) in sizes.items()}
 
     @property
     def classes(self) -> list[str]:

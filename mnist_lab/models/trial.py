@@ -1,6 +1,5 @@
 """Try a network on a dummy batch before it is trained, so that what it gives fits its loss and the classes."""
 
-import copy
 import inspect
 import traceback
 from collections.abc import Iterator
@@ -44,18 +43,6 @@ def check_output(model: Classifier) -> str | None:
             "which slows training down; leave out the last softmax"
         )
     return None
-
-
-def check_smallest_step(model: Classifier, images: int) -> None:
-    """Raise UsageError if a network cannot be trained on steps of one image, as with batch normalisation of a layer."""
-    if images > 1:
-        return
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            copy.deepcopy(model).train()(dummy_images(model)[:1])  # a copy: training changes averages
-    except ValueError as error:
-        reason = f"{type(model).__name__} cannot be trained on a step of one image ({describe_error(error, type(model))})"
-        raise UsageError(f"data.batch_size: {reason}; use 2 or more, and as many training images") from error
 
 
 def dummy_images(model: Classifier) -> Tensor:

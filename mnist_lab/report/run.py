@@ -16,7 +16,7 @@ from mnist_lab.formatting import format_command, format_date, format_duration, f
 from mnist_lab.runs.checkpoints import checkpoint_epoch, read_checkpoint
 from mnist_lab.runs.listing import format_cell
 from mnist_lab.runs.record import RunRecord, RunState
-from mnist_lab.runs.run import Run, describe_partial
+from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
 from mnist_lab.runs.trash import read_annotations
 from mnist_lab.training.build import load_trained_model, make_data
@@ -130,7 +130,7 @@ def _status_notes(run: Run, info: RunRecord, epochs: str) -> list[str]:
         RunState.FAILED: f"This run failed: {info['error']}",
     }.get(info["status"])
     if reason is None:
-        return [f"Recorded {describe_partial(info['partial'])}."] if info["partial"] else []
+        return [f"Its {' and '.join(info['partial'])} metrics are those of a part of the set."] * bool(info["partial"])
     logged = info["status"] == RunState.FAILED and run.log_path.exists()
     where = f" Its traceback is in {run.log_path.name} in the run folder." if logged else ""
     return [reason, f"Epochs done: {epochs}. This page shows the results so far.{where}"]

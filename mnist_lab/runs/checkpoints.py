@@ -82,10 +82,7 @@ def read_checkpoint(path: str | os.PathLike[str], *, key: str = "") -> dict[str,
 
 
 def completed_epochs(checkpoint: Mapping[str, Any], counter: str = "processed") -> int:
-    """Return the completed epochs of a checkpoint, whose own "epoch" is the current one, or the last at its end.
-
-    Lightning's counter "started" counts one that was under way, too.
-    """
+    """Return the completed, or "started", epochs of a checkpoint, whose own "epoch" is the last begun."""
     try:
         return int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"][counter])
     except (KeyError, TypeError, ValueError):  # weights only, or another program's

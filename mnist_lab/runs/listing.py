@@ -103,11 +103,8 @@ def run_row(run: Run, info: RunRecord) -> dict[str, Any]:
         **read_annotations(run),
         "tested_epoch": tested["epoch"] if tested else None,  # the metrics are those of its weights
         **dict.fromkeys(METRIC_NAMES),
-        **{
-            name: value
-            for name, value in info.get("metrics", {}).items()
-            if math.isfinite(value) and name.split("/")[0] not in partial  # not to be compared with that of a whole set
-        },
+        **{name: value for name, value in info.get("metrics", {}).items() if math.isfinite(value)},
+        **{name: None for name in METRIC_NAMES if name.split("/")[0] in partial},  # no measure of the whole set
     }
 
 

@@ -27,9 +27,8 @@ class Results:
     Attributes:
         sweep: the sweep.
         jobs: all of them.
-        ranked: the finished jobs with a validation accuracy, the best first, of equals that of the lower validation
-            loss; jobs that differ only in their seeds are one entry. Jobs that measured only part of a set are ranked
-            where no job measured all.
+        ranked: the finished jobs with a validation accuracy, the best first, then by validation loss; jobs that differ
+            only in their seeds are one entry. Those that measured part of a set are left out if others measured all.
     """
 
     sweep: Sweep

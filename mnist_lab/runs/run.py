@@ -292,12 +292,6 @@ class Run:
         return {places[epoch]: value for epoch, value in values.items()}
 
 
-def describe_partial(partial: list[str]) -> str:
-    """Return in words which metrics are those of part of a set."""
-    sets = " and ".join({"val": "validation", "test": "test"}.get(name, name) for name in partial)
-    return f"metrics of the {sets} set are those of a part of it (trainer.limit_{partial[0]}_batches)"
-
-
 def _cells(line: str) -> list[str]:
     """Split a line of a CSV file into cells; an empty list if it is damaged."""
     try:

@@ -128,9 +128,8 @@ def make_data(cfg: DictConfig, model: Classifier) -> MNISTDataModule:
     return data
 
 
-def check_batch_limits(cfg: DictConfig, data: MNISTDataModule, world_size: int = 1) -> list[str]:
-    """Return the sets, val and test, that are measured in part; UsageError for a share of less than a batch."""
-    partial = []
+def check_batch_limits(cfg: DictConfig, data: MNISTDataModule, world_size: int = 1) -> None:
+    """Raise UsageError for a fraction of a set's batches that rounds down to 0."""
     for name, count in data.batch_counts(world_size).items():
         limit = cfg.trainer.get(f"limit_{name}_batches")
         if count and limit_batches(count, limit) == 0:
@@ -138,8 +137,6 @@ def check_batch_limits(cfg: DictConfig, data: MNISTDataModule, world_size: int =
                 f"trainer.limit_{name}_batches={limit}: is less than one of the {count} batches; "
                 "use a larger share, or 1 for a single batch"
             )
-        partial += [name] * (name != "train" and limit_batches(count, limit) < count)
-    return partial
 
 
 def make_callback(node: DictConfig, key: str) -> pl.Callback:

@@ -122,7 +122,7 @@ class MultiStep(pl.Callback):
             return
         steps, left = batch.steps, trainer.max_steps - trainer.global_step
         leading, batch.steps = steps[:-1], steps[-1:]
-        if 0 <= left < len(steps):  # Training ends within the group, of which Lightning takes no step: the network says so.
+        if 0 <= left < len(steps):  # Training ends within the group: the network has Lightning take no step of it.
             leading, batch.steps = steps[:left], steps[:0]
             trainer._results.batch = None  # type: ignore[union-attr]  # Lightning would count its images
         loop = trainer.fit_loop.epoch_loop

@@ -19,11 +19,11 @@ from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.errors import UsageError
 from mnist_lab.files import sync_tree
 from mnist_lab.models.classifier import Classifier
-from mnist_lab.models.trial import check_output, check_smallest_step
+from mnist_lab.models.trial import check_output
 from mnist_lab.runs.checkpoints import checkpoint_epoch, completed_epochs, load_weights, read_checkpoint
 from mnist_lab.runs.locks import run_lock
 from mnist_lab.runs.record import RunState, current_time
-from mnist_lab.runs.run import Run, describe_partial
+from mnist_lab.runs.run import Run
 from mnist_lab.training.build import (
     check_batch_limits,
     complete_data,
@@ -47,8 +47,8 @@ from mnist_lab.training.trackers import tracked
 def train(cfg: DictConfig) -> Run:
     """Train and test the network that a configuration describes, in the run folder cfg.folder.
 
-    The test uses the weights of the epoch that is best by callbacks.best.monitor, validation accuracy unless set, or the
-    last epoch's without a validation set. The process is left as it was found: threads, environment, warnings filters, signal handlers.
+    The test uses the weights of the epoch that is best by callbacks.best.monitor, or the last epoch's without a
+    validation set. The process is left as it was found: threads, environment, warnings filters, signal handlers.
 
     Args:
         cfg: a job's configuration, as `compose` returns it.
@@ -97,8 +97,7 @@ def _train(cfg: DictConfig) -> Run:
         model.load_state_dict(load_weights(model, cfg.init_from, key="init_from="))
     data.steps_per_execution, reason = group_size(trainer, model, cfg.steps_per_execution, checkpoint)
     data.prepare_data()
-    check_smallest_step(model, data.smallest_step)
-    partial = check_batch_limits(cfg, data, trainer.world_size)
+    check_batch_limits(cfg, data, trainer.world_size)
     if warning:
         print_line(f"warning: {warning}")
     if data.steps_per_execution != cfg.steps_per_execution:
@@ -116,12 +115,12 @@ def _train(cfg: DictConfig) -> Run:
         ensure_last_checkpoint(run, trainer)
         chosen = run.chosen_checkpoint()
         if any(isinstance(callback, PauseAfter) and callback.has_paused for callback in all_callbacks(trainer)):
-            write_summary(run, trainer, None, chosen.stem, elapsed.seconds(), partial)
+            write_summary(run, trainer, None, chosen.stem, elapsed.seconds())
             mark_ended(run, RunState.PAUSED)
             return run
         model.load_state_dict(load_weights(model, chosen))
         (tested,) = trainer.test(model, data, verbose=False)
-        write_summary(run, trainer, tested, chosen.stem, elapsed.seconds(), partial)
+        write_summary(run, trainer, tested, chosen.stem, elapsed.seconds())
         write_dashboard(run, cfg, trainer, model, data)
         mark_ended(run, RunState.FINISHED)
     print_results(run)
@@ -190,18 +189,15 @@ def is_already_done(cfg: DictConfig, checkpoint: Mapping[str, Any]) -> bool:
 
 @rank_zero_only
 def write_summary(
-    run: Run,
-    trainer: pl.Trainer,
-    tested: Mapping[str, float] | None,
-    chosen: str,
-    seconds: dict[str, float],
-    partial: list[str],
+    run: Run, trainer: pl.Trainer, tested: Mapping[str, float] | None, chosen: str, seconds: dict[str, float]
 ) -> None:
     """Write the run's summary, with the metrics of the epoch whose weights were chosen; tested is None if untested."""
     epochs = run.epochs()
     checkpoint = run.checkpoint(chosen)
     epoch = checkpoint_epoch(read_checkpoint(checkpoint), checkpoint) if checkpoint and epochs else -1
     (row,) = [row for row in epochs if row["epoch"] == epoch] or [{}]
+    used = {"val": (trainer.num_val_batches, trainer.val_dataloaders)}
+    used["test"] = (trainer.num_test_batches, trainer.test_dataloaders)
     speeds = [row[IMAGES_PER_SECOND] for row in epochs if IMAGES_PER_SECOND in row]
     run.update(
         epochs=len(epochs),
@@ -209,7 +205,7 @@ def write_summary(
         tested=None if tested is None else {"checkpoint": chosen, "epoch": epoch + 1},
         metrics={name: row[name] for name in row if re.fullmatch(r"(train|val)/(?!loss_step).*", name)}
         | dict(tested or {}),
-        partial=partial,
+        partial=[name for name, (counts, loader) in used.items() if loader and sum(counts) < len(loader)],
         seconds=seconds,
         images_per_second=statistics.fmean(speeds) if speeds else None,
         device=device_name(trainer),
@@ -246,8 +242,6 @@ def print_results(run: Run) -> None:
     assert tested is not None
     words = f"{info['model']}, weights of epoch {tested['epoch']} ({run.chosen_by()})"
     console.print(results_table(words, info["metrics"]))
-    if info["partial"]:
-        print_line(f"{describe_partial(info['partial'])}; lists and rankings leave them out")
     print_line(
         f"{info['epochs']} epoch{'s' * (info['epochs'] != 1)} in {info['seconds']['total']:.1f} s\nrun folder: {run}"
     )

