@@ -13,7 +13,10 @@ from lab import Command, Tiny, slow
 
 from mnist_lab.config.keys import OWN_ARGUMENTS
 from mnist_lab.models.mlp import MLP
+from mnist_lab.runs.ranking import Results
+from mnist_lab.runs.record import RunState
 from mnist_lab.runs.run import Run
+from mnist_lab.runs.sweep import Job
 from mnist_lab.training.build import make_trainer
 from mnist_lab.training.checkpointing import EpochCheckpoint
 from mnist_lab.training.loggers import MetricsCSV
@@ -194,3 +197,20 @@ def test_argument_of_a_preset_or_a_sweep_is_refused_likewise(command: Command, t
     for settings in (["experiment=mine"], ["-m", "+trainer.logger=true,false"]):
         outcome = command(*settings)
         assert outcome.status and "cannot be set, " in outcome.err
+
+
+def test_of_equal_jobs_that_of_the_lower_validation_loss_is_ranked_first() -> None:
+    def job(name: str, accuracy: float, loss: float) -> Job:
+        made = Job((f"optimizer.lr={name}",), Path(name), RunState.FINISHED)
+        made.__dict__["info"] = {
+            "metrics": {"val/acc": accuracy, "val/loss": loss, "test/acc": 0.0},
+            "partial": [],
+            "seed": 0,
+        }
+        return made
+
+    jobs = [job("1", 0.8, 0.1), job("2", 0.9, 0.5), job("3", 0.9, 0.3), job("4", 0.9, 0.4)]
+    sweep: Any = SimpleNamespace(jobs=lambda: jobs)
+    results = Results.of(sweep)
+    assert [group[0].folder.name for group in results.ranked] == ["3", "4", "2", "1"]
+    assert results.best_job is jobs[2]
