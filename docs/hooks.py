@@ -190,7 +190,7 @@ def run_folder_page() -> str:
     """Return the page of the run folder: the paths that Run owns, and the entries of run.json."""
     names = [name for name, member in vars(Run).items() if isinstance(member, PathIn)]
     paths = {getattr(Run(Path()), name): RUN_FOLDER[name] for name in names}
-    paths[Path("checkpoints/best.ckpt")] = "the best epoch by validation accuracy"
+    paths[Path("checkpoints/best.ckpt")] = "the best epoch by `callbacks.best.monitor`, validation accuracy unless set"
     paths[Path("checkpoints/last.ckpt")] = "the last epoch, or step; training continues from it"
     paths[Path("checkpoints/epoch-N.ckpt")] = "kept after N epochs, with `callbacks.checkpoint.every_n_epochs`"
     paths[Path("events.out.tfevents.*")] = "TensorBoard's event files"

@@ -19,8 +19,9 @@ def main(arguments: list[str]) -> None:
 
     for run in runs:
         tested = evaluate(run, overrides)
-        info, checkpoint = run.info, run.chosen_checkpoint().stem
-        chosen = f"epoch {info['tested']['epoch']} ({checkpoint})" if info["tested"] else f"{checkpoint}.ckpt"
+        info, chosen = run.info, run.chosen_checkpoint().name
+        if info["tested"]:
+            chosen = f"epoch {info['tested']['epoch']} ({run.chosen_by()})"
         console.print(results_table(f"{info['model'] or 'network'}, weights of {chosen}", tested))
         recorded = "as the run recorded"
         if TEST_ACC not in info["metrics"]:

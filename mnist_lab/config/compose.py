@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mnist_lab.config import conf_dir
 from mnist_lab.config.distributed import local_processes, machines, start_time
 from mnist_lab.config.keys import OPTIONAL
+from mnist_lab.config.metric_names import direction
 from mnist_lab.config.overrides import compose_with_hydra, explain_composition_error, override_key
 from mnist_lab.config.settings import resolve_settings, to_plain
 
@@ -25,6 +26,7 @@ OmegaConf.register_new_resolver(
     "select", lambda key, values, default: values.get(getattr(key, "name", key), default), replace=True
 )
 
+OmegaConf.register_new_resolver("direction", lambda metric: direction(str(metric)), replace=True)
 OmegaConf.register_new_resolver("processes", local_processes, replace=True)
 OmegaConf.register_new_resolver("machines", machines, replace=True)
 

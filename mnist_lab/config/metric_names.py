@@ -1,6 +1,6 @@
 """The names of the metrics that a run logs."""
 
-from typing import Final
+from typing import Final, Literal
 
 TRAIN_LOSS, TRAIN_ACC = "train/loss", "train/acc"
 VAL_LOSS: Final = "val/loss"
@@ -12,6 +12,13 @@ TRAIN_LOSS_STEP, LEARNING_RATE = "train/loss_step", "lr"  # of a single step
 IMAGES_PER_SECOND = "images_per_second"  # of training, once an epoch
 EXAMPLES_SEEN: Final = "examples_seen"  # training images since the run was started; in metrics.csv alone
 EPOCH_METRICS = (VAL_LOSS, VAL_ACC, TRAIN_LOSS, TRAIN_ACC, IMAGES_PER_SECOND)  # that a callback may monitor
+
+
+def direction(name: str) -> Literal["min", "max"] | None:
+    """Return whether the least or the greatest value of a metric is the best; None for one of a user's own."""
+    if is_loss(name):
+        return "min"
+    return "max" if is_accuracy(name) or name == IMAGES_PER_SECOND else None
 
 
 def is_accuracy(name: str) -> bool:

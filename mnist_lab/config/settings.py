@@ -43,13 +43,14 @@ def require_environment(cfg: DictConfig) -> None:
 
 
 def _environment_nodes(node: DictConfig | ListConfig) -> Iterator[tuple[Any, Any, str]]:
-    """Yield each interpolation of oc.env below a node: its container, its key or index there, and its text."""
+    """Yield each interpolation to be kept below a node: its container, its key or index there, and its text."""
     plain = to_plain(node)
     if not isinstance(plain, dict | list):
         return
     for key, text in list(plain.items()) if isinstance(plain, dict) else list(enumerate(plain)):
         if OmegaConf.is_interpolation(node, key):
-            if "oc.env" in text:
+            # An override with the run's folder in it holds for another folder once the run has moved.
+            if "oc.env" in text or ("${folder}" in text and isinstance(node, ListConfig)):
                 yield node, key, text
         elif OmegaConf.is_config(node[key]):
             yield from _environment_nodes(node[key])

@@ -34,6 +34,8 @@ BASE_CLASSES = {
     "optimizer": "torch.optim.Optimizer",
     "scheduler": "torch.optim.lr_scheduler.LRScheduler",
     "trainer": "lightning.pytorch.Trainer",
+    "callbacks.best": "mnist_lab.training.EpochCheckpoint",
+    "callbacks.last": "mnist_lab.training.EpochCheckpoint",
     "callbacks.*": "lightning.pytorch.Callback",
     "logger.*": "lightning.pytorch.loggers.Logger",
     "dashboard": "mnist_lab.viz.Dashboard",
@@ -113,6 +115,8 @@ def resolve_node(node: Any, key: str) -> dict[str, Any]:
 def _place(key: str) -> str:
     """Return a key with a callback's or logger's own name replaced by *."""
     group, *names = key.split(".")
+    if key in BASE_CLASSES:
+        return key
     return f"{group}.*" if group in ("callbacks", "logger") and len(names) == 1 else key
 
 

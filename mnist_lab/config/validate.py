@@ -11,8 +11,8 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from mnist_lab.config.distributed import world_size_problems
-from mnist_lab.config.keys import FIXED_ON_RESUME, OPTIONAL, READ_FROM_DATA
-from mnist_lab.config.metric_names import EPOCH_METRICS, VAL_ACC, VAL_LOSS
+from mnist_lab.config.keys import FIXED_ON_RESUME, OPTIONAL, OWN_ARGUMENTS, READ_FROM_DATA
+from mnist_lab.config.metric_names import EPOCH_METRICS, METRIC_NAMES, VAL_ACC, VAL_LOSS, direction
 from mnist_lab.config.overrides import nearest_key
 from mnist_lab.config.settings import flatten, is_list_of_nodes, require_environment
 from mnist_lab.config.targets import find_class
@@ -146,7 +146,7 @@ def _unknown_arguments(node: DictConfig, path: str) -> Iterator[str]:
             return
     for name, value in [(str(name), value) for name, value in node.items_ex(resolve=False)]:
         key = f"{path}.{name}"
-        if parameters is not None and not _takes(parameters, name):
+        if parameters is not None and not _takes(parameters, key):
             yield key
         elif isinstance(value, DictConfig):
             yield from _unknown_arguments(value, key)
@@ -155,9 +155,10 @@ def _unknown_arguments(node: DictConfig, path: str) -> Iterator[str]:
                 yield from _unknown_arguments(each, f"{key}.{i}")
 
 
-def _takes(parameters: Mapping[str, Any], name: str) -> bool:
+def _takes(parameters: Mapping[str, Any], key: str) -> bool:
     """Return whether a class with these parameters takes a setting, or Hydra does."""
-    return name in parameters or "**" in parameters or name in OF_HYDRA
+    name = key.rpartition(".")[2]
+    return key not in OWN_ARGUMENTS and (name in parameters or "**" in parameters or name in OF_HYDRA)
 
 
 def _drop(cfg: DictConfig, keys: Iterable[str]) -> None:
@@ -218,7 +219,9 @@ def _signature_problems(node: DictConfig, path: str = "") -> Iterator[str]:
         key = f"{path}{name}"
         if name in OF_HYDRA:
             continue
-        if parameters is not None and not _takes(parameters, name):
+        if parameters is not None and key in OWN_ARGUMENTS:
+            yield f"{key}={_format(value)}: cannot be set, {OWN_ARGUMENTS[key]}; remove it with ~{key}"
+        elif parameters is not None and not _takes(parameters, key):
             known = ", ".join(known for known in parameters if known not in ("params", "optimizer")) or "none"
             owner, remedy = node._target_.rsplit(".", 1)[-1], f"remove it with ~{key}, or choose from {known}"
             yield f"{key}={_format(value)}: {owner} has no such setting; {remedy}"
@@ -293,11 +296,25 @@ def _reload_problems(cfg: DictConfig) -> Iterator[str]:
 def _monitor_problems(cfg: DictConfig) -> Iterator[str]:
     unlogged = (VAL_LOSS, VAL_ACC) if OmegaConf.select(cfg, "data.val_size") == 0 else ()
     logged = [name for name in EPOCH_METRICS if name not in unlogged]
-    for name, node in enabled_callbacks(cfg).items():
-        monitor = node.get("monitor")
-        if monitor is not None and monitor not in logged:
+    callbacks = enabled_callbacks(cfg)
+    classes = [str(node.get("_target_")) for node in (cfg.model, *callbacks.values())]
+    others_log = any(not name.startswith(("mnist_lab.", "lightning.", "torch.")) for name in classes)
+    for name, node in callbacks.items():
+        key, monitor, mode = f"callbacks.{name}", node.get("monitor"), node.get("mode")
+        if name in ("best", "last") and (monitor is None) == (name == "best"):
+            why = "a metric is needed" if name == "best" else "every epoch is saved"
+            yield f"{key}.monitor={_format(monitor)}: {why}; other checkpoints are +callbacks.NAME._target_=CLASS"
+        elif monitor in logged:
+            if mode not in (None, expected := direction(monitor)):
+                best = "least" if expected == "min" else "greatest"
+                yield f"{key}.mode={_format(mode)}: the {best} {monitor} is the best; leave the mode out"
+        elif monitor is None:
+            continue
+        elif str(monitor).startswith("test/") or monitor in METRIC_NAMES or not others_log:
             why = "test metrics cannot be monitored" if str(monitor).startswith("test/") else "not logged"
-            yield f"callbacks.{name}.monitor={monitor}: {why}; choose from {', '.join(logged)}"
+            yield f"{key}.monitor={monitor}: {why}; choose from {', '.join(logged)}"
+        elif mode is None:
+            yield f"{key}.mode: required, since {monitor} is a metric of your own; set it to min or max"
 
 
 def _resume_problems(cfg: DictConfig, resumed: DictConfig) -> Iterator[str]:

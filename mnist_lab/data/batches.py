@@ -68,9 +68,9 @@ class Batches:
 
     @property
     def _full_length(self) -> int:
-        """Steps of a whole epoch; a remainder of less than an image for each process joins the last step."""
+        """Steps of a whole epoch; a remainder of less than two images for each process joins the last step."""
         whole, rest = divmod(len(self.images), self.batch_size * self.world_size)
-        return max(1, whole + (rest >= self.world_size))
+        return max(1, whole + (rest >= 2 * self.world_size))  # batch normalisation cannot be trained on one image
 
     @property
     def seen(self) -> int:

@@ -10,7 +10,7 @@ from torchmetrics import Metric
 from mnist_lab.config.metric_names import TEST_ACC
 from mnist_lab.config.overrides import override_key
 from mnist_lab.data.datamodule import MNISTDataModule
-from mnist_lab.formatting import Markdown, code_span, format_command, format_held_out, render_template
+from mnist_lab.formatting import Markdown, code_span, escape_markdown, format_command, format_held_out, render_template
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.models.deployed import InferenceModule
 from mnist_lab.runs.run import Run
@@ -125,13 +125,12 @@ def describe_weights(run: Run) -> str:
     tested, epochs = info["tested"], info["epochs"]
     is_tested = tested is not None and tested["checkpoint"] == checkpoint
     epoch = f"of epoch {run.tested_epoch} of {epochs}" if is_tested else f"of an unfinished run, after {epochs} epochs"
-    kind = "best by validation accuracy" if checkpoint == "best" else "the last"
-    return Markdown(f"{epoch}, {kind}, seed {info['seed']}, run {folder}")
+    return Markdown(f"{epoch}, {escape_markdown(run.chosen_by())}, seed {info['seed']}, run {folder}")
 
 
 def describe_accuracy(run: Run, measured: ProgramResult | None) -> str:
     """Return the test accuracy and how it was measured."""
     if measured:
         return f"{measured.accuracy:.2%} on the {measured.images:,} test images, measured by running this file"
-    recorded = run.info["metrics"].get(TEST_ACC)
-    return f"{recorded:.2%} on the test images, when the run ended" if recorded is not None else "not measured"
+    recorded, images = run.info["metrics"].get(TEST_ACC), "part of the" if "test" in run.info["partial"] else "the"
+    return f"{recorded:.2%} on {images} test images, when the run ended" if recorded is not None else "not measured"

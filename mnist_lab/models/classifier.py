@@ -63,6 +63,10 @@ class Classifier(LightningModule):
         self.bad_loss = torch.zeros(())  # the first that was not finite, where not every one is read
         self.train_metrics, self.val_metrics, self.test_metrics = (LossAndAccuracy() for _ in range(3))
 
+    def on_train_batch_start(self, batch: Batch | Group, batch_idx: int) -> int | None:
+        """End the epoch at a group of which no step is left, since training ended within it."""
+        return -1 if isinstance(batch, Group) and not batch.steps else None
+
     def training_step(self, batch: Batch | Group, batch_idx: int) -> Tensor:
         if isinstance(batch, Group):  # of which one step is left
             (batch,) = batch

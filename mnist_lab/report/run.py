@@ -27,7 +27,6 @@ from mnist_lab.viz.save import inline_svg
 NONE = "–"
 WORST, COLUMNS = 24, 6  # errors that are shown, and in a row
 PAIRS = 3  # of classes most often confused, that are named
-CHOSEN = {"best": "the best by validation accuracy", "last": "the last ones"}
 
 
 def run_page(run: Run) -> dict[str, Any]:
@@ -77,7 +76,7 @@ def describe_test_set(run: Run, config: DictConfig) -> tuple[dict[str, Any] | No
         if members:
             note = f"mean of {len(members)} networks' probabilities"
         else:
-            note = f"weights of epoch {checkpoint_epoch(content, chosen) + 1}, {CHOSEN[chosen.stem]}"
+            note = f"weights of epoch {checkpoint_epoch(content, chosen) + 1}, {run.chosen_by()}"
     except UsageError as error:
         return None, f"The checkpoint cannot be evaluated: {error}."
     model = load_trained_model(run)
@@ -131,7 +130,7 @@ def _status_notes(run: Run, info: RunRecord, epochs: str) -> list[str]:
         RunState.FAILED: f"This run failed: {info['error']}",
     }.get(info["status"])
     if reason is None:
-        return []
+        return [f"Its {' and '.join(info['partial'])} metrics are those of a part of the set."] * bool(info["partial"])
     logged = info["status"] == RunState.FAILED and run.log_path.exists()
     where = f" Its traceback is in {run.log_path.name} in the run folder." if logged else ""
     return [reason, f"Epochs done: {epochs}. This page shows the results so far.{where}"]

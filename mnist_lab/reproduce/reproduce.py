@@ -159,11 +159,11 @@ def _print_table(heads: Sequence[str], rows: Sequence[Sequence[str]], *shown: st
 
 
 def finished_runs(runs_dir: Path) -> dict[str, list[Run]]:
-    """Return the finished runs below runs_dir by preset, each preset's in the order of the seeds."""
+    """Return the finished runs below runs_dir that measured whole sets, by preset, each preset's by seed."""
     found: dict[str, list[Run]] = {}
     for run in filter(_is_finished, map(Run, runs_dir.glob("*-seed*"))):
         name = run.folder.name.rsplit("-seed", 1)[0]
-        if name in preset_names(run.info["config_dir"]):
+        if name in preset_names(run.info["config_dir"]) and not run.info["partial"]:
             found.setdefault(name, []).append(run)
     return {name: sorted(found[name], key=lambda run: run.info["seed"] or 0) for name in sorted(found)}
 

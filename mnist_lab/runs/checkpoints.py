@@ -35,16 +35,21 @@ class SafeCheckpointIO(TorchCheckpointIO):
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         checkpoint = read_checkpoint(path)
-        # The run folder may have been moved or copied: the best checkpoint is the one beside this.
-        here = Path(path).parent.resolve()
-        for state in checkpoint.get("callbacks", {}).values():
-            if "best_model_path" in state:
-                state["dirpath"] = str(here)
-                for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
-                    state[name] = state[name] and str(here / Path(state[name]).name)
-                best = state["best_k_models"].items()
-                state["best_k_models"] = {str(here / Path(name).name): score for name, score in best}
+        # The run folder may have been moved or copied, and with it the checkpoints that callbacks keep in it.
+        before, here = checkpoint.get("folder"), str(Path(path).parent.parent.resolve())
+        for key, state in dict(checkpoint.get("callbacks", {})).items():
+            if before is None and key.startswith("ModelCheckpoint{"):  # saved before EpochCheckpoint took its place
+                checkpoint["callbacks"][key.replace("Model", "Epoch", 1)] = state
+        if isinstance(before, str) and before != here and "callbacks" in checkpoint:
+            checkpoint["callbacks"] = _moved(checkpoint["callbacks"], before + os.sep, here + os.sep)
         return checkpoint
+
+
+def _moved(value: Any, before: str, here: str) -> Any:
+    """Return a state in which paths that begin with one folder begin with another one."""
+    if isinstance(value, dict):
+        return {_moved(name, before, here): _moved(each, before, here) for name, each in value.items()}
+    return here + value.removeprefix(before) if isinstance(value, str) and value.startswith(before) else value
 
 
 def read_checkpoint(path: str | os.PathLike[str], *, key: str = "") -> dict[str, Any]:
@@ -76,10 +81,10 @@ def read_checkpoint(path: str | os.PathLike[str], *, key: str = "") -> dict[str,
     return content
 
 
-def completed_epochs(checkpoint: Mapping[str, Any]) -> int:
-    """Return the completed epochs of a checkpoint, whose own "epoch" is the current one, or the last at its end."""
+def completed_epochs(checkpoint: Mapping[str, Any], counter: str = "processed") -> int:
+    """Return the completed, or "started", epochs of a checkpoint, whose own "epoch" is the last begun."""
     try:
-        return int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
+        return int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"][counter])
     except (KeyError, TypeError, ValueError):  # weights only, or another program's
         return 0
 

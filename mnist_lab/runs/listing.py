@@ -93,13 +93,16 @@ def select_finished(records: Mapping[Run, RunRecord]) -> list[Run]:
 
 def run_row(run: Run, info: RunRecord, *, judge: bool = False) -> dict[str, Any]:
     """Return a run's record as one row; of a sweep's jobs only the best have test results, unless to `judge` them."""
-    tested, metrics = info.get("tested"), info.get("metrics", {})
-    hidden = ("test/",) if not judge and is_unchosen(run) else ()  # the test set chooses nothing
+    tested, metrics, partial = info.get("tested"), info.get("metrics", {}), info.get("partial", [])
+    hidden = tuple(f"{kind}/" for kind in partial)  # no measures of whole sets
+    if not judge and is_unchosen(run):
+        hidden = (*hidden, "test/")  # the test set chooses nothing
     names = ("model", "overrides", "status", "error", "seed", "epochs", "parameters", IMAGES_PER_SECOND)
     return {
         "run": str(run),
         "date": info.get("started"),
         **{name: info.get(name) for name in names},
+        **({"status": "partial"} if partial else {}),
         "time": info.get("seconds", {}).get("total"),
         **read_annotations(run),
         "tested_epoch": tested["epoch"] if tested else None,  # the metrics are those of its weights

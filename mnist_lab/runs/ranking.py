@@ -28,8 +28,8 @@ class Results:
     Attributes:
         sweep: the sweep.
         jobs: all of them.
-        ranked: the finished jobs with a validation accuracy, the best first; jobs that differ only in their seeds are
-            one entry.
+        ranked: the finished jobs with a validation accuracy, the best first, then by validation loss; jobs that differ
+            only in their seeds are one entry. Those that measured part of a set are left out if others measured all.
     """
 
     sweep: Sweep
@@ -41,11 +41,12 @@ class Results:
         """Read the current results from the sweep's folder."""
         jobs = sweep.jobs()
         groups: dict[tuple[str, ...], list[Job]] = {}
-        for job in jobs:
-            accuracies = [job.info.get("metrics", {}).get(name, math.nan) for name in (VAL_ACC, TEST_ACC)]
-            if job.state == RunState.FINISHED and all(map(math.isfinite, accuracies)):
-                groups.setdefault(tuple(without_keys(job.overrides, "seed")), []).append(job)
-        return cls(sweep, jobs, sorted(groups.values(), key=lambda group: mean(group, VAL_ACC), reverse=True))
+        metrics = {job: job.info.get("metrics", {}) for job in jobs if job.state == RunState.FINISHED}
+        needed = (VAL_ACC, TEST_ACC)
+        measured = [job for job, of in metrics.items() if all(math.isfinite(of.get(name, math.nan)) for name in needed)]
+        for job in [job for job in measured if not job.info.get("partial")] or measured:
+            groups.setdefault(tuple(without_keys(job.overrides, "seed")), []).append(job)
+        return cls(sweep, jobs, sorted(groups.values(), key=merit, reverse=True))
 
     @cached_property
     def varied(self) -> list[str]:
@@ -77,7 +78,7 @@ class Results:
     @property
     def best_job(self) -> Job | None:
         """The best job of the winner by validation accuracy."""
-        return max(self.winner, key=lambda job: float(job.info["metrics"][VAL_ACC]), default=None)
+        return max(self.winner, key=lambda job: merit([job]), default=None)
 
     @property
     def command(self) -> str | None:
@@ -144,7 +145,8 @@ class Results:
     def table(self, limit: int = 20) -> Table:
         """Return the ranking as a table, with the id of each job."""
         keys = [key for key in self.varied if key != "seed"]
-        table = Table("", *(self.heads[key] for key in keys), title=f"sweep {self.sweep.folder.name}")
+        partial = ", of part of the images" * any(job.info.get("partial") for job in self.winner)
+        table = Table("", *(self.heads[key] for key in keys), title=f"sweep {self.sweep.folder.name}{partial}")
         for head in ("validation", "time", "jobs"):
             table.add_column(head, justify="right")
         for number, group in enumerate(self.ranked[:limit], 1):
@@ -169,6 +171,11 @@ def text_value(value: Any) -> Any:
 def mean(group: list[Job], metric: str) -> float:
     """Return the mean of a metric over jobs."""
     return statistics.fmean(job.info["metrics"][metric] for job in group)
+
+
+def merit(group: list[Job]) -> tuple[float, float]:
+    """Return by what jobs are ranked, the greatest first: their mean validation accuracy, then the lower loss."""
+    return mean(group, VAL_ACC), -statistics.fmean(job.info["metrics"].get(VAL_LOSS, 0.0) for job in group)
 
 
 def spread(group: list[Job], metric: str) -> dict[str, Any]:

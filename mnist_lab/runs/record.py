@@ -102,6 +102,7 @@ class RunRecord(TypedDict, total=False):
     steps: int
     tested: TestedWeights | None
     metrics: dict[str, float]
+    partial: list[str]  # the sets, val and test, of which limits of batches left only part to be measured
     seconds: dict[str, float]
     images_per_second: float | None
     device: str | None
@@ -155,7 +156,7 @@ def _complete(record: dict[str, Any]) -> dict[str, Any]:
     if "status" not in record:
         raise ValueError("it has no status")
     mappings = ("metrics", "seconds", "versions", "checkpoints", "trackers")
-    empty: dict[str, Any] = {"overrides": [], "epochs": 0, "steps": 0, **{name: {} for name in mappings}}
+    empty: dict[str, Any] = {"overrides": [], "partial": [], "epochs": 0, "steps": 0, **{name: {} for name in mappings}}
     return dict.fromkeys(RunRecord.__annotations__) | empty | record
 
 

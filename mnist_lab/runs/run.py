@@ -17,7 +17,7 @@ from typing import Any, Literal
 from omegaconf import DictConfig, OmegaConf
 from typing_extensions import Unpack
 
-from mnist_lab.config.metric_names import TRAIN_LOSS
+from mnist_lab.config.metric_names import TRAIN_LOSS, VAL_ACC
 from mnist_lab.config.trust import RECORDS, load_config
 from mnist_lab.errors import UsageError
 from mnist_lab.files import atomic_write, exists, is_whole, remove_partial_files
@@ -236,11 +236,17 @@ class Run:
         return next((path for path in found if path and is_whole(path)), None)
 
     def chosen_checkpoint(self) -> Path:
-        """Return the checkpoint to test and export: the best by validation accuracy, else the last."""
+        """Return the checkpoint to test and export: the best, else the last."""
         chosen = self.checkpoint("best") or self.checkpoint("last")
         if chosen is None:
             raise UsageError(f"{self.folder}: has no checkpoint (status: {self.info['status']})")
         return chosen
+
+    def chosen_by(self) -> str:
+        """Return in words by what that checkpoint was chosen."""
+        monitor = str(OmegaConf.select(self.config, "callbacks.best.monitor") or VAL_ACC)
+        words = monitor.replace("val/", "validation ").replace("train/", "training ").replace(" acc", " accuracy")
+        return f"best by {words}" if self.checkpoint("best") else "the last"
 
     def checkpoints(self) -> dict[str, str | None]:
         """Return the paths of the best and the last checkpoint, relative to the folder; None for a missing one."""

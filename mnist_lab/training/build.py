@@ -13,9 +13,10 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from torch import nn
 
 from mnist_lab.config.keys import READ_FROM_DATA
+from mnist_lab.config.metric_names import direction
 from mnist_lab.config.settings import to_plain
 from mnist_lab.config.targets import find_class, resolve_node
-from mnist_lab.config.validate import enabled_callbacks, validate_parts
+from mnist_lab.config.validate import enabled_callbacks, parameter_types, validate_parts
 from mnist_lab.data.batches import limit_batches
 from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.data.image_source import DIGITS, ImageSource
@@ -140,16 +141,24 @@ def check_batch_limits(cfg: DictConfig, data: MNISTDataModule, world_size: int =
             )
 
 
+def make_callback(node: DictConfig, key: str) -> pl.Callback:
+    """Return a callback, with the mode that follows from the metric that it monitors."""
+    mode = direction(str(node.get("monitor")))
+    takes_mode = mode and node.get("mode") is None and "mode" in parameter_types(find_class(node._target_, key))
+    callback: pl.Callback = instantiate_node(node, key, **({"mode": mode} if takes_mode else {}))
+    return callback
+
+
 def make_trainer(cfg: DictConfig, metrics_csv: MetricsCSV, *callbacks: pl.Callback) -> pl.Trainer:
     """Return Lightning's Trainer with the configured callbacks and loggers, metrics.csv and safe checkpoints."""
+    enabled = enabled_callbacks(cfg)
+    # last.ckpt is saved after all others, so that it knows what they have kept of its own epoch.
+    names = sorted(enabled, key=lambda name: name in ("last", "checkpoint"))
     trainer: pl.Trainer = instantiate_node(
         cfg.trainer,
         "trainer",
         limit_train_batches=None,  # it is of steps, and so the data module's
-        callbacks=[
-            *(instantiate_node(callback, f"callbacks.{name}") for name, callback in enabled_callbacks(cfg).items()),
-            *callbacks,
-        ],
+        callbacks=[*(make_callback(enabled[name], f"callbacks.{name}") for name in names), *callbacks],
         logger=[
             metrics_csv,
             *(instantiate_node(logger, f"logger.{name}") for name, logger in cfg.logger.items() if logger),

@@ -1,5 +1,7 @@
 """Save checkpoints within an epoch, at intervals and on Ctrl-C, SIGTERM and SIGHUP; check those that are resumed."""
 
+import math
+import os
 import signal
 import threading
 import time
@@ -7,22 +9,23 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from pydantic import Field
 from torch import Tensor, nn
 
 from mnist_lab.config.distributed import launched_process
+from mnist_lab.config.metric_names import VAL_ACC, VAL_LOSS
 from mnist_lab.errors import UsageError
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.models.trial import trained_parameters
 from mnist_lab.runs.run import Run
 from mnist_lab.streams import stop_waiting_for_readers
-from mnist_lab.training.multistep import StepCallback, training_batches
+from mnist_lab.training.multistep import StepCallback, all_callbacks, has_stepped
 
 # Lightning's functions that restore a checkpoint within `fit`.
 RESTORING = {"_restore_modules_and_callbacks", "restore_training_state", "_load_combined_loader_states"}
@@ -89,7 +92,8 @@ class SaveWithinEpochs(StepCallback, Checkpoint):
     A signal waits for the end of its step, so that the checkpoint is consistent; a second Ctrl-C does not wait. Nothing
     is saved after an epoch's last step, before its validation: Lightning would skip the validation on resume. The
     checkpoint of the epoch's end follows soon, and a run that is to stop stops there. A run of several processes stops
-    at once, since each receives a signal at a step of its own, and resumes from its last checkpoint.
+    at once, since each receives a signal at a step of its own, and resumes from its last checkpoint. It is saved as
+    well where trainer.max_steps or max_time ends training within an epoch.
 
     Args:
         every_n_train_steps: steps between two checkpoints; None for the epochs' ends alone.
@@ -106,7 +110,8 @@ class SaveWithinEpochs(StepCallback, Checkpoint):
     ) -> None:
         self.every_n_train_steps, self.every_n_seconds = every_n_train_steps, every_n_seconds
         self.every_n_epochs = every_n_epochs
-        self.saved = time.monotonic()
+        self.saved, self.saved_step = time.monotonic(), -1
+        self.postponed = False  # whether training is to stop once no gradients are accumulated
         self.stop: BaseException | None = None
         self.before: dict[int, Any] = {}
 
@@ -124,23 +129,29 @@ class SaveWithinEpochs(StepCallback, Checkpoint):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._raise_stop()
 
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        # Accumulated gradients are in no checkpoint: what stops training waits for the optimizer's step.
+        stops = trainer.should_stop or self.postponed
+        trainer.should_stop = stops and has_stepped(trainer)
+        self.postponed = stops and not trainer.should_stop
+        super().on_train_batch_end(trainer, *args)
+
     def after_step(self, trainer: Trainer, pl_module: LightningModule, step: int, loss: Tensor) -> None:
         steps, seconds = self.every_n_train_steps, self.every_n_seconds
-        if self.stop is None and steps is None and seconds is None:
+        ends = step == trainer.max_steps or (trainer.should_stop and trainer.fit_loop._can_stop_early)
+        if trainer.is_last_batch or not (ends or self.stop is not None or steps is not None or seconds is not None):
             return
-        if trainer.is_last_batch or training_batches(trainer).position % trainer.accumulate_grad_batches:
-            return  # accumulated gradients are in no checkpoint
-        due = steps is not None and step % steps == 0
+        due = ends or (steps is not None and step % steps == 0)
         if seconds is not None:
             due |= bool(trainer.strategy.broadcast(time.monotonic() - self.saved >= seconds))
         if due or self.stop is not None:
             trainer.save_checkpoint(Run(Path(trainer.default_root_dir)).checkpoint_path("last"))
-            self.saved = time.monotonic()
+            self.saved, self.saved_step = time.monotonic(), step
         self._raise_stop()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epochs = trainer.current_epoch + 1
-        if self.every_n_epochs and epochs % self.every_n_epochs == 0:
+        if self.every_n_epochs and epochs % self.every_n_epochs == 0 and self.saved_step != trainer.global_step:
             trainer.save_checkpoint(Run(Path(trainer.default_root_dir)).epoch_checkpoint_path(epochs))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -165,6 +176,54 @@ class SaveWithinEpochs(StepCallback, Checkpoint):
     def _restore(self) -> None:
         while self.before:
             signal.signal(*self.before.popitem())
+
+
+class EpochCheckpoint(ModelCheckpoint):
+    """Saves checkpoints/last.ckpt after every epoch or, with a monitor, checkpoints/best.ckpt after the best so far.
+
+    Of epochs with the same value that of the lower validation loss is the best, then that of the higher validation
+    accuracy, then the first. An epoch in which trainer.max_steps or max_time ends training is left to SaveWithinEpochs,
+    since a resumed run completes it.
+
+    Args:
+        monitor: the metric; None to save every epoch.
+        mode: whether its least or its greatest value is the best: min or max.
+    """
+
+    def __init__(self, *, monitor: str | None = None, mode: Literal["min", "max"] | None = None) -> None:
+        super().__init__(
+            filename="best" if monitor else "last",
+            monitor=monitor,
+            mode=mode or "min",
+            enable_version_counter=False,
+            save_on_train_epoch_end=True,
+        )
+        self.tie_break = (math.inf, 0.0)  # of the best epoch
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.dirpath = os.path.realpath(Run(Path(trainer.default_root_dir)).checkpoints_folder)
+        super().setup(trainer, pl_module, stage)
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"tie_break": self.tie_break}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self.tie_break = tuple(state_dict.get("tie_break", (-math.inf, 0.0)))
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        within = [callback for callback in all_callbacks(trainer) if isinstance(callback, SaveWithinEpochs)]
+        if all(callback.saved_step != trainer.global_step for callback in within):
+            super().on_train_epoch_end(trainer, pl_module)
+
+    def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
+        metrics, best = trainer.callback_metrics, self.best_model_score
+        tie_break = (float(metrics.get(VAL_LOSS, math.inf)), -float(metrics.get(VAL_ACC, 0)))
+        is_tie = current is not None and best is not None and bool(current == best)
+        is_best = super().check_monitor_top_k(trainer, current) or (is_tie and tie_break < self.tie_break)
+        if is_best:
+            self.tie_break = tie_break
+        return is_best
 
 
 def check_optimizer_state(checkpoint: Mapping[str, Any], model: Classifier, path: str) -> None:

@@ -16,10 +16,11 @@ from tensorboard.backend.event_processing.event_file_loader import RawEventFileL
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from mnist_lab.config.metric_names import EXAMPLES_SEEN, IMAGES_PER_SECOND, TRAIN_LOSS
+from mnist_lab.config.metric_names import EXAMPLES_SEEN, IMAGES_PER_SECOND, LEARNING_RATE, TRAIN_LOSS, TRAIN_LOSS_STEP
 from mnist_lab.files import atomic_write, write_text
 from mnist_lab.runs.run import Run
 
+OF_STEP = ("step", "epoch", EXAMPLES_SEEN, LEARNING_RATE, TRAIN_LOSS_STEP)  # as StepLog logs them at a step
 NOT_SHOWN = ("step", "epoch", EXAMPLES_SEEN)  # TensorBoard's axis has steps.
 
 
@@ -37,10 +38,13 @@ class MetricsCSV(Logger):
         self.rows: dict[int, dict[str, float]] = {}
         self.written = ""
 
-    def restore(self, step: int) -> None:
-        """Load the rows of an earlier start before this step."""
-        rows = Run(self.path.parent).metrics()
-        self.rows = {int(row["step"]): dict(row) for row in rows if row["step"] < step}
+    def restore(self, step: int, *, within_epoch: bool = False) -> None:
+        """Load the rows of an earlier start before this step; within an epoch, without that of its early end."""
+        rows = [{**row, "step": int(row["step"])} for row in Run(self.path.parent).metrics() if row["step"] < step]
+        if within_epoch and rows and TRAIN_LOSS in rows[-1] and rows[-1]["step"] == step - 1:
+            end = rows.pop()
+            rows += [{name: end[name] for name in OF_STEP if name in end}] * (TRAIN_LOSS_STEP in end)
+        self.rows = {int(row["step"]): row for row in rows}
 
     def checksum(self) -> int:
         """Return the CRC-32 of all rows but their speeds, which differ from start to start."""

@@ -18,7 +18,7 @@ from mnist_lab.config.validate import validate
 from mnist_lab.data.batches import Batch, Batches
 from mnist_lab.errors import UsageError
 from mnist_lab.training.build import complete_data, make_data, make_model
-from mnist_lab.training.runtime import torch_settings
+from mnist_lab.training.runtime import explain_out_of_memory, torch_settings
 
 SMOOTHING = 8  # steps, the width of a Gaussian on both sides: an average of the losses before would lag behind
 RECENT = 0.95  # share of the losses before in the average by which divergence is seen while the test runs
@@ -86,7 +86,7 @@ def range_test(cfg: DictConfig, lowest: float = 1e-5, highest: float = 10.0, ste
     if steps < 2 * FEWEST:
         raise UsageError(f"--steps={steps}: must be {2 * FEWEST} or more")
     validate(cfg)
-    with torch_settings(cfg.threads):
+    with torch_settings(cfg.threads), explain_out_of_memory(cfg.data.batch_size, cfg.data.eval_batch_size):
         cfg = complete_data(cfg)
         pl.seed_everything(cfg.seed, workers=True, verbose=False)
         model = make_model(cfg)

@@ -5,6 +5,7 @@ of a group but the last, and Lightning takes that as always. The steps and their
 and curves, to the last bit, whatever the size of a group.
 """
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,7 +44,13 @@ class StepCallback(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.after_step(trainer, pl_module, trainer.global_step, outputs["loss"])
+        if has_stepped(trainer):
+            self.after_step(trainer, pl_module, trainer.global_step, outputs["loss"])
+
+
+def has_stepped(trainer: pl.Trainer) -> bool:
+    """Return whether the optimizer has taken a step with the latest batch, and does not accumulate gradients."""
+    return trainer.is_last_batch or training_batches(trainer).position % trainer.accumulate_grad_batches == 0
 
 
 def training_batches(trainer: pl.Trainer) -> Batches:
@@ -82,10 +89,11 @@ def single_step_reason(trainer: pl.Trainer, model: pl.LightningModule) -> str | 
         wanted[f"{type(model).__name__}.{hook}"] = getattr(type(model), hook) is not getattr(Classifier, hook)
     for callback in all_callbacks(trainer):
         # A ModelCheckpoint has one of three intervals: epochs, steps or seconds.
-        saves_at_epoch_ends = type(callback) is ModelCheckpoint and bool(callback.every_n_epochs)
-        if not (saves_at_epoch_ends or isinstance(callback, StepCallback | MultiStep)):
+        saves_at_epoch_ends = isinstance(callback, ModelCheckpoint) and bool(callback.every_n_epochs)
+        base = ModelCheckpoint if saves_at_epoch_ends else pl.Callback
+        if not isinstance(callback, StepCallback | MultiStep):
             for hook in HOOKS:
-                overridden = getattr(type(callback), hook) is not getattr(pl.Callback, hook)
+                overridden = getattr(type(callback), hook) is not getattr(base, hook)
                 wanted[f"{type(callback).__name__}.{hook}"] = overridden
     return next((name for name, is_wanted in wanted.items() if is_wanted), None)
 
@@ -98,8 +106,12 @@ def all_callbacks(trainer: pl.Trainer) -> list[pl.Callback]:
 class MultiStep(pl.Callback):
     """Takes the steps of each group but the last, which it leaves to Lightning; single batches it leaves alone."""
 
+    max_steps: int | None = None  # of the trainer, while a checkpoint is restored
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Count a group that was begun when the checkpoint was saved as not begun: Lightning begins it again."""
+        if self.max_steps is not None:
+            trainer.fit_loop.epoch_loop.max_steps = self.max_steps
         progress = trainer.fit_loop.epoch_loop.batch_progress.total
         progress.ready = progress.processed  # type: ignore[attr-defined]
 
@@ -108,15 +120,16 @@ class MultiStep(pl.Callback):
     ) -> None:
         if not isinstance(batch, Group):
             return
-        if trainer.max_steps != -1:
-            batch.steps = batch.steps[: trainer.max_steps - trainer.global_step]
-        *leading, last = batch.steps
+        steps, left = batch.steps, trainer.max_steps - trainer.global_step
+        leading, batch.steps = steps[:-1], steps[-1:]
+        if 0 <= left < len(steps):  # Training ends within the group: the network has Lightning take no step of it.
+            leading, batch.steps = steps[:left], steps[:0]
+            trainer._results.batch = None  # type: ignore[union-attr]  # Lightning would count its images
         loop = trainer.fit_loop.epoch_loop
         is_last_group, loop.batch_progress.is_last_batch = loop.batch_progress.is_last_batch, False
         for step in leading:
             self._take_step(trainer, pl_module, batch.batch(step))
         loop.batch_progress.is_last_batch = is_last_group
-        batch.steps = range(last, last + 1)
 
     def _take_step(self, trainer: pl.Trainer, model: pl.LightningModule, batch: Any) -> None:
         """Take an optimizer step as Lightning does, and count it where Lightning counts its own."""
@@ -146,12 +159,15 @@ class MultiStep(pl.Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
+        checkpoint["folder"] = os.path.realpath(trainer.default_root_dir)
         checkpoint["steps_per_execution"] = trainer.datamodule.steps_per_execution  # type: ignore[attr-defined]
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Count the epoch's steps in the place of its groups, where the resumed run needs single steps."""
+        # With a limit Lightning would take an epoch that was complete for one that was not.
+        self.max_steps, trainer.fit_loop.epoch_loop.max_steps = trainer.max_steps, -1
         loop = checkpoint["loops"]["fit_loop"]
         if checkpoint.get("steps_per_execution", 1) == trainer.datamodule.steps_per_execution:  # type: ignore[attr-defined]
             return

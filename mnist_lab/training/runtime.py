@@ -28,6 +28,7 @@ HARMLESS_WARNINGS = (
     r"The number of training batches .* is smaller than the logging interval",  # the end of an epoch is always logged
     r"`ModelCheckpoint\(monitor=.*could not find the monitored key",  # in epochs without validation; keys are checked
     r"Checkpoint directory .* exists and is not empty",  # as in every resumed run; others are refused before
+    r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint",  # the user has left one out
     r"The `srun` command is available on your system but is not used",  # one process is the default there, too
 )
 # In the RuntimeErrors of gloo and of NCCL when the other end of a connection is gone: gloo's source files, NCCL's code.
@@ -76,10 +77,13 @@ def quiet_lightning() -> Iterator[None]:
 
 @contextmanager
 def explain_out_of_memory(batch_size: int, eval_batch_size: int) -> Iterator[None]:
-    """Turn torch's running out of memory, on a GPU or a CPU, into a LabError that suggests smaller batches."""
+    """Turn torch's errors of batches that are too large for the memory, or too small to normalise, into a LabError."""
     try:
         yield
-    except (RuntimeError, MemoryError) as error:
+    except (RuntimeError, MemoryError, ValueError) as error:
+        if "Expected more than 1 value per channel when training" in str(error):
+            reason = "batch normalisation cannot be trained on a step of one image; use two or more"
+            raise LabError(f"data.batch_size={batch_size}: {reason}") from error
         if not is_out_of_memory(error):
             raise
         train, evaluation = (f"batch_size={max(1, size // 2)}" for size in (batch_size, eval_batch_size))

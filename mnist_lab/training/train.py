@@ -48,8 +48,8 @@ from mnist_lab.training.trackers import tracked
 def train(cfg: DictConfig) -> Run:
     """Train and test the network that a configuration describes, in the run folder cfg.folder.
 
-    The test uses the weights of the epoch with the best validation accuracy, or the last epoch's without a validation
-    set. The process is left as it was found: threads, environment, warnings filters, signal handlers.
+    The test uses the weights of the epoch that is best by callbacks.best.monitor, or the last epoch's without a
+    validation set. The process is left as it was found: threads, environment, warnings filters, signal handlers.
 
     Args:
         cfg: a job's configuration, as `compose` returns it.
@@ -146,11 +146,12 @@ def lock_run(cfg: DictConfig) -> Iterator[None]:
 def restore_logs(trainer: pl.Trainer, metrics_csv: MetricsCSV, checkpoint: Mapping[str, Any]) -> None:
     """Cut the curves in the run folder at a checkpoint's step; warn if they have changed since it was saved."""
     step = checkpoint["global_step"]
-    metrics_csv.restore(step)
+    within_epoch = completed_epochs(checkpoint) < completed_epochs(checkpoint, "started")
+    metrics_csv.restore(step, within_epoch=within_epoch)
     if checkpoint.get("metrics_crc", metrics_csv.checksum()) != metrics_csv.checksum():
         print_warning(f"{metrics_csv.path}: changed since step {step} was saved; curves may have gaps")
     boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-    restore_events(metrics_csv.path.parent, step, list(metrics_csv.rows.values()), boards)
+    restore_events(metrics_csv.path.parent, step - within_epoch, list(metrics_csv.rows.values()), boards)
 
 
 def ensure_last_checkpoint(run: Run, trainer: pl.Trainer) -> None:
@@ -196,6 +197,8 @@ def write_summary(
     checkpoint = run.checkpoint(chosen)
     epoch = checkpoint_epoch(read_checkpoint(checkpoint), checkpoint) if checkpoint and epochs else -1
     (row,) = [row for row in epochs if row["epoch"] == epoch] or [{}]
+    used = {"val": (trainer.num_val_batches, trainer.val_dataloaders)}
+    used["test"] = (trainer.num_test_batches, trainer.test_dataloaders)
     speeds = [row[IMAGES_PER_SECOND] for row in epochs if IMAGES_PER_SECOND in row]
     run.update(
         epochs=len(epochs),
@@ -203,6 +206,7 @@ def write_summary(
         tested=None if tested is None else {"checkpoint": chosen, "epoch": epoch + 1},
         metrics={name: row[name] for name in row if re.fullmatch(r"(train|val)/(?!loss_step).*", name)}
         | dict(tested or {}),
+        partial=[name for name, (counts, loader) in used.items() if loader and sum(counts) < len(loader)],
         seconds=seconds,
         images_per_second=statistics.fmean(speeds) if speeds else None,
         device=device_name(trainer),
@@ -249,7 +253,7 @@ def print_results(run: Run) -> None:
     info = run.info
     tested = info["tested"]
     assert tested is not None
-    words = f"{info['model']}, weights of epoch {tested['epoch']} ({tested['checkpoint']})"
+    words = f"{info['model']}, weights of epoch {tested['epoch']} ({run.chosen_by()})"
     console.print(results_table(words, info["metrics"]))
     epochs = f"{info['epochs']} epoch{'s' * (info['epochs'] != 1)}"
     print_status(f"{epochs} in {info['seconds']['total']:.1f} s", f"run folder: {run}")

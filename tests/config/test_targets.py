@@ -35,6 +35,8 @@ PLACES = {  # and a node that is right there
     "augmentation": {"_target_": "mnist_lab.data.augmentation.Distortion"},
     "test_augmentation": {"_target_": "mnist_lab.models.Views"},
     "trainer": {"_target_": "lightning.pytorch.Trainer"},
+    "callbacks.best": {"_target_": "mnist_lab.training.EpochCheckpoint", "monitor": "val/acc"},
+    "callbacks.last": {"_target_": "mnist_lab.training.EpochCheckpoint"},
     "callbacks.mine": {"_target_": "lightning.pytorch.callbacks.LambdaCallback"},
     "logger.mine": {"_target_": "mnist_lab.training.loggers.TensorBoard"},
     "dashboard": {"_target_": "mnist_lab.viz.dashboard.Dashboard"},

@@ -107,7 +107,7 @@ def test_every_combination_is_a_run_and_the_best_by_validation_is_reported(grid:
     assert {(run.config.optimizer.lr, run.config.optimizer.momentum) for run in runs} == {
         (lr, momentum) for lr in (0.001, 0.01) for momentum in (0.5, 0.9)
     }
-    best = max(runs, key=lambda run: run.info["metrics"]["val/acc"])
+    best = max(runs, key=lambda run: (run.info["metrics"]["val/acc"], -run.info["metrics"]["val/loss"]))
     found = results()["best"]
     assert found["folders"] == [best.folder.name]
     assert found["val/acc"]["mean"] == best.info["metrics"]["val/acc"]

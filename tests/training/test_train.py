@@ -68,7 +68,7 @@ def test_run_leaves_all_that_is_promised_in_its_folder(trained: Run) -> None:
 def test_metrics_are_those_of_the_epoch_that_was_tested(trained: Run) -> None:
     epochs = trained.epochs()
     assert [row["epoch"] for row in epochs] == list(range(8))
-    best = max(epochs, key=lambda row: row["val/acc"])  # max keeps the first of equals, as the checkpoint does
+    best = max(epochs, key=lambda row: (row["val/acc"], -row["val/loss"]))
     assert trained.info["tested"] == {"checkpoint": "best", "epoch": best["epoch"] + 1}
     metrics = trained.info["metrics"]
     assert set(metrics) == METRICS

@@ -1,0 +1,216 @@
+"""What is tested is what was asked for: the direction of a metric, ties, and settings that would have no effect."""
+
+import inspect
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+import yaml
+from lab import Command, Tiny, slow
+
+from mnist_lab.config.keys import OWN_ARGUMENTS
+from mnist_lab.models.mlp import MLP
+from mnist_lab.runs.ranking import Results
+from mnist_lab.runs.record import RunState
+from mnist_lab.runs.run import Run
+from mnist_lab.runs.sweep import Job
+from mnist_lab.training.build import make_trainer
+from mnist_lab.training.checkpointing import EpochCheckpoint
+from mnist_lab.training.loggers import MetricsCSV
+
+RUN = Run(Path("runs/a/b"))
+OWN = ("model._target_=test_choice.OwnMetric", "model=mlp")
+TOP = "+callbacks.{}={{_target_: lightning.pytorch.callbacks.{}, monitor: {}}}"
+
+
+class OwnMetric(MLP):
+    """A network that logs a metric of its own, val/drop, which falls from epoch to epoch, and one that stays."""
+
+    def on_validation_epoch_end(self) -> None:
+        super().on_validation_epoch_end()
+        self.log_dict({"val/drop": -float(self.current_epoch), "val/same": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("monitor", "mode"),
+    [("val/loss", "min"), ("train/loss", "min"), ("train/acc", "max"), ("images_per_second", "max")],
+)
+def test_mode_of_every_callback_follows_from_the_metric_that_it_monitors(tiny: Tiny, monitor: str, mode: str) -> None:
+    monitors = [f"callbacks.{name}.monitor={monitor}" for name in ("best", "early_stopping")]
+    added = TOP.format("top", "ModelCheckpoint", monitor)
+    cfg = tiny.compose("callbacks=early_stopping", *monitors, added, "hydra.run.dir=runs/a")
+    callbacks: list[Any] = make_trainer(cfg, MetricsCSV(Path("runs/a"))).callbacks  # type: ignore[attr-defined]
+    modes = [callback.mode for callback in callbacks if getattr(callback, "monitor", None)]
+    assert modes == [mode] * 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        (["callbacks.best.mode=min"], "callbacks.best.mode=min: the greatest val/acc is the best"),
+        (
+            [
+                "callbacks=early_stopping",
+                "callbacks.early_stopping.monitor=val/loss",
+                "callbacks.early_stopping.mode=max",
+            ],
+            "callbacks.early_stopping.mode=max: the least val/loss is the best",
+        ),
+        (
+            [TOP.format("top", "ModelCheckpoint", "val/acc, mode: min")],
+            "callbacks.top.mode=min: the greatest val/acc is the best",
+        ),
+        ([*OWN, "callbacks.best.monitor=val/drop"], "callbacks.best.mode: required, since val/drop is a"),
+        ([*OWN, "callbacks.best.monitor=test/loss"], "callbacks.best.monitor=test/loss: test metrics cannot"),
+        (["callbacks.best.monitor=val/drop", "callbacks.best.mode=max"], "callbacks.best.monitor=val/drop: not logged"),
+        (["callbacks.best.monitor=null"], "callbacks.best.monitor=null: a metric is needed"),
+        (["+callbacks.last.monitor=val/loss"], "callbacks.last.monitor=val/loss: every epoch is saved"),
+        (["+callbacks.best.save_top_k=0"], "callbacks.best.save_top_k=0: EpochCheckpoint has no such setting"),
+        (["+callbacks.best.every_n_epochs=2"], "callbacks.best.every_n_epochs=2: EpochCheckpoint has no such setting"),
+        (["+callbacks.best.dirpath=x"], "callbacks.best.dirpath=x: EpochCheckpoint has no such setting"),
+        (["+callbacks.last.filename=x"], "callbacks.last.filename=x: EpochCheckpoint has no such setting"),
+        (["+callbacks.best.save_weights_only=true"], "callbacks.best.save_weights_only=true: EpochCheckpoint has no"),
+        (
+            ["callbacks.best._target_=lightning.pytorch.callbacks.ModelCheckpoint"],
+            "callbacks.best._target_=lightning.pytorch.callbacks.ModelCheckpoint: not a class derived from",
+        ),
+    ],
+)
+def test_choice_that_contradicts_itself_or_finds_no_checkpoint_is_refused(
+    command: Command, settings: list[str], line: str
+) -> None:
+    outcome = command(*settings)
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome.err
+    assert outcome.err.startswith(f"mnist_lab: {line}")
+    assert not Path("runs").exists()
+
+
+@pytest.mark.slow
+def test_weights_are_those_of_the_lowest_loss_where_that_is_monitored_and_everything_says_so(command: Command) -> None:
+    settings = ("callbacks.best.monitor=val/loss", "optimizer.lr=0.5", "optimizer.momentum=0", "trainer.max_epochs=4")
+    trained = command("model=mlp", *settings, f"hydra.run.dir={RUN}")
+    assert trained.status == 0, trained.err
+    losses = [row["val/loss"] for row in RUN.epochs()]
+    assert RUN.tested_epoch == losses.index(min(losses)) + 1
+    assert command("report", str(RUN), data=False).status == 0
+    assert command("export", str(RUN), "--format", "state_dict", data=False).status == 0
+    (card,) = RUN.exports_folder.glob("*.md")
+    pages = [trained.out, command("test", str(RUN), data=False).out, RUN.report_path.read_text(), card.read_text()]
+    assert all("best by validation loss" in page and "best by validation accuracy" not in page for page in pages)
+    refused = command(f"resume={RUN}", "callbacks.best.monitor=val/acc", "trainer.max_epochs=5", data=False)
+    assert refused.status == 2 and "callbacks.best.monitor=val/acc: cannot change on resume" in refused.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("mode", "epoch"), [("min", 3), ("max", 1)])
+def test_own_metric_is_taken_as_its_mode_says(command: Command, mode: str, epoch: int) -> None:
+    monitor = ("callbacks.best.monitor=val/drop", f"callbacks.best.mode={mode}")
+    outcome = command(*OWN, *monitor, "trainer.max_epochs=3", f"hydra.run.dir={RUN}")
+    assert outcome.status == 0, outcome.err
+    assert RUN.tested_epoch == epoch and "best by validation drop" in outcome.out
+
+
+@pytest.mark.parametrize("stopped", [False, *slow(True)])
+def test_of_ties_the_epoch_of_the_lowest_validation_loss_is_tested(command: Command, stopped: bool) -> None:
+    monitor = ("callbacks.best.monitor=val/same", "callbacks.best.mode=max", "optimizer.lr=0.05")
+    stop = ["+callbacks.stop={_target_: test_train.StopAfter, epochs: 3}"] * stopped
+    outcome = command(*OWN, *monitor, *stop, "trainer.max_epochs=5", f"hydra.run.dir={RUN}")
+    if stopped:
+        assert outcome.status == 130, outcome.err
+        outcome = command(f"resume={RUN}", "~callbacks.stop", data=False)
+    assert outcome.status == 0, outcome.err
+    losses = [row["val/loss"] for row in RUN.epochs()]
+    assert len(losses) == 5 and RUN.tested_epoch == losses.index(min(losses)) + 1
+
+
+@pytest.mark.parametrize("monitor", ["val/acc", "val/loss"])
+@pytest.mark.parametrize("stop", [None, 1, 3])
+def test_ties_are_broken_by_loss_and_accuracy_also_after_a_resume(monitor: str, stop: int | None) -> None:
+    epochs = [(0.7, 0.30), (0.9, 0.50), (0.9, 0.20), (0.9, 0.25), (0.8, 0.20), (0.9, 0.20)]  # accuracy, loss
+
+    def made() -> EpochCheckpoint:
+        return EpochCheckpoint(monitor=monitor, mode="max" if monitor == "val/acc" else "min")
+
+    best, chosen = made(), -1
+    for number, (accuracy, loss) in enumerate(epochs):
+        if number == stop:
+            state = best.state_dict()
+            best = made()
+            best.load_state_dict(state)
+        metrics = {"val/acc": torch.tensor(accuracy), "val/loss": torch.tensor(loss)}
+        strategy = SimpleNamespace(reduce_boolean_decision=bool)
+        trainer: Any = SimpleNamespace(callback_metrics=metrics, strategy=strategy)
+        if best.check_monitor_top_k(trainer, metrics[monitor]):
+            chosen = number
+            best.best_k_models = {"": metrics[monitor]}
+            best.best_model_score = metrics[monitor]
+    assert chosen == 2
+
+
+EFFECTIVE = {
+    "accelerator",
+    "strategy",
+    "devices",
+    "num_nodes",
+    "precision",
+    "max_epochs",
+    "min_epochs",
+    "max_steps",
+    "min_steps",
+    "max_time",
+    "benchmark",
+    "limit_train_batches",
+    "limit_val_batches",
+    "limit_test_batches",
+    "val_check_interval",
+    "check_val_every_n_epoch",
+    "profiler",
+    "num_sanity_val_steps",
+    "log_every_n_steps",
+    "accumulate_grad_batches",
+    "deterministic",
+    "gradient_clip_val",
+    "inference_mode",
+    "gradient_clip_algorithm",
+    "detect_anomaly",
+    "sync_batchnorm",
+}
+
+
+def test_every_argument_of_the_trainer_has_an_effect_or_is_refused_with_a_reason(command: Command) -> None:
+    ours = {key.removeprefix("trainer.") for key in OWN_ARGUMENTS if key.startswith("trainer.")}
+    assert EFFECTIVE.isdisjoint(ours) and EFFECTIVE | ours >= set(inspect.signature(pl.Trainer).parameters)
+    outcome = command("scheduler=onecycle", *(f"++{key}=1" for key in OWN_ARGUMENTS))
+    assert (outcome.status, outcome.err.count("\n")) == (2, len(OWN_ARGUMENTS) + 1), outcome.err
+    for key, reason in OWN_ARGUMENTS.items():
+        assert f"  {key}=1: cannot be set, {reason}; remove it with ~{key}\n" in outcome.err
+    assert not Path("runs").exists()
+
+
+def test_argument_of_a_preset_or_a_sweep_is_refused_likewise(command: Command, tiny: Tiny) -> None:
+    preset = tiny.conf / "experiment" / "mine.yaml"
+    preset.parent.mkdir()
+    preset.write_text("# @package _global_\n" + yaml.safe_dump({"trainer": {"default_root_dir": "elsewhere"}}))
+    for settings in (["experiment=mine"], ["-m", "+trainer.logger=true,false"]):
+        outcome = command(*settings)
+        assert outcome.status and "cannot be set, " in outcome.err
+
+
+def test_of_equal_jobs_that_of_the_lower_validation_loss_is_ranked_first() -> None:
+    def job(name: str, accuracy: float, loss: float) -> Job:
+        made = Job((f"optimizer.lr={name}",), Path(name), RunState.FINISHED)
+        made.__dict__["info"] = {
+            "metrics": {"val/acc": accuracy, "val/loss": loss, "test/acc": 0.0},
+            "partial": [],
+            "seed": 0,
+        }
+        return made
+
+    jobs = [job("1", 0.8, 0.1), job("2", 0.9, 0.5), job("3", 0.9, 0.3), job("4", 0.9, 0.4)]
+    sweep: Any = SimpleNamespace(jobs=lambda: jobs)
+    results = Results.of(sweep)
+    assert [group[0].folder.name for group in results.ranked] == ["3", "4", "2", "1"]
+    assert results.best_job is jobs[2]
