@@ -41,9 +41,9 @@ class Results:
         """Read the current results from the sweep's folder."""
         jobs = sweep.jobs()
         groups: dict[tuple[str, ...], list[Job]] = {}
-        metrics = {job: job.info.get("metrics", {}) for job in jobs if job.state == RunState.FINISHED}
+        finished = [(job, job.info.get("metrics", {})) for job in jobs if job.state == RunState.FINISHED]
         needed = (VAL_ACC, TEST_ACC)
-        measured = [job for job, of in metrics.items() if all(math.isfinite(of.get(name, math.nan)) for name in needed)]
+        measured = [job for job, of in finished if all(math.isfinite(of.get(name, math.nan)) for name in needed)]
         for job in [job for job in measured if not job.info.get("partial")] or measured:
             groups.setdefault(tuple(without_keys(job.overrides, "seed")), []).append(job)
         return cls(sweep, jobs, sorted(groups.values(), key=merit, reverse=True))
