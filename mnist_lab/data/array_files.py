@@ -1,15 +1,14 @@
 """Read images and labels from one file: arrays of NumPy's .npz, or a CSV with the pixels of an image in each line."""
 
 import csv
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 
 from mnist_lab.data.image_source import MAX_CLASSES, split_of
-from mnist_lab.data.images import SIDE, outermost_pixels
+from mnist_lab.data.images import SIDE, fit_pixels
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import natural_key, shorten
 
@@ -21,8 +20,7 @@ SCALES = ((0, 1), (-0.5, 0.5), (-1, 1), (0, 16), (0, 255), (-128, 127), (0, 1023
 LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green and blue (ITU-R BT.601)
 SMALL_FILE, MAX_EXPANSION = 10_000_000, 50  # Arrays take up to 50 bytes for each byte of a file, or of a small one.
 MAX_NAME = 4096  # bytes of a class's name
-MAX_SIDE = 4096  # pixels
-MAX_PIXELS = 1 << 22  # of the images that are converted at once
+MAX_PIXELS = 1 << 24  # of an image, and of all that are converted at once
 PIXELS = SIDE * SIDE
 BYTES = {str(number) for number in range(256)}
 
@@ -92,8 +90,8 @@ def _as_images(name: str, array: np.ndarray) -> np.ndarray:
     if not (array.ndim == 3 or (array.ndim == 4 and array.shape[-1] == 3)) or 0 in array.shape:
         needed = "(N, height, width), (N, height, width, 3) or (N, pixels)"
         raise UsageError(f"{name} has shape {array.shape}; {needed} is needed")
-    if max(array.shape[1:3]) > MAX_SIDE:
-        raise UsageError(f"{name} has shape {array.shape}; shrink the images to {MAX_SIDE:,} pixels a side")
+    if array.shape[1] * array.shape[2] > MAX_PIXELS:
+        raise UsageError(f"{name} has shape {array.shape}; shrink the images to {MAX_PIXELS:,} pixels")
     if array.dtype.kind not in "buif":
         raise UsageError(f"{name} holds {array.dtype}; bytes, or floats from 0 to 1, are needed")
     return array
@@ -123,20 +121,13 @@ def find_scale(sets: Mapping[str, Labelled]) -> tuple[Range, Range]:
 
 
 def to_bytes(images: np.ndarray, scale: Range) -> np.ndarray:
-    """Return images with values on a scale, (N, H, W) or (N, H, W, 3), as (N, 28, 28) bytes, extended to squares."""
+    """Return images with values on a scale, (N, H, W) or (N, H, W, 3), as (N, 28, 28) bytes."""
     pixels = np.empty((len(images), SIDE, SIDE), np.uint8)
-    height, width = images.shape[1:3]
-    side = max(height, width)
-    top, left = (side - height) // 2, (side - width) // 2
-    step = max(1, MAX_PIXELS // max(side * side, PIXELS))
+    step = max(1, MAX_PIXELS // max(math.prod(images.shape[1:]), PIXELS))
     for start in range(0, len(images), step):
         part = (images[start : start + step].astype(np.float32) - scale[0]) * np.float32(255 / (scale[1] - scale[0]))
         grey = part @ LUMINANCE if part.ndim == 4 else part
-        if grey.shape[1:] != (SIDE, SIDE):
-            edges = np.median(outermost_pixels(grey), axis=1)[:, None, None]
-            square = F.pad(torch.from_numpy(grey - edges), (left, side - width - left, top, side - height - top))
-            grey = F.interpolate(square[None], (SIDE, SIDE), mode="bilinear", antialias=True)[0].numpy() + edges
-        pixels[start : start + step] = np.rint(grey).clip(0, 255)
+        pixels[start : start + step] = fit_pixels(np.rint(grey).clip(0, 255).astype(np.uint8))
     return pixels
 
 
@@ -146,7 +137,7 @@ def _to_numbers(name: str, array: np.ndarray, classes: list[str]) -> np.ndarray:
         array = array[:, 0]
     if array.ndim != 1:
         raise UsageError(f"{name} has shape {array.shape}; (N,) is needed, the class of each image")
-    if array.dtype.kind in "US":
+    if array.dtype.kind == "U":
         places = {each: place for place, each in enumerate(classes)}
         if unknown := set(map(str, array)) - set(places):
             raise UsageError(f"{name} holds {min(unknown)}, which is not one of {', '.join(places)}")

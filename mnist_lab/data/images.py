@@ -122,22 +122,37 @@ def fit_image(image: Image.Image, background: int | None = None) -> np.ndarray:
     It keeps its aspect ratio: a rectangle is extended to a square in the brightness of its edges. Where these should
     have another brightness (background, from 0 to 255), a light image is inverted to a dark one, and the reverse.
     """
-    grey = _luminance(image)
-    edges = border_brightness(np.asarray(grey)[None])
+    grey = np.asarray(_luminance(image))
+    edges = border_brightness(grey[None])
     if background is not None and ((background < DARK and edges > BRIGHT) or (background > BRIGHT and edges < DARK)):
-        grey, edges = ImageOps.invert(grey), 255 - edges
-    side = max(grey.size)
-    square = Image.new("L", (side, side), edges)
-    square.paste(grey, ((side - grey.width) // 2, (side - grey.height) // 2))
-    return np.array(square.resize((SIDE, SIDE), Image.Resampling.BILINEAR))  # a copy, which torch can share
+        grey = 255 - grey
+    fitted: np.ndarray = fit_pixels(grey[None])[0]
+    return fitted.copy()  # which torch can share
+
+
+def fit_pixels(images: np.ndarray) -> np.ndarray:
+    """Return grey images, (N, H, W) bytes, as ones of 28x28 pixels, extended to squares in their edges' brightness."""
+    height, width = images.shape[1:]
+    if height == width == SIDE:
+        return images
+    side = max(height, width)
+    top, left = (side - height) // 2, (side - width) // 2
+    # The weights of bilinear interpolation, as Pillow has them: triangles around the centres of the new pixels.
+    centres = (np.arange(SIDE)[:, None] + 0.5) * side / SIDE
+    weights = np.clip(1 - np.abs(np.arange(side) + 0.5 - centres) / max(side / SIDE, 1), 0, None).astype(np.float32)
+    weights /= weights.sum(axis=1, keepdims=True)
+    edges = np.floor(np.median(_edges(images), axis=1)).astype(np.float32)[:, None, None]
+    columns = (images - edges) @ weights[:, left : left + width].T
+    fitted: np.ndarray = np.rint(weights[:, top : top + height] @ columns + edges).astype(np.uint8)
+    return fitted
 
 
 def border_brightness(images: np.ndarray) -> int:
     """Return the median brightness, from 0 to 255, of the outermost pixels of images, (N, H, W) bytes."""
-    return int(np.median(outermost_pixels(images)))
+    return int(np.median(_edges(images)))
 
 
-def outermost_pixels(images: np.ndarray) -> np.ndarray:
+def _edges(images: np.ndarray) -> np.ndarray:
     """Return the outermost pixels of each image, (N, 2 W + 2 H), of images (N, H, W)."""
     return np.concatenate([images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]], axis=1)
 
