@@ -162,13 +162,12 @@ def test_what_the_data_are_is_said_before_training_and_by_check(command: Command
     outcome = command("data=image_folder", f"data.source.path={data}", "model=lenet", "--check", data=False)
     assert outcome.status == 0
     for words in (
-        "training images: 60, shades ",
-        "3 classes: circle 20, cross 20, square 20",
-        "validation images: 60, ",
-        "test images: 40, ",
-        "30 x 40 to 49 x 40 pixels",
-        "left out, hidden: 1 (training/cross/.cache)",
-        "left out, no image: 1 (notes.txt)",
+        "data: 3 classes; images of 30 x 40 to 49 x 40 pixels, values ",
+        "            images  circle  cross  square\n",
+        "training        60      20     20      20\n",
+        "test            40       0     20      20\n",
+        "left out because hidden: 1 (training/cross/.cache)\n",
+        "left out because not an image: 1 (notes.txt)\n",
         "the validation set is the data's own; data.val_size=0 leaves it out",
     ):
         assert words in outcome.out, words

@@ -137,7 +137,7 @@ def _to_numbers(name: str, array: np.ndarray, classes: list[str]) -> np.ndarray:
         array = array[:, 0]
     if array.ndim != 1:
         raise UsageError(f"{name} has shape {array.shape}; (N,) is needed, the class of each image")
-    if array.dtype.kind in "US":
+    if array.dtype.kind == "U":
         places = {each: place for place, each in enumerate(classes)}
         if unknown := set(map(str, array)) - set(places):
             raise UsageError(f"{name} holds {min(unknown)}, which is not one of {', '.join(places)}")

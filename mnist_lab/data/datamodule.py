@@ -99,10 +99,10 @@ class MNISTDataModule(LightningDataModule):
         if stage != "fit" and "test" not in self._sets:
             self._sets["test"] = (self.normalise(arrays.test_images), torch.from_numpy(arrays.test_labels).long())
 
-    def split(self, count: int, val_count: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Return the indices of the training and of the validation images, of which the last may be given."""
-        if val_count:
-            return np.arange(count - val_count), np.arange(count - val_count, count if self.val_size else 0)
+    def split(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the indices of the training and of the validation images; the last ones are the data's own, if any."""
+        if own := int(self.source.read_settings().get("validation", 0)):
+            return np.arange(count - own), np.arange(count - own, count if self.val_size else 0)
         held_out = round(self.val_size * count) if isinstance(self.val_size, float) else self.val_size
         if self.val_size and not 0 < held_out < count:
             what = "to train on" if held_out else "for validation"
@@ -115,15 +115,10 @@ class MNISTDataModule(LightningDataModule):
     def batch_counts(self, world_size: int = 1) -> dict[str, int]:
         """Return the number of batches of each set, train, val and test, in each of world_size processes."""
         arrays = self._load()
-        train, val = self.split(len(arrays.train_labels), self._own_val_size)
+        train, val = self.split(len(arrays.train_labels))
         together, evaluated = self.batch_size * world_size, self.eval_batch_size * world_size
         sizes = {"train": (train, together), "val": (val, evaluated), "test": (arrays.test_labels, evaluated)}
         return {name: -(-len(images) // size) for name, (images, size) in sizes.items()}
-
-    @property
-    def _own_val_size(self) -> int:
-        """How many of the training images, the last ones, are a validation set of the data's own."""
-        return int(self.source.read_settings().get("validation", 0))
 
     @property
     def classes(self) -> list[str]:
@@ -192,7 +187,7 @@ class MNISTDataModule(LightningDataModule):
     def raw_sets(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Return the raw images and labels of the training, validation and test set, as `test_set` does."""
         images, labels, *_ = self._load()
-        train, val = self.split(len(labels), self._own_val_size)
+        train, val = self.split(len(labels))
         sets = {"training": (images[train], labels[train]), "validation": (images[val], labels[val])}
         return sets | {"test": self.test_set()}
 

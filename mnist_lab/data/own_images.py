@@ -4,7 +4,6 @@ import hashlib
 import os
 import random
 from abc import abstractmethod
-from collections import defaultdict
 from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from pydantic import Field
 from rich.progress import track
 
 from mnist_lab.console import PlainConsole
-from mnist_lab.data.array_files import Labelled, find_scale, read_npz, read_pixels, to_bytes
+from mnist_lab.data.array_files import Labelled, Range, find_scale, read_npz, read_pixels, to_bytes
 from mnist_lab.data.image_source import MAX_CLASSES, SPLITS, Arrays, ImageSource, check_labels, split_of
 from mnist_lab.data.images import UnreadableImage, border_brightness, fit_image, image_suffixes, open_image
 from mnist_lab.errors import UsageError
@@ -24,7 +23,8 @@ from mnist_lab.formatting import natural_key, shorten
 MIN_CONTRAST = 20  # of 255, between the brightest and the darkest pixels of most images
 # Folders that systems and programs make, beside those whose names begin with a dot.
 TOOL_FOLDERS = {"__macosx", "__pycache__", "@eadir", "@recycle", "#recycle", "$recycle.bin", "lost+found"}
-LeftOut = defaultdict[str, list[Path]]  # what is not read, by the reason
+NO_CLASS = "not in a class's folder"
+LeftOut = dict[Path, str]  # why a file or folder is not read: because ...
 Read = tuple[Arrays, list[str], str, list[str], int]  # data, classes, checksum, notes, validation images at the end
 Decoded = tuple[dict[str, Labelled], list[str], list[str]]  # sets by name, names of the classes, notes
 
@@ -74,7 +74,7 @@ class OwnImages(ImageSource):
         }
 
     def notes(self) -> list[str]:
-        """Return sentences on sizes, values, and what was left out."""
+        """Return sizes and values of the images, then what was left out and why."""
         return self._read()[3]
 
     @abstractmethod
@@ -149,10 +149,10 @@ class ImageFolder(OwnImages):
     """
 
     def _files(self) -> list[Path]:
-        return [path for files in self._sets(defaultdict(list)).values() for paths in files.values() for path in paths]
+        return [path for files in self._sets({}).values() for paths in files.values() for path in paths]
 
     def _decode(self) -> Decoded:
-        left_out: LeftOut = defaultdict(list)
+        left_out: LeftOut = {}
         sets = self._sets(left_out)
         classes = list(self.classes or sets["training"])
         for name, files in sets.items():
@@ -160,29 +160,28 @@ class ImageFolder(OwnImages):
                 raise UsageError(f"class {unknown[0]} of the {name} set is not one of {', '.join(classes)}")
         sizes: set[tuple[int, ...]] = set()
         read = {name: _read_images(files, classes, sizes) for name, files in sets.items()}
-        notes = [_describe_sizes(sizes)]
-        for reason, paths in left_out.items():
-            if not paths:
-                continue
-            names = ", ".join(path.relative_to(self._path).as_posix() for path in paths)
-            notes.append(f"left out, {reason}: {len(paths):,} ({shorten(names)})")
+        low, high = min(images.min() for images, _ in read.values()), max(images.max() for images, _ in read.values())
+        notes = [_describe_images(sizes, (low, high), (0, 255))]
+        for reason in dict.fromkeys(left_out.values()):
+            paths = (path.relative_to(self._path) for path in left_out if left_out[path] == reason)
+            notes.append(_describe_left_out(reason, [path.as_posix() for path in paths]))
         return read, classes, notes
 
     def _sets(self, left_out: LeftOut) -> dict[str, dict[str, list[Path]]]:
         """Return the image files of each class of each set, and add what is left out to left_out."""
         if not self._path.is_dir():
             raise UsageError("not a folder; data=arrays reads a file" if self._path.exists() else "folder not found")
-        folders = _folders(self._path, left_out)
+        folders, images = _entries(self._path, left_out)
+        left_out |= dict.fromkeys(images, NO_CLASS)
         apart = [folder for folder in folders if split_of(folder.name)]
         sets = {split_of(folder.name) or "": folder for folder in apart}
         if not apart or (len(apart) < len(folders) and not {"training"} < sets.keys()):
-            return {"training": _class_files(self._path, folders, left_out)}
+            return {"training": _class_files(self._path, left_out)}
         if "training" not in sets or len(apart) > len(sets):
             names = ", ".join(folder.name for folder in apart)
             raise UsageError(f"has the folders {names}; needed are one named train and at most one of val and of test")
-        left_out["no set"] += [folder for folder in folders if folder not in apart]
-        in_order = [(split, sets[split]) for split in SPLITS if split in sets]
-        return {split: _class_files(folder, _folders(folder, left_out), left_out) for split, folder in in_order}
+        left_out |= {folder: "not a set's folder" for folder in folders if folder not in apart}
+        return {split: _class_files(sets[split], left_out) for split in SPLITS if split in sets}
 
 
 class ArrayFile(OwnImages):
@@ -211,17 +210,22 @@ class ArrayFile(OwnImages):
                 raise UsageError("has no column named label")
             sets = {"training": (images, labels.astype(np.int64))}
         largest = max((int(labels.max()) for _, labels in sets.values() if len(labels)), default=0)
-        scale, (low, high) = find_scale(sets)
-        sizes = _describe_sizes({images.shape[2:0:-1] for images, _ in sets.values()})
-        notes = [f"{sizes}, values {low:g} to {high:g} on a scale of {scale[0]} to {scale[1]}"]
-        notes += [f"left out, unused arrays: {shorten(', '.join(unused))}"] * bool(unused)
+        scale, found = find_scale(sets)
+        notes = [_describe_images({images.shape[2:0:-1] for images, _ in sets.values()}, found, scale)]
+        notes += [_describe_left_out("not needed", unused)] * bool(unused)
         converted = {name: (to_bytes(images, scale), labels) for name, (images, labels) in sets.items()}
         return converted, classes or [str(number) for number in range(min(largest + 1, MAX_CLASSES))], notes
 
 
-def _describe_sizes(sizes: set[tuple[int, ...]]) -> str:
-    """Return the smallest and the largest of sizes, (width, height)."""
-    return f"{' to '.join(dict.fromkeys(f'{size[0]} x {size[1]}' for size in (min(sizes), max(sizes))))} pixels"
+def _describe_images(sizes: set[tuple[int, ...]], found: Range, scale: Range) -> str:
+    """Describe images by the smallest and the largest of their sizes, (width, height), and their values on a scale."""
+    smallest_and_largest = dict.fromkeys(f"{width} x {height}" for width, height in (min(sizes), max(sizes)))
+    values = f"values {found[0]:g} to {found[1]:g} ({scale[0]:g} is black, {scale[1]:g} is white)"
+    return f"{' to '.join(smallest_and_largest)} pixels, {values}"
+
+
+def _describe_left_out(reason: str, names: list[str]) -> str:
+    return f"left out because {reason}: {len(names):,} ({shorten(', '.join(names))})"
 
 
 def _check_contrast(images: np.ndarray, kind: str) -> None:
@@ -247,17 +251,19 @@ def _check_classes(classes: list[str]) -> None:
             raise UsageError(f"class name {name} occurs twice; rename one")
 
 
-def _class_files(folder: Path, folders: list[Path], left_out: LeftOut) -> dict[str, list[Path]]:
-    """Return the image files of each class of a set, whose folder holds these folders."""
+def _class_files(folder: Path, left_out: LeftOut) -> dict[str, list[Path]]:
+    """Return the image files of each class of a set's folder."""
+    folders, images = _entries(folder, left_out)
+    left_out |= dict.fromkeys(images, NO_CLASS)
     if not folders:
         raise UsageError(
             f"{folder} contains no folders of images; a folder for each class is needed, such as cat/1.png"
         )
     ordered = sorted(folders, key=lambda path: natural_key(path.name))
     found = {each.name: _image_files(each, left_out) for each in ordered}
-    empty = [each for each in ordered if not found[each.name]]
+    empty = [name for name, files in found.items() if not files]
     if empty and (len(empty) == len(found) or split_of(folder.name) in (None, "training")):
-        raise UsageError(f"{empty[0]} contains no images ({' '.join(sorted(image_suffixes()))})")
+        raise UsageError(f"{folder / empty[0]} contains no images ({' '.join(sorted(image_suffixes()))})")
     return found
 
 
@@ -268,17 +274,10 @@ def _image_files(folder: Path, left_out: LeftOut) -> list[Path]:
         folders, images = _entries(pending.pop(), left_out)
         if any(split_of(path.name) for path in folders) or (folders and split_of(folder.name)):
             raise UsageError(f"{folder} mixes sets and classes; train, val and test hold a folder for each class")
+        left_out |= {path: "a link" for path in folders if path.is_symlink()}
         found += images
-        pending += [path for path in folders if not path.is_symlink()]
-        left_out["link"] += [path for path in folders if path.is_symlink()]
+        pending += [path for path in folders if path not in left_out]
     return sorted(found)
-
-
-def _folders(folder: Path, left_out: LeftOut) -> list[Path]:
-    """Return the folders in a folder in which images have no class."""
-    folders, images = _entries(folder, left_out)
-    left_out["in no class's folder"] += images
-    return folders
 
 
 def _entries(folder: Path, left_out: LeftOut) -> tuple[list[Path], list[Path]]:
@@ -286,13 +285,13 @@ def _entries(folder: Path, left_out: LeftOut) -> tuple[list[Path], list[Path]]:
     folders, images, suffixes = [], [], image_suffixes()
     for path in folder.iterdir():
         if path.name.startswith(".") or path.name.lower() in TOOL_FOLDERS:
-            left_out["hidden"].append(path)
+            left_out[path] = "hidden"
         elif path.suffix.lower() in suffixes and path.is_file():
             images.append(path)
         elif path.is_dir() and not folder.resolve().is_relative_to(path.resolve()):  # a link to a folder above it
             folders.append(path)
         else:
-            left_out["no image"].append(path)
+            left_out[path] = "not an image"
     return folders, images
 
 

@@ -33,7 +33,6 @@ def evaluate(run: Run, overrides: Sequence[str] = ()) -> dict[str, float]:
     cfg = override_config(run.config, overrides)
     cfg.update(callbacks={}, logger={}, dashboard={})  # a test needs none, and so imports none
     drop_unknown_settings(cfg)
-    cfg.callbacks = {}  # A test needs none, and those of another version may be refused.
     validate(cfg)
     model = make_model(cfg)
     model.load_state_dict(load_weights(model, chosen))

@@ -276,12 +276,12 @@ def test_csv_of_pixels_gives_the_submission_file(command: Command, trained: Run,
 def test_pixels_of_another_scale_are_recognised_as_those_of_bytes(command: Command, trained: Run, tiny: Tiny) -> None:
     bits = (tiny.source().load(tiny.root).test_images > 99).astype(np.uint8)
     answers = []
-    for scale in (255, 16, 1):
+    for scale in (255, 16):
         outcome = command("predict", str(trained), str(write_csv("pixels.csv", bits * scale)), data=False)
         warning = f"mnist_lab: warning: pixels.csv: values up to {scale}, taken as 0 to {scale}\n"
         assert (outcome.status, outcome.err) == (0, warning if scale < 255 else "")
         answers.append(Path("submission.csv").read_bytes())
-    assert answers[0] == answers[1] == answers[2]
+    assert answers[0] == answers[1]
 
 
 def test_labelled_csv_gives_the_accuracy_too(command: Command, trained: Run, tiny: Tiny) -> None:
