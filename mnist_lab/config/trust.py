@@ -33,7 +33,7 @@ MAX_INTERPOLATIONS, MAX_INTERPOLATION = 20, 1000  # their number, and characters
 PATHS = ("data.root", "data.source.path")  # in which a variable of the environment is resolved
 PLAIN_VARIABLES = re.compile(r"([^$]|\$\{oc\.env:\w+(,[^${}]*)?\})*")
 SAVES = re.compile(r"(callbacks|logger|trainer)\.(?!.*\.monitor$)")  # a metric's name has a slash
-OUTPUT = re.compile(rf"{SAVES.pattern}.*(dir|path|folder|\._args_\.\d+)$")  # where files go; a name alone stays in its folder
+OUTPUT = re.compile(rf"{SAVES.pattern}.*(dir|path|folder|\._args_\.\d+)$")  # where files go; a filename stays in it
 SENT = re.compile(r"(logger|data\.source)\.(?!path$)")  # settings that may become part of a request
 SOURCES: dict[str, Any] = {"mirrors": None, "package": None, "folders": []}  # where data come from, by their defaults
 
