@@ -161,6 +161,7 @@ def test_every_argument_of_the_trainer_has_an_effect_or_is_refused_with_a_reason
     assert not Path("runs").exists()
 
 
+@pytest.mark.slow
 def test_argument_of_a_preset_or_a_sweep_is_refused_likewise(command: Command, tiny: Tiny) -> None:
     preset = tiny.conf / "experiment" / "mine.yaml"
     preset.parent.mkdir()
