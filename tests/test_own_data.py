@@ -205,8 +205,8 @@ class TenClasses(Classifier):
         (["data.source.path="], "data.source.path: required"),
         (["data.source.validation=5"], "has 0 images for validation, not 5"),
         (["data=arrays"], "not a file; data=image_folder reads a folder"),
-        (["data.source.path=???"], "data.source.path: required"),
         *thorough(
+            (["data.source.path=???"], "data.source.path: required"),
             (["+model.num_classes=10"], "model.num_classes=10: the data have 3 classes"),
             (["data.val_size=0.001"], "data.val_size=0.001: leaves none of 48 images for validation"),
             (["data.val_size=1.5"], "data.val_size=1.5"),

@@ -32,8 +32,8 @@ MAX_BYTES, MAX_VALUES, MAX_DEPTH, MAX_TEXT = 1_000_000, 20_000, 50, 50_000  # of
 MAX_INTERPOLATIONS, MAX_INTERPOLATION = 20, 1000  # their number, and characters of a value that has one
 PATHS = ("data.root", "data.source.path")  # in which a variable of the environment is resolved
 PLAIN_VARIABLES = re.compile(r"([^$]|\$\{oc\.env:\w+(,[^${}]*)?\})*")
-SAVES = re.compile(r"(callbacks|logger|trainer)\.")
-OUTPUT = re.compile(rf"{SAVES.pattern}.*(dir|path|folder|filename|\._args_\.\d+)$")  # where files go
+SAVES = re.compile(r"(callbacks|logger|trainer)\.(?!.*\.monitor$)")  # a metric's name has a slash
+OUTPUT = re.compile(rf"{SAVES.pattern}.*(dir|path|folder|\._args_\.\d+)$")  # where files go; a filename stays in it
 SENT = re.compile(r"(logger|data\.source)\.(?!path$)")  # settings that may become part of a request
 SOURCES: dict[str, Any] = {"mirrors": None, "package": None, "folders": []}  # where data come from, by their defaults
 
@@ -69,7 +69,7 @@ def _reject_large(text: str) -> None:
         depth -= isinstance(event, yaml.MappingEndEvent | yaml.SequenceEndEvent)
         if depth > MAX_DEPTH:
             raise ValueError("nested too deeply")
-        value = event.value if isinstance(event, yaml.ScalarEvent) else ""
+        value = event.value.replace("${folder}", "") if isinstance(event, yaml.ScalarEvent) else ""  # of an override
         if "${" in value:
             interpolations += 1
             if "oc.env" not in value or len(value) > MAX_INTERPOLATION:  # a run records no others

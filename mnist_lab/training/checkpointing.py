@@ -1,7 +1,6 @@
 """Save checkpoints within an epoch, at intervals and on Ctrl-C, SIGTERM and SIGHUP; check those that are resumed."""
 
 import math
-import os
 import signal
 import threading
 import time
@@ -137,14 +136,14 @@ class SaveWithinEpochs(StepCallback, Checkpoint):
         super().on_train_batch_end(trainer, *args)
 
     def after_step(self, trainer: Trainer, pl_module: LightningModule, step: int, loss: Tensor) -> None:
-        steps, seconds = self.every_n_train_steps, self.every_n_seconds
-        ends = step == trainer.max_steps or (trainer.should_stop and trainer.fit_loop._can_stop_early)
-        if trainer.is_last_batch or not (ends or self.stop is not None or steps is not None or seconds is not None):
+        if trainer.is_last_batch:
             return
-        due = ends or (steps is not None and step % steps == 0)
-        if seconds is not None:
-            due |= bool(trainer.strategy.broadcast(time.monotonic() - self.saved >= seconds))
-        if due or self.stop is not None:
+        due = self.stop is not None or step == trainer.max_steps
+        due |= trainer.should_stop and trainer.fit_loop._can_stop_early
+        due |= self.every_n_train_steps is not None and step % self.every_n_train_steps == 0
+        if self.every_n_seconds is not None:
+            due |= bool(trainer.strategy.broadcast(time.monotonic() - self.saved >= self.every_n_seconds))
+        if due:
             trainer.save_checkpoint(Run(Path(trainer.default_root_dir)).checkpoint_path("last"))
             self.saved, self.saved_step = time.monotonic(), step
         self._raise_stop()
@@ -201,14 +200,19 @@ class EpochCheckpoint(ModelCheckpoint):
         self.tie_break = (math.inf, 0.0)  # of the best epoch
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self.dirpath = os.path.realpath(Run(Path(trainer.default_root_dir)).checkpoints_folder)
+        self.dirpath = str(Run(Path(trainer.default_root_dir)).checkpoints_folder)
         super().setup(trainer, pl_module, stage)
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"tie_break": self.tie_break}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict(state_dict)
+        # A run of version 0.2.0 does not record its folder, which may have been moved.
+        assert self.dirpath is not None
+        path = str(Path(self.dirpath, f"{self.filename}.ckpt"))
+        kept = dict.fromkeys(state_dict["best_k_models"] and [path], state_dict["best_model_score"])
+        paths = {"best_model_path": path, "kth_best_model_path": path, "best_k_models": kept}
+        super().load_state_dict(state_dict | paths | {"dirpath": self.dirpath})
         self.tie_break = tuple(state_dict.get("tie_break", (-math.inf, 0.0)))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

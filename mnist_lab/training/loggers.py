@@ -121,7 +121,8 @@ def restore_events(folder: Path, step: int, rows: list[dict[str, float]], logger
                 if event.step < step and not _is_summary(event):
                     writer.write(record)
                     seen |= {(value.tag, event.step) for value in event.summary.value}
-    remove_embeddings(folder)
+    Run(folder).projector_config_path.unlink(missing_ok=True)  # TensorBoard's embeddings
+    shutil.rmtree(Run(folder).projector_folder, ignore_errors=True)
     for row in rows:
         shown, at = {name: value for name, value in row.items() if name not in NOT_SHOWN}, int(row["step"])
         missing = {name: value for name, value in shown.items() if (tensorboard_tag(name), at) not in seen}
@@ -134,9 +135,3 @@ def _is_summary(event: Event) -> bool:
     if event.WhichOneof("what") in ("graph_def", "tagged_run_metadata"):
         return True
     return any(value.tag.startswith(("_hparams_/", "custom_scalars__config__")) for value in event.summary.value)
-
-
-def remove_embeddings(board: Path) -> None:
-    """Remove the embeddings that an earlier start wrote."""
-    Run(board).projector_config_path.unlink(missing_ok=True)
-    shutil.rmtree(Run(board).projector_folder, ignore_errors=True)

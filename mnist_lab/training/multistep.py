@@ -32,14 +32,7 @@ class StepCallback(pl.Callback):
     """A callback that is called after every optimizer step, also within a group."""
 
     def after_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, step: int, loss: Tensor) -> None:
-        """Act after a step.
-
-        Args:
-            trainer: Lightning's Trainer.
-            pl_module: the network.
-            step: number of the step, counted from 1 over all epochs.
-            loss: mean loss of its batch, ().
-        """
+        """Act after a step, counted from 1 over all epochs, with the mean loss of its batch, ()."""
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -288,7 +288,9 @@ def pipe(path: Path) -> None:
     os.mkfifo(path)
 
 
-@pytest.mark.parametrize("make", [pipe, lambda path: path.symlink_to("/dev/zero"), Path.mkdir], ids=["pipe", "link", "folder"])
+@pytest.mark.parametrize(
+    "make", [pipe, lambda path: path.symlink_to("/dev/zero"), Path.mkdir], ids=["pipe", "link", "folder"]
+)
 def test_configuration_that_is_no_file_is_refused(command: Command, evil: Run, make: Callable[[Path], None]) -> None:
     evil.config_path.unlink()
     make(evil.config_path)

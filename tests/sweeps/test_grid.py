@@ -452,9 +452,7 @@ def test_results_for_programs_hold_no_formula_of_a_spreadsheet() -> None:
     ("swept", "told"),
     [
         (["steps_per_execution=1,50"], "steps_per_execution: jobs do not differ by it"),
-        (["optimizer.lr=0.1,0.2", "trainer.accelerator=cpu,auto"], "trainer.accelerator: jobs do not differ by it"),
         (["hydra/sweeper=halving", "dashboard=default,none"], "dashboard: jobs do not differ by it"),
-        (["trainer=cpu,default"], "trainer: 2 jobs of which 1 differ"),
         (["seed=range(3)", "model=mlp,mlp"], "seed, model: 6 jobs of which 3 differ"),
     ],
 )

@@ -64,23 +64,10 @@ def test_user_error_is_raised_and_not_printed(
     assert capfd.readouterr().err == ""
 
 
-NESTED = pytest.mark.xfail(strict=True, raises=ValueError, reason="T: GlobalHydra is already initialized")
-
-
-@NESTED
-def test_sweep_runs_inside_another_application_of_hydra(
-    tiny_sweep: Callable[..., Results], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.xfail(strict=True, raises=ValueError, reason="T: GlobalHydra is already initialized")
+def test_sweep_runs_after_hydra_was_initialized_as_its_main_does(
+    tiny_sweep: Callable[..., Results], tmp_path: Path
 ) -> None:
-    (tmp_path / "app.yaml").write_text("x: 1\n")
-    monkeypatch.setattr("sys.argv", ["app", f"hydra.run.dir={tmp_path}/out", "hydra/job_logging=none"])
-    monkeypatch.setattr("hydra._internal.utils.is_under_debugger", lambda: True)  # Hydra then raises errors
-    app = hydra.main(version_base="1.3", config_path=str(tmp_path), config_name="app")
-    with pytest.raises(UsageError, match="nope=1,2: unknown setting"):  # told by a composition; nothing is trained
-        app(lambda cfg: tiny_sweep("nope=1,2"))()
-
-
-@NESTED
-def test_sweep_runs_after_hydra_was_initialized(tiny_sweep: Callable[..., Results], tmp_path: Path) -> None:
     with (
         hydra.initialize_config_dir(str(tmp_path), version_base="1.3"),
         pytest.raises(UsageError, match="nope=1,2: unknown setting"),
