@@ -125,11 +125,19 @@ def test_conv_output_size_is_torchs(stride: int, padding: int, dilation: int) ->
     for size in (5, 6, 7, 28, 33):
         for kernel in (1, 2, 3, 5):
             settings = {"stride": stride, "padding": padding, "dilation": dilation}
-            side = conv_output_size(size, kernel, **settings)
             try:
-                assert nn.Conv2d(1, 1, kernel, **settings)(torch.zeros(1, 1, size, size)).shape[-1] == side
+                side = nn.Conv2d(1, 1, kernel, **settings)(torch.zeros(1, 1, size, size)).shape[-1]
             except RuntimeError:  # the kernel does not fit
-                assert side < 1
+                with pytest.raises(ValueError, match="does not fit"):
+                    conv_output_size(size, kernel, **settings)
+            else:
+                assert conv_output_size(size, kernel, **settings) == side
+
+
+@pytest.mark.parametrize("bad", [{"size": 0}, {"kernel": 0}, {"stride": 0}, {"padding": -1}, {"dilation": 0}])
+def test_conv_output_size_refuses_what_is_no_size(bad: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="1 or more"):
+        conv_output_size(**({"size": 28, "kernel": 5} | bad))
 
 
 @pytest.mark.parametrize("name", ["compact_cnn", "dropout_cnn"])
