@@ -14,16 +14,12 @@ MISSPELT = [
     ("lr=0.1", "unknown setting; did you mean optimizer.lr?"),
     ("epochs=3", "unknown setting; did you mean trainer.max_epochs?"),
     ("optimizer.lrr=1", "unknown setting; did you mean optimizer.lr?"),
-    ("hydra.run.dirr=x", "unknown setting; did you mean hydra.run.dir?"),
     ("scheduler.gamma=0.5", "unknown setting here; scheduler=step has it"),
     ("model=lenett", "unknown choice; did you mean lenet? (choose from compact_cnn, "),
-    ("trainer=-1", "unknown choice (choose from cpu, "),
     ("dashboard=[1,2]", "unknown choice (choose from default, none)"),
     ("optimizer=sgd,adam", "several values; add -m"),
-    ("optimizer.lr=interval(0.1,1)", "several values; add -m"),
     ("optimizer.lr=[1", "not valid as KEY=VALUE"),
     ("~resume", "cannot be removed; set resume=null"),
-    ("~lr", "unknown setting; did you mean optimizer.lr?"),
 ]
 
 
@@ -44,7 +40,7 @@ def test_misspelt_override_gets_one_line_with_the_nearest(tiny: Tiny, override: 
 
 @pytest.mark.parametrize(
     ("override", "hint"),
-    [MISSPELT[0], ("model=lenett", "did you mean lenet?"), ("~lr", "did you mean"), ("name=a", "is derived")],
+    [("~lr", "did you mean"), ("name=a", "is derived")],
 )
 def test_misspelt_override_of_the_command_line_is_refused(command: Command, override: str, hint: str) -> None:
     refused(command(override, data=False), override, hint)
@@ -53,7 +49,6 @@ def test_misspelt_override_of_the_command_line_is_refused(command: Command, over
 @pytest.mark.parametrize(
     ("override", "hint"),
     [
-        ("modle=mlp,lenet", "unknown setting; did you mean model?"),
         ("model=mlp,lenett", "unknown choice; did you mean lenet?"),
         ("sweep=..", "a sweep's name consists of"),
     ],
@@ -81,10 +76,8 @@ def test_setting_that_only_a_swept_choice_has_is_told_in_one_line_with_what_to_w
     [
         (["--epochs", "3"], "--epochs", "unknown option; did you mean trainer.max_epochs=3?"),
         (["--multirn", "seed=1,2"], "--multirn", "unknown option; did you mean --multirun?"),
-        (["--resolve"], "--resolve", "only valid with --cfg"),
         (["model=mlp", "lr", "0.1"], "lr", "write KEY=VALUE"),
         (["--cfg", "foo"], "argument --cfg/-c", "choose from"),
-        (["--cfg", "job", "-m"], "argument --multirun/-m", "not allowed with"),
         (["--config-dir", "nowhere"], "--config-dir=nowhere", "folder not found"),
     ],
 )
