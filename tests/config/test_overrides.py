@@ -38,27 +38,6 @@ def test_misspelt_override_gets_one_line_with_the_nearest(tiny: Tiny, override: 
     assert str(caught.value).startswith(f"{override}: {hint}") and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("override", "hint"),
-    [("~lr", "did you mean"), ("name=a", "is derived")],
-)
-def test_misspelt_override_of_the_command_line_is_refused(command: Command, override: str, hint: str) -> None:
-    refused(command(override, data=False), override, hint)
-
-
-@pytest.mark.parametrize(
-    ("override", "hint"),
-    [
-        ("model=mlp,lenett", "unknown choice; did you mean lenet?"),
-        ("sweep=..", "a sweep's name consists of"),
-    ],
-)
-def test_misspelt_override_of_a_sweep_is_refused_before_its_folder_is_made(
-    command: Command, override: str, hint: str
-) -> None:
-    refused(command("-m", override, "seed=1,2", data=False), override, hint)
-
-
 @pytest.mark.slow
 def test_setting_that_only_a_swept_choice_has_is_told_in_one_line_with_what_to_write(command: Command) -> None:
     sweep = ("-m", "model=residual_cnn,mlp", "model.widths=[2,2,2]")
@@ -74,6 +53,10 @@ def test_setting_that_only_a_swept_choice_has_is_told_in_one_line_with_what_to_w
 @pytest.mark.parametrize(
     ("arguments", "start", "hint"),
     [
+        (["~lr"], "~lr", "did you mean optimizer.lr?"),
+        (["name=a"], "name=a", "is derived"),
+        (["-m", "model=mlp,lenett", "seed=1,2"], "model=mlp,lenett", "unknown choice; did you mean lenet?"),
+        (["-m", "sweep=..", "seed=1,2"], "sweep=..", "a sweep's name consists of"),
         (["--epochs", "3"], "--epochs", "unknown option; did you mean trainer.max_epochs=3?"),
         (["--multirn", "seed=1,2"], "--multirn", "unknown option; did you mean --multirun?"),
         (["model=mlp", "lr", "0.1"], "lr", "write KEY=VALUE"),
@@ -81,7 +64,9 @@ def test_setting_that_only_a_swept_choice_has_is_told_in_one_line_with_what_to_w
         (["--config-dir", "nowhere"], "--config-dir=nowhere", "folder not found"),
     ],
 )
-def test_misspelt_option_gets_one_line(command: Command, arguments: list[str], start: str, hint: str) -> None:
+def test_misspelt_setting_or_option_of_the_command_line_gets_one_line(
+    command: Command, arguments: list[str], start: str, hint: str
+) -> None:
     refused(command(*arguments, data=False), start, hint)
 
 

@@ -21,7 +21,7 @@ from mnist_lab.runs.run import Run
 from mnist_lab.training.train import train
 
 CANARY = Path("was_run")
-SECRET = "hunter-0123456789"
+SECRET = "".join(map(str, range(20)))  # as source.patch cannot have it
 PROGRAM = "from pathlib import Path\nPath('was_run').touch()\nfrom mnist_lab.models import MLP\n"
 READ = {  # each command that reads a run
     "test": ["test", "RUN"],
@@ -270,6 +270,12 @@ def test_network_of_other_sizes_than_its_weights_is_not_made(
     refused(read(command, "test"))
     refused(read(command, "predict"))
     assert max(sizes) < 1000
+
+
+@pytest.mark.parametrize("published", [[1], "x", {"test/acc": 5}, {"test/acc": [90, "x"]}], ids=str)
+def test_published_results_that_are_no_curves_are_left_out(evil: Run, published: Any) -> None:
+    change(evil, tutorial={"title": "theirs", "published": published})
+    assert evil.tutorial == {"title": "theirs", "published": {}}
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["pipe", "link"])
