@@ -20,7 +20,6 @@ OmegaConf.register_new_resolver("start_time", start_time, use_cache=True, replac
 OmegaConf.register_new_resolver(
     "coalesce", lambda value, otherwise: otherwise if value is None else value, replace=True
 )
-OmegaConf.register_new_resolver("model_name", lambda choice, target: model_name(choice, target), replace=True)
 # ${select:KEY,{KEY:VALUE,...},DEFAULT}: a setting that follows another, or one of Hydra's that is an Enum.
 OmegaConf.register_new_resolver(
     "select", lambda key, values, default: values.get(getattr(key, "name", key), default), replace=True
@@ -91,3 +90,6 @@ def model_name(choice: str, target: str) -> str:
     if path.is_file() and OmegaConf.select(OmegaConf.load(path), "_target_") != target:
         return target.rpartition(".")[2]
     return choice
+
+
+OmegaConf.register_new_resolver("model_name", model_name, replace=True)
