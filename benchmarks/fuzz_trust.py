@@ -17,11 +17,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-SECRET, CANARY, STRANGER = (
-    "hunter-0123456789",
-    "was_run",
-    "stranger",
-)  # STRANGER is in each address and command of theirs
+SECRET, CANARY = "hunter-0123456789", "was_run"
+STRANGER = "stranger"  # in each address and command of theirs
 PROGRAM = f"from pathlib import Path\nPath('{CANARY}').touch()\nfrom mnist_lab.models import MLP\n"
 PLACES = (
     *("model", "data", "data.source", "optimizer", "scheduler", "augmentation", "test_augmentation", "trainer"),
@@ -43,15 +40,16 @@ KEYS = (
     *("optimizer.lr", "model._target_", "model._convert_", "tutorial.title", "tutorial.published", "x"),
 )
 VARIABLES = (
+    *("${oc.env:SECRET}", "${ oc.env : SECRET }", "x${oc.env:SECRET}", "/${oc.env:SECRET}"),
+    *("${oc.env:NONE,${oc.env:SECRET}}", "${oc.decode:${oc.env:SECRET}}", "\\${oc.env:SECRET}", "\\\\${oc.env:SECRET}"),
     *(
-        "${oc.env:SECRET}",
-        "${ oc.env : SECRET }",
-        "x${oc.env:SECRET}",
-        "${oc.env:NONE,${oc.env:SECRET}}",
-        "/${oc.env:SECRET}",
+        "${oc.${x}:SECRET}",
+        "${hydra:runtime.cwd}",
+        "${oc.create:{_target_:os.system,command:touch was_run}}",
+        "${x}",
+        "${seed}",
+        "${",
     ),
-    *("${oc.decode:${oc.env:SECRET}}", "\\${oc.env:SECRET}", "\\\\${oc.env:SECRET}", "${oc.${x}:SECRET}"),
-    *("${hydra:runtime.cwd}", "${oc.create:{_target_:os.system,command:touch was_run}}", "${x}", "${seed}", "${"),
     *("${oc.dict.values:oc.env}", "http://stranger.invalid/${oc.env:SECRET}/", "~/${oc.env:SECRET}", "${oc.env:HOME}"),
 )
 requests: list[str] = []  # of a stranger's addresses and programs, since the last look
@@ -75,6 +73,7 @@ def hostile_config(chance: random.Random, run: Path) -> list[list[str]]:
     for _ in range(chance.choice((1, 1, 2, 4))):
         node = chance.choice([_target(chance, run), _target(chance, run), {"x": [_target(chance, run)]}])
         places: list[tuple[str, Any]] = [
+            (f"model.{chance.choice(('widths', 'blocks', 'num_classes'))}", [chance.choice((1, 10**4, 10**9))] * 3),
             (chance.choice(PLACES), node),
             (f"{chance.choice(PLACES)}._target_", node.get("_target_")),
             (chance.choice(KEYS), chance.choice(VARIABLES)),
@@ -105,11 +104,7 @@ def hostile_config(chance: random.Random, run: Path) -> list[list[str]]:
         (run / "conf" / "model" / "mlp.yaml").write_text(json.dumps(_target(chance, run)))
     (run / "run.json").write_text(json.dumps(record), encoding="utf-8")
     longer = [
-        *(
-            ["test", str(run)],
-            ["report", str(run)],
-            ["export", str(run), "--format", "state_dict"],
-        ),
+        *(["test", str(run)], ["report", str(run)], ["export", str(run), "--format", "state_dict"]),
         *(["ensemble", str(run), "runs/good"], ["predict", str(run), "x"], [f"resume={run}", "trainer.max_epochs=2"]),
     ]
     return [["ls", "--where", "optimizer.lr == 0.01"], ["compare", str(run), "runs/good"], *chance.sample(longer, 2)]
@@ -117,9 +112,8 @@ def hostile_config(chance: random.Random, run: Path) -> list[list[str]]:
 
 def _target(chance: random.Random, run: Path) -> dict[str, Any]:
     """Return a node that would run a program, and put the module that it names where it says."""
-    folder = chance.choice(
-        (run, run / "checkpoints", run / "pkg" / "deep", Path("runs"), Path("runs/other"), Path("runs/good"))
-    )
+    folders = (run, run / "checkpoints", run / "pkg" / "deep", *map(Path, ("runs", "runs/other", "runs/good")))
+    folder = chance.choice(folders)
     name = f"m{chance.randrange(10**9)}"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.py").write_text(PROGRAM, encoding="utf-8")
@@ -144,10 +138,8 @@ def broken_promise(printed: str) -> str | None:
     """Return what a stranger has reached by the command that printed a text, or None."""
     if "SECRET" not in os.environ:  # another part
         return None
-    asked, found = (
-        "; ".join(requests),
-        [path for path in Path().rglob("*") if path.name == CANARY or SECRET in path.name],
-    )
+    asked = "; ".join(requests)
+    found = [path for path in Path().rglob("*") if path.name == CANARY or SECRET in path.name]
     requests.clear()
     if asked or found:
         return f"reached {asked} {found}"

@@ -33,9 +33,8 @@ def main(arguments: list[str]) -> None:
     with quiet_lightning(), working_on(f"a range test of {options.steps} steps"):
         found = range_test(cfg, options.lowest, options.highest, options.steps)
     if options.json:
-        print_lines(
-            json.dumps({"steepest": found.steepest, "valley": found.valley, "lr": found.rates, "loss": found.losses})
-        )
+        values = {"steepest": found.steepest, "valley": found.valley, "lr": found.rates, "loss": found.losses}
+        print_lines(json.dumps(values))
     else:
         own = ["--config-dir", options.config_dir] if options.config_dir else []
         print_lines(f"steepest descent: {found.steepest:.2g}", f"valley: {found.valley:.2g}")

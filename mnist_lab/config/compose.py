@@ -20,7 +20,6 @@ OmegaConf.register_new_resolver("start_time", start_time, use_cache=True, replac
 OmegaConf.register_new_resolver(
     "coalesce", lambda value, otherwise: otherwise if value is None else value, replace=True
 )
-OmegaConf.register_new_resolver("model_name", lambda choice, target: model_name(choice, target), replace=True)
 # ${select:KEY,{KEY:VALUE,...},DEFAULT}: a setting that follows another, or one of Hydra's that is an Enum.
 OmegaConf.register_new_resolver(
     "select", lambda key, values, default: values.get(getattr(key, "name", key), default), replace=True
@@ -84,14 +83,13 @@ def _drop_settings_of_none(cfg: DictConfig) -> None:
             cfg[group] = {key: value for key, value in cfg[group].items() if f"{group}.{key}" in named}
 
 
+@cache  # Each job of a sweep asks for it.
 def model_name(choice: str, target: str) -> str:
     """Return a network's name: that of its file in conf/model, or of its class if that is not the file's."""
     path = conf_dir() / "model" / f"{choice}.yaml"
-    if path.is_file() and _target_in(path) != target:
+    if path.is_file() and OmegaConf.select(OmegaConf.load(path), "_target_") != target:
         return target.rpartition(".")[2]
     return choice
 
 
-@cache  # of a few files, which each job of a sweep asks for
-def _target_in(path: Path) -> Any:
-    return OmegaConf.select(OmegaConf.load(path), "_target_")
+OmegaConf.register_new_resolver("model_name", model_name, replace=True)

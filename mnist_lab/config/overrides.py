@@ -22,10 +22,7 @@ from mnist_lab.formatting import shorten
 
 # Terms of other programs and of papers, and the settings that they mean here.
 SYNONYMS = {
-    "epoch": "trainer.max_epochs",
     "epochs": "trainer.max_epochs",
-    "num_epochs": "trainer.max_epochs",
-    "n_epochs": "trainer.max_epochs",
     "steps": "trainer.max_steps",
     "batch": "data.batch_size",
     "bs": "data.batch_size",
@@ -44,7 +41,6 @@ SYNONYMS = {
     "device": "trainer.accelerator",
     "gpu": "trainer.accelerator",
     "gpus": "trainer.devices",
-    "num_threads": "threads",
     "random_seed": "seed",
     "checkpoint": "resume",
     "ckpt": "resume",
@@ -256,9 +252,9 @@ def _check_choice(override: Override, search: Sequence[str]) -> None:
         if isinstance(name, str) and ("${" in name or name in _choices_beside(group, name, choices, search)):
             continue
         near = difflib.get_close_matches(name, choices, n=1) if isinstance(name, str) else []
-        hint = f"did you mean {near[0]}? (choose" if near else "(choose"
+        hint = f"; did you mean {near[0]}?" if near else ""
         line = shorten(override.input_line)
-        raise UsageError(f"{line}: unknown choice; {hint} from {', '.join(choices)})".replace("; (choose", " (choose"))
+        raise UsageError(f"{line}: unknown choice{hint} (choose from {', '.join(choices)})")
 
 
 def _choices_beside(group: str, name: str, choices: Sequence[str], search: Sequence[str]) -> Sequence[str]:

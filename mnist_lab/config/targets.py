@@ -40,17 +40,8 @@ BASE_CLASSES = {
     "logger.*": "lightning.pytorch.loggers.Logger",
     "dashboard": "mnist_lab.viz.Dashboard",
 }
-ARGUMENT_CLASSES = (  # allowed below these keys besides
-    nn.Module,
-    Accelerator,
-    CheckpointIO,
-    ClusterEnvironment,
-    LayerSync,
-    Precision,
-    Profiler,
-    Strategy,
-)
-WRITERS = (Callback, Logger, Trainer, Profiler, Metric)  # write or fetch: no arguments of a network or its data
+PLUGINS = (Accelerator, CheckpointIO, ClusterEnvironment, LayerSync, Precision, Profiler, Strategy)
+FOR_TRAINING = (Callback, Logger, Trainer, Metric, *PLUGINS)  # may write or fetch, which a network and data may not
 TUNERS = {LearningRateFinder: "optimizer.lr", BatchSizeFinder: "data.batch_size"}
 PARTIAL = ("optimizer", "scheduler")  # made from parameters, or from an optimizer
 
@@ -67,18 +58,13 @@ def find_class(name: Any, key: str) -> type:
         raise UsageError(f"{setting}: cannot be imported ({' '.join(str(error).split())})") from error
     place = _place(key)
     if place in BASE_CLASSES:
-        kind: type = _locate(BASE_CLASSES[place])
-        if place == "model" and _is_a(target, nn.Module) and not _is_a(target, kind):
-            raise UsageError(
-                f"{setting}: a torch.nn.Module but not a Classifier; derive it from {BASE_CLASSES[place]} instead"
-            )
-        if not _is_a(target, kind):
+        if not _is_a(target, _locate(BASE_CLASSES[place])):
             raise UsageError(f"{setting}: not a class derived from {BASE_CLASSES[place]}")
     elif place == "augmentation":
         if not _is_augmentation(target):
             raise UsageError(f"{setting}: not a class whose objects can be called with (images, generator, black)")
-    elif (_is_a(target, *WRITERS) and not place.startswith(("trainer.", "callbacks.", "logger."))) or not (
-        _is_a(target, *map(_locate, BASE_CLASSES.values()), *ARGUMENT_CLASSES) or _is_augmentation(target)
+    elif (_is_a(target, *FOR_TRAINING) and not place.startswith(("trainer.", "callbacks.", "logger."))) or not (
+        _is_a(target, *map(_locate, BASE_CLASSES.values()), nn.Module, *PLUGINS) or _is_augmentation(target)
     ):
         raise UsageError(f"{setting}: not a class that a configuration may use here; derive it from torch.nn.Module")
     for tuner, changed in TUNERS.items():

@@ -4,7 +4,6 @@ A run folder may come from a stranger. `load_config` alone reads its config.yaml
 that names, and `reject_untrusted` alone says which of its recorded overrides `resume` does not take.
 """
 
-import contextlib
 import importlib.util
 import io
 import os
@@ -102,12 +101,12 @@ def _is_place_or_unset(text: str) -> bool:
     if not PLAIN_VARIABLES.fullmatch(text):
         return False
     _hide_variables(text)
-    with contextlib.suppress(OSError, ValueError, RuntimeError):
-        try:
-            return Path(OmegaConf.create({"path": text}).path or "").expanduser().exists()
-        except OmegaConfBaseException:
-            return True
-    return False
+    try:
+        return Path(OmegaConf.create({"path": text}).path or "").expanduser().exists()
+    except OmegaConfBaseException:
+        return True
+    except (OSError, ValueError, RuntimeError):
+        return False
 
 
 def _hide_variables(text: str) -> None:

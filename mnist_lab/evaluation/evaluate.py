@@ -12,9 +12,8 @@ from mnist_lab.config.validate import drop_unknown_settings, validate
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import shorten
 from mnist_lab.models.classifier import Classifier
-from mnist_lab.runs.checkpoints import load_weights
 from mnist_lab.runs.run import Run
-from mnist_lab.training.build import check_batch_limits, make_data, make_model
+from mnist_lab.training.build import check_batch_limits, make_data, make_trained_model
 from mnist_lab.training.runtime import quiet_lightning, torch_settings
 
 
@@ -34,9 +33,7 @@ def evaluate(run: Run, overrides: Sequence[str] = ()) -> dict[str, float]:
     cfg.update(callbacks={}, logger={}, dashboard={})  # a test needs none, and so imports none
     drop_unknown_settings(cfg)
     validate(cfg)
-    model = make_model(cfg)
-    model.load_state_dict(load_weights(model, chosen))
-    return test_network(make_tester(cfg), cfg, model)
+    return test_network(make_tester(cfg), cfg, make_trained_model(cfg, chosen))
 
 
 def make_tester(cfg: DictConfig) -> pl.Trainer:

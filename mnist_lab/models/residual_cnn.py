@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mnist_lab.models.classifier import Classifier, Width
 
-_Blocks = Annotated[int, Field(ge=0)]
+_Blocks = Annotated[int, Field(ge=0, le=100)]
 
 
 class ResidualCNN(Classifier):

@@ -32,6 +32,10 @@ TRASH = ".trash"  # removed runs, in the folder of the runs
 MAX_ROWS, MAX_EPOCHS = 1_000_000, 20_000  # of a metrics.csv that somebody else may have written
 
 
+def _is_curve(values: Any) -> bool:
+    return isinstance(values, list) and all(y is None or isinstance(y, int | float) for y in values)
+
+
 class PathIn:
     """An attribute: the path of a fixed name in the folder of the object that has the attribute."""
 
@@ -186,7 +190,12 @@ class Run:
     def tutorial(self) -> dict[str, Any]:
         """Source and published results of the tutorial of the run's preset; empty without a preset."""
         node = self.config.get("tutorial")
-        return dict(OmegaConf.to_container(node)) if node else {}  # type: ignore[arg-type]
+        tutorial: dict[str, Any] = OmegaConf.to_container(node) if isinstance(node, DictConfig) else {}  # type: ignore[assignment]
+        curves = tutorial.get("published")
+        if curves is not None:  # of a stranger's run, it can be anything
+            known = curves.items() if isinstance(curves, dict) else ()
+            tutorial["published"] = {metric: values for metric, values in known if _is_curve(values)}
+        return tutorial
 
     @property
     def tested_epoch(self) -> int | None:

@@ -3,6 +3,7 @@
 import copy
 import inspect
 import re
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -117,8 +118,19 @@ def load_trained_model(run: Run) -> Classifier:
         validate_parts(cfg)
     except UsageError as error:
         raise UsageError(f"{run.config_path}: {error}") from error
+    return make_trained_model(cfg, run.chosen_checkpoint())
+
+
+def make_trained_model(cfg: DictConfig, checkpoint: Path) -> Classifier:
+    """Return a network with the weights of a checkpoint, which must fit it before it takes memory."""
+    try:
+        with torch.device("meta"):  # sizes alone: those of a stranger's configuration may be huge
+            sketch = instantiate_node(cfg.model, "model", **class_count(cfg))
+    except UsageError:  # a network whose __init__ computes with its weights, or that cannot be made at all
+        sketch = make_model(cfg)
+    weights = load_weights(sketch, checkpoint)
     model = make_model(cfg)
-    model.load_state_dict(load_weights(model, run.chosen_checkpoint()))
+    model.load_state_dict(weights)
     return model
 
 

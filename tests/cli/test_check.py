@@ -50,8 +50,6 @@ def test_sweep_is_described_with_what_is_done_already(command: Command) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["optimizer.lr=-1"], "optimizer.lr=-1: "),
-        (["model=mlpp"], "model=mlpp: unknown choice"),
         (["-m", "optimizer.lr=0.1,-1"], "optimizer.lr=-1: "),
         (["optimizer.lr=0.1,0.2"], "optimizer.lr=0.1,0.2: several values; add -m"),
         (["--cehck"], "--cehck: unknown option; did you mean --check?"),

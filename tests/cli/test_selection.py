@@ -42,6 +42,7 @@ def test_each_of_the_runs_is_exported_and_reported(two: None, command: Command) 
     assert command("robustness", "--where", "model == mlp", "--only", "blur", data=False).status == 0
 
 
+@pytest.mark.slow
 def test_each_of_the_runs_predicts(two: None, command: Command) -> None:
     digit = np.zeros((28, 28), np.uint8)
     digit[4:24, 13:16] = 255

@@ -9,7 +9,7 @@ from typing import Any
 import hydra
 import pytest
 import torch
-from lab import Command, Tiny
+from lab import Command, Tiny, slow, thorough
 from lightning.pytorch import seed_everything
 
 from mnist_lab import conf_dir
@@ -34,7 +34,7 @@ def choices_together() -> list[list[str]]:
     return [list(filter(None, together)) for together in zip_longest(*groups.values())]
 
 
-@pytest.mark.parametrize("choices", [*PRESETS, *choices_together()], ids=" ".join)
+@pytest.mark.parametrize("choices", [*PRESETS[:1], *slow(*PRESETS[1:]), *choices_together()], ids=" ".join)
 def test_every_choice_of_every_group_composes_and_passes_the_check(choices: list[str]) -> None:
     path = ["data.source.path=x"] if {"data=image_folder", "data=arrays"} & set(choices) else []
     validate(compose(*choices, *path))
@@ -77,13 +77,12 @@ def test_override_may_take_another_settings_value(command: Command) -> None:
     assert command("resume=latest", "trainer.max_epochs=3", data=False).status == 0
 
 
-def test_gradients_of_a_fused_optimizer_are_not_clipped_in_mixed_precision(command: Command) -> None:
-    mixed = ("model=mlp", "+trainer.gradient_clip_val=1", "trainer.precision=bf16-mixed", "trainer.max_epochs=1")
-    outcome = command(*mixed)
-    assert outcome.status == 2
-    assert outcome.err == "mnist_lab: trainer.gradient_clip_val=1: needs optimizer.fused=false in mixed precision\n"
-    assert command(*mixed, "optimizer.fused=false", "--check").status == 0
-    assert command(*mixed, "trainer.precision=32-true", "--check").status == 0
+def test_gradients_of_a_fused_optimizer_are_not_clipped_in_mixed_precision(tiny: Tiny) -> None:
+    mixed = ("model=mlp", "+trainer.gradient_clip_val=1", "trainer.precision=bf16-mixed")
+    with pytest.raises(UsageError, match=r"^trainer\.gradient_clip_val=1: needs optimizer\.fused=false in mixed prec"):
+        validate(tiny.compose(*mixed))
+    validate(tiny.compose(*mixed, "optimizer.fused=false"))
+    validate(tiny.compose(*mixed, "trainer.precision=32-true"))
 
 
 def test_seed_0_is_a_seed() -> None:
@@ -106,7 +105,7 @@ AT_ONCE = [  # settings, and a part of what is told about each
         "trainer.precision=7": "16-mixed",
         "+trainer.epochs=3": "no such setting",
         "trainer.limit_test_batches=1.5": "less than or equal to 1",
-        "model._target_=torch.nn.Identity": "derive it from mnist_lab.models.Classifier",
+        "model._target_=torch.nn.Identity": "not a class derived from mnist_lab.models.Classifier",
         "callbacks.best.monitor=val/f1": "not logged; choose from val/loss, val/acc",
         "steps_per_execution=0": "greater than or equal to 1",
     },
@@ -117,10 +116,9 @@ AT_ONCE = [  # settings, and a part of what is told about each
         "callbacks.best.monitor=test/acc": "test metrics cannot be monitored; choose from val/loss, val/acc",
         "seed=4294967296": "less than 4294967296",
     },
-    {"optimizer.lr=nan": "finite"},
 ]
 ALONE = [
-    ("+optimiser=sgd", "unknown setting; did you mean optimizer?"),
+    ("optimizer.lr=nan", "finite"),
     ("optimizer=null", "choose from adam, adamw, sgd"),
     ("model=5", "choose from compact_cnn"),
     ("folder=elsewhere", "set hydra.run.dir to choose the run folder"),
@@ -128,14 +126,11 @@ ALONE = [
 ]
 
 
-@pytest.mark.parametrize("settings", AT_ONCE, ids=["ranges", "others", "one"])
+@pytest.mark.parametrize("settings", AT_ONCE, ids=["ranges", "others"])
 def test_bad_settings_are_all_reported_at_once_in_a_line_each(command: Command, settings: dict[str, str]) -> None:
     outcome = command(*settings, data=False)
     first, *lines = outcome.err.removeprefix("mnist_lab: ").splitlines()
-    if len(settings) == 1:
-        lines = [first]
-    else:
-        assert first == f"{len(settings)} problems in the configuration:"
+    assert first == f"{len(settings)} problems in the configuration:"
     assert (outcome.status, len(lines)) == (2, len(settings)), outcome.err
     for setting, told in settings.items():
         (line,) = [line for line in lines if line.strip().startswith(f"{setting.lstrip('+')}: ")]
@@ -161,12 +156,16 @@ def test_greatest_seed_is_valid() -> None:
     ("arguments", "told"),
     [
         (["trainer.devices=0"], "trainer: invalid settings"),
-        (["optimizer.nesterov=true", "optimizer.momentum=0"], "Nesterov momentum requires a momentum"),
-        (["scheduler=onecycle", "scheduler.pct_start=2"], "pct_start"),
-        (["~trainer.max_epochs"], "trainer.max_epochs: required"),
-        (["+callbacks.mine.patience=1"], "callbacks.mine="),
         (["trainer.limit_val_batches=0.1"], "is less than one of the 2 batches"),
-        (["optimizer._target_=torch.optim.RMSprop"], "remove it with ~optimizer.nesterov, or"),
+        *slow(
+            (["optimizer.nesterov=true", "optimizer.momentum=0"], "Nesterov momentum requires a momentum"),
+            (["scheduler=onecycle", "scheduler.pct_start=2"], "pct_start"),
+        ),
+        *thorough(
+            (["~trainer.max_epochs"], "trainer.max_epochs: required"),
+            (["+callbacks.mine.patience=1"], "callbacks.mine="),
+            (["optimizer._target_=torch.optim.RMSprop"], "remove it with ~optimizer.nesterov, or"),
+        ),
     ],
 )
 def test_settings_that_do_not_fit_together_are_reported_before_a_run_is_recorded(
@@ -187,11 +186,16 @@ def test_broken_yaml_of_the_user_is_reported_by_file(command: Command, tiny: Tin
     assert outcome.err.count("\n") == 1
 
 
-@pytest.mark.parametrize(("model", "precision"), [("lenet", "bf16-mixed"), ("mlp", "32-true")])
-def test_fast_trainer_takes_the_networks_fastest_precision(model: str, precision: str) -> None:
-    assert compose(f"model={model}", "trainer=fast").trainer.precision == precision
-    assert compose(f"model={model}", "trainer=fast", "trainer.precision=16-mixed").trainer.precision == "16-mixed"
-    assert compose(f"model={model}").trainer.precision == "32-true"
+@pytest.mark.parametrize(
+    ("overrides", "precision"),
+    [
+        (["model=lenet", "trainer=fast"], "bf16-mixed"),
+        (["model=mlp", "trainer=fast"], "32-true"),
+        *thorough((["model=lenet"], "32-true"), (["trainer=fast", "trainer.precision=16-mixed"], "16-mixed")),
+    ],
+)
+def test_fast_trainer_takes_the_networks_fastest_precision(overrides: list[str], precision: str) -> None:
+    assert compose(*overrides).trainer.precision == precision
 
 
 @pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="there is a GPU here")
@@ -221,7 +225,7 @@ def test_settings_of_a_users_own_network_are_checked_by_its_signature(tiny: Tiny
         validate(tiny.compose("model=own", "model.width=wide"))
 
 
-@pytest.mark.parametrize("group", ["augmentation", "scheduler", "test_augmentation"])
+@pytest.mark.parametrize("group", ["augmentation", *thorough("scheduler", "test_augmentation")])
 def test_choice_of_none_leaves_nothing_of_what_a_preset_sets(group: str) -> None:
     cfg = compose("experiment=champion", f"{group}=none")
     validate(cfg)

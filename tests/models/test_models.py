@@ -260,7 +260,7 @@ class Probabilities(Linear):
         (ProbabilitiesForNLL, "does not return log-probabilities"),
         (MissingLayer, "AttributeError: 'MissingLayer' object has no attribute 'output' (" + __file__),
         (MissingValue, "AttributeError: 'MissingValue' object has no attribute 'height' (" + __file__),
-        (Plain, "derive it from mnist_lab.models.Classifier instead"),
+        (Plain, "not a class derived from mnist_lab.models.Classifier"),
     ],
 )
 def test_mistake_in_a_network_of_the_user_is_reported_in_one_line_before_a_run_is_made(
