@@ -22,7 +22,7 @@ COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
 EXAMPLE = "test/acc > 0.98 and (model == lenet or tag == keep)"
 NUMBER = re.compile(r"(?i)[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?%?")
 DATE = re.compile(r"\d{4}(-\d\d(-\d\d([T ].*)?)?)?")
-MAX_LENGTH, MAX_DEPTH = 10_000, 50  # characters; brackets and nots within each other
+MAX_DEPTH = 50  # brackets and nots within each other
 Values = Mapping[str, Any]
 Test = Callable[[Values], bool]
 
@@ -95,8 +95,6 @@ class _Parser:
     """A parser by recursive descent: `or` binds less than `and`, and this less than `not`."""
 
     def __init__(self, text: str) -> None:
-        if len(text) > MAX_LENGTH:
-            raise UsageError(f"--where={shorten(text)!r}: has more than {MAX_LENGTH:,} characters; shorten it")
         self.text, self.depth = text, 0
         self.comparisons: list[Comparison] = []
         self.tokens = [*((found[0], found.start()) for found in TOKEN.finditer(text)), ("", len(text))]

@@ -56,7 +56,6 @@ def test_condition_holds(text: str, holds: bool) -> None:
         ("model == 'lenet", 'a value is missing before "\'lenet"'),
         ("(" * 3000 + "model == lenet" + ")" * 3000, "nested more than 50 times"),
         ("not " * 51 + "model == lenet", "nested more than 50 times"),
-        ("model == lenet or " * 60_000, "has more than 10,000 characters"),
         ("__import__('os').system('x')", "one of == != < <= > >= is missing before \"('os').system('x')\""),
     ],
 )
