@@ -41,7 +41,7 @@ class Comparison:
         return self.sign == "!=" if found is None else found
 
     def compare(self, own: Any, sign: str = "") -> bool | None:
-        """Compare a run's value, or each of a list, with the given one; None if the comparison has no sense."""
+        """Compare a run's value, or each of a list, with the given one; None if that makes no sense."""
         sign, given = sign or self.sign, self.given
         compare, is_equality = COMPARISONS[sign], sign in ("==", "!=")  # the only ones of lists, booleans and texts
         if isinstance(own, Sequence) and not isinstance(own, str):
@@ -85,10 +85,10 @@ class Condition:
         for each in self.comparisons:
             column = [row[each.name] for row in rows if row.get(each.name) is not None] or [None]
             if all(each.compare(own) is None for own in column):
-                found = (
-                    f"{each.name} {each.sign} {shorten(each.given)} has no sense: a run's is {shorten(str(column[0]))}"
+                words, own = f"{each.name} {each.sign} {shorten(each.given)}", shorten(str(column[0]))
+                raise UsageError(
+                    f"--where={shorten(self.text)!r}: {words} makes no sense, a run has {own}; write 0.5, 50%, true, or 2026-11-21"
                 )
-                raise UsageError(f"--where={shorten(self.text)!r}: {found}; write 0.5, 50%, true, or 2026-11-21")
 
 
 class _Parser:
