@@ -85,10 +85,9 @@ class Condition:
         for each in self.comparisons:
             column = [row[each.name] for row in rows if row.get(each.name) is not None] or [None]
             if all(each.compare(own) is None for own in column):
-                words, own = f"{each.name} {each.sign} {shorten(each.given)}", shorten(str(column[0]))
-                raise UsageError(
-                    f"--where={shorten(self.text)!r}: {words} makes no sense, a run has {own}; write 0.5, 50%, true, or 2026-11-21"
-                )
+                remedy = f"a run's is {shorten(str(column[0]))}; write 0.5, 50%, true, or 2026-11-21"
+                words = f"{each.name} {each.sign} {shorten(each.given)} makes no sense"
+                raise UsageError(f"--where={shorten(self.text)!r}: {words}: {remedy}")
 
 
 class _Parser:
