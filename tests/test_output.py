@@ -5,37 +5,30 @@ import io
 import json
 import logging
 import re
-import shutil
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
 from lab import Command, Tiny, slow, thorough
 from markdown_it import MarkdownIt
 from matplotlib.figure import Figure
-from PIL import Image
 from rich.table import Table
+from test_ls import fake
 
 from benchmarks.fuzz import fuzz
 from mnist_lab.console import PlainConsole
 from mnist_lab.errors import UsageError, exit_on_user_error
 from mnist_lab.formatting import LogFormatter, code_span, escape_markdown, markdown_table, print_lines, render_template
-from mnist_lab.reproduce.leaderboard import HEADS, records_page
-from mnist_lab.runs.record import RunState
-from mnist_lab.runs.run import Run
-from mnist_lab.runs.sweep import Job, Sweep, write_job
 from mnist_lab.viz.save import inline_svg, write_figure
 
 STEERING = (
     "\x1b[2K\x1b[1A",
     "\x1b]0;title\x07",
     "\x9d0;title\x9c",
-    "\u202etxt\u2069",
-    "a\rb",
-    "a\x0bb\x7f",
+    "\u202etxt\u2069\x7f",
     "\ud83d",
     "a\nb",
+    "[red]a[/] :bomb: [link=http://x]b [nope/]",
 )
 EVIL = "\x1b[3J\x9b5m\u2067\r\x08[blink]b[/blink] :skull: [link=file:///etc]c[/link] \x85\ude00"
 TAG = "<iframe src=//evil onload=alert(2)> | `a` | [b](javascript:c) </script> **d** &lt;u&gt; \\<u>"
@@ -62,84 +55,23 @@ def test_all_ways_to_print_escape_what_steers_and_keep_a_text_on_its_line(
     console.rule(text)
     printed = capsys.readouterr()
     for shown in (printed.out, printed.err, file.getvalue()):
-        assert shown and not control(shown)
+        assert shown and not control(shown) and ("nope" not in text or text in shown)
     assert (printed.out.count("\n"), printed.err.count("\n")) == (1, 1)
     assert len(set(map(len, file.getvalue().splitlines()[2:-1]))) == 1, "the columns are as wide as what is shown"
     record = logging.LogRecord("lab", logging.WARNING, "", 0, "%s", (text,), None)
     assert control(LogFormatter("%(message)s").format(record)) == set()
 
 
-def test_markup_and_emoji_of_rich_are_shown_as_they_are() -> None:
-    file = io.StringIO()
-    console = PlainConsole(file=file, width=60, force_terminal=True, color_system="standard")
-    table = Table("[red]a[/]", ":bomb:")
-    table.add_row("[link=http://x]b", "[/]")
-    console.print(table, "[bold]c [nope/]")
-    shown = re.sub(r"\x1b\[[\d;]*m", "", file.getvalue())
-    assert all(text in shown for text in ("[red]a[/]", ":bomb:", "[link=http://x]b", "[/]", "[bold]c [nope/]"))
-
-
-@pytest.fixture
-def hostile(tiny: Tiny, command: Command) -> Path:
-    """Two trained runs, one of them with hostile texts in whatever it recorded, and a sweep with such a job."""
-    assert command("model=mlp", "trainer.max_epochs=1", "dashboard=none", "hydra.run.dir=runs/plain").status == 0
-    folder = Path(f"runs/{EVIL}{TAG}".replace("/", "").replace("runs", "runs/", 1).encode(errors="ignore").decode())
-    shutil.copytree("runs/plain", folder)
-    run = Run(folder)
-    record = json.loads(run.record_path.read_text())
+def test_hostile_name_note_and_error_are_listed_harmlessly(tiny: Tiny, command: Command) -> None:
     text = EVIL + TAG
-    record |= {"model": text, "command": text, "device": text, "processor": text, "overrides": [f"x={text}"]}
-    record |= {"versions": {text: text}, "metrics": record["metrics"] | {f"test/{text}": 0.5}}
-    run.record_path.write_text(json.dumps(record))
-    run.annotations_path.write_text(json.dumps({"tags": [text], "note": f"{text}\nsecond"}))
-    (Path("runs/damaged") / EVIL[:5]).mkdir(parents=True)
-    (Path("runs/damaged") / EVIL[:5] / "run.json").write_text("{")
-    planned = {"0" * 12: ("model=mlp", f"seed='{TAG[:30]}'"), "1" * 12: ("seed=1",)}
-    sweep = Sweep.open(Path("runs/s"), text, ["seed"], planned)
-    job = Job(("seed=0",), sweep.folder / f"x-{'0' * 12}", RunState.FAILED, 1, error=text, process={"host": text})
-    job.folder.mkdir()
-    write_job(job)
-    Image.new("L", (28, 28)).save("x.png")
-    Path("x.png").rename(f"{EVIL[:9]}.png")
-    Path(f"{EVIL[:9]}.tif").write_text("no picture")
-    return folder
-
-
-QUICK = (
-    ["ls", "--runs-dir", "runs"],
-    ["ls", "--csv"],
-    ["ls", "--json"],
-    ["compare", "RUN", "runs/plain"],
-    ["status", "runs/s"],
-    ["status", "runs/s", "--csv"],
-    ["tag", "RUN"],
-    ["note", "RUN"],
-    ["report", "runs/s"],
-    ["archive", "RUN", "x.zip"],
-    ["ls", "--where", EVIL],
-    [EVIL],
-    [f"{EVIL}=1"],
-    ["--check", f"seed={EVIL}"],
-)
-LONG = (
-    ["test", "RUN"],
-    ["predict", "RUN", "."],
-    ["predict", "RUN", ".", "--csv"],
-    ["robustness", "RUN", "--only=noise"],
-)
-PAGES = (
-    ["report", "RUN"],
-    ["export", "RUN", "--format=state_dict", "--to=x.pt"],
-    ["export", "RUN", "--format=html", "--to=x.html"],
-)
-
-
-def test_every_command_prints_a_hostile_run_harmlessly(command: Command, hostile: Path) -> None:
-    for arguments in (*QUICK, *LONG[:2], ["rm", "RUN"], ["restore"]):
-        outcome = command(*(str(hostile) if word == "RUN" else word for word in arguments), data=False)
+    folder = fake(EVIL[:9], 1, error=text, model=text, status="failed").rename(f"runs/{EVIL[:9]}")
+    (folder / "annotations.json").write_text(json.dumps({"tags": [text], "note": f"{text}\nsecond"}))
+    (fake("damaged", 2) / "run.json").write_text("{")
+    listed = (["ls"], ["ls", "--csv"], ["ls", "--json"], ["tag", str(folder)], ["note", str(folder)], ["restore"])
+    for arguments in (*listed, ["rm", str(folder)], ["restore"], ["ls", "--where", EVIL], [f"{EVIL}=1"]):
+        outcome = command(*arguments, data=False)
         assert control(outcome.out + outcome.err) == set(), arguments
-        assert "Traceback" not in outcome.err
-        assert outcome.status == (1 if arguments[0] == "predict" else 2 if EVIL in arguments[0] + arguments[-1] else 0)
+        assert outcome.status == (2 if EVIL in arguments[-1] else 0), outcome.err
         if "--json" in arguments:
             json.loads(outcome.out)
         elif "--csv" in arguments:
@@ -161,23 +93,7 @@ class Elements(HTMLParser):
         self.running += [name for name, _ in attributes if name[:2] == "on"] + [tag] * len(links)
 
 
-@pytest.mark.slow
-def test_pages_of_a_hostile_run_show_its_texts_as_text(command: Command, hostile: Path) -> None:
-    for arguments in (*PAGES, *LONG):
-        outcome = command(*(str(hostile) if word == "RUN" else word for word in arguments), data=False)
-        assert control(outcome.out + outcome.err) == set(), arguments
-    for path in (hostile / "report.html", Path("x.pt.md"), Path("x.html.md"), Path("x.html")):
-        page = path.read_text()
-        assert control(page) == set()
-        if path.suffix == ".md":
-            assert "onload" in page
-            page = MarkdownIt("commonmark", {"html": True}).enable("table").render(page)
-            assert page.count("<table>") == 1 and {row.count("<td>") for row in page.split("<tr>")[2:]} == {2}
-        elements = Elements(page)
-        assert not {"iframe", "u"} & set(elements.names) and not elements.running, path
-
-
-@pytest.mark.parametrize("text", [TAG, "a\n\n# b", "<b>", "`` ` ``", "$x$", "_a_ b_c ~~d~~", "\\", "&amp;", "![a](b)"])
+@pytest.mark.parametrize("text", [TAG, "a\n\n# b", "`` ` ``", "$x$", "_a_ b_c ~~d~~", "\\", "![a](b)"])
 def test_text_in_markdown_is_shown_as_it_is_in_a_cell_a_line_and_code(text: str) -> None:
     page = f"{escape_markdown(text)}\n\n{code_span(text)}\n\n{markdown_table(['a', 'b'], [[text, code_span(text)]])}\n"
     html = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).render(page)
@@ -190,16 +106,6 @@ def test_text_in_markdown_is_shown_as_it_is_in_a_cell_a_line_and_code(text: str)
     assert set(parser.names) <= {"p", "code", "table", "thead", "tbody", "tr", "th", "td"}
 
 
-def test_leaderboard_with_a_hostile_preset_has_its_columns() -> None:
-    record: dict[str, Any] = dict.fromkeys(("preset", "command", "processor", "device", "date", "commit"), TAG) | {
-        "changed": [TAG]
-    }
-    numbers = dict.fromkeys(("parameters", "mean", "seconds", "pflop", "min", "max"), 1.0)
-    record |= numbers | {"changed": [TAG], "std": None, "ensemble": None, "seeds": [1]}
-    page = MarkdownIt("commonmark", {"html": True}).enable("table").render(records_page([record]))
-    assert page.count("<td>") == len(HEADS) and not Elements(page).running and "iframe" not in Elements(page).names
-
-
 def test_template_of_a_page_escapes_values_and_their_control_characters(tmp_path: Path) -> None:
     path = tmp_path / "x.html.j2"
     path.write_text("<p title='{{ text }}'>{{ text }}</p><script>a = {{ text | tojson }}</script>")
@@ -209,8 +115,8 @@ def test_template_of_a_page_escapes_values_and_their_control_characters(tmp_path
     assert page.encode()
 
 
-@pytest.mark.parametrize("text", ["\x1b[1mx\x07", *thorough("\ud800", "\x9b")])
-def test_figure_shows_control_characters_escaped(tmp_path: Path, text: str) -> None:
+def test_figure_shows_control_characters_escaped(tmp_path: Path) -> None:
+    text = "\x1b[1mx\x07\ud800\x9b"
     figure = Figure()
     figure.suptitle(text)
     axes = figure.subplots()
@@ -223,6 +129,7 @@ def test_figure_shows_control_characters_escaped(tmp_path: Path, text: str) -> N
     assert "iframe" not in Elements(page).names and control(page) | control((tmp_path / "x.svg").read_text()) == set()
 
 
-@pytest.mark.parametrize("count", [*slow(6), *thorough(40)])
-def test_hostile_texts_anywhere_reach_neither_terminal_nor_page(hostile: Path, count: int) -> None:
+@pytest.mark.parametrize("count", [*slow(5), *thorough(40)])
+def test_hostile_texts_anywhere_reach_neither_terminal_nor_page(tiny: Tiny, command: Command, count: int) -> None:
+    assert command("model=mlp", "trainer.max_epochs=1", "dashboard=none", "hydra.run.dir=runs/plain").status == 0
     assert list(fuzz("escapes", count, 0, Path("runs/plain").absolute(), Path("work"))) == []

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import zipfile
@@ -23,7 +24,6 @@ from mnist_lab.runs.run import SWEEP_RECORD
 MANIFEST = "MANIFEST.json"  # in the ZIP file: the SHA-256 of each file by its path
 CHUNK = 1 << 20  # bytes
 MAX_MANIFEST, MAX_DEPTH = 20_000_000, 50  # bytes; folders within each other
-MIN_SIZE = 600  # bytes of an archive for each of its files, on average
 MAX_RATIO = 100  # of the files' size to the archive's: checkpoints cannot be compressed, a bomb can
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, OverflowError, RuntimeError)
 
@@ -46,6 +46,7 @@ def archive(folders: Sequence[Path], runs_dir: Path, path: Path) -> tuple[list[s
                 for file in _files(folder, left_out):
                     if file.resolve() != path.resolve():
                         name = f"{place}/{file.relative_to(folder).as_posix()}"
+                        _check_name(name)
                         with file.open("rb") as source, content.open(name, "w", force_zip64=True) as target:
                             sums[name] = _copy(source, target)
             content.writestr(MANIFEST, json.dumps(sums, indent=1) + "\n")
@@ -82,22 +83,17 @@ def _files(folder: Path, left_out: list[Path]) -> Iterator[Path]:
                 left_out.append(file)
 
 
-def _is_hidden(name: str) -> bool:
-    return any(part.startswith(".") for part in PurePosixPath(name).parts)
-
-
 def unarchive(path: Path, runs_dir: Path) -> list[Path]:
     """Unpack the runs and sweeps of a ZIP file that `archive` has written to where they were, all of them or none."""
     damage, problem = "damaged, or not an archive of runs", f"cannot be unpacked into {runs_dir}"
     with _explained(path, damage, problem), zipfile.ZipFile(path) as content:
         sums, places = _check(content, path.stat().st_size)
-        existing = next(parent for parent in (runs_dir.absolute(), *runs_dir.absolute().parents) if parent.exists())
-        size, free = sum(entry.file_size for entry in content.infolist()), shutil.disk_usage(existing).free
-        if size > free:
-            raise UsageError(f"{path}: has {size / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB are free in {existing}")
         for place in filter(lambda place: (runs_dir / place).exists(), places):
             raise UsageError(f"{display_path(runs_dir / place)}: is there already; name another --runs-dir")
         make_folder(runs_dir)
+        size, free = sum(entry.file_size for entry in content.infolist()), shutil.disk_usage(runs_dir).free
+        if size > free:
+            raise UsageError(f"{path}: has {size / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB are free in {runs_dir}")
         with tempfile.TemporaryDirectory(prefix=".unarchive-", dir=runs_dir) as name:
             for file, expected in sums.items():
                 target = Path(name) / file
@@ -105,8 +101,6 @@ def unarchive(path: Path, runs_dir: Path) -> list[Path]:
                 with content.open(file) as source, target.open("xb") as unpacked:
                     if _copy(source, unpacked) != expected:
                         raise UsageError(f"{path}: {file} has a wrong SHA-256; get the archive anew")
-                if _is_hidden(file):  # of an earlier version: nothing that a run needs
-                    target.unlink()
             os.sync()  # of thousands of files, each by itself takes minutes
             with ExitStack() as undo:
                 for place in places:
@@ -132,34 +126,36 @@ def _explained(path: Path, damage: str, problem: str) -> Iterator[None]:
 
 
 def _check(content: zipfile.ZipFile, size: int) -> tuple[dict[str, str], list[str]]:
-    """Return the SHA-256 of each file by its path, and the paths of the runs and sweeps; ValueError for other files."""
+    """Return the SHA-256 of each file by its path, and the paths of the runs and sweeps; ValueError for other files.
+
+    Hidden files, which earlier versions packed, are left out: no run needs them.
+    """
     entries = content.infolist()
     unpacked = sum(entry.file_size for entry in entries)
-    is_small = content.getinfo(MANIFEST).file_size < MAX_MANIFEST and len(entries) < 1000 + size / MIN_SIZE
-    if not is_small or unpacked > MAX_RATIO * (size + CHUNK):
+    if content.getinfo(MANIFEST).file_size > MAX_MANIFEST or unpacked > MAX_RATIO * (size + CHUNK):
         raise ValueError(f"its {size:,} bytes would unpack to {len(entries):,} files of {unpacked:,} bytes")
     for entry in entries:
-        name, parts = entry.filename, PurePosixPath(entry.filename).parts
-        if name != MANIFEST and (
-            not 2 <= len(parts) <= MAX_DEPTH
-            or name[0] == "/"
-            or ":" in parts[0]
-            or ".." in parts
-            or "\\" in name
-            or str(PurePosixPath(name)) != name
-        ):
+        name, path = entry.filename, PurePosixPath(entry.filename)
+        _check_name(name)
+        is_inside = 2 <= len(path.parts) <= MAX_DEPTH and str(path) == name and not path.is_absolute()
+        if name != MANIFEST and (not is_inside or ".." in path.parts):
             raise ValueError(f"{name!r} is no path of a run")
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise ValueError(f"{name!r} is compressed in a way that is not read")
     sums = parse_json(content.read(MANIFEST).decode())
     if not isinstance(sums, dict) or sorted(entry.filename for entry in entries) != sorted([*sums, MANIFEST]):
         raise ValueError(f"{MANIFEST} names other files than it has")
-    paths = [PurePosixPath(name) for name in sums]
-    found = {path.parent for path in paths if path.name in RECORDS and not _is_hidden(str(path))}
-    strays = [str(path) for path in paths if not found.intersection(path.parents)]
+    shown = {name: value for name, value in sums.items() if "/." not in f"/{name}"}
+    found = {PurePosixPath(name).parent for name in shown if PurePosixPath(name).name in RECORDS}
+    strays = [name for name in sums if not found.intersection(PurePosixPath(name).parents)]
     if strays or not sums:
         raise ValueError(f"it has no run, or files beside: {strays[:1]}")
-    return sums, sorted(str(place) for place in found if not found.intersection(place.parents))
+    return shown, sorted(str(place) for place in found if not found.intersection(place.parents))
+
+
+def _check_name(name: str) -> None:
+    if re.search(r"[\\\x00-\x1f\x7f-\x9f\ud800-\udfff]", name):
+        raise ValueError(f"a name has control characters, a backslash or bytes that are not UTF-8: {name!r}")
 
 
 def _copy(source: IO[bytes], target: IO[bytes] | None = None) -> str:

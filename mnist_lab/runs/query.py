@@ -22,7 +22,7 @@ COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
 EXAMPLE = "test/acc > 0.98 and (model == lenet or tag == keep)"
 NUMBER = re.compile(r"(?i)[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?%?")
 DATE = re.compile(r"\d{4}(-\d\d(-\d\d([T ].*)?)?)?")
-MAX_LENGTH, MAX_DEPTH = 10_000, 50  # characters; brackets and nots within each other
+MAX_DEPTH = 50  # brackets and nots within each other
 Values = Mapping[str, Any]
 Test = Callable[[Values], bool]
 
@@ -41,7 +41,7 @@ class Comparison:
         return self.sign == "!=" if found is None else found
 
     def compare(self, own: Any, sign: str = "") -> bool | None:
-        """Compare a run's value, or each of a list, with the given one; None if the comparison has no sense."""
+        """Compare a run's value, or each of a list, with the given one; None if that makes no sense."""
         sign, given = sign or self.sign, self.given
         compare, is_equality = COMPARISONS[sign], sign in ("==", "!=")  # the only ones of lists, booleans and texts
         if isinstance(own, Sequence) and not isinstance(own, str):
@@ -85,18 +85,15 @@ class Condition:
         for each in self.comparisons:
             column = [row[each.name] for row in rows if row.get(each.name) is not None] or [None]
             if all(each.compare(own) is None for own in column):
-                found = (
-                    f"{each.name} {each.sign} {shorten(each.given)} has no sense: a run's is {shorten(str(column[0]))}"
-                )
-                raise UsageError(f"--where={shorten(self.text)!r}: {found}; write 0.5, 50%, true, or 2026-11-21")
+                remedy = f"a run's is {shorten(str(column[0]))}; write 0.5, 50%, true, or 2026-11-21"
+                words = f"{each.name} {each.sign} {shorten(each.given)} makes no sense"
+                raise UsageError(f"--where={shorten(self.text)!r}: {words}: {remedy}")
 
 
 class _Parser:
     """A parser by recursive descent: `or` binds less than `and`, and this less than `not`."""
 
     def __init__(self, text: str) -> None:
-        if len(text) > MAX_LENGTH:
-            raise UsageError(f"--where={shorten(text)!r}: has more than {MAX_LENGTH:,} characters; shorten it")
         self.text, self.depth = text, 0
         self.comparisons: list[Comparison] = []
         self.tokens = [*((found[0], found.start()) for found in TOKEN.finditer(text)), ("", len(text))]

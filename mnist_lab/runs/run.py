@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +29,6 @@ RECORD, SWEEP_RECORD, REPRODUCTION_RECORD = RECORDS
 RESULTS_JSON = "results.json"  # of a sweep
 CHECKPOINTS, FIGURES, EXPORTS, WANDB = "checkpoints", "figures", "exports", "wandb"
 TRASH = ".trash"  # removed runs, in the folder of the runs
-MAX_ROWS, MAX_EPOCHS = 1_000_000, 20_000  # of a metrics.csv that somebody else may have written
 
 
 def _is_curve(values: Any) -> bool:
@@ -265,13 +264,20 @@ class Run:
     def metrics(self) -> list[dict[str, float]]:
         """Read metrics.csv: a row for each logged step; damaged rows are left out."""
         try:
-            stat = self.metrics_path.stat()
-            return _read_rows(self.metrics_path, (stat.st_ino, stat.st_mtime_ns, stat.st_size))
+            text = self.metrics_path.read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             return []
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise UsageError(f"{self.metrics_path}: cannot be read ({reason})") from error
+        except OSError as error:
+            raise UsageError(f"{self.metrics_path}: cannot be read ({error.strerror})") from error
+        # A line without a newline was cut off, maybe within a number.
+        lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        rows, heads = [], _cells(lines[0]) if lines else []
+        for cells in map(_cells, lines[1:]):
+            with contextlib.suppress(ValueError):
+                row = {name: float(value) for name, value in zip(heads, cells, strict=False) if name and value}
+                places = [row[name] for name in ("step", "epoch") if name in row]
+                rows += [row] * ("step" in row and all(map(math.isfinite, places)))
+        return rows
 
     def epochs(self) -> list[dict[str, float]]:
         """Return the rows of metrics.csv at the ends of epochs, in order."""
@@ -295,29 +301,8 @@ class Run:
         return {places[epoch]: value for epoch, value in values.items()}
 
 
-@lru_cache(maxsize=1)  # a report asks for one metric after the other
-def _read_rows(path: Path, version: tuple[int, ...]) -> list[dict[str, float]]:
-    """Read the rows of a metrics.csv, which callers must not change; ValueError if there are too many."""
-    # A line without a newline was cut off, maybe within a number.
-    lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines(True) if line[-1] == "\n"]
-    if len(lines) > MAX_ROWS:
-        raise ValueError(f"more than {MAX_ROWS:,} rows")
-    rows, heads, ends = [], _cells(lines[0]) if lines else [], 0
-    for cells in map(_cells, lines[1:]):
-        with contextlib.suppress(ValueError):
-            row = {name: float(value) for name, value in zip(heads, cells, strict=False) if name and value}
-            if "step" in row and all(map(math.isfinite, (row[name] for name in ("step", "epoch") if name in row))):
-                rows.append(row)
-                ends += TRAIN_LOSS in row
-        if ends > MAX_EPOCHS:
-            raise ValueError(f"more than {MAX_EPOCHS:,} epochs")
-    return rows
-
-
 def _cells(line: str) -> list[str]:
     """Split a line of a CSV file into cells; an empty list if it is damaged."""
-    if '"' not in line:
-        return line.rstrip("\n").split(",")
     try:
         return next(csv.reader([line]), [])
     except csv.Error:

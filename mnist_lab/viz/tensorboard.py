@@ -86,10 +86,10 @@ def add_hyperparameters(board: SummaryWriter, run: Run, cfg: DictConfig, step: i
         setattr(start.hparams[names[key]], "number_value" if is_number else "string_value", value)
     metrics = {} if failed else run.info["metrics"]
     for name in [*filter(metrics.__contains__, FINAL_METRICS), *sorted(metrics.keys() - FINAL_METRICS)]:
-        metric = api_pb2.MetricName(tag=f"final/{name}")
         if not (sweep.exists and name.startswith("test/")):
+            metric = api_pb2.MetricName(tag=f"final/{name}")
             experiment.metric_infos.add(name=metric, display_name=name.replace("/", " "))
-        board.add_scalar(metric.tag, metrics[name], step)
+            board.add_scalar(metric.tag, metrics[name], step)
     end = SessionEndInfo(status=api_pb2.STATUS_FAILURE if failed else api_pb2.STATUS_SUCCESS)
     for tag, content in (
         (metadata.EXPERIMENT_TAG, HParamsPluginData(experiment=experiment)),

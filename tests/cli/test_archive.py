@@ -57,7 +57,7 @@ def test_runs_that_are_there_are_not_overwritten(lab: Lab) -> None:
     assert not Path("runs/a").exists()
 
 
-@pytest.mark.parametrize("number", [*range(3), *thorough(*range(3, 12))])
+@pytest.mark.parametrize("number", [*range(2), *thorough(*range(2, 12))])
 def test_damaged_archive_is_refused_in_one_line_and_leaves_nothing(lab: Lab, number: int) -> None:
     lab("archive", "a", "b", "x.zip")
     whole, chance = bytearray(Path("x.zip").read_bytes()), random.Random(number)
@@ -76,17 +76,18 @@ def test_damaged_archive_is_refused_in_one_line_and_leaves_nothing(lab: Lab, num
     assert not Path("new").exists() or not list(Path("new").iterdir())
 
 
-OUTSIDE = ["//no-such-folder/x/run.json", "a/./run.json", "a//run.json", "a/run.json/", "a/" * 60 + "run.json"]
-OUTSIDE += ["/no-such-folder/run.json", "../x/run.json", "a/../../x/run.json", "c:/x/run.json", "..\\x/run.json"]
+OUTSIDE = ["/no-such-folder/run.json", "//no-such-folder/x/run.json", "../x/run.json", "a/../../x/run.json"]
+OUTSIDE += ["run.json", "a/./run.json", "a//run.json", "a/run.json/", "a/" * 60 + "run.json", "..\\x/run.json"]
 
 
-@pytest.mark.parametrize("name", [*OUTSIDE, "run.json"])
+@pytest.mark.parametrize("name", OUTSIDE)
 def test_paths_outside_the_folder_are_refused(lab: Lab, name: str) -> None:
     with zipfile.ZipFile("evil.zip", "w") as archive:
         archive.writestr(name, "{}")
         archive.writestr(MANIFEST, json.dumps({name: hashlib.sha256(b"{}").hexdigest()}))
     outcome = lab("unarchive", "evil.zip")
-    assert (outcome.status, "is no path of a run" in outcome.err) == (2, True)
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert "is no path of a run" in outcome.err or "a backslash" in outcome.err
     assert not Path("../x").exists() and not Path("/no-such-folder").exists()
 
 
@@ -120,7 +121,7 @@ def test_run_in_use_is_not_archived(lab: Lab) -> None:
     assert (outcome.status, "runs/a: is in use by process" in outcome.err, Path("x.zip").exists()) == (2, True, False)
 
 
-@pytest.mark.parametrize("names", [["runs/sweeps/s"], ["runs/sweeps"], ["runs"], ["runs/sweeps/s", "c"]])
+@pytest.mark.parametrize("names", [["runs"], ["runs/sweeps/s", "c"]])
 def test_sweep_is_archived_whole(lab: Lab, names: list[str]) -> None:
     sweep = Path("runs/sweeps/s")
     Sweep.open(sweep, "-m sweep=s", ["seed"], {"c": ("seed=1",)})
@@ -173,14 +174,23 @@ def test_links_out_of_the_run_are_left_out_with_a_line(lab: Lab) -> None:
     assert not {"key", "folder/key", "none", "pipe"} & set(unpacked)
 
 
-@pytest.mark.parametrize("name", ["b\\c", os.fsdecode(b"\xe9")])
-def test_archive_that_could_not_be_unpacked_is_not_written(lab: Lab, name: str) -> None:
+@pytest.mark.parametrize("name", ["a:b", "ü 7, [x]=${y}", "\u3000$\u202e"])
+def test_run_of_an_odd_name_is_packed_and_unpacked(lab: Lab, name: str) -> None:
+    fake(name, 4)
+    assert lab("archive", f"runs/{name}", "x.zip").status == 0
+    assert lab("unarchive", "x.zip", "--runs-dir", "new").status == 0
+    assert content(Path("new", name)) == content(Path("runs", name))
+
+
+@pytest.mark.parametrize("name", ["b\\c", "b\x1b[2J", "b\nc", os.fsdecode(b"\xe9")])
+def test_name_that_no_archive_can_have_is_refused_in_one_line(lab: Lab, name: str) -> None:
     lab("archive", "a", "x.zip")
     before = Path("x.zip").read_bytes()
     Path("runs/a", name).write_text("x")
     outcome = lab("archive", "a", "b", "x.zip")
     assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome.err
-    assert outcome.err.startswith("mnist_lab: x.zip: not written (") and Path("x.zip").read_bytes() == before
+    assert outcome.err.startswith("mnist_lab: x.zip: not written (a name has control characters, a backslash or bytes")
+    assert Path("x.zip").read_bytes() == before
 
 
 def packed(files: dict[str, bytes], manifest: str | None = None, method: int = zipfile.ZIP_DEFLATED) -> None:
@@ -194,10 +204,9 @@ def packed(files: dict[str, bytes], manifest: str | None = None, method: int = z
 RUN = {"e/run.json": b'{"status": "finished"}'}
 EVIL: dict[str, tuple[Any, ...]] = {
     "brackets": (RUN, "[" * 100_000),
-    "large manifest": (RUN, "[]," * 5_000_000),
-    "huge manifest": (RUN, "x" * 30_000_000),
-    "bomb": (RUN | {"e/zeros": bytes(500_000_000)},),
-    "many": (RUN | {f"e/{number:x}": b"" for number in range(30_000)},),
+    "manifest of values": (RUN, "[]," * 300_000),
+    "huge manifest": (RUN, "x" * 20_000_001),
+    "bomb": (RUN | {"e/zeros": bytes(2_000_000)},),
     "lzma": (RUN, None, zipfile.ZIP_LZMA),
     "trash": (RUN | {".trash/e/place.json": b"{}"},),
     "stray": (RUN | {"f/x": b""},),
@@ -207,8 +216,17 @@ EVIL: dict[str, tuple[Any, ...]] = {
 }
 
 
+def test_file_with_a_wrong_sha256_and_a_right_crc_is_refused(lab: Lab) -> None:
+    packed(RUN, json.dumps({"e/run.json": "0" * 64}))
+    assert "evil.zip: e/run.json has a wrong SHA-256" in lab("unarchive", "evil.zip", "--runs-dir", "new").err
+    assert list(Path("new").iterdir()) == []
+
+
 @pytest.mark.parametrize("kind", EVIL)
-def test_hostile_archive_is_refused_quickly_and_leaves_nothing(lab: Lab, kind: str) -> None:
+def test_hostile_archive_is_refused_quickly_and_leaves_nothing(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr("mnist_lab.runs.archive.MAX_RATIO", 1)
     packed(*EVIL[kind])
     before = time.process_time()
     outcome = lab("unarchive", "evil.zip", "--runs-dir", "new")
@@ -228,8 +246,9 @@ def test_room_is_looked_for_on_the_disk_of_the_runs(lab: Lab, monkeypatch: pytes
     asked: list[Path] = []
     usage = shutil.disk_usage(".")._replace(free=1)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: asked.append(Path(path)) or usage)
-    outcome = lab("unarchive", "x.zip", "--runs-dir", "/tmp/no-such-folder/new")
-    assert (outcome.status, outcome.err.count("\n"), asked) == (2, 1, [Path("/tmp")])
+    outcome = lab("unarchive", "x.zip", "--runs-dir", "elsewhere/new")
+    assert (outcome.status, outcome.err.count("\n"), asked) == (2, 1, [Path("elsewhere/new")])
+    assert list(Path("elsewhere/new").iterdir()) == []
 
 
 def test_what_fails_halfway_is_taken_back(lab: Lab) -> None:

@@ -329,15 +329,6 @@ def test_accuracy_that_differs_from_the_recorded_one_is_reported(lab: Lab) -> No
     assert f"recorded by the run: 12.34%, evaluated now in float32: {lab.predictions.accuracy:.2%}" in text
 
 
-def test_what_a_user_wrote_is_text_and_not_html(lab: Lab) -> None:
-    folder = lab.run.folder.parent / "<b>bold&"
-    run = lab.copy(overrides=[f"x={HOSTILE}"], command=f"python -m mnist_lab x={HOSTILE}", model="<i>net")
-    run.folder.rename(folder)
-    text = report(str(folder)).read_text()
-    assert HOSTILE not in text and "<b>bold" not in text and "<i>net" not in text
-    assert "&lt;b&gt;bold&amp;" in text and "&lt;i&gt;net" in text
-
-
 @pytest.mark.slow
 def test_sweep_is_ranked_and_only_its_best_is_tested(visit: Visit, tmp_path: Path) -> None:
     sweep = made_sweep(tmp_path / "s", SWEPT["two"], failed=1, waiting=1)

@@ -56,7 +56,6 @@ def test_condition_holds(text: str, holds: bool) -> None:
         ("model == 'lenet", 'a value is missing before "\'lenet"'),
         ("(" * 3000 + "model == lenet" + ")" * 3000, "nested more than 50 times"),
         ("not " * 51 + "model == lenet", "nested more than 50 times"),
-        ("model == lenet or " * 60_000, "has more than 10,000 characters"),
         ("__import__('os').system('x')", "one of == != < <= > >= is missing before \"('os').system('x')\""),
     ],
 )
@@ -75,24 +74,15 @@ def test_condition_may_be_long_and_nested_within_reason() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        *(
-            "test/acc > 0,985",
-            "test/acc < 1.000,5",
-            "test/acc == high",
-            "epochs >= 5x",
-            "epochs == True",
-            "epochs < nan",
-        ),
-        *("optimizer.lr == 0.01.0", "val/loss < 0,3", "model == lenet or not test/acc < 98,5%"),
-        *("data.download == yes", "data.download == 1", "data.download >= false"),
-        *("date > 21.11.2026", "date == today", "model > 0.5", "tag < keep", "betas == 0,9"),
+        *("test/acc > 0,985", "val/loss < 0,3", "epochs == True", "model == lenet or not test/acc < 98,5%"),
+        *("data.download == yes", "data.download >= false", "date > 21.11.2026", "tag < keep", "betas == 0,9"),
     ],
 )
 def test_value_of_another_type_than_the_column_is_refused_in_one_line(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         Condition.parse(text).require_fit([RUN | {"betas": [0.9, 0.999]}, {}])
     message = str(caught.value)
-    assert message.startswith("--where=") and " has no sense" in message and "\n" not in message
+    assert message.startswith("--where=") and " makes no sense" in message and "\n" not in message
 
 
 @pytest.mark.parametrize(
