@@ -151,6 +151,7 @@ def cells(line: str) -> list[str]:
     return [word for word in line.split() if word.endswith("%")]
 
 
+@pytest.mark.slow
 def test_several_runs_are_compared_best_first_seeds_together(command: Command, runs: list[Run]) -> None:
     before = sorted(Path().rglob("*"))
     outcome = command("robustness", "runs", data=False)

@@ -35,6 +35,7 @@ def test_changed_setting_that_is_not_valid_is_refused_in_one_line(command: Comma
         assert outcome.err.startswith(f"mnist_lab: {override}: ") and words in outcome.err
 
 
+@pytest.mark.slow
 def test_run_is_tested_on_its_own_number_of_threads(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     before, threads, test_step = torch.get_num_threads(), list[int](), MLP.test_step
     monkeypatch.setattr(MLP, "test_step", lambda *args: threads.append(torch.get_num_threads()) or test_step(*args))

@@ -70,6 +70,7 @@ def test_mean_of_certain_views_has_a_finite_logarithm() -> None:
     assert network.scores(torch.zeros(2, 1, 32, 32)).isfinite().all()
 
 
+@pytest.mark.slow
 def test_run_is_validated_and_tested_with_its_views(command: Command) -> None:
     settings = (*SMALL_RESIDUAL, "test_augmentation=views", "trainer.max_epochs=1", "hydra.run.dir=runs/a/b")
     assert command(*settings).status == 0

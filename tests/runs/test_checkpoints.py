@@ -167,6 +167,7 @@ class FailsInSecondEpoch(pl.Callback):
             raise ZeroDivisionError("in training")
 
 
+@pytest.mark.slow
 def test_error_of_resumed_training_is_not_blamed_on_the_checkpoint(command: Command) -> None:
     assert command("model=mlp", "trainer.max_epochs=1", "hydra.run.dir=runs/a/b").status == 0
     fails = "+callbacks.fails._target_=test_checkpoints.FailsInSecondEpoch"

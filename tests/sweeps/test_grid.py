@@ -235,6 +235,7 @@ def test_seeds_are_one_place_in_the_ranking_with_mean_and_spread(
     assert (again["jobs"], again["test/acc"]) == (3, found["test/acc"])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("grid")
 def test_same_command_skips_what_is_done_and_adds_what_is_new(command: Command) -> None:
     before = started()

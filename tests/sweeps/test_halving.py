@@ -166,6 +166,7 @@ def test_candidates_that_fail_do_not_climb(command: Command) -> None:
     assert every.status == 1 and rungs(every) == []
 
 
+@pytest.mark.slow
 def test_of_fewer_candidates_than_eta_one_climbs_and_a_grid_goes_on_with_the_other(command: Command) -> None:
     given = ("sweep=s", "model=mlp", "trainer.max_epochs=3", "optimizer.lr=0.01,0.02")
     assert command("-m", "hydra/sweeper=halving", *given).status == 0

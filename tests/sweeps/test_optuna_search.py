@@ -157,6 +157,7 @@ def test_a_killed_search_asks_for_the_same_settings_when_it_continues(
         assert points(tmp_path / str(moment), monkeypatch, killed_at=moment)[0] == whole
 
 
+@pytest.mark.slow
 def test_hydras_own_optuna_sweeper_may_be_installed_too(command: Command) -> None:
     theirs = {"defaults": ["_self_"], "_target_": "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper"}
     ConfigStore.instance().store("optuna", theirs, group="hydra/sweeper", provider="optuna_sweeper")
