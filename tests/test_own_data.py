@@ -185,6 +185,16 @@ def test_what_the_data_are_is_said_before_training_and_by_check(command: Command
     assert "images:" not in command("model=mlp", "--check").out
 
 
+def test_values_that_look_like_another_scale_are_warned_of(command: Command) -> None:
+    images = np.random.default_rng(0).integers(0, 100, (40, 8, 8), np.uint8)
+    np.savez("dim.npz", images=images, labels=np.arange(40) % 4)
+    outcome = command("data=arrays", "data.source.path=dim.npz", "model=mlp", "--check", data=False)
+    assert outcome.status == 0
+    assert [line.split(" have shades up to ")[0].split("the ")[1] for line in outcome.err.splitlines()] == [
+        f"{kind} images" for kind in ("training", "validation", "test")
+    ]
+
+
 class TenClasses(Classifier):
     """A network of one's own that knows nothing of num_classes."""
 

@@ -7,6 +7,7 @@ from mnist_lab.data.own_images import OwnImages
 from mnist_lab.formatting import print_lines, print_warning, shorten
 
 MAX_COLUMNS = 10  # of classes
+DARK = 128  # of 255: no image of a set reaches it
 
 
 def print_summary(data: MNISTDataModule) -> None:
@@ -26,6 +27,8 @@ def print_summary(data: MNISTDataModule) -> None:
             doubts.append(f"the {kind} set has no images of {shorten(', '.join(missing))}")
         if kind != "training" and (copies := sum(hash(image.tobytes()) in known for image in images)):
             doubts.append(f"{copies:,} of {len(images):,} {kind} images are in the training set, too")
+        if len(images) and (brightest := images.max()) < DARK:
+            doubts.append(f"the {kind} images have shades up to {brightest} of 255; is it another scale?")
     described, *notes = data.source.notes()
     print_lines(f"data: {len(classes)} classes; images of {described}")
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
