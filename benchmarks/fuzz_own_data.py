@@ -128,7 +128,7 @@ def read_odd_folders(chance: random.Random) -> None:
 
 
 def _write_image(folder: Path, label: int, chance: random.Random) -> None:
-    """Write an image that its class can be told by."""
+    """Write an image whose pattern identifies its class."""
     pixels = np.random.default_rng(chance.randrange(2**32)).integers(0, 120, (20, 20), np.uint8)
     pixels[6 * label : 6 * label + 6] += 130
     name = chance.choice(["{}.png", "{}.PNG", "{}.tiff", "\udcff{}.png", "a\n{}.png", "{}.gif"])

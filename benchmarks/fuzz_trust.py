@@ -18,7 +18,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 SECRET, CANARY = "hunter-0123456789", "was_run"
-STRANGER = "stranger"  # in each address and command of theirs
+STRANGER = "stranger"  # Each hostile address and command contains it.
 PROGRAM = f"from pathlib import Path\nPath('{CANARY}').touch()\nfrom mnist_lab.models import MLP\n"
 PLACES = (
     *("model", "data", "data.source", "optimizer", "scheduler", "augmentation", "test_augmentation", "trainer"),
@@ -52,7 +52,7 @@ VARIABLES = (
     ),
     *("${oc.dict.values:oc.env}", "http://stranger.invalid/${oc.env:SECRET}/", "~/${oc.env:SECRET}", "${oc.env:HOME}"),
 )
-requests: list[str] = []  # of a stranger's addresses and programs, since the last look
+requests: list[str] = []  # Hostile addresses and programs used since the last check.
 
 
 def _listen(event: str, arguments: tuple[Any, ...]) -> None:

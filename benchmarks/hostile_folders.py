@@ -75,7 +75,7 @@ def hostile_archive(chance: random.Random, run: Path) -> list[list[str]]:
     manifest = json.dumps(sums) if chance.random() < 0.8 else json.dumps(hostile_value(chance))
     method = chance.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA])
     with warnings.catch_warnings(), zipfile.ZipFile("x.zip", "w", method) as archive:
-        warnings.simplefilter("ignore")  # of a name that is there twice
+        warnings.simplefilter("ignore")  # A name may occur twice.
         for name, content in [*files, (MANIFEST, manifest.encode())]:
             entry = zipfile.ZipInfo(name.encode(errors="replace").decode())
             entry.compress_type, entry.external_attr = method, chance.choice([0o100644, 0o120777, 0o010644]) << 16

@@ -27,9 +27,9 @@ from mnist_lab.formatting import HIDDEN
 
 UNREADABLE = (OSError, ValueError, ArithmeticError, TypeError, RecursionError, yaml.YAMLError, OmegaConfBaseException)
 RECORDS = ("run.json", "sweep.json", "reproduce.json")  # make a folder that of a run, a sweep or a reproduction
-MAX_BYTES, MAX_VALUES, MAX_DEPTH, MAX_TEXT = 1_000_000, 20_000, 50, 50_000  # of a run's configuration
-MAX_INTERPOLATIONS, MAX_INTERPOLATION = 20, 1000  # their number, and characters of a value that has one
-PATHS = ("data.root", "data.source.path")  # in which a variable of the environment is resolved
+MAX_BYTES, MAX_VALUES, MAX_DEPTH, MAX_TEXT = 1_000_000, 20_000, 50, 50_000  # A larger configuration is refused.
+MAX_INTERPOLATIONS, MAX_INTERPOLATION = 20, 1000  # How many are allowed, and how long a value with one may be.
+PATHS = ("data.root", "data.source.path")  # Only here is a variable of the environment resolved.
 PLAIN_VARIABLES = re.compile(r"([^$]|\$\{oc\.env:\w+(,[^${}]*)?\})*")
 SAVES = re.compile(r"(callbacks|logger|trainer)\.(?!.*\.monitor$)")  # a metric's name has a slash
 OUTPUT = re.compile(rf"{SAVES.pattern}.*(dir|path|folder|\._args_\.\d+)$")  # where files go; a filename stays in it

@@ -17,10 +17,10 @@ Range = tuple[float, float]  # lowest and highest value
 
 KINDS = {"images": 0, "x": 0, "labels": 1, "y": 1}  # words of an array's name: 0 for images, 1 for labels
 SCALES = ((0, 1), (-0.5, 0.5), (-1, 1), (0, 16), (0, 255), (-128, 127), (0, 1023), (0, 4095), (0, 65535))
-LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green and blue (ITU-R BT.601)
+LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # Weights of red, green and blue (ITU-R BT.601).
 SMALL_FILE, MAX_EXPANSION = 10_000_000, 50  # Arrays take up to 50 bytes for each byte of a file, or of a small one.
 MAX_NAME = 4096  # bytes of a class's name
-MAX_PIXELS = 1 << 24  # of an image, and of all that are converted at once
+MAX_PIXELS = 1 << 24  # The limit for one image, and for all that are converted at once.
 PIXELS = SIDE * SIDE
 BYTES = {str(number) for number in range(256)}
 

@@ -43,7 +43,7 @@ def read_image(file: IO[bytes]) -> Image.Image:
         try:
             image = Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
             _check_size(image)
-            image.info["size"] = image.size  # of the file; what follows may shrink it
+            image.info["size"] = image.size  # The size in the file: the image may be shrunk below.
             image.draft(None, (2 * MAX_SIDE, 2 * MAX_SIDE))  # decodes a JPEG no finer than needed
             image.load()
             return _shrink(image)
@@ -127,7 +127,7 @@ def fit_image(image: Image.Image, background: int | None = None) -> np.ndarray:
     if background is not None and ((background < DARK and edges > BRIGHT) or (background > BRIGHT and edges < DARK)):
         grey = 255 - grey
     fitted: np.ndarray = fit_pixels(grey[None])[0]
-    return fitted.copy()  # which torch can share
+    return fitted.copy()  # torch can share a copy.
 
 
 def fit_pixels(images: np.ndarray) -> np.ndarray:

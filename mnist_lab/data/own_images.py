@@ -20,7 +20,7 @@ from mnist_lab.data.images import UnreadableImage, border_brightness, fit_image,
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import natural_key, shorten
 
-MIN_CONTRAST = 20  # of 255, between the brightest and the darkest pixels of most images
+MIN_CONTRAST = 20  # Most images must have this difference between brightest and darkest pixel, of 255.
 # Folders that systems and programs make, beside those whose names begin with a dot.
 TOOL_FOLDERS = {"__macosx", "__pycache__", "@eadir", "@recycle", "#recycle", "$recycle.bin", "lost+found"}
 NO_CLASS = "not in a class's folder"

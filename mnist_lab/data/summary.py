@@ -6,8 +6,8 @@ from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.data.own_images import OwnImages
 from mnist_lab.formatting import print_lines, print_warning, shorten
 
-MAX_COLUMNS = 10  # of classes
-DARK = 128  # of 255: no image of a set reaches it
+MAX_COLUMNS = 10  # Further classes share one column.
+DARK = 128  # A set without any brighter shade, of 255, gets a warning.
 
 
 def print_summary(data: MNISTDataModule) -> None:

@@ -24,7 +24,7 @@ from mnist_lab.runs.run import SWEEP_RECORD
 MANIFEST = "MANIFEST.json"  # in the ZIP file: the SHA-256 of each file by its path
 CHUNK = 1 << 20  # bytes
 MAX_MANIFEST, MAX_DEPTH = 20_000_000, 50  # bytes; folders within each other
-MAX_RATIO = 100  # of the files' size to the archive's: checkpoints cannot be compressed, a bomb can
+MAX_RATIO = 100  # Files may be so many times larger than their archive; checkpoints hardly shrink at all.
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, OverflowError, RuntimeError)
 
 
@@ -101,7 +101,7 @@ def unarchive(path: Path, runs_dir: Path) -> list[Path]:
                 with content.open(file) as source, target.open("xb") as unpacked:
                     if _copy(source, unpacked) != expected:
                         raise UsageError(f"{path}: {file} has a wrong SHA-256; get the archive anew")
-            os.sync()  # of thousands of files, each by itself takes minutes
+            os.sync()  # Syncing thousands of files one by one would take minutes.
             with ExitStack() as undo:
                 for place in places:
                     make_folder((runs_dir / place).parent)

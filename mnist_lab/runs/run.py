@@ -191,7 +191,7 @@ class Run:
         node = self.config.get("tutorial")
         tutorial: dict[str, Any] = OmegaConf.to_container(node) if isinstance(node, DictConfig) else {}  # type: ignore[assignment]
         curves = tutorial.get("published")
-        if curves is not None:  # of a stranger's run, it can be anything
+        if curves is not None:  # In a stranger's run it can be anything.
             known = curves.items() if isinstance(curves, dict) else ()
             tutorial["published"] = {metric: values for metric, values in known if _is_curve(values)}
         return tutorial

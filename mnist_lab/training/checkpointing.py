@@ -197,7 +197,7 @@ class EpochCheckpoint(ModelCheckpoint):
             enable_version_counter=False,
             save_on_train_epoch_end=True,
         )
-        self.tie_break = (math.inf, 0.0)  # of the best epoch
+        self.tie_break = (math.inf, 0.0)  # The best epoch has these.
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.dirpath = str(Run(Path(trainer.default_root_dir)).checkpoints_folder)
