@@ -36,6 +36,9 @@ from unittest import mock
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from mnist_lab.sweeps.identity import job_folder
+from mnist_lab.sweeps.job_call import HydraSession
+from mnist_lab.sweeps.launch import Launch
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
@@ -46,9 +49,6 @@ from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Job, Sweep, write_job
 from mnist_lab.sweeps import hydra_app, job
 from mnist_lab.sweeps.grid import compose_job_id
-from mnist_lab.sweeps.identity import job_folder
-from mnist_lab.sweeps.job_call import HydraSession
-from mnist_lab.sweeps.launch import Launch
 from mnist_lab.sweeps.launchers.launcher import Launcher, make_launcher
 from mnist_lab.sweeps.progress import Watch, show_results
 

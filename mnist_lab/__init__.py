@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mnist_lab.config.compose import compose
     from mnist_lab.evaluation.evaluate import evaluate
     from mnist_lab.runs.run import Run
-    from mnist_lab.sweeps.hydra_app import sweep
+    from mnist_lab.sweeps.sweep import sweep
     from mnist_lab.training.train import train
 
 __version__ = "0.2.0"
@@ -23,7 +23,7 @@ _MODULES = {
     "Run": "mnist_lab.runs.run",
     "compose": "mnist_lab.config.compose",
     "evaluate": "mnist_lab.evaluation.evaluate",
-    "sweep": "mnist_lab.sweeps.hydra_app",
+    "sweep": "mnist_lab.sweeps.sweep",
     "train": "mnist_lab.training.train",
 }
 

@@ -22,13 +22,11 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_intermixed_args(arguments)
     if options.out:
         require_figure_path(options.out)
-    from mnist_lab.config.compose import compose
-    from mnist_lab.sweeps.hydra_app import check_overrides
+    from mnist_lab.config.compose import compose, config_options
     from mnist_lab.training.lr_range import range_test
     from mnist_lab.training.progress import working_on
     from mnist_lab.training.runtime import quiet_lightning
 
-    check_overrides(options.overrides, config_dir=options.config_dir)
     cfg = compose(*options.overrides, config_dir=options.config_dir)
     with quiet_lightning(), working_on(f"a range test of {options.steps} steps"):
         found = range_test(cfg, options.lowest, options.highest, options.steps)
@@ -36,7 +34,7 @@ def main(arguments: list[str]) -> None:
         values = {"steepest": found.steepest, "valley": found.valley, "lr": found.rates, "loss": found.losses}
         print_lines(json.dumps(values))
     else:
-        own = ["--config-dir", options.config_dir] if options.config_dir else []
+        own = config_options(options.config_dir)
         print_lines(f"steepest descent: {found.steepest:.2g}", f"valley: {found.valley:.2g}")
         command = format_command([*own, *options.overrides, f"optimizer.lr={found.valley:.2g}"])
         print_lines(f"to train with the valley: {command}")

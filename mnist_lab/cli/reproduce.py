@@ -22,16 +22,16 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_intermixed_args(arguments)
     outlive_reader()
     own_process()
+    from mnist_lab.config.compose import reject_overrides
     from mnist_lab.config.presets import preset_names
     from mnist_lab.reproduce import reproduce
-    from mnist_lab.sweeps.hydra_app import reject_derived_settings
 
     config_dir, runs_dir = options.config_dir, options.runs_dir
     overrides = [word for word in options.words if "=" in word or word.startswith("~")]
     names = [word for word in options.words if word not in overrides]
     names = names or [name for name in preset_names(config_dir) if reproduce.has_tutorial(name, config_dir)]
     reproduce.reject_reserved_settings(overrides)
-    reject_derived_settings(overrides)
+    reject_overrides(overrides)
     seeds, out = reproduce.parse_seeds(options.seeds), options.out or runs_dir
     try:
         reproduce.reproduce(names, seeds, runs_dir=runs_dir, out=out, overrides=overrides, config_dir=config_dir)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 
+from mnist_lab.config.compose import config_options
 from mnist_lab.config.overrides import known_overrides, override_key, override_text, quote_path, quote_resume
 from mnist_lab.config.trust import folder_of_runs, reject_untrusted
 from mnist_lab.errors import UsageError
@@ -46,6 +47,8 @@ def expand_resume(options: list[str], overrides: list[str]) -> tuple[list[str], 
             raise UsageError(f"{run.record_path}: {reason}; if you trust it, add --config-dir {config_dir}")
         reject_hydra_files(Path(config_dir))
         options = [*options, "--config-dir", config_dir]
+    if "--config-name" not in options:
+        options = [*options, *config_options(None, info["config_name"])]
     config_dir = options[options.index("--config-dir") + 1] if "--config-dir" in options else None
     merged = _by_key(known_overrides(info["overrides"], config_dir))
     for key, override in settings.items():

@@ -3,29 +3,35 @@
 import difflib
 import logging
 import os
+import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
+import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from mnist_lab.cli.parser import CommandParser
 from mnist_lab.cli.resume import expand_resume
-from mnist_lab.config.compose import job_config
+from mnist_lab.config import conf_dir
+from mnist_lab.config.compose import CommandLine, compose, compose_job
 from mnist_lab.config.distributed import share_run_folder
-from mnist_lab.config.overrides import compose_with_hydra, dotted_keys, nearest_key, override_key, parse_override
+from mnist_lab.config.hydra_aside import hydra_aside
+from mnist_lab.config.overrides import dotted_keys, nearest_key, quote_path, without_keys
 from mnist_lab.errors import DISK_FULL, UsageError
 from mnist_lab.formatting import display_path, format_duration, print_lines, shorten
 from mnist_lab.runs.listing import seconds_an_epoch
 from mnist_lab.runs.record import RunState
 from mnist_lab.runs.run import Run
-from mnist_lab.runs.sweep import Sweep
 from mnist_lab.streams import outlive_reader
-from mnist_lab.sweeps.grid import combinations
-from mnist_lab.sweeps.hydra_app import check_overrides, prefer_own_choices, run_application
-from mnist_lab.sweeps.process import SWEEP_PROCESS, end_with_parent, own_process
+from mnist_lab.sweeps.plan import Plan, combinations
+from mnist_lab.sweeps.process import SWEEP_PROCESS, end_with_parent, import_torch, own_process
+from mnist_lab.sweeps.run_log import run_log
 
+SHOWN = {"--cfg", "--info", "--hydra-help", "--shell-completion"}  # what Hydra's own application does
 OPTIONS = (
     *("--help", "--version", "--check", "--multirun", "--detach", "--cfg", "--info", "--config-dir", "--config-name"),
     "--hydra-help",
@@ -38,18 +44,59 @@ def main(arguments: list[str]) -> None:
     own_process()
     if SWEEP_PROCESS in os.environ and "LOCAL_RANK" not in os.environ:  # the first process of a sweep's job
         end_with_parent(int(os.environ[SWEEP_PROCESS]))
-    prefer_own_choices()
     options, overrides = expand_resume(*split_arguments(arguments))
-    multirun = bool({"-m", "hydra.mode=MULTIRUN"} & {*options, *overrides})
-    overrides = share_run_folder(overrides, sweep=multirun)
+    is_sweep = bool({"-m", "hydra.mode=MULTIRUN"} & {*options, *overrides})
+    overrides = share_run_folder(overrides, sweep=is_sweep)
     values = dict(pairwise(options))
     config_dir, config_name = values.get("--config-dir"), values.get("--config-name", "train")
-    if not {"--shell-completion", "--hydra-help"} & set(options):
-        check_overrides(overrides, config_dir=config_dir, config_name=config_name, multirun=multirun)
-    if "--check" in options:
-        check(overrides, config_dir, config_name, multirun=multirun)
+    line = CommandLine(tuple(overrides), config_dir, config_name)
+    if SHOWN & set(options):
+        if not {"--shell-completion", "--hydra-help"} & set(options):
+            compose_job(line, is_sweep=is_sweep)  # Its errors are one line; Hydra's own have many.
+        show([*options, *overrides])
+    elif "--check" in options:
+        check(line, is_sweep=is_sweep)
+    elif is_sweep:
+        from mnist_lab.sweeps.sweep import run_sweep
+
+        run_sweep(Plan.of(line))
     else:
-        run_application([*options, *overrides])
+        run(line)
+
+
+def run(line: CommandLine) -> None:
+    """Train one network."""
+    cfg, hydra = compose_job(line)
+    import_torch()
+    from mnist_lab.training.train import train
+
+    with run_log(Path(cfg.folder), hydra), arguments_of_processes(line, cfg.folder):
+        train(cfg)
+
+
+@contextmanager
+def arguments_of_processes(line: CommandLine, folder: str) -> Iterator[None]:
+    """Set sys.argv for the further processes that Lightning starts for ddp: they compose the same, in this folder."""
+    before = sys.argv
+    overrides = [*without_keys(line.overrides, "hydra.run.dir"), f"hydra.run.dir={quote_path(Path(folder))}"]
+    sys.argv = [*before[:1], *line.options, *overrides]
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+def show(arguments: Sequence[str]) -> None:
+    """Let Hydra show what it knows or composes: --cfg, --info, --hydra-help and completion."""
+    argv, config = sys.argv, HydraConfig.instance().cfg
+    sys.argv = [*argv[:1], *arguments]
+    try:
+        with hydra_aside():
+            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(lambda cfg: None)()
+    except SystemExit as stop:
+        raise SystemExit(UsageError.exit_status if stop.code == 1 else stop.code) from None
+    finally:
+        sys.argv, HydraConfig.instance().cfg = argv, config
 
 
 def split_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -88,26 +135,25 @@ def unknown_option(option: str, arguments: Sequence[str]) -> UsageError:
     if not equals:
         value = next((word for word in arguments[arguments.index(option) + 1 :] if "=" not in word), "VALUE")
     near = difflib.get_close_matches(option.partition("=")[0], OPTIONS, n=1, cutoff=0.8)
-    key = None if near else nearest_key(name, dotted_keys(compose_with_hydra([])))
+    key = None if near else nearest_key(name, dotted_keys(compose()))
     meant = near[0] if near else f"{key}={value}" if key else None
     hint = f"did you mean {meant}?" if meant else "settings are written KEY=VALUE (--help lists them)"
     return UsageError(f"{shorten(option)}: unknown option; {hint}")
 
 
-def check(overrides: Sequence[str], config_dir: str | None, config_name: str, *, multirun: bool) -> None:
+def check(line: CommandLine, *, is_sweep: bool) -> None:
     """Validate a command line, and print what it would run, where and for how long."""
     from mnist_lab.config.validate import validate  # torch
     from mnist_lab.data.summary import print_summary
     from mnist_lab.training.build import complete_data, keep_data_settings, make_data, make_model
 
-    parsed = [parse_override(override) for override in overrides]
-    swept = [override_key(override.input_line or "") for override in parsed if override.is_sweep_override()]
-    is_grid = all(override.is_discrete_sweep() for override in parsed if override.is_sweep_override())
-    jobs = combinations(parsed) if multirun and is_grid else [list(overrides)]
+    plan = Plan.of(line) if is_sweep else None
+    if plan and all(override.is_discrete_sweep() for override in plan.overrides if override.is_sweep_override()):
+        composed = [plan.compose_job(job, number)[1] for number, job in enumerate(combinations(plan.overrides))]
+    else:
+        composed = [plan.cfg if plan else compose_job(line)[0]]
     configs: list[DictConfig] = []
-    for job in jobs:
-        composed = compose_with_hydra(job, config_dir, config_name, sweep=multirun)
-        cfg = job_config(composed)
+    for cfg in composed:
         resumed = Run(Path(cfg.folder)).config if cfg.resume else None
         validate(cfg, resumed)
         configs.append(keep_data_settings(cfg, resumed) if resumed else cfg)
@@ -116,11 +162,10 @@ def check(overrides: Sequence[str], config_dir: str | None, config_name: str, *,
     parameters = sum(parameter.numel() for parameter in model.parameters())
     print_lines(f"valid: {first.name}, {parameters:,} parameters, {first.trainer.max_epochs} epochs, seed {first.seed}")
     print_summary(make_data(first, model))
-    if multirun:
-        sweep = Sweep(Path(composed.hydra.sweep.dir))
-        done = sum(job.state == RunState.FINISHED for job in sweep.jobs()) if sweep.exists else 0
-        print_lines(f"{len(jobs)} jobs over {', '.join(swept)}; {done} are finished")
-        print_lines(f"sweep folder: {display_path(sweep.folder.absolute())}")
+    if plan:
+        done = sum(job.state == RunState.FINISHED for job in plan.sweep.jobs()) if plan.sweep.exists else 0
+        print_lines(f"{len(configs)} jobs over {', '.join(plan.swept)}; {done} are finished")
+        print_lines(f"sweep folder: {display_path(plan.sweep.folder)}")
     elif first.resume:
         print_lines(f"continues: {Run(Path(first.folder))}, from {display_path(Path(first.resume))}")
     else:

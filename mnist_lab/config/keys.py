@@ -5,7 +5,7 @@ from typing import Any
 
 # Keys in which configurations of the same job may differ: its folder, its logs, its machine.
 IGNORED_FOR_IDENTITY = re.compile(
-    r"(folder|overrides|config_dir|resume|runs_dir|sweep|retries|fail_fast|detach|threads|figures|dashboard"
+    r"(folder|overrides|config_dir|config_name|resume|runs_dir|sweep|retries|fail_fast|detach|threads|figures|dashboard"
     r"|steps_per_execution|tutorial|logger|data\.(root|download|source\.(folders|validation|classes|background))|trainer\.accelerator"
     r"|callbacks\.(summary|progress|step_log|random_state|prune|\w+\.dirpath|(best|last)\.(?!monitor|mode)\w+))(\.|$)"
 )
@@ -48,6 +48,6 @@ OPTIONAL = ("scheduler", "augmentation", "test_augmentation")  # groups of which
 SWEEP_ONLY_KEYS = ("sweep", "retries", "fail_fast", "detach", "callbacks.prune")  # invalid outside a sweep
 PASSED_TO_JOBS = ("threads", "figures")  # that apply to a sweep and to its jobs
 SWEEP_KEYS = (*SWEEP_ONLY_KEYS, "runs_dir", *PASSED_TO_JOBS)  # that control a sweep, and do not identify its jobs
-DERIVED_KEYS = ("folder", "overrides", "config_dir", "name")  # that follow from others and cannot be set
+DERIVED_KEYS = ("folder", "overrides", "config_dir", "config_name", "name")  # that follow from others and cannot be set
 # Keys that reproduce sets.
 REPRODUCTION_KEYS = (*DERIVED_KEYS, "experiment", "seed", "resume", "runs_dir", "tutorial", "hydra")

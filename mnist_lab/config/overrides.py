@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override, QuotedString
+from hydra.core.override_parser.types import IntervalSweep, QuotedString
+from hydra.core.override_parser.types import Override as Override
+from hydra.core.override_parser.types import OverrideType as OverrideType
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
-from mnist_lab.config import conf_dir
+from mnist_lab.config.hydra_aside import add_to_search_path, composer, config_loader, group_options
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import shorten
 
@@ -49,28 +50,22 @@ SYNONYMS = {
 }
 
 
-def compose_with_hydra(
-    overrides: Sequence[str], config_dir: str | None = None, config_name: str = "train", *, sweep: bool = False
-) -> DictConfig:
-    """Compose Hydra's whole configuration, with its own settings below `hydra`."""
-    if "${" in str(Path.cwd()):
-        raise UsageError(
-            f"{Path.cwd()}: Hydra reads ${{...}} in this folder's name as a setting; rename it, or use another"
-        )
-    if config_dir is not None and not Path(config_dir).is_dir():
-        raise UsageError(f"--config-dir={config_dir}: folder not found")
-    search = _search_path(config_dir)
-    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3", job_name="train"):
-        parsed = [parse_override(override) for override in overrides]
-        for override in parsed:
-            _check_choice(override, search)
-            if override.is_sweep_override() and not sweep:
-                raise UsageError(f"{shorten(override.input_line)}: several values; add -m to run a job for each")
-        first = [_first_value(override) for override in parsed]
-        try:
-            return hydra.compose(config_name, [*first, *search], return_hydra_config=True)
-        except COMPOSITION_ERRORS as error:
-            raise explain_composition_error(error, parsed, search) from error
+def compose_with_hydra(overrides: Sequence[str], config_name: str = "train", *, is_sweep: bool = False) -> DictConfig:
+    """Compose Hydra's whole configuration within `composer`; of several values of an override, the first counts."""
+    parsed = [parse_override(override) for override in overrides]
+    for override in parsed:
+        if override.key_or_group == "hydra.searchpath" and isinstance(places := override.value(), list):
+            for place in places:
+                add_to_search_path(str(place))
+    for override in parsed:
+        _check_choice(override)
+        if override.is_sweep_override() and not is_sweep:
+            raise UsageError(f"{shorten(override.input_line)}: several values; add -m to run a job for each")
+    mode = ["hydra.mode=MULTIRUN"] if is_sweep else []
+    try:
+        return hydra.compose(config_name, [*map(_first_value, parsed), *mode], return_hydra_config=True)
+    except COMPOSITION_ERRORS as error:
+        raise explain_composition_error(error, parsed) from error
 
 
 # RecursionError: brackets a thousand deep. ValueError and TypeError: values where Hydra expects text, files that are
@@ -90,8 +85,7 @@ def parse_override(override: str) -> Override:
             f"{shorten(override)}: not valid as KEY=VALUE ({shorten(reason)}); quote a text with special characters"
         )
         raise UsageError(f"{message}: \"KEY='TEXT'\"") from error
-    if GlobalHydra.instance().is_initialized():
-        parsed.config_loader = GlobalHydra.instance().config_loader()  # for glob(), which takes from a group's choices
+    parsed.config_loader = config_loader()  # glob() takes from a group's choices.
     return parsed
 
 
@@ -127,34 +121,30 @@ def without_keys(overrides: Iterable[str], *keys: str) -> list[str]:
 
 def known_overrides(overrides: Sequence[str], config_dir: str | None = None) -> list[str]:
     """Return the recorded overrides of a run, but for those of settings and groups that this version does not know."""
-    search = _search_path(config_dir)
-    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3", job_name="train"):
+    with composer(config_dir):
         parsed = [parse_override(override) for override in overrides]
-        groups = [_first_value(override) for override in parsed if _choices(override.key_or_group, search)]
-        known = _known_keys([*groups, *search])
-        return [override.input_line or "" for override in parsed if not _is_unknown(override, parsed, known, search)]
+        known = _known_keys([_first_value(override) for override in parsed if _choices(override.key_or_group)])
+        return [override.input_line or "" for override in parsed if not _is_unknown(override, parsed, known)]
 
 
-def _is_unknown(override: Override, overrides: Sequence[Override], known: Sequence[str], search: Sequence[str]) -> bool:
+def _is_unknown(override: Override, overrides: Sequence[Override], known: Sequence[str]) -> bool:
     """Return whether an override is of a setting that does not exist, nor is added by it or another one."""
     key = override.key_or_group.split("[")[0]
     added = tuple(override.key_or_group for override in overrides if override.is_add())
-    missing = key not in known and not key.startswith(added or ("\0",)) and not _choices(key, search)
+    missing = key not in known and not key.startswith(added or ("\0",)) and not _choices(key)
     return missing and not (override.is_add() or override.is_force_add())
 
 
-def explain_composition_error(
-    error: Exception, overrides: Sequence[Override] = (), search: Sequence[str] = ()
-) -> UsageError:
+def explain_composition_error(error: Exception, overrides: Sequence[Override] = ()) -> UsageError:
     """Return a one-line error for a configuration that Hydra could not compose."""
     if isinstance(error, MissingMandatoryValue):
         return UsageError(f"{error.full_key}: required; add {error.full_key}=VALUE")
-    groups = [_first_value(override) for override in overrides if _choices(override.key_or_group, search)]
-    known = _known_keys([*groups, *search]) if overrides else []
+    groups = [_first_value(override) for override in overrides if _choices(override.key_or_group)]
+    known = _known_keys(groups) if overrides else []
     for override in overrides:
         key = override.key_or_group.split("[")[0]
-        if _is_unknown(override, overrides, known, search):
-            return UsageError(f"{shorten(override.input_line)}: {explain_unknown_setting(key, known, search)}")
+        if _is_unknown(override, overrides, known):
+            return UsageError(f"{shorten(override.input_line)}: {explain_unknown_setting(key, known)}")
         if override.is_delete() and f"'{key}'" in str(error):  # Hydra finds nothing where null stands
             return UsageError(f"{shorten(override.input_line)}: cannot be removed; set {key}=null")
     if isinstance(error, YAMLError):
@@ -170,11 +160,11 @@ def explain_composition_error(
     return UsageError(f"{where}: {shorten(reason or type(cause).__name__, 300)}".removeprefix(": "))
 
 
-def explain_unknown_setting(key: str, known: Sequence[str], search: Sequence[str] = ()) -> str:
+def explain_unknown_setting(key: str, known: Sequence[str]) -> str:
     """Return a hint for an unknown setting: another choice of its group that has it, or the nearest known setting."""
     group = key.split(".")[0]
-    for choice in _choices(group, search) if "." in key else []:
-        if key in _known_keys([f"{group}={choice}", *search]):
+    for choice in _choices(group) if "." in key else []:
+        if key in _known_keys([f"{group}={choice}"]):
             return f"unknown setting here; {group}={choice} has it"
     near = nearest_key(key, known)
     return f"unknown setting; did you mean {near}?" if near else "unknown setting (--help lists the groups)"
@@ -217,11 +207,6 @@ def quote(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-def _search_path(config_dir: str | None) -> list[str]:
-    """Return the override by which Hydra finds the choices of a user's own folder."""
-    return [f"hydra.searchpath=[{quote('file://' + str(Path(config_dir).absolute()))}]"] if config_dir else []
-
-
 def _known_keys(overrides: Sequence[str]) -> list[str]:
     """Return the dotted keys under these overrides or, if they cannot be composed, under none."""
     try:
@@ -230,17 +215,15 @@ def _known_keys(overrides: Sequence[str]) -> list[str]:
         return dotted_keys(hydra.compose("train", return_hydra_config=True)) if overrides else []
 
 
-def _choices(group: str, search: Sequence[str]) -> list[str]:
+def _choices(group: str) -> list[str]:
     """Return the choices of a group; an empty list if the key is not a group."""
-    if "." in group or not GlobalHydra.instance().is_initialized():
-        return []
-    return list(GlobalHydra.instance().config_loader().get_group_options(group, overrides=list(search)))
+    return [] if "." in group else group_options(group)
 
 
-def _check_choice(override: Override, search: Sequence[str]) -> None:
+def _check_choice(override: Override) -> None:
     """Raise UsageError if an override selects an unknown choice of a group."""
     group = override.key_or_group
-    choices = _choices(group, search)
+    choices = _choices(group)
     if not choices or override.is_delete():
         return
     is_sweep = override.is_discrete_sweep()
@@ -249,7 +232,7 @@ def _check_choice(override: Override, search: Sequence[str]) -> None:
         name = value.text if isinstance(value, QuotedString) else value
         if name is None and (group == "experiment" or "/" in group):  # whose default is none
             continue
-        if isinstance(name, str) and ("${" in name or name in _choices_beside(group, name, choices, search)):
+        if isinstance(name, str) and ("${" in name or name in _choices_beside(group, name, choices)):
             continue
         near = difflib.get_close_matches(name, choices, n=1) if isinstance(name, str) else []
         hint = f"; did you mean {near[0]}?" if near else ""
@@ -257,10 +240,10 @@ def _check_choice(override: Override, search: Sequence[str]) -> None:
         raise UsageError(f"{line}: unknown choice{hint} (choose from {', '.join(choices)})")
 
 
-def _choices_beside(group: str, name: str, choices: Sequence[str], search: Sequence[str]) -> Sequence[str]:
+def _choices_beside(group: str, name: str, choices: Sequence[str]) -> Sequence[str]:
     """Return the choices in the same subfolder as a name such as `mine/net`, by their full names."""
     folder, slash, _ = name.rpartition("/")
-    return [f"{folder}/{choice}" for choice in _choices(f"{group}/{folder}", search)] if slash else choices
+    return [f"{folder}/{choice}" for choice in _choices(f"{group}/{folder}")] if slash else choices
 
 
 def _first_value(override: Override) -> str:

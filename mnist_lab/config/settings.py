@@ -26,11 +26,19 @@ def original_overrides(cfg: DictConfig) -> list[str]:
 
 def resolve_settings(cfg: DictConfig) -> None:
     """Resolve interpolations in place, but not those of environment variables: no secret is written to a file."""
-    kept = list(_environment_nodes(cfg))
+    kept = [(node, key, _resolve_within(node, text)) for node, key, text in _environment_nodes(cfg)]
     OmegaConf.resolve(cfg)
     for node, key, text in kept:
         with flag_override(node, "readonly", False):
             node[key] = text
+
+
+def _resolve_within(node: DictConfig | ListConfig, text: str) -> str:
+    """Resolve the interpolations inside one of an environment variable: what they read may be gone later."""
+    while found := re.search(r"(?<=.)\$\{(?!oc\.env:|folder\})[^${}]*\}", text):
+        value = OmegaConf.create({"value": found[0]}, parent=node).value
+        text = text[: found.start()] + str(value) + text[found.end() :]
+    return text
 
 
 def require_environment(cfg: DictConfig) -> None:

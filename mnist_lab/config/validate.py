@@ -56,6 +56,7 @@ LIMITS: dict[str, Any] = {  # types of keys without a signature, and ranges that
     "folder": str,
     "overrides": list[str],
     "config_dir": str | None,
+    "config_name": str,
     "optimizer.lr": _POSITIVE,
     "optimizer.momentum": _FRACTION,
     "optimizer.weight_decay": Annotated[float, Field(ge=0, allow_inf_nan=False)],

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 
 import lightning.pytorch as pl
-from hydra.core.override_parser.types import OverrideType
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
 
-from mnist_lab.config.overrides import dotted_keys, nearest_key, parse_override
+from mnist_lab.config.overrides import OverrideType, dotted_keys, nearest_key, parse_override
 from mnist_lab.config.validate import drop_unknown_settings, validate
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import shorten

@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.table import Table
 
+from mnist_lab.config.compose import config_options
 from mnist_lab.config.metric_names import TEST_ACC, VAL_ACC, VAL_LOSS
 from mnist_lab.config.overrides import override_key, override_values, without_keys
 from mnist_lab.config.settings import short_names
@@ -86,7 +87,7 @@ class Results:
         if not self.winner:
             return None
         first = self.winner[0]
-        options = ["--config-dir", first.info["config_dir"]] if first.info["config_dir"] else []
+        options = config_options(first.info["config_dir"], first.info["config_name"])
         if len(self.winner) == 1:
             return format_command([*options, *first.overrides])
         seeds = ",".join(str(job.info["seed"]) for job in self.winner)

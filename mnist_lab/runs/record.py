@@ -92,6 +92,7 @@ class RunRecord(TypedDict, total=False):
     command: str | None
     overrides: list[str]
     config_dir: str | None
+    config_name: str | None
     model: str | None
     parameters: int | None
     seed: int | None
@@ -121,6 +122,18 @@ class Submission(TypedDict):
     log: str
 
 
+class SweepSettings(TypedDict):
+    """What the jobs of a sweep have in common, so that any process on any machine can run one."""
+
+    overrides: list[str]  # those of Hydra's own settings, and of keys that control the sweep
+    config_dir: str | None
+    config_name: str
+    folder: str  # where the sweep was started, from which relative paths start
+    search_path: list[str]  # where modules are looked for
+    threads: int | None  # of a job without threads=N; None for all
+    lock_patience: float  # seconds that a job waits for the lock of its folder
+
+
 @with_config(_STRICT)
 class SweepRecord(TypedDict):
     """The entries of sweep.json."""
@@ -129,6 +142,8 @@ class SweepRecord(TypedDict):
     start: Annotated[str, Field(pattern=r"-\d+-[^-]*$")]  # an id of its latest start, HOST-PID-DIGITS
     swept: list[str]  # the keys that have several values
     jobs: dict[JobId, list[str]]  # the overrides of each planned job by its id
+    settings: NotRequired[SweepSettings]
+    prune: NotRequired[dict[JobId, dict[str, Any]]]  # callbacks that may end a job early, by the job's id
     submitted: NotRequired[dict[JobId, Submission]]  # jobs in the queue of a cluster, by their ids
 
 

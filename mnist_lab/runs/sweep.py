@@ -16,6 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from mnist_lab.config.keys import SWEEP_KEYS
 from mnist_lab.config.overrides import override_key, without_keys
@@ -32,6 +34,7 @@ from mnist_lab.runs.record import (
     RunState,
     Submission,
     SweepRecord,
+    SweepSettings,
     read_record,
     write_record,
 )
@@ -82,18 +85,17 @@ class Sweep:
     results_json = PathIn(RESULTS_JSON)
     report_path = PathIn("report.html")
     study_path = PathIn("study.journal")  # of a search
-    session_path = PathIn(".session.pickle")  # what a job in another process needs of Hydra's
     stop_file = PathIn(".stop")  # while it exists, no further job is started
 
-    @classmethod
-    def open(cls, folder: Path, command: str, swept: Sequence[str], planned: Mapping[str, Sequence[str]]) -> Sweep:
-        """Create a sweep, or open one to continue it, with the overrides of each planned job by id."""
-        sweep = cls(folder)
+    def open(
+        self, command: str, swept: Sequence[str], planned: Mapping[str, Sequence[str]], settings: SweepSettings
+    ) -> None:
+        """Start a sweep, or continue it, with the overrides of each planned job by id."""
         given = {override_key(override) for overrides in planned.values() for override in overrides} | set(swept)
-        before: SweepRecord = sweep.record if sweep.exists else {"command": "", "start": "", "swept": [], "jobs": {}}
+        before: SweepRecord = self.record if self.exists else {"command": "", "start": "", "swept": [], "jobs": {}}
         if not (set(before["swept"]) <= given or set() < set(swept) <= set(before["swept"])):
             raise UsageError(
-                f"sweep={folder.name}: is a sweep over {', '.join(before['swept'])}, "
+                f"sweep={self.folder.name}: is a sweep over {', '.join(before['swept'])}, "
                 f"not {', '.join(swept) or 'of one job'}; choose another name"
             )
         record: SweepRecord = {
@@ -101,13 +103,13 @@ class Sweep:
             "start": f"{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}",
             "swept": list(dict.fromkeys([*before["swept"], *swept])),
             "jobs": before["jobs"],
+            "settings": settings,
             "submitted": before.get("submitted", {}),
         }
-        make_folder(folder)
-        sweep.stop_file.unlink(missing_ok=True)
-        write_record(sweep.record_path, record)
-        sweep.plan(planned)
-        return sweep
+        make_folder(self.folder)
+        self.stop_file.unlink(missing_ok=True)
+        write_record(self.record_path, record)
+        self.plan(planned)
 
     @classmethod
     def find(cls, name: str, runs_dir: str) -> Sweep:
@@ -135,10 +137,14 @@ class Sweep:
         """The entries of sweep.json."""
         return read_record(self.record_path, SWEEP, "a sweep's record", "remove the folder, or name another sweep")
 
-    def plan(self, jobs: Mapping[str, Sequence[str]]) -> None:
-        """Add jobs, given by the overrides of each by its id."""
+    def plan(
+        self, jobs: Mapping[str, Sequence[str]], prune: Mapping[str, dict[str, Any] | None] = MappingProxyType({})
+    ) -> None:
+        """Add jobs, by their ids: the overrides of each, and the callback that may end it early."""
         record = self.record
         record["jobs"] |= {id: without_keys(overrides, *SWEEP_KEYS) for id, overrides in jobs.items()}
+        pruned = {**record.get("prune", {}), **prune}
+        record["prune"] = {id: callback for id, callback in pruned.items() if callback}
         write_record(self.record_path, record)
 
     def keep_submissions(self, submitted: dict[str, Submission]) -> None:

@@ -4,10 +4,10 @@ import warnings
 from collections.abc import Callable, Sequence
 
 import optuna
-from hydra.core.override_parser.types import Override
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, QMCSampler, RandomSampler
 
+from mnist_lab.config.overrides import Override
 from mnist_lab.errors import UsageError
 from mnist_lab.sweeps.optuna_search import distribution, format_sample
 

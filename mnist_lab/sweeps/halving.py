@@ -8,12 +8,10 @@ as if it had never stopped; schedulers are planned for the whole length from the
 import itertools
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
 
-from hydra.core.override_parser.types import Override
 from rich.table import Table
 
 from mnist_lab.config.metric_names import VAL_ACC
@@ -21,10 +19,9 @@ from mnist_lab.console import PlainConsole
 from mnist_lab.errors import UsageError, not_installed
 from mnist_lab.runs.record import DONE, RunState
 from mnist_lab.runs.sweep import Job, Sweep
-from mnist_lab.sweeps.grid import combinations, compose_job, parse_sweep
-from mnist_lab.sweeps.running import RunningSweep, plan_launcher, run_sweep
-from mnist_lab.sweeps.subprocess_job import is_distributed
-from mnist_lab.sweeps.through_hydra import carry_through_hydra
+from mnist_lab.sweeps.jobs import is_distributed
+from mnist_lab.sweeps.loop import Loop, running
+from mnist_lab.sweeps.plan import Plan, combinations
 
 CHOICE = "hydra/sweeper=halving"
 
@@ -47,26 +44,74 @@ class Bracket:
     rungs: list[Rung] = field(default_factory=list)  # those that are done
 
 
-def sweep_halving(sweeper: Any, arguments: list[str]) -> list[Any]:
-    """The work of hydra/sweeper=halving."""
-    with carry_through_hydra():
-        overrides, swept = parse_sweep(sweeper, arguments)
-        if not swept:
+@dataclass
+class Halving:
+    """A sweep by successive halving: many candidates for few epochs, the best of them for more.
+
+    Args:
+        min_epochs: epochs of the first rung.
+        eta: each rung has eta times the epochs of the one before, and the best 1/eta of its candidates.
+        brackets: how many times candidates start together, each time fewer and with more epochs.
+        n_candidates: how many are drawn; None for every combination of the values.
+        sampler: random or qmc, which draws them.
+        seed: seed of the sampler and of the brackets.
+        params: what is swept, by key, in Hydra's grammar, where the command line does not say.
+    """
+
+    min_epochs: int
+    eta: int
+    brackets: int
+    n_candidates: int | None
+    sampler: str
+    seed: int
+    params: dict[str, str] | None = None
+
+    def run(self, plan: Plan) -> None:
+        if not plan.swept:
             raise UsageError(f"{CHOICE}: there is nothing to compare; give a setting several values")
-        if sweeper.config.detach:
+        if plan.cfg.detach:
             raise UsageError(f"--detach: {CHOICE} compares jobs while it runs; run it in tmux, or with nohup")
-        candidates, max_epochs = compose_candidates(sweeper, overrides)
-        brackets = plan_brackets(len(candidates), max_epochs, sweeper.min_epochs, sweeper.eta, sweeper.brackets)
-        launcher = plan_launcher(sweeper.config, len(candidates))
-        left = iter(candidates.items())
-        with ExitStack() as at_end, run_sweep(sweeper, swept, candidates, launcher) as running:
-            at_end.callback(show_brackets, brackets, running.sweep, max_epochs)  # below the results, however it ends
+        candidates, max_epochs = self.compose_candidates(plan)
+        brackets = plan_brackets(len(candidates), max_epochs, self.min_epochs, self.eta, self.brackets)
+        plan.launcher.check(len(candidates))
+        left = iter(candidates)
+        with ExitStack() as at_end, running(plan, candidates) as loop:
+            at_end.callback(show_brackets, brackets, plan.sweep, max_epochs)  # below the results, however it ends
             for bracket in brackets:
-                own = dict(itertools.islice(left, bracket.size))
-                bracket.rungs.extend(climb(running, own, bracket.epochs, sweeper.eta))
-                if running.sweep.stop_file.exists():
+                own = list(itertools.islice(left, bracket.size))
+                bracket.rungs.extend(climb(loop, own, bracket.epochs, self.eta))
+                if plan.sweep.stop_file.exists():
                     break
-    return []
+
+    def compose_candidates(self, plan: Plan) -> tuple[dict[str, list[str]], int]:
+        """Return the overrides of each candidate by its job's id, and the epochs for which the best of them train."""
+        jobs = combinations(plan.overrides) if self.n_candidates is None else self.draw_candidates(plan, self.n_candidates)
+        if self.brackets != 1:
+            random.Random(self.seed).shuffle(jobs)  # Neighbours in the grid start in different brackets.
+        candidates, lengths = {}, set()
+        for number, job in enumerate(jobs):
+            id, cfg = plan.compose_job(job, number)
+            candidates[id] = job
+            lengths.add(cfg.trainer.max_epochs)
+            if cfg.data.val_size == 0:
+                raise UsageError(f"data.val_size=0: {CHOICE} compares candidates on validation images")
+            if is_distributed(cfg):
+                raise UsageError(f"{CHOICE}: does not pause distributed jobs; choose trainer=default")
+        if len(lengths) > 1:
+            raise UsageError(
+                f"trainer.max_epochs={','.join(map(str, sorted(lengths)))}: {CHOICE} needs one for all candidates"
+            )
+        return candidates, lengths.pop()
+
+    def draw_candidates(self, plan: Plan, count: int) -> list[list[str]]:
+        """Return candidates whose values Optuna's sampler has drawn: the same ones for the same seed."""
+        try:
+            from mnist_lab.sweeps.drawing import draw
+        except ImportError as error:
+            raise not_installed("hydra.sweeper.n_candidates", "optuna") from error
+        fixed = [str(override.input_line) for override in plan.overrides if not override.is_sweep_override()]
+        swept = [override for override in plan.overrides if override.is_sweep_override()]
+        return [[*fixed, *drawn] for drawn in draw(swept, count, self.sampler, self.seed)]
 
 
 def plan_brackets(candidates: int, max_epochs: int, min_epochs: int, eta: int, brackets: int) -> list[Bracket]:
@@ -90,19 +135,17 @@ def plan_brackets(candidates: int, max_epochs: int, min_epochs: int, eta: int, b
     return [Bracket(size, epochs[number:]) for number, size in enumerate([candidates - sum(sizes), *sizes])]
 
 
-def climb(
-    running: RunningSweep, candidates: Mapping[str, list[str]], epochs: Sequence[int], eta: int
-) -> Iterator[Rung]:
-    """Train candidates rung by rung, and yield each rung when it is done; end where the sweep is told to stop.
+def climb(loop: Loop, ids: Sequence[str], epochs: Sequence[int], eta: int) -> Iterator[Rung]:
+    """Train candidates rung by rung, and yield each rung when it is done; end where the sweep is stopping.
 
     What the folder has already is not trained again, and so a sweep that was stopped makes the same choices again.
     """
-    ids = list(candidates)
     for goal in epochs:
-        pause = "null" if goal == epochs[-1] else f"{{_target_:mnist_lab.training.PauseAfter,epochs:{goal}}}"
-        todo = [job.id for job in running.sweep.read_jobs(ids) if not has_trained(job, goal)]
-        running.launch({id: [*candidates[id], f"callbacks.prune={pause}"] for id in todo})
-        jobs = list(running.sweep.read_jobs(ids))
+        pause = None if goal == epochs[-1] else {"_target_": "mnist_lab.training.PauseAfter", "epochs": goal}
+        todo = [job.id for job in loop.sweep.read_jobs(ids) if not has_trained(job, goal)]
+        loop.sweep.plan({}, dict.fromkeys(todo, pause))
+        loop.run(todo)
+        jobs = list(loop.sweep.read_jobs(ids))
         if any(job.state not in DONE for job in jobs):
             return
         scores = {job.id: best for job in jobs if (best := score(job, goal)) is not None}
@@ -125,42 +168,10 @@ def score(job: Job, epochs: int) -> float | None:
     return max((row[VAL_ACC] for row in job.epochs if row["epoch"] < epochs and VAL_ACC in row), default=None)
 
 
-def compose_candidates(sweeper: Any, overrides: Sequence[Override]) -> tuple[dict[str, list[str]], int]:
-    """Return the overrides of each candidate by its job's id, and the epochs for which the best of them train."""
-    jobs = combinations(overrides) if sweeper.n_candidates is None else draw_candidates(sweeper, overrides)
-    if sweeper.brackets != 1:
-        random.Random(sweeper.seed).shuffle(jobs)  # neighbours in the grid start in different brackets
-    candidates, lengths = {}, set()
-    for job in jobs:
-        id, config = compose_job(sweeper, job)
-        candidates[id] = job
-        lengths.add(config.trainer.max_epochs)
-        if config.data.val_size == 0:
-            raise UsageError(f"data.val_size=0: {CHOICE} compares candidates on validation images")
-        if is_distributed(config):
-            raise UsageError(f"{CHOICE}: does not pause distributed jobs; choose trainer=default")
-    if len(lengths) > 1:
-        raise UsageError(
-            f"trainer.max_epochs={','.join(map(str, sorted(lengths)))}: {CHOICE} needs one for all candidates"
-        )
-    return candidates, lengths.pop()
-
-
-def draw_candidates(sweeper: Any, overrides: Sequence[Override]) -> list[list[str]]:
-    """Return candidates whose values Optuna's sampler has drawn: the same ones for the same seed."""
-    try:
-        from mnist_lab.sweeps.drawing import draw
-    except ImportError as error:
-        raise not_installed("hydra.sweeper.n_candidates", "optuna") from error
-    fixed = [str(override.input_line) for override in overrides if not override.is_sweep_override()]
-    swept = [override for override in overrides if override.is_sweep_override()]
-    return [[*fixed, *drawn] for drawn in draw(swept, sweeper.n_candidates, sweeper.sampler, sweeper.seed)]
-
-
 def show_brackets(brackets: Sequence[Bracket], sweep: Sweep, max_epochs: int) -> None:
     """Print each rung, and the epochs that were trained beside those of all candidates trained to the end."""
-    if not sweep.exists:
-        return  # it was refused
+    if not sweep.exists:  # It was refused.
+        return
     jobs = sweep.jobs()
     console = PlainConsole()
     table = Table("bracket", "epochs", "candidates", "failed", "best validation", "continued", title="rungs")

@@ -5,14 +5,14 @@ needs Optuna 2, which today's SQLAlchemy breaks.
 """
 
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
 from filelock import FileLock
-from hydra.core.override_parser.types import Override
 from lightning.pytorch import Callback, LightningModule, Trainer
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning
@@ -21,68 +21,82 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from mnist_lab.config.metric_names import VAL_ACC
-from mnist_lab.config.overrides import quote_path
+from mnist_lab.config.overrides import Override
 from mnist_lab.errors import UsageError
 from mnist_lab.files import write_text
 from mnist_lab.formatting import print_lines
 from mnist_lab.runs.record import DONE, RunState
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
-from mnist_lab.sweeps.grid import compose_job_id, parse_sweep
-from mnist_lab.sweeps.running import RunningSweep, plan_launcher, run_sweep
-from mnist_lab.sweeps.through_hydra import carry_through_hydra
+from mnist_lab.sweeps.loop import Loop, running
+from mnist_lab.sweeps.plan import Plan
 
 
-def sweep_optuna(sweeper: Any, arguments: list[str]) -> list[Any]:
-    """The work of hydra/sweeper=optuna."""
-    with carry_through_hydra():
-        overrides, swept = parse_sweep(sweeper, arguments)
-        space = {o.get_key_element(): distribution(o) for o in overrides if o.is_sweep_override()}
-        fixed = [override.input_line for override in overrides if not override.is_sweep_override()]
-        if sweeper.n_trials < 1:
-            raise UsageError(f"hydra.sweeper.n_trials={sweeper.n_trials}: must be 1 or more")
-        if not space:
-            raise UsageError("hydra/sweeper=optuna: there is nothing to search; leave a setting of its params open")
-        if sweeper.config.detach:
-            raise UsageError("--detach: a search asks for settings while its jobs run; run it in tmux, or with nohup")
-        launcher = plan_launcher(sweeper.config, sweeper.n_trials)
-        print_lines(f"searched: {', '.join(space)} (KEY=VALUE takes one out)")
-        with run_sweep(sweeper, swept, {}, launcher) as running:
-            search(sweeper, running, space, [override for override in fixed if override])
-    return []
+@dataclass
+class Search:
+    """A sweep over Optuna's choice of values, one batch of jobs after the other.
 
-
-def search(sweeper: Any, running: RunningSweep, space: dict[str, BaseDistribution], fixed: Sequence[str]) -> None:
-    """Ask for settings, launch their jobs and report the results, batch by batch, until the study has its trials.
-
-    A trial whose job failed or was stopped stays open: the next start of the search runs that job again. What a batch
-    asks for depends on the batches before it alone, so a search that was killed asks for the same settings again.
+    Args:
+        n_trials: jobs in all.
+        seed: seed of the sampler.
+        prune_after: epochs that every job may train before a bad one is stopped; None for all.
+        params: what is searched, by key, in Hydra's grammar, where the command line does not say.
     """
-    sweep = running.sweep
-    study = open_study(sweep.folder, sweeper.prune_after)
-    tried: set[int] = set()
-    while batch := next_batch(study, sweeper.n_trials, running.launcher.at_once, tried):
-        tried |= set(batch)
-        jobs: dict[str, list[str]] = {}
-        ids: dict[int, str] = {}
-        for number in batch:
-            params = ask(study, number, space, sweeper.seed)
-            overrides = [*fixed, *(f"{key}={format_sample(value)}" for key, value in params.items())]
-            ids[number] = compose_job_id(sweeper, overrides)
-            pruning = pruning_override(sweep.folder, number, sweeper.prune_after)
-            jobs.setdefault(ids[number], [*overrides, pruning])
-        sweep.plan(jobs)
-        states = {job.id: job.state for job in sweep.jobs()}
-        running.launch({id: jobs[id] for id in jobs if states[id] != RunState.FINISHED})
-        found = {job.id: job for job in sweep.jobs()}
-        if any(found[id].state not in DONE for id in ids.values()):
-            return  # told to stop
-        for number, id in ids.items():
-            accuracy = found[id].info.get("metrics", {}).get(VAL_ACC)
-            if found[id].state == RunState.FAILED or accuracy is None:
-                continue
-            was_pruned = Run(found[id].folder).pruned_path.exists()
-            study.tell(number, **({"state": TrialState.PRUNED} if was_pruned else {"values": accuracy}))
+
+    n_trials: int
+    seed: int
+    prune_after: int | None = None
+    params: dict[str, str] | None = None
+
+    def run(self, plan: Plan) -> None:
+        space = {str(each.get_key_element()): distribution(each) for each in plan.overrides if each.is_sweep_override()}
+        if self.n_trials < 1:
+            raise UsageError(f"hydra.sweeper.n_trials={self.n_trials}: must be 1 or more")
+        if not plan.swept:
+            raise UsageError("hydra/sweeper=optuna: there is nothing to search; leave a setting of its params open")
+        if plan.cfg.detach:
+            raise UsageError("--detach: a search asks for settings while its jobs run; run it in tmux, or with nohup")
+        plan.launcher.check(self.n_trials)
+        print_lines(f"searched: {', '.join(space)} (KEY=VALUE takes one out)")
+        with running(plan, {}) as loop:
+            self.search(plan, loop, space)
+
+    def search(self, plan: Plan, loop: Loop, space: dict[str, BaseDistribution]) -> None:
+        """Ask for settings, run their jobs and report the results, batch by batch, until the study has its trials.
+
+        A trial whose job failed or was stopped stays open: the next start of the search runs that job again. What a
+        batch asks for depends on the batches before it alone, so a search that was killed asks for the same again.
+        """
+        sweep, study = plan.sweep, open_study(plan.sweep.folder, self.prune_after)
+        fixed = [str(override.input_line) for override in plan.overrides if not override.is_sweep_override()]
+        tried: set[int] = set()
+        while batch := next_batch(study, self.n_trials, plan.launcher.at_once, tried):
+            tried |= set(batch)
+            jobs: dict[str, list[str]] = {}
+            ids: dict[int, str] = {}
+            for number in batch:
+                params = ask(study, number, space, self.seed)
+                overrides = [*fixed, *(f"{key}={format_sample(value)}" for key, value in params.items())]
+                ids[number], _ = plan.compose_job(overrides, number)
+                jobs.setdefault(ids[number], overrides)
+            sweep.plan(jobs, {id: self.prune_callback(sweep.folder, number) for number, id in ids.items()})
+            loop.run([job.id for job in sweep.read_jobs(list(jobs)) if job.state != RunState.FINISHED])
+            found = {job.id: job for job in sweep.read_jobs(list(jobs))}
+            if any(job.state not in DONE for job in found.values()):
+                return  # The sweep is stopping.
+            for number, id in ids.items():
+                accuracy = found[id].info.get("metrics", {}).get(VAL_ACC)
+                if found[id].state == RunState.FAILED or accuracy is None:
+                    continue
+                was_pruned = Run(found[id].folder).pruned_path.exists()
+                study.tell(number, **({"state": TrialState.PRUNED} if was_pruned else {"values": accuracy}))
+
+    def prune_callback(self, folder: Path, number: int) -> dict[str, Any] | None:
+        """Return the callback by which a job reports to its study."""
+        if self.prune_after is None:
+            return None
+        own = {"folder": str(folder), "number": number, "prune_after": self.prune_after}
+        return {"_target_": "mnist_lab.sweeps.optuna_search.Prune", **own}
 
 
 class SweepStudy(optuna.Study):
@@ -167,15 +181,6 @@ def distribution(override: Override) -> BaseDistribution:
 def format_sample(value: Any) -> str:
     """Return a value as an override has it: a number that was drawn with four digits."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def pruning_override(folder: Path, number: int, prune_after: int | None) -> str:
-    """Return the override that lets a job report to its study."""
-    if prune_after is None:
-        return "callbacks.prune=null"
-    arguments = f"folder:{quote_path(folder)},number:{number},prune_after:{prune_after}"
-    own = f"_target_:mnist_lab.sweeps.optuna_search.Prune,{arguments}"
-    return f"callbacks.prune={{{own}}}"
 
 
 class Prune(Callback):

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
+from mnist_lab.config.compose import config_options
 from mnist_lab.config.overrides import without_keys
 from mnist_lab.config.settings import original_overrides
 from mnist_lab.errors import Interrupted, LabError, ProcessLost, UsageError
@@ -95,7 +96,7 @@ def _resume_hint(run: Run) -> str:
 
 def _start_record(run: Run, cfg: DictConfig, parameters: int) -> None:
     overrides = without_keys(original_overrides(cfg), "resume")
-    options = ["--config-dir", cfg.config_dir] if cfg.config_dir else []
+    options = config_options(cfg.config_dir, cfg.config_name)
     info: RunRecord = {
         "status": RunState.RUNNING,
         "error": None,
@@ -113,6 +114,7 @@ def _start_record(run: Run, cfg: DictConfig, parameters: int) -> None:
     else:
         info |= {
             "config_dir": cfg.config_dir,
+            "config_name": cfg.config_name,
             "model": cfg.name,
             "parameters": parameters,
             "seed": cfg.seed,

@@ -18,6 +18,8 @@ import pytest
 import torch
 from lab import RECIPE, Command, Outcome, Tiny, held_by_another_process, run, slow, thorough, tiny_data, wait_for
 from lightning.pytorch import Callback, LightningModule, Trainer
+from mnist_lab.sweeps.launchers.local import LocalLauncher
+from mnist_lab.sweeps.signals import forward_signals
 from pausing import waiting
 
 from mnist_lab.__main__ import main
@@ -29,9 +31,7 @@ from mnist_lab.runs.record import RunState
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Job, Sweep, read_job, write_job
 from mnist_lab.sweeps.launchers.launcher import Placement, Stage
-from mnist_lab.sweeps.launchers.local import LocalLauncher
 from mnist_lab.sweeps.progress import Watch
-from mnist_lab.sweeps.signals import forward_signals
 
 FOLDER = Path("runs/sweeps/s")
 GRID = ("-m", "sweep=s", "model=mlp", "optimizer.lr=0.001,0.01", "optimizer.momentum=0.5,0.9", "trainer.max_epochs=1")

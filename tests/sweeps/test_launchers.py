@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mnist_lab.sweeps.job_call import JobCall
 
 from mnist_lab.config.overrides import compose_with_hydra
 from mnist_lab.runs.sweep import Sweep
-from mnist_lab.sweeps.job_call import JobCall
 from mnist_lab.sweeps.launchers.launcher import make_launcher, processors
 
 

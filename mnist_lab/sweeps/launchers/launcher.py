@@ -1,8 +1,8 @@
-"""The interface of launchers: plan, start, poll, cancel."""
+"""The interface of launchers: check, start, poll, cancel."""
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -13,7 +13,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from mnist_lab.errors import UsageError, not_installed
-from mnist_lab.sweeps.job_call import HydraSession, JobCall
+from mnist_lab.runs.sweep import Sweep
 
 GIGABYTES = 1.3  # that a job takes at most: docs/results/benchmarks.md
 
@@ -45,7 +45,8 @@ class Placement:
 class Launcher(ABC):
     """Runs the jobs of a sweep. The settings in conf/hydra/launcher are the arguments."""
 
-    outlives: ClassVar[bool] = False  # jobs go on when the sweep's process has ended
+    in_this_process: ClassVar[bool] = False  # Jobs run in the sweep's own process.
+    outlives: ClassVar[bool] = False  # Jobs continue when the sweep's process has ended.
     # Seconds that a job waits for the lock of its run folder, which a lost machine may seem to hold for a while.
     lock_patience: ClassVar[float] = 0
     record_patience: ClassVar[float] = 0  # seconds until a record written on another machine is seen here
@@ -63,7 +64,7 @@ class Launcher(ABC):
         """The threads of a job without threads=N; None for all."""
         return max(1, processors() // self.at_once) if self.at_once > 1 else None
 
-    def plan(self, jobs: int) -> None:
+    def check(self, jobs: int) -> None:
         """Raise UsageError if this number of jobs cannot run with these settings on this machine."""
         parallel, free = min(self.at_once, jobs), free_gigabytes()
         if self.memory_key is None or free is None or parallel == 1 or parallel * GIGABYTES <= free:
@@ -74,8 +75,11 @@ class Launcher(ABC):
         )
 
     @abstractmethod
-    def start(self, session: HydraSession, calls: Mapping[str, JobCall]) -> None:
-        """Start jobs, or queue them; those that an earlier start has left with the engine are found again instead."""
+    def start(self, sweep: Sweep, ids: Sequence[str], run_here: Callable[[str], None]) -> None:
+        """Start jobs, or queue them; those that an earlier start has left with the engine are found again instead.
+
+        `run_here` runs a job in this process; elsewhere `run_in_own_process` does.
+        """
 
     @abstractmethod
     def poll(self) -> Mapping[str, Placement]:
@@ -90,16 +94,15 @@ class Launcher(ABC):
         """End what was started for the jobs."""
 
 
-def make_launcher(hydra: Any) -> Launcher:
+def make_launcher(choice: str, settings: dict[str, Any]) -> Launcher:
     """Return the launcher that hydra/launcher=... has chosen."""
-    choice = f"hydra/launcher={hydra.runtime.choices['hydra/launcher']}"
-    if not str(hydra.launcher.get("_target_")).startswith(f"{__package__}."):
-        raise UsageError(f"{choice}: unknown here; choose local, processes, submitit_slurm or ray")
+    if not str(settings.get("_target_")).startswith(f"{__package__}."):
+        raise UsageError(f"hydra/launcher={choice}: unknown here; choose local, processes, submitit_slurm or ray")
     try:
-        launcher: Launcher = instantiate(hydra.launcher, _convert_="all")
+        launcher: Launcher = instantiate(settings, _convert_="all")
     except InstantiationException as error:
         if isinstance(error.__cause__, ModuleNotFoundError):
-            raise not_installed(choice, choice.partition("=")[2].partition("_")[0]) from error
+            raise not_installed(f"hydra/launcher={choice}", choice.partition("_")[0]) from error
         raise
     return launcher
 

@@ -3,16 +3,17 @@
 import os
 import signal
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError, TaskCancelledError
 
 from mnist_lab.runs.locks import STALE_AFTER
-from mnist_lab.sweeps.job_call import HydraSession, JobCall
+from mnist_lab.runs.sweep import Sweep
+from mnist_lab.sweeps.jobs import run_in_own_process
 from mnist_lab.sweeps.launchers.launcher import Launcher, Placement, Stage, processors
-from mnist_lab.sweeps.launchers.on_this_machine import ctrl_c_kept_from_children
+from mnist_lab.sweeps.launchers.this_machine import ctrl_c_kept_from_children
 
 
 class RayLauncher(Launcher):
@@ -42,14 +43,12 @@ class RayLauncher(Launcher):
     def threads(self) -> int:
         return max(1, int(self.remote.get("num_cpus") or 1))
 
-    def start(self, session: HydraSession, calls: Mapping[str, JobCall]) -> None:
-        session.save()
+    def start(self, sweep: Sweep, ids: Sequence[str], run_here: Callable[[str], None]) -> None:
         connect(self.init)
         with ctrl_c_kept_from_children():
             task = ray.remote(_run).options(**self.remote)
-            for id, call in calls.items():
-                self.tasks[id] = task.remote(call)
-            self.placements = {**self.placements, **dict.fromkeys(calls, Placement(Stage.PENDING))}
+            self.tasks |= {id: task.remote(str(sweep.folder), id) for id in ids}
+            self.placements = {**self.placements, **dict.fromkeys(ids, Placement(Stage.PENDING))}
 
     def poll(self) -> Mapping[str, Placement]:
         if self.tasks:
@@ -95,5 +94,5 @@ def connect(init: Mapping[str, Any]) -> None:
             signal.signal(number, handler)
 
 
-def _run(call: JobCall) -> bool:
-    return call()
+def _run(folder: str, id: str) -> bool:
+    return run_in_own_process(folder, id)

@@ -1,21 +1,26 @@
 """hydra/launcher=submitit_slurm: jobs in the queue of a cluster with SLURM, submitted by submitit."""
 
+import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+import signal
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr
 from io import StringIO
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from submitit import AutoExecutor, Job
 from submitit.core.utils import FailedJobError, FailedSubmissionError
+from submitit.helpers import DelayedSubmission
 
-from mnist_lab.errors import UsageError
+from mnist_lab.errors import Interrupted, UsageError
 from mnist_lab.runs.locks import STALE_AFTER
 from mnist_lab.runs.record import Submission
-from mnist_lab.sweeps.job_call import HydraSession, JobCall
+from mnist_lab.runs.sweep import Sweep
+from mnist_lab.sweeps.jobs import run_in_own_process
 from mnist_lab.sweeps.launchers.launcher import Launcher, Placement, Stage
-from mnist_lab.sweeps.launchers.queued_job import QueuedJob
 from mnist_lab.sweeps.launchers.slurm_queue import cancel_pending, is_running, largest_array, look_up
 
 OF_SUBMITIT = ("name", "timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node", "tasks_per_node")
@@ -54,24 +59,23 @@ class SlurmLauncher(Launcher):
     def threads(self) -> int:
         return self.cpus_per_task
 
-    def plan(self, jobs: int) -> None:
+    def check(self, jobs: int) -> None:
         if shutil.which("sbatch") is None:
             raise UsageError("hydra/launcher=submitit_slurm: this machine has no sbatch; start it on a login node")
 
-    def start(self, session: HydraSession, calls: Mapping[str, JobCall]) -> None:
-        session.save()
-        submitted = session.sweep.record.get("submitted", {})
-        self.watch({id: submitted[id] for id in calls if id in submitted})
+    def start(self, sweep: Sweep, ids: Sequence[str], run_here: Callable[[str], None]) -> None:
+        submitted = sweep.record.get("submitted", {})
+        self.watch({id: submitted[id] for id in ids if id in submitted})
         found = {id for id, placement in self.poll().items() if placement.stage != Stage.ENDED}
-        new = [id for id in calls if id not in found]
+        new = [id for id in ids if id not in found]
         most = largest_array() if new else 1
-        for ids in (new[first : first + most] for first in range(0, len(new), most)):
-            jobs = self.submit([calls[id] for id in ids])
+        for part in (new[first : first + most] for first in range(0, len(new), most)):
+            jobs = self.submit(sweep, part)
             submitted |= {
-                id: {"number": job.job_id, "log": str(job.paths.stdout)} for id, job in zip(ids, jobs, strict=True)
+                id: {"number": job.job_id, "log": str(job.paths.stdout)} for id, job in zip(part, jobs, strict=True)
             }
-            session.sweep.keep_submissions(submitted)
-            self.watch({id: submitted[id] for id in ids})
+            sweep.keep_submissions(submitted)
+            self.watch({id: submitted[id] for id in part})
 
     def watch(self, submitted: Mapping[str, Submission]) -> None:
         """Have `poll` ask for these jobs."""
@@ -79,7 +83,7 @@ class SlurmLauncher(Launcher):
         waiting = {id: Placement(Stage.PENDING, f"SLURM {submitted[id]['number']}") for id in submitted}
         self.placements = {**self.placements, **waiting}
 
-    def submit(self, calls: Sequence[JobCall]) -> list[Job[None]]:
+    def submit(self, sweep: Sweep, ids: Sequence[str]) -> list[Job[None]]:
         """Submit jobs as one array."""
         executor = AutoExecutor(folder=self.folder, cluster="slurm", slurm_max_num_timeout=self.max_num_timeout)
         of_slurm = {"array_parallelism": self.array_parallelism, "cpus_per_task": self.cpus_per_task} | self.parameters
@@ -88,7 +92,7 @@ class SlurmLauncher(Launcher):
         )
         try:
             with redirect_stderr(StringIO()):  # submitit repeats what sbatch says
-                return executor.submit_array([QueuedJob(call, goes_on=is_running) for call in calls])
+                return executor.submit_array([QueuedJob(str(sweep.folder), id) for id in ids])
         except (FailedJobError, FailedSubmissionError) as error:
             said = re.findall(r"^sbatch: (?:error|fatal): (.*)", str(error), re.MULTILINE)
             why = said[-1] if said else str(error).splitlines()[0]
@@ -105,3 +109,39 @@ class SlurmLauncher(Launcher):
 
     def close(self) -> None:
         """Leave the jobs to SLURM."""
+
+
+class QueuedJob:
+    """A job of a sweep as submitit calls it.
+
+    submitit puts a job back into the queue on SIGUSR2, the warning before a time limit or a preemption. Here the job
+    saves first. SIGTERM, by which SLURM itself announces a preemption, is taken in the same way.
+    """
+
+    def __init__(self, folder: str, id: str) -> None:
+        self.folder, self.id = folder, id
+
+    def __call__(self) -> None:
+        """Run the job; when it was interrupted, but not by its sweep, have submitit put it back into the queue."""
+        requeue: Any = signal.getsignal(signal.SIGUSR2)
+        warned = []
+
+        def warn(number: int, frame: FrameType | None) -> None:
+            warned.append(number)
+            os.kill(os.getpid(), signal.SIGTERM)  # training saves by its own handler
+
+        def stop(number: int, frame: FrameType | None) -> None:  # before training has begun
+            raise Interrupted(128 + number)
+
+        signal.signal(signal.SIGUSR2, warn)
+        signal.signal(signal.SIGTERM, stop)
+        has_ended = run_in_own_process(self.folder, self.id)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+        stopped = Sweep(Path(self.folder)).stop_file.exists()
+        if not has_ended and not stopped and (warned or is_running()):
+            requeue(signal.SIGUSR2, None)
+
+    def checkpoint(self) -> DelayedSubmission:
+        """Return what submitit calls after the job was put back: the same, which continues from its checkpoint."""
+        return DelayedSubmission(self)

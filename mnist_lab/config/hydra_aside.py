@@ -1,0 +1,112 @@
+"""Hydra for this package alone: its global state, which another application may be using, is put aside and restored."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobRuntime, setup_globals
+from hydra.version import VersionBase
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.basecontainer import BaseContainer
+
+from mnist_lab.config import conf_dir
+
+_LOCK = threading.RLock()
+_thread = threading.local()  # Its `hydra` is what ${hydra:...} reads in this thread.
+# HydraConfig is no part of it: other threads read it, and ours never do.
+_SINGLETONS = (GlobalHydra, JobRuntime, VersionBase, ConfigStore)
+_RESOLVERS = ("now", "hydra", "python_version")
+
+
+@contextmanager
+def hydra_aside() -> Iterator[None]:
+    """Give the block a Hydra of its own, one thread at a time, and restore the state that was there.
+
+    Hydra has no public way to do so: the dictionaries of its singletons and of OmegaConf's resolvers are private.
+    """
+    with _LOCK:
+        Plugins.instance()  # It finds the installed plugins, whose settings go into the store.
+        singletons, resolvers = dict(Singleton._instances), dict(BaseContainer._resolvers)
+        for kind in _SINGLETONS:
+            Singleton._instances.pop(kind, None)
+        Singleton._instances[ConfigStore] = _store_without_our_names(singletons[ConfigStore])
+        setup_globals()
+        try:
+            yield
+        finally:
+            _restore(Singleton._instances, _SINGLETONS, singletons)
+            _restore(BaseContainer._resolvers, _RESOLVERS, resolvers)
+
+
+def _restore(state: dict[Any, Any], keys: Sequence[Any], before: dict[Any, Any]) -> None:
+    for key in keys:
+        state.pop(key, None)
+        if key in before:
+            state[key] = before[key]
+
+
+def _store_without_our_names(store: Any) -> Any:
+    """Copy Hydra's store without what plugins have put under names of conf/hydra: Hydra would merge the two."""
+    copied = object.__new__(ConfigStore)
+    ours = {(path.parent.name, path.name) for path in (conf_dir() / "hydra").glob("*/*.yaml")}
+    groups = {
+        group: {name: node for name, node in nodes.items() if (group, name) not in ours}
+        if isinstance(nodes, dict)
+        else nodes
+        for group, nodes in store.repo.get("hydra", {}).items()
+    }
+    copied.repo = {**store.repo, "hydra": groups}
+    return copied
+
+
+@contextmanager
+def composer(config_dir: str | None = None) -> Iterator[None]:
+    """Prepare Hydra to compose from conf/, and from a folder of the user's own, which cannot replace what conf/ has."""
+    with hydra_aside(), hydra.initialize_config_dir(str(conf_dir()), version_base="1.3", job_name="train"):
+        OmegaConf.register_new_resolver("hydra", _select_from_hydra, replace=True)
+        if config_dir is not None:
+            add_to_search_path(f"file://{Path(config_dir).absolute()}")
+        yield
+
+
+def add_to_search_path(place: str) -> None:
+    """Have Hydra find choices and primary configurations in a further place."""
+    loader: Any = GlobalHydra.instance().config_loader()
+    loader.get_search_path().prepend("command-line", place, anchor="schema")
+    loader.repository.initialize_sources(loader.get_search_path())
+
+
+def group_options(group: str) -> list[str]:
+    """Return the choices of a group; an empty list where nothing is composed."""
+    if not GlobalHydra.instance().is_initialized():
+        return []
+    return list(GlobalHydra.instance().config_loader().get_group_options(group))
+
+
+def config_loader() -> Any:
+    """Return Hydra's loader within `composer`, or None."""
+    state = GlobalHydra.instance()
+    return state.config_loader() if state.is_initialized() else None
+
+
+@contextmanager
+def reading_from(node: DictConfig) -> Iterator[None]:
+    """Have ${hydra:...} read from Hydra's node of a configuration, in this thread."""
+    _thread.hydra = node
+    try:
+        yield
+    finally:
+        del _thread.hydra
+
+
+def _select_from_hydra(path: str) -> Any:
+    node: Any = getattr(_thread, "hydra", None)
+    return OmegaConf.select(node or HydraConfig.get(), path)  # type: ignore[arg-type]

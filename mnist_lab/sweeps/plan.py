@@ -1,0 +1,172 @@
+"""What a sweep runs: its jobs, each composed once, with the id and the folder that follow from its settings."""
+
+import hashlib
+import itertools
+import json
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from mnist_lab.config.compose import CommandLine, HydraSettings, compose_job
+from mnist_lab.config.hydra_aside import composer
+from mnist_lab.config.keys import ADDED_KEYS, IGNORED_FOR_IDENTITY, SWEEP_KEYS
+from mnist_lab.config.overrides import (
+    Override,
+    override_key,
+    override_values,
+    parse_override,
+    quote_path,
+    without_keys,
+)
+from mnist_lab.config.settings import flatten, identity_settings, short_names, to_plain
+from mnist_lab.errors import UsageError
+from mnist_lab.runs.record import SweepRecord, SweepSettings
+from mnist_lab.runs.sweep import Sweep
+from mnist_lab.sweeps.launchers.launcher import Launcher, make_launcher
+
+UNNAMED = "<job>"  # The folder of a job whose id is not known yet; no file has this name.
+
+
+@dataclass
+class Plan:
+    """What the command line of a sweep asks for."""
+
+    line: CommandLine
+    cfg: DictConfig  # of the first job
+    hydra: HydraSettings
+    # The configurations of composed jobs and their logging, by id, for a launcher that runs them in this process.
+    composed: dict[str, tuple[dict[str, Any], HydraSettings]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, line: CommandLine) -> "Plan":
+        """Compose the first job of a sweep, from which follow its folder, sweeper and launcher."""
+        return cls(line, *compose_job(line, is_sweep=True))
+
+    @property
+    def sweep(self) -> Sweep:
+        """The sweep, by its folder."""
+        return Sweep(self.hydra.sweep_dir)
+
+    @cached_property
+    def overrides(self) -> list[Override]:
+        """The overrides of the jobs, with the sweeper's params for keys that none of them sets."""
+        words = [word for word in self.line.overrides if not parse_override(word).is_hydra_override()]
+        params = self.hydra.sweeper.get("params") or {}
+        words += without_keys((f"{key}={value}" for key, value in params.items()), *map(override_key, words))
+        with composer(self.line.config_dir):
+            return [parse_override(word) for word in words]
+
+    @cached_property
+    def swept(self) -> list[str]:
+        """The keys that have several values."""
+        swept = [override_key(str(each.input_line)) for each in self.overrides if each.is_sweep_override()]
+        for key in filter(SWEEP_KEYS.__contains__, swept):
+            raise UsageError(f"{key}: applies to the whole sweep and cannot be swept")
+        for key in filter(IGNORED_FOR_IDENTITY.match, swept):
+            raise UsageError(f"{key}: jobs do not differ by it, as their results do not; give it one value")
+        return swept
+
+    @cached_property
+    def own_overrides(self) -> list[str]:
+        """The overrides of Hydra's settings and of the sweep's, which all jobs have in common."""
+        own = [word for word in self.line.overrides if parse_override(word).is_hydra_override()]
+        own = without_keys(own, "hydra.sweep.dir", "hydra.mode")
+        of_sweep = [word for word in self.line.overrides if override_key(word) in SWEEP_KEYS]
+        return [*own, f"hydra.sweep.dir={quote_path(self.sweep.folder)}", *of_sweep]
+
+    @cached_property
+    def launcher(self) -> Launcher:
+        """The launcher of the sweep."""
+        choice = self.hydra.choices["hydra/launcher"]
+        launcher = make_launcher(choice, self.hydra.launcher)
+        if self.cfg.detach and not launcher.outlives:
+            raise UsageError(
+                f"--detach: jobs of hydra/launcher={choice} end with this command; run it in tmux or by nohup"
+            )
+        return launcher
+
+    def compose_job(self, overrides: Sequence[str], number: int) -> tuple[str, DictConfig]:
+        """Compose a job, and return its id and its configuration."""
+        line = replace(self.line, overrides=(*overrides, *self.own_overrides))
+        cfg, hydra = compose_job(line, is_sweep=True, folder=self.sweep.folder / UNNAMED, number=number)
+        id = job_id(cfg)
+        if self.launcher.in_this_process:
+            self.composed[id] = to_plain(cfg), hydra
+        return id, cfg
+
+    def settings(self) -> SweepSettings:
+        """Return what the jobs have in common, for sweep.json."""
+        return {
+            "overrides": self.own_overrides,
+            "config_dir": self.line.config_dir and str(Path(self.line.config_dir).absolute()),
+            "config_name": self.line.config_name,
+            "folder": str(Path.cwd()),
+            "search_path": [place for place in sys.path if not place.startswith((sys.prefix, sys.base_prefix))],
+            "threads": self.launcher.threads,
+            "lock_patience": self.launcher.lock_patience,
+        }
+
+    def arguments(self) -> list[str]:
+        """Return the arguments that start, or continue, the sweep."""
+        overrides = without_keys(self.line.overrides, "detach", "hydra.mode")  # To continue a sweep is to wait for it.
+        named = [] if "sweep" in map(override_key, overrides) else [f"sweep={self.sweep.folder.name}"]
+        return ["-m", *self.line.options, *overrides, *named]
+
+
+def combinations(overrides: Sequence[Override]) -> list[list[str]]:
+    """Return the overrides of each job: every combination of the swept values, the last key's values fastest."""
+    values: dict[str, list[str]] = {}
+    for override in overrides:
+        key = override.get_key_element()
+        if override.is_discrete_sweep():
+            values[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+        elif override.is_sweep_override():
+            raise UsageError(
+                f"{override.input_line}: drawn from by a search alone; add hydra/sweeper=optuna, "
+                "or hydra/sweeper=halving and hydra.sweeper.n_candidates"
+            )
+        else:
+            values[key] = [f"{key}={override.get_value_element_as_str()}"]
+    return [list(job) for job in itertools.product(*values.values())]
+
+
+def job_id(cfg: DictConfig) -> str:
+    """Return the id of a job, 12 hexadecimal digits: a hash of the settings that identify it.
+
+    An added key with its default does not change it.
+    """
+    cfg = cfg.copy()
+    OmegaConf.resolve(cfg)
+    settings = identity_settings(flatten(cfg))
+    settings = {key: value for key, value in settings.items() if ADDED_KEYS.get(key, ...) != value}
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def job_folder(sweep: Sweep, record: SweepRecord, id: str) -> Path:
+    """Return a job's folder, named by its values of the swept keys and by its id, by which it is found again."""
+    for path in sweep.folder.glob(f"*-{id}"):
+        return path
+    swept, given = record["swept"], override_values(record["jobs"][id])
+    names = short_names([key for key in given if not swept or key in swept])
+    values = ",".join(f"{short}={given[key]}" for key, short in names.items())
+    return sweep.folder / f"{file_name(values)}-{id}"
+
+
+def file_name(text: str) -> str:
+    """Return a text as a file name: other characters than letters, digits and .,=+- as underscores, shortened."""
+    return re.sub(r"[^\w.,=+-]", "_", text)[:150]
+
+
+def in_folder(value: Any, folder: Path) -> Any:
+    """Return plain values of a composed job with its folder in the place of UNNAMED."""
+    if isinstance(value, str):
+        return value.replace(str(folder.parent / UNNAMED), str(folder))
+    if isinstance(value, dict):
+        return {key: in_folder(each, folder) for key, each in value.items()}
+    return [in_folder(each, folder) for each in value] if isinstance(value, list) else value

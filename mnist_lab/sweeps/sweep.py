@@ -1,0 +1,54 @@
+"""Run a sweep by the sweeper that it names."""
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+from hydra.utils import instantiate
+
+from mnist_lab.config.compose import CommandLine
+from mnist_lab.errors import JobsFailed, UsageError
+from mnist_lab.runs.ranking import Results
+from mnist_lab.sweeps.plan import Plan
+
+
+def sweep(*overrides: str, config_dir: str | Path | None = None, config_name: str = "train") -> Results:
+    """Train a network for each combination of values, as `python -m mnist_lab -m OVERRIDES` does.
+
+    A sweep with a name (`sweep=NAME`) that exists continues: finished jobs are skipped.
+
+    Args:
+        overrides: in Hydra's grammar, such as `"optimizer.lr=0.01,0.1"`, `"seed=range(3)"` or `"hydra/sweeper=optuna"`.
+        config_dir: a folder of your own whose files add choices to conf/.
+        config_name: the primary configuration, which may be a file of that folder, as --config-name.
+
+    Returns:
+        The jobs and how they rank; `results.best_job` is the best by validation accuracy, None if none finished. A job
+        that failed is among `results.jobs`, with its error.
+
+    Raises:
+        UsageError: an override is not valid, nothing is swept, or another process runs this sweep.
+        Interrupted: Ctrl-C or SIGTERM; the same call continues the sweep.
+    """
+    plan = Plan.of(CommandLine(overrides, None if config_dir is None else str(config_dir), config_name))
+    with suppress(JobsFailed):  # The results have the errors.
+        run_sweep(plan)
+    return Results.of(plan.sweep)
+
+
+def run_sweep(plan: Plan) -> None:
+    """Run the sweep of a plan by the sweeper that it names."""
+    choice = plan.hydra.choices["hydra/sweeper"]
+    if choice == "basic":
+        raise UsageError(f"hydra/sweeper={choice}: writes no table; choose grid, which runs the same jobs, or optuna")
+    if not str(plan.hydra.sweeper.get("_target_")).startswith(f"{__package__}."):
+        raise UsageError(f"hydra/sweeper={choice}: unknown here; choose grid, halving or optuna")
+    sweeper: Sweeper = instantiate(plan.hydra.sweeper, _convert_="all")
+    sweeper.run(plan)
+
+
+class Sweeper(Protocol):
+    """What hydra/sweeper=... chooses: it plans jobs, and runs them by the loop."""
+
+    def run(self, plan: Plan) -> None:
+        """Run the sweep of a plan."""
