@@ -36,15 +36,15 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from hydra.core.global_hydra import GlobalHydra
-
 from benchmarks import damaged_files, fuzz_files, fuzz_output, fuzz_own_data, fuzz_trust, hostile_folders
 from benchmarks.timing import peak_gigabytes
 from mnist_lab.__main__ import main as command_line
-from mnist_lab.config.overrides import compose_with_hydra, dotted_keys
+from mnist_lab.config.compose import compose
+from mnist_lab.config.overrides import dotted_keys
 from mnist_lab.errors import LabError
 from mnist_lab.formatting import print_lines
 from mnist_lab.runs.record import RunState
+from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Job, Sweep, write_job
 
 SECONDS, GIGABYTES = 5, 1.5
@@ -80,7 +80,7 @@ class Finding:
 
 def random_command_line(chance: random.Random, run: Path) -> list[list[str]]:
     """Make a command line of known and odd keys with odd values, odd grammar, and options between them."""
-    config = compose_with_hydra([])
+    config = compose()
     keys = [key for key in dotted_keys(config) if not key.startswith(("hydra.", "runs_dir"))]
     groups = [key for key in keys if "." not in key] + ["hydra/launcher", "hydra/sweeper", "experiment"]
     keys += [
@@ -250,9 +250,11 @@ def fuzz(part: str, count: int, seed: int, run: Path, folder: Path) -> Iterator[
 
 def answer(arguments: Sequence[str], *, trains: bool = False) -> str | None:
     """Run a command in this process, its job too if it trains; return what is wrong with how it ended, or None."""
-    GlobalHydra.instance().clear()
-    without_job = contextlib.nullcontext() if trains else patch("mnist_lab.sweeps.hydra_app.task", lambda cfg: None)
-    with patch.object(sys, "argv", ["mnist_lab", *arguments]), without_job:
+    with contextlib.ExitStack() as patches:
+        patches.enter_context(patch.object(sys, "argv", ["mnist_lab", *arguments]))
+        if not trains:
+            patches.enter_context(patch("mnist_lab.training.train._train", lambda cfg: Run(Path(cfg.folder))))
+            patches.enter_context(patch("mnist_lab.sweeps.jobs._attempt", lambda job, cfg: job))
         return answer_of(command_line)
 
 

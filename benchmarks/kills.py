@@ -32,7 +32,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.core.global_hydra import GlobalHydra
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from benchmarks import sweep_kills
@@ -157,7 +156,6 @@ def power_failures(folder: Path, settings: Sequence[str], clones: int, seed: int
 
 def in_this_process(runs_dir: Path, settings: Sequence[str]) -> None:
     """Run the command of `start` in this process, without a word."""
-    GlobalHydra.instance().clear()
     arguments, sys.argv = sys.argv, ["mnist_lab", *settings, f"runs_dir={runs_dir}", "resume=auto"]
     quiet, console.quiet = console.quiet, True
     try:

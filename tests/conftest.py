@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import gzip
-import logging
 import os
 import re
 import signal
@@ -99,20 +98,6 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(autouse=True)
-def _fresh_hydra() -> Iterator[None]:
-    """Hydra keeps one global state for a process, and its last job's train.log open; each test begins without."""
-    from hydra.core.global_hydra import GlobalHydra
-
-    GlobalHydra.instance().clear()
-    yield
-    GlobalHydra.instance().clear()
-    for handler in logging.getLogger().handlers[:]:
-        if isinstance(handler, logging.FileHandler):
-            logging.getLogger().removeHandler(handler)
-            handler.close()
-
-
-@pytest.fixture(autouse=True)
 def _heeds_signals() -> Iterator[None]:
     """Heed the signals of a terminal, which tests that are started in the background or by nohup inherit as ignored."""
     heeded = {signal.SIGINT: signal.default_int_handler, signal.SIGQUIT: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
@@ -157,13 +142,11 @@ def mirror(tiny: Tiny) -> Iterator[Mirror]:
 def command(tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """Runs `python -m mnist_lab ...` in this process, with the tiny data set unless told otherwise."""
 
-    from hydra.core.global_hydra import GlobalHydra
     from lab import Outcome
 
     from mnist_lab.__main__ import main
 
     def run(*arguments: str, data: bool = True) -> Outcome:
-        GlobalHydra.instance().clear()
         own = ["--config-dir", str(tiny.conf), *tiny.overrides] if data else []
         given = {argument.split("=")[0] for argument in arguments}
         own = [argument for argument in own if argument.split("=")[0] not in given]

@@ -18,8 +18,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from hydra.core.global_hydra import GlobalHydra
-
 HERE = os.environ.copy()  # of the session, without what single tests set
 READ_AT_START = ("PYTHON", "LC_", "LANG", "OMP_", "COLUMNS", "NO_COLOR", "FORCE_COLOR")  # by Python, OpenMP and rich
 IMPORTED = ("lightning.pytorch", "torch._dynamo", "mnist_lab.training.train", "mnist_lab.viz.dashboard")
@@ -169,7 +167,6 @@ if __name__ == "__main__":
     for name in IMPORTED:
         importlib.import_module(name)
     importlib.import_module("mnist_lab.config.compose").compose()  # fills the caches of the parsers of settings
-    GlobalHydra.instance().clear()
     assert len(os.listdir("/proc/self/task")) == 1, "a process with threads must not be forked"  # noqa: PTH208
     gc.freeze()
     status = 1

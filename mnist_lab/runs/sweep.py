@@ -87,15 +87,22 @@ class Sweep:
     study_path = PathIn("study.journal")  # of a search
     stop_file = PathIn(".stop")  # while it exists, no further job is started
 
+    @classmethod
     def open(
-        self, command: str, swept: Sequence[str], planned: Mapping[str, Sequence[str]], settings: SweepSettings
-    ) -> None:
-        """Start a sweep, or continue it, with the overrides of each planned job by id."""
+        cls,
+        folder: Path,
+        command: str,
+        swept: Sequence[str],
+        planned: Mapping[str, Sequence[str]],
+        settings: SweepSettings | None = None,
+    ) -> Sweep:
+        """Create a sweep, or open one to continue it, with the overrides of each planned job by id."""
+        sweep = cls(folder)
         given = {override_key(override) for overrides in planned.values() for override in overrides} | set(swept)
-        before: SweepRecord = self.record if self.exists else {"command": "", "start": "", "swept": [], "jobs": {}}
+        before: SweepRecord = sweep.record if sweep.exists else {"command": "", "start": "", "swept": [], "jobs": {}}
         if not (set(before["swept"]) <= given or set() < set(swept) <= set(before["swept"])):
             raise UsageError(
-                f"sweep={self.folder.name}: is a sweep over {', '.join(before['swept'])}, "
+                f"sweep={folder.name}: is a sweep over {', '.join(before['swept'])}, "
                 f"not {', '.join(swept) or 'of one job'}; choose another name"
             )
         record: SweepRecord = {
@@ -103,13 +110,15 @@ class Sweep:
             "start": f"{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}",
             "swept": list(dict.fromkeys([*before["swept"], *swept])),
             "jobs": before["jobs"],
-            "settings": settings,
             "submitted": before.get("submitted", {}),
         }
-        make_folder(self.folder)
-        self.stop_file.unlink(missing_ok=True)
-        write_record(self.record_path, record)
-        self.plan(planned)
+        if settings is not None:
+            record["settings"] = settings
+        make_folder(folder)
+        sweep.stop_file.unlink(missing_ok=True)
+        write_record(sweep.record_path, record)
+        sweep.plan(planned)
+        return sweep
 
     @classmethod
     def find(cls, name: str, runs_dir: str) -> Sweep:

@@ -22,7 +22,7 @@ class Grid:
 
     def run(self, plan: Plan) -> None:
         swept, jobs = plan.swept, combinations(plan.overrides)
-        if not without_keys((str(each.input_line) for each in plan.overrides), *SWEEP_KEYS):
+        if not jobs or not without_keys((str(each.input_line) for each in plan.overrides), *SWEEP_KEYS):
             raise UsageError(
                 "-m: there is nothing to sweep; give a setting several values, such as optimizer.lr=0.01,0.1"
             )

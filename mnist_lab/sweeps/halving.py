@@ -85,7 +85,9 @@ class Halving:
 
     def compose_candidates(self, plan: Plan) -> tuple[dict[str, list[str]], int]:
         """Return the overrides of each candidate by its job's id, and the epochs for which the best of them train."""
-        jobs = combinations(plan.overrides) if self.n_candidates is None else self.draw_candidates(plan, self.n_candidates)
+        jobs = (
+            combinations(plan.overrides) if self.n_candidates is None else self.draw_candidates(plan, self.n_candidates)
+        )
         if self.brackets != 1:
             random.Random(self.seed).shuffle(jobs)  # Neighbours in the grid start in different brackets.
         candidates, lengths = {}, set()

@@ -47,7 +47,7 @@ def running(plan: Plan, jobs: Mapping[str, Sequence[str]]) -> Iterator["Loop"]:
     sweep, launcher, command = plan.sweep, plan.launcher, format_command(plan.arguments())
     with run_lock(sweep.folder):
         new = not sweep.exists
-        sweep.open(command, plan.swept, jobs, plan.settings())
+        Sweep.open(sweep.folder, command, plan.swept, jobs, plan.settings())
         try:
             with closing(launcher), forward_signals(sweep, launcher), Watch(sweep, launcher):
                 yield Loop(plan)

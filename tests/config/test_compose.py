@@ -241,10 +241,6 @@ def test_settings_of_none_are_refused(tiny: Tiny) -> None:
             validate(tiny.compose(*overrides))
 
 
-NESTED = pytest.mark.xfail(strict=True, raises=ValueError, reason="T: GlobalHydra is already initialized")
-
-
-@NESTED
 def test_composes_after_hydra_was_initialized_and_leaves_it_so(tmp_path: Path) -> None:
     (tmp_path / "app.yaml").write_text("x: 1\n")
     with hydra.initialize_config_dir(str(tmp_path), version_base="1.3"):
@@ -252,7 +248,6 @@ def test_composes_after_hydra_was_initialized_and_leaves_it_so(tmp_path: Path) -
         assert hydra.compose("app") == {"x": 1}
 
 
-@NESTED
 def test_composes_inside_another_application_of_hydra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "app.yaml").write_text("x: 1\n")
     monkeypatch.setattr("sys.argv", ["app", f"hydra.run.dir={tmp_path}/out", "hydra/job_logging=none"])
@@ -263,7 +258,6 @@ def test_composes_inside_another_application_of_hydra(tmp_path: Path, monkeypatc
     assert names == ["lenet"]
 
 
-@NESTED
 def test_composes_while_another_thread_does(monkeypatch: pytest.MonkeyPatch) -> None:
     plain, others = hydra.compose, list[Future[Any]]()
 

@@ -18,8 +18,6 @@ import pytest
 import torch
 from lab import RECIPE, Command, Outcome, Tiny, held_by_another_process, run, slow, thorough, tiny_data, wait_for
 from lightning.pytorch import Callback, LightningModule, Trainer
-from mnist_lab.sweeps.launchers.local import LocalLauncher
-from mnist_lab.sweeps.signals import forward_signals
 from pausing import waiting
 
 from mnist_lab.__main__ import main
@@ -31,6 +29,8 @@ from mnist_lab.runs.record import RunState
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Job, Sweep, read_job, write_job
 from mnist_lab.sweeps.launchers.launcher import Placement, Stage
+from mnist_lab.sweeps.launchers.this_machine import LocalLauncher
+from mnist_lab.sweeps.loop import forward_signals
 from mnist_lab.sweeps.progress import Watch
 
 FOLDER = Path("runs/sweeps/s")
@@ -183,10 +183,10 @@ class NeverBegins(LocalLauncher):
 def test_jobs_whose_process_dies_before_they_begin_are_started_once_more(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mnist_lab.sweeps.running.make_launcher", lambda hydra: NeverBegins(3))
+    monkeypatch.setattr("mnist_lab.sweeps.plan.make_launcher", lambda *chosen: NeverBegins(3))
     assert command(*GRID).status == 0
     assert len(results()["ranked"]) == 4
-    monkeypatch.setattr("mnist_lab.sweeps.running.make_launcher", lambda hydra: NeverBegins(10))
+    monkeypatch.setattr("mnist_lab.sweeps.plan.make_launcher", lambda *chosen: NeverBegins(10))
     outcome = command(*GRID, "seed=1")
     assert outcome.status == 1
     assert "seed=1: ended before it began (killed)" in outcome.err
@@ -336,7 +336,7 @@ def test_fail_fast_begins_no_further_job(command: Command) -> None:
 def test_sweep_that_is_invalid_is_reported_in_a_line_and_leaves_nothing(
     command: Command, arguments: list[str], told: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    monkeypatch.setattr("mnist_lab.sweeps.hydra_app.find_spec", lambda name: None)
+    monkeypatch.setattr("mnist_lab.config.compose.find_spec", lambda name: None)
     if "optimizer.lr" in told:
         request.getfixturevalue("grid")
     before = sorted(Path().rglob("*"))

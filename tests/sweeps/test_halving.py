@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from lab import Command, Outcome, Tiny, same, slow, thorough, weights
 from lightning.pytorch import Callback, LightningModule, Trainer
-from mnist_lab.sweeps.launchers.local import LocalLauncher
 
 from mnist_lab.runs.record import RunState
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Job, Sweep
 from mnist_lab.sweeps.halving import Bracket, plan_brackets
 from mnist_lab.sweeps.launchers.launcher import Placement, Stage
+from mnist_lab.sweeps.launchers.this_machine import LocalLauncher
 
 FOLDER = Path("runs/sweeps/s")
 HALVING = ("-m", "hydra/sweeper=halving", "sweep=s", "model=mlp")

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mnist_lab.sweeps.job_call import JobCall
 
-from mnist_lab.config.overrides import compose_with_hydra
+from mnist_lab.config.compose import CommandLine, compose_job
 from mnist_lab.runs.sweep import Sweep
 from mnist_lab.sweeps.launchers.launcher import make_launcher, processors
 
@@ -34,23 +33,29 @@ def _signals() -> Iterator[None]:
     ],
 )
 def test_job_in_a_queue_is_put_back_if_it_was_interrupted_but_not_by_its_sweep(
-    tmp_path: Path, sent: signal.Signals | None, goes_on: bool, sweep_stops: bool, requeued: bool
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    sent: signal.Signals | None,
+    goes_on: bool,
+    sweep_stops: bool,
+    requeued: bool,
 ) -> None:
     pytest.importorskip("submitit")
-    from mnist_lab.sweeps.launchers.queued_job import QueuedJob
+    from mnist_lab.sweeps.launchers import slurm
 
-    class Trains(JobCall):
-        def __call__(self) -> bool:
-            signal.signal(signal.SIGTERM, lambda number, frame: None)  # as training, which saves
-            if sent is not None:
-                os.kill(os.getpid(), sent)
-            if sweep_stops:
-                Sweep(tmp_path).stop_file.touch()
-            return sent is None
+    def trains(folder: str, id: str) -> bool:
+        signal.signal(signal.SIGTERM, lambda number, frame: None)  # as training, which saves
+        if sent is not None:
+            os.kill(os.getpid(), sent)
+        if sweep_stops:
+            Sweep(Path(folder)).stop_file.touch()
+        return sent is None
 
+    monkeypatch.setattr(slurm, "run_in_own_process", trains)
+    monkeypatch.setattr(slurm, "is_running", lambda: goes_on)
     put_back: list[int] = []
     signal.signal(signal.SIGUSR2, lambda number, frame: put_back.append(number))
-    QueuedJob(Trains(tmp_path, (), 0), goes_on=lambda: goes_on)()
+    slurm.QueuedJob(str(tmp_path), "")()
     assert bool(put_back) is requeued
 
 
@@ -67,5 +72,5 @@ def test_jobs_at_once_and_their_threads_are_those_the_launcher_is_asked_for(
 ) -> None:
     pytest.importorskip(name.split("_")[0])
     overrides = [f"hydra/launcher={name}", *(f"hydra.launcher.{key}={value}" for key, value in settings.items())]
-    launcher = make_launcher(compose_with_hydra(overrides, sweep=True).hydra)
+    launcher = make_launcher(name, compose_job(CommandLine(tuple(overrides)), is_sweep=True)[1].launcher)
     assert (launcher.at_once, launcher.threads, launcher.memory_key) == (at_once, of_a_job, room)

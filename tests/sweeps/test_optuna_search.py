@@ -236,7 +236,7 @@ def test_search_that_is_invalid_is_reported(command: Command, tiny: Tiny, argume
 
 
 def test_search_says_at_its_start_what_it_searches(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(optuna_search, "search", lambda *args: None)
+    monkeypatch.setattr(optuna_search.Search, "search", lambda *args: None)
     outcome = command("-m", "hydra/sweeper=optuna", "sweep=s", "model=mlp", "optimizer.lr=interval(0.01,0.3)")
     assert outcome.status == 0
     told = "searched: optimizer.lr, optimizer.momentum, data.batch_size (KEY=VALUE takes one out)"

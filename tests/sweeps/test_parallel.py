@@ -11,12 +11,12 @@ import pytest
 import torch
 from lab import Command, Tiny, run, thorough, wait_for
 from lightning.pytorch import Callback, LightningModule, Trainer
-from mnist_lab.sweeps.launchers.processes import ProcessesLauncher
 from pausing import waiting
 
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
 from mnist_lab.sweeps.launchers.launcher import processors
+from mnist_lab.sweeps.launchers.this_machine import ProcessesLauncher
 
 FOLDER = Path("runs/sweeps/s")
 PROCESSES = ("hydra/launcher=processes", "hydra.launcher.n_jobs=2")

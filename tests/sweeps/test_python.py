@@ -64,7 +64,6 @@ def test_user_error_is_raised_and_not_printed(
     assert capfd.readouterr().err == ""
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="T: GlobalHydra is already initialized")
 def test_sweep_runs_after_hydra_was_initialized_as_its_main_does(
     tiny_sweep: Callable[..., Results], tmp_path: Path
 ) -> None:

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from mnist_lab.sweeps.launchers.local import LocalLauncher
 from rich.console import Console
 
 from benchmarks.sweep_scale import SWEPT, finish, jobs_of
 from mnist_lab.runs.sweep import Job, Sweep
+from mnist_lab.sweeps.launchers.this_machine import LocalLauncher
 from mnist_lab.sweeps.progress import Watch
 
 COUNT = 60
