@@ -24,7 +24,7 @@ from mnist_lab.config.overrides import dotted_keys, nearest_key, quote_path, wit
 from mnist_lab.errors import DISK_FULL, UsageError
 from mnist_lab.formatting import display_path, format_duration, print_lines, shorten
 from mnist_lab.runs.listing import seconds_an_epoch
-from mnist_lab.runs.record import RunState
+from mnist_lab.runs.record import COMPLETE
 from mnist_lab.runs.run import Run
 from mnist_lab.streams import outlive_reader
 from mnist_lab.sweeps.plan import Plan, combinations
@@ -163,7 +163,7 @@ def check(line: CommandLine, *, is_sweep: bool) -> None:
     print_lines(f"valid: {first.name}, {parameters:,} parameters, {first.trainer.max_epochs} epochs, seed {first.seed}")
     print_summary(make_data(first, model))
     if plan:
-        done = sum(job.state == RunState.FINISHED for job in plan.sweep.jobs()) if plan.sweep.exists else 0
+        done = sum(job.state in COMPLETE for job in plan.sweep.jobs()) if plan.sweep.exists else 0
         print_lines(f"{len(configs)} jobs over {', '.join(plan.swept)}; {done} are finished")
         print_lines(f"sweep folder: {display_path(plan.sweep.folder)}")
     elif first.resume:

@@ -24,6 +24,7 @@ STATES = (  # the first with a job is the sweep's
     RunState.INTERRUPTED,
     RunState.WAITING,
     RunState.FINISHED,
+    RunState.PRUNED,
     RunState.PAUSED,
 )
 MAX_CELLS = 12  # in a row or column of a heat map

@@ -40,6 +40,7 @@ class RunState(str, Enum):
     WAITING = "waiting"  # a planned job that was not started yet
     RUNNING = "running"
     FINISHED = "finished"
+    PRUNED = "pruned"  # A search stopped it early; it is tested, but not ranked.
     PAUSED = "paused"  # it has trained as many epochs as its sweep asked for so far
     FAILED = "failed"  # it raised an error
     INTERRUPTED = "interrupted"  # a signal or the death of another of its processes ended it; it can continue
@@ -50,7 +51,8 @@ class RunState(str, Enum):
         return str(self.value)
 
 
-WELL_ENDED = (RunState.FINISHED, RunState.PAUSED)
+COMPLETE = (RunState.FINISHED, RunState.PRUNED)
+WELL_ENDED = (*COMPLETE, RunState.PAUSED)
 DONE = (*WELL_ENDED, RunState.FAILED)
 STOPPED = (RunState.INTERRUPTED, RunState.KILLED)
 State = Annotated[RunState, Field(strict=False)]
@@ -148,12 +150,11 @@ class SweepRecord(TypedDict):
 
 
 class JobProcess(TypedDict, total=False):
-    """The process that runs a job, or did: the sweep's start, its machine, number and start time, in seconds."""
+    """The process that runs a job, or did: the sweep's start, its machine and its number."""
 
     start: str
     host: str
     pid: int
-    began: float
 
 
 @with_config(_STRICT)

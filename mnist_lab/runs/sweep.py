@@ -25,6 +25,7 @@ from mnist_lab.errors import UsageError
 from mnist_lab.files import make_folder
 from mnist_lab.runs.locks import holder_of
 from mnist_lab.runs.record import (
+    COMPLETE,
     DONE,
     JOB,
     SWEEP,
@@ -201,7 +202,7 @@ def read_job(folder: Path, planned: tuple[str, ...] | None = None) -> Job:
         return Job(planned or (), folder, RunState.KILLED, error=f"{run.job_path.name} is damaged")
     overrides = tuple(record["overrides"]) if planned is None else planned
     job = Job(overrides, folder, record["state"], record["attempts"], record["error"], record["process"])
-    if job.state == RunState.FINISHED and not job.info:
+    if job.state in COMPLETE and not job.info:
         return replace(job, state=RunState.KILLED, error=f"{run.record_path.name} is damaged")
     if job.state == RunState.RUNNING and not holder_of(folder):
         return replace(job, state=RunState.KILLED)

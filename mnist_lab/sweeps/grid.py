@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from mnist_lab.config.keys import SWEEP_KEYS
 from mnist_lab.config.overrides import without_keys
 from mnist_lab.errors import UsageError
-from mnist_lab.runs.record import RunState
+from mnist_lab.runs.record import COMPLETE
 from mnist_lab.sweeps.loop import running
 from mnist_lab.sweeps.plan import Plan, combinations
 
@@ -31,4 +31,4 @@ class Grid:
         if len(ids) < len(jobs):
             raise UsageError(f"{', '.join(swept)}: {len(jobs)} jobs of which {len(ids)} differ; take out values")
         with running(plan, ids) as loop:
-            loop.run([job.id for job in loop.sweep.jobs() if job.state != RunState.FINISHED])
+            loop.run([job.id for job in loop.sweep.jobs() if job.state not in COMPLETE])

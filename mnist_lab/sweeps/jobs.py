@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import traceback
 from contextlib import suppress
 from dataclasses import replace
@@ -21,7 +20,7 @@ from mnist_lab.config.settings import original_overrides
 from mnist_lab.errors import Interrupted, LabError, UsageError
 from mnist_lab.formatting import format_value
 from mnist_lab.runs.locks import RunInUse, run_lock
-from mnist_lab.runs.record import JobProcess, RunState, SweepRecord
+from mnist_lab.runs.record import COMPLETE, JobProcess, RunState, SweepRecord
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Job, Sweep, read_job, write_job
 from mnist_lab.sweeps.plan import Plan, in_folder, job_folder
@@ -92,14 +91,13 @@ def run_job(sweep: Sweep, record: SweepRecord, id: str, cfg: DictConfig, hydra: 
     with suppress(RunInUse), run_lock(folder, patience=record["settings"]["lock_patience"]):
         job = read_job(folder) if Run(folder).job_path.exists() else Job(overrides, folder)
         job = replace(job, overrides=overrides)  # A damaged record has none.
-        if job.state == RunState.FINISHED:
+        if job.state in COMPLETE:
             return
         same_start = job.process.get("start") == record["start"] and job.state != RunState.PAUSED
         process: JobProcess = {
             "start": record["start"],
             "host": socket.gethostname(),
             "pid": os.getpid(),
-            "began": time.time(),
         }
         job = replace(job, attempts=job.attempts if same_start else 0, process=process)
         with run_log(folder, hydra):

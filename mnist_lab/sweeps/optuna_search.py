@@ -25,7 +25,7 @@ from mnist_lab.config.overrides import Override
 from mnist_lab.errors import UsageError
 from mnist_lab.files import write_text
 from mnist_lab.formatting import print_lines
-from mnist_lab.runs.record import DONE, RunState
+from mnist_lab.runs.record import COMPLETE, DONE, RunState
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
 from mnist_lab.sweeps.loop import Loop, running
@@ -80,7 +80,7 @@ class Search:
                 ids[number], _ = plan.compose_job(overrides, number)
                 jobs.setdefault(ids[number], overrides)
             sweep.plan(jobs, {id: self.prune_callback(sweep.folder, number) for number, id in ids.items()})
-            loop.run([job.id for job in sweep.read_jobs(list(jobs)) if job.state != RunState.FINISHED])
+            loop.run([job.id for job in sweep.read_jobs(list(jobs)) if job.state not in COMPLETE])
             found = {job.id: job for job in sweep.read_jobs(list(jobs))}
             if any(job.state not in DONE for job in found.values()):
                 return  # The sweep is stopping.
@@ -88,7 +88,7 @@ class Search:
                 accuracy = found[id].info.get("metrics", {}).get(VAL_ACC)
                 if found[id].state == RunState.FAILED or accuracy is None:
                     continue
-                was_pruned = Run(found[id].folder).pruned_path.exists()
+                was_pruned = found[id].state == RunState.PRUNED
                 study.tell(number, **({"state": TrialState.PRUNED} if was_pruned else {"values": accuracy}))
 
     def prune_callback(self, folder: Path, number: int) -> dict[str, Any] | None:
@@ -186,7 +186,7 @@ def format_sample(value: Any) -> str:
 class Prune(Callback):
     """Stops a job whose validation accuracy is, after an epoch, below the median of the others' at that epoch.
 
-    The run ends as any: it is tested, and finished, with fewer epochs.
+    The run is tested as any, and its status is "pruned".
 
     Args:
         folder: the sweep's.

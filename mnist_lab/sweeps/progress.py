@@ -22,12 +22,14 @@ from mnist_lab.errors import UsageError
 from mnist_lab.formatting import display_path, format_accuracy, format_duration, print_lines
 from mnist_lab.runs.ranking import Results, describe_job
 from mnist_lab.runs.record import DONE, STOPPED, WELL_ENDED, RunState
+from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Job, Sweep
 from mnist_lab.sweeps.launchers.launcher import Launcher, Placement, Stage
 
 STYLES = {
     RunState.FINISHED: "green",
     RunState.PAUSED: "dim green",
+    RunState.PRUNED: "dim green",
     RunState.FAILED: "red",
     RunState.RUNNING: "bold",
     RunState.INTERRUPTED: "yellow",
@@ -145,7 +147,7 @@ def progress(job: Job) -> tuple[str, str, str, str]:
     seconds = info["seconds"].get("total", 0.0)
     left = ""
     if job.state == RunState.RUNNING:
-        seconds += time.time() - job.process.get("began", time.time())  # to those of earlier starts
+        seconds += time.time() - Run(job.folder).record_path.stat().st_mtime  # The record is written every epoch.
         left = format_duration(seconds / done * (asked - done)) if done else ""
     return f"{done}/{asked}", "" if best is None else f"{best:.2%}", format_duration(seconds), left
 

@@ -3,6 +3,7 @@
 import random
 import time
 from itertools import islice
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from mnist_lab.config.metric_names import EXAMPLES_SEEN, IMAGES_PER_SECOND, LEAR
 from mnist_lab.data.batches import limit_batches
 from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.models.classifier import Classifier
+from mnist_lab.runs.run import Run
 from mnist_lab.training.loggers import MetricsCSV
 from mnist_lab.training.multistep import StepCallback, all_callbacks, training_batches
 
@@ -213,6 +215,11 @@ class ElapsedTime(Callback):
         now = time.perf_counter()
         fit = now - self.fit_started if self.fit_started else self.fit_seconds
         return {"total": self.earlier["total"] + now - self.started, "fit": self.earlier["fit"] + fit}
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Record the seconds, also for a run that is killed later."""
+        if trainer.is_global_zero:
+            Run(Path(trainer.default_root_dir)).update(seconds=self.seconds())
 
     def state_dict(self) -> dict[str, float]:
         return self.seconds()

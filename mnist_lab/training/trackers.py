@@ -18,7 +18,7 @@ from mnist_lab.config.keys import DERIVED_KEYS
 from mnist_lab.config.settings import flatten
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import print_warning
-from mnist_lab.runs.record import RunState, without_credentials
+from mnist_lab.runs.record import COMPLETE, RunState, without_credentials
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
 from mnist_lab.training.checkpointing import stop_signal
@@ -26,6 +26,7 @@ from mnist_lab.training.checkpointing import stop_signal
 SQLITE = "sqlite:///"
 MLFLOW_STATUS = {
     RunState.FINISHED: "FINISHED",
+    RunState.PRUNED: "FINISHED",
     RunState.PAUSED: "SCHEDULED",
     RunState.FAILED: "FAILED",
     RunState.INTERRUPTED: "KILLED",
@@ -116,7 +117,7 @@ class MLflow(Tracker, MLFlowLogger):
         mlflow.set_tracking_uri(before)  # Lightning has changed it for the whole process.
 
     def end(self, run: Run, state: RunState) -> None:
-        if state == RunState.FINISHED:
+        if state in COMPLETE:
             self.experiment.log_artifact(self.run_id, str(run.chosen_checkpoint()), "checkpoints")
         self.experiment.set_terminated(self.run_id, MLFLOW_STATUS[state])
 
@@ -169,7 +170,7 @@ class WandB(Tracker, WandbLogger):
         self._wandb_init.pop("anonymous", None)  # Lightning passes it, and wandb warns that it has no effect.
 
     def end(self, run: Run, state: RunState) -> None:
-        if state == RunState.FINISHED:
+        if state in COMPLETE:
             import wandb
 
             checkpoint = wandb.Artifact(f"{run.info['model']}-{self.version}", type="model")
@@ -193,7 +194,7 @@ def tracked(run: Run, cfg: DictConfig, loggers: Sequence[Logger]) -> Iterator[No
         raise
     info = run.info
     for tracker in trackers:
-        if info["status"] == RunState.FINISHED:
+        if info["status"] in COMPLETE:
             # The last points of the curves are not those of the best epoch.
             tracker.log_metrics({f"final/{name}": value for name, value in info["metrics"].items()}, info["steps"])
         tracker.attempt(tracker.end, run, info["status"])

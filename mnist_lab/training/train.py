@@ -126,7 +126,7 @@ def _train(cfg: DictConfig) -> Run:
         (tested,) = trainer.test(model, data, verbose=False)
         write_summary(run, trainer, tested, chosen.stem, elapsed.seconds())
         write_dashboard(run, cfg, trainer, model, data)
-        mark_ended(run, RunState.FINISHED)
+        mark_ended(run, RunState.PRUNED if run.pruned_path.exists() else RunState.FINISHED)
     print_results(run)
     return run
 
