@@ -45,7 +45,7 @@ def imported(path: Path) -> Iterator[str]:
         if isinstance(node, ast.ImportFrom) and not node.level:
             names = [str(node.module)]
         for name in names:
-            if name.split(".")[0] not in {*sys.stdlib_module_names, "mnist_lab", "hydra_plugins"}:
+            if name.split(".")[0] not in {*sys.stdlib_module_names, "mnist_lab"}:
                 yield name
 
 
@@ -76,6 +76,6 @@ def test_every_package_that_the_program_imports_is_declared() -> None:
         provided.add(requirement.name)  # of an extra that the tests do without
         with suppress(PackageNotFoundError):
             provided |= {file.parts[0].removesuffix(".py") for file in files(requirement.name) or []}
-    for path in [*(CHECKOUT / "mnist_lab").rglob("*.py"), *(CHECKOUT / "hydra_plugins").rglob("*.py")]:
+    for path in (CHECKOUT / "mnist_lab").rglob("*.py"):
         undeclared = {name for name in imported(path) if name.split(".")[0] not in provided}
         assert not undeclared, f"{path.relative_to(CHECKOUT)}: imports what pyproject.toml does not declare"

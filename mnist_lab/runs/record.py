@@ -31,6 +31,7 @@ MAX_VALUES, MAX_NUMBER = 200_000, 1e100  # of a record that somebody else may ha
 PACKAGES = ("mnist-lab", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "tensorboard", "numpy")
 _STRICT = ConfigDict(strict=True, extra="allow")
 R = TypeVar("R")
+ConfigName = Annotated[str, Field(pattern=r"^(?!.*\.\.)\w[\w./-]*$")]  # no path out of the folder of configurations
 JobId = Annotated[str, Field(pattern=r"^\w+$")]  # the end of the name of a job's folder
 
 
@@ -94,7 +95,7 @@ class RunRecord(TypedDict, total=False):
     command: str | None
     overrides: list[str]
     config_dir: str | None
-    config_name: str | None
+    config_name: ConfigName | None
     model: str | None
     parameters: int | None
     seed: int | None

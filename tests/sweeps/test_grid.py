@@ -467,7 +467,7 @@ def test_sweep_whose_jobs_do_not_differ_is_refused(command: Command, swept: list
 def test_table_on_a_terminal_shows_how_each_job_stands() -> None:
     sweep = Sweep(FOLDER)
     first = sweep.jobs()[0]
-    write_job(Job(first.overrides, first.folder, RunState.RUNNING, 1, process={"began": time.time() - 7}))
+    write_job(Job(first.overrides, first.folder, RunState.RUNNING, 1))
     console = PlainConsole(width=120, height=40, record=True, force_terminal=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
     with run_lock(first.folder):
         console.print(Watch(sweep, LocalLauncher(), console).render(Results.of(sweep)))
