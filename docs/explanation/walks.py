@@ -84,7 +84,9 @@ def walk(title: str, passes: Callable[[Any], bool], until: str, *arguments: str)
             command_line()
         finally:
             sys.setprofile(None)
-    print(f"{title}: {len(noted.files)} files, {counts['compositions']} compositions, {counts['validations']} validations")
+    print(
+        f"{title}: {len(noted.files)} files, {counts['compositions']} compositions, {counts['validations']} validations"
+    )
     print(f"    {', '.join(noted.files)}")
 
 

@@ -31,7 +31,7 @@ MAX_VALUES, MAX_NUMBER = 200_000, 1e100  # of a record that somebody else may ha
 PACKAGES = ("mnist-lab", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "tensorboard", "numpy")
 _STRICT = ConfigDict(strict=True, extra="allow")
 R = TypeVar("R")
-ConfigName = Annotated[str, Field(pattern=r"^(?!.*\.\.)\w[\w./-]*$")]  # no path out of the folder of configurations
+ConfigName = Annotated[str, Field(pattern=r"^(\w[\w-]*[./]?)+$")]  # no path that leads out of the configurations
 JobId = Annotated[str, Field(pattern=r"^\w+$")]  # the end of the name of a job's folder
 
 

@@ -9,8 +9,10 @@ from typing import Any
 import hydra
 import pytest
 import torch
+from hydra.core.singleton import Singleton
 from lab import Command, Tiny, slow, thorough
 from lightning.pytorch import seed_everything
+from omegaconf.basecontainer import BaseContainer
 
 from mnist_lab import conf_dir
 from mnist_lab.config.compose import compose
@@ -123,6 +125,8 @@ ALONE = [
     ("model=5", "choose from compact_cnn"),
     ("folder=elsewhere", "set hydra.run.dir to choose the run folder"),
     ("callbacks.best=5", "must be null, for none, or settings with a _target_"),
+    ("hydra.job.chdir=true", "has no effect"),
+    ("hydra.sweep.subdir=x", "has no effect"),
 ]
 
 
@@ -256,6 +260,32 @@ def test_composes_inside_another_application_of_hydra(tmp_path: Path, monkeypatc
     app = hydra.main(version_base="1.3", config_path=str(tmp_path), config_name="app")
     app(lambda cfg: names.append(compose("model=lenet").name))()
     assert names == ["lenet"]
+
+
+def test_leaves_hydra_and_its_resolvers_as_they_were(tmp_path: Path) -> None:
+    (tmp_path / "app.yaml").write_text("x: ${now:%Y}\n")
+    with hydra.initialize_config_dir(str(tmp_path), version_base="1.2"):
+        singletons, resolvers = dict(Singleton._instances), dict(BaseContainer._resolvers)
+        compose("model=lenet")
+        with pytest.raises(UsageError):
+            compose("model=no")
+        assert (singletons, resolvers) == (Singleton._instances, BaseContainer._resolvers)
+
+
+def test_interpolation_within_one_of_the_environment_is_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOWHERE", raising=False)
+    cfg = compose("data.root=${oc.env:NOWHERE,${hydra:runtime.cwd}}")
+    assert cfg.data.root == str(Path.cwd())
+
+
+@pytest.mark.slow
+def test_primary_configuration_of_ones_own_is_composed_and_kept_on_resume(command: Command, tiny: Tiny) -> None:
+    (tiny.conf / "mine.yaml").write_text("defaults: [train, _self_]\noptimizer: {lr: 0.123}\n")
+    assert command("--config-name", "mine", "model=mlp", "trainer.max_epochs=1").status == 0
+    assert command("resume=latest", "trainer.max_epochs=2", data=False).status == 0
+    run = Run.find("latest")
+    assert (run.config.optimizer.lr, run.info["epochs"]) == (0.123, 2)
+    assert "--config-name mine" in (run.info["command"] or "")
 
 
 def test_composes_while_another_thread_does(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,9 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import hydra
 import pytest
 import torch
 from lab import RECIPE, Command, Outcome, Tiny, held_by_another_process, run, slow, thorough, tiny_data, wait_for
@@ -21,6 +23,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from pausing import waiting
 
 from mnist_lab.__main__ import main
+from mnist_lab.config.compose import CommandLine
 from mnist_lab.console import PlainConsole
 from mnist_lab.errors import Interrupted
 from mnist_lab.runs.locks import run_lock
@@ -31,7 +34,9 @@ from mnist_lab.runs.sweep import Job, Sweep, read_job, write_job
 from mnist_lab.sweeps.launchers.launcher import Placement, Stage
 from mnist_lab.sweeps.launchers.this_machine import LocalLauncher
 from mnist_lab.sweeps.loop import forward_signals
+from mnist_lab.sweeps.plan import UNNAMED, Plan, combinations
 from mnist_lab.sweeps.progress import Watch
+from mnist_lab.training import train as training
 
 FOLDER = Path("runs/sweeps/s")
 GRID = ("-m", "sweep=s", "model=mlp", "optimizer.lr=0.001,0.01", "optimizer.momentum=0.5,0.9", "trainer.max_epochs=1")
@@ -461,6 +466,25 @@ def test_sweep_whose_jobs_do_not_differ_is_refused(command: Command, swept: list
     outcome = command("-m", "sweep=s", "trainer.max_epochs=1", *swept)
     assert (outcome.status, outcome.err.count("\n"), outcome.err.startswith(f"mnist_lab: {told}")) == (2, 1, True)
     assert not FOLDER.exists()
+
+
+@pytest.mark.parametrize(("arguments", "jobs"), [(["model=mlp"], 0), (["-m", "model=mlp", "seed=1,2"], 2)])
+def test_each_job_is_composed_and_validated_once(
+    command: Command, monkeypatch: pytest.MonkeyPatch, arguments: list[str], jobs: int
+) -> None:
+    composed, validated = mock.Mock(wraps=hydra.compose), mock.Mock(wraps=training.validate)
+    monkeypatch.setattr(hydra, "compose", composed)
+    monkeypatch.setattr(training, "validate", validated)
+    assert command(*arguments, "trainer.max_epochs=1").status == 0
+    assert (composed.call_count, validated.call_count) == (jobs + 1, jobs or 1)
+    assert not [path for path in Path().rglob("*") if UNNAMED in path.name]
+
+
+def test_number_of_a_job_is_known_when_it_is_planned(tiny: Tiny) -> None:
+    words = (*tiny.overrides, "seed=4,5", "label_smoothing=0.${hydra:job.num}")
+    plan = Plan.of(CommandLine(words, str(tiny.conf)))
+    planned = [plan.compose_job(job, number)[1] for number, job in enumerate(combinations(plan.overrides))]
+    assert [str(cfg.label_smoothing) for cfg in planned] == ["0.0", "0.1"]
 
 
 @pytest.mark.usefixtures("grid")
