@@ -274,7 +274,7 @@ def test_leaves_hydra_and_its_resolvers_as_they_were(tmp_path: Path) -> None:
 
 def test_interpolation_within_one_of_the_environment_is_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOWHERE", raising=False)
-    cfg = compose("data.root=${oc.env:NOWHERE,${hydra:runtime.cwd}}")
+    cfg = compose("data.root='${oc.env:NOWHERE,${hydra:runtime.cwd}}'")
     assert cfg.data.root == str(Path.cwd())
 
 
