@@ -108,7 +108,7 @@ class Halving:
     def draw_candidates(self, plan: Plan, count: int) -> list[list[str]]:
         """Return candidates whose values Optuna's sampler has drawn: the same ones for the same seed."""
         try:
-            from mnist_lab.sweeps.drawing import draw
+            from mnist_lab.sweeps.optuna_search import draw
         except ImportError as error:
             raise not_installed("hydra.sweeper.n_candidates", "optuna") from error
         fixed = [str(override.input_line) for override in plan.overrides if not override.is_sweep_override()]

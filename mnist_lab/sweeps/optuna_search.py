@@ -5,7 +5,7 @@ needs Optuna 2, which today's SQLAlchemy breaks.
 """
 
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from filelock import FileLock
 from lightning.pytorch import Callback, LightningModule, Trainer
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import BaseSampler, QMCSampler, RandomSampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
@@ -30,6 +31,8 @@ from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
 from mnist_lab.sweeps.loop import Loop, running
 from mnist_lab.sweeps.plan import Plan
+
+SAMPLERS: dict[str, Callable[..., BaseSampler]] = {"random": RandomSampler, "qmc": QMCSampler}
 
 
 @dataclass
@@ -160,6 +163,21 @@ def suggest(trial: optuna.Trial, key: str, dist: BaseDistribution) -> None:
         trial.suggest_int(key, dist.low, dist.high, log=dist.log)
     elif isinstance(dist, FloatDistribution):
         trial.suggest_float(key, dist.low, dist.high, log=dist.log)
+
+
+def draw(swept: Sequence[Override], count: int, sampler: str, seed: int) -> list[list[str]]:
+    """Return so many lists of overrides, the same ones for the same seed."""
+    if not isinstance(count, int) or count < 1:
+        raise UsageError(f"hydra.sweeper.n_candidates={count}: must be a whole number from 1 on, or null for a grid")
+    if sampler not in SAMPLERS:
+        raise UsageError(f"hydra.sweeper.sampler={sampler}: choose from {', '.join(SAMPLERS)}")
+    space = {str(override.get_key_element()): distribution(override) for override in swept}
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # QMCSampler, before Optuna 5
+        study = optuna.create_study(sampler=SAMPLERS[sampler](seed=seed))
+        trials = [study.ask(space) for _ in range(count)]
+    return [[f"{key}={format_sample(value)}" for key, value in trial.params.items()] for trial in trials]
 
 
 def distribution(override: Override) -> BaseDistribution:

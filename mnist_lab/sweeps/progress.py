@@ -154,8 +154,6 @@ def progress(job: Job) -> tuple[str, str, str, str]:
 
 def show_results(results: Results, command: str) -> None:
     """Write and print the results so far."""
-    from mnist_lab.sweeps.figures import save_sweep_figure  # imports matplotlib, which a table does not need
-
     console = PlainConsole()
     results.write()
     figure = save_sweep_figure(results)
@@ -176,6 +174,27 @@ def show_results(results: Results, command: str) -> None:
     sweep = results.sweep
     written = ", ".join(name for name in (sweep.results_csv.name, sweep.results_json.name, figure) if name)
     console.print(f"sweep folder: {display_path(sweep.folder)} ({written})", soft_wrap=True)
+
+
+def save_sweep_figure(results: Results) -> str | None:
+    """Save response.png of one swept setting, heat_map.png of two, ranking.png of more; return the name.
+
+    seed does not count. None if no job is ranked, or no setting is swept.
+    """
+    from mnist_lab.viz.save import write_figure  # These import matplotlib, which a table does not need.
+    from mnist_lab.viz.sweep import plot_accuracy_map, plot_ranking, plot_response
+
+    keys = [key for key in results.varied if key != "seed"]
+    if not results.ranked or not keys:
+        return None
+    if len(keys) == 1:
+        name, figure = "response.png", plot_response(results, *keys)
+    elif len(keys) == 2:
+        name, figure = "heat_map.png", plot_accuracy_map(results, *keys)
+    else:
+        name, figure = "ranking.png", plot_ranking(results)
+    write_figure(figure, results.sweep.folder / name)
+    return name
 
 
 def describe_best(results: Results) -> tuple[str, str]:
