@@ -1,11 +1,10 @@
 """The main job: train a network, test it, and record the run."""
 
 from mnist_lab.training.build import load_trained_model, make_data, make_model, make_trainer
-from mnist_lab.training.callbacks import AveragedWeights, PauseAfter, RandomState, StepLog, TestCurve
+from mnist_lab.training.callbacks import AveragedWeights, PauseAfter, RandomState, ReloadNetwork, StepLog, TestCurve
 from mnist_lab.training.checkpointing import EpochCheckpoint, SaveWithinEpochs
 from mnist_lab.training.loggers import TensorBoard
 from mnist_lab.training.progress import EpochLines, LayerTable, console, layer_table
-from mnist_lab.training.reload import ReloadNetwork
 from mnist_lab.training.trackers import MLflow, WandB
 
 __all__ = [

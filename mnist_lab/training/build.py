@@ -37,7 +37,7 @@ def instantiate_node(node: Any, key: str, **settings: Any) -> Any:
     except InstantiationException as error:
         reason = str(error.__cause__ or error).strip().splitlines()[0]
         if isinstance(error.__cause__, ModuleNotFoundError):
-            package = re.search(r"Requirement '(.+?)'", reason)  # Lightning's words
+            package = re.search(r"Requirement '(.+?)'", reason)  # Lightning says so.
             needed = package[1] if package else error.__cause__.name or reason
             raise UsageError(f"{key}: needs a package that is not installed: pip install '{needed}'") from error
         if isinstance(error.__cause__, UsageError):
@@ -54,7 +54,7 @@ def make_model(cfg: DictConfig) -> Classifier:
     """
     resolve_node(cfg.get("model"), "model")
     model: Classifier = instantiate_node(cfg.model, "model", **class_count(cfg))
-    model.to(memory_format=torch.channels_last)  # convolutions: a fifth to a half faster
+    model.to(memory_format=torch.channels_last)  # Convolutions take a fifth to a half less time.
     if cfg.get("optimizer") == {}:
         return model
     model.optimizer = instantiate_node(cfg.get("optimizer"), "optimizer", _partial_=True)
@@ -62,7 +62,7 @@ def make_model(cfg: DictConfig) -> Classifier:
     model.label_smoothing = cfg.label_smoothing
     model.views = instantiate_node(cfg.test_augmentation, "test_augmentation") or None
     if cfg.trainer.max_epochs == 0:
-        model.scheduler = None  # there are no steps to plan
+        model.scheduler = None  # There are no steps to plan.
     try:
         optimizer, scheduler, _ = model.make_optimizer([nn.Parameter(torch.zeros(1))], steps_per_epoch=100)
         optimizer.step()
@@ -94,7 +94,7 @@ def keep_data_settings(cfg: DictConfig, resumed: DictConfig) -> DictConfig:
     kept = copy.deepcopy(cfg)
     for key in READ_FROM_DATA:
         if OmegaConf.select(kept, key, default=MISSING) is None:
-            node = to_plain(OmegaConf.select(resumed, "data.source"))  # interpolations stay escaped
+            node = to_plain(OmegaConf.select(resumed, "data.source"))  # Interpolations stay escaped.
             OmegaConf.update(kept, key, node.get(key.rpartition(".")[2]))
     return kept
 
@@ -102,11 +102,8 @@ def keep_data_settings(cfg: DictConfig, resumed: DictConfig) -> DictConfig:
 def complete_data(cfg: DictConfig) -> DictConfig:
     """Return the configuration with the settings of its data that are known once these are read."""
     source: ImageSource = instantiate_node(cfg.data.get("source"), "data.source")
-    settings = source.read_settings()
-    if not settings:
-        return cfg
     completed = copy.deepcopy(cfg)
-    for name, value in settings.items():
+    for name, value in source.read_settings().items():
         OmegaConf.update(completed, f"data.source.{name}", value)
     return completed
 
@@ -124,9 +121,9 @@ def load_trained_model(run: Run) -> Classifier:
 def make_trained_model(cfg: DictConfig, checkpoint: Path) -> Classifier:
     """Return a network with the weights of a checkpoint, which must fit it before it takes memory."""
     try:
-        with torch.device("meta"):  # sizes alone: those of a stranger's configuration may be huge
+        with torch.device("meta"):  # A stranger's configuration may ask for huge layers.
             sketch = instantiate_node(cfg.model, "model", **class_count(cfg))
-    except UsageError:  # a network whose __init__ computes with its weights, or that cannot be made at all
+    except UsageError:  # Its __init__ computes with its weights, or fails in any case.
         sketch = make_model(cfg)
     weights = load_weights(sketch, checkpoint)
     model = make_model(cfg)
@@ -169,7 +166,7 @@ def make_trainer(cfg: DictConfig, metrics_csv: MetricsCSV, *callbacks: pl.Callba
     trainer: pl.Trainer = instantiate_node(
         cfg.trainer,
         "trainer",
-        limit_train_batches=None,  # it is of steps, and so the data module's
+        limit_train_batches=None,  # The data module limits steps; Lightning would limit groups of them.
         callbacks=[*(make_callback(enabled[name], f"callbacks.{name}") for name in names), *callbacks],
         logger=[
             metrics_csv,
@@ -177,7 +174,7 @@ def make_trainer(cfg: DictConfig, metrics_csv: MetricsCSV, *callbacks: pl.Callba
         ],
         plugins=[SafeCheckpointIO(), cluster_environment()],
         default_root_dir=cfg.folder,
-        enable_progress_bar=False,  # callbacks.progress and callbacks.summary take their place
+        enable_progress_bar=False,  # callbacks.progress and callbacks.summary take their place.
         enable_model_summary=False,
     )
     check_world_size(trainer)

@@ -10,14 +10,16 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 from pydantic import Field
 from torch import Tensor
 
 from mnist_lab.config.metric_names import EXAMPLES_SEEN, IMAGES_PER_SECOND, LEARNING_RATE, TRAIN_LOSS_STEP
 from mnist_lab.data.batches import limit_batches
 from mnist_lab.data.datamodule import MNISTDataModule
+from mnist_lab.formatting import print_lines
 from mnist_lab.models.classifier import Classifier
+from mnist_lab.runs.checkpoints import read_checkpoint
 from mnist_lab.runs.run import Run
 from mnist_lab.training.loggers import MetricsCSV
 from mnist_lab.training.multistep import StepCallback, all_callbacks, training_batches
@@ -31,88 +33,72 @@ class StepLog(StepCallback):
     """
 
     def __init__(self) -> None:
-        self.has_stepped = False  # in this epoch, since the start
-        self.resumed_examples = self.examples_before_epoch = self.timer_start_examples = 0
-        self.every = 1
-        self.started = self.ended = 0.0
+        self.images_before = self.images = 0  # Training images seen before this epoch, and in it.
         self.epoch_ended = False
-        self.logged_before: dict[str, Tensor] = {}  # as the epoch starts: Lightning keeps them until they are replaced
-        self.lr = self.next_lr = 0.0
+        self.logged_before: dict[str, Tensor] = {}  # Lightning keeps an epoch's metrics until they are replaced.
 
     def state_dict(self) -> dict[str, int]:
-        return {"seen_before": self.examples_before_epoch, "images": self.images}
+        return {"seen_before": self.images_before, "images": self.images}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        self.examples_before_epoch, self.resumed_examples = state_dict["seen_before"], state_dict["images"]
-
-    @property
-    def images(self) -> int:
-        """The number of training images seen in this epoch."""
-        return self.batches.seen if self.has_stepped else self.resumed_examples
+        self.images_before, self.images = state_dict["seen_before"], state_dict["images"]
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Write every curve up to the checkpoint, so that a run that is killed after it loses no point."""
         for logger in trainer.loggers:
             if isinstance(logger, MetricsCSV):
-                if self.epoch_ended:  # Lightning logs the epoch's metrics only after its checkpoint
-                    values = {"epoch": trainer.current_epoch, **self._epoch_metrics(trainer)}
-                    logger.log_metrics(values, step=trainer.global_step - 1)
+                if self.epoch_ended:  # Lightning logs the epoch's metrics only after its checkpoint.
+                    metrics, before = trainer.logged_metrics, self.logged_before
+                    new = {name: float(value) for name, value in metrics.items() if value is not before.get(name)}
+                    logger.log_metrics({"epoch": trainer.current_epoch, **new}, step=trainer.global_step - 1)
                 logger.write()
                 checkpoint["metrics_crc"] = logger.checksum()
             else:
                 logger.save()
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.flush()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.every = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        self.optimizer = trainer.optimizers[0]
+        self.every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        self.optimizer, self.batches = trainer.optimizers[0], training_batches(trainer)
         self.lr = self.next_lr = self.optimizer.param_groups[0]["lr"]
         self.logged_before = {}
-        self.has_stepped, self.batches = False, training_batches(trainer)
-        self.timer_start_examples = self.images  # a run resumed within an epoch times the rest of it
-        self.started = self.ended = time.perf_counter()
+        self._start_timer()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.examples_before_epoch += self.images
-        self.has_stepped, self.resumed_examples, self.timer_start_examples = False, 0, 0
+        self.images_before, self.images = self.images_before + self.images, 0
         self.epoch_ended = False
         self.logged_before = dict(trainer.logged_metrics)
-        self.started = self.ended = time.perf_counter()
+        self._start_timer()
 
     def after_step(self, trainer: Trainer, pl_module: LightningModule, step: int, loss: Tensor) -> None:
-        self.has_stepped = True
-        self.lr, self.next_lr = self.next_lr, self.optimizer.param_groups[0]["lr"]  # a scheduler has moved by now
+        self.images = self.batches.seen
+        self.lr, self.next_lr = self.next_lr, self.optimizer.param_groups[0]["lr"]  # A scheduler has moved by now.
         if step % self.every == 0:
-            self._stop_unless_finite(pl_module)
+            assert isinstance(pl_module, Classifier)
+            pl_module.stop_unless_finite(pl_module.bad_loss)
             self._log(trainer, {TRAIN_LOSS_STEP: loss.item(), LEARNING_RATE: self.lr})
         self.ended = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._stop_unless_finite(pl_module)
+        assert isinstance(pl_module, Classifier)
+        pl_module.stop_unless_finite(pl_module.bad_loss)
         self.epoch_ended = True
-        # self.ended: validation is over by now and does not count
-        seconds = max(self.ended - self.started, 1e-9)
-        pl_module.log(IMAGES_PER_SECOND, (self.images - self.timer_start_examples) / seconds)
+        seconds = max(self.ended - self.started, 1e-9)  # Validation is over by now and does not count.
+        pl_module.log(IMAGES_PER_SECOND, (self.images - self.untimed_images) / seconds)
         self._log(trainer, {LEARNING_RATE: self.lr})
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Add nothing to a checkpoint that is saved after training: all metrics are logged by then."""
         self.epoch_ended = False
 
-    def _epoch_metrics(self, trainer: Trainer) -> dict[str, float]:
-        """Return the metrics that were logged in this epoch."""
-        logged = trainer.logged_metrics.items()
-        return {name: float(value) for name, value in logged if value is not self.logged_before.get(name)}
-
-    def _stop_unless_finite(self, pl_module: LightningModule) -> None:
-        if isinstance(pl_module, Classifier):
-            pl_module.stop_unless_finite(pl_module.bad_loss)
+    def _start_timer(self) -> None:
+        """Time the epoch from here; a run resumed within an epoch times the rest of it."""
+        self.untimed_images = self.images
+        self.started = self.ended = time.perf_counter()
 
     def _log(self, trainer: Trainer, values: dict[str, float]) -> None:
-        places = {"epoch": trainer.current_epoch, EXAMPLES_SEEN: self.examples_before_epoch + self.images}
+        places = {"epoch": trainer.current_epoch, EXAMPLES_SEEN: self.images_before + self.images}
         for logger in trainer.loggers:
-            logger.log_metrics(places | values, step=trainer.global_step - 1)  # Lightning numbers steps from 0
+            logger.log_metrics(places | values, step=trainer.global_step - 1)  # Lightning numbers steps from 0.
 
 
 class RandomState(Callback):
@@ -131,11 +117,11 @@ class RandomState(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._set(state_dict)  # fails here, while the checkpoint is restored, if it is none
+        self._set(state_dict)  # An invalid state is refused here, while the checkpoint is restored.
         self.loaded = state_dict
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.loaded:  # again, since the start itself draws
+        if self.loaded:  # The start itself has drawn from it.
             self._set(self.loaded)
 
     def _set(self, state: dict[str, Any]) -> None:
@@ -183,7 +169,7 @@ class TestCurve(Callback):
         assert isinstance(pl_module, Classifier)
         averaging = [callback for callback in all_callbacks(trainer) if isinstance(callback, WeightAveraging)]
         for callback in averaging:
-            callback.on_validation_epoch_start(trainer, pl_module)  # the average takes the place of the weights
+            callback.on_validation_epoch_start(trainer, pl_module)  # The average takes the place of the weights.
         data: MNISTDataModule = trainer.datamodule  # type: ignore[attr-defined]
         data.setup("test")
         batches = data.test_dataloader()
@@ -206,7 +192,7 @@ class ElapsedTime(Callback):
     """
 
     def __init__(self) -> None:
-        self.earlier = {"total": 0.0, "fit": 0.0}  # of the starts before this one
+        self.earlier = {"total": 0.0, "fit": 0.0}
         self.started = time.perf_counter()
         self.fit_started = self.fit_seconds = 0.0
 
@@ -257,11 +243,11 @@ class AveragedWeights(StepCallback, WeightAveraging):
     @torch.no_grad()
     def _average(self, averaged: list[Tensor], current: list[Tensor], steps: Tensor) -> None:
         """Move the averages, all of one type, towards the current values."""
-        change = 1 - ((1 + steps) / (10 + steps)).clamp(max=self.decay)  # a tensor: reading it would wait for a GPU
+        change = 1 - ((1 + steps) / (10 + steps)).clamp(max=self.decay)  # Reading a number would wait for a GPU.
         for mine, other in zip(averaged, current, strict=True):
             if mine.is_floating_point():
                 mine.lerp_(other, change.to(mine))
-            else:  # batch normalisation's count of batches
+            else:  # Batch normalisation counts its batches.
                 mine.copy_(other)
 
 
@@ -286,3 +272,26 @@ class PauseAfter(Callback):
     def _pause(self, trainer: Trainer, done: int) -> None:
         if self.epochs <= done < (trainer.max_epochs or 0) and not trainer.should_stop:
             self.has_paused = trainer.should_stop = True
+
+
+class ReloadNetwork(Callback):
+    """Clears network and optimizer after some epochs, and loads both from checkpoints/last.ckpt.
+
+    Args:
+        after: epochs after which it does so; fewer than trainer.max_epochs.
+    """
+
+    def __init__(self, *, after: Annotated[int, Field(ge=1)]) -> None:
+        self.after = after
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch != self.after:
+            return
+        checkpoint = read_checkpoint(Run(Path(trainer.default_root_dir)).checkpoint_path("last"))
+        with torch.no_grad():
+            for parameter in pl_module.parameters():
+                parameter.zero_()  # What follows comes from the file alone.
+        pl_module.load_state_dict(checkpoint.get("current_model_state", checkpoint["state_dict"]))
+        trainer.optimizers[0].load_state_dict(checkpoint["optimizer_states"][0])
+        if trainer.is_global_zero:
+            print_lines(f"saved after epoch {self.after}; network and optimizer are loaded from the file")

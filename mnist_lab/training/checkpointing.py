@@ -6,7 +6,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -41,11 +41,8 @@ STOP_SIGNALS[signal.SIGHUP] = Hangup
 
 def stop_signal(error: BaseException) -> signal.Signals | None:
     """Return the signal that an exception stands for, also where Lightning has made another exception of Ctrl-C."""
-    for cause in (error, error.__context__):
-        for number, kind in STOP_SIGNALS.items():
-            if type(cause) is kind:
-                return signal.Signals(number)
-    return None
+    numbers: dict[type, signal.Signals] = {kind: signal.Signals(number) for number, kind in STOP_SIGNALS.items()}
+    return numbers.get(type(error)) or numbers.get(type(error.__context__))
 
 
 def stop_signals_raise() -> AbstractContextManager[None]:
@@ -110,20 +107,18 @@ class SaveWithinEpochs(StepCallback, Checkpoint):
         self.every_n_train_steps, self.every_n_seconds = every_n_train_steps, every_n_seconds
         self.every_n_epochs = every_n_epochs
         self.saved, self.saved_step = time.monotonic(), -1
-        self.postponed = False  # whether training is to stop once no gradients are accumulated
+        self.postponed = False  # Training stops once no gradients are accumulated.
         self.stop: BaseException | None = None
-        self.before: dict[int, Any] = {}
+        self.handlers = ExitStack()  # Closing it restores the handlers of signals from before training.
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.saved = time.monotonic()
-        alone = trainer.world_size == 1
-        handler = self._signalled if alone else _raise_stop_signal
-        # Where Lightning has started the processes, its handler of SIGTERM forwards it to them. For launched ones that
-        # handler must not run: it broadcasts to the other processes, which may be in another collective, and hangs.
-        numbers = STOP_SIGNALS.keys() if alone else {signal.SIGTERM} if launched_process() else ()
-        for number in numbers if threading.current_thread() is threading.main_thread() else ():
-            if signal.getsignal(number) is not signal.SIG_IGN:  # as Ctrl-C is in a shell's background
-                self.before[number] = signal.signal(number, handler)
+        if trainer.world_size == 1:
+            self.handlers.enter_context(_handled(dict.fromkeys(STOP_SIGNALS, self._signalled)))
+        elif launched_process():
+            # Where Lightning has started the processes, its handler of SIGTERM forwards it to them. For launched ones
+            # that handler must not run: it broadcasts to the others, which may be in another collective, and hangs.
+            self.handlers.enter_context(_handled({signal.SIGTERM: _raise_stop_signal}))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._raise_stop()
@@ -154,27 +149,21 @@ class SaveWithinEpochs(StepCallback, Checkpoint):
             trainer.save_checkpoint(Run(Path(trainer.default_root_dir)).epoch_checkpoint_path(epochs))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._restore()  # before Lightning, which puts back what it found, puts back its own
+        self.handlers.close()  # Lightning puts back its own after that.
         self._raise_stop()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._restore()
+        self.handlers.close()
 
     def _signalled(self, number: int, frame: Any) -> None:
-        if STOP_SIGNALS[number] is Hangup:
-            self.before.pop(number, None)
-        _ignore_repeated_hangup(number)  # first of all: the next one may come within this handler
+        _ignore_repeated_hangup(number)  # The next one may come within this handler.
         self.stop = STOP_SIGNALS[number]()
         stop_waiting_for_readers()
-        self._restore()  # the next one is not waited for
+        self.handlers.close()  # The next Ctrl-C does not wait for the end of a step.
 
     def _raise_stop(self) -> None:
         if self.stop is not None:
             raise self.stop
-
-    def _restore(self) -> None:
-        while self.before:
-            signal.signal(*self.before.popitem())
 
 
 class EpochCheckpoint(ModelCheckpoint):

@@ -20,8 +20,10 @@ from mnist_lab.config.metric_names import EXAMPLES_SEEN, IMAGES_PER_SECOND, LEAR
 from mnist_lab.files import atomic_write, write_text
 from mnist_lab.runs.run import Run
 
-OF_STEP = ("step", "epoch", EXAMPLES_SEEN, LEARNING_RATE, TRAIN_LOSS_STEP)  # as StepLog logs them at a step
+OF_STEP = ("step", "epoch", EXAMPLES_SEEN, LEARNING_RATE, TRAIN_LOSS_STEP)  # StepLog logs these at a step.
 NOT_SHOWN = ("step", "epoch", EXAMPLES_SEEN)  # TensorBoard's axis has steps.
+# Events of a finished run as a whole: graph, hyperparameters, layout.
+SUMMARY_EVENTS, SUMMARY_TAGS = ("graph_def", "tagged_run_metadata"), ("_hparams_/", "custom_scalars__config__")
 
 
 class MetricsCSV(Logger):
@@ -116,9 +118,11 @@ def restore_events(folder: Path, step: int, rows: list[dict[str, float]], logger
     for path in Run(folder).event_paths:
         with atomic_write(path) as partial, partial.open("wb") as file:
             writer = RecordWriter(file)
-            for record in RawEventFileLoader(str(path)).Load():  # up to an incomplete or damaged one
+            for record in RawEventFileLoader(str(path)).Load():  # It ends at an incomplete or damaged one.
                 event = Event.FromString(record)
-                if event.step < step and not _is_summary(event):
+                of_finished_run = event.WhichOneof("what") in SUMMARY_EVENTS
+                of_finished_run |= any(value.tag.startswith(SUMMARY_TAGS) for value in event.summary.value)
+                if event.step < step and not of_finished_run:
                     writer.write(record)
                     seen |= {(value.tag, event.step) for value in event.summary.value}
     Run(folder).projector_config_path.unlink(missing_ok=True)  # TensorBoard's embeddings
@@ -128,10 +132,3 @@ def restore_events(folder: Path, step: int, rows: list[dict[str, float]], logger
         missing = {name: value for name, value in shown.items() if (tensorboard_tag(name), at) not in seen}
         for logger in loggers:
             logger.log_metrics(missing, step=at)
-
-
-def _is_summary(event: Event) -> bool:
-    """Return whether an event belongs to a finished run as a whole: graph, hyperparameters, layout."""
-    if event.WhichOneof("what") in ("graph_def", "tagged_run_metadata"):
-        return True
-    return any(value.tag.startswith(("_hparams_/", "custom_scalars__config__")) for value in event.summary.value)

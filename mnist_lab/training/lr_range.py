@@ -20,10 +20,10 @@ from mnist_lab.errors import UsageError
 from mnist_lab.training.build import complete_data, make_data, make_model
 from mnist_lab.training.runtime import explain_out_of_memory, torch_settings
 
-SMOOTHING = 8  # steps, the width of a Gaussian on both sides: an average of the losses before would lag behind
-RECENT = 0.95  # share of the losses before in the average by which divergence is seen while the test runs
-DIVERGED = 4.0  # times the lowest average: the test ends
-FEWEST = 20  # steps from which a rate can be suggested
+SMOOTHING = 8  # The width in steps of a Gaussian on both sides; an average of the losses before would lag behind.
+DECAY = 0.95  # Divergence is seen in an exponential moving average of the losses.
+DIVERGED = 4.0  # The test ends where that average is so many times its lowest value.
+FEWEST = 20  # No rate is suggested from fewer steps.
 
 
 @dataclass(frozen=True)
@@ -63,16 +63,10 @@ def repeat_epochs(batches: Batches) -> Iterator[Batch]:
 
 def longest_fall(values: list[float]) -> list[int]:
     """Return the places of the longest strictly decreasing subsequence, the first of several."""
-    lengths, before = [1] * len(values), [-1] * len(values)
+    falls: list[list[int]] = []  # The longest one to each place.
     for i, value in enumerate(values):
-        for j in range(i):
-            if values[j] > value and lengths[j] + 1 > lengths[i]:
-                lengths[i], before[i] = lengths[j] + 1, j
-    place, places = max(range(len(values)), key=lambda i: lengths[i]), []
-    while place >= 0:
-        places.append(place)
-        place = before[place]
-    return places[::-1]
+        falls.append([*max((fall for fall in falls if values[fall[-1]] > value), key=len, default=[]), i])
+    return max(falls, key=len)
 
 
 def range_test(cfg: DictConfig, lowest: float = 1e-5, highest: float = 10.0, steps: int = 300) -> RangeTest:
@@ -107,8 +101,8 @@ def range_test(cfg: DictConfig, lowest: float = 1e-5, highest: float = 10.0, ste
                 break
             rates.append(rate)
             losses.append(value)
-            average = RECENT * average + (1 - RECENT) * value
-            unbiased = average / (1 - RECENT ** (step + 1))
+            average = DECAY * average + (1 - DECAY) * value
+            unbiased = average / (1 - DECAY ** (step + 1))
             lowest_average = min(unbiased, lowest_average)
             if unbiased > DIVERGED * lowest_average:
                 break

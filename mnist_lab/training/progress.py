@@ -1,5 +1,6 @@
 """The terminal output of a run: its layers before training, a line for each epoch, and its results."""
 
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +8,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from lightning.pytorch.utilities.model_summary.model_summary import LayerSummary
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.status import Status
 from rich.table import Column, Table
 from torch import Tensor, nn
@@ -21,8 +23,7 @@ from mnist_lab.training.multistep import StepCallback, all_callbacks, training_b
 
 console = PlainConsole()
 LOSS, ACCURACY = "{:10.4f}", "{:8.2%}"
-EPOCH, RUN = TaskID(0), TaskID(1)  # what has a bar
-INTERVAL = 0.2  # seconds between two updates of the bars, at least
+INTERVAL = 0.2  # The least seconds between two updates of the bar.
 
 
 class LayerTable(Callback):
@@ -35,15 +36,15 @@ class LayerTable(Callback):
 
 
 class EpochLines(StepCallback):
-    """Prints a line for each epoch that is done; in a terminal, bars below show the progress of the epoch and the run.
+    """Prints a line for each epoch that is done; in a terminal, a bar below shows the progress of the run, or its test.
 
-    Beside them stand the epoch's mean loss and accuracy so far, images a second, and the time left. They are drawn in
-    the main thread, five times a second, and only then the loss is read off the device: reading it waits for a GPU.
+    Beside it stand the epoch's mean loss and accuracy so far, and the time left. It is drawn in the main thread, five
+    times a second, and only then the loss is read off the device: reading it waits for a GPU.
     """
 
     def __init__(self) -> None:
-        self.columns: dict[str, tuple[str, str]] = {}  # heading and format of each metric in an epoch's line
-        self.epochs = 0  # of the whole run
+        self.columns: dict[str, tuple[str, str]] = {}  # Heading and format of each metric in an epoch's line.
+        self.epochs = 0
         self.epoch_started: float | None = None
         self.progress: Progress | None = None
         self.drawn = 0.0
@@ -60,60 +61,47 @@ class EpochLines(StepCallback):
         console.print(self._line("epoch", {}, headings=True), style="bold", soft_wrap=True)
         if curves and curves[0].before:
             console.print(self._line(self._epoch(0), curves[0].before), soft_wrap=True)
-        self._start_bars()
+        last = trainer.max_steps * trainer.accumulate_grad_batches if trainer.max_steps > 0 else math.inf
+        self._start_bar(min(self.epochs * len(training_batches(trainer)), last))
         if trainer.fit_loop.restarted_mid_epoch:  # Lightning does not call on_train_epoch_start then.
-            self._begin_epoch(trainer)
+            self.epoch_started = time.perf_counter()
 
+    @rank_zero_only
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._finish_epoch(trainer)
-        self._begin_epoch(trainer)
+        self.epoch_started = time.perf_counter()
 
     def after_step(self, trainer: Trainer, pl_module: LightningModule, step: int, loss: Tensor) -> None:
-        if self.progress is None or time.perf_counter() - self.drawn < INTERVAL:
-            return
-        text, batches = self._epoch(trainer.current_epoch + 1), training_batches(trainer)
-        if isinstance(pl_module, Classifier):
+        if self._is_due():
+            assert isinstance(pl_module, Classifier)
             loss_sum, hits, images = (value.item() for value in pl_module.train_metrics.sums().values())
-            text += f" {LOSS.format(loss_sum / images)} {ACCURACY.format(hits / images)}"
-        self.progress.update(RUN, completed=trainer.current_epoch * len(batches) + batches.position)
-        speed = (self.progress.tasks[EPOCH].speed or 0) * batches.batch_size * batches.world_size
-        self._draw(text, batches.position, len(batches), speed)
+            means = f"{LOSS.format(loss_sum / images)} {ACCURACY.format(hits / images)}"
+            batches = training_batches(trainer)
+            done = trainer.current_epoch * len(batches) + batches.position
+            self._draw(f"{self._epoch(trainer.current_epoch + 1)} {means}", done)
 
-    def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *args: Any
-    ) -> None:
-        total = sum(trainer.num_test_batches if trainer.testing else trainer.num_val_batches)
-        if self.progress is not None and (batch_idx == 0 or time.perf_counter() - self.drawn >= INTERVAL):
-            text = "test" if trainer.testing else f"{self._epoch(trainer.current_epoch + 1)} validating"
-            self._draw(text, batch_idx + 1, int(total))
-
-    on_test_batch_end = on_validation_batch_end  # type: ignore[assignment]
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._draw(f"{self._epoch(trainer.current_epoch + 1)} validating")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._finish_epoch(trainer)
 
     @rank_zero_only
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._start_bars()
+        self._start_bar(sum(trainer.num_test_batches))
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._remove_bars()
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *args: Any
+    ) -> None:
+        if self._is_due():
+            self._draw("test", batch_idx + 1)
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._remove_bars()
-
-    def _begin_epoch(self, trainer: Trainer) -> None:
-        if trainer.is_global_zero:
-            self.epoch_started = time.perf_counter()
+    def teardown(self, *args: Any, **settings: Any) -> None:
         if self.progress is not None:
-            batches, before = training_batches(trainer), trainer.current_epoch * len(training_batches(trainer))
-            run_steps = self.epochs * len(batches)
-            if trainer.max_steps != -1:
-                run_steps = min(run_steps, trainer.max_steps * trainer.accumulate_grad_batches)
-            done = batches.resumed["position"] if trainer.fit_loop.restarted_mid_epoch else 0
-            self.progress.update(RUN, completed=before + done, total=run_steps, visible=True)
-            self.progress.reset(EPOCH)
-            self._draw(self._epoch(trainer.current_epoch + 1), done, len(batches))
+            self.progress.stop()
+            self.progress = None
+
+    on_exception = teardown
 
     def _finish_epoch(self, trainer: Trainer) -> None:
         """Print the epoch just done. Its metrics are complete only after the hooks of its end, so at the next start."""
@@ -133,50 +121,40 @@ class EpochLines(StepCallback):
             cells.append(form.format(values[name]) if name in values else missing.rjust(len(form.format(0))))
         return " ".join(cells)
 
-    def _start_bars(self) -> None:
-        """Show the bars where the terminal can; two columns stay free for the ^C that it may echo."""
+    def _start_bar(self, total: float) -> None:
+        """Show the bar where the terminal can; two columns stay free for the ^C that it may echo."""
         if console.is_interactive and not console.quiet:
-            speed = [TextColumn("{task.fields[speed]:>9}")] * (IMAGES_PER_SECOND in self.columns)
-            bar = BarColumn(max(4, min(40, console.width - 38 - 10 * len(speed))))
-            columns = (TextColumn("{task.description:27}"), bar, *speed, TimeRemainingColumn(compact=True))
+            bar = BarColumn(max(4, min(40, console.width - 38)))
+            columns = (TextColumn("{task.description:27}"), bar, TimeRemainingColumn(compact=True))
             self.progress = Progress(*columns, console=console, auto_refresh=False, transient=True)
-            self.progress.add_task("test", speed="")
-            self.progress.add_task("run", speed="", visible=False)
+            self.progress.add_task("", total=total)
             self.progress.start()
             console.show_cursor(True)  # A kill would leave a hidden one hidden.
 
-    def _draw(self, text: str, done: int, total: int, speed: float = 0) -> None:
-        assert self.progress is not None
-        images = f"{speed:,.0f}" if speed else ""
-        self.progress.update(EPOCH, description=text, completed=done, total=total, speed=images, refresh=True)
-        self.drawn = time.perf_counter()
+    def _is_due(self) -> bool:
+        return self.progress is not None and time.perf_counter() - self.drawn >= INTERVAL
 
-    def _remove_bars(self) -> None:
+    def _draw(self, text: str, done: int | None = None) -> None:
         if self.progress is not None:
-            self.progress.stop()
-            self.progress = None
+            self.progress.update(self.progress.task_ids[0], description=text, completed=done, refresh=True)
+            self.drawn = time.perf_counter()
 
 
 def layer_table(model: nn.Module, input_size: tuple[int, ...]) -> Table:
     """Return a table of a network's layers: name, kind, output size for one input, (1, C, H, W), and parameters."""
-    layers = {name: layer for name, layer in model.named_modules() if name and not list(layer.children())}
-    sizes: dict[nn.Module, str] = {}
-    hooks = [
-        layer.register_forward_hook(lambda layer, _, out: sizes.update({layer: "×".join(map(str, out.shape[1:]))}))
-        for layer in layers.values()
-    ]
-    # eval: a forward pass in train mode would draw from the random state that dropout starts from
+    modules = {name: module for name, module in model.named_modules() if name and not list(module.children())}
+    layers = {name: LayerSummary(module) for name, module in modules.items()}
+    # In train mode a forward pass would draw from the random state that dropout starts from.
     with torch.no_grad(), eval_mode(model):
         model(next(model.parameters()).new_zeros(input_size))
-    for hook in hooks:
-        hook.remove()
     total = sum(parameter.numel() for parameter in model.parameters())
     title = f"{type(model).__name__}, {'×'.join(map(str, input_size[1:]))} in"
     totals = (Column("output", footer="total"), Column("parameters", justify="right", footer=f"{total:,}"))
     table = Table("layer", "kind", *totals, title=title, show_footer=True)
     for name, layer in layers.items():
-        count = sum(parameter.numel() for parameter in layer.parameters())
-        table.add_row(name, type(layer).__name__, sizes.get(layer, "-"), f"{count:,}" if count else "-")
+        layer.detach_hook()
+        size, count = "×".join(map(str, layer.out_size[1:])), layer.num_parameters
+        table.add_row(name, layer.layer_type, size or "-", f"{count:,}" if count else "-")
     return table
 
 

@@ -22,14 +22,14 @@ from mnist_lab.formatting import format_command
 
 # Warnings of Lightning that no user can act on, or that are answered by what we do.
 HARMLESS_WARNINGS = (
-    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning 2.6 calls a function that torch 2.15 deprecates
-    r"Total length of `list` across ranks is zero",  # no validation set: data.val_size=0 asks for that
-    r"It is recommended to use `self.log",  # the sums of all processes were added up before Lightning sees a value
-    r"The number of training batches .* is smaller than the logging interval",  # the end of an epoch is always logged
-    r"`ModelCheckpoint\(monitor=.*could not find the monitored key",  # in epochs without validation; keys are checked
-    r"Checkpoint directory .* exists and is not empty",  # as in every resumed run; others are refused before
-    r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint",  # the user has left one out
-    r"The `srun` command is available on your system but is not used",  # one process is the default there, too
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning 2.6 calls what torch 2.15 deprecates.
+    r"Total length of `list` across ranks is zero",  # data.val_size=0 asks for no validation set.
+    r"It is recommended to use `self.log",  # The sums of all processes are added up before.
+    r"The number of training batches .* is smaller than the logging interval",  # The end of an epoch is logged anyway.
+    r"`ModelCheckpoint\(monitor=.*could not find the monitored key",  # An epoch may have no validation.
+    r"Checkpoint directory .* exists and is not empty",  # Every resumed run has one.
+    r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint",  # The user has left one out.
+    r"The `srun` command is available on your system but is not used",  # One process is the default there, too.
 )
 # In the RuntimeErrors of gloo and of NCCL when the other end of a connection is gone: gloo's source files, NCCL's code.
 CONNECTION_LOST = re.compile(r"gloo/transport/|ncclRemoteError")

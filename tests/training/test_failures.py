@@ -1,17 +1,46 @@
-"""What goes wrong in a run ends it in one line, with the last good checkpoint kept and named."""
+"""What goes wrong in a run ends it in one line, with the last good checkpoint kept and named.
 
+So it does with what the machine and the data may do to it.
+"""
+
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from lab import Command, same, thorough, weights
+from lab import Command, Outcome, Tiny, same, thorough, weights
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import nn
 
+from mnist_lab import files
 from mnist_lab.models.classifier import Classifier
+from mnist_lab.models.mlp import MLP
 from mnist_lab.runs.run import Run
+from mnist_lab.training.multistep import StepCallback
 
 RUN = Path("runs/a/b")
+FAULTS = {
+    "crash": RuntimeError("out of order"),
+    "Ctrl-C": KeyboardInterrupt(),
+    "GPU": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nGPU 0 has ..."),
+}
+
+
+class Fault(StepCallback):
+    """Raises an error after a step, or before an epoch."""
+
+    def __init__(self, kind: str, step: int | None = None, epoch: int | None = None) -> None:
+        self.kind, self.step, self.epoch = kind, step, epoch
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch == self.epoch:
+            raise FAULTS[self.kind]
+
+    def after_step(self, trainer: Trainer, pl_module: LightningModule, step: int, loss: torch.Tensor) -> None:
+        if step == self.step:
+            raise FAULTS[self.kind]
 
 
 class Poison(Callback):
@@ -73,8 +102,6 @@ def test_weights_that_are_not_finite_are_not_saved(command: Command, extra: str,
 
 def test_weights_stand_still_on_a_gpu_until_a_bad_loss_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Classifier, "reads_every_loss", False)
-    from mnist_lab.models.mlp import MLP
-
     model = MLP()
     model.bad_loss = torch.tensor(float("nan"))
     for parameter in model.parameters():
@@ -114,11 +141,145 @@ def test_corrupt_checkpoint_that_is_named_is_refused_with_the_good_one(command: 
     assert "the run has no good one; start it anew: python -m mnist_lab" in outcome.err
 
 
+class Hungry(MLP):
+    """Wants more memory than there is for the last batch of an epoch."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if len(x) not in (1, 16):
+            torch.empty(2**60, dtype=torch.uint8)
+        scores: torch.Tensor = super().forward(x)
+        return scores
+
+
+class RemovesRun(Callback):
+    """A person who removes the run folder in the second epoch."""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch == 1:
+            shutil.rmtree(RUN)
+
+
+def one_line(outcome: Outcome, status: int, *parts: str) -> None:
+    """The outcome is this exit status and one line on stderr with these parts."""
+    assert outcome.status == status, outcome.err
+    assert outcome.err.startswith("mnist_lab: ") and outcome.err.count("\n") == 1, outcome.err
+    assert all(part in outcome.err for part in parts), outcome.err
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "left"), [("config.yaml", 2, []), ("last.ckpt", 1, ["best.ckpt", "last.ckpt"])]
+)
+def test_disk_that_is_full_leaves_the_checkpoints_before_whole_and_no_litter(
+    command: Command, monkeypatch: pytest.MonkeyPatch, name: str, status: int, left: list[str]
+) -> None:
+    """It is full when the file is written in the second epoch, or before there is a checkpoint."""
+    sync = files.sync
+
+    def full(path: Path) -> None:
+        if path.name.startswith(f".{name}") and (not left or (RUN / "checkpoints" / name).exists()):
+            raise OSError(28, "No space left on device")
+        sync(path)
+
+    monkeypatch.setattr(files, "sync", full)
+    told = f"checkpoints/{name}: " if left else "hydra.run.dir="
+    one_line(command("model=mlp", f"hydra.run.dir={RUN}"), status, told, "No space left on device")
+    assert not list(RUN.rglob("*.partial"))
+    assert sorted(path.name for path in RUN.rglob("*.ckpt")) == left
+    assert not left or Run(RUN).info["status"] == "failed"
+    assert not left or torch.load(RUN / "checkpoints" / name, weights_only=True)["epoch"] == 0
+
+
+def test_out_of_memory_suggests_smaller_batches(command: Command) -> None:
+    full = "+callbacks.full={_target_: test_failures.Fault, kind: GPU, epoch: 1}"
+    outcome = command("model=mlp", f"hydra.run.dir={RUN}", full)
+    one_line(outcome, 1, "data.batch_size=16: out of memory; try data.batch_size=8", "data.eval_batch_size=12")
+    assert Run(RUN).info["status"] == "failed" and Run(RUN).info["epochs"] == 1
+    assert "Tried to allocate" in Run(RUN).info["error"] and "Traceback" in (RUN / "train.log").read_text()
+    outcome = command("model=mlp", "model._target_=test_failures.Hungry")
+    one_line(outcome, 1, "data.batch_size=16: out of memory; try data.batch_size=8", "DefaultCPUAllocator")
+
+
+@pytest.mark.parametrize(
+    ("setting", "package"),
+    [
+        ("logger=mlflow", "mlflow"),
+        ("logger=wandb", "wandb"),
+        ("+logger.wandb._target_=lightning.pytorch.loggers.WandbLogger", "wandb>=9999"),
+    ],
+)
+def test_logger_that_is_not_installed_is_reported_with_the_pip_line(
+    command: Command, monkeypatch: pytest.MonkeyPatch, setting: str, package: str
+) -> None:
+    from lightning.pytorch.loggers import wandb
+
+    monkeypatch.setattr(wandb, "_WANDB_AVAILABLE", wandb.RequirementCache("wandb>=9999"))
+    monkeypatch.setitem(sys.modules, package, None)
+    one_line(command("model=mlp", setting), 2, f"needs a package that is not installed: pip install '{package}'")
+    assert not Path("runs").exists()
+
+
 @pytest.mark.slow
-def test_auto_starts_anew_continues_and_says_when_all_epochs_are_trained(command: Command) -> None:
-    assert command("model=mlp", "resume=auto", "trainer.max_epochs=1").status == 0
-    assert command("model=mlp", "resume=auto", "trainer.max_epochs=2").status == 0
-    (path,) = Path("runs").rglob("run.json")
-    assert Run(path.parent).info["epochs"] == 2
-    assert "already trained for 2 epochs" in command("model=mlp", "resume=auto").out
-    assert command("resume=latest", "runs_dir=elsewhere", data=False).status == 2
+def test_truncated_curves_leave_the_rest_to_be_read_and_resumed(command: Command) -> None:
+    command("model=mlp", f"hydra.run.dir={RUN}")
+    path = RUN / "metrics.csv"
+    head, first, *rest = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([head, first.replace(".", "\0garbage"), *rest]))
+    for events in RUN.glob("events.*"):
+        content = events.read_bytes()
+        events.write_bytes(content[: len(content) // 2] + b"\xff" * 9 + content[len(content) // 2 + 9 :])
+    outcome = command(f"resume={RUN}", "trainer.max_epochs=3", data=False)
+    assert outcome.status == 0
+    (warning,) = outcome.err.splitlines()
+    assert f"{path}: changed since step 24 was saved; curves may have gaps" in warning
+    assert [row["epoch"] for row in Run(RUN).epochs()] == [0, 1, 2]
+
+
+def test_run_whose_folder_is_removed_ends_in_1_and_one_line(command: Command) -> None:
+    removes = "+callbacks.removes._target_=test_failures.RemovesRun"
+    one_line(command("model=mlp", f"hydra.run.dir={RUN}", removes), 1, f"{RUN}: the run folder was removed during")
+    assert not RUN.exists()
+
+
+def test_current_folder_that_was_removed_or_that_hydra_misreads_is_refused_in_one_line(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    misread = tmp_path / "${x}"
+    misread.mkdir()
+    monkeypatch.chdir(misread)
+    one_line(command("model=mlp"), 2, f"{misread}: Hydra reads ${{...}} in this folder's name as a setting; rename it")
+    misread.rmdir()
+    one_line(command("ls", data=False), 2, "the current folder was removed; change to another one")
+
+
+class NormalisedMLP(Classifier):
+    """Has batch normalisation of a layer without pixels, which needs two images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(784, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 10))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = self.net(x)
+        return scores
+
+
+NORMALISED = ("model=mlp", "model._target_=test_failures.NormalisedMLP")
+
+
+def test_single_image_that_is_left_joins_the_batch_before(command: Command, tiny: Tiny) -> None:
+    size = "data.batch_size=27"  # one left of 190
+    outcome = command(*NORMALISED, size, "trainer.max_epochs=1", f"hydra.run.dir={RUN}")
+    assert (outcome.status, outcome.err) == (0, "")
+    assert Run(RUN).info["steps"] == 7 and Run(RUN).epochs()[-1]["examples_seen"] == 190
+    own = ("--config-dir", str(tiny.conf), "data=tiny", "--steps", "60")
+    tried = command("lr", *NORMALISED, size, *own, data=False)
+    assert tried.status == 0, tried.err
+
+
+def test_steps_of_one_image_that_a_network_cannot_take_end_in_a_line(command: Command, tiny: Tiny) -> None:
+    for start in ([], ["lr"]):
+        outcome = command(
+            *start, *NORMALISED, "data.batch_size=1", "data=tiny", "--config-dir", str(tiny.conf), data=False
+        )
+        assert (outcome.status, outcome.err.count("\n")) == (1, 1), outcome.err
+        assert "batch normalisation cannot be trained on a step of one image; use two or more" in outcome.err

@@ -1,84 +1,73 @@
-"""A run that was stopped at any step and resumed ends as the one that was not, bit for bit."""
+"""A run that was stopped at any step, or by its limit of steps or time, and resumed ends as the one that was not."""
 
+import csv
 import os
+import shutil
 import signal
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from lab import INGREDIENTS, RECIPE, SMALL_RESIDUAL, Command, same, slow, thorough, weights
+from lab import INGREDIENTS, RECIPE, SMALL_RESIDUAL, Command, slow, thorough
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Timer
+from test_multistep import assert_same, saved
 from torch import Tensor
 
 from benchmarks.kills import losses
 from mnist_lab.data.batches import Batch, Batches
-from mnist_lab.evaluation.evaluate import evaluate
 from mnist_lab.runs.run import Run
 from mnist_lab.training import callbacks
 
 WHOLE, PARTS = Run(Path("runs/a/whole")), Run(Path("runs/a/parts"))
-
-
-class StopAt(Callback):
-    """A signal within a step; a run has 12 of them an epoch."""
-
-    def __init__(self, step: int, sent: int = signal.SIGINT) -> None:
-        self.step, self.sent = step, sent
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if trainer.global_step == self.step - 1:
-            self.step = 0  # once: a second Ctrl-C would not wait
-            os.kill(os.getpid(), self.sent)
-
-
-def stopped_and_resumed(command: Command, *arguments: str, step: int, sent: int = signal.SIGINT) -> None:
-    stop = f"+callbacks.stop={{_target_: test_resume.StopAt, step: {step}, sent: {int(sent)}}}"
-    stopped = command(*arguments, f"hydra.run.dir={PARTS}", stop)
-    assert stopped.status == 128 + sent, stopped.err
-    assert f"to resume: python -m mnist_lab resume={PARTS}" in stopped.out
-    assert (PARTS.info["status"], PARTS.info["steps"]) == ("interrupted", step)
-    resumed = command(f"resume={PARTS}", "~callbacks.stop", data=False)
-    assert resumed.status == 0, resumed.err
-
-
 PLAIN = ["model=dropout_cnn", "scheduler=onecycle"]
+THREE = "trainer.max_epochs=3"
 LIMITED = ["model=mlp", "trainer.limit_train_batches=7", "trainer.limit_val_batches=1"]
 ADAM = ["scheduler=cosine", "optimizer=adam", "optimizer.lr=0.001"]
 
 
+def stopped(command: Command, *arguments: str, step: int, size: int) -> None:
+    """Stop a run of groups of a size within a step: with SIGTERM where the step is odd, else with Ctrl-C."""
+    sent = signal.SIGTERM if step % 2 else signal.SIGINT
+    outcome = command(*arguments, f"steps_per_execution={size}", data=arguments[0] != f"resume={PARTS}")
+    assert outcome.status == 128 + sent, outcome.err
+    assert f"to resume: python -m mnist_lab resume={PARTS}" in outcome.out
+    assert (PARTS.info["status"], PARTS.info["steps"]) == ("interrupted", step)
+
+
 @pytest.mark.parametrize(
-    ("settings", "step"),
+    ("settings", "size", "steps"),
     [
-        (PLAIN, 12),
-        *slow((RECIPE, 12), (PLAIN, 5), (PLAIN, 23), (LIMITED, 10), (["model=lenet", *ADAM], 7)),
-        *slow((["model=mlp", "+trainer.accumulate_grad_batches=3"], 2)),
-        *thorough(*((settings, step) for settings in (PLAIN, RECIPE) for step in (1, 11, 13, 24))),
-        *thorough((["model=dropout_cnn", "scheduler=none"], 7), (LIMITED, 7), (LIMITED, 8), (LIMITED, 14)),
-        *thorough(*(([f"model={network}", *ADAM], 7) for network in ("simple_cnn", "compact_cnn", "mlp"))),
-        *thorough(*(([*SMALL_RESIDUAL, *ingredient], 7) for ingredient in INGREDIENTS.values())),
+        (PLAIN, 1, (12,)),
+        (RECIPE, 5, (8,)),
+        *slow(*((settings, 1, (step,)) for settings, step in ((RECIPE, 12), (PLAIN, 5), (PLAIN, 23), (LIMITED, 10)))),
+        *slow((["model=lenet", *ADAM], 1, (7,)), (["model=mlp", "+trainer.accumulate_grad_batches=3"], 1, (2,))),
+        *slow(*((PLAIN, 5, steps) for steps in [(1, 2), (5, 6, 7), (10,), (11,), (12, 13), (4, 18, 23)])),
+        *thorough(*((settings, 1, (step,)) for settings in (PLAIN, RECIPE) for step in (1, 11, 13, 24))),
+        *thorough((["model=dropout_cnn", "scheduler=none"], 1, (7,)), *((LIMITED, 1, (step,)) for step in (7, 8, 14))),
+        *thorough(*(([f"model={network}", *ADAM], 1, (7,)) for network in ("simple_cnn", "compact_cnn", "mlp"))),
+        *thorough(*(([*SMALL_RESIDUAL, *ingredient], 1, (7,)) for ingredient in INGREDIENTS.values())),
+        *thorough(*((RECIPE, 5, (step,)) for step in (1, 4, 5, 6, 11, 12, 13, 17, 22, 23))),
     ],
     ids=str,
 )
-def test_stopped_at_any_step_and_resumed_it_ends_the_same(command: Command, settings: list[str], step: int) -> None:
+def test_stopped_at_any_step_and_resumed_it_ends_the_same(
+    command: Command, settings: list[str], size: int, steps: tuple[int, ...]
+) -> None:
     """Weights, optimizer, scheduler, best checkpoint, metrics.csv, run.json and TensorBoard; dropout and all."""
-    arguments = (*settings, "trainer.max_epochs=3")
-    assert command(*arguments, f"hydra.run.dir={WHOLE}").status == 0
-    stopped_and_resumed(command, *arguments, step=step, sent=signal.SIGTERM if step % 2 else signal.SIGINT)
+    arguments = (*settings, THREE)
+    assert command(*arguments, f"steps_per_execution={size}", f"hydra.run.dir={WHOLE}").status == 0
+    stop = f"+callbacks.stop={{_target_: test_multistep.StopWithin, step: {steps[0]}}}"
+    stopped(command, *arguments, f"hydra.run.dir={PARTS}", stop, step=steps[0], size=size)
+    for step in steps[1:]:
+        stopped(command, f"resume={PARTS}", f"callbacks.stop.step={step}", step=step, size=size)
+    resumed = command(f"resume={PARTS}", "callbacks.stop.step=0", data=False)
+    assert (resumed.status, resumed.err) == (0, "")
     assert losses(WHOLE, PARTS) == []
-    assert evaluate(PARTS)["test/acc"] == PARTS.info["metrics"]["test/acc"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("step", [7, *thorough(12)])
-def test_preset_resumes_within_an_epoch(command: Command, step: int) -> None:
-    arguments = ("experiment=compact_cnn", "data.batch_size=20")
-    assert command(*arguments, f"hydra.run.dir={WHOLE}").status == 0
-    stopped_and_resumed(command, *arguments, step=step)
-    assert not (WHOLE.folder / "checkpoints" / "best.ckpt").exists()
-    assert WHOLE.curve("test/acc", "examples_seen") == PARTS.curve("test/acc", "examples_seen")
-    assert same(weights(WHOLE.chosen_checkpoint()), weights(PARTS.chosen_checkpoint()))
+    assert_same("whole", "parts", counts=True)
 
 
 @pytest.mark.slow
@@ -94,80 +83,180 @@ def test_speed_of_a_run_resumed_within_an_epoch_is_that_of_its_own_steps(
 
     monkeypatch.setattr(Batches, "batch", batch)
     monkeypatch.setattr(callbacks, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
-    stopped_and_resumed(command, "model=mlp", "trainer.max_epochs=1", step=7)
+    stop = "+callbacks.stop={_target_: test_multistep.StopWithin, step: 7}"
+    stopped(command, "model=mlp", "trainer.max_epochs=1", f"hydra.run.dir={PARTS}", stop, step=7, size=1)
+    assert command(f"resume={PARTS}", "~callbacks.stop", data=False).status == 0
     assert PARTS.curve("images_per_second") == {1: pytest.approx((190 - 7 * 16) / 5)}
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("setting", "size", "saved_at"), [("every_n_train_steps=6", 5, 18), ("every_n_seconds=1e-9", 1, 19)]
+)
+def test_run_that_crashed_resumes_from_a_checkpoint_within_an_epoch(
+    command: Command, setting: str, size: int, saved_at: int
+) -> None:
+    arguments = (*PLAIN, f"callbacks.checkpoint.{setting}", f"steps_per_execution={size}")
+    assert command(*arguments, f"hydra.run.dir={WHOLE}").status == 0
+    crash = "+callbacks.crash={_target_: test_failures.Fault, kind: crash, step: 20}"
+    assert command(*arguments, f"hydra.run.dir={PARTS}", crash).status == 1
+    content = saved("parts")
+    assert content["global_step"] == saved_at and PARTS.info["error"] == "RuntimeError: out of order"
+    content["callbacks"]["ElapsedTime"] = {"total": 2000.0, "fit": 1000.0}
+    torch.save(content, PARTS.checkpoint_path("last"))
+    assert command(f"resume={PARTS}", "~callbacks.crash", data=False).status == 0
+    assert losses(WHOLE, PARTS) == []
+    assert_same("whole", "parts", counts=True)
+    seconds = PARTS.info["seconds"]
+    assert 2000 < seconds["total"] < 2300 and 1000 < seconds["fit"] < 1300
+
+
+@pytest.mark.slow
 def test_setting_of_averaged_weights_cannot_change_on_resume(command: Command) -> None:
-    assert command("model=mlp", "callbacks=ema", "hydra.run.dir=runs/a/b").status == 0
-    outcome = command("resume=runs/a/b", "callbacks.ema.decay=0.5", "trainer.max_epochs=3", data=False)
+    assert command("model=mlp", "callbacks=ema", f"hydra.run.dir={WHOLE}").status == 0
+    outcome = command(f"resume={WHOLE}", "callbacks.ema.decay=0.5", "trainer.max_epochs=3", data=False)
     assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome.err
     assert "callbacks.ema.decay=0.5: cannot change on resume (this run uses 0.999)" in outcome.err
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("setting", ["every_n_train_steps=5", "every_n_seconds=1e-9"])
-def test_checkpoints_within_an_epoch_by_steps_or_by_time(command: Command, setting: str) -> None:
-    """Killed in the middle of an epoch, as far as the run folder can tell."""
+class StopIn(Callback):
+    """A signal while an epoch is validated; without an epoch in the test, when Lightning no longer listens."""
 
-    stop = "+callbacks.stop={_target_: test_resume.Crash, step: 18}"
-    arguments = ("model=dropout_cnn", f"callbacks.checkpoint.{setting}")
-    assert command(*arguments, f"hydra.run.dir={WHOLE}").status == 0
-    assert command(*arguments, f"hydra.run.dir={PARTS}", stop).status == 1
-    last = torch.load(PARTS.folder / "checkpoints" / "last.ckpt", weights_only=True)
-    assert last["global_step"] == (15 if "steps" in setting else 17)
-    assert command(f"resume={PARTS}", "~callbacks.stop", data=False).status == 0
-    assert losses(WHOLE, PARTS) == []
-
-
-class Crash(Callback):
-    """A fault in the program."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if trainer.global_step == self.step - 1:
-            raise RuntimeError("crash")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("epoch", [2, *thorough(0)], ids=["last", "first"])
-def test_signal_during_validation_stops_after_the_epoch_is_saved(command: Command, epoch: int) -> None:
-    arguments = ("model=mlp", "trainer.max_epochs=3")
-    assert command(*arguments, f"hydra.run.dir={WHOLE}").status == 0
-    for sent, status in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
-        folder = Run(Path(f"runs/a/{status}"))
-        stop = f"+callbacks.stop={{_target_: test_resume.StopInValidation, sent: {int(sent)}, epoch: {epoch}}}"
-        assert command(*arguments, f"hydra.run.dir={folder}", stop).status == status
-        assert (folder.info["epochs"], folder.info["steps"]) == (epoch + 1, 12 * (epoch + 1))
-        assert command(f"resume={folder}", "~callbacks.stop", data=False).status == 0
-        assert losses(WHOLE, folder) == []
-
-
-class StopInValidation(Callback):
-    """A signal while an epoch is validated."""
-
-    def __init__(self, sent: int, epoch: int) -> None:
+    def __init__(self, sent: int, epoch: int | None = None) -> None:
         self.sent, self.epoch = sent, epoch
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.current_epoch == self.epoch:
             os.kill(os.getpid(), self.sent)
 
-
-class StopInTest(Callback):
-    """SIGTERM after training, when Lightning no longer listens."""
-
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
+        if self.epoch is None:
+            os.kill(os.getpid(), self.sent)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("epoch", [2, *thorough(0)], ids=["last", "first"])
+def test_signal_during_validation_stops_after_the_epoch_is_saved(command: Command, epoch: int) -> None:
+    arguments = ("model=mlp", THREE)
+    assert command(*arguments, f"hydra.run.dir={WHOLE}").status == 0
+    for sent, status in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        folder = Run(Path(f"runs/a/{status}"))
+        stop = f"+callbacks.stop={{_target_: test_resume.StopIn, sent: {int(sent)}, epoch: {epoch}}}"
+        assert command(*arguments, f"hydra.run.dir={folder}", stop).status == status
+        assert (folder.info["epochs"], folder.info["steps"]) == (epoch + 1, 12 * (epoch + 1))
+        assert command(f"resume={folder}", "~callbacks.stop", data=False).status == 0
+        assert losses(WHOLE, folder) == []
 
 
 @pytest.mark.slow
 def test_signal_after_training_is_recorded_and_resume_does_the_rest(command: Command) -> None:
-    arguments = ("model=mlp", "+callbacks.stop._target_=test_resume.StopInTest")
+    arguments = ("model=mlp", f"+callbacks.stop={{_target_: test_resume.StopIn, sent: {int(signal.SIGTERM)}}}")
     assert command(*arguments, f"hydra.run.dir={WHOLE}").status == 143
     assert (WHOLE.info["status"], WHOLE.info["epochs"]) == ("interrupted", 2)
     assert command(f"resume={WHOLE}", "~callbacks.stop", data=False).status == 0
     assert WHOLE.info["status"] == "finished" and "test/acc" in WHOLE.info["metrics"]
+
+
+def columns(run: Run) -> list[dict[str, str]]:
+    """The cells of metrics.csv as they are written, but for the speed."""
+    with run.metrics_path.open() as file:
+        return [{**row, "images_per_second": ""} for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps", "limits"),
+    [
+        ([], [17], [-1]),  # 12 steps an epoch
+        *slow(
+            (["steps_per_execution=5", "callbacks=test_curve"], [1, 14], [14, -1]),
+            (["steps_per_execution=1", "trainer.log_every_n_steps=3"], [15], [-1]),
+            (["scheduler=step", "+trainer.accumulate_grad_batches=5"], [4], [-1]),
+            (["callbacks=ema", "callbacks.ema.decay=0.9"], [12, 35], [35, -1]),
+        ),
+        *thorough(
+            (["steps_per_execution=5"], [15, 23], [23, 100]),
+            (["steps_per_execution=4", "trainer.limit_train_batches=7"], [10], [-1]),
+        ),
+    ],
+    ids=str,
+)
+def test_run_that_reached_max_steps_continues_within_the_epoch(
+    command: Command, settings: list[str], steps: list[int], limits: list[int]
+) -> None:
+    assert command(*PLAIN, THREE, *settings, f"hydra.run.dir={WHOLE}").status == 0
+    first = command(*PLAIN, THREE, *settings, f"trainer.max_steps={steps[0]}", f"hydra.run.dir={PARTS}")
+    assert first.status == 0 and not first.err, first.err
+    for step, limit in zip(steps, limits, strict=True):
+        assert (PARTS.info["status"], PARTS.info["steps"]) == ("finished", step)
+        resumed = command(f"resume={PARTS}", f"trainer.max_steps={limit}", data=False)
+        assert resumed.status == 0 and not resumed.err, resumed.err
+    assert losses(WHOLE, PARTS) == []
+    assert columns(PARTS) == columns(WHOLE)
+    assert (PARTS.info["epochs"], PARTS.info["steps"]) == (WHOLE.info["epochs"], WHOLE.info["steps"])
+
+
+class Clock(Callback):
+    """Has time run out at a batch: a run has 12 of them an epoch."""
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+
+    def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
+        if trainer.fit_loop.total_batch_idx == self.batch - 1:
+            (timer,) = [each for each in trainer.callbacks if isinstance(each, Timer)]  # type: ignore[attr-defined]
+            timer._start_time["train"] = time.monotonic() - 3600
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("settings", "batch", "steps"),
+    [([], 17, 17), (["+trainer.accumulate_grad_batches=5"], 14, 4), *thorough(([], 12, 12))],
+)
+def test_run_whose_time_is_up_continues_within_the_epoch(
+    command: Command, settings: list[str], batch: int, steps: int
+) -> None:
+    settings = [*PLAIN, THREE, *settings, "scheduler=step"]
+    assert command(*settings, f"hydra.run.dir={WHOLE}").status == 0
+    clock = f"+callbacks.clock={{_target_: test_resume.Clock, batch: {batch}}}"
+    limit = "+trainer.max_time=00:01:00:00"
+    assert command(*settings, clock, limit, f"hydra.run.dir={PARTS}").status == 0
+    assert PARTS.info["steps"] == steps
+    longer = "~trainer.max_time" if settings[-2].endswith("5") else "+trainer.max_time=01:00:00:00"
+    resumed = command(f"resume={PARTS}", longer, "~callbacks.clock", data=False)
+    assert resumed.status == 0, resumed.err
+    assert losses(WHOLE, PARTS) == []
+
+
+class Stateful(Callback):
+    """Has a state of its own, with names that Lightning's checkpoints use."""
+
+    loaded: Any = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best_model_path": 3, "best_k_models": None, "dirpath": {"/x": (1, "y")}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        Stateful.loaded = state_dict
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("place", "moved"), [("${folder}/top", True), ("elsewhere", False)])
+def test_own_checkpoints_stay_where_they_are_and_move_with_the_run_folder(
+    command: Command, place: str, moved: bool
+) -> None:
+    top = f"_target_: lightning.pytorch.callbacks.ModelCheckpoint, dirpath: '{place}', filename: '{{epoch}}'"
+    top = f"+callbacks.top={{{top}, monitor: train/loss, save_top_k: 2}}"
+    own = ("+trainer.max_time=00:01:00:00", "+callbacks.own._target_=test_resume.Stateful")
+    assert command("model=mlp", top, *own, f"hydra.run.dir={PARTS}").status == 0
+    run = Run(Path("runs/b/moved")) if moved else PARTS
+    if moved:
+        run.folder.parent.mkdir()
+        shutil.move(PARTS.folder, run.folder)
+    again = [] if moved else [top]  # it writes outside the run folder
+    resumed = command(f"resume={run}", "trainer.max_epochs=4", *again, data=False)
+    assert resumed.status == 0 and not resumed.err, resumed.err
+    kept = {path.name for path in Path(place.replace("${folder}", str(run.folder))).iterdir()}
+    best = sorted(run.epochs(), key=lambda row: row["train/loss"])[:2]
+    assert kept == {f"epoch={row['epoch']:.0f}.ckpt" for row in best}
+    assert {path.name for path in run.checkpoints_folder.iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert Stateful.loaded == Stateful().state_dict()

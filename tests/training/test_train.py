@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 from lab import Command, Tiny, same, thorough, tiny_data, weights
-from lightning.pytorch import Callback, LightningModule, Trainer
 from matplotlib.image import imread
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from mnist_lab.evaluation.evaluate import evaluate
 from mnist_lab.models.classifier import Classifier
+from mnist_lab.runs.ranking import Results
 from mnist_lab.runs.run import Run
+from mnist_lab.runs.sweep import Sweep
 from mnist_lab.training.build import make_data, make_model, make_trainer
 from mnist_lab.training.loggers import MetricsCSV
 from mnist_lab.training.runtime import quiet_lightning
@@ -123,33 +124,23 @@ def test_hparams_tab_has_one_line_a_run_with_its_final_metrics(command: Command,
 
 
 @pytest.mark.slow
-def test_hparams_tab_of_a_sweep_has_what_is_swept_and_short_names(command: Command) -> None:
-    swept = ("augmentation=none,affine", "model=mlp", "optimizer.nesterov=false,true", "seed=3", "trainer.max_epochs=1")
-    assert command("-m", *swept, "sweep=s").status == 0
+def test_hparams_tab_of_a_sweep_has_short_names_of_what_is_swept_and_failed_jobs(command: Command) -> None:
+    fails = "+callbacks.fails._target_=test_checkpoints.FailsInSecondEpoch"
+    swept = ("model=mlp", "optimizer.nesterov=false,true", "seed=3", "trainer.max_epochs=1,2", fails)
+    assert command("-m", *swept, "sweep=s").status == 1
     rows = []
     for run in Run.below("runs"):
         events = EventAccumulator(str(run.folder)).Reload()
         values = hparam_values(events)
-        rows.append((values.pop("augmentation"), values.pop("nesterov")))
-        assert values == {"model": "mlp", "lr": 0.01, "momentum": 0.9, "batch_size": 16, "epochs": 1, "seed": 3}
-        infos = hparams(events, "experiment").experiment.hparam_infos
-        assert {info.name for info in infos if info.differs} == {"augmentation", "nesterov"}
-        shown = [info.display_name for info in hparams(events, "experiment").experiment.metric_infos]
-        assert "val acc" in shown and not [name for name in shown if name.startswith("test")]
-    assert sorted(rows) == [("affine", "false"), ("affine", "true"), ("none", "false"), ("none", "true")]
-
-
-@pytest.mark.slow
-def test_hparams_tab_has_failed_jobs(command: Command) -> None:
-    fails = "+callbacks.fails._target_=test_checkpoints.FailsInSecondEpoch"
-    outcome = command("-m", "model=mlp", "optimizer.lr=0.25", "trainer.max_epochs=1,2", fails, "sweep=s")
-    assert outcome.status == 1, outcome.err
-    ends = {}
-    for run in Run.below("runs"):
-        events = EventAccumulator(str(run.folder)).Reload()
-        assert hparam_values(events)["lr"] == 0.25
-        ends[run.info["status"].value] = hparams(events, "session_end_info").session_end_info.status
-    assert ends == {"finished": 1, "failed": 2}
+        ended = hparams(events, "session_end_info").session_end_info.status
+        rows.append((values.pop("nesterov"), values.pop("epochs"), run.info["status"].value, ended))
+        assert values == {"model": "mlp", "lr": 0.01, "momentum": 0.9, "batch_size": 16, "seed": 3}
+        experiment = hparams(events, "experiment").experiment
+        assert {info.name for info in experiment.hparam_infos if info.differs} == {"nesterov", "epochs"}
+        shown = [info.display_name for info in experiment.metric_infos]
+        assert ("val acc" in shown) == (ended == 1) and not [name for name in shown if name.startswith("test")]
+    ends = ((1, "finished", 1), (2, "failed", 2))
+    assert sorted(rows) == [(nesterov, *end) for nesterov in ("false", "true") for end in ends]
 
 
 def test_resume_continues_to_more_epochs_in_a_moved_folder_and_refuses_fewer(command: Command, finished: Run) -> None:
@@ -229,8 +220,8 @@ def test_before_training_the_untrained_network_is_tested(command: Command) -> No
 def test_lenet_continued_reloads_its_weights_and_trains_on(command: Command, interrupted: int) -> None:
     """As one run of so many epochs, to the last bit; and so if it was interrupted before or after the reload."""
     arguments = ("experiment=lenet_continued", "callbacks.reload.after=2", "trainer.max_epochs=4")
-    stop = [f"+callbacks.stop={{_target_: test_train.StopAfter, epochs: {interrupted}}}"] * bool(interrupted)
-    outcome = command(*arguments, "hydra.run.dir=runs/a/parts", *stop)
+    stop = f"+callbacks.stop={{_target_: test_failures.Fault, kind: Ctrl-C, epoch: {interrupted}}}"
+    outcome = command(*arguments, "hydra.run.dir=runs/a/parts", *[stop] * bool(interrupted))
     if interrupted:
         assert outcome.status == 130
         outcome = command("resume=runs/a/parts", "~callbacks.stop", data=False)
@@ -247,38 +238,6 @@ def test_reload_comes_before_the_last_epoch(command: Command) -> None:
     outcome = command("experiment=lenet_continued", "callbacks.reload.after=4", "trainer.max_epochs=4")
     assert outcome.status == 2
     assert "callbacks.reload.after=4: must be less than trainer.max_epochs=4" in outcome.err
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("precision", ["bf16-mixed", *thorough("bf16-true", "64-true")])
-def test_other_precisions_run_to_the_end(command: Command, precision: str) -> None:
-    outcome = command("model=mlp", f"trainer.precision={precision}", "trainer.max_epochs=1", "figures=true")
-    assert outcome.status == 0, outcome.err
-
-
-@pytest.mark.slow
-def test_own_network_is_one_class_and_one_yaml(
-    command: Command, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "my_net.py").write_text(
-        "from torch import nn\n"
-        "from mnist_lab.models.classifier import Classifier\n\n"
-        "class MyNet(Classifier):\n"
-        "    def __init__(self, *, width: int = 32) -> None:\n"
-        "        super().__init__()\n"
-        "        self.net = nn.Sequential(nn.Flatten(), nn.Linear(784, width), nn.ReLU(), nn.Linear(width, 10))\n\n"
-        "    def forward(self, x):\n"
-        "        return self.net(x)\n"
-    )
-    (tiny.conf / "model").mkdir()
-    (tiny.conf / "model" / "my_net.yaml").write_text("_target_: my_net.MyNet\nwidth: 16\n")
-    outcome = command("model=my_net")
-    assert outcome.status == 0
-    assert outcome.out.splitlines()[-1] == f"run folder: {only_run()}" and only_run().folder.name.endswith("-my_net")
-    assert command("test", "latest", data=False).status == 0
-    assert command("resume=latest", "trainer.max_epochs=3", data=False).status == 0
-    assert (only_run().info["model"], only_run().info["epochs"]) == ("my_net", 3)
 
 
 @pytest.mark.slow
@@ -308,15 +267,6 @@ def test_test_set_after_every_epoch_is_shown_and_changes_nothing(command: Comman
     assert run.checkpoint("best") is None
 
 
-def test_rows_after_the_checkpoint_are_cut_on_resume(tmp_path: Path) -> None:
-    old, new = MetricsCSV(tmp_path), MetricsCSV(tmp_path)
-    for step in (3, 7):
-        old.log_metrics({"lr": 1.0}, step=step)
-    old.write()
-    new.restore(4)
-    assert list(new.rows) == [3]
-
-
 def test_two_starts_at_once_get_two_folders_and_the_same_result(command: Command) -> None:
     for _ in range(2):
         assert command("model=dropout_cnn").status == 0
@@ -325,37 +275,16 @@ def test_two_starts_at_once_get_two_folders_and_the_same_result(command: Command
     assert same(weights(first.checkpoint("last")), weights(second.checkpoint("last")))
 
 
-class StopAfter(Callback):
-    """Ctrl-C when so many epochs are done."""
-
-    def __init__(self, epochs: int) -> None:
-        self.epochs = epochs
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.current_epoch == self.epochs:
-            raise KeyboardInterrupt
-
-
-class Bomb(Callback):
-    """A fault in the program."""
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        raise RuntimeError("out of order")
-
-
 @pytest.mark.slow
 def test_resume_with_a_schedule_that_is_over_is_refused(command: Command) -> None:
     command("model=mlp", "scheduler=onecycle")
     outcome = command("resume=latest", "trainer.max_epochs=3", data=False)
     assert outcome.status == 2
     assert "scheduler.epochs=3: cannot change on resume (this run uses 2)" in outcome.err
-    outcome = command("resume=latest", "trainer.max_epochs=3", "scheduler=none", data=False)
-    assert outcome.status == 2
-    assert "scheduler.max_lr=null: cannot change on resume (this run uses 0.01)" in outcome.err
 
 
 def test_run_stopped_before_its_first_checkpoint_says_to_start_anew(command: Command) -> None:
-    outcome = command("+callbacks.stop={_target_: test_train.StopAfter, epochs: 0}")
+    outcome = command("+callbacks.stop={_target_: test_failures.Fault, kind: Ctrl-C, epoch: 0}")
     assert outcome.status == 130
     assert f"start again: {only_run().info['command']}" in outcome.out
 
@@ -407,14 +336,6 @@ def test_gpu_run_is_tested_to_the_same_figures_and_resumed(command: Command) -> 
     assert command("resume=latest", "trainer.max_epochs=3", data=False).status == 0
 
 
-def test_failed_run_says_so_in_run_json_and_keeps_the_traceback(command: Command) -> None:
-    outcome = command("+callbacks.bomb={_target_: test_train.Bomb}")
-    assert outcome.status == 1
-    info = only_run().info
-    assert (info["status"], info["error"]) == ("failed", "RuntimeError: out of order")
-    assert "Traceback" in (only_run().folder / "train.log").read_text()
-
-
 @pytest.mark.slow
 def test_run_without_checkpoint_callbacks_saves_its_last_weights(command: Command) -> None:
     outcome = command("model=mlp", "trainer.max_epochs=1", "callbacks.last=null", "callbacks.best=null")
@@ -437,3 +358,19 @@ def test_processes_save_the_last_checkpoint_if_the_first_one_finds_none(
         monkeypatch.setattr(trainer.strategy, "broadcast", lambda *args, answer=found_by_first, **settings: answer)
         ensure_last_checkpoint(Run(Path("runs/a")), trainer)
         assert zipfile.is_zipfile(path) != found_by_first
+
+
+@pytest.mark.slow
+def test_metrics_of_a_part_are_marked_and_not_ranked_among_those_of_whole_sets(command: Command) -> None:
+    limits = ("trainer.limit_test_batches=null,1", "optimizer.lr=0.001,0.1")
+    swept = command("-m", "sweep=s", "model=mlp", "trainer.max_epochs=1", *limits)
+    assert swept.status == 0, swept.err
+    results = Results.of(Sweep(Path("runs/sweeps/s")))
+    assert len(results.ranked) == 2 and not any(group[0].info["partial"] for group in results.ranked)
+    (part, *_) = [Run(job.folder) for job in results.jobs if job.info["partial"]]
+    assert part.info["partial"] == ["test"]
+    assert "partial" in command("ls", "--columns", "run,status,test/acc", data=False).out
+    selected = command("ls", "--where", "test/acc >= 0 and status == finished", "--json", data=False).out
+    assert part.folder.name not in selected and results.ranked[0][0].folder.name in selected
+    assert command("report", str(part), data=False).status == 0
+    assert "Its test metrics are those of a part of the set" in part.report_path.read_text()
