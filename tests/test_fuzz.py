@@ -11,18 +11,17 @@ from benchmarks.fuzz import SETTINGS, fuzz
 from mnist_lab.errors import UsageError
 from mnist_lab.runs.run import Run
 
-COUNTS = pytest.mark.parametrize("count", [4, *thorough(20)])
 BOMB = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10))
 
 
 @pytest.mark.slow
-@COUNTS
+@pytest.mark.parametrize("count", [3, *thorough(20)])
 def test_random_command_lines_are_accepted_or_refused_in_one_line(tiny: Tiny, count: int) -> None:
     assert list(fuzz("command_line", count, 0, Path(), Path("work"))) == []
 
 
 @pytest.mark.slow
-@COUNTS
+@pytest.mark.parametrize("count", [1, *thorough(10)])
 def test_damaged_files_of_a_run_are_used_or_refused_in_one_line(
     tiny: Tiny, command: Command, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:

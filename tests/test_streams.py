@@ -49,7 +49,7 @@ def test_training_ends_well_with_0_when_its_reader_has_gone_and_standard_error_i
     assert (info["status"], info["epochs"]) == ("finished", 2) and "test/acc" in info["metrics"]
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @has_full_device
 def test_training_ends_well_with_0_and_a_warning_when_its_output_goes_to_a_full_disk(tiny: Tiny) -> None:
     with FULL.open("w") as full:

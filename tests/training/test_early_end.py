@@ -34,11 +34,11 @@ def columns(run: Run) -> list[dict[str, str]]:
         ([], [17], [-1]),  # 12 steps an epoch
         *slow(
             (["steps_per_execution=5", "callbacks=test_curve"], [1, 14], [14, -1]),
-            (["steps_per_execution=1", "trainer.log_every_n_steps=3"], [15], [-1]),
-            (["scheduler=step", "+trainer.accumulate_grad_batches=5"], [4], [-1]),
             (["callbacks=ema", "callbacks.ema.decay=0.9"], [12, 35], [35, -1]),
         ),
         *thorough(
+            (["steps_per_execution=1", "trainer.log_every_n_steps=3"], [15], [-1]),
+            (["scheduler=step", "+trainer.accumulate_grad_batches=5"], [4], [-1]),
             (["steps_per_execution=5"], [15, 23], [23, 100]),
             (["steps_per_execution=4", "trainer.limit_train_batches=7"], [10], [-1]),
         ),
@@ -75,7 +75,7 @@ class Clock(pl.Callback):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "batch", "steps"),
-    [([], 17, 17), (["+trainer.accumulate_grad_batches=5"], 14, 4), *thorough(([], 12, 12))],
+    [([], 17, 17), *thorough((["+trainer.accumulate_grad_batches=5"], 14, 4), ([], 12, 12))],
 )
 def test_run_whose_time_is_up_continues_within_the_epoch(
     command: Command, settings: list[str], batch: int, steps: int
@@ -105,7 +105,7 @@ class Stateful(pl.Callback):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("place", "moved"), [("${folder}/top", True), ("elsewhere", False)])
+@pytest.mark.parametrize(("place", "moved"), [("${folder}/top", True), *thorough(("elsewhere", False))])
 def test_own_checkpoints_stay_where_they_are_and_move_with_the_run_folder(
     command: Command, place: str, moved: bool
 ) -> None:

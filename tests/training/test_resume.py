@@ -52,11 +52,11 @@ ADAM = ["scheduler=cosine", "optimizer=adam", "optimizer.lr=0.001"]
     ("settings", "step"),
     [
         (PLAIN, 12),
-        *slow((RECIPE, 12), (PLAIN, 5), (PLAIN, 23), (LIMITED, 10), (["model=lenet", *ADAM], 7)),
-        *slow((["model=mlp", "+trainer.accumulate_grad_batches=3"], 2)),
+        *slow((RECIPE, 5), (LIMITED, 10)),
+        *thorough((RECIPE, 12), (PLAIN, 5), (PLAIN, 23), (["model=mlp", "+trainer.accumulate_grad_batches=3"], 2)),
         *thorough(*((settings, step) for settings in (PLAIN, RECIPE) for step in (1, 11, 13, 24))),
         *thorough((["model=dropout_cnn", "scheduler=none"], 7), (LIMITED, 7), (LIMITED, 8), (LIMITED, 14)),
-        *thorough(*(([f"model={network}", *ADAM], 7) for network in ("simple_cnn", "compact_cnn", "mlp"))),
+        *thorough(*(([f"model={network}", *ADAM], 7) for network in ("lenet", "simple_cnn", "compact_cnn", "mlp"))),
         *thorough(*(([*SMALL_RESIDUAL, *ingredient], 7) for ingredient in INGREDIENTS.values())),
     ],
     ids=str,
@@ -107,7 +107,7 @@ def test_setting_of_averaged_weights_cannot_change_on_resume(command: Command) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("setting", ["every_n_train_steps=5", "every_n_seconds=1e-9"])
+@pytest.mark.parametrize("setting", ["every_n_train_steps=5", *thorough("every_n_seconds=1e-9")])
 def test_checkpoints_within_an_epoch_by_steps_or_by_time(command: Command, setting: str) -> None:
     """Killed in the middle of an epoch, as far as the run folder can tell."""
 

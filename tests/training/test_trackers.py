@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from lab import Command, Tiny, slow
+from lab import Command, Tiny, thorough
 from lightning.pytorch import Callback, Trainer
 
 from mnist_lab.runs.run import Run
@@ -95,7 +95,7 @@ def test_settings_metrics_and_checkpoint_arrive_in_a_database_beside_the_runs(co
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("status", ["FAILED", *slow("KILLED")])
+@pytest.mark.parametrize("status", ["FAILED", *thorough("KILLED")])
 def test_run_that_ended_early_is_continued_there_by_its_id_and_finished(command: Command, status: str) -> None:
     assert command(*QUICK, *FAIL, f"+callbacks.fail.interrupted={status == 'KILLED'}").status != 0
     client, (before,) = remote_runs()
@@ -110,7 +110,7 @@ def test_run_that_ended_early_is_continued_there_by_its_id_and_finished(command:
     assert sent.pop("images_per_second") and sent == curves(Run(RUN), "images_per_second")
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_run_that_a_store_does_not_know_is_a_new_one_there(command: Command) -> None:
     command(*QUICK)
     store = f"sqlite:///{Path('other.db').absolute()}"
@@ -120,7 +120,7 @@ def test_run_that_a_store_does_not_know_is_a_new_one_there(command: Command) -> 
     assert Run(RUN).info["trackers"] == {"mlflow": remote.info.run_id}
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_jobs_of_a_sweep_side_by_side_have_its_name_and_a_paused_one_is_scheduled(command: Command) -> None:
     halving = ("-m", "model=mlp", "optimizer.lr=0.3,0.0001", "sweep=s", "logger=[tensorboard,mlflow]")
     rungs = ("hydra/sweeper=halving", "hydra.sweeper.min_epochs=1", "hydra.sweeper.eta=2", "trainer.max_epochs=2")
@@ -134,7 +134,7 @@ def test_jobs_of_a_sweep_side_by_side_have_its_name_and_a_paused_one_is_schedule
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("uri", ["http://teacher:secret@127.0.0.1:9", "sqlite:////dev/null/x.db"])
+@pytest.mark.parametrize("uri", ["http://teacher:secret@127.0.0.1:9", *thorough("sqlite:////dev/null/x.db")])
 def test_store_that_cannot_be_used_is_reported_before_anything_is_made(command: Command, uri: str) -> None:
     outcome = command(*QUICK, f"logger.mlflow.tracking_uri={uri}")
     assert outcome.status == 2 and outcome.out == ""
@@ -230,7 +230,7 @@ def test_offline_folder_of_wandb_has_settings_metrics_and_checkpoint(command: Co
     assert any("artifact" in str(record)[:400] for record in records)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_resumed_offline_run_of_wandb_is_a_new_run_in_the_same_group(command: Command) -> None:
     assert command("model=mlp", f"hydra.run.dir={RUN}", "logger=wandb", *FAIL).status != 0
     first, known = offline_records(RUN), Run(RUN).info["trackers"]["wandb"]
@@ -241,7 +241,7 @@ def test_resumed_offline_run_of_wandb_is_a_new_run_in_the_same_group(command: Co
     assert before.run_group == after.run_group == "a"
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_jobs_of_a_sweep_are_a_group_of_wandb(command: Command) -> None:
     assert command("-m", "model=mlp", "optimizer.lr=0.1,0.01", "sweep=s", "logger=[csv,wandb]").status == 0
     started = [of_kind(offline_records(run.folder), "run")[0] for run in Run.below("runs/sweeps/s")]
