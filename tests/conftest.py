@@ -43,16 +43,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line("slow and thorough tests were left out; run all with: make test-all", bold=True)
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.get_closest_marker("cluster") and not config.getoption("--cluster"):
-            item.add_marker(pytest.mark.skip(reason="starts a SLURM and a Ray: .ci/cluster runs it"))
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--cluster", action="store_true", help="run the tests that start a SLURM and a Ray: .ci/cluster")
-
-
 @pytest.fixture
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tiny:
     """A tiny data set on disk; the current folder is an empty one."""

@@ -1,14 +1,12 @@
 """Sweeps of the tests of clusters: callbacks of their jobs, how the jobs stand, and what their results are to be."""
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from lab import Command, wait_for
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -72,12 +70,3 @@ def same_as_undisturbed(command: Command, *changes: str) -> bool:
     assert command("-m", "model=mlp", "logger=csv", "sweep=alone", "threads=1", *changes).status == 0
     alone = Sweep(FOLDER.with_name("alone")).jobs()
     return [job.info["metrics"] for job in jobs()] == [job.info["metrics"] for job in alone]
-
-
-def results(name: str) -> dict[str, Any]:
-    """A sweep's results.json, but for times, folders and commands."""
-    content: dict[str, Any] = json.loads((FOLDER.with_name(name) / "results.json").read_text())
-    for job in (*content["jobs"], *content["ranked"], content["best"]):
-        job.pop("seconds", None)
-    del content["sweep"], content["command"]
-    return content

@@ -19,7 +19,7 @@ from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
 
 pytest_plugins = ["engines"]
-pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("distributed")]
+pytestmark = pytest.mark.xdist_group("distributed")
 PROGRAM = ("-m", "mnist_lab")
 SETTINGS = ("model=mlp", "model._target_=instrumented.Spy", "trainer=ddp", "trainer.max_epochs=3", "optimizer.lr=0.1")
 Launch = Callable[..., list[tuple[int, str]]]  # exit status and output of each command

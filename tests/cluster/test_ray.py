@@ -12,7 +12,7 @@ from sweeping import DIES, SLOW, age_locks, jobs, same_as_undisturbed, while_tra
 from mnist_lab.runs.run import Run
 
 pytest_plugins = ["engines"]
-pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("ray"), pytest.mark.thorough]
+pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.thorough]
 
 
 def sweep(cluster: RayCluster, *overrides: str) -> list[str]:

@@ -16,7 +16,6 @@ from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
 
 pytest_plugins = ["engines"]
-pytestmark = pytest.mark.cluster
 SWEEP = ("-m", "model=mlp", "logger=csv", "sweep=s", *Slurm.launcher)
 
 
@@ -31,7 +30,7 @@ def test_job_whose_process_dies_twice_is_failed_in_slurms_words_and_the_others_r
     assert (status, "Traceback" in out) == (1, False), out
     assert [job.state for job in jobs()] == ["finished", "failed"]
     assert jobs()[1].attempts == 2
-    assert "its process died (SLURM " in out and "FAILED" in out and "signal 9" in out, out
+    assert "its process died (SLURM " in out and "FAILED, signal 9" in out, out
 
 
 @pytest.mark.thorough
@@ -135,15 +134,6 @@ def test_jobs_wait_in_a_full_queue_and_a_detached_sweep_goes_on_without_its_comm
     assert (status, numbers()) == (0, before), out
     assert [(job.state, job.attempts) for job in jobs()] == [("finished", 1)] * 3
     assert [job.process["host"] for job in jobs()] == ["node1", "node2", "node1"]
-
-
-@pytest.mark.thorough
-def test_cluster_without_accounting_tells_ends_as_soon(tiny: Tiny, slurm_without_accounting: Slurm) -> None:
-    begun = time.monotonic()
-    status, out = run(tiny, *SWEEP, "seed=0,1", DIES)
-    assert (status, [job.state for job in jobs()]) == (1, ["finished", "failed"]), out
-    assert "its process died (SLURM " in out and "FAILED, signal 9" in out, out
-    assert time.monotonic() - begun < 60
 
 
 @pytest.mark.thorough
