@@ -154,10 +154,7 @@ def command(tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
     def run(*arguments: str, data: bool = True) -> Outcome:
         GlobalHydra.instance().clear()
-        own = ["--config-dir", str(tiny.conf), *tiny.overrides] if data else []
-        given = {argument.split("=")[0] for argument in arguments}
-        own = [argument for argument in own if argument.split("=")[0] not in given]
-        monkeypatch.setattr("sys.argv", ["mnist_lab", *own, *arguments])
+        monkeypatch.setattr("sys.argv", ["mnist_lab", *(tiny.arguments(*arguments) if data else arguments)])
         # Hydra takes the measuring of coverage for a debugger, to which it leaves what is raised.
         monkeypatch.setattr("hydra._internal.utils.is_under_debugger", lambda: False)
         status = 0

@@ -6,7 +6,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from lab import Outcome, Tiny, completed, thorough, tiny_data
+from lab import SAVED_OFTEN, Outcome, Tiny, completed, thorough, tiny_data
 
 from benchmarks.kills import losses
 from mnist_lab.files import is_whole
@@ -15,16 +15,7 @@ from mnist_lab.runs.ranking import Results
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
 
-SETTINGS = (
-    "data=tiny",
-    "model=mlp",
-    "trainer.max_epochs=3",
-    "trainer.accelerator=cpu",
-    "trainer.log_every_n_steps=4",
-    "callbacks.checkpoint.every_n_train_steps=5",
-    "figures=false",
-)
-STEPS = 36  # twelve an epoch
+STEPS = 36  # in three epochs
 CHECKPOINTS = ("checkpoints/last.ckpt", "checkpoints/best.ckpt")
 FILES = (*CHECKPOINTS, "run.json", "config.yaml", "metrics.csv", "events.*", "train.log")
 FORBIDDEN = ("optimizer.lr=0.5", "seed=7", "model=lenet", "data.batch_size=32")
@@ -37,19 +28,24 @@ def stopped_by(number: signal.Signals) -> int:
 
 
 def start(tiny: Tiny, runs_dir: Path, *arguments: str, kill: tuple[signal.Signals, int] | None = None) -> Outcome:
-    """Run `python -m mnist_lab` in a process, which gets a signal after some steps of training; a later key holds."""
-    own = {argument.split("=")[0]: argument for argument in (*SETTINGS, f"runs_dir={runs_dir}", *arguments)}
+    """Run `python -m mnist_lab` in a process, which gets a signal after some steps of training."""
     program = ("-m", "mnist_lab")
     if kill is not None:
         program = ("-c", f"import instrumented; instrumented.program_signalled({kill[0]:d}, {kill[1]})")
-    return completed(*program, "--config-dir", str(tiny.conf), *own.values())
+    return completed(*program, *tiny.arguments(f"runs_dir={runs_dir}", *arguments))
+
+
+def lifes_data(folder: Path) -> Tiny:
+    tiny = tiny_data(folder)
+    tiny.overrides = [*SAVED_OFTEN, "trainer.max_epochs=3"]
+    return tiny
 
 
 @pytest.fixture(scope="module")
 def left_alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tiny, Run]:
     """Train the run left alone, whose end every other is to reach."""
     folder = tmp_path_factory.mktemp("lifecycle")
-    tiny = tiny_data(folder / "tiny")
+    tiny = lifes_data(folder / "tiny")
     ended = start(tiny, folder / "whole", "resume=auto")
     assert (ended.status, ended.err) == (0, ""), ended
     return tiny, Run.find("latest", folder / "whole")
@@ -174,7 +170,7 @@ def test_sweep_ends_as_if_left_alone(tmp_path: Path) -> None:
     from hypothesis.stateful import RuleBasedStateMachine, rule
     from hypothesis.strategies import integers, sampled_from
 
-    tiny = tiny_data(tmp_path / "tiny")
+    tiny = lifes_data(tmp_path / "tiny")
     assert start(tiny, tmp_path / "whole", *SWEEP, f"optimizer.lr={','.join(VALUES)}").status == 0
     whole, numbers = accuracies(tmp_path / "whole"), count()
     assert len(whole) == len(VALUES)
