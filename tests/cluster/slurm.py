@@ -16,7 +16,6 @@ from pathlib import Path
 
 from lab import wait_for
 
-PROGRAMS = ("slurmctld", "slurmd", "munged", "unshare", "setpriv")
 NODES = ("node1", "node2")
 CONF = """
 ClusterName=lab
@@ -56,12 +55,6 @@ NODE = (
     "NodeName={node} NodeHostname={node} NodeAddr=127.0.0.1 Port={port} CPUs=2 Boards=1 SocketsPerBoard=1"
     " CoresPerSocket=2 ThreadsPerCore=1 RealMemory=9000 State=UNKNOWN\n"
 )
-
-
-def missing_programs() -> list[str]:
-    """The programs of a SLURM that this machine lacks."""
-    path = os.environ.get("PATH", "") + os.pathsep + "/usr/sbin"
-    return [name for name in PROGRAMS if shutil.which(name, path=path) is None]
 
 
 def free_port() -> int:
