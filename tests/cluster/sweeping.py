@@ -7,8 +7,9 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from lab import Command, wait_for
+from lab import Command, Tiny, run, wait_for
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_lab.runs.locks import HOLDER
@@ -17,8 +18,8 @@ from mnist_lab.runs.sweep import Job, Sweep
 
 FOLDER = Path("runs/sweeps/s")
 SLOW = ("+callbacks.slow._target_=sweeping.Slow", "trainer.max_epochs=40")
-HALVING = ("hydra/sweeper=halving", "hydra.sweeper.min_epochs=1", "hydra.sweeper.eta=2")
 DIES = "+callbacks.dies._target_=sweeping.Dies"
+Then = Callable[[subprocess.Popen[str]], None]  # is done while the command runs
 
 
 class Slow(Callback):
@@ -52,7 +53,7 @@ def train(count: int) -> Callable[[], bool]:
     return lambda: sum(len(Run(job.folder).epochs()) >= 2 for job in jobs() if job.state == "running") >= count
 
 
-def while_training(count: int, act: Callable[[], object] | signal.Signals) -> Callable[[subprocess.Popen[str]], None]:
+def while_training(count: int, act: Callable[[], object] | signal.Signals) -> Then:
     """Act, or send the sweep's process a signal, as soon as `count` of its jobs are training."""
 
     def then(process: subprocess.Popen[str]) -> None:
@@ -63,6 +64,13 @@ def while_training(count: int, act: Callable[[], object] | signal.Signals) -> Ca
         process.send_signal(act) if isinstance(act, signal.Signals) else act()
 
     return then
+
+
+def swept(tiny: Tiny, engine: Any, *overrides: str, status: int = 0, then: Then | None = None) -> str:
+    """Run a sweep on a cluster, which has to end with this status; return its output."""
+    ended, out = run(tiny, "-m", "model=mlp", "logger=csv", "sweep=s", *engine.launcher, *overrides, then=then)
+    assert (ended, "Traceback" in out) == (status, False), out
+    return out
 
 
 def same_as_undisturbed(command: Command, *changes: str) -> bool:

@@ -1,14 +1,14 @@
 """Sweeps on a real SLURM and on a real Ray, of two nodes each, have the results of one process, bit for bit."""
 
 import pytest
-from lab import Command, Tiny, run, thorough
-from sweeping import HALVING, jobs, same_as_undisturbed
+from lab import Command, Tiny, thorough
+from sweeping import jobs, same_as_undisturbed, swept
 
 from mnist_lab.runs.run import Run
 
 pytest_plugins = ["engines"]
 GRID = ("optimizer.lr=0.001,0.01", "seed=0,1")
-RUNGS = ("optimizer.lr=0.05,0.01,0.001,0.0001", "trainer.max_epochs=4", *HALVING)
+RUNGS = ("optimizer.lr=0.05,0.01,0.001,0.0001", "trainer.max_epochs=4", "hydra/sweeper=halving", "hydra.sweeper.eta=2")
 
 
 @pytest.mark.parametrize(
@@ -20,9 +20,7 @@ RUNGS = ("optimizer.lr=0.05,0.01,0.001,0.0001", "trainer.max_epochs=4", *HALVING
 def test_jobs_on_two_nodes_end_as_in_one_process(
     tiny: Tiny, command: Command, request: pytest.FixtureRequest, engine: str, sweep: tuple[str, ...], epochs: list[int]
 ) -> None:
-    launcher = request.getfixturevalue(engine).launcher
-    status, out = run(tiny, "-m", "model=mlp", "logger=csv", "sweep=s", *launcher, *sweep)
-    assert status == 0, out
+    swept(tiny, request.getfixturevalue(engine), *sweep)
     assert same_as_undisturbed(command, *sweep)
     assert {job.process["host"] for job in jobs()} <= {"node1", "node2"}
     assert sorted(len(Run(job.folder).epochs()) for job in jobs()) == epochs
