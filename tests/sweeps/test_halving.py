@@ -186,7 +186,7 @@ def test_paused_candidates_are_shown_as_such(command: Command, nine: Sweep) -> N
     assert command("report", str(FOLDER), data=False).status == 0
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_drawn_candidates_are_the_same_for_the_same_seed(command: Command) -> None:
     pytest.importorskip("optuna", reason="the extra optuna is not installed")
     rates = "optimizer.lr=tag(log,interval(0.001,0.1))"

@@ -98,7 +98,7 @@ def test_a_failed_job_leaves_the_search_free_to_ask_elsewhere_and_runs_again_at_
     assert [trial.state for trial in trials()] == [TrialState.COMPLETE] * 5
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_settings_that_are_drawn_again_after_their_job_was_pruned_count_as_pruned(command: Command) -> None:
     FOLDER.mkdir(parents=True)
     study, space = open_study(FOLDER), {"data.batch_size": CategoricalDistribution(["16", "32"])}

@@ -110,8 +110,8 @@ def can_mount() -> bool:
 @pytest.mark.parametrize(
     ("kilobytes", "status", "told", "left"),
     [
-        (4, 2, "hydra.run.dir=", set()),  # not even for the run's own record
-        *thorough((600, 1, "checkpoints/best.ckpt", set())),
+        # The least is not enough even for the run's own record.
+        *thorough((4, 2, "hydra.run.dir=", set()), (600, 1, "checkpoints/best.ckpt", set())),
         (2500, 1, "checkpoints/best.ckpt", {"best.ckpt", "last.ckpt"}),  # the second epoch's
     ],
 )

@@ -34,7 +34,7 @@ def test_epochs_without_validation_cause_no_warning(command: Command) -> None:
     assert (outcome.status, outcome.err) == (0, "")
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.usefixtures("srun")
 def test_parallel_sweep_succeeds_where_python_makes_warnings_errors(tiny: Tiny) -> None:
     processes = ("hydra/launcher=processes", "hydra.launcher.n_jobs=2")

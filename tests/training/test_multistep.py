@@ -192,8 +192,8 @@ def test_resumed_run_keeps_its_groups_unless_something_needs_single_steps(
     ("setting", "reason"),
     [
         ("+trainer.gradient_clip_val=1", "trainer.gradient_clip_val"),
-        ("model._target_=test_multistep.OwnStep", "OwnStep.training_step"),
         *thorough(
+            ("model._target_=test_multistep.OwnStep", "OwnStep.training_step"),
             ("+trainer.accumulate_grad_batches=2", "trainer.accumulate_grad_batches"),
             ("+trainer.val_check_interval=4", "trainer.val_check_interval"),
             ("trainer.precision=64-true", "trainer.precision=64-true"),

@@ -122,7 +122,7 @@ def test_hparams_tab_has_one_line_a_run_with_its_final_metrics(command: Command,
         assert command(f"resume={finished}", "trainer.max_epochs=9", data=False).status == 0
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_hparams_tab_of_a_sweep_has_what_is_swept_and_short_names(command: Command) -> None:
     swept = ("augmentation=none,affine", "model=mlp", "optimizer.nesterov=false,true", "seed=3", "trainer.max_epochs=1")
     assert command("-m", *swept, "sweep=s").status == 0
