@@ -52,21 +52,20 @@ def test_saved_checkpoint_outlives_a_power_failure(recorded: Recorded) -> None:
 
 def test_finished_run_loses_nothing(recorded: Recorded) -> None:
     _, _, recorder = recorded
-    finished = next(number for number in range(len(recorder.changes)) if is_finished(recorder, number))
+
+    def record_after(moment: int) -> bytes:
+        tree = recorder.disk_after(moment, "none", random.Random(0))
+        return b"".join(content or b"" for name, content in tree.items() if name.endswith("run.json"))
+
+    renamed = [number for number, change in enumerate(recorder.changes) if change.kind == "names"]
+    written = [number for number in renamed if recorder.changes[number].entries[-1][1] == "run.json"]
+    finished = next(number for number in written if b'"status": "finished"' in record_after(number + 1))
 
     def disk(loss: str) -> dict[str, bytes | None]:
         tree = recorder.disk_after(finished + 2, loss, random.Random(0))  # with the folder synced
         return {name: tree[name] for name in tree if ".holder" not in name and not name.endswith(".log")}
 
     assert disk("all").items() >= disk("none").items()
-
-
-def is_finished(recorder: Recorder, number: int) -> bool:
-    change = recorder.changes[number]
-    if change.kind != "names" or change.entries[-1][1] != "run.json":
-        return False
-    tree = recorder.disk_after(number + 1, "none", random.Random(0))
-    return any(b'"status": "finished"' in (tree[name] or b"") for name in tree if name.endswith("run.json"))
 
 
 @pytest.mark.parametrize("clone", [0, *slow(10), *thorough(*(n for n in range(CLONES) if n not in (0, 10)))])
