@@ -42,16 +42,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line("slow and thorough tests were left out; run all with: make test-all", bold=True)
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.get_closest_marker("cluster") and not config.getoption("--cluster"):
-            item.add_marker(pytest.mark.skip(reason="starts a SLURM and a Ray: .ci/cluster runs it"))
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--cluster", action="store_true", help="run the tests that start a SLURM and a Ray: .ci/cluster")
-
-
 @pytest.fixture
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tiny:
     """A tiny data set on disk; the current folder is an empty one."""
@@ -147,10 +137,7 @@ def command(tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     from mnist_lab.__main__ import main
 
     def run(*arguments: str, data: bool = True) -> Outcome:
-        own = ["--config-dir", str(tiny.conf), *tiny.overrides] if data else []
-        given = {argument.split("=")[0] for argument in arguments}
-        own = [argument for argument in own if argument.split("=")[0] not in given]
-        monkeypatch.setattr("sys.argv", ["mnist_lab", *own, *arguments])
+        monkeypatch.setattr("sys.argv", ["mnist_lab", *(tiny.arguments(*arguments) if data else arguments)])
         # Hydra takes the measuring of coverage for a debugger, to which it leaves what is raised.
         monkeypatch.setattr("hydra._internal.utils.is_under_debugger", lambda: False)
         status = 0

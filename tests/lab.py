@@ -35,6 +35,8 @@ INGREDIENTS = {  # of recipes that the tutorials do not have
 }
 SMALL_RESIDUAL = ["model=residual_cnn", "model.widths=[4,8,8]"]
 RECIPE = [*SMALL_RESIDUAL, *(setting for settings in INGREDIENTS.values() for setting in settings)]
+SAVED_OFTEN = ["data=tiny", "model=mlp", "trainer.accelerator=cpu", "trainer.log_every_n_steps=4", "figures=false"]
+SAVED_OFTEN += ["callbacks.checkpoint.every_n_train_steps=5"]  # of twelve an epoch
 TRAIN, TEST = 230, 57  # images; neither divides evenly by the batch sizes below
 
 
@@ -90,15 +92,16 @@ class Tiny:
 
     def write_conf(self) -> None:
         """A configuration folder of one's own, as a user would write it, with the data set as data=tiny."""
-        source = {
-            "_target_": "mnist_lab.data.Source",
-            "name": "Tiny",
-            "mirrors": [],
-            "sha256": self.sha256,
-        }
+        source = {"_target_": "mnist_lab.data.Source", "name": "Tiny", "mirrors": [], "sha256": self.sha256}
         data = {"defaults": ["default", "_self_"], "val_size": 40, "batch_size": 16, "eval_batch_size": 25}
         (self.conf / "data").mkdir(parents=True)
         (self.conf / "data" / "tiny.yaml").write_text(yaml.safe_dump(data | {"source": source, "root": str(self.root)}))
+
+    def arguments(self, *given: str) -> list[str]:
+        """Return the arguments of a command line with the data set; what is given replaces the own settings."""
+        keys = {argument.split("=")[0] for argument in given}
+        own = [override for override in self.overrides if override.split("=")[0] not in keys]
+        return ["--config-dir", str(self.conf), *own, *given]
 
     def compose(self, *overrides: str) -> DictConfig:
         return compose(*self.overrides, *overrides, config_dir=str(self.conf))
@@ -113,8 +116,7 @@ def tiny_data(folder: Path) -> Tiny:
 
 
 def marked(mark: pytest.MarkDecorator, *values: object) -> list[Any]:
-    sets = [value if isinstance(value, tuple) else (value,) for value in values]
-    return [pytest.param(*each, marks=mark) for each in sets]
+    return [pytest.param(*(value if isinstance(value, tuple) else [value]), marks=mark) for value in values]
 
 
 def slow(*values: object) -> list[Any]:
@@ -152,9 +154,7 @@ def run(
     program: Sequence[str] = ("-m", "mnist_lab"),
 ) -> tuple[int, str]:
     """Exit status and output of a command line, in a process and a session of its own, as a terminal gives it one."""
-    given = {argument.split("=")[0] for argument in arguments}
-    own = [override for override in tiny.overrides if override.split("=")[0] not in given]
-    with started("-u", *program, "--config-dir", str(tiny.conf), *own, *arguments, stderr=subprocess.STDOUT) as process:
+    with started("-u", *program, *tiny.arguments(*arguments), stderr=subprocess.STDOUT) as process:
         if then is not None:
             then(process)
         out, _ = process.communicate()

@@ -3,7 +3,6 @@
 import re
 import shlex
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,27 +26,20 @@ NOT_RUN = (
 )
 
 
-def shown_commands() -> Iterator[tuple[str, str]]:
-    """Yield each command line of ours in a code block, once, and what is shown to follow it."""
-    seen = set()
+def shown_commands() -> dict[str, str]:
+    """Return each command line of ours in a code block, and what is shown to follow it."""
+    shown: dict[str, str] = {}
     for page in PAGES:
-        text = page.read_text(encoding="utf-8")
-        for block in re.findall(r"^```\w*\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL):
-            lines = block.splitlines()
-            for number, line in enumerate(lines):
-                found = re.match(r"(?:\$ )?(python -m mnist_lab\b.*?)(?:\s+#.*)?$", line)
-                if found and found[1] not in seen:
-                    seen.add(found[1])
-                    printed = []
-                    if line.startswith("$ "):
-                        for text in lines[number + 1 :]:
-                            if text.startswith("$ "):
-                                break
-                            printed.append(text)
-                    yield found[1], "\n".join(printed)
+        for block in re.findall(r"^```\w*\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
+            session = re.split(r"^\$ ", block, flags=re.MULTILINE)
+            for part in session if len(session) > 1 else block.splitlines():
+                line, _, printed = part.partition("\n")
+                if found := re.match(r"(python -m mnist_lab\b.*?)(?:\s+#.*)?$", line):
+                    shown.setdefault(found[1], printed.strip("\n"))
+    return shown
 
 
-COMMANDS = dict(shown_commands())
+COMMANDS = shown_commands()
 REFUSED = {line: printed for line, printed in COMMANDS.items() if printed.startswith("mnist_lab: ")}
 RUN = [line for line in COMMANDS if line not in REFUSED and not any(part in f"{line} " for part in NOT_RUN)]
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")

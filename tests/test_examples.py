@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lab import completed
 
 from mnist_lab.runs.run import Run
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 COMMANDS = re.findall(r"^\| [^|]+ \| `([^`]+)` \|$", (EXAMPLES / "README.md").read_text(), flags=re.MULTILINE)
-pytestmark = pytest.mark.slow
-TINY = ["data=arrays", "data.source.path=tiny.npz", "trainer.max_epochs=1", "trainer.accelerator=cpu"]
+QUICK = ["trainer.accelerator=cpu", "figures=false"]
+TINY = ["data=arrays", "data.source.path=tiny.npz", "trainer.max_epochs=1", *QUICK]
 
 
 @pytest.fixture
@@ -29,13 +30,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return copied
 
 
-def run(command: str, *settings: str, **environment: str) -> str:
-    """Output of a command with further settings, which has to succeed."""
-    words = [sys.executable if word == "python" else word for word in shlex.split(command)]
-    own = os.environ | environment | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    done = subprocess.run([*words, *settings], env=own, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+def run(command: str, *settings: str) -> str:
+    """Return the output of a Python command line with further settings, which has to succeed."""
+    _, *words = shlex.split(command)
+    if words[0] != "-m":
+        words[:1] = ["-c", f"import runpy; runpy.run_path({words[0]!r}, run_name='__main__')"]
+    done = completed(*words, *settings)
+    assert done.status == 0, done.out + done.err
+    return done.out
 
 
 def test_every_example_is_tested_here() -> None:
@@ -43,38 +45,46 @@ def test_every_example_is_tested_here() -> None:
     assert last_words == ["model.width=128", "callbacks=weight_norm", "own_data.py", "sweep.py", "slurm_sweep.sh"]
 
 
+@pytest.mark.slow
 def test_network_of_ones_own_is_trained_at_its_width(folder: Path) -> None:
     out = run(COMMANDS[0], *TINY)
     assert "128" in out and "TwoLayer" in out
     assert Run.find("latest").info["parameters"] == 785 * 128 + 129 * 4
 
 
+@pytest.mark.slow
 def test_callback_of_ones_own_writes_its_column(folder: Path) -> None:
     run(COMMANDS[1], *TINY)
     (row,) = Run.find("latest").epochs()
     assert row["weight_norm"] > 0
 
 
+@pytest.mark.slow
 def test_data_of_ones_own_are_learnt(folder: Path) -> None:
-    out = run(COMMANDS[2], "trainer.accelerator=cpu")
-    assert "classes: circle, cross, square" in out
+    assert "classes: circle, cross, square" in run(COMMANDS[2], *QUICK)
     assert Run.find("latest").info["metrics"]["test/acc"] > 0.9
 
 
+@pytest.mark.slow
 def test_sweep_from_python_prints_its_jobs_best_first(folder: Path) -> None:
     lines = run(COMMANDS[3], *TINY).splitlines()[-4:]
     accuracies = [float(re.search(r"validation ([\d.]+)%", line)[1]) for line in lines]  # type: ignore[index]
     assert len(accuracies) == 4 and accuracies == sorted(accuracies, reverse=True)
 
 
-def test_slurm_script_is_a_valid_command_file(folder: Path) -> None:
-    text = (folder / "slurm_sweep.sh").read_text()
+def test_slurm_script_is_a_valid_command_file() -> None:
+    path = EXAMPLES / "slurm_sweep.sh"
+    text = path.read_text()
     options = re.findall(r"^#SBATCH --([\w-]+)=\S+$", text, flags=re.MULTILINE)
     assert options == ["job-name", "time", "cpus-per-task", "mem", "output"]
     assert text.index("#SBATCH --output") < text.index("set -euo"), "sbatch reads no options after a command"
-    run("bash -n slurm_sweep.sh")
+    assert subprocess.run(["bash", "-n", path], check=False).returncode == 0
 
 
-def test_slurm_script_runs_its_sweep_on_one_machine(folder: Path) -> None:
-    out = run("bash slurm_sweep.sh", *TINY, LAUNCHER="processes")
-    assert len(Run.below(folder / "runs" / "sweeps" / "six")) == 6, out
+@pytest.mark.thorough
+def test_slurm_script_runs_its_sweep_on_one_machine(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAUNCHER", "processes")
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+    done = subprocess.run(["bash", "slurm_sweep.sh", *TINY], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(Run.below(folder / "runs" / "sweeps" / "six")) == 6, done.stdout

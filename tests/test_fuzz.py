@@ -11,39 +11,31 @@ from benchmarks.fuzz import SETTINGS, fuzz
 from mnist_lab.errors import UsageError
 from mnist_lab.runs.run import Run
 
-COUNTS = pytest.mark.parametrize("count", [4, *thorough(20)])
 BOMB = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10))
 
 
 @pytest.mark.slow
-@COUNTS
+@pytest.mark.parametrize("count", [3, *thorough(20)])
 def test_random_command_lines_are_accepted_or_refused_in_one_line(tiny: Tiny, count: int) -> None:
     assert list(fuzz("command_line", count, 0, Path(), Path("work"))) == []
 
 
 @pytest.mark.slow
-@COUNTS
-def test_damaged_files_of_a_run_are_used_or_refused_in_one_line(
+@pytest.mark.parametrize("count", [1, *thorough(10)])
+def test_damaged_files_of_a_run_and_pictures_are_used_or_refused_in_one_line(
     tiny: Tiny, command: Command, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
     monkeypatch.setenv("SECRET", "")  # hostile_config changes it
     assert command(*SETTINGS, "hydra.run.dir=run").status == 0
     parts = ("config_yaml", "run_json", "metrics_csv", "sweep_json", "checkpoint", "events", "hostile_config")
-    for part in (*parts, *hostile_folders.PARTS):
-        assert list(fuzz(part, count, 0, Path("run").absolute(), Path("work"))) == [], part
+    for part in (*parts, *hostile_folders.PARTS, *damaged_files.PARTS):
+        if part != "avif" or features.check("avif"):
+            assert list(fuzz(part, count, 0, Path("run").absolute(), Path("work"))) == [], part
 
 
 @pytest.mark.parametrize("part", ["idx", "gz", "arrays", "folders"])
 def test_damaged_files_of_a_data_set_are_refused_in_one_line(tmp_path: Path, part: str) -> None:
     assert list(fuzz(part, 20, 0, Path(), tmp_path / "work")) == []
-
-
-@pytest.mark.slow
-def test_damaged_pictures_and_pixels_are_answered_or_refused_in_one_line(tiny: Tiny, command: Command) -> None:
-    assert command(*SETTINGS, "hydra.run.dir=run").status == 0
-    for part in damaged_files.PARTS:
-        count = 4 if part in ("png", "pixels_csv") else 2 if part != "avif" or features.check("avif") else 0
-        assert list(fuzz(part, count, 0, Path("run").absolute(), Path("work"))) == [], part
 
 
 @pytest.mark.parametrize(
@@ -61,11 +53,9 @@ def test_damaged_pictures_and_pixels_are_answered_or_refused_in_one_line(tiny: T
 )
 def test_damaged_configuration_is_refused_in_one_line(tmp_path: Path, content: bytes, told: str) -> None:
     (tmp_path / "config.yaml").write_bytes(content)
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(UsageError, match=rf"config\.yaml: not a run's configuration \(.*{told}") as caught:
         _ = Run(tmp_path).config
-    message = str(caught.value)
-    assert message.startswith(f"{tmp_path / 'config.yaml'}: not a run's configuration (") and "\n" not in message
-    assert told in message
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -4,47 +4,29 @@ import shutil
 import signal
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
-from lab import Outcome, Tiny, completed, thorough, tiny_data
+from lab import SAVED_OFTEN, Outcome, Tiny, completed, thorough, tiny_data
 
 from benchmarks.kills import losses
 from mnist_lab.files import is_whole
 from mnist_lab.runs.checkpoints import read_checkpoint
-from mnist_lab.runs.ranking import Results
 from mnist_lab.runs.run import Run
-from mnist_lab.runs.sweep import Sweep
 
-pytestmark = pytest.mark.slow
-SETTINGS = (
-    "data=tiny",
-    "model=mlp",
-    "trainer.max_epochs=3",
-    "trainer.accelerator=cpu",
-    "trainer.log_every_n_steps=4",
-    "callbacks.checkpoint.every_n_train_steps=5",
-    "figures=false",
-)
-STEPS = 36  # twelve an epoch
-EXAMPLES = (4, *thorough(8))  # orders that are tried
+STEPS = 36  # in three epochs
 CHECKPOINTS = ("checkpoints/last.ckpt", "checkpoints/best.ckpt")
 FILES = (*CHECKPOINTS, "run.json", "config.yaml", "metrics.csv", "events.*", "train.log")
 FORBIDDEN = ("optimizer.lr=0.5", "seed=7", "model=lenet", "data.batch_size=32")
 ALLOWED = ("steps_per_execution=1", "steps_per_execution=7", "callbacks.summary=null", "trainer.log_every_n_steps=4")
 
 
-def stopped_by(number: signal.Signals) -> int:
-    """Return the exit status of a command that a signal stopped."""
-    return -number if number == signal.SIGKILL else 128 + number
-
-
 def start(tiny: Tiny, runs_dir: Path, *arguments: str, kill: tuple[signal.Signals, int] | None = None) -> Outcome:
-    """Run `python -m mnist_lab` in a process, which gets a signal after some steps of training; a later key holds."""
-    own = {argument.split("=")[0]: argument for argument in (*SETTINGS, f"runs_dir={runs_dir}", *arguments)}
+    """Run `python -m mnist_lab` in a process, which gets a signal after some steps of training."""
     program = ("-m", "mnist_lab")
     if kill is not None:
         program = ("-c", f"import instrumented; instrumented.program_signalled({kill[0]:d}, {kill[1]})")
-    return completed(*program, "--config-dir", str(tiny.conf), *own.values())
+    return completed(*program, *tiny.arguments(f"runs_dir={runs_dir}", *arguments))
 
 
 @pytest.fixture(scope="module")
@@ -52,16 +34,19 @@ def left_alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tiny, Run]:
     """Train the run left alone, whose end every other is to reach."""
     folder = tmp_path_factory.mktemp("lifecycle")
     tiny = tiny_data(folder / "tiny")
+    tiny.overrides = [*SAVED_OFTEN, "trainer.max_epochs=3"]
     ended = start(tiny, folder / "whole", "resume=auto")
     assert (ended.status, ended.err) == (0, ""), ended
     return tiny, Run.find("latest", folder / "whole")
 
 
-@pytest.mark.parametrize("examples", EXAMPLES)
+@pytest.mark.slow
+@pytest.mark.parametrize("examples", [3, *thorough(8)])  # orders that are tried
 def test_run_ends_as_if_left_alone_or_one_line_says_why_not(
     left_alone: tuple[Tiny, Run], tmp_path: Path, examples: int
 ) -> None:
-    from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+    from hypothesis import HealthCheck, settings
+    from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
     from hypothesis.strategies import booleans, floats, integers, sampled_from
 
     tiny, whole = left_alone
@@ -99,8 +84,8 @@ def test_run_ends_as_if_left_alone_or_one_line_says_why_not(
         def stop_after_steps(self, number: signal.Signals, after: int) -> None:
             left = STEPS - self.step
             ended = self.run(kill=(number, after))
-            if not self.damaged:
-                assert ended.status == (stopped_by(number) if after <= left else 0), ended
+            stopped = -number if number == signal.SIGKILL else 128 + number
+            assert self.damaged or ended.status == (stopped if after <= left else 0), ended
 
         @rule(setting=sampled_from(ALLOWED))
         def change_an_allowed_setting(self, setting: str) -> None:
@@ -139,72 +124,6 @@ def test_run_ends_as_if_left_alone_or_one_line_says_why_not(
             assert not found or (self.damaged and self.explained), (self.damaged, found, ended)
             shutil.rmtree(self.runs_dir, ignore_errors=True)
 
-    live(Life, examples)
-
-
-def live(machine: type, examples: int) -> None:
-    """Try what a machine allows, in orders that are the same every time."""
-    from hypothesis import HealthCheck, settings
-    from hypothesis.stateful import run_state_machine_as_test
-
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        machine,
-        settings=settings(
-            max_examples=examples,
-            stateful_step_count=5,
-            deadline=None,
-            derandomize=True,
-            database=None,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
-
-
-VALUES = ("0.001", "0.01", "0.1", "0.2")
-SWEEP = ("-m", "sweep=s", "trainer.max_epochs=1", "logger=csv")
-
-
-def accuracies(runs_dir: Path) -> dict[str, float]:
-    """Return each finished job's validation accuracy by its learning rate."""
-    jobs = Results.of(Sweep(runs_dir / "sweeps" / "s")).jobs
-    return {job.overrides[-1]: job.info["metrics"]["val/acc"] for job in jobs if job.state == "finished"}
-
-
-@pytest.mark.parametrize("examples", EXAMPLES)
-def test_sweep_ends_as_if_left_alone(tmp_path: Path, examples: int) -> None:
-    from hypothesis.stateful import RuleBasedStateMachine, rule
-    from hypothesis.strategies import integers, sampled_from
-
-    tiny = tiny_data(tmp_path / "tiny")
-    assert start(tiny, tmp_path / "whole", *SWEEP, f"optimizer.lr={','.join(VALUES)}").status == 0
-    whole, numbers = accuracies(tmp_path / "whole"), count()
-    assert len(whole) == len(VALUES)
-
-    class Life(RuleBasedStateMachine):
-        """A sweep that is started, stopped, given more jobs and started again, in any order."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.runs_dir = tmp_path / str(next(numbers))
-            self.values = 2
-
-        def run(self, kill: tuple[signal.Signals, int] | None = None) -> Outcome:
-            ended = start(tiny, self.runs_dir, *SWEEP, f"optimizer.lr={','.join(VALUES[: self.values])}", kill=kill)
-            assert not ended.err, ended.err
-            return ended
-
-        @rule(number=sampled_from((signal.SIGINT, signal.SIGTERM, signal.SIGKILL)), after=integers(1, 30))
-        def stop_after_steps(self, number: signal.Signals, after: int) -> None:
-            assert self.run(kill=(number, after)).status in (stopped_by(number), 0)
-
-        @rule()
-        def add_a_job(self) -> None:
-            self.values = min(self.values + 1, len(VALUES))
-
-        def teardown(self) -> None:
-            assert self.run().status == 0
-            done = accuracies(self.runs_dir)
-            assert len(done) == self.values and done.items() <= whole.items()
-            shutil.rmtree(self.runs_dir)
-
-    live(Life, examples // 2)
+    limits: dict[str, Any] = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
+    orders = settings(max_examples=examples, stateful_step_count=5, derandomize=True, **limits)
+    run_state_machine_as_test(Life, settings=orders)  # type: ignore[no-untyped-call]

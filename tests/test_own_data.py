@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lab import Command, same, slow, thorough, weights
+from lab import Command, same, thorough, weights
 from test_image_folder import draw_shape, write_shapes
 from torch import Tensor, nn
 
@@ -60,7 +60,7 @@ def test_networks_for_other_classes_than_digits_are_combined_and_exported(
         assert outcome.status == 0 and "LeNet(num_classes=3)" in outcome.out
 
 
-@pytest.mark.parametrize("action", ["test", *slow("resume"), *thorough("report")])
+@pytest.mark.parametrize("action", ["test", *thorough("resume", "report")])
 def test_data_that_have_moved_are_found_where_they_are_named_and_refused_once_they_have_changed(
     command: Command, trained: Run, folder: Path, tmp_path: Path, action: str
 ) -> None:
@@ -80,7 +80,7 @@ def test_data_that_have_moved_are_found_where_they_are_named_and_refused_once_th
     assert "the data have changed since they were recorded" in outcome.err
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_resumed_run_equals_the_run_left_alone(trained: Run, folder: Path, tmp_path: Path, command: Command) -> None:
     own = ["data=image_folder", f"data.source.path={folder}", f"hydra.run.dir={tmp_path / 'run'}"]
     assert command("model=lenet", *own, *SETTINGS, "trainer.max_epochs=4", data=False).status == 0
@@ -120,7 +120,7 @@ def test_drawing_is_classified_by_name(trained: Run) -> None:
     assert re.search(r'"background": (\d+)', page)[1] > "200"  # light paper, as in training
 
 
-@pytest.mark.parametrize("form", ["safetensors", *slow("torch_export"), *thorough("onnx", "state_dict")])
+@pytest.mark.parametrize("form", ["safetensors", *thorough("torch_export", "onnx", "state_dict")])
 def test_exported_file_names_the_classes(command: Command, trained: Run, tmp_path: Path, form: str) -> None:
     outcome = command("export", str(trained), "--format", form, "--to", str(tmp_path / "exported"), data=False)
     assert outcome.status == 0, outcome.err
@@ -128,7 +128,7 @@ def test_exported_file_names_the_classes(command: Command, trained: Run, tmp_pat
     assert "trained on shapes" in card and "(B, 3), of the classes circle, cross, square" in card
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_sweep_is_ranked_and_not_trained_again(command: Command, folder: Path) -> None:
     own = ["data=image_folder", f"data.source.path={folder}", "model=mlp", "sweep=own", *SETTINGS[1:]]
     sweep = ["-m", *own, "optimizer.lr=0.01,0.05", "trainer.max_epochs=1"]
@@ -139,7 +139,7 @@ def test_sweep_is_ranked_and_not_trained_again(command: Command, folder: Path) -
     assert {path: path.stat().st_mtime_ns for path in Path("runs").rglob("metrics.csv")} == before
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_arrays_with_many_classes_train_every_network(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     labels = np.arange(120) % 12

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from lab import Tiny, wait_for
+from lab import Tiny, thorough, wait_for
 
 from mnist_lab.runs.run import Run
 
@@ -49,7 +49,7 @@ def test_training_ends_well_with_0_when_its_reader_has_gone_and_standard_error_i
     assert (info["status"], info["epochs"]) == ("finished", 2) and "test/acc" in info["metrics"]
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @has_full_device
 def test_training_ends_well_with_0_and_a_warning_when_its_output_goes_to_a_full_disk(tiny: Tiny) -> None:
     with FULL.open("w") as full:
@@ -97,7 +97,7 @@ def test_character_that_the_terminal_lacks_is_replaced() -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").exists(), reason="/proc tells that a write blocks")
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sent", [signal.SIGINT, *thorough(signal.SIGTERM)])
 def test_signal_ends_a_run_that_waits_for_a_reader_that_does_not_read_and_it_saves(
     tiny: Tiny, pipe: tuple[int, int], sent: signal.Signals
 ) -> None:

@@ -35,7 +35,7 @@ def test_time_is_that_of_earlier_runs_like_it_and_a_run_to_resume_is_described(c
     assert files() == before
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_sweep_is_described_with_what_is_done_already(command: Command) -> None:
     given = ("-m", "sweep=s", "model=mlp", "optimizer.lr=0.01,0.1", "trainer.max_epochs=1", "dashboard=none")
     assert command(*given).status == 0

@@ -136,7 +136,7 @@ def test_console_script_finds_a_network_in_the_current_folder(tiny: Tiny) -> Non
 
 
 @pytest.mark.slow
-def test_ddp_covers_every_image_exactly_once_an_epoch(tiny: Tiny) -> None:
+def test_ddp_covers_every_image_exactly_once_an_epoch(tiny: Tiny, command: Command) -> None:
     """Two processes on the CPU; an image is known by the sum of its noise."""
     Path("seen").mkdir()
     own = ["--config-dir", str(tiny.conf), *tiny.overrides, "model=mlp", "model._target_=instrumented.Spy"]
@@ -151,7 +151,7 @@ def test_ddp_covers_every_image_exactly_once_an_epoch(tiny: Tiny) -> None:
     made = Run(path.parent)
     assert made.info["status"] == "finished"
     assert made.info["device"].startswith("2 × cpu")
-    tested = run("-m", "mnist_lab", "test", "latest")
+    tested = command("test", "latest", data=False)
     assert repr(made.info["metrics"]["test/acc"]) in tested.out, "metrics are summed over the processes"
     loss, *_ = re.findall(r"test/loss ([0-9.]+),", tested.out)  # then what two processes recorded, which may differ
     assert float(loss) == pytest.approx(made.info["metrics"]["test/loss"])

@@ -209,6 +209,7 @@ def test_resume_after_ctrl_c_shows_the_rest_of_the_run_and_gives_the_results_of_
     assert Run(Path(folder)).info["metrics"] == whole[0].info["metrics"]
 
 
+@pytest.mark.thorough
 def test_run_saves_and_says_so_in_its_record_when_its_terminal_is_closed(shared: Tiny) -> None:
     terminal = Terminal(*shared.overrides, *pause("at-closing", "17"), "hydra.run.dir=closed")
     terminal.wait_for("at-closing")
@@ -220,6 +221,7 @@ def test_run_saves_and_says_so_in_its_record_when_its_terminal_is_closed(shared:
     assert (info["status"], info["error"], info["steps"]) == ("interrupted", "SIGHUP", 17)
 
 
+@pytest.mark.thorough
 def test_sigquit_ends_a_run_at_once_and_leaves_the_cursor_visible_and_the_run_as_killed(shared: Tiny) -> None:
     terminal = Terminal(*shared.overrides, *pause("at-quitting", "17"), "hydra.run.dir=quit/run")
     terminal.wait_for("at-quitting")
@@ -230,6 +232,7 @@ def test_sigquit_ends_a_run_at_once_and_leaves_the_cursor_visible_and_the_run_as
     assert "killed" in Terminal("ls", "--runs-dir", "quit").end()
 
 
+@pytest.mark.thorough
 def test_other_commands_end_well_and_fit_the_terminal(shared: Tiny, whole: tuple[Run, Terminal]) -> None:
     shutil.copytree("whole", "copy", dirs_exist_ok=True)
     picture = Image.new("L", (28, 28))

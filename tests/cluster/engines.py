@@ -1,25 +1,21 @@
-"""Engines for the tests of this folder, started once: a SLURM with accounting, one without, a Ray of two nodes."""
+"""Engines for the tests of this folder, started once: a SLURM and a Ray, of two nodes each."""
 
-import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 from ray_cluster import RayCluster
-from slurm import Slurm, missing_programs
+from slurm import Slurm
 
 START = FileLock(Path(tempfile.gettempdir()) / "mnist_lab-engine.lock")  # one engine at a time looks for free ports
 
 
-@contextmanager
-def slurm_of(*, accounting: bool) -> Iterator[Slurm]:
-    missing = missing_programs()
-    assert not missing and os.geteuid() == 0, f".ci/cluster installs what is missing, as root: {', '.join(missing)}"
+@pytest.fixture(scope="session")
+def two_slurm_nodes() -> Iterator[Slurm]:
     with tempfile.TemporaryDirectory(prefix="slurm-") as folder:  # short: SLURM makes sockets there
-        engine = Slurm(Path(folder), accounting=accounting)
+        engine = Slurm(Path(folder))
         try:
             with START:
                 engine.start()
@@ -28,29 +24,13 @@ def slurm_of(*, accounting: bool) -> Iterator[Slurm]:
             engine.stop()
 
 
-@pytest.fixture(scope="session")
-def slurm_with_accounting() -> Iterator[Slurm]:
-    with slurm_of(accounting=True) as engine:
-        yield engine
-
-
 @pytest.fixture
-def slurm_without_accounting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Slurm]:
-    """A SLURM of two idle nodes that keeps no accounts, for the commands of this process and those that it starts."""
-    with slurm_of(accounting=False) as engine:
-        for name, value in engine.environment.items():
-            monkeypatch.setenv(name, value)
-        yield engine
-
-
-@pytest.fixture
-def slurm(slurm_with_accounting: Slurm, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slurm]:
+def slurm(two_slurm_nodes: Slurm, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slurm]:
     """A SLURM of two idle nodes, for the commands of this process and those that it starts."""
-    engine = slurm_with_accounting
-    for name, value in engine.environment.items():
+    for name, value in two_slurm_nodes.environment.items():
         monkeypatch.setenv(name, value)
-    yield engine
-    engine.settle()
+    yield two_slurm_nodes
+    two_slurm_nodes.settle()
 
 
 @pytest.fixture(scope="session")

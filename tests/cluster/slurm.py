@@ -16,14 +16,11 @@ from pathlib import Path
 
 from lab import wait_for
 
-PROGRAMS = ("slurmctld", "slurmd", "slurmdbd", "munged", "mariadbd", "unshare", "setpriv")
 NODES = ("node1", "node2")
 CONF = """
-ClusterName={name}
+ClusterName=lab
 SlurmctldHost=localhost(127.0.0.1)
 SlurmctldPort={ctld}
-AuthType=auth/munge
-CredType=cred/munge
 SlurmUser=root
 SlurmdUser=root
 StateSaveLocation={folder}/ctld
@@ -39,46 +36,19 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 SchedulerParameters=batch_sched_delay=1,sched_interval=2,bf_interval=2
 ReturnToService=2
-MpiDefault=none
-SwitchType=switch/none
-JobRequeue=1
 KillWait=10
 SlurmdTimeout=8
 SlurmctldTimeout=30
-InactiveLimit=0
 SlurmdParameters=config_overrides
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 PartitionName=low Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=30
 PartitionName=high Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
 """
-ACCOUNTING = """
-AccountingStorageType=accounting_storage/slurmdbd
-AccountingStorageHost=localhost
-AccountingStoragePort={dbd}
-"""
 NODE = (
     "NodeName={node} NodeHostname={node} NodeAddr=127.0.0.1 Port={port} CPUs=2 Boards=1 SocketsPerBoard=1"
     " CoresPerSocket=2 ThreadsPerCore=1 RealMemory=9000 State=UNKNOWN\n"
 )
-DBD = """
-AuthType=auth/munge
-DbdHost=localhost
-DbdPort={dbd}
-SlurmUser=root
-StorageType=accounting_storage/mysql
-StorageHost=localhost
-StorageUser=root
-StorageLoc=slurm_acct_db
-LogFile={folder}/slurmdbd.log
-PidFile={folder}/slurmdbd.pid
-"""
-
-
-def missing_programs() -> list[str]:
-    """The programs of a SLURM that this machine lacks."""
-    path = os.environ.get("PATH", "") + os.pathsep + "/usr/sbin"
-    return [name for name in PROGRAMS if shutil.which(name, path=path) is None]
 
 
 def free_port() -> int:
@@ -88,51 +58,31 @@ def free_port() -> int:
 
 
 class Slurm:
-    """The engine, with or without a database of ended jobs; `own` is another folder on each node."""
+    """The engine, without accounting, which the lab does not ask; `own` is another folder on each node."""
 
     launcher = ("hydra/launcher=submitit_slurm", "hydra.launcher.partition=low", "hydra.launcher.mem_gb=1")
 
-    def __init__(self, folder: Path, *, accounting: bool) -> None:
-        self.folder, self.accounting = folder, accounting
-        self.own = folder / "own"
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.own = folder, folder / "own"
         self.daemons: dict[str, subprocess.Popen[bytes]] = {}
         self.environment = os.environ | {
             "SLURM_CONF": str(folder / "slurm.conf"),
-            "MYSQL_UNIX_PORT": str(folder / "mysql.sock"),  # where slurmdbd finds the database of StorageHost=localhost
             "PATH": os.environ["PATH"] + os.pathsep + "/usr/sbin",
         }
 
     def start(self) -> None:
         for name in ("ctld", "own", *(f"slurmd.{node}" for node in NODES)):
             (self.folder / name).mkdir(parents=True)
-        values = {"folder": self.folder, "ctld": free_port(), "dbd": free_port(), "name": "lab"}
-        conf = CONF + (ACCOUNTING if self.accounting else "")
+        conf = CONF.format(folder=self.folder, ctld=free_port())
         nodes = "".join(NODE.format(node=node, port=free_port()) for node in NODES)
-        (self.folder / "slurm.conf").write_text(conf.format(**values) + nodes)
+        (self.folder / "slurm.conf").write_text(conf + nodes)
         (self.folder / "cgroup.conf").write_text("IgnoreSystemd=yes\n")
         (self.folder / "hosts").write_text(f"127.0.0.1 localhost {' '.join(NODES)} {socket.gethostname()}\n")
         start_munge()
-        if self.accounting:
-            self._start_accounting(DBD.format(**values))
         self._spawn("slurmctld", "slurmctld", "-D")
         for node in NODES:
             self.start_node(node)
         wait_for(self._is_idle, "two idle nodes")
-
-    def _start_accounting(self, conf: str) -> None:
-        mysql, path = self.folder / "mysql", self.folder / "slurmdbd.conf"
-        path.write_text(conf)
-        path.chmod(0o600)
-        install = ["mariadb-install-db", "--no-defaults", "--user=root", f"--datadir={mysql}", "--skip-test-db"]
-        subprocess.run([*install, "--auth-root-authentication-method=socket"], check=True, capture_output=True)
-        at = f"--socket={self.folder}/mysql.sock"
-        settings = [at, "--skip-networking", "--innodb-buffer-pool-size=64M", "--innodb-lock-wait-timeout=900"]
-        self._spawn("mariadbd", "mariadbd", "--no-defaults", "--user=root", f"--datadir={mysql}", *settings)
-        ask = ["mariadb", "--no-defaults", at, "-e", "create database if not exists slurm_acct_db"]
-        wait_for(lambda: self._call(ask).returncode == 0, "the database")
-        self._spawn("slurmdbd", "slurmdbd", "-D")
-        ask = ["sacctmgr", "-i", "add", "cluster", "lab"]
-        wait_for(lambda: self._call(ask).returncode == 0, "the accounting")
 
     def start_node(self, node: str) -> None:
         """Start a node's daemon as on a machine of its own."""

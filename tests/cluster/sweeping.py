@@ -1,7 +1,6 @@
 """Sweeps of the tests of clusters: callbacks of their jobs, how the jobs stand, and what their results are to be."""
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -10,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lab import Command, wait_for
+from lab import Command, Tiny, run, wait_for
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_lab.runs.locks import HOLDER
@@ -19,8 +18,8 @@ from mnist_lab.runs.sweep import Job, Sweep
 
 FOLDER = Path("runs/sweeps/s")
 SLOW = ("+callbacks.slow._target_=sweeping.Slow", "trainer.max_epochs=40")
-HALVING = ("hydra/sweeper=halving", "hydra.sweeper.min_epochs=1", "hydra.sweeper.eta=2")
 DIES = "+callbacks.dies._target_=sweeping.Dies"
+Then = Callable[[subprocess.Popen[str]], None]  # is done while the command runs
 
 
 class Slow(Callback):
@@ -54,7 +53,7 @@ def train(count: int) -> Callable[[], bool]:
     return lambda: sum(len(Run(job.folder).epochs()) >= 2 for job in jobs() if job.state == "running") >= count
 
 
-def while_training(count: int, act: Callable[[], object] | signal.Signals) -> Callable[[subprocess.Popen[str]], None]:
+def while_training(count: int, act: Callable[[], object] | signal.Signals) -> Then:
     """Act, or send the sweep's process a signal, as soon as `count` of its jobs are training."""
 
     def then(process: subprocess.Popen[str]) -> None:
@@ -67,17 +66,15 @@ def while_training(count: int, act: Callable[[], object] | signal.Signals) -> Ca
     return then
 
 
+def swept(tiny: Tiny, engine: Any, *overrides: str, status: int = 0, then: Then | None = None) -> str:
+    """Run a sweep on a cluster, which has to end with this status; return its output."""
+    ended, out = run(tiny, "-m", "model=mlp", "logger=csv", "sweep=s", *engine.launcher, *overrides, then=then)
+    assert (ended, "Traceback" in out) == (status, False), out
+    return out
+
+
 def same_as_undisturbed(command: Command, *changes: str) -> bool:
     """Whether the jobs' metrics are those of the same sweep in one process, bit for bit."""
     assert command("-m", "model=mlp", "logger=csv", "sweep=alone", "threads=1", *changes).status == 0
     alone = Sweep(FOLDER.with_name("alone")).jobs()
     return [job.info["metrics"] for job in jobs()] == [job.info["metrics"] for job in alone]
-
-
-def results(name: str) -> dict[str, Any]:
-    """A sweep's results.json, but for times, folders and commands."""
-    content: dict[str, Any] = json.loads((FOLDER.with_name(name) / "results.json").read_text())
-    for job in (*content["jobs"], *content["ranked"], content["best"]):
-        job.pop("seconds", None)
-    del content["sweep"], content["command"]
-    return content

@@ -19,7 +19,7 @@ from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
 
 pytest_plugins = ["engines"]
-pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("distributed")]
+pytestmark = pytest.mark.xdist_group("distributed")
 PROGRAM = ("-m", "mnist_lab")
 SETTINGS = ("model=mlp", "model._target_=instrumented.Spy", "trainer=ddp", "trainer.max_epochs=3", "optimizer.lr=0.1")
 Launch = Callable[..., list[tuple[int, str]]]  # exit status and output of each command
@@ -35,13 +35,9 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run(tiny.folder / "run")
 
 
-def arguments_of(tiny: Tiny, arguments: Sequence[str]) -> list[str]:
+def arguments_of(tiny: Tiny, arguments: Sequence[str]) -> Sequence[str]:
     """The arguments of a new run with the tiny data set, or those given for one that is resumed."""
-    if any(argument.startswith("resume=") for argument in arguments):
-        return [*arguments]
-    given = {argument.split("=")[0] for argument in arguments}
-    own = [override for override in tiny.overrides if override.split("=")[0] not in given]
-    return ["--config-dir", str(tiny.conf), *own, *arguments]
+    return arguments if "resume=" in " ".join(arguments) else tiny.arguments(*arguments)
 
 
 def run_together(*commands: Sequence[str]) -> list[tuple[int, str]]:

@@ -1,36 +1,26 @@
 """Sweeps on a real SLURM and on a real Ray, of two nodes each, have the results of one process, bit for bit."""
 
 import pytest
-from lab import Command, Tiny, run
-from sweeping import HALVING, jobs, results
+from lab import Command, Tiny, thorough
+from sweeping import jobs, same_as_undisturbed, swept
 
 from mnist_lab.runs.run import Run
 
 pytest_plugins = ["engines"]
-pytestmark = pytest.mark.cluster
+GRID = ("optimizer.lr=0.001,0.01", "seed=0,1")
+RUNGS = ("optimizer.lr=0.05,0.01,0.001,0.0001", "trainer.max_epochs=4", "hydra/sweeper=halving", "hydra.sweeper.eta=2")
 
 
-@pytest.fixture(params=["slurm", pytest.param("ray_cluster", marks=pytest.mark.xdist_group("ray"))])
-def launcher(request: pytest.FixtureRequest) -> tuple[str, ...]:
-    """The settings of a cluster's launcher."""
-    settings: tuple[str, ...] = request.getfixturevalue(request.param).launcher
-    return settings
-
-
-def assert_results_of_one_process(tiny: Tiny, command: Command, launcher: tuple[str, ...], *sweep: str) -> None:
-    status, out = run(tiny, "-m", "model=mlp", "logger=csv", "sweep=s", *launcher, *sweep)
-    assert status == 0, out
-    assert command("-m", "model=mlp", "logger=csv", "sweep=alone", "threads=1", *sweep).status == 0
-    assert results("s") == results("alone")
+@pytest.mark.parametrize(
+    ("sweep", "epochs"), [(GRID, [2] * 4), *thorough((RUNGS, [1, 1, 2, 4]))], ids=["grid", "halving"]
+)
+@pytest.mark.parametrize(
+    "engine", [*thorough("slurm"), pytest.param("ray_cluster", marks=pytest.mark.xdist_group("ray"))]
+)
+def test_jobs_on_two_nodes_end_as_in_one_process(
+    tiny: Tiny, command: Command, request: pytest.FixtureRequest, engine: str, sweep: tuple[str, ...], epochs: list[int]
+) -> None:
+    swept(tiny, request.getfixturevalue(engine), *sweep)
+    assert same_as_undisturbed(command, *sweep)
     assert {job.process["host"] for job in jobs()} <= {"node1", "node2"}
-
-
-def test_grid(tiny: Tiny, command: Command, launcher: tuple[str, ...]) -> None:
-    assert_results_of_one_process(tiny, command, launcher, "optimizer.lr=0.001,0.01", "seed=0,1")
-
-
-@pytest.mark.thorough
-def test_halving_continues_the_best_on_any_node(tiny: Tiny, command: Command, launcher: tuple[str, ...]) -> None:
-    rates = "optimizer.lr=0.05,0.01,0.001,0.0001"
-    assert_results_of_one_process(tiny, command, launcher, rates, "trainer.max_epochs=4", *HALVING)
-    assert sorted(len(Run(job.folder).epochs()) for job in jobs()) == [1, 1, 2, 4]
+    assert sorted(len(Run(job.folder).epochs()) for job in jobs()) == epochs

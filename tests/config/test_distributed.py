@@ -22,7 +22,7 @@ DDP = ("model=mlp", "trainer=ddp", "trainer.max_epochs=1")
 TORCHRUN = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "mnist_lab")
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_jobs_of_a_sweep_are_trained_once_each_as_alone_and_one_that_dies_leaves_the_others(
     tiny: Tiny, command: Command
 ) -> None:
@@ -47,7 +47,7 @@ def test_jobs_of_a_sweep_are_trained_once_each_as_alone_and_one_that_dies_leaves
     assert Run(Path("alone")).info["metrics"] == jobs[2].info["metrics"]
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere its jobs are not told")
 def test_killed_sweep_leaves_no_process_of_its_job(tiny: Tiny) -> None:
     def alive() -> list[bytes]:
@@ -68,7 +68,7 @@ def test_killed_sweep_leaves_no_process_of_its_job(tiny: Tiny) -> None:
     wait_for(lambda: not alive(), "the ends of its processes")
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_processes_of_torchrun_share_one_folder_and_speak_once(tiny: Tiny) -> None:
     status, out = run(tiny, *DDP, program=TORCHRUN)
     assert status == 0, out

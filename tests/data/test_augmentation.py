@@ -147,7 +147,7 @@ def test_only_training_images_are_changed(tiny: Tiny) -> None:
     assert all(torch.equal(one[1], other[1]) and not torch.equal(one[0], other[0]) for one, other in pairs)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_augmented_run_resumes_within_an_epoch(command: Callable[..., Outcome]) -> None:
     whole, parts = Run(Path("runs/a/whole")), Run(Path("runs/a/parts"))
     arguments = ("model=mlp", "augmentation=affine")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from lab import Command, Tiny, same, slow, thorough
+from lab import Command, Tiny, same, thorough
 from torch import Tensor, nn
 
 from benchmarks.tutorials import NETWORKS
@@ -28,7 +28,7 @@ def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
         return (network.eval()(images).argmax(1) == labels).float().mean().item()
 
 
-@pytest.mark.parametrize("name", ["lenet", *slow("dropout_cnn"), *thorough("mlp", "simple_cnn", "compact_cnn")])
+@pytest.mark.parametrize("name", ["lenet", *thorough("dropout_cnn", "mlp", "simple_cnn", "compact_cnn")])
 def test_state_dict_goes_from_the_tutorials_class_to_a_run_and_back(command: Command, tiny: Tiny, name: str) -> None:
     torch.manual_seed(3)
     theirs = NETWORKS[name]()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lab import Command, Outcome, Tiny, same, slow, thorough
+from lab import Command, Outcome, Tiny, same, thorough
 from safetensors import safe_open
 from torch import Tensor
 
@@ -86,7 +86,7 @@ def is_refused(outcome: Outcome, status: int, message: str) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["own", *slow("residual_cnn"), *thorough(*sorted({*NETWORKS} - {"residual_cnn"}))])
+@pytest.mark.parametrize("name", ["own", *thorough(*NETWORKS)])
 def test_every_format_predicts_as_the_checkpoint_when_loaded_as_its_card_says(
     command: Command, tiny: Tiny, own: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -127,7 +127,7 @@ def test_safetensors_names_class_data_and_input(command: Command, tiny: Tiny, ow
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", PROGRAMS)
+@pytest.mark.parametrize("form", ["onnx", *thorough("torch_export")])
 def test_program_that_differs_from_the_checkpoint_is_not_written(
     command: Command, tiny: Tiny, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:

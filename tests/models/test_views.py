@@ -108,7 +108,7 @@ def test_weights_are_loaded_with_their_views_as_the_card_says(
     assert torch.equal(names["network"].probabilities(images), expected)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_onnx_file_of_a_run_with_views_is_checked_and_written(command: Command) -> None:
     settings = (*SMALL_RESIDUAL, "test_augmentation=views", "trainer.max_epochs=1", "hydra.run.dir=runs/a/b")
     assert command(*settings).status == 0

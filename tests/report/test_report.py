@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import pytest
 import torch
-from lab import Command, Tiny, slow, thorough, tiny_data
+from lab import Command, Tiny, thorough, tiny_data
 from playwright.sync_api import Browser, Page
 
 from mnist_lab.evaluation.predictions import Predictions
@@ -183,7 +183,7 @@ def test_headline_and_legends_show_the_epoch_whose_weights_were_tested(lab: Lab)
     assert words in [str(line.get_label()) for line in plot_accuracy(run).axes[0].get_lines()]
 
 
-@pytest.fixture(scope="module", params=["run", "unsaved", "two", "three", *thorough("one", "seeds", "none")])
+@pytest.fixture(scope="module", params=["run", "two", *thorough("unsaved", "three", "one", "seeds", "none")])
 def kind_of_page(lab: Lab, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
     """A page of each kind."""
     name, folder = request.param, tmp_path_factory.mktemp("pages")
@@ -300,7 +300,7 @@ def test_page_tells_settings_environment_and_commands(lab: Lab, page_of_run: Pat
     assert not re.search(r"https?://(?!www\.w3\.org)", text), "nothing is fetched"
 
 
-@pytest.mark.parametrize("status", ["failed", *slow("killed"), *thorough("interrupted")])
+@pytest.mark.parametrize("status", ["failed", *thorough("killed", "interrupted")])
 def test_run_that_has_not_ended_has_a_page_with_what_there_is(lab: Lab, status: str) -> None:
     error = {"killed": None, "interrupted": "Ctrl-C", "failed": f"RuntimeError: {HOSTILE}"}[status]
     recorded = "running" if status == "killed" else status

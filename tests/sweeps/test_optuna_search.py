@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import Command, Tiny
+from lab import Command, Tiny, thorough
 
 pytest.importorskip("optuna", reason="the extra optuna is not installed")
 import optuna
@@ -98,7 +98,7 @@ def test_a_failed_job_leaves_the_search_free_to_ask_elsewhere_and_runs_again_at_
     assert [trial.state for trial in trials()] == [TrialState.COMPLETE] * 5
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_settings_that_are_drawn_again_after_their_job_was_pruned_count_as_pruned(command: Command) -> None:
     FOLDER.mkdir(parents=True)
     study, space = open_study(FOLDER), {"data.batch_size": CategoricalDistribution(["16", "32"])}
@@ -157,7 +157,7 @@ def test_a_killed_search_asks_for_the_same_settings_when_it_continues(
         assert points(tmp_path / str(moment), monkeypatch, killed_at=moment)[0] == whole
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_hydras_own_optuna_sweeper_may_be_installed_too(command: Command) -> None:
     theirs = {"defaults": ["_self_"], "_target_": "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper"}
     ConfigStore.instance().store("optuna", theirs, group="hydra/sweeper", provider="optuna_sweeper")
@@ -187,18 +187,16 @@ def test_interrupted_search_continues_with_the_job_it_was_at(command: Command) -
 
 
 @pytest.mark.slow
-def test_job_that_falls_behind_is_stopped_early_and_tested(command: Command) -> None:
+@pytest.mark.parametrize("more", [[], *thorough(["hydra.sweeper.prune_after=null"])])
+def test_job_that_falls_behind_is_stopped_early_and_tested(command: Command, more: list[str]) -> None:
     Learns.begun = 0
     learns = "+callbacks.learns._target_=test_optuna_search.Learns"
-    outcome = command(*SEARCH, *SLOW, learns)
+    outcome = command(*SEARCH, *SLOW, learns, *more)
     assert outcome.status == 0, outcome.err
-    assert [trial.state for trial in trials()] == [TrialState.COMPLETE] * 6 + [TrialState.PRUNED]
-    assert [job.info["epochs"] for job in Sweep(FOLDER).jobs()] == [4] * 6 + [1]
+    last = TrialState.COMPLETE if more else TrialState.PRUNED
+    assert [trial.state for trial in trials()] == [TrialState.COMPLETE] * 6 + [last]
+    assert [job.info["epochs"] for job in Sweep(FOLDER).jobs()] == [4] * 6 + [4 if more else 1]
     assert "test/acc" in Sweep(FOLDER).jobs()[6].info["metrics"]
-    Learns.begun = 0
-    never = [argument.replace("sweep=s", "sweep=t") for argument in SEARCH]
-    command(*never, *SLOW, "hydra.sweeper.prune_after=null", learns)
-    assert [job.info["epochs"] for job in Sweep(FOLDER.with_name("t")).jobs()] == [4] * 7
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ class Dies(Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_jobs_side_by_side_give_the_same_table_as_in_one_process(tiny: Tiny, command: Command) -> None:
     grid = ("-m", "model=mlp", "optimizer.lr=0.001,0.01", "seed=0,1,2", "threads=1")
     assert run(tiny, *grid, "sweep=s", *PROCESSES)[0] == 0
@@ -65,7 +65,7 @@ def test_number_of_jobs_at_once_may_be_counted_from_the_processors(n_jobs: int, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("once", "state"), [(True, "finished"), (False, "failed")])
+@pytest.mark.parametrize(("once", "state"), [*thorough((True, "finished")), (False, "failed")])
 def test_job_whose_process_is_killed_is_tried_once_more_and_takes_no_other_job_with_it(
     tiny: Tiny, once: bool, state: str
 ) -> None:
@@ -77,7 +77,7 @@ def test_job_whose_process_is_killed_is_tried_once_more_and_takes_no_other_job_w
     assert once or ("1 of 3 jobs failed" in out and "its process died" in out)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_sweep_of_a_script_needs_no_main_guard(tiny: Tiny) -> None:
     overrides = ["model=mlp", "seed=0,1", "sweep=s", "hydra/launcher=processes", *tiny.overrides]
     script = Path("script.py")

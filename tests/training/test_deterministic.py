@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from lab import Tiny, slow
+from lab import Tiny, thorough
 from test_models import NETWORKS
 
 from mnist_lab.runs.run import Run
@@ -22,7 +22,7 @@ def hundred_steps(tiny: Tiny, network: str, *more: str) -> Run:
     return train(tiny.compose(f"model={network}", *settings, *more))
 
 
-@pytest.mark.parametrize("network", ["mlp", "dropout_cnn", *slow(*sorted({*NETWORKS} - {"mlp", "dropout_cnn"}))])
+@pytest.mark.parametrize("network", ["mlp", "dropout_cnn", *thorough(*sorted({*NETWORKS} - {"mlp", "dropout_cnn"}))])
 def test_hundred_steps_are_those_of_the_reference(tiny: Tiny, network: str) -> None:
     """MNIST_LAB_RENEW=1 writes the reference anew, for a change of training that is meant."""
     run = hundred_steps(tiny, network, "trainer.precision=64-true")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
-from lab import INGREDIENTS, SMALL_RESIDUAL, Command, slow, thorough, tiny_data, wait_for
+from lab import INGREDIENTS, SMALL_RESIDUAL, Command, thorough, tiny_data, wait_for
 from PIL import Image
 
 from benchmarks.page import THREE, draw
@@ -70,7 +70,7 @@ def bars(page: "Page") -> list[float]:
     "settings",
     [
         ["model=lenet"],
-        *slow(([*SMALL_RESIDUAL, *INGREDIENTS["views"], *INGREDIENTS["own mean"]],)),
+        *thorough(([*SMALL_RESIDUAL, *INGREDIENTS["views"], *INGREDIENTS["own mean"]],)),
         *thorough(*([f"model={name}"] for name in ("mlp", "simple_cnn", "compact_cnn", "dropout_cnn", "residual_cnn"))),
     ],
 )
@@ -82,7 +82,7 @@ def test_browser_finds_the_checkpoints_class_for_each_test_image(command: Comman
 
 
 @needs_browser
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_page_of_an_ensemble_averages_its_members(command: Command) -> None:
     for number, model in enumerate(("mlp", "lenet")):
         assert command(f"model={model}", *QUICK, f"hydra.run.dir=runs/{number}").status == 0

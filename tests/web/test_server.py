@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from lab import Command, Tiny, slow, started
+from lab import Command, Tiny, slow, started, thorough
 from test_recognise import tiny_run
 
 from benchmarks.page import agreement, draw
@@ -251,7 +251,7 @@ def test_drawing_changes_bars_digit_and_the_networks_input(browser: "Browser", p
         assert inked(page, "pad") == inked(page, "seen") == 0
 
 
-@pytest.mark.parametrize(("width", "height", "scheme"), slow((320, 568, "light"), (1280, 800, "dark")))
+@pytest.mark.parametrize(("width", "height", "scheme"), [*slow((320, 568, "light")), *thorough((1280, 800, "dark"))])
 def test_finger_draws_on_a_phone_without_scrolling(
     browser: "Browser", port: int, width: int, height: int, scheme: Any
 ) -> None:
@@ -284,7 +284,7 @@ def test_buttons_and_results_have_accessible_names(browser: "Browser", port: int
         assert page.evaluate("document.activeElement.id") in ("undo", "clear")
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.real_data
 def test_digits_drawn_with_the_mouse_are_recognised(browser: "Browser", tmp_path: Path) -> None:
     given = ["model=lenet", "trainer.max_epochs=1", f"hydra.run.dir={tmp_path / 'run'}", "figures=false"]
