@@ -13,7 +13,7 @@ import torch
 from lab import Command, Mirror, Outcome, Tiny, disk_full, thorough
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from mnist_lab.data import download
+from mnist_lab.data import mnist_files
 from mnist_lab.models.mlp import MLP
 from mnist_lab.runs.run import Run
 
@@ -61,7 +61,7 @@ def test_data_that_no_mirror_gives_end_in_1_with_what_to_do_by_hand(
         return True
 
     mirror.behave = fail
-    monkeypatch.setattr(download, "PAUSE", 0.01)
+    monkeypatch.setattr(mnist_files, "PAUSE", 0.01)
     outcome = command(f"data.source.mirrors=[{mirror.address}]", "data.root=new")
     assert outcome.status == 1
     assert str(Path("new/Tiny/raw").absolute()) in outcome.err
