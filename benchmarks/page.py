@@ -24,8 +24,7 @@ from mnist_lab.inference.digits import NoDigit, find_number
 from mnist_lab.inference.recognise import ImageClassifier
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import make_data, make_model
-from mnist_lab.web.browser import find_browser
-from mnist_lab.web.page import page_of
+from mnist_lab.web.page import find_browser, page_of
 
 THREE = ((0.37, 0.22), (0.6, 0.22), (0.48, 0.44), (0.6, 0.56), (0.57, 0.76), (0.37, 0.74))  # a 3, from 0 to 1
 REPEATS = 30

@@ -76,7 +76,7 @@ def browser() -> Iterator[Browser]:
     """A browser without a screen."""
     from playwright.sync_api import sync_playwright
 
-    from mnist_lab.web.browser import find_browser
+    from mnist_lab.web.page import find_browser
 
     found = find_browser()
     if found is None:

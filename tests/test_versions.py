@@ -69,7 +69,7 @@ def test_readme_and_constraints_name_the_oldest_python_that_the_project_allows()
 
 
 def test_every_package_that_the_program_imports_is_declared() -> None:
-    provided = {*sys.stdlib_module_names, "mnist_lab", "hydra_plugins"}
+    provided = {*sys.stdlib_module_names, "mnist_lab"}
     for requirement in declared():
         provided.add(requirement.name)  # of an extra that the tests do without
         with suppress(PackageNotFoundError):

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -15,10 +15,10 @@ from mnist_lab.data.batches import Batches, Groups
 from mnist_lab.data.image_source import DIGITS, Arrays, ImageSource
 from mnist_lab.data.images import DARK
 from mnist_lab.data.mnist_files import Source
-from mnist_lab.data.own_images import ArrayFile, ImageFolder
+from mnist_lab.data.own_images import ImageFolder
 from mnist_lab.errors import UsageError
 
-MIN_STD = 1 / 255  # of an image, so that a blank one has no infinite values
+MIN_STD = 1 / 255  # A blank image is divided by this, and not by 0.
 
 
 class MNISTDataModule(LightningDataModule):
@@ -39,8 +39,6 @@ class MNISTDataModule(LightningDataModule):
         image_size: side of the network's square input in pixels; the images have 28.
         seed: the training order is a function of (seed, epoch).
     """
-
-    _decoded: ClassVar[tuple[Any, dict[str, tuple[Tensor, Tensor]]]] = (None, {})  # settings, and the sets by name
 
     def __init__(
         self,
@@ -66,7 +64,7 @@ class MNISTDataModule(LightningDataModule):
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.val_size, self.split_seed, self.seed = val_size, split_seed, seed
         self.mean, self.std, self.image_size = mean, std, image_size
-        self.steps_per_execution = 1  # training batches in a group
+        self.steps_per_execution = 1  # This many training batches are a group.
         self.limit_train_batches: int | float | None = None
         self.augmentation: Callable[..., Tensor] | None = None  # as Distortion: (images, generator, black) to images
         self._arrays: Arrays | None = None
@@ -82,18 +80,12 @@ class MNISTDataModule(LightningDataModule):
         return self._arrays
 
     def setup(self, stage: str | None = None) -> None:
-        """Decode the sets that a stage needs, and keep them for the next module of the same settings."""
+        """Decode the sets that a stage needs."""
         arrays = self._load()
-        # A source of another class may load anything.
-        if type(self.source) in (Source, ImageFolder, ArrayFile) and self.source.sha256:
-            settings = (self.val_size, self.split_seed, self.mean, self.std, self.image_size)
-            made_of = (type(self), self.source, *settings)
-            if MNISTDataModule._decoded[0] != made_of:
-                MNISTDataModule._decoded = (made_of, {})
-            self._sets = MNISTDataModule._decoded[1]
         if stage != "test" and "train" not in self._sets:
             (images, labels), (val_images, val_labels), _ = self.raw_sets().values()
-            prepare = self._resize if self.mean is None else self.normalise  # each image by its own after augmentation
+            # Augmentation comes before each image's own normalisation.
+            prepare = self._resize if self.mean is None else self.normalise
             self._sets["train"] = (prepare(images), torch.from_numpy(labels).long())
             self._sets["val"] = (self.normalise(val_images), torch.from_numpy(val_labels).long())
         if stage != "fit" and "test" not in self._sets:

@@ -1,20 +1,18 @@
-"""Read a user's image files with Pillow, and make grey ones of them. Imports neither torch nor Lightning."""
+"""Read a user's image files with Pillow, and convert them to greyscale. Imports neither torch nor Lightning."""
 
 import warnings
 from pathlib import Path
 from typing import IO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mnist_lab.errors import LabError
 
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "PPM")  # no others: some run programs
-UNSUPPORTED = {".heic", ".heif"}  # suffixes of telephones' images, which Pillow does not read
-MAX_PIXELS = 120_000_000  # of a file; they are decoded before the image is shrunk, with 4 bytes each at most
-MAX_PIXELS_BUFFERED = 30_000_000  # for formats whose decoder and Pillow hold the image several times at once
-BUFFERED_FORMATS = ("WEBP", "AVIF")
-MAX_ASPECT_RATIO = 50  # of the longer side to the shorter one; in a narrower image no digit is large enough
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "PPM")  # Some of Pillow's other formats run programs.
+UNSUPPORTED = {".heic", ".heif"}  # Telephones write these, and Pillow does not read them.
+MAX_PIXELS = 120_000_000  # All are decoded before the image is shrunk, with up to four bytes each.
+MAX_ASPECT_RATIO = 50  # In an image that is narrower, no digit is large enough.
 SIDE = 28  # pixels of the images that a network is given
 BRIGHT, DARK = 170, 85  # brightness from which, and below which, a background is clearly light or dark
 MAX_SIDE, MIN_SIDE = 640, 112  # pixels of the longer side; larger images are shrunk and smaller ones enlarged
@@ -39,21 +37,24 @@ def read_image(file: IO[bytes]) -> Image.Image:
     """Read an image, the first of several, and shrink a large one; raise UnreadableImage for any other file."""
     Image.init()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about damage that Pillow repairs, and sizes that are checked below
+        warnings.simplefilter("ignore")  # Pillow warns of damage that it repairs, and of sizes that are checked below.
         try:
             image = Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
             _check_size(image)
             image.info["size"] = image.size  # The size in the file: the image may be shrunk below.
-            image.draft(None, (2 * MAX_SIDE, 2 * MAX_SIDE))  # decodes a JPEG no finer than needed
+            image.draft(None, (2 * MAX_SIDE, 2 * MAX_SIDE))  # A JPEG is decoded no finer than needed.
             image.load()
-            return _shrink(image)
+            if (factor := max(image.size) // (3 * MAX_SIDE)) > 1:  # Further copies of a large image are small.
+                ImageOps.exif_transpose(image, in_place=True)
+                return _convert(image).reduce(factor)
+            return image
         except (Image.DecompressionBombError, MemoryError):
             raise UnreadableImage(f"too many pixels; shrink it to {MAX_PIXELS:,}") from None
         except UnidentifiedImageError:
             raise UnreadableImage(f"unknown image format; save it as {' or '.join(FORMATS[:2])}") from None
         except UnreadableImage:
             raise
-        except Exception as error:  # decoders raise anything for damaged files, such as RuntimeError for AVIF
+        except Exception as error:  # Decoders raise anything for damaged files.
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise UnreadableImage(f"corrupt or incomplete ({reason})") from error
 
@@ -61,27 +62,10 @@ def read_image(file: IO[bytes]) -> Image.Image:
 def _check_size(image: Image.Image) -> None:
     """Raise UnreadableImage, before an image is decoded, if that would take too much memory or be useless."""
     width, height = image.size
-    max_pixels = MAX_PIXELS_BUFFERED if image.format in BUFFERED_FORMATS else MAX_PIXELS
     if max(width, height) > MAX_ASPECT_RATIO * min(width, height) > 0:
         raise UnreadableImage(f"too narrow ({width} x {height} pixels); crop it")
-    if width * height > max_pixels:
-        raise UnreadableImage(f"too many pixels ({width} x {height}); shrink it to {max_pixels:,}")
-
-
-def _shrink(image: Image.Image) -> Image.Image:
-    """Shrink a side above six times MAX_SIDE to three times it or more."""
-    factor = max(image.size) // (3 * MAX_SIDE)
-    if factor < 2:
-        return image
-    (width, height), small = image.size, None
-    for top in range(0, height, 64 * factor):  # Converting all of it at once would take as much memory again.
-        strip = _convert(image.crop((0, top, width, min(top + 64 * factor, height)))).reduce(factor)
-        small = small or Image.new(strip.mode, (strip.width, -(-height // factor)))
-        small.paste(strip, (0, top // factor))
-    assert small is not None
-    small.info["size"] = image.info["size"]
-    small.getexif()[ExifTags.Base.Orientation] = image.getexif().get(ExifTags.Base.Orientation, 1)
-    return small
+    if width * height > MAX_PIXELS:
+        raise UnreadableImage(f"too many pixels ({width} x {height}); shrink it to {MAX_PIXELS:,}")
 
 
 def _convert(image: Image.Image) -> Image.Image:
@@ -126,35 +110,25 @@ def fit_image(image: Image.Image, background: int | None = None) -> np.ndarray:
     edges = border_brightness(grey[None])
     if background is not None and ((background < DARK and edges > BRIGHT) or (background > BRIGHT and edges < DARK)):
         grey = 255 - grey
-    fitted: np.ndarray = fit_pixels(grey[None])[0]
-    return fitted.copy()  # torch can share a copy.
+    return fit_pixels(grey)
 
 
-def fit_pixels(images: np.ndarray) -> np.ndarray:
-    """Return grey images, (N, H, W) bytes, as ones of 28x28 pixels, extended to squares in their edges' brightness."""
-    height, width = images.shape[1:]
-    if height == width == SIDE:
-        return images
+def fit_pixels(image: np.ndarray) -> np.ndarray:
+    """Return a grey image, (H, W) bytes, in 28x28 pixels, extended to a square in the brightness of its edges."""
+    if image.shape == (SIDE, SIDE):
+        return image.copy()
+    height, width = image.shape
     side = max(height, width)
     top, left = (side - height) // 2, (side - width) // 2
-    # The weights of bilinear interpolation, as Pillow has them: triangles around the centres of the new pixels.
-    centres = (np.arange(SIDE)[:, None] + 0.5) * side / SIDE
-    weights = np.clip(1 - np.abs(np.arange(side) + 0.5 - centres) / max(side / SIDE, 1), 0, None).astype(np.float32)
-    weights /= weights.sum(axis=1, keepdims=True)
-    edges = np.floor(np.median(_edges(images), axis=1)).astype(np.float32)[:, None, None]
-    columns = (images - edges) @ weights[:, left : left + width].T
-    fitted: np.ndarray = np.rint(weights[:, top : top + height] @ columns + edges).astype(np.uint8)
-    return fitted
+    square = np.full((side, side), border_brightness(image[None]), np.uint8)
+    square[top : top + height, left : left + width] = image
+    return np.array(Image.fromarray(square).resize((SIDE, SIDE), Image.Resampling.BILINEAR))
 
 
 def border_brightness(images: np.ndarray) -> int:
     """Return the median brightness, from 0 to 255, of the outermost pixels of images, (N, H, W) bytes."""
-    return int(np.median(_edges(images)))
-
-
-def _edges(images: np.ndarray) -> np.ndarray:
-    """Return the outermost pixels of each image, (N, 2 W + 2 H), of images (N, H, W)."""
-    return np.concatenate([images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]], axis=1)
+    edges = [images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]]
+    return int(np.median(np.concatenate(edges, axis=1)))
 
 
 def _luminance(image: Image.Image) -> Image.Image:

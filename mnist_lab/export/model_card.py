@@ -70,23 +70,22 @@ def model_card(
     model, source = info["model"], str(data.source.name)
     held_out = getattr(data.source, "validation", None) or data.val_size
     kind, parameters = code_span(type(network).__name__), sum(p.numel() for p in network.parameters())
+    checked = NOT_CHECKED if is_program else ""
+    if measured:
+        checked = (
+            f"the checkpoint's class for each of the {measured.images:,} test images; probabilities differ by at most "
+            f"{measured.max_difference:.1e}, in batches of 1, 2, 7, 64 and 1,000"
+        )
     facts = {
         "data": f"{source}; held out for validation: {format_held_out(held_out)}",
         "preset": describe_preset(run),
         "network": Markdown(f"{kind}, {parameters:,} parameters"),
         "weights": describe_weights(run),
         "accuracy": describe_accuracy(run, measured),
-        "check": "",
+        "check": checked,
         "command": code_span(info["command"] or format_command([f"model={model}"])),
         "versions": ", ".join(f"{name} {version}" for name, version in info["versions"].items()),
     }
-    if measured:
-        facts["check"] = (
-            f"the checkpoint's class for each of the {measured.images:,} test images; probabilities differ by at most "
-            f"{measured.max_difference:.1e}, in batches of 1, 2, 7, 64 and 1,000"
-        )
-    elif is_program:
-        facts["check"] = NOT_CHECKED
     return render_template(
         Path(__file__).with_name("model_card.md.j2"),
         file=file,

@@ -1,7 +1,6 @@
 """Images that show what a network was given: `predict --show`."""
 
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -17,19 +16,10 @@ SIDE, MARGIN = 280, 12  # pixels
 
 
 def preview_paths(images: Iterable[Path], folder: Path) -> dict[Path, Path]:
-    """Name a new PNG in a folder for each image, after the image; one that exists may be an image of the user's."""
-    paths: dict[Path, Path] = {}
-    taken: set[str] = set()
-    for image in images:
-        name, number = f"{image.stem}.png", 1
-        while name.lower() in taken:  # images of other folders or formats
-            number += 1
-            name = f"{image.stem}-{number}.png"
-        taken.add(name.lower())
-        if os.path.lexists(folder / name):
-            raise UsageError(f"--show={folder}: {folder / name} already exists; choose a new folder")
-        paths[image] = folder / name
-    return paths
+    """Return where the preview of each image is to be written; raise UsageError if the folder holds anything yet."""
+    if folder.is_dir() and any(folder.iterdir()):
+        raise UsageError(f"--show={folder}: is not empty; choose a new folder")
+    return {image: folder / f"{number:03}-{image.stem}.png" for number, image in enumerate(images, start=1)}
 
 
 def save_previews(answers: Sequence[Answer], paths: Mapping[Path, Path], folder: Path) -> None:

@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mnist_lab.data.array_files import fitting_scale, read_pixels, to_bytes
 from mnist_lab.data.images import UnreadableImage, fit_image, open_image
-from mnist_lab.data.own_images import ImageFolder
+from mnist_lab.data.own_images import ImageFolder, fitting_scale, read_pixels, to_bytes
 from mnist_lab.errors import UsageError
 from mnist_lab.files import require_writable_file, user_output
 from mnist_lab.formatting import print_warning
@@ -18,7 +17,7 @@ from mnist_lab.inference.digits import NetworkInput, NoDigit, find_digit, find_n
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import load_trained_model, make_data
 
-MIN_PROBABILITY = 0.55  # below it an answer is doubtful; about 1 in 100 right answers is
+MIN_PROBABILITY = 0.55  # An answer below it is doubtful; about 1 in 100 right answers is.
 MAX_WIDTH = 1.6  # times the height; 1 in 400 of MNIST's test digits is wider, and so are two digits that touch
 
 
@@ -29,7 +28,7 @@ class ImageClassifier:
         self.model = load_trained_model(run)
         self.data = make_data(run.config, self.model)
         self.classes = self.data.classes
-        self.is_for_digits = self.data.has_digits  # as MNIST has them; they are looked for in an image
+        self.is_for_digits = self.data.has_digits
         self.noun = "digit" if self.is_for_digits else "class"
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
@@ -40,8 +39,9 @@ class ImageClassifier:
         """Return the image's row of digits, or its clearest one; of a network for other classes, the whole image."""
         if self.is_for_digits:
             return [find_digit(image)] if single else find_number(image)
-        was_inverted = not isinstance(self.data.source, ImageFolder)  # image files are trained on as they are
-        return [NetworkInput(fit_image(image, self.data.background if was_inverted else None))]
+        # A network that was trained on image files has seen them as they are.
+        background = None if isinstance(self.data.source, ImageFolder) else self.data.background
+        return [NetworkInput(fit_image(image, background))]
 
 
 @dataclass(frozen=True)
@@ -81,13 +81,8 @@ class Answer:
         others = self.found[0].candidates - len(self.found)
         if others:
             return f"one of {1 + others} digits" if self.single else f"{others} more outside the row"
-        is_wide = np.array([self.classifier.is_for_digits and _is_wide(digit) for digit in self.found])
-        is_doubtful = is_wide | (self.probabilities.max(1) < MIN_PROBABILITY)
-        if len(self.found) == 1:
-            return "doubtful: wider than a digit" if is_wide[0] else "doubtful" if is_doubtful[0] else ""
-        reasons = np.where(is_wide, " (wider than a digit)", "")
-        doubts = [f"digit {place + 1}{reasons[place]}" for place in np.flatnonzero(is_doubtful)]
-        return f"doubtful: {', '.join(doubts)}" if doubts else ""
+        is_wide = self.classifier.is_for_digits and any(map(_is_wide, self.found))
+        return "doubtful" if is_wide or self.probabilities.max(1).min() < MIN_PROBABILITY else ""
 
 
 def _is_wide(digit: NetworkInput) -> bool:
@@ -139,7 +134,7 @@ def write_submission(run: Run, path: Path, out: Path) -> tuple[int, float | None
     if out.exists() and path.exists() and out.samefile(path):
         raise UsageError(f"--out={out}: would overwrite the input; choose another")
     classifier = ImageClassifier(run)
-    images, labels = read_pixels(path, max_label=len(classifier.classes) - 1)
+    images, labels = read_pixels(path)
     scale, (_, highest) = fitting_scale(images)
     if scale != (0, 255):
         print_warning(f"{path}: values up to {highest:g}, taken as 0 to {scale[1]}")

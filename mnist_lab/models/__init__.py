@@ -1,6 +1,6 @@
 """The networks, one a file; each is a `Classifier`."""
 
-from mnist_lab.models.classifier import Classifier, conv_output_size
+from mnist_lab.models.classifier import Classifier
 from mnist_lab.models.compact_cnn import CompactCNN
 from mnist_lab.models.deployed import Ensemble, InferenceModule, Views
 from mnist_lab.models.dropout_cnn import DropoutCNN
@@ -24,5 +24,4 @@ __all__ = [
     "SimpleCNN",
     "TinyCNN",
     "Views",
-    "conv_output_size",
 ]

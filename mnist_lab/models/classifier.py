@@ -59,8 +59,8 @@ class Classifier(LightningModule):
         self.scheduler: Callable[..., torch.optim.lr_scheduler.LRScheduler] | None = None
         self.label_smoothing = 0.0
         self.views: Views | None = None
-        self.test_scores: list[Tensor] = []  # of the last test, in this process
-        self.bad_loss = torch.zeros(())  # the first that was not finite, where not every one is read
+        self.test_scores: list[Tensor] = []  # those of the last test, in this process
+        self.bad_loss = torch.zeros(())  # the first loss that was not finite, where not every one is read
         self.train_metrics, self.val_metrics, self.test_metrics = (LossAndAccuracy() for _ in range(3))
 
     def on_train_batch_start(self, batch: Batch | Group, batch_idx: int) -> int | None:
@@ -68,8 +68,8 @@ class Classifier(LightningModule):
         return -1 if isinstance(batch, Group) and not batch.steps else None
 
     def training_step(self, batch: Batch | Group, batch_idx: int) -> Tensor:
-        if isinstance(batch, Group):  # of which one step is left
-            (batch,) = batch
+        if isinstance(batch, Group):
+            (batch,) = batch  # One step of it is left.
         return self.training_loss(batch)
 
     def training_loss(self, batch: Batch) -> Tensor:
@@ -115,7 +115,7 @@ class Classifier(LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         _, scores = self._step(batch, self.test_metrics)
-        if self.trainer.testing:  # and not in TestCurve
+        if self.trainer.testing:  # TestCurve calls this outside of a test.
             self.test_scores.append(scores)
 
     def on_train_epoch_end(self) -> None:
@@ -210,14 +210,14 @@ class Classifier(LightningModule):
         checkpoint["train_metrics"] = self._sums_of_processes(self.train_metrics)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if self.trainer.is_global_zero and "train_metrics" in checkpoint:  # they are all processes' together
+        if self.trainer.is_global_zero and "train_metrics" in checkpoint:  # The sums are those of all processes.
             self.train_metrics.load_sums(checkpoint["train_metrics"])
 
     def loss_of(
         self, scores: Tensor, labels: Tensor, label_smoothing: float = 0.0, reduction: Literal["mean", "none"] = "mean"
     ) -> Tensor:
         """Return the mean loss, (), of scores, (B, K), for labels, (B,); with reduction "none" each image's, (B,)."""
-        if label_smoothing:  # the softmax of log-probabilities is the probabilities, so this holds for "nll", too
+        if label_smoothing:  # The softmax of log-probabilities is the probabilities, so this holds for "nll", too.
             return F.cross_entropy(scores, labels, label_smoothing=label_smoothing, reduction=reduction)
         return LOSSES[self.loss](scores, labels, reduction=reduction)
 
@@ -239,23 +239,9 @@ class NotFinite(LabError):
 
 def mean_probability(each: Tensor) -> Tensor:
     """Return the logarithm of the mean over the first dimension, (B, K), of log-probabilities, (N, B, K)."""
-    return each.logsumexp(0) - math.log(len(each))  # not log(mean(exp)), which may be -inf
+    return each.logsumexp(0) - math.log(len(each))  # log(mean(exp)) may be -inf.
 
 
 def _as_probabilities(scores: Sequence[Tensor]) -> Tensor:
     """Return the probabilities, (N, K), on the CPU, of batches of logits or log-probabilities."""
     return torch.cat([each.float() for each in scores]).softmax(1).cpu()
-
-
-def conv_output_size(size: int, kernel: int, stride: int = 1, padding: int = 0, dilation: int = 1) -> int:
-    """Pixels along one side of a convolution's or pooling's output, as torch.nn.Conv2d's documentation has it.
-
-    A kernel whose points are `dilation` apart covers dilation * (kernel - 1) + 1 pixels; the output has one value for
-    each place, `stride` apart, at which it fits into the padded image. Pooling strides by its kernel: stride=kernel.
-    """
-    if min(size, kernel, stride, dilation) < 1 or padding < 0:
-        raise ValueError("size, kernel, stride and dilation must be 1 or more, padding 0 or more")
-    covered = dilation * (kernel - 1) + 1
-    if covered > size + 2 * padding:
-        raise ValueError(f"a kernel that covers {covered} pixels does not fit into {size + 2 * padding}")
-    return (size + 2 * padding - covered) // stride + 1

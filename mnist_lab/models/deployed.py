@@ -29,12 +29,12 @@ class Views:
         self.degrees, self.scale = degrees, scale
         angles = sorted({-math.radians(degrees), math.radians(degrees)})
         zooms = sorted({1 - scale, 1 + scale})
-        self.changes = list(itertools.product(angles, zooms))  # rotation in radians, and zoom
+        self.changes = list(itertools.product(angles, zooms))
 
     def __call__(self, images: Tensor) -> Iterator[Tensor]:
         """Yield the views of images, each (B, 1, S, S). What comes in at an edge is as bright as the edge."""
         yield images
-        batch, *shape = images.shape  # not len(images), which torch.export takes for a constant
+        batch, *shape = images.shape  # torch.export takes len(images) for a constant.
         for grid in self.grids(shape, images.device).to(images):  # (S, S, 2)
             places = grid.expand(batch, -1, -1, -1)
             yield F.grid_sample(images, places, padding_mode="border", align_corners=False)
@@ -74,10 +74,10 @@ class InferenceModule(nn.Module):
         self.resizes = network.image_size != 28
         if self.resizes:
             weights, self.unit = resize_weights(network.image_size)
-            self.register_buffer("rows", weights, persistent=False)  # checkpoints hold what was trained
+            self.register_buffer("rows", weights, persistent=False)  # A checkpoint holds what was trained.
 
     def forward(self, images: Tensor) -> Tensor:  # (B, 28, 28)
-        return self.scores(images).softmax(1)  # (B, K), of log-probabilities too
+        return self.scores(images).softmax(1)  # (B, K); the softmax of log-probabilities is the probabilities
 
     def scores(self, images: Tensor) -> Tensor:
         """Return the network's scores, (B, K) float32, for images, (B, 28, 28): whole numbers of any type."""
@@ -121,11 +121,6 @@ class Ensemble(Classifier):
 
     def __init__(self, members: Sequence[InferenceModule], num_classes: int = 10) -> None:
         super().__init__(num_classes)
-        if not members:
-            raise ValueError("an ensemble has one member or more")
-        for i, member in enumerate(members):
-            if member.network.num_classes != num_classes:
-                raise ValueError(f"member {i} distinguishes {member.network.num_classes} classes, not {num_classes}")
         self.members = nn.ModuleList(members)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, 1, 28, 28)

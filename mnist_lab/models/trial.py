@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mnist_lab.errors import UsageError, is_out_of_memory
 from mnist_lab.models.classifier import LOSSES, Classifier
 
-TOLERANCE = 1e-3  # of a sum of probabilities
+TOLERANCE = 1e-3  # A sum of probabilities may differ from 1 by this.
 
 
 def check_output(model: Classifier) -> str | None:
@@ -65,8 +65,8 @@ def describe_error(error: BaseException, source: type) -> str:
     message = " ".join(str(error).split())
     try:
         file = inspect.getsourcefile(source)
-    except TypeError:  # of a notebook
-        file = None
+    except TypeError:
+        file = None  # The class is a notebook's.
     lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     where = f" ({file}, line {lines[-1].lineno})" if lines else ""
     return f"{type(error).__name__}: {message}{where}"
@@ -75,12 +75,10 @@ def describe_error(error: BaseException, source: type) -> str:
 def _problem(scores: object, loss: str, classes: int) -> str | None:
     """Return what is wrong with the scores of two images, and what to do about it; None if nothing is."""
     wanted = f"a tensor of shape (B, {classes}), a score for each class"
-    if not isinstance(scores, Tensor):
-        return f"returns {type(scores).__name__}, not {wanted}"
+    if not isinstance(scores, Tensor) or not scores.is_floating_point():
+        return f"returns {getattr(scores, 'dtype', type(scores).__name__)}, not {wanted} as a floating-point number"
     if scores.shape != (2, classes):
         return f"returns shape {tuple(scores.shape)} for 2 images, not {wanted}"
-    if not scores.is_floating_point():
-        return f"returns {scores.dtype}, not {wanted} as a floating-point number"
     if not scores.isfinite().all():
         return "returns values that are NaN or infinite"
     if loss == "nll" and not _are_probabilities(scores.exp()):

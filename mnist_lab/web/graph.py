@@ -18,7 +18,7 @@ from mnist_lab.errors import LabError
 from mnist_lab.models.classifier import Classifier
 
 aten = torch.ops.aten
-Step = dict[str, Any]  # of JSON, as engine.js reads it
+Step = dict[str, Any]  # in JSON, as engine.js reads it
 
 
 @dataclass
@@ -49,13 +49,13 @@ def to_graph(network: Classifier, arrays: Arrays) -> list[Step]:
 
 def trace(module: nn.Module, example: Tensor, name: str, **settings: Any) -> torch.export.ExportedProgram:
     """Trace a module of the network of a name."""
-    module = module.eval().to(memory_format=torch.contiguous_format)  # torch warns of channels_last
+    module = module.eval().to(memory_format=torch.contiguous_format)  # Torch warns of channels_last.
     try:
         with torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")  # of torch's internals; it prints them, too
+            warnings.simplefilter("ignore")  # They are about torch's internals; it prints them, too.
             return torch.export.export(module, (example,), strict=False, **settings)
-    except Exception as error:  # of any kind
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # A network may raise anything.
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise LabError(f"{name}: torch cannot trace it ({reason}); export its weights: --format state_dict") from error
 
 
@@ -66,8 +66,8 @@ class _Converter:
         self.arrays, self.network = arrays, network
         self.steps: list[Step] = []
         self.constants: dict[fx.Node, Any] = {}
-        self.layers: dict[fx.Node, str] = {}  # that weights belong to
-        self.names: dict[fx.Node, str] = {}  # of values that depend on the image
+        self.layers: dict[fx.Node, str] = {}  # layers of weights, by name
+        self.names: dict[fx.Node, str] = {}  # names of the values that depend on the image
         state = program.state_dict | program.constants
         signature = program.graph_signature
         sources = {
@@ -145,17 +145,12 @@ def _pool(graph: _Converter, node: Any) -> Step | None:
         return None
     return {
         "kind": "max" if is_max else "mean",
-        "kernel": _pair(kernel),
-        "stride": _pair(stride or kernel),
-        "padding": _pair(padding),
+        "kernel": kernel,
+        "stride": stride or kernel,
+        "padding": padding,
         "ceil": ceil,
         "counts": True if is_max else rest[1],
     }
-
-
-def _pair(value: Any) -> list[int]:
-    pair = [value] if isinstance(value, int) else list(value)
-    return pair * 2 if len(pair) == 1 else pair
 
 
 def _batch_norm(graph: _Converter, node: Any) -> Step:

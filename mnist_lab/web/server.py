@@ -1,14 +1,10 @@
 """Serve the page of a network at one address, and nothing else. The page sends nothing back, so no body is read."""
 
-import base64
 import contextlib
 import errno
-import hashlib
 import os
-import re
 import socket
 import sys
-import threading
 import webbrowser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
@@ -20,15 +16,23 @@ from mnist_lab.formatting import print_lines
 from mnist_lab.runs.run import Run
 from mnist_lab.web.page import page_of
 
-PORTS = range(8028, 8048)  # the first free one is used
-REQUEST_SECONDS = 10.0  # until a request must have arrived
+PORTS = range(8028, 8048)  # The first free one is used.
+REQUEST_SECONDS = 10.0
+HEADERS = {  # The page may run its own scripts, and ask for nothing else.
+    "Content-Type": "text/html; charset=utf-8",
+    "Content-Security-Policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+    "script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
 
 
 def serve(run: Run, host: str, port: int | None, *, browser: bool) -> None:
     """Serve the page of a run until Ctrl-C, at the first free port of PORTS for None, and open it in a browser."""
     shown_host = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
-    with open_server(host, port) as server:  # before the work: the address may be refused
-        if sys.stderr.isatty():  # it takes seconds, and minutes for an ensemble
+    with open_server(host, port) as server:  # The address may be refused, so this comes before the work.
+        if sys.stderr.isatty():  # The page takes seconds, and minutes for an ensemble.
             print_lines("preparing the page, with the test images that the network gets most wrong", file=sys.stderr)
         server.page = page_of(run)
         address = f"http://{shown_host}:{server.server_address[1]}/"
@@ -51,26 +55,23 @@ class PageServer(ThreadingHTTPServer):
         self.names = {"localhost", host.lower(), own, f"{own}.local"}
 
     def server_bind(self) -> None:
-        TCPServer.server_bind(self)  # http.server's own looks the host's name up, which may take seconds
+        TCPServer.server_bind(self)  # HTTPServer's looks the host's name up, which may take seconds.
 
 
 class PageHandler(BaseHTTPRequestHandler):
-    """Answers one request, and closes the connection. One that has not arrived after REQUEST_SECONDS is cut off."""
+    """Answers one request, and closes the connection. One that is silent for REQUEST_SECONDS is closed, too."""
 
     server: PageServer
     server_version, sys_version = "mnist_lab", ""
-    disable_nagle_algorithm = True  # the page would wait 40 ms for its headers' acknowledgement
+    disable_nagle_algorithm = True  # The page would wait 40 ms for its headers' acknowledgement.
 
     def handle(self) -> None:
-        self.limit = threading.Timer(REQUEST_SECONDS, self.connection.shutdown, [socket.SHUT_RDWR])
-        self.limit.daemon = True
-        self.limit.start()
-        with contextlib.suppress(OSError):  # the client has left
+        self.connection.settimeout(REQUEST_SECONDS)
+        with contextlib.suppress(OSError):  # The client may have left.
             super().handle()
-        self.limit.cancel()
 
     def do_GET(self) -> None:
-        self.limit.cancel()
+        self.connection.settimeout(None)  # A slow client may take longer for the page.
         if not is_own_host(self.headers.get("Host", ""), self.server.names):
             self.send_error(400, "unknown host")
         elif self.path.partition("?")[0] != "/":
@@ -78,38 +79,17 @@ class PageHandler(BaseHTTPRequestHandler):
         else:
             content = self.server.page.encode()
             self.send_response(200)
-            self.send_header("Content-Type", "text/html; charset=utf-8")
             self.send_header("Content-Length", str(len(content)))
-            for name, value in security_headers(self.server.page).items():
+            for name, value in HEADERS.items():
                 self.send_header(name, value)
             self.end_headers()
             if self.command == "GET":
                 self.wfile.write(content)
 
-    do_HEAD = do_GET  # noqa: N815  # the name is http.server's
+    do_HEAD = do_GET  # noqa: N815  # The name is http.server's.
 
     def log_message(self, format: str, *arguments: object) -> None:
         """Print nothing."""
-
-
-def security_headers(page: str) -> dict[str, str]:
-    """Return headers that allow a page its own styles and scripts, and no requests."""
-
-    def allowed(tag: str) -> str:
-        texts = re.findall(f"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
-        digests = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in texts)
-        return " ".join(f"'sha256-{digest}'" for digest in digests)
-
-    policy = (
-        f"default-src 'none'; img-src data:; style-src {allowed('style')}; script-src {allowed('script')}; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
-    return {
-        "Content-Security-Policy": policy,
-        "X-Content-Type-Options": "nosniff",
-        "Referrer-Policy": "no-referrer",
-        "Cache-Control": "no-store",
-    }
 
 
 def is_own_host(header: str, names: set[str]) -> bool:

@@ -180,10 +180,10 @@ def test_figure_has_a_line_for_each_network_on_the_axes_of_each_corruption(runs:
         assert axes.get_xlabel() == CORRUPTIONS[name].unit
         for line, (label, measured) in zip(axes.get_lines(), groups.items(), strict=True):
             assert line.get_label() == label
-            expected = [100 * statistics.fmean(each.accuracy for each in measured)]
-            for i in range(5):
-                expected.append(100 * statistics.fmean(m.accuracies[name][i] for m in measured))
-            assert line.get_ydata() == pytest.approx(expected)
+            series = [[each.accuracy, *each.accuracies[name]] for each in measured]
+            assert line.get_ydata() == pytest.approx(
+                [100 * statistics.fmean(values) for values in zip(*series, strict=True)]
+            )
     (legend,) = [axes.get_legend() for axes in figure.axes if axes.get_legend()]
     assert [text.get_text() for text in legend.get_texts()] == ["lenet", "mlp"]
 

@@ -7,10 +7,8 @@ from lab import TEST, TRAIN, Tiny, thorough
 from PIL import Image
 from torchvision import transforms
 
-from benchmarks.scale import Copies
 from mnist_lab.config.compose import compose
 from mnist_lab.data.augmentation import Distortion
-from mnist_lab.data.batches import Batches
 from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.training.build import make_data, make_model
 
@@ -92,30 +90,6 @@ def test_blank_image_is_normalised_to_zeros(tiny: Tiny) -> None:
 def test_mean_without_std_is_refused(tiny: Tiny) -> None:
     with pytest.raises(ValueError, match="mean and std must both be numbers, or both be null"):
         module(tiny, mean=None)
-
-
-def test_sources_of_the_user_with_the_same_sums_do_not_share_their_images(tiny: Tiny) -> None:
-    def batches(copies: int) -> Batches:
-        source = Copies(name="Tiny", sha256=tiny.sha256, copies=copies)
-        loader = module(tiny, source=source, val_size=0).train_dataloader()
-        assert isinstance(loader, Batches)
-        return loader
-
-    assert [len(batches(copies).labels) for copies in (1, 3, 2)] == [TRAIN, 3 * TRAIN, 2 * TRAIN]
-
-
-@pytest.mark.parametrize("other", ["val_size=30", "split_seed=1", "mean=0.5", "std=0.5", "image_size=32"])
-def test_modules_share_decoded_images_only_with_the_same_settings(tiny: Tiny, other: str) -> None:
-    def train_images(**settings: object) -> torch.Tensor:
-        loader = module(tiny, **settings).train_dataloader()
-        assert isinstance(loader, Batches)
-        return loader.images
-
-    (name, value) = other.split("=")
-    first = train_images()
-    assert train_images().data_ptr() == first.data_ptr()
-    changed = train_images(**{name: float(value) if "." in value else int(value)})
-    assert changed.shape != first.shape or not torch.equal(changed, first)
 
 
 @pytest.mark.parametrize(("size", "mean", "std"), [(28, 0.1307, 0.3081), (28, 0.5, 0.5), (32, 0.1307, 0.3081)])

@@ -1,7 +1,6 @@
 """Each exported file, loaded as its card says, predicts as the checkpoint does; one that does not is refused."""
 
 import dataclasses
-import json
 import re
 import sys
 from pathlib import Path
@@ -10,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lab import Command, Outcome, Tiny, same, thorough
-from safetensors import safe_open
+from lab import Command, Outcome, Tiny, same, slow, thorough
 from torch import Tensor
 
+from benchmarks.tutorials import NETWORKS as TUTORIALS
 from mnist_lab import conf_dir
 from mnist_lab.errors import LabError
 from mnist_lab.evaluation.predictions import Predictions, load_trained
@@ -90,7 +89,8 @@ def is_refused(outcome: Outcome, status: int, message: str) -> bool:
 def test_every_format_predicts_as_the_checkpoint_when_loaded_as_its_card_says(
     command: Command, tiny: Tiny, own: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    train(tiny.compose(f"model={name}", "optimizer.lr=0.05", *QUICK, "trainer.max_epochs=3"))
+    views = ["test_augmentation=views"] if name == "residual_cnn" else []
+    train(tiny.compose(f"model={name}", "optimizer.lr=0.05", *QUICK, "trainer.max_epochs=3", *views))
     run = Run(Path("runs/a"))
     model, data = load_trained(run)
     expected = Predictions.on_test_set(model, data)
@@ -110,20 +110,12 @@ def test_every_format_predicts_as_the_checkpoint_when_loaded_as_its_card_says(
             torch.testing.assert_close(found, expected.probabilities[: len(found)], rtol=0, atol=1e-4)
     for form, suffix in WEIGHTS.items():
         assert command("export", "runs/a", "--format", form, data=False).status == 0
-        network = loaded(run.folder / "exports" / f"{name}{suffix}.md", monkeypatch)["network"]
+        card = run.folder / "exports" / f"{name}{suffix}.md"
+        network = loaded(card, monkeypatch)["network"]
+        assert ("turned by 8 degrees to either side at 0.92 and 1.08 times its size" in card.read_text()) == bool(views)
         assert same(network.state_dict(), model.state_dict())
         torch.testing.assert_close(network.probabilities(data.normalise(pictures)), expected.probabilities)
     assert len(list((run.folder / "exports").iterdir())) == 8, "a card for each file, and nothing else"
-
-
-def test_safetensors_names_class_data_and_input(command: Command, tiny: Tiny, own: Path) -> None:
-    train(tiny.compose("model=own", "model.width=4", *QUICK))
-    assert command("export", "runs/a", "--format", "safetensors", "--to", "my.safetensors", data=False).status == 0
-    with safe_open("my.safetensors", framework="pt") as file:
-        metadata = file.metadata()
-    assert (metadata["class"], metadata["data"]) == ("own_network.Own", "Tiny")
-    assert json.loads(metadata["input"]) == {"image_size": 20, "mean": 0.1307, "std": 0.3081}
-    assert "network = Own(width=4, asks=False)" in Path("my.safetensors.md").read_text()
 
 
 @pytest.mark.slow
@@ -143,7 +135,7 @@ def test_program_that_differs_from_the_checkpoint_is_not_written(
     monkeypatch.setitem(exporting.FORMATS, form, wrong)
     outcome = command(*arguments, data=False)
     last_line = outcome.err.splitlines()[-1]  # torch logs a broken file before
-    assert outcome.status == 1 and "not written: it cannot be run (" in last_line
+    assert outcome.status == 1 and ": not written: " in last_line and last_line.endswith("; try another --format")
     assert Path(f"runs/a/exports/mlp{PROGRAMS[form]}").read_bytes() == before, "what was there stays"
     assert not list(Path().rglob("*.partial"))
 
@@ -214,3 +206,48 @@ def test_card_says_what_the_run_was_and_what_the_file_takes(command: Command, ti
     (run.folder / "checkpoints" / "last.ckpt").rename(run.folder / "checkpoints" / "best.ckpt")
     card = model_card(run, model, data, "x.pt", "load", None, is_program=False)
     assert "of an unfinished run, after 2 epochs, best by validation accuracy" in card
+
+
+@pytest.mark.parametrize("name", ["lenet", *slow("dropout_cnn"), *thorough("mlp", "simple_cnn", "compact_cnn")])
+def test_state_dict_goes_from_the_tutorials_class_to_a_run_and_back(command: Command, name: str) -> None:
+    theirs = TUTORIALS[name]().state_dict()
+    torch.save(theirs, "tutorial.pt")
+    outcome = command(f"experiment={name}", "init_from=tutorial.pt", "trainer.max_epochs=0", "hydra.run.dir=runs/a/b")
+    assert outcome.status == 0, outcome.err
+    assert command("export", "latest", "--format", "state_dict", "--to", "new/my.pt", data=False).status == 0
+    assert same(torch.load("new/my.pt", weights_only=True), theirs)
+
+
+def test_impossible_export_is_reported_in_one_line(command: Command) -> None:
+    command("model=mlp", "trainer.max_epochs=1", "hydra.run.dir=runs/a/b")
+    Path("file").write_text("")
+    for arguments, message in (
+        (("runs/a/b", "--format", "word"), "--format=word: unknown format; choose from onnx, torch_export"),
+        (("runs/a/b",), "--format"),
+        (("runs/a/b", "--format", "state_dict", "--to", "file/x.pt"), "--to=file/x.pt: cannot be written"),
+        (("runs/a/b", "--format", "state_dict", "--to", "/dev/null"), "--to=/dev/null: exists and is not a file"),
+    ):
+        outcome = command("export", *arguments, data=False)
+        assert outcome.status == 2
+        assert message in outcome.err and outcome.err.count("\n") == 1
+    assert not list(Path().rglob("*.pt"))
+
+
+@pytest.mark.slow
+def test_state_dict_that_does_not_fit_is_identified_by_its_shapes(command: Command) -> None:
+    lenet, mlp, dropout_cnn = (
+        {key: tuple(tensor.shape) for key, tensor in TUTORIALS[name]().state_dict().items()}
+        for name in ("lenet", "mlp", "dropout_cnn")
+    )
+    for shapes, message in (
+        (dropout_cnn, "looks like weights of dropout_cnn, by their shapes, not of LeNet"),
+        (lenet | {"fc3.weight": (7, 84)}, "looks most like LeNet, but its fc3.weight is (7, 84), not (10, 84)"),
+        ({name: shape for name, shape in mlp.items() if name != "8.bias"}, "looks most like mlp, but has no 8.bias"),
+        ({"module.conv1.weight": (6, 1, 5, 5)}, "looks like no network here, it begins with module.conv1.weight"),
+        ({1: (3,)}, "looks like no network here, it begins with 1"),  # type: ignore[dict-item]
+    ):
+        torch.save({name: torch.zeros(shape) for name, shape in shapes.items()}, "some.pt")
+        outcome = command("model=lenet", "init_from=some.pt")
+        assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+        assert outcome.err.startswith(f"mnist_lab: init_from=some.pt: {message}")
+        assert not Path("runs").exists()

@@ -1,22 +1,18 @@
 """Test-time augmentation: validation, test, prediction and exported files average the same views of an image."""
 
-import math
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from lab import SMALL_RESIDUAL, Command
+from lab import Command
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
 from mnist_lab.evaluation.evaluate import evaluate
-from mnist_lab.evaluation.predictions import Predictions
-from mnist_lab.export.export import check_program, trace_program
+from mnist_lab.evaluation.predictions import Predictions, load_trained
 from mnist_lab.models.deployed import Views
 from mnist_lab.models.lenet import LeNet
 from mnist_lab.runs.run import Run
-from mnist_lab.training.build import load_trained_model, make_data
 
 
 def spot(size: int = 28) -> Tensor:
@@ -71,61 +67,15 @@ def test_mean_of_certain_views_has_a_finite_logarithm() -> None:
 
 
 @pytest.mark.slow
-def test_run_is_validated_and_tested_with_its_views(command: Command) -> None:
-    settings = (*SMALL_RESIDUAL, "test_augmentation=views", "trainer.max_epochs=1", "hydra.run.dir=runs/a/b")
-    assert command(*settings).status == 0
-    run = Run(Path("runs/a/b"))
-    network = load_trained_model(run)
-    data = make_data(run.config, network)
-    predictions = Predictions.on_test_set(network, data)
-    loss = torch.nn.functional.nll_loss(predictions.probabilities.log(), predictions.labels).item()
-    assert run.info["metrics"]["test/loss"] == pytest.approx(loss, abs=1e-5)
-    assert evaluate(run)["test/loss"] == run.info["metrics"]["test/loss"]
-    network.views = None
-    assert not math.isclose(
-        loss, torch.nn.functional.nll_loss(network.probabilities(data.examples(57)[0]).log(), predictions.labels).item()
-    )
-    network.views = Views()
-    program = trace_program(network, data).module()
-    images = torch.from_numpy(data.test_set()[0])
-    assert check_program(program, images, predictions).max_difference < 1e-4
-
-
-def test_weights_are_loaded_with_their_views_as_the_card_says(
-    command: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert command("model=mlp", "test_augmentation=views", "trainer.max_epochs=1", "hydra.run.dir=runs/a/b").status == 0
-    outcome = command("export", "runs/a/b", "--format", "state_dict", data=False)
-    assert outcome.status == 0, outcome.err
-    run = Run(Path("runs/a/b").absolute())
-    card = (run.exports_folder / "mlp.pt.md").read_text(encoding="utf-8")
-    assert "turned by 8 degrees to either side at 0.92 and 1.08 times its size" in card
-    monkeypatch.chdir(run.exports_folder)
-    names: dict[str, Any] = {}
-    exec(card.split("```python\n")[1].split("```")[0], names)
-    images = torch.randn(5, 1, 28, 28)
-    expected = load_trained_model(run).probabilities(images)
-    assert torch.equal(names["network"].probabilities(images), expected)
-
-
-@pytest.mark.thorough
-def test_onnx_file_of_a_run_with_views_is_checked_and_written(command: Command) -> None:
-    settings = (*SMALL_RESIDUAL, "test_augmentation=views", "trainer.max_epochs=1", "hydra.run.dir=runs/a/b")
-    assert command(*settings).status == 0
-    outcome = command("export", "runs/a/b", "--format", "onnx", data=False)
-    assert outcome.status == 0, outcome.err
-
-
-@pytest.mark.slow
-def test_member_of_an_ensemble_keeps_its_views(command: Command) -> None:
+def test_run_is_tested_with_its_views_and_keeps_them_in_an_ensemble(command: Command) -> None:
     for name, views in (("plain", "none"), ("views", "views")):
         settings = ("model=mlp", f"test_augmentation={views}", "trainer.max_epochs=1", f"hydra.run.dir=runs/a/{name}")
         assert command(*settings).status == 0
     assert command("ensemble", "runs/a/plain", "runs/a/views", "--to", "runs/a/both", data=False).status == 0
-    runs = [Run(Path("runs/a") / name) for name in ("plain", "views", "both")]
-    networks = [load_trained_model(run) for run in runs]
-    probabilities = [
-        Predictions.on_test_set(network, make_data(run.config, network)).probabilities
-        for run, network in zip(runs, networks, strict=True)
-    ]
-    assert torch.allclose(torch.stack(probabilities[:2]).mean(0), probabilities[2], atol=1e-5)
+    plain, views, both = (Run(Path("runs/a") / name) for name in ("plain", "views", "both"))
+    found = [Predictions.on_test_set(*load_trained(run)) for run in (plain, views, both)]
+    assert torch.allclose((found[0].probabilities + found[1].probabilities) / 2, found[2].probabilities, atol=1e-5)
+    loss = torch.nn.functional.nll_loss(found[1].probabilities.log(), found[1].labels).item()
+    assert views.info["metrics"]["test/loss"] == pytest.approx(loss, abs=1e-5)
+    assert evaluate(views)["test/loss"] == views.info["metrics"]["test/loss"] != plain.info["metrics"]["test/loss"]
+    assert not torch.allclose(found[0].probabilities, found[1].probabilities, atol=1e-3)

@@ -48,13 +48,14 @@ def assert_same(first: str, second: str, *, counts: bool) -> None:
     ("settings", "size"),
     [
         (RECIPE, 5),
+        *slow((PLAIN, 50)),
         *slow((["model=mlp", "scheduler=step", "optimizer=adam", "trainer.max_epochs=3"], 5)),
-        *thorough((PLAIN, 50), (["model=mlp", "trainer.max_steps=15"], 5)),
-        *thorough((["model=mlp", "trainer.limit_train_batches=7"], 5)),
-        *thorough((["model=dropout_cnn", "trainer.precision=bf16-mixed"], 5)),
-        *thorough((["model=mlp", "callbacks=early_stopping", "callbacks.early_stopping.monitor=train/loss"], 5)),
+        *slow((["model=mlp", "trainer.max_steps=15"], 5)),
+        *slow((["model=mlp", "trainer.limit_train_batches=7"], 5)),
+        *slow((["model=dropout_cnn", "trainer.precision=bf16-mixed"], 5)),
+        *slow((["model=mlp", "callbacks=early_stopping", "callbacks.early_stopping.monitor=train/loss"], 5)),
         *slow((["model=mlp", "callbacks=test_curve", "data.val_size=0"], 5)),
-        *thorough((["model=mlp", "callbacks.checkpoint.every_n_train_steps=5", "data.val_size=0"], 3)),
+        *slow((["model=mlp", "callbacks.checkpoint.every_n_train_steps=5", "data.val_size=0"], 3)),
         *thorough(*(([f"model={network}"], 3) for network in NETWORKS)),
         *thorough(*(([*SMALL_RESIDUAL, *ingredient], 50) for ingredient in INGREDIENTS.values())),
     ],
@@ -108,55 +109,6 @@ class StopWithin(StepCallback):
         batches.batch = batch  # type: ignore[method-assign]
 
 
-<<<<<<< HEAD
-=======
-class CrashAfter(StepCallback):
-    """A fault in the program after a step."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def after_step(self, trainer: Trainer, pl_module: LightningModule, step: int, loss: torch.Tensor) -> None:
-        if step == self.step:
-            raise RuntimeError("crash")
-
-
-@pytest.mark.parametrize(
-    ("base", "steps"),
-    [
-        (RECIPE, (8,)),
-        *slow((PLAIN, (4, 11, 12, 13))),
-        *thorough(*((PLAIN, steps) for steps in [(1, 2), (5, 6, 7), (10,), (18, 23)])),
-        *thorough(*((RECIPE, (step,)) for step in (1, 4, 5, 6, 11, 12, 13, 17, 22, 23))),
-    ],
-)
-def test_run_stopped_at_any_step_of_a_group_ends_as_if_it_had_not_been(
-    command: Command, base: list[str], steps: tuple[int, ...]
-) -> None:
-    assert command(*base, "steps_per_execution=5", "hydra.run.dir=runs/a/whole").status == 0
-    parts = Run(Path("runs/a/parts"))
-    stop = f"+callbacks.stop={{_target_: test_multistep.StopWithin, step: {steps[0]}}}"
-    assert command(*base, "steps_per_execution=5", f"hydra.run.dir={parts}", stop).status == 143
-    for step in steps[1:]:
-        assert command(f"resume={parts}", f"callbacks.stop.step={step}", data=False).status == 143
-    assert parts.info["steps"] == steps[-1]
-    resumed = command(f"resume={parts}", "callbacks.stop.step=0", data=False)
-    assert (resumed.status, resumed.err) == (0, "")
-    assert_same("whole", "parts", counts=True)
-
-
-@pytest.mark.slow
-def test_run_that_crashed_resumes_from_a_checkpoint_within_a_group(command: Command) -> None:
-    base = (*PLAIN, "steps_per_execution=5", "callbacks.checkpoint.every_n_train_steps=3")
-    assert command(*base, "hydra.run.dir=runs/a/whole").status == 0
-    crash = "+callbacks.crash={_target_: test_multistep.CrashAfter, step: 20}"
-    assert command(*base, "hydra.run.dir=runs/a/parts", crash).status == 1
-    assert saved("parts")["global_step"] == 18
-    assert command("resume=runs/a/parts", "~callbacks.crash", data=False).status == 0
-    assert_same("whole", "parts", counts=True)
-
-
->>>>>>> a3d058ca4a1b363027419dcbcf1b73392030d015
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "size", "reason"),
@@ -185,8 +137,8 @@ def test_resumed_run_keeps_its_groups_unless_something_needs_single_steps(
     ("setting", "reason"),
     [
         ("+trainer.gradient_clip_val=1", "trainer.gradient_clip_val"),
+        ("model._target_=test_multistep.OwnStep", "OwnStep.training_step"),
         *thorough(
-            ("model._target_=test_multistep.OwnStep", "OwnStep.training_step"),
             ("+trainer.accumulate_grad_batches=2", "trainer.accumulate_grad_batches"),
             ("+trainer.val_check_interval=4", "trainer.val_check_interval"),
             ("trainer.precision=bf16-true", "trainer.precision=bf16-true"),

@@ -41,7 +41,6 @@ def stopped(command: Command, *arguments: str, step: int, size: int) -> None:
 @pytest.mark.parametrize(
     ("settings", "size", "steps"),
     [
-<<<<<<< HEAD
         (PLAIN, 1, (12,)),
         (RECIPE, 5, (8,)),
         *slow(*((settings, 1, (step,)) for settings, step in ((RECIPE, 12), (PLAIN, 5), (PLAIN, 23), (LIMITED, 10)))),
@@ -52,15 +51,6 @@ def stopped(command: Command, *arguments: str, step: int, size: int) -> None:
         *thorough(*(([f"model={network}", *ADAM], 1, (7,)) for network in ("simple_cnn", "compact_cnn", "mlp"))),
         *thorough(*(([*SMALL_RESIDUAL, *ingredient], 1, (7,)) for ingredient in INGREDIENTS.values())),
         *thorough(*((RECIPE, 5, (step,)) for step in (1, 4, 5, 6, 11, 12, 13, 17, 22, 23))),
-=======
-        (PLAIN, 12),
-        *slow((RECIPE, 5), (LIMITED, 10)),
-        *thorough((RECIPE, 12), (PLAIN, 5), (PLAIN, 23), (["model=mlp", "+trainer.accumulate_grad_batches=3"], 2)),
-        *thorough(*((settings, step) for settings in (PLAIN, RECIPE) for step in (1, 11, 13, 24))),
-        *thorough((["model=dropout_cnn", "scheduler=none"], 7), (LIMITED, 7), (LIMITED, 8), (LIMITED, 14)),
-        *thorough(*(([f"model={network}", *ADAM], 7) for network in ("lenet", "simple_cnn", "compact_cnn", "mlp"))),
-        *thorough(*(([*SMALL_RESIDUAL, *ingredient], 7) for ingredient in INGREDIENTS.values())),
->>>>>>> a3d058ca4a1b363027419dcbcf1b73392030d015
     ],
     ids=str,
 )
@@ -77,22 +67,7 @@ def test_stopped_at_any_step_and_resumed_it_ends_the_same(
     resumed = command(f"resume={PARTS}", "callbacks.stop.step=0", data=False)
     assert (resumed.status, resumed.err) == (0, "")
     assert losses(WHOLE, PARTS) == []
-<<<<<<< HEAD
     assert_same("whole", "parts", counts=True)
-=======
-    assert evaluate(PARTS)["test/acc"] == PARTS.info["metrics"]["test/acc"]
-
-
-@pytest.mark.thorough
-@pytest.mark.parametrize("step", [7, 12])
-def test_preset_resumes_within_an_epoch(command: Command, step: int) -> None:
-    arguments = ("experiment=compact_cnn", "data.batch_size=20")
-    assert command(*arguments, f"hydra.run.dir={WHOLE}").status == 0
-    stopped_and_resumed(command, *arguments, step=step)
-    assert not (WHOLE.folder / "checkpoints" / "best.ckpt").exists()
-    assert WHOLE.curve("test/acc", "examples_seen") == PARTS.curve("test/acc", "examples_seen")
-    assert same(weights(WHOLE.chosen_checkpoint()), weights(PARTS.chosen_checkpoint()))
->>>>>>> a3d058ca4a1b363027419dcbcf1b73392030d015
 
 
 @pytest.mark.slow
@@ -144,15 +119,8 @@ def test_setting_of_averaged_weights_cannot_change_on_resume(command: Command) -
     assert "callbacks.ema.decay=0.5: cannot change on resume (this run uses 0.999)" in outcome.err
 
 
-<<<<<<< HEAD
 class StopIn(Callback):
     """A signal while an epoch is validated; without an epoch in the test, when Lightning no longer listens."""
-=======
-@pytest.mark.slow
-@pytest.mark.parametrize("setting", ["every_n_train_steps=5", *thorough("every_n_seconds=1e-9")])
-def test_checkpoints_within_an_epoch_by_steps_or_by_time(command: Command, setting: str) -> None:
-    """Killed in the middle of an epoch, as far as the run folder can tell."""
->>>>>>> a3d058ca4a1b363027419dcbcf1b73392030d015
 
     def __init__(self, sent: int, epoch: int | None = None) -> None:
         self.sent, self.epoch = sent, epoch

@@ -9,12 +9,7 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import MagicMock
 
 import pytest
-<<<<<<< HEAD
 from lab import Command, Tiny
-=======
-from lab import Command, Tiny, thorough
-from lightning.pytorch import Callback, Trainer
->>>>>>> a3d058ca4a1b363027419dcbcf1b73392030d015
 
 from mnist_lab.runs.run import Run
 from mnist_lab.training.train import train
@@ -86,17 +81,11 @@ def test_settings_metrics_and_checkpoint_arrive_in_a_database_beside_the_runs(co
 
 
 @pytest.mark.slow
-<<<<<<< HEAD
 @pytest.mark.parametrize(("fault", "status"), [("crash", "FAILED"), ("Ctrl-C", "KILLED")])
 def test_run_that_ended_early_is_continued_there_by_its_id_and_finished(
     command: Command, fault: str, status: str
 ) -> None:
     assert command(*QUICK, FAIL.format(fault)).status != 0
-=======
-@pytest.mark.parametrize("status", ["FAILED", *thorough("KILLED")])
-def test_run_that_ended_early_is_continued_there_by_its_id_and_finished(command: Command, status: str) -> None:
-    assert command(*QUICK, *FAIL, f"+callbacks.fail.interrupted={status == 'KILLED'}").status != 0
->>>>>>> a3d058ca4a1b363027419dcbcf1b73392030d015
     client, (before,) = remote_runs()
     assert before.info.status == status
     outcome = command(f"resume={RUN}", "~callbacks.fail", "trainer.max_epochs=3")
@@ -109,21 +98,7 @@ def test_run_that_ended_early_is_continued_there_by_its_id_and_finished(command:
     assert sent.pop("images_per_second") and sent == curves(Run(RUN), "images_per_second")
 
 
-<<<<<<< HEAD
 @pytest.mark.slow
-=======
-@pytest.mark.thorough
-def test_run_that_a_store_does_not_know_is_a_new_one_there(command: Command) -> None:
-    command(*QUICK)
-    store = f"sqlite:///{Path('other.db').absolute()}"
-    assert command(f"resume={RUN}", "trainer.max_epochs=3", f"logger.mlflow.tracking_uri={store}").status == 0
-    client, (remote,) = remote_runs(store)
-    assert len(points(client, remote)["train/loss"]) == 1
-    assert Run(RUN).info["trackers"] == {"mlflow": remote.info.run_id}
-
-
-@pytest.mark.thorough
->>>>>>> a3d058ca4a1b363027419dcbcf1b73392030d015
 def test_jobs_of_a_sweep_side_by_side_have_its_name_and_a_paused_one_is_scheduled(command: Command) -> None:
     halving = ("-m", "model=mlp", "optimizer.lr=0.3,0.0001", "sweep=s", "logger=[tensorboard,mlflow]")
     rungs = ("hydra/sweeper=halving", "hydra.sweeper.min_epochs=1", "hydra.sweeper.eta=2", "trainer.max_epochs=2")
@@ -136,7 +111,7 @@ def test_jobs_of_a_sweep_side_by_side_have_its_name_and_a_paused_one_is_schedule
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("uri", ["http://teacher:secret@127.0.0.1:9", *thorough("sqlite:////dev/null/x.db")])
+@pytest.mark.parametrize("uri", ["http://teacher:secret@127.0.0.1:9", "sqlite:////dev/null/x.db"])
 def test_store_that_cannot_be_used_is_reported_before_anything_is_made(command: Command, uri: str) -> None:
     outcome = command(*QUICK, f"logger.mlflow.tracking_uri={uri}")
     assert outcome.status == 2 and outcome.out == ""
@@ -207,26 +182,10 @@ def test_wandb_gets_settings_metrics_and_checkpoint_and_a_resumed_offline_run_is
     assert wandb_runs[2][0]["id"] == "id1"
 
 
-<<<<<<< HEAD
 @pytest.mark.slow
 def test_jobs_of_a_sweep_are_a_group_of_wandb(
     command: Command, wandb_runs: list[tuple[dict[str, Any], MagicMock]]
 ) -> None:
-=======
-@pytest.mark.thorough
-def test_resumed_offline_run_of_wandb_is_a_new_run_in_the_same_group(command: Command) -> None:
-    assert command("model=mlp", f"hydra.run.dir={RUN}", "logger=wandb", *FAIL).status != 0
-    first, known = offline_records(RUN), Run(RUN).info["trackers"]["wandb"]
-    assert [exit.exit_code for exit in of_kind(first, "exit")] == [1]
-    assert command(f"resume={RUN}", "callbacks.fail=null").status == 0
-    (before, *_), (after, *_) = of_kind(first, "run"), of_kind(offline_records(RUN), "run")
-    assert before.run_id == known != after.run_id == Run(RUN).info["trackers"]["wandb"]
-    assert before.run_group == after.run_group == "a"
-
-
-@pytest.mark.thorough
-def test_jobs_of_a_sweep_are_a_group_of_wandb(command: Command) -> None:
->>>>>>> a3d058ca4a1b363027419dcbcf1b73392030d015
     assert command("-m", "model=mlp", "optimizer.lr=0.1,0.01", "sweep=s", "logger=[csv,wandb]").status == 0
     assert [settings["group"] for settings, _ in wandb_runs] == ["s", "s"]
 

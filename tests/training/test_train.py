@@ -123,18 +123,11 @@ def test_hparams_tab_has_one_line_a_run_with_its_final_metrics(command: Command,
         assert command(f"resume={finished}", "trainer.max_epochs=9", data=False).status == 0
 
 
-<<<<<<< HEAD
 @pytest.mark.slow
 def test_hparams_tab_of_a_sweep_has_short_names_of_what_is_swept_and_failed_jobs(command: Command) -> None:
     fails = "+callbacks.fails._target_=test_checkpoints.FailsInSecondEpoch"
     swept = ("model=mlp", "optimizer.nesterov=false,true", "seed=3", "trainer.max_epochs=1,2", fails)
     assert command("-m", *swept, "sweep=s").status == 1
-=======
-@pytest.mark.thorough
-def test_hparams_tab_of_a_sweep_has_what_is_swept_and_short_names(command: Command) -> None:
-    swept = ("augmentation=none,affine", "model=mlp", "optimizer.nesterov=false,true", "seed=3", "trainer.max_epochs=1")
-    assert command("-m", *swept, "sweep=s").status == 0
->>>>>>> a3d058ca4a1b363027419dcbcf1b73392030d015
     rows = []
     for run in Run.below("runs"):
         events = EventAccumulator(str(run.folder)).Reload()

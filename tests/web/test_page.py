@@ -1,6 +1,7 @@
 """The page with a network inside: it answers as the checkpoint does, from one file, and tells what it cannot do."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +18,9 @@ from mnist_lab.models.classifier import Classifier
 from mnist_lab.runs.checkpoints import load_weights
 from mnist_lab.runs.run import Run
 from mnist_lab.training.train import train
-from mnist_lab.web import browser as browsers
-from mnist_lab.web.browser import find_browser
+from mnist_lab.web import page as pages
 from mnist_lab.web.graph import Arrays, to_graph
-from mnist_lab.web.page import TEMPLATES, page_of
+from mnist_lab.web.page import TEMPLATES, find_browser, page_of
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -41,27 +41,32 @@ def lenet(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run
 
 
+@contextmanager
+def shown(browser: "Browser", address: str, **settings: Any) -> Iterator["Page"]:
+    """Open a page, which may ask for nothing else and report no error."""
+    reported: list[str] = []
+    page = browser.new_page(**{"viewport": {"width": 1200, "height": 900}} | settings)
+    page.on("console", lambda message: reported.append(message.text))
+    page.on("pageerror", lambda error: reported.append(str(error)))
+    page.on("request", lambda request: reported.append(request.url) if request.url != address else None)
+    page.goto(address)
+    yield page
+    page.close()
+    assert [each for each in reported if not each.startswith("data:") and "favicon" not in each] == []
+
+
 @pytest.fixture
 def visit(browser: "Browser", lenet: Run) -> Iterator[Callable[..., "Page"]]:
-    """Opens the page of lenet from its file, which may ask for nothing else and report no error."""
-    reported: list[str] = []
+    """Opens the page of lenet from its file."""
     address = lenet.folder.with_name("page.html").as_uri()
-
-    def opened(**settings: Any) -> "Page":
-        page = browser.new_page(**{"viewport": {"width": 1200, "height": 900}} | settings)
-        page.on("console", lambda message: reported.append(message.text))
-        page.on("pageerror", lambda error: reported.append(str(error)))
-        page.on("request", lambda request: reported.append(request.url) if request.url != address else None)
-        page.goto(address)
-        return page
-
-    yield opened
-    assert [each for each in reported if not each.startswith("data:")] == []
+    with ExitStack() as stack:
+        yield lambda **settings: stack.enter_context(shown(browser, address, **settings))
 
 
 def bars(page: "Page") -> list[float]:
     """The probabilities that are shown, in per cent."""
-    return [float(text.removesuffix(" %")) for text in page.locator("#bars li > span:last-child").all_inner_texts()]
+    texts = page.locator("#bars li > span:last-child").all_inner_texts()
+    return [float(text.removesuffix(" %")) for text in texts if text]
 
 
 @needs_browser
@@ -197,7 +202,7 @@ def test_slider_goes_through_the_epochs_whose_checkpoints_were_kept(visit: Calla
 
 
 def test_page_that_no_browser_can_check_says_so(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(browsers, "BROWSERS", ())
+    monkeypatch.setattr(pages, "BROWSERS", ())
     assert command(*QUICK, "model=mlp", "hydra.run.dir=runs/a").status == 0
     outcome = command(*EXPORT, data=False)
     assert outcome.status == 0 and "check not made: there is no Chromium" in outcome.err
