@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from lab import Command, Tiny, slow, started
+from lab import Command, Tiny, slow, started, thorough
 from test_page import bars, shown
 from test_recognise import tiny_run
 
