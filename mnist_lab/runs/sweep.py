@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,8 @@ from types import MappingProxyType
 from typing import Any
 
 from mnist_lab.config.keys import SWEEP_KEYS
-from mnist_lab.config.overrides import override_key, without_keys
+from mnist_lab.config.overrides import override_key, override_values, without_keys
+from mnist_lab.config.settings import short_names
 from mnist_lab.errors import UsageError
 from mnist_lab.files import make_folder
 from mnist_lab.runs.locks import holder_of
@@ -157,6 +159,15 @@ class Sweep:
         record["prune"] = {id: callback for id, callback in pruned.items() if callback}
         write_record(self.record_path, record)
 
+    def job_folder(self, record: SweepRecord, id: str) -> Path:
+        """Return a job's folder, named by its values of the swept keys and by its id, by which it is found again."""
+        for path in self.folder.glob(f"*-{id}"):
+            return path
+        swept, given = record["swept"], override_values(record["jobs"][id])
+        names = short_names([key for key in given if not swept or key in swept])
+        values = ",".join(f"{short}={given[key]}" for key, short in names.items())
+        return self.folder / f"{file_name(values)}-{id}"
+
     def keep_submissions(self, submitted: dict[str, Submission]) -> None:
         """Record the jobs that are in the queue of a cluster."""
         write_record(self.record_path, {**self.record, "submitted": submitted})
@@ -179,6 +190,11 @@ class Sweep:
         waiting = {id: Job(overrides, self.folder / f"-{id}") for id, overrides in planned.items()}
         begun = {job.id: job for job in (read_job(path, planned.get(id_of_folder(path.name))) for path in folders)}
         return list((waiting | begun).values())
+
+
+def file_name(text: str) -> str:
+    """Return a text as a file name: other characters than letters, digits and .,=+- as underscores, shortened."""
+    return re.sub(r"[^\w.,=+-]", "_", text)[:150]
 
 
 def id_of_folder(name: str) -> str:

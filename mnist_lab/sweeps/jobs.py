@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from mnist_lab.config.compose import CommandLine, HydraSettings, compose_job
 from mnist_lab.config.keys import PASSED_TO_JOBS, SWEEP_KEYS, SWEEP_ONLY_KEYS
@@ -23,7 +23,6 @@ from mnist_lab.runs.locks import RunInUse, run_lock
 from mnist_lab.runs.record import COMPLETE, JobProcess, RunState, SweepRecord
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Job, Sweep, read_job, write_job
-from mnist_lab.sweeps.plan import Plan, in_folder, job_folder
 from mnist_lab.sweeps.process import SWEEP_PROCESS, import_torch, own_process
 from mnist_lab.sweeps.run_log import run_log
 
@@ -43,7 +42,7 @@ def run_in_own_process(folder: str, id: str) -> bool:
     line = CommandLine((*overrides, *settings["overrides"]), settings["config_dir"], settings["config_name"])
     import_torch()
     number = list(record["jobs"]).index(id)
-    cfg, hydra = compose_job(line, is_sweep=True, folder=job_folder(sweep, record, id), number=number)
+    cfg, hydra = compose_job(line, is_sweep=True, folder=sweep.job_folder(record, id), number=number)
     try:
         run_job(sweep, record, id, cfg, hydra)
     except Interrupted:
@@ -66,16 +65,6 @@ def _enter(sweep: Sweep) -> SweepRecord:
         raise UsageError(f"{folder}: is not on {here}; start the sweep in a folder that all machines share") from error
     sys.path += [place for place in search_path if place not in sys.path]
     return record
-
-
-def run_in_this_process(plan: Plan, id: str) -> None:
-    """Run a job of a plan in the process of its sweep, with the configuration composed for the plan."""
-    import_torch()
-    record = plan.sweep.record
-    folder = job_folder(plan.sweep, record, id)
-    cfg, hydra = plan.composed[id]
-    hydra = replace(hydra, logging=in_folder(hydra.logging, folder))
-    run_job(plan.sweep, record, id, OmegaConf.create(in_folder(cfg, folder)), hydra)
 
 
 def run_job(sweep: Sweep, record: SweepRecord, id: str, cfg: DictConfig, hydra: HydraSettings) -> None:

@@ -12,6 +12,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from mnist_lab.errors import Interrupted, JobsFailed, LabError, UsageError
 from mnist_lab.formatting import format_command, print_lines
 from mnist_lab.runs.locks import holder_of, release_if_held_by, run_lock
@@ -19,9 +21,10 @@ from mnist_lab.runs.ranking import Results, describe_job
 from mnist_lab.runs.record import DONE, STOPPED, RunState
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Job, Sweep, write_job
-from mnist_lab.sweeps.jobs import run_in_this_process
+from mnist_lab.sweeps.jobs import run_job
 from mnist_lab.sweeps.launchers.launcher import Launcher, Placement, Stage
-from mnist_lab.sweeps.plan import Plan
+from mnist_lab.sweeps.plan import Plan, in_folder
+from mnist_lab.sweeps.process import import_torch
 from mnist_lab.sweeps.progress import Watch, show_results
 
 STARTS = 2  # of a job whose process dies, before it counts as failed
@@ -139,6 +142,16 @@ class Loop:
             name = describe_job(results, next(job for job in results.jobs if job.id == id))
             raise LabError(f"{name}: ended before it began ({end}){explain_log(placement.log)}")
         write_job(replace(job, state=RunState.FAILED, error=f"its process died ({end})"))
+
+
+def run_in_this_process(plan: Plan, id: str) -> None:
+    """Run a job of a plan in the process of its sweep, with the configuration composed for the plan."""
+    import_torch()
+    record = plan.sweep.record
+    folder = plan.sweep.job_folder(record, id)
+    cfg, hydra = plan.composed[id]
+    hydra = replace(hydra, logging=in_folder(hydra.logging, folder))
+    run_job(plan.sweep, record, id, OmegaConf.create(in_folder(cfg, folder)), hydra)
 
 
 def explain_log(log: Path | None) -> str:

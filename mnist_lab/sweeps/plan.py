@@ -3,7 +3,6 @@
 import hashlib
 import itertools
 import json
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -19,14 +18,13 @@ from mnist_lab.config.keys import ADDED_KEYS, IGNORED_FOR_IDENTITY, SWEEP_KEYS
 from mnist_lab.config.overrides import (
     Override,
     override_key,
-    override_values,
     parse_override,
     quote_path,
     without_keys,
 )
-from mnist_lab.config.settings import flatten, identity_settings, short_names, to_plain
+from mnist_lab.config.settings import flatten, identity_settings, to_plain
 from mnist_lab.errors import UsageError
-from mnist_lab.runs.record import SweepRecord, SweepSettings
+from mnist_lab.runs.record import SweepSettings
 from mnist_lab.runs.sweep import Sweep
 from mnist_lab.sweeps.launchers.launcher import Launcher, make_launcher
 
@@ -146,21 +144,6 @@ def job_id(cfg: DictConfig) -> str:
     settings = identity_settings(flatten(cfg))
     settings = {key: value for key, value in settings.items() if ADDED_KEYS.get(key, ...) != value}
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:12]
-
-
-def job_folder(sweep: Sweep, record: SweepRecord, id: str) -> Path:
-    """Return a job's folder, named by its values of the swept keys and by its id, by which it is found again."""
-    for path in sweep.folder.glob(f"*-{id}"):
-        return path
-    swept, given = record["swept"], override_values(record["jobs"][id])
-    names = short_names([key for key in given if not swept or key in swept])
-    values = ",".join(f"{short}={given[key]}" for key, short in names.items())
-    return sweep.folder / f"{file_name(values)}-{id}"
-
-
-def file_name(text: str) -> str:
-    """Return a text as a file name: other characters than letters, digits and .,=+- as underscores, shortened."""
-    return re.sub(r"[^\w.,=+-]", "_", text)[:150]
 
 
 def in_folder(value: Any, folder: Path) -> Any:
