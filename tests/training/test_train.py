@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from lab import Command, Tiny, same, thorough, tiny_data, weights
+from lightning.pytorch import Callback, LightningModule, Trainer
 from matplotlib.image import imread
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
@@ -64,6 +65,20 @@ def test_run_leaves_all_that_is_promised_in_its_folder(trained: Run) -> None:
         content = torch.load(trained.folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
         assert content["architecture"] == "LeNet"
     assert isinstance(make_model(trained.config), Classifier)
+
+
+class NotesSeconds(Callback):
+    """Notes the recorded seconds of a run at the start of its last epoch."""
+
+    noted = 0.0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        NotesSeconds.noted = Run(Path(trainer.default_root_dir)).info["seconds"].get("total", 0.0)
+
+
+def test_seconds_of_each_epoch_are_recorded_in_case_the_run_is_killed(tiny: Tiny) -> None:
+    run = train(tiny.compose("model=mlp", "trainer.max_epochs=2", "+callbacks.notes._target_=test_train.NotesSeconds"))
+    assert 0 < NotesSeconds.noted < run.info["seconds"]["total"]
 
 
 def test_metrics_are_those_of_the_epoch_that_was_tested(trained: Run) -> None:
