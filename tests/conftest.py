@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -145,6 +146,9 @@ def command(tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
             main()
         except SystemExit as stop:
             status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        except Exception:  # as Python ends a program
+            traceback.print_exc()
+            status = 1
         captured = capsys.readouterr()
         return Outcome(status, captured.out, captured.err)
 

@@ -151,11 +151,12 @@ class SweepRecord(TypedDict):
 
 
 class JobProcess(TypedDict, total=False):
-    """The process that runs a job, or did: the sweep's start, its machine and its number."""
+    """The process that runs a job, or did: the sweep's start, its machine, number and start time, in seconds."""
 
     start: str
     host: str
     pid: int
+    began: float
 
 
 @with_config(_STRICT)

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import traceback
 from contextlib import suppress
 from dataclasses import replace
@@ -87,6 +88,7 @@ def run_job(sweep: Sweep, record: SweepRecord, id: str, cfg: DictConfig, hydra: 
             "start": record["start"],
             "host": socket.gethostname(),
             "pid": os.getpid(),
+            "began": time.time(),
         }
         job = replace(job, attempts=job.attempts if same_start else 0, process=process)
         with run_log(folder, hydra):
