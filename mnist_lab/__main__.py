@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 
 from mnist_lab import __version__
-from mnist_lab.cli.commands import COMMANDS, complete_command, help_text, unknown_command
+from mnist_lab.cli.commands import COMMANDS, complete_command, help_text, run_command, unknown_command
 from mnist_lab.config.distributed import rank
 from mnist_lab.errors import UsageError, exit_on_user_error
 from mnist_lab.formatting import print_lines, printable_lines
@@ -31,10 +31,10 @@ def main() -> None:
     with exit_on_user_error(is_first_process=rank() == 0):
         try:
             _main()
-        except KeyboardInterrupt:  # a run that had started has said more, and how to resume it
+        except KeyboardInterrupt:  # A run that had started has said more, and how to resume it.
             stop_waiting_for_readers()
             if sys.stderr.isatty():
-                print_lines("", file=sys.stderr)  # the prompt would stand behind the terminal's ^C
+                print_lines("", file=sys.stderr)  # Else the prompt would stand behind the terminal's ^C.
             raise SystemExit(128 + signal.SIGINT) from None
         finally:
             sys.stdout.flush()
@@ -46,7 +46,7 @@ def _main() -> None:
     except FileNotFoundError:
         raise UsageError("the current folder was removed; change to another one") from None
     if not {"", here} & set(sys.path):
-        sys.path.append(here)  # so that the console script, too, finds a network of the user's own
+        sys.path.append(here)  # The console script, too, finds a user's own network.
     arguments = sys.argv[1:]
     name = arguments[0] if arguments else ""
     if name in COMMANDS:
@@ -65,7 +65,7 @@ def _main() -> None:
     elif name == "train" and {"-h", "--help"} & set(arguments):
         print_lines(*help_text(arguments).split("\n"))
     else:
-        COMMANDS[name](arguments)
+        run_command(name, arguments)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-HIDDEN: dict[str, str] = {}  # values of variables that a run's record names, and what is shown instead
+HIDDEN: dict[str, str] = {}  # What stands for a secret value; `config.trust` adds those that a run names.
 
 
 def format_date(date: str | None) -> str:

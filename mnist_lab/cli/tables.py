@@ -10,7 +10,7 @@ from typing import Any
 
 from mnist_lab.formatting import print_lines, printable
 
-MIN_WIDTH = 12  # characters that a column which is shortened keeps
+MIN_WIDTH = 12  # characters that a shortened column keeps
 
 
 def print_table(
@@ -58,7 +58,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]], form: str) -> None:
     if form == "json":
         print_lines(*json.dumps(rows, indent=2).replace("\x7f", "\\u007f").split("\n"))
         return
-    names = list(dict.fromkeys(name for row in rows for name in row))  # a run may have metrics of its own
+    names = list(dict.fromkeys(name for row in rows for name in row))  # A run may have metrics of its own.
     file = io.StringIO()
     writer = csv.DictWriter(file, names, lineterminator="\n")
     if rows:

@@ -15,13 +15,13 @@ from mnist_lab.cli.resume import expand_resume
 from mnist_lab.config.compose import job_config
 from mnist_lab.config.distributed import share_run_folder
 from mnist_lab.config.overrides import compose_with_hydra, dotted_keys, nearest_key, override_key, parse_override
-from mnist_lab.errors import DISK_FULL, UsageError
+from mnist_lab.errors import UsageError
 from mnist_lab.formatting import display_path, format_duration, print_lines, shorten
 from mnist_lab.runs.listing import seconds_an_epoch
 from mnist_lab.runs.record import RunState
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
-from mnist_lab.streams import outlive_reader
+from mnist_lab.streams import StandardStream
 from mnist_lab.sweeps.grid import combinations
 from mnist_lab.sweeps.hydra_app import check_overrides, prefer_own_choices, run_application
 from mnist_lab.sweeps.process import SWEEP_PROCESS, end_with_parent, own_process
@@ -32,11 +32,11 @@ OPTIONS = (
 )
 
 
-def main(arguments: list[str]) -> None:
-    silence_disk_errors_in_threads()
-    outlive_reader()
+def train(arguments: list[str]) -> None:
+    leave_disk_errors_to_main_thread()
+    StandardStream.outlives_reader = True
     own_process()
-    if SWEEP_PROCESS in os.environ and "LOCAL_RANK" not in os.environ:  # the first process of a sweep's job
+    if SWEEP_PROCESS in os.environ and "LOCAL_RANK" not in os.environ:  # This is the first process of a job.
         end_with_parent(int(os.environ[SWEEP_PROCESS]))
     prefer_own_choices()
     options, overrides = expand_resume(*split_arguments(arguments))
@@ -130,32 +130,25 @@ def check(overrides: Sequence[str], config_dir: str | None, config_name: str, *,
 
 def describe_time(configs: Sequence[DictConfig]) -> str:
     """Describe how long the jobs take one after the other, by earlier runs."""
-    seconds, numbers = 0.0, []
+    seconds = 0.0
     for cfg in configs:
-        found = seconds_an_epoch(cfg, Path(cfg.runs_dir))
-        if found is None:
+        an_epoch = seconds_an_epoch(cfg, Path(cfg.runs_dir))
+        if an_epoch is None:
             return f"time: unknown, without an earlier run of {cfg.name} like this one below {cfg.runs_dir}"
-        seconds += found[0] * cfg.trainer.max_epochs
-        numbers.append(found[1])
+        seconds += an_epoch * cfg.trainer.max_epochs
     together = " for all jobs, one after the other" if len(configs) > 1 else ""
-    runs = f"{min(numbers)} earlier run{'s' * (min(numbers) > 1)}"
-    return f"time: about {format_duration(seconds)}{together}, by {runs}"
+    return f"time: about {format_duration(seconds)}{together}, by earlier runs"
 
 
-def silence_disk_errors_in_threads() -> None:
-    """Leave a full disk and a removed run folder to the main thread, which meets them too.
+def leave_disk_errors_to_main_thread() -> None:
+    """Have the log and TensorBoard's thread show no traceback of a full disk or a removed folder.
 
-    The log and TensorBoard's thread would show a traceback of their own.
+    The main thread meets the same error.
     """
     logging.raiseExceptions = False
 
     def hook(caught: threading.ExceptHookArgs) -> None:
-        error = caught.exc_value
-        folder_gone = (
-            isinstance(error, FileNotFoundError) and not Path(os.fsdecode(error.filename or "")).parent.exists()
-        )
-        disk_full = isinstance(error, OSError) and error.errno in DISK_FULL
-        if not folder_gone and not disk_full:
+        if not isinstance(caught.exc_value, OSError):
             threading.__excepthook__(caught)
 
     threading.excepthook = hook

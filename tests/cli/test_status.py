@@ -85,21 +85,6 @@ def test_watch_ends_when_no_job_is_left(command: Command, sweep: Sweep, monkeypa
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
-        (["thre"], "did you mean three?"),
-        (["zzz"], "sweeps there: 1"),
-        (["--runs-dir", "other"], "latest: no sweep in other/sweeps"),
-        (["--watch", "--json"], "--watch: "),
-    ],
-)
-@pytest.mark.usefixtures("sweep")
-def test_wrong_arguments_are_refused_in_a_line(command: Command, arguments: list[str], told: str) -> None:
-    outcome = command("status", *arguments, data=False)
-    assert (outcome.status, outcome.err.count("\n"), told in outcome.err) == (2, 1, True), outcome.err
-
-
-@pytest.mark.parametrize(
     "recorded",
     [
         {"epochs": 8, "seconds": {"fit": 160.0, "total": 160.0}},
