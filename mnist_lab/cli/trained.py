@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from mnist_lab.cli.parser import CommandParser, find_named_folders, find_named_runs
 from mnist_lab.cli.tables import print_rows, print_table
@@ -95,10 +96,10 @@ def ensemble(arguments: list[str]) -> None:
     with working_on(f"testing {len(runs)} networks"):
         run, images = make_ensemble(runs, options.to, options.runs_dir)
     info = run.info
-    whole = {"run": str(run), "model": info["model"], "seed": None, "metrics": info["metrics"]}
+    whole: dict[str, Any] = {"run": str(run), "model": info["model"], "seed": None, "metrics": info["metrics"]}
     rows = []
     for network in [*map(dict, info["members"] or []), whole]:
-        metrics = network.pop("metrics")
+        metrics: dict[str, float] = network.pop("metrics")
         rows.append({**network, **metrics, "errors": round((1 - metrics[TEST_ACC]) * images)})
     if options.form:
         print_rows(rows, options.form)
