@@ -96,10 +96,11 @@ def ensemble(arguments: list[str]) -> None:
     with working_on(f"testing {len(runs)} networks"):
         run, images = make_ensemble(runs, options.to, options.runs_dir)
     info = run.info
-    whole: dict[str, Any] = {"run": str(run), "model": info["model"], "seed": None, "metrics": info["metrics"]}
+    whole = {"run": str(run), "model": info["model"], "seed": None, "metrics": info["metrics"]}
+    networks: list[dict[str, Any]] = [*map(dict, info["members"] or []), whole]
     rows = []
-    for network in [*map(dict, info["members"] or []), whole]:
-        metrics: dict[str, float] = network.pop("metrics")
+    for network in networks:
+        metrics = network.pop("metrics")
         rows.append({**network, **metrics, "errors": round((1 - metrics[TEST_ACC]) * images)})
     if options.form:
         print_rows(rows, options.form)
