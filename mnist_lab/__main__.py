@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 
 from mnist_lab import __version__
-from mnist_lab.cli.commands import COMMANDS, complete_command, help_text, run_command, unknown_command
+from mnist_lab.cli.commands import COMMANDS, complete_command, help_text, unknown_command
 from mnist_lab.config.distributed import rank
 from mnist_lab.errors import UsageError, exit_on_user_error
 from mnist_lab.formatting import print_lines, printable_lines
@@ -65,7 +65,7 @@ def _main() -> None:
     elif name == "train" and {"-h", "--help"} & set(arguments):
         print_lines(*help_text(arguments).split("\n"))
     else:
-        run_command(name, arguments)
+        COMMANDS[name](arguments)
 
 
 if __name__ == "__main__":

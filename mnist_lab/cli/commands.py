@@ -15,49 +15,47 @@ from mnist_lab.formatting import print_lines
 
 @dataclass(frozen=True)
 class Command:
-    """A command of `python -m mnist_lab`: the function of its name in a module of this folder."""
+    """A command of `python -m mnist_lab`, called with its arguments; its code is imported only then."""
 
-    module: str
-    arguments: str  # what --help shows behind the name
+    function: str  # MODULE or MODULE.FUNCTION of this folder
+    arguments: str  # what follows the name, as --help shows it
     summary: str
+
+    def __call__(self, arguments: list[str]) -> None:
+        module, _, function = self.function.partition(".")
+        getattr(import_module(f"mnist_lab.cli.{module}"), function or "main")(arguments)
 
 
 COMMANDS = {
     "train": Command("train", "[KEY=VALUE ...]", "train a network, then test it; without a command, this"),
-    "test": Command("trained", "RUN... [KEY=VALUE]", "test runs again; RUN: a folder, part of its name, or latest"),
-    "reproduce": Command("presets", "[PRESET ...] [--seeds N|FIRST-LAST]", "train presets over seeds, and rank"),
+    "test": Command("test", "RUN... [KEY=VALUE]", "test runs again; RUN: a folder, part of its name, or latest"),
+    "reproduce": Command("reproduce", "[PRESET ...] [--seeds N|FIRST-LAST]", "train presets over seeds, and rank"),
     "lr": Command("lr", "[KEY=VALUE ...]", "find a learning rate to try, by a range test on training batches"),
     "presets": Command("presets", "[cp NAME DIR]", "list the presets, their accuracy and time; or copy one"),
-    "report": Command("trained", "RUN|SWEEP...", "write an HTML page about it, report.html in its folder"),
+    "report": Command("report", "RUN|SWEEP...", "write an HTML page about it, report.html in its folder"),
     "export": Command(
-        "trained",
+        "export",
         "RUN... --format onnx|torch_export|html|safetensors|state_dict",
         "write the network to a file, checked on the test set",
     ),
     "robustness": Command("robustness", "RUN [RUN ...]", "measure accuracy on shifted, rotated, noisy ... images"),
-    "ensemble": Command("trained", "RUN RUN...", "combine the networks of runs into one that every command takes"),
+    "ensemble": Command("ensemble", "RUN RUN...", "combine the networks of runs into one that every command takes"),
     "predict": Command("predict", "RUN IMAGE...", "recognise digits in your own images or a CSV of pixels"),
-    "draw": Command("trained", "RUN", "draw a digit in the browser and see the prediction"),
+    "draw": Command("draw", "RUN", "draw a digit in the browser and see the prediction"),
     "ls": Command(
         "ls",
         "[--sort COLUMN] [--limit N] [--group seed] [--where CONDITION]",
         "list the runs, or mean ± standard deviation over seeds",
     ),
-    "tag": Command("housekeeping", "RUN TAG... [--remove]", 'mark a run, to find it again: ls --where "tag == keep"'),
-    "note": Command("housekeeping", "RUN TEXT", "keep a note with a run"),
-    "rm": Command("housekeeping", "RUN|SWEEP... [--empty-trash]", "move runs into the trash, or delete what is there"),
-    "restore": Command("housekeeping", "[NAME ...]", "take runs out of the trash, or list it"),
-    "archive": Command("housekeeping", "RUN... FILE.zip", "write runs into one file, with checksums"),
-    "unarchive": Command("housekeeping", "FILE.zip", "verify such a file, and unpack its runs"),
+    "tag": Command("annotate.tag", "RUN TAG... [--remove]", 'mark a run, to find it again: ls --where "tag == keep"'),
+    "note": Command("annotate.note", "RUN TEXT", "keep a note with a run"),
+    "rm": Command("trash.rm", "RUN|SWEEP... [--empty-trash]", "move runs into the trash, or delete what is there"),
+    "restore": Command("trash.restore", "[NAME ...]", "take runs out of the trash, or list it"),
+    "archive": Command("archive.archive", "RUN... FILE.zip", "write runs into one file, with checksums"),
+    "unarchive": Command("archive.unarchive", "FILE.zip", "verify such a file, and unpack its runs"),
     "status": Command("status", "[SWEEP] [--watch]", "show a sweep's jobs: states, machines, logs, what is left"),
     "compare": Command("compare", "RUN RUN...", "show how runs differ, and test whether two differ by chance"),
 }
-
-
-def run_command(name: str, arguments: list[str]) -> None:
-    """Run a command; its code is imported only then."""
-    getattr(import_module(f"mnist_lab.cli.{COMMANDS[name].module}"), name)(arguments)
-
 
 HELP = """\
 mnist_lab: train, test and compare five published tutorials' networks on MNIST.

@@ -29,7 +29,7 @@ PAIRED = tuple(f"paired/{name}" for name in ("images", "only_right", "difference
 SIGNIFICANT = 0.05  # p-value below which one of two runs is called better
 
 
-def compare(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     parser = CommandParser("compare")
     parser.add_runs()
     parser.add_argument("--out", type=Path, metavar="FILE", help="plot the curves into this file")

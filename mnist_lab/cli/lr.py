@@ -9,7 +9,7 @@ from mnist_lab.formatting import format_command, print_lines
 from mnist_lab.viz.save import require_figure_path, save_figure
 
 
-def lr(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     parser = CommandParser("lr")
     parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="settings, as to train")
     default = "(default: %(default)s)"

@@ -22,7 +22,7 @@ LEFT = ("date", "model", "status", "seeds", "tags", "note", "overrides", "run") 
 MAX_NAME = 28  # characters; of a longer folder's name the end is shown
 
 
-def ls(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     parser = CommandParser("ls")
     parser.add_runs_dir("the folder of the runs")
     words = f"one of {', '.join(COLUMNS)}, or another value of a run such as val/loss (default: %(default)s)"

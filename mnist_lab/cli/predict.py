@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mnist_lab.inference.recognise import Answer
 
 
-def predict(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     parser = CommandParser("predict")
     parser.add_runs("IMAGE ...", "images, folders of images, or a CSV with 784 pixels a line (Kaggle's)")
     parser.add_argument("--single", action="store_true", help="read only the clearest digit of each image")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 NAMES = ("shift", "rotation", "scale", "noise", "blur", "inversion", "occlusion")  # data.corruptions imports torch.
 
 
-def robustness(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     parser = CommandParser("robustness")
     parser.add_runs()
     parser.add_argument("--only", metavar="NAME,...", default=",".join(NAMES), help=f"some of {', '.join(NAMES)}")

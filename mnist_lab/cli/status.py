@@ -23,7 +23,7 @@ from mnist_lab.sweeps.progress import count_states, describe_place, progress
 PAUSE = 2.0  # seconds between two tables of --watch
 
 
-def status(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     parser = CommandParser("status")
     parser.add_argument("sweep", metavar="SWEEP", nargs="?", default="latest", help="its folder or name, or latest")
     parser.add_argument("--runs-dir", default="runs", help="where a name is looked for (default: %(default)s)")

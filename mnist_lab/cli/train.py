@@ -32,7 +32,7 @@ OPTIONS = (
 )
 
 
-def train(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     leave_disk_errors_to_main_thread()
     StandardStream.outlives_reader = True
     own_process()

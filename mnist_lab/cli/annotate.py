@@ -1,0 +1,30 @@
+"""`tag` and `note`: label a run, or describe it; ls, compare and report show both."""
+
+from mnist_lab.cli.parser import CommandParser, select_runs_and_words
+from mnist_lab.errors import UsageError
+from mnist_lab.formatting import print_lines
+from mnist_lab.runs.trash import annotate, read_annotations, tag_run
+
+
+def tag(arguments: list[str]) -> None:
+    parser = CommandParser("tag")
+    parser.add_runs("TAG ...", "tags, a word each; without one, the runs' tags are shown")
+    parser.add_argument("--remove", action="store_true", help="take the tags away")
+    options = parser.parse_runs(arguments)
+    runs, tags = select_runs_and_words(options)
+    if options.remove and not tags:
+        raise UsageError("--remove: name the tags to take away")
+    for run in runs:
+        if tags:
+            tag_run(run, **{"remove" if options.remove else "add": tags})
+        print_lines(f"{run}: {' '.join(read_annotations(run)['tags']) or 'no tag'}")
+
+
+def note(arguments: list[str]) -> None:
+    parser = CommandParser("note")
+    parser.add_runs("TEXT ...", 'the note; "" removes it; without one, the note is shown')
+    runs, words = select_runs_and_words(parser.parse_runs(arguments))
+    for run in runs:
+        if words:
+            annotate(run, {**read_annotations(run), "note": " ".join(words).strip() or None})
+        print_lines(f"{run}: {read_annotations(run)['note'] or 'no note'}")

@@ -1,0 +1,40 @@
+"""`python -m mnist_lab ensemble RUN RUN...`: the networks of runs as one, by the mean of their probabilities."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from mnist_lab.cli.parser import CommandParser, find_named_runs
+from mnist_lab.cli.tables import print_rows, print_table
+from mnist_lab.config.metric_names import TEST_ACC, TEST_LOSS
+from mnist_lab.formatting import print_lines
+from mnist_lab.runs.listing import format_cell
+
+COLUMNS = ("model", "seed", TEST_LOSS, TEST_ACC, "errors", "run")
+
+
+def main(arguments: list[str]) -> None:
+    parser = CommandParser("ensemble")
+    parser.add_runs()
+    parser.add_argument("--to", type=Path, metavar="DIR", help="the run folder to make (default: one below runs-dir)")
+    parser.add_forms()
+    options = parser.parse_runs(arguments)
+    runs = find_named_runs(options, options.runs, at_least=2)
+    from mnist_lab.evaluation.ensemble import make_ensemble
+    from mnist_lab.training.progress import working_on
+
+    with working_on(f"testing {len(runs)} networks"):
+        run, images = make_ensemble(runs, options.to, options.runs_dir)
+    info = run.info
+    whole = {"run": str(run), "model": info["model"], "seed": None, "metrics": info["metrics"]}
+    networks: list[dict[str, Any]] = [*map(dict, info["members"] or []), whole]
+    rows = []
+    for network in networks:
+        metrics = network.pop("metrics")
+        rows.append({**network, **metrics, "errors": round((1 - metrics[TEST_ACC]) * images)})
+    if options.form:
+        print_rows(rows, options.form)
+    else:
+        lines = [[format_cell(name, row[name]) for name in COLUMNS] for row in rows]
+        print_table(COLUMNS, lines, left=("model", "run"), cut="run")
+    print_lines(f"run folder: {run}", file=sys.stderr if options.form else sys.stdout)

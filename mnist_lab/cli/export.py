@@ -1,0 +1,33 @@
+"""`python -m mnist_lab export RUN... --format FORMAT`: write a run's network to a file, with a model card."""
+
+from pathlib import Path
+
+from mnist_lab.cli.parser import CommandParser, find_named_runs
+from mnist_lab.errors import UsageError
+from mnist_lab.formatting import print_lines, print_warning
+
+
+def main(arguments: list[str]) -> None:
+    parser = CommandParser("export")
+    parser.add_runs()
+    words = (
+        "html: a page to draw on, with the network inside; onnx, torch_export: programs, bytes of 28x28 in and "
+        "probabilities out; these three are checked on the test set; "
+        "safetensors, state_dict: the weights alone"
+    )
+    parser.add_argument("--format", required=True, help=words)
+    parser.add_argument("--to", type=Path, metavar="FILE", help="of one run; default: exports/MODEL in the run folder")
+    options = parser.parse_runs(arguments)
+    runs = find_named_runs(options, options.runs)
+    if options.to and len(runs) > 1:
+        raise UsageError(f"--to={options.to}: for one run; {len(runs)} are named")
+    from mnist_lab.export.export import export
+    from mnist_lab.export.model_card import NOT_CHECKED
+    from mnist_lab.training.runtime import quiet_lightning
+
+    for run in runs:
+        with quiet_lightning():
+            path, loading, check = export(run, options.format, options.to)
+        if check is None and options.format == "html":
+            print_warning(f"{path}: check {NOT_CHECKED}")
+        print_lines(*loading.split("\n"), f"model card: {path}.md", f"written: {path}")

@@ -1,0 +1,20 @@
+"""`python -m mnist_lab report RUN|SWEEP...`: one HTML page of a run or a sweep."""
+
+from pathlib import Path
+
+from mnist_lab.cli.parser import CommandParser, find_named_folders
+from mnist_lab.errors import UsageError
+from mnist_lab.formatting import display_path, print_lines
+from mnist_lab.report.render import report
+
+
+def main(arguments: list[str]) -> None:
+    parser = CommandParser("report")
+    parser.add_runs()
+    parser.add_argument("--out", type=Path, metavar="FILE", help="of one page; default: report.html in its folder")
+    options = parser.parse_runs(arguments)
+    folders = find_named_folders(options)
+    if options.out and len(folders) > 1:
+        raise UsageError(f"--out={options.out}: for one page; {len(folders)} are named")
+    for folder in folders:
+        print_lines(f"written: {display_path(report(str(folder), options.out))}")

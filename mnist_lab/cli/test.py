@@ -1,0 +1,35 @@
+"""`python -m mnist_lab test RUN...`: the weights of runs on the test set again, from their folders alone."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from mnist_lab.cli.parser import CommandParser, find_named_runs
+from mnist_lab.config.metric_names import TEST_ACC, TEST_LOSS
+
+
+def main(arguments: list[str]) -> None:
+    parser = CommandParser("test")
+    parser.add_runs("KEY=VALUE ...", "changes to its configuration")
+    options = parser.parse_runs(arguments)
+    overrides = [word for word in options.runs if "=" in word and not Path(word).exists()]
+    runs = find_named_runs(options, [word for word in options.runs if word not in overrides])
+    from mnist_lab.evaluation.evaluate import evaluate
+    from mnist_lab.training.progress import console, results_table
+
+    for run in runs:
+        tested = evaluate(run, overrides)
+        info, chosen = run.info, run.chosen_checkpoint().name
+        if run.tested_epoch is not None:
+            chosen = f"epoch {run.tested_epoch} ({run.chosen_by()})"
+        console.print(results_table(f"{info['model'] or 'network'}, weights of {chosen}", tested))
+        recorded = "as the run recorded"
+        if TEST_ACC not in info["metrics"]:
+            recorded = "the run recorded no test metrics"
+        elif format_exactly(tested) != format_exactly(info["metrics"]):
+            recorded = f"the run recorded {format_exactly(info['metrics'])}"
+        console.print(f"{format_exactly(tested)} ({recorded})", f"run folder: {run}", sep="\n", soft_wrap=True)
+
+
+def format_exactly(metrics: Mapping[str, float]) -> str:
+    """Return test metrics with all their digits."""
+    return ", ".join(f"{name} {metrics[name]!r}" for name in (TEST_LOSS, TEST_ACC))
