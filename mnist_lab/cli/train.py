@@ -15,7 +15,7 @@ from mnist_lab.cli.resume import expand_resume
 from mnist_lab.config.compose import job_config
 from mnist_lab.config.distributed import share_run_folder
 from mnist_lab.config.overrides import compose_with_hydra, dotted_keys, nearest_key, override_key, parse_override
-from mnist_lab.errors import UsageError
+from mnist_lab.errors import DISK_FULL, UsageError
 from mnist_lab.formatting import display_path, format_duration, print_lines, shorten
 from mnist_lab.runs.listing import seconds_an_epoch
 from mnist_lab.runs.record import RunState
@@ -148,7 +148,12 @@ def leave_disk_errors_to_main_thread() -> None:
     logging.raiseExceptions = False
 
     def hook(caught: threading.ExceptHookArgs) -> None:
-        if not isinstance(caught.exc_value, OSError):
+        error = caught.exc_value
+        folder_gone = (
+            isinstance(error, FileNotFoundError) and not Path(os.fsdecode(error.filename or "")).parent.exists()
+        )
+        disk_full = isinstance(error, OSError) and error.errno in DISK_FULL
+        if not folder_gone and not disk_full:
             threading.__excepthook__(caught)
 
     threading.excepthook = hook

@@ -1,6 +1,7 @@
 """`train` called from Python leaves the process as it found it; only the command line sets anything for good."""
 
 import ctypes
+import errno
 import gc
 import logging
 import os
@@ -17,6 +18,7 @@ import torch
 from lab import Tiny, thorough
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from mnist_lab.cli.train import leave_disk_errors_to_main_thread
 from mnist_lab.training.train import train
 
 
@@ -126,3 +128,30 @@ def test_process_of_a_distributed_run_exits_before_python_is_taken_apart(
     assert done.returncode == status, done.stderr
     assert done.stdout.splitlines() == ["exit function"] + ["taken apart"] * (not distributed)
     assert ("ZeroDivisionError" in done.stderr, "why" in done.stderr) == (end == "1 / 0", "why" in end)
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        (OSError(errno.ENOSPC, "full"), False),
+        (FileNotFoundError(errno.ENOENT, "gone", "no folder/events"), False),
+        (FileNotFoundError(errno.ENOENT, "missing", "events"), True),
+        (OSError(errno.EIO, "broken"), True),
+        (ValueError("wrong"), True),
+    ],
+    ids=str,
+)
+def test_thread_shows_the_traceback_of_all_but_a_full_disk_and_a_removed_folder(
+    error: Exception, shown: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    monkeypatch.setattr(logging, "raiseExceptions", logging.raiseExceptions)
+    leave_disk_errors_to_main_thread()
+
+    def fail() -> None:
+        raise error
+
+    thread = threading.Thread(target=fail)
+    thread.start()
+    thread.join()
+    assert ("Traceback" in capsys.readouterr().err) == shown
