@@ -45,6 +45,16 @@ def format_value(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def csv_value(value: Any) -> Any:
+    """Return a value for a CSV file, with a quote before text that a spreadsheet would take for a formula."""
+    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        try:
+            float(value)
+        except ValueError:
+            return f"'{value}"
+    return value
+
+
 def format_command(arguments: list[str]) -> str:
     """Return a command of ours, as it would be typed."""
     return shlex.join(["python", "-m", "mnist_lab", *arguments])

@@ -16,7 +16,7 @@ from mnist_lab.config.metric_names import TEST_ACC, VAL_ACC, VAL_LOSS
 from mnist_lab.config.overrides import override_key, override_values, without_keys
 from mnist_lab.config.settings import short_names
 from mnist_lab.files import atomic_write, write_text
-from mnist_lab.formatting import format_accuracy, format_command
+from mnist_lab.formatting import csv_value, format_accuracy, format_command
 from mnist_lab.runs.record import RunState
 from mnist_lab.runs.sweep import Job, Sweep
 
@@ -131,7 +131,8 @@ class Results:
         ):
             writer = csv.DictWriter(file, list(rows[0]) if rows else [])
             writer.writeheader()
-            writer.writerows(sorted(rows, key=lambda row: row["rank"] or len(rows) + 1))
+            for row in sorted(rows, key=lambda row: row["rank"] or len(rows) + 1):
+                writer.writerow({name: csv_value(value) for name, value in row.items()})
         content = {
             "sweep": self.sweep.folder.name,
             "command": self.sweep.record["command"],
