@@ -38,11 +38,11 @@ def hostile_records(chance: random.Random, run: Path) -> list[list[str]]:
     write_job(Job(("model=mlp", "seed=0"), job, RunState.FINISHED, 1))
     (job / "annotations.json").write_text('{"tags": ["a"], "note": "b"}')
     (sweep / "results.json").write_text('{"best": {"folders": ["x"]}}')
-    removed = Path("runs/.trash/e")
-    (removed / "d").mkdir(parents=True)
-    (removed / "place.json").write_text('{"folder": "d", "removed": "2026-11-21T13:00:00+00:00"}')
+    removed = Path("runs/.trash/e/d")
+    removed.mkdir(parents=True)
+    (removed / "run.json").write_text('{"status": "finished"}')
     records = [job / name for name in ("run.json", "annotations.json", "job.json")]
-    path = chance.choice([*records, sweep / "sweep.json", sweep / "results.json", removed / "place.json"])
+    path = chance.choice([*records, sweep / "sweep.json", sweep / "results.json", removed / "run.json"])
     content = json.loads(path.read_text())
     for _ in range(chance.choice([1, 1, 3])):
         place = content

@@ -31,10 +31,10 @@ def main() -> None:
     with exit_on_user_error(is_first_process=rank() == 0):
         try:
             _main()
-        except KeyboardInterrupt:  # a run that had started has said more, and how to resume it
+        except KeyboardInterrupt:  # A run that had started has said more, and how to resume it.
             stop_waiting_for_readers()
             if sys.stderr.isatty():
-                print_lines("", file=sys.stderr)  # the prompt would stand behind the terminal's ^C
+                print_lines("", file=sys.stderr)  # Else the prompt would stand behind the terminal's ^C.
             raise SystemExit(128 + signal.SIGINT) from None
         finally:
             sys.stdout.flush()
@@ -46,7 +46,7 @@ def _main() -> None:
     except FileNotFoundError:
         raise UsageError("the current folder was removed; change to another one") from None
     if not {"", here} & set(sys.path):
-        sys.path.append(here)  # so that the console script, too, finds a network of the user's own
+        sys.path.append(here)  # The console script, too, finds a user's own network.
     arguments = sys.argv[1:]
     name = arguments[0] if arguments else ""
     if name in COMMANDS:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mnist_lab.errors import UsageError
 
-PARTIAL = ".partial"  # how the name of a temporary file ends
+PARTIAL = ".partial"  # the end of a temporary file's name
 
 
 @contextmanager
@@ -29,7 +29,7 @@ def atomic_write(path: Path, *, durable: bool = True) -> Iterator[Path]:
         if durable:
             sync(path.parent)
     except OSError as error:
-        if error.filename in (None, str(partial)):  # torch and a full disk name no file
+        if error.filename in (None, str(partial)):  # torch and a full disk name no file.
             error.filename = str(path)
         raise
     finally:
@@ -39,13 +39,13 @@ def atomic_write(path: Path, *, durable: bool = True) -> Iterator[Path]:
 def write_text(path: Path, text: str, *, durable: bool = True) -> None:
     """Write a text file in UTF-8, as `atomic_write` does."""
     with atomic_write(path, durable=durable) as partial:
-        partial.write_text(text, encoding="utf-8", errors="backslashreplace")  # a surrogate of a file name
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")  # A file name may have a surrogate.
 
 
 def sync(path: Path) -> None:
     """Have the disk hold a file's content or a folder's names, so that a power failure does not lose them."""
     if path.is_dir() and not hasattr(os, "O_DIRECTORY"):
-        return  # Windows opens no folder
+        return  # Windows opens no folder.
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)
@@ -65,12 +65,6 @@ def make_folder(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for path in missing:
         sync(path.parent)
-
-
-def remove_partial_files(folder: Path) -> None:
-    """Remove the temporary files of `atomic_write` that a killed process left in a folder."""
-    for path in folder.glob(f".*{PARTIAL}"):
-        path.unlink(missing_ok=True)
 
 
 def require_writable_file(path: Path, option: str) -> None:

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-HIDDEN: dict[str, str] = {}  # values of variables that a run's record names, and what is shown instead
+HIDDEN: dict[str, str] = {}  # What stands for a secret value; `config.trust` adds those that a run names.
 
 
 def format_date(date: str | None) -> str:
@@ -43,6 +43,16 @@ def format_value(value: Any) -> str:
     if value is None:
         return "null"
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def csv_value(value: Any) -> Any:
+    """Return a value for a CSV file, with a quote before text that a spreadsheet would take for a formula."""
+    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        try:
+            float(value)
+        except ValueError:
+            return f"'{value}"
+    return value
 
 
 def format_command(arguments: list[str]) -> str:

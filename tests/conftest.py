@@ -153,3 +153,9 @@ def command(tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         return Outcome(status, captured.out, captured.err)
 
     return run
+
+
+@pytest.fixture
+def lab(command: Command) -> Command:
+    """Runs `python -m mnist_lab ...` as `command` does, without the settings of the tiny data set."""
+    return lambda *arguments: command(*arguments, data=False)

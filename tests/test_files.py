@@ -13,14 +13,6 @@ from mnist_lab.errors import UsageError
 from mnist_lab.files import atomic_write, sync_tree, write_text
 
 
-@pytest.fixture
-def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of what was synchronised with the disk, in order."""
-    made: list[str] = []
-    monkeypatch.setattr(files, "sync", lambda path: made.append(path.name.split(".")[-1]))
-    return made
-
-
 def test_several_writers_of_one_file_leave_one_of_their_texts(tmp_path: Path) -> None:
     path, texts = tmp_path / "file", [str(writer) * 5000 for writer in range(4)]
     with ThreadPoolExecutor(4) as pool:
@@ -38,16 +30,21 @@ def test_block_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_durable_file_and_then_its_name_are_on_the_disk_and_so_is_a_new_folders_name(
-    tmp_path: Path, synced: list[str]
+def test_durable_file_a_new_folders_name_and_a_whole_tree_are_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr(files, "sync", lambda path: synced.append(path.name.split(".")[-1]))
     write_text(tmp_path / "file", "", durable=False)
     assert not synced
     write_text(tmp_path / "file", "")
-    assert synced == ["partial", tmp_path.name]
-    synced.clear()
+    assert synced == ["partial", tmp_path.name], "the file, and then its name"
     files.make_folder(tmp_path / "a" / "b")
-    assert sorted(synced) == sorted(["a", tmp_path.name])
+    assert sorted(synced[2:]) == sorted(["a", tmp_path.name])
+    (tmp_path / "a" / "b" / "inner").touch()
+    (tmp_path / "a" / "link").symlink_to("nowhere")
+    sync_tree(tmp_path)
+    assert sorted(synced[4:]) == sorted([tmp_path.name, "a", "b", "inner", "file"])
 
 
 def test_error_names_the_file_that_was_to_be_written_or_another_by_its_own_name(tmp_path: Path) -> None:
@@ -84,13 +81,6 @@ def test_output_of_a_users_own_gets_its_folder_or_is_refused_by_the_option(tmp_p
         raise AssertionError("unreachable")
 
 
-def test_temporary_files_alone_are_removed(tmp_path: Path) -> None:
-    for name in (".a.0.partial", ".hidden", "a.partial"):
-        (tmp_path / name).touch()
-    files.remove_partial_files(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "a.partial"]
-
-
 def test_checkpoint_is_whole_only_with_every_byte_as_it_was_and_no_name_is_too_long_to_ask_for(tmp_path: Path) -> None:
     path = tmp_path / "x.ckpt"
     with zipfile.ZipFile(path, "w") as archive:
@@ -101,13 +91,3 @@ def test_checkpoint_is_whole_only_with_every_byte_as_it_was_and_no_name_is_too_l
         path.write_bytes(damaged)
         assert not files.is_whole(path)
     assert not files.is_whole(tmp_path / "none") and not files.exists(tmp_path / ("x" * 5000))
-
-
-def test_whole_tree_is_synced_with_the_files_of_its_subfolders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "a" / "b").mkdir(parents=True)
-    (tmp_path / "a" / "b" / "file").touch()
-    (tmp_path / "a" / "link").symlink_to("nowhere")
-    synced: set[Path] = set()
-    monkeypatch.setattr(files, "sync", synced.add)
-    sync_tree(tmp_path)
-    assert synced == {tmp_path, tmp_path / "a", tmp_path / "a" / "b", tmp_path / "a" / "b" / "file"}

@@ -18,7 +18,17 @@ from test_ls import fake
 from benchmarks.fuzz import fuzz
 from mnist_lab.console import PlainConsole
 from mnist_lab.errors import UsageError, exit_on_user_error
-from mnist_lab.formatting import LogFormatter, code_span, escape_markdown, markdown_table, print_lines, render_template
+from mnist_lab.formatting import (
+    LogFormatter,
+    code_span,
+    csv_value,
+    escape_markdown,
+    markdown_table,
+    print_lines,
+    render_template,
+)
+from mnist_lab.runs.ranking import Results
+from mnist_lab.runs.sweep import Job, Sweep
 from mnist_lab.viz.save import inline_svg, write_figure
 
 STEERING = (
@@ -76,6 +86,17 @@ def test_hostile_name_note_and_error_are_listed_harmlessly(tiny: Tiny, command: 
             json.loads(outcome.out)
         elif "--csv" in arguments:
             assert len({len(row) for row in csv.reader(io.StringIO(outcome.out))}) == 1
+
+
+def test_values_in_a_csv_hold_no_formula_of_a_spreadsheet(tiny: Tiny, command: Command) -> None:
+    given = ("=cmd()", "@x", "+1 a", "-0.5", 0.5, None, "a=b")
+    assert [csv_value(value) for value in given] == ["'=cmd()", "'@x", "'+1 a", *given[3:]]
+    (fake("a", 1, metrics={"=cmd()": 0.5}) / "annotations.json").write_text('{"tags": [], "note": "=cmd()"}')
+    (row,) = csv.DictReader(io.StringIO(command("ls", "--csv", data=False).out))
+    assert (row["note"], row["'=cmd()"]) == ("'=cmd()", "0.5")
+    sweep = Sweep.open(Path("s"), "", ["x"], {})
+    Results(sweep, [Job((f"x={value}",), Path(value)) for value in ("-cmd", "-1")], []).write()
+    assert [row["x"] for row in csv.DictReader(sweep.results_csv.read_text().splitlines())] == ["'-cmd", "-1"]
 
 
 class Elements(HTMLParser):

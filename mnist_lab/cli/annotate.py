@@ -3,14 +3,14 @@
 from mnist_lab.cli.parser import CommandParser, select_runs_and_words
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import print_lines
-from mnist_lab.runs.trash import note_run, read_annotations, tag_run
+from mnist_lab.runs.trash import annotate, read_annotations, tag_run
 
 
 def tag(arguments: list[str]) -> None:
     parser = CommandParser("tag")
     parser.add_runs("TAG ...", "tags, a word each; without one, the runs' tags are shown")
     parser.add_argument("--remove", action="store_true", help="take the tags away")
-    options = parser.parse_intermixed_args(arguments)
+    options = parser.parse_runs(arguments)
     runs, tags = select_runs_and_words(options)
     if options.remove and not tags:
         raise UsageError("--remove: name the tags to take away")
@@ -23,8 +23,8 @@ def tag(arguments: list[str]) -> None:
 def note(arguments: list[str]) -> None:
     parser = CommandParser("note")
     parser.add_runs("TEXT ...", 'the note; "" removes it; without one, the note is shown')
-    runs, words = select_runs_and_words(parser.parse_intermixed_args(arguments))
+    runs, words = select_runs_and_words(parser.parse_runs(arguments))
     for run in runs:
         if words:
-            note_run(run, " ".join(words))
+            annotate(run, {**read_annotations(run), "note": " ".join(words).strip() or None})
         print_lines(f"{run}: {read_annotations(run)['note'] or 'no note'}")

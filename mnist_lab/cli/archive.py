@@ -1,7 +1,6 @@
 """`archive` and `unarchive`: runs and sweeps as one file, and back."""
 
-from collections.abc import Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from mnist_lab.cli.parser import CommandParser, find_named_folders
 from mnist_lab.config.trust import RECORDS
@@ -15,20 +14,20 @@ def archive(arguments: list[str]) -> None:
     parser = CommandParser("archive")
     parser.add_runs()
     parser.add_argument("file", metavar="FILE.zip", type=Path, help="the file to write")
-    options = parser.parse_intermixed_args(arguments)
+    options = parser.parse_runs(arguments)
     if options.file.suffix != ".zip":
         raise UsageError(f"{options.file}: name the file to write last; it ends in .zip")
-    roots = [Path(name) for name in options.runs if options.where is None]
+    roots = [Path(name) for name in options.named]
     folders = [_whole(folder, roots) for folder in find_named_folders(options)]
     names, left_out = archives.archive(folders, options.runs_dir, options.file)
     for path in left_out:
         print_warning(f"{path}: a link out of it, or no ordinary file; left out")
-    runs, size = sum(PurePath(name).name == RECORD for name in names), options.file.stat().st_size / 1e6
+    runs, size = sum(Path(name).name == RECORD for name in names), options.file.stat().st_size / 1e6
     described = f"{runs} run{'s' * (runs != 1)}, {len(names)} files, {size:.1f} MB"
     print_lines(f"written: {display_path(options.file)} ({described})")
 
 
-def _whole(folder: Path, roots: Sequence[Path]) -> Path:
+def _whole(folder: Path, roots: list[Path]) -> Path:
     """Return the sweep or reproduction that a run is part of, if that, or a folder with it, was named."""
     above = [path for path in folder.parents if any(path.is_relative_to(root) for root in roots)]
     return next((path for path in reversed(above) if any((path / name).is_file() for name in RECORDS)), folder)

@@ -127,7 +127,7 @@ def unknown_command(name: str, rest: Sequence[str]) -> UsageError:
     """Return the error of a first word that is no command, with the nearest one."""
     near = difflib.get_close_matches(name, COMMANDS, n=1)
     hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(COMMANDS)}"
-    if name == "resume":  # a setting of train
+    if name == "resume":  # It is a setting of train.
         hint = f"to resume a run, write resume={rest[0] if rest else 'RUN'}"
     return UsageError(f"{name}: unknown command; {hint} (--help tells more)")
 

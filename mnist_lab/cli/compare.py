@@ -12,16 +12,7 @@ from mnist_lab.cli.tables import print_rows, print_table
 from mnist_lab.config.metric_names import IMAGES_PER_SECOND, METRIC_NAMES
 from mnist_lab.errors import LabError, UsageError
 from mnist_lab.formatting import print_lines, shorten
-from mnist_lab.runs.listing import (
-    differing_settings_of_runs,
-    format_cell,
-    group_row,
-    group_runs,
-    is_unchosen,
-    row_cell,
-    run_row,
-    select_finished,
-)
+from mnist_lab.runs import listing
 from mnist_lab.runs.run import Run
 from mnist_lab.viz.save import require_figure_path, save_figure
 
@@ -32,9 +23,9 @@ DESCRIBED = (
     *("status", "n", "seeds", *METRIC_NAMES, "tested_epoch", "epochs", "time", IMAGES_PER_SECOND, "parameters"),
     *("tags", "note"),
 )
-MAX_COLUMNS = 6  # runs or groups up to which each is a column; more are a line each
+MAX_COLUMNS = 6  # More runs or groups are a line each, not a column.
 MAX_LABEL = 90  # characters of a legend entry
-PAIRED = tuple(f"paired/{name}" for name in ("images", "only_right", "difference", "low", "high", "p"))  # for programs
+PAIRED = tuple(f"paired/{name}" for name in ("images", "only_right", "difference", "low", "high", "p"))
 SIGNIFICANT = 0.05  # p-value below which one of two runs is called better
 
 
@@ -44,25 +35,26 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--out", type=Path, metavar="FILE", help="plot the curves into this file")
     parser.add_group()
     parser.add_forms()
-    options = parser.parse_args(arguments)
+    options = parser.parse_runs(arguments)
     infos = {run: run.info for run in find_named_runs(options, options.runs, at_least=2)}
-    runs = select_finished(infos) if options.group else list(infos)
+    runs = listing.select_finished(infos) if options.group else list(infos)
     if not runs:
         raise UsageError(f"--group: none of these {len(infos)} runs has finished")
-    differing = differing_settings_of_runs(runs)
+    differing = listing.compare_settings(runs)
     settings = {run: {key: values[i] for key, values in differing.items()} for i, run in enumerate(runs)}
-    if options.group:
-        groups = group_runs(runs, differing)
-        rows = [group_row({run: infos[run] for run in group}, judge=True) for group in groups]
-        differing.pop("seed", None)
-    else:
-        groups = [[run] for run in runs]
-        rows = [run_row(run, infos[run], judge=True) for run in runs]
-    rows = [row | {key: settings[group[0]][key] for key in differing} for row, group in zip(rows, groups, strict=True)]
+    groups = listing.group_runs(runs, differing) if options.group else [[run] for run in runs]
+    shown = [key for key in differing if not options.group or key != "seed"]
+    rows = []
+    for group in groups:
+        members = {run: infos[run] for run in group}
+        row = (
+            listing.group_row(members, judge=True) if options.group else listing.run_row(*members.popitem(), judge=True)
+        )
+        rows.append(row | {key: settings[group[0]][key] for key in shown})
     drawn = options.out is not None and save_curves(groups, settings, options.out)
     if not options.form:
-        show_table(rows, list(differing))
-        if any(map(is_unchosen, runs)):
+        show_table(rows, shown)
+        if any(map(listing.is_unchosen, runs)):
             print_lines("test accuracies of a sweep's jobs are for judging them; choose by validation\n")
     messages = sys.stderr if options.form else sys.stdout
     if [len(group) for group in groups] == [1, 1]:
@@ -100,8 +92,7 @@ def save_curves(groups: Sequence[Sequence[Run]], settings: Mapping[Run, dict[str
 
 def legend_label(number: int, run: Run, settings: Mapping[str, Any]) -> str:
     """Return the legend entry of a run: its number and its values of the differing settings, or its folder."""
-    own = [f"{key}={format_cell(key, value)}" for key, value in settings.items() if value is not None]
-    return shorten(f"{number}: {', '.join(own) or run.folder.name}", MAX_LABEL)
+    return shorten(f"{number}: {listing.describe_settings(settings) or run.folder.name}", MAX_LABEL)
 
 
 def show_table(rows: Sequence[dict[str, Any]], settings: Sequence[str]) -> None:
@@ -112,7 +103,7 @@ def show_table(rows: Sequence[dict[str, Any]], settings: Sequence[str]) -> None:
     print_lines("")
     head = "group" if "runs" in rows[0] else "run"
     described = [name for name in DESCRIBED if any(row.get(name) not in (None, []) for row in rows)]
-    cells = [[name, *(row_cell(row, name) for row in rows)] for name in (*settings, *described)]
+    cells = [[name, *(listing.row_cell(row, name) for row in rows)] for name in (*settings, *described)]
     if len(rows) > MAX_COLUMNS:
         (heads, *lines) = zip([head, *map(str, range(1, len(rows) + 1))], *cells, strict=True)
         print_table(heads, lines)

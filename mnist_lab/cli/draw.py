@@ -11,7 +11,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--host", default="127.0.0.1", help=words)
     parser.add_argument("--port", type=int, help="the port to listen at (default: the first free one from 8028 on)")
     parser.add_argument("--no-browser", action="store_true", help="do not open the page in a browser")
-    options = parser.parse_args(arguments)
+    options = parser.parse_runs(arguments)
     runs = find_named_runs(options, options.runs)
     if len(runs) > 1:
         raise UsageError(f"{len(runs)} runs are named, and the page is of one; `ensemble` makes one network of several")

@@ -18,19 +18,20 @@ def main(arguments: list[str]) -> None:
     parser.add_runs()
     parser.add_argument("--to", type=Path, metavar="DIR", help="the run folder to make (default: one below runs-dir)")
     parser.add_forms()
-    options = parser.parse_args(arguments)
+    options = parser.parse_runs(arguments)
     runs = find_named_runs(options, options.runs, at_least=2)
     from mnist_lab.evaluation.ensemble import make_ensemble
     from mnist_lab.training.progress import working_on
 
     with working_on(f"testing {len(runs)} networks"):
         run, images = make_ensemble(runs, options.to, options.runs_dir)
-    own = {"run": str(run), "model": run.info["model"], "seed": None, "metrics": run.info["metrics"]}
-    measured: list[dict[str, Any]] = [*map(dict, run.info["members"] or []), own]
+    info = run.info
+    whole = {"run": str(run), "model": info["model"], "seed": None, "metrics": info["metrics"]}
+    networks: list[dict[str, Any]] = [*map(dict, info["members"] or []), whole]
     rows = []
-    for each in measured:
-        metrics = each.pop("metrics")
-        rows.append({**each, **metrics, "errors": round((1 - metrics[TEST_ACC]) * images)})
+    for network in networks:
+        metrics = network.pop("metrics")
+        rows.append({**network, **metrics, "errors": round((1 - metrics[TEST_ACC]) * images)})
     if options.form:
         print_rows(rows, options.form)
     else:

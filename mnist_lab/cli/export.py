@@ -17,7 +17,7 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument("--format", required=True, help=words)
     parser.add_argument("--to", type=Path, metavar="FILE", help="of one run; default: exports/MODEL in the run folder")
-    options = parser.parse_args(arguments)
+    options = parser.parse_runs(arguments)
     runs = find_named_runs(options, options.runs)
     if options.to and len(runs) > 1:
         raise UsageError(f"--to={options.to}: for one run; {len(runs)} are named")

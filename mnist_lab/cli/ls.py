@@ -12,14 +12,14 @@ from mnist_lab.cli.tables import print_rows, print_table
 from mnist_lab.config.metric_names import TEST_ACC, VAL_ACC
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import format_date, print_lines
-from mnist_lab.runs.listing import list_groups, list_runs, row_cell
+from mnist_lab.runs.listing import group_rows, read_records, row_cell, run_row, sort_rows
 
 COLUMNS = ("date", "model", "status", VAL_ACC, TEST_ACC, "time", "tags", "overrides", "run")
-DROPPED = ("time", "model", "overrides", VAL_ACC, "date")  # in this order, where a terminal is too narrow
+DROPPED = ("time", "model", "overrides", VAL_ACC, "date")  # A narrow terminal lacks these, the first one first.
 GROUP_COLUMNS = ("date", "model", "n", "seeds", VAL_ACC, TEST_ACC, "time", "overrides")
 GROUPS_DROPPED = ("time", "date", "seeds", VAL_ACC, "n")
-LEFT = ("date", "model", "status", "seeds", "tags", "note", "overrides", "run")  # columns of words
-MAX_NAME = 28  # characters of a folder's name; of a longer one the end is shown
+LEFT = ("date", "model", "status", "seeds", "tags", "note", "overrides", "run")  # These are columns of words.
+MAX_NAME = 28  # characters; of a longer folder's name the end is shown
 
 
 def main(arguments: list[str]) -> None:
@@ -36,7 +36,9 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     if options.limit is not None and options.limit < 1:
         raise UsageError(f"--limit={options.limit}: must be 1 or more")
-    rows = (list_groups if options.group else list_runs)(options.runs_dir, options.sort, options.where)
+    records = read_records(options.runs_dir, options.where)
+    rows = group_rows(records) if options.group else [run_row(run, info) for run, info in records.items()]
+    rows = sort_rows(rows, options.sort)
     columns = options.columns.split(",") if options.columns else GROUP_COLUMNS if options.group else COLUMNS
     known = dict.fromkeys(name for row in rows for name in row)
     for name in columns:

@@ -30,6 +30,12 @@ class CommandParser(argparse.ArgumentParser):
         self.add_where()
         self.add_runs_dir()
 
+    def parse_runs(self, arguments: list[str]) -> argparse.Namespace:
+        """Parse arguments; options.named are the words that name runs by themselves, which none does beside --where."""
+        options = self.parse_intermixed_args(arguments)
+        options.named = options.runs if options.where is None else []
+        return options
+
     def add_where(self) -> None:
         """Add --where; options.where is a condition that `runs.listing.select_where` takes, or None."""
         words = "only runs for which this holds: a column or a setting beside a value, with and, or, not, such as"
@@ -58,7 +64,7 @@ def find_named_runs(options: argparse.Namespace, names: Sequence[str], *, at_lea
         if not names:
             raise UsageError("name a run, or give --where")
         return find_runs(names, options.runs_dir, at_least=at_least)
-    named = {run: run.info for run in find_runs(names, options.runs_dir, at_least=1)} if names else None
+    named = {run: run.info for run in find_runs(names, options.runs_dir)} if names else None
     runs = list(select_where(named or read_records(options.runs_dir), options.where))
     if len(runs) < at_least:
         needed = f"; {at_least} are needed" if runs else ""
@@ -67,10 +73,10 @@ def find_named_runs(options: argparse.Namespace, names: Sequence[str], *, at_lea
 
 
 def find_named_folders(options: argparse.Namespace) -> list[Path]:
-    """Return the folders that RUN... and --where mean: that of a sweep which is named as a whole, and those of runs."""
-    from mnist_lab.runs.sweep import Sweep  # imports Hydra, which other commands do without
+    """Return the folders that RUN... and --where mean: that of a sweep which is taken whole, and those of runs."""
+    from mnist_lab.runs.sweep import Sweep  # This imports Hydra, which other commands do without.
 
-    sweeps = [name for name in options.runs if Sweep(Path(name)).exists] if options.where is None else []
+    sweeps = [name for name in options.named if Sweep(Path(name)).exists]
     names = [name for name in options.runs if name not in sweeps]
     runs = find_named_runs(options, names) if names or not sweeps else []
     return list(dict.fromkeys([*map(Path, sweeps), *(run.folder for run in runs)]))
@@ -78,5 +84,5 @@ def find_named_folders(options: argparse.Namespace) -> list[Path]:
 
 def select_runs_and_words(options: argparse.Namespace) -> tuple[list[Run], list[str]]:
     """Return the runs that RUN or --where means, and the other words."""
-    names = options.runs[:1] if options.where is None else []
+    names = options.named[:1]
     return find_named_runs(options, names), options.runs[len(names) :]

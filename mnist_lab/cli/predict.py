@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> None:
     words = "where to write a CSV's predictions (default: submission.csv)"
     parser.add_argument("--out", type=Path, metavar="FILE", help=words)
     parser.add_forms()
-    options = parser.parse_intermixed_args(arguments)
+    options = parser.parse_runs(arguments)
     runs, images = select_runs_and_words(options)
     if not images:
         raise UsageError("name an image, a folder of images, or a CSV of pixels")
@@ -66,21 +66,20 @@ def predict_images(runs: Sequence[Run], names: Sequence[str], options: argparse.
     skipped: set[Path] = set()
 
     def on_skip(path: Path, error: Exception) -> None:
-        if path not in skipped:  # by an earlier run
+        if path not in skipped:  # An earlier run may have named it.
             print_lines(f"mnist_lab: {path}: {error}; skipped", file=sys.stderr)
         skipped.add(path)
 
     answers = {run: predict(run, paths, on_skip, single=options.single) for run in runs}
     if options.show:
         save_previews(answers[runs[0]], previews, options.show)
-    several = len(runs) > 1
     if options.form:
-        found = [(run, row) for run in runs for answer in answers[run] for row in answer_rows(answer)]
-        print_rows([({"run": str(run)} if several else {}) | row for run, row in found], options.form)
+        named = [({"run": str(run)} if len(runs) > 1 else {}, answers[run]) for run in runs]
+        rows = [name | row for name, own in named for answer in own for row in answer_rows(answer)]
+        print_rows(rows, options.form)
     else:
         for run in runs:
-            if several:
-                print_lines(run)
+            print_lines(*[run] * (len(runs) > 1))
             show_table(answers[run])
         if options.show and answers[runs[0]]:
             print_lines(f"previews: {options.show}")

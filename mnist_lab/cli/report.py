@@ -12,7 +12,7 @@ def main(arguments: list[str]) -> None:
     parser = CommandParser("report")
     parser.add_runs()
     parser.add_argument("--out", type=Path, metavar="FILE", help="of one page; default: report.html in its folder")
-    options = parser.parse_args(arguments)
+    options = parser.parse_runs(arguments)
     folders = find_named_folders(options)
     if options.out and len(folders) > 1:
         raise UsageError(f"--out={options.out}: for one page; {len(folders)} are named")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mnist_lab.cli.parser import CommandParser
 from mnist_lab.formatting import format_command
-from mnist_lab.streams import outlive_reader
+from mnist_lab.streams import StandardStream
 from mnist_lab.sweeps.process import own_process
 
 
@@ -20,7 +20,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--out", type=Path, help=words)
     parser.add_argument("--config-dir", help="a folder of your own configuration")
     options = parser.parse_intermixed_args(arguments)
-    outlive_reader()
+    StandardStream.outlives_reader = True
     own_process()
     from mnist_lab.config.compose import reject_overrides
     from mnist_lab.config.presets import preset_names
@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> None:
     seeds, out = reproduce.parse_seeds(options.seeds), options.out or runs_dir
     try:
         reproduce.reproduce(names, seeds, runs_dir=runs_dir, out=out, overrides=overrides, config_dir=config_dir)
-    except (SystemExit, KeyboardInterrupt):  # Ctrl-C or SIGTERM: the finished runs are shown
+    except (SystemExit, KeyboardInterrupt):  # After Ctrl-C or SIGTERM, too, the finished runs are shown.
         from mnist_lab.training.progress import console
 
         console.print(f"to resume all: {format_command(['reproduce', *arguments])}", soft_wrap=True)

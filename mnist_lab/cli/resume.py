@@ -34,7 +34,7 @@ def expand_resume(options: list[str], overrides: list[str]) -> tuple[list[str], 
     if wanted == "auto":
         newest = [run for run in Run.below(runs_dir, jobs=False) if not run.info["members"]][-1:]
         if not any(run.checkpoint("last") for run in newest):
-            return options, list(settings.values())  # nothing to continue: a new run
+            return options, list(settings.values())  # There is nothing to continue.
         wanted = str(newest[0].folder)
     run, checkpoint = _find_checkpoint(wanted, runs_dir)
     reject_sweep_job(run, wanted)
@@ -53,12 +53,12 @@ def expand_resume(options: list[str], overrides: list[str]) -> tuple[list[str], 
     merged = _by_key(known_overrides(info["overrides"], config_dir))
     for key, override in settings.items():
         if override.startswith("~") and merged.get(key, "").startswith("+"):
-            del merged[key]  # what was added and is now taken out was never there
+            del merged[key]  # A setting that was added is taken out again.
         else:
             merged[key] = override
     recorded_dir = Path(override_text(merged.get("runs_dir", "runs_dir=."))).absolute()
     if "runs_dir" not in settings and not run.folder.absolute().is_relative_to(recorded_dir):
-        merged.pop("runs_dir", None)  # the run has moved, or is a stranger's
+        merged.pop("runs_dir", None)  # The run has moved, or is a stranger's.
     merged["hydra.run.dir"] = f"hydra.run.dir={quote_path(run.folder)}"
     return options, [*merged.values(), f"resume={quote_path(checkpoint)}"]
 
@@ -91,19 +91,17 @@ def _find_checkpoint(wanted: str, runs_dir: str) -> tuple[Run, Path]:
     except UsageError as error:
         message = str(error)
         raise UsageError(message if message.startswith("resume=") else f"resume={message}") from error
-    newest, anew = run.newest_whole_checkpoint(), f"start it anew: {run.info['command']}"
-    good = f"the newest good one is {newest}" if newest else f"the run has no good one; {anew}"
-    if names_file:
-        if not is_whole(path):
-            raise UsageError(f"resume={wanted}: corrupt, or not a checkpoint; {good}")
-        return run, path.absolute()
-    last = run.checkpoint("last")
-    if last is None:
+    wanted_checkpoint = path if names_file else run.checkpoint("last")
+    anew = f"start it anew: {run.info['command']}"
+    if wanted_checkpoint is None:
         raise UsageError(f"resume={wanted}: {run.folder} has no checkpoint yet; {anew}")
-    if newest is None:
-        raise UsageError(f"resume={wanted}: {last} is corrupt; {good}")
-    if newest != last:
-        print_warning(f"{last} is corrupt; going on from {newest}")
+    if is_whole(wanted_checkpoint):
+        return run, wanted_checkpoint.absolute()
+    newest = run.newest_whole_checkpoint()
+    if newest is None or names_file:
+        good = f"the newest good one is {newest}" if newest else f"the run has no good one; {anew}"
+        raise UsageError(f"resume={wanted_checkpoint}: corrupt, or not a checkpoint; {good}")
+    print_warning(f"{wanted_checkpoint} is corrupt; going on from {newest}")
     return run, newest.absolute()
 
 
@@ -114,6 +112,6 @@ def reject_hydra_files(folder: Path) -> None:
             text = path.read_text(encoding="utf-8")
             names_hydra = re.search(r"@package.*hydra", text) or "hydra" in str(yaml.safe_load(text))
         except (OSError, ValueError, yaml.YAMLError):
-            continue  # Hydra cannot read it either
+            continue  # Hydra cannot read it either.
         if names_hydra:
             raise UsageError(f"{path}: has settings of Hydra; if you trust the folder, add --config-dir {folder}")

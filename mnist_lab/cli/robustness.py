@@ -13,14 +13,14 @@ from mnist_lab.cli.tables import print_rows, print_table
 from mnist_lab.config.metric_names import TEST_ACC
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import print_lines
-from mnist_lab.runs.listing import checkpoint_problem, differing_settings_of_runs, format_cell, group_runs, select_runs
+from mnist_lab.runs.listing import checkpoint_problem, compare_settings, describe_settings, group_runs, select_runs
 from mnist_lab.runs.run import Run
 from mnist_lab.viz.save import require_figure_path, save_figure
 
 if TYPE_CHECKING:
     from mnist_lab.evaluation.robustness import Robustness
 
-NAMES = ("shift", "rotation", "scale", "noise", "blur", "inversion", "occlusion")  # of the corruptions
+NAMES = ("shift", "rotation", "scale", "noise", "blur", "inversion", "occlusion")  # data.corruptions imports torch.
 
 
 def main(arguments: list[str]) -> None:
@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--only", metavar="NAME,...", default=",".join(NAMES), help=f"some of {', '.join(NAMES)}")
     parser.add_argument("--out", type=Path, metavar="FILE", help="plot the accuracies to this file")
     parser.add_forms()
-    options = parser.parse_args(arguments)
+    options = parser.parse_runs(arguments)
     names = list(dict.fromkeys(options.only.split(",")))
     for name in names:
         if name not in NAMES:
@@ -61,15 +61,14 @@ def main(arguments: list[str]) -> None:
 def name_groups(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """Group runs that differ in their seed alone, by their model and the settings in which its groups differ."""
     named: dict[str, list[Run]] = {}
-    groups = group_runs(runs, differing_settings_of_runs(runs))
+    groups = group_runs(runs, compare_settings(runs))
     for model in dict.fromkeys(group[0].info["model"] for group in groups):
         own = [group for group in groups if group[0].info["model"] == model]
-        settings = differing_settings_of_runs([group[0] for group in own])
+        settings = compare_settings([group[0] for group in own])
         settings.pop("seed", None)
         for i, group in enumerate(own):
-            values = [(key, each[i]) for key, each in settings.items() if each[i] is not None]
-            words = [f"{key}={format_cell(key, value)}" for key, value in values]
-            named.setdefault(", ".join([str(model), *words]), []).extend(group)
+            described = describe_settings({key: values[i] for key, values in settings.items()})
+            named.setdefault(", ".join(filter(None, [str(model), described])), []).extend(group)
     return named
 
 
@@ -77,15 +76,15 @@ def robustness_rows(run: Run, measured: Robustness) -> list[dict[str, Any]]:
     """Return a row for each accuracy of a run; strength 0 is the test set without corruption."""
     from mnist_lab.data.corruptions import CORRUPTIONS
 
-    names = ("corruption", "strength", "amount", "unit", TEST_ACC)
-    rows: list[tuple[Any, ...]] = [(None, 0, 0, None, measured.accuracy)]
-    for name, accuracies in measured.accuracies.items():
-        unit = CORRUPTIONS[name].unit
-        for strength, (amount, value) in enumerate(zip(CORRUPTIONS[name].amounts, accuracies, strict=True), start=1):
-            rows.append((name, strength, amount, unit, value))
     info = run.info
-    begin = {"run": str(run), "model": info["model"], "seed": info["seed"]}
-    return [begin | dict(zip(names, row, strict=True)) for row in rows]
+    row = {"run": str(run), "model": info["model"], "seed": info["seed"], "corruption": None, "strength": 0}
+    rows: list[dict[str, Any]] = [row | {"amount": 0, "unit": None, TEST_ACC: measured.accuracy}]
+    for name, accuracies in measured.accuracies.items():
+        corruption = CORRUPTIONS[name]
+        for strength, (amount, value) in enumerate(zip(corruption.amounts, accuracies, strict=True), start=1):
+            corrupted = {"corruption": name, "strength": strength, "amount": amount, "unit": corruption.unit}
+            rows.append(row | corrupted | {TEST_ACC: value})
+    return rows
 
 
 def print_corruptions(name: str, measured: Robustness) -> None:

@@ -47,15 +47,11 @@ def main(arguments: list[str]) -> None:
 def status_row(results: Results, job: Job, placement: Placement | None) -> dict[str, Any]:
     """Return how a job stands, for programs."""
     log = log_path(job, placement)
-    return {
-        **results.settings(job),
-        "state": job.state,
+    return results.row(job) | {
         "epochs": len(job.epochs),
         VAL_ACC: max((row[VAL_ACC] for row in job.epochs if VAL_ACC in row), default=None),
-        "seconds": job.info.get("seconds", {}).get("total"),
         "where": str(placement) if placement else job.process.get("host"),
         "reason": (placement.reason if placement else "") or None,
-        "error": job.error,
         "log": log and str(log),
     }
 

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from mnist_lab.formatting import print_lines, printable
+from mnist_lab.formatting import csv_value, print_lines, printable
 
-MIN_WIDTH = 12  # characters that a column which is shortened keeps
+MIN_WIDTH = 12  # characters that a shortened column keeps
 
 
 def print_table(
@@ -58,12 +58,12 @@ def print_rows(rows: Sequence[Mapping[str, Any]], form: str) -> None:
     if form == "json":
         print_lines(*json.dumps(rows, indent=2).replace("\x7f", "\\u007f").split("\n"))
         return
-    names = list(dict.fromkeys(name for row in rows for name in row))  # a run may have metrics of its own
+    names = dict.fromkeys(name for row in rows for name in row)  # A run may have metrics of its own.
     file = io.StringIO()
-    writer = csv.DictWriter(file, names, lineterminator="\n")
+    writer = csv.writer(file, lineterminator="\n")
     if rows:
-        writer.writeheader()
+        writer.writerow(map(csv_value, names))
     for row in rows:
-        cells = {name: json.dumps(value) if isinstance(value, list | bool) else value for name, value in row.items()}
-        writer.writerow(cells)
+        values = [row.get(name, "") for name in names]
+        writer.writerow(json.dumps(value) if isinstance(value, list | bool) else csv_value(value) for value in values)
     print_lines(*file.getvalue().split("\n")[:-1])

@@ -10,9 +10,8 @@ from mnist_lab.config.metric_names import TEST_ACC, TEST_LOSS
 def main(arguments: list[str]) -> None:
     parser = CommandParser("test")
     parser.add_runs("KEY=VALUE ...", "changes to its configuration")
-    options = parser.parse_intermixed_args(arguments)
-    first = options.runs[:1] if options.where is None else []  # a run, maybe a sweep's job, which has = in its name
-    overrides = [word for word in options.runs[len(first) :] if "=" in word and not Path(word).exists()]
+    options = parser.parse_runs(arguments)
+    overrides = [word for word in options.runs if "=" in word and not Path(word).exists()]
     runs = find_named_runs(options, [word for word in options.runs if word not in overrides])
     from mnist_lab.evaluation.evaluate import evaluate
     from mnist_lab.training.progress import console, results_table
@@ -20,8 +19,8 @@ def main(arguments: list[str]) -> None:
     for run in runs:
         tested = evaluate(run, overrides)
         info, chosen = run.info, run.chosen_checkpoint().name
-        if info["tested"]:
-            chosen = f"epoch {info['tested']['epoch']} ({run.chosen_by()})"
+        if run.tested_epoch is not None:
+            chosen = f"epoch {run.tested_epoch} ({run.chosen_by()})"
         console.print(results_table(f"{info['model'] or 'network'}, weights of {chosen}", tested))
         recorded = "as the run recorded"
         if TEST_ACC not in info["metrics"]:

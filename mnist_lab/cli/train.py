@@ -26,7 +26,7 @@ from mnist_lab.formatting import display_path, format_duration, print_lines, sho
 from mnist_lab.runs.listing import seconds_an_epoch
 from mnist_lab.runs.record import COMPLETE
 from mnist_lab.runs.run import Run
-from mnist_lab.streams import outlive_reader
+from mnist_lab.streams import StandardStream
 from mnist_lab.sweeps.plan import Plan, combinations
 from mnist_lab.sweeps.process import SWEEP_PROCESS, end_with_parent, import_torch, own_process
 from mnist_lab.sweeps.run_log import run_log
@@ -39,10 +39,10 @@ OPTIONS = (
 
 
 def main(arguments: list[str]) -> None:
-    silence_disk_errors_in_threads()
-    outlive_reader()
+    leave_disk_errors_to_main_thread()
+    StandardStream.outlives_reader = True
     own_process()
-    if SWEEP_PROCESS in os.environ and "LOCAL_RANK" not in os.environ:  # the first process of a sweep's job
+    if SWEEP_PROCESS in os.environ and "LOCAL_RANK" not in os.environ:  # This is the first process of a job.
         end_with_parent(int(os.environ[SWEEP_PROCESS]))
     options, overrides = expand_resume(*split_arguments(arguments))
     is_sweep = bool({"-m", "hydra.mode=MULTIRUN"} & {*options, *overrides})
@@ -175,22 +175,20 @@ def check(line: CommandLine, *, is_sweep: bool) -> None:
 
 def describe_time(configs: Sequence[DictConfig]) -> str:
     """Describe how long the jobs take one after the other, by earlier runs."""
-    seconds, numbers = 0.0, []
+    seconds = 0.0
     for cfg in configs:
-        found = seconds_an_epoch(cfg, Path(cfg.runs_dir))
-        if found is None:
+        an_epoch = seconds_an_epoch(cfg, Path(cfg.runs_dir))
+        if an_epoch is None:
             return f"time: unknown, without an earlier run of {cfg.name} like this one below {cfg.runs_dir}"
-        seconds += found[0] * cfg.trainer.max_epochs
-        numbers.append(found[1])
+        seconds += an_epoch * cfg.trainer.max_epochs
     together = " for all jobs, one after the other" if len(configs) > 1 else ""
-    runs = f"{min(numbers)} earlier run{'s' * (min(numbers) > 1)}"
-    return f"time: about {format_duration(seconds)}{together}, by {runs}"
+    return f"time: about {format_duration(seconds)}{together}, by earlier runs"
 
 
-def silence_disk_errors_in_threads() -> None:
-    """Leave a full disk and a removed run folder to the main thread, which meets them too.
+def leave_disk_errors_to_main_thread() -> None:
+    """Have the log and TensorBoard's thread show no traceback of a full disk or a removed folder.
 
-    The log and TensorBoard's thread would show a traceback of their own.
+    The main thread meets the same error.
     """
     logging.raiseExceptions = False
 

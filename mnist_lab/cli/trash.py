@@ -14,7 +14,7 @@ def rm(arguments: list[str]) -> None:
     parser.add_runs()
     parser.add_argument("--force", action="store_true", help="also what is in use, or a job that its sweep needs")
     parser.add_argument("--empty-trash", action="store_true", help="delete for good what is in the trash")
-    options = parser.parse_args(arguments)
+    options = parser.parse_runs(arguments)
     if options.empty_trash:
         if options.runs or options.where is not None:
             raise UsageError("--empty-trash: deletes all that is in the trash; name no runs")
@@ -36,9 +36,8 @@ def restore(arguments: list[str]) -> None:
         print_lines(f"restored: {display_path(trash.restore(removed))}")
     if options.names:
         return
-    lines = [
-        (format_date(each.place["removed"]), display_path(each.folder)) for each in trash.list_trash(options.runs_dir)
-    ]
+    removed_folders = trash.list_trash(options.runs_dir)
+    lines = [(format_date(each.date), display_path(each.folder)) for each in removed_folders]
     if lines:
         print_table(("removed", "folder"), lines, left=("removed", "folder"))
     else:

@@ -140,7 +140,8 @@ def import_module(name: str) -> ModuleType:
         spec = importlib.util.find_spec(name)
         for place in [spec.origin, *(spec.submodule_search_locations or [])] if spec else []:
             if place is not None and (folder := folder_of_runs(Path(place))):
-                raise ImportError(f"{place} lies in {folder}, among runs; keep your own modules elsewhere")
+                where = "has" if folder == Path(place) else f"lies in {folder}, which has"
+                raise ImportError(f"{place} {where} runs in it; keep your own modules elsewhere")
     return importlib.import_module(name)
 
 

@@ -12,7 +12,7 @@ from mnist_lab.data.images import UnreadableImage, fit_image, open_image
 from mnist_lab.data.own_images import ImageFolder, fitting_scale, read_pixels, to_bytes
 from mnist_lab.errors import UsageError
 from mnist_lab.files import require_writable_file, user_output
-from mnist_lab.formatting import print_warning
+from mnist_lab.formatting import csv_value, print_warning
 from mnist_lab.inference.digits import NetworkInput, NoDigit, find_digit, find_number
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import load_trained_model, make_data
@@ -142,5 +142,7 @@ def write_submission(run: Run, path: Path, out: Path) -> tuple[int, float | None
     with user_output(out, f"--out={out}") as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["ImageId", "Label"])
-        writer.writerows((number, classifier.classes[label]) for number, label in enumerate(predicted, start=1))
+        writer.writerows(
+            (number, csv_value(classifier.classes[label])) for number, label in enumerate(predicted, start=1)
+        )
     return len(predicted), None if labels is None else float((predicted == labels).mean())

@@ -9,7 +9,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -21,7 +21,7 @@ from mnist_lab.runs.locks import LOCK, holder_of
 from mnist_lab.runs.record import parse_json
 from mnist_lab.runs.run import SWEEP_RECORD
 
-MANIFEST = "MANIFEST.json"  # in the ZIP file: the SHA-256 of each file by its path
+MANIFEST = "MANIFEST.json"  # It has the SHA-256 of each file by its path.
 CHUNK = 1 << 20  # bytes
 MAX_MANIFEST, MAX_DEPTH = 20_000_000, 50  # bytes; folders within each other
 MAX_RATIO = 100  # Files may be so many times larger than their archive; checkpoints hardly shrink at all.
@@ -33,7 +33,7 @@ def archive(folders: Sequence[Path], runs_dir: Path, path: Path) -> tuple[list[s
     roots = {folder.resolve(): folder for folder in folders}
     places: dict[str, Path] = {}
     for root, folder in roots.items():
-        if not any(parent in roots for parent in root.parents):  # else it is packed with that one
+        if not any(parent in roots for parent in root.parents):  # A nested run is packed with the outer one.
             place = _place(root, runs_dir.resolve())
             if place in places:
                 raise UsageError(f"{folder}: has the name of {places[place]}; archive one of them by itself")
@@ -46,7 +46,6 @@ def archive(folders: Sequence[Path], runs_dir: Path, path: Path) -> tuple[list[s
                 for file in _files(folder, left_out):
                     if file.resolve() != path.resolve():
                         name = f"{place}/{file.relative_to(folder).as_posix()}"
-                        _check_name(name)
                         with file.open("rb") as source, content.open(name, "w", force_zip64=True) as target:
                             sums[name] = _copy(source, target)
             content.writestr(MANIFEST, json.dumps(sums, indent=1) + "\n")
@@ -63,7 +62,7 @@ def _place(root: Path, runs_dir: Path) -> str:
     """Return the path that a folder has in an archive."""
     if root.is_relative_to(runs_dir) and root != runs_dir:
         return root.relative_to(runs_dir).as_posix()
-    return f"sweeps/{root.name}" if (root / SWEEP_RECORD).is_file() else root.name  # where sweep=NAME looks for it
+    return f"sweeps/{root.name}" if (root / SWEEP_RECORD).is_file() else root.name  # sweep=NAME looks there.
 
 
 def _files(folder: Path, left_out: list[Path]) -> Iterator[Path]:
@@ -88,8 +87,9 @@ def unarchive(path: Path, runs_dir: Path) -> list[Path]:
     damage, problem = "damaged, or not an archive of runs", f"cannot be unpacked into {runs_dir}"
     with _explained(path, damage, problem), zipfile.ZipFile(path) as content:
         sums, places = _check(content, path.stat().st_size)
-        for place in filter(lambda place: (runs_dir / place).exists(), places):
-            raise UsageError(f"{display_path(runs_dir / place)}: is there already; name another --runs-dir")
+        for folder in [runs_dir / place for place in places]:
+            if folder.exists() or folder.is_symlink():
+                raise UsageError(f"{display_path(folder)}: is there already; name another --runs-dir")
         make_folder(runs_dir)
         size, free = sum(entry.file_size for entry in content.infolist()), shutil.disk_usage(runs_dir).free
         if size > free:
@@ -102,12 +102,10 @@ def unarchive(path: Path, runs_dir: Path) -> list[Path]:
                     if _copy(source, unpacked) != expected:
                         raise UsageError(f"{path}: {file} has a wrong SHA-256; get the archive anew")
             os.sync()  # Syncing thousands of files one by one would take minutes.
-            with ExitStack() as undo:
-                for place in places:
-                    make_folder((runs_dir / place).parent)
-                    (Path(name) / place).rename(runs_dir / place)
-                    undo.callback((runs_dir / place).rename, Path(name) / place)
-                undo.pop_all()
+            for place in places:
+                make_folder((runs_dir / place).parent)  # All of them first: then no rename fails after another.
+            for place in places:
+                (Path(name) / place).rename(runs_dir / place)
     return [runs_dir / place for place in places]
 
 
@@ -136,7 +134,8 @@ def _check(content: zipfile.ZipFile, size: int) -> tuple[dict[str, str], list[st
         raise ValueError(f"its {size:,} bytes would unpack to {len(entries):,} files of {unpacked:,} bytes")
     for entry in entries:
         name, path = entry.filename, PurePosixPath(entry.filename)
-        _check_name(name)
+        if re.search(r"[\\\x00-\x1f\x7f-\x9f]", name):
+            raise ValueError(f"a name has control characters or a backslash: {name!r}")
         is_inside = 2 <= len(path.parts) <= MAX_DEPTH and str(path) == name and not path.is_absolute()
         if name != MANIFEST and (not is_inside or ".." in path.parts):
             raise ValueError(f"{name!r} is no path of a run")
@@ -151,11 +150,6 @@ def _check(content: zipfile.ZipFile, size: int) -> tuple[dict[str, str], list[st
     if strays or not sums:
         raise ValueError(f"it has no run, or files beside: {strays[:1]}")
     return shown, sorted(str(place) for place in found if not found.intersection(place.parents))
-
-
-def _check_name(name: str) -> None:
-    if re.search(r"[\\\x00-\x1f\x7f-\x9f\ud800-\udfff]", name):
-        raise ValueError(f"a name has control characters, a backslash or bytes that are not UTF-8: {name!r}")
 
 
 def _copy(source: IO[bytes], target: IO[bytes] | None = None) -> str:

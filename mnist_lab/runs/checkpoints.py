@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from mnist_lab.config import conf_dir
 from mnist_lab.errors import UsageError
 from mnist_lab.files import atomic_write, make_folder
+from mnist_lab.formatting import shorten
 
-Shapes = dict[str, tuple[int, ...]]
+Shapes = Mapping[str, tuple[int, ...] | str]
 
 
 class SafeCheckpointIO(TorchCheckpointIO):
@@ -29,7 +30,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
         path = Path(path)
         make_folder(path.parent)
         content = io.BytesIO()
-        torch.save(checkpoint, content)  # not into the file: torch raises an error of its own for a full disk
+        torch.save(checkpoint, content)  # Written to a full disk, torch would raise an error of its own.
         with atomic_write(path) as partial, partial.open("wb") as file:
             file.write(content.getbuffer())
 
@@ -37,9 +38,6 @@ class SafeCheckpointIO(TorchCheckpointIO):
         checkpoint = read_checkpoint(path)
         # The run folder may have been moved or copied, and with it the checkpoints that callbacks keep in it.
         before, here = checkpoint.get("folder"), str(Path(path).parent.parent.resolve())
-        for key, state in dict(checkpoint.get("callbacks", {})).items():
-            if before is None and key.startswith("ModelCheckpoint{"):  # saved before EpochCheckpoint took its place
-                checkpoint["callbacks"][key.replace("Model", "Epoch", 1)] = state
         if isinstance(before, str) and before != here and "callbacks" in checkpoint:
             checkpoint["callbacks"] = _moved(checkpoint["callbacks"], before + os.sep, here + os.sep)
         return checkpoint
@@ -58,24 +56,20 @@ def read_checkpoint(path: str | os.PathLike[str], *, key: str = "") -> dict[str,
     if not path.is_file():
         raise UsageError(f"{key}{path}: checkpoint not found")
     try:
-        damaged = None
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                members = archive.infolist()
-                if sum(member.file_size for member in members) > path.stat().st_size:
-                    # torch does not compress: this is a zip bomb.
-                    raise zipfile.BadZipFile("its members are compressed, or overlap")
-                damaged = archive.testzip()  # torch does not check the CRC sums
+                size = sum(member.file_size for member in archive.infolist())
+                # torch does not compress, so that larger members are a zip bomb, and does not check the CRC sums.
+                if size > path.stat().st_size or archive.testzip() is not None:
+                    raise zipfile.BadZipFile
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns that checking sparse tensors may take long
-            content = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a broken file
+            warnings.simplefilter("ignore")  # torch warns that checking sparse tensors may take long.
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a broken file.
         if isinstance(error, pickle.UnpicklingError) and "unsupported global" in str(error).lower():
             reason = "unsafe, holds more than tensors and plain values; not loaded (save a network's state_dict())"
             raise UsageError(f"{key}{path}: {reason}") from error
         raise UsageError(f"{key}{path}: corrupt, or not a checkpoint") from error
-    if damaged is not None:
-        raise UsageError(f"{key}{path}: corrupt (CRC mismatch in {damaged})")
     if not isinstance(content, dict):
         raise UsageError(f"{key}{path}: holds a {type(content).__name__}, not a checkpoint or a state_dict")
     return content
@@ -85,7 +79,7 @@ def completed_epochs(checkpoint: Mapping[str, Any], counter: str = "processed") 
     """Return the completed, or "started", epochs of a checkpoint, whose own "epoch" is the last begun."""
     try:
         return int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"][counter])
-    except (KeyError, TypeError, ValueError):  # weights only, or another program's
+    except (KeyError, TypeError, ValueError):  # It has weights only, or is another program's.
         return 0
 
 
@@ -101,56 +95,41 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str], *, key: str = "
     """Load the state_dict of a checkpoint, or a plain one, that must fit a model; `key` as in read_checkpoint."""
     content = read_checkpoint(path, key=key)
     weights = content.get("state_dict", content)
-    theirs = _shapes(weights) if isinstance(weights, dict) else {}
-    odd = next((name for name, value in theirs.items() if not _is_plain(weights[name])), None)
-    if odd is not None:
-        raise UsageError(f"{key}{path}: {str(odd)[:60]!r} is not an ordinary tensor of numbers in memory")
-    if theirs != _shapes(model.state_dict()):
+    theirs = {name: _shape(value) for name, value in weights.items()} if isinstance(weights, dict) else {}
+    if theirs != _shapes(model):
         raise UsageError(f"{key}{path}: {_misfit(theirs, model, content.get('architecture'))}")
     return dict(weights)
 
 
 def _misfit(theirs: Shapes, model: nn.Module, architecture: object) -> str:
     """Return why weights do not fit a model, with the network that they do fit if known."""
-    ours, others = type(model).__name__, _networks()
-    if not isinstance(architecture, str) or not architecture.isidentifier():
-        architecture = None
-    same = next((name for name, shapes in others.items() if shapes == theirs), None)
+    ours, shapes = type(model).__name__, _shapes(model)
+    same = next((name for name, others in _networks().items() if others == theirs), None)
     remedy = f"choose model={same}, or experiment={same} for its tutorial's" if same else "choose model= to match"
-    if architecture not in (None, ours):
+    if isinstance(architecture, str) and architecture.isidentifier() and architecture != ours:
         return f"holds weights of {architecture}, not of {ours}; {remedy}"
     if same:
         return f"looks like weights of {same}, by their shapes, not of {ours}; {remedy}"
-    others = {ours: _shapes(model.state_dict())} | others
-    nearest = max(others, key=lambda name: len(others[name].items() & theirs.items()))
-    if not others[nearest].items() & theirs.items():
-        first = ", ".join(repr(str(name)[:40])[1:-1] for name in list(theirs)[:3]) or "nothing"
-        remedy = f"save the state_dict() of one of {', '.join(others)}"
-        return f"looks like no network here, it begins with {first}; {remedy}"
-    shapes = others[nearest]
     name = next(name for name in [*shapes, *theirs] if shapes.get(name) != theirs.get(name))
-    problem = f"its {name} is {theirs.get(name)}, not {shapes.get(name)}"
-    if name not in theirs:
-        problem = f"has no {name}"
-    elif name not in shapes:
-        problem = f"has {repr(str(name)[:40])[1:-1]} besides"
-    return f"looks most like {nearest}, but {problem}; save the state_dict() of the tutorial's own network"
+    problem = f"its {shorten(str(name), 40)} is {theirs.get(name, 'missing')}, not {shapes.get(name, 'missing')}"
+    return f"holds no weights of {ours}: {problem}; save the state_dict() of the tutorial's own network"
 
 
 def _networks() -> dict[str, Shapes]:
     """Return the shapes of the state_dict of each network of the package."""
-    with torch.device("meta"):  # shapes without weights
+    with torch.device("meta"):  # This gives shapes without memory.
         return {
-            path.stem: _shapes(instantiate(OmegaConf.load(path)).state_dict())
+            path.stem: _shapes(instantiate(OmegaConf.load(path)))
             for path in sorted((conf_dir() / "model").glob("*.yaml"))
         }
 
 
-def _is_plain(value: Any) -> bool:
-    """Return whether a value is a dense tensor of real numbers with data."""
-    dense = isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta
-    return dense and not value.is_complex() and not value.is_quantized
+def _shape(value: Any) -> tuple[int, ...] | str:
+    """Return the shape of a dense tensor of real numbers with data, or what another value is."""
+    is_dense = isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta
+    is_plain = is_dense and not value.is_complex() and not value.is_quantized
+    return tuple(value.shape) if is_plain else "not an ordinary tensor"
 
 
-def _shapes(weights: Mapping[str, Any]) -> Shapes:
-    return {name: tuple(getattr(tensor, "shape", ())) for name, tensor in weights.items()}
+def _shapes(model: nn.Module) -> Shapes:
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}

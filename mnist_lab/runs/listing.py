@@ -23,9 +23,9 @@ from mnist_lab.runs.record import RunRecord, RunState, parse_json, processor_nam
 from mnist_lab.runs.run import RESULTS_JSON, SWEEP_RECORD, Run, start_timestamp
 from mnist_lab.runs.trash import read_annotations
 
-MAX_SEEDS = 6  # a longer list of seeds is shortened
+MAX_SEEDS = 6  # A longer list of seeds is shortened.
 WITHOUT_MEAN = ("run", "date", "model", "overrides", "status", "error", "seed", "parameters", "tags", "note")
-TIMED_RUNS = 20  # latest runs of the network that an estimate looks at
+TIMED_RUNS = 20  # An estimate reads as many runs of the network at most.
 SPEED_SETTINGS = ("data.batch_size", "data.source.name", "trainer.accelerator", "augmentation._target_")
 
 
@@ -56,7 +56,7 @@ def select_where(records: Mapping[Run, RunRecord], where: str) -> dict[Run, RunR
     return {run: records[run] for run, values in rows.items() if condition.holds(values)}
 
 
-def find_runs(names: Sequence[str], runs_dir: Path, *, at_least: int = 2) -> list[Run]:
+def find_runs(names: Sequence[str], runs_dir: Path, *, at_least: int = 1) -> list[Run]:
     """Find the runs that names mean, each once: run folders, `latest`, or folders that contain several runs."""
     found: dict[Path, Run] = {}
     for name in names:
@@ -94,9 +94,9 @@ def select_finished(records: Mapping[Run, RunRecord]) -> list[Run]:
 def run_row(run: Run, info: RunRecord, *, judge: bool = False) -> dict[str, Any]:
     """Return a run's record as one row; of a sweep's jobs only the best have test results, unless to `judge` them."""
     tested, metrics, partial = info.get("tested"), info.get("metrics", {}), info.get("partial", [])
-    hidden = tuple(f"{kind}/" for kind in partial)  # no measures of whole sets
+    hidden = tuple(f"{kind}/" for kind in partial)  # They do not measure whole sets.
     if not judge and is_unchosen(run):
-        hidden = (*hidden, "test/")  # the test set chooses nothing
+        hidden = (*hidden, "test/")  # The test set chooses nothing.
     names = ("model", "overrides", "status", "error", "seed", "epochs", "parameters", IMAGES_PER_SECOND)
     return {
         "run": str(run),
@@ -105,7 +105,7 @@ def run_row(run: Run, info: RunRecord, *, judge: bool = False) -> dict[str, Any]
         **({"status": "partial"} if partial else {}),
         "time": info.get("seconds", {}).get("total"),
         **read_annotations(run),
-        "tested_epoch": tested["epoch"] if tested else None,  # the metrics are those of its weights
+        "tested_epoch": tested["epoch"] if tested else None,  # The metrics are those of its weights.
         **dict.fromkeys(METRIC_NAMES),
         **{name: value for name, value in metrics.items() if math.isfinite(value) and not name.startswith(hidden)},
     }
@@ -121,29 +121,24 @@ def is_unchosen(run: Run) -> bool:
 
 @lru_cache
 def _best_folders(results: Path, modified: int) -> frozenset[str]:
-    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):  # no job has finished, or it is damaged
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):  # No job has finished, or it is damaged.
         return frozenset(parse_json(results.read_text(encoding="utf-8"))["best"]["folders"])
     return frozenset()
 
 
-def list_runs(runs_dir: Path, sort: str = "date", where: str | None = None) -> list[dict[str, Any]]:
-    """Return a row for each run below a folder that fulfils a condition, sorted by a column."""
-    return sort_rows([run_row(run, info) for run, info in read_records(runs_dir, where).items()], sort)
-
-
 def sort_rows(rows: list[dict[str, Any]], sort: str) -> list[dict[str, Any]]:
     """Return rows in the order of their dates sorted by a column: the best accuracy or least value first, None last."""
-    known = list(dict.fromkeys(name for each in rows for name in each))
+    known = dict.fromkeys(name for each in rows for name in each)
     if sort == "date" or not rows:
         return rows
     if sort not in known:
         raise UsageError(f"--sort={sort}: no run has it; choose from {', '.join(known)}")
     having = [each for each in rows if each.get(sort) is not None]
-    lacking = [each for each in rows if each.get(sort) is None]
-    return sorted(having, key=lambda each: each[sort], reverse=is_accuracy(sort)) + lacking
+    having.sort(key=lambda each: each[sort], reverse=is_accuracy(sort))
+    return having + [each for each in rows if each.get(sort) is None]
 
 
-def differing_settings_of_runs(runs: Sequence[Run]) -> dict[str, list[Any]]:
+def compare_settings(runs: Sequence[Run]) -> dict[str, list[Any]]:
     """Return the settings in which runs differ, by key, with each run's value; None where it has no such setting."""
     settings = differing_settings(*(run.config for run in runs))
     return {
@@ -186,9 +181,8 @@ def group_row(runs: Mapping[Run, RunRecord], *, judge: bool = False) -> dict[str
     return row
 
 
-def list_groups(runs_dir: Path, sort: str = "date", where: str | None = None) -> list[dict[str, Any]]:
-    """Return a sorted row for each group of finished runs below a folder that differ in their seed alone."""
-    records = read_records(runs_dir, where)
+def group_rows(records: Mapping[Run, RunRecord]) -> list[dict[str, Any]]:
+    """Return a row for each group of finished runs that differ in their seed alone, by the start of its latest run."""
     configs: dict[Run, DictConfig] = {}
     for run in select_finished(records):
         try:
@@ -197,8 +191,7 @@ def list_groups(runs_dir: Path, sort: str = "date", where: str | None = None) ->
             print_warning(f"{error}; left out")
     groups = group_runs(list(configs), differing_settings(*configs.values()))
     rows = [group_row({run: records[run] for run in group}) for group in groups]
-    rows.sort(key=lambda row: start_timestamp({"started": row["date"]}))
-    return sort_rows(rows, sort)
+    return sorted(rows, key=lambda row: start_timestamp({"started": row["date"]}))
 
 
 def format_cell(name: str, value: Any) -> str:
@@ -212,12 +205,17 @@ def format_cell(name: str, value: Any) -> str:
     if name in ("parameters", IMAGES_PER_SECOND):
         return f"{value:,.0f}"
     if name in ("epochs", "tested_epoch"):
-        return f"{value:.1f}".removesuffix(".0")  # a mean may have many digits
+        return f"{value:.1f}".removesuffix(".0")  # A mean may have many digits.
     if name == "seeds" and len(value) > MAX_SEEDS:
         return f"{value[0]} {value[1]} ... {value[-1]}"
     if isinstance(value, list):
         return " ".join(map(str, value))
     return f"{value:.1f} s" if name == "time" else format_value(value)
+
+
+def describe_settings(settings: Mapping[str, Any]) -> str:
+    """Describe a run by its values of settings."""
+    return ", ".join(f"{key}={format_cell(key, value)}" for key, value in settings.items() if value is not None)
 
 
 def row_cell(row: Mapping[str, Any], name: str) -> str:
@@ -227,21 +225,16 @@ def row_cell(row: Mapping[str, Any], name: str) -> str:
     return format_cell(name, row.get(name)) + spread
 
 
-def seconds_an_epoch(cfg: DictConfig, runs_dir: Path) -> tuple[float, int] | None:
-    """Return the median seconds of an epoch in earlier runs like this one, and their number; None without any."""
+def seconds_an_epoch(cfg: DictConfig, runs_dir: Path) -> float | None:
+    """Return the median seconds of an epoch in earlier runs like this one; None without any."""
     here = (RunState.FINISHED, cfg.name, processor_name())
     wanted = [OmegaConf.select(cfg, key) for key in SPEED_SETTINGS]
     records = Run.records(runs_dir) if runs_dir.is_dir() else {}
-    candidates = {
-        run: info["seconds"]["fit"] / info["epochs"]
-        for run, info in records.items()
-        if (info["status"], info.get("model"), info.get("processor")) == here
-        and info["epochs"]
-        and "fit" in info["seconds"]
-    }
+    like = [run for run, info in records.items() if (info["status"], info.get("model"), info.get("processor")) == here]
     found: list[float] = []
-    for run in list(candidates)[-TIMED_RUNS:]:
-        with contextlib.suppress(UsageError):  # config.yaml is damaged
+    for run in like[-TIMED_RUNS:]:
+        with contextlib.suppress(UsageError, LookupError, ZeroDivisionError):  # config.yaml or run.json is damaged.
             config = run.config
-            found += [candidates[run]] * ([OmegaConf.select(config, key) for key in SPEED_SETTINGS] == wanted)
-    return (statistics.median(found), len(found)) if found else None
+            if [OmegaConf.select(config, key) for key in SPEED_SETTINGS] == wanted:
+                found.append(records[run]["seconds"]["fit"] / records[run]["epochs"])
+    return statistics.median(found) if found else None

@@ -17,11 +17,12 @@ from filelock import FileLock, Timeout
 
 from mnist_lab.errors import UsageError
 from mnist_lab.files import make_folder, write_text
+from mnist_lab.formatting import format_date
 
-LOCK, HOLDER = ".lock", ".holder.json"  # the locked file; the file that names the holder
+LOCK, HOLDER = ".lock", ".holder.json"  # The first is locked, the second names the holder.
 HEARTBEAT = 10.0  # seconds between two heartbeats of a holder
 STALE_AFTER = 60.0  # seconds without a heartbeat after which a holder on another machine counts as dead
-_held: dict[Path, int] = {}  # folders that this process has locked, with the thread
+_held: dict[Path, int] = {}  # The folders locked by this process, with the thread.
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,7 @@ class Holder:
     since: str
 
     def __str__(self) -> str:
-        since = self.since
-        with contextlib.suppress(ValueError, OverflowError):
-            since = datetime.fromisoformat(since).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-        return f"process {self.pid} on {self.host} since {since}"
+        return f"process {self.pid} on {self.host} since {format_date(self.since)}"
 
 
 class RunInUse(UsageError):
@@ -66,7 +64,7 @@ def run_lock(folder: Path, *, patience: float = 0) -> Iterator[None]:
     try:
         make_folder(folder)
         lock = FileLock(folder / LOCK, thread_local=False)
-        lock.acquire(timeout=1, poll_interval=0.05)  # `holder_of` in another process takes it for a moment
+        lock.acquire(timeout=1, poll_interval=0.05)  # `holder_of` in another process takes it for a moment.
     except Timeout:
         raise _in_use(folder, holder_of(folder)) from None
     except OSError as error:
@@ -77,7 +75,7 @@ def run_lock(folder: Path, *, patience: float = 0) -> Iterator[None]:
     try:
         try:
             write_text(place / HOLDER, json.dumps(asdict(_this_process())) + "\n", durable=False)
-        except OSError as error:  # a full disk takes an empty lock file, but not the holder's
+        except OSError as error:  # A full disk takes an empty lock file, but not the holder's.
             (place / LOCK).unlink(missing_ok=True)
             raise _not_writable(folder, error) from error
         beat.start()
@@ -132,7 +130,7 @@ def _is_locked(path: Path) -> bool:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:  # a file system without locks
+    except OSError:  # The file system has no locks.
         return False
     return False
 

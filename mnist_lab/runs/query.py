@@ -1,8 +1,9 @@
 """Conditions on runs, as `--where` takes them: `test/acc > 0.98 and model == lenet and tag == keep`."""
 
+import ast
 import operator
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from mnist_lab.config.metric_names import METRIC_NAMES
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import format_value, shorten
 
-TOKEN = re.compile(r""""[^"]*"|'[^']*'|==|!=|<=|>=|[<>()]|[^\s()<>=!"']+|\S""")  # \S is an error wherever it stands
+TOKEN = re.compile(r""""[^"]*"|'[^']*'|==|!=|<=|>=|[<>()]|[^\s()<>=!"']+|\S""")
 COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     "==": operator.eq,
     "!=": operator.ne,
@@ -19,10 +20,11 @@ COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
+SIGNS = dict(zip((ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE), COMPARISONS, strict=True))
 EXAMPLE = "test/acc > 0.98 and (model == lenet or tag == keep)"
 NUMBER = re.compile(r"(?i)[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?%?")
 DATE = re.compile(r"\d{4}(-\d\d(-\d\d([T ].*)?)?)?")
-MAX_DEPTH = 50  # brackets and nots within each other
+MAX_DEPTH = 50  # nested conditions
 Values = Mapping[str, Any]
 Test = Callable[[Values], bool]
 
@@ -32,7 +34,7 @@ class Comparison:
     """A comparison of the value that a run has by a name with one that was given."""
 
     name: str
-    sign: str  # a key of COMPARISONS
+    sign: str  # one of COMPARISONS
     given: str
 
     def holds(self, values: Values) -> bool:
@@ -43,7 +45,7 @@ class Comparison:
     def compare(self, own: Any, sign: str = "") -> bool | None:
         """Compare a run's value, or each of a list, with the given one; None if that makes no sense."""
         sign, given = sign or self.sign, self.given
-        compare, is_equality = COMPARISONS[sign], sign in ("==", "!=")  # the only ones of lists, booleans and texts
+        compare, is_equality = COMPARISONS[sign], sign in ("==", "!=")  # Lists and texts have no others.
         if isinstance(own, Sequence) and not isinstance(own, str):
             members = [self.compare(each, "==") for each in own]
             fits = is_equality and not (members and all(each is None for each in members))
@@ -74,11 +76,40 @@ class Condition:
 
     @classmethod
     def parse(cls, text: str) -> "Condition":
-        """Return the condition that a text says, or raise UsageError; nothing of the text is executed."""
-        parser = _Parser(text)
-        test = parser.any_of()
-        parser.expect("", "and, or, or the end")
-        return cls(text, tuple(parser.comparisons), test)
+        """Return the condition that a text says, or raise UsageError.
+
+        Python's parser reads it with a name in place of each word, so that nothing of the text is executed.
+        """
+        words: dict[str, str] = {}
+        code: list[str] = []
+        for token in TOKEN.findall(text):
+            if token in (*COMPARISONS, "(", ")", "and", "or", "not", *"=!'\""):
+                code.append(token)
+            else:
+                code.append(f"_{len(words)}")
+                words[code[-1]] = token.strip("\"'")
+        comparisons: list[Comparison] = []
+
+        def test(node: ast.expr, depth: int) -> Test:
+            match node:
+                case ast.BoolOp(ast.And() | ast.Or() as word, parts) if depth:
+                    tests = [test(part, depth - 1) for part in parts]
+                    combine = all if isinstance(word, ast.And) else any
+                    return lambda values: combine(each(values) for each in tests)
+                case ast.UnaryOp(ast.Not(), part) if depth:
+                    negated = test(part, depth - 1)
+                    return lambda values: not negated(values)
+                case ast.Compare(ast.Name(name), [sign], [ast.Name(given)]):
+                    comparisons.append(Comparison(words[name], SIGNS[type(sign)], words[given]))
+                    return comparisons[-1].holds
+            raise SyntaxError
+
+        try:
+            holds = test(ast.parse(" ".join(code), mode="eval").body, MAX_DEPTH)
+        except (SyntaxError, MemoryError, RecursionError):  # The last two are of very deep nesting.
+            problem = "not a condition of NAME SIGN VALUE, joined by and, or, not and brackets"
+            raise UsageError(f"--where={shorten(text)!r}: {problem}; an example: {EXAMPLE}") from None
+        return cls(text, tuple(comparisons), holds)
 
     def require_fit(self, rows: Sequence[Values]) -> None:
         """Raise UsageError for a comparison that makes sense for none of the runs' values."""
@@ -88,71 +119,3 @@ class Condition:
                 remedy = f"a run's is {shorten(str(column[0]))}; write 0.5, 50%, true, or 2026-11-21"
                 words = f"{each.name} {each.sign} {shorten(each.given)} makes no sense"
                 raise UsageError(f"--where={shorten(self.text)!r}: {words}: {remedy}")
-
-
-class _Parser:
-    """A parser by recursive descent: `or` binds less than `and`, and this less than `not`."""
-
-    def __init__(self, text: str) -> None:
-        self.text, self.depth = text, 0
-        self.comparisons: list[Comparison] = []
-        self.tokens = [*((found[0], found.start()) for found in TOKEN.finditer(text)), ("", len(text))]
-
-    @property
-    def token(self) -> str:
-        """The current token; the empty token is the end."""
-        return self.tokens[0][0]
-
-    def advance(self) -> str:
-        """Return the current token, and go to the next one."""
-        return self.tokens.pop(0)[0]
-
-    def error(self, wanted: str) -> UsageError:
-        rest = shorten(self.text[self.tokens[0][1] :])
-        where = f"before {rest!r}" if rest else "at the end"
-        return UsageError(f"--where={shorten(self.text)!r}: {wanted} is missing {where}; an example: {EXAMPLE}")
-
-    def expect(self, token: str, wanted: str) -> None:
-        if self.token != token:
-            raise self.error(wanted)
-        self.advance()
-
-    def any_of(self) -> Test:
-        return self.joined("or", self.all_of, any)
-
-    def all_of(self) -> Test:
-        return self.joined("and", self.negation, all)
-
-    def joined(self, word: str, part: Callable[[], Test], combine: Callable[[Iterable[bool]], bool]) -> Test:
-        """Parse parts with a word between them, and return the test that combines theirs."""
-        tests = [part()]
-        while self.token == word:
-            self.advance()
-            tests.append(part())
-        return lambda values: combine(test(values) for test in tests)
-
-    def negation(self) -> Test:
-        if self.token not in ("not", "("):
-            return self.comparison()
-        self.depth += 1
-        if self.depth > MAX_DEPTH:
-            raise UsageError(f"--where={shorten(self.text)!r}: nested more than {MAX_DEPTH} times; simplify it")
-        negated = self.advance() == "not"
-        test = self.negation() if negated else self.any_of()
-        if not negated:
-            self.expect(")", ")")
-        self.depth -= 1
-        return (lambda values: not test(values)) if negated else test
-
-    def comparison(self) -> Test:
-        name = self.word("a name")
-        if self.token not in COMPARISONS:
-            raise self.error(f"one of {' '.join(COMPARISONS)}")
-        comparison = Comparison(name, self.advance(), self.word("a value"))
-        self.comparisons.append(comparison)
-        return comparison.holds
-
-    def word(self, wanted: str) -> str:
-        if self.token in ("", *COMPARISONS, "(", ")", "and", "or", "not", *"=!'\""):
-            raise self.error(wanted)
-        return self.advance().strip("\"'")

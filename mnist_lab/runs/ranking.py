@@ -17,7 +17,7 @@ from mnist_lab.config.metric_names import TEST_ACC, VAL_ACC, VAL_LOSS
 from mnist_lab.config.overrides import override_key, override_values, without_keys
 from mnist_lab.config.settings import short_names
 from mnist_lab.files import atomic_write, write_text
-from mnist_lab.formatting import format_accuracy, format_command
+from mnist_lab.formatting import csv_value, format_accuracy, format_command
 from mnist_lab.runs.record import RunState
 from mnist_lab.runs.sweep import Job, Sweep
 
@@ -64,7 +64,7 @@ class Results:
     def settings(self, job: Job) -> dict[str, str]:
         """Return a job's values of the keys in which the jobs differ, as text."""
         given = override_values(job.overrides)
-        return {key: given.get(key, str(job.info.get(key, ""))) for key in self.varied}  # the seed is in the record
+        return {key: given.get(key, str(job.info.get(key, ""))) for key in self.varied}  # The record has the seed.
 
     @cached_property
     def ranks(self) -> dict[str, int]:
@@ -133,7 +133,7 @@ class Results:
             writer = csv.DictWriter(file, list(rows[0]) if rows else [])
             writer.writeheader()
             for row in sorted(rows, key=lambda row: row["rank"] or len(rows) + 1):
-                writer.writerow({name: text_value(value) for name, value in row.items()})
+                writer.writerow({name: csv_value(value) for name, value in row.items()})
         content = {
             "sweep": self.sweep.folder.name,
             "command": self.sweep.record["command"],
@@ -157,16 +157,6 @@ class Results:
             cells = (str(number), *values, format_accuracy(**entry[VAL_ACC]), f"{entry['seconds']:.1f} s", jobs)
             table.add_row(*cells, style="bold" if number == 1 else None)
         return table
-
-
-def text_value(value: Any) -> Any:
-    """Return a value for a CSV file, with a quote before text that a spreadsheet would take for a formula."""
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
-        try:
-            float(value)
-        except ValueError:
-            return f"'{value}"
-    return value
 
 
 def mean(group: list[Job], metric: str) -> float:

@@ -24,10 +24,15 @@ from mnist_lab.errors import UsageError
 from mnist_lab.files import atomic_write, write_text
 from mnist_lab.formatting import shorten
 
-CHECKOUT = Path(__file__).parents[2]  # where this code is in a clone of its repository
+CHECKOUT = Path(__file__).parents[2]  # the repository, if this is a clone
 MAX_PATCH = 1_000_000  # bytes
 MAX_UNTRACKED = 100  # names of untracked files
-MAX_VALUES, MAX_NUMBER = 200_000, 1e100  # of a record that somebody else may have written
+MAX_VALUES, MAX_NUMBER = 200_000, 1e100  # A record may be somebody else's.
+# `git apply` only takes a patch in git's own form, which the user's settings may change.
+DIFF = (
+    *("-c", "diff.noprefix=false", "-c", "diff.mnemonicPrefix=false", "-c", "diff.relative=false"),
+    *("diff", "HEAD", "--binary", "--no-color", "--no-ext-diff", "--no-textconv"),
+)
 PACKAGES = ("mnist-lab", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "tensorboard", "numpy")
 _STRICT = ConfigDict(strict=True, extra="allow")
 R = TypeVar("R")
@@ -48,7 +53,7 @@ class RunState(str, Enum):
     KILLED = "killed"  # its process is gone without having recorded an end
     DAMAGED = "damaged"  # its record cannot be read
 
-    def __str__(self) -> str:  # Python 3.10 lacks enum.StrEnum
+    def __str__(self) -> str:  # Python 3.10 lacks enum.StrEnum.
         return str(self.value)
 
 
@@ -79,10 +84,10 @@ class GitState(TypedDict):
     """The commit of a checkout, and how its files differ from it."""
 
     commit: str
-    changed: bool  # files were changed since the commit, or added
+    changed: bool  # whether files were changed since the commit, or added
     origin: NotRequired[str]  # the URL of the repository that it came from
     untracked: NotRequired[list[str]]  # files that git does not track; they are not kept
-    left_out: NotRequired[str]  # which changes of tracked files source.patch does not have, and why
+    left_out: NotRequired[str]  # the changes that source.patch does not have, and why
     restore: NotRequired[str]  # commands that make the same files again, but for those that were not kept
 
 
@@ -141,7 +146,7 @@ class SweepSettings(TypedDict):
 class SweepRecord(TypedDict):
     """The entries of sweep.json."""
 
-    command: str  # continues the sweep
+    command: str  # It continues the sweep.
     start: Annotated[str, Field(pattern=r"-\d+-[^-]*$")]  # an id of its latest start, HOST-PID-DIGITS
     swept: list[str]  # the keys that have several values
     jobs: dict[JobId, list[str]]  # the overrides of each planned job by its id
@@ -232,7 +237,7 @@ def processor_name() -> str:
     """Return the number of logical processors and the processor's name."""
     try:
         found = re.search(r"^model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
-    except OSError:  # not Linux
+    except OSError:  # This is not Linux.
         found = None
     return f"{os.cpu_count()} × {found[1].strip() if found else platform.processor() or platform.machine()}"
 
@@ -241,26 +246,27 @@ def record_source(patch: Path, folder: Path | None = None) -> GitState | None:
     """Describe the checkout with this code, or else of the current folder, and write its changes to `patch`."""
     patch.unlink(missing_ok=True)
     folder = folder or (CHECKOUT if (CHECKOUT / ".git").exists() else Path.cwd())
-    told = ("--porcelain=v2", "--branch", "--no-ahead-behind", "--untracked-files=all")
-    lines = (_git(folder, "--no-optional-locks", "status", *told) or "").splitlines()
+    status = ("status", "--porcelain=v2", "--branch", "--no-ahead-behind", "--untracked-files=all")
+    lines = _git(folder, "--no-optional-locks", *status).decode(errors="replace").splitlines()
     commit = next((line.split()[-1] for line in lines if line.startswith("# branch.oid ")), "(initial)")
     if commit == "(initial)":
         return None
     changes = [line for line in lines if not line.startswith("#")]
+    untracked = [line.removeprefix("? ") for line in changes if line.startswith("? ")]
     state: GitState = {"commit": commit, "changed": bool(changes)}
     if origin := _origin(folder):
         state["origin"] = without_credentials(origin)
+    if untracked:
+        state["untracked"] = untracked[:MAX_UNTRACKED] + ["..."] * (len(untracked) > MAX_UNTRACKED)
     steps = [f"git clone {shlex.quote(state.get('origin', 'URL'))} source", f"git -C source checkout {commit}"]
-    if any(not line.startswith("? ") for line in changes):
-        content = _diff(folder)
+    if len(untracked) < len(changes):
+        content = _git(folder, *DIFF)
         if len(content) > MAX_PATCH:
             state["left_out"] = f"changes of more than {MAX_PATCH:,} bytes"
         elif content:
             with atomic_write(patch) as partial:
                 partial.write_bytes(content)
             steps.append(f"git -C source apply {shlex.quote(str(patch.absolute()))}")
-    if untracked := [line.removeprefix("? ") for line in changes if line.startswith("? ")]:
-        state["untracked"] = untracked[:MAX_UNTRACKED] + ["..."] * (len(untracked) > MAX_UNTRACKED)
     state["restore"] = " && ".join(steps)
     return state
 
@@ -270,27 +276,15 @@ def without_credentials(url: str) -> str:
     return re.sub(r"^(\w[\w+.-]*://)([^/]*@)?([^?#]*).*", r"\1\3", url)
 
 
-@cache  # it does not change while runs are made, and asking takes a process
-def _origin(folder: Path) -> str | None:
-    return _git(folder, "remote", "get-url", "origin")
+@cache  # It does not change while runs are made, and asking takes a process.
+def _origin(folder: Path) -> str:
+    return _git(folder, "remote", "get-url", "origin").decode(errors="replace").strip()
 
 
-def _diff(folder: Path) -> bytes:
-    """Return the changes of tracked files since the commit, at most MAX_PATCH bytes and one more."""
-    # `git apply` only takes a patch in git's own form, which the user's settings may change.
-    settings = ("diff.noprefix=false", "diff.mnemonicPrefix=false", "diff.relative=false")
-    form = ("--binary", "--no-color", "--no-ext-diff", "--no-textconv")
-    command = ["git", "-C", str(folder), *(word for setting in settings for word in ("-c", setting)), "diff", "HEAD"]
-    with subprocess.Popen([*command, *form], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        assert process.stdout is not None
-        content = process.stdout.read(MAX_PATCH + 1)
-        process.kill()  # the rest of a longer diff is not wanted
-    return content
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
+def _git(folder: Path, *arguments: str) -> bytes:
+    """Return what a command of git prints; nothing if it fails."""
     try:
-        done = subprocess.run(["git", "-C", folder, *arguments], capture_output=True, text=True, timeout=10)
+        done = subprocess.run(["git", "-C", folder, *arguments], capture_output=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
+        return b""
+    return done.stdout if done.returncode == 0 else b""

@@ -20,19 +20,15 @@ from typing_extensions import Unpack
 from mnist_lab.config.metric_names import TRAIN_LOSS, VAL_ACC
 from mnist_lab.config.trust import RECORDS, load_config
 from mnist_lab.errors import UsageError
-from mnist_lab.files import atomic_write, exists, is_whole, remove_partial_files
-from mnist_lab.formatting import display_path, print_warning
+from mnist_lab.files import PARTIAL, atomic_write, exists, is_whole
+from mnist_lab.formatting import display_path, print_warning, shorten
 from mnist_lab.runs.locks import HOLDER, LOCK, holder_of
 from mnist_lab.runs.record import RUN, RunRecord, RunState, read_record, record_source, write_record
 
 RECORD, SWEEP_RECORD, REPRODUCTION_RECORD = RECORDS
-RESULTS_JSON = "results.json"  # of a sweep
+RESULTS_JSON = "results.json"  # A sweep has it.
 CHECKPOINTS, FIGURES, EXPORTS, WANDB = "checkpoints", "figures", "exports", "wandb"
-TRASH = ".trash"  # removed runs, in the folder of the runs
-
-
-def _is_curve(values: Any) -> bool:
-    return isinstance(values, list) and all(y is None or isinstance(y, int | float) for y in values)
+TRASH = ".trash"  # the folder of removed runs, below that of the runs
 
 
 class PathIn:
@@ -54,19 +50,19 @@ class Run:
     """
 
     folder: Path
-    record_path = PathIn(RECORD)  # a folder without it is not a run's
+    record_path = PathIn(RECORD)  # A folder without it is not a run's.
     config_path = PathIn("config.yaml")
     metrics_path = PathIn("metrics.csv")
     log_path = PathIn("train.log")
     source_path = PathIn("source.patch")  # uncommitted changes of the code
     report_path = PathIn("report.html")
     annotations_path = PathIn("annotations.json")  # tags and a note
-    job_path = PathIn("job.json")  # of a sweep's job
-    pruned_path = PathIn("pruned")  # of a job that a search stopped early: after how many epochs
+    job_path = PathIn("job.json")  # Only a job of a sweep has it.
+    pruned_path = PathIn("pruned")  # A search that stops a job early writes its epochs there.
     checkpoints_folder = PathIn(CHECKPOINTS)
     figures_folder = PathIn(FIGURES)
     exports_folder = PathIn(EXPORTS)
-    wandb_folder = PathIn(WANDB)  # offline runs, of logger=wandb
+    wandb_folder = PathIn(WANDB)  # logger=wandb keeps offline runs there.
     projector_folder = PathIn("projector")  # beside the event files; TensorBoard finds it by projector_config.pbtxt
     projector_config_path = PathIn("projector_config.pbtxt")
 
@@ -79,7 +75,7 @@ class Run:
         try:
             run.save_config(config)
             info = {**info, "git": record_source(run.source_path)}
-            write_record(run.record_path, info)  # last: it makes the folder a run's
+            write_record(run.record_path, info)  # This comes last: it makes the folder a run's.
         except OSError as error:
             raise UsageError(f"hydra.run.dir={folder}: cannot be written ({error.strerror}); choose another") from error
         return run
@@ -117,13 +113,12 @@ class Run:
             for folder, path in paths.items()
             if folder.name.startswith(name) or path.startswith(name) or path.endswith(name)
         ]
-        shortened = name if len(name) < 200 else f"{name[:197]}..."
         if not found:
             where = f"nor the beginning or end of a run's name below {runs_dir}"
-            raise UsageError(f"{shortened}: run folder not found, {where}")
+            raise UsageError(f"{shorten(name, 200)}: run folder not found, {where}")
         if len(found) > 1:
             some = ", ".join([*sorted(paths[folder] for folder in found)[:5], *["..."] * (len(found) > 5)])
-            raise UsageError(f"{shortened}: {len(found)} runs match; give more of the name: {some}")
+            raise UsageError(f"{shorten(name, 200)}: {len(found)} runs match; give more of the name: {some}")
         return cls(found[0])
 
     @classmethod
@@ -193,7 +188,11 @@ class Run:
         curves = tutorial.get("published")
         if curves is not None:  # In a stranger's run it can be anything.
             known = curves.items() if isinstance(curves, dict) else ()
-            tutorial["published"] = {metric: values for metric, values in known if _is_curve(values)}
+            tutorial["published"] = {
+                metric: values
+                for metric, values in known
+                if isinstance(values, list) and all(isinstance(value, int | float | None) for value in values)
+            }
         return tutorial
 
     @property
@@ -218,7 +217,8 @@ class Run:
     def remove_partial_files(self) -> None:
         """Remove temporary files of a killed process of this run; this process must have the lock."""
         for folder in (self.folder, self.checkpoints_folder, self.figures_folder, self.projector_folder):
-            remove_partial_files(folder)
+            for path in folder.glob(f".*{PARTIAL}"):
+                path.unlink(missing_ok=True)
 
     def checkpoint_path(self, name: str) -> Path:
         """Return the path of the checkpoint of a name, best or last, whether or not there is one."""
@@ -269,14 +269,17 @@ class Run:
             return []
         except OSError as error:
             raise UsageError(f"{self.metrics_path}: cannot be read ({error.strerror})") from error
-        # A line without a newline was cut off, maybe within a number.
-        lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
-        rows, heads = [], _cells(lines[0]) if lines else []
-        for cells in map(_cells, lines[1:]):
-            with contextlib.suppress(ValueError):
-                row = {name: float(value) for name, value in zip(heads, cells, strict=False) if name and value}
-                places = [row[name] for name in ("step", "epoch") if name in row]
-                rows += [row] * ("step" in row and all(map(math.isfinite, places)))
+        rows: list[dict[str, float]] = []
+        heads: list[str] = []
+        for line in text.splitlines(keepends=True):
+            with contextlib.suppress(ValueError, csv.Error):
+                (cells,) = csv.reader([line])
+                if not heads:
+                    heads = cells
+                elif line.endswith("\n"):  # A line without a newline was cut off, maybe within a number.
+                    row = {name: float(value) for name, value in zip(heads, cells, strict=False) if name and value}
+                    places = [row[name] for name in ("step", "epoch") if name in row]
+                    rows += [row] * ("step" in row and all(map(math.isfinite, places)))
         return rows
 
     def epochs(self) -> list[dict[str, float]]:
@@ -301,22 +304,19 @@ class Run:
         return {places[epoch]: value for epoch, value in values.items()}
 
 
-def _cells(line: str) -> list[str]:
-    """Split a line of a CSV file into cells; an empty list if it is damaged."""
-    try:
-        return next(csv.reader([line]), [])
-    except csv.Error:
-        return []
-
-
 def _run_folders(folder: str | os.PathLike[str], *, jobs: bool = True) -> Iterator[Path]:
     """Yield the folders of all runs below a folder, with those of sweeps and reproductions if `jobs`."""
     for place, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]  # trash, and what is being unpacked
+        folders[:] = [name for name in folders if not name.startswith(".")]  # The trash is hidden.
         if not jobs and place != os.fspath(folder) and {SWEEP_RECORD, REPRODUCTION_RECORD} & set(files):
             folders.clear()
         if RECORD in files:
-            folders[:] = set(folders) - {CHECKPOINTS, FIGURES, EXPORTS, WANDB}  # a thousand runs have thousands
+            folders[:] = set(folders) - {
+                CHECKPOINTS,
+                FIGURES,
+                EXPORTS,
+                WANDB,
+            }  # A thousand runs have thousands.
             yield Path(place)
 
 

@@ -9,7 +9,6 @@ runs/sweeps/NAME/
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import socket
@@ -51,7 +50,7 @@ _done_jobs: dict[Path, tuple[tuple[int, int, tuple[str, ...] | None], Job]] = {}
 class Job:
     """A job of a sweep. Its folder does not exist before its start."""
 
-    overrides: tuple[str, ...]  # without those of SWEEP_KEYS
+    overrides: tuple[str, ...]  # Those of SWEEP_KEYS are left out.
     folder: Path
     state: RunState = RunState.WAITING
     attempts: int = 0  # how often it was started since the sweep's latest start
@@ -87,8 +86,8 @@ class Sweep:
     results_csv = PathIn("results.csv")
     results_json = PathIn(RESULTS_JSON)
     report_path = PathIn("report.html")
-    study_path = PathIn("study.journal")  # of a search
-    stop_file = PathIn(".stop")  # while it exists, no further job is started
+    study_path = PathIn("study.journal")  # A search keeps its trials there.
+    stop_file = PathIn(".stop")  # While it exists, no further job is started.
 
     @classmethod
     def open(
@@ -135,9 +134,10 @@ class Sweep:
         for sweep in (cls(Path(name)), cls(place / name)):
             if sweep.exists:
                 return sweep
-        near = difflib.get_close_matches(name, [sweep.folder.name for sweep in sweeps], n=1)
-        hint = f"did you mean {near[0]}?" if near else f"sweeps there: {len(sweeps)}"
-        raise UsageError(f"{name}: not a sweep folder (it has no {SWEEP_RECORD}), nor a sweep in {place}; {hint}")
+        known = ", ".join(sweep.folder.name for sweep in sweeps[:10]) or "no sweep"
+        raise UsageError(
+            f"{name}: not a sweep folder (it has no {SWEEP_RECORD}), nor a sweep in {place}, which has {known}"
+        )
 
     @property
     def exists(self) -> bool:

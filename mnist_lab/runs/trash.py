@@ -1,9 +1,10 @@
 """What a user does to a run folder: tag it, note something on it, move it to the trash, restore it.
 
 Tags and note are in annotations.json of the folder, which training never writes. Removed runs and sweeps are in .trash
-of the folder of the runs until they are restored, or the trash is emptied.
+of the folder of the runs until they are restored, or the trash is emptied; each entry has the path that its folder had.
 """
 
+import os
 import re
 import shutil
 from collections.abc import Iterable, Sequence
@@ -19,13 +20,10 @@ from mnist_lab.files import exists, make_folder
 from mnist_lab.formatting import display_path, print_warning, shorten
 from mnist_lab.runs.locks import holder_of
 from mnist_lab.runs.record import read_record, write_record
-from mnist_lab.runs.run import SWEEP_RECORD, TRASH, Run
-
-PLACE = "place.json"  # in an entry of the trash: where its folder was
-_STRICT = ConfigDict(strict=True)
+from mnist_lab.runs.run import RECORD, SWEEP_RECORD, TRASH, Run
 
 
-@with_config(_STRICT)
+@with_config(ConfigDict(strict=True))
 class Annotations(TypedDict):
     """The entries of annotations.json."""
 
@@ -33,15 +31,7 @@ class Annotations(TypedDict):
     note: str | None
 
 
-@with_config(_STRICT)
-class Place(TypedDict):
-    """The entries of place.json: the folder's path from the one of the runs, and when it was removed."""
-
-    folder: str
-    removed: str
-
-
-ANNOTATIONS, PLACE_RECORD = TypeAdapter(Annotations), TypeAdapter(Place)
+ANNOTATIONS = TypeAdapter(Annotations)
 
 
 def read_annotations(run: Run) -> Annotations:
@@ -61,15 +51,11 @@ def tag_run(run: Run, add: Iterable[str] = (), remove: Iterable[str] = ()) -> No
             raise UsageError(f"{shorten(tag)}: a tag consists of letters, digits and . + - _, at most 50 of them")
     found = read_annotations(run)
     tags = [tag for tag in dict.fromkeys([*found["tags"], *add]) if tag not in set(remove)]
-    _annotate(run, {**found, "tags": tags})
+    annotate(run, {**found, "tags": tags})
 
 
-def note_run(run: Run, text: str) -> None:
-    """Replace a run's note; an empty text removes it."""
-    _annotate(run, {**read_annotations(run), "note": text.strip() or None})
-
-
-def _annotate(run: Run, annotations: Annotations) -> None:
+def annotate(run: Run, annotations: Annotations) -> None:
+    """Write a run's tags and note."""
     try:
         write_record(run.annotations_path, annotations)
     except OSError as error:
@@ -78,24 +64,20 @@ def _annotate(run: Run, annotations: Annotations) -> None:
 
 @dataclass(frozen=True)
 class Removed:
-    """A run or a sweep in the trash, by its entry: a folder with place.json and the run's or sweep's own folder."""
+    """A run or a sweep in the trash: its entry there, and its path from the folder of the runs, and from its entry."""
 
     entry: Path
-
-    @property
-    def place(self) -> Place:
-        """Where it was, and since when it is here."""
-        remedy = f"take the folder out of {self.entry} by hand"
-        return read_record(self.entry / PLACE, PLACE_RECORD, "an entry of the trash", remedy)
+    path: Path
 
     @property
     def folder(self) -> Path:
-        """Where it was: in the folder whose trash this is, whatever the record says."""
-        runs_dir = self.entry.parents[1].absolute()
-        folder = runs_dir / self.place["folder"]
-        if folder.name != ".." and runs_dir.resolve() in folder.resolve().parents:
-            return folder
-        raise UsageError(f"{self.entry / PLACE}: names a place out of {runs_dir}; take the folder out by hand")
+        """The place that it had."""
+        return self.entry.parents[1].absolute() / self.path
+
+    @property
+    def date(self) -> str:
+        """When it was removed, in ISO 8601."""
+        return datetime.fromtimestamp(self.entry.stat().st_mtime).isoformat()
 
 
 def remove(folders: Sequence[Path], runs_dir: Path, *, force: bool = False) -> list[Removed]:
@@ -118,22 +100,26 @@ def _problem_of_removal(folder: Path) -> str | None:
 
 
 def _remove(folder: Path, runs_dir: Path) -> Removed:
-    now, place = datetime.now().astimezone(), folder.absolute().parent.resolve() / folder.absolute().name
-    runs_dir = runs_dir if runs_dir.resolve() in place.parents else place.parent  # the trash of others is beside them
-    entry = runs_dir / TRASH / f"{now:%Y-%m-%dT%H-%M-%S-%f}-{place.name}"
+    place = folder.absolute().parent.resolve() / folder.absolute().name
+    runs_dir = runs_dir if runs_dir.resolve() in place.parents else place.parent  # Others' trash is beside them.
+    entry = runs_dir / TRASH / f"{datetime.now():%Y-%m-%dT%H-%M-%S-%f}-{place.name}"
+    removed = Removed(entry, place.relative_to(runs_dir.resolve()))
     try:
-        make_folder(entry)
-        relative = place.relative_to(runs_dir.resolve()).as_posix()
-        write_record(entry / PLACE, {"folder": relative, "removed": now.isoformat(timespec="seconds")})
-        shutil.move(folder, entry / folder.absolute().name)
+        make_folder((entry / removed.path).parent)
+        shutil.move(folder, entry / removed.path)
     except OSError as error:
         raise UsageError(f"{display_path(folder)}: cannot be moved to {entry} ({error.strerror})") from error
-    return Removed(entry)
+    return removed
 
 
 def list_trash(runs_dir: Path) -> list[Removed]:
     """Return what is in the trash, in the order of removal."""
-    return [Removed(path.parent) for path in sorted((runs_dir / TRASH).glob(f"*/{PLACE}"))]
+    removed = []
+    for entry in sorted((runs_dir / TRASH).glob("*")):
+        places = (Path(place) for place, _, files in os.walk(entry) if {RECORD, SWEEP_RECORD} & set(files))
+        if (place := next(places, None)) is not None:
+            removed.append(Removed(entry, place.relative_to(entry)))
+    return removed
 
 
 def find_removed(name: str, runs_dir: Path) -> Removed:
@@ -156,7 +142,7 @@ def restore(removed: Removed) -> Path:
         raise UsageError(f"{display_path(folder)}: is there again; move that away first")
     try:
         make_folder(folder.parent)
-        shutil.move(removed.entry / folder.name, folder)
+        shutil.move(removed.entry / removed.path, folder)
         shutil.rmtree(removed.entry)
     except OSError as error:
         raise UsageError(f"{display_path(folder)}: cannot be restored ({error.strerror})") from error

@@ -7,29 +7,26 @@ import random
 import shutil
 import time
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import Command, Outcome, Tiny, thorough
+from lab import Command, Tiny, thorough
 from test_ls import fake, names
 
 from mnist_lab.runs.archive import MANIFEST
 from mnist_lab.runs.locks import run_lock
 from mnist_lab.runs.sweep import Sweep
 
-Lab = Callable[..., Outcome]
-
 
 @pytest.fixture
-def lab(tiny: Tiny, command: Callable[..., Outcome]) -> Lab:
+def lab(tiny: Tiny, lab: Command) -> Command:
     """Runs a, b and sweeps/s/c; and the command, without the tiny data's settings."""
     for number, name in enumerate(("a", "b", "sweeps/s/c")):
         fake(name, number)
         (Path("runs") / name / "checkpoints" / "best.ckpt").write_bytes(random.Random(number).randbytes(300_000))
     (Path("runs/a/.lock")).touch()
-    return lambda *arguments: command(*arguments, data=False)
+    return lab
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -37,7 +34,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return {name: value for name, value in found.items() if not name.endswith(".lock")}
 
 
-def test_archive_gives_back_the_runs_in_their_places(lab: Lab) -> None:
+def test_archive_gives_back_the_runs_in_their_places(lab: Command) -> None:
     outcome = lab("archive", "a", "runs/sweeps", "out/two.zip")
     assert (outcome.status, outcome.out) == (0, "written: out/two.zip (2 runs, 10 files, 0.6 MB)\n"), outcome.err
     unpacked = lab("unarchive", "out/two.zip", "--runs-dir", "elsewhere")
@@ -49,16 +46,20 @@ def test_archive_gives_back_the_runs_in_their_places(lab: Lab) -> None:
     assert not list(Path("elsewhere").glob(".*"))
 
 
-def test_runs_that_are_there_are_not_overwritten(lab: Lab) -> None:
+def test_runs_that_are_there_are_not_overwritten_and_then_none_is_unpacked(lab: Command) -> None:
     lab("archive", "a", "sweeps/s/c", "all.zip")
     lab("rm", "a")
     outcome = lab("unarchive", "all.zip")
     assert (outcome.status, "runs/sweeps/s/c: is there already" in outcome.err) == (2, True)
     assert not Path("runs/a").exists()
+    Path("new/sweeps/s").mkdir(parents=True)
+    Path("new/sweeps/s/c").symlink_to("nowhere/at/all")
+    assert lab("unarchive", "all.zip", "--runs-dir", "new").status == 2
+    assert [path.name for path in Path("new").iterdir()] == ["sweeps"]
 
 
 @pytest.mark.parametrize("number", [*range(2), *thorough(*range(2, 12))])
-def test_damaged_archive_is_refused_in_one_line_and_leaves_nothing(lab: Lab, number: int) -> None:
+def test_damaged_archive_is_refused_in_one_line_and_leaves_nothing(lab: Command, number: int) -> None:
     lab("archive", "a", "b", "x.zip")
     whole, chance = bytearray(Path("x.zip").read_bytes()), random.Random(number)
     if number % 4 == 0:
@@ -76,53 +77,14 @@ def test_damaged_archive_is_refused_in_one_line_and_leaves_nothing(lab: Lab, num
     assert not Path("new").exists() or not list(Path("new").iterdir())
 
 
-OUTSIDE = ["/no-such-folder/run.json", "//no-such-folder/x/run.json", "../x/run.json", "a/../../x/run.json"]
-OUTSIDE += ["run.json", "a/./run.json", "a//run.json", "a/run.json/", "a/" * 60 + "run.json", "..\\x/run.json"]
-
-
-@pytest.mark.parametrize("name", OUTSIDE)
-def test_paths_outside_the_folder_are_refused(lab: Lab, name: str) -> None:
-    with zipfile.ZipFile("evil.zip", "w") as archive:
-        archive.writestr(name, "{}")
-        archive.writestr(MANIFEST, json.dumps({name: hashlib.sha256(b"{}").hexdigest()}))
-    outcome = lab("unarchive", "evil.zip")
-    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
-    assert "is no path of a run" in outcome.err or "a backslash" in outcome.err
-    assert not Path("../x").exists() and not Path("/no-such-folder").exists()
-
-
-def test_files_beyond_the_manifest_are_refused(lab: Lab) -> None:
-    lab("archive", "a", "x.zip")
-    with zipfile.ZipFile("x.zip", "a") as archive:
-        archive.writestr("a/more.txt", "x")
-    outcome = lab("unarchive", "x.zip", "--runs-dir", "new")
-    assert (outcome.status, f"{MANIFEST} names other files than it has" in outcome.err) == (2, True)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
-        (["archive", "a"], "a: name the file to write last; it ends in .zip"),
-        (["archive", "nowhere", "x.zip"], "nowhere: run folder not found"),
-        (["archive", "a", "runs/a/run.json/x.zip"], "runs/a/run.json/x.zip: cannot be written"),
-        (["unarchive", "none.zip"], "none.zip: cannot be unpacked into runs (none.zip: No such file or directory)"),
-        (["unarchive", "runs/a/run.json"], "runs/a/run.json: damaged, or not an archive of runs"),
-    ],
-)
-def test_wrong_arguments_are_told_in_one_line(lab: Lab, arguments: list[str], told: str) -> None:
-    outcome = lab(*arguments)
-    assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome.err
-    assert outcome.err.startswith(f"mnist_lab: {told}")
-
-
-def test_run_in_use_is_not_archived(lab: Lab) -> None:
+def test_run_in_use_is_not_archived(lab: Command) -> None:
     with run_lock(Path("runs/a")):
         outcome = lab("archive", "a", "x.zip")
     assert (outcome.status, "runs/a: is in use by process" in outcome.err, Path("x.zip").exists()) == (2, True, False)
 
 
 @pytest.mark.parametrize("names", [["runs"], ["runs/sweeps/s", "c"]])
-def test_sweep_is_archived_whole(lab: Lab, names: list[str]) -> None:
+def test_sweep_is_archived_whole(lab: Command, names: list[str]) -> None:
     sweep = Path("runs/sweeps/s")
     Sweep.open(sweep, "-m sweep=s", ["seed"], {"c": ("seed=1",)})
     for name in ("results.csv", "results.json", "response.png", "study.journal", ".session.pickle", ".stop"):
@@ -151,14 +113,14 @@ def test_unpacked_sweep_continues(command: Command) -> None:
     assert both[0] == both[1]
 
 
-def test_nested_runs_are_packed_once(lab: Lab) -> None:
+def test_nested_runs_are_packed_once(lab: Command) -> None:
     fake("a/tuned/deeper", 5)
     assert "(2 runs, " in lab("archive", "a", "runs/a/tuned/deeper", "runs/a", "n.zip").out
     assert lab("unarchive", "n.zip", "--runs-dir", "new").out == "unpacked: new/a\n"
     assert content(Path("new/a")) == content(Path("runs/a"))
 
 
-def test_links_out_of_the_run_are_left_out_with_a_line(lab: Lab) -> None:
+def test_links_out_of_the_run_are_left_out_with_a_line(lab: Command) -> None:
     Path("secret").mkdir()
     Path("secret/key").write_text("secret")
     inside, outside = Path("runs/a/checkpoints/copy.ckpt"), [Path("runs/a", name) for name in ("key", "folder", "none")]
@@ -175,7 +137,7 @@ def test_links_out_of_the_run_are_left_out_with_a_line(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("name", ["a:b", "ü 7, [x]=${y}", "\u3000$\u202e"])
-def test_run_of_an_odd_name_is_packed_and_unpacked(lab: Lab, name: str) -> None:
+def test_run_of_an_odd_name_is_packed_and_unpacked(lab: Command, name: str) -> None:
     fake(name, 4)
     assert lab("archive", f"runs/{name}", "x.zip").status == 0
     assert lab("unarchive", "x.zip", "--runs-dir", "new").status == 0
@@ -183,13 +145,13 @@ def test_run_of_an_odd_name_is_packed_and_unpacked(lab: Lab, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["b\\c", "b\x1b[2J", "b\nc", os.fsdecode(b"\xe9")])
-def test_name_that_no_archive_can_have_is_refused_in_one_line(lab: Lab, name: str) -> None:
+def test_name_that_no_archive_can_have_is_refused_in_one_line(lab: Command, name: str) -> None:
     lab("archive", "a", "x.zip")
     before = Path("x.zip").read_bytes()
     Path("runs/a", name).write_text("x")
     outcome = lab("archive", "a", "b", "x.zip")
     assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome.err
-    assert outcome.err.startswith("mnist_lab: x.zip: not written (a name has control characters, a backslash or bytes")
+    assert outcome.err.startswith("mnist_lab: x.zip: not written (")
     assert Path("x.zip").read_bytes() == before
 
 
@@ -202,6 +164,8 @@ def packed(files: dict[str, bytes], manifest: str | None = None, method: int = z
 
 
 RUN = {"e/run.json": b'{"status": "finished"}'}
+OUTSIDE = ["/no-such-folder/run.json", "//no-such-folder/x/run.json", "../x/run.json", "a/../../x/run.json"]
+OUTSIDE += ["run.json", "a/./run.json", "a//run.json", "a/run.json/", "a/" * 60 + "run.json", "..\\x/run.json"]
 EVIL: dict[str, tuple[Any, ...]] = {
     "brackets": (RUN, "[" * 100_000),
     "manifest of values": (RUN, "[]," * 300_000),
@@ -213,18 +177,15 @@ EVIL: dict[str, tuple[Any, ...]] = {
     "file and folder": (RUN | {"e/run.json/x": b""},),
     "long": (RUN | {f"e/{'x' * 300}": b""},),
     "none": ({}, "{}"),
+    "wrong SHA-256": (RUN, json.dumps({"e/run.json": "0" * 64})),
+    "file beside the manifest": (RUN | {"e/more.txt": b""}, json.dumps(dict.fromkeys(RUN, ""))),
+    **{name: ({name: b"{}"},) for name in OUTSIDE},
 }
-
-
-def test_file_with_a_wrong_sha256_and_a_right_crc_is_refused(lab: Lab) -> None:
-    packed(RUN, json.dumps({"e/run.json": "0" * 64}))
-    assert "evil.zip: e/run.json has a wrong SHA-256" in lab("unarchive", "evil.zip", "--runs-dir", "new").err
-    assert list(Path("new").iterdir()) == []
 
 
 @pytest.mark.parametrize("kind", EVIL)
 def test_hostile_archive_is_refused_quickly_and_leaves_nothing(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch, kind: str
+    lab: Command, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     monkeypatch.setattr("mnist_lab.runs.archive.MAX_RATIO", 1)
     packed(*EVIL[kind])
@@ -232,16 +193,17 @@ def test_hostile_archive_is_refused_quickly_and_leaves_nothing(
     outcome = lab("unarchive", "evil.zip", "--runs-dir", "new")
     assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome.err
     assert time.process_time() - before < 5
+    assert not Path("../x").exists() and not Path("/no-such-folder").exists()
     assert not Path("new").exists() or not list(Path("new").iterdir())
 
 
-def test_hidden_files_are_not_unpacked(lab: Lab) -> None:
+def test_hidden_files_are_not_unpacked(lab: Command) -> None:
     packed(RUN | {"e/.session.pickle": b"x", "e/.git/hooks/x": b"x", "e/.lock": b""})
     assert lab("unarchive", "evil.zip", "--runs-dir", "new").status == 0
     assert content(Path("new")) == RUN
 
 
-def test_room_is_looked_for_on_the_disk_of_the_runs(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_room_is_looked_for_on_the_disk_of_the_runs(lab: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     lab("archive", "a", "x.zip")
     asked: list[Path] = []
     usage = shutil.disk_usage(".")._replace(free=1)
@@ -251,14 +213,6 @@ def test_room_is_looked_for_on_the_disk_of_the_runs(lab: Lab, monkeypatch: pytes
     assert list(Path("elsewhere/new").iterdir()) == []
 
 
-def test_what_fails_halfway_is_taken_back(lab: Lab) -> None:
-    lab("archive", "a", "b", "x.zip")
-    Path("new").mkdir()
-    Path("new/b").symlink_to("nowhere/at/all")  # where no folder can be moved to
-    assert lab("unarchive", "x.zip", "--runs-dir", "new").status == 2
-    assert [path.name for path in Path("new").iterdir()] == ["b"]
-
-
-def test_what_is_being_unpacked_is_no_run_yet(lab: Lab) -> None:
+def test_what_is_being_unpacked_is_no_run_yet(lab: Command) -> None:
     fake(".unarchive-x/d", 9)
     assert names(lab("ls")) == ["a", "b", "c"]

@@ -1,7 +1,6 @@
 """`presets` says what each preset is for and what it reaches, and starts one of the user's own."""
 
 import json
-from pathlib import Path
 
 import pytest
 from lab import Command, Tiny, thorough
@@ -39,21 +38,3 @@ def test_copy_has_the_presets_settings_and_is_listed(tiny: Tiny, command: Comman
     assert not format_differences(compose(f"experiment={name}"), copied)
     listed = command("presets", "--config-dir", "mine", data=False).out
     assert any(line.split()[0] == f"my_{name}" and f"A copy of {name}." in line for line in listed.splitlines())
-
-
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
-        (["cp", "champions", "mine"], "champions: unknown preset; choose from champion, "),
-        (["cp", "mlp", "mine", "--as", "lenet"], "--as=lenet: the name is taken"),
-        (["cp", "mlp", "mine", "--as", "../x"], "--as=../x: a name consists of letters, digits, _ and -"),
-        (["cp", "mlp"], "presets cp mlp: write presets, or presets cp NAME DIR"),
-        (["mv", "mlp", "mine"], "presets mv mlp mine: write presets, or presets cp NAME DIR"),
-    ],
-)
-def test_wrong_arguments_are_told_in_one_line_and_write_nothing(
-    tiny: Tiny, command: Command, arguments: list[str], told: str
-) -> None:
-    outcome = command("presets", *arguments, data=False)
-    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
-    assert outcome.err.startswith(f"mnist_lab: {told}") and not Path("mine").exists()

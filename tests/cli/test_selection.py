@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from lab import Command, Tiny
 from PIL import Image
-from test_ls import fake
 
 from mnist_lab.training.train import train
 
@@ -56,27 +55,3 @@ def test_each_of_the_runs_predicts(two: None, command: Command) -> None:
     assert [[{key: row[key] for key in row if key != "run"}] for row in rows] == alone
     outcome = command("predict", "--where", "epochs == 1", "one.png", data=False)
     assert outcome.out.count("one.png") == 2 and "runs/a/mlp" in outcome.out
-
-
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
-        (["export", "runs", "--format", "state_dict", "--to", "x.pt"], "--to=x.pt: for one run; 2 "),
-        (["report", "runs", "--out", "x.html"], "--out=x.html: for one page; 2 "),
-        (["compare", "--where", "model == mlp"], "--where='model == mlp': holds for 1 run; 2 "),
-        (["robustness", "a", "--where", "model == lenet"], "--where='model == lenet': holds for no run"),
-        (["ensemble"], "name a run"),
-        (["draw", "runs"], "2 runs "),
-        (["predict", "runs", "a.png", "--show", "x"], "--show and --out: for one run"),
-        (["predict", "runs", "a.csv"], "a CSV of pixels cannot be combined"),
-        (["predict", "a"], "name an image"),
-    ],
-)
-def test_runs_that_do_not_fit_are_told_in_one_line(
-    tiny: Tiny, command: Command, arguments: list[str], told: str
-) -> None:
-    fake("a", 1)
-    fake("b", 2, model="lenet")
-    outcome = command(*arguments, data=False)
-    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
-    assert outcome.err.startswith(f"mnist_lab: {told}")

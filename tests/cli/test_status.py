@@ -83,21 +83,6 @@ def test_watch_ends_when_no_job_is_left(command: Command, sweep: Sweep, monkeypa
     assert shown.out.rstrip().endswith("3 jobs: 3 failed")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
-        (["thre"], "did you mean three?"),
-        (["zzz"], "sweeps there: 1"),
-        (["--runs-dir", "other"], "latest: no sweep in other/sweeps"),
-        (["--watch", "--json"], "--watch: "),
-    ],
-)
-@pytest.mark.usefixtures("sweep")
-def test_wrong_arguments_are_refused_in_a_line(command: Command, arguments: list[str], told: str) -> None:
-    outcome = command("status", *arguments, data=False)
-    assert (outcome.status, outcome.err.count("\n"), told in outcome.err) == (2, 1, True), outcome.err
-
-
 def test_time_left_of_a_job_started_again_goes_by_the_time_of_all_its_epochs(command: Command, sweep: Sweep) -> None:
     run = Run(sweep.folder / f"seed=1-{'b' * 12}")
     info = {"status": "running", "max_epochs": 10, "seed": 1, "started": "2026-11-21T12:00:00+00:00"}

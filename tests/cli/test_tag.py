@@ -1,22 +1,21 @@
 """Runs are tagged and noted, and found again by that and by what they came to."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from lab import Command, Outcome, Tiny
+from lab import Command, Tiny
 from test_ls import fake, names
 
 
 @pytest.fixture
-def runs(tiny: Tiny, command: Command) -> Callable[..., Outcome]:
+def runs(tiny: Tiny, lab: Command) -> Command:
     """Four runs: a of lenet, b and c of mlp, d that failed; and the command, without the tiny data's settings."""
     fake("a", 1, model="lenet", metrics={"test/acc": 0.98, "val/acc": 0.97})
     fake("b", 2, metrics={"test/acc": 0.95, "val/acc": 0.96})
     fake("sweeps/s/c", 3, metrics={"test/acc": 0.90, "val/acc": 0.91})
     fake("d", 4, status="failed", metrics={})
-    return lambda *arguments: command(*arguments, data=False)
+    return lab
 
 
 def tags(name: str) -> list[str]:
@@ -24,7 +23,7 @@ def tags(name: str) -> list[str]:
     return found
 
 
-def test_tags_are_added_shown_and_removed(runs: Callable[..., Outcome]) -> None:
+def test_tags_are_added_shown_and_removed(runs: Command) -> None:
     assert runs("tag", "runs/a", "keep", "talk-1").out == "runs/a: keep talk-1\n"
     assert runs("tag", "a", "keep", "good").out == "runs/a: keep talk-1 good\n"
     assert runs("tag", "a", "keep", "--remove").out == "runs/a: talk-1 good\n"
@@ -34,7 +33,7 @@ def test_tags_are_added_shown_and_removed(runs: Callable[..., Outcome]) -> None:
     assert head.split()[6:] == ["tags", "overrides", "run"] and " talk-1 good " in first and "talk" not in second
 
 
-def test_folder_or_a_condition_names_several_runs(runs: Callable[..., Outcome]) -> None:
+def test_folder_or_a_condition_names_several_runs(runs: Command) -> None:
     assert runs("tag", "runs/sweeps", "swept").out == "runs/sweeps/s/c: swept\n"
     outcome = runs("tag", "--where", "test/acc > 94% or status == failed", "seen", "x")
     assert outcome.out == "runs/a: seen x\nruns/b: seen x\nruns/d: seen x\n"
@@ -42,7 +41,7 @@ def test_folder_or_a_condition_names_several_runs(runs: Callable[..., Outcome]) 
     assert names(runs("ls", "--where", "tag == swept or model == lenet")) == ["a", "c"]
 
 
-def test_note_stays_with_the_run(runs: Callable[..., Outcome]) -> None:
+def test_note_stays_with_the_run(runs: Command) -> None:
     assert runs("note", "a", "the one", "for the talk").out == "runs/a: the one for the talk\n"
     assert runs("tag", "a", "keep").status == 0
     assert runs("note", "a").out == "runs/a: the one for the talk\n"
@@ -53,7 +52,7 @@ def test_note_stays_with_the_run(runs: Callable[..., Outcome]) -> None:
     assert (runs("note", "a", "").out, tags("a")) == ("runs/a: no note\n", ["keep"])
 
 
-def test_programs_get_the_columns_that_they_ask_for(runs: Callable[..., Outcome]) -> None:
+def test_programs_get_the_columns_that_they_ask_for(runs: Command) -> None:
     runs("tag", "a", "keep")
     rows = json.loads(runs("ls", "--json", "--columns", "run,tags,note", "--where", "val/acc > 0.95").out)
     assert rows == [
@@ -62,7 +61,7 @@ def test_programs_get_the_columns_that_they_ask_for(runs: Callable[..., Outcome]
     ]
 
 
-def test_damaged_annotations_are_told_and_replaced(runs: Callable[..., Outcome]) -> None:
+def test_damaged_annotations_are_told_and_replaced(runs: Command) -> None:
     path = Path("runs/a/annotations.json")
     path.write_text('{"tags": 3}')
     outcome = runs("ls")
@@ -70,23 +69,3 @@ def test_damaged_annotations_are_told_and_replaced(runs: Callable[..., Outcome])
     assert outcome.err.startswith("mnist_lab: warning: runs/a/annotations.json: corrupt, or not tags and a note")
     runs("tag", "a", "keep")
     assert tags("a") == ["keep"]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
-        (["tag", "nowhere", "x"], "nowhere: run folder not found"),
-        (["tag", "a", "two words"], "two words: a tag consists of letters, digits and . + - _"),
-        (["tag", "a", "--remove"], "--remove: name the tags to take away"),
-        (["tag", "--where", "model == vit", "x"], "--where='model == vit': holds for no run"),
-        (["note", "--where", "model =", "x"], "--where='model =': one of == != < <= > >= is missing"),
-        (["ls", "--columns", "run,colour"], "--columns=colour: no run has it; choose from run, date, model"),
-    ],
-)
-def test_wrong_arguments_are_told_in_one_line_and_change_nothing(
-    runs: Callable[..., Outcome], arguments: list[str], told: str
-) -> None:
-    outcome = runs(*arguments)
-    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
-    assert outcome.err.startswith(f"mnist_lab: {told}")
-    assert not list(Path("runs").rglob("annotations.json"))

@@ -95,7 +95,7 @@ def test_module_among_runs_is_not_imported(command: Command, evil: Run, file: st
     Path(file).parent.mkdir(parents=True, exist_ok=True)
     Path(file).write_text(PROGRAM)
     change(evil, model___target_=target)
-    refused(read(command, "test"), "model._target_=", "cannot be imported", "lies in")
+    refused(read(command, "test"), "model._target_=", "cannot be imported", "runs in it")
     assert not CANARY.exists()
 
 
@@ -111,7 +111,7 @@ def test_no_command_runs_a_module_of_a_run_folder(command: Command, evil: Run, n
 def test_module_of_a_run_folder_is_not_imported_to_resume_it(command: Command, evil: Run) -> None:
     (evil.folder / "x.py").write_text(PROGRAM)
     evil.update(overrides=[*evil.info["overrides"], "+callbacks.x={_target_: runs.evil.x.MLP}"])
-    refused(command(*RESUME, data=False), " lies in ")
+    refused(command(*RESUME, data=False), "runs in it")
     assert not CANARY.exists()
 
 
@@ -138,7 +138,7 @@ def test_module_of_a_run_folder_is_known_by_any_kind_of_file(
         with zipfile.ZipFile(evil.folder / "net.zip", "w") as packed:
             packed.write(source, "evil_net.py")
         monkeypatch.syspath_prepend(evil.folder / "net.zip")
-    with pytest.raises(UsageError, match="lies in"):
+    with pytest.raises(UsageError, match="runs in it"):
         find_class("evil_net.MLP", "model")
     assert not CANARY.exists()
 

@@ -235,16 +235,19 @@ def test_impossible_export_is_reported_in_one_line(command: Command) -> None:
 
 @pytest.mark.slow
 def test_state_dict_that_does_not_fit_is_identified_by_its_shapes(command: Command) -> None:
-    lenet, mlp, dropout_cnn = (
+    lenet, dropout_cnn = (
         {key: tuple(tensor.shape) for key, tensor in TUTORIALS[name]().state_dict().items()}
-        for name in ("lenet", "mlp", "dropout_cnn")
+        for name in ("lenet", "dropout_cnn")
     )
     for shapes, message in (
         (dropout_cnn, "looks like weights of dropout_cnn, by their shapes, not of LeNet"),
-        (lenet | {"fc3.weight": (7, 84)}, "looks most like LeNet, but its fc3.weight is (7, 84), not (10, 84)"),
-        ({name: shape for name, shape in mlp.items() if name != "8.bias"}, "looks most like mlp, but has no 8.bias"),
-        ({"module.conv1.weight": (6, 1, 5, 5)}, "looks like no network here, it begins with module.conv1.weight"),
-        ({1: (3,)}, "looks like no network here, it begins with 1"),  # type: ignore[dict-item]
+        (lenet | {"fc3.weight": (7, 84)}, "holds no weights of LeNet: its fc3.weight is (7, 84), not (10, 84)"),
+        (
+            {name: shape for name, shape in lenet.items() if name != "fc3.bias"},
+            "holds no weights of LeNet: its fc3.bias is missing, not (10,)",
+        ),
+        (lenet | {"fc4.bias": (1,)}, "holds no weights of LeNet: its fc4.bias is (1,), not missing"),
+        ({1: (3,)}, "holds no weights of LeNet: its conv1.weight is missing"),  # type: ignore[dict-item]
     ):
         torch.save({name: torch.zeros(shape) for name, shape in shapes.items()}, "some.pt")
         outcome = command("model=lenet", "init_from=some.pt")

@@ -40,6 +40,8 @@ RUN = {
         ("val/loss < 1", False),
         ("val/loss != 1", True),
         ("val/loss == null", True),
+        ("val/loss < null", False),
+        ("model >= null", False),
     ],
 )
 def test_condition_holds(text: str, holds: bool) -> None:
@@ -47,23 +49,18 @@ def test_condition_holds(text: str, holds: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    "text",
     [
-        ("", "a name is missing at the end"),
-        ("model = lenet", "one of == != < <= > >= is missing before '= lenet'"),
-        ("model == lenet epochs == 3", "and, or, or the end is missing before 'epochs == 3'"),
-        ("(model == lenet", ") is missing at the end"),
-        ("model == 'lenet", 'a value is missing before "\'lenet"'),
-        ("(" * 3000 + "model == lenet" + ")" * 3000, "nested more than 50 times"),
-        ("not " * 51 + "model == lenet", "nested more than 50 times"),
-        ("__import__('os').system('x')", "one of == != < <= > >= is missing before \"('os').system('x')\""),
+        *("", "model = lenet", "model == lenet epochs == 3", "tag == for the talk", "(model == lenet", "model == 'x"),
+        *("(" * 3000 + "model == lenet" + ")" * 3000, "not " * 51 + "model == lenet", "not " * 9000 + "a == b"),
+        *("__import__('os').system('x')", "model (epochs = 3)", "0 < epochs < 3", "()", "model", "not model", "\\ #"),
     ],
 )
-def test_what_is_no_condition_is_refused_in_one_line(text: str, told: str) -> None:
+def test_what_is_no_condition_is_refused_in_one_line(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         Condition.parse(text)
     message = str(caught.value)
-    assert message.startswith("--where=") and told in message and "\n" not in message
+    assert message.startswith("--where=") and "not a condition" in message and "\n" not in message
     assert len(message) < 400
 
 

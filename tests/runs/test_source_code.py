@@ -57,12 +57,20 @@ def test_changed_code_is_restored_by_the_recorded_commands(checkout: Path) -> No
     assert files(Path("source")) == files(checkout)
 
 
-def test_checkout_without_changes_has_no_patch_and_an_older_one_goes(checkout: Path) -> None:
+def test_checkout_without_changes_has_no_patch_an_older_one_goes_and_a_further_run_asks_git_once(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Path("source.patch").write_text("of an earlier start")
     state = record(checkout)
     assert (state["changed"], Path("source.patch").exists()) == (False, False)
     subprocess.run(state["restore"], shell=True, check=True, capture_output=True)
     assert files(Path("source")) == files(checkout)
+    asked: list[object] = []
+    ask = source._git
+    monkeypatch.setattr(source, "_git", lambda *arguments: (asked.append(arguments), ask(*arguments))[1])
+    record_source(Path("source.patch"), checkout)
+    assert len(asked) == 1
+    assert record_source(Path("source.patch"), checkout.parent) is None, "not a checkout"
 
 
 def test_files_that_git_does_not_track_are_named_and_not_kept(checkout: Path) -> None:
@@ -95,16 +103,3 @@ def test_credentials_of_the_origin_are_not_recorded(checkout: Path, url: str, ke
     git(checkout, "remote", "set-url", "origin", url)
     state = record(checkout)
     assert state["origin"] == kept and f"git clone {kept} source" in state["restore"]
-
-
-def test_git_is_asked_once_more_by_a_further_run(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    record(checkout)
-    asked: list[object] = []
-    ask = source._git
-    monkeypatch.setattr(source, "_git", lambda *arguments: (asked.append(arguments), ask(*arguments))[1])
-    record_source(Path("source.patch"), checkout)
-    assert len(asked) == 1
-
-
-def test_folder_outside_a_checkout_has_no_commit(tmp_path: Path) -> None:
-    assert record_source(tmp_path / "source.patch", tmp_path) is None

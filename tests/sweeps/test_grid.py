@@ -27,7 +27,7 @@ from mnist_lab.config.compose import CommandLine
 from mnist_lab.console import PlainConsole
 from mnist_lab.errors import Interrupted
 from mnist_lab.runs.locks import run_lock
-from mnist_lab.runs.ranking import Results, text_value
+from mnist_lab.runs.ranking import Results
 from mnist_lab.runs.record import RunState
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Job, Sweep, read_job, write_job
@@ -447,11 +447,6 @@ def test_a_sweep_whose_record_is_damaged_is_reported_in_a_line(command: Command,
         assert outcome.status == 2
         assert "sweep.json: corrupt, or not a sweep's record; remove the folder" in outcome.err
         assert outcome.err.count("\n") == 1
-
-
-def test_results_for_programs_hold_no_formula_of_a_spreadsheet() -> None:
-    given = ("=cmd()", "@x", "+1 a", "-0.5", 0.5, None, "a=b")
-    assert [text_value(value) for value in given] == ["'=cmd()", "'@x", "'+1 a", *given[3:]]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The process of a run: `train` leaves it as it found it; who starts several, and how the death of one shows."""
 
 import ctypes
+import errno
 import gc
 import logging
 import os
@@ -21,6 +22,7 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from mnist_lab.cli.train import leave_disk_errors_to_main_thread
 from mnist_lab.errors import UsageError
 from mnist_lab.training.runtime import check_world_size, cluster_environment, is_process_lost, launch_command
 from mnist_lab.training.train import train
@@ -236,3 +238,30 @@ def test_sigterm_after_a_lost_connection_is_the_launchers(launched: None, lost: 
 )
 def test_command_is_that_of_the_same_launcher(launched: None, command: str) -> None:
     assert launch_command(["resume=x"]) == command
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        (OSError(errno.ENOSPC, "full"), False),
+        (FileNotFoundError(errno.ENOENT, "gone", "no folder/events"), False),
+        (FileNotFoundError(errno.ENOENT, "missing", "events"), True),
+        (OSError(errno.EIO, "broken"), True),
+        (ValueError("wrong"), True),
+    ],
+    ids=str,
+)
+def test_thread_shows_the_traceback_of_all_but_a_full_disk_and_a_removed_folder(
+    error: Exception, shown: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    monkeypatch.setattr(logging, "raiseExceptions", logging.raiseExceptions)
+    leave_disk_errors_to_main_thread()
+
+    def fail() -> None:
+        raise error
+
+    thread = threading.Thread(target=fail)
+    thread.start()
+    thread.join()
+    assert ("Traceback" in capsys.readouterr().err) == shown

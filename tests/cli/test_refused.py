@@ -1,0 +1,80 @@
+"""Arguments that do not fit are refused in one line, which begins with what is wrong, and nothing is changed."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+from lab import Command, Tiny
+from test_ls import fake
+
+from mnist_lab.runs.sweep import Job, Sweep, write_job
+
+REFUSED = {
+    "archive a": "a: name the file to write last; it ends in .zip",
+    "archive nowhere x.zip": "nowhere: run folder not found",
+    "archive a runs/a/run.json/x.zip": "runs/a/run.json/x.zip: cannot be written",
+    "unarchive none.zip": "none.zip: cannot be unpacked into runs (none.zip: No such file or directory)",
+    "unarchive runs/a/run.json": "runs/a/run.json: damaged, or not an archive of runs",
+    "tag nowhere x": "nowhere: run folder not found",
+    "tag a 'two words'": "two words: a tag consists of letters, digits and . + - _",
+    "tag a --remove": "--remove: name the tags to take away",
+    "tag --where 'model == vit' x": "--where='model == vit': holds for no run",
+    "note --where 'model =' x": "--where='model =': not a condition",
+    "ls --columns run,colour": "--columns=colour: no run has it; choose from run, date, model",
+    "ls --sort test/accuracy": "--sort=test/accuracy: no run has it; choose from run, date, model",
+    "ls --runs-dir none": "--runs-dir=none: folder not found",
+    "ls --json --csv": "argument --csv: not allowed with argument --json",
+    "ls --limit 0": "--limit=0: ",
+    "export runs/a runs/b --format state_dict --to x.pt": "--to=x.pt: for one run; 2 ",
+    "report a b --out x.html": "--out=x.html: for one page; 2 ",
+    "robustness a --where 'model == lenet'": "--where='model == lenet': holds for no run",
+    "ensemble": "name a run, or give --where",
+    "draw runs": "3 runs ",
+    "predict runs a.png --show x": "--show and --out: for one run",
+    "predict runs a.csv": "a CSV of pixels cannot be combined",
+    "predict a": "name an image",
+    "compare --where 'model == lenet'": "--where='model == lenet': holds for 1 run; 2 ",
+    "compare latest b": "latest b: names one run; ",
+    "compare a runs/a/checkpoints": "runs/a/checkpoints: not a run folder",
+    "compare runs --out curves.doc": "--out=curves.doc: must end in one of .png, .pdf, .svg",
+    "compare runs --out runs/a/run.json/x.png": "--out=runs/a/run.json/x.png: cannot be written",
+    "presets cp champions mine": "champions: unknown preset; choose from champion, ",
+    "presets cp mlp mine --as lenet": "--as=lenet: the name is taken",
+    "presets cp mlp mine --as ../x": "--as=../x: a name consists of letters, digits, _ and -",
+    "presets cp mlp": "presets cp mlp: write presets, or presets cp NAME DIR",
+    "presets mv mlp mine": "presets mv mlp mine: write presets, or presets cp NAME DIR",
+    "status zzz": "zzz: not a sweep folder (it has no sweep.json), nor a sweep in runs/sweeps, which has s",
+    "status --runs-dir other": "latest: no sweep in other/sweeps",
+    "status --watch --json": "--watch: shows a table again and again",
+    "rm": "name a run, or give --where",
+    "rm a --empty-trash": "--empty-trash: deletes all that is in the trash",
+    "rm nowhere": "nowhere: run folder not found",
+    "rm --where 'epochs == 9'": "--where='epochs == 9': holds for no run",
+    "rm --where 'epochs == 9' a": "--where='epochs == 9': holds for no run",
+    "rm --where ''": "--where='': not a condition",
+    "rm runs/sweeps/s --where ''": "--where='': not a condition",
+    "rm --where 'epochs == 1 or not test/acc > half'": "--where='epochs == 1 or not test/acc > half': test/acc > half",
+    "rm 0123456789ab": "runs/sweeps/s/lr=0.1-0123456789ab: is a job of the sweep s, which would run it again; --force",
+    "tset latest": "tset: unknown command; did you mean test?",
+    "resume latest": "resume: unknown command; to resume a run, write resume=latest",
+    "test nowhere": "nowhere: run folder not found",
+    "test runs/a/figures": "runs/a/figures: not a run folder",
+    "resume=nowhere": "resume=nowhere: run folder not found",
+    "resume=nowhere.ckpt": "resume=nowhere.ckpt: checkpoint not found",
+    "init_from=nowhere.ckpt": "init_from=nowhere.ckpt: checkpoint not found",
+    "resume=.": "resume=.: not a run folder",
+}
+
+
+@pytest.mark.parametrize("line", REFUSED)
+def test_arguments_are_refused_in_one_line_and_nothing_is_changed(tiny: Tiny, lab: Command, line: str) -> None:
+    fake("a", 1)
+    job = fake("sweeps/s/lr=0.1-0123456789ab", 2)
+    fake("b", 3, model="lenet")
+    Sweep.open(Path("runs/sweeps/s"), "-m sweep=s", ["optimizer.lr"], {"0123456789ab": ("optimizer.lr=0.1",)})
+    write_job(Job(("optimizer.lr=0.1",), job))
+    before = {path: path.is_file() and path.read_bytes() for path in Path().rglob("*")}
+    outcome = lab(*shlex.split(line))
+    assert (outcome.status, outcome.out, outcome.err.count("\n")) == (2, "", 1), outcome.err
+    assert outcome.err.startswith(f"mnist_lab: {REFUSED[line]}")
+    assert {path: path.is_file() and path.read_bytes() for path in Path().rglob("*")} == before
