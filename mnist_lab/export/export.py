@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.errors import LabError, UsageError, not_installed
-from mnist_lab.evaluation.predictions import Predictions, load_trained
+from mnist_lab.evaluation.predictions import Predictions, TrainedRun
 from mnist_lab.export.model_card import ProgramResult, constructor, model_card
 from mnist_lab.files import atomic_write, require_writable_file, user_output
 from mnist_lab.formatting import shorten
@@ -44,7 +44,7 @@ class Format:
     """A format of exported files."""
 
     suffix: str
-    convert: Callable[[Classifier, MNISTDataModule, Run], bytes]  # returns the file's content
+    convert: Callable[[TrainedRun], bytes]  # returns the file's content
     loading: str  # lines of Python that load it, with {file}, and what `constructor` returns
     load_program: Callable[[Path], Program | None] | None = None  # None for weights alone, which are not run
 
@@ -60,9 +60,9 @@ def export(run: Run, format_name: str, path: Path | None = None) -> Exported:
     chosen = FORMATS[format_name]
     path = path or _default_path(run, chosen.suffix)
     require_writable_file(path, f"--to={path}")
-    network, data = load_trained(run)
-    expected = Predictions.on_test_set(network, data) if chosen.load_program else None
-    content = chosen.convert(network, data, run)
+    trained = TrainedRun(run)
+    expected = trained.predictions if chosen.load_program else None  # raises before the work if there are no data
+    content = chosen.convert(trained)
     loading = chosen.loading.format(file=json.dumps(path.name), **constructor(run.config))
     card = path.with_name(f"{path.name}.md")
     with user_output(path, f"--to={path}") as partial, atomic_write(card) as partial_card:
@@ -70,15 +70,15 @@ def export(run: Run, format_name: str, path: Path | None = None) -> Exported:
         measured = None
         if chosen.load_program and expected:
             try:
-                program = chosen.load_program(partial)
-                measured = check_program(program, torch.from_numpy(data.test_set()[0]), expected) if program else None
+                program, images = chosen.load_program(partial), torch.from_numpy(trained.data.test_set()[0])
+                measured = check_program(program, images, expected) if program else None
             except LabError as error:
                 raise LabError(f"{path}: {error}") from error
             except Exception as error:  # of any kind, from the library that runs it
                 reason = str(error).strip().splitlines()[0]
                 raise LabError(f"{path}: not written: it cannot be run ({reason}); try another --format") from error
         is_program = chosen.load_program is not None
-        card_text = model_card(run, network, data, path.name, loading, measured, is_program=is_program)
+        card_text = model_card(run, trained.model, trained.data, path.name, loading, measured, is_program=is_program)
         partial_card.write_text(card_text, encoding="utf-8", errors="backslashreplace")
     return Exported(path, loading, measured)
 
@@ -117,10 +117,10 @@ def trace_program(network: Classifier, data: MNISTDataModule) -> torch.export.Ex
     return trace(program, images, type(network).__name__, dynamic_shapes=shapes)
 
 
-def to_torch_export(network: Classifier, data: MNISTDataModule, run: Run) -> bytes:
+def to_torch_export(trained: TrainedRun) -> bytes:
     """Return a .pt2 file's content."""
     content = io.BytesIO()
-    torch.export.save(trace_program(network, data), content)
+    torch.export.save(trace_program(trained.model, trained.data), content)
     return content.getvalue()
 
 
@@ -130,14 +130,14 @@ def load_torch_export(path: Path) -> Program:
         return torch.export.load(file).module()
 
 
-def to_onnx(network: Classifier, data: MNISTDataModule, run: Run) -> bytes:
+def to_onnx(trained: TrainedRun) -> bytes:
     """Return an ONNX file's content. Its input is named images, its output probabilities."""
     try:
         import onnxruntime  # noqa: F401  # for the check, before the work
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise not_installed("--format=onnx", "onnx") from error
-    program = trace_program(network, data)
+    program = trace_program(trained.model, trained.data)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch's internals
         converted = torch.onnx.export(
@@ -158,17 +158,18 @@ def load_onnx(path: Path) -> Program:
     return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
 
 
-def to_html(network: Classifier, data: MNISTDataModule, run: Run) -> bytes:
+def to_html(trained: TrainedRun) -> bytes:
     """Return the page of the network, with the test images that it gets most wrong."""
-    return to_page(network, data, run, Predictions.on_test_set(network, data)).encode()
+    return to_page(trained, trained.predictions).encode()
 
 
-def to_safetensors(network: Classifier, data: MNISTDataModule, run: Run) -> bytes:
+def to_safetensors(trained: TrainedRun) -> bytes:
     """Return a safetensors file of the weights, with the network's class, data and input as metadata."""
     try:
         from safetensors.torch import save
     except ImportError as error:
         raise not_installed("--format=safetensors", "safetensors") from error
+    network, data = trained.model, trained.data
     metadata = {
         "format": "pt",  # of tensors; the key is safetensors' own
         "mnist_lab": package_versions()["mnist-lab"],
@@ -180,10 +181,10 @@ def to_safetensors(network: Classifier, data: MNISTDataModule, run: Run) -> byte
     return save(_weights(network), metadata)
 
 
-def to_state_dict(network: Classifier, data: MNISTDataModule, run: Run) -> bytes:
+def to_state_dict(trained: TrainedRun) -> bytes:
     """Return a torch file of the weights alone, under the tutorial's names."""
     content = io.BytesIO()
-    torch.save(_weights(network), content)
+    torch.save(_weights(trained.model), content)
     return content.getvalue()
 
 

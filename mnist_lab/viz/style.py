@@ -1,11 +1,8 @@
-"""The look that all figures share: colours, type, titles, tooltips."""
+"""The look that all figures share: colours, type, titles."""
 
-import json
-from collections.abc import Sequence
 from typing import Any
 
 from matplotlib import colormaps, rc_context
-from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
 # Each is a CSS variable of the reports, where a dark page gives it another value.
@@ -24,20 +21,16 @@ COLOURS = {
 }
 WIDTH, HEIGHT = 4.6, 2.75  # inches of a figure with one pair of axes
 TITLE_HEIGHT = 0.3  # inches
-TOOLTIPS = "tooltips:"  # begins the group id of an artist with tooltips
 
 # A decorator: text, axes and layout take their looks from matplotlib's settings when they are made.
 styled = rc_context(
     {
         "figure.constrained_layout.use": True,
-        "figure.facecolor": COLOURS["paper"],
-        "savefig.facecolor": "auto",
         "text.color": COLOURS["ink"],
         "text.parse_math": False,  # a setting's value may have dollar signs
         "font.size": 9.5,
         "figure.titlesize": 10,
         "axes.titlesize": 10,
-        "axes.labelsize": 9.5,
         "axes.labelcolor": COLOURS["soft"],
         "axes.edgecolor": COLOURS["soft"],
         "axes.facecolor": "none",
@@ -46,17 +39,9 @@ styled = rc_context(
         "axes.axisbelow": True,
         "xtick.color": COLOURS["soft"],
         "ytick.color": COLOURS["soft"],
-        "xtick.labelsize": 9,
-        "ytick.labelsize": 9,
         "grid.color": COLOURS["line"],
-        "grid.linewidth": 0.8,
-        "lines.linewidth": 1.6,
-        "lines.markeredgewidth": 0.8,
         "legend.fontsize": 8.8,
         "legend.frameon": False,
-        "legend.labelcolor": COLOURS["ink"],
-        "legend.handlelength": 1.6,
-        "legend.columnspacing": 1.2,
     }
 )
 
@@ -64,11 +49,6 @@ styled = rc_context(
 def set_title(figure: Figure, title: str) -> None:
     """Write a title above the axes; a report, which has headings, leaves it out."""
     figure.suptitle(title, x=0.02, ha="left", wrap=True)
-
-
-def set_tooltips(artist: Artist, texts: Sequence[str]) -> None:
-    """Give each marker of a line or a collection a text that a report shows under the pointer."""
-    artist.set_gid(TOOLTIPS + json.dumps(texts))
 
 
 def distinct_colours(count: int) -> list[Any]:

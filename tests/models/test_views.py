@@ -11,12 +11,12 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
 from mnist_lab.evaluation.evaluate import evaluate
-from mnist_lab.evaluation.predictions import Predictions
+from mnist_lab.evaluation.predictions import TrainedRun
 from mnist_lab.export.export import check_program, trace_program
 from mnist_lab.models.deployed import Views
 from mnist_lab.models.lenet import LeNet
 from mnist_lab.runs.run import Run
-from mnist_lab.training.build import load_trained_model, make_data
+from mnist_lab.training.build import load_trained_model
 
 
 def spot(size: int = 28) -> Tensor:
@@ -75,9 +75,8 @@ def test_run_is_validated_and_tested_with_its_views(command: Command) -> None:
     settings = (*SMALL_RESIDUAL, "test_augmentation=views", "trainer.max_epochs=1", "hydra.run.dir=runs/a/b")
     assert command(*settings).status == 0
     run = Run(Path("runs/a/b"))
-    network = load_trained_model(run)
-    data = make_data(run.config, network)
-    predictions = Predictions.on_test_set(network, data)
+    trained = TrainedRun(run)
+    network, data, predictions = trained.model, trained.data, trained.predictions
     loss = torch.nn.functional.nll_loss(predictions.probabilities.log(), predictions.labels).item()
     assert run.info["metrics"]["test/loss"] == pytest.approx(loss, abs=1e-5)
     assert evaluate(run)["test/loss"] == run.info["metrics"]["test/loss"]
@@ -123,9 +122,5 @@ def test_member_of_an_ensemble_keeps_its_views(command: Command) -> None:
         assert command(*settings).status == 0
     assert command("ensemble", "runs/a/plain", "runs/a/views", "--to", "runs/a/both", data=False).status == 0
     runs = [Run(Path("runs/a") / name) for name in ("plain", "views", "both")]
-    networks = [load_trained_model(run) for run in runs]
-    probabilities = [
-        Predictions.on_test_set(network, make_data(run.config, network)).probabilities
-        for run, network in zip(runs, networks, strict=True)
-    ]
+    probabilities = [TrainedRun(run).predictions.probabilities for run in runs]
     assert torch.allclose(torch.stack(probabilities[:2]).mean(0), probabilities[2], atol=1e-5)
