@@ -181,7 +181,8 @@ def add_hyperparameters(board: SummaryWriter, run: Run, cfg: DictConfig, step: i
     metrics = {f"final/{name}": recorded[name] for name in sorted(shown, key=is_loss)}
     for tag, value in metrics.items():
         board.add_scalar(tag, value, step)
-    summaries = hparams({names[key]: value for key, value in settings.items()}, metrics)
+    named = {names[key]: value for key, value in settings.items()}
+    summaries = hparams(named, metrics)  # type: ignore[no-untyped-call]
     if failed:
         ended = HParamsPluginData(session_end_info=SessionEndInfo(status=api_pb2.STATUS_FAILURE))
         summaries[-1].value[0].metadata.CopyFrom(metadata.create_summary_metadata(ended))
@@ -202,7 +203,7 @@ def add_embedding(
         metadata=pairs[:PROJECTED],
         metadata_header=["label", "predicted"],
         label_img=torch.from_numpy(pixels[:PROJECTED, None]) / 255,  # the tab multiplies it by a point's colour
-        global_step=Run(Path(board.log_dir)).projector_folder.name,  # type: ignore[arg-type]  # it names the folder
+        global_step=Run(Path(board.log_dir)).projector_folder.name,  # it names the folder
         tag="features",
     )
 

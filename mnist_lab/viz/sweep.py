@@ -70,7 +70,7 @@ def _draw_heat_map(means: Mapping[tuple[Any, Any], float], across: str, up: str,
     figure = Figure(figsize=size)
     axes = figure.subplots()
     draw_cells(axes, colours, {spot: f"{value:.2f}" for spot, value in cells.items()})
-    _name_columns(axes, list(map(str, columns)), CELL[0])
+    _name_columns(figure, axes, list(map(str, columns)), CELL[0])
     axes.set_yticks(range(len(rows)), map(str, rows))
     axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(-0.5, len(rows) - 0.5), xlabel=across, ylabel=up)
     set_title(figure, f"{SETS[kind][0]}: {label}; the stronger the colour, the better")
@@ -90,12 +90,12 @@ def draw_cells(
     axes.tick_params(length=0)
 
 
-def _name_columns(axes: Axes, names: Sequence[str], room: float) -> None:
+def _name_columns(figure: Figure, axes: Axes, names: Sequence[str], room: float) -> None:
     """Name the places 0, 1, ... of the x axis, which have some room each in inches; long names are slanted."""
     longest, slant = LETTER * max(map(len, names)), dict[str, Any]()
     if longest > room:
         slant = {"rotation": 25, "ha": "right", "rotation_mode": "anchor"}
-        axes.figure.set_figheight(axes.figure.get_figheight() + 0.4 * longest)
+        figure.set_figheight(figure.get_figheight() + 0.4 * longest)
     axes.set_xticks(range(len(names)), names, **slant)
 
 
@@ -125,7 +125,7 @@ def plot_response(results: Results, key: str) -> Figure:
     means, deviations = _accuracies(groups)
     axes.errorbar(places, means, yerr=deviations, fmt="o-" if {*results.varied} <= {key, "seed"} else "o", **POINTS)
     if not is_numeric:
-        _name_columns(axes, names, 0.8 * WIDTH / len(names))
+        _name_columns(figure, axes, names, 0.8 * WIDTH / len(names))
     elif 0 < 10 * places[0] <= places[-1]:
         set_log_scale(axes, "x")
     axes.set(xlabel=results.heads[key], ylabel=LABEL)
