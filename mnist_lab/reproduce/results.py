@@ -64,11 +64,13 @@ def summarise(name: str, runs: Sequence[Run]) -> dict[str, Any]:
     accuracy = spread([round(100 * info["metrics"][TEST_ACC], 6) for info in infos])
     seconds = [info["seconds"]["total"] for info in infos]
     changed, target = changed_settings(name, runs), (published.get(TEST_ACC) or [None])[-1]
+    largest = None
     if target is None or changed:
         difference, verdict = None, f"not compared: {', '.join(changed) or 'nothing was published'}"
     else:
         difference = round(accuracy["mean"] - target, 6)
         verdict = "reached" if difference >= -TOLERANCE else f"missed by {-TOLERANCE - difference:.2f}"
+        largest = _largest_difference(published[TEST_ACC], curves[TEST_ACC])
     return {
         "command": f"python -m mnist_lab experiment={name}",
         "changed": changed,
@@ -76,7 +78,13 @@ def summarise(name: str, runs: Sequence[Run]) -> dict[str, Any]:
         "published": published,
         "epochs": epochs,
         "seeds": [info["seed"] or 0 for info in infos],
-        "test_acc": {"published": target, **accuracy, "difference": difference, "verdict": verdict},
+        "test_acc": {
+            "published": target,
+            **accuracy,
+            "difference": difference,
+            "verdict": verdict,
+            "largest_difference": largest,
+        },
         "curves": curves,
         "seconds": {"mean": statistics.fmean(seconds), "min": min(seconds), "max": max(seconds)},
         "device": join_unique(info["device"] for info in infos),
@@ -84,6 +92,16 @@ def summarise(name: str, runs: Sequence[Run]) -> dict[str, Any]:
         "versions": {key: join_unique(info["versions"].get(key) for info in infos) for key in infos[0]["versions"]},
         "commits": join_unique(map(commit_of, infos)),
     }
+
+
+def _largest_difference(published: Sequence[float | None], here: Sequence[Sequence[float]]) -> dict[str, Any] | None:
+    """Return the epoch and the largest difference of the mean from the published figure from epoch 3 on, if known."""
+    pairs = list(enumerate(zip(published, here, strict=False)))[3:]
+    differences = {epoch: statistics.fmean(own) - there for epoch, (there, own) in pairs if own and there is not None}
+    if len(differences) < 3:
+        return None
+    epoch = max(differences, key=lambda epoch: abs(differences[epoch]))
+    return {"epoch": epoch, "difference": round(differences[epoch], 6)}
 
 
 def spread(values: Sequence[float]) -> dict[str, float | None]:
