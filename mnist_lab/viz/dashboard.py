@@ -92,7 +92,9 @@ class Dashboard:
         """
         with torch.random.fork_rng(devices=[]):
             images, labels = data.examples(len(data.test_set()[1]))
-            predictions = Predictions(labels, model.test_probabilities(images), data.classes)
+            predictions = None
+            if self.examples or self.worst or self.confusion or self.pr_curves or self.projector:
+                predictions = Predictions(labels, model.test_probabilities(images), data.classes)
             pictures = self._save_figures(run, model, data, images, predictions)
             for board in boards:
                 if self.layout:
@@ -101,10 +103,10 @@ class Dashboard:
                     add_hyperparameters(board, run, cfg, step)
                 for path in pictures:
                     add_picture(board, path, step)
-                if self.pr_curves:
+                if self.pr_curves and predictions:
                     for i, probabilities in enumerate(predictions.probabilities.unbind(1)):
                         board.add_pr_curve(f"pr_curve/{predictions.classes[i]}", labels == i, probabilities, step)
-                if self.projector:
+                if self.projector and predictions:
                     add_embedding(board, model, images, data.test_set()[0], predictions)
                 if self.graph:
                     add_graph(board, model, images[:1])
@@ -117,22 +119,22 @@ class Dashboard:
             board.close()
 
     def _save_figures(
-        self, run: Run, model: Classifier, data: MNISTDataModule, images: Tensor, predictions: Predictions
+        self, run: Run, model: Classifier, data: MNISTDataModule, images: Tensor, predictions: Predictions | None
     ) -> list[Path]:
         """Write the figures, and remove an earlier start's that are switched off now; return the paths."""
         drawn: dict[str, Figure | None] = dict.fromkeys(name for part in FIGURES.values() for name in part)
         if self.curves:
             drawn |= {"loss": plot_loss(run), "accuracy": plot_accuracy(run)}
             drawn["examples_seen"] = plot_examples_seen(run)
-        if self.examples:
+        if self.examples and predictions:
             few, truths, predicted = images[:16], predictions.labels[:16].tolist(), predictions.predicted[:16].tolist()
             plot = partial(plot_images, classes=predictions.classes, as_ink=data.is_ink)
             drawn["truths_3x3"] = plot(few[:9], truths[:9])
             drawn["predictions_3x3"] = plot(few[:9], truths[:9], predicted[:9])
             drawn["predictions_4x4"] = plot(few, truths, predicted, columns=4)
-        if self.worst:
+        if self.worst and predictions:
             drawn["worst"] = plot_worst_errors(predictions, images, as_ink=data.is_ink)
-        if self.confusion:
+        if self.confusion and predictions:
             drawn["confusion"] = plot_confusion(predictions)
         if self.filters:
             drawn["filters"] = plot_filters(model, model.image_size)
@@ -183,6 +185,11 @@ def add_hyperparameters(board: SummaryWriter, run: Run, cfg: DictConfig, step: i
         board.add_scalar(tag, value, step)
     named = {names[key]: value for key, value in settings.items()}
     summaries = hparams(named, metrics)  # type: ignore[no-untyped-call]
+    shown_metadata = summaries[0].value[0].metadata
+    content = HParamsPluginData.FromString(shown_metadata.plugin_data.content)
+    for info in content.experiment.metric_infos:
+        info.display_name = info.name.tag.removeprefix("final/").replace("/", " ")
+    shown_metadata.CopyFrom(metadata.create_summary_metadata(content))
     if failed:
         ended = HParamsPluginData(session_end_info=SessionEndInfo(status=api_pb2.STATUS_FAILURE))
         summaries[-1].value[0].metadata.CopyFrom(metadata.create_summary_metadata(ended))

@@ -116,8 +116,8 @@ def test_hparams_tab_has_one_line_a_run_with_its_final_metrics(command: Command,
         assert values.items() >= {"epochs": epochs, "seed": 0, "data": "tiny"}.items() and len(values) == 7
         experiment = hparams(events, "experiment").experiment
         assert {info.name for info in experiment.hparam_infos} == set(values)
-        shown = [info.name.tag for info in experiment.metric_infos]
-        assert shown == [f"final/{of}/{metric}" for metric in ("acc", "loss") for of in ("test", "train", "val")]
+        shown = [info.display_name for info in experiment.metric_infos]
+        assert shown == [f"{of} {metric}" for metric in ("acc", "loss") for of in ("test", "train", "val")]
         assert command(f"resume={finished}", "trainer.max_epochs=9", data=False).status == 0
 
 
@@ -133,8 +133,8 @@ def test_hparams_tab_of_a_sweep_has_what_is_swept_and_short_names(command: Comma
         assert values == {"model": "mlp", "lr": 0.01, "momentum": 0.9, "batch_size": 16, "epochs": 1, "seed": 3}
         infos = hparams(events, "experiment").experiment.hparam_infos
         assert [info.name for info in infos][:2] == ["augmentation", "nesterov"], "TensorBoard ticks the first ones"
-        shown = [info.name.tag for info in hparams(events, "experiment").experiment.metric_infos]
-        assert "final/val/acc" in shown and not [name for name in shown if "test" in name]
+        shown = [info.display_name for info in hparams(events, "experiment").experiment.metric_infos]
+        assert "val acc" in shown and not [name for name in shown if name.startswith("test")]
     assert sorted(rows) == [("affine", "false"), ("affine", "true"), ("none", "false"), ("none", "true")]
 
 

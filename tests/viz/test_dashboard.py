@@ -204,6 +204,18 @@ def test_each_part_is_switched_off_by_its_key_and_nothing_else_is(
     assert files == {f"figures/{name}" for name in NAMES} - PARTS[key]
 
 
+def test_run_without_figures_is_not_predicted_again(
+    module_tiny: Tiny, trained: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Classifier, "probabilities", None)
+    monkeypatch.setattr(Classifier, "test_probabilities", None)
+    dashboard = instantiate_node(module_tiny.compose("figures=false").dashboard, "dashboard")
+    assert fill(trained.run, trained.model, trained.data, tmp_path, dashboard) == Counter(
+        PARTS["layout"] | PARTS["hparams"]
+    )
+    assert not (tmp_path / "figures").exists()
+
+
 def test_choices_have_every_part(module_tiny: Tiny) -> None:
     parts = dict.fromkeys(PARTS, True)
     off = dict.fromkeys(PARTS, False)
