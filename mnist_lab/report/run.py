@@ -24,11 +24,21 @@ from mnist_lab.viz.model import plot_confusion, plot_reliability, plot_worst_err
 from mnist_lab.viz.save import inline_svg
 
 WORST, COLUMNS = 24, 6  # errors that are shown, and in a row
-# The settings that matter most for the result.
-SETTINGS = (
-    *("data.source.name", "data.batch_size", "optimizer", "scheduler", "augmentation", "test_augmentation"),
-    *("label_smoothing", "callbacks.ema", "trainer.max_epochs", "trainer.precision", "seed"),
-)
+PAIRS = 3  # of classes most often confused, that are named
+# The settings that matter most for the result, and their keys.
+SETTINGS = {
+    "data set": "data.source.name",
+    "batch size": "data.batch_size",
+    "optimizer": "optimizer",
+    "scheduler": "scheduler",
+    "augmentation": "augmentation",
+    "test-time augmentation": "test_augmentation",
+    "label smoothing": "label_smoothing",
+    "averaged weights": "callbacks.ema",
+    "epochs": "trainer.max_epochs",
+    "precision": "trainer.precision",
+    "seed": "seed",
+}
 
 
 def run_page(run: Run) -> dict[str, Any]:
@@ -100,6 +110,7 @@ def describe_test_set(run: Run) -> tuple[dict[str, Any] | None, str]:
         "images": len(images),
         "wrong": wrong,
         "confusion": inline_svg(plot_confusion(made), "Confusion matrix"),
+        "confused": most_confused(made),
         "classes": class_rows(made),
         "calibration_error": f"{made.calibration_error():.2%}",
         "bins": [(f"{sure:.1%}", f"{right:.1%}", f"{count:,}") for sure, right, count in made.calibration()],
@@ -107,6 +118,13 @@ def describe_test_set(run: Run) -> tuple[dict[str, Any] | None, str]:
         "worst": inline_svg(worst, "Worst errors") if worst else None,
         "shown": min(wrong, WORST),
     }, ""
+
+
+def most_confused(predictions: Predictions) -> str:
+    """Name the pairs of classes that are most often confused."""
+    counts, names = predictions.confusion(), predictions.classes
+    pairs = sorted((-int(counts[i, j]), i, j) for i, j in counts.nonzero().tolist() if i != j)
+    return ", ".join(f"{names[i]} predicted as {names[j]} ({-count})" for count, i, j in pairs[:PAIRS])
 
 
 def class_rows(predictions: Predictions) -> list[tuple[str, ...]]:
@@ -118,11 +136,17 @@ def class_rows(predictions: Predictions) -> list[tuple[str, ...]]:
 
 def _status_notes(run: Run, info: RunRecord, epochs: str) -> list[str]:
     """Describe why a run is not finished."""
-    if info["status"] == RunState.FINISHED:
+    reason = {
+        RunState.RUNNING: "This run was still running when this page was written.",
+        RunState.KILLED: "This run was killed: its process ended without an error message.",
+        RunState.PAUSED: "This run is paused: its sweep asked for no more epochs of it.",
+        RunState.INTERRUPTED: f"This run was interrupted: {info['error']}.",
+        RunState.FAILED: f"This run failed: {info['error']}",
+    }.get(info["status"])
+    if reason is None:
         return [f"Its {' and '.join(info['partial'])} metrics are those of a part of the set."] * bool(info["partial"])
     logged = info["status"] == RunState.FAILED and run.log_path.exists()
     where = f" Its traceback is in {run.log_path.name} in the run folder." if logged else ""
-    reason = f"This run is {info['status']}{': ' if info['error'] else '.'}{info['error'] or ''}"
     return [reason, f"Epochs done: {epochs}. This page shows the results so far.{where}"]
 
 
@@ -159,7 +183,7 @@ def _main_settings(info: RunRecord, config: DictConfig, run: Run) -> list[tuple[
         ("network", f"{info['model']}, {info['parameters']:,} parameters"),
         ("members", ", ".join(accuracies)),
         ("images held out for validation", format_held_out(held_out)),
-        *((key, _describe_setting(OmegaConf.select(config, key))) for key in SETTINGS),
+        *((label, _describe_setting(OmegaConf.select(config, key))) for label, key in SETTINGS.items()),
         ("tags", " ".join(annotations["tags"])),
         ("note", annotations["note"] or ""),
         ("settings of", describe_preset(run) if run.tutorial else ""),
@@ -177,15 +201,12 @@ def _describe_setting(value: Any) -> str:
 
 def _environment(info: RunRecord, rows: list[dict[str, float]]) -> list[tuple[str, str]]:
     """Return when and where the run was, how long it took, and the versions of the code."""
-    speeds, seconds, git = (
-        [row[IMAGES_PER_SECOND] for row in rows if IMAGES_PER_SECOND in row],
-        info["seconds"],
-        info["git"],
-    )
+    speeds = [row[IMAGES_PER_SECOND] for row in rows if IMAGES_PER_SECOND in row]
+    times, seconds, git = {"total time": "total", "training and validation": "fit"}, info["seconds"], info["git"]
     return [
         ("started", format_date(info["started"])),
         ("ended", format_date(info["finished"])),
-        *((f"{name} time", format_duration(seconds[name])) for name in ("total", "fit") if name in seconds),
+        *((label, format_duration(seconds[key])) for label, key in times.items() if key in seconds),
         ("training images per second", f"{statistics.fmean(speeds):,.0f}" if speeds else "-"),
         ("steps", f"{info['steps']:,}"),
         ("device", info["device"] or "-"),

@@ -63,13 +63,16 @@ def _tiles(results: Results, states: Counter[RunState]) -> list[tuple[str, str, 
         return [("best validation accuracy", "none", "no job has finished with one"), jobs]
     entry = results.entry(results.winner)
     best = " ".join(f"{key}={value}" for key, value in entry["settings"].items()) or "one job"
+    found = []
+    for name, metric, note in (
+        ("best validation accuracy", VAL_ACC, best),
+        ("its test accuracy", TEST_ACC, "not used for the choice"),
+    ):
+        value, _, deviation = format_accuracy(**entry[metric]).partition(" ± ")
+        over = f"± {deviation} over {len(results.winner)} seeds; " if deviation else ""
+        found.append((name, value, over + note))
     seconds = sum(job.info["seconds"].get("total", 0.0) for group in results.ranked for job in group)
-    return [
-        ("best validation accuracy", format_accuracy(**entry[VAL_ACC]), best),
-        ("its test accuracy", format_accuracy(**entry[TEST_ACC]), "not used for the choice"),
-        jobs,
-        ("training time", format_duration(seconds), "of all finished jobs"),
-    ]
+    return [*found, jobs, ("training time", format_duration(seconds), "of all finished jobs")]
 
 
 def _ranking_row(results: Results, group: list[Job]) -> list[str]:

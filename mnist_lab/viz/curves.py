@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,7 +13,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from mnist_lab.config.metric_names import EXAMPLES_SEEN, TRAIN_LOSS_STEP
 from mnist_lab.runs.listing import format_cell
 from mnist_lab.runs.run import Run
-from mnist_lab.viz.style import COLOURS, HEIGHT, TITLE_HEIGHT, WIDTH, distinct_colours, set_title, styled
+from mnist_lab.viz.style import COLOURS, HEIGHT, TITLE_HEIGHT, WIDTH, distinct_colours, set_title, set_tooltips, styled
 
 if TYPE_CHECKING:
     from mnist_lab.training.lr_range import RangeTest
@@ -65,6 +66,7 @@ def _plot_by_epoch(run: Run, name: str) -> Figure:
     for kind in SETS:
         plot_published(axes, run.tutorial, f"{kind}/{name}")
     finish_axes(axes, "epoch", METRICS[name][0])
+    figure.set_label("; ".join(str(line.get_label()) for line in axes.get_lines()))
     _finish_figure(figure, run, HEIGHT)
     return figure
 
@@ -84,7 +86,9 @@ def _plot_sets(axes: Axes, run: Run, name: str, *, across: Literal["epochs", "ex
     """
     for kind, (words, colour) in SETS.items():
         metric, factor = f"{kind}/{name}", METRICS[name][1]
-        by_epoch, curve = run.curve(metric), run.curve(metric, across)
+        by_epoch, curve = (
+            {x: y for x, y in run.curve(metric, by).items() if math.isfinite(y)} for by in ("epochs", across)
+        )
         if across == "epochs":  # the values before training would press the others flat
             curve = {x: y for x, y in curve.items() if x > 0} or curve
         if not curve:
@@ -94,7 +98,9 @@ def _plot_sets(axes: Axes, run: Run, name: str, *, across: Literal["epochs", "ex
         label = f"{words}, {format_cell(metric, by_epoch[epoch])}" + (f" (epoch {epoch:g})" if epoch != last else "")
         marker, size = ("*", 12) if kind == "test" and len(curve) == 1 else ("o", 5)
         style: dict[str, Any] = {"marker": marker, "markersize": size, "markeredgecolor": COLOURS["paper"]}
-        axes.plot(list(curve), [factor * y for y in curve.values()], color=colour, label=label, **style)
+        (line,) = axes.plot(list(curve), [factor * y for y in curve.values()], color=colour, label=label, **style)
+        if across == "epochs":
+            set_tooltips(line, [f"{words}, epoch {x:g}: {format_cell(metric, y)}" for x, y in curve.items()])
 
 
 def plot_published(axes: Axes, tutorial: Mapping[str, Any], metric: str) -> list[float]:
@@ -102,9 +108,14 @@ def plot_published(axes: Axes, tutorial: Mapping[str, Any], metric: str) -> list
     values = (tutorial.get("published") or {}).get(metric, [])
     points = {epoch: y for epoch, y in enumerate(values) if y is not None and epoch > 0}
     if points:
-        words, colour = SETS[metric.split("/")[0]]
+        kind, name = metric.split("/")
+        (words, colour), factor = SETS[kind], METRICS[name][1]
+        label = f"{words.split(',')[0]}, published"
+        texts = {epoch: format_cell(metric, y / factor) for epoch, y in points.items()}
         style: dict[str, Any] = {"color": colour, "markersize": 7, "markeredgewidth": 1.6}
-        axes.plot(list(points), list(points.values()), "x", label=f"{words.split(',')[0]}, published", **style)
+        style["label"] = f"{label}, {texts[max(texts)]}"
+        (line,) = axes.plot(list(points), list(points.values()), "x", **style)
+        set_tooltips(line, [f"{label}, epoch {epoch}: {text}" for epoch, text in texts.items()])
     return list(points.values())
 
 

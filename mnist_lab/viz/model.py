@@ -14,7 +14,7 @@ from mnist_lab.data.image_source import DIGITS
 from mnist_lab.evaluation.evaluate import Robustness
 from mnist_lab.evaluation.predictions import Predictions
 from mnist_lab.formatting import shorten
-from mnist_lab.viz.style import COLOURS, TITLE_HEIGHT, distinct_colours, set_title, styled
+from mnist_lab.viz.style import COLOURS, TITLE_HEIGHT, distinct_colours, set_title, set_tooltips, styled
 from mnist_lab.viz.sweep import draw_cells
 
 MAX_NAME = 12  # characters of a class's name
@@ -84,8 +84,15 @@ def plot_worst_errors(
     if not len(chosen):
         return None
     truths, predicted = predictions.labels[chosen].tolist(), predictions.predicted[chosen].tolist()
-    shares, classes = predictions.probabilities[chosen], predictions.classes
-    return plot_images(images[chosen], truths, predicted, shares, classes=classes, columns=columns, as_ink=as_ink)
+    shares, names = predictions.probabilities[chosen], predictions.classes
+    figure = plot_images(images[chosen], truths, predicted, shares, classes=names, columns=columns, as_ink=as_ink)
+    texts = [
+        f"a {names[truth]} ({format_probability(own[truth])}) predicted as {names[taken]} "
+        f"({format_probability(own[taken])})"
+        for truth, taken, own in zip(truths, predicted, shares.tolist(), strict=True)
+    ]
+    figure.set_label("; ".join(texts))
+    return figure
 
 
 @styled
@@ -116,6 +123,8 @@ def plot_confusion(predictions: Predictions) -> Figure:
     axes.set(xlim=(-0.5, len(names) - 0.5), ylim=(len(names) - 0.5, -0.5))
     axes.set(xlabel="predicted class", ylabel="true class")
     set_title(figure, f"{len(predictions.labels):,} images, accuracy {predictions.accuracy:.2%}")
+    errors = [f"{names[i]} predicted as {names[j]}: {count}" for (j, i), count in sorted(found.items()) if i != j]
+    figure.set_label(f"errors: {', '.join(errors) or 'none'}")
     return figure
 
 
@@ -126,7 +135,7 @@ def plot_reliability(predictions: Predictions) -> Figure:
     figure = Figure(figsize=(3.9, 3.7))
     axes = figure.subplots()
     axes.plot([0, 100], [0, 100], color=COLOURS["soft"], linewidth=1, linestyle=(0, (5, 4)))
-    axes.scatter(
+    points = axes.scatter(
         100 * np.array(sure),
         100 * np.array(right),
         s=30 + 170 * np.array(counts) / max(counts),
@@ -135,6 +144,9 @@ def plot_reliability(predictions: Predictions) -> Figure:
         clip_on=False,
         zorder=3,
     )
+    texts = [f"{p:.1%} sure, {share:.1%} right: {n:,} images" for p, share, n in zip(sure, right, counts, strict=True)]
+    set_tooltips(points, texts)
+    figure.set_label("; ".join(texts))
     axes.set(xlim=(0, 100), ylim=(0, 100), xlabel="probability of the predicted class (%)", ylabel="accuracy (%)")
     axes.grid()
     return figure

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import html
 import io
+import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
 
 from mnist_lab.errors import UsageError
 from mnist_lab.files import atomic_write, require_writable_file, user_output
@@ -46,14 +47,14 @@ def write_figure(figure: Figure, path: Path, option: str = "") -> None:
 
 
 def inline_svg(figure: Figure, name: str) -> str:
-    """Return a figure as an SVG element for a page, which screen readers call by its name.
+    """Return a figure as an SVG element for a page; screen readers read its name and the figure's label, if it has one.
 
-    It has the page's colours and type, and no title. Figures of one page need different names, since the ids in the
-    element follow from it; equal figures of one name give equal texts.
+    It has the page's colours and type, tooltips, and no title. Figures of one page need different names, since the ids
+    in the element follow from it; equal figures of one name give equal texts.
     """
     from matplotlib import rc_context
 
-    from mnist_lab.viz.style import COLOURS, TITLE_HEIGHT
+    from mnist_lab.viz.style import TITLE_HEIGHT
 
     _escape_texts(figure)
     if figure.get_suptitle():
@@ -63,25 +64,41 @@ def inline_svg(figure: Figure, name: str) -> str:
     file = io.StringIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         figure.savefig(file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    root, width = ElementTree.fromstring(file.getvalue()), figure.get_figwidth()
+    for element in list(root.iter()):
+        _adapt(element)
+    root[:] = [child for child in root if child.tag != "metadata" and child.find("style") is None]
+    root.attrib = {
+        "class": "chart",
+        "role": "img",
+        "aria-label": f"{name}: {figure.get_label()}" if figure.get_label() else name,
+        "viewBox": root.attrib["viewBox"],
+        "style": f"min-width:{MIN_SCALE * width:.1f}rem;max-width:{MAX_SCALE * width:.1f}rem",
+    }
+    return ElementTree.tostring(root, encoding="unicode")
 
-    def page_style(found: re.Match[str]) -> str:
-        style = re.sub(r"font: (.*?)([\d.]+px)[^;\"]*", r"font-weight: \1; font-size: \2", found[0])
-        style = re.sub(r" ?font-family: [^;\"]*;?", "", style)
-        for colour_name, colour in COLOURS.items():
-            style = style.replace(colour, f"var(--{colour_name})")
-        return style
 
-    def rounded(found: re.Match[str]) -> str:
-        return re.sub(r"(\.\d)\d+", r"\1", found[0])
+def _adapt(element: ElementTree.Element) -> None:
+    """Give an element of a figure its tooltips, short numbers, and the page's colours and type."""
+    from mnist_lab.viz.style import COLOURS, TOOLTIPS
 
-    content = re.sub(r"^.*?<svg[^>]*>.*?</style>\s*</defs>|</svg>\s*$", "", file.getvalue(), flags=re.DOTALL)
-    content = re.sub(r' style="[^"]*"', page_style, re.sub(r' (?:d|x|y|transform)="[^"]*"', rounded, content))
-    content = re.sub(r'<g id="[^"]*">', "<g>", content).replace(' xlink:href="', ' href="')
-    width, height = figure.get_size_inches()
-    return (
-        f'<svg class="chart" role="img" aria-label="{html.escape(name)}" viewBox="0 0 {72 * width:g} {72 * height:g}" '
-        f'style="min-width:{MIN_SCALE * width:.1f}rem;max-width:{MAX_SCALE * width:.1f}rem">{content}</svg>'
-    )
+    element.tag = element.tag.rpartition("}")[2]  # an HTML page declares no namespaces
+    attributes = {key.rpartition("}")[2]: value for key, value in element.attrib.items()}
+    element.text, element.tail = (element.text or "").strip() or None, None
+    if element.tag == "g" and attributes.pop("id", "").startswith(TOOLTIPS):
+        attributes["class"] = "series"
+        marks = element.findall(".//{*}use") or element.findall(".//{*}path")
+        for mark, text in zip(marks, json.loads(element.attrib["id"].removeprefix(TOOLTIPS)), strict=True):
+            ElementTree.SubElement(mark, "title").text = text
+    for key in attributes.keys() & {"d", "x", "y", "transform"}:
+        attributes[key] = " ".join(re.sub(r"(\.\d)\d+", r"\1", attributes[key]).split())
+    if "style" in attributes:
+        style = re.sub(r"font: (.*?)([\d.]+px)[^;]*", r"font-weight: \1; font-size: \2", attributes["style"])
+        style = re.sub(r" ?font-family: [^;]*;?", "", style)
+        for name, colour in COLOURS.items():
+            style = style.replace(colour, f"var(--{name})")
+        attributes["style"] = style
+    element.attrib = attributes
 
 
 def _escape_texts(figure: Figure) -> None:

@@ -1,8 +1,11 @@
-"""The look that all figures share: colours, type, titles."""
+"""The look that all figures share: colours, type, titles, tooltips."""
 
+import json
+from collections.abc import Sequence
 from typing import Any
 
 from matplotlib import colormaps, rc_context
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
 # Each is a CSS variable of the reports, where a dark page gives it another value.
@@ -21,6 +24,7 @@ COLOURS = {
 }
 WIDTH, HEIGHT = 4.6, 2.75  # inches of a figure with one pair of axes
 TITLE_HEIGHT = 0.3  # inches
+TOOLTIPS = "tooltips:"  # begins the group id of an artist with tooltips
 
 # A decorator: text, axes and layout take their looks from matplotlib's settings when they are made.
 styled = rc_context(
@@ -49,6 +53,11 @@ styled = rc_context(
 def set_title(figure: Figure, title: str) -> None:
     """Write a title above the axes; a report, which has headings, leaves it out."""
     figure.suptitle(title, x=0.02, ha="left", wrap=True)
+
+
+def set_tooltips(artist: Artist, texts: Sequence[str]) -> None:
+    """Give each marker of a line or a collection a text that a report shows under the pointer."""
+    artist.set_gid(TOOLTIPS + json.dumps(texts))
 
 
 def distinct_colours(count: int) -> list[Any]:

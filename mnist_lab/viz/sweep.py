@@ -3,7 +3,7 @@
 import math
 import operator
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -14,12 +14,13 @@ from matplotlib.patches import Rectangle
 from omegaconf import OmegaConf
 
 from mnist_lab.config.metric_names import VAL_ACC, is_accuracy
-from mnist_lab.formatting import shorten
+from mnist_lab.formatting import format_accuracy, shorten
+from mnist_lab.runs.listing import format_cell
 from mnist_lab.runs.ranking import Results, mean, spread
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Job
 from mnist_lab.viz.curves import LEGEND_ROW, METRICS, SETS, finish_axes, set_log_scale
-from mnist_lab.viz.style import COLOURS, HEIGHT, WIDTH, set_title, styled
+from mnist_lab.viz.style import COLOURS, HEIGHT, WIDTH, set_title, set_tooltips, styled
 
 LABEL = "validation accuracy (%)"
 LETTER = 0.085  # inches, of a tick's label
@@ -52,7 +53,7 @@ def plot_accuracy_map(results: Results, across: str, up: str) -> Figure:
 
 @styled
 def _draw_heat_map(means: Mapping[tuple[Any, Any], float], across: str, up: str, metric: str) -> Figure:
-    """Draw values by two settings, (up, across); a cell without a value stays empty.
+    """Draw values by two settings, (up, across), the best one framed; a cell without a value stays empty.
 
     The strength of a colour is the share of all results that are no better, so that a bad result does not press the
     others together.
@@ -69,21 +70,28 @@ def _draw_heat_map(means: Mapping[tuple[Any, Any], float], across: str, up: str,
     size = max(WIDTH, 1.2 + CELL[0] * len(columns)), max(HEIGHT, 1.2 + CELL[1] * len(rows))
     figure = Figure(figsize=size)
     axes = figure.subplots()
-    draw_cells(axes, colours, {spot: f"{value:.2f}" for spot, value in cells.items()})
+    best = {spot for spot, (_, strength) in colours.items() if strength == 1}
+    draw_cells(axes, colours, {spot: f"{value:.2f}" for spot, value in cells.items()}, best)
     _name_columns(figure, axes, list(map(str, columns)), CELL[0])
     axes.set_yticks(range(len(rows)), map(str, rows))
     axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(-0.5, len(rows) - 0.5), xlabel=across, ylabel=up)
     set_title(figure, f"{SETS[kind][0]}: {label}; the stronger the colour, the better")
+    figure.set_label(", ".join(f"{up}={row} {across}={column}: {factor * y:.2f}" for (row, column), y in means.items()))
     return figure
 
 
 def draw_cells(
-    axes: Axes, colours: Mapping[tuple[int, int], tuple[str, float]], texts: Mapping[tuple[int, int], str]
+    axes: Axes,
+    colours: Mapping[tuple[int, int], tuple[str, float]],
+    texts: Mapping[tuple[int, int], str],
+    framed: Collection[tuple[int, int]] = (),
 ) -> None:
-    """Draw coloured cells by column and row, and a text in each, without axis lines."""
+    """Draw coloured cells by column and row, some with a frame, and a text in each, without axis lines."""
     squares = [Rectangle((column - 0.48, row - 0.46), 0.96, 0.92) for column, row in colours]
     faces = [to_rgba(*colour) for colour in colours.values()]
-    axes.add_collection(PatchCollection(squares, facecolors=faces, in_layout=False))  # the layout need not look at it
+    edges = [COLOURS["ink"] if spot in framed else "none" for spot in colours]
+    # The layout need not look at the cells and their texts.
+    axes.add_collection(PatchCollection(squares, facecolors=faces, edgecolors=edges, linewidths=1.5, in_layout=False))
     for spot, text in texts.items():
         axes.text(*spot, text, ha="center", va="center_baseline", fontsize=9, in_layout=False)
     axes.spines[:].set_visible(False)
@@ -122,8 +130,11 @@ def plot_response(results: Results, key: str) -> Figure:
     is_numeric = math.isfinite(places[-1])
     if not is_numeric:
         places = list(map(names.index, values))
-    means, deviations = _accuracies(groups)
-    axes.errorbar(places, means, yerr=deviations, fmt="o-" if {*results.varied} <= {key, "seed"} else "o", **POINTS)
+    means, deviations, texts = _accuracies(results, groups, [key])
+    form = "o-" if {*results.varied} <= {key, "seed"} else "o"
+    points, *_ = axes.errorbar(places, means, yerr=deviations, fmt=form, **POINTS)
+    set_tooltips(points, texts)
+    figure.set_label("; ".join(texts))
     if not is_numeric:
         _name_columns(figure, axes, names, 0.8 * WIDTH / len(names))
     elif 0 < 10 * places[0] <= places[-1]:
@@ -141,18 +152,24 @@ def plot_ranking(results: Results) -> Figure:
     names = [_describe(results, group[0], keys) for group in groups]
     figure = Figure(figsize=(max(WIDTH, 2.7 + LETTER * max(map(len, names))), 0.9 + 0.24 * len(groups)))
     axes = figure.subplots()
-    means, deviations = _accuracies(groups)
-    axes.errorbar(means, range(len(groups)), xerr=deviations, fmt="o", **POINTS)
+    means, deviations, texts = _accuracies(results, groups, keys)
+    points, *_ = axes.errorbar(means, range(len(groups)), xerr=deviations, fmt="o", **POINTS)
+    set_tooltips(points, [f"{rank}: {text}" for rank, text in enumerate(texts, 1)])
+    figure.set_label("; ".join(texts))
     axes.set_yticks(range(len(groups)), names)
     axes.set(xlabel=LABEL, ylim=(len(groups) - 0.5, -0.5))
     axes.grid()
     return figure
 
 
-def _accuracies(groups: Sequence[list[Job]]) -> tuple[list[float], list[float]]:
-    """Return mean and standard deviation of the validation accuracy of each group of jobs, in percent."""
+def _accuracies(
+    results: Results, groups: Sequence[list[Job]], keys: Sequence[str]
+) -> tuple[list[float], list[float], list[str]]:
+    """Return mean and standard deviation of each group's validation accuracy, in percent, and a text of all."""
     found = [spread(group, VAL_ACC) for group in groups]
-    return [100 * each["mean"] for each in found], [100 * (each["std"] or 0) for each in found]
+    names = [_describe(results, group[0], keys) for group in groups]
+    texts = [f"{name}: {format_accuracy(**each)}" for name, each in zip(names, found, strict=True)]
+    return [100 * each["mean"] for each in found], [100 * (each["std"] or 0) for each in found], texts
 
 
 def _describe(results: Results, job: Job, keys: Sequence[str]) -> str:
@@ -174,13 +191,18 @@ def plot_sweep_curves(results: Results, name: str) -> Figure | None:
     label, factor = METRICS[name]
     figure = Figure(figsize=(WIDTH, HEIGHT + 2 * LEGEND_ROW))
     axes = figure.subplots()
+    texts: list[str] = []
     for job in jobs[::-1]:  # the best over the others
-        epochs = [row["epoch"] + 1 for row in job.epochs]
-        values = [factor * row.get(f"val/{name}", math.nan) for row in job.epochs]
+        curve = {row["epoch"] + 1: row.get(f"val/{name}", math.nan) for row in job.epochs}
+        curve = {epoch: value for epoch, value in curve.items() if math.isfinite(value)}
         colour, width = (COLOURS["val"], 1.5) if job == results.best_job else (COLOURS["soft"], 1.0)
         words = _describe(results, job, results.varied) or job.folder.name
         style: dict[str, Any] = {"markersize": 4, "markeredgecolor": COLOURS["paper"], "linewidth": width}
-        axes.plot(epochs, values, "o-", color=colour, label=words, **style)
+        (line,) = axes.plot(list(curve), [factor * y for y in curve.values()], "o-", color=colour, label=words, **style)
+        tooltips = [f"{words}, epoch {x:g}: {format_cell(f'val/{name}', y)}" for x, y in curve.items()]
+        set_tooltips(line, tooltips)
+        texts = tooltips[-1:] + texts
+    figure.set_label("; ".join(texts))
     finish_axes(axes, "epoch", f"validation {label}")
     lines = axes.get_lines()
     names = [shorten(f"best: {lines[-1].get_label()}", MAX_LEGEND), f"the {len(lines) - 1} that rank next"]

@@ -21,7 +21,7 @@ from playwright.sync_api import Browser, Page
 from mnist_lab.evaluation.predictions import Predictions, TrainedRun
 from mnist_lab.export.model_card import describe_preset
 from mnist_lab.report.render import report
-from mnist_lab.report.run import class_rows
+from mnist_lab.report.run import class_rows, most_confused
 from mnist_lab.report.sweep import is_grid
 from mnist_lab.runs.ranking import Results
 from mnist_lab.runs.record import RunState
@@ -37,10 +37,10 @@ Visit = Callable[..., Page]
 HOSTILE = "<script>alert('x')</script>"
 
 
-# Pictures that are not shown, and the least contrast of text with what it is drawn on.
+# Pictures that are not shown, and the least contrast of text and of a picture's marks with what they are drawn on.
 SHOWN = """() => {
     const empty = [...document.querySelectorAll("img")].filter(each => !each.complete || !each.naturalWidth);
-    const flat = [...document.querySelectorAll("svg, svg text")].filter(each => {
+    const flat = [...document.querySelectorAll("svg, svg .series use, svg text")].filter(each => {
         const box = each.getBoundingClientRect();
         return each.checkVisibility() && Math.max(box.width, box.height) < 2;
     });
@@ -68,6 +68,7 @@ CONTRAST = """() => {
     const texts = visible.filter(each => [...each.childNodes].some(node => node.nodeType == 3 && node.data.trim()));
     return {
         text: Math.min(...texts.map(contrast)),
+        lines: Math.min(100, ...visible.filter(each => each.matches(".series use")).map(contrast)),
         paper: light(getComputedStyle(document.documentElement).backgroundColor),
     };
 }"""
@@ -205,7 +206,7 @@ def test_page_shows_everything_on_a_phone_and_a_desk_in_light_and_dark(
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.evaluate(SHOWN) == []
     contrast = page.evaluate(CONTRAST)
-    assert contrast["text"] >= 4.5
+    assert contrast["text"] >= 4.5 and contrast["lines"] >= 3
     assert contrast["paper"] > 0.9 if scheme == "light" else contrast["paper"] < 0.05
     levels = page.locator("h1, h2, h3").evaluate_all("all => all.map(each => +each.tagName[1])")
     assert levels[0] == 1 and levels.count(1) == 1
@@ -239,6 +240,17 @@ def test_figures_are_those_of_the_run_and_of_its_predictions(lab: Lab, visit: Vi
     assert sum(int(row[2]) for row in cells(page, "#bins")) == 57
     assert page.locator("#ece").inner_text() == f"{made.calibration_error():.2%}"
     assert page.locator("#worst ~ .box svg text").count() == 2 * min(wrong, 24) > 0
+    assert f"Most often confused: {most_confused(made)}" in page.content()
+    curve = lab.run.curve("val/acc")
+    spoken, points = f"validation, {curve[2]:.2%}", [f"validation, epoch {i}: {y:.2%}" for i, y in curve.items()]
+    assert spoken in (page.locator("svg[aria-label^='Accuracy: ']").get_attribute("aria-label") or "")
+    assert set(points) <= set(page.locator("svg title").all_text_contents())
+    for chart, described in (
+        ("Confusion matrix", "predicted as"),
+        ("Reliability diagram", "sure"),
+        ("Worst errors", "a "),
+    ):
+        assert described in (page.locator(f"svg[aria-label^='{chart}: ']").get_attribute("aria-label") or "")
     page.locator("details").last.evaluate("each => each.open = true")
     for epoch, row in enumerate(cells(page, "details table"), 1):
         loss, accuracy = (lab.run.curve(name)[epoch] for name in ("train/loss", "val/acc"))
@@ -257,6 +269,7 @@ def test_classes_pairs_and_calibration_are_those_of_a_matrix_by_hand() -> None:
         ("c", "1", "0.00%", "0.00%"),
         ("d", "0", "-", "-"),
     ]
+    assert most_confused(made) == "a predicted as b (2), a predicted as c (1), b predicted as a (1)"
     assert made.calibration() == [(pytest.approx(0.995), pytest.approx(0.5), 10)]
     points = plot_reliability(made).axes[0].collections[0].get_offsets()
     np.testing.assert_allclose(points, [[99.5, 50]])
@@ -277,7 +290,7 @@ def test_half_filled_grid_is_a_heat_map_and_an_emptier_one_is_not() -> None:
 def test_page_tells_settings_environment_and_commands(lab: Lab, page_of_run: Path) -> None:
     text, info = page_of_run.read_text(), lab.run.info
     assert '<th scope="row">optimizer.lr</th><td>0.1</td><td>0.01</td>' in text
-    assert "<dt>optimizer</dt><dd>SGD lr=0.1 momentum=0.9" in text
+    assert "<dt>optimizer</dt><dd>SGD lr=0.1 momentum=0.9" in text and "<dt>batch size</dt><dd>" in text
     again = f"resume={lab.run} trainer.max_epochs=3", f"test {lab.run}"
     assert all(value in text for value in (info["versions"]["torch"], info["git"]["commit"][:12], *again))
     assert '<th scope="row">data.source.name</th>' in text and '<th scope="row">data.source.sha256' not in text
@@ -291,6 +304,12 @@ def test_run_that_has_not_ended_has_a_page_with_what_there_is(lab: Lab, status: 
     ended = {"status": recorded, "error": error, "metrics": {}, "seconds": {}, "finished": None, "device": None}
     text = report(str(lab.copy(**ended).folder)).read_text()
     assert f'<span class="badge {status}">{status}</span>' in text
+    sentence = {
+        "killed": "was killed: its process ended",
+        "interrupted": "was interrupted: Ctrl-C.",
+        "failed": "failed: ",
+    }
+    assert f"This run {sentence[status]}" in text
     assert "Epochs done: 2 of 2" in text and f"{lab.predictions.accuracy:.2%}" in text
     assert html.escape(error or "") in text.replace("&#39;", "&#x27;")
     text = report(str(lab.copy(("checkpoints", "metrics.csv"), **ended).folder)).read_text()
@@ -358,13 +377,17 @@ def test_sweeps_page_has_the_learning_curves_of_the_better_half(tmp_path: Path) 
     assert [line.get_label() for line in lines] == [f"lr={i}" for i in (3, 2, 1, 0)]
     assert [line.get_color() == COLOURS["val"] for line in lines] == [False, False, False, True]
     assert lines[3].get_xydata().tolist() == [[1, 0.5], [2, 0.4], [3, 0.3]]
-    assert "Learning curves" in report(str(sweep.folder)).read_text()
+    text = report(str(sweep.folder)).read_text()
+    assert "Learning curves" in text
+    assert all(f"<title>lr=0, epoch {i}: 90.00%</title>" in text for i in (1, 2, 3))
 
 
 def test_settings_that_differ_in_seeds_alone_are_one_place_with_its_spread(tmp_path: Path) -> None:
     text = report(str(made_sweep(tmp_path / "s", SWEPT["seeds"]).folder)).read_text()
-    assert "<strong>96.50% ± 0.71</strong>" in text
-    assert re.findall("<td>(9.*? ± .*?)</td>", text) == ["96.50% ± 0.71", "94.50% ± 0.71"]
+    assert "<strong>96.50%</strong>" in text and "± 0.71 over 2 seeds" in text
+    places = ["lr=0.001: 96.50% ± 0.71", "lr=0.1: 94.50% ± 0.71"]
+    assert re.findall("<title>(lr=.*?)</title>", text) == places
+    assert f'aria-label="By lr: {"; ".join(places)}"' in text
 
 
 @pytest.mark.slow
@@ -374,7 +397,7 @@ def test_settings_that_differ_in_seeds_alone_are_one_place_with_its_spread(tmp_p
 )
 def test_sweep_is_drawn_by_its_number_of_settings(tmp_path: Path, name: str, charts: list[str]) -> None:
     text = report(str(made_sweep(tmp_path / "s", SWEPT[name]).folder)).read_text()
-    assert re.findall('class="chart" role="img" aria-label="(.*?)"', text) == charts
+    assert re.findall('class="chart" role="img" aria-label="(.*?): ', text) == charts
 
 
 def test_sweep_without_a_result_has_a_page(tmp_path: Path) -> None:

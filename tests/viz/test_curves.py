@@ -45,7 +45,9 @@ def test_loss_and_accuracy_by_epoch_are_the_runs(preset_run: Run) -> None:
     shown = lines(plot_accuracy(preset_run))
     assert shown["test"] == [(epoch, 100 * value) for epoch, value in preset_run.curve("test/acc").items()][1:]
     assert shown["test, published"] == [(1, 96.36), (2, 97.46), (3, 97.62)]
-    (axes,) = plot_accuracy(preset_run).axes
+    figure = plot_accuracy(preset_run)
+    assert "; test, published, 97.62%" in str(figure.get_label()), "the legend, and what a screen reader reads"
+    (axes,) = figure.axes
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("epoch", "accuracy (%)")
 
 
@@ -111,9 +113,13 @@ def test_heat_map_has_the_mean_of_each_place(tmp_path: Path) -> None:
     assert {text.get_position(): text.get_text() for text in axes.texts} == {(0, 0): "92.00", (1, 1): "50.00"}
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("optimizer.lr", "optimizer.momentum")
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0.01", "0.1"]
+    assert figure.get_label() == (
+        "optimizer.momentum=0.5 optimizer.lr=0.01: 92.00, optimizer.momentum=0.9 optimizer.lr=0.1: 50.00"
+    )
     for metric, strengths in (("val/acc", [1, 0.5]), ("val/loss", [0.5, 1])):
         (cells,) = plot_heat_map(runs, "optimizer.lr", "optimizer.momentum", metric).axes[0].collections
         assert cells.get_facecolor()[:, 3].tolist() == strengths, "the better, the stronger"
+        assert cells.get_edgecolor()[:, 3].tolist() == [float(one == 1) for one in strengths], "the best has a frame"
 
 
 def test_probability_does_not_look_certain() -> None:

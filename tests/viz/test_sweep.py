@@ -66,6 +66,7 @@ def test_response_and_ranking_have_mean_and_spread_over_seeds() -> None:
         np.testing.assert_allclose(lengths, 2 * np.std([0, 1], ddof=1))
     labels = [text.get_text() for text in plot_ranking(found).axes[0].get_yticklabels()]
     assert labels == ["model=mlp", "model=lenet"]
+    assert plot_ranking(found).get_label() == "model=mlp: 96.50% ± 0.71; model=lenet: 94.50% ± 0.71"
 
 
 KEYS = ("optimizer.lr", "optimizer.weight_decay", "data.batch_size", "model.dropout", "optimizer.momentum")
