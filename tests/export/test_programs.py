@@ -139,7 +139,7 @@ def test_program_that_differs_from_the_checkpoint_is_not_written(
         assert is_refused(outcome, 1, f"exports/mlp{PROGRAMS[form]}: not written: on 57 test images, ")
     assert command(*arguments, data=False).status == 0
     before = Path(f"runs/a/exports/mlp{PROGRAMS[form]}").read_bytes()
-    wrong = dataclasses.replace(right, convert=lambda network, data, run: b"no program")
+    wrong = dataclasses.replace(right, convert=lambda trained: b"no program")
     monkeypatch.setitem(exporting.FORMATS, form, wrong)
     outcome = command(*arguments, data=False)
     last_line = outcome.err.splitlines()[-1]  # torch logs a broken file before
