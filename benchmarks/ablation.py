@@ -21,9 +21,8 @@ import torch
 from scipy.stats import t as student
 
 from mnist_lab.config.overrides import override_values
-from mnist_lab.evaluation.predictions import PairedComparison, Predictions
+from mnist_lab.evaluation.predictions import PairedComparison, Predictions, TrainedRun
 from mnist_lab.runs.run import Run
-from mnist_lab.training.build import load_trained_model, make_data
 
 
 @dataclass(frozen=True)
@@ -49,11 +48,10 @@ class Row:
 
 def predictions_on_validation_set(run: Run) -> Predictions:
     """Return the predictions of a run's tested weights for its validation images."""
-    network = load_trained_model(run)
-    data = make_data(run.config, network)
-    data.setup("fit")
-    images, labels = (torch.cat(parts) for parts in zip(*data.val_dataloader(), strict=True))
-    return Predictions(labels, network.probabilities(images))
+    trained = TrainedRun(run)
+    trained.data.setup("fit")
+    images, labels = (torch.cat(parts) for parts in zip(*trained.data.val_dataloader(), strict=True))
+    return Predictions(labels, trained.model.probabilities(images))
 
 
 def compare(sweep: Path, recipe: str) -> list[Row]:

@@ -74,14 +74,14 @@ def require_writable_file(path: Path, option: str) -> None:
 
 
 @contextmanager
-def user_output(path: Path, option: str, remedy: str = "choose another") -> Iterator[Path]:
+def user_output(path: Path, option: str) -> Iterator[Path]:
     """Yield a temporary file as `atomic_write` does, for a file that a user names by option; make its folder."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as partial:
             yield partial
     except OSError as error:
-        raise UsageError(f"{option}: cannot be written ({error.strerror}); {remedy}") from error
+        raise UsageError(f"{option}: cannot be written ({error.strerror}); choose another") from error
 
 
 def is_whole(checkpoint: Path) -> bool:

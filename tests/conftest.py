@@ -64,6 +64,17 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tiny:
     return made
 
 
+@pytest.fixture(scope="module")
+def module_tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """A tiny data set for runs, below its folder, that the tests of a module share."""
+    from lab import tiny_data
+
+    made = tiny_data(tmp_path_factory.mktemp("module"))
+    made.overrides = ["data=tiny", "trainer.max_epochs=2", "trainer.accelerator=cpu", "figures=false"]
+    made.overrides += [f"runs_dir={made.folder / 'runs'}"]
+    return made
+
+
 @pytest.fixture
 def forked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Start each Python command line of the test as `Forked` does."""

@@ -14,7 +14,7 @@ from mnist_lab.errors import LabError, UsageError
 from mnist_lab.formatting import print_lines, shorten
 from mnist_lab.runs import listing
 from mnist_lab.runs.run import Run
-from mnist_lab.viz.save import require_figure_path, save_figure
+from mnist_lab.viz.save import require_figure_path, write_figure
 
 if TYPE_CHECKING:
     from mnist_lab.evaluation.predictions import PairedComparison
@@ -86,7 +86,7 @@ def save_curves(groups: Sequence[Sequence[Run]], settings: Mapping[Run, dict[str
     labels = {run: legend_label(number, run, settings[run]) for number, group in enumerate(groups, 1) for run in group}
     figure = plot_comparison(list(labels), list(labels.values()))
     if figure is not None:
-        save_figure(figure, path)
+        write_figure(figure, path, f"--out={path}")
     return figure is not None
 
 

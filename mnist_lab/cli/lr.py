@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mnist_lab.cli.parser import CommandParser
 from mnist_lab.formatting import format_command, print_lines
-from mnist_lab.viz.save import require_figure_path, save_figure
+from mnist_lab.viz.save import require_figure_path, write_figure
 
 
 def main(arguments: list[str]) -> None:
@@ -42,5 +42,5 @@ def main(arguments: list[str]) -> None:
         from mnist_lab.viz.curves import plot_range_test
 
         optimizer = cfg.optimizer._target_.rsplit(".", 1)[-1]
-        save_figure(plot_range_test(found, f"{cfg.name}, {optimizer}"), options.out)
+        write_figure(plot_range_test(found, f"{cfg.name}, {optimizer}"), options.out, f"--out={options.out}")
         print_lines(f"figure: {options.out}", file=sys.stderr if options.json else sys.stdout)

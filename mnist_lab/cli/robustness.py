@@ -15,10 +15,10 @@ from mnist_lab.errors import UsageError
 from mnist_lab.formatting import print_lines
 from mnist_lab.runs.listing import checkpoint_problem, compare_settings, describe_settings, group_runs, select_runs
 from mnist_lab.runs.run import Run
-from mnist_lab.viz.save import require_figure_path, save_figure
+from mnist_lab.viz.save import require_figure_path, write_figure
 
 if TYPE_CHECKING:
-    from mnist_lab.evaluation.robustness import Robustness
+    from mnist_lab.evaluation.evaluate import Robustness
 
 NAMES = ("shift", "rotation", "scale", "noise", "blur", "inversion", "occlusion")  # data.corruptions imports torch.
 
@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> None:
     if options.out:
         require_figure_path(options.out)
     runs = find_named_runs(options, options.runs)
-    from mnist_lab.evaluation.robustness import example_image, measure
+    from mnist_lab.evaluation.evaluate import measure
     from mnist_lab.training.progress import working_on
     from mnist_lab.training.runtime import quiet_lightning
     from mnist_lab.viz.model import plot_robustness
@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> None:
     else:
         print_comparison(groups)
     if options.out:
-        save_figure(plot_robustness(groups, example_image(next(iter(measured)))), options.out)
+        write_figure(plot_robustness(groups), options.out, f"--out={options.out}")
         print_lines(f"figure: {options.out}", file=sys.stderr if options.form else sys.stdout)
 
 

@@ -10,16 +10,13 @@ from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from mnist_lab.cli.parser import CommandParser
 from mnist_lab.cli.resume import expand_resume
-from mnist_lab.config import conf_dir
 from mnist_lab.config.compose import CommandLine, compose, compose_job
 from mnist_lab.config.distributed import share_run_folder
-from mnist_lab.config.hydra_aside import hydra_aside
+from mnist_lab.config.hydra_aside import show
 from mnist_lab.config.overrides import dotted_keys, nearest_key, quote_path, without_keys
 from mnist_lab.errors import DISK_FULL, UsageError
 from mnist_lab.formatting import display_path, format_duration, print_lines, shorten
@@ -84,19 +81,6 @@ def arguments_of_processes(line: CommandLine, folder: str) -> Iterator[None]:
         yield
     finally:
         sys.argv = before
-
-
-def show(arguments: Sequence[str]) -> None:
-    """Let Hydra show what it knows or composes: --cfg, --info, --hydra-help and completion."""
-    argv, config = sys.argv, HydraConfig.instance().cfg
-    sys.argv = [*argv[:1], *arguments]
-    try:
-        with hydra_aside():
-            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(lambda cfg: None)()
-    except SystemExit as stop:
-        raise SystemExit(UsageError.exit_status if stop.code == 1 else stop.code) from None
-    finally:
-        sys.argv, HydraConfig.instance().cfg = argv, config
 
 
 def split_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:

@@ -1,5 +1,6 @@
 """Hydra for this package alone: its global state, which another application may be using, is put aside and restored."""
 
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.basecontainer import BaseContainer
 
 from mnist_lab.config import conf_dir
+from mnist_lab.errors import UsageError
 
 _LOCK = threading.RLock()
 _thread = threading.local()  # Its `hydra` is what ${hydra:...} reads in this thread.
@@ -65,6 +67,19 @@ def _store_without_our_names(store: Any) -> Any:
     }
     copied.repo = {**store.repo, "hydra": groups}
     return copied
+
+
+def show(arguments: Sequence[str]) -> None:
+    """Let Hydra's own application show what it knows or composes: --cfg, --info, --hydra-help and completion."""
+    argv, config = sys.argv, HydraConfig.instance().cfg
+    sys.argv = [*argv[:1], *arguments]
+    try:
+        with hydra_aside():
+            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(lambda cfg: None)()
+    except SystemExit as stop:
+        raise SystemExit(UsageError.exit_status if stop.code == 1 else stop.code) from None
+    finally:
+        sys.argv, HydraConfig.instance().cfg = argv, config
 
 
 @contextmanager

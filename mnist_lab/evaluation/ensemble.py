@@ -11,13 +11,13 @@ from omegaconf import DictConfig, open_dict
 from mnist_lab.config.compose import compose
 from mnist_lab.config.keys import DATA_CONTENT
 from mnist_lab.config.overrides import quote_path
-from mnist_lab.config.settings import flatten, to_plain
+from mnist_lab.config.settings import differing_settings, to_plain
 from mnist_lab.config.validate import validate
 from mnist_lab.errors import UsageError
 from mnist_lab.evaluation.evaluate import make_tester, test_network
+from mnist_lab.evaluation.predictions import TrainedRun
 from mnist_lab.files import exists, make_folder
 from mnist_lab.formatting import format_command, format_value, shorten
-from mnist_lab.models.classifier import Classifier
 from mnist_lab.models.deployed import Ensemble
 from mnist_lab.runs.checkpoints import SafeCheckpointIO
 from mnist_lab.runs.listing import checkpoint_problem, select_runs
@@ -32,7 +32,7 @@ from mnist_lab.runs.record import (
     write_record,
 )
 from mnist_lab.runs.run import Run
-from mnist_lab.training.build import class_count, load_trained_model, make_data, make_model
+from mnist_lab.training.build import class_count, make_data, make_model
 from mnist_lab.training.record import device_name
 from mnist_lab.training.runtime import quiet_lightning
 
@@ -67,39 +67,30 @@ def make_ensemble(found: Sequence[Run], folder: Path | None = None, runs_dir: Pa
     if len(runs) < 2:
         raise UsageError(f"{runs[0]}: is the only run that can be a member; give two or more")
     _require_same_data(runs)
-    networks = [load_trained_model(run) for run in runs]
-    cfg = _ensemble_config(runs, networks, folder, runs_dir)
+    trained = [TrainedRun(run) for run in runs]
+    cfg = _ensemble_config(trained, folder, runs_dir)
     validate(cfg)
     model = make_model(cfg)
     assert isinstance(model, Ensemble)
-    for member, network in zip(model.members, networks, strict=True):
-        member.get_submodule("network").load_state_dict(network.state_dict())
     tester = make_tester(cfg)
     members: list[Member] = []
-    for run, network in zip(runs, networks, strict=True):
+    for member, each in zip(model.members, trained, strict=True):
+        member.get_submodule("network").load_state_dict(each.model.state_dict())
         own = copy.deepcopy(cfg)
-        own.data = run.config.data
-        metrics = test_network(tester, own, network)
-        members.append({"run": str(run), "model": run.info["model"], "seed": run.info["seed"], "metrics": metrics})
-    metrics = test_network(tester, cfg, model)
+        own.data, info = each.run.config.data, each.run.info
+        metrics = test_network(tester, own, each.model)
+        members.append({"run": str(each.run), "model": info["model"], "seed": info["seed"], "metrics": metrics})
     record: RunRecord = {
         "status": RunState.FINISHED,
-        "error": None,
         "command": format_command([NAME, *map(str, runs)]),
-        "overrides": [],
-        "config_dir": None,
         "model": cfg.name,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "seed": cfg.seed,
         "started": started,
-        "finished": current_time(),
         "max_epochs": 0,
-        "epochs": 0,
-        "steps": 0,
-        "tested": None,
-        "metrics": metrics,
+        "metrics": test_network(tester, cfg, model),
+        "finished": current_time(),
         "seconds": {"total": time.perf_counter() - clock},
-        "images_per_second": None,
         "device": device_name(tester),
         "processor": processor_name(),
         "versions": package_versions(),
@@ -120,17 +111,14 @@ def _member_problem(run: Run) -> str | None:
 
 def _require_same_data(runs: Sequence[Run]) -> None:
     """Raise UsageError for runs that were trained on other images or classes than the first one."""
-    first, *others = ({f"data.{key}": value for key, value in flatten(run.config.data).items()} for run in runs)
-    for run, other in zip(runs[1:], others, strict=True):
-        for key in filter(DATA_CONTENT.match, first | other):
-            here, there = (shorten(format_value(settings.get(key))) for settings in (other, first))
-            if here != there:
-                raise UsageError(f"{run}: was trained on other data than {runs[0]} ({key}={here}, not {there})")
+    for key, values in differing_settings(*(run.config for run in runs)).items():
+        if DATA_CONTENT.match(key):
+            i = next(i for i, value in enumerate(values) if value != values[0])
+            here, there = shorten(format_value(values[i])), shorten(format_value(values[0]))
+            raise UsageError(f"{runs[i]}: was trained on other data than {runs[0]} ({key}={here}, not {there})")
 
 
-def _ensemble_config(
-    runs: Sequence[Run], networks: Sequence[Classifier], folder: Path | None, runs_dir: Path
-) -> DictConfig:
+def _ensemble_config(trained: Sequence[TrainedRun], folder: Path | None, runs_dir: Path) -> DictConfig:
     """Return the configuration of an ensemble: the members' networks, their data, and the default settings."""
     own_dir = f"runs_dir={quote_path(runs_dir)}"
     if folder is None:
@@ -138,14 +126,15 @@ def _ensemble_config(
         folder = Path(f"{usual.folder.removesuffix(usual.name)}{NAME}")
     cfg = compose(own_dir, f"hydra.run.dir={quote_path(folder)}")
     members = []
-    for run, network in zip(runs, networks, strict=True):
-        config = run.config
-        data = make_data(config, network)
-        node = {"_target_": "mnist_lab.models.InferenceModule", "network": to_plain(config.model) | class_count(config)}
-        views = {"views": to_plain(config.test_augmentation)} if config.test_augmentation else {}
-        members.append(node | {"mean": data.mean, "std": data.std} | views)
-    model = {"_target_": "mnist_lab.models.Ensemble", "members": members, "num_classes": networks[0].num_classes}
-    data_node = to_plain(runs[0].config.data) | {"mean": 0.0, "std": 1.0}  # bytes / 255: each member has its own
+    for each in trained:
+        own = each.run.config
+        node = {"_target_": "mnist_lab.models.InferenceModule", "network": to_plain(own.model) | class_count(own)}
+        views = {"views": to_plain(own.test_augmentation)} if own.test_augmentation else {}
+        members.append(node | {"mean": each.data.mean, "std": each.data.std} | views)
+    num_classes = trained[0].model.num_classes
+    model = {"_target_": "mnist_lab.models.Ensemble", "members": members, "num_classes": num_classes}
+    # Bytes are divided by 255 alone, because each member normalises by its own mean and std.
+    data_node = to_plain(trained[0].run.config.data) | {"mean": 0.0, "std": 1.0}
     with open_dict(cfg):
         cfg.update(name=NAME, overrides=[], model=model, data=data_node, optimizer={})
         cfg.trainer.max_epochs = 0
@@ -158,17 +147,15 @@ def _write_run(cfg: DictConfig, model: Ensemble, record: RunRecord) -> Run:
     try:
         make_folder(run.folder.parent)
         run.folder.mkdir()
+        try:
+            content = {"state_dict": model.state_dict(), "architecture": type(model).__name__}
+            SafeCheckpointIO().save_checkpoint(content, run.checkpoint_path("last"))
+            run.save_config(cfg)
+            record |= {"checkpoints": run.checkpoints(), "git": record_source(run.source_path)}
+            write_record(run.record_path, record)  # last: it makes the folder a run's
+        except BaseException:
+            shutil.rmtree(run.folder, ignore_errors=True)
+            raise
     except OSError as error:
-        raise UsageError(f"--to={run}: cannot be made ({error.strerror}); choose another") from error
-    try:
-        content = {"state_dict": model.state_dict(), "architecture": type(model).__name__}
-        SafeCheckpointIO().save_checkpoint(content, run.checkpoint_path("last"))
-        run.save_config(cfg)
-        record |= {"checkpoints": run.checkpoints(), "git": record_source(run.source_path)}
-        write_record(run.record_path, record)  # last: it makes the folder a run's
-    except BaseException as error:
-        shutil.rmtree(run.folder, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise UsageError(f"--to={run}: cannot be written ({error.strerror}); choose another") from error
-        raise
+        raise UsageError(f"--to={run}: cannot be written ({error.strerror}); choose another") from error
     return run

@@ -1,14 +1,19 @@
-"""Test a run's weights on the test set again, from its folder alone."""
+"""Test a run's weights from its folder alone: on the test set as it is, and shifted, noisy, otherwise corrupted."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import lightning.pytorch as pl
+import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from mnist_lab.config.overrides import OverrideType, dotted_keys, nearest_key, parse_override
 from mnist_lab.config.validate import drop_unknown_settings, validate
+from mnist_lab.data.corruptions import corrupt
 from mnist_lab.errors import UsageError
+from mnist_lab.evaluation.predictions import Predictions, TrainedRun
 from mnist_lab.formatting import shorten
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.runs.run import Run
@@ -71,3 +76,29 @@ def override_config(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
             raise UsageError(f"{line}: the run has no such setting{f'; did you mean {near}?' if near else ''}")
         OmegaConf.update(cfg, override.key_or_group, override.value())
     return cfg
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """Accuracies of a network, from 0 to 1."""
+
+    example: Tensor  # the first test image, (28, 28) bytes
+    images: int
+    accuracy: float  # without corruption
+    accuracies: dict[str, list[float]]  # by corruption, in the strengths 1 to 5
+
+
+def measure(run: Run, names: Sequence[str]) -> Robustness:
+    """Measure the accuracies of a run's tested weights on the whole test set."""
+    trained = TrainedRun(run)
+    images, labels = (torch.from_numpy(array) for array in trained.data.test_set())
+
+    def inverted(images: Tensor) -> Tensor:
+        return 255 - images if trained.data.background > 127 else images  # corruptions fill with black
+
+    def accuracy(name: str, strength: int) -> float:
+        changed = trained.data.normalise(inverted(corrupt(inverted(images), name, strength)).numpy())
+        return Predictions(labels.long(), trained.model.probabilities(changed)).accuracy
+
+    corrupted = {name: [accuracy(name, strength) for strength in range(1, 6)] for name in names}
+    return Robustness(images[0], len(images), trained.predictions.accuracy, corrupted)

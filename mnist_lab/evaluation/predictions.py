@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import NormalDist
 
 import numpy as np
@@ -11,10 +12,8 @@ from scipy.special import bdtr
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
 
-from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.data.image_source import DIGITS
 from mnist_lab.errors import UsageError
-from mnist_lab.models.classifier import Classifier
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import load_trained_model, make_data
 
@@ -26,12 +25,6 @@ class Predictions:
     labels: Tensor  # (N,)
     probabilities: Tensor  # (N, K), of the classes, by a network
     classes: Sequence[str] = DIGITS  # names, K
-
-    @classmethod
-    def on_test_set(cls, model: Classifier, data: MNISTDataModule) -> "Predictions":
-        """Return the predictions of a network for the whole test set, in float32."""
-        images, labels = data.test_set()
-        return cls(torch.from_numpy(labels).long(), model.probabilities(data.normalise(images)), data.classes)
 
     @property
     def predicted(self) -> Tensor:
@@ -81,10 +74,19 @@ class Predictions:
         return multiclass_calibration_error(self.probabilities.double(), self.labels, classes, n_bins=bins).item()
 
 
-def load_trained(run: Run) -> tuple[Classifier, MNISTDataModule]:
-    """Return a run's network with the weights that were tested, and its data module."""
-    network = load_trained_model(run)
-    return network, make_data(run.config, network)
+class TrainedRun:
+    """A run's network with the weights that were tested, its data, and its predictions for the whole test set."""
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.model = run, load_trained_model(run)
+        self.data = make_data(run.config, self.model)
+
+    @cached_property
+    def predictions(self) -> Predictions:
+        """The predictions in float32, whatever the precision of the run."""
+        images, labels = self.data.test_set()
+        probabilities = self.model.probabilities(self.data.normalise(images))
+        return Predictions(torch.from_numpy(labels).long(), probabilities, self.data.classes)
 
 
 @dataclass(frozen=True)
@@ -137,9 +139,7 @@ class PairedComparison:
 
 def compare_on_test_set(first: Run, second: Run) -> PairedComparison:
     """Compare the tested weights of two runs on the whole test set, in float32."""
-    for run in (first, second):
-        run.chosen_checkpoint()  # raises the error before the work
-    (one, its_data), (other, data) = load_trained(first), load_trained(second)
-    if not all(map(np.array_equal, its_data.test_set(), data.test_set())):
+    one, other = TrainedRun(first), TrainedRun(second)
+    if not all(map(np.array_equal, one.data.test_set(), other.data.test_set())):
         raise UsageError(f"{first} and {second} have different test images")
-    return PairedComparison.of(Predictions.on_test_set(one, its_data), Predictions.on_test_set(other, data))
+    return PairedComparison.of(one.predictions, other.predictions)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.errors import LabError, UsageError, not_installed
-from mnist_lab.evaluation.predictions import Predictions, load_trained
+from mnist_lab.evaluation.predictions import Predictions, TrainedRun
 from mnist_lab.export.model_card import ProgramResult, constructor, model_card
 from mnist_lab.files import atomic_write, require_writable_file, user_output
 from mnist_lab.formatting import shorten
@@ -42,7 +42,7 @@ class Format:
     """A format of exported files."""
 
     suffix: str
-    convert: Callable[[Classifier, MNISTDataModule, Run], bytes]  # It returns the file's content.
+    convert: Callable[[TrainedRun], bytes]  # It returns the file's content.
     loading: str  # lines of Python that load it, with {file}, and what `constructor` returns
     load_program: Callable[[Path], Program | None] | None = None  # Weights alone are not run.
 
@@ -58,9 +58,9 @@ def export(run: Run, format_name: str, path: Path | None = None) -> Exported:
     chosen = FORMATS[format_name]
     path = path or _default_path(run, chosen.suffix)
     require_writable_file(path, f"--to={path}")
-    network, data = load_trained(run)
-    expected = Predictions.on_test_set(network, data) if chosen.load_program else None
-    content = chosen.convert(network, data, run)
+    trained = TrainedRun(run)
+    expected = trained.predictions if chosen.load_program else None  # raises before the work if there are no data
+    content = chosen.convert(trained)
     loading = chosen.loading.format(file=json.dumps(path.name), **constructor(run.config))
     card = path.with_name(f"{path.name}.md")
     with user_output(path, f"--to={path}") as partial, atomic_write(card) as partial_card:
@@ -68,12 +68,12 @@ def export(run: Run, format_name: str, path: Path | None = None) -> Exported:
         measured = None
         try:
             if chosen.load_program and expected and (program := chosen.load_program(partial)):
-                measured = check_program(program, torch.from_numpy(data.test_set()[0]), expected)
+                measured = check_program(program, torch.from_numpy(trained.data.test_set()[0]), expected)
         except Exception as error:  # The library that runs it may raise anything.
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise LabError(f"{path}: not written: {reason}; try another --format") from error
         is_program = chosen.load_program is not None
-        card_text = model_card(run, network, data, path.name, loading, measured, is_program=is_program)
+        card_text = model_card(run, trained.model, trained.data, path.name, loading, measured, is_program=is_program)
         partial_card.write_text(card_text, encoding="utf-8", errors="backslashreplace")
     return Exported(path, loading, measured)
 
@@ -110,10 +110,10 @@ def trace_program(network: Classifier, data: MNISTDataModule) -> torch.export.Ex
     return trace(program, images, type(network).__name__, dynamic_shapes=shapes)
 
 
-def to_torch_export(network: Classifier, data: MNISTDataModule, run: Run) -> bytes:
+def to_torch_export(trained: TrainedRun) -> bytes:
     """Return a .pt2 file's content."""
     content = io.BytesIO()
-    torch.export.save(trace_program(network, data), content)
+    torch.export.save(trace_program(trained.model, trained.data), content)
     return content.getvalue()
 
 
@@ -123,14 +123,14 @@ def load_torch_export(path: Path) -> Program:
         return torch.export.load(file).module()
 
 
-def to_onnx(network: Classifier, data: MNISTDataModule, run: Run) -> bytes:
+def to_onnx(trained: TrainedRun) -> bytes:
     """Return an ONNX file's content. Its input is named images, its output probabilities."""
     try:
         import onnxruntime  # noqa: F401  # The check after the work needs it.
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise not_installed("--format=onnx", "onnx") from error
-    program = trace_program(network, data)
+    program = trace_program(trained.model, trained.data)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # They are about torch's internals.
         converted = torch.onnx.export(
@@ -151,24 +151,24 @@ def load_onnx(path: Path) -> Program:
     return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
 
 
-def to_html(network: Classifier, data: MNISTDataModule, run: Run) -> bytes:
+def to_html(trained: TrainedRun) -> bytes:
     """Return the page of the network, with the test images that it gets most wrong."""
-    return to_page(network, data, run, Predictions.on_test_set(network, data)).encode()
+    return to_page(trained, trained.predictions).encode()
 
 
-def to_safetensors(network: Classifier, data: MNISTDataModule, run: Run) -> bytes:
+def to_safetensors(trained: TrainedRun) -> bytes:
     """Return a safetensors file of the weights."""
     try:
         from safetensors.torch import save
     except ImportError as error:
         raise not_installed("--format=safetensors", "safetensors") from error
-    return save(_weights(network), {"format": "pt"})
+    return save(_weights(trained.model), {"format": "pt"})
 
 
-def to_state_dict(network: Classifier, data: MNISTDataModule, run: Run) -> bytes:
+def to_state_dict(trained: TrainedRun) -> bytes:
     """Return a torch file of the weights alone, under the tutorial's names."""
     content = io.BytesIO()
-    torch.save(_weights(network), content)
+    torch.save(_weights(trained.model), content)
     return content.getvalue()
 
 

@@ -14,10 +14,8 @@ def report(name: str, path: Path | None = None) -> Path:
     """Write the self-contained page of a run or a sweep, by default report.html in its folder; return its path."""
     folder = Path(name)
     subject = Sweep(folder) if Sweep(folder).exists and not Run(folder).exists else Run.find(name)
-    default = subject.report_path
-    option, remedy = (f"--out={path}", "choose another") if path else (str(default), "choose another file with --out")
-    path = path or default
-    require_writable_file(path, option)
+    path = path or subject.report_path
+    require_writable_file(path, f"--out={path}")
     # Both import matplotlib, and the page of a run torch, which a misspelt folder does not need.
     if isinstance(subject, Sweep):
         from mnist_lab.report.sweep import sweep_page
@@ -32,6 +30,6 @@ def report(name: str, path: Path | None = None) -> Path:
     made = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
     template = Path(__file__).parent / "templates" / f"{kind}.html.j2"
     page = render_template(template, **values, made=made, version=package_versions()["mnist-lab"], colours=COLOURS)
-    with user_output(path, option, remedy) as partial:
+    with user_output(path, f"--out={path}") as partial:
         partial.write_text(page, encoding="utf-8", errors="backslashreplace")  # a surrogate
     return path

@@ -10,7 +10,7 @@ from mnist_lab.config.compose import compose
 from mnist_lab.config.metric_names import IMAGES_PER_SECOND, METRIC_NAMES, TEST_ACC, VAL_ACC
 from mnist_lab.config.settings import differing_settings
 from mnist_lab.errors import UsageError
-from mnist_lab.evaluation.predictions import Predictions
+from mnist_lab.evaluation.predictions import Predictions, TrainedRun
 from mnist_lab.export.model_card import describe_preset
 from mnist_lab.formatting import format_command, format_date, format_duration, format_held_out, format_value
 from mnist_lab.runs.checkpoints import checkpoint_epoch, read_checkpoint
@@ -19,14 +19,26 @@ from mnist_lab.runs.record import RunRecord, RunState
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
 from mnist_lab.runs.trash import read_annotations
-from mnist_lab.training.build import load_trained_model, make_data
 from mnist_lab.viz.curves import plot_accuracy, plot_loss
 from mnist_lab.viz.model import plot_confusion, plot_reliability, plot_worst_errors
 from mnist_lab.viz.save import inline_svg
 
-NONE = "–"
 WORST, COLUMNS = 24, 6  # errors that are shown, and in a row
 PAIRS = 3  # of classes most often confused, that are named
+# The settings that matter most for the result, and their keys.
+SETTINGS = {
+    "data set": "data.source.name",
+    "batch size": "data.batch_size",
+    "optimizer": "optimizer",
+    "scheduler": "scheduler",
+    "augmentation": "augmentation",
+    "test-time augmentation": "test_augmentation",
+    "label smoothing": "label_smoothing",
+    "averaged weights": "callbacks.ema",
+    "epochs": "trainer.max_epochs",
+    "precision": "trainer.precision",
+    "seed": "seed",
+}
 
 
 def run_page(run: Run) -> dict[str, Any]:
@@ -36,11 +48,12 @@ def run_page(run: Run) -> dict[str, Any]:
     missing = [name for name in needed if info.get(name) is None]
     if missing:
         raise UsageError(f"{run.record_path}: lacks {', '.join(missing)}")
-    tested, untested = describe_test_set(run, config)
+    tested, untested = describe_test_set(run)
     epochs = f"{len(rows)} of {info['max_epochs']}"
     data_set = OmegaConf.select(config, "data.source.name") or "your own data"
     figures = {"Accuracy": plot_accuracy(run), "Loss": plot_loss(run)}
     curves = {name: curve for name in METRIC_NAMES if (curve := run.curve(name))}
+    changed = differing_settings(config, compose()).items()
     return {
         "title": f"{info['model']} on {data_set}",
         "status": info["status"],
@@ -48,60 +61,61 @@ def run_page(run: Run) -> dict[str, Any]:
         "notes": _status_notes(run, info, epochs),
         "tiles": _tiles(info, rows, tested, epochs),
         "settings": _main_settings(info, config, run),
-        "differences": _changed_settings(config),
+        "differences": [
+            (key, *map(format_value, values))
+            for key, values in changed
+            if not re.match(r"data\.source\.(?!(name|path)$)", key)
+        ],
         "config": run.config_path.read_text(encoding="utf-8"),
         "curves": [(name, inline_svg(figure, name)) for name, figure in figures.items() if figure.axes[0].get_lines()],
         "tutorial": describe_preset(run) if run.tutorial.get("published") else None,
         "epoch_heads": list(curves),
         "epochs": [
-            (f"{x:g}", [format_cell(name, curve[x]) if x in curve else NONE for name, curve in curves.items()])
+            (f"{x:g}", [format_cell(name, curve.get(x)) for name, curve in curves.items()])
             for x in sorted({x for curve in curves.values() for x in curve})
         ],
         "kind": "digit" if data_set == "MNIST" else "class",
         "tested": tested,
         "untested": untested,
-        "timing": _timing(info, rows),
-        "environment": _environment(info),
+        "environment": _environment(info, rows),
         "commands_again": _next_commands(run, info),
     }
 
 
-def describe_test_set(run: Run, config: DictConfig) -> tuple[dict[str, Any] | None, str]:
+def describe_test_set(run: Run) -> tuple[dict[str, Any] | None, str]:
     """Return the values of the part on the test set, of the chosen checkpoint; or None, and why there are none."""
-    chosen = run.checkpoint("best") or run.checkpoint("last")
+    info, chosen = run.info, run.checkpoint("best") or run.checkpoint("last")
     if chosen is None:
         return None, "The run has no checkpoint that could be evaluated."
     try:
-        content, members = read_checkpoint(chosen), run.info["members"]
+        content, members = read_checkpoint(chosen), info["members"]
         if members:
             note = f"mean of {len(members)} networks' probabilities"
         else:
             note = f"weights of epoch {checkpoint_epoch(content, chosen) + 1}, {run.chosen_by()}"
     except UsageError as error:
         return None, f"The checkpoint cannot be evaluated: {error}."
-    model = load_trained_model(run)
-    data = make_data(config, model)
-    images, labels = data.test_set()
-    made = Predictions.on_test_set(model, data)
+    trained = TrainedRun(run)
+    made, images = trained.predictions, trained.data.test_set()[0]
     wrong = int((made.predicted != made.labels).sum())
-    of = f"{note.capitalize()}, on {len(labels):,} test images: {wrong:,} wrong"
-    recorded = run.info["metrics"].get(TEST_ACC)
-    if recorded is not None and round(abs(recorded - made.accuracy) * len(labels)) > 0:
+    of = f"{note.capitalize()}, on {len(images):,} test images: {wrong:,} wrong"
+    recorded = info["metrics"].get(TEST_ACC)
+    if recorded is not None and round(abs(recorded - made.accuracy) * len(images)) > 0:
         note += f"; recorded by the run: {recorded:.2%}, evaluated now in float32: {made.accuracy:.2%}"
-    worst = plot_worst_errors(made, images, WORST, COLUMNS, as_ink=data.is_ink)
+    worst = plot_worst_errors(made, images, WORST, COLUMNS, as_ink=trained.data.is_ink)
     return {
         "note": note,
         "of": of,
         "accuracy": made.accuracy,
-        "images": len(labels),
+        "images": len(images),
         "wrong": wrong,
-        "confusion": inline_svg(plot_confusion(made), "confusion"),
+        "confusion": inline_svg(plot_confusion(made), "Confusion matrix"),
         "confused": most_confused(made),
         "classes": class_rows(made),
         "calibration_error": f"{made.calibration_error():.2%}",
         "bins": [(f"{sure:.1%}", f"{right:.1%}", f"{count:,}") for sure, right, count in made.calibration()],
-        "reliability": inline_svg(plot_reliability(made), "reliability"),
-        "worst": inline_svg(worst, "worst") if worst else None,
+        "reliability": inline_svg(plot_reliability(made), "Reliability diagram"),
+        "worst": inline_svg(worst, "Worst errors") if worst else None,
         "shown": min(wrong, WORST),
     }, ""
 
@@ -117,7 +131,7 @@ def class_rows(predictions: Predictions) -> list[tuple[str, ...]]:
     """Return each class with its number of images, precision and recall; a dash for an undefined one."""
     images = predictions.confusion().sum(1).tolist()
     rows = zip(predictions.classes, images, predictions.precision(), predictions.recall(), strict=True)
-    return [(name, f"{n:,}", *(NONE if share.isnan() else f"{share:.2%}" for share in own)) for name, n, *own in rows]
+    return [(name, f"{n:,}", *("-" if share.isnan() else f"{share:.2%}" for share in own)) for name, n, *own in rows]
 
 
 def _status_notes(run: Run, info: RunRecord, epochs: str) -> list[str]:
@@ -145,15 +159,14 @@ def _tiles(
     if accuracy is None and tested:
         accuracy = tested["accuracy"]
     note = tested["note"] if tested else "as recorded by the run" if accuracy is not None else "not tested"
-    found = [("test accuracy", "none" if accuracy is None else f"{accuracy:.2%}", note)]
-    if tested:
-        found.append(("wrong", f"{tested['wrong']:,}", f"of {tested['images']:,} test images"))
+    found = [("test accuracy", format_cell(TEST_ACC, accuracy), note)]
     validation = metrics if finished else rows[-1] if rows else {}
     if VAL_ACC in validation:
         done = info["tested"] if finished else None
         words = f"in epoch {done['epoch']}, the one tested" if done else "on the images held out"
         found.append(("validation accuracy", f"{validation[VAL_ACC]:.2%}", words))
     if tested:
+        found.insert(1, ("wrong", f"{tested['wrong']:,}", f"of {tested['images']:,} test images"))
         found.append(("calibration error", tested["calibration_error"], "expected; 0 is best"))
     found.append(("parameters", f"{info['parameters']:,}", info["model"]))
     if info["seconds"].get("total") and info["max_epochs"]:
@@ -162,29 +175,15 @@ def _tiles(
 
 
 def _main_settings(info: RunRecord, config: DictConfig, run: Run) -> list[tuple[str, str]]:
-    """Return the settings that matter most for the result."""
-    data, trainer, annotations = config.data, config.trainer, read_annotations(run)
-    members = [
-        f"{each['model']} ({format_cell(TEST_ACC, each['metrics'].get(TEST_ACC))})" for each in info["members"] or ()
-    ]
+    """Return the settings that matter most for the result, and what its user has noted."""
+    annotations, members = read_annotations(run), info["members"] or ()
+    accuracies = [f"{each['model']} ({format_cell(TEST_ACC, each['metrics'].get(TEST_ACC))})" for each in members]
+    held_out = OmegaConf.select(config, "data.source.validation") or config.data.get("val_size")
     found = [
         ("network", f"{info['model']}, {info['parameters']:,} parameters"),
-        ("members", ", ".join(members)),
-        ("data set", OmegaConf.select(data, "source.name") or NONE),
-        (
-            "images held out for validation",
-            format_held_out(OmegaConf.select(data, "source.validation") or data.get("val_size")),
-        ),
-        ("batch size", format_value(data.get("batch_size"))),
-        ("optimizer", _describe_node(config.optimizer)),
-        ("scheduler", _describe_node(config.scheduler)),
-        ("augmentation", _describe_node(config.augmentation)),
-        ("test-time augmentation", _describe_node(config.test_augmentation)),
-        ("label smoothing", format_value(config.label_smoothing)),
-        ("averaged weights", _describe_node(config.callbacks.get("ema"))),
-        ("epochs", format_value(trainer.max_epochs)),
-        ("precision", format_value(trainer.get("precision"))),
-        ("seed", format_value(config.seed)),
+        ("members", ", ".join(accuracies)),
+        ("images held out for validation", format_held_out(held_out)),
+        *((label, _describe_setting(OmegaConf.select(config, key))) for label, key in SETTINGS.items()),
         ("tags", " ".join(annotations["tags"])),
         ("note", annotations["note"] or ""),
         ("settings of", describe_preset(run) if run.tutorial else ""),
@@ -192,41 +191,29 @@ def _main_settings(info: RunRecord, config: DictConfig, run: Run) -> list[tuple[
     return [(name, value) for name, value in found if value]
 
 
-def _describe_node(node: DictConfig | None) -> str:
-    """Return the class and the arguments of an optimizer or the like in one line."""
-    if not node or "_target_" not in node:
-        return "none"
-    values = [f"{key}={format_value(node[key])}" for key in map(str, node) if not key.startswith("_")]
-    return " ".join([str(node["_target_"]).rsplit(".", 1)[-1], *values])
+def _describe_setting(value: Any) -> str:
+    """Return a value, or the class and the arguments of an optimizer or the like, in one line."""
+    if not isinstance(value, DictConfig):
+        return "none" if value is None else format_value(value)
+    words = [f"{key}={format_value(value[key])}" for key in map(str, value) if not key.startswith("_")]
+    return " ".join([str(value.get("_target_", "none")).rpartition(".")[2], *words])
 
 
-def _changed_settings(config: DictConfig) -> list[tuple[str, str, str]]:
-    """Return the settings that differ from the defaults: key, value, default."""
-    found = differing_settings(config, compose())
-    shown = {key: values for key, values in found.items() if not re.match(r"data\.source\.(?!(name|path)$)", key)}
-    return [(key, format_value(here), format_value(default)) for key, (here, default) in shown.items()]
-
-
-def _timing(info: RunRecord, rows: list[dict[str, float]]) -> list[tuple[str, str]]:
-    """Return when the run was, and how long it took."""
+def _environment(info: RunRecord, rows: list[dict[str, float]]) -> list[tuple[str, str]]:
+    """Return when and where the run was, how long it took, and the versions of the code."""
     speeds = [row[IMAGES_PER_SECOND] for row in rows if IMAGES_PER_SECOND in row]
-    total, fit = (format_duration(info["seconds"][of]) if of in info["seconds"] else NONE for of in ("total", "fit"))
+    times, seconds, git = {"total time": "total", "training and validation": "fit"}, info["seconds"], info["git"]
     return [
         ("started", format_date(info["started"])),
-        ("ended", format_date(info["finished"]) if info["finished"] else NONE),
-        ("total", total),
-        ("training and validation", fit),
-        ("training images per second", f"{statistics.fmean(speeds):,.0f}" if speeds else NONE),
+        ("ended", format_date(info["finished"])),
+        *((label, format_duration(seconds[key])) for label, key in times.items() if key in seconds),
+        ("training images per second", f"{statistics.fmean(speeds):,.0f}" if speeds else "-"),
         ("steps", f"{info['steps']:,}"),
+        ("device", info["device"] or "-"),
+        ("processor", info["processor"] or "-"),
+        ("git commit", f"{git['commit'][:12]}, {'with changes' if git['changed'] else 'unchanged'}" if git else "-"),
+        *info["versions"].items(),
     ]
-
-
-def _environment(info: RunRecord) -> list[tuple[str, str]]:
-    """Return the hardware and the versions of a run."""
-    git = info.get("git")
-    commit = f"{git['commit'][:12]}, {'with changes' if git['changed'] else 'unchanged'}" if git else "unknown"
-    machine = [("device", info.get("device") or NONE), ("processor", info.get("processor") or NONE)]
-    return [*machine, ("git commit", commit), *info.get("versions", {}).items()]
 
 
 def _next_commands(run: Run, info: RunRecord) -> list[tuple[str, str]]:

@@ -17,16 +17,8 @@ from mnist_lab.viz.curves import METRICS
 from mnist_lab.viz.save import inline_svg
 from mnist_lab.viz.sweep import plot_accuracy_map, plot_ranking, plot_response, plot_sweep_curves
 
-STATES = (  # the first with a job is the sweep's
-    RunState.RUNNING,
-    RunState.FAILED,
-    RunState.KILLED,
-    RunState.INTERRUPTED,
-    RunState.WAITING,
-    RunState.FINISHED,
-    RunState.PRUNED,
-    RunState.PAUSED,
-)
+# The first of these with a job is the sweep's state.
+UNFINISHED = (RunState.RUNNING, RunState.FAILED, RunState.KILLED, RunState.INTERRUPTED, RunState.WAITING)
 MAX_CELLS = 12  # in a row or column of a heat map
 
 
@@ -38,7 +30,7 @@ def sweep_page(sweep: Sweep, path: Path) -> dict[str, Any]:
     started = min((job.info for job in results.jobs if job.info), key=start_timestamp, default=None)
     return {
         "title": sweep.folder.name,
-        "status": next((state for state in STATES if states[state]), RunState.WAITING),
+        "status": next((state for state in UNFINISHED if states[state]), RunState.FINISHED),
         "finished": states[RunState.FINISHED],
         "subtitle": ", ".join([*([format_date(started["started"])] if started else []), display_path(sweep.folder)]),
         "tiles": _tiles(results, states),
@@ -49,7 +41,7 @@ def sweep_page(sweep: Sweep, path: Path) -> dict[str, Any]:
         "pictures": _pictures(results, keys),
         "heat": is_grid(results, keys),
         "curves": [
-            (f"Validation {label}", inline_svg(figure, name))
+            (f"Validation {label}", inline_svg(figure, f"Validation {label}"))
             for name, (label, _) in METRICS.items()
             if (figure := plot_sweep_curves(results, name))
         ],
@@ -65,7 +57,7 @@ def sweep_page(sweep: Sweep, path: Path) -> dict[str, Any]:
 
 def _tiles(results: Results, states: Counter[RunState]) -> list[tuple[str, str, str]]:
     """Return the main results: name, value, note."""
-    counts = ", ".join(f"{states[state]} {state}" for state in reversed(STATES) if states[state]) or "none"
+    counts = ", ".join(f"{count} {state}" for state, count in states.most_common()) or "none"
     jobs = ("jobs", f"{len(results.jobs)}", counts)
     if not results.winner:
         return [("best validation accuracy", "none", "no job has finished with one"), jobs]
@@ -110,11 +102,10 @@ def _pictures(results: Results, keys: list[str]) -> list[tuple[str, str]]:
         return []
     heads = [results.heads[key] for key in keys]
     if is_grid(results, keys):
-        return [(f"By {' and '.join(heads)}", inline_svg(plot_accuracy_map(results, *keys), "heat"))]
-    figures = {f"By {results.heads[key]}": plot_response(results, key, joined=len(keys) == 1) for key in keys}
-    if len(keys) > 1:
-        figures = {"Ranking": plot_ranking(results), **figures}
-    return [(heading, inline_svg(figure, f"picture{i}")) for i, (heading, figure) in enumerate(figures.items())]
+        return [(f"By {' and '.join(heads)}", inline_svg(plot_accuracy_map(results, *keys), "Heat map"))]
+    figures = {"Ranking": plot_ranking(results)} if len(keys) > 1 else {}
+    figures |= {f"By {results.heads[key]}": plot_response(results, key) for key in keys}
+    return [(heading, inline_svg(figure, heading)) for heading, figure in figures.items()]
 
 
 def is_grid(results: Results, keys: list[str]) -> bool:

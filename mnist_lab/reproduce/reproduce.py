@@ -2,12 +2,12 @@
 
 import json
 import re
-import tempfile
 from collections.abc import Sequence
+from itertools import dropwhile, takewhile
 from pathlib import Path
 
 from omegaconf import DictConfig
-from rich.table import Table
+from rich.markdown import Markdown
 
 from mnist_lab.config.compose import compose
 from mnist_lab.config.keys import REPRODUCTION_KEYS
@@ -37,45 +37,34 @@ def reproduce(
     other settings, or runs_dir or out, the folder of the results, cannot be written.
     """
     known = preset_names(config_dir)
-    unknown = [name for name in names if name not in known]
-    if unknown:
+    if unknown := [name for name in names if name not in known]:
         raise UsageError(f"{', '.join(unknown)}: unknown preset; choose from {', '.join(known)}")
-    from mnist_lab.config.validate import validate  # imports torch
-    from mnist_lab.training.progress import console
+    from mnist_lab.training.progress import console  # imports torch
     from mnist_lab.training.train import train
-
-    jobs = [(preset, seed, Run(runs_dir / f"{preset}-seed{seed}")) for preset in names for seed in seeds]
 
     def configured(preset: str, seed: int, folder: Path) -> DictConfig:
         own = (f"experiment={preset}", f"seed={seed}", f"hydra.run.dir={quote_path(folder)}", "callbacks.summary=null")
         return compose(*own, *overrides, config_dir=config_dir)
 
+    folders = {(name, seed): runs_dir / f"{name}-seed{seed}" for name in names for seed in seeds}
     for preset in names:
-        cfg = configured(preset, 1, runs_dir / "none")
-        validate(cfg)
-        if str(cfg.trainer.get("strategy", "")).startswith("ddp"):
-            raise UsageError(
-                "trainer=ddp: not supported by reproduce; Lightning would start the whole command in each process"
-            )
-        for run in (
-            run for own, _, run in jobs if own == preset and (_is_finished(run) or run.newest_whole_checkpoint())
-        ):
-            for key, (before, now) in format_differences(run.config, cfg).items():
-                if key != "seed":
-                    raise UsageError(f"{run}: was started with {key}={before}, not {now}; use another --runs-dir")
-    _make_writable(runs_dir, "--runs-dir")
-    _make_writable(out, "--out")
+        found = [Run(folder) for (name, _), folder in folders.items() if name == preset]
+        _require_fit(configured(preset, 1, runs_dir / "none"), found)
+    for key, folder in (("--runs-dir", runs_dir), ("--out", out)):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"{key}={folder}: cannot be written ({error.strerror}); choose another") from error
     record = {"presets": list(names), "seeds": list(seeds), "overrides": list(overrides)}
     write_text(runs_dir / REPRODUCTION_RECORD, json.dumps(record, indent=1) + "\n")
-    in_progress: list[str] = []
-    for number, (preset, seed, run) in enumerate(jobs, start=1):
-        title = f"{preset}, seed {seed} ({number} of {len(jobs)})"
+    for number, ((preset, seed), folder) in enumerate(folders.items(), start=1):
+        title, run = f"{preset}, seed {seed} ({number} of {len(folders)})", Run(folder)
         try:
-            with run_lock(run.folder):
+            with run_lock(folder):
                 if _is_finished(run):
                     console.print(f"{title}: already finished")
                     continue
-                cfg = configured(preset, seed, run.folder)
+                cfg = configured(preset, seed, folder)
                 if checkpoint := run.newest_whole_checkpoint():
                     cfg.resume = str(checkpoint)
                 elif run.exists:
@@ -83,26 +72,27 @@ def reproduce(
                 console.rule(title)
                 train(cfg)
         except RunInUse as error:
-            console.print(f"{title}: {error}", soft_wrap=True)
-            in_progress.append(run.folder.name)
-    if in_progress:
-        console.print(
-            f"in progress in another process: {', '.join(in_progress)}; repeat the command when they are done"
+            console.print(f"{title}: {error}, and repeat the command", soft_wrap=True)
+
+
+def _require_fit(cfg: DictConfig, runs: Sequence[Run]) -> None:
+    """Raise UsageError if a preset's configuration is not valid, or runs that it would continue have other settings."""
+    from mnist_lab.config.validate import validate  # imports torch
+
+    validate(cfg)
+    if str(cfg.trainer.get("strategy", "")).startswith("ddp"):
+        raise UsageError(
+            "trainer=ddp: not supported by reproduce; Lightning would start the whole command in each process"
         )
+    for run in runs:
+        begun = _is_finished(run) or run.newest_whole_checkpoint()
+        for key, (before, now) in format_differences(run.config, cfg).items() if begun else ():
+            if key != "seed":
+                raise UsageError(f"{run}: was started with {key}={before}, not {now}; use another --runs-dir")
 
 
 def _is_finished(run: Run) -> bool:
     return run.exists and run.info["status"] == RunState.FINISHED
-
-
-def _make_writable(path: Path, key: str) -> None:
-    """Create a folder; raise UsageError if it cannot be written."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
-    except OSError as error:
-        raise UsageError(f"{key}={path}: cannot be written ({error.strerror}); choose another") from error
 
 
 def parse_seeds(text: str) -> range:
@@ -125,7 +115,7 @@ def reject_reserved_settings(overrides: Sequence[str]) -> None:
 
 def write_results(runs_dir: Path, out: Path, *, leaderboard: bool = True) -> None:
     """Write the results of the finished runs into out, and print their tables; the leaderboard evaluates its runs."""
-    from mnist_lab.reproduce import tutorials
+    from mnist_lab.reproduce import results
     from mnist_lab.training.progress import console, working_on
 
     found = finished_runs(runs_dir)
@@ -136,26 +126,19 @@ def write_results(runs_dir: Path, out: Path, *, leaderboard: bool = True) -> Non
     published = {name: runs for name, runs in found.items() if has_tutorial(name, runs[0].info["config_dir"])}
     others = {name: runs for name, runs in found.items() if name not in published}
     if published:
-        rows = tutorials.write_tutorials(published, out)
-        _print_table(tutorials.HEADS, rows, "preset", "published %", "here %", "seeds", "verdict")
-        console.print(f"written: {out / tutorials.PAGE}, {out / tutorials.SUMMARY}", soft_wrap=True)
+        console.print(_first_table(results.write_tutorials(published, out)))
+        console.print(f"written: {out / results.TUTORIALS}, {out / results.SUMMARY}", soft_wrap=True)
     if others and leaderboard:
-        from mnist_lab.reproduce import leaderboard as board
-
         with working_on("evaluating the runs for the leaderboard"):
-            rows = board.write_leaderboard(others, out)
-        _print_table(board.HEADS, rows, "rank", "preset", "parameters", "test accuracy, %", "seeds", "ensemble, %")
-        console.print(f"written: {out / board.PAGE}, {out / board.RECORDS}", soft_wrap=True)
+            page = results.write_leaderboard(others, out)
+        console.print(_first_table(page))
+        console.print(f"written: {out / results.LEADERBOARD}, {out / results.RECORDS}", soft_wrap=True)
 
 
-def _print_table(heads: Sequence[str], rows: Sequence[Sequence[str]], *shown: str) -> None:
-    """Print the columns with some of the heads."""
-    from mnist_lab.training.progress import console
-
-    table = Table(*shown)
-    for cells in rows:
-        table.add_row(*(cells[heads.index(head)] for head in shown))
-    console.print(table)
+def _first_table(page: str) -> Markdown:
+    """Return the first table of a page, for the terminal."""
+    rows = dropwhile(lambda line: not line.startswith("|"), page.splitlines())
+    return Markdown("\n".join(takewhile(bool, rows)))
 
 
 def finished_runs(runs_dir: Path) -> dict[str, list[Run]]:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from mnist_lab.config.metric_names import EXAMPLES_SEEN, TRAIN_LOSS_STEP
+from mnist_lab.runs.listing import format_cell
 from mnist_lab.runs.run import Run
 from mnist_lab.viz.style import COLOURS, HEIGHT, TITLE_HEIGHT, WIDTH, distinct_colours, set_title, set_tooltips, styled
 
@@ -24,7 +25,6 @@ SETS = {
 }
 METRICS = {"loss": ("loss (mean per image)", 1), "acc": ("accuracy (%)", 100)}  # label, factor to its unit
 LEGEND_ROW = 0.19  # inches
-MAX_COLUMN = 33  # letters of a legend with two columns
 MAX_NAMED = 24  # runs in a legend
 
 
@@ -66,7 +66,7 @@ def _plot_by_epoch(run: Run, name: str) -> Figure:
     for kind in SETS:
         plot_published(axes, run.tutorial, f"{kind}/{name}")
     finish_axes(axes, "epoch", METRICS[name][0])
-    figure.set_label(f"{METRICS[name][0]} by epoch: {'; '.join(str(line.get_label()) for line in axes.get_lines())}")
+    figure.set_label("; ".join(str(line.get_label()) for line in axes.get_lines()))
     _finish_figure(figure, run, HEIGHT)
     return figure
 
@@ -74,37 +74,33 @@ def _plot_by_epoch(run: Run, name: str) -> Figure:
 def _finish_figure(figure: Figure, run: Run, height: float) -> None:
     """Add the title, and the legend below the axes: curves, then published points."""
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    columns = 2 if max(map(len, labels), default=0) <= MAX_COLUMN else 1
-    figure.set_size_inches(WIDTH, height + TITLE_HEIGHT + LEGEND_ROW * math.ceil(len(handles) / columns))
+    figure.set_size_inches(WIDTH, height + TITLE_HEIGHT + LEGEND_ROW * len(handles))
     set_title(figure, f"{run.info['model']}: {run.folder.name}")
-    if handles:
-        figure.legend(handles, labels, loc="outside lower left", ncols=columns)
+    figure.legend(handles, labels, loc="outside lower left")
 
 
 def _plot_sets(axes: Axes, run: Run, name: str, *, across: Literal["epochs", "examples_seen"]) -> None:
     """Plot a metric of every set, as a star if the test set was evaluated once.
 
-    By epoch, the values before training are left out if there are others: they would press the rest flat. The legend
-    has the value of the epoch whose weights were tested, as the run's table has, else the last one.
+    The legend has the value of the epoch whose weights were tested, as the run's table has, else the last one.
     """
-    factor, tested = METRICS[name][1], run.tested_epoch
     for kind, (words, colour) in SETS.items():
+        metric, factor = f"{kind}/{name}", METRICS[name][1]
         by_epoch, curve = (
-            {x: factor * y for x, y in run.curve(f"{kind}/{name}", by).items() if math.isfinite(y)}
-            for by in ("epochs", across)
+            {x: y for x, y in run.curve(metric, by).items() if math.isfinite(y)} for by in ("epochs", across)
         )
-        if not by_epoch:
-            continue
-        if across == "epochs":
+        if across == "epochs":  # the values before training would press the others flat
             curve = {x: y for x, y in curve.items() if x > 0} or curve
-        last = list(by_epoch)[-1]
+        if not curve:
+            continue
+        last, tested = max(by_epoch), run.tested_epoch
         epoch = tested if tested in by_epoch else last
-        label = f"{words}, {format_metric(name, by_epoch[epoch])}" + (f" (epoch {epoch:g})" if epoch != last else "")
+        label = f"{words}, {format_cell(metric, by_epoch[epoch])}" + (f" (epoch {epoch:g})" if epoch != last else "")
         marker, size = ("*", 12) if kind == "test" and len(curve) == 1 else ("o", 5)
         style: dict[str, Any] = {"marker": marker, "markersize": size, "markeredgecolor": COLOURS["paper"]}
-        (line,) = axes.plot(list(curve), list(curve.values()), color=colour, label=label, **style)
+        (line,) = axes.plot(list(curve), [factor * y for y in curve.values()], color=colour, label=label, **style)
         if across == "epochs":
-            set_tooltips(line, [f"{words}, epoch {x:g}: {format_metric(name, y)}" for x, y in curve.items()])
+            set_tooltips(line, [f"{words}, epoch {x:g}: {format_cell(metric, y)}" for x, y in curve.items()])
 
 
 def plot_published(axes: Axes, tutorial: Mapping[str, Any], metric: str) -> list[float]:
@@ -113,10 +109,13 @@ def plot_published(axes: Axes, tutorial: Mapping[str, Any], metric: str) -> list
     points = {epoch: y for epoch, y in enumerate(values) if y is not None and epoch > 0}
     if points:
         kind, name = metric.split("/")
-        words, last = f"{SETS[kind][0].split(',')[0]}, published", format_metric(name, list(points.values())[-1])
-        style: dict[str, Any] = {"color": SETS[kind][1], "markersize": 7, "markeredgewidth": 1.6, "linestyle": "none"}
-        (line,) = axes.plot(list(points), list(points.values()), marker="x", label=f"{words}, {last}", **style)
-        set_tooltips(line, [f"{words}, epoch {x}: {format_metric(name, y)}" for x, y in points.items()])
+        (words, colour), factor = SETS[kind], METRICS[name][1]
+        label = f"{words.split(',')[0]}, published"
+        texts = {epoch: format_cell(metric, y / factor) for epoch, y in points.items()}
+        style: dict[str, Any] = {"color": colour, "markersize": 7, "markeredgewidth": 1.6}
+        style["label"] = f"{label}, {texts[max(texts)]}"
+        (line,) = axes.plot(list(points), list(points.values()), "x", **style)
+        set_tooltips(line, [f"{label}, epoch {epoch}: {text}" for epoch, text in texts.items()])
     return list(points.values())
 
 
@@ -126,36 +125,25 @@ def plot_comparison(runs: Sequence[Run], labels: Sequence[str]) -> Figure | None
 
     The test set has axes if a run evaluated it more than once; that of a run that did so once is a star there.
     """
-    curves = {
-        f"{kind}/{name}": [{x: factor * y for x, y in run.curve(f"{kind}/{name}").items()} for run in runs]
-        for kind in SETS
-        for name, (_, factor) in METRICS.items()
-    }
-    kinds = [kind for kind in SETS if max(map(len, curves[f"{kind}/loss"])) > (kind == "test")]
+    kinds = [kind for kind in SETS if any(len(run.curve(f"{kind}/loss")) > (kind == "test") for run in runs)]
     if not kinds:
         return None
-    columns = 2 if len(runs) > 4 and max(map(len, labels)) < 60 else 1
-    height = HEIGHT * len(kinds) + 0.5 + LEGEND_ROW * min(len(runs), MAX_NAMED) / columns
-    figure = Figure(figsize=(10, height))
+    figure = Figure(figsize=(10, HEIGHT * len(kinds) + 0.5 + LEGEND_ROW * min(len(runs), MAX_NAMED)))
     grid = figure.subplots(len(kinds), len(METRICS), sharex=True, squeeze=False)
-    for i, kind in enumerate(kinds):
-        for axes, (name, (up, _)) in zip(grid[i], METRICS.items(), strict=True):
-            own = curves[f"{kind}/{name}"]
-            for curve, label, colour in zip(own, labels, distinct_colours(len(runs)), strict=True):
+    for row, kind in zip(grid, kinds, strict=True):
+        for axes, (name, (up, factor)) in zip(row, METRICS.items(), strict=True):
+            for run, label, colour in zip(runs, labels, distinct_colours(len(runs)), strict=True):
+                curve = run.curve(f"{kind}/{name}")
                 marker, size = ("*", 11) if kind == "test" and len(curve) == 1 else ("o", 3)
                 style: dict[str, Any] = {"marker": marker, "markersize": size, "linewidth": 1.2, "color": colour}
-                axes.plot(list(curve), list(curve.values()), label=label, **style)
+                axes.plot(list(curve), [factor * y for y in curve.values()], label=label, **style)
             finish_axes(axes, "epoch" if kind == kinds[-1] else "", up)
-            shown = [y for curve in own for y in curve.values()]
-            if name == "loss" and 0 < 10 * min(shown) < max(shown):
+            low, high = axes.dataLim.intervaly
+            if name == "loss" and 0 < 10 * low < high:
                 set_log_scale(axes, "y")  # beside a run that hardly learns, the others would be one line
             axes.set_title(SETS[kind][0])
-    figure.legend(
-        handles=grid[0][0].get_lines()[:MAX_NAMED],
-        title=f"the first {MAX_NAMED} of {len(runs)} runs" if len(runs) > MAX_NAMED else None,
-        loc="outside lower center",
-        ncols=columns,
-    )
+    title = f"the first {MAX_NAMED} of {len(runs)} runs" if len(runs) > MAX_NAMED else None
+    figure.legend(handles=grid[0][0].get_lines()[:MAX_NAMED], title=title, loc="outside lower center")
     return figure
 
 
@@ -175,11 +163,6 @@ def plot_range_test(found: RangeTest, title: str) -> Figure:
     set_title(figure, title)
     axes.legend(loc="lower left")
     return figure
-
-
-def format_metric(name: str, value: float) -> str:
-    """Return a loss, or an accuracy in percent, for people."""
-    return f"{value:.4f}" if name == "loss" else f"{value:.2f}%"
 
 
 def finish_axes(axes: Axes, across: str, up: str) -> None:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from mnist_lab.data.corruptions import CORRUPTIONS, corrupt
 from mnist_lab.data.image_source import DIGITS
+from mnist_lab.evaluation.evaluate import Robustness
 from mnist_lab.evaluation.predictions import Predictions
-from mnist_lab.evaluation.robustness import Robustness
 from mnist_lab.formatting import shorten
 from mnist_lab.viz.style import COLOURS, TITLE_HEIGHT, distinct_colours, set_title, set_tooltips, styled
 from mnist_lab.viz.sweep import draw_cells
@@ -37,16 +37,14 @@ def plot_images(
 ) -> Figure:
     """Plot a grid of images, (N, 1, S, S) or (N, S, S), each below its true class or, if given, its predicted class.
 
-    A wrong prediction is red, with the true class beside it; both with their probabilities, if given as (N, K). Bright
+    A wrong prediction is red, with the true class below it; both with their probabilities, if given as (N, K). Bright
     pixels are drawn as ink on paper, as suits MNIST, or else from black to white.
     """
     side = images.shape[-1]
     pixels = np.asarray(images).reshape(len(truths), side, side)
-    lines = 1 if probabilities is None else 2
-    longest = max(len(shorten(classes[label], MAX_NAME)) for label in {*truths, *(predictions or ())})
-    names = 1 if predictions is None or probabilities is not None else 2  # in a line
-    width = 1.2 + CHARACTER * names * (longest - 1)  # inches of a column
-    rows, cell, head = -(-len(truths) // columns), int(side * width), int((0.2 + 0.16 * lines) * side)
+    names = [shorten(name, MAX_NAME) for name in classes]
+    width = 1.2 + CHARACTER * (max(len(names[label]) for label in {*truths, *(predictions or ())}) - 1)  # in inches
+    rows, cell, head = -(-len(truths) // columns), int(side * width), int(0.52 * side)
     height = int(1.2 * side) + head
     sheet = np.full((rows * height, columns * cell), np.nan)
     figure = Figure(figsize=(width * columns, width * rows * height / cell))
@@ -56,16 +54,16 @@ def plot_images(
     for i, (image, truth) in enumerate(zip(pixels, truths, strict=True)):
         top, left = i // columns * height + head, i % columns * cell + (cell - side) // 2
         sheet[top : top + side, left : left + side] = image
-        named = {"truth": truth} if predictions is None else {"predicted": predictions[i]}
-        right = predictions is None or predictions[i] == truth
-        if not right:
+        predicted = truth if predictions is None else predictions[i]
+        named = {"truth" if predictions is None else "predicted": predicted}
+        if predicted != truth:
             named["is"] = truth
-        words = [f"{word} {shorten(classes[label], MAX_NAME)}" for word, label in named.items()]
+        words = [f"{word} {names[label]}" for word, label in named.items()]
         if probabilities is not None:
             shares = [format_probability(probabilities[i, label].item()) for label in named.values()]
             words = [f"{word}: {share}" for word, share in zip(words, shares, strict=True)]
-        text, colour = (", " if lines == 1 else "\n").join(words), COLOURS["ink" if right else "bad"]
-        axes.text(left + side / 2, top - 2, text, ha="center", va="bottom", fontsize=8.5, color=colour)
+        colour = COLOURS["ink" if predicted == truth else "bad"]
+        axes.text(left + side / 2, top - 2, "\n".join(words), ha="center", va="bottom", fontsize=8.5, color=colour)
     axes.imshow(sheet, cmap=INK if as_ink else "gray", interpolation="none", aspect="auto")
     return figure
 
@@ -73,17 +71,6 @@ def plot_images(
 def format_probability(share: float) -> str:
     """Return a probability in percent; one that is not certain does not look so."""
     return "> 99.9%" if 0.9995 <= share < 1 else "< 0.1%" if 0 < share < 0.0005 else f"{share:.1%}"
-
-
-def tile_images(pictures: np.ndarray, columns: int, *, gap: int = 0, fill: float = 0) -> np.ndarray:
-    """Return pictures, (N, height, width), as one, row by row; gaps and places after the last are fill."""
-    count, height, width = pictures.shape
-    rows = -(-count // columns)
-    sheet = np.full((rows * columns, height + gap, width + gap), fill, dtype=pictures.dtype)
-    sheet[:count, :height, :width] = pictures
-    sheet = sheet.reshape(rows, columns, height + gap, width + gap).swapaxes(1, 2)
-    sheet = sheet.reshape(rows * (height + gap), columns * (width + gap))
-    return sheet[: sheet.shape[0] - gap, : sheet.shape[1] - gap]
 
 
 def plot_worst_errors(
@@ -104,7 +91,7 @@ def plot_worst_errors(
         f"({format_probability(own[taken])})"
         for truth, taken, own in zip(truths, predicted, shares.tolist(), strict=True)
     ]
-    figure.set_label(f"Test images that are most wrong: {'; '.join(texts)}")
+    figure.set_label("; ".join(texts))
     return figure
 
 
@@ -124,8 +111,8 @@ def plot_confusion(predictions: Predictions) -> Figure:
     }
     names = [shorten(name, MAX_NAME) for name in predictions.classes]
     few, room = len(names) <= MAX_COUNTED, CHARACTER * (max(map(len, names)) - 1)  # inches beyond a digit's
-    side = max(3, 0.4 * len(names)) if few else min(0.16 * len(names), 12)  # inches
-    figure = Figure(figsize=(side + 0.6 + room, side + 0.5 + room))
+    side = 0.6 + room + (max(3, 0.4 * len(names)) if few else min(0.16 * len(names), 12))  # inches
+    figure = Figure(figsize=(side, side))
     axes = figure.subplots()
     draw_cells(axes, colours, {spot: str(count) for spot, count in found.items()} if few else {})
     axes.set_xticks(range(len(names)), names, rotation=90 if room else 0)
@@ -137,7 +124,7 @@ def plot_confusion(predictions: Predictions) -> Figure:
     axes.set(xlabel="predicted class", ylabel="true class")
     set_title(figure, f"{len(predictions.labels):,} images, accuracy {predictions.accuracy:.2%}")
     errors = [f"{names[i]} predicted as {names[j]}: {count}" for (j, i), count in sorted(found.items()) if i != j]
-    figure.set_label(f"Confusion matrix; errors: {', '.join(errors) or 'none'}")
+    figure.set_label(f"errors: {', '.join(errors) or 'none'}")
     return figure
 
 
@@ -159,19 +146,20 @@ def plot_reliability(predictions: Predictions) -> Figure:
     )
     texts = [f"{p:.1%} sure, {share:.1%} right: {n:,} images" for p, share, n in zip(sure, right, counts, strict=True)]
     set_tooltips(points, texts)
+    figure.set_label("; ".join(texts))
     axes.set(xlim=(0, 100), ylim=(0, 100), xlabel="probability of the predicted class (%)", ylabel="accuracy (%)")
     axes.grid()
-    figure.set_label(f"Reliability diagram: {'; '.join(texts)}")
     return figure
 
 
 @styled
-def plot_robustness(groups: Mapping[str, Sequence[Robustness]], image: Tensor) -> Figure:
+def plot_robustness(groups: Mapping[str, Sequence[Robustness]]) -> Figure:
     """Plot each corruption in its own axes, with a line for each group of runs: the mean, and the range of several.
 
-    Above the axes is an image, (28, 28) bytes, in every strength.
+    Above the axes is the first run's first test image in every strength.
     """
-    corruptions = list(next(iter(groups.values()))[0].accuracies)
+    first, *_ = next(iter(groups.values()))
+    corruptions, image = list(first.accuracies), first.example.unsqueeze(0)
     columns = min(COLUMNS, len(corruptions) + 1)
     rows = -(-(len(corruptions) + 1) // columns)
     figure = Figure(figsize=(3.3 * columns, 3.4 * rows))
@@ -180,7 +168,7 @@ def plot_robustness(groups: Mapping[str, Sequence[Robustness]], image: Tensor) -
         axes.axis("off")
     for i, name in enumerate(corruptions):
         strip, axes = grid[2 * (i // columns) : 2 * (i // columns) + 2, i % columns]
-        shown = torch.cat([corrupt(image.unsqueeze(0), name, strength)[0] for strength in range(6)], dim=1).numpy()
+        shown = torch.cat([corrupt(image, name, strength)[0] for strength in range(6)], dim=1).numpy()
         strip.imshow(shown, cmap="gray_r", vmin=0, vmax=255, extent=(-0.5, 5.5, 0, 1), aspect="auto")
         strip.vlines(np.arange(0.5, 5), 0, 1, color=COLOURS["line"], linewidth=0.8)
         strip.set_title(name)
@@ -214,9 +202,12 @@ def plot_filters(model: nn.Module, image_size: int, count: int = 128) -> Figure 
     else:
         return None
     shown = pictures[:count].detach().float().cpu().numpy()
-    root = math.ceil(math.sqrt(len(shown)))
-    columns = next((number for number in range(root, 2 * root) if len(shown) % number == 0), root)
-    sheet, most = tile_images(shown, columns, gap=1, fill=np.nan), np.abs(shown).max()
+    columns = math.ceil(math.sqrt(len(shown)))
+    rows, (_, height, width) = math.ceil(len(shown) / columns), shown.shape
+    sheet = np.full((rows * columns, height + 1, width + 1), np.nan)  # with a gap behind and below each picture
+    sheet[: len(shown), :height, :width] = shown
+    sheet = sheet.reshape(rows, columns, height + 1, width + 1).swapaxes(1, 2)
+    sheet, most = sheet.reshape(rows * (height + 1), columns * (width + 1))[:-1, :-1], np.abs(shown).max()
     figure = Figure(figsize=(6.2, 5 * sheet.shape[0] / sheet.shape[1] + TITLE_HEIGHT + 0.1))
     axes = figure.subplots()
     axes.axis("off")

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 
 FORMATS = (".png", ".pdf", ".svg")
 DPI = 150
-# rem per inch of a figure, for text of a readable size: on a phone, wider than a phone, on a desk
-MIN_SCALE, SCROLLED_SCALE, MAX_SCALE = 4.5, 5.4, 6.1
-PHONE_WIDTH = 4.7  # inches
+MIN_SCALE, MAX_SCALE = 4.5, 6.1  # rem per inch of a figure, for text of a readable size on a phone and on a desk
 
 
 def require_figure_path(path: Path) -> None:
@@ -28,11 +26,6 @@ def require_figure_path(path: Path) -> None:
     if path.suffix not in FORMATS:
         raise UsageError(f"--out={path}: must end in one of {', '.join(FORMATS)}")
     require_writable_file(path, f"--out={path}")
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure to the path given with --out."""
-    write_figure(figure, path, f"--out={path}")
 
 
 def write_figure(figure: Figure, path: Path, option: str = "") -> None:
@@ -54,9 +47,10 @@ def write_figure(figure: Figure, path: Path, option: str = "") -> None:
 
 
 def inline_svg(figure: Figure, name: str) -> str:
-    """Return a figure as an SVG element, in the page's colours and type, with tooltips and without its title.
+    """Return a figure as an SVG element for a page; screen readers read its name and the figure's label, if it has one.
 
-    Equal figures of one name give equal texts. The figure's label, if it has one, describes it to screen readers.
+    It has the page's colours and type, tooltips, and no title. Figures of one page need different names, since the ids
+    in the element follow from it; equal figures of one name give equal texts.
     """
     from matplotlib import rc_context
 
@@ -68,47 +62,34 @@ def inline_svg(figure: Figure, name: str) -> str:
         figure.set_figheight(figure.get_figheight() - TITLE_HEIGHT)
     figure.patch.set_visible(False)
     file = io.StringIO()
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):  # the ids follow from the name
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         figure.savefig(file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    root = ElementTree.fromstring(file.getvalue())
-    _simplify(root, set(re.findall(r"#([\w-]+)", file.getvalue())))
-    width = figure.get_figwidth()
-    scale = MIN_SCALE if width <= PHONE_WIDTH else SCROLLED_SCALE
+    root, width = ElementTree.fromstring(file.getvalue()), figure.get_figwidth()
+    for element in list(root.iter()):
+        _adapt(element)
+    root[:] = [child for child in root if child.tag != "metadata" and child.find("style") is None]
     root.attrib = {
         "class": "chart",
         "role": "img",
-        "aria-label": str(figure.get_label()) or name,
+        "aria-label": f"{name}: {figure.get_label()}" if figure.get_label() else name,
         "viewBox": root.attrib["viewBox"],
-        "style": f"min-width:{scale * width:.1f}rem;max-width:{MAX_SCALE * width:.1f}rem",
+        "style": f"min-width:{MIN_SCALE * width:.1f}rem;max-width:{MAX_SCALE * width:.1f}rem",
     }
     return ElementTree.tostring(root, encoding="unicode")
 
 
-def _escape_texts(figure: Figure) -> None:
-    """Escape the control characters in the texts of a figure, which XML and fonts lack."""
-    from matplotlib.text import Text
-
-    for text in figure.findobj(Text):
-        text.set_text(printable_lines(text.get_text()))
-
-
-def _simplify(element: ElementTree.Element, used: set[str]) -> bool:
-    """Reduce an element to what a page needs, with its tooltips and the ids in use; return whether anything is left."""
+def _adapt(element: ElementTree.Element) -> None:
+    """Give an element of a figure its tooltips, short numbers, and the page's colours and type."""
     from mnist_lab.viz.style import COLOURS, TOOLTIPS
 
     element.tag = element.tag.rpartition("}")[2]  # an HTML page declares no namespaces
     attributes = {key.rpartition("}")[2]: value for key, value in element.attrib.items()}
     element.text, element.tail = (element.text or "").strip() or None, None
-    element[:] = [child for child in element if _simplify(child, used)]
-    element[:] = [child[0] if child.tag == "g" and not child.attrib and len(child) == 1 else child for child in element]
-    id = attributes.get("id", "")
-    if id.startswith(TOOLTIPS):
+    if element.tag == "g" and attributes.pop("id", "").startswith(TOOLTIPS):
         attributes["class"] = "series"
-        marks = list(element.iter("use")) or list(element.iter("path"))
-        for mark, text in zip(marks, json.loads(id.removeprefix(TOOLTIPS)), strict=True):
+        marks = element.findall(".//{*}use") or element.findall(".//{*}path")
+        for mark, text in zip(marks, json.loads(element.attrib["id"].removeprefix(TOOLTIPS)), strict=True):
             ElementTree.SubElement(mark, "title").text = text
-    if id not in used:
-        attributes.pop("id", None)
     for key in attributes.keys() & {"d", "x", "y", "transform"}:
         attributes[key] = " ".join(re.sub(r"(\.\d)\d+", r"\1", attributes[key]).split())
     if "style" in attributes:
@@ -118,6 +99,11 @@ def _simplify(element: ElementTree.Element, used: set[str]) -> bool:
             style = style.replace(colour, f"var(--{name})")
         attributes["style"] = style
     element.attrib = attributes
-    if element.tag == "path":
-        return bool(re.search("[LCQ]", attributes.get("d", "")))  # not the line of a single point
-    return element.tag not in ("metadata", "style") and (element.tag not in ("g", "defs") or len(element) > 0)
+
+
+def _escape_texts(figure: Figure) -> None:
+    """Escape the control characters in the texts of a figure, which XML and fonts lack."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        text.set_text(printable_lines(text.get_text()))

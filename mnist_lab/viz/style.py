@@ -30,14 +30,11 @@ TOOLTIPS = "tooltips:"  # begins the group id of an artist with tooltips
 styled = rc_context(
     {
         "figure.constrained_layout.use": True,
-        "figure.facecolor": COLOURS["paper"],
-        "savefig.facecolor": "auto",
         "text.color": COLOURS["ink"],
         "text.parse_math": False,  # a setting's value may have dollar signs
         "font.size": 9.5,
         "figure.titlesize": 10,
         "axes.titlesize": 10,
-        "axes.labelsize": 9.5,
         "axes.labelcolor": COLOURS["soft"],
         "axes.edgecolor": COLOURS["soft"],
         "axes.facecolor": "none",
@@ -46,17 +43,9 @@ styled = rc_context(
         "axes.axisbelow": True,
         "xtick.color": COLOURS["soft"],
         "ytick.color": COLOURS["soft"],
-        "xtick.labelsize": 9,
-        "ytick.labelsize": 9,
         "grid.color": COLOURS["line"],
-        "grid.linewidth": 0.8,
-        "lines.linewidth": 1.6,
-        "lines.markeredgewidth": 0.8,
         "legend.fontsize": 8.8,
         "legend.frameon": False,
-        "legend.labelcolor": COLOURS["ink"],
-        "legend.handlelength": 1.6,
-        "legend.columnspacing": 1.2,
     }
 )
 

@@ -16,11 +16,9 @@ import torch
 from torch import Tensor
 
 from mnist_lab.config.metric_names import TEST_ACC
-from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.errors import LabError
-from mnist_lab.evaluation.predictions import Predictions, load_trained
+from mnist_lab.evaluation.predictions import Predictions, TrainedRun
 from mnist_lab.formatting import render_template
-from mnist_lab.models.classifier import Classifier
 from mnist_lab.models.deployed import Ensemble, InferenceModule, resize_weights
 from mnist_lab.runs.checkpoints import load_weights
 from mnist_lab.runs.run import Run
@@ -43,17 +41,18 @@ POINTWISE = {"relu", "leaky_relu", "elu", "sigmoid", "tanh", "silu", "gelu", "sc
 
 def page_of(run: Run) -> str:
     """Return the page of a run's tested weights, with test images if the data set is on this machine."""
-    network, data = load_trained(run)
-    data.download = False
+    trained = TrainedRun(run)
+    trained.data.download = False
     try:
-        predictions = Predictions.on_test_set(network, data)
+        predictions = trained.predictions
     except LabError:  # The data are not there, or have changed.
         predictions = None
-    return to_page(network, data, run, predictions)
+    return to_page(trained, predictions)
 
 
-def to_page(network: Classifier, data: MNISTDataModule, run: Run, predictions: Predictions | None) -> str:
+def to_page(trained: TrainedRun, predictions: Predictions | None) -> str:
     """Return the page of a network, with the test images of its worst predictions and the epochs its run has kept."""
+    run, network, data = trained.run, trained.model, trained.data
     arrays = Arrays()
     members = [InferenceModule(network, data.mean, data.std, network.views)]
     if isinstance(network, Ensemble):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mnist_lab.cli.robustness import name_groups
 from mnist_lab.data.corruptions import CORRUPTIONS, corrupt
-from mnist_lab.evaluation.robustness import measure
+from mnist_lab.evaluation.evaluate import measure
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import load_trained_model, make_data
 from mnist_lab.training.train import train
@@ -173,7 +173,7 @@ def test_several_runs_are_compared_best_first_seeds_together(command: Command, r
 def test_figure_has_a_line_for_each_network_on_the_axes_of_each_corruption(runs: list[Run]) -> None:
     names = ["shift", "blur"]
     groups = {name: [measure(run, names) for run in own] for name, own in name_groups(runs).items()}
-    figure = plot_robustness(groups, images()[0])
+    figure = plot_robustness(groups)
     panels = [axes for axes in figure.axes if axes.get_lines()]
     assert [axes.get_title() for axes in figure.axes if axes.get_title()] == names
     for axes, name in zip(panels, names, strict=True):

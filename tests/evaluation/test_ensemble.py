@@ -9,52 +9,39 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lab import Command, Tiny, disk_full, tiny_data
-from omegaconf import OmegaConf
+from lab import Command, Tiny, disk_full
 from PIL import Image
 
 from mnist_lab.errors import UsageError
 from mnist_lab.evaluation.ensemble import make_ensemble
 from mnist_lab.evaluation.evaluate import evaluate
-from mnist_lab.evaluation.predictions import Predictions, load_trained
+from mnist_lab.evaluation.predictions import Predictions, TrainedRun
 from mnist_lab.runs.record import RunState
 from mnist_lab.runs.run import Run
 from mnist_lab.training.train import train
 
-SETTINGS = ("data=tiny", "trainer.accelerator=cpu", "figures=false", "logger=csv")
-
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a lenet, whose images are 32x32, of an mlp with another normalisation, and of its data."""
-    folder = tmp_path_factory.mktemp("trained")
-    tiny = tiny_data(folder / "tiny")
+def trained(module_tiny: Tiny) -> Path:
+    """The runs of a lenet, whose images are 32x32, and of an mlp with another normalisation."""
+    folder = module_tiny.folder / "runs"
     for name, *own in (
         ("lenet", "optimizer.lr=0.05", "trainer.max_epochs=3"),
         ("mlp", "optimizer.lr=0.1", "trainer.max_epochs=4", "data.mean=0.5", "data.std=0.5"),
     ):
-        train(tiny.compose(*SETTINGS, f"model={name}", f"hydra.run.dir={folder / 'runs' / name}", *own))
+        train(module_tiny.compose("logger=csv", f"model={name}", f"hydra.run.dir={folder / name}", *own))
     return folder
 
 
 @pytest.fixture
 def runs(trained: Path, tiny: Tiny) -> list[Run]:
     """The two runs, in runs/ below the current folder."""
-    shutil.copytree(trained / "runs", "runs")
+    shutil.copytree(trained, "runs")
     return [Run(Path("runs/lenet")), Run(Path("runs/mlp"))]
 
 
 def predictions(run: Run) -> Predictions:
-    return Predictions.on_test_set(*load_trained(run))
-
-
-def changed(run: Run, folder: str, key: str, value: Any) -> Run:
-    """A copy of a run with one setting changed in its config.yaml."""
-    copied = Run(Path(shutil.copytree(run.folder, folder)))
-    cfg = copied.config
-    OmegaConf.update(cfg, key, value)
-    copied.save_config(cfg)
-    return copied
+    return TrainedRun(run).predictions
 
 
 def test_probabilities_are_the_mean_of_the_members(runs: list[Run]) -> None:
@@ -112,7 +99,7 @@ def test_every_command_takes_an_ensemble(command: Command, runs: list[Run]) -> N
     (lines,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     names: dict[str, Any] = {}
     exec(lines.replace("ensemble.pt", "runs/both/exports/ensemble.pt"), names)
-    images, (network, _) = torch.zeros(1, 1, 28, 28), load_trained(Run(Path(ensemble)))
+    images, network = torch.zeros(1, 1, 28, 28), TrainedRun(Run(Path(ensemble))).model
     torch.testing.assert_close(names["network"].probabilities(images), network.probabilities(images))
     digit = np.full((90, 80), 255, np.uint8)
     digit[20:70, 36:46] = 0
@@ -161,8 +148,11 @@ def test_unusable_run_is_left_out_with_a_warning(command: Command, runs: list[Ru
 
 
 def test_refusal_is_one_line_and_leaves_nothing(command: Command, runs: list[Run]) -> None:
-    changed(runs[1], "odd/name", "data.source.name", "Other")
     shutil.copytree("runs/mlp", "odd/damaged")
+    other = Run(Path(shutil.copytree("runs/mlp", "odd/name")))
+    config = other.config
+    config.data.source.name = "Other"
+    other.save_config(config)
     checkpoint = Run(Path("odd/damaged")).chosen_checkpoint()
     checkpoint.write_bytes(checkpoint.read_bytes()[:-200])
     Path("file").touch()
@@ -172,7 +162,7 @@ def test_refusal_is_one_line_and_leaves_nothing(command: Command, runs: list[Run
         (["runs/mlp", "odd/name"], "odd/name: was trained on other data than runs/mlp (data.source.name=Other, not"),
         (["runs/mlp", "odd/damaged"], f"{checkpoint}: corrupt"),
         (["runs", "--to", "runs/mlp"], "--to=runs/mlp: exists already; choose another"),
-        (["runs", "--to", "file/x"], "--to=file/x: cannot be made ("),
+        (["runs", "--to", "file/x"], "--to=file/x: cannot be written ("),
     ):
         outcome = command("ensemble", *arguments, data=False)
         assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome.err

@@ -15,7 +15,7 @@ from torch import Tensor
 from benchmarks.tutorials import NETWORKS as TUTORIALS
 from mnist_lab import conf_dir
 from mnist_lab.errors import LabError
-from mnist_lab.evaluation.predictions import Predictions, load_trained
+from mnist_lab.evaluation.predictions import Predictions, TrainedRun
 from mnist_lab.export import export as exporting
 from mnist_lab.export.model_card import model_card
 from mnist_lab.models.deployed import InferenceModule
@@ -92,9 +92,8 @@ def test_every_format_predicts_as_the_checkpoint_when_loaded_as_its_card_says(
     views = ["test_augmentation=views"] if name == "residual_cnn" else []
     train(tiny.compose(f"model={name}", "optimizer.lr=0.05", *QUICK, "trainer.max_epochs=3", *views))
     run = Run(Path("runs/a"))
-    model, data = load_trained(run)
-    expected = Predictions.on_test_set(model, data)
-    pictures = data.test_set()[0]
+    trained = TrainedRun(run)
+    expected, pictures = trained.predictions, trained.data.test_set()[0]
     assert expected.probabilities.std() > 0.05, "or all programs would look alike"
     for form, suffix in PROGRAMS.items():
         outcome = command("export", "runs/a", "--format", form, data=False)
@@ -113,8 +112,9 @@ def test_every_format_predicts_as_the_checkpoint_when_loaded_as_its_card_says(
         card = run.folder / "exports" / f"{name}{suffix}.md"
         network = loaded(card, monkeypatch)["network"]
         assert ("turned by 8 degrees to either side at 0.92 and 1.08 times its size" in card.read_text()) == bool(views)
-        assert same(network.state_dict(), model.state_dict())
-        torch.testing.assert_close(network.probabilities(data.normalise(pictures)), expected.probabilities)
+        assert same(network.state_dict(), trained.model.state_dict())
+        images = trained.data.normalise(pictures)
+        torch.testing.assert_close(network.probabilities(images), expected.probabilities)
     assert len(list((run.folder / "exports").iterdir())) == 8, "a card for each file, and nothing else"
 
 
@@ -131,7 +131,7 @@ def test_program_that_differs_from_the_checkpoint_is_not_written(
         assert is_refused(outcome, 1, f"exports/mlp{PROGRAMS[form]}: not written: on 57 test images, ")
     assert command(*arguments, data=False).status == 0
     before = Path(f"runs/a/exports/mlp{PROGRAMS[form]}").read_bytes()
-    wrong = dataclasses.replace(right, convert=lambda network, data, run: b"no program")
+    wrong = dataclasses.replace(right, convert=lambda trained: b"no program")
     monkeypatch.setitem(exporting.FORMATS, form, wrong)
     outcome = command(*arguments, data=False)
     last_line = outcome.err.splitlines()[-1]  # torch logs a broken file before
@@ -197,7 +197,8 @@ def test_card_says_what_the_run_was_and_what_the_file_takes(command: Command, ti
         "The licence of Tiny is decided by its owner.",
     ):
         assert message in card
-    model, data = load_trained(run)
+    trained = TrainedRun(run)
+    model, data = trained.model, trained.data
     for name, licence in (("MNIST", "CC BY-SA 3.0"), ("FashionMNIST", "2017) is under the MIT licence. ")):
         data.source = dataclasses.replace(data.source, name=name)
         card = model_card(run, model, data, "x.pt", "load", None, is_program=False)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
 from mnist_lab.evaluation.evaluate import evaluate
-from mnist_lab.evaluation.predictions import Predictions, load_trained
+from mnist_lab.evaluation.predictions import TrainedRun
 from mnist_lab.models.deployed import Views
 from mnist_lab.models.lenet import LeNet
 from mnist_lab.runs.run import Run
@@ -73,7 +73,7 @@ def test_run_is_tested_with_its_views_and_keeps_them_in_an_ensemble(command: Com
         assert command(*settings).status == 0
     assert command("ensemble", "runs/a/plain", "runs/a/views", "--to", "runs/a/both", data=False).status == 0
     plain, views, both = (Run(Path("runs/a") / name) for name in ("plain", "views", "both"))
-    found = [Predictions.on_test_set(*load_trained(run)) for run in (plain, views, both)]
+    found = [TrainedRun(run).predictions for run in (plain, views, both)]
     assert torch.allclose((found[0].probabilities + found[1].probabilities) / 2, found[2].probabilities, atol=1e-5)
     loss = torch.nn.functional.nll_loss(found[1].probabilities.log(), found[1].labels).item()
     assert views.info["metrics"]["test/loss"] == pytest.approx(loss, abs=1e-5)

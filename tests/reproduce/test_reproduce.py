@@ -1,14 +1,16 @@
-"""`reproduce`: presets over seeds beside published figures. Nothing is trained twice; only equals are compared."""
+"""`reproduce`: presets over seeds beside published figures, and on a leaderboard that says what its logs say."""
 
 import json
 import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import Command, Outcome, held_by_another_process, same, weights
+import yaml
+from lab import Command, Outcome, Tiny, held_by_another_process, same, weights
 from lightning.pytorch import LightningModule, Trainer
 from omegaconf import OmegaConf
 
@@ -16,19 +18,30 @@ from mnist_lab import conf_dir
 from mnist_lab.config.compose import compose
 from mnist_lab.config.presets import preset_names
 from mnist_lab.errors import UsageError
-from mnist_lab.reproduce.leaderboard import format_seeds
+from mnist_lab.models.lenet import LeNet
+from mnist_lab.models.residual_cnn import ResidualCNN
 from mnist_lab.reproduce.reproduce import finished_runs, has_tutorial, parse_seeds
-from mnist_lab.reproduce.tutorials import markdown, summarise
+from mnist_lab.reproduce.results import (
+    Log,
+    accuracy,
+    flop_per_image,
+    format_seeds,
+    read_logs,
+    records_page,
+    results_page,
+    summarise,
+    summarise_logs,
+)
 from mnist_lab.runs.run import Run
 from mnist_lab.training.callbacks import StepLog
 
 RUNS = Path("runs/reproduce")
 PUBLISHED = {"simple_cnn": 99.12, "compact_cnn": 97.62, "lenet": 98.0, "dropout_cnn": 92.84, "mlp": 95.95}
-CHECKOUT = Path(__file__).parent.parent.parent
+COMMITTED = Path(__file__).parents[2] / "results"
 
 
 @pytest.fixture
-def reproduce(command: Command, tiny: Any) -> Command:
+def reproduce(command: Command, tiny: Tiny) -> Command:
     """`python -m mnist_lab reproduce ...` on the tiny data, two epochs."""
 
     def run(*arguments: str) -> Outcome:
@@ -123,7 +136,7 @@ def test_job_of_another_process_is_skipped(reproduce: Command) -> None:
         outcome = reproduce("mlp", "--seeds", "2")
     assert outcome.status == 0, outcome.err
     assert "mlp, seed 1 (1 of 2): " in outcome.out
-    assert "in progress in another process: mlp-seed1" in outcome.out
+    assert "or stop it, and repeat the command" in outcome.out
     assert set(times()) == {"mlp-seed2"}
 
 
@@ -176,10 +189,10 @@ def test_verdict_is_the_means_distance_from_the_published_figure(
     tmp_path: Path, accuracies: tuple[float, float], verdict: str
 ) -> None:
     """Published 97.62: reached from 97.32 on."""
-    for seed, accuracy in enumerate(accuracies, start=1):
-        finished(tmp_path / f"compact_cnn-seed{seed}", "compact_cnn", seed, [0.9, 0.95, accuracy])
+    for seed, last in enumerate(accuracies, start=1):
+        finished(tmp_path / f"compact_cnn-seed{seed}", "compact_cnn", seed, [0.9, 0.95, last])
     row = summaries(tmp_path)["compact_cnn"]["test_acc"]
-    percent = [100 * accuracy for accuracy in accuracies]
+    percent = [100 * share for share in accuracies]
     mean = statistics.fmean(percent)
     assert (row["verdict"], row["published"]) == (verdict, 97.62)
     found = [row[key] for key in ("mean", "std", "min", "max", "difference")]
@@ -195,48 +208,40 @@ def test_results_have_curves_by_seed_times_and_the_largest_difference(tmp_path: 
     assert row["curves"]["test/acc"][:3] == [[], [10, 10], [50, 50]]
     assert row["test_acc"]["largest_difference"] == {"epoch": 3, "difference": pytest.approx(-1.0)}
     assert row["seconds"] == {"mean": 60.0, "min": 20.0, "max": 100.0}
-    page = markdown({"dropout_cnn": row})
+    page = results_page({"dropout_cnn": row})
     assert "| 3 | 84.38 | 83.38 ± 0.00 | -1.00 |" in page
+    assert "the largest difference of the mean test accuracy is -1.00 points, after epoch 3." in page
     assert (
         "| [dropout_cnn](#dropout_cnn) | 10 | 92.84 | 92.84 ± 0.00 | 92.84 to 92.84 | 2 | +0.00 | reached | 60 s |"
         in page
     )
 
 
-def test_runs_of_changed_settings_are_shown_but_not_compared(tmp_path: Path) -> None:
+def test_runs_of_changed_settings_are_not_compared_and_unfinished_ones_do_not_count(tmp_path: Path) -> None:
     finished(tmp_path / "mlp-seed1", "mlp", 1, [0.9] * 5, "data.batch_size=64")
-    row = summaries(tmp_path)["mlp"]
-    assert (row["changed"], row["test_acc"]["verdict"]) == (["data.batch_size=64"], "not compared: data.batch_size=64")
-    assert "not compared: data.batch_size=64" in markdown({"mlp": row})
-
-
-def test_unfinished_runs_do_not_count(tmp_path: Path) -> None:
-    finished(tmp_path / "mlp-seed1", "mlp", 1, [0.9] * 5)
     finished(tmp_path / "mlp-seed2", "mlp", 2, [0.1] * 5)
     Run(tmp_path / "mlp-seed2").update(status="interrupted")
-    assert summaries(tmp_path)["mlp"]["seeds"] == [1]
+    row = summaries(tmp_path)["mlp"]
+    assert (row["seeds"], row["changed"]) == ([1], ["data.batch_size=64"])
+    assert row["test_acc"]["verdict"] == "not compared: data.batch_size=64"
+    assert "not compared: data.batch_size=64" in results_page({"mlp": row})
 
 
-@pytest.mark.slow
-def test_page_names_every_disagreement(tmp_path: Path) -> None:
-    cfgs = {name: compose(f"experiment={name}") for name in TUTORIALS}
-    for name, cfg in cfgs.items():
-        finished(tmp_path / f"{name}-seed1", name, 1, [0.9] * cfg.trainer.max_epochs)
-    page = markdown(summaries(tmp_path))
-    assert all(f"- {line}\n" in page for cfg in cfgs.values() for line in cfg.tutorial.disagreements)
-    assert page.count("\n## ") == len(TUTORIALS)
+def test_committed_page_is_made_of_its_results() -> None:
+    summary = json.loads((COMMITTED / "results.json").read_text())
+    assert (COMMITTED / "RESULTS.md").read_text(encoding="utf-8") == results_page(summary)
 
 
 @pytest.mark.parametrize("name", TUTORIALS)
 def test_header_and_committed_table_agree(name: str) -> None:
     """The preset's header says what results/results.json has, and that is of the preset as it stands."""
-    row = json.loads((CHECKOUT / "results" / "results.json").read_text())[name]
+    row = json.loads((COMMITTED / "results.json").read_text())[name]
     header = (conf_dir() / "experiment" / f"{name}.yaml").read_text().split("defaults:")[0]
     accuracy, seeds, cfg = row["test_acc"], len(row["seeds"]), compose(f"experiment={name}")
     mean = f"{accuracy['mean']:.2f} ± {accuracy['std']:.2f}"
     words = " ".join(header.replace("#", " ").split())
     assert f"Here: {mean} % over {seeds} seeds, {row['seconds']['mean']:.0f} s" in words
-    assert mean in (CHECKOUT / "results" / "RESULTS.md").read_text()
+    assert row["disagreements"] == cfg.tutorial.disagreements
     assert f"python -m mnist_lab experiment={name}" in header
     figure = PUBLISHED[name.removesuffix("_continued").removesuffix("_batch64")]
     assert accuracy["published"] == cfg.tutorial.published["test/acc"][-1] == figure
@@ -245,6 +250,101 @@ def test_header_and_committed_table_agree(name: str) -> None:
     assert seeds >= (3 if name == "simple_cnn" else 5)
     assert row["epochs"] == cfg.trainer.max_epochs == len(cfg.tutorial.published["test/acc"]) - 1
     assert cfg.data.val_size == 0 and cfg.callbacks.test_curve is not None
+
+
+def log(seed: int, wrong: int, **entries: Any) -> Log:
+    made: dict[str, Any] = {
+        "preset": "mine", "seeds": [seed], "changed": [], "command": "reproduce mine", "parameters": 7,
+        "pflop": 0.5, "seconds": 10.0 * seed, "date": f"2026-11-0{seed}", "commit": "abc", "versions": {},
+        "processor": "2 × CPU", "device": "cpu, 2 threads", "epochs": [], "images": 1000,
+        "wrong": dict.fromkeys(range(wrong), 3),
+    }  # fmt: skip
+    return {**made, **entries}
+
+
+def test_line_is_mean_and_deviation_over_the_seeds_and_the_ensemble_beside_them() -> None:
+    record = summarise_logs([log(1, 10), log(2, 14), log(3, 9), log(1, 8, seeds=[1, 2, 3])])
+    accuracies = [99.0, 98.6, 99.1]
+    assert record["mean"] == pytest.approx(statistics.fmean(accuracies))
+    assert record["std"] == pytest.approx(statistics.stdev(accuracies))
+    assert (record["min"], record["max"], record["ensemble"]) == pytest.approx((98.6, 99.1, 99.2))
+    assert (record["seeds"], record["seconds"], record["date"]) == ([1, 2, 3], 20.0, "2026-11-03")
+    assert record["command"] == "python -m mnist_lab reproduce mine --seeds 3"
+    one = summarise_logs([log(4, 10)])
+    assert (one["std"], one["command"]) == (None, "python -m mnist_lab reproduce mine --seeds 4-4")
+
+
+def test_page_has_the_best_preset_first(tmp_path: Path) -> None:
+    for name, wrong in (("good", 3), ("best", 1), ("bad", 50)):
+        (tmp_path / f"{name}-seed1.yaml").write_text(yaml.safe_dump(log(1, wrong, preset=name)))
+    records = read_logs(tmp_path)
+    assert [record["preset"] for record in records] == ["best", "good", "bad"]
+    page = records_page(records)
+    assert "| 1 | best | 7 | 99.900 | 1 | - | 10.0 | 0.5000 | 2026-11-01 | abc |" in page
+    assert page.index("| best |") < page.index("| good |") < page.index("| bad |")
+
+
+def test_operations_are_those_of_forward_and_backward_passes() -> None:
+    """LeNet's by hand: forward, and twice that backward, without the gradient of the images."""
+    conv1, rest = 6 * 28 * 28 * 25, 16 * 10 * 10 * 6 * 25 + 400 * 120 + 120 * 84 + 84 * 10
+    assert flop_per_image(LeNet()) == 2 * (2 * conv1 + 3 * rest)
+    network = ResidualCNN(widths=(4, 4, 4))
+    before = deepcopy(network.state_dict())
+    flop_per_image(network)
+    assert same(network.state_dict(), before)
+
+
+@pytest.mark.slow
+def test_preset_of_ones_own_is_on_the_leaderboard_with_a_log_of_each_run(command: Command, tiny: Tiny) -> None:
+    """Records of other presets stay, its own of other seeds are replaced."""
+    preset = tiny.conf / "experiment" / "mine.yaml"
+    preset.parent.mkdir()
+    preset.write_text(
+        "# @package _global_\ndefaults: [override /model: mlp, override /data: tiny]\n"
+        "data: {val_size: 0}\ntrainer: {max_epochs: 1}\nfigures: false\n"
+    )
+    logs = Path("results/logs")
+    logs.mkdir(parents=True)
+    for name in ("other-seed1", "mine-seed9"):
+        (logs / f"{name}.yaml").write_text(yaml.safe_dump(log(1, 1, preset=name.split("-")[0])))
+    options = ("--seeds", "2", "--out", "results", "--config-dir", str(tiny.conf))
+    outcome = command("reproduce", "mine", *options, data=False)
+    assert outcome.status == 0, outcome.err
+    names = sorted(path.stem for path in logs.iterdir())
+    assert names == ["mine-ensemble", "mine-seed1", "mine-seed2", "other-seed1"]
+    other, record = json.loads(Path("results/records.json").read_text())
+    assert other["preset"] == "other"
+    assert (record["preset"], record["seeds"], record["changed"]) == ("mine", [1, 2], [])
+    assert not Path("results/RESULTS.md").exists(), "there is nothing that was published"
+    assert "| 2 | mine | 130,058 |" in Path("results/RECORDS.md").read_text(encoding="utf-8")
+    for seed in (1, 2):
+        made: Log = yaml.safe_load((logs / f"mine-seed{seed}.yaml").read_text(encoding="utf-8"))
+        info = Run(Path(f"runs/reproduce/mine-seed{seed}")).info
+        assert accuracy(made) == pytest.approx(100 * info["metrics"]["test/acc"])
+        assert made["epochs"][-1]["examples_seen"] == 230
+    together: Log = yaml.safe_load((logs / "mine-ensemble.yaml").read_text(encoding="utf-8"))
+    assert (together["seeds"], together["parameters"]) == ([1, 2], 260_116)
+    assert record["ensemble"] == accuracy(together)
+
+
+def test_committed_leaderboard_is_made_of_its_logs() -> None:
+    records = read_logs(COMMITTED / "logs")
+    assert json.loads((COMMITTED / "records.json").read_text(encoding="utf-8")) == records
+    assert (COMMITTED / "RECORDS.md").read_text(encoding="utf-8") == records_page(records)
+
+
+@pytest.mark.parametrize("name", ["champion", "sprint", "tiny"])
+def test_header_of_a_preset_and_its_logs_agree(name: str) -> None:
+    """And the logs are those of the preset as it stands, trained from a commit without changes."""
+    (record,) = (record for record in read_logs(COMMITTED / "logs") if record["preset"] == name)
+    header = (conf_dir() / "experiment" / f"{name}.yaml").read_text(encoding="utf-8").split("defaults:")[0]
+    here = f"{record['mean']:.2f} ± {record['std']:.2f} % over {len(record['seeds'])} seeds"
+    assert here in " ".join(header.replace("#", " ").split())
+    assert record["changed"] == [] and "changes" not in record["commit"]
+    epochs = compose(f"experiment={name}").trainer.max_epochs
+    for seed in record["seeds"]:
+        log = yaml.safe_load((COMMITTED / "logs" / f"{name}-seed{seed}.yaml").read_text(encoding="utf-8"))
+        assert log["epochs"][-1]["examples_seen"] == 60_000 * epochs
 
 
 def test_seeds_are_named_by_a_number_or_by_the_first_and_the_last() -> None:

@@ -21,24 +21,21 @@ def plot() -> Figure:
     set_tooltips(line, ["one", HOSTILE, "three"])
     axes.set_xlabel(HOSTILE)
     set_title(figure, "a title")
-    figure.set_label(HOSTILE)
     return figure
 
 
-def test_colours_are_the_pages() -> None:
-    text = re.sub(r">[^<]*<|aria-label=\"[^\"]*\"", "", inline_svg(plot(), "a"))
-    assert "var(--val)" in text and "var(--soft)" in text
-    assert not re.search("#[0-9a-f]{6}", text), "every colour follows the page's scheme"
-
-
-def test_every_point_has_its_tooltip_and_texts_are_as_given() -> None:
-    root = ElementTree.fromstring(inline_svg(plot(), "a"))
-    assert [title.text for title in root.iter("title")] == ["one", HOSTILE, "three"]
-    assert [mark.find("title") is not None for mark in root.findall(".//*[@class='series']//use")] == [True] * 3
-    assert HOSTILE in [text.text for text in root.iter("text")]
-    assert (root.get("role"), root.get("aria-label")) == ("img", HOSTILE)
-    assert "a title" not in [text.text for text in root.iter("text")], "nor has it its room"
+def test_picture_has_the_pages_colours_and_its_texts_as_given_but_no_title() -> None:
+    figure = plot()
+    figure.set_label("3 points")
+    svg = inline_svg(figure, HOSTILE)
+    root = ElementTree.fromstring(svg)
+    assert (root.get("role"), root.get("aria-label")) == ("img", f"{HOSTILE}: 3 points")
     assert root.get("viewBox") == f"0 0 {4 * 72} {2.7 * 72:g}"
+    texts = [text.text for text in root.iter("text")]
+    assert HOSTILE in texts and "a title" not in texts
+    drawn = re.sub(r">[^<]*<|aria-label=\"[^\"]*\"", "", svg)
+    assert "var(--val)" in drawn and "var(--soft)" in drawn
+    assert not re.search("#[0-9a-f]{6}|font-family", drawn), "nothing is the figure's own"
 
 
 def test_equal_figures_are_equal_texts_and_figures_of_a_page_share_no_id() -> None:
@@ -51,8 +48,10 @@ def test_equal_figures_are_equal_texts_and_figures_of_a_page_share_no_id() -> No
     assert not re.search(r"https?:|date|metadata", first)
 
 
-def test_tooltips_and_points_must_agree_in_number() -> None:
+def test_every_point_has_its_tooltip_and_no_point_is_without() -> None:
     figure = plot()
+    root = ElementTree.fromstring(inline_svg(figure, "a"))
+    assert [mark.findtext("title") for mark in root.findall(".//*[@class='series']//use")] == ["one", HOSTILE, "three"]
     set_tooltips(figure.axes[0].get_lines()[0], ["one"])
     with pytest.raises(ValueError, match="shorter"):
         inline_svg(figure, "a")

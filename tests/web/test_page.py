@@ -12,7 +12,7 @@ from lab import INGREDIENTS, SMALL_RESIDUAL, Command, thorough, tiny_data, wait_
 from PIL import Image
 
 from benchmarks.page import THREE, draw
-from mnist_lab.evaluation.predictions import load_trained
+from mnist_lab.evaluation.predictions import TrainedRun
 from mnist_lab.inference.recognise import ImageClassifier
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.runs.checkpoints import load_weights
@@ -189,7 +189,8 @@ def test_layers_units_and_wrong_images_can_be_looked_at_by_mouse_and_keyboard(vi
 @pytest.mark.slow
 def test_slider_goes_through_the_epochs_whose_checkpoints_were_kept(visit: Callable[..., "Page"], lenet: Run) -> None:
     assert list(lenet.epoch_checkpoints()) == [2, 4]
-    page, (model, data) = visit(), load_trained(lenet)
+    page, trained = visit(), TrainedRun(lenet)
+    model, data = trained.model, trained.data
     images, first = data.examples(1)[0], data.test_set()[0][0]
     paths = [*lenet.epoch_checkpoints().values(), lenet.chosen_checkpoint()]
     words = ["The network after epoch 2", "The network after epoch 4", f"of epoch {lenet.tested_epoch}"]

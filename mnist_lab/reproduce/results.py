@@ -1,0 +1,329 @@
+"""The results of presets over several seeds: a tutorial's beside the published figures, the others on a leaderboard."""
+
+import json
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from matplotlib.figure import Figure
+from omegaconf import OmegaConf
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from mnist_lab.config.compose import compose
+from mnist_lab.config.metric_names import EXAMPLES_SEEN, METRIC_NAMES, TEST_ACC, is_accuracy
+from mnist_lab.config.settings import format_differences
+from mnist_lab.evaluation.predictions import Predictions, TrainedRun
+from mnist_lab.files import write_text
+from mnist_lab.formatting import format_command, render_template
+from mnist_lab.models.classifier import Classifier
+from mnist_lab.models.trial import dummy_images
+from mnist_lab.runs.record import RunRecord
+from mnist_lab.runs.run import Run
+from mnist_lab.viz.curves import METRICS, SETS, finish_axes, plot_published
+from mnist_lab.viz.save import write_figure
+from mnist_lab.viz.style import set_title, styled
+
+TOLERANCE = 0.3  # points; a mean test accuracy at most so far below the published one has reached it
+TUTORIALS, SUMMARY = "RESULTS.md", "results.json"
+LEADERBOARD, RECORDS, LOGS = "RECORDS.md", "records.json", "logs"
+Log = dict[str, Any]  # a run of the leaderboard, or the ensemble of a preset's runs, as its file in logs/ has it
+
+
+def write_tutorials(found: Mapping[str, Sequence[Run]], out: Path) -> str:
+    """Write summary, page and figures of finished runs by preset into a folder; return the page."""
+    summary = {name: summarise(name, runs) for name, runs in found.items()}
+    for name, row in summary.items():
+        write_figure(plot_reproduction(name, row), out / f"{name}.png")
+    write_text(out / SUMMARY, json.dumps(summary, indent=1) + "\n")
+    page = results_page(summary)
+    write_text(out / TUTORIALS, page)
+    return page
+
+
+def summarise(name: str, runs: Sequence[Run]) -> dict[str, Any]:
+    """Summarise a preset's finished runs for results.json.
+
+    Accuracies are in per cent. A curve is a list by epoch, 0 being before training, of lists by seed.
+    """
+    infos = [run.info for run in runs]
+    preset = compose(f"experiment={name}", config_dir=infos[0]["config_dir"])
+    tutorial: dict[str, Any] = OmegaConf.to_container(preset.tutorial)  # type: ignore[assignment]
+    published = {metric: y for metric, y in (tutorial.get("published") or {}).items() if metric in METRIC_NAMES}
+    epochs = max(info["epochs"] for info in infos)
+    curves = {}
+    for metric in METRIC_NAMES:
+        factor, by_seed = 100 if is_accuracy(metric) else 1, [run.curve(metric) for run in runs]
+        curves[metric] = [
+            [round(factor * curve[epoch], 6) for curve in by_seed if epoch in curve] for epoch in range(epochs + 1)
+        ]
+    accuracy = spread([round(100 * info["metrics"][TEST_ACC], 6) for info in infos])
+    seconds = [info["seconds"]["total"] for info in infos]
+    changed, target = changed_settings(name, runs), (published.get(TEST_ACC) or [None])[-1]
+    largest = None
+    if target is None or changed:
+        difference, verdict = None, f"not compared: {', '.join(changed) or 'nothing was published'}"
+    else:
+        difference = round(accuracy["mean"] - target, 6)
+        verdict = "reached" if difference >= -TOLERANCE else f"missed by {-TOLERANCE - difference:.2f}"
+        largest = _largest_difference(published[TEST_ACC], curves[TEST_ACC])
+    return {
+        "command": f"python -m mnist_lab experiment={name}",
+        "changed": changed,
+        **{key: tutorial.get(key) for key in ("title", "source", "explained_by", "disagreements")},
+        "published": published,
+        "epochs": epochs,
+        "seeds": [info["seed"] or 0 for info in infos],
+        "test_acc": {
+            "published": target,
+            **accuracy,
+            "difference": difference,
+            "verdict": verdict,
+            "largest_difference": largest,
+        },
+        "curves": curves,
+        "seconds": {"mean": statistics.fmean(seconds), "min": min(seconds), "max": max(seconds)},
+        "device": join_unique(info["device"] for info in infos),
+        "processor": join_unique(info["processor"] for info in infos),
+        "versions": {key: join_unique(info["versions"].get(key) for info in infos) for key in infos[0]["versions"]},
+        "commits": join_unique(map(commit_of, infos)),
+    }
+
+
+def _largest_difference(published: Sequence[float | None], here: Sequence[Sequence[float]]) -> dict[str, Any] | None:
+    """Return the epoch and the largest difference of the mean from the published figure from epoch 3 on, if known."""
+    pairs = list(enumerate(zip(published, here, strict=False)))[3:]
+    differences = {epoch: statistics.fmean(own) - there for epoch, (there, own) in pairs if own and there is not None}
+    if len(differences) < 3:
+        return None
+    epoch = max(differences, key=lambda epoch: abs(differences[epoch]))
+    return {"epoch": epoch, "difference": round(differences[epoch], 6)}
+
+
+def spread(values: Sequence[float]) -> dict[str, float | None]:
+    """Return the mean, the standard deviation, None for one value, and the ends of the range."""
+    std = round(statistics.stdev(values), 6) if len(values) > 1 else None
+    return {"mean": round(statistics.fmean(values), 6), "std": std, "min": min(values), "max": max(values)}
+
+
+def changed_settings(name: str, runs: Sequence[Run]) -> list[str]:
+    """Return the settings in which runs differ from their preset."""
+    preset = compose(f"experiment={name}", config_dir=runs[0].info["config_dir"])
+    differences = [item for run in runs for item in format_differences(preset, run.config).items()]
+    return list(dict.fromkeys(f"{key}={now}" for key, (_, now) in differences if key != "seed"))
+
+
+def commit_of(info: RunRecord) -> str:
+    """Return the commit that a run was made with, and whether files were changed."""
+    git = info["git"] or {"commit": "unknown", "changed": False}
+    return str(git["commit"])[:12] + (" and changes" if git["changed"] else "")
+
+
+def join_unique(values: Iterable[Any]) -> str:
+    """Join the distinct values with commas."""
+    return ", ".join(dict.fromkeys(map(str, values)))
+
+
+def results_page(summary: Mapping[str, Mapping[str, Any]]) -> str:
+    """Render RESULTS.md from the content of results.json."""
+    return render_template(
+        Path(__file__).with_name("results.md.j2"),
+        tolerance=TOLERANCE,
+        summary=summary,
+        epochs={name: _epoch_table(row) for name, row in summary.items()},
+        format_mean=_format_mean,
+        join_unique=join_unique,
+    )
+
+
+def _format_mean(accuracy: Mapping[str, Any]) -> str:
+    return f"{accuracy['mean']:.2f}" + ("" if accuracy["std"] is None else f" ± {accuracy['std']:.2f}")
+
+
+def _epoch_table(row: Mapping[str, Any]) -> list[list[str]]:
+    """Return heads and a row for each epoch with a published figure; for each metric: published, here, difference."""
+    rows: list[dict[str, str]] = []
+    for epoch in range(row["epochs"] + 1):
+        cells: dict[str, str] = {}
+        for metric, figures in row["published"].items():
+            what = f"{metric.split('/')[0]} {'accuracy, %' if is_accuracy(metric) else 'loss'}"
+            heads = f"published {what}", what, f"difference of {what}"
+            published, here = [*figures, *[None] * epoch][epoch], row["curves"][metric][epoch]
+            cells |= dict.fromkeys(heads, "")
+            if published is not None and here:
+                digits, mean = 2 if is_accuracy(metric) else 4, statistics.fmean(here)
+                own = f"{mean:.{digits}f}" + (f" ± {statistics.stdev(here):.{digits}f}" if len(here) > 1 else "")
+                values = f"{published:.{digits}f}", own, f"{mean - published:+.{digits}f}"
+                cells |= zip(heads, values, strict=True)
+        if any(cells.values()):
+            rows.append({"epoch": str(epoch), **cells})
+    return [list(rows[0]), *(list(each.values()) for each in rows)] if rows else []
+
+
+@styled
+def plot_reproduction(name: str, row: Mapping[str, Any]) -> Figure:
+    """Plot a preset's curves from epoch 1 on, mean and range over its seeds, with the published points.
+
+    The axes fit the test set and the published points; the first epochs of training may lie outside.
+    """
+    seeds = len(row["seeds"])
+    figure = Figure(figsize=(9, 3.8))
+    set_title(figure, f"{name}: mean and range of {seeds} seed{'s' * (seeds > 1)}, published figures as crosses")
+    for axes, metric in zip(figure.subplots(1, 2), METRICS, strict=True):
+        shown: list[float] = []
+        for kind, (words, colour) in SETS.items():
+            by_epoch = enumerate(row["curves"].get(f"{kind}/{metric}", []))
+            curve = {epoch: values for epoch, values in by_epoch if epoch > 0 and values}
+            if curve:
+                low, high = [min(values) for values in curve.values()], [max(values) for values in curve.values()]
+                axes.plot(list(curve), list(map(statistics.fmean, curve.values())), color=colour, label=words)
+                axes.fill_between(list(curve), low, high, color=colour, alpha=0.2, linewidth=0)
+                shown += [*low, *high] if kind == "test" else []
+            shown += plot_published(axes, row, f"{kind}/{metric}")
+        if shown and metric == "loss":
+            axes.set_ylim(top=1.15 * max(shown))
+        elif shown:
+            axes.set_ylim(bottom=min(shown) - 0.1 * (100 - min(shown)))
+        finish_axes(axes, "epoch", METRICS[metric][0])
+        axes.legend()
+    return figure
+
+
+def write_leaderboard(found: Mapping[str, Sequence[Run]], out: Path) -> str:
+    """Write page, records and logs of finished runs by preset into a folder; return the page.
+
+    The records and logs of other presets that the folder has already stay.
+    """
+    folder = out / LOGS
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, runs in found.items():
+        logs = list(_make_logs(name, runs))
+        for path in folder.glob(f"{name}-*.yaml"):
+            path.unlink()
+        for log in logs:
+            label = f"seed{log['seeds'][0]}" if len(log["seeds"]) == 1 else "ensemble"
+            text = yaml.safe_dump(log, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
+            write_text(folder / f"{name}-{label}.yaml", text)
+    records = read_logs(folder)
+    write_text(out / RECORDS, json.dumps(records, indent=1) + "\n")
+    page = records_page(records)
+    write_text(out / LEADERBOARD, page)
+    return page
+
+
+def _make_logs(name: str, runs: Sequence[Run]) -> Iterator[Log]:
+    """Evaluate a preset's finished runs, and their ensemble if they are several; yield the log of each."""
+    logs: list[Log] = []
+    each_probabilities: list[Tensor] = []
+    for run in runs:
+        trained, info, epochs = TrainedRun(run), run.info, run.epochs()
+        predictions = trained.predictions
+        each_probabilities.append(predictions.probabilities)
+        examples = epochs[-1].get(EXAMPLES_SEEN, 0) if epochs else 0
+        log: Log = {
+            "preset": name,
+            "seeds": [info["seed"] or 0],
+            "changed": changed_settings(name, [run]),
+            "command": format_command([f"experiment={name}", f"seed={info['seed']}"]),
+            "parameters": info["parameters"] or 0,
+            # floating-point operations of training, in 10^15
+            "pflop": round(flop_per_image(trained.model) * examples / 1e15, 6),
+            "seconds": round(info["seconds"]["fit"], 1),
+            "date": (info["started"] or "")[:10],
+            "commit": commit_of(info),
+            "versions": info["versions"],
+            "processor": info["processor"] or "unknown",
+            "device": info["device"] or "unknown",
+            "epochs": epochs,
+            "images": len(predictions.labels),
+            "wrong": _wrong_classes(predictions),
+        }
+        logs.append(log)
+        yield log
+    if len(runs) > 1:
+        together = replace(predictions, probabilities=torch.stack(each_probabilities).mean(0))
+        yield {**logs[0], **_combine(logs), "epochs": [], "wrong": _wrong_classes(together)}
+
+
+def _combine(logs: Sequence[Log]) -> Log:
+    """Return the entries that the logs of a preset's runs have in common with the log of their ensemble."""
+    seeds = [log["seeds"][0] for log in logs]
+    return {
+        "seeds": seeds,
+        "command": format_command(["reproduce", logs[0]["preset"], "--seeds", format_seeds(seeds)]),
+        "parameters": sum(log["parameters"] for log in logs),
+        "pflop": round(sum(log["pflop"] for log in logs), 6),
+        "seconds": round(sum(log["seconds"] for log in logs), 1),
+        "date": max(log["date"] for log in logs),
+        "commit": join_unique(log["commit"] for log in logs),
+    }
+
+
+def _wrong_classes(predictions: Predictions) -> dict[int, int]:
+    """Return the predicted class of each image that is predicted wrong, by its number in the test set."""
+    places = (predictions.predicted != predictions.labels).nonzero().squeeze(1).tolist()
+    return {place: int(predictions.predicted[place]) for place in places}
+
+
+def flop_per_image(network: Classifier) -> float:
+    """Return the floating-point operations of training for an image: forward and backward, as torch counts them.
+
+    The network is left as it was, but for its gradients.
+    """
+    images = dummy_images(network)
+    network.eval()  # batch normalisation's statistics do not change
+    with FlopCounterMode(display=False) as counter:
+        network(images).sum().backward()
+    return float(counter.get_total_flops()) / len(images)
+
+
+def format_seeds(seeds: Sequence[int]) -> str:
+    """Return the shortest text for --seeds that names these seeds, and any others between the first and the last."""
+    first, last = min(seeds), max(seeds)
+    return str(last) if first == 1 else f"{first}-{last}"
+
+
+def read_logs(folder: Path) -> list[dict[str, Any]]:
+    """Return the records of all presets whose logs are in a folder, best first."""
+    by_preset: dict[str, list[Log]] = {}
+    for path in sorted(folder.glob("*.yaml")):
+        log: Log = yaml.safe_load(path.read_text(encoding="utf-8"))
+        by_preset.setdefault(log["preset"], []).append(log)
+    records = [summarise_logs(sorted(logs, key=lambda log: log["seeds"])) for logs in by_preset.values()]
+    return sorted(records, key=lambda record: -record["mean"])
+
+
+def summarise_logs(logs: Sequence[Log]) -> dict[str, Any]:
+    """Return a preset's entry of records.json from the logs of its runs and of their ensemble."""
+    single = [log for log in logs if len(log["seeds"]) == 1]
+    together = [accuracy(log) for log in logs if len(log["seeds"]) > 1]
+    first, combined = single[0], _combine(single)
+    return {
+        "preset": first["preset"],
+        "command": combined["command"],
+        "changed": sorted({setting for log in single for setting in log["changed"]}),
+        "parameters": first["parameters"],
+        "seeds": combined["seeds"],
+        **spread([accuracy(log) for log in single]),
+        "ensemble": together[0] if together else None,
+        "seconds": round(statistics.fmean(log["seconds"] for log in single), 1),
+        "pflop": first["pflop"],
+        "date": combined["date"],
+        "commit": combined["commit"],
+        "processor": join_unique(log["processor"] for log in single),
+        "device": join_unique(log["device"] for log in single),
+    }
+
+
+def accuracy(log: Log) -> float:
+    """Return a log's test accuracy in per cent."""
+    return float(round(100 * (1 - len(log["wrong"]) / log["images"]), 6))
+
+
+def records_page(records: Sequence[Mapping[str, Any]]) -> str:
+    """Render RECORDS.md."""
+    return render_template(Path(__file__).with_name("records.md.j2"), records=records)
