@@ -27,6 +27,7 @@ from mnist_lab.streams import StandardStream
 from mnist_lab.sweeps.plan import Plan, combinations
 from mnist_lab.sweeps.process import SWEEP_PROCESS, end_with_parent, import_torch, own_process
 from mnist_lab.sweeps.run_log import run_log
+from mnist_lab.sweeps.sweep import run_sweep
 
 SHOWN = {"--cfg", "--info", "--hydra-help", "--shell-completion"}  # what Hydra's own application does
 OPTIONS = (
@@ -54,8 +55,6 @@ def main(arguments: list[str]) -> None:
     elif "--check" in options:
         check(line, is_sweep=is_sweep)
     elif is_sweep:
-        from mnist_lab.sweeps.sweep import run_sweep
-
         run_sweep(Plan.of(line))
     else:
         run(line)
