@@ -158,7 +158,8 @@ def test_what_the_data_are_is_said_before_training_and_by_check(command: Command
         "            images  circle  cross  square\n",
         "training        60      20     20      20\n",
         "test            40       0     20      20\n",
-        "left out: 2 (notes.txt, training/cross/.cache)\n",
+        "left out because hidden: 1 (training/cross/.cache)\n",
+        "left out because not an image: 1 (notes.txt)\n",
         "the validation set is the data's own; data.val_size=0 leaves it out",
     ):
         assert words in outcome.out, words
@@ -171,7 +172,7 @@ def test_what_the_data_are_is_said_before_training_and_by_check(command: Command
     trained = command(
         "data=image_folder", f"data.source.path={data}", "model=mlp", *SETTINGS, "hydra.run.dir=r", data=False
     )
-    assert trained.status == 0 and set(outcome.out.splitlines()[1:7]) <= set(trained.out.splitlines())
+    assert trained.status == 0 and set(outcome.out.splitlines()[1:8]) <= set(trained.out.splitlines())
     assert Run(Path("r")).config.data.source.validation == 60
     assert "images:" not in command("model=mlp", "--check").out
 

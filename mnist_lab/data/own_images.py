@@ -2,9 +2,11 @@
 
 import csv
 import hashlib
+import math
 import os
 import random
 import warnings
+import zipfile
 from abc import abstractmethod
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 import numpy as np
+from numpy.lib import format as npy
 from pydantic import Field
 from rich.progress import track
 
@@ -19,6 +22,7 @@ from mnist_lab.console import PlainConsole
 from mnist_lab.data.image_source import MAX_CLASSES, SPLITS, Arrays, ImageSource, check_labels, split_of
 from mnist_lab.data.images import (
     SIDE,
+    PixelBudget,
     UnreadableImage,
     border_brightness,
     fit_image,
@@ -189,8 +193,8 @@ def _describe_images(sizes: set[tuple[int, ...]], found: Range, scale: Range) ->
     return f"{' to '.join(smallest_and_largest)} pixels, {values}"
 
 
-def _describe_left_out(names: list[str]) -> list[str]:
-    return [f"left out: {len(names):,} ({shorten(', '.join(names))})"] if names else []
+def _describe_left_out(reason: str, names: list[str]) -> str:
+    return f"left out because {reason}: {len(names):,} ({shorten(', '.join(names))})"
 
 
 class ImageFolder(OwnImages):
@@ -207,15 +211,29 @@ class ImageFolder(OwnImages):
         classes = list(self.classes or sets["training"])
         for name, files in sets.items():
             if unknown := [each for each in files if each not in classes]:
-                raise UsageError(f"class {unknown[0]} of the {name} set is not one of {', '.join(classes)}")
-        sizes: set[tuple[int, ...]] = set()
-        read = {name: _read_images(files, classes, sizes) for name, files in sets.items()}
+                raise UsageError(f"class {unknown[0]} of the {name} set is not one of {shorten(', '.join(classes))}")
+        budget = PixelBudget()
+        read = {name: _read_images(files, classes, budget) for name, files in sets.items()}
         low, high = min(images.min() for images, _ in read.values()), max(images.max() for images, _ in read.values())
         images = [path for files in sets.values() for paths in files.values() for path in paths]
         used = {each for path in images for each in (path, *path.parents)}
         others = [path for path in sorted(self._path.rglob("*")) if path not in used and not _is_plain_folder(path)]
-        left_out = _describe_left_out([path.relative_to(self._path).as_posix() for path in others])
-        return read, classes, [_describe_images(sizes, (low, high), (0, 255)), *left_out]
+        notes = [_describe_images(budget.sizes, (low, high), (0, 255))]
+        for reason in dict.fromkeys(map(self._reason, others)):
+            named = [path.relative_to(self._path).as_posix() for path in others if self._reason(path) == reason]
+            notes.append(_describe_left_out(reason, named))
+        return read, classes, notes
+
+    def _reason(self, path: Path) -> str:
+        """Return why a file or a link below the folder is not read."""
+        first, *inner = path.relative_to(self._path).parts
+        if any(map(_is_hidden, map(Path, (first, *inner)))):
+            return "hidden"
+        if path.is_symlink():
+            return "a link"
+        if path.suffix.lower() not in image_suffixes() or not path.is_file():
+            return "not an image"
+        return "not in a set's folder" if inner and not split_of(first) else "not in a class's folder"
 
     def _sets(self) -> dict[str, dict[str, list[Path]]]:
         """Return the image files of each class of each set."""
@@ -271,16 +289,14 @@ def _image_files(folder: Path) -> list[Path]:
     return [path for path in images if not _is_hidden(path)] + deeper
 
 
-def _read_images(files: dict[str, list[Path]], classes: list[str], sizes: set[tuple[int, ...]]) -> Labelled:
-    """Return images, (N, 28, 28) bytes, and labels, (N,), the classes mixed; add the files' sizes to sizes."""
+def _read_images(files: dict[str, list[Path]], classes: list[str], budget: PixelBudget) -> Labelled:
+    """Return images, (N, 28, 28) bytes, and labels, (N,), the classes mixed."""
     labelled = [(path, classes.index(name)) for name, paths in files.items() for path in paths]
     random.Random(0).shuffle(labelled)
     images, console = [], PlainConsole(stderr=True)
     for path, _ in track(labelled, "reading images", console=console, transient=True, disable=not console.is_terminal):
         try:
-            image = open_image(path)
-            sizes.add(image.info["size"])
-            images.append(fit_image(image))
+            images.append(fit_image(open_image(path, budget)))
         except UnreadableImage as error:
             raise UsageError(f"{path}: {error}; remove or replace it") from error
     return np.stack(images), np.array([label for _, label in labelled])
@@ -316,7 +332,8 @@ class ArrayFile(OwnImages):
         described = _describe_images({images.shape[2:0:-1] for images, _ in sets.values()}, found, scale)
         converted = {name: (to_bytes(images, scale), labels) for name, (images, labels) in sets.items()}
         classes = classes or [str(number) for number in range(min(largest + 1, MAX_CLASSES))]
-        return converted, classes, [described, *_describe_left_out(unused)]
+        left_out = [_describe_left_out("not needed", unused)] * bool(unused)
+        return converted, classes, [described, *left_out]
 
 
 def _read_npz(path: Path, classes: list[str]) -> tuple[dict[str, Labelled], list[str], list[str]]:
@@ -328,8 +345,8 @@ def _read_npz(path: Path, classes: list[str]) -> tuple[dict[str, Labelled], list
                 raise UsageError("is one array; save images and labels together with numpy.savez")
             sets = _find_sets(file.files)
             used = {name for pair in sets.values() for name in pair.values()} | ({"classes"} & set(file.files))
-            sizes = {each.filename.removesuffix(".npy"): each.file_size for each in file.zip.infolist()}
-            _check_memory(sum(sizes[name] for name in used), most)
+            if (needed := sum(_memory(file.zip, name) for name in used) / 1e9) > most / 1e9:
+                raise UsageError(f"takes {needed:.1f} GB once read, too much for a file of its size; save fewer images")
             arrays = {name: np.asarray(file[name]) for name in used}
             arrays |= {name: array.astype(str) for name, array in arrays.items() if array.dtype.kind == "S"}
     except (OSError, UsageError):
@@ -337,7 +354,6 @@ def _read_npz(path: Path, classes: list[str]) -> tuple[dict[str, Labelled], list
     except Exception as error:  # NumPy, zipfile and zlib raise anything for damaged files.
         reason = " ".join(str(error).split())[:100]
         raise UsageError(f"not a .npz or .csv file of images ({reason})") from error
-    _check_memory(sum(2 * PIXELS * len(array) for array in arrays.values() if array.ndim), most)  # images and labels
     labels = [arrays[pair[1]] for pair in sets.values()]
     names = {str(label) for array in labels if array.dtype.kind == "U" for label in array.flat}
     classes = classes or [*map(str, np.ravel(arrays.get("classes", [])))] or sorted(names, key=natural_key)
@@ -365,9 +381,14 @@ def _find_sets(names: Iterable[str]) -> dict[str, dict[int, str]]:
     return sets
 
 
-def _check_memory(needed: int, most: int) -> None:
-    if needed > most:
-        raise UsageError(f"takes {needed / 1e9:.1f} GB once read, too much for a file of its size; save fewer images")
+def _memory(archive: zipfile.ZipFile, name: str) -> int:
+    """Return how many bytes an array of a .npz file, and what is made of it, take at most, by its header."""
+    with archive.open(name if name in archive.namelist() else f"{name}.npy") as file:
+        is_first = npy.read_magic(file) == (1, 0)
+        shape, _, dtype = (npy.read_array_header_1_0 if is_first else npy.read_array_header_2_0)(file)
+    is_text = dtype.kind in "SU"  # Each text is copied several times.
+    rows, inner = math.prod(shape if is_text else shape[:1]), math.prod(shape[1:])
+    return math.prod(shape) * dtype.itemsize * (10 if is_text else 1) + PIXELS * rows + 16 * inner
 
 
 def _as_images(name: str, array: np.ndarray) -> np.ndarray:
@@ -394,7 +415,8 @@ def _as_numbers(name: str, array: np.ndarray, classes: list[str]) -> np.ndarray:
     if array.dtype.kind == "U":
         places = {each: place for place, each in enumerate(classes)}
         if unknown := set(map(str, array)) - set(places):
-            raise UsageError(f"{name} holds {min(unknown)}, which is not one of {', '.join(places)}")
+            known = shorten(", ".join(places))
+            raise UsageError(f"{name} holds {shorten(min(unknown))}, which is not one of {known}")
         return np.array([places[str(each)] for each in array])
     if array.dtype.kind not in "buif" or not (array == array.round()).all():
         raise UsageError(f"{name} holds {array.dtype}; whole numbers from 0, or names, are needed")

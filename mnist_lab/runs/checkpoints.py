@@ -3,9 +3,11 @@
 import io
 import os
 import pickle
+import pickletools
 import warnings
 import zipfile
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from mnist_lab.config import conf_dir
 from mnist_lab.errors import UsageError
 from mnist_lab.files import atomic_write, make_folder
 
+MAX_PICKLE, MAX_OPCODES = 1_000_000, 200_000  # bytes of what is not numbers; its opcodes, in the format of torch 1.5
+MAX_SHARED = 4  # Tied weights are in one file twice or more.
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -59,12 +63,19 @@ def read_checkpoint(path: str | os.PathLike[str], *, key: str = "") -> dict[str,
         raise UsageError(f"{key}{path}: checkpoint not found")
     try:
         damaged = None
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
+        with path.open("rb") as file:
+            if file.read(4) != b"PK\3\4":  # This is how torch tells the formats apart.
+                file.seek(0)
+                opcodes = (each for _ in range(5) for each in pickletools.genops(file))  # It has five pickles.
+                if next(islice(opcodes, MAX_OPCODES, None), None):
+                    raise pickle.UnpicklingError("it has too many objects")
+            else:
+                archive = zipfile.ZipFile(file)
                 members = archive.infolist()
-                if sum(member.file_size for member in members) > path.stat().st_size:
+                pickled = sum(each.file_size for each in members if each.orig_filename.count("/") < 2)
+                if sum(each.file_size for each in members) > path.stat().st_size or pickled > MAX_PICKLE:
                     # torch does not compress: this is a zip bomb.
-                    raise zipfile.BadZipFile("its members are compressed, or overlap")
+                    raise zipfile.BadZipFile("its members are compressed, or overlap, or it has too many objects")
                 damaged = archive.testzip()  # torch does not check the CRC sums
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns that checking sparse tensors may take long
@@ -105,6 +116,8 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str], *, key: str = "
     odd = next((name for name, value in theirs.items() if not _is_plain(weights[name])), None)
     if odd is not None:
         raise UsageError(f"{key}{path}: {str(odd)[:60]!r} is not an ordinary tensor of numbers in memory")
+    if sum(weights[name].nbytes for name in theirs) > MAX_SHARED * Path(path).stat().st_size:
+        raise UsageError(f"{key}{path}: its tensors share their numbers; save the state_dict() of a network")
     if theirs != _shapes(model.state_dict()):
         raise UsageError(f"{key}{path}: {_misfit(theirs, model, content.get('architecture'))}")
     return dict(weights)

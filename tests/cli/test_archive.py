@@ -91,6 +91,19 @@ def test_paths_outside_the_folder_are_refused(lab: Lab, name: str) -> None:
     assert not Path("../x").exists() and not Path("/no-such-folder").exists()
 
 
+@pytest.mark.slow
+def test_many_deep_folders_are_refused_in_seconds(lab: Lab) -> None:
+    sums = {"a/run.json": "", **{f"a/{number:x}/" + "b/" * 38 + "c": "" for number in range(15_000)}}
+    with zipfile.ZipFile("deep.zip", "w") as archive:
+        for name in sums:
+            archive.writestr(name, b"")
+        archive.writestr(MANIFEST, json.dumps(sums))
+    before = time.process_time()
+    outcome = lab("unarchive", "deep.zip")
+    assert (outcome.status, "more than 50,000 folders" in outcome.err) == (2, True), outcome.err
+    assert time.process_time() - before < 8
+
+
 def test_files_beyond_the_manifest_are_refused(lab: Lab) -> None:
     lab("archive", "a", "x.zip")
     with zipfile.ZipFile("x.zip", "a") as archive:

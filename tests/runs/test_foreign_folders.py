@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import pytest
 from lab import Command, Outcome, Tiny, disk_full, slow
 from test_ls import fake
 
+from mnist_lab.errors import UsageError
 from mnist_lab.runs.record import parse_json
+from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Job, Sweep, write_job
 
 Lab = Callable[..., Outcome]
@@ -92,6 +95,48 @@ def test_hostile_record_takes_a_second_and_a_line(lab: Lab, kind: str) -> None:
     assert (outcome.status, outcome.out.count("\n")) == (0, 4) and outcome.err.count("\n") <= 2
     assert lab("status", "runs/sweeps/s").status == 0
     assert time.process_time() - before < 5
+
+
+def enlarge(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 1_000_000_000)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), enlarge])
+def test_pipe_a_device_or_an_endless_file_in_a_run_folder_holds_nothing_up(lab: Lab, make: Any) -> None:
+    sweep = Sweep.open(Path("runs/sweeps/s"), "-m sweep=s", ["seed"], {"a": ("seed=1",)})
+    job = fake("sweeps/s/seed=1-a", 9, status="running")
+    make(sweep.results_json)
+    for number, name in enumerate(("run.json", "annotations.json", "metrics.csv", ".holder.json", ".lock")):
+        path = fake(name, number, status="running") / name
+        path.unlink(missing_ok=True)
+        path.with_name(".lock").touch()
+        path.unlink(missing_ok=True)
+        make(path)
+    make(job / "job.json")
+    outcome = lab("ls")
+    assert (outcome.status, outcome.out.count("\n")) == (0, 7) and outcome.err.count("\n") <= 3, outcome.err
+    assert lab("status", "runs/sweeps/s").err.count("\n") <= 1
+    with suppress(UsageError):
+        assert Run(Path("runs/metrics.csv")).metrics() == []
+
+
+def test_metrics_are_parsed_once_and_have_an_end(lab: Lab) -> None:
+    run = Run(fake("a", 1))
+    run.metrics_path.write_text("step,epoch,train/loss,val/acc\n" + "7,1,0.25,0.5\n" * 600_000)
+    before = time.process_time()
+    for name in ("val/acc", "train/loss", "val/loss") * 3:
+        run.curve(name)
+    assert time.process_time() - before < 9
+    run.metrics_path.write_text("step,epoch\n" + "\n" * 4_000_000)
+    with pytest.raises(UsageError, match="more than 1,000,000 rows"):
+        run.metrics()
+
+
+def test_text_of_a_megabyte_is_shortened_in_a_list(lab: Lab) -> None:
+    fake("a", 1, model="m" * 2_000_000, overrides=["seed=" + "1" * 1_000_000])
+    outcome = lab("ls")
+    assert outcome.status == 0 and len(outcome.out) < 10_000
 
 
 @pytest.mark.parametrize("text", ["[" * 900 + "]" * 900 + ",", '{"a": "\\u0000"}', "-" + "1" * 101, "1e999"])
