@@ -275,9 +275,8 @@ def test_progressive_jpeg_of_many_scans_is_refused() -> None:
 
 def test_images_of_many_pixels_and_few_bytes_are_read_up_to_a_sum(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mnist_lab.data.images.FREE_PIXELS", 1_000_000)
-    budget, small, blank = PixelBudget(), saved(drawn(), "PNG"), saved(Image.new("1", (700, 700)), "PNG")
-    for file in (blank, small, blank):
-        read_image(file, budget)
+    budget, blank = PixelBudget(), saved(Image.new("1", (700, 700)), "PNG")
+    assert read_image(blank, budget) and read_image(blank, budget)
     with pytest.raises(UnreadableImage, match="too many pixels in all"):
         read_image(blank, budget)
 

@@ -108,8 +108,7 @@ def test_pipe_a_device_or_an_endless_file_in_a_run_folder_holds_nothing_up(lab: 
     job = fake("sweeps/s/seed=1-a", 9, status="running")
     make(sweep.results_json)
     for number, name in enumerate(("run.json", "annotations.json", "metrics.csv", ".holder.json", ".lock")):
-        path = fake(name, number, status="running") / name
-        path.unlink(missing_ok=True)
+        path = fake(f"bad{name}", number, status="running") / name
         path.with_name(".lock").touch()
         path.unlink(missing_ok=True)
         make(path)
@@ -118,16 +117,17 @@ def test_pipe_a_device_or_an_endless_file_in_a_run_folder_holds_nothing_up(lab: 
     assert (outcome.status, outcome.out.count("\n")) == (0, 7) and outcome.err.count("\n") <= 3, outcome.err
     assert lab("status", "runs/sweeps/s").err.count("\n") <= 1
     with suppress(UsageError):
-        assert Run(Path("runs/metrics.csv")).metrics() == []
+        assert Run(Path("runs/badmetrics.csv")).metrics() == []
 
 
 def test_metrics_are_parsed_once_and_have_an_end(lab: Lab) -> None:
     run = Run(fake("a", 1))
-    run.metrics_path.write_text("step,epoch,train/loss,val/acc\n" + "7,1,0.25,0.5\n" * 600_000)
-    before = time.process_time()
-    for name in ("val/acc", "train/loss", "val/loss") * 3:
-        run.curve(name)
-    assert time.process_time() - before < 9
+    run.metrics_path.write_text("step,epoch,train/loss,val/acc\n" + "7,1,0.25,0.5\n" * 50_000)
+    times = [time.process_time()]
+    for _ in range(7):
+        run.metrics()
+        times.append(time.process_time())
+    assert times[-1] - times[1] < (times[1] - times[0]) / 10
     run.metrics_path.write_text("step,epoch\n" + "\n" * 4_000_000)
     with pytest.raises(UsageError, match="more than 1,000,000 rows"):
         run.metrics()
