@@ -57,12 +57,15 @@ def read_image(file: IO[bytes], budget: PixelBudget | None = None) -> Image.Imag
         warnings.simplefilter("ignore")  # Pillow warns of damage that it repairs, and of sizes that are checked below.
         try:
             image = Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
-            _check_size(image)
+            width, height = image.size
+            if max(width, height) > MAX_ASPECT_RATIO * min(width, height) > 0:
+                raise UnreadableImage(f"too narrow ({width} x {height} pixels); crop it")
+            if width * height > MAX_PIXELS:
+                raise UnreadableImage(f"too many pixels ({width} x {height}); shrink it to {MAX_PIXELS:,}")
             file.seek(0)
             if image.format in ("JPEG", "MPO") and file.read().count(b"\xff\xda") > MAX_SCANS:
                 raise UnreadableImage(f"more than {MAX_SCANS} scans; save it anew")
             (budget or PixelBudget()).spend(image.size, file.seek(0, os.SEEK_END))
-            image.info["size"] = image.size  # The size in the file: the image may be shrunk below.
             image.draft(None, (2 * MAX_SIDE, 2 * MAX_SIDE))  # A JPEG is decoded no finer than needed.
             image.load()
             if (factor := max(image.size) // (3 * MAX_SIDE)) > 1:  # Further copies of a large image are small.
@@ -78,15 +81,6 @@ def read_image(file: IO[bytes], budget: PixelBudget | None = None) -> Image.Imag
         except Exception as error:  # Decoders raise anything for damaged files.
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise UnreadableImage(f"corrupt or incomplete ({reason})") from error
-
-
-def _check_size(image: Image.Image) -> None:
-    """Raise UnreadableImage, before an image is decoded, if that would take too much memory or be useless."""
-    width, height = image.size
-    if max(width, height) > MAX_ASPECT_RATIO * min(width, height) > 0:
-        raise UnreadableImage(f"too narrow ({width} x {height} pixels); crop it")
-    if width * height > MAX_PIXELS:
-        raise UnreadableImage(f"too many pixels ({width} x {height}); shrink it to {MAX_PIXELS:,}")
 
 
 def _convert(image: Image.Image) -> Image.Image:

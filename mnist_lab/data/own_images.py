@@ -2,11 +2,9 @@
 
 import csv
 import hashlib
-import math
 import os
 import random
 import warnings
-import zipfile
 from abc import abstractmethod
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
@@ -14,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 import numpy as np
-from numpy.lib import format as npy
 from pydantic import Field
 from rich.progress import track
 
@@ -44,6 +41,7 @@ KINDS = {"images": 0, "x": 0, "labels": 1, "y": 1}  # words of an array's name: 
 SCALES = ((0, 1), (-0.5, 0.5), (-1, 1), (0, 16), (0, 255), (-128, 127), (0, 1023), (0, 4095), (0, 65535))
 LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # Weights of red, green and blue (ITU-R BT.601).
 SMALL_FILE, MAX_EXPANSION = 10_000_000, 50  # Arrays take up to 50 bytes for each byte of a file, or of a small one.
+COPIES = 40  # Labels that are texts are copied, from bytes to characters and into sets.
 PIXELS = SIDE * SIDE
 
 
@@ -217,7 +215,8 @@ class ImageFolder(OwnImages):
         low, high = min(images.min() for images, _ in read.values()), max(images.max() for images, _ in read.values())
         images = [path for files in sets.values() for paths in files.values() for path in paths]
         used = {each for path in images for each in (path, *path.parents)}
-        others = [path for path in sorted(self._path.rglob("*")) if path not in used and not _is_plain_folder(path)]
+        found = [path for path in sorted(self._path.rglob("*")) if path.is_symlink() or not path.is_dir()]
+        others = [path for path in found if path not in used]
         notes = [_describe_images(budget.sizes, (low, high), (0, 255))]
         for reason in dict.fromkeys(map(self._reason, others)):
             named = [path.relative_to(self._path).as_posix() for path in others if self._reason(path) == reason]
@@ -259,10 +258,6 @@ def _folders(folder: Path) -> list[Path]:
 
 def _is_hidden(path: Path) -> bool:
     return path.name.startswith(".") or path.name.lower() in TOOL_FOLDERS
-
-
-def _is_plain_folder(path: Path) -> bool:
-    return path.is_dir() and not path.is_symlink()
 
 
 def _class_files(folder: Path) -> dict[str, list[Path]]:
@@ -345,15 +340,20 @@ def _read_npz(path: Path, classes: list[str]) -> tuple[dict[str, Labelled], list
                 raise UsageError("is one array; save images and labels together with numpy.savez")
             sets = _find_sets(file.files)
             used = {name for pair in sets.values() for name in pair.values()} | ({"classes"} & set(file.files))
-            if (needed := sum(_memory(file.zip, name) for name in used) / 1e9) > most / 1e9:
-                raise UsageError(f"takes {needed:.1f} GB once read, too much for a file of its size; save fewer images")
+            images = {pair[0] for pair in sets.values()}
+            sizes = [(each.filename.removesuffix(".npy"), each.file_size) for each in file.zip.infolist()]
+            _check_memory(sum(size * (1 if name in images else COPIES) for name, size in sizes if name in used), most)
             arrays = {name: np.asarray(file[name]) for name in used}
-            arrays |= {name: array.astype(str) for name, array in arrays.items() if array.dtype.kind == "S"}
+            texts = {name for name in used - images if arrays[name].dtype.kind == "S"}
+            arrays |= {name: arrays[name].astype(str) for name in texts}
     except (OSError, UsageError):
         raise
     except Exception as error:  # NumPy, zipfile and zlib raise anything for damaged files.
         reason = " ".join(str(error).split())[:100]
         raise UsageError(f"not a .npz or .csv file of images ({reason})") from error
+    # Images and labels are converted, one image at a time if it is large.
+    sizes_once_read = [2 * PIXELS * len(array) + 16 * array[:1].size for array in arrays.values() if array.ndim]
+    _check_memory(sum(sizes_once_read), most)
     labels = [arrays[pair[1]] for pair in sets.values()]
     names = {str(label) for array in labels if array.dtype.kind == "U" for label in array.flat}
     classes = classes or [*map(str, np.ravel(arrays.get("classes", [])))] or sorted(names, key=natural_key)
@@ -381,14 +381,9 @@ def _find_sets(names: Iterable[str]) -> dict[str, dict[int, str]]:
     return sets
 
 
-def _memory(archive: zipfile.ZipFile, name: str) -> int:
-    """Return how many bytes an array of a .npz file, and what is made of it, take at most, by its header."""
-    with archive.open(name if name in archive.namelist() else f"{name}.npy") as file:
-        is_first = npy.read_magic(file) == (1, 0)
-        shape, _, dtype = (npy.read_array_header_1_0 if is_first else npy.read_array_header_2_0)(file)
-    is_text = dtype.kind in "SU"  # Each text is copied several times.
-    rows, inner = math.prod(shape if is_text else shape[:1]), math.prod(shape[1:])
-    return math.prod(shape) * dtype.itemsize * (10 if is_text else 1) + PIXELS * rows + 16 * inner
+def _check_memory(needed: int, most: int) -> None:
+    if needed > most:
+        raise UsageError(f"takes {needed / 1e9:.1f} GB once read, too much for a file of its size; save fewer images")
 
 
 def _as_images(name: str, array: np.ndarray) -> np.ndarray:

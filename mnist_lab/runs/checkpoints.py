@@ -22,7 +22,6 @@ from mnist_lab.errors import UsageError
 from mnist_lab.files import atomic_write, make_folder
 
 MAX_PICKLE, MAX_OPCODES = 1_000_000, 200_000  # bytes of what is not numbers; its opcodes, in the format of torch 1.5
-MAX_SHARED = 4  # Tied weights are in one file twice or more.
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -116,7 +115,7 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str], *, key: str = "
     odd = next((name for name, value in theirs.items() if not _is_plain(weights[name])), None)
     if odd is not None:
         raise UsageError(f"{key}{path}: {str(odd)[:60]!r} is not an ordinary tensor of numbers in memory")
-    if sum(weights[name].nbytes for name in theirs) > MAX_SHARED * Path(path).stat().st_size:
+    if sum(weights[name].nbytes for name in theirs) > 4 * Path(path).stat().st_size:  # Some may be tied.
         raise UsageError(f"{key}{path}: its tensors share their numbers; save the state_dict() of a network")
     if theirs != _shapes(model.state_dict()):
         raise UsageError(f"{key}{path}: {_misfit(theirs, model, content.get('architecture'))}")

