@@ -122,7 +122,7 @@ class Source(ImageSource):
         return hashlib.sha256(content).hexdigest() == self.sha256[name]
 
     def _bring(self, missing: list[str], folder: Path, *, download: bool) -> dict[str, Content]:
-        """Return the missing files' contents, each from the first source that has it, and write them to the folder."""
+        """Return the missing files, each from the first source that has it; downloads are kept there."""
         writable = download and os.access(folder, os.W_OK)
         brought: dict[str, Content] = {}
         failures = ""
