@@ -1,5 +1,6 @@
 """Files that are whole or not there."""
 
+import errno
 import os
 import secrets
 import zipfile
@@ -10,6 +11,7 @@ from pathlib import Path
 from mnist_lab.errors import UsageError
 
 PARTIAL = ".partial"  # the end of a temporary file's name
+MAX_TEXT = 50_000_000  # bytes of a record, or of the metrics of a run
 
 
 @contextmanager
@@ -40,6 +42,20 @@ def write_text(path: Path, text: str, *, durable: bool = True) -> None:
     """Write a text file in UTF-8, as `atomic_write` does."""
     with atomic_write(path, durable=durable) as partial:
         partial.write_text(text, encoding="utf-8", errors="backslashreplace")  # A file name may have a surrogate.
+
+
+def open_own(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
+    """Open a file that somebody else may have put there: a link leads nowhere, and a pipe is not waited for."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+def read_text(path: Path, most: int = MAX_TEXT, errors: str = "strict") -> str:
+    """Read a text file in UTF-8; raise OSError for a link, or for one of more than so many bytes."""
+    with open(path, "rb", opener=open_own) as file:
+        content = file.read(most + 1) or b""  # A pipe may have none yet.
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"more than {most:,} bytes", str(path))
+    return content.decode(errors=errors)
 
 
 def sync(path: Path) -> None:

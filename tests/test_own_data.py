@@ -99,7 +99,7 @@ def test_names_of_the_classes_stand_in_report_figures_and_dashboard(command: Com
     assert "lenet on shapes" in page and "Precision and recall of each class" in page
     for name in SHAPES:
         assert f'<th scope="row">{name}</th>' in page
-    labels = next(trained.folder.rglob("labels.tsv")).read_text().split()
+    labels = next(trained.folder.rglob("metadata.tsv")).read_text().split()
     assert set(labels) <= {"label", "predicted", *SHAPES}
     events = b"".join(path.read_bytes() for path in trained.folder.rglob("events.out.tfevents*"))
     assert all(f"pr_curve/{name}".encode() in events for name in SHAPES)
@@ -158,7 +158,8 @@ def test_what_the_data_are_is_said_before_training_and_by_check(command: Command
         "            images  circle  cross  square\n",
         "training        60      20     20      20\n",
         "test            40       0     20      20\n",
-        "left out: 2 (notes.txt, training/cross/.cache)\n",
+        "left out because hidden: 1 (training/cross/.cache)\n",
+        "left out because not an image: 1 (notes.txt)\n",
         "the validation set is the data's own; data.val_size=0 leaves it out",
     ):
         assert words in outcome.out, words
@@ -171,7 +172,7 @@ def test_what_the_data_are_is_said_before_training_and_by_check(command: Command
     trained = command(
         "data=image_folder", f"data.source.path={data}", "model=mlp", *SETTINGS, "hydra.run.dir=r", data=False
     )
-    assert trained.status == 0 and set(outcome.out.splitlines()[1:7]) <= set(trained.out.splitlines())
+    assert trained.status == 0 and set(outcome.out.splitlines()[1:8]) <= set(trained.out.splitlines())
     assert Run(Path("r")).config.data.source.validation == 60
     assert "images:" not in command("model=mlp", "--check").out
 

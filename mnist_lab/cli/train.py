@@ -63,10 +63,14 @@ def main(arguments: list[str]) -> None:
 def run(line: CommandLine) -> None:
     """Train one network."""
     cfg, hydra = compose_job(line)
+    folder = Path(cfg.folder)
+    place = next(path for path in (folder, *folder.parents) if path.exists())
+    if not (place.is_dir() and os.access(place, os.W_OK)):
+        raise UsageError(f"hydra.run.dir={folder}: {place} is not a folder to write in; choose another runs_dir")
     import_torch()
     from mnist_lab.training.train import train
 
-    with run_log(Path(cfg.folder), hydra), arguments_of_processes(line, cfg.folder):
+    with run_log(folder, hydra), arguments_of_processes(line, cfg.folder):
         train(cfg)
 
 

@@ -1,10 +1,8 @@
 """Validate a configuration and report all problems together, before data or weights are touched."""
 
 import inspect
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
 import torch
@@ -275,10 +273,6 @@ def _machine_problems(cfg: DictConfig) -> Iterator[str]:
             f"trainer.accelerator={accelerator}: torch finds no GPU on this machine; "
             "use trainer.accelerator=cpu, or auto for what there is"
         )
-    folder = Path(cfg.folder)
-    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not (place.is_dir() and os.access(place, os.W_OK)):
-        yield f"hydra.run.dir={_format(cfg.folder)}: {place} is not a folder to write in; choose another runs_dir"
     devices = cfg.trainer.get("devices")
     if isinstance(devices, int):
         yield from world_size_problems(devices, cfg.trainer.get("num_nodes", 1))

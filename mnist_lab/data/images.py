@@ -1,5 +1,6 @@
 """Read a user's image files with Pillow, and convert them to greyscale. Imports neither torch nor Lightning."""
 
+import os
 import warnings
 from pathlib import Path
 from typing import IO
@@ -12,6 +13,8 @@ from mnist_lab.errors import LabError
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "PPM")  # Some of Pillow's other formats run programs.
 UNSUPPORTED = {".heic", ".heif"}  # Telephones write these, and Pillow does not read them.
 MAX_PIXELS = 120_000_000  # All are decoded before the image is shrunk, with up to four bytes each.
+MAX_SCANS = 100  # A progressive JPEG has about ten, each of which goes through all pixels.
+FREE_PIXELS, PIXELS_A_BYTE = 400_000_000, 20  # What the images of a command may have, however small their files are.
 MAX_ASPECT_RATIO = 50  # In an image that is narrower, no digit is large enough.
 SIDE = 28  # pixels of the images that a network is given
 BRIGHT, DARK = 170, 85  # brightness from which, and below which, a background is clearly light or dark
@@ -22,26 +25,47 @@ class UnreadableImage(LabError, ValueError):
     """A file is not an image, is damaged or is too large."""
 
 
-def open_image(path: Path) -> Image.Image:
+class PixelBudget:
+    """Bounds the pixels of all images that a command reads: decoding those of small files could take minutes."""
+
+    def __init__(self) -> None:
+        self.left, self.sizes = FREE_PIXELS, set[tuple[int, ...]]()
+
+    def spend(self, size: tuple[int, int], file_size: int) -> None:
+        """Count the pixels of an image, before it is decoded, and the bytes of its file."""
+        self.sizes.add(size)
+        self.left += PIXELS_A_BYTE * file_size - size[0] * size[1]
+        if self.left < 0:
+            raise UnreadableImage("too many pixels in all for files of their size; shrink the images")
+
+
+def open_image(path: Path, budget: PixelBudget | None = None) -> Image.Image:
     """Read the image at a path; raise UnreadableImage if there is none, with a message without the path."""
     if not path.is_file():
         raise UnreadableImage("not a file" if path.exists() else "file not found")
     try:
         with path.open("rb") as file:
-            return read_image(file)
+            return read_image(file, budget)
     except PermissionError as error:
         raise UnreadableImage(f"cannot be read ({error.strerror})") from error
 
 
-def read_image(file: IO[bytes]) -> Image.Image:
+def read_image(file: IO[bytes], budget: PixelBudget | None = None) -> Image.Image:
     """Read an image, the first of several, and shrink a large one; raise UnreadableImage for any other file."""
     Image.init()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of damage that it repairs, and of sizes that are checked below.
         try:
             image = Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
-            _check_size(image)
-            image.info["size"] = image.size  # The size in the file: the image may be shrunk below.
+            width, height = image.size
+            if max(width, height) > MAX_ASPECT_RATIO * min(width, height) > 0:
+                raise UnreadableImage(f"too narrow ({width} x {height} pixels); crop it")
+            if width * height > MAX_PIXELS:
+                raise UnreadableImage(f"too many pixels ({width} x {height}); shrink it to {MAX_PIXELS:,}")
+            file.seek(0)
+            if image.format in ("JPEG", "MPO") and file.read().count(b"\xff\xda") > MAX_SCANS:
+                raise UnreadableImage(f"more than {MAX_SCANS} scans; save it anew")
+            (budget or PixelBudget()).spend(image.size, file.seek(0, os.SEEK_END))
             image.draft(None, (2 * MAX_SIDE, 2 * MAX_SIDE))  # A JPEG is decoded no finer than needed.
             image.load()
             if (factor := max(image.size) // (3 * MAX_SIDE)) > 1:  # Further copies of a large image are small.
@@ -57,15 +81,6 @@ def read_image(file: IO[bytes]) -> Image.Image:
         except Exception as error:  # Decoders raise anything for damaged files.
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise UnreadableImage(f"corrupt or incomplete ({reason})") from error
-
-
-def _check_size(image: Image.Image) -> None:
-    """Raise UnreadableImage, before an image is decoded, if that would take too much memory or be useless."""
-    width, height = image.size
-    if max(width, height) > MAX_ASPECT_RATIO * min(width, height) > 0:
-        raise UnreadableImage(f"too narrow ({width} x {height} pixels); crop it")
-    if width * height > MAX_PIXELS:
-        raise UnreadableImage(f"too many pixels ({width} x {height}); shrink it to {MAX_PIXELS:,}")
 
 
 def _convert(image: Image.Image) -> Image.Image:

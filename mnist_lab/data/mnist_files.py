@@ -96,7 +96,7 @@ class Source(ImageSource):
         folder = data_root(root) / self.name / "raw"
         contents = self._verified(folder)
         if len(contents) < len(FILES):
-            with _locked(folder) if download or folder.exists() else nullcontext():
+            with _locked(folder) if download else nullcontext():
                 contents = self._verified(folder, warn=True)  # Another process may have fetched them meanwhile.
                 missing = [name for name in FILES if name not in contents]
                 contents |= self._bring(missing, folder, download=download)
@@ -122,11 +122,11 @@ class Source(ImageSource):
         return hashlib.sha256(content).hexdigest() == self.sha256[name]
 
     def _bring(self, missing: list[str], folder: Path, *, download: bool) -> dict[str, Content]:
-        """Return the missing files' contents, each from the first source that has it, and write them to the folder."""
-        writable = os.access(folder, os.W_OK)
+        """Return the missing files, each from the first source that has it; downloads are kept there."""
+        writable = download and os.access(folder, os.W_OK)
         brought: dict[str, Content] = {}
         failures = ""
-        for described, files in self._sources(missing, folder, download=download and writable):
+        for described, files in self._sources(missing, folder, download=writable):
             if len(brought) == len(missing):
                 break
             try:

@@ -19,6 +19,7 @@ from mnist_lab.console import PlainConsole
 from mnist_lab.data.image_source import MAX_CLASSES, SPLITS, Arrays, ImageSource, check_labels, split_of
 from mnist_lab.data.images import (
     SIDE,
+    PixelBudget,
     UnreadableImage,
     border_brightness,
     fit_image,
@@ -40,6 +41,7 @@ KINDS = {"images": 0, "x": 0, "labels": 1, "y": 1}  # words of an array's name: 
 SCALES = ((0, 1), (-0.5, 0.5), (-1, 1), (0, 16), (0, 255), (-128, 127), (0, 1023), (0, 4095), (0, 65535))
 LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # Weights of red, green and blue (ITU-R BT.601).
 SMALL_FILE, MAX_EXPANSION = 10_000_000, 50  # Arrays take up to 50 bytes for each byte of a file, or of a small one.
+COPIES = 40  # Labels that are texts are copied, from bytes to characters and into sets.
 PIXELS = SIDE * SIDE
 
 
@@ -189,8 +191,8 @@ def _describe_images(sizes: set[tuple[int, ...]], found: Range, scale: Range) ->
     return f"{' to '.join(smallest_and_largest)} pixels, {values}"
 
 
-def _describe_left_out(names: list[str]) -> list[str]:
-    return [f"left out: {len(names):,} ({shorten(', '.join(names))})"] if names else []
+def _describe_left_out(reason: str, names: list[str]) -> str:
+    return f"left out because {reason}: {len(names):,} ({shorten(', '.join(names))})"
 
 
 class ImageFolder(OwnImages):
@@ -207,15 +209,30 @@ class ImageFolder(OwnImages):
         classes = list(self.classes or sets["training"])
         for name, files in sets.items():
             if unknown := [each for each in files if each not in classes]:
-                raise UsageError(f"class {unknown[0]} of the {name} set is not one of {', '.join(classes)}")
-        sizes: set[tuple[int, ...]] = set()
-        read = {name: _read_images(files, classes, sizes) for name, files in sets.items()}
+                raise UsageError(f"class {unknown[0]} of the {name} set is not one of {shorten(', '.join(classes))}")
+        budget = PixelBudget()
+        read = {name: _read_images(files, classes, budget) for name, files in sets.items()}
         low, high = min(images.min() for images, _ in read.values()), max(images.max() for images, _ in read.values())
         images = [path for files in sets.values() for paths in files.values() for path in paths]
         used = {each for path in images for each in (path, *path.parents)}
-        others = [path for path in sorted(self._path.rglob("*")) if path not in used and not _is_plain_folder(path)]
-        left_out = _describe_left_out([path.relative_to(self._path).as_posix() for path in others])
-        return read, classes, [_describe_images(sizes, (low, high), (0, 255)), *left_out]
+        found = [path for path in sorted(self._path.rglob("*")) if path.is_symlink() or not path.is_dir()]
+        others = [path for path in found if path not in used]
+        notes = [_describe_images(budget.sizes, (low, high), (0, 255))]
+        for reason in dict.fromkeys(map(self._reason, others)):
+            named = [path.relative_to(self._path).as_posix() for path in others if self._reason(path) == reason]
+            notes.append(_describe_left_out(reason, named))
+        return read, classes, notes
+
+    def _reason(self, path: Path) -> str:
+        """Return why a file or a link below the folder is not read."""
+        first, *inner = path.relative_to(self._path).parts
+        if any(map(_is_hidden, map(Path, (first, *inner)))):
+            return "hidden"
+        if path.is_symlink():
+            return "a link"
+        if path.suffix.lower() not in image_suffixes() or not path.is_file():
+            return "not an image"
+        return "not in a set's folder" if inner and not split_of(first) else "not in a class's folder"
 
     def _sets(self) -> dict[str, dict[str, list[Path]]]:
         """Return the image files of each class of each set."""
@@ -243,10 +260,6 @@ def _is_hidden(path: Path) -> bool:
     return path.name.startswith(".") or path.name.lower() in TOOL_FOLDERS
 
 
-def _is_plain_folder(path: Path) -> bool:
-    return path.is_dir() and not path.is_symlink()
-
-
 def _class_files(folder: Path) -> dict[str, list[Path]]:
     """Return the image files of each class of a set's folder."""
     found = {each.name: sorted(_image_files(each)) for each in _folders(folder)}
@@ -271,16 +284,14 @@ def _image_files(folder: Path) -> list[Path]:
     return [path for path in images if not _is_hidden(path)] + deeper
 
 
-def _read_images(files: dict[str, list[Path]], classes: list[str], sizes: set[tuple[int, ...]]) -> Labelled:
-    """Return images, (N, 28, 28) bytes, and labels, (N,), the classes mixed; add the files' sizes to sizes."""
+def _read_images(files: dict[str, list[Path]], classes: list[str], budget: PixelBudget) -> Labelled:
+    """Return images, (N, 28, 28) bytes, and labels, (N,), the classes mixed."""
     labelled = [(path, classes.index(name)) for name, paths in files.items() for path in paths]
     random.Random(0).shuffle(labelled)
     images, console = [], PlainConsole(stderr=True)
     for path, _ in track(labelled, "reading images", console=console, transient=True, disable=not console.is_terminal):
         try:
-            image = open_image(path)
-            sizes.add(image.info["size"])
-            images.append(fit_image(image))
+            images.append(fit_image(open_image(path, budget)))
         except UnreadableImage as error:
             raise UsageError(f"{path}: {error}; remove or replace it") from error
     return np.stack(images), np.array([label for _, label in labelled])
@@ -316,7 +327,8 @@ class ArrayFile(OwnImages):
         described = _describe_images({images.shape[2:0:-1] for images, _ in sets.values()}, found, scale)
         converted = {name: (to_bytes(images, scale), labels) for name, (images, labels) in sets.items()}
         classes = classes or [str(number) for number in range(min(largest + 1, MAX_CLASSES))]
-        return converted, classes, [described, *_describe_left_out(unused)]
+        left_out = [_describe_left_out("not needed", unused)] * bool(unused)
+        return converted, classes, [described, *left_out]
 
 
 def _read_npz(path: Path, classes: list[str]) -> tuple[dict[str, Labelled], list[str], list[str]]:
@@ -328,16 +340,20 @@ def _read_npz(path: Path, classes: list[str]) -> tuple[dict[str, Labelled], list
                 raise UsageError("is one array; save images and labels together with numpy.savez")
             sets = _find_sets(file.files)
             used = {name for pair in sets.values() for name in pair.values()} | ({"classes"} & set(file.files))
-            sizes = {each.filename.removesuffix(".npy"): each.file_size for each in file.zip.infolist()}
-            _check_memory(sum(sizes[name] for name in used), most)
+            images = {pair[0] for pair in sets.values()}
+            sizes = [(each.filename.removesuffix(".npy"), each.file_size) for each in file.zip.infolist()]
+            _check_memory(sum(size * (1 if name in images else COPIES) for name, size in sizes if name in used), most)
             arrays = {name: np.asarray(file[name]) for name in used}
-            arrays |= {name: array.astype(str) for name, array in arrays.items() if array.dtype.kind == "S"}
+            texts = {name for name in used - images if arrays[name].dtype.kind == "S"}
+            arrays |= {name: arrays[name].astype(str) for name in texts}
     except (OSError, UsageError):
         raise
     except Exception as error:  # NumPy, zipfile and zlib raise anything for damaged files.
         reason = " ".join(str(error).split())[:100]
         raise UsageError(f"not a .npz or .csv file of images ({reason})") from error
-    _check_memory(sum(2 * PIXELS * len(array) for array in arrays.values() if array.ndim), most)  # images and labels
+    # Images and labels are converted, one image at a time if it is large.
+    sizes_once_read = [2 * PIXELS * len(array) + 16 * array[:1].size for array in arrays.values() if array.ndim]
+    _check_memory(sum(sizes_once_read), most)
     labels = [arrays[pair[1]] for pair in sets.values()]
     names = {str(label) for array in labels if array.dtype.kind == "U" for label in array.flat}
     classes = classes or [*map(str, np.ravel(arrays.get("classes", [])))] or sorted(names, key=natural_key)
@@ -394,7 +410,8 @@ def _as_numbers(name: str, array: np.ndarray, classes: list[str]) -> np.ndarray:
     if array.dtype.kind == "U":
         places = {each: place for place, each in enumerate(classes)}
         if unknown := set(map(str, array)) - set(places):
-            raise UsageError(f"{name} holds {min(unknown)}, which is not one of {', '.join(places)}")
+            known = shorten(", ".join(places))
+            raise UsageError(f"{name} holds {shorten(min(unknown))}, which is not one of {known}")
         return np.array([places[str(each)] for each in array])
     if array.dtype.kind not in "buif" or not (array == array.round()).all():
         raise UsageError(f"{name} holds {array.dtype}; whole numbers from 0, or names, are needed")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mnist_lab.data.images import UnreadableImage, fit_image, open_image
+from mnist_lab.data.images import PixelBudget, UnreadableImage, fit_image, open_image
 from mnist_lab.data.own_images import ImageFolder, fitting_scale, read_pixels, to_bytes
 from mnist_lab.errors import UsageError
 from mnist_lab.files import require_writable_file, user_output
@@ -112,9 +112,10 @@ def predict(
     """
     classifier = ImageClassifier(run)
     found: dict[Path, list[NetworkInput]] = {}
+    budget = PixelBudget()
     for path in map(Path, paths):
         try:
-            found[path] = classifier.network_inputs(open_image(path), single=single)
+            found[path] = classifier.network_inputs(open_image(path, budget), single=single)
         except (UnreadableImage, NoDigit) as error:
             if on_skip is None:
                 raise type(error)(f"{path}: {error}") from error

@@ -23,7 +23,7 @@ from mnist_lab.runs.run import SWEEP_RECORD
 
 MANIFEST = "MANIFEST.json"  # It has the SHA-256 of each file by its path.
 CHUNK = 1 << 20  # bytes
-MAX_MANIFEST, MAX_DEPTH = 20_000_000, 50  # bytes; folders within each other
+MAX_MANIFEST, MAX_DEPTH = 20_000_000, 16  # bytes; folders within each other, of which thousands of files have many
 MAX_RATIO = 100  # Files may be so many times larger than their archive; checkpoints hardly shrink at all.
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, OverflowError, RuntimeError)
 
@@ -145,11 +145,15 @@ def _check(content: zipfile.ZipFile, size: int) -> tuple[dict[str, str], list[st
     if not isinstance(sums, dict) or sorted(entry.filename for entry in entries) != sorted([*sums, MANIFEST]):
         raise ValueError(f"{MANIFEST} names other files than it has")
     shown = {name: value for name, value in sums.items() if "/." not in f"/{name}"}
-    found = {PurePosixPath(name).parent for name in shown if PurePosixPath(name).name in RECORDS}
-    strays = [name for name in sums if not found.intersection(PurePosixPath(name).parents)]
+    found = {place for place, _, file in (name.rpartition("/") for name in shown) if file in RECORDS}
+    strays = [name for name in sums if found.isdisjoint(_folders_above(name))]
     if strays or not sums:
         raise ValueError(f"it has no run, or files beside: {strays[:1]}")
-    return shown, sorted(str(place) for place in found if not found.intersection(place.parents))
+    return shown, sorted(place for place in found if found.isdisjoint(_folders_above(place)))
+
+
+def _folders_above(name: str) -> Iterator[str]:
+    return (name[: slash.start()] for slash in re.finditer("/", name))
 
 
 def _copy(source: IO[bytes], target: IO[bytes] | None = None) -> str:

@@ -3,9 +3,11 @@
 import io
 import os
 import pickle
+import pickletools
 import warnings
 import zipfile
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from mnist_lab.errors import UsageError
 from mnist_lab.files import atomic_write, make_folder
 from mnist_lab.formatting import shorten
 
+MAX_PICKLE, MAX_OPCODES = 1_000_000, 200_000  # bytes of what is not numbers; its opcodes, in the format of torch 1.5
 Shapes = Mapping[str, tuple[int, ...] | str]
 
 
@@ -56,11 +59,19 @@ def read_checkpoint(path: str | os.PathLike[str], *, key: str = "") -> dict[str,
     if not path.is_file():
         raise UsageError(f"{key}{path}: checkpoint not found")
     try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                size = sum(member.file_size for member in archive.infolist())
+        with path.open("rb") as file:
+            if file.read(4) != b"PK\3\4":  # This is how torch tells the formats apart.
+                file.seek(0)
+                opcodes = (each for _ in range(5) for each in pickletools.genops(file))  # It has five pickles.
+                if next(islice(opcodes, MAX_OPCODES, None), None):
+                    raise pickle.UnpicklingError
+            else:
+                archive = zipfile.ZipFile(file)
+                members = archive.infolist()
+                pickled = sum(each.file_size for each in members if each.orig_filename.count("/") < 2)
                 # torch does not compress, so that larger members are a zip bomb, and does not check the CRC sums.
-                if size > path.stat().st_size or archive.testzip() is not None:
+                larger = sum(each.file_size for each in members) > path.stat().st_size
+                if larger or pickled > MAX_PICKLE or archive.testzip() is not None:
                     raise zipfile.BadZipFile
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns that checking sparse tensors may take long.
@@ -96,6 +107,9 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str], *, key: str = "
     content = read_checkpoint(path, key=key)
     weights = content.get("state_dict", content)
     theirs = {name: _shape(value) for name, value in weights.items()} if isinstance(weights, dict) else {}
+    held = sum(value.nbytes for value in weights.values() if isinstance(value, Tensor)) if theirs else 0
+    if held > 4 * Path(path).stat().st_size:  # Some may be tied.
+        raise UsageError(f"{key}{path}: its tensors share their numbers; save the state_dict() of a network")
     if theirs != _shapes(model):
         raise UsageError(f"{key}{path}: {_misfit(theirs, model, content.get('architecture'))}")
     return dict(weights)

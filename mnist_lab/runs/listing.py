@@ -17,13 +17,14 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from mnist_lab.config.metric_names import IMAGES_PER_SECOND, METRIC_NAMES, is_accuracy, is_loss
 from mnist_lab.config.settings import differing_settings, flatten
 from mnist_lab.errors import UsageError
-from mnist_lab.formatting import format_value, print_warning
+from mnist_lab.files import read_text
+from mnist_lab.formatting import format_value, print_warning, shorten
 from mnist_lab.runs.query import Condition
 from mnist_lab.runs.record import RunRecord, RunState, parse_json, processor_name
 from mnist_lab.runs.run import RESULTS_JSON, SWEEP_RECORD, Run, start_timestamp
 from mnist_lab.runs.trash import read_annotations
 
-MAX_SEEDS = 6  # A longer list of seeds is shortened.
+MAX_SEEDS, MAX_CELL = 6, 1000  # A longer list of seeds, or a longer text, is shortened.
 WITHOUT_MEAN = ("run", "date", "model", "overrides", "status", "error", "seed", "parameters", "tags", "note")
 TIMED_RUNS = 20  # An estimate reads as many runs of the network at most.
 SPEED_SETTINGS = ("data.batch_size", "data.source.name", "trainer.accelerator", "augmentation._target_")
@@ -122,7 +123,7 @@ def is_unchosen(run: Run) -> bool:
 @lru_cache
 def _best_folders(results: Path, modified: int) -> frozenset[str]:
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):  # No job has finished, or it is damaged.
-        return frozenset(parse_json(results.read_text(encoding="utf-8"))["best"]["folders"])
+        return frozenset(parse_json(read_text(results))["best"]["folders"])
     return frozenset()
 
 
@@ -208,9 +209,9 @@ def format_cell(name: str, value: Any) -> str:
         return f"{value:.1f}".removesuffix(".0")  # A mean may have many digits.
     if name == "seeds" and len(value) > MAX_SEEDS:
         return f"{value[0]} {value[1]} ... {value[-1]}"
-    if isinstance(value, list):
-        return " ".join(map(str, value))
-    return f"{value:.1f} s" if name == "time" else format_value(value)
+    if name == "time":
+        return f"{value:.1f} s"
+    return shorten(" ".join(map(str, value)) if isinstance(value, list) else format_value(value), MAX_CELL)
 
 
 def describe_settings(settings: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from mnist_lab.errors import UsageError
-from mnist_lab.files import make_folder, write_text
+from mnist_lab.files import make_folder, open_own, read_text, write_text
 from mnist_lab.formatting import format_date
 
 LOCK, HOLDER = ".lock", ".holder.json"  # The first is locked, the second names the holder.
@@ -97,7 +97,7 @@ def holder_of(folder: Path) -> Holder | None:
         return None
     holder, age = None, STALE_AFTER
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError, OverflowError):
-        record = json.loads((folder / HOLDER).read_text(encoding="utf-8"))
+        record = json.loads(read_text(folder / HOLDER, 10_000))
         holder = Holder(str(record["host"]), int(record["pid"]), str(record["since"]))
         age = time.time() - (folder / HOLDER).stat().st_mtime
     if _is_locked(folder / LOCK):
@@ -126,7 +126,7 @@ def wait_for_release(folder: Path, seconds: float) -> bool:
 def _is_locked(path: Path) -> bool:
     """Return whether a process has the lock, without writing, for read-only folders."""
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=open_own) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

@@ -21,7 +21,7 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 from typing_extensions import NotRequired, TypedDict
 
 from mnist_lab.errors import UsageError
-from mnist_lab.files import atomic_write, write_text
+from mnist_lab.files import atomic_write, read_text, write_text
 from mnist_lab.formatting import shorten
 
 CHECKOUT = Path(__file__).parents[2]  # the repository, if this is a clone
@@ -191,7 +191,7 @@ JOB = TypeAdapter(JobRecord)
 def read_record(path: Path, kind: TypeAdapter[R], what: str, remedy: str) -> R:
     """Read a record from a JSON file, or raise UsageError with what it should be and what to do if it is not."""
     try:
-        return kind.validate_python(parse_json(path.read_text(encoding="utf-8")))
+        return kind.validate_python(parse_json(read_text(path)))
     except (OSError, ValueError) as error:
         reason = str(error)[:1000]
         if isinstance(error, ValidationError):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import math
 import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +21,7 @@ from typing_extensions import Unpack
 from mnist_lab.config.metric_names import TRAIN_LOSS, VAL_ACC
 from mnist_lab.config.trust import RECORDS, load_config
 from mnist_lab.errors import UsageError
-from mnist_lab.files import PARTIAL, atomic_write, exists, is_whole
+from mnist_lab.files import PARTIAL, atomic_write, exists, is_whole, read_text
 from mnist_lab.formatting import display_path, print_warning, shorten
 from mnist_lab.runs.locks import HOLDER, LOCK, holder_of
 from mnist_lab.runs.record import RUN, RunRecord, RunState, read_record, record_source, write_record
@@ -29,6 +30,7 @@ RECORD, SWEEP_RECORD, REPRODUCTION_RECORD = RECORDS
 RESULTS_JSON = "results.json"  # A sweep has it.
 CHECKPOINTS, FIGURES, EXPORTS, WANDB = "checkpoints", "figures", "exports", "wandb"
 TRASH = ".trash"  # the folder of removed runs, below that of the runs
+MAX_ROWS = 1_000_000  # of metrics.csv
 
 
 class PathIn:
@@ -264,23 +266,12 @@ class Run:
     def metrics(self) -> list[dict[str, float]]:
         """Read metrics.csv: a row for each logged step; damaged rows are left out."""
         try:
-            text = self.metrics_path.read_text(encoding="utf-8", errors="replace")
+            found = self.metrics_path.stat()
+            return _read_metrics(self.metrics_path.absolute(), (found.st_size, found.st_mtime_ns))
         except FileNotFoundError:
             return []
         except OSError as error:
             raise UsageError(f"{self.metrics_path}: cannot be read ({error.strerror})") from error
-        rows: list[dict[str, float]] = []
-        heads: list[str] = []
-        for line in text.splitlines(keepends=True):
-            with contextlib.suppress(ValueError, csv.Error):
-                (cells,) = csv.reader([line])
-                if not heads:
-                    heads = cells
-                elif line.endswith("\n"):  # A line without a newline was cut off, maybe within a number.
-                    row = {name: float(value) for name, value in zip(heads, cells, strict=False) if name and value}
-                    places = [row[name] for name in ("step", "epoch") if name in row]
-                    rows += [row] * ("step" in row and all(map(math.isfinite, places)))
-        return rows
 
     def epochs(self) -> list[dict[str, float]]:
         """Return the rows of metrics.csv at the ends of epochs, in order."""
@@ -302,6 +293,29 @@ class Run:
             values = {info["tested"]["epoch"]: info["metrics"][name]}
         places = {epoch: epoch if across == "epochs" else ends.get(epoch, {}).get(across, 0) for epoch in values}
         return {places[epoch]: value for epoch, value in values.items()}
+
+
+@lru_cache(maxsize=1)  # A report reads the same file for each of its curves.
+def _read_metrics(path: Path, version: tuple[int, int]) -> list[dict[str, float]]:
+    # A line without a newline was cut off, maybe within a number.
+    lines = [line for line in read_text(path, errors="replace").splitlines(keepends=True) if line.endswith("\n")]
+    if len(lines) > MAX_ROWS:
+        raise OSError(errno.EFBIG, f"more than {MAX_ROWS:,} rows")
+    rows, heads = [], _cells(lines[0]) if lines else []
+    for cells in map(_cells, lines[1:]):
+        with contextlib.suppress(ValueError):
+            row = {name: float(value) for name, value in zip(heads, cells, strict=False) if name and value}
+            places = [row[name] for name in ("step", "epoch") if name in row]
+            rows += [row] * ("step" in row and all(map(math.isfinite, places)))
+    return rows
+
+
+def _cells(line: str) -> list[str]:
+    """Split a line of a CSV file into cells; an empty list if it is damaged."""
+    try:
+        return next(csv.reader([line]), [])
+    except csv.Error:
+        return []
 
 
 def _run_folders(folder: str | os.PathLike[str], *, jobs: bool = True) -> Iterator[Path]:

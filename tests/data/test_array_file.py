@@ -2,6 +2,8 @@
 
 import hashlib
 import io
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,7 @@ def test_sets_of_the_file_are_used_and_arrays_without_a_set_are_not_read(tmp_pat
     kind, counts = ("test", [16, 4, 5]) if "test" in names else ("validation", [16, 5, 4])
     assert np.array_equal(sets[kind][0], IMAGES[:5]) and np.array_equal(sets[kind][1], LABELS[:5])
     assert [len(labels) for _, labels in sets.values()] == counts
-    assert "left out: 1 (extra)" in source.notes()
+    assert "left out because not needed: 1 (extra)" in source.notes()
 
 
 @pytest.mark.parametrize(
@@ -92,6 +94,23 @@ def test_arrays_far_larger_than_their_file_are_refused_before_they_are_converted
     np.savez_compressed(tmp_path / "own.npz", **{name: np.zeros(shape, np.uint8) for name, shape in shapes.items()})
     with pytest.raises(UsageError, match=r"GB once read, too much for a file of its size"):
         ArrayFile(path=str(tmp_path / "own.npz")).load()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "count"), [("S700", 300_000), ("U900", 90_000), ("U1", 40_000_000)])
+def test_labels_that_are_texts_take_no_more_than_a_gigabyte(tmp_path: Path, kind: str, count: int) -> None:
+    labels = np.zeros(count, kind)
+    labels[: count // 2] = np.arange(count // 2).astype(kind)
+    np.savez_compressed(tmp_path / "own.npz", images=IMAGES, labels=labels)
+    code = f"""import resource
+from mnist_lab.data import ArrayFile
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try: ArrayFile(path={str(tmp_path / "own.npz")!r}).load()
+except ValueError as error: print(error)
+now = resource.getrusage(resource.RUSAGE_SELF)
+print((now.ru_maxrss - before) // 1000, now.ru_utime)"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "too much for a file of its size" in " ".join(out) and int(out[-2]) < 1000 and float(out[-1]) < 20
 
 
 @pytest.mark.parametrize("names", ["images x labels", "x_val x_dev y_val", "x y x_test", "y", ""])
@@ -180,6 +199,7 @@ def test_recorded_checksum_is_that_of_the_file(tmp_path: Path) -> None:
         ({"images": IMAGES, "labels": np.array([{}] * 20)}, r"not a \.npz or .csv file of images"),
         ({"images": IMAGES, "labels": LABELS, "classes": ["a", "b", "b", "c"]}, "class name b occurs twice"),
         ({"images": IMAGES, "labels": np.array([*"abab"])[LABELS], "classes": ["a", "c"]}, "holds b, which is not"),
+        ({"images": IMAGES, "labels": [*"abab"] * 5, "classes": np.arange(30_000).astype(str)}, r"of 0, 1, .{91}$"),
     ],
 )
 def test_what_is_wrong_is_named_in_one_line(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:

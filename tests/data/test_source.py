@@ -180,6 +180,15 @@ def test_download_false_never_asks_the_network(tiny: Tiny, mirror: Mirror, tmp_p
     assert mirror.requests == []
 
 
+def test_download_false_writes_nothing_beside_the_files(tiny: Tiny, tmp_path: Path) -> None:
+    (folder := tmp_path / "Tiny" / "raw").mkdir(parents=True)
+    for name, content in tiny.contents.items():
+        (folder / f"{name}.gz").write_bytes(gzip.compress(content))
+    before = {path.name for path in folder.iterdir()}
+    assert len(tiny.source().load(tmp_path, download=False).train_labels) == 230
+    assert {path.name for path in folder.iterdir()} == before
+
+
 def header(*numbers: int) -> bytes:
     return np.array(numbers, ">i4").tobytes()
 

@@ -10,7 +10,7 @@ from lab import thorough
 from PIL import Image, ImageDraw, ImageOps, features
 
 from benchmarks.digits import lit, ruled
-from mnist_lab.data.images import FORMATS, SIDE, UnreadableImage, read_image
+from mnist_lab.data.images import FORMATS, SIDE, PixelBudget, UnreadableImage, read_image
 from mnist_lab.inference.digits import BOX, NetworkInput, NoDigit, find_digit, find_number
 
 WRITTEN = [form for form in FORMATS if form != "AVIF" or features.check("avif")]
@@ -263,6 +263,22 @@ def claiming(width: int, height: int) -> bytes:
     content[16:24] = struct.pack(">II", width, height)
     content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
     return bytes(content)
+
+
+def test_progressive_jpeg_of_many_scans_is_refused() -> None:
+    whole = saved(drawn(), "JPEG", progressive=True).getvalue()
+    scan = whole[whole.rindex(b"\xff\xda") : -2]
+    assert read_image(io.BytesIO(whole[:-2] + scan * 3 + whole[-2:]))
+    with pytest.raises(UnreadableImage, match="more than 100 scans"):
+        read_image(io.BytesIO(whole[:-2] + scan * 200 + whole[-2:]))
+
+
+def test_images_of_many_pixels_and_few_bytes_are_read_up_to_a_sum(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mnist_lab.data.images.FREE_PIXELS", 1_000_000)
+    budget, blank = PixelBudget(), saved(Image.new("1", (700, 700)), "PNG")
+    assert read_image(blank, budget) and read_image(blank, budget)
+    with pytest.raises(UnreadableImage, match="too many pixels in all"):
+        read_image(blank, budget)
 
 
 def test_few_bytes_that_would_fill_the_memory_are_refused_before_they_are_read() -> None:

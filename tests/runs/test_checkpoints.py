@@ -2,6 +2,7 @@
 
 import copy
 import os
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,31 @@ def test_state_dict_of_a_tutorial_loads_in_the_format_of_its_time(tmp_path: Path
     torch.save(state, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     loaded = load_weights(LeNet(), tmp_path / "old.pth")
     assert all(torch.equal(loaded[name], state[name]) for name in state)
+
+
+def hostile(path: Path, kind: str) -> Path:
+    """A file whose pickle makes two million sets: in a ZIP file, as torch 1.5 saved it, or as both."""
+    pickled = b"\x80\x02(" + b"\x8f" * 2_000_000 + b"l."
+    path.write_bytes(pickled if kind != "zip" else b"")
+    if kind != "old":
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr("x/DATA.pkl", pickled if kind == "zip" else b"")
+    return path
+
+
+@pytest.mark.parametrize("kind", ["zip", "old", "both"])
+def test_pickle_of_more_objects_than_a_checkpoint_has_is_not_loaded(tmp_path: Path, kind: str) -> None:
+    before = time.process_time()
+    with pytest.raises(UsageError, match="corrupt, or not a checkpoint"):
+        read_checkpoint(hostile(tmp_path / "x.ckpt", kind))
+    assert time.process_time() - before < 2
+
+
+@pytest.mark.parametrize("numbers", [torch.zeros(1), torch.zeros(700, 90)], ids=["one", "tied"])
+def test_tensors_of_more_numbers_than_their_file_fit_no_network(tmp_path: Path, numbers: torch.Tensor) -> None:
+    torch.save({str(place): numbers.expand(700, 90) for place in range(9)}, tmp_path / "x.ckpt")
+    with pytest.raises(UsageError, match="its tensors share their numbers"):
+        load_weights(LeNet(), tmp_path / "x.ckpt")
 
 
 def test_compressed_checkpoint_is_refused_before_it_is_decompressed(saved: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 from lab import Command, disk_full, slow
 from test_ls import fake
 
+from mnist_lab.errors import UsageError
 from mnist_lab.runs.record import parse_json
+from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Job, Sweep, write_job
 
 
@@ -71,6 +74,48 @@ def test_hostile_record_takes_a_second_and_a_line(lab: Command, kind: str) -> No
     assert (outcome.status, outcome.out.count("\n")) == (0, 4) and outcome.err.count("\n") <= 2
     assert lab("status", "runs/sweeps/s").status == 0
     assert time.process_time() - before < 5
+
+
+def enlarge(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 1_000_000_000)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), enlarge])
+def test_pipe_a_device_or_an_endless_file_in_a_run_folder_holds_nothing_up(lab: Command, make: Any) -> None:
+    sweep = Sweep.open(Path("runs/sweeps/s"), "-m sweep=s", ["seed"], {"a": ("seed=1",)})
+    job = fake("sweeps/s/seed=1-a", 9, status="running")
+    make(sweep.results_json)
+    for number, name in enumerate(("run.json", "annotations.json", "metrics.csv", ".holder.json", ".lock")):
+        path = fake(f"bad{name}", number, status="running") / name
+        path.with_name(".lock").touch()
+        path.unlink(missing_ok=True)
+        make(path)
+    make(job / "job.json")
+    outcome = lab("ls")
+    assert (outcome.status, outcome.out.count("\n")) == (0, 7) and outcome.err.count("\n") <= 3, outcome.err
+    assert lab("status", "runs/sweeps/s").err.count("\n") <= 1
+    with suppress(UsageError):
+        assert Run(Path("runs/badmetrics.csv")).metrics() == []
+
+
+def test_metrics_are_parsed_once_and_have_an_end(lab: Command) -> None:
+    run = Run(fake("a", 1))
+    run.metrics_path.write_text("step,epoch,train/loss,val/acc\n" + "7,1,0.25,0.5\n" * 50_000)
+    times = [time.process_time()]
+    for _ in range(7):
+        run.metrics()
+        times.append(time.process_time())
+    assert times[-1] - times[1] < (times[1] - times[0]) / 10
+    run.metrics_path.write_text("step,epoch\n" + "\n" * 4_000_000)
+    with pytest.raises(UsageError, match="more than 1,000,000 rows"):
+        run.metrics()
+
+
+def test_text_of_a_megabyte_is_shortened_in_a_list(lab: Command) -> None:
+    fake("a", 1, model="m" * 2_000_000, overrides=["seed=" + "1" * 1_000_000])
+    outcome = lab("ls")
+    assert outcome.status == 0 and len(outcome.out) < 10_000
 
 
 @pytest.mark.parametrize("text", ["[" * 900 + "]" * 900 + ",", '{"a": "\\u0000"}', "-" + "1" * 101, "1e999"])

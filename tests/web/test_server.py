@@ -107,7 +107,7 @@ def test_page_names_the_network_and_may_load_nothing_else(port: int, trained: Ru
     assert f"mlp, test accuracy {trained.info['metrics']['test/acc']:.2%}</p>" in page
     assert not re.findall(r"""(?:src|href)=["'](?!data:)""", page) and "{{" not in page
     policy = reply.headers["Content-Security-Policy"]
-    assert "default-src 'none'" in policy and "frame-ancestors 'none'" in policy
+    assert "default-src 'none'" in policy and "unsafe" not in policy and "frame-ancestors 'none'" in policy
     assert reply.headers["X-Content-Type-Options"] == "nosniff" and "Python" not in reply.headers["Server"]
 
 
