@@ -1,14 +1,12 @@
 """resume=RUN|latest|auto|CHECKPOINT: the command line that continues a run, built from its record."""
 
 import os
-import re
+from itertools import pairwise
 from pathlib import Path
 
-import yaml
-
-from mnist_lab.config.compose import config_options
+from mnist_lab.config.compose import CommandLine, compose_job, config_options
 from mnist_lab.config.overrides import known_overrides, override_key, override_text, quote_path, quote_resume
-from mnist_lab.config.trust import folder_of_runs, reject_untrusted
+from mnist_lab.config.trust import reject_composed, reject_config_dir, reject_untrusted
 from mnist_lab.errors import UsageError
 from mnist_lab.files import exists, is_whole
 from mnist_lab.formatting import display_path, print_warning
@@ -40,26 +38,28 @@ def expand_resume(options: list[str], overrides: list[str]) -> tuple[list[str], 
     reject_sweep_job(run, wanted)
     info = run.info
     reject_untrusted(run.record_path, info["overrides"], settings)
-    config_dir = info["config_dir"]
-    if config_dir and "--config-dir" not in options:
-        if folder := folder_of_runs(Path(config_dir)):
-            reason = f"its config_dir {config_dir!r} is below {folder}, which has runs"
-            raise UsageError(f"{run.record_path}: {reason}; if you trust it, add --config-dir {config_dir}")
-        reject_hydra_files(Path(config_dir))
-        options = [*options, "--config-dir", config_dir]
+    recorded_dir = None if "--config-dir" in options else info["config_dir"]
+    if recorded_dir:
+        reject_config_dir(run.record_path, Path(recorded_dir))
+        options = [*options, "--config-dir", recorded_dir]
     if "--config-name" not in options:
         options = [*options, *config_options(None, info["config_name"])]
-    config_dir = options[options.index("--config-dir") + 1] if "--config-dir" in options else None
+    chosen = dict(pairwise(options))
+    config_dir = chosen.get("--config-dir")
     merged = _by_key(known_overrides(info["overrides"], config_dir))
     for key, override in settings.items():
         if override.startswith("~") and merged.get(key, "").startswith("+"):
             del merged[key]  # A setting that was added is taken out again.
         else:
-            merged[key] = override
-    recorded_dir = Path(override_text(merged.get("runs_dir", "runs_dir=."))).absolute()
-    if "runs_dir" not in settings and not run.folder.absolute().is_relative_to(recorded_dir):
+            is_added = merged.get(key, "").startswith("+") and not override.startswith("+")
+            merged[key] = f"+{override}" if is_added else override
+    runs_dir = override_text(merged.get("runs_dir", "runs_dir=."))
+    if "runs_dir" not in settings and not run.folder.absolute().is_relative_to(Path(runs_dir).absolute()):
         merged.pop("runs_dir", None)  # The run has moved, or is a stranger's.
     merged["hydra.run.dir"] = f"hydra.run.dir={quote_path(run.folder)}"
+    if recorded_dir:
+        line = CommandLine(tuple(merged.values()), config_dir, chosen.get("--config-name", "train"))
+        reject_composed(run.record_path, compose_job(line, folder=run.folder)[0], settings)
     return options, [*merged.values(), f"resume={quote_path(checkpoint)}"]
 
 
@@ -103,15 +103,3 @@ def _find_checkpoint(wanted: str, runs_dir: str) -> tuple[Run, Path]:
         raise UsageError(f"resume={wanted_checkpoint}: corrupt, or not a checkpoint; {good}")
     print_warning(f"{wanted_checkpoint} is corrupt; going on from {newest}")
     return run, newest.absolute()
-
-
-def reject_hydra_files(folder: Path) -> None:
-    """Raise UsageError for a folder of configurations, named by a run's record, that would set up Hydra itself."""
-    for path in sorted(folder.rglob("*.yaml")):
-        try:
-            text = path.read_text(encoding="utf-8")
-            names_hydra = re.search(r"@package.*hydra", text) or "hydra" in str(yaml.safe_load(text))
-        except (OSError, ValueError, yaml.YAMLError):
-            continue  # Hydra cannot read it either.
-        if names_hydra:
-            raise UsageError(f"{path}: has settings of Hydra; if you trust the folder, add --config-dir {folder}")

@@ -21,6 +21,7 @@ from mnist_lab.config.overrides import (
     explain_composition_error,
     override_key,
     override_text,
+    parse_override,
 )
 from mnist_lab.config.settings import resolve_settings, to_plain
 from mnist_lab.errors import UsageError, not_installed
@@ -120,7 +121,7 @@ def compose_job(
         try:
             return _resolve_job(config, line, is_sweep=is_sweep, folder=folder, number=number)
         except OmegaConfBaseException as error:
-            raise explain_composition_error(error) from error
+            raise explain_composition_error(error, [parse_override(each) for each in line.overrides]) from error
 
 
 def _resolve_job(

@@ -101,9 +101,8 @@ def add_to_search_path(place: str) -> None:
 
 def group_options(group: str) -> list[str]:
     """Return the choices of a group; an empty list where nothing is composed."""
-    if not GlobalHydra.instance().is_initialized():
-        return []
-    return list(GlobalHydra.instance().config_loader().get_group_options(group))
+    loader = config_loader()
+    return list(loader.get_group_options(group)) if loader else []
 
 
 def config_loader() -> Any:

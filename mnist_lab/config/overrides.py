@@ -14,7 +14,7 @@ from hydra.core.override_parser.types import Override as Override
 from hydra.core.override_parser.types import OverrideType as OverrideType
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
 from mnist_lab.config.hydra_aside import add_to_search_path, composer, config_loader, group_options
@@ -155,7 +155,8 @@ def explain_composition_error(error: Exception, overrides: Sequence[Override] = 
         return UsageError(f"{' '.join(str(error).splitlines()[0].split())}{choices}")
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     reason = "nested too deeply" if isinstance(cause, RecursionError) else str(cause).strip().split("\n")[0]
-    typed = " ".join(override.input_line or "" for override in overrides)
+    mark = "${" if isinstance(cause, InterpolationResolutionError) else ""
+    typed = " ".join(line for override in overrides if mark in (line := override.input_line or ""))
     where = getattr(cause, "full_key", None) or shorten(typed)
     return UsageError(f"{where}: {shorten(reason or type(cause).__name__, 300)}".removeprefix(": "))
 

@@ -11,7 +11,7 @@ from typing import Any
 from lightning.fabric.plugins import ClusterEnvironment
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.accelerators import Accelerator
-from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
+from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder, ModelSummary, ProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins import CheckpointIO, LayerSync, Precision
 from lightning.pytorch.profilers import Profiler
@@ -42,7 +42,9 @@ BASE_CLASSES = {
 }
 PLUGINS = (Accelerator, CheckpointIO, ClusterEnvironment, LayerSync, Precision, Profiler, Strategy)
 FOR_TRAINING = (Callback, Logger, Trainer, Metric, *PLUGINS)  # may write or fetch, which a network and data may not
+TRAINING = ("trainer.", "callbacks.", "logger.")
 TUNERS = {LearningRateFinder: "optimizer.lr", BatchSizeFinder: "data.batch_size"}
+MAX_LAYERS = 1000  # of all torch classes in a part together
 PARTIAL = ("optimizer", "scheduler")  # made from parameters, or from an optimizer
 
 
@@ -53,7 +55,7 @@ def find_class(name: Any, key: str) -> type:
     """
     setting = f"{key}._target_={name}"
     try:
-        target = _locate(name)
+        target: type = _locate(name)
     except (Exception, SystemExit) as error:  # of a module that is imported
         raise UsageError(f"{setting}: cannot be imported ({' '.join(str(error).split())})") from error
     place = _place(key)
@@ -63,18 +65,19 @@ def find_class(name: Any, key: str) -> type:
     elif place == "augmentation":
         if not _is_augmentation(target):
             raise UsageError(f"{setting}: not a class whose objects can be called with (images, generator, black)")
-    elif (_is_a(target, *FOR_TRAINING) and not place.startswith(("trainer.", "callbacks.", "logger."))) or not (
+    elif (_is_a(target, *FOR_TRAINING) and not place.startswith(TRAINING)) or not (
         _is_a(target, *map(_locate, BASE_CLASSES.values()), nn.Module, *PLUGINS) or _is_augmentation(target)
     ):
         raise UsageError(f"{setting}: not a class that a configuration may use here; derive it from torch.nn.Module")
+    if _is_a(target, ProgressBar, ModelSummary):
+        raise UsageError(f"{setting}: callbacks.progress and callbacks.summary take its place")
     for tuner, changed in TUNERS.items():
         if _is_a(target, tuner):
             raise UsageError(
                 f"{setting}: would train with another {changed} than the run records; "
                 f"compare values in a sweep instead (-m {changed}=...)"
             )
-    found: type = target
-    return found
+    return target
 
 
 def resolve_node(node: Any, key: str) -> dict[str, Any]:
@@ -87,10 +90,22 @@ def resolve_node(node: Any, key: str) -> dict[str, Any]:
         resolved: dict[str, Any] = OmegaConf.to_container(node, resolve=True)  # type: ignore[assignment]
     except OmegaConfBaseException as error:
         raise UsageError(f"{key}: {str(error).splitlines()[0]}") from error
+    packages, layers = {"mnist_lab"}, 0
     for place, value in walk(resolved, key):
         if isinstance(value, dict) and "_target_" in value:
-            find_class(value["_target_"], place)
+            target = find_class(value["_target_"], place)
             known = _place(place) in (*BASE_CLASSES, "augmentation")
+            if known or _is_a(target, _locate(BASE_CLASSES["model"])):
+                packages.add(target.__module__.partition(".")[0])
+            elif target.__module__.startswith("torch.nn.modules."):
+                layers += sum(abs(n) for name, n in value.items() if "layers" in name and isinstance(n, int))
+                unnamed = [each for each in value.get("_args_") or () if isinstance(each, int | str)]
+                if layers > MAX_LAYERS or unnamed or value.get("device") is not None:
+                    rule = f"arguments of torch.nn have names, no device, and at most {MAX_LAYERS} layers in all"
+                    raise UsageError(f"{place}._target_={value['_target_']}: {rule}")
+            elif not place.startswith(TRAINING) and target.__module__.partition(".")[0] not in packages:
+                rule = f"may use here only torch.nn, {', '.join(sorted(packages))}"
+                raise UsageError(f"{place}._target_={value['_target_']}: a configuration {rule}")
             if value.get("_partial_") and known and place not in PARTIAL:
                 raise UsageError(f"{place}._partial_={value['_partial_']}: only for optimizer and scheduler")
         elif isinstance(value, str) and "${" in value:
@@ -128,6 +143,6 @@ def _is_augmentation(target: Any) -> bool:
     if not inspect.isclass(target):
         return False
     try:
-        return issubclass(target, nn.Module) or "black" in inspect.signature(target.__call__).parameters
+        return "black" in inspect.signature(getattr(target, "forward", target.__call__)).parameters
     except (TypeError, ValueError):  # a class written in C
         return False

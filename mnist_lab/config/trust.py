@@ -1,7 +1,7 @@
 """Decide what a configuration from elsewhere may import and resolve: docs/explanation/trust.md tells users.
 
 A run folder may come from a stranger. `load_config` alone reads its config.yaml, `import_module` alone imports what
-that names, and `reject_untrusted` alone says which of its recorded overrides `resume` does not take.
+that names, and the functions that begin with `reject_` alone say what of its record `resume` does not take.
 """
 
 import importlib.util
@@ -23,7 +23,7 @@ from mnist_lab.config import conf_dir
 from mnist_lab.config.keys import ADDED_KEYS
 from mnist_lab.config.settings import to_plain
 from mnist_lab.errors import UsageError
-from mnist_lab.formatting import HIDDEN
+from mnist_lab.formatting import HIDDEN, shorten
 
 UNREADABLE = (OSError, ValueError, ArithmeticError, TypeError, RecursionError, yaml.YAMLError, OmegaConfBaseException)
 RECORDS = ("run.json", "sweep.json", "reproduce.json")  # make a folder that of a run, a sweep or a reproduction
@@ -31,32 +31,47 @@ MAX_BYTES, MAX_VALUES, MAX_DEPTH, MAX_TEXT = 1_000_000, 20_000, 50, 50_000  # A 
 MAX_INTERPOLATIONS, MAX_INTERPOLATION = 20, 1000  # How many are allowed, and how long a value with one may be.
 PATHS = ("data.root", "data.source.path")  # Only here is a variable of the environment resolved.
 PLAIN_VARIABLES = re.compile(r"([^$]|\$\{oc\.env:\w+(,[^${}]*)?\})*")
-SAVES = re.compile(r"(callbacks|logger|trainer)\.(?!.*\.monitor$)")  # a metric's name has a slash
-OUTPUT = re.compile(rf"{SAVES.pattern}.*(dir|path|folder|\._args_\.\d+)$")  # where files go; a filename stays in it
-SENT = re.compile(r"(logger|data\.source)\.(?!path$)")  # settings that may become part of a request
+REACHES = "fetches, sends or writes elsewhere than in the run folder"
+MAX_FOLDERS = 20_000  # A folder with more is not searched for runs, and counts as one that has them.
+SAVES = re.compile(r"(callbacks|logger|trainer)(\.(?!.*\.monitor$)|$)")  # a metric's name has a slash
+OUTPUT = re.compile(rf"{SAVES.pattern}.*(dir|path|folder|uri|\._args_\.\d+)$")  # where files go; a filename stays in it
+SENT = re.compile(r"(callbacks|logger|trainer|data\.source)(\.(?!path$)|$)|data$")  # may write, or become a request
+NESTED = re.compile(r"\$\{(?!direction:)[^}]*\$\{")  # would hide which variable is read
 SOURCES: dict[str, Any] = {"mirrors": None, "package": None, "folders": []}  # where data come from, by their defaults
 
 
 def load_config(path: Path) -> DictConfig:
     """Load a run's config.yaml; its interpolations are text, but for variables of the environment in PATHS."""
     try:
-        if path.is_symlink() or (path.exists() and not path.is_file()):
-            raise ValueError("it is not a file of the run folder")
-        with path.open(encoding="utf-8") as file:
-            text = file.read(MAX_BYTES + 1)
-        _reject_large(text)
-        cfg = OmegaConf.load(io.StringIO(text))
+        cfg = _load_yaml(path)
         if not isinstance(cfg, DictConfig) or not cfg:
             raise ValueError("it holds no settings")
         _disarm(cfg, to_plain(cfg))
-        _add_keys(cfg)
+        for setting, value in ADDED_KEYS.items():  # those that are younger than the run
+            group, _, name = setting.rpartition(".")
+            node = OmegaConf.select(cfg, group) if group else cfg
+            if isinstance(node, DictConfig) and name not in node:
+                node[name] = value
     except UNREADABLE as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
         raise UsageError(f"{path}: not a run's configuration ({reason[:200]})") from error
     return cfg
 
 
-def _reject_large(text: str) -> None:
+def _load_yaml(path: Path, *, composed: bool = True) -> Any:
+    """Load a stranger's YAML file; one that was composed has no interpolations but those of oc.env."""
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise ValueError("it is not a file of the run folder")
+    with path.open(encoding="utf-8") as file:
+        text = file.read(MAX_BYTES + 1)
+    _reject_large(text, composed=composed)
+    cfg = OmegaConf.load(io.StringIO(text))
+    if any(isinstance(value, int) and abs(value) > 10**100 for _, value in walk(to_plain(cfg), "")):
+        raise ValueError("it has too large a number")
+    return cfg
+
+
+def _reject_large(text: str, *, composed: bool) -> None:
     """Raise ValueError for YAML that takes long to load, or that would grow when it is resolved."""
     if len(text) > MAX_BYTES:
         raise ValueError(f"it has more than {MAX_BYTES:,} characters")
@@ -71,7 +86,7 @@ def _reject_large(text: str) -> None:
         value = event.value.replace("${folder}", "") if isinstance(event, yaml.ScalarEvent) else ""  # of an override
         if "${" in value:
             interpolations += 1
-            if "oc.env" not in value or len(value) > MAX_INTERPOLATION:  # a run records no others
+            if (composed and "oc.env" not in value) or len(value) > MAX_INTERPOLATION:  # a run records no others
                 raise ValueError(f"{value[:60]!r} is an interpolation; write the value")
         if number > MAX_VALUES or len(value) > MAX_TEXT or interpolations > MAX_INTERPOLATIONS:
             raise ValueError("it has more, or longer, values than a run's")
@@ -116,15 +131,6 @@ def _hide_variables(text: str) -> None:
             HIDDEN[value] = f"${{oc.env:{name}}}"
 
 
-def _add_keys(cfg: DictConfig) -> None:
-    """Add the settings that are younger than the run."""
-    for key, value in ADDED_KEYS.items():
-        group, _, name = key.rpartition(".")
-        node = OmegaConf.select(cfg, group) if group else cfg
-        if isinstance(node, DictConfig) and name not in node:
-            node[name] = value
-
-
 @cache
 def _known_sources() -> dict[str, dict[str, Any]]:
     """Return the sources of data of conf/, by their names."""
@@ -146,18 +152,17 @@ def import_module(name: str) -> ModuleType:
 
 
 def folder_of_runs(place: Path) -> Path | None:
-    """Return the folder of a run, or the one that has runs in it, that a file or folder lies in; None outside."""
+    """Return the folder of a run, or the one that has runs at any depth, in which a place lies; None outside."""
     place, resolved = place.absolute(), place.resolve()
     for folder in dict.fromkeys((place, *place.parents, resolved, *resolved.parents)):
         if any((folder / name).is_file() for name in RECORDS):
             return folder
-    entries = {Path(entry).absolute() for entry in sys.path}
-    root = next((folder for folder in place.parents if folder in entries), None)
-    if root is None or root.name in ("site-packages", "dist-packages"):
+    entries = {Path.cwd(), *(Path(entry).absolute() for entry in sys.path)}
+    top = next((folder for folder in (place, *place.parents) if folder.parent in entries), None)
+    if top is None or top.parent.name in ("site-packages", "dist-packages"):
         return None
-    below = [folder for folder in (place, *place.parents) if root in folder.parents]
-    patterns = [f"{depth}/{name}" for depth in ("*", "*/*", "*/*/*") for name in RECORDS]
-    return next((folder for folder in below if any(any(folder.glob(pattern)) for pattern in patterns)), None)
+    found = (number > MAX_FOLDERS or {*RECORDS} & {*files} for number, (_, _, files) in enumerate(os.walk(top)))
+    return top if any(found) else None
 
 
 def reject_untrusted(record: Path, overrides: Sequence[str], given: Container[str]) -> None:
@@ -174,21 +179,58 @@ def reject_untrusted(record: Path, overrides: Sequence[str], given: Container[st
     for override in kept:
         parsed = parse_override(override)
         values = walk(parsed.value(), parsed.key_or_group)
-        is_nested = re.search(r"\$\{[^}]*\$\{", override)
-        if is_nested or any(_reaches_out(key, value, record.parent) for key, value in values):
-            reason = "fetches, sends or writes elsewhere than in the run folder"
-            raise UsageError(f"{record}: the override {override!r} {reason}; if it is yours, give it again")
+        if NESTED.search(override) or any(reaches_out(key, value, record.parent) for key, value in values):
+            raise UsageError(f"{record}: the override {override!r} {REACHES}; if it is yours, give it again")
 
 
-def _reaches_out(key: str, value: Any, folder: Path) -> bool:
+def reaches_out(key: str, value: Any, folder: Path) -> bool:
     """Return whether a setting says where data come from, what is sent, or a place outside a folder to write to."""
-    text = value if isinstance(value, str) else ""
-    if set(key.split(".")) & {"mirrors", "package"} or (SENT.match(key) and "${" in text):
-        return True
-    if not text or not (OUTPUT.search(key) or (SAVES.match(key) and os.sep in text)):
+    if set(key.split(".")) & {"mirrors", "package"}:
+        return bool(value)
+    if not isinstance(value, str):
         return False
-    inside = text.startswith("${folder}") or Path(text).absolute().is_relative_to(folder.absolute())
-    return not inside or text.count("${") > 1 or ".." in Path(text).parts
+    if ".." in Path(value).parts and key not in (*PATHS, "runs_dir", "init_from", "folder"):
+        return True
+    text = re.sub(r"^\$\{folder\}(?=/|$)", lambda found: str(folder.absolute()), value)
+    is_place = text and (OUTPUT.search(key) or (SAVES.match(key) and os.sep in text))
+    is_outside = is_place and not Path(text).resolve().is_relative_to(folder.resolve())
+    return bool(is_outside or (SENT.match(key) and "${" in text))
+
+
+def reject_config_dir(record: Path, config_dir: Path) -> None:
+    """Raise UsageError for a folder of configurations in a run's record that may be a stranger's, or sets up Hydra."""
+    remedy = f"if you trust it, add --config-dir {config_dir}"
+    place, here = config_dir.resolve(), Path.cwd().resolve()
+    common = Path(os.path.commonpath([place, record.parent.resolve()]))
+    if (folder := folder_of_runs(config_dir)) or here.is_relative_to(place) or not here.is_relative_to(common):
+        raise UsageError(f"{record}: its config_dir {config_dir} is below {folder or common}, as runs are; {remedy}")
+    for path in sorted(path for path in config_dir.rglob("*") if path.suffix == ".yaml" or path.is_symlink()):
+        try:
+            text = f"{path.relative_to(config_dir)} {to_plain(_load_yaml(path, composed=False))}"
+            package = re.search(r"@package.*hydra", path.read_text(encoding="utf-8"))
+            if package or NESTED.search(text) or re.search(r"hydra|\.\.", text):
+                raise ValueError("it has settings of Hydra, '..', or an interpolation within another")
+        except UNREADABLE as error:
+            raise UsageError(f"{path}: {shorten(str(error))}; {remedy}") from error
+        _hide_variables(text)
+
+
+def reject_composed(record: Path, cfg: DictConfig, given: Container[str]) -> None:
+    """Raise UsageError for a setting composed from a recorded config_dir that reaches out of the run, unless given."""
+    ours = [
+        (key.removeprefix("experiment."), str(value).replace("${runs_dir}", "runs"))
+        for path in conf_dir().glob("*/*.yaml")
+        for key, value in walk(to_plain(OmegaConf.load(path)), path.parent.name)
+    ]
+    folder = record.parent.absolute()
+    for name in {*cfg} - {"overrides", "config_dir"}:
+        for key, value in walk(to_plain(cfg)[name], str(name)):
+            is_given = key in given or key.rpartition(".")[0] in given
+            moved = key == "folder" and value != str(folder)
+            if (moved or reaches_out(key, value, folder)) and not is_given and (key, value) not in ours:
+                raise UsageError(
+                    f"{record}: its config_dir sets {key}, which {REACHES}; give it, or --config-dir, again"
+                )
 
 
 def walk(value: Any, key: str) -> Iterator[tuple[str, Any]]:

@@ -17,6 +17,7 @@ from mnist_lab.config.keys import READ_FROM_DATA
 from mnist_lab.config.metric_names import direction
 from mnist_lab.config.settings import to_plain
 from mnist_lab.config.targets import find_class, resolve_node
+from mnist_lab.config.trust import walk
 from mnist_lab.config.validate import enabled_callbacks, parameter_types, validate_parts
 from mnist_lab.data.batches import limit_batches
 from mnist_lab.data.datamodule import MNISTDataModule
@@ -123,8 +124,11 @@ def make_trained_model(cfg: DictConfig, checkpoint: Path) -> Classifier:
     try:
         with torch.device("meta"):  # A stranger's configuration may ask for huge layers.
             sketch = instantiate_node(cfg.model, "model", **class_count(cfg))
-    except UsageError:  # Its __init__ computes with its weights, or fails in any case.
-        sketch = make_model(cfg)
+    except UsageError:
+        names = [(name, key[:-9]) for key, name in walk(to_plain(cfg.model), "model") if key.endswith("._target_")]
+        if all(find_class(*name).__module__.startswith(("mnist_lab.", "torch.")) for name in names):
+            raise
+        sketch = make_model(cfg)  # one's own, whose __init__ may compute with its weights
     weights = load_weights(sketch, checkpoint)
     model = make_model(cfg)
     model.load_state_dict(weights)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from lab import Command, Mirror, Tiny, slow, thorough, tiny_data
+from lab import Command, Mirror, slow, thorough, tiny_data
 from omegaconf import OmegaConf
 from PIL import Image, ImageDraw
 
@@ -91,7 +91,7 @@ PLACES: dict[str, tuple[str, str]] = {  # a module's file and the name of a clas
 
 @pytest.mark.parametrize(("file", "target"), PLACES.values(), ids=list(PLACES))
 def test_module_among_runs_is_not_imported(command: Command, evil: Run, file: str, target: str) -> None:
-    shutil.copytree(evil.folder, "stranger/exp/first")
+    shutil.copytree(evil.folder, "stranger/1/2/3/4/5/first")
     Path(file).parent.mkdir(parents=True, exist_ok=True)
     Path(file).write_text(PROGRAM)
     change(evil, model___target_=target)
@@ -175,6 +175,7 @@ def test_what_only_training_needs_is_not_even_imported(command: Command, evil: R
         {"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dir": "was_run"},
         {"_target_": "lightning.pytorch.strategies.DDPStrategy"},
         {"_target_": "torchmetrics.image.fid.FrechetInceptionDistance"},
+        {"_target_": "torchmetrics.functional.image.lpips._LPIPS", "pretrained": False},
     ],
     ids=lambda node: node["_target_"].rpartition(".")[2],
 )
@@ -238,6 +239,7 @@ BOMBS = {
     "nested variables": "a: " + "${oc.env:" * 300 + "x" + "}" * 300 + "\n",
     "sixties": "a: 1" + ":1" * 300 + ".0\n",
     "long sixties": "a: 1" + ":1" * 400_000 + "\n",
+    "hexadecimal": "a: 0x" + "e" * 5500 + "\n",
     "large": "a: " + "x" * 1_100_000 + "\n",
     "many": "a:\n" + "- 1\n" * 200_000,
 }
@@ -253,7 +255,15 @@ def test_configuration_that_would_grow_is_refused_in_a_second(command: Command, 
     assert "its settings are left out" in outcome.err
 
 
-@pytest.mark.parametrize("setting", [{"model__widths": [8, 4096, 4096]}, {"model__blocks": [0, 10**9, 0]}], ids=str)
+LARGE = {"_target_": "torch.nn.Linear", "in_features": 700, "out_features": 900}
+SIZES: list[dict[str, Any]] = [
+    {"model__widths": [8, 4096, 4096]},
+    {"model__blocks": [0, 10**9, 0]},
+    {"model": {"_target_": "mnist_lab.models.Ensemble", "members": [LARGE]}},
+]
+
+
+@pytest.mark.parametrize("setting", SIZES, ids=str)
 def test_network_of_other_sizes_than_its_weights_is_not_made(
     command: Command, evil: Run, monkeypatch: pytest.MonkeyPatch, setting: dict[str, Any]
 ) -> None:
@@ -293,12 +303,18 @@ UNTRUSTED = [
     "+callbacks.x={_target_: lightning.pytorch.callbacks.ModelCheckpoint, _args_: [../x]}",
     "+callbacks.x.dirpath='${folder}/../x'",
     f"model.hidden='{'${seed}' * 21}'",
+    "+callbacks.x={_target_: lightning.pytorch.callbacks.ModelCheckpoint, dirpath: '${folder}_beside'}",
+    "+callbacks.x={_target_: lightning.pytorch.callbacks.ModelCheckpoint, dirpath: '${folder}/link'}",
+    "+logger.x={_target_: lightning.pytorch.loggers.CSVLogger, save_dir: runs/evil/a/b, name: x, version: '..'}",
+    "+trainer.profiler='${tutorial.node}'",
+    "+experiment=../../../evil",
 ]
 
 
 @pytest.mark.parametrize("override", UNTRUSTED)
 def test_override_of_a_record_that_reaches_outside_is_not_resumed(command: Command, evil: Run, override: str) -> None:
     evil.update(overrides=[*evil.info["overrides"], override])
+    (evil.folder / "link").symlink_to(Path.cwd())
     told = "interpolations" if "seed" in override else "give it again"
     refused(command(*RESUME, data=False), "run.json", told)
 
@@ -309,14 +325,52 @@ def test_secret_is_not_shown_by_what_refuses_to_resume(command: Command, evil: R
     refused(command(*RESUME, data=False), "threads=x-${oc.env:SECRET}")
 
 
-def test_folder_of_configurations_among_runs_is_not_resumed_with(command: Command, evil: Run, tiny: Tiny) -> None:
-    shutil.copytree(tiny.conf, evil.folder / "conf")
-    evil.update(config_dir=str(evil.folder / "conf"))
-    refused(command(*RESUME, data=False), "add --config-dir")
+@pytest.mark.parametrize("place", ["runs/evil/conf", "runs/conf", "gift/1/2/3/conf", ".", "../away/conf"])
+def test_folder_of_configurations_among_runs_is_not_resumed_with(command: Command, evil: Run, place: str) -> None:
+    for folder in ("gift/run", "../away/1/run"):
+        shutil.copytree(evil.folder, folder)
+    shutil.copytree(str(evil.info["config_dir"]), place, dirs_exist_ok=True)
+    run = Run(Path("../away/1/run")) if "away" in place else evil
+    run.update(config_dir=str(Path(place).resolve()))
+    refused(command(f"resume={run.folder}", "trainer.max_epochs=2", data=False), "add --config-dir")
 
 
-@pytest.mark.parametrize("override", ["runs_dir=${nope}", *slow("seed=${oc.decode:'['}", "+data.x=${oc.env:NOT_SET}")])
+HARMFUL = {
+    "fetches": "data: {source: {mirrors: ['http://127.0.0.1:9/${oc.env:SECRET}/']}}",
+    "sends": "logger: {tensorboard: {name: '${oc.env:SECRET}'}}",
+    "writes": "tutorial: {d: /was_run}\ncallbacks: {x: {_target_: x.Y, dirpath: '${tutorial.d}'}}",
+    "moves": "folder: was_run",
+    "package": "# @package hydra.job\nname: x",
+    "sets up Hydra": "hydra: {job: {name: x}}\nd: 2003-77-88",
+    "escapes": '"\\x68ydra": {job: {name: x}}',
+    "hides a name": "tutorial: {a: '${oc.env:${b}}'}",
+}
+
+
+@pytest.mark.parametrize("text", HARMFUL.values(), ids=list(HARMFUL))
+def test_what_a_recorded_folder_composes_stays_in_the_run(command: Command, evil: Run, text: str) -> None:
+    shutil.copytree(str(evil.info["config_dir"]), "conf")
+    Path("conf/experiment").mkdir()
+    Path("conf/experiment/x.yaml").write_text(f"# @package _global_\n{text}\n")
+    evil.update(config_dir=str(Path("conf").absolute()), overrides=[*evil.info["overrides"], "experiment=x"])
+    refused(command(*RESUME, data=False), "--config-dir")
+
+
+def test_ones_own_folder_is_resumed_with_after_a_move(command: Command, evil: Run) -> None:
+    shutil.copytree(str(evil.info["config_dir"]), "my_conf")
+    Path("my_conf/data/own.yaml").write_text("defaults: [tiny, _self_]\nval_size: 40\n")
+    added = ["data=own", "logger=mlflow", "+trainer.gradient_clip_val=1"]
+    evil.update(config_dir=str(Path("my_conf").absolute()), overrides=[*evil.info["overrides"], *added])
+    evil.folder.rename("moved")
+    outcome = command("resume=moved", "trainer.max_epochs=2", "trainer.gradient_clip_val=2", "--check", data=False)
+    assert outcome.status == 0, outcome
+
+
+@pytest.mark.parametrize(
+    "override", ["runs_dir=${x}", "++data.x=${x}", *slow("seed=${oc.decode:'['}", "+data.x=${oc.env:X}")]
+)
 def test_interpolation_that_cannot_be_resolved_is_one_line(command: Command, override: str) -> None:
     for options in ([], ["--check"]):
         outcome = command(override, *options)
         assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome
+        assert ("hydra.run.dir" if "runs_dir" in override else override.partition("=")[0]) in outcome.err
