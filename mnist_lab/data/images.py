@@ -29,7 +29,7 @@ class PixelBudget:
     """Bounds the pixels of all images that a command reads: decoding those of small files could take minutes."""
 
     def __init__(self) -> None:
-        self.left, self.sizes = FREE_PIXELS, set[tuple[int, int]]()
+        self.left, self.sizes = FREE_PIXELS, set[tuple[int, ...]]()
 
     def spend(self, size: tuple[int, int], file_size: int) -> None:
         """Count the pixels of an image, before it is decoded, and the bytes of its file."""
