@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from lab import slow, thorough
 
 from mnist_lab.data import ArrayFile, MNISTDataModule
 from mnist_lab.errors import UsageError
@@ -96,8 +97,7 @@ def test_arrays_far_larger_than_their_file_are_refused_before_they_are_converted
         ArrayFile(path=str(tmp_path / "own.npz")).load()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("kind", "count"), [("S700", 300_000), ("U900", 90_000), ("U1", 40_000_000)])
+@pytest.mark.parametrize(("kind", "count"), [*slow(("S700", 300_000)), *thorough(("U900", 90_000), ("U1", 40_000_000))])
 def test_labels_that_are_texts_take_no_more_than_a_gigabyte(tmp_path: Path, kind: str, count: int) -> None:
     labels = np.zeros(count, kind)
     labels[: count // 2] = np.arange(count // 2).astype(kind)
