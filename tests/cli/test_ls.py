@@ -1,5 +1,6 @@
 """`ls` shows every run below a folder, for people and for programs, whatever state the runs are in, and quickly."""
 
+import builtins
 import csv
 import io
 import json
@@ -137,7 +138,8 @@ def test_listing_reads_one_file_of_each_run(tiny: Tiny, command: Command, monkey
         return original(file, *arguments, **settings)
 
     original = io.open
-    monkeypatch.setattr(io, "open", recording)
+    for module in (io, builtins):  # pathlib's, and the one without a name
+        monkeypatch.setattr(module, "open", recording)
     outcome = command("ls", "--sort", "test/acc", data=False)
     monkeypatch.undo()
     assert len(names(outcome)) == 50

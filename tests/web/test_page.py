@@ -46,7 +46,7 @@ def shown(browser: "Browser", address: str, **settings: Any) -> Iterator["Page"]
     """Open a page, which may ask for nothing else and report no error."""
     reported: list[str] = []
     page = browser.new_page(**{"viewport": {"width": 1200, "height": 900}} | settings)
-    page.on("console", lambda message: reported.append(message.text))
+    page.on("console", lambda message: reported.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: reported.append(str(error)))
     page.on("request", lambda request: reported.append(request.url) if request.url != address else None)
     page.goto(address)

@@ -260,7 +260,7 @@ def test_finger_draws_on_a_phone_without_scrolling(
 
 @pytest.mark.slow
 def test_buttons_and_results_have_accessible_names(browser: "Browser", port: int) -> None:
-    with shown(browser, port) as page:
+    with shown(browser, f"http://127.0.0.1:{port}/") as page:
         for name in ("Undo", "Clear"):
             assert page.get_by_role("button", name=name).count() == 1
         assert page.get_by_role("list", name="Probabilities of the classes").count() == 1
