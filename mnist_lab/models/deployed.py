@@ -98,7 +98,7 @@ def resize_weights(size: int) -> tuple[Tensor, float]:
     two passes, rows first, is rounded to bytes (ATen's UpSampleKernel.cpp). No operator of ONNX does the same, but
     matrix products of whole numbers in float32 are exact.
     """
-    identity = torch.eye(28, dtype=torch.float64)[None, None]
+    identity = torch.eye(28, dtype=torch.float64, device="cpu")[None, None]
     weights = F.interpolate(identity, (28, size), mode="bilinear", antialias=True)[0, 0].T.contiguous()
     peak = weights.max().item()
     precision = next(bits for bits in range(22, -1, -1) if int(0.5 + peak * 2**bits) < 2**15)
