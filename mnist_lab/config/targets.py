@@ -5,6 +5,8 @@ looked up first, without a call, and must be a class of the kind that its key ne
 """
 
 import inspect
+import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -103,8 +105,12 @@ def resolve_node(node: Any, key: str) -> dict[str, Any]:
                 if layers > MAX_LAYERS or unnamed or value.get("device") is not None:
                     rule = f"arguments of torch.nn have names, no device, and at most {MAX_LAYERS} layers in all"
                     raise UsageError(f"{place}._target_={value['_target_']}: {rule}")
-            elif not place.startswith(TRAINING) and target.__module__.partition(".")[0] not in packages:
-                rule = f"may use here only torch.nn, {', '.join(sorted(packages))}"
+            elif (
+                not place.startswith(TRAINING)
+                and target.__module__.partition(".")[0] not in packages
+                and _is_installed(target)
+            ):
+                rule = f"may use here only torch.nn, {', '.join(sorted(packages))}, and modules of one's own"
                 raise UsageError(f"{place}._target_={value['_target_']}: a configuration {rule}")
             if value.get("_partial_") and known and place not in PARTIAL:
                 raise UsageError(f"{place}._partial_={value['_partial_']}: only for optimizer and scheduler")
@@ -136,6 +142,12 @@ def _locate(name: Any) -> Any:
 
 def _is_a(target: Any, *kinds: type) -> bool:
     return inspect.isclass(target) and issubclass(target, kinds)
+
+
+def _is_installed(target: type) -> bool:
+    """Return whether a class comes from an installed package, and not from a module of the user's own."""
+    file = getattr(sys.modules[target.__module__], "__file__", None)
+    return file is None or not {"site-packages", "dist-packages"}.isdisjoint(Path(file).parts)
 
 
 def _is_augmentation(target: Any) -> bool:

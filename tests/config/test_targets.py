@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from lab import Command, Tiny, thorough
 from omegaconf import OmegaConf
 
-from mnist_lab.config.targets import BASE_CLASSES
+from mnist_lab.config.targets import BASE_CLASSES, resolve_node
 from mnist_lab.errors import UsageError
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import instantiate_node
@@ -86,6 +87,17 @@ def test_argument_of_torch_is_small_and_on_no_device(settings: dict[str, Any]) -
     node = {"_target_": "torch.nn.Transformer", **settings}
     with pytest.raises(UsageError, match="at most 1000 layers"):
         instantiate_node(OmegaConf.create(PLACES["model"] | {"x": [node]}), "model")
+
+
+class Block(torch.nn.Module):
+    """A part of a user's network, in another module than the network's."""
+
+
+def test_part_of_a_network_may_be_of_ones_own_and_not_of_an_installed_package() -> None:
+    resolve_node(OmegaConf.create(PLACES["model"] | {"x": {"_target_": "test_targets.Block"}}), "model")
+    installed = {"_target_": "torchmetrics.functional.image.lpips._LPIPS", "pretrained": False}
+    with pytest.raises(UsageError, match="modules of one's own"):
+        resolve_node(OmegaConf.create(PLACES["model"] | {"x": installed}), "model")
 
 
 def test_module_that_is_no_augmentation_is_not_made() -> None:
