@@ -107,10 +107,11 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str], *, key: str = "
     content = read_checkpoint(path, key=key)
     weights = content.get("state_dict", content)
     theirs = {name: _shape(value) for name, value in weights.items()} if isinstance(weights, dict) else {}
+    held = sum(weights[name].nbytes for name, shape in theirs.items() if isinstance(shape, tuple))
+    if held > 4 * Path(path).stat().st_size:  # Some may be tied.
+        raise UsageError(f"{key}{path}: its tensors share their numbers; save the state_dict() of a network")
     if theirs != _shapes(model):
         raise UsageError(f"{key}{path}: {_misfit(theirs, model, content.get('architecture'))}")
-    if sum(value.nbytes for value in weights.values()) > 4 * Path(path).stat().st_size:  # Some may be tied.
-        raise UsageError(f"{key}{path}: its tensors share their numbers; save the state_dict() of a network")
     return dict(weights)
 
 
