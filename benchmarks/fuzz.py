@@ -289,7 +289,7 @@ def answer_of(call: Callable[[], None]) -> str | None:
         return problem
     if _memory() - memory > GIGABYTES * 2**20:
         return f"took more than {GIGABYTES} GB"
-    if control := {c for c in out.getvalue() + err.getvalue() if not c.isprintable()} - {"\n"}:
+    if control := {c for c in out.getvalue() + err.getvalue() if not c.isprintable()} - {"\n", "\t"}:
         return f"prints the control characters {sorted(control)}"
     lines = [line for line in err.getvalue().splitlines() if not line.startswith("mnist_lab: warning: ")]
     one_line = len(lines) == 1 and lines[0].startswith("mnist_lab: ") and len(lines[0]) < 1000

@@ -14,6 +14,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from mnist_lab.config.compose import compose_job
 from mnist_lab.errors import Interrupted, JobsFailed, LabError, UsageError
 from mnist_lab.formatting import format_command, print_lines
 from mnist_lab.runs.locks import holder_of, release_if_held_by, run_lock
@@ -145,13 +146,21 @@ class Loop:
 
 
 def run_in_this_process(plan: Plan, id: str) -> None:
-    """Run a job of a plan in the process of its sweep, with the configuration composed for the plan."""
+    """Run a job in the process of its sweep, with the configuration composed for the plan.
+
+    A job that only an earlier start of the sweep has planned is composed now.
+    """
     import_torch()
     record = plan.sweep.record
     folder = plan.sweep.job_folder(record, id)
-    cfg, hydra = plan.composed[id]
-    hydra = replace(hydra, logging=in_folder(hydra.logging, folder))
-    run_job(plan.sweep, record, id, OmegaConf.create(in_folder(cfg, folder)), hydra)
+    if id in plan.composed:
+        plain, hydra = plan.composed[id]
+        cfg = OmegaConf.create(in_folder(plain, folder))
+        hydra = replace(hydra, logging=in_folder(hydra.logging, folder))
+    else:
+        line = replace(plan.line, overrides=(*record["jobs"][id], *plan.own_overrides))
+        cfg, hydra = compose_job(line, is_sweep=True, folder=folder, number=list(record["jobs"]).index(id))
+    run_job(plan.sweep, record, id, cfg, hydra)
 
 
 def explain_log(log: Path | None) -> str:
