@@ -41,6 +41,11 @@ class SafeCheckpointIO(TorchCheckpointIO):
         checkpoint = read_checkpoint(path)
         # The run folder may have been moved or copied, and with it the checkpoints that callbacks keep in it.
         before, here = checkpoint.get("folder"), str(Path(path).parent.parent.resolve())
+        for key, state in dict(checkpoint.get("callbacks", {})).items():
+            if before is None and key.startswith(
+                "ModelCheckpoint{"
+            ):  # EpochCheckpoint has taken its place since 0.2.0.
+                checkpoint["callbacks"][key.replace("Model", "Epoch", 1)] = state
         if isinstance(before, str) and before != here and "callbacks" in checkpoint:
             checkpoint["callbacks"] = _moved(checkpoint["callbacks"], before + os.sep, here + os.sep)
         return checkpoint

@@ -192,4 +192,5 @@ def test_best_checkpoint_of_version_0_2_0_is_kept_in_a_moved_folder(command: Com
     best = moved.checkpoint_path("best").read_bytes()
     outcome = command(f"resume={moved}", "trainer.max_epochs=4", data=False)
     assert (outcome.status, outcome.err) == (0, "")
-    assert moved.checkpoint_path("best").read_bytes() == best
+    kept = moved.checkpoint_path("best").read_bytes() == best  # A comparison of a megabyte is not to be explained.
+    assert kept
