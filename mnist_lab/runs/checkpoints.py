@@ -44,7 +44,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
         for key, state in dict(checkpoint.get("callbacks", {})).items():
             if before is None and key.startswith(
                 "ModelCheckpoint{"
-            ):  # EpochCheckpoint has taken its place since 0.2.0.
+            ):  # of version 0.2.0
                 checkpoint["callbacks"][key.replace("Model", "Epoch", 1)] = state
         if isinstance(before, str) and before != here and "callbacks" in checkpoint:
             checkpoint["callbacks"] = _moved(checkpoint["callbacks"], before + os.sep, here + os.sep)
