@@ -42,9 +42,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
         # The run folder may have been moved or copied, and with it the checkpoints that callbacks keep in it.
         before, here = checkpoint.get("folder"), str(Path(path).parent.parent.resolve())
         for key, state in dict(checkpoint.get("callbacks", {})).items():
-            if before is None and key.startswith(
-                "ModelCheckpoint{"
-            ):  # of version 0.2.0
+            if before is None and key.startswith("ModelCheckpoint{"):  # of version 0.2.0
                 checkpoint["callbacks"][key.replace("Model", "Epoch", 1)] = state
         if isinstance(before, str) and before != here and "callbacks" in checkpoint:
             checkpoint["callbacks"] = _moved(checkpoint["callbacks"], before + os.sep, here + os.sep)
