@@ -87,7 +87,7 @@ def measure(count: int) -> dict[str, float]:
         plan = Plan.of(CommandLine((f"runs_dir={folder}", "sweep=s", *(f"{key}=0.1,0.2" for key in SWEPT))))
         seconds["compose"] = seconds["plan"] = 0.0
         ids = {}
-        for number, overrides in enumerate(planned):  # in turn, so that both meet the same machine
+        for number, overrides in enumerate(planned):  # Both take turns, and so meet the same machine.
             seconds["compose"] += seconds_of(lambda given=overrides: compose(*given))  # type: ignore[misc]
             started = time.perf_counter()
             ids[plan.compose_job(overrides, number)[0]] = list(overrides)

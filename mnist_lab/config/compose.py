@@ -76,7 +76,7 @@ def config_options(config_dir: str | None, config_name: str | None = None) -> li
 class HydraSettings:
     """What the lab takes from Hydra's own settings, as plain values."""
 
-    choices: dict[str, str]  # of each group
+    choices: dict[str, str]  # The key is the group.
     sweep_dir: Path
     sweeper: dict[str, Any]  # empty outside a sweep, as is `launcher`
     launcher: dict[str, Any]

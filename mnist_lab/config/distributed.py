@@ -137,7 +137,7 @@ def rendezvous() -> tuple[str, int]:
 def share_run_folder(overrides: list[str], *, sweep: bool) -> list[str]:
     """Return this process's overrides: a run's processes share its folder, each with a log of its own there."""
     if launched_process() is None:
-        local = _number("LOCAL_RANK", 0)  # of a process that Lightning has started
+        local = _number("LOCAL_RANK", 0)  # Lightning has started this process.
         return [*overrides, f"hydra.job.name=train_ddp_process_{local}"] if local else overrides
     if sweep:
         raise UsageError("-m: not supported where several processes are started; a sweep starts those of its jobs")

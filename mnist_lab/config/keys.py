@@ -48,6 +48,6 @@ OPTIONAL = ("scheduler", "augmentation", "test_augmentation")  # groups of which
 SWEEP_ONLY_KEYS = ("sweep", "retries", "fail_fast", "detach", "callbacks.prune")  # invalid outside a sweep
 PASSED_TO_JOBS = ("threads", "figures")  # that apply to a sweep and to its jobs
 SWEEP_KEYS = (*SWEEP_ONLY_KEYS, "runs_dir", *PASSED_TO_JOBS)  # that control a sweep, and do not identify its jobs
-DERIVED_KEYS = ("folder", "overrides", "config_dir", "config_name", "name")  # that follow from others and cannot be set
+DERIVED_KEYS = ("folder", "overrides", "config_dir", "config_name", "name")  # These follow from others.
 # Keys that reproduce sets.
 REPRODUCTION_KEYS = (*DERIVED_KEYS, "experiment", "seed", "resume", "runs_dir", "tutorial", "hydra")
