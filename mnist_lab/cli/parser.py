@@ -31,7 +31,7 @@ class CommandParser(argparse.ArgumentParser):
         self.add_runs_dir()
 
     def parse_runs(self, arguments: list[str]) -> argparse.Namespace:
-        """Parse arguments; options.named has the words that name runs. With --where, even an empty one, there are none."""
+        """Parse arguments; options.named has the words that name runs: none beside --where, even an empty one."""
         options = self.parse_intermixed_args(arguments)
         options.named = options.runs if options.where is None else []
         return options
