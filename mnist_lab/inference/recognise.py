@@ -11,22 +11,21 @@ from PIL import Image
 from mnist_lab.data.images import PixelBudget, UnreadableImage, fit_image, open_image
 from mnist_lab.data.own_images import ImageFolder, fitting_scale, read_pixels, to_bytes
 from mnist_lab.errors import UsageError
+from mnist_lab.evaluation.predictions import TrainedRun
 from mnist_lab.files import require_writable_file, user_output
 from mnist_lab.formatting import csv_value, print_warning
 from mnist_lab.inference.digits import NetworkInput, NoDigit, find_digit, find_number
 from mnist_lab.runs.run import Run
-from mnist_lab.training.build import load_trained_model, make_data
 
 MIN_PROBABILITY = 0.55  # An answer below it is doubtful; about 1 in 100 right answers is.
 MAX_WIDTH = 1.6  # times the height; 1 in 400 of MNIST's test digits is wider, and so are two digits that touch
 
 
-class ImageClassifier:
+class ImageClassifier(TrainedRun):
     """A run's network with its tested weights, ready for images. The data set is not needed."""
 
     def __init__(self, run: Run) -> None:
-        self.model = load_trained_model(run)
-        self.data = make_data(run.config, self.model)
+        super().__init__(run)
         self.classes = self.data.classes
         self.is_for_digits = self.data.has_digits
         self.noun = "digit" if self.is_for_digits else "class"

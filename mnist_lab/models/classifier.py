@@ -3,12 +3,11 @@
 import inspect
 import math
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from pydantic import Field
 from torch import Tensor, nn
@@ -17,7 +16,6 @@ from mnist_lab.data.batches import Batch, Group
 from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.errors import LabError
 from mnist_lab.models.metrics import LossAndAccuracy, means
-from mnist_lab.runs.run import Run
 
 if TYPE_CHECKING:
     from mnist_lab.models.deployed import Views
@@ -60,7 +58,7 @@ class Classifier(LightningModule):
         self.label_smoothing = 0.0
         self.views: Views | None = None
         self.test_scores: list[Tensor] = []  # those of the last test, in this process
-        self.bad_loss = torch.zeros(())  # the first loss that was not finite, where not every one is read
+        self.unread_losses: list[tuple[int, Tensor]] = []  # Training losses on a GPU, each with the steps before it.
         self.train_metrics, self.val_metrics, self.test_metrics = (LossAndAccuracy() for _ in range(3))
 
     def on_train_batch_start(self, batch: Batch | Group, batch_idx: int) -> int | None:
@@ -76,36 +74,34 @@ class Classifier(LightningModule):
         """Return the loss, (), of a training batch, and add it to the training metrics.
 
         Raises:
-            NotFinite: it is NaN or infinite.
+            NotFinite: it is NaN or infinite. On a GPU `check_losses` finds it later.
         """
         loss, _ = self._step(batch, self.train_metrics, self.label_smoothing)
         if self.reads_every_loss:
-            self.stop_unless_finite(loss.detach())
+            self._require_finite("training loss", loss.item())
         else:
-            self.bad_loss = torch.where(self.bad_loss.isfinite(), loss.detach(), self.bad_loss)
+            self.unread_losses.append((self.trainer.global_step, loss.detach()))
         return loss
 
     @property
     def reads_every_loss(self) -> bool:
-        """Whether each loss is checked at once. Not on a GPU, where reading waits: StepLog checks bad_loss there."""
+        """Whether each training loss is read at once. Not on a GPU, where reading waits for the step."""
         return self.device.type == "cpu"
 
-    def on_train_start(self) -> None:
-        self.bad_loss = torch.zeros((), device=self.device)
+    def check_losses(self) -> None:
+        """Raise NotFinite if a training loss that was not read yet is NaN or infinite."""
+        unread, self.unread_losses = self.unread_losses, []
+        if unread:
+            steps, losses = zip(*unread, strict=True)
+            for step, loss in zip(steps, torch.stack(losses).tolist(), strict=True):
+                self._require_finite("training loss", loss, step)
 
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """On a GPU, zero the gradients from the first non-finite loss on, until StepLog finds it."""
-        if not self.reads_every_loss:
-            for parameter in self.parameters():
-                if parameter.grad is not None:
-                    parameter.grad.masked_fill_(~self.bad_loss.isfinite(), 0)
+    def _require_finite(self, name: str, loss: float, step: int | None = None) -> None:
+        if not math.isfinite(loss):
+            raise NotFinite(f"{self._place(step)}: the {name} is {loss}")
 
-    def stop_unless_finite(
-        self, loss: Tensor, message: str = "training loss is {}, and was not applied to the weights"
-    ) -> None:
-        """Raise NotFinite if a loss, (), is NaN or infinite."""
-        if not math.isfinite(value := loss.item()):
-            raise NotFinite(f"the {message.format(value)}", self.trainer)
+    def _place(self, step: int | None = None) -> str:
+        return f"epoch {self.trainer.current_epoch + 1}, step {self.trainer.global_step if step is None else step}"
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._step(batch, self.val_metrics)
@@ -122,7 +118,7 @@ class Classifier(LightningModule):
         self._log("train", self.train_metrics)
 
     def on_validation_epoch_end(self) -> None:
-        self.stop_unless_finite(self._log("val", self.val_metrics)["loss"], "validation loss is {}")
+        self._require_finite("validation loss", self._log("val", self.val_metrics)["loss"].item())
 
     def on_test_epoch_end(self) -> None:
         self._log("test", self.test_metrics)
@@ -203,9 +199,9 @@ class Classifier(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what a resumed run needs; loss or weights that are not finite are not saved, but raise NotFinite."""
-        self.stop_unless_finite(self.bad_loss)
+        self.check_losses()
         if not torch.stack([parameter.isfinite().all() for parameter in self.parameters()]).all():
-            raise NotFinite("a step has made the weights NaN or infinite, and they were not saved", self.trainer)
+            raise NotFinite(f"{self._place()}: a step has made the weights NaN or infinite, and they were not saved")
         checkpoint["architecture"] = type(self).__name__
         checkpoint["train_metrics"] = self._sums_of_processes(self.train_metrics)
 
@@ -229,12 +225,6 @@ class Classifier(LightningModule):
 
 class NotFinite(LabError):
     """The loss or the weights became NaN or infinite, and training stopped."""
-
-    def __init__(self, what: str, trainer: Trainer) -> None:
-        last = Run(Path(trainer.default_root_dir)).checkpoint_path("last")
-        good = f"the last good checkpoint is {last}" if last.is_file() else "there is no checkpoint yet"
-        where = f"epoch {trainer.current_epoch + 1}, step {trainer.global_step}"
-        super().__init__(f"{where}: {what}; {good}; try a smaller optimizer.lr")
 
 
 def mean_probability(each: Tensor) -> Tensor:

@@ -74,13 +74,13 @@ class StepLog(StepCallback):
         self.lr, self.next_lr = self.next_lr, self.optimizer.param_groups[0]["lr"]  # A scheduler has moved by now.
         if step % self.every == 0:
             assert isinstance(pl_module, Classifier)
-            pl_module.stop_unless_finite(pl_module.bad_loss)
+            pl_module.check_losses()
             self._log(trainer, {TRAIN_LOSS_STEP: loss.item(), LEARNING_RATE: self.lr})
         self.ended = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, Classifier)
-        pl_module.stop_unless_finite(pl_module.bad_loss)
+        pl_module.check_losses()
         self.epoch_ended = True
         seconds = max(self.ended - self.started, 1e-9)  # Validation is over by now and does not count.
         pl_module.log(IMAGES_PER_SECOND, (self.images - self.untimed_images) / seconds)

@@ -134,7 +134,6 @@ class MultiStep(pl.Callback):
             for parameter in settings["params"]:
                 parameter.grad = None
         loss.backward()  # type: ignore[no-untyped-call]
-        model.on_before_optimizer_step(optimizer)
         optimizer.step()
 
         loop = trainer.fit_loop.epoch_loop

@@ -19,7 +19,7 @@ from mnist_lab.data.summary import print_summary
 from mnist_lab.errors import UsageError
 from mnist_lab.files import sync_tree
 from mnist_lab.formatting import print_warning
-from mnist_lab.models.classifier import Classifier
+from mnist_lab.models.classifier import Classifier, NotFinite
 from mnist_lab.models.trial import check_output
 from mnist_lab.runs.checkpoints import checkpoint_epoch, completed_epochs, load_weights, read_checkpoint
 from mnist_lab.runs.locks import run_lock
@@ -112,6 +112,7 @@ def _train(cfg: DictConfig) -> Run:
         record_run(cfg, parameters, elapsed) as run,
         tracked(run, cfg, trainer.loggers),
         failure_in_dashboard(run, cfg, trainer),
+        last_checkpoint_is_named(run),
         explain_out_of_memory(*batch_sizes),
     ):
         with refused_restore_is_user_error(cfg.resume):
@@ -233,6 +234,17 @@ def failure_in_dashboard(run: Run, cfg: DictConfig, trainer: pl.Trainer) -> Iter
         with suppress(Exception):  # such as a full disk, which is then the run's own error
             write_dashboard(run, cfg, trainer)
         raise
+
+
+@contextmanager
+def last_checkpoint_is_named(run: Run) -> Iterator[None]:
+    """Name the last good checkpoint where a loss or weights that are not finite stop a run."""
+    try:
+        yield
+    except NotFinite as error:
+        last = run.checkpoint_path("last")
+        good = f"the last good checkpoint is {last}" if last.is_file() else "there is no checkpoint yet"
+        raise NotFinite(f"{error}; {good}; try a smaller optimizer.lr") from error
 
 
 @rank_zero_only

@@ -292,6 +292,19 @@ def test_jobs_that_fail_exit_or_meet_nan_leave_the_others_and_run_again(
 
 
 @pytest.mark.slow
+def test_job_that_failed_in_an_earlier_start_is_run_again_by_a_start_for_other_values(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = ("-m", "sweep=s", "model=mlp", "trainer.max_epochs=1", "+callbacks.trouble._target_=test_grid.Trouble")
+    assert command(*sweep, "seed=1,4").status == 1
+    monkeypatch.setattr(Trouble, "on", False)
+    assert command(*sweep, "seed=5,6").status == 0
+    assert sorted((job.info["seed"], str(job.state)) for job in Sweep(FOLDER).jobs()) == [
+        (seed, "finished") for seed in (1, 4, 5, 6)
+    ]
+
+
+@pytest.mark.slow
 def test_job_that_is_refused_is_recorded_and_leaves_the_others(command: Command) -> None:
     outcome = command("-m", "sweep=s", "optimizer.lr=-1,0.01", "trainer.max_epochs=1")
     assert outcome.status == 1
@@ -435,6 +448,13 @@ def test_a_job_whose_record_is_damaged_is_run_again_and_leaves_the_others(
 
 def plain(content: dict[str, Any]) -> list[dict[str, Any]]:
     return [{name: job[name] for name in job if name not in ("seconds", "attempts")} for job in content["jobs"]]
+
+
+def test_sweep_whose_record_cannot_be_written_is_refused_in_a_line(command: Command) -> None:
+    (FOLDER / "sweep.json").mkdir(parents=True)
+    outcome = command(*GRID)
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert outcome.err.startswith("mnist_lab: sweep=s: ")
 
 
 @pytest.mark.parametrize("content", ["[]", {"jobs": {"a": [1]}}, *thorough("", {"start": "x"})])

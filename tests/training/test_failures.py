@@ -55,7 +55,7 @@ class Poison(Callback):
 
 
 @pytest.mark.parametrize(("value", "every"), [("nan", True), ("inf", False)], ids=["every loss is read", "as on a GPU"])
-def test_loss_that_is_not_finite_stops_the_run_before_it_touches_the_weights(
+def test_loss_that_is_not_finite_stops_the_run_and_nothing_of_it_is_saved(
     command: Command, monkeypatch: pytest.MonkeyPatch, value: str, every: bool
 ) -> None:
     monkeypatch.setattr(Classifier, "reads_every_loss", every)
@@ -63,8 +63,7 @@ def test_loss_that_is_not_finite_stops_the_run_before_it_touches_the_weights(
     outcome = command("model=mlp", "trainer.max_epochs=3", "optimizer.momentum=0", f"hydra.run.dir={RUN}", poison)
     assert outcome.status == 1
     assert outcome.err.count("\n") == 1
-    seen = 17 if every else 19  # trainer.log_every_n_steps=4: the twentieth step is the next that is looked at
-    assert f"epoch 2, step {seen + (not every)}: the training loss is nan" in outcome.err
+    assert "epoch 2, step 17: the training loss is nan; " in outcome.err
     assert f"the last good checkpoint is {(RUN / 'checkpoints' / 'last.ckpt').absolute()}" in outcome.err
     run = Run(RUN)
     assert run.info["status"] == "failed" and "the training loss is nan" in run.info["error"]
@@ -98,16 +97,6 @@ def test_weights_that_are_not_finite_are_not_saved(command: Command, extra: str,
     assert (Run(RUN).info["status"], Run(RUN).info["epochs"]) == ("failed", 1)
     for path in RUN.rglob("*.ckpt"):
         assert all(tensor.isfinite().all() for tensor in weights(path).values())
-
-
-def test_weights_stand_still_on_a_gpu_until_a_bad_loss_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Classifier, "reads_every_loss", False)
-    model = MLP()
-    model.bad_loss = torch.tensor(float("nan"))
-    for parameter in model.parameters():
-        parameter.grad = torch.full_like(parameter, float("nan"))
-    model.on_before_optimizer_step(torch.optim.SGD(model.parameters()))
-    assert all((parameter.grad == 0).all() for parameter in model.parameters())
 
 
 @pytest.mark.slow
