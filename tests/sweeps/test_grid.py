@@ -387,7 +387,7 @@ def test_sweep_that_a_signal_ends_has_its_table_and_the_next_start_continues(
     arguments = ("-m", "model=mlp", "seed=0,1,2", "trainer.max_epochs=4", "logger=csv", waits)
 
     def stop(process: subprocess.Popen[str]) -> None:
-        wait_for(lambda: waiting(1), "the second job")
+        wait_for(lambda: waiting(1) and (FOLDER / "results.json").exists() and results()["ranked"], "the second job")
         process.send_signal(sent)
 
     ended, out = run(tiny, *arguments, "sweep=s", then=stop)
@@ -507,6 +507,7 @@ def test_table_on_a_terminal_shows_how_each_job_stands() -> None:
     sweep = Sweep(FOLDER)
     first = sweep.jobs()[0]
     write_job(Job(first.overrides, first.folder, RunState.RUNNING, 1))
+    Run(first.folder).record_path.touch()
     console = PlainConsole(width=120, height=40, record=True, force_terminal=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
     with run_lock(first.folder):
         console.print(Watch(sweep, LocalLauncher(), console).render(Results.of(sweep)))
