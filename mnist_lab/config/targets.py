@@ -25,7 +25,7 @@ from torchmetrics import Metric
 
 from mnist_lab.config.keys import OPTIONAL
 from mnist_lab.config.trust import import_module, walk
-from mnist_lab.errors import UsageError
+from mnist_lab.errors import Interrupted, UsageError
 
 # The base class for each key of the configuration, by its public name.
 BASE_CLASSES = {
@@ -58,6 +58,8 @@ def find_class(name: Any, key: str) -> type:
     setting = f"{key}._target_={name}"
     try:
         target: type = _locate(name)
+    except Interrupted:
+        raise
     except (Exception, SystemExit) as error:  # of a module that is imported
         raise UsageError(f"{setting}: cannot be imported ({' '.join(str(error).split())})") from error
     place = _place(key)

@@ -8,8 +8,8 @@ import torch
 from lab import Command, Tiny, thorough
 from omegaconf import OmegaConf
 
-from mnist_lab.config.targets import BASE_CLASSES, resolve_node
-from mnist_lab.errors import UsageError
+from mnist_lab.config.targets import BASE_CLASSES, find_class, resolve_node
+from mnist_lab.errors import Interrupted, UsageError
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import instantiate_node
 
@@ -140,3 +140,12 @@ def test_callback_that_tunes_a_setting_is_refused_with_what_to_do_instead(
     assert f"would train with another {key} than the run records" in outcome.err
     assert f"compare values in a sweep instead (-m {key}=...)" in outcome.err
     assert not list(Path().iterdir())
+
+
+def test_signal_during_the_import_of_a_class_ends_the_run_as_a_signal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "signalled.py").write_text("from mnist_lab.errors import Interrupted\nraise Interrupted(143)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(Interrupted):
+        find_class("signalled.Network", "model")
