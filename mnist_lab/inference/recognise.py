@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image
 
 from mnist_lab.data.images import PixelBudget, UnreadableImage, fit_image, open_image
-from mnist_lab.data.own_images import ImageFolder, fitting_scale, read_pixels, to_bytes
+from mnist_lab.data.pixel_csv import read_pixels
+from mnist_lab.data.pixel_values import find_scale, to_bytes
 from mnist_lab.errors import UsageError
 from mnist_lab.files import require_writable_file, user_output
 from mnist_lab.formatting import csv_value, print_warning
@@ -40,7 +41,7 @@ class ImageClassifier:
         if self.is_for_digits:
             return [find_digit(image)] if single else find_number(image)
         # A network that was trained on image files has seen them as they are.
-        background = None if isinstance(self.data.source, ImageFolder) else self.data.background
+        background = None if self.data.source.holds_image_files else self.data.background
         return [NetworkInput(fit_image(image, background))]
 
 
@@ -136,9 +137,10 @@ def write_submission(run: Run, path: Path, out: Path) -> tuple[int, float | None
         raise UsageError(f"--out={out}: would overwrite the input; choose another")
     classifier = ImageClassifier(run)
     images, labels = read_pixels(path)
-    scale, (_, highest) = fitting_scale(images)
+    scale = find_scale(images)
+    assert scale is not None, "Bytes are on a scale."
     if scale != (0, 255):
-        print_warning(f"{path}: values up to {highest:g}, taken as 0 to {scale[1]}")
+        print_warning(f"{path}: values up to {images.max()}, taken as 0 to {scale[1]}")
     predicted = classifier.probabilities(to_bytes(images, scale)).argmax(1)
     with user_output(out, f"--out={out}") as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

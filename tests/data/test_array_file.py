@@ -90,8 +90,8 @@ def test_arrays_on_no_scale_or_on_several_are_refused(tmp_path: Path, train: np.
 def test_arrays_far_larger_than_their_file_are_refused_before_they_are_converted(
     tmp_path: Path, shapes: dict[str, tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mnist_lab.data.own_images.SMALL_FILE", 2000)
-    monkeypatch.setattr("mnist_lab.data.own_images._as_numbers", None)
+    monkeypatch.setattr("mnist_lab.data.array_file.SMALL_FILE", 2000)
+    monkeypatch.setattr("mnist_lab.data.array_file._to_labels", None)
     np.savez_compressed(tmp_path / "own.npz", **{name: np.zeros(shape, np.uint8) for name, shape in shapes.items()})
     with pytest.raises(UsageError, match=r"GB once read, too much for a file of its size"):
         ArrayFile(path=str(tmp_path / "own.npz")).load()

@@ -17,7 +17,7 @@ from benchmarks.digits import found, hits_and_notes
 from mnist_lab.cli.predict import list_images
 from mnist_lab.config.compose import compose
 from mnist_lab.data.images import UnreadableImage
-from mnist_lab.data.own_images import read_pixels
+from mnist_lab.data.pixel_csv import read_pixels
 from mnist_lab.errors import UsageError
 from mnist_lab.inference.digits import NetworkInput, NoDigit, find_digit
 from mnist_lab.inference.recognise import Answer, ImageClassifier, predict
