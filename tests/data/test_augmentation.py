@@ -92,7 +92,7 @@ def test_crop_keeps_a_square_of_the_image_and_resizes_it() -> None:
 
 def test_elastic_displacements_are_smooth_and_of_the_standard_deviation_asked_for() -> None:
     distortion = Distortion(elastic=1.5, elastic_points=4)
-    moved = distortion._displacement(torch.zeros(2000, 1, 28, 28), torch.Generator().manual_seed(0)) * HALF
+    moved = distortion._draw_displacement(torch.zeros(2000, 1, 28, 28), torch.Generator().manual_seed(0)) * HALF
     assert moved.shape == (2000, 28, 28, 2)
     assert moved[:, 0, 0].std() == pytest.approx(1.5, rel=0.05), "at a point of the grid"
     assert moved.mean().abs() < 0.05

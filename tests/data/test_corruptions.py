@@ -63,7 +63,7 @@ def test_shift_is_by_whole_pixels_to_each_of_the_four_sides(strength: int) -> No
 
 def test_rotation_by_90_degrees_is_torchs_own_either_way() -> None:
     before = images(200)
-    turned = CORRUPTIONS["rotation"].change(before.unsqueeze(1).float(), 90, torch.Generator().manual_seed(0))
+    turned = CORRUPTIONS["rotation"].apply(before.unsqueeze(1).float(), 90, torch.Generator().manual_seed(0))
     ways = [(turned.squeeze(1).round() == before.rot90(k, (1, 2))).all(2).all(1) for k in (1, -1)]
     assert torch.stack(ways).sum(0).tolist() == [1] * 200
     assert min(way.sum().item() for way in ways) > 50
@@ -87,7 +87,7 @@ def test_blur_of_a_point_is_the_gaussian_and_keeps_the_light() -> None:
     for sigma in CORRUPTIONS["blur"].amounts:
         point = torch.zeros(1, 1, 28, 28)
         point[..., 14, 14] = 255
-        made = CORRUPTIONS["blur"].change(point, sigma, torch.Generator())
+        made = CORRUPTIONS["blur"].apply(point, sigma, torch.Generator())
         assert made.sum() == pytest.approx(255, rel=1e-5)
         assert made[0, 0, 14, 15] / made[0, 0, 14, 14] == pytest.approx(torch.tensor(-1 / (2 * sigma**2)).exp())
         assert torch.allclose(made, made.mT) and torch.allclose(made[..., 14, 13], made[..., 14, 15])
