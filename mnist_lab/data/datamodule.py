@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from mnist_lab.data.batches import Batches, Groups
+from mnist_lab.data.image_folder import ImageFolder
 from mnist_lab.data.image_source import DIGITS, Arrays, ImageSource, Labelled
 from mnist_lab.data.images import DARK
 from mnist_lab.data.mnist_files import Source
@@ -134,7 +135,7 @@ class MNISTDataModule(LightningDataModule):
     @property
     def is_ink(self) -> bool:
         """Whether bright pixels are ink on dark paper, as in MNIST; images from image files are shown as they are."""
-        return self.background < DARK and not self.source.holds_image_files
+        return self.background < DARK and not isinstance(self.source, ImageFolder)
 
     def train_batches(self) -> Batches:
         """Return the data loader of the training set, a batch a step."""

@@ -3,7 +3,6 @@
 import random
 from collections.abc import Iterable
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 from rich.progress import track
@@ -26,8 +25,6 @@ class ImageFolder(OwnImages):
 
     Images of any size, grey or in colour, become grey ones of 28x28 pixels, as `images.fit_image` makes them.
     """
-
-    holds_image_files: ClassVar[bool] = True
 
     def _files(self) -> list[Path]:
         return _join_files(self._find_sets())

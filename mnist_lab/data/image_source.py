@@ -4,7 +4,7 @@ import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -43,15 +43,12 @@ class ImageSource(ABC):
         classes: the names of the classes, in the order of the labels; None until it is read.
         background: brightness of the images' edges, from 0 to 255; None until it is read.
         sha256: checksum or checksums of the data; None until they are read, or for data that are not verified.
-        holds_image_files: whether the images come from image files, which are never inverted, for a network or in a
-            figure.
     """
 
     name: str | None
     classes: Sequence[str] | None = DIGITS
     background: int | None = 0
     sha256: str | Mapping[str, str] | None = None
-    holds_image_files: ClassVar[bool] = False
 
     @abstractmethod
     def load(self, root: str | os.PathLike[str] | None = None, *, download: bool = True) -> Arrays:

@@ -20,7 +20,7 @@ from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.errors import UsageError
 from mnist_lab.models.classifier import LOSSES, Classifier
 from mnist_lab.models.deployed import InferenceModule
-from mnist_lab.models.metrics import LossAndAccuracy, means
+from mnist_lab.models.metrics import LossAndAccuracy, compute_means
 from mnist_lab.models.trial import check_output
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import make_model
@@ -72,7 +72,7 @@ def test_label_smoothing_spreads_a_share_of_each_label_over_all_classes_in_train
     assert torch.allclose(model.training_loss((images, labels)), expected, atol=1e-6)
     model.validation_step((images, labels), 0)
     plain = F.cross_entropy(model(images), labels).double()
-    assert torch.allclose(means(model.val_metrics.sums())["loss"], plain, atol=1e-6)
+    assert torch.allclose(compute_means(model.val_metrics.sums())["loss"], plain, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["compact_cnn", "dropout_cnn"])
@@ -100,7 +100,7 @@ def test_means_are_over_images_not_over_batches_and_begin_anew() -> None:
         metrics.reset()  # also batches that were not counted yet
         for part in (slice(0, 16), slice(16, 25)):
             metrics.add(F.cross_entropy(scores[part], labels[part]), scores[part], labels[part])
-    values = means(metrics.sums())
+    values = compute_means(metrics.sums())
     assert torch.allclose(values["loss"], F.cross_entropy(scores, labels).double(), atol=1e-6)
     assert values["acc"].item() == (scores.argmax(1) == labels).sum().item() / 25
 
