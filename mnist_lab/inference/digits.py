@@ -100,7 +100,7 @@ def find_number(image: Image.Image) -> list[NetworkInput]:
     """
     first, *others = _find_digits(image)
     row, rest = [first], {other.box: other for other in others}
-    for digit in row:  # The row grows in the loop, which so follows a tilted row to its ends.
+    for digit in row:  # The row grows meanwhile, so a tilted row is followed to its ends.
         row += [rest.pop(box) for box in list(rest) if _are_side_by_side(digit.box, box)]
     return sorted(row, key=lambda digit: digit.box[0])
 
