@@ -1,4 +1,4 @@
-"""Split, resize and normalise: seeded, untouched where they must be, and torchvision's values."""
+"""The data module splits, resizes and normalises by seed, with torchvision's values, and leaves the test set whole."""
 
 import numpy as np
 import pytest
@@ -14,10 +14,10 @@ from mnist_lab.training.build import make_data, make_model
 
 
 def module(tiny: Tiny, **settings: object) -> MNISTDataModule:
-    own: dict[str, object] = {"source": tiny.source(), "root": str(tiny.root), "val_size": 40}
-    made = MNISTDataModule(**(own | settings))  # type: ignore[arg-type]
-    made.setup()
-    return made
+    defaults: dict[str, object] = {"source": tiny.source(), "root": str(tiny.root), "val_size": 40}
+    data = MNISTDataModule(**(defaults | settings))  # type: ignore[arg-type]
+    data.setup()
+    return data
 
 
 def test_default_split_is_55000_and_5000() -> None:
@@ -63,7 +63,7 @@ def test_val_size_0_trains_on_everything_and_validates_on_nothing(tiny: Tiny) ->
 
 
 def torchvision_values(bytes_: np.ndarray, *, size: int, mean: float, std: float) -> torch.Tensor:
-    """What a tutorial's pipeline makes of images (N, 28, 28): through PIL, one by one."""
+    """Return images, (N, 28, 28), from a tutorial's pipeline: through PIL, one by one."""
     steps = [transforms.Resize((size, size))] if size != 28 else []
     pipeline = transforms.Compose([*steps, transforms.ToTensor(), transforms.Normalize((mean,), (std,))])
     return torch.stack([pipeline(Image.fromarray(image)) for image in bytes_])
