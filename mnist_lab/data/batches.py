@@ -20,6 +20,16 @@ def limit_batches(batches: int, limit: int | float | None) -> int:
     return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
 
 
+def count_batches(images: int, batch_size: int, world_size: int) -> int:
+    """Return the steps of a whole epoch; a remainder of less than two images for each process joins the last step."""
+    if images == 0:
+        return 0
+    steps, remainder = divmod(images, batch_size * world_size)
+    if remainder >= 2 * world_size:  # Batch normalisation cannot be trained on one image.
+        steps += 1
+    return max(1, steps)
+
+
 @dataclass(eq=False)
 class Batches:
     """A data loader over labelled images in memory.
@@ -45,6 +55,7 @@ class Batches:
     batch_sampler = None
 
     def __post_init__(self) -> None:
+        self.full_length = count_batches(len(self.images), self.batch_size, self.world_size)
         self.resumed = {"epoch": 0, "position": 0}
 
     @property
@@ -64,15 +75,7 @@ class Batches:
 
     def __len__(self) -> int:
         """Return the number of steps in an epoch."""
-        return limit_batches(self._full_length, self.limit)
-
-    @property
-    def _full_length(self) -> int:
-        """Steps of a whole epoch; a remainder of less than two images for each process joins the last step."""
-        steps, remainder = divmod(len(self.images), self.batch_size * self.world_size)
-        if remainder >= 2 * self.world_size:  # Batch normalisation cannot be trained on one image.
-            steps += 1
-        return max(1, steps)
+        return limit_batches(self.full_length, self.limit)
 
     @property
     def seen(self) -> int:
@@ -81,7 +84,7 @@ class Batches:
 
     def _end_of(self, step: int) -> int:
         """Return the index in the order at which a step ends."""
-        return len(self.images) if step == self._full_length - 1 else (step + 1) * self.batch_size * self.world_size
+        return len(self.images) if step == self.full_length - 1 else (step + 1) * self.batch_size * self.world_size
 
     def order(self) -> Tensor | None:
         """Return the epoch's permutation of all images, (N,), equal in every process; None without shuffle."""

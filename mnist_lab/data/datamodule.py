@@ -11,7 +11,7 @@ from lightning.pytorch import LightningDataModule
 from pydantic import Field
 from torch import Tensor
 
-from mnist_lab.data.batches import Batches, Groups
+from mnist_lab.data.batches import Batches, Groups, count_batches
 from mnist_lab.data.image_folder import ImageFolder
 from mnist_lab.data.image_source import DIGITS, Arrays, ImageSource, Labelled
 from mnist_lab.data.images import DARK
@@ -108,11 +108,10 @@ class MNISTDataModule(LightningDataModule):
         """Return the number of batches of each set, train, val and test, in each of world_size processes."""
         arrays = self._load()
         train, val = self.split(len(arrays.train_labels))
-        train_size, eval_size = self.batch_size * world_size, self.eval_batch_size * world_size
         return {
-            "train": math.ceil(len(train) / train_size),
-            "val": math.ceil(len(val) / eval_size),
-            "test": math.ceil(len(arrays.test_labels) / eval_size),
+            "train": count_batches(len(train), self.batch_size, world_size),
+            "val": count_batches(len(val), self.eval_batch_size, world_size),
+            "test": count_batches(len(arrays.test_labels), self.eval_batch_size, world_size),
         }
 
     @property

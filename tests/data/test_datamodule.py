@@ -56,6 +56,13 @@ def test_test_set_is_all_of_the_official_one_in_its_order_and_its_own_batches(ti
     assert [len(labels) for labels in batches] == [25, 25, 7]
 
 
+@pytest.mark.parametrize("batch_size", [16, 27, 500])
+def test_batches_are_counted_as_the_loaders_have_them(tiny: Tiny, batch_size: int) -> None:
+    data = module(tiny, batch_size=batch_size, eval_batch_size=batch_size)
+    loaders = {"train": data.train_dataloader(), "val": data.val_dataloader(), "test": data.test_dataloader()}
+    assert data.batch_counts() == {name: len(loader) for name, loader in loaders.items()}
+
+
 def test_val_size_0_trains_on_everything_and_validates_on_nothing(tiny: Tiny) -> None:
     data = module(tiny, val_size=0)
     assert sum(len(labels) for _, labels in data.train_dataloader()) == TRAIN
