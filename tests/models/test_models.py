@@ -20,8 +20,8 @@ from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.errors import UsageError
 from mnist_lab.models.classifier import LOSSES, Classifier
 from mnist_lab.models.deployed import InferenceModule
+from mnist_lab.models.dummy_batch import check_output
 from mnist_lab.models.metrics import LossAndAccuracy, compute_means
-from mnist_lab.models.trial import check_output
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import make_model
 from mnist_lab.training.progress import layer_table
