@@ -6,7 +6,7 @@ Each kind of data is a subclass of `OwnImages`, in a file of its own, that lists
 import hashlib
 import os
 from abc import abstractmethod
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple
@@ -176,7 +176,7 @@ def _check_classes(classes: list[str]) -> None:
             raise UsageError(f"class name {name} occurs twice; rename one")
 
 
-def describe_images(sizes: set[tuple[int, ...]], values: tuple[float, float], scale: tuple[float, float]) -> str:
+def describe_images(sizes: Collection[tuple[int, ...]], values: tuple[float, float], scale: tuple[float, float]) -> str:
     """Describe images by their smallest and largest size, (width, height), their range of values, and its scale."""
     smallest, largest = (f"{width} x {height}" for width, height in (min(sizes), max(sizes)))
     sizes_described = smallest if smallest == largest else f"{smallest} to {largest}"
