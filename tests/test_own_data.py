@@ -1,4 +1,4 @@
-"""Data of one's own go through the whole of the lab: training, test, resume, sweep, report, prediction, export."""
+"""Own data work in every command: training, test, resume, sweep, report, prediction, export."""
 
 import json
 import re
@@ -36,8 +36,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(folder: Path) -> Run:
-    own = ["data=image_folder", f"data.source.path={folder}", f"hydra.run.dir={folder.parent / 'run'}"]
-    return train(compose("model=lenet", *own, *SETTINGS, "figures=true"))
+    data = ["data=image_folder", f"data.source.path={folder}"]
+    return train(compose("model=lenet", *data, f"hydra.run.dir={folder.parent / 'run'}", *SETTINGS, "figures=true"))
 
 
 def test_network_has_as_many_classes_as_there_are_folders(trained: Run, folder: Path) -> None:
@@ -84,15 +84,15 @@ def test_data_that_have_moved_are_found_where_they_are_named_and_refused_once_th
 
 @pytest.mark.thorough
 def test_resumed_run_equals_the_run_left_alone(trained: Run, folder: Path, tmp_path: Path, command: Command) -> None:
-    own = ["data=image_folder", f"data.source.path={folder}", f"hydra.run.dir={tmp_path / 'run'}"]
-    assert command("model=lenet", *own, *SETTINGS, "trainer.max_epochs=4", data=False).status == 0
+    data = ["data=image_folder", f"data.source.path={folder}", f"hydra.run.dir={tmp_path / 'run'}"]
+    assert command("model=lenet", *data, *SETTINGS, "trainer.max_epochs=4", data=False).status == 0
     moved = Path(shutil.copytree(folder, tmp_path / "elsewhere"))
     resumed = [f"resume={tmp_path / 'run'}", "trainer.max_epochs=6", f"data.source.path={moved}"]
     assert command(*resumed, data=False).status == 0
     assert same(weights(trained.chosen_checkpoint()), weights(Run(tmp_path / "run").chosen_checkpoint()))
 
 
-def test_names_of_the_classes_stand_in_report_figures_and_dashboard(command: Command, trained: Run) -> None:
+def test_report_figures_and_dashboard_name_the_classes(command: Command, trained: Run) -> None:
     outcome = command("report", str(trained), data=False)
     assert outcome.status == 0
     page = (trained.folder / "report.html").read_text()
@@ -119,13 +119,13 @@ def test_images_are_given_to_the_network_as_in_training(command: Command, traine
 def test_drawing_is_classified_by_name(trained: Run) -> None:
     page = page_of(trained)
     assert "Draw a picture" in page and '["circle", "cross", "square"]' in page
-    assert re.search(r'"background": (\d+)', page)[1] > "200"  # light paper, as in training
+    assert re.search(r'"background": (\d+)', page)[1] > "200", "light paper, as in training"
 
 
 @pytest.mark.thorough
 def test_sweep_is_ranked_and_not_trained_again(command: Command, folder: Path) -> None:
-    own = ["data=image_folder", f"data.source.path={folder}", "model=mlp", "sweep=own", *SETTINGS[1:]]
-    sweep = ["-m", *own, "optimizer.lr=0.01,0.05", "trainer.max_epochs=1"]
+    data = ["data=image_folder", f"data.source.path={folder}"]
+    sweep = ["-m", *data, "model=mlp", "sweep=own", *SETTINGS[1:], "optimizer.lr=0.01,0.05", "trainer.max_epochs=1"]
     assert command(*sweep, data=False).status == 0
     before = {path: path.stat().st_mtime_ns for path in Path("runs").rglob("metrics.csv")}
     assert len(before) == 2
@@ -138,12 +138,12 @@ def test_arrays_with_many_classes_are_learnt(tmp_path: Path) -> None:
     labels = np.arange(120) % 12
     patterns = np.random.default_rng(0).integers(0, 256, (12, 1, 28), np.uint8)
     np.savez(tmp_path / "own.npz", images=np.repeat(patterns[labels], 28, axis=1), labels=labels)
-    own = ["data=arrays", f"data.source.path={tmp_path / 'own.npz'}", f"hydra.run.dir={tmp_path / 'run'}"]
-    run = train(compose("model=lenet", *own, *SETTINGS, "optimizer=adam", "trainer.max_epochs=15"))
+    data = ["data=arrays", f"data.source.path={tmp_path / 'own.npz'}", f"hydra.run.dir={tmp_path / 'run'}"]
+    run = train(compose("model=lenet", *data, *SETTINGS, "optimizer=adam", "trainer.max_epochs=15"))
     assert run.info["metrics"]["test/acc"] > 0.25, "no better than guessing, which is 0.08"
 
 
-def test_what_the_data_are_is_said_before_training_and_by_check(command: Command, folder: Path, tmp_path: Path) -> None:
+def test_data_are_described_before_training_and_by_check(command: Command, folder: Path, tmp_path: Path) -> None:
     data = tmp_path / "parts"
     for name in ("training", "Valid", "testing"):
         shutil.copytree(folder, data / name)
@@ -153,7 +153,7 @@ def test_what_the_data_are_is_said_before_training_and_by_check(command: Command
         path.unlink()
     outcome = command("data=image_folder", f"data.source.path={data}", "model=lenet", "--check", data=False)
     assert outcome.status == 0
-    for words in (
+    for line in (
         "data: 3 classes; images of 30 x 40 to 49 x 40 pixels, values ",
         "            images  circle  cross  square\n",
         "training        60      20     20      20\n",
@@ -162,7 +162,7 @@ def test_what_the_data_are_is_said_before_training_and_by_check(command: Command
         "left out because not an image: 1 (notes.txt)\n",
         "the validation set is the data's own; data.val_size=0 leaves it out",
     ):
-        assert words in outcome.out, words
+        assert line in outcome.out, line
     warnings = outcome.err.splitlines()
     assert warnings == [
         "mnist_lab: warning: 60 of 60 validation images are in the training set, too",
@@ -177,7 +177,7 @@ def test_what_the_data_are_is_said_before_training_and_by_check(command: Command
     assert "images:" not in command("model=mlp", "--check").out
 
 
-def test_values_that_look_like_another_scale_are_warned_of(command: Command) -> None:
+def test_values_that_look_like_another_scale_are_a_warning(command: Command) -> None:
     images = np.random.default_rng(0).integers(0, 100, (40, 8, 8), np.uint8)
     np.savez("dim.npz", images=images, labels=np.arange(40) % 4)
     outcome = command("data=arrays", "data.source.path=dim.npz", "model=mlp", "--check", data=False)
@@ -188,7 +188,7 @@ def test_values_that_look_like_another_scale_are_warned_of(command: Command) -> 
 
 
 class TenClasses(Classifier):
-    """A network of one's own that knows nothing of num_classes."""
+    """A user's network without num_classes."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,9 +1,10 @@
 """The images: sources, preprocessing, and batches in a reproducible order."""
 
+from mnist_lab.data.array_file import ArrayFile
 from mnist_lab.data.augmentation import Distortion
 from mnist_lab.data.datamodule import MNISTDataModule
+from mnist_lab.data.image_folder import ImageFolder
 from mnist_lab.data.image_source import ImageSource
 from mnist_lab.data.mnist_files import Source
-from mnist_lab.data.own_images import ArrayFile, ImageFolder
 
 __all__ = ["ArrayFile", "Distortion", "ImageFolder", "ImageSource", "MNISTDataModule", "Source"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
+from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 
 import numpy as np
@@ -18,45 +20,54 @@ def limit_batches(batches: int, limit: int | float | None) -> int:
     return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
 
 
+def count_batches(images: int, batch_size: int, world_size: int) -> int:
+    """Return the steps of a whole epoch; a remainder of less than two images for each process joins the last step."""
+    if images == 0:
+        return 0
+    steps, remainder = divmod(images, batch_size * world_size)
+    if remainder >= 2 * world_size:  # Batch normalisation cannot be trained on one image.
+        steps += 1
+    return max(1, steps)
+
+
+@dataclass(eq=False)
 class Batches:
     """A data loader over labelled images in memory.
 
     Several processes draw shares of the same order: together they see every image exactly once an epoch, in equally
-    many steps of batch_size images in each. `augment` gets a batch's images and a random generator of the step.
+    many steps, each with batch_size images a process. `augment` gets a batch's images and a random generator of the
+    step.
     """
 
-    def __init__(
-        self,
-        images: Tensor,  # (N, 1, S, S)
-        labels: Tensor,  # (N,)
-        *,
-        batch_size: int,
-        shuffle: bool = False,
-        seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-        limit: int | float | None = None,
-        augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
-    ) -> None:
-        self.images, self.labels = images, labels
-        self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
-        self.rank, self.world_size, self.limit, self.augment = rank, world_size, limit, augment
-        self.epoch = 0
-        self.position = 0  # batches handed out in this epoch
-        self.resumed = {"epoch": 0, "position": 0}
+    images: Tensor  # (N, 1, S, S)
+    labels: Tensor  # (N,)
+    _: KW_ONLY
+    batch_size: int
+    shuffle: bool = False
+    seed: int = 0
+    rank: int = 0
+    world_size: int = 1
+    limit: int | float | None = None
+    augment: Callable[[Tensor, torch.Generator], Tensor] | None = None
+    epoch: int = field(default=0, init=False)
+    position: int = field(default=0, init=False)  # batches handed out in this epoch
 
     batch_sampler = None
 
+    def __post_init__(self) -> None:
+        self.full_length = count_batches(len(self.images), self.batch_size, self.world_size)
+        self.resumed = {"epoch": 0, "position": 0}
+
     @property
     def sampler(self) -> Batches:
-        """The object whose set_epoch Lightning calls; it looks for a batch_sampler first."""
+        """The object whose set_epoch Lightning calls; Lightning looks for a batch_sampler first."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def state_dict(self) -> dict[str, int]:
-        """Return the position in the epoch, which Lightning keeps in checkpoints within an epoch."""
+        """Return the position in the epoch, which Lightning saves in a checkpoint within an epoch."""
         return {"epoch": self.epoch, "position": self.position}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
@@ -64,57 +75,50 @@ class Batches:
 
     def __len__(self) -> int:
         """Return the number of steps in an epoch."""
-        return limit_batches(self._full_length, self.limit)
-
-    @property
-    def _full_length(self) -> int:
-        """Steps of a whole epoch; a remainder of less than two images for each process joins the last step."""
-        whole, rest = divmod(len(self.images), self.batch_size * self.world_size)
-        return max(1, whole + (rest >= 2 * self.world_size))  # batch normalisation cannot be trained on one image
+        return limit_batches(self.full_length, self.limit)
 
     @property
     def seen(self) -> int:
         """Images that all processes together have seen in this epoch."""
-        return self._stop(self.position - 1) if self.position else 0
+        return self._end_of(self.position - 1) if self.position else 0
 
-    def _stop(self, step: int) -> int:
+    def _end_of(self, step: int) -> int:
         """Return the index in the order at which a step ends."""
-        return len(self.images) if step == self._full_length - 1 else (step + 1) * self.batch_size * self.world_size
+        return len(self.images) if step == self.full_length - 1 else (step + 1) * self.batch_size * self.world_size
 
     def order(self) -> Tensor | None:
         """Return the epoch's permutation of all images, (N,), equal in every process; None without shuffle."""
         if not self.shuffle:
             return None
-        return torch.randperm(len(self.images), generator=self._generator()).to(self.images.device)
+        return torch.randperm(len(self.images), generator=self._make_generator()).to(self.images.device)
 
-    def _generator(self, *place: int) -> torch.Generator:
-        """Return a generator that is a function of seed, epoch and the numbers given."""
-        (mixed,) = np.random.SeedSequence([self.seed, self.epoch, *place]).generate_state(1, np.uint64)
-        return torch.Generator().manual_seed(int(mixed) >> 1)  # manual_seed takes 63 bits
+    def _make_generator(self, *numbers: int) -> torch.Generator:
+        """Return a generator that is a function of the seed, the epoch and further numbers."""
+        (mixed,) = np.random.SeedSequence([self.seed, self.epoch, *numbers]).generate_state(1, np.uint64)
+        return torch.Generator().manual_seed(int(mixed) >> 1)  # manual_seed takes 63 bits.
 
     def start_epoch(self) -> tuple[int, Tensor | None]:
-        """Return an epoch's first step, which is above 0 where a run is resumed within it, and its order."""
-        # An epoch that was complete when it was saved is not resumed.
-        first = self.resumed["position"] if self.resumed["epoch"] == self.epoch else 0
+        """Return the epoch's first step, which is above 0 if a run is resumed within it, and its order."""
+        # The next epoch begins at its first step if the saved one was complete.
+        self.position = self.resumed["position"] if self.resumed["epoch"] == self.epoch else 0
         self.resumed["position"] = 0
-        self.position = first
-        return first, self.order()
+        return self.position, self.order()
 
     def batch(self, step: int, order: Tensor | None) -> Batch:
         """Return this process's images, (B, 1, S, S), and labels, (B,), of a step."""
         self.position = step + 1
-        share = slice(step * self.batch_size * self.world_size + self.rank, self._stop(step), self.world_size)
+        share = slice(step * self.batch_size * self.world_size + self.rank, self._end_of(step), self.world_size)
         if order is None:
             return self.images[share], self.labels[share]
         chosen = order[share]
         images = self.images.index_select(0, chosen)
         if self.augment is not None:
-            # From 1: SeedSequence ignores a trailing 0.
-            images = self.augment(images, self._generator(step + 1, self.rank))
+            # The step counts from 1 here, since SeedSequence ignores a trailing 0.
+            images = self.augment(images, self._make_generator(step + 1, self.rank))
         return images, self.labels.index_select(0, chosen)
 
     def __iter__(self) -> Iterator[Batch]:
-        # A generator, so that the order is drawn at the first batch: Lightning calls iter() before set_epoch.
+        # A generator draws the order at the first batch, after set_epoch, which Lightning calls after iter().
         first, order = self.start_epoch()
         for step in range(first, len(self)):
             yield self.batch(step, order)
@@ -142,9 +146,10 @@ class Groups:
         self.state_dict, self.load_state_dict = batches.state_dict, batches.load_state_dict
 
     def __len__(self) -> int:
-        return -(-len(self.batches) // self.size)
+        return math.ceil(len(self.batches) / self.size)
 
     def __iter__(self) -> Iterator[Group]:
         first, order = self.batches.start_epoch()
         for start in range(first - first % self.size, len(self.batches), self.size):
-            yield Group(self.batches, order, range(max(first, start), min(start + self.size, len(self.batches))))
+            steps = range(max(first, start), min(start + self.size, len(self.batches)))
+            yield Group(self.batches, order, steps)

@@ -2,7 +2,7 @@
 
 After MNIST-C (Mu and Gilmer, "MNIST-C: A Robustness Benchmark for Computer Vision", 2019), which has most of these
 kinds, and the five severities of Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common
-Corruptions and Perturbations", 2019. The amounts are our own: results are not to be compared with theirs.
+Corruptions and Perturbations", 2019. The amounts differ from theirs, so results cannot be compared with theirs.
 """
 
 import math
@@ -14,17 +14,17 @@ from torch import Tensor
 
 from mnist_lab.data.augmentation import HALF, affine_matrix, resample
 
-SEED = 0  # of all random choices
+SEED = 0  # All random choices are drawn from it.
 WHITE = 255.0
 SIDES = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
 
 
 class Corruption(NamedTuple):
-    """A kind of corruption: the amounts of the strengths 1 to 5, their unit, and a function of this page."""
+    """A kind of corruption: the amounts of the strengths 1 to 5, their unit, and the function that applies one."""
 
     amounts: tuple[float, ...]
     unit: str
-    change: Callable[[Tensor, float, torch.Generator], Tensor]  # images, (N, 1, 28, 28) from 0 to 255, to such images
+    apply: Callable[[Tensor, float, torch.Generator], Tensor]  # Images are (N, 1, 28, 28), from 0 to 255.
 
 
 def shift(images: Tensor, pixels: float, generator: torch.Generator) -> Tensor:
@@ -35,8 +35,8 @@ def shift(images: Tensor, pixels: float, generator: torch.Generator) -> Tensor:
 
 def rotate(images: Tensor, degrees: float, generator: torch.Generator) -> Tensor:
     """Rotate each image about its centre, in either direction, filling with black."""
-    ways = torch.randint(2, (len(images),), generator=generator) * 2 - 1
-    return resample(images, affine_matrix(ways * math.radians(degrees)), 0)
+    signs = torch.randint(2, (len(images),), generator=generator) * 2 - 1
+    return resample(images, affine_matrix(signs * math.radians(degrees)), 0)
 
 
 def shrink(images: Tensor, percent: float, generator: torch.Generator) -> Tensor:
@@ -45,12 +45,12 @@ def shrink(images: Tensor, percent: float, generator: torch.Generator) -> Tensor
 
 
 def add_noise(images: Tensor, percent: float, generator: torch.Generator) -> Tensor:
-    """Add Gaussian noise to each pixel; its standard deviation is in per cent of white."""
+    """Add Gaussian noise to each pixel, with a standard deviation in per cent of white."""
     return images + torch.randn(images.shape, generator=generator) * (WHITE * percent / 100)
 
 
 def blur(images: Tensor, pixels: float, generator: torch.Generator) -> Tensor:
-    """Blur with a Gaussian, its standard deviation in pixels, truncated at three of them; black beyond the edges."""
+    """Blur with a Gaussian, truncated at three standard deviations of so many pixels; beyond the edges is black."""
     radius = math.floor(3 * pixels)
     kernel = (-(torch.arange(-radius, radius + 1.0) ** 2) / (2 * pixels**2)).exp()
     # Two matrix products are faster than convolutions of one channel.
@@ -60,14 +60,14 @@ def blur(images: Tensor, pixels: float, generator: torch.Generator) -> Tensor:
 
 
 def invert(images: Tensor, percent: float, generator: torch.Generator) -> Tensor:
-    """Mix with the negative: 50 per cent gives an even grey, 100 the negative itself."""
+    """Mix with the negative: 50 per cent give an even grey, 100 the negative itself."""
     return images + (WHITE - 2 * images) * (percent / 100)
 
 
 def occlude(images: Tensor, side: float, generator: torch.Generator) -> Tensor:
-    """Cover a square with black, its centre anywhere in the box of 20x20 that a digit fills; the side is in pixels."""
-    middle = 4 + 20 * torch.rand(2, len(images), 1, generator=generator)
-    rows, columns = ((torch.arange(28) + 0.5 - middle).abs() < side / 2).unbind()  # (N, 28) each
+    """Cover a square of so many pixels a side with black, centred anywhere in the 20x20 pixels that a digit fills."""
+    centre = 4 + 20 * torch.rand(2, len(images), 1, generator=generator)
+    rows, columns = ((torch.arange(28) + 0.5 - centre).abs() < side / 2).unbind()  # (N, 28)
     return images.masked_fill((rows.unsqueeze(2) & columns.unsqueeze(1)).unsqueeze(1), 0)
 
 
@@ -83,7 +83,7 @@ CORRUPTIONS = {
 
 
 def corrupt(images: Tensor, name: str, strength: int) -> Tensor:
-    """Return images, (N, 28, 28) bytes, corrupted as CORRUPTIONS[name] at a strength of 1 to 5, or 0 for no change.
+    """Return images, (N, 28, 28) bytes, with a corruption of strength 1 to 5, or unchanged for 0.
 
     The result depends on the arguments only, so it is the same for every network.
     """
@@ -91,5 +91,5 @@ def corrupt(images: Tensor, name: str, strength: int) -> Tensor:
         return images
     corruption = CORRUPTIONS[name]
     generator = torch.Generator().manual_seed(SEED)
-    changed = corruption.change(images.unsqueeze(1).float(), corruption.amounts[strength - 1], generator)
-    return changed.squeeze(1).round().clamp(0, WHITE).to(torch.uint8)
+    corrupted = corruption.apply(images.unsqueeze(1).float(), corruption.amounts[strength - 1], generator)
+    return corrupted.squeeze(1).round().clamp(0, WHITE).to(torch.uint8)

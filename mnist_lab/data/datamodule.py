@@ -11,14 +11,14 @@ from lightning.pytorch import LightningDataModule
 from pydantic import Field
 from torch import Tensor
 
-from mnist_lab.data.batches import Batches, Groups
-from mnist_lab.data.image_source import DIGITS, Arrays, ImageSource
+from mnist_lab.data.batches import Batches, Groups, count_batches
+from mnist_lab.data.image_folder import ImageFolder
+from mnist_lab.data.image_source import DIGITS, Arrays, ImageSource, Labelled
 from mnist_lab.data.images import DARK
 from mnist_lab.data.mnist_files import Source
-from mnist_lab.data.own_images import ImageFolder
 from mnist_lab.errors import UsageError
 
-MIN_STD = 1 / 255  # A blank image is divided by this, and not by 0.
+MIN_STD = 1 / 255  # A blank image is divided by this instead of 0.
 
 
 class MNISTDataModule(LightningDataModule):
@@ -31,11 +31,11 @@ class MNISTDataModule(LightningDataModule):
         download: whether missing files may be fetched.
         batch_size: training images a step, on each device.
         eval_batch_size: images a step of validation and test.
-        val_size: training images held out for validation: their number, or their share, below 1; of data with a
+        val_size: training images held out for validation: their number, or their share, below 1. If the data have a
             validation set of their own, 0 leaves it out, and any other value uses it as it is.
         split_seed: seed of the choice of these images.
-        mean: of the normalisation (x / 255 - mean) / std; None for each image's own mean, after augmentation.
-        std: likewise; None if and only if mean is.
+        mean: mean of the normalisation (x / 255 - mean) / std; None for each image's own, after augmentation.
+        std: its standard deviation; None if and only if mean is None.
         image_size: side of the network's square input in pixels; the images have 28.
         seed: the training order is a function of (seed, epoch).
     """
@@ -64,9 +64,9 @@ class MNISTDataModule(LightningDataModule):
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.val_size, self.split_seed, self.seed = val_size, split_seed, seed
         self.mean, self.std, self.image_size = mean, std, image_size
-        self.steps_per_execution = 1  # This many training batches are a group.
+        self.steps_per_execution = 1  # The training loader groups this many batches.
         self.limit_train_batches: int | float | None = None
-        self.augmentation: Callable[..., Tensor] | None = None  # as Distortion: (images, generator, black) to images
+        self.augmentation: Callable[..., Tensor] | None = None  # A Distortion, or a function with its arguments.
         self._arrays: Arrays | None = None
         self._sets: dict[str, tuple[Tensor, Tensor]] = {}
 
@@ -84,7 +84,7 @@ class MNISTDataModule(LightningDataModule):
         arrays = self._load()
         if stage != "test" and "train" not in self._sets:
             (images, labels), (val_images, val_labels), _ = self.raw_sets().values()
-            # Augmentation comes before each image's own normalisation.
+            # Augmentation comes before the normalisation of each image by its own mean.
             prepare = self._resize if self.mean is None else self.normalise
             self._sets["train"] = (prepare(images), torch.from_numpy(labels).long())
             self._sets["val"] = (self.normalise(val_images), torch.from_numpy(val_labels).long())
@@ -92,9 +92,9 @@ class MNISTDataModule(LightningDataModule):
             self._sets["test"] = (self.normalise(arrays.test_images), torch.from_numpy(arrays.test_labels).long())
 
     def split(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the indices of the training and of the validation images; the last ones are the data's own, if any."""
-        if own := int(self.source.read_settings().get("validation", 0)):
-            return np.arange(count - own), np.arange(count - own, count if self.val_size else 0)
+        """Return the indices of the training and the validation images; a validation set of the data's own is last."""
+        if recorded := int(self.source.read_settings().get("validation", 0)):
+            return np.arange(count - recorded), np.arange(count - recorded, count if self.val_size else 0)
         held_out = round(self.val_size * count) if isinstance(self.val_size, float) else self.val_size
         if self.val_size and not 0 < held_out < count:
             what = "to train on" if held_out else "for validation"
@@ -108,9 +108,11 @@ class MNISTDataModule(LightningDataModule):
         """Return the number of batches of each set, train, val and test, in each of world_size processes."""
         arrays = self._load()
         train, val = self.split(len(arrays.train_labels))
-        together, evaluated = self.batch_size * world_size, self.eval_batch_size * world_size
-        sizes = {"train": (train, together), "val": (val, evaluated), "test": (arrays.test_labels, evaluated)}
-        return {name: -(-len(images) // size) for name, (images, size) in sizes.items()}
+        return {
+            "train": count_batches(len(train), self.batch_size, world_size),
+            "val": count_batches(len(val), self.eval_batch_size, world_size),
+            "test": count_batches(len(arrays.test_labels), self.eval_batch_size, world_size),
+        }
 
     @property
     def classes(self) -> list[str]:
@@ -120,17 +122,18 @@ class MNISTDataModule(LightningDataModule):
     @property
     def background(self) -> int:
         """Brightness of the images' edges, from 0 to 255."""
-        known = self.source.background
-        return int(self.source.read_settings()["background"] if known is None else known)
+        if self.source.background is not None:
+            return self.source.background
+        return int(self.source.read_settings()["background"])
 
     @property
     def has_digits(self) -> bool:
-        """Whether the images are digits as MNIST has them, which are looked for in a picture."""
+        """Whether the classes are MNIST's digits, so that prediction looks for digits in a picture."""
         return isinstance(self.source, Source) and self.classes == list(DIGITS)
 
     @property
     def is_ink(self) -> bool:
-        """Whether bright pixels are ink on dark paper, as in MNIST; images of files are shown as they are."""
+        """Whether bright pixels are ink on dark paper, as in MNIST; images from image files are shown as they are."""
         return self.background < DARK and not isinstance(self.source, ImageFolder)
 
     def train_batches(self) -> Batches:
@@ -139,7 +142,7 @@ class MNISTDataModule(LightningDataModule):
         return self._batches("train", shuffle=True, limit=self.limit_train_batches, augment=augment)
 
     def _augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Augment the images of a training batch, and then normalise each by its own mean and std without others."""
+        """Augment the images of a training batch, and normalise each by its own mean and std if none are configured."""
         if self.augmentation is not None:
             black = (self.background / 255 - (self.mean or 0)) / (self.std or 1)
             images = self.augmentation(images, generator, black=black)
@@ -161,7 +164,8 @@ class MNISTDataModule(LightningDataModule):
         if self.trainer is not None:
             device = self.trainer.strategy.root_device
             settings |= {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
-        if len(images) < (world_size := settings.get("world_size", 1)):
+        world_size = settings.get("world_size", 1)
+        if len(images) < world_size:
             raise UsageError(f"the {name} set has {len(images)} images: too few for trainer.devices={world_size}")
         batch_size = self.batch_size if name == "train" else self.eval_batch_size
         return Batches(images.to(device), labels.to(device), batch_size=batch_size, seed=self.seed, **settings)
@@ -172,11 +176,11 @@ class MNISTDataModule(LightningDataModule):
         images, labels = self._sets["test"]
         return images[:count], labels[:count]
 
-    def test_set(self) -> tuple[np.ndarray, np.ndarray]:
+    def test_set(self) -> Labelled:
         """Return the raw test images, (N, 28, 28) uint8, and their labels, (N,)."""
         return self._load()[2:]
 
-    def raw_sets(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    def raw_sets(self) -> dict[str, Labelled]:
         """Return the raw images and labels of the training, validation and test set, as `test_set` does."""
         images, labels, *_ = self._load()
         train, val = self.split(len(labels))
@@ -192,7 +196,7 @@ class MNISTDataModule(LightningDataModule):
         size = (self.image_size, self.image_size)
         pixels = torch.from_numpy(images).unsqueeze(1)
         if pixels.shape[2:] != size and len(pixels):
-            # Images as channels, up to four: torch computes as many at once, and each as it does alone.
+            # Torch resizes four channels at once, and each as it does alone, so up to four images become channels.
             channels = pixels.view(-1, math.gcd(len(pixels), 4), *pixels.shape[2:])
             pixels = F.interpolate(channels, size, mode="bilinear", antialias=True).view(-1, 1, *size)
         return pixels.float().div_(255)
@@ -200,7 +204,7 @@ class MNISTDataModule(LightningDataModule):
 
 def normalise_pixels(pixels: Tensor, mean: float | None, std: float | None, *, inplace: bool = False) -> Tensor:
     """Return (pixels - mean) / std of images from 0 to 1, (B, 1, S, S); None for each image's own mean and std."""
-    if mean is not None and std is not None:  # torchvision's Normalize, to the last bit
+    if mean is not None and std is not None:  # The values equal those of torchvision's Normalize, to the last bit.
         return (pixels.sub_(mean) if inplace else pixels.sub(mean)).div_(std)
     centred = pixels - pixels.mean((-2, -1), keepdim=True)
     return centred / centred.square().mean((-2, -1), keepdim=True).sqrt().clamp_min(MIN_STD)

@@ -10,22 +10,24 @@ import numpy as np
 
 from mnist_lab.errors import UsageError
 
-DIGITS = tuple("0123456789")  # the classes of MNIST
+DIGITS = tuple("0123456789")  # MNIST's classes
 MAX_CLASSES = 1000
-# The names of a set's folder or arrays, in any case, also with "set", "data" or "images" behind it.
+# Folders and arrays of a set have these names, in any case; "set", "data" or "images" may follow.
 SPLITS = {"training": "train|training", "validation": "val|valid|validation|dev", "test": "test|testing"}
 
+Labelled = tuple[np.ndarray, np.ndarray]  # images and their labels, (N,)
 
-def split_of(name: str) -> str | None:
-    """Return the set that a name stands for: training, validation or test; None if it is no set's name."""
-    names = (
-        split for split, words in SPLITS.items() if re.fullmatch(rf"(?i)({words})([ _-]?(set|data|images))?", name)
-    )
-    return next(names, None)
+
+def parse_split(name: str) -> str | None:
+    """Return the set that a name stands for, "training", "validation" or "test"; None if it is no set's name."""
+    for split, words in SPLITS.items():
+        if re.fullmatch(rf"(?i)({words})([ _-]?(set|data|images))?", name):
+            return split
+    return None
 
 
 class Arrays(NamedTuple):
-    """Images (N, 28, 28), uint8, and labels (N,), integers from 0, of the training and of the test set."""
+    """Images, (N, 28, 28) uint8, and labels, (N,) integers from 0, of the training and the test set."""
 
     train_images: np.ndarray
     train_labels: np.ndarray
@@ -52,7 +54,7 @@ class ImageSource(ABC):
     def load(self, root: str | os.PathLike[str] | None = None, *, download: bool = True) -> Arrays:
         """Return the images and labels, or raise UsageError if they are missing, damaged or not what was recorded.
 
-        Data that are downloaded belong below root, by default `mnist_files.data_root()`; download=False forbids it.
+        Downloaded data belong below root, by default `mnist_files.data_root()`; download=False forbids downloads.
         """
 
     def read_settings(self) -> dict[str, Any]:
@@ -60,12 +62,13 @@ class ImageSource(ABC):
         return {}
 
 
-def check_labels(sets: Mapping[str, tuple[np.ndarray, np.ndarray]], classes: int) -> None:
-    """Raise UsageError unless each set has images, and each image a label of one of the classes."""
+def check_labels(sets: Mapping[str, Labelled], classes: int) -> None:
+    """Raise UsageError unless each set has images, and each image has a label from 0 to classes - 1."""
     for kind, (images, labels) in sets.items():
         if len(images) != len(labels):
             raise UsageError(f"{len(images):,} {kind} images but {len(labels):,} labels")
         if not len(images):
             raise UsageError(f"the {kind} set is empty")
-        if wrong := [label for label in (labels.min(), labels.max()) if not 0 <= label < classes]:
-            raise UsageError(f"invalid label {wrong[0]} in the {kind} set; must be from 0 to {classes - 1}")
+        for label in (labels.min(), labels.max()):
+            if not 0 <= label < classes:
+                raise UsageError(f"invalid label {label} in the {kind} set; must be from 0 to {classes - 1}")

@@ -14,11 +14,12 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "PPM")  # Some o
 UNSUPPORTED = {".heic", ".heif"}  # Telephones write these, and Pillow does not read them.
 MAX_PIXELS = 120_000_000  # All are decoded before the image is shrunk, with up to four bytes each.
 MAX_SCANS = 100  # A progressive JPEG has about ten, each of which goes through all pixels.
-FREE_PIXELS, PIXELS_A_BYTE = 400_000_000, 20  # What the images of a command may have, however small their files are.
+# The images of a command may have FREE_PIXELS, and PIXELS_A_BYTE more for each byte of their files.
+FREE_PIXELS, PIXELS_A_BYTE = 400_000_000, 20
 MAX_ASPECT_RATIO = 50  # In an image that is narrower, no digit is large enough.
-SIDE = 28  # pixels of the images that a network is given
-BRIGHT, DARK = 170, 85  # brightness from which, and below which, a background is clearly light or dark
-MAX_SIDE, MIN_SIDE = 640, 112  # pixels of the longer side; larger images are shrunk and smaller ones enlarged
+SIDE = 28  # pixels; a network's images have it.
+BRIGHT, DARK = 170, 85  # A background from BRIGHT on is clearly light, and one below DARK clearly dark.
+MAX_SIDE, MIN_SIDE = 640, 112  # pixels of the longer side; larger images are shrunk, and smaller ones enlarged.
 
 
 class UnreadableImage(LabError, ValueError):
@@ -26,21 +27,21 @@ class UnreadableImage(LabError, ValueError):
 
 
 class PixelBudget:
-    """Bounds the pixels of all images that a command reads: decoding those of small files could take minutes."""
+    """Bounds the pixels of all images that a command reads, since decoding those of small files could take minutes."""
 
     def __init__(self) -> None:
-        self.left, self.sizes = FREE_PIXELS, set[tuple[int, ...]]()
+        self.pixels_left, self.sizes = FREE_PIXELS, set[tuple[int, ...]]()
 
     def spend(self, size: tuple[int, int], file_size: int) -> None:
         """Count the pixels of an image, before it is decoded, and the bytes of its file."""
         self.sizes.add(size)
-        self.left += PIXELS_A_BYTE * file_size - size[0] * size[1]
-        if self.left < 0:
+        self.pixels_left += PIXELS_A_BYTE * file_size - size[0] * size[1]
+        if self.pixels_left < 0:
             raise UnreadableImage("too many pixels in all for files of their size; shrink the images")
 
 
 def open_image(path: Path, budget: PixelBudget | None = None) -> Image.Image:
-    """Read the image at a path; raise UnreadableImage if there is none, with a message without the path."""
+    """Read the image at a path; raise UnreadableImage, whose message does not name the path, if there is none."""
     if not path.is_file():
         raise UnreadableImage("not a file" if path.exists() else "file not found")
     try:
@@ -54,21 +55,16 @@ def read_image(file: IO[bytes], budget: PixelBudget | None = None) -> Image.Imag
     """Read an image, the first of several, and shrink a large one; raise UnreadableImage for any other file."""
     Image.init()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of damage that it repairs, and of sizes that are checked below.
+        # Pillow warns of damage that it repairs, and of sizes that _check_size refuses.
+        warnings.simplefilter("ignore")
         try:
             image = Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
-            width, height = image.size
-            if max(width, height) > MAX_ASPECT_RATIO * min(width, height) > 0:
-                raise UnreadableImage(f"too narrow ({width} x {height} pixels); crop it")
-            if width * height > MAX_PIXELS:
-                raise UnreadableImage(f"too many pixels ({width} x {height}); shrink it to {MAX_PIXELS:,}")
-            file.seek(0)
-            if image.format in ("JPEG", "MPO") and file.read().count(b"\xff\xda") > MAX_SCANS:
-                raise UnreadableImage(f"more than {MAX_SCANS} scans; save it anew")
+            _check_size(image, file)
             (budget or PixelBudget()).spend(image.size, file.seek(0, os.SEEK_END))
-            image.draft(None, (2 * MAX_SIDE, 2 * MAX_SIDE))  # A JPEG is decoded no finer than needed.
+            image.draft(None, (2 * MAX_SIDE, 2 * MAX_SIDE))  # Pillow decodes a JPEG no finer than that.
             image.load()
-            if (factor := max(image.size) // (3 * MAX_SIDE)) > 1:  # Further copies of a large image are small.
+            factor = max(image.size) // (3 * MAX_SIDE)
+            if factor > 1:  # Copies of a large image would take much memory.
                 ImageOps.exif_transpose(image, in_place=True)
                 return _convert(image).reduce(factor)
             return image
@@ -83,8 +79,20 @@ def read_image(file: IO[bytes], budget: PixelBudget | None = None) -> Image.Imag
             raise UnreadableImage(f"corrupt or incomplete ({reason})") from error
 
 
+def _check_size(image: Image.Image, file: IO[bytes]) -> None:
+    """Raise UnreadableImage for an image, not decoded yet, of too many pixels or scans, or with no room for a digit."""
+    width, height = image.size
+    if max(width, height) > MAX_ASPECT_RATIO * min(width, height) > 0:
+        raise UnreadableImage(f"too narrow ({width} x {height} pixels); crop it")
+    if width * height > MAX_PIXELS:
+        raise UnreadableImage(f"too many pixels ({width} x {height}); shrink it to {MAX_PIXELS:,}")
+    file.seek(0)
+    if image.format in ("JPEG", "MPO") and file.read().count(b"\xff\xda") > MAX_SCANS:
+        raise UnreadableImage(f"more than {MAX_SCANS} scans; save it anew")
+
+
 def _convert(image: Image.Image) -> Image.Image:
-    """Convert an image of any mode to F (more than 8 bits), L, RGBA (if it may have transparent parts) or RGB."""
+    """Convert an image to mode F (more than 8 bits), L, RGBA (if it may have transparent parts) or RGB."""
     if image.mode.startswith(("I", "F")):
         return image.convert("F")
     if image.has_transparency_data:
@@ -107,7 +115,7 @@ def brightness(image: Image.Image) -> np.ndarray:
     if image.mode == "RGBA" and image.getchannel("A").getextrema() == (255, 255):
         image = image.convert("RGB")
     colours = _fill_transparency(np.asarray(_resize(image), np.float32))
-    # Along the first principal component of the colours, so that red on green is visible too.
+    # The first principal component of the colours makes red on green visible, too.
     deviations = (colours - colours.mean(axis=(0, 1))).reshape(-1, 3)
     axis = np.linalg.eigh(deviations.T @ deviations)[1][:, -1]
     axis = axis * (np.sign(axis.sum()) or 1) / np.abs(axis).sum()
@@ -118,18 +126,19 @@ def brightness(image: Image.Image) -> np.ndarray:
 def fit_image(image: Image.Image, background: int | None = None) -> np.ndarray:
     """Return an image of any size and mode as a grey one of 28x28 pixels, (28, 28) bytes.
 
-    It keeps its aspect ratio: a rectangle is extended to a square in the brightness of its edges. Where these should
-    have another brightness (background, from 0 to 255), a light image is inverted to a dark one, and the reverse.
+    It keeps its aspect ratio: a rectangle is extended to a square in the brightness of its edges. An image with light
+    edges is inverted for a dark background, and one with dark edges for a light background, from 0 to 255.
     """
-    grey = np.asarray(_luminance(image))
-    edges = border_brightness(grey[None])
-    if background is not None and ((background < DARK and edges > BRIGHT) or (background > BRIGHT and edges < DARK)):
-        grey = 255 - grey
+    grey = np.asarray(_to_grey(image))
+    if background is not None:
+        edges = border_brightness(grey[None])
+        if (background < DARK and edges > BRIGHT) or (background > BRIGHT and edges < DARK):
+            grey = 255 - grey
     return fit_pixels(grey)
 
 
 def fit_pixels(image: np.ndarray) -> np.ndarray:
-    """Return a grey image, (H, W) bytes, in 28x28 pixels, extended to a square in the brightness of its edges."""
+    """Return a grey image, (H, W) bytes, extended to a square in the brightness of its edges and resized to 28x28."""
     if image.shape == (SIDE, SIDE):
         return image.copy()
     height, width = image.shape
@@ -146,8 +155,8 @@ def border_brightness(images: np.ndarray) -> int:
     return int(np.median(np.concatenate(edges, axis=1)))
 
 
-def _luminance(image: Image.Image) -> Image.Image:
-    """Return an image of any mode, turned upright, in 256 shades of grey (ITU-R BT.601, as Pillow has it)."""
+def _to_grey(image: Image.Image) -> Image.Image:
+    """Return an image of any mode, turned upright, in 256 shades of grey by luminance (ITU-R BT.601)."""
     image = _turn_upright(image)
     if image.mode == "F":
         return Image.fromarray(np.asarray(image).astype(np.uint8))
@@ -158,7 +167,7 @@ def _luminance(image: Image.Image) -> Image.Image:
 
 
 def _turn_upright(image: Image.Image) -> Image.Image:
-    """Turn an image upright, in a mode of `_convert`; F is from 0 to its largest value, which becomes 255."""
+    """Turn an image upright and convert it; values of mode F are scaled to 0 to 255."""
     image = _convert(ImageOps.exif_transpose(image))
     if image.mode != "F":
         return image
@@ -168,6 +177,7 @@ def _turn_upright(image: Image.Image) -> Image.Image:
 
 
 def _resize(image: Image.Image) -> Image.Image:
+    """Shrink an image whose longer side is above MAX_SIDE, and enlarge one whose longer side is below MIN_SIDE."""
     longer = max(image.size)
     factor = min(1, MAX_SIDE / longer) * max(1, MIN_SIDE / longer)
     width, height = (max(1, round(factor * side)) for side in image.size)
@@ -175,7 +185,7 @@ def _resize(image: Image.Image) -> Image.Image:
 
 
 def _fill_transparency(pixels: np.ndarray) -> np.ndarray:
-    """Fill transparent parts with the median colour or, if only ink is opaque, with black or white to contrast it."""
+    """Fill transparent parts with the median colour or, if only ink is opaque, with black or white, which contrasts."""
     if pixels.shape[-1] == 3:
         return pixels
     colours, alpha = pixels[..., :3], pixels[..., 3:] / 255

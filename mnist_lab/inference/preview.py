@@ -1,4 +1,4 @@
-"""Images that show what a network was given: `predict --show`."""
+"""Draw images that show what a network was given, for `predict --show`."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +16,7 @@ SIDE, MARGIN = 280, 12  # pixels
 
 
 def preview_paths(images: Iterable[Path], folder: Path) -> dict[Path, Path]:
-    """Return where the preview of each image is to be written; raise UsageError if the folder holds anything yet."""
+    """Return the path of each image's preview in a folder; raise UsageError if the folder is not empty."""
     if folder.is_dir() and any(folder.iterdir()):
         raise UsageError(f"--show={folder}: is not empty; choose a new folder")
     return {image: folder / f"{number:03}-{image.stem}.png" for number, image in enumerate(images, start=1)}
@@ -34,24 +34,24 @@ def save_previews(answers: Sequence[Answer], paths: Mapping[Path, Path], folder:
 
 
 def render_preview(answer: Answer) -> Image.Image:
-    """Draw the grey image, with a box around what was recognised, the network's inputs beside it, and the answer."""
+    """Draw the grey image with boxes around what was recognised, the network's inputs beside it, and the answer."""
     grey = Image.fromarray(brightness(open_image(answer.path)).clip(0, 255).astype(np.uint8))
     factor = min(2 * SIDE / grey.width, SIDE / grey.height)
     image = grey.resize([max(1, round(factor * side)) for side in grey.size]).convert("RGB")
-    for found in answer.found:
-        left, top, right, bottom = found.box
+    for network_input in answer.found:
+        left, top, right, bottom = network_input.box
         box = (left * image.width - 3, top * image.height - 3, right * image.width + 2, bottom * image.height + 2)
         ImageDraw.Draw(image).rectangle(box, outline=(214, 39, 40), width=2)
-    side = SIDE // math.ceil(math.sqrt(len(answer.found)))
-    columns = SIDE // side
     height = SIDE + 2 * MARGIN + (70 if answer.note else 40)
     sheet = Image.new("RGB", (image.width + SIDE + 3 * MARGIN, height), "white")
     sheet.paste(image, (MARGIN, MARGIN + (SIDE - image.height) // 2))
-    for place, found in enumerate(answer.found):
-        network_input = Image.fromarray(found.pixels).resize((side - 4, side - 4), Image.Resampling.NEAREST)
+    columns = math.ceil(math.sqrt(len(answer.found)))
+    side = SIDE // columns
+    for place, network_input in enumerate(answer.found):
+        pixels = Image.fromarray(network_input.pixels).resize((side - 4, side - 4), Image.Resampling.NEAREST)
         row, column = divmod(place, columns)
-        sheet.paste(network_input, (image.width + 2 * MARGIN + column * side, MARGIN + row * side))
-    second, next_best = answer.runner_up
-    text = f"{answer.text}: {answer.probability:.2%}   then {second}: {next_best:.2%}\n{answer.note}"
+        sheet.paste(pixels, (image.width + 2 * MARGIN + column * side, MARGIN + row * side))
+    runner_up, probability = answer.runner_up
+    text = f"{answer.text}: {answer.probability:.2%}   then {runner_up}: {probability:.2%}\n{answer.note}"
     ImageDraw.Draw(sheet).text((MARGIN, SIDE + 2 * MARGIN), text, fill="black", font=ImageFont.load_default(22))
     return sheet

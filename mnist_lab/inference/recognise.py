@@ -1,4 +1,4 @@
-"""Recognise the digits, or the other classes of a run, in a user's images, and in a CSV of pixels."""
+"""Recognise digits, or the other classes of a run, in a user's images or in a CSV of pixels."""
 
 import csv
 from collections.abc import Callable, Iterable, Sequence
@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from mnist_lab.data.image_folder import ImageFolder
 from mnist_lab.data.images import PixelBudget, UnreadableImage, fit_image, open_image
-from mnist_lab.data.own_images import ImageFolder, fitting_scale, read_pixels, to_bytes
+from mnist_lab.data.pixel_csv import read_pixels
+from mnist_lab.data.pixel_values import find_scale, to_bytes
 from mnist_lab.errors import UsageError
 from mnist_lab.evaluation.predictions import TrainedRun
 from mnist_lab.files import require_writable_file, user_output
@@ -17,8 +19,8 @@ from mnist_lab.formatting import csv_value, print_warning
 from mnist_lab.inference.digits import NetworkInput, NoDigit, find_digit, find_number
 from mnist_lab.runs.run import Run
 
-MIN_PROBABILITY = 0.55  # An answer below it is doubtful; about 1 in 100 right answers is.
-MAX_WIDTH = 1.6  # times the height; 1 in 400 of MNIST's test digits is wider, and so are two digits that touch
+MIN_PROBABILITY = 0.55  # An answer below it is doubtful; 1 in 100 right answers is.
+MAX_WIDTH = 1.6  # heights; 1 in 400 of MNIST's test digits is wider, and so are two digits that touch.
 
 
 class ImageClassifier(TrainedRun):
@@ -48,44 +50,47 @@ class Answer:
     """A network's answer for an image."""
 
     path: Path
-    found: Sequence[NetworkInput]  # the D digits in it, from left to right; one for other classes
-    probabilities: np.ndarray  # of the classes for each of them, (D, K)
+    found: Sequence[NetworkInput]  # D digits, from left to right; for other classes, the whole image
+    probabilities: np.ndarray  # (D, K)
     classifier: ImageClassifier
-    single: bool = False  # whether more digits than the clearest were left out
+    single: bool = False  # whether only the clearest digit was read
 
     @property
     def text(self) -> str:
         """The most probable number or class."""
-        return "".join(self.classifier.classes[best] for best in self.probabilities.argmax(1))
+        return self._name_classes(self.probabilities.argmax(1))
+
+    def _name_classes(self, labels: np.ndarray) -> str:
+        return "".join(self.classifier.classes[label] for label in labels)
 
     @property
     def probability(self) -> float:
-        """That all of it is right, each digit by itself."""
+        """The probability that all digits are right: the product of theirs."""
         return float(self.probabilities.max(1).prod())
 
     @property
     def runner_up(self) -> tuple[str, float]:
-        """The next probable number or class, and its probability: another digit in one place."""
-        ranked = self.probabilities.argsort(1)[:, ::-1]
-        best, next_best = (np.take_along_axis(self.probabilities, ranked[:, [rank]], 1)[:, 0] for rank in (0, 1))
-        place = int((next_best / best).argmax())
-        chosen = ranked[:, 0].copy()
-        chosen[place] = ranked[place, 1]
-        probability = self.probability * next_best[place] / best[place]
-        return "".join(self.classifier.classes[each] for each in chosen), float(probability)
+        """The second most probable number or class, which differs in one digit, and its probability."""
+        ranked = self.probabilities.argsort(1)[:, ::-1]  # (D, K) labels, the most probable first
+        best, second_best = np.take_along_axis(self.probabilities, ranked[:, :2], 1).T
+        place = int((second_best / best).argmax())
+        labels = ranked[:, 0].copy()
+        labels[place] = ranked[place, 1]
+        return self._name_classes(labels), float(self.probability * second_best[place] / best[place])
 
     @property
     def note(self) -> str:
-        """Reasons to doubt the answer; empty if there are none."""
+        """A reason to doubt the answer; empty if there is none."""
         others = self.found[0].candidates - len(self.found)
         if others:
             return f"one of {1 + others} digits" if self.single else f"{others} more outside the row"
         is_wide = self.classifier.is_for_digits and any(map(_is_wide, self.found))
-        return "doubtful" if is_wide or self.probabilities.max(1).min() < MIN_PROBABILITY else ""
+        is_improbable = self.probabilities.max(1).min() < MIN_PROBABILITY
+        return "doubtful" if is_wide or is_improbable else ""
 
 
 def _is_wide(digit: NetworkInput) -> bool:
-    """Return whether a digit is wider than MNIST's digits are."""
+    """Return whether a digit is wider than almost all of MNIST's."""
     height, width = (np.ptp(indices) + 1 for indices in digit.pixels.nonzero())
     return bool(width > MAX_WIDTH * height)
 
@@ -110,21 +115,22 @@ def predict(
         UnreadableImage, NoDigit: on_skip is None, and a file has no answer.
     """
     classifier = ImageClassifier(run)
-    found: dict[Path, list[NetworkInput]] = {}
+    rows: dict[Path, list[NetworkInput]] = {}
     budget = PixelBudget()
     for path in map(Path, paths):
         try:
-            found[path] = classifier.network_inputs(open_image(path, budget), single=single)
+            rows[path] = classifier.network_inputs(open_image(path, budget), single=single)
         except (UnreadableImage, NoDigit) as error:
             if on_skip is None:
                 raise type(error)(f"{path}: {error}") from error
             on_skip(path, error)
-    if not found:
+    if not rows:
         return []
-    probabilities = classifier.probabilities(np.stack([each.pixels for row in found.values() for each in row]))
-    rows = np.split(probabilities, np.cumsum([len(row) for row in found.values()])[:-1])
+    probabilities = classifier.probabilities(np.stack([digit.pixels for row in rows.values() for digit in row]))
+    ends = np.cumsum([len(row) for row in rows.values()])
     return [
-        Answer(path, inputs, row, classifier, single) for (path, inputs), row in zip(found.items(), rows, strict=True)
+        Answer(path, row, part, classifier, single)
+        for (path, row), part in zip(rows.items(), np.split(probabilities, ends[:-1]), strict=True)
     ]
 
 
@@ -135,14 +141,14 @@ def write_submission(run: Run, path: Path, out: Path) -> tuple[int, float | None
         raise UsageError(f"--out={out}: would overwrite the input; choose another")
     classifier = ImageClassifier(run)
     images, labels = read_pixels(path)
-    scale, (_, highest) = fitting_scale(images)
+    scale = find_scale(images)
+    assert scale is not None, "Bytes are on a scale."
     if scale != (0, 255):
-        print_warning(f"{path}: values up to {highest:g}, taken as 0 to {scale[1]}")
-    predicted = classifier.probabilities(to_bytes(images, scale)).argmax(1)
+        print_warning(f"{path}: values up to {images.max()}, taken as 0 to {scale[1]}")
+    predictions = classifier.probabilities(to_bytes(images, scale)).argmax(1)
     with user_output(out, f"--out={out}") as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["ImageId", "Label"])
-        writer.writerows(
-            (number, csv_value(classifier.classes[label])) for number, label in enumerate(predicted, start=1)
-        )
-    return len(predicted), None if labels is None else float((predicted == labels).mean())
+        for number, label in enumerate(predictions, start=1):
+            writer.writerow([number, csv_value(classifier.classes[label])])
+    return len(predictions), None if labels is None else float((predictions == labels).mean())

@@ -1,4 +1,4 @@
-"""Classifier: what the five networks share. It owns loss, metrics and optimizer, and knows no architecture."""
+"""Classifier: what all networks share. It has the loss, the metrics and the optimizer, but no layers."""
 
 import inspect
 import math
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mnist_lab.data.batches import Batch, Group
 from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.errors import LabError
-from mnist_lab.models.metrics import LossAndAccuracy, means
+from mnist_lab.models.metrics import LossAndAccuracy, compute_means
 
 if TYPE_CHECKING:
     from mnist_lab.models.deployed import Views
@@ -27,16 +27,16 @@ LOSSES: dict[str, Callable[..., Tensor]] = {"nll": F.nll_loss, "cross_entropy": 
 class Classifier(LightningModule):
     """A network that classifies images, (B, 1, S, S), into K classes, and how it is trained and tested.
 
-    A subclass is one architecture: layers, forward, and these two:
+    A subclass is one architecture. It defines the layers, forward, and these two:
 
     Attributes:
-        image_size: S, the side in pixels of the images it takes; the data module follows.
-        loss: "nll" where forward ends in log-probabilities, "cross_entropy" where it ends in logits.
+        image_size: S, the side in pixels of the network's images; the data module resizes to it.
+        loss: "nll" if forward returns log-probabilities, "cross_entropy" if it returns logits.
 
     Args:
-        num_classes: K; the data decide it. A subclass without this argument is for ten classes.
+        num_classes: K, which the data decide. A subclass without this argument is for ten classes.
 
-    The training sets these from the configuration:
+    Training sets these from the configuration:
 
     Attributes:
         optimizer: makes an optimizer for parameters; None for a network that is only tested.
@@ -57,17 +57,17 @@ class Classifier(LightningModule):
         self.scheduler: Callable[..., torch.optim.lr_scheduler.LRScheduler] | None = None
         self.label_smoothing = 0.0
         self.views: Views | None = None
-        self.test_scores: list[Tensor] = []  # those of the last test, in this process
+        self.test_scores: list[Tensor] = []  # scores of the last test's batches, in this process
         self.unread_losses: list[tuple[int, Tensor]] = []  # Training losses on a GPU, each with the steps before it.
         self.train_metrics, self.val_metrics, self.test_metrics = (LossAndAccuracy() for _ in range(3))
 
     def on_train_batch_start(self, batch: Batch | Group, batch_idx: int) -> int | None:
-        """End the epoch at a group of which no step is left, since training ended within it."""
+        """End the epoch at a group without further steps, since training has ended within it."""
         return -1 if isinstance(batch, Group) and not batch.steps else None
 
     def training_step(self, batch: Batch | Group, batch_idx: int) -> Tensor:
         if isinstance(batch, Group):
-            (batch,) = batch  # One step of it is left.
+            (batch,) = batch  # MultiStep has taken all steps but one.
         return self.training_loss(batch)
 
     def training_loss(self, batch: Batch) -> Tensor:
@@ -140,7 +140,7 @@ class Classifier(LightningModule):
         """Return the means over the images of all processes, and reset the metrics."""
         sums = self._sums_of_processes(metrics)
         metrics.reset()
-        return means(sums)
+        return compute_means(sums)
 
     def _sums_of_processes(self, metrics: LossAndAccuracy) -> dict[str, Tensor]:
         reduce = self.trainer.strategy.reduce
@@ -174,8 +174,7 @@ class Classifier(LightningModule):
         if self.training or self.views is None:
             scores: Tensor = self(images)
             return scores
-        each = torch.stack([self(view).log_softmax(1) for view in self.views(images)])
-        return mean_probability(each)
+        return log_mean_probability(torch.stack([self(view).log_softmax(1) for view in self.views(images)]))
 
     @torch.no_grad()
     def probabilities(self, images: Tensor, batch_size: int = 1000) -> Tensor:
@@ -184,13 +183,13 @@ class Classifier(LightningModule):
         The network stays in eval mode.
         """
         self.eval()
-        like = next(self.parameters())
-        return _as_probabilities([self.scores(batch.to(like)) for batch in torch.split(images, batch_size)])
+        parameter = next(self.parameters())
+        return _to_probabilities([self.scores(batch.to(parameter)) for batch in torch.split(images, batch_size)])
 
     def test_probabilities(self, images: Tensor) -> Tensor:
-        """Return class probabilities of the test images, (N, K): those of the last test, if it had all of them."""
+        """Return class probabilities of the test images, (N, K); those of the last test if it had all the images."""
         if sum(map(len, self.test_scores)) == len(images):
-            return _as_probabilities(self.test_scores)
+            return _to_probabilities(self.test_scores)
         return self.probabilities(images)
 
     def predict(self, images: Tensor) -> Tensor:
@@ -213,25 +212,27 @@ class Classifier(LightningModule):
         self, scores: Tensor, labels: Tensor, label_smoothing: float = 0.0, reduction: Literal["mean", "none"] = "mean"
     ) -> Tensor:
         """Return the mean loss, (), of scores, (B, K), for labels, (B,); with reduction "none" each image's, (B,)."""
-        if label_smoothing:  # The softmax of log-probabilities is the probabilities, so this holds for "nll", too.
+        if label_smoothing:
+            # The softmax of log-probabilities is the probabilities, so this is right for "nll", too.
             return F.cross_entropy(scores, labels, label_smoothing=label_smoothing, reduction=reduction)
         return LOSSES[self.loss](scores, labels, reduction=reduction)
 
     def _steps_per_epoch(self) -> int:
-        # Not trainer.estimated_stepping_batches: it makes Lightning forget the loader's state on resume (issue 20550).
+        # trainer.estimated_stepping_batches would make Lightning forget the loader's state on resume (issue 20550).
         data: MNISTDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
-        return -(-len(data.train_batches()) // self.trainer.accumulate_grad_batches)
+        return math.ceil(len(data.train_batches()) / self.trainer.accumulate_grad_batches)
 
 
 class NotFinite(LabError):
     """The loss or the weights became NaN or infinite, and training stopped."""
 
 
-def mean_probability(each: Tensor) -> Tensor:
-    """Return the logarithm of the mean over the first dimension, (B, K), of log-probabilities, (N, B, K)."""
-    return each.logsumexp(0) - math.log(len(each))  # log(mean(exp)) may be -inf.
+def log_mean_probability(log_probabilities: Tensor) -> Tensor:
+    """Return the logarithm, (B, K), of the mean over the N probabilities whose logarithms are given, (N, B, K)."""
+    # log(mean(exp)) may be -inf.
+    return log_probabilities.logsumexp(0) - math.log(len(log_probabilities))
 
 
-def _as_probabilities(scores: Sequence[Tensor]) -> Tensor:
+def _to_probabilities(scores: Sequence[Tensor]) -> Tensor:
     """Return the probabilities, (N, K), on the CPU, of batches of logits or log-probabilities."""
-    return torch.cat([each.float() for each in scores]).softmax(1).cpu()
+    return torch.cat([batch.float() for batch in scores]).softmax(1).cpu()

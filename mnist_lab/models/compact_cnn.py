@@ -14,7 +14,7 @@ class CompactCNN(Classifier):
 
     Args:
         num_classes: K.
-        dropout: probability before the last layer; the tutorial's text says 0.2, its code uses 0.5.
+        dropout: probability before the last layer; the tutorial's text says 0.2, and its code uses 0.5.
     """
 
     image_size = 28

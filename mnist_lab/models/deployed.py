@@ -1,4 +1,4 @@
-"""Trained networks as they answer: over views of an image, with their preprocessing, and several as one."""
+"""Trained networks in use: averaged over views of an image, with their preprocessing, or several as one."""
 
 import itertools
 import math
@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from mnist_lab.data.augmentation import affine_matrix
 from mnist_lab.data.datamodule import normalise_pixels
-from mnist_lab.models.classifier import Classifier, mean_probability
+from mnist_lab.models.classifier import Classifier, log_mean_probability
 
 
 class Views:
-    """The image itself, and turned to either side, smaller and larger: five views; three where an amount is 0.
+    """The image itself, and the image turned to either side, smaller and larger: five views; three if an amount is 0.
 
     Args:
         degrees: rotation of the turned views.
@@ -32,30 +32,30 @@ class Views:
         self.changes = list(itertools.product(angles, zooms))
 
     def __call__(self, images: Tensor) -> Iterator[Tensor]:
-        """Yield the views of images, each (B, 1, S, S). What comes in at an edge is as bright as the edge."""
+        """Yield the views of images, each (B, 1, S, S). Pixels from outside the image are as bright as its edge."""
         yield images
-        batch, *shape = images.shape  # torch.export takes len(images) for a constant.
+        batch, *shape = images.shape  # torch.export would take len(images) for a constant.
         for grid in self.grids(shape, images.device).to(images):  # (S, S, 2)
-            places = grid.expand(batch, -1, -1, -1)
-            yield F.grid_sample(images, places, padding_mode="border", align_corners=False)
+            yield F.grid_sample(images, grid.expand(batch, -1, -1, -1), padding_mode="border", align_corners=False)
 
     def grids(self, shape: Sequence[int], device: torch.device | None = None) -> Tensor:
         """Return where each changed view takes its pixels from, (V, S, S, 2), for images of a shape, (1, S, S)."""
         angle, zoom = torch.tensor(self.changes, device=device).T
-        still = torch.zeros_like(angle)
-        return F.affine_grid(affine_matrix(angle, zoom, still, still), [len(angle), *shape], align_corners=False)
+        no_shift = torch.zeros_like(angle)
+        matrix = affine_matrix(angle, zoom, no_shift, no_shift)
+        return F.affine_grid(matrix, [len(angle), *shape], align_corners=False)
 
 
 class InferenceModule(nn.Module):
     """Map images as in MNIST's files, (B, 28, 28) bytes, to the probabilities of the classes, (B, K).
 
-    Each value that the network is given is the data module's to the last bit.
+    The network's inputs equal those from the data module, to the last bit.
 
     Args:
         network: the network, which keeps its own image size.
-        mean: of the normalisation (x / 255 - mean) / std; None for each image's own.
-        std: likewise.
-        views: the network's views in eval mode; None for those it has.
+        mean: mean of the normalisation (x / 255 - mean) / std; None for each image's own.
+        std: its standard deviation; None for each image's own.
+        views: the network's views in eval mode; None for those that it has.
     """
 
     rows: Tensor
@@ -74,7 +74,7 @@ class InferenceModule(nn.Module):
         self.resizes = network.image_size != 28
         if self.resizes:
             weights, self.unit = resize_weights(network.image_size)
-            self.register_buffer("rows", weights, persistent=False)  # A checkpoint holds what was trained.
+            self.register_buffer("rows", weights, persistent=False)  # A checkpoint holds trained weights only.
 
     def forward(self, images: Tensor) -> Tensor:  # (B, 28, 28)
         return self.scores(images).softmax(1)  # (B, K); the softmax of log-probabilities is the probabilities
@@ -94,9 +94,9 @@ class InferenceModule(nn.Module):
 def resize_weights(size: int) -> tuple[Tensor, float]:
     """Return integer weights, (size, 28), that resize bytes as F.interpolate(antialias=True) does, and their unit.
 
-    For bytes torch computes in integers: the weights have 16 bits, at the highest precision that fits, and each of the
-    two passes, rows first, is rounded to bytes (ATen's UpSampleKernel.cpp). No operator of ONNX does the same, but
-    matrix products of whole numbers in float32 are exact.
+    Torch resizes bytes in integers: the weights have 16 bits, at the highest precision that fits, and each of the two
+    passes, rows first, is rounded to bytes (ATen's UpSampleKernel.cpp). No operator of ONNX does the same, but matrix
+    products of whole numbers in float32 are exact.
     """
     identity = torch.eye(28, dtype=torch.float64, device="cpu")[None, None]
     weights = F.interpolate(identity, (28, size), mode="bilinear", antialias=True)[0, 0].T.contiguous()
@@ -108,8 +108,8 @@ def resize_weights(size: int) -> tuple[Tensor, float]:
 class Ensemble(Classifier):
     """Networks whose probabilities are averaged; gives the logarithm of the mean.
 
-    Its images are those of MNIST's files divided by 255, with mean 0 and std 1. Each member resizes and normalises them
-    as it was trained, so that networks of different image sizes and normalisations can be members.
+    It takes the images of MNIST's files divided by 255, so its mean is 0 and its std 1. Each member resizes and
+    normalises them as in its training, so networks of different image sizes and normalisations can be members.
 
     Args:
         members: the networks with their preprocessing, for the same classes in the same order.
@@ -125,5 +125,6 @@ class Ensemble(Classifier):
 
     def forward(self, x: Tensor) -> Tensor:  # (B, 1, 28, 28)
         members = cast(Sequence[InferenceModule], self.members)
-        images = x.mul(255).round().squeeze(1)  # (B, 28, 28), the bytes again
-        return mean_probability(torch.stack([member.scores(images).log_softmax(1) for member in members]))  # (B, K)
+        images = x.mul(255).round().squeeze(1)  # (B, 28, 28) bytes
+        each = torch.stack([member.scores(images).log_softmax(1) for member in members])  # (N, B, K)
+        return log_mean_probability(each)  # (B, K)

@@ -1,4 +1,4 @@
-"""The network of pytorch/examples of its time, from "Pytorch with the MNIST Dataset" (RPI Analytics Dojo)."""
+"""The network that pytorch/examples had for MNIST, from "Pytorch with the MNIST Dataset" (RPI Analytics Dojo)."""
 
 from typing import Annotated
 
@@ -14,7 +14,7 @@ class DropoutCNN(Classifier):
 
     Args:
         num_classes: K.
-        dropout: probability, of the second convolution's channels and before the last layer.
+        dropout: probability for the second convolution's channels and before the last layer.
     """
 
     image_size = 28

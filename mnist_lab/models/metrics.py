@@ -1,4 +1,4 @@
-"""Loss and accuracy of a set of images."""
+"""Mean loss and accuracy over a set of images."""
 
 from collections.abc import Mapping
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class LossAndAccuracy:
-    """Sums over the images of a set, which stay on the device: of the losses, of the hits, and of the images."""
+    """Sums over a set: the images' losses, the hits and the number of images. They stay on the device."""
 
     def __init__(self) -> None:
         self.reset()
@@ -24,7 +24,7 @@ class LossAndAccuracy:
             self.flush()
 
     def flush(self) -> None:
-        """Count the hits of the pending batches, all at once: counting takes as long as a small layer."""
+        """Count the hits of all pending batches at once, since counting those of one takes as long as a small layer."""
         if self.pending:
             scores, labels = map(torch.cat, zip(*self.pending, strict=True))
             self.hits = self.hits + (scores.argmax(1) == labels).sum()
@@ -41,8 +41,8 @@ class LossAndAccuracy:
         self.loss_sum, self.hits, self.images = sums["loss_sum"], sums["hits"], sums["images"]
 
 
-def means(sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def compute_means(sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the mean loss and the accuracy over all images, not over batches."""
-    # In float64, where the device has it, so that 9,875 of 10,000 is 0.9875 and not 0.987500011920929.
-    exact = torch.float32 if sums["images"].device.type == "mps" else torch.float64
-    return {name: sums[of].to(exact) / sums["images"] for name, of in (("loss", "loss_sum"), ("acc", "hits"))}
+    # In float32, 9,875 of 10,000 would be 0.987500011920929; Apple's GPUs have no float64.
+    dtype = torch.float32 if sums["images"].device.type == "mps" else torch.float64
+    return {"loss": sums["loss_sum"].to(dtype) / sums["images"], "acc": sums["hits"].to(dtype) / sums["images"]}

@@ -11,8 +11,8 @@ from mnist_lab.models.classifier import Classifier
 class MLP(Classifier):
     """Five linear layers, 784-128-128-64-64-10; 130,058 parameters (ten classes); gives log-probabilities.
 
-    The layers bear the names they have in the tutorial's nn.Sequential: its state_dict's keys are 0.weight, 2.weight,
-    ..., 8.bias, the odd numbers being ReLUs.
+    The layers have the names of the tutorial's nn.Sequential, so its state_dict fits: the keys are 0.weight, 0.bias,
+    2.weight, ..., 8.bias, and the odd numbers are its ReLUs.
 
     Args:
         num_classes: K.
@@ -26,8 +26,8 @@ class MLP(Classifier):
         super().__init__(num_classes)
         widths = (28 * 28, *self.hidden, num_classes)
         self.linears = [nn.Linear(before, after) for before, after in pairwise(widths)]
-        for i, linear in enumerate(self.linears):  # a plain list registers nothing: the names are given here
-            self.add_module(str(2 * i), linear)
+        for i, linear in enumerate(self.linears):
+            self.add_module(str(2 * i), linear)  # A plain list registers no layers.
 
     def forward(self, x: Tensor) -> Tensor:  # (B, 1, 28, 28)
         x = x.flatten(1)  # (B, 784)

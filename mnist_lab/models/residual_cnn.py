@@ -1,4 +1,4 @@
-"""A small residual network, after Doucet's (github.com/ttdoucet/mnist, 2019), for few operations an image."""
+"""A small residual network with few operations an image, after Doucet's (github.com/ttdoucet/mnist, 2019)."""
 
 from typing import Annotated
 

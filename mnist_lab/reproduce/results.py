@@ -21,7 +21,7 @@ from mnist_lab.evaluation.predictions import Predictions, TrainedRun
 from mnist_lab.files import write_text
 from mnist_lab.formatting import format_command, render_template
 from mnist_lab.models.classifier import Classifier
-from mnist_lab.models.trial import dummy_images
+from mnist_lab.models.dummy_batch import dummy_images
 from mnist_lab.runs.record import RunRecord
 from mnist_lab.runs.run import Run
 from mnist_lab.viz.curves import METRICS, SETS, finish_axes, plot_published

@@ -24,7 +24,7 @@ from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.data.image_source import DIGITS, ImageSource
 from mnist_lab.errors import UsageError
 from mnist_lab.models.classifier import Classifier
-from mnist_lab.models.trial import describe_error
+from mnist_lab.models.dummy_batch import describe_error
 from mnist_lab.runs.checkpoints import SafeCheckpointIO, load_weights
 from mnist_lab.runs.run import Run
 from mnist_lab.training.loggers import MetricsCSV

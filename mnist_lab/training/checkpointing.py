@@ -21,7 +21,7 @@ from mnist_lab.config.distributed import launched_process
 from mnist_lab.config.metric_names import VAL_ACC, VAL_LOSS
 from mnist_lab.errors import UsageError
 from mnist_lab.models.classifier import Classifier
-from mnist_lab.models.trial import trained_parameters
+from mnist_lab.models.dummy_batch import trained_parameters
 from mnist_lab.runs.run import Run
 from mnist_lab.streams import stop_waiting_for_readers
 from mnist_lab.training.multistep import StepCallback, all_callbacks, has_stepped

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from mnist_lab.config.metric_names import IMAGES_PER_SECOND
 from mnist_lab.console import PlainConsole
 from mnist_lab.models.classifier import Classifier
-from mnist_lab.models.trial import eval_mode
+from mnist_lab.models.dummy_batch import eval_mode
 from mnist_lab.training.callbacks import TestCurve
 from mnist_lab.training.multistep import StepCallback, all_callbacks, training_batches
 

@@ -20,7 +20,7 @@ from mnist_lab.errors import UsageError
 from mnist_lab.files import sync_tree
 from mnist_lab.formatting import print_warning
 from mnist_lab.models.classifier import Classifier, NotFinite
-from mnist_lab.models.trial import check_output
+from mnist_lab.models.dummy_batch import check_output
 from mnist_lab.runs.checkpoints import checkpoint_epoch, completed_epochs, load_weights, read_checkpoint
 from mnist_lab.runs.locks import run_lock
 from mnist_lab.runs.record import RunState, current_time

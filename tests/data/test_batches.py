@@ -1,4 +1,4 @@
-"""The order of the images is a function of (seed, epoch), and every image is seen exactly once an epoch."""
+"""The order of images is a function of (seed, epoch), and every image is seen exactly once an epoch."""
 
 import pytest
 import torch
@@ -9,13 +9,13 @@ from mnist_lab.data.batches import Batches
 
 
 def numbered(count: int, **settings: int | bool) -> Batches:
-    """Batches of images that are their own number."""
+    """Return batches of images, each of which is its own number."""
     numbers = torch.arange(count)
     return Batches(numbers.float().reshape(-1, 1, 1, 1), numbers, **({"batch_size": 16} | settings))  # type: ignore[arg-type]
 
 
 def seen(batches: Batches) -> list[int]:
-    """The labels, each of which has come with its image."""
+    """Return the labels, and check that each comes with its image."""
     pairs = [pair for images, labels in batches for pair in zip(images.flatten(), labels, strict=True)]
     assert all(image == label for image, label in pairs)
     return [int(label) for _, label in pairs]
@@ -61,9 +61,10 @@ def test_unshuffled_batches_are_a_dataloaders(count: int) -> None:
 def test_processes_share_every_image_once_in_equally_many_steps(count: int, world_size: int, shuffle: bool) -> None:
     shares = [numbered(count, shuffle=shuffle, seed=1, rank=rank, world_size=world_size) for rank in range(world_size)]
     steps = [[labels for _, labels in share] for share in shares]
-    assert len({len(share) for share in shares} | {len(own) for own in steps}) == 1
-    assert all(len(labels) > 0 for own in steps for labels in own)
-    assert sorted(int(label) for own in steps for labels in own for label in labels) == list(range(count))
+    assert len({len(share) for share in shares} | {len(share_steps) for share_steps in steps}) == 1
+    batches = [labels for share_steps in steps for labels in share_steps]
+    assert all(len(labels) > 0 for labels in batches)
+    assert sorted(torch.cat(batches).tolist()) == list(range(count))
 
 
 def test_epoch_continues_where_its_state_was_taken_and_the_next_begins_anew() -> None:
@@ -86,7 +87,7 @@ def test_epoch_continues_where_its_state_was_taken_and_the_next_begins_anew() ->
 
 
 def test_iteration_that_was_broken_off_begins_anew() -> None:
-    """As with trainer.limit_val_batches."""
+    """trainer.limit_val_batches breaks an iteration off."""
     batches = numbered(100)
     next(iter(batches))
     assert seen(batches) == list(range(100))

@@ -1,4 +1,4 @@
-"""Corruptions change images by known amounts, equally for every network; `robustness` shows the accuracies."""
+"""Corruptions change images by known amounts, the same for every network; `robustness` shows the accuracies."""
 
 import csv
 import io
@@ -26,11 +26,11 @@ def images(count: int = 57) -> Tensor:
 
 
 def box(height: int, width: int) -> Tensor:
-    """200 times a white box in the middle of black."""
-    made = torch.zeros(200, 28, 28, dtype=torch.uint8)
+    """Return 200 times a white box in the middle of black."""
+    white_box = torch.zeros(200, 28, 28, dtype=torch.uint8)
     top, left = (28 - height) // 2, (28 - width) // 2
-    made[:, top : 28 - top, left : 28 - left] = 255
-    return made
+    white_box[:, top : 28 - top, left : 28 - left] = 255
+    return white_box
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
@@ -40,8 +40,8 @@ def test_images_stay_images_and_differ_more_with_every_strength(name: str) -> No
     assert changes[0] == 0
     assert changes == sorted(set(changes))
     for strength in range(6):
-        made = corrupt(images(), name, strength)
-        assert (made.shape, made.dtype) == ((57, 28, 28), torch.uint8)
+        corrupted = corrupt(images(), name, strength)
+        assert (corrupted.shape, corrupted.dtype) == ((57, 28, 28), torch.uint8)
     torch.manual_seed(1)
     first = corrupt(images(), name, 3)
     torch.manual_seed(2)
@@ -63,7 +63,7 @@ def test_shift_is_by_whole_pixels_to_each_of_the_four_sides(strength: int) -> No
 
 def test_rotation_by_90_degrees_is_torchs_own_either_way() -> None:
     before = images(200)
-    turned = CORRUPTIONS["rotation"].change(before.unsqueeze(1).float(), 90, torch.Generator().manual_seed(0))
+    turned = CORRUPTIONS["rotation"].apply(before.unsqueeze(1).float(), 90, torch.Generator().manual_seed(0))
     ways = [(turned.squeeze(1).round() == before.rot90(k, (1, 2))).all(2).all(1) for k in (1, -1)]
     assert torch.stack(ways).sum(0).tolist() == [1] * 200
     assert min(way.sum().item() for way in ways) > 50
@@ -87,10 +87,10 @@ def test_blur_of_a_point_is_the_gaussian_and_keeps_the_light() -> None:
     for sigma in CORRUPTIONS["blur"].amounts:
         point = torch.zeros(1, 1, 28, 28)
         point[..., 14, 14] = 255
-        made = CORRUPTIONS["blur"].change(point, sigma, torch.Generator())
-        assert made.sum() == pytest.approx(255, rel=1e-5)
-        assert made[0, 0, 14, 15] / made[0, 0, 14, 14] == pytest.approx(torch.tensor(-1 / (2 * sigma**2)).exp())
-        assert torch.allclose(made, made.mT) and torch.allclose(made[..., 14, 13], made[..., 14, 15])
+        blurred = CORRUPTIONS["blur"].apply(point, sigma, torch.Generator())
+        assert blurred.sum() == pytest.approx(255, rel=1e-5)
+        assert blurred[0, 0, 14, 15] / blurred[0, 0, 14, 14] == pytest.approx(torch.tensor(-1 / (2 * sigma**2)).exp())
+        assert torch.allclose(blurred, blurred.mT) and torch.allclose(blurred[..., 14, 13], blurred[..., 14, 15])
 
 
 def test_inversion_of_100_per_cent_is_the_negative_and_its_strengths_mirror_each_other() -> None:
@@ -114,36 +114,36 @@ def test_occlusion_is_a_black_square_over_the_middle_box() -> None:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the runs of a lenet, of an mlp of two seeds, and of an mlp of another learning rate."""
+    """Train a lenet, an mlp with two seeds, and an mlp with another learning rate, in one folder."""
     folder = tmp_path_factory.mktemp("trained")
-    made = tiny_data(folder / "tiny")
-    made.overrides = ["data=tiny", "figures=false"]
+    data = tiny_data(folder / "tiny")
+    data.overrides = ["data=tiny", "figures=false"]
     for name, settings in {
         "lenet": ["model=lenet", "trainer.max_epochs=3", "optimizer.lr=0.05"],
         "mlp0": ["model=mlp", "trainer.max_epochs=3", "optimizer.lr=0.1"],
         "mlp1": ["model=mlp", "trainer.max_epochs=3", "optimizer.lr=0.1", "seed=1"],
         "other": ["model=mlp", "trainer.max_epochs=1", "optimizer.lr=0.2"],
     }.items():
-        train(made.compose(*settings, "logger=csv", f"hydra.run.dir={folder / name}"))
+        train(data.compose(*settings, "logger=csv", f"hydra.run.dir={folder / name}"))
     return folder
 
 
 @pytest.fixture
 def runs(tiny: Tiny, trained: Path, capsys: pytest.CaptureFixture[str]) -> list[Run]:
-    """Copies of the runs of the lenet and of the mlp of two seeds, below runs."""
+    """Copy the runs of the lenet and of the mlp with two seeds into runs."""
     for name in ("lenet", "mlp0", "mlp1"):
         shutil.copytree(trained / name, Path("runs") / name)
-    capsys.readouterr()  # a command's output begins here
+    capsys.readouterr()  # The tests read only the output of commands.
     return [Run(Path("runs") / name) for name in ("lenet", "mlp0", "mlp1")]
 
 
-def directly(run: Run, name: str, strength: int) -> float:
-    """An accuracy, worked out image by image."""
+def measure_singly(run: Run, name: str, strength: int) -> float:
+    """Return the accuracy on corrupted images, image by image."""
     model = load_trained_model(run)
     data = make_data(run.config, model)
-    pictures, labels = data.test_set()
-    changed = corrupt(torch.from_numpy(pictures), name, strength)
-    hits = [model.predict(data.normalise(changed[i : i + 1].numpy())).item() == labels[i] for i in range(len(labels))]
+    test_images, labels = data.test_set()
+    corrupted = corrupt(torch.from_numpy(test_images), name, strength).numpy()
+    hits = [model.predict(data.normalise(corrupted[i : i + 1])).item() == labels[i] for i in range(len(labels))]
     return sum(hits) / len(hits)
 
 
@@ -152,27 +152,27 @@ def cells(line: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_several_runs_are_compared_best_first_seeds_together(command: Command, runs: list[Run]) -> None:
+def test_runs_are_compared_best_first_and_seeds_together(command: Command, runs: list[Run]) -> None:
     before = sorted(Path().rglob("*"))
     outcome = command("robustness", "runs", data=False)
     assert outcome.status == 0, outcome.err
-    assert sorted(Path().rglob("*")) == before, "nothing is written unless it is asked for"
+    assert sorted(Path().rglob("*")) == before, "nothing is written without --out"
     measured = {run: measure(run, list(CORRUPTIONS)) for run in runs}
     head, *lines = outcome.out.splitlines()
     assert head.split() == ["network", "runs", "plain", *CORRUPTIONS, "mean"]
-    shown = {line.split()[0]: line for line in lines}
-    for name, own in (("lenet", runs[:1]), ("mlp", runs[1:])):
-        assert shown[name].split()[1] == str(len(own))
-        plain = statistics.fmean(measured[run].accuracy for run in own)
-        means = [statistics.fmean(a for run in own for a in measured[run].accuracies[each]) for each in CORRUPTIONS]
-        assert cells(shown[name]) == [f"{value:.2%}" for value in (plain, *means, statistics.fmean(means))]
+    line_of = {line.split()[0]: line for line in lines}
+    for network, group in (("lenet", runs[:1]), ("mlp", runs[1:])):
+        assert line_of[network].split()[1] == str(len(group))
+        plain = statistics.fmean(measured[run].accuracy for run in group)
+        means = [statistics.fmean(a for run in group for a in measured[run].accuracies[name]) for name in CORRUPTIONS]
+        assert cells(line_of[network]) == [f"{value:.2%}" for value in (plain, *means, statistics.fmean(means))]
     last_cells = [float(cells(line)[-1][:-1]) for line in lines]
     assert last_cells == sorted(last_cells, reverse=True)
 
 
 def test_figure_has_a_line_for_each_network_on_the_axes_of_each_corruption(runs: list[Run]) -> None:
     names = ["shift", "blur"]
-    groups = {name: [measure(run, names) for run in own] for name, own in name_groups(runs).items()}
+    groups = {group: [measure(run, names) for run in members] for group, members in name_groups(runs).items()}
     figure = plot_robustness(groups)
     panels = [axes for axes in figure.axes if axes.get_lines()]
     assert [axes.get_title() for axes in figure.axes if axes.get_title()] == names
@@ -180,7 +180,7 @@ def test_figure_has_a_line_for_each_network_on_the_axes_of_each_corruption(runs:
         assert axes.get_xlabel() == CORRUPTIONS[name].unit
         for line, (label, measured) in zip(axes.get_lines(), groups.items(), strict=True):
             assert line.get_label() == label
-            series = [[each.accuracy, *each.accuracies[name]] for each in measured]
+            series = [[robustness.accuracy, *robustness.accuracies[name]] for robustness in measured]
             assert line.get_ydata() == pytest.approx(
                 [100 * statistics.fmean(values) for values in zip(*series, strict=True)]
             )
@@ -197,7 +197,7 @@ def test_json_and_csv_have_a_row_for_each_accuracy_unrounded(command: Command, r
         (None, 0), *(("noise", i) for i in range(1, 6)), *(("shift", i) for i in range(1, 6))
     ]  # fmt: skip
     assert rows[0]["test/acc"] == pytest.approx(runs[1].info["metrics"]["test/acc"])
-    assert rows[9]["test/acc"] == pytest.approx(directly(runs[1], "shift", 4))
+    assert rows[9]["test/acc"] == pytest.approx(measure_singly(runs[1], "shift", 4))
     assert (rows[9]["amount"], rows[9]["unit"], rows[9]["model"], rows[9]["seed"]) == (4, "pixels", "mlp", 0)
     outcome = command(*arguments, "--csv", "--out", "new/shown.svg", data=False)
     read = list(csv.DictReader(io.StringIO(outcome.out)))
@@ -206,16 +206,18 @@ def test_json_and_csv_have_a_row_for_each_accuracy_unrounded(command: Command, r
     assert Path("new/shown.svg").read_text().startswith("<?xml")
     head, *_, noise, shift = command(*arguments, data=False).out.splitlines()
     assert head == f"mlp: {rows[0]['test/acc']:.2%} of 57 test images without corruption"
-    for line, own in ((noise, rows[1:6]), (shift, rows[6:])):
-        accuracies = [row["test/acc"] for row in own]
+    for line, strengths in ((noise, rows[1:6]), (shift, rows[6:])):
+        accuracies = [row["test/acc"] for row in strengths]
         assert cells(line)[-6:] == [f"{value:.2%}" for value in (*accuracies, statistics.fmean(accuracies))]
 
 
 def test_runs_are_grouped_by_settings_that_differ_beside_the_seed(runs: list[Run], trained: Path) -> None:
     other = Run(trained / "other")
-    alike = "mlp, optimizer.lr=0.1, trainer.max_epochs=3"
-    groups = name_groups([*runs, other])
-    assert groups == {"lenet": runs[:1], alike: runs[1:], "mlp, optimizer.lr=0.2, trainer.max_epochs=1": [other]}
+    assert name_groups([*runs, other]) == {
+        "lenet": runs[:1],
+        "mlp, optimizer.lr=0.1, trainer.max_epochs=3": runs[1:],
+        "mlp, optimizer.lr=0.2, trainer.max_epochs=1": [other],
+    }
 
 
 def test_unmeasurable_run_is_reported_in_one_line(command: Command, tiny: Tiny, trained: Path) -> None:

@@ -1,4 +1,4 @@
-"""Split, resize and normalise: seeded, untouched where they must be, and torchvision's values."""
+"""The data module splits, resizes and normalises by seed, with torchvision's values, and leaves the test set whole."""
 
 import numpy as np
 import pytest
@@ -14,10 +14,10 @@ from mnist_lab.training.build import make_data, make_model
 
 
 def module(tiny: Tiny, **settings: object) -> MNISTDataModule:
-    own: dict[str, object] = {"source": tiny.source(), "root": str(tiny.root), "val_size": 40}
-    made = MNISTDataModule(**(own | settings))  # type: ignore[arg-type]
-    made.setup()
-    return made
+    defaults: dict[str, object] = {"source": tiny.source(), "root": str(tiny.root), "val_size": 40}
+    data = MNISTDataModule(**(defaults | settings))  # type: ignore[arg-type]
+    data.setup()
+    return data
 
 
 def test_default_split_is_55000_and_5000() -> None:
@@ -56,6 +56,13 @@ def test_test_set_is_all_of_the_official_one_in_its_order_and_its_own_batches(ti
     assert [len(labels) for labels in batches] == [25, 25, 7]
 
 
+@pytest.mark.parametrize("batch_size", [16, 27, 500])
+def test_batches_are_counted_as_the_loaders_have_them(tiny: Tiny, batch_size: int) -> None:
+    data = module(tiny, batch_size=batch_size, eval_batch_size=batch_size)
+    loaders = {"train": data.train_dataloader(), "val": data.val_dataloader(), "test": data.test_dataloader()}
+    assert data.batch_counts() == {name: len(loader) for name, loader in loaders.items()}
+
+
 def test_val_size_0_trains_on_everything_and_validates_on_nothing(tiny: Tiny) -> None:
     data = module(tiny, val_size=0)
     assert sum(len(labels) for _, labels in data.train_dataloader()) == TRAIN
@@ -63,7 +70,7 @@ def test_val_size_0_trains_on_everything_and_validates_on_nothing(tiny: Tiny) ->
 
 
 def torchvision_values(bytes_: np.ndarray, *, size: int, mean: float, std: float) -> torch.Tensor:
-    """What a tutorial's pipeline makes of images (N, 28, 28): through PIL, one by one."""
+    """Return images, (N, 28, 28), from a tutorial's pipeline: through PIL, one by one."""
     steps = [transforms.Resize((size, size))] if size != 28 else []
     pipeline = transforms.Compose([*steps, transforms.ToTensor(), transforms.Normalize((mean,), (std,))])
     return torch.stack([pipeline(Image.fromarray(image)) for image in bytes_])

@@ -1,4 +1,4 @@
-"""A folder of images becomes a data set: which images, which classes, which split; what is refused, and why."""
+"""A folder of images becomes a data set: which images, classes and sets it has, and what is refused."""
 
 import shutil
 import subprocess
@@ -13,11 +13,11 @@ from mnist_lab.data.images import fit_image
 from mnist_lab.data.own_images import OwnImages
 from mnist_lab.errors import UsageError
 
-CLASSES = {"circle": 10, "cross": 8, "square": 9}  # with their numbers of images
+CLASSES = {"circle": 10, "cross": 8, "square": 9}  # numbers of images
 
 
 def draw_shape(name: str, side: int, height: int | None = None, mode: str = "RGB") -> Image.Image:
-    """A dark shape on light paper."""
+    """Draw a dark shape on light paper."""
     image = Image.new("RGB", (side, height or side), (250, 248, 240))
     draw = ImageDraw.Draw(image)
     left, top, right, bottom = side // 6, image.height // 6, side - side // 6, image.height - image.height // 6
@@ -30,7 +30,7 @@ def draw_shape(name: str, side: int, height: int | None = None, mode: str = "RGB
 
 
 def write_shapes(folder: Path, counts: dict[str, int] = CLASSES) -> Path:
-    """A folder of shapes in several sizes and file formats, a folder for each class."""
+    """Write a folder of shapes in several sizes and file formats, with a folder for each class."""
     for name, count in counts.items():
         (folder / name).mkdir(parents=True)
         for number in range(count):
@@ -41,7 +41,7 @@ def write_shapes(folder: Path, counts: dict[str, int] = CLASSES) -> Path:
 
 @pytest.fixture
 def shapes(tmp_path: Path) -> Path:
-    return write_shapes(tmp_path / "shapes")
+    return write_shapes(tmp_path / "test")  # The folder of the data may have the name of a set.
 
 
 def test_each_folder_is_a_class_in_the_order_of_its_name(shapes: Path) -> None:
@@ -56,8 +56,8 @@ def test_each_folder_is_a_class_in_the_order_of_its_name(shapes: Path) -> None:
     assert ImageFolder(path=str(shapes)).read_settings()["classes"] == ["9", "10", "11"]
 
 
-def noisy(folder: Path, count: int, seed: int = 0) -> None:
-    """Different images, as many as are wanted."""
+def write_noise(folder: Path, count: int, seed: int = 0) -> None:
+    """Write so many different images."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, pixels in enumerate(np.random.default_rng(seed).integers(0, 256, (count, 28, 28), np.uint8)):
         Image.fromarray(pixels).save(folder / f"{number}.png")
@@ -73,8 +73,8 @@ def noisy(folder: Path, count: int, seed: int = 0) -> None:
 )
 def test_sets_are_found_by_name_and_used(tmp_path: Path, names: list[str], counts: tuple[int, int, int]) -> None:
     for seed, name in enumerate(names):
-        for label, each in enumerate(("cat", "dog")):
-            noisy(tmp_path / name / each, 2 if seed else 5, 10 * seed + label)
+        for label, class_name in enumerate(("cat", "dog")):
+            write_noise(tmp_path / name / class_name, 2 if seed else 5, 10 * seed + label)
     source = ImageFolder(path=str(tmp_path))
     assert source.read_settings()["classes"] == ["cat", "dog"]
     data = MNISTDataModule(source=source, val_size=0)
@@ -100,30 +100,30 @@ def test_sets_are_found_by_name_and_used(tmp_path: Path, names: list[str], count
 )
 def test_sets_that_cannot_be_told_from_classes_are_refused(tmp_path: Path, folders: list[str], message: str) -> None:
     for name in folders:
-        noisy(tmp_path / name, 3)
+        write_noise(tmp_path / name, 3)
     with pytest.raises(UsageError, match=message):
         ImageFolder(path=str(tmp_path)).load()
 
 
 @pytest.mark.parametrize("name", [".thumbnails", "@eaDir", "a/$RECYCLE.BIN/b"])
 def test_hidden_and_tool_folders_are_left_out_at_every_depth_and_named(tmp_path: Path, name: str) -> None:
-    for each in ("train/cat", "train/dog", "test/cat", "test/dog"):
-        noisy(tmp_path / each, 5)
+    for folder in ("train/cat", "train/dog", "test/cat", "test/dog"):
+        write_noise(tmp_path / folder, 5)
     before = ImageFolder(path=str(tmp_path)).read_settings()
-    for place in ("train/cat", "test/dog", *[".", "train"] * ("/" not in name)):
-        noisy(tmp_path / place / name, 2)
+    for folder in ("train/cat", "test/dog", *[".", "train"] * ("/" not in name)):
+        write_noise(tmp_path / folder / name, 2)
     (tmp_path / "test" / "cat" / ".hidden.png").write_bytes(b"")
     (tmp_path / "test" / "cat" / "notes.txt").write_text("words")
     assert ImageFolder(path=str(tmp_path)).read_settings() == before
     OwnImages._last.clear()
-    words = "\n".join(ImageFolder(path=str(tmp_path)).notes())
-    assert "left out because hidden: " in words and "test/cat/.hidden.png" in words
-    assert "left out because not an image: 1 (test/cat/notes.txt)" in words
+    notes = "\n".join(ImageFolder(path=str(tmp_path)).notes())
+    assert "left out because hidden: " in notes and "test/cat/.hidden.png" in notes
+    assert "left out because not an image: 1 (test/cat/notes.txt)" in notes
 
 
 def test_links_lead_to_classes_but_not_in_circles_and_names_may_have_any_bytes(tmp_path: Path) -> None:
-    noisy(tmp_path / "far", 4)
-    noisy(tmp_path / "data" / "cat", 4)
+    write_noise(tmp_path / "far", 4)
+    write_noise(tmp_path / "data" / "cat", 4)
     (tmp_path / "data" / "cat" / "0.png").rename(tmp_path / "data" / "cat" / "\udcff\n.png")
     (tmp_path / "data" / "dog").symlink_to(tmp_path / "far")
     (tmp_path / "data" / "loop").symlink_to(tmp_path / "data")
@@ -136,8 +136,8 @@ def test_links_lead_to_classes_but_not_in_circles_and_names_may_have_any_bytes(t
 
 
 def test_images_in_no_folder_of_a_set_or_of_a_class_are_named_as_such(tmp_path: Path) -> None:
-    for each in ("train/cat", "train/dog", "test/cat", "test/dog", "more/cat"):
-        noisy(tmp_path / each, 3)
+    for folder in ("train/cat", "train/dog", "test/cat", "test/dog", "more/cat"):
+        write_noise(tmp_path / folder, 3)
     shutil.copy(tmp_path / "train/cat/0.png", tmp_path / "test/stray.png")
     *_, sets, classes = ImageFolder(path=str(tmp_path)).notes()
     assert sets == "left out because not in a set's folder: 3 (more/cat/0.png, more/cat/1.png, more/cat/2.png)"
@@ -146,17 +146,16 @@ def test_images_in_no_folder_of_a_set_or_of_a_class_are_named_as_such(tmp_path: 
 
 @pytest.mark.parametrize("name", ["a${b}", "\udcff"])
 def test_names_that_a_configuration_or_a_terminal_would_take_otherwise_are_refused(tmp_path: Path, name: str) -> None:
-    for each in ("cat", name):
-        noisy(tmp_path / each, 3)
+    for class_name in ("cat", name):
+        write_noise(tmp_path / class_name, 3)
     with pytest.raises(UsageError, match="rename it"):
         ImageFolder(path=str(tmp_path)).load()
 
 
 @pytest.mark.parametrize(("top", "split"), [(1, "train"), (16, "test")])
 def test_images_that_are_almost_black_are_refused(tmp_path: Path, top: int, split: str) -> None:
-    for place in ("train", "test"):
-        for each in ("cat", "dog"):
-            noisy(tmp_path / place / each, 5)
+    for folder in ("train/cat", "train/dog", "test/cat", "test/dog"):
+        write_noise(tmp_path / folder, 5)
     for path in (tmp_path / split).rglob("*.png"):
         Image.fromarray((np.asarray(Image.open(path)) * (top / 255)).astype(np.uint8)).save(path)
     with pytest.raises(UsageError, match="images are almost blank, most with shades from 0 to"):
@@ -177,7 +176,7 @@ def test_images_of_any_mode_are_dark_shapes_on_light_paper(mode: str) -> None:
     shape = draw_shape("square", 56, mode="L")
     if mode == "I;16":
         image = Image.fromarray(np.asarray(shape, np.uint16) * 257)
-    elif mode == "LA":  # ink on nothing
+    elif mode == "LA":
         image = Image.merge("LA", (Image.new("L", shape.size, 0), shape.point(lambda value: 255 - value)))
     else:
         image = shape.convert(mode)
@@ -193,10 +192,10 @@ def test_light_image_is_inverted_where_edges_should_be_dark(background: int | No
 
 def test_recorded_checksum_is_that_of_sha256sum(shapes: Path) -> None:
     if not shutil.which("sha256sum"):
-        pytest.skip("there is no sha256sum on this machine")
-    lines = "find . -type f -printf '%P\\n' | LC_ALL=C sort | xargs sha256sum | sha256sum"
-    done = subprocess.run(["sh", "-c", lines], cwd=shapes, capture_output=True, text=True, check=True)
-    assert ImageFolder(path=str(shapes)).read_settings()["sha256"] == done.stdout.split()[0]
+        pytest.skip("this machine has no sha256sum")
+    command = "find . -type f -printf '%P\\n' | LC_ALL=C sort | xargs sha256sum | sha256sum"
+    process = subprocess.run(["sh", "-c", command], cwd=shapes, capture_output=True, text=True, check=True)
+    assert ImageFolder(path=str(shapes)).read_settings()["sha256"] == process.stdout.split()[0]
 
 
 def test_other_images_than_those_recorded_are_refused(shapes: Path) -> None:
@@ -205,7 +204,7 @@ def test_other_images_than_those_recorded_are_refused(shapes: Path) -> None:
     draw_shape("circle", 99).save(shapes / "circle" / "0.png")
     with pytest.raises(UsageError, match="have changed since they were recorded"):
         recorded.load()
-    assert len(ImageFolder(path=str(shapes)).load().train_labels) == 21  # without a recorded sum they are read anew
+    assert len(ImageFolder(path=str(shapes)).load().train_labels) == 21, "read anew without a recorded checksum"
 
 
 def _become_a_file(folder: Path) -> None:

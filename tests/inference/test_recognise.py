@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from lab import Command, Outcome, Tiny, tiny_arrays, tiny_data
 from PIL import Image
-from test_digits import drawn, row_of_digits
+from test_digits import LINES, drawn, row_of_digits
 
 from benchmarks.digits import found, hits_and_notes
 from mnist_lab.cli.predict import list_images
 from mnist_lab.config.compose import compose
 from mnist_lab.data.images import UnreadableImage
-from mnist_lab.data.own_images import read_pixels
+from mnist_lab.data.pixel_csv import read_pixels
 from mnist_lab.errors import UsageError
 from mnist_lab.inference.digits import NetworkInput, NoDigit, find_digit
 from mnist_lab.inference.recognise import Answer, ImageClassifier, predict
@@ -27,10 +27,10 @@ from mnist_lab.training.train import train
 
 
 def tiny_run(folder: Path, name: str) -> Run:
-    """A run of a network on the tiny data, which are then no longer there."""
+    """Train a network on the tiny data, and remove the data."""
     data = tiny_data(folder)
-    given = [f"model={name}", "data=tiny", "trainer.max_epochs=1", f"hydra.run.dir={folder / 'run'}"]
-    run = train(compose(*given, "trainer.accelerator=cpu", "figures=false", config_dir=str(data.conf)))
+    settings = [f"model={name}", "data=tiny", "trainer.max_epochs=1", f"hydra.run.dir={folder / 'run'}"]
+    run = train(compose(*settings, "trainer.accelerator=cpu", "figures=false", config_dir=str(data.conf)))
     shutil.rmtree(data.root)
     return run
 
@@ -42,7 +42,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture
 def photos(tiny: Tiny) -> Path:
-    """A folder of images and other files."""
+    """Make a folder of images and other files."""
     folder = Path("photos")
     folder.mkdir()
     for name, digit in (("10.png", 4), ("2.JPG", 2), ("1.tiff", 7)):
@@ -64,8 +64,8 @@ def test_answers_are_the_networks_probabilities_of_the_digit_found(trained: Run,
     for path, answer in zip(paths, answers, strict=True):
         with Image.open(path) as picture:
             pixels = find_digit(picture).pixels
-        (found,) = answer.found
-        assert np.array_equal(found.pixels, pixels)
+        (digit,) = answer.found
+        assert np.array_equal(digit.pixels, pixels)
         expected = model.probabilities(make_data(trained.config, model).normalise(pixels[None]))[0]
         assert answer.probabilities[0].tolist() == pytest.approx(expected.tolist(), abs=1e-5)
         (first, second), (best, next_best) = (part.tolist() for part in reversed(expected.topk(2)))
@@ -74,18 +74,18 @@ def test_answers_are_the_networks_probabilities_of_the_digit_found(trained: Run,
 
 
 def test_json_and_csv_have_all_ten_probabilities(command: Command, trained: Run, photos: Path) -> None:
-    given = ["predict", str(trained), str(photos)]
+    arguments = ["predict", str(trained), str(photos)]
     assert list_images([str(photos)]) == [photos / name for name in ("1.tiff", "2.JPG", "10.png", "deeper.png")]
-    rows = json.loads(command(*given, "--json", data=False).out)
+    rows = json.loads(command(*arguments, "--json", data=False).out)
     for row, answer in zip(rows, predict(trained, list_images([str(photos)])[:3]), strict=True):
         assert row["file"] == str(answer.path)
         assert (str(row["digit"]), row["probability"]) == (answer.text, answer.probability)
         assert (row["number"], row["place"]) == (answer.text, 1)
         assert [row[f"p{digit}"] for digit in range(10)] == answer.probabilities[0].tolist()
-    outcome = command(*given, "--csv", data=False)
+    outcome = command(*arguments, "--csv", data=False)
     lines = list(csv.DictReader(io.StringIO(outcome.out)))
     assert [{name: str(value) for name, value in row.items()} for row in rows] == lines
-    assert outcome.status == 1 and "deeper.png" in outcome.err  # reported on stderr
+    assert outcome.status == 1 and "deeper.png" in outcome.err
 
 
 def test_file_without_an_answer_is_reported_and_skipped(command: Command, trained: Run, photos: Path) -> None:
@@ -110,18 +110,19 @@ def test_file_without_an_answer_is_reported_and_skipped(command: Command, traine
 
 def test_row_of_digits_is_read_as_a_number_or_its_clearest_digit(command: Command, trained: Run, photos: Path) -> None:
     row_of_digits().save("row.png")
-    alone = [predict(trained, [saved_digit(digit)])[0] for digit in (4, 2, 7)]
+    single_answers = [predict(trained, [save_digit(digit)])[0] for digit in LINES]
     outcome = command("predict", str(trained), "row.png", "photos/2.JPG", data=False)
     assert (outcome.status, outcome.err) == (0, "")
     answer, other = predict(trained, ["row.png", "photos/2.JPG"])
-    assert len(answer.found) == 3 and answer.text == "".join(each.text for each in alone)
-    assert answer.probability == pytest.approx(np.prod([each.probability for each in alone]), rel=0.1)
+    assert len(answer.found) == 3 and answer.text == "".join(single.text for single in single_answers)
+    probabilities = [single.probability for single in single_answers]
+    assert answer.probability == pytest.approx(np.prod(probabilities), rel=0.1)
     heads, *lines = table(outcome)
     assert heads[:4] == ["file", "number", "probability", "runner-up"]
-    for line, each in zip(lines, (answer, other), strict=True):
-        second, its = each.runner_up
-        answered = [each.text, f"{each.probability:.2%}", second, f"({its:.2%})"]
-        assert line == [str(each.path), *answered, *each.note.split()]
+    for line, shown in zip(lines, (answer, other), strict=True):
+        runner_up, probability = shown.runner_up
+        cells = [shown.text, f"{shown.probability:.2%}", runner_up, f"({probability:.2%})"]
+        assert line == [str(shown.path), *cells, *shown.note.split()]
     rows = json.loads(command("predict", str(trained), "row.png", "--json", data=False).out)
     assert [(row["number"], row["place"]) for row in rows] == [(answer.text, place) for place in (1, 2, 3)]
     assert "".join(str(row["digit"]) for row in rows) == answer.text
@@ -132,7 +133,7 @@ def test_row_of_digits_is_read_as_a_number_or_its_clearest_digit(command: Comman
     assert single["note"] == "one of 3 digits"
 
 
-def saved_digit(digit: int) -> Path:
+def save_digit(digit: int) -> Path:
     path = Path(f"{digit}.png")
     drawn(digit).save(path)
     return path
@@ -140,8 +141,9 @@ def saved_digit(digit: int) -> Path:
 
 def test_runner_up_differs_where_the_network_is_least_sure(trained: Run) -> None:
     probabilities = np.full((3, 10), 0.001)
-    for row, (digit, sure, other, chance) in enumerate([(2, 0.98, 7, 0.012), (0, 0.6, 6, 0.392), (6, 0.9, 0, 0.092)]):
-        probabilities[row, [digit, other]] = sure, chance
+    probabilities[0, [2, 7]] = 0.98, 0.012
+    probabilities[1, [0, 6]] = 0.6, 0.392
+    probabilities[2, [6, 0]] = 0.9, 0.092
     found = [NetworkInput(np.full((28, 28), 255, np.uint8), candidates=3)] * 3
     answer = Answer(Path("x.png"), found, probabilities, ImageClassifier(trained))
     assert (answer.text, answer.probability) == ("206", pytest.approx(0.98 * 0.6 * 0.9))
@@ -149,7 +151,7 @@ def test_runner_up_differs_where_the_network_is_least_sure(trained: Run) -> None
 
 
 def answer_with(run: Run, probability: float, box: tuple[int, int], count: int = 1, others: int = 0) -> Answer:
-    """An answer of some probability to a digit of some height and width, or to several such."""
+    """Return an answer of a probability for each of count digits, whose box is (height, width)."""
     pixels = np.zeros((28, 28), np.uint8)
     pixels[: box[0], : box[1]] = 255
     probabilities = np.array([[probability, *[(1 - probability) / 9] * 9]] * count)
@@ -177,21 +179,21 @@ def test_show_saves_the_networks_input_beside_the_image_in_a_new_folder(
     Path("more").mkdir()
     drawn(4, page=(400, 90), height=70, at=(40, 10)).convert("RGBA").save("more/10.webp")
     files = ["photos/10.png", "more/10.webp", "photos/1.tiff"]
-    given = ("predict", str(trained), *files, "--show", "new/seen")
-    outcome = command(*given, data=False)
+    arguments = ("predict", str(trained), *files, "--show", "new/seen")
+    outcome = command(*arguments, data=False)
     assert outcome.status == 0, outcome.err
     assert outcome.out.splitlines()[-1] == "previews: new/seen"
-    shown = sorted(Path("new/seen").iterdir())
-    assert [path.name for path in shown] == ["001-10.png", "002-10.png", "003-1.png"]
-    for path, answer in zip(shown, predict(trained, files), strict=True):
+    previews = sorted(Path("new/seen").iterdir())
+    assert [path.name for path in previews] == ["001-10.png", "002-10.png", "003-1.png"]
+    for path, answer in zip(previews, predict(trained, files), strict=True):
         with Image.open(path) as sheet:
             right, below = sheet.width - 12, 12 + 280
-            given_pixels = sheet.convert("L").crop((right - 280, 12, right, below))
-            resized = given_pixels.resize((28, 28), Image.Resampling.NEAREST)
+            network_input = sheet.convert("L").crop((right - 280, 12, right, below))
+            resized = network_input.resize((28, 28), Image.Resampling.NEAREST)
             assert np.array_equal(np.asarray(resized), answer.found[0].pixels)
             red = (np.asarray(sheet.convert("RGB")) == (214, 39, 40)).all(-1)
             assert red[:, : right - 280].any() and not red[:, right - 280 :].any()
-    outcome = command(*given, data=False)
+    outcome = command(*arguments, data=False)
     assert (outcome.status, outcome.out) == (2, "")
     assert outcome.err == "mnist_lab: --show=new/seen: is not empty; choose a new folder\n"
 
@@ -201,9 +203,7 @@ def test_bad_arguments_are_reported_in_one_line(command: Command, trained: Run, 
     run, pixels = str(trained), write_csv("test.csv", tiny_arrays()[2])
     before = pixels.read_bytes()
     for arguments, message in (
-        ([run], "name an image, a folder of images, or a CSV of pixels"),
         ([run, "empty"], "empty: contains no image files (.apng"),
-        ([run, "a.csv", "--json"], "a CSV of pixels cannot be combined"),
         ([run, "photos/1.tiff", "--out", "x.csv"], "--out=x.csv: only valid with a CSV of pixels"),
         ([run, "photos/1.tiff", "--show", "photos/1.tiff"], "--show=photos/1.tiff: cannot be written"),
         ([run, "test.csv", "--out", "test.csv"], "--out=test.csv: would overwrite the input"),
@@ -229,9 +229,6 @@ def test_network_for_clothes_is_given_the_whole_photograph_light_on_dark(trained
     assert found.box == (0, 0, 1, 1) and found.pixels[0].max() == 0 and found.pixels.max() > 200
     assert answer.text in answer.classifier.classes
     assert answer.classifier.classes[-1] == "Ankle boot"
-
-
-# Kaggle's CSV
 
 
 def write_csv(name: str, images: np.ndarray, labels: np.ndarray | None = None, *, header: bool = True) -> Path:
@@ -273,7 +270,8 @@ def test_pixels_of_another_scale_are_recognised_as_those_of_bytes(command: Comma
 def test_labelled_csv_gives_the_accuracy_too(command: Command, trained: Run, tiny: Tiny) -> None:
     images, labels = tiny_arrays()[2:]
     path = write_csv("train.csv", images, labels)
-    lines = [line.split(",", 1) for line in path.read_text().splitlines()]  # the label last, and named class
+    lines = [line.split(",", 1) for line in path.read_text().splitlines()]
+    # The label may also be last, and be named class.
     path.write_text("\ufeff" + "\n".join(f"{rest},{label.replace('label', 'Class')}" for label, rest in lines))
     outcome = command("predict", str(trained), "train.csv", "--out", "new/answers.csv", data=False)
     accuracy = (np.array(expected(trained, images)) == labels).mean()
@@ -307,8 +305,8 @@ def test_invalid_csv_is_reported_with_its_place(tmp_path: Path, content: str, me
 @pytest.mark.slow
 @pytest.mark.real_data
 def test_images_of_test_digits_keep_the_test_accuracy(tmp_path: Path) -> None:
-    given = ["model=lenet", "trainer.max_epochs=1", f"hydra.run.dir={tmp_path / 'run'}", "figures=false"]
-    run = train(compose(*given, "trainer.accelerator=cpu"))
+    settings = ["model=lenet", "trainer.max_epochs=1", f"hydra.run.dir={tmp_path / 'run'}", "figures=false"]
+    run = train(compose(*settings, "trainer.accelerator=cpu"))
     model = load_trained_model(run)
     images, labels = (array[:500] for array in make_data(run.config, model).test_set())
     classifier = ImageClassifier(run)

@@ -1,4 +1,4 @@
-"""The five networks are the tutorials'. Another is found here by its YAML alone."""
+"""Networks have the tutorials' values, fit their loss and their data, and are found by their YAML alone."""
 
 import copy
 import re
@@ -20,8 +20,8 @@ from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.errors import UsageError
 from mnist_lab.models.classifier import LOSSES, Classifier
 from mnist_lab.models.deployed import InferenceModule
-from mnist_lab.models.metrics import LossAndAccuracy, means
-from mnist_lab.models.trial import check_output
+from mnist_lab.models.dummy_batch import check_output
+from mnist_lab.models.metrics import LossAndAccuracy, compute_means
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import make_model
 from mnist_lab.training.progress import layer_table
@@ -40,20 +40,18 @@ def images_for(model: Classifier, count: int = 6) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", tutorials.NETWORKS)
 def test_network_has_the_weights_and_computes_the_values_of_the_tutorials(name: str) -> None:
-    theirs, ours = tutorials.NETWORKS[name]().eval(), network(name).eval()
-    ours.load_state_dict(theirs.state_dict())
-    images = images_for(ours)
-    expected = theirs(images)
-    computed = ours(images)
-    assert torch.allclose(computed, expected, atol=1e-5)
-    labels = torch.arange(len(images))
-    for scores in (computed, expected):
-        LOSSES[ours.loss](scores, labels).backward()
-    for our, their in zip(ours.parameters(), theirs.parameters(), strict=True):
-        assert torch.allclose(our.grad, their.grad, atol=1e-5)
+    tutorial, model = tutorials.NETWORKS[name]().eval(), network(name).eval()
+    model.load_state_dict(tutorial.state_dict())
+    images = images_for(model)
+    scores, expected = model(images), tutorial(images)
+    assert torch.allclose(scores, expected, atol=1e-5)
+    for output in (scores, expected):
+        LOSSES[model.loss](output, torch.arange(len(images))).backward()
+    for parameter, expected_parameter in zip(model.parameters(), tutorial.parameters(), strict=True):
+        assert torch.allclose(parameter.grad, expected_parameter.grad, atol=1e-5)
 
 
-def test_residual_cnn_is_as_wide_and_deep_as_asked_for() -> None:
+def test_residual_cnn_has_the_configured_widths_and_blocks() -> None:
     assert sum(parameter.numel() for parameter in network("residual_cnn").parameters()) == 298_442
     torch.manual_seed(0)
     model = make_model(compose("model=residual_cnn", "model.widths=[4,6,8]", "model.blocks=[0,1,3]"))
@@ -62,8 +60,8 @@ def test_residual_cnn_is_as_wide_and_deep_as_asked_for() -> None:
     assert model.widen2[1].weight.shape == (8, 6, 3, 3)
 
 
-@pytest.mark.parametrize("name", ["lenet", "mlp"])  # cross-entropy on logits, and NLL on log-probabilities
-def test_label_smoothing_spreads_a_share_of_each_label_over_all_classes_in_training_alone(name: str) -> None:
+@pytest.mark.parametrize("name", ["lenet", "mlp"], ids=["logits", "log-probabilities"])
+def test_label_smoothing_spreads_a_share_of_each_label_over_all_classes_only_in_training(name: str) -> None:
     model = network(name).train()
     images, labels = images_for(model), torch.arange(6)
     target = F.one_hot(labels, 10) * 0.8 + 0.2 / 10
@@ -72,11 +70,11 @@ def test_label_smoothing_spreads_a_share_of_each_label_over_all_classes_in_train
     assert torch.allclose(model.training_loss((images, labels)), expected, atol=1e-6)
     model.validation_step((images, labels), 0)
     plain = F.cross_entropy(model(images), labels).double()
-    assert torch.allclose(means(model.val_metrics.sums())["loss"], plain, atol=1e-6)
+    assert torch.allclose(compute_means(model.val_metrics.sums())["loss"], plain, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["compact_cnn", "dropout_cnn"])
-def test_dropout_is_for_training_only(name: str) -> None:
+def test_dropout_acts_only_in_training(name: str) -> None:
     model = network(name)
     images = images_for(model)
     assert not torch.equal(model.train()(images), model(images))
@@ -97,16 +95,16 @@ def test_means_are_over_images_not_over_batches_and_begin_anew() -> None:
     scores, labels = torch.randn(25, 10), torch.randint(10, (25,))
     metrics = LossAndAccuracy()
     for _ in range(2):
-        metrics.reset()  # also batches that were not counted yet
+        metrics.reset()  # It must also drop the batches that are not counted yet.
         for part in (slice(0, 16), slice(16, 25)):
             metrics.add(F.cross_entropy(scores[part], labels[part]), scores[part], labels[part])
-    values = means(metrics.sums())
+    values = compute_means(metrics.sums())
     assert torch.allclose(values["loss"], F.cross_entropy(scores, labels).double(), atol=1e-6)
     assert values["acc"].item() == (scores.argmax(1) == labels).sum().item() / 25
 
 
 class Linear(Classifier):
-    """A network of one layer, which others change."""
+    """A network of one layer, which others derive from."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -185,7 +183,7 @@ def test_network_that_gives_probabilities_to_cross_entropy_is_trained_with_a_war
 @pytest.mark.parametrize("name", NETWORKS)
 def test_check_of_the_output_leaves_the_random_state_the_modes_and_the_weights(name: str) -> None:
     model = network(name)
-    next(iter(model.children())).eval()  # a layer that is kept frozen
+    next(iter(model.children())).eval()  # A user may keep a layer frozen.
     before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
     modes = [module.training for module in model.modules()]
     assert check_output(model) is None

@@ -16,7 +16,7 @@ from mnist_lab.runs.run import Run
 
 
 def spot(size: int = 28) -> Tensor:
-    """A bright square off the middle, whose edges are smooth enough for two ways of sampling to agree."""
+    """Return a bright square off the middle, with edges so smooth that two ways of sampling agree."""
     image = torch.zeros(2, 1, size, size)
     image[..., 6:14, 16:24] = 1.0
     return transforms.gaussian_blur(image, [7, 7], [2.0])
@@ -46,7 +46,7 @@ def test_edges_keep_their_brightness() -> None:
     assert all(torch.allclose(view, torch.full_like(view, -0.4)) for view in Views()(torch.full((3, 1, 28, 28), -0.4)))
 
 
-def test_scores_are_the_mean_of_the_views_probabilities_in_eval_mode_alone() -> None:
+def test_scores_are_the_mean_of_the_views_probabilities_only_in_eval_mode() -> None:
     torch.manual_seed(0)
     network, images = LeNet(), torch.randn(6, 1, 32, 32)
     network.views = Views()
@@ -73,9 +73,10 @@ def test_run_is_tested_with_its_views_and_keeps_them_in_an_ensemble(command: Com
         assert command(*settings).status == 0
     assert command("ensemble", "runs/a/plain", "runs/a/views", "--to", "runs/a/both", data=False).status == 0
     plain, views, both = (Run(Path("runs/a") / name) for name in ("plain", "views", "both"))
-    found = [TrainedRun(run).predictions for run in (plain, views, both)]
-    assert torch.allclose((found[0].probabilities + found[1].probabilities) / 2, found[2].probabilities, atol=1e-5)
-    loss = torch.nn.functional.nll_loss(found[1].probabilities.log(), found[1].labels).item()
+    labels = TrainedRun(views).predictions.labels
+    p_plain, p_views, p_both = (TrainedRun(run).predictions.probabilities for run in (plain, views, both))
+    assert torch.allclose((p_plain + p_views) / 2, p_both, atol=1e-5)
+    loss = torch.nn.functional.nll_loss(p_views.log(), labels).item()
     assert views.info["metrics"]["test/loss"] == pytest.approx(loss, abs=1e-5)
     assert evaluate(views)["test/loss"] == views.info["metrics"]["test/loss"] != plain.info["metrics"]["test/loss"]
-    assert not torch.allclose(found[0].probabilities, found[1].probabilities, atol=1e-3)
+    assert not torch.allclose(p_plain, p_views, atol=1e-3)

@@ -1,4 +1,4 @@
-"""Try a network on a dummy batch before it is trained, so that what it gives fits its loss and the classes."""
+"""Run a network on a dummy batch before it is trained, to check that its output fits its loss and the classes."""
 
 import inspect
 import traceback
@@ -15,9 +15,9 @@ TOLERANCE = 1e-3  # A sum of probabilities may differ from 1 by this.
 
 
 def check_output(model: Classifier) -> str | None:
-    """Check that a network gives finite scores, (B, K), that fit its loss; return a warning if it is better changed.
+    """Check that a network gives finite scores, (B, K), that fit its loss; return a warning if it should be changed.
 
-    Two made-up images go through it in eval mode. Weights, modes and torch's random state stay as they are.
+    Two dummy images go through it in eval mode. Weights, modes and torch's random state stay as they are.
     """
     name, size = type(model).__name__, model.image_size
     if not isinstance(model.loss, str) or model.loss not in LOSSES:
@@ -35,7 +35,7 @@ def check_output(model: Classifier) -> str | None:
             f"model: {name}.forward fails on images of shape {tuple(images.shape)}, as image_size={size} makes them: "
             f"{describe_error(error, type(model))}"
         ) from error
-    if problem := _problem(scores, model.loss, model.num_classes):
+    if problem := _find_problem(scores, model.loss, model.num_classes):
         raise UsageError(f"model: {name}.forward {problem}")
     if model.loss == "cross_entropy" and _are_probabilities(scores):
         return (
@@ -52,33 +52,33 @@ def dummy_images(model: Classifier) -> Tensor:
 
 
 def trained_parameters(model: Classifier) -> list[bool]:
-    """Return, for each parameter of a network, whether its output depends on it, so that training changes it."""
+    """Return, for each parameter, whether training changes it: whether the network's output depends on it."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     with torch.enable_grad(), torch.random.fork_rng(devices=[]), eval_mode(model):
         gradients = torch.autograd.grad(model(dummy_images(model)).sum(), parameters, allow_unused=True)
-    used = iter(gradient is not None for gradient in gradients)
-    return [parameter.requires_grad and next(used) for parameter in model.parameters()]
+    used = {parameter for parameter, gradient in zip(parameters, gradients, strict=True) if gradient is not None}
+    return [parameter in used for parameter in model.parameters()]
 
 
 def describe_error(error: BaseException, source: type) -> str:
-    """Return an exception in one line, with the line of the class's own file that it came through."""
+    """Return an exception in one line, with the line in the file of a class, the source, that raised it."""
     message = " ".join(str(error).split())
     try:
         file = inspect.getsourcefile(source)
     except TypeError:
-        file = None  # The class is a notebook's.
+        file = None  # The class was defined in a notebook.
     lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     where = f" ({file}, line {lines[-1].lineno})" if lines else ""
     return f"{type(error).__name__}: {message}{where}"
 
 
-def _problem(scores: object, loss: str, classes: int) -> str | None:
-    """Return what is wrong with the scores of two images, and what to do about it; None if nothing is."""
-    wanted = f"a tensor of shape (B, {classes}), a score for each class"
+def _find_problem(scores: object, loss: str, classes: int) -> str | None:
+    """Return what is wrong with the scores of two images, and what to do about it; None if they are right."""
+    needed = f"a tensor of shape (B, {classes}), a score for each class"
     if not isinstance(scores, Tensor) or not scores.is_floating_point():
-        return f"returns {getattr(scores, 'dtype', type(scores).__name__)}, not {wanted} as a floating-point number"
+        return f"returns {getattr(scores, 'dtype', type(scores).__name__)}, not {needed} as a floating-point number"
     if scores.shape != (2, classes):
-        return f"returns shape {tuple(scores.shape)} for 2 images, not {wanted}"
+        return f"returns shape {tuple(scores.shape)} for 2 images, not {needed}"
     if not scores.isfinite().all():
         return "returns values that are NaN or infinite"
     if loss == "nll" and not _are_probabilities(scores.exp()):
@@ -95,7 +95,7 @@ def _are_probabilities(scores: Tensor) -> bool:
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Put a network into eval mode, and each of its modules back into its own."""
+    """Put a network into eval mode, and at the end each of its modules into its former mode."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

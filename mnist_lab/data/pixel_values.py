@@ -1,0 +1,56 @@
+"""Pixel values of arrays: find the scale that they are on, and convert them to bytes."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from mnist_lab.data.image_source import Labelled
+from mnist_lab.data.images import fit_pixels
+from mnist_lab.errors import UsageError
+
+Range = tuple[float, float]  # lowest and highest value; of a scale, black and white
+
+SCALES = ((0, 1), (-0.5, 0.5), (-1, 1), (0, 16), (0, 255), (-128, 127), (0, 1023), (0, 4095), (0, 65535))
+LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # Weights of red, green and blue (ITU-R BT.601).
+
+
+def find_range(images: np.ndarray) -> Range:
+    """Return the lowest and the highest value of images."""
+    return float(images.min()), float(images.max())
+
+
+def find_scale(images: np.ndarray) -> Range | None:
+    """Return the first scale that has all values of images; None if there is none."""
+    lowest, highest = find_range(images)
+    for black, white in SCALES:
+        # Resizing makes floats overshoot.
+        slack = 0.05 * (white - black) if images.dtype.kind == "f" else 0
+        if black - slack <= lowest and highest <= white + slack:
+            return black, white
+    return None
+
+
+def find_common_scale(sets: Mapping[str, Labelled]) -> Range:
+    """Return the one scale of all sets; raise UsageError if they differ, or one uses less than a quarter of it."""
+    ranges = {split: find_range(images) for split, (images, _) in sets.items()}
+    scale, *others = {find_scale(images) for images, _ in sets.values()}
+    narrowest = min(highest - lowest for lowest, highest in ranges.values())
+    if others or scale is None or scale[1] - scale[0] > 4 * narrowest:
+        found = ", ".join(f"{low:g} to {high:g} in the {split} set" for split, (low, high) in ranges.items())
+        raise UsageError(
+            f"has values from {found}; must be from 0 to 1, 0 to 255 or on another usual scale, one for all"
+        )
+    return scale
+
+
+def to_bytes(images: np.ndarray, scale: Range) -> np.ndarray:
+    """Return images with values on a scale, (N, H, W) or (N, H, W, 3), as (N, 28, 28) bytes."""
+    black, white = scale
+    pixels: list[np.ndarray] = []
+    # All images at once would take several times their memory.
+    count = max(1, (1 << 24) // images[0].size)
+    for start in range(0, len(images), count):
+        values = (images[start : start + count].astype(np.float32) - black) * np.float32(255 / (white - black))
+        grey = values @ LUMINANCE if values.ndim == 4 else values
+        pixels += map(fit_pixels, np.rint(grey).clip(0, 255).astype(np.uint8))
+    return np.stack(pixels)
