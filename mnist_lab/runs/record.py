@@ -94,7 +94,7 @@ class GitState(TypedDict):
 
 @with_config(_STRICT)
 class RunRecord(TypedDict, total=False):
-    """The entries of run.json, all of which `read_record` returns; times are in seconds, accuracies from 0 to 1."""
+    """The entries of run.json; times are in seconds, accuracies from 0 to 1."""
 
     status: State
     error: str | None
@@ -177,6 +177,7 @@ class JobRecord(TypedDict):
 
 
 def _complete(record: dict[str, Any]) -> dict[str, Any]:
+    """Add the entries that a run's record lacks."""
     if "status" not in record:
         raise ValueError("it has no status")
     mappings = ("metrics", "seconds", "versions", "checkpoints", "trackers")
