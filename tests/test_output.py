@@ -45,7 +45,7 @@ TAG = "<iframe src=//evil onload=alert(2)> | `a` | [b](javascript:c) </script> *
 
 
 def control(text: str) -> set[str]:
-    """The characters of a text that do more than stand there; a new line may."""
+    """Return the control characters of a text, except newlines."""
     return {c for c in text if not c.isprintable()} - {"\n"}
 
 
@@ -100,7 +100,7 @@ def test_values_in_a_csv_hold_no_formula_of_a_spreadsheet(tiny: Tiny, command: C
 
 
 class Elements(HTMLParser):
-    """The elements of a page, and their attributes that could run something."""
+    """A parser that collects the elements of a page, and the attributes that can run a program."""
 
     def __init__(self, page: str) -> None:
         super().__init__()

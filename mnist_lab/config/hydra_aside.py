@@ -58,13 +58,10 @@ def _restore(state: dict[Any, Any], keys: Sequence[Any], before: dict[Any, Any])
 def _store_without_our_names(store: Any) -> Any:
     """Copy Hydra's store without the settings of plugins that conf/hydra has too: Hydra would merge the two."""
     copied = object.__new__(ConfigStore)
-    ours = {(path.parent.name, path.name) for path in (conf_dir() / "hydra").glob("*/*.yaml")}
-    groups = {
-        group: {name: node for name, node in nodes.items() if (group, name) not in ours}
-        if isinstance(nodes, dict)
-        else nodes
-        for group, nodes in store.repo.get("hydra", {}).items()
-    }
+    groups = dict(store.repo.get("hydra", {}))
+    for folder in (conf_dir() / "hydra").iterdir():
+        ours = {path.name for path in folder.iterdir()}
+        groups[folder.name] = {name: node for name, node in groups.get(folder.name, {}).items() if name not in ours}
     copied.repo = {**store.repo, "hydra": groups}
     return copied
 
