@@ -89,7 +89,7 @@ def _first_line(error: Exception) -> str:
     return "nested too deeply" if isinstance(error, RecursionError) else shorten(str(error).strip().split("\n")[0], 300)
 
 
-@cache
+@cache  # Each key is needed many times, and Hydra's parser is slow.
 def override_key(override: str) -> str:
     """Return the key that an override sets, adds or removes."""
     parsed = parse_override(override)

@@ -135,7 +135,7 @@ def _hide_variables(text: str) -> None:
             HIDDEN[value] = f"${{oc.env:{name}}}"
 
 
-@cache
+@cache  # The files do not change while the program runs.
 def _known_origins() -> dict[str, dict[str, Any]]:
     """Return where this version fetches the data sets of conf/ from, by their names."""
     nodes = (to_plain(OmegaConf.load(path)).get("source", {}) for path in (conf_dir() / "data").glob("*.yaml"))

@@ -112,9 +112,9 @@ def validate_parts(cfg: DictConfig) -> None:
     for name in ("seed", "label_smoothing", "trainer.max_epochs", "trainer.limit_train_batches"):
         if OmegaConf.select(cfg, name, default=MISSING) is MISSING:
             raise UsageError(f"{name}: is missing")
-    problems = [
-        problem for name in ("seed", "label_smoothing") for problem in _type_problems(name, cfg[name], LIMITS[name])
-    ]
+    problems: list[str] = []
+    for name in ("seed", "label_smoothing"):
+        problems += _type_problems(name, cfg[name], LIMITS[name])
     parts = ("model", "data", "augmentation", "test_augmentation", "optimizer", "scheduler")
     drop_unknown_settings(cfg, parts)
     for name in parts:
