@@ -36,7 +36,8 @@ class StandardStream(io.FileIO):
             return len(data)
 
 
-_protected: list[StandardStream] = []  # It stays empty where the lab is imported: there the streams are the user's.
+# The streams of the process, for stop_waiting_for_readers. Where the lab is imported, they are the user's and not here.
+_protected: list[StandardStream] = []
 
 
 def protect_streams() -> None:
