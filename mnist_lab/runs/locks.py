@@ -122,7 +122,7 @@ def holder_of(folder: Path) -> Holder | None:
 
 
 def release_if_held_by(machine: str, folder: Path) -> bool:
-    """Free a run folder if its holder, which is known to have ended, was on this machine; return whether it is free."""
+    """Free a run folder whose holder was on `machine` and is known to have ended; return whether it is free."""
     holder = holder_of(folder)
     if holder is not None and holder.host.partition(".")[0] == machine.partition(".")[0]:
         (folder / HOLDER).unlink(missing_ok=True)
