@@ -89,10 +89,10 @@ def composer(config_dir: str | None = None) -> Iterator[None]:
         yield
 
 
-def add_to_search_path(place: str) -> None:
+def add_to_search_path(path: str) -> None:
     """Let Hydra find choices and primary configurations in another place, too."""
     loader: Any = GlobalHydra.instance().config_loader()
-    loader.get_search_path().prepend("command-line", place, anchor="schema")
+    loader.get_search_path().prepend("command-line", path, anchor="schema")
     loader.repository.initialize_sources(loader.get_search_path())
 
 

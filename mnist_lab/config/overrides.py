@@ -57,9 +57,9 @@ def compose_with_hydra(overrides: Sequence[str], config_name: str = "train", *, 
     """Compose Hydra's whole configuration within `composer`, with the first of the values that a sweep gives a key."""
     parsed = [parse_override(override) for override in overrides]
     for override in parsed:
-        if override.key_or_group == "hydra.searchpath" and isinstance(places := override.value(), list):
-            for place in places:
-                add_to_search_path(str(place))
+        if override.key_or_group == "hydra.searchpath" and isinstance(paths := override.value(), list):
+            for path in paths:
+                add_to_search_path(str(path))
     for override in parsed:
         _reject_unknown_choice(override)
         if override.is_sweep_override() and not is_sweep:

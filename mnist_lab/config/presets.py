@@ -34,8 +34,8 @@ class Preset:
     @property
     def measured(self) -> dict[str, str]:
         """The test accuracy, the number of seeds and the time of a run from the header; empty without them."""
-        found = re.search(r"Here: (?P<accuracy>.*?%) over (?P<seeds>\d+) seeds, (?P<time>.*?) each", self.header)
-        return found.groupdict() if found else {}
+        match = re.search(r"Here: (?P<accuracy>.*?%) over (?P<seeds>\d+) seeds, (?P<time>.*?) each", self.header)
+        return match.groupdict() if match else {}
 
 
 def find_presets(config_dir: str | None = None) -> list[Preset]:

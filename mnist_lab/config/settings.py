@@ -36,9 +36,9 @@ def resolve_settings(cfg: DictConfig) -> None:
 
 def _resolve_within(node: DictConfig | ListConfig, text: str) -> str:
     """Resolve the interpolations inside one of a variable: the settings that they read may be gone later."""
-    while found := re.search(r"(?<=.)\$\{(?!oc\.env:|folder\})[^${}]*\}", text):
-        value = OmegaConf.create({"value": found[0]}, parent=node).value
-        text = text[: found.start()] + str(value) + text[found.end() :]
+    while match := re.search(r"(?<=.)\$\{(?!oc\.env:|folder\})[^${}]*\}", text):
+        value = OmegaConf.create({"value": match[0]}, parent=node).value
+        text = text[: match.start()] + str(value) + text[match.end() :]
     return text
 
 

@@ -46,7 +46,13 @@ BASE_CLASSES = {
 PLUGINS = (Accelerator, CheckpointIO, ClusterEnvironment, LayerSync, Precision, Profiler, Strategy)
 FOR_TRAINING = (Callback, Logger, Trainer, Metric, *PLUGINS)  # These may write or fetch; a network and data may not.
 TRAINING = ("trainer.", "callbacks.", "logger.")
-TUNERS = {LearningRateFinder: "optimizer.lr", BatchSizeFinder: "data.batch_size"}
+TUNES = "would train with another {0} than the run records; compare values in a sweep instead (-m {0}=...)"
+REFUSED = {
+    ProgressBar: "callbacks.progress takes its place",
+    ModelSummary: "callbacks.summary takes its place",
+    LearningRateFinder: TUNES.format("optimizer.lr"),
+    BatchSizeFinder: TUNES.format("data.batch_size"),
+}
 MAX_LAYERS = 1000  # Counted over all torch classes below one key.
 PARTIAL_KEYS = ("optimizer", "scheduler")  # They need the parameters, or the optimizer, when training starts.
 
@@ -67,14 +73,9 @@ def find_class(name: Any, key: str) -> type:
             raise UsageError(f"{setting}: not a class whose objects can be called with (images, generator, black)")
     elif not _is_argument(target, key):
         raise UsageError(f"{setting}: not a class that a configuration may use here; derive it from torch.nn.Module")
-    if _is_a(target, ProgressBar, ModelSummary):
-        raise UsageError(f"{setting}: callbacks.progress and callbacks.summary take its place")
-    for tuner, changed in TUNERS.items():
-        if _is_a(target, tuner):
-            raise UsageError(
-                f"{setting}: would train with another {changed} than the run records; "
-                f"compare values in a sweep instead (-m {changed}=...)"
-            )
+    for refused, reason in REFUSED.items():
+        if _is_a(target, refused):
+            raise UsageError(f"{setting}: {reason}")
     return target
 
 
@@ -89,15 +90,15 @@ def resolve_node(node: Any, key: str) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise UsageError(f"{key}: {str(error).splitlines()[0]}") from error
     packages, layers = {"mnist_lab"}, 0
-    for place, value in walk(resolved, key):
+    for path, value in walk(resolved, key):
         if isinstance(value, str) and "${" in value:
-            raise UsageError(f"{place}={value}: an interpolation that is not resolved here; give its value")
+            raise UsageError(f"{path}={value}: an interpolation that is not resolved here; give its value")
         if not isinstance(value, dict) or "_target_" not in value:
             continue
-        setting = f"{place}._target_={value['_target_']}"
-        target = find_class(value["_target_"], place)
+        setting = f"{path}._target_={value['_target_']}"
+        target = find_class(value["_target_"], path)
         package = target.__module__.partition(".")[0]
-        is_part = _kind_of_key(place) in (*BASE_CLASSES, "augmentation")
+        is_part = _kind_of_key(path) in (*BASE_CLASSES, "augmentation")
         if is_part or _is_a(target, _locate(BASE_CLASSES["model"])):
             packages.add(package)
         elif target.__module__.startswith("torch.nn.modules."):
@@ -106,11 +107,11 @@ def resolve_node(node: Any, key: str) -> dict[str, Any]:
             if layers > MAX_LAYERS or unnamed or value.get("device") is not None:
                 rule = f"arguments of torch.nn have names, no device, and at most {MAX_LAYERS} layers in all"
                 raise UsageError(f"{setting}: {rule}")
-        elif not place.startswith(TRAINING) and package not in packages and _is_installed(target):
+        elif not path.startswith(TRAINING) and package not in packages and _is_installed(target):
             rule = f"may use here only torch.nn, {', '.join(sorted(packages))}, and modules of one's own"
             raise UsageError(f"{setting}: a configuration {rule}")
-        if value.get("_partial_") and is_part and place not in PARTIAL_KEYS:
-            raise UsageError(f"{place}._partial_={value['_partial_']}: only for optimizer and scheduler")
+        if value.get("_partial_") and is_part and path not in PARTIAL_KEYS:
+            raise UsageError(f"{path}._partial_={value['_partial_']}: only for optimizer and scheduler")
     return resolved
 
 

@@ -34,7 +34,7 @@ MAX_FOLDERS = 20_000  # A folder with more is not searched for runs, and counts 
 PATHS = ("data.root", "data.source.path")  # Variables of the environment are resolved only in these.
 PLAIN_VARIABLES = re.compile(r"([^$]|\$\{oc\.env:\w+(,[^${}]*)?\})*")
 NESTED_INTERPOLATION = re.compile(r"\$\{(?!direction:)[^}]*\$\{")  # The inner one hides which variable is read.
-# The values of these keys may become the place of a file; but the metric that a callback monitors has a slash, too.
+# The values of these keys may become the path of a file. The metric that a callback monitors has a slash, and is none.
 MAY_SAVE = re.compile(r"(callbacks|logger|trainer)(\.(?!.*\.monitor$)|$)")
 IS_OUTPUT = re.compile(rf"{MAY_SAVE.pattern}.*(dir|path|folder|uri|\._args_\.\d+)$")
 # The values of these keys may be written to a file or become part of a request.
@@ -171,7 +171,7 @@ def _find_folder_of_runs(path: Path) -> Path | None:
     return None
 
 
-def reject_untrusted(record: Path, overrides: Sequence[str], given: Container[str]) -> None:
+def reject_untrusted(record: Path, overrides: Sequence[str], typed: Container[str]) -> None:
     """Raise UsageError for a recorded override that acts outside the run folder, unless typed again."""
     from mnist_lab.config.overrides import override_key, parse_override  # This imports Hydra.
 
@@ -179,7 +179,7 @@ def reject_untrusted(record: Path, overrides: Sequence[str], given: Container[st
         if re.match(r"-|[^=]*\bhydra\b", override):  # Hydra's settings can run any program.
             raise UsageError(f"{record}: the override {override!r} is not one of a run; remove it")
         _hide_variables(override)
-    kept = [override for override in overrides if override_key(override) not in given]
+    kept = [override for override in overrides if override_key(override) not in typed]
     if sum(override.count("${") for override in kept) > MAX_INTERPOLATIONS:
         raise UsageError(f"{record}: its overrides have more than {MAX_INTERPOLATIONS} interpolations")
     for override in kept:
@@ -223,7 +223,7 @@ def reject_config_dir(record: Path, config_dir: Path) -> None:
         _hide_variables(text)
 
 
-def reject_composed(record: Path, cfg: DictConfig, given: Container[str]) -> None:
+def reject_composed(record: Path, cfg: DictConfig, typed: Container[str]) -> None:
     """Raise UsageError for a setting of a recorded config_dir that acts outside the run folder, unless typed again."""
     shipped = [
         (key.removeprefix("experiment."), str(value).replace("${runs_dir}", "runs"))
@@ -233,9 +233,9 @@ def reject_composed(record: Path, cfg: DictConfig, given: Container[str]) -> Non
     folder = record.parent.absolute()
     for name in {*cfg} - {"overrides", "config_dir"}:
         for key, value in walk(to_plain(cfg)[name], str(name)):
-            is_given = key in given or key.rpartition(".")[0] in given
+            is_typed = key in typed or key.rpartition(".")[0] in typed
             is_refused = (key == "folder" and value != str(folder)) or _acts_outside(key, value, folder)
-            if is_refused and not is_given and (key, value) not in shipped:
+            if is_refused and not is_typed and (key, value) not in shipped:
                 raise UsageError(
                     f"{record}: its config_dir sets {key}, which {REFUSED}; give it, or --config-dir, again"
                 )

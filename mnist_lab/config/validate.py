@@ -140,13 +140,13 @@ def drop_unknown_settings(cfg: DictConfig, groups: Sequence[str] = GROUPS) -> li
 
 def _unknown_arguments(node: DictConfig, key: str) -> Iterator[str]:
     """Yield the keys of arguments, in a node and below it, that no class takes."""
-    for place, value in walk(to_plain(node), key):
+    for path, value in walk(to_plain(node), key):
         if isinstance(value, dict) and "_target_" in value:
             try:
-                parameters = parameter_types(find_class(value["_target_"], place))
+                parameters = parameter_types(find_class(value["_target_"], path))
             except UsageError:  # Validation reports it.
                 continue
-            yield from (f"{place}.{name}" for name in value if not _is_taken(f"{place}.{name}", parameters))
+            yield from (f"{path}.{name}" for name in value if not _is_taken(f"{path}.{name}", parameters))
 
 
 def _is_taken(key: str, parameters: Container[str]) -> bool:

@@ -72,11 +72,11 @@ def _find_files(folder: Path, left_out: list[Path]) -> Iterator[Path]:
     def fail(error: OSError) -> None:
         raise error
 
-    for place, folders, files in os.walk(folder, onerror=fail):
-        if LOCK in files and (holder := holder_of(Path(place))) is not None:
-            raise UsageError(f"{display_path(Path(place))}: is in use by {holder}; archive it when it has ended")
+    for parent, folders, files in os.walk(folder, onerror=fail):
+        if LOCK in files and (holder := holder_of(Path(parent))) is not None:
+            raise UsageError(f"{display_path(Path(parent))}: is in use by {holder}; archive it when it has ended")
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for file in (Path(place, name) for name in sorted([*folders, *files]) if not name.startswith(".")):
+        for file in (Path(parent, name) for name in sorted([*folders, *files]) if not name.startswith(".")):
             if file.is_file() and file.resolve().is_relative_to(folder.resolve()):
                 yield file
             elif file.is_symlink() or not file.is_dir():

@@ -325,14 +325,14 @@ def _cells(line: str) -> list[str]:
 
 def _run_folders(folder: str | os.PathLike[str], *, jobs: bool = True) -> Iterator[Path]:
     """Yield the folders of all runs below a folder; with `jobs`, also of those in sweeps and reproductions."""
-    for place, folders, files in os.walk(folder):
+    for path, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]  # The trash is hidden.
-        if not jobs and place != os.fspath(folder) and {SWEEP_RECORD, REPRODUCTION_RECORD} & set(files):
+        if not jobs and path != os.fspath(folder) and {SWEEP_RECORD, REPRODUCTION_RECORD} & set(files):
             folders.clear()
         if RECORD in files:
             # A thousand runs have thousands of these, without runs in them.
             folders[:] = set(folders) - {CHECKPOINTS, FIGURES, EXPORTS, WANDB}
-            yield Path(place)
+            yield Path(path)
 
 
 def start_timestamp(info: RunRecord) -> float:
