@@ -1,4 +1,4 @@
-"""Run `python -m mnist_lab [COMMAND] ...`. Each command is imported only when it is used, so --help is quick."""
+"""Run `python -m mnist_lab [COMMAND]`, and import each command only when it is used, so that --help is quick."""
 
 import os
 import re
