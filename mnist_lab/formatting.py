@@ -25,7 +25,8 @@ def format_date(date: str | None) -> str:
 
 def format_duration(seconds: float) -> str:
     """Format a time in seconds, or from 100 seconds on in minutes and seconds."""
-    return f"{seconds:.1f} s" if seconds < 100 else f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+    minutes, rest = divmod(seconds + 0.5, 60)  # round() would fail for the NaN of a damaged record.
+    return f"{seconds:.1f} s" if seconds < 100 else f"{minutes:.0f} min {rest // 1:.0f} s"
 
 
 def format_accuracy(mean: float, std: float | None) -> str:
@@ -37,7 +38,7 @@ def format_held_out(size: int | float | None) -> str:
     """Format the number, or the share, of the training images that are held out."""
     if not size:
         return "none"
-    return f"{size:,}" if isinstance(size, int) else f"{size:.0%} of the training images"
+    return f"{size:,}" if isinstance(size, int) else f"{100 * size:g}% of the training images"
 
 
 def format_value(value: Any) -> str:

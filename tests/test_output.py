@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import logging
+import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -23,6 +24,8 @@ from mnist_lab.formatting import (
     code_span,
     csv_value,
     escape_markdown,
+    format_duration,
+    format_held_out,
     markdown_table,
     print_lines,
     render_template,
@@ -70,6 +73,11 @@ def test_all_ways_to_print_escape_what_steers_and_keep_a_text_on_its_line(
     assert len(set(map(len, file.getvalue().splitlines()[2:-1]))) == 1, "the columns are as wide as what is shown"
     record = logging.LogRecord("lab", logging.WARNING, "", 0, "%s", (text,), None)
     assert control(LogFormatter("%(message)s").format(record)) == set()
+
+
+def test_rounded_time_and_share_are_right() -> None:
+    assert [*map(format_duration, (99.94, 119.7, math.nan))] == ["99.9 s", "2 min 0 s", "nan min nan s"]
+    assert [format_held_out(size)[:5] for size in (0.005, 0.1, 5000)] == ["0.5% ", "10% o", "5,000"]
 
 
 def test_hostile_name_note_and_error_are_listed_harmlessly(tiny: Tiny, command: Command) -> None:

@@ -63,7 +63,9 @@ class Comparison:
         if value is None:
             return sign == "!="
         if self.name == "date":
-            return compare(value, operand.replace(" ", "T")) if DATE.fullmatch(operand) else None
+            # A day or a year as the operand means all of it, as the date of a run begins with it.
+            date = operand.replace(" ", "T")
+            return compare(value[: len(date)], date) if DATE.fullmatch(operand) else None
         return compare(format_value(value), operand) if is_equality else None
 
 

@@ -158,6 +158,7 @@ def test_bad_setting_is_reported_in_one_line_with_key_value_and_remedy(
     [
         (["trainer.devices=0"], "trainer: invalid settings"),
         (["trainer.limit_val_batches=0.1"], "is less than one of the 2 batches"),
+        (["data.val_size=0", "callbacks=early_stopping"], "early_stopping.monitor=val/acc: not logged"),
         *slow(
             (["optimizer.nesterov=true", "optimizer.momentum=0"], "Nesterov momentum requires a momentum"),
             (["scheduler=onecycle", "scheduler.pct_start=2"], "pct_start"),
@@ -204,11 +205,6 @@ def test_missing_gpu_is_reported_with_what_to_use(command: Command) -> None:
     outcome = command("trainer=gpu", data=False)
     assert outcome.status == 2
     assert "trainer.accelerator=cpu, or auto" in outcome.err
-
-
-def test_monitor_of_validation_without_validation_images_is_reported(tiny: Tiny) -> None:
-    with pytest.raises(UsageError, match=r"early_stopping\.monitor=val/acc: not logged"):
-        validate(tiny.compose("data.val_size=0", "callbacks=early_stopping"))
 
 
 class Own(MLP):

@@ -31,6 +31,8 @@ RUN = {
         ("tag != keep", False),
         ("tag > a", False),
         ("date < 2026-11-21", False),
+        ("date > 2026-11-21", False),
+        ("date == 2026-11-21 and date == 2026 and date >= 2026-11", True),
         ("data.download == true", True),
         ("data.download == True", True),
         ("data.download != FALSE", True),
