@@ -1,6 +1,6 @@
 """mnist_lab: five published MNIST tutorials' networks on one footing, on PyTorch Lightning and Hydra.
 
-The names below are the public ones. What imports torch or Hydra is imported when it is first used.
+The names below are public. Those that need torch or Hydra are imported when they are first used.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""`python -m mnist_lab [COMMAND] ...`: picks the command and imports it only then, so that --help is quick."""
+"""Run `python -m mnist_lab [COMMAND]`, and import each command only when it is used, so that --help is quick."""
 
 import os
 import re
@@ -27,14 +27,14 @@ def program() -> None:
 
 
 def main() -> None:
-    """Run the command line in sys.argv; the process may go on."""
+    """Run the command line in sys.argv, in a process that may continue afterwards."""
     with exit_on_user_error(is_first_process=rank() == 0):
         try:
             _main()
-        except KeyboardInterrupt:  # A run that had started has said more, and how to resume it.
+        except KeyboardInterrupt:  # A run raises Interrupted, after it has printed how to resume it.
             stop_waiting_for_readers()
             if sys.stderr.isatty():
-                print_lines("", file=sys.stderr)  # Else the prompt would stand behind the terminal's ^C.
+                print_lines("", file=sys.stderr)  # Otherwise the prompt would follow the terminal's ^C.
             raise SystemExit(128 + signal.SIGINT) from None
         finally:
             sys.stdout.flush()
@@ -46,7 +46,7 @@ def _main() -> None:
     except FileNotFoundError:
         raise UsageError("the current folder was removed; change to another one") from None
     if not {"", here} & set(sys.path):
-        sys.path.append(here)  # The console script, too, finds a user's own network.
+        sys.path.append(here)  # The console script would not find a user's own network otherwise.
     arguments = sys.argv[1:]
     name = arguments[0] if arguments else ""
     if name in COMMANDS:

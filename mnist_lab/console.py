@@ -1,4 +1,4 @@
-"""The console of rich for all that needs it: progress, tables with boxes. What else prints does without its import."""
+"""Print progress and tables with rich. Other modules print without it, since its import takes time."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from mnist_lab.formatting import printable
 
 
 class PlainConsole(Console):
-    """A console that prints text as it is, without markup, emoji and highlighting, and escaped."""
+    """A console that prints text escaped, and without markup, emoji and highlighting."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(highlight=False, markup=False, emoji=False, **settings)

@@ -1,4 +1,4 @@
-"""Errors that a user can cause, each explained in one line; a programming error keeps its traceback."""
+"""Define the errors that a user can cause, and explain each in one line; a programming error keeps its traceback."""
 
 import errno
 import os
@@ -14,7 +14,7 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class LabError(Exception):
-    """A failure that its message explains: what, where, and the remedy."""
+    """A failure whose message says what is wrong, where, and what to do."""
 
     exit_status = 1
 
@@ -26,28 +26,28 @@ class UsageError(LabError, ValueError):
 
 
 def not_installed(what: str, extra: str) -> UsageError:
-    """Return the error of what needs an extra of ours that is not installed."""
+    """Return the error for a setting or an option that needs an extra which is not installed."""
     return UsageError(f"{what}: needs packages that are not installed: pip install 'mnist-lab[{extra}]'")
 
 
 class Interrupted(SystemExit):
-    """Ctrl-C, SIGTERM or SIGHUP ended a run, which has been recorded; a sweep ends with it."""
+    """Ctrl-C, SIGTERM or SIGHUP ended a run, which has recorded that; its sweep ends, too."""
 
 
 class JobsFailed(SystemExit):
-    """A sweep has ended and printed which of its jobs failed."""
+    """A sweep has ended, and printed which of its jobs failed."""
 
 
 class ProcessLost(LabError):
-    """Another process of a distributed run died; every survivor reports it, since rank 0 may be the one that died."""
+    """Another process of a distributed run died; each survivor prints that, since rank 0 may be the one that died."""
 
 
 class DataUnavailable(LabError, ConnectionError):
-    """The data set is not on this machine, and no source could bring it."""
+    """The data set is not on this machine, and no source delivered it."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error is Python's or torch's for running out of memory, on a GPU or a CPU."""
+    """Return whether Python or torch raised an error because a GPU or a CPU ran out of memory."""
     on_gpu, on_cpu = type(error).__name__ == "OutOfMemoryError", "DefaultCPUAllocator" in str(error)
     return on_gpu or on_cpu or isinstance(error, MemoryError)
 
@@ -56,7 +56,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 def exit_on_user_error(*, is_first_process: bool = True) -> Iterator[None]:
     """Turn a LabError or a full disk into one line on stderr and an exit status; HYDRA_FULL_ERROR=1 adds the traceback.
 
-    What all processes of a run meet is printed by the first.
+    An error that all processes of a run meet is printed by the first.
     """
     shows_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:

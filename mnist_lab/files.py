@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Write files that are whole or missing, and read files that a stranger may have made."""
 
 import errno
 import os
@@ -10,17 +10,17 @@ from pathlib import Path
 
 from mnist_lab.errors import UsageError
 
-PARTIAL = ".partial"  # the end of a temporary file's name
-MAX_TEXT = 50_000_000  # bytes of a record, or of the metrics of a run
+PARTIAL = ".partial"  # The names of temporary files end with it.
+MAX_TEXT = 50_000_000  # bytes
 
 
 @contextmanager
 def atomic_write(path: Path, *, durable: bool = True) -> Iterator[Path]:
-    """Yield a temporary path to write to, and put the file in the place of `path` when the block ends well.
+    """Yield a temporary path to write to, and replace `path` by this file if the block raises no error.
 
-    A reader, a kill, a full disk or a power failure leaves the old file or the new one, never half of one. Several
-    processes may write the same path; the last one wins. An OSError names `path`, not the temporary file. If it is not
-    durable, which saves milliseconds, a power failure may leave an empty file unless `sync_tree` follows.
+    A reader, a kill, a full disk or a power failure finds the old file or the new one, never half of one. Several
+    processes may write the same path; the last one wins. An OSError names `path`, not the temporary file. A file that
+    is not durable takes some milliseconds less; a power failure may leave it empty unless `sync_tree` follows.
     """
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")
     try:
@@ -31,7 +31,7 @@ def atomic_write(path: Path, *, durable: bool = True) -> Iterator[Path]:
         if durable:
             sync(path.parent)
     except OSError as error:
-        if error.filename in (None, str(partial)):  # torch and a full disk name no file.
+        if error.filename in (None, str(partial)):  # A full disk names no file, and neither does torch.
             error.filename = str(path)
         raise
     finally:
@@ -41,27 +41,27 @@ def atomic_write(path: Path, *, durable: bool = True) -> Iterator[Path]:
 def write_text(path: Path, text: str, *, durable: bool = True) -> None:
     """Write a text file in UTF-8, as `atomic_write` does."""
     with atomic_write(path, durable=durable) as partial:
-        partial.write_text(text, encoding="utf-8", errors="backslashreplace")  # A file name may have a surrogate.
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")  # A file name may have surrogates.
 
 
 def open_own(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
-    """Open a file that somebody else may have put there: a link leads nowhere, and a pipe is not waited for."""
+    """Open a file that a stranger may have made: links are not followed, and an empty pipe does not block."""
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def read_text(path: Path, most: int = MAX_TEXT, errors: str = "strict") -> str:
-    """Read a text file in UTF-8; raise OSError for a link, or for one of more than so many bytes."""
+    """Read a text file in UTF-8; raise OSError for a link, or for a file of more than `most` bytes."""
     with open(path, "rb", opener=open_own) as file:
-        content = file.read(most + 1) or b""  # A pipe may have none yet.
+        content = file.read(most + 1) or b""  # An empty pipe gives None.
     if len(content) > most:
         raise OSError(errno.EFBIG, f"more than {most:,} bytes", str(path))
     return content.decode(errors=errors)
 
 
 def sync(path: Path) -> None:
-    """Have the disk hold a file's content or a folder's names, so that a power failure does not lose them."""
+    """Write a file's content or a folder's names to the disk, so that a power failure does not lose them."""
     if path.is_dir() and not hasattr(os, "O_DIRECTORY"):
-        return  # Windows opens no folder.
+        return  # Windows cannot open folders.
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)
@@ -70,13 +70,13 @@ def sync(path: Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """Have the disk hold all files and folders below a folder; links, which may lead nowhere, are not followed."""
+    """Write all files and folders below a folder to the disk, but no links, which may be broken."""
     for path in [*(path for path in folder.rglob("*") if not path.is_symlink()), folder]:
         sync(path)
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it that are missing, so that a power failure does not lose them."""
+    """Make a folder and its missing parents, so that a power failure does not lose them."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for path in missing:
@@ -84,14 +84,14 @@ def make_folder(folder: Path) -> None:
 
 
 def require_writable_file(path: Path, option: str) -> None:
-    """Raise UsageError for a path that cannot be a file, before the work on it; option is as typed: --out=PATH."""
+    """Raise UsageError for a path that cannot be a file; the option, --out=PATH, starts the message."""
     if path.exists() and not path.is_file():
         raise UsageError(f"{option}: exists and is not a file; choose another")
 
 
 @contextmanager
 def user_output(path: Path, option: str) -> Iterator[Path]:
-    """Yield a temporary file as `atomic_write` does, for a file that a user names by option; make its folder."""
+    """Write a file that the user names by an option as `atomic_write` does, and make its folder."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as partial:
@@ -101,7 +101,7 @@ def user_output(path: Path, option: str) -> Iterator[Path]:
 
 
 def is_whole(checkpoint: Path) -> bool:
-    """Return whether a checkpoint's zip file is complete and its sums are right; torch itself does not look."""
+    """Return whether a checkpoint's ZIP file is complete with correct CRC sums, which torch does not check."""
     try:
         with zipfile.ZipFile(checkpoint) as archive:
             return archive.testzip() is None
@@ -110,7 +110,7 @@ def is_whole(checkpoint: Path) -> bool:
 
 
 def exists(path: Path) -> bool:
-    """Return whether there is a file or folder; a name that none can have, such as a very long one, has none."""
+    """Return whether a path exists; a name that no file can have, such as a very long one, does not."""
     try:
         return path.exists()
     except OSError:

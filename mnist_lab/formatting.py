@@ -1,4 +1,4 @@
-"""Values as text for people: numbers, times, paths, commands; and the one way to print, log and render text."""
+"""Format numbers, times, paths and commands, and print, log and render text without control characters."""
 
 import contextlib
 import html
@@ -11,31 +11,34 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-HIDDEN: dict[str, str] = {}  # What stands for a secret value; `config.trust` adds those that a run names.
+# A stranger's run may name variables with secrets. `config.trust` adds the value of each with the text to show instead,
+# and everything that is printed later has to hide it.
+HIDDEN: dict[str, str] = {}
 
 
 def format_date(date: str | None) -> str:
-    """Return a date of run.json in local time, to the minute."""
+    """Format a date of run.json in local time, to the minute."""
     with contextlib.suppress(ValueError, OverflowError):
         return datetime.fromisoformat(date or "").astimezone().strftime("%Y-%m-%d %H:%M")
     return date or "-"
 
 
 def format_duration(seconds: float) -> str:
-    """Return seconds, or from a hundred on minutes and seconds."""
-    return f"{seconds:.1f} s" if seconds < 100 else f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+    """Format a time in seconds, or from 100 seconds on in minutes and seconds."""
+    minutes, rest = divmod(seconds + 0.5, 60)  # round() would fail for the NaN of a damaged record.
+    return f"{seconds:.1f} s" if seconds < 100 else f"{minutes:.0f} min {rest // 1:.0f} s"
 
 
 def format_accuracy(mean: float, std: float | None) -> str:
-    """Return a mean accuracy with its standard deviation, if there is one."""
-    return f"{mean:.2%}" + (f" ± {100 * std:.2f}" if std is not None else "")
+    """Format a mean accuracy with its standard deviation, if there is one."""
+    return f"{mean:.2%}" if std is None else f"{mean:.2%} ± {100 * std:.2f}"
 
 
 def format_held_out(size: int | float | None) -> str:
-    """Return how many training images are held out, from their number or share."""
+    """Format the number, or the share, of the training images that are held out."""
     if not size:
         return "none"
-    return f"{size:,}" if isinstance(size, int) else f"{size:.0%} of the training images"
+    return f"{size:,}" if isinstance(size, int) else f"{100 * size:g}% of the training images"
 
 
 def format_value(value: Any) -> str:
@@ -46,7 +49,7 @@ def format_value(value: Any) -> str:
 
 
 def csv_value(value: Any) -> Any:
-    """Return a value for a CSV file, with a quote before text that a spreadsheet would take for a formula."""
+    """Return a value for a CSV file, with a quote before a text that a spreadsheet would read as a formula."""
     if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
         try:
             float(value)
@@ -56,36 +59,36 @@ def csv_value(value: Any) -> Any:
 
 
 def format_command(arguments: list[str]) -> str:
-    """Return a command of ours, as it would be typed."""
+    """Format a command of mnist_lab as a user types it."""
     return shlex.join(["python", "-m", "mnist_lab", *arguments])
 
 
 def display_path(path: Path) -> str:
-    """Return a path as a user would type it: from the current folder, if it is below it."""
+    """Return a path as a user types it: relative to the current folder, if it is below it."""
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def shorten(text: str | None, most: int = 100) -> str:
-    """Return a user's text for a message: one line, shortened."""
+    """Shorten a user's text to one line, for a message."""
     line = printable(" ".join((text or "").split()))
     return line if len(line) <= most else f"{line[: most - 3]}..."
 
 
 def printable(text: str) -> str:
-    """Return a line with its control characters escaped, newlines too, so that printing it cannot steer a terminal."""
-    for value, shown in HIDDEN.items():
-        text = text.replace(value, shown)
+    """Escape the control characters of a line, newlines too, so that it cannot steer a terminal."""
+    for secret, substitute in HIDDEN.items():
+        text = text.replace(secret, substitute)
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def printable_lines(text: str) -> str:
-    """Return a text of several lines with all other control characters escaped."""
+    """Escape the control characters of a text of several lines, except its newlines."""
     return "\n".join(map(printable, text.split("\n")))
 
 
 def print_lines(*lines: object, file: TextIO | None = None) -> None:
-    """Print lines, escaped; everything that the lab prints passes here or through `console.PlainConsole`."""
+    """Print lines, escaped; the lab prints only with this function and with `console.PlainConsole`."""
     for line in lines:
         print(printable(str(line)), file=file)
 
@@ -96,24 +99,24 @@ def print_warning(text: str) -> None:
 
 
 class LogFormatter(logging.Formatter):
-    """Formats records of train.log and of the terminal, escaped."""
+    """Formats records for train.log and the terminal, escaped."""
 
     def format(self, record: logging.LogRecord) -> str:
         return printable_lines(super().format(record))
 
 
 def natural_key(name: str) -> list[tuple[bool, int, str]]:
-    """Return a key that sorts names as people do, 2 before 10."""
+    """Return a key that sorts names as people do: 2 before 10."""
     parts = filter(None, re.split(r"([0-9]+)", name))
     return [(False, int(part), "") if part.isdecimal() else (True, 0, part) for part in parts]
 
 
 class Markdown(str):
-    """A text in Markdown, which a template takes as it is; any other text is escaped."""
+    """A text in Markdown, which a template does not escape."""
 
 
 def escape_markdown(value: Any) -> Any:
-    """Return a text for Markdown: one line, without markup; other values as they are."""
+    """Escape a text for Markdown, as one line without markup; other values stay as they are."""
     if isinstance(value, Markdown) or not isinstance(value, str):
         return value
     special = r"([\\`*|$\[\]]|(?<!\w)[_~#]|[_~](?!\w))"
@@ -121,7 +124,7 @@ def escape_markdown(value: Any) -> Any:
 
 
 def code_span(text: str) -> Markdown:
-    """Return a text as code in Markdown, as HTML if it has characters that end or break such code."""
+    """Return a text as code in Markdown, or in HTML if some of its characters would end the code."""
     return Markdown(f"<code>{escape_markdown(text)}</code>" if re.search("[`<|]", text) else f"`{printable(text)}`")
 
 
@@ -133,7 +136,7 @@ def markdown_table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> Markd
 
 
 def render_template(path: Path, **values: Any) -> str:
-    """Render a jinja2 template of HTML or Markdown, escaping all values for it, and their control characters."""
+    """Render a jinja2 template of HTML or Markdown, with all values and their control characters escaped."""
     import jinja2
 
     is_html = ".html" in path.suffixes

@@ -1,4 +1,4 @@
-"""Standard output and standard error whose reader goes away or stops reading, or whose disk is full."""
+"""Keep the program alive if the reader of its standard output or error goes away, or their disk is full."""
 
 import errno
 import io
@@ -9,43 +9,42 @@ import sys
 from typing import Any
 
 READER_GONE = (errno.EPIPE, errno.EIO, errno.ECONNRESET)  # The pipe, terminal or connection is closed.
-PATIENCE = 1.0  # seconds to wait for a reader once the process is to stop
+PATIENCE = 1.0  # seconds to wait for a reader once the process has to stop
 
 
 class StandardStream(io.FileIO):
-    """The file behind standard output or standard error; from the first write that fails on, the null device."""
+    """The file behind standard output or standard error; after a write has failed, it writes to the null device."""
 
-    outlives_reader = False  # whether to continue without one: the results of training are in the run folders
+    outlives_reader = False  # Training continues without a reader: its results are in the run folder.
 
     def write(self, data: Any) -> int:
         try:
-            while (written := super().write(data)) is None:  # Another program made it non-blocking.
+            while (written := super().write(data)) is None:  # Another program has made it non-blocking.
                 select.select([], [self], [])
             return written
         except OSError as error:
             write_to_null_device(self.fileno())
-            reader_gone = error.errno in READER_GONE
-            if self.fileno() == 2:
-                return len(data)
-            if not self.outlives_reader:
-                if reader_gone:
+            is_reader_gone = error.errno in READER_GONE
+            if self.fileno() == 1 and not self.outlives_reader:
+                if is_reader_gone:
                     raise SystemExit(128 + signal.SIGPIPE) from error
                 error.filename = "standard output"
                 raise
-            if not reader_gone:
-                warning = f"standard output: {error.strerror}; the run continues"
-                print(f"mnist_lab: warning: {warning}", file=sys.stderr)  # noqa: T201  # formatting is no part of it
+            if self.fileno() == 1 and not is_reader_gone:
+                warning = f"mnist_lab: warning: standard output: {error.strerror}; the run continues"
+                print(warning, file=sys.stderr)  # noqa: T201 (no module of the lab may be imported here)
             return len(data)
 
 
-_protected: list[StandardStream] = []  # It stays empty where the lab is imported: streams are the user's.
+# The streams of the process, for stop_waiting_for_readers. Where the lab is imported, they are the user's and not here.
+_protected: list[StandardStream] = []
 
 
 def protect_streams() -> None:
-    """Put a StandardStream behind sys.stdout and sys.stderr, for good; a character that one lacks becomes `?`."""
+    """Put a StandardStream behind sys.stdout and sys.stderr; a character that they cannot encode becomes `?`."""
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         stream = getattr(sys, name)
-        if stream is None:  # The shell has closed it (>&-), and no other file may take its number.
+        if stream is None:  # The shell has closed it (>&-). No other file may get its number.
             write_to_null_device(descriptor)
         _protected.append(StandardStream(descriptor, "w", closefd=False))
         text = io.TextIOWrapper(
@@ -58,7 +57,7 @@ def protect_streams() -> None:
 
 
 def write_to_null_device(descriptor: int) -> None:
-    """Make a descriptor lead to the null device, for a write that waits, too, when a signal has it tried again."""
+    """Redirect a descriptor to the null device. Interrupted by a signal, a write that waits is repeated there, too."""
     null = os.open(os.devnull, os.O_WRONLY)
     if null != descriptor:
         os.dup2(null, descriptor)
@@ -66,7 +65,7 @@ def write_to_null_device(descriptor: int) -> None:
 
 
 def stop_waiting_for_readers() -> None:
-    """Send to the null device what nobody reads for a second, because the process is to stop."""
+    """Redirect the streams that nobody has read for a second to the null device, because the process has to stop."""
     for file in _protected:
         if not select.select([], [file], [], PATIENCE)[1]:
             write_to_null_device(file.fileno())

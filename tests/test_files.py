@@ -1,4 +1,4 @@
-"""Files are whole or not there, whoever writes them at once."""
+"""Files are whole or missing, even if several processes write them at the same time."""
 
 import errno
 import os

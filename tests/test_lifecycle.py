@@ -1,4 +1,4 @@
-"""Whatever happens to a run, it ends as if left alone, or one line says why not."""
+"""Whatever happens to a run, it ends like an undisturbed one, or one line says why not."""
 
 import shutil
 import signal
@@ -31,7 +31,7 @@ def start(tiny: Tiny, runs_dir: Path, *arguments: str, kill: tuple[signal.Signal
 
 @pytest.fixture(scope="module")
 def left_alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tiny, Run]:
-    """Train the run left alone, whose end every other is to reach."""
+    """Train a run without disturbance; the others must end like it."""
     folder = tmp_path_factory.mktemp("lifecycle")
     tiny = tiny_data(folder / "tiny")
     tiny.overrides = [*SAVED_OFTEN, "trainer.max_epochs=3"]
@@ -41,7 +41,7 @@ def left_alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tiny, Run]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("examples", [3, *thorough(8)])  # orders that are tried
+@pytest.mark.parametrize("examples", [3, *thorough(8)])  # So many orders are tried.
 def test_run_ends_as_if_left_alone_or_one_line_says_why_not(
     left_alone: tuple[Tiny, Run], tmp_path: Path, examples: int
 ) -> None:
@@ -58,13 +58,13 @@ def test_run_ends_as_if_left_alone_or_one_line_says_why_not(
         def __init__(self) -> None:
             super().__init__()
             self.runs_dir = tmp_path / str(next(numbers))
-            self.damaged: str | None = None  # one file, once: what is damaged twice may look whole
+            self.damaged: str | None = None  # Only one file, and once: damaged twice, it may look whole.
             self.explained = False
             self.settings: tuple[str, ...] = ()
 
         @property
         def step(self) -> int:
-            """Steps that the newest checkpoint has."""
+            """The steps of the newest checkpoint."""
             last = self.file("checkpoints/last.ckpt")
             return int(read_checkpoint(last)["global_step"]) if last and is_whole(last) else 0
 

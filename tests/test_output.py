@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import logging
+import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -23,6 +24,8 @@ from mnist_lab.formatting import (
     code_span,
     csv_value,
     escape_markdown,
+    format_duration,
+    format_held_out,
     markdown_table,
     print_lines,
     render_template,
@@ -45,7 +48,7 @@ TAG = "<iframe src=//evil onload=alert(2)> | `a` | [b](javascript:c) </script> *
 
 
 def control(text: str) -> set[str]:
-    """The characters of a text that do more than stand there; a new line may."""
+    """Return the control characters of a text, except newlines."""
     return {c for c in text if not c.isprintable()} - {"\n"}
 
 
@@ -70,6 +73,11 @@ def test_all_ways_to_print_escape_what_steers_and_keep_a_text_on_its_line(
     assert len(set(map(len, file.getvalue().splitlines()[2:-1]))) == 1, "the columns are as wide as what is shown"
     record = logging.LogRecord("lab", logging.WARNING, "", 0, "%s", (text,), None)
     assert control(LogFormatter("%(message)s").format(record)) == set()
+
+
+def test_rounded_time_and_share_are_right() -> None:
+    assert [*map(format_duration, (99.94, 119.7, math.nan))] == ["99.9 s", "2 min 0 s", "nan min nan s"]
+    assert [format_held_out(size)[:5] for size in (0.005, 0.1, 5000)] == ["0.5% ", "10% o", "5,000"]
 
 
 def test_hostile_name_note_and_error_are_listed_harmlessly(tiny: Tiny, command: Command) -> None:
@@ -100,7 +108,7 @@ def test_values_in_a_csv_hold_no_formula_of_a_spreadsheet(tiny: Tiny, command: C
 
 
 class Elements(HTMLParser):
-    """The elements of a page, and their attributes that could run something."""
+    """A parser that collects the elements of a page, and the attributes that can run a program."""
 
     def __init__(self, page: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Standard output and error that nobody reads, that are closed or full: what becomes of the program."""
+"""The program ends well if its standard output or error is closed or full, or has no reader."""
 
 import fcntl
 import os
@@ -21,14 +21,14 @@ has_full_device = pytest.mark.skipif(not FULL.exists(), reason="there is no devi
 
 
 def train(tiny: Tiny, *arguments: str) -> list[str]:
-    """The command line of a run of mlp in the folder run."""
+    """Return the command line of a run of mlp in the folder run."""
     settings = [*tiny.overrides, "model=mlp", "dashboard=none", "hydra.run.dir=run", *arguments]
     return [sys.executable, "-m", "mnist_lab", "--config-dir", str(tiny.conf), *settings]
 
 
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
-    """The two ends of a pipe that holds little."""
+    """Open a pipe with a small buffer."""
     ends = os.pipe()
     if sys.platform == "linux":
         fcntl.fcntl(ends[1], fcntl.F_SETPIPE_SZ, 4096)
@@ -78,7 +78,7 @@ def test_command_ends_like_one_killed_by_sigpipe_when_its_reader_has_gone(pipe: 
 def test_closed_streams_change_no_status_and_get_no_other_files_place(
     arguments: str, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is opened later must not be written to by a print."""
+    """A print must not write into a file that is opened later."""
     monkeypatch.chdir(tmp_path)
     program = f"import sys; sys.argv[1:] = [{arguments!r}]\nfrom mnist_lab.__main__ import *\n"
     program += (
@@ -96,7 +96,7 @@ def test_character_that_the_terminal_lacks_is_replaced() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc").exists(), reason="/proc tells that a write blocks")
+@pytest.mark.skipif(not Path("/proc").exists(), reason="/proc shows that a write blocks")
 @pytest.mark.parametrize("sent", [signal.SIGINT, *thorough(signal.SIGTERM)])
 def test_signal_ends_a_run_that_waits_for_a_reader_that_does_not_read_and_it_saves(
     tiny: Tiny, pipe: tuple[int, int], sent: signal.Signals
@@ -111,8 +111,8 @@ def test_signal_ends_a_run_that_waits_for_a_reader_that_does_not_read_and_it_sav
     waits = Path(f"/proc/{training.pid}/wchan")
     wait_for(lambda: training.poll() is not None or "pipe_write" in waits.read_text(), "a write that blocks")
     training.send_signal(sent)
-    _, told = training.communicate(timeout=240)
-    assert (training.returncode, told) == (128 + sent, "")
+    _, error = training.communicate(timeout=240)
+    assert (training.returncode, error) == (128 + sent, "")
     run = Run(Path("run"))
     assert (run.info["status"], run.info["steps"] > 0) == ("interrupted", True)
     assert torch.load(run.checkpoint_path("last"), weights_only=True)["global_step"] == run.info["steps"]

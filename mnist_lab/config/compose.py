@@ -1,7 +1,7 @@
 """Compose a configuration with Hydra, once, and resolve it: what is validated and trained is what was composed."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -27,8 +27,8 @@ from mnist_lab.config.settings import resolve_settings, to_plain
 from mnist_lab.errors import UsageError, not_installed
 from mnist_lab.formatting import format_value, shorten
 
-EXTRAS = ("submitit", "ray", "optuna")  # packages of launchers and sweepers, each in the extra of its name
-# Settings of Hydra's that would have no effect, since the lab runs its jobs itself, with their defaults.
+EXTRAS = ("submitit", "ray", "optuna")  # Launchers and sweepers need these packages, each in the extra of its name.
+# Hydra's settings without an effect, since the lab runs the jobs itself, each with the values that it may have.
 WITHOUT_EFFECT = {
     "callbacks": ({}, None),
     "job.chdir": (False, None),
@@ -38,23 +38,10 @@ WITHOUT_EFFECT = {
     "sweep.subdir": ("${hydra.job.num}", None),
 }
 
-OmegaConf.register_new_resolver("start_time", start_time, use_cache=True, replace=True)
-OmegaConf.register_new_resolver(
-    "coalesce", lambda value, otherwise: otherwise if value is None else value, replace=True
-)
-# ${select:KEY,{KEY:VALUE,...},DEFAULT}: a setting that follows another, or one of Hydra's that is an Enum.
-OmegaConf.register_new_resolver(
-    "select", lambda key, values, default: values.get(getattr(key, "name", key), default), replace=True
-)
-
-OmegaConf.register_new_resolver("direction", lambda metric: direction(str(metric)), replace=True)
-OmegaConf.register_new_resolver("processes", local_processes, replace=True)
-OmegaConf.register_new_resolver("machines", machines, replace=True)
-
 
 @dataclass(frozen=True)
 class CommandLine:
-    """What was typed: plain values, from which any process composes the same configuration."""
+    """A command line as plain values, from which any process composes the same configuration."""
 
     overrides: tuple[str, ...]
     config_dir: str | None = None
@@ -62,26 +49,26 @@ class CommandLine:
 
     @property
     def options(self) -> list[str]:
-        """The options that stand before the overrides."""
+        """The options before the overrides."""
         return config_options(self.config_dir, self.config_name)
 
 
 def config_options(config_dir: str | None, config_name: str | None = None) -> list[str]:
-    """Return the options --config-dir and --config-name as far as they differ from the defaults."""
-    named = ["--config-name", config_name] if config_name not in (None, "train") else []
-    return [*(["--config-dir", config_dir] if config_dir else []), *named]
+    """Return the options --config-dir and --config-name, without those that have their default."""
+    options = ["--config-dir", config_dir] if config_dir else []
+    return options + (["--config-name", config_name] if config_name not in (None, "train") else [])
 
 
 @dataclass(frozen=True)
 class HydraSettings:
-    """What the lab takes from Hydra's own settings, as plain values."""
+    """The values that the lab takes from Hydra's own settings, as plain values."""
 
-    choices: dict[str, str]  # The key is the group.
+    choices: dict[str, str]  # The keys are the groups.
     sweep_dir: Path
-    sweeper: dict[str, Any]  # empty outside a sweep, as is `launcher`
+    sweeper: dict[str, Any]  # Outside a sweep, sweeper and launcher are empty.
     launcher: dict[str, Any]
     log_name: str
-    logging: dict[str, Any] | None  # None unless the command line chooses it
+    logging: dict[str, Any] | None  # Only the command line chooses it.
     verbose: bool | str | list[str]
 
 
@@ -107,7 +94,7 @@ def compose_job(
 ) -> tuple[DictConfig, HydraSettings]:
     """Compose a job, and return its resolved configuration and Hydra's settings.
 
-    Its run folder is the one given, or else what hydra.run.dir says; its number is that in its sweep.
+    Without a folder, hydra.run.dir sets the run folder. The number counts the jobs of the sweep.
     """
     reject_overrides(line.overrides, is_sweep=is_sweep)
     if "${" in str(Path.cwd()):
@@ -133,18 +120,18 @@ def _resolve_job(
         hydra.mode = "MULTIRUN" if is_sweep else "RUN"
         if number is not None:
             hydra.job.id, hydra.job.num = str(number), number
-        # Each is resolved once: the time in their names would be another one the next time.
+        # Both are resolved once: resolved again, they could have a later time in their names.
         hydra.sweep.dir = str(Path(hydra.sweep.dir).absolute()) if is_sweep else ""
         hydra.runtime.output_dir = str((folder or Path(hydra.run.dir)).absolute())
-        named = any(re.match(r"hydra[./]job_logging", override_key(override)) for override in line.overrides)
+        chooses_logging = any(re.match(r"hydra[./]job_logging", override_key(override)) for override in line.overrides)
         settings = HydraSettings(
             choices=to_plain(hydra.runtime.choices),
             sweep_dir=Path(hydra.sweep.dir),
-            sweeper=_resolved(hydra.sweeper) if is_sweep else {},
-            launcher=_resolved(hydra.launcher) if is_sweep else {},
+            sweeper=_resolve(hydra.sweeper) if is_sweep else {},
+            launcher=_resolve(hydra.launcher) if is_sweep else {},
             log_name=hydra.job.name,
-            logging=_resolved(hydra.job_logging) if named else None,
-            verbose=_resolved(hydra.verbose),
+            logging=_resolve(hydra.job_logging) if chooses_logging else None,
+            verbose=_resolve(hydra.verbose),
         )
         cfg.config_dir = line.config_dir and str(Path(line.config_dir).absolute())
         cfg.config_name = line.config_name
@@ -155,12 +142,12 @@ def _resolve_job(
     return cfg, settings
 
 
-def _resolved(node: Any) -> Any:
+def _resolve(node: Any) -> Any:
     return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
 
 
 def reject_overrides(overrides: Sequence[str], *, is_sweep: bool = False) -> None:
-    """Raise UsageError for overrides that follow from others, or need a sweep or a package that is not there."""
+    """Raise UsageError for an override that is derived from others, or needs a sweep or a package that is missing."""
     for override in overrides:
         key, text = override_key(override), override_text(override)
         if key == "name":
@@ -178,29 +165,40 @@ def reject_overrides(overrides: Sequence[str], *, is_sweep: bool = False) -> Non
 
 def _reject_settings_without_effect(hydra: DictConfig) -> None:
     plain = to_plain(hydra)
-    for key, values in WITHOUT_EFFECT.items():
+    for key, allowed in WITHOUT_EFFECT.items():
         group, _, name = key.rpartition(".")
         value = (plain[group] if group else plain)[name]
-        if value not in values:
+        if value not in allowed:
             setting = f"hydra.{key}={shorten(format_value(value))}"
             raise UsageError(f"{setting}: has no effect, since the lab runs the jobs; docs/guides/sweeps.md has a list")
 
 
 def _drop_settings_of_none(cfg: DictConfig) -> None:
-    """Drop a preset's settings of a group for which the command line chooses "none"; validation refuses other ones."""
-    named = {override_key(override) for override in cfg.overrides}
-    with open_dict(cfg):
-        for group in [group for group in OPTIONAL if f"{group}=none" in cfg.overrides]:
-            cfg[group] = {key: value for key, value in cfg[group].items() if f"{group}.{key}" in named}
+    """Drop what a preset sets in a group for which the command line chooses "none"; validation refuses what is left."""
+    typed = {override_key(override) for override in cfg.overrides}
+    for group in OPTIONAL:
+        if f"{group}=none" in cfg.overrides:
+            cfg[group] = {name: value for name, value in cfg[group].items() if f"{group}.{name}" in typed}
 
 
-@cache  # Each job of a sweep asks for it.
+@cache  # Each job of a sweep needs it.
 def model_name(choice: str, target: str) -> str:
-    """Return a network's name: that of its file in conf/model, or of its class if that is not the file's."""
+    """Return a network's name: its file's in conf/model, or its class's where the file has another class."""
     path = conf_dir() / "model" / f"{choice}.yaml"
     if path.is_file() and OmegaConf.select(OmegaConf.load(path), "_target_") != target:
         return target.rpartition(".")[2]
     return choice
 
 
+def select_value(key: Any, values: Mapping[Any, Any], default: Any) -> Any:
+    """Return what ${select:KEY,{KEY:VALUE,...},DEFAULT} stands for; the key may be an Enum of Hydra's."""
+    return values.get(getattr(key, "name", key), default)
+
+
+OmegaConf.register_new_resolver("start_time", start_time, use_cache=True, replace=True)
+OmegaConf.register_new_resolver("coalesce", lambda value, default: default if value is None else value, replace=True)
+OmegaConf.register_new_resolver("select", select_value, replace=True)
+OmegaConf.register_new_resolver("direction", lambda metric: direction(str(metric)), replace=True)
+OmegaConf.register_new_resolver("processes", local_processes, replace=True)
+OmegaConf.register_new_resolver("machines", machines, replace=True)
 OmegaConf.register_new_resolver("model_name", model_name, replace=True)

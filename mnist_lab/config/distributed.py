@@ -1,4 +1,4 @@
-"""Processes of a distributed run that torchrun or SLURM's srun launched: rank, number, common start time and folder."""
+"""Find the processes that torchrun or srun launched for a run, and let them share a start time and a run folder."""
 
 import os
 import re
@@ -11,25 +11,25 @@ from typing import Any, Literal
 
 from mnist_lab.errors import LabError, UsageError
 
-# For the store of srun's tasks: above those of Ray's workers (to 19999), below those that the kernel gives to clients.
+# The store of srun's tasks has one of these ports. Ray's workers have lower ones, and Linux gives clients higher ones.
 PORTS = range(20000, 30000)
 
 
 @dataclass(frozen=True)
 class LaunchedProcess:
-    """The place of this process among those that torchrun or srun launched for one run."""
+    """This process as one of those that torchrun or srun launched for a run, by the terms of torchrun."""
 
     launcher: Literal["torchrun", "srun"]
     rank: int
-    world_size: int  # the number of processes
-    local_world_size: int  # Counts the processes on this machine.
+    world_size: int
+    local_world_size: int
     machines: int
 
 
 def launched_process() -> LaunchedProcess | None:
-    """Return the place of this process among those of its launcher; None if it was started alone.
+    """Return this process as its launcher started it; None if it was started alone.
 
-    A batch script, and the only task of a step, as submitit's jobs are, count as started alone.
+    A batch script counts as started alone, and so does the only task of a step, such as a job of submitit.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return LaunchedProcess(
@@ -55,7 +55,7 @@ def _number(variable: str, default: int) -> int:
 
 
 def tasks_per_node(text: str) -> list[int]:
-    """Return the number of tasks on each node from SLURM's short form: "2(x3),1" is [2, 2, 2, 1]."""
+    """Return the number of tasks on each node from SLURM's short form: "2(x3),1" means [2, 2, 2, 1]."""
     counts = re.findall(r"(\d+)(?:\(x(\d+)\))?", text)
     return [int(tasks) for tasks, nodes in counts for _ in range(int(nodes or 1))]
 
@@ -65,18 +65,19 @@ def local_processes(accelerator: str) -> int:
     launched = launched_process()
     if launched is not None:
         return launched.local_world_size
-    gpus = 0 if accelerator == "cpu" else import_module("torch").cuda.device_count()  # torch: not for other trainers
-    return gpus or 2
+    if accelerator == "cpu":
+        return 2
+    return import_module("torch").cuda.device_count() or 2  # Only trainer=ddp needs torch to compose.
 
 
 def machines() -> int:
-    """Return the number of machines on which the processes of this run were launched."""
+    """Return the number of machines that the processes of this run were launched on."""
     launched = launched_process()
     return 1 if launched is None else launched.machines
 
 
 def world_size_problems(devices: int, num_nodes: int) -> Iterator[str]:
-    """Yield the problem of devices and machines that ask for another number of processes than were launched."""
+    """Yield a problem if the devices and machines of a run need another number of processes than were launched."""
     launched = launched_process()
     if launched is None or devices * num_nodes == launched.world_size:
         return
@@ -88,14 +89,14 @@ def world_size_problems(devices: int, num_nodes: int) -> Iterator[str]:
 
 
 def start_time(pattern: str) -> str:
-    """Return the start time for a run folder's name, by strftime's pattern; launched processes share rank 0's."""
+    """Format the start time for a run folder's name by strftime's pattern; launched processes share that of rank 0."""
     moment = datetime.now() if launched_process() is None else datetime.fromisoformat(_first_process_start())
     return moment.strftime(pattern)
 
 
-@cache
+@cache  # The processes exchange it once.
 def _first_process_start() -> str:
-    """Return the start time of rank 0, shared through the store."""
+    """Return the start time of rank 0, which the processes share through the store."""
     store = _store()
     key = f"mnist_lab began, start {os.environ.get('TORCHELASTIC_RESTART_COUNT')}"
     if rank() == 0:
@@ -103,13 +104,10 @@ def _first_process_start() -> str:
     return str(store.get(key).decode())
 
 
-@cache
+@cache  # The process group uses the same store later (multi_tenant), so it must stay open.
 def _store() -> Any:
-    """Connect to the store of the launched processes: torchrun's, or for srun that of rank 0, which serves it.
-
-    The process group uses the same store later (multi_tenant), so it must not be closed before.
-    """
-    distributed = import_module("torch.distributed")  # torch: not for --cfg
+    """Connect to the store of the launched processes: torchrun's own, or with srun the one that rank 0 serves."""
+    distributed = import_module("torch.distributed")  # A run started alone composes without torch.
     host, port = rendezvous()
     launched = launched_process()
     serves = launched is not None and launched.launcher == "srun" and launched.rank == 0
@@ -121,10 +119,9 @@ def _store() -> Any:
 
 
 def rendezvous() -> tuple[str, int]:
-    """Return host and port where launched processes meet.
+    """Return the host and the port where launched processes meet: MASTER_ADDR and MASTER_PORT, which torchrun sets.
 
-    They are MASTER_ADDR and MASTER_PORT, which torchrun sets; for srun, by default, the first machine of the step and
-    a port that follows from the numbers of job and step.
+    With srun, the default is the first machine of the step, and a port that follows from the numbers of job and step.
     """
     host, port = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
     if not host:
@@ -135,21 +132,22 @@ def rendezvous() -> tuple[str, int]:
 
 
 def share_run_folder(overrides: list[str], *, sweep: bool) -> list[str]:
-    """Return this process's overrides: a run's processes share its folder, each with a log of its own there."""
+    """Return the overrides of this process, which shares the run folder with the others and has its own log there."""
     if launched_process() is None:
         local = _number("LOCAL_RANK", 0)  # Lightning has started this process.
         return [*overrides, f"hydra.job.name=train_ddp_process_{local}"] if local else overrides
     if sweep:
         raise UsageError("-m: not supported where several processes are started; a sweep starts those of its jobs")
-    from mnist_lab.config.overrides import override_values  # imports Hydra
+    from mnist_lab.config.overrides import override_values  # This imports Hydra.
 
-    given = override_values(overrides)
-    if "hydra.run.dir" not in given:
-        _first_process_start()  # here, where its error is not taken for one of the configuration
-    log = [f"hydra.job.name=train_ddp_process_{rank()}"] if rank() > 0 and "hydra.job.name" not in given else []
-    return [*overrides, *log]
+    values = override_values(overrides)
+    if "hydra.run.dir" not in values:
+        _first_process_start()  # Raised while Hydra composes, its error would look like one of the configuration.
+    if rank() == 0 or "hydra.job.name" in values:
+        return overrides
+    return [*overrides, f"hydra.job.name=train_ddp_process_{rank()}"]
 
 
 def rank() -> int:
-    """Return the rank of this process among those that torchrun or srun launched; rank 0 prints."""
+    """Return the rank of this process among those launched for its run; rank 0 prints."""
     return _number("RANK", _number("SLURM_PROCID", 0))

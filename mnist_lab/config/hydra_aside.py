@@ -1,4 +1,4 @@
-"""Hydra for this package alone: its global state, which another application may be using, is put aside and restored."""
+"""Use Hydra without disturbing another application in the process: set its global state aside and put it back."""
 
 import sys
 import threading
@@ -21,24 +21,24 @@ from omegaconf.basecontainer import BaseContainer
 from mnist_lab.config import conf_dir
 from mnist_lab.errors import UsageError
 
-_LOCK = threading.RLock()
-_thread = threading.local()  # Its `hydra` is what ${hydra:...} reads in this thread.
-# HydraConfig is no part of it: other threads read it, and ours never do.
+_LOCK = threading.RLock()  # Hydra's state belongs to the process, so one thread at a time may set it aside.
+_thread = threading.local()  # In each thread, ${hydra:...} reads from another `hydra`.
+# HydraConfig is left alone: another application may read it in another thread, and no composition needs it.
 _SINGLETONS = (GlobalHydra, JobRuntime, VersionBase, ConfigStore)
 _RESOLVERS = ("now", "hydra", "python_version")
 
 
 @contextmanager
 def hydra_aside() -> Iterator[None]:
-    """Give the block a Hydra of its own, one thread at a time, and restore the state that was there.
+    """Give the block a fresh Hydra, one thread at a time, and restore the former state afterwards.
 
-    Hydra has no public way to do so: the dictionaries of its singletons and of OmegaConf's resolvers are private.
+    Hydra has no public function for that, so this changes the private dictionaries of singletons and resolvers.
     """
     with _LOCK:
-        Plugins.instance()  # It finds the installed plugins, whose settings go into the store.
+        Plugins.instance()  # Installed plugins put their settings into the store now, and not later.
         singletons, resolvers = dict(Singleton._instances), dict(BaseContainer._resolvers)
-        for kind in _SINGLETONS:
-            Singleton._instances.pop(kind, None)
+        for singleton in _SINGLETONS:
+            Singleton._instances.pop(singleton, None)
         Singleton._instances[ConfigStore] = _store_without_our_names(singletons[ConfigStore])
         setup_globals()
         try:
@@ -56,21 +56,18 @@ def _restore(state: dict[Any, Any], keys: Sequence[Any], before: dict[Any, Any])
 
 
 def _store_without_our_names(store: Any) -> Any:
-    """Copy Hydra's store without what plugins have put under names of conf/hydra: Hydra would merge the two."""
+    """Copy Hydra's store without the settings of plugins that conf/hydra has too: Hydra would merge the two."""
     copied = object.__new__(ConfigStore)
-    ours = {(path.parent.name, path.name) for path in (conf_dir() / "hydra").glob("*/*.yaml")}
-    groups = {
-        group: {name: node for name, node in nodes.items() if (group, name) not in ours}
-        if isinstance(nodes, dict)
-        else nodes
-        for group, nodes in store.repo.get("hydra", {}).items()
-    }
+    groups = dict(store.repo.get("hydra", {}))
+    for folder in (conf_dir() / "hydra").iterdir():
+        ours = {path.name for path in folder.iterdir()}
+        groups[folder.name] = {name: node for name, node in groups.get(folder.name, {}).items() if name not in ours}
     copied.repo = {**store.repo, "hydra": groups}
     return copied
 
 
 def show(arguments: Sequence[str]) -> None:
-    """Let Hydra's own application show what it knows or composes: --cfg, --info, --hydra-help and completion."""
+    """Let Hydra's own application answer --cfg, --info, --hydra-help and shell completion."""
     argv, config = sys.argv, HydraConfig.instance().cfg
     sys.argv = [*argv[:1], *arguments]
     try:
@@ -84,7 +81,7 @@ def show(arguments: Sequence[str]) -> None:
 
 @contextmanager
 def composer(config_dir: str | None = None) -> Iterator[None]:
-    """Prepare Hydra to compose from conf/, and from a folder of the user's own, which cannot replace what conf/ has."""
+    """Prepare Hydra to compose from conf/ and from a folder of the user's own, which cannot replace files of conf/."""
     with hydra_aside(), hydra.initialize_config_dir(str(conf_dir()), version_base="1.3", job_name="train"):
         OmegaConf.register_new_resolver("hydra", _select_from_hydra, replace=True)
         if config_dir is not None:
@@ -92,28 +89,22 @@ def composer(config_dir: str | None = None) -> Iterator[None]:
         yield
 
 
-def add_to_search_path(place: str) -> None:
-    """Have Hydra find choices and primary configurations in a further place."""
+def add_to_search_path(path: str) -> None:
+    """Let Hydra find choices and primary configurations in another place, too."""
     loader: Any = GlobalHydra.instance().config_loader()
-    loader.get_search_path().prepend("command-line", place, anchor="schema")
+    loader.get_search_path().prepend("command-line", path, anchor="schema")
     loader.repository.initialize_sources(loader.get_search_path())
 
 
-def group_options(group: str) -> list[str]:
-    """Return the choices of a group; an empty list where nothing is composed."""
-    loader = config_loader()
-    return list(loader.get_group_options(group)) if loader else []
-
-
 def config_loader() -> Any:
-    """Return Hydra's loader within `composer`, or None."""
+    """Return Hydra's loader of configurations within `composer`, or None outside."""
     state = GlobalHydra.instance()
     return state.config_loader() if state.is_initialized() else None
 
 
 @contextmanager
 def reading_from(node: DictConfig) -> Iterator[None]:
-    """Have ${hydra:...} read from Hydra's node of a configuration, in this thread."""
+    """Let ${hydra:...} read from Hydra's node of a configuration, in this thread."""
     _thread.hydra = node
     try:
         yield

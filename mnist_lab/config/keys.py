@@ -1,9 +1,9 @@
-"""Keys with a special role: which identify a job, can change on resume, belong to the sweep, or are derived."""
+"""Name the keys with a special role: those that identify a job, change on resume, belong to a sweep, or are derived."""
 
 import re
 from typing import Any
 
-# Keys in which configurations of the same job may differ: its folder, its logs, its machine.
+# The same job may have other values of these keys: they say where it is, what it logs and what it runs on.
 IGNORED_FOR_IDENTITY = re.compile(
     r"(folder|overrides|config_dir|config_name|resume|runs_dir|sweep|retries|fail_fast|detach|threads|figures|dashboard"
     r"|steps_per_execution|tutorial|logger|data\.(root|download|source\.(folders|validation|classes|background))|trainer\.accelerator"
@@ -14,10 +14,10 @@ FIXED_ON_RESUME = re.compile(
     r"(model|data(?!\.(root|download|source\.(path|folders|mirrors|package))$)|augmentation|test_augmentation|label_smoothing|optimizer"
     r"|scheduler|seed|callbacks\.(ema|best\.(monitor|mode)))(\.|$)"
 )
-# Keys that were added since version 0.2.0, with the value that does what runs without them did. A run that lacks one
-# has this value, and a job of a sweep with this value has the id that it had before the key was added.
+# The keys added since version 0.2.0, with the value that stands for how runs without them behaved. A run that lacks a
+# key has this value, and a job of a sweep with this value keeps the id that it had before the key was added.
 ADDED_KEYS: dict[str, Any] = {}
-# Arguments that the lab sets itself, or that would have no effect, with the reason.
+# Arguments that a user cannot set, with the reason: the lab sets them, or they would have no effect.
 OWN_ARGUMENTS = {
     "trainer.callbacks": "the group callbacks has them: +callbacks.NAME._target_=CLASS",
     "trainer.logger": "the group logger has them: +logger.NAME._target_=CLASS",
@@ -38,16 +38,16 @@ OWN_ARGUMENTS = {
     "trainer.enable_autolog_hparams": "config.yaml has the settings",
     "trainer.model_registry": "checkpoints are in the run folder",
 }
-# Keys that may be null until the data are read; a run records their values, and keeps them on resume.
+# These keys may be null until the data are read. A run records their values, and keeps them on resume.
 READ_FROM_DATA = tuple(f"data.source.{name}" for name in ("name", "validation", "classes", "background", "sha256"))
-# Keys that say where the data are fetched from, which a loaded run does not say.
+# Where the data are fetched from. A loaded run cannot choose that.
 DATA_ORIGIN = re.compile(r"data\.source\.(mirrors|package)(\.|$)")
-# Keys that say which images and classes the data are, and not where they come from.
+# Which images and classes the data have, not where they come from.
 DATA_CONTENT = re.compile(r"data\.source\.(?!(path|folders|mirrors|package)(\.|$))")
-OPTIONAL = ("scheduler", "augmentation", "test_augmentation")  # groups of which an empty one stands for none
-SWEEP_ONLY_KEYS = ("sweep", "retries", "fail_fast", "detach", "callbacks.prune")  # invalid outside a sweep
-PASSED_TO_JOBS = ("threads", "figures")  # that apply to a sweep and to its jobs
-SWEEP_KEYS = (*SWEEP_ONLY_KEYS, "runs_dir", *PASSED_TO_JOBS)  # that control a sweep, and do not identify its jobs
+OPTIONAL = ("scheduler", "augmentation", "test_augmentation")  # An empty group stands for none.
+SWEEP_ONLY_KEYS = ("sweep", "retries", "fail_fast", "detach", "callbacks.prune")  # These are invalid outside a sweep.
+PASSED_TO_JOBS = ("threads", "figures")  # A sweep and each of its jobs use these.
+SWEEP_KEYS = (*SWEEP_ONLY_KEYS, "runs_dir", *PASSED_TO_JOBS)  # These control a sweep, and do not identify its jobs.
 DERIVED_KEYS = ("folder", "overrides", "config_dir", "config_name", "name")  # These follow from others.
-# Keys that reproduce sets.
+# The command reproduce sets these.
 REPRODUCTION_KEYS = (*DERIVED_KEYS, "experiment", "seed", "resume", "runs_dir", "tutorial", "hydra")

@@ -1,4 +1,4 @@
-"""The names of the metrics that a run logs."""
+"""Name the metrics that a run logs, and say which values are better."""
 
 from typing import Final, Literal
 
@@ -7,22 +7,24 @@ VAL_LOSS: Final = "val/loss"
 VAL_ACC: Final = "val/acc"
 TEST_LOSS: Final = "test/loss"
 TEST_ACC: Final = "test/acc"
-METRIC_NAMES = (TRAIN_LOSS, TRAIN_ACC, VAL_LOSS, VAL_ACC, TEST_LOSS, TEST_ACC)  # means over a set, once an epoch
-TRAIN_LOSS_STEP, LEARNING_RATE = "train/loss_step", "lr"  # of a single step
-IMAGES_PER_SECOND = "images_per_second"  # of training, once an epoch
-EXAMPLES_SEEN: Final = "examples_seen"  # training images since the run was started; in metrics.csv alone
-EPOCH_METRICS = (VAL_LOSS, VAL_ACC, TRAIN_LOSS, TRAIN_ACC, IMAGES_PER_SECOND)  # that a callback may monitor
+# Means over a whole set, logged once an epoch.
+METRIC_NAMES = (TRAIN_LOSS, TRAIN_ACC, VAL_LOSS, VAL_ACC, TEST_LOSS, TEST_ACC)
+TRAIN_LOSS_STEP, LEARNING_RATE = "train/loss_step", "lr"  # Both belong to a single step.
+IMAGES_PER_SECOND = "images_per_second"  # The speed of training, logged once an epoch.
+EXAMPLES_SEEN: Final = "examples_seen"  # Counts training images since the start of the run, in metrics.csv alone.
+# A callback may monitor these.
+EPOCH_METRICS = (VAL_LOSS, VAL_ACC, TRAIN_LOSS, TRAIN_ACC, IMAGES_PER_SECOND)
 
 
 def direction(name: str) -> Literal["min", "max"] | None:
-    """Return whether the least or the greatest value of a metric is the best; None for one of a user's own."""
+    """Return whether the least or the greatest value of a metric is the best; None for a metric of the user's own."""
     if is_loss(name):
         return "min"
     return "max" if is_accuracy(name) or name == IMAGES_PER_SECOND else None
 
 
 def is_accuracy(name: str) -> bool:
-    """Return whether a metric is an accuracy, from 0 to 1, of which the greater is the better."""
+    """Return whether a metric is an accuracy, from 0 to 1."""
     return name.endswith("/acc")
 
 

@@ -1,4 +1,4 @@
-"""Parse and compose overrides with Hydra, and explain errors in one line. No other module splits override strings."""
+"""Parse and compose overrides with Hydra, and explain errors in one line. Only this module splits override strings."""
 
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,11 +17,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
-from mnist_lab.config.hydra_aside import add_to_search_path, composer, config_loader, group_options
+from mnist_lab.config.hydra_aside import add_to_search_path, composer, config_loader
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import shorten
 
-# Terms of other programs and of papers, and the settings that they mean here.
+# Other programs and papers use these terms for the settings.
 SYNONYMS = {
     "epochs": "trainer.max_epochs",
     "steps": "trainer.max_steps",
@@ -48,17 +48,20 @@ SYNONYMS = {
     "preset": "experiment",
     "output_dir": "hydra.run.dir",
 }
+# Brackets a thousand deep raise RecursionError. A file that is not UTF-8 raises ValueError. A value where Hydra needs a
+# text raises ValueError or TypeError.
+COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, YAMLError, RecursionError, ValueError, TypeError, OSError)
 
 
 def compose_with_hydra(overrides: Sequence[str], config_name: str = "train", *, is_sweep: bool = False) -> DictConfig:
-    """Compose Hydra's whole configuration within `composer`; of several values of an override, the first counts."""
+    """Compose Hydra's whole configuration within `composer`, with the first of the values that a sweep gives a key."""
     parsed = [parse_override(override) for override in overrides]
     for override in parsed:
-        if override.key_or_group == "hydra.searchpath" and isinstance(places := override.value(), list):
-            for place in places:
-                add_to_search_path(str(place))
+        if override.key_or_group == "hydra.searchpath" and isinstance(paths := override.value(), list):
+            for path in paths:
+                add_to_search_path(str(path))
     for override in parsed:
-        _check_choice(override)
+        _reject_unknown_choice(override)
         if override.is_sweep_override() and not is_sweep:
             raise UsageError(f"{shorten(override.input_line)}: several values; add -m to run a job for each")
     mode = ["hydra.mode=MULTIRUN"] if is_sweep else []
@@ -68,11 +71,6 @@ def compose_with_hydra(overrides: Sequence[str], config_name: str = "train", *, 
         raise explain_composition_error(error, parsed) from error
 
 
-# RecursionError: brackets a thousand deep. ValueError and TypeError: values where Hydra expects text, files that are
-# not UTF-8.
-COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, YAMLError, RecursionError, ValueError, TypeError, OSError)
-
-
 def parse_override(override: str) -> Override:
     """Parse an override by Hydra's grammar."""
     try:
@@ -80,16 +78,18 @@ def parse_override(override: str) -> Override:
     except (HydraException, RecursionError, ValueError, TypeError) as error:
         if "=" not in override and not override.startswith("~"):
             raise UsageError(f"{shorten(override)}: not a setting; write KEY=VALUE") from error
-        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error).strip().split("\n")[0]
-        message = (
-            f"{shorten(override)}: not valid as KEY=VALUE ({shorten(reason)}); quote a text with special characters"
-        )
-        raise UsageError(f"{message}: \"KEY='TEXT'\"") from error
-    parsed.config_loader = config_loader()  # glob() takes from a group's choices.
+        remedy = "quote a text with special characters: \"KEY='TEXT'\""
+        raise UsageError(f"{shorten(override)}: not valid as KEY=VALUE ({_first_line(error)}); {remedy}") from error
+    parsed.config_loader = config_loader()  # glob() chooses among the choices of a group.
     return parsed
 
 
-@cache
+def _first_line(error: Exception) -> str:
+    """Return the first line of an error's message, shortened; Python's own message about recursion does not help."""
+    return "nested too deeply" if isinstance(error, RecursionError) else shorten(str(error).strip().split("\n")[0], 300)
+
+
+@cache  # Each key is needed many times, and Hydra's parser is slow.
 def override_key(override: str) -> str:
     """Return the key that an override sets, adds or removes."""
     parsed = parse_override(override)
@@ -97,30 +97,30 @@ def override_key(override: str) -> str:
 
 
 def override_values(overrides: Iterable[str]) -> dict[str, str]:
-    """Return the values of overrides, as they were given, by the keys; the last one of a key holds."""
+    """Return the values of overrides by their keys, as they were typed; of several for a key, the last."""
     return {override_key(override): override.partition("=")[2] for override in overrides}
 
 
 def override_text(override: str) -> str:
-    """Return an override's value as a text, without the quotes that Hydra's grammar may need."""
+    """Return the value of an override as a text, without the quotes that Hydra's grammar may need."""
     value = parse_override(override).value() if "=" in override else ""
     return value if isinstance(value, str) else override.partition("=")[2]
 
 
 def quote_resume(override: str) -> str:
-    """Quote the path of resume=PATH, and leave any other override: folders of a sweep's jobs have = and , in names."""
+    """Quote the path of resume=PATH, as folders of a sweep's jobs have = and , in their names; keep other overrides."""
     key, _, path = override.partition("=")
     is_plain = key == "resume" and path not in ("", "null") and path[0] not in "'\""
     return f"{key}={quote(path)}" if is_plain else override
 
 
 def without_keys(overrides: Iterable[str], *keys: str) -> list[str]:
-    """Return the overrides of other keys than these."""
+    """Return the overrides of all other keys."""
     return [override for override in overrides if override_key(override) not in keys]
 
 
 def known_overrides(overrides: Sequence[str], config_dir: str | None = None) -> list[str]:
-    """Return the recorded overrides of a run, but for those of settings and groups that this version does not know."""
+    """Return the recorded overrides of a run without those of settings and groups that this version does not know."""
     with composer(config_dir):
         parsed = [parse_override(override) for override in overrides]
         known = _known_keys([_first_value(override) for override in parsed if _choices(override.key_or_group)])
@@ -128,11 +128,11 @@ def known_overrides(overrides: Sequence[str], config_dir: str | None = None) -> 
 
 
 def _is_unknown(override: Override, overrides: Sequence[Override], known: Sequence[str]) -> bool:
-    """Return whether an override is of a setting that does not exist, nor is added by it or another one."""
+    """Return whether an override changes a setting that neither exists nor is added by an override."""
     key = override.key_or_group.split("[")[0]
-    added = tuple(override.key_or_group for override in overrides if override.is_add())
-    missing = key not in known and not key.startswith(added or ("\0",)) and not _choices(key)
-    return missing and not (override.is_add() or override.is_force_add())
+    added = tuple(each.key_or_group for each in overrides if each.is_add())
+    exists = key in known or key.startswith(added) or _choices(key)
+    return not exists and not override.is_add() and not override.is_force_add()
 
 
 def explain_composition_error(error: Exception, overrides: Sequence[Override] = ()) -> UsageError:
@@ -145,7 +145,7 @@ def explain_composition_error(error: Exception, overrides: Sequence[Override] = 
         key = override.key_or_group.split("[")[0]
         if _is_unknown(override, overrides, known):
             return UsageError(f"{shorten(override.input_line)}: {explain_unknown_setting(key, known)}")
-        if override.is_delete() and f"'{key}'" in str(error):  # Hydra finds nothing where null stands
+        if override.is_delete() and f"'{key}'" in str(error):  # Hydra does not find a setting that is null.
             return UsageError(f"{shorten(override.input_line)}: cannot be removed; set {key}=null")
     if isinstance(error, YAMLError):
         name = getattr(getattr(error, "problem_mark", None), "name", None) or "a file of the configuration"
@@ -154,15 +154,15 @@ def explain_composition_error(error: Exception, overrides: Sequence[Override] = 
         choices = f"; choose from {', '.join(error.options)}" if error.options else ""
         return UsageError(f"{' '.join(str(error).splitlines()[0].split())}{choices}")
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
-    reason = "nested too deeply" if isinstance(cause, RecursionError) else str(cause).strip().split("\n")[0]
-    mark = "${" if isinstance(cause, InterpolationResolutionError) else ""
-    typed = " ".join(line for override in overrides if mark in (line := override.input_line or ""))
-    where = getattr(cause, "full_key", None) or shorten(typed)
-    return UsageError(f"{where}: {shorten(reason or type(cause).__name__, 300)}".removeprefix(": "))
+    typed = [str(override.input_line) for override in overrides]
+    if isinstance(cause, InterpolationResolutionError):
+        typed = [line for line in typed if "${" in line]
+    where = getattr(cause, "full_key", None) or shorten(" ".join(typed))
+    return UsageError(f"{where}: {_first_line(cause) or type(cause).__name__}".removeprefix(": "))
 
 
 def explain_unknown_setting(key: str, known: Sequence[str]) -> str:
-    """Return a hint for an unknown setting: another choice of its group that has it, or the nearest known setting."""
+    """Return the problem of an unknown setting, with the choice of its group that has it, or the nearest setting."""
     group = key.split(".")[0]
     for choice in _choices(group) if "." in key else []:
         if key in _known_keys([f"{group}={choice}"]):
@@ -174,21 +174,19 @@ def explain_unknown_setting(key: str, known: Sequence[str]) -> str:
 def nearest_key(name: str, known: Sequence[str]) -> str | None:
     """Return the known setting that a misspelt name most likely means, or None."""
     name = name.lower().replace("-", "_")
-    last = name.rsplit(".", 1)[-1]
-    own = [key for key in known if not key.startswith("hydra")]
-    by_last_part: dict[str, str] = {}
-    for key in own:
-        by_last_part.setdefault(key.rsplit(".", 1)[-1], key)
+    last_part = name.rsplit(".", 1)[-1]
     if name in known:
         return name
-    for part in (name, last):
-        if part in by_last_part or part in SYNONYMS:
-            return by_last_part.get(part) or SYNONYMS[part]
-    near = difflib.get_close_matches(name, known if name.startswith("hydra") else own, n=1, cutoff=0.75)
+    settings = [key for key in known if not key.startswith("hydra")]
+    terms = SYNONYMS | {key.rsplit(".", 1)[-1]: key for key in reversed(settings)}  # Of equal last parts, the first.
+    for term in (name, last_part):
+        if term in terms:
+            return terms[term]
+    near = difflib.get_close_matches(name, known if name.startswith("hydra") else settings, n=1, cutoff=0.75)
     if near:
         return near[0]
-    near = difflib.get_close_matches(last, [*by_last_part, *SYNONYMS], n=1, cutoff=0.75)
-    return by_last_part.get(near[0], SYNONYMS.get(near[0])) if near else None
+    near = difflib.get_close_matches(last_part, terms, n=1, cutoff=0.75)
+    return terms[near[0]] if near else None
 
 
 def dotted_keys(config: DictConfig) -> list[str]:
@@ -208,6 +206,11 @@ def quote(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
+def quote_path(path: Path) -> str:
+    """Quote the absolute form of a path as a string in Hydra's grammar."""
+    return quote(str(path.absolute()))
+
+
 def _known_keys(overrides: Sequence[str]) -> list[str]:
     """Return the dotted keys under these overrides or, if they cannot be composed, under none."""
     try:
@@ -217,11 +220,12 @@ def _known_keys(overrides: Sequence[str]) -> list[str]:
 
 
 def _choices(group: str) -> list[str]:
-    """Return the choices of a group; an empty list if the key is not a group."""
-    return [] if "." in group else group_options(group)
+    """Return the choices of a group within `composer`; an empty list if the key is not a group."""
+    loader = config_loader()
+    return list(loader.get_group_options(group)) if loader and "." not in group else []
 
 
-def _check_choice(override: Override) -> None:
+def _reject_unknown_choice(override: Override) -> None:
     """Raise UsageError if an override selects an unknown choice of a group."""
     group = override.key_or_group
     choices = _choices(group)
@@ -229,22 +233,17 @@ def _check_choice(override: Override) -> None:
         return
     is_sweep = override.is_discrete_sweep()
     values = list(islice(override.sweep_iterator(), 1000)) if is_sweep else [override.value()]
+    # A group may have a list of choices.
     for value in chain.from_iterable(value if isinstance(value, list) and value else [value] for value in values):
         name = value.text if isinstance(value, QuotedString) else value
-        if name is None and (group == "experiment" or "/" in group):  # whose default is none
+        if name is None and (group == "experiment" or "/" in group):  # The default of these groups is none.
             continue
-        if isinstance(name, str) and ("${" in name or name in _choices_beside(group, name, choices)):
+        if isinstance(name, str) and (name in choices or "${" in name or "/" in name):  # Hydra knows of subfolders.
             continue
         near = difflib.get_close_matches(name, choices, n=1) if isinstance(name, str) else []
         hint = f"; did you mean {near[0]}?" if near else ""
         line = shorten(override.input_line)
         raise UsageError(f"{line}: unknown choice{hint} (choose from {', '.join(choices)})")
-
-
-def _choices_beside(group: str, name: str, choices: Sequence[str]) -> Sequence[str]:
-    """Return the choices in the same subfolder as a name such as `mine/net`, by their full names."""
-    folder, slash, _ = name.rpartition("/")
-    return [f"{folder}/{choice}" for choice in _choices(f"{group}/{folder}")] if slash else choices
 
 
 def _first_value(override: Override) -> str:
@@ -255,8 +254,3 @@ def _first_value(override: Override) -> str:
     key, value = override.get_key_element(), override.value()
     first = value.start if isinstance(value, IntervalSweep) else next(iter(override.sweep_string_iterator()), "null")
     return f"{key}={first}"
-
-
-def quote_path(path: Path) -> str:
-    """Quote the absolute form of a path as a string in Hydra's grammar."""
-    return quote(str(path.absolute()))

@@ -1,4 +1,4 @@
-"""The presets, experiment=NAME: what the comments at the top of their files say."""
+"""Find the presets, experiment=NAME, and read the comments at the top of their files."""
 
 import itertools
 import re
@@ -10,13 +10,13 @@ from mnist_lab.config import conf_dir
 
 @dataclass(frozen=True)
 class Preset:
-    """A preset by its file."""
+    """A preset, known by its file."""
 
     path: Path
 
     @property
     def name(self) -> str:
-        """Its name, as in experiment=NAME."""
+        """The name, as in experiment=NAME."""
         return self.path.stem
 
     @property
@@ -28,18 +28,18 @@ class Preset:
 
     @property
     def summary(self) -> str:
-        """What it is for."""
+        """The purpose of the preset."""
         return re.split(r": python -m|(?<=\.) ", self.header)[0]
 
     @property
     def measured(self) -> dict[str, str]:
-        """Its test accuracy, the number of seeds, and the time of a run, as the header says; empty if it does not."""
-        found = re.search(r"Here: (?P<accuracy>.*?%) over (?P<seeds>\d+) seeds, (?P<time>.*?) each", self.header)
-        return found.groupdict() if found else {}
+        """The test accuracy, the number of seeds and the time of a run from the header; empty without them."""
+        match = re.search(r"Here: (?P<accuracy>.*?%) over (?P<seeds>\d+) seeds, (?P<time>.*?) each", self.header)
+        return match.groupdict() if match else {}
 
 
 def find_presets(config_dir: str | None = None) -> list[Preset]:
-    """Return the presets by name, also those of a folder of the user's own."""
+    """Return the presets of conf/ and of a folder of the user's own, in the order of their names."""
     folders = [conf_dir(), *([Path(config_dir)] if config_dir else [])]
     paths = {path.stem: path for folder in folders for path in (folder / "experiment").glob("*.yaml")}
     return [Preset(paths[name]) for name in sorted(paths)]

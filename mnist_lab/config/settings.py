@@ -1,6 +1,7 @@
 """Resolve, flatten and compare configurations."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any
@@ -20,13 +21,13 @@ def to_plain(node: DictConfig | ListConfig) -> Any:
 
 
 def original_overrides(cfg: DictConfig) -> list[str]:
-    """Return a job's overrides as given, with environment variables unresolved."""
+    """Return the overrides of a job as they were typed, with variables of the environment unresolved."""
     return list(to_plain(cfg.overrides))
 
 
 def resolve_settings(cfg: DictConfig) -> None:
-    """Resolve interpolations in place, but not those of environment variables: no secret is written to a file."""
-    kept = [(node, key, _resolve_within(node, text)) for node, key, text in _environment_nodes(cfg)]
+    """Resolve interpolations in place, except variables of the environment: no file may have the value of a secret."""
+    kept = [(node, key, _resolve_within(node, text)) for node, key, text in _kept_interpolations(cfg)]
     OmegaConf.resolve(cfg)
     for node, key, text in kept:
         with flag_override(node, "readonly", False):
@@ -34,64 +35,75 @@ def resolve_settings(cfg: DictConfig) -> None:
 
 
 def _resolve_within(node: DictConfig | ListConfig, text: str) -> str:
-    """Resolve the interpolations inside one of an environment variable: what they read may be gone later."""
-    while found := re.search(r"(?<=.)\$\{(?!oc\.env:|folder\})[^${}]*\}", text):
-        value = OmegaConf.create({"value": found[0]}, parent=node).value
-        text = text[: found.start()] + str(value) + text[found.end() :]
+    """Resolve the interpolations inside one of a variable: the settings that they read may be gone later."""
+    while match := re.search(r"(?<=.)\$\{(?!oc\.env:|folder\})[^${}]*\}", text):
+        value = OmegaConf.create({"value": match[0]}, parent=node).value
+        text = text[: match.start()] + str(value) + text[match.end() :]
     return text
 
 
 def require_environment(cfg: DictConfig) -> None:
-    """Raise UsageError if a setting uses an environment variable that is not set."""
+    """Raise UsageError if a setting uses a variable of the environment that is not set."""
     try:
         OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as error:
-        reason = str(error).splitlines()[0].partition("resolving interpolation: ")[2] or str(error).splitlines()[0]
+        reason = str(error).splitlines()[0].split("resolving interpolation: ")[-1]
         raise UsageError(f"{error.full_key}: {reason.strip(chr(34))}") from error
 
 
-def _environment_nodes(node: DictConfig | ListConfig) -> Iterator[tuple[Any, Any, str]]:
-    """Yield each interpolation to be kept below a node: its container, its key or index there, and its text."""
+def _kept_interpolations(node: DictConfig | ListConfig) -> Iterator[tuple[Any, Any, str]]:
+    """Yield each interpolation below a node that stays one: its container, its key or index there, and its text."""
     plain = to_plain(node)
     if not isinstance(plain, dict | list):
         return
     for key, text in list(plain.items()) if isinstance(plain, dict) else list(enumerate(plain)):
         if OmegaConf.is_interpolation(node, key):
-            # An override with the run's folder in it holds for another folder once the run has moved.
+            # In a list of overrides, ${folder} has to mean another folder once the run has moved.
             if "oc.env" in text or ("${folder}" in text and isinstance(node, ListConfig)):
                 yield node, key, text
         elif OmegaConf.is_config(node[key]):
-            yield from _environment_nodes(node[key])
+            yield from _kept_interpolations(node[key])
 
 
 def flatten(node: DictConfig, path: str = "") -> dict[str, Any]:
     """Return a configuration's leaf values by dotted key."""
-    found: dict[str, Any] = {}
+    leaves: dict[str, Any] = {}
     for name in map(str, node):
-        value = node[name] if not OmegaConf.is_interpolation(node, name) else to_plain(node)[name]
-        if isinstance(value, str):  # a loaded run's interpolations are escaped
-            value = re.sub(r"(\\*)\1\\\$\{", r"\1${", value)
+        value = to_plain(node)[name] if OmegaConf.is_interpolation(node, name) else node[name]
         key = f"{path}{name}"
-        if is_list_of_nodes(value):
+        if isinstance(value, DictConfig):
+            leaves |= flatten(value, f"{key}.")
+        elif is_list_of_nodes(value):
             for i, each in enumerate(value):
-                found |= flatten(each, f"{key}.{i}.")
+                leaves |= flatten(each, f"{key}.{i}.")
+        elif isinstance(value, str):
+            leaves[key] = re.sub(r"(\\*)\1\\\$\{", r"\1${", value)  # Interpolations of a loaded run are escaped.
         else:
-            found |= flatten(value, f"{key}.") if isinstance(value, DictConfig) else {key: value}
-    return found
+            leaves[key] = value
+    return leaves
+
+
+def walk(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """Yield a plain value and all values below it, each with its dotted key."""
+    yield key, value
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, below in items:
+        yield from walk(below, f"{key}.{name}")
 
 
 def is_list_of_nodes(value: Any) -> bool:
-    """Return whether a value is a list of groups of settings, as the members of an ensemble are."""
+    """Return whether a value is a list of groups of settings, such as the members of an ensemble."""
     return isinstance(value, ListConfig) and len(value) > 0 and all(isinstance(each, dict) for each in to_plain(value))
 
 
 def short_names(keys: Iterable[str]) -> dict[str, str]:
     """Return a short name for each key: its last part if unique, else the whole key."""
-    last = {key: key.rsplit(".", 1)[-1] for key in keys}
-    return {key: name if list(last.values()).count(name) == 1 else key for key, name in last.items()}
+    last_parts = {key: key.rsplit(".", 1)[-1] for key in keys}
+    counts = Counter(last_parts.values())
+    return {key: part if counts[part] == 1 else key for key, part in last_parts.items()}
 
 
-@cache
+@cache  # The file does not change while the program runs.
 def known_names() -> frozenset[str]:
     """Return the names of the settings and groups that a configuration of this version may have at its top."""
     root = OmegaConf.load(conf_dir() / "train.yaml")
@@ -100,31 +112,27 @@ def known_names() -> frozenset[str]:
 
 
 def identity_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings that identify a job, by dotted key: those in which two jobs differ."""
+    """Return those of some settings that identify a job, by dotted key."""
     return {key: value for key, value in settings.items() if not IGNORED_FOR_IDENTITY.match(key)}
 
 
 def differing_settings(*jobs: DictConfig) -> dict[str, list[Any]]:
     """Return the settings in which jobs differ, with the value of each job; None where it has no such setting."""
-    settings = [
-        {
-            key: value
-            for key, value in identity_settings(flatten(job)).items()
-            if key.split(".")[0] in known_names() and not DATA_ORIGIN.match(key)
-        }
-        for job in jobs
-    ]
-    keys = dict.fromkeys(key for each in settings for key in each)
-    values = {key: [each.get(key) for each in settings] for key in keys}
-    found = {key: of_each for key, of_each in values.items() if any(value != of_each[0] for value in of_each)}
-    if "name" in found:  # which follows from model, the key that a person writes
-        found = {"model": found.pop("name")} | found
-        found.pop("model._target_", None)
-    return found
+    settings = [identity_settings(flatten(job)) for job in jobs]
+    differing: dict[str, list[Any]] = {}
+    for key in dict.fromkeys(key for each in settings for key in each):
+        values = [each.get(key) for each in settings]
+        values = [to_plain(value) if isinstance(value, ListConfig) else value for value in values]
+        is_compared = key.split(".")[0] in known_names() and not DATA_ORIGIN.match(key)
+        if is_compared and any(value != values[0] for value in values):
+            differing[key] = values
+    if "name" in differing:  # The user chooses the name by the key model.
+        differing = {"model": differing.pop("name")} | differing
+        differing.pop("model._target_", None)
+    return differing
 
 
 def format_differences(first: DictConfig, second: DictConfig) -> dict[str, tuple[str, str]]:
     """Return the settings in which two jobs differ, by key, formatted as on the command line."""
-    return {
-        key: (format_value(one), format_value(other)) for key, (one, other) in differing_settings(first, second).items()
-    }
+    differing = differing_settings(first, second)
+    return {key: (format_value(one), format_value(other)) for key, (one, other) in differing.items()}

@@ -1,7 +1,7 @@
-"""Decide what a configuration from elsewhere may import and resolve: docs/explanation/trust.md tells users.
+"""Decide what a configuration from elsewhere may import and resolve; docs/explanation/trust.md has the promises.
 
-A run folder may come from a stranger. `load_config` alone reads its config.yaml, `import_module` alone imports what
-that names, and the functions that begin with `reject_` alone say what of its record `resume` does not take.
+A run folder may come from a stranger. Only `load_config` reads its config.yaml, only `import_outside_runs` imports the
+modules that it names, and only the functions `reject_...` decide what `resume` refuses to take from its record.
 """
 
 import importlib.util
@@ -9,7 +9,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Sequence
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -21,34 +21,37 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mnist_lab.config import conf_dir
 from mnist_lab.config.keys import ADDED_KEYS
-from mnist_lab.config.settings import to_plain
+from mnist_lab.config.settings import to_plain, walk
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import HIDDEN, shorten
 
 UNREADABLE = (OSError, ValueError, ArithmeticError, TypeError, RecursionError, yaml.YAMLError, OmegaConfBaseException)
-RECORDS = ("run.json", "sweep.json", "reproduce.json")  # make a folder that of a run, a sweep or a reproduction
-MAX_BYTES, MAX_VALUES, MAX_DEPTH, MAX_TEXT = 1_000_000, 20_000, 50, 50_000  # A larger configuration is refused.
-MAX_INTERPOLATIONS, MAX_INTERPOLATION = 20, 1000  # How many are allowed, and how long a value with one may be.
-PATHS = ("data.root", "data.source.path")  # Only here is a variable of the environment resolved.
-PLAIN_VARIABLES = re.compile(r"([^$]|\$\{oc\.env:\w+(,[^${}]*)?\})*")
-REACHES = "fetches, sends or writes elsewhere than in the run folder"
+RECORDS = ("run.json", "sweep.json", "reproduce.json")  # They mark the folders of runs, sweeps and reproductions.
+# A larger configuration is refused, and so is one with a longer value.
+MAX_CHARACTERS, MAX_VALUES, MAX_DEPTH, MAX_LENGTH = 1_000_000, 20_000, 50, 50_000
+MAX_INTERPOLATIONS, MAX_INTERPOLATION_LENGTH = 20, 1000
 MAX_FOLDERS = 20_000  # A folder with more is not searched for runs, and counts as one that has them.
-SAVES = re.compile(r"(callbacks|logger|trainer)(\.(?!.*\.monitor$)|$)")  # a metric's name has a slash
-OUTPUT = re.compile(rf"{SAVES.pattern}.*(dir|path|folder|uri|\._args_\.\d+)$")  # where files go; a filename stays in it
-SENT = re.compile(r"(callbacks|logger|trainer|data\.source)(\.(?!path$)|$)|data$")  # may write, or become a request
-NESTED = re.compile(r"\$\{(?!direction:)[^}]*\$\{")  # would hide which variable is read
-SOURCES: dict[str, Any] = {"mirrors": None, "package": None, "folders": []}  # where data come from, by their defaults
+PATHS = ("data.root", "data.source.path")  # Variables of the environment are resolved only in these.
+PLAIN_VARIABLES = re.compile(r"([^$]|\$\{oc\.env:\w+(,[^${}]*)?\})*")
+NESTED_INTERPOLATION = re.compile(r"\$\{(?!direction:)[^}]*\$\{")  # The inner one hides which variable is read.
+# The values of these keys may become the path of a file. The metric that a callback monitors has a slash, and is none.
+MAY_SAVE = re.compile(r"(callbacks|logger|trainer)(\.(?!.*\.monitor$)|$)")
+IS_OUTPUT = re.compile(rf"{MAY_SAVE.pattern}.*(dir|path|folder|uri|\._args_\.\d+)$")
+# The values of these keys may be written to a file or become part of a request.
+MAY_LEAK = re.compile(r"(callbacks|logger|trainer|data\.source)(\.(?!path$)|$)|data$")
+ORIGIN: dict[str, Any] = {"mirrors": None, "package": None, "folders": []}  # No data are fetched with these defaults.
+REFUSED = "fetches, sends or writes outside the run folder"
 
 
 def load_config(path: Path) -> DictConfig:
-    """Load a run's config.yaml; its interpolations are text, but for variables of the environment in PATHS."""
+    """Load a run's config.yaml; its interpolations become text, except variables of the environment in PATHS."""
     try:
         cfg = _load_yaml(path)
         if not isinstance(cfg, DictConfig) or not cfg:
             raise ValueError("it holds no settings")
         _disarm(cfg, to_plain(cfg))
-        for setting, value in ADDED_KEYS.items():  # those that are younger than the run
-            group, _, name = setting.rpartition(".")
+        for key, value in ADDED_KEYS.items():
+            group, _, name = key.rpartition(".")
             node = OmegaConf.select(cfg, group) if group else cfg
             if isinstance(node, DictConfig) and name not in node:
                 node[name] = value
@@ -59,11 +62,11 @@ def load_config(path: Path) -> DictConfig:
 
 
 def _load_yaml(path: Path, *, composed: bool = True) -> Any:
-    """Load a stranger's YAML file; one that was composed has no interpolations but those of oc.env."""
+    """Load a stranger's YAML file; a composed configuration may only have interpolations of oc.env."""
     if path.is_symlink() or (path.exists() and not path.is_file()):
         raise ValueError("it is not a file of the run folder")
     with path.open(encoding="utf-8") as file:
-        text = file.read(MAX_BYTES + 1)
+        text = file.read(MAX_CHARACTERS + 1)
     _reject_large(text, composed=composed)
     cfg = OmegaConf.load(io.StringIO(text))
     if any(isinstance(value, int) and abs(value) > 10**100 for _, value in walk(to_plain(cfg), "")):
@@ -73,8 +76,8 @@ def _load_yaml(path: Path, *, composed: bool = True) -> Any:
 
 def _reject_large(text: str, *, composed: bool) -> None:
     """Raise ValueError for YAML that takes long to load, or that would grow when it is resolved."""
-    if len(text) > MAX_BYTES:
-        raise ValueError(f"it has more than {MAX_BYTES:,} characters")
+    if len(text) > MAX_CHARACTERS:
+        raise ValueError(f"it has more than {MAX_CHARACTERS:,} characters")
     depth = interpolations = 0
     for number, event in enumerate(yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))):
         if isinstance(event, yaml.AliasEvent):
@@ -83,36 +86,37 @@ def _reject_large(text: str, *, composed: bool) -> None:
         depth -= isinstance(event, yaml.MappingEndEvent | yaml.SequenceEndEvent)
         if depth > MAX_DEPTH:
             raise ValueError("nested too deeply")
-        value = event.value.replace("${folder}", "") if isinstance(event, yaml.ScalarEvent) else ""  # of an override
+        # A run records ${folder} in its overrides, and no other interpolation but those of oc.env.
+        value = event.value.replace("${folder}", "") if isinstance(event, yaml.ScalarEvent) else ""
         if "${" in value:
             interpolations += 1
-            if (composed and "oc.env" not in value) or len(value) > MAX_INTERPOLATION:  # a run records no others
+            if (composed and "oc.env" not in value) or len(value) > MAX_INTERPOLATION_LENGTH:
                 raise ValueError(f"{value[:60]!r} is an interpolation; write the value")
-        if number > MAX_VALUES or len(value) > MAX_TEXT or interpolations > MAX_INTERPOLATIONS:
+        if number > MAX_VALUES or len(value) > MAX_LENGTH or interpolations > MAX_INTERPOLATIONS:
             raise ValueError("it has more, or longer, values than a run's")
 
 
 def _disarm(node: Any, plain: Any, path: str = "") -> None:
-    """Turn each interpolation below a node into text, but for PATHS, and take the places of the data from this version.
+    """Make a loaded configuration harmless: turn interpolations into text, and let this version say where data are.
 
-    Nothing is downloaded into a folder that the run names.
+    An interpolation in PATHS stays one. Nothing is downloaded into a folder that the run names.
     """
-    for key, value in list(plain.items()) if isinstance(plain, dict) else list(enumerate(plain)):
-        if isinstance(plain, dict) and not isinstance(key, str):
-            raise ValueError(f"the key {key} is not text")
-        place = f"{path}{key}"
-        if place == "data.root" and value is not None:
+    for name, value in list(plain.items()) if isinstance(plain, dict) else list(enumerate(plain)):
+        if isinstance(plain, dict) and not isinstance(name, str):
+            raise ValueError(f"the key {name} is not text")
+        key = f"{path}{name}"
+        if key == "data.root" and value is not None:
             node["download"] = False
-        if path.startswith("data.") and key in SOURCES and (key != "folders" or "sha256" in plain):
-            node[key] = _known_sources().get(str(plain.get("name")), SOURCES)[key]
+        if path.startswith("data.") and name in ORIGIN and (name != "folders" or "sha256" in plain):
+            node[name] = _known_origins().get(str(plain.get("name")), ORIGIN)[name]
         elif isinstance(value, dict | list):
-            _disarm(node[key], value, f"{place}.")
-        elif isinstance(value, str) and "${" in value and not (place in PATHS and _is_place_or_unset(value)):
-            node[key] = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
+            _disarm(node[name], value, f"{key}.")
+        elif isinstance(value, str) and "${" in value and not (key in PATHS and _is_path_or_unset(value)):
+            node[name] = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
 
 
-def _is_place_or_unset(text: str) -> bool:
-    """Return whether a text is a path that exists, or uses a variable that is not set, as an error will say."""
+def _is_path_or_unset(text: str) -> bool:
+    """Return whether a text with variables is a path that exists, or a variable is unset, which an error will say."""
     if not PLAIN_VARIABLES.fullmatch(text):
         return False
     _hide_variables(text)
@@ -125,99 +129,103 @@ def _is_place_or_unset(text: str) -> bool:
 
 
 def _hide_variables(text: str) -> None:
-    """Have the values of the variables that a text names never shown."""
+    """Never show the values of the variables that a text names."""
     for name in re.findall(r"oc\.env\W*(\w+)", text):
         if len(value := os.environ.get(name, "")) > 3:
             HIDDEN[value] = f"${{oc.env:{name}}}"
 
 
-@cache
-def _known_sources() -> dict[str, dict[str, Any]]:
-    """Return the sources of data of conf/, by their names."""
+@cache  # The files do not change while the program runs.
+def _known_origins() -> dict[str, dict[str, Any]]:
+    """Return where this version fetches the data sets of conf/ from, by their names."""
     nodes = (to_plain(OmegaConf.load(path)).get("source", {}) for path in (conf_dir() / "data").glob("*.yaml"))
-    return {node["name"]: SOURCES | node for node in nodes if node.get("name")}
+    return {node["name"]: ORIGIN | node for node in nodes if node.get("name")}
 
 
-def import_module(name: str) -> ModuleType:
-    """Import a module that a configuration names; one that lies among runs is found, but not run."""
+def import_outside_runs(name: str) -> ModuleType:
+    """Import a module that a configuration names, unless its file is among runs: it is found before it is executed."""
     if name not in sys.modules:
         if name.partition(".")[0] in sys.stdlib_module_names or name.endswith(".__main__"):
             raise ImportError("it has no class that a configuration may use")
         spec = importlib.util.find_spec(name)
-        for place in [spec.origin, *(spec.submodule_search_locations or [])] if spec else []:
-            if place is not None and (folder := folder_of_runs(Path(place))):
-                where = "has" if folder == Path(place) else f"lies in {folder}, which has"
-                raise ImportError(f"{place} {where} runs in it; keep your own modules elsewhere")
+        for file in [spec.origin, *(spec.submodule_search_locations or [])] if spec else []:
+            if file is not None and (folder := _find_folder_of_runs(Path(file))):
+                where = "has" if folder == Path(file) else f"is in {folder}, which has"
+                raise ImportError(f"{file} {where} runs in it; keep your own modules elsewhere")
     return importlib.import_module(name)
 
 
-def folder_of_runs(place: Path) -> Path | None:
-    """Return the folder of a run, or the one that has runs at any depth, in which a place lies; None outside."""
-    place, resolved = place.absolute(), place.resolve()
-    for folder in dict.fromkeys((place, *place.parents, resolved, *resolved.parents)):
+def _find_folder_of_runs(path: Path) -> Path | None:
+    """Return the folder with runs, at any depth, or of a run, that a path is in; None if there is none."""
+    path, resolved = path.absolute(), path.resolve()
+    for folder in dict.fromkeys((path, *path.parents, resolved, *resolved.parents)):
         if any((folder / name).is_file() for name in RECORDS):
             return folder
     entries = {Path.cwd(), *(Path(entry).absolute() for entry in sys.path)}
-    top = next((folder for folder in (place, *place.parents) if folder.parent in entries), None)
+    top = next((folder for folder in (path, *path.parents) if folder.parent in entries), None)
     if top is None or top.parent.name in ("site-packages", "dist-packages"):
         return None
-    found = (number > MAX_FOLDERS or {*RECORDS} & {*files} for number, (_, _, files) in enumerate(os.walk(top)))
-    return top if any(found) else None
+    for number, (_, _, files) in enumerate(os.walk(top)):
+        if number > MAX_FOLDERS or not {*RECORDS}.isdisjoint(files):
+            return top
+    return None
 
 
-def reject_untrusted(record: Path, overrides: Sequence[str], given: Container[str]) -> None:
-    """Raise UsageError for an override in the record of a run to resume that reaches out of it, unless given again."""
-    from mnist_lab.config.overrides import override_key, parse_override  # imports Hydra
+def reject_untrusted(record: Path, overrides: Sequence[str], typed: Container[str]) -> None:
+    """Raise UsageError for a recorded override that acts outside the run folder, unless typed again."""
+    from mnist_lab.config.overrides import override_key, parse_override  # This imports Hydra.
 
     for override in overrides:
-        if re.match(r"-|[^=]*\bhydra\b", override):  # it could run any program
+        if re.match(r"-|[^=]*\bhydra\b", override):  # Hydra's settings can run any program.
             raise UsageError(f"{record}: the override {override!r} is not one of a run; remove it")
         _hide_variables(override)
-    kept = [override for override in overrides if override_key(override) not in given]
+    kept = [override for override in overrides if override_key(override) not in typed]
     if sum(override.count("${") for override in kept) > MAX_INTERPOLATIONS:
         raise UsageError(f"{record}: its overrides have more than {MAX_INTERPOLATIONS} interpolations")
     for override in kept:
         parsed = parse_override(override)
         values = walk(parsed.value(), parsed.key_or_group)
-        if NESTED.search(override) or any(reaches_out(key, value, record.parent) for key, value in values):
-            raise UsageError(f"{record}: the override {override!r} {REACHES}; if it is yours, give it again")
+        if NESTED_INTERPOLATION.search(override) or any(_acts_outside(*each, record.parent) for each in values):
+            raise UsageError(f"{record}: the override {override!r} {REFUSED}; if it is yours, give it again")
 
 
-def reaches_out(key: str, value: Any, folder: Path) -> bool:
-    """Return whether a setting says where data come from, what is sent, or a place outside a folder to write to."""
-    if set(key.split(".")) & {"mirrors", "package"}:
+def _acts_outside(key: str, value: Any, folder: Path) -> bool:
+    """Return whether a setting may fetch, send, or write to a path outside a folder."""
+    if not {"mirrors", "package"}.isdisjoint(key.split(".")):
         return bool(value)
     if not isinstance(value, str):
         return False
     if ".." in Path(value).parts and key not in (*PATHS, "runs_dir", "init_from", "folder"):
         return True
-    text = re.sub(r"^\$\{folder\}(?=/|$)", lambda found: str(folder.absolute()), value)
-    is_place = text and (OUTPUT.search(key) or (SAVES.match(key) and os.sep in text))
-    is_outside = is_place and not Path(text).resolve().is_relative_to(folder.resolve())
-    return bool(is_outside or (SENT.match(key) and "${" in text))
+    text = re.sub(r"^\$\{folder\}(?=/|$)", lambda _: str(folder.absolute()), value)
+    is_written_to = text and (IS_OUTPUT.search(key) or (MAY_SAVE.match(key) and os.sep in text))
+    if is_written_to and not Path(text).resolve().is_relative_to(folder.resolve()):
+        return True
+    return bool(MAY_LEAK.match(key)) and "${" in text
 
 
 def reject_config_dir(record: Path, config_dir: Path) -> None:
-    """Raise UsageError for a folder of configurations in a run's record that may be a stranger's, or sets up Hydra."""
+    """Raise UsageError for a recorded folder of configurations that may be a stranger's, or that sets up Hydra."""
     remedy = f"if you trust it, add --config-dir {config_dir}"
-    place, here = config_dir.resolve(), Path.cwd().resolve()
-    common = Path(os.path.commonpath([place, record.parent.resolve()]))
-    if (folder := folder_of_runs(config_dir)) or here.is_relative_to(place) or not here.is_relative_to(common):
+    resolved, here = config_dir.resolve(), Path.cwd().resolve()
+    common = Path(os.path.commonpath([resolved, record.parent.resolve()]))
+    folder = _find_folder_of_runs(config_dir)
+    if folder or here.is_relative_to(resolved) or not here.is_relative_to(common):
         raise UsageError(f"{record}: its config_dir {config_dir} is below {folder or common}, as runs are; {remedy}")
     for path in sorted(path for path in config_dir.rglob("*") if path.suffix == ".yaml" or path.is_symlink()):
         try:
             text = f"{path.relative_to(config_dir)} {to_plain(_load_yaml(path, composed=False))}"
             package = re.search(r"@package.*hydra", path.read_text(encoding="utf-8"))
-            if package or NESTED.search(text) or re.search(r"hydra|\.\.", text):
+            if package or NESTED_INTERPOLATION.search(text) or re.search(r"hydra|\.\.", text):
                 raise ValueError("it has settings of Hydra, '..', or an interpolation within another")
         except UNREADABLE as error:
             raise UsageError(f"{path}: {shorten(str(error))}; {remedy}") from error
         _hide_variables(text)
 
 
-def reject_composed(record: Path, cfg: DictConfig, given: Container[str]) -> None:
-    """Raise UsageError for a setting composed from a recorded config_dir that reaches out of the run, unless given."""
-    ours = [
+def reject_composed(record: Path, cfg: DictConfig, typed: Container[str]) -> None:
+    """Raise UsageError for a setting of a recorded config_dir that acts outside the run folder, unless typed again."""
+    shipped = [
         (key.removeprefix("experiment."), str(value).replace("${runs_dir}", "runs"))
         for path in conf_dir().glob("*/*.yaml")
         for key, value in walk(to_plain(OmegaConf.load(path)), path.parent.name)
@@ -225,17 +233,9 @@ def reject_composed(record: Path, cfg: DictConfig, given: Container[str]) -> Non
     folder = record.parent.absolute()
     for name in {*cfg} - {"overrides", "config_dir"}:
         for key, value in walk(to_plain(cfg)[name], str(name)):
-            is_given = key in given or key.rpartition(".")[0] in given
-            moved = key == "folder" and value != str(folder)
-            if (moved or reaches_out(key, value, folder)) and not is_given and (key, value) not in ours:
+            is_typed = key in typed or key.rpartition(".")[0] in typed
+            is_refused = (key == "folder" and value != str(folder)) or _acts_outside(key, value, folder)
+            if is_refused and not is_typed and (key, value) not in shipped:
                 raise UsageError(
-                    f"{record}: its config_dir sets {key}, which {REACHES}; give it, or --config-dir, again"
+                    f"{record}: its config_dir sets {key}, which {REFUSED}; give it, or --config-dir, again"
                 )
-
-
-def walk(value: Any, key: str) -> Iterator[tuple[str, Any]]:
-    """Yield a value and all values below it, each with its dotted key."""
-    yield key, value
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for name, below in items:
-        yield from walk(below, f"{key}.{name}")

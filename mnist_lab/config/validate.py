@@ -1,7 +1,7 @@
-"""Validate a configuration and report all problems together, before data or weights are touched."""
+"""Validate a configuration and report all problems together, before data are read or weights are made."""
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import is_dataclass
 from typing import Annotated, Any, Literal, get_type_hints
 
@@ -14,7 +14,7 @@ from mnist_lab.config.distributed import world_size_problems
 from mnist_lab.config.keys import FIXED_ON_RESUME, OPTIONAL, OWN_ARGUMENTS, READ_FROM_DATA
 from mnist_lab.config.metric_names import EPOCH_METRICS, METRIC_NAMES, VAL_ACC, VAL_LOSS, direction
 from mnist_lab.config.overrides import nearest_key
-from mnist_lab.config.settings import flatten, is_list_of_nodes, require_environment
+from mnist_lab.config.settings import flatten, is_list_of_nodes, require_environment, to_plain, walk
 from mnist_lab.config.targets import find_class
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import format_value, shorten
@@ -36,7 +36,8 @@ _POSITIVE = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _FRACTION = Annotated[float, Field(ge=0, lt=1)]
 _COUNT = Annotated[int, Field(ge=1)]
 _SHARE = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)] | None
-LIMITS: dict[str, Any] = {  # types of keys without a signature, and ranges that torch and Lightning do not check
+# The types of keys without a signature, and the ranges that torch and Lightning do not check.
+LIMITS: dict[str, Any] = {
     "seed": Annotated[int, Field(ge=0, lt=2**32)],
     "resume": str | None,
     "init_from": str | None,
@@ -44,7 +45,7 @@ LIMITS: dict[str, Any] = {  # types of keys without a signature, and ranges that
     "steps_per_execution": _COUNT,
     "threads": _COUNT | None,
     "figures": bool,
-    "sweep": str | int | float | None,  # a name; Hydra takes 1 and nan for numbers
+    "sweep": str | int | float | None,  # Hydra reads the names 1 and nan as numbers.
     "retries": Annotated[int, Field(ge=0)],
     "fail_fast": bool,
     "detach": bool,
@@ -78,8 +79,8 @@ LIMITS: dict[str, Any] = {  # types of keys without a signature, and ranges that
 def validate(cfg: DictConfig, resumed: DictConfig | None = None) -> list[str]:
     """Raise UsageError with every problem of a job's configuration; types and ranges follow from the signatures.
 
-    With the configuration of the run to resume, settings of it that this version does not know are removed from both,
-    and their keys returned.
+    If a run is resumed, the settings of its configuration that this version does not know are removed from both, and
+    their keys returned.
     """
     require_environment(cfg)
     ignored: list[str] = []
@@ -89,18 +90,19 @@ def validate(cfg: DictConfig, resumed: DictConfig | None = None) -> list[str]:
         ignored = drop_unknown_settings(resumed)
         _drop(cfg, ignored)
     problems = [*_shape_problems(cfg)]
-    if not problems:  # the rest relies on the shape
-        kinds = (_signature_problems, _machine_problems, _clipping_problems, _reload_problems, _monitor_problems)
-        problems = [problem for kind in kinds for problem in kind(cfg)]
-        problems += _resume_problems(cfg, resumed) if resumed else []
+    if not problems:  # The other checks rely on the shape.
+        for find_problems in (_signature_problems, _machine_problems, _option_problems, _monitor_problems):
+            problems += find_problems(cfg)
+        if resumed is not None:
+            problems += _resume_problems(cfg, resumed)
     if problems:
-        start = f"{len(problems)} problems in the configuration:\n  " if len(problems) > 1 else ""
-        raise UsageError(start + "\n  ".join(problems))
+        heading = f"{len(problems)} problems in the configuration:\n  " if len(problems) > 1 else ""
+        raise UsageError(heading + "\n  ".join(problems))
     return ignored
 
 
 def validate_parts(cfg: DictConfig) -> None:
-    """Raise UsageError if a run's network and data cannot be made from its configuration, on any machine.
+    """Raise UsageError if no machine can make a run's network and data from its configuration.
 
     Settings that this version does not know are removed.
     """
@@ -110,15 +112,15 @@ def validate_parts(cfg: DictConfig) -> None:
     for name in ("seed", "label_smoothing", "trainer.max_epochs", "trainer.limit_train_batches"):
         if OmegaConf.select(cfg, name, default=MISSING) is MISSING:
             raise UsageError(f"{name}: is missing")
-    problems = [
-        problem for name in ("seed", "label_smoothing") for problem in _type_problems(name, cfg[name], LIMITS[name])
-    ]
+    problems: list[str] = []
+    for name in ("seed", "label_smoothing"):
+        problems += _type_problems(name, cfg[name], LIMITS[name])
     parts = ("model", "data", "augmentation", "test_augmentation", "optimizer", "scheduler")
     drop_unknown_settings(cfg, parts)
     for name in parts:
         if isinstance(cfg.get(name), DictConfig):
             require_environment(cfg[name])
-            problems += _signature_problems(cfg[name], f"{name}.")
+            problems += _signature_problems(cfg[name], name)
     if problems:
         raise UsageError("; ".join(problems))
 
@@ -126,8 +128,7 @@ def validate_parts(cfg: DictConfig) -> None:
 def drop_unknown_settings(cfg: DictConfig, groups: Sequence[str] = GROUPS) -> list[str]:
     """Remove the settings of a loaded run that this version does not know, and return their keys.
 
-    They are those at its top, and in some groups the arguments that a class does not take. A run of another version may
-    have them.
+    A run of another version may have them: at the top, or in these groups as arguments that their class does not take.
     """
     unknown = [str(name) for name in cfg if name not in (*GROUPS, *LIMITS)]
     for group in groups:
@@ -137,27 +138,19 @@ def drop_unknown_settings(cfg: DictConfig, groups: Sequence[str] = GROUPS) -> li
     return unknown
 
 
-def _unknown_arguments(node: DictConfig, path: str) -> Iterator[str]:
-    """Yield the keys of arguments, in a node and below it, that the node's class does not take."""
-    parameters: dict[str, Any] | None = None
-    if "_target_" in node:
-        try:
-            parameters = parameter_types(find_class(node._target_, path))
-        except UsageError:  # validation reports it
-            return
-    for name, value in [(str(name), value) for name, value in node.items_ex(resolve=False)]:
-        key = f"{path}.{name}"
-        if parameters is not None and not _takes(parameters, key):
-            yield key
-        elif isinstance(value, DictConfig):
-            yield from _unknown_arguments(value, key)
-        elif is_list_of_nodes(value):
-            for i, each in enumerate(value):
-                yield from _unknown_arguments(each, f"{key}.{i}")
+def _unknown_arguments(node: DictConfig, key: str) -> Iterator[str]:
+    """Yield the keys of arguments, in a node and below it, that no class takes."""
+    for path, value in walk(to_plain(node), key):
+        if isinstance(value, dict) and "_target_" in value:
+            try:
+                parameters = parameter_types(find_class(value["_target_"], path))
+            except UsageError:  # Validation reports it.
+                continue
+            yield from (f"{path}.{name}" for name in value if not _is_taken(f"{path}.{name}", parameters))
 
 
-def _takes(parameters: Mapping[str, Any], key: str) -> bool:
-    """Return whether a class with these parameters takes a setting, or Hydra does."""
+def _is_taken(key: str, parameters: Container[str]) -> bool:
+    """Return whether a class with these parameters, or Hydra, takes the argument at a key."""
     name = key.rpartition(".")[2]
     return key not in OWN_ARGUMENTS and (name in parameters or "**" in parameters or name in OF_HYDRA)
 
@@ -172,7 +165,7 @@ def _drop(cfg: DictConfig, keys: Iterable[str]) -> None:
 
 
 def _format(value: Any) -> str:
-    """Format a value for a message: as on the command line, in one line, shortened."""
+    """Format a value as on the command line, shortened to a line, for a message."""
     return shorten(format_value(value))
 
 
@@ -185,7 +178,7 @@ def _shape_problems(cfg: DictConfig) -> Iterator[str]:
             hint = f"did you mean {near}?" if near else f"choose from {', '.join(known)}"
             yield f"{name}={_format(cfg[name])}: unknown setting; {hint}"
     for name in known:
-        # Presets alone have a tutorial, and a run may be older than the dashboard and detach.
+        # Only presets have a tutorial, and a run may be older than the dashboard and detach.
         if name not in cfg and name not in ("dashboard", "tutorial", "detach"):
             yield f"{name}: required; it can be changed but not removed"
     for name in GROUPS:
@@ -206,43 +199,44 @@ def _signature_problems(node: DictConfig, path: str = "") -> Iterator[str]:
     parameters: dict[str, Any] | None = None
     if "_target_" in node:
         try:
-            parameters = parameter_types(find_class(node._target_, path[:-1]))
+            parameters = parameter_types(find_class(node._target_, path))
         except UsageError as error:
             yield str(error)
             return
-    elif node and path[:-1] in OPTIONAL:
-        group, [(name_, value), *_] = path[:-1], node.items()
-        remedy = f"choose another {group}, or remove it with ~{path}{name_!s}"
-        yield f"{path}{name_!s}={_format(value)}: {group}=none has no settings; {remedy}"
-        return
-    for key_, value in node.items():
-        name = str(key_)
-        key = f"{path}{name}"
+    for name in map(str, node):
+        key, value = f"{path}.{name}" if path else name, node[name]
         if name in OF_HYDRA:
             continue
-        if parameters is not None and key in OWN_ARGUMENTS:
-            yield f"{key}={_format(value)}: cannot be set, {OWN_ARGUMENTS[key]}; remove it with ~{key}"
-        elif parameters is not None and not _takes(parameters, key):
-            known = ", ".join(known for known in parameters if known not in ("params", "optimizer")) or "none"
-            owner, remedy = node._target_.rsplit(".", 1)[-1], f"remove it with ~{key}, or choose from {known}"
-            yield f"{key}={_format(value)}: {owner} has no such setting; {remedy}"
+        if parameters is None and path in OPTIONAL:
+            remedy = f"choose another {path}, or remove it with ~{key}"
+            yield f"{key}={_format(value)}: {path}=none has no settings; {remedy}"
+        elif parameters is not None and not _is_taken(key, parameters):
+            yield f"{key}={_format(value)}: {_explain_refused_argument(key, node._target_, parameters)}"
         elif isinstance(value, DictConfig) and ("_target_" in value or parameters is None):
-            yield from _signature_problems(value, f"{key}.")
+            yield from _signature_problems(value, key)
         elif is_list_of_nodes(value):
             for i, each in enumerate(value):
-                yield from _signature_problems(each, f"{key}.{i}.")
+                yield from _signature_problems(each, f"{key}.{i}")
         else:
             annotation = LIMITS.get(key, (parameters or {}).get(name, Any))
             yield from _type_problems(key, value, annotation)
 
 
+def _explain_refused_argument(key: str, target: str, parameters: Iterable[str]) -> str:
+    """Return why a class does not take the argument at a key, and what to do."""
+    if key in OWN_ARGUMENTS:
+        return f"cannot be set, {OWN_ARGUMENTS[key]}; remove it with ~{key}"
+    choices = ", ".join(name for name in parameters if name not in ("params", "optimizer")) or "none"
+    return f"{target.rpartition('.')[2]} has no such setting; remove it with ~{key}, or choose from {choices}"
+
+
 def parameter_types(target: Callable[..., Any]) -> dict[str, Any]:
-    """Return a constructor's parameters and annotations; "**" among them if it accepts any keyword."""
+    """Return the parameters of a constructor with their types, and "**" among them if it takes any keyword."""
     parameters = inspect.signature(target).parameters.values()
     try:
         annotated = target.__init__ if inspect.isclass(target) and not is_dataclass(target) else target
         hints = get_type_hints(annotated, include_extras=True)
-    except (NameError, TypeError, AttributeError):  # annotations that only a type checker can resolve
+    except (NameError, TypeError, AttributeError):  # Some annotations are for type checkers alone.
         hints = {}
     return {"**" if p.kind is p.VAR_KEYWORD else p.name: hints.get(p.name, Any) for p in parameters}
 
@@ -256,10 +250,11 @@ def _type_problems(key: str, value: Any, annotation: Any) -> Iterator[str]:
     try:
         adapter = TypeAdapter(annotation, config=ConfigDict(strict=True, arbitrary_types_allowed=True))
     except (PydanticUserError, TypeError, NameError):
-        return  # pydantic does not know the type; the constructor checks it
+        return  # If pydantic does not know the type, the constructor has to check it.
+    if isinstance(value, list) and "tuple" in str(annotation):
+        value = tuple(value)  # YAML has no tuples.
     try:
-        # YAML has one kind of list: it may stand for a tuple
-        adapter.validate_python(tuple(value) if isinstance(value, list) and "tuple" in str(annotation) else value)
+        adapter.validate_python(value)
     except ValidationError as error:
         messages = dict.fromkeys(problem["msg"] for problem in error.errors())
         yield f"{key}={_format(value)}: {', or '.join(message[0].lower() + message[1:] for message in messages)}"
@@ -267,8 +262,8 @@ def _type_problems(key: str, value: Any, annotation: Any) -> Iterator[str]:
 
 def _machine_problems(cfg: DictConfig) -> Iterator[str]:
     accelerator = OmegaConf.select(cfg, "trainer.accelerator")
-    found = torch.cuda.is_available() or (accelerator == "gpu" and torch.backends.mps.is_available())
-    if accelerator in ("gpu", "cuda") and not found:
+    has_gpu = torch.cuda.is_available() or (accelerator == "gpu" and torch.backends.mps.is_available())
+    if accelerator in ("gpu", "cuda") and not has_gpu:
         yield (
             f"trainer.accelerator={accelerator}: torch finds no GPU on this machine; "
             "use trainer.accelerator=cpu, or auto for what there is"
@@ -278,15 +273,12 @@ def _machine_problems(cfg: DictConfig) -> Iterator[str]:
         yield from world_size_problems(devices, cfg.trainer.get("num_nodes", 1))
 
 
-def _clipping_problems(cfg: DictConfig) -> Iterator[str]:
-    """A fused optimizer unscales the gradients of mixed precision itself, too late for Lightning to clip them."""
-    clip = cfg.trainer.get("gradient_clip_val")
-    mixed, fused = str(cfg.trainer.get("precision")).endswith("-mixed"), cfg.optimizer.get("fused")
-    if clip and mixed and fused:
+def _option_problems(cfg: DictConfig) -> Iterator[str]:
+    """Yield problems of settings that are valid, but not together."""
+    clip, is_mixed = cfg.trainer.get("gradient_clip_val"), str(cfg.trainer.get("precision")).endswith("-mixed")
+    # A fused optimizer unscales the gradients of mixed precision itself, too late for Lightning to clip them.
+    if clip and is_mixed and cfg.optimizer.get("fused"):
         yield f"trainer.gradient_clip_val={_format(clip)}: needs optimizer.fused=false in mixed precision"
-
-
-def _reload_problems(cfg: DictConfig) -> Iterator[str]:
     after, epochs = OmegaConf.select(cfg, "callbacks.reload.after"), cfg.trainer.max_epochs
     if isinstance(after, int) and isinstance(epochs, int) and 0 < epochs <= after:
         yield f"callbacks.reload.after={after}: must be less than trainer.max_epochs={epochs}"
@@ -295,23 +287,24 @@ def _reload_problems(cfg: DictConfig) -> Iterator[str]:
 
 
 def _monitor_problems(cfg: DictConfig) -> Iterator[str]:
+    """Yield problems of the metrics that callbacks monitor."""
     unlogged = (VAL_LOSS, VAL_ACC) if OmegaConf.select(cfg, "data.val_size") == 0 else ()
     logged = [name for name in EPOCH_METRICS if name not in unlogged]
     callbacks = enabled_callbacks(cfg)
     classes = [str(node.get("_target_")) for node in (cfg.model, *callbacks.values())]
-    others_log = any(not name.startswith(("mnist_lab.", "lightning.", "torch.")) for name in classes)
+    may_log_others = any(not name.startswith(("mnist_lab.", "lightning.", "torch.")) for name in classes)
     for name, node in callbacks.items():
         key, monitor, mode = f"callbacks.{name}", node.get("monitor"), node.get("mode")
         if name in ("best", "last") and (monitor is None) == (name == "best"):
             why = "a metric is needed" if name == "best" else "every epoch is saved"
             yield f"{key}.monitor={_format(monitor)}: {why}; other checkpoints are +callbacks.NAME._target_=CLASS"
         elif monitor in logged:
-            if mode not in (None, expected := direction(monitor)):
-                best = "least" if expected == "min" else "greatest"
+            if mode not in (None, direction(monitor)):
+                best = "least" if direction(monitor) == "min" else "greatest"
                 yield f"{key}.mode={_format(mode)}: the {best} {monitor} is the best; leave the mode out"
         elif monitor is None:
             continue
-        elif str(monitor).startswith("test/") or monitor in METRIC_NAMES or not others_log:
+        elif str(monitor).startswith("test/") or monitor in METRIC_NAMES or not may_log_others:
             why = "test metrics cannot be monitored" if str(monitor).startswith("test/") else "not logged"
             yield f"{key}.monitor={monitor}: {why}; choose from {', '.join(logged)}"
         elif mode is None:
@@ -320,13 +313,13 @@ def _monitor_problems(cfg: DictConfig) -> Iterator[str]:
 
 def _resume_problems(cfg: DictConfig, resumed: DictConfig) -> Iterator[str]:
     """Yield problems of settings that cannot change on resume."""
-    saved, asked = flatten(resumed), flatten(cfg)
-    for key in saved | asked:
-        value = asked.get(key)
+    before, now = flatten(resumed), flatten(cfg)
+    for key, used in before.items():
+        value = now.get(key)
         is_kept = value is None and key in READ_FROM_DATA
-        if FIXED_ON_RESUME.match(key) and not is_kept and saved.get(key, value) != value:
+        if FIXED_ON_RESUME.match(key) and not is_kept and value != used:
             yield (
-                f"{key}={_format(value)}: cannot change on resume (this run uses {_format(saved[key])}); "
+                f"{key}={_format(value)}: cannot change on resume (this run uses {_format(used)}); "
                 "init_from=CHECKPOINT starts a new run from its weights"
             )
 

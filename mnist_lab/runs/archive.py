@@ -1,4 +1,4 @@
-"""Runs and sweeps as one ZIP file with the SHA-256 of each of their files, by which they are verified when unpacked."""
+"""Pack runs and sweeps into a ZIP file with the SHA-256 of each of their files, and verify them when unpacking."""
 
 import hashlib
 import json
@@ -23,59 +23,60 @@ from mnist_lab.runs.run import SWEEP_RECORD
 
 MANIFEST = "MANIFEST.json"  # It has the SHA-256 of each file by its path.
 CHUNK = 1 << 20  # bytes
-MAX_MANIFEST, MAX_DEPTH = 20_000_000, 16  # bytes; folders within each other, of which thousands of files have many
-MAX_RATIO = 100  # Files may be so many times larger than their archive; checkpoints hardly shrink at all.
+MAX_MANIFEST = 20_000_000  # bytes
+MAX_DEPTH = 16  # The path of a file may have so many parts.
+MAX_RATIO = 100  # The files may be so many times larger than the archive; checkpoints hardly shrink at all.
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, OverflowError, RuntimeError)
 
 
 def archive(folders: Sequence[Path], runs_dir: Path, path: Path) -> tuple[list[str], list[Path]]:
     """Write and verify a ZIP file of runs and sweeps; return the names of its files, and the links left out."""
     roots = {folder.resolve(): folder for folder in folders}
-    places: dict[str, Path] = {}
+    packed: dict[str, Path] = {}
     for root, folder in roots.items():
         if not any(parent in roots for parent in root.parents):  # A nested run is packed with the outer one.
-            place = _place(root, runs_dir.resolve())
-            if place in places:
-                raise UsageError(f"{folder}: has the name of {places[place]}; archive one of them by itself")
-            places[place] = folder
+            name = _name_in_archive(root, runs_dir.resolve())
+            if name in packed:
+                raise UsageError(f"{folder}: has the name of {packed[name]}; archive one of them by itself")
+            packed[name] = folder
     sums: dict[str, str] = {}
     left_out: list[Path] = []
-    with user_output(path, display_path(path)) as partial, _explained(path, "not written", "not written"):
+    with user_output(path, display_path(path)) as partial, _explain_errors(path, "not written", "not written"):
         with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as content:
-            for place, folder in places.items():
-                for file in _files(folder, left_out):
+            for name, folder in packed.items():
+                for file in _find_files(folder, left_out):
                     if file.resolve() != path.resolve():
-                        name = f"{place}/{file.relative_to(folder).as_posix()}"
-                        with file.open("rb") as source, content.open(name, "w", force_zip64=True) as target:
-                            sums[name] = _copy(source, target)
+                        member = f"{name}/{file.relative_to(folder).as_posix()}"
+                        with file.open("rb") as source, content.open(member, "w", force_zip64=True) as target:
+                            sums[member] = _copy(source, target)
             content.writestr(MANIFEST, json.dumps(sums, indent=1) + "\n")
         with zipfile.ZipFile(partial) as content:
             _check(content, partial.stat().st_size)
-            for name, expected in sums.items():
-                with content.open(name) as source:
+            for member, expected in sums.items():
+                with content.open(member) as source:
                     if _copy(source) != expected:
-                        raise ValueError(f"{name} has another SHA-256 than its file")
+                        raise ValueError(f"{member} has another SHA-256 than its file")
     return list(sums), left_out
 
 
-def _place(root: Path, runs_dir: Path) -> str:
+def _name_in_archive(root: Path, runs_dir: Path) -> str:
     """Return the path that a folder has in an archive."""
     if root.is_relative_to(runs_dir) and root != runs_dir:
         return root.relative_to(runs_dir).as_posix()
-    return f"sweeps/{root.name}" if (root / SWEEP_RECORD).is_file() else root.name  # sweep=NAME looks there.
+    return f"sweeps/{root.name}" if (root / SWEEP_RECORD).is_file() else root.name  # sweep=NAME needs it there.
 
 
-def _files(folder: Path, left_out: list[Path]) -> Iterator[Path]:
-    """Yield the files of a folder that are not hidden, and collect what is no file of its own, such as a link."""
+def _find_files(folder: Path, left_out: list[Path]) -> Iterator[Path]:
+    """Yield the files of a folder that are not hidden; add links and whatever else is not a file to `left_out`."""
 
     def fail(error: OSError) -> None:
         raise error
 
-    for place, folders, files in os.walk(folder, onerror=fail):
-        if LOCK in files and (holder := holder_of(Path(place))) is not None:
-            raise UsageError(f"{display_path(Path(place))}: is in use by {holder}; archive it when it has ended")
+    for parent, folders, files in os.walk(folder, onerror=fail):
+        if LOCK in files and (holder := holder_of(Path(parent))) is not None:
+            raise UsageError(f"{display_path(Path(parent))}: is in use by {holder}; archive it when it has ended")
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for file in (Path(place, name) for name in sorted([*folders, *files]) if not name.startswith(".")):
+        for file in (Path(parent, name) for name in sorted([*folders, *files]) if not name.startswith(".")):
             if file.is_file() and file.resolve().is_relative_to(folder.resolve()):
                 yield file
             elif file.is_symlink() or not file.is_dir():
@@ -83,35 +84,36 @@ def _files(folder: Path, left_out: list[Path]) -> Iterator[Path]:
 
 
 def unarchive(path: Path, runs_dir: Path) -> list[Path]:
-    """Unpack the runs and sweeps of a ZIP file that `archive` has written to where they were, all of them or none."""
+    """Unpack the runs and sweeps of a ZIP file, written by `archive`, to where they were: all of them or none."""
     damage, problem = "damaged, or not an archive of runs", f"cannot be unpacked into {runs_dir}"
-    with _explained(path, damage, problem), zipfile.ZipFile(path) as content:
-        sums, places = _check(content, path.stat().st_size)
-        for folder in [runs_dir / place for place in places]:
+    with _explain_errors(path, damage, problem), zipfile.ZipFile(path) as content:
+        sums, names = _check(content, path.stat().st_size)
+        targets = [runs_dir / name for name in names]
+        for folder in targets:
             if folder.exists() or folder.is_symlink():
                 raise UsageError(f"{display_path(folder)}: is there already; name another --runs-dir")
         make_folder(runs_dir)
         size, free = sum(entry.file_size for entry in content.infolist()), shutil.disk_usage(runs_dir).free
         if size > free:
             raise UsageError(f"{path}: has {size / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB are free in {runs_dir}")
-        with tempfile.TemporaryDirectory(prefix=".unarchive-", dir=runs_dir) as name:
-            for file, expected in sums.items():
-                target = Path(name) / file
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with content.open(file) as source, target.open("xb") as unpacked:
+        with tempfile.TemporaryDirectory(prefix=".unarchive-", dir=runs_dir) as temporary:
+            for member, expected in sums.items():
+                file = Path(temporary, member)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                with content.open(member) as source, file.open("xb") as unpacked:
                     if _copy(source, unpacked) != expected:
-                        raise UsageError(f"{path}: {file} has a wrong SHA-256; get the archive anew")
+                        raise UsageError(f"{path}: {member} has a wrong SHA-256; get the archive anew")
             os.sync()  # Syncing thousands of files one by one would take minutes.
-            for place in places:
-                make_folder((runs_dir / place).parent)  # All of them first: then no rename fails after another.
-            for place in places:
-                (Path(name) / place).rename(runs_dir / place)
-    return [runs_dir / place for place in places]
+            for folder in targets:
+                make_folder(folder.parent)  # With all parents made, no rename fails after another one.
+            for name, folder in zip(names, targets, strict=True):
+                Path(temporary, name).rename(folder)
+    return targets
 
 
 @contextmanager
-def _explained(path: Path, damage: str, problem: str) -> Iterator[None]:
-    """Turn what a damaged or hostile archive, or else a disk, can raise into a UsageError."""
+def _explain_errors(path: Path, damage: str, problem: str) -> Iterator[None]:
+    """Turn the errors of a damaged or hostile archive, and those of a disk, into a UsageError."""
     try:
         yield
     except UsageError:
@@ -126,7 +128,7 @@ def _explained(path: Path, damage: str, problem: str) -> Iterator[None]:
 def _check(content: zipfile.ZipFile, size: int) -> tuple[dict[str, str], list[str]]:
     """Return the SHA-256 of each file by its path, and the paths of the runs and sweeps; ValueError for other files.
 
-    Hidden files, which earlier versions packed, are left out: no run needs them.
+    Hidden files are left out: no run needs them, and only earlier versions packed them.
     """
     entries = content.infolist()
     unpacked = sum(entry.file_size for entry in entries)
@@ -144,12 +146,12 @@ def _check(content: zipfile.ZipFile, size: int) -> tuple[dict[str, str], list[st
     sums = parse_json(content.read(MANIFEST).decode())
     if not isinstance(sums, dict) or sorted(entry.filename for entry in entries) != sorted([*sums, MANIFEST]):
         raise ValueError(f"{MANIFEST} names other files than it has")
-    shown = {name: value for name, value in sums.items() if "/." not in f"/{name}"}
-    found = {place for place, _, file in (name.rpartition("/") for name in shown) if file in RECORDS}
-    strays = [name for name in sums if found.isdisjoint(_folders_above(name))]
+    kept = {name: value for name, value in sums.items() if "/." not in f"/{name}"}
+    folders = {folder for folder, _, file in (name.rpartition("/") for name in kept) if file in RECORDS}
+    strays = [name for name in sums if folders.isdisjoint(_folders_above(name))]
     if strays or not sums:
         raise ValueError(f"it has no run, or files beside: {strays[:1]}")
-    return shown, sorted(place for place in found if found.isdisjoint(_folders_above(place)))
+    return kept, sorted(folder for folder in folders if folders.isdisjoint(_folders_above(folder)))
 
 
 def _folders_above(name: str) -> Iterator[str]:
@@ -157,7 +159,7 @@ def _folders_above(name: str) -> Iterator[str]:
 
 
 def _copy(source: IO[bytes], target: IO[bytes] | None = None) -> str:
-    """Return the SHA-256 of a file, and copy it."""
+    """Return the SHA-256 of a file, and copy it if there is a target."""
     digest = hashlib.sha256()
     while chunk := source.read(CHUNK):
         digest.update(chunk)

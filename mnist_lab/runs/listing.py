@@ -1,4 +1,4 @@
-"""List runs as rows for `ls` and `compare`: single runs, groups that differ in their seed alone, what runs took.
+"""List runs as rows for `ls` and `compare`, one for each run or for all seeds of the same settings.
 
 Imports neither torch nor Hydra.
 """
@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from mnist_lab.config.metric_names import IMAGES_PER_SECOND, METRIC_NAMES, is_accuracy, is_loss
 from mnist_lab.config.settings import differing_settings, flatten
@@ -26,12 +26,12 @@ from mnist_lab.runs.trash import read_annotations
 
 MAX_SEEDS, MAX_CELL = 6, 1000  # A longer list of seeds, or a longer text, is shortened.
 WITHOUT_MEAN = ("run", "date", "model", "overrides", "status", "error", "seed", "parameters", "tags", "note")
-TIMED_RUNS = 20  # An estimate reads as many runs of the network at most.
+TIMED_RUNS = 20  # An estimate of time reads at most so many runs of the network.
 SPEED_SETTINGS = ("data.batch_size", "data.source.name", "trainer.accelerator", "augmentation._target_")
 
 
 def read_records(runs_dir: Path, where: str | None = None) -> dict[Run, RunRecord]:
-    """Return the runs below a folder that fulfil a condition with their records, in the order of their start."""
+    """Return the runs below a folder that fulfil a condition, with their records, in the order of their start."""
     if not runs_dir.is_dir():
         raise UsageError(f"--runs-dir={runs_dir}: folder not found; give the folder that contains the runs")
     records = Run.records(runs_dir)
@@ -41,7 +41,7 @@ def read_records(runs_dir: Path, where: str | None = None) -> dict[Run, RunRecor
 def select_where(records: Mapping[Run, RunRecord], where: str) -> dict[Run, RunRecord]:
     """Return the runs that fulfil a condition on the values of their rows and on their settings."""
     condition = Condition.parse(where)
-    names = {each.name for each in condition.comparisons}
+    names = {comparison.name for comparison in condition.comparisons}
     rows: dict[Run, dict[str, Any]] = {}
     for run, info in records.items():
         row = run_row(run, info)
@@ -58,33 +58,35 @@ def select_where(records: Mapping[Run, RunRecord], where: str) -> dict[Run, RunR
 
 
 def find_runs(names: Sequence[str], runs_dir: Path, *, at_least: int = 1) -> list[Run]:
-    """Find the runs that names mean, each once: run folders, `latest`, or folders that contain several runs."""
-    found: dict[Path, Run] = {}
+    """Find the runs with these names, each once: run folders, `latest`, or folders that contain several runs."""
+    runs: dict[Path, Run] = {}
     for name in names:
         several = [] if name == "latest" or Run(Path(name)).exists else Run.below(name)
-        found |= {run.folder.resolve(): run for run in several or [Run.find(name, runs_dir)]}
-    if len(found) < at_least:
+        runs |= {run.folder.resolve(): run for run in several or [Run.find(name, runs_dir)]}
+    if len(runs) < at_least:
         raise UsageError(f"{' '.join(names)}: names one run; give two or more, or a folder that holds them")
-    return list(found.values())
+    return list(runs.values())
 
 
-def select_runs(found: Sequence[Run], problem: Callable[[Run], str | None]) -> list[Run]:
+def select_runs(runs: Sequence[Run], find_problem: Callable[[Run], str | None]) -> list[Run]:
     """Return the runs without a problem, and warn about the others; UsageError if each has one."""
-    problems = {run: words for run in found if (words := problem(run)) is not None}
-    if len(problems) == len(found):
-        raise UsageError(f"{found[0]}: {problems[found[0]]}")
-    for run, words in problems.items():
-        print_warning(f"{run}: {words}; left out")
-    return [run for run in found if run not in problems]
+    problems = {run: find_problem(run) for run in runs}
+    selected = [run for run, problem in problems.items() if problem is None]
+    if not selected:
+        raise UsageError(f"{runs[0]}: {problems[runs[0]]}")
+    for run, problem in problems.items():
+        if problem is not None:
+            print_warning(f"{run}: {problem}; left out")
+    return selected
 
 
 def checkpoint_problem(run: Run) -> str | None:
-    """Return the problem of a run without a checkpoint."""
+    """Return the problem of a run without a checkpoint, or None."""
     return None if run.checkpoint("best") or run.checkpoint("last") else "has no checkpoint"
 
 
 def select_finished(records: Mapping[Run, RunRecord]) -> list[Run]:
-    """Return the finished runs, and warn of the others."""
+    """Return the finished runs, and warn about the others."""
     others = Counter(info["status"] for info in records.values() if info["status"] != RunState.FINISHED)
     if others:
         counts = ", ".join(f"{count} {status}" for status, count in others.items())
@@ -93,11 +95,11 @@ def select_finished(records: Mapping[Run, RunRecord]) -> list[Run]:
 
 
 def run_row(run: Run, info: RunRecord, *, judge: bool = False) -> dict[str, Any]:
-    """Return a run's record as one row; of a sweep's jobs only the best have test results, unless to `judge` them."""
+    """Return a run's record as one row; of a sweep's jobs, only the best has test results, unless to `judge` them."""
     tested, metrics, partial = info.get("tested"), info.get("metrics", {}), info.get("partial", [])
-    hidden = tuple(f"{kind}/" for kind in partial)  # They do not measure whole sets.
+    hidden = tuple(f"{name}/" for name in partial)  # These metrics do not measure a whole set.
     if not judge and is_unchosen(run):
-        hidden = (*hidden, "test/")  # The test set chooses nothing.
+        hidden = (*hidden, "test/")  # Nothing may be chosen by the test set.
     names = ("model", "overrides", "status", "error", "seed", "epochs", "parameters", IMAGES_PER_SECOND)
     return {
         "run": str(run),
@@ -106,21 +108,21 @@ def run_row(run: Run, info: RunRecord, *, judge: bool = False) -> dict[str, Any]
         **({"status": "partial"} if partial else {}),
         "time": info.get("seconds", {}).get("total"),
         **read_annotations(run),
-        "tested_epoch": tested["epoch"] if tested else None,  # The metrics are those of its weights.
+        "tested_epoch": tested["epoch"] if tested else None,  # The metrics measure the weights of this epoch.
         **dict.fromkeys(METRIC_NAMES),
         **{name: value for name, value in metrics.items() if math.isfinite(value) and not name.startswith(hidden)},
     }
 
 
 def is_unchosen(run: Run) -> bool:
-    """Return whether a run is a job of a sweep, and not of the best by validation accuracy."""
+    """Return whether a run is a job of a sweep, and not among the best by validation accuracy."""
     folder = run.folder.absolute()
     results = folder.parent / RESULTS_JSON
     modified = results.stat().st_mtime_ns if results.is_file() else 0
     return (folder.parent / SWEEP_RECORD).is_file() and folder.name not in _best_folders(results, modified)
 
 
-@lru_cache
+@lru_cache  # All jobs of a sweep read the same file; its time of modification is an argument, since it may change.
 def _best_folders(results: Path, modified: int) -> frozenset[str]:
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):  # No job has finished, or it is damaged.
         return frozenset(parse_json(read_text(results))["best"]["folders"])
@@ -128,62 +130,60 @@ def _best_folders(results: Path, modified: int) -> frozenset[str]:
 
 
 def sort_rows(rows: list[dict[str, Any]], sort: str) -> list[dict[str, Any]]:
-    """Return rows in the order of their dates sorted by a column: the best accuracy or least value first, None last."""
-    known = dict.fromkeys(name for each in rows for name in each)
+    """Sort rows, which have the order of their dates, by a column: the highest accuracy or least value first."""
+    known = dict.fromkeys(name for row in rows for name in row)
     if sort == "date" or not rows:
         return rows
     if sort not in known:
         raise UsageError(f"--sort={sort}: no run has it; choose from {', '.join(known)}")
-    having = [each for each in rows if each.get(sort) is not None]
-    having.sort(key=lambda each: each[sort], reverse=is_accuracy(sort))
-    return having + [each for each in rows if each.get(sort) is None]
+    with_value = [row for row in rows if row.get(sort) is not None]
+    with_value.sort(key=lambda row: row[sort], reverse=is_accuracy(sort))
+    return with_value + [row for row in rows if row.get(sort) is None]
 
 
 def compare_settings(runs: Sequence[Run]) -> dict[str, list[Any]]:
     """Return the settings in which runs differ, by key, with each run's value; None where it has no such setting."""
-    settings = differing_settings(*(run.config for run in runs))
-    return {
-        key: [OmegaConf.to_container(value) if isinstance(value, ListConfig) else value for value in values]
-        for key, values in settings.items()
-    }
+    return differing_settings(*(run.config for run in runs))
 
 
 def group_runs(runs: Sequence[Run], settings: Mapping[str, Sequence[Any]]) -> list[list[Run]]:
-    """Group runs that differ in their seed alone, by the settings in which they differ, with each run's value."""
+    """Group runs that differ only in their seed; `settings` has each key in which they differ, with all values."""
     groups: list[tuple[list[Any], list[Run]]] = []
     for i, run in enumerate(runs):
-        own = [values[i] for key, values in settings.items() if key != "seed"]
-        group = next((members for shared, members in groups if shared == own), None)
-        if group is None:
-            groups.append((own, group := []))
-        group.append(run)
+        values = [of_runs[i] for key, of_runs in settings.items() if key != "seed"]
+        for shared, group in groups:
+            if shared == values:
+                group.append(run)
+                break
+        else:
+            groups.append((values, [run]))
     return [group for _, group in groups]
 
 
 def group_row(runs: Mapping[Run, RunRecord], *, judge: bool = False) -> dict[str, Any]:
-    """Return runs that differ in their seed alone as one row: means, and sample standard deviations as NAME_std."""
+    """Return runs that differ only in their seed as one row: means, and sample standard deviations as NAME_std."""
     by_start = sorted(runs.items(), key=lambda item: start_timestamp(item[1]))
-    # Of runs with the same seed only the latest counts: a repetition says nothing new.
+    # Of the runs with the same seed, only the latest counts: a repetition adds no information.
     latest = {info["seed"]: run_row(run, info, judge=judge) for run, info in by_start}
     rows = [latest[seed] for seed in sorted(latest, key=lambda seed: seed or 0)]
     last = run_row(*by_start[-1])
-    row: dict[str, Any] = {
-        "runs": [each["run"] for each in rows],
+    grouped: dict[str, Any] = {
+        "runs": [row["run"] for row in rows],
         **{name: last[name] for name in ("date", "model", "parameters")},
         "overrides": [override for override in last["overrides"] if not override.startswith("seed=")],
         "n": len(rows),
-        "seeds": [each["seed"] for each in rows],
+        "seeds": [row["seed"] for row in rows],
     }
-    for name in dict.fromkeys(name for each in rows for name in each if name not in WITHOUT_MEAN):
-        values = [each[name] for each in rows if each.get(name) is not None]
-        whole = len(values) == len(rows)
-        row[name] = statistics.mean(values) if whole else None
-        row[f"{name}_std"] = statistics.stdev(values) if whole and len(values) > 1 else None
-    return row
+    for name in dict.fromkeys(name for row in rows for name in row if name not in WITHOUT_MEAN):
+        values = [row[name] for row in rows if row.get(name) is not None]
+        is_complete = len(values) == len(rows)
+        grouped[name] = statistics.mean(values) if is_complete else None
+        grouped[f"{name}_std"] = statistics.stdev(values) if is_complete and len(values) > 1 else None
+    return grouped
 
 
 def group_rows(records: Mapping[Run, RunRecord]) -> list[dict[str, Any]]:
-    """Return a row for each group of finished runs that differ in their seed alone, by the start of its latest run."""
+    """Return a row for each group of finished runs that differ only in their seed, by the start of its latest run."""
     configs: dict[Run, DictConfig] = {}
     for run in select_finished(records):
         try:
@@ -206,7 +206,7 @@ def format_cell(name: str, value: Any) -> str:
     if name in ("parameters", IMAGES_PER_SECOND):
         return f"{value:,.0f}"
     if name in ("epochs", "tested_epoch"):
-        return f"{value:.1f}".removesuffix(".0")  # A mean may have many digits.
+        return f"{value:.1f}".removesuffix(".0")  # A mean of epochs may have many digits.
     if name == "seeds" and len(value) > MAX_SEEDS:
         return f"{value[0]} {value[1]} ... {value[-1]}"
     if name == "time":
@@ -220,22 +220,24 @@ def describe_settings(settings: Mapping[str, Any]) -> str:
 
 
 def row_cell(row: Mapping[str, Any], name: str) -> str:
-    """Format a value of a row for display; in the row of several runs, the mean ± the standard deviation."""
+    """Format a value of a row for display; for several runs, as the mean ± the standard deviation."""
     std = row.get(f"{name}_std")
     spread = "" if std is None else f" ± {format_cell(name, std).rstrip('% s')}"
     return format_cell(name, row.get(name)) + spread
 
 
 def seconds_an_epoch(cfg: DictConfig, runs_dir: Path) -> float | None:
-    """Return the median seconds of an epoch in earlier runs like this one; None without any."""
-    here = (RunState.FINISHED, cfg.name, processor_name())
-    wanted = [OmegaConf.select(cfg, key) for key in SPEED_SETTINGS]
+    """Return the median seconds of an epoch in earlier runs like this one; None without such runs."""
+    identity = (RunState.FINISHED, cfg.name, processor_name())
+    settings = [OmegaConf.select(cfg, key) for key in SPEED_SETTINGS]
     records = Run.records(runs_dir) if runs_dir.is_dir() else {}
-    like = [run for run, info in records.items() if (info["status"], info.get("model"), info.get("processor")) == here]
-    found: list[float] = []
-    for run in like[-TIMED_RUNS:]:
+    alike = [
+        run for run, info in records.items() if (info["status"], info.get("model"), info.get("processor")) == identity
+    ]
+    seconds: list[float] = []
+    for run in alike[-TIMED_RUNS:]:
         with contextlib.suppress(UsageError, LookupError, ZeroDivisionError):  # config.yaml or run.json is damaged.
             config = run.config
-            if [OmegaConf.select(config, key) for key in SPEED_SETTINGS] == wanted:
-                found.append(records[run]["seconds"]["fit"] / records[run]["epochs"])
-    return statistics.median(found) if found else None
+            if [OmegaConf.select(config, key) for key in SPEED_SETTINGS] == settings:
+                seconds.append(records[run]["seconds"]["fit"] / records[run]["epochs"])
+    return statistics.median(seconds) if seconds else None

@@ -1,4 +1,4 @@
-"""Lock run folders, so that one process at a time works on each. Imports neither torch nor Lightning."""
+"""Lock run folders, so that only one process at a time works on each. Imports neither torch nor Lightning."""
 
 import contextlib
 import fcntl
@@ -22,7 +22,8 @@ from mnist_lab.formatting import format_date
 LOCK, HOLDER = ".lock", ".holder.json"  # The first is locked, the second names the holder.
 HEARTBEAT = 10.0  # seconds between two heartbeats of a holder
 STALE_AFTER = 60.0  # seconds without a heartbeat after which a holder on another machine counts as dead
-_held: dict[Path, int] = {}  # The folders locked by this process, with the thread.
+# The thread that holds each folder: a lock of the operating system does not say who in this process has it.
+_held: dict[Path, int] = {}
 
 
 @dataclass(frozen=True)
@@ -43,16 +44,17 @@ class RunInUse(UsageError):
 
 @contextmanager
 def run_lock(folder: Path, *, patience: float = 0) -> Iterator[None]:
-    """Hold a run folder's lock during the block, after at most `patience` seconds; the folder is created if needed.
+    """Hold a run folder's lock during the block, after at most `patience` seconds; a missing folder is made.
 
-    The lock is the operating system's (flock), which ends with its process and which shared file systems of Linux
-    honour across machines. For those that do not, the holder also touches `.holder.json` every few seconds, and one on
-    another machine counts as alive until that is a minute old. A process that has the lock, or whose parent has it and
-    waits for the process, can take it again.
+    The lock is the operating system's (flock). It ends with its process, and shared file systems of Linux honour it
+    across machines. For those that do not, the holder also touches `.holder.json` every few seconds, and a holder on
+    another machine counts as alive until that file is a minute old. A thread that has the lock can take it again, and
+    so can a process whose parent has it, since the parent waits for the process.
     """
-    place, thread = folder.resolve(), threading.get_ident()
+    resolved, thread = folder.resolve(), threading.get_ident()
     holder = holder_of(folder)
-    if _held.get(place) == thread or (holder and (holder.host, holder.pid) == (socket.gethostname(), os.getppid())):
+    is_parents = holder is not None and (holder.host, holder.pid) == (socket.gethostname(), os.getppid())
+    if is_parents or _held.get(resolved) == thread:
         yield
         return
     until = time.monotonic() + patience
@@ -61,32 +63,46 @@ def run_lock(folder: Path, *, patience: float = 0) -> Iterator[None]:
         holder = holder_of(folder)
     if holder is not None:
         raise _in_use(folder, holder)
+    lock = _acquire(folder)
+    _held[resolved] = thread
+    try:
+        with _recorded_as_holder(resolved):
+            yield
+    finally:
+        del _held[resolved]
+        lock.release()
+
+
+def _acquire(folder: Path) -> FileLock:
+    """Make a run folder if it is missing, and acquire its lock."""
     try:
         make_folder(folder)
         lock = FileLock(folder / LOCK, thread_local=False)
-        lock.acquire(timeout=1, poll_interval=0.05)  # `holder_of` in another process takes it for a moment.
+        lock.acquire(timeout=1, poll_interval=0.05)  # `holder_of` in another process has it for a moment.
     except Timeout:
         raise _in_use(folder, holder_of(folder)) from None
     except OSError as error:
-        raise _not_writable(folder, error) from error
-    ended = threading.Event()
-    beat = threading.Thread(target=_beat, args=(place / HOLDER, ended), daemon=True)
-    _held[place] = thread
+        raise not_writable(folder, error) from error
+    return lock
+
+
+@contextmanager
+def _recorded_as_holder(folder: Path) -> Iterator[None]:
+    """Record this process as the holder of a run folder, with heartbeats, during the block."""
+    path, ended = folder / HOLDER, threading.Event()
+    heart = threading.Thread(target=_beat, args=(path, ended), daemon=True)
     try:
-        try:
-            write_text(place / HOLDER, json.dumps(asdict(_this_process())) + "\n", durable=False)
-        except OSError as error:  # A full disk takes an empty lock file, but not the holder's.
-            (place / LOCK).unlink(missing_ok=True)
-            raise _not_writable(folder, error) from error
-        beat.start()
+        write_text(path, json.dumps(asdict(_this_process())) + "\n", durable=False)
+    except OSError as error:  # A full disk takes an empty lock file, but not this record.
+        (folder / LOCK).unlink(missing_ok=True)
+        raise not_writable(folder, error) from error
+    heart.start()
+    try:
         yield
     finally:
         ended.set()
-        if beat.ident is not None:
-            beat.join()
-        (place / HOLDER).unlink(missing_ok=True)
-        del _held[place]
-        lock.release()
+        heart.join()
+        path.unlink(missing_ok=True)
 
 
 def holder_of(folder: Path) -> Holder | None:
@@ -106,7 +122,7 @@ def holder_of(folder: Path) -> Holder | None:
 
 
 def release_if_held_by(machine: str, folder: Path) -> bool:
-    """Free a run folder whose holder was on a machine, where it is known to have ended; return whether it is free."""
+    """Free a run folder whose holder was on `machine` and is known to have ended; return whether it is free."""
     holder = holder_of(folder)
     if holder is not None and holder.host.partition(".")[0] == machine.partition(".")[0]:
         (folder / HOLDER).unlink(missing_ok=True)
@@ -114,7 +130,7 @@ def release_if_held_by(machine: str, folder: Path) -> bool:
 
 
 def wait_for_release(folder: Path, seconds: float) -> bool:
-    """Wait some seconds at most for the process that has locked a run folder to end, and return whether it has."""
+    """Wait at most so many seconds for a run folder's lock to be released, and return whether it was."""
     until = time.monotonic() + seconds
     while _is_locked(folder / LOCK):
         if time.monotonic() > until:
@@ -124,7 +140,7 @@ def wait_for_release(folder: Path, seconds: float) -> bool:
 
 
 def _is_locked(path: Path) -> bool:
-    """Return whether a process has the lock, without writing, for read-only folders."""
+    """Return whether a process has the lock; writes nothing, as the folder may be read-only."""
     try:
         with open(path, "rb", opener=open_own) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -139,7 +155,8 @@ def _this_process() -> Holder:
     return Holder(socket.gethostname(), os.getpid(), datetime.now().astimezone().isoformat(timespec="seconds"))
 
 
-def _not_writable(folder: Path, error: OSError) -> UsageError:
+def not_writable(folder: Path, error: OSError) -> UsageError:
+    """Return the error for a run folder that cannot be written."""
     return UsageError(f"hydra.run.dir={folder}: cannot be written ({error.strerror}); choose another")
 
 

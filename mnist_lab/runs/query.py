@@ -1,4 +1,4 @@
-"""Conditions on runs, as `--where` takes them: `test/acc > 0.98 and model == lenet and tag == keep`."""
+"""Parse and test the conditions of `--where`: `test/acc > 0.98 and model == lenet and tag == keep`."""
 
 import ast
 import operator
@@ -24,61 +24,64 @@ SIGNS = dict(zip((ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE), COMPARIS
 EXAMPLE = "test/acc > 0.98 and (model == lenet or tag == keep)"
 NUMBER = re.compile(r"(?i)[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?%?")
 DATE = re.compile(r"\d{4}(-\d\d(-\d\d([T ].*)?)?)?")
-MAX_DEPTH = 50  # nested conditions
+MAX_DEPTH = 50  # How deep conditions may be nested.
 Values = Mapping[str, Any]
-Test = Callable[[Values], bool]
+Predicate = Callable[[Values], bool]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A comparison of the value that a run has by a name with one that was given."""
+    """A comparison of a run's value with the operand of a condition."""
 
     name: str
     sign: str  # one of COMPARISONS
-    given: str
+    operand: str
 
     def holds(self, values: Values) -> bool:
-        """Return whether it holds for a run; a value of another type is unequal."""
-        found = self.compare(values.get(self.name))
-        return self.sign == "!=" if found is None else found
+        """Return whether the comparison holds for a run; a value of another type is unequal."""
+        result = self.compare(values.get(self.name))
+        return self.sign == "!=" if result is None else result
 
-    def compare(self, own: Any, sign: str = "") -> bool | None:
-        """Compare a run's value, or each of a list, with the given one; None if that makes no sense."""
-        sign, given = sign or self.sign, self.given
-        compare, is_equality = COMPARISONS[sign], sign in ("==", "!=")  # Lists and texts have no others.
-        if isinstance(own, Sequence) and not isinstance(own, str):
-            members = [self.compare(each, "==") for each in own]
-            fits = is_equality and not (members and all(each is None for each in members))
-            return any(members) is (sign == "==") if fits else None
-        if given in ("null", "None"):
-            return is_equality and compare(own is None, True)
-        if isinstance(own, bool):
-            return compare(str(own), given.capitalize()) if is_equality and given.lower() in ("true", "false") else None
-        if isinstance(own, int | float) or (own is None and self.name in METRIC_NAMES):
-            if not NUMBER.fullmatch(given):
+    def compare(self, value: Any, sign: str = "") -> bool | None:
+        """Compare a run's value, or each value of a list, with the operand; None if that makes no sense."""
+        sign, operand = sign or self.sign, self.operand
+        compare, is_equality = COMPARISONS[sign], sign in ("==", "!=")  # Lists and texts are only equal or unequal.
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            members = [self.compare(member, "==") for member in value]
+            makes_sense = is_equality and (not members or any(member is not None for member in members))
+            return any(members) is (sign == "==") if makes_sense else None
+        if operand in ("null", "None"):
+            return is_equality and compare(value is None, True)
+        if isinstance(value, bool):
+            makes_sense = is_equality and operand.lower() in ("true", "false")
+            return compare(str(value), operand.capitalize()) if makes_sense else None
+        if isinstance(value, int | float) or (value is None and self.name in METRIC_NAMES):
+            if not NUMBER.fullmatch(operand):
                 return None
-            number = float(given.rstrip("%")) / (100 if given[-1] == "%" else 1)
-            return sign == "!=" if own is None else compare(own, number)
-        if own is None:
+            number = float(operand.rstrip("%")) / (100 if operand[-1] == "%" else 1)
+            return sign == "!=" if value is None else compare(value, number)
+        if value is None:
             return sign == "!="
         if self.name == "date":
-            return compare(own, given.replace(" ", "T")) if DATE.fullmatch(given) else None
-        return compare(format_value(own), given) if is_equality else None
+            # A day or a year as the operand means all of it, as the date of a run begins with it.
+            date = operand.replace(" ", "T")
+            return compare(value[: len(date)], date) if DATE.fullmatch(operand) else None
+        return compare(format_value(value), operand) if is_equality else None
 
 
 @dataclass(frozen=True)
 class Condition:
-    """A condition on the values of a run: the comparisons that it is made of, and the test whether it holds."""
+    """A condition on the values of a run, with the comparisons in it."""
 
     text: str
     comparisons: tuple[Comparison, ...]
-    holds: Test
+    holds: Predicate
 
     @classmethod
     def parse(cls, text: str) -> "Condition":
-        """Return the condition that a text says, or raise UsageError.
+        """Parse a condition, or raise UsageError.
 
-        Python's parser reads it with a name in place of each word, so that nothing of the text is executed.
+        Python's parser reads the text with a name in place of each word, so nothing of the text is executed.
         """
         words: dict[str, str] = {}
         code: list[str] = []
@@ -90,32 +93,33 @@ class Condition:
                 words[code[-1]] = token.strip("\"'")
         comparisons: list[Comparison] = []
 
-        def test(node: ast.expr, depth: int) -> Test:
+        def build(node: ast.expr, depth: int) -> Predicate:
             match node:
                 case ast.BoolOp(ast.And() | ast.Or() as word, parts) if depth:
-                    tests = [test(part, depth - 1) for part in parts]
+                    predicates = [build(part, depth - 1) for part in parts]
                     combine = all if isinstance(word, ast.And) else any
-                    return lambda values: combine(each(values) for each in tests)
+                    return lambda values: combine(holds(values) for holds in predicates)
                 case ast.UnaryOp(ast.Not(), part) if depth:
-                    negated = test(part, depth - 1)
+                    negated = build(part, depth - 1)
                     return lambda values: not negated(values)
-                case ast.Compare(ast.Name(name), [sign], [ast.Name(given)]):
-                    comparisons.append(Comparison(words[name], SIGNS[type(sign)], words[given]))
+                case ast.Compare(ast.Name(name), [sign], [ast.Name(operand)]):
+                    comparisons.append(Comparison(words[name], SIGNS[type(sign)], words[operand]))
                     return comparisons[-1].holds
             raise SyntaxError
 
         try:
-            holds = test(ast.parse(" ".join(code), mode="eval").body, MAX_DEPTH)
-        except (SyntaxError, MemoryError, RecursionError):  # The last two are of very deep nesting.
+            holds = build(ast.parse(" ".join(code), mode="eval").body, MAX_DEPTH)
+        except (SyntaxError, MemoryError, RecursionError):  # Very deep nesting raises the last two.
             problem = "not a condition of NAME SIGN VALUE, joined by and, or, not and brackets"
             raise UsageError(f"--where={shorten(text)!r}: {problem}; an example: {EXAMPLE}") from None
         return cls(text, tuple(comparisons), holds)
 
     def require_fit(self, rows: Sequence[Values]) -> None:
-        """Raise UsageError for a comparison that makes sense for none of the runs' values."""
-        for each in self.comparisons:
-            column = [row[each.name] for row in rows if row.get(each.name) is not None] or [None]
-            if all(each.compare(own) is None for own in column):
+        """Raise UsageError for a comparison that does not make sense for the value of any run."""
+        for comparison in self.comparisons:
+            name = comparison.name
+            column = [row[name] for row in rows if row.get(name) is not None] or [None]
+            if all(comparison.compare(value) is None for value in column):
+                problem = f"{name} {comparison.sign} {shorten(comparison.operand)} makes no sense"
                 remedy = f"a run's is {shorten(str(column[0]))}; write 0.5, 50%, true, or 2026-11-21"
-                words = f"{each.name} {each.sign} {shorten(each.given)} makes no sense"
-                raise UsageError(f"--where={shorten(self.text)!r}: {words}: {remedy}")
+                raise UsageError(f"--where={shorten(self.text)!r}: {problem}: {remedy}")

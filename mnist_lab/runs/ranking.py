@@ -28,9 +28,10 @@ class Results:
 
     Attributes:
         sweep: the sweep.
-        jobs: all of them.
-        ranked: the finished jobs with a validation accuracy, the best first, then by validation loss; jobs that differ
-            only in their seeds are one entry. Those that measured part of a set are left out if others measured all.
+        jobs: all its jobs.
+        ranked: the finished jobs by validation accuracy, the best first, and by validation loss where that is equal.
+            Jobs that differ only in their seeds are one entry. A job that measured only part of a set is left out if
+            another one measured all.
     """
 
     sweep: Sweep
@@ -41,49 +42,47 @@ class Results:
     def of(cls, sweep: Sweep) -> Results:
         """Read the current results from the sweep's folder."""
         jobs = sweep.jobs()
+        measured = [job for job in jobs if job.state == RunState.FINISHED and _is_measured(job)]
         groups: dict[tuple[str, ...], list[Job]] = {}
-        finished = [(job, job.info.get("metrics", {})) for job in jobs if job.state == RunState.FINISHED]
-        needed = (VAL_ACC, TEST_ACC)
-        measured = [job for job, of in finished if all(math.isfinite(of.get(name, math.nan)) for name in needed)]
         for job in [job for job in measured if not job.info.get("partial")] or measured:
             groups.setdefault(tuple(without_keys(job.overrides, "seed")), []).append(job)
         return cls(sweep, jobs, sorted(groups.values(), key=merit, reverse=True))
 
     @cached_property
     def varied(self) -> list[str]:
-        """The keys in which the jobs differ, in the order given."""
-        given = [{override_key(override): override for override in job.overrides} for job in self.jobs]
-        keys = dict.fromkeys(key for overrides in given for key in overrides)
-        return [key for key in keys if len({overrides.get(key) for overrides in given}) > 1]
+        """The keys in which the jobs differ, in the order of their overrides."""
+        by_key = [{override_key(override): override for override in job.overrides} for job in self.jobs]
+        keys = dict.fromkeys(key for overrides in by_key for key in overrides)
+        return [key for key in keys if len({overrides.get(key) for overrides in by_key}) > 1]
 
     @cached_property
     def heads(self) -> dict[str, str]:
-        """The column head of each key in which the jobs differ: its last part if unique, else the whole key."""
+        """The column heads of the keys in which the jobs differ: their last parts if unique, else the whole keys."""
         return short_names(self.varied)
 
     def settings(self, job: Job) -> dict[str, str]:
         """Return a job's values of the keys in which the jobs differ, as text."""
-        given = override_values(job.overrides)
-        return {key: given.get(key, str(job.info.get(key, ""))) for key in self.varied}  # The record has the seed.
+        values = override_values(job.overrides)
+        return {key: values.get(key, str(job.info.get(key, ""))) for key in self.varied}  # The record has the seed.
 
     @cached_property
     def ranks(self) -> dict[str, int]:
-        """The places of the ranked jobs, by their ids."""
+        """The ranks of the jobs, by their ids."""
         return {job.id: number for number, group in enumerate(self.ranked, 1) for job in group}
 
     @property
     def winner(self) -> list[Job]:
-        """The jobs of the best settings, the only ones whose test accuracy is shown: it is not used for selection."""
+        """The jobs of the best settings; only their test accuracy is shown, so that nothing is chosen by it."""
         return self.ranked[0] if self.ranked else []
 
     @property
     def best_job(self) -> Job | None:
-        """The best job of the winner by validation accuracy."""
+        """The best job of the winner, by validation accuracy."""
         return max(self.winner, key=lambda job: merit([job]), default=None)
 
     @property
     def command(self) -> str | None:
-        """The command that trains the best settings again, with all their seeds."""
+        """The command that trains the best settings again, with all their seeds; None without a winner."""
         if not self.winner:
             return None
         first = self.winner[0]
@@ -112,7 +111,7 @@ class Results:
         }
 
     def entry(self, group: list[Job]) -> dict[str, Any]:
-        """Return a ranked group's entry of results.json; only the best has its accuracy on the test set."""
+        """Return a ranked group's entry of results.json; only the best group has its accuracy on the test set."""
         entry = {
             "settings": {key: value for key, value in self.settings(group[0]).items() if key != "seed"},
             "jobs": len(group),
@@ -159,18 +158,24 @@ class Results:
         return table
 
 
+def _is_measured(job: Job) -> bool:
+    """Return whether a job has the accuracies that a ranked job needs."""
+    metrics = job.info.get("metrics", {})
+    return all(math.isfinite(metrics.get(name, math.nan)) for name in (VAL_ACC, TEST_ACC))
+
+
 def mean(group: list[Job], metric: str) -> float:
     """Return the mean of a metric over jobs."""
     return statistics.fmean(job.info["metrics"][metric] for job in group)
 
 
 def merit(group: list[Job]) -> tuple[float, float]:
-    """Return by what jobs are ranked, the greatest first: their mean validation accuracy, then the lower loss."""
+    """Return the key that ranks jobs, the greatest first: their mean validation accuracy, then the lower loss."""
     return mean(group, VAL_ACC), -statistics.fmean(job.info["metrics"].get(VAL_LOSS, 0.0) for job in group)
 
 
 def spread(group: list[Job], metric: str) -> dict[str, Any]:
-    """Return the mean and the standard deviation, None for one job, of an accuracy over jobs."""
+    """Return the mean and the standard deviation of an accuracy over jobs; one job has no deviation."""
     values = [job.info["metrics"][metric] for job in group]
     return {"mean": mean(group, metric), "std": statistics.stdev(values) if len(values) > 1 else None}
 

@@ -1,8 +1,9 @@
-"""Records: run.json, sweep.json and job.json, their one reader and writer, and what describes machine and code.
+"""Read and write the records run.json, sweep.json and job.json, and describe the machine and the code for them.
 
-Imports no torch.
+Does not import torch.
 """
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -24,11 +25,11 @@ from mnist_lab.errors import UsageError
 from mnist_lab.files import atomic_write, read_text, write_text
 from mnist_lab.formatting import shorten
 
-CHECKOUT = Path(__file__).parents[2]  # the repository, if this is a clone
+CHECKOUT = Path(__file__).parents[2]  # In a clone, this is the repository.
 MAX_PATCH = 1_000_000  # bytes
 MAX_UNTRACKED = 100  # names of untracked files
-MAX_VALUES, MAX_NUMBER = 200_000, 1e100  # A record may be somebody else's.
-# `git apply` only takes a patch in git's own form, which the user's settings may change.
+MAX_VALUES, MAX_NUMBER = 200_000, 1e100  # A stranger's record may have any size.
+# `git apply` only takes a patch in git's own format, which the user's settings could change.
 DIFF = (
     *("-c", "diff.noprefix=false", "-c", "diff.mnemonicPrefix=false", "-c", "diff.relative=false"),
     *("diff", "HEAD", "--binary", "--no-color", "--no-ext-diff", "--no-textconv"),
@@ -36,22 +37,22 @@ DIFF = (
 PACKAGES = ("mnist-lab", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "tensorboard", "numpy")
 _STRICT = ConfigDict(strict=True, extra="allow")
 R = TypeVar("R")
-ConfigName = Annotated[str, Field(pattern=r"^(\w[\w-]*[./]?)+$")]  # no path that leads out of the configurations
-JobId = Annotated[str, Field(pattern=r"^\w+$")]  # the end of the name of a job's folder
+ConfigName = Annotated[str, Field(pattern=r"^(\w[\w-]*[./]?)+$")]  # No path outside the configurations matches.
+JobId = Annotated[str, Field(pattern=r"^\w+$")]  # The name of a job's folder ends with it.
 
 
 class RunState(str, Enum):
     """The state of a run or of a job. WAITING, KILLED and DAMAGED are not recorded by a run itself."""
 
-    WAITING = "waiting"  # a planned job that was not started yet
+    WAITING = "waiting"  # The job is planned, and was not started yet.
     RUNNING = "running"
     FINISHED = "finished"
     PRUNED = "pruned"  # A search stopped it early; it is tested, but not ranked.
-    PAUSED = "paused"  # it has trained as many epochs as its sweep asked for so far
-    FAILED = "failed"  # it raised an error
-    INTERRUPTED = "interrupted"  # a signal or the death of another of its processes ended it; it can continue
-    KILLED = "killed"  # its process is gone without having recorded an end
-    DAMAGED = "damaged"  # its record cannot be read
+    PAUSED = "paused"  # It has trained as many epochs as its sweep has asked for so far.
+    FAILED = "failed"  # It raised an error.
+    INTERRUPTED = "interrupted"  # A signal, or the death of another of its processes, ended it; it can continue.
+    KILLED = "killed"  # Its process is gone and has not recorded an end.
+    DAMAGED = "damaged"  # Its record cannot be read.
 
     def __str__(self) -> str:  # Python 3.10 lacks enum.StrEnum.
         return str(self.value)
@@ -65,14 +66,14 @@ State = Annotated[RunState, Field(strict=False)]
 
 
 class TestedWeights(TypedDict):
-    """The weights that were tested: their checkpoint, and the epochs they were trained for."""
+    """The weights that were tested: their checkpoint, and the number of epochs of their training."""
 
     checkpoint: str
     epoch: int
 
 
 class Member(TypedDict):
-    """A network of an ensemble: its run, and its metrics of the test set, measured when the ensemble was made."""
+    """A network of an ensemble: its run, and its metrics on the test set when the ensemble was made."""
 
     run: str
     model: str | None
@@ -84,16 +85,16 @@ class GitState(TypedDict):
     """The commit of a checkout, and how its files differ from it."""
 
     commit: str
-    changed: bool  # whether files were changed since the commit, or added
-    origin: NotRequired[str]  # the URL of the repository that it came from
-    untracked: NotRequired[list[str]]  # files that git does not track; they are not kept
-    left_out: NotRequired[str]  # the changes that source.patch does not have, and why
-    restore: NotRequired[str]  # commands that make the same files again, but for those that were not kept
+    changed: bool  # True if files were changed or added since the commit.
+    origin: NotRequired[str]  # the URL of the repository
+    untracked: NotRequired[list[str]]  # The files that git does not track are not kept.
+    left_out: NotRequired[str]  # the changes that source.patch lacks, and why
+    restore: NotRequired[str]  # the commands that make the kept files again
 
 
 @with_config(_STRICT)
 class RunRecord(TypedDict, total=False):
-    """The entries of run.json; times are in seconds, accuracies from 0 to 1. A record that was read has them all."""
+    """The entries of run.json; times are in seconds, accuracies from 0 to 1."""
 
     status: State
     error: str | None
@@ -111,7 +112,7 @@ class RunRecord(TypedDict, total=False):
     steps: int
     tested: TestedWeights | None
     metrics: dict[str, float]
-    partial: list[str]  # the sets, val and test, of which limits of batches left only part to be measured
+    partial: list[str]  # Of these sets, val or test, only a part was measured, because batches were limited.
     seconds: dict[str, float]
     images_per_second: float | None
     device: str | None
@@ -124,21 +125,21 @@ class RunRecord(TypedDict, total=False):
 
 
 class Submission(TypedDict):
-    """A job in the queue of a cluster: its number there, and the file of what it prints."""
+    """A job in the queue of a cluster: its number there, and the file for its output."""
 
-    number: Annotated[str, Field(pattern=r"^\w+$")]  # an argument of SLURM's commands
+    number: Annotated[str, Field(pattern=r"^\w+$")]  # SLURM's commands take it as an argument.
     log: str
 
 
 class SweepSettings(TypedDict):
-    """What the jobs of a sweep have in common, so that any process on any machine can run one."""
+    """The settings that the jobs of a sweep share, so that any process on any machine can run one."""
 
-    overrides: list[str]  # those of Hydra's own settings, and of keys that control the sweep
+    overrides: list[str]  # They set Hydra's own settings, and the keys that control the sweep.
     config_dir: str | None
     config_name: str
-    folder: str  # where the sweep was started, from which relative paths start
-    search_path: list[str]  # where modules are looked for
-    threads: int | None  # of a job without threads=N; None for all
+    folder: str  # Relative paths start here, where the sweep was started.
+    search_path: list[str]  # the folders with modules, for sys.path
+    threads: int | None  # for a job without threads=N; None means all
     lock_patience: float  # seconds that a job waits for the lock of its folder
 
 
@@ -147,16 +148,16 @@ class SweepRecord(TypedDict):
     """The entries of sweep.json."""
 
     command: str  # It continues the sweep.
-    start: Annotated[str, Field(pattern=r"-\d+-[^-]*$")]  # an id of its latest start, HOST-PID-DIGITS
-    swept: list[str]  # the keys that have several values
-    jobs: dict[JobId, list[str]]  # the overrides of each planned job by its id
+    start: Annotated[str, Field(pattern=r"-\d+-[^-]*$")]  # the id of the latest start, HOST-PID-DIGITS
+    swept: list[str]  # the keys with several values
+    jobs: dict[JobId, list[str]]  # the overrides of each planned job
     settings: NotRequired[SweepSettings]
-    prune: NotRequired[dict[JobId, dict[str, Any]]]  # callbacks that may end a job early, by the job's id
-    submitted: NotRequired[dict[JobId, Submission]]  # jobs in the queue of a cluster, by their ids
+    prune: NotRequired[dict[JobId, dict[str, Any]]]  # the callbacks that may end a job early
+    submitted: NotRequired[dict[JobId, Submission]]  # the jobs in the queue of a cluster
 
 
 class JobProcess(TypedDict, total=False):
-    """The process that runs a job, or did: the sweep's start, its machine, number and start time, in seconds."""
+    """The process that runs, or ran, a job: the id of the sweep's start, the machine, and the process's own start."""
 
     start: str
     host: str
@@ -176,11 +177,13 @@ class JobRecord(TypedDict):
 
 
 def _complete(record: dict[str, Any]) -> dict[str, Any]:
+    """Add the entries that a run's record lacks."""
     if "status" not in record:
         raise ValueError("it has no status")
     mappings = ("metrics", "seconds", "versions", "checkpoints", "trackers")
-    empty: dict[str, Any] = {"overrides": [], "partial": [], "epochs": 0, "steps": 0, **{name: {} for name in mappings}}
-    return dict.fromkeys(RunRecord.__annotations__) | empty | record
+    defaults: dict[str, Any] = {"overrides": [], "partial": [], "epochs": 0, "steps": 0}
+    defaults |= {name: {} for name in mappings}
+    return dict.fromkeys(RunRecord.__annotations__) | defaults | record
 
 
 RUN: TypeAdapter[RunRecord] = TypeAdapter(Annotated[RunRecord, AfterValidator(_complete)])
@@ -189,7 +192,7 @@ JOB = TypeAdapter(JobRecord)
 
 
 def read_record(path: Path, kind: TypeAdapter[R], what: str, remedy: str) -> R:
-    """Read a record from a JSON file, or raise UsageError with what it should be and what to do if it is not."""
+    """Read a record from a JSON file; the UsageError for a damaged one says what it should be, and what to do."""
     try:
         return kind.validate_python(parse_json(read_text(path)))
     except (OSError, ValueError) as error:
@@ -201,16 +204,16 @@ def read_record(path: Path, kind: TypeAdapter[R], what: str, remedy: str) -> R:
 
 
 def parse_json(text: str) -> Any:
-    """Parse JSON, or raise ValueError, also if it would take much memory or has what no number or path can be."""
+    """Parse JSON; raise ValueError for a text that would take much memory, or has impossible numbers or characters."""
     if sum(map(text.count, ",[{")) > MAX_VALUES or "\\u0000" in text:
         raise ValueError(f"it has more than {MAX_VALUES:,} values, or a character that no path can have")
     try:
-        return json.loads(text, parse_int=_number, parse_float=_number)
+        return json.loads(text, parse_int=_parse_number, parse_float=_parse_number)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
 
-def _number(text: str) -> float:
+def _parse_number(text: str) -> float:
     value = float(text)
     if abs(value) > MAX_NUMBER:
         raise ValueError(f"the number {shorten(text, 20)} is too large")
@@ -235,15 +238,15 @@ def package_versions() -> dict[str, str]:
 
 def processor_name() -> str:
     """Return the number of logical processors and the processor's name."""
-    try:
-        found = re.search(r"^model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
-    except OSError:  # This is not Linux.
-        found = None
-    return f"{os.cpu_count()} × {found[1].strip() if found else platform.processor() or platform.machine()}"
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):  # Only Linux has this file.
+        match = re.search(r"^model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+        name = match[1].strip() if match else name
+    return f"{os.cpu_count()} × {name}"
 
 
 def record_source(patch: Path, folder: Path | None = None) -> GitState | None:
-    """Describe the checkout with this code, or else of the current folder, and write its changes to `patch`."""
+    """Describe the checkout with this code, or else the current folder's, and write its changes to `patch`."""
     patch.unlink(missing_ok=True)
     folder = folder or (CHECKOUT if (CHECKOUT / ".git").exists() else Path.cwd())
     status = ("status", "--porcelain=v2", "--branch", "--no-ahead-behind", "--untracked-files=all")
@@ -272,19 +275,18 @@ def record_source(patch: Path, folder: Path | None = None) -> GitState | None:
 
 
 def without_credentials(url: str) -> str:
-    """Return a URL without user name, password and query; other addresses, such as git@host:path, as they are."""
+    """Return a URL without user name, password and query; other addresses, such as git@host:path, stay as they are."""
     return re.sub(r"^(\w[\w+.-]*://)([^/]*@)?([^?#]*).*", r"\1\3", url)
 
 
-@cache  # It does not change while runs are made, and asking takes a process.
+@cache  # It does not change meanwhile, and each call of git takes a process.
 def _origin(folder: Path) -> str:
     return _git(folder, "remote", "get-url", "origin").decode(errors="replace").strip()
 
 
 def _git(folder: Path, *arguments: str) -> bytes:
-    """Return what a command of git prints; nothing if it fails."""
+    """Return the output of a git command; empty if it fails."""
     try:
-        done = subprocess.run(["git", "-C", folder, *arguments], capture_output=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
+        return subprocess.run(["git", "-C", folder, *arguments], capture_output=True, check=True, timeout=10).stdout
+    except (OSError, subprocess.SubprocessError):
         return b""
-    return done.stdout if done.returncode == 0 else b""

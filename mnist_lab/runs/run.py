@@ -1,4 +1,4 @@
-"""Run folders: find them, read and write their files. Imports neither torch nor Lightning."""
+"""Find run folders, and read and write their files. Imports neither torch nor Lightning."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ from omegaconf import DictConfig, OmegaConf
 from typing_extensions import Unpack
 
 from mnist_lab.config.metric_names import TRAIN_LOSS, VAL_ACC
+from mnist_lab.config.settings import to_plain
 from mnist_lab.config.trust import RECORDS, load_config
 from mnist_lab.errors import UsageError
 from mnist_lab.files import PARTIAL, atomic_write, exists, is_whole, read_text
 from mnist_lab.formatting import display_path, print_warning, shorten
-from mnist_lab.runs.locks import HOLDER, LOCK, holder_of
+from mnist_lab.runs.locks import HOLDER, LOCK, holder_of, not_writable
 from mnist_lab.runs.record import RUN, RunRecord, RunState, read_record, record_source, write_record
 
 RECORD, SWEEP_RECORD, REPRODUCTION_RECORD = RECORDS
 RESULTS_JSON = "results.json"  # A sweep has it.
 CHECKPOINTS, FIGURES, EXPORTS, WANDB = "checkpoints", "figures", "exports", "wandb"
-TRASH = ".trash"  # the folder of removed runs, below that of the runs
-MAX_ROWS = 1_000_000  # of metrics.csv
+TRASH = ".trash"  # The folder of the runs has removed runs in it.
+MAX_ROWS = 1_000_000  # A stranger's metrics.csv may be longer.
 
 
 class PathIn:
-    """An attribute: the path of a fixed name in the folder of the object that has the attribute."""
+    """An attribute: the path of a file or folder with a fixed name in the object's folder."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -45,7 +46,7 @@ class PathIn:
 
 @dataclass(frozen=True)
 class Run:
-    """A run by its folder, whose paths are the attributes below.
+    """A run, known by its folder; the attributes below are paths in it.
 
     Attributes:
         folder: the run folder.
@@ -56,17 +57,17 @@ class Run:
     config_path = PathIn("config.yaml")
     metrics_path = PathIn("metrics.csv")
     log_path = PathIn("train.log")
-    source_path = PathIn("source.patch")  # uncommitted changes of the code
+    source_path = PathIn("source.patch")  # It has the uncommitted changes of the code.
     report_path = PathIn("report.html")
-    annotations_path = PathIn("annotations.json")  # tags and a note
+    annotations_path = PathIn("annotations.json")  # It has tags and a note.
     job_path = PathIn("job.json")  # Only a job of a sweep has it.
-    pruned_path = PathIn("pruned")  # A search that stops a job early writes its epochs there.
+    pruned_path = PathIn("pruned")  # A search that stops a job early writes the number of its epochs there.
     checkpoints_folder = PathIn(CHECKPOINTS)
     figures_folder = PathIn(FIGURES)
     exports_folder = PathIn(EXPORTS)
     wandb_folder = PathIn(WANDB)  # logger=wandb keeps offline runs there.
-    projector_folder = PathIn("projector")  # beside the event files; TensorBoard finds it by projector_config.pbtxt
-    projector_config_path = PathIn("projector_config.pbtxt")
+    projector_folder = PathIn("projector")
+    projector_config_path = PathIn("projector_config.pbtxt")  # TensorBoard finds the projector by this file.
 
     @classmethod
     def create(cls, folder: Path, info: RunRecord, config: DictConfig) -> Run:
@@ -77,9 +78,9 @@ class Run:
         try:
             run.save_config(config)
             info = {**info, "git": record_source(run.source_path)}
-            write_record(run.record_path, info)  # This comes last: it makes the folder a run's.
+            write_record(run.record_path, info)  # It is written last: it makes the folder a run's.
         except OSError as error:
-            raise UsageError(f"hydra.run.dir={folder}: cannot be written ({error.strerror}); choose another") from error
+            raise not_writable(folder, error) from error
         return run
 
     @classmethod
@@ -87,8 +88,8 @@ class Run:
         """Find a run by its name.
 
         Args:
-            name: a run folder's path, or the unique beginning or end of one below runs_dir; or `latest` for the last
-                run below runs_dir that was started by itself, not by a sweep or by reproduce.
+            name: the path of a run folder, or the unique beginning or end of one below runs_dir; `latest` is the last
+                run below runs_dir that neither a sweep nor reproduce has started.
             runs_dir: the folder of the runs.
 
         Raises:
@@ -101,31 +102,32 @@ class Run:
             raise UsageError(f"latest: no run below {where}; a job of a sweep or of reproduce is named by its folder")
         run = cls(Path(name))
         if not exists(run.folder):
-            run = cls._named(os.fspath(name), Path(runs_dir))
+            run = cls._find_named(os.fspath(name), Path(runs_dir))
         if not run.exists:
             raise UsageError(f"{run.folder}: not a run folder (it has no {RECORD})")
         return run
 
     @classmethod
-    def _named(cls, name: str, runs_dir: Path) -> Run:
+    def _find_named(cls, name: str, runs_dir: Path) -> Run:
         """Find the only run whose folder's name, or path below runs_dir, begins or ends with a text."""
         paths = {folder: folder.relative_to(runs_dir).as_posix() for folder in _run_folders(runs_dir)}
-        found = [folder for folder in paths if folder.name == name] or [
+        matches = [folder for folder in paths if folder.name == name] or [
             folder
             for folder, path in paths.items()
             if folder.name.startswith(name) or path.startswith(name) or path.endswith(name)
         ]
-        if not found:
+        if not matches:
             where = f"nor the beginning or end of a run's name below {runs_dir}"
             raise UsageError(f"{shorten(name, 200)}: run folder not found, {where}")
-        if len(found) > 1:
-            some = ", ".join([*sorted(paths[folder] for folder in found)[:5], *["..."] * (len(found) > 5)])
-            raise UsageError(f"{shorten(name, 200)}: {len(found)} runs match; give more of the name: {some}")
-        return cls(found[0])
+        if len(matches) > 1:
+            some = sorted(paths[folder] for folder in matches)[:5] + ["..."] * (len(matches) > 5)
+            problem = f"{len(matches)} runs match; give more of the name"
+            raise UsageError(f"{shorten(name, 200)}: {problem}: {', '.join(some)}")
+        return cls(matches[0])
 
     @classmethod
     def of_checkpoint(cls, path: Path) -> Run:
-        """Return the run whose checkpoints/ has this checkpoint."""
+        """Return the run that has a checkpoint in its checkpoints/."""
         run = cls(path.absolute().parent.parent)
         if path.absolute().parent != run.checkpoints_folder or not run.exists:
             raise UsageError(f"resume={path}: not in a run folder; init_from={path} starts a new run from its weights")
@@ -133,12 +135,12 @@ class Run:
 
     @classmethod
     def below(cls, folder: str | os.PathLike[str], *, jobs: bool = True) -> list[Run]:
-        """Return the runs below a folder with a readable record, by start; with `jobs`, those of sweeps as well."""
+        """Return the runs below a folder with a readable record, by start; with `jobs`, also those of sweeps."""
         return [run for run, info in cls.records(folder, jobs=jobs).items() if info["status"] != RunState.DAMAGED]
 
     @classmethod
     def records(cls, folder: str | os.PathLike[str], *, jobs: bool = True) -> dict[Run, RunRecord]:
-        """Return runs with their records, as `below` does, after those whose record is damaged; warn of these."""
+        """Return runs with their records, as `below` does, but damaged ones too, with a warning, before the others."""
         records: dict[Run, RunRecord] = {}
         for run in map(cls, _run_folders(folder, jobs=jobs)):
             try:
@@ -158,17 +160,17 @@ class Run:
 
     @property
     def info(self) -> RunRecord:
-        """The entries of run.json, with the status KILLED if they say RUNNING but no process works on the run."""
-        info = self._record()
-        killed = info["status"] == RunState.RUNNING and not holder_of(self.folder)
-        return info | {"status": RunState.KILLED} if killed else info
+        """The entries of run.json, with the status KILLED if it says RUNNING but no process works on the run."""
+        info = self._read_record()
+        is_killed = info["status"] == RunState.RUNNING and not holder_of(self.folder)
+        return info | {"status": RunState.KILLED} if is_killed else info
 
-    def _record(self) -> RunRecord:
+    def _read_record(self) -> RunRecord:
         return read_record(self.record_path, RUN, "a run's record", "move the folder away")
 
     def update(self, **changes: Unpack[RunRecord]) -> None:
         """Change entries of run.json."""
-        write_record(self.record_path, {**self._record(), **changes})
+        write_record(self.record_path, {**self._read_record(), **changes})
 
     @property
     def config(self) -> DictConfig:
@@ -184,22 +186,22 @@ class Run:
 
     @cached_property
     def tutorial(self) -> dict[str, Any]:
-        """Source and published results of the tutorial of the run's preset; empty without a preset."""
+        """The source and the published results of the preset's tutorial; empty without a preset."""
         node = self.config.get("tutorial")
-        tutorial: dict[str, Any] = OmegaConf.to_container(node) if isinstance(node, DictConfig) else {}  # type: ignore[assignment]
-        curves = tutorial.get("published")
-        if curves is not None:  # In a stranger's run it can be anything.
-            known = curves.items() if isinstance(curves, dict) else ()
+        tutorial: dict[str, Any] = to_plain(node) if isinstance(node, DictConfig) else {}
+        published = tutorial.get("published")
+        if published is not None:  # In a stranger's run, it may have any type.
+            curves = published.items() if isinstance(published, dict) else ()
             tutorial["published"] = {
                 metric: values
-                for metric, values in known
+                for metric, values in curves
                 if isinstance(values, list) and all(isinstance(value, int | float | None) for value in values)
             }
         return tutorial
 
     @property
     def tested_epoch(self) -> int | None:
-        """The epochs after which the tested weights were saved; None before the test."""
+        """The number of epochs after which the tested weights were saved; None before the test."""
         tested = self.info["tested"]
         return tested["epoch"] if tested else None
 
@@ -217,33 +219,33 @@ class Run:
                 path.unlink()
 
     def remove_partial_files(self) -> None:
-        """Remove temporary files of a killed process of this run; this process must have the lock."""
+        """Remove the temporary files of a killed process of this run; this process must have the lock."""
         for folder in (self.folder, self.checkpoints_folder, self.figures_folder, self.projector_folder):
             for path in folder.glob(f".*{PARTIAL}"):
                 path.unlink(missing_ok=True)
 
     def checkpoint_path(self, name: str) -> Path:
-        """Return the path of the checkpoint of a name, best or last, whether or not there is one."""
+        """Return the path of the checkpoint with a name, best or last; the file may be missing."""
         return self.checkpoints_folder / f"{name}.ckpt"
 
     def epoch_checkpoint_path(self, epochs: int) -> Path:
-        """Return the path of the checkpoint that is kept after so many epochs, whether or not there is one."""
+        """Return the path of the checkpoint that is kept after so many epochs; the file may be missing."""
         return self.checkpoint_path(f"epoch-{epochs}")
 
     def epoch_checkpoints(self) -> dict[int, Path]:
-        """Return the checkpoints that were kept, by their epochs."""
+        """Return the kept checkpoints by their numbers of epochs."""
         paths = {path.stem.removeprefix("epoch-"): path for path in self.checkpoints_folder.glob("epoch-*.ckpt")}
         return dict(sorted((int(epochs), path) for epochs, path in paths.items() if epochs.isdecimal()))
 
     def checkpoint(self, name: str) -> Path | None:
-        """Return the path of the checkpoint of a name, if there is one."""
+        """Return the path of the checkpoint with a name, or None if the file is missing."""
         path = self.checkpoint_path(name)
         return path if path.is_file() else None
 
     def newest_whole_checkpoint(self) -> Path | None:
         """Return the last checkpoint, or the best if the last is corrupt; None if neither is intact."""
-        found = map(self.checkpoint, ("last", "best"))
-        return next((path for path in found if path and is_whole(path)), None)
+        paths = map(self.checkpoint, ("last", "best"))
+        return next((path for path in paths if path and is_whole(path)), None)
 
     def chosen_checkpoint(self) -> Path:
         """Return the checkpoint to test and export: the best, else the last."""
@@ -253,21 +255,21 @@ class Run:
         return chosen
 
     def chosen_by(self) -> str:
-        """Return in words by what that checkpoint was chosen."""
+        """Describe how the chosen checkpoint was chosen."""
         monitor = str(OmegaConf.select(self.config, "callbacks.best.monitor") or VAL_ACC)
         words = monitor.replace("val/", "validation ").replace("train/", "training ").replace(" acc", " accuracy")
         return f"best by {words}" if self.checkpoint("best") else "the last"
 
     def checkpoints(self) -> dict[str, str | None]:
         """Return the paths of the best and the last checkpoint, relative to the folder; None for a missing one."""
-        found = {name: self.checkpoint(name) for name in ("best", "last")}
-        return {name: path.relative_to(self.folder).as_posix() if path else None for name, path in found.items()}
+        paths = {name: self.checkpoint(name) for name in ("best", "last")}
+        return {name: path.relative_to(self.folder).as_posix() if path else None for name, path in paths.items()}
 
     def metrics(self) -> list[dict[str, float]]:
         """Read metrics.csv: a row for each logged step; damaged rows are left out."""
         try:
-            found = self.metrics_path.stat()
-            return _read_metrics(self.metrics_path.absolute(), (found.st_size, found.st_mtime_ns))
+            status = self.metrics_path.stat()
+            return _read_metrics(self.metrics_path.absolute(), (status.st_size, status.st_mtime_ns))
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -278,9 +280,9 @@ class Run:
         return [row for row in self.metrics() if {TRAIN_LOSS, "epoch"} <= set(row)]
 
     def curve(self, name: str, across: Literal["epochs", "examples_seen"] = "epochs") -> dict[float, float]:
-        """Return a metric by completed epochs or by training examples seen; 0 is before training.
+        """Return a metric by completed epochs or by training examples seen, where 0 is before training.
 
-        A metric of the test set that was measured once, after training, is a single point.
+        If a metric of the test set was measured only once, after training, the curve is a single point.
 
         Args:
             name: the metric, from METRIC_NAMES.
@@ -288,16 +290,19 @@ class Run:
         """
         rows = [row for row in self.metrics() if "epoch" in row]
         ends = {int(row["epoch"]) + 1: row for row in rows if TRAIN_LOSS in row or row["step"] == -1}
-        values = {epoch: row[name] for epoch, row in ends.items() if name in row}
-        if not values and name in (info := self.info)["metrics"] and info["tested"]:
-            values = {info["tested"]["epoch"]: info["metrics"][name]}
-        places = {epoch: epoch if across == "epochs" else ends.get(epoch, {}).get(across, 0) for epoch in values}
-        return {places[epoch]: value for epoch, value in values.items()}
+        values: dict[float, float] = {epoch: row[name] for epoch, row in ends.items() if name in row}
+        if not values:
+            info = self.info
+            if info["tested"] and name in info["metrics"]:
+                values = {info["tested"]["epoch"]: info["metrics"][name]}
+        if across == "epochs":
+            return values
+        return {ends.get(int(epoch), {}).get(across, 0): value for epoch, value in values.items()}
 
 
 @lru_cache(maxsize=1)  # A report reads the same file for each of its curves.
 def _read_metrics(path: Path, version: tuple[int, int]) -> list[dict[str, float]]:
-    # A line without a newline was cut off, maybe within a number.
+    # A line without a newline was cut off, perhaps within a number.
     lines = [line for line in read_text(path, errors="replace").splitlines(keepends=True) if line.endswith("\n")]
     if len(lines) > MAX_ROWS:
         raise OSError(errno.EFBIG, f"more than {MAX_ROWS:,} rows")
@@ -319,23 +324,19 @@ def _cells(line: str) -> list[str]:
 
 
 def _run_folders(folder: str | os.PathLike[str], *, jobs: bool = True) -> Iterator[Path]:
-    """Yield the folders of all runs below a folder, with those of sweeps and reproductions if `jobs`."""
-    for place, folders, files in os.walk(folder):
+    """Yield the folders of all runs below a folder; with `jobs`, also of those in sweeps and reproductions."""
+    for path, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]  # The trash is hidden.
-        if not jobs and place != os.fspath(folder) and {SWEEP_RECORD, REPRODUCTION_RECORD} & set(files):
+        if not jobs and path != os.fspath(folder) and {SWEEP_RECORD, REPRODUCTION_RECORD} & set(files):
             folders.clear()
         if RECORD in files:
-            folders[:] = set(folders) - {
-                CHECKPOINTS,
-                FIGURES,
-                EXPORTS,
-                WANDB,
-            }  # A thousand runs have thousands.
-            yield Path(place)
+            # A thousand runs have thousands of these, without runs in them.
+            folders[:] = set(folders) - {CHECKPOINTS, FIGURES, EXPORTS, WANDB}
+            yield Path(path)
 
 
 def start_timestamp(info: RunRecord) -> float:
-    """Return the start of a run in seconds since 1970; 0 if the record does not contain it."""
+    """Return the start of a run in seconds since 1970; 0 if the record has no valid one."""
     try:
         return datetime.fromisoformat(info.get("started") or "").timestamp()
     except (ValueError, OverflowError):

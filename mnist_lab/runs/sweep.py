@@ -1,4 +1,4 @@
-"""Sweep folders: the planned jobs and their states. Imports neither torch nor Lightning.
+"""Read and write sweep folders: the planned jobs and their states. Imports neither torch nor Lightning.
 
 runs/sweeps/NAME/
   sweep.json                     the command, the swept keys, the planned jobs
@@ -42,7 +42,7 @@ from mnist_lab.runs.record import (
 )
 from mnist_lab.runs.run import RESULTS_JSON, SWEEP_RECORD, PathIn, Run
 
-# Done jobs, with the modification times of their files and their planned overrides.
+# A sweep polls thousands of jobs, most of them done. The stamp of one has the times of its files and its plan.
 _done_jobs: dict[Path, tuple[tuple[int, int, tuple[str, ...] | None], Job]] = {}
 
 
@@ -50,21 +50,21 @@ _done_jobs: dict[Path, tuple[tuple[int, int, tuple[str, ...] | None], Job]] = {}
 class Job:
     """A job of a sweep. Its folder does not exist before its start."""
 
-    overrides: tuple[str, ...]  # Those of SWEEP_KEYS are left out.
+    overrides: tuple[str, ...]  # They do not have SWEEP_KEYS.
     folder: Path
     state: RunState = RunState.WAITING
-    attempts: int = 0  # how often it was started since the sweep's latest start
-    error: str | None = None  # why it failed or was interrupted
+    attempts: int = 0  # It counts the starts since the sweep's latest start.
+    error: str | None = None  # It says why the job failed or was interrupted.
     process: JobProcess = field(default_factory=JobProcess)
 
     @property
     def id(self) -> str:
-        """The job's id, which follows from its settings: `sweeps.identity.job_id`."""
+        """The job's id, which follows from its settings: see `sweeps.plan.job_id`."""
         return id_of_folder(self.folder.name)
 
     @cached_property
     def info(self) -> RunRecord:
-        """The entries of the run's record; empty if there is none, or an incomplete one."""
+        """The entries of the run's record; empty if the record is missing, damaged or incomplete."""
         try:
             info = Run(self.folder).info
         except UsageError:
@@ -73,13 +73,13 @@ class Job:
 
     @cached_property
     def epochs(self) -> list[dict[str, float]]:
-        """The run's rows of metrics.csv at the ends of epochs."""
+        """The rows of the run's metrics.csv at the ends of epochs."""
         return Run(self.folder).epochs()
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep by its folder."""
+    """A sweep, known by its folder."""
 
     folder: Path
     record_path = PathIn(SWEEP_RECORD)
@@ -129,18 +129,18 @@ class Sweep:
     @classmethod
     def find(cls, name: str, runs_dir: str) -> Sweep:
         """Find a sweep by its folder, by its name below `runs_dir`, or as `latest`: the one that was started last."""
-        place = Path(runs_dir) / "sweeps"
-        sweeps = [cls(path.parent) for path in place.glob(f"*/{SWEEP_RECORD}")]
+        parent = Path(runs_dir) / "sweeps"
+        sweeps = [cls(path.parent) for path in parent.glob(f"*/{SWEEP_RECORD}")]
         if name == "latest":
             if not sweeps:
-                raise UsageError(f"latest: no sweep in {place}; -m starts one, --runs-dir names another folder")
+                raise UsageError(f"latest: no sweep in {parent}; -m starts one, --runs-dir names another folder")
             return max(sweeps, key=lambda sweep: sweep.record_path.stat().st_mtime)
-        for sweep in (cls(Path(name)), cls(place / name)):
+        for sweep in (cls(Path(name)), cls(parent / name)):
             if sweep.exists:
                 return sweep
         known = ", ".join(sweep.folder.name for sweep in sweeps[:10]) or "no sweep"
         raise UsageError(
-            f"{name}: not a sweep folder (it has no {SWEEP_RECORD}), nor a sweep in {place}, which has {known}"
+            f"{name}: not a sweep folder (it has no {SWEEP_RECORD}), nor a sweep in {parent}, which has {known}"
         )
 
     @property
@@ -156,33 +156,34 @@ class Sweep:
     def plan(
         self, jobs: Mapping[str, Sequence[str]], prune: Mapping[str, dict[str, Any] | None] = MappingProxyType({})
     ) -> None:
-        """Add jobs, by their ids: the overrides of each, and the callback that may end it early."""
+        """Add jobs by their ids: the overrides of each, and the callback that may end it early."""
         record = self.record
         record["jobs"] |= {id: without_keys(overrides, *SWEEP_KEYS) for id, overrides in jobs.items()}
-        pruned = {**record.get("prune", {}), **prune}
-        record["prune"] = {id: callback for id, callback in pruned.items() if callback}
+        callbacks = {**record.get("prune", {}), **prune}
+        record["prune"] = {id: callback for id, callback in callbacks.items() if callback}
         write_record(self.record_path, record)
 
     def job_folder(self, record: SweepRecord, id: str) -> Path:
-        """Return a job's folder, named by its values of the swept keys and by its id, by which it is found again."""
+        """Return a job's folder: the one that ends with its id, or else a new one, named by its swept values."""
         for path in self.folder.glob(f"*-{id}"):
             return path
-        swept, given = record["swept"], override_values(record["jobs"][id])
-        names = short_names([key for key in given if not swept or key in swept])
-        values = ",".join(f"{short}={given[key]}" for key, short in names.items())
-        return self.folder / f"{file_name(values)}-{id}"
+        swept, values = record["swept"], override_values(record["jobs"][id])
+        names = short_names([key for key in values if not swept or key in swept])
+        text = ",".join(f"{short}={values[key]}" for key, short in names.items())
+        file_name = re.sub(r"[^\w.,=+-]", "_", text)[:150]
+        return self.folder / f"{file_name}-{id}"
 
     def keep_submissions(self, submitted: dict[str, Submission]) -> None:
         """Record the jobs that are in the queue of a cluster."""
         write_record(self.record_path, {**self.record, "submitted": submitted})
 
     def job(self, id: str) -> Job:
-        """Return a job by its id; one that has not begun has no folder yet."""
+        """Return a job by its id, as it is now."""
         (job,) = self.read_jobs([id])
         return job
 
     def read_jobs(self, ids: Sequence[str]) -> Iterator[Job]:
-        """Yield jobs by their ids, each as it is when it is asked for; the folder is listed once for all of them."""
+        """Yield jobs by their ids, each as it is at that moment; the folder is listed once for all of them."""
         folders = {id_of_folder(path.name): path for path in self.folder.glob("*")} if ids else {}
         for id in ids:
             yield read_job(folders[id]) if id in folders else Job((), self.folder / f"-{id}")
@@ -196,25 +197,20 @@ class Sweep:
         return list((waiting | begun).values())
 
 
-def file_name(text: str) -> str:
-    """Return a text as a file name: other characters than letters, digits and .,=+- as underscores, shortened."""
-    return re.sub(r"[^\w.,=+-]", "_", text)[:150]
-
-
 def id_of_folder(name: str) -> str:
     """Return the id of the job whose folder has this name."""
     return name.rsplit("-", 1)[-1]
 
 
 def read_job(folder: Path, planned: tuple[str, ...] | None = None) -> Job:
-    """Read the job in a folder, with the overrides that its sweep has planned, or else those that it has recorded.
+    """Read the job in a folder, with the overrides that its sweep has planned, or else with the recorded ones.
 
     A job with a damaged record counts as killed, so that the next start of the sweep runs it again.
     """
     run = Run(folder)
     stamp = (_modified(run.job_path), _modified(run.record_path), planned)
-    known, job = _done_jobs.get(folder.absolute(), (None, None))
-    if job and stamp == known:
+    known_stamp, job = _done_jobs.get(folder.absolute(), (None, None))
+    if job and stamp == known_stamp:
         return job
     try:
         record = read_record(run.job_path, JOB, "a job's record", "remove the folder")
@@ -232,6 +228,7 @@ def read_job(folder: Path, planned: tuple[str, ...] | None = None) -> Job:
 
 
 def _modified(path: Path) -> int:
+    """Return when a file was modified last, in nanoseconds; 0 if it is missing."""
     try:
         return path.stat().st_mtime_ns
     except OSError:

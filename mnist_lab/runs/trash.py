@@ -1,7 +1,7 @@
-"""What a user does to a run folder: tag it, note something on it, move it to the trash, restore it.
+"""Tag runs, write notes on them, move them to the trash, and restore them.
 
-Tags and note are in annotations.json of the folder, which training never writes. Removed runs and sweeps are in .trash
-of the folder of the runs until they are restored, or the trash is emptied; each entry has the path that its folder had.
+Tags and notes are in annotations.json of the run folder, which training never writes. Removed runs and sweeps are in
+.trash of the folder of the runs until they are restored, or the trash is emptied. An entry has the path of its folder.
 """
 
 import os
@@ -45,13 +45,13 @@ def read_annotations(run: Run) -> Annotations:
 
 
 def tag_run(run: Run, add: Iterable[str] = (), remove: Iterable[str] = ()) -> None:
-    """Add tags to a run's, and remove others."""
+    """Add tags to a run, and remove others."""
     for tag in add:
         if not re.fullmatch(r"[\w.+-]{1,50}", tag):
             raise UsageError(f"{shorten(tag)}: a tag consists of letters, digits and . + - _, at most 50 of them")
-    found = read_annotations(run)
-    tags = [tag for tag in dict.fromkeys([*found["tags"], *add]) if tag not in set(remove)]
-    annotate(run, {**found, "tags": tags})
+    annotations = read_annotations(run)
+    tags = [tag for tag in dict.fromkeys([*annotations["tags"], *add]) if tag not in set(remove)]
+    annotate(run, {**annotations, "tags": tags})
 
 
 def annotate(run: Run, annotations: Annotations) -> None:
@@ -64,34 +64,35 @@ def annotate(run: Run, annotations: Annotations) -> None:
 
 @dataclass(frozen=True)
 class Removed:
-    """A run or a sweep in the trash: its entry there, and its path from the folder of the runs, and from its entry."""
+    """A run or a sweep in the trash: its entry there, and its path below the folder of the runs and below the entry."""
 
     entry: Path
     path: Path
 
     @property
     def folder(self) -> Path:
-        """The place that it had."""
+        """The folder that it had."""
         return self.entry.parents[1].absolute() / self.path
 
     @property
     def date(self) -> str:
-        """When it was removed, in ISO 8601."""
+        """The time of its removal, in ISO 8601."""
         return datetime.fromtimestamp(self.entry.stat().st_mtime).isoformat()
 
 
 def remove(folders: Sequence[Path], runs_dir: Path, *, force: bool = False) -> list[Removed]:
-    """Move folders into the trash, all or none; with `force` also what is in use, or a job of a sweep."""
-    for folder in () if force else folders:
-        if (problem := _problem_of_removal(folder)) is not None:
+    """Move folders into the trash, all or none; `force` also moves what is in use, or a job of a sweep."""
+    for folder in folders:
+        problem = None if force else _find_problem_of_removal(folder)
+        if problem is not None:
             raise UsageError(f"{display_path(folder)}: {problem}; --force removes it all the same")
     return [_remove(folder, runs_dir) for folder in folders]
 
 
-def _problem_of_removal(folder: Path) -> str | None:
-    jobs = Run.below(folder) if (folder / SWEEP_RECORD).is_file() else [Run(folder)]
-    for place in (folder, *(run.folder for run in jobs)):
-        if (holder := holder_of(place)) is not None:
+def _find_problem_of_removal(folder: Path) -> str | None:
+    jobs = Run.below(folder) if (folder / SWEEP_RECORD).is_file() else []
+    for used in (folder, *(job.folder for job in jobs)):
+        if (holder := holder_of(used)) is not None:
             return f"is in use by {holder}"
     sweep = folder.absolute().parent
     if (sweep / SWEEP_RECORD).is_file():
@@ -100,10 +101,10 @@ def _problem_of_removal(folder: Path) -> str | None:
 
 
 def _remove(folder: Path, runs_dir: Path) -> Removed:
-    place = folder.absolute().parent.resolve() / folder.absolute().name
-    runs_dir = runs_dir if runs_dir.resolve() in place.parents else place.parent  # Others' trash is beside them.
-    entry = runs_dir / TRASH / f"{datetime.now():%Y-%m-%dT%H-%M-%S-%f}-{place.name}"
-    removed = Removed(entry, place.relative_to(runs_dir.resolve()))
+    path = folder.absolute().parent.resolve() / folder.absolute().name
+    runs_dir = runs_dir if runs_dir.resolve() in path.parents else path.parent  # Other runs get a trash beside them.
+    entry = runs_dir / TRASH / f"{datetime.now():%Y-%m-%dT%H-%M-%S-%f}-{path.name}"
+    removed = Removed(entry, path.relative_to(runs_dir.resolve()))
     try:
         make_folder((entry / removed.path).parent)
         shutil.move(folder, entry / removed.path)
@@ -113,30 +114,30 @@ def _remove(folder: Path, runs_dir: Path) -> Removed:
 
 
 def list_trash(runs_dir: Path) -> list[Removed]:
-    """Return what is in the trash, in the order of removal."""
-    removed = []
+    """Return the entries of the trash, in the order of their removal."""
+    trash = []
     for entry in sorted((runs_dir / TRASH).glob("*")):
-        places = (Path(place) for place, _, files in os.walk(entry) if {RECORD, SWEEP_RECORD} & set(files))
-        if (place := next(places, None)) is not None:
-            removed.append(Removed(entry, place.relative_to(entry)))
-    return removed
+        folders = (Path(folder) for folder, _, files in os.walk(entry) if {RECORD, SWEEP_RECORD} & set(files))
+        if (folder := next(folders, None)) is not None:
+            trash.append(Removed(entry, folder.relative_to(entry)))
+    return trash
 
 
 def find_removed(name: str, runs_dir: Path) -> Removed:
-    """Return the only entry of the trash with this folder, or whose folder's name begins or ends so."""
-    entries = list_trash(runs_dir)
-    found = [each for each in entries if each.folder == Path(name).absolute()] or [
-        each for each in entries if each.folder.name.startswith(name) or each.folder.name.endswith(name)
+    """Return the only entry of the trash whose folder has this path, or a name that begins or ends with `name`."""
+    trash = list_trash(runs_dir)
+    matches = [removed for removed in trash if removed.folder == Path(name).absolute()] or [
+        removed for removed in trash if removed.folder.name.startswith(name) or removed.folder.name.endswith(name)
     ]
-    if len(found) != 1:
-        known = ", ".join(display_path(each.folder) for each in (found or entries)[:5]) or "nothing"
-        problem = f"{len(found)} match; give more of the name" if found else "not in the trash, which has"
+    if len(matches) != 1:
+        known = ", ".join(display_path(removed.folder) for removed in (matches or trash)[:5]) or "nothing"
+        problem = f"{len(matches)} match; give more of the name" if matches else "not in the trash, which has"
         raise UsageError(f"{name}: {problem}: {known}")
-    return found[0]
+    return matches[0]
 
 
 def restore(removed: Removed) -> Path:
-    """Move a run or a sweep back to where it was, and return that folder."""
+    """Move a run or a sweep back to the folder that it had, and return this folder."""
     folder = removed.folder
     if exists(folder):
         raise UsageError(f"{display_path(folder)}: is there again; move that away first")
@@ -150,7 +151,7 @@ def restore(removed: Removed) -> Path:
 
 
 def empty_trash(runs_dir: Path) -> int:
-    """Delete for good what is in the trash, and return how many runs and sweeps that were."""
-    entries = list_trash(runs_dir)
+    """Delete all entries of the trash for good, and return their number."""
+    count = len(list_trash(runs_dir))
     shutil.rmtree(runs_dir / TRASH, ignore_errors=True)
-    return len(entries)
+    return count

@@ -15,9 +15,8 @@ from torch import nn
 
 from mnist_lab.config.keys import READ_FROM_DATA
 from mnist_lab.config.metric_names import direction
-from mnist_lab.config.settings import to_plain
+from mnist_lab.config.settings import to_plain, walk
 from mnist_lab.config.targets import find_class, resolve_node
-from mnist_lab.config.trust import walk
 from mnist_lab.config.validate import enabled_callbacks, parameter_types, validate_parts
 from mnist_lab.data.batches import limit_batches
 from mnist_lab.data.datamodule import MNISTDataModule

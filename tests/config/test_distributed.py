@@ -1,4 +1,4 @@
-"""Runs of several processes: in a sweep, under torchrun, and as tasks of srun, by the variables that it sets."""
+"""Runs of several processes work in a sweep, under torchrun, and as tasks of srun, by the variables that srun sets."""
 
 import json
 import os
@@ -48,12 +48,12 @@ def test_jobs_of_a_sweep_are_trained_once_each_as_alone_and_one_that_dies_leaves
 
 
 @pytest.mark.thorough
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere its jobs are not told")
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere its jobs do not end with it")
 def test_killed_sweep_leaves_no_process_of_its_job(tiny: Tiny) -> None:
     def alive() -> list[bytes]:
         lines = []
         for path in Path("/proc").glob("[0-9]*/cmdline"):
-            with suppress(OSError):  # it has ended meanwhile
+            with suppress(OSError):  # The process has ended meanwhile.
                 lines += [path.read_bytes()]
         return [line for line in lines if b"runs/killed/" in line]
 
@@ -123,13 +123,13 @@ SRUN_SETS = BATCH_SETS | {
         ({}, None),
         (TORCHRUN_SETS, LaunchedProcess("torchrun", rank=1, world_size=6, local_world_size=3, machines=2)),
         (SRUN_SETS, LaunchedProcess("srun", rank=1, world_size=2, local_world_size=1, machines=2)),
-        (SRUN_SETS | TORCHRUN_SETS, LaunchedProcess("torchrun", 1, 6, 3, 2)),  # srun starts torchrun on each machine
+        (SRUN_SETS | TORCHRUN_SETS, LaunchedProcess("torchrun", 1, 6, 3, 2)),  # srun may start torchrun.
         (SRUN_SETS | {"SLURM_STEP_TASKS_PER_NODE": "2(x3),1"}, LaunchedProcess("srun", 1, 2, 2, 2)),
         (BATCH_SETS, None),
-        (SRUN_SETS | {"SLURM_STEP_NUM_TASKS": "1"}, None),  # a job of submitit
+        (SRUN_SETS | {"SLURM_STEP_NUM_TASKS": "1"}, None),  # submitit starts its jobs like this.
     ],
 )
-def test_processes_of_torchrun_and_tasks_of_srun_are_told_from_those_started_alone(
+def test_processes_of_torchrun_and_srun_are_recognised_by_their_variables(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], expected: LaunchedProcess | None
 ) -> None:
     set_environment(monkeypatch, environment)
@@ -166,7 +166,7 @@ def test_number_of_srun_tasks_decides_and_any_other_is_refused(tiny: Tiny, monke
         validate(tiny.compose("model=mlp", "trainer=ddp", "hydra.run.dir=x"))
 
 
-def test_port_in_use_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_port_in_use_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as other:
         other.bind(("", 0))
         other.listen()

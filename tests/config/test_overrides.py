@@ -24,8 +24,8 @@ MISSPELT = [
 ]
 
 
-def refused(outcome: Outcome, start: str, hint: str) -> None:
-    """The outcome is exit status 2, and one line that starts and continues as expected; nothing was made."""
+def assert_refused(outcome: Outcome, start: str, hint: str) -> None:
+    """Assert that the outcome is exit status 2 and one line with this start and hint, and that nothing was made."""
     assert outcome.status == 2, outcome.err
     assert outcome.err.startswith(f"mnist_lab: {start}: ") and outcome.err.count("\n") == 1, outcome.err
     assert hint in outcome.err
@@ -64,11 +64,11 @@ def test_setting_that_only_some_swept_choices_have_is_refused_in_one_line(comman
 def test_misspelt_setting_or_option_of_the_command_line_gets_one_line(
     command: Command, arguments: list[str], start: str, hint: str
 ) -> None:
-    refused(command(*arguments, data=False), start, hint)
+    assert_refused(command(*arguments, data=False), start, hint)
 
 
 def test_choice_of_a_users_own_folder_is_named(command: Command, tiny: Tiny) -> None:
-    refused(command("data=tniy"), "data=tniy", "did you mean tiny? (choose from arrays, default,")
+    assert_refused(command("data=tniy"), "data=tniy", "did you mean tiny? (choose from arrays, default,")
 
 
 def test_folder_of_configurations_may_have_an_equals_sign_and_files_that_are_not_configurations(
@@ -77,7 +77,7 @@ def test_folder_of_configurations_may_have_an_equals_sign_and_files_that_are_not
     (tiny.conf / "chart.yaml").write_text("{{ if .Values }}\n---\na: 1\n---\nb: 2\n")
     folder = tiny.conf.rename(tiny.folder / "my=conf")
     outcome = command("--config-dir", str(folder), "data=tiny", "optimizer.lr=-1", data=False)
-    refused(outcome, "optimizer.lr=-1", "greater than 0")
+    assert_refused(outcome, "optimizer.lr=-1", "greater than 0")
     assert compose("data=tiny", config_dir=str(folder)).data.root == str(tiny.root)
 
 

@@ -1,4 +1,4 @@
-"""Settings: their short names, and what may stay open on resume."""
+"""Settings have short names, and those that are read from the data may stay open on resume."""
 
 import pytest
 from omegaconf import OmegaConf

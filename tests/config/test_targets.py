@@ -1,22 +1,21 @@
-"""A configuration makes the parts of a run and nothing else: what a stranger's run folder names is not called."""
+"""A configuration makes the parts of a run and nothing else: it calls no other function or class."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from lab import Command, Tiny, thorough
+from lab import Command, thorough
 from omegaconf import OmegaConf
 
 from mnist_lab.config.targets import BASE_CLASSES, find_class, resolve_node
 from mnist_lab.errors import Interrupted, UsageError
-from mnist_lab.runs.run import Run
 from mnist_lab.training.build import instantiate_node
 
 SENTINEL = Path("was_called")
 PATH: dict[str, Any] = {"_target_": "pathlib.Path", "_args_": [str(SENTINEL)]}
 TOUCH = f"touch {SENTINEL}"
-MALICIOUS: list[dict[str, Any]] = [  # each makes the file if it is called
+MALICIOUS: list[dict[str, Any]] = [  # Each makes the file if it is called.
     {"_target_": "os.system", "command": TOUCH},
     {"_target_": "torch.utils.collect_env.run", "command": TOUCH},
     {"_target_": "pathlib.Path.write_text", "_args_": [PATH, "x"]},
@@ -26,7 +25,7 @@ MALICIOUS: list[dict[str, Any]] = [  # each makes the file if it is called
     {"_target_": "mnist_lab.models.lenet.LeNet.load_from_checkpoint", "checkpoint_path": str(SENTINEL)},
     {"_target_": "functools.partial", "_args_": [{"_target_": "torch.utils.collect_env.run", "command": TOUCH}]},
 ]
-PLACES = {  # and a node that is right there
+PLACES = {  # Each place has a node that is valid there.
     "model": {"_target_": "mnist_lab.models.lenet.LeNet"},
     "data": {"_target_": "mnist_lab.data.datamodule.MNISTDataModule"},
     "data.source": {"_target_": "mnist_lab.data.Source", "name": "Tiny", "sha256": {}},
@@ -105,40 +104,19 @@ def test_module_that_is_no_augmentation_is_not_made() -> None:
         instantiate_node(OmegaConf.create({"_target_": "torchmetrics.functional.image.lpips._LPIPS"}), "augmentation")
 
 
-def test_callback_that_the_trainer_would_refuse_is_refused_by_the_check(command: Command) -> None:
-    outcome = command("+callbacks.x._target_=lightning.pytorch.callbacks.RichProgressBar", "--check")
-    assert (outcome.status, outcome.err.count("\n")) == (2, 1) and "take its place" in outcome.err
-
-
-@pytest.mark.slow
-def test_overrides_that_set_up_hydra_are_not_taken_from_a_run_folder(command: Command, tiny: Tiny) -> None:
-    assert command("model=mlp", "trainer.max_epochs=1", "hydra.run.dir=theirs").status == 0
-    run = Run(Path("theirs"))
-    overrides = run.info["overrides"]
-
-    for override in (
-        f"+hydra.callbacks.evil={{_target_: torch.utils.collect_env.run, command: {TOUCH}}}",
-        f"hydra.job_logging.handlers.file={{(): torch.utils.collect_env.run, command: {TOUCH}}}",
-        "+model@hydra.callbacks.evil=evil",
-        "--experimental-rerun=evil.pickle",
-    ):
-        run.update(overrides=[*overrides, override])
-        outcome = command("resume=theirs", "trainer.max_epochs=2", data=False)
-        assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome
-        assert "run.json: the override" in outcome.err
-    assert not SENTINEL.exists()
-
-
 @pytest.mark.parametrize(
-    ("tuner", "key"), [("LearningRateFinder", "optimizer.lr"), *thorough(("BatchSizeFinder", "data.batch_size"))]
+    ("name", "remedy"),
+    [
+        ("RichProgressBar", "callbacks.progress"),
+        ("LearningRateFinder", "-m optimizer.lr=..."),
+        *thorough(("BatchSizeFinder", "-m data.batch_size=...")),
+    ],
 )
-def test_callback_that_tunes_a_setting_is_refused_with_what_to_do_instead(
-    command: Command, tuner: str, key: str
+def test_callback_that_cannot_work_here_is_refused_by_the_check_with_a_remedy(
+    command: Command, name: str, remedy: str
 ) -> None:
-    outcome = command(f"+callbacks.tuner._target_=lightning.pytorch.callbacks.{tuner}")
-    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
-    assert f"would train with another {key} than the run records" in outcome.err
-    assert f"compare values in a sweep instead (-m {key}=...)" in outcome.err
+    outcome = command(f"+callbacks.x._target_=lightning.pytorch.callbacks.{name}", "--check")
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1) and remedy in outcome.err
     assert not list(Path().iterdir())
 
 

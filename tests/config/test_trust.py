@@ -1,4 +1,4 @@
-"""A stranger's run is read and nothing else: it brings no program, learns no secret, fetches nothing, stays small."""
+"""A stranger's run can only be read: it runs no program, learns no secret, fetches nothing, and stays small."""
 
 import os
 import shutil
@@ -21,9 +21,9 @@ from mnist_lab.runs.run import Run
 from mnist_lab.training.train import train
 
 CANARY = Path("was_run")
-SECRET = "".join(map(str, range(20)))  # as source.patch cannot have it
+SECRET = "".join(map(str, range(20)))  # Written out, it could be in source.patch.
 PROGRAM = "from pathlib import Path\nPath('was_run').touch()\nfrom mnist_lab.models import MLP\n"
-READ = {  # each command that reads a run
+READ = {  # These commands read a run.
     "test": ["test", "RUN"],
     "predict": ["predict", "RUN", "one.png"],
     "report": ["report", "RUN"],
@@ -37,7 +37,7 @@ RESUME = ["resume=runs/evil", "trainer.max_epochs=2"]
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run, which the tests copy."""
+    """Train the run that the tests copy."""
     folder = tmp_path_factory.mktemp("finished")
     data = tiny_data(folder / "tiny")
     with pytest.MonkeyPatch.context() as patch:
@@ -49,7 +49,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def evil(finished: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
-    """A copy in runs/evil, beside one in good/; what a test imports is forgotten."""
+    """Copy the run to runs/evil and to good/, and forget what a test imports."""
     for name in ("runs/evil", "good"):
         shutil.copytree(finished, name)
     picture = Image.new("L", (90, 70), 255)
@@ -65,7 +65,7 @@ def evil(finished: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> I
 
 
 def change(run: Run, **settings: Any) -> None:
-    """Set values in a run's config.yaml by their dotted keys, with __ for the dots."""
+    """Set values in a run's config.yaml by their keys, which have __ for a dot."""
     config = OmegaConf.load(run.config_path)
     for key, value in settings.items():
         OmegaConf.update(config, key.replace("__", "."), value, merge=False, force_add=True)
@@ -76,12 +76,12 @@ def read(command: Command, name: str, run: str = "runs/evil") -> Any:
     return command(*(run if word == "RUN" else word for word in READ[name]), data=False)
 
 
-def refused(outcome: Any, *told: str) -> None:
+def assert_refused(outcome: Any, *messages: str) -> None:
     assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome
-    assert all(words in outcome.err for words in told) and SECRET not in outcome.err, outcome.err
+    assert all(message in outcome.err for message in messages) and SECRET not in outcome.err, outcome.err
 
 
-PLACES: dict[str, tuple[str, str]] = {  # a module's file and the name of a class in it
+PLACES: dict[str, tuple[str, str]] = {  # Each has a module's file, and the name of a class in it.
     "in a package of the run folder": ("runs/evil/pkg/__init__.py", "runs.evil.pkg.MLP"),
     "beside runs": ("runs/helper/x.py", "runs.helper.x.MLP"),
     "in runs": ("runs/z.py", "runs.z.MLP"),
@@ -95,7 +95,7 @@ def test_module_among_runs_is_not_imported(command: Command, evil: Run, file: st
     Path(file).parent.mkdir(parents=True, exist_ok=True)
     Path(file).write_text(PROGRAM)
     change(evil, model___target_=target)
-    refused(read(command, "test"), "model._target_=", "cannot be imported", "runs in it")
+    assert_refused(read(command, "test"), "model._target_=", "cannot be imported", "runs in it")
     assert not CANARY.exists()
 
 
@@ -111,7 +111,7 @@ def test_no_command_runs_a_module_of_a_run_folder(command: Command, evil: Run, n
 def test_module_of_a_run_folder_is_not_imported_to_resume_it(command: Command, evil: Run) -> None:
     (evil.folder / "x.py").write_text(PROGRAM)
     evil.update(overrides=[*evil.info["overrides"], "+callbacks.x={_target_: runs.evil.x.MLP}"])
-    refused(command(*RESUME, data=False), "runs in it")
+    assert_refused(command(*RESUME, data=False), "runs in it")
     assert not CANARY.exists()
 
 
@@ -121,7 +121,7 @@ def test_module_of_a_run_folder_that_is_the_current_one_is_not_imported(
     monkeypatch.chdir("runs/evil/checkpoints")
     Path("evil_net.py").write_text(PROGRAM)
     monkeypatch.setattr(sys, "path", ["", *sys.path])
-    with pytest.raises(UsageError, match=r"evil_net\.py lies in"):
+    with pytest.raises(UsageError, match=r"evil_net\.py is in"):
         find_class("evil_net.MLP", "model")
     assert not CANARY.exists()
 
@@ -182,7 +182,7 @@ def test_what_only_training_needs_is_not_even_imported(command: Command, evil: R
 def test_network_has_no_argument_that_writes_or_fetches(command: Command, evil: Run, argument: dict[str, Any]) -> None:
     for setting in ({"model___args_": [argument]}, {"data__source__classes": [argument]}):
         change(evil, **setting)
-        refused(read(command, "test"), "_target_=", "may use here")
+        assert_refused(read(command, "test"), "_target_=", "may use here")
     assert not CANARY.exists()
 
 
@@ -210,7 +210,7 @@ def test_secret_is_neither_shown_nor_written(command: Command, evil: Run, text: 
 def test_data_are_fetched_from_where_this_version_does(command: Command, evil: Run, mirror: Mirror) -> None:
     changes = {"data__source__mirrors": [f"{mirror.address}${{oc.env:SECRET}}/"], "data__source__package": "evil==1"}
     change(evil, **changes, data__root=str(Path.cwd() / "elsewhere"), data__source__folders=["good"])
-    refused(read(command, "test"), "data.download=false")
+    assert_refused(read(command, "test"), "data.download=false")
     change(evil, **changes, data__root=None)
     source = evil.config.data.source
     assert (source.mirrors, source.package, source.folders) == (None, None, [])
@@ -227,7 +227,7 @@ def test_ones_own_folder_of_data_may_be_named_by_a_variable(
     change(evil, data__root=f"${{oc.env:DATA}}/{root.name}")
     assert read(command, "test").status == 0
     change(evil, data__root="${oc.env:DATA}/elsewhere")
-    refused(read(command, "test"), "data.root=${oc.env:DATA}/elsewhere")
+    assert_refused(read(command, "test"), "data.root=${oc.env:DATA}/elsewhere")
     assert command("test", "runs/evil", f"data.root={root}", data=False).status == 0
 
 
@@ -249,8 +249,8 @@ BOMBS = {
 def test_configuration_that_would_grow_is_refused_in_a_second(command: Command, evil: Run, bomb: str) -> None:
     evil.config_path.write_text(evil.config_path.read_text() + bomb)
     started = time.process_time()
-    refused(read(command, "test"), "not a run's configuration")
-    assert time.process_time() - started < 3  # a second of it, and what a busy machine adds
+    assert_refused(read(command, "test"), "not a run's configuration")
+    assert time.process_time() - started < 3  # It takes less than a second, but the machine may be busy.
     outcome = command("ls", "--where", "optimizer.lr == 0", data=False)
     assert "its settings are left out" in outcome.err
 
@@ -277,8 +277,8 @@ def test_network_of_other_sizes_than_its_weights_is_not_made(
     change(evil, model={"_target_": "mnist_lab.models.ResidualCNN"})
     change(evil, **setting)
     monkeypatch.setattr("torch.nn.Module.register_parameter", watch)
-    refused(read(command, "test"))
-    refused(read(command, "predict"))
+    assert_refused(read(command, "test"))
+    assert_refused(read(command, "predict"))
     assert max(sizes) < 1000
 
 
@@ -292,7 +292,7 @@ def test_published_results_that_are_no_curves_are_left_out(evil: Run, published:
 def test_configuration_that_is_no_file_is_refused(command: Command, evil: Run, make: Callable[[Path], None]) -> None:
     evil.config_path.unlink()
     make(evil.config_path)
-    refused(read(command, "test"), "not a file of the run folder")
+    assert_refused(read(command, "test"), "not a file of the run folder")
 
 
 UNTRUSTED = [
@@ -308,6 +308,10 @@ UNTRUSTED = [
     "+logger.x={_target_: lightning.pytorch.loggers.CSVLogger, save_dir: runs/evil/a/b, name: x, version: '..'}",
     "+trainer.profiler='${tutorial.node}'",
     "+experiment=../../../evil",
+    "+hydra.callbacks.evil={_target_: torch.utils.collect_env.run, command: touch was_run}",
+    "hydra.job_logging.handlers.file={(): torch.utils.collect_env.run, command: touch was_run}",
+    "+model@hydra.callbacks.evil=evil",
+    "--experimental-rerun=evil.pickle",
 ]
 
 
@@ -315,14 +319,15 @@ UNTRUSTED = [
 def test_override_of_a_record_that_reaches_outside_is_not_resumed(command: Command, evil: Run, override: str) -> None:
     evil.update(overrides=[*evil.info["overrides"], override])
     (evil.folder / "link").symlink_to(Path.cwd())
-    told = "interpolations" if "seed" in override else "give it again"
-    refused(command(*RESUME, data=False), "run.json", told)
+    message = "interpolations" if "seed" in override else "the override"
+    assert_refused(command(*RESUME, data=False), "run.json", message)
+    assert not CANARY.exists()
 
 
 @pytest.mark.slow
 def test_secret_is_not_shown_by_what_refuses_to_resume(command: Command, evil: Run) -> None:
     evil.update(overrides=[*evil.info["overrides"], "threads='x-${oc.env:SECRET}'"])
-    refused(command(*RESUME, data=False), "threads=x-${oc.env:SECRET}")
+    assert_refused(command(*RESUME, data=False), "threads=x-${oc.env:SECRET}")
 
 
 @pytest.mark.parametrize("place", ["runs/evil/conf", "runs/conf", "gift/1/2/3/conf", ".", "../away/conf"])
@@ -332,7 +337,7 @@ def test_folder_of_configurations_among_runs_is_not_resumed_with(command: Comman
     shutil.copytree(str(evil.info["config_dir"]), place, dirs_exist_ok=True)
     run = Run(Path("../away/1/run")) if "away" in place else evil
     run.update(config_dir=str(Path(place).resolve()))
-    refused(command(f"resume={run.folder}", "trainer.max_epochs=2", data=False), "add --config-dir")
+    assert_refused(command(f"resume={run.folder}", "trainer.max_epochs=2", data=False), "add --config-dir")
 
 
 HARMFUL = {
@@ -353,7 +358,7 @@ def test_what_a_recorded_folder_composes_stays_in_the_run(command: Command, evil
     Path("conf/experiment").mkdir()
     Path("conf/experiment/x.yaml").write_text(f"# @package _global_\n{text}\n")
     evil.update(config_dir=str(Path("conf").absolute()), overrides=[*evil.info["overrides"], "experiment=x"])
-    refused(command(*RESUME, data=False), "--config-dir")
+    assert_refused(command(*RESUME, data=False), "--config-dir")
 
 
 def test_ones_own_folder_is_resumed_with_after_a_move(command: Command, evil: Run) -> None:

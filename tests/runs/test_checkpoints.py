@@ -1,4 +1,4 @@
-"""A checkpoint is written whole or not at all, and a bad one is told by its file's name, never loaded, never run."""
+"""A checkpoint is written whole or not at all; a bad one is reported by its file's name, and never loaded or run."""
 
 import copy
 import os
@@ -20,7 +20,7 @@ from mnist_lab.runs.run import Run
 
 
 class Evil:
-    """Pickles into a call."""
+    """An object whose pickle calls a function."""
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return os.mkdir, ("evil_was_here",)
@@ -33,15 +33,14 @@ def saved(tmp_path: Path) -> Path:
     return path
 
 
-def broken(path: Path, how: str) -> Path:
+def damage(path: Path, how: str) -> None:
     content = bytearray(path.read_bytes())
     if how == "flipped bit":
         content[len(content) // 2] ^= 1
     if how == "evil":
         torch.save({"state_dict": Evil()}, path)
-        return path
-    path.write_bytes({"truncated": content[:5000], "empty": b"", "text": b"hello", "flipped bit": content}[how])
-    return path
+    else:
+        path.write_bytes({"truncated": content[:5000], "empty": b"", "text": b"hello", "flipped bit": content}[how])
 
 
 @pytest.mark.slow
@@ -53,7 +52,8 @@ def test_bad_checkpoint_is_reported_in_one_line_and_nothing_is_left(command: Com
     for how in ("truncated", "empty", "text", "flipped bit", "evil"):
         for key, path in (("init_from", saved), ("resume", run / "checkpoints/last.ckpt")):
             path.write_bytes(whole)
-            outcome = command("model=mlp", f"{key}={broken(path, how)}")
+            damage(path, how)
+            outcome = command("model=mlp", f"{key}={path}")
             assert (outcome.status, outcome.err.count("\n")) == (2, 1)
             assert outcome.err.startswith(f"mnist_lab: {key}={path}: ")
             assert ("unsafe" if how == "evil" else "corrupt") in outcome.err
@@ -72,21 +72,17 @@ def test_state_dict_of_a_tutorial_loads_in_the_format_of_its_time(tmp_path: Path
     assert all(torch.equal(loaded[name], state[name]) for name in state)
 
 
-def hostile(path: Path, kind: str) -> Path:
-    """A file whose pickle makes two million sets: in a ZIP file, as torch 1.5 saved it, or as both."""
-    pickled = b"\x80\x02(" + b"\x8f" * 2_000_000 + b"l."
+@pytest.mark.parametrize("kind", ["zip", "old", "both"])
+def test_pickle_of_more_objects_than_a_checkpoint_has_is_not_loaded(tmp_path: Path, kind: str) -> None:
+    """The pickle makes two million sets: in a ZIP file, as torch 1.5 saved it, or as both."""
+    pickled, path = b"\x80\x02(" + b"\x8f" * 2_000_000 + b"l.", tmp_path / "x.ckpt"
     path.write_bytes(pickled if kind != "zip" else b"")
     if kind != "old":
         with zipfile.ZipFile(path, "a") as archive:
             archive.writestr("x/DATA.pkl", pickled if kind == "zip" else b"")
-    return path
-
-
-@pytest.mark.parametrize("kind", ["zip", "old", "both"])
-def test_pickle_of_more_objects_than_a_checkpoint_has_is_not_loaded(tmp_path: Path, kind: str) -> None:
     before = time.process_time()
     with pytest.raises(UsageError, match="corrupt, or not a checkpoint"):
-        read_checkpoint(hostile(tmp_path / "x.ckpt", kind))
+        read_checkpoint(path)
     assert time.process_time() - before < 2
 
 
@@ -119,15 +115,15 @@ def test_weights_that_are_no_dense_tensor_of_real_numbers_are_refused(saved: Pat
 
 
 class SpareLayer(MLP):
-    """A network with a layer that takes no part in the forward pass, and so has no optimizer state."""
+    """A network with a layer that the forward pass does not use, so the optimizer has no state for it."""
 
     def __init__(self) -> None:
         super().__init__()
         self.spare = torch.nn.Linear(2, 2)
 
 
-def altered(whole: dict[str, Any], place: str, value: object) -> dict[str, Any]:
-    """A copy of a checkpoint with another value at a place, keys joined by spaces; without it if the value is DROP."""
+def change(whole: dict[str, Any], place: str, value: object) -> dict[str, Any]:
+    """Copy a checkpoint with another value at a place, given by keys and spaces; DROP removes the value."""
     changed = copy.deepcopy(whole)
     *keys, last = [int(key) if key.isdigit() else key for key in place.split()]
     node: Any = changed
@@ -141,14 +137,14 @@ def altered(whole: dict[str, Any], place: str, value: object) -> dict[str, Any]:
 
 
 DROP = object()
-UNFIT = {  # of the optimizer and the scheduler
+UNFIT = {  # The check of the optimizer and the scheduler refuses these.
     "optimizer_states 0 param_groups 0 lr": DROP,
     "optimizer_states 0 state 3": DROP,
     "optimizer_states 0 state 0 exp_avg": torch.zeros(3),
     "lr_schedulers": [],
     "global_step": "x",
 }
-REFUSED = {  # by Lightning, torch and our callbacks, while they restore it
+REFUSED = {  # Lightning, torch and the lab's callbacks refuse these while they restore them.
     "loops fit_loop": None,
     "callbacks RandomState torch": torch.zeros(3),
     "callbacks StepLog": 7,
@@ -162,9 +158,9 @@ def test_resume_refuses_a_checkpoint_of_another_structure_and_keeps_other_people
     assert command(*network, *timer, "trainer.max_epochs=1", "hydra.run.dir=runs/a/b").status == 0
     last, record = Path("runs/a/b/checkpoints/last.ckpt"), Path("runs/a/b/run.json")
     whole, before = torch.load(last, weights_only=True), record.read_bytes()
-    assert "Timer" in whole["callbacks"], "the state of a callback that is not ours"
+    assert "Timer" in whole["callbacks"], "the state of Lightning's own callback"
     for place, value in (UNFIT | REFUSED).items():
-        torch.save(altered(whole, place, value), last)
+        torch.save(change(whole, place, value), last)
         outcome = command(f"resume={last}", "trainer.max_epochs=2", data=False)
         assert (outcome.status, outcome.err.count("\n")) == (2, 1), (place, outcome.err)
         assert outcome.err.startswith(f"mnist_lab: resume={last.absolute()}: not a checkpoint of this run: "), place
@@ -174,7 +170,7 @@ def test_resume_refuses_a_checkpoint_of_another_structure_and_keeps_other_people
 
 
 class FailsInSecondEpoch(pl.Callback):
-    """Has an error of its own."""
+    """A user's callback with an error."""
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.current_epoch == 1:

@@ -1,4 +1,4 @@
-"""A folder or a record from somebody else is read, within bounds, and leads nowhere."""
+"""A stranger's folder or record is read within limits, and does not lead out of its folder."""
 
 import json
 import os

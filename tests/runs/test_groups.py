@@ -1,4 +1,4 @@
-"""Runs that differ in their seed alone are one row: which they are, and what it says of them."""
+"""Runs that differ only in their seed are one row, with means and deviations."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from mnist_lab.runs.run import Run
 
 
 def fake(name: str, seed: int, minute: int = 0, **changes: Any) -> Run:
-    """A run of a seed, whose test accuracy and time follow from the seed."""
+    """Make a run with a seed, from which its test accuracy and time follow."""
     metrics = {"test/acc": 0.9 + 0.01 * seed, "test/loss": 0.5}
     defaults = {"metrics": metrics, "seconds": {"total": 10.0 * seed}, "overrides": ["model=mlp", f"seed={seed}"]}
     folder = test_ls.fake(name, minute, **{"seed": seed, **defaults, **changes})

@@ -18,7 +18,7 @@ SWEEP = ("-m", "sweep=s", "model=mlp", "optimizer.lr=0.01,0.1", "trainer.max_epo
 
 
 def add_unknown_settings(run: Run) -> None:
-    """Add a setting, a group, and arguments of known classes that this version lacks to a run's configuration."""
+    """Add a setting, a group and arguments that this version does not know to a run's configuration."""
     config = OmegaConf.load(run.config_path)
     for key, value in UNKNOWN.items():
         OmegaConf.update(config, key, value, force_add=True)
@@ -27,7 +27,7 @@ def add_unknown_settings(run: Run) -> None:
 
 @pytest.fixture
 def other(command: Command) -> Run:
-    """A run of another version, and a copy without the settings that this version does not know."""
+    """Make a run of another version, and a copy without the settings that this version does not know."""
     assert command("model=mlp", "trainer.max_epochs=1", "hydra.run.dir=runs/other").status == 0
     shutil.copytree(RUN.folder, "runs/plain")
     add_unknown_settings(RUN)
@@ -51,7 +51,7 @@ def test_unknown_settings_are_ignored_by_what_reads_the_run(command: Command, ot
     ):
         outcome = command(*arguments, data=False)
         assert (outcome.status, outcome.err) == (0, ""), arguments
-    for name in ("optimizer.gone", "trainer.lost"):  # only a class could tell that they are unknown
+    for name in ("optimizer.gone", "trainer.lost"):  # Only their classes know that they are unknown.
         config = OmegaConf.load(other.config_path)
         config[name.split(".")[0]].pop(name.split(".")[1])
         OmegaConf.save(config, other.config_path)
@@ -86,7 +86,7 @@ def test_run_without_a_key_that_was_added_since_has_its_default(
 def test_sweep_made_before_a_key_was_added_is_continued_and_not_repeated(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert command(*SWEEP, "~optimizer.nesterov").status == 0  # as if conf/ did not have it
+    assert command(*SWEEP, "~optimizer.nesterov").status == 0  # It is as if conf/ did not have the key.
     sweep = Sweep(Path("runs/sweeps/s"))
     before = {job.id: job.info["started"] for job in sweep.jobs()}
     for job in sweep.jobs():

@@ -1,4 +1,4 @@
-"""--where finds the runs that a condition says, and refuses what is none."""
+"""--where selects the runs for which a condition holds, and refuses other texts."""
 
 import pytest
 
@@ -31,6 +31,8 @@ RUN = {
         ("tag != keep", False),
         ("tag > a", False),
         ("date < 2026-11-21", False),
+        ("date > 2026-11-21", False),
+        ("date == 2026-11-21 and date == 2026 and date >= 2026-11", True),
         ("data.download == true", True),
         ("data.download == True", True),
         ("data.download != FALSE", True),
@@ -56,7 +58,7 @@ def test_condition_holds(text: str, holds: bool) -> None:
         *("__import__('os').system('x')", "model (epochs = 3)", "0 < epochs < 3", "()", "model", "not model", "\\ #"),
     ],
 )
-def test_what_is_no_condition_is_refused_in_one_line(text: str) -> None:
+def test_text_without_a_condition_is_refused_in_one_line(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         Condition.parse(text)
     message = str(caught.value)
@@ -83,9 +85,9 @@ def test_value_of_another_type_than_the_column_is_refused_in_one_line(text: str)
 
 
 @pytest.mark.parametrize(
-    ("text", "held"), [("devices == 2", [2]), ("devices != auto", [2, None]), ("devices == auto", ["auto"])]
+    ("text", "selected"), [("devices == 2", [2]), ("devices != auto", [2, None]), ("devices == auto", ["auto"])]
 )
-def test_column_of_several_types_takes_values_of_each(text: str, held: list[object]) -> None:
+def test_column_of_several_types_takes_values_of_each(text: str, selected: list[object]) -> None:
     rows, condition = [{"devices": value} for value in (2, "auto", None)], Condition.parse(text)
     condition.require_fit(rows)
-    assert [row["devices"] for row in rows if condition.holds(row)] == held
+    assert [row["devices"] for row in rows if condition.holds(row)] == selected

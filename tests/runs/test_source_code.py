@@ -1,4 +1,4 @@
-"""The code that a run was made with can be had again, from a checkout with uncommitted changes too."""
+"""The code of a run can be restored, even from a checkout with uncommitted changes."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A clone with one commit of four files, in the current folder."""
+    """Make a clone with one commit of four files in the current folder."""
     monkeypatch.chdir(tmp_path)
     origin = tmp_path / "origin"
     origin.mkdir()
