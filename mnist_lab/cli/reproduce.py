@@ -5,7 +5,7 @@ from pathlib import Path
 from mnist_lab.cli.parser import CommandParser
 from mnist_lab.formatting import format_command
 from mnist_lab.streams import StandardStream
-from mnist_lab.sweeps.process import own_process
+from mnist_lab.sweeps.process import configure_process
 
 
 def main(arguments: list[str]) -> None:
@@ -21,7 +21,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--config-dir", help="a folder of your own configuration")
     options = parser.parse_intermixed_args(arguments)
     StandardStream.outlives_reader = True
-    own_process()
+    configure_process()
     from mnist_lab.config.compose import reject_overrides
     from mnist_lab.config.presets import preset_names
     from mnist_lab.reproduce import reproduce

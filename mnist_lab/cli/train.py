@@ -24,8 +24,8 @@ from mnist_lab.runs.listing import seconds_an_epoch
 from mnist_lab.runs.record import COMPLETE
 from mnist_lab.runs.run import Run
 from mnist_lab.streams import StandardStream
-from mnist_lab.sweeps.plan import Plan, combinations
-from mnist_lab.sweeps.process import SWEEP_PROCESS, end_with_parent, import_torch, own_process
+from mnist_lab.sweeps.plan import Plan, combine_overrides
+from mnist_lab.sweeps.process import SWEEP_PROCESS, configure_process, end_with_parent, import_torch
 from mnist_lab.sweeps.run_log import run_log
 from mnist_lab.sweeps.sweep import run_sweep
 
@@ -39,7 +39,7 @@ OPTIONS = (
 def main(arguments: list[str]) -> None:
     leave_disk_errors_to_main_thread()
     StandardStream.outlives_reader = True
-    own_process()
+    configure_process()
     if SWEEP_PROCESS in os.environ and "LOCAL_RANK" not in os.environ:  # This is the first process of a job.
         end_with_parent(int(os.environ[SWEEP_PROCESS]))
     options, overrides = expand_resume(*split_arguments(arguments))
@@ -136,7 +136,7 @@ def check(line: CommandLine, *, is_sweep: bool) -> None:
 
     plan = Plan.of(line) if is_sweep else None
     if plan and all(override.is_discrete_sweep() for override in plan.overrides if override.is_sweep_override()):
-        composed = [plan.compose_job(job, number)[1] for number, job in enumerate(combinations(plan.overrides))]
+        composed = [plan.compose_job(job, number)[1] for number, job in enumerate(combine_overrides(plan.overrides))]
     else:
         composed = [plan.cfg if plan else compose_job(line)[0]]
     configs: list[DictConfig] = []

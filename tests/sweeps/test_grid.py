@@ -31,11 +31,11 @@ from mnist_lab.runs.ranking import Results
 from mnist_lab.runs.record import RunState
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Job, Sweep, read_job, write_job
-from mnist_lab.sweeps.launchers.launcher import Placement, Stage
+from mnist_lab.sweeps.launchers.launcher import LaunchedJob, Stage
 from mnist_lab.sweeps.launchers.this_machine import LocalLauncher
 from mnist_lab.sweeps.loop import forward_signals
-from mnist_lab.sweeps.plan import UNNAMED, Plan, combinations
-from mnist_lab.sweeps.progress import Watch
+from mnist_lab.sweeps.plan import UNNAMED, Plan, combine_overrides
+from mnist_lab.sweeps.progress import SweepDisplay
 from mnist_lab.training import train as training
 
 FOLDER = Path("runs/sweeps/s")
@@ -176,12 +176,12 @@ class NeverBegins(LocalLauncher):
         super().__init__()
         self.deaths = deaths
 
-    def poll(self) -> dict[str, Placement]:
+    def poll(self) -> None:
         if self.deaths and self.waiting:
             self.deaths -= 1
-            self.stages[self.waiting.pop(0)[0]] = Placement(Stage.ENDED, reason="killed")
-            return self.stages
-        return super().poll()
+            self.jobs[self.waiting.pop(0)[0]] = LaunchedJob(Stage.ENDED, reason="killed")
+        else:
+            super().poll()
 
 
 @pytest.mark.slow
@@ -478,7 +478,7 @@ def test_each_job_is_composed_and_validated_once(
 def test_number_of_a_job_is_known_when_it_is_planned(tiny: Tiny) -> None:
     words = (*tiny.overrides, "seed=4,5", "label_smoothing=0.${hydra:job.num}")
     plan = Plan.of(CommandLine(words, str(tiny.conf)))
-    planned = [plan.compose_job(job, number)[1] for number, job in enumerate(combinations(plan.overrides))]
+    planned = [plan.compose_job(job, number)[1] for number, job in enumerate(combine_overrides(plan.overrides))]
     assert [str(cfg.label_smoothing) for cfg in planned] == ["0.0", "0.1"]
 
 
@@ -489,7 +489,7 @@ def test_table_on_a_terminal_shows_how_each_job_stands() -> None:
     write_job(Job(first.overrides, first.folder, RunState.RUNNING, 1))
     console = PlainConsole(width=120, height=40, record=True, force_terminal=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
     with run_lock(first.folder):
-        console.print(Watch(sweep, LocalLauncher(), console).render(Results.of(sweep)))
+        console.print(SweepDisplay(sweep, LocalLauncher(), console).render(Results.of(sweep)))
     text = console.export_text()
     console.file.close()
     assert "4 jobs: 3 finished, 1 running" in text

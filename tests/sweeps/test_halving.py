@@ -13,7 +13,7 @@ from mnist_lab.runs.record import RunState
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Job, Sweep
 from mnist_lab.sweeps.halving import Bracket, plan_brackets
-from mnist_lab.sweeps.launchers.launcher import Placement, Stage
+from mnist_lab.sweeps.launchers.launcher import LaunchedJob, Stage
 from mnist_lab.sweeps.launchers.this_machine import LocalLauncher
 
 FOLDER = Path("runs/sweeps/s")
@@ -126,15 +126,15 @@ def test_candidate_whose_process_dies_before_it_goes_on_is_started_again(
     """It is paused as it was, and so its record looks as if it were done; a second death makes it fail."""
     poll, died, ran = LocalLauncher.poll, [], []
 
-    def dies(launcher: LocalLauncher) -> dict[str, Placement]:
+    def dies(launcher: LocalLauncher) -> None:
         id = launcher.waiting[0][0] if launcher.waiting else ""
         if id and Sweep(FOLDER).job(id).state == RunState.PAUSED and died.count(id) < deaths and set(died) <= {id}:
             died.append(id)
             launcher.waiting.pop(0)
-            launcher.stages[id] = Placement(Stage.ENDED, reason="killed")
-            return launcher.stages
-        ran.append(id)
-        return poll(launcher)
+            launcher.jobs[id] = LaunchedJob(Stage.ENDED, reason="killed")
+        else:
+            ran.append(id)
+            poll(launcher)
 
     monkeypatch.setattr(LocalLauncher, "poll", dies)
     outcome = command(*NINE)
@@ -226,7 +226,7 @@ BAD: list[tuple[list[str], str]] = [
     (["hydra.sweeper.brackets=4"], "hydra.sweeper.brackets=4: these epochs and candidates make 3 at most"),
     (["data.val_size=0"], "data.val_size=0: hydra/sweeper=halving compares candidates on validation images"),
     (["trainer.max_epochs=3,9"], "trainer.max_epochs=3,9: hydra/sweeper=halving needs one for all candidates"),
-    (["optimizer.lr=interval(0.1,0.2)"], "optimizer.lr=interval(0.1,0.2): drawn from by a search alone; add"),
+    (["optimizer.lr=interval(0.1,0.2)"], "optimizer.lr=interval(0.1,0.2): only a search can draw from it; add"),
     (["hydra.sweeper.n_candidates=0"], "hydra.sweeper.n_candidates=0: must be a whole number from 1 on"),
     (["hydra.sweeper.n_candidates=3", "hydra.sweeper.sampler=x"], "hydra.sweeper.sampler=x: choose from random, qmc"),
     (["--detach"], "--detach: hydra/sweeper=halving compares jobs while it runs"),

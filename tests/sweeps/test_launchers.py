@@ -10,7 +10,7 @@ import pytest
 
 from mnist_lab.config.compose import CommandLine, compose_job
 from mnist_lab.runs.sweep import Sweep
-from mnist_lab.sweeps.launchers.launcher import make_launcher, processors
+from mnist_lab.sweeps.launchers.launcher import count_processors, make_launcher
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_job_in_a_queue_is_put_back_if_it_was_interrupted_but_not_by_its_sweep(
     [
         ("submitit_slurm", {"cpus_per_task": 8, "array_parallelism": 5}, 5, 8, None),
         ("ray", {"ray.init.num_cpus": 6, "ray.remote.num_cpus": 2}, 3, 2, "hydra.launcher.ray.init.num_cpus"),
-        ("ray", {"ray.init.address": "auto"}, processors(), 1, None),
+        ("ray", {"ray.init.address": "auto"}, count_processors(), 1, None),
     ],
 )
 def test_jobs_at_once_and_their_threads_are_those_the_launcher_is_asked_for(
@@ -73,4 +73,4 @@ def test_jobs_at_once_and_their_threads_are_those_the_launcher_is_asked_for(
     pytest.importorskip(name.split("_")[0])
     overrides = [f"hydra/launcher={name}", *(f"hydra.launcher.{key}={value}" for key, value in settings.items())]
     launcher = make_launcher(name, compose_job(CommandLine(tuple(overrides)), is_sweep=True)[1].launcher)
-    assert (launcher.at_once, launcher.threads, launcher.memory_key) == (at_once, of_a_job, room)
+    assert (launcher.parallel_jobs, launcher.threads, launcher.memory_key) == (at_once, of_a_job, room)

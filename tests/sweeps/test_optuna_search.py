@@ -20,7 +20,7 @@ from mnist_lab.runs.record import RunState
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Job, Sweep, write_job
 from mnist_lab.sweeps import optuna_search
-from mnist_lab.sweeps.optuna_search import ask, distribution, next_batch, open_study
+from mnist_lab.sweeps.optuna_search import draw_params, make_distribution, next_batch, open_study
 
 FOLDER = Path("runs/sweeps/s")
 SEARCH = ("-m", "hydra/sweeper=optuna", "sweep=s", "model=mlp", "data.batch_size=16,32", "trainer.max_epochs=2")
@@ -133,7 +133,7 @@ def points(folder: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int) -> tup
         study, tried = open_study(folder), set()
         while batch := next_batch(study, 6, 2, tried):
             tried |= set(batch)
-            params = [ask(study, number, space, seed=0) for number in batch]
+            params = [draw_params(study, number, space, seed=0) for number in batch]
             for number, values in zip(batch, params, strict=True):
                 change()
                 study.tell(number, values["a"])
@@ -210,13 +210,13 @@ def test_job_that_falls_behind_is_stopped_early_and_tested(command: Command, mor
     ],
 )
 def test_hydras_grammar_says_what_is_drawn(override: str, expected: Any) -> None:
-    assert distribution(OverridesParser.create().parse_override(override)) == expected
+    assert make_distribution(OverridesParser.create().parse_override(override)) == expected
 
 
 @pytest.mark.parametrize("override", ["a=interval(2,1)", "a=tag(log,interval(0,1))"])
 def test_invalid_interval_is_reported(override: str) -> None:
     with pytest.raises(UsageError, match="needs low < high"):
-        distribution(OverridesParser.create().parse_override(override))
+        make_distribution(OverridesParser.create().parse_override(override))
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,11 @@ from pausing import waiting
 
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
-from mnist_lab.sweeps.launchers.launcher import processors
+from mnist_lab.sweeps.launchers.launcher import count_processors
 from mnist_lab.sweeps.launchers.this_machine import ProcessesLauncher
 
 FOLDER = Path("runs/sweeps/s")
+PROCESSORS = count_processors()
 PROCESSES = ("hydra/launcher=processes", "hydra.launcher.n_jobs=2")
 
 
@@ -55,13 +56,13 @@ def test_jobs_side_by_side_give_the_same_table_as_in_one_process(tiny: Tiny, com
 @pytest.mark.slow
 def test_threads_are_shared_out_among_jobs(tiny: Tiny) -> None:
     assert run(tiny, "-m", "model=mlp", "seed=0,1", "sweep=s", "trainer.max_epochs=1", *PROCESSES)[0] == 0
-    share = max(1, processors() // 2)
+    share = max(1, PROCESSORS // 2)
     assert {job.info["device"] for job in Sweep(FOLDER).jobs()} == {f"cpu, {share} thread{'s' * (share > 1)}"}
 
 
-@pytest.mark.parametrize(("n_jobs", "parallel"), [(1, 1), (3, 3), (-1, processors()), (-2, max(1, processors() - 1))])
+@pytest.mark.parametrize(("n_jobs", "parallel"), [(1, 1), (3, 3), (-1, PROCESSORS), (-2, max(1, PROCESSORS - 1))])
 def test_number_of_jobs_at_once_may_be_counted_from_the_processors(n_jobs: int, parallel: int) -> None:
-    assert ProcessesLauncher(n_jobs).at_once == parallel
+    assert ProcessesLauncher(n_jobs).parallel_jobs == parallel
 
 
 @pytest.mark.slow
@@ -113,7 +114,7 @@ def test_signal_lets_every_job_save_and_the_next_start_continues(tiny: Tiny, sen
 def test_more_jobs_than_memory_are_refused_with_a_number_that_fits(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mnist_lab.sweeps.launchers.launcher.free_gigabytes", lambda: 10.0)
+    monkeypatch.setattr("mnist_lab.sweeps.launchers.launcher.read_free_gigabytes", lambda: 10.0)
     outcome = command("-m", "seed=range(20)", "hydra/launcher=processes", "hydra.launcher.n_jobs=20")
     assert outcome.status == 2
     assert "hydra.launcher.n_jobs: 20 jobs at once need 26 GB, 10 GB are free; hydra.launcher.n_jobs=7" in outcome.err

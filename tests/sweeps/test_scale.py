@@ -11,7 +11,7 @@ from rich.console import Console
 from benchmarks.sweep_scale import SWEPT, finish, jobs_of
 from mnist_lab.runs.sweep import Job, Sweep
 from mnist_lab.sweeps.launchers.this_machine import LocalLauncher
-from mnist_lab.sweeps.progress import Watch
+from mnist_lab.sweeps.progress import SweepDisplay
 
 COUNT = 60
 events: list[tuple[str, Path]] | None = None  # of Python's audit: files opened and folders listed, while it is a list
@@ -50,18 +50,18 @@ def sweep(tmp_path: Path) -> Sweep:
 @pytest.mark.parametrize("terminal", [True, False])
 def test_unchanged_jobs_are_not_read_again(sweep: Sweep, noted: list[tuple[str, Path]], terminal: bool) -> None:
     console = Console(file=io.StringIO(), force_terminal=terminal, height=12)
-    watch = Watch(sweep, LocalLauncher(), console)
-    watch.live.start()
-    watch.look()
+    display = SweepDisplay(sweep, LocalLauncher(), console)
+    display.live.start()
+    display.update()
     written = sweep.results_csv.stat().st_mtime_ns
     noted.clear()
-    watch.look()
+    display.update()
     assert {path.name for event, path in noted if event == "open"} == {"sweep.json"}
     assert sweep.results_csv.stat().st_mtime_ns == written
     changed = sweep.jobs()[7]
     finish(changed)
     noted.clear()
-    watch.look()
-    watch.live.stop()
+    display.update()
+    display.live.stop()
     opened = {path.parent for event, path in noted if event == "open"}
     assert {path for path in opened if path.parent == sweep.folder} == {changed.folder}
