@@ -1,4 +1,4 @@
-"""`python -m mnist_lab status [SWEEP]`: how the jobs of a sweep stand, from any terminal that sees its folder."""
+"""`python -m mnist_lab status [SWEEP]`: the states of a sweep's jobs, from any terminal that sees its folder."""
 
 import sys
 import time
@@ -18,7 +18,7 @@ from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Job, Sweep
 from mnist_lab.sweeps.launchers.launcher import LaunchedJob
 from mnist_lab.sweeps.launchers.slurm_queue import query_jobs
-from mnist_lab.sweeps.progress import describe_place, describe_states, format_progress
+from mnist_lab.sweeps.progress import best_accuracy, describe_place, describe_states, format_progress
 
 PAUSE = 2.0  # seconds between two tables of --watch
 
@@ -45,31 +45,31 @@ def main(arguments: list[str]) -> None:
 
 
 def status_row(results: Results, job: Job, launched: LaunchedJob | None) -> dict[str, Any]:
-    """Return how a job stands, for programs."""
-    log = log_path(job, launched)
+    """Return a job's row for programs."""
+    log = find_log(job, launched)
     return results.row(job) | {
         "epochs": len(job.epochs),
-        VAL_ACC: max((row[VAL_ACC] for row in job.epochs if VAL_ACC in row), default=None),
+        VAL_ACC: best_accuracy(job),
         "where": str(launched) if launched else job.process.get("host"),
-        "reason": (launched.reason if launched else "") or None,
+        "reason": launched.reason or None if launched else None,
         "log": log and str(log),
     }
 
 
-def log_path(job: Job, launched: LaunchedJob | None) -> Path | None:
-    """Return the file that tells what a job does: its run's log, or what it prints on a cluster; None before both."""
+def find_log(job: Job, launched: LaunchedJob | None) -> Path | None:
+    """Return the log of a job's run, or before it exists the output of the job on a cluster, or None."""
     paths = [Run(job.folder).log_path, launched.log if launched else None]
     return next((path for path in paths if path is not None and exists(path)), None)
 
 
 def print_status(results: Results, launched_jobs: dict[str, LaunchedJob], *, clear: bool) -> None:
-    """Print a table of the jobs and what is left to do."""
+    """Print a table of the jobs, and the command that continues the sweep."""
     settings = list(results.heads.values())
     heads = [*settings, "state", "epoch", "validation", "time", "left", "where", "log"]
     lines = []
     for job in results.jobs:
         launched = launched_jobs.get(job.id)
-        path = log_path(job, launched)
+        path = find_log(job, launched)
         cells = [job.state, *format_progress(job), describe_place(job, launched), display_path(path) if path else ""]
         lines.append([*results.settings(job).values(), *cells])
     if clear:

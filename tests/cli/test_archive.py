@@ -129,7 +129,7 @@ def test_links_out_of_the_run_are_left_out_with_a_line(lab: Command) -> None:
         path.symlink_to(Path(target).absolute())
     os.mkfifo("runs/a/pipe")
     outcome = lab("archive", "a", "a.zip")
-    assert (outcome.status, outcome.err.count("; left out")) == (0, 4), outcome.err
+    assert (outcome.status, outcome.err.count(": left out; ")) == (0, 4), outcome.err
     assert lab("unarchive", "a.zip", "--runs-dir", "new").status == 0
     unpacked = content(Path("new/a"))
     assert unpacked["checkpoints/copy.ckpt"] == unpacked["checkpoints/best.ckpt"]

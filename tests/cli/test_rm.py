@@ -31,7 +31,7 @@ def test_removed_folder_is_gone_from_every_list_and_comes_back_as_it_was(lab: Co
     before, listed = content(folder), names(lab("ls"))
     outcome = lab("rm", str(folder))
     command = f"python -m mnist_lab restore {folder.name}"
-    assert (outcome.status, outcome.out) == (0, f"removed: {folder}; to have it back: {command}\n")
+    assert (outcome.status, outcome.out) == (0, f"removed: {folder}; to restore it: {command}\n")
     assert not folder.exists() and len(names(lab("ls"))) == 2
     assert lab("restore").out.splitlines()[1].endswith(f"  {folder}")
     assert lab("restore", folder.name).out == f"restored: {folder}\n"
