@@ -23,7 +23,7 @@ from mnist_lab.models.residual_cnn import ResidualCNN
 from mnist_lab.reproduce.reproduce import finished_runs, has_tutorial, parse_seeds
 from mnist_lab.reproduce.results import (
     Log,
-    accuracy,
+    compute_accuracy,
     flop_per_image,
     format_seeds,
     read_logs,
@@ -320,11 +320,11 @@ def test_preset_of_ones_own_is_on_the_leaderboard_with_a_log_of_each_run(command
     for seed in (1, 2):
         made: Log = yaml.safe_load((logs / f"mine-seed{seed}.yaml").read_text(encoding="utf-8"))
         info = Run(Path(f"runs/reproduce/mine-seed{seed}")).info
-        assert accuracy(made) == pytest.approx(100 * info["metrics"]["test/acc"])
+        assert compute_accuracy(made) == pytest.approx(100 * info["metrics"]["test/acc"])
         assert made["epochs"][-1]["examples_seen"] == 230
     together: Log = yaml.safe_load((logs / "mine-ensemble.yaml").read_text(encoding="utf-8"))
     assert (together["seeds"], together["parameters"]) == ([1, 2], 260_116)
-    assert record["ensemble"] == accuracy(together)
+    assert record["ensemble"] == compute_accuracy(together)
 
 
 def test_committed_leaderboard_is_made_of_its_logs() -> None:

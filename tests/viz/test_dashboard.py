@@ -30,7 +30,7 @@ from mnist_lab.models.classifier import Classifier
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import instantiate_node, make_data, make_model
 from mnist_lab.training.train import train
-from mnist_lab.viz.dashboard import FIGURES, Dashboard, features
+from mnist_lab.viz.dashboard import FIGURES, Dashboard, compute_features
 from mnist_lab.viz.model import plot_confusion, plot_filters, plot_worst_errors
 
 PARTS = {  # what each part adds to a folder of its own
@@ -175,7 +175,7 @@ def test_projector_has_what_the_last_layer_is_given_with_labels_and_pictures(tra
     (embedding,) = config.embeddings
     rows = np.loadtxt(folder / embedding.tensor_path, delimiter="\t")
     images, labels = trained.data.examples(1000)
-    np.testing.assert_allclose(rows, features(trained.model, images), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(rows, compute_features(trained.model, images), rtol=1e-4, atol=1e-5)
     header, *lines = (folder / embedding.metadata_path).read_text().splitlines()
     assert header == "label\tpredicted"
     predicted = trained.predictions.predicted
@@ -296,8 +296,8 @@ def test_features_are_what_the_last_linear_layer_that_is_used_is_given() -> None
             return self.last(self.first(x.flatten(1)))
 
     model, images = Heads(), torch.rand(4, 1, 28, 28)
-    given = features(model, images)
+    given = compute_features(model, images)
     assert given is not None
     torch.testing.assert_close(given, model.first(images.flatten(1)).detach())
     model.last, model.first, model.unused = nn.Flatten(), nn.Flatten(), nn.Conv1d(1, 1, 1)  # type: ignore[assignment]
-    assert features(model, images) is None, "there is no linear layer"
+    assert compute_features(model, images) is None, "there is no linear layer"
