@@ -7,9 +7,8 @@ from mnist_lab.errors import UsageError
 def main(arguments: list[str]) -> None:
     parser = CommandParser("draw")
     parser.add_runs()
-    host_help = "the address to listen on (default: %(default)s; 0.0.0.0: all addresses of this machine)"
-    parser.add_argument("--host", default="127.0.0.1", help=host_help)
-    parser.add_argument("--port", type=int, help="the port to listen on (default: the first free one from 8028 on)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s; 0.0.0.0: all)")
+    parser.add_argument("--port", type=int, help="port to listen on (default: the first free one from 8028 on)")
     parser.add_argument("--no-browser", action="store_true", help="do not open the page in a browser")
     options = parser.parse_runs(arguments)
     runs = find_named_runs(options, options.runs)

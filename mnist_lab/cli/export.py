@@ -15,8 +15,7 @@ def main(arguments: list[str]) -> None:
         "return probabilities; these three are checked on the test set; safetensors, state_dict: the weights alone"
     )
     parser.add_argument("--format", required=True, help=format_help)
-    to_help = "the file to write, for one run (default: exports/MODEL in the run folder)"
-    parser.add_argument("--to", type=Path, metavar="FILE", help=to_help)
+    parser.add_argument("--to", type=Path, metavar="FILE", help="file of a run (default: exports/MODEL in its folder)")
     options = parser.parse_runs(arguments)
     runs = find_named_runs(options, options.runs)
     if options.to and len(runs) > 1:

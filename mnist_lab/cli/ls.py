@@ -30,8 +30,7 @@ def main(arguments: list[str]) -> None:
     sort_help = f"one of {', '.join(COLUMNS)}, or another value of a run such as val/loss (default: %(default)s)"
     parser.add_argument("--sort", metavar="COLUMN", default="date", help=sort_help)
     parser.add_argument("--limit", type=int, metavar="N", help="list only the N latest runs; with --sort, the first N")
-    columns_help = "the columns: values of a run such as val/loss, seed, tags, note, run"
-    parser.add_argument("--columns", metavar="NAME,...", help=columns_help)
+    parser.add_argument("--columns", metavar="NAME,...", help="values of a run such as val/loss, seed, tags, note, run")
     parser.add_where()
     parser.add_group()
     parser.add_forms()

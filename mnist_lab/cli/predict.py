@@ -26,8 +26,7 @@ def main(arguments: list[str]) -> None:
     parser.add_runs("IMAGE ...", "images, folders of images, or a CSV with 784 pixels a line (Kaggle's)")
     parser.add_argument("--single", action="store_true", help="read only the clearest digit of each image")
     parser.add_argument("--show", type=Path, metavar="DIR", help="save each image with the network's input beside it")
-    out_help = "the file for the predictions of a CSV (default: submission.csv)"
-    parser.add_argument("--out", type=Path, metavar="FILE", help=out_help)
+    parser.add_argument("--out", type=Path, metavar="FILE", help="file of CSV predictions (default: submission.csv)")
     parser.add_forms()
     options = parser.parse_runs(arguments)
     runs, images = select_runs_and_words(options)

@@ -11,8 +11,7 @@ from mnist_lab.report.render import report
 def main(arguments: list[str]) -> None:
     parser = CommandParser("report")
     parser.add_runs()
-    out_help = "the file to write, for one page (default: report.html in its folder)"
-    parser.add_argument("--out", type=Path, metavar="FILE", help=out_help)
+    parser.add_argument("--out", type=Path, metavar="FILE", help="file of a page (default: report.html in its folder)")
     options = parser.parse_runs(arguments)
     folders = find_named_folders(options)
     if options.out and len(folders) > 1:

@@ -84,7 +84,7 @@ def _curves_by_epoch(metric: str, runs: Sequence[Run], epochs: int) -> list[list
 
 def _compare_accuracy(
     accuracy: Mapping[str, Any],
-    published: Sequence[Any] | None,
+    published: Sequence[Any],
     curve: Sequence[Sequence[float]],
     changed: Sequence[str],
 ) -> dict[str, Any]:
