@@ -142,7 +142,7 @@ def _status_notes(run: Run, info: RunRecord, epochs: str) -> list[str]:
     reason = {
         RunState.RUNNING: "This run was still running when this page was written.",
         RunState.KILLED: "This run was killed: its process ended without an error message.",
-        RunState.PAUSED: "This run is paused: its sweep asked for no more epochs of it.",
+        RunState.PAUSED: "This run is paused: its sweep has not continued it.",
         RunState.INTERRUPTED: f"This run was interrupted: {info['error']}.",
         RunState.FAILED: f"This run failed: {info['error']}",
     }.get(info["status"])

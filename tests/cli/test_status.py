@@ -92,3 +92,21 @@ def test_time_left_of_a_job_started_again_goes_by_the_time_of_all_its_epochs(com
     with run_lock(run.folder):
         (line,) = [line for line in command("status", "three", data=False).out.splitlines() if " running " in line]
     assert "8/10" in line and re.search(r" (39|4\d)\.\d s ", line), line
+
+
+@pytest.mark.parametrize("state", [RunState.PRUNED, RunState.PAUSED])
+@pytest.mark.parametrize("arguments", [["status", "s"], ["ls"], ["report", "runs/sweeps/s"]])
+def test_job_that_was_stopped_early_is_shown_as_such(
+    tiny: Tiny, command: Command, arguments: list[str], state: RunState
+) -> None:
+    jobs = {"a" * 12: ["seed=1"]}
+    sweep = Sweep.open(Path("runs/sweeps/s").absolute(), "python -m mnist_lab -m sweep=s", ["seed"], jobs)
+    run = Run(sweep.folder / f"seed=1-{'a' * 12}")
+    run.folder.mkdir()
+    write_job(Job(("seed=1",), run.folder, state, 1))
+    info = {"status": state, "started": "2026-11-21T12:00:00+00:00", "seed": 1, "seconds": {"total": 1.0}}
+    info |= {"config_dir": None, "max_epochs": 2, "metrics": {"val/acc": 0.1, "test/acc": 0.1}, "epochs": 1}
+    run.record_path.write_text(json.dumps(info))
+    outcome = command(*arguments, data=False)
+    assert outcome.status == 0
+    assert state in outcome.out + (sweep.report_path.read_text() if sweep.report_path.exists() else "")

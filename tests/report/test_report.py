@@ -297,9 +297,9 @@ def test_page_tells_settings_environment_and_commands(lab: Lab, page_of_run: Pat
     assert not re.search(r"https?://(?!www\.w3\.org)", text), "nothing is fetched"
 
 
-@pytest.mark.parametrize("status", ["failed", *thorough("killed", "interrupted")])
+@pytest.mark.parametrize("status", ["failed", *thorough("killed", "interrupted", "paused")])
 def test_run_that_has_not_ended_has_a_page_with_what_there_is(lab: Lab, status: str) -> None:
-    error = {"killed": None, "interrupted": "Ctrl-C", "failed": f"RuntimeError: {HOSTILE}"}[status]
+    error = {"interrupted": "Ctrl-C", "failed": f"RuntimeError: {HOSTILE}"}.get(status)
     recorded = "running" if status == "killed" else status
     ended = {"status": recorded, "error": error, "metrics": {}, "seconds": {}, "finished": None, "device": None}
     text = report(str(lab.copy(**ended).folder)).read_text()
@@ -308,6 +308,7 @@ def test_run_that_has_not_ended_has_a_page_with_what_there_is(lab: Lab, status: 
         "killed": "was killed: its process ended",
         "interrupted": "was interrupted: Ctrl-C.",
         "failed": "failed: ",
+        "paused": "is paused: its sweep",
     }
     assert f"This run {sentence[status]}" in text
     assert "Epochs done: 2 of 2" in text and f"{lab.predictions.accuracy:.2%}" in text

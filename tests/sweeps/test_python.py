@@ -1,4 +1,4 @@
-"""A sweep from Python: what the command line does, with results for a return value."""
+"""A sweep from Python does what the command line does, and returns the results."""
 
 import logging
 import sys
@@ -18,7 +18,7 @@ SWEPT = ("model=mlp", "optimizer.lr=0.01,0.1", "trainer.max_epochs=1", "sweep=s"
 
 @pytest.fixture
 def tiny_sweep(tiny: Tiny) -> Callable[..., Results]:
-    """sweep() on the tiny data set."""
+    """Return sweep() for the tiny data set."""
     return lambda *overrides: sweep(*tiny.overrides, *overrides, config_dir=tiny.conf)
 
 
