@@ -1,4 +1,4 @@
-"""Arguments that do not fit are refused in one line, which begins with what is wrong, and nothing is changed."""
+"""Invalid arguments are refused in one line, which begins with the argument, and nothing is changed."""
 
 import shlex
 from pathlib import Path
