@@ -133,10 +133,7 @@ def unknown_command(name: str, rest: Sequence[str]) -> UsageError:
 
 
 def complete_command(line: str) -> str | None:
-    """Print the commands that complete a command line's first word, and return the line with which Hydra continues.
-
-    Hydra completes the settings of `train`, and knows no commands. For another command, return None.
-    """
+    """Print the commands that complete a line's first word, and return the line for Hydra; None for other commands."""
     program, word, rest = re.fullmatch(r"(\S*\s*)(\S*)(.*)", line, re.DOTALL).groups()  # type: ignore[union-attr]
     if not rest:
         print_lines(" ".join(name for name in COMMANDS if name.startswith(word)))

@@ -174,10 +174,7 @@ def describe_time(configs: Sequence[DictConfig]) -> str:
 
 
 def leave_disk_errors_to_main_thread() -> None:
-    """Hide tracebacks of a full disk or a removed folder in the log and in TensorBoard's thread.
-
-    The main thread meets the same error, and reports it.
-    """
+    """Hide a full disk or a removed folder in the log and in other threads, since the main thread reports it."""
     logging.raiseExceptions = False
 
     def hook(caught: threading.ExceptHookArgs) -> None:

@@ -90,11 +90,7 @@ def _best_commands(results: Results) -> list[tuple[str, str]]:
 
 
 def _pictures(results: Results, keys: list[str]) -> list[tuple[str, str]]:
-    """Return the figures of accuracy by the swept settings, with their headings.
-
-    A sweep over one setting has the response to it. A sweep over two has a heat map, unless this is too wide or mostly
-    empty. Others have the ranking, and the response to each setting.
-    """
+    """Return the response to one setting, a heat map of two, or the ranking and the responses to all; with headings."""
     if not results.ranked or not keys:
         return []
     heads = [results.heads[key] for key in keys]

@@ -46,10 +46,7 @@ def write_tutorials(presets: Mapping[str, Sequence[Run]], out: Path) -> str:
 
 
 def summarise(name: str, runs: Sequence[Run]) -> dict[str, Any]:
-    """Summarise a preset's finished runs for results.json.
-
-    Accuracies are in per cent. A curve is a list by epoch, 0 being before training, of lists by seed.
-    """
+    """Summarise a preset's finished runs for results.json, with accuracies in per cent and curves by epoch and seed."""
     infos = [run.info for run in runs]
     preset = compose(f"experiment={name}", config_dir=infos[0]["config_dir"])
     tutorial: dict[str, Any] = OmegaConf.to_container(preset.tutorial)  # type: ignore[assignment]
@@ -180,10 +177,7 @@ def _compare_values(metric: str, published: float | None, values: Sequence[float
 
 @styled
 def plot_reproduction(name: str, row: Mapping[str, Any]) -> Figure:
-    """Plot a preset's curves from epoch 1 on, as mean and range over its seeds, with the published points.
-
-    The axes fit the test set and the published points; the first epochs of training may be outside.
-    """
+    """Plot a preset's mean and range over its seeds; the axes fit the test set and the published points."""
     seeds = len(row["seeds"])
     figure = Figure(figsize=(9, 3.8))
     set_title(figure, f"{name}: mean and range of {seeds} seed{'s' * (seeds > 1)}, published figures as crosses")
@@ -208,10 +202,7 @@ def plot_reproduction(name: str, row: Mapping[str, Any]) -> Figure:
 
 
 def write_leaderboard(presets: Mapping[str, Sequence[Run]], out: Path) -> str:
-    """Write the page, records and logs of the finished runs of presets into a folder, and return the page.
-
-    The records and logs of other presets in the folder stay.
-    """
+    """Write page, records and logs of presets into a folder, keeping those of other presets, and return the page."""
     folder = out / LOGS
     folder.mkdir(parents=True, exist_ok=True)
     for name, runs in presets.items():
@@ -284,10 +275,7 @@ def _wrong_classes(predictions: Predictions) -> dict[int, int]:
 
 
 def flop_per_image(network: Classifier) -> float:
-    """Return torch's count of the floating-point operations to train on an image: forward and backward.
-
-    Of the network, only the gradients change.
-    """
+    """Return the floating-point operations to train on an image, as torch counts them; the gradients change."""
     images = dummy_images(network)
     network.eval()  # In training mode, the statistics of batch normalisation would change.
     with FlopCounterMode(display=False) as counter:

@@ -135,12 +135,10 @@ def plan_brackets(candidates: int, max_epochs: int, min_epochs: int, eta: int, b
 
 
 def train_rungs(loop: Loop, ids: Sequence[str], epochs: Sequence[int], eta: int) -> Iterator[Rung]:
-    """Train candidates rung by rung, and yield each rung when it is done, until the sweep is stopping.
-
-    Epochs that an earlier start has trained are not trained again, so that a continued sweep makes the same choices.
-    """
+    """Train candidates rung by rung, and yield each rung, until the sweep is stopping."""
     for goal in epochs:
         pause = None if goal == epochs[-1] else {"_target_": "mnist_lab.training.PauseAfter", "epochs": goal}
+        # Since trained epochs are not trained again, a continued sweep makes the same choices.
         unfinished = [job.id for job in loop.sweep.read_jobs(ids) if not has_trained(job, goal)]
         loop.sweep.plan({}, dict.fromkeys(unfinished, pause))
         loop.run(unfinished)

@@ -44,10 +44,7 @@ class JobEnd(Enum):
 
 @contextmanager
 def open_sweep(plan: Plan, jobs: Mapping[str, Sequence[str]]) -> Iterator["Loop"]:
-    """Open the sweep of a plan, given the overrides of its first jobs by id, and display it during the block.
-
-    When the block ends, for whatever reason, the results are written and shown.
-    """
+    """Open the sweep of a plan with its first jobs, display it during the block, and then show its results."""
     sweep, launcher, command = plan.sweep, plan.launcher, format_command(plan.arguments())
     with run_lock(sweep.folder):
         is_new = not sweep.exists
@@ -73,10 +70,7 @@ class Loop:
         self.plan, self.launcher, self.sweep = plan, plan.launcher, plan.sweep
 
     def run(self, ids: Sequence[str]) -> None:
-        """Start jobs and wait until all have ended; with detach=true, only start them.
-
-        A job whose process dies is started once more, and continues from its last checkpoint.
-        """
+        """Start jobs and wait until all have ended, restarting those that die; with detach=true, only start them."""
         # Until a paused job continues, its record names the process that paused it.
         self.paused = {job.id: job.process for job in self.sweep.read_jobs(ids) if job.state == RunState.PAUSED}
         self.starts = Counter(ids)
@@ -148,10 +142,7 @@ class Loop:
 
 
 def run_in_this_process(plan: Plan, id: str) -> None:
-    """Run a job in the process of its sweep, with the configuration that its plan has composed.
-
-    A job that an earlier start of the sweep has planned is composed now.
-    """
+    """Run a job in the process of its sweep, composing it if an earlier start has planned it."""
     import_torch()
     record = plan.sweep.record
     folder = plan.sweep.job_folder(record, id)

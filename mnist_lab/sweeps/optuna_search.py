@@ -126,10 +126,8 @@ def open_study(folder: Path, prune_after: int | None = None) -> SweepStudy:
 
 
 def next_batch(study: optuna.Study, n_trials: int, size: int, tried: Collection[int]) -> list[int]:
-    """Return the numbers of the trials to run next; empty at the end of the search.
-
-    Batches end at multiples of their size, so that a search that was killed in a batch continues with the same batches.
-    """
+    """Return the numbers of the trials to run next; empty at the end of the search."""
+    # Batches end at multiples of their size, so that a search killed in a batch continues with the same batches.
     trials = study.get_trials(deepcopy=False)
     untried = [trial.number for trial in trials if not trial.state.is_finished() and trial.number not in tried]
     first = untried[0] if untried else len(trials)
@@ -138,10 +136,8 @@ def next_batch(study: optuna.Study, n_trials: int, size: int, tried: Collection[
 
 
 def draw_params(study: SweepStudy, number: int, space: Mapping[str, BaseDistribution], seed: int) -> dict[str, Any]:
-    """Return the settings of a trial, drawn now unless an earlier start has drawn them.
-
-    Each setting has a seed of its own, so that a kill between two of them changes neither.
-    """
+    """Return the settings of a trial, drawn now unless an earlier start has drawn them."""
+    # Each setting has a seed of its own, so that a kill between two of them changes neither.
     if number == len(study.get_trials(deepcopy=False)):
         study.ask()
     trial = study.trial(number)

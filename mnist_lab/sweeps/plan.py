@@ -135,13 +135,11 @@ def combine_overrides(overrides: Sequence[Override]) -> list[list[str]]:
 
 
 def job_id(cfg: DictConfig) -> str:
-    """Return the id of a job, 12 hexadecimal digits: a hash of the settings that identify it.
-
-    A key that a later version has added does not change the id while it has its default.
-    """
+    """Return the id of a job, 12 hexadecimal digits: a hash of the settings that identify it."""
     cfg = cfg.copy()
     OmegaConf.resolve(cfg)
     settings = identity_settings(flatten(cfg))
+    # A key that a later version has added does not change the id while it has its default.
     settings = {key: value for key, value in settings.items() if ADDED_KEYS.get(key, ...) != value}
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:12]
 

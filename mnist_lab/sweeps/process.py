@@ -23,11 +23,8 @@ def configure_process() -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep up to 1 GB of freed memory for later use; this needs glibc, and does nothing elsewhere.
-
-    By default large blocks return to the kernel in every step. The kernel clears them page by page before it gives them
-    out again, which takes up to half of a convolutional network's step.
-    """
+    """Let this process keep up to 1 GB of freed memory for later use; this needs glibc, and does nothing elsewhere."""
+    # By default, the kernel takes large blocks back and clears them in every step: up to half of a CNN's time.
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
         m_trim_threshold, m_mmap_threshold = -1, -3
@@ -81,10 +78,7 @@ def exit_before_teardown() -> Iterator[None]:
 
 
 def end_with_parent(parent: int) -> None:
-    """Watch the parent process from a thread, and end this process at once when the parent is gone.
-
-    A killed process cannot stop its children; without this, its workers would wait for jobs for ever.
-    """
+    """Watch the parent process from a thread, and exit when it is gone: a killed process cannot stop its children."""
     name = f"ends with {parent}"
     if all(thread.name != name for thread in threading.enumerate()):
         threading.Thread(target=_exit_with_parent, args=(parent,), name=name, daemon=True).start()

@@ -182,10 +182,7 @@ def show_results(results: Results, command: str) -> None:
 
 
 def save_sweep_figure(results: Results) -> str | None:
-    """Save response.png for one swept setting besides seed, heat_map.png for two, ranking.png for more.
-
-    Return the file's name; None if no job is ranked, or no setting is swept.
-    """
+    """Save a figure of accuracy by the settings besides seed, and return its name; None if there is nothing to plot."""
     from mnist_lab.viz.save import write_figure  # These import matplotlib, which a table does not need.
     from mnist_lab.viz.sweep import plot_accuracy_map, plot_ranking, plot_response
 

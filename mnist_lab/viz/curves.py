@@ -80,10 +80,7 @@ def _finish_figure(figure: Figure, run: Run, height: float) -> None:
 
 
 def _plot_sets(axes: Axes, run: Run, name: str, *, across: Literal["epochs", "examples_seen"]) -> None:
-    """Plot a metric of every set; a test set that was evaluated once is a star.
-
-    The legend has the value of the epoch whose weights were tested, as the run's table does, or of the last epoch.
-    """
+    """Plot a metric of every set, a single test as a star, with the value of the tested or last epoch in the legend."""
     for kind, (words, colour) in SETS.items():
         metric, factor = f"{kind}/{name}", METRICS[name][1]
         by_epoch, curve = (

@@ -61,10 +61,7 @@ FIGURES = {
 
 @dataclass(frozen=True)
 class Dashboard:
-    """Makes the figures and TensorBoard tabs of a finished run; conf/dashboard/default.yaml describes each part.
-
-    The figures are files in the folder figures/ of the run, and images in TensorBoard.
-    """
+    """Makes a finished run's figures and TensorBoard tabs, whose parts conf/dashboard/default.yaml describes."""
 
     curves: bool = True
     examples: bool = True
@@ -86,10 +83,7 @@ class Dashboard:
         boards: Sequence[SummaryWriter],
         step: int,
     ) -> None:
-        """Draw a finished run's figures, write the parts that are switched on into event files, and close the boards.
-
-        The network is put into eval mode; random states stay as they are.
-        """
+        """Draw a finished run's figures, write the enabled parts into event files, and close the boards."""
         with torch.random.fork_rng(devices=[]):
             images, labels = data.examples(len(data.test_set()[1]))
             predictions = None
@@ -204,10 +198,7 @@ def add_hyperparameters(board: SummaryWriter, run: Run, cfg: DictConfig, step: i
 def add_embedding(
     board: SummaryWriter, model: Classifier, images: Tensor, pixels: np.ndarray, predictions: Predictions
 ) -> None:
-    """Write the files of the tab PROJECTOR for the first test images, (N, 1, S, S), whose bytes are in `pixels`.
-
-    Nothing is written if the network has no features.
-    """
+    """Write the tab PROJECTOR of test images, (N, 1, S, S), and bytes in `pixels`, if the network has features."""
     rows, names = compute_features(model, images[:PROJECTED]), list(map(printable, predictions.classes))
     if rows is None:
         return

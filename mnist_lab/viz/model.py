@@ -96,10 +96,7 @@ def plot_worst_errors(
 
 @styled
 def plot_confusion(predictions: Predictions) -> Figure:
-    """Plot how many images of each true class (row) were predicted as each class (column); an empty cell has none.
-
-    Right and wrong predictions have two colours, whose strength grows with the number of images.
-    """
+    """Plot the images of each true class (row) by predicted class (column), right and wrong ones in two colours."""
     matrix = predictions.confusion()
     max_right = max(matrix.diagonal().max().item(), 1)
     max_wrong = max((matrix - matrix.diagonal().diag()).max().item(), 1)
@@ -157,10 +154,7 @@ def plot_reliability(predictions: Predictions) -> Figure:
 
 @styled
 def plot_robustness(groups: Mapping[str, Sequence[Robustness]]) -> Figure:
-    """Plot each corruption in its own axes, with a line for each group of runs: the mean and the range.
-
-    Above the axes, the first test image shows every strength.
-    """
+    """Plot mean and range of each group of runs by corruption, below the first test image in every strength."""
     first, *_ = next(iter(groups.values()))
     corruptions, image = list(first.accuracies), first.example.unsqueeze(0)
     columns = min(COLUMNS, len(corruptions) + 1)
@@ -191,10 +185,7 @@ def plot_robustness(groups: Mapping[str, Sequence[Robustness]]) -> Figure:
 
 @styled
 def plot_filters(model: nn.Module, image_size: int, count: int = 128) -> Figure | None:
-    """Plot the weights of the first layer that has any, as at most `count` pictures; None if they are not pictures.
-
-    Those of a convolution of one channel are, and of a linear layer that takes every pixel of an image of this size.
-    """
+    """Plot the first layer's weights, at most `count`, as pictures; None if they have no such shape."""
     layers = ((name, weight) for name, weight in model.named_parameters() if weight.ndim > 1)
     name, weight = next(layers, ("", torch.zeros(0)))
     if weight.ndim == 4 and weight.shape[1] == 1 and weight.shape[2] > 1:  # (N, 1, height, width)

@@ -53,11 +53,8 @@ def plot_accuracy_map(results: Results, across: str, up: str) -> Figure:
 
 @styled
 def _draw_heat_map(means: Mapping[tuple[Any, Any], float], across: str, up: str, metric: str) -> Figure:
-    """Draw values by two settings, (up, across), with a frame around the best; a cell without a value stays empty.
-
-    The strength of a colour is the share of all results that are no better. By value, one bad result would make all
-    others look equal.
-    """
+    """Draw values by two settings, (up, across), with a frame around the best; a cell without a value stays empty."""
+    # A colour's strength is the share of results that are no better; by value, one bad result would hide the others.
     kind, name = metric.split("/")
     label, factor = METRICS[name]
     is_no_worse = operator.ge if is_accuracy(metric) else operator.le
@@ -117,11 +114,7 @@ def sort_key(value: Any) -> tuple[float, str]:
 
 @styled
 def plot_response(results: Results, key: str) -> Figure:
-    """Plot validation accuracy by one setting: a point for each place in the ranking, with the spread over its seeds.
-
-    The axis of numbers is linear, or logarithmic if they span a decade. A line joins the points if no other setting is
-    swept.
-    """
+    """Plot validation accuracy by one setting, with the spread over seeds, and a line if no other setting is swept."""
     groups = sorted(results.ranked, key=lambda group: sort_key(results.settings(group[0])[key]))
     values = [results.settings(group[0])[key] for group in groups]
     figure = Figure(figsize=(WIDTH, HEIGHT))
@@ -180,10 +173,7 @@ def _describe(results: Results, job: Job, keys: Sequence[str]) -> str:
 
 @styled
 def plot_sweep_curves(results: Results, name: str) -> Figure | None:
-    """Plot a validation metric, loss or acc, by epoch for the better half of a sweep's jobs, the best one in colour.
-
-    Return None if no job has more than one epoch.
-    """
+    """Plot loss or acc by epoch for the better half of a sweep's jobs; None if none has a second epoch."""
     jobs = [job for group in results.ranked for job in group]
     jobs.sort(key=lambda job: job != results.best_job)  # The ranking does not sort the seeds of the winner.
     jobs = jobs[: min(MAX_JOBS, max(3, (len(jobs) + 1) // 2))]

@@ -108,11 +108,7 @@ class SlurmLauncher(Launcher):
 
 
 class QueuedJob:
-    """A job of a sweep as submitit calls it.
-
-    submitit returns a job to the queue on SIGUSR2, the warning before a time limit or a preemption; this job saves
-    first. SIGTERM, by which SLURM itself announces a preemption, has the same effect.
-    """
+    """A job as submitit calls it; it saves before submitit returns it to the queue, on SIGUSR2 or SIGTERM."""
 
     def __init__(self, folder: str, id: str) -> None:
         self.folder, self.id = folder, id
@@ -129,6 +125,7 @@ class QueuedJob:
         def stop_before_training(number: int, frame: FrameType | None) -> None:
             raise Interrupted(128 + number)
 
+        # SIGUSR2 warns of a time limit or a preemption; SLURM itself announces a preemption with SIGTERM.
         signal.signal(signal.SIGUSR2, warn)
         signal.signal(signal.SIGTERM, stop_before_training)
         has_ended = run_in_own_process(self.folder, self.id)
