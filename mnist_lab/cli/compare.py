@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> None:
         if any(map(listing.is_unchosen, runs)):
             print_lines("test accuracies of a sweep's jobs are for judging them; choose by validation\n")
     if [len(group) for group in groups] == [1, 1]:
-        paired = compare_pair(*runs, messages)
+        paired = compare_pair(runs, messages)
         rows = [row | columns for row, columns in zip(rows, pair_columns(paired), strict=True)]
         if paired and not options.form:
             print_lines(*describe_pair(paired).split("\n"))
@@ -70,14 +70,14 @@ def main(arguments: list[str]) -> None:
         print_lines(message, file=messages)
 
 
-def compare_pair(first: Run, second: Run, messages: TextIO) -> PairedComparison | None:
+def compare_pair(runs: Sequence[Run], messages: TextIO) -> PairedComparison | None:
     """Compare two runs on the test set; if that is not possible, print the reason and return None."""
     from mnist_lab.evaluation.predictions import compare_on_test_set  # It imports torch.
     from mnist_lab.training.runtime import quiet_lightning
 
     try:
         with quiet_lightning():
-            return compare_on_test_set(first, second)
+            return compare_on_test_set(*runs)
     except LabError as error:
         print_lines(f"no paired test: {shorten(str(error), 200)}", file=messages)
         return None

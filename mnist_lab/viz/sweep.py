@@ -162,8 +162,7 @@ def _accuracies(
     spreads = [spread(group, VAL_ACC) for group in groups]
     names = [_describe(results, group[0], keys) for group in groups]
     texts = [f"{name}: {format_accuracy(**accuracy)}" for name, accuracy in zip(names, spreads, strict=True)]
-    means, deviations = [100 * each["mean"] for each in spreads], [100 * (each["std"] or 0) for each in spreads]
-    return means, deviations, texts
+    return [100 * each["mean"] for each in spreads], [100 * (each["std"] or 0) for each in spreads], texts
 
 
 def _describe(results: Results, job: Job, keys: Sequence[str]) -> str:
