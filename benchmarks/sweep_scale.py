@@ -32,9 +32,9 @@ from mnist_lab.runs.record import RunRecord, RunState, write_record
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Job, write_job
 from mnist_lab.sweeps import jobs
-from mnist_lab.sweeps.loop import running
+from mnist_lab.sweeps.loop import open_sweep
 from mnist_lab.sweeps.plan import Plan
-from mnist_lab.sweeps.progress import Watch, show_results
+from mnist_lab.sweeps.progress import SweepDisplay, show_results
 
 SWEPT = ("optimizer.lr", "optimizer.momentum", "seed")
 
@@ -92,7 +92,7 @@ def measure(count: int) -> dict[str, float]:
             started = time.perf_counter()
             ids[plan.compose_job(overrides, number)[0]] = list(overrides)
             seconds["plan"] += time.perf_counter() - started
-        with contextlib.redirect_stdout(io.StringIO()), running(plan, ids) as loop:
+        with contextlib.redirect_stdout(io.StringIO()), open_sweep(plan, ids) as loop:
             seconds["run"] = seconds_of(lambda: loop.run(list(ids)))
         finished = sum(job.state == RunState.FINISHED for job in plan.sweep.jobs())
         assert finished == count, f"{finished} of {count} jobs are finished"
@@ -100,15 +100,15 @@ def measure(count: int) -> dict[str, float]:
 
 
 def measure_looks(plan: Plan) -> dict[str, float]:
-    """Seconds of a look at a sweep, and of its results."""
+    """Seconds of an update of the display, and of the results."""
     seconds: dict[str, float] = {}
     console = Console(file=io.StringIO(), force_terminal=True, width=120, height=50)
-    with Watch(plan.sweep, plan.launcher, console) as watch:
-        watch.look()
-        seconds["look: nothing changed"] = seconds_of(watch.look, 5)
+    with SweepDisplay(plan.sweep, plan.launcher, console) as display:
+        display.update()
+        seconds["look: nothing changed"] = seconds_of(display.update, 5)
         done = plan.sweep.jobs()[0]
         write_job(replace(done, attempts=done.attempts + 1))
-        seconds["look: one job changed"] = seconds_of(watch.look)
+        seconds["look: one job changed"] = seconds_of(display.update)
     with contextlib.redirect_stdout(io.StringIO()):
         show_results(Results.of(plan.sweep), "command")  # imports matplotlib
         seconds["show the results"] = seconds_of(lambda: show_results(Results.of(plan.sweep), "command"))

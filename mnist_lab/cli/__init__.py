@@ -1,1 +1,1 @@
-"""The commands' arguments, a file each. None imports torch before its arguments are known to be valid."""
+"""The commands, one file for each subject. None imports torch before it knows that its arguments are valid."""

@@ -1,4 +1,4 @@
-"""`tag` and `note`: label a run, or describe it; ls, compare and report show both."""
+"""`tag` and `note`: keep labels and a description with a run, which ls, compare and report show."""
 
 from mnist_lab.cli.parser import CommandParser, select_runs_and_words
 from mnist_lab.errors import UsageError
@@ -8,12 +8,12 @@ from mnist_lab.runs.trash import annotate, read_annotations, tag_run
 
 def tag(arguments: list[str]) -> None:
     parser = CommandParser("tag")
-    parser.add_runs("TAG ...", "tags, a word each; without one, the runs' tags are shown")
-    parser.add_argument("--remove", action="store_true", help="take the tags away")
+    parser.add_runs("TAG ...", "tags, one word each; without a tag, the runs' tags are shown")
+    parser.add_argument("--remove", action="store_true", help="remove the tags")
     options = parser.parse_runs(arguments)
     runs, tags = select_runs_and_words(options)
     if options.remove and not tags:
-        raise UsageError("--remove: name the tags to take away")
+        raise UsageError("--remove: name the tags to remove")
     for run in runs:
         if tags:
             tag_run(run, **{"remove" if options.remove else "add": tags})
@@ -22,7 +22,7 @@ def tag(arguments: list[str]) -> None:
 
 def note(arguments: list[str]) -> None:
     parser = CommandParser("note")
-    parser.add_runs("TEXT ...", 'the note; "" removes it; without one, the note is shown')
+    parser.add_runs("TEXT ...", 'the note; "" removes it; without a text, the note is shown')
     runs, words = select_runs_and_words(parser.parse_runs(arguments))
     for run in runs:
         if words:

@@ -1,4 +1,4 @@
-"""The one table of commands, from which dispatch, help, completion and suggestions follow."""
+"""The table of commands, and what follows from it: dispatch, help, completion and suggestions."""
 
 import difflib
 import re
@@ -15,10 +15,10 @@ from mnist_lab.formatting import print_lines
 
 @dataclass(frozen=True)
 class Command:
-    """A command of `python -m mnist_lab`, called with its arguments; its code is imported only then."""
+    """A command of `python -m mnist_lab`; a call with its arguments imports and runs its code."""
 
-    function: str  # MODULE or MODULE.FUNCTION of this folder
-    arguments: str  # what follows the name, as --help shows it
+    function: str  # MODULE or MODULE.FUNCTION in this folder
+    arguments: str  # the arguments as --help shows them
     summary: str
 
     def __call__(self, arguments: list[str]) -> None:
@@ -27,19 +27,19 @@ class Command:
 
 
 COMMANDS = {
-    "train": Command("train", "[KEY=VALUE ...]", "train a network, then test it; without a command, this"),
+    "train": Command("train", "[KEY=VALUE ...]", "train a network, then test it (the default command)"),
     "test": Command("test", "RUN... [KEY=VALUE]", "test runs again; RUN: a folder, part of its name, or latest"),
-    "reproduce": Command("reproduce", "[PRESET ...] [--seeds N|FIRST-LAST]", "train presets over seeds, and rank"),
+    "reproduce": Command("reproduce", "[PRESET ...] [--seeds N|FIRST-LAST]", "train presets over seeds, and rank them"),
     "lr": Command("lr", "[KEY=VALUE ...]", "find a learning rate to try, by a range test on training batches"),
     "presets": Command("presets", "[cp NAME DIR]", "list the presets, their accuracy and time; or copy one"),
-    "report": Command("report", "RUN|SWEEP...", "write an HTML page about it, report.html in its folder"),
+    "report": Command("report", "RUN|SWEEP...", "write an HTML page about a run or a sweep, report.html in its folder"),
     "export": Command(
         "export",
         "RUN... --format onnx|torch_export|html|safetensors|state_dict",
         "write the network to a file, checked on the test set",
     ),
     "robustness": Command("robustness", "RUN [RUN ...]", "measure accuracy on shifted, rotated, noisy ... images"),
-    "ensemble": Command("ensemble", "RUN RUN...", "combine the networks of runs into one that every command takes"),
+    "ensemble": Command("ensemble", "RUN RUN...", "combine the networks of runs into one, as a run of its own"),
     "predict": Command("predict", "RUN IMAGE...", "recognise digits in your own images or a CSV of pixels"),
     "draw": Command("draw", "RUN", "draw a digit in the browser and see the prediction"),
     "ls": Command(
@@ -47,26 +47,26 @@ COMMANDS = {
         "[--sort COLUMN] [--limit N] [--group seed] [--where CONDITION]",
         "list the runs, or mean ± standard deviation over seeds",
     ),
-    "tag": Command("annotate.tag", "RUN TAG... [--remove]", 'mark a run, to find it again: ls --where "tag == keep"'),
+    "tag": Command("annotate.tag", "RUN TAG... [--remove]", 'tag a run, to find it again: ls --where "tag == keep"'),
     "note": Command("annotate.note", "RUN TEXT", "keep a note with a run"),
-    "rm": Command("trash.rm", "RUN|SWEEP... [--empty-trash]", "move runs into the trash, or delete what is there"),
+    "rm": Command("trash.rm", "RUN|SWEEP... [--empty-trash]", "move runs into the trash, or empty the trash"),
     "restore": Command("trash.restore", "[NAME ...]", "take runs out of the trash, or list it"),
     "archive": Command("archive.archive", "RUN... FILE.zip", "write runs into one file, with checksums"),
     "unarchive": Command("archive.unarchive", "FILE.zip", "verify such a file, and unpack its runs"),
-    "status": Command("status", "[SWEEP] [--watch]", "show a sweep's jobs: states, machines, logs, what is left"),
+    "status": Command("status", "[SWEEP] [--watch]", "show a sweep's jobs: states, machines, logs, time left"),
     "compare": Command("compare", "RUN RUN...", "show how runs differ, and test whether two differ by chance"),
 }
 
 HELP = """\
 mnist_lab: train, test and compare five published tutorials' networks on MNIST.
 
-Usage: python -m mnist_lab [COMMAND] [KEY=VALUE ...]   (mnist-lab does the same)
+Usage: python -m mnist_lab [COMMAND] [KEY=VALUE ...]   (or mnist-lab ...)
 
 Commands
 {commands}
   COMMAND --help         more about one command
 
-Settings: one of each group, and any single value by its dotted name
+Settings: one choice of each group, and any single value by its dotted name
 {groups}
 
 Values most often changed
@@ -74,7 +74,7 @@ Values most often changed
   optimizer.lr=0.01  optimizer.momentum=0.9  data.batch_size=64
   data.val_size=5000  data.root=FOLDER  data.download=false
   resume=RUN|latest|auto         continue a run, in its folder
-  init_from=FILE                 start from a checkpoint's or state_dict's file
+  init_from=FILE                 start from the weights of a checkpoint or state_dict
 
 Examples
   python -m mnist_lab
@@ -89,9 +89,9 @@ Examples
 See also
   -m                 run every combination of the values separated by commas;
                      sweep=NAME names the sweep, to continue it later
-  --check            validate a command line, say what it would run, and stop
-  --cfg job          print the configuration that a command line gives, and stop
-  --info defaults    print which files it comes from
+  --check            validate a command line, describe what it would run, and stop
+  --cfg job          print the configuration of a command line, and stop
+  --info defaults    print the files of the configuration, and stop
   --config-dir DIR   add a folder of your own to conf/; a network is one class
                      and one YAML in DIR/model
   --version          print the program's version
@@ -101,11 +101,11 @@ See also
 """
 
 
-# Not Hydra's own help, which composes everything first and takes ten times as long.
+# Hydra's own help would compose the configuration first, and take ten times as long.
 def help_text(arguments: list[str]) -> str:
     """Return the help, with the groups and choices of conf/ and of the folder that --config-dir names."""
-    named = re.search(r"(?:^|\0)(?:--config-dir|-cd)[=\0]([^\0]+)", "\0".join(arguments))
-    folders = [conf_dir(), *([Path(named[1])] if named else [])]
+    match = re.search(r"(?:^|\0)(?:--config-dir|-cd)[=\0]([^\0]+)", "\0".join(arguments))
+    folders = [conf_dir(), *([Path(match[1])] if match else [])]
     groups: dict[str, list[str]] = {}
     for path in sorted(path for folder in folders for path in folder.glob("*/*.yaml")):
         groups.setdefault(path.parent.name, []).append(path.stem)
@@ -117,29 +117,27 @@ def help_text(arguments: list[str]) -> str:
 
 
 def _describe(name: str) -> str:
-    """Return a command's lines of the help, its summary in the second column."""
+    """Return a command's lines of the help, with its summary in the second column."""
     usage, indent = f"  {name} {COMMANDS[name].arguments}", " " * 25
     first = usage.ljust(25) if len(usage) < 25 else f"{usage}\n{indent}"
     return first + textwrap.fill(COMMANDS[name].summary, 54).replace("\n", f"\n{indent}")
 
 
 def unknown_command(name: str, rest: Sequence[str]) -> UsageError:
-    """Return the error of a first word that is no command, with the nearest one."""
-    near = difflib.get_close_matches(name, COMMANDS, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(COMMANDS)}"
-    if name == "resume":  # It is a setting of train.
+    """Return the error of an unknown command, with the nearest known one."""
+    matches = difflib.get_close_matches(name, COMMANDS, n=1)
+    hint = f"did you mean {matches[0]}?" if matches else f"choose from {', '.join(COMMANDS)}"
+    if name == "resume":  # It is a setting of `train`.
         hint = f"to resume a run, write resume={rest[0] if rest else 'RUN'}"
-    return UsageError(f"{name}: unknown command; {hint} (--help tells more)")
+    return UsageError(f"{name}: unknown command; {hint} (see --help)")
 
 
 def complete_command(line: str) -> str | None:
-    """Print the commands that complete the first word of a command line, and return what is left for Hydra, if any.
-
-    Hydra completes the settings, and knows no commands.
-    """
+    """Print the commands that complete a line's first word, and return the line for Hydra; None for other commands."""
     program, word, rest = re.fullmatch(r"(\S*\s*)(\S*)(.*)", line, re.DOTALL).groups()  # type: ignore[union-attr]
     if not rest:
         print_lines(" ".join(name for name in COMMANDS if name.startswith(word)))
-    if rest and word == "train":
+        return line
+    if word == "train":
         return program + rest.lstrip()
-    return None if rest and word in COMMANDS else line
+    return None if word in COMMANDS else line

@@ -1,11 +1,11 @@
-"""`python -m mnist_lab compare RUN RUN...`: what differs between runs, and whether two differ on the same images."""
+"""`python -m mnist_lab compare RUN RUN...`: what differs between runs, and whether two differ by more than chance."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from mnist_lab.cli.parser import CommandParser, find_named_runs
 from mnist_lab.cli.tables import print_rows, print_table
@@ -23,10 +23,10 @@ DESCRIBED = (
     *("status", "n", "seeds", *METRIC_NAMES, "tested_epoch", "epochs", "time", IMAGES_PER_SECOND, "parameters"),
     *("tags", "note"),
 )
-MAX_COLUMNS = 6  # More runs or groups are a line each, not a column.
-MAX_LABEL = 90  # characters of a legend entry
+MAX_COLUMNS = 6  # With more runs or groups, each is a line and not a column.
+MAX_LABEL = 90  # characters in a legend entry
 PAIRED = tuple(f"paired/{name}" for name in ("images", "only_right", "difference", "low", "high", "p"))
-SIGNIFICANT = 0.05  # p-value below which one of two runs is called better
+SIGNIFICANT = 0.05  # Below this p-value, one of two runs is called better.
 
 
 def main(arguments: list[str]) -> None:
@@ -43,44 +43,49 @@ def main(arguments: list[str]) -> None:
     differing = listing.compare_settings(runs)
     settings = {run: {key: values[i] for key, values in differing.items()} for i, run in enumerate(runs)}
     groups = listing.group_runs(runs, differing) if options.group else [[run] for run in runs]
-    shown = [key for key in differing if not options.group or key != "seed"]
+    keys = [key for key in differing if key != "seed" or not options.group]
     rows = []
     for group in groups:
-        members = {run: infos[run] for run in group}
-        row = (
-            listing.group_row(members, judge=True) if options.group else listing.run_row(*members.popitem(), judge=True)
-        )
-        rows.append(row | {key: settings[group[0]][key] for key in shown})
-    drawn = options.out is not None and save_curves(groups, settings, options.out)
+        first, records = group[0], {run: infos[run] for run in group}
+        if options.group:
+            row = listing.group_row(records, judge=True)
+        else:
+            row = listing.run_row(first, records[first], judge=True)
+        rows.append(row | {key: settings[first][key] for key in keys})
+    has_curves = options.out is not None and save_curves(groups, settings, options.out)
+    messages = sys.stderr if options.form else sys.stdout
     if not options.form:
-        show_table(rows, shown)
+        print_comparison(rows, keys)
         if any(map(listing.is_unchosen, runs)):
             print_lines("test accuracies of a sweep's jobs are for judging them; choose by validation\n")
-    messages = sys.stderr if options.form else sys.stdout
     if [len(group) for group in groups] == [1, 1]:
-        from mnist_lab.evaluation.predictions import compare_on_test_set  # torch
-        from mnist_lab.training.runtime import quiet_lightning
-
-        columns = [dict.fromkeys(PAIRED), dict.fromkeys(PAIRED)]
-        try:
-            with quiet_lightning():
-                paired = compare_on_test_set(*runs)
-        except LabError as error:
-            print_lines(f"no paired test: {shorten(str(error), 200)}", file=messages)
-        else:
-            columns = pair_columns(paired)
-            if not options.form:
-                print_lines(*describe_pair(paired).split("\n"))
-        rows = [row | own for row, own in zip(rows, columns, strict=True)]
+        paired = compare_pair(runs, messages)
+        rows = [row | columns for row, columns in zip(rows, pair_columns(paired), strict=True)]
+        if paired and not options.form:
+            print_lines(*describe_pair(paired).split("\n"))
     if options.form:
         print_rows(rows, options.form)
     if options.out:
-        print_lines(f"curves: {options.out}" if drawn else "no run has a curve yet; nothing is plotted", file=messages)
+        message = f"curves: {options.out}" if has_curves else "no run has a curve yet; nothing is plotted"
+        print_lines(message, file=messages)
+
+
+def compare_pair(runs: Sequence[Run], messages: TextIO) -> PairedComparison | None:
+    """Compare two runs on the test set; if that is not possible, print the reason and return None."""
+    from mnist_lab.evaluation.predictions import compare_on_test_set  # It imports torch.
+    from mnist_lab.training.runtime import quiet_lightning
+
+    try:
+        with quiet_lightning():
+            return compare_on_test_set(*runs)
+    except LabError as error:
+        print_lines(f"no paired test: {shorten(str(error), 200)}", file=messages)
+        return None
 
 
 def save_curves(groups: Sequence[Sequence[Run]], settings: Mapping[Run, dict[str, Any]], path: Path) -> bool:
-    """Plot the curves of the runs of each row of the table into a file, and return whether there were any."""
-    from mnist_lab.viz.curves import plot_comparison  # numpy and matplotlib: not for --json
+    """Plot the curves of the runs, numbered by their rows in the table, into a file; return whether there are any."""
+    from mnist_lab.viz.curves import plot_comparison  # It imports matplotlib.
 
     require_figure_path(path)
     labels = {run: legend_label(number, run, settings[run]) for number, group in enumerate(groups, 1) for run in group}
@@ -95,30 +100,34 @@ def legend_label(number: int, run: Run, settings: Mapping[str, Any]) -> str:
     return shorten(f"{number}: {listing.describe_settings(settings) or run.folder.name}", MAX_LABEL)
 
 
-def show_table(rows: Sequence[dict[str, Any]], settings: Sequence[str]) -> None:
+def print_comparison(rows: Sequence[dict[str, Any]], settings: Sequence[str]) -> None:
     """Print the numbered run folders, then the differing settings and the metrics."""
     for number, row in enumerate(rows, start=1):
         first, *others = row.get("runs", [row.get("run")])
         print_lines(f"{number}: {first}{f' and {len(others)} more' if others else ''}")
     print_lines("")
     head = "group" if "runs" in rows[0] else "run"
-    described = [name for name in DESCRIBED if any(row.get(name) not in (None, []) for row in rows)]
-    cells = [[name, *(listing.row_cell(row, name) for row in rows)] for name in (*settings, *described)]
+    names = [*settings, *(name for name in DESCRIBED if any(row.get(name) not in (None, []) for row in rows))]
+    numbers = [str(number) for number in range(1, len(rows) + 1)]
+    table = [[head, *numbers], *([name, *(listing.row_cell(row, name) for row in rows)] for name in names)]
     if len(rows) > MAX_COLUMNS:
-        (heads, *lines) = zip([head, *map(str, range(1, len(rows) + 1))], *cells, strict=True)
-        print_table(heads, lines)
+        transposed = list(zip(*table, strict=True))
+        print_table(transposed[0], transposed[1:])
     else:
-        cells.insert(len(settings), [""] * (1 + len(rows)))
-        print_table([head, *(str(i + 1) for i in range(len(rows)))], cells, left=(head,))
-    print_lines("", *["no setting differs"] * (not settings))
+        table.insert(1 + len(settings), [""] * len(table[0]))
+        print_table(table[0], table[1:], left=(head,))
+    print_lines("")
+    if not settings:
+        print_lines("no setting differs")
 
 
 def describe_pair(paired: PairedComparison) -> str:
-    """Describe the paired comparison of two runs in three sentences, the last of which names the better run, if any."""
+    """Describe the paired comparison of two runs in three lines; the last one names the better run, if any."""
     low, high = (f"{100 * end:+.2f}" for end in paired.interval())
     p = f"p = {paired.p:.3g}" if paired.p >= 0.001 else "p < 0.001"
-    better = f"below {SIGNIFICANT}: run {1 if paired.difference < 0 else 2} is better"
-    verdict = better if paired.p < SIGNIFICANT else f"not below {SIGNIFICANT}: it may be chance"
+    verdict = f"not below {SIGNIFICANT}: it may be chance"
+    if paired.p < SIGNIFICANT:
+        verdict = f"below {SIGNIFICANT}: run {1 if paired.difference < 0 else 2} is better"
     return (
         f"Of {paired.images:,} test images, run 1 alone gets {paired.only_first:,} right, "
         f"run 2 alone {paired.only_second:,}.\n"
@@ -127,9 +136,11 @@ def describe_pair(paired: PairedComparison) -> str:
     )
 
 
-def pair_columns(paired: PairedComparison) -> list[dict[str, Any]]:
-    """Return the columns that the paired comparison adds to each run's row, from the point of view of that run."""
+def pair_columns(paired: PairedComparison | None) -> list[dict[str, Any]]:
+    """Return the columns that a paired comparison adds to each run's row, as seen from that run; None if it failed."""
+    if paired is None:
+        return [dict.fromkeys(PAIRED)] * 2
     return [
-        dict(zip(PAIRED, (own.images, own.only_second, own.difference, *own.interval(), own.p), strict=True))
-        for own in (paired.swapped, paired)
+        dict(zip(PAIRED, (view.images, view.only_second, view.difference, *view.interval(), view.p), strict=True))
+        for view in (paired.swapped, paired)
     ]

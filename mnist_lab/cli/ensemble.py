@@ -1,4 +1,4 @@
-"""`python -m mnist_lab ensemble RUN RUN...`: the networks of runs as one, by the mean of their probabilities."""
+"""`python -m mnist_lab ensemble RUN RUN...`: combine networks into one that averages their probabilities."""
 
 import sys
 from pathlib import Path
@@ -16,7 +16,7 @@ COLUMNS = ("model", "seed", TEST_LOSS, TEST_ACC, "errors", "run")
 def main(arguments: list[str]) -> None:
     parser = CommandParser("ensemble")
     parser.add_runs()
-    parser.add_argument("--to", type=Path, metavar="DIR", help="the run folder to make (default: one below runs-dir)")
+    parser.add_argument("--to", type=Path, metavar="DIR", help="the new run folder (default: one below --runs-dir)")
     parser.add_forms()
     options = parser.parse_runs(arguments)
     runs = find_named_runs(options, options.runs, at_least=2)
@@ -26,8 +26,8 @@ def main(arguments: list[str]) -> None:
     with working_on(f"testing {len(runs)} networks"):
         run, images = make_ensemble(runs, options.to, options.runs_dir)
     info = run.info
-    whole = {"run": str(run), "model": info["model"], "seed": None, "metrics": info["metrics"]}
-    networks: list[dict[str, Any]] = [*map(dict, info["members"] or []), whole]
+    combined = {"run": str(run), "model": info["model"], "seed": None, "metrics": info["metrics"]}
+    networks: list[dict[str, Any]] = [*map(dict, info["members"] or []), combined]
     rows = []
     for network in networks:
         metrics = network.pop("metrics")

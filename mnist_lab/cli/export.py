@@ -10,17 +10,16 @@ from mnist_lab.formatting import print_lines, print_warning
 def main(arguments: list[str]) -> None:
     parser = CommandParser("export")
     parser.add_runs()
-    words = (
-        "html: a page to draw on, with the network inside; onnx, torch_export: programs, bytes of 28x28 in and "
-        "probabilities out; these three are checked on the test set; "
-        "safetensors, state_dict: the weights alone"
+    format_help = (
+        "html: a page to draw on, with the network inside; onnx, torch_export: programs that take bytes of 28x28 and "
+        "return probabilities; these three are checked on the test set; safetensors, state_dict: the weights alone"
     )
-    parser.add_argument("--format", required=True, help=words)
-    parser.add_argument("--to", type=Path, metavar="FILE", help="of one run; default: exports/MODEL in the run folder")
+    parser.add_argument("--format", required=True, help=format_help)
+    parser.add_argument("--to", type=Path, metavar="FILE", help="file of a run (default: exports/MODEL in its folder)")
     options = parser.parse_runs(arguments)
     runs = find_named_runs(options, options.runs)
     if options.to and len(runs) > 1:
-        raise UsageError(f"--to={options.to}: for one run; {len(runs)} are named")
+        raise UsageError(f"--to={options.to}: only valid for one run; {len(runs)} are named")
     from mnist_lab.export.export import export
     from mnist_lab.export.model_card import NOT_CHECKED
     from mnist_lab.training.runtime import quiet_lightning

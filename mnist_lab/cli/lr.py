@@ -1,4 +1,4 @@
-"""`python -m mnist_lab lr [KEY=VALUE ...]`: which learning rate to try, by a range test on training batches."""
+"""`python -m mnist_lab lr [KEY=VALUE ...]`: find a learning rate to try, by a range test on training batches."""
 
 import json
 import sys
@@ -11,13 +11,13 @@ from mnist_lab.viz.save import require_figure_path, write_figure
 
 def main(arguments: list[str]) -> None:
     parser = CommandParser("lr")
-    parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="settings, as to train")
+    parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="settings, as for train")
     default = "(default: %(default)s)"
     parser.add_argument("--lowest", type=float, default=1e-5, metavar="LR", help=f"the first rate {default}")
     parser.add_argument("--highest", type=float, default=10.0, metavar="LR", help=f"the last rate {default}")
-    parser.add_argument("--steps", type=int, default=300, metavar="N", help=f"batches {default}")
+    parser.add_argument("--steps", type=int, default=300, metavar="N", help=f"the number of batches {default}")
     parser.add_argument("--out", type=Path, metavar="FILE", help="plot the loss over the rate into this file")
-    parser.add_argument("--config-dir", help="a folder of your own configuration")
+    parser.add_argument("--config-dir", help="a folder with your own configuration")
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
     options = parser.parse_intermixed_args(arguments)
     if options.out:
@@ -29,18 +29,18 @@ def main(arguments: list[str]) -> None:
 
     cfg = compose(*options.overrides, config_dir=options.config_dir)
     with quiet_lightning(), working_on(f"a range test of {options.steps} steps"):
-        found = range_test(cfg, options.lowest, options.highest, options.steps)
+        result = range_test(cfg, options.lowest, options.highest, options.steps)
     if options.json:
-        values = {"steepest": found.steepest, "valley": found.valley, "lr": found.rates, "loss": found.losses}
+        values = {"steepest": result.steepest, "valley": result.valley, "lr": result.rates, "loss": result.losses}
         print_lines(json.dumps(values))
     else:
-        own = config_options(options.config_dir)
-        print_lines(f"steepest descent: {found.steepest:.2g}", f"valley: {found.valley:.2g}")
-        command = format_command([*own, *options.overrides, f"optimizer.lr={found.valley:.2g}"])
+        config = config_options(options.config_dir)
+        command = format_command([*config, *options.overrides, f"optimizer.lr={result.valley:.2g}"])
+        print_lines(f"steepest descent: {result.steepest:.2g}", f"valley: {result.valley:.2g}")
         print_lines(f"to train with the valley: {command}")
     if options.out:
         from mnist_lab.viz.curves import plot_range_test
 
         optimizer = cfg.optimizer._target_.rsplit(".", 1)[-1]
-        write_figure(plot_range_test(found, f"{cfg.name}, {optimizer}"), options.out, f"--out={options.out}")
+        write_figure(plot_range_test(result, f"{cfg.name}, {optimizer}"), options.out, f"--out={options.out}")
         print_lines(f"figure: {options.out}", file=sys.stderr if options.json else sys.stdout)

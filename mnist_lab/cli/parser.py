@@ -1,4 +1,4 @@
-"""The argument parser of the commands beside `train`, and the runs that their arguments name."""
+"""The argument parser of the commands, and the runs that their arguments name."""
 
 import argparse
 from collections.abc import Sequence
@@ -13,53 +13,54 @@ from mnist_lab.runs.run import Run
 
 
 class CommandParser(argparse.ArgumentParser):
-    """An argument parser of a command, which raises UsageError, so that a wrong argument is reported in one line."""
+    """An argument parser of a command, which raises UsageError, so that an invalid argument is reported in one line."""
 
     def __init__(self, command: str, *, add_help: bool = True) -> None:
         program, summary = f"python -m mnist_lab {command}", COMMANDS[command].summary
         super().__init__(prog=program, description=f"{summary[0].upper()}{summary[1:]}.", add_help=add_help)
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message} ({self.prog} --help tells more)")
+        raise UsageError(f"{message} (see {self.prog} --help)")
 
     def add_runs(self, others: str = "", others_help: str = "") -> None:
         """Add RUN..., --where and --runs-dir, for `find_named_runs`; or RUN and others, for `select_runs_and_words`."""
-        words = "a run folder, part of its name, latest, or a folder of runs such as a sweep's"
-        metavar, words = (f"RUN [{others}]", f"{words}; and {others_help}") if others else ("RUN", words)
-        self.add_argument("runs", metavar=metavar, nargs="*", help=words)
+        metavar, runs_help = "RUN", "a run folder, part of its name, latest, or a folder of runs such as a sweep's"
+        if others:
+            metavar, runs_help = f"RUN [{others}]", f"{runs_help}; and {others_help}"
+        self.add_argument("runs", metavar=metavar, nargs="*", help=runs_help)
         self.add_where()
         self.add_runs_dir()
 
     def parse_runs(self, arguments: list[str]) -> argparse.Namespace:
-        """Parse arguments; options.named has the words that name runs: none beside --where, even an empty one."""
+        """Parse arguments; options.named has the words that name runs: none if --where is given, even an empty one."""
         options = self.parse_intermixed_args(arguments)
         options.named = options.runs if options.where is None else []
         return options
 
     def add_where(self) -> None:
         """Add --where; options.where is a condition that `runs.listing.select_where` takes, or None."""
-        words = "only runs for which this holds: a column or a setting beside a value, with and, or, not, such as"
-        self.add_argument("--where", metavar="CONDITION", help=f'{words} "{EXAMPLE}"')
+        where_help = "only runs that fulfil this: columns or settings compared with values, and, or, not, such as"
+        self.add_argument("--where", metavar="CONDITION", help=f'{where_help} "{EXAMPLE}"')
 
-    def add_runs_dir(self, words: str = "where a name is looked for") -> None:
+    def add_runs_dir(self, purpose: str = "the folder to look for names in") -> None:
         """Add --runs-dir."""
-        self.add_argument("--runs-dir", type=Path, default=Path("runs"), help=f"{words} (default: %(default)s)")
+        self.add_argument("--runs-dir", type=Path, default=Path("runs"), help=f"{purpose} (default: %(default)s)")
 
     def add_group(self) -> None:
         """Add --group; options.group is "seed" or None."""
-        words = "runs that differ in their seed alone as one: mean ± standard deviation of those that have finished"
-        self.add_argument("--group", choices=("seed",), help=words)
+        group_help = "treat finished runs that differ only in their seed as one: mean ± standard deviation"
+        self.add_argument("--group", choices=("seed",), help=group_help)
 
     def add_forms(self) -> None:
-        """Add --json and --csv; options.form is "json", "csv" or None, for people."""
+        """Add --json and --csv; options.form is "json", "csv", or None for a table."""
         forms = self.add_mutually_exclusive_group()
         for form in ("json", "csv"):
-            words = f"print {form.upper()}, for programs: every value, unrounded; times in seconds"
-            forms.add_argument(f"--{form}", dest="form", action="store_const", const=form, help=words)
+            form_help = f"print {form.upper()}, for programs: every value, unrounded; times in seconds"
+            forms.add_argument(f"--{form}", dest="form", action="store_const", const=form, help=form_help)
 
 
 def find_named_runs(options: argparse.Namespace, names: Sequence[str], *, at_least: int = 1) -> list[Run]:
-    """Return the runs with these names, or all below --runs-dir without a name; of them those that fulfil --where."""
+    """Return the runs with these names that fulfil --where; with --where and no name, all such runs in --runs-dir."""
     if options.where is None:
         if not names:
             raise UsageError("name a run, or give --where")
@@ -73,8 +74,8 @@ def find_named_runs(options: argparse.Namespace, names: Sequence[str], *, at_lea
 
 
 def find_named_folders(options: argparse.Namespace) -> list[Path]:
-    """Return the folders that RUN... and --where mean: that of a sweep which is taken whole, and those of runs."""
-    from mnist_lab.runs.sweep import Sweep  # This imports Hydra, which other commands do without.
+    """Return the folders of the sweeps and runs that RUN... and --where mean."""
+    from mnist_lab.runs.sweep import Sweep  # It imports Hydra, which other commands do not need.
 
     sweeps = [name for name in options.named if Sweep(Path(name)).exists]
     names = [name for name in options.runs if name not in sweeps]
@@ -83,6 +84,6 @@ def find_named_folders(options: argparse.Namespace) -> list[Path]:
 
 
 def select_runs_and_words(options: argparse.Namespace) -> tuple[list[Run], list[str]]:
-    """Return the runs that RUN or --where means, and the other words."""
+    """Return the runs that RUN or --where means, and the further words."""
     names = options.named[:1]
     return find_named_runs(options, names), options.runs[len(names) :]

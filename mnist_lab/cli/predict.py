@@ -1,6 +1,6 @@
-"""`python -m mnist_lab predict RUN IMAGE...`: read the digits of your own images, or tell a run's other classes apart.
+"""`python -m mnist_lab predict RUN IMAGE...`: recognise the digits, or a run's other classes, in your own images.
 
-A row of digits is read as a number. RUN may be a folder of runs; each of them answers.
+A row of digits is read as a number. RUN may be a folder of runs, each of which answers.
 """
 
 from __future__ import annotations
@@ -25,16 +25,15 @@ def main(arguments: list[str]) -> None:
     parser = CommandParser("predict")
     parser.add_runs("IMAGE ...", "images, folders of images, or a CSV with 784 pixels a line (Kaggle's)")
     parser.add_argument("--single", action="store_true", help="read only the clearest digit of each image")
-    parser.add_argument("--show", type=Path, metavar="DIR", help="save the network's input beside each image")
-    words = "where to write a CSV's predictions (default: submission.csv)"
-    parser.add_argument("--out", type=Path, metavar="FILE", help=words)
+    parser.add_argument("--show", type=Path, metavar="DIR", help="save each image with the network's input beside it")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="file of CSV predictions (default: submission.csv)")
     parser.add_forms()
     options = parser.parse_runs(arguments)
     runs, images = select_runs_and_words(options)
     if not images:
         raise UsageError("name an image, a folder of images, or a CSV of pixels")
     if len(runs) > 1 and (options.show or options.out):
-        raise UsageError(f"--show and --out: for one run, and {len(runs)} are named")
+        raise UsageError(f"--show and --out: only valid for one run; {len(runs)} are named")
     if any(name.lower().endswith(".csv") for name in images):
         predict_csv(runs, images, options)
     elif options.out:
@@ -57,7 +56,7 @@ def predict_csv(runs: Sequence[Run], names: Sequence[str], options: argparse.Nam
 
 
 def predict_images(runs: Sequence[Run], names: Sequence[str], options: argparse.Namespace) -> None:
-    """Print what each run reads in the images; those that cannot be read are named, and the exit status is 1."""
+    """Print what each run reads in the images; name images that cannot be read, and exit with status 1 if there are."""
     from mnist_lab.inference.preview import preview_paths, save_previews
     from mnist_lab.inference.recognise import predict
 
@@ -65,22 +64,23 @@ def predict_images(runs: Sequence[Run], names: Sequence[str], options: argparse.
     previews = preview_paths(paths, options.show) if options.show else {}
     skipped: set[Path] = set()
 
-    def on_skip(path: Path, error: Exception) -> None:
+    def skip_image(path: Path, error: Exception) -> None:
         if path not in skipped:  # An earlier run may have named it.
             print_lines(f"mnist_lab: {path}: {error}; skipped", file=sys.stderr)
         skipped.add(path)
 
-    answers = {run: predict(run, paths, on_skip, single=options.single) for run in runs}
+    answers = {run: predict(run, paths, skip_image, single=options.single) for run in runs}
     if options.show:
         save_previews(answers[runs[0]], previews, options.show)
     if options.form:
-        named = [({"run": str(run)} if len(runs) > 1 else {}, answers[run]) for run in runs]
-        rows = [name | row for name, own in named for answer in own for row in answer_rows(answer)]
+        columns = {run: {"run": str(run)} if len(runs) > 1 else {} for run in runs}
+        rows = [columns[run] | row for run in runs for answer in answers[run] for row in answer_rows(answer)]
         print_rows(rows, options.form)
     else:
         for run in runs:
-            print_lines(*[run] * (len(runs) > 1))
-            show_table(answers[run])
+            if len(runs) > 1:
+                print_lines(run)
+            print_answers(answers[run])
         if options.show and answers[runs[0]]:
             print_lines(f"previews: {options.show}")
     if skipped:
@@ -88,45 +88,47 @@ def predict_images(runs: Sequence[Run], names: Sequence[str], options: argparse.
 
 
 def list_images(names: Sequence[str]) -> list[Path]:
-    """Return the named files and the images of named folders, without hidden ones and duplicates, 2 before 10."""
+    """Return the named files and the images of named folders, without hidden files and duplicates, 2 before 10."""
     from mnist_lab.data.images import image_suffixes
 
     paths: dict[Path, None] = {}
     for path in map(Path, names):
-        inside = [path]
+        images = [path]
         if path.is_dir():
             suffixes = image_suffixes()
-            inside = [each for each in path.iterdir() if each.suffix.lower() in suffixes and each.name[0] != "."]
-            if not inside:
+            images = [file for file in path.iterdir() if file.suffix.lower() in suffixes and file.name[0] != "."]
+            if not images:
                 raise UsageError(f"{path}: contains no image files ({' '.join(sorted(suffixes))})")
-        paths |= dict.fromkeys(sorted(inside, key=lambda each: natural_key(each.name)))
+        paths |= dict.fromkeys(sorted(images, key=lambda image: natural_key(image.name)))
     return list(paths)
 
 
 def answer_rows(answer: Answer) -> Iterator[dict[str, Any]]:
-    """Yield a row for programs for each digit, with its place and box unless only one is read."""
-    own = answer.classifier
-    prefix = "p" if own.is_for_digits else "p_"
-    has_places = own.is_for_digits and not answer.single
+    """Yield a row for programs for each digit, with its place and box unless only one digit is read."""
+    classifier = answer.classifier
+    prefix = "p" if classifier.is_for_digits else "p_"
+    has_places = classifier.is_for_digits and not answer.single
     for place, (found, probabilities) in enumerate(zip(answer.found, answer.probabilities, strict=True), start=1):
-        best = own.classes[probabilities.argmax()]
+        best = classifier.classes[probabilities.argmax()]
         yield {
             "file": str(answer.path),
             **({"number": answer.text, "place": place} if has_places else {}),
-            own.noun: int(best) if own.is_for_digits else best,
+            classifier.noun: int(best) if classifier.is_for_digits else best,
             "probability": float(probabilities.max()),
             "note": answer.note,
-            **{f"{prefix}{name}": value for name, value in zip(own.classes, probabilities.tolist(), strict=True)},
+            **{f"{prefix}{name}": p for name, p in zip(classifier.classes, probabilities.tolist(), strict=True)},
             **(dict(zip(("left", "top", "right", "bottom"), found.box, strict=True)) if has_places else {}),
         }
 
 
-def show_table(answers: Sequence[Answer]) -> None:
+def print_answers(answers: Sequence[Answer]) -> None:
     """Print a line for each answer, with a column of notes if there are any."""
     if not answers:
         return
     noun = "number" if any(len(answer.found) > 1 for answer in answers) else answers[0].classifier.noun
-    heads = ["file", noun, "probability", "runner-up", *["note"] * any(answer.note for answer in answers)]
+    heads = ["file", noun, "probability", "runner-up"]
+    if any(answer.note for answer in answers):
+        heads.append("note")
     lines = []
     for answer in answers:
         second, probability = answer.runner_up

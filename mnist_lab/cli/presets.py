@@ -1,4 +1,4 @@
-"""`python -m mnist_lab presets`: the presets, what they reach and how long they take; `presets cp` copies one."""
+"""`python -m mnist_lab presets`: list the presets with their accuracy and time; `presets cp` copies one."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,7 @@ def main(arguments: list[str]) -> None:
     parser = CommandParser("presets")
     parser.add_argument("words", metavar="cp NAME DIR", nargs="*", help="copy a preset into a folder of your own")
     parser.add_argument("--as", dest="new_name", metavar="NEW", help="the copy's name (default: my_NAME)")
-    parser.add_argument("--config-dir", help="a folder of your own, with further presets")
+    parser.add_argument("--config-dir", help="a folder with your own presets")
     parser.add_forms()
     options = parser.parse_intermixed_args(arguments)
     if options.words:
@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> None:
 
 
 def copy_preset(name: str, folder: Path, new_name: str, config_dir: str | None = None) -> Path:
-    """Copy a preset into a folder for --config-dir, to be changed there, and return the new file."""
+    """Copy a preset into a folder for --config-dir, under a new name, and return the new file."""
     presets = {preset.name: preset for preset in find_presets(config_dir)}
     if name not in presets:
         raise UsageError(f"{name}: unknown preset; choose from {', '.join(presets)}")

@@ -11,10 +11,10 @@ from mnist_lab.report.render import report
 def main(arguments: list[str]) -> None:
     parser = CommandParser("report")
     parser.add_runs()
-    parser.add_argument("--out", type=Path, metavar="FILE", help="of one page; default: report.html in its folder")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="file of a page (default: report.html in its folder)")
     options = parser.parse_runs(arguments)
     folders = find_named_folders(options)
     if options.out and len(folders) > 1:
-        raise UsageError(f"--out={options.out}: for one page; {len(folders)} are named")
+        raise UsageError(f"--out={options.out}: only valid for one page; {len(folders)} are named")
     for folder in folders:
         print_lines(f"written: {display_path(report(str(folder), options.out))}")

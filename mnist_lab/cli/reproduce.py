@@ -1,27 +1,27 @@
-"""`python -m mnist_lab reproduce [PRESET ...]`: train presets over seeds, beside what was published, and rank them."""
+"""`python -m mnist_lab reproduce [PRESET ...]`: train presets over seeds, compare them with publications, rank them."""
 
 from pathlib import Path
 
 from mnist_lab.cli.parser import CommandParser
 from mnist_lab.formatting import format_command
 from mnist_lab.streams import StandardStream
-from mnist_lab.sweeps.process import own_process
+from mnist_lab.sweeps.process import configure_process
 
 
 def main(arguments: list[str]) -> None:
     parser = CommandParser("reproduce")
-    words = "presets (default: all tutorials'), and settings for all runs"
-    parser.add_argument("words", metavar="PRESET|KEY=VALUE", nargs="*", help=words)
-    words = "the seeds 1 to N, or FIRST to LAST, such as 11-20 (default: %(default)s)"
-    parser.add_argument("--seeds", metavar="N|FIRST-LAST", default="5", help=words)
-    words = "the folder of the run folders (default: %(default)s)"
-    parser.add_argument("--runs-dir", type=Path, default=Path("runs/reproduce"), help=words)
-    words = "for RESULTS.md and RECORDS.md with the results of all finished runs (default: the folder of --runs-dir)"
-    parser.add_argument("--out", type=Path, help=words)
-    parser.add_argument("--config-dir", help="a folder of your own configuration")
+    words_help = "presets (default: those of the tutorials), and settings for all runs"
+    parser.add_argument("words", metavar="PRESET|KEY=VALUE", nargs="*", help=words_help)
+    seeds_help = "the seeds 1 to N, or FIRST to LAST, such as 11-20 (default: %(default)s)"
+    parser.add_argument("--seeds", metavar="N|FIRST-LAST", default="5", help=seeds_help)
+    runs_help = "the folder of the run folders (default: %(default)s)"
+    parser.add_argument("--runs-dir", type=Path, default=Path("runs/reproduce"), help=runs_help)
+    out_help = "the folder for RESULTS.md and RECORDS.md, with all finished runs (default: that of --runs-dir)"
+    parser.add_argument("--out", type=Path, help=out_help)
+    parser.add_argument("--config-dir", help="a folder with your own configuration")
     options = parser.parse_intermixed_args(arguments)
     StandardStream.outlives_reader = True
-    own_process()
+    configure_process()
     from mnist_lab.config.compose import reject_overrides
     from mnist_lab.config.presets import preset_names
     from mnist_lab.reproduce import reproduce
@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> None:
     seeds, out = reproduce.parse_seeds(options.seeds), options.out or runs_dir
     try:
         reproduce.reproduce(names, seeds, runs_dir=runs_dir, out=out, overrides=overrides, config_dir=config_dir)
-    except (SystemExit, KeyboardInterrupt):  # After Ctrl-C or SIGTERM, too, the finished runs are shown.
+    except (SystemExit, KeyboardInterrupt):  # Even after Ctrl-C or SIGTERM, the finished runs are shown.
         from mnist_lab.training.progress import console
 
         console.print(f"to resume all: {format_command(['reproduce', *arguments])}", soft_wrap=True)

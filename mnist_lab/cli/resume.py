@@ -1,4 +1,4 @@
-"""resume=RUN|latest|auto|CHECKPOINT: the command line that continues a run, built from its record."""
+"""resume=RUN|latest|auto|CHECKPOINT: build the command line that continues a run from its record."""
 
 import os
 from itertools import pairwise
@@ -16,10 +16,10 @@ from mnist_lab.sweeps.process import SWEEP_PROCESS
 
 
 def expand_resume(options: list[str], overrides: list[str]) -> tuple[list[str], list[str]]:
-    """Return the options and overrides for Hydra; with resume=RUN, the run's own overrides come first.
+    """Return the options and overrides for Hydra; with resume=RUN, these are the run's own, then the new ones.
 
-    After them come the new ones, its folder and its checkpoint. That is settled before Hydra composes, since what is
-    composed follows from it. Done twice, as in the processes that Lightning starts for ddp, the result is the same.
+    The run's folder and its checkpoint follow them. The result expands to itself, since the processes that Lightning
+    starts for ddp expand it once more.
     """
     settings = _by_key([quote_resume(override) for override in overrides])
     wanted = override_text(settings.get("resume", "resume="))
@@ -32,7 +32,7 @@ def expand_resume(options: list[str], overrides: list[str]) -> tuple[list[str], 
     if wanted == "auto":
         newest = [run for run in Run.below(runs_dir, jobs=False) if not run.info["members"]][-1:]
         if not any(run.checkpoint("last") for run in newest):
-            return options, list(settings.values())  # There is nothing to continue.
+            return options, list(settings.values())
         wanted = str(newest[0].folder)
     run, checkpoint = _find_checkpoint(wanted, runs_dir)
     reject_sweep_job(run, wanted)
@@ -44,32 +44,38 @@ def expand_resume(options: list[str], overrides: list[str]) -> tuple[list[str], 
         options = [*options, "--config-dir", recorded_dir]
     if "--config-name" not in options:
         options = [*options, *config_options(None, info["config_name"])]
-    chosen = dict(pairwise(options))
-    config_dir = chosen.get("--config-dir")
-    merged = _by_key(known_overrides(info["overrides"], config_dir))
-    for key, override in settings.items():
-        if override.startswith("~") and merged.get(key, "").startswith("+"):
-            del merged[key]  # A setting that was added is taken out again.
-        else:
-            is_added = merged.get(key, "").startswith("+") and not override.startswith("+")
-            merged[key] = f"+{override}" if is_added else override
+    values = dict(pairwise(options))
+    config_dir = values.get("--config-dir")
+    merged = _merge(_by_key(known_overrides(info["overrides"], config_dir)), settings)
     runs_dir = override_text(merged.get("runs_dir", "runs_dir=."))
     if "runs_dir" not in settings and not run.folder.absolute().is_relative_to(Path(runs_dir).absolute()):
-        merged.pop("runs_dir", None)  # The run has moved, or is a stranger's.
+        merged.pop("runs_dir", None)  # The run was moved, or comes from somebody else.
     merged["hydra.run.dir"] = f"hydra.run.dir={quote_path(run.folder)}"
     if recorded_dir:
-        line = CommandLine(tuple(merged.values()), config_dir, chosen.get("--config-name", "train"))
+        line = CommandLine(tuple(merged.values()), config_dir, values.get("--config-name", "train"))
         reject_composed(run.record_path, compose_job(line, folder=run.folder)[0], settings)
     return options, [*merged.values(), f"resume={quote_path(checkpoint)}"]
 
 
 def _by_key(overrides: list[str]) -> dict[str, str]:
-    """Return overrides by their keys; the last one of a key holds."""
+    """Return overrides by their keys; the last one of a key counts."""
     return {override_key(override): override for override in overrides}
 
 
+def _merge(recorded: dict[str, str], settings: dict[str, str]) -> dict[str, str]:
+    """Return recorded overrides, changed by new ones, by key; one that the run has added with + stays an addition."""
+    merged = dict(recorded)
+    for key, override in settings.items():
+        is_added = merged.get(key, "").startswith("+")
+        if is_added and override.startswith("~"):
+            del merged[key]
+        else:
+            merged[key] = f"+{override}" if is_added and not override.startswith("+") else override
+    return merged
+
+
 def reject_sweep_job(run: Run, wanted: str) -> None:
-    """Raise UsageError for a job of a sweep, unless the sweep itself resumes it: its results would change unseen."""
+    """Raise UsageError for a job of a sweep unless its sweep resumes it, since the sweep's results would change."""
     sweep = Sweep(run.folder.absolute().parent)
     if sweep.exists and SWEEP_PROCESS not in os.environ:
         checkpoint = run.newest_whole_checkpoint()
@@ -84,22 +90,22 @@ def _find_checkpoint(wanted: str, runs_dir: str) -> tuple[Run, Path]:
     """Return the run, and the checkpoint in it, that a value of resume means."""
     path = Path(wanted)
     try:
-        names_file = path.suffix == ".ckpt" or (wanted != "latest" and exists(path) and path.is_file())
-        if names_file and not exists(path):
+        is_file = path.suffix == ".ckpt" or (wanted != "latest" and exists(path) and path.is_file())
+        if is_file and not exists(path):
             raise UsageError(f"{wanted}: checkpoint not found")
-        run = Run.of_checkpoint(path) if names_file else Run.find(wanted, runs_dir)
+        run = Run.of_checkpoint(path) if is_file else Run.find(wanted, runs_dir)
     except UsageError as error:
         message = str(error)
         raise UsageError(message if message.startswith("resume=") else f"resume={message}") from error
-    wanted_checkpoint = path if names_file else run.checkpoint("last")
-    anew = f"start it anew: {run.info['command']}"
-    if wanted_checkpoint is None:
-        raise UsageError(f"resume={wanted}: {run.folder} has no checkpoint yet; {anew}")
-    if is_whole(wanted_checkpoint):
-        return run, wanted_checkpoint.absolute()
+    checkpoint = path if is_file else run.checkpoint("last")
+    restart = f"start it anew: {run.info['command']}"
+    if checkpoint is None:
+        raise UsageError(f"resume={wanted}: {run.folder} has no checkpoint yet; {restart}")
+    if is_whole(checkpoint):
+        return run, checkpoint.absolute()
     newest = run.newest_whole_checkpoint()
-    if newest is None or names_file:
-        good = f"the newest good one is {newest}" if newest else f"the run has no good one; {anew}"
-        raise UsageError(f"resume={wanted_checkpoint}: corrupt, or not a checkpoint; {good}")
-    print_warning(f"{wanted_checkpoint} is corrupt; going on from {newest}")
+    if newest is None or is_file:
+        alternative = f"the newest good one is {newest}" if newest else f"the run has no good one; {restart}"
+        raise UsageError(f"resume={checkpoint}: corrupt, or not a checkpoint; {alternative}")
+    print_warning(f"{checkpoint} is corrupt; training continues from {newest}")
     return run, newest.absolute()

@@ -1,4 +1,4 @@
-"""`python -m mnist_lab robustness RUN [RUN...]`: measure accuracy on shifted, rotated, noisy ... test images."""
+"""`python -m mnist_lab robustness RUN...`: measure accuracy on shifted, rotated, noisy ... test images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from mnist_lab.viz.save import require_figure_path, write_figure
 if TYPE_CHECKING:
     from mnist_lab.evaluation.evaluate import Robustness
 
-NAMES = ("shift", "rotation", "scale", "noise", "blur", "inversion", "occlusion")  # data.corruptions imports torch.
+# The names in data.corruptions, which imports torch.
+NAMES = ("shift", "rotation", "scale", "noise", "blur", "inversion", "occlusion")
 
 
 def main(arguments: list[str]) -> None:
@@ -36,76 +37,82 @@ def main(arguments: list[str]) -> None:
             raise UsageError(f"--only={name}: unknown corruption; choose from {', '.join(NAMES)}")
     if options.out:
         require_figure_path(options.out)
-    runs = find_named_runs(options, options.runs)
-    from mnist_lab.evaluation.evaluate import measure
-    from mnist_lab.training.progress import working_on
-    from mnist_lab.training.runtime import quiet_lightning
-    from mnist_lab.viz.model import plot_robustness
-
-    measured = {}
-    for run in select_runs(runs, checkpoint_problem):
-        with quiet_lightning(), working_on(f"{run}: {1 + 5 * len(names)} tests"):
-            measured[run] = measure(run, names)
-    groups = {name: [measured[run] for run in own] for name, own in name_groups(list(measured)).items()}
+    results = measure_runs(find_named_runs(options, options.runs), names)
+    groups = {name: [results[run] for run in runs] for name, runs in name_groups(list(results)).items()}
     if options.form:
-        print_rows([row for run, own in measured.items() for row in robustness_rows(run, own)], options.form)
-    elif len(measured) == 1:
-        print_corruptions(next(iter(groups)), next(iter(measured.values())))
+        print_rows([row for run, result in results.items() for row in robustness_rows(run, result)], options.form)
+    elif len(results) == 1:
+        print_corruptions(next(iter(groups)), next(iter(results.values())))
     else:
         print_comparison(groups)
     if options.out:
+        from mnist_lab.viz.model import plot_robustness
+
         write_figure(plot_robustness(groups), options.out, f"--out={options.out}")
         print_lines(f"figure: {options.out}", file=sys.stderr if options.form else sys.stdout)
 
 
+def measure_runs(runs: Sequence[Run], names: Sequence[str]) -> dict[Run, Robustness]:
+    """Measure the robustness of runs against corruptions; runs without a checkpoint are left out with a warning."""
+    from mnist_lab.evaluation.evaluate import measure
+    from mnist_lab.training.progress import working_on
+    from mnist_lab.training.runtime import quiet_lightning
+
+    results = {}
+    for run in select_runs(runs, checkpoint_problem):
+        with quiet_lightning(), working_on(f"{run}: {1 + 5 * len(names)} tests"):
+            results[run] = measure(run, names)
+    return results
+
+
 def name_groups(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Group runs that differ in their seed alone, by their model and the settings in which its groups differ."""
+    """Group runs that differ only in their seed, and name each group by its model and what differs within the model."""
     named: dict[str, list[Run]] = {}
     groups = group_runs(runs, compare_settings(runs))
     for model in dict.fromkeys(group[0].info["model"] for group in groups):
-        own = [group for group in groups if group[0].info["model"] == model]
-        settings = compare_settings([group[0] for group in own])
+        same_model = [group for group in groups if group[0].info["model"] == model]
+        settings = compare_settings([group[0] for group in same_model])
         settings.pop("seed", None)
-        for i, group in enumerate(own):
-            described = describe_settings({key: values[i] for key, values in settings.items()})
-            named.setdefault(", ".join(filter(None, [str(model), described])), []).extend(group)
+        for i, group in enumerate(same_model):
+            description = describe_settings({key: values[i] for key, values in settings.items()})
+            named.setdefault(", ".join(filter(None, [str(model), description])), []).extend(group)
     return named
 
 
-def robustness_rows(run: Run, measured: Robustness) -> list[dict[str, Any]]:
+def robustness_rows(run: Run, result: Robustness) -> list[dict[str, Any]]:
     """Return a row for each accuracy of a run; strength 0 is the test set without corruption."""
     from mnist_lab.data.corruptions import CORRUPTIONS
 
     info = run.info
     row = {"run": str(run), "model": info["model"], "seed": info["seed"], "corruption": None, "strength": 0}
-    rows: list[dict[str, Any]] = [row | {"amount": 0, "unit": None, TEST_ACC: measured.accuracy}]
-    for name, accuracies in measured.accuracies.items():
+    rows: list[dict[str, Any]] = [row | {"amount": 0, "unit": None, TEST_ACC: result.accuracy}]
+    for name, accuracies in result.accuracies.items():
         corruption = CORRUPTIONS[name]
-        for strength, (amount, value) in enumerate(zip(corruption.amounts, accuracies, strict=True), start=1):
-            corrupted = {"corruption": name, "strength": strength, "amount": amount, "unit": corruption.unit}
-            rows.append(row | corrupted | {TEST_ACC: value})
+        for strength, (amount, accuracy) in enumerate(zip(corruption.amounts, accuracies, strict=True), start=1):
+            columns = {"corruption": name, "strength": strength, "amount": amount, "unit": corruption.unit}
+            rows.append(row | columns | {TEST_ACC: accuracy})
     return rows
 
 
-def print_corruptions(name: str, measured: Robustness) -> None:
+def print_corruptions(network: str, result: Robustness) -> None:
     """Print a line for each corruption, with a column for each strength."""
     from mnist_lab.data.corruptions import CORRUPTIONS
 
-    print_lines(f"{name}: {measured.accuracy:.2%} of {measured.images:,} test images without corruption", "")
+    print_lines(f"{network}: {result.accuracy:.2%} of {result.images:,} test images without corruption", "")
     lines = []
-    for name, accuracies in measured.accuracies.items():
+    for name, accuracies in result.accuracies.items():
         amounts = f"{', '.join(f'{amount:g}' for amount in CORRUPTIONS[name].amounts)} {CORRUPTIONS[name].unit}"
-        lines.append([name, amounts, *(f"{value:.2%}" for value in (*accuracies, fmean(accuracies)))])
+        lines.append([name, amounts, *(f"{accuracy:.2%}" for accuracy in (*accuracies, fmean(accuracies)))])
     print_table(["corruption", "strengths 1 to 5", *"12345", "mean"], lines, left=("corruption", "strengths 1 to 5"))
 
 
-def print_comparison(measured: Mapping[str, Sequence[Robustness]]) -> None:
+def print_comparison(groups: Mapping[str, Sequence[Robustness]]) -> None:
     """Print a line for each group of runs, the most robust first: means over strengths and runs."""
     lines: list[tuple[Any, ...]] = []
-    names = next(iter(measured.values()))[0].accuracies
-    for name, each in measured.items():
-        means = [fmean(value for one in each for value in one.accuracies[corruption]) for corruption in names]
-        lines.append((name, len(each), fmean(one.accuracy for one in each), *means, fmean(means)))
+    corruptions = next(iter(groups.values()))[0].accuracies
+    for network, results in groups.items():
+        means = [fmean(accuracy for result in results for accuracy in result.accuracies[name]) for name in corruptions]
+        lines.append((network, len(results), fmean(result.accuracy for result in results), *means, fmean(means)))
     lines.sort(key=lambda line: -line[-1])
-    cells = [[name, str(runs), *(f"{value:.2%}" for value in values)] for name, runs, *values in lines]
-    print_table(["network", "runs", "plain", *names, "mean"], cells, left=("network",), cut="network")
+    cells = [[network, str(runs), *(f"{accuracy:.2%}" for accuracy in values)] for network, runs, *values in lines]
+    print_table(["network", "runs", "plain", *corruptions, "mean"], cells, left=("network",), cut="network")

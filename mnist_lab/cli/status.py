@@ -1,4 +1,4 @@
-"""`python -m mnist_lab status [SWEEP]`: how the jobs of a sweep stand, from any terminal that sees its folder."""
+"""`python -m mnist_lab status [SWEEP]`: the states of a sweep's jobs, from any terminal that sees its folder."""
 
 import sys
 import time
@@ -16,9 +16,9 @@ from mnist_lab.runs.ranking import Results
 from mnist_lab.runs.record import DONE
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Job, Sweep
-from mnist_lab.sweeps.launchers.launcher import Placement
-from mnist_lab.sweeps.launchers.slurm_queue import look_up
-from mnist_lab.sweeps.progress import count_states, describe_place, progress
+from mnist_lab.sweeps.launchers.launcher import LaunchedJob
+from mnist_lab.sweeps.launchers.slurm_queue import query_jobs
+from mnist_lab.sweeps.progress import best_accuracy, describe_place, describe_states, format_progress
 
 PAUSE = 2.0  # seconds between two tables of --watch
 
@@ -34,47 +34,47 @@ def main(arguments: list[str]) -> None:
         raise UsageError(f"--watch: shows a table again and again; call --{options.form} as often as needed")
     sweep = Sweep.find(options.sweep, options.runs_dir)
     while True:
-        results, placements = Results.of(sweep), look_up(sweep.record.get("submitted", {}))
+        results, launched_jobs = Results.of(sweep), query_jobs(sweep.record.get("submitted", {}))
         if options.form:
-            print_rows([status_row(results, job, placements.get(job.id)) for job in results.jobs], options.form)
+            print_rows([status_row(results, job, launched_jobs.get(job.id)) for job in results.jobs], options.form)
         else:
-            print_status(results, placements, clear=options.watch and sys.stdout.isatty())
+            print_status(results, launched_jobs, clear=options.watch and sys.stdout.isatty())
         if not options.watch or all(job.state in DONE for job in results.jobs):
             return
         time.sleep(PAUSE)
 
 
-def status_row(results: Results, job: Job, placement: Placement | None) -> dict[str, Any]:
-    """Return how a job stands, for programs."""
-    log = log_path(job, placement)
+def status_row(results: Results, job: Job, launched: LaunchedJob | None) -> dict[str, Any]:
+    """Return a job's row for programs."""
+    log = find_log(job, launched)
     return results.row(job) | {
         "epochs": len(job.epochs),
-        VAL_ACC: max((row[VAL_ACC] for row in job.epochs if VAL_ACC in row), default=None),
-        "where": str(placement) if placement else job.process.get("host"),
-        "reason": (placement.reason if placement else "") or None,
+        VAL_ACC: best_accuracy(job),
+        "where": str(launched) if launched else job.process.get("host"),
+        "reason": launched.reason or None if launched else None,
         "log": log and str(log),
     }
 
 
-def log_path(job: Job, placement: Placement | None) -> Path | None:
-    """Return the file that tells what a job does: its run's log, or what it prints on a cluster; None before both."""
-    paths = [Run(job.folder).log_path, placement.log if placement else None]
+def find_log(job: Job, launched: LaunchedJob | None) -> Path | None:
+    """Return the log of a job's run, or before it exists the output of the job on a cluster, or None."""
+    paths = [Run(job.folder).log_path, launched.log if launched else None]
     return next((path for path in paths if path is not None and exists(path)), None)
 
 
-def print_status(results: Results, placements: dict[str, Placement], *, clear: bool) -> None:
-    """Print a table of the jobs and what is left to do."""
+def print_status(results: Results, launched_jobs: dict[str, LaunchedJob], *, clear: bool) -> None:
+    """Print a table of the jobs, and the command that continues the sweep."""
     settings = list(results.heads.values())
     heads = [*settings, "state", "epoch", "validation", "time", "left", "where", "log"]
     lines = []
     for job in results.jobs:
-        placement = placements.get(job.id)
-        path = log_path(job, placement)
-        cells = [job.state, *progress(job), describe_place(job, placement), display_path(path) if path else ""]
+        launched = launched_jobs.get(job.id)
+        path = find_log(job, launched)
+        cells = [job.state, *format_progress(job), describe_place(job, launched), display_path(path) if path else ""]
         lines.append([*results.settings(job).values(), *cells])
     if clear:
         PlainConsole().clear()
     print_table(heads, lines, left=(*settings, "state", "where", "log"), cut="log", drop=("left", "time"))
-    print_lines(count_states(results.jobs))
+    print_lines(describe_states(results.jobs))
     if any(job.state not in DONE for job in results.jobs):
         print_lines(f"to wait for what is left, or to continue: {results.sweep.record['command']}")

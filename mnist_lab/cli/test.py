@@ -1,4 +1,4 @@
-"""`python -m mnist_lab test RUN...`: the weights of runs on the test set again, from their folders alone."""
+"""`python -m mnist_lab test RUN...`: test the weights of runs again, from their folders alone."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +9,7 @@ from mnist_lab.config.metric_names import TEST_ACC, TEST_LOSS
 
 def main(arguments: list[str]) -> None:
     parser = CommandParser("test")
-    parser.add_runs("KEY=VALUE ...", "changes to its configuration")
+    parser.add_runs("KEY=VALUE ...", "changes to the run's configuration")
     options = parser.parse_runs(arguments)
     overrides = [word for word in options.runs if "=" in word and not Path(word).exists()]
     runs = find_named_runs(options, [word for word in options.runs if word not in overrides])
@@ -17,19 +17,19 @@ def main(arguments: list[str]) -> None:
     from mnist_lab.training.progress import console, results_table
 
     for run in runs:
-        tested = evaluate(run, overrides)
-        info, chosen = run.info, run.chosen_checkpoint().name
+        metrics = evaluate(run, overrides)
+        info, weights = run.info, run.chosen_checkpoint().name
         if run.tested_epoch is not None:
-            chosen = f"epoch {run.tested_epoch} ({run.chosen_by()})"
-        console.print(results_table(f"{info['model'] or 'network'}, weights of {chosen}", tested))
-        recorded = "as the run recorded"
+            weights = f"epoch {run.tested_epoch} ({run.chosen_by()})"
+        console.print(results_table(f"{info['model'] or 'network'}, weights of {weights}", metrics))
+        comparison = "as the run recorded"
         if TEST_ACC not in info["metrics"]:
-            recorded = "the run recorded no test metrics"
-        elif format_exactly(tested) != format_exactly(info["metrics"]):
-            recorded = f"the run recorded {format_exactly(info['metrics'])}"
-        console.print(f"{format_exactly(tested)} ({recorded})", f"run folder: {run}", sep="\n", soft_wrap=True)
+            comparison = "the run recorded no test metrics"
+        elif format_exactly(metrics) != format_exactly(info["metrics"]):
+            comparison = f"the run recorded {format_exactly(info['metrics'])}"
+        console.print(f"{format_exactly(metrics)} ({comparison})", f"run folder: {run}", sep="\n", soft_wrap=True)
 
 
 def format_exactly(metrics: Mapping[str, float]) -> str:
-    """Return test metrics with all their digits."""
+    """Format test metrics with all their digits."""
     return ", ".join(f"{name} {metrics[name]!r}" for name in (TEST_LOSS, TEST_ACC))

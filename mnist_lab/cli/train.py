@@ -1,4 +1,4 @@
-"""`python -m mnist_lab [train] OPTIONS OVERRIDES`: one run, a sweep (-m), or what either would be (--check)."""
+"""`python -m mnist_lab [train] OPTIONS OVERRIDES`: train a network, run a sweep (-m), or describe either (--check)."""
 
 import difflib
 import logging
@@ -24,12 +24,12 @@ from mnist_lab.runs.listing import seconds_an_epoch
 from mnist_lab.runs.record import COMPLETE
 from mnist_lab.runs.run import Run
 from mnist_lab.streams import StandardStream
-from mnist_lab.sweeps.plan import Plan, combinations
-from mnist_lab.sweeps.process import SWEEP_PROCESS, end_with_parent, import_torch, own_process
+from mnist_lab.sweeps.plan import Plan, combine_overrides
+from mnist_lab.sweeps.process import SWEEP_PROCESS, configure_process, end_with_parent, import_torch
 from mnist_lab.sweeps.run_log import run_log
 from mnist_lab.sweeps.sweep import run_sweep
 
-SHOWN = {"--cfg", "--info", "--hydra-help", "--shell-completion"}  # what Hydra's own application does
+SHOWN = {"--cfg", "--info", "--hydra-help", "--shell-completion"}  # options of Hydra's own application
 OPTIONS = (
     *("--help", "--version", "--check", "--multirun", "--detach", "--cfg", "--info", "--config-dir", "--config-name"),
     "--hydra-help",
@@ -39,8 +39,8 @@ OPTIONS = (
 def main(arguments: list[str]) -> None:
     leave_disk_errors_to_main_thread()
     StandardStream.outlives_reader = True
-    own_process()
-    if SWEEP_PROCESS in os.environ and "LOCAL_RANK" not in os.environ:  # This is the first process of a job.
+    configure_process()
+    if SWEEP_PROCESS in os.environ and "LOCAL_RANK" not in os.environ:  # This is the first process of a sweep's job.
         end_with_parent(int(os.environ[SWEEP_PROCESS]))
     options, overrides = expand_resume(*split_arguments(arguments))
     is_sweep = bool({"-m", "hydra.mode=MULTIRUN"} & {*options, *overrides})
@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> None:
     line = CommandLine(tuple(overrides), config_dir, config_name)
     if SHOWN & set(options):
         if not {"--shell-completion", "--hydra-help"} & set(options):
-            compose_job(line, is_sweep=is_sweep)  # Its errors are one line; Hydra's own have many.
+            compose_job(line, is_sweep=is_sweep)  # It reports errors in one line, Hydra in many.
         show([*options, *overrides])
     elif "--check" in options:
         check(line, is_sweep=is_sweep)
@@ -64,19 +64,19 @@ def run(line: CommandLine) -> None:
     """Train one network."""
     cfg, hydra = compose_job(line)
     folder = Path(cfg.folder)
-    place = next(path for path in (folder, *folder.parents) if path.exists())
-    if not (place.is_dir() and os.access(place, os.W_OK)):
-        raise UsageError(f"hydra.run.dir={folder}: {place} is not a folder to write in; choose another runs_dir")
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not (existing.is_dir() and os.access(existing, os.W_OK)):
+        raise UsageError(f"hydra.run.dir={folder}: {existing} is not a writable folder; choose another runs_dir")
     import_torch()
     from mnist_lab.training.train import train
 
-    with run_log(folder, hydra), arguments_of_processes(line, cfg.folder):
+    with run_log(folder, hydra), set_arguments(line, cfg.folder):
         train(cfg)
 
 
 @contextmanager
-def arguments_of_processes(line: CommandLine, folder: str) -> Iterator[None]:
-    """Set sys.argv for the further processes that Lightning starts for ddp: they compose the same, in this folder."""
+def set_arguments(line: CommandLine, folder: str) -> Iterator[None]:
+    """Set sys.argv for the processes that Lightning starts for ddp, so that they compose the same run in its folder."""
     before = sys.argv
     overrides = [*without_keys(line.overrides, "hydra.run.dir"), f"hydra.run.dir={quote_path(Path(folder))}"]
     sys.argv = [*before[:1], *line.options, *overrides]
@@ -103,14 +103,14 @@ def split_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:
     parser.add_argument("--config-name", "-cn")
     parser.add_argument("--config-dir", "-cd")
     parser.add_argument("overrides", nargs="*")
-    found, unknown = parser.parse_known_intermixed_args(arguments)
+    values, unknown = parser.parse_known_intermixed_args(arguments)
     if unknown:
         raise unknown_option(unknown[0], arguments)
-    if found.resolve and not found.cfg:
+    if values.resolve and not values.cfg:
         raise UsageError("--resolve: only valid with --cfg")
-    overrides = [*found.overrides, *["detach=true"] * found.detach]
-    options = ["-m"] if found.multirun else []
-    for name, value in vars(found).items():
+    overrides = [*values.overrides, *["detach=true"] * values.detach]
+    options = ["-m"] if values.multirun else []
+    for name, value in vars(values).items():
         if name not in ("overrides", "detach", "multirun") and value not in (None, False):
             options += [f"--{name.replace('_', '-')}", *([] if value is True else [value])]
     return options, overrides
@@ -121,22 +121,23 @@ def unknown_option(option: str, arguments: Sequence[str]) -> UsageError:
     name, equals, value = option.lstrip("-").partition("=")
     if not equals:
         value = next((word for word in arguments[arguments.index(option) + 1 :] if "=" not in word), "VALUE")
-    near = difflib.get_close_matches(option.partition("=")[0], OPTIONS, n=1, cutoff=0.8)
-    key = None if near else nearest_key(name, dotted_keys(compose()))
-    meant = near[0] if near else f"{key}={value}" if key else None
-    hint = f"did you mean {meant}?" if meant else "settings are written KEY=VALUE (--help lists them)"
+    hint = "settings are written KEY=VALUE (--help lists them)"
+    if matches := difflib.get_close_matches(option.partition("=")[0], OPTIONS, n=1, cutoff=0.8):
+        hint = f"did you mean {matches[0]}?"
+    elif key := nearest_key(name, dotted_keys(compose())):
+        hint = f"did you mean {key}={value}?"
     return UsageError(f"{shorten(option)}: unknown option; {hint}")
 
 
 def check(line: CommandLine, *, is_sweep: bool) -> None:
-    """Validate a command line, and print what it would run, where and for how long."""
-    from mnist_lab.config.validate import validate  # torch
+    """Validate a command line, and describe what it would run, where and for how long."""
+    from mnist_lab.config.validate import validate  # This and the imports below load torch.
     from mnist_lab.data.summary import print_summary
     from mnist_lab.training.build import complete_data, keep_data_settings, make_data, make_model
 
     plan = Plan.of(line) if is_sweep else None
     if plan and all(override.is_discrete_sweep() for override in plan.overrides if override.is_sweep_override()):
-        composed = [plan.compose_job(job, number)[1] for number, job in enumerate(combinations(plan.overrides))]
+        composed = [plan.compose_job(job, number)[1] for number, job in enumerate(combine_overrides(plan.overrides))]
     else:
         composed = [plan.cfg if plan else compose_job(line)[0]]
     configs: list[DictConfig] = []
@@ -161,31 +162,27 @@ def check(line: CommandLine, *, is_sweep: bool) -> None:
 
 
 def describe_time(configs: Sequence[DictConfig]) -> str:
-    """Describe how long the jobs take one after the other, by earlier runs."""
+    """Estimate how long the jobs take one after the other, from earlier runs."""
     seconds = 0.0
     for cfg in configs:
-        an_epoch = seconds_an_epoch(cfg, Path(cfg.runs_dir))
-        if an_epoch is None:
+        epoch_seconds = seconds_an_epoch(cfg, Path(cfg.runs_dir))
+        if epoch_seconds is None:
             return f"time: unknown, without an earlier run of {cfg.name} like this one below {cfg.runs_dir}"
-        seconds += an_epoch * cfg.trainer.max_epochs
-    together = " for all jobs, one after the other" if len(configs) > 1 else ""
-    return f"time: about {format_duration(seconds)}{together}, by earlier runs"
+        seconds += epoch_seconds * cfg.trainer.max_epochs
+    scope = " for all jobs, one after the other" if len(configs) > 1 else ""
+    return f"time: about {format_duration(seconds)}{scope}, by earlier runs"
 
 
 def leave_disk_errors_to_main_thread() -> None:
-    """Have the log and TensorBoard's thread show no traceback of a full disk or a removed folder.
-
-    The main thread meets the same error.
-    """
+    """Hide a full disk or a removed folder in the log and in other threads, since the main thread reports it."""
     logging.raiseExceptions = False
 
     def hook(caught: threading.ExceptHookArgs) -> None:
         error = caught.exc_value
-        folder_gone = (
-            isinstance(error, FileNotFoundError) and not Path(os.fsdecode(error.filename or "")).parent.exists()
-        )
-        disk_full = isinstance(error, OSError) and error.errno in DISK_FULL
-        if not folder_gone and not disk_full:
-            threading.__excepthook__(caught)
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            return
+        if isinstance(error, FileNotFoundError) and not Path(os.fsdecode(error.filename or "")).parent.exists():
+            return
+        threading.__excepthook__(caught)
 
     threading.excepthook = hook

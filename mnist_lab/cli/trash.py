@@ -1,4 +1,4 @@
-"""`rm` and `restore`: runs and whole sweeps into the trash, and back."""
+"""`rm` and `restore`: move runs and whole sweeps into the trash, and back."""
 
 from pathlib import Path
 
@@ -12,24 +12,24 @@ from mnist_lab.runs import trash
 def rm(arguments: list[str]) -> None:
     parser = CommandParser("rm")
     parser.add_runs()
-    parser.add_argument("--force", action="store_true", help="also what is in use, or a job that its sweep needs")
-    parser.add_argument("--empty-trash", action="store_true", help="delete for good what is in the trash")
+    parser.add_argument("--force", action="store_true", help="also remove runs in use, and jobs that a sweep needs")
+    parser.add_argument("--empty-trash", action="store_true", help="delete everything in the trash for good")
     options = parser.parse_runs(arguments)
     if options.empty_trash:
         if options.runs or options.where is not None:
-            raise UsageError("--empty-trash: deletes all that is in the trash; name no runs")
+            raise UsageError("--empty-trash: deletes everything in the trash; name no runs")
         print_lines(f"{trash.empty_trash(options.runs_dir)} runs and sweeps deleted for good")
         return
     for removed in trash.remove(find_named_folders(options), options.runs_dir, force=options.force):
         runs_dir = removed.entry.parents[1]
-        other = [] if runs_dir == Path("runs") else ["--runs-dir", str(runs_dir)]
-        command = format_command(["restore", removed.folder.name, *other])
-        print_lines(f"removed: {display_path(removed.folder)}; to have it back: {command}")
+        option = [] if runs_dir == Path("runs") else ["--runs-dir", str(runs_dir)]
+        command = format_command(["restore", removed.folder.name, *option])
+        print_lines(f"removed: {display_path(removed.folder)}; to restore it: {command}")
 
 
 def restore(arguments: list[str]) -> None:
     parser = CommandParser("restore")
-    parser.add_argument("names", metavar="NAME", nargs="*", help="of a removed folder: its path, or part of its name")
+    parser.add_argument("names", metavar="NAME", nargs="*", help="the path, or part of the name, of a removed folder")
     parser.add_runs_dir()
     options = parser.parse_args(arguments)
     for removed in [trash.find_removed(name, options.runs_dir) for name in options.names]:
@@ -37,7 +37,7 @@ def restore(arguments: list[str]) -> None:
     if options.names:
         return
     removed_folders = trash.list_trash(options.runs_dir)
-    lines = [(format_date(each.date), display_path(each.folder)) for each in removed_folders]
+    lines = [(format_date(removed.date), display_path(removed.folder)) for removed in removed_folders]
     if lines:
         print_table(("removed", "folder"), lines, left=("removed", "folder"))
     else:

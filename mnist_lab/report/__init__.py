@@ -1,1 +1,1 @@
-"""HTML pages of the results of a run or a sweep."""
+"""HTML pages with the results of a run or a sweep."""

@@ -1,4 +1,4 @@
-"""`python -m mnist_lab report RUN|SWEEP`: the results of a run or a sweep in one HTML file."""
+"""Write the results of a run or a sweep into one HTML file."""
 
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ def report(name: str, path: Path | None = None) -> Path:
     subject = Sweep(folder) if Sweep(folder).exists and not Run(folder).exists else Run.find(name)
     path = path or subject.report_path
     require_writable_file(path, f"--out={path}")
-    # Both import matplotlib, and the page of a run torch, which a misspelt folder does not need.
+    # These modules import matplotlib and torch, so that only a subject that was found loads them.
     if isinstance(subject, Sweep):
         from mnist_lab.report.sweep import sweep_page
 
@@ -31,5 +31,5 @@ def report(name: str, path: Path | None = None) -> Path:
     template = Path(__file__).parent / "templates" / f"{kind}.html.j2"
     page = render_template(template, **values, made=made, version=package_versions()["mnist-lab"], colours=COLOURS)
     with user_output(path, f"--out={path}") as partial:
-        partial.write_text(page, encoding="utf-8", errors="backslashreplace")  # a surrogate
+        partial.write_text(page, encoding="utf-8", errors="backslashreplace")  # Odd file names become surrogates.
     return path

@@ -1,4 +1,4 @@
-"""The contents of a run's page."""
+"""The values of a run's page."""
 
 import re
 import statistics
@@ -23,9 +23,9 @@ from mnist_lab.viz.curves import plot_accuracy, plot_loss
 from mnist_lab.viz.model import plot_confusion, plot_reliability, plot_worst_errors
 from mnist_lab.viz.save import inline_svg
 
-WORST, COLUMNS = 24, 6  # errors that are shown, and in a row
-PAIRS = 3  # of classes most often confused, that are named
-# The settings that matter most for the result, and their keys.
+MAX_ERRORS, COLUMNS = 24, 6  # images of errors in all, and in a row
+MAX_PAIRS = 3  # pairs of classes most often confused
+# The settings that matter most for the result, with their keys.
 SETTINGS = {
     "data set": "data.source.name",
     "batch size": "data.batch_size",
@@ -41,6 +41,9 @@ SETTINGS = {
 }
 
 
+HIDDEN = re.compile(r"data\.source\.(?!(name|path)$)")  # settings that are left out of the table of differences
+
+
 def run_page(run: Run) -> dict[str, Any]:
     """Return the values of run.html.j2 for a run in any state."""
     info, config, rows = run.info, run.config, run.epochs()
@@ -52,8 +55,9 @@ def run_page(run: Run) -> dict[str, Any]:
     epochs = f"{len(rows)} of {info['max_epochs']}"
     data_set = OmegaConf.select(config, "data.source.name") or "your own data"
     figures = {"Accuracy": plot_accuracy(run), "Loss": plot_loss(run)}
-    curves = {name: curve for name in METRIC_NAMES if (curve := run.curve(name))}
-    changed = differing_settings(config, compose()).items()
+    curves = {name: run.curve(name) for name in METRIC_NAMES}
+    curves = {name: curve for name, curve in curves.items() if curve}
+    differences = differing_settings(config, compose()).items()
     return {
         "title": f"{info['model']} on {data_set}",
         "status": info["status"],
@@ -61,11 +65,7 @@ def run_page(run: Run) -> dict[str, Any]:
         "notes": _status_notes(run, info, epochs),
         "tiles": _tiles(info, rows, tested, epochs),
         "settings": _main_settings(info, config, run),
-        "differences": [
-            (key, *map(format_value, values))
-            for key, values in changed
-            if not re.match(r"data\.source\.(?!(name|path)$)", key)
-        ],
+        "differences": [(key, *map(format_value, values)) for key, values in differences if not HIDDEN.match(key)],
         "config": run.config_path.read_text(encoding="utf-8"),
         "curves": [(name, inline_svg(figure, name)) for name, figure in figures.items() if figure.axes[0].get_lines()],
         "tutorial": describe_preset(run) if run.tutorial.get("published") else None,
@@ -83,40 +83,40 @@ def run_page(run: Run) -> dict[str, Any]:
 
 
 def describe_test_set(run: Run) -> tuple[dict[str, Any] | None, str]:
-    """Return the values of the part on the test set, of the chosen checkpoint; or None, and why there are none."""
-    info, chosen = run.info, run.checkpoint("best") or run.checkpoint("last")
-    if chosen is None:
+    """Return the values of the part on the test set, for the chosen checkpoint; or None, and why there are none."""
+    info, checkpoint = run.info, run.checkpoint("best") or run.checkpoint("last")
+    if checkpoint is None:
         return None, "The run has no checkpoint that could be evaluated."
     try:
-        content, members = read_checkpoint(chosen), info["members"]
+        content, members = read_checkpoint(checkpoint), info["members"]
         if members:
             note = f"mean of {len(members)} networks' probabilities"
         else:
-            note = f"weights of epoch {checkpoint_epoch(content, chosen) + 1}, {run.chosen_by()}"
+            note = f"weights of epoch {checkpoint_epoch(content, checkpoint) + 1}, {run.chosen_by()}"
     except UsageError as error:
         return None, f"The checkpoint cannot be evaluated: {error}."
     trained = TrainedRun(run)
-    made, images = trained.predictions, trained.data.test_set()[0]
-    wrong = int((made.predicted != made.labels).sum())
-    of = f"{note.capitalize()}, on {len(images):,} test images: {wrong:,} wrong"
+    predictions, images = trained.predictions, trained.data.test_set()[0]
+    wrong = int((predictions.predicted != predictions.labels).sum())
+    summary = f"{note.capitalize()}, on {len(images):,} test images: {wrong:,} wrong"
     recorded = info["metrics"].get(TEST_ACC)
-    if recorded is not None and round(abs(recorded - made.accuracy) * len(images)) > 0:
-        note += f"; recorded by the run: {recorded:.2%}, evaluated now in float32: {made.accuracy:.2%}"
-    worst = plot_worst_errors(made, images, WORST, COLUMNS, as_ink=trained.data.is_ink)
+    if recorded is not None and round(abs(recorded - predictions.accuracy) * len(images)) > 0:
+        note += f"; recorded by the run: {recorded:.2%}, evaluated now in float32: {predictions.accuracy:.2%}"
+    worst = plot_worst_errors(predictions, images, MAX_ERRORS, COLUMNS, as_ink=trained.data.is_ink)
     return {
         "note": note,
-        "of": of,
-        "accuracy": made.accuracy,
+        "summary": summary,
+        "accuracy": predictions.accuracy,
         "images": len(images),
         "wrong": wrong,
-        "confusion": inline_svg(plot_confusion(made), "Confusion matrix"),
-        "confused": most_confused(made),
-        "classes": class_rows(made),
-        "calibration_error": f"{made.calibration_error():.2%}",
-        "bins": [(f"{sure:.1%}", f"{right:.1%}", f"{count:,}") for sure, right, count in made.calibration()],
-        "reliability": inline_svg(plot_reliability(made), "Reliability diagram"),
+        "confusion": inline_svg(plot_confusion(predictions), "Confusion matrix"),
+        "confused": most_confused(predictions),
+        "classes": class_rows(predictions),
+        "calibration_error": f"{predictions.calibration_error():.2%}",
+        "bins": [(f"{sure:.1%}", f"{right:.1%}", f"{count:,}") for sure, right, count in predictions.calibration()],
+        "reliability": inline_svg(plot_reliability(predictions), "Reliability diagram"),
         "worst": inline_svg(worst, "Worst errors") if worst else None,
-        "shown": min(wrong, WORST),
+        "shown": min(wrong, MAX_ERRORS),
     }, ""
 
 
@@ -124,29 +124,33 @@ def most_confused(predictions: Predictions) -> str:
     """Name the pairs of classes that are most often confused."""
     counts, names = predictions.confusion(), predictions.classes
     pairs = sorted((-int(counts[i, j]), i, j) for i, j in counts.nonzero().tolist() if i != j)
-    return ", ".join(f"{names[i]} predicted as {names[j]} ({-count})" for count, i, j in pairs[:PAIRS])
+    return ", ".join(f"{names[i]} predicted as {names[j]} ({-count})" for count, i, j in pairs[:MAX_PAIRS])
 
 
 def class_rows(predictions: Predictions) -> list[tuple[str, ...]]:
-    """Return each class with its number of images, precision and recall; a dash for an undefined one."""
-    images = predictions.confusion().sum(1).tolist()
-    rows = zip(predictions.classes, images, predictions.precision(), predictions.recall(), strict=True)
-    return [(name, f"{n:,}", *("-" if share.isnan() else f"{share:.2%}" for share in own)) for name, n, *own in rows]
+    """Return each class with its number of images, precision and recall; a dash if one is undefined."""
+    counts = predictions.confusion().sum(1).tolist()
+    rows = zip(predictions.classes, counts, predictions.precision(), predictions.recall(), strict=True)
+    return [
+        (name, f"{count:,}", *("-" if share.isnan() else f"{share:.2%}" for share in shares))
+        for name, count, *shares in rows
+    ]
 
 
 def _status_notes(run: Run, info: RunRecord, epochs: str) -> list[str]:
-    """Describe why a run is not finished."""
+    """Explain why a run is not finished, or which of its metrics are of a part of the set."""
     reason = {
         RunState.RUNNING: "This run was still running when this page was written.",
         RunState.KILLED: "This run was killed: its process ended without an error message.",
-        RunState.PAUSED: "This run is paused: its sweep asked for no more epochs of it.",
+        RunState.PAUSED: "This run is paused: its sweep has not continued it.",
         RunState.INTERRUPTED: f"This run was interrupted: {info['error']}.",
         RunState.FAILED: f"This run failed: {info['error']}",
     }.get(info["status"])
     if reason is None:
-        return [f"Its {' and '.join(info['partial'])} metrics are those of a part of the set."] * bool(info["partial"])
-    logged = info["status"] == RunState.FAILED and run.log_path.exists()
-    where = f" Its traceback is in {run.log_path.name} in the run folder." if logged else ""
+        names = " and ".join(info["partial"])
+        return [f"Its {names} metrics are those of a part of the set."] if names else []
+    has_traceback = info["status"] == RunState.FAILED and run.log_path.exists()
+    where = f" Its traceback is in {run.log_path.name} in the run folder." if has_traceback else ""
     return [reason, f"Epochs done: {epochs}. This page shows the results so far.{where}"]
 
 
@@ -154,53 +158,55 @@ def _tiles(
     info: RunRecord, rows: list[dict[str, float]], tested: dict[str, Any] | None, epochs: str
 ) -> list[tuple[str, str, str]]:
     """Return the main results: name, value, note."""
-    finished, metrics = info["status"] == RunState.FINISHED, info["metrics"]
-    accuracy = metrics.get(TEST_ACC) if finished else None
-    if accuracy is None and tested:
-        accuracy = tested["accuracy"]
-    note = tested["note"] if tested else "as recorded by the run" if accuracy is not None else "not tested"
-    found = [("test accuracy", format_cell(TEST_ACC, accuracy), note)]
-    validation = metrics if finished else rows[-1] if rows else {}
-    if VAL_ACC in validation:
-        done = info["tested"] if finished else None
-        words = f"in epoch {done['epoch']}, the one tested" if done else "on the images held out"
-        found.append(("validation accuracy", f"{validation[VAL_ACC]:.2%}", words))
+    is_finished, metrics = info["status"] == RunState.FINISHED, info["metrics"]
+    accuracy = metrics.get(TEST_ACC) if is_finished else None
     if tested:
-        found.insert(1, ("wrong", f"{tested['wrong']:,}", f"of {tested['images']:,} test images"))
-        found.append(("calibration error", tested["calibration_error"], "expected; 0 is best"))
-    found.append(("parameters", f"{info['parameters']:,}", info["model"]))
+        accuracy, note = tested["accuracy"] if accuracy is None else accuracy, tested["note"]
+    else:
+        note = "not tested" if accuracy is None else "as recorded by the run"
+    tiles = [("test accuracy", format_cell(TEST_ACC, accuracy), note)]
+    if tested:
+        tiles.append(("wrong", f"{tested['wrong']:,}", f"of {tested['images']:,} test images"))
+    validation = metrics if is_finished else next(reversed(rows), {})
+    if VAL_ACC in validation:
+        weights = info["tested"] if is_finished else None
+        note = f"in epoch {weights['epoch']}, the one tested" if weights else "on the images held out"
+        tiles.append(("validation accuracy", f"{validation[VAL_ACC]:.2%}", note))
+    if tested:
+        tiles.append(("calibration error", tested["calibration_error"], "expected; 0 is best"))
+    tiles.append(("parameters", f"{info['parameters']:,}", info["model"]))
     if info["seconds"].get("total") and info["max_epochs"]:
-        found.append(("time", format_duration(info["seconds"]["total"]), f"{epochs} epochs"))
-    return found
+        tiles.append(("time", format_duration(info["seconds"]["total"]), f"{epochs} epochs"))
+    return tiles
 
 
 def _main_settings(info: RunRecord, config: DictConfig, run: Run) -> list[tuple[str, str]]:
-    """Return the settings that matter most for the result, and what its user has noted."""
+    """Return the settings that matter most for the result, and the user's tags and note."""
     annotations, members = read_annotations(run), info["members"] or ()
-    accuracies = [f"{each['model']} ({format_cell(TEST_ACC, each['metrics'].get(TEST_ACC))})" for each in members]
+    networks = [f"{member['model']} ({format_cell(TEST_ACC, member['metrics'].get(TEST_ACC))})" for member in members]
     held_out = OmegaConf.select(config, "data.source.validation") or config.data.get("val_size")
-    found = [
+    rows = [
         ("network", f"{info['model']}, {info['parameters']:,} parameters"),
-        ("members", ", ".join(accuracies)),
+        ("members", ", ".join(networks)),
         ("images held out for validation", format_held_out(held_out)),
         *((label, _describe_setting(OmegaConf.select(config, key))) for label, key in SETTINGS.items()),
         ("tags", " ".join(annotations["tags"])),
         ("note", annotations["note"] or ""),
         ("settings of", describe_preset(run) if run.tutorial else ""),
     ]
-    return [(name, value) for name, value in found if value]
+    return [(name, value) for name, value in rows if value]
 
 
 def _describe_setting(value: Any) -> str:
-    """Return a value, or the class and the arguments of an optimizer or the like, in one line."""
+    """Format a value, or the class and the arguments of an optimizer or the like, in one line."""
     if not isinstance(value, DictConfig):
         return "none" if value is None else format_value(value)
-    words = [f"{key}={format_value(value[key])}" for key in map(str, value) if not key.startswith("_")]
-    return " ".join([str(value.get("_target_", "none")).rpartition(".")[2], *words])
+    arguments = [f"{key}={format_value(value[key])}" for key in map(str, value) if not key.startswith("_")]
+    return " ".join([str(value.get("_target_", "none")).rpartition(".")[2], *arguments])
 
 
 def _environment(info: RunRecord, rows: list[dict[str, float]]) -> list[tuple[str, str]]:
-    """Return when and where the run was, how long it took, and the versions of the code."""
+    """Return when, where and how long the run was trained, and the versions of the code."""
     speeds = [row[IMAGES_PER_SECOND] for row in rows if IMAGES_PER_SECOND in row]
     times, seconds, git = {"total time": "total", "training and validation": "fit"}, info["seconds"], info["git"]
     return [
@@ -218,16 +224,18 @@ def _environment(info: RunRecord, rows: list[dict[str, float]]) -> list[tuple[st
 
 def _next_commands(run: Run, info: RunRecord) -> list[tuple[str, str]]:
     """Return the commands that train, continue and test the run: what each does, and the command."""
-    found = [(f"{'Make' if info['members'] else 'Train'} it again, in a new folder:", info["command"] or "")]
+    commands = [(f"{'Make' if info['members'] else 'Train'} it again, in a new folder:", info["command"] or "")]
     sweep = Sweep(run.folder.absolute().parent)
     if sweep.exists:
-        found.append(("Continue its sweep:", sweep.record["command"]))
+        commands.append(("Continue its sweep:", sweep.record["command"]))
     elif run.checkpoint("last") and not info["members"]:
-        more = [f"trainer.max_epochs={(info['max_epochs'] or 0) + 1}"] if info["status"] == RunState.FINISHED else []
-        words = "Train it for one more epoch, in its folder:" if more else "Continue where it stopped, in its folder:"
-        found.append((words, format_command([f"resume={run}", *more])))
+        if info["status"] == RunState.FINISHED:
+            more = [f"resume={run}", f"trainer.max_epochs={(info['max_epochs'] or 0) + 1}"]
+            commands.append(("Train it for one more epoch, in its folder:", format_command(more)))
+        else:
+            commands.append(("Continue where it stopped, in its folder:", format_command([f"resume={run}"])))
     if run.checkpoint("last") or run.checkpoint("best"):
-        found.append(("Test it again:", format_command(["test", str(run)])))
-    if info["git"] and (restore := info["git"].get("restore")):
-        found.append(("Get its code again:", restore))
-    return found
+        commands.append(("Test it again:", format_command(["test", str(run)])))
+    if info["git"] and info["git"].get("restore"):
+        commands.append(("Get its code again:", info["git"]["restore"]))
+    return commands

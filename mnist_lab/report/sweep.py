@@ -1,4 +1,4 @@
-"""The contents of a sweep's page."""
+"""The values of a sweep's page."""
 
 import os
 from collections import Counter
@@ -17,22 +17,23 @@ from mnist_lab.viz.curves import METRICS
 from mnist_lab.viz.save import inline_svg
 from mnist_lab.viz.sweep import plot_accuracy_map, plot_ranking, plot_response, plot_sweep_curves
 
-# The first of these with a job is the sweep's state.
+# A sweep is in the first of these states that one of its jobs is in, or else finished.
 UNFINISHED = (RunState.RUNNING, RunState.FAILED, RunState.KILLED, RunState.INTERRUPTED, RunState.WAITING)
-MAX_CELLS = 12  # in a row or column of a heat map
+MAX_CELLS = 12  # cells in a row or column of a heat map
 
 
 def sweep_page(sweep: Sweep, path: Path) -> dict[str, Any]:
-    """Return the values of sweep.html.j2 for a sweep in any state, and a page at a path."""
+    """Return the values of sweep.html.j2 for a sweep in any state; `path` is where the page will be."""
     results = Results.of(sweep)
     keys = [key for key in results.varied if key != "seed"]
     states = Counter(job.state for job in results.jobs)
-    started = min((job.info for job in results.jobs if job.info), key=start_timestamp, default=None)
+    first = min((job.info for job in results.jobs if job.info), key=start_timestamp, default=None)
+    figures = {f"Validation {label}": plot_sweep_curves(results, name) for name, (label, _) in METRICS.items()}
     return {
         "title": sweep.folder.name,
         "status": next((state for state in UNFINISHED if states[state]), RunState.FINISHED),
         "finished": states[RunState.FINISHED],
-        "subtitle": ", ".join([*([format_date(started["started"])] if started else []), display_path(sweep.folder)]),
+        "subtitle": (f"{format_date(first['started'])}, " if first else "") + display_path(sweep.folder),
         "tiles": _tiles(results, states),
         "seeds": "seed" in results.varied,
         "ranked_heads": ["rank", *(results.heads[key] for key in keys), "validation", "time", "jobs"],
@@ -40,11 +41,7 @@ def sweep_page(sweep: Sweep, path: Path) -> dict[str, Any]:
         "commands_best": _best_commands(results),
         "pictures": _pictures(results, keys),
         "heat": is_grid(results, keys),
-        "curves": [
-            (f"Validation {label}", inline_svg(figure, f"Validation {label}"))
-            for name, (label, _) in METRICS.items()
-            if (figure := plot_sweep_curves(results, name))
-        ],
+        "curves": [(heading, inline_svg(figure, heading)) for heading, figure in figures.items() if figure],
         "job_heads": [*results.heads.values(), "validation", "epochs", "time"],
         "jobs": [_job_row(results, job, number, path) for number, job in enumerate(results.jobs, 1)],
         "errors": [(describe_job(results, job), job.error) for job in results.jobs if job.error],
@@ -63,20 +60,20 @@ def _tiles(results: Results, states: Counter[RunState]) -> list[tuple[str, str, 
         return [("best validation accuracy", "none", "no job has finished with one"), jobs]
     entry = results.entry(results.winner)
     best = " ".join(f"{key}={value}" for key, value in entry["settings"].items()) or "one job"
-    found = []
+    tiles = []
     for name, metric, note in (
         ("best validation accuracy", VAL_ACC, best),
         ("its test accuracy", TEST_ACC, "not used for the choice"),
     ):
-        value, _, deviation = format_accuracy(**entry[metric]).partition(" ± ")
-        over = f"± {deviation} over {len(results.winner)} seeds; " if deviation else ""
-        found.append((name, value, over + note))
+        mean, _, deviation = format_accuracy(**entry[metric]).partition(" ± ")
+        seeds = f"± {deviation} over {len(results.winner)} seeds; " if deviation else ""
+        tiles.append((name, mean, seeds + note))
     seconds = sum(job.info["seconds"].get("total", 0.0) for group in results.ranked for job in group)
-    return [*found, jobs, ("training time", format_duration(seconds), "of all finished jobs")]
+    return [*tiles, jobs, ("training time", format_duration(seconds), "of all finished jobs")]
 
 
 def _ranking_row(results: Results, group: list[Job]) -> list[str]:
-    """Return the settings of a place in the ranking with their results."""
+    """Return the cells of a place in the ranking: settings, accuracy, time, number of jobs."""
     entry = results.entry(group)
     accuracy, time = format_accuracy(**entry[VAL_ACC]), format_duration(entry["seconds"])
     return [*entry["settings"].values(), accuracy, time, "1" if len(group) == 1 else f"{len(group)} seeds"]
@@ -93,11 +90,7 @@ def _best_commands(results: Results) -> list[tuple[str, str]]:
 
 
 def _pictures(results: Results, keys: list[str]) -> list[tuple[str, str]]:
-    """Return the pictures of accuracy by the swept settings, with their headings.
-
-    One setting: the response. Two: a heat map, unless it would be too wide or mostly empty. More: the ranking, and the
-    response to each setting.
-    """
+    """Return the response to one setting, a heat map of two, or the ranking and the responses to all; with headings."""
     if not results.ranked or not keys:
         return []
     heads = [results.heads[key] for key in keys]
@@ -109,7 +102,7 @@ def _pictures(results: Results, keys: list[str]) -> list[tuple[str, str]]:
 
 
 def is_grid(results: Results, keys: list[str]) -> bool:
-    """Return whether the planned jobs fill at least half of a table of two settings that is not too wide."""
+    """Return whether two settings are swept whose table is not too wide, and at least half full of planned jobs."""
     if len(keys) != 2:
         return False
     places = {tuple(results.settings(job)[key] for key in keys) for job in results.jobs}
@@ -120,9 +113,9 @@ def is_grid(results: Results, keys: list[str]) -> bool:
 def _job_row(results: Results, job: Job, number: int, path: Path) -> dict[str, Any]:
     """Return a job's row in the table of jobs, with the link to its report, or else to its folder."""
     row, page = results.row(job), Run(job.folder).report_path
-    target, words = (page, "report") if page.is_file() else (job.folder, "folder")
+    target, link_text = (page, "report") if page.is_file() else (job.folder, "folder")
     link = quote(os.fsencode(os.path.relpath(target, path.absolute().parent))) if target.exists() else None
     formats: dict[str, Callable[[Any], str]] = {VAL_ACC: "{:.2%}".format, "epochs": str, "seconds": format_duration}
-    results_of_job = ["–" if row[name] is None else text(row[name]) for name, text in formats.items()]
-    cells = [*results.settings(job).values(), *results_of_job]
-    return {"number": number, "cells": cells, "state": job.state, "link": link, "words": words}
+    values = ["–" if row[name] is None else format_value(row[name]) for name, format_value in formats.items()]
+    cells = [*results.settings(job).values(), *values]
+    return {"number": number, "cells": cells, "state": job.state, "link": link, "words": link_text}

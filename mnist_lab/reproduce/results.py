@@ -1,4 +1,4 @@
-"""The results of presets over several seeds: a tutorial's beside the published figures, the others on a leaderboard."""
+"""The results of presets over several seeds: tutorials beside their published figures, others on a leaderboard."""
 
 import json
 import statistics
@@ -28,15 +28,15 @@ from mnist_lab.viz.curves import METRICS, SETS, finish_axes, plot_published
 from mnist_lab.viz.save import write_figure
 from mnist_lab.viz.style import set_title, styled
 
-TOLERANCE = 0.3  # points; a mean test accuracy at most so far below the published one has reached it
+TOLERANCE = 0.3  # A mean test accuracy is "reached" if it is at most this many points below the published one.
 TUTORIALS, SUMMARY = "RESULTS.md", "results.json"
 LEADERBOARD, RECORDS, LOGS = "RECORDS.md", "records.json", "logs"
-Log = dict[str, Any]  # a run of the leaderboard, or the ensemble of a preset's runs, as its file in logs/ has it
+Log = dict[str, Any]  # the content of a file in logs/, of a run or of the ensemble of a preset's runs
 
 
-def write_tutorials(found: Mapping[str, Sequence[Run]], out: Path) -> str:
-    """Write summary, page and figures of finished runs by preset into a folder; return the page."""
-    summary = {name: summarise(name, runs) for name, runs in found.items()}
+def write_tutorials(presets: Mapping[str, Sequence[Run]], out: Path) -> str:
+    """Write the summary, page and figures of the finished runs of presets into a folder, and return the page."""
+    summary = {name: summarise(name, runs) for name, runs in presets.items()}
     for name, row in summary.items():
         write_figure(plot_reproduction(name, row), out / f"{name}.png")
     write_text(out / SUMMARY, json.dumps(summary, indent=1) + "\n")
@@ -46,31 +46,16 @@ def write_tutorials(found: Mapping[str, Sequence[Run]], out: Path) -> str:
 
 
 def summarise(name: str, runs: Sequence[Run]) -> dict[str, Any]:
-    """Summarise a preset's finished runs for results.json.
-
-    Accuracies are in per cent. A curve is a list by epoch, 0 being before training, of lists by seed.
-    """
+    """Summarise a preset's finished runs for results.json, with accuracies in per cent and curves by epoch and seed."""
     infos = [run.info for run in runs]
     preset = compose(f"experiment={name}", config_dir=infos[0]["config_dir"])
     tutorial: dict[str, Any] = OmegaConf.to_container(preset.tutorial)  # type: ignore[assignment]
     published = {metric: y for metric, y in (tutorial.get("published") or {}).items() if metric in METRIC_NAMES}
     epochs = max(info["epochs"] for info in infos)
-    curves = {}
-    for metric in METRIC_NAMES:
-        factor, by_seed = 100 if is_accuracy(metric) else 1, [run.curve(metric) for run in runs]
-        curves[metric] = [
-            [round(factor * curve[epoch], 6) for curve in by_seed if epoch in curve] for epoch in range(epochs + 1)
-        ]
-    accuracy = spread([round(100 * info["metrics"][TEST_ACC], 6) for info in infos])
+    curves = {metric: _curves_by_epoch(metric, runs, epochs) for metric in METRIC_NAMES}
     seconds = [info["seconds"]["total"] for info in infos]
-    changed, target = changed_settings(name, runs), (published.get(TEST_ACC) or [None])[-1]
-    largest = None
-    if target is None or changed:
-        difference, verdict = None, f"not compared: {', '.join(changed) or 'nothing was published'}"
-    else:
-        difference = round(accuracy["mean"] - target, 6)
-        verdict = "reached" if difference >= -TOLERANCE else f"missed by {-TOLERANCE - difference:.2f}"
-        largest = _largest_difference(published[TEST_ACC], curves[TEST_ACC])
+    changed = changed_settings(name, runs)
+    accuracy = spread([round(100 * info["metrics"][TEST_ACC], 6) for info in infos])
     return {
         "command": f"python -m mnist_lab experiment={name}",
         "changed": changed,
@@ -78,26 +63,47 @@ def summarise(name: str, runs: Sequence[Run]) -> dict[str, Any]:
         "published": published,
         "epochs": epochs,
         "seeds": [info["seed"] or 0 for info in infos],
-        "test_acc": {
-            "published": target,
-            **accuracy,
-            "difference": difference,
-            "verdict": verdict,
-            "largest_difference": largest,
-        },
+        "test_acc": _compare_accuracy(accuracy, published.get(TEST_ACC, []), curves[TEST_ACC], changed),
         "curves": curves,
         "seconds": {"mean": statistics.fmean(seconds), "min": min(seconds), "max": max(seconds)},
         "device": join_unique(info["device"] for info in infos),
         "processor": join_unique(info["processor"] for info in infos),
         "versions": {key: join_unique(info["versions"].get(key) for info in infos) for key in infos[0]["versions"]},
-        "commits": join_unique(map(commit_of, infos)),
+        "commits": join_unique(map(describe_commit, infos)),
     }
 
 
-def _largest_difference(published: Sequence[float | None], here: Sequence[Sequence[float]]) -> dict[str, Any] | None:
-    """Return the epoch and the largest difference of the mean from the published figure from epoch 3 on, if known."""
-    pairs = list(enumerate(zip(published, here, strict=False)))[3:]
-    differences = {epoch: statistics.fmean(own) - there for epoch, (there, own) in pairs if own and there is not None}
+def _curves_by_epoch(metric: str, runs: Sequence[Run], epochs: int) -> list[list[float]]:
+    """Return the values of a metric by epoch, each in the order of the runs that have one."""
+    factor, curves = 100 if is_accuracy(metric) else 1, [run.curve(metric) for run in runs]
+    return [[round(factor * curve[epoch], 6) for curve in curves if epoch in curve] for epoch in range(epochs + 1)]
+
+
+def _compare_accuracy(
+    accuracy: Mapping[str, Any],
+    published: Sequence[Any],
+    curve: Sequence[Sequence[float]],
+    changed: Sequence[str],
+) -> dict[str, Any]:
+    """Return the final test accuracy, compared with the last published one unless settings were changed."""
+    target = published[-1] if published else None
+    entry = {"published": target, **accuracy}
+    if target is None or changed:
+        verdict = f"not compared: {', '.join(changed) or 'nothing was published'}"
+        return {**entry, "difference": None, "verdict": verdict, "largest_difference": None}
+    difference = round(accuracy["mean"] - target, 6)
+    verdict = "reached" if difference >= -TOLERANCE else f"missed by {-TOLERANCE - difference:.2f}"
+    largest = _largest_difference(published, curve)
+    return {**entry, "difference": difference, "verdict": verdict, "largest_difference": largest}
+
+
+def _largest_difference(published: Sequence[float | None], curve: Sequence[Sequence[float]]) -> dict[str, Any] | None:
+    """Return the largest difference of the mean from the published figure from epoch 3 on; None if there are few."""
+    differences = {
+        epoch: statistics.fmean(values) - figure
+        for epoch, (figure, values) in enumerate(zip(published, curve, strict=False))
+        if epoch >= 3 and figure is not None and values
+    }
     if len(differences) < 3:
         return None
     epoch = max(differences, key=lambda epoch: abs(differences[epoch]))
@@ -105,7 +111,7 @@ def _largest_difference(published: Sequence[float | None], here: Sequence[Sequen
 
 
 def spread(values: Sequence[float]) -> dict[str, float | None]:
-    """Return the mean, the standard deviation, None for one value, and the ends of the range."""
+    """Return the mean, the standard deviation (None for one value), and the ends of the range."""
     std = round(statistics.stdev(values), 6) if len(values) > 1 else None
     return {"mean": round(statistics.fmean(values), 6), "std": std, "min": min(values), "max": max(values)}
 
@@ -113,12 +119,12 @@ def spread(values: Sequence[float]) -> dict[str, float | None]:
 def changed_settings(name: str, runs: Sequence[Run]) -> list[str]:
     """Return the settings in which runs differ from their preset."""
     preset = compose(f"experiment={name}", config_dir=runs[0].info["config_dir"])
-    differences = [item for run in runs for item in format_differences(preset, run.config).items()]
-    return list(dict.fromkeys(f"{key}={now}" for key, (_, now) in differences if key != "seed"))
+    differences = [difference for run in runs for difference in format_differences(preset, run.config).items()]
+    return list(dict.fromkeys(f"{key}={value}" for key, (_, value) in differences if key != "seed"))
 
 
-def commit_of(info: RunRecord) -> str:
-    """Return the commit that a run was made with, and whether files were changed."""
+def describe_commit(info: RunRecord) -> str:
+    """Return the commit of the code that trained a run, and whether files were changed."""
     git = info["git"] or {"commit": "unknown", "changed": False}
     return str(git["commit"])[:12] + (" and changes" if git["changed"] else "")
 
@@ -146,35 +152,37 @@ def _format_mean(accuracy: Mapping[str, Any]) -> str:
 
 def _epoch_table(row: Mapping[str, Any]) -> list[list[str]]:
     """Return heads and a row for each epoch with a published figure; for each metric: published, here, difference."""
-    rows: list[dict[str, str]] = []
+    heads, rows = ["epoch"], []
+    for metric in row["published"]:
+        label = f"{metric.split('/')[0]} {'accuracy, %' if is_accuracy(metric) else 'loss'}"
+        heads += [f"published {label}", label, f"difference of {label}"]
     for epoch in range(row["epochs"] + 1):
-        cells: dict[str, str] = {}
+        cells: list[str] = []
         for metric, figures in row["published"].items():
-            what = f"{metric.split('/')[0]} {'accuracy, %' if is_accuracy(metric) else 'loss'}"
-            heads = f"published {what}", what, f"difference of {what}"
-            published, here = [*figures, *[None] * epoch][epoch], row["curves"][metric][epoch]
-            cells |= dict.fromkeys(heads, "")
-            if published is not None and here:
-                digits, mean = 2 if is_accuracy(metric) else 4, statistics.fmean(here)
-                own = f"{mean:.{digits}f}" + (f" ± {statistics.stdev(here):.{digits}f}" if len(here) > 1 else "")
-                values = f"{published:.{digits}f}", own, f"{mean - published:+.{digits}f}"
-                cells |= zip(heads, values, strict=True)
-        if any(cells.values()):
-            rows.append({"epoch": str(epoch), **cells})
-    return [list(rows[0]), *(list(each.values()) for each in rows)] if rows else []
+            published = figures[epoch] if epoch < len(figures) else None
+            cells += _compare_values(metric, published, row["curves"][metric][epoch])
+        if any(cells):
+            rows.append([str(epoch), *cells])
+    return [heads, *rows] if rows else []
+
+
+def _compare_values(metric: str, published: float | None, values: Sequence[float]) -> tuple[str, str, str]:
+    """Format a published figure, the mean ± deviation of values, and the difference; empty if anything is missing."""
+    if published is None or not values:
+        return "", "", ""
+    mean, digits = statistics.fmean(values), 2 if is_accuracy(metric) else 4
+    deviation = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{published:.{digits}f}", f"{mean:.{digits}f}{deviation}", f"{mean - published:+.{digits}f}"
 
 
 @styled
 def plot_reproduction(name: str, row: Mapping[str, Any]) -> Figure:
-    """Plot a preset's curves from epoch 1 on, mean and range over its seeds, with the published points.
-
-    The axes fit the test set and the published points; the first epochs of training may lie outside.
-    """
+    """Plot a preset's mean and range over its seeds; the axes fit the test set and the published points."""
     seeds = len(row["seeds"])
     figure = Figure(figsize=(9, 3.8))
     set_title(figure, f"{name}: mean and range of {seeds} seed{'s' * (seeds > 1)}, published figures as crosses")
     for axes, metric in zip(figure.subplots(1, 2), METRICS, strict=True):
-        shown: list[float] = []
+        fitted: list[float] = []
         for kind, (words, colour) in SETS.items():
             by_epoch = enumerate(row["curves"].get(f"{kind}/{metric}", []))
             curve = {epoch: values for epoch, values in by_epoch if epoch > 0 and values}
@@ -182,25 +190,22 @@ def plot_reproduction(name: str, row: Mapping[str, Any]) -> Figure:
                 low, high = [min(values) for values in curve.values()], [max(values) for values in curve.values()]
                 axes.plot(list(curve), list(map(statistics.fmean, curve.values())), color=colour, label=words)
                 axes.fill_between(list(curve), low, high, color=colour, alpha=0.2, linewidth=0)
-                shown += [*low, *high] if kind == "test" else []
-            shown += plot_published(axes, row, f"{kind}/{metric}")
-        if shown and metric == "loss":
-            axes.set_ylim(top=1.15 * max(shown))
-        elif shown:
-            axes.set_ylim(bottom=min(shown) - 0.1 * (100 - min(shown)))
+                fitted += [*low, *high] if kind == "test" else []
+            fitted += plot_published(axes, row, f"{kind}/{metric}")
+        if fitted and metric == "loss":
+            axes.set_ylim(top=1.15 * max(fitted))
+        elif fitted:
+            axes.set_ylim(bottom=min(fitted) - 0.1 * (100 - min(fitted)))
         finish_axes(axes, "epoch", METRICS[metric][0])
         axes.legend()
     return figure
 
 
-def write_leaderboard(found: Mapping[str, Sequence[Run]], out: Path) -> str:
-    """Write page, records and logs of finished runs by preset into a folder; return the page.
-
-    The records and logs of other presets that the folder has already stay.
-    """
+def write_leaderboard(presets: Mapping[str, Sequence[Run]], out: Path) -> str:
+    """Write page, records and logs of presets into a folder, keeping those of other presets, and return the page."""
     folder = out / LOGS
     folder.mkdir(parents=True, exist_ok=True)
-    for name, runs in found.items():
+    for name, runs in presets.items():
         logs = list(_make_logs(name, runs))
         for path in folder.glob(f"{name}-*.yaml"):
             path.unlink()
@@ -216,13 +221,13 @@ def write_leaderboard(found: Mapping[str, Sequence[Run]], out: Path) -> str:
 
 
 def _make_logs(name: str, runs: Sequence[Run]) -> Iterator[Log]:
-    """Evaluate a preset's finished runs, and their ensemble if they are several; yield the log of each."""
+    """Evaluate a preset's finished runs, and their ensemble if there are several, and yield the log of each."""
     logs: list[Log] = []
-    each_probabilities: list[Tensor] = []
+    probabilities: list[Tensor] = []
     for run in runs:
         trained, info, epochs = TrainedRun(run), run.info, run.epochs()
         predictions = trained.predictions
-        each_probabilities.append(predictions.probabilities)
+        probabilities.append(predictions.probabilities)
         examples = epochs[-1].get(EXAMPLES_SEEN, 0) if epochs else 0
         log: Log = {
             "preset": name,
@@ -230,11 +235,11 @@ def _make_logs(name: str, runs: Sequence[Run]) -> Iterator[Log]:
             "changed": changed_settings(name, [run]),
             "command": format_command([f"experiment={name}", f"seed={info['seed']}"]),
             "parameters": info["parameters"] or 0,
-            # floating-point operations of training, in 10^15
+            # The floating-point operations of training, in 10^15.
             "pflop": round(flop_per_image(trained.model) * examples / 1e15, 6),
             "seconds": round(info["seconds"]["fit"], 1),
             "date": (info["started"] or "")[:10],
-            "commit": commit_of(info),
+            "commit": describe_commit(info),
             "versions": info["versions"],
             "processor": info["processor"] or "unknown",
             "device": info["device"] or "unknown",
@@ -245,12 +250,12 @@ def _make_logs(name: str, runs: Sequence[Run]) -> Iterator[Log]:
         logs.append(log)
         yield log
     if len(runs) > 1:
-        together = replace(predictions, probabilities=torch.stack(each_probabilities).mean(0))
-        yield {**logs[0], **_combine(logs), "epochs": [], "wrong": _wrong_classes(together)}
+        ensemble = replace(predictions, probabilities=torch.stack(probabilities).mean(0))
+        yield {**logs[0], **_combine(logs), "epochs": [], "wrong": _wrong_classes(ensemble)}
 
 
 def _combine(logs: Sequence[Log]) -> Log:
-    """Return the entries that the logs of a preset's runs have in common with the log of their ensemble."""
+    """Return the entries of an ensemble's log that follow from the logs of its networks."""
     seeds = [log["seeds"][0] for log in logs]
     return {
         "seeds": seeds,
@@ -264,25 +269,22 @@ def _combine(logs: Sequence[Log]) -> Log:
 
 
 def _wrong_classes(predictions: Predictions) -> dict[int, int]:
-    """Return the predicted class of each image that is predicted wrong, by its number in the test set."""
-    places = (predictions.predicted != predictions.labels).nonzero().squeeze(1).tolist()
-    return {place: int(predictions.predicted[place]) for place in places}
+    """Return the predicted class of each wrongly classified image, by the image's number in the test set."""
+    numbers = (predictions.predicted != predictions.labels).nonzero().squeeze(1).tolist()
+    return {number: int(predictions.predicted[number]) for number in numbers}
 
 
 def flop_per_image(network: Classifier) -> float:
-    """Return the floating-point operations of training for an image: forward and backward, as torch counts them.
-
-    The network is left as it was, but for its gradients.
-    """
+    """Return the floating-point operations to train on an image, as torch counts them; the gradients change."""
     images = dummy_images(network)
-    network.eval()  # batch normalisation's statistics do not change
+    network.eval()  # In training mode, the statistics of batch normalisation would change.
     with FlopCounterMode(display=False) as counter:
         network(images).sum().backward()
     return float(counter.get_total_flops()) / len(images)
 
 
 def format_seeds(seeds: Sequence[int]) -> str:
-    """Return the shortest text for --seeds that names these seeds, and any others between the first and the last."""
+    """Return the shortest value of --seeds that covers these seeds."""
     first, last = min(seeds), max(seeds)
     return str(last) if first == 1 else f"{first}-{last}"
 
@@ -300,7 +302,7 @@ def read_logs(folder: Path) -> list[dict[str, Any]]:
 def summarise_logs(logs: Sequence[Log]) -> dict[str, Any]:
     """Return a preset's entry of records.json from the logs of its runs and of their ensemble."""
     single = [log for log in logs if len(log["seeds"]) == 1]
-    together = [accuracy(log) for log in logs if len(log["seeds"]) > 1]
+    ensembles = [log for log in logs if len(log["seeds"]) > 1]
     first, combined = single[0], _combine(single)
     return {
         "preset": first["preset"],
@@ -308,8 +310,8 @@ def summarise_logs(logs: Sequence[Log]) -> dict[str, Any]:
         "changed": sorted({setting for log in single for setting in log["changed"]}),
         "parameters": first["parameters"],
         "seeds": combined["seeds"],
-        **spread([accuracy(log) for log in single]),
-        "ensemble": together[0] if together else None,
+        **spread([compute_accuracy(log) for log in single]),
+        "ensemble": compute_accuracy(ensembles[0]) if ensembles else None,
         "seconds": round(statistics.fmean(log["seconds"] for log in single), 1),
         "pflop": first["pflop"],
         "date": combined["date"],
@@ -319,7 +321,7 @@ def summarise_logs(logs: Sequence[Log]) -> dict[str, Any]:
     }
 
 
-def accuracy(log: Log) -> float:
+def compute_accuracy(log: Log) -> float:
     """Return a log's test accuracy in per cent."""
     return float(round(100 * (1 - len(log["wrong"]) / log["images"]), 6))
 

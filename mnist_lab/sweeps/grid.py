@@ -6,8 +6,8 @@ from mnist_lab.config.keys import SWEEP_KEYS
 from mnist_lab.config.overrides import without_keys
 from mnist_lab.errors import UsageError
 from mnist_lab.runs.record import COMPLETE
-from mnist_lab.sweeps.loop import running
-from mnist_lab.sweeps.plan import Plan, combinations
+from mnist_lab.sweeps.loop import open_sweep
+from mnist_lab.sweeps.plan import Plan, combine_overrides
 
 
 @dataclass
@@ -15,14 +15,14 @@ class Grid:
     """A sweep over every combination of values.
 
     Args:
-        params: the swept values by key, in Hydra's grammar; an override of the command line replaces its key's.
+        params: the swept values by key, in Hydra's grammar; an override on the command line replaces those of its key.
     """
 
     params: dict[str, str] | None = None
 
     def run(self, plan: Plan) -> None:
-        swept, jobs = plan.swept, combinations(plan.overrides)
-        if not jobs or not without_keys((str(each.input_line) for each in plan.overrides), *SWEEP_KEYS):
+        swept, jobs = plan.swept, combine_overrides(plan.overrides)
+        if not jobs or not without_keys((str(override.input_line) for override in plan.overrides), *SWEEP_KEYS):
             raise UsageError(
                 "-m: there is nothing to sweep; give a setting several values, such as optimizer.lr=0.01,0.1"
             )
@@ -30,5 +30,5 @@ class Grid:
         ids = {plan.compose_job(job, number)[0]: job for number, job in enumerate(jobs)}
         if len(ids) < len(jobs):
             raise UsageError(f"{', '.join(swept)}: {len(jobs)} jobs of which {len(ids)} differ; take out values")
-        with running(plan, ids) as loop:
+        with open_sweep(plan, ids) as loop:
             loop.run([job.id for job in loop.sweep.jobs() if job.state not in COMPLETE])

@@ -1,8 +1,8 @@
-"""Successive halving: all candidates train a little, the best of them are continued, and so on to the end.
+"""Successive halving: all candidates train for a few epochs, the best of them continue, and so on to the end.
 
 Jamieson and Talwalkar, 2016 (arXiv 1502.07943); with several brackets, Hyperband: Li et al., 2018 (arXiv 1603.06560). A
-candidate that is not continued stays paused in its run folder. One that is continued goes on from its last checkpoint
-as if it had never stopped; schedulers are planned for the whole length from the start.
+candidate that does not continue stays paused in its run folder. The others continue from their last checkpoints as if
+they had never stopped; schedulers are planned for the whole length from the start.
 """
 
 import itertools
@@ -14,14 +14,14 @@ from dataclasses import dataclass, field
 
 from rich.table import Table
 
-from mnist_lab.config.metric_names import VAL_ACC
 from mnist_lab.console import PlainConsole
 from mnist_lab.errors import UsageError, not_installed
 from mnist_lab.runs.record import DONE, RunState
 from mnist_lab.runs.sweep import Job, Sweep
 from mnist_lab.sweeps.jobs import is_distributed
-from mnist_lab.sweeps.loop import Loop, running
-from mnist_lab.sweeps.plan import Plan, combinations
+from mnist_lab.sweeps.loop import Loop, open_sweep
+from mnist_lab.sweeps.plan import Plan, combine_overrides
+from mnist_lab.sweeps.progress import best_accuracy
 
 CHOICE = "hydra/sweeper=halving"
 
@@ -30,32 +30,32 @@ CHOICE = "hydra/sweeper=halving"
 class Rung:
     """The candidates of a bracket that have trained equally long."""
 
-    epochs: int  # for which each has trained, unless it stopped early by itself
-    candidates: int
-    scores: dict[str, float]  # best validation accuracy by job id, the highest first; without those that failed
+    epochs: int  # how long each has trained, unless it stopped early by itself
+    candidates: int  # how many there are
+    scores: dict[str, float]  # best validation accuracy by job id, the highest first, without failed candidates
 
 
 @dataclass
 class Bracket:
     """Candidates that start together."""
 
-    size: int  # how many candidates
-    epochs: list[int]  # of each rung
-    rungs: list[Rung] = field(default_factory=list)  # those that are done
+    size: int  # how many candidates there are
+    epochs: list[int]  # the goal of each rung
+    rungs: list[Rung] = field(default_factory=list)  # the rungs that are done
 
 
 @dataclass
 class Halving:
-    """A sweep by successive halving: many candidates for few epochs, the best of them for more.
+    """A sweep by successive halving: it trains many candidates for few epochs, and the best of them for more.
 
     Args:
-        min_epochs: epochs of the first rung.
+        min_epochs: the epochs of the first rung.
         eta: each rung has eta times the epochs of the one before, and the best 1/eta of its candidates.
-        brackets: how many times candidates start together, each time fewer and with more epochs.
-        n_candidates: how many are drawn; None for every combination of the values.
-        sampler: random or qmc, which draws them.
-        seed: seed of the sampler and of the brackets.
-        params: what is swept, by key, in Hydra's grammar, where the command line does not say.
+        brackets: the number of groups of candidates; each later group starts with fewer candidates and more epochs.
+        n_candidates: the number of candidates to draw; None for every combination of the values.
+        sampler: random or qmc, which draws the candidates.
+        seed: the seed of the sampler and of the order of candidates in brackets.
+        params: the swept values by key, in Hydra's grammar; an override on the command line replaces those of its key.
     """
 
     min_epochs: int
@@ -74,20 +74,19 @@ class Halving:
         candidates, max_epochs = self.compose_candidates(plan)
         brackets = plan_brackets(len(candidates), max_epochs, self.min_epochs, self.eta, self.brackets)
         plan.launcher.check(len(candidates))
-        left = iter(candidates)
-        with ExitStack() as at_end, running(plan, candidates) as loop:
-            at_end.callback(show_brackets, brackets, plan.sweep, max_epochs)  # below the results, however it ends
+        remaining = iter(candidates)
+        with ExitStack() as at_end, open_sweep(plan, candidates) as loop:
+            # In any case, the rungs are shown below the results of the sweep.
+            at_end.callback(show_brackets, brackets, plan.sweep, max_epochs)
             for bracket in brackets:
-                own = list(itertools.islice(left, bracket.size))
-                bracket.rungs.extend(climb(loop, own, bracket.epochs, self.eta))
+                ids = list(itertools.islice(remaining, bracket.size))
+                bracket.rungs.extend(train_rungs(loop, ids, bracket.epochs, self.eta))
                 if plan.sweep.stop_file.exists():
                     break
 
     def compose_candidates(self, plan: Plan) -> tuple[dict[str, list[str]], int]:
-        """Return the overrides of each candidate by its job's id, and the epochs for which the best of them train."""
-        jobs = (
-            combinations(plan.overrides) if self.n_candidates is None else self.draw_candidates(plan, self.n_candidates)
-        )
+        """Return the overrides of each candidate by its job's id, and the number of epochs of the best candidates."""
+        jobs = combine_overrides(plan.overrides) if self.n_candidates is None else self.draw_jobs(plan)
         if self.brackets != 1:
             random.Random(self.seed).shuffle(jobs)  # Neighbours in the grid start in different brackets.
         candidates, lengths = {}, set()
@@ -105,19 +104,17 @@ class Halving:
             )
         return candidates, lengths.pop()
 
-    def draw_candidates(self, plan: Plan, count: int) -> list[list[str]]:
-        """Return candidates whose values Optuna's sampler has drawn: the same ones for the same seed."""
+    def draw_jobs(self, plan: Plan) -> list[list[str]]:
+        """Return the overrides of each candidate, drawn by Optuna's sampler."""
         try:
-            from mnist_lab.sweeps.optuna_search import draw
+            from mnist_lab.sweeps.optuna_search import draw_jobs
         except ImportError as error:
             raise not_installed("hydra.sweeper.n_candidates", "optuna") from error
-        fixed = [str(override.input_line) for override in plan.overrides if not override.is_sweep_override()]
-        swept = [override for override in plan.overrides if override.is_sweep_override()]
-        return [[*fixed, *drawn] for drawn in draw(swept, count, self.sampler, self.seed)]
+        return draw_jobs(plan.overrides, self.n_candidates, self.sampler, self.seed)
 
 
 def plan_brackets(candidates: int, max_epochs: int, min_epochs: int, eta: int, brackets: int) -> list[Bracket]:
-    """Share candidates out among brackets, of which each begins a rung higher than the one before."""
+    """Distribute candidates among brackets; each bracket begins a rung higher than the one before."""
     for name, value, least in (("min_epochs", min_epochs, 1), ("eta", eta, 2), ("brackets", brackets, 1)):
         if not isinstance(value, int) or value < least:
             raise UsageError(f"hydra.sweeper.{name}={value}: must be a whole number from {least} on")
@@ -126,48 +123,40 @@ def plan_brackets(candidates: int, max_epochs: int, min_epochs: int, eta: int, b
             f"hydra.sweeper.min_epochs={min_epochs}: must be less than trainer.max_epochs={max_epochs}, "
             "for which the best candidates train"
         )
-    rungs = round(math.log(max_epochs / min_epochs, eta)) or 1  # above the first
-    epochs = [*(min_epochs * eta**number for number in range(rungs)), max_epochs]
+    last_rung = round(math.log(max_epochs / min_epochs, eta)) or 1
+    epochs = [*(min_epochs * eta**rung for rung in range(last_rung)), max_epochs]
     if brackets > min(len(epochs), candidates):
         most = min(len(epochs), candidates)
         raise UsageError(f"hydra.sweeper.brackets={brackets}: these epochs and candidates make {most} at most")
-    # Each bracket costs about the same epochs: Hyperband's sizes, for this number of candidates.
-    weights = [eta**-number * (rungs + 1) / (rungs + 1 - number) for number in range(brackets)]
+    # With Hyperband's sizes, each bracket takes about the same number of epochs.
+    weights = [eta**-number * len(epochs) / (len(epochs) - number) for number in range(brackets)]
     sizes = [max(1, round(candidates * weight / sum(weights))) for weight in weights[1:]]
     return [Bracket(size, epochs[number:]) for number, size in enumerate([candidates - sum(sizes), *sizes])]
 
 
-def climb(loop: Loop, ids: Sequence[str], epochs: Sequence[int], eta: int) -> Iterator[Rung]:
-    """Train candidates rung by rung, and yield each rung when it is done; end where the sweep is stopping.
-
-    What the folder has already is not trained again, and so a sweep that was stopped makes the same choices again.
-    """
+def train_rungs(loop: Loop, ids: Sequence[str], epochs: Sequence[int], eta: int) -> Iterator[Rung]:
+    """Train candidates rung by rung, and yield each rung, until the sweep is stopping."""
     for goal in epochs:
         pause = None if goal == epochs[-1] else {"_target_": "mnist_lab.training.PauseAfter", "epochs": goal}
-        todo = [job.id for job in loop.sweep.read_jobs(ids) if not has_trained(job, goal)]
-        loop.sweep.plan({}, dict.fromkeys(todo, pause))
-        loop.run(todo)
+        # Since trained epochs are not trained again, a continued sweep makes the same choices.
+        unfinished = [job.id for job in loop.sweep.read_jobs(ids) if not has_trained(job, goal)]
+        loop.sweep.plan({}, dict.fromkeys(unfinished, pause))
+        loop.run(unfinished)
         jobs = list(loop.sweep.read_jobs(ids))
         if any(job.state not in DONE for job in jobs):
             return
-        scores = {job.id: best for job in jobs if (best := score(job, goal)) is not None}
+        accuracies = {job.id: best_accuracy(job, goal) for job in jobs if job.state != RunState.FAILED}
+        scores = {id: accuracy for id, accuracy in accuracies.items() if accuracy is not None}
         if not scores:
             return
-        rung = Rung(goal, len(ids), dict(sorted(scores.items(), key=lambda entry: -entry[1])))
-        yield rung
-        ids = list(rung.scores)[: max(1, len(ids) // eta)]
+        best_first = dict(sorted(scores.items(), key=lambda entry: -entry[1]))
+        yield Rung(goal, len(ids), best_first)
+        ids = list(best_first)[: max(1, len(ids) // eta)]
 
 
 def has_trained(job: Job, epochs: int) -> bool:
-    """Return whether a job has trained so many epochs, or has stopped early by itself."""
+    """Return whether a job has trained for this many epochs, or has stopped early by itself."""
     return job.state == RunState.FINISHED or (job.state == RunState.PAUSED and len(job.epochs) >= epochs)
-
-
-def score(job: Job, epochs: int) -> float | None:
-    """Return a job's best validation accuracy within so many epochs; None if it failed."""
-    if job.state == RunState.FAILED:
-        return None
-    return max((row[VAL_ACC] for row in job.epochs if row["epoch"] < epochs and VAL_ACC in row), default=None)
 
 
 def show_brackets(brackets: Sequence[Bracket], sweep: Sweep, max_epochs: int) -> None:

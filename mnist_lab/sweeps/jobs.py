@@ -1,16 +1,16 @@
-"""Run one job of a sweep: skip it if it is finished, resume or start it otherwise, and record a failure."""
+"""Run one job of a sweep: skip it if it is finished, otherwise resume or start it, and record a failure."""
 
 import logging
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 import traceback
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
 
 from omegaconf import DictConfig
 
@@ -24,7 +24,7 @@ from mnist_lab.runs.locks import RunInUse, run_lock
 from mnist_lab.runs.record import COMPLETE, JobProcess, RunState, SweepRecord
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Job, Sweep, read_job, write_job
-from mnist_lab.sweeps.process import SWEEP_PROCESS, import_torch, own_process
+from mnist_lab.sweeps.process import SWEEP_PROCESS, configure_process, import_torch
 from mnist_lab.sweeps.run_log import run_log
 
 PATIENCE = 60  # seconds for a distributed run to end after a signal
@@ -32,13 +32,10 @@ log = logging.getLogger(__name__)
 
 
 def run_in_own_process(folder: str, id: str) -> bool:
-    """Run a job in a process that was started for jobs of the sweep in a folder.
-
-    Returns True if it ended, and False if a signal interrupted it; then it has saved.
-    """
-    own_process()
+    """Run a job in a process for jobs; return True if it ended, and False if a signal interrupted it (it has saved)."""
+    configure_process()
     sweep = Sweep(Path(folder))
-    record = _enter(sweep)
+    record = _enter_sweep_folder(sweep)
     settings, overrides = record["settings"], record["jobs"][id]
     line = CommandLine((*overrides, *settings["overrides"]), settings["config_dir"], settings["config_name"])
     import_torch()
@@ -51,8 +48,8 @@ def run_in_own_process(folder: str, id: str) -> bool:
     return True
 
 
-def _enter(sweep: Sweep) -> SweepRecord:
-    """Make this process one like the sweep's own, and return the sweep's record."""
+def _enter_sweep_folder(sweep: Sweep) -> SweepRecord:
+    """Take over the current folder and the search path of the sweep's own process, and return the sweep's record."""
     here = socket.gethostname()
     if not sweep.exists:
         raise UsageError(
@@ -69,7 +66,7 @@ def _enter(sweep: Sweep) -> SweepRecord:
 
 
 def run_job(sweep: Sweep, record: SweepRecord, id: str, cfg: DictConfig, hydra: HydraSettings) -> None:
-    """Run a job, unless it is finished, another process runs it, or the sweep is stopping."""
+    """Run a job, unless it is finished, in use by another process, or its sweep is stopping."""
     if sweep.stop_file.exists():
         return
     folder = Path(cfg.folder)
@@ -80,17 +77,12 @@ def run_job(sweep: Sweep, record: SweepRecord, id: str, cfg: DictConfig, hydra: 
     cfg.overrides = without_keys(original_overrides(cfg), *SWEEP_ONLY_KEYS)
     with suppress(RunInUse), run_lock(folder, patience=record["settings"]["lock_patience"]):
         job = read_job(folder) if Run(folder).job_path.exists() else Job(overrides, folder)
-        job = replace(job, overrides=overrides)  # A damaged record has none.
+        job = replace(job, overrides=overrides)  # A damaged record lacks them.
         if job.state in COMPLETE:
             return
-        same_start = job.process.get("start") == record["start"] and job.state != RunState.PAUSED
-        process: JobProcess = {
-            "start": record["start"],
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "began": time.time(),
-        }
-        job = replace(job, attempts=job.attempts if same_start else 0, process=process)
+        is_same_start = job.process.get("start") == record["start"] and job.state != RunState.PAUSED
+        process = JobProcess(start=record["start"], host=socket.gethostname(), pid=os.getpid(), began=time.time())
+        job = replace(job, attempts=job.attempts if is_same_start else 0, process=process)
         with run_log(folder, hydra):
             while True:
                 job = _attempt(replace(job, state=RunState.RUNNING, attempts=job.attempts + 1, error=None), cfg)
@@ -101,7 +93,7 @@ def run_job(sweep: Sweep, record: SweepRecord, id: str, cfg: DictConfig, hydra: 
 
 
 def _attempt(job: Job, cfg: DictConfig) -> Job:
-    """Return the job after one attempt, which resumes a stopped run and starts a failed one anew."""
+    """Train a job once, and return it with its new state; a stopped run is resumed, a failed one starts anew."""
     from mnist_lab.training.progress import console  # This imports torch and Lightning.
     from mnist_lab.training.train import train
 
@@ -120,7 +112,7 @@ def _attempt(job: Job, cfg: DictConfig) -> Job:
         write_job(replace(job, state=RunState.INTERRUPTED, error=f"signal {int(str(stop)) - 128}"))
         raise
     except (Exception, SystemExit) as error:
-        log.info("the job failed", exc_info=True)
+        log.info("the job has failed", exc_info=True)
         message = str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
         job = replace(job, state=RunState.FAILED, error=message.strip() or traceback.format_exc(limit=1))
     finally:
@@ -137,31 +129,24 @@ def is_distributed(cfg: DictConfig) -> bool:
 def train_in_subprocess(cfg: DictConfig) -> None:
     """Train a distributed job with the command `python -m mnist_lab` in its folder, and wait for the process.
 
-    Lightning starts the further processes of a run with the command line of the first, which would be the whole
-    sweep's. It leaves environment variables behind, and kills the first process when another one dies.
+    Lightning starts the further processes of a run with the command line of the first, which here would be that of the
+    whole sweep. It also leaves environment variables behind, and kills the first process when another one dies.
     """
-    command = [sys.executable, "-m", "mnist_lab", *_arguments(cfg)]
-    environment = os.environ | {SWEEP_PROCESS: str(os.getpid())}  # so that it ends when this process is killed
+    command = [sys.executable, "-m", "mnist_lab", *_job_arguments(cfg)]
+    environment = os.environ | {SWEEP_PROCESS: str(os.getpid())}  # When this process is killed, the other ends too.
     folder = Path(cfg.folder)
     from mnist_lab.training.checkpointing import STOP_SIGNALS, stop_signal, stop_signals_raise
 
     with (
         stop_signals_raise(),
-        subprocess.Popen(
-            command,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            env=environment,
-        ) as process,
+        Popen(command, stdout=DEVNULL, stderr=PIPE, text=True, start_new_session=True, env=environment) as process,
     ):
         try:
             message = process.communicate()[1].strip()
         except BaseException as stop:
             number = stop_signal(stop) or signal.SIGINT
             process.send_signal(number)
-            with suppress(subprocess.TimeoutExpired):
+            with suppress(TimeoutExpired):
                 process.communicate(timeout=PATIENCE)
             raise Interrupted(128 + number) from stop
         finally:
@@ -176,10 +161,11 @@ def train_in_subprocess(cfg: DictConfig) -> None:
         raise LabError(error or message.removeprefix("mnist_lab: ") or f"exit status {process.returncode}")
 
 
-def _arguments(cfg: DictConfig) -> list[str]:
-    """Return the arguments that train a job by itself, in its folder."""
+def _job_arguments(cfg: DictConfig) -> list[str]:
+    """Return the arguments that train a job without its sweep, in its folder."""
     overrides = without_keys(original_overrides(cfg), *SWEEP_KEYS)
-    own = [f"{key}={format_value(cfg[key])}" for key in PASSED_TO_JOBS]
-    resume = [f"resume={quote_path(Path(cfg.resume))}"] if cfg.resume else []
-    line = CommandLine((), cfg.config_dir, cfg.config_name)
-    return [*line.options, *overrides, *own, f"hydra.run.dir={quote_path(Path(cfg.folder))}", *resume]
+    overrides += [f"{key}={format_value(cfg[key])}" for key in PASSED_TO_JOBS]
+    overrides.append(f"hydra.run.dir={quote_path(Path(cfg.folder))}")
+    if cfg.resume:
+        overrides.append(f"resume={quote_path(Path(cfg.resume))}")
+    return [*CommandLine((), cfg.config_dir, cfg.config_name).options, *overrides]

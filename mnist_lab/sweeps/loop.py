@@ -1,4 +1,4 @@
-"""The loop of a sweep: launch jobs, watch them, start those once more whose process died, and end by a signal."""
+"""The loop of a sweep: launch jobs, wait for them, restart those whose process died, and stop on a signal."""
 
 import shutil
 import signal
@@ -23,40 +23,37 @@ from mnist_lab.runs.record import DONE, STOPPED, RunState
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Job, Sweep, write_job
 from mnist_lab.sweeps.jobs import run_job
-from mnist_lab.sweeps.launchers.launcher import Launcher, Placement, Stage
-from mnist_lab.sweeps.plan import Plan, in_folder
+from mnist_lab.sweeps.launchers.launcher import LaunchedJob, Launcher, Stage
+from mnist_lab.sweeps.plan import Plan, set_job_folder
 from mnist_lab.sweeps.process import import_torch
-from mnist_lab.sweeps.progress import Watch, show_results
+from mnist_lab.sweeps.progress import SweepDisplay, show_results
 
-STARTS = 2  # of a job whose process dies, before it counts as failed
+MAX_STARTS = 2  # A job whose process dies in each of these starts has failed.
 PATIENCE = 60  # seconds for jobs to save after a signal
 
 
-class Outcome(Enum):
-    """What has become of a job that has ended for its launcher."""
+class JobEnd(Enum):
+    """How a job has ended that its launcher reports as ended."""
 
     RECORDED = "its own record says how it ended, or the sweep is stopping"
-    UNKNOWN = "its record may still come, or another process runs it"
-    CANCELLED = "somebody has cancelled it"
-    AGAIN = "its process has died, and is started once more"
+    UNKNOWN = "its record may still arrive, or another process runs it"
+    CANCELLED = "somebody has cancelled it in its engine"
+    RESTART = "its process has died, and is to be started once more"
     DIED = "its process has died again"
 
 
 @contextmanager
-def running(plan: Plan, jobs: Mapping[str, Sequence[str]]) -> Iterator["Loop"]:
-    """Open the sweep of a plan with the overrides of its planned jobs by id, and watch it during the block.
-
-    At its end, however it ends, the results are written and shown.
-    """
+def open_sweep(plan: Plan, jobs: Mapping[str, Sequence[str]]) -> Iterator["Loop"]:
+    """Open the sweep of a plan with its first jobs, display it during the block, and then show its results."""
     sweep, launcher, command = plan.sweep, plan.launcher, format_command(plan.arguments())
     with run_lock(sweep.folder):
-        new = not sweep.exists
+        is_new = not sweep.exists
         Sweep.open(sweep.folder, command, plan.swept, jobs, plan.settings())
         try:
-            with closing(launcher), forward_signals(sweep, launcher), Watch(sweep, launcher):
+            with closing(launcher), forward_signals(sweep, launcher), SweepDisplay(sweep, launcher):
                 yield Loop(plan)
         except UsageError:
-            if new and not Run.below(sweep.folder):  # The launcher has refused the jobs.
+            if is_new and not Run.below(sweep.folder):  # The launcher has refused the jobs.
                 shutil.rmtree(sweep.folder)
             raise
         finally:
@@ -73,19 +70,16 @@ class Loop:
         self.plan, self.launcher, self.sweep = plan, plan.launcher, plan.sweep
 
     def run(self, ids: Sequence[str]) -> None:
-        """Start jobs and wait until all have ended; with detach=true, only start them.
-
-        A job whose process dies is started once more, and continues where it saved.
-        """
-        # Records of paused jobs keep their former process until they continue.
+        """Start jobs and wait until all have ended, restarting those that die; with detach=true, only start them."""
+        # Until a paused job continues, its record names the process that paused it.
         self.paused = {job.id: job.process for job in self.sweep.read_jobs(ids) if job.state == RunState.PAUSED}
         self.starts = Counter(ids)
-        self.ended: dict[str, float] = {}  # when a job was seen to have ended without a record of how
+        self.unrecorded_since: dict[str, float] = {}  # when the loop first saw that a job has ended without a record
         if ids:
             self._start(ids)
         if self.plan.cfg.detach:
             command = format_command(["status", self.sweep.folder.name])
-            print_lines(f"{len(ids)} jobs are in the queue; how they stand: {command}")
+            print_lines(f"{len(ids)} jobs are in the queue; to see their states: {command}")
         else:
             self._wait(dict.fromkeys(ids))
 
@@ -95,76 +89,75 @@ class Loop:
     def _wait(self, unended: dict[str, None]) -> None:
         cancelled = []
         while unended:
-            placements = self.launcher.poll()
-            again = []
-            ended = [id for id in unended if placements[id].stage == Stage.ENDED]
+            self.launcher.poll()
+            restarted = []
+            ended = [id for id in unended if self.launcher.jobs[id].stage == Stage.ENDED]
             for id, job in zip(ended, self.sweep.read_jobs(ended), strict=True):
-                outcome = self._outcome(id, job, placements[id])
-                if outcome == Outcome.AGAIN:
-                    again.append(id)
-                elif outcome != Outcome.UNKNOWN:
+                launched = self.launcher.jobs[id]
+                end = self._find_end(id, job, launched)
+                if end == JobEnd.RESTART:
+                    restarted.append(id)
+                elif end != JobEnd.UNKNOWN:
                     del unended[id]
-                if outcome == Outcome.CANCELLED:
-                    cancelled.append(str(placements[id]) or id)
-                elif outcome == Outcome.DIED:
-                    self._record_death(id, job, placements[id])
-            if again:
-                self.starts.update(again)
-                self.ended = {id: moment for id, moment in self.ended.items() if id not in again}
-                self._start(again)
+                if end == JobEnd.CANCELLED:
+                    cancelled.append(str(launched) or id)
+                elif end == JobEnd.DIED:
+                    self._record_death(id, job, launched)
+            if restarted:
+                self.starts.update(restarted)
+                for id in restarted:
+                    self.unrecorded_since.pop(id, None)
+                self._start(restarted)
             if unended:
                 time.sleep(self.launcher.poll_seconds)
         if cancelled:
-            raise LabError(f"cancelled: {', '.join(cancelled)}; the same command starts what is not finished")
+            raise LabError(f"cancelled: {', '.join(cancelled)}; the same command starts the jobs that are not finished")
 
-    def _outcome(self, id: str, job: Job, placement: Placement) -> Outcome:
-        """Return what has become of a job that has ended for its launcher."""
+    def _find_end(self, id: str, job: Job, launched: LaunchedJob) -> JobEnd:
+        """Return how a job has ended that its launcher reports as ended."""
         has_begun = job.process != self.paused.get(id)
         if (job.state in DONE and has_begun) or self.sweep.stop_file.exists():
-            return Outcome.RECORDED
-        if placement.cancelled:
-            return Outcome.CANCELLED
+            return JobEnd.RECORDED
+        if launched.cancelled:
+            return JobEnd.CANCELLED
         if job.state == RunState.INTERRUPTED:
-            return Outcome.RECORDED
-        if job.state == RunState.RUNNING and not release_if_held_by(placement.machine, job.folder):
-            # In another process, or in one that died on another machine, whose lock is trusted for a while.
-            return Outcome.UNKNOWN if self.launcher.lock_patience else Outcome.RECORDED
-        ended = self.ended.setdefault(id, time.monotonic())
-        if not placement.reason and time.monotonic() < ended + self.launcher.record_patience:
-            return Outcome.UNKNOWN
-        return Outcome.AGAIN if self.starts[id] < STARTS else Outcome.DIED
+            return JobEnd.RECORDED
+        if job.state == RunState.RUNNING and not release_if_held_by(launched.machine, job.folder):
+            # Another process runs the job, or has died on another machine, where its lock is trusted for a while.
+            return JobEnd.UNKNOWN if self.launcher.lock_patience else JobEnd.RECORDED
+        since = self.unrecorded_since.setdefault(id, time.monotonic())
+        if not launched.reason and time.monotonic() < since + self.launcher.record_patience:
+            return JobEnd.UNKNOWN
+        return JobEnd.RESTART if self.starts[id] < MAX_STARTS else JobEnd.DIED
 
-    def _record_death(self, id: str, job: Job, placement: Placement) -> None:
-        """Record a job as failed whose process has died; if it had not begun, the sweep ends."""
-        end = ": ".join(filter(None, [str(placement), placement.reason])) or "no reason is known"
+    def _record_death(self, id: str, job: Job, launched: LaunchedJob) -> None:
+        """Record a job whose process has died as failed; if it had not begun, end the sweep."""
+        end = ": ".join(filter(None, [str(launched), launched.reason])) or "no reason is known"
         if job.state == RunState.WAITING:
             self.launcher.cancel()
             results = Results.of(self.sweep)
             name = describe_job(results, next(job for job in results.jobs if job.id == id))
-            raise LabError(f"{name}: ended before it began ({end}){explain_log(placement.log)}")
+            raise LabError(f"{name}: ended before it began ({end}){explain_log(launched.log)}")
         write_job(replace(job, state=RunState.FAILED, error=f"its process died ({end})"))
 
 
 def run_in_this_process(plan: Plan, id: str) -> None:
-    """Run a job in the process of its sweep, with the configuration composed for the plan.
-
-    A job that only an earlier start of the sweep has planned is composed now.
-    """
+    """Run a job in the process of its sweep, composing it if an earlier start has planned it."""
     import_torch()
     record = plan.sweep.record
     folder = plan.sweep.job_folder(record, id)
     if id in plan.composed:
-        plain, hydra = plan.composed[id]
-        cfg = OmegaConf.create(in_folder(plain, folder))
-        hydra = replace(hydra, logging=in_folder(hydra.logging, folder))
+        settings, hydra = plan.composed[id]
+        cfg = OmegaConf.create(set_job_folder(settings, folder))
+        hydra = replace(hydra, logging=set_job_folder(hydra.logging, folder))
     else:
-        line = replace(plan.line, overrides=(*record["jobs"][id], *plan.own_overrides))
+        line = replace(plan.line, overrides=(*record["jobs"][id], *plan.common_overrides))
         cfg, hydra = compose_job(line, is_sweep=True, folder=folder, number=list(record["jobs"]).index(id))
     run_job(plan.sweep, record, id, cfg, hydra)
 
 
 def explain_log(log: Path | None) -> str:
-    """Return what the log of a job that has not begun says, to be put behind another sentence."""
+    """Return what the log of a job that has not begun says, to be appended to an error message."""
     if log is None:
         return ""
     if not log.exists():
@@ -177,14 +170,14 @@ def explain_log(log: Path | None) -> str:
 def forward_signals(sweep: Sweep, launcher: Launcher) -> Iterator[None]:
     """Forward Ctrl-C, SIGTERM and SIGHUP to the jobs of a sweep, and wait until they have saved.
 
-    A job in this process handles them itself while it trains. Jobs that outlive this process continue; those that had
-    not begun will not, but for a closed terminal. A second signal ends the wait.
+    A job in this process handles them itself while it trains. Jobs that outlive this process continue, and their
+    pending ones are cancelled, except by SIGHUP, when the terminal closes. A second signal ends the wait.
     """
 
     def stop(number: int, frame: Any) -> None:
         if number == signal.SIGHUP:
             signal.signal(number, signal.SIG_IGN)  # The kernel, the shell and tmux may each send one.
-        if received or (launcher.outlives and number == signal.SIGHUP):
+        if received or (launcher.outlives_sweep and number == signal.SIGHUP):
             raise Interrupted(128 + number)
         received.append(number)
         sweep.stop_file.touch()
@@ -199,7 +192,7 @@ def forward_signals(sweep: Sweep, launcher: Launcher) -> Iterator[None]:
         yield
         return
     numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as it is under nohup
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup has it ignored.
         numbers.append(signal.SIGHUP)
     before = {number: signal.signal(number, stop) for number in numbers}
     try:
@@ -208,5 +201,5 @@ def forward_signals(sweep: Sweep, launcher: Launcher) -> Iterator[None]:
         for number, handler in before.items():
             if signal.getsignal(number) is stop:
                 signal.signal(number, handler or signal.SIG_DFL)
-        if received:  # whatever a launcher did with the exception
+        if received:  # A launcher may have caught the exception.
             raise Interrupted(128 + received[0])

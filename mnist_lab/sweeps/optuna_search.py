@@ -1,7 +1,7 @@
-"""A search for the best settings, on Optuna: it asks for settings, and a job tries them.
+"""hydra/sweeper=optuna: a search for the best settings with Optuna, whose trials are jobs.
 
-The study lies in the sweep's folder, study.journal, and is continued by the same command. Hydra's own Optuna sweeper
-needs Optuna 2, which today's SQLAlchemy breaks.
+The study is study.journal in the sweep's folder, and the same command continues it. Hydra's own Optuna sweeper needs
+Optuna 2, which today's SQLAlchemy breaks.
 """
 
 import warnings
@@ -29,7 +29,7 @@ from mnist_lab.formatting import print_lines
 from mnist_lab.runs.record import COMPLETE, DONE, RunState
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
-from mnist_lab.sweeps.loop import Loop, running
+from mnist_lab.sweeps.loop import Loop, open_sweep
 from mnist_lab.sweeps.plan import Plan
 
 SAMPLERS: dict[str, Callable[..., BaseSampler]] = {"random": RandomSampler, "qmc": QMCSampler}
@@ -37,13 +37,14 @@ SAMPLERS: dict[str, Callable[..., BaseSampler]] = {"random": RandomSampler, "qmc
 
 @dataclass
 class Search:
-    """A sweep over Optuna's choice of values, one batch of jobs after the other.
+    """A sweep over values that Optuna chooses, one batch of jobs after the other.
 
     Args:
-        n_trials: jobs in all.
-        seed: seed of the sampler.
-        prune_after: epochs that every job may train before a bad one is stopped; None for all.
-        params: what is searched, by key, in Hydra's grammar, where the command line does not say.
+        n_trials: the number of jobs.
+        seed: the seed of the sampler.
+        prune_after: the number of epochs after which bad jobs are stopped; None for never.
+        params: the searched values by key, in Hydra's grammar; an override on the command line replaces those of its
+            key.
     """
 
     n_trials: int
@@ -52,54 +53,52 @@ class Search:
     params: dict[str, str] | None = None
 
     def run(self, plan: Plan) -> None:
-        space = {str(each.get_key_element()): distribution(each) for each in plan.overrides if each.is_sweep_override()}
+        space = make_space(plan.overrides)
         if self.n_trials < 1:
             raise UsageError(f"hydra.sweeper.n_trials={self.n_trials}: must be 1 or more")
         if not plan.swept:
             raise UsageError("hydra/sweeper=optuna: there is nothing to search; leave a setting of its params open")
         if plan.cfg.detach:
-            raise UsageError("--detach: a search asks for settings while its jobs run; run it in tmux, or with nohup")
+            raise UsageError("--detach: a search draws settings while its jobs run; run it in tmux, or with nohup")
         plan.launcher.check(self.n_trials)
         print_lines(f"searched: {', '.join(space)} (KEY=VALUE takes one out)")
-        with running(plan, {}) as loop:
+        with open_sweep(plan, {}) as loop:
             self.search(plan, loop, space)
 
     def search(self, plan: Plan, loop: Loop, space: dict[str, BaseDistribution]) -> None:
-        """Ask for settings, run their jobs and report the results, batch by batch, until the study has its trials.
+        """Draw settings, run their jobs and report the results, batch by batch, until the study has its trials.
 
-        A trial whose job failed or was stopped stays open: the next start of the search runs that job again. What a
-        batch asks for depends on the batches before it alone, so a search that was killed asks for the same again.
+        A trial whose job has failed or was stopped stays open, and the next start of the search runs that job again.
+        The settings of a batch depend on earlier batches alone, so that a killed search draws the same ones again.
         """
         sweep, study = plan.sweep, open_study(plan.sweep.folder, self.prune_after)
-        fixed = [str(override.input_line) for override in plan.overrides if not override.is_sweep_override()]
         tried: set[int] = set()
-        while batch := next_batch(study, self.n_trials, plan.launcher.at_once, tried):
+        while batch := next_batch(study, self.n_trials, plan.launcher.parallel_jobs, tried):
             tried |= set(batch)
-            jobs: dict[str, list[str]] = {}
+            planned: dict[str, list[str]] = {}
             ids: dict[int, str] = {}
             for number in batch:
-                params = ask(study, number, space, self.seed)
-                overrides = [*fixed, *(f"{key}={format_sample(value)}" for key, value in params.items())]
+                overrides = set_values(plan.overrides, draw_params(study, number, space, self.seed))
                 ids[number], _ = plan.compose_job(overrides, number)
-                jobs.setdefault(ids[number], overrides)
-            sweep.plan(jobs, {id: self.prune_callback(sweep.folder, number) for number, id in ids.items()})
-            loop.run([job.id for job in sweep.read_jobs(list(jobs)) if job.state not in COMPLETE])
-            found = {job.id: job for job in sweep.read_jobs(list(jobs))}
-            if any(job.state not in DONE for job in found.values()):
+                planned.setdefault(ids[number], overrides)
+            sweep.plan(planned, {id: self.prune_callback(sweep.folder, number) for number, id in ids.items()})
+            loop.run([job.id for job in sweep.read_jobs(list(planned)) if job.state not in COMPLETE])
+            jobs = {job.id: job for job in sweep.read_jobs(list(planned))}
+            if any(job.state not in DONE for job in jobs.values()):
                 return  # The sweep is stopping.
             for number, id in ids.items():
-                accuracy = found[id].info.get("metrics", {}).get(VAL_ACC)
-                if found[id].state == RunState.FAILED or accuracy is None:
-                    continue
-                was_pruned = found[id].state == RunState.PRUNED
-                study.tell(number, **({"state": TrialState.PRUNED} if was_pruned else {"values": accuracy}))
+                accuracy = jobs[id].info.get("metrics", {}).get(VAL_ACC)
+                if jobs[id].state == RunState.PRUNED and accuracy is not None:
+                    study.tell(number, state=TrialState.PRUNED)
+                elif jobs[id].state != RunState.FAILED and accuracy is not None:
+                    study.tell(number, accuracy)
 
     def prune_callback(self, folder: Path, number: int) -> dict[str, Any] | None:
-        """Return the callback by which a job reports to its study."""
+        """Return the callback with which a job reports to its study."""
         if self.prune_after is None:
             return None
-        own = {"folder": str(folder), "number": number, "prune_after": self.prune_after}
-        return {"_target_": "mnist_lab.sweeps.optuna_search.Prune", **own}
+        settings = {"folder": str(folder), "number": number, "prune_after": self.prune_after}
+        return {"_target_": "mnist_lab.sweeps.optuna_search.Prune", **settings}
 
 
 class SweepStudy(optuna.Study):
@@ -116,47 +115,43 @@ class SweepStudy(optuna.Study):
 
 
 def open_study(folder: Path, prune_after: int | None = None) -> SweepStudy:
-    """Return the study of a sweep, new or to continue."""
+    """Create the study of a sweep, or open it to continue it."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     journal = str(Sweep(folder).study_path)
-    lock: Any = FileLock(f"{journal}.lock")  # Optuna's own locks outlive a killed process, and are waited for
+    lock: Any = FileLock(f"{journal}.lock")  # Optuna's own locks outlive a killed process, and block the next one.
     storage = JournalStorage(JournalFileBackend(journal, lock))
     optuna.create_study(study_name="sweep", storage=storage, direction="maximize", load_if_exists=True)
     pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=prune_after or 0)
     return SweepStudy("sweep", storage, pruner)
 
 
-def next_batch(study: optuna.Study, n_trials: int, at_once: int, tried: Collection[int]) -> list[int]:
-    """Return the numbers of the trials to run next; empty where the search is over.
-
-    Batches end at multiples of their size, so that a search that was killed within one continues with the same ones.
-    """
+def next_batch(study: optuna.Study, n_trials: int, size: int, tried: Collection[int]) -> list[int]:
+    """Return the numbers of the trials to run next; empty at the end of the search."""
+    # Batches end at multiples of their size, so that a search killed in a batch continues with the same batches.
     trials = study.get_trials(deepcopy=False)
-    left = [trial.number for trial in trials if not trial.state.is_finished() and trial.number not in tried]
-    first = left[0] if left else len(trials)
-    end = min(n_trials, (first // at_once + 1) * at_once)
-    return [*(number for number in left if number < end), *range(len(trials), end)]
+    untried = [trial.number for trial in trials if not trial.state.is_finished() and trial.number not in tried]
+    first = untried[0] if untried else len(trials)
+    end = min(n_trials, (first // size + 1) * size)
+    return [*(number for number in untried if number < end), *range(len(trials), end)]
 
 
-def ask(study: SweepStudy, number: int, space: Mapping[str, BaseDistribution], seed: int) -> dict[str, Any]:
-    """Return the settings of a trial, drawn now unless they were drawn before.
-
-    Each is drawn with a seed of its own, so that a kill between two of them changes neither.
-    """
+def draw_params(study: SweepStudy, number: int, space: Mapping[str, BaseDistribution], seed: int) -> dict[str, Any]:
+    """Return the settings of a trial, drawn now unless an earlier start has drawn them."""
+    # Each setting has a seed of its own, so that a kill between two of them changes neither.
     if number == len(study.get_trials(deepcopy=False)):
         study.ask()
     trial = study.trial(number)
     for place, (key, dist) in enumerate(space.items()):
-        (own_seed,) = np.random.SeedSequence([seed, number, place]).generate_state(1)
+        (sampler_seed,) = np.random.SeedSequence([seed, number, place]).generate_state(1)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)  # constant_liar, before Optuna 5
-            study.sampler = optuna.samplers.TPESampler(seed=int(own_seed), constant_liar=True)
+            warnings.simplefilter("ignore", ExperimentalWarning)  # Before Optuna 5, constant_liar is experimental.
+            study.sampler = optuna.samplers.TPESampler(seed=int(sampler_seed), constant_liar=True)
         suggest(trial, key, dist)
     return dict(trial.params)
 
 
 def suggest(trial: optuna.Trial, key: str, dist: BaseDistribution) -> None:
-    """Draw a trial's value of a setting, unless it has one."""
+    """Draw a trial's value of a setting, unless the trial has one."""
     if isinstance(dist, CategoricalDistribution):
         trial.suggest_categorical(key, dist.choices)
     elif isinstance(dist, IntDistribution):
@@ -165,23 +160,29 @@ def suggest(trial: optuna.Trial, key: str, dist: BaseDistribution) -> None:
         trial.suggest_float(key, dist.low, dist.high, log=dist.log)
 
 
-def draw(swept: Sequence[Override], count: int, sampler: str, seed: int) -> list[list[str]]:
-    """Return so many lists of overrides, the same ones for the same seed."""
+def draw_jobs(overrides: Sequence[Override], count: Any, sampler: str, seed: int) -> list[list[str]]:
+    """Return the overrides of each of this number of jobs, the same ones for the same seed."""
     if not isinstance(count, int) or count < 1:
         raise UsageError(f"hydra.sweeper.n_candidates={count}: must be a whole number from 1 on, or null for a grid")
     if sampler not in SAMPLERS:
         raise UsageError(f"hydra.sweeper.sampler={sampler}: choose from {', '.join(SAMPLERS)}")
-    space = {str(override.get_key_element()): distribution(override) for override in swept}
+    space = make_space(overrides)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)  # QMCSampler, before Optuna 5
+        warnings.simplefilter("ignore", ExperimentalWarning)  # Before Optuna 5, QMCSampler is experimental.
         study = optuna.create_study(sampler=SAMPLERS[sampler](seed=seed))
         trials = [study.ask(space) for _ in range(count)]
-    return [[f"{key}={format_sample(value)}" for key, value in trial.params.items()] for trial in trials]
+    return [set_values(overrides, trial.params) for trial in trials]
 
 
-def distribution(override: Override) -> BaseDistribution:
-    """Return what Optuna draws a swept override from: a,b and range() as they are, interval(), int(), tag(log, ...)."""
+def make_space(overrides: Sequence[Override]) -> dict[str, BaseDistribution]:
+    """Return the distribution of each swept key."""
+    swept = [override for override in overrides if override.is_sweep_override()]
+    return {str(override.get_key_element()): make_distribution(override) for override in swept}
+
+
+def make_distribution(override: Override) -> BaseDistribution:
+    """Return the distribution of a swept override: a,b and range() as they are, interval(), int(), tag(log, ...)."""
     sweep: Any = override.value()
     key = override.key_or_group
     if override.is_discrete_sweep():
@@ -190,36 +191,38 @@ def distribution(override: Override) -> BaseDistribution:
         log, low, high = "log" in sweep.tags, sweep.start, sweep.end
         if not low < high or (log and low <= 0):
             raise UsageError(f"{key}={override.get_value_string()}: needs low < high, and low > 0 with tag(log)")
-        if isinstance(low, int) and isinstance(high, int):  # int(interval(...))
+        if isinstance(low, int) and isinstance(high, int):  # An interval has int ends only in int(interval(...)).
             return IntDistribution(low, high, log=log)
         return FloatDistribution(float(low), float(high), log=log)
     raise UsageError(f"{key}={override.get_value_string()}: cannot be searched; use a,b or interval(LOW,HIGH)")
 
 
-def format_sample(value: Any) -> str:
-    """Return a value as an override has it: a number that was drawn with four digits."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def set_values(overrides: Sequence[Override], params: Mapping[str, Any]) -> list[str]:
+    """Return overrides with drawn values in the place of the swept ones; numbers are rounded to four digits."""
+    fixed = [str(override.input_line) for override in overrides if not override.is_sweep_override()]
+    values = {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in params.items()}
+    return [*fixed, *(f"{key}={value}" for key, value in values.items())]
 
 
 class Prune(Callback):
-    """Stops a job whose validation accuracy is, after an epoch, below the median of the others' at that epoch.
+    """Stops a job after an epoch if its validation accuracy is below the median of other jobs' at that epoch.
 
-    The run is tested as any, and its status is "pruned".
+    The run is tested like any other, and its status is "pruned".
 
     Args:
-        folder: the sweep's.
-        number: of the trial in its study.
-        prune_after: epochs that every job may do.
+        folder: the folder of the sweep.
+        number: the number of the trial in its study.
+        prune_after: the number of epochs before which no job is stopped.
     """
 
     def __init__(self, *, folder: str, number: int, prune_after: int) -> None:
         self.folder, self.number, self.prune_after = Path(folder), number, prune_after
-        self.study: SweepStudy | None = None  # opened in the job's own process
+        self.study: SweepStudy | None = None  # It is opened in the job's own process.
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop a resumed job where it was stopped before it was killed."""
-        mark = Run(Path(trainer.default_root_dir)).pruned_path
-        if mark.exists() and trainer.current_epoch >= int(mark.read_text(encoding="utf-8")):
+        """Stop a job that was killed after it was pruned, at the epoch where it was pruned."""
+        pruned_path = Run(Path(trainer.default_root_dir)).pruned_path
+        if pruned_path.exists() and trainer.current_epoch >= int(pruned_path.read_text(encoding="utf-8")):
             trainer.should_stop = True
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -1,4 +1,4 @@
-"""What a sweep runs: its jobs, each composed once, with the id and the folder that follow from its settings."""
+"""The plan of a sweep: its jobs, each composed once, with the id and the folder that follow from its settings."""
 
 import hashlib
 import itertools
@@ -28,7 +28,7 @@ from mnist_lab.runs.record import SweepSettings
 from mnist_lab.runs.sweep import Sweep
 from mnist_lab.sweeps.launchers.launcher import Launcher, make_launcher
 
-UNNAMED = "<job>"  # The folder of a job whose id is not known yet; no file has this name.
+UNNAMED = "<job>"  # stands for the folder of a job whose id is not known yet; no file has this name
 
 
 @dataclass
@@ -36,29 +36,28 @@ class Plan:
     """What the command line of a sweep asks for."""
 
     line: CommandLine
-    cfg: DictConfig  # of the first job
+    cfg: DictConfig  # the configuration of the first job
     hydra: HydraSettings
-    # The configurations of composed jobs and their logging, by id, for a launcher that runs them in this process.
+    # The plain configurations of composed jobs by id, for a launcher that runs them in this process.
     composed: dict[str, tuple[dict[str, Any], HydraSettings]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, line: CommandLine) -> "Plan":
-        """Compose the first job of a sweep, from which follow its folder, sweeper and launcher."""
+        """Compose the first job of a sweep; the sweep's folder, sweeper and launcher follow from it."""
         return cls(line, *compose_job(line, is_sweep=True))
 
     @property
     def sweep(self) -> Sweep:
-        """The sweep, by its folder."""
+        """The sweep."""
         return Sweep(self.hydra.sweep_dir)
 
     @cached_property
     def overrides(self) -> list[Override]:
         """The overrides of the jobs, with the sweeper's params for keys that none of them sets."""
-        words = [word for word in self.line.overrides if not parse_override(word).is_hydra_override()]
-        params = self.hydra.sweeper.get("params") or {}
-        words += without_keys((f"{key}={value}" for key, value in params.items()), *map(override_key, words))
+        given = [text for text in self.line.overrides if not parse_override(text).is_hydra_override()]
+        params = [f"{key}={value}" for key, value in (self.hydra.sweeper.get("params") or {}).items()]
         with composer(self.line.config_dir):
-            return [parse_override(word) for word in words]
+            return [parse_override(text) for text in (*given, *without_keys(params, *map(override_key, given)))]
 
     @cached_property
     def swept(self) -> list[str]:
@@ -71,19 +70,19 @@ class Plan:
         return swept
 
     @cached_property
-    def own_overrides(self) -> list[str]:
+    def common_overrides(self) -> list[str]:
         """The overrides of Hydra's settings and of the sweep's, which all jobs have in common."""
-        own = [word for word in self.line.overrides if parse_override(word).is_hydra_override()]
-        own = without_keys(own, "hydra.sweep.dir", "hydra.mode")
-        of_sweep = [word for word in self.line.overrides if override_key(word) in SWEEP_KEYS]
-        return [*own, f"hydra.sweep.dir={quote_path(self.sweep.folder)}", *of_sweep]
+        hydra = [text for text in self.line.overrides if parse_override(text).is_hydra_override()]
+        hydra = without_keys(hydra, "hydra.sweep.dir", "hydra.mode")
+        sweep = [text for text in self.line.overrides if override_key(text) in SWEEP_KEYS]
+        return [*hydra, f"hydra.sweep.dir={quote_path(self.sweep.folder)}", *sweep]
 
     @cached_property
     def launcher(self) -> Launcher:
         """The launcher of the sweep."""
         choice = self.hydra.choices["hydra/launcher"]
         launcher = make_launcher(choice, self.hydra.launcher)
-        if self.cfg.detach and not launcher.outlives:
+        if self.cfg.detach and not launcher.outlives_sweep:
             raise UsageError(
                 f"--detach: jobs of hydra/launcher={choice} end with this command; run it in tmux or by nohup"
             )
@@ -91,7 +90,7 @@ class Plan:
 
     def compose_job(self, overrides: Sequence[str], number: int) -> tuple[str, DictConfig]:
         """Compose a job, and return its id and its configuration."""
-        line = replace(self.line, overrides=(*overrides, *self.own_overrides))
+        line = replace(self.line, overrides=(*overrides, *self.common_overrides))
         cfg, hydra = compose_job(line, is_sweep=True, folder=self.sweep.folder / UNNAMED, number=number)
         id = job_id(cfg)
         if self.launcher.in_this_process:
@@ -101,7 +100,7 @@ class Plan:
     def settings(self) -> SweepSettings:
         """Return what the jobs have in common, for sweep.json."""
         return {
-            "overrides": self.own_overrides,
+            "overrides": self.common_overrides,
             "config_dir": self.line.config_dir and str(Path(self.line.config_dir).absolute()),
             "config_name": self.line.config_name,
             "folder": str(Path.cwd()),
@@ -112,12 +111,13 @@ class Plan:
 
     def arguments(self) -> list[str]:
         """Return the arguments that start, or continue, the sweep."""
-        overrides = without_keys(self.line.overrides, "detach", "hydra.mode")  # To continue a sweep is to wait for it.
-        named = [] if "sweep" in map(override_key, overrides) else [f"sweep={self.sweep.folder.name}"]
-        return ["-m", *self.line.options, *overrides, *named]
+        overrides = without_keys(self.line.overrides, "detach", "hydra.mode")  # A continued sweep waits for its jobs.
+        if "sweep" not in map(override_key, overrides):
+            overrides.append(f"sweep={self.sweep.folder.name}")
+        return ["-m", *self.line.options, *overrides]
 
 
-def combinations(overrides: Sequence[Override]) -> list[list[str]]:
+def combine_overrides(overrides: Sequence[Override]) -> list[list[str]]:
     """Return the overrides of each job: every combination of the swept values, the last key's values fastest."""
     values: dict[str, list[str]] = {}
     for override in overrides:
@@ -126,7 +126,7 @@ def combinations(overrides: Sequence[Override]) -> list[list[str]]:
             values[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
         elif override.is_sweep_override():
             raise UsageError(
-                f"{override.input_line}: drawn from by a search alone; add hydra/sweeper=optuna, "
+                f"{override.input_line}: only a search can draw from it; add hydra/sweeper=optuna, "
                 "or hydra/sweeper=halving and hydra.sweeper.n_candidates"
             )
         else:
@@ -135,21 +135,19 @@ def combinations(overrides: Sequence[Override]) -> list[list[str]]:
 
 
 def job_id(cfg: DictConfig) -> str:
-    """Return the id of a job, 12 hexadecimal digits: a hash of the settings that identify it.
-
-    An added key with its default does not change it.
-    """
+    """Return the id of a job, 12 hexadecimal digits: a hash of the settings that identify it."""
     cfg = cfg.copy()
     OmegaConf.resolve(cfg)
     settings = identity_settings(flatten(cfg))
+    # A key that a later version has added does not change the id while it has its default.
     settings = {key: value for key, value in settings.items() if ADDED_KEYS.get(key, ...) != value}
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
-def in_folder(value: Any, folder: Path) -> Any:
+def set_job_folder(value: Any, folder: Path) -> Any:
     """Return plain values of a composed job with its folder in the place of UNNAMED."""
     if isinstance(value, str):
         return value.replace(str(folder.parent / UNNAMED), str(folder))
     if isinstance(value, dict):
-        return {key: in_folder(each, folder) for key, each in value.items()}
-    return [in_folder(each, folder) for each in value] if isinstance(value, list) else value
+        return {key: set_job_folder(entry, folder) for key, entry in value.items()}
+    return [set_job_folder(entry, folder) for entry in value] if isinstance(value, list) else value

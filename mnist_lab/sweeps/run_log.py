@@ -1,4 +1,4 @@
-"""The log of a run: warnings on the terminal, everything in train.log of its folder."""
+"""The log of a run: warnings on the terminal, everything in train.log in its folder."""
 
 import logging
 import logging.config
@@ -14,24 +14,24 @@ from mnist_lab.runs.run import Run
 
 
 class RunLog(logging.FileHandler):
-    """Writes into a run's folder once it has a record; what was logged before, too. A refused run leaves no file."""
+    """Writes into a run's folder, but nothing before it has a record, so that a refused run leaves no file."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, encoding="utf-8", delay=True)
-        self.run, self.before = Run(path.parent), list[logging.LogRecord]()
+        self.run, self.pending = Run(path.parent), list[logging.LogRecord]()
         self.setFormatter(LogFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.before.append(record)
+        self.pending.append(record)
         if self.stream or self.run.exists or self.run.job_path.exists():
-            for each in self.before:
-                super().emit(each)
-            self.before.clear()
+            for pending in self.pending:
+                super().emit(pending)
+            self.pending.clear()
 
 
 @contextmanager
 def run_log(folder: Path, settings: HydraSettings) -> Iterator[None]:
-    """Log a run during the block, as the lab does or as the command line's hydra/job_logging says."""
+    """Log a run during the block: the lab's own way, or as hydra/job_logging says if the command line has it."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     if settings.logging is None:
@@ -43,10 +43,11 @@ def run_log(folder: Path, settings: HydraSettings) -> Iterator[None]:
     else:
         make_folder(folder)
         logging.config.dictConfig(settings.logging)
-    verbose = settings.verbose
-    names = [verbose] if isinstance(verbose, str) else [""] * verbose if isinstance(verbose, bool) else verbose
-    levels = {name: logging.getLogger(name).level for name in names}
-    for name in names:
+    names = settings.verbose
+    if isinstance(names, bool):
+        names = [""] if names else []  # The root logger's name is empty.
+    levels = {name: logging.getLogger(name).level for name in ([names] if isinstance(names, str) else names)}
+    for name in levels:
         logging.getLogger(name).setLevel(logging.DEBUG)
     try:
         yield
@@ -54,6 +55,6 @@ def run_log(folder: Path, settings: HydraSettings) -> Iterator[None]:
         for handler in set(root.handlers) - set(handlers):
             handler.close()
         root.handlers[:] = handlers
-        for name, before in levels.items():
-            logging.getLogger(name).setLevel(before)
+        for name, former_level in levels.items():
+            logging.getLogger(name).setLevel(former_level)
         root.setLevel(level)

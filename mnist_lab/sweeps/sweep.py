@@ -1,8 +1,7 @@
-"""Run a sweep by the sweeper that it names."""
+"""Run a sweep with the sweeper that hydra/sweeper=... chooses."""
 
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
 
 from hydra.utils import instantiate
 
@@ -15,7 +14,7 @@ from mnist_lab.sweeps.plan import Plan
 def sweep(*overrides: str, config_dir: str | Path | None = None, config_name: str = "train") -> Results:
     """Train a network for each combination of values, as `python -m mnist_lab -m OVERRIDES` does.
 
-    A sweep with a name (`sweep=NAME`) that exists continues: finished jobs are skipped.
+    A sweep whose name (`sweep=NAME`) exists continues: finished jobs are skipped.
 
     Args:
         overrides: in Hydra's grammar, such as `"optimizer.lr=0.01,0.1"`, `"seed=range(3)"` or `"hydra/sweeper=optuna"`.
@@ -23,8 +22,8 @@ def sweep(*overrides: str, config_dir: str | Path | None = None, config_name: st
         config_name: the primary configuration, which may be a file of that folder, as --config-name.
 
     Returns:
-        The jobs and how they rank; `results.best_job` is the best by validation accuracy, None if none finished. A job
-        that failed is among `results.jobs`, with its error.
+        The jobs and their ranking; `results.best_job` is the best by validation accuracy, or None if none has
+        finished. A failed job is among `results.jobs`, with its error.
 
     Raises:
         UsageError: an override is not valid, nothing is swept, or another process runs this sweep.
@@ -37,18 +36,11 @@ def sweep(*overrides: str, config_dir: str | Path | None = None, config_name: st
 
 
 def run_sweep(plan: Plan) -> None:
-    """Run the sweep of a plan by the sweeper that it names."""
+    """Run the sweep of a plan with the sweeper that it names."""
     choice = plan.hydra.choices["hydra/sweeper"]
     if choice == "basic":
         raise UsageError(f"hydra/sweeper={choice}: writes no table; choose grid, which runs the same jobs, or optuna")
     if not str(plan.hydra.sweeper.get("_target_")).startswith(f"{__package__}."):
         raise UsageError(f"hydra/sweeper={choice}: unknown here; choose grid, halving or optuna")
-    sweeper: Sweeper = instantiate(plan.hydra.sweeper, _convert_="all")
+    sweeper = instantiate(plan.hydra.sweeper, _convert_="all")
     sweeper.run(plan)
-
-
-class Sweeper(Protocol):
-    """What hydra/sweeper=... chooses: it plans jobs, and runs them by the loop."""
-
-    def run(self, plan: Plan) -> None:
-        """Run the sweep of a plan."""

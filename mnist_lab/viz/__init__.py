@@ -15,7 +15,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-def __getattr__(name: str) -> Any:  # curves are drawn without torch, which the dashboard imports
+def __getattr__(name: str) -> Any:  # The dashboard imports torch, which curves do not need.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'curves')}"), name)

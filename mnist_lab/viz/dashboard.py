@@ -1,4 +1,4 @@
-"""What a run shows when it ends: figures, and the tabs of TensorBoard."""
+"""The dashboard of a finished run: figures, and the tabs of TensorBoard."""
 
 import contextlib
 import io
@@ -36,7 +36,7 @@ from mnist_lab.viz.save import write_figure
 
 log = logging.getLogger(__name__)
 
-# The charts of CUSTOM SCALARS: one for each metric, of all sets. The names are regular expressions.
+# The charts of the tab CUSTOM SCALARS: one for each metric, with all sets. The tags are regular expressions.
 LAYOUT = {
     "loss and accuracy": {
         "loss": ["Multiline", ["^Loss/train$", "^Loss/val$", "^Loss/test$"]],
@@ -44,12 +44,12 @@ LAYOUT = {
     },
     "training": {"learning rate": ["Multiline", ["^lr$"]], "images per second": ["Multiline", ["^images_per_second$"]]},
 }
-PROJECTED = 1000  # test images in PROJECTOR
-RGBA = 4  # Summary.Image's colorspace of matplotlib's files
+PROJECTED = 1000  # test images in the tab PROJECTOR
+RGBA = 4  # the colorspace of matplotlib's files, as Summary.Image numbers it
 MAIN_SETTINGS = ("model", "optimizer.lr", "optimizer.momentum", "data.batch_size", "trainer.max_epochs", "seed")
-# Settings of these groups are shown if they were given.
+# The tab HPARAMS shows settings of these groups if the command line has them.
 GROUPS = ("data", "augmentation", "test_augmentation", "label_smoothing", "model", "optimizer", "scheduler")
-# The names of each part's figures.
+# The figures of each part.
 FIGURES = {
     "curves": ("loss", "accuracy", "examples_seen"),
     "examples": ("truths_3x3", "predictions_3x3", "predictions_4x4"),
@@ -61,10 +61,7 @@ FIGURES = {
 
 @dataclass(frozen=True)
 class Dashboard:
-    """The figures and TensorBoard tabs of a finished run, part by part, as conf/dashboard/default.yaml describes them.
-
-    The figures are files in the run's folder figures/, and images in TensorBoard.
-    """
+    """Makes a finished run's figures and TensorBoard tabs, whose parts conf/dashboard/default.yaml describes."""
 
     curves: bool = True
     examples: bool = True
@@ -86,10 +83,7 @@ class Dashboard:
         boards: Sequence[SummaryWriter],
         step: int,
     ) -> None:
-        """Draw a finished run's figures, and write all parts that are switched on into TensorBoard's event files.
-
-        The network is put into eval mode; random states stay as they are. The boards are closed.
-        """
+        """Draw a finished run's figures, write the enabled parts into event files, and close the boards."""
         with torch.random.fork_rng(devices=[]):
             images, labels = data.examples(len(data.test_set()[1]))
             predictions = None
@@ -113,7 +107,7 @@ class Dashboard:
                 board.close()
 
     def show_failure(self, run: Run, cfg: DictConfig, boards: Sequence[SummaryWriter], step: int) -> None:
-        """Write the row of a run that failed into the HPARAMS tab, if that is switched on; the boards are closed."""
+        """Write the row of a failed run into the HPARAMS tab, if that is switched on, and close the boards."""
         for board in boards if self.hparams else ():
             add_hyperparameters(board, run, cfg, step, failed=True)
             board.close()
@@ -121,25 +115,26 @@ class Dashboard:
     def _save_figures(
         self, run: Run, model: Classifier, data: MNISTDataModule, images: Tensor, predictions: Predictions | None
     ) -> list[Path]:
-        """Write the figures, and remove an earlier start's that are switched off now; return the paths."""
-        drawn: dict[str, Figure | None] = dict.fromkeys(name for part in FIGURES.values() for name in part)
+        """Write the figures, remove those of an earlier start that are switched off now, and return the paths."""
+        figures: dict[str, Figure | None] = dict.fromkeys(name for part in FIGURES.values() for name in part)
         if self.curves:
-            drawn |= {"loss": plot_loss(run), "accuracy": plot_accuracy(run)}
-            drawn["examples_seen"] = plot_examples_seen(run)
+            figures |= {"loss": plot_loss(run), "accuracy": plot_accuracy(run)}
+            figures["examples_seen"] = plot_examples_seen(run)
         if self.examples and predictions:
-            few, truths, predicted = images[:16], predictions.labels[:16].tolist(), predictions.predicted[:16].tolist()
+            first, truths = images[:16], predictions.labels[:16].tolist()
+            predicted = predictions.predicted[:16].tolist()
             plot = partial(plot_images, classes=predictions.classes, as_ink=data.is_ink)
-            drawn["truths_3x3"] = plot(few[:9], truths[:9])
-            drawn["predictions_3x3"] = plot(few[:9], truths[:9], predicted[:9])
-            drawn["predictions_4x4"] = plot(few, truths, predicted, columns=4)
+            figures["truths_3x3"] = plot(first[:9], truths[:9])
+            figures["predictions_3x3"] = plot(first[:9], truths[:9], predicted[:9])
+            figures["predictions_4x4"] = plot(first, truths, predicted, columns=4)
         if self.worst and predictions:
-            drawn["worst"] = plot_worst_errors(predictions, images, as_ink=data.is_ink)
+            figures["worst"] = plot_worst_errors(predictions, images, as_ink=data.is_ink)
         if self.confusion and predictions:
-            drawn["confusion"] = plot_confusion(predictions)
+            figures["confusion"] = plot_confusion(predictions)
         if self.filters:
-            drawn["filters"] = plot_filters(model, model.image_size)
-        paths = {name: run.figures_folder / f"{name}.png" for name in drawn}
-        for name, figure in drawn.items():
+            figures["filters"] = plot_filters(model, model.image_size)
+        paths = {name: run.figures_folder / f"{name}.png" for name in figures}
+        for name, figure in figures.items():
             if figure:
                 run.figures_folder.mkdir(exist_ok=True)
                 write_figure(figure, paths[name])
@@ -149,7 +144,7 @@ class Dashboard:
 
 
 def add_picture(board: SummaryWriter, path: Path, step: int) -> None:
-    """Add a PNG file to IMAGES as it is; SummaryWriter.add_image takes pixels, and would encode them again."""
+    """Add a PNG file to the tab IMAGES as it is; SummaryWriter.add_image takes pixels, and would encode them again."""
     content = path.read_bytes()
     width, height = Image.open(io.BytesIO(content)).size
     image = Summary.Image(height=height, width=width, colorspace=RGBA, encoded_image_string=content)
@@ -160,21 +155,23 @@ def add_picture(board: SummaryWriter, path: Path, step: int) -> None:
 def add_hyperparameters(board: SummaryWriter, run: Run, cfg: DictConfig, step: int, *, failed: bool = False) -> None:
     """Write a run's row of the HPARAMS tab: its swept and its main settings, and its final metrics, if it has any.
 
-    A sweep's job has none of the test set's, as nothing is chosen by them, and which job is best is not known yet.
+    The row of a sweep's job has no test metrics, since the test set chooses nothing.
 
-    TensorBoard takes the columns from one run, and ticks the first five settings and metrics. A metric shows its last
-    point; so the final ones, which are of the best epoch's weights, have tags of their own. All is written at the end:
-    an early call, as Lightning's, needs values for the metrics.
+    TensorBoard takes the columns from one run, and ticks the first five settings and metrics. It shows the last point
+    of each metric; the final metrics, of the best epoch's weights, therefore have tags of their own. The row is
+    written at the end, because it needs the values of the metrics.
     """
     sweep = Sweep(run.folder.absolute().parent)
-    given = override_values(cfg.overrides)
-    swept = sweep.record["swept"] if sweep.exists else []
-    others = () if sweep.exists else (key for key in given if key.split(".")[0] in GROUPS)
+    overrides = override_values(cfg.overrides)
+    if sweep.exists:
+        keys = [*sweep.record["swept"], *MAIN_SETTINGS]
+    else:
+        keys = [*MAIN_SETTINGS, *(key for key in overrides if key.split(".")[0] in GROUPS)]
     settings = {}
-    for key in identity_settings(dict.fromkeys([*swept, *MAIN_SETTINGS, *others])):
+    for key in identity_settings(dict.fromkeys(keys)):
         value = cfg.name if key == "model" else OmegaConf.select(cfg, key)
         if isinstance(value, DictConfig):
-            settings[key] = given[key]  # such as optimizer, which is shown by its choice
+            settings[key] = overrides[key]  # A group, such as optimizer, is shown by the name of its choice.
         elif value is not None:
             settings[key] = value if type(value) in (int, float, str) else format_value(value)
     names = short_names(settings) | {"trainer.max_epochs": "epochs"}
@@ -183,25 +180,26 @@ def add_hyperparameters(board: SummaryWriter, run: Run, cfg: DictConfig, step: i
     metrics = {f"final/{name}": recorded[name] for name in sorted(shown, key=is_loss)}
     for tag, value in metrics.items():
         board.add_scalar(tag, value, step)
-    named = {names[key]: value for key, value in settings.items()}
-    summaries = hparams(named, metrics)  # type: ignore[no-untyped-call]
-    shown_metadata = summaries[0].value[0].metadata
-    content = HParamsPluginData.FromString(shown_metadata.plugin_data.content)
+    row = {names[key]: value for key, value in settings.items()}
+    summaries = hparams(row, metrics)  # type: ignore[no-untyped-call]
+    first_metadata = summaries[0].value[0].metadata
+    content = HParamsPluginData.FromString(first_metadata.plugin_data.content)
     for info in content.experiment.metric_infos:
         info.display_name = info.name.tag.removeprefix("final/").replace("/", " ")
-    shown_metadata.CopyFrom(metadata.create_summary_metadata(content))
+    first_metadata.CopyFrom(metadata.create_summary_metadata(content))
     if failed:
-        ended = HParamsPluginData(session_end_info=SessionEndInfo(status=api_pb2.STATUS_FAILURE))
-        summaries[-1].value[0].metadata.CopyFrom(metadata.create_summary_metadata(ended))
+        failure = HParamsPluginData(session_end_info=SessionEndInfo(status=api_pb2.STATUS_FAILURE))
+        summaries[-1].value[0].metadata.CopyFrom(metadata.create_summary_metadata(failure))
     for summary in summaries:
-        board._get_file_writer().add_summary(summary)  # type: ignore[no-untyped-call]  # closed where a run failed
+        # After a failure, the board may be closed; this method opens it again.
+        board._get_file_writer().add_summary(summary)  # type: ignore[no-untyped-call]
 
 
 def add_embedding(
     board: SummaryWriter, model: Classifier, images: Tensor, pixels: np.ndarray, predictions: Predictions
 ) -> None:
-    """Write PROJECTOR's files of the first test images, normalised and as bytes, if the network has features."""
-    rows, names = features(model, images[:PROJECTED]), list(map(printable, predictions.classes))
+    """Write the tab PROJECTOR of test images, (N, 1, S, S), and bytes in `pixels`, if the network has features."""
+    rows, names = compute_features(model, images[:PROJECTED]), list(map(printable, predictions.classes))
     if rows is None:
         return
     pairs = [(names[i], names[j]) for i, j in zip(predictions.labels, predictions.predicted, strict=True)]
@@ -209,33 +207,33 @@ def add_embedding(
         rows,
         metadata=pairs[:PROJECTED],
         metadata_header=["label", "predicted"],
-        label_img=torch.from_numpy(pixels[:PROJECTED, None]) / 255,  # the tab multiplies it by a point's colour
-        global_step=Run(Path(board.log_dir)).projector_folder.name,  # it names the folder
+        label_img=torch.from_numpy(pixels[:PROJECTED, None]) / 255,  # The tab multiplies this by a point's colour.
+        global_step=Run(Path(board.log_dir)).projector_folder.name,  # SummaryWriter makes the folder's name of it.
         tag="features",
     )
 
 
-def features(model: Classifier, images: Tensor) -> Tensor | None:
+def compute_features(model: Classifier, images: Tensor) -> Tensor | None:
     """Return the inputs of a network's last linear layer, (N, F), or None if they are not one row for each image."""
-    given: list[Tensor] = []
+    inputs: list[Tensor] = []
     layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
-    hooks = [layer.register_forward_pre_hook(lambda _, inputs: given.extend(inputs)) for layer in layers]
+    hooks = [layer.register_forward_pre_hook(lambda _, arguments: inputs.extend(arguments)) for layer in layers]
     try:
         model.probabilities(images, batch_size=len(images))
     finally:
         for hook in hooks:
             hook.remove()
-    return given[-1].float().cpu() if given and given[-1].shape[:-1] == (len(images),) else None
+    return inputs[-1].float().cpu() if inputs and inputs[-1].shape[:-1] == (len(images),) else None
 
 
 def add_graph(board: SummaryWriter, model: Classifier, image: Tensor) -> None:
     """Add the graph of a network for an image, (1, 1, S, S), unless the network cannot be traced."""
-    # torch prints why a network cannot be traced.
+    # torch prints why it cannot trace a network.
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch gives up jit.trace, for which its SummaryWriter has no substitute
+        warnings.simplefilter("ignore")  # jit.trace is deprecated, but SummaryWriter needs it.
         try:
             image = image.to(next(model.parameters()))
-            # Traced here, because add_graph would run the network twice more to check the trace.
+            # add_graph itself would run the network twice more to check the trace.
             board.add_graph(torch.jit.trace(model, image, check_trace=False), image)  # type: ignore[no-untyped-call]
-        except Exception:  # a user's network may raise anything; the run is no worse for it
+        except Exception:  # A user's network may raise anything, and the run does not need the graph.
             log.info("TensorBoard has no graph of this network", exc_info=True)

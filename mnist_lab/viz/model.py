@@ -1,4 +1,4 @@
-"""What a network has learnt: images with predictions, confusion matrix, calibration, robustness, filters."""
+"""Figures of what a network has learnt: predictions, confusion matrix, calibration, robustness, filters."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,10 +18,10 @@ from mnist_lab.viz.style import COLOURS, TITLE_HEIGHT, distinct_colours, set_tit
 from mnist_lab.viz.sweep import draw_cells
 
 MAX_NAME = 12  # characters of a class's name
-CHARACTER = 0.07  # inches that one takes at most
-INK = LinearSegmentedColormap.from_list("ink", [(0, 0, 0, 0), (0, 0, 0, 1)])  # on paper of any colour
-MAX_COUNTED = 20  # classes up to which the confusion matrix shows its numbers
-COLUMNS = 4  # of axes in the figure of robustness
+CHARACTER = 0.07  # inches of the widest character
+INK = LinearSegmentedColormap.from_list("ink", [(0, 0, 0, 0), (0, 0, 0, 1)])  # black, on paper of any colour
+MAX_COUNTED = 20  # The confusion matrix of more classes has no numbers.
+COLUMNS = 4  # columns of axes in the figure of robustness
 
 
 @styled
@@ -37,59 +37,58 @@ def plot_images(
 ) -> Figure:
     """Plot a grid of images, (N, 1, S, S) or (N, S, S), each below its true class or, if given, its predicted class.
 
-    A wrong prediction is red, with the true class below it; both with their probabilities, if given as (N, K). Bright
-    pixels are drawn as ink on paper, as suits MNIST, or else from black to white.
+    A wrong prediction is red, with the true class below it. Probabilities, (N, K), follow the classes if given. Bright
+    pixels are ink on paper, as suits MNIST, or white on black.
     """
     side = images.shape[-1]
     pixels = np.asarray(images).reshape(len(truths), side, side)
     names = [shorten(name, MAX_NAME) for name in classes]
-    width = 1.2 + CHARACTER * (max(len(names[label]) for label in {*truths, *(predictions or ())}) - 1)  # in inches
-    rows, cell, head = -(-len(truths) // columns), int(side * width), int(0.52 * side)
-    height = int(1.2 * side) + head
-    sheet = np.full((rows * height, columns * cell), np.nan)
-    figure = Figure(figsize=(width * columns, width * rows * height / cell))
+    longest_name = max(len(names[label]) for label in {*truths, *(predictions or ())})
+    cell_inches = 1.2 + CHARACTER * (longest_name - 1)
+    rows, cell_width, text_height = -(-len(truths) // columns), int(side * cell_inches), int(0.52 * side)
+    cell_height = int(1.2 * side) + text_height
+    sheet = np.full((rows * cell_height, columns * cell_width), np.nan)
+    figure = Figure(figsize=(cell_inches * columns, cell_inches * rows * cell_height / cell_width))
     figure.set_layout_engine("none")
-    axes = figure.add_axes((0, 0, 1, 1))  # one picture for all: a set of axes for each takes ten times as long
+    axes = figure.add_axes((0, 0, 1, 1))  # Separate axes for each image would take ten times as long.
     axes.axis("off")
     for i, (image, truth) in enumerate(zip(pixels, truths, strict=True)):
-        top, left = i // columns * height + head, i % columns * cell + (cell - side) // 2
+        top, left = i // columns * cell_height + text_height, i % columns * cell_width + (cell_width - side) // 2
         sheet[top : top + side, left : left + side] = image
         predicted = truth if predictions is None else predictions[i]
-        named = {"truth" if predictions is None else "predicted": predicted}
+        labels = {"truth" if predictions is None else "predicted": predicted}
         if predicted != truth:
-            named["is"] = truth
-        words = [f"{word} {names[label]}" for word, label in named.items()]
+            labels["is"] = truth
+        lines = [f"{word} {names[label]}" for word, label in labels.items()]
         if probabilities is not None:
-            shares = [format_probability(probabilities[i, label].item()) for label in named.values()]
-            words = [f"{word}: {share}" for word, share in zip(words, shares, strict=True)]
+            shares = [format_probability(probabilities[i, label].item()) for label in labels.values()]
+            lines = [f"{line}: {share}" for line, share in zip(lines, shares, strict=True)]
         colour = COLOURS["ink" if predicted == truth else "bad"]
-        axes.text(left + side / 2, top - 2, "\n".join(words), ha="center", va="bottom", fontsize=8.5, color=colour)
+        axes.text(left + side / 2, top - 2, "\n".join(lines), ha="center", va="bottom", fontsize=8.5, color=colour)
     axes.imshow(sheet, cmap=INK if as_ink else "gray", interpolation="none", aspect="auto")
     return figure
 
 
 def format_probability(share: float) -> str:
-    """Return a probability in percent; one that is not certain does not look so."""
-    return "> 99.9%" if 0.9995 <= share < 1 else "< 0.1%" if 0 < share < 0.0005 else f"{share:.1%}"
+    """Format a probability in per cent, without rounding it to 0 or 1."""
+    if 0.9995 <= share < 1:
+        return "> 99.9%"
+    return "< 0.1%" if 0 < share < 0.0005 else f"{share:.1%}"
 
 
 def plot_worst_errors(
     predictions: Predictions, images: Tensor | np.ndarray, count: int = 20, columns: int = 5, *, as_ink: bool = True
 ) -> Figure | None:
-    """Plot the images that a network got most wrong, worst first; None if it got none wrong.
-
-    Each has the predicted and the true class, with their probabilities.
-    """
-    chosen = predictions.worst(count)
-    if not len(chosen):
+    """Plot the images that a network got most wrong, with both classes' probabilities; None if it got none wrong."""
+    worst = predictions.worst(count)
+    if not len(worst):
         return None
-    truths, predicted = predictions.labels[chosen].tolist(), predictions.predicted[chosen].tolist()
-    shares, names = predictions.probabilities[chosen], predictions.classes
-    figure = plot_images(images[chosen], truths, predicted, shares, classes=names, columns=columns, as_ink=as_ink)
+    truths, predicted = predictions.labels[worst].tolist(), predictions.predicted[worst].tolist()
+    shares, names = predictions.probabilities[worst], predictions.classes
+    figure = plot_images(images[worst], truths, predicted, shares, classes=names, columns=columns, as_ink=as_ink)
     texts = [
-        f"a {names[truth]} ({format_probability(own[truth])}) predicted as {names[taken]} "
-        f"({format_probability(own[taken])})"
-        for truth, taken, own in zip(truths, predicted, shares.tolist(), strict=True)
+        f"a {names[i]} ({format_probability(row[i])}) predicted as {names[j]} ({format_probability(row[j])})"
+        for i, j, row in zip(truths, predicted, shares.tolist(), strict=True)
     ]
     figure.set_label("; ".join(texts))
     return figure
@@ -97,25 +96,26 @@ def plot_worst_errors(
 
 @styled
 def plot_confusion(predictions: Predictions) -> Figure:
-    """Plot how many images of each true class (row) were predicted as each class (column); an empty cell has none.
-
-    Right and wrong ones have colours of their own, each the stronger the more images there are.
-    """
-    counts = predictions.confusion()
-    right = max(counts.diagonal().max().item(), 1)
-    wrong = max((counts - counts.diagonal().diag()).max().item(), 1)
-    found = {(j, i): int(counts[i, j]) for i, j in counts.nonzero().tolist()}
+    """Plot the images of each true class (row) by predicted class (column), right and wrong ones in two colours."""
+    matrix = predictions.confusion()
+    max_right = max(matrix.diagonal().max().item(), 1)
+    max_wrong = max((matrix - matrix.diagonal().diag()).max().item(), 1)
+    counts = {(j, i): int(matrix[i, j]) for i, j in matrix.nonzero().tolist()}
     colours = {
-        (j, i): (COLOURS["heat"], count / right) if i == j else (COLOURS["error"], count / wrong)
-        for (j, i), count in found.items()
+        (j, i): (COLOURS["heat"], count / max_right) if i == j else (COLOURS["error"], count / max_wrong)
+        for (j, i), count in counts.items()
     }
     names = [shorten(name, MAX_NAME) for name in predictions.classes]
-    few, room = len(names) <= MAX_COUNTED, CHARACTER * (max(map(len, names)) - 1)  # inches beyond a digit's
-    side = 0.6 + room + (max(3, 0.4 * len(names)) if few else min(0.16 * len(names), 12))  # inches
+    label_inches = CHARACTER * (max(map(len, names)) - 1)
+    if len(names) <= MAX_COUNTED:
+        texts, cells_inches = {cell: str(count) for cell, count in counts.items()}, max(3, 0.4 * len(names))
+    else:
+        texts, cells_inches = {}, min(0.16 * len(names), 12)
+    side = 0.6 + label_inches + cells_inches
     figure = Figure(figsize=(side, side))
     axes = figure.subplots()
-    draw_cells(axes, colours, {spot: str(count) for spot, count in found.items()} if few else {})
-    axes.set_xticks(range(len(names)), names, rotation=90 if room else 0)
+    draw_cells(axes, colours, texts)
+    axes.set_xticks(range(len(names)), names, rotation=90 if label_inches else 0)
     axes.set_yticks(range(len(names)), names)
     axes.xaxis.tick_top()
     axes.xaxis.set_label_position("top")
@@ -123,7 +123,7 @@ def plot_confusion(predictions: Predictions) -> Figure:
     axes.set(xlim=(-0.5, len(names) - 0.5), ylim=(len(names) - 0.5, -0.5))
     axes.set(xlabel="predicted class", ylabel="true class")
     set_title(figure, f"{len(predictions.labels):,} images, accuracy {predictions.accuracy:.2%}")
-    errors = [f"{names[i]} predicted as {names[j]}: {count}" for (j, i), count in sorted(found.items()) if i != j]
+    errors = [f"{names[i]} predicted as {names[j]}: {count}" for (j, i), count in sorted(counts.items()) if i != j]
     figure.set_label(f"errors: {', '.join(errors) or 'none'}")
     return figure
 
@@ -154,10 +154,7 @@ def plot_reliability(predictions: Predictions) -> Figure:
 
 @styled
 def plot_robustness(groups: Mapping[str, Sequence[Robustness]]) -> Figure:
-    """Plot each corruption in its own axes, with a line for each group of runs: the mean, and the range of several.
-
-    Above the axes is the first run's first test image in every strength.
-    """
+    """Plot mean and range of each group of runs by corruption, below the first test image in every strength."""
     first, *_ = next(iter(groups.values()))
     corruptions, image = list(first.accuracies), first.example.unsqueeze(0)
     columns = min(COLUMNS, len(corruptions) + 1)
@@ -168,8 +165,8 @@ def plot_robustness(groups: Mapping[str, Sequence[Robustness]]) -> Figure:
         axes.axis("off")
     for i, name in enumerate(corruptions):
         strip, axes = grid[2 * (i // columns) : 2 * (i // columns) + 2, i % columns]
-        shown = torch.cat([corrupt(image, name, strength)[0] for strength in range(6)], dim=1).numpy()
-        strip.imshow(shown, cmap="gray_r", vmin=0, vmax=255, extent=(-0.5, 5.5, 0, 1), aspect="auto")
+        strengths = torch.cat([corrupt(image, name, strength)[0] for strength in range(6)], dim=1).numpy()
+        strip.imshow(strengths, cmap="gray_r", vmin=0, vmax=255, extent=(-0.5, 5.5, 0, 1), aspect="auto")
         strip.vlines(np.arange(0.5, 5), 0, 1, color=COLOURS["line"], linewidth=0.8)
         strip.set_title(name)
         axes.axis("on")
@@ -188,11 +185,7 @@ def plot_robustness(groups: Mapping[str, Sequence[Robustness]]) -> Figure:
 
 @styled
 def plot_filters(model: nn.Module, image_size: int, count: int = 128) -> Figure | None:
-    """Plot the weights of the first layer with weights, as pictures; None if they are not pictures.
-
-    They are for a convolution of one channel, and for a linear layer that takes every pixel of an image_size x
-    image_size image. No more than count are shown.
-    """
+    """Plot the first layer's weights, at most `count`, as pictures; None if they have no such shape."""
     layers = ((name, weight) for name, weight in model.named_parameters() if weight.ndim > 1)
     name, weight = next(layers, ("", torch.zeros(0)))
     if weight.ndim == 4 and weight.shape[1] == 1 and weight.shape[2] > 1:  # (N, 1, height, width)
@@ -204,14 +197,15 @@ def plot_filters(model: nn.Module, image_size: int, count: int = 128) -> Figure 
     shown = pictures[:count].detach().float().cpu().numpy()
     columns = math.ceil(math.sqrt(len(shown)))
     rows, (_, height, width) = math.ceil(len(shown) / columns), shown.shape
-    sheet = np.full((rows * columns, height + 1, width + 1), np.nan)  # with a gap behind and below each picture
+    sheet = np.full((rows * columns, height + 1, width + 1), np.nan)  # A gap of one pixel is on the right and below.
     sheet[: len(shown), :height, :width] = shown
     sheet = sheet.reshape(rows, columns, height + 1, width + 1).swapaxes(1, 2)
-    sheet, most = sheet.reshape(rows * (height + 1), columns * (width + 1))[:-1, :-1], np.abs(shown).max()
+    sheet = sheet.reshape(rows * (height + 1), columns * (width + 1))[:-1, :-1]
+    limit = np.abs(shown).max()
     figure = Figure(figsize=(6.2, 5 * sheet.shape[0] / sheet.shape[1] + TITLE_HEIGHT + 0.1))
     axes = figure.subplots()
     axes.axis("off")
     set_title(figure, f"{name}: {len(shown)} of {len(pictures)}")
-    drawn = axes.imshow(sheet, cmap="RdBu_r", vmin=-most, vmax=most, interpolation="none")
-    figure.colorbar(drawn, ax=axes, label="weight", aspect=30)
+    colours = axes.imshow(sheet, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="none")
+    figure.colorbar(colours, ax=axes, label="weight", aspect=30)
     return figure

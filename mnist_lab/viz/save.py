@@ -1,4 +1,4 @@
-"""Figures as files, and as SVG in an HTML page. Commands import it before they know whether they draw."""
+"""Figures as files, and as SVG in an HTML page. It imports matplotlib late, since most commands may draw nothing."""
 
 from __future__ import annotations
 
@@ -29,28 +29,29 @@ def require_figure_path(path: Path) -> None:
 
 
 def write_figure(figure: Figure, path: Path, option: str = "") -> None:
-    """Write a figure in the format that the file's name ends in; option is what a user named it by."""
+    """Write a figure in the format that the path's suffix names; `option` is the option with which a user gave it."""
     _escape_texts(figure)
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    # Pillow's own level makes the files a sixth smaller, and takes half as long again.
+    # Pillow's default level makes files a sixth smaller, but takes half as long again.
     options: dict[str, Any] = {"pil_kwargs": {"compress_level": 3}} if path.suffix == ".png" else {}
     output = user_output(path, option) if option else atomic_write(path, durable=False)
-    with rc_context({"text.hinting": "none"}), output as partial:  # at this DPI hinting costs time, spoils the spacing
-        if engine := figure.get_layout_engine():
+    # At this DPI, hinting takes time and spoils the spacing.
+    with rc_context({"text.hinting": "none"}), output as partial:
+        if engine := figure.get_layout_engine():  # savefig would draw the figure twice to lay it out.
             FigureCanvasAgg(figure)
             figure.set_dpi(DPI)
             engine.execute(figure)
-            figure.set_layout_engine("none")  # savefig would draw the figure twice to lay it out
+            figure.set_layout_engine("none")
         figure.savefig(partial, format=path.suffix[1:], dpi=DPI, **options)
 
 
 def inline_svg(figure: Figure, name: str) -> str:
     """Return a figure as an SVG element for a page; screen readers read its name and the figure's label, if it has one.
 
-    It has the page's colours and type, tooltips, and no title. Figures of one page need different names, since the ids
-    in the element follow from it; equal figures of one name give equal texts.
+    The element has the page's colours and font, tooltips, and no title. The ids in it follow from the name, so that
+    figures on one page need different names, and equal figures with the same name give the same text.
     """
     from matplotlib import rc_context
 
@@ -79,10 +80,10 @@ def inline_svg(figure: Figure, name: str) -> str:
 
 
 def _adapt(element: ElementTree.Element) -> None:
-    """Give an element of a figure its tooltips, short numbers, and the page's colours and type."""
+    """Give an element of a figure its tooltips, short numbers, and the page's colours and font."""
     from mnist_lab.viz.style import COLOURS, TOOLTIPS
 
-    element.tag = element.tag.rpartition("}")[2]  # an HTML page declares no namespaces
+    element.tag = element.tag.rpartition("}")[2]  # An HTML page declares no namespaces.
     attributes = {key.rpartition("}")[2]: value for key, value in element.attrib.items()}
     element.text, element.tail = (element.text or "").strip() or None, None
     if element.tag == "g" and attributes.pop("id", "").startswith(TOOLTIPS):
@@ -102,7 +103,7 @@ def _adapt(element: ElementTree.Element) -> None:
 
 
 def _escape_texts(figure: Figure) -> None:
-    """Escape the control characters in the texts of a figure, which XML and fonts lack."""
+    """Escape the control characters in the texts of a figure, since XML and fonts lack them."""
     from matplotlib.text import Text
 
     for text in figure.findobj(Text):

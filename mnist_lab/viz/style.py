@@ -8,7 +8,7 @@ from matplotlib import colormaps, rc_context
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
-# Each is a CSS variable of the reports, where a dark page gives it another value.
+# Each colour is also a CSS variable of the reports, with another value on a dark page.
 COLOURS = {
     "paper": "#ffffff",
     "tint": "#f4f6f9",
@@ -24,14 +24,14 @@ COLOURS = {
 }
 WIDTH, HEIGHT = 4.6, 2.75  # inches of a figure with one pair of axes
 TITLE_HEIGHT = 0.3  # inches
-TOOLTIPS = "tooltips:"  # begins the group id of an artist with tooltips
+TOOLTIPS = "tooltips:"  # the prefix of the group id of an artist with tooltips
 
-# A decorator: text, axes and layout take their looks from matplotlib's settings when they are made.
+# This decorates functions that make figures, since texts, axes and layouts copy these settings when they are created.
 styled = rc_context(
     {
         "figure.constrained_layout.use": True,
         "text.color": COLOURS["ink"],
-        "text.parse_math": False,  # a setting's value may have dollar signs
+        "text.parse_math": False,  # The value of a setting may contain dollar signs.
         "font.size": 9.5,
         "figure.titlesize": 10,
         "axes.titlesize": 10,
@@ -51,12 +51,12 @@ styled = rc_context(
 
 
 def set_title(figure: Figure, title: str) -> None:
-    """Write a title above the axes; a report, which has headings, leaves it out."""
+    """Write a title above the axes; reports have headings instead."""
     figure.suptitle(title, x=0.02, ha="left", wrap=True)
 
 
 def set_tooltips(artist: Artist, texts: Sequence[str]) -> None:
-    """Give each marker of a line or a collection a text that a report shows under the pointer."""
+    """Give each marker of a line or a collection a tooltip, for reports."""
     artist.set_gid(TOOLTIPS + json.dumps(texts))
 
 

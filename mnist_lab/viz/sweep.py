@@ -1,4 +1,4 @@
-"""Results of a sweep by its settings: heat maps, response, ranking, learning curves."""
+"""Figures of a sweep's results by its settings: heat maps, response, ranking, learning curves."""
 
 import math
 import operator
@@ -23,10 +23,10 @@ from mnist_lab.viz.curves import LEGEND_ROW, METRICS, SETS, finish_axes, set_log
 from mnist_lab.viz.style import COLOURS, HEIGHT, WIDTH, set_title, set_tooltips, styled
 
 LABEL = "validation accuracy (%)"
-LETTER = 0.085  # inches, of a tick's label
-CELL = 0.75, 0.45  # inches, of a heat map
+LETTER = 0.085  # inches of a letter in a tick's label
+CELL = 0.75, 0.45  # inches of a cell in a heat map
 MAX_RANKS = 20
-MAX_JOBS = 10  # whose curves are shown
+MAX_JOBS = 10  # jobs with a learning curve
 MAX_LEGEND = 50  # letters
 POINTS: dict[str, Any] = {"color": COLOURS["val"], "markersize": 7, "markeredgecolor": COLOURS["paper"]}
 
@@ -34,30 +34,27 @@ POINTS: dict[str, Any] = {"color": COLOURS["val"], "markersize": 7, "markeredgec
 def plot_heat_map(runs: Sequence[Run], across: str, up: str, metric: str = VAL_ACC) -> Figure:
     """Plot a metric of runs over two of their settings, such as "optimizer.lr" and "optimizer.momentum".
 
-    Runs with equal values of both, such as those of several seeds, count by their mean. An empty cell has no run.
+    A cell has the mean of the runs with equal values of both settings, such as those of several seeds.
     """
-    values: dict[tuple[Any, Any], list[float]] = {}
+    groups: dict[tuple[Any, Any], list[float]] = {}
     for run in runs:
         place = OmegaConf.select(run.config, up), OmegaConf.select(run.config, across)
-        values.setdefault(place, []).append(run.info["metrics"][metric])
-    return _draw_heat_map({place: statistics.fmean(found) for place, found in values.items()}, across, up, metric)
+        groups.setdefault(place, []).append(run.info["metrics"][metric])
+    return _draw_heat_map({place: statistics.fmean(values) for place, values in groups.items()}, across, up, metric)
 
 
 def plot_accuracy_map(results: Results, across: str, up: str) -> Figure:
-    """Plot the validation accuracy of a sweep's jobs over two of its settings, mean over seeds."""
+    """Plot the validation accuracy of a sweep's jobs over two of its settings, as the mean over seeds."""
     settings = [results.settings(group[0]) for group in results.ranked]
-    places = [(own[up], own[across]) for own in settings]
+    places = [(values[up], values[across]) for values in settings]
     means = [mean(group, VAL_ACC) for group in results.ranked]
     return _draw_heat_map(dict(zip(places, means, strict=True)), across, up, VAL_ACC)
 
 
 @styled
 def _draw_heat_map(means: Mapping[tuple[Any, Any], float], across: str, up: str, metric: str) -> Figure:
-    """Draw values by two settings, (up, across), the best one framed; a cell without a value stays empty.
-
-    The strength of a colour is the share of all results that are no better, so that a bad result does not press the
-    others together.
-    """
+    """Draw values by two settings, (up, across), with a frame around the best; a cell without a value stays empty."""
+    # A colour's strength is the share of results that are no better; by value, one bad result would hide the others.
     kind, name = metric.split("/")
     label, factor = METRICS[name]
     is_no_worse = operator.ge if is_accuracy(metric) else operator.le
@@ -90,7 +87,7 @@ def draw_cells(
     squares = [Rectangle((column - 0.48, row - 0.46), 0.96, 0.92) for column, row in colours]
     faces = [to_rgba(*colour) for colour in colours.values()]
     edges = [COLOURS["ink"] if spot in framed else "none" for spot in colours]
-    # The layout need not look at the cells and their texts.
+    # Without in_layout=False, the layout would measure every cell and text, which takes long and changes nothing.
     axes.add_collection(PatchCollection(squares, facecolors=faces, edgecolors=edges, linewidths=1.5, in_layout=False))
     for spot, text in texts.items():
         axes.text(*spot, text, ha="center", va="center_baseline", fontsize=9, in_layout=False)
@@ -98,17 +95,17 @@ def draw_cells(
     axes.tick_params(length=0)
 
 
-def _name_columns(figure: Figure, axes: Axes, names: Sequence[str], room: float) -> None:
-    """Name the places 0, 1, ... of the x axis, which have some room each in inches; long names are slanted."""
-    longest, slant = LETTER * max(map(len, names)), dict[str, Any]()
-    if longest > room:
-        slant = {"rotation": 25, "ha": "right", "rotation_mode": "anchor"}
+def _name_columns(figure: Figure, axes: Axes, names: Sequence[str], width: float) -> None:
+    """Name the places 0, 1, ... of the x axis; names that take more inches than the given width are slanted."""
+    longest, style = LETTER * max(map(len, names)), dict[str, Any]()
+    if longest > width:
+        style = {"rotation": 25, "ha": "right", "rotation_mode": "anchor"}
         figure.set_figheight(figure.get_figheight() + 0.4 * longest)
-    axes.set_xticks(range(len(names)), names, **slant)
+    axes.set_xticks(range(len(names)), names, **style)
 
 
 def sort_key(value: Any) -> tuple[float, str]:
-    """Return what values of a setting are sorted by: numbers by size, then names."""
+    """Return the key that sorts values of a setting: numbers by size, then names."""
     try:
         return float(value), str(value)
     except (TypeError, ValueError):
@@ -117,11 +114,7 @@ def sort_key(value: Any) -> tuple[float, str]:
 
 @styled
 def plot_response(results: Results, key: str) -> Figure:
-    """Plot validation accuracy by one setting: a point for each place in the ranking, with the spread over its seeds.
-
-    Numbers are placed by size, over a decade or more by logarithm; names are placed side by side. A line joins the
-    points if no other setting is swept.
-    """
+    """Plot validation accuracy by one setting, with the spread over seeds, and a line if no other setting is swept."""
     groups = sorted(results.ranked, key=lambda group: sort_key(results.settings(group[0])[key]))
     values = [results.settings(group[0])[key] for group in groups]
     figure = Figure(figsize=(WIDTH, HEIGHT))
@@ -131,8 +124,8 @@ def plot_response(results: Results, key: str) -> Figure:
     if not is_numeric:
         places = list(map(names.index, values))
     means, deviations, texts = _accuracies(results, groups, [key])
-    form = "o-" if {*results.varied} <= {key, "seed"} else "o"
-    points, *_ = axes.errorbar(places, means, yerr=deviations, fmt=form, **POINTS)
+    marker = "o-" if {*results.varied} <= {key, "seed"} else "o"
+    points, *_ = axes.errorbar(places, means, yerr=deviations, fmt=marker, **POINTS)
     set_tooltips(points, texts)
     figure.set_label("; ".join(texts))
     if not is_numeric:
@@ -165,11 +158,11 @@ def plot_ranking(results: Results) -> Figure:
 def _accuracies(
     results: Results, groups: Sequence[list[Job]], keys: Sequence[str]
 ) -> tuple[list[float], list[float], list[str]]:
-    """Return mean and standard deviation of each group's validation accuracy, in percent, and a text of all."""
-    found = [spread(group, VAL_ACC) for group in groups]
+    """Return the mean and the standard deviation of each group's validation accuracy, in percent, and a description."""
+    spreads = [spread(group, VAL_ACC) for group in groups]
     names = [_describe(results, group[0], keys) for group in groups]
-    texts = [f"{name}: {format_accuracy(**each)}" for name, each in zip(names, found, strict=True)]
-    return [100 * each["mean"] for each in found], [100 * (each["std"] or 0) for each in found], texts
+    texts = [f"{name}: {format_accuracy(**accuracy)}" for name, accuracy in zip(names, spreads, strict=True)]
+    return [100 * each["mean"] for each in spreads], [100 * (each["std"] or 0) for each in spreads], texts
 
 
 def _describe(results: Results, job: Job, keys: Sequence[str]) -> str:
@@ -179,32 +172,31 @@ def _describe(results: Results, job: Job, keys: Sequence[str]) -> str:
 
 @styled
 def plot_sweep_curves(results: Results, name: str) -> Figure | None:
-    """Plot a validation metric, loss or acc, by epoch for the better half of a sweep's jobs, the best one in colour.
-
-    None if no job has more than one epoch.
-    """
+    """Plot loss or acc by epoch for the better half of a sweep's jobs; None if none has a second epoch."""
     jobs = [job for group in results.ranked for job in group]
-    jobs.sort(key=lambda job: job != results.best_job)  # of the winner's seeds it need not be the first
+    jobs.sort(key=lambda job: job != results.best_job)  # The ranking does not sort the seeds of the winner.
     jobs = jobs[: min(MAX_JOBS, max(3, (len(jobs) + 1) // 2))]
     if max((len(job.epochs) for job in jobs), default=0) < 2:
         return None
-    label, factor = METRICS[name]
+    label_y, factor = METRICS[name]
     figure = Figure(figsize=(WIDTH, HEIGHT + 2 * LEGEND_ROW))
     axes = figure.subplots()
     texts: list[str] = []
-    for job in jobs[::-1]:  # the best over the others
+    for job in jobs[::-1]:  # The last curve, of the best job, covers the others.
         curve = {row["epoch"] + 1: row.get(f"val/{name}", math.nan) for row in job.epochs}
         curve = {epoch: value for epoch, value in curve.items() if math.isfinite(value)}
         colour, width = (COLOURS["val"], 1.5) if job == results.best_job else (COLOURS["soft"], 1.0)
-        words = _describe(results, job, results.varied) or job.folder.name
+        label = _describe(results, job, results.varied) or job.folder.name
         style: dict[str, Any] = {"markersize": 4, "markeredgecolor": COLOURS["paper"], "linewidth": width}
-        (line,) = axes.plot(list(curve), [factor * y for y in curve.values()], "o-", color=colour, label=words, **style)
-        tooltips = [f"{words}, epoch {x:g}: {format_cell(f'val/{name}', y)}" for x, y in curve.items()]
+        (line,) = axes.plot(list(curve), [factor * y for y in curve.values()], "o-", color=colour, label=label, **style)
+        tooltips = [f"{label}, epoch {x:g}: {format_cell(f'val/{name}', y)}" for x, y in curve.items()]
         set_tooltips(line, tooltips)
         texts = tooltips[-1:] + texts
     figure.set_label("; ".join(texts))
-    finish_axes(axes, "epoch", f"validation {label}")
-    lines = axes.get_lines()
-    names = [shorten(f"best: {lines[-1].get_label()}", MAX_LEGEND), f"the {len(lines) - 1} that rank next"]
-    figure.legend([lines[-1], *lines[:1]][: len(lines)], names[: len(lines)], loc="outside lower left")
+    finish_axes(axes, "epoch", f"validation {label_y}")
+    *others, best = axes.get_lines()
+    handles, names = [best, *others[:1]], [shorten(f"best: {best.get_label()}", MAX_LEGEND)]
+    if others:
+        names.append(f"the {len(others)} that rank next")
+    figure.legend(handles, names, loc="outside lower left")
     return figure

@@ -1,4 +1,4 @@
-"""--check says what a command line would run, or what is wrong with it, and makes nothing."""
+"""--check describes what a command line would run, or what is wrong with it, and writes nothing."""
 
 import shutil
 from pathlib import Path
@@ -11,7 +11,7 @@ def files() -> set[Path]:
     return set(Path().rglob("*"))
 
 
-def test_run_is_described_and_nothing_is_made(command: Command) -> None:
+def test_run_is_described_and_nothing_is_written(command: Command) -> None:
     outcome = command("model=mlp", "trainer.max_epochs=3", "seed=4", "--check")
     first, second, third = outcome.out.splitlines()
     assert (outcome.status, first) == (0, "valid: mlp, 130,058 parameters, 3 epochs, seed 4")
@@ -25,8 +25,8 @@ def test_time_is_that_of_earlier_runs_like_it_and_a_run_to_resume_is_described(c
     assert command("model=mlp", "trainer.max_epochs=1", "dashboard=none", "hydra.run.dir=runs/a").status == 0
     shutil.copytree("runs/a", "runs/b")
     before = files()
-    told = command("model=mlp", "trainer.max_epochs=100", "--check").out.splitlines()[-1]
-    assert told.startswith("time: about ") and told.endswith(", by earlier runs")
+    time = command("model=mlp", "trainer.max_epochs=100", "--check").out.splitlines()[-1]
+    assert time.startswith("time: about ") and time.endswith(", by earlier runs")
     for other in ("model=lenet", "data.batch_size=7"):
         assert "time: unknown" in command("model=mlp", other, "--check").out, other
     assert "continues: runs/a, from runs/a/checkpoints/last.ckpt" in command("resume=runs/a", "--check").out
@@ -48,7 +48,7 @@ def test_sweep_is_described_with_what_is_done_already(command: Command) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "error"),
     [
         (["-m", "optimizer.lr=0.1,-1"], "optimizer.lr=-1: "),
         (["optimizer.lr=0.1,0.2"], "optimizer.lr=0.1,0.2: several values; add -m"),
@@ -56,8 +56,8 @@ def test_sweep_is_described_with_what_is_done_already(command: Command) -> None:
     ],
 )
 def test_invalid_command_line_ends_in_2_with_the_reason(
-    tiny: Tiny, command: Command, arguments: list[str], told: str
+    tiny: Tiny, command: Command, arguments: list[str], error: str
 ) -> None:
     outcome = command(*arguments, "--check")
     assert (outcome.status, outcome.out, outcome.err.count("\n")) == (2, "", 1)
-    assert outcome.err.startswith(f"mnist_lab: {told}") and not files()
+    assert outcome.err.startswith(f"mnist_lab: {error}") and not files()

@@ -1,4 +1,4 @@
-"""The real command line in processes of its own: quick help, any folder, the wheel, several processes at once."""
+"""The command line in processes of its own: quick help, any folder, the wheel, several processes at once."""
 
 import json
 import os
@@ -24,13 +24,13 @@ CHECKOUT = Path(__file__).parent.parent.parent
 
 
 def run(*arguments: str, **environment: str) -> Outcome:
-    """Start Python anew: what it imports and where it finds it are what is tested."""
+    """Start a new Python, since the tests are about what it imports, and from where."""
     started = [sys.executable, *arguments]
     done = subprocess.run(started, env=os.environ | environment, capture_output=True, text=True, timeout=240)
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 
-def test_help_names_commands_groups_choices_and_a_users_own_and_imports_nothing_that_takes_long(tiny: Tiny) -> None:
+def test_help_names_commands_groups_and_choices_also_the_users_and_imports_no_slow_module(tiny: Tiny) -> None:
     (tiny.conf / "model").mkdir()
     (tiny.conf / "model" / "my_net.yaml").write_text("_target_: my_net.MyNet\n")
     program = (
@@ -44,14 +44,14 @@ def test_help_names_commands_groups_choices_and_a_users_own_and_imports_nothing_
     assert max(map(len, outcome.out.splitlines())) <= 80
     for name, command in COMMANDS.items():
         assert f"\n  {name} {command.arguments}" in outcome.out
-    settings = outcome.out.split("Settings:")[1].replace("\n" + " " * 15, " ")  # a long line goes on below
+    settings = outcome.out.split("Settings:")[1].replace("\n" + " " * 15, " ")  # This joins the parts of long lines.
     for path in [*conf_dir().glob("*/*.yaml"), Path("model/my_net.yaml")]:
         (line,) = [line for line in settings.splitlines() if line.startswith(f"  {path.parent.name} ")]
         assert path.stem in line.replace(",", "").split()
 
 
-def test_what_lists_prints_help_or_refuses_the_arguments_does_not_import_torch(tiny: Tiny) -> None:
-    """One interpreter for all: the imports of one command are there for the next."""
+def test_lists_help_and_refusals_do_not_import_torch(tiny: Tiny) -> None:
+    """One interpreter is enough for all, since imports stay."""
     for number in range(3):
         (fake(f"r{number}", number) / "config.yaml").write_text(f"seed: {number}\n")
     commands = [name for name in COMMANDS if name != "train"]
@@ -127,7 +127,7 @@ def test_console_script_finds_a_network_in_the_current_folder(tiny: Tiny) -> Non
 
 @pytest.mark.slow
 def test_ddp_covers_every_image_exactly_once_an_epoch(tiny: Tiny, command: Command) -> None:
-    """Two processes on the CPU; an image is known by the sum of its noise."""
+    """There are two processes on the CPU; the sum of an image's noise identifies it."""
     Path("seen").mkdir()
     own = ["--config-dir", str(tiny.conf), *tiny.overrides, "model=mlp", "model._target_=instrumented.Spy"]
     outcome = run("-m", "mnist_lab", *own, "trainer=ddp", "data.val_size=0")
@@ -143,7 +143,7 @@ def test_ddp_covers_every_image_exactly_once_an_epoch(tiny: Tiny, command: Comma
     assert made.info["device"].startswith("2 × cpu")
     tested = command("test", "latest", data=False)
     assert repr(made.info["metrics"]["test/acc"]) in tested.out, "metrics are summed over the processes"
-    loss, *_ = re.findall(r"test/loss ([0-9.]+),", tested.out)  # then what two processes recorded, which may differ
+    loss, *_ = re.findall(r"test/loss ([0-9.]+),", tested.out)  # The recorded loss follows, which may differ.
     assert float(loss) == pytest.approx(made.info["metrics"]["test/loss"])
     assert outcome.out.count("run folder:") == 1
     assert outcome.err == ""

@@ -1,4 +1,4 @@
-"""`compare` shows what differs between runs and what each came to, in a table, a figure, and for programs."""
+"""`compare` shows how runs and their results differ, in a table, in a figure, and for programs."""
 
 import csv
 import io
@@ -25,7 +25,7 @@ from mnist_lab.viz.curves import plot_comparison
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    """A folder with an mlp and a compact_cnn, of other learning rates, the latter tested after each epoch."""
+    """Return a folder with an mlp and a compact_cnn of different learning rates; the latter is tested each epoch."""
     made = tiny_data(tmp_path_factory.mktemp("trained"))
     made.overrides = ["data=tiny", "trainer.max_epochs=2", "trainer.accelerator=cpu", "dashboard=none", "figures=false"]
     with pytest.MonkeyPatch.context() as patch:
@@ -37,7 +37,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 
 @pytest.fixture
 def two(tiny: Tiny, trained: Tiny) -> list[Run]:
-    """Copies of the two runs, with data of their own."""
+    """Return copies of the two runs, with their own data."""
     shutil.copytree(trained.folder / "runs", "runs")
     runs = [Run(Path("runs/a/mlp")), Run(Path("runs/b/cnn"))]
     for run in runs:
@@ -58,17 +58,17 @@ def change(run: Run, settings: Mapping[str, object], **metrics: float) -> Run:
 
 
 def copied(run: Run, place: str) -> Run:
-    """A copy of a run's folder at a place below runs."""
+    """Copy a run's folder to a place below runs."""
     return Run(shutil.copytree(run.folder, Path("runs") / place))
 
 
 def lines(outcome: Outcome) -> dict[str, list[str]]:
-    """The cells of each printed line by its first word."""
+    """Return the cells of each printed line by its first word."""
     assert outcome.status == 0, outcome.err
     return {line.split()[0]: line.split()[1:] for line in outcome.out.splitlines() if line}
 
 
-def test_settings_that_differ_and_metrics_stand_side_by_side(command: Command, two: list[Run]) -> None:
+def test_table_has_the_settings_that_differ_and_the_metrics(command: Command, two: list[Run]) -> None:
     shown = lines(command("compare", "runs/a/mlp", "latest", "--out", "curves.png", data=False))
     assert shown["1:"] == ["runs/a/mlp"] and shown["2:"] == ["runs/b/cnn"]
     assert shown["run"] == ["1", "2"]
@@ -98,7 +98,7 @@ def test_programs_get_values_unrounded_and_no_figure(command: Command, two: list
     assert Path("new/curves.svg").read_text().startswith("<?xml")
 
 
-def test_figure_has_the_curves_of_every_run_and_a_star_for_one_look_at_the_test_set(two: list[Run]) -> None:
+def test_figure_has_the_curves_of_every_run_and_a_star_for_a_single_test(two: list[Run]) -> None:
     figure = plot_comparison(two, ["one", "other"])
     assert figure is not None
     panels = {(axes.get_title(), axes.get_ylabel()): axes.get_lines() for axes in figure.axes}
@@ -115,7 +115,7 @@ def test_figure_has_the_curves_of_every_run_and_a_star_for_one_look_at_the_test_
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["one", "other"]
 
 
-def test_sweep_is_compared_by_its_folder_a_line_a_run(command: Command, two: list[Run]) -> None:
+def test_many_runs_are_compared_with_a_line_for_each(command: Command, two: list[Run]) -> None:
     swept = [change(copied(two[0], f"sweeps/s/{i}-lr"), {"optimizer.lr": 0.1 + i}) for i in range(30)]
     shown = lines(command("compare", "runs/sweeps/s", data=False))
     assert shown["run"][:2] == ["optimizer.lr", "status"]
@@ -141,20 +141,20 @@ def test_same_settings_and_runs_without_metrics_are_shown(command: Command, two:
     *_, last, reason = outcome.out.splitlines()
     assert (last, reason) == ("no setting differs", "no paired test: runs/b: has no checkpoint (status: killed)")
     assert lines(outcome)["test/acc"][1] == "-"
-    assert not list(Path().glob("*.*"))  # nothing is drawn unless it is asked for
+    assert not list(Path().glob("*.*")), "without --out, nothing is drawn"
     outcome = command("compare", "runs/b", "runs/c", "--out", "curves.png", data=False)
     assert outcome.out.splitlines()[-1] == "no run has a curve yet; nothing is plotted"
     assert not Path("curves.png").exists()
 
 
-def test_names_of_many_settings_are_cut(two: list[Run]) -> None:
+def test_long_legend_entries_are_shortened(two: list[Run]) -> None:
     settings = dict.fromkeys((f"group.setting_{i}" for i in range(20)), 0)
     assert legend_label(1, two[0], settings).endswith("...") and len(legend_label(1, two[0], settings)) == 90
     assert legend_label(2, two[1], dict.fromkeys(settings)) == "2: cnn"
     assert legend_label(2, two[1], {"model": "lenet", "seed": 1}) == "2: model=lenet, seed=1"
 
 
-def test_lists_are_compared_too(two: list[Run]) -> None:
+def test_settings_in_lists_are_compared(two: list[Run]) -> None:
     runs = [change(run, {"model": None, "optimizer": {"betas": [0.9, i]}}) for i, run in enumerate(two)]
     assert compare_settings(runs)["optimizer.betas"] == [[0.9, 0], [0.9, 1]]
 
@@ -191,9 +191,7 @@ def test_two_runs_are_also_compared_image_by_image(command: Command, two: list[R
     assert [(each["paired/images"], each["paired/p"]) for each in (first, second)] == [(57, paired.p)] * 2
 
 
-def test_table_stands_and_one_line_says_why_two_runs_are_not_compared_image_by_image(
-    command: Command, two: list[Run]
-) -> None:
+def test_table_is_printed_even_if_two_runs_cannot_be_compared_image_by_image(command: Command, two: list[Run]) -> None:
     two[1].checkpoint_path("best").write_bytes(b"no")
     reason = "runs/b/cnn/checkpoints/best.ckpt: corrupt"
     outcome = command("compare", "runs/a/mlp", "runs/b/cnn", data=False)

@@ -1,4 +1,4 @@
-"""`ls` shows every run below a folder, for people and for programs, whatever state the runs are in, and quickly."""
+"""`ls` quickly lists every run below a folder, in any state, as a table or for programs."""
 
 import builtins
 import csv
@@ -28,7 +28,7 @@ RECORD = {
 
 
 def fake(place: str, minute: int, **changes: Any) -> Path:
-    """A run folder with all that a run leaves, started at a minute of an hour."""
+    """Make a run folder with everything that a run leaves; the run started at this minute of an hour."""
     folder = Path("runs") / place
     for name in ("checkpoints", "figures"):
         (folder / name).mkdir(parents=True)
@@ -41,12 +41,12 @@ def fake(place: str, minute: int, **changes: Any) -> Path:
 
 
 def names(outcome: Outcome) -> list[str]:
-    """The last part of each listed folder, in order."""
+    """Return the last part of each listed folder, in order."""
     assert outcome.status == 0, outcome.err
     return [Path(line.split()[-1]).name for line in outcome.out.splitlines()[1:]]
 
 
-def test_runs_are_listed_oldest_first_with_what_they_came_to(command: Command) -> None:
+def test_runs_are_listed_oldest_first_with_their_results(command: Command) -> None:
     command("model=mlp", "dashboard=none", "trainer.max_epochs=1", "hydra.run.dir=runs/z/first")
     fake("a/second", 1, model="lenet", overrides=["trainer.max_epochs=1"], started="2999-01-01T00:00:00+00:00")
     info = Run(Path("runs/z/first")).info
@@ -75,8 +75,8 @@ def test_programs_get_every_value_unrounded(tiny: Tiny, command: Command) -> Non
     assert list(written[0]) == list(one)
 
 
-def test_latest_run_is_the_one_that_started_last_in_whatever_time_zone(tiny: Tiny) -> None:
-    fake("second", 0, started="2026-10-25T02:10:00.000000+01:00")  # after the end of summer time
+def test_latest_run_is_the_one_that_started_last_in_any_time_zone(tiny: Tiny) -> None:
+    fake("second", 0, started="2026-10-25T02:10:00.000000+01:00")  # Summer time has ended.
     fake("first", 0, started="2026-10-25T02:30:00.000000+02:00")
     fake("third", 0, started="2026-10-25T01:20:00.000000+00:00")
     assert [run.folder.name for run in Run.below("runs")] == ["first", "second", "third"]
@@ -91,7 +91,7 @@ def test_latest_run_is_the_one_that_started_last_in_whatever_time_zone(tiny: Tin
         ("my/metric", ["c", "b", "a", "d"]),
     ],
 )
-def test_sort_puts_the_best_accuracy_and_the_smallest_rest_first_and_runs_without_last(
+def test_best_accuracy_or_least_other_value_is_first_and_runs_without_one_are_last(
     tiny: Tiny, command: Command, column: str, order: list[str]
 ) -> None:
     fake("b", 1, metrics={"test/acc": 0.7, "val/loss": 0.2}, seconds={"total": 1})
@@ -120,7 +120,7 @@ def test_damaged_record_is_listed_and_stops_neither_the_list_nor_latest(tiny: Ti
     assert [run.folder for run in Run.below("runs")] == [whole]
 
 
-def test_nothing_to_list_is_said_and_no_error(tiny: Tiny, lab: Command) -> None:
+def test_empty_list_is_no_error(tiny: Tiny, lab: Command) -> None:
     Path("runs").mkdir()
     outcome = lab("ls", "--sort", "test/acc")
     assert (outcome.status, outcome.out, outcome.err) == (0, "no run below runs\n", "")
@@ -128,7 +128,7 @@ def test_nothing_to_list_is_said_and_no_error(tiny: Tiny, lab: Command) -> None:
 
 
 def test_listing_reads_one_file_of_each_run(tiny: Tiny, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is what keeps a thousand runs below a second; benchmarks.start measures that."""
+    """That keeps a list of a thousand runs below a second, which benchmarks.start measures."""
     for number in range(50):
         fake(f"2026-11-{1 + number % 28:02}/{number:04}-mlp", number % 60)
     opened: list[str] = []
@@ -138,7 +138,7 @@ def test_listing_reads_one_file_of_each_run(tiny: Tiny, command: Command, monkey
         return original(file, *arguments, **settings)
 
     original = io.open
-    for module in (io, builtins):  # pathlib's, and the one without a name
+    for module in (io, builtins):  # pathlib uses the first, other code the second.
         monkeypatch.setattr(module, "open", recording)
     outcome = command("ls", "--sort", "test/acc", data=False)
     monkeypatch.undo()
@@ -181,14 +181,14 @@ def test_run_is_found_by_a_unique_beginning_or_end_of_its_name(tiny: Tiny, comma
         (str(noon), noon),
     ):
         assert Run.find(name).folder == folder
-    for name, told in (
+    for name, error in (
         ("2026-11-21", "2026-11-21: 2 runs match; give more of the name: 2026-11-21/09-15-00-000001-mlp, "),
         ("00", "00: run folder not found, nor the beginning or end of a run's name below runs"),
         ("x" * 5000, "run folder not found"),
     ):
         outcome = command("test", name, data=False)
         assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome.err
-        assert told in outcome.err and len(outcome.err) < 300
+        assert error in outcome.err and len(outcome.err) < 300
 
 
 def test_limit_keeps_the_latest_or_with_sort_the_first(tiny: Tiny, command: Command) -> None:
@@ -199,7 +199,7 @@ def test_limit_keeps_the_latest_or_with_sort_the_first(tiny: Tiny, command: Comm
     assert len(json.loads(command("ls", "--limit", "1", "--json", data=False).out)) == 1
 
 
-def test_seeds_of_the_same_settings_are_a_line(tiny: Tiny, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_seeds_of_the_same_settings_are_one_line(tiny: Tiny, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     for number, (lr, seed) in enumerate([(0.1, 1), (0.1, 2), (0.1, 3), (0.2, 1)]):
         overrides = ["model=mlp", f"seed={seed}", f"optimizer.lr={lr}"]
         metrics = {"val/acc": 0.9, "test/acc": 0.8 + lr / 10 + seed / 100}

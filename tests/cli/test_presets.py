@@ -1,4 +1,4 @@
-"""`presets` says what each preset is for and what it reaches, and starts one of the user's own."""
+"""`presets` lists the purpose and the accuracy of each preset, and copies one for the user to change."""
 
 import json
 
@@ -33,7 +33,7 @@ def test_copy_has_the_presets_settings_and_is_listed(tiny: Tiny, command: Comman
     outcome = command("presets", "cp", name, "mine", data=False)
     assert f"mine/experiment/my_{name}.yaml" in outcome.out
     assert outcome.out.endswith(f"python -m mnist_lab --config-dir mine experiment=my_{name}\n")
-    assert command("presets", "cp", name, "mine", data=False).status == 2, "it is there"
+    assert command("presets", "cp", name, "mine", data=False).status == 2, "it exists"
     copied = compose(f"experiment=my_{name}", config_dir="mine")
     assert not format_differences(compose(f"experiment={name}"), copied)
     listed = command("presets", "--config-dir", "mine", data=False).out

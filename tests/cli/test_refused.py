@@ -1,4 +1,4 @@
-"""Arguments that do not fit are refused in one line, which begins with what is wrong, and nothing is changed."""
+"""Invalid arguments are refused in one line, which begins with the argument, and nothing is changed."""
 
 import shlex
 from pathlib import Path
@@ -17,7 +17,7 @@ REFUSED = {
     "unarchive runs/a/run.json": "runs/a/run.json: damaged, or not an archive of runs",
     "tag nowhere x": "nowhere: run folder not found",
     "tag a 'two words'": "two words: a tag consists of letters, digits and . + - _",
-    "tag a --remove": "--remove: name the tags to take away",
+    "tag a --remove": "--remove: name the tags to remove",
     "tag --where 'model == vit' x": "--where='model == vit': holds for no run",
     "note --where 'model =' x": "--where='model =': not a condition",
     "ls --columns run,colour": "--columns=colour: no run has it; choose from run, date, model",
@@ -25,12 +25,12 @@ REFUSED = {
     "ls --runs-dir none": "--runs-dir=none: folder not found",
     "ls --json --csv": "argument --csv: not allowed with argument --json",
     "ls --limit 0": "--limit=0: ",
-    "export runs/a runs/b --format state_dict --to x.pt": "--to=x.pt: for one run; 2 ",
-    "report a b --out x.html": "--out=x.html: for one page; 2 ",
+    "export runs/a runs/b --format state_dict --to x.pt": "--to=x.pt: only valid for one run; 2 ",
+    "report a b --out x.html": "--out=x.html: only valid for one page; 2 ",
     "robustness a --where 'model == lenet'": "--where='model == lenet': holds for no run",
     "ensemble": "name a run, or give --where",
     "draw runs": "3 runs ",
-    "predict runs a.png --show x": "--show and --out: for one run",
+    "predict runs a.png --show x": "--show and --out: only valid for one run",
     "predict runs a.csv": "a CSV of pixels cannot be combined",
     "predict a": "name an image",
     "compare --where 'model == lenet'": "--where='model == lenet': holds for 1 run; 2 ",
@@ -47,7 +47,7 @@ REFUSED = {
     "status --runs-dir other": "latest: no sweep in other/sweeps",
     "status --watch --json": "--watch: shows a table again and again",
     "rm": "name a run, or give --where",
-    "rm a --empty-trash": "--empty-trash: deletes all that is in the trash",
+    "rm a --empty-trash": "--empty-trash: deletes everything in the trash",
     "rm nowhere": "nowhere: run folder not found",
     "rm --where 'epochs == 9'": "--where='epochs == 9': holds for no run",
     "rm --where 'epochs == 9' a": "--where='epochs == 9': holds for no run",

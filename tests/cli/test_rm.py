@@ -1,4 +1,4 @@
-"""Nothing that rm removes is lost, and nothing that is needed is removed unasked."""
+"""What rm removes can be restored, and what is needed is not removed without --force."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from mnist_lab.runs.sweep import Job, Sweep, write_job
 
 @pytest.fixture
 def lab(tiny: Tiny, lab: Command) -> Command:
-    """Runs a, b and c, the last one a job of the sweep s; and the command, without the tiny data's settings."""
+    """Make the runs a and b and a job of the sweep s, and return the command without the tiny data's settings."""
     fake("a", 1)
     fake("b", 2, status="failed", metrics={})
     job = fake("sweeps/s/lr=0.1-0123456789ab", 3)
@@ -31,7 +31,7 @@ def test_removed_folder_is_gone_from_every_list_and_comes_back_as_it_was(lab: Co
     before, listed = content(folder), names(lab("ls"))
     outcome = lab("rm", str(folder))
     command = f"python -m mnist_lab restore {folder.name}"
-    assert (outcome.status, outcome.out) == (0, f"removed: {folder}; to have it back: {command}\n")
+    assert (outcome.status, outcome.out) == (0, f"removed: {folder}; to restore it: {command}\n")
     assert not folder.exists() and len(names(lab("ls"))) == 2
     assert lab("restore").out.splitlines()[1].endswith(f"  {folder}")
     assert lab("restore", folder.name).out == f"restored: {folder}\n"
@@ -45,10 +45,10 @@ def test_condition_names_what_to_remove(lab: Command) -> None:
     assert names(lab("ls")) == ["a", "lr=0.1-0123456789ab"]
 
 
-def test_same_name_can_be_removed_again_and_what_is_there_is_not_overwritten(lab: Command) -> None:
+def test_same_name_can_be_removed_again_and_an_existing_run_is_not_overwritten(lab: Command) -> None:
     lab("rm", "a")
     fake("a", 5, seed=7)
-    assert lab("restore", "a").status == 2, "runs/a is there again"
+    assert lab("restore", "a").status == 2, "runs/a exists again"
     assert lab("rm", "runs/a").status == 0
     twice = lab("restore", "runs/a")
     assert (twice.status, "2 match; give more of the name" in twice.err) == (2, True)
@@ -62,7 +62,7 @@ def test_trash_is_emptied_only_on_request(lab: Command) -> None:
 
 
 @pytest.mark.parametrize("place", ["runs/b", "runs/sweeps/s", "runs/sweeps/s/lr=0.1-0123456789ab"])
-def test_what_is_in_use_stays_and_so_does_all_that_was_named_with_it(lab: Command, place: str) -> None:
+def test_nothing_is_removed_if_one_of_the_folders_is_in_use(lab: Command, place: str) -> None:
     target = "runs/sweeps/s" if "sweeps" in place else place
     with run_lock(Path(place)):
         outcome = lab("rm", "runs/a", target)
@@ -76,7 +76,7 @@ def test_job_that_its_sweep_would_run_again_is_removed_by_force(lab: Command) ->
     assert names(lab("ls")) == ["a", "b"]
 
 
-def test_run_from_elsewhere_comes_back_by_the_command_that_is_printed(lab: Command) -> None:
+def test_run_in_another_folder_is_restored_by_the_printed_command(lab: Command) -> None:
     Path("runs").rename("others")
     (command,) = lab("rm", "others/a", "--runs-dir", "others").out.splitlines()
     assert command.endswith("restore a --runs-dir others")

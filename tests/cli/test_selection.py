@@ -1,4 +1,4 @@
-"""Commands that take a run take several, a folder of runs, or those that fulfil a condition."""
+"""Commands that take a run also take several, a folder of runs, or those that fulfil a condition."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from mnist_lab.training.train import train
 
 @pytest.fixture
 def two(tiny: Tiny) -> None:
-    """Runs of mlp, runs/a/mlp, and of lenet, runs/b/lenet."""
+    """Train runs/a/mlp and runs/b/lenet."""
     for folder, model in (("a", "mlp"), ("b", "lenet")):
         short = ("trainer.max_epochs=1", "dashboard=none", "figures=false")
         train(tiny.compose(f"model={model}", *short, f"hydra.run.dir=runs/{folder}/{model}"))

@@ -1,4 +1,4 @@
-"""`status` shows how the jobs of a sweep stand: of one that runs, on a cluster or here, and of one that has ended."""
+"""`status` shows the states of a sweep's jobs, here or on a cluster, while it runs and after its end."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from mnist_lab.runs.sweep import Job, Sweep, write_job
 
 @pytest.fixture
 def sweep(tiny: Tiny) -> Sweep:
-    """A sweep of three jobs: one failed, one running here, one waiting in the queue of a cluster."""
+    """Return a sweep of three jobs: one failed, one running here, one waiting in the queue of a cluster."""
     jobs = {id: ["model=mlp", f"seed={seed}"] for seed, id in enumerate(("a" * 12, "b" * 12, "c" * 12))}
     made = Sweep.open(Path("runs/sweeps/three").absolute(), "python -m mnist_lab -m ... sweep=three", ["seed"], jobs)
     made.keep_submissions({"c" * 12: {"number": "12_2", "log": "12_2.out"}})
@@ -31,7 +31,7 @@ def sweep(tiny: Tiny) -> Sweep:
 
 @pytest.fixture
 def squeue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A squeue that tells of a job that waits for room."""
+    """Make a program squeue that reports a job that waits for room."""
     program = tmp_path / "bin" / "squeue"
     program.parent.mkdir()
     program.write_text("#!/bin/sh\necho '12_2|PENDING|Resources|'\n")
@@ -41,7 +41,7 @@ def squeue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.usefixtures("squeue")
-def test_table_tells_state_place_reason_log_and_what_is_left(command: Command, sweep: Sweep) -> None:
+def test_table_has_state_place_reason_log_and_the_command_to_continue(command: Command, sweep: Sweep) -> None:
     with run_lock(sweep.folder / f"seed=1-{'b' * 12}"):
         shown, *others = (command("status", *name, data=False) for name in ([], ["three"], ["runs/sweeps/three"]))
     assert [(other.status, len(other.out)) for other in others] == [(0, len(shown.out))] * 2
@@ -62,7 +62,7 @@ def test_json_has_the_same_for_programs(command: Command, sweep: Sweep) -> None:
     ]
 
 
-def test_job_that_slurm_does_not_tell_of_is_shown_by_its_record(command: Command, sweep: Sweep, squeue: Path) -> None:
+def test_job_is_shown_by_its_record_if_slurm_does_not_answer(command: Command, sweep: Sweep, squeue: Path) -> None:
     squeue.write_text("#!/bin/sh\necho 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1\n")
     shown = command("status", data=False)
     assert shown.status == 0
@@ -83,7 +83,7 @@ def test_watch_ends_when_no_job_is_left(command: Command, sweep: Sweep, monkeypa
     assert shown.out.rstrip().endswith("3 jobs: 3 failed")
 
 
-def test_time_left_of_a_job_started_again_goes_by_the_time_of_all_its_epochs(command: Command, sweep: Sweep) -> None:
+def test_time_left_of_a_job_follows_from_the_time_of_all_its_epochs(command: Command, sweep: Sweep) -> None:
     run = Run(sweep.folder / f"seed=1-{'b' * 12}")
     info = {"status": "running", "max_epochs": 10, "seed": 1, "started": "2026-11-21T12:00:00+00:00"}
     info["seconds"] = {"fit": 160.0, "total": 160.0}
@@ -92,3 +92,21 @@ def test_time_left_of_a_job_started_again_goes_by_the_time_of_all_its_epochs(com
     with run_lock(run.folder):
         (line,) = [line for line in command("status", "three", data=False).out.splitlines() if " running " in line]
     assert "8/10" in line and re.search(r" (39|4\d)\.\d s ", line), line
+
+
+@pytest.mark.parametrize("state", [RunState.PRUNED, RunState.PAUSED])
+@pytest.mark.parametrize("arguments", [["status", "s"], ["ls"], ["report", "runs/sweeps/s"]])
+def test_job_that_was_stopped_early_is_shown_as_such(
+    tiny: Tiny, command: Command, arguments: list[str], state: RunState
+) -> None:
+    jobs = {"a" * 12: ["seed=1"]}
+    sweep = Sweep.open(Path("runs/sweeps/s").absolute(), "python -m mnist_lab -m sweep=s", ["seed"], jobs)
+    run = Run(sweep.folder / f"seed=1-{'a' * 12}")
+    run.folder.mkdir()
+    write_job(Job(("seed=1",), run.folder, state, 1))
+    info = {"status": state, "started": "2026-11-21T12:00:00+00:00", "seed": 1, "seconds": {"total": 1.0}}
+    info |= {"config_dir": None, "max_epochs": 2, "metrics": {"val/acc": 0.1, "test/acc": 0.1}, "epochs": 1}
+    run.record_path.write_text(json.dumps(info))
+    outcome = command(*arguments, data=False)
+    assert outcome.status == 0
+    assert state in outcome.out + (sweep.report_path.read_text() if sweep.report_path.exists() else "")

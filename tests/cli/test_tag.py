@@ -1,4 +1,4 @@
-"""Runs are tagged and noted, and found again by that and by what they came to."""
+"""Runs have tags and notes, and are found by these and by their results."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from test_ls import fake, names
 
 @pytest.fixture
 def runs(tiny: Tiny, lab: Command) -> Command:
-    """Four runs: a of lenet, b and c of mlp, d that failed; and the command, without the tiny data's settings."""
+    """Make runs, a of lenet, b and c of mlp, d failed, and return the command without the tiny data's settings."""
     fake("a", 1, model="lenet", metrics={"test/acc": 0.98, "val/acc": 0.97})
     fake("b", 2, metrics={"test/acc": 0.95, "val/acc": 0.96})
     fake("sweeps/s/c", 3, metrics={"test/acc": 0.90, "val/acc": 0.91})
@@ -61,7 +61,7 @@ def test_programs_get_the_columns_that_they_ask_for(runs: Command) -> None:
     ]
 
 
-def test_damaged_annotations_are_told_and_replaced(runs: Command) -> None:
+def test_damaged_annotations_are_reported_and_replaced(runs: Command) -> None:
     path = Path("runs/a/annotations.json")
     path.write_text('{"tags": 3}')
     outcome = runs("ls")

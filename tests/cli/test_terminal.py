@@ -1,4 +1,4 @@
-"""The program as a person meets it: in a terminal of 80 or 100 columns, with Ctrl-C."""
+"""The program in a terminal of 80 or 100 columns, with Ctrl-C."""
 
 import io
 import os
@@ -28,7 +28,7 @@ SETTINGS = ["data=tiny", "trainer.accelerator=cpu", "trainer.max_epochs=2", "mod
 SETTINGS += ["trainer.log_every_n_steps=4"]
 BAR = re.compile("^(./2|test) .*[━╸╺]", re.MULTILINE)
 
-# forkpty, where threads of torch run; the child starts another program at once
+# forkpty warns of torch's threads, although the child starts another program at once.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
     pytest.mark.slow,
@@ -36,7 +36,7 @@ pytestmark = [
 
 
 class Pause(StepCallback):
-    """Stops once until Ctrl-C, at a step, or at None in the first validation, and leaves the file `mark` meanwhile."""
+    """Waits once for Ctrl-C, at a step or (if None) in the first validation, and leaves the file `mark`."""
 
     def __init__(self, mark: str, step: int | None = None) -> None:
         self.mark, self.step = Path(mark), step
@@ -61,18 +61,18 @@ class Pause(StepCallback):
 
 
 def pause(mark: str, step: str = "null") -> list[str]:
-    """Return the overrides that have a run pause, and do without figures."""
+    """Return the overrides for a run that pauses, and makes no figures."""
     settings = {"_target_": "test_terminal.Pause", "mark": mark, "step": step}
     return ["dashboard=none", *(f"+callbacks.pause.{key}={value}" for key, value in settings.items())]
 
 
 class Screen(pyte.Screen):
-    """What a terminal shows, on a screen so wide that a line too long for the terminal is seen to be."""
+    """A terminal's screen that is wider than the terminal, so that lines that are too long can be found."""
 
     def __init__(self, columns: int) -> None:
         super().__init__(400, 1000)
         self.limit = columns
-        self.drawn: list[str] = []  # each line as it was at some time, also those that were erased again
+        self.drawn: list[str] = []  # every state of each line, even if it was erased later
 
     def draw(self, data: str) -> None:
         super().draw(data)
@@ -88,7 +88,7 @@ class Screen(pyte.Screen):
 
     @property
     def too_wide(self) -> set[str]:
-        """Lines wider than the terminal, apart from commands and paths to copy, which must not be broken."""
+        """The lines wider than the terminal, except commands and paths, which users copy."""
         to_copy = re.compile(r"python -m mnist_lab|^mnist_lab: |^[\w ]+: \S+")
         return {line for line in self.drawn if len(line) > self.limit and not to_copy.search(line)}
 
@@ -115,16 +115,16 @@ class Terminal:
         self.stream.feed(text)
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Do nothing, since nothing is buffered."""
 
     def wait_for(self, path: str) -> None:
-        """Wait until a file is there."""
+        """Wait until a file exists."""
         while not Path(path).exists():
             self.child.expect([pexpect.TIMEOUT, pexpect.EOF], timeout=0.05)
             assert self.child.isalive(), self.screen.text
 
     def end(self, status: int = 0) -> str:
-        """Wait for the end, assert the exit status and what holds of every command; returns what is to be seen."""
+        """Wait for the end, assert the exit status and what holds for every command, and return the visible text."""
         self.child.expect(pexpect.EOF)
         self.child.close()
         text = self.screen.text
@@ -132,13 +132,13 @@ class Terminal:
         assert "Traceback" not in "\n".join(self.screen.drawn), text
         assert not self.screen.too_wide
         assert not self.screen.cursor.hidden, "the cursor is left hidden"
-        assert self.screen.cursor.x == 0, "the prompt would stand behind the last line"
+        assert self.screen.cursor.x == 0, "the prompt would follow the last line"
         return text
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    """A tiny data set and a current folder that the tests of this file have in common."""
+    """Return a tiny data set, with a current folder for the tests of this file."""
     made = tiny_data(tmp_path_factory.mktemp("terminal"))
     made.overrides = ["--config-dir", str(made.conf), *SETTINGS]
     (made.folder / "here").mkdir()
@@ -154,7 +154,7 @@ def _here(shared: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def whole(shared: Tiny) -> Iterator[tuple[Run, Terminal]]:
-    """A run left alone, in a terminal of 100 columns."""
+    """Yield an uninterrupted run, and its terminal of 100 columns."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(shared.folder / "here")
         terminal = Terminal(*shared.overrides, "hydra.run.dir=whole", columns=100)
@@ -194,7 +194,7 @@ def test_epoch_lines_and_the_bar_of_run_validation_and_test_fit_the_terminal(
 
 
 @pytest.mark.parametrize("step", ["17", *thorough("null")])
-def test_resume_after_ctrl_c_shows_the_rest_of_the_run_and_gives_the_results_of_one_left_alone(
+def test_resume_after_ctrl_c_shows_the_rest_of_the_run_and_gives_the_results_of_an_uninterrupted_one(
     shared: Tiny, whole: tuple[Run, Terminal], step: str
 ) -> None:
     folder = f"stopped-{step}"
@@ -210,12 +210,12 @@ def test_resume_after_ctrl_c_shows_the_rest_of_the_run_and_gives_the_results_of_
 
 
 @pytest.mark.thorough
-def test_run_saves_and_says_so_in_its_record_when_its_terminal_is_closed(shared: Tiny) -> None:
+def test_run_saves_and_is_recorded_as_interrupted_when_its_terminal_is_closed(shared: Tiny) -> None:
     terminal = Terminal(*shared.overrides, *pause("at-closing", "17"), "hydra.run.dir=closed")
     terminal.wait_for("at-closing")
-    terminal.child.ptyproc.fileobj.close()  # child.close() also sends signals of its own
+    terminal.child.ptyproc.fileobj.close()  # child.close() would send further signals.
     terminal.child.closed = terminal.child.ptyproc.closed = True
-    os.kill(terminal.child.pid, signal.SIGHUP)  # as the shell does, too
+    os.kill(terminal.child.pid, signal.SIGHUP)  # A shell sends this signal too.
     assert terminal.child.ptyproc.wait() == 128 + signal.SIGHUP
     info = Run(Path("closed")).info
     assert (info["status"], info["error"], info["steps"]) == ("interrupted", "SIGHUP", 17)
@@ -236,7 +236,7 @@ def test_sigquit_ends_a_run_at_once_and_leaves_the_cursor_visible_and_the_run_as
 def test_other_commands_end_well_and_fit_the_terminal(shared: Tiny, whole: tuple[Run, Terminal]) -> None:
     shutil.copytree("whole", "copy", dirs_exist_ok=True)
     picture = Image.new("L", (28, 28))
-    picture.paste(255, (12, 4, 16, 24))  # a one
+    picture.paste(255, (12, 4, 16, 24))
     picture.save("digit.png")
     settings = ["data=tiny", "data.val_size=0", "trainer.max_epochs=1", "trainer.accelerator=cpu"]
     commands = [
@@ -247,6 +247,6 @@ def test_other_commands_end_well_and_fit_the_terminal(shared: Tiny, whole: tuple
         ["predict", "whole", "digit.png"],
         ["reproduce", "mlp", "--seeds", "1", "--config-dir", str(shared.conf), *settings],
     ]
-    for terminal in [Terminal(*command) for command in commands]:  # at the same time
+    for terminal in [Terminal(*command) for command in commands]:
         assert terminal.end()
     assert Path("runs/reproduce/RESULTS.md").is_file()

@@ -1,4 +1,4 @@
-"""A report stands alone, tells what the run or the sweep came to, and is read on a phone, in the dark and on paper."""
+"""A report is self-contained, has all results of its subject, and is readable on a phone, in the dark and on paper."""
 
 import html
 import itertools
@@ -37,8 +37,8 @@ Visit = Callable[..., Page]
 HOSTILE = "<script>alert('x')</script>"
 
 
-# Pictures that are not shown, and the least contrast of text and of a picture's marks with what they are drawn on.
-SHOWN = """() => {
+# The pictures that are not visible.
+HIDDEN = """() => {
     const empty = [...document.querySelectorAll("img")].filter(each => !each.complete || !each.naturalWidth);
     const flat = [...document.querySelectorAll("svg, svg .series use, svg text")].filter(each => {
         const box = each.getBoundingClientRect();
@@ -46,6 +46,7 @@ SHOWN = """() => {
     });
     return [...empty, ...flat].map(each => each.outerHTML.slice(0, 200));
 }"""
+# The least contrast of texts and of the marks in figures with their background.
 CONTRAST = """() => {
     const pen = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
     const seen = colour => {
@@ -76,13 +77,13 @@ CONTRAST = """() => {
 
 @dataclass
 class Lab:
-    """A run, two epochs of mlp, and its predictions."""
+    """A run, of two epochs of mlp, and its predictions."""
 
     run: Run
     predictions: Predictions
 
     def copy(self, without: tuple[str, ...] = (), **changes: Any) -> Run:
-        """The run in another folder, without some of its files and with changes to its run.json."""
+        """Copy the run to another folder, without some of its files and with changes to its run.json."""
         folder = self.run.folder.parent / f"copy{len(list(self.run.folder.parent.iterdir()))}"
         shutil.copytree(self.run.folder, folder, ignore=shutil.ignore_patterns(*without, "report.html"))
         run = Run(folder)
@@ -104,29 +105,29 @@ def page_of_run(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def visit(browser: Browser) -> Iterator[Visit]:
-    """Opens a page's file; at the end, nothing may have been asked for but that file, nor any error been told."""
+    """Open a page's file; at the end, assert that it has requested nothing else and reported no error."""
     pages: list[tuple[Page, Path, list[str]]] = []
 
-    def opened(path: Path, **settings: Any) -> Page:
+    def open_page(path: Path, **settings: Any) -> Page:
         page = browser.new_page(**{"viewport": {"width": 1200, "height": 900}} | settings)
-        told: list[str] = []
-        page.on("console", lambda message: told.append(message.text))
-        page.on("pageerror", lambda error: told.append(str(error)))
-        page.on("dialog", lambda dialog: told.append(dialog.message))
-        page.on("request", lambda request: told.append(request.url))
+        events: list[str] = []
+        page.on("console", lambda message: events.append(message.text))
+        page.on("pageerror", lambda error: events.append(str(error)))
+        page.on("dialog", lambda dialog: events.append(dialog.message))
+        page.on("request", lambda request: events.append(request.url))
         page.goto(path.absolute().as_uri())
-        pages.append((page, path, told))
+        pages.append((page, path, events))
         return page
 
-    yield opened
-    for page, path, told in pages:
+    yield open_page
+    for page, path, events in pages:
         page.wait_for_load_state("networkidle")
-        assert [line for line in told if not line.startswith("data:")] == [path.absolute().as_uri()]
+        assert [event for event in events if not event.startswith("data:")] == [path.absolute().as_uri()]
         page.close()
 
 
 def cells(page: Page, table: str) -> list[list[str]]:
-    """The rows of a table's body."""
+    """Return the rows of a table's body."""
     rows = page.locator(f"{table} tbody tr").all()
     return [[text.strip() for text in row.locator("th, td").all_inner_texts()] for row in rows]
 
@@ -137,7 +138,7 @@ def tiles(page: Page) -> dict[str, str]:
 
 
 def made_sweep(folder: Path, swept: dict[str, list[str]], *, failed: int = 0, waiting: int = 0) -> Sweep:
-    """A sweep's records as it leaves them, of jobs whose validation accuracy falls from 97 %; the last are not done."""
+    """Write the records of a sweep whose jobs' validation accuracy falls from 97 %; the last jobs are not finished."""
     texts = [[f"{key}={value}" for value in values] for key, values in swept.items()]
     planned = {f"id{i}": list(overrides) for i, overrides in enumerate(itertools.product(*texts))}
     sweep = Sweep.open(folder, "python -m mnist_lab -m sweep=s", list(swept), planned)
@@ -176,7 +177,7 @@ def test_headline_and_legends_show_the_epoch_whose_weights_were_tested(lab: Lab)
 
 @pytest.fixture(scope="module", params=["run", "two", *thorough("unsaved", "three", "one", "seeds", "none")])
 def kind_of_page(lab: Lab, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
-    """A page of each kind."""
+    """Return a page of each kind."""
     name, folder = request.param, tmp_path_factory.mktemp("pages")
     if name in SWEPT:
         subject = made_sweep(folder / "s", SWEPT[name], failed=int(len(SWEPT[name]) > 1)).folder
@@ -204,7 +205,7 @@ def test_page_shows_everything_on_a_phone_and_a_desk_in_light_and_dark(
     for width in (375, 1200):
         page.set_viewport_size({"width": width, "height": 800})
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-        assert page.evaluate(SHOWN) == []
+        assert page.evaluate(HIDDEN) == []
     contrast = page.evaluate(CONTRAST)
     assert contrast["text"] >= 4.5 and contrast["lines"] >= 3
     assert contrast["paper"] > 0.9 if scheme == "light" else contrast["paper"] < 0.05
@@ -217,7 +218,7 @@ def test_page_shows_everything_on_a_phone_and_a_desk_in_light_and_dark(
 
 
 @pytest.mark.slow
-def test_page_on_paper_is_light_and_leaves_out_what_is_folded(visit: Visit, page_of_run: Path) -> None:
+def test_page_on_paper_is_light_and_without_its_closed_parts(visit: Visit, page_of_run: Path) -> None:
     page = visit(page_of_run, color_scheme="dark")
     page.locator("details").last.evaluate("each => each.open = true")
     page.emulate_media(media="print", color_scheme="dark")
@@ -261,7 +262,7 @@ def test_classes_pairs_and_calibration_are_those_of_a_matrix_by_hand() -> None:
     labels = [0, 0, 0, 0, 0, 0, 1, 1, 1, 2]
     predicted = [0, 0, 0, 1, 1, 2, 1, 1, 0, 0]
     probabilities = torch.nn.functional.one_hot(torch.tensor(predicted), 4).double()
-    probabilities[0] = torch.tensor([0.95, 0.05, 0, 0])  # in the same interval as those of probability 1
+    probabilities[0] = torch.tensor([0.95, 0.05, 0, 0])  # This is in the same interval as the probabilities of 1.
     made = Predictions(torch.tensor(labels), probabilities, ("a", "b", "c", "d"))
     assert class_rows(made) == [
         ("a", "6", "60.00%", "50.00%"),
@@ -287,7 +288,7 @@ def test_half_filled_grid_is_a_heat_map_and_an_emptier_one_is_not() -> None:
     assert not is_grid(jobs("1a", "2b"), keys[:1])
 
 
-def test_page_tells_settings_environment_and_commands(lab: Lab, page_of_run: Path) -> None:
+def test_page_has_settings_environment_and_commands(lab: Lab, page_of_run: Path) -> None:
     text, info = page_of_run.read_text(), lab.run.info
     assert '<th scope="row">optimizer.lr</th><td>0.1</td><td>0.01</td>' in text
     assert "<dt>optimizer</dt><dd>SGD lr=0.1 momentum=0.9" in text and "<dt>batch size</dt><dd>" in text
@@ -297,9 +298,9 @@ def test_page_tells_settings_environment_and_commands(lab: Lab, page_of_run: Pat
     assert not re.search(r"https?://(?!www\.w3\.org)", text), "nothing is fetched"
 
 
-@pytest.mark.parametrize("status", ["failed", *thorough("killed", "interrupted")])
-def test_run_that_has_not_ended_has_a_page_with_what_there_is(lab: Lab, status: str) -> None:
-    error = {"killed": None, "interrupted": "Ctrl-C", "failed": f"RuntimeError: {HOSTILE}"}[status]
+@pytest.mark.parametrize("status", ["failed", *thorough("killed", "interrupted", "paused")])
+def test_run_that_has_not_finished_has_a_page_with_its_results_so_far(lab: Lab, status: str) -> None:
+    error = {"interrupted": "Ctrl-C", "failed": f"RuntimeError: {HOSTILE}"}.get(status)
     recorded = "running" if status == "killed" else status
     ended = {"status": recorded, "error": error, "metrics": {}, "seconds": {}, "finished": None, "device": None}
     text = report(str(lab.copy(**ended).folder)).read_text()
@@ -308,6 +309,7 @@ def test_run_that_has_not_ended_has_a_page_with_what_there_is(lab: Lab, status: 
         "killed": "was killed: its process ended",
         "interrupted": "was interrupted: Ctrl-C.",
         "failed": "failed: ",
+        "paused": "is paused: its sweep",
     }
     assert f"This run {sentence[status]}" in text
     assert "Epochs done: 2 of 2" in text and f"{lab.predictions.accuracy:.2%}" in text
@@ -355,11 +357,11 @@ def test_sweep_is_ranked_and_only_its_best_is_tested(visit: Visit, tmp_path: Pat
 @pytest.mark.slow
 def test_every_job_is_linked_by_its_report_or_its_folder(visit: Visit, tmp_path: Path) -> None:
     sweep = made_sweep(tmp_path / "s", {"model": ["'a#b'", "'100%?'"]})
-    own = sweep.jobs()[0].folder / "report.html"
-    own.write_text("its own")
+    job_report = sweep.jobs()[0].folder / "report.html"
+    job_report.write_text("its own")
     page = visit(report(str(sweep.folder), tmp_path / "elsewhere" / "page.html"))
     addresses = page.locator("#states a").evaluate_all("links => links.map(link => link.href)")
-    assert [unquote(urlsplit(address).path) for address in addresses] == [str(own), str(sweep.jobs()[1].folder)]
+    assert [unquote(urlsplit(address).path) for address in addresses] == [str(job_report), str(sweep.jobs()[1].folder)]
     assert not any(urlsplit(address).fragment for address in addresses)
     assert page.locator("#states a").all_inner_texts() == ["report", "folder"]
     tables = page.locator("#states, #ranked").all_inner_texts()
@@ -382,7 +384,7 @@ def test_sweeps_page_has_the_learning_curves_of_the_better_half(tmp_path: Path) 
     assert all(f"<title>lr=0, epoch {i}: 90.00%</title>" in text for i in (1, 2, 3))
 
 
-def test_settings_that_differ_in_seeds_alone_are_one_place_with_its_spread(tmp_path: Path) -> None:
+def test_seeds_of_the_same_settings_are_one_place_with_its_spread(tmp_path: Path) -> None:
     text = report(str(made_sweep(tmp_path / "s", SWEPT["seeds"]).folder)).read_text()
     assert "<strong>96.50%</strong>" in text and "± 0.71 over 2 seeds" in text
     places = ["lr=0.001: 96.50% ± 0.71", "lr=0.1: 94.50% ± 0.71"]
@@ -427,7 +429,7 @@ def test_bad_input_is_reported_in_one_line_and_nothing_is_written(command: Comma
     Path("bad").mkdir()
     Path("bad/sweep.json").write_text("{}")
     before = set(run.folder.iterdir())
-    for arguments, told in (
+    for arguments, error in (
         (("nowhere",), "nowhere: run folder not found"),
         (("bad",), "bad/sweep.json: corrupt, or not a sweep's record"),
         ((str(run.folder), "--out", "file/page.html"), "--out=file/page.html: cannot be written"),
@@ -435,7 +437,7 @@ def test_bad_input_is_reported_in_one_line_and_nothing_is_written(command: Comma
     ):
         outcome = command("report", *arguments, data=False)
         assert outcome.status == 2
-        assert outcome.err.startswith("mnist_lab: ") and told in outcome.err and outcome.err.count("\n") == 1
+        assert outcome.err.startswith("mnist_lab: ") and error in outcome.err and outcome.err.count("\n") == 1
     config = run.config
     config.data.root, config.data.download = "nowhere", False
     run.save_config(config)

@@ -1,4 +1,4 @@
-"""`reproduce`: presets over seeds beside published figures, and on a leaderboard that says what its logs say."""
+"""`reproduce` compares presets over seeds with published figures, and makes a leaderboard from their logs."""
 
 import json
 import statistics
@@ -23,7 +23,7 @@ from mnist_lab.models.residual_cnn import ResidualCNN
 from mnist_lab.reproduce.reproduce import finished_runs, has_tutorial, parse_seeds
 from mnist_lab.reproduce.results import (
     Log,
-    accuracy,
+    compute_accuracy,
     flop_per_image,
     format_seeds,
     read_logs,
@@ -42,13 +42,13 @@ COMMITTED = Path(__file__).parents[2] / "results"
 
 @pytest.fixture
 def reproduce(command: Command, tiny: Tiny) -> Command:
-    """`python -m mnist_lab reproduce ...` on the tiny data, two epochs."""
+    """Return the command `reproduce` for the tiny data, with two epochs."""
 
     def run(*arguments: str) -> Outcome:
-        fixed = ["data=tiny", "data.val_size=0", "figures=false"]
-        fixed += ["trainer.max_epochs=2"] * ("trainer.max_epochs=3" not in arguments)
-        folder = [] if "--config-dir" in arguments else ["--config-dir", str(tiny.conf)]
-        return command("reproduce", *arguments, *(fixed if folder else []), *folder, data=False)
+        fixed = ["data=tiny", "data.val_size=0", "figures=false", "--config-dir", str(tiny.conf)]
+        if "trainer.max_epochs=3" not in arguments:
+            fixed.append("trainer.max_epochs=2")
+        return command("reproduce", *arguments, *([] if "--config-dir" in arguments else fixed), data=False)
 
     return run
 
@@ -74,14 +74,14 @@ def test_every_preset_runs_over_the_seeds_and_nothing_is_repeated(reproduce: Com
     assert {Run(RUNS / name).info["seed"] for name in ("mlp-seed1", "mlp-seed2")} == {1, 2}
     assert reproduce("mlp", "lenet", "compact_cnn", "--seeds", "2").out.count("already finished") == 4
     with pytest.raises(UsageError, match="latest: no run below"):
-        Run.find("latest", RUNS.parent)  # it is the last run that a person started
+        Run.find("latest", RUNS.parent)
     assert {name: time for name, time in times().items() if name in before} == before
     assert set(json.loads((OUT / "results.json").read_text())) == {"mlp", "lenet", "compact_cnn"}
 
 
 @contextmanager
 def stopping_after(epochs: int) -> Iterator[None]:
-    """Ctrl-C when so many epochs are done."""
+    """Raise KeyboardInterrupt after this number of epochs."""
 
     def stop(self: StepLog, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.current_epoch == epochs:
@@ -93,7 +93,7 @@ def stopping_after(epochs: int) -> Iterator[None]:
 
 
 @pytest.mark.slow
-def test_interrupted_it_shows_finished_runs_and_resumes_where_it_stopped(reproduce: Command) -> None:
+def test_interrupted_command_shows_finished_runs_and_resumes_where_it_stopped(reproduce: Command) -> None:
     with stopping_after(1):
         stopped = reproduce("dropout_cnn", "--seeds", "1")
     assert stopped.status == 130
@@ -170,7 +170,7 @@ def test_invalid_input_is_reported_in_one_line_and_leaves_nothing(
 
 
 def finished(folder: Path, preset: str, seed: int, accuracies: list[float], *overrides: str) -> None:
-    """A finished run's folder, as far as the results read it; accuracies by epoch, as fractions."""
+    """Make a finished run's folder with what the results read; accuracies are by epoch, as fractions."""
     folder.mkdir(parents=True)
     OmegaConf.save(compose(f"experiment={preset}", f"seed={seed}", *overrides), folder / "config.yaml")
     rows = [f"{10 * i + 9},{i},0.5,{accuracy}" for i, accuracy in enumerate(accuracies)]
@@ -185,10 +185,10 @@ def finished(folder: Path, preset: str, seed: int, accuracies: list[float], *ove
     ("accuracies", "verdict"),
     [((0.9759, 0.9705), "reached"), ((0.9759, 0.9701), "missed by 0.02")],
 )
-def test_verdict_is_the_means_distance_from_the_published_figure(
+def test_verdict_follows_from_the_difference_of_the_mean_from_the_published_figure(
     tmp_path: Path, accuracies: tuple[float, float], verdict: str
 ) -> None:
-    """Published 97.62: reached from 97.32 on."""
+    """97.62 was published, so that 97.32 and more have reached it."""
     for seed, last in enumerate(accuracies, start=1):
         finished(tmp_path / f"compact_cnn-seed{seed}", "compact_cnn", seed, [0.9, 0.95, last])
     row = summaries(tmp_path)["compact_cnn"]["test_acc"]
@@ -200,7 +200,7 @@ def test_verdict_is_the_means_distance_from_the_published_figure(
 
 
 def test_results_have_curves_by_seed_times_and_the_largest_difference(tmp_path: Path) -> None:
-    curve = [0.1, 0.5, 0.8338, 0.88, 0.8966, 0.9069, 0.9121, 0.9188, 0.9224, 0.9284]  # published: 84.38 after 3
+    curve = [0.1, 0.5, 0.8338, 0.88, 0.8966, 0.9069, 0.9121, 0.9188, 0.9224, 0.9284]
     for seed in (10, 2):
         finished(tmp_path / f"dropout_cnn-seed{seed}", "dropout_cnn", seed, curve)
     row = summaries(tmp_path)["dropout_cnn"]
@@ -227,14 +227,14 @@ def test_runs_of_changed_settings_are_not_compared_and_unfinished_ones_do_not_co
     assert "not compared: data.batch_size=64" in results_page({"mlp": row})
 
 
-def test_committed_page_is_made_of_its_results() -> None:
+def test_committed_page_follows_from_its_results() -> None:
     summary = json.loads((COMMITTED / "results.json").read_text())
     assert (COMMITTED / "RESULTS.md").read_text(encoding="utf-8") == results_page(summary)
 
 
 @pytest.mark.parametrize("name", TUTORIALS)
 def test_header_and_committed_table_agree(name: str) -> None:
-    """The preset's header says what results/results.json has, and that is of the preset as it stands."""
+    """The preset's header has the figures of results/results.json, which are those of the preset's present settings."""
     row = json.loads((COMMITTED / "results.json").read_text())[name]
     header = (conf_dir() / "experiment" / f"{name}.yaml").read_text().split("defaults:")[0]
     accuracy, seeds, cfg = row["test_acc"], len(row["seeds"]), compose(f"experiment={name}")
@@ -262,7 +262,7 @@ def log(seed: int, wrong: int, **entries: Any) -> Log:
     return {**made, **entries}
 
 
-def test_line_is_mean_and_deviation_over_the_seeds_and_the_ensemble_beside_them() -> None:
+def test_record_has_mean_and_deviation_over_the_seeds_and_the_ensemble() -> None:
     record = summarise_logs([log(1, 10), log(2, 14), log(3, 9), log(1, 8, seeds=[1, 2, 3])])
     accuracies = [99.0, 98.6, 99.1]
     assert record["mean"] == pytest.approx(statistics.fmean(accuracies))
@@ -285,7 +285,7 @@ def test_page_has_the_best_preset_first(tmp_path: Path) -> None:
 
 
 def test_operations_are_those_of_forward_and_backward_passes() -> None:
-    """LeNet's by hand: forward, and twice that backward, without the gradient of the images."""
+    """Those of LeNet are counted by hand: forward, and twice that backward, but no gradient of the images."""
     conv1, rest = 6 * 28 * 28 * 25, 16 * 10 * 10 * 6 * 25 + 400 * 120 + 120 * 84 + 84 * 10
     assert flop_per_image(LeNet()) == 2 * (2 * conv1 + 3 * rest)
     network = ResidualCNN(widths=(4, 4, 4))
@@ -295,8 +295,8 @@ def test_operations_are_those_of_forward_and_backward_passes() -> None:
 
 
 @pytest.mark.slow
-def test_preset_of_ones_own_is_on_the_leaderboard_with_a_log_of_each_run(command: Command, tiny: Tiny) -> None:
-    """Records of other presets stay, its own of other seeds are replaced."""
+def test_users_preset_is_on_the_leaderboard_with_a_log_of_each_run(command: Command, tiny: Tiny) -> None:
+    """Records of other presets stay, and its own of other seeds are replaced."""
     preset = tiny.conf / "experiment" / "mine.yaml"
     preset.parent.mkdir()
     preset.write_text(
@@ -320,14 +320,14 @@ def test_preset_of_ones_own_is_on_the_leaderboard_with_a_log_of_each_run(command
     for seed in (1, 2):
         made: Log = yaml.safe_load((logs / f"mine-seed{seed}.yaml").read_text(encoding="utf-8"))
         info = Run(Path(f"runs/reproduce/mine-seed{seed}")).info
-        assert accuracy(made) == pytest.approx(100 * info["metrics"]["test/acc"])
+        assert compute_accuracy(made) == pytest.approx(100 * info["metrics"]["test/acc"])
         assert made["epochs"][-1]["examples_seen"] == 230
     together: Log = yaml.safe_load((logs / "mine-ensemble.yaml").read_text(encoding="utf-8"))
     assert (together["seeds"], together["parameters"]) == ([1, 2], 260_116)
-    assert record["ensemble"] == accuracy(together)
+    assert record["ensemble"] == compute_accuracy(together)
 
 
-def test_committed_leaderboard_is_made_of_its_logs() -> None:
+def test_committed_leaderboard_follows_from_its_logs() -> None:
     records = read_logs(COMMITTED / "logs")
     assert json.loads((COMMITTED / "records.json").read_text(encoding="utf-8")) == records
     assert (COMMITTED / "RECORDS.md").read_text(encoding="utf-8") == records_page(records)
@@ -335,7 +335,7 @@ def test_committed_leaderboard_is_made_of_its_logs() -> None:
 
 @pytest.mark.parametrize("name", ["champion", "sprint", "tiny"])
 def test_header_of_a_preset_and_its_logs_agree(name: str) -> None:
-    """And the logs are those of the preset as it stands, trained from a commit without changes."""
+    """The logs are those of the preset's present settings, trained from a commit without changes."""
     (record,) = (record for record in read_logs(COMMITTED / "logs") if record["preset"] == name)
     header = (conf_dir() / "experiment" / f"{name}.yaml").read_text(encoding="utf-8").split("defaults:")[0]
     here = f"{record['mean']:.2f} ± {record['std']:.2f} % over {len(record['seeds'])} seeds"

@@ -1,4 +1,4 @@
-"""A callback by which jobs wait for the test that stops them."""
+"""A callback with which jobs wait for a test to stop them."""
 
 import time
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ from mnist_lab.training.multistep import all_callbacks
 
 
 class Waits(Callback):
-    """From their second epoch on, jobs of these seeds wait at an epoch's end until a signal ends them.
+    """Makes jobs with these seeds wait at the end of their second epoch until a signal ends them.
 
-    They leave the file `waiting-SEED` in the current folder. While it is there, they do not wait again.
+    A job that waits leaves the file `waiting-SEED` in the current folder. While it exists, the job does not wait again.
     """
 
     def __init__(self, seeds: Sequence[int]) -> None:
@@ -24,10 +24,10 @@ class Waits(Callback):
         if seed in self.seeds and trainer.current_epoch >= 1 and not waiting(seed):
             Path(f"waiting-{seed}").touch()
             saves = [callback for callback in all_callbacks(trainer) if isinstance(callback, SaveWithinEpochs)]
-            while not any(callback.stop for callback in saves):  # a signal waits for the end of the step
+            while not any(callback.stop for callback in saves):
                 time.sleep(0.02)
 
 
 def waiting(*seeds: int) -> bool:
-    """Whether the jobs of all these seeds wait, or have waited."""
+    """Return whether the jobs with all these seeds wait, or have waited."""
     return all(Path(f"waiting-{seed}").exists() for seed in seeds)

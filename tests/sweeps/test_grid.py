@@ -1,4 +1,4 @@
-"""Sweeps finish, whatever their jobs meet; they can be gone on with, and end in an answer."""
+"""Sweeps finish whatever happens to their jobs, can be continued, and report the best settings."""
 
 import csv
 import json
@@ -31,11 +31,11 @@ from mnist_lab.runs.ranking import Results
 from mnist_lab.runs.record import RunState
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Job, Sweep, read_job, write_job
-from mnist_lab.sweeps.launchers.launcher import Placement, Stage
+from mnist_lab.sweeps.launchers.launcher import LaunchedJob, Stage
 from mnist_lab.sweeps.launchers.this_machine import LocalLauncher
 from mnist_lab.sweeps.loop import forward_signals
-from mnist_lab.sweeps.plan import UNNAMED, Plan, combinations
-from mnist_lab.sweeps.progress import Watch
+from mnist_lab.sweeps.plan import UNNAMED, Plan, combine_overrides
+from mnist_lab.sweeps.progress import SweepDisplay
 from mnist_lab.training import train as training
 
 FOLDER = Path("runs/sweeps/s")
@@ -43,7 +43,7 @@ GRID = ("-m", "sweep=s", "model=mlp", "optimizer.lr=0.001,0.01", "optimizer.mome
 
 
 class Trouble(Callback):
-    """What a seed of a sweep meets while Trouble.on: nothing, an exception, sys.exit, pixels that are NaN."""
+    """Raises an error in the job with seed 1, exits in that with seed 2, and makes pixels NaN in that with seed 3."""
 
     on = True
 
@@ -58,13 +58,13 @@ class Trouble(Callback):
 
 
 class FailsAtFirst(Callback):
-    """Fails as often as there are digits in the file `times`."""
+    """Fails once for each digit in the file `times`."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         left = Path("times").read_text()
         if left:
             Path("times").write_text(left[1:])
-            raise RuntimeError("not yet [/pair.cc:545]")  # as gloo says it: not markup of a table
+            raise RuntimeError("not yet [/pair.cc:545]")  # A table must not take this, from gloo, for markup.
 
 
 made: list[Outcome] = []
@@ -72,7 +72,7 @@ made: list[Outcome] = []
 
 @pytest.fixture
 def grid(tiny: Tiny, command: Command, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    """GRID as the first test that needs it has trained it; each test has a copy of its runs."""
+    """Return the outcome of GRID, trained once for all tests; each test has a copy of its runs."""
     tiny.folder = tmp_path_factory.getbasetemp() / "grid"
     if not tiny.folder.exists():
         tiny_data(tiny.folder)
@@ -90,7 +90,7 @@ def results() -> dict[str, Any]:
 
 
 def started() -> dict[str, str]:
-    """When the run of each job began, by its folder."""
+    """Return when the run of each job began, by its folder."""
     return {run.folder.name: run.info["started"] for run in Run.below(FOLDER)}
 
 
@@ -120,14 +120,14 @@ def test_every_combination_is_a_run_and_the_best_by_validation_is_reported(grid:
     assert f"best, test accuracy {best.info['metrics']['test/acc']:.2%}: {found['command']}" in grid.out
     assert (FOLDER / "heat_map.png").stat().st_size > 5000
     rows = list(csv.DictReader((FOLDER / "results.csv").read_text().splitlines()))
-    ranked = [("1", True), ("2", False), ("3", False), ("4", False)]  # the tests of the others choose nothing
+    ranked = [("1", True), ("2", False), ("3", False), ("4", False)]
     assert [(row["rank"], bool(row["test/acc"])) for row in rows] == ranked
     assert [float(row["val/acc"]) for row in rows] == sorted((float(row["val/acc"]) for row in rows), reverse=True)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("grid")
-def test_a_sweeps_job_is_not_resumed_from_outside_but_run_again_as_any_other(
+def test_job_of_a_sweep_is_not_resumed_alone_but_can_be_trained_again(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, other = Run.below(FOLDER)[:2]
@@ -144,7 +144,7 @@ def test_a_sweeps_job_is_not_resumed_from_outside_but_run_again_as_any_other(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("grid")
-def test_latest_and_auto_are_the_last_run_that_a_person_started(command: Command) -> None:
+def test_latest_and_auto_are_the_last_run_outside_of_sweeps(command: Command) -> None:
     outcome = command("resume=latest", data=False)
     assert outcome.status == 2
     assert "no run below" in outcome.err and "a job of a sweep" in outcome.err
@@ -152,10 +152,10 @@ def test_latest_and_auto_are_the_last_run_that_a_person_started(command: Command
     (own,) = [run for run in Run.below("runs") if FOLDER not in run.folder.parents]
     command(*[argument.replace("sweep=s", "sweep=t") for argument in GRID])
     assert Run.find("latest") == own
-    assert Run.find("latest", FOLDER).folder.parent == FOLDER  # below a sweep, where that is asked for
+    assert Run.find("latest", FOLDER).folder.parent == FOLDER
     assert command("resume=auto", "model=mlp", "trainer.max_epochs=3").status == 0
     assert own.info["epochs"] == 3
-    assert len(Run.below("runs")) == 9  # listed all the same
+    assert len(Run.below("runs")) == 9
 
 
 @pytest.mark.slow
@@ -170,18 +170,18 @@ def test_two_processes_do_not_run_one_sweep(command: Command) -> None:
 
 
 class NeverBegins(LocalLauncher):
-    """Its processes die before their jobs begin: each of them, or only the first ones."""
+    """A launcher whose first processes die before their jobs begin."""
 
     def __init__(self, deaths: int) -> None:
         super().__init__()
         self.deaths = deaths
 
-    def poll(self) -> dict[str, Placement]:
+    def poll(self) -> None:
         if self.deaths and self.waiting:
             self.deaths -= 1
-            self.stages[self.waiting.pop(0)[0]] = Placement(Stage.ENDED, reason="killed")
-            return self.stages
-        return super().poll()
+            self.jobs[self.waiting.pop(0)[0]] = LaunchedJob(Stage.ENDED, reason="killed")
+        else:
+            super().poll()
 
 
 @pytest.mark.slow
@@ -231,8 +231,8 @@ def test_seeds_are_one_place_in_the_ranking_with_mean_and_spread(
     best = max(runs, key=lambda run: run.info["metrics"]["val/acc"])
     mean, std = found["test/acc"].values()
     assert f"best, test accuracy {mean:.2%} ± {100 * std:.2f} over 3 seeds: {found['command']}\n" in outcome.out
-    own = f"seed={best.info['seed']}, test accuracy {best.info['metrics']['test/acc']:.2%}: {best}\n"
-    assert f"the best of these seeds by validation: {own}" in outcome.out  # its own accuracy beside its own folder
+    best_seed = f"seed={best.info['seed']}, test accuracy {best.info['metrics']['test/acc']:.2%}: {best}\n"
+    assert f"the best of these seeds by validation: {best_seed}" in outcome.out
     assert (FOLDER / "response.png").exists()
     monkeypatch.setattr("sys.argv", [*shlex.split(found["command"])[2:], "sweep=t"])
     main()
@@ -251,7 +251,7 @@ def test_same_command_skips_what_is_done_and_adds_what_is_new(command: Command) 
     after = started()
     assert len(after) == 6
     assert {name: after[name] for name in before} == before
-    assert command(*GRID, "seed=0").status == 0  # the default, and so no change
+    assert command(*GRID, "seed=0").status == 0, "0 is the default"
     assert started() == after
 
 
@@ -278,9 +278,9 @@ def test_jobs_that_fail_exit_or_meet_nan_leave_the_others_and_run_again(
     assert "3 of 5 jobs failed" in outcome.err
     runs = {run.config.seed: run for run in Run.below("runs")}
     assert [runs[seed].info["status"] for seed in range(5)] == ["finished", *["failed"] * 3, "finished"]
-    for seed, told in ((1, "RuntimeError: out of order"), (2, "SystemExit: 3"), (3, "training loss is nan")):
-        assert told in runs[seed].info["error"]
-        assert told in outcome.err
+    for seed, message in ((1, "RuntimeError: out of order"), (2, "SystemExit: 3"), (3, "training loss is nan")):
+        assert message in runs[seed].info["error"]
+        assert message in outcome.err
         assert "Traceback" in (runs[seed].folder / "train.log").read_text()
     done = {seed: runs[seed].info["started"] for seed in (0, 4)}
     monkeypatch.setattr(Trouble, "on", False)
@@ -288,7 +288,7 @@ def test_jobs_that_fail_exit_or_meet_nan_leave_the_others_and_run_again(
     runs = {run.config.seed: run for run in Run.below("runs")}
     assert {runs[seed].info["status"] for seed in range(5)} == {"finished"}
     assert {seed: runs[seed].info["started"] for seed in (0, 4)} == done
-    assert "out of order" in (runs[1].folder / "train.log").read_text()  # the log keeps what was
+    assert "out of order" in (runs[1].folder / "train.log").read_text(), "the log keeps the first attempt"
 
 
 @pytest.mark.slow
@@ -338,9 +338,12 @@ def test_fail_fast_begins_no_further_job(command: Command) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "error"),
     [
         (["-m", "sweep=s", "model=mlp,lenet"], "is a sweep over optimizer.lr, optimizer.momentum, not model; choose"),
+        (["-m", "sweep=t", "steps_per_execution=1,50"], "steps_per_execution: jobs do not differ by it"),
+        (["-m", "hydra/sweeper=halving", "dashboard=default,none"], "dashboard: jobs do not differ by it"),
+        (["-m", "sweep=t", "seed=range(3)", "model=mlp,mlp"], "seed, model: 6 jobs of which 3 differ"),
         (["-m", "sweep=t", "seed=range(1,1)"], "there is nothing to sweep"),
         (["-m", "sweep=../t", "seed=1,2"], "a sweep's name consists of letters"),
         (["-m", "sweep=t,u", "seed=1,2"], "applies to the whole sweep and cannot be swept"),
@@ -352,15 +355,15 @@ def test_fail_fast_begins_no_further_job(command: Command) -> None:
     ],
 )
 def test_sweep_that_is_invalid_is_reported_in_a_line_and_leaves_nothing(
-    command: Command, arguments: list[str], told: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    command: Command, arguments: list[str], error: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     monkeypatch.setattr("mnist_lab.config.compose.find_spec", lambda name: None)
-    if "optimizer.lr" in told:
+    if "optimizer.lr" in error:
         request.getfixturevalue("grid")
     before = sorted(Path().rglob("*"))
     outcome = command(*arguments)
     assert outcome.status == 2
-    assert outcome.err.startswith("mnist_lab: ") and told in outcome.err
+    assert outcome.err.startswith("mnist_lab: ") and error in outcome.err
     assert sorted(Path().rglob("*")) == before
 
 
@@ -380,7 +383,7 @@ def test_name_of_a_sweep_may_look_like_a_number(command: Command, name: str) -> 
         *thorough((signal.SIGTERM, 143, "interrupted"), (signal.SIGKILL, -signal.SIGKILL, "killed")),
     ],
 )
-def test_sweep_that_a_signal_ends_has_its_table_and_the_next_start_continues(
+def test_sweep_that_a_signal_ends_has_its_table_and_continues_at_the_next_start(
     tiny: Tiny, command: Command, sent: signal.Signals, status: int, state: str
 ) -> None:
     waits = "+callbacks.waits={_target_: pausing.Waits, seeds: [1]}"
@@ -410,7 +413,7 @@ def test_sweep_that_a_signal_ends_has_its_table_and_the_next_start_continues(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("grid")
-def test_job_under_way_in_another_process_is_left_alone(command: Command) -> None:
+def test_job_that_another_process_runs_is_left_alone(command: Command) -> None:
     (job, *_) = Sweep(FOLDER).jobs()
     write_job(Job(job.overrides, job.folder, RunState.RUNNING, 1))
     with held_by_another_process(job.folder):
@@ -469,20 +472,6 @@ def test_a_sweep_whose_record_is_damaged_is_reported_in_a_line(command: Command,
         assert outcome.err.count("\n") == 1
 
 
-@pytest.mark.parametrize(
-    ("swept", "told"),
-    [
-        (["steps_per_execution=1,50"], "steps_per_execution: jobs do not differ by it"),
-        (["hydra/sweeper=halving", "dashboard=default,none"], "dashboard: jobs do not differ by it"),
-        (["seed=range(3)", "model=mlp,mlp"], "seed, model: 6 jobs of which 3 differ"),
-    ],
-)
-def test_sweep_whose_jobs_do_not_differ_is_refused(command: Command, swept: list[str], told: str) -> None:
-    outcome = command("-m", "sweep=s", "trainer.max_epochs=1", *swept)
-    assert (outcome.status, outcome.err.count("\n"), outcome.err.startswith(f"mnist_lab: {told}")) == (2, 1, True)
-    assert not FOLDER.exists()
-
-
 @pytest.mark.parametrize(("arguments", "jobs"), [(["model=mlp"], 0), (["-m", "model=mlp", "seed=1,2"], 2)])
 def test_each_job_is_composed_and_validated_once(
     command: Command, monkeypatch: pytest.MonkeyPatch, arguments: list[str], jobs: int
@@ -498,7 +487,7 @@ def test_each_job_is_composed_and_validated_once(
 def test_number_of_a_job_is_known_when_it_is_planned(tiny: Tiny) -> None:
     words = (*tiny.overrides, "seed=4,5", "label_smoothing=0.${hydra:job.num}")
     plan = Plan.of(CommandLine(words, str(tiny.conf)))
-    planned = [plan.compose_job(job, number)[1] for number, job in enumerate(combinations(plan.overrides))]
+    planned = [plan.compose_job(job, number)[1] for number, job in enumerate(combine_overrides(plan.overrides))]
     assert [str(cfg.label_smoothing) for cfg in planned] == ["0.0", "0.1"]
 
 
@@ -510,7 +499,7 @@ def test_table_on_a_terminal_shows_how_each_job_stands() -> None:
     Run(first.folder).record_path.touch()
     console = PlainConsole(width=120, height=40, record=True, force_terminal=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
     with run_lock(first.folder):
-        console.print(Watch(sweep, LocalLauncher(), console).render(Results.of(sweep)))
+        console.print(SweepDisplay(sweep, LocalLauncher(), console).render(Results.of(sweep)))
     text = console.export_text()
     console.file.close()
     assert "4 jobs: 3 finished, 1 running" in text

@@ -1,8 +1,7 @@
-"""hydra/sweeper=halving: the best candidates climb, each as if it had never stopped, and a stopped sweep goes on."""
+"""hydra/sweeper=halving: the best candidates continue as if they had never stopped, and so does a stopped sweep."""
 
 import json
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -11,9 +10,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_lab.runs.record import RunState
 from mnist_lab.runs.run import Run
-from mnist_lab.runs.sweep import Job, Sweep
+from mnist_lab.runs.sweep import Sweep
 from mnist_lab.sweeps.halving import Bracket, plan_brackets
-from mnist_lab.sweeps.launchers.launcher import Placement, Stage
+from mnist_lab.sweeps.launchers.launcher import LaunchedJob, Stage
 from mnist_lab.sweeps.launchers.this_machine import LocalLauncher
 
 FOLDER = Path("runs/sweeps/s")
@@ -21,16 +20,21 @@ HALVING = ("-m", "hydra/sweeper=halving", "sweep=s", "model=mlp")
 NINE = (*HALVING, "trainer.max_epochs=9", "optimizer.lr=0.001,0.01,0.05", "optimizer.momentum=0,0.5,0.9")
 
 
-def jobs() -> dict[str, Job]:
-    """The jobs by their swept settings."""
-    return {" ".join(job.overrides[2:]): job for job in Sweep(FOLDER).jobs()}
+def candidates(name: str = "s") -> set[str]:
+    """Return the swept settings of each job of a sweep."""
+    return {" ".join(job.overrides[2:]) for job in Sweep(FOLDER.with_name(name)).jobs()}
 
 
 def rungs(outcome: Outcome) -> list[list[str]]:
-    """The rows of the table of rungs: epochs, candidates, failed, continued."""
+    """Return the rows of the table of rungs: epochs, candidates, failed, continued."""
     table = outcome.out.partition(" rungs ")[2]
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in table.splitlines() if line.startswith("│")]
     return [[row[1], row[2], row[3], row[5]] for row in rows]
+
+
+def metrics(run: Run) -> list[dict[str, float]]:
+    """Return a run's rows of metrics without the speed."""
+    return [{key: value for key, value in row.items() if key != "images_per_second"} for row in run.metrics()]
 
 
 RUNGS = [["1", "9", "0", "3"], ["3", "3", "0", "1"], ["9", "1", "0", ""]]
@@ -39,7 +43,7 @@ undisturbed: list[Outcome] = []
 
 @pytest.fixture
 def nine(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Sweep:
-    """The sweep NINE as the first test that needs it has run it; its outcome is in `undisturbed`."""
+    """Return the sweep NINE, run once for all tests; its outcome is in `undisturbed`."""
     folder = tmp_path_factory.getbasetemp() / "nine"
     if not folder.exists():
         undisturbed[:] = [command(*NINE)]
@@ -71,20 +75,19 @@ def test_best_third_of_each_rung_is_continued_and_the_rest_stay_paused(nine: Swe
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["local", *thorough("processes")])
-def test_candidates_that_climb_are_bit_for_bit_the_runs_that_never_stopped(command: Command, launcher: str) -> None:
-    """With dropout, a schedule over all epochs, averaged weights and augmentation, whose states go on, too."""
+def test_candidates_that_continue_equal_bit_for_bit_runs_that_never_stopped(command: Command, launcher: str) -> None:
+    """They have dropout, a schedule over all epochs, averaged weights and augmentation, whose states continue too."""
     parts = ("model=dropout_cnn", "trainer.max_epochs=4", "scheduler=onecycle", "callbacks=ema", "augmentation=affine")
     more = ("hydra.sweeper.eta=2", f"hydra/launcher={launcher}", "threads=1")
     assert command(*HALVING[:3], *parts, *more, "optimizer.lr=0.01,0.02,0.05,0.1").status == 0
     jobs = sorted(Sweep(FOLDER).jobs(), key=lambda job: len(job.epochs))
     assert [len(job.epochs) for job in jobs] == [1, 1, 2, 4]
-    for job in jobs[2:]:  # one that was paused twice, and the winner
+    for job in jobs[2:]:
         lr = next(override for override in job.overrides if "lr" in override)
         assert command(*parts, lr, "threads=1", "hydra.run.dir=alone").status == 0
         alone, run = Run(Path("alone")), Run(job.folder)
-        rows = [{key: row[key] for key in row if key != "images_per_second"} for row in alone.metrics()]
-        own = [{key: row[key] for key in row if key != "images_per_second"} for row in run.metrics()]
-        assert own and own == rows[: len(own)]
+        rows, expected = metrics(run), metrics(alone)
+        assert rows and rows == expected[: len(rows)]
         if job.state == RunState.FINISHED:
             assert same(weights(run.checkpoint("last")), weights(alone.checkpoint("last")))
             assert run.info["metrics"] == alone.info["metrics"]
@@ -92,7 +95,7 @@ def test_candidates_that_climb_are_bit_for_bit_the_runs_that_never_stopped(comma
 
 
 class Stops(Callback):
-    """Ctrl-C in the epoch of a number, counted over all jobs."""
+    """Raises KeyboardInterrupt in epoch number `at`, counted over all jobs."""
 
     begun, at = 0, 0
 
@@ -103,7 +106,7 @@ class Stops(Callback):
 
 
 @pytest.mark.parametrize("at", [*slow(11), *thorough(4, 16)])
-def test_stopped_sweep_makes_the_same_choices_when_it_goes_on(
+def test_stopped_sweep_makes_the_same_choices_when_it_continues(
     command: Command, tiny: Tiny, nine: Sweep, at: int
 ) -> None:
     Stops.begun, Stops.at = 0, at
@@ -120,28 +123,28 @@ def test_stopped_sweep_makes_the_same_choices_when_it_goes_on(
 
 
 @pytest.mark.parametrize("deaths", [*slow(1), *thorough(2)])
-def test_candidate_whose_process_dies_before_it_goes_on_is_started_again(
+def test_candidate_whose_process_dies_before_it_continues_is_started_again(
     command: Command, monkeypatch: pytest.MonkeyPatch, deaths: int
 ) -> None:
-    """It is paused as it was, and so its record looks as if it were done; a second death makes it fail."""
+    """Its record still says that it is paused, as if this rung were done. A second death makes it fail."""
     poll, died, ran = LocalLauncher.poll, [], []
 
-    def dies(launcher: LocalLauncher) -> dict[str, Placement]:
+    def dies(launcher: LocalLauncher) -> None:
         id = launcher.waiting[0][0] if launcher.waiting else ""
         if id and Sweep(FOLDER).job(id).state == RunState.PAUSED and died.count(id) < deaths and set(died) <= {id}:
             died.append(id)
             launcher.waiting.pop(0)
-            launcher.stages[id] = Placement(Stage.ENDED, reason="killed")
-            return launcher.stages
-        ran.append(id)
-        return poll(launcher)
+            launcher.jobs[id] = LaunchedJob(Stage.ENDED, reason="killed")
+        else:
+            ran.append(id)
+            poll(launcher)
 
     monkeypatch.setattr(LocalLauncher, "poll", dies)
     outcome = command(*NINE)
     assert len(died) == deaths
     if deaths == 1:
         assert outcome.status == 0 and rungs(outcome) == RUNGS
-        assert ran.count(died[0]) == 3  # the winner of ties: on each rung
+        assert ran.count(died[0]) == 3, "it runs on each rung"
     else:
         assert outcome.status == 1 and "its process died (killed)" in outcome.err
         assert [row[2] for row in rungs(outcome)] == ["0", "1", "0"]
@@ -156,7 +159,7 @@ class FailsAbove(Callback):
 
 
 @pytest.mark.slow
-def test_candidates_that_fail_do_not_climb(command: Command) -> None:
+def test_candidates_that_fail_do_not_continue(command: Command) -> None:
     fails = "+callbacks.fails._target_=test_halving.FailsAbove"
     outcome = command(*NINE, fails)
     assert outcome.status == 1
@@ -167,23 +170,12 @@ def test_candidates_that_fail_do_not_climb(command: Command) -> None:
 
 
 @pytest.mark.slow
-def test_of_fewer_candidates_than_eta_one_climbs_and_a_grid_goes_on_with_the_other(command: Command) -> None:
+def test_of_fewer_candidates_than_eta_one_continues_and_a_grid_finishes_the_other(command: Command) -> None:
     given = ("sweep=s", "model=mlp", "trainer.max_epochs=3", "optimizer.lr=0.01,0.02")
     assert command("-m", "hydra/sweeper=halving", *given).status == 0
     assert sorted((job.state, len(job.epochs)) for job in Sweep(FOLDER).jobs()) == [("finished", 3), ("paused", 1)]
     assert command("-m", *given).status == 0
     assert [(job.state, len(job.epochs)) for job in Sweep(FOLDER).jobs()] == [("finished", 3)] * 2
-
-
-@pytest.mark.slow
-def test_paused_candidates_are_shown_as_such(command: Command, nine: Sweep) -> None:
-    shutil.copytree(nine.folder, FOLDER)
-    assert command("ls", data=False).out.count(" paused ") == 8
-    assert "9 jobs: 1 finished, 8 paused" in command("status", "s", data=False).out
-    paused = next(job for job in Sweep(FOLDER).jobs() if job.state == RunState.PAUSED)
-    assert command("report", str(paused.folder), data=False).status == 0
-    assert "This run is paused: its sweep asked for no more epochs of it." in Run(paused.folder).report_path.read_text()
-    assert command("report", str(FOLDER), data=False).status == 0
 
 
 @pytest.mark.thorough
@@ -192,17 +184,17 @@ def test_drawn_candidates_are_the_same_for_the_same_seed(command: Command) -> No
     rates = "optimizer.lr=tag(log,interval(0.001,0.1))"
     drawn = (*HALVING, "trainer.max_epochs=3", rates, "hydra.sweeper.n_candidates=4")
     assert command(*drawn).status == 0
-    first = set(jobs())
+    first = candidates()
     values = [float(re.findall(r"lr=(.*)", name)[0]) for name in first]
     assert len(values) == 4 and 0.001 <= min(values) < max(values) <= 0.1
     assert command(*drawn).status == 0
-    assert set(jobs()) == first
+    assert candidates() == first
     assert command(*drawn, "sweep=other", "hydra.sweeper.seed=1").status == 0
-    assert {" ".join(job.overrides[2:]) for job in Sweep(Path("runs/sweeps/other")).jobs()}.isdisjoint(first)
+    assert candidates("other").isdisjoint(first)
 
 
 @pytest.mark.parametrize(
-    ("given", "planned"),
+    ("arguments", "planned"),
     [
         ((27, 9, 1, 3, 1), [(27, [1, 3, 9])]),
         ((27, 81, 1, 3, 1), [(27, [1, 3, 9, 27, 81])]),
@@ -213,9 +205,9 @@ def test_drawn_candidates_are_the_same_for_the_same_seed(command: Command) -> No
     ],
 )
 def test_rungs_end_with_the_whole_length_and_brackets_share_the_candidates(
-    given: tuple[int, int, int, int, int], planned: list[tuple[int, list[int]]]
+    arguments: tuple[int, int, int, int, int], planned: list[tuple[int, list[int]]]
 ) -> None:
-    assert plan_brackets(*given) == [Bracket(size, epochs) for size, epochs in planned]
+    assert plan_brackets(*arguments) == [Bracket(size, epochs) for size, epochs in planned]
 
 
 BAD: list[tuple[list[str], str]] = [
@@ -226,7 +218,7 @@ BAD: list[tuple[list[str], str]] = [
     (["hydra.sweeper.brackets=4"], "hydra.sweeper.brackets=4: these epochs and candidates make 3 at most"),
     (["data.val_size=0"], "data.val_size=0: hydra/sweeper=halving compares candidates on validation images"),
     (["trainer.max_epochs=3,9"], "trainer.max_epochs=3,9: hydra/sweeper=halving needs one for all candidates"),
-    (["optimizer.lr=interval(0.1,0.2)"], "optimizer.lr=interval(0.1,0.2): drawn from by a search alone; add"),
+    (["optimizer.lr=interval(0.1,0.2)"], "optimizer.lr=interval(0.1,0.2): only a search can draw from it; add"),
     (["hydra.sweeper.n_candidates=0"], "hydra.sweeper.n_candidates=0: must be a whole number from 1 on"),
     (["hydra.sweeper.n_candidates=3", "hydra.sweeper.sampler=x"], "hydra.sweeper.sampler=x: choose from random, qmc"),
     (["--detach"], "--detach: hydra/sweeper=halving compares jobs while it runs"),
@@ -235,10 +227,10 @@ BAD: list[tuple[list[str], str]] = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("given", "told"), [*BAD[:1], *thorough(*BAD[1:])])
-def test_what_cannot_be_halved_is_refused_in_one_line(command: Command, given: list[str], told: str) -> None:
-    own = {override.split("=")[0] for override in given}
-    outcome = command(*(argument for argument in NINE if argument.split("=")[0] not in own), *given)
+@pytest.mark.parametrize(("overrides", "error"), [*BAD[:1], *thorough(*BAD[1:])])
+def test_invalid_settings_are_refused_in_one_line(command: Command, overrides: list[str], error: str) -> None:
+    keys = {override.split("=")[0] for override in overrides}
+    outcome = command(*(argument for argument in NINE if argument.split("=")[0] not in keys), *overrides)
     assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome.err
-    assert outcome.err.startswith(f"mnist_lab: {told}")
+    assert outcome.err.startswith(f"mnist_lab: {error}")
     assert not FOLDER.exists()

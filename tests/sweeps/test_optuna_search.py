@@ -1,11 +1,11 @@
-"""hydra/sweeper=optuna: a search that finds, prunes, and goes on where it was stopped."""
+"""hydra/sweeper=optuna: a search that finds good settings, prunes bad jobs, and continues where it was stopped."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import Command, Tiny, thorough
+from lab import Command, thorough
 
 pytest.importorskip("optuna", reason="the extra optuna is not installed")
 import optuna
@@ -16,11 +16,10 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState
 
 from mnist_lab.errors import UsageError
-from mnist_lab.runs.record import RunState
 from mnist_lab.runs.run import Run
-from mnist_lab.runs.sweep import Job, Sweep, write_job
+from mnist_lab.runs.sweep import Sweep
 from mnist_lab.sweeps import optuna_search
-from mnist_lab.sweeps.optuna_search import ask, distribution, next_batch, open_study
+from mnist_lab.sweeps.optuna_search import draw_params, make_distribution, next_batch, open_study
 
 FOLDER = Path("runs/sweeps/s")
 SEARCH = ("-m", "hydra/sweeper=optuna", "sweep=s", "model=mlp", "data.batch_size=16,32", "trainer.max_epochs=2")
@@ -29,7 +28,7 @@ SLOW = ("trainer.max_epochs=4", "hydra.sweeper.n_trials=7", "optimizer.lr=interv
 
 
 class Learns(Callback):
-    """Validation accuracies as they are told: 0.9, but 0.1 from the seventh job on."""
+    """Sets validation accuracies to 0.9, and to 0.1 from the seventh job on."""
 
     begun = 0
 
@@ -53,7 +52,7 @@ class FailsAbove(Callback):
 
 
 class Stops(Callback):
-    """Ctrl-C in the third job."""
+    """Raises KeyboardInterrupt in the third job."""
 
     begun = 0
 
@@ -79,11 +78,11 @@ def test_search_tries_as_many_as_asked_and_names_the_best(command: Command) -> N
         assert 0.001 <= run.config.optimizer.lr <= 0.3
         assert 0 <= run.config.optimizer.momentum <= 0.95
         assert run.config.data.batch_size in (16, 32)
-        assert run.info["model"] == "mlp"  # the command line's one value takes it out of the search
+        assert run.info["model"] == "mlp", "one value on the command line takes the key out of the search"
 
 
 @pytest.mark.slow
-def test_a_failed_job_leaves_the_search_free_to_ask_elsewhere_and_runs_again_at_the_next_start(
+def test_failed_job_does_not_stop_the_search_and_runs_again_at_the_next_start(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fails = ("hydra.sweeper.n_trials=5", "+callbacks.fails._target_=test_optuna_search.FailsAbove")
@@ -106,18 +105,18 @@ def test_settings_that_are_drawn_again_after_their_job_was_pruned_count_as_prune
         good = {"params": {"data.batch_size": "16"}, "intermediate_values": {1: 2.0}, "value": 2.0}
         study.add_trial(optuna.create_trial(distributions=space, **good))
     command(*SEARCH, "optimizer.lr=0.01", "optimizer.momentum=0.9", "hydra.sweeper.n_trials=7")
-    assert len(Sweep(FOLDER).jobs()) < 3  # for three more trials
+    assert len(Sweep(FOLDER).jobs()) < 3, "three trials draw from two settings"
     assert [trial.state for trial in trials()] == [TrialState.COMPLETE] * 4 + [TrialState.PRUNED] * 3
 
 
 class Killed(Exception):
-    """The search ends here, as by kill -9."""
+    """Ends the search, as kill -9 does."""
 
 
-def points(folder: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int) -> tuple[list[dict[str, Any]], int]:
-    """The settings of six trials, two at once, of a search that is killed at a change of its study and continued.
+def run_killed(folder: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int) -> tuple[list[dict[str, Any]], int]:
+    """Run six trials, two at once, in a search that is killed at a change of its study and then continued.
 
-    Also how many changes there were.
+    Return the settings of the trials, and the number of changes.
     """
     folder.mkdir()
     space = {"a": FloatDistribution(0.001, 1, log=True), "b": CategoricalDistribution(["x", "y"])}
@@ -133,7 +132,7 @@ def points(folder: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int) -> tup
         study, tried = open_study(folder), set()
         while batch := next_batch(study, 6, 2, tried):
             tried |= set(batch)
-            params = [ask(study, number, space, seed=0) for number in batch]
+            params = [draw_params(study, number, space, seed=0) for number in batch]
             for number, values in zip(batch, params, strict=True):
                 change()
                 study.tell(number, values["a"])
@@ -151,10 +150,10 @@ def points(folder: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int) -> tup
 def test_a_killed_search_asks_for_the_same_settings_when_it_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, changes = points(tmp_path / "whole", monkeypatch, killed_at=0)
+    whole, changes = run_killed(tmp_path / "whole", monkeypatch, killed_at=0)
     assert len({str(params) for params in whole}) == 6
     for moment in range(1, changes + 1):
-        assert points(tmp_path / str(moment), monkeypatch, killed_at=moment)[0] == whole
+        assert run_killed(tmp_path / str(moment), monkeypatch, killed_at=moment)[0] == whole
 
 
 @pytest.mark.thorough
@@ -178,10 +177,10 @@ def test_interrupted_search_continues_with_the_job_it_was_at(command: Command) -
     assert command(*SEARCH, "hydra.sweeper.n_trials=4", stops).status == 0
     jobs = {job.id: job for job in Sweep(FOLDER).jobs()}
     assert (len(jobs), {job.state for job in jobs.values()}) == (4, {"finished"})
-    assert jobs[stopped.id].info["started"] == stopped.info["started"]  # gone on with, not begun anew
+    assert jobs[stopped.id].info["started"] == stopped.info["started"], "it continues"
     assert sum(trial.state == TrialState.COMPLETE for trial in trials()) == 4
     before = {id: job.info["started"] for id, job in jobs.items()}
-    assert command(*SEARCH, "hydra.sweeper.n_trials=5", stops).status == 0  # a greater number continues with the study
+    assert command(*SEARCH, "hydra.sweeper.n_trials=5", stops).status == 0
     assert before.items() <= {job.id: job.info["started"] for job in Sweep(FOLDER).jobs()}.items()
     assert len(trials()) == 5
 
@@ -210,26 +209,26 @@ def test_job_that_falls_behind_is_stopped_early_and_tested(command: Command, mor
     ],
 )
 def test_hydras_grammar_says_what_is_drawn(override: str, expected: Any) -> None:
-    assert distribution(OverridesParser.create().parse_override(override)) == expected
+    assert make_distribution(OverridesParser.create().parse_override(override)) == expected
 
 
 @pytest.mark.parametrize("override", ["a=interval(2,1)", "a=tag(log,interval(0,1))"])
 def test_invalid_interval_is_reported(override: str) -> None:
     with pytest.raises(UsageError, match="needs low < high"):
-        distribution(OverridesParser.create().parse_override(override))
+        make_distribution(OverridesParser.create().parse_override(override))
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "error"),
     [
         (["hydra.sweeper.n_trials=0"], "n_trials=0: must be 1 or more"),
         (["optimizer.lr=1", "optimizer.momentum=0", "data.batch_size=16"], "there is nothing to search"),
     ],
 )
-def test_search_that_is_invalid_is_reported(command: Command, tiny: Tiny, arguments: list[str], told: str) -> None:
-    outcome = command(*(own for own in SEARCH if own.split("=")[0] not in str(arguments)), *arguments)
+def test_search_that_is_invalid_is_reported(command: Command, arguments: list[str], error: str) -> None:
+    outcome = command(*(word for word in SEARCH if word.split("=")[0] not in str(arguments)), *arguments)
     assert outcome.status == 2
-    assert outcome.err.startswith("mnist_lab: ") and told in outcome.err
+    assert outcome.err.startswith("mnist_lab: ") and error in outcome.err
     assert not Path("runs").exists()
 
 
@@ -237,20 +236,5 @@ def test_search_says_at_its_start_what_it_searches(command: Command, monkeypatch
     monkeypatch.setattr(optuna_search.Search, "search", lambda *args: None)
     outcome = command("-m", "hydra/sweeper=optuna", "sweep=s", "model=mlp", "optimizer.lr=interval(0.01,0.3)")
     assert outcome.status == 0
-    told = "searched: optimizer.lr, optimizer.momentum, data.batch_size (KEY=VALUE takes one out)"
-    assert outcome.out.startswith(told), outcome.out
-
-
-@pytest.mark.parametrize("arguments", [["status", "s"], ["ls"], ["report", "runs/sweeps/s"]])
-def test_job_that_was_stopped_early_is_shown_as_pruned(tiny: Tiny, command: Command, arguments: list[str]) -> None:
-    sweep = Sweep.open(FOLDER.absolute(), "python -m mnist_lab -m sweep=s", ["seed"], {"a" * 12: ["seed=1"]})
-    run = Run(sweep.folder / f"seed=1-{'a' * 12}")
-    run.folder.mkdir()
-    write_job(Job(("seed=1",), run.folder, RunState.PRUNED, 1))
-    info = {"status": "pruned", "started": "2026-11-21T12:00:00+00:00", "seed": 1, "seconds": {"total": 1.0}}
-    info |= {"config_dir": None, "max_epochs": 2}
-    run.record_path.write_text(json.dumps(info | {"metrics": {"val/acc": 0.1, "test/acc": 0.1}, "epochs": 1}))
-    outcome = command(*arguments, data=False)
-    assert outcome.status == 0
-    shown = outcome.out + (sweep.report_path.read_text() if sweep.report_path.exists() else "")
-    assert "pruned" in shown
+    message = "searched: optimizer.lr, optimizer.momentum, data.batch_size (KEY=VALUE takes one out)"
+    assert outcome.out.startswith(message), outcome.out

@@ -1,4 +1,4 @@
-"""Sweeps whose jobs run side by side, in processes of their own."""
+"""Sweeps whose jobs run in parallel processes."""
 
 import json
 import os
@@ -15,15 +15,16 @@ from pausing import waiting
 
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
-from mnist_lab.sweeps.launchers.launcher import processors
+from mnist_lab.sweeps.launchers.launcher import count_processors
 from mnist_lab.sweeps.launchers.this_machine import ProcessesLauncher
 
 FOLDER = Path("runs/sweeps/s")
+PROCESSORS = count_processors()
 PROCESSES = ("hydra/launcher=processes", "hydra.launcher.n_jobs=2")
 
 
 class Dies(Callback):
-    """The process of the job with seed 1 is killed in each start, or once, as by a kernel that is out of memory."""
+    """Kills the process of the job with seed 1 in each start, or in the first one, as a kernel without memory does."""
 
     def __init__(self, once: bool) -> None:
         self.once = once
@@ -35,7 +36,7 @@ class Dies(Callback):
 
 
 @pytest.mark.thorough
-def test_jobs_side_by_side_give_the_same_table_as_in_one_process(tiny: Tiny, command: Command) -> None:
+def test_parallel_jobs_give_the_same_table_as_jobs_in_one_process(tiny: Tiny, command: Command) -> None:
     grid = ("-m", "model=mlp", "optimizer.lr=0.001,0.01", "seed=0,1,2", "threads=1")
     assert run(tiny, *grid, "sweep=s", *PROCESSES)[0] == 0
     threads = torch.get_num_threads()
@@ -43,25 +44,25 @@ def test_jobs_side_by_side_give_the_same_table_as_in_one_process(tiny: Tiny, com
         assert command(*grid, "sweep=t").status == 0
     finally:
         torch.set_num_threads(threads)
-    side_by_side, one = (json.loads((FOLDER.with_name(name) / "results.json").read_text()) for name in ("s", "t"))
-    for results in (side_by_side, one):
+    parallel, one = (json.loads((FOLDER.with_name(name) / "results.json").read_text()) for name in ("s", "t"))
+    for results in (parallel, one):
         for job in (*results["jobs"], *results["ranked"], results["best"]):
             job.pop("seconds", None)
         del results["sweep"], results["command"]
-    assert side_by_side == one
+    assert parallel == one
     assert len(one["jobs"]) == 6
 
 
 @pytest.mark.slow
-def test_threads_are_shared_out_among_jobs(tiny: Tiny) -> None:
+def test_threads_are_divided_among_jobs(tiny: Tiny) -> None:
     assert run(tiny, "-m", "model=mlp", "seed=0,1", "sweep=s", "trainer.max_epochs=1", *PROCESSES)[0] == 0
-    share = max(1, processors() // 2)
+    share = max(1, PROCESSORS // 2)
     assert {job.info["device"] for job in Sweep(FOLDER).jobs()} == {f"cpu, {share} thread{'s' * (share > 1)}"}
 
 
-@pytest.mark.parametrize(("n_jobs", "parallel"), [(1, 1), (3, 3), (-1, processors()), (-2, max(1, processors() - 1))])
-def test_number_of_jobs_at_once_may_be_counted_from_the_processors(n_jobs: int, parallel: int) -> None:
-    assert ProcessesLauncher(n_jobs).at_once == parallel
+@pytest.mark.parametrize(("n_jobs", "parallel"), [(1, 1), (3, 3), (-1, PROCESSORS), (-2, max(1, PROCESSORS - 1))])
+def test_number_of_parallel_jobs_may_be_counted_from_the_processors(n_jobs: int, parallel: int) -> None:
+    assert ProcessesLauncher(n_jobs).parallel_jobs == parallel
 
 
 @pytest.mark.slow
@@ -104,7 +105,7 @@ def test_signal_lets_every_job_save_and_the_next_start_continues(tiny: Tiny, sen
     assert "Traceback" not in out, out
     jobs = Sweep(FOLDER).jobs()
     assert [job.state for job in jobs] == ["interrupted", "interrupted", "waiting"]
-    assert {job.info["status"] for job in jobs[:2]} == {"interrupted"}  # told by the jobs themselves, which have saved
+    assert {job.info["status"] for job in jobs[:2]} == {"interrupted"}, "the jobs themselves have recorded it"
     assert run(tiny, *arguments)[0] == 0
     assert {job.info["steps"] for job in Sweep(FOLDER).jobs()} == {48}
     assert [len(run.epochs()) for run in Run.below(FOLDER)] == [4] * 3
@@ -113,7 +114,7 @@ def test_signal_lets_every_job_save_and_the_next_start_continues(tiny: Tiny, sen
 def test_more_jobs_than_memory_are_refused_with_a_number_that_fits(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mnist_lab.sweeps.launchers.launcher.free_gigabytes", lambda: 10.0)
+    monkeypatch.setattr("mnist_lab.sweeps.launchers.launcher.read_free_gigabytes", lambda: 10.0)
     outcome = command("-m", "seed=range(20)", "hydra/launcher=processes", "hydra.launcher.n_jobs=20")
     assert outcome.status == 2
     assert "hydra.launcher.n_jobs: 20 jobs at once need 26 GB, 10 GB are free; hydra.launcher.n_jobs=7" in outcome.err

@@ -1,4 +1,4 @@
-"""A sweep from Python: what the command line does, with results for a return value."""
+"""A sweep from Python does what the command line does, and returns the results."""
 
 import logging
 import sys
@@ -18,7 +18,7 @@ SWEPT = ("model=mlp", "optimizer.lr=0.01,0.1", "trainer.max_epochs=1", "sweep=s"
 
 @pytest.fixture
 def tiny_sweep(tiny: Tiny) -> Callable[..., Results]:
-    """sweep() on the tiny data set."""
+    """Return sweep() for the tiny data set."""
     return lambda *overrides: sweep(*tiny.overrides, *overrides, config_dir=tiny.conf)
 
 
@@ -53,7 +53,7 @@ def test_failed_job_is_among_the_results_with_its_error(tiny_sweep: Callable[...
     ("overrides", "message"),
     [
         (("optimizer.lr=0.01,0.1", "optimizer.momentun=0.9"), "optimizer.momentun=0.9: unknown setting; did you mean"),
-        (("optimizer.lr=interval(0.01,0.1)",), "drawn from by a search alone; add hydra/sweeper=optuna"),
+        (("optimizer.lr=interval(0.01,0.1)",), "only a search can draw from it; add hydra/sweeper=optuna"),
     ],
 )
 def test_user_error_is_raised_and_not_printed(

@@ -1,4 +1,4 @@
-"""Sweeps of many jobs: their cost grows with the jobs alone."""
+"""The cost of sweeps of many jobs is proportional to the number of jobs."""
 
 import io
 import sys
@@ -11,10 +11,11 @@ from rich.console import Console
 from benchmarks.sweep_scale import SWEPT, finish, jobs_of
 from mnist_lab.runs.sweep import Job, Sweep
 from mnist_lab.sweeps.launchers.this_machine import LocalLauncher
-from mnist_lab.sweeps.progress import Watch
+from mnist_lab.sweeps.progress import SweepDisplay
 
 COUNT = 60
-events: list[tuple[str, Path]] | None = None  # of Python's audit: files opened and folders listed, while it is a list
+# The audit hook, which Python never removes, adds opened files and listed folders while this is a list.
+events: list[tuple[str, Path]] | None = None
 
 
 def _note(event: str, arguments: tuple[object, ...]) -> None:
@@ -22,12 +23,12 @@ def _note(event: str, arguments: tuple[object, ...]) -> None:
         events.append((event, Path(arguments[0])))
 
 
-sys.addaudithook(_note)  # Python takes none back
+sys.addaudithook(_note)
 
 
 @pytest.fixture
 def noted() -> Iterator[list[tuple[str, Path]]]:
-    """The files that are opened, and the folders that are listed, from here to the end of the test."""
+    """Return the list of the files opened and folders listed during the test."""
     global events
     events = []
     yield events
@@ -36,7 +37,7 @@ def noted() -> Iterator[list[tuple[str, Path]]]:
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Sweep:
-    """A sweep of finished jobs. It was continued with its settings in another order than its jobs have recorded."""
+    """Return a sweep of finished jobs; it was continued with its settings in another order than its jobs record."""
     jobs = jobs_of(COUNT)
     planned = {id: overrides[::-1] for id, overrides in jobs.items()}
     made = Sweep.open(tmp_path / "sweeps" / "s", "command", SWEPT, planned)
@@ -50,18 +51,18 @@ def sweep(tmp_path: Path) -> Sweep:
 @pytest.mark.parametrize("terminal", [True, False])
 def test_unchanged_jobs_are_not_read_again(sweep: Sweep, noted: list[tuple[str, Path]], terminal: bool) -> None:
     console = Console(file=io.StringIO(), force_terminal=terminal, height=12)
-    watch = Watch(sweep, LocalLauncher(), console)
-    watch.live.start()
-    watch.look()
+    display = SweepDisplay(sweep, LocalLauncher(), console)
+    display.live.start()
+    display.update()
     written = sweep.results_csv.stat().st_mtime_ns
     noted.clear()
-    watch.look()
+    display.update()
     assert {path.name for event, path in noted if event == "open"} == {"sweep.json"}
     assert sweep.results_csv.stat().st_mtime_ns == written
     changed = sweep.jobs()[7]
     finish(changed)
     noted.clear()
-    watch.look()
-    watch.live.stop()
+    display.update()
+    display.live.stop()
     opened = {path.parent for event, path in noted if event == "open"}
     assert {path for path in opened if path.parent == sweep.folder} == {changed.folder}

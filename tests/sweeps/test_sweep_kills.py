@@ -1,4 +1,4 @@
-"""Kill -9 of a sweep side by side leaves no process and loses nothing: a quick version of benchmarks.kills --sweep."""
+"""Kill -9 of a parallel sweep leaves no process and loses nothing: a quick version of benchmarks.kills --sweep."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ FOLDER = Path("runs/sweeps/s")
 def test_a_killed_sweep_and_a_killed_worker_leave_no_process_and_lose_nothing(tiny: Tiny, command: Command) -> None:
     waits = "+callbacks.waits={_target_: pausing.Waits, seeds: [0, 1]}"
     grid = ("-m", "model=mlp", "seed=0,1,2", "trainer.max_epochs=4", "logger=csv", "threads=1", "sweep=s", waits)
-    side_by_side = ("hydra/launcher=processes", "hydra.launcher.n_jobs=2")
+    parallel = ("hydra/launcher=processes", "hydra.launcher.n_jobs=2")
     leaders = []
 
     def kill(process: subprocess.Popen[str], *, worker: bool) -> None:
@@ -30,11 +30,11 @@ def test_a_killed_sweep_and_a_killed_worker_leave_no_process_and_lose_nothing(ti
         holder = holder_of(next(job.folder for job in Sweep(FOLDER).jobs() if "seed=1" in job.overrides))
         os.kill(holder.pid if worker and holder else process.pid, signal.SIGKILL)
 
-    status, _ = run(tiny, *grid, *side_by_side, then=lambda process: kill(process, worker=False))
+    status, _ = run(tiny, *grid, *parallel, then=lambda process: kill(process, worker=False))
     assert status == -signal.SIGKILL
     wait_for(lambda: not list(session(leaders[0])), "the ends of its processes")
     Path("waiting-1").unlink()
-    status, out = run(tiny, *grid, *side_by_side, then=lambda process: kill(process, worker=True))
+    status, out = run(tiny, *grid, *parallel, then=lambda process: kill(process, worker=True))
     assert (status, "Traceback" in out) == (0, False), out
     threads = torch.get_num_threads()
     try:

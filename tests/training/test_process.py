@@ -99,7 +99,7 @@ def test_training_from_python_leaves_the_process_as_it_was(
 def test_garbage_collector_runs_again_after_the_imports_and_passes_over_them() -> None:
     program = "import gc, sys; from mnist_lab.sweeps.process import *; assert 'torch' not in sys.modules; "
     program += (
-        "import_torch(); assert gc.get_freeze_count() == 0; own_process(); "  # a process of somebody else's, ours
+        "import_torch(); assert gc.get_freeze_count() == 0; configure_process(); "  # a process of somebody else's, ours
     )
     program += "import_torch(); assert 'torch' in sys.modules; print(gc.isenabled(), gc.get_freeze_count() > 100_000)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

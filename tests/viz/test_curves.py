@@ -1,4 +1,4 @@
-"""Figures show what the run folder has, with axes named and units given."""
+"""Figures show the data of the run folder, with labels and units on the axes."""
 
 import json
 from pathlib import Path
@@ -20,18 +20,18 @@ from mnist_lab.viz.sweep import plot_heat_map
 
 @pytest.fixture(scope="module")
 def preset_run(module_tiny: Tiny) -> Run:
-    """Two epochs with the test set after each, and before training."""
+    """Return a run of two epochs that was tested before training and after each epoch."""
     return train(module_tiny.compose("experiment=compact_cnn"))
 
 
 @pytest.fixture(scope="module")
 def plain_run(module_tiny: Tiny) -> Run:
-    """Two epochs with a validation set; the test set is looked at once."""
+    """Return a run of two epochs with a validation set that was tested once."""
     return train(module_tiny.compose("model=mlp"))
 
 
 def lines(figure: Figure, panel: int = 0) -> dict[str, list[tuple[float, float]]]:
-    """The points of each line by the beginning of its name."""
+    """Return the points of each line by the beginning of its label."""
     names = [str(line.get_label()) for line in figure.axes[panel].get_lines()]
     names = [name.split(", ")[0] + ", published" * ("published" in name) for name in names]
     points = [map(tuple, np.asarray(line.get_xydata())) for line in figure.axes[panel].get_lines()]
@@ -51,7 +51,7 @@ def test_loss_and_accuracy_by_epoch_are_the_runs(preset_run: Run) -> None:
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("epoch", "accuracy (%)")
 
 
-def test_test_set_that_was_looked_at_once_is_one_star(plain_run: Run) -> None:
+def test_single_test_is_a_star(plain_run: Run) -> None:
     tested = plain_run.info["tested"]["epoch"]
     for figure, panel in ((plot_accuracy(plain_run), 0), (plot_examples_seen(plain_run), 1)):
         shown = lines(figure, panel)
@@ -61,7 +61,7 @@ def test_test_set_that_was_looked_at_once_is_one_star(plain_run: Run) -> None:
         assert line.get_marker() == "*"
 
 
-def test_examples_seen_are_the_horizontal_axis(preset_run: Run) -> None:
+def test_examples_seen_are_on_the_horizontal_axis(preset_run: Run) -> None:
     figure = plot_examples_seen(preset_run)
     assert [x for x, _ in lines(figure)["test"]] == [0, 230, 460]
     assert len(lines(figure)["training"]) == 2

@@ -1,9 +1,10 @@
-"""What a run shows when it ends: each part is in TensorBoard's event files, is right, and can be switched off."""
+"""Each part of the dashboard is in TensorBoard's event files, is right, and can be switched off."""
 
 import re
 from collections import Counter
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -30,10 +31,10 @@ from mnist_lab.models.classifier import Classifier
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import instantiate_node, make_data, make_model
 from mnist_lab.training.train import train
-from mnist_lab.viz.dashboard import FIGURES, Dashboard, features
+from mnist_lab.viz.dashboard import FIGURES, Dashboard, compute_features
 from mnist_lab.viz.model import plot_confusion, plot_filters, plot_worst_errors
 
-PARTS = {  # what each part adds to a folder of its own
+PARTS = {  # the tags, figures and files of each part
     **{part: {f"figures/{name}" for name in names} for part, names in FIGURES.items()},
     "layout": {"custom_scalars__config__"},
     "hparams": {"_hparams_/experiment", "_hparams_/session_start_info", "_hparams_/session_end_info"}
@@ -49,7 +50,7 @@ NAMES = {name for names in FIGURES.values() for name in names}
 
 @pytest.fixture(scope="module")
 def trained(module_tiny: Tiny) -> TrainedRun:
-    """A run of lenet with all its figures."""
+    """Return a run of lenet with all figures."""
     return TrainedRun(train(module_tiny.compose("model=lenet", "optimizer.lr=0.003", "figures=true")))
 
 
@@ -59,11 +60,9 @@ def events(trained: TrainedRun) -> EventAccumulator:
 
 
 def fill(run: Run, model: Classifier, data: MNISTDataModule, folder: Path, dashboard: Dashboard) -> Counter[str]:
-    """What a dashboard leaves of a run in a folder of its own."""
-    alone = [LightningEnvironment()]  # also where srun is installed
-    model.trainer = pl.Trainer(
-        accelerator="cpu", logger=False, enable_checkpointing=False, barebones=True, plugins=alone
-    )
+    """Fill a dashboard for a run in another folder, and return its contents."""
+    settings: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "barebones": True}
+    model.trainer = pl.Trainer(accelerator="cpu", plugins=[LightningEnvironment()], **settings)  # Ignores srun.
     for name in ("run.json", "config.yaml", "metrics.csv"):
         (folder / name).write_bytes((run.folder / name).read_bytes())
     dashboard.fill(Run(folder), run.config, model, data, [SummaryWriter(str(folder))], 24)
@@ -71,7 +70,7 @@ def fill(run: Run, model: Classifier, data: MNISTDataModule, folder: Path, dashb
 
 
 def found(folder: Path) -> Counter[str]:
-    """What event files hold, each tag or kind as often as it is there; and whether there is a projector."""
+    """Return the tags and kinds of entries in event files with their numbers, and the projector's file."""
     kinds: list[str] = []
     for path in folder.glob("events.out.tfevents.*"):
         for record in RawEventFileLoader(str(path)).Load():
@@ -105,9 +104,9 @@ def test_precision_and_recall_of_each_digit_are_those_of_the_probabilities(
     for digit in (0, 9):
         (point,) = events.Tensors(f"pr_curve/{digit}")
         assert point.step == trained.run.info["steps"]
-        of_it, sure = predictions.labels == digit, predictions.probabilities[:, digit]
-        taken = sure * 126 >= torch.arange(127)[:, None]  # by threshold
-        right, wrong = (taken & of_it).sum(1), (taken & ~of_it).sum(1)
+        is_digit, probabilities = predictions.labels == digit, predictions.probabilities[:, digit]
+        is_predicted = probabilities * 126 >= torch.arange(127)[:, None]  # (thresholds, images)
+        right, wrong = (is_predicted & is_digit).sum(1), (is_predicted & ~is_digit).sum(1)
         np.testing.assert_array_equal(make_ndarray(point.tensor_proto)[:2], torch.stack([right, wrong]))
 
 
@@ -169,13 +168,13 @@ def test_filters_are_the_first_layers_weights(module_tiny: Tiny, name: str) -> N
     assert drawn.get_clim() == pytest.approx((-pictures.abs().max().item(), pictures.abs().max().item()))
 
 
-def test_projector_has_what_the_last_layer_is_given_with_labels_and_pictures(trained: TrainedRun) -> None:
+def test_projector_has_the_inputs_of_the_last_layer_with_labels_and_images(trained: TrainedRun) -> None:
     folder = trained.run.folder
     config = text_format.Parse((folder / "projector_config.pbtxt").read_text(), ProjectorConfig())
     (embedding,) = config.embeddings
     rows = np.loadtxt(folder / embedding.tensor_path, delimiter="\t")
     images, labels = trained.data.examples(1000)
-    np.testing.assert_allclose(rows, features(trained.model, images), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(rows, compute_features(trained.model, images), rtol=1e-4, atol=1e-5)
     header, *lines = (folder / embedding.metadata_path).read_text().splitlines()
     assert header == "label\tpredicted"
     predicted = trained.predictions.predicted
@@ -183,7 +182,7 @@ def test_projector_has_what_the_last_layer_is_given_with_labels_and_pictures(tra
     sprite = imread(folder / embedding.sprite.image_path)
     assert list(embedding.sprite.single_image_dim) == [28, 28]
     for i, pixels in enumerate(trained.data.test_set()[0]):
-        top, left = 28 * (i // 8), 28 * (i % 8)  # rows of eight: the next square after 57 is 64
+        top, left = 28 * (i // 8), 28 * (i % 8)  # The 57 images are in a square of 8 x 8.
         np.testing.assert_allclose(sprite[top : top + 28, left : left + 28, 0], pixels / 255, atol=1 / 255)
 
 
@@ -241,7 +240,7 @@ def test_run_without_tensorboard_has_its_figures(command: Command) -> None:
 
 @pytest.mark.slow
 def test_run_that_continues_has_everything_once(command: Command) -> None:
-    """After a run that went on, and after one in which a part is then switched off."""
+    """This also holds if parts are switched off when the run continues."""
     assert command("model=lenet", "figures=true").status == 0
     (path,) = Path("runs").glob("*/*/run.json")
     folder = path.parent
@@ -256,9 +255,9 @@ def test_run_that_continues_has_everything_once(command: Command) -> None:
 
 
 class Own(Classifier):
-    """A network that asks what the values are, and draws from the random state in eval mode too.
+    """A network that depends on values and random numbers, even in eval mode, and cannot be traced.
 
-    Its first layer sees parts of an image, its last is given several rows for each image, and it cannot be traced.
+    Its linear layer has several rows of inputs for each image, which are parts of it.
     """
 
     def __init__(self) -> None:
@@ -272,10 +271,10 @@ class Own(Classifier):
         return self.linear(x.reshape(-1, 14, 56)).mean(1) + noise
 
 
-def test_network_of_a_users_own_has_what_there_is_to_show_of_it(
+def test_odd_network_has_the_parts_that_are_possible(
     module_tiny: Tiny, trained: TrainedRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Nothing is said, and random state, mode and hooks are as they were."""
+    """Nothing is printed, and random state, mode and hooks stay as they were."""
     model = Own().eval()
     without = {"figures/filters", "projector_config.pbtxt", "graph_def", "tagged_run_metadata"}
     data, before = make_data(module_tiny.compose("model=mlp"), model), torch.get_rng_state()
@@ -285,7 +284,7 @@ def test_network_of_a_users_own_has_what_there_is_to_show_of_it(
     assert capsys.readouterr() == ("", "")
 
 
-def test_features_are_what_the_last_linear_layer_that_is_used_is_given() -> None:
+def test_features_are_the_inputs_of_the_last_linear_layer_in_use() -> None:
     class Heads(Classifier):
         def __init__(self) -> None:
             super().__init__()
@@ -296,8 +295,8 @@ def test_features_are_what_the_last_linear_layer_that_is_used_is_given() -> None
             return self.last(self.first(x.flatten(1)))
 
     model, images = Heads(), torch.rand(4, 1, 28, 28)
-    given = features(model, images)
-    assert given is not None
-    torch.testing.assert_close(given, model.first(images.flatten(1)).detach())
+    features = compute_features(model, images)
+    assert features is not None
+    torch.testing.assert_close(features, model.first(images.flatten(1)).detach())
     model.last, model.first, model.unused = nn.Flatten(), nn.Flatten(), nn.Conv1d(1, 1, 1)  # type: ignore[assignment]
-    assert features(model, images) is None, "there is no linear layer"
+    assert compute_features(model, images) is None, "there is no linear layer"

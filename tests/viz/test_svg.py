@@ -1,4 +1,4 @@
-"""SVG in a page: in the page's colours, with tooltips, the same each time, and with ids of its own."""
+"""SVG in a page has the page's colours, tooltips, the same text each time, and ids of its own."""
 
 import re
 from xml.etree import ElementTree
@@ -24,7 +24,7 @@ def plot() -> Figure:
     return figure
 
 
-def test_picture_has_the_pages_colours_and_its_texts_as_given_but_no_title() -> None:
+def test_figure_has_the_pages_colours_and_its_texts_unchanged_but_no_title() -> None:
     figure = plot()
     figure.set_label("3 points")
     svg = inline_svg(figure, HOSTILE)
@@ -35,7 +35,7 @@ def test_picture_has_the_pages_colours_and_its_texts_as_given_but_no_title() -> 
     assert HOSTILE in texts and "a title" not in texts
     drawn = re.sub(r">[^<]*<|aria-label=\"[^\"]*\"", "", svg)
     assert "var(--val)" in drawn and "var(--soft)" in drawn
-    assert not re.search("#[0-9a-f]{6}|font-family", drawn), "nothing is the figure's own"
+    assert not re.search("#[0-9a-f]{6}|font-family", drawn), "colours and fonts are the page's"
 
 
 def test_equal_figures_are_equal_texts_and_figures_of_a_page_share_no_id() -> None:
@@ -48,7 +48,7 @@ def test_equal_figures_are_equal_texts_and_figures_of_a_page_share_no_id() -> No
     assert not re.search(r"https?:|date|metadata", first)
 
 
-def test_every_point_has_its_tooltip_and_no_point_is_without() -> None:
+def test_every_point_has_its_tooltip() -> None:
     figure = plot()
     root = ElementTree.fromstring(inline_svg(figure, "a"))
     assert [mark.findtext("title") for mark in root.findall(".//*[@class='series']//use")] == ["one", HOSTILE, "three"]

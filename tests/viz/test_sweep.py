@@ -1,4 +1,4 @@
-"""Pictures of a sweep: by one setting, and ranked."""
+"""Figures of a sweep: heat map, response to a setting, ranking, learning curves."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from mnist_lab.config.overrides import without_keys
 from mnist_lab.runs.ranking import Results
 from mnist_lab.runs.sweep import Job, Sweep
 from mnist_lab.viz.style import COLOURS
@@ -17,20 +18,20 @@ from mnist_lab.viz.sweep import plot_accuracy_map, plot_ranking, plot_response, 
 
 
 def results(*settings: dict[str, str]) -> Results:
-    """Return the results of a sweep whose jobs fall from 97 % by 1 % each; seeds are one place in the ranking."""
+    """Return results of jobs with these settings whose accuracy falls from 97 % by 1 % each; seeds share a place."""
     groups: dict[tuple[str, ...], list[Job]] = {}
-    for i, own in enumerate(settings):
+    for i, values in enumerate(settings):
         epochs = [{"epoch": 0, "val/acc": 0.9}, {"epoch": 1, "val/acc": 0.95}]
         job = SimpleNamespace(info={"metrics": {"val/acc": 0.97 - 0.01 * i}}, folder=Path("job"), epochs=epochs)
-        job.overrides = [f"{key}={value}" for key, value in own.items()]
-        groups.setdefault(tuple(o for o in job.overrides if not o.startswith("seed=")), []).append(job)  # type: ignore[arg-type]
+        job.overrides = [f"{key}={value}" for key, value in values.items()]
+        groups.setdefault(tuple(without_keys(job.overrides, "seed")), []).append(job)  # type: ignore[arg-type]
     ranked = list(groups.values())
     return Results(Sweep(Path("s")), [job for group in ranked for job in group], ranked)
 
 
 def fractions(axes: Axes) -> list[float]:
-    """Where the points lie between the axis' ends, from left to right."""
-    axes.get_xlim()  # scales the axis
+    """Return the places of the points between the ends of the axis, from left to right."""
+    axes.get_xlim()  # This scales the axis.
     points = np.asarray(axes.get_lines()[0].get_xydata())
     return axes.transAxes.inverted().transform(axes.transData.transform(points))[:, 0].round(2).tolist()  # type: ignore[no-any-return]
 
@@ -87,11 +88,11 @@ def grid(rows: int, columns: int) -> Results:
         lambda: plot_sweep_curves(results(*(dict.fromkeys(KEYS, value) for value in ("0.01", "0.03"))), "acc"),
     ],
 )
-def test_every_text_is_inside_of_its_figure_and_plain(plot: Callable[[], Figure]) -> None:
+def test_every_text_is_inside_its_figure_and_plain(plot: Callable[[], Figure]) -> None:
     figure = plot()
     figure.draw_without_rendering()
     texts = [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]  # type: ignore[attr-defined]
-    for axes in figure.axes:  # ticks beyond the ends of an axis are not drawn
+    for axes in figure.axes:  # matplotlib does not draw ticks beyond the ends of an axis.
         for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
             hidden = [tick for tick in axis.get_major_ticks() if not min(low, high) <= tick.get_loc() <= max(low, high)]
             texts = [text for text in texts if not any(text in (tick.label1, tick.label2) for tick in hidden)]

@@ -20,26 +20,26 @@ from mnist_lab.runs.locks import STALE_AFTER
 from mnist_lab.runs.record import Submission
 from mnist_lab.runs.sweep import Sweep
 from mnist_lab.sweeps.jobs import run_in_own_process
-from mnist_lab.sweeps.launchers.launcher import Launcher, Placement, Stage
-from mnist_lab.sweeps.launchers.slurm_queue import cancel_pending, is_running, largest_array, look_up
+from mnist_lab.sweeps.launchers.launcher import LaunchedJob, Launcher, Stage
+from mnist_lab.sweeps.launchers.slurm_queue import cancel_pending, is_running, query_jobs, read_max_array_size
 
-OF_SUBMITIT = ("name", "timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node", "tasks_per_node")
+SUBMITIT_PARAMETERS = ("name", "timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node", "tasks_per_node")
 
 
 class SlurmLauncher(Launcher):
-    """Submits jobs as arrays, asks squeue for them, and finds those again that an earlier start has submitted.
+    """Submits jobs as arrays, and asks squeue for them and for those that an earlier start has submitted.
 
-    How a job did, its record tells, so that clusters without accounting will do.
+    The job's own record says how it ended, so that the cluster needs no accounting.
 
     Args:
-        submitit_folder: for what submitit hands to jobs, and what they print.
-        cpus_per_task: processors of a job, and so its threads.
-        array_parallelism: jobs at once.
-        max_num_timeout: how often a job may be put back into the queue at its time limit.
-        parameters: others of sbatch, by submitit's names.
+        submitit_folder: the folder for submitit's pickled jobs and for the output of jobs.
+        cpus_per_task: the number of processors, and so of threads, of a job.
+        array_parallelism: the number of parallel jobs.
+        max_num_timeout: how often a job may return to the queue at its time limit.
+        parameters: further parameters of sbatch, by submitit's names.
     """
 
-    outlives = True
+    outlives_sweep = True
     lock_patience = STALE_AFTER + 20
     record_patience = 15
     poll_seconds = 3
@@ -47,12 +47,13 @@ class SlurmLauncher(Launcher):
     def __init__(
         self, submitit_folder: str, cpus_per_task: int, array_parallelism: int, max_num_timeout: int, **parameters: Any
     ) -> None:
+        super().__init__()
         self.folder, self.cpus_per_task, self.array_parallelism = submitit_folder, cpus_per_task, array_parallelism
         self.max_num_timeout, self.parameters = max_num_timeout, parameters
         self.submitted: dict[str, Submission] = {}
 
     @property
-    def at_once(self) -> int:
+    def parallel_jobs(self) -> int:
         return self.array_parallelism
 
     @property
@@ -65,83 +66,75 @@ class SlurmLauncher(Launcher):
 
     def start(self, sweep: Sweep, ids: Sequence[str], run_here: Callable[[str], None]) -> None:
         submitted = sweep.record.get("submitted", {})
-        self.watch({id: submitted[id] for id in ids if id in submitted})
-        found = {id for id, placement in self.poll().items() if placement.stage != Stage.ENDED}
-        new = [id for id in ids if id not in found]
-        most = largest_array() if new else 1
-        for part in (new[first : first + most] for first in range(0, len(new), most)):
-            jobs = self.submit(sweep, part)
-            submitted |= {
-                id: {"number": job.job_id, "log": str(job.paths.stdout)} for id, job in zip(part, jobs, strict=True)
-            }
+        self.track({id: submitted[id] for id in ids if id in submitted})
+        self.poll()
+        new = [id for id in ids if id not in self.jobs or self.jobs[id].stage == Stage.ENDED]
+        size = read_max_array_size() if new else 1
+        for first in range(0, len(new), size):
+            array = new[first : first + size]
+            for id, job in zip(array, self.submit(sweep, array), strict=True):
+                submitted[id] = {"number": job.job_id, "log": str(job.paths.stdout)}
             sweep.keep_submissions(submitted)
-            self.watch({id: submitted[id] for id in part})
+            self.track({id: submitted[id] for id in array})
 
-    def watch(self, submitted: Mapping[str, Submission]) -> None:
+    def track(self, submitted: Mapping[str, Submission]) -> None:
         """Have `poll` ask for these jobs."""
         self.submitted |= submitted
-        waiting = {id: Placement(Stage.PENDING, f"SLURM {submitted[id]['number']}") for id in submitted}
-        self.placements = {**self.placements, **waiting}
+        for id, submission in submitted.items():
+            self.jobs[id] = LaunchedJob(Stage.PENDING, f"SLURM {submission['number']}")
 
     def submit(self, sweep: Sweep, ids: Sequence[str]) -> list[Job[None]]:
         """Submit jobs as one array."""
         executor = AutoExecutor(folder=self.folder, cluster="slurm", slurm_max_num_timeout=self.max_num_timeout)
-        of_slurm = {"array_parallelism": self.array_parallelism, "cpus_per_task": self.cpus_per_task} | self.parameters
+        given = {"array_parallelism": self.array_parallelism, "cpus_per_task": self.cpus_per_task} | self.parameters
         executor.update_parameters(
-            **{key if key in OF_SUBMITIT else f"slurm_{key}": value for key, value in of_slurm.items()}
+            **{key if key in SUBMITIT_PARAMETERS else f"slurm_{key}": value for key, value in given.items()}
         )
         try:
-            with redirect_stderr(StringIO()):  # submitit repeats what sbatch says
+            with redirect_stderr(StringIO()):  # submitit repeats the messages of sbatch.
                 return executor.submit_array([QueuedJob(str(sweep.folder), id) for id in ids])
         except (FailedJobError, FailedSubmissionError) as error:
-            said = re.findall(r"^sbatch: (?:error|fatal): (.*)", str(error), re.MULTILINE)
-            why = said[-1] if said else str(error).splitlines()[0]
-            raise UsageError(f"hydra/launcher=submitit_slurm: sbatch refuses the jobs: {why}") from error
+            messages = re.findall(r"^sbatch: (?:error|fatal): (.*)", str(error), re.MULTILINE)
+            reason = messages[-1] if messages else str(error).splitlines()[0]
+            raise UsageError(f"hydra/launcher=submitit_slurm: sbatch refuses the jobs: {reason}") from error
 
-    def poll(self) -> Mapping[str, Placement]:
-        watched = {id: self.submitted[id] for id in self.submitted if self.placements[id].stage != Stage.ENDED}
-        self.placements = {**self.placements, **look_up(watched)}
-        return self.placements
+    def poll(self) -> None:
+        self.jobs |= query_jobs({id: self.submitted[id] for id, job in self.jobs.items() if job.stage != Stage.ENDED})
 
     def cancel(self) -> list[str]:
-        cancel_pending(self.submitted[id]["number"] for id, job in self.poll().items() if job.stage == Stage.PENDING)
-        return []  # what runs goes on to its end
-
-    def close(self) -> None:
-        """Leave the jobs to SLURM."""
+        self.poll()
+        cancel_pending(self.submitted[id]["number"] for id, job in self.jobs.items() if job.stage == Stage.PENDING)
+        return []  # Running jobs continue to their end.
 
 
 class QueuedJob:
-    """A job of a sweep as submitit calls it.
-
-    submitit puts a job back into the queue on SIGUSR2, the warning before a time limit or a preemption. Here the job
-    saves first. SIGTERM, by which SLURM itself announces a preemption, is taken in the same way.
-    """
+    """A job as submitit calls it; it saves before submitit returns it to the queue, on SIGUSR2 or SIGTERM."""
 
     def __init__(self, folder: str, id: str) -> None:
         self.folder, self.id = folder, id
 
     def __call__(self) -> None:
-        """Run the job; when it was interrupted, but not by its sweep, have submitit put it back into the queue."""
+        """Run the job; if it was interrupted, but not by its sweep, have submitit return it to the queue."""
         requeue: Any = signal.getsignal(signal.SIGUSR2)
-        warned = []
+        warnings = []
 
         def warn(number: int, frame: FrameType | None) -> None:
-            warned.append(number)
-            os.kill(os.getpid(), signal.SIGTERM)  # training saves by its own handler
+            warnings.append(number)
+            os.kill(os.getpid(), signal.SIGTERM)  # The handler of training saves.
 
-        def stop(number: int, frame: FrameType | None) -> None:  # before training has begun
+        def stop_before_training(number: int, frame: FrameType | None) -> None:
             raise Interrupted(128 + number)
 
+        # SIGUSR2 warns of a time limit or a preemption; SLURM itself announces a preemption with SIGTERM.
         signal.signal(signal.SIGUSR2, warn)
-        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGTERM, stop_before_training)
         has_ended = run_in_own_process(self.folder, self.id)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-        stopped = Sweep(Path(self.folder)).stop_file.exists()
-        if not has_ended and not stopped and (warned or is_running()):
+        sweep_is_stopping = Sweep(Path(self.folder)).stop_file.exists()
+        if not has_ended and not sweep_is_stopping and (warnings or is_running()):
             requeue(signal.SIGUSR2, None)
 
     def checkpoint(self) -> DelayedSubmission:
-        """Return what submitit calls after the job was put back: the same, which continues from its checkpoint."""
+        """Return the job that submitit runs from the queue: this one, which continues from its checkpoint."""
         return DelayedSubmission(self)

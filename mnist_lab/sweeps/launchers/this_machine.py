@@ -1,9 +1,9 @@
-"""hydra/launcher=local and processes: jobs on this machine, in the sweep's own process or side by side in others."""
+"""hydra/launcher=local and processes: jobs on this machine, in the sweep's own process or in parallel workers."""
 
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 
@@ -13,85 +13,75 @@ from loky.process_executor import BrokenProcessPool
 from mnist_lab.runs.locks import holder_of
 from mnist_lab.runs.sweep import Sweep
 from mnist_lab.sweeps.jobs import run_in_own_process
-from mnist_lab.sweeps.launchers.launcher import Launcher, Placement, Stage, processors
+from mnist_lab.sweeps.launchers.launcher import LaunchedJob, Launcher, Stage, count_processors
 from mnist_lab.sweeps.process import end_with_parent
 
 
 class LocalLauncher(Launcher):
-    """Runs one job whenever it is polled."""
+    """Runs one job in each poll."""
 
     in_this_process = True
     poll_seconds = 0.0
 
     def __init__(self) -> None:
+        super().__init__()
         self.waiting: list[tuple[str, Callable[[str], None]]] = []
-        self.stages: dict[str, Placement] = {}
-
-    @property
-    def at_once(self) -> int:
-        return 1
 
     def start(self, sweep: Sweep, ids: Sequence[str], run_here: Callable[[str], None]) -> None:
         self.waiting += [(id, run_here) for id in ids]
-        self.stages |= dict.fromkeys(ids, Placement(Stage.PENDING))
+        self.jobs |= dict.fromkeys(ids, LaunchedJob(Stage.PENDING))
 
-    def poll(self) -> dict[str, Placement]:
+    def poll(self) -> None:
         if self.waiting:
             id, run = self.waiting.pop(0)
             run(id)
-            self.stages[id] = Placement(Stage.ENDED)
-        return self.stages
+            self.jobs[id] = LaunchedJob(Stage.ENDED)
 
     def cancel(self) -> list[str]:
         self.waiting.clear()
         return []  # A job in this process has received the signal itself.
 
-    def close(self) -> None:
-        """Nothing was started."""
-
 
 class ProcessesLauncher(Launcher):
-    """Keeps a worker process for each of the jobs at once. One that dies takes no other with it.
+    """Runs jobs in parallel, each in a worker process, so that a process that dies takes no other job with it.
 
     Args:
-        n_jobs: jobs at once; -1 for as many as there are processors, -2 for one fewer ...
+        n_jobs: the number of parallel jobs; -1 for as many as there are processors, -2 for one fewer ...
     """
 
-    poll_seconds = 0.02  # A free worker waits so long for its next job, at most.
+    poll_seconds = 0.02  # A free worker waits no longer than this for its next job.
     memory_key = "hydra.launcher.n_jobs"
 
     def __init__(self, n_jobs: int) -> None:
+        super().__init__()
         self.n_jobs = n_jobs
         self.waiting: list[str] = []
         self.running: dict[str, tuple[ProcessPoolExecutor, Future[bool]]] = {}
         self.idle: list[ProcessPoolExecutor] = []
-        self.stages: dict[str, Placement] = {}
 
     @property
-    def at_once(self) -> int:
-        return self.n_jobs if self.n_jobs > 0 else max(1, processors() + 1 + self.n_jobs)
+    def parallel_jobs(self) -> int:
+        return self.n_jobs if self.n_jobs > 0 else max(1, count_processors() + 1 + self.n_jobs)
 
     def start(self, sweep: Sweep, ids: Sequence[str], run_here: Callable[[str], None]) -> None:
         self.sweep = sweep
         self.waiting += ids
-        self.stages |= dict.fromkeys(ids, Placement(Stage.PENDING))
+        self.jobs |= dict.fromkeys(ids, LaunchedJob(Stage.PENDING))
 
-    def poll(self) -> Mapping[str, Placement]:
+    def poll(self) -> None:
         for id, (worker, future) in list(self.running.items()):
             if future.done():
                 del self.running[id]
-                self.stages[id] = Placement(Stage.ENDED, reason=self._ended(worker, future))
-        with ctrl_c_kept_from_children():
-            while self.waiting and len(self.running) < self.at_once:
+                self.jobs[id] = LaunchedJob(Stage.ENDED, reason=self._free_worker(worker, future))
+        with hide_ctrl_c_from_children():
+            while self.waiting and len(self.running) < self.parallel_jobs:
                 id = self.waiting.pop(0)
-                worker = self.idle.pop() if self.idle else new_worker()
+                worker = self.idle.pop() if self.idle else start_worker()
                 self.running[id] = worker, worker.submit(run_in_own_process, str(self.sweep.folder), id)
-                self.stages[id] = Placement(Stage.RUNNING)
-        self.placements = dict(self.stages)
-        return self.placements
+                self.jobs[id] = LaunchedJob(Stage.RUNNING)
 
-    def _ended(self, worker: ProcessPoolExecutor, future: "Future[bool]") -> str:
-        """Return how a job's process died, empty if it lives: then it is free for the next job."""
+    def _free_worker(self, worker: ProcessPoolExecutor, future: "Future[bool]") -> str:
+        """Keep the worker of an ended job for the next one; if it died, remove it and return how."""
         error = future.exception()
         if isinstance(error, BrokenProcessPool):
             worker.shutdown(kill_workers=True)
@@ -105,31 +95,31 @@ class ProcessesLauncher(Launcher):
         self.waiting.clear()
         for id in self.running:
             holder = holder_of(self.sweep.job(id).folder)
-            with suppress(ProcessLookupError):  # it has ended
+            with suppress(ProcessLookupError):  # The process may have just ended.
                 if holder is not None:
                     os.kill(holder.pid, signal.SIGTERM)
         return list(self.running)
 
     def close(self) -> None:
-        for worker, _ in self.running.values():  # of a sweep that does not wait for them
+        for worker, _ in self.running.values():  # Jobs still run only if the sweep does not wait for them.
             worker.shutdown(kill_workers=True)
         for worker in self.idle:
             worker.shutdown()
 
 
-def new_worker() -> ProcessPoolExecutor:
+def start_worker() -> ProcessPoolExecutor:
     """Return a process that waits for jobs, and ends with this one."""
     return ProcessPoolExecutor(max_workers=1, initializer=end_with_parent, initargs=(os.getpid(),))
 
 
 @contextmanager
-def ctrl_c_kept_from_children() -> Iterator[None]:
-    """Block SIGINT and SIGHUP, which a terminal sends to every process: they would end a job before it has saved.
+def hide_ctrl_c_from_children() -> Iterator[None]:
+    """Block SIGINT and SIGHUP in processes that start during the block, so that they do not end a job unsaved.
 
-    Processes that this thread starts inherit the block. Python itself handles the signals by the sweep's other thread.
+    A terminal sends these signals to every process. Children inherit the block of the thread that starts them. The
+    signals still reach this process by its other thread, the display's; without one, nothing is blocked.
     """
-    watched = threading.current_thread() is threading.main_thread() and threading.active_count() > 1
-    if not watched:
+    if threading.current_thread() is not threading.main_thread() or threading.active_count() == 1:
         yield
         return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
