@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> None:
     if options.out:
         require_figure_path(options.out)
     runs = find_named_runs(options, options.runs)
-    from mnist_lab.evaluation.evaluate import measure
+    from mnist_lab.evaluation.evaluate import measure_robustness
     from mnist_lab.training.progress import working_on
     from mnist_lab.training.runtime import quiet_lightning
     from mnist_lab.viz.model import plot_robustness
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> None:
     measured = {}
     for run in select_runs(runs, checkpoint_problem):
         with quiet_lightning(), working_on(f"{run}: {1 + 5 * len(names)} tests"):
-            measured[run] = measure(run, names)
+            measured[run] = measure_robustness(run, names)
     groups = {name: [measured[run] for run in own] for name, own in name_groups(list(measured)).items()}
     if options.form:
         print_rows([row for run, own in measured.items() for row in robustness_rows(run, own)], options.form)

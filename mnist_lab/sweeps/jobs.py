@@ -143,10 +143,10 @@ def train_in_subprocess(cfg: DictConfig) -> None:
     command = [sys.executable, "-m", "mnist_lab", *_arguments(cfg)]
     environment = os.environ | {SWEEP_PROCESS: str(os.getpid())}  # so that it ends when this process is killed
     folder = Path(cfg.folder)
-    from mnist_lab.training.checkpointing import STOP_SIGNALS, stop_signal, stop_signals_raise
+    from mnist_lab.training.checkpointing import STOP_SIGNALS, raise_stop_signals, stop_signal
 
     with (
-        stop_signals_raise(),
+        raise_stop_signals(),
         subprocess.Popen(
             command,
             stdout=subprocess.DEVNULL,
