@@ -16,7 +16,7 @@ from torch import Tensor
 from mnist_lab.data.batches import Batches, Group, Groups
 from mnist_lab.models.classifier import Classifier
 
-# Lightning calls these hooks of callbacks and of the network at every step, so within a group they would be left out.
+# Hooks of callbacks and of the network that Lightning calls at every step: a user's own needs single steps.
 HOOKS = (
     "on_train_batch_start",
     "on_train_batch_end",
@@ -52,6 +52,91 @@ def training_batches(trainer: pl.Trainer) -> Batches:
     loader = trainer.train_dataloader
     assert isinstance(loader, Batches | Groups)
     return loader.batches if isinstance(loader, Groups) else loader
+
+
+def find_callbacks(trainer: pl.Trainer, kind: type[AnyCallback]) -> list[AnyCallback]:
+    """Return the callbacks of a class, or derived from it."""
+    return [callback for callback in trainer.callbacks if isinstance(callback, kind)]  # type: ignore[attr-defined]
+
+
+class MultiStep(pl.Callback):
+    """Takes all steps of each group except the last, which it leaves to Lightning, as it does single batches."""
+
+    def __init__(self) -> None:
+        self.max_steps: int | None = None  # the trainer's limit, which is lifted while a checkpoint is restored
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Count a group in which the checkpoint was saved as not begun: Lightning begins it again."""
+        if self.max_steps is not None:
+            trainer.fit_loop.epoch_loop.max_steps = self.max_steps
+        progress = trainer.fit_loop.epoch_loop.batch_progress.total
+        progress.ready = progress.processed  # type: ignore[attr-defined]
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if not isinstance(batch, Group):
+            return
+        steps, left = batch.steps, trainer.max_steps - trainer.global_step
+        own_steps, batch.steps = steps[:-1], steps[-1:]
+        if 0 <= left < len(steps):
+            # Training ends within the group. Lightning takes no step of it: Classifier.on_train_batch_start.
+            own_steps, batch.steps = steps[:left], steps[:0]
+            trainer._results.batch = None  # type: ignore[union-attr]  # Lightning would count the images of the group.
+        progress = trainer.fit_loop.epoch_loop.batch_progress
+        is_last_group = progress.is_last_batch
+        progress.is_last_batch = False
+        for step in own_steps:
+            self._take_step(trainer, pl_module, batch.batch(step))
+        progress.is_last_batch = is_last_group
+
+    def _take_step(self, trainer: pl.Trainer, model: pl.LightningModule, batch: Any) -> None:
+        """Take an optimizer step as Lightning does, and count it where Lightning counts its own steps."""
+        assert isinstance(model, Classifier)
+        (optimizer,) = trainer.optimizers
+        with trainer.precision_plugin.train_step_context():
+            loss = model.training_loss(batch)
+        # The same as optimizer.zero_grad(), in a fraction of its time.
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
+        loss.backward()  # type: ignore[no-untyped-call]
+        model.on_before_optimizer_step(optimizer)
+        optimizer.step()
+
+        loop = trainer.fit_loop.epoch_loop
+        progress = loop.automatic_optimization.optim_progress.optimizer.step
+        progress.increment_ready()
+        progress.increment_completed()
+        loop.update_lr_schedulers("step", update_plateau_schedulers=False)
+        for callback in find_callbacks(trainer, StepCallback):
+            callback.after_step(trainer, model, trainer.global_step, loss.detach())
+        # Lightning numbers the metrics of `self.log` by this count, not by trainer.global_step. There is no public way
+        # to set it: a metric named "step" replaces it, but every user's network and callback would have to log that.
+        loop._batches_that_stepped += 1
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint["folder"] = os.path.realpath(trainer.default_root_dir)  # The run folder may be moved later.
+        checkpoint["steps_per_execution"] = trainer.datamodule.steps_per_execution  # type: ignore[attr-defined]
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Replace the checkpoint's count of groups by one of steps, if the resumed run needs single steps."""
+        # With a limit, Lightning would take a complete epoch for an incomplete one.
+        self.max_steps = trainer.max_steps
+        trainer.fit_loop.epoch_loop.max_steps = -1
+        if checkpoint.get("steps_per_execution", 1) == trainer.datamodule.steps_per_execution:  # type: ignore[attr-defined]
+            return
+        loop = checkpoint["loops"]["fit_loop"]
+        progress = loop["epoch_loop.batch_progress"]
+        (loader,) = loop["state_dict"]["combined_loader"]
+        steps = loader["position"]
+        is_under_way = progress["current"]["completed"] < progress["current"]["ready"]
+        progress["current"].update(ready=steps, started=steps, processed=steps, completed=steps - is_under_way)
+        progress["total"].update(progress["current"])  # Lightning compares only counts of one kind with each other.
 
 
 def choose_group_size(
@@ -95,85 +180,3 @@ def overridden_hooks(instance: object, hooks: Sequence[str], base: type) -> list
     """Return those hooks, as Class.hook, for which the class of an object has another method than its base."""
     kind = type(instance)
     return [f"{kind.__name__}.{hook}" for hook in hooks if getattr(kind, hook) is not getattr(base, hook)]
-
-
-def find_callbacks(trainer: pl.Trainer, kind: type[AnyCallback]) -> list[AnyCallback]:
-    """Return the callbacks of a class, or derived from it."""
-    return [callback for callback in trainer.callbacks if isinstance(callback, kind)]  # type: ignore[attr-defined]
-
-
-class MultiStep(pl.Callback):
-    """Takes all steps of each group except the last, which it leaves to Lightning, as it does single batches."""
-
-    def __init__(self) -> None:
-        self.max_steps: int | None = None  # the trainer's limit, which is lifted while a checkpoint is restored
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Count a group that the checkpoint has as begun as not begun: Lightning begins it again."""
-        if self.max_steps is not None:
-            trainer.fit_loop.epoch_loop.max_steps = self.max_steps
-        progress = trainer.fit_loop.epoch_loop.batch_progress.total
-        progress.ready = progress.processed  # type: ignore[attr-defined]
-
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        if not isinstance(batch, Group):
-            return
-        steps, left = batch.steps, trainer.max_steps - trainer.global_step
-        own_steps, batch.steps = steps[:-1], steps[-1:]
-        if 0 <= left < len(steps):  # Training ends within the group. Classifier has Lightning skip an empty group.
-            own_steps, batch.steps = steps[:left], steps[:0]
-            trainer._results.batch = None  # type: ignore[union-attr]  # Lightning would count the images of the group.
-        progress = trainer.fit_loop.epoch_loop.batch_progress
-        is_last_group, progress.is_last_batch = progress.is_last_batch, False
-        for step in own_steps:
-            self._take_step(trainer, pl_module, batch.batch(step))
-        progress.is_last_batch = is_last_group
-
-    def _take_step(self, trainer: pl.Trainer, model: pl.LightningModule, batch: Any) -> None:
-        """Take an optimizer step as Lightning does, and count it where Lightning counts its own steps."""
-        assert isinstance(model, Classifier)
-        (optimizer,) = trainer.optimizers
-        with trainer.precision_plugin.train_step_context():
-            loss = model.training_loss(batch)
-        # The same as optimizer.zero_grad(), in a fraction of its time.
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                parameter.grad = None
-        loss.backward()  # type: ignore[no-untyped-call]
-        model.on_before_optimizer_step(optimizer)
-        optimizer.step()
-
-        loop = trainer.fit_loop.epoch_loop
-        progress = loop.automatic_optimization.optim_progress.optimizer.step
-        progress.increment_ready()
-        progress.increment_completed()
-        loop.update_lr_schedulers("step", update_plateau_schedulers=False)
-        for callback in find_callbacks(trainer, StepCallback):
-            callback.after_step(trainer, model, trainer.global_step, loss.detach())
-        # Lightning numbers the metrics of `self.log` by this count, not by trainer.global_step. There is no public way
-        # to set it: a metric named "step" replaces it, but every user's network and callback would have to log that.
-        loop._batches_that_stepped += 1
-
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        checkpoint["folder"] = os.path.realpath(trainer.default_root_dir)  # The run folder may be moved later.
-        checkpoint["steps_per_execution"] = trainer.datamodule.steps_per_execution  # type: ignore[attr-defined]
-
-    def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Replace the checkpoint's count of groups by one of steps, if the resumed run needs single steps."""
-        # With a limit, Lightning would take a complete epoch for an incomplete one.
-        self.max_steps, trainer.fit_loop.epoch_loop.max_steps = trainer.max_steps, -1
-        if checkpoint.get("steps_per_execution", 1) == trainer.datamodule.steps_per_execution:  # type: ignore[attr-defined]
-            return
-        loop = checkpoint["loops"]["fit_loop"]
-        progress = loop["epoch_loop.batch_progress"]
-        (loader,) = loop["state_dict"]["combined_loader"]
-        steps = loader["position"]
-        is_under_way = progress["current"]["completed"] < progress["current"]["ready"]
-        progress["current"].update(ready=steps, started=steps, processed=steps, completed=steps - is_under_way)
-        progress["total"].update(progress["current"])  # Lightning compares only counts of one kind with each other.

@@ -22,7 +22,7 @@ from mnist_lab.training.multistep import StepCallback, find_callbacks, training_
 
 console = PlainConsole()
 LOSS, ACCURACY = "{:10.4f}", "{:8.2%}"
-INTERVAL = 0.2  # seconds between two updates of the bar, or more
+INTERVAL = 0.2  # seconds, the least time between two updates of the bar
 
 
 class LayerTable(Callback):
