@@ -73,7 +73,7 @@ def read_in_browser(page: Page, pictures: Sequence[Image.Image]) -> list[str]:
     answers: list[str] = page.evaluate(
         """([pictures, width, height]) => pictures.map((picture) => {
             const grey = Uint8Array.from(atob(picture), (letter) => letter.charCodeAt(0));
-            return findNumber(grey, width, height).map((digit) => named(think(digit.pixels))).join("");
+            return findNumber(grey, width, height).map((digit) => bestClass(classify(digit.pixels))).join("");
         })""",
         [[base64.b64encode(picture.tobytes()).decode() for picture in pictures], *PAD],
     )
@@ -120,7 +120,7 @@ def main() -> None:
             page.goto(path.as_uri())
             opened = 1000 * (time.perf_counter() - start)
             draw(page, *THREE)
-            answer, update = milliseconds(page, "think(digits[0].pixels)"), milliseconds(page, "update()")
+            answer, update = milliseconds(page, "classify(digits[0].pixels)"), milliseconds(page, "update()")
             size, parameters = path.stat().st_size / 1000, run.info["parameters"]
             same = agreement(page, run, images, options.drawings)
             times = f"{opened:.0f} | {answer:.1f} | {update:.1f}"

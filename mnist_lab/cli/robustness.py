@@ -54,14 +54,14 @@ def main(arguments: list[str]) -> None:
 
 def measure_runs(runs: Sequence[Run], names: Sequence[str]) -> dict[Run, Robustness]:
     """Measure the robustness of runs against corruptions; runs without a checkpoint are left out with a warning."""
-    from mnist_lab.evaluation.evaluate import measure
+    from mnist_lab.evaluation.evaluate import measure_robustness
     from mnist_lab.training.progress import working_on
     from mnist_lab.training.runtime import quiet_lightning
 
     results = {}
     for run in select_runs(runs, checkpoint_problem):
         with quiet_lightning(), working_on(f"{run}: {1 + 5 * len(names)} tests"):
-            results[run] = measure(run, names)
+            results[run] = measure_robustness(run, names)
     return results
 
 

@@ -5,7 +5,9 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import lightning.pytorch as pl
 from omegaconf import DictConfig, open_dict
 
 from mnist_lab.config.compose import compose
@@ -14,7 +16,7 @@ from mnist_lab.config.overrides import quote_path
 from mnist_lab.config.settings import differing_settings, to_plain
 from mnist_lab.config.validate import validate
 from mnist_lab.errors import UsageError
-from mnist_lab.evaluation.evaluate import make_tester, test_network
+from mnist_lab.evaluation.evaluate import evaluate_network, make_tester
 from mnist_lab.evaluation.predictions import TrainedRun
 from mnist_lab.files import exists, make_folder
 from mnist_lab.formatting import format_command, format_value, shorten
@@ -32,7 +34,7 @@ from mnist_lab.runs.record import (
     write_record,
 )
 from mnist_lab.runs.run import Run
-from mnist_lab.training.build import class_count, make_data, make_model
+from mnist_lab.training.build import make_model, num_classes_argument
 from mnist_lab.training.record import device_name
 from mnist_lab.training.runtime import quiet_lightning
 
@@ -43,8 +45,8 @@ NAME = "ensemble"
 def make_ensemble(found: Sequence[Run], folder: Path | None = None, runs_dir: Path = Path("runs")) -> tuple[Run, int]:
     """Write a run folder whose network averages the probabilities of other runs' networks.
 
-    It holds their tested weights, so that the members' folders are not needed afterwards. Members and ensemble are
-    tested on the whole test set, in float32, before anything is written.
+    It holds the tested weights of these networks, so that the members' folders are not needed afterwards. Members and
+    ensemble are tested on the whole test set, in float32, before anything is written.
 
     Args:
         found: two or more runs; those that are unfinished, without a checkpoint, or ensembles themselves are left out
@@ -67,19 +69,14 @@ def make_ensemble(found: Sequence[Run], folder: Path | None = None, runs_dir: Pa
     if len(runs) < 2:
         raise UsageError(f"{runs[0]}: is the only run that can be a member; give two or more")
     _require_same_data(runs)
-    trained = [TrainedRun(run) for run in runs]
-    cfg = _ensemble_config(trained, folder, runs_dir)
+    members = [TrainedRun(run) for run in runs]
+    cfg = _ensemble_config(members, folder, runs_dir)
     validate(cfg)
     model = make_model(cfg)
     assert isinstance(model, Ensemble)
+    for module, member in zip(model.members, members, strict=True):
+        module.get_submodule("network").load_state_dict(member.model.state_dict())
     tester = make_tester(cfg)
-    members: list[Member] = []
-    for member, each in zip(model.members, trained, strict=True):
-        member.get_submodule("network").load_state_dict(each.model.state_dict())
-        own = copy.deepcopy(cfg)
-        own.data, info = each.run.config.data, each.run.info
-        metrics = test_network(tester, own, each.model)
-        members.append({"run": str(each.run), "model": info["model"], "seed": info["seed"], "metrics": metrics})
     record: RunRecord = {
         "status": RunState.FINISHED,
         "command": format_command([NAME, *map(str, runs)]),
@@ -88,19 +85,19 @@ def make_ensemble(found: Sequence[Run], folder: Path | None = None, runs_dir: Pa
         "seed": cfg.seed,
         "started": started,
         "max_epochs": 0,
-        "metrics": test_network(tester, cfg, model),
+        "members": [_test_member(tester, cfg, member) for member in members],
+        "metrics": evaluate_network(tester, cfg, model),
         "finished": current_time(),
         "seconds": {"total": time.perf_counter() - clock},
         "device": device_name(tester),
         "processor": processor_name(),
         "versions": package_versions(),
-        "members": members,
     }
-    return _write_run(cfg, model, record), len(make_data(cfg, model).test_set()[1])
+    return _write_run(cfg, model, record), len(members[0].data.test_set()[1])
 
 
 def _member_problem(run: Run) -> str | None:
-    """Return why a run cannot be a member, or None."""
+    """Return why a run cannot be a member; None if it can."""
     info = run.info
     if info["members"]:
         return "is an ensemble itself"
@@ -113,32 +110,51 @@ def _require_same_data(runs: Sequence[Run]) -> None:
     """Raise UsageError for runs that were trained on other images or classes than the first one."""
     for key, values in differing_settings(*(run.config for run in runs)).items():
         if DATA_CONTENT.match(key):
-            i = next(i for i, value in enumerate(values) if value != values[0])
-            here, there = shorten(format_value(values[i])), shorten(format_value(values[0]))
-            raise UsageError(f"{runs[i]}: was trained on other data than {runs[0]} ({key}={here}, not {there})")
+            other = next(i for i, value in enumerate(values) if value != values[0])
+            here, there = shorten(format_value(values[other])), shorten(format_value(values[0]))
+            raise UsageError(f"{runs[other]}: was trained on other data than {runs[0]} ({key}={here}, not {there})")
 
 
-def _ensemble_config(trained: Sequence[TrainedRun], folder: Path | None, runs_dir: Path) -> DictConfig:
+def _ensemble_config(members: Sequence[TrainedRun], folder: Path | None, runs_dir: Path) -> DictConfig:
     """Return the configuration of an ensemble: the members' networks, their data, and the default settings."""
-    own_dir = f"runs_dir={quote_path(runs_dir)}"
+    overrides = [f"runs_dir={quote_path(runs_dir)}"]
     if folder is None:
-        usual = compose(own_dir)
-        folder = Path(f"{usual.folder.removesuffix(usual.name)}{NAME}")
-    cfg = compose(own_dir, f"hydra.run.dir={quote_path(folder)}")
-    members = []
-    for each in trained:
-        own = each.run.config
-        node = {"_target_": "mnist_lab.models.InferenceModule", "network": to_plain(own.model) | class_count(own)}
-        views = {"views": to_plain(own.test_augmentation)} if own.test_augmentation else {}
-        members.append(node | {"mean": each.data.mean, "std": each.data.std} | views)
-    num_classes = trained[0].model.num_classes
-    model = {"_target_": "mnist_lab.models.Ensemble", "members": members, "num_classes": num_classes}
-    # Bytes are divided by 255 alone, because each member normalises by its own mean and std.
-    data_node = to_plain(trained[0].run.config.data) | {"mean": 0.0, "std": 1.0}
+        default = compose(*overrides)
+        folder = Path(f"{default.folder.removesuffix(default.name)}{NAME}")
+    cfg = compose(*overrides, f"hydra.run.dir={quote_path(folder)}")
+    model = {
+        "_target_": "mnist_lab.models.Ensemble",
+        "members": [_member_node(member) for member in members],
+        "num_classes": members[0].model.num_classes,
+    }
+    # The ensemble's images are only divided by 255, because each member normalises by its own mean and std.
+    data = to_plain(members[0].run.config.data) | {"mean": 0.0, "std": 1.0}
     with open_dict(cfg):
-        cfg.update(name=NAME, overrides=[], model=model, data=data_node, optimizer={})
+        cfg.update(name=NAME, overrides=[], model=model, data=data, optimizer={})
         cfg.trainer.max_epochs = 0
     return cfg
+
+
+def _member_node(member: TrainedRun) -> dict[str, Any]:
+    """Return the node of a member in the ensemble's configuration."""
+    cfg = member.run.config
+    node = {
+        "_target_": "mnist_lab.models.InferenceModule",
+        "network": to_plain(cfg.model) | num_classes_argument(cfg),
+        "mean": member.data.mean,
+        "std": member.data.std,
+    }
+    if cfg.test_augmentation:
+        node["views"] = to_plain(cfg.test_augmentation)
+    return node
+
+
+def _test_member(tester: pl.Trainer, cfg: DictConfig, member: TrainedRun) -> Member:
+    """Test a member with the ensemble's settings but its own data's, and return its entry in the record."""
+    cfg = copy.deepcopy(cfg)
+    cfg.data = member.run.config.data
+    info, metrics = member.run.info, evaluate_network(tester, cfg, member.model)
+    return {"run": str(member.run), "model": info["model"], "seed": info["seed"], "metrics": metrics}
 
 
 def _write_run(cfg: DictConfig, model: Ensemble, record: RunRecord) -> Run:
@@ -152,7 +168,7 @@ def _write_run(cfg: DictConfig, model: Ensemble, record: RunRecord) -> Run:
             SafeCheckpointIO().save_checkpoint(content, run.checkpoint_path("last"))
             run.save_config(cfg)
             record |= {"checkpoints": run.checkpoints(), "git": record_source(run.source_path)}
-            write_record(run.record_path, record)  # last: it makes the folder a run's
+            write_record(run.record_path, record)  # This comes last: it makes the folder a run's.
         except BaseException:
             shutil.rmtree(run.folder, ignore_errors=True)
             raise

@@ -1,4 +1,4 @@
-"""Test a run's weights from its folder alone: on the test set as it is, and shifted, noisy, otherwise corrupted."""
+"""Test a run's weights from its folder alone, on the test set as it is and with shifts, noise and other corruptions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,10 +34,10 @@ def evaluate(run: Run, overrides: Sequence[str] = ()) -> dict[str, float]:
     """
     chosen = run.chosen_checkpoint()
     cfg = override_config(run.config, overrides)
-    cfg.update(callbacks={}, logger={}, dashboard={})  # a test needs none, and so imports none
+    cfg.update(callbacks={}, logger={}, dashboard={})  # A test needs none of their packages.
     drop_unknown_settings(cfg)
     validate(cfg)
-    return test_network(make_tester(cfg), cfg, make_trained_model(cfg, chosen))
+    return evaluate_network(make_tester(cfg), cfg, make_trained_model(cfg, chosen))
 
 
 def make_tester(cfg: DictConfig) -> pl.Trainer:
@@ -51,21 +51,21 @@ def make_tester(cfg: DictConfig) -> pl.Trainer:
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        plugins=[LightningEnvironment()],  # this process alone, also in a job of SLURM with several tasks
+        plugins=[LightningEnvironment()],  # In a SLURM job, Lightning would wait for the other tasks.
     )
 
 
-def test_network(tester: pl.Trainer, cfg: DictConfig, model: Classifier) -> dict[str, float]:
-    """Return test/loss and test/acc of a network on the test set of a configuration, by a Trainer of make_tester."""
+def evaluate_network(tester: pl.Trainer, cfg: DictConfig, model: Classifier) -> dict[str, float]:
+    """Return test/loss and test/acc of a network on the test set of a configuration; `make_tester` makes the tester."""
     data = make_data(cfg, model)
     check_batch_limits(cfg, data)
-    with torch_settings(cfg.threads):  # as in training: the last digits of a sum depend on their number
+    with torch_settings(cfg.threads):  # The last digits of a sum depend on the number of threads.
         (tested,) = tester.test(model, data, verbose=False)
     return dict(tested)
 
 
 def override_config(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """Return a run's configuration with settings changed, each of which it must have."""
+    """Return a run's configuration with some of its settings changed."""
     known = dotted_keys(cfg)
     for override in map(parse_override, overrides):
         line = shorten(override.input_line)
@@ -73,7 +73,8 @@ def override_config(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
             raise UsageError(f"{line}: settings are changed one by one, as KEY=VALUE")
         if override.key_or_group not in known:
             near = nearest_key(override.key_or_group, known)
-            raise UsageError(f"{line}: the run has no such setting{f'; did you mean {near}?' if near else ''}")
+            hint = f"; did you mean {near}?" if near else ""
+            raise UsageError(f"{line}: the run has no such setting{hint}")
         OmegaConf.update(cfg, override.key_or_group, override.value())
     return cfg
 
@@ -85,20 +86,20 @@ class Robustness:
     example: Tensor  # the first test image, (28, 28) bytes
     images: int
     accuracy: float  # without corruption
-    accuracies: dict[str, list[float]]  # by corruption, in the strengths 1 to 5
+    accuracies: dict[str, list[float]]  # of each corruption, at the strengths 1 to 5
 
 
-def measure(run: Run, names: Sequence[str]) -> Robustness:
-    """Measure the accuracies of a run's tested weights on the whole test set."""
+def measure_robustness(run: Run, names: Sequence[str]) -> Robustness:
+    """Measure the accuracies of a run's tested weights on the whole test set, for each corruption and strength."""
     trained = TrainedRun(run)
     images, labels = (torch.from_numpy(array) for array in trained.data.test_set())
-
-    def inverted(images: Tensor) -> Tensor:
-        return 255 - images if trained.data.background > 127 else images  # corruptions fill with black
+    is_light = trained.data.background > 127
 
     def accuracy(name: str, strength: int) -> float:
-        changed = trained.data.normalise(inverted(corrupt(inverted(images), name, strength)).numpy())
-        return Predictions(labels.long(), trained.model.probabilities(changed)).accuracy
+        # Corruptions fill with black, so light images are inverted for them.
+        corrupted = 255 - corrupt(255 - images, name, strength) if is_light else corrupt(images, name, strength)
+        probabilities = trained.model.probabilities(trained.data.normalise(corrupted.numpy()))
+        return Predictions(labels.long(), probabilities).accuracy
 
-    corrupted = {name: [accuracy(name, strength) for strength in range(1, 6)] for name in names}
-    return Robustness(images[0], len(images), trained.predictions.accuracy, corrupted)
+    accuracies = {name: [accuracy(name, strength) for strength in range(1, 6)] for name in names}
+    return Robustness(images[0], len(images), trained.predictions.accuracy, accuracies)

@@ -1,4 +1,4 @@
-"""Predictions of networks for labelled images: where one errs, how sure it is, and whether another errs less."""
+"""Predictions of networks for labelled images: errors, calibration, and the comparison of two networks."""
 
 import math
 from collections.abc import Sequence
@@ -23,8 +23,8 @@ class Predictions:
     """Predictions for labelled images."""
 
     labels: Tensor  # (N,)
-    probabilities: Tensor  # (N, K), of the classes, by a network
-    classes: Sequence[str] = DIGITS  # names, K
+    probabilities: Tensor  # (N, K)
+    classes: Sequence[str] = DIGITS  # K names
 
     @property
     def predicted(self) -> Tensor:
@@ -37,7 +37,7 @@ class Predictions:
         return (self.predicted == self.labels).double().mean().item()
 
     def confusion(self) -> Tensor:
-        """Return how many images of each true class (row) were predicted as each class (column), (K, K)."""
+        """Return the number of images of each true class (row) that were predicted as each class (column), (K, K)."""
         return multiclass_confusion_matrix(self.predicted, self.labels, self.probabilities.shape[1])
 
     def precision(self) -> Tensor:
@@ -51,25 +51,25 @@ class Predictions:
         return confusion.diagonal() / confusion.sum(1)
 
     def worst(self, count: int) -> Tensor:
-        """Return the indices of at most `count` wrong predictions, least probable true class first."""
+        """Return the indices of at most `count` wrong predictions, those with the least probable true class first."""
         true_probabilities = self.probabilities.gather(1, self.labels.unsqueeze(1)).squeeze(1)
         wrong = (self.predicted != self.labels).nonzero().squeeze(1)
         return wrong[true_probabilities[wrong].argsort(stable=True)][:count]
 
     def calibration(self, bins: int = 10) -> list[tuple[float, float, int]]:
-        """Return mean probability, accuracy and number of images of each interval that has images.
+        """Return mean probability, accuracy and number of images for each interval that has images.
 
-        The intervals, of equal width, are of the predicted class's probability. These are the points of the reliability
-        diagram (Guo et al., "On Calibration of Modern Neural Networks", 2017).
+        The probability of the predicted class is divided into intervals of equal width. These are the points of the
+        reliability diagram (Guo et al., "On Calibration of Modern Neural Networks", 2017).
         """
         confidence = self.probabilities.max(1).values.double()
         correct = (self.predicted == self.labels).double()
         interval = (confidence * bins).long().clamp(max=bins - 1)
-        members = [(interval == i).nonzero().squeeze(1) for i in range(bins)]
-        return [(confidence[own].mean().item(), correct[own].mean().item(), len(own)) for own in members if len(own)]
+        masks = [mask for mask in (interval == i for i in range(bins)) if mask.any()]
+        return [(confidence[mask].mean().item(), correct[mask].mean().item(), int(mask.sum())) for mask in masks]
 
     def calibration_error(self, bins: int = 10) -> float:
-        """Return the expected calibration error: |probability - accuracy| of the intervals, weighted by images."""
+        """Return the expected calibration error: the mean of |probability - accuracy|, weighted by images."""
         classes = self.probabilities.shape[1]
         return multiclass_calibration_error(self.probabilities.double(), self.labels, classes, n_bins=bins).item()
 
@@ -91,7 +91,7 @@ class TrainedRun:
 
 @dataclass(frozen=True)
 class PairedComparison:
-    """How many of the same images one of two networks alone gets right."""
+    """The numbers of images that only one of two networks gets right, out of the same images."""
 
     images: int
     only_first: int
@@ -99,9 +99,10 @@ class PairedComparison:
 
     @classmethod
     def of(cls, first: Predictions, second: Predictions) -> "PairedComparison":
-        """Count the images of two networks' predictions, which are for the same images in the same order."""
-        one, other = (each.predicted == each.labels for each in (first, second))
-        return cls(len(first.labels), int((one & ~other).sum()), int((other & ~one).sum()))
+        """Count the images in two networks' predictions for the same images in the same order."""
+        first_right, second_right = first.predicted == first.labels, second.predicted == second.labels
+        only_first, only_second = first_right & ~second_right, second_right & ~first_right
+        return cls(len(first.labels), int(only_first.sum()), int(only_second.sum()))
 
     @property
     def swapped(self) -> "PairedComparison":
@@ -115,31 +116,31 @@ class PairedComparison:
 
     @property
     def p(self) -> float:
-        """The two-sided p-value of McNemar's exact test, that both networks have the same accuracy.
+        """The two-sided p-value of McNemar's exact test of the hypothesis that both networks have the same accuracy.
 
-        Under this hypothesis, each image that one network alone gets right is as likely the one's as the other's: their
+        Under this hypothesis, either network is equally likely to be the only one that gets an image right, so the
         numbers are binomial (McNemar, "Note on the sampling error of the difference between correlated proportions or
-        percentages", Psychometrika 12, 1947). It is 1 where there are no such images.
+        percentages", Psychometrika 12, 1947). It is 1 if there are no such images.
         """
         fewer = min(self.only_first, self.only_second)
-        return min(2 * float(bdtr(fewer, self.only_first + self.only_second, 0.5)), 1.0)  # both tails are alike
+        return min(2 * float(bdtr(fewer, self.only_first + self.only_second, 0.5)), 1.0)  # Both tails are equal.
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
         """Return the ends of an interval for the difference of the accuracies, within -1 and 1.
 
-        It is the Wald interval after 0.5 is added to each cell of the table of right and wrong (Agresti and Min,
+        It is the Wald interval after adding 0.5 to each cell of the table of right and wrong (Agresti and Min,
         "Simple improved confidence intervals for comparing matched proportions", Statistics in Medicine 24, 2005).
         """
         first, second, images = self.only_first + 0.5, self.only_second + 0.5, self.images + 2
         centre = (second - first) / images
         error = math.sqrt(first + second - (second - first) ** 2 / images) / images
-        reach = NormalDist().inv_cdf((1 + confidence) / 2) * error
-        return max(centre - reach, -1.0), min(centre + reach, 1.0)
+        half_width = NormalDist().inv_cdf((1 + confidence) / 2) * error
+        return max(centre - half_width, -1.0), min(centre + half_width, 1.0)
 
 
 def compare_on_test_set(first: Run, second: Run) -> PairedComparison:
     """Compare the tested weights of two runs on the whole test set, in float32."""
-    one, other = TrainedRun(first), TrainedRun(second)
-    if not all(map(np.array_equal, one.data.test_set(), other.data.test_set())):
+    trained_first, trained_second = TrainedRun(first), TrainedRun(second)
+    if not all(map(np.array_equal, trained_first.data.test_set(), trained_second.data.test_set())):
         raise UsageError(f"{first} and {second} have different test images")
-    return PairedComparison.of(one.predictions, other.predictions)
+    return PairedComparison.of(trained_first.predictions, trained_second.predictions)

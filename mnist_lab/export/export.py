@@ -15,7 +15,7 @@ from torch import Tensor
 from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.errors import LabError, UsageError, not_installed
 from mnist_lab.evaluation.predictions import Predictions, TrainedRun
-from mnist_lab.export.model_card import ProgramResult, constructor, model_card
+from mnist_lab.export.model_card import ProgramResult, describe_constructor, model_card
 from mnist_lab.files import atomic_write, require_writable_file, user_output
 from mnist_lab.formatting import shorten
 from mnist_lab.models.classifier import Classifier
@@ -24,7 +24,7 @@ from mnist_lab.runs.run import Run
 from mnist_lab.web.graph import trace
 from mnist_lab.web.page import load_page, to_page
 
-TOLERANCE = 1e-4  # A program's probabilities may differ by this.
+TOLERANCE = 1e-4  # A program's probabilities may differ by this from the checkpoint's.
 
 Program = Callable[[Tensor], Tensor]  # (N, 28, 28) bytes in, (N, K) probabilities out
 
@@ -42,44 +42,45 @@ class Format:
     """A format of exported files."""
 
     suffix: str
-    convert: Callable[[TrainedRun], bytes]  # It returns the file's content.
-    loading: str  # lines of Python that load it, with {file}, and what `constructor` returns
-    load_program: Callable[[Path], Program | None] | None = None  # Weights alone are not run.
+    convert: Callable[[TrainedRun], bytes]  # Returns the content of the file.
+    loading: str  # lines of Python that load it, with {file} and the fields of `describe_constructor`
+    load_program: Callable[[Path], Program | None] | None = None  # None for weights, which cannot be run.
 
 
 def export(run: Run, format_name: str, path: Path | None = None) -> Exported:
     """Write a run's tested weights in a format of FORMATS, and a model card beside the file, with .md appended.
 
-    The file is exports/<model> in the run folder if path is None. A program (onnx, torch_export, html) is tested on the
-    whole test set before it takes its place.
+    Without a path, the file is exports/<model> in the run folder. A program (onnx, torch_export, html) is tested on the
+    whole test set before the file is put in place.
     """
     if format_name not in FORMATS:
         raise UsageError(f"--format={shorten(format_name)}: unknown format; choose from {', '.join(FORMATS)}")
     chosen = FORMATS[format_name]
+    is_program = chosen.load_program is not None
     path = path or _default_path(run, chosen.suffix)
     require_writable_file(path, f"--to={path}")
     trained = TrainedRun(run)
-    expected = trained.predictions if chosen.load_program else None  # raises before the work if there are no data
+    expected = trained.predictions if is_program else None  # If there are no data, this fails before the work.
     content = chosen.convert(trained)
-    loading = chosen.loading.format(file=json.dumps(path.name), **constructor(run.config))
+    loading = chosen.loading.format(file=json.dumps(path.name), **describe_constructor(run.config))
     card = path.with_name(f"{path.name}.md")
     with user_output(path, f"--to={path}") as partial, atomic_write(card) as partial_card:
         partial.write_bytes(content)
-        measured = None
         try:
-            if chosen.load_program and expected and (program := chosen.load_program(partial)):
+            program = chosen.load_program(partial) if chosen.load_program else None
+            measured = None
+            if program and expected:
                 measured = check_program(program, torch.from_numpy(trained.data.test_set()[0]), expected)
         except Exception as error:  # The library that runs it may raise anything.
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise LabError(f"{path}: not written: {reason}; try another --format") from error
-        is_program = chosen.load_program is not None
-        card_text = model_card(run, trained.model, trained.data, path.name, loading, measured, is_program=is_program)
+        card_text = model_card(trained, path.name, loading, measured, is_program=is_program)
         partial_card.write_text(card_text, encoding="utf-8", errors="backslashreplace")
     return Exported(path, loading, measured)
 
 
 def _default_path(run: Run, suffix: str) -> Path:
-    """Return the path in the run folder, wherever its record or a link in a folder from elsewhere would lead."""
+    """Return a path in the run folder, even if the record or a link of a stranger's run leads out of it."""
     if not run.exports_folder.resolve().is_relative_to(run.folder.resolve()):
         raise UsageError(f"{run.exports_folder}: is a link out of the run folder; name the file with --to")
     name = str(run.info["model"])
@@ -90,16 +91,16 @@ def _default_path(run: Run, suffix: str) -> Path:
 def check_program(program: Program, images: Tensor, expected: Predictions) -> ProgramResult:
     """Return the results of a program on images, (N, 28, 28) bytes, in batches of 1, 2, 7, 64 and then 1,000.
 
-    A class that differs from those expected, or a probability that does by more than TOLERANCE, is a LabError.
+    Raise LabError if a class differs from the expected one, or a probability by more than TOLERANCE.
     """
     *few, rest = images.tensor_split([1, 3, 10, 74])
     with torch.no_grad():
-        found = torch.cat([program(batch) for batch in (*few, *torch.split(rest, 1000)) if len(batch)])
-    wrong = (found.argmax(1) != expected.predicted).sum().item()
-    difference = (found - expected.probabilities).abs().max().item()
-    if wrong or not difference <= TOLERANCE:  # This holds for NaN, too.
-        differ = f"{wrong:,} classes differ from the checkpoint's, and probabilities by up to {difference:.2g}"
-        raise LabError(f"on {len(images):,} test images, {differ}")
+        probabilities = torch.cat([program(batch) for batch in (*few, *torch.split(rest, 1000)) if len(batch)])
+    wrong = (probabilities.argmax(1) != expected.predicted).sum().item()
+    difference = (probabilities - expected.probabilities).abs().max().item()
+    if wrong or not difference <= TOLERANCE:  # NaN is not within it.
+        differences = f"{wrong:,} classes differ from the checkpoint's, and probabilities by up to {difference:.2g}"
+        raise LabError(f"on {len(images):,} test images, {differences}")
     return ProgramResult(len(images), expected.accuracy, difference)
 
 
@@ -119,20 +120,20 @@ def to_torch_export(trained: TrainedRun) -> bytes:
 
 def load_torch_export(path: Path) -> Program:
     """Load the program in a .pt2 file."""
-    with path.open("rb") as file:  # Torch warns of a path with another suffix.
+    with path.open("rb") as file:  # Torch warns of a path without the suffix .pt2.
         return torch.export.load(file).module()
 
 
 def to_onnx(trained: TrainedRun) -> bytes:
     """Return an ONNX file's content. Its input is named images, its output probabilities."""
     try:
-        import onnxruntime  # noqa: F401  # The check after the work needs it.
+        import onnxruntime  # noqa: F401  # The check needs it after the work.
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise not_installed("--format=onnx", "onnx") from error
     program = trace_program(trained.model, trained.data)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # They are about torch's internals.
+        warnings.simplefilter("ignore")  # The warnings are about torch's internals.
         converted = torch.onnx.export(
             program, dynamo=True, verbose=False, input_names=["images"], output_names=["probabilities"]
         )
@@ -142,7 +143,7 @@ def to_onnx(trained: TrainedRun) -> bytes:
 
 
 def load_onnx(path: Path) -> Program:
-    """Load the program in an ONNX file, to be run by onnxruntime on the CPU."""
+    """Load the program in an ONNX file; onnxruntime runs it on the CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -152,7 +153,7 @@ def load_onnx(path: Path) -> Program:
 
 
 def to_html(trained: TrainedRun) -> bytes:
-    """Return the page of the network, with the test images that it gets most wrong."""
+    """Return the page of the network, with the test images of its worst errors."""
     return to_page(trained, trained.predictions).encode()
 
 
@@ -166,7 +167,7 @@ def to_safetensors(trained: TrainedRun) -> bytes:
 
 
 def to_state_dict(trained: TrainedRun) -> bytes:
-    """Return a torch file of the weights alone, under the tutorial's names."""
+    """Return a torch file of the weights, under the tutorial's names."""
     content = io.BytesIO()
     torch.save(_weights(trained.model), content)
     return content.getvalue()

@@ -9,12 +9,11 @@ from torchmetrics import Metric
 
 from mnist_lab.config.metric_names import TEST_ACC
 from mnist_lab.config.overrides import override_key
-from mnist_lab.data.datamodule import MNISTDataModule
+from mnist_lab.evaluation.predictions import TrainedRun
 from mnist_lab.formatting import Markdown, code_span, escape_markdown, format_command, format_held_out, render_template
-from mnist_lab.models.classifier import Classifier
 from mnist_lab.models.deployed import InferenceModule
 from mnist_lab.runs.run import Run
-from mnist_lab.training.build import class_count
+from mnist_lab.training.build import num_classes_argument
 
 LICENCES = {
     "MNIST": "MNIST (Yann LeCun, Corinna Cortes, Christopher Burges) is commonly given as under CC BY-SA 3.0, "
@@ -30,13 +29,13 @@ class ProgramResult:
 
     images: int
     accuracy: float  # from 0 to 1
-    max_difference: float  # of its probabilities from the checkpoint's
+    max_difference: float  # between its probabilities and the checkpoint's
 
 
-def constructor(cfg: DictConfig) -> dict[str, str]:
+def describe_constructor(cfg: DictConfig) -> dict[str, str]:
     """Return Python that makes a network as configured: imports, the constructor's call, and a line for its views."""
     settings: dict[str, Any] = OmegaConf.to_container(cfg.model, resolve=True)  # type: ignore[assignment]
-    classes: dict[str, set[str]] = {}  # by module
+    class_names: dict[str, set[str]] = {}  # by module
 
     def expression(value: Any) -> str:
         if isinstance(value, list):
@@ -44,32 +43,26 @@ def constructor(cfg: DictConfig) -> dict[str, str]:
         if not isinstance(value, dict) or "_target_" not in value:
             return repr(value)
         module, _, name = value["_target_"].rpartition(".")
-        classes.setdefault(module, set()).add(name)
-        arguments = [f"{key}={expression(each)}" for key, each in value.items() if not key.startswith("_")]
+        class_names.setdefault(module, set()).add(name)
+        arguments = [f"{key}={expression(argument)}" for key, argument in value.items() if not key.startswith("_")]
         return f"{name}({', '.join(arguments)})"
 
-    call = expression(settings | class_count(cfg))
+    call = expression(settings | num_classes_argument(cfg))
     views = OmegaConf.to_container(cfg.test_augmentation, resolve=True)
     set_views = f"network.views = {expression(views)}\n" if views else ""
-    imports = [f"from {module} import {', '.join(sorted(names))}" for module, names in classes.items()]
+    imports = [f"from {module} import {', '.join(sorted(names))}" for module, names in class_names.items()]
     return {"imports": "\n".join(imports), "call": call, "set_views": set_views}
 
 
 def model_card(
-    run: Run,
-    network: Classifier,
-    data: MNISTDataModule,
-    file: str,
-    loading: str,
-    measured: ProgramResult | None,
-    *,
-    is_program: bool,
+    trained: TrainedRun, file: str, loading: str, measured: ProgramResult | None, *, is_program: bool
 ) -> str:
-    """Render the card of a file in Markdown: a program, with its results if it was run, or weights alone."""
+    """Render the card of a file in Markdown: a program, with its results if it was run, or weights."""
+    run, network, data = trained.run, trained.model, trained.data
     info = run.info
     model, source = info["model"], str(data.source.name)
     held_out = getattr(data.source, "validation", None) or data.val_size
-    kind, parameters = code_span(type(network).__name__), sum(p.numel() for p in network.parameters())
+    parameters = sum(parameter.numel() for parameter in network.parameters())
     checked = NOT_CHECKED if is_program else ""
     if measured:
         checked = (
@@ -79,7 +72,7 @@ def model_card(
     facts = {
         "data": f"{source}; held out for validation: {format_held_out(held_out)}",
         "preset": describe_preset(run),
-        "network": Markdown(f"{kind}, {parameters:,} parameters"),
+        "network": Markdown(f"{code_span(type(network).__name__)}, {parameters:,} parameters"),
         "weights": describe_weights(run),
         "accuracy": describe_accuracy(run, measured),
         "check": checked,
@@ -107,12 +100,12 @@ def model_card(
 
 
 def describe_preset(run: Run) -> str:
-    """Return title, source and name of the preset that the run was started with, as far as known."""
+    """Return what is known of the run's preset: its title, source and name."""
     if not run.tutorial:
         return "none"
     title, source = run.tutorial.get("title"), run.tutorial.get("source")
-    chosen = [override for override in run.info["overrides"] if override_key(override) == "experiment"]
-    parts = [f"“{title}”" if title else "", str(source or ""), *chosen[-1:]]
+    experiments = [override for override in run.info["overrides"] if override_key(override) == "experiment"]
+    parts = [f"“{title}”" if title else "", str(source or ""), *experiments[-1:]]
     return ", ".join(part for part in parts if part) or "a preset without a title"
 
 
@@ -131,5 +124,8 @@ def describe_accuracy(run: Run, measured: ProgramResult | None) -> str:
     """Return the test accuracy and how it was measured."""
     if measured:
         return f"{measured.accuracy:.2%} on the {measured.images:,} test images, measured by running this file"
-    recorded, images = run.info["metrics"].get(TEST_ACC), "part of the" if "test" in run.info["partial"] else "the"
-    return f"{recorded:.2%} on {images} test images, when the run ended" if recorded is not None else "not measured"
+    recorded = run.info["metrics"].get(TEST_ACC)
+    if recorded is None:
+        return "not measured"
+    images = "part of the test images" if "test" in run.info["partial"] else "the test images"
+    return f"{recorded:.2%} on {images}, when the run ended"

@@ -135,10 +135,10 @@ def train_in_subprocess(cfg: DictConfig) -> None:
     command = [sys.executable, "-m", "mnist_lab", *_job_arguments(cfg)]
     environment = os.environ | {SWEEP_PROCESS: str(os.getpid())}  # When this process is killed, the other ends too.
     folder = Path(cfg.folder)
-    from mnist_lab.training.checkpointing import STOP_SIGNALS, stop_signal, stop_signals_raise
+    from mnist_lab.training.checkpointing import STOP_SIGNALS, raise_stop_signals, stop_signal
 
     with (
-        stop_signals_raise(),
+        raise_stop_signals(),
         Popen(command, stdout=DEVNULL, stderr=PIPE, text=True, start_new_session=True, env=environment) as process,
     ):
         try:

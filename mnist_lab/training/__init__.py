@@ -1,6 +1,6 @@
 """The main job: train a network, test it, and record the run."""
 
-from mnist_lab.training.build import load_trained_model, make_data, make_model, make_trainer
+from mnist_lab.training.build import load_trained_model, make_data, make_model
 from mnist_lab.training.callbacks import AveragedWeights, PauseAfter, RandomState, ReloadNetwork, StepLog, TestCurve
 from mnist_lab.training.checkpointing import EpochCheckpoint, SaveWithinEpochs
 from mnist_lab.training.loggers import TensorBoard
@@ -26,5 +26,4 @@ __all__ = [
     "load_trained_model",
     "make_data",
     "make_model",
-    "make_trainer",
 ]

@@ -13,6 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import MISSING, DictConfig, OmegaConf
 from torch import nn
 
+from mnist_lab.config.distributed import world_size_problems
 from mnist_lab.config.keys import READ_FROM_DATA
 from mnist_lab.config.metric_names import direction
 from mnist_lab.config.settings import to_plain, walk
@@ -27,7 +28,7 @@ from mnist_lab.models.dummy_batch import describe_error
 from mnist_lab.runs.checkpoints import SafeCheckpointIO, load_weights
 from mnist_lab.runs.run import Run
 from mnist_lab.training.loggers import MetricsCSV
-from mnist_lab.training.runtime import check_world_size, cluster_environment
+from mnist_lab.training.runtime import cluster_environment
 
 
 def instantiate_node(node: Any, key: str, **settings: Any) -> Any:
@@ -37,9 +38,9 @@ def instantiate_node(node: Any, key: str, **settings: Any) -> Any:
     except InstantiationException as error:
         reason = str(error.__cause__ or error).strip().splitlines()[0]
         if isinstance(error.__cause__, ModuleNotFoundError):
-            package = re.search(r"Requirement '(.+?)'", reason)  # Lightning says so.
-            needed = package[1] if package else error.__cause__.name or reason
-            raise UsageError(f"{key}: needs a package that is not installed: pip install '{needed}'") from error
+            requirement = re.search(r"Requirement '(.+?)'", reason)  # Lightning's message names it.
+            package = requirement[1] if requirement else error.__cause__.name or reason
+            raise UsageError(f"{key}: needs a package that is not installed: pip install '{package}'") from error
         if isinstance(error.__cause__, UsageError):
             raise error.__cause__ from error
         if key == "model" and error.__cause__:
@@ -50,10 +51,10 @@ def instantiate_node(node: Any, key: str, **settings: Any) -> Any:
 def make_model(cfg: DictConfig) -> Classifier:
     """Return the network. Its optimizer and scheduler are tried once here, and made when training starts.
 
-    An empty optimizer stands for none, of a network that is only tested.
+    A network that is only tested has an empty optimizer in its configuration.
     """
     resolve_node(cfg.get("model"), "model")
-    model: Classifier = instantiate_node(cfg.model, "model", **class_count(cfg))
+    model: Classifier = instantiate_node(cfg.model, "model", **num_classes_argument(cfg))
     model.to(memory_format=torch.channels_last)  # Convolutions take a fifth to a half less time.
     if cfg.get("optimizer") == {}:
         return model
@@ -73,12 +74,21 @@ def make_model(cfg: DictConfig) -> Classifier:
     return model
 
 
-def class_count(cfg: DictConfig) -> dict[str, int]:
-    """Return the argument num_classes for the network, as many as the data have; none for a network without it."""
+def make_trainable_model(cfg: DictConfig) -> Classifier:
+    """Return the network, which must have an optimizer."""
+    model = make_model(cfg)
+    if model.optimizer is None:
+        raise UsageError("optimizer: missing; choose one to train with, such as optimizer=sgd")
+    return model
+
+
+def num_classes_argument(cfg: DictConfig) -> dict[str, int]:
+    """Return the network's argument num_classes, which the data decide; nothing for a network without it."""
     classes = len(OmegaConf.select(cfg, "data.source.classes") or DIGITS)
     network = find_class(cfg.model._target_, "model")
-    if (given := cfg.model.get("num_classes", classes)) != classes:
-        raise UsageError(f"model.num_classes={given}: the data have {classes} classes; leave it out")
+    configured = cfg.model.get("num_classes", classes)
+    if configured != classes:
+        raise UsageError(f"model.num_classes={configured}: the data have {classes} classes; leave it out")
     if "num_classes" in inspect.signature(network).parameters:
         return {"num_classes": classes}
     if classes != 10:
@@ -94,13 +104,13 @@ def keep_data_settings(cfg: DictConfig, resumed: DictConfig) -> DictConfig:
     kept = copy.deepcopy(cfg)
     for key in READ_FROM_DATA:
         if OmegaConf.select(kept, key, default=MISSING) is None:
-            node = to_plain(OmegaConf.select(resumed, "data.source"))  # Interpolations stay escaped.
-            OmegaConf.update(kept, key, node.get(key.rpartition(".")[2]))
+            source = to_plain(OmegaConf.select(resumed, "data.source"))  # Interpolations stay escaped.
+            OmegaConf.update(kept, key, source.get(key.rpartition(".")[2]))
     return kept
 
 
 def complete_data(cfg: DictConfig) -> DictConfig:
-    """Return the configuration with the settings of its data that are known once these are read."""
+    """Return the configuration with the settings that are found by reading the data, such as its classes."""
     source: ImageSource = instantiate_node(cfg.data.get("source"), "data.source")
     completed = copy.deepcopy(cfg)
     for name, value in source.read_settings().items():
@@ -121,17 +131,24 @@ def load_trained_model(run: Run) -> Classifier:
 def make_trained_model(cfg: DictConfig, checkpoint: Path) -> Classifier:
     """Return a network with the weights of a checkpoint, which must fit it before it takes memory."""
     try:
-        with torch.device("meta"):  # A stranger's configuration may ask for huge layers.
-            sketch = instantiate_node(cfg.model, "model", **class_count(cfg))
+        # A stranger's configuration may ask for huge layers, which take no memory on this device.
+        with torch.device("meta"):
+            sketch = instantiate_node(cfg.model, "model", **num_classes_argument(cfg))
     except UsageError:
-        names = [(name, key[:-9]) for key, name in walk(to_plain(cfg.model), "model") if key.endswith("._target_")]
-        if all(find_class(*name).__module__.startswith(("mnist_lab.", "torch.")) for name in names):
+        if not has_users_class(cfg.model):
             raise
-        sketch = make_model(cfg)  # one's own, whose __init__ may compute with its weights
+        sketch = make_model(cfg)  # The __init__ of a user's class may compute with its weights.
     weights = load_weights(sketch, checkpoint)
     model = make_model(cfg)
     model.load_state_dict(weights)
     return model
+
+
+def has_users_class(node: DictConfig) -> bool:
+    """Return whether a model's node names a class that is neither the lab's nor torch's."""
+    targets = [(key, name) for key, name in walk(to_plain(node), "model") if key.endswith("._target_")]
+    classes = [find_class(name, key.removesuffix("._target_")) for key, name in targets]
+    return not all(each.__module__.startswith(("mnist_lab.", "torch.")) for each in classes)
 
 
 def make_data(cfg: DictConfig, model: Classifier) -> MNISTDataModule:
@@ -155,30 +172,32 @@ def check_batch_limits(cfg: DictConfig, data: MNISTDataModule, world_size: int =
 
 def make_callback(node: DictConfig, key: str) -> pl.Callback:
     """Return a callback, with the mode that follows from the metric that it monitors."""
+    settings = {}
     mode = direction(str(node.get("monitor")))
-    takes_mode = mode and node.get("mode") is None and "mode" in parameter_types(find_class(node._target_, key))
-    callback: pl.Callback = instantiate_node(node, key, **({"mode": mode} if takes_mode else {}))
+    if mode and node.get("mode") is None and "mode" in parameter_types(find_class(node._target_, key)):
+        settings["mode"] = mode
+    callback: pl.Callback = instantiate_node(node, key, **settings)
     return callback
 
 
-def make_trainer(cfg: DictConfig, metrics_csv: MetricsCSV, *callbacks: pl.Callback) -> pl.Trainer:
+def make_trainer(cfg: DictConfig, *callbacks: pl.Callback) -> pl.Trainer:
     """Return Lightning's Trainer with the configured callbacks and loggers, metrics.csv and safe checkpoints."""
-    enabled = enabled_callbacks(cfg)
+    nodes = enabled_callbacks(cfg)
     # last.ckpt is saved after all others, so that it knows what they have kept of its own epoch.
-    names = sorted(enabled, key=lambda name: name in ("last", "checkpoint"))
+    names = sorted(nodes, key=lambda name: name in ("last", "checkpoint"))
+    configured = [make_callback(nodes[name], f"callbacks.{name}") for name in names]
+    loggers = [instantiate_node(node, f"logger.{name}") for name, node in cfg.logger.items() if node]
     trainer: pl.Trainer = instantiate_node(
         cfg.trainer,
         "trainer",
         limit_train_batches=None,  # The data module limits steps; Lightning would limit groups of them.
-        callbacks=[*(make_callback(enabled[name], f"callbacks.{name}") for name in names), *callbacks],
-        logger=[
-            metrics_csv,
-            *(instantiate_node(logger, f"logger.{name}") for name, logger in cfg.logger.items() if logger),
-        ],
+        callbacks=[*configured, *callbacks],
+        logger=[MetricsCSV(Path(cfg.folder)), *loggers],
         plugins=[SafeCheckpointIO(), cluster_environment()],
         default_root_dir=cfg.folder,
-        enable_progress_bar=False,  # callbacks.progress and callbacks.summary take their place.
+        enable_progress_bar=False,  # The lab has its own: callbacks.progress and callbacks.summary.
         enable_model_summary=False,
     )
-    check_world_size(trainer)
+    for problem in world_size_problems(trainer.num_devices, trainer.num_nodes):
+        raise UsageError(problem)
     return trainer

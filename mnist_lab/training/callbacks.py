@@ -1,4 +1,4 @@
-"""The callbacks of a run, but for those that save checkpoints and show progress."""
+"""The callbacks of a run, except those that save checkpoints and show progress."""
 
 import random
 import time
@@ -22,18 +22,18 @@ from mnist_lab.models.classifier import Classifier
 from mnist_lab.runs.checkpoints import read_checkpoint
 from mnist_lab.runs.run import Run
 from mnist_lab.training.loggers import MetricsCSV
-from mnist_lab.training.multistep import StepCallback, all_callbacks, training_batches
+from mnist_lab.training.multistep import StepCallback, find_callbacks, training_batches
 
 
 class StepLog(StepCallback):
     """Logs loss and learning rate of some steps, and each epoch's last learning rate and images per second.
 
-    With them goes the number of training images seen so far, the tutorials' other axis. The loss is read off the
-    device only at steps that are logged: reading it waits for a GPU.
+    Each row also has the number of training images seen so far, the tutorials' other axis. Only the loss of steps that
+    are logged is read: reading waits for a GPU.
     """
 
     def __init__(self) -> None:
-        self.images_before = self.images = 0  # Training images seen before this epoch, and in it.
+        self.images_before = self.images = 0  # Counts training images before this epoch, and in it.
         self.epoch_ended = False
         self.logged_before: dict[str, Tensor] = {}  # Lightning keeps an epoch's metrics until they are replaced.
 
@@ -46,15 +46,15 @@ class StepLog(StepCallback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Write every curve up to the checkpoint, so that a run that is killed after it loses no point."""
         for logger in trainer.loggers:
-            if isinstance(logger, MetricsCSV):
-                if self.epoch_ended:  # Lightning logs the epoch's metrics only after its checkpoint.
-                    metrics, before = trainer.logged_metrics, self.logged_before
-                    new = {name: float(value) for name, value in metrics.items() if value is not before.get(name)}
-                    logger.log_metrics({"epoch": trainer.current_epoch, **new}, step=trainer.global_step - 1)
-                logger.write()
-                checkpoint["metrics_crc"] = logger.checksum()
-            else:
+            if not isinstance(logger, MetricsCSV):
                 logger.save()
+                continue
+            if self.epoch_ended:  # Lightning logs the epoch's metrics only after its checkpoint.
+                metrics, before = trainer.logged_metrics, self.logged_before
+                new = {name: float(value) for name, value in metrics.items() if value is not before.get(name)}
+                logger.log_metrics({"epoch": trainer.current_epoch, **new}, step=trainer.global_step - 1)
+            logger.write()
+            checkpoint["metrics_crc"] = logger.checksum()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
@@ -87,7 +87,7 @@ class StepLog(StepCallback):
         self._log(trainer, {LEARNING_RATE: self.lr})
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Add nothing to a checkpoint that is saved after training: all metrics are logged by then."""
+        """Have a checkpoint that is saved after training log nothing: all metrics are logged by then."""
         self.epoch_ended = False
 
     def _start_timer(self) -> None:
@@ -96,13 +96,13 @@ class StepLog(StepCallback):
         self.started = self.ended = time.perf_counter()
 
     def _log(self, trainer: Trainer, values: dict[str, float]) -> None:
-        places = {"epoch": trainer.current_epoch, EXAMPLES_SEEN: self.images_before + self.images}
+        axes = {"epoch": trainer.current_epoch, EXAMPLES_SEEN: self.images_before + self.images}
         for logger in trainer.loggers:
-            logger.log_metrics(places | values, step=trainer.global_step - 1)  # Lightning numbers steps from 0.
+            logger.log_metrics(axes | values, step=trainer.global_step - 1)  # Lightning numbers steps from 0.
 
 
 class RandomState(Callback):
-    """Saves the random states of torch, NumPy and Python: a resumed run draws the same numbers."""
+    """Saves the random states of torch, NumPy and Python, so that a resumed run draws the same numbers."""
 
     def __init__(self) -> None:
         self.loaded: dict[str, Any] = {}
@@ -121,7 +121,7 @@ class RandomState(Callback):
         self.loaded = state_dict
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.loaded:  # The start itself has drawn from it.
+        if self.loaded:  # Starting has drawn numbers.
             self._set(self.loaded)
 
     def _set(self, state: dict[str, Any]) -> None:
@@ -136,7 +136,7 @@ class TestCurve(Callback):
     """Evaluates the test set after every epoch, as the tutorials do. It is for display only.
 
     Args:
-        before_training: whether to do so before training, too. That row of metrics.csv has epoch and step -1.
+        before_training: whether to evaluate it before training, too. That row of metrics.csv has epoch and step -1.
     """
 
     def __init__(self, *, before_training: bool = False) -> None:
@@ -167,7 +167,7 @@ class TestCurve(Callback):
     def _evaluate(self, trainer: Trainer, pl_module: LightningModule) -> Classifier:
         """Compute the network's test metrics; weights and random states do not change."""
         assert isinstance(pl_module, Classifier)
-        averaging = [callback for callback in all_callbacks(trainer) if isinstance(callback, WeightAveraging)]
+        averaging = find_callbacks(trainer, WeightAveraging)
         for callback in averaging:
             callback.on_validation_epoch_start(trainer, pl_module)  # The average takes the place of the weights.
         data: MNISTDataModule = trainer.datamodule  # type: ignore[attr-defined]
@@ -186,7 +186,7 @@ class TestCurve(Callback):
 
 
 class ElapsedTime(Callback):
-    """Counts the seconds of a run from when it is made, and saves them in each checkpoint.
+    """Counts the seconds of a run from the creation of this object, and saves them in each checkpoint.
 
     A resumed run continues from the count of its checkpoint; time after that checkpoint is dropped.
     """
@@ -203,7 +203,7 @@ class ElapsedTime(Callback):
         return {"total": self.earlier["total"] + now - self.started, "fit": self.earlier["fit"] + fit}
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Record the seconds, also for a run that is killed later."""
+        """Record the seconds now, since the run may be killed later."""
         if trainer.is_global_zero:
             Run(Path(trainer.default_root_dir)).update(seconds=self.seconds())
 
@@ -229,8 +229,8 @@ class AveragedWeights(StepCallback, WeightAveraging):
     which a checkpoint has as current_model_state. It is Lightning's WeightAveraging, also within a group of steps.
 
     Args:
-        decay: of the average at each step: it reaches back about 1 / (1 - decay) steps. The n-th step has
-            (1 + n) / (10 + n) where that is less, so that the first weights are soon forgotten.
+        decay: the share of the old average that each step keeps; it reaches back about 1 / (1 - decay) steps. The n-th
+            step keeps (1 + n) / (10 + n) where that is less, so that the first weights are soon forgotten.
     """
 
     def __init__(self, *, decay: Annotated[float, Field(gt=0, lt=1)] = 0.999) -> None:
@@ -244,18 +244,18 @@ class AveragedWeights(StepCallback, WeightAveraging):
     def _average(self, averaged: list[Tensor], current: list[Tensor], steps: Tensor) -> None:
         """Move the averages, all of one type, towards the current values."""
         change = 1 - ((1 + steps) / (10 + steps)).clamp(max=self.decay)  # Reading a number would wait for a GPU.
-        for mine, other in zip(averaged, current, strict=True):
-            if mine.is_floating_point():
-                mine.lerp_(other, change.to(mine))
+        for average, value in zip(averaged, current, strict=True):
+            if average.is_floating_point():
+                average.lerp_(value, change.to(average))
             else:  # Batch normalisation counts its batches.
-                mine.copy_(other)
+                average.copy_(value)
 
 
 class PauseAfter(Callback):
     """Ends training after an epoch that is not the last. The run is not tested, and `train` records it as paused.
 
     Args:
-        epochs: after how many; a run that has as many or fewer in all is not paused.
+        epochs: the number of epochs after which the run pauses; a run of so many epochs or fewer is not paused.
     """
 
     def __init__(self, *, epochs: Annotated[int, Field(ge=1)]) -> None:
@@ -263,7 +263,7 @@ class PauseAfter(Callback):
         self.has_paused = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Pause a run at once that was killed between its pause and the record of it."""
+        """Pause at once if the run was killed after its pause, before that was recorded."""
         self._pause(trainer, trainer.current_epoch)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -278,7 +278,7 @@ class ReloadNetwork(Callback):
     """Clears network and optimizer after some epochs, and loads both from checkpoints/last.ckpt.
 
     Args:
-        after: epochs after which it does so; fewer than trainer.max_epochs.
+        after: the number of epochs before that; less than trainer.max_epochs.
     """
 
     def __init__(self, *, after: Annotated[int, Field(ge=1)]) -> None:
@@ -290,7 +290,7 @@ class ReloadNetwork(Callback):
         checkpoint = read_checkpoint(Run(Path(trainer.default_root_dir)).checkpoint_path("last"))
         with torch.no_grad():
             for parameter in pl_module.parameters():
-                parameter.zero_()  # What follows comes from the file alone.
+                parameter.zero_()  # Training continues from the file alone.
         pl_module.load_state_dict(checkpoint.get("current_model_state", checkpoint["state_dict"]))
         trainer.optimizers[0].load_state_dict(checkpoint["optimizer_states"][0])
         if trainer.is_global_zero:

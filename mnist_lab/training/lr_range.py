@@ -17,18 +17,18 @@ from scipy.ndimage import gaussian_filter1d
 from mnist_lab.config.validate import validate
 from mnist_lab.data.batches import Batch, Batches
 from mnist_lab.errors import UsageError
-from mnist_lab.training.build import complete_data, make_data, make_model
-from mnist_lab.training.runtime import explain_out_of_memory, torch_settings
+from mnist_lab.training.build import complete_data, make_data, make_trainable_model
+from mnist_lab.training.runtime import explain_batch_size_errors, torch_settings
 
-SMOOTHING = 8  # The width in steps of a Gaussian on both sides; an average of the losses before would lag behind.
-DECAY = 0.95  # Divergence is seen in an exponential moving average of the losses.
-DIVERGED = 4.0  # The test ends where that average is so many times its lowest value.
-FEWEST = 20  # No rate is suggested from fewer steps.
+SMOOTHING = 8  # steps, the standard deviation of a Gaussian; an average of earlier losses alone would lag behind
+DECAY = 0.95  # of the exponential moving average of the losses that shows divergence
+DIVERGED = 4.0  # The test ends when that average is this many times its lowest value.
+MIN_STEPS = 20  # Fewer steps suggest no rate.
 
 
 @dataclass(frozen=True)
 class RangeTest:
-    """The learning rate and the training loss of each step of a range test."""
+    """The learning rate and the training loss at each step of a range test."""
 
     rates: list[float]
     losses: list[float]
@@ -40,7 +40,7 @@ class RangeTest:
 
     @property
     def steepest(self) -> float:
-        """The rate at which the smoothed loss falls fastest over the logarithm of the rate, before it is lowest."""
+        """The rate at which the smoothed loss falls fastest over the logarithm of the rate, up to its minimum."""
         slopes = np.gradient(self.smoothed, np.log(self.rates))
         return self.rates[int(slopes[: np.argmin(self.smoothed) + 1].argmin())]
 
@@ -55,53 +55,52 @@ class RangeTest:
 
 
 def repeat_epochs(batches: Batches) -> Iterator[Batch]:
-    """Yield the batches of one epoch after the other, each in an order of its own, without end."""
+    """Yield the batches of one epoch after another, each epoch in another order, without end."""
     for epoch in itertools.count():
         batches.set_epoch(epoch)
         yield from batches
 
 
 def longest_fall(values: list[float]) -> list[int]:
-    """Return the places of the longest strictly decreasing subsequence, the first of several."""
-    falls: list[list[int]] = []  # The longest one to each place.
+    """Return the indices of the longest strictly decreasing subsequence, the first of several."""
+    falls: list[list[int]] = []  # the longest that ends at each index
     for i, value in enumerate(values):
-        falls.append([*max((fall for fall in falls if values[fall[-1]] > value), key=len, default=[]), i])
+        higher = [fall for fall in falls if values[fall[-1]] > value]
+        falls.append([*max(higher, key=len, default=[]), i])
     return max(falls, key=len)
 
 
 def range_test(cfg: DictConfig, lowest: float = 1e-5, highest: float = 10.0, steps: int = 300) -> RangeTest:
     """Train a new network for some steps on training batches while the learning rate grows exponentially.
 
-    The network is that of the configuration, with its optimizer, augmentation and label smoothing, on the CPU. The test
-    ends early where the average loss is DIVERGED times its lowest value, or not finite. Nothing is written.
+    It uses the network, optimizer, augmentation and label smoothing of the configuration, on the CPU. It ends early
+    when the average loss is DIVERGED times its lowest value, or a loss is not finite. Nothing is written.
     """
     if not 0 < lowest < highest < math.inf:
         raise UsageError(f"--lowest={lowest:g} --highest={highest:g}: must be above 0, and the first below the second")
-    if steps < 2 * FEWEST:
-        raise UsageError(f"--steps={steps}: must be {2 * FEWEST} or more")
+    if steps < 2 * MIN_STEPS:
+        raise UsageError(f"--steps={steps}: must be {2 * MIN_STEPS} or more")
     validate(cfg)
-    with torch_settings(cfg.threads), explain_out_of_memory(cfg.data.batch_size, cfg.data.eval_batch_size):
+    with torch_settings(cfg.threads), explain_batch_size_errors(cfg.data):
         cfg = complete_data(cfg)
         pl.seed_everything(cfg.seed, workers=True, verbose=False)
-        model = make_model(cfg)
-        if model.optimizer is None:
-            raise UsageError("optimizer: missing; choose one to train with, such as optimizer=sgd")
-        optimizer = model.optimizer(model.parameters())
+        model = make_trainable_model(cfg)
         data = make_data(cfg, model)
-        data.prepare_data()
         data.setup("fit")
-        batches = data.train_batches()
+        assert model.optimizer is not None
+        optimizer = model.optimizer(model.parameters())
         rates, losses, average, lowest_average = [], [], 0.0, math.inf
-        for step, (images, labels) in zip(range(steps), repeat_epochs(batches), strict=False):
+        batches = itertools.islice(repeat_epochs(data.train_batches()), steps)
+        for step, (images, labels) in enumerate(batches):
             rate = lowest * (highest / lowest) ** (step / (steps - 1))
             for group in optimizer.param_groups:
                 group["lr"] = rate
             loss = model.loss_of(model(images), labels, model.label_smoothing)
-            if not math.isfinite(value := loss.item()):
+            if not loss.isfinite():
                 break
             rates.append(rate)
-            losses.append(value)
-            average = DECAY * average + (1 - DECAY) * value
+            losses.append(loss.item())
+            average = DECAY * average + (1 - DECAY) * losses[-1]
             unbiased = average / (1 - DECAY ** (step + 1))
             lowest_average = min(unbiased, lowest_average)
             if unbiased > DIVERGED * lowest_average:
@@ -109,6 +108,6 @@ def range_test(cfg: DictConfig, lowest: float = 1e-5, highest: float = 10.0, ste
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-    if len(rates) < FEWEST:
+    if len(rates) < MIN_STEPS:
         raise UsageError(f"--lowest={lowest:g}: the loss diverges after {len(rates)} steps; begin with a lower rate")
     return RangeTest(rates, losses)

@@ -1,6 +1,5 @@
 """The terminal output of a run: its layers before training, a line for each epoch, and its results."""
 
-import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -19,11 +18,11 @@ from mnist_lab.console import PlainConsole
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.models.dummy_batch import eval_mode
 from mnist_lab.training.callbacks import TestCurve
-from mnist_lab.training.multistep import StepCallback, all_callbacks, training_batches
+from mnist_lab.training.multistep import StepCallback, find_callbacks, training_batches
 
 console = PlainConsole()
 LOSS, ACCURACY = "{:10.4f}", "{:8.2%}"
-INTERVAL = 0.2  # The least seconds between two updates of the bar.
+INTERVAL = 0.2  # seconds, the least time between two updates of the bar
 
 
 class LayerTable(Callback):
@@ -36,14 +35,14 @@ class LayerTable(Callback):
 
 
 class EpochLines(StepCallback):
-    """Prints a line for each epoch that is done; in a terminal, a bar below shows the progress of the run, or its test.
+    """Prints a line for each epoch that is done; in a terminal, a bar below shows the progress of training or the test.
 
-    Beside it stand the epoch's mean loss and accuracy so far, and the time left. It is drawn in the main thread, five
-    times a second, and only then the loss is read off the device: reading it waits for a GPU.
+    The bar has the epoch's mean loss and accuracy so far, and the time left. It is drawn in the main thread, at most
+    five times a second, and only then is the loss read: reading it waits for a GPU.
     """
 
     def __init__(self) -> None:
-        self.columns: dict[str, tuple[str, str]] = {}  # Heading and format of each metric in an epoch's line.
+        self.columns: dict[str, tuple[str, str]] = {}  # heading and format of each metric in an epoch's line
         self.epochs = 0
         self.epoch_started: float | None = None
         self.progress: Progress | None = None
@@ -51,9 +50,14 @@ class EpochLines(StepCallback):
 
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        curves = [callback for callback in all_callbacks(trainer) if isinstance(callback, TestCurve)]
+        curves = find_callbacks(trainer, TestCurve)
         self.epochs, self.columns = trainer.max_epochs or 0, {}
-        for name in ("train", *["val"] * (sum(trainer.num_val_batches) > 0), *["test"] * bool(curves)):
+        names = ["train"]
+        if sum(trainer.num_val_batches) > 0:
+            names.append("val")
+        if curves:
+            names.append("test")
+        for name in names:
             self.columns |= {f"{name}/loss": (f"{name} loss", LOSS), f"{name}/acc": ("accuracy", ACCURACY)}
         self.columns |= {IMAGES_PER_SECOND: ("images/s", "{:9,.0f}"), "seconds": ("time", "{:5.1f} s")}
         if console.is_interactive and len(self._line("", {})) > console.width:
@@ -61,8 +65,10 @@ class EpochLines(StepCallback):
         console.print(self._line("epoch", {}, headings=True), style="bold", soft_wrap=True)
         if curves and curves[0].before:
             console.print(self._line(self._epoch(0), curves[0].before), soft_wrap=True)
-        last = trainer.max_steps * trainer.accumulate_grad_batches if trainer.max_steps > 0 else math.inf
-        self._start_bar(min(self.epochs * len(training_batches(trainer)), last))
+        batches = self.epochs * len(training_batches(trainer))
+        if trainer.max_steps > 0:
+            batches = min(batches, trainer.max_steps * trainer.accumulate_grad_batches)
+        self._start_bar(batches)
         if trainer.fit_loop.restarted_mid_epoch:  # Lightning does not call on_train_epoch_start then.
             self.epoch_started = time.perf_counter()
 
@@ -104,7 +110,7 @@ class EpochLines(StepCallback):
     on_exception = teardown
 
     def _finish_epoch(self, trainer: Trainer) -> None:
-        """Print the epoch just done. Its metrics are complete only after the hooks of its end, so at the next start."""
+        """Print the line of the last epoch, at the start of the next one: its metrics are complete only by then."""
         if self.epoch_started is not None:
             values = {name: float(value) for name, value in trainer.callback_metrics.items()}
             values["seconds"] = time.perf_counter() - self.epoch_started
@@ -122,14 +128,14 @@ class EpochLines(StepCallback):
         return " ".join(cells)
 
     def _start_bar(self, total: float) -> None:
-        """Show the bar where the terminal can; two columns stay free for the ^C that it may echo."""
+        """Show the bar if the terminal can; two columns stay free for the ^C that it may echo."""
         if console.is_interactive and not console.quiet:
             bar = BarColumn(max(4, min(40, console.width - 38)))
             columns = (TextColumn("{task.description:27}"), bar, TimeRemainingColumn(compact=True))
             self.progress = Progress(*columns, console=console, auto_refresh=False, transient=True)
             self.progress.add_task("", total=total)
             self.progress.start()
-            console.show_cursor(True)  # A kill would leave a hidden one hidden.
+            console.show_cursor(True)  # If the process is killed, a hidden cursor would stay hidden.
 
     def _is_due(self) -> bool:
         return self.progress is not None and time.perf_counter() - self.drawn >= INTERVAL
@@ -169,5 +175,5 @@ def results_table(title: str, metrics: Mapping[str, float]) -> Table:
 
 
 def working_on(task: str) -> Status:
-    """Show in a terminal, while the block runs, what is worked on."""
+    """Show a task in a terminal while the block runs."""
     return console.status(console.render_str(f"{task} ...", style="dim"), spinner="line")

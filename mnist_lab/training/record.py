@@ -2,14 +2,15 @@
 
 import logging
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
+from torch import nn
 
 from mnist_lab.config.compose import config_options
 from mnist_lab.config.overrides import without_keys
@@ -22,58 +23,68 @@ from mnist_lab.runs.record import RunRecord, RunState, current_time, package_ver
 from mnist_lab.runs.run import Run
 from mnist_lab.streams import stop_waiting_for_readers
 from mnist_lab.training.callbacks import ElapsedTime
-from mnist_lab.training.checkpointing import sigterm_ignored, stop_signal, stop_signals_raise
+from mnist_lab.training.checkpointing import ignore_sigterm, raise_stop_signals, stop_signal
 from mnist_lab.training.progress import console
-from mnist_lab.training.runtime import is_process_lost, launch_command, process_name
+from mnist_lab.training.runtime import is_first_process, is_process_lost, launch_command
 
 PROCESS_DIED = "another process of the run died"
-PATIENCE = 10.0  # seconds for the first process to record the end of the run
+PATIENCE = 10.0  # seconds to wait for the first process to record the end of the run
 log = logging.getLogger(__name__)
 
 
 @contextmanager
-def record_run(cfg: DictConfig, parameters: int, elapsed: ElapsedTime) -> Iterator[Run]:
-    """Start or resume the run in cfg.folder, and record in run.json how the with-block ends.
+def record_run(run: Run, cfg: DictConfig, model: nn.Module, elapsed: ElapsedTime) -> Iterator[None]:
+    """Start or resume the record of a run, and write into run.json how the block ends.
 
-    In a run of several processes only the first one writes.
+    Of several processes the first one writes, or the others if they have lost it.
     """
-    run = Run(Path(cfg.folder))
-    first_process = rank_zero_only.rank == 0  # type: ignore[attr-defined]
-    if first_process:
-        _start_record(run, cfg, parameters)
+    if is_first_process():
+        _start_record(run, cfg, model)
     try:
-        with stop_signals_raise():
-            yield run
+        with raise_stop_signals():
+            yield
     except BaseException as error:
-        if first_process and not run.exists:
+        if is_first_process() and not run.exists:
             raise LabError(f"{run}: the run folder was removed during the run, which cannot continue") from error
         if is_process_lost(error):
-            with sigterm_ignored():
-                if first_process or _has_lost_first_process(run):
-                    _record_early_end(run, RunState.INTERRUPTED, PROCESS_DIED, elapsed.seconds())
+            with ignore_sigterm():
+                _record_lost_process(run, elapsed)
                 log.info(PROCESS_DIED, exc_info=error)
-                raise ProcessLost(f"{process_name()}: {PROCESS_DIED}; {_resume_hint(run)}") from error
-        interrupted = stop_signal(error)
-        if first_process:
-            if interrupted:
-                reason = "Ctrl-C" if interrupted == signal.SIGINT else interrupted.name
-                _record_early_end(run, RunState.INTERRUPTED, reason, elapsed.seconds())
-                stop_waiting_for_readers()
-                console.print(f"interrupted ({reason}); {_resume_hint(run)}", soft_wrap=True)
-            else:
-                _record_early_end(run, RunState.FAILED, f"{type(error).__name__}: {error}", elapsed.seconds())
-                log.info("the run failed", exc_info=error)
-        if interrupted:
-            raise Interrupted(128 + interrupted) from error
+                rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+                place = f"process {rank} of {world_size} on {socket.gethostname()}"
+                raise ProcessLost(f"{place}: {PROCESS_DIED}; {_resume_hint(run)}") from error
+        number = stop_signal(error)
+        if number is not None:
+            _record_interruption(run, number, elapsed)
+            raise Interrupted(128 + number) from error
+        _record_failure(run, error, elapsed)
         raise
 
 
-def _has_lost_first_process(run: Run) -> bool:
-    """Return whether a run's first process, which has its lock and writes its record, ended without recording that."""
-    return wait_for_release(run.folder, PATIENCE) and run.info["status"] in (RunState.RUNNING, RunState.KILLED)
+def _record_lost_process(run: Run, elapsed: ElapsedTime) -> None:
+    """Record that another process died; if the first one did, which has the lock, any other process does so."""
+    if not is_first_process():
+        first_has_ended = wait_for_release(run.folder, PATIENCE)
+        if not first_has_ended or run.info["status"] not in (RunState.RUNNING, RunState.KILLED):
+            return
+    _record_early_end(run, RunState.INTERRUPTED, PROCESS_DIED, elapsed)
 
 
-def _record_early_end(run: Run, status: RunState, reason: str, seconds: dict[str, float]) -> None:
+@rank_zero_only
+def _record_interruption(run: Run, number: signal.Signals, elapsed: ElapsedTime) -> None:
+    reason = "Ctrl-C" if number == signal.SIGINT else number.name
+    _record_early_end(run, RunState.INTERRUPTED, reason, elapsed)
+    stop_waiting_for_readers()
+    console.print(f"interrupted ({reason}); {_resume_hint(run)}", soft_wrap=True)
+
+
+@rank_zero_only
+def _record_failure(run: Run, error: BaseException, elapsed: ElapsedTime) -> None:
+    _record_early_end(run, RunState.FAILED, f"{type(error).__name__}: {error}", elapsed)
+    log.info("the run failed", exc_info=error)
+
+
+def _record_early_end(run: Run, status: RunState, reason: str, elapsed: ElapsedTime) -> None:
     """Record a run that failed or was interrupted, with the progress of its last checkpoint."""
     last = run.checkpoint("last")
     content = read_checkpoint(last) if last else {"global_step": 0}
@@ -83,7 +94,7 @@ def _record_early_end(run: Run, status: RunState, reason: str, seconds: dict[str
         finished=current_time(),
         epochs=completed_epochs(content),
         steps=content.get("global_step", 0),
-        seconds=seconds,
+        seconds=elapsed.seconds(),
         checkpoints=run.checkpoints(),
     )
 
@@ -94,7 +105,8 @@ def _resume_hint(run: Run) -> str:
     return f"to resume: {launch_command([f'resume={run}'])}"
 
 
-def _start_record(run: Run, cfg: DictConfig, parameters: int) -> None:
+def _start_record(run: Run, cfg: DictConfig, model: nn.Module) -> None:
+    """Write run.json and config.yaml of a new run, or change them for a resumed one."""
     overrides = without_keys(original_overrides(cfg), "resume")
     options = config_options(cfg.config_dir, cfg.config_name)
     info: RunRecord = {
@@ -116,7 +128,7 @@ def _start_record(run: Run, cfg: DictConfig, parameters: int) -> None:
             "config_dir": cfg.config_dir,
             "config_name": cfg.config_name,
             "model": cfg.name,
-            "parameters": parameters,
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "seed": cfg.seed,
             "started": current_time(),
             "processor": processor_name(),
@@ -125,7 +137,7 @@ def _start_record(run: Run, cfg: DictConfig, parameters: int) -> None:
 
 
 def device_name(trainer: pl.Trainer) -> str:
-    """Return the kind of device that a run used, and their number."""
+    """Return the device of a trainer, with the number of its processes if there are several."""
     device, threads = trainer.strategy.root_device, torch.get_num_threads()
     name = f"{device.type}, {threads} thread{'s' * (threads > 1)}"
     if device.type == "cuda":

@@ -24,22 +24,19 @@ from mnist_lab.runs.sweep import Sweep
 from mnist_lab.training.checkpointing import stop_signal
 
 SQLITE = "sqlite:///"
-MLFLOW_STATUS = {  # Others have the same name there.
-    RunState.PAUSED: "SCHEDULED",
-    RunState.INTERRUPTED: "KILLED",
-    RunState.PRUNED: "FINISHED",
-}
+# The other states have MLflow's names.
+MLFLOW_STATUS = {RunState.PAUSED: "SCHEDULED", RunState.INTERRUPTED: "KILLED", RunState.PRUNED: "FINISHED"}
 log = logging.getLogger(__name__)
 
 
 class Tracker(Logger):
     """Lightning's logger of a tracker. If it fails during training, it warns once, and training continues."""
 
-    service: ClassVar[str]  # run.json keeps the tracker's id of the run under this name.
+    service: ClassVar[str]  # the name under which run.json keeps the tracker's id of the run
     has_failed = False
 
     def begin(self, run: Run, cfg: DictConfig) -> None:
-        """Start or continue the run there, and send the settings of one that starts: MLflow refuses other values."""
+        """Start or continue the run at the tracker; settings are sent once, since MLflow refuses other values later."""
         _ = self.experiment  # type: ignore[attr-defined]
         known_ids = run.info["trackers"]
         if known_ids.get(self.service) != self.version:
@@ -49,8 +46,8 @@ class Tracker(Logger):
             self.log_hyperparams({"model": cfg.name, **settings})
 
     def end(self, run: Run, state: RunState) -> None:
-        """Send how the run ended, and the metrics and the checkpoint of the tested weights of a finished one."""
-        if state in COMPLETE:  # The last points of the curves are not those of the best epoch.
+        """Send how the run ended and, if it has finished, the metrics and the checkpoint of the tested weights."""
+        if state in COMPLETE:  # The curves end with the last epoch, which may not be the best.
             final = {f"final/{name}": value for name, value in run.info["metrics"].items()}
             super().log_metrics(final, run.info["steps"])  # type: ignore[safe-super]
 
@@ -58,11 +55,11 @@ class Tracker(Logger):
         self.attempt(super().log_metrics, metrics, step)  # type: ignore[safe-super]
 
     def finalize(self, status: str = "") -> None:
-        """Lightning calls this after fit and after test. `tracked` calls `end` instead."""
+        """Do nothing: Lightning calls this after fit and again after test, and `track` calls `end` once."""
 
     @rank_zero_only
     def attempt(self, action: Callable[..., None], *args: Any) -> None:
-        """Do something, unless an earlier attempt failed; warn if it fails."""
+        """Call a function, unless an earlier attempt failed; warn if it fails."""
         try:
             if not self.has_failed:
                 with _quiet():
@@ -80,7 +77,7 @@ class MLflow(Tracker, MLFlowLogger):
     Args:
         folder: the run folder.
         tracking_uri: the store: sqlite:///FILE, or the address of a server.
-        experiment_name: the experiment there.
+        experiment_name: the experiment in the store.
     """
 
     service = "mlflow"
@@ -89,15 +86,15 @@ class MLflow(Tracker, MLFlowLogger):
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
 
-        # MLflow's own patience is four minutes. The environment is restored after the run.
+        # By default MLflow tries for four minutes. The environment is restored after the run.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         path = Path(tracking_uri.removeprefix(SQLITE)).absolute() if tracking_uri.startswith(SQLITE) else None
-        uri = f"{SQLITE}{path}" if path else tracking_uri  # MLflow keeps one database open for each name.
+        uri = f"{SQLITE}{path}" if path else tracking_uri  # An absolute path has MLflow open the database only once.
         try:
             if path:
                 path.parent.mkdir(parents=True, exist_ok=True)
-            # Two processes cannot make a database at once. A server chooses its own place for files.
+            # Two processes cannot create a database at once. A server chooses its own place for files.
             with _quiet(), FileLock(f"{path}.lock") if path else nullcontext():
                 client = MlflowClient(uri)
                 if client.get_experiment_by_name(experiment_name) is None:
@@ -106,7 +103,7 @@ class MLflow(Tracker, MLFlowLogger):
         except (MlflowException, OSError) as error:
             where = f"logger.mlflow.tracking_uri={tracking_uri}"
             raise UsageError(_in_one_line(f"{where}: cannot be used ({error})")) from error
-        sweep, known_id = _place(folder, self.service)
+        sweep, known_id = _sweep_and_id(folder, self.service)
         tags = {"sweep": sweep} if sweep else None
         super().__init__(experiment_name, Path(folder).name, uri, tags, run_id=known_id)
 
@@ -130,8 +127,8 @@ class WandB(Tracker, WandbLogger):
 
     Args:
         folder: the run folder.
-        project: the project there.
-        entity: the user or team there; None for the user's own.
+        project: the project at the service.
+        entity: the user or team at the service; None for the user who is logged in.
         mode: offline, online or disabled; online is refused if nobody is logged in.
     """
 
@@ -151,11 +148,11 @@ class WandB(Tracker, WandbLogger):
                 wandb.login()
             except wandb.errors.UsageError as error:
                 raise UsageError(_in_one_line(f"logger.wandb.mode=online: {error}")) from error
-        sweep, known_id = _place(folder, self.service)
+        sweep, known_id = _sweep_and_id(folder, self.service)
         super().__init__(
             Path(folder).name,
             folder,
-            None if mode == "offline" else known_id,  # `wandb sync` keeps only one offline run of an id.
+            None if mode == "offline" else known_id,  # `wandb sync` keeps only one offline run for each id.
             project=project,
             entity=entity,
             group=sweep or Path(folder).name,
@@ -176,7 +173,7 @@ class WandB(Tracker, WandbLogger):
 
 
 @contextmanager
-def tracked(run: Run, cfg: DictConfig, loggers: Sequence[Logger]) -> Iterator[None]:
+def track(run: Run, cfg: DictConfig, loggers: Sequence[Logger]) -> Iterator[None]:
     """Start and end a run at the experiment trackers among its loggers."""
     trackers = [logger for logger in loggers if isinstance(logger, Tracker)]
     for tracker in trackers:
@@ -193,15 +190,15 @@ def tracked(run: Run, cfg: DictConfig, loggers: Sequence[Logger]) -> Iterator[No
             tracker.attempt(tracker.end, run, state)
 
 
-def _place(folder: str, service: str) -> tuple[str | None, str | None]:
-    """Return the name of a run's sweep, and its recorded id at a tracker."""
+def _sweep_and_id(folder: str, service: str) -> tuple[str | None, str | None]:
+    """Return the name of a run's sweep, and the run's recorded id at a tracker; None for what it does not have."""
     run, sweep = Run(Path(folder)), Sweep(Path(folder).absolute().parent)
     return sweep.folder.name if sweep.exists else None, run.info["trackers"].get(service) if run.exists else None
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Drop what MLflow logs of the making of a database and of each repeated request."""
+    """Drop what MLflow logs when it creates a database, and at each repeated request."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -211,5 +208,5 @@ def _quiet() -> Iterator[None]:
 
 
 def _in_one_line(message: str) -> str:
-    """Return a message in one line, without the user name and password of an address in it."""
+    """Return a message in one line, without user names and passwords in its addresses."""
     return re.sub(r"(\w://)[^/@\s]*@", r"\1", " ".join(message.split()))[:300]

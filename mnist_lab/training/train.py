@@ -1,6 +1,5 @@
 """The main job, from a configuration to a finished run folder; read it from top to bottom."""
 
-import re
 import statistics
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
@@ -8,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
-from mnist_lab.config.metric_names import IMAGES_PER_SECOND
+from mnist_lab.config.metric_names import IMAGES_PER_SECOND, TRAIN_LOSS_STEP
 from mnist_lab.config.validate import validate
 from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.data.summary import print_summary
@@ -31,17 +29,17 @@ from mnist_lab.training.build import (
     instantiate_node,
     keep_data_settings,
     make_data,
-    make_model,
+    make_trainable_model,
     make_trainer,
 )
 from mnist_lab.training.callbacks import ElapsedTime, PauseAfter
-from mnist_lab.training.checkpointing import check_optimizer_state, refused_restore_is_user_error
-from mnist_lab.training.loggers import MetricsCSV, restore_events
-from mnist_lab.training.multistep import MultiStep, all_callbacks, group_size
+from mnist_lab.training.checkpointing import check_optimizer_state, explain_failed_restore
+from mnist_lab.training.loggers import restore_logs, tensorboard_writers
+from mnist_lab.training.multistep import MultiStep, choose_group_size, find_callbacks
 from mnist_lab.training.progress import console, results_table, working_on
 from mnist_lab.training.record import device_name, record_run
-from mnist_lab.training.runtime import explain_out_of_memory, quiet_lightning, torch_settings
-from mnist_lab.training.trackers import tracked
+from mnist_lab.training.runtime import explain_batch_size_errors, is_first_process, quiet_lightning, torch_settings
+from mnist_lab.training.trackers import track
 
 
 @quiet_lightning()
@@ -61,71 +59,69 @@ def train(cfg: DictConfig) -> Run:
         UsageError: a setting, a checkpoint, the data or a folder is invalid; no run was started.
         DataUnavailable: the data set cannot be loaded or downloaded; no run was started.
     """
-    resumed = Run(Path(cfg.folder)).config if cfg.resume else None
-    if (ignored := validate(cfg, resumed)) and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-        without = f"continues without settings that this version does not know: {', '.join(ignored)}"
-        print_warning(f"resume={cfg.resume}: {without}")
+    run = Run(Path(cfg.folder))
+    resumed = run.config if cfg.resume else None
+    unknown = validate(cfg, resumed)
+    if unknown and is_first_process():
+        names = ", ".join(unknown)
+        print_warning(f"resume={cfg.resume}: continues without settings that this version does not know: {names}")
     if resumed:
         cfg = keep_data_settings(cfg, resumed)
-    # A new run's folder is locked when it is made; that of an earlier one before anything in it is read or changed.
-    with torch_settings(cfg.threads), lock_run(cfg) if cfg.resume else nullcontext():
+    # An earlier run's folder is locked before its checkpoint is read, a new run's when it is made.
+    with torch_settings(cfg.threads), lock_run(run) if cfg.resume else nullcontext():
         return _train(cfg)
 
 
 def _train(cfg: DictConfig) -> Run:
     """Train and test for a valid configuration."""
-    elapsed = ElapsedTime()
+    run, elapsed = Run(Path(cfg.folder)), ElapsedTime()
     cfg = complete_data(cfg)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    model = make_model(cfg)
-    if model.optimizer is None:
-        raise UsageError("optimizer: missing; choose one to train with, such as optimizer=sgd")
-    batch_sizes = (cfg.data.batch_size, cfg.data.eval_batch_size)
-    with explain_out_of_memory(*batch_sizes):
+    model = make_trainable_model(cfg)
+    with explain_batch_size_errors(cfg.data):
         warning = check_output(model)
     data = make_data(cfg, model)
-    metrics_csv = MetricsCSV(Path(cfg.folder))
-    trainer = make_trainer(cfg, metrics_csv, elapsed, MultiStep())
+    trainer = make_trainer(cfg, elapsed, MultiStep())
+
     checkpoint = None
     if cfg.resume:
-        load_weights(model, cfg.resume, key="resume=")
         checkpoint = load_resumed_checkpoint(cfg, model)
-        if is_already_done(cfg, checkpoint):
-            return Run(Path(cfg.folder))
-        restore_logs(trainer, metrics_csv, checkpoint)
-        elapsed.load_state_dict(Run(Path(cfg.folder)).info["seconds"])  # for a checkpoint that does not have them
+        if is_already_done(run, cfg, checkpoint):
+            return run
+        elapsed.load_state_dict(run.info["seconds"])  # The seconds in the checkpoint replace these, if it has them.
     elif cfg.init_from:
         model.load_state_dict(load_weights(model, cfg.init_from, key="init_from="))
-    data.steps_per_execution, reason = group_size(trainer, model, cfg.steps_per_execution, checkpoint)
+    data.steps_per_execution, reason = choose_group_size(trainer, model, cfg.steps_per_execution, checkpoint)
     data.prepare_data()
     check_batch_limits(cfg, data, trainer.world_size)
-    if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+
+    # By now settings, data and checkpoint are known to be valid, and nothing has been written.
+    if checkpoint is not None:
+        restore_logs(trainer.loggers, checkpoint)
+    if is_first_process():
         print_summary(data)
     if warning:
         print_status(f"warning: {warning}")
     if data.steps_per_execution != cfg.steps_per_execution:
         print_status(f"steps_per_execution={data.steps_per_execution}, {reason}")
-
-    parameters = sum(parameter.numel() for parameter in model.parameters())
     with (
-        lock_run(cfg),
-        record_run(cfg, parameters, elapsed) as run,
-        tracked(run, cfg, trainer.loggers),
-        failure_in_dashboard(run, cfg, trainer),
-        last_checkpoint_is_named(run),
-        explain_out_of_memory(*batch_sizes),
+        lock_run(run),
+        record_run(run, cfg, model, elapsed),
+        track(run, cfg, trainer.loggers),
+        show_failure(run, cfg, trainer),
+        name_last_checkpoint(run),
+        explain_batch_size_errors(cfg.data),
     ):
-        with refused_restore_is_user_error(cfg.resume):
+        with explain_failed_restore(cfg.resume):
             trainer.fit(model, data, ckpt_path=cfg.resume or None)
         ensure_last_checkpoint(run, trainer)
-        chosen = run.chosen_checkpoint()
-        if any(isinstance(callback, PauseAfter) and callback.has_paused for callback in all_callbacks(trainer)):
-            write_summary(run, trainer, None, chosen.stem, elapsed.seconds())
+        if any(callback.has_paused for callback in find_callbacks(trainer, PauseAfter)):
+            write_summary(run, trainer, None, elapsed)
             mark_ended(run, RunState.PAUSED)
             return run
-        model.load_state_dict(load_weights(model, chosen))
+        model.load_state_dict(load_weights(model, run.chosen_checkpoint()))
         (tested,) = trainer.test(model, data, verbose=False)
-        write_summary(run, trainer, tested, chosen.stem, elapsed.seconds())
+        write_summary(run, trainer, tested, elapsed)
         write_dashboard(run, cfg, trainer, model, data)
         mark_ended(run, RunState.PRUNED if run.pruned_path.exists() else RunState.FINISHED)
     print_results(run)
@@ -133,38 +129,19 @@ def _train(cfg: DictConfig) -> Run:
 
 
 @contextmanager
-def lock_run(cfg: DictConfig) -> Iterator[None]:
-    """Hold the lock of the run folder; of a run's processes the first one holds it for all."""
-    if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
+def lock_run(run: Run) -> Iterator[None]:
+    """Hold the lock of a run folder; of several processes the first one holds it for all."""
+    if not is_first_process():
         yield
         return
-    with run_lock(Path(cfg.folder)):
-        Run(Path(cfg.folder)).remove_partial_files()
+    with run_lock(run.folder):
+        run.remove_partial_files()
         yield
-
-
-@rank_zero_only
-def restore_logs(trainer: pl.Trainer, metrics_csv: MetricsCSV, checkpoint: Mapping[str, Any]) -> None:
-    """Cut the curves in the run folder at a checkpoint's step; warn if they have changed since it was saved."""
-    step = checkpoint["global_step"]
-    within_epoch = completed_epochs(checkpoint) < completed_epochs(checkpoint, "started")
-    metrics_csv.restore(step, within_epoch=within_epoch)
-    if checkpoint.get("metrics_crc", metrics_csv.checksum()) != metrics_csv.checksum():
-        print_warning(f"{metrics_csv.path}: changed since step {step} was saved; curves may have gaps")
-    boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-    restore_events(metrics_csv.path.parent, step - within_epoch, list(metrics_csv.rows.values()), boards)
-
-
-def ensure_last_checkpoint(run: Run, trainer: pl.Trainer) -> None:
-    """Save the last checkpoint if there is none, as with trainer.max_epochs=0 or callbacks.last=null."""
-    path = run.checkpoint_path("last")
-    # All processes save together or none does: a late one would find the file that another has just saved.
-    if not trainer.strategy.broadcast(path.is_file()):
-        trainer.save_checkpoint(path)
 
 
 def load_resumed_checkpoint(cfg: DictConfig, model: Classifier) -> dict[str, Any]:
     """Return the checkpoint that cfg.resume names; refuse one from which training cannot continue."""
+    load_weights(model, cfg.resume, key="resume=")  # The weights must fit; Lightning loads them later.
     checkpoint = read_checkpoint(cfg.resume)
     if "global_step" not in checkpoint:
         raise UsageError(f"resume={cfg.resume}: holds weights alone; init_from={cfg.resume} starts a new run from them")
@@ -175,40 +152,47 @@ def load_resumed_checkpoint(cfg: DictConfig, model: Classifier) -> dict[str, Any
     return checkpoint
 
 
-def is_already_done(cfg: DictConfig, checkpoint: Mapping[str, Any]) -> bool:
-    """Return whether a resumed run is finished, and print how to continue it."""
-    run = Run(Path(cfg.folder))
-    steps, limit = checkpoint["global_step"], cfg.trainer.max_steps
-    if run.info["status"] != RunState.FINISHED or (
-        completed_epochs(checkpoint) < cfg.trainer.max_epochs and steps != limit
-    ):
+def is_already_done(run: Run, cfg: DictConfig, checkpoint: Mapping[str, Any]) -> bool:
+    """Return whether a resumed run has nothing left to do; if so, print how to continue it."""
+    if run.info["status"] != RunState.FINISHED:
         return False
-    key = "max_steps" if steps == limit else "max_epochs"
-    done = f"{cfg.trainer[key]} {key.removeprefix('max_')}"
-    print_status(f"already trained for {done}; raise trainer.{key} to continue", f"run folder: {run}")
+    if checkpoint["global_step"] == cfg.trainer.max_steps:
+        done, key = f"{cfg.trainer.max_steps} steps", "trainer.max_steps"
+    elif completed_epochs(checkpoint) == cfg.trainer.max_epochs:
+        done, key = f"{cfg.trainer.max_epochs} epochs", "trainer.max_epochs"
+    else:
+        return False
+    print_status(f"already trained for {done}; raise {key} to continue", f"run folder: {run}")
     return True
 
 
+def ensure_last_checkpoint(run: Run, trainer: pl.Trainer) -> None:
+    """Save the last checkpoint if there is none, as with trainer.max_epochs=0 or callbacks.last=null."""
+    path = run.checkpoint_path("last")
+    # All processes save together or none does: a late one would find the file that another has just saved.
+    if not trainer.strategy.broadcast(path.is_file()):
+        trainer.save_checkpoint(path)
+
+
 @rank_zero_only
-def write_summary(
-    run: Run, trainer: pl.Trainer, tested: Mapping[str, float] | None, chosen: str, seconds: dict[str, float]
-) -> None:
-    """Write the run's summary, with the metrics of the epoch whose weights were chosen; tested is None if untested."""
-    epochs = run.epochs()
-    checkpoint = run.checkpoint(chosen)
-    epoch = checkpoint_epoch(read_checkpoint(checkpoint), checkpoint) if checkpoint and epochs else -1
-    (row,) = [row for row in epochs if row["epoch"] == epoch] or [{}]
-    used = {"val": (trainer.num_val_batches, trainer.val_dataloaders)}
-    used["test"] = (trainer.num_test_batches, trainer.test_dataloaders)
+def write_summary(run: Run, trainer: pl.Trainer, tested: Mapping[str, float] | None, elapsed: ElapsedTime) -> None:
+    """Write the run's summary: the metrics of the chosen epoch and of the test, which is None before it."""
+    epochs, checkpoint = run.epochs(), run.chosen_checkpoint()
+    epoch = checkpoint_epoch(read_checkpoint(checkpoint), checkpoint) if epochs else -1
+    chosen = next((row for row in epochs if row["epoch"] == epoch), {})
+    names = [name for name in chosen if name.startswith(("train/", "val/")) and name != TRAIN_LOSS_STEP]
+    batches = {
+        "val": (trainer.num_val_batches, trainer.val_dataloaders),
+        "test": (trainer.num_test_batches, trainer.test_dataloaders),
+    }
     speeds = [row[IMAGES_PER_SECOND] for row in epochs if IMAGES_PER_SECOND in row]
     run.update(
         epochs=len(epochs),
         steps=trainer.global_step,
-        tested=None if tested is None else {"checkpoint": chosen, "epoch": epoch + 1},
-        metrics={name: row[name] for name in row if re.fullmatch(r"(train|val)/(?!loss_step).*", name)}
-        | dict(tested or {}),
-        partial=[name for name, (counts, loader) in used.items() if loader and sum(counts) < len(loader)],
-        seconds=seconds,
+        tested=None if tested is None else {"checkpoint": checkpoint.stem, "epoch": epoch + 1},
+        metrics={name: chosen[name] for name in names} | dict(tested or {}),
+        partial=[name for name, (counts, loader) in batches.items() if loader and sum(counts) < len(loader)],
+        seconds=elapsed.seconds(),
         images_per_second=statistics.fmean(speeds) if speeds else None,
         device=device_name(trainer),
         checkpoints=run.checkpoints(),
@@ -216,28 +200,30 @@ def write_summary(
 
 
 @rank_zero_only
-def write_dashboard(run: Run, cfg: DictConfig, trainer: pl.Trainer, *network: Classifier | MNISTDataModule) -> None:
-    """Draw the run's figures and fill TensorBoard's tabs, as configured; without network and data, of a failed run."""
-    boards = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+def write_dashboard(run: Run, cfg: DictConfig, trainer: pl.Trainer, model: Classifier, data: MNISTDataModule) -> None:
+    """Draw the run's figures and fill TensorBoard's tabs, as configured."""
     if "dashboard" in cfg:
         with working_on("figures and dashboard"):
-            dashboard = instantiate_node(cfg.dashboard, "dashboard")
-            (dashboard.fill if network else dashboard.show_failure)(run, cfg, *network, boards, trainer.global_step)
+            dashboard, writers = instantiate_node(cfg.dashboard, "dashboard"), tensorboard_writers(trainer.loggers)
+            dashboard.fill(run, cfg, model, data, writers, trainer.global_step)
 
 
 @contextmanager
-def failure_in_dashboard(run: Run, cfg: DictConfig, trainer: pl.Trainer) -> Iterator[None]:
-    """Give a run that fails its row of the HPARAMS tab."""
+def show_failure(run: Run, cfg: DictConfig, trainer: pl.Trainer) -> Iterator[None]:
+    """Give a run that fails its row in TensorBoard's HPARAMS tab."""
     try:
         yield
     except Exception:
-        with suppress(Exception):  # such as a full disk, which is then the run's own error
-            write_dashboard(run, cfg, trainer)
+        # On a full disk this fails, too; the error of the run itself is the one to show.
+        with suppress(Exception):
+            if "dashboard" in cfg and is_first_process():
+                dashboard, writers = instantiate_node(cfg.dashboard, "dashboard"), tensorboard_writers(trainer.loggers)
+                dashboard.show_failure(run, cfg, writers, trainer.global_step)
         raise
 
 
 @contextmanager
-def last_checkpoint_is_named(run: Run) -> Iterator[None]:
+def name_last_checkpoint(run: Run) -> Iterator[None]:
     """Name the last good checkpoint where a loss or weights that are not finite stop a run."""
     try:
         yield
@@ -265,7 +251,7 @@ def print_results(run: Run) -> None:
     info = run.info
     tested = info["tested"]
     assert tested is not None
-    words = f"{info['model']}, weights of epoch {tested['epoch']} ({run.chosen_by()})"
-    console.print(results_table(words, info["metrics"]))
+    title = f"{info['model']}, weights of epoch {tested['epoch']} ({run.chosen_by()})"
+    console.print(results_table(title, info["metrics"]))
     epochs = f"{info['epochs']} epoch{'s' * (info['epochs'] != 1)}"
     print_status(f"{epochs} in {info['seconds']['total']:.1f} s", f"run folder: {run}")

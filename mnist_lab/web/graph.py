@@ -1,4 +1,4 @@
-"""A network's graph as plain data, for a forward pass outside of Python: operators, and the place of their arrays."""
+"""A network's graph as plain data, for a forward pass outside of Python: its operators, and where their arrays are."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from mnist_lab.errors import LabError
 from mnist_lab.models.classifier import Classifier
 
 aten = torch.ops.aten
-Step = dict[str, Any]  # in JSON, as engine.js reads it
+Step = dict[str, Any]  # an operation in JSON, as engine.js reads it
 
 
 @dataclass
 class Arrays:
-    """Arrays of a page, one behind the other as float32."""
+    """The arrays of a page, one after another in float32."""
 
     parts: list[np.ndarray] = field(default_factory=list)
     length: int = 0
@@ -42,17 +42,17 @@ class Arrays:
 
 
 def to_graph(network: Classifier, arrays: Arrays) -> list[Step]:
-    """Return the steps of a network's forward pass for one image, whose last value are its scores; add its weights."""
+    """Return the steps of a network's forward pass for one image, ending with its scores; add its weights to arrays."""
     image, name = torch.zeros(1, 1, network.image_size, network.image_size), type(network).__name__
     return _Converter(trace(network, image, name).run_decompositions(), arrays, name).steps
 
 
 def trace(module: nn.Module, example: Tensor, name: str, **settings: Any) -> torch.export.ExportedProgram:
-    """Trace a module of the network of a name."""
+    """Trace a module for one example; errors give the name of the network."""
     module = module.eval().to(memory_format=torch.contiguous_format)  # Torch warns of channels_last.
     try:
         with torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")  # They are about torch's internals; it prints them, too.
+            warnings.simplefilter("ignore")  # The warnings, which torch also prints, are about its internals.
             return torch.export.export(module, (example,), strict=False, **settings)
     except Exception as error:  # A network may raise anything.
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -60,14 +60,14 @@ def trace(module: nn.Module, example: Tensor, name: str, **settings: Any) -> tor
 
 
 class _Converter:
-    """Converts a traced program node by node; what depends on weights alone is computed here."""
+    """Converts a traced program node by node; values that do not depend on the image are computed here."""
 
     def __init__(self, program: torch.export.ExportedProgram, arrays: Arrays, network: str) -> None:
         self.arrays, self.network = arrays, network
         self.steps: list[Step] = []
         self.constants: dict[fx.Node, Any] = {}
-        self.layers: dict[fx.Node, str] = {}  # layers of weights, by name
-        self.names: dict[fx.Node, str] = {}  # names of the values that depend on the image
+        self.layers: dict[fx.Node, str] = {}  # the names of the layers that constants belong to
+        self.names: dict[fx.Node, str] = {}  # the names of values that depend on the image
         state = program.state_dict | program.constants
         signature = program.graph_signature
         sources = {
@@ -87,36 +87,43 @@ class _Converter:
 
     def _convert(self, node: fx.Node) -> None:
         inputs = node.all_input_nodes
-        if all(each in self.constants for each in inputs):
-            arguments = fx.map_arg((node.args, node.kwargs), lambda each: self.constants[each])
-            self.constants[node] = node.target(*arguments[0], **arguments[1])  # type: ignore[operator]
-            self.layers.update((node, self.layers[each]) for each in inputs if each in self.layers)
+        layers = [self.layers[source] for source in inputs if source in self.layers]
+        if all(source in self.constants for source in inputs):
+            args, kwargs = fx.map_arg((node.args, node.kwargs), lambda source: self.constants[source])
+            self.constants[node] = node.target(*args, **kwargs)  # type: ignore[operator]
+            if layers:
+                self.layers[node] = layers[-1]
             return
-        if node.target in PASSED_ON:
+        if node.target in IDENTITIES:
             self.names[node] = self.names[inputs[0]]
             return
         name, convert = CONVERTERS.get(node.target, ("", lambda graph, node: None))
-        made = convert(self, node)
-        if made is None:
+        fields = convert(self, node)
+        if fields is None:
             raise LabError(
                 f"{self.network}: the page has no operator {node.target}; docs/guides/export.md lists those it has"
             )
         self.names[node] = node.name
         value = node.meta["val"]
-        shape = list((value[0] if isinstance(value, tuple | list) else value).shape[1:])
-        layer = next((self.layers[each] for each in inputs if each in self.layers), "")
-        own = self.inputs(*(each for each in inputs if each in self.names))
-        self.steps.append({"name": node.name, "operator": name, "layer": layer, "shape": shape, "inputs": own, **made})
+        first = value[0] if isinstance(value, tuple | list) else value
+        step: Step = {
+            "name": node.name,
+            "operator": name,
+            "layer": layers[0] if layers else "",
+            "shape": list(first.shape[1:]),
+            "inputs": self.inputs(*(source for source in inputs if source in self.names)),
+        }
+        self.steps.append(step | fields)
 
     def inputs(self, *nodes: Any) -> list[str]:
         return [self.names[node] for node in nodes]
 
     def array(self, node: Any) -> dict[str, Any] | None:
-        """Add a constant's array; None for none."""
+        """Add a constant's array, if there is one, and return where it is."""
         return None if node is None else self.arrays.add(self.constants[node])
 
 
-# Returns the fields of a node's step but for those of every step; None for what the page cannot do.
+# Returns the fields of a node's step that not every step has; None if the page cannot compute it.
 Converter = Callable[[_Converter, Any], Step | None]
 
 
@@ -185,7 +192,7 @@ def _reshape(graph: _Converter, node: Any) -> Step | None:
 
 
 def _pointwise(**defaults: float) -> Converter:
-    """Return a converter of an operator with these options, in this order behind its input."""
+    """Return a converter of an operator whose arguments after its input are these options, in this order."""
     return lambda graph, node: defaults | dict(zip(defaults, node.args[1:], strict=False))
 
 
@@ -199,8 +206,9 @@ def _concatenate(graph: _Converter, node: Any) -> Step | None:
     return {"inputs": graph.inputs(*parts)} if is_covered else None
 
 
-PASSED_ON = {operator.getitem, aten.clone.default, aten.detach.default, aten.alias.default, aten._to_copy.default}
-CONVERTERS: dict[Any, tuple[str, Converter]] = {  # by torch's operator, with engine.js' name for it
+IDENTITIES = {operator.getitem, aten.clone.default, aten.detach.default, aten.alias.default, aten._to_copy.default}
+# The name in engine.js and the converter of each of torch's operators.
+CONVERTERS: dict[Any, tuple[str, Converter]] = {
     aten.convolution.default: ("convolution", _convolution),
     aten.addmm.default: ("linear", _linear),
     aten.mm.default: ("linear", _linear),

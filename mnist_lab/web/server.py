@@ -1,4 +1,4 @@
-"""Serve the page of a network at one address, and nothing else. The page sends nothing back, so no body is read."""
+"""Serve the page of a network at one address, and nothing else. The page sends no data, so no body is read."""
 
 import contextlib
 import errno
@@ -30,9 +30,9 @@ HEADERS = {
 
 
 def serve(run: Run, host: str, port: int | None, *, browser: bool) -> None:
-    """Serve the page of a run until Ctrl-C, at the first free port of PORTS for None, and open it in a browser."""
+    """Serve the page of a run until Ctrl-C, without a port at the first free one of PORTS, and open it in a browser."""
     shown_host = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
-    with open_server(host, port) as server:  # The address may be refused, so this comes before the work.
+    with open_server(host, port) as server:  # This comes before the work, because the address may be refused.
         if sys.stderr.isatty():  # The page takes seconds, and minutes for an ensemble.
             print_lines("preparing the page, with the test images that the network gets most wrong", file=sys.stderr)
         server.page = page_of(run)
@@ -52,19 +52,19 @@ class PageServer(ThreadingHTTPServer):
     def __init__(self, host: str, port: int) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         super().__init__((host, port), PageHandler)
-        own = socket.gethostname().lower()
-        self.names = {"localhost", host.lower(), own, f"{own}.local"}
+        machine = socket.gethostname().lower()
+        self.names = {"localhost", host.lower(), machine, f"{machine}.local"}
 
     def server_bind(self) -> None:
-        TCPServer.server_bind(self)  # HTTPServer's looks the host's name up, which may take seconds.
+        TCPServer.server_bind(self)  # HTTPServer would look up the host's name, which may take seconds.
 
 
 class PageHandler(BaseHTTPRequestHandler):
-    """Answers one request, and closes the connection. One that is silent for REQUEST_SECONDS is closed, too."""
+    """Answers one request and closes the connection, also if no request arrives for REQUEST_SECONDS."""
 
     server: PageServer
     server_version, sys_version = "mnist_lab", ""
-    disable_nagle_algorithm = True  # The page would wait 40 ms for its headers' acknowledgement.
+    disable_nagle_algorithm = True  # With it, the page would wait 40 ms for the acknowledgement of its headers.
 
     def handle(self) -> None:
         self.connection.settimeout(REQUEST_SECONDS)
@@ -107,8 +107,7 @@ def policy_of(page: str) -> str:
 def is_own_host(header: str, names: set[str]) -> bool:
     """Return whether a request's Host header is one of the names or an IP address.
 
-    Another name may be one that a web site has pointed at this machine to read its answers (DNS rebinding). An address
-    cannot be pointed anywhere.
+    A web site may point a name of its own at this machine to read the answers (DNS rebinding), but not an address.
     """
     try:
         host = urlsplit(f"//{header}").hostname or ""
@@ -121,9 +120,9 @@ def open_server(host: str, port: int | None) -> PageServer:
     """Listen at a port or, for None, at the first free one of PORTS; an impossible address is a UsageError."""
     if port is not None and not 0 <= port <= 65535:
         raise UsageError(f"--port={port}: invalid port; choose from 1024 to 65535, or 0 for any")
-    for each in [port] if port is not None else [*PORTS, 0]:
+    for candidate in [port] if port is not None else [*PORTS, 0]:
         try:
-            return PageServer(host, each)
+            return PageServer(host, candidate)
         except OSError as error:
             if error.errno not in (errno.EADDRINUSE, errno.EACCES):
                 raise UsageError(f"--host={host}: not an address of this machine ({error.strerror})") from error
@@ -134,5 +133,5 @@ def open_server(host: str, port: int | None) -> PageServer:
 
 
 def has_screen() -> bool:
-    """Return whether a browser can open a window; without one, Python would start one that takes over the terminal."""
+    """Return whether a browser can open a window; otherwise Python would start one that takes over the terminal."""
     return sys.platform != "linux" or bool({"DISPLAY", "WAYLAND_DISPLAY", "BROWSER"} & set(os.environ))

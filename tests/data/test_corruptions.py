@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mnist_lab.cli.robustness import name_groups
 from mnist_lab.data.corruptions import CORRUPTIONS, corrupt
-from mnist_lab.evaluation.evaluate import measure
+from mnist_lab.evaluation.evaluate import measure_robustness
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import load_trained_model, make_data
 from mnist_lab.training.train import train
@@ -157,7 +157,7 @@ def test_runs_are_compared_best_first_and_seeds_together(command: Command, runs:
     outcome = command("robustness", "runs", data=False)
     assert outcome.status == 0, outcome.err
     assert sorted(Path().rglob("*")) == before, "nothing is written without --out"
-    measured = {run: measure(run, list(CORRUPTIONS)) for run in runs}
+    measured = {run: measure_robustness(run, list(CORRUPTIONS)) for run in runs}
     head, *lines = outcome.out.splitlines()
     assert head.split() == ["network", "runs", "plain", *CORRUPTIONS, "mean"]
     line_of = {line.split()[0]: line for line in lines}
@@ -172,7 +172,7 @@ def test_runs_are_compared_best_first_and_seeds_together(command: Command, runs:
 
 def test_figure_has_a_line_for_each_network_on_the_axes_of_each_corruption(runs: list[Run]) -> None:
     names = ["shift", "blur"]
-    groups = {group: [measure(run, names) for run in members] for group, members in name_groups(runs).items()}
+    groups = {group: [measure_robustness(run, names) for run in members] for group, members in name_groups(runs).items()}
     figure = plot_robustness(groups)
     panels = [axes for axes in figure.axes if axes.get_lines()]
     assert [axes.get_title() for axes in figure.axes if axes.get_title()] == names

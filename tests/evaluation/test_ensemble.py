@@ -1,4 +1,4 @@
-"""An ensemble is a run whose network gives the mean of its members' probabilities, and which every command takes."""
+"""An ensemble is a run that every command takes; its network gives the mean of its members' probabilities."""
 
 import json
 import re
@@ -23,19 +23,19 @@ from mnist_lab.training.train import train
 
 @pytest.fixture(scope="module")
 def trained(module_tiny: Tiny) -> Path:
-    """The runs of a lenet, whose images are 32x32, and of an mlp with another normalisation."""
+    """Train a lenet, whose images are 32x32, and an mlp with another normalisation."""
     folder = module_tiny.folder / "runs"
-    for name, *own in (
+    for name, *settings in (
         ("lenet", "optimizer.lr=0.05", "trainer.max_epochs=3"),
         ("mlp", "optimizer.lr=0.1", "trainer.max_epochs=4", "data.mean=0.5", "data.std=0.5"),
     ):
-        train(module_tiny.compose("logger=csv", f"model={name}", f"hydra.run.dir={folder / name}", *own))
+        train(module_tiny.compose("logger=csv", f"model={name}", f"hydra.run.dir={folder / name}", *settings))
     return folder
 
 
 @pytest.fixture
 def runs(trained: Path, tiny: Tiny) -> list[Run]:
-    """The two runs, in runs/ below the current folder."""
+    """Copy the two runs to runs/ below the current folder."""
     shutil.copytree(trained, "runs")
     return [Run(Path("runs/lenet")), Run(Path("runs/mlp"))]
 

@@ -1,4 +1,4 @@
-"""What follows from probabilities beside labels, by hand; two networks on the same images, by known values."""
+"""Figures of predictions, compared with those by hand; two networks on the same images, with known values."""
 
 import shutil
 from pathlib import Path
@@ -14,13 +14,13 @@ from mnist_lab.runs.run import Run
 from mnist_lab.training.train import train
 
 LABELS = [3, 3, 3, 5, 5, 8]
-GIVEN = [(3, 0.95), (3, 0.65), (5, 0.75), (5, 0.95), (5, 1.0), (3, 0.55)]  # predicted class, and how sure
+PREDICTED = [(3, 0.95), (3, 0.65), (5, 0.75), (5, 0.95), (5, 1.0), (3, 0.55)]  # class and probability
 
 
 @pytest.fixture
 def six() -> Predictions:
     probabilities = torch.zeros(6, 10)
-    for row, (digit, sure) in zip(probabilities, GIVEN, strict=True):
+    for row, (digit, sure) in zip(probabilities, PREDICTED, strict=True):
         row += (1 - sure) / 9
         row[digit] = sure
     return Predictions(torch.tensor(LABELS), probabilities)
@@ -49,9 +49,9 @@ def test_calibration_has_a_bin_for_each_tenth_that_has_images(six: Predictions) 
 
 @pytest.fixture(scope="module")
 def two(module_tiny: Tiny) -> list[Run]:
-    """Two networks that err on different images; the second was tested on part of the test set."""
+    """Train two networks that err on different images; the second is tested on part of the test set."""
     settings = (["model=mlp"], ["model=lenet", "trainer.limit_test_batches=1"])
-    return [train(module_tiny.compose(*own)) for own in settings]
+    return [train(module_tiny.compose(*overrides)) for overrides in settings]
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_interval_has_the_known_values(counts: tuple[int, int, int], expected: t
         (7, 1, 2 * (1 + 8) / 2**8),
         (0, 6, 2 / 2**6),
         (0, 0, 1.0),
-        (4000, 6000, 1.7404316412e-89),  # summed in integers
+        (4000, 6000, 1.7404316412e-89),  # the sum of whole numbers
     ],
 )
 def test_p_is_the_two_sided_exact_one_of_mcnemar(only_first: int, only_second: int, expected: float) -> None:
@@ -85,8 +85,8 @@ def test_p_is_the_two_sided_exact_one_of_mcnemar(only_first: int, only_second: i
 
 def test_images_that_one_network_alone_gets_right_are_counted() -> None:
     labels = torch.tensor([0, 1, 2, 2, 1, 0])
-    one, other = (torch.eye(3)[classes] for classes in ([0, 1, 2, 0, 0, 0], [0, 2, 0, 0, 1, 1]))
-    paired = PairedComparison.of(Predictions(labels, one), Predictions(labels, other))
+    first, second = (torch.eye(3)[classes] for classes in ([0, 1, 2, 0, 0, 0], [0, 2, 0, 0, 1, 1]))
+    paired = PairedComparison.of(Predictions(labels, first), Predictions(labels, second))
     assert paired == PairedComparison(images=6, only_first=3, only_second=1)
     assert paired.difference == pytest.approx(2 / 6 - 4 / 6)
 

@@ -1,4 +1,4 @@
-"""Each exported file, loaded as its card says, predicts as the checkpoint does; one that does not is refused."""
+"""Each exported file, loaded as its card says, predicts as the checkpoint does; other files are refused."""
 
 import dataclasses
 import re
@@ -49,7 +49,7 @@ class Own(Classifier):
 
 @pytest.fixture
 def own(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A network of a user's own, model=own, beside the configuration of the tiny data."""
+    """Write a user's network, model=own, beside the configuration of the tiny data."""
     Path("own_network.py").write_text(OWN)
     (tiny.conf / "model").mkdir()
     (tiny.conf / "model" / "own.yaml").write_text("_target_: own_network.Own\nwidth: 8\nasks: false\n")
@@ -59,7 +59,7 @@ def own(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def loaded(card: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What the lines on a card define, when they are run in its folder."""
+    """Run the lines on a card in its folder, and return the names that they define."""
     (lines,) = re.findall(r"```python\n(.*?)```", card.read_text(), re.DOTALL)
     names: dict[str, Any] = {}
     with monkeypatch.context() as here:
@@ -69,7 +69,7 @@ def loaded(card: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def answers(form: str, network: Any, images: np.ndarray) -> Tensor:
-    """Probabilities that a loaded program gives."""
+    """Return the probabilities that a loaded program gives."""
     if form == "onnx":
         return torch.from_numpy(network.run(None, {"images": images})[0])
     with torch.no_grad():
@@ -77,7 +77,7 @@ def answers(form: str, network: Any, images: np.ndarray) -> Tensor:
 
 
 def is_refused(outcome: Outcome, status: int, message: str) -> bool:
-    """Whether a command failed so, in one line, and left no file but the checkpoints'."""
+    """Return whether a command failed with this status and one line, and left no file except the checkpoints."""
     assert outcome.status == status and "written" not in outcome.out, outcome.err
     assert outcome.err.startswith("mnist_lab: ") and outcome.err.count("\n") == 1
     assert message in outcome.err
@@ -134,7 +134,7 @@ def test_program_that_differs_from_the_checkpoint_is_not_written(
     wrong = dataclasses.replace(right, convert=lambda trained: b"no program")
     monkeypatch.setitem(exporting.FORMATS, form, wrong)
     outcome = command(*arguments, data=False)
-    last_line = outcome.err.splitlines()[-1]  # torch logs a broken file before
+    last_line = outcome.err.splitlines()[-1]  # Torch logs the broken file before that.
     assert outcome.status == 1 and ": not written: " in last_line and last_line.endswith("; try another --format")
     assert Path(f"runs/a/exports/mlp{PROGRAMS[form]}").read_bytes() == before, "what was there stays"
     assert not list(Path().rglob("*.partial"))
@@ -155,7 +155,7 @@ def test_check_runs_every_image_in_batches_of_several_sizes_and_refuses_nan() ->
     assert 0 < nearly.max_difference < 1e-4
     for wrong in (2e-4, float("nan")):
         last = torch.zeros(2100, 10)
-        last[2099, 9] = wrong  # its class, which stays the most probable one
+        last[2099, 9] = wrong  # The image's own class stays the most probable one.
         with pytest.raises(LabError, match="differ"):
             exporting.check_program(lambda batch, last=last: program(batch) + last[batch[:, 0, 0]], images, expected)
 
@@ -198,14 +198,14 @@ def test_card_says_what_the_run_was_and_what_the_file_takes(command: Command, ti
     ):
         assert message in card
     trained = TrainedRun(run)
-    model, data = trained.model, trained.data
+    data = trained.data
     for name, licence in (("MNIST", "CC BY-SA 3.0"), ("FashionMNIST", "2017) is under the MIT licence. ")):
         data.source = dataclasses.replace(data.source, name=name)
-        card = model_card(run, model, data, "x.pt", "load", None, is_program=False)
+        card = model_card(trained, "x.pt", "load", None, is_program=False)
         assert licence in card and f"trained on {name}" in card
         assert "when the run ended" in card and "measured by" not in card
     (run.folder / "checkpoints" / "last.ckpt").rename(run.folder / "checkpoints" / "best.ckpt")
-    card = model_card(run, model, data, "x.pt", "load", None, is_program=False)
+    card = model_card(trained, "x.pt", "load", None, is_program=False)
     assert "of an unfinished run, after 2 epochs, best by validation accuracy" in card
 
 

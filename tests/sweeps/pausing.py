@@ -7,7 +7,7 @@ from pathlib import Path
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_lab.training.checkpointing import SaveWithinEpochs
-from mnist_lab.training.multistep import all_callbacks
+from mnist_lab.training.multistep import find_callbacks
 
 
 class Waits(Callback):
@@ -23,7 +23,7 @@ class Waits(Callback):
         seed = trainer.datamodule.seed  # type: ignore[attr-defined]
         if seed in self.seeds and trainer.current_epoch >= 1 and not waiting(seed):
             Path(f"waiting-{seed}").touch()
-            saves = [callback for callback in all_callbacks(trainer) if isinstance(callback, SaveWithinEpochs)]
+            saves = find_callbacks(trainer, SaveWithinEpochs)
             while not any(callback.stop for callback in saves):
                 time.sleep(0.02)
 

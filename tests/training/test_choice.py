@@ -1,4 +1,4 @@
-"""What is tested is what was asked for: the direction of a metric, ties, and settings that would have no effect."""
+"""A run tests the epoch that was asked for: the direction of a metric, ties, and settings without effect."""
 
 import inspect
 from pathlib import Path
@@ -19,7 +19,7 @@ from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Job
 from mnist_lab.training.build import make_trainer
 from mnist_lab.training.checkpointing import EpochCheckpoint
-from mnist_lab.training.loggers import MetricsCSV
+from mnist_lab.training.multistep import find_callbacks
 
 RUN = Run(Path("runs/a/b"))
 OWN = ("model._target_=test_choice.OwnMetric", "model=mlp")
@@ -27,22 +27,19 @@ TOP = "+callbacks.{}={{_target_: lightning.pytorch.callbacks.{}, monitor: {}}}"
 
 
 class OwnMetric(MLP):
-    """A network that logs a metric of its own, val/drop, which falls from epoch to epoch, and one that stays."""
+    """Logs metrics of its own: val/drop, which falls from epoch to epoch, and val/same."""
 
     def on_validation_epoch_end(self) -> None:
         super().on_validation_epoch_end()
         self.log_dict({"val/drop": -float(self.current_epoch), "val/same": 0.5})
 
 
-@pytest.mark.parametrize(
-    ("monitor", "mode"),
-    [("val/loss", "min"), ("train/acc", "max")],
-)
+@pytest.mark.parametrize(("monitor", "mode"), [("val/loss", "min"), ("train/acc", "max")])
 def test_mode_of_every_callback_follows_from_the_metric_that_it_monitors(tiny: Tiny, monitor: str, mode: str) -> None:
     monitors = [f"callbacks.{name}.monitor={monitor}" for name in ("best", "early_stopping")]
     added = TOP.format("top", "ModelCheckpoint", monitor)
     cfg = tiny.compose("callbacks=early_stopping", *monitors, added, "hydra.run.dir=runs/a")
-    callbacks: list[Any] = make_trainer(cfg, MetricsCSV(Path("runs/a"))).callbacks  # type: ignore[attr-defined]
+    callbacks: list[Any] = find_callbacks(make_trainer(cfg), pl.Callback)
     modes = [callback.mode for callback in callbacks if getattr(callback, "monitor", None)]
     assert modes == [mode] * 3
 
@@ -112,14 +109,14 @@ def test_of_ties_the_epoch_of_the_lowest_validation_loss_is_tested_also_after_a_
 def test_ties_are_broken_by_loss_and_accuracy_also_after_a_resume(monitor: str) -> None:
     epochs = [(0.7, 0.30), (0.9, 0.50), (0.9, 0.20), (0.9, 0.25), (0.8, 0.20), (0.9, 0.20)]  # accuracy, loss
 
-    def made() -> EpochCheckpoint:
+    def make_callback() -> EpochCheckpoint:
         callback = EpochCheckpoint(monitor=monitor, mode="max" if monitor == "val/acc" else "min")
         callback.dirpath, callback.kth_best_model_path = "", "best.ckpt"
         return callback
 
-    best, chosen = made(), -1
+    best, chosen = make_callback(), -1
     for number, (accuracy, loss) in enumerate(epochs):
-        state, best = best.state_dict(), made()
+        state, best = best.state_dict(), make_callback()
         best.load_state_dict(state)
         metrics = {"val/acc": torch.tensor(accuracy), "val/loss": torch.tensor(loss)}
         strategy = SimpleNamespace(reduce_boolean_decision=bool)
@@ -161,16 +158,13 @@ def test_argument_of_a_preset_or_a_sweep_is_refused_likewise(command: Command, t
 
 
 def test_of_equal_jobs_that_of_the_lower_validation_loss_is_ranked_first() -> None:
-    def job(name: str, accuracy: float, loss: float) -> Job:
-        made = Job((f"optimizer.lr={name}",), Path(name), RunState.FINISHED)
-        made.__dict__["info"] = {
-            "metrics": {"val/acc": accuracy, "val/loss": loss, "test/acc": 0.0},
-            "partial": [],
-            "seed": 0,
-        }
-        return made
+    def make_job(name: str, accuracy: float, loss: float) -> Job:
+        job = Job((f"optimizer.lr={name}",), Path(name), RunState.FINISHED)
+        metrics = {"val/acc": accuracy, "val/loss": loss, "test/acc": 0.0}
+        job.__dict__["info"] = {"metrics": metrics, "partial": [], "seed": 0}
+        return job
 
-    jobs = [job("1", 0.8, 0.1), job("2", 0.9, 0.5), job("3", 0.9, 0.3), job("4", 0.9, 0.4)]
+    jobs = [make_job("1", 0.8, 0.1), make_job("2", 0.9, 0.5), make_job("3", 0.9, 0.3), make_job("4", 0.9, 0.4)]
     sweep: Any = SimpleNamespace(jobs=lambda: jobs)
     results = Results.of(sweep)
     assert [group[0].folder.name for group in results.ranked] == ["3", "4", "2", "1"]
@@ -185,12 +179,12 @@ def test_best_checkpoint_of_version_0_2_0_is_kept_in_a_moved_folder(command: Com
     for key in [key for key in content["callbacks"] if key.startswith("EpochCheckpoint")]:
         state = content["callbacks"].pop(key)
         del state["tie_break"]
-        state["best_model_score"] = torch.tensor(2.0)  # no later epoch is better
+        state["best_model_score"] = torch.tensor(2.0)  # No later epoch is better.
         content["callbacks"][key.replace("Epoch", "Model")] = state
     torch.save(content, RUN.checkpoint_path("last"))
     moved = Run(RUN.folder.rename("runs/moved"))
     best = moved.checkpoint_path("best").read_bytes()
     outcome = command(f"resume={moved}", "trainer.max_epochs=4", data=False)
     assert (outcome.status, outcome.err) == (0, "")
-    kept = moved.checkpoint_path("best").read_bytes() == best  # A comparison of a megabyte is not to be explained.
-    assert kept
+    is_kept = moved.checkpoint_path("best").read_bytes() == best
+    assert is_kept, "pytest would show the difference of two megabytes"

@@ -12,8 +12,8 @@ from mnist_lab.runs.run import Run
 from mnist_lab.training.train import train
 
 REFERENCE = Path(__file__).parent / "reference_losses.json"
-# In double precision, because training blows up what sums in another order (another number of threads, another
-# processor) change: in single precision from the seventh digit to several per cent of a loss within the hundred steps.
+# Another number of threads or another processor adds numbers in another order. In single precision, training amplifies
+# that from the seventh digit to several per cent of a loss within the hundred steps, so the runs use double precision.
 RELATIVE, ABSOLUTE = 1e-6, 1e-6
 
 
@@ -24,7 +24,7 @@ def hundred_steps(tiny: Tiny, network: str, *more: str) -> Run:
 
 @pytest.mark.parametrize("network", ["mlp", "dropout_cnn", *thorough(*sorted({*NETWORKS} - {"mlp", "dropout_cnn"}))])
 def test_hundred_steps_are_those_of_the_reference(tiny: Tiny, network: str) -> None:
-    """MNIST_LAB_RENEW=1 writes the reference anew, for a change of training that is meant."""
+    """MNIST_LAB_RENEW=1 writes a new reference, if training was changed on purpose."""
     run = hundred_steps(tiny, network, "trainer.precision=64-true")
     losses = [row["train/loss_step"] for row in run.metrics() if "train/loss_step" in row]
     assert len(losses) == 100

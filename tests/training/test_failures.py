@@ -1,7 +1,4 @@
-"""What goes wrong in a run ends it in one line, with the last good checkpoint kept and named.
-
-So it does with what the machine and the data may do to it.
-"""
+"""A run that fails, also through the machine or the data, ends in one line; its last good checkpoint is kept."""
 
 import shutil
 import sys
@@ -44,7 +41,7 @@ class Fault(StepCallback):
 
 
 class Poison(Callback):
-    """NaN or infinite pixels at one step."""
+    """Makes the pixels of one step NaN or infinite."""
 
     def __init__(self, step: int, value: float) -> None:
         self.step, self.value = step, value
@@ -75,7 +72,7 @@ def test_loss_that_is_not_finite_stops_the_run_and_nothing_of_it_is_saved(
 
 
 class Infinite(Callback):
-    """Weights that a step has made infinite."""
+    """Makes the weights infinite after a step."""
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         if trainer.global_step == 24:
@@ -83,17 +80,17 @@ class Infinite(Callback):
 
 
 @pytest.mark.parametrize(
-    ("extra", "told"),
+    ("extra", "message"),
     [
         ("data.val_size=40", "epoch 2, step 24: the validation loss is nan; the last good checkpoint is "),
         ("data.val_size=0", "epoch 2, step 24: a step has made the weights NaN or infinite, and they were not saved; "),
     ],
 )
-def test_weights_that_are_not_finite_are_not_saved(command: Command, extra: str, told: str) -> None:
+def test_weights_that_are_not_finite_are_not_saved(command: Command, extra: str, message: str) -> None:
     limits = ("trainer.limit_train_batches=12", "model=mlp", f"hydra.run.dir={RUN}")
     outcome = command(*limits, extra, "+callbacks.infinite._target_=test_failures.Infinite")
     assert (outcome.status, outcome.err.count("\n")) == (1, 1)
-    assert told in outcome.err and outcome.err.endswith("try a smaller optimizer.lr\n")
+    assert message in outcome.err and outcome.err.endswith("try a smaller optimizer.lr\n")
     assert (Run(RUN).info["status"], Run(RUN).info["epochs"]) == ("failed", 1)
     for path in RUN.rglob("*.ckpt"):
         assert all(tensor.isfinite().all() for tensor in weights(path).values())
@@ -131,7 +128,7 @@ def test_corrupt_checkpoint_that_is_named_is_refused_with_the_good_one(command: 
 
 
 class Hungry(MLP):
-    """Wants more memory than there is for the last batch of an epoch."""
+    """Needs more memory than there is for the last batch of an epoch."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if len(x) not in (1, 16):
@@ -141,15 +138,15 @@ class Hungry(MLP):
 
 
 class RemovesRun(Callback):
-    """A person who removes the run folder in the second epoch."""
+    """Removes the run folder in the second epoch."""
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.current_epoch == 1:
             shutil.rmtree(RUN)
 
 
-def one_line(outcome: Outcome, status: int, *parts: str) -> None:
-    """The outcome is this exit status and one line on stderr with these parts."""
+def assert_line(outcome: Outcome, status: int, *parts: str) -> None:
+    """Check for an exit status, and for one line on stderr with these parts."""
     assert outcome.status == status, outcome.err
     assert outcome.err.startswith("mnist_lab: ") and outcome.err.count("\n") == 1, outcome.err
     assert all(part in outcome.err for part in parts), outcome.err
@@ -161,7 +158,7 @@ def one_line(outcome: Outcome, status: int, *parts: str) -> None:
 def test_disk_that_is_full_leaves_the_checkpoints_before_whole_and_no_litter(
     command: Command, monkeypatch: pytest.MonkeyPatch, name: str, status: int, left: list[str]
 ) -> None:
-    """It is full when the file is written in the second epoch, or before there is a checkpoint."""
+    """The disk is full when the file is written in the second epoch, or before there is a checkpoint."""
     sync = files.sync
 
     def full(path: Path) -> None:
@@ -170,8 +167,8 @@ def test_disk_that_is_full_leaves_the_checkpoints_before_whole_and_no_litter(
         sync(path)
 
     monkeypatch.setattr(files, "sync", full)
-    told = f"checkpoints/{name}: " if left else "hydra.run.dir="
-    one_line(command("model=mlp", f"hydra.run.dir={RUN}"), status, told, "No space left on device")
+    place = f"checkpoints/{name}: " if left else "hydra.run.dir="
+    assert_line(command("model=mlp", f"hydra.run.dir={RUN}"), status, place, "No space left on device")
     assert not list(RUN.rglob("*.partial"))
     assert sorted(path.name for path in RUN.rglob("*.ckpt")) == left
     assert not left or Run(RUN).info["status"] == "failed"
@@ -181,11 +178,11 @@ def test_disk_that_is_full_leaves_the_checkpoints_before_whole_and_no_litter(
 def test_out_of_memory_suggests_smaller_batches(command: Command) -> None:
     full = "+callbacks.full={_target_: test_failures.Fault, kind: GPU, epoch: 1}"
     outcome = command("model=mlp", f"hydra.run.dir={RUN}", full)
-    one_line(outcome, 1, "data.batch_size=16: out of memory; try data.batch_size=8", "data.eval_batch_size=12")
+    assert_line(outcome, 1, "data.batch_size=16: out of memory; try data.batch_size=8", "data.eval_batch_size=12")
     assert Run(RUN).info["status"] == "failed" and Run(RUN).info["epochs"] == 1
     assert "Tried to allocate" in Run(RUN).info["error"] and "Traceback" in (RUN / "train.log").read_text()
     outcome = command("model=mlp", "model._target_=test_failures.Hungry")
-    one_line(outcome, 1, "data.batch_size=16: out of memory; try data.batch_size=8", "DefaultCPUAllocator")
+    assert_line(outcome, 1, "data.batch_size=16: out of memory; try data.batch_size=8", "DefaultCPUAllocator")
 
 
 @pytest.mark.parametrize(
@@ -203,7 +200,7 @@ def test_logger_that_is_not_installed_is_reported_with_the_pip_line(
 
     monkeypatch.setattr(wandb, "_WANDB_AVAILABLE", wandb.RequirementCache("wandb>=9999"))
     monkeypatch.setitem(sys.modules, package, None)
-    one_line(command("model=mlp", setting), 2, f"needs a package that is not installed: pip install '{package}'")
+    assert_line(command("model=mlp", setting), 2, f"needs a package that is not installed: pip install '{package}'")
     assert not Path("runs").exists()
 
 
@@ -225,7 +222,7 @@ def test_truncated_curves_leave_the_rest_to_be_read_and_resumed(command: Command
 
 def test_run_whose_folder_is_removed_ends_in_1_and_one_line(command: Command) -> None:
     removes = "+callbacks.removes._target_=test_failures.RemovesRun"
-    one_line(command("model=mlp", f"hydra.run.dir={RUN}", removes), 1, f"{RUN}: the run folder was removed during")
+    assert_line(command("model=mlp", f"hydra.run.dir={RUN}", removes), 1, f"{RUN}: the run folder was removed during")
     assert not RUN.exists()
 
 
@@ -235,13 +232,15 @@ def test_current_folder_that_was_removed_or_that_hydra_misreads_is_refused_in_on
     misread = tmp_path / "${x}"
     misread.mkdir()
     monkeypatch.chdir(misread)
-    one_line(command("model=mlp"), 2, f"{misread}: Hydra reads ${{...}} in this folder's name as a setting; rename it")
+    assert_line(
+        command("model=mlp"), 2, f"{misread}: Hydra reads ${{...}} in this folder's name as a setting; rename it"
+    )
     misread.rmdir()
-    one_line(command("ls", data=False), 2, "the current folder was removed; change to another one")
+    assert_line(command("ls", data=False), 2, "the current folder was removed; change to another one")
 
 
 class NormalisedMLP(Classifier):
-    """Has batch normalisation of a layer without pixels, which needs two images."""
+    """Normalises over a batch values that are no pixels, which needs two images."""
 
     def __init__(self) -> None:
         super().__init__()

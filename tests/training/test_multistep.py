@@ -1,4 +1,4 @@
-"""Steps taken in groups are the steps taken one by one: weights, curves and checkpoints, to the last bit."""
+"""Steps in groups give the same weights, curves and checkpoints as single steps, to the last bit."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from lab import INGREDIENTS, RECIPE, SMALL_RESIDUAL, Command, slow, thorough
+from lab import INGREDIENTS, RECIPE, SMALL_RESIDUAL, Command, Tiny, slow, thorough
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
@@ -15,7 +15,8 @@ from benchmarks.kills import same
 from mnist_lab.data.batches import Batches
 from mnist_lab.models.mlp import MLP
 from mnist_lab.runs.run import Run
-from mnist_lab.training.multistep import StepCallback, training_batches
+from mnist_lab.training.build import make_model, make_trainer
+from mnist_lab.training.multistep import StepCallback, single_step_reason, training_batches
 
 NETWORKS = ("lenet", "mlp", "simple_cnn", "compact_cnn")
 PLAIN = ["model=dropout_cnn", "scheduler=onecycle"]
@@ -28,12 +29,12 @@ def saved(name: str) -> dict[str, Any]:
 
 
 def assert_same(first: str, second: str, *, counts: bool) -> None:
-    """Compare checkpoints and curves of two runs, but for folders and speed, and Lightning's counts if asked to."""
+    """Compare checkpoints and curves of two runs, without folders and speed; with Lightning's counts if asked to."""
     contents = [saved(first), saved(second)]
     for content in contents:
         kept = content["callbacks"].items()
         content["callbacks"] = {key: state for key, state in kept if not key.startswith(("EpochCheckpoint", "Elapsed"))}
-        # Resumed within an epoch's last group, Lightning counts the validation to come twice; it goes by none of it.
+        # Resumed within an epoch's last group, Lightning counts the next validation twice, without any effect.
         del content["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"], content["folder"]
         if not counts:
             del content["loops"], content["steps_per_execution"]
@@ -69,15 +70,8 @@ def test_run_leaves_the_same_in_groups_as_in_single_steps(command: Command, sett
     assert_same("1", str(size), counts=False)
 
 
-def test_epoch_is_logged_at_its_last_step(command: Command) -> None:
-    """It fails when Lightning calls the count by another name, or numbers its logs otherwise: multistep.py."""
-    assert command("model=mlp", "steps_per_execution=5", f"hydra.run.dir={RUN}").status == 0
-    steps = RUN.info["steps"] // 2
-    assert [(row["epoch"], row["step"]) for row in RUN.epochs()] == [(0, steps - 1), (1, 2 * steps - 1)]
-
-
 class OwnStep(MLP):
-    """A network with a training step of its own."""
+    """Has a training step of its own."""
 
     def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
         return super().training_step(batch, batch_idx) * 2
@@ -91,20 +85,21 @@ class Watches(Callback):
 
 
 class StopWithin(StepCallback):
-    """SIGTERM while an odd step is taken, or Ctrl-C in an even one, also within a group."""
+    """Sends SIGTERM in an odd step, or Ctrl-C in an even one, also within a group."""
 
     def __init__(self, step: int) -> None:
         self.step = step
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         batches = training_batches(trainer)
-        given = batches.batch
+        original = batches.batch
 
         def batch(step: int, order: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
             if trainer.global_step + 1 == self.step:
-                sent, self.step = signal.SIGTERM if self.step % 2 else signal.SIGINT, 0  # A second one would not wait.
-                os.kill(os.getpid(), sent)
-            return given(step, order)
+                number = signal.SIGTERM if self.step % 2 else signal.SIGINT
+                self.step = 0  # A second signal would not wait for the end of the step.
+                os.kill(os.getpid(), number)
+            return original(step, order)
 
         batches.batch = batch  # type: ignore[method-assign]
 
@@ -142,10 +137,6 @@ def test_resumed_run_keeps_its_groups_unless_something_needs_single_steps(
             ("+trainer.accumulate_grad_batches=2", "trainer.accumulate_grad_batches"),
             ("+trainer.val_check_interval=4", "trainer.val_check_interval"),
             ("trainer.precision=bf16-true", "trainer.precision=bf16-true"),
-            (
-                "+callbacks.top={_target_: lightning.pytorch.callbacks.ModelCheckpoint, every_n_train_steps: 4}",
-                "ModelCheckpoint.on_train_batch_end",
-            ),
         ),
     ],
 )
@@ -153,6 +144,12 @@ def test_what_needs_every_step_falls_back_to_one_and_says_so(command: Command, s
     outcome = command("model=mlp", setting, "hydra.run.dir=runs/a/b")
     assert (outcome.status, outcome.err) == (0, "")
     assert f"steps_per_execution=1, for {reason}" in outcome.out
+
+
+def test_callback_needs_single_steps_whatever_another_of_its_class_needs(tiny: Tiny) -> None:
+    kept = "+callbacks.{0}={{_target_: lightning.pytorch.callbacks.ModelCheckpoint, every_n_{0}: 4}}"
+    cfg = tiny.compose("model=mlp", kept.format("train_steps"), kept.format("epochs"))
+    assert single_step_reason(make_trainer(cfg), make_model(cfg)) == "ModelCheckpoint.on_train_batch_end"
 
 
 class Recorder(StepCallback):

@@ -1,4 +1,4 @@
-"""Experiment trackers: what arrives in an MLflow store, and what W&B is sent."""
+"""Experiment trackers: what an MLflow store receives, and what is sent to W&B."""
 
 from __future__ import annotations
 
@@ -19,12 +19,10 @@ if TYPE_CHECKING:
     from mlflow.entities import Run as Remote
 
 RUN = Path("runs/a")
-# MLflow's own use of its packages is not ours to mend.
+# These warnings are caused within MLflow.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 QUICK = ("model=mlp", f"hydra.run.dir={RUN}", "logger=mlflow")
 Points = dict[str, set[tuple[int, float]]]
-
-
 FAIL = "+callbacks.fail={{_target_: test_failures.Fault, kind: {}, step: 20}}"
 
 
@@ -46,14 +44,14 @@ def remote_runs(store: str = "") -> tuple[MlflowClient, list[Remote]]:
 
 
 def points(client: MlflowClient, remote: Remote) -> Points:
-    """All points of a run in MLflow's store, by metric; Lightning sends some twice."""
+    """Return all points of a run in MLflow's store, by metric; Lightning sends some twice."""
     names = [name for name in remote.data.metrics if not name.startswith("final/")]
     history = {name: client.get_metric_history(remote.info.run_id, name) for name in names}
     return {name: {(point.step, point.value) for point in found} for name, found in history.items()}
 
 
 def curves(run: Run, *without: str) -> Points:
-    """All points of metrics.csv, by metric."""
+    """Return all points of metrics.csv, by metric."""
     found: Points = {}
     for row in run.metrics():
         for name in row.keys() - {"step", *without}:
@@ -93,7 +91,7 @@ def test_run_that_ended_early_is_continued_there_by_its_id_and_finished(
     _, (after,) = remote_runs()
     assert (after.info.status, after.info.run_id) == ("FINISHED", before.info.run_id)
     assert after.data.params == before.data.params
-    # Steps that were repeated have the same values, but their speed.
+    # Repeated steps have the same values, but not the same speed.
     sent = points(client, after)
     assert sent.pop("images_per_second") and sent == curves(Run(RUN), "images_per_second")
 
@@ -146,7 +144,7 @@ def test_store_that_fails_in_mid_training_causes_one_warning_and_training_contin
 
 @pytest.fixture
 def wandb_runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, Any], MagicMock]]:
-    """The runs that W&B is asked to start: the arguments of wandb.init, and a run that notes what it is sent."""
+    """Record the runs that W&B is asked to start: the arguments of wandb.init, and a run that records its calls."""
     started: list[tuple[dict[str, Any], MagicMock]] = []
 
     def init(**settings: Any) -> MagicMock:

@@ -1,4 +1,4 @@
-"""The digits that the page finds in a drawing: whatever their place and size, in order, as `predict` finds them."""
+"""The page finds the digits in a drawing, whatever their place and size, in order, and as `predict` does."""
 
 import base64
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def page(browser: "Browser") -> Iterator["Page"]:
-    """A page with the finder alone."""
+    """Open a page that has only digit.js."""
     page = browser.new_page()
     page.add_script_tag(content=(TEMPLATES / "digit.js").read_text())
     yield page

@@ -1,4 +1,4 @@
-"""The page with a network inside: it answers as the checkpoint does, from one file, and tells what it cannot do."""
+"""The page with a network inside answers as the checkpoint does, from one file."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -32,7 +32,7 @@ needs_browser = pytest.mark.skipif(find_browser() is None, reason="there is no C
 
 @pytest.fixture(scope="module")
 def lenet(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run that has kept the checkpoints of two of its epochs."""
+    """Train a run that keeps the checkpoints of two epochs, and write its page beside it."""
     folder = tmp_path_factory.mktemp("lenet")
     kept = ("callbacks.checkpoint.every_n_epochs=2", "trainer.max_epochs=5", "logger=csv", "figures=false")
     given = ("model=lenet", "data=tiny", "trainer.accelerator=cpu", f"hydra.run.dir={folder / 'run'}")
@@ -43,7 +43,7 @@ def lenet(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @contextmanager
 def shown(browser: "Browser", address: str, **settings: Any) -> Iterator["Page"]:
-    """Open a page, which may ask for nothing else and report no error."""
+    """Open a page; it fails if the page requests anything else or reports an error."""
     reported: list[str] = []
     page = browser.new_page(**{"viewport": {"width": 1200, "height": 900}} | settings)
     page.on("console", lambda message: reported.append(message.text) if message.type == "error" else None)
@@ -52,19 +52,19 @@ def shown(browser: "Browser", address: str, **settings: Any) -> Iterator["Page"]
     page.goto(address)
     yield page
     page.close()
-    assert [each for each in reported if not each.startswith("data:") and "favicon" not in each] == []
+    assert [line for line in reported if not line.startswith("data:") and "favicon" not in line] == []
 
 
 @pytest.fixture
 def visit(browser: "Browser", lenet: Run) -> Iterator[Callable[..., "Page"]]:
-    """Opens the page of lenet from its file."""
+    """Return a function that opens the page of lenet from its file."""
     address = lenet.folder.with_name("page.html").as_uri()
     with ExitStack() as stack:
         yield lambda **settings: stack.enter_context(shown(browser, address, **settings))
 
 
 def bars(page: "Page") -> list[float]:
-    """The probabilities that are shown, in per cent."""
+    """Return the probabilities that are shown, in per cent."""
     texts = page.locator("#bars li > span:last-child").all_inner_texts()
     return [float(text.removesuffix(" %")) for text in texts if text]
 
@@ -97,10 +97,10 @@ def test_page_of_an_ensemble_averages_its_members(command: Command) -> None:
 
 
 def seen_by_python(page: "Page", run: Run) -> list[tuple[np.ndarray, np.ndarray]]:
-    """What `predict` gives the network of the page's drawing, and its answers."""
+    """Return the network's inputs that `predict` finds in the page's drawing, and their probabilities."""
     drawing = np.array(page.evaluate("[...greyDrawing()]"), np.uint8).reshape(256, 384)
     classifier = ImageClassifier(run)
-    row = [found.pixels for found in classifier.network_inputs(Image.fromarray(drawing))]
+    row = [digit.pixels for digit in classifier.network_inputs(Image.fromarray(drawing))]
     return list(zip(row, classifier.probabilities(np.stack(row)), strict=True))
 
 
@@ -115,10 +115,10 @@ def test_row_of_digits_is_read_and_each_can_be_looked_into(visit: Callable[..., 
     for i, (pixels, _) in enumerate(row):
         assert np.abs(np.subtract(page.evaluate(f"[...digits[{i}].pixels]"), pixels.ravel().astype(int))).mean() < 4
     expected = np.array(page.evaluate("digits.map(({probabilities}) => [...probabilities])"))
-    named = [str(row.argmax()) for row in expected]
+    names = [str(row.argmax()) for row in expected]
     buttons = page.locator("#predicted button")
-    assert buttons.all_inner_texts() == named
-    assert page.locator("#spoken").inner_text().startswith("".join(named))
+    assert buttons.all_inner_texts() == names
+    assert page.locator("#spoken").inner_text().startswith("".join(names))
     sure = np.prod([row.max() for row in expected])
     assert float(page.locator("#words").inner_text().split(" %")[0]) == pytest.approx(100 * sure, abs=0.5)
     for place in (2, 0, 1):
@@ -130,7 +130,7 @@ def test_row_of_digits_is_read_and_each_can_be_looked_into(visit: Callable[..., 
     assert buttons.count() == 2
     page.keyboard.press("Control+z")
     page.wait_for_timeout(100)
-    assert buttons.count() == 0 and page.locator("#predicted").inner_text() == named[0]
+    assert buttons.count() == 0 and page.locator("#predicted").inner_text() == names[0]
 
 
 @needs_browser
@@ -172,7 +172,7 @@ def test_layers_units_and_wrong_images_can_be_looked_at_by_mouse_and_keyboard(vi
     page.keyboard.press("ArrowRight")
     text = page.locator(".detail:visible").inner_text()
     assert text.startswith("fc1, unit 2:")
-    value = page.evaluate("looked().values[LAYERS[2].weights].data[1]")
+    value = page.evaluate("shownDigit().values[LAYERS[2].weights].data[1]")
     assert f"fc1, unit 2: {value:.3f}" in text
     page.locator(".wrong button").first.click()
     page.wait_for_timeout(100)
@@ -197,8 +197,8 @@ def test_slider_goes_through_the_epochs_whose_checkpoints_were_kept(visit: Calla
     for place, (path, text) in enumerate(zip(paths, words, strict=True)):
         page.locator("#epoch").fill(str(place))
         model.load_state_dict(load_weights(model, path))
-        found = page.evaluate("(pixels) => [...think(pixels).probabilities]", first.ravel().tolist())
-        assert found == pytest.approx(model.probabilities(images)[0].tolist(), abs=1e-5)
+        probabilities = page.evaluate("(pixels) => [...classify(pixels).probabilities]", first.ravel().tolist())
+        assert probabilities == pytest.approx(model.probabilities(images)[0].tolist(), abs=1e-5)
         assert text in page.locator("#time span").inner_text()
 
 
@@ -211,7 +211,7 @@ def test_page_that_no_browser_can_check_says_so(command: Command, monkeypatch: p
 
 
 class Own(Classifier):
-    """A network of a user's own, with an operator that the page lacks, or without."""
+    """A user's network with an operator between its layers."""
 
     def __init__(self, operator: Callable[[torch.Tensor], torch.Tensor], maps: int = 4) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The page as `draw` serves it: the server's answers and refusals, and drawing in a browser."""
+"""The page that `draw` serves: the server's answers and refusals, and drawing in a browser."""
 
 import re
 import shutil
@@ -39,7 +39,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @contextmanager
 def served(page: str) -> Iterator[int]:
-    """The port at which a page is served in this process."""
+    """Serve a page in this process, and yield the port."""
     with server.open_server("127.0.0.1", 0) as running:
         running.page = page
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
@@ -55,8 +55,8 @@ def port(trained: Run) -> Iterator[int]:
         yield port
 
 
-def asked(port: int, method: str = "GET", path: str = "/", **headers: str) -> tuple[HTTPResponse, str]:
-    """The reply to a request, and its content."""
+def request(port: int, method: str = "GET", path: str = "/", **headers: str) -> tuple[HTTPResponse, str]:
+    """Send a request, and return the reply and its content."""
     connection = HTTPConnection("127.0.0.1", port, timeout=60)
     connection.request(method, path, headers=headers)
     reply = connection.getresponse()
@@ -71,14 +71,14 @@ def asked(port: int, method: str = "GET", path: str = "/", **headers: str) -> tu
     ],
 )
 def test_other_methods_and_paths_are_refused(port: int, method: str, path: str, status: int) -> None:
-    assert asked(port, method, path)[0].status == status
+    assert request(port, method, path)[0].status == status
 
 
 def test_server_accepts_addresses_and_its_own_names_only(port: int) -> None:
-    assert asked(port, Host="localhost:8028")[0].status == 200
-    assert asked(port, Host="example.org")[0].status == 400  # a name that its owner has pointed at this machine
-    with server.PageServer("localhost", 0) as own:
-        names = own.names
+    assert request(port, Host="localhost:8028")[0].status == 200
+    assert request(port, Host="example.org")[0].status == 400, "its owner may have pointed it at this machine"
+    with server.PageServer("localhost", 0) as page_server:
+        names = page_server.names
     hosts = ("localhost", "127.0.0.1:8028", "[::1]:8028", "192.168.1.7", f"{socket.gethostname()}.local:8028")
     assert all(server.is_own_host(name, names) for name in hosts)
     others = ("example.org:8028", "localhost.example.org", "[::1", "")
@@ -93,17 +93,17 @@ def test_connection_whose_request_does_not_arrive_is_closed(port: int, monkeypat
             with suppress(ConnectionResetError):
                 while sent.recv(100_000):
                     pass
-    assert asked(port)[0].status == 200
+    assert request(port)[0].status == 200
 
 
 def test_body_of_a_request_is_not_waited_for(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "REQUEST_SECONDS", 600)
     for method, status in (("POST", 501), ("GET", 200)):
-        assert asked(port, method, **{"Content-Length": "1000000000"})[0].status == status
+        assert request(port, method, **{"Content-Length": "1000000000"})[0].status == status
 
 
 def test_page_names_the_network_and_may_load_nothing_else(port: int, trained: Run) -> None:
-    reply, page = asked(port)
+    reply, page = request(port)
     assert f"mlp, test accuracy {trained.info['metrics']['test/acc']:.2%}</p>" in page
     assert not re.findall(r"""(?:src|href)=["'](?!data:)""", page) and "{{" not in page
     policy = reply.headers["Content-Security-Policy"]
@@ -173,7 +173,7 @@ def test_command_survives_invalid_requests_and_ends_quietly_with_ctrl_c(trained:
             with socket.create_connection(("127.0.0.1", int(match[1])), timeout=60) as sent:
                 sent.sendall(raw)
                 assert status in sent.makefile("rb").read()
-        assert asked(int(match[1]))[0].status == 200
+        assert request(int(match[1]))[0].status == 200
         process.send_signal(signal.SIGINT)
         out, err = process.communicate()
     assert (process.returncode, out, err) == (130, "", "")
@@ -187,15 +187,15 @@ ROUND = [(0.5 + 0.17 * x, 0.5 + 0.28 * y) for x, y in ((0, -1), (-0.7, -0.7), (-
 LINES[0] = [*ROUND, *((1 - x, y) for x, y in reversed(ROUND))]
 
 
-def shows(page: "Page", name: str, words: str | re.Pattern[str]) -> None:
-    """Wait until an element has these words in it. (wait_for_function evaluates strings, which the page forbids.)"""
+def wait_for_words(page: "Page", name: str, words: str | re.Pattern[str]) -> None:
+    """Wait until an element contains these words; the page forbids wait_for_function, which evaluates strings."""
     from playwright.sync_api import expect
 
     expect(page.locator(f"#{name}")).to_contain_text(words, timeout=20_000)
 
 
 def inked(page: "Page", canvas: str) -> int:
-    """How many pixels of a canvas are not of its most frequent colour."""
+    """Return the number of pixels of a canvas that do not have its most frequent colour."""
     count: int = page.evaluate(
         """(id) => {
             const canvas = document.getElementById(id), counts = {};
@@ -220,7 +220,9 @@ def test_drawing_changes_bars_digit_and_the_networks_input(browser: "Browser", p
         assert page.get_by_role("list", name="Probabilities of the classes").count() == 1
         assert page.locator("#spoken").get_attribute("aria-live") == "polite"
         draw(page, *LINES[7])
-        shows(page, "spoken", "% sure")
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.id") in ("undo", "clear")
+        wait_for_words(page, "spoken", "% sure")
         shares, digit = bars(page), page.locator("#predicted").inner_text()
         assert sum(shares) == pytest.approx(100, abs=0.6) and shares[int(digit)] == max(shares)
         assert page.locator("#spoken").inner_text() == f"{digit} {max(shares):.1f} % sure"
@@ -228,11 +230,11 @@ def test_drawing_changes_bars_digit_and_the_networks_input(browser: "Browser", p
         draw(page, *LINES[1])
         before = inked(page, "pad")
         page.keyboard.press("Control+z")
-        shows(page, "spoken", f"{digit} {max(shares):.1f} % sure")
+        wait_for_words(page, "spoken", f"{digit} {max(shares):.1f} % sure")
         assert 0 < inked(page, "pad") < before
         assert bars(page) == pytest.approx(shares, abs=0.2)
         page.keyboard.press("Escape")
-        shows(page, "words", INVITATION)
+        wait_for_words(page, "words", INVITATION)
         assert inked(page, "pad") == inked(page, "seen") == 0
 
 
@@ -248,26 +250,14 @@ def test_finger_draws_on_a_phone_without_scrolling(
         assert box and box["width"] == pytest.approx(1.5 * box["height"], abs=1)
         assert box["x"] >= 0 and box["x"] + box["width"] <= width
         inside, outside = page.evaluate("[[pad.width, pad.height], [pad.clientWidth, pad.clientHeight]]")
-        assert inside == [2 * side for side in outside], "two pixels of the drawing for each of the page"
+        assert inside == [2 * side for side in outside], "the drawing has two pixels for each one of the page"
         session = page.context.new_cdp_session(page)
         for kind, *heights in (("touchStart", 0.1), *(("touchMove", 0.1 * n) for n in range(2, 10)), ("touchEnd",)):
             points = [{"x": box["x"] + 0.5 * box["width"], "y": box["y"] + y * box["height"]} for y in heights]
             session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
-        shows(page, "spoken", "sure")
+        wait_for_words(page, "spoken", "sure")
         assert page.evaluate("[scrollX, scrollY]") == [0, 0]
         assert inked(page, "pad") > 0.02 * 4 * box["width"] * box["height"]
-
-
-@pytest.mark.slow
-def test_buttons_and_results_have_accessible_names(browser: "Browser", port: int) -> None:
-    with shown(browser, f"http://127.0.0.1:{port}/") as page:
-        for name in ("Undo", "Clear"):
-            assert page.get_by_role("button", name=name).count() == 1
-        assert page.get_by_role("list", name="Probabilities of the classes").count() == 1
-        assert page.locator("#spoken").get_attribute("aria-live") == "polite"
-        draw(page, *LINES[1])
-        page.keyboard.press("Tab")
-        assert page.evaluate("document.activeElement.id") in ("undo", "clear")
 
 
 @pytest.mark.real_data
@@ -277,9 +267,9 @@ def test_digits_drawn_with_the_mouse_are_recognised(browser: "Browser", tmp_path
     with served(page_of(run)) as port, shown(browser, f"http://127.0.0.1:{port}/") as page:
         for digit in LINES:
             draw(page, *LINES[digit])
-            shows(page, "spoken", re.compile(f"^{digit} .*sure"))
+            wait_for_words(page, "spoken", re.compile(f"^{digit} .*sure"))
             assert bars(page)[digit] > 50
             page.keyboard.press("Escape")
-            shows(page, "words", INVITATION)
+            wait_for_words(page, "words", INVITATION)
         images = make_data(run.config, make_model(run.config)).test_set()[0]
         assert agreement(page, run, images, 100) >= 0.98

@@ -1,4 +1,5 @@
-// A network's forward pass: the operators of its graph, one image at a time. Arrays are {data, shape}, without a batch.
+// A network's forward pass: the operators of its graph, for one image at a time. Arrays are {data, shape}, without a
+// dimension for the batch.
 
 function elements(shape) {
   return shape.reduce((product, side) => product * side, 1);
@@ -7,7 +8,7 @@ function elements(shape) {
 function convolve(x, {weight, bias, stride, padding, dilation, groups}) {
   const [filters, depth, rows, columns] = weight.shape, weights = weight.data;
   const [down, right] = stride, [rowStep, columnStep] = dilation;
-  const {data: inputs, shape: [, height, width]} = padded(x, padding);
+  const {data: inputs, shape: [, height, width]} = padMaps(x, padding);
   const outHeight = Math.floor((height - rowStep * (rows - 1) - 1) / down) + 1;
   const outWidth = Math.floor((width - columnStep * (columns - 1) - 1) / right) + 1;
   const data = new Float32Array(filters * outHeight * outWidth);
@@ -18,7 +19,8 @@ function convolve(x, {weight, bias, stride, padding, dilation, groups}) {
       const plane = (first + channel) * height * width;
       for (let row = 0; row < rows; row++) {
         const at = ((filter * depth + channel) * rows + row) * columns;
-        for (let column = 0; column < columns; column += 3) {  // three at a time, since memory takes longer than sums
+        // It adds three columns at a time, since memory takes longer than sums.
+        for (let column = 0; column < columns; column += 3) {
           const a = weights[at + column], b = column + 1 < columns ? weights[at + column + 1] : 0;
           const c = column + 2 < columns ? weights[at + column + 2] : 0;
           const toB = b ? columnStep : 0, toC = c ? 2 * columnStep : 0;
@@ -35,7 +37,8 @@ function convolve(x, {weight, bias, stride, padding, dilation, groups}) {
   return {data, shape: [filters, outHeight, outWidth]};
 }
 
-function padded(x, [above, left]) {  // with zeros around each map
+// Add zeros around each map.
+function padMaps(x, [above, left]) {
   if (!above && !left) return x;
   const [channels, height, width] = x.shape, shape = [channels, height + 2 * above, width + 2 * left];
   const data = new Float32Array(elements(shape));
@@ -63,7 +66,7 @@ function pool(x, {kernel, stride, padding, ceil, kind, counts}) {
   const [outHeight, outWidth] = [height, width].map((side, axis) => {
     const room = side + 2 * padding[axis] - kernel[axis];
     let count = (ceil ? Math.ceil : Math.floor)(room / stride[axis]) + 1;
-    if (ceil && (count - 1) * stride[axis] >= side + padding[axis]) count--;  // as torch: no window starts in the padding
+    if (ceil && (count - 1) * stride[axis] >= side + padding[axis]) count--;  // In torch, no window starts in the padding.
     return count;
   });
   const data = new Float32Array(channels * outHeight * outWidth);
@@ -89,7 +92,8 @@ function pool(x, {kernel, stride, padding, ceil, kind, counts}) {
   return {data, shape: [channels, outHeight, outWidth]};
 }
 
-function each(x, change) {  // loops: from() takes many times as long
+// Change each value, in a loop: Float32Array.from takes many times as long.
+function mapValues(x, change) {
   const data = new Float32Array(x.data.length);
   for (let i = 0; i < data.length; i++) data[i] = change(x.data[i]);
   return {data, shape: x.shape};
@@ -101,7 +105,8 @@ function softmax(x) {
   return {data: powers.map((value) => value / sum), shape: x.shape};
 }
 
-function combine(x, y, change) {  // of the same shape, or y one value for each channel
+// Combine the values of two arrays of the same shape; y may also have one value for each channel.
+function combine(x, y, change) {
   const data = new Float32Array(x.data.length), run = data.length / y.data.length;
   for (let i = 0, place = 0; i < y.data.length; i++) {
     for (let j = 0; j < run; j++, place++) data[place] = change(x.data[place], y.data[i]);
@@ -129,22 +134,22 @@ const OPERATORS = {
   convolution: ([x], options) => convolve(x, options),
   linear: ([x], options) => connect(x, options),
   pool: ([x], options) => pool(x, options),
-  relu: ([x]) => each(x, (value) => Math.max(value, 0)),
-  leaky_relu: ([x], {slope}) => each(x, (value) => value < 0 ? slope * value : value),
-  elu: ([x], {alpha}) => each(x, (value) => value < 0 ? alpha * Math.expm1(value) : value),
-  sigmoid: ([x]) => each(x, (value) => 1 / (1 + Math.exp(-value))),
-  tanh: ([x]) => each(x, Math.tanh),
-  silu: ([x]) => each(x, (value) => value / (1 + Math.exp(-value))),
-  gelu: ([x]) => each(x, (value) => value * (1 + erf(value / Math.SQRT2)) / 2),
+  relu: ([x]) => mapValues(x, (value) => Math.max(value, 0)),
+  leaky_relu: ([x], {slope}) => mapValues(x, (value) => value < 0 ? slope * value : value),
+  elu: ([x], {alpha}) => mapValues(x, (value) => value < 0 ? alpha * Math.expm1(value) : value),
+  sigmoid: ([x]) => mapValues(x, (value) => 1 / (1 + Math.exp(-value))),
+  tanh: ([x]) => mapValues(x, Math.tanh),
+  silu: ([x]) => mapValues(x, (value) => value / (1 + Math.exp(-value))),
+  gelu: ([x]) => mapValues(x, (value) => value * (1 + erf(value / Math.SQRT2)) / 2),
   scale: ([x], {factor, shift}) => combine(combine(x, factor, (a, b) => a * b), shift, (a, b) => a + b),
   reshape: ([x], {shape}) => ({data: x.data, shape}),
   mean: ([x], options) => meanOfMaps(x, options),
-  add: ([x, y], {value}) => y ? combine(x, y, (a, b) => a + b) : each(x, (a) => a + value),
-  subtract: ([x, y], {value}) => y ? combine(x, y, (a, b) => a - b) : each(x, (a) => a - value),
-  multiply: ([x, y], {value}) => y ? combine(x, y, (a, b) => a * b) : each(x, (a) => a * value),
-  divide: ([x, y], {value}) => y ? combine(x, y, (a, b) => a / b) : each(x, (a) => a / value),
+  add: ([x, y], {value}) => y ? combine(x, y, (a, b) => a + b) : mapValues(x, (a) => a + value),
+  subtract: ([x, y], {value}) => y ? combine(x, y, (a, b) => a - b) : mapValues(x, (a) => a - value),
+  multiply: ([x, y], {value}) => y ? combine(x, y, (a, b) => a * b) : mapValues(x, (a) => a * value),
+  divide: ([x, y], {value}) => y ? combine(x, y, (a, b) => a / b) : mapValues(x, (a) => a / value),
   softmax: ([x]) => softmax(x),
-  log_softmax: ([x]) => each(softmax(x), Math.log),
+  log_softmax: ([x]) => mapValues(softmax(x), Math.log),
   concatenate: (all, {shape}) => {
     const data = new Float32Array(elements(shape));
     all.reduce((start, {data: part}) => (data.set(part, start), start + part.length), 0);
@@ -152,13 +157,15 @@ const OPERATORS = {
   },
 };
 
-function evaluate(graph, x) {  // all values by name; "input" is the image, the last step's the scores
+// Return all values by name: "input" is the image, and the last step has the scores.
+function evaluate(graph, x) {
   const values = {input: x};
   for (const step of graph) values[step.name] = OPERATORS[step.operator](step.inputs.map((name) => values[name]), step);
   return values;
 }
 
-function resize(pixels, {weight, unit, size}) {  // as torch does for bytes: two passes, each rounded to bytes
+// Resize as torch does for bytes, in two passes, each rounded to bytes.
+function resize(pixels, {weight, unit, size}) {
   const rounded = (sum) => Math.min(Math.max(Math.floor(Math.fround(Math.fround(sum * unit) + 0.5)), 0), 255);
   const wide = new Float32Array(28 * size), data = new Float32Array(size * size);
   for (let y = 0; y < 28; y++) {
@@ -186,7 +193,8 @@ function normalise(pixels, mean, std) {
   return shares.map((value) => (value - middle) / Math.max(spread, 1 / 255));
 }
 
-function turn({data, shape}, places) {  // the image with its pixels taken from elsewhere, bilinear; edges go on
+// Return a view of an image: each pixel comes from a place in it, by bilinear interpolation. Edges extend outwards.
+function turn({data, shape}, places) {
   const [, height, width] = shape, turned = new Float32Array(height * width);
   for (let i = 0; i < height * width; i++) {
     const x = Math.min(Math.max(((places.data[2 * i] + 1) * width - 1) / 2, 0), width - 1);
@@ -199,7 +207,7 @@ function turn({data, shape}, places) {  // the image with its pixels taken from 
   return {data: turned, shape};
 }
 
-// Of 28 x 28 bytes: the values of the image itself, and probabilities over all views.
+// Return the values of the graph for an image, 28 x 28 bytes, and the mean probabilities over all views of it.
 function answer(network, pixels, views = network.views) {
   const {size, mean, std, resizing, graph} = network;
   const image = {data: normalise(resizing ? resize(pixels, resizing) : pixels, mean, std), shape: [1, size, size]};
@@ -212,7 +220,8 @@ function meanOf(lists) {
   return lists[0].map((_, i) => lists.reduce((sum, list) => sum + list[i], 0) / lists.length);
 }
 
-function unpack(network, bytes, shift = 0) {  // put arrays in the place of {offset, shape}; shift: to those of an epoch
+// Replace each {offset, shape} in a network by its array. The arrays of an earlier epoch start at a shift.
+function unpack(network, bytes, shift = 0) {
   const numbers = new Float32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4);
   const filled = (node) => {
     if (Array.isArray(node)) return node.map(filled);

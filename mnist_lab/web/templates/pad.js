@@ -1,13 +1,13 @@
-// The area to draw in. The page has two functions for it: began(), before anything is drawn or taken away, and
-// changed(), after it.
+// The area to draw in. It calls two functions of the page: beforeChange() before a stroke is added or removed, and
+// afterChange() after that.
 
-const PEN = 0.07;  // of the height
-const DRAWN = {width: PAGE.digits ? 384 : 256, height: 256};  // pixels of the drawing that is looked at
+const PEN = 0.07;  // share of the height
+const DRAWN = {width: PAGE.digits ? 384 : 256, height: 256};  // pixels of the drawing that is searched for digits
 const byId = (id) => document.getElementById(id);
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const pad = byId("pad");
-const strokes = [];  // each a list of points [x, y], from 0 to 1
-let drawing = null;  // the pointer that draws
+const strokes = [];  // lists of points [x, y], from 0 to 1
+let drawingPointer = null;  // the id of the pointer that draws
 
 function paint(context, width, height, ink) {
   const at = ([x, y]) => [x * width, y * height];
@@ -17,7 +17,7 @@ function paint(context, width, height, ink) {
   for (const points of strokes) {
     context.beginPath();
     context.moveTo(...at(points[0]));
-    for (let i = 1; i < points.length; i++) {  // smooth: curves through the middles
+    for (let i = 1; i < points.length; i++) {  // Curves through the middles between points are smooth.
       const [[x, y], [u, v]] = [at(points[i - 1]), at(points[i])];
       context.quadraticCurveTo(x, y, (x + u) / 2, (y + v) / 2);
     }
@@ -26,21 +26,23 @@ function paint(context, width, height, ink) {
   }
 }
 
-function repaint(boxes = [], chosen = 0) {  // boxes: left, top, right and bottom, from 0 to 1
+// Paint the strokes, and boxes: left, top, right and bottom from 0 to 1. One of the boxes is highlighted.
+function repaint(boxes = [], highlighted = 0) {
   const [width, height] = [pad.clientWidth, pad.clientHeight].map((side) => Math.round(side * (devicePixelRatio || 1)));
   if (pad.width !== width || pad.height !== height) [pad.width, pad.height] = [width, height];
   const context = pad.getContext("2d"), line = Math.max(1, height / 200);
   context.clearRect(0, 0, width, height);
   paint(context, width, height, colour("--ink"));
   boxes.forEach(([left, top, right, bottom], i) => {
-    context.strokeStyle = colour(i === chosen ? "--accent" : "--line");
-    context.lineWidth = i === chosen ? 2 * line : line;
+    context.strokeStyle = colour(i === highlighted ? "--accent" : "--line");
+    context.lineWidth = i === highlighted ? 2 * line : line;
     const [x, y, u, v] = [left * width - 4 * line, top * height - 4 * line, right * width + 4 * line, bottom * height + 4 * line];
     context.strokeRect(x, y, u - x, v - y);
   });
 }
 
-function greyDrawing() {  // the drawing black on white, one byte a pixel
+// Return the drawing, black on white, with a byte for each pixel.
+function greyDrawing() {
   const {width, height} = DRAWN, sheet = document.createElement("canvas");
   [sheet.width, sheet.height] = [width, height];
   const context = sheet.getContext("2d", {willReadFrequently: true});
@@ -57,39 +59,39 @@ function place(event) {
 }
 
 pad.addEventListener("pointerdown", (event) => {
-  if (drawing !== null || event.button !== 0) return;
-  drawing = event.pointerId;
-  pad.setPointerCapture(drawing);
-  began();
+  if (drawingPointer !== null || event.button !== 0) return;
+  drawingPointer = event.pointerId;
+  pad.setPointerCapture(drawingPointer);
+  beforeChange();
   strokes.push([place(event)]);
-  changed();
+  afterChange();
 });
 pad.addEventListener("pointermove", (event) => {
-  if (event.pointerId !== drawing) return;
+  if (event.pointerId !== drawingPointer) return;
   const events = event.getCoalescedEvents ? event.getCoalescedEvents() : [];
   strokes[strokes.length - 1].push(...(events.length ? events : [event]).map(place));
-  changed();
+  afterChange();
 });
 for (const end of ["pointerup", "pointercancel", "lostpointercapture"]) {
   pad.addEventListener(end, (event) => {
-    if (event.pointerId !== drawing) return;
-    drawing = null;
-    changed();
+    if (event.pointerId !== drawingPointer) return;
+    drawingPointer = null;
+    afterChange();
   });
 }
 
 function undo() {
-  if (drawing !== null) return;
-  began();
+  if (drawingPointer !== null) return;
+  beforeChange();
   strokes.pop();
-  changed();
+  afterChange();
 }
 
 function clear() {
-  drawing = null;
-  began();
+  drawingPointer = null;
+  beforeChange();
   strokes.length = 0;
-  changed();
+  afterChange();
 }
 
 byId("undo").addEventListener("click", undo);

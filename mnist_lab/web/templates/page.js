@@ -1,55 +1,65 @@
-// The page with the network inside: answer, and look into the layers.
+// The page with the network inside: it answers, and shows the layers.
 
 const CLASSES = PAGE.classes;
 const BYTES = Uint8Array.from(atob(byId("arrays").textContent), (letter) => letter.charCodeAt(0));
 let networks = unpack(PAGE.networks, BYTES);
-let chosen = null;  // the test image that is shown in place of a drawing
-let waiting = false;  // for the next frame
-let digits = [];  // that are seen, from left to right: {pixels, box, candidates, probabilities, values}; other classes: one
-let pick = null;  // of the digit that is looked into; null for the last
-let unit = null;  // that is explained: {layer, map, y, x}
+let chosenImage = null;  // the number of the test image that is shown in place of a drawing
+let isUpdatePlanned = false;  // for the next frame
+// The digits that are found, from left to right: {pixels, box, candidates, probabilities, values}. A picture of another
+// kind is a single one.
+let digits = [];
+let chosenDigit = null;  // the number of the digit whose answer and layers are shown; null for the last
+let chosenUnit = null;  // the unit that is explained: {layer, map, y, x}
 
-function think(pixels) {  // of 28 x 28 bytes: the probabilities of all classes, and the values of a single network's graph
+// Return, for 28 x 28 bytes, the probabilities of all classes, and the values of the graph if there is one network.
+function classify(pixels) {
   const answers = networks.map((network) => answer(network, pixels));
   return {probabilities: meanOf(answers.map(({probabilities}) => probabilities)), values: answers.length === 1 ? answers[0].values : null};
 }
 
-function lookAtDrawing() {
+function findInDrawing() {
   const {width, height} = DRAWN, grey = greyDrawing();
   return PAGE.digits ? findNumber(grey, width, height) : fitImage(grey, width, PAGE.background);
 }
 
-function looked() {  // the digit that is looked into
-  return digits[pick === null ? digits.length - 1 : pick];
+function shownDigit() {
+  return digits[chosenDigit === null ? digits.length - 1 : chosenDigit];
 }
 
-function update() {  // once a frame, however fast the pen is
-  waiting = false;
-  const found = chosen !== null ? [PAGE.wrong[chosen]] : strokes.length ? lookAtDrawing() : [];
-  digits = found.map((digit) => ({...digit, ...think(digit.pixels)}));
-  if (pick >= digits.length) pick = null;
+// This runs once a frame, however fast the pen is.
+function update() {
+  isUpdatePlanned = false;
+  let pictures = [];
+  if (chosenImage !== null) pictures = [PAGE.wrong[chosenImage]];
+  else if (strokes.length) pictures = findInDrawing();
+  digits = pictures.map((digit) => ({...digit, ...classify(digit.pixels)}));
+  if (chosenDigit >= digits.length) chosenDigit = null;
   show();
 }
 
 function show() {
-  const own = looked(), boxes = digits.length > 1 ? digits.map(({box}) => box) : [];
-  repaint(boxes, digits.indexOf(own));
+  const digit = shownDigit(), boxes = digits.length > 1 ? digits.map(({box}) => box) : [];
+  repaint(boxes, digits.indexOf(digit));
   byId("undo").disabled = strokes.length === 0;
-  byId("clear").disabled = strokes.length === 0 && chosen === null;
-  showAnswer(own);
-  byId("words").textContent = !own ? strokes.length ? "Nothing like a digit yet. Draw it larger." : PAGE.invitation : words();
-  if (drawing === null) byId("spoken").textContent = `${digits.map(named).join("")} ${byId("words").textContent}`;  // not with every change
+  byId("clear").disabled = strokes.length === 0 && chosenImage === null;
+  showAnswer(digit);
+  let words = PAGE.invitation;
+  if (digit) words = describeAnswer();
+  else if (strokes.length) words = "Nothing like a digit yet. Draw it larger.";
+  byId("words").textContent = words;
+  // A screen reader speaks the answer once a stroke has ended.
+  if (drawingPointer === null) byId("spoken").textContent = `${digits.map(bestClass).join("")} ${words}`;
   showLayers();
   startOcclusion();
 }
 
-function began() {
+function beforeChange() {
   choose(null);
 }
 
-function changed() {
-  if (waiting) return;
-  waiting = true;
+function afterChange() {
+  if (isUpdatePlanned) return;
+  isUpdatePlanned = true;
   requestAnimationFrame(update);
 }
 
@@ -65,51 +75,55 @@ const bars = CLASSES.map((className) => {
   return {line, bar, share};
 });
 
-function bestOf({probabilities}) {
+function bestLabel({probabilities}) {
   return probabilities.indexOf(Math.max(...probabilities));
 }
 
-function named(digit) {
-  return CLASSES[bestOf(digit)];
+function bestClass(digit) {
+  return CLASSES[bestLabel(digit)];
 }
 
-function words() {
+function describeAnswer() {
   const sure = digits.reduce((product, {probabilities}) => product * Math.max(...probabilities), 1);
-  const label = chosen !== null ? `; it is labelled ${CLASSES[PAGE.wrong[chosen].label]}.` : "";
-  const choice = digits.length > 1 ? ". Choose a digit." : "", others = digits[0].candidates > digits.length;
-  return `${(100 * sure).toFixed(1)} % sure${label}${choice}${others ? `${choice ? "" : "."} Only one row is read.` : ""}`;
+  const hasOthers = digits[0].candidates > digits.length;
+  let words = `${(100 * sure).toFixed(1)} % sure`;
+  if (chosenImage !== null) words += `; it is labelled ${CLASSES[PAGE.wrong[chosenImage].label]}`;
+  if (chosenImage !== null || digits.length > 1 || hasOthers) words += ".";
+  if (digits.length > 1) words += " Choose a digit.";
+  if (hasOthers) words += " Only one row is read.";
+  return words;
 }
 
-function showAnswer(own) {
+function showAnswer(shown) {
   const predicted = byId("predicted");
   predicted.style.setProperty("--digits", digits.length);
-  predicted.setAttribute("aria-hidden", String(digits.length < 2));  // one is in the words that are spoken
-  if (digits.length < 2) predicted.textContent = own ? named(own) : "";
+  predicted.setAttribute("aria-hidden", String(digits.length < 2));  // The spoken words have a single digit.
+  if (digits.length < 2) predicted.textContent = shown ? bestClass(shown) : "";
   else {
-    while (predicted.children.length !== digits.length) {  // kept otherwise, so that the focus stays
+    while (predicted.children.length !== digits.length) {  // Otherwise the buttons are kept, so that the focus stays.
       if (!predicted.children.length) predicted.textContent = "";
       if (predicted.children.length > digits.length) predicted.lastChild.remove();
       else digitButton(predicted.appendChild(document.createElement("button")), predicted.children.length - 1);
     }
     digits.forEach((digit, i) => {
-      predicted.children[i].textContent = named(digit);
-      predicted.children[i].setAttribute("aria-pressed", String(digit === own));
-      predicted.children[i].setAttribute("aria-label", `${named(digit)}, digit ${i + 1} of ${digits.length}`);
+      predicted.children[i].textContent = bestClass(digit);
+      predicted.children[i].setAttribute("aria-pressed", String(digit === shown));
+      predicted.children[i].setAttribute("aria-label", `${bestClass(digit)}, digit ${i + 1} of ${digits.length}`);
     });
   }
   bars.forEach(({line, bar, share}, i) => {
-    const value = own ? own.probabilities[i] : 0;
-    line.className = own && i === bestOf(own) ? "first" : "";
+    const value = shown ? shown.probabilities[i] : 0;
+    line.className = shown && i === bestLabel(shown) ? "first" : "";
     bar.style.width = `${100 * value}%`;
-    share.textContent = own ? `${(100 * value).toFixed(1)} %` : "";
+    share.textContent = shown ? `${(100 * value).toFixed(1)} %` : "";
   });
-  tile(byId("seen"), own ? own.pixels : new Uint8Array(784), 28, 28, (value) => [value, value, value]);
+  tile(byId("seen"), shown ? shown.pixels : new Uint8Array(784), 28, 28, (value) => [value, value, value]);
 }
 
 function digitButton(button, i) {
   button.type = "button";
   button.addEventListener("click", () => {
-    pick = i;
+    chosenDigit = i;
     show();
   });
 }
@@ -125,8 +139,8 @@ const buttons = PAGE.wrong.map((image, number) => {
   tile(button.appendChild(document.createElement("canvas")), image.pixels, 28, 28, (value) => [value, value, value]);
   button.appendChild(document.createElement("span")).textContent = words;
   button.addEventListener("click", () => {
-    choose(chosen === number ? null : number);
-    changed();
+    choose(chosenImage === number ? null : number);
+    afterChange();
   });
   byId("wrong").querySelector(".wrong").append(button);
   byId("wrong").hidden = false;
@@ -135,27 +149,27 @@ const buttons = PAGE.wrong.map((image, number) => {
 
 function choose(number) {
   if (number !== null) strokes.length = 0;
-  [chosen, pick] = [number, null];
+  [chosenImage, chosenDigit] = [number, null];
   buttons.forEach((button, i) => button.setAttribute("aria-pressed", String(i === number)));
 }
 
 // Training, epoch by epoch
 
 if (PAGE.epochs.length) {
-  const slider = byId("epoch"), times = [...PAGE.epochs, {epoch: null, shift: 0}], last = times.length - 1;
-  const told = () => {
-    const {epoch} = times[slider.value];
+  const slider = byId("epoch"), states = [...PAGE.epochs, {epoch: null, shift: 0}];
+  const showEpoch = () => {
+    const {epoch} = states[slider.value];
     const words = epoch === null ? `the tested weights, of epoch ${PAGE.tested}` : `after epoch ${epoch}`;
     byId("time").querySelector("span").textContent = `The network ${epoch === null ? "with " : ""}${words}`;
     slider.setAttribute("aria-valuetext", words);
   };
-  slider.max = slider.value = last;
+  slider.max = slider.value = states.length - 1;
   slider.addEventListener("input", () => {
-    networks = unpack(PAGE.networks, BYTES, times[slider.value].shift);
-    told();
-    changed();
+    networks = unpack(PAGE.networks, BYTES, states[slider.value].shift);
+    showEpoch();
+    afterChange();
   });
-  told();
+  showEpoch();
   byId("time").hidden = false;
 }
 
@@ -169,7 +183,8 @@ function tile(canvas, data, width, height, shade) {
   context.putImageData(image, 0, 0);
 }
 
-function shades(most) {  // from negative to positive, and 0 as the page's own tracks
+// Return the colour of each value from negative to positive; 0 has the colour of the page's tracks.
+function shades(most) {
   const [low, zero, high] = ["--negative", "--track", "--accent"].map((name) => {
     return [1, 3, 5].map((i) => parseInt(colour(name).slice(i, i + 2), 16));
   });
@@ -213,7 +228,7 @@ const LAYERS = networks.length > 1 ? [] : networks[0].layers.map((layer, number)
       PageDown: [1, 0, 0], PageUp: [-1, 0, 0]}[event.key] || [0, 0, 0];
     if (!map && !down && !right) return;
     event.preventDefault();
-    const from = unit && unit.layer === number ? unit : {map: 0, y: 0, x: 0};
+    const from = chosenUnit && chosenUnit.layer === number ? chosenUnit : {map: 0, y: 0, x: 0};
     select(number, from.map + map, from.y + down, from.x + right);
   });
   const detail = section.appendChild(document.createElement("div"));
@@ -224,16 +239,16 @@ const LAYERS = networks.length > 1 ? [] : networks[0].layers.map((layer, number)
 
 function select(layer, map, y, x) {
   const {channels, height, width, shape} = LAYERS[layer], inside = (value, count) => Math.min(Math.max(value, 0), count - 1);
-  unit = {layer, map: inside(map, channels), y: inside(y, height), x: inside(x, width)};
-  if (shape.length === 1) {
-    const last = shape[0] - 1, number = Math.min(unit.y * width + unit.x, last);
-    [unit.y, unit.x] = [Math.floor(number / width), number % width];
+  chosenUnit = {layer, map: inside(map, channels), y: inside(y, height), x: inside(x, width)};
+  if (shape.length === 1) {  // The last row of units may not be full.
+    const number = Math.min(chosenUnit.y * width + chosenUnit.x, shape[0] - 1);
+    [chosenUnit.y, chosenUnit.x] = [Math.floor(number / width), number % width];
   }
   explain();
 }
 
 function showLayers() {
-  const values = looked() && looked().values;
+  const values = shownDigit() && shownDigit().values;
   byId("layers").hidden = !values || LAYERS.length === 0;
   if (values) {
     for (const {name, shown, canvases, height, width} of LAYERS) {
@@ -244,8 +259,9 @@ function showLayers() {
   explain();
 }
 
-function explain() {  // the chosen unit: its weights, what it looks at, and its value
-  const values = looked() && looked().values;
+// Explain the chosen unit: its weights, its inputs and its value.
+function explain() {
+  const unit = chosenUnit, values = shownDigit() && shownDigit().values;
   LAYERS.forEach(({detail, canvases}, number) => {
     const here = unit !== null && unit.layer === number && values;
     detail.hidden = !here;
@@ -253,9 +269,9 @@ function explain() {  // the chosen unit: its weights, what it looks at, and its
   });
   if (unit === null || !values) return;
   const {name, weights, shape, detail, width} = LAYERS[unit.layer];
-  const step = networks[0].graph.find((each) => each.name === weights), input = values[step.inputs[0]];
+  const step = networks[0].graph.find((candidate) => candidate.name === weights), input = values[step.inputs[0]];
   const number = shape.length === 3 ? unit.map : unit.y * width + unit.x;
-  const {pairs, value} = step.operator === "convolution" ? ofConvolution(step, input) : ofLinear(step, input, number);
+  const {pairs, value} = step.operator === "convolution" ? pairsOfConvolution(step, input) : pairsOfLinear(step, input, number);
   const where = shape.length === 3 ? `map ${number + 1}, row ${unit.y + 1}, column ${unit.x + 1}` : `unit ${number + 1}`;
   const bias = step.bias ? step.bias.data[number] : 0;
   detail.replaceChildren();
@@ -279,12 +295,15 @@ function explain() {  // the chosen unit: its weights, what it looks at, and its
   }
 }
 
+// Return the pairs of weights and inputs whose sums are largest, and as `all` the number of pairs.
 function strongest(pairs) {
   const sorted = [...pairs].sort((a, b) => Math.abs(b.sum) - Math.abs(a.sum)).slice(0, 12);
   return Object.assign(sorted, {all: pairs.length});
 }
 
-function ofConvolution(step, input) {
+// Return, for each map of the input, the weights and inputs of the chosen unit, and the unit's value.
+function pairsOfConvolution(step, input) {
+  const unit = chosenUnit;
   const [, height, width] = input.shape, [filters, depth, rows, columns] = step.weight.shape;
   const first = Math.floor(unit.map * step.groups / filters) * depth;
   let value = step.bias ? step.bias.data[unit.map] : 0;
@@ -303,36 +322,39 @@ function ofConvolution(step, input) {
   return {pairs: strongest(pairs), value};
 }
 
-function ofLinear(step, input, number) {
+function pairsOfLinear(step, input, number) {
   const inputs = step.weight.shape[1], weights = step.weight.data.subarray(number * inputs, (number + 1) * inputs);
   const [channels, height, width] = step.form.length === 3 ? step.form : [1, Math.ceil(inputs / 32), Math.min(inputs, 32)];
   let value = step.bias ? step.bias.data[number] : 0;
   const pairs = Array.from({length: channels}, (_, channel) => {
     const part = (data) => data.subarray(channel * height * width, (channel + 1) * height * width);
-    const [own, given] = [part(weights), part(input.data)], sum = own.reduce((total, weight, i) => total + weight * given[i], 0);
-    value += sum;
-    return {weights: own, inputs: given, sum, width, height};
+    const pair = {weights: part(weights), inputs: part(input.data), width, height};
+    pair.sum = pair.weights.reduce((total, weight, i) => total + weight * pair.inputs[i], 0);
+    value += pair.sum;
+    return pair;
   });
   return {pairs: strongest(pairs), value};
 }
 
-// What counts: how the odds of each class change with a patch of the image covered, patch by patch
+// What counts: the change of each class's odds when a patch of the image is covered, for one patch after another
 
-const PATCH = 7, STEP = 2, PLACES = Math.ceil(28 / STEP);  // pixels
-let occlusion = null;  // {digit, odds: logarithms for the whole image, drops: from them, a list for each patch}
+const PATCH = 7, STEP = 2;  // pixels
+const PLACES = Math.ceil(28 / STEP);  // of a patch in each direction
+let occlusion = null;  // {digit, odds: the log-odds of the whole image, drops: from these, a list for each patch}
 
 function startOcclusion() {
-  const own = looked();
-  byId("counts").hidden = !own || networks.length > 1;
-  if (byId("counts").hidden || drawing !== null) return;
-  if (occlusion === null || occlusion.digit !== own) {
-    occlusion = {digit: own, odds: logOdds(own.pixels), drops: []};
+  const digit = shownDigit();
+  byId("counts").hidden = !digit || networks.length > 1;
+  if (byId("counts").hidden || drawingPointer !== null) return;
+  if (occlusion === null || occlusion.digit !== digit) {
+    occlusion = {digit, odds: logOdds(digit.pixels), drops: []};
     requestAnimationFrame(() => occlude(occlusion));
   }
   showCounts();
 }
 
-function logOdds(pixels) {  // without views, which would take their multiple
+// Return the log-odds of each class, without views, which would multiply the time.
+function logOdds(pixels) {
   const {probabilities} = answer(networks[0], pixels, []), least = 1e-30;
   return Array.from(probabilities, (value, i) => {
     const others = probabilities.reduce((sum, other, j) => j === i ? sum : sum + other, 0);
@@ -340,7 +362,8 @@ function logOdds(pixels) {  // without views, which would take their multiple
   });
 }
 
-function occlude(task) {  // a few patches a frame
+// Cover a few patches in each frame, until all have been covered.
+function occlude(task) {
   const start = performance.now();
   while (task === occlusion && task.drops.length < PLACES ** 2 && performance.now() - start < 12) {
     const covered = task.digit.pixels.slice(), empty = PAGE.background, spot = task.drops.length;
@@ -361,8 +384,8 @@ function forPatch(top, left, work) {
 }
 
 function showCounts() {
-  const {digit, drops} = occlusion, number = byId("class").value, which = number === "" ? bestOf(digit) : Number(number);
-  byId("class").options[0].textContent = `${CLASSES[bestOf(digit)]} (the answer)`;
+  const {digit, drops} = occlusion, number = byId("class").value, which = number === "" ? bestLabel(digit) : Number(number);
+  byId("class").options[0].textContent = `${bestClass(digit)} (the answer)`;
   const sums = new Float32Array(784), counts = new Float32Array(784);
   if (drops.length === PLACES ** 2) drops.forEach((drop, spot) => {
     const [top, left] = [Math.floor(spot / PLACES), spot % PLACES].map((number) => number * STEP - (PATCH >> 1));
