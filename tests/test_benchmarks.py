@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks import peer_loops
-from benchmarks.ablation import Row, _row
+from benchmarks.ablation import Row, compare_with_recipe
 from benchmarks.timing import ratio
 from benchmarks.tutorials import NETWORKS
 from mnist_lab.config.compose import compose
@@ -49,9 +49,9 @@ def predictions(wrong: set[int]) -> Predictions:
 def test_difference_is_the_mean_over_the_seeds_of_both_with_the_interval_of_student() -> None:
     recipe = {1: predictions({0}), 2: predictions({0, 1}), 3: predictions(set())}
     variant = {1: predictions({0, 1, 2}), 2: predictions({2})}
-    row = _row("variant", recipe, variant)
+    row = compare_with_recipe("variant", recipe, variant)
     assert (row.seeds, row.accuracy, row.difference) == (2, pytest.approx(80), pytest.approx(-5))
     assert row.reach == pytest.approx(12.706 * 15, rel=1e-3), "Student's t for the differences -20 and 10"
     assert (row.only_recipe, row.only_variant) == (3, 2)
-    one = _row("variant", {1: predictions({0})}, {1: predictions(set())})
+    one = compare_with_recipe("variant", {1: predictions({0})}, {1: predictions(set())})
     assert one == Row("variant", 1, 100.0, 10.0, math.inf, 0, 1), "one seed says nothing about the spread"

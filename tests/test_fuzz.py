@@ -6,7 +6,7 @@ import pytest
 from lab import Command, Tiny, thorough
 from PIL import features
 
-from benchmarks import damaged_files, hostile_folders
+from benchmarks import fuzz_images, fuzz_records
 from benchmarks.fuzz import SETTINGS, fuzz
 from mnist_lab.errors import UsageError
 from mnist_lab.runs.run import Run
@@ -28,7 +28,7 @@ def test_damaged_files_of_a_run_and_pictures_are_used_or_refused_in_one_line(
     monkeypatch.setenv("SECRET", "")  # hostile_config sets it, and monkeypatch restores it.
     assert command(*SETTINGS, "hydra.run.dir=run").status == 0
     parts = ("config_yaml", "run_json", "metrics_csv", "sweep_json", "checkpoint", "events", "hostile_config")
-    for part in (*parts, *hostile_folders.PARTS, *damaged_files.PARTS):
+    for part in (*parts, *fuzz_records.PARTS, *fuzz_images.PARTS):
         if part != "avif" or features.check("avif"):
             assert list(fuzz(part, count, 0, Path("run").absolute(), Path("work"))) == [], part
 
