@@ -1,15 +1,13 @@
-"""What each ingredient of a recipe brings, on validation images: paired over the same seeds and the same images.
+"""What each ingredient of a recipe brings, on the same validation images and over the same seeds.
 
     python -m mnist_lab -m --config-dir benchmarks/search hydra/launcher=processes sweep=ablation data.val_size=10000 \
         experiment=champion,champion_no_elastic,champion_no_views seed=1,2,3
     python -m benchmarks.ablation runs/sweeps/ablation champion
 
-The first command trains a recipe and its variants, which are presets of their own in benchmarks/search; the second
-prints a table in Markdown. The difference of a variant from the recipe is the mean over the seeds of the difference of
-their validation accuracies, which have the seed in common, with a 95 % interval by Student's t.
+The first command trains a recipe and its variants, which are presets in benchmarks/search. The second prints a table in
+Markdown. A variant's difference from the recipe is the mean over the seeds of the difference of their validation
+accuracies with the same seed, with a 95 % interval by Student's t.
 """
-
-from __future__ import annotations
 
 import argparse
 import math
@@ -20,6 +18,7 @@ from pathlib import Path
 import torch
 from scipy.stats import t as student
 
+from benchmarks.timing import print_head, print_row
 from mnist_lab.config.overrides import override_values
 from mnist_lab.evaluation.predictions import PairedComparison, Predictions, TrainedRun
 from mnist_lab.runs.run import Run
@@ -31,10 +30,10 @@ class Row:
 
     Attributes:
         accuracy: its mean validation accuracy over the seeds, in per cent.
-        difference: of it from the recipe's, in points.
+        difference: its accuracy less the recipe's, in percentage points.
         reach: half the width of the 95 % interval of the difference; infinite for one seed.
         only_recipe: images that only the recipe gets right, over all seeds.
-        only_variant: images that only the variant gets right.
+        only_variant: images that only the variant gets right, over all seeds.
     """
 
     name: str
@@ -47,7 +46,7 @@ class Row:
 
 
 def predictions_on_validation_set(run: Run) -> Predictions:
-    """Return the predictions of a run's tested weights for its validation images."""
+    """Return the predictions of a run for its validation images, by the weights that were tested."""
     trained = TrainedRun(run)
     trained.data.setup("fit")
     images, labels = (torch.cat(parts) for parts in zip(*trained.data.val_dataloader(), strict=True))
@@ -56,15 +55,16 @@ def predictions_on_validation_set(run: Run) -> Predictions:
 
 def compare(sweep: Path, recipe: str) -> list[Row]:
     """Return a row for each preset of a sweep over presets and seeds, the recipe first."""
-    found: dict[str, dict[int, Predictions]] = {}
+    by_preset: dict[str, dict[int, Predictions]] = {}
     for run in Run.below(sweep):
         preset = override_values(run.info["overrides"])["experiment"]
-        found.setdefault(preset, {})[run.config.seed] = predictions_on_validation_set(run)
-    own = found.pop(recipe)
-    return [_row(recipe, own, own), *(_row(name, own, other) for name, other in sorted(found.items()))]
+        by_preset.setdefault(preset, {})[run.config.seed] = predictions_on_validation_set(run)
+    names = [recipe, *sorted(by_preset.keys() - {recipe})]
+    return [compare_with_recipe(name, by_preset[recipe], by_preset[name]) for name in names]
 
 
-def _row(name: str, recipe: dict[int, Predictions], variant: dict[int, Predictions]) -> Row:
+def compare_with_recipe(name: str, recipe: dict[int, Predictions], variant: dict[int, Predictions]) -> Row:
+    """Compare a variant with the recipe, over the seeds of both."""
     seeds = sorted(recipe.keys() & variant.keys())
     pairs = [PairedComparison.of(recipe[seed], variant[seed]) for seed in seeds]
     differences = [100 * pair.difference for pair in pairs]
@@ -80,7 +80,7 @@ def _row(name: str, recipe: dict[int, Predictions], variant: dict[int, Predictio
 
 
 def interval_reach(values: list[float]) -> float:
-    """Return half the width of the 95 % interval of a mean by Student's t; one value says nothing about its spread."""
+    """Return half the width of the 95 % interval of a mean by Student's t, infinite for one value."""
     if len(values) < 2:
         return math.inf
     return float(student.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
@@ -91,12 +91,11 @@ def main() -> None:
     parser.add_argument("sweep", type=Path)
     parser.add_argument("recipe", help="the preset that the others are compared with")
     options = parser.parse_args()
-    print("| preset | seeds | validation accuracy, % | difference | only the recipe right | only the variant right |")
-    print("|---|---|---|---|---|---|")
+    accuracy, recipe, variant = "validation accuracy, %", "only the recipe right", "only the variant right"
+    print_head("preset", "seeds", accuracy, "difference", recipe, variant)
     for row in compare(options.sweep, options.recipe):
         difference = f"{row.difference:+.3f} ± {row.reach:.3f}" if row.name != options.recipe else "-"
-        cells = (row.name, row.seeds, f"{row.accuracy:.3f}", difference, row.only_recipe, row.only_variant)
-        print(f"| {' | '.join(map(str, cells))} |")
+        print_row(row.name, row.seeds, f"{row.accuracy:.3f}", difference, row.only_recipe, row.only_variant)
 
 
 if __name__ == "__main__":

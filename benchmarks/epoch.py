@@ -2,25 +2,22 @@
 
     python -m benchmarks.epoch [NETWORK ...] [KEY=VALUE ...] [--rounds 3] [--figure FILE.png]
 
-The four run in turn, round after round (A B C A B C ...), each in a process of its own: a machine's speed drifts, so
-what counts are the ratios within a round. All train on the 60,000 images at the tutorial's settings; KEY=VALUE, such as
-trainer.precision=bf16-mixed, changes those of the plain loop and of mnist_lab.
+The four run in turn, round after round (A B C A B C ...), each in a process of its own. The speed of a machine changes,
+so the ratios within a round count. All train on the 60,000 images at the tutorial's settings. KEY=VALUE, such as
+trainer.precision=bf16-mixed, changes the settings of the plain loop and of mnist_lab.
 
-- tutorial: its network, torchvision's data set, PIL transforms and a DataLoader with the tutorial's workers; torch's
+- tutorial: its network, torchvision's data set, PIL transforms, a DataLoader with the tutorial's workers, and torch's
   defaults.
-- plain: the images as tensors in memory, the smallest loop that trains, with mnist_lab's optimizer and memory layout.
-- mnist_lab: the main job as users run it, with metrics, progress bar, TensorBoard, metrics.csv and checkpoints: from an
-  epoch's start to the next one's, all that is saved and logged in between.
+- plain: the smallest loop that trains, over tensors in memory, with mnist_lab's optimizer and memory layout.
+- mnist_lab: the main job as users run it, with metrics, progress bar, TensorBoard, metrics.csv and checkpoints, from
+  the start of an epoch to the start of the next.
 - fast: the same with trainer=fast.
 
-None of them counts what happens once: reading and decoding the files.
+What happens once, such as reading and decoding the files, does not count.
 """
-
-from __future__ import annotations
 
 import argparse
 import statistics
-import tempfile
 import time
 from collections.abc import Iterable
 from contextlib import nullcontext
@@ -32,46 +29,43 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.timing import Clock, in_turn, output_of, ratio
+from benchmarks.timing import Clock, in_turn, output_of, print_head, print_row, ratio, train_timed
 from benchmarks.tutorials import NETWORKS
+from mnist_lab.config.compose import compose
+from mnist_lab.data.mnist_files import data_root
+from mnist_lab.models.classifier import LOSSES
+from mnist_lab.training.build import make_data, make_model
 
 LOOPS = ("tutorial", "plain", "mnist_lab", "fast")
-WORKERS = {"lenet": 2}  # of the DataLoader; the other tutorials use none
-EPOCHS = 2  # over which all but the tutorial's loop are averaged
+WORKERS = {"lenet": 2}  # The other tutorials use a DataLoader without workers.
+EPOCHS = 2  # The time is their mean. The tutorial's loop takes so long that it trains one epoch.
 
 
 def seconds_of(loop: str, network: str, overrides: list[str]) -> float:
-    """Seconds of one epoch, in this process."""
+    """Train in this process and return the seconds of one epoch."""
     seconds, _ = time_epochs(loop, network, overrides, epochs=1 if loop == "tutorial" else EPOCHS)
     return statistics.fmean(seconds)
 
 
 def time_epochs(loop: str, network: str, overrides: list[str], epochs: int) -> tuple[list[float], float]:
     """Train in this process; return the seconds of each epoch, and the accuracy on the test images."""
-    from mnist_lab.config.compose import compose
-    from mnist_lab.sweeps.process import keep_freed_memory
-    from mnist_lab.training.build import make_data, make_model
-    from mnist_lab.training.train import train
-
-    with tempfile.TemporaryDirectory() as runs_dir:
-        clock = "+callbacks.clock._target_=benchmarks.timing.Clock"
-        settings = [f"experiment={network}", f"trainer.max_epochs={epochs}", "callbacks.test_curve=null", clock]
-        own = {"tutorial": [], "fast": ["trainer=fast", *overrides]}.get(loop, overrides)
-        cfg = compose(*settings, f"runs_dir={runs_dir}", *own)
-        if loop in ("mnist_lab", "fast"):
-            keep_freed_memory()  # as on the command line
-            run = train(cfg)
-            return [end - start for start, end in pairwise(Clock.times)], run.info["metrics"]["test/acc"]
+    settings = [f"experiment={network}", f"trainer.max_epochs={epochs}", "callbacks.test_curve=null"]
+    if loop != "tutorial":
+        settings += overrides
+    if loop in ("mnist_lab", "fast"):
+        info = train_timed(*settings, *["trainer=fast"] * (loop == "fast"))
+        return [end - start for start, end in pairwise(Clock.times)], info["metrics"]["test/acc"]
+    cfg = compose(*settings)
     torch.manual_seed(cfg.seed)
     model = make_model(cfg)
     data = make_data(cfg, model)
     data.setup()
     assert model.optimizer is not None
     if loop == "tutorial":
-        theirs = NETWORKS[network]()
-        optimizer = model.optimizer(theirs.parameters(), fused=False)
+        tutorials = NETWORKS[network]()
+        optimizer = model.optimizer(tutorials.parameters(), fused=False)
         batches = _tutorials_batches(network, model.image_size, cfg.data)
-        return _train(theirs, model.loss, optimizer, batches, epochs), _accuracy(theirs, data.test_dataloader())
+        return _train(tutorials, model.loss, optimizer, batches, epochs), _accuracy(tutorials, data.test_dataloader())
     bf16 = cfg.trainer.precision == "bf16-mixed"
     forward = partial(torch.autocast, "cpu", torch.bfloat16) if bf16 else nullcontext
     optimizer = model.optimizer(model.parameters())
@@ -82,8 +76,6 @@ def time_epochs(loop: str, network: str, overrides: list[str], epochs: int) -> t
 def _tutorials_batches(network: str, size: int, settings: Any) -> Iterable:
     from torch.utils.data import DataLoader
     from torchvision import datasets, transforms
-
-    from mnist_lab.data.mnist_files import data_root
 
     resize = [transforms.Resize((size, size))] if size != 28 else []
     normalise = transforms.Normalize((settings.mean,), (settings.std,))
@@ -100,8 +92,6 @@ def _train(
     epochs: int,
     forward: Any = nullcontext,
 ) -> list[float]:
-    from mnist_lab.models.classifier import LOSSES
-
     model.train()
     loss_of = LOSSES[loss_name]
     times = [time.perf_counter()]
@@ -127,7 +117,7 @@ def _in_own_process(loop: str, network: str, overrides: list[str]) -> float:
 
 
 def draw(measured: dict[str, dict[str, list[float]]], path: Path) -> None:
-    """Bars of the seconds, each round a dot."""
+    """Draw a bar for the median of each loop, and a dot for each round."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 3.6), layout="constrained")
@@ -148,7 +138,7 @@ def main() -> None:
     parser.add_argument("words", metavar="NETWORK or KEY=VALUE", nargs="*", help=", ".join(NETWORKS))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--figure", type=Path, help="a PNG to draw")
-    parser.add_argument("--only", choices=LOOPS, help="one loop once, in this process")
+    parser.add_argument("--only", choices=LOOPS, help="time one loop once, in this process")
     options = parser.parse_args()
     overrides = [word for word in options.words if "=" in word]
     networks = [word for word in options.words if "=" not in word] or NETWORKS
@@ -156,15 +146,13 @@ def main() -> None:
         print(seconds_of(options.only, networks[0], overrides))
         return
     ratios = (("tutorial", "mnist_lab"), ("mnist_lab", "plain"), ("tutorial", "fast"))
-    print("|", " | ".join(["network", *(f"{loop}, s" for loop in LOOPS), *map(" / ".join, ratios)]), "|")
-    print("|---" * (1 + len(LOOPS) + len(ratios)) + "|")
+    print_head("network", *(f"{loop}, s" for loop in LOOPS), *map(" / ".join, ratios))
     measured = {}
     for network in networks:
         measures = {loop: partial(_in_own_process, loop, network, overrides) for loop in LOOPS}
         measured[network] = seconds = in_turn(measures, options.rounds)
         medians = [f"{statistics.median(seconds[loop]):.1f}" for loop in LOOPS]
-        compared = [ratio(seconds[over], seconds[under]) for over, under in ratios]
-        print("|", " | ".join([network, *medians, *compared]), "|", flush=True)
+        print_row(network, *medians, *(ratio(seconds[over], seconds[under]) for over, under in ratios))
     if options.figure:
         draw(measured, options.figure)
 

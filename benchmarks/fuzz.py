@@ -1,18 +1,17 @@
-"""Feeds the program random input of one kind after the other, and shows what was not answered as an error should be.
+"""Gives the program random input, and shows the input that it neither accepts nor refuses in one line.
 
     python -m benchmarks.fuzz PART [--count 300] [--seed 0]
 
-PART makes the input: random command lines (command_line); a run's or a sweep's folder with one file damaged, and the
+PART is the kind of input: random command lines (command_line); the folder of a run or a sweep with a damaged file, and
 commands that read it (config_yaml, run_json, sweep_json ...); a damaged picture or CSV of pixels for `predict` (png,
-pixels_csv ...); damaged files of a data set (idx, gz); odd data of one's own (arrays, folders); records and archives by
-somebody hostile (hostile_records, hostile_archive); a stranger's run that tries to do more than be read
-(hostile_config); or hostile texts in all of these (escapes).
-Each must be accepted, or refused in one line with exit status 1 or 2, within 5 seconds of processor time and 1.5 GB.
-Jobs are checked, not trained, but those that resume from a damaged checkpoint or event file. Prints each command that
-was answered otherwise; exit status 1 if there is one.
-"""
+pixels_csv ...); damaged files of a data set (idx, gz); odd data of one's own (arrays, folders); hostile records and
+archives (hostile_records, hostile_archive); a stranger's run that tries to do more than be read (hostile_config); or
+hostile texts in all of these (escapes).
 
-from __future__ import annotations
+The program must refuse input with exit status 1 or 2, and answer within 5 seconds of processor time and 1.5 GB. Jobs
+are checked and not trained, unless they resume from a damaged checkpoint or event file. Each command with another
+answer is printed; then the exit status is 1.
+"""
 
 import argparse
 import contextlib
@@ -36,7 +35,8 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from benchmarks import damaged_files, fuzz_files, fuzz_output, fuzz_own_data, fuzz_trust, hostile_folders
+from benchmarks import fuzz_files, fuzz_images, fuzz_output, fuzz_own_data, fuzz_records, fuzz_trust
+from benchmarks.fuzz_files import random_place
 from benchmarks.timing import peak_gigabytes
 from mnist_lab.__main__ import main as command_line
 from mnist_lab.config.compose import compose
@@ -48,15 +48,8 @@ from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Job, Sweep, write_job
 
 SECONDS, GIGABYTES = 5, 1.5
-SETTINGS = (  # of the run whose files are damaged
-    "model=mlp",
-    "trainer.max_epochs=1",
-    "trainer.limit_train_batches=5",
-    "trainer.limit_val_batches=1",
-    "trainer.limit_test_batches=1",
-    "trainer.accelerator=cpu",
-    "dashboard=none",
-)
+LIMITS = ("trainer.limit_train_batches=5", "trainer.limit_val_batches=1", "trainer.limit_test_batches=1")
+SETTINGS = ("model=mlp", "trainer.max_epochs=1", *LIMITS, "trainer.accelerator=cpu", "dashboard=none")
 PLAIN = "x Nan -inf 1e999 ${ ${x} ${seed} ${oc.env:NO} é ' .. / /proc/self ~ %s {} [[ ] ! *a &a \\ null -1 0 1.5 [1,2]"
 MORE = "{a:1} true 1,2 range(1,3) interval(0,1) glob(*) sort(3,1) a=b lenet"
 TEXTS = [*PLAIN.split(), *MORE.split(), "", "a b", "\x1b[2J", "x" * 5000, "[" * 2000]
@@ -64,12 +57,12 @@ VALUES: list[Any] = [None, True, 0, -1, 1.5, float("nan"), float("inf"), 10**400
 
 
 class TooSlow(BaseException):
-    """A command took more than SECONDS of processor time."""
+    """A command takes more than SECONDS of processor time."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A command that was not answered as it should be, and how."""
+    """A command and what is wrong with its answer."""
 
     arguments: list[str]
     problem: str
@@ -83,40 +76,21 @@ def random_command_line(chance: random.Random, run: Path) -> list[list[str]]:
     config = compose()
     keys = [key for key in dotted_keys(config) if not key.startswith(("hydra.", "runs_dir"))]
     groups = [key for key in keys if "." not in key] + ["hydra/launcher", "hydra/sweeper", "experiment"]
-    keys += [
-        "hydra.run.dir",
-        "hydra.sweep.dir",
-        "hydra.mode",
-        "hydra.job.name",
-        "hydra.searchpath",
-        "hydra",
-        "lr",
-        "-1",
-    ]
+    keys += ["hydra.run.dir", "hydra.sweep.dir", "hydra.mode", "hydra.job.name", "hydra.searchpath"]
+    keys += ["hydra", "lr", "-1"]
 
     def override() -> str:
         key = chance.choice([*keys, *groups, *groups])
         if chance.random() < 0.1:
             key = _changed(key, chance)
         value = chance.choice(TEXTS)
-        return (
-            chance.choice(["", "", "", "+", "++", "~"])
-            + key
-            + chance.choice(["=", "=", "=", "=", "", "==", "@x="])
-            + value
-        )
+        prefix = chance.choice(["", "", "", "+", "++", "~"])
+        sign = chance.choice(["=", "=", "=", "=", "", "==", "@x="])
+        return f"{prefix}{key}{sign}{value}"
 
     words = [override() for _ in range(chance.randint(1, 3))]
-    options = [
-        ["-m"],
-        ["--cfg", "job"],
-        ["--info"],
-        ["--config-dir", "."],
-        ["--epochs", "3"],
-        ["-x"],
-        ["--cfg"],
-        ["train"],
-    ]
+    options = [["-m"], ["--cfg", "job"], ["--info"], ["--config-dir", "."]]
+    options += [["--epochs", "3"], ["-x"], ["--cfg"], ["train"]]
     if chance.random() < 0.3:
         words[chance.randint(0, len(words)) :] = chance.choice(options)
     return [[word for word in words if "launcher" not in word]]
@@ -171,14 +145,9 @@ def damaged_sweep(chance: random.Random, run: Path) -> list[list[str]]:
 
 
 def _damage_json(path: Path, chance: random.Random) -> None:
-    """Damage a record: an entry of another type or value, missing, or text that is no such record."""
+    """Damage a record: change or remove an entry, or write text that is no such record."""
     record = json.loads(path.read_text(encoding="utf-8"))
-    place = record
-    while True:
-        key = chance.choice(list(place) if isinstance(place, dict) else range(len(place)))
-        if not (isinstance(place[key], dict | list) and place[key] and chance.random() < 0.5):
-            break
-        place = place[key]
+    place, key = random_place(record, chance)
     if chance.random() < 0.3 and isinstance(place, dict):
         del place[key]
     else:
@@ -199,7 +168,7 @@ def damaged_metrics(chance: random.Random, run: Path) -> list[list[str]]:
     return _reading(chance, run)
 
 
-Part = Callable[[random.Random, Path], list[list[str]]]  # damages a copy of a run folder; the command lines to try then
+Part = Callable[[random.Random, Path], list[list[str]]]  # Damages a copy of a run folder; returns commands to try.
 PARTS: dict[str, Part] = {
     "command_line": random_command_line,
     "config_yaml": damaged_config,
@@ -207,23 +176,23 @@ PARTS: dict[str, Part] = {
     "metrics_csv": damaged_metrics,
     "sweep_json": damaged_sweep,
     "hostile_config": fuzz_trust.hostile_config,
-    **damaged_files.PARTS,
-    **hostile_folders.PARTS,
+    **fuzz_images.PARTS,
+    **fuzz_records.PARTS,
     **fuzz_files.TRAINED,
     **fuzz_output.PARTS,
 }
-READ = {**fuzz_files.READ, **fuzz_own_data.READ}  # parts that need no run, and read in place of a command
+READ = {**fuzz_files.READ, **fuzz_own_data.READ}  # These parts need no run, and call a reader, not a command.
 
 
 def fuzz(part: str, count: int, seed: int, run: Path, folder: Path) -> Iterator[Finding]:
-    """Yield the commands that are not answered as they should be.
+    """Yield the commands with a wrong answer.
 
     Args:
-        part: the kind of input, a key of PARTS.
-        count: how many inputs.
-        seed: makes the same inputs again.
+        part: the kind of input, a key of PARTS or READ.
+        count: the number of inputs.
+        seed: the same seed makes the same inputs.
         run: a finished run's folder, which is copied.
-        folder: an empty folder to work in.
+        folder: a folder to work in, which is removed.
     """
     here = Path.cwd()
     for number in range(count):
@@ -241,15 +210,15 @@ def fuzz(part: str, count: int, seed: int, run: Path, folder: Path) -> Iterator[
         os.chdir(folder)
         try:
             for arguments in PARTS[part](chance, Path("runs/a/b")):
-                problem = answer(arguments, trains=part in fuzz_files.TRAINED)
-                if problem or (problem := fuzz_output.problem_of_pages(Path())):
+                problem = answer(arguments, trains=part in fuzz_files.TRAINED) or fuzz_output.problem_of_pages(Path())
+                if problem:
                     yield Finding(arguments, problem)
         finally:
             os.chdir(here)
 
 
 def answer(arguments: Sequence[str], *, trains: bool = False) -> str | None:
-    """Run a command in this process, its job too if it trains; return what is wrong with how it ended, or None."""
+    """Run a command in this process, with its job if it trains; return what is wrong with its answer, or None."""
     with contextlib.ExitStack() as patches:
         patches.enter_context(patch.object(sys, "argv", ["mnist_lab", *arguments]))
         if not trains:
@@ -259,7 +228,7 @@ def answer(arguments: Sequence[str], *, trains: bool = False) -> str | None:
 
 
 def answer_of(call: Callable[[], None]) -> str | None:
-    """Call a function that may raise a LabError; return what is wrong with how it ended, or None."""
+    """Call a function that may raise a LabError; return what is wrong with its answer, or None."""
     out, err = io.StringIO(), io.StringIO()
     here, handlers = Path.cwd(), logging.getLogger().handlers[:]
     status: Any = 0
@@ -285,22 +254,32 @@ def answer_of(call: Callable[[], None]) -> str | None:
         for handler in [handler for handler in logging.getLogger().handlers if handler not in handlers]:
             logging.getLogger().removeHandler(handler)
             handler.close()
-    if problem := fuzz_trust.broken_promise(out.getvalue() + err.getvalue()):
+    problem = fuzz_trust.broken_promise(out.getvalue() + err.getvalue())
+    if problem:
         return problem
     if _memory() - memory > GIGABYTES * 2**20:
         return f"took more than {GIGABYTES} GB"
-    if control := {c for c in out.getvalue() + err.getvalue() if not c.isprintable()} - {"\n", "\t"}:
+    return problem_of_output(status, out.getvalue(), err.getvalue())
+
+
+def problem_of_output(status: Any, out: str, err: str) -> str | None:
+    """Return what is wrong with an exit status and an output: it must be 0 without errors, or an error in one line."""
+    control = {c for c in out + err if not c.isprintable()} - {"\n", "\t"}
+    if control:
         return f"prints the control characters {sorted(control)}"
-    lines = [line for line in err.getvalue().splitlines() if not line.startswith("mnist_lab: warning: ")]
-    one_line = len(lines) == 1 and lines[0].startswith("mnist_lab: ") and len(lines[0]) < 1000
-    problems = bool(lines) and lines[0].startswith("mnist_lab: ") and all(line[:2] == "  " for line in lines[1:])
-    if (status == 0 and not lines) or (status in (1, 2) and (one_line or problems)):
+    lines = [line for line in err.splitlines() if not line.startswith("mnist_lab: warning: ")]
+    if status == 0 and not lines:
+        return None
+    is_error = status in (1, 2) and bool(lines) and lines[0].startswith("mnist_lab: ")
+    is_one_line = len(lines) == 1 and len(lines[0]) < 1000
+    is_list_of_problems = len(lines) > 1 and all(line.startswith("  ") for line in lines[1:])
+    if is_error and (is_one_line or is_list_of_problems):
         return None
     return f"exit status {status}\n    " + "\n    ".join([*lines[:4], *lines[4:][-5:]])
 
 
 def _memory(*, reset: bool = False) -> int:
-    """Return the most memory that this process has held, in KiB; on Linux, since it was last reset."""
+    """Return the most memory that this process has had in KiB, on Linux since the last reset."""
     status = Path("/proc/self/status")
     if not status.exists():
         return round(peak_gigabytes() * 1e9 / 1024)
@@ -314,21 +293,19 @@ def _too_slow(*arguments: object) -> None:
 
 
 def _changed(text: str, chance: random.Random) -> str:
-    """Return a text with a character changed, added or taken out."""
+    """Return a text with a character changed, added or removed."""
     at = chance.randrange(len(text) + 1)
     return text[:at] + chance.choice(["", ".", "x", "[0]", " ", "é", "-", "/", "@"]) + text[at + chance.randint(0, 1) :]
 
 
 def _write(path: Path, text: str, chance: random.Random) -> None:
-    """Write a damaged file; one time in five with bytes changed or cut off, or a folder in its place."""
+    """Write a damaged file; one time in five with changed or missing bytes, or a folder in its place."""
     content = bytearray(text.encode("utf-8", errors="surrogatepass"))
     kind = chance.randrange(25)
-    if kind == 0:
+    if kind < 2:
         path.unlink()
-        return
-    if kind == 1:
-        path.unlink()
-        path.mkdir()
+        if kind == 1:
+            path.mkdir()
         return
     if kind == 2:
         del content[chance.randrange(len(content)) :]
@@ -338,19 +315,11 @@ def _write(path: Path, text: str, chance: random.Random) -> None:
 
 
 def _reading(chance: random.Random, run: Path) -> list[list[str]]:
-    """Return the commands that read a run: the quick ones, and one of those that take longer."""
-    longer = [
-        ["test", str(run)],
-        ["report", str(run)],
-        [f"resume={run}", "trainer.max_epochs=2"],
-        ["predict", str(run), "x"],
-    ]
-    return [
-        ["ls"],
-        ["ls", "--sort", "test/acc", "--csv"],
-        ["compare", str(run), "latest", "--json"],
-        chance.choice(longer),
-    ]
+    """Return commands that read a run: the quick ones, and one that takes longer."""
+    longer = [["test", str(run)], ["report", str(run)], [f"resume={run}", "trainer.max_epochs=2"]]
+    longer += [["predict", str(run), "x"]]
+    quick = [["ls"], ["ls", "--sort", "test/acc", "--csv"], ["compare", str(run), "latest", "--json"]]
+    return [*quick, chance.choice(longer)]
 
 
 def main() -> None:
@@ -359,17 +328,17 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    started, found = time.perf_counter(), 0
+    started, findings = time.perf_counter(), 0
     with tempfile.TemporaryDirectory() as name:
         run = Path(name) / "run"
         if options.part != "command_line" and options.part in PARTS:
             with patch.object(sys, "argv", ["mnist_lab", *SETTINGS, f"hydra.run.dir={run}"]):
                 command_line()
         for finding in fuzz(options.part, options.count, options.seed, run, Path(name) / "work"):
-            found += 1
+            findings += 1
             print(finding, flush=True)
-    print(f"{options.part}: {options.count} inputs, {found} findings, {time.perf_counter() - started:.0f} s")
-    raise SystemExit(found > 0)
+    print(f"{options.part}: {options.count} inputs, {findings} findings, {time.perf_counter() - started:.0f} s")
+    raise SystemExit(findings > 0)
 
 
 if __name__ == "__main__":

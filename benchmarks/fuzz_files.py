@@ -1,6 +1,4 @@
-"""Parts of benchmarks/fuzz.py for checkpoints, event files, and the files of a data set, plain and packed."""
-
-from __future__ import annotations
+"""Parts of benchmarks/fuzz.py: damaged checkpoints, event files, and files of a data set, plain and packed."""
 
 import gzip
 import hashlib
@@ -15,21 +13,8 @@ import torch
 
 from mnist_lab.data.mnist_files import FILES, Source, parse
 
-ODD: list[Any] = [
-    None,
-    True,
-    0,
-    -1,
-    1.5,
-    float("nan"),
-    10**30,
-    "x",
-    "a\nb",
-    [],
-    {},
-    [1, 2],
-    {"a": {"b": 1}},
-    {1: 2},
+VALUES: list[Any] = [None, True, 0, -1, 1.5, float("nan"), 10**30, "x", "a\nb", [], {}, [1, 2], {"a": {"b": 1}}, {1: 2}]
+TENSORS = [
     torch.zeros(0),
     torch.zeros(3, 3),
     torch.tensor(float("inf")),
@@ -37,13 +22,14 @@ ODD: list[Any] = [
     torch.zeros(2, device="meta"),
     torch.eye(2).to_sparse(),
 ]
+ODD = [*VALUES, *TENSORS]
 
 
 def damaged_checkpoint(chance: random.Random, run: Path) -> list[list[str]]:
-    """Save last.ckpt or best.ckpt anew, whole by its sums, with a value changed, taken out or put elsewhere."""
+    """Save last.ckpt or best.ckpt again with right checksums and a value changed, removed or put elsewhere."""
     path = run / "checkpoints" / chance.choice(["last.ckpt", "best.ckpt"])
     content: Any = torch.load(path, weights_only=True)
-    places = list(_places(content))
+    places = list(places_in(content))
     for _ in range(chance.choice([1, 1, 1, 3])):
         place, key = chance.choice(places)
         kind = chance.randrange(4)
@@ -64,7 +50,7 @@ def damaged_checkpoint(chance: random.Random, run: Path) -> list[list[str]]:
 
 
 def damaged_events(chance: random.Random, run: Path) -> list[list[str]]:
-    """Change, cut or repeat bytes of TensorBoard's event file, which a resumed run reads and continues."""
+    """Damage TensorBoard's event file, which a resumed run reads and continues."""
     (path, *_) = sorted(run.glob("events.out.tfevents.*"))
     path.write_bytes(damaged(path.read_bytes(), chance))
     return [[f"resume={run}", "trainer.max_epochs=2"]]
@@ -83,11 +69,11 @@ def read_damaged_idx(chance: random.Random) -> None:
 
 
 def read_damaged_gzip(chance: random.Random) -> None:
-    """Load a data set of which one file is there as a damaged gzip file only."""
+    """Load a data set in which one file is a damaged gzip file."""
     contents, name = data_set(), chance.choice(FILES)
     packed = gzip.compress(contents[name])
     if chance.random() < 0.1:
-        packed = gzip.compress(bytes(1 << 20)) * 400  # more than is decompressed
+        packed = gzip.compress(bytes(1 << 20)) * 400  # The program decompresses less.
     with tempfile.TemporaryDirectory() as root:
         raw = Path(root) / "Tiny" / "raw"
         raw.mkdir(parents=True)
@@ -106,16 +92,31 @@ def data_set() -> dict[str, bytes]:
     return {name: images if "images" in name else labels for name in FILES}
 
 
-def _places(node: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield every container in a checkpoint that can be changed, with each of its keys."""
-    keys = list(node) if isinstance(node, dict) else range(len(node)) if isinstance(node, list) else []
-    for key in keys[:50]:
+def places_in(node: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield every list and dict in a record or a checkpoint, with each of its keys."""
+    if not isinstance(node, dict | list):
+        return
+    for key in keys_of(node)[:50]:
         yield node, key
-        yield from _places(node[key])
+        yield from places_in(node[key])
+
+
+def random_place(record: Any, chance: random.Random) -> tuple[Any, Any]:
+    """Return a list or dict in a record, with one of its keys."""
+    place = record
+    while True:
+        key = chance.choice(keys_of(place))
+        if not (isinstance(place[key], dict | list) and place[key] and chance.random() < 0.5):
+            return place, key
+        place = place[key]
+
+
+def keys_of(node: Any) -> list[Any]:
+    return list(node if isinstance(node, dict) else range(len(node)))
 
 
 def damaged(content: bytes, chance: random.Random) -> bytes:
-    """Change some bytes of a file, cut it off, or repeat a part of it."""
+    """Return the content of a file with bytes changed, cut off or repeated."""
     changed = bytearray(content)
     kind = chance.randrange(4)
     if kind == 0:
@@ -130,5 +131,5 @@ def damaged(content: bytes, chance: random.Random) -> bytes:
     return bytes(changed)
 
 
-TRAINED = {"checkpoint": damaged_checkpoint, "events": damaged_events}  # their commands run their jobs
+TRAINED = {"checkpoint": damaged_checkpoint, "events": damaged_events}  # Their commands train.
 READ = {"idx": read_damaged_idx, "gz": read_damaged_gzip}

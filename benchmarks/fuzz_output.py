@@ -1,14 +1,12 @@
-"""The part escapes of benchmarks/fuzz.py: hostile texts wherever a run, a sweep, a file or a command line has text.
+"""Part of benchmarks/fuzz.py: hostile texts in runs, sweeps, files and command lines.
 
-No control character may reach the terminal or a page, and no tag, link or table cell of theirs HTML or Markdown.
+None of their control characters may reach the terminal or a page, and none of their tags, links or table cells may
+become part of HTML or Markdown.
 """
-
-from __future__ import annotations
 
 import json
 import random
 import shutil
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import yaml
 from markdown_it import MarkdownIt
 from PIL import Image
 
+from benchmarks.fuzz_files import places_in
 from mnist_lab.config.overrides import parse_override
 from mnist_lab.errors import UsageError
 from mnist_lab.runs.record import RunState
@@ -69,7 +68,7 @@ READING = (
 
 
 def hostile_texts(chance: random.Random, run: Path) -> list[list[str]]:
-    """Write hostile texts into a run, a sweep and files of images; return commands that read them, and odd ones."""
+    """Write hostile texts into a run, a sweep and files of images; return commands that read them or contain them."""
     text = "".join(chance.sample(HOSTILE, chance.choice([1, 1, 2])))
     name = text.replace("/", "_").encode(errors="ignore").decode()[:80] or "x"
     folder = run.with_name(name) if chance.random() < 0.5 else run
@@ -92,10 +91,9 @@ def hostile_texts(chance: random.Random, run: Path) -> list[list[str]]:
     Path(f"{name}.csv").write_bytes(f"{text},1\n".encode(errors="replace"))
     (Path(name) / name).mkdir(parents=True)
     words = {"RUN": str(folder), "SWEEP": str(sweep), "NAME": name, "resume=RUN": f"resume={folder}"}
-    reading = [
-        [words.get(word, word.replace("NAME", name)) for word in each]
-        for each in sorted(chance.sample(READING, 5), key=READING.index)
-    ]
+    reading = []
+    for arguments in sorted(chance.sample(READING, 5), key=READING.index):
+        reading.append([words.get(word, word.replace("NAME", name)) for word in arguments])
     odd = [["test", text], ["ls", "--where", text], [f"data.source.path={text}"], [text], [f"+{text}={text}"]]
     odd += [["predict", str(folder), f"{name}.nope"], ["ls", "--columns", text]]
     return [*reading, [word.encode(errors="ignore").decode() for word in chance.choice(odd)]]
@@ -106,7 +104,7 @@ def _change_records(chance: random.Random, folder: Path, text: str) -> None:
     run = Run(folder)
     record = json.loads(run.record_path.read_text())
     kept = ("status", "started", "finished")
-    for place, key in chance.sample([each for each in _texts(record) if each[1] not in kept], 4):
+    for place, key in chance.sample([(place, key) for place, key in _texts(record) if key not in kept], 4):
         place[key] = text
     record |= chance.choice([{}, {"model": text, "command": text}, {"error": text, "status": "failed"}])
     record["versions" if chance.random() < 0.5 else "metrics"][text] = "1"
@@ -117,9 +115,9 @@ def _change_records(chance: random.Random, folder: Path, text: str) -> None:
     config["data"]["download"] = False
     if chance.random() < 0.5:
         config |= {"name": text, "tutorial": {"title": text, "source": text, "published": {"test/acc": [0.5]}}}
-    for place, key in chance.sample([each for each in _texts(config) if isinstance(each[1], str)], 1):
-        if key != "_target_" and not key.endswith("-ubyte"):
-            place[key] = text
+    place, key = chance.sample([(place, key) for place, key in _texts(config) if isinstance(key, str)], 1)[0]
+    if key != "_target_" and not key.endswith("-ubyte"):
+        place[key] = text
     run.config_path.write_bytes(yaml.safe_dump(config).encode(errors="replace"))
     lines = run.metrics_path.read_text().splitlines()
     head = text.replace("\n", " ").replace('"', "'")
@@ -128,16 +126,13 @@ def _change_records(chance: random.Random, folder: Path, text: str) -> None:
     run.annotations_path.write_text(json.dumps({"tags": [text], "note": text}))
 
 
-def _texts(node: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield every container in a record that has a text, with the text's key."""
-    for key in list(node) if isinstance(node, dict) else range(len(node)) if isinstance(node, list) else []:
-        if isinstance(node[key], str):
-            yield node, key
-        yield from _texts(node[key])
+def _texts(record: Any) -> list[tuple[Any, Any]]:
+    """Return every list and dict in a record that has a text, with the text's key."""
+    return [(place, key) for place, key in places_in(record) if isinstance(place[key], str)]
 
 
 class _Tags(HTMLParser):
-    """Collects what runs a script or leads away in a page."""
+    """Collects the elements of a page that run a script or link to another page."""
 
     def __init__(self, page: str) -> None:
         super().__init__()

@@ -1,9 +1,7 @@
-"""Parts of benchmarks/fuzz.py for data of one's own: hostile arrays and odd layouts of folders.
+"""Parts of benchmarks/fuzz.py: hostile arrays, and folders of images in odd layouts.
 
-Each is refused in one line, or read as what was written: all its images, each with its class, none almost black.
+They must be refused in one line, or read correctly: all images, each with its class, and no set almost black.
 """
-
-from __future__ import annotations
 
 import io
 import os
@@ -38,30 +36,17 @@ SETS += ". val,test train,Train,test train,val,dev"
 
 
 def read_hostile_arrays(chance: random.Random) -> None:
-    """Read a .npz file of arrays of odd types, shapes, values and names, at times damaged, huge or pickled."""
+    """Read a .npz file of arrays with odd types, shapes, values and names, sometimes damaged, huge or pickled."""
     generator = np.random.default_rng(chance.randrange(2**32))
     arrays: dict[str, Any] = {}
     scale = (0, 255, "uint8") if chance.random() < 0.2 else chance.choice(SCALES)
-    for names in [chance.choice(NAMES), *(each for each in OTHER_SETS if chance.random() < 0.15)]:
-        odd = chance.random() < 0.15
-        bottom, top, kind = chance.choice(SCALES) if odd else scale
-        kind = chance.choice(TYPES.split()) if odd else kind
-        count = chance.choice([20, 20, 20, 40, 1, 0] if odd else [20, 40])
-        shape = chance.choice(IMAGE_SHAPES + ODD_SHAPES if odd else IMAGE_SHAPES)
-        values = generator.random((count, *shape)) * (top - bottom) + bottom
-        if values.size and odd:
-            values.flat[0] = chance.choice([top, 1e3, -1, np.nan, np.inf])
-        labels: Any = np.arange(count) % chance.choice([1, 2, 2000] if odd else [2, 4, 4, 10])
-        forms = [labels, labels * 1.0, labels[:, None], labels.astype("S3"), labels + 1, labels.astype(str)]
-        labels = chance.choice([labels - 1, labels + 0.5, labels[1:], labels[None]] if odd else forms)
-        with np.errstate(all="ignore"):
-            images: Any = values.astype(kind) if np.dtype(kind).kind not in "MV" else np.zeros(values.shape, kind)
-        for name, array in zip(names.split(), (images, labels), strict=False):
+    for names in [chance.choice(NAMES), *(names for names in OTHER_SETS if chance.random() < 0.15)]:
+        pair = _images_and_labels(scale, chance.random() < 0.15, generator, chance)
+        for name, array in zip(names.split(), pair, strict=False):
             arrays[name] = np.asfortranarray(array) if chance.random() < 0.1 else array
     if chance.random() < 0.1:
-        arrays["classes"] = chance.choice(
-            [["a", "b"], [*"abcdefghij"], np.zeros((3, 3)), ["x" * 5000, "y"], CLASS_NAMES]
-        )
+        names_of_classes: list[Any] = [["a", "b"], [*"abcdefghij"], np.zeros((3, 3)), ["x" * 5000, "y"], CLASS_NAMES]
+        arrays["classes"] = chance.choice(names_of_classes)
     packed = io.BytesIO()
     chance.choice([np.savez, np.savez_compressed])(packed, **arrays)
     content = packed.getvalue()
@@ -79,12 +64,31 @@ def read_hostile_arrays(chance: random.Random) -> None:
         _read(ArrayFile(path=str(path)))
 
 
+def _images_and_labels(
+    scale: tuple[float, float, str], odd: bool, generator: np.random.Generator, chance: random.Random
+) -> tuple[Any, Any]:
+    """Make images on a scale and their labels, or odd ones."""
+    bottom, top, kind = chance.choice(SCALES) if odd else scale
+    kind = chance.choice(TYPES.split()) if odd else kind
+    count = chance.choice([20, 20, 20, 40, 1, 0] if odd else [20, 40])
+    shape = chance.choice(IMAGE_SHAPES + ODD_SHAPES if odd else IMAGE_SHAPES)
+    values = generator.random((count, *shape)) * (top - bottom) + bottom
+    if values.size and odd:
+        values.flat[0] = chance.choice([top, 1e3, -1, np.nan, np.inf])
+    labels: Any = np.arange(count) % chance.choice([1, 2, 2000] if odd else [2, 4, 4, 10])
+    forms = [labels, labels * 1.0, labels[:, None], labels.astype("S3"), labels + 1, labels.astype(str)]
+    labels = chance.choice([labels - 1, labels + 0.5, labels[1:], labels[None]] if odd else forms)
+    if np.dtype(kind).kind in "MV":
+        return np.zeros(values.shape, kind), labels
+    with np.errstate(all="ignore"):
+        return values.astype(kind), labels
+
+
 def _with_huge_array(chance: random.Random, names: list[str]) -> bytes:
-    """Make a file of which one array is, or says that it is, far larger than the file."""
+    """Make a file with an array that is, or claims to be, far larger than the file."""
     packed, huge = io.BytesIO(), chance.choice(names)
-    with zipfile.ZipFile(
-        packed, "w", chance.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA])
-    ) as file:
+    method = chance.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA])
+    with zipfile.ZipFile(packed, "w", method) as file:
         for name in names:
             array = io.BytesIO()
             np.save(array, np.arange(20) % 2 * 255)
@@ -99,18 +103,19 @@ def _with_huge_array(chance: random.Random, names: list[str]) -> bytes:
 
 
 def read_odd_folders(chance: random.Random) -> None:
-    """Read folders of images with sets, nesting, hidden folders, odd names and links; compare with what was written."""
+    """Write folders of images with sets, nesting, hidden folders, odd names and links; read them and compare."""
     with tempfile.TemporaryDirectory() as name:
         root, written = Path(name) / "data", Counter[str]()
         classes = ["cat", "dog", "3"] if chance.random() < 0.6 else chance.sample(CLASS_NAMES, 3)
         for place in chance.choice(SETS.split()).split(","):
-            for label, each in enumerate(classes):
-                odd = chance.choice(["train", "dev/x"]) if chance.random() < 0.01 else chance.choice(["", "", "a/b"])
-                folder = root / place / each / odd
+            for label, class_name in enumerate(classes):
+                inside = ["train", "dev/x"] if chance.random() < 0.01 else ["", "", "a/b"]
+                folder = root / place / class_name / chance.choice(inside)
                 folder.mkdir(parents=True, exist_ok=True)
-                for _ in range(chance.choice([3, 3, 4, 5]) if chance.random() < 0.98 else chance.choice([0, 1])):
+                counts = [3, 3, 4, 5] if chance.random() < 0.98 else [0, 1]
+                for _ in range(chance.choice(counts)):
                     _write_image(folder, label, chance)
-                    written[each] += 1
+                    written[class_name] += 1
                 if chance.random() < 0.2:
                     hidden = folder / chance.choice(HIDDEN)
                     hidden.mkdir(parents=True, exist_ok=True)
@@ -120,11 +125,11 @@ def read_odd_folders(chance: random.Random) -> None:
             _add_oddity(chance.choice([path for path in [root, *root.rglob("*")] if path.is_dir()]), root, chance)
         source = ImageFolder(path=str(root))
         _read(source)
-        arrays, found = source.load(), source.read_settings()["classes"]
+        arrays, names = source.load(), source.read_settings()["classes"]
         labels = np.concatenate([arrays.train_labels, arrays.test_labels])
-        read = Counter(found[label] for label in labels)
+        read = Counter(names[label] for label in labels)
         assert oddities or read == written, f"{dict(read)} are read where {dict(written)} were written"
-        assert not {"train", "val", "test", "training", "testing"} & {each.lower() for each in found} - {*classes}
+        assert not {"train", "val", "test", "training", "testing"} & {name.lower() for name in names} - {*classes}
 
 
 def _write_image(folder: Path, label: int, chance: random.Random) -> None:
@@ -136,7 +141,7 @@ def _write_image(folder: Path, label: int, chance: random.Random) -> None:
 
 
 def _add_oddity(folder: Path, root: Path, chance: random.Random) -> None:
-    """Add a link, a file that is no image, a folder that is empty, a damaged or an almost black image."""
+    """Add a link, an empty folder, a pipe, a file that is no image, or an almost black image."""
     path = folder / chance.choice(["odd", "odd.png", "val", "Test", "unlabelled", ".odd.png"])
     kind = chance.randrange(8)
     if path.exists() or kind == 0:
@@ -154,7 +159,7 @@ def _add_oddity(folder: Path, root: Path, chance: random.Random) -> None:
 
 
 def _read(source: OwnImages) -> None:
-    """Read data, print what they are, and check what must hold for them."""
+    """Read data, print their summary, and check them."""
     data = MNISTDataModule(source=source, val_size=0, mean=0.5, std=0.5)
     print_summary(data)
     for kind, (images, labels) in data.raw_sets().items():

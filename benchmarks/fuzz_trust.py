@@ -1,10 +1,8 @@
-"""Part of benchmarks/fuzz.py for a stranger's run: a configuration that tries to run, fetch, write, learn or grow.
+"""Part of benchmarks/fuzz.py: a stranger's run whose configuration tries to run, fetch, write, learn or grow.
 
-Whatever the command answers, no program of the stranger may have run, no address of theirs been asked, and the value
-of a variable may stand neither in what is printed nor in a file.
+A command may answer anything, but it may not run a program of the stranger, ask an address of theirs, or show the value
+of a variable in its output or a file.
 """
-
-from __future__ import annotations
 
 import importlib
 import json
@@ -22,16 +20,8 @@ STRANGER = "stranger"  # Each hostile address and command contains it.
 PROGRAM = f"from pathlib import Path\nPath('{CANARY}').touch()\nfrom mnist_lab.models import MLP\n"
 PLACES = (
     *("model", "data", "data.source", "optimizer", "scheduler", "augmentation", "test_augmentation", "trainer"),
-    *(
-        "callbacks.best",
-        "callbacks.x",
-        "logger.tensorboard",
-        "dashboard",
-        "model.x",
-        "model._args_",
-        "trainer.profiler",
-    ),
-    *("hydra.callbacks.x", "hydra", "x", "tutorial", "data.source.classes", "callbacks", "logger"),
+    *("callbacks.best", "callbacks.x", "logger.tensorboard", "dashboard", "model.x", "model._args_"),
+    *("trainer.profiler", "hydra.callbacks.x", "hydra", "x", "tutorial", "data.source.classes", "callbacks", "logger"),
 )
 KEYS = (
     *("name", "seed", "threads", "folder", "runs_dir", "config_dir", "overrides", "label_smoothing", "init_from"),
@@ -42,17 +32,11 @@ KEYS = (
 VARIABLES = (
     *("${oc.env:SECRET}", "${ oc.env : SECRET }", "x${oc.env:SECRET}", "/${oc.env:SECRET}"),
     *("${oc.env:NONE,${oc.env:SECRET}}", "${oc.decode:${oc.env:SECRET}}", "\\${oc.env:SECRET}", "\\\\${oc.env:SECRET}"),
-    *(
-        "${oc.${x}:SECRET}",
-        "${hydra:runtime.cwd}",
-        "${oc.create:{_target_:os.system,command:touch was_run}}",
-        "${x}",
-        "${seed}",
-        "${",
-    ),
+    *("${oc.${x}:SECRET}", "${hydra:runtime.cwd}", "${oc.create:{_target_:os.system,command:touch was_run}}"),
+    *("${x}", "${seed}", "${"),
     *("${oc.dict.values:oc.env}", "http://stranger.invalid/${oc.env:SECRET}/", "~/${oc.env:SECRET}", "${oc.env:HOME}"),
 )
-requests: list[str] = []  # Hostile addresses and programs used since the last check.
+requests: list[str] = []  # Hostile addresses and programs since the last check. The audit hook adds to it.
 
 
 def _listen(event: str, arguments: tuple[Any, ...]) -> None:
@@ -61,11 +45,11 @@ def _listen(event: str, arguments: tuple[Any, ...]) -> None:
         requests.append(f"{event} {arguments!r}"[:200])
 
 
-sys.addaudithook(_listen)
+sys.addaudithook(_listen)  # Python never removes a hook, so this is done once.
 
 
 def hostile_config(chance: random.Random, run: Path) -> list[list[str]]:
-    """Change a run's configuration, its record and what lies beside it to a stranger's."""
+    """Change a run's configuration and record, and add files to its folder, as a stranger could."""
     os.environ["SECRET"] = SECRET
     importlib.invalidate_caches()
     shutil.copytree(run, "runs/good")
@@ -85,7 +69,7 @@ def hostile_config(chance: random.Random, run: Path) -> list[list[str]]:
         key, value = chance.choice(places)
         try:
             OmegaConf.update(config, key, value, merge=False, force_add=True)
-        except Exception:  # OmegaConf refuses it itself
+        except Exception:  # OmegaConf itself refuses it.
             continue
     text = OmegaConf.to_yaml(config)
     if chance.random() < 0.2:
@@ -111,7 +95,7 @@ def hostile_config(chance: random.Random, run: Path) -> list[list[str]]:
 
 
 def _target(chance: random.Random, run: Path) -> dict[str, Any]:
-    """Return a node that would run a program, and put the module that it names where it says."""
+    """Return a node that would run a program, and write the module that it names."""
     folders = (run, run / "checkpoints", run / "pkg" / "deep", *map(Path, ("runs", "runs/other", "runs/good")))
     folder = chance.choice(folders)
     name = f"m{chance.randrange(10**9)}"
@@ -135,16 +119,16 @@ def _target(chance: random.Random, run: Path) -> dict[str, Any]:
 
 
 def broken_promise(printed: str) -> str | None:
-    """Return what a stranger has reached by the command that printed a text, or None."""
-    if "SECRET" not in os.environ:  # another part
+    """Return what a stranger has reached by a command with this output, or None."""
+    if "SECRET" not in os.environ:  # Only `hostile_config` sets it.
         return None
     asked = "; ".join(requests)
-    found = [path for path in Path().rglob("*") if path.name == CANARY or SECRET in path.name]
+    made = [path for path in Path().rglob("*") if path.name == CANARY or SECRET in path.name]
     requests.clear()
-    if asked or found:
-        return f"reached {asked} {found}"
+    if asked or made:
+        return f"reached {asked} {made}"
     if SECRET in printed:
         return f"shows a variable's value: {printed[:300]!r}"
-    leaks = [path for path in Path().rglob("*") if path.suffix in (".json", ".yaml", ".html", ".md", ".csv", ".log")]
-    written = [path for path in leaks if path.is_file() and SECRET.encode() in path.read_bytes()]
-    return f"writes a variable's value into {written}" if written else None
+    texts = [path for path in Path().rglob("*") if path.suffix in (".json", ".yaml", ".html", ".md", ".csv", ".log")]
+    leaks = [path for path in texts if path.is_file() and SECRET.encode() in path.read_bytes()]
+    return f"writes a variable's value into {leaks}" if leaks else None

@@ -1,23 +1,20 @@
-"""Kills runs with SIGKILL at random moments, resumes them, and compares what they come to with a run left alone.
+"""Kills runs with SIGKILL at random moments, resumes them, and compares the results with those of an undisturbed run.
 
     python -m benchmarks.kills [--kills 100 [--sweep [--kind KIND]] | --power-loss 300] [--folder FOLDER] [KEY=VALUE]
 
-The same command, with resume=auto, is started again and again and killed after a random time, within steps, saves and
-validation, until one start comes to its end; then weights, optimizer, best checkpoint, metrics.csv and TensorBoard's
-points must be those of the uninterrupted run, bit for bit, and no partial file may lie about. Prints how many kills
-were tried and how many runs lost anything. Exit status 1 if any did.
+It starts the same command with resume=auto again and again, and kills it after a random time, within steps, saves and
+validation, until a start finishes. Then weights, optimizer, best checkpoint, metrics.csv and TensorBoard's points must
+be those of the undisturbed run, bit for bit, and no partial file may be left. It prints the number of kills and of runs
+that lost anything; if any did, the exit status is 1.
 
-With --sweep, sweeps are killed instead: a grid, successive halving and a search, each one job after the other and side
-by side.
-What is killed is the process group, the sweep's process alone or one of its workers. The same command is started until
-the sweep is done; then results.json, but for times and attempts, must be that of the sweep left alone, bit for bit. No
-process of a sweep that was killed may be left ten seconds later, and no traceback may be printed.
+With --sweep it kills sweeps: a grid, successive halving and a search, with jobs one after the other and side by side.
+It kills the process group, the sweep's process or a worker, and starts the same command until the sweep is done.
+Then results.json must be that of the undisturbed sweep, bit for bit, except for times and attempts. Ten seconds after a
+kill no process of the sweep may be left, and no traceback may be printed.
 
-With --power-loss, one run is recorded down to each write, sync and rename; power failures at moments spread over it
-leave what POSIX allows of what was not synced, and what they leave is resumed and compared likewise.
+With --power-loss it records each write, sync and rename of one run. Power failures at moments spread over the run lose
+what POSIX allows of what was not synced. What is left on the disk is resumed and compared in the same way.
 """
-
-from __future__ import annotations
 
 import argparse
 import random
@@ -53,12 +50,13 @@ SETTINGS = (
 
 
 def start(runs_dir: Path, settings: Sequence[str]) -> subprocess.Popen[bytes]:
+    """Start the command."""
     command = [sys.executable, "-m", "mnist_lab", *settings, f"runs_dir={runs_dir}", "resume=auto"]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
-def whole(runs_dir: Path, settings: Sequence[str]) -> tuple[Run, float]:
-    """The run left alone, and the seconds it took from its start to its end."""
+def run_undisturbed(runs_dir: Path, settings: Sequence[str]) -> tuple[Run, float]:
+    """Run the command to its end; return the run and its seconds."""
     started = time.perf_counter()
     process = start(runs_dir, settings)
     output, _ = process.communicate()
@@ -67,8 +65,8 @@ def whole(runs_dir: Path, settings: Sequence[str]) -> tuple[Run, float]:
     return Run.find("latest", runs_dir), time.perf_counter() - started
 
 
-def killed(runs_dir: Path, settings: Sequence[str], seconds: float, chance: random.Random, most: int) -> int:
-    """Start, kill and start again until the run comes to its end; how many kills it took, `most` at the most."""
+def run_with_kills(runs_dir: Path, settings: Sequence[str], seconds: float, chance: random.Random, most: int) -> int:
+    """Start and kill the command until it finishes, killing it at most `most` times; return the number of kills."""
     kills = 0
     while True:
         process = start(runs_dir, settings)
@@ -86,13 +84,13 @@ def killed(runs_dir: Path, settings: Sequence[str], seconds: float, chance: rand
 
 
 def losses(one: Run, other: Run, *, repeats: bool = True) -> list[str]:
-    """Return what of a run is not as in the other.
+    """Return the differences of a run from the undisturbed run.
 
     Args:
-        one: the run left alone.
-        other: the other.
-        repeats: whether TensorBoard's points are to be there equally often. Lightning writes some, such as an epoch's
-            number, several times; event files that a power failure took are written anew with each point once.
+        one: the undisturbed run.
+        other: the other run.
+        repeats: whether TensorBoard's points must be repeated equally often. Lightning writes some of them several
+            times, such as an epoch's number; event files that a power failure took are written again without repeats.
     """
     found = []
     for name in ("last", "best"):
@@ -106,14 +104,15 @@ def losses(one: Run, other: Run, *, repeats: bool = True) -> list[str]:
     if one.info["metrics"] != other.info["metrics"] or one.info["tested"] != other.info["tested"]:
         found.append("run.json")
     first, second = points(one), points(other)
-    if first != second if repeats else (set(first) != set(second) or not second <= first):
+    are_equal = first == second if repeats else set(first) == set(second) and second <= first
+    if not are_equal:
         found.append("TensorBoard's points")
     found += [f"litter: {path.name}" for path in other.folder.rglob("*.partial")]
     return found
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two parts of checkpoints are equal, bit for bit."""
+    """Return whether two parts of checkpoints are equal, bit for bit."""
     if isinstance(one, torch.Tensor):
         return isinstance(other, torch.Tensor) and torch.equal(one, other)
     if isinstance(one, dict):
@@ -124,28 +123,29 @@ def same(one: Any, other: Any) -> bool:
 
 
 def rows(run: Run) -> list[dict[str, float]]:
+    """Return the rows of metrics.csv without the speed."""
     return [{name: row[name] for name in row if name != IMAGES_PER_SECOND} for row in run.metrics()]
 
 
 def points(run: Run) -> Counter[tuple[str, int, float]]:
-    """TensorBoard's points by tag, step and value, each as often as it is there."""
+    """Count TensorBoard's points by tag, step and value, without the speed."""
     events = EventAccumulator(str(run.folder), size_guidance={"scalars": 0}).Reload()
     tags = [tag for tag in events.Tags()["scalars"] if tag != IMAGES_PER_SECOND]
     return Counter((tag, event.step, event.value) for tag in tags for event in events.Scalars(tag))
 
 
 def power_failures(folder: Path, settings: Sequence[str], clones: int, seed: int) -> int:
-    """Resume what disks hold after power failures, and compare; exit status 1 if anything was lost."""
+    """Resume from disks after power failures, and compare; return exit status 1 if anything was lost."""
     recorder = Recorder(folder / "disk")
     recorder.folder.mkdir()
     with recorder.recording():
         in_this_process(recorder.folder / "runs", settings)
-    left_alone, lost = Run.find("latest", recorder.folder / "runs"), 0
+    undisturbed, lost = Run.find("latest", recorder.folder / "runs"), 0
     for clone, (moment, loss) in enumerate(failures(len(recorder.changes), clones, seed)):
         place = folder / str(clone)
         rebuild(recorder.disk_after(moment, loss, random.Random(clone)), place)
         in_this_process(place / "runs", settings)
-        found = losses(left_alone, Run.find("latest", place / "runs"), repeats=False)
+        found = losses(undisturbed, Run.find("latest", place / "runs"), repeats=False)
         lost += bool(found)
         result = ", ".join(found) or "nothing lost"
         print(f"clone {clone + 1}, change {moment} of {len(recorder.changes)}, loss {loss}: {result}", flush=True)
@@ -155,7 +155,7 @@ def power_failures(folder: Path, settings: Sequence[str], clones: int, seed: int
 
 
 def in_this_process(runs_dir: Path, settings: Sequence[str]) -> None:
-    """Run the command of `start` in this process, without a word."""
+    """Run the command of `start` in this process, without output."""
     arguments, sys.argv = sys.argv, ["mnist_lab", *settings, f"runs_dir={runs_dir}", "resume=auto"]
     quiet, console.quiet = console.quiet, True
     try:
@@ -169,13 +169,13 @@ def main() -> int:
     parser.add_argument("settings", metavar="KEY=VALUE", nargs="*", default=[])
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--sweep", action="store_true", help="kill sweeps")
-    parser.add_argument("--kind", choices=sweep_kills.KINDS, help="of sweeps, alone; default: all in turn")
-    parser.add_argument("--folder", type=Path, help="where the runs go; another file system, say")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    parser.add_argument("--power-loss", type=int, metavar="CLONES", help="power failures in place of kills")
+    parser.add_argument("--kind", choices=sweep_kills.KINDS, help="kind of sweep (default: all in turn)")
+    parser.add_argument("--folder", type=Path, help="folder for the runs, such as one on another file system")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the moments")
+    parser.add_argument("--power-loss", type=int, metavar="CLONES", help="simulate power failures")
     options = parser.parse_args()
-    own = sweep_kills.SETTINGS if options.sweep else SETTINGS
-    settings, chance = [*own, *options.settings], random.Random(options.seed)
+    settings = [*(sweep_kills.SETTINGS if options.sweep else SETTINGS), *options.settings]
+    chance = random.Random(options.seed)
     if options.folder:
         options.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
@@ -184,12 +184,12 @@ def main() -> int:
             return int(sweep_kills.kill_sweeps(Path(folder), settings, options.kills, chance, kinds) > 0)
         if options.power_loss:
             return power_failures(Path(folder), settings, options.power_loss, options.seed)
-        left_alone, seconds = whole(Path(folder) / "whole", settings)
+        undisturbed, seconds = run_undisturbed(Path(folder) / "undisturbed", settings)
         kills = runs = lost = 0
         while kills < options.kills:
             runs_dir = Path(folder) / str(runs)
-            kills += killed(runs_dir, settings, seconds, chance, most=options.kills - kills)
-            found = losses(left_alone, Run.find("latest", runs_dir))
+            kills += run_with_kills(runs_dir, settings, seconds, chance, most=options.kills - kills)
+            found = losses(undisturbed, Run.find("latest", runs_dir))
             runs, lost = runs + 1, lost + bool(found)
             print(f"run {runs}, {kills} kills so far: {', '.join(found) or 'nothing lost'}", flush=True)
     print(f"{kills} kills in {runs} runs; {lost} runs lost anything")

@@ -2,12 +2,9 @@
 
     python -m benchmarks.lr_range [--epochs 5]
 
-For each tutorial's network, with SGD at the tutorial's momentum and with Adam: the rates that `lr` suggests, and the
-validation accuracy after five epochs with each, beside that of the tutorial's own optimizer and rate. Prints a table in
-Markdown.
+For each tutorial's network, with SGD at the tutorial's momentum and with Adam, it prints the rates that `lr` suggests
+and the validation accuracy after five epochs with each, beside that of the tutorial's own optimizer and rate.
 """
-
-from __future__ import annotations
 
 import argparse
 import tempfile
@@ -15,6 +12,7 @@ from collections.abc import Sequence
 
 from omegaconf import DictConfig
 
+from benchmarks.timing import print_head, print_row
 from mnist_lab.config.compose import compose
 from mnist_lab.config.metric_names import VAL_ACC
 from mnist_lab.formatting import format_value
@@ -28,15 +26,17 @@ HEADS = ("network", "optimizer", "tutorial's rate", "%", "valley", "%", "steepes
 
 def settings(network: str, optimizer: str, epochs: int) -> list[str]:
     """Return the overrides of a tutorial's preset with an optimizer, and 5,000 validation images."""
-    own = [f"experiment={network}", "data.val_size=5000", "callbacks=default", "seed=1", f"trainer.max_epochs={epochs}"]
+    overrides = [f"experiment={network}", "data.val_size=5000", "callbacks=default", "seed=1"]
+    overrides.append(f"trainer.max_epochs={epochs}")
     if optimizer == "adam":
-        own.append("optimizer=adam")
-        own += ["~optimizer.momentum"] * ("momentum" in compose(*own).optimizer)  # the preset's, for SGD
-    return own
+        overrides.append("optimizer=adam")
+        if "momentum" in compose(*overrides).optimizer:  # The preset sets it for SGD.
+            overrides.append("~optimizer.momentum")
+    return overrides
 
 
 def accuracy(overrides: Sequence[str]) -> float:
-    """Train, and return the validation accuracy in per cent of the best epoch."""
+    """Train and return the validation accuracy of the best epoch in per cent."""
     with tempfile.TemporaryDirectory() as folder:
         console.quiet = True
         run = train(compose(*overrides, f"hydra.run.dir={folder}/run", "figures=false", "dashboard=none"))
@@ -47,18 +47,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=5)
     epochs = parser.parse_args().epochs
-    print(f"| {' | '.join(HEADS)} |\n|{'---|' * len(HEADS)}", flush=True)
+    print_head(*HEADS)
     for network in NETWORKS:
         tutorial = settings(network, "sgd", epochs)
         cfg: DictConfig = compose(*tutorial)
         baseline = accuracy(tutorial)
         for optimizer in ("sgd", "adam"):
             overrides = settings(network, optimizer, epochs)
-            found = range_test(compose(*overrides))
+            suggested = range_test(compose(*overrides))
             cells = [network, optimizer, format_value(cfg.optimizer.lr), f"{baseline:.2f}"]
-            for rate in (found.valley, found.steepest):
+            for rate in (suggested.valley, suggested.steepest):
                 cells += [f"{rate:.2g}", f"{accuracy([*overrides, f'optimizer.lr={rate:.2g}']):.2f}"]
-            print(f"| {' | '.join(cells)} |", flush=True)
+            print_row(*cells)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Sizes, times and answers of the page with the network inside, in Chromium: `python -m benchmarks.page RUN...`
+"""Sizes, times and answers of the page with a network inside, in Chromium: `python -m benchmarks.page RUN...`
 
-Prints a table in Markdown: the size of each run's page, the milliseconds until it can be drawn on, those of an answer
-to 28 x 28 pixels, and those of a whole update: the drawing looked at, the answer, and all layers painted. Last is the
-share of drawings, rows of 1 to 6 test images, in which the page reads the same digits as `predict`.
+Prints the size of each run's page and three times in milliseconds: until it can be drawn on, of an answer to 28 x 28
+pixels, and of a whole update, which finds the digits, answers and paints all layers. The last column is the share of
+drawings, rows of 1 to 6 test images, in which the page reads the same digits as `predict`.
 """
 
 import argparse
@@ -20,19 +20,20 @@ from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 from benchmarks.digits import number
+from benchmarks.timing import print_head, print_row
 from mnist_lab.inference.digits import NoDigit, find_number
 from mnist_lab.inference.recognise import ImageClassifier
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import make_data, make_model
 from mnist_lab.web.page import find_browser, page_of
 
-THREE = ((0.37, 0.22), (0.6, 0.22), (0.48, 0.44), (0.6, 0.56), (0.57, 0.76), (0.37, 0.74))  # a 3, from 0 to 1
+THREE = ((0.37, 0.22), (0.6, 0.22), (0.48, 0.44), (0.6, 0.56), (0.57, 0.76), (0.37, 0.74))  # A 3 in a unit square.
 REPEATS = 30
-PAD = (384, 256)  # pixels of the drawing that the page looks at, as in pad.js
+PAD = (384, 256)  # Width and height of the drawing in pixels, as in pad.js.
 
 
 def draw(page: Page, *points: tuple[float, float]) -> None:
-    """Draw a stroke with the mouse, through points from 0 to 1."""
+    """Draw a stroke with the mouse through points of a unit square."""
     box = page.locator("#pad").bounding_box()
     assert box is not None
     first, *others = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
@@ -45,7 +46,7 @@ def draw(page: Page, *points: tuple[float, float]) -> None:
 
 
 def milliseconds(page: Page, call: str) -> float:
-    """The median time of a call in the page."""
+    """Return the median time of a call in the page."""
     times: list[float] = page.evaluate(
         f"""() => Array.from({{length: {REPEATS}}}, () => {{
             const start = performance.now();
@@ -57,14 +58,15 @@ def milliseconds(page: Page, call: str) -> float:
 
 
 def drawings(images: np.ndarray, count: int) -> Iterator[Image.Image]:
-    """Yield drawings as the page's pad has them, dark on white, of rows of 1 to 6 images, (N, 28, 28) bytes."""
+    """Yield drawings of rows of 1 to 6 images, (N, 28, 28) bytes, dark on white like those of the page."""
     random = np.random.default_rng(0)
     for _ in range(count):
         row = number(images[random.integers(len(images), size=random.integers(1, 7))], random)
         factor = random.uniform(0.8, 1) * min(side / room for side, room in zip(PAD, row.size, strict=True))
         row = row.resize([round(factor * side) for side in row.size], Image.Resampling.BICUBIC)
         pad = Image.new("L", PAD, 255)
-        pad.paste(row, tuple(int(random.integers(side - own + 1)) for side, own in zip(PAD, row.size, strict=True)))
+        place = (int(random.integers(room - side + 1)) for room, side in zip(PAD, row.size, strict=True))
+        pad.paste(row, tuple(place))
         yield pad
 
 
@@ -94,8 +96,8 @@ def read_by_predict(classifier: ImageClassifier, pictures: Sequence[Image.Image]
 
 def agreement(page: Page, run: Run, images: np.ndarray, count: int) -> float:
     """Return the share of drawings of images in which the page of a run reads the same digits as `predict`."""
-    made, classifier, same = drawings(images, count), ImageClassifier(run), 0
-    while pictures := list(islice(made, 100)):
+    remaining, classifier, same = drawings(images, count), ImageClassifier(run), 0
+    while pictures := list(islice(remaining, 100)):
         same += sum(map(eq, read_in_browser(page, pictures), read_by_predict(classifier, pictures)))
     return same / count
 
@@ -103,13 +105,13 @@ def agreement(page: Page, run: Run, images: np.ndarray, count: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", metavar="RUN", nargs="+")
-    parser.add_argument("--drawings", type=int, default=2000, metavar="COUNT", help="that are read (default: 2000)")
+    parser.add_argument("--drawings", type=int, default=2000, metavar="COUNT", help="drawings to read (default: 2000)")
     options = parser.parse_args()
     runs = [Run.find(name) for name in options.runs]
     cfg = runs[0].config
     images = make_data(cfg, make_model(cfg)).test_set()[0]
-    print("| network | parameters | page, kB | opens in, ms | answer, ms | drawing to picture, ms | same digits |")
-    print("|---|---|---|---|---|---|---|", flush=True)
+    times = ("opens in, ms", "answer, ms", "drawing to picture, ms")
+    print_head("network", "parameters", "page, kB", *times, "same digits")
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         path = Path(folder) / "page.html"
         browser = playwright.chromium.launch(executable_path=find_browser(), args=["--no-sandbox"])
@@ -121,10 +123,9 @@ def main() -> None:
             opened = 1000 * (time.perf_counter() - start)
             draw(page, *THREE)
             answer, update = milliseconds(page, "classify(digits[0].pixels)"), milliseconds(page, "update()")
-            size, parameters = path.stat().st_size / 1000, run.info["parameters"]
+            sizes = f"{run.info['parameters']:,}", f"{path.stat().st_size / 1000:,.0f}"
             same = agreement(page, run, images, options.drawings)
-            times = f"{opened:.0f} | {answer:.1f} | {update:.1f}"
-            print(f"| {run.info['model']} | {parameters:,} | {size:,.0f} | {times} | {same:.2%} |", flush=True)
+            print_row(run.info["model"], *sizes, f"{opened:.0f}", f"{answer:.1f}", f"{update:.1f}", f"{same:.2%}")
             page.close()
         browser.close()
 

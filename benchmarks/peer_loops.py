@@ -2,12 +2,10 @@
 
     python -m benchmarks.peer_loops LOOP NETWORK DATA.npz
 
-benchmarks.peers runs this in the environment of the peers, so nothing of mnist_lab is imported, and of the frameworks
-only the one that is timed. DATA.npz has a preset's images, as mnist_lab trains on them, and its settings. The last line
-printed has the seconds of the second epoch, the first being the warm-up, and the accuracy on the test images.
+benchmarks.peers runs this in another environment, so it imports nothing of mnist_lab, and only the framework that is
+timed. DATA.npz has a preset's images, as mnist_lab trains on them, and its settings. The last line of output has the
+seconds of the second epoch and the accuracy on the test images.
 """
-
-from __future__ import annotations
 
 import argparse
 import importlib.metadata
@@ -21,9 +19,9 @@ from typing import Any
 import numpy as np
 
 PACKAGES = ("fastai", "keras", "jax", "flax")
-EPOCHS = 2  # the first is the warm-up, in which JAX compiles
+EPOCHS = 2  # JAX compiles in the first, which does not count.
 
-Layer = tuple[str, int, int]  # its kind, its outputs, its kernel's size; 0 where it has none
+Layer = tuple[str, int, int]  # Kind, outputs and size of the kernel; 0 for none.
 RELU, POOL, FLATTEN = ("relu", 0, 0), ("pool", 0, 2), ("flatten", 0, 0)
 DROPOUT, CHANNEL_DROPOUT = ("dropout", 0, 0), ("channel_dropout", 0, 0)
 
@@ -36,7 +34,7 @@ def dense(features: int) -> Layer:
     return ("dense", features, 0)
 
 
-# In the order of benchmarks.tutorials. The scores are logits: the losses of these frameworks take them.
+# The losses of these frameworks take logits, so no network ends with a softmax.
 LAYERS: dict[str, list[Layer]] = {
     "simple_cnn": [conv(20, 5), RELU, POOL, conv(50, 5), RELU, POOL, FLATTEN, dense(500), RELU, dense(10)],
     "compact_cnn": [
@@ -56,11 +54,11 @@ LAYERS: dict[str, list[Layer]] = {
 
 
 def with_inputs(network: str, size: int) -> list[tuple[Layer, int]]:
-    """Return each layer and the channels or features that come in, for images of size x size."""
-    channels, found = 1, []
+    """Return each layer with its number of input channels or features, for images of size x size."""
+    channels, layers = 1, []
     for layer in LAYERS[network]:
         kind, outputs, kernel = layer
-        found.append((layer, channels))
+        layers.append((layer, channels))
         if kind == "conv":
             size, channels = size - kernel + 1, outputs
         elif kind == "pool":
@@ -69,11 +67,11 @@ def with_inputs(network: str, size: int) -> list[tuple[Layer, int]]:
             channels *= size * size
         elif kind == "dense":
             channels = outputs
-    return found
+    return layers
 
 
 def train_lightning(network: str, data: Any) -> tuple[float, float]:
-    """Train with Lightning's Trainer, without its bar, logger and checkpoints; one look-up is a batch."""
+    """Train with Lightning's Trainer, without progress bar, logger and checkpoints."""
     import lightning.pytorch as pl
     import torch
     from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
@@ -119,7 +117,7 @@ def train_lightning(network: str, data: Any) -> tuple[float, float]:
 
 
 def train_fastai(network: str, data: Any) -> tuple[float, float]:
-    """Train with fastai's Learner and torch's optimizer, without a progress bar; one look-up is a batch."""
+    """Train with fastai's Learner and torch's optimizer, without a progress bar."""
     import torch
     from fastai.data.core import DataLoaders
     from fastai.data.load import DataLoader
@@ -193,12 +191,12 @@ def train_keras(network: str, data: Any, steps_per_execution: int) -> tuple[floa
             times.append(time.perf_counter())
 
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-            float(logs["loss"])  # waits for the last step
+            float(logs["loss"])  # It waits for the last step.
             times.append(time.perf_counter())
 
     keras.utils.set_random_seed(0)
     times: list[float] = []
-    weights = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")  # torch's
+    weights = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")  # Torch draws its weights like this.
     images, test_images = _channels_last(data["images"]), _channels_last(data["test_images"])
     layers = [build(layer) for layer in LAYERS[network]]
     model = keras.Sequential([keras.Input(images.shape[1:]), *layers])
@@ -221,7 +219,7 @@ def train_flax(network: str, data: Any) -> tuple[float, float]:
     import optax
     from flax import nnx
 
-    weights = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # torch's
+    weights = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # Torch draws its weights like this.
     rngs = nnx.Rngs(0)
 
     def build(layer: Layer, inputs: int) -> Any:

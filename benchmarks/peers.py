@@ -2,23 +2,20 @@
 
     python -m benchmarks.peers [NETWORK ...] [--rounds 3] [--figure FILE.png] [--environment FOLDER]
 
-The loops run in turn, round after round (A B C A B C ...), on the CPU with the threads that they take by default. Each
-runs in a process of its own, trains two epochs of the 60,000 images and times the second: the first compiles and fills
-caches. A loop with less than half or more than twice the median loop's test errors is refused.
+The loops run in turn, round after round (A B C A B C ...), on the CPU with their default number of threads. Each runs
+in a process of its own, trains two epochs of the 60,000 images and times the second: in the first it compiles and fills
+caches. A loop with less than half or more than twice the median loop's test errors ends the benchmark with an error.
 
-- mnist_lab and fast: as benchmarks.epoch has them, with all that a run logs and saves.
-- tutorial and plain: the loops of benchmarks.epoch.
+- mnist_lab, fast, tutorial and plain: the loops of benchmarks.epoch.
 - lightning: Lightning's Trainer on the tutorial's network, without logger, progress bar and checkpoints.
 - fastai: its Learner on the tutorial's network.
 - keras and keras_50: Keras on JAX, compile and fit, with steps_per_execution 1 and 50.
 - flax: Flax NNX, in the functional training loop of its guide to performance.
 
-All but the tutorial's loop take a batch by one look-up in the arrays. Lightning and fastai have mnist_lab's fused SGD;
-Keras and Flax draw their weights from torch's distribution. fastai, Keras, JAX and Flax live in an environment of their
-own, which the first run makes: two minutes and 7 GB on Linux.
+All but the tutorial's loop take a batch by indexing the arrays once. Lightning and fastai use mnist_lab's fused SGD;
+Keras and Flax draw their weights from torch's distribution. fastai, Keras, JAX and Flax are installed in an environment
+of their own, which the first run makes in two minutes: 7 GB on Linux.
 """
-
-from __future__ import annotations
 
 import argparse
 import math
@@ -32,12 +29,18 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import platformdirs
+from matplotlib.figure import Figure
 
 from benchmarks.epoch import time_epochs
 from benchmarks.peer_loops import EPOCHS, PACKAGES
-from benchmarks.timing import in_turn, output_of, ratio, spread
+from benchmarks.timing import in_turn, output_of, print_head, print_row, ratio, spread
 from benchmarks.tutorials import NETWORKS
+from mnist_lab.config.compose import compose
+from mnist_lab.models.classifier import LOSSES
+from mnist_lab.runs.record import package_versions, processor_name
+from mnist_lab.training.build import make_data, make_model
 from mnist_lab.viz.style import COLOURS, styled
 
 OURS = {"mnist_lab": "mnist_lab", "fast": "mnist_lab, fast"}
@@ -51,12 +54,12 @@ PEERS = {
     "flax": "Flax NNX",
 }
 LOOPS = OURS | PEERS
-HERE = ("mnist_lab", "fast", "tutorial", "plain")  # benchmarks.epoch measures these.
-Seconds = Mapping[str, Sequence[float]]  # of each loop, a value a round
+OF_EPOCH = ("mnist_lab", "fast", "tutorial", "plain")  # benchmarks.epoch measures these.
+Seconds = Mapping[str, Sequence[float]]  # By loop, a value for each round.
 
 
 def prepare_environment(folder: Path) -> Path:
-    """Make the environment of the peers where it is missing, and return its Python."""
+    """Make the environment of the other frameworks if it is missing, and return its Python."""
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     if not python.exists():
         print(f"Installing {', '.join(PACKAGES)} in {folder}", file=sys.stderr)
@@ -66,13 +69,7 @@ def prepare_environment(folder: Path) -> Path:
 
 
 def write_data(network: str, path: Path) -> None:
-    """Write a preset's images, labels and settings as NumPy's arrays."""
-    import numpy as np
-
-    from mnist_lab.config.compose import compose
-    from mnist_lab.models.classifier import LOSSES
-    from mnist_lab.training.build import make_data, make_model
-
+    """Write a preset's images, labels and settings as NumPy arrays."""
     cfg = compose(f"experiment={network}")
     model = make_model(cfg)
     data = make_data(cfg, model)
@@ -93,13 +90,11 @@ def write_data(network: str, path: Path) -> None:
 
 def measure(loop: str, network: str, data: Path, python: Path) -> tuple[float, float]:
     """Time a loop in a process of its own; return the seconds of its last epoch, and its accuracy."""
-    if loop in HERE:
+    if loop in OF_EPOCH:
         line = output_of("benchmarks.peers", network, "--only", loop)
     else:
-        line = output_of(
-            *("benchmarks.peer_loops", loop, network, str(data)),
-            python=sys.executable if loop == "lightning" else python,
-        )
+        python = Path(sys.executable) if loop == "lightning" else python
+        line = output_of("benchmarks.peer_loops", loop, network, str(data), python=python)
     seconds, accuracy = map(float, line.split())
     print(f"{network}, {loop}: {seconds:.2f} s, {accuracy:.2%}", file=sys.stderr, flush=True)
     return seconds, accuracy
@@ -112,33 +107,31 @@ def odd_loops(accuracies: Mapping[str, Sequence[float]]) -> list[str]:
     return [loop for loop, error in errors.items() if not usual / 2 <= error <= usual * 2]
 
 
-def table(measured: Mapping[str, Seconds]) -> str:
-    """Return the medians and ranges as a Markdown table: a column for each network, the fastest loop in bold."""
-    lines = [["seconds of an epoch", *measured], ["---"] * (1 + len(measured))]
-    first = {
-        network: min(seconds, key=lambda loop: statistics.median(seconds[loop]))
-        for network, seconds in measured.items()
-    }
+def fastest(seconds: Seconds) -> str:
+    """Return the loop with the least median."""
+    return min(seconds, key=lambda loop: statistics.median(seconds[loop]))
+
+
+def print_table(measured: Mapping[str, Seconds]) -> None:
+    """Print the medians and ranges: a column for each network, the fastest loop in bold."""
+    print_head("seconds of an epoch", *measured)
     for loop, words in LOOPS.items():
-        cells = [spread(seconds[loop]) for seconds in measured.values()]
-        bold = [
-            f"**{cell}**" if first[network] == loop else cell for network, cell in zip(measured, cells, strict=True)
-        ]
-        lines.append([words, *bold])
+        cells = []
+        for seconds in measured.values():
+            bold = "**" if loop == fastest(seconds) else ""
+            cells.append(f"{bold}{spread(seconds[loop])}{bold}")
+        print_row(words, *cells)
     for loop, words in OURS.items():
         cells = []
         for seconds in measured.values():
-            best_peers = [min(values) for values in zip(*(seconds[peer] for peer in PEERS), strict=True)]
-            cells.append(ratio(seconds[loop], best_peers))
-        lines.append([f"{words} / best of the others", *cells])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+            best_of_round = [min(values) for values in zip(*(seconds[peer] for peer in PEERS), strict=True)]
+            cells.append(ratio(seconds[loop], best_of_round))
+        print_row(f"{words} / best of the others", *cells)
 
 
 @styled
 def draw(measured: Mapping[str, Seconds], path: Path) -> None:
-    """Draw a panel for each network: bars of the medians, the fastest on top, and each round a dot."""
-    from matplotlib.figure import Figure
-
+    """Draw a panel for each network: a bar for each median, the fastest on top, and a dot for each round."""
     columns = min(2, len(measured))
     lines = math.ceil(len(measured) / columns)
     figure = Figure(figsize=(4.8 * columns, 0.4 + 2.6 * lines), layout="constrained")
@@ -167,12 +160,10 @@ def draw(measured: Mapping[str, Seconds], path: Path) -> None:
 
 def versions(python: Path) -> str:
     """Return the versions of Python and of the packages in both environments, and the processor."""
-    from mnist_lab.runs.record import package_versions, processor_name
-
     ours = package_versions()
     here = ", ".join(f"{package} {ours[package]}" for package in ("torch", "lightning"))
     there = output_of("benchmarks.peer_loops", "versions", python=python)
-    return f"Python {platform.python_version()}, {here}; of the peers: {there}; {processor_name()}."
+    return f"Python {platform.python_version()}, {here}; other frameworks: {there}; {processor_name()}."
 
 
 def main() -> None:
@@ -180,11 +171,12 @@ def main() -> None:
     parser.add_argument("networks", metavar="NETWORK", nargs="*", help=", ".join(NETWORKS))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--figure", type=Path, help="a PNG to draw")
-    parser.add_argument("--environment", type=Path, help="of the peers: a folder; default: one in the user's cache")
-    parser.add_argument("--only", choices=HERE, help=argparse.SUPPRESS)
+    parser.add_argument("--environment", type=Path, help="its folder (default: in the user's cache)")
+    parser.add_argument("--only", choices=OF_EPOCH, help=argparse.SUPPRESS)
     options = parser.parse_args()
     networks = options.networks or list(NETWORKS)
-    if unknown := set(networks) - set(NETWORKS):
+    unknown = set(networks) - set(NETWORKS)
+    if unknown:
         parser.error(f"unknown network {', '.join(sorted(unknown))}; choose from {', '.join(NETWORKS)}")
     if options.only:
         seconds, accuracy = time_epochs(options.only, networks[0], [], EPOCHS)
@@ -201,10 +193,12 @@ def main() -> None:
             measures = {loop: partial(measure, loop, network, data, python) for loop in LOOPS}
             values = in_turn(measures, options.rounds)
         accuracies = {loop: [accuracy for _, accuracy in pairs] for loop, pairs in values.items()}
-        if odd := odd_loops(accuracies):
+        odd = odd_loops(accuracies)
+        if odd:
             raise RuntimeError(f"{network}: {', '.join(odd)} did not train as the others did: {accuracies}")
         measured[network] = {loop: [seconds for seconds, _ in pairs] for loop, pairs in values.items()}
-    print(f"{table(measured)}\n\n{versions(python)}")
+    print_table(measured)
+    print(f"\n{versions(python)}")
     if options.figure:
         draw(measured, options.figure)
 

@@ -1,12 +1,10 @@
-"""Power failures, simulated: cut a run's writes off at any point, lose what was not synced, resume, compare.
+"""Simulated power failures: they cut off a run's writes at any point and lose what was not synced.
 
-A kill leaves all that a process wrote; a power failure leaves what was synced, and any part of the rest. `Recorder`
-notes every change below a folder while code runs in this process. `Recorder.disk_after` returns what could be found
-there, had the power failed after any of these changes, for each loss that POSIX allows. `python -m benchmarks.kills
---power-loss 300` resumes as many such disks and compares each with the run left alone.
+A kill leaves all that a process wrote. A power failure leaves what was synced, and any part of the rest. `Recorder`
+records every change below a folder while code runs in this process. `Recorder.disk_after` returns what the disk could
+hold after a power failure at any of these changes, for each loss that POSIX allows. `python -m benchmarks.kills
+--power-loss 300` resumes so many such disks and compares each with the undisturbed run.
 """
-
-from __future__ import annotations
 
 import os
 import random
@@ -19,63 +17,61 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-Content = bytes
 Loss = Literal["none", "all", "data", "names", "some"]
 LOSSES: tuple[Loss, ...] = ("none", "all", "data", "names", "some")
 WRITE_FLAGS = os.O_WRONLY | os.O_RDWR
-UNSUPPORTED = ("os.link", "os.symlink", "os.truncate")  # changes that are not modelled; a run makes none
+UNSUPPORTED = ("os.link", "os.symlink", "os.truncate")  # A run makes no such changes.
 
 
 @dataclass(frozen=True)
 class Change:
-    """One change that a process asked for.
+    """A change of a file or a folder.
 
     Attributes:
-        kind: write (content is what the file holds from then on), sync (of a file's content), names (entries of
-            folders that change together: a file's or folder's number, or None for one that is gone), or sync_folder.
-        number: of the file or folder.
-        content: of the file, for write.
-        entries: (number of the folder, name, number of what it names), for names.
+        kind: write (a file has new content), sync (of a file's content), names (entries of folders change together), or
+            sync_folder.
+        number: the number of the file or folder.
+        content: the new content of the file, for write.
+        entries: for names, of each entry the number of the folder, the name, and the number of the file or folder that
+            it names, or None if it is removed.
     """
 
     kind: Literal["write", "sync", "names", "sync_folder"]
     number: int = 0
-    content: Content = b""
+    content: bytes = b""
     entries: tuple[tuple[int, str, int | None], ...] = ()
 
 
 @dataclass
 class Recorder:
-    """What code in this process changes below a folder, in order.
+    """The changes that code in this process makes below a folder, in order.
 
-    Files are read again before each change that is noted, which is how writes are seen, whoever makes them. Only one
-    recorder can be active at a time.
+    It reads the files before each change to see what was written meanwhile. Only one recorder can be active at a time.
     """
 
     folder: Path
     changes: list[Change] = field(default_factory=list)
     folders: set[int] = field(default_factory=lambda: {0})
-    _names: dict[Path, int] = field(default_factory=dict)  # what exists now
-    _seen: dict[int, Content] = field(default_factory=dict)
+    _names: dict[Path, int] = field(default_factory=dict)  # The numbers of the files and folders that exist.
+    _seen: dict[int, bytes] = field(default_factory=dict)
     _stamps: dict[int, tuple[int, int]] = field(default_factory=dict)
     _lock: Any = field(default_factory=threading.RLock)
-    _reader: int | None = None  # the thread that reads files for the record, whose own events do not count
+    _reader: int | None = None  # The thread that reads files for the recorder. Its own events do not count.
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        """Record for the duration of the block."""
+        """Record the changes in the block."""
         global _active
         self.folder = self.folder.resolve()
         self._names[self.folder] = 0
         fsync = os.fsync
 
-        def noted(descriptor: Any) -> None:
+        def recorded_fsync(descriptor: Any) -> None:
             number = descriptor if isinstance(descriptor, int) else descriptor.fileno()
             fsync(descriptor)
             self._note_sync(Path(f"/proc/self/fd/{number}").resolve())
 
-        _install_hook()
-        _active, os.fsync = self, noted  # type: ignore[assignment]
+        _active, os.fsync = self, recorded_fsync  # type: ignore[assignment]
         try:
             yield
         finally:
@@ -84,7 +80,7 @@ class Recorder:
                 self._look_at_files()
 
     def heed(self, event: str, arguments: tuple[Any, ...]) -> None:
-        """Note an audit event of Python's, which comes before the change that it announces."""
+        """Record the change that an audit event of Python's announces."""
         if self._reader == threading.get_ident():
             return
         with self._lock:
@@ -98,7 +94,7 @@ class Recorder:
                 self._reader = None
 
     def _change(self, event: str, arguments: tuple[Any, ...]) -> Callable[[], None] | None:
-        """What to note of an event; None if it changes nothing here."""
+        """Return a function that records the change of an event; None if it changes nothing here."""
         if event == "open":
             path, mode, flags = arguments
             writes = bool(flags & WRITE_FLAGS) if isinstance(flags, int) else any(c in (mode or "r") for c in "wax+")
@@ -107,9 +103,7 @@ class Recorder:
                 return None
             return lambda: self._note_open(place, empties=bool((flags or 0) & os.O_TRUNC))
         if event == "os.rename":
-            source, target = (
-                self._place(path, descriptor) for path, descriptor in zip(arguments[:2], arguments[2:4], strict=True)
-            )
+            source, target = self._place(arguments[0], arguments[2]), self._place(arguments[1], arguments[3])
             return None if source is None or target is None else lambda: self._note_rename(source, target)
         if event in ("os.remove", "os.rmdir"):
             place = self._place(*arguments)
@@ -122,7 +116,7 @@ class Recorder:
         return None
 
     def _place(self, path: Any, folder: int = -1) -> Path | None:
-        """The path below the folder that an event names; None for one elsewhere."""
+        """Return the path that an event names, or None if it is not below the folder."""
         if isinstance(path, int):
             return None
         base = Path(f"/proc/self/fd/{folder}").resolve() if folder != -1 else Path.cwd()
@@ -135,9 +129,9 @@ class Recorder:
             if number in self.folders:
                 continue
             try:
-                found = path.stat()
-                stamp = (found.st_mtime_ns, found.st_size)
-                if not stat.S_ISREG(found.st_mode) or self._stamps.get(number) == stamp:
+                status = path.stat()
+                stamp = (status.st_mtime_ns, status.st_size)
+                if not stat.S_ISREG(status.st_mode) or self._stamps.get(number) == stamp:
                     continue
                 content = path.read_bytes()
             except FileNotFoundError:
@@ -190,18 +184,17 @@ class Recorder:
         numbers = {0, *(entry[2] for change in self.changes for entry in change.entries if entry[2] is not None)}
         return max(numbers) + 1
 
-    def disk_after(self, count: int, loss: Loss, chance: random.Random) -> dict[str, Content | None]:
+    def disk_after(self, count: int, loss: Loss, chance: random.Random) -> dict[str, bytes | None]:
         """Return what a disk may hold when the power fails after `count` changes: contents by path, None for a folder.
 
         Args:
-            count: how many of the changes were made before.
-            loss: of what was not synced: none of it; all; data alone (names are kept, contents are those last synced,
-                and files never synced are empty); names alone; or some of both, drawn by chance, each file and each
-                group of names for itself.
-            chance: what draws.
+            count: the number of changes before the power failure.
+            loss: what is lost of the changes that were not synced: none; all; data (files have their last synced
+                content, or are empty); names; or some of both, drawn for each file and each group of names.
+            chance: the generator that draws.
         """
-        contents: dict[int, Content] = {}
-        synced: dict[int, Content] = {}
+        contents: dict[int, bytes] = {}
+        synced: dict[int, bytes] = {}
         names: dict[tuple[int, str], int] = {}
         pending: list[tuple[tuple[int, str, int | None], ...]] = []
         for change in self.changes[:count]:
@@ -228,8 +221,8 @@ class Recorder:
         return dict(self._tree(0, Path(), names, contents))
 
     def _tree(
-        self, folder: int, path: Path, names: dict[tuple[int, str], int], contents: dict[int, Content]
-    ) -> Iterator[tuple[str, Content | None]]:
+        self, folder: int, path: Path, names: dict[tuple[int, str], int], contents: dict[int, bytes]
+    ) -> Iterator[tuple[str, bytes | None]]:
         for (parent, name), number in names.items():
             if parent == folder:
                 yield str(path / name), None if number in self.folders else contents.get(number, b"")
@@ -246,14 +239,14 @@ def _apply(names: dict[tuple[int, str], int], entries: tuple[tuple[int, str, int
 
 
 def failures(changes: int, count: int, seed: int) -> list[tuple[int, Loss]]:
-    """Return moments and losses of power failures, drawn by a seed: each loss as often, moments spread evenly."""
+    """Draw moments and losses of power failures: the moments are spread evenly, each loss is as frequent."""
     chance = random.Random(seed)
     width = (changes + 1) / count
     moments = [min(int((i + chance.random()) * width), changes) for i in range(count)]
     return [(moment, LOSSES[i % len(LOSSES)]) for i, moment in enumerate(moments)]
 
 
-def rebuild(tree: dict[str, Content | None], folder: Path) -> None:
+def rebuild(tree: dict[str, bytes | None], folder: Path) -> None:
     """Write a tree of `Recorder.disk_after` below a folder."""
     folder.mkdir(parents=True)
     for name, content in tree.items():
@@ -263,13 +256,6 @@ def rebuild(tree: dict[str, Content | None], folder: Path) -> None:
             (folder / name).write_bytes(content)
 
 
+# Python never removes an audit hook. So one hook serves all recorders, and this names the one that records.
 _active: Recorder | None = None
-_hooked = False
-
-
-def _install_hook() -> None:
-    """Have Python tell of what is done to files; a hook cannot be taken back, and so there is one for all recorders."""
-    global _hooked
-    if not _hooked:
-        sys.addaudithook(lambda event, arguments: _active.heed(event, arguments) if _active else None)
-        _hooked = True
+sys.addaudithook(lambda event, arguments: _active.heed(event, arguments) if _active else None)

@@ -1,26 +1,23 @@
-"""How time and memory grow with the data and with the batch size.
+"""How time and memory grow with the data and the batch size.
 
     python -m benchmarks.scale [NETWORK] [--copies 1 2 4 8 16] [--batch-sizes 16 64 256 1024 4096]
 
-One epoch of mnist_lab (mlp unless told otherwise) on 1 to 16 copies of the training set, and on one copy at several
-batch sizes, each in a process of its own: seconds of the epoch, images a second, and the process' largest memory.
+Trains a network (default: mlp) for one epoch on 1 to 16 copies of the training set, and on one copy at several batch
+sizes, each in a process of its own. Prints seconds of the epoch, images a second, and the most memory of the process.
 """
 
-from __future__ import annotations
-
 import argparse
-import tempfile
 from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.timing import Clock, output_of, peak_gigabytes
+from benchmarks.timing import Clock, output_of, peak_gigabytes, print_head, print_row, train_timed
 from mnist_lab.data.mnist_files import Arrays, Source
 
 
 @dataclass(frozen=True, kw_only=True)
 class Copies(Source):
-    """A data set whose training images are there so many times."""
+    """A data set with several copies of its training images."""
 
     copies: int = 1
 
@@ -31,17 +28,10 @@ class Copies(Source):
 
 
 def measure(network: str, copies: int, batch_size: int) -> str:
-    """Seconds of an epoch, images a second and gigabytes of memory, in this process."""
-    from mnist_lab.config.compose import compose
-    from mnist_lab.sweeps.process import keep_freed_memory
-    from mnist_lab.training.train import train
-
+    """Train in this process; return seconds of an epoch, images a second and gigabytes of memory."""
     source = ("data.source._target_=benchmarks.scale.Copies", f"+data.source.copies={copies}")
-    keep_freed_memory()  # as on the command line
-    with tempfile.TemporaryDirectory() as runs_dir:
-        clock = "+callbacks.clock._target_=benchmarks.timing.Clock"
-        job = (f"model={network}", "trainer.max_epochs=1", "data.val_size=0", f"data.batch_size={batch_size}")
-        train(compose(*job, *source, clock, f"runs_dir={runs_dir}"))
+    job = (f"model={network}", "trainer.max_epochs=1", "data.val_size=0", f"data.batch_size={batch_size}")
+    train_timed(*job, *source)
     seconds = Clock.times[-1] - Clock.times[0]
     return f"{seconds:.1f} | {60_000 * copies / seconds:,.0f} | {peak_gigabytes():.2f}"
 
@@ -51,18 +41,16 @@ def main() -> None:
     parser.add_argument("network", nargs="?", default="mlp")
     parser.add_argument("--copies", type=int, nargs="*", default=[1, 2, 4, 8, 16])
     parser.add_argument("--batch-sizes", type=int, nargs="*", default=[16, 64, 256, 1024, 4096])
-    parser.add_argument("--only", type=int, nargs=2, metavar=("COPIES", "BATCH"), help="one run, in this process")
+    parser.add_argument("--only", type=int, nargs=2, metavar=("COPIES", "BATCH"), help="measure one run, here")
     options = parser.parse_args()
     if options.only:
         print(measure(options.network, *options.only))
         return
-    print(
-        f"| {options.network}, 60,000 images × | batch size | seconds an epoch | images/s | GB |\n|---|---|---|---|---|"
-    )
+    print_head(f"{options.network}, 60,000 images ×", "batch size", "seconds an epoch", "images/s", "GB")
     runs = [*((copies, 64) for copies in options.copies), *((1, size) for size in options.batch_sizes)]
     for copies, size in dict.fromkeys(runs):
         only = ("benchmarks.scale", options.network, "--only", str(copies), str(size))
-        print(f"| {copies} | {size} | {output_of(*only)} |", flush=True)
+        print_row(copies, size, output_of(*only))
 
 
 if __name__ == "__main__":

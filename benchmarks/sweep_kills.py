@@ -1,6 +1,4 @@
-"""Kills sweeps with SIGKILL at random moments, continues them, and compares their results: benchmarks.kills --sweep."""
-
-from __future__ import annotations
+"""The work of `python -m benchmarks.kills --sweep`: kills sweeps, continues them, and compares their results."""
 
 import contextlib
 import json
@@ -54,11 +52,11 @@ class KilledSweep:
     """A sweep that is killed and continued until it is done.
 
     Attributes:
-        runs_dir: where its folder is made.
-        settings: of its command.
+        runs_dir: the folder of its runs.
+        settings: the arguments of its command.
         kills: what was killed, each time.
-        ended: the processes that were killed, by their sessions, each with the moment.
-        output: what its commands printed.
+        ended: the moment at which each session was killed, by its number.
+        output: the output of its commands.
     """
 
     runs_dir: Path
@@ -68,7 +66,7 @@ class KilledSweep:
     output: str = ""
 
     def run(self, chance: random.Random, seconds: float, most: int) -> None:
-        """Start the sweep, kill it at random moments, at most so often, and continue it until it is done."""
+        """Start the sweep, kill it at random moments, at most `most` times, and continue it until it is done."""
         command = [sys.executable, "-m", "mnist_lab", "-m", *self.settings, f"runs_dir={self.runs_dir}"]
         status: int | None = None
         while status != 0:
@@ -92,36 +90,39 @@ class KilledSweep:
             if target == "worker":
                 os.kill(random.Random(len(self.kills)).choice(workers), signal.SIGKILL)
             else:
-                (os.killpg if target == "group" else os.kill)(process.pid, signal.SIGKILL)
+                kill = os.killpg if target == "group" else os.kill
+                kill(process.pid, signal.SIGKILL)
                 self.ended[process.pid] = time.monotonic()
                 process.wait()
             self.kills.append(target)
 
-    def losses(self, left_alone: object) -> list[str]:
-        """What the sweep has that is not as in the one left alone, and what it should not have left or printed."""
-        found = ["results.json"] if results(self.runs_dir) != left_alone else []
-        time.sleep(max([0.0, *(at + PATIENCE - time.monotonic() for at in self.ended.values())]))
+    def losses(self, undisturbed: object) -> list[str]:
+        """Return the differences from the undisturbed sweep, and what should not have been left or printed."""
+        found = [] if results(self.runs_dir) == undisturbed else ["results.json"]
+        if self.ended:
+            time.sleep(max(0, max(self.ended.values()) + PATIENCE - time.monotonic()))
         found += [f"a process is left: {command}" for killed in self.ended for _, command in session(killed)]
-        found += ["a traceback"] if "Traceback" in self.output else []
+        if "Traceback" in self.output:
+            found.append("a traceback")
         return found + [f"litter: {path.name}" for path in self.runs_dir.rglob("*.partial")]
 
 
 def session(leader: int) -> Iterator[tuple[int, str]]:
-    """The processes of a session that have not ended: number and command line of each."""
+    """Yield number and command line of each process of a session that has not ended."""
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, IndexError):
-            state, _, _, own, *_ = (path / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-            if int(own) == leader and state != "Z":
+            state, _, _, number, *_ = (path / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+            if int(number) == leader and state != "Z":
                 yield int(path.name), (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()
 
 
 def results(runs_dir: Path) -> object:
-    """What results.json says, but for times, attempts and the sweep's command."""
+    """Return the content of results.json without times, attempts and the sweep's command."""
 
     def plain(node: Any) -> Any:
         if isinstance(node, dict):
             return {name: plain(value) for name, value in node.items() if name not in ("seconds", "attempts")}
-        return [plain(each) for each in node] if isinstance(node, list) else node
+        return list(map(plain, node)) if isinstance(node, list) else node
 
     content = plain(json.loads((runs_dir / "sweeps" / "s" / "results.json").read_text(encoding="utf-8")))
     del content["command"]
@@ -129,25 +130,21 @@ def results(runs_dir: Path) -> object:
 
 
 def kill_sweeps(folder: Path, settings: Sequence[str], kills: int, chance: random.Random, kinds: Sequence[str]) -> int:
-    """Kill sweeps of the given kinds, one kind after the other, until the number of kills is reached.
-
-    Returns:
-        The number of sweeps whose results differ, or that left something behind.
-    """
-    alone: dict[str, tuple[object, float]] = {}
+    """Kill sweeps of all kinds in turn, up to a number of kills; return how many sweeps lost or left anything."""
+    undisturbed: dict[str, tuple[object, float]] = {}
     done: Counter[str] = Counter()
     sweeps = lost = 0
     while done.total() < kills:
         kind = kinds[sweeps % len(kinds)]
-        if kind not in alone:
-            whole_sweep = KilledSweep(folder / f"{len(alone)}-whole", [*settings, *KINDS[kind]])
+        if kind not in undisturbed:
+            whole = KilledSweep(folder / f"{len(undisturbed)}-undisturbed", [*settings, *KINDS[kind]])
             started = time.perf_counter()
-            whole_sweep.run(chance, 0, most=0)
-            alone[kind] = results(whole_sweep.runs_dir), time.perf_counter() - started
-        left_alone, seconds = alone[kind]
+            whole.run(chance, 0, most=0)
+            undisturbed[kind] = results(whole.runs_dir), time.perf_counter() - started
+        expected, seconds = undisturbed[kind]
         sweep = KilledSweep(folder / str(sweeps), [*settings, *KINDS[kind]])
         sweep.run(chance, seconds, most=min(6, kills - done.total()))
-        found = sweep.losses(left_alone)
+        found = sweep.losses(expected)
         done.update(sweep.kills)
         sweeps, lost = sweeps + 1, lost + bool(found)
         print(f"{kind}: killed {', '.join(sweep.kills) or 'nothing'}: {', '.join(found) or 'nothing lost'}", flush=True)

@@ -1,6 +1,4 @@
-"""The five networks as a tutorial's reader has them: plain torch modules, under the tutorials' own names."""
-
-from __future__ import annotations
+"""The five networks as the tutorials write them: plain torch modules, with the names of the tutorials' layers."""
 
 from collections.abc import Callable
 
@@ -62,7 +60,7 @@ class DropoutCNN(nn.Module):
 
 class MLP(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
-        scores: Tensor = super().forward(x.view(x.shape[0], -1))  # the tutorial flattens images in its loop
+        scores: Tensor = super().forward(x.view(x.shape[0], -1))  # The tutorial flattens images in its loop.
         return scores
 
 

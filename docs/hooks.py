@@ -1,6 +1,4 @@
-"""MkDocs hooks: pages generated from the code, from the notebooks and from files at the top of the repository."""
-
-from __future__ import annotations
+"""MkDocs hooks, which make pages from the code, the notebooks and files at the top of the repository."""
 
 import inspect
 import os
@@ -35,22 +33,23 @@ from mnist_lab.training.train import train
 from mnist_lab.web.page import page_of
 
 ROOT = Path(__file__).parents[1]
-RUN_FOLDER = {  # by the attributes of Run; one that is missing here fails the build
-    "record_path": "the run's record: status, command, metrics, times, versions, git commit, checkpoints",
+# What each path of Run is for. The build fails if one is missing here.
+RUN_FOLDER = {
+    "record_path": "the record of the run: status, command, metrics, times, versions, git commit, checkpoints",
     "config_path": "the whole configuration",
     "metrics_path": "every curve, a row a logged step",
-    "log_path": "what happened, with the traceback of an error; of runs started from the command line",
+    "log_path": "messages and the traceback of an error; only for runs from the command line",
     "source_path": "uncommitted changes of the code; `git.restore` in run.json applies them",
     "report_path": "the page that `report` writes",
     "annotations_path": "tags and a note, as `tag` and `note` write them",
-    "job_path": "of a sweep's job: its state in the sweep",
-    "pruned_path": "of a job that a search stopped early: after how many epochs",
+    "job_path": "the job's state in its sweep; only for jobs",
+    "pruned_path": "the number of epochs after which a search stopped the job",
     "checkpoints_folder": "plain tensors and values, which load with `weights_only=True`",
     "figures_folder": "curves, test digits with labels and predictions, worst errors, confusion matrix, filters",
     "exports_folder": "what `export` writes, each file with its model card",
     "wandb_folder": "offline runs of `logger=wandb`, for `wandb sync`",
     "projector_folder": "test images in the space before the last layer, for TensorBoard",
-    "projector_config_path": "where TensorBoard finds them",
+    "projector_config_path": "shows TensorBoard where the projector's files are",
 }
 TOP = {
     "CONTRIBUTING.md": "contributing.md",
@@ -94,7 +93,7 @@ def commands_page() -> str:
     """Return the page of the command line: the help of the program and of each command."""
     parts = ["# Command line", "```text\n" + help_text([]).rstrip() + "\n```"]
     for name, command in COMMANDS.items():
-        if name == "train":  # the help above
+        if name == "train":  # It prints the help of the program.
             continue
         printed = StringIO()
         with redirect_stdout(printed), patch.dict(os.environ, COLUMNS="90"), suppress(SystemExit):
@@ -104,7 +103,7 @@ def commands_page() -> str:
 
 
 def configuration_page() -> str:
-    """Return the page of the configuration: each group's choices, each choice's keys with type and default."""
+    """Return the page of the configuration: the choices of each group, and their keys with type and default."""
     parts = [
         "# Configuration",
         "Generated from `conf/` and from the constructors' signatures. A group's choice is set by `GROUP=CHOICE`,\n"
@@ -116,9 +115,9 @@ def configuration_page() -> str:
         for path in sorted(folder.glob("*.yaml")):
             header = " ".join(line.lstrip("# ") for line in _header(path))
             rows = list(_rows(path, "" if folder.name == "experiment" else f"{folder.name}."))
-            parts.append(
-                "\n\n".join(filter(None, (f"### {folder.name}={path.stem}", header, _table(rows) if rows else "")))
-            )
+            parts.append(f"### {folder.name}={path.stem}")
+            parts += [header] if header else []
+            parts += [_table(rows)] if rows else []
     return "\n\n".join(parts) + "\n"
 
 
@@ -155,12 +154,12 @@ def _values(node: dict[Any, Any], prefix: str, comments: dict[str, str]) -> Iter
 
 
 def describe_type(annotation: Any) -> str:
-    """Return a type and its range in words, as pydantic's JSON schema has them."""
+    """Return a type and its range in words, from pydantic's JSON schema."""
     if annotation in (None, Any):
         return ""
     try:
         schema = TypeAdapter(annotation).json_schema()
-    except Exception:  # a class of torch's or Lightning's
+    except Exception:  # Pydantic has no schema for classes of torch and Lightning.
         return getattr(annotation, "__name__", "")
     return _schema_text(schema)
 
@@ -187,12 +186,12 @@ def _table(rows: Any) -> str:
 
 
 def run_folder_page() -> str:
-    """Return the page of the run folder: the paths that Run owns, and the entries of run.json."""
+    """Return the page of the run folder: the paths of Run, and the entries of run.json."""
     names = [name for name, member in vars(Run).items() if isinstance(member, PathIn)]
     paths = {getattr(Run(Path()), name): RUN_FOLDER[name] for name in names}
-    paths[Path("checkpoints/best.ckpt")] = "the best epoch by `callbacks.best.monitor`, validation accuracy unless set"
+    paths[Path("checkpoints/best.ckpt")] = "the best epoch by `callbacks.best.monitor`, by default validation accuracy"
     paths[Path("checkpoints/last.ckpt")] = "the last epoch, or step; training continues from it"
-    paths[Path("checkpoints/epoch-N.ckpt")] = "kept after N epochs, with `callbacks.checkpoint.every_n_epochs`"
+    paths[Path("checkpoints/epoch-N.ckpt")] = "the state after N epochs, with `callbacks.checkpoint.every_n_epochs`"
     paths[Path("events.out.tfevents.*")] = "TensorBoard's event files"
     rows = [f"| `{path.as_posix()}` | {text} |" for path, text in sorted(paths.items())]
     entries = [
@@ -201,7 +200,7 @@ def run_folder_page() -> str:
     return "\n\n".join(
         (
             "# Run folder",
-            "Generated from `mnist_lab.Run`, which owns every path, and from the type of `run.json`.",
+            "Generated from `mnist_lab.Run` and from the type of `run.json`.",
             "| path | |\n|---|---|\n" + "\n".join(rows),
             "## run.json",
             textwrap.fill(inspect.getdoc(RunRecord) or "", 118),
@@ -211,21 +210,19 @@ def run_folder_page() -> str:
 
 
 def _annotation_text(annotation: Any) -> str:
-    """Return an annotation as it is written in Python, escaped for a table."""
+    """Return an annotation as Python source, escaped for a table."""
     arguments = get_args(annotation)
     text = annotation.__name__ if inspect.isclass(annotation) and not arguments else str(annotation)
     return f"`{re.sub(r'[a-z_.]+[.](?=[A-Z])', '', text)}`".replace("|", "\\|")
 
 
 def notebook_page(path: Path) -> tuple[str, dict[str, bytes]]:
-    """Return a notebook as Markdown, its formulas as MathML, and its pictures by their names."""
+    """Return a notebook as Markdown with formulas as MathML, and its pictures by their names."""
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            cell.source = re.sub(
-                r"\$\$(.+?)\$\$", lambda found: convert(found[1], display="block"), cell.source, flags=re.S
-            )
-            cell.source = re.sub(r"\$(.+?)\$", lambda found: convert(found[1]), cell.source)
+            cell.source = re.sub(r"(?s)\$\$(.+?)\$\$", lambda match: convert(match[1], display="block"), cell.source)
+            cell.source = re.sub(r"\$(.+?)\$", lambda match: convert(match[1]), cell.source)
             cell.source = re.sub(r"\]\((\w+)\.ipynb\)", r"](\1.md)", cell.source)
             cell.source = cell.source.replace("](../results/RESULTS.md)", "](../results/tutorials.md)")
     body, resources = MarkdownExporter().from_notebook_node(notebook)

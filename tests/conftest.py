@@ -1,4 +1,4 @@
-"""Fixtures, and what pytest is told: which tests are left out, and how each finds the process."""
+"""Fixtures that all tests share, and hooks of pytest."""
 
 from __future__ import annotations
 
@@ -18,34 +18,36 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy and torch start: tests run side by side
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # Tests run side by side. NumPy and torch read it when they start.
 FOLDERS = [str(path) for path in (Path(__file__).parent, *Path(__file__).parent.iterdir()) if path.is_dir()]
-sys.path[:0] = FOLDERS  # runs name callbacks and networks of the tests, in this process and in others
+# Runs name callbacks and networks of the tests, in this process and in others.
+sys.path[:0] = FOLDERS
 os.environ["PYTHONPATH"] = os.pathsep.join([*FOLDERS, *filter(None, [os.environ.get("PYTHONPATH")])])
 
-if TYPE_CHECKING:  # the controller of pytest-xdist runs no tests: torch and Lightning are imported in its workers alone
+# The controller of pytest-xdist runs no tests, so only its workers import torch and Lightning.
+if TYPE_CHECKING:
     from lab import Command, Mirror, Tiny
     from playwright.sync_api import Browser
 
 
 def pytest_collection_finish() -> None:
-    """Spare the garbage collector what the imports made, which is there to the end."""
+    """Exempt from garbage collection what the imports have made: it lives as long as the process."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> Iterator[None]:
-    """Say, below the list of what failed, which tests the default leaves out."""
+    """Say below the list of failures which tests are left out by default."""
     yield
-    given = any(re.match("-[a-z]*m", argument) for argument in map(str, config.invocation_params.args))
-    if config.option.markexpr == "not slow and not thorough" and not given:
+    has_marks = any(re.match("-[a-z]*m", argument) for argument in map(str, config.invocation_params.args))
+    if config.option.markexpr == "not slow and not thorough" and not has_marks:
         terminalreporter.write_line("slow and thorough tests were left out; run all with: make test-all", bold=True)
 
 
 @pytest.fixture
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tiny:
-    """A tiny data set on disk; the current folder is an empty one."""
+    """A tiny data set on disk, and an empty current folder."""
     from lab import tiny_data
 
     made = tiny_data(tmp_path / "tiny")
@@ -54,7 +56,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tiny:
         "trainer.max_epochs=2",
         "trainer.accelerator=cpu",
         "trainer.log_every_n_steps=4",
-        "figures=false",  # they take two thirds of a tiny run's time; a test that is about them has figures=true
+        "figures=false",  # Figures take two thirds of a tiny run's time; tests of figures set figures=true.
     ]
     here = tmp_path / "here"
     here.mkdir()
@@ -66,7 +68,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tiny:
 
 @pytest.fixture(scope="module")
 def module_tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    """A tiny data set for runs, below its folder, that the tests of a module share."""
+    """A tiny data set that the tests of a module share, with runs below its folder."""
     from lab import tiny_data
 
     made = tiny_data(tmp_path_factory.mktemp("module"))
@@ -75,35 +77,27 @@ def module_tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     return made
 
 
-@pytest.fixture
-def forked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Start each Python command line of the test as `Forked` does."""
-    from forks import Forked
-
-    monkeypatch.setattr("subprocess.Popen", Forked)
-
-
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """A browser without a screen."""
+    """A browser without a window."""
     from playwright.sync_api import sync_playwright
 
     from mnist_lab.web.page import find_browser
 
-    found = find_browser()
-    if found is None:
+    path = find_browser()
+    if path is None:
         pytest.skip("there is no Chromium or Chrome on this machine")
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield chromium
         chromium.close()
 
 
 @pytest.fixture(autouse=True)
-def _heeds_signals() -> Iterator[None]:
-    """Heed the signals of a terminal, which tests that are started in the background or by nohup inherit as ignored."""
-    heeded = {signal.SIGINT: signal.default_int_handler, signal.SIGQUIT: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
-    before = {number: signal.signal(number, handler) for number, handler in heeded.items()}
+def _terminal_signals() -> Iterator[None]:
+    """Set the handlers of a terminal's signals: tests that are started in the background or by nohup ignore them."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGQUIT: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -124,7 +118,7 @@ def mirror(tiny: Tiny) -> Iterator[Mirror]:
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            time.sleep(0.05)  # long enough for processes to meet
+            time.sleep(0.05)  # Processes that fetch the same file meet meanwhile.
             self.wfile.write(body)
 
         def log_message(self, *args: object) -> None:
@@ -142,26 +136,24 @@ def mirror(tiny: Tiny) -> Iterator[Mirror]:
 
 @pytest.fixture
 def command(tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Runs `python -m mnist_lab ...` in this process, with the tiny data set unless told otherwise."""
-
+    """Runs `python -m mnist_lab ...` in this process, with the tiny data set unless data=False."""
     from lab import Outcome
 
     from mnist_lab.__main__ import main
 
     def run(*arguments: str, data: bool = True) -> Outcome:
         monkeypatch.setattr("sys.argv", ["mnist_lab", *(tiny.arguments(*arguments) if data else arguments)])
-        # Hydra takes the measuring of coverage for a debugger, to which it leaves what is raised.
+        # Hydra takes a coverage measurement for a debugger, and then does not catch exceptions.
         monkeypatch.setattr("hydra._internal.utils.is_under_debugger", lambda: False)
         status = 0
         try:
             main()
         except SystemExit as stop:
             status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-        except Exception:  # as Python ends a program
-            traceback.print_exc()
+        except Exception:
+            traceback.print_exc()  # Python ends a program like this.
             status = 1
-        captured = capsys.readouterr()
-        return Outcome(status, captured.out, captured.err)
+        return Outcome(status, *capsys.readouterr())
 
     return run
 

@@ -1,4 +1,4 @@
-"""`Forked` starts Python command lines in forks of one process, which has imported torch once for all of them."""
+"""`Forked` starts Python command lines as forks of one server process, which has imported torch once for all."""
 
 import atexit
 import functools
@@ -18,20 +18,22 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-HERE = os.environ.copy()  # of the session, without what single tests set
-READ_AT_START = ("PYTHON", "LC_", "LANG", "OMP_", "COLUMNS", "NO_COLOR", "FORCE_COLOR")  # by Python, OpenMP and rich
+# The environment of the session. What single tests set is not in it.
+ENVIRONMENT = os.environ.copy()
+# Python, OpenMP and rich read variables with these prefixes when they start, which a fork does not do again.
+READ_AT_START = ("PYTHON", "LC_", "LANG", "OMP_", "COLUMNS", "NO_COLOR", "FORCE_COLOR")
 IMPORTED = ("lightning.pytorch", "torch._dynamo", "mnist_lab.training.train", "mnist_lab.viz.dashboard")
 
 
 class Forked(subprocess.Popen):
-    """A subprocess.Popen that forks `python [-u] (-m MODULE | -c PROGRAM) ...`, where a fork comes to the same.
+    """A subprocess.Popen that forks `python [-u] (-m MODULE | -c PROGRAM) ...` where a fork behaves like a process.
 
-    Signals, exit status, session, streams, environment and current folder are the process's own. Its parent is the
-    server. A real process is started for other programs and options, for variables that Python reads at its start,
-    and where the system is not Linux.
+    A fork has its own signals, exit status, session, streams, environment and current folder. Its parent is the server.
+    A new process is started for other programs and options, for changed variables that Python reads at its start, and
+    on other systems than Linux.
     """
 
-    _report: socket.socket | None = None  # where the server tells the process's id, and how it ended
+    _report: socket.socket | None = None  # The server sends the process's id, and later its exit status.
 
     def _execute_child(self, args: Any, *settings: Any) -> None:
         _, preexec, _, inherited, cwd, env, _, _, _, *rest = settings
@@ -39,7 +41,7 @@ class Forked(subprocess.Popen):
         python, *program = map(str, args) if isinstance(args, (list, tuple)) else [args]
         unbuffered = program[:1] == ["-u"]
         program = program[unbuffered:]
-        changed = {*environment.items()} ^ {*HERE.items()}
+        changed = {*environment.items()} ^ {*ENVIRONMENT.items()}
         if (
             sys.platform != "linux"
             or python != sys.executable
@@ -80,23 +82,23 @@ class Forked(subprocess.Popen):
 
 @functools.cache
 def server() -> socket.socket:
-    """The connection to this process's server, which ends with it."""
-    own, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with theirs:
-        command = [sys.executable, __file__, str(theirs.fileno())]
-        process = subprocess.Popen(command, env=HERE, pass_fds=[theirs.fileno()], stdout=subprocess.DEVNULL)
-    atexit.register(lambda: (own.close(), process.wait()))
-    return own
+    """Start the server, which ends with this process, and return the connection to it."""
+    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with there:
+        command = [sys.executable, __file__, str(there.fileno())]
+        process = subprocess.Popen(command, env=ENVIRONMENT, pass_fds=[there.fileno()], stdout=subprocess.DEVNULL)
+    atexit.register(lambda: (here.close(), process.wait()))
+    return here
 
 
 def serve(requests: socket.socket) -> list[str]:
-    """Fork a process for each request, and report its id and how it ends; return, in the forks, what they run."""
-    running: dict[int, tuple[int, int]] = {}  # by a descriptor of the process: its id, and where to report its end
+    """Fork a process for each request and report its id and exit status; in the fork, return the program to run."""
+    running: dict[int, tuple[int, int]] = {}  # By process descriptor: its id, and the socket for its status.
     while True:
         for ready in select.select([requests.fileno(), *running], [], [])[0]:
             if ready in running:
                 pid, report = running.pop(ready)
-                with suppress(OSError):  # nobody waits for it any more
+                with suppress(OSError):  # The test has ended before its process.
                     os.write(report, str(os.waitpid(pid, 0)[1]).encode())
                 os.close(report)
                 os.close(ready)
@@ -118,7 +120,7 @@ def serve(requests: socket.socket) -> list[str]:
 def become(
     program: list[str], unbuffered: bool, session: bool, folder: str, environment: dict[str, str], streams: list[int]
 ) -> list[str]:
-    """Make this fork what a fresh process is."""
+    """Give this fork the session, streams, folder and environment of a new process."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if session:
         os.setsid()
@@ -130,19 +132,19 @@ def become(
     os.environ.update(environment)
     sys.path[0] = folder if program[0] == "-m" else ""
     sys.stdin = sys.__stdin__ = open(0, closefd=False)  # noqa: SIM115
-    for name, own in (("stdout", sys.stdout), ("stderr", sys.stderr)):
-        direct = unbuffered or own.write_through
-        file = open(own.fileno(), "wb", 0 if direct else -1, closefd=False)  # noqa: SIM115
-        stream = io.TextIOWrapper(
-            file, own.encoding, own.errors, line_buffering=own.line_buffering and not direct, write_through=direct
+    for name, old in (("stdout", sys.stdout), ("stderr", sys.stderr)):
+        direct = unbuffered or old.write_through
+        file = open(old.fileno(), "wb", 0 if direct else -1, closefd=False)  # noqa: SIM115
+        new = io.TextIOWrapper(
+            file, old.encoding, old.errors, line_buffering=old.line_buffering and not direct, write_through=direct
         )
-        setattr(sys, name, stream)
-        setattr(sys, f"__{name}__", stream)
+        setattr(sys, name, new)
+        setattr(sys, f"__{name}__", new)
     return program
 
 
 def run(kind: str, program: str, *arguments: str) -> None:
-    """Be `python -m PROGRAM` or `python -c PROGRAM`."""
+    """Run `python -m PROGRAM` or `python -c PROGRAM` in this process."""
     sys.argv = [kind, *arguments]
     if kind == "-m":
         runpy.run_module(program, run_name="__main__", alter_sys=True)
@@ -152,7 +154,7 @@ def run(kind: str, program: str, *arguments: str) -> None:
 
 
 def leave() -> None:
-    """Exit before Python is taken apart, which takes a fork longer than all the rest: it copies each page first."""
+    """Exit before Python frees its objects: a fork would first copy every page of memory, which takes longest."""
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     if status == -signal.SIGINT:
@@ -162,11 +164,11 @@ def leave() -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the tests, and this process with them
-    atexit.register(leave)  # the first to be registered is the last to be called
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the tests, which end this process.
+    atexit.register(leave)  # Registered first, it is called last.
     for name in IMPORTED:
         importlib.import_module(name)
-    importlib.import_module("mnist_lab.config.compose").compose()  # fills the caches of the parsers of settings
+    importlib.import_module("mnist_lab.config.compose").compose()  # The parsers of settings fill their caches.
     assert len(os.listdir("/proc/self/task")) == 1, "a process with threads must not be forked"  # noqa: PTH208
     gc.freeze()
     status = 1

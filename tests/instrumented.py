@@ -1,4 +1,4 @@
-"""What runs of the tests are made of: a network that notes its images, and ways to end a process in an epoch."""
+"""Parts for runs of the tests: a network that notes its images, and ways to end a process within an epoch."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from mnist_lab.training.callbacks import StepLog
 
 
 class Spy(MLP):
-    """Notes the sum of each image's pixels, by which it is known, in the folder seen, if there is one."""
+    """Notes the sum of each image's pixels, which identifies it, in the folder `seen` if there is one."""
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         sums = " ".join(str(float(image.double().sum())) for image in batch[0])
@@ -24,12 +24,12 @@ class Spy(MLP):
 
 
 class KillProcess(Callback):
-    """Kills one process in the middle of an epoch, as kill -9 does, and notes when in the file killed.
+    """Kills one process in the middle of an epoch, as kill -9 does, and touches the file `killed`.
 
     Args:
         rank: its rank.
         epoch: the epoch, from 0.
-        seed: the seed of the only run in which it does so; None for any.
+        seed: the seed of the run in which it does so; None for every run.
     """
 
     def __init__(self, rank: int, epoch: int = 1, seed: int | None = None) -> None:
@@ -39,22 +39,22 @@ class KillProcess(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         seed = trainer.datamodule.seed  # type: ignore[attr-defined]
-        here = (trainer.global_rank, trainer.current_epoch, batch_idx) == (self.rank, self.epoch, 1)
-        if here and self.seed in (None, seed):
+        is_its_step = (trainer.global_rank, trainer.current_epoch, batch_idx) == (self.rank, self.epoch, 1)
+        if is_its_step and self.seed in (None, seed):
             Path("killed").touch()
             os.kill(os.getpid(), signal.SIGKILL)
 
 
 def program_signalled(number: int, after: int) -> None:
-    """Be `python -m mnist_lab` whose process gets a signal after some steps of training."""
+    """Run `python -m mnist_lab` in this process, which gets a signal after some steps of training."""
     from mnist_lab.__main__ import program
 
     after_step, steps = StepLog.after_step, count(1)
 
-    def signalled(self: StepLog, *args: Any) -> None:
+    def signal_after_step(self: StepLog, *args: Any) -> None:
         after_step(self, *args)
         if next(steps) == after:
             os.kill(os.getpid(), number)
 
-    StepLog.after_step = signalled  # type: ignore[method-assign]
+    StepLog.after_step = signal_after_step  # type: ignore[method-assign]
     program()

@@ -25,7 +25,8 @@ from omegaconf import DictConfig
 from mnist_lab.config.compose import compose
 from mnist_lab.data.mnist_files import FILES, Source
 
-INGREDIENTS = {  # of recipes that the tutorials do not have
+# Settings that no tutorial uses, by what they add to a recipe.
+INGREDIENTS = {
     "distortions": ["augmentation=elastic", "augmentation.crop=3", "augmentation.cutout=7"],
     "own mean": ["data.mean=null", "data.std=null"],
     "averaged weights": ["callbacks=ema", "callbacks.ema.decay=0.9"],
@@ -36,17 +37,17 @@ INGREDIENTS = {  # of recipes that the tutorials do not have
 SMALL_RESIDUAL = ["model=residual_cnn", "model.widths=[4,8,8]"]
 RECIPE = [*SMALL_RESIDUAL, *(setting for settings in INGREDIENTS.values() for setting in settings)]
 SAVED_OFTEN = ["data=tiny", "model=mlp", "trainer.accelerator=cpu", "trainer.log_every_n_steps=4", "figures=false"]
-SAVED_OFTEN += ["callbacks.checkpoint.every_n_train_steps=5"]  # of twelve an epoch
-TRAIN, TEST = 230, 57  # images; neither divides evenly by the batch sizes below
+SAVED_OFTEN += ["callbacks.checkpoint.every_n_train_steps=5"]  # An epoch has twelve steps.
+TRAIN, TEST = 230, 57  # Numbers of images. The batch sizes below divide neither.
 
 
 def idx(array: np.ndarray) -> bytes:
-    """An array of bytes in the IDX format."""
+    """Return an array as a file in the IDX format."""
     return np.array([0x800 + array.ndim, *array.shape], ">i4").tobytes() + array.astype(np.uint8).tobytes()
 
 
 def tiny_arrays(train: int = TRAIN, test: int = TEST) -> list[np.ndarray]:
-    """Images that can be learnt (a bar whose place is the class) and told apart (noise), and their labels."""
+    """Return training images, their labels, test images, theirs: a bar whose height shows the class, in noise."""
     random = np.random.default_rng(7)
     arrays = []
     for count in (train, test):
@@ -60,7 +61,7 @@ def tiny_arrays(train: int = TRAIN, test: int = TEST) -> list[np.ndarray]:
 
 @dataclass
 class Tiny:
-    """A tiny data set: its four files' contents, where they lie, and the overrides that use it."""
+    """A tiny data set: the contents of its four files, its folders, and the overrides that use it."""
 
     folder: Path
     contents: dict[str, bytes]
@@ -91,28 +92,28 @@ class Tiny:
             (self.raw / name).write_bytes(content)
 
     def write_conf(self) -> None:
-        """A configuration folder of one's own, as a user would write it, with the data set as data=tiny."""
+        """Write a configuration folder as a user would, with the data set as data=tiny."""
         source = {"_target_": "mnist_lab.data.Source", "name": "Tiny", "mirrors": [], "sha256": self.sha256}
         data = {"defaults": ["default", "_self_"], "val_size": 40, "batch_size": 16, "eval_batch_size": 25}
         (self.conf / "data").mkdir(parents=True)
         (self.conf / "data" / "tiny.yaml").write_text(yaml.safe_dump(data | {"source": source, "root": str(self.root)}))
 
     def arguments(self, *given: str) -> list[str]:
-        """Return the arguments of a command line with the data set; what is given replaces the own settings."""
+        """Return the arguments of a command line on the data set; a given setting replaces the default one."""
         keys = {argument.split("=")[0] for argument in given}
-        own = [override for override in self.overrides if override.split("=")[0] not in keys]
-        return ["--config-dir", str(self.conf), *own, *given]
+        defaults = [override for override in self.overrides if override.split("=")[0] not in keys]
+        return ["--config-dir", str(self.conf), *defaults, *given]
 
     def compose(self, *overrides: str) -> DictConfig:
         return compose(*self.overrides, *overrides, config_dir=str(self.conf))
 
 
 def tiny_data(folder: Path) -> Tiny:
-    """A tiny data set on disk, and the folder of its configuration."""
-    made = Tiny(folder, dict(zip(FILES, map(idx, tiny_arrays()), strict=True)))
-    made.write()
-    made.write_conf()
-    return made
+    """Write a tiny data set and the folder of its configuration."""
+    tiny = Tiny(folder, dict(zip(FILES, map(idx, tiny_arrays()), strict=True)))
+    tiny.write()
+    tiny.write_conf()
+    return tiny
 
 
 def marked(mark: pytest.MarkDecorator, *values: object) -> list[Any]:
@@ -120,18 +121,18 @@ def marked(mark: pytest.MarkDecorator, *values: object) -> list[Any]:
 
 
 def slow(*values: object) -> list[Any]:
-    """Mark values of a parametrised test as slow, where others of them are quick enough to be tried every time."""
+    """Mark values of a parametrised test as slow, where its other values are quick."""
     return marked(pytest.mark.slow, *values)
 
 
 def thorough(*values: object) -> list[Any]:
-    """Mark values of a parametrised test as thorough: others of them prove the same."""
+    """Mark values of a parametrised test as thorough: its other values prove the same."""
     return marked(pytest.mark.thorough, *values)
 
 
 @dataclass
 class Mirror:
-    """A web server on this machine with the files of a data set; `behave` may answer a request instead of it."""
+    """A web server on this machine with the files of a data set; `behave` may answer a request in its place."""
 
     address: str
     requests: list[str] = field(default_factory=list)
@@ -140,7 +141,7 @@ class Mirror:
 
 @dataclass
 class Outcome:
-    """What a command line came to."""
+    """Exit status and output of a command line."""
 
     status: int
     out: str
@@ -153,7 +154,7 @@ def run(
     then: Callable[[subprocess.Popen[str]], None] | None = None,
     program: Sequence[str] = ("-m", "mnist_lab"),
 ) -> tuple[int, str]:
-    """Exit status and output of a command line, in a process and a session of its own, as a terminal gives it one."""
+    """Run a command line in a process and a session of its own, as a terminal does; return its status and output."""
     with started("-u", *program, *tiny.arguments(*arguments), stderr=subprocess.STDOUT) as process:
         if then is not None:
             then(process)
@@ -162,7 +163,7 @@ def run(
 
 
 def completed(*arguments: str, **settings: Any) -> Outcome:
-    """What a Python command line came to in a process of its own: `completed("-m", "mnist_lab", "ls")`."""
+    """Run a Python command line in a process of its own, such as `completed("-m", "mnist_lab", "ls")`."""
     with started(*arguments, **{"stderr": subprocess.PIPE} | settings) as process:
         out, err = process.communicate()
     return Outcome(process.returncode, out, err)
@@ -170,16 +171,16 @@ def completed(*arguments: str, **settings: Any) -> Outcome:
 
 @contextmanager
 def started(*arguments: str, **settings: Any) -> Iterator[subprocess.Popen[str]]:
-    """Start a Python command line; it is killed, with all that it has started, after four minutes or an error here."""
-    given = {"stdout": subprocess.PIPE, "text": True, "start_new_session": True} | settings
-    with Forked([sys.executable, *arguments], **given) as process:
+    """Start a Python command line. It is killed with its children after four minutes, or on an error in the block."""
+    settings = {"stdout": subprocess.PIPE, "text": True, "start_new_session": True} | settings
+    with Forked([sys.executable, *arguments], **settings) as process:
         limit = threading.Timer(240, os.killpg, (process.pid, signal.SIGKILL))
         limit.start()
         try:
             yield process
         except BaseException:
             with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # else it would be waited for
+                os.killpg(process.pid, signal.SIGKILL)  # Popen waits for its end.
             raise
         finally:
             limit.cancel()
@@ -191,7 +192,7 @@ def held_by_another_process(folder: Path) -> Iterator[subprocess.Popen[str]]:
     program = (
         "import sys; from mnist_lab.runs.locks import *\nwith run_lock(Path(sys.argv[1])): print(flush=True); input()"
     )
-    # In a shell, so that its parent is not this process, whose lock it might share.
+    # The shell is its parent: a child of this process could share its lock.
     command = shlex.join([sys.executable, "-c", program, str(folder.absolute())])
     with subprocess.Popen(
         ["sh", "-c", f"{command}; true"],
@@ -208,29 +209,29 @@ def held_by_another_process(folder: Path) -> Iterator[subprocess.Popen[str]]:
             process.communicate("\n")
 
 
-Command = Callable[..., Outcome]  # the fixture `command`
+Command = Callable[..., Outcome]  # The fixture `command` has this type.
 
 
 def weights(checkpoint: Path | None) -> dict[str, torch.Tensor]:
-    """The weights in a checkpoint."""
+    """Return the weights in a checkpoint."""
     assert checkpoint is not None
     state: dict[str, torch.Tensor] = torch.load(checkpoint, weights_only=True)["state_dict"]
     return state
 
 
 def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
-    """Whether two states hold the same tensors, bit for bit."""
+    """Return whether two states hold the same tensors, bit for bit."""
     return first.keys() == second.keys() and all(torch.equal(value, second[name]) for name, value in first.items())
 
 
 def wait_for(condition: Callable[[], object], what: str, seconds: float = 120) -> None:
-    """Wait until a condition holds; fail with a word of what, if it never does."""
-    until = time.monotonic() + seconds
+    """Wait until a condition holds, or fail with the words for what was awaited."""
+    deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < until, f"waited {seconds} s for {what}"
+        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
         time.sleep(0.02)
 
 
 def disk_full(*args: object, **kwargs: object) -> None:
-    """Put this in the place of a function that writes."""
+    """Raise the error of a full disk, in the place of a function that writes."""
     raise OSError(28, "No space left on device")

@@ -1,4 +1,4 @@
-"""What the documentation says of the package's structure is true of today's code."""
+"""What the documentation says about the package's structure is true."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ CHECKOUT = Path(__file__).parent.parent
 EXPLANATION = CHECKOUT / "docs" / "explanation"
 
 
-def test_picture_of_the_layout_is_drawn_from_the_imports_of_today(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_picture_of_the_layout_shows_the_imports(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(EXPLANATION)
     import layout
 

@@ -1,4 +1,4 @@
-"""README and docs: commands run on tiny data, refusals read as shown, links lead to files."""
+"""README and docs: their commands run on tiny data, and their refusals read as shown."""
 
 import re
 import shlex
@@ -15,11 +15,10 @@ from test_image_folder import write_shapes
 from mnist_lab.cli.commands import COMMANDS as CLI
 from mnist_lab.models import MLP, SimpleCNN
 
-GENERATED = ("cli", "configuration", "run-folder", "tutorials", "leaderboard", "contributing", "changelog")
 CHECKOUT = Path(__file__).parent.parent
 PAGES = sorted([CHECKOUT / "README.md", CHECKOUT / "CONTRIBUTING.md", *(CHECKOUT / "docs").rglob("*.md")])
-# A part of each command that is not run here: it needs a GPU, an extra, a cluster or the real data, starts processes,
-# serves until it is stopped, or removes what other commands need. Tests of their own run most of them.
+# Commands with these parts are not run here: they need a GPU, an extra, a cluster or the real data, start processes,
+# serve until they are stopped, or remove what other commands need. Most of them have tests of their own.
 NOT_RUN = (
     *("accelerator=gpu", "trainer=ddp", "submitit", "launcher=ray", "launcher=processes", "status six --watch"),
     *(" draw ", " rm ", " restore ", " lr ", " reproduce ", "logger=", "data=fashion_mnist", "experiment="),
@@ -27,15 +26,16 @@ NOT_RUN = (
 
 
 def shown_commands() -> dict[str, str]:
-    """Return each command line of ours in a code block, and what is shown to follow it."""
+    """Return each `python -m mnist_lab` in a code block, with the output that is shown below it."""
     shown: dict[str, str] = {}
     for page in PAGES:
         for block in re.findall(r"^```\w*\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
             session = re.split(r"^\$ ", block, flags=re.MULTILINE)
             for part in session if len(session) > 1 else block.splitlines():
                 line, _, printed = part.partition("\n")
-                if found := re.match(r"(python -m mnist_lab\b.*?)(?:\s+#.*)?$", line):
-                    shown.setdefault(found[1], printed.strip("\n"))
+                command = re.match(r"(python -m mnist_lab\b.*?)(?:\s+#.*)?$", line)
+                if command:
+                    shown.setdefault(command[1], printed.strip("\n"))
     return shown
 
 
@@ -59,7 +59,7 @@ def test_commands_shown_run_on_tiny_data(command: Command, tiny: Tiny, shown: li
     for line in ("python -m mnist_lab model=mlp", "python -m mnist_lab model=mlp seed=1"):
         assert command(*shlex.split(line)[3:]).status == 0
     runs = [str(path.parent) for path in sorted(Path("runs").rglob("run.json"))]
-    for line in sorted(shown, key=lambda line: " runs/sweeps/" in line or " status " in line):  # after their sweep
+    for line in sorted(shown, key=lambda line: " runs/sweeps/" in line or " status " in line):  # Sweeps come first.
         words = [word for word in shlex.split(line)[3:] if word != "RUN..."]
         names = iter(runs)
         words = [word.replace("RUN", next(names)) if "RUN" in word else word for word in words]
@@ -76,7 +76,7 @@ def test_commands_shown_run_on_tiny_data(command: Command, tiny: Tiny, shown: li
 
 
 def write_what_they_name(tiny: Tiny) -> None:
-    """Write the files that the commands name into the current folder: images, weights, a network of README's."""
+    """Write the files that the commands name: images, weights, and the network of the guide to one's own network."""
     for name in ("photo.jpg", "scans/1.png", "photos/1.jpg"):
         Path(name).parent.mkdir(exist_ok=True)
         picture = Image.new("L", (80, 100), 255)
@@ -93,15 +93,8 @@ def write_what_they_name(tiny: Tiny) -> None:
         Path(block[0]).write_text("#" + block[1], encoding="utf-8")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(CHECKOUT).as_posix())
-def test_links_lead_to_files(page: Path) -> None:
-    generated = {f"{name}.md" for name in GENERATED}
-    notebooks = {path.with_suffix(".md").name for path in (CHECKOUT / "notebooks").glob("*.ipynb")}
-    for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
-        path = page.parent / target
-        copied = CHECKOUT / "results" / path.name  # by docs/hooks.py
-        assert path.exists() or path.name in generated | notebooks or copied.exists(), f"{page}: {target}"
-
-
-def test_readme_is_one_page() -> None:
+def test_readme_is_one_page_whose_links_lead_to_files() -> None:
+    """The build of the site checks the links of all other pages."""
     assert len(README.splitlines()) <= 150
+    links = re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", README)
+    assert links and [link for link in links if not (CHECKOUT / link).exists()] == []

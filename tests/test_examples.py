@@ -40,7 +40,7 @@ def run(command: str, *settings: str) -> str:
     return done.out
 
 
-def test_every_example_is_tested_here() -> None:
+def test_examples_are_those_that_are_tested_here() -> None:
     last_words = [command.split()[-1] for command in COMMANDS]
     assert last_words == ["model.width=128", "callbacks=weight_norm", "own_data.py", "sweep.py", "slurm_sweep.sh"]
 

@@ -1,4 +1,4 @@
-"""A command line in a fork comes to the same as in a process that Python starts."""
+"""A command line in a fork behaves as in a process that Python starts."""
 
 import subprocess
 import sys
@@ -23,17 +23,17 @@ PROGRAMS = {
 
 
 @pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS.keys())
-def test_fork_comes_to_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str) -> None:
+def test_fork_behaves_like_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OWN", "x")
-    given = ["-c", program, "a", "b c"]
-    with (tmp_path / "stdin").open("w+") as words:
-        forked = completed(*given, stdin=words)
-        real = subprocess.run([sys.executable, *given], capture_output=True, stdin=words, start_new_session=True)
+    arguments = ["-c", program, "a", "b c"]
+    with (tmp_path / "stdin").open("w+") as stdin:
+        forked = completed(*arguments, stdin=stdin)
+        real = subprocess.run([sys.executable, *arguments], capture_output=True, stdin=stdin, start_new_session=True)
     assert (forked.status, forked.out) == (real.returncode, real.stdout.decode())
     assert forked.err.splitlines()[-1:] == real.stderr.decode().splitlines()[-1:]
 
 
-def test_fork_has_imported_torch_and_no_threads(tmp_path: Path) -> None:
-    seen = completed("-c", "import os, sys; print('torch' in sys.modules, len(os.listdir('/proc/self/task')))")
-    assert seen.out == "True 1\n"
+def test_fork_has_imported_torch_and_has_one_thread() -> None:
+    forked = completed("-c", "import os, sys; print('torch' in sys.modules, len(os.listdir('/proc/self/task')))")
+    assert forked.out == "True 1\n"

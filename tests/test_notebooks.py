@@ -1,4 +1,4 @@
-"""The notebooks run from top to bottom, and are committed as they ran."""
+"""The notebooks run from top to bottom, and are committed with their outputs."""
 
 import re
 import shutil
@@ -18,7 +18,7 @@ def outputs(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
 
 @pytest.mark.real_data
 @pytest.mark.parametrize("path", [*slow(NOTEBOOKS[0]), *thorough(*NOTEBOOKS[1:])], ids=lambda path: path.stem)
-def test_notebook_runs_from_top_to_bottom_without_a_complaint(
+def test_notebook_runs_from_top_to_bottom_without_a_warning(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from nbclient import NotebookClient
@@ -30,8 +30,7 @@ def test_notebook_runs_from_top_to_bottom_without_a_complaint(
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(notebook, timeout=240, kernel_name="python3", resources={"metadata": {"path": folder}})
     client.execute()
-    complaints = [output.text for output in outputs(notebook) if output.get("name") == "stderr"]
-    assert complaints == []
+    assert [output.text for output in outputs(notebook) if output.get("name") == "stderr"] == []
     assert any("image/png" in output.get("data", {}) for output in outputs(notebook))
 
 

@@ -1,4 +1,4 @@
-"""A run survives a power failure at any moment: what the disk still holds resumes, bit for bit as if left alone."""
+"""A run survives a power failure at any moment: what is left on the disk resumes to the same result, bit for bit."""
 
 import random
 import shutil
@@ -16,9 +16,7 @@ from mnist_lab.training.progress import console
 from mnist_lab.training.train import train
 
 CLONES = 30
-
-
-Recorded = tuple[Tiny, Run, Recorder]  # a run left alone, and all that it asked of the file system
+Recorded = tuple[Tiny, Run, Recorder]  # An undisturbed run, and all changes of files that it made.
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +42,7 @@ def test_saved_checkpoint_outlives_a_power_failure(recorded: Recorded) -> None:
         if change.kind == "names" and change.entries[-1][1] == "last.ckpt"
     ]
     assert len(saves) > 4
-    for (_, saved), (moment, _) in pairwise(saves):  # just before the next one takes its place
+    for (_, saved), (moment, _) in pairwise(saves):  # The power fails just before the next save replaces this one.
         writes = [change for change in changes[:moment] if (change.kind, change.number) == ("write", saved)]
         disk = recorder.disk_after(moment, "all", random.Random(0))
         assert [kept for name, kept in disk.items() if name.endswith("last.ckpt")] == [writes[-1].content]
@@ -62,14 +60,14 @@ def test_finished_run_loses_nothing(recorded: Recorded) -> None:
     finished = next(number for number in written if b'"status": "finished"' in record_after(number + 1))
 
     def disk(loss: str) -> dict[str, bytes | None]:
-        tree = recorder.disk_after(finished + 2, loss, random.Random(0))  # with the folder synced
+        tree = recorder.disk_after(finished + 2, loss, random.Random(0))  # The folder is synced by then.
         return {name: tree[name] for name in tree if ".holder" not in name and not name.endswith(".log")}
 
     assert disk("all").items() >= disk("none").items()
 
 
 @pytest.mark.parametrize("clone", [0, *slow(10), *thorough(*(n for n in range(CLONES) if n not in (0, 10)))])
-def test_run_resumes_after_a_power_failure_as_if_left_alone(
+def test_run_resumes_after_a_power_failure_to_the_same_result(
     recorded: Recorded, command: Command, tmp_path: Path, clone: int
 ) -> None:
     tiny, run, recorder = recorded

@@ -1,4 +1,4 @@
-"""What pyproject.toml declares is true: the oldest versions have a constraints file, and each import a requirement."""
+"""What pyproject.toml declares is true: constraints-oldest.txt has its lower bounds, each import is a requirement."""
 
 import ast
 import functools
@@ -19,27 +19,27 @@ CHECKOUT = Path(__file__).parent.parent
 
 @functools.cache
 def project() -> Any:
-    """What pyproject.toml says of the project."""
+    """Return the project's metadata in pyproject.toml."""
     from hatchling.metadata.core import ProjectMetadata
 
     return ProjectMetadata(str(CHECKOUT), None).core
 
 
 def declared() -> list[Requirement]:
-    """The requirements of the package and of its extras."""
+    """Return the requirements of the package and of its extras."""
     extras = [requirement for extra in project().optional_dependencies.values() for requirement in extra]
     return [Requirement(text) for text in [*project().dependencies, *extras]]
 
 
 def constraints() -> dict[str, Requirement]:
-    """The lines of constraints-oldest.txt, by the name of the distribution."""
+    """Return the lines of constraints-oldest.txt, by the name of the distribution."""
     lines = [line.split("#")[0].strip() for line in (CHECKOUT / "constraints-oldest.txt").read_text().splitlines()]
     requirements = [Requirement(line) for line in lines if line]
     return {canonicalize_name(requirement.name): requirement for requirement in requirements}
 
 
 def imported(path: Path) -> Iterator[str]:
-    """The names of the packages that a Python file imports."""
+    """Yield the names of the packages that a Python file imports."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name.split(".")[0] for alias in node.names)
@@ -71,7 +71,7 @@ def test_readme_and_constraints_name_the_oldest_python_that_the_project_allows()
 def test_every_package_that_the_program_imports_is_declared() -> None:
     provided = {*sys.stdlib_module_names, "mnist_lab"}
     for requirement in declared():
-        provided.add(requirement.name)  # of an extra that the tests do without
+        provided.add(requirement.name)  # A package of an extra may not be installed.
         with suppress(PackageNotFoundError):
             provided |= {file.parts[0].removesuffix(".py") for file in files(requirement.name) or []}
     for path in (CHECKOUT / "mnist_lab").rglob("*.py"):

@@ -2,11 +2,9 @@
 
     python docs/explanation/layout.py
 
-The rows are the layers in pyproject.toml. An arrow is drawn where one part imports another, unless a longer way
-implies it. tests/test_architecture.py holds the picture to the code.
+The rows are the layers in pyproject.toml. An arrow shows that one part imports another; arrows that longer ways imply
+are left out. tests/test_architecture.py checks that the picture shows the code.
 """
-
-from __future__ import annotations
 
 import ast
 import re
@@ -18,7 +16,8 @@ import grimp
 
 CHECKOUT = Path(__file__).parent.parent.parent
 PICTURE = Path(__file__).with_name("layout.svg")
-WIDTH, HEIGHT, GAP, MARGIN = 960, 62, 34, 16  # of the picture; of a row; between rows; at the edges
+# The width of the picture, the height of a row, the gap between rows, and the margin.
+WIDTH, HEIGHT, GAP, MARGIN = 960, 62, 34, 16
 STYLE = """
   rect.page { fill: #ffffff }
   rect.part { fill: #eef3fb; stroke: #4a6fa5; rx: 6px }
@@ -30,7 +29,7 @@ STYLE = """
 
 
 def layers() -> list[list[str]]:
-    """Return the parts of the package, the highest layer first, as pyproject.toml orders them."""
+    """Return the layers of the package in the order of pyproject.toml, the highest first."""
     text = (CHECKOUT / "pyproject.toml").read_text(encoding="utf-8")
     block = re.search(r"^layers = \[(.*?)^\]", text, re.DOTALL | re.MULTILINE)
     assert block
@@ -40,27 +39,21 @@ def layers() -> list[list[str]]:
 def imports(parts: list[str]) -> set[tuple[str, str]]:
     """Return the imports between parts of the package that no longer way implies, as (importer, imported)."""
     graph = grimp.build_graph("mnist_lab", exclude_type_checking_imports=True, cache_dir=None)
-    names = {part: f"mnist_lab.{part}" for part in parts}
-    found = {
-        (one, other)
-        for one in parts
-        for other in parts
-        if one != other
-        and graph.find_shortest_chains(names[one], names[other], as_packages=True)
-        and _is_direct(graph, names[one], names[other])
-    }
-    reach = {part: {other for one, other in found if one == part} for part in parts}
+    direct = {part: {other for other in parts if other != part and _imports(graph, part, other)} for part in parts}
 
     def reachable(part: str) -> set[str]:
-        return reach[part] | {further for other in reach[part] for further in reachable(other)}
+        return direct[part] | {further for other in direct[part] for further in reachable(other)}
 
-    return {(one, other) for one, other in found if not any(other in reachable(via) for via in reach[one] - {other})}
+    def is_implied(part: str, other: str) -> bool:
+        return any(other in reachable(via) for via in direct[part] - {other})
+
+    return {(part, other) for part in parts for other in direct[part] if not is_implied(part, other)}
 
 
-def _is_direct(graph: grimp.ImportGraph, importer: str, imported: str) -> bool:
-    inside = {importer, *graph.find_descendants(importer)}
-    targets = {imported, *graph.find_descendants(imported)}
-    return any(targets & graph.find_modules_directly_imported_by(module) for module in inside)
+def _imports(graph: grimp.ImportGraph, part: str, other: str) -> bool:
+    """Return whether a module of a part imports a module of another."""
+    modules, others = ({f"mnist_lab.{name}", *graph.find_descendants(f"mnist_lab.{name}")} for name in (part, other))
+    return any(others & graph.find_modules_directly_imported_by(module) for module in modules)
 
 
 def about(part: str) -> str:

@@ -1,9 +1,9 @@
-"""Count the walks of architecture.md: the files that a configuration, a batch and a job of a sweep pass.
+"""Count the files in the walks of architecture.md: those that a configuration, a batch and a job of a sweep pass.
 
     python docs/explanation/walks.py
 
-It trains MLPs for a few steps, and notes each function of the package that is called meanwhile. A value passes a file
-if a function there is handed it: for a job, its overrides, its record or its id.
+It trains MLPs for a few steps and watches the calls of the package's functions. A value passes a file if it is an
+argument of a function there; for a job, its overrides, its record or its id.
 """
 
 import re
@@ -17,25 +17,29 @@ from types import FrameType
 from typing import Any
 from unittest import mock
 
+import hydra
 import torch
 from omegaconf import DictConfig
 
 import mnist_lab
 from mnist_lab.__main__ import main as command_line
+from mnist_lab.config.compose import CommandLine
 from mnist_lab.data.batches import Group
+from mnist_lab.runs.sweep import Job
+from mnist_lab.training import train
 
 PACKAGE = Path(mnist_lab.__file__).parent
 TINY = ("model=mlp", "trainer.limit_train_batches=4", "trainer.max_epochs=1", "dashboard=none", "figures=false")
 
 
 def file_of(frame: FrameType) -> str | None:
-    """Return the file of the package that a frame runs in; None for others."""
+    """Return the file of the package in which a frame runs, or None."""
     path = Path(frame.f_code.co_filename)
     return str(path.relative_to(PACKAGE)) if path.is_relative_to(PACKAGE) else None
 
 
 class Walk:
-    """Notes the files in which functions are handed a value, until a function of a name is called."""
+    """Collects the files whose functions have a value as an argument, until a function is called."""
 
     def __init__(self, passes: Callable[[Any], bool], until: str) -> None:
         self.passes, self.until = passes, until
@@ -43,7 +47,10 @@ class Walk:
         self.ended = False
 
     def __call__(self, frame: FrameType, event: str, argument: Any) -> None:
-        if event != "call" or self.ended or (file := file_of(frame)) is None:
+        if event != "call" or self.ended:
+            return
+        file = file_of(frame)
+        if file is None:
             return
         code = frame.f_code
         if any(self.passes(frame.f_locals.get(name)) for name in code.co_varnames[: code.co_argcount]):
@@ -54,16 +61,12 @@ class Walk:
 @contextmanager
 def counted() -> Iterator[dict[str, int]]:
     """Count compositions and validations in the block."""
-    import hydra
-
-    from mnist_lab.training import train
-
     counts = {"compositions": 0, "validations": 0}
 
-    def counting(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
+    def counting(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **settings: Any) -> Any:
             counts[name] += 1
-            return plain(*args, **settings)
+            return function(*args, **settings)
 
         return call
 
@@ -75,7 +78,7 @@ def counted() -> Iterator[dict[str, int]]:
 
 
 def walk(title: str, passes: Callable[[Any], bool], until: str, *arguments: str) -> None:
-    """Run a command line and print the walk of a value in it."""
+    """Run a command line and print the walk of a value."""
     noted = Walk(passes, until)
     with tempfile.TemporaryDirectory() as folder, counted() as counts, redirect_stdout(StringIO()):
         sys.argv = ["mnist_lab", *TINY, f"runs_dir={folder}", *arguments]
@@ -91,9 +94,6 @@ def walk(title: str, passes: Callable[[Any], bool], until: str, *arguments: str)
 
 
 def main() -> None:
-    from mnist_lab.config.compose import CommandLine
-    from mnist_lab.runs.sweep import Job
-
     walk("optimizer.lr", lambda value: isinstance(value, DictConfig), "configure_optimizers", "optimizer.lr=0.1")
     walk("a batch", lambda value: isinstance(value, Group | torch.Tensor) or _is_batch(value), "on_train_epoch_end")
     swept = ("-m", "seed=1,2,3", "optimizer.lr=0.05")

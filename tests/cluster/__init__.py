@@ -1,1 +1,1 @@
-"""A package, so that its conftest.py and test_distributed.py have names of their own beside those of other folders."""
+"""A package, because tests/config has a test_distributed.py, too."""

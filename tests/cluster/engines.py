@@ -1,4 +1,4 @@
-"""Engines for the tests of this folder, started once: a SLURM and a Ray, of two nodes each."""
+"""Fixtures of this folder: a SLURM and a Ray of two nodes each, started once."""
 
 import tempfile
 from collections.abc import Iterator
@@ -9,12 +9,13 @@ from filelock import FileLock
 from ray_cluster import RayCluster
 from slurm import Slurm
 
-START = FileLock(Path(tempfile.gettempdir()) / "mnist_lab-engine.lock")  # one engine at a time looks for free ports
+# Engines that start at the same time could choose the same free ports.
+START = FileLock(Path(tempfile.gettempdir()) / "mnist_lab-engine.lock")
 
 
 @pytest.fixture(scope="session")
 def two_slurm_nodes() -> Iterator[Slurm]:
-    with tempfile.TemporaryDirectory(prefix="slurm-") as folder:  # short: SLURM makes sockets there
+    with tempfile.TemporaryDirectory(prefix="slurm-") as folder:  # The paths of SLURM's sockets must be short.
         engine = Slurm(Path(folder))
         try:
             with START:
@@ -26,7 +27,7 @@ def two_slurm_nodes() -> Iterator[Slurm]:
 
 @pytest.fixture
 def slurm(two_slurm_nodes: Slurm, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slurm]:
-    """A SLURM of two idle nodes, for the commands of this process and those that it starts."""
+    """A SLURM of two idle nodes, for the commands of this process and its children."""
     for name, value in two_slurm_nodes.environment.items():
         monkeypatch.setenv(name, value)
     yield two_slurm_nodes
@@ -46,7 +47,7 @@ def two_ray_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayClust
 
 @pytest.fixture
 def ray_cluster(two_ray_nodes: RayCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[RayCluster]:
-    """A Ray cluster of two nodes, for the commands that this process starts."""
+    """A Ray cluster of two nodes, for the children of this process."""
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     yield two_ray_nodes
     if "node2" not in two_ray_nodes.nodes:

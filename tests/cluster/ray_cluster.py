@@ -1,4 +1,4 @@
-"""A Ray cluster of two nodes on this machine, each with a host name and a mount table of its own; as root."""
+"""A Ray cluster of two nodes on this machine, each with its own host name and mount table. It needs root."""
 
 import os
 import subprocess
@@ -12,10 +12,10 @@ NODES = ("node1", "node2")
 
 
 class RayCluster:
-    """The cluster. The sweep joins its head, node1; `own` is another folder on each node."""
+    """The cluster. A sweep joins its head, node1. `local_folder` is a different folder on each node."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.own = folder, folder / "own"
+        self.folder, self.local_folder = folder, folder / "local"
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
         self.launcher = ("hydra/launcher=ray", f"hydra.launcher.ray.init.address={self.address}")
@@ -23,32 +23,33 @@ class RayCluster:
         self.environment = os.environ | {"RAY_AUTH_MODE": "disabled", "RAY_ADDRESS": self.address}
 
     def start(self) -> None:
-        self.own.mkdir(parents=True)
+        self.local_folder.mkdir(parents=True)
         for node in NODES:
             self.start_node(node)
 
     def start_node(self, node: str) -> None:
-        """Start a node as a machine of its own, and wait until it has joined."""
-        place = ["--head", f"--port={self.port}"] if node == NODES[0] else [f"--address={self.address}"]
+        """Start a node like a machine of its own, and wait until it has joined."""
+        head = ["--head", f"--port={self.port}", "--include-dashboard=false"]
+        place = head if node == NODES[0] else [f"--address={self.address}"]
         settings = ["--num-cpus=1", "--node-ip-address=127.0.0.1", "--object-store-memory=78643200"]
-        quiet = ["--disable-usage-stats", "--block"] + ["--include-dashboard=false"] * (node == NODES[0])
-        ray = [sys.executable, "-m", "ray.scripts.scripts", "start", *place, *settings, *quiet]
-        own = f"hostname {node} && mount -t tmpfs none {self.own}"
+        settings += ["--disable-usage-stats", "--block"]
+        ray = [sys.executable, "-m", "ray.scripts.scripts", "start", *place, *settings]
+        machine = f"hostname {node} && mount -t tmpfs none {self.local_folder}"
         log = (self.folder / f"{node}.out").open("ab")
-        command = ["unshare", "--uts", "--mount", "sh", "-c", f'{own} && exec "$@"', "sh", *ray]
+        command = ["unshare", "--uts", "--mount", "sh", "-c", f'{machine} && exec "$@"', "sh", *ray]
         self.nodes[node] = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
         log.close()
-        wait_for(lambda: self.alive() == len(self.nodes), f"{node} in the cluster")
+        wait_for(lambda: self.count_alive() == len(self.nodes), f"{node} in the cluster")
 
-    def alive(self) -> int:
-        """The number of nodes that the cluster knows to live."""
+    def count_alive(self) -> int:
+        """Return how many nodes the cluster takes for alive."""
         join = "import ray; ray.init(log_to_driver=False, logging_level='error')"
         program = f"{join}; print(sum(node['Alive'] for node in ray.nodes()))"
         done = subprocess.run([sys.executable, "-c", program], env=self.environment, capture_output=True, text=True)
         return int(done.stdout) if done.returncode == 0 else 0
 
     def kill_node(self, node: str) -> None:
-        """Kill all that runs on a node, as a loss of power does."""
+        """Kill all processes of a node, as a power failure does."""
         kill_machine(self.nodes.pop(node))
 
     def stop(self) -> None:

@@ -1,7 +1,7 @@
-"""A SLURM of two nodes on this machine, with daemons, ports and folders of its own; as root, on Debian.
+"""A SLURM of two nodes on this machine, with its own daemons, ports and folders. It needs root and Debian.
 
-Each node has a host name and a mount table of its own (namespaces), so that what is told apart by these is told apart
-here: the locks of run folders, and a folder that only one machine has.
+Each node has its own host name and mount table (namespaces). So the locks of run folders see two machines, and a folder
+can exist on one of them alone.
 """
 
 import contextlib
@@ -58,12 +58,12 @@ def free_port() -> int:
 
 
 class Slurm:
-    """The engine, without accounting, which the lab does not ask; `own` is another folder on each node."""
+    """The engine, without accounting, which the lab does not use. `local_folder` is a different folder on each node."""
 
     launcher = ("hydra/launcher=submitit_slurm", "hydra.launcher.partition=low", "hydra.launcher.mem_gb=1")
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.own = folder, folder / "own"
+        self.folder, self.local_folder = folder, folder / "local"
         self.daemons: dict[str, subprocess.Popen[bytes]] = {}
         self.environment = os.environ | {
             "SLURM_CONF": str(folder / "slurm.conf"),
@@ -71,7 +71,7 @@ class Slurm:
         }
 
     def start(self) -> None:
-        for name in ("ctld", "own", *(f"slurmd.{node}" for node in NODES)):
+        for name in ("ctld", "local", *(f"slurmd.{node}" for node in NODES)):
             (self.folder / name).mkdir(parents=True)
         conf = CONF.format(folder=self.folder, ctld=free_port())
         nodes = "".join(NODE.format(node=node, port=free_port()) for node in NODES)
@@ -85,17 +85,18 @@ class Slurm:
         wait_for(self._is_idle, "two idle nodes")
 
     def start_node(self, node: str) -> None:
-        """Start a node's daemon as on a machine of its own."""
-        steps = f"hostname {node} && mount --bind {self.folder}/hosts /etc/hosts && mount -t tmpfs none {self.own}"
-        command = ["unshare", "--uts", "--mount", "sh", "-c", f"{steps} && exec slurmd -D -N {node}"]
+        """Start a node's daemon like a machine of its own."""
+        mounts = f"mount --bind {self.folder}/hosts /etc/hosts && mount -t tmpfs none {self.local_folder}"
+        program = f"hostname {node} && {mounts} && exec slurmd -D -N {node}"
+        command = ["unshare", "--uts", "--mount", "sh", "-c", program]
         self._spawn(node, *command)
 
     def kill_node(self, node: str) -> None:
-        """Kill a node's daemon and all that runs on the node, as a loss of power does."""
+        """Kill all processes of a node, as a power failure does."""
         kill_machine(self.daemons.pop(node))
 
     def settle(self) -> None:
-        """Cancel all jobs and have both nodes idle, as after the start."""
+        """Cancel all jobs and wait until both nodes are idle, as after the start."""
         self._call(["scancel", "--me", "--state=PENDING"])
         self._call(["scancel", "--me", "--signal=KILL", "--full"])
         for node in NODES:
@@ -119,34 +120,34 @@ class Slurm:
                 process.wait()
 
     def run(self, *command: str) -> str:
-        """Return what a command of SLURM's prints."""
+        """Run a command of SLURM's and return what it prints."""
         done = self._call(command)
         assert done.returncode == 0, f"{command}: {done.stderr}"
         return done.stdout
 
     def jobs(self) -> dict[str, tuple[str, str, str]]:
-        """State, reason and node of each job that the controller knows, by the job's number."""
+        """Return state, reason and node of each job that the controller knows, by the job's number."""
         rows = self.run("squeue", "-h", "-r", "--states=all", "-o", "%i|%T|%r|%N").splitlines()
         return {row.split("|")[0]: tuple(row.split("|")[1:]) for row in rows}  # type: ignore[misc]
 
     def take_all_nodes(self) -> None:
-        """Preempt all jobs by one of a higher partition."""
+        """Preempt all jobs by a job of a higher partition."""
         self.run("sbatch", "--partition=high", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 2")
 
     def requeue_until(self, condition: Callable[[], object], what: str) -> None:
-        """Wait for something while requeued jobs begin after three seconds; SLURM has them wait for two minutes.
+        """Wait for a condition, and start requeued jobs after three seconds; SLURM would wait for two minutes.
 
-        At once, a node may take a job for its last start, whose credential it has revoked, and SLURM gives the job up.
+        A job that starts at once may still have the credential of its last start, which its node has revoked.
         """
-        waiting: dict[str, float] = {}
+        since: dict[str, float] = {}
 
         def skip_waiting() -> object:
             for number, (state, reason, _) in self.jobs().items():
                 if state == "PENDING" and "BeginTime" in reason:
-                    if time.monotonic() - waiting.setdefault(number, time.monotonic()) > 3:
+                    if time.monotonic() - since.setdefault(number, time.monotonic()) > 3:
                         self._call(["scontrol", "update", f"jobid={number}", "StartTime=now"])
                 else:
-                    waiting.pop(number, None)
+                    since.pop(number, None)
             return condition()
 
         wait_for(skip_waiting, what, seconds=240)
@@ -164,7 +165,7 @@ class Slurm:
 
 
 def start_munge() -> None:
-    """Start munge, by which SLURM's programs trust each other, unless it runs; it is left running."""
+    """Start munge, which authenticates SLURM's programs to each other, unless it runs already. It stays running."""
     if subprocess.run(["munge", "-n"], capture_output=True).returncode == 0:
         return
     run = Path("/run/munge")
@@ -177,24 +178,24 @@ def start_munge() -> None:
 
 
 def kill_machine(first: subprocess.Popen[bytes]) -> None:
-    """Kill a process and all others with its host name, which is a namespace."""
-    here = namespace_of(Path(f"/proc/{first.pid}"))
-    there = [path for path in Path("/proc").glob("[0-9]*") if namespace_of(path) == here]
-    for process in sorted(there, key=name_of, reverse=True):  # SLURM's own first, which report the death of others
+    """Kill a process and all others in the namespace of its host name."""
+    namespace = namespace_of(Path(f"/proc/{first.pid}"))
+    processes = [path for path in Path("/proc").glob("[0-9]*") if namespace_of(path) == namespace]
+    for process in sorted(processes, key=name_of, reverse=True):  # SLURM's own die first, before they report a death.
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(process.name), signal.SIGKILL)
     first.wait()
 
 
 def namespace_of(process: Path) -> str:
-    """The namespace of the host name of a process, given by its folder in /proc; empty for one that has ended."""
+    """Return the namespace of a process's host name by its folder in /proc, empty if the process has ended."""
     with contextlib.suppress(OSError):
         return str((process / "ns" / "uts").readlink())
     return ""
 
 
 def name_of(process: Path) -> str:
-    """The name of a process's program; empty for one that has ended."""
+    """Return the name of a process's program, empty if the process has ended."""
     with contextlib.suppress(OSError):
         return (process / "comm").read_text()
     return ""

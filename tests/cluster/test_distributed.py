@@ -22,12 +22,12 @@ pytest_plugins = ["engines"]
 pytestmark = pytest.mark.xdist_group("distributed")
 PROGRAM = ("-m", "mnist_lab")
 SETTINGS = ("model=mlp", "model._target_=instrumented.Spy", "trainer=ddp", "trainer.max_epochs=3", "optimizer.lr=0.1")
-Launch = Callable[..., list[tuple[int, str]]]  # exit status and output of each command
+Launch = Callable[..., list[tuple[int, str]]]  # Returns exit status and output of each command.
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run of two processes that Lightning starts on one machine: what the others are to be the same as."""
+    """A run of two processes that Lightning starts on one machine, whose result the others must have."""
     tiny = tiny_data(tmp_path_factory.mktemp("alone"))
     overrides = ["data=tiny", "trainer.accelerator=cpu", "trainer.log_every_n_steps=4", "figures=false"]
     status, out = run(tiny, *overrides, *SETTINGS, f"hydra.run.dir={tiny.folder}/run")
@@ -36,12 +36,12 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def arguments_of(tiny: Tiny, arguments: Sequence[str]) -> Sequence[str]:
-    """The arguments of a new run with the tiny data set, or those given for one that is resumed."""
+    """Return the arguments of a new run on the tiny data set, or of a resumed one, unchanged."""
     return arguments if "resume=" in " ".join(arguments) else tiny.arguments(*arguments)
 
 
 def run_together(*commands: Sequence[str]) -> list[tuple[int, str]]:
-    """Exit status and output of commands that run at the same time."""
+    """Run commands at the same time; return exit status and output of each."""
     processes = [
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for command in commands
     ]
@@ -55,7 +55,7 @@ def run_together(*commands: Sequence[str]) -> list[tuple[int, str]]:
 
 @contextmanager
 def joined_namespaces() -> Iterator[list[tuple[str, str]]]:
-    """Two network namespaces, as two machines joined by a cable: name and address of each."""
+    """Make two network namespaces that are joined like two machines by a cable; yield their names and addresses."""
     names = [f"lab{os.getpid()}{letter}" for letter in "ab"]
     addresses = ["10.213.57.1", "10.213.57.2"]
 
@@ -78,7 +78,7 @@ def joined_namespaces() -> Iterator[list[tuple[str, str]]]:
 
 @pytest.fixture
 def torchrun(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> Iterator[Launch]:
-    """Starts torchrun on two machines, with one process on each."""
+    """Starts torchrun with one process on each of two machines."""
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "cable")
     with joined_namespaces() as machines:
         port = free_port()
@@ -108,12 +108,12 @@ def srun(tiny: Tiny, slurm: Slurm) -> Launch:
     return launch
 
 
-def assert_same_result(made: Run, alone: Run) -> None:
-    """Check that a run has the figures and the weights of the one on one machine."""
-    assert made.info["status"] == RunState.FINISHED
-    assert made.info["device"] == alone.info["device"]
-    assert made.info["metrics"] == alone.info["metrics"]
-    assert same(weights(made.checkpoint_path("last")), weights(alone.checkpoint_path("last")))
+def assert_same_result(run: Run, alone: Run) -> None:
+    """Check that a run has the metrics and the weights of the run on one machine."""
+    assert run.info["status"] == RunState.FINISHED
+    assert run.info["device"] == alone.info["device"]
+    assert run.info["metrics"] == alone.info["metrics"]
+    assert same(weights(run.checkpoint_path("last")), weights(alone.checkpoint_path("last")))
 
 
 def assert_each_image_is_seen_once_an_epoch() -> None:
@@ -159,10 +159,10 @@ def test_sigterm_of_slurm_ends_all_tasks_as_interrupted(tiny: Tiny, slurm: Slurm
         wait_for(Run(Path("stopped")).checkpoint_path("last").is_file, "the first checkpoint", seconds=180)
         slurm.run("scancel", "--signal=TERM", *slurm.run("squeue", "-h", "-o", "%i").split())
         out, _ = process.communicate(timeout=60)
-    # A task whose signal comes later has noticed by then that the other one is gone.
+    # The task whose signal arrives last may have noticed the death of the other one first.
     assert process.returncode in (143, 1), out
-    told = r"(interrupted \(SIGTERM\)|another process of the run died); to resume: srun ... .* resume=stopped"
-    assert re.search(told, out) and "Traceback" not in out, out
+    message = r"(interrupted \(SIGTERM\)|another process of the run died); to resume: srun ... .* resume=stopped"
+    assert re.search(message, out) and "Traceback" not in out, out
     assert Run(Path("stopped")).info["status"] == RunState.INTERRUPTED
 
 

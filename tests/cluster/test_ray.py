@@ -1,4 +1,4 @@
-"""Sweeps on a real Ray cluster of two nodes, and what may happen to their jobs there."""
+"""Jobs of a sweep on a real Ray cluster of two nodes die, lose their node or are stopped, and continue."""
 
 import signal
 import subprocess
@@ -52,6 +52,6 @@ def test_ctrl_c_lets_jobs_on_both_nodes_save_and_a_kill_ends_them_and_the_next_s
 
 
 def test_runs_dir_that_the_nodes_do_not_share_is_refused_in_a_line(tiny: Tiny, ray_cluster: RayCluster) -> None:
-    out = swept(tiny, ray_cluster, "seed=0,1", f"runs_dir={ray_cluster.own}", status=2)
+    out = swept(tiny, ray_cluster, "seed=0,1", f"runs_dir={ray_cluster.local_folder}", status=2)
     assert out.count("\n") == 1, out
     assert "s is not on node" in out and "choose a runs_dir on a file system that all machines share" in out

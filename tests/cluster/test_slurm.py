@@ -1,4 +1,4 @@
-"""Sweeps on a real SLURM of two nodes, and what may happen to their jobs there."""
+"""Jobs of a sweep on a real SLURM of two nodes die, are cancelled, preempted or wait, and continue."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from lab import Command, Tiny, wait_for
 from slurm import Slurm
-from sweeping import DIES, FOLDER, SLOW, age_locks, jobs, same_as_undisturbed, swept, train, while_training
+from sweeping import DIES, FOLDER, SLOW, age_locks, are_training, jobs, same_as_undisturbed, swept, while_training
 
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
@@ -19,12 +19,12 @@ pytest_plugins = ["engines"]
 
 
 def numbers() -> list[str]:
-    """SLURM's numbers of the jobs."""
+    """Return SLURM's numbers of the jobs."""
     return [Sweep(FOLDER).record["submitted"][job.id]["number"] for job in jobs()]
 
 
 @pytest.mark.thorough
-def test_job_whose_process_dies_twice_is_failed_in_slurms_words_and_the_others_run(tiny: Tiny, slurm: Slurm) -> None:
+def test_job_whose_process_dies_twice_has_failed_with_slurms_reason_and_others_run(tiny: Tiny, slurm: Slurm) -> None:
     out = swept(tiny, slurm, "seed=0,1", DIES, status=1)
     assert [job.state for job in jobs()] == ["finished", "failed"]
     assert jobs()[1].attempts == 2
@@ -40,7 +40,7 @@ def test_refused_submission_is_reported_in_a_line_and_leaves_nothing(tiny: Tiny,
 
 
 @pytest.mark.thorough
-def test_cancelled_jobs_are_told_and_run_by_the_next_start(tiny: Tiny, slurm: Slurm) -> None:
+def test_cancelled_jobs_are_reported_and_run_by_the_next_start(tiny: Tiny, slurm: Slurm) -> None:
     def cancel() -> None:
         slurm.run("scancel", numbers()[0])
         wait_for(lambda: slurm.jobs()[numbers()[0]][0] == "CANCELLED", "the cancelled job's end")
@@ -60,7 +60,7 @@ def test_preempted_job_saves_is_requeued_and_continues_bit_for_bit(tiny: Tiny, s
         while_training(1, slurm.take_all_nodes)(process)
         wait_for(lambda: slurm.jobs()[numbers()[0]][0] == "PENDING", "the requeued job")
         (job,) = jobs()
-        assert (job.state, job.info["status"]) == ("interrupted", "interrupted")  # it has saved
+        assert (job.state, job.info["status"]) == ("interrupted", "interrupted"), "it has saved"
         assert 2 <= len(Run(job.folder).epochs()) < 40
         slurm.requeue_until(lambda: process.poll() is not None, "the sweep's end")
 
@@ -73,7 +73,7 @@ def test_preempted_job_saves_is_requeued_and_continues_bit_for_bit(tiny: Tiny, s
 def test_job_at_its_time_limit_saves_is_requeued_and_continues_bit_for_bit(
     tiny: Tiny, slurm: Slurm, command: Command
 ) -> None:
-    """A limit of a minute, warned of after 40 seconds, or up to 30 earlier as SLURM counts; once or several times."""
+    """SLURM warns 20 seconds before the limit of a minute, or up to 30 seconds earlier."""
 
     def wait(process: subprocess.Popen[str]) -> None:
         slurm.requeue_until(lambda: process.poll() is not None, "the sweep's end")
@@ -90,15 +90,15 @@ def test_job_at_its_time_limit_saves_is_requeued_and_continues_bit_for_bit(
 @pytest.mark.thorough
 def test_lost_node_is_waited_for_and_its_job_continues_on_the_other(tiny: Tiny, slurm: Slurm, command: Command) -> None:
     def lose() -> None:
-        (lost,) = [job for job in jobs() if job.process["host"] == "node2"]
+        lost = [job.process["host"] for job in jobs()].index("node2")
         slurm.kill_node("node2")
-        number = dict(zip([job.id for job in jobs()], numbers(), strict=True))[lost.id]
+        number = numbers()[lost]
         wait_for(lambda: slurm.jobs()[number][0] == "PENDING", "the job of the lost node in the queue")
         slurm.requeue_until(lambda: slurm.jobs()[number][0] == "RUNNING", "the job on the other node")
-        time.sleep(10)  # until it waits for the lock, which the lost node seems to hold
+        time.sleep(10)  # It waits for the lock, which the lost node still seems to hold.
         age_locks()
 
-    cpus = "hydra.launcher.cpus_per_task=2"  # a job takes a node
+    cpus = "hydra.launcher.cpus_per_task=2"  # Each job fills a node.
     swept(tiny, slurm, "seed=0,1", *SLOW, cpus, "threads=1", then=while_training(2, lose))
     assert sorted(job.attempts for job in jobs()) == [1, 2]
     assert {job.process["host"] for job in jobs()} == {"node1"}
@@ -106,13 +106,13 @@ def test_lost_node_is_waited_for_and_its_job_continues_on_the_other(tiny: Tiny, 
 
 
 @pytest.mark.thorough
-def test_jobs_wait_in_a_full_queue_and_a_detached_sweep_goes_on_without_its_command(
+def test_jobs_wait_in_a_full_queue_and_a_detached_sweep_continues_without_its_command(
     tiny: Tiny, slurm: Slurm, command: Command
 ) -> None:
-    """A job on each node, and a third in the queue; one of the nodes is drained while its job runs."""
+    """Two jobs fill the nodes and a third waits. One node is drained while its job runs."""
     sweep = ("seed=0,1,2", "hydra.launcher.cpus_per_task=2", "threads=1", *SLOW)
     assert "python -m mnist_lab status s" in swept(tiny, slurm, *sweep, "--detach")
-    wait_for(train(2), "two jobs that train")
+    wait_for(lambda: are_training(2), "two jobs that train")
     slurm.run("scontrol", "update", "nodename=node2", "state=drain", "reason=test")
     shown = command("status", "s", data=False).out
     for number, node in zip(numbers(), ("node1", "node2"), strict=False):
@@ -130,14 +130,14 @@ def test_jobs_wait_in_a_full_queue_and_a_detached_sweep_goes_on_without_its_comm
 
 @pytest.mark.thorough
 def test_runs_dir_that_the_nodes_do_not_share_is_refused_in_a_line(tiny: Tiny, slurm: Slurm) -> None:
-    out = swept(tiny, slurm, "seed=0,1", f"runs_dir={slurm.own}", status=1)
+    out = swept(tiny, slurm, "seed=0,1", f"runs_dir={slurm.local_folder}", status=1)
     (line,) = [line for line in out.splitlines() if line.startswith("mnist_lab: ")]
     assert re.search(r"seed=0: ended before it began \(SLURM \d+.*; .* was not written: choose a runs_dir", line), out
 
 
 @pytest.mark.thorough
 def test_killed_and_interrupted_sweep_finds_its_jobs_again(tiny: Tiny, slurm: Slurm) -> None:
-    """Two jobs run, each on a node of its own, and a third waits: Ctrl-C takes that one back."""
+    """Two jobs fill the nodes and a third waits, which Ctrl-C cancels."""
     sweep = ("seed=0,1,2", SLOW[0], "trainer.max_epochs=60", "hydra.launcher.cpus_per_task=2", "threads=1")
     before: list[str] = []
     for sent, status, third in ((signal.SIGKILL, -9, "PENDING"), (signal.SIGINT, 130, "CANCELLED")):

@@ -1,4 +1,4 @@
-"""Sweeps on a real SLURM and on a real Ray, of two nodes each, have the results of one process, bit for bit."""
+"""Sweeps on a real SLURM and a real Ray have the results of one process, bit for bit."""
 
 import pytest
 from lab import Command, Tiny, thorough

@@ -1,6 +1,4 @@
-"""Parts of benchmarks/fuzz.py for records and archives that somebody hostile has made."""
-
-from __future__ import annotations
+"""Parts of benchmarks/fuzz.py: hostile records and archives."""
 
 import hashlib
 import json
@@ -10,6 +8,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.fuzz_files import random_place
 from mnist_lab.runs.archive import MANIFEST
 from mnist_lab.runs.record import RunState
 from mnist_lab.runs.sweep import Job, Sweep, write_job
@@ -31,7 +30,7 @@ def hostile_value(chance: random.Random) -> Any:
 
 
 def hostile_records(chance: random.Random, run: Path) -> list[list[str]]:
-    """Make the run a sweep's job with a copy beside it, and change entries of one of their records."""
+    """Make the run a sweep's job, and change entries of one of their records."""
     sweep, job = Path("runs/sweeps/s"), Path("runs/sweeps/s/seed=0-0123456789ab")
     Sweep.open(sweep, "-m sweep=s", ["seed"], {"0123456789ab": ("model=mlp", "seed=0")})
     run.rename(job)
@@ -45,12 +44,7 @@ def hostile_records(chance: random.Random, run: Path) -> list[list[str]]:
     path = chance.choice([*records, sweep / "sweep.json", sweep / "results.json", removed / "run.json"])
     content = json.loads(path.read_text())
     for _ in range(chance.choice([1, 1, 3])):
-        place = content
-        while True:
-            key = chance.choice(list(place)) if isinstance(place, dict) else chance.randrange(len(place))
-            if not (isinstance(place[key], dict | list) and place[key] and chance.random() < 0.5):
-                break
-            place = place[key]
+        place, key = random_place(content, chance)
         place[key] = hostile_value(chance)
         if isinstance(place, dict) and chance.random() < 0.2:
             place[chance.choice([path for path in PATHS if path])] = place.pop(key)
@@ -62,13 +56,12 @@ def hostile_records(chance: random.Random, run: Path) -> list[list[str]]:
 
 
 def hostile_archive(chance: random.Random, run: Path) -> list[list[str]]:
-    """Write an archive with odd names, duplicates, wrong sums, a bomb or changed bytes, and unpack it."""
+    """Write an archive with odd names, duplicates, wrong checksums, a bomb or changed bytes, and unpack it."""
     names = [*PATHS, "a/run.json", "a/Run.json", "a/b/run.json", "a/run.json/x", ".trash/e/place.json", "a/.lock", "z"]
     names += ["sweeps/s/sweep.json", "a/" * chance.choice([3, 60, 3000]) + "x", "a/" + chance.choice(PATHS), MANIFEST]
     files = [("a/run.json", (run / "run.json").read_bytes())]
-    files += [
-        (name, chance.choice([b"", b"{}", bytes(50_000_000)])) for name in chance.sample(names, chance.randrange(4))
-    ]
+    for name in chance.sample(names, chance.randrange(4)):
+        files.append((name, chance.choice([b"", b"{}", bytes(50_000_000)])))
     sums = {name: hashlib.sha256(content).hexdigest() for name, content in files}
     if chance.random() < 0.2:
         sums[chance.choice(list(sums))] = hostile_value(chance)

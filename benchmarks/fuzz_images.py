@@ -1,6 +1,4 @@
-"""Pictures of every format and CSVs of pixels, damaged at random: what `python -m benchmarks.fuzz` gives `predict`."""
-
-from __future__ import annotations
+"""Parts of benchmarks/fuzz.py: damaged pictures of every format and CSVs of pixels, for `predict`."""
 
 import io
 import random
@@ -17,7 +15,7 @@ ODD_CELLS = ["", "256", "-1", "1.5", "x", '"', "nan", "1e3", "9" * 6000, "\0", "
 
 @cache
 def whole_picture(form: str, mode: str) -> bytes:
-    """A picture of a 7 in a format."""
+    """Return a picture of a 7 in a format."""
     picture = Image.new("L", (90, 70), 255)
     ImageDraw.Draw(picture).line([(25, 15), (60, 15), (40, 60)], fill=0, width=7)
     file = io.BytesIO()
@@ -26,7 +24,7 @@ def whole_picture(form: str, mode: str) -> bytes:
 
 
 def damaged_picture(chance: random.Random, run: Path, form: str) -> list[list[str]]:
-    """Damage a picture: bytes changed, taken out, doubled or cut off, and numbers made large."""
+    """Damage a picture: change, remove, repeat or cut off bytes, and enlarge numbers."""
     modes = ["L", "RGB"] + ["1", "P", "RGBA"] * (form == "PNG") + ["P"] * (form == "GIF")
     content = bytearray(whole_picture(form, chance.choice(modes)))
     for _ in range(chance.choice((1, 1, 3, 20))):
@@ -35,9 +33,8 @@ def damaged_picture(chance: random.Random, run: Path, form: str) -> list[list[st
         if kind < 3:
             content[place] = chance.choice([0, 1, 0x7F, 0x80, 0xFF, chance.randrange(256)])
         elif kind == 3:
-            content[place : place + 4] = struct.pack(
-                chance.choice("<>") + "I", chance.choice([0, 2**16, 2**31 - 1, 9000])
-            )
+            order = chance.choice("<>")
+            content[place : place + 4] = struct.pack(order + "I", chance.choice([0, 2**16, 2**31 - 1, 9000]))
         elif kind == 4:
             del content[place : place + chance.randrange(1, 9)]
         else:
@@ -47,12 +44,12 @@ def damaged_picture(chance: random.Random, run: Path, form: str) -> list[list[st
     if chance.random() < 0.2:
         del content[chance.randrange(len(content)) :]
     path = Path(f"x.{form.lower()}")
-    path.write_bytes(with_right_sums(content) if form == "PNG" and chance.random() < 0.7 else content)
+    path.write_bytes(with_right_checksums(content) if form == "PNG" and chance.random() < 0.7 else content)
     return [["predict", str(run), str(path), *chance.choice([[], ["--json"], ["--show", "seen"]])]]
 
 
-def with_right_sums(png: bytes) -> bytes:
-    """Set the sums of a PNG's chunks, so that what is in them is read."""
+def with_right_checksums(png: bytes) -> bytes:
+    """Correct the checksums of a PNG's chunks, so that their content is read."""
     content, place = bytearray(png), 8
     while place + 12 <= len(content):
         (length,) = struct.unpack_from(">I", content, place)
@@ -68,10 +65,9 @@ def damaged_pixels(chance: random.Random, run: Path) -> list[list[str]]:
     """Damage a CSV of 784 pixels a line: its cells, lines, head or bytes."""
     labels = chance.random() < 0.5
     head = ["label"] * labels + [f"pixel{i}" for i in range(784)]
-    lines = [
-        head,
-        *([str(chance.randrange(10))] * labels + [str(chance.randrange(256)) for _ in range(784)] for _ in "123"),
-    ]
+    lines = [head]
+    for _ in range(3):
+        lines.append([str(chance.randrange(10))] * labels + [str(chance.randrange(256)) for _ in range(784)])
     if chance.random() < 0.3:
         del lines[0]
     for _ in range(chance.choice((0, 1, 1, 3))):
