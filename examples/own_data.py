@@ -1,4 +1,4 @@
-"""A data set of your own: draw circles, crosses and squares, and train LeNet on them. Settings may follow."""
+"""Train LeNet on a data set of your own: drawn circles, crosses and squares. You may add settings to the command."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from mnist_lab import compose, train
 
 FOLDER = Path("shapes")
-IMAGES = 200  # of each class
+IMAGES = 200  # per class
 
 
 def draw_shape(name: str, random: np.random.Generator) -> Image.Image:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# A sweep on a SLURM cluster: sbatch slurm_sweep.sh. This small job submits the sweep's jobs and waits for them; submit it
-# again to continue a sweep that was stopped. Set the partition and the time limit of the jobs as your cluster needs them.
-# LAUNCHER=processes bash slurm_sweep.sh runs the same on one machine.
+# Run a sweep on a SLURM cluster: sbatch slurm_sweep.sh. This small job submits the sweep's jobs and waits for them. Submit
+# it again to continue a stopped sweep. Set the partition and the time limit of the jobs as your cluster needs them.
+# LAUNCHER=processes bash slurm_sweep.sh runs the same sweep on one machine.
 #SBATCH --job-name=sweep
 #SBATCH --time=24:00:00
 #SBATCH --cpus-per-task=1

@@ -1,4 +1,4 @@
-"""A sweep from Python: four learning rates, ranked by validation accuracy. Settings may follow."""
+"""Rank four learning rates by validation accuracy, in a sweep from Python. You may add settings to the command."""
 
 from __future__ import annotations
 

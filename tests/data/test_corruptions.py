@@ -172,7 +172,9 @@ def test_runs_are_compared_best_first_and_seeds_together(command: Command, runs:
 
 def test_figure_has_a_line_for_each_network_on_the_axes_of_each_corruption(runs: list[Run]) -> None:
     names = ["shift", "blur"]
-    groups = {group: [measure_robustness(run, names) for run in members] for group, members in name_groups(runs).items()}
+    groups = {
+        group: [measure_robustness(run, names) for run in members] for group, members in name_groups(runs).items()
+    }
     figure = plot_robustness(groups)
     panels = [axes for axes in figure.axes if axes.get_lines()]
     assert [axes.get_title() for axes in figure.axes if axes.get_title()] == names
