@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections import Counter
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,15 @@ class Spy(MLP):
         if Path("seen").is_dir():
             Path("seen", f"{self.trainer.current_epoch}-{self.trainer.global_rank}-{batch_idx}").write_text(sums)
         return super().training_step(batch, batch_idx)
+
+
+def assert_each_image_is_seen_once_an_epoch(epochs: int, images: int) -> None:
+    """Check what `Spy` has noted in a run of two processes."""
+    for epoch in range(epochs):
+        files = list(Path("seen").glob(f"{epoch}-*"))
+        assert {path.name.split("-")[1] for path in files} == {"0", "1"}
+        counts = Counter(word for path in files for word in path.read_text().split())
+        assert len(counts) == images and set(counts.values()) == {1}
 
 
 class KillProcess(Callback):

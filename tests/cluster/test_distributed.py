@@ -5,12 +5,12 @@ import re
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from instrumented import assert_each_image_is_seen_once_an_epoch
 from lab import TRAIN, Tiny, run, same, thorough, tiny_data, wait_for, weights
 from slurm import Slurm, free_port
 
@@ -116,14 +116,6 @@ def assert_same_result(run: Run, alone: Run) -> None:
     assert same(weights(run.checkpoint_path("last")), weights(alone.checkpoint_path("last")))
 
 
-def assert_each_image_is_seen_once_an_epoch() -> None:
-    for epoch in range(3):
-        files = list(Path("seen").glob(f"{epoch}-*"))
-        assert {path.name.split("-")[1] for path in files} == {"0", "1"}
-        counts = Counter(word for path in files for word in path.read_text().split())
-        assert len(counts) == TRAIN - 40 and set(counts.values()) == {1}
-
-
 @pytest.mark.parametrize(("launcher", "rank"), [("srun", 0), *thorough(("torchrun", 1))])
 def test_death_of_one_process_ends_the_run_on_both_machines_and_it_resumes(
     tiny: Tiny, alone: Run, request: pytest.FixtureRequest, launcher: str, rank: int
@@ -148,7 +140,7 @@ def test_death_of_one_process_ends_the_run_on_both_machines_and_it_resumes(
     out = "".join(out for _, out in outcomes)
     assert ({status for status, _ in outcomes}, out.count("run folder:")) == ({0}, 1), out
     assert_same_result(made, alone)
-    assert_each_image_is_seen_once_an_epoch()
+    assert_each_image_is_seen_once_an_epoch(epochs=3, images=TRAIN - 40)
 
 
 @pytest.mark.thorough
