@@ -23,7 +23,7 @@ from mnist_lab.config.keys import SWEEP_KEYS
 from mnist_lab.config.overrides import override_key, override_values, without_keys
 from mnist_lab.config.settings import short_names
 from mnist_lab.errors import UsageError
-from mnist_lab.files import make_folder
+from mnist_lab.files import exists, make_folder
 from mnist_lab.runs.locks import holder_of
 from mnist_lab.runs.record import (
     COMPLETE,
@@ -145,8 +145,8 @@ class Sweep:
 
     @property
     def exists(self) -> bool:
-        """Whether the folder is a sweep's."""
-        return self.record_path.is_file()
+        """Whether the folder is a sweep's, even if its record is damaged."""
+        return exists(self.record_path)
 
     @property
     def record(self) -> SweepRecord:

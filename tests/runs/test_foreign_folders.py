@@ -51,6 +51,13 @@ def test_planned_job_is_not_a_path(lab: Command, id: str) -> None:
         assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome.err
 
 
+def test_folder_in_the_place_of_a_sweeps_record_is_refused_in_one_line(command: Command) -> None:
+    Path("runs/sweeps/s/sweep.json").mkdir(parents=True)
+    for arguments in (["-m", "sweep=s", "model=mlp", "seed=1,2"], ["status", "runs/sweeps/s"]):
+        outcome = command(*arguments, data="-m" in arguments)
+        assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome.err
+
+
 MANY = 300_000
 HOSTILE = {
     "values": '{"status": "finished", "x": [' + "[]," * MANY + "[]]}",
