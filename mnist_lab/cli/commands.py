@@ -74,7 +74,7 @@ Values most often changed
   optimizer.lr=0.01  optimizer.momentum=0.9  data.batch_size=64
   data.val_size=5000  data.root=FOLDER  data.download=false
   resume=RUN|latest|auto         continue a run, in its folder
-  init_from=FILE                 start from the weights of a checkpoint or state_dict
+  init_from=FILE                 start from a checkpoint or state_dict
 
 Examples
   python -m mnist_lab
