@@ -89,7 +89,7 @@ Examples
 See also
   -m                 run every combination of the values separated by commas;
                      sweep=NAME names the sweep, to continue it later
-  --check            validate a command line, describe what it would run, and stop
+  --check            validate a command line, describe its runs, and stop
   --cfg job          print the configuration of a command line, and stop
   --info defaults    print the files of the configuration, and stop
   --config-dir DIR   add a folder of your own to conf/; a network is one class
