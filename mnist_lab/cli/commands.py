@@ -74,7 +74,7 @@ Values most often changed
   optimizer.lr=0.01  optimizer.momentum=0.9  data.batch_size=64
   data.val_size=5000  data.root=FOLDER  data.download=false
   resume=RUN|latest|auto         continue a run, in its folder
-  init_from=FILE                 start from the weights of a checkpoint or state_dict
+  init_from=FILE                 start from a checkpoint or state_dict
 
 Examples
   python -m mnist_lab
@@ -89,7 +89,7 @@ Examples
 See also
   -m                 run every combination of the values separated by commas;
                      sweep=NAME names the sweep, to continue it later
-  --check            validate a command line, describe what it would run, and stop
+  --check            validate a command line, describe its runs, and stop
   --cfg job          print the configuration of a command line, and stop
   --info defaults    print the files of the configuration, and stop
   --config-dir DIR   add a folder of your own to conf/; a network is one class
