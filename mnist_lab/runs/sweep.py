@@ -116,13 +116,9 @@ class Sweep:
         }
         if settings is not None:
             record["settings"] = settings
-        try:
-            make_folder(folder)
-            sweep.stop_file.unlink(missing_ok=True)
-            write_record(sweep.record_path, record)
-        except OSError as error:
-            reason = f"{error.filename}: cannot be written ({error.strerror})"
-            raise UsageError(f"sweep={folder.name}: {reason}; choose another name or runs_dir") from error
+        make_folder(folder)
+        sweep.stop_file.unlink(missing_ok=True)
+        write_record(sweep.record_path, record)
         sweep.plan(planned)
         return sweep
 

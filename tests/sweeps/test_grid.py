@@ -453,13 +453,6 @@ def plain(content: dict[str, Any]) -> list[dict[str, Any]]:
     return [{name: job[name] for name in job if name not in ("seconds", "attempts")} for job in content["jobs"]]
 
 
-def test_sweep_whose_record_cannot_be_written_is_refused_in_a_line(command: Command) -> None:
-    (FOLDER / "sweep.json").mkdir(parents=True)
-    outcome = command(*GRID)
-    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
-    assert outcome.err.startswith("mnist_lab: sweep=s: ")
-
-
 @pytest.mark.parametrize("content", ["[]", {"jobs": {"a": [1]}}, *thorough("", {"start": "x"})])
 def test_a_sweep_whose_record_is_damaged_is_reported_in_a_line(command: Command, content: Any) -> None:
     FOLDER.mkdir(parents=True)
