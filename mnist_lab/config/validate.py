@@ -10,7 +10,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
-from mnist_lab.config.distributed import world_size_problems
+from mnist_lab.config.distributed import launched_process, world_size_problems
 from mnist_lab.config.keys import FIXED_ON_RESUME, OPTIONAL, OWN_ARGUMENTS, READ_FROM_DATA
 from mnist_lab.config.metric_names import EPOCH_METRICS, METRIC_NAMES, VAL_ACC, VAL_LOSS, direction
 from mnist_lab.config.overrides import nearest_key
@@ -261,16 +261,23 @@ def _type_problems(key: str, value: Any, annotation: Any) -> Iterator[str]:
 
 
 def _machine_problems(cfg: DictConfig) -> Iterator[str]:
-    accelerator = OmegaConf.select(cfg, "trainer.accelerator")
-    has_gpu = torch.cuda.is_available() or (accelerator == "gpu" and torch.backends.mps.is_available())
-    if accelerator in ("gpu", "cuda") and not has_gpu:
+    accelerator, devices = cfg.trainer.get("accelerator"), cfg.trainer.get("devices")
+    may_be_cuda = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    gpus = torch.cuda.device_count() if may_be_cuda else 0
+    is_apple = not gpus and accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available()
+    if accelerator in ("gpu", "cuda") and not gpus and not is_apple:
         yield (
             f"trainer.accelerator={accelerator}: torch finds no GPU on this machine; "
             "use trainer.accelerator=cpu, or auto for what there is"
         )
-    devices = cfg.trainer.get("devices")
+    if is_apple and str(precision := cfg.trainer.get("precision")) in ("64", "64-true"):
+        yield f"trainer.precision={precision}: Apple's GPUs have no float64; use 32-true, or trainer.accelerator=cpu"
     if isinstance(devices, int):
         yield from world_size_problems(devices, cfg.trainer.get("num_nodes", 1))
+        found = gpus or int(is_apple)
+        if 0 < found < devices and launched_process() is None:
+            remedy = f"use trainer.devices={found}, or trainer.accelerator=cpu"
+            yield f"trainer.devices={devices}: torch finds {found} GPU{'s' * (found > 1)} on this machine; {remedy}"
 
 
 def _option_problems(cfg: DictConfig) -> Iterator[str]:

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from mnist_lab.data.batches import upload
+
 HALF = 14  # pixels in half the side of an image, which is the unit of torch's sampling grids
 
 _Values = Tensor | float
@@ -68,7 +70,7 @@ class Distortion:
         """Draw smooth displacements, (B, S, S, 2), in half image sides."""
         count, size = len(images), images.shape[-1]
         points = torch.randn(count, 2, self.elastic_points, self.elastic_points, generator=generator)
-        points = (points * (self.elastic / HALF)).to(images)
+        points = upload(points * (self.elastic / HALF), images)
         smooth = F.interpolate(points, (size, size), mode="bicubic", align_corners=True)
         return smooth.permute(0, 2, 3, 1)
 
@@ -77,8 +79,9 @@ class Distortion:
         count, size = len(images), images.shape[-1]
         side, indices = round(self.cutout * size / 28), torch.arange(size)
         start = torch.randint(size, (2, count, 1), generator=generator) - side // 2
-        rows, columns = ((indices >= start) & (indices < start + side)).to(images.device)  # (B, S)
-        return images.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], black)
+        rows, columns = (indices >= start) & (indices < start + side)  # (B, S)
+        cut = upload(rows[:, :, None] & columns[:, None, :], images)
+        return images.masked_fill(cut[:, None], black)
 
 
 def affine_matrix(
@@ -97,5 +100,5 @@ def affine_matrix(
 
 def resample(images: Tensor, matrix: Tensor, black: float, displacement: Tensor | float = 0.0) -> Tensor:
     """Return images, (B, 1, S, S), sampled at the places of an affine_matrix plus a displacement, (B, S, S, 2)."""
-    grid = F.affine_grid(matrix.to(images), list(images.shape), align_corners=False) + displacement
+    grid = F.affine_grid(upload(matrix, images), list(images.shape), align_corners=False) + displacement
     return F.grid_sample(images - black, grid, align_corners=False) + black

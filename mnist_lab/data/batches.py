@@ -30,6 +30,15 @@ def count_batches(images: int, batch_size: int, world_size: int) -> int:
     return max(1, steps)
 
 
+def upload(values: Tensor, images: Tensor) -> Tensor:
+    """Return values of the CPU on the device of images, without a wait for a GPU; floats get the images' type."""
+    values = values.to(images.dtype) if values.is_floating_point() else values
+    if images.device.type in ("cpu", "mps", "xla"):
+        return values.to(images.device)
+    # A copy from other memory waits for the GPU. torch keeps this memory until it is copied.
+    return values.pin_memory().to(images.device, non_blocking=True)
+
+
 @dataclass(eq=False)
 class Batches:
     """A data loader over labelled images in memory.
@@ -90,7 +99,7 @@ class Batches:
         """Return the epoch's permutation of all images, (N,), equal in every process; None without shuffle."""
         if not self.shuffle:
             return None
-        return torch.randperm(len(self.images), generator=self._make_generator()).to(self.images.device)
+        return upload(torch.randperm(len(self.images), generator=self._make_generator()), self.images)
 
     def _make_generator(self, *numbers: int) -> torch.Generator:
         """Return a generator that is a function of the seed, the epoch and further numbers."""

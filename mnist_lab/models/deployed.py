@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from mnist_lab.data.augmentation import affine_matrix
+from mnist_lab.data.batches import upload
 from mnist_lab.data.datamodule import normalise_pixels
 from mnist_lab.models.classifier import Classifier, log_mean_probability
 
@@ -35,15 +36,16 @@ class Views:
         """Yield the views of images, each (B, 1, S, S). Pixels from outside the image are as bright as its edge."""
         yield images
         batch, *shape = images.shape  # torch.export would take len(images) for a constant.
-        for grid in self.grids(shape, images.device).to(images):  # (S, S, 2)
-            yield F.grid_sample(images, grid.expand(batch, -1, -1, -1), padding_mode="border", align_corners=False)
+        for grid in upload(self.grids(shape), images):  # (S, S, 2)
+            yield F.grid_sample(images, grid.expand(batch, -1, -1, -1), align_corners=False)
 
-    def grids(self, shape: Sequence[int], device: torch.device | None = None) -> Tensor:
+    def grids(self, shape: Sequence[int]) -> Tensor:
         """Return where each changed view takes its pixels from, (V, S, S, 2), for images of a shape, (1, S, S)."""
-        angle, zoom = torch.tensor(self.changes, device=device).T
+        angle, zoom = torch.tensor(self.changes).T
         no_shift = torch.zeros_like(angle)
         matrix = affine_matrix(angle, zoom, no_shift, no_shift)
-        return F.affine_grid(matrix, [len(angle), *shape], align_corners=False)
+        edge = 1 - 1 / shape[-1]  # The middle of the outermost pixels. Apple's GPUs have no padding_mode="border".
+        return F.affine_grid(matrix, [len(angle), *shape], align_corners=False).clamp(-edge, edge)
 
 
 class InferenceModule(nn.Module):

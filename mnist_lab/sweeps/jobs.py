@@ -24,14 +24,14 @@ from mnist_lab.runs.locks import RunInUse, run_lock
 from mnist_lab.runs.record import COMPLETE, JobProcess, RunState, SweepRecord
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Job, Sweep, read_job, write_job
-from mnist_lab.sweeps.process import SWEEP_PROCESS, configure_process, import_torch
+from mnist_lab.sweeps.process import SWEEP_GPUS, SWEEP_PROCESS, configure_process, import_torch, take_gpu
 from mnist_lab.sweeps.run_log import run_log
 
 PATIENCE = 60  # seconds for a distributed run to end after a signal
 log = logging.getLogger(__name__)
 
 
-def run_in_own_process(folder: str, id: str) -> bool:
+def run_in_own_process(folder: str, id: str, worker: int | None = None) -> bool:
     """Run a job in a process for jobs; return True if it ended, and False if a signal interrupted it (it has saved)."""
     configure_process()
     sweep = Sweep(Path(folder))
@@ -39,6 +39,8 @@ def run_in_own_process(folder: str, id: str) -> bool:
     settings, overrides = record["settings"], record["jobs"][id]
     line = CommandLine((*overrides, *settings["overrides"]), settings["config_dir"], settings["config_name"])
     import_torch()
+    if worker is not None:
+        take_gpu(worker)
     number = list(record["jobs"]).index(id)
     cfg, hydra = compose_job(line, is_sweep=True, folder=sweep.job_folder(record, id), number=number)
     try:
@@ -134,6 +136,8 @@ def train_in_subprocess(cfg: DictConfig) -> None:
     """
     command = [sys.executable, "-m", "mnist_lab", *_job_arguments(cfg)]
     environment = os.environ | {SWEEP_PROCESS: str(os.getpid())}  # When this process is killed, the other ends too.
+    if SWEEP_GPUS in environment:
+        environment["CUDA_VISIBLE_DEVICES"] = environment.pop(SWEEP_GPUS)
     folder = Path(cfg.folder)
     from mnist_lab.training.checkpointing import STOP_SIGNALS, raise_stop_signals, stop_signal
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 SWEEP_PROCESS = "MNIST_LAB_SWEEP_PROCESS"  # variable of a job's subprocess: the id of the process that waits for it
+SWEEP_GPUS = "MNIST_LAB_SWEEP_GPUS"  # variable of a worker that sees one of several GPUs: all that its sweep sees
 _is_configured = False  # Module state, since the settings are the process's: whether `configure_process` was called.
 
 
@@ -46,6 +47,17 @@ def import_torch() -> None:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def take_gpu(worker: int) -> None:
+    """Let this process see one GPU, where there are several: the workers of a sweep, by their numbers, take turns."""
+    if SWEEP_GPUS in os.environ:  # An earlier job has taken it.
+        return
+    count = importlib.import_module("torch").cuda.device_count()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = (visible.split(",") if visible else [str(index) for index in range(count)])[:count]
+    if len(gpus) > 1:
+        os.environ |= {SWEEP_GPUS: ",".join(gpus), "CUDA_VISIBLE_DEVICES": gpus[worker % len(gpus)]}
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.loggers import Logger
 from pydantic import Field
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from mnist_lab.config.metric_names import EXAMPLES_SEEN, IMAGES_PER_SECOND, LEARNING_RATE, TRAIN_LOSS_STEP
 from mnist_lab.data.batches import limit_batches
@@ -112,6 +113,7 @@ class RandomState(Callback):
         return {
             "torch": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "mps": torch.mps.get_rng_state() if torch.backends.mps.is_available() else None,
             "numpy": (name, keys.tolist(), *rest),  # type: ignore[union-attr]
             "python": random.getstate(),
         }
@@ -130,6 +132,8 @@ class RandomState(Callback):
         random.setstate(state["python"])
         if len(state["cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(state["cuda"])
+        if state.get("mps") is not None and torch.backends.mps.is_available():
+            torch.mps.set_rng_state(state["mps"])
 
 
 class TestCurve(Callback):
@@ -234,21 +238,35 @@ class AveragedWeights(StepCallback, WeightAveraging):
     """
 
     def __init__(self, *, decay: Annotated[float, Field(gt=0, lt=1)] = 0.999) -> None:
-        super().__init__(multi_avg_fn=self._average)
+        super().__init__(device="cpu")
         self.decay = decay
 
-    def after_step(self, trainer: Trainer, pl_module: LightningModule, step: int, loss: Tensor) -> None:
-        WeightAveraging.on_train_batch_end(self, trainer, pl_module, None, None, 0)
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Move the averages to the weights. Their count stays on the CPU: reading it there waits for no GPU."""
+        assert self._average_model is not None
+        self._average_model.module.to(pl_module.device)
 
     @torch.no_grad()
-    def _average(self, averaged: list[Tensor], current: list[Tensor], steps: Tensor) -> None:
-        """Move the averages, all of one type, towards the current values."""
-        change = 1 - ((1 + steps) / (10 + steps)).clamp(max=self.decay)  # Reading a number would wait for a GPU.
-        for average, value in zip(averaged, current, strict=True):
-            if average.is_floating_point():
-                average.lerp_(value, change.to(average))
-            else:  # Batch normalisation counts its batches.
+    def after_step(self, trainer: Trainer, pl_module: LightningModule, step: int, loss: Tensor) -> None:
+        """Move the averages towards the weights, as AveragedModel does, which waits for a GPU."""
+        averaged_model = self._average_model
+        assert averaged_model is not None
+        if step <= self._latest_update_step:
+            return
+        steps, averaged, current = averaged_model.n_averaged, [], []
+        values = ((*network.parameters(), *network.buffers()) for network in (averaged_model.module, pl_module))
+        for average, value in zip(*values, strict=True):
+            if steps and average.is_floating_point():
+                averaged.append(average)
+                current.append(value)
+            else:  # The first weights, and batch normalisation's count of its batches.
                 average.copy_(value)
+        if averaged:
+            change = 1 - ((1 + steps) / (10 + steps)).clamp(max=self.decay)
+            move = get_ema_multi_avg_fn(1 - change.item())  # type: ignore[no-untyped-call]
+            move(averaged, current, steps)
+        averaged_model.n_averaged += 1
+        self._latest_update_step = step
 
 
 class PauseAfter(Callback):

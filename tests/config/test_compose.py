@@ -2,6 +2,7 @@
 
 import re
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import nullcontext
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -205,6 +206,37 @@ def test_missing_gpu_is_reported_with_what_to_use(command: Command) -> None:
     outcome = command("trainer=gpu", data=False)
     assert outcome.status == 2
     assert "trainer.accelerator=cpu, or auto" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("gpus", "devices", "accelerator", "reported"),
+    [
+        (1, 4, "gpu", "trainer.devices=4: torch finds 1 GPU on this machine; use trainer.devices=1, or"),
+        (2, 3, "auto", "trainer.devices=3: torch finds 2 GPUs on this machine; use trainer.devices=2, or"),
+        (2, 2, "gpu", ""),
+        (1, 2, "cpu", ""),
+    ],
+)
+def test_more_devices_than_gpus_are_reported(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, gpus: int, devices: int, accelerator: str, reported: str
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    cfg = tiny.compose(f"trainer.devices={devices}", f"trainer.accelerator={accelerator}")
+    with pytest.raises(UsageError, match=re.escape(reported)) if reported else nullcontext():
+        validate(cfg)
+
+
+@pytest.mark.parametrize("precision", ["64-true", "64"])
+@pytest.mark.parametrize(("accelerator", "is_apple"), [("gpu", True), ("auto", True), ("mps", True), ("cpu", False)])
+def test_float64_is_refused_on_apples_gpus(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, precision: str, accelerator: str, is_apple: bool
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
+    cfg = tiny.compose(f"trainer.accelerator={accelerator}", f"trainer.precision={precision}")
+    with pytest.raises(UsageError, match="Apple's GPUs have no float64") if is_apple else nullcontext():
+        validate(cfg)
 
 
 class Own(MLP):

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from lab import Command
+import torch.nn.functional as F
+from lab import Command, thorough
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
+from mnist_lab.data.augmentation import affine_matrix
 from mnist_lab.evaluation.evaluate import evaluate
 from mnist_lab.evaluation.predictions import TrainedRun
 from mnist_lab.models.deployed import Views
@@ -40,6 +42,18 @@ def test_views_are_the_image_turned_to_either_side_smaller_and_larger() -> None:
 @pytest.mark.parametrize(("degrees", "scale", "count"), [(8, 0.08, 5), (8, 0, 3), (0, 0.08, 3)])
 def test_amount_of_0_leaves_its_views_out(degrees: float, scale: float, count: int) -> None:
     assert len(list(Views(degrees=degrees, scale=scale)(spot()))) == count
+
+
+@pytest.mark.parametrize(("size", "degrees"), [(28, 8), (32, 8), *thorough((28, 180), (12, 45))])
+def test_views_are_those_that_repeat_the_pixels_at_the_edges(size: int, degrees: float) -> None:
+    torch.manual_seed(size)
+    images, views = torch.rand(6, 1, size, size) * 3 - 0.4, Views(degrees=degrees)
+    angle, zoom = torch.tensor(views.changes).T
+    grids = F.affine_grid(affine_matrix(angle, zoom), [len(angle), 1, size, size], align_corners=False)
+    for view, grid in zip(list(views(images))[1:], grids, strict=True):
+        places = grid.expand(len(images), -1, -1, -1)
+        repeated = F.grid_sample(images, places, padding_mode="border", align_corners=False)
+        assert torch.allclose(view, repeated, rtol=0, atol=1e-5)
 
 
 def test_edges_keep_their_brightness() -> None:
@@ -76,7 +90,7 @@ def test_run_is_tested_with_its_views_and_keeps_them_in_an_ensemble(command: Com
     labels = TrainedRun(views).predictions.labels
     p_plain, p_views, p_both = (TrainedRun(run).predictions.probabilities for run in (plain, views, both))
     assert torch.allclose((p_plain + p_views) / 2, p_both, atol=1e-5)
-    loss = torch.nn.functional.nll_loss(p_views.log(), labels).item()
+    loss = F.nll_loss(p_views.log(), labels).item()
     assert views.info["metrics"]["test/loss"] == pytest.approx(loss, abs=1e-5)
     assert evaluate(views)["test/loss"] == views.info["metrics"]["test/loss"] != plain.info["metrics"]["test/loss"]
     assert not torch.allclose(p_plain, p_views, atol=1e-3)

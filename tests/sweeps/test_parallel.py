@@ -35,6 +35,47 @@ class Dies(Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+class NoteGPUs(Callback):
+    """Writes the GPUs that a job's process sees into its run folder."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        Path(trainer.default_root_dir, "gpus").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("gpus", "visible", "settings", "seen"),
+    [
+        (3, "5,7,GPU-8a", [], ["5", "7"]),
+        *thorough((2, None, [], ["0", "1"])),
+        *thorough((1, None, [], ["all", "all"]), (1, "3", [], ["3", "3"]), (0, "", [], ["", ""])),
+        *thorough((3, "5,7,GPU-8a", ["trainer.devices=2", "trainer.strategy=ddp"], ["5,7,GPU-8a"] * 2)),
+    ],
+)
+def test_jobs_side_by_side_take_turns_over_the_gpus(
+    tiny: Tiny,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    gpus: int,
+    visible: str | None,
+    settings: list[str],
+    seen: list[str],
+) -> None:
+    """Python imports sitecustomize in each process, which pretends the GPUs."""
+    (tmp_path / "sitecustomize.py").write_text(f"import torch\ntorch.cuda.device_count = lambda: {gpus}\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]]))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    notes = "+callbacks.notes._target_=test_parallel.NoteGPUs"
+    grid = ("-m", "model=mlp", "seed=0,1,2", "trainer.max_epochs=1", "sweep=s")
+    status, out = run(tiny, *grid, notes, *settings, *PROCESSES)
+    assert status == 0, out
+    first, second, third = [(job.folder / "gpus").read_text() for job in Sweep(FOLDER).jobs()]
+    assert [first, second] == seen
+    assert third in seen
+
+
 @pytest.mark.thorough
 def test_parallel_jobs_give_the_same_table_as_jobs_in_one_process(tiny: Tiny, command: Command) -> None:
     grid = ("-m", "model=mlp", "optimizer.lr=0.001,0.01", "seed=0,1,2", "threads=1")

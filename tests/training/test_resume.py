@@ -253,3 +253,15 @@ def test_own_checkpoints_stay_where_they_are_and_move_with_the_run_folder(
     assert kept == {f"epoch={row['epoch']:.0f}.ckpt" for row in best}
     assert {path.name for path in run.checkpoints_folder.iterdir()} == {"best.ckpt", "last.ckpt"}
     assert Stateful.loaded == Stateful().state_dict()
+
+
+def test_random_state_of_apples_gpu_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers, restored = torch.arange(4, dtype=torch.uint8), []
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
+    monkeypatch.setattr("torch.mps.get_rng_state", lambda: numbers)
+    monkeypatch.setattr("torch.mps.set_rng_state", restored.append)
+    state = callbacks.RandomState().state_dict()
+    callbacks.RandomState().load_state_dict(state)
+    del state["mps"]  # as in a checkpoint of another version
+    callbacks.RandomState().load_state_dict(state)
+    assert [list(state) for state in restored] == [[0, 1, 2, 3]]

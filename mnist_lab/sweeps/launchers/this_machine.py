@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from itertools import count
 
 from loky import ProcessPoolExecutor
 from loky.process_executor import BrokenProcessPool
@@ -45,6 +46,8 @@ class LocalLauncher(Launcher):
 class ProcessesLauncher(Launcher):
     """Runs jobs in parallel, each in a worker process, so that a process that dies takes no other job with it.
 
+    Where there are several GPUs, each worker has one.
+
     Args:
         n_jobs: the number of parallel jobs; -1 for as many as there are processors, -2 for one fewer ...
     """
@@ -58,6 +61,7 @@ class ProcessesLauncher(Launcher):
         self.waiting: list[str] = []
         self.running: dict[str, tuple[ProcessPoolExecutor, Future[bool]]] = {}
         self.idle: list[ProcessPoolExecutor] = []
+        self.numbers: dict[ProcessPoolExecutor, int] = {}  # one for each live worker
 
     @property
     def parallel_jobs(self) -> int:
@@ -77,7 +81,9 @@ class ProcessesLauncher(Launcher):
             while self.waiting and len(self.running) < self.parallel_jobs:
                 id = self.waiting.pop(0)
                 worker = self.idle.pop() if self.idle else start_worker()
-                self.running[id] = worker, worker.submit(run_in_own_process, str(self.sweep.folder), id)
+                free = next(number for number in count() if number not in self.numbers.values())
+                number = self.numbers.setdefault(worker, free)
+                self.running[id] = worker, worker.submit(run_in_own_process, str(self.sweep.folder), id, number)
                 self.jobs[id] = LaunchedJob(Stage.RUNNING)
 
     def _free_worker(self, worker: ProcessPoolExecutor, future: "Future[bool]") -> str:
@@ -85,6 +91,7 @@ class ProcessesLauncher(Launcher):
         error = future.exception()
         if isinstance(error, BrokenProcessPool):
             worker.shutdown(kill_workers=True)
+            del self.numbers[worker]
             return type(error).__name__
         self.idle.append(worker)
         if error is not None:
