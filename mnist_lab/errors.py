@@ -31,7 +31,7 @@ def not_installed(what: str, extra: str) -> UsageError:
 
 
 class Interrupted(SystemExit):
-    """Ctrl-C, SIGTERM or SIGHUP ended a run, which has recorded that; its sweep ends, too."""
+    """Ctrl-C, SIGTERM or SIGHUP ended a run, which has recorded that; its sweep ends, too. Status: 128 + signal."""
 
 
 class JobsFailed(SystemExit):

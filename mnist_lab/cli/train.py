@@ -23,10 +23,10 @@ from mnist_lab.formatting import display_path, format_duration, print_lines, sho
 from mnist_lab.runs.listing import seconds_an_epoch
 from mnist_lab.runs.record import COMPLETE
 from mnist_lab.runs.run import Run
+from mnist_lab.runs.run_log import run_log
 from mnist_lab.streams import StandardStream
 from mnist_lab.sweeps.plan import Plan, combine_overrides
 from mnist_lab.sweeps.process import SWEEP_PROCESS, configure_process, end_with_parent, import_torch
-from mnist_lab.sweeps.run_log import run_log
 from mnist_lab.sweeps.sweep import run_sweep
 
 SHOWN = {"--cfg", "--info", "--hydra-help", "--shell-completion"}  # options of Hydra's own application

@@ -1,1 +1,1 @@
-"""Tests of trained networks on the test set, as it is and corrupted."""
+"""Trained networks on the test set: tested, also on corrupted images, compared in pairs, and combined."""

@@ -1,1 +1,1 @@
-"""Read and write run folders and sweep folders. Imports no torch."""
+"""Run folders and sweep folders: their records, locks and checkpoints, lists and rankings. Imports no torch."""

@@ -42,7 +42,7 @@ JobId = Annotated[str, Field(pattern=r"^\w+$")]  # The name of a job's folder en
 
 
 class RunState(str, Enum):
-    """The state of a run or of a job. WAITING, KILLED and DAMAGED are not recorded by a run itself."""
+    """The state of a run or of a job. A run records no WAITING, KILLED or DAMAGED: run.py and sweep.py infer them."""
 
     WAITING = "waiting"  # The job is planned, and was not started yet.
     RUNNING = "running"

@@ -23,9 +23,9 @@ from mnist_lab.formatting import format_value
 from mnist_lab.runs.locks import RunInUse, run_lock
 from mnist_lab.runs.record import COMPLETE, JobProcess, RunState, SweepRecord
 from mnist_lab.runs.run import Run
+from mnist_lab.runs.run_log import run_log
 from mnist_lab.runs.sweep import Job, Sweep, read_job, write_job
 from mnist_lab.sweeps.process import SWEEP_GPUS, SWEEP_PROCESS, configure_process, import_torch, take_gpu
-from mnist_lab.sweeps.run_log import run_log
 
 PATIENCE = 60  # seconds for a distributed run to end after a signal
 log = logging.getLogger(__name__)

@@ -1,4 +1,7 @@
-"""Process-wide settings for the command line and its workers; a library user's process keeps its own."""
+"""The processes of the command line and of a sweep's workers: memory, import of torch, exit, and end with the parent.
+
+A library user's process keeps its own settings.
+"""
 
 import atexit
 import ctypes

@@ -1,4 +1,4 @@
-"""The look that all figures share: colours, type, titles, tooltips."""
+"""The colours of figures and reports, and what else all figures share: type, titles, tooltips."""
 
 import json
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from matplotlib import colormaps, rc_context
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
-# Each colour is also a CSS variable of the reports, with another value on a dark page.
+# Each colour is also a CSS variable of the reports. report/templates/style.css has other values for a dark page.
 COLOURS = {
     "paper": "#ffffff",
     "tint": "#f4f6f9",

@@ -1,4 +1,7 @@
-"""The interface of launchers: check, start, poll, cancel, close."""
+"""The interface of launchers: check, start, poll, cancel, close.
+
+A launcher reports that a job's process has died; sweeps/loop.py decides what follows.
+"""
 
 import os
 from abc import ABC, abstractmethod
