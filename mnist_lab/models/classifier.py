@@ -118,7 +118,9 @@ class Classifier(LightningModule):
         self._log("train", self.train_metrics)
 
     def on_validation_epoch_end(self) -> None:
-        self._require_finite("validation loss", self._log("val", self.val_metrics)["loss"].item())
+        loss = self._log("val", self.val_metrics)["loss"].item()
+        self.check_losses()  # A training loss that is not finite makes the validation loss so.
+        self._require_finite("validation loss", loss)
 
     def on_test_epoch_end(self) -> None:
         self._log("test", self.test_metrics)

@@ -39,8 +39,6 @@ SETTINGS = {
     "precision": "trainer.precision",
     "seed": "seed",
 }
-
-
 HIDDEN = re.compile(r"data\.source\.(?!(name|path)$)")  # settings that are left out of the table of differences
 
 

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 def run_in_own_process(folder: str, id: str, worker: int | None = None) -> bool:
-    """Run a job in a process for jobs; return True if it ended, and False if a signal interrupted it (it has saved)."""
+    """Run a job in a process of its own; return whether it ended. If not, a signal interrupted it, and it has saved."""
     configure_process()
     sweep = Sweep(Path(folder))
     record = _enter_sweep_folder(sweep)

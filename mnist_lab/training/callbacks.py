@@ -29,8 +29,8 @@ from mnist_lab.training.multistep import StepCallback, find_callbacks, training_
 class StepLog(StepCallback):
     """Logs loss and learning rate of some steps, and each epoch's last learning rate and images per second.
 
-    Each row also has the number of training images seen so far, the tutorials' other axis. Only the loss of steps that
-    are logged is read: reading waits for a GPU.
+    Each row also has the number of training images seen so far, the tutorials' other axis. Losses are read only at
+    logged steps and at the ends of epochs: reading waits for a GPU.
     """
 
     def __init__(self) -> None:

@@ -198,7 +198,7 @@ def add_hyperparameters(board: SummaryWriter, run: Run, cfg: DictConfig, step: i
 def add_embedding(
     board: SummaryWriter, model: Classifier, images: Tensor, pixels: np.ndarray, predictions: Predictions
 ) -> None:
-    """Write the tab PROJECTOR of test images, (N, 1, S, S), and bytes in `pixels`, if the network has features."""
+    """Write the tab PROJECTOR of normalised test images and their bytes, `pixels`, if the network has features."""
     rows, names = compute_features(model, images[:PROJECTED]), list(map(printable, predictions.classes))
     if rows is None:
         return

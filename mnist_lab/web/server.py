@@ -30,7 +30,7 @@ HEADERS = {
 
 
 def serve(run: Run, host: str, port: int | None, *, browser: bool) -> None:
-    """Serve the page of a run until Ctrl-C, without a port at the first free one of PORTS, and open it in a browser."""
+    """Serve the page of a run until Ctrl-C, and open it in a browser. No port means the first free one of PORTS."""
     shown_host = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
     with open_server(host, port) as server:  # This comes before the work, because the address may be refused.
         if sys.stderr.isatty():  # The page takes seconds, and minutes for an ensemble.
@@ -64,7 +64,7 @@ class PageHandler(BaseHTTPRequestHandler):
 
     server: PageServer
     server_version, sys_version = "mnist_lab", ""
-    disable_nagle_algorithm = True  # With it, the page would wait 40 ms for the acknowledgement of its headers.
+    disable_nagle_algorithm = True  # Nagle's algorithm would wait 40 ms for the acknowledgement of the page's headers.
 
     def handle(self) -> None:
         self.connection.settimeout(REQUEST_SECONDS)

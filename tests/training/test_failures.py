@@ -51,13 +51,18 @@ class Poison(Callback):
             batch[0][:] = self.value
 
 
-@pytest.mark.parametrize(("value", "every"), [("nan", True), ("inf", False)], ids=["every loss is read", "as on a GPU"])
+@pytest.mark.parametrize(
+    ("value", "every", "logged"),
+    [("nan", True, 5), ("inf", False, 5), ("inf", False, 1000)],
+    ids=["every loss is read", "as on a GPU", "as on a GPU, and no step is logged"],
+)
 def test_loss_that_is_not_finite_stops_the_run_and_nothing_of_it_is_saved(
-    command: Command, monkeypatch: pytest.MonkeyPatch, value: str, every: bool
+    command: Command, monkeypatch: pytest.MonkeyPatch, value: str, every: bool, logged: int
 ) -> None:
     monkeypatch.setattr(Classifier, "reads_every_loss", every)
     poison = f"+callbacks.poison={{_target_: test_failures.Poison, step: 17, value: {value}}}"
-    outcome = command("model=mlp", "trainer.max_epochs=3", "optimizer.momentum=0", f"hydra.run.dir={RUN}", poison)
+    settings = ("trainer.max_epochs=3", "optimizer.momentum=0", f"trainer.log_every_n_steps={logged}")
+    outcome = command("model=mlp", *settings, f"hydra.run.dir={RUN}", poison)
     assert outcome.status == 1
     assert outcome.err.count("\n") == 1
     assert "epoch 2, step 17: the training loss is nan; " in outcome.err

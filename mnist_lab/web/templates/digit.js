@@ -7,7 +7,7 @@ const MIN_MASS = 0.03;  // share of the digit's ink; a part with less does not b
 const MIN_LENGTH = 0.04;  // share of the drawing's longer side
 const MIN_ELONGATION = 6;  // outline times length divided by area; a dot has 5
 const MAX_GAP = 0.3;  // share of the digit's longer side; a part that is nearer may belong to the digit
-// Separate strokes are two digits if their heights and amounts of ink are similar, less so if they are side by side.
+// Separate strokes are two digits if their heights and amounts of ink are similar; side by side, these ratios suffice.
 const MIN_RATIOS = {height: 0.6, mass: 0.2}, MIN_RATIOS_IN_ROW = {height: 0.5, mass: 0.03};
 const MIN_GAP_IN_ROW = 0.1;  // share of the height
 const MIN_STROKE = 1.3;  // pixels of 20; thinner strokes are thickened to it
