@@ -57,7 +57,7 @@ def protect_streams() -> None:
 
 
 def write_to_null_device(descriptor: int) -> None:
-    """Redirect a descriptor to the null device. Interrupted by a signal, a write that waits is repeated there, too."""
+    """Redirect a descriptor to the null device, where a waiting write that a signal interrupts is repeated, too."""
     null = os.open(os.devnull, os.O_WRONLY)
     if null != descriptor:
         os.dup2(null, descriptor)

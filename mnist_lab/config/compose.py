@@ -68,7 +68,7 @@ class HydraSettings:
     sweeper: dict[str, Any]  # Outside a sweep, sweeper and launcher are empty.
     launcher: dict[str, Any]
     log_name: str
-    logging: dict[str, Any] | None  # Only the command line chooses it.
+    logging: dict[str, Any] | None  # None unless the command line chooses it.
     verbose: bool | str | list[str]
 
 

@@ -59,9 +59,9 @@ def _store_without_our_names(store: Any) -> Any:
     """Copy Hydra's store without the settings of plugins that conf/hydra has too: Hydra would merge the two."""
     copied = object.__new__(ConfigStore)
     groups = dict(store.repo.get("hydra", {}))
-    for folder in (conf_dir() / "hydra").iterdir():
-        ours = {path.name for path in folder.iterdir()}
-        groups[folder.name] = {name: node for name, node in groups.get(folder.name, {}).items() if name not in ours}
+    for path in (conf_dir() / "hydra").glob("*/*.yaml"):
+        group = path.parent.name
+        groups[group] = {name: node for name, node in groups.get(group, {}).items() if name != path.name}
     copied.repo = {**store.repo, "hydra": groups}
     return copied
 

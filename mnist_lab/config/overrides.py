@@ -238,9 +238,11 @@ def _reject_unknown_choice(override: Override) -> None:
         name = value.text if isinstance(value, QuotedString) else value
         if name is None and (group == "experiment" or "/" in group):  # The default of these groups is none.
             continue
-        if isinstance(name, str) and (name in choices or "${" in name or "/" in name):  # Hydra knows of subfolders.
+        folder, slash, _ = str(name).rpartition("/")
+        known = [f"{folder}/{choice}" for choice in _choices(f"{group}/{folder}")] if slash else choices
+        if isinstance(name, str) and (name in known or "${" in name):
             continue
-        near = difflib.get_close_matches(name, choices, n=1) if isinstance(name, str) else []
+        near = difflib.get_close_matches(name, [*known, *choices], n=1) if isinstance(name, str) else []
         hint = f"; did you mean {near[0]}?" if near else ""
         line = shorten(override.input_line)
         raise UsageError(f"{line}: unknown choice{hint} (choose from {', '.join(choices)})")

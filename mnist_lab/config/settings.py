@@ -68,8 +68,8 @@ def _kept_interpolations(node: DictConfig | ListConfig) -> Iterator[tuple[Any, A
 def flatten(node: DictConfig, path: str = "") -> dict[str, Any]:
     """Return a configuration's leaf values by dotted key."""
     leaves: dict[str, Any] = {}
-    for name in map(str, node):
-        value = to_plain(node)[name] if OmegaConf.is_interpolation(node, name) else node[name]
+    for name, plain in to_plain(node).items():
+        value = plain if OmegaConf.is_interpolation(node, name) else node[name]
         key = f"{path}{name}"
         if isinstance(value, DictConfig):
             leaves |= flatten(value, f"{key}.")

@@ -156,7 +156,7 @@ def import_outside_runs(name: str) -> ModuleType:
 
 
 def _find_folder_of_runs(path: Path) -> Path | None:
-    """Return the folder with runs, at any depth, or of a run, that a path is in; None if there is none."""
+    """Return the folder, a path or one above it, that is a run's or has runs at any depth; None if there is none."""
     path, resolved = path.absolute(), path.resolve()
     for folder in dict.fromkeys((path, *path.parents, resolved, *resolved.parents)):
         if any((folder / name).is_file() for name in RECORDS):

@@ -138,15 +138,18 @@ def drop_unknown_settings(cfg: DictConfig, groups: Sequence[str] = GROUPS) -> li
     return unknown
 
 
-def _unknown_arguments(node: DictConfig, key: str) -> Iterator[str]:
-    """Yield the keys of arguments, in a node and below it, that no class takes."""
+def _unknown_arguments(node: DictConfig, key: str) -> list[str]:
+    """Return the keys of arguments, in a node and below it, that no class takes."""
+    unknown: list[str] = []
     for path, value in walk(to_plain(node), key):
-        if isinstance(value, dict) and "_target_" in value:
+        is_dropped = f"{path}.".startswith(tuple(f"{name}." for name in unknown))
+        if isinstance(value, dict) and "_target_" in value and not is_dropped:
             try:
                 parameters = parameter_types(find_class(value["_target_"], path))
             except UsageError:  # Validation reports it.
                 continue
-            yield from (f"{path}.{name}" for name in value if not _is_taken(f"{path}.{name}", parameters))
+            unknown += [f"{path}.{name}" for name in value if not _is_taken(f"{path}.{name}", parameters)]
+    return unknown
 
 
 def _is_taken(key: str, parameters: Container[str]) -> bool:
@@ -203,13 +206,13 @@ def _signature_problems(node: DictConfig, path: str = "") -> Iterator[str]:
         except UsageError as error:
             yield str(error)
             return
-    for name in map(str, node):
-        key, value = f"{path}.{name}" if path else name, node[name]
-        if name in OF_HYDRA:
-            continue
+    for name, value in node.items():
+        key = f"{path}.{name!s}" if path else str(name)
         if parameters is None and path in OPTIONAL:
             remedy = f"choose another {path}, or remove it with ~{key}"
             yield f"{key}={_format(value)}: {path}=none has no settings; {remedy}"
+        elif name in OF_HYDRA:
+            continue
         elif parameters is not None and not _is_taken(key, parameters):
             yield f"{key}={_format(value)}: {_explain_refused_argument(key, node._target_, parameters)}"
         elif isinstance(value, DictConfig) and ("_target_" in value or parameters is None):
@@ -218,7 +221,7 @@ def _signature_problems(node: DictConfig, path: str = "") -> Iterator[str]:
             for i, each in enumerate(value):
                 yield from _signature_problems(each, f"{key}.{i}")
         else:
-            annotation = LIMITS.get(key, (parameters or {}).get(name, Any))
+            annotation = LIMITS.get(key, (parameters or {}).get(str(name), Any))
             yield from _type_problems(key, value, annotation)
 
 

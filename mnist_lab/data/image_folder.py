@@ -69,7 +69,7 @@ class ImageFolder(OwnImages):
         folders = _list_folders(self._path)
         set_folders = [folder for folder in folders if parse_split(folder.name)]
         sets = {parse_split(folder.name): folder for folder in set_folders}
-        # Among folders of other names, "train" may be a class; beside a second set it is none.
+        # Beside folders with other names, "train" is a class, unless there is a second set.
         if not set_folders or (len(set_folders) < len(folders) and not {"training"} < sets.keys()):
             return {"training": _find_classes(self._path, "training")}
         if "training" not in sets or len(set_folders) > len(sets):

@@ -17,7 +17,7 @@ MAX_SCANS = 100  # A progressive JPEG has about ten, each of which goes through 
 # The images of a command may have FREE_PIXELS, and PIXELS_A_BYTE more for each byte of their files.
 FREE_PIXELS, PIXELS_A_BYTE = 400_000_000, 20
 MAX_ASPECT_RATIO = 50  # In an image that is narrower, no digit is large enough.
-SIDE = 28  # pixels; a network's images have it.
+SIDE = 28  # pixels; the side of MNIST's images, and of those made from other files
 BRIGHT, DARK = 170, 85  # A background from BRIGHT on is clearly light, and one below DARK clearly dark.
 MAX_SIDE, MIN_SIDE = 640, 112  # pixels of the longer side; larger images are shrunk, and smaller ones enlarged.
 
@@ -126,8 +126,8 @@ def brightness(image: Image.Image) -> np.ndarray:
 def fit_image(image: Image.Image, background: int | None = None) -> np.ndarray:
     """Return an image of any size and mode as a grey one of 28x28 pixels, (28, 28) bytes.
 
-    It keeps its aspect ratio: a rectangle is extended to a square in the brightness of its edges. An image with light
-    edges is inverted for a dark background, and one with dark edges for a light background, from 0 to 255.
+    It keeps its aspect ratio: a rectangle is extended to a square in the brightness of its edges. The background, from
+    0 to 255, is the brightness that its edges should have: light edges are inverted for a dark one, and the reverse.
     """
     grey = np.asarray(_to_grey(image))
     if background is not None:

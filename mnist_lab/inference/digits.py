@@ -10,13 +10,11 @@ from scipy import ndimage
 from mnist_lab.data.images import SIDE, brightness
 from mnist_lab.errors import LabError
 
-# The unit of these lengths is a side of the image.
-MAX_STROKE = 0.25  # shorter sides; anything wider is paper, shadow or table.
-MIN_LENGTH = 0.04  # longer sides; anything smaller is dust.
-# The unit of these is the longer side of a digit or a line.
-MAX_GAP = 0.3  # Components within this gap may be parts of the digit.
-MIN_FRAMED = 0.4  # A line around something of this length is a frame.
-MIN_PIXELS = 6  # A digit has this many, on its longer side.
+MAX_STROKE = 0.25  # Anything wider than this share of the image's shorter side is paper, shadow or table.
+MIN_LENGTH = 0.04  # Anything smaller than this share of the image's longer side is dust.
+MAX_GAP = 0.3  # Components within this share of a digit's longer side may be parts of the digit.
+MIN_FRAMED = 0.4  # A line around something of this share of the line's longer side is a frame.
+MIN_PIXELS = 6  # The longer side of a digit has at least so many.
 MIN_CONTRAST = 0.08  # Ink is darker than the paper by this share of the paper's brightness.
 # Elongation is outline times length by area: 5 for a dot, 6.8 to 57 for MNIST's digits, 20 or more for half of them.
 MIN_ELONGATION, LINE_ELONGATION = 6, 16

@@ -66,7 +66,7 @@ def run_lock(folder: Path, *, patience: float = 0) -> Iterator[None]:
     lock = _acquire(folder)
     _held[resolved] = thread
     try:
-        with _recorded_as_holder(resolved):
+        with _recorded_as_holder(folder):
             yield
     finally:
         del _held[resolved]
@@ -89,20 +89,24 @@ def _acquire(folder: Path) -> FileLock:
 @contextmanager
 def _recorded_as_holder(folder: Path) -> Iterator[None]:
     """Record this process as the holder of a run folder, with heartbeats, during the block."""
-    path, ended = folder / HOLDER, threading.Event()
+    path, ended = folder.resolve() / HOLDER, threading.Event()
     heart = threading.Thread(target=_beat, args=(path, ended), daemon=True)
+    heart.start()  # If the machine has no more threads, nothing is recorded.
     try:
-        write_text(path, json.dumps(asdict(_this_process())) + "\n", durable=False)
-    except OSError as error:  # A full disk takes an empty lock file, but not this record.
-        (folder / LOCK).unlink(missing_ok=True)
-        raise not_writable(folder, error) from error
-    heart.start()
-    try:
+        _write_holder(folder)
         yield
     finally:
         ended.set()
         heart.join()
         path.unlink(missing_ok=True)
+
+
+def _write_holder(folder: Path) -> None:
+    try:
+        write_text(folder / HOLDER, json.dumps(asdict(_this_process())) + "\n", durable=False)
+    except OSError as error:  # A full disk takes an empty lock file, but not this record.
+        (folder / LOCK).unlink(missing_ok=True)
+        raise not_writable(folder, error) from error
 
 
 def holder_of(folder: Path) -> Holder | None:

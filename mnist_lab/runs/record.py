@@ -94,7 +94,7 @@ class GitState(TypedDict):
 
 @with_config(_STRICT)
 class RunRecord(TypedDict, total=False):
-    """The entries of run.json; times are in seconds, accuracies from 0 to 1."""
+    """The entries of run.json; times are in seconds, accuracies from 0 to 1. A record that was read has them all."""
 
     status: State
     error: str | None
@@ -162,7 +162,7 @@ class JobProcess(TypedDict, total=False):
     start: str
     host: str
     pid: int
-    began: float
+    began: float  # seconds since 1970
 
 
 @with_config(_STRICT)
@@ -238,10 +238,10 @@ def package_versions() -> dict[str, str]:
 
 def processor_name() -> str:
     """Return the number of logical processors and the processor's name."""
-    name = platform.processor() or platform.machine()
+    match = None
     with contextlib.suppress(OSError):  # Only Linux has this file.
         match = re.search(r"^model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
-        name = match[1].strip() if match else name
+    name = match[1].strip() if match else platform.processor() or platform.machine()  # processor() may run uname.
     return f"{os.cpu_count()} × {name}"
 
 

@@ -18,6 +18,7 @@ from omegaconf.basecontainer import BaseContainer
 from mnist_lab import conf_dir
 from mnist_lab.config.compose import compose
 from mnist_lab.config.metric_names import EPOCH_METRICS, METRIC_NAMES
+from mnist_lab.config.settings import flatten
 from mnist_lab.config.validate import validate
 from mnist_lab.errors import UsageError
 from mnist_lab.models.mlp import MLP
@@ -268,6 +269,18 @@ def test_settings_of_none_are_refused(tiny: Tiny) -> None:
     for overrides in (["experiment=own"], ["augmentation=none", "+augmentation.degrees=20"]):
         with pytest.raises(UsageError, match=rf"^augmentation\.degrees=20: {remedy}$"):
             validate(tiny.compose(*overrides))
+    with pytest.raises(UsageError, match=r"^augmentation\._partial_=true: augmentation=none has no settings"):
+        validate(tiny.compose("augmentation=none", "+augmentation._partial_=true"))
+
+
+def test_settings_may_have_numbers_as_keys_and_choices_subfolders(tiny: Tiny) -> None:
+    (tiny.conf / "model" / "mine").mkdir(parents=True)
+    (tiny.conf / "model" / "mine" / "net.yaml").write_text("_target_: mnist_lab.models.MLP\n")
+    cfg = tiny.compose("model=mine/net", "+tutorial.published={1: 0.5}")
+    validate(cfg)
+    assert flatten(cfg)["tutorial.published.1"] == 0.5
+    with pytest.raises(UsageError, match=r"^model=mine/nett: unknown choice; did you mean mine/net\?"):
+        tiny.compose("model=mine/nett")
 
 
 def test_composes_inside_another_application_of_hydra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,8 @@ MISSPELT = [
     ("optimizer.lrr=1", "unknown setting; did you mean optimizer.lr?"),
     ("scheduler.gamma=0.5", "unknown setting here; scheduler=step has it"),
     ("model=lenett", "unknown choice; did you mean lenet? (choose from compact_cnn, "),
+    ("model=lenet/", "unknown choice; did you mean lenet? (choose from compact_cnn, "),
+    ("model=xyz/1", "unknown choice (choose from compact_cnn, "),
     ("dashboard=[1,2]", "unknown choice (choose from default, none)"),
     ("optimizer=sgd,adam", "several values; add -m"),
     ("optimizer.lr=[1", "not valid as KEY=VALUE"),

@@ -10,8 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from lab import Command, Tiny, held_by_another_process, wait_for
+from lab import Command, Tiny, disk_full, held_by_another_process, wait_for
 
+from mnist_lab.errors import UsageError
 from mnist_lab.runs import locks
 from mnist_lab.runs.locks import HOLDER, STALE_AFTER, RunInUse, holder_of, release_if_held_by, run_lock
 from mnist_lab.runs.run import Run
@@ -82,6 +83,15 @@ def test_lock_of_a_job_that_has_ended_on_its_machine_is_freed_whatever_the_domai
         write_holder(holder, age=0)
         assert not release_if_held_by("node2", FOLDER) and not release_if_held_by("", FOLDER)
         assert release_if_held_by(machine, FOLDER)
+
+
+def test_folder_without_room_for_a_holder_is_named_as_typed_and_left_free(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "write_text", disk_full)
+    with pytest.raises(UsageError, match=r"^hydra\.run\.dir=run: cannot be written"), run_lock(FOLDER):
+        pass
+    assert not list(FOLDER.iterdir()) and holder_of(FOLDER) is None
 
 
 def test_holder_has_heartbeats(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:

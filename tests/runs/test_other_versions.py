@@ -13,7 +13,12 @@ from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
 
 RUN = Run(Path("runs/other"))
-UNKNOWN = {"compiler": "auto", "notes": {"_target_": "mnist_lab.Notes"}, "optimizer.gone": 0.5, "trainer.lost": 1}
+UNKNOWN = {
+    "compiler": "auto",
+    "notes": {"_target_": "mnist_lab.Notes"},
+    "optimizer.gone": 0.5,
+    "trainer.lost": {"_target_": "mnist_lab.models.MLP", "gone": 1},
+}
 SWEEP = ("-m", "sweep=s", "model=mlp", "optimizer.lr=0.01,0.1", "trainer.max_epochs=1")
 
 
