@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from lab import Command, Tiny, run, thorough, wait_for
+from lab import BATCH_SETS, SRUN_SETS, TORCHRUN_SETS, Command, Tiny, run, thorough, wait_for
 
 from mnist_lab.config.distributed import PORTS, LaunchedProcess, launched_process, rendezvous, share_run_folder
 from mnist_lab.config.validate import validate
@@ -94,27 +94,6 @@ def test_ddp_has_a_process_for_each_gpu_or_two_on_the_cpu(
 def set_environment(monkeypatch: pytest.MonkeyPatch, values: dict[str, str]) -> None:
     for name, value in values.items():
         monkeypatch.setenv(name, value)
-
-
-TORCHRUN_SETS = {
-    "TORCHELASTIC_RUN_ID": "none",
-    "RANK": "1",
-    "WORLD_SIZE": "6",
-    "LOCAL_WORLD_SIZE": "3",
-    "GROUP_WORLD_SIZE": "2",
-}
-BATCH_SETS = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2", "SLURM_PROCID": "0", "SLURM_NODELIST": "node[1-2]"}
-SRUN_SETS = BATCH_SETS | {
-    "SLURM_STEP_ID": "0",
-    "SLURM_STEP_NUM_TASKS": "2",
-    "SLURM_STEP_NUM_NODES": "2",
-    "SLURM_STEP_TASKS_PER_NODE": "1(x2)",
-    "SLURM_STEP_NODELIST": "node[1-2]",
-    "SLURM_PROCID": "1",
-    "SLURM_NODEID": "1",
-    "SLURM_LOCALID": "0",
-    "SLURM_NNODES": "2",
-}
 
 
 @pytest.mark.parametrize(

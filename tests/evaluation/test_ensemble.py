@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lab import Command, Tiny, disk_full
+from lab import Command, Tiny, assert_refused, disk_full
 from PIL import Image
 
 from mnist_lab.errors import UsageError
@@ -124,9 +124,8 @@ def test_ensemble_is_not_trained(command: Command, runs: list[Run]) -> None:
     ensemble, _ = make_ensemble(runs, Path("runs/both"))
     before = sorted(Path("runs/both").rglob("*"))
     for arguments in (["resume=runs/both"], ["resume=latest", "trainer.max_epochs=3"]):
-        outcome = command(*arguments, data=False)
-        assert (outcome.status, outcome.err.count("\n")) == (2, 1)
-        assert "was made of trained networks, and cannot be trained itself" in outcome.err
+        refusal = "was made of trained networks, and cannot be trained itself"
+        assert_refused(command(*arguments, data=False), "", refusal)
     with pytest.raises(UsageError, match="optimizer: missing"):
         train(ensemble.config)
     assert sorted(Path("runs/both").rglob("*")) == before
@@ -164,9 +163,7 @@ def test_refusal_is_one_line_and_leaves_nothing(command: Command, runs: list[Run
         (["runs", "--to", "runs/mlp"], "--to=runs/mlp: exists already; choose another"),
         (["runs", "--to", "file/x"], "--to=file/x: cannot be written ("),
     ):
-        outcome = command("ensemble", *arguments, data=False)
-        assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome.err
-        assert message in outcome.err
+        assert_refused(command("ensemble", *arguments, data=False), message)
         assert sorted(Path().rglob("*")) == before
 
 
@@ -174,6 +171,5 @@ def test_folder_that_cannot_be_filled_is_removed(
     command: Command, runs: list[Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mnist_lab.evaluation.ensemble.write_record", disk_full)
-    outcome = command("ensemble", "runs", "--to", "both", data=False)
-    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
-    assert "No space left on device" in outcome.err and not Path("both").exists()
+    assert_refused(command("ensemble", "runs", "--to", "both", data=False), "", "No space left on device")
+    assert not Path("both").exists()

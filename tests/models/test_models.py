@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from lab import Outcome, Tiny
+from lab import Outcome, Tiny, assert_refused
 from torch import nn
 
 from benchmarks import tutorials
@@ -146,9 +146,7 @@ class Probabilities(Linear):
 def test_mistake_in_a_network_of_the_user_is_reported_in_one_line_before_a_run_is_made(
     command: Callable[..., Outcome], network: type, problem: str
 ) -> None:
-    outcome = command(f"model._target_=test_models.{network.__name__}")
-    assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome
-    assert outcome.err.startswith("mnist_lab: model") and problem in outcome.err
+    assert_refused(command(f"model._target_=test_models.{network.__name__}"), "model", problem)
     assert not list(Path().iterdir())
 
 

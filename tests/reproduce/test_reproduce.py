@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from lab import Command, Outcome, Tiny, held_by_another_process, same, weights
+from lab import Command, Outcome, Tiny, assert_refused, held_by_another_process, same, weights
 from lightning.pytorch import LightningModule, Trainer
 from omegaconf import OmegaConf
 
@@ -113,9 +113,8 @@ def test_interrupted_command_shows_finished_runs_and_resumes_where_it_stopped(re
 def test_unfinished_job_of_other_settings_is_not_resumed(reproduce: Command) -> None:
     with stopping_after(1):
         assert reproduce("mlp", "--seeds", "1", "trainer.limit_train_batches=3").status == 130
-    outcome = reproduce("mlp", "--seeds", "1")
-    assert outcome.status == 2
-    assert "mlp-seed1: was started with trainer.limit_train_batches=3, not null; use another --runs-dir" in outcome.err
+    message = "mlp-seed1: was started with trainer.limit_train_batches=3, not null; use another --runs-dir"
+    assert_refused(reproduce("mlp", "--seeds", "1"), "", message)
 
 
 @pytest.mark.slow
@@ -163,9 +162,7 @@ def test_invalid_input_is_reported_in_one_line_and_leaves_nothing(
     reproduce: Command, arguments: list[str], message: str
 ) -> None:
     Path("file").write_text("")
-    outcome = reproduce(*arguments)
-    assert outcome.status == 2
-    assert message in outcome.err and outcome.err.count("\n") == 1
+    assert_refused(reproduce(*arguments), "", message)
     assert not list(Path().rglob("run.json")) and not list(Path().rglob("RESULTS.md"))
 
 

@@ -18,7 +18,18 @@ from unittest import mock
 import hydra
 import pytest
 import torch
-from lab import RECIPE, Command, Outcome, Tiny, held_by_another_process, run, thorough, tiny_data, wait_for
+from lab import (
+    RECIPE,
+    Command,
+    Outcome,
+    Tiny,
+    assert_refused,
+    held_by_another_process,
+    run,
+    thorough,
+    tiny_data,
+    wait_for,
+)
 from lightning.pytorch import Callback, LightningModule, Trainer
 from pausing import waiting
 
@@ -134,9 +145,11 @@ def test_job_of_a_sweep_is_not_resumed_alone_but_can_be_trained_again(
     before = results()
     for name in (str(run.folder), f"{run.folder}/checkpoints/last.ckpt"):
         outcome = command(f"resume={name}", "trainer.max_epochs=2", data=False)
-        assert outcome.status == 2
-        assert outcome.err.startswith(f"mnist_lab: resume={name}: a job of the sweep s, which continues with ")
-        assert before["command"] in outcome.err and f"init_from={run}/checkpoints/last.ckpt" in outcome.err
+        start, own = (
+            f"resume={name}: a job of the sweep s, which continues with ",
+            f"init_from={run}/checkpoints/last.ckpt",
+        )
+        assert_refused(outcome, start, before["command"], own)
     monkeypatch.setattr("sys.argv", shlex.split(other.info["command"])[2:])
     main()
     assert Run.find("latest").info["metrics"] == other.info["metrics"]
@@ -145,9 +158,7 @@ def test_job_of_a_sweep_is_not_resumed_alone_but_can_be_trained_again(
 @pytest.mark.slow
 @pytest.mark.usefixtures("grid")
 def test_latest_and_auto_are_the_last_run_outside_of_sweeps(command: Command) -> None:
-    outcome = command("resume=latest", data=False)
-    assert outcome.status == 2
-    assert "no run below" in outcome.err and "a job of a sweep" in outcome.err
+    assert_refused(command("resume=latest", data=False), "", "no run below", "a job of a sweep")
     assert command("resume=auto", "model=mlp").status == 0
     (own,) = [run for run in Run.below("runs") if FOLDER not in run.folder.parents]
     command(*[argument.replace("sweep=s", "sweep=t") for argument in GRID])
@@ -164,8 +175,7 @@ def test_two_processes_do_not_run_one_sweep(command: Command) -> None:
     before = started()
     with held_by_another_process(FOLDER):
         outcome = command(*GRID, "seed=1")
-    assert outcome.status == 2
-    assert re.fullmatch(rf"mnist_lab: .*{FOLDER}: in use by process \d+ on .*\n", outcome.err)
+    assert_refused(outcome, "", f"{FOLDER}: in use by process ")
     assert started() == before
 
 
@@ -305,16 +315,6 @@ def test_job_that_failed_in_an_earlier_start_is_run_again_by_a_start_for_other_v
 
 
 @pytest.mark.slow
-def test_job_that_is_refused_is_recorded_and_leaves_the_others(command: Command) -> None:
-    outcome = command("-m", "sweep=s", "optimizer.lr=-1,0.01", "trainer.max_epochs=1")
-    assert outcome.status == 1
-    assert "1 of 2 jobs failed" in outcome.err
-    assert "optimizer.lr=-1: input should be greater than 0" in outcome.err
-    assert [job.state for job in Sweep(FOLDER).jobs()] == ["failed", "finished"]
-    assert "greater than 0" in (FOLDER / "results.csv").read_text()
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("retries", "attempts", "state"), [(1, 2, "failed"), *thorough((0, 1, "failed"), (3, 3, "finished"))]
 )
@@ -345,10 +345,8 @@ def test_fail_fast_begins_no_further_job(command: Command) -> None:
         (["-m", "hydra/sweeper=halving", "dashboard=default,none"], "dashboard: jobs do not differ by it"),
         (["-m", "sweep=t", "seed=range(3)", "model=mlp,mlp"], "seed, model: 6 jobs of which 3 differ"),
         (["-m", "sweep=t", "seed=range(1,1)"], "there is nothing to sweep"),
-        (["-m", "sweep=../t", "seed=1,2"], "a sweep's name consists of letters"),
         (["-m", "sweep=t,u", "seed=1,2"], "applies to the whole sweep and cannot be swept"),
         (["retries=1"], "only valid in a sweep; add -m"),
-        (["-m", "sweep=t", "model=mlp,foo"], "model=mlp,foo: unknown choice"),
         (["-m", "sweep=t", "seed=1,2", "hydra/launcher=basic"], "choose local, processes, "),
         (["-m", "seed=1,2", "resume=latest"], "one run at a time"),
         (["-m", "seed=1,2", "hydra/sweeper=basic"], "choose grid, which runs the same jobs"),
@@ -361,9 +359,7 @@ def test_sweep_that_is_invalid_is_reported_in_a_line_and_leaves_nothing(
     if "optimizer.lr" in error:
         request.getfixturevalue("grid")
     before = sorted(Path().rglob("*"))
-    outcome = command(*arguments)
-    assert outcome.status == 2
-    assert outcome.err.startswith("mnist_lab: ") and error in outcome.err
+    assert_refused(command(*arguments), "", error)
     assert sorted(Path().rglob("*")) == before
 
 
@@ -459,10 +455,8 @@ def test_a_sweep_whose_record_is_damaged_is_reported_in_a_line(command: Command,
     whole = {"command": "c", "start": "host-1-a", "swept": [], "jobs": {}}
     (FOLDER / "sweep.json").write_text(content if isinstance(content, str) else json.dumps(whole | content))
     for arguments in (GRID, ("report", str(FOLDER))):
-        outcome = command(*arguments, data=arguments is GRID)
-        assert outcome.status == 2
-        assert "sweep.json: corrupt, or not a sweep's record; remove the folder" in outcome.err
-        assert outcome.err.count("\n") == 1
+        refusal = "sweep.json: corrupt, or not a sweep's record; remove the folder"
+        assert_refused(command(*arguments, data=arguments is GRID), "", refusal)
 
 
 @pytest.mark.parametrize(("arguments", "jobs"), [(["model=mlp"], 0), (["-m", "model=mlp", "seed=1,2"], 2)])

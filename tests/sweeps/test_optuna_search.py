@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import Command, thorough
+from lab import Command, assert_refused, thorough
 
 pytest.importorskip("optuna", reason="the extra optuna is not installed")
 import optuna
@@ -227,8 +227,7 @@ def test_invalid_interval_is_reported(override: str) -> None:
 )
 def test_search_that_is_invalid_is_reported(command: Command, arguments: list[str], error: str) -> None:
     outcome = command(*(word for word in SEARCH if word.split("=")[0] not in str(arguments)), *arguments)
-    assert outcome.status == 2
-    assert outcome.err.startswith("mnist_lab: ") and error in outcome.err
+    assert_refused(outcome, "", error)
     assert not Path("runs").exists()
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
-import yaml
 from lab import Command, Tiny
 
 from mnist_lab.config.keys import OWN_ARGUMENTS
@@ -145,16 +144,6 @@ def test_every_argument_of_the_trainer_has_an_effect_or_is_refused_with_a_reason
     for key, reason in OWN_ARGUMENTS.items():
         assert f"  {key}=1: cannot be set, {reason}; remove it with ~{key}\n" in outcome.err
     assert not Path("runs").exists()
-
-
-@pytest.mark.slow
-def test_argument_of_a_preset_or_a_sweep_is_refused_likewise(command: Command, tiny: Tiny) -> None:
-    preset = tiny.conf / "experiment" / "mine.yaml"
-    preset.parent.mkdir()
-    preset.write_text("# @package _global_\n" + yaml.safe_dump({"trainer": {"default_root_dir": "elsewhere"}}))
-    for settings in (["experiment=mine"], ["-m", "+trainer.logger=true,false"]):
-        outcome = command(*settings)
-        assert outcome.status and "cannot be set, " in outcome.err
 
 
 def test_of_equal_jobs_that_of_the_lower_validation_loss_is_ranked_first() -> None:

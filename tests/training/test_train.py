@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from lab import Command, Tiny, same, thorough, tiny_data, weights
+from lab import Command, Tiny, assert_refused, same, thorough, tiny_data, weights
 from lightning.pytorch import Callback, LightningModule, Trainer
-from matplotlib.image import imread
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
@@ -24,7 +23,6 @@ from mnist_lab.training.runtime import quiet_lightning
 from mnist_lab.training.train import ensure_last_checkpoint, train
 
 METRICS = {"train/loss", "train/acc", "val/loss", "val/acc", "test/loss", "test/acc"}
-FIGURES = ("loss", "accuracy", "examples_seen", "truths_3x3", "predictions_3x3", "predictions_4x4")
 SETTINGS = ["data=tiny", "trainer.accelerator=cpu", "trainer.log_every_n_steps=4", "trainer.max_epochs=8"]
 
 
@@ -38,7 +36,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Train a run from Python; tests only read it."""
     data, folder = tiny_data(tmp_path_factory.mktemp("tiny")), tmp_path_factory.mktemp("runs") / "lenet"
     data.overrides = SETTINGS
-    return train(data.compose(f"hydra.run.dir={folder}", "figures=true"))
+    return train(data.compose(f"hydra.run.dir={folder}", "figures=false"))
 
 
 @pytest.fixture
@@ -58,8 +56,6 @@ def test_run_leaves_all_that_is_promised_in_its_folder(trained: Run) -> None:
     assert {"torch", "lightning", "hydra-core", "python"} <= set(info["versions"])
     assert info["checkpoints"] == {"best": "checkpoints/best.ckpt", "last": "checkpoints/last.ckpt"}
     assert trained.config.trainer.max_epochs == 8
-    for name in FIGURES:
-        assert imread(trained.folder / "figures" / f"{name}.png").std() > 0.01
     for name in ("best", "last"):
         content = torch.load(trained.folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
         assert content["architecture"] == "LeNet"
@@ -105,10 +101,6 @@ def test_metrics_csv_and_tensorboard_have_every_curve(trained: Run) -> None:
     # This fails if Lightning renames the count that multistep.py sets, or numbers its logs by another one.
     assert [event.step for event in events.Scalars("Accuracy/val")] == list(range(11, 96, 12))
     assert [row["step"] for row in trained.epochs()] == list(range(11, 96, 12))
-    assert {f"figures/{name}" for name in FIGURES} <= set(events.Tags()["images"])
-    for name in FIGURES:
-        (image,) = events.Images(f"figures/{name}")
-        assert (image.height, image.width) == imread(trained.folder / "figures" / f"{name}.png").shape[:2]
 
 
 def hparams(events: EventAccumulator, name: str) -> HParamsPluginData:
@@ -170,8 +162,7 @@ def test_resume_continues_to_more_epochs_in_a_moved_folder_and_refuses_fewer(com
     assert finished.info["metrics"]["val/acc"] == max(best, finished.epochs()[-1]["val/acc"])
     tested = command("test", "latest", "data.eval_batch_size=7", data=False)
     assert f"test/acc {finished.info['metrics']['test/acc']!r}" in tested.out
-    fewer = command("resume=latest", "trainer.max_epochs=1", data=False)
-    assert fewer.status == 2 and "trainer.max_epochs=1" in fewer.err
+    assert_refused(command("resume=latest", "trainer.max_epochs=1", data=False), "trainer.max_epochs=1")
     assert finished.info["status"] == "finished"
 
 
@@ -184,17 +175,16 @@ def test_finished_run_is_not_resumed_changed_or_overwritten(command: Command, fi
     before = contents()
     outcome = command("resume=latest", data=False)
     assert outcome.status == 0 and "raise trainer.max_epochs to continue" in outcome.out
-    outcome = command(f"hydra.run.dir={finished}", "seed=5")
-    assert outcome.status == 2 and "contains a run already" in outcome.err
+    assert_refused(command(f"hydra.run.dir={finished}", "seed=5"), "", "contains a run already")
     for change, reason in {
         "optimizer=adam": "optimizer._target_=torch.optim.Adam: cannot change on resume",
         "optimizer.lr=1": "optimizer.lr=1: cannot change on resume (this run uses 0.01)",
         "data.val_size=0": "data.val_size=0: cannot change on resume (this run uses 40)",
         "seed=3": "seed=3: cannot change on resume (this run uses 0)",
+        "augmentation=affine": "augmentation._target_=mnist_lab.data.Distortion: cannot change on resume",
         "trainer.limit_val_batches=0.001": "trainer.limit_val_batches=0.001: is less than one",
     }.items():
-        outcome = command("resume=latest", "trainer.max_epochs=9", change, data=False)
-        assert outcome.status == 2 and reason in outcome.err
+        assert_refused(command("resume=latest", "trainer.max_epochs=9", change, data=False), "", reason)
     assert "one run at a time" in command("-m", "resume=latest", data=False).err
     assert contents() == before
 
@@ -250,12 +240,6 @@ def test_lenet_continued_reloads_its_weights_and_trains_on(command: Command, int
     assert same(weights(whole.checkpoint("last")), weights(parts.checkpoint("last")))
     assert whole.info["metrics"] == parts.info["metrics"]
     assert whole.curve("test/acc", "examples_seen") == parts.curve("test/acc", "examples_seen")
-
-
-def test_reload_comes_before_the_last_epoch(command: Command) -> None:
-    outcome = command("experiment=lenet_continued", "callbacks.reload.after=4", "trainer.max_epochs=4")
-    assert outcome.status == 2
-    assert "callbacks.reload.after=4: must be less than trainer.max_epochs=4" in outcome.err
 
 
 @pytest.mark.slow
@@ -315,27 +299,22 @@ def test_lr_of_an_epoch_is_the_one_it_was_trained_with(command: Command) -> None
 
 def test_refused_run_without_data_leaves_nothing(command: Command, tiny: Tiny) -> None:
     shutil.rmtree(tiny.root)
-    outcome = command("data.download=false")
-    assert outcome.status == 2
-    assert "data.download=false" in outcome.err
+    assert_refused(command("data.download=false"), "", "data.download=false")
     assert not list(Path().iterdir()) and not tiny.root.exists()
 
 
 @pytest.mark.slow
-def test_init_from_takes_a_checkpoint_or_a_plain_state_dict(command: Command, tiny: Tiny, tmp_path: Path) -> None:
+def test_init_from_takes_a_checkpoint(command: Command) -> None:
     command("model=mlp")
     checkpoint = only_run().checkpoint("last")
     assert checkpoint is not None
-    torch.save(weights(checkpoint), tmp_path / "plain.pt")
-    for name, source in (("a", checkpoint), ("b", tmp_path / "plain.pt")):
-        folder = Path("runs/again") / name
-        own = ("trainer.max_epochs=0", f"hydra.run.dir={folder}", "figures=true")
-        outcome = command("model=mlp", f"init_from={source}", *own)
-        assert outcome.status == 0, outcome.err
-        run = Run(folder)
-        assert same(weights(run.checkpoint("last")), weights(checkpoint))
-        assert run.info["epochs"] == 0
-        assert evaluate(run)["test/acc"] == run.info["metrics"]["test/acc"]
+    own = ("trainer.max_epochs=0", "hydra.run.dir=runs/again/a", "figures=true")
+    outcome = command("model=mlp", f"init_from={checkpoint}", *own)
+    assert outcome.status == 0, outcome.err
+    run = Run(Path("runs/again/a"))
+    assert same(weights(run.checkpoint("last")), weights(checkpoint))
+    assert run.info["epochs"] == 0
+    assert evaluate(run)["test/acc"] == run.info["metrics"]["test/acc"]
 
 
 def test_without_validation_the_last_weights_are_tested(command: Command) -> None:
