@@ -53,9 +53,7 @@ def control(text: str) -> set[str]:
 
 
 @pytest.mark.parametrize("text", STEERING)
-def test_all_ways_to_print_escape_what_steers_and_keep_a_text_on_its_line(
-    text: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_all_ways_to_print_escape_what_steers_and_keep_the_line(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     print_lines(text)
     with pytest.raises(SystemExit), exit_on_user_error():
         raise UsageError(f"{text}: refused")

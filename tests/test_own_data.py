@@ -49,9 +49,7 @@ def test_network_has_as_many_classes_as_there_are_folders(trained: Run, folder: 
     assert trained.info["metrics"]["test/acc"] > 0.5
 
 
-def test_networks_for_other_classes_than_digits_are_combined_and_exported(
-    command: Command, trained: Run, tmp_path: Path
-) -> None:
+def test_networks_for_other_classes_are_combined_and_exported(command: Command, trained: Run, tmp_path: Path) -> None:
     members = [Run(Path(shutil.copytree(trained.folder, tmp_path / name))) for name in "ab"]
     ensemble, _ = make_ensemble(members, tmp_path / "both")
     assert ensemble.info["metrics"]["test/acc"] == trained.info["metrics"]["test/acc"]
@@ -91,8 +89,7 @@ def test_resumed_run_equals_the_run_left_alone(trained: Run, folder: Path, tmp_p
 
 
 def test_report_figures_and_dashboard_name_the_classes(command: Command, trained: Run) -> None:
-    outcome = command("report", str(trained), data=False)
-    assert outcome.status == 0
+    assert command("report", str(trained), data=False).status == 0
     page = (trained.folder / "report.html").read_text()
     assert "lenet on shapes" in page and "Precision and recall of each class" in page
     for name in SHAPES:

@@ -172,8 +172,7 @@ def test_epoch_lines_and_the_bar_of_run_validation_and_test_fit_the_terminal(
     console = Console(file=shown, force_terminal=True, width=columns, _environ={})
     monkeypatch.setattr("mnist_lab.training.progress.console", console)
     monkeypatch.setattr("mnist_lab.training.progress.INTERVAL", 0)
-    outcome = command("model=mlp", "callbacks=test_curve", "dashboard=none", "callbacks.summary=null")
-    assert outcome.status == 0, outcome.err
+    assert command("model=mlp", "callbacks=test_curve", "dashboard=none", "callbacks.summary=null").status == 0
     screen = Screen(columns)
     pyte.Stream(screen).feed(shown.getvalue().replace("\n", "\r\n"))
     drawn = "\n".join(screen.drawn)

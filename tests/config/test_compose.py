@@ -144,9 +144,7 @@ def test_bad_settings_are_all_reported_at_once_in_a_line_each(command: Command, 
 
 
 @pytest.mark.parametrize(("setting", "message"), ALONE)
-def test_bad_setting_is_reported_in_one_line_with_key_value_and_remedy(
-    command: Command, setting: str, message: str
-) -> None:
+def test_bad_setting_is_reported_with_key_value_and_remedy(command: Command, setting: str, message: str) -> None:
     assert_refused(command(setting, data=False), f"{setting.lstrip('+')}: ", message)
     assert not list(Path().iterdir())
 
@@ -168,9 +166,7 @@ def test_bad_setting_is_reported_in_one_line_with_key_value_and_remedy(
         ),
     ],
 )
-def test_settings_that_do_not_fit_together_are_reported_before_a_run_is_recorded(
-    command: Command, arguments: list[str], message: str
-) -> None:
+def test_settings_that_do_not_fit_together_leave_no_run(command: Command, arguments: list[str], message: str) -> None:
     assert_refused(command(*arguments), "", message)
     assert not list(Path().iterdir())
 

@@ -23,13 +23,10 @@ TORCHRUN = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "mnist
 
 
 @pytest.mark.thorough
-def test_jobs_of_a_sweep_are_trained_once_each_as_alone_and_one_that_dies_leaves_the_others(
-    tiny: Tiny, command: Command
-) -> None:
+def test_jobs_of_a_sweep_are_trained_as_alone_and_one_that_dies_leaves_the_others(tiny: Tiny, command: Command) -> None:
     dies = "+callbacks.dies={_target_: instrumented.KillProcess, rank: 1, epoch: 0, seed: 2}"
     before = dict(os.environ)
-    outcome = command("-m", "sweep=s", "seed=0,2,1", *DDP, dies)
-    assert outcome.status == 1, outcome.err
+    assert command("-m", "sweep=s", "seed=0,2,1", *DDP, dies).status == 1
     assert dict(os.environ) == before
     assert sys.argv[-1] == dies and "-m" in sys.argv
     jobs = Sweep(Path("runs/sweeps/s")).jobs()
@@ -116,9 +113,7 @@ def test_processes_of_torchrun_and_srun_are_recognised_by_their_variables(
 
 
 @pytest.mark.parametrize(("nodes", "first"), [("gpu[03,07-09]", "gpu03"), ("a,b", "a")])
-def test_tasks_of_srun_meet_on_the_first_node_at_a_port_of_their_step(
-    monkeypatch: pytest.MonkeyPatch, nodes: str, first: str
-) -> None:
+def test_srun_tasks_meet_on_the_first_node_at_a_port(monkeypatch: pytest.MonkeyPatch, nodes: str, first: str) -> None:
     set_environment(monkeypatch, SRUN_SETS | {"SLURM_STEP_NODELIST": nodes})
     ports = []
     for job, step in (("7", "0"), ("7", "1"), ("8", "0"), ("123456789", "0")):

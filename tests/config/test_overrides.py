@@ -53,9 +53,7 @@ def test_setting_that_only_some_swept_choices_have_is_refused_in_one_line(comman
         (["--config-dir", "nowhere"], "--config-dir=nowhere", "folder not found"),
     ],
 )
-def test_misspelt_setting_or_option_of_the_command_line_gets_one_line(
-    command: Command, arguments: list[str], start: str, hint: str
-) -> None:
+def test_misspelt_setting_or_option_is_refused(command: Command, arguments: list[str], start: str, hint: str) -> None:
     assert_refused(command(*arguments, data=False), f"{start}: ", hint)
     assert not list(Path().iterdir())
 
@@ -64,9 +62,7 @@ def test_choice_of_a_users_own_folder_is_named(command: Command, tiny: Tiny) -> 
     assert_refused(command("data=tniy"), "data=tniy: ", "did you mean tiny? (choose from arrays, default,")
 
 
-def test_folder_of_configurations_may_have_an_equals_sign_and_files_that_are_not_configurations(
-    command: Command, tiny: Tiny
-) -> None:
+def test_folder_of_configurations_may_have_an_equals_sign_and_other_files(command: Command, tiny: Tiny) -> None:
     (tiny.conf / "chart.yaml").write_text("{{ if .Values }}\n---\na: 1\n---\nb: 2\n")
     folder = tiny.conf.rename(tiny.folder / "my=conf")
     outcome = command("--config-dir", str(folder), "data=tiny", "optimizer.lr=-1", data=False)
@@ -80,9 +76,7 @@ def test_version_is_the_programs_own(command: Command) -> None:
 
 
 @pytest.mark.slow
-def test_value_from_the_environment_is_used_and_never_written(
-    command: Command, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_value_of_a_variable_is_used_not_written(command: Command, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tiny.root.rename(tiny.folder / "secret-0123456789")
     monkeypatch.setenv("TINY_ROOT", str(root))
     given = ("model=mlp", "figures=true", "data.root=${oc.env:TINY_ROOT}", "trainer.max_epochs=1")

@@ -109,16 +109,12 @@ def test_module_that_is_no_augmentation_is_not_made() -> None:
         *thorough(("BatchSizeFinder", "-m data.batch_size=...")),
     ],
 )
-def test_callback_that_cannot_work_here_is_refused_by_the_check_with_a_remedy(
-    command: Command, name: str, remedy: str
-) -> None:
+def test_callback_that_cannot_work_here_is_refused_with_a_remedy(command: Command, name: str, remedy: str) -> None:
     assert_refused(command(f"+callbacks.x._target_=lightning.pytorch.callbacks.{name}", "--check"), "", remedy)
     assert not list(Path().iterdir())
 
 
-def test_signal_during_the_import_of_a_class_ends_the_run_as_a_signal(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_signal_during_the_import_of_a_class_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "signalled.py").write_text("from mnist_lab.errors import Interrupted\nraise Interrupted(143)\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(Interrupted):

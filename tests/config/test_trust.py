@@ -117,9 +117,7 @@ def test_module_of_a_run_folder_is_not_imported_to_resume_it(command: Command, e
     assert not CANARY.exists()
 
 
-def test_module_of_a_run_folder_that_is_the_current_one_is_not_imported(
-    evil: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_module_of_a_run_folder_as_current_folder_is_not_imported(evil: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir("runs/evil/checkpoints")
     Path("evil_net.py").write_text(PROGRAM)
     monkeypatch.setattr(sys, "path", ["", *sys.path])
@@ -129,9 +127,7 @@ def test_module_of_a_run_folder_that_is_the_current_one_is_not_imported(
 
 
 @pytest.mark.parametrize("kind", ["link", "zip"])
-def test_module_of_a_run_folder_is_known_by_any_kind_of_file(
-    evil: Run, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_module_of_a_run_folder_is_known_by_any_file(evil: Run, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     source = evil.folder / "x.py"
     source.write_text(PROGRAM)
     if kind == "link":
@@ -221,9 +217,7 @@ def test_data_are_fetched_from_where_this_version_does(command: Command, evil: R
     assert mirror.requests == [] and not Path("elsewhere").exists()
 
 
-def test_ones_own_folder_of_data_may_be_named_by_a_variable(
-    command: Command, evil: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ones_own_data_may_be_named_by_a_variable(command: Command, evil: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     root = Path(evil.config.data.root)
     monkeypatch.setenv("DATA", str(root.parent))
     change(evil, data__root=f"${{oc.env:DATA}}/{root.name}")

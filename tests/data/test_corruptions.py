@@ -232,6 +232,7 @@ def test_unmeasurable_run_is_reported_in_one_line(command: Command, tiny: Tiny, 
     for arguments, message in (
         (["runs/b"], "runs/b: has no checkpoint"),
         (["runs/a", "--only", "shift,fog"], "--only=fog: unknown corruption"),
+        (["runs/a", "--out", "x.doc"], "--out=x.doc: must end in one of"),
     ):
         assert_refused(command("robustness", *arguments, data=False), message)
     outcome = command("robustness", "runs", "--only", "blur", data=False)

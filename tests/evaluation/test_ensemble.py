@@ -167,9 +167,7 @@ def test_refusal_is_one_line_and_leaves_nothing(command: Command, runs: list[Run
         assert sorted(Path().rglob("*")) == before
 
 
-def test_folder_that_cannot_be_filled_is_removed(
-    command: Command, runs: list[Run], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_half_filled_folder_is_removed(command: Command, runs: list[Run], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mnist_lab.evaluation.ensemble.write_record", disk_full)
     assert_refused(command("ensemble", "runs", "--to", "both", data=False), "", "No space left on device")
     assert not Path("both").exists()

@@ -160,9 +160,7 @@ def test_check_runs_every_image_in_batches_of_several_sizes_and_refuses_nan() ->
 
 
 @pytest.mark.slow
-def test_missing_requirement_of_a_format_is_reported_in_one_line(
-    command: Command, tiny: Tiny, own: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_requirement_is_named(command: Command, tiny: Tiny, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train(tiny.compose("model=own", "model.asks=true", *QUICK))
     for form in PROGRAMS:
         outcome = command("export", "runs/a", "--format", form, data=False)

@@ -173,9 +173,7 @@ def test_from_python_the_first_bad_file_raises(trained: Run, tiny: Tiny) -> None
         predict(trained, ["none.png"])
 
 
-def test_show_saves_the_networks_input_beside_the_image_in_a_new_folder(
-    command: Command, trained: Run, photos: Path
-) -> None:
+def test_show_saves_the_networks_input_beside_the_image(command: Command, trained: Run, photos: Path) -> None:
     Path("more").mkdir()
     drawn(4, page=(400, 90), height=70, at=(40, 10)).convert("RGBA").save("more/10.webp")
     files = ["photos/10.png", "more/10.webp", "photos/1.tiff"]

@@ -197,9 +197,7 @@ def test_preset_of_the_user_needs_neither_title_nor_source(lab: Lab, tmp_path: P
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_page_shows_everything_on_a_phone_and_a_desk_in_light_and_dark(
-    visit: Visit, kind_of_page: Path, scheme: str
-) -> None:
+def test_page_shows_all_on_a_phone_and_a_desk_in_light_and_dark(visit: Visit, kind_of_page: Path, scheme: str) -> None:
     page = visit(kind_of_page, color_scheme=scheme)
     page.locator("details").evaluate_all("all => all.forEach(each => each.open = true)")
     for width in (375, 1200):
@@ -416,8 +414,7 @@ def test_report_of_a_real_sweep_whose_job_fails_and_of_its_best_run(command: Com
     text = Path("runs/sweeps/s/report.html").read_text()
     assert "1 of 2 jobs finished" in text and "there is no checkpoint yet" in text
     best = Results.of(Sweep(Path("runs/sweeps/s"))).winner[0].folder
-    outcome = command("report", str(best), "--out", "new/best.html", data=False)
-    assert outcome.status == 0, outcome.err
+    assert command("report", str(best), "--out", "new/best.html", data=False).status == 0
     assert f"{Run(best).info['metrics']['test/acc']:.2%}" in Path("new/best.html").read_text()
     failed = next(job for job in Sweep(Path("runs/sweeps/s")).jobs() if job.state == "failed")
     assert command("report", str(failed.folder), data=False).status == 0

@@ -129,9 +129,7 @@ def test_what_no_record_has_is_no_json_of_one(text: str) -> None:
         parse_json(text)
 
 
-def test_tag_and_note_in_a_folder_that_cannot_be_written_are_refused_in_one_line(
-    lab: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tag_and_note_in_a_read_only_folder_are_refused(lab: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     fake("a", 1)
     monkeypatch.setattr("mnist_lab.runs.trash.write_record", disk_full)
     for arguments in (["tag", "a", "x"], ["tag", "a", "x", "--remove"], ["note", "a", "x"], ["note", "a", ""]):

@@ -83,9 +83,7 @@ def test_run_without_a_key_that_was_added_since_has_its_default(
 
 
 @pytest.mark.slow
-def test_sweep_made_before_a_key_was_added_is_continued_and_not_repeated(
-    command: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sweep_made_before_a_key_was_added_is_not_repeated(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     assert command(*SWEEP, "~optimizer.nesterov").status == 0  # It is as if conf/ did not have the key.
     sweep = Sweep(Path("runs/sweeps/s"))
     before = {job.id: job.info["started"] for job in sweep.jobs()}

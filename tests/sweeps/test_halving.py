@@ -106,9 +106,7 @@ class Stops(Callback):
 
 
 @pytest.mark.parametrize("at", [*slow(11), *thorough(4, 16)])
-def test_stopped_sweep_makes_the_same_choices_when_it_continues(
-    command: Command, tiny: Tiny, nine: Sweep, at: int
-) -> None:
+def test_stopped_sweep_continues_with_the_same_choices(command: Command, tiny: Tiny, nine: Sweep, at: int) -> None:
     Stops.begun, Stops.at = 0, at
     stops = "+callbacks.stops._target_=test_halving.Stops"
     assert command(*NINE, stops).status == 130

@@ -84,9 +84,7 @@ def test_signal_lets_every_job_save_and_the_next_start_continues(tiny: Tiny, sen
     assert [len(run.epochs()) for run in Run.below(FOLDER)] == [4] * 3
 
 
-def test_more_jobs_than_memory_are_refused_with_a_number_that_fits(
-    command: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_more_jobs_than_memory_are_refused_with_a_remedy(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mnist_lab.sweeps.launchers.launcher.read_free_gigabytes", lambda: 10.0)
     outcome = command("-m", "seed=range(20)", "hydra/launcher=processes", "hydra.launcher.n_jobs=20")
     assert_refused(outcome, "hydra.launcher.n_jobs: 20 jobs at once need 26 GB", "hydra.launcher.n_jobs=7")

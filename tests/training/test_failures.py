@@ -249,8 +249,7 @@ def test_single_image_that_is_left_joins_the_batch_before(command: Command, tiny
     assert (outcome.status, outcome.err) == (0, "")
     assert Run(RUN).info["steps"] == 7 and Run(RUN).epochs()[-1]["examples_seen"] == 190
     own = ("--config-dir", str(tiny.conf), "data=tiny", "--steps", "60")
-    tried = command("lr", *NORMALISED, size, *own, data=False)
-    assert tried.status == 0, tried.err
+    assert command("lr", *NORMALISED, size, *own, data=False).status == 0
 
 
 def test_steps_of_one_image_that_a_network_cannot_take_end_in_a_line(command: Command, tiny: Tiny) -> None:

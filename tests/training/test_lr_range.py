@@ -71,9 +71,7 @@ def test_command_prints_two_rates_and_writes_nothing_but_the_figure(tiny: Tiny, 
         (["--out", "lr.xyz"], "--out=lr.xyz: "),
     ],
 )
-def test_wrong_argument_is_refused_in_one_line(
-    tiny: Tiny, command: Command, arguments: list[str], message: str
-) -> None:
+def test_wrong_argument_is_refused(tiny: Tiny, command: Command, arguments: list[str], message: str) -> None:
     outcome = command("lr", "--config-dir", str(tiny.conf), "data=tiny", *arguments, data=False)
     assert_refused(outcome, message)
 

@@ -63,9 +63,7 @@ class Settings(Callback):
 
 
 @pytest.mark.parametrize("ending", ["finished", "failed"])
-def test_training_from_python_leaves_the_process_as_it_was(
-    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, ending: str
-) -> None:
+def test_training_leaves_the_process_as_it_was(tiny: Tiny, monkeypatch: pytest.MonkeyPatch, ending: str) -> None:
     changes = ("threads=2", "trainer.deterministic=true", "+callbacks.settings._target_=test_process.Settings")
     cfg = tiny.compose("model=mlp", "trainer.max_epochs=1", "figures=true", *changes)
     if ending == "failed":
@@ -125,9 +123,7 @@ program.program()
         *thorough(("sys.exit(143)", 143, False), ("pass", 0, False), ("1 / 0", 1, False)),
     ],
 )
-def test_process_of_a_distributed_run_exits_before_python_is_taken_apart(
-    end: str, status: int, distributed: bool
-) -> None:
+def test_process_of_a_distributed_run_exits_before_python_finalises(end: str, status: int, distributed: bool) -> None:
     program = EXCHANGES.format(distributed=distributed, end=end)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == status, done.stderr

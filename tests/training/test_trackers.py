@@ -80,9 +80,7 @@ def test_settings_metrics_and_checkpoint_arrive_in_a_database_beside_the_runs(co
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("fault", "status"), [("crash", "FAILED"), ("Ctrl-C", "KILLED")])
-def test_run_that_ended_early_is_continued_there_by_its_id_and_finished(
-    command: Command, fault: str, status: str
-) -> None:
+def test_run_that_ended_early_is_continued_by_its_id_and_finished(command: Command, fault: str, status: str) -> None:
     assert command(*QUICK, FAIL.format(fault)).status != 0
     client, (before,) = remote_runs()
     assert before.info.status == status
@@ -118,9 +116,7 @@ def test_store_that_cannot_be_used_is_reported_before_anything_is_made(command: 
 
 
 @pytest.mark.slow
-def test_store_that_fails_in_mid_training_causes_one_warning_and_training_continues(
-    command: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_store_that_fails_in_training_causes_one_warning(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     from mlflow import MlflowClient
 
     log_batch, sent = MlflowClient.log_batch, count()
@@ -180,9 +176,7 @@ def test_wandb_gets_settings_metrics_and_checkpoint_and_a_resumed_offline_run_is
 
 
 @pytest.mark.slow
-def test_jobs_of_a_sweep_are_a_group_of_wandb(
-    command: Command, wandb_runs: list[tuple[dict[str, Any], MagicMock]]
-) -> None:
+def test_sweeps_jobs_are_a_group_of_wandb(command: Command, wandb_runs: list[tuple[dict[str, Any], MagicMock]]) -> None:
     assert command("-m", "model=mlp", "optimizer.lr=0.1,0.01", "sweep=s", "logger=[csv,wandb]").status == 0
     assert [settings["group"] for settings, _ in wandb_runs] == ["s", "s"]
 

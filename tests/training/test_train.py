@@ -204,8 +204,7 @@ def test_test_command_gives_the_same_figures_to_the_last_digit(command: Command,
 def test_one_cycle_ends_with_a_limited_run_whose_last_step_accumulates_fewer_batches(command: Command) -> None:
     """Seven batches an epoch are four steps, each of two batches but the last."""
     limits = ("trainer.limit_train_batches=7", "+trainer.accumulate_grad_batches=2", "trainer.log_every_n_steps=2")
-    outcome = command("model=mlp", "scheduler=onecycle", *limits)
-    assert outcome.status == 0, outcome.err
+    assert command("model=mlp", "scheduler=onecycle", *limits).status == 0
     rates = {row["step"] + 1: row["lr"] for row in only_run().metrics() if "train/loss_step" in row}
     assert max(rates) == 8 and rates[8] < 1e-5 < rates[2]
 
@@ -309,8 +308,7 @@ def test_init_from_takes_a_checkpoint(command: Command) -> None:
     checkpoint = only_run().checkpoint("last")
     assert checkpoint is not None
     own = ("trainer.max_epochs=0", "hydra.run.dir=runs/again/a", "figures=true")
-    outcome = command("model=mlp", f"init_from={checkpoint}", *own)
-    assert outcome.status == 0, outcome.err
+    assert command("model=mlp", f"init_from={checkpoint}", *own).status == 0
     run = Run(Path("runs/again/a"))
     assert same(weights(run.checkpoint("last")), weights(checkpoint))
     assert run.info["epochs"] == 0
@@ -336,14 +334,11 @@ def test_gpu_run_is_tested_to_the_same_figures_and_resumed(command: Command) -> 
 
 @pytest.mark.slow
 def test_run_without_checkpoint_callbacks_saves_its_last_weights(command: Command) -> None:
-    outcome = command("model=mlp", "trainer.max_epochs=1", "callbacks.last=null", "callbacks.best=null")
-    assert outcome.status == 0, outcome.err
+    assert command("model=mlp", "trainer.max_epochs=1", "callbacks.last=null", "callbacks.best=null").status == 0
     assert only_run().info["checkpoints"] == {"best": None, "last": "checkpoints/last.ckpt"}
 
 
-def test_processes_save_the_last_checkpoint_if_the_first_one_finds_none(
-    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_processes_save_the_last_checkpoint_if_the_first_has_none(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     cfg = tiny.compose("model=mlp", "trainer.max_epochs=0", "hydra.run.dir=runs/a")
     model = make_model(cfg)
     trainer = make_trainer(cfg)
@@ -361,8 +356,7 @@ def test_processes_save_the_last_checkpoint_if_the_first_one_finds_none(
 @pytest.mark.slow
 def test_metrics_of_a_part_are_marked_and_not_ranked_among_those_of_whole_sets(command: Command) -> None:
     limits = ("trainer.limit_test_batches=null,1", "optimizer.lr=0.001,0.1")
-    swept = command("-m", "sweep=s", "model=mlp", "trainer.max_epochs=1", *limits)
-    assert swept.status == 0, swept.err
+    assert command("-m", "sweep=s", "model=mlp", "trainer.max_epochs=1", *limits).status == 0
     results = Results.of(Sweep(Path("runs/sweeps/s")))
     assert len(results.ranked) == 2 and not any(group[0].info["partial"] for group in results.ranked)
     (part, *_) = [Run(job.folder) for job in results.jobs if job.info["partial"]]

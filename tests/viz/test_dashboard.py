@@ -97,9 +97,7 @@ def test_every_metric_has_one_chart_of_all_sets(events: EventAccumulator) -> Non
     }
 
 
-def test_precision_and_recall_of_each_digit_are_those_of_the_probabilities(
-    trained: TrainedRun, events: EventAccumulator
-) -> None:
+def test_precision_and_recall_are_those_of_the_probabilities(trained: TrainedRun, events: EventAccumulator) -> None:
     predictions = trained.predictions
     for digit in (0, 9):
         (point,) = events.Tensors(f"pr_curve/{digit}")
