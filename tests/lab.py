@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
@@ -20,10 +20,11 @@ import pytest
 import torch
 import yaml
 from forks import Forked
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from mnist_lab.config.compose import compose
 from mnist_lab.data.mnist_files import FILES, Source
+from mnist_lab.runs.run import Run
 
 # Settings that no tutorial uses, by what they add to a recipe.
 INGREDIENTS = {
@@ -249,6 +250,14 @@ def weights(checkpoint: Path | None) -> dict[str, torch.Tensor]:
 def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
     """Return whether two states hold the same tensors, bit for bit."""
     return first.keys() == second.keys() and all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def change_settings(run: Run, settings: Mapping[str, object]) -> None:
+    """Set values in a run's config.yaml by their keys."""
+    config = OmegaConf.load(run.config_path)
+    for key, value in settings.items():
+        OmegaConf.update(config, key, value, merge=False, force_add=True)
+    OmegaConf.save(config, run.config_path)
 
 
 def wait_for(condition: Callable[[], object], what: str, seconds: float = 120) -> None:

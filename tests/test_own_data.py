@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lab import Command, assert_refused, same, thorough, weights
+from lab import Command, assert_refused, change_settings, same, thorough, weights
 from test_image_folder import draw_shape, write_shapes
 from torch import Tensor, nn
 
@@ -66,9 +66,7 @@ def test_data_that_have_moved_are_found_where_they_are_named_and_refused_once_th
 ) -> None:
     copied = Run(Path(shutil.copytree(trained.folder, tmp_path / "run")))
     moved = Path(shutil.copytree(folder, tmp_path / "shapes"))
-    config = copied.config
-    config.data.source.path = str(moved)
-    copied.save_config(config)
+    change_settings(copied, {"data.source.path": str(moved)})
     resume = [f"resume={copied}", "trainer.max_epochs=7", f"data.source.path={moved}"]
     arguments = resume if action == "resume" else [action, str(copied)]
     if action == "test":

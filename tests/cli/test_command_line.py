@@ -131,8 +131,7 @@ def test_ddp_covers_every_image_exactly_once_an_epoch(tiny: Tiny, command: Comma
     outcome = run("-m", "mnist_lab", *own, "trainer=ddp", "data.val_size=0")
     assert outcome.status == 0, outcome.err
     assert_each_image_is_seen_once_an_epoch(epochs=2, images=TRAIN)
-    (path,) = Path("runs").glob("*/*/run.json")
-    made = Run(path.parent)
+    made = Run.find("latest")
     assert made.info["status"] == "finished"
     assert made.info["device"].startswith("2 × cpu")
     tested = command("test", "latest", data=False)
@@ -162,7 +161,6 @@ def test_wheel_carries_its_configuration_and_runs_the_main_job_elsewhere(tiny: T
     arguments = ["--config-dir", str(tiny.conf), *tiny.overrides, "trainer.max_epochs=1"]
     outcome = run("-m", "mnist_lab", *arguments, PYTHONPATH=str(site))
     assert outcome.status == 0, outcome.err
-    (path,) = Path("runs").glob("*/*/run.json")
-    assert json.loads(path.read_text())["status"] == "finished"
+    assert Run.find("latest").info["status"] == "finished"
     program = "import mnist_lab; print(mnist_lab.conf_dir())"
     assert run("-c", program, PYTHONPATH=str(site)).out.strip() == str(site / "mnist_lab" / "conf")

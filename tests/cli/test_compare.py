@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from lab import Command, Outcome, Tiny
+from lab import Command, Outcome, Tiny, change_settings
 from matplotlib.image import imread
-from omegaconf import OmegaConf
 
 from mnist_lab.cli.compare import PAIRED, describe_pair, legend_label
 from mnist_lab.evaluation.predictions import PairedComparison, compare_on_test_set
@@ -47,13 +46,9 @@ def two(tiny: Tiny, trained: Path) -> list[Run]:
 
 def change(run: Run, settings: Mapping[str, object], **metrics: float) -> Run:
     """Change a run's settings and metrics, as if it had been trained so."""
-    config = OmegaConf.load(run.folder / "config.yaml")
-    for key, value in settings.items():
-        OmegaConf.update(config, key, value)
-    OmegaConf.save(config, run.folder / "config.yaml")
-    run.update(
-        seed=config.seed, metrics={**run.info["metrics"], **{k.replace("_", "/"): v for k, v in metrics.items()}}
-    )
+    change_settings(run, settings)
+    named = {name.replace("_", "/"): value for name, value in metrics.items()}
+    run.update(seed=run.config.seed, metrics=run.info["metrics"] | named)
     return run
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lab import Command, Outcome, Tiny, assert_refused, tiny_arrays, tiny_data
+from lab import Command, Outcome, Tiny, assert_refused, change_settings, tiny_arrays, tiny_data
 from PIL import Image
 from test_digits import LINES, drawn, row_of_digits
 
@@ -214,9 +214,7 @@ def test_bad_arguments_are_reported_in_one_line(command: Command, trained: Run, 
 def test_network_for_clothes_is_given_the_whole_photograph_light_on_dark(trained: Run, tmp_path: Path) -> None:
     shutil.copytree(trained.folder, tmp_path / "run")
     clothes = Run(tmp_path / "run")
-    config = clothes.config
-    config.data.source = compose("data=fashion_mnist").data.source
-    clothes.save_config(config)
+    change_settings(clothes, {"data.source": compose("data=fashion_mnist").data.source})
     shirt = Image.new("RGB", (40, 60), "white")
     shirt.paste("navy", (10, 10, 30, 50))
     shirt.save(tmp_path / "shirt.png")

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import pytest
 import torch
-from lab import Command, Tiny, assert_refused, thorough
+from lab import Command, Tiny, assert_refused, change_settings, thorough
 from playwright.sync_api import Browser, Page
 
 from mnist_lab.evaluation.predictions import Predictions, TrainedRun
@@ -188,9 +188,8 @@ def kind_of_page(lab: Lab, tmp_path_factory: pytest.TempPathFactory, request: py
 
 def test_preset_of_the_user_needs_neither_title_nor_source(lab: Lab, tmp_path: Path) -> None:
     for stated, shown in (({"title": "Mine"}, "“Mine”"), ({"source": "me"}, "me"), ({}, "a preset without a title")):
-        run, config = lab.copy(), lab.run.config
-        config.tutorial = stated | {"published": {"test/acc": [None, 50.0]}}
-        run.save_config(config)
+        run = lab.copy()
+        change_settings(run, {"tutorial": stated | {"published": {"test/acc": [None, 50.0]}}})
         assert describe_preset(run) == shown
     assert f"as published in {shown}." in report(str(run.folder), tmp_path / "page.html").read_text(encoding="utf-8")
 
@@ -430,8 +429,6 @@ def test_bad_input_is_reported_in_one_line_and_nothing_is_written(command: Comma
         ((str(run.folder), "--out", "bad"), "--out=bad: exists and is not a file"),
     ):
         assert_refused(command("report", *arguments, data=False), error)
-    config = run.config
-    config.data.root, config.data.download = "nowhere", False
-    run.save_config(config)
+    change_settings(run, {"data.root": "nowhere", "data.download": False})
     assert_refused(command("report", str(run.folder), data=False), "", "nowhere")
     assert set(run.folder.iterdir()) == before and not list(Path().rglob("*.html*"))

@@ -33,6 +33,7 @@ from lab import (
 from lightning.pytorch import Callback, LightningModule, Trainer
 from pausing import waiting
 
+from benchmarks.sweep_kills import results as plain_results
 from mnist_lab.__main__ import main
 from mnist_lab.config.compose import CommandLine
 from mnist_lab.console import PlainConsole
@@ -422,18 +423,14 @@ def test_job_that_another_process_runs_is_left_alone(command: Command) -> None:
 @pytest.mark.usefixtures("grid")
 def test_job_of_a_damaged_record_is_run_again_and_leaves_the_others(command: Command, file: str, content: str) -> None:
     first = Sweep(FOLDER).jobs()[0]
-    before, others = results(), started()
+    before, others = plain_results(Path("runs")), started()
     (first.folder / file).write_text(content)
     assert [job.state for job in Sweep(FOLDER).jobs()] == ["killed", *["finished"] * 3]
     assert command("report", str(FOLDER), data=False).status == 0
     assert command(*GRID).status == 0
-    assert plain(results()) == plain(before)
+    assert plain_results(Path("runs")) == before
     del others[first.folder.name]
     assert others.items() <= started().items()
-
-
-def plain(content: dict[str, Any]) -> list[dict[str, Any]]:
-    return [{name: job[name] for name in job if name not in ("seconds", "attempts")} for job in content["jobs"]]
 
 
 @pytest.mark.parametrize("content", ["[]", {"jobs": {"a": [1]}}, *thorough("", {"start": "x"})])

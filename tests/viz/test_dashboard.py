@@ -240,8 +240,7 @@ def test_run_without_tensorboard_has_its_figures(command: Command) -> None:
 def test_run_that_continues_has_everything_once(command: Command) -> None:
     """This also holds if parts are switched off when the run continues."""
     assert command("model=lenet", "figures=true").status == 0
-    (path,) = Path("runs").glob("*/*/run.json")
-    folder = path.parent
+    folder = Run.find("latest").folder
     before = found(folder)
     assert {before[tag] for tag in set().union(*PARTS.values())} == {1}
     for epochs, setting in ((3, []), (4, ["dashboard=none"])):
