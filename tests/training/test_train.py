@@ -176,7 +176,6 @@ def test_finished_run_is_not_resumed_changed_or_overwritten(command: Command, fi
         "optimizer.lr=1": "optimizer.lr=1: cannot change on resume (this run uses 0.01)",
         "data.val_size=0": "data.val_size=0: cannot change on resume (this run uses 40)",
         "seed=3": "seed=3: cannot change on resume (this run uses 0)",
-        "augmentation=affine": "cannot change on resume",
         "trainer.limit_val_batches=0.001": "trainer.limit_val_batches=0.001: is less than one",
     }.items():
         outcome = command("resume=latest", "trainer.max_epochs=9", change, data=False)
@@ -273,10 +272,11 @@ def test_two_starts_at_once_get_two_folders_and_the_same_result(command: Command
 
 
 @pytest.mark.slow
-def test_resume_with_a_schedule_that_is_over_or_another_average_is_refused(command: Command) -> None:
-    command("model=mlp", "scheduler=onecycle", "callbacks=ema")
-    outcome = command("resume=latest", "trainer.max_epochs=3", "callbacks.ema.decay=0.5", data=False)
-    assert outcome.status == 2
+def test_resume_with_a_schedule_that_is_over_or_other_settings_is_refused(command: Command) -> None:
+    command("model=mlp", "scheduler=onecycle", "callbacks=ema", "augmentation=affine")
+    changed = ("trainer.max_epochs=3", "callbacks.ema.decay=0.5", "augmentation=none")
+    outcome = command("resume=latest", *changed, data=False)
+    assert outcome.status == 2 and "augmentation." in outcome.err
     assert "scheduler.epochs=3: cannot change on resume (this run uses 2)" in outcome.err
     assert "callbacks.ema.decay=0.5: cannot change on resume (this run uses 0.999)" in outcome.err
 
