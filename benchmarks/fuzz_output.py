@@ -131,18 +131,20 @@ def _texts(record: Any) -> list[tuple[Any, Any]]:
     return [(place, key) for place, key in places_in(record) if isinstance(place[key], str)]
 
 
-class _Tags(HTMLParser):
-    """Collects the elements of a page that run a script or link to another page."""
+class Elements(HTMLParser):
+    """Collects the elements of a page, and those that run a script or link to another page."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
-        self.found: list[str] = []
+        self.names: list[str] = []
+        self.running: list[str] = []
         self.feed(page)
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.names.append(tag)
         for name, value in attributes:
             if name.startswith("on") or (name in ("href", "src") and (value or "").startswith(("javascript:", "x"))):
-                self.found.append(f"<{tag} {name}={value}>")
+                self.running.append(f"<{tag} {name}={value}>")
 
 
 def problem_of_pages(folder: Path) -> str | None:
@@ -152,7 +154,7 @@ def problem_of_pages(folder: Path) -> str | None:
         control = {c for c in page if not c.isprintable()} - {"\n"}
         if path.suffix == ".md":
             page = MarkdownIt("commonmark", {"html": True}).enable("table").render(page)
-        tags = _Tags(page).found + ["<script>alert"] * ("<script>alert" in page)
+        tags = Elements(page).running + ["<script>alert"] * ("<script>alert" in page)
         if control or (tags and path.suffix != ".log"):
             return f"{path.name!r}: {sorted(control)} {tags}"
     return None

@@ -94,9 +94,10 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(autouse=True)
-def _terminal_signals() -> Iterator[None]:
-    """Set the handlers of a terminal's signals: tests that are started in the background or by nohup ignore them."""
-    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGQUIT: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
+def _signals() -> Iterator[None]:
+    """Set the usual handlers of signals: tests that are started in the background or by nohup ignore some of them."""
+    ending = (signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR2)
+    usual = {signal.SIGINT: signal.default_int_handler, **dict.fromkeys(ending, signal.SIG_DFL)}
     before = {number: signal.signal(number, handler) for number, handler in usual.items()}
     yield
     for number, handler in before.items():

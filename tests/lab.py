@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
@@ -20,10 +20,11 @@ import pytest
 import torch
 import yaml
 from forks import Forked
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from mnist_lab.config.compose import compose
 from mnist_lab.data.mnist_files import FILES, Source
+from mnist_lab.runs.run import Run
 
 # Settings that no tutorial uses, by what they add to a recipe.
 INGREDIENTS = {
@@ -39,6 +40,26 @@ RECIPE = [*SMALL_RESIDUAL, *(setting for settings in INGREDIENTS.values() for se
 SAVED_OFTEN = ["data=tiny", "model=mlp", "trainer.accelerator=cpu", "trainer.log_every_n_steps=4", "figures=false"]
 SAVED_OFTEN += ["callbacks.checkpoint.every_n_train_steps=5"]  # An epoch has twelve steps.
 TRAIN, TEST = 230, 57  # Numbers of images. The batch sizes below divide neither.
+# Variables that torchrun, a batch script of SLURM, and srun set in a process of two machines.
+TORCHRUN_SETS = {
+    "TORCHELASTIC_RUN_ID": "none",
+    "RANK": "1",
+    "WORLD_SIZE": "6",
+    "LOCAL_WORLD_SIZE": "3",
+    "GROUP_WORLD_SIZE": "2",
+}
+BATCH_SETS = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2", "SLURM_PROCID": "0", "SLURM_NODELIST": "node[1-2]"}
+SRUN_SETS = BATCH_SETS | {
+    "SLURM_STEP_ID": "0",
+    "SLURM_STEP_NUM_TASKS": "2",
+    "SLURM_STEP_NUM_NODES": "2",
+    "SLURM_STEP_TASKS_PER_NODE": "1(x2)",
+    "SLURM_STEP_NODELIST": "node[1-2]",
+    "SLURM_PROCID": "1",
+    "SLURM_NODEID": "1",
+    "SLURM_LOCALID": "0",
+    "SLURM_NNODES": "2",
+}
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -212,6 +233,13 @@ def held_by_another_process(folder: Path) -> Iterator[subprocess.Popen[str]]:
 Command = Callable[..., Outcome]  # The fixture `command` has this type.
 
 
+def assert_refused(outcome: Outcome, start: str = "", *parts: str, status: int = 2) -> None:
+    """Assert that a command ended with a status and one line on stderr, which has this start and these parts."""
+    assert (outcome.status, outcome.err.count("\n")) == (status, 1), outcome
+    assert outcome.err.startswith(f"mnist_lab: {start}"), outcome.err
+    assert all(part in outcome.err for part in parts), outcome.err
+
+
 def weights(checkpoint: Path | None) -> dict[str, torch.Tensor]:
     """Return the weights in a checkpoint."""
     assert checkpoint is not None
@@ -222,6 +250,14 @@ def weights(checkpoint: Path | None) -> dict[str, torch.Tensor]:
 def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
     """Return whether two states hold the same tensors, bit for bit."""
     return first.keys() == second.keys() and all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def change_settings(run: Run, settings: Mapping[str, object]) -> None:
+    """Set values in a run's config.yaml by their keys."""
+    config = OmegaConf.load(run.config_path)
+    for key, value in settings.items():
+        OmegaConf.update(config, key, value, merge=False, force_add=True)
+    OmegaConf.save(config, run.config_path)
 
 
 def wait_for(condition: Callable[[], object], what: str, seconds: float = 120) -> None:

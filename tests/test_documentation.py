@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from lab import Command, Tiny, thorough
-from PIL import Image
+from test_digits import drawn
 from test_image_folder import write_shapes
 
 from mnist_lab.cli.commands import COMMANDS as CLI
@@ -79,9 +79,7 @@ def write_what_they_name(tiny: Tiny) -> None:
     """Write the files that the commands name: images, weights, and the network of the guide to one's own network."""
     for name in ("photo.jpg", "scans/1.png", "photos/1.jpg"):
         Path(name).parent.mkdir(exist_ok=True)
-        picture = Image.new("L", (80, 100), 255)
-        picture.paste(0, (36, 20, 46, 80))
-        picture.save(name)
+        drawn().save(name)
     write_shapes(Path("shapes"))
     np.savez("letters.npz", images=np.arange(40 * 784).astype(np.uint8).reshape(40, 28, 28), labels=np.arange(40) % 4)
     torch.save(SimpleCNN().state_dict(), "mnist_cnn.pt")

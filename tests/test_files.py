@@ -30,9 +30,7 @@ def test_block_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_durable_file_a_new_folders_name_and_a_whole_tree_are_synced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_durable_file_a_folders_name_and_a_tree_are_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[str] = []
     monkeypatch.setattr(files, "sync", lambda path: synced.append(path.name.split(".")[-1]))
     write_text(tmp_path / "file", "", durable=False)

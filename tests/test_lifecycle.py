@@ -42,9 +42,7 @@ def left_alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tiny, Run]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("examples", [3, *thorough(8)])  # So many orders are tried.
-def test_run_ends_as_if_left_alone_or_one_line_says_why_not(
-    left_alone: tuple[Tiny, Run], tmp_path: Path, examples: int
-) -> None:
+def test_run_ends_as_if_left_alone_or_says_why_not(left_alone: tuple[Tiny, Run], tmp_path: Path, examples: int) -> None:
     from hypothesis import HealthCheck, settings
     from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
     from hypothesis.strategies import booleans, floats, integers, sampled_from

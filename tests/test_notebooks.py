@@ -18,9 +18,7 @@ def outputs(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
 
 @pytest.mark.real_data
 @pytest.mark.parametrize("path", [*slow(NOTEBOOKS[0]), *thorough(*NOTEBOOKS[1:])], ids=lambda path: path.stem)
-def test_notebook_runs_from_top_to_bottom_without_a_warning(
-    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_notebook_runs_without_a_warning(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from nbclient import NotebookClient
 
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

@@ -6,7 +6,6 @@ import json
 import logging
 import math
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from rich.table import Table
 from test_ls import fake
 
 from benchmarks.fuzz import fuzz
+from benchmarks.fuzz_output import Elements
 from mnist_lab.console import PlainConsole
 from mnist_lab.errors import UsageError, exit_on_user_error
 from mnist_lab.formatting import (
@@ -53,9 +53,7 @@ def control(text: str) -> set[str]:
 
 
 @pytest.mark.parametrize("text", STEERING)
-def test_all_ways_to_print_escape_what_steers_and_keep_a_text_on_its_line(
-    text: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_all_ways_to_print_escape_what_steers_and_keep_the_line(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     print_lines(text)
     with pytest.raises(SystemExit), exit_on_user_error():
         raise UsageError(f"{text}: refused")
@@ -105,21 +103,6 @@ def test_values_in_a_csv_hold_no_formula_of_a_spreadsheet(tiny: Tiny, command: C
     sweep = Sweep.open(Path("s"), "", ["x"], {})
     Results(sweep, [Job((f"x={value}",), Path(value)) for value in ("-cmd", "-1")], []).write()
     assert [row["x"] for row in csv.DictReader(sweep.results_csv.read_text().splitlines())] == ["'-cmd", "-1"]
-
-
-class Elements(HTMLParser):
-    """A parser that collects the elements of a page, and the attributes that can run a program."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.names: list[str] = []
-        self.running: list[str] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.names.append(tag)
-        links = [value for name, value in attributes if name in ("href", "src") and "javascript:" in (value or "")]
-        self.running += [name for name, _ in attributes if name[:2] == "on"] + [tag] * len(links)
 
 
 @pytest.mark.parametrize("text", [TAG, "a\n\n# b", "`` ` ``", "$x$", "_a_ b_c ~~d~~", "\\", "![a](b)"])

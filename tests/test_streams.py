@@ -98,9 +98,7 @@ def test_character_that_the_terminal_lacks_is_replaced() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").exists(), reason="/proc shows that a write blocks")
 @pytest.mark.parametrize("sent", [signal.SIGINT, *thorough(signal.SIGTERM)])
-def test_signal_ends_a_run_that_waits_for_a_reader_that_does_not_read_and_it_saves(
-    tiny: Tiny, pipe: tuple[int, int], sent: signal.Signals
-) -> None:
+def test_signal_ends_a_run_that_waits_for_its_reader(tiny: Tiny, pipe: tuple[int, int], sent: signal.Signals) -> None:
     training = subprocess.Popen(
         train(tiny, "trainer.max_epochs=100000"),
         stdout=pipe[1],

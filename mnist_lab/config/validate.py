@@ -322,10 +322,10 @@ def _monitor_problems(cfg: DictConfig) -> Iterator[str]:
 
 
 def _resume_problems(cfg: DictConfig, resumed: DictConfig) -> Iterator[str]:
-    """Yield problems of settings that cannot change on resume."""
+    """Yield problems of settings that cannot change on resume; one that the run lacks counts as null."""
     before, now = flatten(resumed), flatten(cfg)
-    for key, used in before.items():
-        value = now.get(key)
+    for key in before | now:
+        used, value = before.get(key), now.get(key)
         is_kept = value is None and key in READ_FROM_DATA
         if FIXED_ON_RESUME.match(key) and not is_kept and value != used:
             yield (

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from lab import Command, Tiny
+from lab import Command, assert_refused
 
 
 def files() -> set[Path]:
@@ -47,17 +47,6 @@ def test_sweep_is_described_with_what_is_done_already(command: Command) -> None:
     assert files() == before
 
 
-@pytest.mark.parametrize(
-    ("arguments", "error"),
-    [
-        (["-m", "optimizer.lr=0.1,-1"], "optimizer.lr=-1: "),
-        (["optimizer.lr=0.1,0.2"], "optimizer.lr=0.1,0.2: several values; add -m"),
-        (["--cehck"], "--cehck: unknown option; did you mean --check?"),
-    ],
-)
-def test_invalid_command_line_ends_in_2_with_the_reason(
-    tiny: Tiny, command: Command, arguments: list[str], error: str
-) -> None:
-    outcome = command(*arguments, "--check")
-    assert (outcome.status, outcome.out, outcome.err.count("\n")) == (2, "", 1)
-    assert outcome.err.startswith(f"mnist_lab: {error}") and not files()
+def test_invalid_job_of_a_sweep_ends_in_2_with_the_reason(command: Command) -> None:
+    assert_refused(command("-m", "optimizer.lr=0.1,-1", "--check"), "optimizer.lr=-1: ")
+    assert not files()

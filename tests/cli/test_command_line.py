@@ -6,11 +6,11 @@ import re
 import subprocess
 import sys
 import zipfile
-from collections import Counter
 from pathlib import Path
 
 import pytest
-from lab import TRAIN, Command, Outcome, Tiny
+from instrumented import assert_each_image_is_seen_once_an_epoch
+from lab import TRAIN, Command, Outcome, Tiny, assert_refused
 from test_ls import fake
 
 from mnist_lab import conf_dir
@@ -104,9 +104,7 @@ def test_command_is_completed_as_the_first_word_and_settings_where_they_belong(
 
 def test_folder_that_cannot_be_made_is_reported_before_training(command: Command) -> None:
     Path("file").write_text("")
-    outcome = command("runs_dir=file")
-    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
-    assert "choose another runs_dir" in outcome.err
+    assert_refused(command("runs_dir=file"), "", "choose another runs_dir")
 
 
 def test_full_error_variable_shows_the_traceback(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,13 +130,8 @@ def test_ddp_covers_every_image_exactly_once_an_epoch(tiny: Tiny, command: Comma
     own = ["--config-dir", str(tiny.conf), *tiny.overrides, "model=mlp", "model._target_=instrumented.Spy"]
     outcome = run("-m", "mnist_lab", *own, "trainer=ddp", "data.val_size=0")
     assert outcome.status == 0, outcome.err
-    for epoch in (0, 1):
-        files = list(Path("seen").glob(f"{epoch}-*"))
-        assert {path.name.split("-")[1] for path in files} == {"0", "1"}
-        counts = Counter(word for path in files for word in path.read_text().split())
-        assert len(counts) == TRAIN and set(counts.values()) == {1}
-    (path,) = Path("runs").glob("*/*/run.json")
-    made = Run(path.parent)
+    assert_each_image_is_seen_once_an_epoch(epochs=2, images=TRAIN)
+    made = Run.find("latest")
     assert made.info["status"] == "finished"
     assert made.info["device"].startswith("2 × cpu")
     tested = command("test", "latest", data=False)
@@ -168,7 +161,6 @@ def test_wheel_carries_its_configuration_and_runs_the_main_job_elsewhere(tiny: T
     arguments = ["--config-dir", str(tiny.conf), *tiny.overrides, "trainer.max_epochs=1"]
     outcome = run("-m", "mnist_lab", *arguments, PYTHONPATH=str(site))
     assert outcome.status == 0, outcome.err
-    (path,) = Path("runs").glob("*/*/run.json")
-    assert json.loads(path.read_text())["status"] == "finished"
+    assert Run.find("latest").info["status"] == "finished"
     program = "import mnist_lab; print(mnist_lab.conf_dir())"
     assert run("-c", program, PYTHONPATH=str(site)).out.strip() == str(site / "mnist_lab" / "conf")

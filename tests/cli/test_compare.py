@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from lab import Command, Outcome, Tiny, tiny_data
+from lab import Command, Outcome, Tiny, change_settings
 from matplotlib.image import imread
-from omegaconf import OmegaConf
 
 from mnist_lab.cli.compare import PAIRED, describe_pair, legend_label
 from mnist_lab.evaluation.predictions import PairedComparison, compare_on_test_set
@@ -24,21 +23,21 @@ from mnist_lab.viz.curves import plot_comparison
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    """Return a folder with an mlp and a compact_cnn of different learning rates; the latter is tested each epoch."""
-    made = tiny_data(tmp_path_factory.mktemp("trained"))
-    made.overrides = ["data=tiny", "trainer.max_epochs=2", "trainer.accelerator=cpu", "dashboard=none", "figures=false"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(made.folder)
-        train(made.compose("model=mlp", "optimizer.lr=0.02", "hydra.run.dir=runs/a/mlp"))
-        train(made.compose("model=compact_cnn", "callbacks=test_curve", "hydra.run.dir=runs/b/cnn"))
-    return made
+def trained(module_tiny: Tiny) -> Path:
+    """Train an mlp and a compact_cnn of different learning rates; the latter is tested each epoch."""
+    folder = module_tiny.folder / "runs"
+    for name, *settings in (
+        ("a/mlp", "model=mlp", "optimizer.lr=0.02"),
+        ("b/cnn", "model=compact_cnn", "callbacks=test_curve"),
+    ):
+        train(module_tiny.compose("dashboard=none", f"hydra.run.dir={folder / name}", *settings))
+    return folder
 
 
 @pytest.fixture
-def two(tiny: Tiny, trained: Tiny) -> list[Run]:
+def two(tiny: Tiny, trained: Path) -> list[Run]:
     """Return copies of the two runs, with their own data."""
-    shutil.copytree(trained.folder / "runs", "runs")
+    shutil.copytree(trained, "runs")
     runs = [Run(Path("runs/a/mlp")), Run(Path("runs/b/cnn"))]
     for run in runs:
         change(run, {"data.root": str(tiny.root)})
@@ -47,13 +46,9 @@ def two(tiny: Tiny, trained: Tiny) -> list[Run]:
 
 def change(run: Run, settings: Mapping[str, object], **metrics: float) -> Run:
     """Change a run's settings and metrics, as if it had been trained so."""
-    config = OmegaConf.load(run.folder / "config.yaml")
-    for key, value in settings.items():
-        OmegaConf.update(config, key, value)
-    OmegaConf.save(config, run.folder / "config.yaml")
-    run.update(
-        seed=config.seed, metrics={**run.info["metrics"], **{k.replace("_", "/"): v for k, v in metrics.items()}}
-    )
+    change_settings(run, settings)
+    named = {name.replace("_", "/"): value for name, value in metrics.items()}
+    run.update(seed=run.config.seed, metrics=run.info["metrics"] | named)
     return run
 
 

@@ -4,10 +4,8 @@ import shlex
 from pathlib import Path
 
 import pytest
-from lab import Command, Tiny
-from test_ls import fake
-
-from mnist_lab.runs.sweep import Job, Sweep, write_job
+from lab import Command, Tiny, assert_refused
+from test_ls import fake_runs
 
 REFUSED = {
     "archive a": "a: name the file to write last; it ends in .zip",
@@ -68,13 +66,9 @@ REFUSED = {
 
 @pytest.mark.parametrize("line", REFUSED)
 def test_arguments_are_refused_in_one_line_and_nothing_is_changed(tiny: Tiny, lab: Command, line: str) -> None:
-    fake("a", 1)
-    job = fake("sweeps/s/lr=0.1-0123456789ab", 2)
-    fake("b", 3, model="lenet")
-    Sweep.open(Path("runs/sweeps/s"), "-m sweep=s", ["optimizer.lr"], {"0123456789ab": ("optimizer.lr=0.1",)})
-    write_job(Job(("optimizer.lr=0.1",), job))
+    fake_runs()
     before = {path: path.is_file() and path.read_bytes() for path in Path().rglob("*")}
     outcome = lab(*shlex.split(line))
-    assert (outcome.status, outcome.out, outcome.err.count("\n")) == (2, "", 1), outcome.err
-    assert outcome.err.startswith(f"mnist_lab: {REFUSED[line]}")
+    assert_refused(outcome, REFUSED[line])
+    assert outcome.out == ""
     assert {path: path.is_file() and path.read_bytes() for path in Path().rglob("*")} == before

@@ -3,26 +3,18 @@
 from pathlib import Path
 
 import pytest
-from lab import Command, Tiny
-from test_ls import fake, names
+from lab import Command, Tiny, assert_refused
+from test_archive import content
+from test_ls import fake, fake_runs, names
 
 from mnist_lab.runs.locks import run_lock
-from mnist_lab.runs.sweep import Job, Sweep, write_job
 
 
 @pytest.fixture
 def lab(tiny: Tiny, lab: Command) -> Command:
-    """Make the runs a and b and a job of the sweep s, and return the command without the tiny data's settings."""
-    fake("a", 1)
-    fake("b", 2, status="failed", metrics={})
-    job = fake("sweeps/s/lr=0.1-0123456789ab", 3)
-    Sweep.open(Path("runs/sweeps/s"), "-m sweep=s", ["optimizer.lr"], {"0123456789ab": ("optimizer.lr=0.1",)})
-    write_job(Job(("optimizer.lr=0.1",), job))
+    """Make some runs, and return the command without the tiny data's settings."""
+    fake_runs()
     return lab
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("name", ["a", "sweeps/s"])
@@ -66,8 +58,7 @@ def test_nothing_is_removed_if_one_of_the_folders_is_in_use(lab: Command, place:
     target = "runs/sweeps/s" if "sweeps" in place else place
     with run_lock(Path(place)):
         outcome = lab("rm", "runs/a", target)
-        assert (outcome.status, outcome.err.count("\n")) == (2, 1)
-        assert f"{target}: is in use by process " in outcome.err and "--force removes it all the same" in outcome.err
+        assert_refused(outcome, f"{target}: is in use by process ", "--force removes it all the same")
         assert Path("runs/a").exists() and Path(target).exists()
 
 

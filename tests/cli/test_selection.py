@@ -3,10 +3,9 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 from lab import Command, Tiny
-from PIL import Image
+from test_digits import drawn
 
 from mnist_lab.training.train import train
 
@@ -43,9 +42,7 @@ def test_each_of_the_runs_is_exported_and_reported(two: None, command: Command) 
 
 @pytest.mark.slow
 def test_each_of_the_runs_predicts(two: None, command: Command) -> None:
-    digit = np.zeros((28, 28), np.uint8)
-    digit[4:24, 13:16] = 255
-    Image.fromarray(digit).save("one.png")
+    drawn().save("one.png")
     Path("bad.png").write_text("no image")
     outcome = command("predict", "runs", "one.png", "bad.png", "--json", data=False)
     rows = json.loads(outcome.out)

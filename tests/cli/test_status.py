@@ -96,9 +96,7 @@ def test_time_left_of_a_job_follows_from_the_time_of_all_its_epochs(command: Com
 
 @pytest.mark.parametrize("state", [RunState.PRUNED, RunState.PAUSED])
 @pytest.mark.parametrize("arguments", [["status", "s"], ["ls"], ["report", "runs/sweeps/s"]])
-def test_job_that_was_stopped_early_is_shown_as_such(
-    tiny: Tiny, command: Command, arguments: list[str], state: RunState
-) -> None:
+def test_job_stopped_early_is_shown(tiny: Tiny, command: Command, arguments: list[str], state: RunState) -> None:
     jobs = {"a" * 12: ["seed=1"]}
     sweep = Sweep.open(Path("runs/sweeps/s").absolute(), "python -m mnist_lab -m sweep=s", ["seed"], jobs)
     run = Run(sweep.folder / f"seed=1-{'a' * 12}")

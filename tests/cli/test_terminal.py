@@ -16,8 +16,8 @@ import pyte
 import pytest
 from lab import Command, Tiny, thorough, tiny_data
 from lightning.pytorch import LightningModule, Trainer
-from PIL import Image
 from rich.console import Console
+from test_digits import drawn
 from torch import Tensor
 
 from mnist_lab.runs.run import Run
@@ -172,8 +172,7 @@ def test_epoch_lines_and_the_bar_of_run_validation_and_test_fit_the_terminal(
     console = Console(file=shown, force_terminal=True, width=columns, _environ={})
     monkeypatch.setattr("mnist_lab.training.progress.console", console)
     monkeypatch.setattr("mnist_lab.training.progress.INTERVAL", 0)
-    outcome = command("model=mlp", "callbacks=test_curve", "dashboard=none", "callbacks.summary=null")
-    assert outcome.status == 0, outcome.err
+    assert command("model=mlp", "callbacks=test_curve", "dashboard=none", "callbacks.summary=null").status == 0
     screen = Screen(columns)
     pyte.Stream(screen).feed(shown.getvalue().replace("\n", "\r\n"))
     drawn = "\n".join(screen.drawn)
@@ -235,9 +234,7 @@ def test_sigquit_ends_a_run_at_once_and_leaves_the_cursor_visible_and_the_run_as
 @pytest.mark.thorough
 def test_other_commands_end_well_and_fit_the_terminal(shared: Tiny, whole: tuple[Run, Terminal]) -> None:
     shutil.copytree("whole", "copy", dirs_exist_ok=True)
-    picture = Image.new("L", (28, 28))
-    picture.paste(255, (12, 4, 16, 24))
-    picture.save("digit.png")
+    drawn().save("digit.png")
     settings = ["data=tiny", "data.val_size=0", "trainer.max_epochs=1", "trainer.accelerator=cpu"]
     commands = [
         ["ls", "--runs-dir", "."],

@@ -38,9 +38,7 @@ def test_job_of_a_lost_node_continues_on_the_other(tiny: Tiny, ray_cluster: RayC
     assert same_as_undisturbed(command, "seed=0,1", "trainer.max_epochs=40")
 
 
-def test_ctrl_c_lets_jobs_on_both_nodes_save_and_a_kill_ends_them_and_the_next_start_continues(
-    tiny: Tiny, ray_cluster: RayCluster, command: Command
-) -> None:
+def test_jobs_on_nodes_continue_after_ctrl_c_and_kill(tiny: Tiny, ray_cluster: RayCluster, command: Command) -> None:
     swept(tiny, ray_cluster, "seed=0,1", *SLOW, then=while_training(2, signal.SIGINT), status=130)
     assert [(job.state, job.info["status"]) for job in jobs()] == [("interrupted", "interrupted")] * 2
     swept(tiny, ray_cluster, "seed=0,1", *SLOW, then=while_training(2, signal.SIGKILL), status=-signal.SIGKILL)

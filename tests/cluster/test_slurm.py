@@ -70,9 +70,7 @@ def test_preempted_job_saves_is_requeued_and_continues_bit_for_bit(tiny: Tiny, s
 
 
 @pytest.mark.thorough
-def test_job_at_its_time_limit_saves_is_requeued_and_continues_bit_for_bit(
-    tiny: Tiny, slurm: Slurm, command: Command
-) -> None:
+def test_job_at_its_time_limit_saves_is_requeued_and_continues(tiny: Tiny, slurm: Slurm, command: Command) -> None:
     """SLURM warns 20 seconds before the limit of a minute, or up to 30 seconds earlier."""
 
     def wait(process: subprocess.Popen[str]) -> None:
@@ -106,9 +104,7 @@ def test_lost_node_is_waited_for_and_its_job_continues_on_the_other(tiny: Tiny, 
 
 
 @pytest.mark.thorough
-def test_jobs_wait_in_a_full_queue_and_a_detached_sweep_continues_without_its_command(
-    tiny: Tiny, slurm: Slurm, command: Command
-) -> None:
+def test_jobs_wait_in_a_full_queue_and_a_detached_sweep_continues(tiny: Tiny, slurm: Slurm, command: Command) -> None:
     """Two jobs fill the nodes and a third waits. One node is drained while its job runs."""
     sweep = ("seed=0,1,2", "hydra.launcher.cpus_per_task=2", "threads=1", *SLOW)
     assert "python -m mnist_lab status s" in swept(tiny, slurm, *sweep, "--detach")

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from lab import Command, Tiny, run, thorough, wait_for
+from lab import BATCH_SETS, SRUN_SETS, TORCHRUN_SETS, Command, Tiny, run, thorough, wait_for
 
 from mnist_lab.config.distributed import PORTS, LaunchedProcess, launched_process, rendezvous, share_run_folder
 from mnist_lab.config.validate import validate
@@ -23,13 +23,10 @@ TORCHRUN = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "mnist
 
 
 @pytest.mark.thorough
-def test_jobs_of_a_sweep_are_trained_once_each_as_alone_and_one_that_dies_leaves_the_others(
-    tiny: Tiny, command: Command
-) -> None:
+def test_jobs_of_a_sweep_are_trained_as_alone_and_one_that_dies_leaves_the_others(tiny: Tiny, command: Command) -> None:
     dies = "+callbacks.dies={_target_: instrumented.KillProcess, rank: 1, epoch: 0, seed: 2}"
     before = dict(os.environ)
-    outcome = command("-m", "sweep=s", "seed=0,2,1", *DDP, dies)
-    assert outcome.status == 1, outcome.err
+    assert command("-m", "sweep=s", "seed=0,2,1", *DDP, dies).status == 1
     assert dict(os.environ) == before
     assert sys.argv[-1] == dies and "-m" in sys.argv
     jobs = Sweep(Path("runs/sweeps/s")).jobs()
@@ -96,27 +93,6 @@ def set_environment(monkeypatch: pytest.MonkeyPatch, values: dict[str, str]) -> 
         monkeypatch.setenv(name, value)
 
 
-TORCHRUN_SETS = {
-    "TORCHELASTIC_RUN_ID": "none",
-    "RANK": "1",
-    "WORLD_SIZE": "6",
-    "LOCAL_WORLD_SIZE": "3",
-    "GROUP_WORLD_SIZE": "2",
-}
-BATCH_SETS = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2", "SLURM_PROCID": "0", "SLURM_NODELIST": "node[1-2]"}
-SRUN_SETS = BATCH_SETS | {
-    "SLURM_STEP_ID": "0",
-    "SLURM_STEP_NUM_TASKS": "2",
-    "SLURM_STEP_NUM_NODES": "2",
-    "SLURM_STEP_TASKS_PER_NODE": "1(x2)",
-    "SLURM_STEP_NODELIST": "node[1-2]",
-    "SLURM_PROCID": "1",
-    "SLURM_NODEID": "1",
-    "SLURM_LOCALID": "0",
-    "SLURM_NNODES": "2",
-}
-
-
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [
@@ -137,9 +113,7 @@ def test_processes_of_torchrun_and_srun_are_recognised_by_their_variables(
 
 
 @pytest.mark.parametrize(("nodes", "first"), [("gpu[03,07-09]", "gpu03"), ("a,b", "a")])
-def test_tasks_of_srun_meet_on_the_first_node_at_a_port_of_their_step(
-    monkeypatch: pytest.MonkeyPatch, nodes: str, first: str
-) -> None:
+def test_srun_tasks_meet_on_the_first_node_at_a_port(monkeypatch: pytest.MonkeyPatch, nodes: str, first: str) -> None:
     set_environment(monkeypatch, SRUN_SETS | {"SLURM_STEP_NODELIST": nodes})
     ports = []
     for job, step in (("7", "0"), ("7", "1"), ("8", "0"), ("123456789", "0")):

@@ -154,9 +154,7 @@ def test_images_in_many_forms_are_bytes_of_28x28(path: Path, images: np.ndarray)
     ],
     ids=["a column of floats", "named by an array", "numbers as text"],
 )
-def test_classes_have_the_names_of_the_file_or_their_numbers(
-    path: Path, arrays: dict[str, Any], classes: list[str]
-) -> None:
+def test_classes_have_the_files_names_or_their_numbers(path: Path, arrays: dict[str, Any], classes: list[str]) -> None:
     source = save(path, images=IMAGES, **arrays)
     assert source.read_settings()["classes"] == classes
     labels = source.load().train_labels

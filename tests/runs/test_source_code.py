@@ -57,9 +57,7 @@ def test_changed_code_is_restored_by_the_recorded_commands(checkout: Path) -> No
     assert files(Path("source")) == files(checkout)
 
 
-def test_checkout_without_changes_has_no_patch_an_older_one_goes_and_a_further_run_asks_git_once(
-    checkout: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unchanged_checkout_has_no_patch_and_git_is_asked_once(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("source.patch").write_text("of an earlier start")
     state = record(checkout)
     assert (state["changed"], Path("source.patch").exists()) == (False, False)

@@ -2,7 +2,6 @@
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,6 @@ from mnist_lab.runs.sweep import Sweep
 from mnist_lab.sweeps.launchers.launcher import count_processors, make_launcher
 
 
-@pytest.fixture
-def _signals() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR2)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-@pytest.mark.usefixtures("_signals")
 @pytest.mark.parametrize(
     ("sent", "is_running", "sweep_stops", "requeued"),
     [

@@ -64,9 +64,7 @@ def test_user_error_is_raised_and_not_printed(
     assert capfd.readouterr().err == ""
 
 
-def test_sweep_runs_after_hydra_was_initialized_as_its_main_does(
-    tiny_sweep: Callable[..., Results], tmp_path: Path
-) -> None:
+def test_sweep_runs_after_hydra_was_initialized(tiny_sweep: Callable[..., Results], tmp_path: Path) -> None:
     with (
         hydra.initialize_config_dir(str(tmp_path), version_base="1.3"),
         pytest.raises(UsageError, match="nope=1,2: unknown setting"),

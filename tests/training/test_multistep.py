@@ -112,9 +112,7 @@ class StopWithin(StepCallback):
         (["+callbacks.watches._target_=test_multistep.Watches"], 1, "for Watches.on_train_batch_start"),
     ],
 )
-def test_resumed_run_keeps_its_groups_unless_something_needs_single_steps(
-    command: Command, settings: list[str], size: int, reason: str
-) -> None:
+def test_resumed_run_keeps_its_groups_if_it_can(command: Command, settings: list[str], size: int, reason: str) -> None:
     base = ("model=mlp", "steps_per_execution=5", "logger=csv")
     assert command(*base, "hydra.run.dir=runs/a/whole").status == 0
     stop = "+callbacks.stop={_target_: test_multistep.StopWithin, step: 8}"

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from lab import Command, Tiny, thorough
+from lab import BATCH_SETS, SRUN_SETS, TORCHRUN_SETS, Command, Tiny, thorough
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
@@ -26,14 +26,6 @@ from mnist_lab.cli.train import leave_disk_errors_to_main_thread
 from mnist_lab.training.runtime import cluster_environment, is_process_lost, launch_command
 from mnist_lab.training.train import train
 
-TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
-BATCH = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2", "SLURM_PROCID": "0", "SLURM_NODELIST": "node1"}
-SRUN = BATCH | {
-    "SLURM_STEP_ID": "0",
-    "SLURM_STEP_NUM_TASKS": "2",
-    "SLURM_STEP_TASKS_PER_NODE": "2",
-    "SLURM_STEP_NODELIST": "node1",
-}
 GLOO = RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:545] Read error: Connection reset by peer")
 BACKEND, NETWORK = torch.distributed.DistBackendError, torch.distributed.DistNetworkError
 
@@ -71,9 +63,7 @@ class Settings(Callback):
 
 
 @pytest.mark.parametrize("ending", ["finished", "failed"])
-def test_training_from_python_leaves_the_process_as_it_was(
-    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, ending: str
-) -> None:
+def test_training_leaves_the_process_as_it_was(tiny: Tiny, monkeypatch: pytest.MonkeyPatch, ending: str) -> None:
     changes = ("threads=2", "trainer.deterministic=true", "+callbacks.settings._target_=test_process.Settings")
     cfg = tiny.compose("model=mlp", "trainer.max_epochs=1", "figures=true", *changes)
     if ending == "failed":
@@ -133,9 +123,7 @@ program.program()
         *thorough(("sys.exit(143)", 143, False), ("pass", 0, False), ("1 / 0", 1, False)),
     ],
 )
-def test_process_of_a_distributed_run_exits_before_python_is_taken_apart(
-    end: str, status: int, distributed: bool
-) -> None:
+def test_process_of_a_distributed_run_exits_before_python_finalises(end: str, status: int, distributed: bool) -> None:
     program = EXCHANGES.format(distributed=distributed, end=end)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == status, done.stderr
@@ -182,14 +170,14 @@ def launched(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize(
     ("launched", "kind"),
-    [({}, LightningEnvironment), (BATCH, LightningEnvironment), (TORCHRUN, TorchElasticEnvironment)],
+    [({}, LightningEnvironment), (BATCH_SETS, LightningEnvironment), (TORCHRUN_SETS, TorchElasticEnvironment)],
     indirect=["launched"],
 )
 def test_lightning_starts_the_processes_unless_torchrun_does(launched: None, kind: type) -> None:
     assert type(cluster_environment()) is kind
 
 
-@pytest.mark.parametrize("launched", [SRUN], indirect=True)
+@pytest.mark.parametrize("launched", [SRUN_SETS], indirect=True)
 def test_srun_starts_the_processes_and_requeues_none(launched: None) -> None:
     environment = cluster_environment()
     assert isinstance(environment, SLURMEnvironment)
@@ -213,7 +201,9 @@ def test_only_a_lost_connection_stands_for_the_death_of_a_process(error: Excepti
     assert is_process_lost(error) == lost
 
 
-@pytest.mark.parametrize(("launched", "lost"), [(TORCHRUN, True), (SRUN, True), ({}, False)], indirect=["launched"])
+@pytest.mark.parametrize(
+    ("launched", "lost"), [(TORCHRUN_SETS, True), (SRUN_SETS, True), ({}, False)], indirect=["launched"]
+)
 def test_sigterm_after_a_lost_connection_is_the_launchers(launched: None, lost: bool) -> None:
     followed, alone = SIGTERMException(), SIGTERMException()
     followed.__context__ = GLOO
@@ -225,8 +215,8 @@ def test_sigterm_after_a_lost_connection_is_the_launchers(launched: None, lost: 
     ("launched", "command"),
     [
         ({}, "python -m mnist_lab resume=x"),
-        (TORCHRUN, "torchrun ... -m mnist_lab resume=x"),
-        (SRUN, "srun ... python -m mnist_lab resume=x"),
+        (TORCHRUN_SETS, "torchrun ... -m mnist_lab resume=x"),
+        (SRUN_SETS, "srun ... python -m mnist_lab resume=x"),
     ],
     indirect=["launched"],
 )

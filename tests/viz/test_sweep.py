@@ -45,9 +45,7 @@ def fractions(axes: Axes) -> list[float]:
         (["5", "none", "30"], [0.05, 0.5, 0.95], ["5", "30", "none"]),
     ],
 )
-def test_values_of_a_setting_are_placed_and_named(
-    values: list[str], places: list[float], labels: list[str] | None
-) -> None:
+def test_settings_values_are_placed_and_named(values: list[str], places: list[float], labels: list[str] | None) -> None:
     (axes,) = plot_response(results(*({"optimizer.lr": value} for value in values)), "optimizer.lr").axes
     assert fractions(axes) == places
     if labels:
