@@ -176,6 +176,9 @@ def test_finished_run_is_not_resumed_changed_or_overwritten(command: Command, fi
         "optimizer.lr=1": "optimizer.lr=1: cannot change on resume (this run uses 0.01)",
         "data.val_size=0": "data.val_size=0: cannot change on resume (this run uses 40)",
         "seed=3": "seed=3: cannot change on resume (this run uses 0)",
+        "augmentation=affine": "augmentation.degrees=10: cannot change on resume (this run uses null)",
+        "callbacks=ema": "callbacks.ema.decay=0.999: cannot change on resume (this run uses null)",
+        "scheduler=step": "scheduler.gamma",
         "trainer.limit_val_batches=0.001": "trainer.limit_val_batches=0.001: is less than one",
     }.items():
         outcome = command("resume=latest", "trainer.max_epochs=9", change, data=False)
