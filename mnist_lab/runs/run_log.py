@@ -23,6 +23,13 @@ class RunLog(logging.FileHandler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.pending.append(record)
+        self._write_pending()
+
+    def close(self) -> None:
+        self._write_pending()  # The run may have its record only since the last message.
+        super().close()
+
+    def _write_pending(self) -> None:
         if self.stream or self.run.exists or self.run.job_path.exists():
             for pending in self.pending:
                 super().emit(pending)
