@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 from lab import Command, Tiny, assert_refused, run, thorough, wait_for
 from lightning.pytorch import Callback, LightningModule, Trainer
+from loky.process_executor import BrokenProcessPool
 from pausing import waiting
 
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
 from mnist_lab.sweeps.launchers.launcher import count_processors
-from mnist_lab.sweeps.launchers.this_machine import ProcessesLauncher
+from mnist_lab.sweeps.launchers.this_machine import ProcessesLauncher, start_worker
 
 FOLDER = Path("runs/sweeps/s")
 PROCESSORS = count_processors()
@@ -90,6 +91,26 @@ def test_job_whose_process_is_killed_is_tried_once_more_and_takes_no_other_job_w
     assert [job.state for job in Sweep(FOLDER).jobs()] == ["finished", "failed", "finished"]
     assert [job.attempts for job in Sweep(FOLDER).jobs()] == [1, 2, 1]
     assert "1 of 3 jobs failed" in out and "its process died" in out
+
+
+@pytest.mark.slow
+def test_worker_that_dies_without_a_job_is_replaced(tmp_path: Path) -> None:
+    launcher, worker = ProcessesLauncher(1), start_worker()
+    os.kill(worker.submit(os.getpid).result(), signal.SIGKILL)
+
+    def is_broken() -> bool:
+        try:
+            worker.submit(os.getpid)
+        except BrokenProcessPool:
+            return True
+        return False
+
+    wait_for(is_broken, "the end of the worker")
+    launcher.idle, launcher.numbers = [worker], {worker: 0}
+    launcher.start(Sweep(tmp_path), ["0123456789ab"], lambda id: None)
+    launcher.poll()
+    assert launcher.running["0123456789ab"][0] is not worker
+    launcher.close()
 
 
 @pytest.mark.thorough

@@ -79,24 +79,32 @@ class ProcessesLauncher(Launcher):
                 self.jobs[id] = LaunchedJob(Stage.ENDED, reason=self._free_worker(worker, future))
         with hide_ctrl_c_from_children():
             while self.waiting and len(self.running) < self.parallel_jobs:
-                id = self.waiting.pop(0)
+                id = self.waiting[0]
                 worker = self.idle.pop() if self.idle else start_worker()
                 free = next(number for number in count() if number not in self.numbers.values())
                 number = self.numbers.setdefault(worker, free)
-                self.running[id] = worker, worker.submit(run_in_own_process, str(self.sweep.folder), id, number)
+                try:
+                    future = worker.submit(run_in_own_process, str(self.sweep.folder), id, number)
+                except BrokenProcessPool:  # The worker died while it had no job.
+                    self._remove(worker)
+                    continue
+                self.running[self.waiting.pop(0)] = worker, future
                 self.jobs[id] = LaunchedJob(Stage.RUNNING)
 
     def _free_worker(self, worker: ProcessPoolExecutor, future: "Future[bool]") -> str:
         """Keep the worker of an ended job for the next one; if it died, remove it and return how."""
         error = future.exception()
         if isinstance(error, BrokenProcessPool):
-            worker.shutdown(kill_workers=True)
-            del self.numbers[worker]
+            self._remove(worker)
             return type(error).__name__
         self.idle.append(worker)
         if error is not None:
             raise error
         return ""
+
+    def _remove(self, worker: ProcessPoolExecutor) -> None:
+        worker.shutdown(kill_workers=True)
+        del self.numbers[worker]
 
     def cancel(self) -> list[str]:
         self.waiting.clear()
