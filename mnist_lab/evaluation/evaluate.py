@@ -86,7 +86,7 @@ class Robustness:
     example: Tensor  # the first test image, (28, 28) bytes
     images: int
     accuracy: float  # without corruption
-    accuracies: dict[str, list[float]]  # of each corruption, at the strengths 1 to 5
+    accuracies: dict[str, list[float]]  # The keys are corruptions, the values the strengths 1 to 5.
 
 
 def measure_robustness(run: Run, names: Sequence[str]) -> Robustness:

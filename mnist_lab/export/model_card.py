@@ -35,7 +35,7 @@ class ProgramResult:
 def describe_constructor(cfg: DictConfig) -> dict[str, str]:
     """Return Python that makes a network as configured: imports, the constructor's call, and a line for its views."""
     settings: dict[str, Any] = OmegaConf.to_container(cfg.model, resolve=True)  # type: ignore[assignment]
-    class_names: dict[str, set[str]] = {}  # by module
+    class_names: dict[str, set[str]] = {}  # The keys are modules.
 
     def expression(value: Any) -> str:
         if isinstance(value, list):

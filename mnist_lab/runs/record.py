@@ -139,7 +139,7 @@ class SweepSettings(TypedDict):
     config_name: str
     folder: str  # Relative paths start here, where the sweep was started.
     search_path: list[str]  # the folders with modules, for sys.path
-    threads: int | None  # for a job without threads=N; None means all
+    threads: int | None  # A job without threads=N gets these; None means all.
     lock_patience: float  # seconds that a job waits for the lock of its folder
 
 

@@ -56,7 +56,7 @@ class Launcher(ABC):
     memory_key: str | None = None  # the setting that limits the number of parallel jobs on this machine
 
     def __init__(self) -> None:
-        self.jobs: dict[str, LaunchedJob] = {}  # by id, as of the last poll; another thread reads it
+        self.jobs: dict[str, LaunchedJob] = {}  # As of the last poll, by id. Another thread reads it.
 
     @property
     def parallel_jobs(self) -> int:
