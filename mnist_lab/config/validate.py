@@ -268,11 +268,9 @@ def _machine_problems(cfg: DictConfig) -> Iterator[str]:
     may_be_cuda = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     gpus = torch.cuda.device_count() if may_be_cuda else 0
     is_apple = not gpus and accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available()
-    if accelerator in ("gpu", "cuda") and not gpus and not is_apple:
-        yield (
-            f"trainer.accelerator={accelerator}: torch finds no GPU on this machine; "
-            "use trainer.accelerator=cpu, or auto for what there is"
-        )
+    if accelerator in ("gpu", "cuda", "mps") and not gpus and not is_apple:
+        remedy = "use trainer.accelerator=cpu, or auto for what there is"
+        yield f"trainer.accelerator={accelerator}: torch finds no such GPU on this machine; {remedy}"
     if is_apple and str(precision := cfg.trainer.get("precision")) in ("64", "64-true"):
         yield f"trainer.precision={precision}: Apple's GPUs have no float64; use 32-true, or trainer.accelerator=cpu"
     if isinstance(devices, int):

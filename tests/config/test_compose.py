@@ -192,8 +192,9 @@ def test_fast_trainer_takes_the_networks_fastest_precision(overrides: list[str],
 
 
 @pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="there is a GPU here")
-def test_missing_gpu_is_reported_with_what_to_use(command: Command) -> None:
-    assert_refused(command("trainer=gpu", data=False), "", "trainer.accelerator=cpu, or auto")
+@pytest.mark.parametrize("setting", ["trainer=gpu", "trainer.accelerator=cuda", "trainer.accelerator=mps"])
+def test_missing_gpu_is_reported_with_what_to_use(command: Command, setting: str) -> None:
+    assert_refused(command(setting, data=False), "", "trainer.accelerator=cpu, or auto")
 
 
 @pytest.mark.parametrize(
