@@ -1,4 +1,4 @@
-"""Print progress and tables with rich. Other modules print without it, since its import takes time."""
+"""Print progress with rich. Other modules print without it, since its import takes time."""
 
 from typing import Any
 

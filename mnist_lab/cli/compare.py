@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from mnist_lab.cli.parser import CommandParser, find_named_runs
-from mnist_lab.cli.tables import print_rows, print_table
 from mnist_lab.config.metric_names import IMAGES_PER_SECOND, METRIC_NAMES
 from mnist_lab.errors import LabError, UsageError
 from mnist_lab.formatting import print_lines, shorten
 from mnist_lab.runs import listing
 from mnist_lab.runs.run import Run
+from mnist_lab.tables import print_rows, print_table
 from mnist_lab.viz.save import require_figure_path, write_figure
 
 if TYPE_CHECKING:

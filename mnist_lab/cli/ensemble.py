@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from mnist_lab.cli.parser import CommandParser, find_named_runs
-from mnist_lab.cli.tables import print_rows, print_table
 from mnist_lab.config.metric_names import TEST_ACC, TEST_LOSS
 from mnist_lab.formatting import print_lines
 from mnist_lab.runs.listing import format_cell
+from mnist_lab.tables import print_rows, print_table
 
 COLUMNS = ("model", "seed", TEST_LOSS, TEST_ACC, "errors", "run")
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from mnist_lab.cli.parser import CommandParser
-from mnist_lab.cli.tables import print_rows, print_table
 from mnist_lab.config.metric_names import TEST_ACC, VAL_ACC
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import format_date, print_lines
 from mnist_lab.runs.listing import group_rows, read_records, row_cell, run_row, sort_rows
+from mnist_lab.tables import print_rows, print_table
 
 COLUMNS = ("date", "model", "status", VAL_ACC, TEST_ACC, "time", "tags", "overrides", "run")
 DROPPED = ("time", "model", "overrides", VAL_ACC, "date")  # A narrow terminal drops these columns, in this order.

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_lab.cli.parser import CommandParser, select_runs_and_words
-from mnist_lab.cli.tables import print_rows, print_table
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import natural_key, print_lines
 from mnist_lab.runs.run import Run
+from mnist_lab.tables import print_rows, print_table
 
 if TYPE_CHECKING:
     from mnist_lab.inference.recognise import Answer

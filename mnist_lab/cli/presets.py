@@ -4,11 +4,11 @@ import re
 from pathlib import Path
 
 from mnist_lab.cli.parser import CommandParser
-from mnist_lab.cli.tables import print_rows, print_table
 from mnist_lab.config.presets import find_presets
 from mnist_lab.errors import UsageError
 from mnist_lab.files import user_output
 from mnist_lab.formatting import display_path, format_command, print_lines
+from mnist_lab.tables import print_rows, print_table
 
 
 def main(arguments: list[str]) -> None:

@@ -9,12 +9,12 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from mnist_lab.cli.parser import CommandParser, find_named_runs
-from mnist_lab.cli.tables import print_rows, print_table
 from mnist_lab.config.metric_names import TEST_ACC
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import print_lines
 from mnist_lab.runs.listing import checkpoint_problem, compare_settings, describe_settings, group_runs, select_runs
 from mnist_lab.runs.run import Run
+from mnist_lab.tables import print_rows, print_table
 from mnist_lab.viz.save import require_figure_path, write_figure
 
 if TYPE_CHECKING:

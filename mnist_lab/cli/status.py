@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from mnist_lab.cli.parser import CommandParser
-from mnist_lab.cli.tables import print_rows, print_table
 from mnist_lab.config.metric_names import VAL_ACC
 from mnist_lab.console import PlainConsole
 from mnist_lab.errors import UsageError
@@ -19,6 +18,7 @@ from mnist_lab.runs.sweep import Job, Sweep
 from mnist_lab.sweeps.launchers.launcher import LaunchedJob
 from mnist_lab.sweeps.launchers.slurm_queue import query_jobs
 from mnist_lab.sweeps.progress import best_accuracy, describe_place, describe_states, format_progress
+from mnist_lab.tables import print_rows, print_table
 
 PAUSE = 2.0  # seconds between two tables of --watch
 

@@ -14,20 +14,20 @@ def main(arguments: list[str]) -> None:
     overrides = [word for word in options.runs if "=" in word and not Path(word).exists()]
     runs = find_named_runs(options, [word for word in options.runs if word not in overrides])
     from mnist_lab.evaluation.evaluate import evaluate
-    from mnist_lab.training.progress import console, results_table
+    from mnist_lab.training.progress import print_status, results_table
 
     for run in runs:
         metrics = evaluate(run, overrides)
         info, weights = run.info, run.chosen_checkpoint().name
         if run.tested_epoch is not None:
             weights = f"epoch {run.tested_epoch} ({run.chosen_by()})"
-        console.print(results_table(f"{info['model'] or 'network'}, weights of {weights}", metrics))
+        print_status(f"{info['model'] or 'network'}, weights of {weights}", *results_table(metrics))
         comparison = "as the run recorded"
         if TEST_ACC not in info["metrics"]:
             comparison = "the run recorded no test metrics"
         elif format_exactly(metrics) != format_exactly(info["metrics"]):
             comparison = f"the run recorded {format_exactly(info['metrics'])}"
-        console.print(f"{format_exactly(metrics)} ({comparison})", f"run folder: {run}", sep="\n", soft_wrap=True)
+        print_status(f"{format_exactly(metrics)} ({comparison})", f"run folder: {run}")
 
 
 def format_exactly(metrics: Mapping[str, float]) -> str:

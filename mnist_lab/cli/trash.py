@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from mnist_lab.cli.parser import CommandParser, find_named_folders
-from mnist_lab.cli.tables import print_table
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import display_path, format_command, format_date, print_lines
 from mnist_lab.runs import trash
+from mnist_lab.tables import print_table
 
 
 def rm(arguments: list[str]) -> None:

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from rich.table import Table
-
 from mnist_lab.config.compose import config_options
 from mnist_lab.config.metric_names import TEST_ACC, VAL_ACC, VAL_LOSS
 from mnist_lab.config.overrides import override_key, override_values, without_keys
@@ -20,6 +18,7 @@ from mnist_lab.files import atomic_write, write_text
 from mnist_lab.formatting import csv_value, format_accuracy, format_command
 from mnist_lab.runs.record import RunState
 from mnist_lab.runs.sweep import Job, Sweep
+from mnist_lab.tables import table_lines
 
 
 @dataclass(frozen=True)
@@ -142,20 +141,19 @@ class Results:
         }
         write_text(self.sweep.results_json, json.dumps(content, indent=1) + "\n")
 
-    def table(self, limit: int = 20) -> Table:
-        """Return the ranking as a table, with the id of each job."""
+    def table(self, limit: int = 20) -> list[str]:
+        """Return the lines of a table of the ranking, with the id of each job."""
         keys = [key for key in self.varied if key != "seed"]
         partial = ", of part of the images" * any(job.info.get("partial") for job in self.winner)
-        table = Table("", *(self.heads[key] for key in keys), title=f"sweep {self.sweep.folder.name}{partial}")
-        for head in ("validation", "time", "jobs"):
-            table.add_column(head, justify="right")
+        heads, rows = ["", *(self.heads[key] for key in keys)], []
         for number, group in enumerate(self.ranked[:limit], 1):
             entry = self.entry(group)
             values = [entry["settings"][key] for key in keys]
             jobs = group[0].id if len(group) == 1 else f"{len(group)} seeds"
-            cells = (str(number), *values, format_accuracy(**entry[VAL_ACC]), f"{entry['seconds']:.1f} s", jobs)
-            table.add_row(*cells, style="bold" if number == 1 else None)
-        return table
+            rows.append([str(number), *values, format_accuracy(**entry[VAL_ACC]), f"{entry['seconds']:.1f} s", jobs])
+        left = [*heads, "jobs"]
+        table = table_lines([*heads, "validation", "time", "jobs"], rows, left, drop=("time", "jobs"))
+        return [f"sweep {self.sweep.folder.name}{partial}", *table]
 
 
 def _is_measured(job: Job) -> bool:

@@ -12,16 +12,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from rich.table import Table
-
-from mnist_lab.console import PlainConsole
 from mnist_lab.errors import UsageError, not_installed
+from mnist_lab.formatting import print_lines
 from mnist_lab.runs.record import DONE, RunState
 from mnist_lab.runs.sweep import Job, Sweep
 from mnist_lab.sweeps.jobs import is_distributed
 from mnist_lab.sweeps.loop import Loop, open_sweep
 from mnist_lab.sweeps.plan import Plan, combine_overrides
 from mnist_lab.sweeps.progress import best_accuracy
+from mnist_lab.tables import print_table
 
 CHOICE = "hydra/sweeper=halving"
 
@@ -164,15 +163,15 @@ def show_brackets(brackets: Sequence[Bracket], sweep: Sweep, max_epochs: int) ->
     if not sweep.exists:  # It was refused.
         return
     jobs = sweep.jobs()
-    console = PlainConsole()
-    table = Table("bracket", "epochs", "candidates", "failed", "best validation", "continued", title="rungs")
+    rows = []
     for number, bracket in enumerate(brackets, 1):
         for rung, following in itertools.zip_longest(bracket.rungs, bracket.rungs[1:]):
             failed = rung.candidates - len(rung.scores)
             continued = following.candidates if following else ""
             best = f"{max(rung.scores.values()):.2%}"
-            table.add_row(*map(str, (number, rung.epochs, rung.candidates, failed, best, continued)))
-    if table.row_count:
-        console.print(table)
+            rows.append([*map(str, (number, rung.epochs, rung.candidates, failed, best, continued))])
+    if rows:
+        print_lines("rungs")
+        print_table(("bracket", "epochs", "candidates", "failed", "best validation", "continued"), rows)
     spent, all_of_them = sum(len(job.epochs) for job in jobs), len(jobs) * max_epochs
-    console.print(f"{spent} epochs; all candidates to the end: {all_of_them} ({spent / all_of_them:.0%})")
+    print_lines(f"{spent} epochs; all candidates to the end: {all_of_them} ({spent / all_of_them:.0%})")

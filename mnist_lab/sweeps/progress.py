@@ -15,7 +15,6 @@ from types import TracebackType
 
 from rich.console import Group
 from rich.live import Live
-from rich.table import Table
 
 from mnist_lab.config.metric_names import TEST_ACC, VAL_ACC
 from mnist_lab.console import PlainConsole
@@ -26,6 +25,7 @@ from mnist_lab.runs.record import DONE, STOPPED, WELL_ENDED, RunState
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Job, Sweep
 from mnist_lab.sweeps.launchers.launcher import LaunchedJob, Launcher, Stage
+from mnist_lab.tables import table_lines
 
 STYLES = {
     RunState.FINISHED: "green",
@@ -91,18 +91,19 @@ class SweepDisplay:
         """Return a table of the jobs, around the running ones as far as the terminal has room, and a line below it."""
         jobs = results.jobs
         places = {job.id: describe_place(job, self.launcher.jobs.get(job.id)) for job in jobs}
-        table = Table(*results.heads.values(), "state")
-        for head in ("epoch", "validation", "time", "left"):
-            table.add_column(head, justify="right")
-        if any(places.values()):
-            table.add_column("where", no_wrap=True, max_width=max(12, self.console.width - 62))
+        words = [*results.heads.values(), "state"]
+        heads = [*words, "epoch", "validation", "time", "left", *(["where"] if any(places.values()) else [])]
         room = max(3, self.console.height - 8)
         first_running = next((number for number, job in enumerate(jobs) if job.state == RunState.RUNNING), 0)
         first = max(0, min(first_running - room // 2, len(jobs) - room))
-        for job in jobs[first : first + room]:
+        shown, rows = jobs[first : first + room], []
+        for job in shown:
             cells = [*results.settings(job).values(), job.state, *format_progress(job), places[job.id]]
-            table.add_row(*cells[: len(table.columns)], style=STYLES[job.state])
-        return Group(table, describe_states(jobs) + self._describe_time_left(jobs))
+            rows.append(cells[: len(heads)])
+        lines = table_lines(heads, rows, [*words, "where"], cut="where", drop=("left", "time"))
+        styles = ["", *(STYLES[job.state] for job in shown), ""]
+        lines.append(describe_states(jobs) + self._describe_time_left(jobs))
+        return Group(*(self.console.render_str(line, style=style) for line, style in zip(lines, styles, strict=True)))
 
     def _describe_time_left(self, jobs: Sequence[Job]) -> str:
         """Estimate the time for the remaining jobs from the finished ones; empty before one is finished."""
@@ -162,7 +163,7 @@ def show_results(results: Results, command: str) -> None:
     results.write()
     figure = save_sweep_figure(results)
     if results.ranked:
-        console.print(results.table())
+        console.print(*results.table(), sep="\n", soft_wrap=True)
         console.print(*describe_best(results), sep="\n", soft_wrap=True)
     for job in results.jobs:
         if job.state in STOPPED:

@@ -4,7 +4,7 @@ from mnist_lab.training.build import load_trained_model, make_data, make_model
 from mnist_lab.training.callbacks import AveragedWeights, PauseAfter, RandomState, ReloadNetwork, StepLog, TestCurve
 from mnist_lab.training.checkpointing import EpochCheckpoint, SaveWithinEpochs
 from mnist_lab.training.loggers import TensorBoard
-from mnist_lab.training.progress import EpochLines, LayerTable, console, layer_table
+from mnist_lab.training.progress import EpochLines, LayerTable, layer_table
 from mnist_lab.training.trackers import MLflow, WandB
 
 __all__ = [
@@ -21,7 +21,6 @@ __all__ = [
     "TensorBoard",
     "TestCurve",
     "WandB",
-    "console",
     "layer_table",
     "load_trained_model",
     "make_data",

@@ -10,13 +10,13 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.model_summary.model_summary import LayerSummary
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.status import Status
-from rich.table import Column, Table
 from torch import Tensor, nn
 
 from mnist_lab.config.metric_names import IMAGES_PER_SECOND
 from mnist_lab.console import PlainConsole
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.models.dummy_batch import eval_mode
+from mnist_lab.tables import table_lines
 from mnist_lab.training.callbacks import TestCurve
 from mnist_lab.training.multistep import StepCallback, find_callbacks, training_batches
 
@@ -31,7 +31,7 @@ class LayerTable(Callback):
     @rank_zero_only
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         side = int(getattr(pl_module, "image_size", 28))
-        console.print(layer_table(pl_module, (1, 1, side, side)))
+        print_status(*layer_table(pl_module, (1, 1, side, side)), "")
 
 
 class EpochLines(StepCallback):
@@ -146,32 +146,37 @@ class EpochLines(StepCallback):
             self.drawn = time.perf_counter()
 
 
-def layer_table(model: nn.Module, input_size: tuple[int, ...]) -> Table:
-    """Return a table of a network's layers: name, kind, output size for one input, (1, C, H, W), and parameters."""
+def layer_table(model: nn.Module, input_size: tuple[int, ...]) -> list[str]:
+    """Return the lines of a table of a network's layers: name, kind, output for an input, (1, C, H, W), parameters."""
     modules = {name: module for name, module in model.named_modules() if name and not list(module.children())}
     layers = {name: LayerSummary(module) for name, module in modules.items()}
     # In train mode a forward pass would draw from the random state that dropout starts from.
     with torch.no_grad(), eval_mode(model):
         model(next(model.parameters()).new_zeros(input_size))
     total = sum(parameter.numel() for parameter in model.parameters())
-    title = f"{type(model).__name__}, {'×'.join(map(str, input_size[1:]))} in"
-    totals = (Column("output", footer="total"), Column("parameters", justify="right", footer=f"{total:,}"))
-    table = Table("layer", "kind", *totals, title=title, show_footer=True)
+    rows = []
     for name, layer in layers.items():
         layer.detach_hook()
         size, count = "×".join(map(str, layer.out_size[1:])), layer.num_parameters
-        table.add_row(name, layer.layer_type, size or "-", f"{count:,}" if count else "-")
-    return table
+        rows.append([name, layer.layer_type, size or "-", f"{count:,}" if count else "-"])
+    title = f"{type(model).__name__}, {'×'.join(map(str, input_size[1:]))} in"
+    left = ("layer", "kind", "output")
+    return [title, *table_lines((*left, "parameters"), [*rows, ["", "", "total", f"{total:,}"]], left)]
 
 
-def results_table(title: str, metrics: Mapping[str, float]) -> Table:
-    """Return a table of loss and accuracy, a line for each set that was measured."""
-    numbers = (Column(name, justify="right") for name in ("loss", "accuracy"))
-    table = Table("set", *numbers, title=title, min_width=len(title))
+def results_table(metrics: Mapping[str, float]) -> list[str]:
+    """Return the lines of a table of loss and accuracy, with a row for each set that was measured."""
+    rows = []
     for name, words in (("train", "training, while learning"), ("val", "validation"), ("test", "test")):
         if f"{name}/loss" in metrics:
-            table.add_row(words, f"{metrics[f'{name}/loss']:.4f}", f"{metrics[f'{name}/acc']:.2%}")
-    return table
+            rows.append([words, f"{metrics[f'{name}/loss']:.4f}", f"{metrics[f'{name}/acc']:.2%}"])
+    return table_lines(("set", "loss", "accuracy"), rows, left=("set",))
+
+
+@rank_zero_only
+def print_status(*lines: str) -> None:
+    """Print lines about the run, unless a sweep shows the states of its jobs."""
+    console.print(*lines, sep="\n", soft_wrap=True)
 
 
 def working_on(task: str) -> Status:

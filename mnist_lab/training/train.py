@@ -36,7 +36,7 @@ from mnist_lab.training.callbacks import ElapsedTime, PauseAfter
 from mnist_lab.training.checkpointing import check_optimizer_state, explain_failed_restore
 from mnist_lab.training.loggers import restore_logs, tensorboard_writers
 from mnist_lab.training.multistep import MultiStep, choose_group_size, find_callbacks
-from mnist_lab.training.progress import console, results_table, working_on
+from mnist_lab.training.progress import print_status, results_table, working_on
 from mnist_lab.training.record import device_name, record_run
 from mnist_lab.training.runtime import explain_batch_size_errors, is_first_process, quiet_lightning, torch_settings
 from mnist_lab.training.trackers import track
@@ -241,17 +241,12 @@ def mark_ended(run: Run, status: RunState) -> None:
 
 
 @rank_zero_only
-def print_status(*lines: str) -> None:
-    console.print(*lines, sep="\n", soft_wrap=True)
-
-
-@rank_zero_only
 def print_results(run: Run) -> None:
     """Print the results; the last line names the run folder."""
     info = run.info
     tested = info["tested"]
     assert tested is not None
     title = f"{info['model']}, weights of epoch {tested['epoch']} ({run.chosen_by()})"
-    console.print(results_table(title, info["metrics"]))
     epochs = f"{info['epochs']} epoch{'s' * (info['epochs'] != 1)}"
-    print_status(f"{epochs} in {info['seconds']['total']:.1f} s", f"run folder: {run}")
+    time = f"{epochs} in {info['seconds']['total']:.1f} s"
+    print_status("", title, *results_table(info["metrics"]), time, f"run folder: {run}")

@@ -1,5 +1,6 @@
 """hydra/sweeper=halving: the best candidates continue as if they had never stopped, and so does a stopped sweep."""
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -27,9 +28,9 @@ def candidates(name: str = "s") -> set[str]:
 
 def rungs(outcome: Outcome) -> list[list[str]]:
     """Return the rows of the table of rungs: epochs, candidates, failed, continued."""
-    table = outcome.out.partition(" rungs ")[2]
-    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in table.splitlines() if line.startswith("│")]
-    return [[row[1], row[2], row[3], row[5]] for row in rows]
+    lines = outcome.out.partition("\nrungs\n")[2].splitlines()[1:]
+    rows = [line.split() for line in itertools.takewhile(lambda line: line.endswith(tuple("0123456789%")), lines)]
+    return [[row[1], row[2], row[3], *(row[5:] or [""])] for row in rows]
 
 
 def metrics(run: Run) -> list[dict[str, float]]:

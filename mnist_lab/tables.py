@@ -15,28 +15,41 @@ MIN_WIDTH = 12  # characters that a shortened column keeps
 
 def print_table(
     heads: Sequence[str],
-    lines: Sequence[Sequence[str]],
+    rows: Sequence[Sequence[str]],
     left: Collection[str] = (),
     cut: str = "",
     drop: Sequence[str] = (),
 ) -> None:
-    """Print lines in columns; plainly, since boxes around a thousand lines take longer than all the rest.
+    """Print a table; see `table_lines`."""
+    print_lines(*table_lines(heads, rows, left, cut, drop))
+
+
+def table_lines(
+    heads: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    left: Collection[str] = (),
+    cut: str = "",
+    drop: Sequence[str] = (),
+) -> list[str]:
+    """Return the lines of a table: its heads and its rows in columns.
 
     The columns in `left` are of words, the others of numbers, which end at the right. In a terminal that is too narrow,
     column `cut` is shortened, and then those in `drop` are left out, the first one first. Elsewhere nothing is.
     """
-    lines = [[*map(printable, line)] for line in (heads, *lines)]
-    widths = {head: max(map(len, column)) for head, *column in zip(heads, *lines, strict=True)}
+    rows = [[*map(printable, row)] for row in (heads, *rows)]
+    widths = {head: max(map(len, column)) for head, *column in zip(heads, *rows, strict=True)}
     if sys.stdout.isatty():
         _fit(widths, shutil.get_terminal_size().columns, cut, drop)
-    for line in lines:
+    lines = []
+    for row in rows:
         cells = []
-        for head, text in zip(heads, line, strict=True):
+        for head, text in zip(heads, row, strict=True):
             if head in widths:
                 width = widths[head]
                 short = text if len(text) <= width else f"{text[: width - 3]}..."
                 cells.append(short.ljust(width) if head in left else short.rjust(width))
-        print_lines("  ".join(cells).rstrip())
+        lines.append("  ".join(cells).rstrip())
+    return lines
 
 
 def _fit(widths: dict[str, int], columns: int, cut: str, drop: Sequence[str]) -> None:
