@@ -25,19 +25,21 @@ class IDXFolder(OwnImages):
         """Return the files of the training images, their labels, the test images and theirs."""
         if not self._path.is_dir():
             raise UsageError("not a folder; data=arrays reads a file" if self._path.exists() else "folder not found")
-        shapes: dict[str, dict[Path, tuple[int, ...]]] = {"images": {}, "labels": {}, "": {}}
+        shapes: dict[Path, tuple[int, ...]] = {}
+        keys: dict[Path, tuple[str, bool, bool, int]] = {}
         for path in sorted(path for path in self._path.iterdir() if path.is_file()):
             with suppress(ValueError):
                 kind, shape, *_ = parse_idx_header(_read(path, 16))
-                if 0 not in shape and path.with_suffix("") not in shapes[kind]:  # A .gz may be there unpacked, too.
-                    shapes[kind][path] = shape
-        images, labels = (_order_sets(shapes[kind]) for kind in ("images", "labels"))
-        if not images or not labels:
-            found = (shapes["images"] | shapes["labels"]).items()
-            described = ", ".join(f"{path.name} ({'x'.join(map(str, shape))})" for path, shape in found)
+                is_unpacked = path.with_name(path.name.removesuffix(".gz")) in shapes
+                if kind and 0 not in shape and not is_unpacked:
+                    shapes[path], name = shape, path.name.lower()
+                    keys[path] = kind, "test" in name or "t10k" in name, "train" not in name, -shape[0]
+        paths = sorted(keys, key=keys.__getitem__)
+        if [keys[path][0] for path in paths] != ["images"] * 2 + ["labels"] * 2 or len(set(keys.values())) < 4:
+            found = ", ".join(f"{path.name} ({'x'.join(map(str, shapes[path]))})" for path in paths)
             needed = "needed are four, images and labels, for training and for test, with train and test in their names"
-            raise UsageError(f"found the IDX files {shorten(described, 500) or '(none)'}; {needed}")
-        return [images[0], labels[0], images[1], labels[1]]
+            raise UsageError(f"found the IDX files {shorten(found, 500) or '(none)'}; {needed}")
+        return [paths[0], paths[2], paths[1], paths[3]]
 
     def _decode(self) -> Decoded:
         arrays = []
@@ -62,14 +64,3 @@ def _read(path: Path, max_bytes: int) -> bytes:
             return file.read(max_bytes)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(str(error)) from error
-
-
-def _order_sets(shapes: dict[Path, tuple[int, ...]]) -> list[Path]:
-    """Return the files of the training and of the test set; nothing if there are not two, or they look alike."""
-
-    def sort_key(path: Path) -> tuple[bool, bool, int]:
-        name = path.name.lower()
-        return "test" in name or "t10k" in name, "train" not in name, -shapes[path][0]
-
-    paths = sorted(shapes, key=sort_key)
-    return paths if len(paths) == 2 and sort_key(paths[0]) != sort_key(paths[1]) else []

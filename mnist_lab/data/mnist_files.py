@@ -31,7 +31,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import filelock
 import numpy as np
@@ -97,6 +97,8 @@ class Source(ImageSource):
                 raise ValueError(f"{key}={invalid[0]!r} is not the name of a file or folder")
         if self.package is not None and not re.fullmatch(r"\w[\w.-]*==\w[\w.+!-]*", self.package):
             raise ValueError(f"package={self.package!r} is not NAME==VERSION")
+        if self.name == "EMNIST" and self.split is None:
+            raise ValueError("split=None is not a part of EMNIST, such as letters")
         if len(set(self.files)) != len(FILES):
             raise ValueError(f"files={self.files} are not four names")
         if missing := [name for name in self._kept_files if name not in {**self.sha256, **self.md5}]:
@@ -145,7 +147,7 @@ class Source(ImageSource):
                 print_warning(f"{path} is damaged ({len(content)} bytes, wrong checksum) and will not be used")
         return contents
 
-    def _is_valid(self, name: str, content: memoryview | bytes) -> bool:
+    def _is_valid(self, name: str, content: memoryview | bytes | bytearray) -> bool:
         if name in self.sha256:
             return hashlib.sha256(content).hexdigest() == self.sha256[name]
         return hashlib.md5(content, usedforsecurity=False).hexdigest() == self.md5[name]
@@ -260,7 +262,7 @@ def _read_local(path: Path, name: str) -> NamedFiles:
 
 def find_torchvision_mirrors(name: str) -> list[str]:
     """Return torchvision's addresses of a data set; none for a set that it does not derive from MNIST."""
-    dataset = getattr(importlib.import_module("torchvision.datasets"), name, None)
+    dataset: Any = getattr(importlib.import_module("torchvision.datasets"), name, None)
     addresses = getattr(dataset, "mirrors", [])
     if addresses and hasattr(dataset, "url"):  # EMNIST is one archive, and inherits MNIST's mirrors.
         addresses = [dataset.url]
@@ -330,11 +332,12 @@ def decompress(chunks: Iterable[bytes | memoryview]) -> bytearray:
 
 def unpack(archive: str, content: Content, names: Iterable[str]) -> dict[str, bytearray]:
     """Return the file in a .gz, or those of a .zip that it has as NAME.gz; raise ValueError for a damaged archive."""
+    buffer = np.frombuffer(content, np.uint8).data
     if not archive.endswith(".zip"):
-        return {archive.removesuffix(".gz"): decompress([memoryview(content)])}
+        return {archive.removesuffix(".gz"): decompress([buffer])}
     files: dict[str, bytearray] = {}
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as opened:
+        with zipfile.ZipFile(io.BytesIO(buffer)) as opened:
             members = {member.rpartition("/")[2]: member for member in opened.namelist()}
             for name in names:
                 with opened.open(members[f"{name}.gz"]) as member:

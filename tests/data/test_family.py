@@ -193,9 +193,18 @@ def test_sums_addresses_and_classes_are_those_that_torchvision_has() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"files": ["../x", *FILES[1:]]}, {"files": FILES[:3]}, {"md5": {"/etc/x.gz": ""}}], ids=str
+    "settings",
+    [
+        {"files": ["../x", *FILES[1:]]},
+        {"files": FILES[:3]},
+        {"md5": {"/etc/x.gz": ""}},
+        {"split": None, "name": "EMNIST"},
+    ],
+    ids=str,
 )
-def test_source_with_files_outside_its_folder_or_too_few_is_refused(settings: dict[str, Any]) -> None:
+def test_source_without_a_split_or_with_files_outside_its_folder_or_too_few_is_refused(
+    settings: dict[str, Any],
+) -> None:
     with pytest.raises(ValueError, match=next(iter(settings))):
         Source(**{"name": "MNIST", "sha256": dict.fromkeys(FILES, ""), **settings})
 
