@@ -26,7 +26,8 @@ PLACES = (
 KEYS = (
     *("name", "seed", "threads", "folder", "runs_dir", "config_dir", "overrides", "label_smoothing", "init_from"),
     *("data.root", "data.source.path", "data.source.name", "data.source.mirrors", "data.source.package"),
-    *("data.source.folders", "data.source.classes", "trainer.accelerator", "trainer.precision", "trainer.max_epochs"),
+    *("data.source.folders", "data.source.files", "data.source.md5", "data.source.split", "data.source.classes"),
+    *("trainer.accelerator", "trainer.precision", "trainer.max_epochs"),
     *("optimizer.lr", "model._target_", "model._convert_", "tutorial.title", "tutorial.published", "x"),
 )
 VARIABLES = (

@@ -115,7 +115,7 @@ def mirror(tiny: Tiny) -> Iterator[Mirror]:
             made.requests.append(self.path)
             if made.behave(self, len(made.requests)):
                 return
-            body = packed[self.path]
+            body = made.files.get(self.path[1:]) or packed[self.path]
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()

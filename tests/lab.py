@@ -156,6 +156,7 @@ class Mirror:
     """A web server on this machine with the files of a data set; `behave` may answer a request in its place."""
 
     address: str
+    files: dict[str, bytes] = field(default_factory=dict)  # further ones, by name
     requests: list[str] = field(default_factory=list)
     behave: Callable[[BaseHTTPRequestHandler, int], bool] = lambda handler, number: False
 

@@ -22,6 +22,7 @@ PAGES = sorted([CHECKOUT / "README.md", CHECKOUT / "CONTRIBUTING.md", *(CHECKOUT
 NOT_RUN = (
     *("accelerator=gpu", "trainer=ddp", "submitit", "launcher=ray", "launcher=processes", "status six --watch"),
     *(" draw ", " rm ", " restore ", " lr ", " reproduce ", "logger=", "data=fashion_mnist", "experiment="),
+    "data=emnist",
 )
 
 
@@ -66,7 +67,7 @@ def test_commands_shown_run_on_tiny_data(command: Command, tiny: Tiny, shown: li
         trains = not words or words[0] not in CLI
         if "hydra/sweeper=optuna" in words:
             words = [word for word in words if "n_trials" not in word] + ["hydra.sweeper.n_trials=1"]
-        if "data=image_folder" in words or "data=arrays" in words:
+        if {"data=image_folder", "data=arrays", "data=idx"} & set(words):
             outcome = command(*words, "trainer.max_epochs=1", data=False)
         elif "--config-dir" in words:
             outcome = command(*tiny.overrides, *words, data=False)
@@ -82,6 +83,7 @@ def write_what_they_name(tiny: Tiny) -> None:
         drawn().save(name)
     write_shapes(Path("shapes"))
     np.savez("letters.npz", images=np.arange(40 * 784).astype(np.uint8).reshape(40, 28, 28), labels=np.arange(40) % 4)
+    shutil.copytree(tiny.raw, "digits")
     torch.save(SimpleCNN().state_dict(), "mnist_cnn.pt")
     torch.save(MLP().state_dict(), "mnist_mlp.pt")
     guide = (CHECKOUT / "docs" / "guides" / "own-network.md").read_text(encoding="utf-8")

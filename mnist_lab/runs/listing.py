@@ -27,7 +27,13 @@ from mnist_lab.runs.trash import read_annotations
 MAX_SEEDS, MAX_CELL = 6, 1000  # A longer list of seeds, or a longer text, is shortened.
 WITHOUT_MEAN = ("run", "date", "model", "overrides", "status", "error", "seed", "parameters", "tags", "note")
 TIMED_RUNS = 20  # An estimate of time reads at most so many runs of the network.
-SPEED_SETTINGS = ("data.batch_size", "data.source.name", "trainer.accelerator", "augmentation._target_")
+SPEED_SETTINGS = (
+    "data.batch_size",
+    "data.source.name",
+    "data.source.split",
+    "trainer.accelerator",
+    "augmentation._target_",
+)
 
 
 def read_records(runs_dir: Path, where: str | None = None) -> dict[Run, RunRecord]:

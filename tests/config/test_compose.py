@@ -40,11 +40,11 @@ def choices_together() -> list[list[str]]:
 
 @pytest.mark.parametrize("choices", [*PRESETS[:1], *slow(*PRESETS[1:]), *choices_together()], ids=" ".join)
 def test_every_choice_of_every_group_composes_and_passes_the_check(choices: list[str]) -> None:
-    path = ["data.source.path=x"] if {"data=image_folder", "data=arrays"} & set(choices) else []
+    path = ["data.source.path=x"] if {"data=image_folder", "data=arrays", "data=idx"} & set(choices) else []
     validate(compose(*choices, *path))
 
 
-@pytest.mark.parametrize("choice", ["data=image_folder", "data=arrays"])
+@pytest.mark.parametrize("choice", ["data=image_folder", "data=arrays", "data=idx"])
 def test_data_of_ones_own_need_a_path(choice: str) -> None:
     with pytest.raises(UsageError, match=r"^data\.source\.path: required; add data\.source\.path=VALUE$"):
         compose(choice)

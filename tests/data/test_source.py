@@ -136,7 +136,7 @@ def test_slow_mirror_is_left_at_the_deadline(tiny: Tiny, mirror: Mirror, monkeyp
     monkeypatch.setattr(network, "DEADLINE", 0.3)
     mirror.behave = drip
     (tiny.raw / FILES[3]).unlink()
-    with pytest.raises(DataUnavailable, match=r"took more than 0\.3 s"):
+    with pytest.raises(DataUnavailable, match="took too long"):
         tiny.source(mirrors=[mirror.address]).load(tiny.root)
     assert len(mirror.requests) == 1, "no time for another attempt"
 
