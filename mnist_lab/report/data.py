@@ -15,7 +15,7 @@ from mnist_lab.evaluation.predictions import Predictions
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.viz.model import format_probability
 
-EXAMPLES, MIN_EXAMPLES, ALL_EXAMPLES = 20, 5, 2000  # of a class, of a class if there are many, of all classes
+EXAMPLES, MIN_EXAMPLES, ALL_EXAMPLES = 24, 8, 2400  # of a class, of a class if there are many, of all classes
 
 Doubt = tuple[list[str], np.ndarray]  # set, image, label, its probability, prediction, its probability; pixels
 

@@ -59,7 +59,7 @@ def test_counts_values_and_examples_are_those_of_the_training_images(tiny: Tiny,
     assert "mean 0.00, std 1.00" in lab("data", *tiny.arguments("model=mlp", *better.split())).out
     known = {(255 - image).tobytes(): label for image, label in zip(images, labels, strict=True)}
     shown = [known[image.tobytes()] for image in pictures(Path("data.html").read_text(), "classes")]
-    assert shown == sorted(shown) and len(shown) == sum(min(20, int(row[1])) for row in rows[1:-1])
+    assert shown == sorted(shown) and len(shown) == sum(min(24, int(row[1])) for row in rows[1:-1])
 
 
 @pytest.mark.parametrize("kind", ["idx", "csv", "npz", "files", "files of sets"])
