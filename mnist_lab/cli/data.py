@@ -18,9 +18,7 @@ PRINTED = 10  # The page shows more of the doubted labels.
 def main(arguments: list[str]) -> None:
     parser = CommandParser("data")
     parser.add_runs("KEY=VALUE ...", "settings, as for train, or changes to the run's")
-    parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="file of the page (default: data.html, in RUN if given)"
-    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the page (default: data.html, in RUN if given)")
     parser.add_argument("--config-dir", help="a folder with your own configuration")
     options = parser.parse_runs(arguments)
     overrides = [word for word in options.runs if "=" in word and not Path(word).exists()]

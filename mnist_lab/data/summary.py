@@ -55,8 +55,8 @@ def summarise(data: MNISTDataModule) -> Summary:
     if isinstance(data.source, OwnImages):
         notes = data.source.notes()
     else:
-        pixels = np.concatenate([images for images, _ in sets.values()])
-        notes = [describe_images([(SIDE, SIDE)], (pixels.min(), pixels.max()), (0, 255))]
+        shades = [shade for images, _ in sets.values() if len(images) for shade in (images.min(), images.max())]
+        notes = [describe_images([(SIDE, SIDE)], (min(shades), max(shades)), (0, 255))]
     for number, (kind, (images, _)) in enumerate(sets.items()):
         missing = [name for name, count in zip(classes, counts[kind], strict=True) if count == 0]
         if missing and kind != "validation":
@@ -72,13 +72,10 @@ def summarise(data: MNISTDataModule) -> Summary:
             warnings.append(f"{blank:,} of {len(images):,} {kind} images are blank: all their pixels are equal")
         if len(images) and images.max() < DARK:
             warnings.append(f"the {kind} images have shades up to {images.max()} of 255; is it another scale?")
-    labelled = np.stack(
-        [np.concatenate(list(hashes.values())), np.concatenate([labels for _, labels in sets.values()])]
-    )
+    labelled = np.concatenate([np.stack([hashes[kind], labels]) for kind, (_, labels) in sets.items()], axis=1)
     values, labels_each = np.unique(np.unique(labelled, axis=1)[0], return_counts=True)
-    contradictory = values[labels_each > 1]
-    found = [f"{kind} {name}" for kind in sets for name in names[kind][np.isin(hashes[kind], contradictory)]]
-    if found:
+    several = values[labels_each > 1]
+    if found := [f"{kind} {name}" for kind in sets for name in names[kind][np.isin(hashes[kind], several)]]:
         warnings.append(f"{len(found):,} images have copies with another label: {shorten(', '.join(found), 60)}")
     training = data.normalise(sets["training"][0])
     (lowest, highest), (std, mean) = map(float, training.aminmax()), map(float, torch.std_mean(training))

@@ -2,7 +2,6 @@
 
 import base64
 import io
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -35,7 +34,7 @@ def find_doubts(model: Classifier, data: MNISTDataModule) -> list[Doubt]:
     return doubts
 
 
-def data_page(data: MNISTDataModule, summary: Summary, doubts: Sequence[Doubt] | None) -> dict[str, Any]:
+def data_page(data: MNISTDataModule, summary: Summary, doubts: list[Doubt] | None) -> dict[str, Any]:
     """Return the values of data.html.j2; doubts are None without a network."""
 
     def picture(image: np.ndarray) -> str:
