@@ -41,6 +41,7 @@ RUN_FOLDER = {
     "log_path": "messages and the traceback of an error; only for runs from the command line",
     "source_path": "uncommitted changes of the code; `git.restore` in run.json applies them",
     "report_path": "the page that `report` writes",
+    "data_page_path": "the page that `data` writes",
     "annotations_path": "tags and a note, as `tag` and `note` write them",
     "job_path": "the job's state in its sweep; only for jobs",
     "pruned_path": "the number of epochs after which a search stopped the job",

@@ -33,6 +33,7 @@ COMMANDS = {
     "lr": Command("lr", "[KEY=VALUE ...]", "find a learning rate to try, by a range test on training batches"),
     "presets": Command("presets", "[cp NAME DIR]", "list the presets, their accuracy and time; or copy one"),
     "report": Command("report", "RUN|SWEEP...", "write an HTML page about a run or a sweep, report.html in its folder"),
+    "data": Command("data", "[RUN] [KEY=VALUE ...]", "look at a data set, and at labels that a network doubts"),
     "export": Command(
         "export",
         "RUN... --format onnx|torch_export|html|safetensors|state_dict",

@@ -187,6 +187,13 @@ class MNISTDataModule(LightningDataModule):
         sets = {"training": (images[train], labels[train]), "validation": (images[val], labels[val])}
         return sets | {"test": self.test_set()}
 
+    def image_names(self) -> dict[str, np.ndarray]:
+        """Return the names of the raw sets' images: their files, or their indices in the data as they were read."""
+        _, labels, _, test_labels = self._load()
+        names, test_names = self.source.image_names() or (np.arange(len(labels)), np.arange(len(test_labels)))
+        train, val = self.split(len(labels))
+        return {"training": names[train], "validation": names[val], "test": test_names}
+
     def normalise(self, images: np.ndarray) -> Tensor:
         """Resize and normalise images, (N, 28, 28) uint8 with background 0, to (N, 1, S, S) float32."""
         return normalise_pixels(self._resize(images), self.mean, self.std, inplace=True)

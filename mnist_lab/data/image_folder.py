@@ -36,11 +36,13 @@ class ImageFolder(OwnImages):
             if unknown := [name for name in files if name not in classes]:
                 raise UsageError(f"class {unknown[0]} of the {split} set is not one of {shorten(', '.join(classes))}")
         budget = PixelBudget()
-        decoded = {split: _read_images(files, classes, budget) for split, files in sets.items()}
+        listed = {split: _label_files(files, classes) for split, files in sets.items()}
+        decoded = {split: _read_images(labelled, budget) for split, labelled in listed.items()}
+        names = {split: [path.relative_to(self._path).as_posix() for path, _ in each] for split, each in listed.items()}
         lowest = min(images.min() for images, _ in decoded.values())
         highest = max(images.max() for images, _ in decoded.values())
         description = describe_images(budget.sizes, (lowest, highest), (0, 255))
-        return Decoded(decoded, classes, [description, *self._describe_unread(_join_files(sets))])
+        return Decoded(decoded, classes, [description, *self._describe_unread(_join_files(sets))], names)
 
     def _describe_unread(self, images: Iterable[Path]) -> list[str]:
         """Return a note for each reason why files and links below the folder are not among the images."""
@@ -121,10 +123,15 @@ def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in TOOL_FOLDERS
 
 
-def _read_images(files: FilesOfClasses, classes: list[str], budget: PixelBudget) -> Labelled:
-    """Return the images, (N, 28, 28) bytes, and labels, (N,), of a set, in a random order of the classes."""
+def _label_files(files: FilesOfClasses, classes: list[str]) -> list[tuple[Path, int]]:
+    """Return the files of a set with their labels, in a random order of the classes."""
     labelled = [(path, classes.index(name)) for name, paths in files.items() for path in paths]
     random.Random(0).shuffle(labelled)
+    return labelled
+
+
+def _read_images(labelled: list[tuple[Path, int]], budget: PixelBudget) -> Labelled:
+    """Return the images, (N, 28, 28) bytes, of files, and their labels, (N,)."""
     images, console = [], PlainConsole(stderr=True)
     for path, _ in track(labelled, "reading images", console=console, transient=True, disable=not console.is_terminal):
         try:

@@ -61,6 +61,10 @@ class ImageSource(ABC):
         """Return the settings that are known once the data are read; a run's configuration records them."""
         return {}
 
+    def image_names(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return the files of the training and of the test images, or their indices in the data; None for 0, 1, ..."""
+        return None
+
 
 def check_labels(sets: Mapping[str, Labelled], classes: int) -> None:
     """Raise UsageError unless each set has images, and each image has a label from 0 to classes - 1."""

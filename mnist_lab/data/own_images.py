@@ -28,6 +28,7 @@ class Decoded(NamedTuple):
     sets: dict[str, Labelled]  # "training", and "validation" and "test" if the data keep them apart
     classes: list[str]
     notes: list[str]  # a description of the images, then what was left out
+    files: dict[str, list[str]] | None = None  # the file of each image, if each has its own
 
 
 class _Prepared(NamedTuple):
@@ -36,6 +37,7 @@ class _Prepared(NamedTuple):
     arrays: Arrays
     settings: dict[str, Any]  # A run records them.
     notes: list[str]
+    names: tuple[np.ndarray, np.ndarray]  # of the training and the test images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +81,9 @@ class OwnImages(ImageSource):
     def notes(self) -> list[str]:
         """Return sizes and values of the images, then what was left out."""
         return self._read().notes
+
+    def image_names(self) -> tuple[np.ndarray, np.ndarray]:
+        return self._read().names
 
     @abstractmethod
     def _files(self) -> list[Path]:
@@ -126,23 +131,31 @@ class OwnImages(ImageSource):
 
     def _prepare(self, checksum: str) -> _Prepared:
         """Decode the data, check them, and put a validation set at the end of the training set."""
-        sets, classes, notes = self._decode()
+        sets, classes, notes, files = self._decode()
         check_labels(sets, len(classes))
         _check_classes(classes)
         for kind, (images, _) in sets.items():
             _check_contrast(images, kind)
-        if "test" not in sets:
-            sets |= self._split_test_set_off(*sets["training"], classes)
-        images, labels = sets["training"]
-        validation = 0
-        if "validation" in sets:
-            val_images, val_labels = sets["validation"]
-            validation = len(val_labels)
-            images, labels = np.concatenate([images, val_images]), np.concatenate([labels, val_labels])
+        arrays = self._arrange(sets, classes)
+        named = {
+            kind: (np.array(files[kind] if files else range(len(labels)), object), labels)
+            for kind, (_, labels) in sets.items()
+        }
+        validation = len(sets["validation"][1]) if "validation" in sets else 0
+        if validation:
             notes = [*notes, "the validation set is the data's own; data.val_size=0 leaves it out"]
-        background = border_brightness(images)
+        background = border_brightness(arrays.train_images)
         settings = {"validation": validation, "classes": classes, "background": background, "sha256": checksum}
-        return _Prepared(Arrays(images, labels, *sets["test"]), settings, notes)
+        return _Prepared(arrays, settings, notes, self._arrange(named, classes)[::2])
+
+    def _arrange(self, sets: dict[str, Labelled], classes: list[str]) -> Arrays:
+        """Return the sets with validation images at the end of the training images; split a test set off if needed."""
+        if "test" not in sets:
+            sets = sets | self._split_test_set_off(*sets["training"], classes)
+        images, labels = sets["training"]
+        if "validation" in sets:
+            images, labels = map(np.concatenate, zip(sets["training"], sets["validation"], strict=True))
+        return Arrays(images, labels, *sets["test"])
 
     def _split_test_set_off(self, images: np.ndarray, labels: np.ndarray, classes: list[str]) -> dict[str, Labelled]:
         """Return the images as a training and a test set, which gets a share of each class."""

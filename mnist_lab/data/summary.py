@@ -1,47 +1,87 @@
-"""Describe a user's own data before training."""
+"""Describe a data set: its classes, images, values and copies, and what looks wrong."""
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from mnist_lab.data.datamodule import MNISTDataModule
-from mnist_lab.data.own_images import OwnImages
+from mnist_lab.data.images import SIDE
+from mnist_lab.data.own_images import OwnImages, describe_images
 from mnist_lab.formatting import print_lines, print_warning, shorten
 
-MAX_COLUMNS = 10  # Further classes share one column.
+MAX_ROWS = 20  # Further classes share one row.
 DARK = 128  # A set without any brighter shade, of 255, gets a warning.
+MAX_DEVIATION = 0.1  # Another mean or std of what the network gets is followed by a suggestion.
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a data set consists of, and what looks wrong."""
+
+    classes: list[str]
+    counts: dict[str, list[int]]  # images of each class, for each raw set
+    notes: list[str]  # sizes and values of the images, then what was left out and what is repeated
+    warnings: list[str]
+
+    def print(self) -> None:
+        """Print sizes and values, the number of images of each class in each set, the other notes, and warnings."""
+        description, *notes = self.notes
+        print_lines(f"data: {len(self.classes)} classes; images of {description}")
+        rows = list(zip(self.classes, *self.counts.values(), strict=True))
+        others = (f"{len(rows) - MAX_ROWS} others", *(sum(counts[MAX_ROWS:]) for counts in self.counts.values()))
+        rows = [*rows[:MAX_ROWS], *[others] * (len(rows) > MAX_ROWS), ("all", *map(sum, self.counts.values()))]
+        lines = [["class", *self.counts], *([shorten(name, 30), *(f"{n:,}" for n in counts)] for name, *counts in rows)]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        for name, *cells in lines:
+            padded = (cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
+            print_lines("  ".join([name.ljust(widths[0]), *padded]))
+        print_lines(*notes)
+        for warning in self.warnings:
+            print_warning(warning)
 
 
 def print_summary(data: MNISTDataModule) -> None:
-    """Print classes, images of each set, their sizes and values, and what was left out; warn of what looks wrong."""
-    if not isinstance(data.source, OwnImages):
-        return
-    classes, sets = data.classes, data.raw_sets()
+    """Print the summary of a user's own data."""
+    if isinstance(data.source, OwnImages):
+        summarise(data).print()
+
+
+def summarise(data: MNISTDataModule) -> Summary:
+    """Describe the raw sets of a data module."""
+    classes, sets, names, warnings = data.classes, data.raw_sets(), data.image_names(), list[str]()
     counts = {kind: np.bincount(labels, minlength=len(classes)).tolist() for kind, (_, labels) in sets.items()}
-    description, *notes = data.source.notes()
-    print_lines(f"data: {len(classes)} classes; images of {description}")
-    _print_counts(counts, classes)
-    print_lines(*notes)
-    known = {hash(image.tobytes()) for image in sets["training"][0]}
-    for kind, (images, _) in sets.items():
+    hashes = {kind: np.array([hash(image.tobytes()) for image in each], np.int64) for kind, (each, _) in sets.items()}
+    if isinstance(data.source, OwnImages):
+        notes = data.source.notes()
+    else:
+        shades = [shade for images, _ in sets.values() if len(images) for shade in (images.min(), images.max())]
+        notes = [describe_images([(SIDE, SIDE)], (min(shades), max(shades)), (0, 255))]
+    for number, (kind, (images, _)) in enumerate(sets.items()):
         missing = [name for name, count in zip(classes, counts[kind], strict=True) if count == 0]
         if missing and kind != "validation":
-            print_warning(f"the {kind} set has no images of {shorten(', '.join(missing))}")
-        copies = sum(hash(image.tobytes()) in known for image in images) if kind != "training" else 0
-        if copies:
-            print_warning(f"{copies:,} of {len(images):,} {kind} images are in the training set, too")
+            warnings.append(f"the {kind} set has no images of {shorten(', '.join(missing))}")
+        for other in list(sets)[:number]:
+            copies = names[kind][np.isin(hashes[kind], hashes[other])]
+            if len(copies):
+                found = f"{len(copies):,} of {len(images):,} {kind} images are in the {other} set, too"
+                warnings.append(f"{found}: {shorten(', '.join(map(str, copies)), 60)}")
+        if repeated := len(images) - len(np.unique(hashes[kind])):
+            notes = [*notes, f"{repeated:,} of {len(images):,} {kind} images repeat another one of this set"]
+        if blank := (images.min((1, 2)) == images.max((1, 2))).sum():
+            warnings.append(f"{blank:,} of {len(images):,} {kind} images are blank: all their pixels are equal")
         if len(images) and images.max() < DARK:
-            print_warning(f"the {kind} images have shades up to {images.max()} of 255; is it another scale?")
-
-
-def _print_counts(counts: Mapping[str, list[int]], classes: list[str]) -> None:
-    """Print a table with the number of images of each class in each set."""
-    if len(classes) > MAX_COLUMNS:
-        counts = {kind: [*numbers[:MAX_COLUMNS], sum(numbers[MAX_COLUMNS:])] for kind, numbers in counts.items()}
-        classes = [*classes[:MAX_COLUMNS], f"{len(classes) - MAX_COLUMNS} others"]
-    lines = [["", "images", *(shorten(name, 12) for name in classes)]]
-    lines += [[kind, str(sum(numbers)), *map(str, numbers)] for kind, numbers in counts.items()]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for kind, *cells in lines:
-        padded = (cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
-        print_lines("  ".join([kind.ljust(widths[0]), *padded]))
+            warnings.append(f"the {kind} images have shades up to {images.max()} of 255; is it another scale?")
+    labelled = np.concatenate([np.stack([hashes[kind], labels]) for kind, (_, labels) in sets.items()], axis=1)
+    values, labels_each = np.unique(np.unique(labelled, axis=1)[0], return_counts=True)
+    several = values[labels_each > 1]
+    if found := [f"{kind} {name}" for kind in sets for name in names[kind][np.isin(hashes[kind], several)]]:
+        warnings.append(f"{len(found):,} images have copies with another label: {shorten(', '.join(found), 60)}")
+    training = data.normalise(sets["training"][0])
+    (lowest, highest), (std, mean) = map(float, training.aminmax()), map(float, torch.std_mean(training))
+    side, values = data.image_size, f"{lowest:.2f} to {highest:.2f}; mean {round(mean, 2) + 0:.2f}, std {std:.2f}"
+    notes = [*notes, f"the network gets {side} x {side} values from {values}"]
+    if data.mean is not None and data.std is not None and max(abs(mean), abs(std - 1)) > MAX_DEVIATION and std:
+        better = f"data.mean={data.mean + mean * data.std:.4f} data.std={std * data.std:.4f}"
+        notes.append(f"for mean 0 and std 1: {better}")
+    return Summary(classes, counts, notes, warnings)

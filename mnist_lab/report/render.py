@@ -1,7 +1,9 @@
 """Write the results of a run or a sweep into one HTML file."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from mnist_lab.files import require_writable_file, user_output
 from mnist_lab.formatting import render_template
@@ -25,6 +27,11 @@ def report(name: str, path: Path | None = None) -> Path:
         from mnist_lab.report.run import run_page
 
         kind, values = "run", run_page(subject)
+    return write_page(kind, values, path)
+
+
+def write_page(kind: str, values: Mapping[str, Any], path: Path) -> Path:
+    """Write the page of a template, KIND.html.j2, and return its path."""
     from mnist_lab.viz.style import COLOURS
 
     made = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")

@@ -59,6 +59,7 @@ class Run:
     log_path = PathIn("train.log")
     source_path = PathIn("source.patch")  # It has the uncommitted changes of the code.
     report_path = PathIn("report.html")
+    data_page_path = PathIn("data.html")
     annotations_path = PathIn("annotations.json")  # It has tags and a note.
     job_path = PathIn("job.json")  # Only a job of a sweep has it.
     pruned_path = PathIn("pruned")  # A search that stops a job early writes the number of its epochs there.
