@@ -17,6 +17,7 @@ from mnist_lab.config.metric_names import IMAGES_PER_SECOND
 from mnist_lab.console import PlainConsole
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.models.dummy_batch import eval_mode
+from mnist_lab.runs.listing import format_cell
 from mnist_lab.training.callbacks import TestCurve
 from mnist_lab.training.multistep import StepCallback, find_callbacks, training_batches
 
@@ -59,6 +60,8 @@ class EpochLines(StepCallback):
             names.append("test")
         for name in names:
             self.columns |= {f"{name}/loss": (f"{name} loss", LOSS), f"{name}/acc": ("accuracy", ACCURACY)}
+            if name != "train" and isinstance(pl_module, Classifier) and pl_module.val_metrics.by_class:
+                self.columns |= {f"{name}/balanced_acc": ("balanced", ACCURACY)}
         self.columns |= {IMAGES_PER_SECOND: ("images/s", "{:9,.0f}"), "seconds": ("time", "{:5.1f} s")}
         if console.is_interactive and len(self._line("", {})) > console.width:
             del self.columns[IMAGES_PER_SECOND]
@@ -165,12 +168,14 @@ def layer_table(model: nn.Module, input_size: tuple[int, ...]) -> Table:
 
 
 def results_table(title: str, metrics: Mapping[str, float]) -> Table:
-    """Return a table of loss and accuracy, a line for each set that was measured."""
-    numbers = (Column(name, justify="right") for name in ("loss", "accuracy"))
+    """Return a table of loss, accuracy and, if there is one, balanced accuracy: a line for each measured set."""
+    heads = {"loss": "loss", "acc": "accuracy", "balanced_acc": "balanced accuracy"}
+    kinds = [kind for kind in heads if any(name.endswith(f"/{kind}") for name in metrics)]
+    numbers = (Column(heads[kind], justify="right") for kind in kinds)
     table = Table("set", *numbers, title=title, min_width=len(title))
     for name, words in (("train", "training, while learning"), ("val", "validation"), ("test", "test")):
         if f"{name}/loss" in metrics:
-            table.add_row(words, f"{metrics[f'{name}/loss']:.4f}", f"{metrics[f'{name}/acc']:.2%}")
+            table.add_row(words, *(format_cell(f"{name}/{kind}", metrics.get(f"{name}/{kind}")) for kind in kinds))
     return table
 
 
