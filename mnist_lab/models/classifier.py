@@ -175,7 +175,7 @@ class Classifier(LightningModule):
         if (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1):
             return
         if name in trainer.callback_metrics:
-            trainer.lr_scheduler_configs[0].scheduler.step(trainer.callback_metrics[name])
+            trainer.lr_scheduler_configs[0].scheduler.step(trainer.callback_metrics[name])  # type: ignore[arg-type]
         elif trainer.global_step != trainer.max_steps:
             raise LabError(f"scheduler.monitor={name}: not logged; choose from {', '.join(trainer.callback_metrics)}")
 

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -31,9 +30,8 @@ class LossAndAccuracy:
             scores, labels = map(torch.cat, zip(*self.pending, strict=True))
             right = scores.argmax(1) == labels
             if self.by_class:
-                members = F.one_hot(labels, scores.shape[1])
-                self.hits = self.hits + (members * right.unsqueeze(1)).sum(0)
-                self.images = self.images + members.sum(0)
+                members = labels == torch.arange(scores.shape[1], device=labels.device).unsqueeze(1)  # (K, N)
+                self.hits, self.images = self.hits + (members & right).sum(1), self.images + members.sum(1)
             else:
                 self.hits, self.images = self.hits + right.sum(), self.images + len(labels)
             self.pending.clear()

@@ -75,7 +75,7 @@ def make_model(cfg: DictConfig) -> Classifier:
         optimizer, scheduler, _ = model.make_optimizer([nn.Parameter(torch.zeros(1))], steps_per_epoch=100)
         optimizer.step()
         if scheduler is not None:
-            scheduler.step(*[0.0] * (model.scheduler_metric is not None))
+            scheduler.step(*[0.0] * (model.scheduler_metric is not None))  # type: ignore[arg-type]
     except (TypeError, ValueError, ZeroDivisionError) as error:
         raise UsageError(f"optimizer or scheduler: invalid settings: {error}") from error
     return model
