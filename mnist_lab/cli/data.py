@@ -5,12 +5,12 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from mnist_lab.cli.parser import CommandParser, find_named_runs
-from mnist_lab.cli.tables import print_table
 from mnist_lab.config.compose import compose
 from mnist_lab.errors import UsageError
 from mnist_lab.files import require_writable_file
 from mnist_lab.formatting import display_path, print_lines
 from mnist_lab.runs.run import Run
+from mnist_lab.tables import print_table
 
 PRINTED = 10  # The page shows more of the doubted labels.
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from mnist_lab.cli.parser import CommandParser
-from mnist_lab.config.metric_names import VAL_ACC
 from mnist_lab.console import PlainConsole
 from mnist_lab.errors import UsageError
 from mnist_lab.files import exists
@@ -49,7 +48,7 @@ def status_row(results: Results, job: Job, launched: LaunchedJob | None) -> dict
     log = find_log(job, launched)
     return results.row(job) | {
         "epochs": len(job.epochs),
-        VAL_ACC: best_accuracy(job),
+        results.metric: best_accuracy(job, results.metric),
         "where": str(launched) if launched else job.process.get("host"),
         "reason": launched.reason or None if launched else None,
         "log": log and str(log),
@@ -70,8 +69,8 @@ def print_status(results: Results, launched_jobs: dict[str, LaunchedJob], *, cle
     for job in results.jobs:
         launched = launched_jobs.get(job.id)
         path = find_log(job, launched)
-        cells = [job.state, *format_progress(job), describe_place(job, launched), display_path(path) if path else ""]
-        lines.append([*results.settings(job).values(), *cells])
+        cells = [job.state, *format_progress(job, results.metric), describe_place(job, launched)]
+        lines.append([*results.settings(job).values(), *cells, display_path(path) if path else ""])
     if clear:
         PlainConsole().clear()
     print_table(heads, lines, left=(*settings, "state", "where", "log"), cut="log", drop=("left", "time"))

@@ -12,11 +12,11 @@ IGNORED_FOR_IDENTITY = re.compile(
 # Keys that cannot change on resume: the weights depend on them, or the checkpoint restores them.
 FIXED_ON_RESUME = re.compile(
     r"(model|data(?!\.(root|download|source\.(path|folders|mirrors|package))$)|augmentation|test_augmentation|label_smoothing|optimizer"
-    r"|scheduler|seed|callbacks\.(ema|best\.(monitor|mode)))(\.|$)"
+    r"|scheduler|class_weights|seed|callbacks\.(ema|best\.(monitor|mode)))(\.|$)"
 )
 # The keys added since version 0.2.0, with the value that stands for how runs without them behaved. A run that lacks a
 # key has this value, and a job of a sweep with this value keeps the id that it had before the key was added.
-ADDED_KEYS: dict[str, Any] = {}
+ADDED_KEYS: dict[str, Any] = {"class_weights": None}
 # Arguments that a user cannot set, with the reason: the lab sets them, or they would have no effect.
 OWN_ARGUMENTS = {
     "trainer.callbacks": "the group callbacks has them: +callbacks.NAME._target_=CLASS",

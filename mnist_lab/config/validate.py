@@ -9,10 +9,11 @@ import torch
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from mnist_lab.config.distributed import launched_process, world_size_problems
 from mnist_lab.config.keys import FIXED_ON_RESUME, OPTIONAL, OWN_ARGUMENTS, READ_FROM_DATA
-from mnist_lab.config.metric_names import EPOCH_METRICS, METRIC_NAMES, VAL_ACC, VAL_LOSS, direction
+from mnist_lab.config.metric_names import EPOCH_METRICS, METRIC_NAMES, direction
 from mnist_lab.config.overrides import nearest_key
 from mnist_lab.config.settings import flatten, is_list_of_nodes, require_environment, to_plain, walk
 from mnist_lab.config.targets import find_class
@@ -42,6 +43,7 @@ LIMITS: dict[str, Any] = {
     "resume": str | None,
     "init_from": str | None,
     "label_smoothing": _FRACTION,
+    "class_weights": Literal["balanced"] | list[_POSITIVE] | None,
     "steps_per_execution": _COUNT,
     "threads": _COUNT | None,
     "figures": bool,
@@ -66,6 +68,8 @@ LIMITS: dict[str, Any] = {
     "scheduler.gamma": _POSITIVE,
     "scheduler.step_size": _COUNT,
     "scheduler.T_max": Annotated[int, Field(ge=0)],
+    "scheduler.factor": Annotated[float, Field(gt=0, lt=1)],
+    "scheduler.patience": Annotated[int, Field(ge=0)],
     "trainer.max_epochs": Annotated[int, Field(ge=0)],
     "trainer.max_steps": Annotated[int, Field(ge=-1)],
     "trainer.log_every_n_steps": _COUNT,
@@ -241,7 +245,9 @@ def parameter_types(target: Callable[..., Any]) -> dict[str, Any]:
         hints = get_type_hints(annotated, include_extras=True)
     except (NameError, TypeError, AttributeError):  # Some annotations are for type checkers alone.
         hints = {}
-    return {"**" if p.kind is p.VAR_KEYWORD else p.name: hints.get(p.name, Any) for p in parameters}
+    # The lab takes this one for itself, and hands over the values of the metric.
+    monitor = {"monitor": str} if inspect.isclass(target) and issubclass(target, ReduceLROnPlateau) else {}
+    return monitor | {"**" if p.kind is p.VAR_KEYWORD else p.name: hints.get(p.name, Any) for p in parameters}
 
 
 def _type_problems(key: str, value: Any, annotation: Any) -> Iterator[str]:
@@ -295,14 +301,15 @@ def _option_problems(cfg: DictConfig) -> Iterator[str]:
 
 
 def _monitor_problems(cfg: DictConfig) -> Iterator[str]:
-    """Yield problems of the metrics that callbacks monitor."""
-    unlogged = (VAL_LOSS, VAL_ACC) if OmegaConf.select(cfg, "data.val_size") == 0 else ()
-    logged = [name for name in EPOCH_METRICS if name not in unlogged]
+    """Yield problems of the metrics that callbacks and the scheduler monitor."""
+    unlogged = "val/" if OmegaConf.select(cfg, "data.val_size") == 0 else "test/"
+    logged = [name for name in EPOCH_METRICS if not name.startswith(unlogged)]
     callbacks = enabled_callbacks(cfg)
     classes = [str(node.get("_target_")) for node in (cfg.model, *callbacks.values())]
     may_log_others = any(not name.startswith(("mnist_lab.", "lightning.", "torch.")) for name in classes)
-    for name, node in callbacks.items():
-        key, monitor, mode = f"callbacks.{name}", node.get("monitor"), node.get("mode")
+    monitors = {"scheduler": cfg.scheduler, **{f"callbacks.{name}": node for name, node in callbacks.items()}}
+    for key, node in monitors.items():
+        name, monitor, mode = key.removeprefix("callbacks."), node.get("monitor"), node.get("mode")
         if name in ("best", "last") and (monitor is None) == (name == "best"):
             why = "a metric is needed" if name == "best" else "every epoch is saved"
             yield f"{key}.monitor={_format(monitor)}: {why}; other checkpoints are +callbacks.NAME._target_=CLASS"
@@ -310,6 +317,8 @@ def _monitor_problems(cfg: DictConfig) -> Iterator[str]:
             if mode not in (None, direction(monitor)):
                 best = "least" if direction(monitor) == "min" else "greatest"
                 yield f"{key}.mode={_format(mode)}: the {best} {monitor} is the best; leave the mode out"
+        elif monitor is None and str(node.get("_target_")).endswith(".ReduceLROnPlateau"):
+            yield "scheduler.monitor: required; scheduler=plateau has it, or add +scheduler.monitor=val/loss"
         elif monitor is None:
             continue
         elif str(monitor).startswith("test/") or monitor in METRIC_NAMES or not may_log_others:

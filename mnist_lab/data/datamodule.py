@@ -1,8 +1,8 @@
 """The data module: split, resize and normalise the images once, then batch them from memory."""
 
 import math
-from collections.abc import Callable
-from typing import Annotated, Any
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from mnist_lab.data.mnist_files import Source
 from mnist_lab.errors import UsageError
 
 MIN_STD = 1 / 255  # A blank image is divided by this instead of 0.
+UNEQUAL = 1.5  # Classes are unequal if the largest has more than this many times the images of the smallest.
 
 
 class MNISTDataModule(LightningDataModule):
@@ -118,6 +119,21 @@ class MNISTDataModule(LightningDataModule):
     def classes(self) -> list[str]:
         """The names of the classes, in the order of the labels."""
         return list(self.source.classes or self.source.read_settings()["classes"])
+
+    @property
+    def has_unequal_classes(self) -> bool:
+        """Whether the classes have unequal numbers of images for training and validation."""
+        counts = np.bincount(self._load().train_labels, minlength=len(self.classes))
+        return bool(counts.max() > UNEQUAL * counts.min())
+
+    def class_weights(self, weights: Literal["balanced"] | Sequence[float] | None) -> Tensor | None:
+        """Return the weight of each class, (K,), scaled so that the mean over the training images is 1."""
+        if weights is None:
+            return None
+        labels = self._load().train_labels
+        counts = np.bincount(labels[self.split(len(labels))[0]], minlength=len(self.classes))
+        given = 1 / counts.clip(1) if weights == "balanced" else np.array(weights, float)
+        return torch.tensor(given * counts.sum() / (given @ counts), dtype=torch.float32)
 
     @property
     def background(self) -> int:

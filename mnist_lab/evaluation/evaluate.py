@@ -17,7 +17,7 @@ from mnist_lab.evaluation.predictions import Predictions, TrainedRun
 from mnist_lab.formatting import shorten
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.runs.run import Run
-from mnist_lab.training.build import check_batch_limits, make_data, make_trained_model
+from mnist_lab.training.build import check_batch_limits, make_data, make_trained_model, set_up_classes
 from mnist_lab.training.runtime import quiet_lightning, torch_settings
 
 
@@ -59,6 +59,7 @@ def evaluate_network(tester: pl.Trainer, cfg: DictConfig, model: Classifier) -> 
     """Return test/loss and test/acc of a network on the test set of a configuration; `make_tester` makes the tester."""
     data = make_data(cfg, model)
     check_batch_limits(cfg, data)
+    set_up_classes(cfg, model, data)
     with torch_settings(cfg.threads):  # The last digits of a sum depend on the number of threads.
         (tested,) = tester.test(model, data, verbose=False)
     return dict(tested)

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -42,9 +43,11 @@ class Classifier(LightningModule):
         optimizer: makes an optimizer for parameters; None for a network that is only tested.
         label_smoothing: the share of each training label that is spread over all classes (Szegedy et al., "Rethinking
             the Inception Architecture for Computer Vision", 2016).
+        class_weights: the weight of each class in the training loss, (K,); None if all are equal.
         views: the views of an image over which validation, test and prediction average; None for the image alone.
         scheduler: makes a learning-rate scheduler for an optimizer, or None. One with a parameter steps_per_epoch gets
             it and steps after every optimizer step; any other steps once an epoch.
+        scheduler_metric: the metric whose value the scheduler's step gets; None for a scheduler without one.
     """
 
     image_size: ClassVar[int] = 28
@@ -55,7 +58,10 @@ class Classifier(LightningModule):
         self.num_classes = num_classes
         self.optimizer: Callable[..., torch.optim.Optimizer] | None = None
         self.scheduler: Callable[..., torch.optim.lr_scheduler.LRScheduler] | None = None
+        self.scheduler_metric: str | None = None
         self.label_smoothing = 0.0
+        self.class_weights: Tensor | None
+        self.register_buffer("class_weights", None, persistent=False)  # Checkpoints do not need it.
         self.views: Views | None = None
         self.test_scores: list[Tensor] = []  # scores of the last test's batches, in this process
         self.unread_losses: list[tuple[int, Tensor]] = []  # Training losses on a GPU, each with the steps before it.
@@ -76,7 +82,7 @@ class Classifier(LightningModule):
         Raises:
             NotFinite: it is NaN or infinite. On a GPU `check_losses` finds it later.
         """
-        loss, _ = self._step(batch, self.train_metrics, self.label_smoothing)
+        loss, _ = self._step(batch, self.train_metrics, self.objective)
         if self.reads_every_loss:
             self._require_finite("training loss", loss.item())
         else:
@@ -104,18 +110,20 @@ class Classifier(LightningModule):
         return f"epoch {self.trainer.current_epoch + 1}, step {self.trainer.global_step if step is None else step}"
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._step(batch, self.val_metrics)
+        self._step(batch, self.val_metrics, self.loss_of)
 
     def on_test_start(self) -> None:
         self.test_scores = []
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        _, scores = self._step(batch, self.test_metrics)
+        _, scores = self._step(batch, self.test_metrics, self.loss_of)
         if self.trainer.testing:  # TestCurve calls this outside of a test.
             self.test_scores.append(scores)
 
     def on_train_epoch_end(self) -> None:
         self._log("train", self.train_metrics)
+        if self.scheduler_metric is not None:
+            self._step_by_metric(self.scheduler_metric)
 
     def on_validation_epoch_end(self) -> None:
         loss = self._log("val", self.val_metrics)["loss"].item()
@@ -125,11 +133,13 @@ class Classifier(LightningModule):
     def on_test_epoch_end(self) -> None:
         self._log("test", self.test_metrics)
 
-    def _step(self, batch: Batch, metrics: LossAndAccuracy, label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
+    def _step(
+        self, batch: Batch, metrics: LossAndAccuracy, compute_loss: Callable[[Tensor, Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
         """Return the loss, (), and the scores, (B, K), of a batch, and add them to the metrics."""
         images, labels = batch
         scores = self.scores(images)
-        loss = self.loss_of(scores, labels, label_smoothing)
+        loss = compute_loss(scores, labels)
         metrics.add(loss.detach(), scores.detach(), labels)
         return loss, scores
 
@@ -154,7 +164,20 @@ class Classifier(LightningModule):
         optimizer, scheduler, interval = self.make_optimizer(self.parameters(), self._steps_per_epoch())
         if scheduler is None:
             return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": interval}}
+        # Lightning would step one that follows a metric after the epoch's checkpoint, and a resumed run would miss it.
+        frequency = 1 if self.scheduler_metric is None else sys.maxsize
+        config = {"scheduler": scheduler, "interval": interval, "frequency": frequency, "reduce_on_plateau": False}
+        return {"optimizer": optimizer, "lr_scheduler": config}  # type: ignore[return-value]
+
+    def _step_by_metric(self, name: str) -> None:
+        """Step the scheduler by the value of a metric, unless the epoch has no validation."""
+        trainer = self.trainer
+        if (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1):
+            return
+        if name in trainer.callback_metrics:
+            trainer.lr_scheduler_configs[0].scheduler.step(trainer.callback_metrics[name])  # type: ignore[arg-type]
+        elif trainer.global_step != trainer.max_steps:
+            raise LabError(f"scheduler.monitor={name}: not logged; choose from {', '.join(trainer.callback_metrics)}")
 
     def make_optimizer(
         self, parameters: Iterable[nn.Parameter], steps_per_epoch: int
@@ -209,6 +232,13 @@ class Classifier(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.trainer.is_global_zero and "train_metrics" in checkpoint:  # The sums are those of all processes.
             self.train_metrics.load_sums(checkpoint["train_metrics"])
+
+    def objective(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss, (), that training minimises: with label smoothing, and each image's class weight."""
+        if self.class_weights is None:
+            return self.loss_of(scores, labels, self.label_smoothing)
+        # By the number of images and not by the sum of their weights, so that each image counts the same in any batch.
+        return (self.class_weights[labels] * self.loss_of(scores, labels, self.label_smoothing, "none")).mean()
 
     def loss_of(
         self, scores: Tensor, labels: Tensor, label_smoothing: float = 0.0, reduction: Literal["mean", "none"] = "mean"

@@ -1,4 +1,4 @@
-"""Mean loss and accuracy over a set of images."""
+"""Mean loss, accuracy and balanced accuracy over a set of images."""
 
 from collections.abc import Mapping
 
@@ -7,9 +7,10 @@ from torch import Tensor
 
 
 class LossAndAccuracy:
-    """Sums over a set: the images' losses, the hits and the number of images. They stay on the device."""
+    """Sums over a set: losses, hits and images, the last two for each class if `by_class`. They stay on the device."""
 
     def __init__(self) -> None:
+        self.by_class = False
         self.reset()
 
     def reset(self) -> None:
@@ -27,8 +28,12 @@ class LossAndAccuracy:
         """Count the hits of all pending batches at once, since counting those of one takes as long as a small layer."""
         if self.pending:
             scores, labels = map(torch.cat, zip(*self.pending, strict=True))
-            self.hits = self.hits + (scores.argmax(1) == labels).sum()
-            self.images = self.images + len(labels)
+            right = scores.argmax(1) == labels
+            if self.by_class:
+                members = labels == torch.arange(scores.shape[1], device=labels.device).unsqueeze(1)  # (K, N)
+                self.hits, self.images = self.hits + (members & right).sum(1), self.images + members.sum(1)
+            else:
+                self.hits, self.images = self.hits + right.sum(), self.images + len(labels)
             self.pending.clear()
 
     def sums(self) -> dict[str, Tensor]:
@@ -42,7 +47,11 @@ class LossAndAccuracy:
 
 
 def compute_means(sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the mean loss and the accuracy over all images, not batches; config/metric_names.py has their names."""
+    """Return the means over all images, not batches; config/metric_names.py has their names.
+
+    Sums for each class also give the balanced accuracy: the mean recall of the classes that have images.
+    """
     # In float32, 9,875 of 10,000 would be 0.987500011920929. On the CPU, because some GPUs have no float64.
     loss_sum, hits, images = (sums[name].cpu().double() for name in ("loss_sum", "hits", "images"))
-    return {"loss": loss_sum / images, "acc": hits / images}
+    means = {"loss": loss_sum / images.sum(), "acc": hits.sum() / images.sum()}
+    return means | {"balanced_acc": (hits / images)[images > 0].mean()} if images.ndim else means

@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from mnist_lab.config.compose import compose
-from mnist_lab.config.metric_names import IMAGES_PER_SECOND, METRIC_NAMES, TEST_ACC, VAL_ACC
+from mnist_lab.config.metric_names import IMAGES_PER_SECOND, METRIC_NAMES, TEST_ACC, TEST_BALANCED_ACC, VAL_ACC
 from mnist_lab.config.settings import differing_settings
 from mnist_lab.errors import UsageError
 from mnist_lab.evaluation.predictions import Predictions, TrainedRun
@@ -34,6 +34,7 @@ SETTINGS = {
     "augmentation": "augmentation",
     "test-time augmentation": "test_augmentation",
     "label smoothing": "label_smoothing",
+    "class weights": "class_weights",
     "averaged weights": "callbacks.ema",
     "epochs": "trainer.max_epochs",
     "precision": "trainer.precision",
@@ -164,6 +165,8 @@ def _tiles(
     else:
         note = "not tested" if accuracy is None else "as recorded by the run"
     tiles = [("test accuracy", format_cell(TEST_ACC, accuracy), note)]
+    if TEST_BALANCED_ACC in metrics:
+        tiles.append(("balanced accuracy", f"{metrics[TEST_BALANCED_ACC]:.2%}", "mean of the recalls of the classes"))
     if tested:
         tiles.append(("wrong", f"{tested['wrong']:,}", f"of {tested['images']:,} test images"))
     validation = metrics if is_finished else next(reversed(rows), {})

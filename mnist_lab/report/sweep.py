@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from mnist_lab.config.metric_names import TEST_ACC, VAL_ACC
+from mnist_lab.config.metric_names import TEST_ACC, in_words
 from mnist_lab.formatting import display_path, format_accuracy, format_command, format_date, format_duration
 from mnist_lab.runs.ranking import Results, describe_job
 from mnist_lab.runs.record import RunState
@@ -35,6 +35,7 @@ def sweep_page(sweep: Sweep, path: Path) -> dict[str, Any]:
         "finished": states[RunState.FINISHED],
         "subtitle": (f"{format_date(first['started'])}, " if first else "") + display_path(sweep.folder),
         "tiles": _tiles(results, states),
+        "metric": in_words(results.metric),
         "seeds": "seed" in results.varied,
         "ranked_heads": ["rank", *(results.heads[key] for key in keys), "validation", "time", "jobs"],
         "ranked": [(rank, _ranking_row(results, group)) for rank, group in enumerate(results.ranked, 1)],
@@ -57,12 +58,12 @@ def _tiles(results: Results, states: Counter[RunState]) -> list[tuple[str, str, 
     counts = ", ".join(f"{count} {state}" for state, count in states.most_common()) or "none"
     jobs = ("jobs", f"{len(results.jobs)}", counts)
     if not results.winner:
-        return [("best validation accuracy", "none", "no job has finished with one"), jobs]
+        return [(f"best {in_words(results.metric)}", "none", "no job has finished with one"), jobs]
     entry = results.entry(results.winner)
     best = " ".join(f"{key}={value}" for key, value in entry["settings"].items()) or "one job"
     tiles = []
     for name, metric, note in (
-        ("best validation accuracy", VAL_ACC, best),
+        (f"best {in_words(results.metric)}", results.metric, best),
         ("its test accuracy", TEST_ACC, "not used for the choice"),
     ):
         mean, _, deviation = format_accuracy(**entry[metric]).partition(" ± ")
@@ -75,7 +76,7 @@ def _tiles(results: Results, states: Counter[RunState]) -> list[tuple[str, str, 
 def _ranking_row(results: Results, group: list[Job]) -> list[str]:
     """Return the cells of a place in the ranking: settings, accuracy, time, number of jobs."""
     entry = results.entry(group)
-    accuracy, time = format_accuracy(**entry[VAL_ACC]), format_duration(entry["seconds"])
+    accuracy, time = format_accuracy(**entry[results.metric]), format_duration(entry["seconds"])
     return [*entry["settings"].values(), accuracy, time, "1" if len(group) == 1 else f"{len(group)} seeds"]
 
 
@@ -115,7 +116,8 @@ def _job_row(results: Results, job: Job, number: int, path: Path) -> dict[str, A
     row, page = results.row(job), Run(job.folder).report_path
     target, link_text = (page, "report") if page.is_file() else (job.folder, "folder")
     link = quote(os.fsencode(os.path.relpath(target, path.absolute().parent))) if target.exists() else None
-    formats: dict[str, Callable[[Any], str]] = {VAL_ACC: "{:.2%}".format, "epochs": str, "seconds": format_duration}
+    formats: dict[str, Callable[[Any], str]] = {"epochs": str, "seconds": format_duration}
+    formats = {results.metric: "{:.2%}".format, **formats}
     values = ["–" if row[name] is None else format_value(row[name]) for name, format_value in formats.items()]
     cells = [*results.settings(job).values(), *values]
     return {"number": number, "cells": cells, "state": job.state, "link": link, "words": link_text}

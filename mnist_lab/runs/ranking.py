@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from mnist_lab.config.compose import config_options
-from mnist_lab.config.metric_names import TEST_ACC, VAL_ACC, VAL_LOSS
+from mnist_lab.config.metric_names import TEST_ACC, VAL_ACC, VAL_LOSS, in_words
 from mnist_lab.config.overrides import override_key, override_values, without_keys
 from mnist_lab.config.settings import short_names
 from mnist_lab.files import atomic_write, write_text
@@ -28,24 +28,27 @@ class Results:
     Attributes:
         sweep: the sweep.
         jobs: all its jobs.
-        ranked: the finished jobs by validation accuracy, the best first, and by validation loss where that is equal.
-            Jobs that differ only in their seeds are one entry. A job that measured only part of a set is left out if
-            another one measured all.
+        ranked: the finished jobs by `metric`, the best first, and by validation loss where that is equal. Jobs that
+            differ only in their seeds are one entry. A job that measured only part of a set is left out if another one
+            measured all.
+        metric: val/acc, or val/balanced_acc if callbacks.best.monitor is that.
     """
 
     sweep: Sweep
     jobs: list[Job]
     ranked: list[list[Job]]
+    metric: str = VAL_ACC
 
     @classmethod
     def of(cls, sweep: Sweep) -> Results:
         """Read the current results from the sweep's folder."""
-        jobs = sweep.jobs()
-        measured = [job for job in jobs if job.state == RunState.FINISHED and _is_measured(job)]
+        jobs, metric = sweep.jobs(), sweep.metric
+        measured = [job for job in jobs if job.state == RunState.FINISHED and _is_measured(job, metric)]
         groups: dict[tuple[str, ...], list[Job]] = {}
         for job in [job for job in measured if not job.info.get("partial")] or measured:
             groups.setdefault(tuple(without_keys(job.overrides, "seed")), []).append(job)
-        return cls(sweep, jobs, sorted(groups.values(), key=merit, reverse=True))
+        ranked = sorted(groups.values(), key=lambda group: merit(group, metric), reverse=True)
+        return cls(sweep, jobs, ranked, metric)
 
     @cached_property
     def varied(self) -> list[str]:
@@ -76,8 +79,8 @@ class Results:
 
     @property
     def best_job(self) -> Job | None:
-        """The best job of the winner, by validation accuracy."""
-        return max(self.winner, key=lambda job: merit([job]), default=None)
+        """The best job of the winner, by `metric`."""
+        return max(self.winner, key=lambda job: merit([job], self.metric), default=None)
 
     @property
     def command(self) -> str | None:
@@ -99,7 +102,7 @@ class Results:
             "rank": rank,
             **self.settings(job),
             "state": job.state,
-            VAL_ACC: metrics.get(VAL_ACC),
+            **{name: metrics.get(name) for name in dict.fromkeys([self.metric, VAL_ACC])},
             VAL_LOSS: metrics.get(VAL_LOSS),
             TEST_ACC: metrics.get(TEST_ACC) if rank == 1 else None,
             "epochs": info.get("epochs"),
@@ -114,7 +117,7 @@ class Results:
         entry = {
             "settings": {key: value for key, value in self.settings(group[0]).items() if key != "seed"},
             "jobs": len(group),
-            VAL_ACC: spread(group, VAL_ACC),
+            self.metric: spread(group, self.metric),
             "seconds": statistics.fmean(job.info["seconds"].get("total", 0.0) for job in group),
             "folders": [job.folder.name for job in group],
         }
@@ -145,21 +148,23 @@ class Results:
         """Return the lines of a table of the ranking, with the id of each job."""
         keys = [key for key in self.varied if key != "seed"]
         partial = ", of part of the images" * any(job.info.get("partial") for job in self.winner)
+        by = f", by {in_words(self.metric)}" * (self.metric != VAL_ACC)
         heads, rows = ["", *(self.heads[key] for key in keys)], []
         for number, group in enumerate(self.ranked[:limit], 1):
             entry = self.entry(group)
             values = [entry["settings"][key] for key in keys]
             jobs = group[0].id if len(group) == 1 else f"{len(group)} seeds"
-            rows.append([str(number), *values, format_accuracy(**entry[VAL_ACC]), f"{entry['seconds']:.1f} s", jobs])
+            accuracy = format_accuracy(**entry[self.metric])
+            rows.append([str(number), *values, accuracy, f"{entry['seconds']:.1f} s", jobs])
         left = [*heads, "jobs"]
         table = table_lines([*heads, "validation", "time", "jobs"], rows, left, drop=("time", "jobs"))
-        return [f"sweep {self.sweep.folder.name}{partial}", *table]
+        return [f"sweep {self.sweep.folder.name}{by}{partial}", *table]
 
 
-def _is_measured(job: Job) -> bool:
+def _is_measured(job: Job, metric: str) -> bool:
     """Return whether a job has the accuracies that a ranked job needs."""
     metrics = job.info.get("metrics", {})
-    return all(math.isfinite(metrics.get(name, math.nan)) for name in (VAL_ACC, TEST_ACC))
+    return all(math.isfinite(metrics.get(name, math.nan)) for name in (metric, TEST_ACC))
 
 
 def mean(group: list[Job], metric: str) -> float:
@@ -167,9 +172,9 @@ def mean(group: list[Job], metric: str) -> float:
     return statistics.fmean(job.info["metrics"][metric] for job in group)
 
 
-def merit(group: list[Job]) -> tuple[float, float]:
-    """Return the key that ranks jobs, the greatest first: their mean validation accuracy, then the lower loss."""
-    return mean(group, VAL_ACC), -statistics.fmean(job.info["metrics"].get(VAL_LOSS, 0.0) for job in group)
+def merit(group: list[Job], metric: str) -> tuple[float, float]:
+    """Return the key that ranks jobs, the greatest first: their mean of the metric, then the lower loss."""
+    return mean(group, metric), -statistics.fmean(job.info["metrics"].get(VAL_LOSS, 0.0) for job in group)
 
 
 def spread(group: list[Job], metric: str) -> dict[str, Any]:

@@ -141,6 +141,7 @@ class SweepSettings(TypedDict):
     search_path: list[str]  # the folders with modules, for sys.path
     threads: int | None  # A job without threads=N gets these; None means all.
     lock_patience: float  # seconds that a job waits for the lock of its folder
+    metric: NotRequired[str]  # The jobs are ranked by it.
 
 
 @with_config(_STRICT)

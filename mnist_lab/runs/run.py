@@ -18,7 +18,7 @@ from typing import Any, Literal
 from omegaconf import DictConfig, OmegaConf
 from typing_extensions import Unpack
 
-from mnist_lab.config.metric_names import TRAIN_LOSS, VAL_ACC
+from mnist_lab.config.metric_names import TRAIN_LOSS, VAL_ACC, in_words
 from mnist_lab.config.settings import to_plain
 from mnist_lab.config.trust import RECORDS, load_config
 from mnist_lab.errors import UsageError
@@ -258,8 +258,7 @@ class Run:
     def chosen_by(self) -> str:
         """Describe how the chosen checkpoint was chosen."""
         monitor = str(OmegaConf.select(self.config, "callbacks.best.monitor") or VAL_ACC)
-        words = monitor.replace("val/", "validation ").replace("train/", "training ").replace(" acc", " accuracy")
-        return f"best by {words}" if self.checkpoint("best") else "the last"
+        return f"best by {in_words(monitor)}" if self.checkpoint("best") else "the last"
 
     def checkpoints(self) -> dict[str, str | None]:
         """Return the paths of the best and the last checkpoint, relative to the folder; None for a missing one."""

@@ -20,6 +20,7 @@ from types import MappingProxyType
 from typing import Any
 
 from mnist_lab.config.keys import SWEEP_KEYS
+from mnist_lab.config.metric_names import VAL_ACC
 from mnist_lab.config.overrides import override_key, override_values, without_keys
 from mnist_lab.config.settings import short_names
 from mnist_lab.errors import UsageError
@@ -148,6 +149,11 @@ class Sweep:
     def record(self) -> SweepRecord:
         """The entries of sweep.json."""
         return read_record(self.record_path, SWEEP, "a sweep's record", "remove the folder, or name another sweep")
+
+    @property
+    def metric(self) -> str:
+        """The metric by which the jobs are ranked; a higher value is better."""
+        return self.record.get("settings", {}).get("metric", VAL_ACC)
 
     def plan(
         self, jobs: Mapping[str, Sequence[str]], prune: Mapping[str, dict[str, Any] | None] = MappingProxyType({})

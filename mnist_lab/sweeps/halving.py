@@ -144,7 +144,8 @@ def train_rungs(loop: Loop, ids: Sequence[str], epochs: Sequence[int], eta: int)
         jobs = list(loop.sweep.read_jobs(ids))
         if any(job.state not in DONE for job in jobs):
             return
-        accuracies = {job.id: best_accuracy(job, goal) for job in jobs if job.state != RunState.FAILED}
+        metric = loop.sweep.metric
+        accuracies = {job.id: best_accuracy(job, metric, goal) for job in jobs if job.state != RunState.FAILED}
         scores = {id: accuracy for id, accuracy in accuracies.items() if accuracy is not None}
         if not scores:
             return

@@ -81,24 +81,24 @@ class Search:
                 overrides = set_values(plan.overrides, draw_params(study, number, space, self.seed))
                 ids[number], _ = plan.compose_job(overrides, number)
                 planned.setdefault(ids[number], overrides)
-            sweep.plan(planned, {id: self.prune_callback(sweep.folder, number) for number, id in ids.items()})
+            sweep.plan(planned, {id: self.prune_callback(sweep, number) for number, id in ids.items()})
             loop.run([job.id for job in sweep.read_jobs(list(planned)) if job.state not in COMPLETE])
             jobs = {job.id: job for job in sweep.read_jobs(list(planned))}
             if any(job.state not in DONE for job in jobs.values()):
                 return  # The sweep is stopping.
             for number, id in ids.items():
-                accuracy = jobs[id].info.get("metrics", {}).get(VAL_ACC)
+                accuracy = jobs[id].info.get("metrics", {}).get(sweep.metric)
                 if jobs[id].state == RunState.PRUNED and accuracy is not None:
                     study.tell(number, state=TrialState.PRUNED)
                 elif jobs[id].state != RunState.FAILED and accuracy is not None:
                     study.tell(number, accuracy)
 
-    def prune_callback(self, folder: Path, number: int) -> dict[str, Any] | None:
+    def prune_callback(self, sweep: Sweep, number: int) -> dict[str, Any] | None:
         """Return the callback with which a job reports to its study."""
         if self.prune_after is None:
             return None
-        settings = {"folder": str(folder), "number": number, "prune_after": self.prune_after}
-        return {"_target_": "mnist_lab.sweeps.optuna_search.Prune", **settings}
+        settings = {"folder": str(sweep.folder), "number": number, "prune_after": self.prune_after}
+        return {"_target_": "mnist_lab.sweeps.optuna_search.Prune", **settings, "metric": sweep.metric}
 
 
 class SweepStudy(optuna.Study):
@@ -205,7 +205,7 @@ def set_values(overrides: Sequence[Override], params: Mapping[str, Any]) -> list
 
 
 class Prune(Callback):
-    """Stops a job after an epoch if its validation accuracy is below the median of other jobs' at that epoch.
+    """Stops a job after an epoch if its accuracy is below the median of other jobs' at that epoch.
 
     The run is tested like any other, and its status is "pruned".
 
@@ -213,10 +213,11 @@ class Prune(Callback):
         folder: the folder of the sweep.
         number: the number of the trial in its study.
         prune_after: the number of epochs before which no job is stopped.
+        metric: the metric, an accuracy.
     """
 
-    def __init__(self, *, folder: str, number: int, prune_after: int) -> None:
-        self.folder, self.number, self.prune_after = Path(folder), number, prune_after
+    def __init__(self, *, folder: str, number: int, prune_after: int, metric: str = VAL_ACC) -> None:
+        self.folder, self.number, self.prune_after, self.metric = Path(folder), number, prune_after, metric
         self.study: SweepStudy | None = None  # It is opened in the job's own process.
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -226,13 +227,13 @@ class Prune(Callback):
             trainer.should_stop = True
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.sanity_checking or VAL_ACC not in trainer.callback_metrics:
+        if trainer.sanity_checking or self.metric not in trainer.callback_metrics:
             return
         self.study = self.study or open_study(self.folder, self.prune_after)
         trial = self.study.trial(self.number)
         epochs = trainer.current_epoch + 1
         if epochs not in self.study.get_trials(deepcopy=False)[self.number].intermediate_values:
-            trial.report(float(trainer.callback_metrics[VAL_ACC]), epochs)
+            trial.report(float(trainer.callback_metrics[self.metric]), epochs)
         if trial.should_prune():
             write_text(Run(Path(trainer.default_root_dir)).pruned_path, f"{epochs}\n")
             trainer.should_stop = True

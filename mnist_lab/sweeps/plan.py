@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from mnist_lab.config.compose import CommandLine, HydraSettings, compose_job
 from mnist_lab.config.hydra_aside import composer
 from mnist_lab.config.keys import ADDED_KEYS, IGNORED_FOR_IDENTITY, SWEEP_KEYS
+from mnist_lab.config.metric_names import VAL_ACC, VAL_BALANCED_ACC
 from mnist_lab.config.overrides import (
     Override,
     override_key,
@@ -99,6 +100,7 @@ class Plan:
 
     def settings(self) -> SweepSettings:
         """Return what the jobs have in common, for sweep.json."""
+        is_balanced = OmegaConf.select(self.cfg, "callbacks.best.monitor") == VAL_BALANCED_ACC
         return {
             "overrides": self.common_overrides,
             "config_dir": self.line.config_dir and str(Path(self.line.config_dir).absolute()),
@@ -107,6 +109,7 @@ class Plan:
             "search_path": [place for place in sys.path if not place.startswith((sys.prefix, sys.base_prefix))],
             "threads": self.launcher.threads,
             "lock_patience": self.launcher.lock_patience,
+            "metric": VAL_BALANCED_ACC if is_balanced else VAL_ACC,
         }
 
     def arguments(self) -> list[str]:

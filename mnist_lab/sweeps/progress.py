@@ -16,7 +16,7 @@ from types import TracebackType
 from rich.console import Group
 from rich.live import Live
 
-from mnist_lab.config.metric_names import TEST_ACC, VAL_ACC
+from mnist_lab.config.metric_names import TEST_ACC
 from mnist_lab.console import PlainConsole
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import display_path, format_accuracy, format_duration, print_lines
@@ -98,7 +98,7 @@ class SweepDisplay:
         first = max(0, min(first_running - room // 2, len(jobs) - room))
         shown, rows = jobs[first : first + room], []
         for job in shown:
-            cells = [*results.settings(job).values(), job.state, *format_progress(job), places[job.id]]
+            cells = [*results.settings(job).values(), job.state, *format_progress(job, results.metric), places[job.id]]
             rows.append(cells[: len(heads)])
         lines = table_lines(heads, rows, [*words, "where"], cut="where", drop=("left", "time"))
         styles = ["", *(STYLES[job.state] for job in shown), ""]
@@ -134,23 +134,23 @@ def describe_result(results: Results, job: Job) -> str:
     """Describe a job that is done, in one line."""
     done = sum(other.state in DONE for other in results.jobs)
     settings = " ".join(f"{results.heads[key]}={value}" for key, value in results.settings(job).items())
-    _, accuracy, time, _ = format_progress(job)
+    _, accuracy, time, _ = format_progress(job, results.metric)
     result = f"failed: {job.error}" if job.state == RunState.FAILED else f"{accuracy}, {time}"
     return f"{done}/{len(results.jobs)} {settings}: {result}"
 
 
-def best_accuracy(job: Job, epochs: float = math.inf) -> float | None:
-    """Return a job's best validation accuracy within its first epochs; None if it has none."""
-    return max((row[VAL_ACC] for row in job.epochs if VAL_ACC in row and row["epoch"] < epochs), default=None)
+def best_accuracy(job: Job, metric: str, epochs: float = math.inf) -> float | None:
+    """Return a job's best value of an accuracy within its first epochs; None if it has none."""
+    return max((row[metric] for row in job.epochs if metric in row and row["epoch"] < epochs), default=None)
 
 
-def format_progress(job: Job) -> tuple[str, str, str, str]:
-    """Format a job's completed and planned epochs, best validation accuracy, time so far and time left."""
+def format_progress(job: Job, metric: str) -> tuple[str, str, str, str]:
+    """Format a job's completed and planned epochs, best value of an accuracy, time so far and time left."""
     info = job.info
     if not info:
         return "", "", "", ""
     done, planned = len(job.epochs), info["max_epochs"] or 0
-    accuracy, seconds, left = best_accuracy(job), info["seconds"].get("total", 0.0), ""
+    accuracy, seconds, left = best_accuracy(job, metric), info["seconds"].get("total", 0.0), ""
     if job.state == RunState.RUNNING:
         seconds += time.time() - Run(job.folder).record_path.stat().st_mtime  # The record is written every epoch.
         left = format_duration(seconds / done * (planned - done)) if done else ""

@@ -15,8 +15,8 @@ from torch import nn
 
 from mnist_lab.config.distributed import world_size_problems
 from mnist_lab.config.keys import READ_FROM_DATA
-from mnist_lab.config.metric_names import direction
-from mnist_lab.config.settings import to_plain, walk
+from mnist_lab.config.metric_names import VAL_BALANCED_ACC, direction
+from mnist_lab.config.settings import flatten, to_plain, walk
 from mnist_lab.config.targets import find_class, resolve_node
 from mnist_lab.config.validate import enabled_callbacks, parameter_types, validate_parts
 from mnist_lab.data.batches import limit_batches
@@ -59,16 +59,23 @@ def make_model(cfg: DictConfig) -> Classifier:
     if cfg.get("optimizer") == {}:
         return model
     model.optimizer = instantiate_node(cfg.get("optimizer"), "optimizer", _partial_=True)
-    model.scheduler = instantiate_node(cfg.get("scheduler"), "scheduler", _partial_=True) or None
+    node = OmegaConf.create(resolve_node(cfg.get("scheduler"), "scheduler"))
+    mode = follow_metric(node, "scheduler")
+    model.scheduler_metric = node.pop("monitor", None)
+    model.scheduler = instantiate_node(node, "scheduler", _partial_=True, **mode) or None
     model.label_smoothing = cfg.label_smoothing
     model.views = instantiate_node(cfg.test_augmentation, "test_augmentation") or None
+    given = cfg.class_weights
+    if OmegaConf.is_list(given) and len(given) != model.num_classes:
+        remedy = f"give one for each of the {model.num_classes} classes"
+        raise UsageError(f"class_weights={given}: has {len(given)} numbers; {remedy}")
     if cfg.trainer.max_epochs == 0:
         model.scheduler = None  # There are no steps to plan.
     try:
         optimizer, scheduler, _ = model.make_optimizer([nn.Parameter(torch.zeros(1))], steps_per_epoch=100)
         optimizer.step()
         if scheduler is not None:
-            scheduler.step()
+            scheduler.step(*[0.0] * (model.scheduler_metric is not None))  # type: ignore[arg-type]
     except (TypeError, ValueError, ZeroDivisionError) as error:
         raise UsageError(f"optimizer or scheduler: invalid settings: {error}") from error
     return model
@@ -159,6 +166,13 @@ def make_data(cfg: DictConfig, model: Classifier) -> MNISTDataModule:
     return data
 
 
+def set_up_classes(cfg: DictConfig, model: Classifier, data: MNISTDataModule) -> None:
+    """Set what depends on the sizes of the classes: weights in the loss, and whether balanced accuracy is measured."""
+    model.class_weights = data.class_weights(cfg.class_weights)
+    by_class = data.has_unequal_classes or VAL_BALANCED_ACC in flatten(cfg).values()
+    model.val_metrics.by_class = model.test_metrics.by_class = by_class
+
+
 def check_batch_limits(cfg: DictConfig, data: MNISTDataModule, world_size: int = 1) -> None:
     """Raise UsageError for a fraction of a set's batches that rounds down to 0."""
     for name, count in data.batch_counts(world_size).items():
@@ -170,14 +184,12 @@ def check_batch_limits(cfg: DictConfig, data: MNISTDataModule, world_size: int =
             )
 
 
-def make_callback(node: DictConfig, key: str) -> pl.Callback:
-    """Return a callback, with the mode that follows from the metric that it monitors."""
-    settings = {}
+def follow_metric(node: DictConfig, key: str) -> dict[str, str]:
+    """Return the setting `mode` of a callback or a scheduler, if it lacks one, as the metric that it monitors needs."""
     mode = direction(str(node.get("monitor")))
     if mode and node.get("mode") is None and "mode" in parameter_types(find_class(node._target_, key)):
-        settings["mode"] = mode
-    callback: pl.Callback = instantiate_node(node, key, **settings)
-    return callback
+        return {"mode": mode}
+    return {}
 
 
 def make_trainer(cfg: DictConfig, *callbacks: pl.Callback) -> pl.Trainer:
@@ -185,7 +197,8 @@ def make_trainer(cfg: DictConfig, *callbacks: pl.Callback) -> pl.Trainer:
     nodes = enabled_callbacks(cfg)
     # last.ckpt is saved after all others, so that it knows what they have kept of its own epoch.
     names = sorted(nodes, key=lambda name: name in ("last", "checkpoint"))
-    configured = [make_callback(nodes[name], f"callbacks.{name}") for name in names]
+    keys = {f"callbacks.{name}": nodes[name] for name in names}
+    configured = [instantiate_node(node, key, **follow_metric(node, key)) for key, node in keys.items()]
     loggers = [instantiate_node(node, f"logger.{name}") for name, node in cfg.logger.items() if node]
     trainer: pl.Trainer = instantiate_node(
         cfg.trainer,

@@ -67,6 +67,7 @@ class StepLog(StepCallback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.images_before, self.images = self.images_before + self.images, 0
         self.epoch_ended = False
+        self.next_lr = self.optimizer.param_groups[0]["lr"]  # ReduceLROnPlateau moves after the last step.
         self.logged_before = dict(trainer.logged_metrics)
         self._start_timer()
 

@@ -110,7 +110,7 @@ class TensorBoard(TensorBoardLogger):
 
 def tensorboard_tag(name: str) -> str:
     """Return TensorBoard's tag of a metric: Loss/train for train/loss, so that all sets are in one group of charts."""
-    for metric, group in (("loss", "Loss"), ("acc", "Accuracy")):
+    for metric, group in (("loss", "Loss"), ("acc", "Accuracy"), ("balanced_acc", "Balanced_accuracy")):
         name = re.sub(rf"^(train|val|test)/{metric}(_step)?$", rf"{group}/\1\2", name)
     return name
 

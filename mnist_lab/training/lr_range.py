@@ -17,7 +17,7 @@ from scipy.ndimage import gaussian_filter1d
 from mnist_lab.config.validate import validate
 from mnist_lab.data.batches import Batch, Batches
 from mnist_lab.errors import UsageError
-from mnist_lab.training.build import complete_data, make_data, make_trainable_model
+from mnist_lab.training.build import complete_data, make_data, make_trainable_model, set_up_classes
 from mnist_lab.training.runtime import explain_batch_size_errors, torch_settings
 
 SMOOTHING = 8  # steps, the standard deviation of a Gaussian; an average of earlier losses alone would lag behind
@@ -73,7 +73,7 @@ def longest_fall(values: list[float]) -> list[int]:
 def range_test(cfg: DictConfig, lowest: float = 1e-5, highest: float = 10.0, steps: int = 300) -> RangeTest:
     """Train a new network for some steps on training batches while the learning rate grows exponentially.
 
-    It uses the network, optimizer, augmentation and label smoothing of the configuration, on the CPU. It ends early
+    It uses the network, optimizer, augmentation and loss of the configuration, on the CPU. It ends early
     when the average loss is DIVERGED times its lowest value, or a loss is not finite. Nothing is written.
     """
     if not 0 < lowest < highest < math.inf:
@@ -87,6 +87,7 @@ def range_test(cfg: DictConfig, lowest: float = 1e-5, highest: float = 10.0, ste
         model = make_trainable_model(cfg)
         data = make_data(cfg, model)
         data.setup("fit")
+        set_up_classes(cfg, model, data)
         assert model.optimizer is not None
         optimizer = model.optimizer(model.parameters())
         rates, losses, average, lowest_average = [], [], 0.0, math.inf
@@ -95,7 +96,7 @@ def range_test(cfg: DictConfig, lowest: float = 1e-5, highest: float = 10.0, ste
             rate = lowest * (highest / lowest) ** (step / (steps - 1))
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            loss = model.loss_of(model(images), labels, model.label_smoothing)
+            loss = model.objective(model(images), labels)
             if not loss.isfinite():
                 break
             rates.append(rate)

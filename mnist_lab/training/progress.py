@@ -16,6 +16,7 @@ from mnist_lab.config.metric_names import IMAGES_PER_SECOND
 from mnist_lab.console import PlainConsole
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.models.dummy_batch import eval_mode
+from mnist_lab.runs.listing import format_cell
 from mnist_lab.tables import table_lines
 from mnist_lab.training.callbacks import TestCurve
 from mnist_lab.training.multistep import StepCallback, find_callbacks, training_batches
@@ -59,6 +60,8 @@ class EpochLines(StepCallback):
             names.append("test")
         for name in names:
             self.columns |= {f"{name}/loss": (f"{name} loss", LOSS), f"{name}/acc": ("accuracy", ACCURACY)}
+            if name != "train" and isinstance(pl_module, Classifier) and pl_module.val_metrics.by_class:
+                self.columns |= {f"{name}/balanced_acc": ("balanced", ACCURACY)}
         self.columns |= {IMAGES_PER_SECOND: ("images/s", "{:9,.0f}"), "seconds": ("time", "{:5.1f} s")}
         if console.is_interactive and len(self._line("", {})) > console.width:
             del self.columns[IMAGES_PER_SECOND]
@@ -165,12 +168,14 @@ def layer_table(model: nn.Module, input_size: tuple[int, ...]) -> list[str]:
 
 
 def results_table(metrics: Mapping[str, float]) -> list[str]:
-    """Return the lines of a table of loss and accuracy, with a row for each set that was measured."""
+    """Return the lines of a table of loss, accuracy and, if there is one, balanced accuracy, for each measured set."""
+    heads = {"loss": "loss", "acc": "accuracy", "balanced_acc": "balanced accuracy"}
+    kinds = [kind for kind in heads if any(name.endswith(f"/{kind}") for name in metrics)]
     rows = []
     for name, words in (("train", "training, while learning"), ("val", "validation"), ("test", "test")):
         if f"{name}/loss" in metrics:
-            rows.append([words, f"{metrics[f'{name}/loss']:.4f}", f"{metrics[f'{name}/acc']:.2%}"])
-    return table_lines(("set", "loss", "accuracy"), rows, left=("set",))
+            rows.append([words, *(format_cell(f"{name}/{kind}", metrics.get(f"{name}/{kind}")) for kind in kinds)])
+    return table_lines(["set", *(heads[kind] for kind in kinds)], rows, left=("set",))
 
 
 @rank_zero_only

@@ -31,6 +31,7 @@ from mnist_lab.training.build import (
     make_data,
     make_trainable_model,
     make_trainer,
+    set_up_classes,
 )
 from mnist_lab.training.callbacks import ElapsedTime, PauseAfter
 from mnist_lab.training.checkpointing import check_optimizer_state, explain_failed_restore
@@ -94,6 +95,7 @@ def _train(cfg: DictConfig) -> Run:
     data.steps_per_execution, reason = choose_group_size(trainer, model, cfg.steps_per_execution, checkpoint)
     data.prepare_data()
     check_batch_limits(cfg, data, trainer.world_size)
+    set_up_classes(cfg, model, data)
 
     # By now settings, data and checkpoint are known to be valid, and nothing has been written.
     if checkpoint is not None:

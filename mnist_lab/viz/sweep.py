@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from omegaconf import OmegaConf
 
-from mnist_lab.config.metric_names import VAL_ACC, is_accuracy
+from mnist_lab.config.metric_names import VAL_ACC, in_words, is_accuracy
 from mnist_lab.formatting import format_accuracy, shorten
 from mnist_lab.runs.listing import format_cell
 from mnist_lab.runs.ranking import Results, mean, spread
@@ -22,7 +22,7 @@ from mnist_lab.runs.sweep import Job
 from mnist_lab.viz.curves import LEGEND_ROW, METRICS, SETS, finish_axes, set_log_scale
 from mnist_lab.viz.style import COLOURS, HEIGHT, WIDTH, set_title, set_tooltips, styled
 
-LABEL = "validation accuracy (%)"
+LABELS = METRICS | {"balanced_acc": ("balanced accuracy (%)", 100)}
 LETTER = 0.085  # inches of a letter in a tick's label
 CELL = 0.75, 0.45  # inches of a cell in a heat map
 MAX_RANKS = 20
@@ -47,8 +47,8 @@ def plot_accuracy_map(results: Results, across: str, up: str) -> Figure:
     """Plot the validation accuracy of a sweep's jobs over two of its settings, as the mean over seeds."""
     settings = [results.settings(group[0]) for group in results.ranked]
     places = [(values[up], values[across]) for values in settings]
-    means = [mean(group, VAL_ACC) for group in results.ranked]
-    return _draw_heat_map(dict(zip(places, means, strict=True)), across, up, VAL_ACC)
+    means = [mean(group, results.metric) for group in results.ranked]
+    return _draw_heat_map(dict(zip(places, means, strict=True)), across, up, results.metric)
 
 
 @styled
@@ -56,7 +56,7 @@ def _draw_heat_map(means: Mapping[tuple[Any, Any], float], across: str, up: str,
     """Draw values by two settings, (up, across), with a frame around the best; a cell without a value stays empty."""
     # A colour's strength is the share of results that are no better; by value, one bad result would hide the others.
     kind, name = metric.split("/")
-    label, factor = METRICS[name]
+    label, factor = LABELS[name]
     is_no_worse = operator.ge if is_accuracy(metric) else operator.le
     rows, columns = (sorted({place[i] for place in means}, key=sort_key) for i in (0, 1))
     cells = {(columns.index(column), rows.index(row)): factor * value for (row, column), value in means.items()}
@@ -132,7 +132,7 @@ def plot_response(results: Results, key: str) -> Figure:
         _name_columns(figure, axes, names, 0.8 * WIDTH / len(names))
     elif 0 < 10 * places[0] <= places[-1]:
         set_log_scale(axes, "x")
-    axes.set(xlabel=results.heads[key], ylabel=LABEL)
+    axes.set(xlabel=results.heads[key], ylabel=f"{in_words(results.metric)} (%)")
     axes.grid(axis="y")
     return figure
 
@@ -150,7 +150,7 @@ def plot_ranking(results: Results) -> Figure:
     set_tooltips(points, [f"{rank}: {text}" for rank, text in enumerate(texts, 1)])
     figure.set_label("; ".join(texts))
     axes.set_yticks(range(len(groups)), names)
-    axes.set(xlabel=LABEL, ylim=(len(groups) - 0.5, -0.5))
+    axes.set(xlabel=f"{in_words(results.metric)} (%)", ylim=(len(groups) - 0.5, -0.5))
     axes.grid()
     return figure
 
@@ -159,7 +159,7 @@ def _accuracies(
     results: Results, groups: Sequence[list[Job]], keys: Sequence[str]
 ) -> tuple[list[float], list[float], list[str]]:
     """Return the mean and the standard deviation of each group's validation accuracy, in percent, and a description."""
-    spreads = [spread(group, VAL_ACC) for group in groups]
+    spreads = [spread(group, results.metric) for group in groups]
     names = [_describe(results, group[0], keys) for group in groups]
     texts = [f"{name}: {format_accuracy(**accuracy)}" for name, accuracy in zip(names, spreads, strict=True)]
     return [100 * each["mean"] for each in spreads], [100 * (each["std"] or 0) for each in spreads], texts

@@ -31,6 +31,7 @@ TRAININGS = (
     "augmentation=elastic augmentation.crop=3 augmentation.cutout=7",
     "data.mean=null data.std=null",
     "test_augmentation=views label_smoothing=0.1",
+    "class_weights=balanced scheduler=plateau callbacks.best.monitor=val/balanced_acc",
     "optimizer=adam scheduler=step",
     "optimizer=adamw scheduler=cosine",
     "optimizer.nesterov=true scheduler=onecycle scheduler.cycle_momentum=true",

@@ -113,6 +113,34 @@ class Linear(Classifier):
         return self.net(x.flatten(1))  # type: ignore[no-any-return]
 
 
+class LogLinear(Linear):
+    """The same layer, with log-probabilities."""
+
+    loss = "nll"
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x).log_softmax(1)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("network", [Linear, LogLinear])
+def test_gradient_of_each_image_is_multiplied_by_the_weight_of_its_class(
+    network: type[Linear], smoothing: float
+) -> None:
+    """The gradient of cross-entropy by the logits is the probabilities minus the target."""
+    torch.manual_seed(0)
+    model, images, labels = network().train(), torch.randn(6, 1, 28, 28), torch.tensor([0, 0, 3, 9, 3, 1])
+    model.label_smoothing, model.class_weights = smoothing, torch.arange(1, 11) / 4
+    probabilities, target = model(images).softmax(1), F.one_hot(labels, 10) * (1 - smoothing) + smoothing / 10
+    expected = (((labels + 1) / 4)[:, None] * (probabilities - target) / 6).T @ images.flatten(1)
+    model.training_loss((images, labels)).backward()  # type: ignore[no-untyped-call]
+    assert torch.allclose(model.net.weight.grad, expected, atol=1e-6)
+    assert "class_weights" not in model.state_dict()
+    model.validation_step((images, labels), 0)
+    plain = F.cross_entropy(model(images), labels).double()
+    assert torch.allclose(compute_means(model.val_metrics.sums())["loss"], plain, atol=1e-6)
+
+
 class MissingLayer(Linear):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.output(x)  # type: ignore[no-any-return]

@@ -143,15 +143,16 @@ def test_every_argument_of_the_trainer_has_an_effect_or_is_refused_with_a_reason
     assert not Path("runs").exists()
 
 
-def test_of_equal_jobs_that_of_the_lower_validation_loss_is_ranked_first() -> None:
+@pytest.mark.parametrize("metric", ["val/acc", "val/balanced_acc"])
+def test_of_equal_jobs_that_of_the_lower_validation_loss_is_ranked_first(metric: str) -> None:
     def make_job(name: str, accuracy: float, loss: float) -> Job:
         job = Job((f"optimizer.lr={name}",), Path(name), RunState.FINISHED)
-        metrics = {"val/acc": accuracy, "val/loss": loss, "test/acc": 0.0}
+        metrics = {metric: accuracy, "val/loss": loss, "test/acc": 0.0}
         job.__dict__["info"] = {"metrics": metrics, "partial": [], "seed": 0}
         return job
 
     jobs = [make_job("1", 0.8, 0.1), make_job("2", 0.9, 0.5), make_job("3", 0.9, 0.3), make_job("4", 0.9, 0.4)]
-    sweep: Any = SimpleNamespace(jobs=lambda: jobs)
+    sweep: Any = SimpleNamespace(jobs=lambda: jobs, metric=metric)
     results = Results.of(sweep)
     assert [group[0].folder.name for group in results.ranked] == ["3", "4", "2", "1"]
     assert results.best_job is jobs[2]
