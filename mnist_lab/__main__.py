@@ -31,9 +31,9 @@ def main() -> None:
     with exit_on_user_error(is_first_process=rank() == 0):
         try:
             _main()
-        except KeyboardInterrupt:  # A run raises Interrupted, after it has printed how to resume it.
+        except KeyboardInterrupt as stop:
             stop_waiting_for_readers()
-            if sys.stderr.isatty():
+            if sys.stderr.isatty() and stop.__cause__ is None:  # A run has printed how to resume it.
                 print_lines("", file=sys.stderr)  # Otherwise the prompt would follow the terminal's ^C.
             raise SystemExit(128 + signal.SIGINT) from None
         finally:

@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 from mnist_lab.config import conf_dir
+from mnist_lab.config.keys import INTERNAL_CHOICES
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import print_lines
 
@@ -57,6 +58,8 @@ COMMANDS = {
     "compare": Command("compare", "RUN RUN...", "show how runs differ, and test whether two differ by chance"),
 }
 
+# Other programs have these names for the commands.
+SYNONYMS = {"fit": "train", "run": "train", "eval": "test", "evaluate": "test", "list": "ls", "remove": "rm"}
 HELP = """\
 mnist_lab: train, test and compare five published tutorials' networks on MNIST.
 
@@ -108,7 +111,8 @@ def help_text(arguments: list[str]) -> str:
     folders = [conf_dir(), *([Path(match[1])] if match else [])]
     groups: dict[str, list[str]] = {}
     for path in sorted(path for folder in folders for path in folder.glob("*/*.yaml")):
-        groups.setdefault(path.parent.name, []).append(path.stem)
+        if f"{path.parent.name}={path.stem}" not in INTERNAL_CHOICES:
+            groups.setdefault(path.parent.name, []).append(path.stem)
     lines = [
         textwrap.fill(f"  {group:<12} {', '.join(names)}", 79, subsequent_indent=" " * 15)
         for group, names in groups.items()
@@ -124,11 +128,21 @@ def _describe(name: str) -> str:
 
 
 def unknown_command(name: str, rest: Sequence[str]) -> UsageError:
-    """Return the error of an unknown command, with the nearest known one."""
-    matches = difflib.get_close_matches(name, COMMANDS, n=1)
-    hint = f"did you mean {matches[0]}?" if matches else f"choose from {', '.join(COMMANDS)}"
-    if name == "resume":  # It is a setting of `train`.
-        hint = f"to resume a run, write resume={rest[0] if rest else 'RUN'}"
+    """Return the error of an unknown command, with the nearest known one, or the nearest setting."""
+    from mnist_lab.config.compose import compose  # This and the import below need Hydra.
+    from mnist_lab.config.overrides import dotted_keys, nearest_key
+
+    keys, value = dotted_keys(compose()), next((word for word in rest if word != "="), "VALUE")
+    if name == "sweep":
+        hint = "-m runs a sweep: python -m mnist_lab -m KEY=VALUE,VALUE"
+    elif name not in keys and (
+        matches := [SYNONYMS[name]] if name in SYNONYMS else difflib.get_close_matches(name, COMMANDS, n=1)
+    ):
+        hint = f"did you mean {matches[0]}?"
+    elif key := nearest_key(name, keys):
+        hint = f"did you mean {key}={value}?"
+    else:
+        hint = f"choose from {', '.join(COMMANDS)}"
     return UsageError(f"{name}: unknown command; {hint} (see --help)")
 
 
