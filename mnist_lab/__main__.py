@@ -47,7 +47,8 @@ def _main() -> None:
         raise UsageError("the current folder was removed; change to another one") from None
     if not {"", here} & set(sys.path):
         sys.path.append(here)  # The console script would not find a user's own network otherwise.
-    arguments = sys.argv[1:]
+    # A shell leaves the ~ of --config-dir=~/conf as it is.
+    arguments = [re.sub("^(--[a-z-]+=)~(?=/)", lambda start: f"{start[1]}{Path.home()}", word) for word in sys.argv[1:]]
     name = arguments[0] if arguments else ""
     if name in COMMANDS:
         del arguments[0]

@@ -29,7 +29,11 @@ class Command:
 
 COMMANDS = {
     "train": Command("train", "[KEY=VALUE ...]", "train a network, then test it (the default command)"),
-    "test": Command("test", "RUN... [KEY=VALUE]", "test runs again; RUN: a folder, part of its name, or latest"),
+    "test": Command(
+        "test",
+        "RUN... [KEY=VALUE]",
+        "test runs again; RUN: its folder, part of its name, latest, a sweep, a folder of runs, or a checkpoint",
+    ),
     "reproduce": Command("reproduce", "[PRESET ...] [--seeds N|FIRST-LAST]", "train presets over seeds, and rank them"),
     "lr": Command("lr", "[KEY=VALUE ...]", "find a learning rate to try, by a range test on training batches"),
     "presets": Command("presets", "[cp NAME DIR]", "list the presets, their accuracy and time; or copy one"),
@@ -45,7 +49,7 @@ COMMANDS = {
     "draw": Command("draw", "RUN", "draw a digit in the browser and see the prediction"),
     "ls": Command(
         "ls",
-        "[--sort COLUMN] [--limit N] [--group seed] [--where CONDITION]",
+        "[RUN ...] [--sort COLUMN] [--limit N] [--group seed] [--where CONDITION]",
         "list the runs, or mean ± standard deviation over seeds",
     ),
     "tag": Command("annotate.tag", "RUN TAG... [--remove]", 'tag a run, to find it again: ls --where "tag == keep"'),

@@ -52,6 +52,11 @@ def test_tilde_is_the_home_of_the_user(key: str, monkeypatch: pytest.MonkeyPatch
     assert quote_paths(["data.source.folders=[~/a b,c]"]) == ['data.source.folders=["/home/Ann O\'Neil/a b",c]']
 
 
+def test_tilde_of_an_option_is_the_home_too(command: Command, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tiny.folder))
+    assert command("--config-dir=~/conf", "data=tiny", "model=mlp", "--check", data=False).status == 0
+
+
 @pytest.mark.parametrize(
     "override",
     [
