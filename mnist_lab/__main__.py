@@ -31,9 +31,9 @@ def main() -> None:
     with exit_on_user_error(is_first_process=rank() == 0):
         try:
             _main()
-        except KeyboardInterrupt:  # A run raises Interrupted, after it has printed how to resume it.
+        except KeyboardInterrupt as stop:
             stop_waiting_for_readers()
-            if sys.stderr.isatty():
+            if sys.stderr.isatty() and stop.__cause__ is None:  # A run has printed how to resume it.
                 print_lines("", file=sys.stderr)  # Otherwise the prompt would follow the terminal's ^C.
             raise SystemExit(128 + signal.SIGINT) from None
         finally:
@@ -47,7 +47,8 @@ def _main() -> None:
         raise UsageError("the current folder was removed; change to another one") from None
     if not {"", here} & set(sys.path):
         sys.path.append(here)  # The console script would not find a user's own network otherwise.
-    arguments = sys.argv[1:]
+    # A shell leaves the ~ of --config-dir=~/conf as it is.
+    arguments = [re.sub("^(--[a-z-]+=)~(?=/)", lambda start: f"{start[1]}{Path.home()}", word) for word in sys.argv[1:]]
     name = arguments[0] if arguments else ""
     if name in COMMANDS:
         del arguments[0]

@@ -29,6 +29,11 @@ def format_duration(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 100 else f"{minutes:.0f} min {rest // 1:.0f} s"
 
 
+def format_count(number: int, noun: str) -> str:
+    """Format a number of things: 1 job, 1,000 jobs."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def format_accuracy(mean: float, std: float | None) -> str:
     """Format a mean accuracy with its standard deviation, if there is one."""
     return f"{mean:.2%}" if std is None else f"{mean:.2%} ± {100 * std:.2f}"

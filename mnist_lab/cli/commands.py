@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 from mnist_lab.config import conf_dir
+from mnist_lab.config.keys import INTERNAL_CHOICES
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import print_lines
 
@@ -28,7 +29,11 @@ class Command:
 
 COMMANDS = {
     "train": Command("train", "[KEY=VALUE ...]", "train a network, then test it (the default command)"),
-    "test": Command("test", "RUN... [KEY=VALUE]", "test runs again; RUN: a folder, part of its name, or latest"),
+    "test": Command(
+        "test",
+        "RUN... [KEY=VALUE]",
+        "test runs again; RUN: its folder, part of its name, latest, a sweep, a folder of runs, or a checkpoint",
+    ),
     "reproduce": Command("reproduce", "[PRESET ...] [--seeds N|FIRST-LAST]", "train presets over seeds, and rank them"),
     "lr": Command("lr", "[KEY=VALUE ...]", "find a learning rate to try, by a range test on training batches"),
     "presets": Command("presets", "[cp NAME DIR]", "list the presets, their accuracy and time; or copy one"),
@@ -45,7 +50,7 @@ COMMANDS = {
     "draw": Command("draw", "RUN", "draw a digit in the browser and see the prediction"),
     "ls": Command(
         "ls",
-        "[--sort COLUMN] [--limit N] [--group seed] [--where CONDITION]",
+        "[RUN ...] [--sort COLUMN] [--limit N] [--group seed] [--where CONDITION]",
         "list the runs, or mean ± standard deviation over seeds",
     ),
     "tag": Command("annotate.tag", "RUN TAG... [--remove]", 'tag a run, to find it again: ls --where "tag == keep"'),
@@ -58,6 +63,8 @@ COMMANDS = {
     "compare": Command("compare", "RUN RUN...", "show how runs differ, and test whether two differ by chance"),
 }
 
+# Other programs have these names for the commands.
+SYNONYMS = {"fit": "train", "run": "train", "eval": "test", "evaluate": "test", "list": "ls", "remove": "rm"}
 HELP = """\
 mnist_lab: train, test and compare five published tutorials' networks on MNIST.
 
@@ -109,7 +116,8 @@ def help_text(arguments: list[str]) -> str:
     folders = [conf_dir(), *([Path(match[1])] if match else [])]
     groups: dict[str, list[str]] = {}
     for path in sorted(path for folder in folders for path in folder.glob("*/*.yaml")):
-        groups.setdefault(path.parent.name, []).append(path.stem)
+        if f"{path.parent.name}={path.stem}" not in INTERNAL_CHOICES:
+            groups.setdefault(path.parent.name, []).append(path.stem)
     lines = [
         textwrap.fill(f"  {group:<12} {', '.join(names)}", 79, subsequent_indent=" " * 15)
         for group, names in groups.items()
@@ -125,11 +133,21 @@ def _describe(name: str) -> str:
 
 
 def unknown_command(name: str, rest: Sequence[str]) -> UsageError:
-    """Return the error of an unknown command, with the nearest known one."""
-    matches = difflib.get_close_matches(name, COMMANDS, n=1)
-    hint = f"did you mean {matches[0]}?" if matches else f"choose from {', '.join(COMMANDS)}"
-    if name == "resume":  # It is a setting of `train`.
-        hint = f"to resume a run, write resume={rest[0] if rest else 'RUN'}"
+    """Return the error of an unknown command, with the nearest known one, or the nearest setting."""
+    from mnist_lab.config.compose import compose  # This and the import below need Hydra.
+    from mnist_lab.config.overrides import dotted_keys, nearest_key
+
+    keys, value = dotted_keys(compose()), next((word for word in rest if word != "="), "VALUE")
+    if name == "sweep":
+        hint = "-m runs a sweep: python -m mnist_lab -m KEY=VALUE,VALUE"
+    elif name not in keys and (
+        matches := [SYNONYMS[name]] if name in SYNONYMS else difflib.get_close_matches(name, COMMANDS, n=1)
+    ):
+        hint = f"did you mean {matches[0]}?"
+    elif key := nearest_key(name, keys):
+        hint = f"did you mean {key}={value}?"
+    else:
+        hint = f"choose from {', '.join(COMMANDS)}"
     return UsageError(f"{name}: unknown command; {hint} (see --help)")
 
 

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mnist_lab.cli.parser import CommandParser
+from mnist_lab.cli.parser import CommandParser, find_named_records
 from mnist_lab.config.metric_names import TEST_ACC, VAL_ACC
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import format_date, print_lines
-from mnist_lab.runs.listing import group_rows, read_records, row_cell, run_row, sort_rows
+from mnist_lab.runs.listing import group_rows, row_cell, run_row, sort_rows
 from mnist_lab.tables import print_rows, print_table
 
 COLUMNS = ("date", "model", "status", VAL_ACC, TEST_ACC, "time", "tags", "overrides", "run")
@@ -26,18 +26,17 @@ MAX_NAME = 28  # A terminal shows only the end of a folder's name with more char
 
 def main(arguments: list[str]) -> None:
     parser = CommandParser("ls")
-    parser.add_runs_dir("the folder of the runs")
+    parser.add_runs()
     sort_help = f"one of {', '.join(COLUMNS)}, or another value of a run such as val/loss (default: %(default)s)"
     parser.add_argument("--sort", metavar="COLUMN", default="date", help=sort_help)
     parser.add_argument("--limit", type=int, metavar="N", help="list only the N latest runs; with --sort, the first N")
     parser.add_argument("--columns", metavar="NAME,...", help="values of a run such as val/loss, seed, tags, note, run")
-    parser.add_where()
     parser.add_group()
     parser.add_forms()
-    options = parser.parse_args(arguments)
+    options = parser.parse_runs(arguments)
     if options.limit is not None and options.limit < 1:
         raise UsageError(f"--limit={options.limit}: must be 1 or more")
-    records = read_records(options.runs_dir, options.where)
+    records = find_named_records(options, options.runs)
     rows = group_rows(records) if options.group else [run_row(run, info) for run, info in records.items()]
     rows = sort_rows(rows, options.sort)
     chosen = options.columns.split(",") if options.columns else []

@@ -7,9 +7,10 @@ from typing import NoReturn
 
 from mnist_lab.cli.commands import COMMANDS
 from mnist_lab.errors import UsageError
-from mnist_lab.runs.listing import find_runs, read_records, select_where
+from mnist_lab.runs.listing import find_records, read_records, select_where
 from mnist_lab.runs.query import EXAMPLE
-from mnist_lab.runs.run import Run
+from mnist_lab.runs.record import RunRecord, RunState
+from mnist_lab.runs.run import Run, find_folder
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -22,9 +23,12 @@ class CommandParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see {self.prog} --help)")
 
-    def add_runs(self, others: str = "", others_help: str = "") -> None:
+    def add_runs(self, others: str = "", others_help: str = "", *, checkpoints: bool = False) -> None:
         """Add RUN..., --where and --runs-dir, for `find_named_runs`; or RUN and others, for `select_runs_and_words`."""
-        metavar, runs_help = "RUN", "a run folder, part of its name, latest, or a folder of runs such as a sweep's"
+        metavar, runs_help = "RUN", "a run folder, part of its name, latest, a sweep, or a folder of runs"
+        if checkpoints:
+            runs_help += ", or a checkpoint, whose weights are used"
+        self.set_defaults(checkpoints=checkpoints)
         if others:
             metavar, runs_help = f"RUN [{others}]", f"{runs_help}; and {others_help}"
         self.add_argument("runs", metavar=metavar, nargs="*", help=runs_help)
@@ -59,17 +63,26 @@ class CommandParser(argparse.ArgumentParser):
             forms.add_argument(f"--{form}", dest="form", action="store_const", const=form, help=form_help)
 
 
+def find_named_records(options: argparse.Namespace, names: Sequence[str]) -> dict[Run, RunRecord]:
+    """Return the runs with these names, or all in --runs-dir, that fulfil --where, with their records."""
+    records = find_records(names, options.runs_dir) if names else read_records(options.runs_dir)
+    return records if options.where is None else select_where(records, options.where)
+
+
 def find_named_runs(options: argparse.Namespace, names: Sequence[str], *, at_least: int = 1) -> list[Run]:
     """Return the runs with these names that fulfil --where; with --where and no name, all such runs in --runs-dir."""
-    if options.where is None:
-        if not names:
-            raise UsageError("name a run, or give --where")
-        return find_runs(names, options.runs_dir, at_least=at_least)
-    named = {run: run.info for run in find_runs(names, options.runs_dir)} if names else None
-    runs = list(select_where(named or read_records(options.runs_dir), options.where))
-    if len(runs) < at_least:
+    if options.where is None and not names:
+        raise UsageError("name a run, or give --where")
+    runs = [run for run, info in find_named_records(options, names).items() if info["status"] != RunState.DAMAGED]
+    if len(runs) < at_least and options.where is not None:
         needed = f"; {at_least} are needed" if runs else ""
         raise UsageError(f"--where={options.where!r}: holds for {len(runs) or 'no'} run{needed}")
+    if len(runs) < at_least:
+        few = "names one run; give two or more, or a folder that holds them" if runs else "every record is damaged"
+        raise UsageError(f"{' '.join(names)}: {few}")
+    for run in runs:
+        if run.weights and not options.checkpoints:
+            raise UsageError(f"{run.weights}: a checkpoint, which only test and predict take; name its run, {run}")
     return runs
 
 
@@ -77,10 +90,11 @@ def find_named_folders(options: argparse.Namespace) -> list[Path]:
     """Return the folders of the sweeps and runs that RUN... and --where mean."""
     from mnist_lab.runs.sweep import Sweep  # It imports Hydra, which other commands do not need.
 
-    sweeps = [name for name in options.named if Sweep(Path(name)).exists]
+    folders = {name: find_folder(name, options.runs_dir) for name in options.named}
+    sweeps = {name: folder for name, folder in folders.items() if Sweep(folder).exists}
     names = [name for name in options.runs if name not in sweeps]
     runs = find_named_runs(options, names) if names or not sweeps else []
-    return list(dict.fromkeys([*map(Path, sweeps), *(run.folder for run in runs)]))
+    return list(dict.fromkeys([*sweeps.values(), *(run.folder for run in runs)]))
 
 
 def select_runs_and_words(options: argparse.Namespace) -> tuple[list[Run], list[str]]:

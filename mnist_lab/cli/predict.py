@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mnist_lab.cli.parser import CommandParser, select_runs_and_words
 from mnist_lab.errors import UsageError
-from mnist_lab.formatting import natural_key, print_lines
+from mnist_lab.formatting import format_count, natural_key, print_lines
 from mnist_lab.runs.run import Run
 from mnist_lab.tables import print_rows, print_table
 
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 def main(arguments: list[str]) -> None:
     parser = CommandParser("predict")
-    parser.add_runs("IMAGE ...", "images, folders of images, or a CSV with 784 pixels a line (Kaggle's)")
+    parser.add_runs(
+        "IMAGE ...", "images, folders of images, or a CSV with 784 pixels a line (Kaggle's)", checkpoints=True
+    )
     parser.add_argument("--single", action="store_true", help="read only the clearest digit of each image")
     parser.add_argument("--show", type=Path, metavar="DIR", help="save each image with the network's input beside it")
     parser.add_argument("--out", type=Path, metavar="FILE", help="file of CSV predictions (default: submission.csv)")
@@ -52,7 +54,7 @@ def predict_csv(runs: Sequence[Run], names: Sequence[str], options: argparse.Nam
     count, accuracy = write_submission(runs[0], Path(names[0]), out)
     if accuracy is not None:
         print_lines(f"accuracy by the label column: {accuracy:.2%}")
-    print_lines(f"written: {out} ({count:,} images)")
+    print_lines(f"written: {out} ({format_count(count, 'image')})")
 
 
 def predict_images(runs: Sequence[Run], names: Sequence[str], options: argparse.Namespace) -> None:

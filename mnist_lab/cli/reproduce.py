@@ -23,12 +23,13 @@ def main(arguments: list[str]) -> None:
     StandardStream.outlives_reader = True
     configure_process()
     from mnist_lab.config.compose import reject_overrides
+    from mnist_lab.config.overrides import quote_paths
     from mnist_lab.config.presets import preset_names
     from mnist_lab.reproduce import reproduce
 
     config_dir, runs_dir = options.config_dir, options.runs_dir
-    overrides = [word for word in options.words if "=" in word or word.startswith("~")]
-    names = [word for word in options.words if word not in overrides]
+    names = [word for word in options.words if "=" not in word and not word.startswith("~")]
+    overrides = quote_paths(word for word in options.words if word not in names)
     names = names or [name for name in preset_names(config_dir) if reproduce.has_tutorial(name, config_dir)]
     reproduce.reject_reserved_settings(overrides)
     reject_overrides(overrides)

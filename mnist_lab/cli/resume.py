@@ -5,12 +5,12 @@ from itertools import pairwise
 from pathlib import Path
 
 from mnist_lab.config.compose import CommandLine, compose_job, config_options
-from mnist_lab.config.overrides import known_overrides, override_key, override_text, quote_path, quote_resume
+from mnist_lab.config.overrides import known_overrides, override_key, override_text, quote_path
 from mnist_lab.config.trust import reject_composed, reject_config_dir, reject_untrusted
 from mnist_lab.errors import UsageError
-from mnist_lab.files import exists, is_whole
+from mnist_lab.files import is_whole
 from mnist_lab.formatting import display_path, print_warning
-from mnist_lab.runs.run import Run
+from mnist_lab.runs.run import Run, find_folder
 from mnist_lab.runs.sweep import Sweep
 from mnist_lab.sweeps.process import SWEEP_PROCESS
 
@@ -21,7 +21,7 @@ def expand_resume(options: list[str], overrides: list[str]) -> tuple[list[str], 
     The run's folder and its checkpoint follow them. The result expands to itself, since the processes that Lightning
     starts for ddp expand it once more.
     """
-    settings = _by_key([quote_resume(override) for override in overrides])
+    settings = _by_key(overrides)
     wanted = override_text(settings.get("resume", "resume="))
     if wanted in ("", "null"):
         return options, overrides
@@ -88,23 +88,20 @@ def reject_sweep_job(run: Run, wanted: str) -> None:
 
 def _find_checkpoint(wanted: str, runs_dir: str) -> tuple[Run, Path]:
     """Return the run, and the checkpoint in it, that a value of resume means."""
-    path = Path(wanted)
+    if (sweep := Sweep(find_folder(wanted, Path(runs_dir)))).exists:
+        raise UsageError(f"resume={wanted}: a sweep, which continues with {sweep.record['command']}")
     try:
-        is_file = path.suffix == ".ckpt" or (wanted != "latest" and exists(path) and path.is_file())
-        if is_file and not exists(path):
-            raise UsageError(f"{wanted}: checkpoint not found")
-        run = Run.of_checkpoint(path) if is_file else Run.find(wanted, runs_dir)
+        run = Run.find(wanted, runs_dir)
     except UsageError as error:
-        message = str(error)
-        raise UsageError(message if message.startswith("resume=") else f"resume={message}") from error
-    checkpoint = path if is_file else run.checkpoint("last")
+        raise UsageError(f"resume={error}") from error
+    checkpoint = run.weights or run.checkpoint("last")
     restart = f"start it anew: {run.info['command']}"
     if checkpoint is None:
         raise UsageError(f"resume={wanted}: {run.folder} has no checkpoint yet; {restart}")
     if is_whole(checkpoint):
         return run, checkpoint.absolute()
     newest = run.newest_whole_checkpoint()
-    if newest is None or is_file:
+    if newest is None or run.weights:
         alternative = f"the newest good one is {newest}" if newest else f"the run has no good one; {restart}"
         raise UsageError(f"resume={checkpoint}: corrupt, or not a checkpoint; {alternative}")
     print_warning(f"{checkpoint} is corrupt; training continues from {newest}")

@@ -9,7 +9,7 @@ from mnist_lab.config.metric_names import TEST_ACC, TEST_LOSS
 
 def main(arguments: list[str]) -> None:
     parser = CommandParser("test")
-    parser.add_runs("KEY=VALUE ...", "changes to the run's configuration")
+    parser.add_runs("KEY=VALUE ...", "changes to the run's configuration", checkpoints=True)
     options = parser.parse_runs(arguments)
     overrides = [word for word in options.runs if "=" in word and not Path(word).exists()]
     runs = find_named_runs(options, [word for word in options.runs if word not in overrides])
@@ -19,7 +19,7 @@ def main(arguments: list[str]) -> None:
     for run in runs:
         metrics = evaluate(run, overrides)
         info, weights = run.info, run.chosen_checkpoint().name
-        if run.tested_epoch is not None:
+        if run.tested_epoch is not None and run.weights is None:
             weights = f"epoch {run.tested_epoch} ({run.chosen_by()})"
         print_status(f"{info['model'] or 'network'}, weights of {weights}", *results_table(metrics))
         comparison = "as the run recorded"

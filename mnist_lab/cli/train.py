@@ -17,9 +17,9 @@ from mnist_lab.cli.resume import expand_resume
 from mnist_lab.config.compose import CommandLine, compose, compose_job
 from mnist_lab.config.distributed import share_run_folder
 from mnist_lab.config.hydra_aside import show
-from mnist_lab.config.overrides import dotted_keys, nearest_key, quote_path, without_keys
+from mnist_lab.config.overrides import dotted_keys, nearest_key, quote_path, quote_paths, without_keys
 from mnist_lab.errors import DISK_FULL, UsageError
-from mnist_lab.formatting import display_path, format_duration, print_lines, shorten
+from mnist_lab.formatting import display_path, format_count, format_duration, print_lines, shorten
 from mnist_lab.runs.listing import seconds_an_epoch
 from mnist_lab.runs.record import COMPLETE
 from mnist_lab.runs.run import Run
@@ -42,8 +42,9 @@ def main(arguments: list[str]) -> None:
     configure_process()
     if SWEEP_PROCESS in os.environ and "LOCAL_RANK" not in os.environ:  # This is the first process of a sweep's job.
         end_with_parent(int(os.environ[SWEEP_PROCESS]))
-    options, overrides = expand_resume(*split_arguments(arguments))
+    options, overrides = split_arguments(arguments)
     is_sweep = bool({"-m", "hydra.mode=MULTIRUN"} & {*options, *overrides})
+    options, overrides = expand_resume(options, quote_paths(overrides, is_sweep=is_sweep))
     overrides = share_run_folder(overrides, sweep=is_sweep)
     values = dict(pairwise(options))
     config_dir, config_name = values.get("--config-dir"), values.get("--config-name", "train")
@@ -148,11 +149,12 @@ def check(line: CommandLine, *, is_sweep: bool) -> None:
     first = complete_data(configs[0])
     model = make_model(first)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    print_lines(f"valid: {first.name}, {parameters:,} parameters, {first.trainer.max_epochs} epochs, seed {first.seed}")
+    epochs = format_count(first.trainer.max_epochs, "epoch")
+    print_lines(f"valid: {first.name}, {parameters:,} parameters, {epochs}, seed {first.seed}")
     print_summary(make_data(first, model))
     if plan:
         done = sum(job.state in COMPLETE for job in plan.sweep.jobs()) if plan.sweep.exists else 0
-        print_lines(f"{len(configs)} jobs over {', '.join(plan.swept)}; {done} are finished")
+        print_lines(f"{format_count(len(configs), 'job')} over {', '.join(plan.swept)}; {done} finished")
         print_lines(f"sweep folder: {display_path(plan.sweep.folder)}")
     elif first.resume:
         print_lines(f"continues: {Run(Path(first.folder))}, from {display_path(Path(first.resume))}")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mnist_lab.cli.parser import CommandParser, find_named_folders
 from mnist_lab.errors import UsageError
-from mnist_lab.formatting import display_path, format_command, format_date, print_lines
+from mnist_lab.formatting import display_path, format_command, format_count, format_date, print_lines
 from mnist_lab.runs import trash
 from mnist_lab.tables import print_table
 
@@ -18,7 +18,7 @@ def rm(arguments: list[str]) -> None:
     if options.empty_trash:
         if options.runs or options.where is not None:
             raise UsageError("--empty-trash: deletes everything in the trash; name no runs")
-        print_lines(f"{trash.empty_trash(options.runs_dir)} runs and sweeps deleted for good")
+        print_lines(f"deleted for good: {format_count(trash.empty_trash(options.runs_dir), 'folder')}")
         return
     for removed in trash.remove(find_named_folders(options), options.runs_dir, force=options.force):
         runs_dir = removed.entry.parents[1]

@@ -22,6 +22,7 @@ from mnist_lab.config.overrides import (
     override_key,
     override_text,
     parse_override,
+    quote_paths,
 )
 from mnist_lab.config.settings import resolve_settings, to_plain
 from mnist_lab.errors import UsageError, not_installed
@@ -76,7 +77,7 @@ def compose(*overrides: str, config_dir: str | None = None, config_name: str = "
     """Compose the main job's configuration, with a new run folder.
 
     Args:
-        overrides: in Hydra's grammar, as on the command line.
+        overrides: in Hydra's grammar, as on the command line; paths are taken as they are typed.
         config_dir: a folder of your own whose files add choices, as --config-dir does.
         config_name: the primary configuration, which may be a file of that folder, as --config-name.
 
@@ -86,7 +87,7 @@ def compose(*overrides: str, config_dir: str | None = None, config_name: str = "
     Raises:
         UsageError: an override is not valid.
     """
-    return compose_job(CommandLine(overrides, config_dir, config_name))[0]
+    return compose_job(CommandLine(tuple(quote_paths(overrides)), config_dir, config_name))[0]
 
 
 def compose_job(
@@ -104,11 +105,22 @@ def compose_job(
     if line.config_dir is not None and not Path(line.config_dir).is_dir():
         raise UsageError(f"--config-dir={line.config_dir}: folder not found")
     with composer(line.config_dir):
-        config = compose_with_hydra(line.overrides, line.config_name, is_sweep=is_sweep)
+        config = compose_with_hydra(line.overrides, line.config_name, is_argument, is_sweep=is_sweep)
         try:
             return _resolve_job(config, line, is_sweep=is_sweep, folder=folder, number=number)
         except OmegaConfBaseException as error:
             raise explain_composition_error(error, [parse_override(each) for each in line.overrides]) from error
+
+
+def is_argument(target: str, key: str) -> bool:
+    """Return whether a class, by its dotted name, has the argument that a key ends with."""
+    from mnist_lab.config.validate import find_class, parameter_types  # This imports torch, which few lines need.
+
+    group, _, name = key.rpartition(".")
+    try:
+        return name in parameter_types(find_class(target, group))
+    except UsageError:
+        return False
 
 
 def _resolve_job(

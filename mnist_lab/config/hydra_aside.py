@@ -1,9 +1,10 @@
 """Use Hydra without disturbing another application in the process: set its global state aside and put it back."""
 
+import io
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.basecontainer import BaseContainer
 
 from mnist_lab.config import conf_dir
+from mnist_lab.config.keys import INTERNAL_CHOICES
 from mnist_lab.errors import UsageError
+from mnist_lab.formatting import print_lines
 
 _LOCK = threading.RLock()  # Hydra's state belongs to the process, so one thread at a time may set it aside.
 _thread = threading.local()  # In each thread, ${hydra:...} reads from another `hydra`.
@@ -69,14 +72,16 @@ def _store_without_our_names(store: Any) -> Any:
 def show(arguments: Sequence[str]) -> None:
     """Let Hydra's own application answer --cfg, --info, --hydra-help and shell completion."""
     argv, config = sys.argv, HydraConfig.instance().cfg
-    sys.argv = [*argv[:1], *arguments]
+    sys.argv, shown = [*argv[:1], *arguments], io.StringIO()
     try:
-        with hydra_aside():
+        with hydra_aside(), redirect_stdout(shown):
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(lambda cfg: None)()
     except SystemExit as stop:
         raise SystemExit(UsageError.exit_status if stop.code == 1 else stop.code) from None
     finally:
         sys.argv, HydraConfig.instance().cfg = argv, config
+        words = shown.getvalue().removesuffix("\n").split(" ")
+        print_lines(*" ".join(word for word in words if word not in INTERNAL_CHOICES).split("\n"))
 
 
 @contextmanager

@@ -21,7 +21,7 @@ ADDED_KEYS: dict[str, Any] = {"class_weights": None}
 OWN_ARGUMENTS = {
     "trainer.callbacks": "the group callbacks has them: +callbacks.NAME._target_=CLASS",
     "trainer.logger": "the group logger has them: +logger.NAME._target_=CLASS",
-    "trainer.plugins": "the lab's own save checkpoints and find processes; use trainer.precision, +trainer.strategy",
+    "trainer.plugins": "the lab's own save checkpoints and find processes; use trainer.precision, trainer.strategy",
     "trainer.default_root_dir": "it is the run folder, which hydra.run.dir sets",
     "trainer.enable_progress_bar": "callbacks.progress shows it; callbacks.progress=null does not",
     "trainer.enable_model_summary": "callbacks.summary shows it; callbacks.summary=null does not",
@@ -38,12 +38,18 @@ OWN_ARGUMENTS = {
     "trainer.enable_autolog_hparams": "config.yaml has the settings",
     "trainer.model_registry": "checkpoints are in the run folder",
 }
+# The values of these keys are paths, which are taken as they are typed.
+PATH_KEYS = re.compile(
+    r"resume|init_from|runs_dir|data\.root|data\.source\.(path|folders)|hydra\.((run|sweep)\.dir|searchpath)"
+    r"|hydra\.launcher\.submitit_folder|(callbacks|logger|trainer)\..*(dir|path|folder)"
+)
 # These keys may be null until the data are read. A run records their values, and keeps them on resume.
 READ_FROM_DATA = tuple(f"data.source.{name}" for name in ("name", "validation", "classes", "background", "sha256"))
 # Where the data are fetched from. A loaded run cannot choose that.
 DATA_ORIGIN = re.compile(r"data\.source\.(mirrors|package)(\.|$)")
 # Which images and classes the data have, not where they come from.
 DATA_CONTENT = re.compile(r"data\.source\.(?!(path|folders|mirrors|package)(\.|$))")
+INTERNAL_CHOICES = ("data=default",)  # Other files of the group begin with it. It has no images itself.
 OPTIONAL = ("scheduler", "augmentation", "test_augmentation")  # An empty group stands for none.
 SWEEP_ONLY_KEYS = ("sweep", "retries", "fail_fast", "detach", "callbacks.prune")  # These are invalid outside a sweep.
 PASSED_TO_JOBS = ("threads", "figures")  # A sweep and each of its jobs use these.

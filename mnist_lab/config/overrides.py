@@ -1,7 +1,9 @@
 """Parse and compose overrides with Hydra, and explain errors in one line. Only this module splits override strings."""
 
 import difflib
-from collections.abc import Iterable, Iterator, Sequence
+import glob
+import re
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cache
 from itertools import chain, islice
 from pathlib import Path
@@ -9,15 +11,17 @@ from typing import Any
 
 import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, QuotedString
+from hydra.core.override_parser.types import IntervalSweep, Quote, QuotedString
 from hydra.core.override_parser.types import Override as Override
 from hydra.core.override_parser.types import OverrideType as OverrideType
-from hydra.errors import HydraException, MissingConfigException
-from omegaconf import DictConfig, OmegaConf
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from omegaconf import DictConfig
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
 from mnist_lab.config.hydra_aside import add_to_search_path, composer, config_loader
+from mnist_lab.config.keys import INTERNAL_CHOICES, PATH_KEYS
+from mnist_lab.config.settings import to_plain, walk
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import shorten
 
@@ -45,16 +49,28 @@ SYNONYMS = {
     "random_seed": "seed",
     "checkpoint": "resume",
     "ckpt": "resume",
+    "ckpt_path": "resume",
     "preset": "experiment",
     "output_dir": "hydra.run.dir",
 }
+# So are these for the choices of groups.
+CHOICE_SYNONYMS = {"resnet": "residual_cnn", "cnn": "simple_cnn", "linear": "mlp", "fashion": "fashion_mnist"}
 # Brackets a thousand deep raise RecursionError. A file that is not UTF-8 raises ValueError. A value where Hydra needs a
 # text raises ValueError or TypeError.
-COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, YAMLError, RecursionError, ValueError, TypeError, OSError)
+PARSE_ERRORS = (HydraException, RecursionError, ValueError, TypeError)
+COMPOSITION_ERRORS = (*PARSE_ERRORS, OmegaConfBaseException, YAMLError, OSError)
+# Paths between commas, each of which may be quoted.
+PATHS = re.compile(r"""(?:^|(?<=,))\s*('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|(?:\$\{[^}]*\}|[^,])*)(?=,|$)""")
+LIST_OF_PATHS = re.compile(r"[^=]*\.(folders|searchpath)=\[.*\]")
 
 
-def compose_with_hydra(overrides: Sequence[str], config_name: str = "train", *, is_sweep: bool = False) -> DictConfig:
-    """Compose Hydra's whole configuration within `composer`, with the first of the values that a sweep gives a key."""
+def compose_with_hydra(
+    overrides: Sequence[str], config_name: str, is_argument: Callable[[str, str], bool], *, is_sweep: bool = False
+) -> DictConfig:
+    """Compose Hydra's whole configuration within `composer`, with the first of the values that a sweep gives a key.
+
+    A setting that its class takes needs no +, which `is_argument` says for the class's name and the setting's key.
+    """
     parsed = [parse_override(override) for override in overrides]
     for override in parsed:
         if override.key_or_group == "hydra.searchpath" and isinstance(paths := override.value(), list):
@@ -66,18 +82,47 @@ def compose_with_hydra(overrides: Sequence[str], config_name: str = "train", *, 
             raise UsageError(f"{shorten(override.input_line)}: several values; add -m to run a job for each")
     mode = ["hydra.mode=MULTIRUN"] if is_sweep else []
     try:
-        return hydra.compose(config_name, [*map(_first_value, parsed), *mode], return_hydra_config=True)
+        try:
+            return hydra.compose(config_name, [*map(_first_value, parsed), *mode], return_hydra_config=True)
+        except ConfigCompositionException:
+            parsed = _correct_plus(parsed, is_argument)
+            return hydra.compose(config_name, [*map(_first_value, parsed), *mode], return_hydra_config=True)
     except COMPOSITION_ERRORS as error:
         raise explain_composition_error(error, parsed) from error
+
+
+def _correct_plus(overrides: Sequence[Override], is_argument: Callable[[str, str], bool]) -> list[Override]:
+    """Put a + before overrides of arguments that the configuration does not have yet, and take it from the others."""
+    known = _known_keys(overrides)
+    typed = {each.key_or_group: each.value() for each in overrides if each.key_or_group.endswith("._target_")}
+
+    def is_addable(key: str) -> bool:
+        group, _, name = key.rpartition(".")
+        if name == "_target_":
+            return is_addable(group) or re.fullmatch(r"(callbacks|logger)\.\w+", group) is not None
+        target = (known | typed).get(f"{group}._target_")
+        return target is not None and is_argument(target, key)
+
+    corrected = []
+    for override in overrides:
+        key, line = override.key_or_group, str(override.input_line)
+        if override.is_add() and key in known:
+            line = line[1:]
+        elif override.type is OverrideType.CHANGE and key not in known and is_addable(key):
+            line = f"+{line}"
+        corrected.append(parse_override(line))
+    return corrected
 
 
 def parse_override(override: str) -> Override:
     """Parse an override by Hydra's grammar."""
     try:
         parsed = OverridesParser.create().parse_override(override)
-    except (HydraException, RecursionError, ValueError, TypeError) as error:
+    except PARSE_ERRORS as error:
         if "=" not in override and not override.startswith("~"):
-            raise UsageError(f"{shorten(override)}: not a setting; write KEY=VALUE") from error
+            raise UsageError(
+                f"{shorten(override)}: not a setting; write KEY=VALUE, after a command if there is one"
+            ) from error
         remedy = "quote a text with special characters: \"KEY='TEXT'\""
         raise UsageError(f"{shorten(override)}: not valid as KEY=VALUE ({_first_line(error)}); {remedy}") from error
     parsed.config_loader = config_loader()  # glob() chooses among the choices of a group.
@@ -107,11 +152,32 @@ def override_text(override: str) -> str:
     return value if isinstance(value, str) else override.partition("=")[2]
 
 
-def quote_resume(override: str) -> str:
-    """Quote the path of resume=PATH, as folders of a sweep's jobs have = and , in their names; keep other overrides."""
-    key, _, path = override.partition("=")
-    is_plain = key == "resume" and path not in ("", "null") and path[0] not in "'\""
-    return f"{key}={quote(path)}" if is_plain else override
+def quote_paths(overrides: Iterable[str], *, is_sweep: bool = False) -> list[str]:
+    """Return typed overrides in Hydra's grammar: paths are quoted where they need it, and ~ is expanded.
+
+    In a sweep a comma separates paths. Values that are quoted already, interpolations and null stay as they are.
+    """
+    return [_quote_paths(override, is_sweep=is_sweep) for override in overrides]
+
+
+def _quote_paths(override: str, *, is_sweep: bool) -> str:
+    key, _, text = override.partition("=")
+    is_function = is_sweep and re.fullmatch(r"\w+\(.*\)", text)  # Hydra has choice() and others.
+    if not text or is_function or not PATH_KEYS.fullmatch(key.lstrip("+")):
+        return override
+    if LIST_OF_PATHS.fullmatch(override):
+        return f"{key}=[{','.join(map(_quote_path, PATHS.findall(text[1:-1])))}]"
+    return f"{key}={','.join(map(_quote_path, PATHS.findall(text) if is_sweep else [text]))}"
+
+
+def _quote_path(text: str) -> str:
+    path = f"{Path.home()}{text[1:]}" if re.match("~(/|$)", text) else text
+    try:
+        value = OverridesParser.create().parse_override(f"key={path}").value()
+    except PARSE_ERRORS:
+        return quote(path)
+    is_hydras = value is None or (isinstance(value, str) and (value == path or "\\" in path or path[0] in "'\""))
+    return path if is_hydras else quote(path)
 
 
 def without_keys(overrides: Iterable[str], *keys: str) -> list[str]:
@@ -123,11 +189,11 @@ def known_overrides(overrides: Sequence[str], config_dir: str | None = None) -> 
     """Return the recorded overrides of a run without those of settings and groups that this version does not know."""
     with composer(config_dir):
         parsed = [parse_override(override) for override in overrides]
-        known = _known_keys([_first_value(override) for override in parsed if _choices(override.key_or_group)])
+        known = _known_keys(parsed)
         return [override.input_line or "" for override in parsed if not _is_unknown(override, parsed, known)]
 
 
-def _is_unknown(override: Override, overrides: Sequence[Override], known: Sequence[str]) -> bool:
+def _is_unknown(override: Override, overrides: Sequence[Override], known: Collection[str]) -> bool:
     """Return whether an override changes a setting that neither exists nor is added by an override."""
     key = override.key_or_group.split("[")[0]
     added = tuple(each.key_or_group for each in overrides if each.is_add())
@@ -139,8 +205,7 @@ def explain_composition_error(error: Exception, overrides: Sequence[Override] = 
     """Return a one-line error for a configuration that Hydra could not compose."""
     if isinstance(error, MissingMandatoryValue):
         return UsageError(f"{error.full_key}: required; add {error.full_key}=VALUE")
-    groups = [_first_value(override) for override in overrides if _choices(override.key_or_group)]
-    known = _known_keys(groups) if overrides else []
+    known = _known_keys(overrides) if overrides else {}
     for override in overrides:
         key = override.key_or_group.split("[")[0]
         if _is_unknown(override, overrides, known):
@@ -161,17 +226,17 @@ def explain_composition_error(error: Exception, overrides: Sequence[Override] = 
     return UsageError(f"{where}: {_first_line(cause) or type(cause).__name__}".removeprefix(": "))
 
 
-def explain_unknown_setting(key: str, known: Sequence[str]) -> str:
+def explain_unknown_setting(key: str, known: Collection[str]) -> str:
     """Return the problem of an unknown setting, with the choice of its group that has it, or the nearest setting."""
     group = key.split(".")[0]
     for choice in _choices(group) if "." in key else []:
-        if key in _known_keys([f"{group}={choice}"]):
+        if key in _known_keys([parse_override(f"{group}={choice}")]):
             return f"unknown setting here; {group}={choice} has it"
     near = nearest_key(key, known)
     return f"unknown setting; did you mean {near}?" if near else "unknown setting (--help lists the groups)"
 
 
-def nearest_key(name: str, known: Sequence[str]) -> str | None:
+def nearest_key(name: str, known: Collection[str]) -> str | None:
     """Return the known setting that a misspelt name most likely means, or None."""
     name = name.lower().replace("-", "_")
     last_part = name.rsplit(".", 1)[-1]
@@ -189,21 +254,14 @@ def nearest_key(name: str, known: Sequence[str]) -> str | None:
     return terms[near[0]] if near else None
 
 
-def dotted_keys(config: DictConfig) -> list[str]:
-    """Return the dotted keys of all groups and settings of a configuration."""
-
-    def walk(node: Any, path: str) -> Iterator[str]:
-        for name, value in node.items():
-            yield f"{path}{name}"
-            if isinstance(value, dict):
-                yield from walk(value, f"{path}{name}.")
-
-    return list(walk(OmegaConf.to_container(config), ""))
+def dotted_keys(config: DictConfig) -> dict[str, Any]:
+    """Return all groups and settings of a configuration by their dotted keys."""
+    return {key.removeprefix("."): value for key, value in walk(to_plain(config), "") if key}
 
 
 def quote(text: str) -> str:
     """Quote a text as a string in Hydra's grammar."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return QuotedString(text, Quote.double).with_quotes()
 
 
 def quote_path(path: Path) -> str:
@@ -211,12 +269,13 @@ def quote_path(path: Path) -> str:
     return quote(str(path.absolute()))
 
 
-def _known_keys(overrides: Sequence[str]) -> list[str]:
-    """Return the dotted keys under these overrides or, if they cannot be composed, under none."""
+def _known_keys(overrides: Sequence[Override]) -> dict[str, Any]:
+    """Return the settings under the chosen groups or, if they cannot be composed, under none, by dotted keys."""
+    choices = [_first_value(override) for override in overrides if _choices(override.key_or_group)]
     try:
-        return dotted_keys(hydra.compose("train", list(overrides), return_hydra_config=True))
+        return dotted_keys(hydra.compose("train", choices, return_hydra_config=True))
     except COMPOSITION_ERRORS:
-        return dotted_keys(hydra.compose("train", return_hydra_config=True)) if overrides else []
+        return dotted_keys(hydra.compose("train", return_hydra_config=True)) if choices else {}
 
 
 def _choices(group: str) -> list[str]:
@@ -242,10 +301,21 @@ def _reject_unknown_choice(override: Override) -> None:
         known = [f"{folder}/{choice}" for choice in _choices(f"{group}/{folder}")] if slash else choices
         if isinstance(name, str) and (name in known or "${" in name):
             continue
-        near = difflib.get_close_matches(name, [*known, *choices], n=1) if isinstance(name, str) else []
-        hint = f"; did you mean {near[0]}?" if near else ""
-        line = shorten(override.input_line)
-        raise UsageError(f"{line}: unknown choice{hint} (choose from {', '.join(choices)})")
+        listed = [choice for choice in choices if f"{group}={choice}" not in INTERNAL_CHOICES]
+        raise UsageError(
+            f"{shorten(override.input_line)}: unknown choice{_hint_at_choice(group, str(name), [*known, *listed])} "
+            f"(choose from {', '.join(listed)})"
+        )
+
+
+def _hint_at_choice(group: str, name: str, choices: Sequence[str]) -> str:
+    """Return a hint at the choice that a name means: one in a folder that --config-dir would add, or the nearest."""
+    for path in Path().glob(f"*/{group}/{glob.escape(name)}.yaml"):
+        return f"; {path} has it: add --config-dir {path.parts[0]}"
+    terms = {choice.lower(): choice for choice in choices}
+    terms |= {term: choice for term, choice in CHOICE_SYNONYMS.items() if choice in choices}
+    near = difflib.get_close_matches(name.lower(), terms, n=1)
+    return f"; did you mean {terms[near[0]]}?" if near else ""
 
 
 def _first_value(override: Override) -> str:

@@ -36,12 +36,12 @@ from mnist_lab.runs.record import (
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import make_model, num_classes_argument
 from mnist_lab.training.record import device_name
-from mnist_lab.training.runtime import quiet_lightning
+from mnist_lab.training.runtime import guest
 
 NAME = "ensemble"
 
 
-@quiet_lightning()
+@guest()
 def make_ensemble(found: Sequence[Run], folder: Path | None = None, runs_dir: Path = Path("runs")) -> tuple[Run, int]:
     """Write a run folder whose network averages the probabilities of other runs' networks.
 

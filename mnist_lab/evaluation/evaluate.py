@@ -9,7 +9,7 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from mnist_lab.config.overrides import OverrideType, dotted_keys, nearest_key, parse_override
+from mnist_lab.config.overrides import OverrideType, dotted_keys, nearest_key, parse_override, quote_paths
 from mnist_lab.config.validate import drop_unknown_settings, validate
 from mnist_lab.data.corruptions import corrupt
 from mnist_lab.errors import UsageError
@@ -18,10 +18,10 @@ from mnist_lab.formatting import shorten
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import check_batch_limits, make_data, make_trained_model, set_up_classes
-from mnist_lab.training.runtime import quiet_lightning, torch_settings
+from mnist_lab.training.runtime import guest, torch_settings
 
 
-@quiet_lightning()
+@guest()
 def evaluate(run: Run, overrides: Sequence[str] = ()) -> dict[str, float]:
     """Return test/loss and test/acc of a run's best weights, or of its last without a validation set.
 
@@ -68,7 +68,7 @@ def evaluate_network(tester: pl.Trainer, cfg: DictConfig, model: Classifier) -> 
 def override_config(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """Return a run's configuration with some of its settings changed."""
     known = dotted_keys(cfg)
-    for override in map(parse_override, overrides):
+    for override in map(parse_override, quote_paths(overrides)):
         line = shorten(override.input_line)
         if override.type is not OverrideType.CHANGE or override.is_sweep_override():
             raise UsageError(f"{line}: settings are changed one by one, as KEY=VALUE")

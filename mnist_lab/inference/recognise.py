@@ -18,6 +18,7 @@ from mnist_lab.files import require_writable_file, user_output
 from mnist_lab.formatting import csv_value, print_warning
 from mnist_lab.inference.digits import NetworkInput, NoDigit, find_digit, find_number
 from mnist_lab.runs.run import Run
+from mnist_lab.training.runtime import guest
 
 MIN_PROBABILITY = 0.55  # An answer below it is doubtful; 1 in 100 right answers is.
 MAX_WIDTH = 1.6  # heights; 1 in 400 of MNIST's test digits is wider, and so are two digits that touch.
@@ -95,6 +96,7 @@ def _is_wide(digit: NetworkInput) -> bool:
     return bool(width > MAX_WIDTH * height)
 
 
+@guest()
 def predict(
     run: Run,
     paths: Iterable[Path | str],

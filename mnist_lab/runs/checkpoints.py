@@ -61,7 +61,10 @@ def read_checkpoint(path: str | os.PathLike[str], *, key: str = "") -> dict[str,
     """Load a checkpoint or a state_dict to the CPU; messages put `key`, such as "resume=", before the file's name."""
     path = Path(path)
     if not path.is_file():
-        raise UsageError(f"{key}{path}: checkpoint not found")
+        is_run = (path / "checkpoints").is_dir()
+        raise UsageError(
+            f"{key}{path}: {f'a run; name one of {path}/checkpoints' if is_run else 'checkpoint not found'}"
+        )
     try:
         with path.open("rb") as file:
             _reject_damaged(file, path.stat().st_size)

@@ -21,7 +21,7 @@ from mnist_lab.files import read_text
 from mnist_lab.formatting import format_value, print_warning, shorten
 from mnist_lab.runs.query import Condition
 from mnist_lab.runs.record import RunRecord, RunState, parse_json, processor_name
-from mnist_lab.runs.run import RESULTS_JSON, SWEEP_RECORD, Run, start_timestamp
+from mnist_lab.runs.run import RESULTS_JSON, SWEEP_RECORD, Run, find_folder, start_timestamp
 from mnist_lab.runs.trash import read_annotations
 
 MAX_SEEDS, MAX_CELL = 6, 1000  # A longer list of seeds, or a longer text, is shortened.
@@ -36,12 +36,11 @@ SPEED_SETTINGS = (
 )
 
 
-def read_records(runs_dir: Path, where: str | None = None) -> dict[Run, RunRecord]:
-    """Return the runs below a folder that fulfil a condition, with their records, in the order of their start."""
+def read_records(runs_dir: Path) -> dict[Run, RunRecord]:
+    """Return the runs below a folder, with their records, in the order of their start."""
     if not runs_dir.is_dir():
         raise UsageError(f"--runs-dir={runs_dir}: folder not found; give the folder that contains the runs")
-    records = Run.records(runs_dir)
-    return records if where is None else select_where(records, where)
+    return Run.records(runs_dir)
 
 
 def select_where(records: Mapping[Run, RunRecord], where: str) -> dict[Run, RunRecord]:
@@ -63,15 +62,17 @@ def select_where(records: Mapping[Run, RunRecord], where: str) -> dict[Run, RunR
     return {run: records[run] for run, values in rows.items() if condition.holds(values)}
 
 
-def find_runs(names: Sequence[str], runs_dir: Path, *, at_least: int = 1) -> list[Run]:
-    """Find the runs with these names, each once: run folders, `latest`, or folders that contain several runs."""
-    runs: dict[Path, Run] = {}
+def find_records(names: Sequence[str], runs_dir: Path) -> dict[Run, RunRecord]:
+    """Find the runs with these names, each once, with their records: runs, sweeps, or folders that contain several."""
+    found: dict[tuple[Path, Path | None], tuple[Run, RunRecord]] = {}
     for name in names:
-        several = [] if name == "latest" or Run(Path(name)).exists else Run.below(name)
-        runs |= {run.folder.resolve(): run for run in several or [Run.find(name, runs_dir)]}
-    if len(runs) < at_least:
-        raise UsageError(f"{' '.join(names)}: names one run; give two or more, or a folder that holds them")
-    return list(runs.values())
+        folder = find_folder(name, runs_dir)
+        records = {} if name == "latest" or Run(folder).exists else Run.records(folder)
+        if not records:
+            run = Run.find(name, runs_dir)
+            records = {run: run.info}
+        found |= {(run.folder.resolve(), run.weights): (run, info) for run, info in records.items()}
+    return dict(found.values())
 
 
 def select_runs(runs: Sequence[Run], find_problem: Callable[[Run], str | None]) -> list[Run]:

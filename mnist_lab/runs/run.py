@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import difflib
 import errno
 import math
 import os
@@ -50,9 +51,11 @@ class Run:
 
     Attributes:
         folder: the run folder.
+        weights: the checkpoint to use in the place of the chosen one, or None.
     """
 
     folder: Path
+    weights: Path | None = None
     record_path = PathIn(RECORD)  # A folder without it is not a run's.
     config_path = PathIn("config.yaml")
     metrics_path = PathIn("metrics.csv")
@@ -89,8 +92,9 @@ class Run:
         """Find a run by its name.
 
         Args:
-            name: the path of a run folder, or the unique beginning or end of one below runs_dir; `latest` is the last
-                run below runs_dir that neither a sweep nor reproduce has started.
+            name: the path of a run folder, or of a checkpoint in one, whose weights are then used; or the unique
+                beginning or end of a run below runs_dir; `latest` is the last run below runs_dir that neither a sweep
+                nor reproduce has started.
             runs_dir: the folder of the runs.
 
         Raises:
@@ -101,11 +105,12 @@ class Run:
                 return runs[-1]
             where = Path(runs_dir).absolute()
             raise UsageError(f"latest: no run below {where}; a job of a sweep or of reproduce is named by its folder")
-        run = cls(Path(name))
-        if not exists(run.folder):
-            run = cls._find_named(os.fspath(name), Path(runs_dir))
+        path = Path(name)
+        if path.suffix == ".ckpt":
+            return cls._of_checkpoint(path)
+        run = cls(path) if exists(path) else cls._find_named(os.fspath(name), Path(runs_dir))
         if not run.exists:
-            raise UsageError(f"{run.folder}: not a run folder (it has no {RECORD})")
+            raise UsageError(f"{run.folder}: not a run folder{_explain_folder(run.folder)}")
         return run
 
     @classmethod
@@ -118,8 +123,10 @@ class Run:
             if folder.name.startswith(name) or path.startswith(name) or path.endswith(name)
         ]
         if not matches:
-            where = f"nor the beginning or end of a run's name below {runs_dir}"
-            raise UsageError(f"{shorten(name, 200)}: run folder not found, {where}")
+            near = difflib.get_close_matches(name, ["latest", *paths.values(), *(path.name for path in paths)], n=1)
+            hint = f", nor the beginning or end of a run's name below {runs_dir}"
+            hint = f"; did you mean {near[0]}?" if near else hint
+            raise UsageError(f"{shorten(name, 200)}: run folder not found{hint}")
         if len(matches) > 1:
             some = sorted(paths[folder] for folder in matches)[:5] + ["..."] * (len(matches) > 5)
             problem = f"{len(matches)} runs match; give more of the name"
@@ -127,11 +134,13 @@ class Run:
         return cls(matches[0])
 
     @classmethod
-    def of_checkpoint(cls, path: Path) -> Run:
-        """Return the run that has a checkpoint in its checkpoints/."""
-        run = cls(path.absolute().parent.parent)
+    def _of_checkpoint(cls, path: Path) -> Run:
+        """Return the run that has a checkpoint in its checkpoints/, with its weights."""
+        run = cls(path.absolute().parent.parent, path)
+        if not exists(path):
+            raise UsageError(f"{path}: checkpoint not found")
         if path.absolute().parent != run.checkpoints_folder or not run.exists:
-            raise UsageError(f"resume={path}: not in a run folder; init_from={path} starts a new run from its weights")
+            raise UsageError(f"{path}: not in a run folder; init_from={path} starts a new run from its weights")
         return run
 
     @classmethod
@@ -249,8 +258,8 @@ class Run:
         return next((path for path in paths if path and is_whole(path)), None)
 
     def chosen_checkpoint(self) -> Path:
-        """Return the checkpoint to test and export: the best, else the last."""
-        chosen = self.checkpoint("best") or self.checkpoint("last")
+        """Return the checkpoint to test and export: the one that the user named, else the best, else the last."""
+        chosen = self.weights or self.checkpoint("best") or self.checkpoint("last")
         if chosen is None:
             raise UsageError(f"{self.folder}: has no checkpoint (status: {self.info['status']})")
         return chosen
@@ -321,6 +330,24 @@ def _cells(line: str) -> list[str]:
         return next(csv.reader([line]), [])
     except csv.Error:
         return []
+
+
+def _explain_folder(path: Path) -> str:
+    """Return what a path is that is not a run folder, as the end of a message."""
+    if path.is_file():
+        return f", but an archive: `unarchive {path}`" if path.suffix == ".zip" else ", but a file; name a run's folder"
+    if (path / SWEEP_RECORD).is_file():
+        return ", but a sweep; name one of its jobs"
+    if run := next((run for run in map(Run, path.absolute().parents) if run.exists), None):
+        return f", but in one; name {run}"
+    count = len(list(_run_folders(path)))
+    return f", but has {count} below it; name one" if count else f" (it has no {RECORD}, nor a run below it)"
+
+
+def find_folder(name: str, runs_dir: Path) -> Path:
+    """Return the folder of the sweep with a name below a folder of runs, unless the name is a path; else the path."""
+    path, sweep = Path(name), runs_dir / "sweeps" / name
+    return sweep if not exists(path) and exists(sweep / SWEEP_RECORD) else path
 
 
 def _run_folders(folder: str | os.PathLike[str], *, jobs: bool = True) -> Iterator[Path]:

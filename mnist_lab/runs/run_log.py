@@ -22,8 +22,9 @@ class RunLog(logging.FileHandler):
         self.setFormatter(LogFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.pending.append(record)
-        self._write_pending()
+        if "💡 Tip" not in str(record.msg):  # Lightning advertises a package.
+            self.pending.append(record)
+            self._write_pending()
 
     def close(self) -> None:
         self._write_pending()  # The run may have its record only since the last message.

@@ -41,7 +41,7 @@ from mnist_lab.runs.record import (
     read_record,
     write_record,
 )
-from mnist_lab.runs.run import RESULTS_JSON, SWEEP_RECORD, PathIn, Run
+from mnist_lab.runs.run import RESULTS_JSON, SWEEP_RECORD, PathIn, Run, find_folder
 
 # A sweep polls thousands of jobs, most of them done. The stamp of one has the times of its files and its plan.
 _done_jobs: dict[Path, tuple[tuple[int, int, tuple[str, ...] | None], Job]] = {}
@@ -132,12 +132,14 @@ class Sweep:
             if not sweeps:
                 raise UsageError(f"latest: no sweep in {parent}; -m starts one, --runs-dir names another folder")
             return max(sweeps, key=lambda sweep: sweep.record_path.stat().st_mtime)
-        for sweep in (cls(Path(name)), cls(parent / name)):
-            if sweep.exists:
+        path = find_folder(name, Path(runs_dir))
+        for sweep in map(cls, (path, *path.absolute().parents) if exists(path) else ()):
+            if sweep.exists:  # The path may be a job's, or one in a job's folder.
                 return sweep
         known = ", ".join(sweep.folder.name for sweep in sweeps[:10]) or "no sweep"
         raise UsageError(
             f"{name}: not a sweep folder (it has no {SWEEP_RECORD}), nor a sweep in {parent}, which has {known}"
+            f"{'; `ls` shows runs' if exists(path) else ''}"
         )
 
     @property

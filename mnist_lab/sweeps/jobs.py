@@ -45,7 +45,7 @@ def run_in_own_process(folder: str, id: str, worker: int | None = None) -> bool:
     cfg, hydra = compose_job(line, is_sweep=True, folder=sweep.job_folder(record, id), number=number)
     try:
         run_job(sweep, record, id, cfg, hydra)
-    except Interrupted:
+    except (Interrupted, KeyboardInterrupt):
         return False
     return True
 
@@ -110,8 +110,9 @@ def _attempt(job: Job, cfg: DictConfig) -> Job:
     try:
         train_in_subprocess(cfg) if is_distributed(cfg) else train(cfg)
         job = replace(job, state=run.info["status"])  # finished or paused
-    except Interrupted as stop:
-        write_job(replace(job, state=RunState.INTERRUPTED, error=f"signal {int(str(stop)) - 128}"))
+    except (Interrupted, KeyboardInterrupt) as stop:
+        number = int(str(stop)) - 128 if isinstance(stop, Interrupted) else int(signal.SIGINT)
+        write_job(replace(job, state=RunState.INTERRUPTED, error=f"signal {number}"))
         raise
     except (Exception, SystemExit) as error:
         log.info("the job has failed", exc_info=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 from hydra.utils import instantiate
 
 from mnist_lab.config.compose import CommandLine
+from mnist_lab.config.overrides import quote_paths
 from mnist_lab.errors import JobsFailed, UsageError
 from mnist_lab.runs.ranking import Results
 from mnist_lab.sweeps.plan import Plan
@@ -27,10 +28,14 @@ def sweep(*overrides: str, config_dir: str | Path | None = None, config_name: st
 
     Raises:
         UsageError: an override is not valid, nothing is swept, or another process runs this sweep.
-        Interrupted: Ctrl-C or SIGTERM; the same call continues the sweep.
+        KeyboardInterrupt: Ctrl-C; the same call continues the sweep.
+        Interrupted: SIGTERM; the same.
     """
-    plan = Plan.of(CommandLine(overrides, None if config_dir is None else str(config_dir), config_name))
-    with suppress(JobsFailed):  # The results have the errors.
+    typed = tuple(quote_paths(overrides, is_sweep=True))
+    plan = Plan.of(CommandLine(typed, None if config_dir is None else str(config_dir), config_name))
+    from mnist_lab.training.runtime import guest  # This imports torch.
+
+    with guest(), suppress(JobsFailed):  # The results have the errors.
         run_sweep(plan)
     return Results.of(plan.sweep)
 

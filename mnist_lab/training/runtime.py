@@ -2,11 +2,15 @@
 
 import logging
 import os
+import random
 import re
+import signal
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
@@ -17,7 +21,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 
 from mnist_lab.config.distributed import launched_process, rendezvous
-from mnist_lab.errors import LabError, is_out_of_memory
+from mnist_lab.errors import Interrupted, LabError, is_out_of_memory
 from mnist_lab.formatting import format_command
 
 # Warnings of Lightning that no user can act on, or whose cause is intended.
@@ -59,6 +63,30 @@ def torch_settings(threads: int | None) -> Iterator[None]:
         torch.set_float32_matmul_precision(precision)
         os.environ.clear()
         os.environ.update(environment)
+
+
+@contextmanager
+def guest() -> Iterator[None]:
+    """Leave the caller's random generators and handler of Ctrl-C as they were after the block; Lightning is quiet.
+
+    Ctrl-C ends the block in KeyboardInterrupt: a notebook would take SystemExit for the end of its program.
+    """
+    gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    python, numpy, handler = random.getstate(), np.random.get_state(), signal.getsignal(signal.SIGINT)
+    try:
+        with torch.random.fork_rng(gpus), quiet_lightning():
+            yield
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt) or (isinstance(stop, Interrupted) and stop.code == 130):
+            raise KeyboardInterrupt from stop
+        raise
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        if not gpus:  # torch seeds those of GPUs like the CPU's, unless they were used before.
+            torch.cuda.manual_seed_all(torch.initial_seed())
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)  # After one Ctrl-C, Lightning ignores all others.
 
 
 @contextmanager

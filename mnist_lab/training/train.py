@@ -16,7 +16,7 @@ from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.data.summary import print_summary
 from mnist_lab.errors import UsageError
 from mnist_lab.files import sync_tree
-from mnist_lab.formatting import print_warning
+from mnist_lab.formatting import format_count, print_warning
 from mnist_lab.models.classifier import Classifier, NotFinite
 from mnist_lab.models.dummy_batch import check_output
 from mnist_lab.runs.checkpoints import checkpoint_epoch, completed_epochs, load_weights, read_checkpoint
@@ -39,16 +39,17 @@ from mnist_lab.training.loggers import restore_logs, tensorboard_writers
 from mnist_lab.training.multistep import MultiStep, choose_group_size, find_callbacks
 from mnist_lab.training.progress import print_status, results_table, working_on
 from mnist_lab.training.record import device_name, record_run
-from mnist_lab.training.runtime import explain_batch_size_errors, is_first_process, quiet_lightning, torch_settings
+from mnist_lab.training.runtime import explain_batch_size_errors, guest, is_first_process, torch_settings
 from mnist_lab.training.trackers import track
 
 
-@quiet_lightning()
+@guest()
 def train(cfg: DictConfig) -> Run:
     """Train and test the network that a configuration describes, in the run folder cfg.folder.
 
     The test uses the weights of the epoch that is best by callbacks.best.monitor, or the last epoch's without a
-    validation set. The process is left as it was found: threads, environment, warnings filters, signal handlers.
+    validation set. The process is left as it was found: random generators, threads, environment, warnings filters,
+    signal handlers.
 
     Args:
         cfg: a job's configuration, as `compose` returns it.
@@ -59,6 +60,7 @@ def train(cfg: DictConfig) -> Run:
     Raises:
         UsageError: a setting, a checkpoint, the data or a folder is invalid; no run was started.
         DataUnavailable: the data set cannot be loaded or downloaded; no run was started.
+        KeyboardInterrupt: Ctrl-C, or an interrupted cell of a notebook; the run has saved, and can be resumed.
     """
     run = Run(Path(cfg.folder))
     resumed = run.config if cfg.resume else None
@@ -150,7 +152,9 @@ def load_resumed_checkpoint(cfg: DictConfig, model: Classifier) -> dict[str, Any
     check_optimizer_state(checkpoint, model, cfg.resume)
     done = completed_epochs(checkpoint)
     if cfg.trainer.max_epochs < done:
-        raise UsageError(f"trainer.max_epochs={cfg.trainer.max_epochs}: {cfg.resume} has done {done} epochs already")
+        raise UsageError(
+            f"trainer.max_epochs={cfg.trainer.max_epochs}: {cfg.resume} has done {format_count(done, 'epoch')} already"
+        )
     return checkpoint
 
 
@@ -159,9 +163,9 @@ def is_already_done(run: Run, cfg: DictConfig, checkpoint: Mapping[str, Any]) ->
     if run.info["status"] != RunState.FINISHED:
         return False
     if checkpoint["global_step"] == cfg.trainer.max_steps:
-        done, key = f"{cfg.trainer.max_steps} steps", "trainer.max_steps"
+        done, key = format_count(cfg.trainer.max_steps, "step"), "trainer.max_steps"
     elif completed_epochs(checkpoint) == cfg.trainer.max_epochs:
-        done, key = f"{cfg.trainer.max_epochs} epochs", "trainer.max_epochs"
+        done, key = format_count(cfg.trainer.max_epochs, "epoch"), "trainer.max_epochs"
     else:
         return False
     print_status(f"already trained for {done}; raise {key} to continue", f"run folder: {run}")
@@ -249,6 +253,5 @@ def print_results(run: Run) -> None:
     tested = info["tested"]
     assert tested is not None
     title = f"{info['model']}, weights of epoch {tested['epoch']} ({run.chosen_by()})"
-    epochs = f"{info['epochs']} epoch{'s' * (info['epochs'] != 1)}"
-    time = f"{epochs} in {info['seconds']['total']:.1f} s"
+    time = f"{format_count(info['epochs'], 'epoch')} in {info['seconds']['total']:.1f} s"
     print_status("", title, *results_table(info["metrics"]), time, f"run folder: {run}")

@@ -27,7 +27,7 @@ LETTER = 0.085  # inches of a letter in a tick's label
 CELL = 0.75, 0.45  # inches of a cell in a heat map
 MAX_RANKS = 20
 MAX_JOBS = 10  # jobs with a learning curve
-MAX_LEGEND = 50  # letters
+MAX_LEGEND, MAX_TICK = 50, 30  # letters; of a longer value, such as a path, a tick's label is the end
 POINTS: dict[str, Any] = {"color": COLOURS["val"], "markersize": 7, "markeredgecolor": COLOURS["paper"]}
 
 
@@ -70,7 +70,7 @@ def _draw_heat_map(means: Mapping[tuple[Any, Any], float], across: str, up: str,
     best = {spot for spot, (_, strength) in colours.items() if strength == 1}
     draw_cells(axes, colours, {spot: f"{value:.2f}" for spot, value in cells.items()}, best)
     _name_columns(figure, axes, list(map(str, columns)), CELL[0])
-    axes.set_yticks(range(len(rows)), map(str, rows))
+    axes.set_yticks(range(len(rows)), [str(row)[-MAX_TICK:] for row in rows])
     axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(-0.5, len(rows) - 0.5), xlabel=across, ylabel=up)
     set_title(figure, f"{SETS[kind][0]}: {label}; the stronger the colour, the better")
     figure.set_label(", ".join(f"{up}={row} {across}={column}: {factor * y:.2f}" for (row, column), y in means.items()))
@@ -97,6 +97,7 @@ def draw_cells(
 
 def _name_columns(figure: Figure, axes: Axes, names: Sequence[str], width: float) -> None:
     """Name the places 0, 1, ... of the x axis; names that take more inches than the given width are slanted."""
+    names = [name[-MAX_TICK:] for name in names]
     longest, style = LETTER * max(map(len, names)), dict[str, Any]()
     if longest > width:
         style = {"rotation": 25, "ha": "right", "rotation_mode": "anchor"}

@@ -42,7 +42,7 @@ def test_sweep_is_described_with_what_is_done_already(command: Command) -> None:
     before = files()
     outcome = command(*given, "seed=0,1,2", "--check")
     _, second, third, last = outcome.out.splitlines()
-    assert second == "6 jobs over optimizer.lr, seed; 2 are finished" and third == "sweep folder: runs/sweeps/s"
+    assert second == "6 jobs over optimizer.lr, seed; 2 finished" and third == "sweep folder: runs/sweeps/s"
     assert last.endswith(" for all jobs, one after the other, by earlier runs")
     assert files() == before
 

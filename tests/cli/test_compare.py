@@ -15,7 +15,7 @@ from matplotlib.image import imread
 from mnist_lab.cli.compare import PAIRED, describe_pair, legend_label
 from mnist_lab.evaluation.predictions import PairedComparison, compare_on_test_set
 from mnist_lab.formatting import format_accuracy
-from mnist_lab.runs.listing import compare_settings, find_runs
+from mnist_lab.runs.listing import compare_settings, find_records
 from mnist_lab.runs.record import RunState
 from mnist_lab.runs.run import Run
 from mnist_lab.training.train import train
@@ -123,7 +123,7 @@ def test_many_runs_are_compared_with_a_line_for_each(command: Command, two: list
 
 
 def test_same_run_counts_once(two: list[Run]) -> None:
-    assert [run.folder.name for run in find_runs(["runs", "latest", "runs/a/mlp"], Path("runs"))] == ["mlp", "cnn"]
+    assert [run.folder.name for run in find_records(["runs", "latest", "runs/a/mlp"], Path("runs"))] == ["mlp", "cnn"]
 
 
 def test_same_settings_and_runs_without_metrics_are_shown(command: Command, two: list[Run]) -> None:

@@ -48,7 +48,7 @@ def test_same_name_can_be_removed_again_and_an_existing_run_is_not_overwritten(l
 
 def test_trash_is_emptied_only_on_request(lab: Command) -> None:
     lab("rm", "a", "b")
-    assert lab("rm", "--empty-trash").out == "2 runs and sweeps deleted for good\n"
+    assert lab("rm", "--empty-trash").out == "deleted for good: 2 folders\n"
     assert lab("restore").out == "the trash is empty\n" and not Path("runs/.trash").exists()
     assert lab("restore", "a").err == "mnist_lab: a: not in the trash, which has: nothing\n"
 

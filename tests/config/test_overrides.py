@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from lab import Command, Outcome, Tiny, assert_refused
+from omegaconf import OmegaConf
 
 from mnist_lab import __version__
 from mnist_lab.config.compose import compose
@@ -13,6 +14,16 @@ from mnist_lab.runs.run import Run
 
 MISSPELT = [
     ("lr=0.1", "unknown setting; did you mean optimizer.lr?"),
+    ("ckpt_path=x.ckpt", "unknown setting; did you mean resume?"),
+    ("batch_size=32", "unknown setting; did you mean data.batch_size?"),
+    ("gpus=1", "unknown setting; did you mean trainer.devices?"),
+    ("trainer.gpus=1", "unknown setting; did you mean trainer.devices?"),
+    ("trainer.max_epoch=3", "unknown setting; did you mean trainer.max_epochs?"),
+    ("optimiser=adam", "unknown setting; did you mean optimizer?"),
+    ("model=ResNet50", "unknown choice; did you mean residual_cnn?"),
+    ("experiment=LeNet", "unknown choice; did you mean lenet?"),
+    ("data=Fashion-MNIST", "unknown choice; did you mean fashion_mnist?"),
+    ("optimizer=SGD", "unknown choice; did you mean sgd?"),
     ("epochs=3", "unknown setting; did you mean trainer.max_epochs?"),
     ("optimizer.lrr=1", "unknown setting; did you mean optimizer.lr?"),
     ("scheduler.gamma=0.5", "unknown setting here; scheduler=step has it"),
@@ -51,6 +62,15 @@ def test_setting_that_only_some_swept_choices_have_is_refused_in_one_line(comman
         (["--epochs", "3"], "--epochs", "unknown option; did you mean trainer.max_epochs=3?"),
         (["--multirn", "seed=1,2"], "--multirn", "unknown option; did you mean --multirun?"),
         (["model=mlp", "lr", "0.1"], "lr", "write KEY=VALUE"),
+        (["model=mlp", "train"], "train", "write KEY=VALUE, after a command if there is one"),
+        (["model", "lenet"], "model", "did you mean model=lenet?"),
+        (["seed", "=", "3"], "seed", "did you mean seed=3?"),
+        (["--model", "lenet"], "--model", "did you mean model=lenet?"),
+        (["trian", "model=mlp"], "trian", "did you mean train?"),
+        (["evaluate", "latest"], "evaluate", "did you mean test?"),
+        (["sweep", "seed=1,2"], "sweep", "-m runs a sweep"),
+        (["optimiser", "adam"], "optimiser", "did you mean optimizer=adam?"),
+        (["vit"], "vit", "choose from train, "),
         (["--cfg", "foo"], "argument --cfg/-c", "choose from"),
         (["--config-dir", "nowhere"], "--config-dir=nowhere", "folder not found"),
     ],
@@ -61,7 +81,72 @@ def test_misspelt_setting_or_option_is_refused(command: Command, arguments: list
 
 
 def test_choice_of_a_users_own_folder_is_named(command: Command, tiny: Tiny) -> None:
-    assert_refused(command("data=tniy"), "data=tniy: ", "did you mean tiny? (choose from arrays, default,")
+    assert_refused(command("data=tniy"), "data=tniy: ", "did you mean tiny? (choose from arrays, ")
+
+
+def test_choice_in_a_folder_here_is_named_with_the_option_that_adds_it(command: Command, tiny: Tiny) -> None:
+    tiny.conf.rename("my_conf")
+    Path("my_conf/model").mkdir()
+    Path("my_conf/model/deep.yaml").write_text("_target_: mnist_lab.models.MLP\n")
+    hint = "my_conf/model/deep.yaml has it: add --config-dir my_conf"
+    assert_refused(command("model=deep", data=False), "model=deep: ", hint)
+    assert command("--config-dir", "my_conf", "model=deep", "data=tiny", "--check", data=False).status == 0
+
+
+LISTENER = "lightning.pytorch.callbacks.LearningRateMonitor"
+
+
+@pytest.mark.parametrize(
+    ("plus", "others"),
+    [
+        ("+trainer.gradient_clip_val=0.7", []),
+        ("+trainer.max_time=00:01:00:00", []),
+        ("+trainer.strategy=ddp", ["trainer=ddp"]),
+        ("+trainer.max_epochs=3", []),
+        ("+optimizer.amsgrad=true", ["optimizer=adam"]),
+        ("+scheduler.final_div_factor=100", ["scheduler=onecycle"]),
+        ("+callbacks.early_stopping.min_delta=0.01", ["callbacks=early_stopping"]),
+        (f"+callbacks.rate._target_={LISTENER}", []),
+        ("+callbacks.rate.logging_interval=step", [f"callbacks.rate._target_={LISTENER}"]),
+        ("+trainer.profiler.filename=x", ["trainer.profiler._target_=lightning.pytorch.profilers.SimpleProfiler"]),
+    ],
+)
+def test_argument_of_a_class_is_set_with_and_without_plus(plus: str, others: list[str]) -> None:
+    with_plus, without = (compose(*others, override, "hydra.run.dir=x") for override in (plus, plus[1:]))
+    assert with_plus == without and OmegaConf.select(without, plus[1:].partition("=")[0]) is not None
+
+
+@pytest.mark.parametrize(
+    ("override", "start"),
+    [
+        ("trainer.enable_progress_bar=true", "trainer.enable_progress_bar=true: cannot be set, callbacks.progress"),
+        ("trainer.logger=false", "trainer.logger=false: cannot be set, the group logger has them"),
+        ("trainer.barebones=true", "trainer.barebones=true: cannot be set, a run keeps curves"),
+        ("trainer.gradient_clip_val=much", "trainer.gradient_clip_val=much: input should be"),
+    ],
+)
+def test_argument_that_cannot_be_set_is_refused_with_a_reason(command: Command, override: str, start: str) -> None:
+    assert_refused(command("model=mlp", override), start)
+
+
+def test_argument_without_plus_is_kept_by_a_resumed_run_and_swept(command: Command) -> None:
+    given = ("model=mlp", "trainer.max_epochs=1", "hydra.run.dir=runs/a")
+    assert command(*given, "trainer.gradient_clip_val=0.7").status == 0
+    assert command("resume=runs/a", "trainer.max_epochs=2", data=False).status == 0
+    assert Run(Path("runs/a")).config.trainer.gradient_clip_val == 0.7
+    assert command("resume=runs/a", "trainer.max_epochs=3", "trainer.gradient_clip_val=0.9", data=False).status == 0
+    assert Run(Path("runs/a")).config.trainer.gradient_clip_val == 0.9
+    assert "2 jobs over trainer.gradient_clip_val" in command("-m", "trainer.gradient_clip_val=0.1,1", "--check").out
+
+
+def test_choice_that_only_other_files_begin_with_is_not_completed(
+    lab: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COMP_LINE", "mnist-lab data=")
+    completed = lab("-sc", "query=bash").out.split()
+    assert "data=mnist" in completed and "data=default" not in completed
+    monkeypatch.setenv("COMP_LINE", "mnist-lab trainer=")
+    assert "trainer=default" in lab("-sc", "query=bash").out.split()
 
 
 def test_folder_of_configurations_may_have_an_equals_sign_and_other_files(command: Command, tiny: Tiny) -> None:

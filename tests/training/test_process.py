@@ -5,6 +5,7 @@ import errno
 import gc
 import logging
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lab import BATCH_SETS, SRUN_SETS, TORCHRUN_SETS, Command, Tiny, thorough
@@ -21,9 +23,15 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from test_digits import drawn
 
+from mnist_lab import UsageError, evaluate, sweep
 from mnist_lab.cli.train import leave_disk_errors_to_main_thread
-from mnist_lab.training.runtime import cluster_environment, is_process_lost, launch_command
+from mnist_lab.data.datamodule import MNISTDataModule
+from mnist_lab.evaluation.ensemble import make_ensemble
+from mnist_lab.inference.recognise import predict
+from mnist_lab.runs.run import Run
+from mnist_lab.training.runtime import cluster_environment, guest, is_process_lost, launch_command
 from mnist_lab.training.train import train
 
 GLOO = RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:545] Read error: Connection reset by peer")
@@ -35,6 +43,8 @@ def process_settings() -> dict[str, Any]:
     return {
         "threads": (torch.get_num_threads(), torch.get_num_interop_threads(), torch.get_float32_matmul_precision()),
         "deterministic": (torch.get_deterministic_debug_mode(), torch.backends.cudnn.benchmark),
+        "generators": (random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist()),
+        "seed": torch.initial_seed(),
         "gradients": (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.get_default_dtype()),
         "warnings": (list(warnings.filters), warnings.showwarning),
         "hooks": (sys.excepthook, threading.excepthook, sys.unraisablehook, logging.raiseExceptions),
@@ -58,6 +68,7 @@ class Settings(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         torch.set_float32_matmul_precision("medium")
+        np.random.seed(random.randrange(100))
         torch.backends.cudnn.benchmark = not torch.backends.cudnn.benchmark
         os.environ["CHANGED"] = "by a callback"
 
@@ -82,6 +93,79 @@ def test_training_leaves_the_process_as_it_was(tiny: Tiny, monkeypatch: pytest.M
     else:
         assert train(cfg).info["status"] == "finished"
     assert process_settings() == before
+
+
+class Interrupt(Callback):
+    """Sends Ctrl-C to its own process, in training or in a test."""
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    on_test_batch_end = on_train_batch_end
+
+
+def interrupt(tiny: Tiny, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Call a public function, and interrupt it."""
+    callback = ("model=mlp", "+callbacks.stop._target_=test_process.Interrupt")
+    if what == "train":
+        train(tiny.compose(*callback, "hydra.run.dir=runs/a"))
+    elif what == "sweep":
+        sweep(*tiny.overrides, *callback, "seed=1,2", "sweep=s", config_dir=tiny.conf)
+    else:
+        run = train(tiny.compose("model=mlp", "trainer.max_epochs=1", "hydra.run.dir=runs/a"))
+        monkeypatch.setattr(MNISTDataModule, "test_dataloader", Interrupt().on_train_batch_end)
+        evaluate(run)
+
+
+@pytest.mark.parametrize("what", ["train", "sweep", "evaluate"])
+def test_ctrl_c_reaches_a_notebook_as_itself_and_leaves_the_process_as_it_was(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    np.random.seed(3)
+    before = process_settings()
+    with pytest.raises(KeyboardInterrupt):
+        interrupt(tiny, what, monkeypatch)
+    assert process_settings() == before
+    states = [run.info["status"] for run in Run.below("runs")]
+    assert states == ["finished" if what == "evaluate" else "interrupted"]
+
+
+def test_public_functions_leave_the_callers_generators_as_they_were(tiny: Tiny) -> None:
+    drawn().save("one.png")
+    runs = [train(tiny.compose("model=mlp", "trainer.max_epochs=1", f"seed={seed}")) for seed in (1, 2)]
+    random.seed(9)
+    torch.manual_seed(10)
+    before = process_settings()
+    evaluate(runs[0])
+    predict(runs[0], ["one.png"])
+    make_ensemble(runs)
+    sweep(*tiny.overrides, "model=mlp", "trainer.max_epochs=1", "seed=1,2", config_dir=tiny.conf)
+    with pytest.raises(UsageError):
+        evaluate(Run(Path("nowhere")))
+    assert process_settings() == before
+
+
+@pytest.mark.parametrize("was_used", [True, False])
+def test_generators_of_gpus_are_restored_or_seeded_as_the_callers(
+    was_used: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[Any] = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: was_used)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: f"of {device}")
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: calls.append(state))
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", calls.append)
+    torch.manual_seed(4)
+
+    @guest()
+    def draw() -> None:
+        torch.manual_seed(5)
+        calls.clear()
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        draw()
+    assert calls == (["of 0", "of 1"] if was_used else [4])
 
 
 @pytest.mark.slow
