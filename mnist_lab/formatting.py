@@ -41,6 +41,11 @@ def format_held_out(size: int | float | None) -> str:
     return f"{size:,}" if isinstance(size, int) else f"{100 * size:g}% of the training images"
 
 
+def format_count(count: int, noun: str) -> str:
+    """Format a number of things: 1 job, 2 jobs."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
 def format_value(value: Any) -> str:
     """Format a value as on the command line."""
     if value is None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from mnist_lab.cli.parser import CommandParser, find_named_folders
 from mnist_lab.config.trust import RECORDS
 from mnist_lab.errors import UsageError
-from mnist_lab.formatting import display_path, print_lines, print_warning
+from mnist_lab.formatting import display_path, format_count, print_lines, print_warning
 from mnist_lab.runs import archive as archives
 from mnist_lab.runs.run import RECORD
 
@@ -23,7 +23,7 @@ def archive(arguments: list[str]) -> None:
     for path in left_out:
         print_warning(f"{path}: left out; it is a link that leads out of the folder, or not a regular file")
     runs, size = sum(Path(name).name == RECORD for name in names), options.file.stat().st_size / 1e6
-    counts = f"{runs} run{'s' * (runs != 1)}, {len(names)} files, {size:.1f} MB"
+    counts = f"{format_count(runs, 'run')}, {len(names)} files, {size:.1f} MB"
     print_lines(f"written: {display_path(options.file)} ({counts})")
 
 

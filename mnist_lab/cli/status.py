@@ -18,7 +18,7 @@ from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Job, Sweep
 from mnist_lab.sweeps.launchers.launcher import LaunchedJob
 from mnist_lab.sweeps.launchers.slurm_queue import query_jobs
-from mnist_lab.sweeps.progress import best_accuracy, describe_place, describe_states, format_progress
+from mnist_lab.sweeps.progress import best_accuracy, describe_place, describe_state, describe_states, format_progress
 
 PAUSE = 2.0  # seconds between two tables of --watch
 
@@ -70,11 +70,12 @@ def print_status(results: Results, launched_jobs: dict[str, LaunchedJob], *, cle
     for job in results.jobs:
         launched = launched_jobs.get(job.id)
         path = find_log(job, launched)
-        cells = [job.state, *format_progress(job), describe_place(job, launched), display_path(path) if path else ""]
+        state = describe_state(job, launched)
+        cells = [state, *format_progress(job), describe_place(job, launched), display_path(path) if path else ""]
         lines.append([*results.settings(job).values(), *cells])
     if clear:
         PlainConsole().clear()
     print_table(heads, lines, left=(*settings, "state", "where", "log"), cut="log", drop=("left", "time"))
-    print_lines(describe_states(results.jobs))
+    print_lines(describe_states(results.jobs, launched_jobs))
     if any(job.state not in DONE for job in results.jobs):
         print_lines(f"to wait for what is left, or to continue: {results.sweep.record['command']}")

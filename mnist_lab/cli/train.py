@@ -19,7 +19,7 @@ from mnist_lab.config.distributed import share_run_folder
 from mnist_lab.config.hydra_aside import show
 from mnist_lab.config.overrides import dotted_keys, nearest_key, quote_path, without_keys
 from mnist_lab.errors import DISK_FULL, UsageError
-from mnist_lab.formatting import display_path, format_duration, print_lines, shorten
+from mnist_lab.formatting import display_path, format_count, format_duration, print_lines, shorten
 from mnist_lab.runs.listing import seconds_an_epoch
 from mnist_lab.runs.record import COMPLETE
 from mnist_lab.runs.run import Run
@@ -152,7 +152,8 @@ def check(line: CommandLine, *, is_sweep: bool) -> None:
     print_summary(make_data(first, model))
     if plan:
         done = sum(job.state in COMPLETE for job in plan.sweep.jobs()) if plan.sweep.exists else 0
-        print_lines(f"{len(configs)} jobs over {', '.join(plan.swept)}; {done} are finished")
+        over = f" over {', '.join(plan.swept)}" if plan.swept else ""
+        print_lines(f"{format_count(len(configs), 'job')}{over}; {done} finished")
         print_lines(f"sweep folder: {display_path(plan.sweep.folder)}")
     elif first.resume:
         print_lines(f"continues: {Run(Path(first.folder))}, from {display_path(Path(first.resume))}")

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, open_dict
 
 from mnist_lab.config.compose import compose
 from mnist_lab.config.keys import DATA_CONTENT
+from mnist_lab.config.metric_names import VAL_ACC, VAL_LOSS
 from mnist_lab.config.overrides import quote_path
 from mnist_lab.config.settings import differing_settings, to_plain
 from mnist_lab.config.validate import validate
@@ -42,7 +43,9 @@ NAME = "ensemble"
 
 
 @quiet_lightning()
-def make_ensemble(found: Sequence[Run], folder: Path | None = None, runs_dir: Path = Path("runs")) -> tuple[Run, int]:
+def make_ensemble(
+    found: Sequence[Run], folder: Path | None = None, runs_dir: Path = Path("runs"), *, top: int | None = None
+) -> tuple[Run, int]:
     """Write a run folder whose network averages the probabilities of other runs' networks.
 
     It holds the tested weights of these networks, so that the members' folders are not needed afterwards. Members and
@@ -53,19 +56,24 @@ def make_ensemble(found: Sequence[Run], folder: Path | None = None, runs_dir: Pa
             with a warning.
         folder: the folder to make; None for a new one below runs_dir.
         runs_dir: the folder of the runs.
+        top: how many of the runs to take, the best by validation accuracy; None for all.
 
     Returns:
         The ensemble's run, and the number of test images.
 
     Raises:
-        UsageError: fewer than two runs are left, their data or classes differ, a checkpoint is corrupt, or the folder
-            exists or cannot be written.
+        UsageError: fewer than two runs are left, one of those to rank has no validation accuracy, their data or
+            classes differ, a checkpoint is corrupt, or the folder exists or cannot be written.
         DataUnavailable: the test set is not available.
     """
     started, clock = current_time(), time.perf_counter()
     if folder is not None and exists(folder):
         raise UsageError(f"--to={folder}: exists already; choose another")
+    if top is not None and top < 2:
+        raise UsageError(f"--top={top}: must be 2 or more")
     runs = select_runs(found, _member_problem)
+    if top is not None:
+        runs = sorted(runs, key=_validation_merit, reverse=True)[:top]
     if len(runs) < 2:
         raise UsageError(f"{runs[0]}: is the only run that can be a member; give two or more")
     _require_same_data(runs)
@@ -104,6 +112,14 @@ def _member_problem(run: Run) -> str | None:
     if info["status"] != RunState.FINISHED:
         return f"is not finished (status: {info['status']})"
     return checkpoint_problem(run)
+
+
+def _validation_merit(run: Run) -> tuple[float, float]:
+    """Return the key that ranks runs, the greatest first: validation accuracy, then the lower validation loss."""
+    metrics = run.info["metrics"]
+    if VAL_ACC not in metrics or "val" in run.info["partial"]:
+        raise UsageError(f"--top: {run} has no validation accuracy of all images; leave it out")
+    return metrics[VAL_ACC], -metrics.get(VAL_LOSS, 0.0)
 
 
 def _require_same_data(runs: Sequence[Run]) -> None:

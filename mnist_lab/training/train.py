@@ -7,21 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
-from mnist_lab.config.metric_names import IMAGES_PER_SECOND, TRAIN_LOSS_STEP
+from mnist_lab.config.metric_names import IMAGES_PER_SECOND, TRAIN_ACC, TRAIN_LOSS_STEP, VAL_ACC
 from mnist_lab.config.validate import validate
 from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.data.summary import print_summary
 from mnist_lab.errors import UsageError
 from mnist_lab.files import sync_tree
-from mnist_lab.formatting import print_warning
+from mnist_lab.formatting import format_count, print_warning
 from mnist_lab.models.classifier import Classifier, NotFinite
 from mnist_lab.models.dummy_batch import check_output
 from mnist_lab.runs.checkpoints import checkpoint_epoch, completed_epochs, load_weights, read_checkpoint
 from mnist_lab.runs.locks import run_lock
-from mnist_lab.runs.record import RunState, current_time
+from mnist_lab.runs.record import NOT_FINITE_REMEDY, RunRecord, RunState, current_time
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import (
     check_batch_limits,
@@ -40,6 +41,9 @@ from mnist_lab.training.progress import console, results_table, working_on
 from mnist_lab.training.record import device_name, record_run
 from mnist_lab.training.runtime import explain_batch_size_errors, is_first_process, quiet_lightning, torch_settings
 from mnist_lab.training.trackers import track
+
+FEW_STEPS, ENOUGH_STEPS = 100, 300  # A small network learns little in the first, and enough to judge in the second.
+LIMITS = ("fast_dev_run", "limit_train_batches", "overfit_batches", "max_time")
 
 
 @quiet_lightning()
@@ -124,7 +128,7 @@ def _train(cfg: DictConfig) -> Run:
         write_summary(run, trainer, tested, elapsed)
         write_dashboard(run, cfg, trainer, model, data)
         mark_ended(run, RunState.PRUNED if run.pruned_path.exists() else RunState.FINISHED)
-    print_results(run)
+    print_results(run, cfg, data)
     return run
 
 
@@ -230,7 +234,7 @@ def name_last_checkpoint(run: Run) -> Iterator[None]:
     except NotFinite as error:
         last = run.checkpoint_path("last")
         good = f"the last good checkpoint is {last}" if last.is_file() else "there is no checkpoint yet"
-        raise NotFinite(f"{error}; {good}; try a smaller optimizer.lr") from error
+        raise NotFinite(f"{error}; {good}; {NOT_FINITE_REMEDY}") from error
 
 
 @rank_zero_only
@@ -246,12 +250,26 @@ def print_status(*lines: str) -> None:
 
 
 @rank_zero_only
-def print_results(run: Run) -> None:
+def print_results(run: Run, cfg: DictConfig, data: MNISTDataModule) -> None:
     """Print the results; the last line names the run folder."""
     info = run.info
     tested = info["tested"]
     assert tested is not None
     title = f"{info['model']}, weights of epoch {tested['epoch']} ({run.chosen_by()})"
     console.print(results_table(title, info["metrics"]))
-    epochs = f"{info['epochs']} epoch{'s' * (info['epochs'] != 1)}"
-    print_status(f"{epochs} in {info['seconds']['total']:.1f} s", f"run folder: {run}")
+    is_limited = cfg.trainer.max_steps != -1 or any(map(cfg.trainer.get, LIMITS))
+    if 0 < info["steps"] < FEW_STEPS and not is_limited:
+        print_status(f"warning: {describe_few_steps(info, data)}")
+    print_status(f"{format_count(info['epochs'], 'epoch')} in {info['seconds']['total']:.1f} s", f"run folder: {run}")
+
+
+def describe_few_steps(info: RunRecord, data: MNISTDataModule) -> str:
+    """Describe how few steps a run has taken, whether it does no better than a guess, and what to try."""
+    steps, epochs, metrics = info["steps"], info["epochs"], info["metrics"]
+    name, accuracy = ("validation", metrics[VAL_ACC]) if VAL_ACC in metrics else ("training", metrics[TRAIN_ACC])
+    labels = data.raw_sets()[name][1]
+    is_guess = bool(accuracy <= np.bincount(labels).max() / len(labels))
+    guess = f", and the {name} accuracy is no better than always guessing the most frequent class" * is_guess
+    more_epochs, smaller_batch = ENOUGH_STEPS * epochs // steps, max(1, data.batch_size // 8)
+    remedy = f"try trainer.max_epochs={more_epochs} or data.batch_size={smaller_batch}"
+    return f"only {steps} steps in {format_count(epochs, 'epoch')}{guess}; {remedy}"
