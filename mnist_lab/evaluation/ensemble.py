@@ -12,7 +12,7 @@ from omegaconf import DictConfig, open_dict
 
 from mnist_lab.config.compose import compose
 from mnist_lab.config.keys import DATA_CONTENT
-from mnist_lab.config.metric_names import VAL_ACC, VAL_LOSS
+from mnist_lab.config.metric_names import VAL_ACC
 from mnist_lab.config.overrides import quote_path
 from mnist_lab.config.settings import differing_settings, to_plain
 from mnist_lab.config.validate import validate
@@ -24,6 +24,7 @@ from mnist_lab.formatting import format_command, format_value, shorten
 from mnist_lab.models.deployed import Ensemble
 from mnist_lab.runs.checkpoints import SafeCheckpointIO
 from mnist_lab.runs.listing import checkpoint_problem, select_runs
+from mnist_lab.runs.ranking import merit
 from mnist_lab.runs.record import (
     Member,
     RunRecord,
@@ -62,8 +63,8 @@ def make_ensemble(
         The ensemble's run, and the number of test images.
 
     Raises:
-        UsageError: fewer than two runs are left, one of those to rank has no validation accuracy, their data or
-            classes differ, a checkpoint is corrupt, or the folder exists or cannot be written.
+        UsageError: fewer than two runs are left, their data or classes differ, a checkpoint is corrupt, or the folder
+            exists or cannot be written.
         DataUnavailable: the test set is not available.
     """
     started, clock = current_time(), time.perf_counter()
@@ -73,7 +74,7 @@ def make_ensemble(
         raise UsageError(f"--top={top}: must be 2 or more")
     runs = select_runs(found, _member_problem)
     if top is not None:
-        runs = sorted(runs, key=_validation_merit, reverse=True)[:top]
+        runs = sorted(select_runs(runs, _ranking_problem), key=lambda run: merit([run]), reverse=True)[:top]
     if len(runs) < 2:
         raise UsageError(f"{runs[0]}: is the only run that can be a member; give two or more")
     _require_same_data(runs)
@@ -114,12 +115,10 @@ def _member_problem(run: Run) -> str | None:
     return checkpoint_problem(run)
 
 
-def _validation_merit(run: Run) -> tuple[float, float]:
-    """Return the key that ranks runs, the greatest first: validation accuracy, then the lower validation loss."""
-    metrics = run.info["metrics"]
-    if VAL_ACC not in metrics or "val" in run.info["partial"]:
-        raise UsageError(f"--top: {run} has no validation accuracy of all images; leave it out")
-    return metrics[VAL_ACC], -metrics.get(VAL_LOSS, 0.0)
+def _ranking_problem(run: Run) -> str | None:
+    """Return why a run cannot be ranked; None if it can."""
+    is_measured = VAL_ACC in run.info["metrics"] and "val" not in run.info["partial"]
+    return None if is_measured else "has no validation accuracy of all images"
 
 
 def _require_same_data(runs: Sequence[Run]) -> None:

@@ -24,8 +24,7 @@ from mnist_lab.runs.run import Run
 from mnist_lab.web.graph import trace
 from mnist_lab.web.page import load_page, to_page
 
-# The operator sets that torch can write, each with the first onnxruntime that has it.
-OPSETS = {18: "1.14", 19: "1.15", 20: "1.17", 21: "1.18", 22: "1.21", 23: "1.23"}
+OPSETS = range(18, 24)  # the operator sets of ONNX that torch can write
 TOLERANCE = 1e-4  # A program's probabilities may differ by this from the checkpoint's.
 
 Program = Callable[[Tensor], Tensor]  # (N, 28, 28) bytes in, (N, K) probabilities out
@@ -62,7 +61,7 @@ def export(run: Run, format_name: str, path: Path | None = None, opset: int | No
         if format_name != "onnx":
             raise UsageError(f"--opset={opset}: only valid with --format onnx")
         if opset not in OPSETS:
-            raise UsageError(f"--opset={opset}: must be from {min(OPSETS)} to {max(OPSETS)}")
+            raise UsageError(f"--opset={opset}: must be from {OPSETS[0]} to {OPSETS[-1]}")
         chosen = replace(chosen, convert=lambda trained: to_onnx(trained, opset))
     is_program = chosen.load_program is not None
     path = path or _default_path(run, chosen.suffix)
@@ -70,8 +69,7 @@ def export(run: Run, format_name: str, path: Path | None = None, opset: int | No
     trained = TrainedRun(run)
     expected = trained.predictions if is_program else None  # If there are no data, this fails before the work.
     content = chosen.convert(trained)
-    fields = describe_constructor(run.config) | {"opset": describe_opset(content) if format_name == "onnx" else ""}
-    loading = chosen.loading.format(file=json.dumps(path.name), **fields)
+    loading = chosen.loading.format(file=json.dumps(path.name), **describe_constructor(run.config))
     card = path.with_name(f"{path.name}.md")
     with user_output(path, f"--to={path}") as partial, atomic_write(card) as partial_card:
         partial.write_bytes(content)
@@ -161,14 +159,6 @@ def to_onnx(trained: TrainedRun, opset: int | None = None) -> bytes:
     return content
 
 
-def describe_opset(content: bytes) -> str:
-    """Describe what an ONNX file needs: its operator set, and the first onnxruntime that has it."""
-    from onnx import ModelProto
-
-    (opset,) = [used.version for used in ModelProto.FromString(content).opset_import if not used.domain]
-    return f"ONNX opset {opset}: onnxruntime {OPSETS[opset]} or later" if opset in OPSETS else f"ONNX opset {opset}"
-
-
 def load_onnx(path: Path) -> Program:
     """Load the program in an ONNX file; onnxruntime runs it on the CPU."""
     import onnxruntime
@@ -209,7 +199,6 @@ FORMATS = {
     "onnx": Format(
         ".onnx",
         to_onnx,
-        "# {opset}\n"
         "import numpy, onnxruntime\n"
         "network = onnxruntime.InferenceSession({file})\n"
         '(probabilities,) = network.run(None, {{"images": numpy.zeros((1, 28, 28), numpy.uint8)}})',

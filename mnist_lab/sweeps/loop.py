@@ -50,8 +50,7 @@ def open_sweep(plan: Plan, jobs: Mapping[str, Sequence[str]], expected_jobs: int
         is_new = not sweep.exists
         Sweep.open(sweep.folder, command, plan.swept, jobs, plan.settings())
         try:
-            display = SweepDisplay(sweep, launcher, expected_jobs=expected_jobs)
-            with closing(launcher), forward_signals(sweep, launcher), display:
+            with closing(launcher), forward_signals(sweep, launcher), SweepDisplay(sweep, launcher, expected_jobs):
                 yield Loop(plan)
         except UsageError:
             if is_new and not Run.below(sweep.folder):  # The launcher has refused the jobs.

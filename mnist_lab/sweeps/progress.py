@@ -37,14 +37,13 @@ STYLES = {
     RunState.KILLED: "yellow",
     RunState.WAITING: "dim",
 }
-QUEUED_AGAIN = "queued again"
 
 
 class SweepDisplay:
     """Shows the jobs of a sweep from a thread while they run, and updates results.csv and results.json."""
 
     def __init__(
-        self, sweep: Sweep, launcher: Launcher, console: PlainConsole | None = None, *, expected_jobs: int = 0
+        self, sweep: Sweep, launcher: Launcher, expected_jobs: int = 0, console: PlainConsole | None = None
     ) -> None:
         self.sweep, self.launcher, self.expected_jobs = sweep, launcher, expected_jobs
         self.console = console or PlainConsole()
@@ -88,9 +87,14 @@ class SweepDisplay:
             for job in results.jobs:
                 if job.state in DONE and (job.id, len(job.epochs)) not in self.printed:
                     self.printed.add((job.id, len(job.epochs)))
-                    done = len({id for id, _ in self.printed})
-                    place = f"{done}/{max(len(results.jobs), self.expected_jobs)}"
-                    self.console.print(f"{place} {describe_result(results, job)}", soft_wrap=True)
+                    self.console.print(self.describe_result(results, job), soft_wrap=True)
+
+    def describe_result(self, results: Results, job: Job) -> str:
+        """Describe a job that is done, in one line, which begins with the number of jobs that are shown so far."""
+        done, jobs = len({id for id, _ in self.printed}), max(len(results.jobs), self.expected_jobs)
+        _, accuracy, time, _ = format_progress(job)
+        result = f"failed: {job.error}" if job.state == RunState.FAILED else f"{accuracy}, {time}"
+        return f"{done}/{jobs} {describe_job(results, job)}: {result}"
 
     def render(self, results: Results) -> Group:
         """Return a table of the jobs, around the running ones as far as the terminal has room, and a line below it."""
@@ -122,14 +126,14 @@ class SweepDisplay:
 def describe_state(job: Job, launched: LaunchedJob | None) -> str:
     """Describe the state of a job; one that was interrupted may be in the queue of a cluster again."""
     is_queued = launched is not None and launched.stage == Stage.PENDING
-    return QUEUED_AGAIN if is_queued and job.state in STOPPED else str(job.state)
+    return "queued again" if is_queued and job.state in STOPPED else str(job.state)
 
 
 def describe_states(jobs: Sequence[Job], launched: Mapping[str, LaunchedJob]) -> str:
     """Describe how many jobs there are in each state."""
     counts = Counter(describe_state(job, launched.get(job.id)) for job in jobs)
-    states = [f"{counts[state]} {state}" for state in (*map(str, STYLES), QUEUED_AGAIN) if counts[state]]
-    return f"{format_count(len(jobs), 'job')}: {', '.join(states)}"
+    states = ", ".join(f"{count} {state}" for state, count in counts.most_common())
+    return f"{format_count(len(jobs), 'job')}: {states}"
 
 
 def describe_place(job: Job, launched: LaunchedJob | None) -> str:
@@ -140,13 +144,6 @@ def describe_place(job: Job, launched: LaunchedJob | None) -> str:
     if launched.stage == Stage.PENDING and job.state != RunState.RUNNING:
         return f"{launched.reason or 'pending'} ({launched.place})"
     return f"{launched.machine} ({launched.place})" if launched.machine else launched.place
-
-
-def describe_result(results: Results, job: Job) -> str:
-    """Describe a job that is done, in one line."""
-    _, accuracy, time, _ = format_progress(job)
-    result = f"failed: {job.error}" if job.state == RunState.FAILED else f"{accuracy}, {time}"
-    return f"{describe_job(results, job)}: {result}"
 
 
 def best_accuracy(job: Job, epochs: float = math.inf) -> float | None:

@@ -1,5 +1,6 @@
 """The main job, from a configuration to a finished run folder; read it from top to bottom."""
 
+import math
 import statistics
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
@@ -42,8 +43,8 @@ from mnist_lab.training.record import device_name, record_run
 from mnist_lab.training.runtime import explain_batch_size_errors, is_first_process, quiet_lightning, torch_settings
 from mnist_lab.training.trackers import track
 
-FEW_STEPS, ENOUGH_STEPS = 100, 300  # A small network learns little in the first, and enough to judge in the second.
-LIMITS = ("fast_dev_run", "limit_train_batches", "overfit_batches", "max_time")
+ENOUGH_STEPS = 300  # In fewer, even a small network may learn nothing.
+LIMITS = ("limit_train_batches", "overfit_batches", "max_time")
 
 
 @quiet_lightning()
@@ -258,7 +259,7 @@ def print_results(run: Run, cfg: DictConfig, data: MNISTDataModule) -> None:
     title = f"{info['model']}, weights of epoch {tested['epoch']} ({run.chosen_by()})"
     console.print(results_table(title, info["metrics"]))
     is_limited = cfg.trainer.max_steps != -1 or any(map(cfg.trainer.get, LIMITS))
-    if 0 < info["steps"] < FEW_STEPS and not is_limited:
+    if 0 < info["steps"] < ENOUGH_STEPS and not is_limited:
         print_status(f"warning: {describe_few_steps(info, data)}")
     print_status(f"{format_count(info['epochs'], 'epoch')} in {info['seconds']['total']:.1f} s", f"run folder: {run}")
 
@@ -269,7 +270,7 @@ def describe_few_steps(info: RunRecord, data: MNISTDataModule) -> str:
     name, accuracy = ("validation", metrics[VAL_ACC]) if VAL_ACC in metrics else ("training", metrics[TRAIN_ACC])
     labels = data.raw_sets()[name][1]
     is_guess = bool(accuracy <= np.bincount(labels).max() / len(labels))
-    guess = f", and the {name} accuracy is no better than always guessing the most frequent class" * is_guess
-    more_epochs, smaller_batch = ENOUGH_STEPS * epochs // steps, max(1, data.batch_size // 8)
-    remedy = f"try trainer.max_epochs={more_epochs} or data.batch_size={smaller_batch}"
+    guess = f", and the {name} accuracy is no better than guessing the most frequent class" * is_guess
+    more_epochs = math.ceil(ENOUGH_STEPS * epochs / steps)
+    remedy = f"try trainer.max_epochs={more_epochs}, or fewer with a smaller data.batch_size"
     return f"only {steps} steps in {format_count(epochs, 'epoch')}{guess}; {remedy}"

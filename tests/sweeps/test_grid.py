@@ -489,7 +489,7 @@ def test_table_on_a_terminal_shows_how_each_job_stands() -> None:
     Run(first.folder).record_path.touch()
     console = PlainConsole(width=120, height=40, record=True, force_terminal=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
     with run_lock(first.folder):
-        console.print(SweepDisplay(sweep, LocalLauncher(), console).render(Results.of(sweep)))
+        console.print(SweepDisplay(sweep, LocalLauncher(), console=console).render(Results.of(sweep)))
     text = console.export_text()
     console.file.close()
     assert "4 jobs: 3 finished, 1 running" in text

@@ -47,11 +47,11 @@ def test_job_returns_to_the_queue_if_it_was_interrupted_but_not_by_its_sweep(
     monkeypatch.setattr(slurm, "is_running", lambda: is_running)
     received: list[int] = []
     signal.signal(signal.SIGUSR2, lambda number, frame: received.append(number))
-    slurm.QueuedJob(str(tmp_path), "", 60, 3)()
+    slurm.QueuedJob(str(tmp_path), "", "")()
     assert bool(received) is requeued
 
 
-def test_job_without_a_restart_left_names_its_time_limit_and_the_settings(
+def test_job_without_a_restart_left_is_interrupted_by_its_time_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("submitit")
@@ -74,11 +74,8 @@ def test_job_without_a_restart_left_names_its_time_limit_and_the_settings(
     monkeypatch.setattr(slurm, "is_running", lambda: True)
     signal.signal(signal.SIGUSR2, refuse)
     with pytest.raises(UncompletedJobError):
-        slurm.QueuedJob(str(tmp_path), id, 30, 1)()
-    assert (sweep.job(id).state, sweep.job(id).error) == (
-        RunState.INTERRUPTED,
-        "time limit of 30 min, after 1 restart; raise hydra.launcher.timeout_min or hydra.launcher.max_num_timeout",
-    )
+        slurm.QueuedJob(str(tmp_path), id, "the limit")()
+    assert (sweep.job(id).state, sweep.job(id).error) == (RunState.INTERRUPTED, "the limit")
 
 
 @pytest.mark.parametrize(

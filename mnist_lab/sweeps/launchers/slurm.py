@@ -17,7 +17,7 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError, Uncomplet
 from submitit.helpers import DelayedSubmission
 
 from mnist_lab.errors import Interrupted, UsageError
-from mnist_lab.formatting import format_count
+from mnist_lab.formatting import format_count, format_value
 from mnist_lab.runs.locks import STALE_AFTER
 from mnist_lab.runs.record import RunState, Submission
 from mnist_lab.runs.sweep import Sweep, write_job
@@ -26,18 +26,9 @@ from mnist_lab.sweeps.launchers.launcher import LaunchedJob, Launcher, Stage
 from mnist_lab.sweeps.launchers.slurm_queue import cancel_pending, is_running, query_jobs, read_max_array_size
 
 SUBMITIT_PARAMETERS = ("name", "timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node", "tasks_per_node")
-# The settings by words in sbatch's messages about them, the more special ones first.
-REFUSED_SETTINGS = {
-    "account": "account",
-    "partition": "partition",
-    "qos": "qos",
-    "feature": "constraint",
-    "time limit": "timeout_min",
-    "memory": "mem_gb",
-    "generic resource": "gres",
-    "cpu count": "cpus_per_task",
-    "node count": "nodes",
-}
+# The settings by the words of sbatch's messages about them: "account/partition" is about the account.
+REFUSED_SETTINGS = {"account": "account", "partition": "partition", "qos": "qos", "feature": "constraint"}
+REFUSED_SETTINGS |= {"time limit": "timeout_min", "memory": "mem_gb", "cpu count": "cpus_per_task"}
 
 
 class SlurmLauncher(Launcher):
@@ -104,15 +95,17 @@ class SlurmLauncher(Launcher):
         executor.update_parameters(
             **{key if key in SUBMITIT_PARAMETERS else f"slurm_{key}": value for key, value in given.items()}
         )
+        restarts = format_count(self.max_num_timeout, "restart")
+        remedy = "raise hydra.launcher.timeout_min or hydra.launcher.max_num_timeout"
+        limit = f"time limit of {given['timeout_min']} min, after {restarts}; {remedy}"
         try:
             with redirect_stderr(StringIO()):  # submitit repeats the messages of sbatch.
-                limits = given["timeout_min"], self.max_num_timeout
-                return executor.submit_array([QueuedJob(str(sweep.folder), id, *limits) for id in ids])
+                return executor.submit_array([QueuedJob(str(sweep.folder), id, limit) for id in ids])
         except (FailedJobError, FailedSubmissionError) as error:
             messages = re.findall(r"^sbatch: (?:error|fatal): (.*)", str(error), re.MULTILINE)
             reason = messages[-1] if messages else str(error).splitlines()[0]
             key = next((key for words, key in REFUSED_SETTINGS.items() if words in reason.lower()), None)
-            setting = f"hydra.launcher.{key}={given[key]}" if key in given else "hydra/launcher=submitit_slurm"
+            setting = f"hydra.launcher.{key}={format_value(given[key])}" if key else "hydra/launcher=submitit_slurm"
             raise UsageError(f"{setting}: sbatch refuses the jobs: {reason}") from error
 
     def poll(self) -> None:
@@ -127,9 +120,9 @@ class SlurmLauncher(Launcher):
 class QueuedJob:
     """A job as submitit calls it; it saves before submitit returns it to the queue, on SIGUSR2 or SIGTERM."""
 
-    def __init__(self, folder: str, id: str, timeout_min: int, max_num_timeout: int) -> None:
+    def __init__(self, folder: str, id: str, limit: str) -> None:
         self.folder, self.id = folder, id
-        self.timeout_min, self.max_num_timeout = timeout_min, max_num_timeout
+        self.limit = limit  # It describes the time limit, for a job that has no restart left.
 
     def __call__(self) -> None:
         """Run the job; if it was interrupted, but not by its sweep, have submitit return it to the queue."""
@@ -157,9 +150,7 @@ class QueuedJob:
         except UncompletedJobError:
             job = Sweep(Path(self.folder)).job(self.id)
             if job.state == RunState.INTERRUPTED:
-                limit = f"time limit of {self.timeout_min} min, after {format_count(self.max_num_timeout, 'restart')}"
-                remedy = "raise hydra.launcher.timeout_min or hydra.launcher.max_num_timeout"
-                write_job(replace(job, error=f"{limit}; {remedy}"))
+                write_job(replace(job, error=self.limit))
             raise
 
     def checkpoint(self) -> DelayedSubmission:
