@@ -267,7 +267,7 @@ def print_results(run: Run, cfg: DictConfig, data: MNISTDataModule) -> None:
 def describe_few_steps(info: RunRecord, data: MNISTDataModule) -> str:
     """Describe how few steps a run has taken, whether it does no better than a guess, and what to try."""
     steps, epochs, metrics = info["steps"], info["epochs"], info["metrics"]
-    name, accuracy = ("validation", metrics[VAL_ACC]) if VAL_ACC in metrics else ("training", metrics[TRAIN_ACC])
+    name, accuracy = ("validation", metrics[VAL_ACC]) if VAL_ACC in metrics else ("training", metrics.get(TRAIN_ACC, 1.0))
     labels = data.raw_sets()[name][1]
     is_guess = bool(accuracy <= np.bincount(labels).max() / len(labels))
     guess = f", and the {name} accuracy is no better than guessing the most frequent class" * is_guess
