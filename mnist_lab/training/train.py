@@ -267,9 +267,9 @@ def print_results(run: Run, cfg: DictConfig, data: MNISTDataModule) -> None:
 def describe_few_steps(info: RunRecord, data: MNISTDataModule) -> str:
     """Describe how few steps a run has taken, whether it does no better than a guess, and what to try."""
     steps, epochs, metrics = info["steps"], info["epochs"], info["metrics"]
-    name, accuracy = ("validation", metrics[VAL_ACC]) if VAL_ACC in metrics else ("training", metrics.get(TRAIN_ACC, 1.0))
+    name, metric = ("validation", VAL_ACC) if VAL_ACC in metrics else ("training", TRAIN_ACC)
     labels = data.raw_sets()[name][1]
-    is_guess = bool(accuracy <= np.bincount(labels).max() / len(labels))
+    is_guess = bool(metrics.get(metric, 1.0) <= np.bincount(labels).max() / len(labels))
     guess = f", and the {name} accuracy is no better than guessing the most frequent class" * is_guess
     more_epochs = math.ceil(ENOUGH_STEPS * epochs / steps)
     remedy = f"try trainer.max_epochs={more_epochs}, or fewer with a smaller data.batch_size"
