@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -267,6 +268,14 @@ def wait_for(condition: Callable[[], object], what: str, seconds: float = 120) -
     while not condition():
         assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
         time.sleep(0.02)
+
+
+def write_files_of_guide(name: str) -> None:
+    """Write the files of a guide, whose code blocks begin with a comment that names them, into the current folder."""
+    text = (Path(__file__).parents[1] / "docs" / "guides" / name).read_text(encoding="utf-8")
+    for path, content in re.findall(r"^```\w+\n# (\S+\.(?:py|yaml))\b(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text("#" + content, encoding="utf-8")
 
 
 def disk_full(*args: object, **kwargs: object) -> None:

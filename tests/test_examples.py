@@ -1,5 +1,6 @@
-"""Each example runs as its README says, on tiny data."""
+"""Each example runs as its README says, and so do the classes of docs/guides/extend.md, on tiny data."""
 
+import json
 import os
 import re
 import shlex
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lab import completed
+from lab import Command, Tiny, completed, write_files_of_guide
 
 from mnist_lab.runs.run import Run
 
@@ -88,3 +89,46 @@ def test_slurm_script_runs_its_sweep_on_one_machine(folder: Path, monkeypatch: p
     done = subprocess.run(["bash", "slurm_sweep.sh", *TINY], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert len(Run.below(folder / "runs" / "sweeps" / "six")) == 6, done.stdout
+
+
+@pytest.fixture
+def guide(command: Command, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Trains an mlp with the classes of docs/guides/extend.md, of which each test takes one."""
+    write_files_of_guide("extend.md")
+    shutil.copytree("my_conf", tiny.conf, dirs_exist_ok=True)
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    for name in ("my_callback", "my_logger", "my_scheduler"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return lambda *settings: command("model=mlp", *settings)
+
+
+@pytest.mark.parametrize(("accuracy", "epochs"), [(0.0, 1), (2.0, 2)])
+def test_callback_of_the_guide_ends_training_at_its_accuracy(guide: Command, accuracy: float, epochs: int) -> None:
+    outcome = guide("callbacks=stop_at", f"callbacks.stop_at.accuracy={accuracy}")
+    assert (outcome.status, Run.find("latest").info["epochs"]) == (0, epochs), outcome.err
+
+
+def test_logger_of_the_guide_writes_what_metrics_csv_has(guide: Command) -> None:
+    outcome = guide("logger=json_lines")
+    run = Run.find("latest")
+    rows: dict[int, dict[str, float]] = {}
+    for line in (run.folder / "metrics.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        rows.setdefault(row["step"], {}).update(row)
+    assert (outcome.status, list(rows.values())) == (0, run.metrics()), outcome.err
+    assert run.event_paths, "TensorBoard's logger is there, too"
+
+
+def test_scheduler_of_the_guide_warms_up_step_by_step_and_continues(guide: Command) -> None:
+    settings = ("scheduler=warm_up", "scheduler.epochs=1.5", "optimizer.lr=0.018", "trainer.log_every_n_steps=1")
+    rates = []
+    for folder, *further in (
+        ("whole", "hydra.run.dir=whole"),
+        ("parts", "hydra.run.dir=parts", "trainer.max_epochs=1"),
+        ("parts", "resume=parts"),
+    ):
+        outcome = guide(*settings, *further)
+        assert outcome.status == 0, outcome.err
+        rates.append([row["lr"] for row in Run(Path(folder)).metrics() if "lr" in row])
+    assert rates[0] == pytest.approx([0.001 * min(step, 18) for step in range(1, 25)])
+    assert rates[1] == rates[0][:12] and rates[2] == rates[0]

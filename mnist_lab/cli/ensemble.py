@@ -16,6 +16,7 @@ COLUMNS = ("model", "seed", TEST_LOSS, TEST_ACC, "errors", "run")
 def main(arguments: list[str]) -> None:
     parser = CommandParser("ensemble")
     parser.add_runs()
+    parser.add_argument("--top", type=int, metavar="K", help="only the K best of the runs by validation accuracy")
     parser.add_argument("--to", type=Path, metavar="DIR", help="the new run folder (default: one below --runs-dir)")
     parser.add_forms()
     options = parser.parse_runs(arguments)
@@ -24,7 +25,7 @@ def main(arguments: list[str]) -> None:
     from mnist_lab.training.progress import working_on
 
     with working_on(f"testing {len(runs)} networks"):
-        run, images = make_ensemble(runs, options.to, options.runs_dir)
+        run, images = make_ensemble(runs, options.to, options.runs_dir, top=options.top)
     info = run.info
     combined = {"run": str(run), "model": info["model"], "seed": None, "metrics": info["metrics"]}
     networks: list[dict[str, Any]] = [*map(dict, info["members"] or []), combined]
@@ -37,4 +38,10 @@ def main(arguments: list[str]) -> None:
     else:
         lines = [[format_cell(name, row[name]) for name in COLUMNS] for row in rows]
         print_table(COLUMNS, lines, left=("model", "run"), cut="run")
-    print_lines(f"run folder: {run}", file=sys.stderr if options.form else sys.stdout)
+    *members, ensemble = rows
+    best = max(members, key=lambda row: row[TEST_ACC], default=ensemble)
+    file = sys.stderr if options.form else sys.stdout
+    if best[TEST_ACC] > ensemble[TEST_ACC]:
+        remedy = "--top K takes the K best by validation accuracy"
+        print_lines(f"worse than {best['run']} alone ({best[TEST_ACC]:.2%}); {remedy}", file=file)
+    print_lines(f"run folder: {run}", file=file)

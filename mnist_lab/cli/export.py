@@ -16,6 +16,7 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument("--format", required=True, help=format_help)
     parser.add_argument("--to", type=Path, metavar="FILE", help="file of a run (default: exports/MODEL in its folder)")
+    parser.add_argument("--opset", type=int, metavar="N", help="operator set of an ONNX file (default: torch's)")
     options = parser.parse_runs(arguments)
     runs = find_named_runs(options, options.runs)
     if options.to and len(runs) > 1:
@@ -26,7 +27,7 @@ def main(arguments: list[str]) -> None:
 
     for run in runs:
         with quiet_lightning():
-            path, loading, check = export(run, options.format, options.to)
+            path, loading, check = export(run, options.format, options.to, options.opset)
         if check is None and options.format == "html":
             print_warning(f"{path}: check {NOT_CHECKED}")
         print_lines(*loading.split("\n"), f"model card: {path}.md", f"written: {path}")

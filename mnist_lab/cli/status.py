@@ -16,7 +16,7 @@ from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Job, Sweep
 from mnist_lab.sweeps.launchers.launcher import LaunchedJob
 from mnist_lab.sweeps.launchers.slurm_queue import query_jobs
-from mnist_lab.sweeps.progress import best_accuracy, describe_place, describe_states, format_progress
+from mnist_lab.sweeps.progress import best_accuracy, describe_place, describe_state, describe_states, format_progress
 from mnist_lab.tables import print_rows, print_table
 
 PAUSE = 2.0  # seconds between two tables of --watch
@@ -69,11 +69,11 @@ def print_status(results: Results, launched_jobs: dict[str, LaunchedJob], *, cle
     for job in results.jobs:
         launched = launched_jobs.get(job.id)
         path = find_log(job, launched)
-        cells = [job.state, *format_progress(job, results.metric), describe_place(job, launched)]
+        cells = [describe_state(job, launched), *format_progress(job, results.metric), describe_place(job, launched)]
         lines.append([*results.settings(job).values(), *cells, display_path(path) if path else ""])
     if clear:
         PlainConsole().clear()
     print_table(heads, lines, left=(*settings, "state", "where", "log"), cut="log", drop=("left", "time"))
-    print_lines(describe_states(results.jobs))
+    print_lines(describe_states(results.jobs, launched_jobs))
     if any(job.state not in DONE for job in results.jobs):
         print_lines(f"to wait for what is left, or to continue: {results.sweep.record['command']}")

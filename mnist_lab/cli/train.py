@@ -154,7 +154,8 @@ def check(line: CommandLine, *, is_sweep: bool) -> None:
     print_summary(make_data(first, model))
     if plan:
         done = sum(job.state in COMPLETE for job in plan.sweep.jobs()) if plan.sweep.exists else 0
-        print_lines(f"{format_count(len(configs), 'job')} over {', '.join(plan.swept)}; {done} finished")
+        over = f" over {', '.join(plan.swept)}" if plan.swept else ""
+        print_lines(f"{format_count(len(configs), 'job')}{over}; {done} finished")
         print_lines(f"sweep folder: {display_path(plan.sweep.folder)}")
     elif first.resume:
         print_lines(f"continues: {Run(Path(first.folder))}, from {display_path(Path(first.resume))}")

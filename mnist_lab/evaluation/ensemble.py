@@ -12,6 +12,7 @@ from omegaconf import DictConfig, open_dict
 
 from mnist_lab.config.compose import compose
 from mnist_lab.config.keys import DATA_CONTENT
+from mnist_lab.config.metric_names import VAL_ACC
 from mnist_lab.config.overrides import quote_path
 from mnist_lab.config.settings import differing_settings, to_plain
 from mnist_lab.config.validate import validate
@@ -23,6 +24,7 @@ from mnist_lab.formatting import format_command, format_value, shorten
 from mnist_lab.models.deployed import Ensemble
 from mnist_lab.runs.checkpoints import SafeCheckpointIO
 from mnist_lab.runs.listing import checkpoint_problem, select_runs
+from mnist_lab.runs.ranking import merit
 from mnist_lab.runs.record import (
     Member,
     RunRecord,
@@ -42,7 +44,9 @@ NAME = "ensemble"
 
 
 @guest()
-def make_ensemble(found: Sequence[Run], folder: Path | None = None, runs_dir: Path = Path("runs")) -> tuple[Run, int]:
+def make_ensemble(
+    found: Sequence[Run], folder: Path | None = None, runs_dir: Path = Path("runs"), *, top: int | None = None
+) -> tuple[Run, int]:
     """Write a run folder whose network averages the probabilities of other runs' networks.
 
     It holds the tested weights of these networks, so that the members' folders are not needed afterwards. Members and
@@ -53,6 +57,7 @@ def make_ensemble(found: Sequence[Run], folder: Path | None = None, runs_dir: Pa
             with a warning.
         folder: the folder to make; None for a new one below runs_dir.
         runs_dir: the folder of the runs.
+        top: how many of the runs to take, the best by validation accuracy; None for all.
 
     Returns:
         The ensemble's run, and the number of test images.
@@ -65,7 +70,11 @@ def make_ensemble(found: Sequence[Run], folder: Path | None = None, runs_dir: Pa
     started, clock = current_time(), time.perf_counter()
     if folder is not None and exists(folder):
         raise UsageError(f"--to={folder}: exists already; choose another")
+    if top is not None and top < 2:
+        raise UsageError(f"--top={top}: must be 2 or more")
     runs = select_runs(found, _member_problem)
+    if top is not None:
+        runs = sorted(select_runs(runs, _ranking_problem), key=lambda run: merit([run], VAL_ACC), reverse=True)[:top]
     if len(runs) < 2:
         raise UsageError(f"{runs[0]}: is the only run that can be a member; give two or more")
     _require_same_data(runs)
@@ -104,6 +113,12 @@ def _member_problem(run: Run) -> str | None:
     if info["status"] != RunState.FINISHED:
         return f"is not finished (status: {info['status']})"
     return checkpoint_problem(run)
+
+
+def _ranking_problem(run: Run) -> str | None:
+    """Return why a run cannot be ranked; None if it can."""
+    is_measured = VAL_ACC in run.info["metrics"] and "val" not in run.info["partial"]
+    return None if is_measured else "has no validation accuracy of all images"
 
 
 def _require_same_data(runs: Sequence[Run]) -> None:

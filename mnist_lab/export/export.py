@@ -5,7 +5,7 @@ import json
 import re
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +24,7 @@ from mnist_lab.runs.run import Run
 from mnist_lab.web.graph import trace
 from mnist_lab.web.page import load_page, to_page
 
+OPSETS = range(18, 24)  # the operator sets of ONNX that torch can write
 TOLERANCE = 1e-4  # A program's probabilities may differ by this from the checkpoint's.
 
 Program = Callable[[Tensor], Tensor]  # (N, 28, 28) bytes in, (N, K) probabilities out
@@ -47,15 +48,21 @@ class Format:
     load_program: Callable[[Path], Program | None] | None = None  # None for weights, which cannot be run.
 
 
-def export(run: Run, format_name: str, path: Path | None = None) -> Exported:
+def export(run: Run, format_name: str, path: Path | None = None, opset: int | None = None) -> Exported:
     """Write a run's tested weights in a format of FORMATS, and a model card beside the file, with .md appended.
 
     Without a path, the file is exports/<model> in the run folder. A program (onnx, torch_export, html) is tested on the
-    whole test set before the file is put in place.
+    whole test set before the file is put in place. Without an opset, an ONNX file has torch's default.
     """
     if format_name not in FORMATS:
         raise UsageError(f"--format={shorten(format_name)}: unknown format; choose from {', '.join(FORMATS)}")
     chosen = FORMATS[format_name]
+    if opset is not None:
+        if format_name != "onnx":
+            raise UsageError(f"--opset={opset}: only valid with --format onnx")
+        if opset not in OPSETS:
+            raise UsageError(f"--opset={opset}: must be from {OPSETS[0]} to {OPSETS[-1]}")
+        chosen = replace(chosen, convert=lambda trained: to_onnx(trained, opset))
     is_program = chosen.load_program is not None
     path = path or _default_path(run, chosen.suffix)
     require_writable_file(path, f"--to={path}")
@@ -124,21 +131,31 @@ def load_torch_export(path: Path) -> Program:
         return torch.export.load(file).module()
 
 
-def to_onnx(trained: TrainedRun) -> bytes:
-    """Return an ONNX file's content. Its input is named images, its output probabilities."""
+def to_onnx(trained: TrainedRun, opset: int | None = None) -> bytes:
+    """Return an ONNX file's content: input images, output probabilities, and batch as the first dimension of both."""
     try:
         import onnxruntime  # noqa: F401  # The check needs it after the work.
         import onnxscript  # noqa: F401
+        from onnx.helper import find_min_ir_version_for
     except ImportError as error:
         raise not_installed("--format=onnx", "onnx") from error
     program = trace_program(trained.model, trained.data)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # The warnings are about torch's internals.
         converted = torch.onnx.export(
-            program, dynamo=True, verbose=False, input_names=["images"], output_names=["probabilities"]
+            program,
+            dynamo=True,
+            verbose=False,
+            opset_version=opset,
+            input_names=["images"],
+            output_names=["probabilities"],
+            dynamic_shapes={"images": {0: "batch"}},
         )
     assert converted is not None
-    content: bytes = converted.model_proto.SerializeToString()
+    model = converted.model_proto
+    # Torch writes the same version for every opset, which an opset's oldest onnxruntime does not read.
+    model.ir_version = find_min_ir_version_for(model.opset_import, ignore_unknown=True)
+    content: bytes = model.SerializeToString()
     return content
 
 

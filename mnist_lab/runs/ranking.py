@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,6 +18,7 @@ from mnist_lab.config.settings import short_names
 from mnist_lab.files import atomic_write, write_text
 from mnist_lab.formatting import csv_value, format_accuracy, format_command
 from mnist_lab.runs.record import RunState
+from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Job, Sweep
 from mnist_lab.tables import table_lines
 
@@ -167,13 +169,13 @@ def _is_measured(job: Job, metric: str) -> bool:
     return all(math.isfinite(metrics.get(name, math.nan)) for name in (metric, TEST_ACC))
 
 
-def mean(group: list[Job], metric: str) -> float:
-    """Return the mean of a metric over jobs."""
+def mean(group: Sequence[Job | Run], metric: str) -> float:
+    """Return the mean of a metric over jobs or runs."""
     return statistics.fmean(job.info["metrics"][metric] for job in group)
 
 
-def merit(group: list[Job], metric: str) -> tuple[float, float]:
-    """Return the key that ranks jobs, the greatest first: their mean of the metric, then the lower loss."""
+def merit(group: Sequence[Job | Run], metric: str) -> tuple[float, float]:
+    """Return the key that ranks jobs or runs, the greatest first: their mean of the metric, then the lower loss."""
     return mean(group, metric), -statistics.fmean(job.info["metrics"].get(VAL_LOSS, 0.0) for job in group)
 
 

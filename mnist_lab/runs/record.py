@@ -62,6 +62,7 @@ COMPLETE = (RunState.FINISHED, RunState.PRUNED)
 WELL_ENDED = (*COMPLETE, RunState.PAUSED)
 DONE = (*WELL_ENDED, RunState.FAILED)
 STOPPED = (RunState.INTERRUPTED, RunState.KILLED)
+NOT_FINITE_REMEDY = "try a smaller optimizer.lr"  # Errors of runs that met NaN or infinity end with it.
 State = Annotated[RunState, Field(strict=False)]
 
 

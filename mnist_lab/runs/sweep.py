@@ -172,8 +172,8 @@ class Sweep:
         for path in self.folder.glob(f"*-{id}"):
             return path
         swept, values = record["swept"], override_values(record["jobs"][id])
-        names = short_names([key for key in values if not swept or key in swept])
-        text = ",".join(f"{short}={values[key]}" for key, short in names.items())
+        names = short_names([key for key in values if key in swept])
+        text = ",".join(f"{short}={values[key]}" for key, short in names.items()) or "job"
         file_name = re.sub(r"[^\w.,=+-]", "_", text)[:150]
         return self.folder / f"{file_name}-{id}"
 

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 from mnist_lab.config.compose import compose_job
 from mnist_lab.errors import Interrupted, JobsFailed, LabError, UsageError
-from mnist_lab.formatting import format_command, print_lines
+from mnist_lab.formatting import format_command, format_count, print_lines
 from mnist_lab.runs.locks import holder_of, release_if_held_by, run_lock
 from mnist_lab.runs.ranking import Results, describe_job
 from mnist_lab.runs.record import DONE, STOPPED, RunState
@@ -43,14 +43,14 @@ class JobEnd(Enum):
 
 
 @contextmanager
-def open_sweep(plan: Plan, jobs: Mapping[str, Sequence[str]]) -> Iterator["Loop"]:
+def open_sweep(plan: Plan, jobs: Mapping[str, Sequence[str]], expected_jobs: int = 0) -> Iterator["Loop"]:
     """Open the sweep of a plan with its first jobs, display it during the block, and then show its results."""
     sweep, launcher, command = plan.sweep, plan.launcher, format_command(plan.arguments())
     with run_lock(sweep.folder):
         is_new = not sweep.exists
         Sweep.open(sweep.folder, command, plan.swept, jobs, plan.settings())
         try:
-            with closing(launcher), forward_signals(sweep, launcher), SweepDisplay(sweep, launcher):
+            with closing(launcher), forward_signals(sweep, launcher), SweepDisplay(sweep, launcher, expected_jobs):
                 yield Loop(plan)
         except UsageError:
             if is_new and not Run.below(sweep.folder):  # The launcher has refused the jobs.
@@ -79,7 +79,7 @@ class Loop:
             self._start(ids)
         if self.plan.cfg.detach:
             command = format_command(["status", self.sweep.folder.name])
-            print_lines(f"{len(ids)} jobs are in the queue; to see their states: {command}")
+            print_lines(f"{format_count(len(ids), 'job')} in the queue; to see the states: {command}")
         else:
             self._wait(dict.fromkeys(ids))
 

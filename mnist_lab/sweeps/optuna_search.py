@@ -62,7 +62,7 @@ class Search:
             raise UsageError("--detach: a search draws settings while its jobs run; run it in tmux, or with nohup")
         plan.launcher.check(self.n_trials)
         print_lines(f"searched: {', '.join(space)} (KEY=VALUE takes one out)")
-        with open_sweep(plan, {}) as loop:
+        with open_sweep(plan, {}, self.n_trials) as loop:
             self.search(plan, loop, space)
 
     def search(self, plan: Plan, loop: Loop, space: dict[str, BaseDistribution]) -> None:

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 
 from rich.console import Group
@@ -19,9 +19,9 @@ from rich.live import Live
 from mnist_lab.config.metric_names import TEST_ACC
 from mnist_lab.console import PlainConsole
 from mnist_lab.errors import UsageError
-from mnist_lab.formatting import display_path, format_accuracy, format_duration, print_lines
+from mnist_lab.formatting import display_path, format_accuracy, format_count, format_duration, print_lines
 from mnist_lab.runs.ranking import Results, describe_job
-from mnist_lab.runs.record import DONE, STOPPED, WELL_ENDED, RunState
+from mnist_lab.runs.record import DONE, NOT_FINITE_REMEDY, STOPPED, WELL_ENDED, RunState
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Job, Sweep
 from mnist_lab.sweeps.launchers.launcher import LaunchedJob, Launcher, Stage
@@ -42,8 +42,10 @@ STYLES = {
 class SweepDisplay:
     """Shows the jobs of a sweep from a thread while they run, and updates results.csv and results.json."""
 
-    def __init__(self, sweep: Sweep, launcher: Launcher, console: PlainConsole | None = None) -> None:
-        self.sweep, self.launcher = sweep, launcher
+    def __init__(
+        self, sweep: Sweep, launcher: Launcher, expected_jobs: int = 0, console: PlainConsole | None = None
+    ) -> None:
+        self.sweep, self.launcher, self.expected_jobs = sweep, launcher, expected_jobs
         self.console = console or PlainConsole()
         self.live = Live(console=self.console, auto_refresh=False, transient=True)
         self.printed = {(job.id, len(job.epochs)) for job in sweep.jobs() if job.state in WELL_ENDED}
@@ -85,7 +87,14 @@ class SweepDisplay:
             for job in results.jobs:
                 if job.state in DONE and (job.id, len(job.epochs)) not in self.printed:
                     self.printed.add((job.id, len(job.epochs)))
-                    self.console.print(describe_result(results, job), soft_wrap=True)
+                    self.console.print(self.describe_result(results, job), soft_wrap=True)
+
+    def describe_result(self, results: Results, job: Job) -> str:
+        """Describe a job that is done, in one line, which begins with the number of jobs that are shown so far."""
+        done, jobs = len({id for id, _ in self.printed}), max(len(results.jobs), self.expected_jobs)
+        _, accuracy, time, _ = format_progress(job, results.metric)
+        result = f"failed: {job.error}" if job.state == RunState.FAILED else f"{accuracy}, {time}"
+        return f"{done}/{jobs} {describe_job(results, job)}: {result}"
 
     def render(self, results: Results) -> Group:
         """Return a table of the jobs, around the running ones as far as the terminal has room, and a line below it."""
@@ -98,11 +107,12 @@ class SweepDisplay:
         first = max(0, min(first_running - room // 2, len(jobs) - room))
         shown, rows = jobs[first : first + room], []
         for job in shown:
-            cells = [*results.settings(job).values(), job.state, *format_progress(job, results.metric), places[job.id]]
+            state, progress = describe_state(job, self.launcher.jobs.get(job.id)), format_progress(job, results.metric)
+            cells = [*results.settings(job).values(), state, *progress, places[job.id]]
             rows.append(cells[: len(heads)])
         lines = table_lines(heads, rows, [*words, "where"], cut="where", drop=("left", "time"))
         styles = ["", *(STYLES[job.state] for job in shown), ""]
-        lines.append(describe_states(jobs) + self._describe_time_left(jobs))
+        lines.append(describe_states(jobs, self.launcher.jobs) + self._describe_time_left(jobs))
         return Group(*(self.console.render_str(line, style=style) for line, style in zip(lines, styles, strict=True)))
 
     def _describe_time_left(self, jobs: Sequence[Job]) -> str:
@@ -114,10 +124,17 @@ class SweepDisplay:
         return f"; {format_duration(statistics.fmean(seconds) * remaining / self.launcher.parallel_jobs)} left"
 
 
-def describe_states(jobs: Sequence[Job]) -> str:
+def describe_state(job: Job, launched: LaunchedJob | None) -> str:
+    """Describe the state of a job; one that was interrupted may be in the queue of a cluster again."""
+    is_queued = launched is not None and launched.stage == Stage.PENDING
+    return "queued again" if is_queued and job.state in STOPPED else str(job.state)
+
+
+def describe_states(jobs: Sequence[Job], launched: Mapping[str, LaunchedJob]) -> str:
     """Describe how many jobs there are in each state."""
-    counts = Counter(job.state for job in jobs)
-    return f"{len(jobs)} jobs: {', '.join(f'{counts[state]} {state}' for state in STYLES if counts[state])}"
+    counts = Counter(describe_state(job, launched.get(job.id)) for job in jobs)
+    states = ", ".join(f"{count} {state}" for state, count in counts.most_common())
+    return f"{format_count(len(jobs), 'job')}: {states}"
 
 
 def describe_place(job: Job, launched: LaunchedJob | None) -> str:
@@ -128,15 +145,6 @@ def describe_place(job: Job, launched: LaunchedJob | None) -> str:
     if launched.stage == Stage.PENDING and job.state != RunState.RUNNING:
         return f"{launched.reason or 'pending'} ({launched.place})"
     return f"{launched.machine} ({launched.place})" if launched.machine else launched.place
-
-
-def describe_result(results: Results, job: Job) -> str:
-    """Describe a job that is done, in one line."""
-    done = sum(other.state in DONE for other in results.jobs)
-    settings = " ".join(f"{results.heads[key]}={value}" for key, value in results.settings(job).items())
-    _, accuracy, time, _ = format_progress(job, results.metric)
-    result = f"failed: {job.error}" if job.state == RunState.FAILED else f"{accuracy}, {time}"
-    return f"{done}/{len(results.jobs)} {settings}: {result}"
 
 
 def best_accuracy(job: Job, metric: str, epochs: float = math.inf) -> float | None:
@@ -169,14 +177,18 @@ def show_results(results: Results, command: str) -> None:
         if job.state in STOPPED:
             reason = f": {job.error}" if job.error else ""
             console.print(f"{job.state}: {describe_job(results, job)}{reason}", soft_wrap=True)
-    failed = [f"  {describe_job(results, job)}: {job.error}" for job in results.jobs if job.state == RunState.FAILED]
+    jobs = format_count(len(results.jobs), "job")
+    failed = [job for job in results.jobs if job.state == RunState.FAILED]
     if failed:
-        heading = f"mnist_lab: {len(failed)} of {len(results.jobs)} jobs failed; each has a train.log in its folder:"
-        print_lines(heading, *failed, file=sys.stderr)
-    unfinished = sum(job.state not in WELL_ENDED for job in results.jobs)
+        heading = f"mnist_lab: {len(failed)} of {jobs} failed; each has a train.log in its folder:"
+        print_lines(heading, *(f"  {describe_job(results, job)}: {job.error}" for job in failed), file=sys.stderr)
+    not_finite = [job for job in failed if (job.error or "").endswith(NOT_FINITE_REMEDY)]
+    unfinished = sum(job.state not in WELL_ENDED for job in results.jobs) - len(not_finite)
+    if not_finite:
+        message = f"{len(not_finite)} of {jobs} met NaN or infinity and would again; start a new sweep=NAME"
+        console.print(f"{message} with smaller values of optimizer.lr", soft_wrap=True)
     if unfinished:
-        message = f"{unfinished} of {len(results.jobs)} jobs are not finished; to continue: {command}"
-        console.print(message, soft_wrap=True)
+        console.print(f"{unfinished} of {jobs} not finished; to continue: {command}", soft_wrap=True)
     sweep = results.sweep
     files = ", ".join(filter(None, [sweep.results_csv.name, sweep.results_json.name, figure]))
     console.print(f"sweep folder: {display_path(sweep.folder)} ({files})", soft_wrap=True)

@@ -16,7 +16,7 @@ from mnist_lab.config.compose import config_options
 from mnist_lab.config.overrides import without_keys
 from mnist_lab.config.settings import original_overrides
 from mnist_lab.errors import Interrupted, LabError, ProcessLost, UsageError
-from mnist_lab.formatting import format_command
+from mnist_lab.formatting import format_command, format_count
 from mnist_lab.runs.checkpoints import completed_epochs, read_checkpoint
 from mnist_lab.runs.locks import wait_for_release
 from mnist_lab.runs.record import RunRecord, RunState, current_time, package_versions, processor_name, record_source
@@ -139,7 +139,7 @@ def _start_record(run: Run, cfg: DictConfig, model: nn.Module) -> None:
 def device_name(trainer: pl.Trainer) -> str:
     """Return the device of a trainer, with the number of its processes if there are several."""
     device, threads = trainer.strategy.root_device, torch.get_num_threads()
-    name = f"{device.type}, {threads} thread{'s' * (threads > 1)}"
+    name = f"{device.type}, {format_count(threads, 'thread')}"
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     return f"{trainer.world_size} × {name}" if trainer.world_size > 1 else name

@@ -1,5 +1,6 @@
 """The main job, from a configuration to a finished run folder; read it from top to bottom."""
 
+import math
 import statistics
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
@@ -7,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
-from mnist_lab.config.metric_names import IMAGES_PER_SECOND, TRAIN_LOSS_STEP
+from mnist_lab.config.metric_names import IMAGES_PER_SECOND, TRAIN_ACC, TRAIN_LOSS_STEP, VAL_ACC
 from mnist_lab.config.validate import validate
 from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.data.summary import print_summary
@@ -21,7 +23,7 @@ from mnist_lab.models.classifier import Classifier, NotFinite
 from mnist_lab.models.dummy_batch import check_output
 from mnist_lab.runs.checkpoints import checkpoint_epoch, completed_epochs, load_weights, read_checkpoint
 from mnist_lab.runs.locks import run_lock
-from mnist_lab.runs.record import RunState, current_time
+from mnist_lab.runs.record import NOT_FINITE_REMEDY, RunRecord, RunState, current_time
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import (
     check_batch_limits,
@@ -41,6 +43,9 @@ from mnist_lab.training.progress import print_status, results_table, working_on
 from mnist_lab.training.record import device_name, record_run
 from mnist_lab.training.runtime import explain_batch_size_errors, guest, is_first_process, torch_settings
 from mnist_lab.training.trackers import track
+
+ENOUGH_STEPS = 300  # In fewer, even a small network may learn nothing.
+LIMITS = ("limit_train_batches", "overfit_batches", "max_time")
 
 
 @guest()
@@ -128,7 +133,7 @@ def _train(cfg: DictConfig) -> Run:
         write_summary(run, trainer, tested, elapsed)
         write_dashboard(run, cfg, trainer, model, data)
         mark_ended(run, RunState.PRUNED if run.pruned_path.exists() else RunState.FINISHED)
-    print_results(run)
+    print_results(run, cfg, data)
     return run
 
 
@@ -236,7 +241,7 @@ def name_last_checkpoint(run: Run) -> Iterator[None]:
     except NotFinite as error:
         last = run.checkpoint_path("last")
         good = f"the last good checkpoint is {last}" if last.is_file() else "there is no checkpoint yet"
-        raise NotFinite(f"{error}; {good}; try a smaller optimizer.lr") from error
+        raise NotFinite(f"{error}; {good}; {NOT_FINITE_REMEDY}") from error
 
 
 @rank_zero_only
@@ -247,11 +252,27 @@ def mark_ended(run: Run, status: RunState) -> None:
 
 
 @rank_zero_only
-def print_results(run: Run) -> None:
+def print_results(run: Run, cfg: DictConfig, data: MNISTDataModule) -> None:
     """Print the results; the last line names the run folder."""
     info = run.info
     tested = info["tested"]
     assert tested is not None
     title = f"{info['model']}, weights of epoch {tested['epoch']} ({run.chosen_by()})"
     time = f"{format_count(info['epochs'], 'epoch')} in {info['seconds']['total']:.1f} s"
-    print_status("", title, *results_table(info["metrics"]), time, f"run folder: {run}")
+    is_limited = cfg.trainer.max_steps != -1 or any(map(cfg.trainer.get, LIMITS))
+    warnings = []
+    if 0 < info["steps"] < ENOUGH_STEPS and not is_limited:
+        warnings.append(f"warning: {describe_few_steps(info, data)}")
+    print_status("", title, *results_table(info["metrics"]), *warnings, time, f"run folder: {run}")
+
+
+def describe_few_steps(info: RunRecord, data: MNISTDataModule) -> str:
+    """Describe how few steps a run has taken, whether it does no better than a guess, and what to try."""
+    steps, epochs, metrics = info["steps"], info["epochs"], info["metrics"]
+    name, metric = ("validation", VAL_ACC) if VAL_ACC in metrics else ("training", TRAIN_ACC)
+    labels = data.raw_sets()[name][1]
+    is_guess = bool(metrics.get(metric, 1.0) <= np.bincount(labels).max() / len(labels))
+    guess = f", and the {name} accuracy is no better than guessing the most frequent class" * is_guess
+    more_epochs = math.ceil(ENOUGH_STEPS * epochs / steps)
+    remedy = f"try trainer.max_epochs={more_epochs}, or fewer with a smaller data.batch_size"
+    return f"only {steps} steps in {format_count(epochs, 'epoch')}{guess}; {remedy}"

@@ -70,6 +70,20 @@ def test_job_is_shown_by_its_record_if_slurm_does_not_answer(command: Command, s
 
 
 @pytest.mark.usefixtures("squeue")
+@pytest.mark.parametrize(("state", "shown_as"), [("interrupted", "queued again"), ("failed", "failed")])
+def test_interrupted_job_in_the_queue_is_queued_again(
+    command: Command, sweep: Sweep, state: str, shown_as: str
+) -> None:
+    folder = sweep.folder / f"seed=2-{'c' * 12}"
+    folder.mkdir()
+    write_job(Job(("model=mlp", "seed=2"), folder, RunState(state), 1, "signal 15"))
+    shown = command("status", data=False)
+    assert re.search(rf"^2 +{shown_as} .* Resources \(SLURM 12_2\)$", shown.out, re.MULTILINE), shown.out
+    counts = {"queued again": "1 failed, 1 killed, 1 queued again", "failed": "2 failed, 1 killed"}
+    assert f"\n3 jobs: {counts[shown_as]}\n" in shown.out
+
+
+@pytest.mark.usefixtures("squeue")
 def test_watch_ends_when_no_job_is_left(command: Command, sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
     def finish(seconds: float) -> None:
         for job in sweep.jobs():

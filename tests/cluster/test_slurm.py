@@ -35,7 +35,8 @@ def test_job_whose_process_dies_twice_has_failed_with_slurms_reason_and_others_r
 def test_refused_submission_is_reported_in_a_line_and_leaves_nothing(tiny: Tiny, slurm: Slurm) -> None:
     out = swept(tiny, slurm, "seed=0,1", "hydra.launcher.partition=none", status=2)
     assert out.count("\n") == 1, out
-    assert "sbatch refuses the jobs: Batch job submission failed: Invalid partition name specified" in out
+    refusal = "sbatch refuses the jobs: Batch job submission failed: Invalid partition name specified"
+    assert out.startswith(f"mnist_lab: hydra.launcher.partition=none: {refusal}")
     assert not FOLDER.exists()
 
 

@@ -9,12 +9,17 @@ from typing import Any
 import pytest
 import torch
 from lab import Command, Tiny, assert_refused, change_settings, disk_full
+from lightning.pytorch import Trainer
+from omegaconf import DictConfig
 from test_digits import drawn
 
 from mnist_lab.errors import UsageError
+from mnist_lab.evaluation import ensemble
 from mnist_lab.evaluation.ensemble import make_ensemble
 from mnist_lab.evaluation.evaluate import evaluate
 from mnist_lab.evaluation.predictions import Predictions, TrainedRun
+from mnist_lab.models.classifier import Classifier
+from mnist_lab.models.deployed import Ensemble
 from mnist_lab.runs.record import RunState
 from mnist_lab.runs.run import Run
 from mnist_lab.training.train import train
@@ -84,6 +89,37 @@ def test_command_compares_the_ensemble_with_its_members(command: Command, runs: 
     assert outcome.err == "run folder: again\n"
     ensemble = "python -m mnist_lab ensemble runs/lenet runs/mlp"
     assert Run(Path("again")).info["command"] == ensemble, "a run that is added to the folder later is not a member"
+
+
+@pytest.mark.parametrize(("accuracy", "is_worse"), [(0.5, True), (1.0, False)])
+def test_ensemble_worse_than_its_best_member_says_so(
+    command: Command, runs: list[Run], monkeypatch: pytest.MonkeyPatch, accuracy: float, is_worse: bool
+) -> None:
+    measure = ensemble.evaluate_network
+
+    def evaluate_ensemble_as(tester: Trainer, cfg: DictConfig, model: Classifier) -> dict[str, float]:
+        return measure(tester, cfg, model) | ({"test/acc": accuracy} if isinstance(model, Ensemble) else {})
+
+    monkeypatch.setattr(ensemble, "evaluate_network", evaluate_ensemble_as)
+    outcome = command("ensemble", "runs", data=False)
+    best = max(runs, key=lambda run: run.info["metrics"]["test/acc"])
+    line = f"worse than {best} alone ({best.info['metrics']['test/acc']:.2%}); --top K takes the K best by validation"
+    assert (outcome.status, line in outcome.out) == (0, is_worse), outcome
+
+
+def test_top_takes_the_best_by_validation_whatever_the_test_says(command: Command, runs: list[Run]) -> None:
+    for name, accuracy, loss in (("good", 0.9, 0.3), ("better", 0.9, 0.2), ("worse", 0.8, 0.1)):
+        run = Run(Path(shutil.copytree(runs[1].folder, f"several/{name}")))
+        run.update(metrics={**run.info["metrics"], "val/acc": accuracy, "val/loss": loss, "test/acc": 1 - accuracy})
+    for top, names in ((2, ["better", "good"]), (7, ["better", "good", "worse"])):
+        outcome = command("ensemble", "several", "--top", str(top), "--to", f"top{top}", data=False)
+        members = Run(Path(f"top{top}")).info["members"] or []
+        assert (outcome.status, [member["run"] for member in members]) == (0, [f"several/{name}" for name in names])
+    assert_refused(command("ensemble", "several", "--top", "1", data=False), "--top=1: must be 2 or more")
+    run.update(metrics={"test/acc": 0.9, "test/loss": 0.1})
+    outcome = command("ensemble", "several", "--top", "2", "--to", "ranked", data=False)
+    assert outcome.err == "mnist_lab: warning: several/worse: has no validation accuracy of all images; left out\n"
+    assert len(Run(Path("ranked")).info["members"] or []) == 2
 
 
 @pytest.mark.slow

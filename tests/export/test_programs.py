@@ -216,12 +216,37 @@ def test_state_dict_goes_from_the_tutorials_class_to_a_run_and_back(command: Com
     assert same(torch.load("new/my.pt", weights_only=True), theirs)
 
 
+@pytest.mark.parametrize(
+    ("opset", "ir"), [*slow((18, 8)), *thorough((None, None), (19, 9), (20, 9), (21, 10), (22, 10), (23, 11))]
+)
+def test_onnx_file_has_the_opset_that_was_asked_for_and_telling_names(
+    command: Command, opset: int | None, ir: int | None
+) -> None:
+    onnx = pytest.importorskip("onnx")
+    command("model=lenet", "test_augmentation=views", *QUICK)  # Views need the operator with the most versions.
+    arguments = () if opset is None else ("--opset", str(opset))
+    outcome = command("export", "runs/a", "--format", "onnx", *arguments, data=False)
+    assert outcome.status == 0, outcome.err
+    model = onnx.load("runs/a/exports/lenet.onnx")
+    (found,) = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
+    expected = onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", found)])
+    assert (found, model.ir_version) == (opset or found, ir or expected)
+    for values, name, rest in ((model.graph.input, "images", [28, 28]), (model.graph.output, "probabilities", [10])):
+        (value,) = values
+        dimensions = value.type.tensor_type.shape.dim
+        assert (value.name, dimensions[0].dim_param) == (name, "batch")
+        assert [dimension.dim_value for dimension in dimensions[1:]] == rest
+
+
 def test_impossible_export_is_reported_in_one_line(command: Command) -> None:
     command("model=mlp", "trainer.max_epochs=1", "hydra.run.dir=runs/a/b")
     Path("file").write_text("")
     for arguments, message in (
         (("runs/a/b", "--format", "word"), "--format=word: unknown format; choose from onnx, torch_export"),
         (("runs/a/b",), "--format"),
+        (("runs/a/b", "--format", "onnx", "--opset", "7"), "--opset=7: must be from 18 to 23"),
+        (("runs/a/b", "--format", "onnx", "--opset", "99"), "--opset=99: must be from 18 to 23"),
+        (("runs/a/b", "--format", "html", "--opset", "18"), "--opset=18: only valid with --format onnx"),
         (("runs/a/b", "--format", "state_dict", "--to", "file/x.pt"), "--to=file/x.pt: cannot be written"),
         (("runs/a/b", "--format", "state_dict", "--to", "/dev/null"), "--to=/dev/null: exists and is not a file"),
     ):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from lab import Command, Outcome, Tiny, assert_refused, change_settings, tiny_arrays, tiny_data
-from PIL import Image
+from PIL import Image, ImageChops
 from test_digits import LINES, drawn, row_of_digits
 
 from benchmarks.digits import found, hits_and_notes
@@ -19,7 +19,7 @@ from mnist_lab.config.compose import compose
 from mnist_lab.data.images import UnreadableImage
 from mnist_lab.data.pixel_csv import read_pixels
 from mnist_lab.errors import UsageError
-from mnist_lab.inference.digits import NetworkInput, NoDigit, find_digit
+from mnist_lab.inference.digits import NetworkInput, NoDigit, find_digit, find_number
 from mnist_lab.inference.recognise import Answer, ImageClassifier, predict
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import load_trained_model, make_data
@@ -159,10 +159,23 @@ def answer_with(run: Run, probability: float, box: tuple[int, int], count: int =
     return Answer(Path("x.png"), found, probabilities, ImageClassifier(run))
 
 
-def test_improbable_and_wide_digits_are_doubtful(trained: Run) -> None:
+def test_improbable_digits_are_doubtful_and_wide_ones_may_touch(trained: Run) -> None:
     assert answer_with(trained, 0.99, (20, 20)).note == answer_with(trained, 0.56, (20, 10), 2).note == ""
-    assert answer_with(trained, 0.54, (20, 10)).note == answer_with(trained, 0.99, (10, 20), 2).note == "doubtful"
+    assert answer_with(trained, 0.54, (20, 10)).note == "doubtful"
+    for probability, box in ((0.99, (10, 20)), (0.8, (16, 20)), (0.5, (16, 20))):
+        assert answer_with(trained, probability, box, 2).note == "digits may touch"
+    assert answer_with(trained, 0.99, (16, 20)).note == ""
     assert answer_with(trained, 0.99, (20, 20), 2, others=1).note == "1 more outside the row"
+
+
+@pytest.mark.parametrize(("shift", "touches"), [(66, True), (78, True), (140, False)])
+def test_drawn_digits_that_touch_are_noted(trained: Run, shift: int, touches: bool) -> None:
+    picture = ImageChops.darker(drawn(4, at=(60, 60)), drawn(2, at=(60 + shift, 60)))
+    found = find_number(picture)
+    probabilities = np.full((len(found), 10), 0.03)
+    probabilities[:, 4] = 0.73  # A network is unsure of two digits in one.
+    answer = Answer(Path("x.png"), found, probabilities, ImageClassifier(trained))
+    assert (len(found), answer.note) == ((1, "digits may touch") if touches else (2, ""))
 
 
 def test_from_python_the_first_bad_file_raises(trained: Run, tiny: Tiny) -> None:

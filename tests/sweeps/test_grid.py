@@ -325,7 +325,26 @@ def test_fail_fast_begins_no_further_job(command: Command) -> None:
     outcome = command(*arguments)
     assert outcome.status == 1
     assert [job.state for job in Sweep(FOLDER).jobs()] == ["finished", "failed", "waiting"]
-    assert "2 of 3 jobs are not finished; to continue:" in outcome.out
+    assert "2 of 3 jobs not finished; to continue:" in outcome.out
+
+
+def test_job_that_met_nan_is_not_offered_again_but_what_helps(command: Command) -> None:
+    outcome = command("-m", "sweep=s", "model=mlp", "optimizer.lr=0.01,1e30", "trainer.max_epochs=1")
+    assert (outcome.status, [job.state for job in Sweep(FOLDER).jobs()]) == (1, ["finished", "failed"])
+    remedy = "start a new sweep=NAME with smaller values of optimizer.lr"
+    assert f"1 of 2 jobs met NaN or infinity and would again; {remedy}" in outcome.out
+    assert "to continue" not in outcome.out
+
+
+def test_sweep_of_one_job_is_counted_and_named_as_one(command: Command) -> None:
+    sweep = ("-m", "sweep=s", "model=mlp", "trainer.max_epochs=1")
+    checked = command(*sweep, "--check")
+    assert "\n1 job; 0 finished\n" in checked.out, checked
+    outcome = command(*sweep)
+    (job,) = Sweep(FOLDER).jobs()
+    assert (outcome.status, job.folder.name) == (0, f"job-{job.id}")
+    assert re.search(rf"^1/1 job-{job.id}: [\d.]+%, [\d.]+ s$", outcome.out, re.MULTILINE), outcome.out
+    assert "\n1 job: 1 finished\n" in command("status", "s", data=False).out
 
 
 @pytest.mark.parametrize(
@@ -385,7 +404,7 @@ def test_sweep_that_a_signal_ends_has_its_table_and_continues_at_the_next_start(
     assert len((FOLDER / "results.csv").read_text().splitlines()) == 4
     assert len(results()["ranked"]) == 1
     if sent != signal.SIGKILL:
-        assert re.search(r"2 of 3 jobs are not finished; to continue: python -m mnist_lab .*sweep=s", out)
+        assert re.search(r"2 of 3 jobs not finished; to continue: python -m mnist_lab .*sweep=s", out)
     first, second = Run.below(FOLDER)
     before = first.info["started"], second.info["started"]
     assert command(*arguments, "sweep=s").status == 0
@@ -470,7 +489,7 @@ def test_table_on_a_terminal_shows_how_each_job_stands() -> None:
     Run(first.folder).record_path.touch()
     console = PlainConsole(width=120, height=40, record=True, force_terminal=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
     with run_lock(first.folder):
-        console.print(SweepDisplay(sweep, LocalLauncher(), console).render(Results.of(sweep)))
+        console.print(SweepDisplay(sweep, LocalLauncher(), console=console).render(Results.of(sweep)))
     text = console.export_text()
     console.file.close()
     assert "4 jobs: 3 finished, 1 running" in text

@@ -1,6 +1,7 @@
 """hydra/sweeper=optuna: a search that finds good settings, prunes bad jobs, and continues where it was stopped."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,9 @@ def trials() -> list[optuna.trial.FrozenTrial]:
 
 
 def test_search_tries_as_many_as_asked_and_names_the_best(command: Command) -> None:
-    assert command(*SEARCH, "hydra.sweeper.n_trials=3", "trainer.max_epochs=1").status == 0
+    outcome = command(*SEARCH, "hydra.sweeper.n_trials=3", "trainer.max_epochs=1")
+    assert outcome.status == 0, outcome.err
+    assert re.findall(r"^(\d+/\d+) \S", outcome.out, re.MULTILINE) == ["1/3", "2/3", "3/3"]
     results = json.loads((FOLDER / "results.json").read_text())
     study = open_study(FOLDER)
     assert len(trials()) == 3

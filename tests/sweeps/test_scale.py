@@ -51,7 +51,7 @@ def sweep(tmp_path: Path) -> Sweep:
 @pytest.mark.parametrize("terminal", [True, False])
 def test_unchanged_jobs_are_not_read_again(sweep: Sweep, noted: list[tuple[str, Path]], terminal: bool) -> None:
     console = Console(file=io.StringIO(), force_terminal=terminal, height=12)
-    display = SweepDisplay(sweep, LocalLauncher(), console)
+    display = SweepDisplay(sweep, LocalLauncher(), console=console)
     display.live.start()
     display.update()
     written = sweep.results_csv.stat().st_mtime_ns

@@ -5,6 +5,7 @@ import re
 import shutil
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
 from mnist_lab.training.build import make_data, make_model, make_trainer
 from mnist_lab.training.runtime import quiet_lightning
-from mnist_lab.training.train import ensure_last_checkpoint, train
+from mnist_lab.training.train import describe_few_steps, ensure_last_checkpoint, train
 
 METRICS = {"train/loss", "train/acc", "val/loss", "val/acc", "test/loss", "test/acc"}
 SETTINGS = ["data=tiny", "trainer.accelerator=cpu", "trainer.log_every_n_steps=4", "trainer.max_epochs=8"]
@@ -312,6 +313,36 @@ def test_init_from_takes_a_checkpoint(command: Command) -> None:
     assert same(weights(run.checkpoint("last")), weights(checkpoint))
     assert run.info["epochs"] == 0
     assert evaluate(run)["test/acc"] == run.info["metrics"]["test/acc"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ([], "warning: only 24 steps in 2 epochs; try trainer.max_epochs=25, or fewer with a smaller data.batch"),
+        (["optimizer.lr=1e-9", "data.val_size=0"], "only 30 steps in 2 epochs, and the training accuracy is no better"),
+        (["trainer.max_epochs=25"], None),
+        (["trainer.limit_train_batches=3"], None),
+        (["trainer.max_steps=9"], None),
+        (["+trainer.max_time=00:01:00:00"], None),
+    ],
+    ids=lambda value: value[0].split("=")[0] if isinstance(value, list) and value else None,
+)
+def test_few_steps_are_said_unless_they_are_limited_on_purpose(
+    command: Command, settings: list[str], words: str | None
+) -> None:
+    outcome = command("model=mlp", "logger=csv", *settings)
+    assert outcome.status == 0, outcome.err
+    assert words in outcome.out if words else "only" not in outcome.out
+    assert outcome.out.splitlines()[-1].startswith("run folder: ")
+
+
+@pytest.mark.parametrize(("accuracy", "is_guess"), [(0.25, True), (0.5, True), (0.51, False)])
+@pytest.mark.parametrize("name", ["val", "train"])
+def test_guess_of_the_most_frequent_class_is_known_by_its_share(name: str, accuracy: float, is_guess: bool) -> None:
+    labels = {"validation": [0, 1, 1, 2], "training": [3, 3, 2, 0]}
+    data = SimpleNamespace(batch_size=64, raw_sets=lambda: {kind: (None, each) for kind, each in labels.items()})
+    info = {"steps": 15, "epochs": 5, "metrics": {"train/acc": 0.9, f"{name}/acc": accuracy}}
+    assert ("no better than" in describe_few_steps(info, data)) == is_guess  # type: ignore[arg-type]
 
 
 def test_without_validation_the_last_weights_are_tested(command: Command) -> None:

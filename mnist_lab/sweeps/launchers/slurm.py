@@ -6,24 +6,29 @@ import shutil
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from submitit import AutoExecutor, Job
-from submitit.core.utils import FailedJobError, FailedSubmissionError
+from submitit.core.utils import FailedJobError, FailedSubmissionError, UncompletedJobError
 from submitit.helpers import DelayedSubmission
 
 from mnist_lab.errors import Interrupted, UsageError
+from mnist_lab.formatting import format_count, format_value
 from mnist_lab.runs.locks import STALE_AFTER
-from mnist_lab.runs.record import Submission
-from mnist_lab.runs.sweep import Sweep
+from mnist_lab.runs.record import RunState, Submission
+from mnist_lab.runs.sweep import Sweep, write_job
 from mnist_lab.sweeps.jobs import run_in_own_process
 from mnist_lab.sweeps.launchers.launcher import LaunchedJob, Launcher, Stage
 from mnist_lab.sweeps.launchers.slurm_queue import cancel_pending, is_running, query_jobs, read_max_array_size
 
 SUBMITIT_PARAMETERS = ("name", "timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node", "tasks_per_node")
+# The settings by the words of sbatch's messages about them: "account/partition" is about the account.
+REFUSED_SETTINGS = {"account": "account", "partition": "partition", "qos": "qos", "feature": "constraint"}
+REFUSED_SETTINGS |= {"time limit": "timeout_min", "memory": "mem_gb", "cpu count": "cpus_per_task"}
 
 
 class SlurmLauncher(Launcher):
@@ -90,13 +95,18 @@ class SlurmLauncher(Launcher):
         executor.update_parameters(
             **{key if key in SUBMITIT_PARAMETERS else f"slurm_{key}": value for key, value in given.items()}
         )
+        restarts = format_count(self.max_num_timeout, "restart")
+        remedy = "raise hydra.launcher.timeout_min or hydra.launcher.max_num_timeout"
+        limit = f"time limit of {given['timeout_min']} min, after {restarts}; {remedy}"
         try:
             with redirect_stderr(StringIO()):  # submitit repeats the messages of sbatch.
-                return executor.submit_array([QueuedJob(str(sweep.folder), id) for id in ids])
+                return executor.submit_array([QueuedJob(str(sweep.folder), id, limit) for id in ids])
         except (FailedJobError, FailedSubmissionError) as error:
             messages = re.findall(r"^sbatch: (?:error|fatal): (.*)", str(error), re.MULTILINE)
             reason = messages[-1] if messages else str(error).splitlines()[0]
-            raise UsageError(f"hydra/launcher=submitit_slurm: sbatch refuses the jobs: {reason}") from error
+            key = next((key for words, key in REFUSED_SETTINGS.items() if words in reason.lower()), None)
+            setting = f"hydra.launcher.{key}={format_value(given[key])}" if key else "hydra/launcher=submitit_slurm"
+            raise UsageError(f"{setting}: sbatch refuses the jobs: {reason}") from error
 
     def poll(self) -> None:
         self.jobs |= query_jobs({id: self.submitted[id] for id, job in self.jobs.items() if job.stage != Stage.ENDED})
@@ -110,8 +120,9 @@ class SlurmLauncher(Launcher):
 class QueuedJob:
     """A job as submitit calls it; it saves before submitit returns it to the queue, on SIGUSR2 or SIGTERM."""
 
-    def __init__(self, folder: str, id: str) -> None:
+    def __init__(self, folder: str, id: str, limit: str) -> None:
         self.folder, self.id = folder, id
+        self.limit = limit  # It describes the time limit, for a job that has no restart left.
 
     def __call__(self) -> None:
         """Run the job; if it was interrupted, but not by its sweep, have submitit return it to the queue."""
@@ -132,8 +143,15 @@ class QueuedJob:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)
         sweep_is_stopping = Sweep(Path(self.folder)).stop_file.exists()
-        if not has_ended and not sweep_is_stopping and (warnings or is_running()):
+        if has_ended or sweep_is_stopping or not (warnings or is_running()):
+            return
+        try:
             requeue(signal.SIGUSR2, None)
+        except UncompletedJobError:
+            job = Sweep(Path(self.folder)).job(self.id)
+            if job.state == RunState.INTERRUPTED:
+                write_job(replace(job, error=self.limit))
+            raise
 
     def checkpoint(self) -> DelayedSubmission:
         """Return the job that submitit runs from the queue: this one, which continues from its checkpoint."""
