@@ -203,7 +203,7 @@ def _to_labels(name: str, array: np.ndarray) -> np.ndarray:
     is_number = array.dtype.kind in "buif"
     if array.ndim == 2 and 1 in array.shape:
         array = array.ravel()
-    elif array.ndim == 2 and is_number and np.isin(array, (0, 1)).all() and (array.sum(1) == 1).all():
+    elif array.ndim == 2 and array.size and is_number and np.isin(array, (0, 1)).all() and (array.sum(1) == 1).all():
         array = array.argmax(1)
     if array.ndim != 1:
         raise UsageError(f"{name} has shape {array.shape}; (N,) is needed, the class of each image, or one-hot labels")
