@@ -199,7 +199,7 @@ class TenClasses(Classifier):
         (["data.source.path=nowhere"], "data.source.path=nowhere: folder not found"),
         (["data.source.path="], "data.source.path: required"),
         (["data.source.validation=5"], "has 0 images for validation, not 5"),
-        (["data=arrays"], "not a file; data=image_folder reads a folder"),
+        (["data=arrays"], "has no arrays (.npy .npz .mat .csv .tsv .csv.gz .tsv.gz .zip); data=image_folder reads"),
         *thorough(
             (["data.source.path=???"], "data.source.path: required"),
             (["+model.num_classes=10"], "model.num_classes=10: the data have 3 classes"),

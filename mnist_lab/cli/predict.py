@@ -20,6 +20,8 @@ from mnist_lab.tables import print_rows, print_table
 if TYPE_CHECKING:
     from mnist_lab.inference.recognise import Answer
 
+TABLES = (".csv", ".tsv", ".csv.gz", ".csv.zip")
+
 
 def main(arguments: list[str]) -> None:
     parser = CommandParser("predict")
@@ -36,7 +38,7 @@ def main(arguments: list[str]) -> None:
         raise UsageError("name an image, a folder of images, or a CSV of pixels")
     if len(runs) > 1 and (options.show or options.out):
         raise UsageError(f"--show and --out: only valid for one run; {len(runs)} are named")
-    if any(name.lower().endswith(".csv") for name in images):
+    if any(name.lower().endswith(TABLES) for name in images):
         predict_csv(runs, images, options)
     elif options.out:
         raise UsageError(f"--out={options.out}: only valid with a CSV of pixels; for images, --csv prints predictions")

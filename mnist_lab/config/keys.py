@@ -16,7 +16,9 @@ FIXED_ON_RESUME = re.compile(
 )
 # The keys added since version 0.2.0, with the value that stands for how runs without them behaved. A run that lacks a
 # key has this value, and a job of a sweep with this value keeps the id that it had before the key was added.
-ADDED_KEYS: dict[str, Any] = {"class_weights": None}
+ADDED_KEYS: dict[str, Any] = dict.fromkeys(
+    ("class_weights", "data.source.images", "data.source.labels", "data.source.axes")
+)
 # Arguments that a user cannot set, with the reason: the lab sets them, or they would have no effect.
 OWN_ARGUMENTS = {
     "trainer.callbacks": "the group callbacks has them: +callbacks.NAME._target_=CLASS",

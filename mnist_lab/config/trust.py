@@ -53,7 +53,7 @@ def load_config(path: Path) -> DictConfig:
         for key, value in ADDED_KEYS.items():
             group, _, name = key.rpartition(".")
             node = OmegaConf.select(cfg, group) if group else cfg
-            if isinstance(node, DictConfig) and name not in node:
+            if isinstance(node, DictConfig) and name not in node and value is not None:  # Without a key, it is null.
                 node[name] = value
     except UNREADABLE as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())

@@ -13,7 +13,7 @@ from mnist_lab.errors import UsageError
 DIGITS = tuple("0123456789")  # MNIST's classes
 MAX_CLASSES = 1000
 # Folders and arrays of a set have these names, in any case; "set", "data" or "images" may follow.
-SPLITS = {"training": "train|training", "validation": "val|valid|validation|dev", "test": "test|testing"}
+SPLITS = {"training": "training|train", "validation": "validation|valid|val|dev", "test": "testing|test"}
 
 Labelled = tuple[np.ndarray, np.ndarray]  # images and their labels, (N,)
 
@@ -24,6 +24,14 @@ def parse_split(name: str) -> str | None:
         if re.fullmatch(rf"(?i)({words})([ _-]?(set|data|images))?", name):
             return split
     return None
+
+
+def split_name(name: str) -> tuple[str | None, str]:
+    """Return the set that a part of a name stands for, None for none, and the rest of the name."""
+    for split, words in SPLITS.items():
+        if found := re.search(rf"(?i)({words})([ _-]?set)?", name):
+            return split, f"{name[: found.start()]}{name[found.end() :]}".strip(" _-")
+    return None, name
 
 
 class Arrays(NamedTuple):

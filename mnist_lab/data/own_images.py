@@ -7,7 +7,7 @@ import hashlib
 import os
 from abc import abstractmethod
 from collections.abc import Collection, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple
 
@@ -108,7 +108,7 @@ class OwnImages(ImageSource):
     def _read_files(self, files: list[Path]) -> _Prepared:
         """Return the data in files, which are decoded unless they were read last; refuse data other than recorded."""
         versions = tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
-        key = (type(self), tuple(self.classes or ()), self.test_size, versions)
+        key = (repr(replace(self, path="", name=None, validation=None, background=None, sha256=None)), versions)
         prepared = OwnImages._last.get(key)
         checksum = prepared.settings["sha256"] if prepared else self._checksum(files)
         if self.sha256 not in (None, checksum):

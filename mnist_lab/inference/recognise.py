@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from mnist_lab.data.array_file import ArrayFile
 from mnist_lab.data.image_folder import ImageFolder
 from mnist_lab.data.images import PixelBudget, UnreadableImage, fit_image, open_image
-from mnist_lab.data.pixel_csv import read_pixels
 from mnist_lab.data.pixel_values import find_scale, to_bytes
 from mnist_lab.errors import UsageError
 from mnist_lab.evaluation.predictions import TrainedRun
@@ -145,11 +145,16 @@ def write_submission(run: Run, path: Path, out: Path) -> tuple[int, float | None
     if out.exists() and path.exists() and out.samefile(path):
         raise UsageError(f"--out={out}: would overwrite the input; choose another")
     classifier = ImageClassifier(run)
-    images, labels = read_pixels(path)
+    source = classifier.data.source
+    form = source if isinstance(source, ArrayFile) else ArrayFile(path=str(path))
+    images, labels = form.read_csv(path, classifier.classes)
     scale = find_scale(images)
-    assert scale is not None, "Bytes are on a scale."
+    if scale is None:
+        raise UsageError(
+            f"{path}: has values from {images.min():g} to {images.max():g}; must be from 0 to 255 or 0 to 1"
+        )
     if scale != (0, 255):
-        print_warning(f"{path}: values up to {images.max()}, taken as 0 to {scale[1]}")
+        print_warning(f"{path}: values up to {images.max():g}, taken as {scale[0]:g} to {scale[1]:g}")
     predictions = classifier.probabilities(to_bytes(images, scale)).argmax(1)
     with user_output(out, f"--out={out}") as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

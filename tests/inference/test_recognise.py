@@ -16,8 +16,8 @@ from test_digits import LINES, drawn, row_of_digits
 from benchmarks.digits import found, hits_and_notes
 from mnist_lab.cli.predict import list_images
 from mnist_lab.config.compose import compose
+from mnist_lab.data import ArrayFile
 from mnist_lab.data.images import UnreadableImage
-from mnist_lab.data.pixel_csv import read_pixels
 from mnist_lab.errors import UsageError
 from mnist_lab.inference.digits import NetworkInput, NoDigit, find_digit, find_number
 from mnist_lab.inference.recognise import Answer, ImageClassifier, predict
@@ -292,21 +292,20 @@ ROW = ",".join(["0"] * 784)
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "x.csv: cannot be read (loadtxt: input contained no data"),
-        ("a,b\n1,2\n", "x.csv: found 2 columns; 784 of pixels are needed"),
+        ("", "x.csv: is empty"),
+        ("a,b\n1,2\n", "x.csv: found 1 columns of pixels; as many as in a square are needed, such as 784"),
         (f"{ROW}\n\n{ROW[:-2]}\n", "x.csv: cannot be read (the number of columns changed from 784 to 783 at row 2"),
-        (f"{ROW}\n{ROW[:-1]}x\n", "(could not convert string 'x' to a whole number from 0 to 255 at row 1, column 784"),
-        (f"{ROW[:-1]}256\n", "(could not convert string '256' to a whole number from 0 to 255 at row 0, column 784"),
-        (f"{ROW[:-1]}0.5\n", "(could not convert string '0.5' to a whole number from 0 to 255 at row 0, column 784"),
-        (",".join(map("p{}".format, range(785))) + f"\n{ROW},0\n", "x.csv: found 785 columns"),
-        (b"\xff\xfe\x00\x80".decode("latin-1"), "x.csv: cannot be read"),
+        (f"{ROW}\n{ROW[:-1]}x\n", "(could not convert string 'x' to a number at row 1, column 784"),
+        (f"{ROW[:-1]}0x5\n", "x.csv: found 783 columns of pixels"),
+        (",".join(map("p{}".format, range(786))) + f"\n{ROW},0,0\n", "x.csv: found 786 columns"),
+        (b"\xff\xfe\x00\x80".decode("latin-1"), "x.csv: not a .npz, .npy, .mat or CSV file of images"),
     ],
 )
 def test_invalid_csv_is_reported_with_its_place(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "x.csv"
     path.write_bytes(content.encode("latin-1"))
     with pytest.raises(UsageError, match=re.escape(message)):
-        read_pixels(path)
+        ArrayFile(path=str(path)).read_csv(path, [*"0123456789"])
 
 
 @pytest.mark.slow
