@@ -24,7 +24,7 @@ DESCRIBED = (
     *("tags", "note"),
 )
 MAX_COLUMNS = 6  # With more runs or groups, each is a line and not a column.
-MAX_LABEL = 90  # characters in a legend entry
+MAX_LABEL = 48  # characters in the label of a line
 PAIRED = tuple(f"paired/{name}" for name in ("images", "only_right", "difference", "low", "high", "p"))
 SIGNIFICANT = 0.05  # Below this p-value, one of two runs is called better.
 
@@ -41,9 +41,9 @@ def main(arguments: list[str]) -> None:
     if not runs:
         raise UsageError(f"--group: none of these {len(infos)} runs has finished")
     differing = listing.compare_settings(runs)
-    settings = {run: {key: values[i] for key, values in differing.items()} for i, run in enumerate(runs)}
-    groups = listing.group_runs(runs, differing) if options.group else [[run] for run in runs]
     keys = [key for key in differing if key != "seed" or not options.group]
+    settings = {run: {key: differing[key][i] for key in keys} for i, run in enumerate(runs)}
+    groups = listing.group_runs(runs, differing) if options.group else [[run] for run in runs]
     rows = []
     for group in groups:
         first, records = group[0], {run: infos[run] for run in group}
@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> None:
             row = listing.group_row(records, judge=True)
         else:
             row = listing.run_row(first, records[first], judge=True)
-        rows.append(row | {key: settings[first][key] for key in keys})
+        rows.append(row | settings[first])
     has_curves = options.out is not None and save_curves(groups, settings, options.out)
     messages = sys.stderr if options.form else sys.stdout
     if not options.form:
@@ -84,19 +84,19 @@ def compare_pair(runs: Sequence[Run], messages: TextIO) -> PairedComparison | No
 
 
 def save_curves(groups: Sequence[Sequence[Run]], settings: Mapping[Run, dict[str, Any]], path: Path) -> bool:
-    """Plot the curves of the runs, numbered by their rows in the table, into a file; return whether there are any."""
+    """Plot the curves of groups, numbered by their rows in the table, into a file; return whether there are any."""
     from mnist_lab.viz.curves import plot_comparison  # It imports matplotlib.
 
     require_figure_path(path)
-    labels = {run: legend_label(number, run, settings[run]) for number, group in enumerate(groups, 1) for run in group}
-    figure = plot_comparison(list(labels), list(labels.values()))
+    labels = [line_label(number, group[0], settings[group[0]]) for number, group in enumerate(groups, 1) for _ in group]
+    figure = plot_comparison([run for group in groups for run in group], labels)
     if figure is not None:
         write_figure(figure, path, f"--out={path}")
     return figure is not None
 
 
-def legend_label(number: int, run: Run, settings: Mapping[str, Any]) -> str:
-    """Return the legend entry of a run: its number and its values of the differing settings, or its folder."""
+def line_label(number: int, run: Run, settings: Mapping[str, Any]) -> str:
+    """Return the label of a run's line: its number and its values of the differing settings, or its folder."""
     return shorten(f"{number}: {listing.describe_settings(settings) or run.folder.name}", MAX_LABEL)
 
 

@@ -25,11 +25,12 @@ def report(name: str, path: Path | None = None) -> Path:
         from mnist_lab.report.run import run_page
 
         kind, values = "run", run_page(subject)
-    from mnist_lab.viz.style import COLOURS
+    from mnist_lab.viz.style import COLOURS, DARK
 
     made = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
     template = Path(__file__).parent / "templates" / f"{kind}.html.j2"
-    page = render_template(template, **values, made=made, version=package_versions()["mnist-lab"], colours=COLOURS)
+    values |= {"made": made, "version": package_versions()["mnist-lab"], "colours": COLOURS, "dark": DARK}
+    page = render_template(template, **values)
     with user_output(path, f"--out={path}") as partial:
         partial.write_text(page, encoding="utf-8", errors="backslashreplace")  # Odd file names become surrogates.
     return path
