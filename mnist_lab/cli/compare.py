@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from mnist_lab.cli.parser import CommandParser, find_named_runs
 from mnist_lab.cli.tables import print_rows, print_table
 from mnist_lab.config.metric_names import IMAGES_PER_SECOND, METRIC_NAMES
+from mnist_lab.config.settings import short_names
 from mnist_lab.errors import LabError, UsageError
 from mnist_lab.formatting import print_lines, shorten
 from mnist_lab.runs import listing
@@ -57,7 +58,7 @@ def main(arguments: list[str]) -> None:
     if not options.form:
         print_comparison(rows, keys)
         if any(map(listing.is_unchosen, runs)):
-            print_lines("test accuracies of a sweep's jobs are for judging them; choose by validation\n")
+            print_lines("test accuracies of a sweep's jobs are for judging them; choose by validation", "")
     if [len(group) for group in groups] == [1, 1]:
         paired = compare_pair(runs, messages)
         rows = [row | columns for row, columns in zip(rows, pair_columns(paired), strict=True)]
@@ -97,7 +98,9 @@ def save_curves(groups: Sequence[Sequence[Run]], settings: Mapping[Run, dict[str
 
 def line_label(number: int, run: Run, settings: Mapping[str, Any]) -> str:
     """Return the label of a run's line: its number and its values of the differing settings, or its folder."""
-    return shorten(f"{number}: {listing.describe_settings(settings) or run.folder.name}", MAX_LABEL)
+    names = short_names(settings)
+    words = listing.describe_settings({names[key]: value for key, value in settings.items()})
+    return shorten(f"{number}: {words or run.folder.name}", MAX_LABEL)
 
 
 def print_comparison(rows: Sequence[dict[str, Any]], settings: Sequence[str]) -> None:

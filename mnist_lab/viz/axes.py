@@ -1,5 +1,6 @@
 """What axes share: their ranges, ticks and grids, marks of what is cut off, and labels of lines."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
@@ -11,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from mnist_lab.viz.style import COLOURS, get_tooltips, set_tooltips
+from mnist_lab.viz.style import COLOURS, TOOLTIPS, set_tooltips
 
 MAX_MARKS = 30  # points of a line with a marker
 LABEL_ROW = 0.075  # the height of a label at a line's end, as a part of the axes
@@ -54,20 +55,17 @@ def show_end(axes: Axes, name: str, count: int | None = None) -> None:
         return
     sign = 1 if name == "acc" else -1
     points = [np.asarray(line.get_xydata()) * (1, sign) for line in lines]  # The greater is now the better.
-    last = max(each[-1, 0] for each in points)
-    late = [each[2 * each[:, 0] >= last, 1] for each in points[:count]]
-    ends = [np.quantile(each, (0.05, 0.95)) for each in late if len(each)]
+    ends = [np.quantile(each[2 * each[:, 0] >= each[-1, 0], 1], (0.05, 0.95)) for each in points[:count]]
     values = np.concatenate(points)[:, 1]
-    span = max(2 * np.ptp(ends), 0.03 * np.ptp(values))
-    limit = np.max(ends) - span
-    if values.min() < limit - span / 4:
-        axes.set_ylim(*sorted((sign * limit, sign * (values.max() + 0.05 * (values.max() - limit)))))
+    floor = np.max(ends) - max(3 * np.ptp(ends), 0.05 * np.ptp(values))
+    low, best = values[values >= floor].min(), values.max()
+    if low > values.min():
+        margin = 0.05 * (best - low)
+        axes.set_ylim(*sorted((sign * (low - margin), sign * (best + margin))))
         note_cut(axes, sign * values.min(), above=sign < 0)
-    else:
-        limit = -math.inf
     for line, each in zip(lines, points, strict=True):
         if line.get_marker() != "None":
-            _mark_points(axes, line, each[:, 1] < limit, above=sign < 0)
+            _mark_points(axes, line, each[:, 1] < low, above=sign < 0)
 
 
 def note_cut(axes: Axes, most: float, *, above: bool) -> None:
@@ -84,13 +82,10 @@ def _mark_points(axes: Axes, line: Line2D, is_cut: np.ndarray, *, above: bool) -
     line.set_markevery(shown)
     artists: dict[Artist, list[int]] = {line: shown}
     if cut:
-        x, style = (
-            np.asarray(line.get_xdata())[cut],
-            {"s": 22, "color": line.get_color(), "clip_on": False, "zorder": 3},
-        )
-        edge = {"marker": "^" if above else "v", "transform": axes.get_xaxis_transform()}
-        artists[axes.scatter(x, np.full(len(x), above), **style, **edge)] = cut
-    texts = get_tooltips(line)
+        x, transform = np.asarray(line.get_xdata())[cut], axes.get_xaxis_transform()
+        style: dict[str, Any] = {"marker": "^" if above else "v", "s": 22, "color": line.get_color(), "clip_on": False}
+        artists[axes.scatter(x, np.full(len(x), above), transform=transform, zorder=3, **style)] = cut
+    texts = json.loads((line.get_gid() or "").removeprefix(TOOLTIPS) or "[]")
     line.set_gid(None)
     for artist, places in artists.items():
         if texts and places:
@@ -99,21 +94,22 @@ def _mark_points(axes: Axes, line: Line2D, is_cut: np.ndarray, *, above: bool) -
 
 def label_ends(axes: Axes, texts: Mapping[str, str]) -> None:
     """Write texts, by the labels of lines, and last values right of these lines' ends, apart from each other."""
+    low, high = sorted(axes.get_ylim())
     ends = []
     for line in axes.get_lines():
-        points = np.asarray(line.get_xydata())
-        if len(points) and line.get_label() in texts:
-            x, y = axes.transAxes.inverted().transform(axes.transData.transform(points[-1]))
-            ends.append(
-                (min(max(y, 0), 1), x, f"{texts[str(line.get_label())]}  {points[-1, 1]:.4g}", line.get_color())
-            )
+        points, label = np.asarray(line.get_xydata()), str(line.get_label())
+        if len(points) and label in texts:
+            x, y = points[-1]
+            end = x, min(max(y, low), high)
+            place = axes.transAxes.inverted().transform(axes.transData.transform(end))[1]
+            ends.append((place, end, f"{texts[label]}  {y:.4g}", line.get_color()))
     ends.sort(reverse=True)
-    places = [y for y, *_ in ends]
+    places = [place for place, *_ in ends]
     for i in range(1, len(places)):
         places[i] = min(places[i], places[i - 1] - LABEL_ROW)
     for i in reversed(range(len(places))):
         places[i] = max(places[i], LABEL_ROW * (len(places) - 1 - i))
-    for place, (y, x, text, colour) in zip(places, ends, strict=True):
+    for place, (_, end, text, colour) in zip(places, ends, strict=True):
         arrow = {"arrowstyle": "-", "color": colour, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 0, "relpos": (0, 0.5)}
         style: dict[str, Any] = {"va": "center", "fontsize": 8.5, "annotation_clip": False, "arrowprops": arrow}
-        axes.annotate(text, (x, y), (1.04, place), xycoords="axes fraction", **style)
+        axes.annotate(text, end, (1.04, place), textcoords="axes fraction", **style)

@@ -134,15 +134,16 @@ def plot_comparison(runs: Sequence[Run], labels: Sequence[str]) -> Figure | None
     kinds = [kind for kind in SETS if any(len(curves[f"{kind}/loss"]) > (kind == "test") for curves in everyone)]
     if not kinds:
         return None
-    ranked = sorted(groups, key=lambda label: -fmean(map(_score, groups[label])))
+    scores = {
+        label: fmean(max((curves[VAL_ACC] or curves[TRAIN_ACC] or {0: 0.0}).values()) for curves in group)
+        for label, group in groups.items()
+    }
+    ranked = sorted(groups, key=scores.__getitem__, reverse=True)
     named = ranked[:MAX_NAMED]
     colours = dict(zip(named, rank_colours(len(named)), strict=True))
     figure = Figure(figsize=(9 + LETTER * max(map(len, named)), HEIGHT * len(kinds)))
-    title = "The better in validation, the darker"
-    if len(named) < len(ranked):
-        title += f"; the best {len(named)} of {len(ranked)} have labels"
-    if len(groups) < len(runs):
-        title += "; a band is the range over seeds"
+    title = "The better in validation, the darker" + "; a band is the range over seeds" * (len(groups) < len(runs))
+    title += f"; the best {MAX_NAMED} of {len(ranked)} have labels" * (len(ranked) > MAX_NAMED)
     set_title(figure, title)
     grid = figure.subplots(len(kinds), len(METRICS), sharex=True, squeeze=False)
     for row, kind in zip(grid, kinds, strict=True):
@@ -163,11 +164,6 @@ def plot_comparison(runs: Sequence[Run], labels: Sequence[str]) -> Figure | None
             axes.set_title(SETS[kind], loc="left")
             label_ends(axes, {label: label.partition(":")[0] if name == "loss" else label for label in named})
     return figure
-
-
-def _score(curves: Mapping[str, dict[float, float]]) -> float:
-    """Return a run's best validation accuracy, or its best training accuracy if it has none."""
-    return max((curves[VAL_ACC] or curves[TRAIN_ACC] or {0: 0.0}).values())
 
 
 @styled

@@ -2,8 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from statistics import fmean
-from typing import Any
 
 import numpy as np
 import torch
@@ -63,19 +61,19 @@ def plot_images(
             lines = [f"{line}: {share}" for line, share in zip(lines, shares, strict=True)]
         texts.append(lines)
     cell_inches = max(1.2, 0.15 + 0.067 * max(len(line) for lines in texts for line in lines))
-    rows, cell_width, text_height = -(-len(truths) // columns), int(side * cell_inches), int(0.52 * side)
+    rows, cell_width = -(-len(truths) // columns), int(side * cell_inches)
+    text_height = int(0.26 * side * max(map(len, texts)))
     cell_height = int(1.2 * side) + text_height
     sheet = np.full((rows * cell_height, columns * cell_width), np.nan)
     figure = Figure(figsize=(cell_inches * columns, cell_inches * rows * cell_height / cell_width))
     figure.set_layout_engine("none")
     axes = figure.add_axes((0, 0, 1, 1))  # Separate axes for each image would take ten times as long.
     axes.axis("off")
-    for i, (image, lines) in enumerate(zip(pixels, texts, strict=True)):
+    for i, lines in enumerate(texts):
         top, left = i // columns * cell_height + text_height, i % columns * cell_width + (cell_width - side) // 2
-        sheet[top : top + side, left : left + side] = image
-        is_right = predictions is None or predictions[i] == truths[i]
-        style: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": 8.5}
-        axes.text(left + side / 2, top - 2, "\n".join(lines), color=COLOURS["right" if is_right else "wrong"], **style)
+        sheet[top : top + side, left : left + side] = pixels[i]
+        colour = COLOURS["wrong" if len(lines) > 1 else "right"]
+        axes.text(left + side / 2, top - 2, "\n".join(lines), ha="center", va="bottom", fontsize=8.5, color=colour)
     axes.imshow(sheet, cmap=INK if as_ink else "gray", interpolation="none", aspect="auto")
     return figure
 
@@ -109,11 +107,10 @@ def plot_worst_errors(
 def plot_confusion(predictions: Predictions) -> Figure:
     """Plot the images of each true class (row) by predicted class (column), right and wrong ones in two colours."""
     matrix = predictions.confusion()
-    most = {True: max(int(matrix.diagonal().max()), 1), False: int((matrix - matrix.diagonal().diag()).max())}
+    most = {"right": int(matrix.diagonal().max()), "wrong": int((matrix - matrix.diagonal().diag()).max())}
     counts = {(j, i): int(matrix[i, j]) for i, j in matrix.nonzero().tolist()}
-    colours = {
-        (j, i): (COLOURS["right" if i == j else "wrong"], count / most[i == j]) for (j, i), count in counts.items()
-    }
+    kinds = {cell: "right" if cell[0] == cell[1] else "wrong" for cell in counts}
+    colours = {cell: (COLOURS[kind], counts[cell] / most[kind]) for cell, kind in kinds.items()}
     names = [shorten_name(name, MAX_NAME) for name in predictions.classes]
     label_inches = CHARACTER * (max(map(len, names)) - 1)
     has_counts = len(names) <= MAX_COUNTED
@@ -131,7 +128,7 @@ def plot_confusion(predictions: Predictions) -> Figure:
     axes.set(xlabel="predicted class", ylabel="true class")
     summary = f"{len(predictions.labels):,} images, accuracy {predictions.accuracy:.2%}"
     if not has_counts:
-        summary += f"; the strongest grey: {most[True]:,} right images, the strongest red: {most[False]:,} wrong ones"
+        summary += f"; strongest grey: {most['right']:,} right images, strongest red: {most['wrong']:,} wrong ones"
     set_title(figure, summary)
     errors = [f"{names[i]} predicted as {names[j]}: {count}" for (j, i), count in sorted(counts.items()) if i != j]
     figure.set_label(f"errors: {', '.join(errors) or 'none'}")
@@ -165,8 +162,8 @@ def plot_reliability(predictions: Predictions) -> Figure:
 @styled
 def plot_robustness(groups: Mapping[str, Sequence[Robustness]]) -> Figure:
     """Plot mean and range of each group of runs by corruption, below the first test image in every strength."""
-    groups = dict(sorted(groups.items(), key=lambda group: -_mean_accuracy(group[1])))
-    colours = rank_colours(len(groups))
+    means = {label: np.mean([[*run.accuracies.values()] for run in runs]) for label, runs in groups.items()}
+    ranked = sorted(groups, key=means.__getitem__, reverse=True)
     first, *_ = next(iter(groups.values()))
     corruptions, image = list(first.accuracies), first.example.unsqueeze(0)
     columns = min(COLUMNS, len(corruptions))
@@ -182,11 +179,9 @@ def plot_robustness(groups: Mapping[str, Sequence[Robustness]]) -> Figure:
         strip.vlines(np.arange(0.5, 5), 0, 1, color=COLOURS["line"], linewidth=0.8)
         strip.set_title(name)
         axes.axis("on")
-        for colour, (label, runs) in zip(colours, groups.items(), strict=True):
-            values = 100 * np.array([[run.accuracy, *run.accuracies[name]] for run in runs])
-            text = shorten_name(
-                f"{label}: {_mean_accuracy(runs):.1%} on average", int(figure.get_figwidth() / LETTER) - 8
-            )
+        for colour, label in zip(rank_colours(len(groups)), ranked, strict=True):
+            values = 100 * np.array([[run.accuracy, *run.accuracies[name]] for run in groups[label]])
+            text = shorten_name(f"{label}: {means[label]:.1%} on average", int(figure.get_figwidth() / LETTER) - 8)
             plot_means(axes, dict(enumerate(values.T)), "o-", colour, markersize=3, linewidth=1.3, label=text)
         axes.set_xticks(range(6), ["0", *(f"{amount:g}" for amount in CORRUPTIONS[name].amounts)])
         axes.set(xlabel=CORRUPTIONS[name].unit, xlim=(-0.5, 5.5), ylim=(0, 102))
@@ -195,11 +190,6 @@ def plot_robustness(groups: Mapping[str, Sequence[Robustness]]) -> Figure:
             axes.set_ylabel("test accuracy (%)")
     figure.legend(*grid[1, 0].get_legend_handles_labels(), loc="outside lower left")
     return figure
-
-
-def _mean_accuracy(runs: Sequence[Robustness]) -> float:
-    """Return the mean accuracy of runs over all corruptions and strengths."""
-    return fmean(value for run in runs for accuracies in run.accuracies.values() for value in accuracies)
 
 
 @styled

@@ -73,12 +73,6 @@ def set_tooltips(artist: Artist, texts: Sequence[str]) -> None:
     artist.set_gid(TOOLTIPS + json.dumps(texts))
 
 
-def get_tooltips(artist: Artist) -> list[str]:
-    """Return the tooltips of an artist, if it has any."""
-    gid = artist.get_gid() or ""
-    return json.loads(gid.removeprefix(TOOLTIPS)) if gid.startswith(TOOLTIPS) else []
-
-
 def rank_colours(count: int) -> list[Any]:
     """Return colours of this many runs, the best first: the better, the darker."""
     return [colormaps["viridis"](0.8 * i / max(1, count - 1)) for i in range(count)]

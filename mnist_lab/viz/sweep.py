@@ -69,7 +69,7 @@ def _draw_heat_map(means: Mapping[tuple[Any, Any], float], across: str, up: str,
     across_inches, up_inches = (LETTER * max(map(len, each)) for each in names)
     is_wide = across_inches > CELL[0]
     width = max(WIDTH, 0.7 + up_inches + max(LETTER * len(across), CELL[0] * len(columns)))
-    height = max(HEIGHT, LETTER * len(up), CELL[1] * len(rows)) + 0.9 + is_wide * across_inches
+    height = 0.9 + is_wide * across_inches + max(1.5, LETTER * len(up), CELL[1] * len(rows))
     figure = Figure(figsize=(width, height))
     axes = figure.subplots()
     best = {spot for spot, (_, strength) in colours.items() if strength == 1}
@@ -77,7 +77,7 @@ def _draw_heat_map(means: Mapping[tuple[Any, Any], float], across: str, up: str,
     axes.set_xticks(range(len(columns)), names[0], rotation=90 if is_wide else 0)
     axes.set_yticks(range(len(rows)), names[1])
     axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(-0.5, len(rows) - 0.5), xlabel=across, ylabel=up)
-    set_title(figure, f"{SETS[kind]}: {label}; the stronger the colour, the better")
+    set_title(figure, f"{SETS[kind]} {label}: stronger is better")
     figure.set_label(", ".join(f"{up}={row} {across}={column}: {factor * y:.2f}" for (row, column), y in means.items()))
     return figure
 
@@ -108,26 +108,25 @@ def sort_key(value: Any) -> tuple[float, str]:
         return math.inf, str(value)
 
 
+@styled
 def plot_response(results: Results, key: str) -> Figure:
-    """Plot validation accuracy by one setting, with the spread over seeds; the values that are no numbers are rows."""
+    """Plot validation accuracy by one setting, with the spread over seeds: names as rows, numbers along an axis.
+
+    Points are joined if no other setting is swept.
+    """
     groups = sorted(results.ranked, key=lambda group: sort_key(results.settings(group[0])[key]))
     values = [results.settings(group[0])[key] for group in groups]
-    if not all(math.isfinite(sort_key(value)[0]) for value in values):
+    places = [sort_key(value)[0] for value in values]
+    if not math.isfinite(places[-1]):
         return _plot_rows(results, groups, [key], values, results.heads[key])
-    return _plot_numbers(results, groups, key, list(map(float, values)))
-
-
-@styled
-def _plot_numbers(results: Results, groups: Sequence[list[Job]], key: str, values: Sequence[float]) -> Figure:
-    """Plot validation accuracy by a number, with a line if no other setting is swept."""
     figure = Figure(figsize=(WIDTH, HEIGHT))
     axes = figure.subplots()
     means, deviations, texts = _accuracies(results, groups, [key])
-    marker = "s-" if {*results.varied} <= {key, "seed"} else "s"
-    points, *_ = axes.errorbar(values, means, yerr=deviations, fmt=marker, **POINTS)
+    form = "s-" if {*results.varied} <= {key, "seed"} else "s"
+    points, *_ = axes.errorbar(places, means, yerr=deviations, fmt=form, **POINTS)
     set_tooltips(points, texts)
     figure.set_label("; ".join(texts))
-    if 0 < 10 * values[0] <= values[-1]:
+    if 0 < 10 * places[0] <= places[-1]:
         set_log_scale(axes, "x")
     axes.set(xlabel=results.heads[key], ylabel=LABEL)
     axes.grid(axis="y")
