@@ -15,6 +15,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from mnist_lab.viz.style import COLOURS, TOOLTIPS, set_tooltips
 
 MAX_MARKS = 30  # points of a line with a marker
+MIN_CUT = 1.5  # the length of an axis in terms of a shorter one, from which on the shorter one is taken
 LABEL_ROW = 0.075  # the height of a label at a line's end, as a part of the axes
 
 
@@ -58,11 +59,13 @@ def show_end(axes: Axes, name: str, count: int | None = None) -> None:
     ends = [np.quantile(each[2 * each[:, 0] >= each[-1, 0], 1], (0.05, 0.95)) for each in points[:count]]
     values = np.concatenate(points)[:, 1]
     floor = np.max(ends) - max(3 * np.ptp(ends), 0.05 * np.ptp(values))
-    low, best = values[values >= floor].min(), values.max()
-    if low > values.min():
+    low, best, worst = values[values >= floor].min(), values.max(), values.min()
+    if best - worst > MIN_CUT * (best - low):
         margin = 0.05 * (best - low)
         axes.set_ylim(*sorted((sign * (low - margin), sign * (best + margin))))
-        note_cut(axes, sign * values.min(), above=sign < 0)
+        note_cut(axes, sign * worst, above=sign < 0)
+    else:
+        low = worst
     for line, each in zip(lines, points, strict=True):
         if line.get_marker() != "None":
             _mark_points(axes, line, each[:, 1] < low, above=sign < 0)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 FORMATS = (".png", ".pdf", ".svg")
 DPI = 150
-MIN_SCALE, MAX_SCALE = 4.5, 6.1  # rem per inch of a figure, for text of a readable size on a phone and on a desk
+MIN_SCALE, MAX_SCALE = 4.5, 7.0  # rem per inch of a figure, for text of a readable size on a phone and on a desk
 
 
 def require_figure_path(path: Path) -> None:

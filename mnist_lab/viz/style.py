@@ -27,7 +27,7 @@ PALETTE = {
 }
 COLOURS, DARK = ({name: pair[i] for name, pair in PALETTE.items()} for i in range(2))
 FILL = 0.5  # the opacity of the strongest cell, on which text can be read
-WIDTH, HEIGHT = 4.6, 2.75  # inches of a figure with one pair of axes
+WIDTH, HEIGHT = 3.9, 2.6  # inches of a figure with one pair of axes
 TITLE_ROW = 0.3  # inches of a line of a title
 LETTER = 0.085  # inches of a letter, on average
 TOOLTIPS = "tooltips:"  # the prefix of the group id of an artist with tooltips

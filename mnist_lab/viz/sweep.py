@@ -198,7 +198,7 @@ def plot_sweep_curves(results: Results, name: str) -> Figure | None:
         texts = tooltips[-1:] + texts
     figure.set_label("; ".join(texts))
     show_end(axes, name)
-    finish_axes(axes, "epoch", f"validation {label_y}")
+    finish_axes(axes, "epoch", f"validation\n{label_y}")
     *others, best = axes.get_lines()
     handles, names = [best, *others[:1]], [shorten_name(f"best: {best.get_label()}", MAX_LETTERS)]
     if others:

@@ -180,6 +180,7 @@ FIGURES: dict[str, Callable[[], Figure | None]] = {
     "ranking": lambda: sweep.plot_ranking(rows(30, 5)),
     "ranking of one": lambda: sweep.plot_ranking(rows(1)),
     "curves of a sweep": lambda: sweep.plot_sweep_curves(rows(30, 5), "acc"),
+    "losses of a sweep": lambda: sweep.plot_sweep_curves(rows(30, 5), "loss"),
     "range test": lambda: plot_range(1e-5, 10),
     "short range test": lambda: plot_range(0.15, 0.45),
     "digits": lambda: model.plot_images(np.zeros((9, 28, 28)), range(9), [8, *range(8)]),
