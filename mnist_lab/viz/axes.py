@@ -38,7 +38,7 @@ def set_log_scale(axes: Axes, which: Literal["x", "y"]) -> None:
     axis.set_major_formatter("{x:g}")
 
 
-def plot_means(axes: Axes, values: Mapping[float, Sequence[float]], form: str, colour: Any, **style: Any) -> None:
+def plot_means(axes: Axes, values: Mapping[Any, Sequence[float]], form: str, colour: Any, **style: Any) -> None:
     """Plot the means of values by their places, and a band over their ranges."""
     axes.plot(list(values), list(map(fmean, values.values())), form, color=colour, **style)
     if any(len(each) > 1 for each in values.values()):
@@ -51,7 +51,7 @@ def show_end(axes: Axes, name: str, count: int | None = None) -> None:
 
     Of a long line, only some points have a marker, the last one among them.
     """
-    lines = [line for line in axes.get_lines() if len(line.get_xydata())]
+    lines = [line for line in axes.get_lines() if np.size(line.get_xydata())]
     if not lines:
         return
     sign = 1 if name == "acc" else -1
@@ -60,6 +60,7 @@ def show_end(axes: Axes, name: str, count: int | None = None) -> None:
     values = np.concatenate(points)[:, 1]
     floor = np.max(ends) - max(3 * np.ptp(ends), 0.05 * np.ptp(values))
     low, best, worst = values[values >= floor].min(), values.max(), values.min()
+    low = values[values >= low - 0.1 * (best - low)].min()  # Points that are almost equal stay together.
     if best - worst > MIN_CUT * (best - low):
         margin = 0.05 * (best - low)
         axes.set_ylim(*sorted((sign * (low - margin), sign * (best + margin))))
