@@ -29,7 +29,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.timing import Clock, in_turn, output_of, print_head, print_row, ratio, train_timed
+from benchmarks.timing import Clock, draw_times, in_turn, output_of, print_head, print_row, ratio, train_timed
 from benchmarks.tutorials import NETWORKS
 from mnist_lab.config.compose import compose
 from mnist_lab.data.mnist_files import data_root
@@ -116,23 +116,6 @@ def _in_own_process(loop: str, network: str, overrides: list[str]) -> float:
     return float(output_of("benchmarks.epoch", network, *overrides, "--only", loop))
 
 
-def draw(measured: dict[str, dict[str, list[float]]], path: Path) -> None:
-    """Draw a bar for the median of each loop, and a dot for each round."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 3.6), layout="constrained")
-    axes = figure.subplots()
-    for number, loop in enumerate(LOOPS):
-        places = [place + 0.2 * (number - 1.5) for place in range(len(measured))]
-        axes.bar(places, [statistics.median(seconds[loop]) for seconds in measured.values()], 0.18, label=loop)
-        for place, seconds in zip(places, measured.values(), strict=True):
-            axes.plot([place] * len(seconds[loop]), seconds[loop], ".", color="black", markersize=4)
-    axes.set_xticks(range(len(measured)), list(measured))
-    axes.set_ylabel("seconds an epoch of 60,000 images")
-    axes.legend(title="median, and each round")
-    figure.savefig(path, dpi=120)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", metavar="NETWORK or KEY=VALUE", nargs="*", help=", ".join(NETWORKS))
@@ -154,7 +137,7 @@ def main() -> None:
         medians = [f"{statistics.median(seconds[loop]):.1f}" for loop in LOOPS]
         print_row(network, *medians, *(ratio(seconds[over], seconds[under]) for over, under in ratios))
     if options.figure:
-        draw(measured, options.figure)
+        draw_times(measured, dict(zip(LOOPS, LOOPS, strict=True)), LOOPS[2:], options.figure)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ of their own, which the first run makes in two minutes: 7 GB on Linux.
 """
 
 import argparse
-import math
 import os
 import platform
 import statistics
@@ -31,17 +30,15 @@ from pathlib import Path
 
 import numpy as np
 import platformdirs
-from matplotlib.figure import Figure
 
 from benchmarks.epoch import time_epochs
 from benchmarks.peer_loops import EPOCHS, PACKAGES
-from benchmarks.timing import in_turn, output_of, print_head, print_row, ratio, spread
+from benchmarks.timing import draw_times, in_turn, output_of, print_head, print_row, ratio, spread
 from benchmarks.tutorials import NETWORKS
 from mnist_lab.config.compose import compose
 from mnist_lab.models.classifier import LOSSES
 from mnist_lab.runs.record import package_versions, processor_name
 from mnist_lab.training.build import make_data, make_model
-from mnist_lab.viz.style import COLOURS, styled
 
 OURS = {"mnist_lab": "mnist_lab", "fast": "mnist_lab, fast"}
 PEERS = {
@@ -129,35 +126,6 @@ def print_table(measured: Mapping[str, Seconds]) -> None:
         print_row(f"{words} / best of the others", *cells)
 
 
-@styled
-def draw(measured: Mapping[str, Seconds], path: Path) -> None:
-    """Draw a panel for each network: a bar for each median, the fastest on top, and a dot for each round."""
-    columns = min(2, len(measured))
-    lines = math.ceil(len(measured) / columns)
-    figure = Figure(figsize=(4.8 * columns, 0.4 + 2.6 * lines), layout="constrained")
-    panels = list(figure.subplots(lines, columns, squeeze=False).flat)
-    for axes in panels[len(measured) :]:
-        axes.axis("off")
-    for axes, (network, seconds) in zip(panels, measured.items(), strict=False):
-        medians = {loop: statistics.median(values) for loop, values in seconds.items()}
-        order = sorted(medians, key=medians.__getitem__)
-        colours = [COLOURS["train" if loop in OURS else "line"] for loop in order]
-        axes.barh(range(len(order)), [medians[loop] for loop in order], 0.7, color=colours)
-        for place, loop in enumerate(order):
-            rounds = seconds[loop]
-            axes.plot(rounds, [place] * len(rounds), "o", color=COLOURS["ink"], mec=COLOURS["paper"], ms=4, mew=0.6)
-            after = (max(rounds), place)
-            axes.annotate(f"{medians[loop]:.2f}", after, (6, 0), textcoords="offset points", va="center", fontsize=8.5)
-        axes.set_yticks(range(len(order)), [LOOPS[loop] for loop in order])
-        axes.tick_params(axis="y", length=0, labelcolor=COLOURS["ink"])
-        axes.invert_yaxis()
-        axes.margins(x=0.15)
-        axes.set_xlim(left=0)
-        axes.set_title(network, loc="left", fontweight="bold")
-    figure.supxlabel("seconds of an epoch of 60,000 images: median, and each round", fontsize=9.5)
-    figure.savefig(path, dpi=120)
-
-
 def versions(python: Path) -> str:
     """Return the versions of Python and of the packages in both environments, and the processor."""
     ours = package_versions()
@@ -200,7 +168,7 @@ def main() -> None:
     print_table(measured)
     print(f"\n{versions(python)}")
     if options.figure:
-        draw(measured, options.figure)
+        draw_times(measured, LOOPS, OURS, options.figure)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,24 @@
 """Times that can be compared on a machine whose speed changes: taken in turn, and judged by ratios within a round."""
 
+import math
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from lightning.pytorch import Callback
+from matplotlib.figure import Figure
 
 from mnist_lab.config.compose import compose
 from mnist_lab.runs.record import RunRecord
 from mnist_lab.sweeps.process import keep_freed_memory
 from mnist_lab.training.train import train
+from mnist_lab.viz.style import COLOURS, styled
 
 CHECKOUT = Path(__file__).parent.parent
 T = TypeVar("T")
@@ -105,3 +108,34 @@ def print_head(*heads: str) -> None:
 def print_row(*cells: object) -> None:
     """Print a row of a table in Markdown as soon as it is measured."""
     print("|", " | ".join(map(str, cells)), "|", flush=True)
+
+
+@styled
+def draw_times(
+    measured: Mapping[str, Mapping[str, Sequence[float]]], names: Mapping[str, str], ours: Container[str], path: Path
+) -> None:
+    """Draw a panel for each network: a bar for each loop's median, the fastest on top, and a dot for each round."""
+    columns = min(2, len(measured))
+    lines = math.ceil(len(measured) / columns)
+    figure = Figure(figsize=(4.8 * columns, 0.4 + 2.6 * lines))
+    panels = list(figure.subplots(lines, columns, squeeze=False).flat)
+    for axes in panels[len(measured) :]:
+        axes.axis("off")
+    for axes, (network, seconds) in zip(panels, measured.items(), strict=False):
+        medians = {loop: statistics.median(values) for loop, values in seconds.items()}
+        order = sorted(medians, key=medians.__getitem__)
+        colours = [COLOURS["soft" if loop in ours else "line"] for loop in order]
+        axes.barh(range(len(order)), [medians[loop] for loop in order], 0.7, color=colours)
+        for place, loop in enumerate(order):
+            rounds = seconds[loop]
+            axes.plot(rounds, [place] * len(rounds), "o", color=COLOURS["ink"], mec=COLOURS["paper"], ms=4, mew=0.6)
+            after = (max(rounds), place)
+            axes.annotate(f"{medians[loop]:.2f}", after, (6, 0), textcoords="offset points", va="center", fontsize=8.5)
+        axes.set_yticks(range(len(order)), [names[loop] for loop in order])
+        axes.tick_params(axis="y", length=0, labelcolor=COLOURS["ink"])
+        axes.invert_yaxis()
+        axes.margins(x=0.15)
+        axes.set_xlim(left=0)
+        axes.set_title(network, loc="left", fontweight="bold")
+    figure.supxlabel("seconds of an epoch of 60,000 images: median, and each round", fontsize=9.5)
+    figure.savefig(path, dpi=120)

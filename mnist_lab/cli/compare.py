@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from mnist_lab.cli.parser import CommandParser, find_named_runs
 from mnist_lab.config.metric_names import IMAGES_PER_SECOND, METRIC_NAMES
+from mnist_lab.config.settings import short_names
 from mnist_lab.errors import LabError, UsageError
 from mnist_lab.formatting import print_lines, shorten
 from mnist_lab.runs import listing
@@ -24,7 +25,7 @@ DESCRIBED = (
     *("tags", "note"),
 )
 MAX_COLUMNS = 6  # With more runs or groups, each is a line and not a column.
-MAX_LABEL = 90  # characters in a legend entry
+MAX_LABEL = 48  # characters in the label of a line
 PAIRED = tuple(f"paired/{name}" for name in ("images", "only_right", "difference", "low", "high", "p"))
 SIGNIFICANT = 0.05  # Below this p-value, one of two runs is called better.
 
@@ -41,9 +42,9 @@ def main(arguments: list[str]) -> None:
     if not runs:
         raise UsageError(f"--group: none of these {len(infos)} runs has finished")
     differing = listing.compare_settings(runs)
-    settings = {run: {key: values[i] for key, values in differing.items()} for i, run in enumerate(runs)}
-    groups = listing.group_runs(runs, differing) if options.group else [[run] for run in runs]
     keys = [key for key in differing if key != "seed" or not options.group]
+    settings = {run: {key: differing[key][i] for key in keys} for i, run in enumerate(runs)}
+    groups = listing.group_runs(runs, differing) if options.group else [[run] for run in runs]
     rows = []
     for group in groups:
         first, records = group[0], {run: infos[run] for run in group}
@@ -51,13 +52,13 @@ def main(arguments: list[str]) -> None:
             row = listing.group_row(records, judge=True)
         else:
             row = listing.run_row(first, records[first], judge=True)
-        rows.append(row | {key: settings[first][key] for key in keys})
+        rows.append(row | settings[first])
     has_curves = options.out is not None and save_curves(groups, settings, options.out)
     messages = sys.stderr if options.form else sys.stdout
     if not options.form:
         print_comparison(rows, keys)
         if any(map(listing.is_unchosen, runs)):
-            print_lines("test accuracies of a sweep's jobs are for judging them; choose by validation\n")
+            print_lines("test accuracies of a sweep's jobs are for judging them; choose by validation", "")
     if [len(group) for group in groups] == [1, 1]:
         paired = compare_pair(runs, messages)
         rows = [row | columns for row, columns in zip(rows, pair_columns(paired), strict=True)]
@@ -84,20 +85,22 @@ def compare_pair(runs: Sequence[Run], messages: TextIO) -> PairedComparison | No
 
 
 def save_curves(groups: Sequence[Sequence[Run]], settings: Mapping[Run, dict[str, Any]], path: Path) -> bool:
-    """Plot the curves of the runs, numbered by their rows in the table, into a file; return whether there are any."""
+    """Plot the curves of groups, numbered by their rows in the table, into a file; return whether there are any."""
     from mnist_lab.viz.curves import plot_comparison  # It imports matplotlib.
 
     require_figure_path(path)
-    labels = {run: legend_label(number, run, settings[run]) for number, group in enumerate(groups, 1) for run in group}
-    figure = plot_comparison(list(labels), list(labels.values()))
+    labels = [line_label(number, group[0], settings[group[0]]) for number, group in enumerate(groups, 1) for _ in group]
+    figure = plot_comparison([run for group in groups for run in group], labels)
     if figure is not None:
         write_figure(figure, path, f"--out={path}")
     return figure is not None
 
 
-def legend_label(number: int, run: Run, settings: Mapping[str, Any]) -> str:
-    """Return the legend entry of a run: its number and its values of the differing settings, or its folder."""
-    return shorten(f"{number}: {listing.describe_settings(settings) or run.folder.name}", MAX_LABEL)
+def line_label(number: int, run: Run, settings: Mapping[str, Any]) -> str:
+    """Return the label of a run's line: its number and its values of the differing settings, or its folder."""
+    names = short_names(settings)
+    words = listing.describe_settings({names[key]: value for key, value in settings.items()})
+    return shorten(f"{number}: {words or run.folder.name}", MAX_LABEL)
 
 
 def print_comparison(rows: Sequence[dict[str, Any]], settings: Sequence[str]) -> None:

@@ -1,6 +1,5 @@
 """Write the results of a run or a sweep into one HTML file."""
 
-from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -30,13 +29,14 @@ def report(name: str, path: Path | None = None) -> Path:
     return write_page(kind, values, path)
 
 
-def write_page(kind: str, values: Mapping[str, Any], path: Path) -> Path:
+def write_page(kind: str, values: dict[str, Any], path: Path) -> Path:
     """Write the page of a template, KIND.html.j2, and return its path."""
-    from mnist_lab.viz.style import COLOURS
+    from mnist_lab.viz.style import COLOURS, DARK
 
     made = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
     template = Path(__file__).parent / "templates" / f"{kind}.html.j2"
-    page = render_template(template, **values, made=made, version=package_versions()["mnist-lab"], colours=COLOURS)
+    values |= {"made": made, "version": package_versions()["mnist-lab"], "colours": COLOURS, "dark": DARK}
+    page = render_template(template, **values)
     with user_output(path, f"--out={path}") as partial:
         partial.write_text(page, encoding="utf-8", errors="backslashreplace")  # Odd file names become surrogates.
     return path

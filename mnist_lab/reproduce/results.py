@@ -24,9 +24,10 @@ from mnist_lab.models.classifier import Classifier
 from mnist_lab.models.dummy_batch import dummy_images
 from mnist_lab.runs.record import RunRecord
 from mnist_lab.runs.run import Run
-from mnist_lab.viz.curves import METRICS, SETS, finish_axes, plot_published
+from mnist_lab.viz.axes import finish_axes, plot_means, show_end
+from mnist_lab.viz.curves import METRICS, SETS, plot_published
 from mnist_lab.viz.save import write_figure
-from mnist_lab.viz.style import set_title, styled
+from mnist_lab.viz.style import COLOURS, set_title, styled
 
 TOLERANCE = 0.3  # A mean test accuracy is "reached" if it is at most this many points below the published one.
 TUTORIALS, SUMMARY = "RESULTS.md", "results.json"
@@ -177,27 +178,20 @@ def _compare_values(metric: str, published: float | None, values: Sequence[float
 
 @styled
 def plot_reproduction(name: str, row: Mapping[str, Any]) -> Figure:
-    """Plot a preset's mean and range over its seeds; the axes fit the test set and the published points."""
+    """Plot a preset's mean and range over its seeds, and the published points."""
     seeds = len(row["seeds"])
-    figure = Figure(figsize=(9, 3.8))
+    figure = Figure(figsize=(9, 4.2))
     set_title(figure, f"{name}: mean and range of {seeds} seed{'s' * (seeds > 1)}, published figures as crosses")
     for axes, metric in zip(figure.subplots(1, 2), METRICS, strict=True):
-        fitted: list[float] = []
-        for kind, (words, colour) in SETS.items():
+        for kind, words in SETS.items():
             by_epoch = enumerate(row["curves"].get(f"{kind}/{metric}", []))
             curve = {epoch: values for epoch, values in by_epoch if epoch > 0 and values}
             if curve:
-                low, high = [min(values) for values in curve.values()], [max(values) for values in curve.values()]
-                axes.plot(list(curve), list(map(statistics.fmean, curve.values())), color=colour, label=words)
-                axes.fill_between(list(curve), low, high, color=colour, alpha=0.2, linewidth=0)
-                fitted += [*low, *high] if kind == "test" else []
-            fitted += plot_published(axes, row, f"{kind}/{metric}")
-        if fitted and metric == "loss":
-            axes.set_ylim(top=1.15 * max(fitted))
-        elif fitted:
-            axes.set_ylim(bottom=min(fitted) - 0.1 * (100 - min(fitted)))
+                plot_means(axes, curve, "--" if kind == "train" else "-", COLOURS[kind], label=words)
+            plot_published(axes, row, f"{kind}/{metric}")
+        show_end(axes, metric)
         finish_axes(axes, "epoch", METRICS[metric][0])
-        axes.legend()
+        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16))
     return figure
 
 

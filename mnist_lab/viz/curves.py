@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator
 
-from mnist_lab.config.metric_names import EXAMPLES_SEEN, TRAIN_LOSS_STEP
+from mnist_lab.config.metric_names import EXAMPLES_SEEN, METRIC_NAMES, TRAIN_ACC, TRAIN_LOSS_STEP, VAL_ACC
 from mnist_lab.runs.listing import format_cell
 from mnist_lab.runs.run import Run
-from mnist_lab.viz.style import COLOURS, HEIGHT, TITLE_HEIGHT, WIDTH, distinct_colours, set_title, set_tooltips, styled
+from mnist_lab.viz.axes import finish_axes, label_ends, note_cut, plot_means, set_log_scale, show_end
+from mnist_lab.viz.style import COLOURS, HEIGHT, LETTER, WIDTH, rank_colours, set_title, set_tooltips, styled
 
 if TYPE_CHECKING:
     from mnist_lab.training.lr_range import RangeTest
 
-SETS = {
-    "train": ("training, while learning", COLOURS["train"]),
-    "val": ("validation", COLOURS["val"]),
-    "test": ("test", COLOURS["test"]),
-}
+SETS = {"train": "training, while learning", "val": "validation", "test": "test"}
+MARKERS = {"train": "o", "val": "s", "test": "D"}
 METRICS = {"loss": ("loss (mean per image)", 1), "acc": ("accuracy (%)", 100)}  # the label, and the factor to its unit
 LEGEND_ROW = 0.19  # inches
-MAX_NAMED = 24  # runs in a legend
+MAX_NAMED = 10  # runs with a label in a comparison
 
 
 def plot_loss(run: Run) -> Figure:
@@ -46,9 +45,10 @@ def plot_examples_seen(run: Run) -> Figure:
     steps = [row for row in run.metrics() if TRAIN_LOSS_STEP in row]
     if steps:
         x, y = [row[EXAMPLES_SEEN] for row in steps], [row[TRAIN_LOSS_STEP] for row in steps]
-        loss_axes.plot(x, y, color=SETS["train"][1], linewidth=1, alpha=0.5, label="training, single steps")
+        loss_axes.plot(x, y, color=COLOURS["train"], linewidth=1, alpha=0.5, label="training, single steps")
     for axes, name in ((loss_axes, "loss"), (accuracy_axes, "acc")):
         _plot_sets(axes, run, name, across=EXAMPLES_SEEN)
+        show_end(axes, name)
         finish_axes(axes, "", METRICS[name][0])
     left, right = accuracy_axes.get_xlim()
     accuracy_axes.set(xlabel="training examples seen", xlim=(min(0, left), max(1, right)))
@@ -65,6 +65,7 @@ def _plot_by_epoch(run: Run, name: str) -> Figure:
     _plot_sets(axes, run, name, across="epochs")
     for kind in SETS:
         plot_published(axes, run.tutorial, f"{kind}/{name}")
+    show_end(axes, name)
     finish_axes(axes, "epoch", METRICS[name][0])
     figure.set_label("; ".join(str(line.get_label()) for line in axes.get_lines()))
     _finish_figure(figure, run, HEIGHT)
@@ -74,73 +75,94 @@ def _plot_by_epoch(run: Run, name: str) -> Figure:
 def _finish_figure(figure: Figure, run: Run, height: float) -> None:
     """Add the title, and the legend below the axes."""
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.set_size_inches(WIDTH, height + TITLE_HEIGHT + LEGEND_ROW * len(handles))
+    figure.set_size_inches(WIDTH, height + LEGEND_ROW * len(handles))
     set_title(figure, f"{run.info['model']}: {run.folder.name}")
     figure.legend(handles, labels, loc="outside lower left")
 
 
 def _plot_sets(axes: Axes, run: Run, name: str, *, across: Literal["epochs", "examples_seen"]) -> None:
     """Plot a metric of every set, a single test as a star, with the value of the tested or last epoch in the legend."""
-    for kind, (words, colour) in SETS.items():
+    for kind, words in SETS.items():
         metric, factor = f"{kind}/{name}", METRICS[name][1]
-        by_epoch, curve = (
-            {x: y for x, y in run.curve(metric, by).items() if math.isfinite(y)} for by in ("epochs", across)
-        )
-        if across == "epochs":  # The value before training would leave little of the axis for the others.
-            curve = {x: y for x, y in curve.items() if x > 0} or curve
+        by_epoch, curve = _finite_curve(run, metric), _finite_curve(run, metric, across)
         if not curve:
             continue
         last = max(by_epoch)
         epoch = run.tested_epoch if run.tested_epoch in by_epoch else last
         label = f"{words}, {format_cell(metric, by_epoch[epoch])}" + (f" (epoch {epoch:g})" if epoch != last else "")
-        marker, size = ("*", 12) if kind == "test" and len(curve) == 1 else ("o", 5)
+        marker, size = ("*", 12) if kind == "test" and len(curve) == 1 else (MARKERS[kind], 5)
         style: dict[str, Any] = {"marker": marker, "markersize": size, "markeredgecolor": COLOURS["paper"]}
-        (line,) = axes.plot(list(curve), [factor * y for y in curve.values()], color=colour, label=label, **style)
+        style |= {"color": COLOURS[kind], "label": label}
+        (line,) = axes.plot(list(curve), [factor * y for y in curve.values()], **style)
         if across == "epochs":
             set_tooltips(line, [f"{words}, epoch {x:g}: {format_cell(metric, y)}" for x, y in curve.items()])
 
 
-def plot_published(axes: Axes, tutorial: Mapping[str, Any], metric: str) -> list[float]:
-    """Plot the published values of a metric, such as test/acc, from epoch 1 on as crosses, and return the values."""
+def _finite_curve(run: Run, metric: str, across: Literal["epochs", "examples_seen"] = "epochs") -> dict[float, float]:
+    """Return the finite values of a curve; those by epoch begin with epoch 1, if there is one."""
+    curve = {x: y for x, y in run.curve(metric, across).items() if math.isfinite(y)}
+    return {x: y for x, y in curve.items() if x > 0 or across != "epochs"} or curve
+
+
+def plot_published(axes: Axes, tutorial: Mapping[str, Any], metric: str) -> None:
+    """Plot the published values of a metric, such as test/acc, from epoch 1 on as crosses."""
     values = (tutorial.get("published") or {}).get(metric, [])
     points = {epoch: y for epoch, y in enumerate(values) if y is not None and epoch > 0}
     if points:
         kind, name = metric.split("/")
-        (words, colour), factor = SETS[kind], METRICS[name][1]
-        label = f"{words.split(',')[0]}, published"
+        factor = METRICS[name][1]
+        label = f"{SETS[kind].split(',')[0]}, published"
         texts = {epoch: format_cell(metric, y / factor) for epoch, y in points.items()}
-        style: dict[str, Any] = {"color": colour, "markersize": 7, "markeredgewidth": 1.6}
+        style: dict[str, Any] = {"color": COLOURS[kind], "markersize": 7, "markeredgewidth": 1.6}
         style["label"] = f"{label}, {texts[max(texts)]}"
         (line,) = axes.plot(list(points), list(points.values()), "x", **style)
         set_tooltips(line, [f"{label}, epoch {epoch}: {text}" for epoch, text in texts.items()])
-    return list(points.values())
 
 
 @styled
 def plot_comparison(runs: Sequence[Run], labels: Sequence[str]) -> Figure | None:
-    """Plot loss and accuracy of runs by epoch: a row of axes for each set, a colour for each run; None without a curve.
+    """Plot loss and accuracy of runs by epoch, a row of axes for each set; None without a curve.
 
-    The test set has axes if a run evaluated it more than once. A run that evaluated it once has a star there.
+    Runs with the same label are seeds: a line shows their mean, and a band their range. The better a run is in
+    validation, the darker is its line; only the best have labels. The test set has axes if a run evaluated it more than
+    once. A run that evaluated it once has a star there.
     """
-    kinds = [kind for kind in SETS if any(len(run.curve(f"{kind}/loss")) > (kind == "test") for run in runs)]
+    groups: dict[str, list[Mapping[str, dict[float, float]]]] = {}
+    for run, label in zip(runs, labels, strict=True):
+        groups.setdefault(label, []).append({metric: _finite_curve(run, metric) for metric in METRIC_NAMES})
+    everyone = [curves for group in groups.values() for curves in group]
+    kinds = [kind for kind in SETS if any(len(curves[f"{kind}/loss"]) > (kind == "test") for curves in everyone)]
     if not kinds:
         return None
-    figure = Figure(figsize=(10, HEIGHT * len(kinds) + 0.5 + LEGEND_ROW * min(len(runs), MAX_NAMED)))
+    scores = {
+        label: fmean(max((curves[VAL_ACC] or curves[TRAIN_ACC] or {0: 0.0}).values()) for curves in group)
+        for label, group in groups.items()
+    }
+    ranked = sorted(groups, key=scores.__getitem__, reverse=True)
+    named = ranked[:MAX_NAMED]
+    colours = dict(zip(named, rank_colours(len(named)), strict=True))
+    figure = Figure(figsize=(9 + LETTER * max(map(len, named)), HEIGHT * len(kinds)))
+    title = "The better in validation, the darker" + "; a band is the range over seeds" * (len(groups) < len(runs))
+    title += f"; the best {MAX_NAMED} of {len(ranked)} have labels" * (len(ranked) > MAX_NAMED)
+    set_title(figure, title)
     grid = figure.subplots(len(kinds), len(METRICS), sharex=True, squeeze=False)
     for row, kind in zip(grid, kinds, strict=True):
         for axes, (name, (label_y, factor)) in zip(row, METRICS.items(), strict=True):
-            for run, label, colour in zip(runs, labels, distinct_colours(len(runs)), strict=True):
-                curve = run.curve(f"{kind}/{name}")
-                marker, size = ("*", 11) if kind == "test" and len(curve) == 1 else ("o", 3)
-                style: dict[str, Any] = {"marker": marker, "markersize": size, "linewidth": 1.2, "color": colour}
-                axes.plot(list(curve), [factor * y for y in curve.values()], label=label, **style)
+            for i, label in enumerate(ranked):
+                curves = [curves[f"{kind}/{name}"] for curves in groups[label]]
+                epochs = sorted({epoch for curve in curves for epoch in curve})
+                values = {epoch: [factor * curve[epoch] for curve in curves if epoch in curve] for epoch in epochs}
+                form, size = ("*", 11) if kind == "test" and max(map(len, curves)) == 1 else ("o-", 3)
+                style: dict[str, Any] = {"markersize": size, "linewidth": 1.2, "label": label}
+                plot_means(axes, values, form, colours.get(label, COLOURS["line"]), zorder=3 - i / len(ranked), **style)
             finish_axes(axes, "epoch" if kind == kinds[-1] else "", label_y)
             low, high = axes.dataLim.intervaly
             if name == "loss" and 0 < 10 * low < high:
                 set_log_scale(axes, "y")  # On a linear scale, one run that hardly learns would hide the others.
-            axes.set_title(SETS[kind][0])
-    title = f"the first {MAX_NAMED} of {len(runs)} runs" if len(runs) > MAX_NAMED else None
-    figure.legend(handles=grid[0][0].get_lines()[:MAX_NAMED], title=title, loc="outside lower center")
+            else:
+                show_end(axes, name, max(2, (len(ranked) + 1) // 2))
+            axes.set_title(SETS[kind], loc="left")
+            label_ends(axes, {label: label.partition(":")[0] if name == "loss" else label for label in named})
     return figure
 
 
@@ -149,31 +171,17 @@ def plot_range_test(result: RangeTest, title: str) -> Figure:
     """Plot the training loss over the learning rate, of each step and smoothed, with the two suggestions as points."""
     figure = Figure(figsize=(7, 4))
     axes = figure.subplots()
-    axes.plot(result.rates, result.losses, ".", markersize=3, alpha=0.4, color=COLOURS["soft"], label="each step")
-    axes.plot(result.rates, result.smoothed, color=COLOURS["train"], label="smoothed")
-    for name, rate, colour in (("steepest", result.steepest, "val"), ("valley", result.valley, "test")):
+    axes.plot(result.rates, result.losses, ".", markersize=3, alpha=0.4, color=COLOURS["train"], label="each step")
+    axes.plot(result.rates, result.smoothed, color=COLOURS["ink"], label="smoothed")
+    for name, rate, marker in (("steepest", result.steepest, "^"), ("valley", result.valley, "o")):
         y = result.smoothed[result.rates.index(rate)]
-        axes.plot([rate], [y], "o", zorder=3, color=COLOURS[colour], label=f"{name}: {rate:.2g}")
+        axes.plot([rate], [y], marker, markersize=8, zorder=3, color=COLOURS["ink"], label=f"{name}: {rate:.2g}")
     finish_axes(axes, "learning rate", "training loss")
     set_log_scale(axes, "x")
-    axes.set_ylim(0, 1.3 * max(result.smoothed[: len(result.smoothed) // 3]))
+    top = 1.3 * max(result.smoothed[: len(result.smoothed) // 3])
+    axes.set_ylim(0, top)
+    if max(result.losses) > top:
+        note_cut(axes, max(result.losses), above=True)
     set_title(figure, title)
-    axes.legend(loc="lower left")
+    figure.legend(loc="outside lower left", ncols=4)
     return figure
-
-
-def finish_axes(axes: Axes, label_x: str, label_y: str) -> None:
-    """Label the axes, and add a grid."""
-    axes.set(xlabel=label_x, ylabel=label_y)
-    axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
-    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-    axes.grid(axis="y")
-
-
-def set_log_scale(axes: Axes, which: Literal["x", "y"]) -> None:
-    """Make an axis logarithmic, with plain numbers as labels, since matplotlib's own need mathtext, which is off."""
-    axis = axes.xaxis if which == "x" else axes.yaxis
-    axes.set(**{f"{which}scale": "log"})
-    axis.set_major_locator(LogLocator(subs=(1, 3)))
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter("{x:g}")

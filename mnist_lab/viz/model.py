@@ -13,13 +13,19 @@ from mnist_lab.data.corruptions import CORRUPTIONS, corrupt
 from mnist_lab.data.image_source import DIGITS
 from mnist_lab.evaluation.evaluate import Robustness
 from mnist_lab.evaluation.predictions import Predictions
-from mnist_lab.formatting import shorten
-from mnist_lab.viz.style import COLOURS, TITLE_HEIGHT, distinct_colours, set_title, set_tooltips, styled
+from mnist_lab.viz.axes import plot_means
+from mnist_lab.viz.curves import LEGEND_ROW
+from mnist_lab.viz.style import COLOURS, LETTER, WIDTH, rank_colours, set_title, set_tooltips, shorten_name, styled
 from mnist_lab.viz.sweep import draw_cells
 
+NEGATIVE, POSITIVE = COLOURS["negative"], COLOURS["positive"]
 MAX_NAME = 12  # characters of a class's name
-CHARACTER = 0.07  # inches of the widest character
+CHARACTER = 0.07  # inches
 INK = LinearSegmentedColormap.from_list("ink", [(0, 0, 0, 0), (0, 0, 0, 1)])  # black, on paper of any colour
+# Colours of values with a sign; zero is paper of any colour.
+SIGNS = LinearSegmentedColormap.from_list(
+    "signs", [(0, NEGATIVE), (0.5, f"{NEGATIVE}00"), (0.5, f"{POSITIVE}00"), (1, POSITIVE)]
+)
 MAX_COUNTED = 20  # The confusion matrix of more classes has no numbers.
 COLUMNS = 4  # columns of axes in the figure of robustness
 
@@ -42,19 +48,9 @@ def plot_images(
     """
     side = images.shape[-1]
     pixels = np.asarray(images).reshape(len(truths), side, side)
-    names = [shorten(name, MAX_NAME) for name in classes]
-    longest_name = max(len(names[label]) for label in {*truths, *(predictions or ())})
-    cell_inches = 1.2 + CHARACTER * (longest_name - 1)
-    rows, cell_width, text_height = -(-len(truths) // columns), int(side * cell_inches), int(0.52 * side)
-    cell_height = int(1.2 * side) + text_height
-    sheet = np.full((rows * cell_height, columns * cell_width), np.nan)
-    figure = Figure(figsize=(cell_inches * columns, cell_inches * rows * cell_height / cell_width))
-    figure.set_layout_engine("none")
-    axes = figure.add_axes((0, 0, 1, 1))  # Separate axes for each image would take ten times as long.
-    axes.axis("off")
-    for i, (image, truth) in enumerate(zip(pixels, truths, strict=True)):
-        top, left = i // columns * cell_height + text_height, i % columns * cell_width + (cell_width - side) // 2
-        sheet[top : top + side, left : left + side] = image
+    names = [shorten_name(name, MAX_NAME) for name in classes]
+    texts = []
+    for i, truth in enumerate(truths):
         predicted = truth if predictions is None else predictions[i]
         labels = {"truth" if predictions is None else "predicted": predicted}
         if predicted != truth:
@@ -63,7 +59,20 @@ def plot_images(
         if probabilities is not None:
             shares = [format_probability(probabilities[i, label].item()) for label in labels.values()]
             lines = [f"{line}: {share}" for line, share in zip(lines, shares, strict=True)]
-        colour = COLOURS["ink" if predicted == truth else "bad"]
+        texts.append(lines)
+    cell_inches = max(1.2, 0.15 + 0.067 * max(len(line) for lines in texts for line in lines))
+    rows, cell_width = -(-len(truths) // columns), int(side * cell_inches)
+    text_height = int(0.26 * side * max(map(len, texts)))
+    cell_height = int(1.2 * side) + text_height
+    sheet = np.full((rows * cell_height, columns * cell_width), np.nan)
+    figure = Figure(figsize=(cell_inches * columns, cell_inches * rows * cell_height / cell_width))
+    figure.set_layout_engine("none")
+    axes = figure.add_axes((0, 0, 1, 1))  # Separate axes for each image would take ten times as long.
+    axes.axis("off")
+    for i, lines in enumerate(texts):
+        top, left = i // columns * cell_height + text_height, i % columns * cell_width + (cell_width - side) // 2
+        sheet[top : top + side, left : left + side] = pixels[i]
+        colour = COLOURS["wrong" if len(lines) > 1 else "right"]
         axes.text(left + side / 2, top - 2, "\n".join(lines), ha="center", va="bottom", fontsize=8.5, color=colour)
     axes.imshow(sheet, cmap=INK if as_ink else "gray", interpolation="none", aspect="auto")
     return figure
@@ -98,31 +107,29 @@ def plot_worst_errors(
 def plot_confusion(predictions: Predictions) -> Figure:
     """Plot the images of each true class (row) by predicted class (column), right and wrong ones in two colours."""
     matrix = predictions.confusion()
-    max_right = max(matrix.diagonal().max().item(), 1)
-    max_wrong = max((matrix - matrix.diagonal().diag()).max().item(), 1)
+    most = {"right": int(matrix.diagonal().max()), "wrong": int((matrix - matrix.diagonal().diag()).max())}
     counts = {(j, i): int(matrix[i, j]) for i, j in matrix.nonzero().tolist()}
-    colours = {
-        (j, i): (COLOURS["heat"], count / max_right) if i == j else (COLOURS["error"], count / max_wrong)
-        for (j, i), count in counts.items()
-    }
-    names = [shorten(name, MAX_NAME) for name in predictions.classes]
+    kinds = {cell: "right" if cell[0] == cell[1] else "wrong" for cell in counts}
+    colours = {cell: (COLOURS[kind], counts[cell] / most[kind]) for cell, kind in kinds.items()}
+    names = [shorten_name(name, MAX_NAME) for name in predictions.classes]
     label_inches = CHARACTER * (max(map(len, names)) - 1)
-    if len(names) <= MAX_COUNTED:
-        texts, cells_inches = {cell: str(count) for cell, count in counts.items()}, max(3, 0.4 * len(names))
-    else:
-        texts, cells_inches = {}, min(0.16 * len(names), 12)
+    has_counts = len(names) <= MAX_COUNTED
+    cells_inches = max(3, 0.4 * len(names)) if has_counts else min(0.16 * len(names), 12)
     side = 0.6 + label_inches + cells_inches
     figure = Figure(figsize=(side, side))
     axes = figure.subplots()
-    draw_cells(axes, colours, texts)
-    axes.set_xticks(range(len(names)), names, rotation=90 if label_inches else 0)
-    axes.set_yticks(range(len(names)), names)
+    draw_cells(axes, colours, {cell: str(count) for cell, count in counts.items() if has_counts})
+    shown = range(0, len(names), math.ceil(0.16 * len(names) / cells_inches))  # There is room for so many names.
+    axes.set_xticks(shown, [names[i] for i in shown], rotation=90 if label_inches else 0)
+    axes.set_yticks(shown, [names[i] for i in shown])
     axes.xaxis.tick_top()
     axes.xaxis.set_label_position("top")
-    axes.tick_params(length=0)
     axes.set(xlim=(-0.5, len(names) - 0.5), ylim=(len(names) - 0.5, -0.5))
     axes.set(xlabel="predicted class", ylabel="true class")
-    set_title(figure, f"{len(predictions.labels):,} images, accuracy {predictions.accuracy:.2%}")
+    summary = f"{len(predictions.labels):,} images, accuracy {predictions.accuracy:.2%}"
+    if not has_counts:
+        summary += f"; strongest grey: {most['right']:,} right images, strongest red: {most['wrong']:,} wrong ones"
+    set_title(figure, summary)
     errors = [f"{names[i]} predicted as {names[j]}: {count}" for (j, i), count in sorted(counts.items()) if i != j]
     figure.set_label(f"errors: {', '.join(errors) or 'none'}")
     return figure
@@ -155,11 +162,13 @@ def plot_reliability(predictions: Predictions) -> Figure:
 @styled
 def plot_robustness(groups: Mapping[str, Sequence[Robustness]]) -> Figure:
     """Plot mean and range of each group of runs by corruption, below the first test image in every strength."""
+    means = {label: np.mean([[*run.accuracies.values()] for run in runs]) for label, runs in groups.items()}
+    ranked = sorted(groups, key=means.__getitem__, reverse=True)
     first, *_ = next(iter(groups.values()))
     corruptions, image = list(first.accuracies), first.example.unsqueeze(0)
-    columns = min(COLUMNS, len(corruptions) + 1)
-    rows = -(-(len(corruptions) + 1) // columns)
-    figure = Figure(figsize=(3.3 * columns, 3.4 * rows))
+    columns = min(COLUMNS, len(corruptions))
+    rows = -(-len(corruptions) // columns)
+    figure = Figure(figsize=(max(WIDTH, 3.3 * columns), 3.4 * rows + LEGEND_ROW * len(groups)))
     grid = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=[1, 4.4] * rows)
     for axes in grid.flat:
         axes.axis("off")
@@ -170,16 +179,16 @@ def plot_robustness(groups: Mapping[str, Sequence[Robustness]]) -> Figure:
         strip.vlines(np.arange(0.5, 5), 0, 1, color=COLOURS["line"], linewidth=0.8)
         strip.set_title(name)
         axes.axis("on")
-        for colour, (label, runs) in zip(distinct_colours(len(groups)), groups.items(), strict=True):
-            values = 100 * np.array([[run.accuracy, *run.accuracies[name]] for run in runs])
-            axes.plot(range(6), values.mean(0), "o-", markersize=3, linewidth=1.3, color=colour, label=label)
-            axes.fill_between(range(6), values.min(0), values.max(0), color=colour, alpha=0.2, linewidth=0)
+        for colour, label in zip(rank_colours(len(groups)), ranked, strict=True):
+            values = 100 * np.array([[run.accuracy, *run.accuracies[name]] for run in groups[label]])
+            text = shorten_name(f"{label}: {means[label]:.1%} on average", int(figure.get_figwidth() / LETTER) - 8)
+            plot_means(axes, dict(enumerate(values.T)), "o-", colour, markersize=3, linewidth=1.3, label=text)
         axes.set_xticks(range(6), ["0", *(f"{amount:g}" for amount in CORRUPTIONS[name].amounts)])
         axes.set(xlabel=CORRUPTIONS[name].unit, xlim=(-0.5, 5.5), ylim=(0, 102))
         axes.grid()
         if i % columns == 0:
             axes.set_ylabel("test accuracy (%)")
-    grid[-1, -1].legend(*grid[1, 0].get_legend_handles_labels(), loc="center", fontsize=9)
+    figure.legend(*grid[1, 0].get_legend_handles_labels(), loc="outside lower left")
     return figure
 
 
@@ -202,10 +211,10 @@ def plot_filters(model: nn.Module, image_size: int, count: int = 128) -> Figure 
     sheet = sheet.reshape(rows, columns, height + 1, width + 1).swapaxes(1, 2)
     sheet = sheet.reshape(rows * (height + 1), columns * (width + 1))[:-1, :-1]
     limit = np.abs(shown).max()
-    figure = Figure(figsize=(6.2, 5 * sheet.shape[0] / sheet.shape[1] + TITLE_HEIGHT + 0.1))
+    figure = Figure(figsize=(6.2, 5 * sheet.shape[0] / sheet.shape[1] + 0.1))
     axes = figure.subplots()
     axes.axis("off")
     set_title(figure, f"{name}: {len(shown)} of {len(pictures)}")
-    colours = axes.imshow(sheet, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="none")
+    colours = axes.imshow(sheet, cmap=SIGNS, vmin=-limit, vmax=limit, interpolation="none")
     figure.colorbar(colours, ax=axes, label="weight", aspect=30)
     return figure

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 FORMATS = (".png", ".pdf", ".svg")
 DPI = 150
-MIN_SCALE, MAX_SCALE = 4.5, 6.1  # rem per inch of a figure, for text of a readable size on a phone and on a desk
+MIN_SCALE, MAX_SCALE = 4.5, 7.0  # rem per inch of a figure, for text of a readable size on a phone and on a desk
 
 
 def require_figure_path(path: Path) -> None:
@@ -55,12 +55,12 @@ def inline_svg(figure: Figure, name: str) -> str:
     """
     from matplotlib import rc_context
 
-    from mnist_lab.viz.style import TITLE_HEIGHT
+    from mnist_lab.viz.style import TITLE_ROW
 
     _escape_texts(figure)
-    if figure.get_suptitle():
+    if title := figure.get_suptitle():
         figure.suptitle("", in_layout=False)
-        figure.set_figheight(figure.get_figheight() - TITLE_HEIGHT)
+        figure.set_figheight(figure.get_figheight() - TITLE_ROW * len(title.splitlines()))
     figure.patch.set_visible(False)
     file = io.StringIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):

@@ -1,6 +1,7 @@
 """The colours of figures and reports, and what else all figures share: type, titles, tooltips."""
 
 import json
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,22 +9,27 @@ from matplotlib import colormaps, rc_context
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
-# Each colour is also a CSS variable of the reports. report/templates/style.css has other values for a dark page.
-COLOURS = {
-    "paper": "#ffffff",
-    "tint": "#f4f6f9",
-    "line": "#d5dbe3",
-    "ink": "#16191d",
-    "soft": "#58616d",
-    "train": "#2563c9",
-    "val": "#b4540a",
-    "test": "#1b7f4d",
-    "bad": "#b3261e",
-    "heat": "#5b9bff",
-    "error": "#ff9d5c",
+# A colour of light pages and of dark ones; reports have CSS variables of these names. A hue has one meaning everywhere,
+# and colours that are shown together differ for colour-blind eyes and in grey.
+PALETTE = {
+    "paper": ("#ffffff", "#14171c"),
+    "tint": ("#f4f6f9", "#1d2128"),
+    "line": ("#d5dbe3", "#39414c"),
+    "ink": ("#16191d", "#e9ecf0"),
+    "soft": ("#58616d", "#a6b0bd"),
+    "train": ("#8590a0", "#727e8d"),
+    "val": ("#74289a", "#cf9bff"),
+    "test": ("#00794c", "#63e6ae"),
+    "right": ("#3f4d5e", "#a9b5c4"),
+    "wrong": ("#bd1a3c", "#f0607a"),
+    "positive": ("#1f56c4", "#82b4ff"),
+    "negative": ("#e0701c", "#dd6e22"),
 }
-WIDTH, HEIGHT = 4.6, 2.75  # inches of a figure with one pair of axes
-TITLE_HEIGHT = 0.3  # inches
+COLOURS, DARK = ({name: pair[i] for name, pair in PALETTE.items()} for i in range(2))
+FILL = 0.5  # the opacity of the strongest cell, on which text can be read
+WIDTH, HEIGHT = 3.9, 2.6  # inches of a figure with one pair of axes
+TITLE_ROW = 0.3  # inches of a line of a title
+LETTER = 0.085  # inches of a letter, on average
 TOOLTIPS = "tooltips:"  # the prefix of the group id of an artist with tooltips
 
 # This decorates functions that make figures, since texts, axes and layouts copy these settings when they are created.
@@ -51,8 +57,15 @@ styled = rc_context(
 
 
 def set_title(figure: Figure, title: str) -> None:
-    """Write a title above the axes; reports have headings instead."""
-    figure.suptitle(title, x=0.02, ha="left", wrap=True)
+    """Write a title above a figure, which grows by its lines; reports have headings instead."""
+    text = textwrap.fill(title, int(figure.get_figwidth() / LETTER))
+    figure.suptitle(text, x=0.02, ha="left")
+    figure.set_figheight(figure.get_figheight() + TITLE_ROW * len(text.splitlines()))
+
+
+def shorten_name(name: str, most: int) -> str:
+    """Leave out the middle of a long name, since many names differ only at their ends."""
+    return name if len(name) <= most else f"{name[: most // 2]}…{name[len(name) + most // 2 - most + 1 :]}"
 
 
 def set_tooltips(artist: Artist, texts: Sequence[str]) -> None:
@@ -60,6 +73,6 @@ def set_tooltips(artist: Artist, texts: Sequence[str]) -> None:
     artist.set_gid(TOOLTIPS + json.dumps(texts))
 
 
-def distinct_colours(count: int) -> list[Any]:
-    """Return this many distinct colours, as matplotlib takes them."""
-    return [f"C{i}" if count <= 10 else colormaps["turbo"](i / (count - 1)) for i in range(count)]
+def rank_colours(count: int) -> list[Any]:
+    """Return colours of this many runs, the best first: the better, the darker."""
+    return [colormaps["viridis"](0.8 * i / max(1, count - 1)) for i in range(count)]

@@ -14,20 +14,20 @@ from matplotlib.patches import Rectangle
 from omegaconf import OmegaConf
 
 from mnist_lab.config.metric_names import VAL_ACC, in_words, is_accuracy
-from mnist_lab.formatting import format_accuracy, shorten
+from mnist_lab.formatting import format_accuracy
 from mnist_lab.runs.listing import format_cell
 from mnist_lab.runs.ranking import Results, mean, spread
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Job
-from mnist_lab.viz.curves import LEGEND_ROW, METRICS, SETS, finish_axes, set_log_scale
-from mnist_lab.viz.style import COLOURS, HEIGHT, WIDTH, set_title, set_tooltips, styled
+from mnist_lab.viz.axes import finish_axes, set_log_scale, show_end
+from mnist_lab.viz.curves import LEGEND_ROW, METRICS, SETS
+from mnist_lab.viz.style import COLOURS, FILL, HEIGHT, LETTER, WIDTH, set_title, set_tooltips, shorten_name, styled
 
 LABELS = METRICS | {"balanced_acc": ("balanced accuracy (%)", 100)}
-LETTER = 0.085  # inches of a letter in a tick's label
 CELL = 0.75, 0.45  # inches of a cell in a heat map
 MAX_RANKS = 20
 MAX_JOBS = 10  # jobs with a learning curve
-MAX_LEGEND, MAX_TICK = 50, 30  # letters; of a longer value, such as a path, a tick's label is the end
+MAX_LETTERS = 48  # of a name
 POINTS: dict[str, Any] = {"color": COLOURS["val"], "markersize": 7, "markeredgecolor": COLOURS["paper"]}
 
 
@@ -57,22 +57,27 @@ def _draw_heat_map(means: Mapping[tuple[Any, Any], float], across: str, up: str,
     # A colour's strength is the share of results that are no better; by value, one bad result would hide the others.
     kind, name = metric.split("/")
     label, factor = LABELS[name]
+    digits = 2 if is_accuracy(metric) else 4
     is_no_worse = operator.ge if is_accuracy(metric) else operator.le
     rows, columns = (sorted({place[i] for place in means}, key=sort_key) for i in (0, 1))
     cells = {(columns.index(column), rows.index(row)): factor * value for (row, column), value in means.items()}
     colours = {
-        spot: (COLOURS["heat"], statistics.fmean(is_no_worse(value, other) for other in cells.values()))
+        spot: (COLOURS["val"], statistics.fmean(is_no_worse(value, other) for other in cells.values()))
         for spot, value in cells.items()
     }
-    size = max(WIDTH, 1.2 + CELL[0] * len(columns)), max(HEIGHT, 1.2 + CELL[1] * len(rows))
-    figure = Figure(figsize=size)
+    names = [[shorten_name(str(value), MAX_LETTERS) for value in values] for values in (columns, rows)]
+    across_inches, up_inches = (LETTER * max(map(len, each)) for each in names)
+    is_wide = across_inches > CELL[0]
+    width = max(WIDTH, 0.7 + up_inches + max(LETTER * len(across), CELL[0] * len(columns)))
+    height = 0.9 + is_wide * across_inches + max(1.5, LETTER * len(up), CELL[1] * len(rows))
+    figure = Figure(figsize=(width, height))
     axes = figure.subplots()
     best = {spot for spot, (_, strength) in colours.items() if strength == 1}
-    draw_cells(axes, colours, {spot: f"{value:.2f}" for spot, value in cells.items()}, best)
-    _name_columns(figure, axes, list(map(str, columns)), CELL[0])
-    axes.set_yticks(range(len(rows)), [str(row)[-MAX_TICK:] for row in rows])
+    draw_cells(axes, colours, {spot: f"{value:.{digits}f}" for spot, value in cells.items()}, best)
+    axes.set_xticks(range(len(columns)), names[0], rotation=90 if is_wide else 0)
+    axes.set_yticks(range(len(rows)), names[1])
     axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(-0.5, len(rows) - 0.5), xlabel=across, ylabel=up)
-    set_title(figure, f"{SETS[kind][0]}: {label}; the stronger the colour, the better")
+    set_title(figure, f"{SETS[kind]} {label}: stronger is better")
     figure.set_label(", ".join(f"{up}={row} {across}={column}: {factor * y:.2f}" for (row, column), y in means.items()))
     return figure
 
@@ -85,7 +90,7 @@ def draw_cells(
 ) -> None:
     """Draw coloured cells by column and row, some with a frame, and a text in each, without axis lines."""
     squares = [Rectangle((column - 0.48, row - 0.46), 0.96, 0.92) for column, row in colours]
-    faces = [to_rgba(*colour) for colour in colours.values()]
+    faces = [to_rgba(colour, strength * (FILL if texts else 1)) for colour, strength in colours.values()]
     edges = [COLOURS["ink"] if spot in framed else "none" for spot in colours]
     # Without in_layout=False, the layout would measure every cell and text, which takes long and changes nothing.
     axes.add_collection(PatchCollection(squares, facecolors=faces, edgecolors=edges, linewidths=1.5, in_layout=False))
@@ -93,16 +98,6 @@ def draw_cells(
         axes.text(*spot, text, ha="center", va="center_baseline", fontsize=9, in_layout=False)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
-
-
-def _name_columns(figure: Figure, axes: Axes, names: Sequence[str], width: float) -> None:
-    """Name the places 0, 1, ... of the x axis; names that take more inches than the given width are slanted."""
-    names = [name[-MAX_TICK:] for name in names]
-    longest, style = LETTER * max(map(len, names)), dict[str, Any]()
-    if longest > width:
-        style = {"rotation": 25, "ha": "right", "rotation_mode": "anchor"}
-        figure.set_figheight(figure.get_figheight() + 0.4 * longest)
-    axes.set_xticks(range(len(names)), names, **style)
 
 
 def sort_key(value: Any) -> tuple[float, str]:
@@ -115,43 +110,51 @@ def sort_key(value: Any) -> tuple[float, str]:
 
 @styled
 def plot_response(results: Results, key: str) -> Figure:
-    """Plot validation accuracy by one setting, with the spread over seeds, and a line if no other setting is swept."""
+    """Plot validation accuracy by one setting, with the spread over seeds: names as rows, numbers along an axis.
+
+    Points are joined if no other setting is swept.
+    """
     groups = sorted(results.ranked, key=lambda group: sort_key(results.settings(group[0])[key]))
     values = [results.settings(group[0])[key] for group in groups]
+    places = [sort_key(value)[0] for value in values]
+    if not math.isfinite(places[-1]):
+        return _plot_rows(results, groups, [key], values, results.heads[key])
     figure = Figure(figsize=(WIDTH, HEIGHT))
     axes = figure.subplots()
-    places, names = [sort_key(value)[0] for value in values], list(dict.fromkeys(values))
-    is_numeric = math.isfinite(places[-1])
-    if not is_numeric:
-        places = list(map(names.index, values))
     means, deviations, texts = _accuracies(results, groups, [key])
-    marker = "o-" if {*results.varied} <= {key, "seed"} else "o"
-    points, *_ = axes.errorbar(places, means, yerr=deviations, fmt=marker, **POINTS)
+    form = "s-" if {*results.varied} <= {key, "seed"} else "s"
+    points, *_ = axes.errorbar(places, means, yerr=deviations, fmt=form, **POINTS)
     set_tooltips(points, texts)
     figure.set_label("; ".join(texts))
-    if not is_numeric:
-        _name_columns(figure, axes, names, 0.8 * WIDTH / len(names))
-    elif 0 < 10 * places[0] <= places[-1]:
+    if 0 < 10 * places[0] <= places[-1]:
         set_log_scale(axes, "x")
     axes.set(xlabel=results.heads[key], ylabel=f"{in_words(results.metric)} (%)")
     axes.grid(axis="y")
     return figure
 
 
-@styled
 def plot_ranking(results: Results) -> Figure:
     """Plot the validation accuracy of the best places in the ranking, with the spread over their seeds, best first."""
     groups = results.ranked[:MAX_RANKS]
     keys = [key for key in results.varied if key != "seed"]
-    names = [_describe(results, group[0], keys) for group in groups]
-    figure = Figure(figsize=(max(WIDTH, 2.7 + LETTER * max(map(len, names))), 0.9 + 0.24 * len(groups)))
+    return _plot_rows(results, groups, keys, [_describe(results, group[0], keys) for group in groups])
+
+
+@styled
+def _plot_rows(
+    results: Results, groups: Sequence[list[Job]], keys: Sequence[str], names: Sequence[str], label_y: str = ""
+) -> Figure:
+    """Plot validation accuracy in a row for each name, from top to bottom, with the spread over seeds."""
+    rows = list(dict.fromkeys(names))
+    labels = [shorten_name(name, MAX_LETTERS) for name in rows]
+    figure = Figure(figsize=(max(WIDTH, 2.7 + LETTER * max(map(len, labels))), 0.9 + 0.24 * len(rows)))
     axes = figure.subplots()
     means, deviations, texts = _accuracies(results, groups, keys)
-    points, *_ = axes.errorbar(means, range(len(groups)), xerr=deviations, fmt="o", **POINTS)
-    set_tooltips(points, [f"{rank}: {text}" for rank, text in enumerate(texts, 1)])
+    points, *_ = axes.errorbar(means, list(map(rows.index, names)), xerr=deviations, fmt="s", **POINTS)
+    set_tooltips(points, texts)
     figure.set_label("; ".join(texts))
-    axes.set_yticks(range(len(groups)), names)
-    axes.set(xlabel=f"{in_words(results.metric)} (%)", ylim=(len(groups) - 0.5, -0.5))
+    axes.set_yticks(range(len(rows)), labels)
+    axes.set(xlabel=f"{in_words(results.metric)} (%)", ylabel=label_y, ylim=(len(rows) - 0.5, -0.5))
     axes.grid()
     return figure
 
@@ -189,14 +192,15 @@ def plot_sweep_curves(results: Results, name: str) -> Figure | None:
         colour, width = (COLOURS["val"], 1.5) if job == results.best_job else (COLOURS["soft"], 1.0)
         label = _describe(results, job, results.varied) or job.folder.name
         style: dict[str, Any] = {"markersize": 4, "markeredgecolor": COLOURS["paper"], "linewidth": width}
-        (line,) = axes.plot(list(curve), [factor * y for y in curve.values()], "o-", color=colour, label=label, **style)
+        (line,) = axes.plot(list(curve), [factor * y for y in curve.values()], "s-", color=colour, label=label, **style)
         tooltips = [f"{label}, epoch {x:g}: {format_cell(f'val/{name}', y)}" for x, y in curve.items()]
         set_tooltips(line, tooltips)
         texts = tooltips[-1:] + texts
     figure.set_label("; ".join(texts))
-    finish_axes(axes, "epoch", f"validation {label_y}")
+    show_end(axes, name)
+    finish_axes(axes, "epoch", f"validation\n{label_y}")
     *others, best = axes.get_lines()
-    handles, names = [best, *others[:1]], [shorten(f"best: {best.get_label()}", MAX_LEGEND)]
+    handles, names = [best, *others[:1]], [shorten_name(f"best: {best.get_label()}", MAX_LETTERS)]
     if others:
         names.append(f"the {len(others)} that rank next")
     figure.legend(handles, names, loc="outside lower left")

@@ -12,7 +12,7 @@ import pytest
 from lab import Command, Outcome, Tiny, change_settings
 from matplotlib.image import imread
 
-from mnist_lab.cli.compare import PAIRED, describe_pair, legend_label
+from mnist_lab.cli.compare import MAX_LABEL, PAIRED, describe_pair, line_label
 from mnist_lab.evaluation.predictions import PairedComparison, compare_on_test_set
 from mnist_lab.formatting import format_accuracy
 from mnist_lab.runs.listing import compare_settings, find_records
@@ -96,30 +96,51 @@ def test_programs_get_values_unrounded_and_no_figure(command: Command, two: list
 def test_figure_has_the_curves_of_every_run_and_a_star_for_a_single_test(two: list[Run]) -> None:
     figure = plot_comparison(two, ["one", "other"])
     assert figure is not None
-    panels = {(axes.get_title(), axes.get_ylabel()): axes.get_lines() for axes in figure.axes}
+    panels = {
+        (axes.get_title("left"), axes.get_ylabel()): {line.get_label(): line for line in axes.get_lines()}
+        for axes in figure.axes
+    }
     assert len(panels) == 6
-    for i, run in enumerate(two):
+    for label, run in zip(("one", "other"), two, strict=True):
         for words, kind in (("training, while learning", "train"), ("validation", "val"), ("test", "test")):
-            losses = panels[words, "loss (mean per image)"][i]
-            accuracies = panels[words, "accuracy (%)"][i]
-            curve = run.curve(f"{kind}/acc")
-            assert list(losses.get_ydata()) == list(run.curve(f"{kind}/loss").values())
-            assert list(accuracies.get_xdata()) == list(curve)
-            assert list(accuracies.get_ydata()) == [100 * value for value in curve.values()]
-    assert [line.get_marker() for line in panels["test", "accuracy (%)"]] == ["*", "o"]
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["one", "other"]
+            losses = panels[words, "loss (mean per image)"][label]
+            accuracies = panels[words, "accuracy (%)"][label]
+            curves = ({x: y for x, y in run.curve(f"{kind}/{name}").items() if x > 0} for name in ("loss", "acc"))
+            loss, accuracy = curves
+            assert list(losses.get_ydata()) == list(loss.values())
+            assert list(accuracies.get_xdata()) == list(accuracy)
+            assert list(accuracies.get_ydata()) == [100 * value for value in accuracy.values()]
+    assert {label: line.get_marker() for label, line in panels["test", "accuracy (%)"].items()} == {
+        "one": "*",
+        "other": "o",
+    }
+
+
+def test_best_runs_have_labels_and_seeds_are_a_mean_with_its_range(two: list[Run]) -> None:
+    """The best are chosen by validation alone."""
+    runs = [copied(two[0], f"own/{i}") for i in range(30)]
+    for i, run in enumerate(runs):
+        rows = f"step,epoch,train/loss,val/acc\n1,0,0.1,{0.6 + i / 100}\n2,1,0.1,{0.5 + i / 100}\n"
+        run.metrics_path.write_text(rows)
+    figure = plot_comparison(runs, [f"{i}: " for i in range(30)])
+    assert figure is not None
+    axes = figure.axes[3]
+    assert [line.get_label() for line in axes.get_lines()] == [f"{i}: " for i in range(29, -1, -1)], "the best first"
+    assert [text.get_text() for text in axes.texts] == [f"{i}:   {50 + i}" for i in range(29, 19, -1)]
+    figure = plot_comparison(runs[:4], ["1: a", "1: a", "2: b", "2: b"])
+    assert figure is not None
+    lines, bands = figure.axes[3].get_lines(), figure.axes[3].collections
+    assert [line.get_ydata().tolist() for line in lines] == [[62.5, 52.5], [60.5, 50.5]]
+    edges = [sorted(set(band.get_paths()[0].vertices[:, 1].round(9))) for band in bands]
+    assert edges == [[52, 53, 62, 63], [50, 51, 60, 61]]
 
 
 def test_many_runs_are_compared_with_a_line_for_each(command: Command, two: list[Run]) -> None:
-    swept = [change(copied(two[0], f"sweeps/s/{i}-lr"), {"optimizer.lr": 0.1 + i}) for i in range(30)]
+    for i in range(30):
+        change(copied(two[0], f"sweeps/s/{i}-lr"), {"optimizer.lr": 0.1 + i})
     shown = lines(command("compare", "runs/sweeps/s", data=False))
     assert shown["run"][:2] == ["optimizer.lr", "status"]
     assert sorted(shown[str(number)][0] for number in range(1, 31)) == sorted(f"{0.1 + i}" for i in range(30))
-    figure = plot_comparison(swept, [str(number) for number in range(30)])
-    assert figure is not None
-    assert len(figure.axes[0].get_lines()) == 30
-    assert len(figure.legends[0].get_texts()) == 24
-    assert figure.legends[0].get_title().get_text() == "the first 24 of 30 runs"
 
 
 def test_same_run_counts_once(two: list[Run]) -> None:
@@ -142,11 +163,11 @@ def test_same_settings_and_runs_without_metrics_are_shown(command: Command, two:
     assert not Path("curves.png").exists()
 
 
-def test_long_legend_entries_are_shortened(two: list[Run]) -> None:
+def test_long_labels_are_shortened(two: list[Run]) -> None:
     settings = dict.fromkeys((f"group.setting_{i}" for i in range(20)), 0)
-    assert legend_label(1, two[0], settings).endswith("...") and len(legend_label(1, two[0], settings)) == 90
-    assert legend_label(2, two[1], dict.fromkeys(settings)) == "2: cnn"
-    assert legend_label(2, two[1], {"model": "lenet", "seed": 1}) == "2: model=lenet, seed=1"
+    assert line_label(1, two[0], settings).endswith("...") and len(line_label(1, two[0], settings)) == MAX_LABEL
+    assert line_label(2, two[1], dict.fromkeys(settings)) == "2: cnn"
+    assert line_label(2, two[1], {"model": "lenet", "seed": 1}) == "2: model=lenet, seed=1"
 
 
 def test_settings_in_lists_are_compared(two: list[Run]) -> None:

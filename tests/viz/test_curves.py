@@ -79,8 +79,8 @@ def test_run_without_training_has_figures_too(tiny: Tiny) -> None:
 def test_wrong_prediction_is_red_with_its_truth() -> None:
     figure = plot_images(np.zeros((4, 28, 28)), [1, 2, 3, 4], [1, 7, 3, 4], columns=2)
     texts = {text.get_text(): text.get_color() for text in figure.axes[0].texts}
-    right = dict.fromkeys(("predicted 1", "predicted 3", "predicted 4"), COLOURS["ink"])
-    assert texts == right | {"predicted 7\nis 2": COLOURS["bad"]}
+    right = dict.fromkeys(("predicted 1", "predicted 3", "predicted 4"), COLOURS["right"])
+    assert texts == right | {"predicted 7\nis 2": COLOURS["wrong"]}
     truths = plot_images(np.zeros((4, 28, 28)), [1, 2, 3, 4], columns=2)
     assert [text.get_text() for text in truths.axes[0].texts] == ["truth 1", "truth 2", "truth 3", "truth 4"]
 
@@ -116,10 +116,10 @@ def test_heat_map_has_the_mean_of_each_place(tmp_path: Path) -> None:
     assert figure.get_label() == (
         "optimizer.momentum=0.5 optimizer.lr=0.01: 92.00, optimizer.momentum=0.9 optimizer.lr=0.1: 50.00"
     )
-    for metric, strengths in (("val/acc", [1, 0.5]), ("val/loss", [0.5, 1])):
+    for metric, strengths in (("val/acc", [0.5, 0.25]), ("val/loss", [0.25, 0.5])):
         (cells,) = plot_heat_map(runs, "optimizer.lr", "optimizer.momentum", metric).axes[0].collections
         assert cells.get_facecolor()[:, 3].tolist() == strengths, "the better, the stronger"
-        assert cells.get_edgecolor()[:, 3].tolist() == [float(one == 1) for one in strengths], "the best has a frame"
+        assert cells.get_edgecolor()[:, 3].tolist() == [float(one == 0.5) for one in strengths], "the best has a frame"
 
 
 def test_probability_does_not_look_certain() -> None:

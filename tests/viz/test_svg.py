@@ -30,7 +30,7 @@ def test_figure_has_the_pages_colours_and_its_texts_unchanged_but_no_title() -> 
     svg = inline_svg(figure, HOSTILE)
     root = ElementTree.fromstring(svg)
     assert (root.get("role"), root.get("aria-label")) == ("img", f"{HOSTILE}: 3 points")
-    assert root.get("viewBox") == f"0 0 {4 * 72} {2.7 * 72:g}"
+    assert root.get("viewBox") == f"0 0 {4 * 72} {3 * 72}"
     texts = [text.text for text in root.iter("text")]
     assert HOSTILE in texts and "a title" not in texts
     drawn = re.sub(r">[^<]*<|aria-label=\"[^\"]*\"", "", svg)

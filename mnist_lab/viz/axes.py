@@ -1,0 +1,119 @@
+"""What axes share: their ranges, ticks and grids, marks of what is cut off, and labels of lines."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+from mnist_lab.viz.style import COLOURS, TOOLTIPS, set_tooltips
+
+MAX_MARKS = 30  # points of a line with a marker
+MIN_CUT = 1.5  # the length of an axis in terms of a shorter one, from which on the shorter one is taken
+LABEL_ROW = 0.075  # the height of a label at a line's end, as a part of the axes
+
+
+def finish_axes(axes: Axes, label_x: str, label_y: str) -> None:
+    """Label the axes, and add a grid."""
+    axes.set(xlabel=label_x, ylabel=label_y)
+    axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    axes.grid(axis="y")
+
+
+def set_log_scale(axes: Axes, which: Literal["x", "y"]) -> None:
+    """Make an axis logarithmic, with plain numbers as labels, since matplotlib's own need mathtext, which is off."""
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axes.set(**{f"{which}scale": "log"})
+    low, high = axis.get_view_interval()
+    decades = math.log10(high / low)
+    axis.set_major_locator(LogLocator(subs=(1,) if decades > 3 else (1, 3) if decades > 1.5 else (1, 2, 5)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter("{x:g}")
+
+
+def plot_means(axes: Axes, values: Mapping[Any, Sequence[float]], form: str, colour: Any, **style: Any) -> None:
+    """Plot the means of values by their places, and a band over their ranges."""
+    axes.plot(list(values), list(map(fmean, values.values())), form, color=colour, **style)
+    if any(len(each) > 1 for each in values.values()):
+        low, high = (list(map(end, values.values())) for end in (min, max))
+        axes.fill_between(list(values), low, high, color=colour, alpha=0.2, linewidth=0)
+
+
+def show_end(axes: Axes, name: str, count: int | None = None) -> None:
+    """Fit the y axis to the second half of training, of the first lines, and mark points that it cuts off at its edge.
+
+    Of a long line, only some points have a marker, the last one among them.
+    """
+    lines = [line for line in axes.get_lines() if np.size(line.get_xydata())]
+    if not lines:
+        return
+    sign = 1 if name == "acc" else -1
+    points = [np.asarray(line.get_xydata()) * (1, sign) for line in lines]  # The greater is now the better.
+    ends = [np.quantile(each[2 * each[:, 0] >= each[-1, 0], 1], (0.05, 0.95)) for each in points[:count]]
+    values = np.concatenate(points)[:, 1]
+    floor = np.max(ends) - max(3 * np.ptp(ends), 0.05 * np.ptp(values))
+    low, best, worst = values[values >= floor].min(), values.max(), values.min()
+    low = values[values >= low - 0.1 * (best - low)].min()  # Points that are almost equal stay together.
+    if best - worst > MIN_CUT * (best - low):
+        margin = 0.05 * (best - low)
+        axes.set_ylim(*sorted((sign * (low - margin), sign * (best + margin))))
+        note_cut(axes, sign * worst, above=sign < 0)
+    else:
+        low = worst
+    for line, each in zip(lines, points, strict=True):
+        if line.get_marker() != "None":
+            _mark_points(axes, line, each[:, 1] < low, above=sign < 0)
+
+
+def note_cut(axes: Axes, most: float, *, above: bool) -> None:
+    """Note that points are above or below the axes, and the farthest of them."""
+    text = f"{'▲ cut off: up' if above else '▼ cut off: down'} to {float(f'{most:.3g}'):,g}"
+    axes.set_title(text, loc="right", fontsize=8.5, color=COLOURS["soft"])
+
+
+def _mark_points(axes: Axes, line: Line2D, is_cut: np.ndarray, *, above: bool) -> None:
+    """Choose the points of a line with markers and tooltips; those that are cut off have theirs at the edge."""
+    step = math.ceil(len(is_cut) / MAX_MARKS)
+    chosen = range((len(is_cut) - 1) % step, len(is_cut), step)
+    shown, cut = ([i for i in chosen if is_cut[i] == value] for value in (False, True))
+    line.set_markevery(shown)
+    artists: dict[Artist, list[int]] = {line: shown}
+    if cut:
+        x, transform = np.asarray(line.get_xdata())[cut], axes.get_xaxis_transform()
+        style: dict[str, Any] = {"marker": "^" if above else "v", "s": 22, "color": line.get_color(), "clip_on": False}
+        artists[axes.scatter(x, np.full(len(x), above), transform=transform, zorder=3, **style)] = cut
+    texts = json.loads((line.get_gid() or "").removeprefix(TOOLTIPS) or "[]")
+    line.set_gid(None)
+    for artist, places in artists.items():
+        if texts and places:
+            set_tooltips(artist, [texts[i] for i in places])
+
+
+def label_ends(axes: Axes, texts: Mapping[str, str]) -> None:
+    """Write texts, by the labels of lines, and last values right of these lines' ends, apart from each other."""
+    low, high = sorted(axes.get_ylim())
+    ends = []
+    for line in axes.get_lines():
+        points, label = np.asarray(line.get_xydata()), str(line.get_label())
+        if len(points) and label in texts:
+            x, y = points[-1]
+            end = x, min(max(y, low), high)
+            place = axes.transAxes.inverted().transform(axes.transData.transform(end))[1]
+            ends.append((place, end, f"{texts[label]}  {y:.4g}", line.get_color()))
+    ends.sort(reverse=True)
+    places = [place for place, *_ in ends]
+    for i in range(1, len(places)):
+        places[i] = min(places[i], places[i - 1] - LABEL_ROW)
+    for i in reversed(range(len(places))):
+        places[i] = max(places[i], LABEL_ROW * (len(places) - 1 - i))
+    for place, (_, end, text, colour) in zip(places, ends, strict=True):
+        arrow = {"arrowstyle": "-", "color": colour, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 0, "relpos": (0, 0.5)}
+        style: dict[str, Any] = {"va": "center", "fontsize": 8.5, "annotation_clip": False, "arrowprops": arrow}
+        axes.annotate(text, end, (1.04, place), textcoords="axes fraction", **style)
