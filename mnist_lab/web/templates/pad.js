@@ -34,7 +34,7 @@ function repaint(boxes = [], highlighted = 0) {
   context.clearRect(0, 0, width, height);
   paint(context, width, height, colour("--ink"));
   boxes.forEach(([left, top, right, bottom], i) => {
-    context.strokeStyle = colour(i === highlighted ? "--positive" : "--line");
+    context.strokeStyle = colour(i === highlighted ? "--accent" : "--line");
     context.lineWidth = i === highlighted ? 2 * line : line;
     const [x, y, u, v] = [left * width - 4 * line, top * height - 4 * line, right * width + 4 * line, bottom * height + 4 * line];
     context.strokeRect(x, y, u - x, v - y);

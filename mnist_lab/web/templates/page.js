@@ -204,7 +204,7 @@ function rgb(name) {
 
 // Return the colour of each value from negative to positive; 0 has the colour of the page's tracks.
 function shades(most) {
-  const [low, zero, high] = ["--negative", "--track", "--positive"].map(rgb);
+  const [low, zero, high] = ["--negative", "--track", "--accent"].map(rgb);
   return (value) => {
     const share = most ? Math.min(Math.abs(value) / most, 1) : 0, end = value < 0 ? low : high;
     return zero.map((from, i) => from + share * (end[i] - from));
