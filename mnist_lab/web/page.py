@@ -34,7 +34,7 @@ CHECK = """<script>
   const bytes = Uint8Array.from(atob("%s"), (letter) => letter.charCodeAt(0)), answers = [];
   for (let i = 0; i < bytes.length; i += 784) {
     answers.push([...classify(bytes.subarray(i, i + 784)).probabilities]);
-    if (answers.length % 100 === 0) console.log(`checked ${answers.length}`);
+    if (answers.length %% 100 === 0) console.log(`checked ${answers.length}`);
   }
   const list = Object.assign(document.createElement("pre"), {id: "checked", textContent: JSON.stringify(answers)});
   document.body.append(list);
