@@ -192,7 +192,7 @@ def run_folder_page() -> str:
     paths = {getattr(Run(Path()), name): RUN_FOLDER[name] for name in names}
     paths[Path("checkpoints/best.ckpt")] = "the best epoch by `callbacks.best.monitor`, by default validation accuracy"
     paths[Path("checkpoints/last.ckpt")] = "the last epoch, or step; training continues from it"
-    paths[Path("checkpoints/epoch-N.ckpt")] = "the state after N epochs, with `callbacks.checkpoint.every_n_epochs`"
+    paths[Path("checkpoints/epoch-N.ckpt")] = "the state after N epochs, of a single run of a small network"
     paths[Path("events.out.tfevents.*")] = "TensorBoard's event files"
     rows = [f"| `{path.as_posix()}` | {text} |" for path, text in sorted(paths.items())]
     entries = [

@@ -110,7 +110,7 @@ def main() -> None:
             save_page(page, "tensorboard")
         url = "http://127.0.0.1:8032"
         with served("mnist_lab", "draw", "latest", "--port", "8032", "--no-browser", url=url):
-            page.set_viewport_size({"width": 900, "height": 620})
+            page.set_viewport_size({"width": 1280, "height": 800})
             page.goto(url)
             for stroke in NUMBER:
                 draw(page, *stroke)

@@ -7,7 +7,7 @@ from typing import Any
 IGNORED_FOR_IDENTITY = re.compile(
     r"(folder|overrides|config_dir|config_name|resume|runs_dir|sweep|retries|fail_fast|detach|threads|figures|dashboard"
     r"|steps_per_execution|tutorial|logger|data\.(root|download|source\.(folders|validation|classes|background))|trainer\.accelerator"
-    r"|callbacks\.(summary|progress|step_log|random_state|prune|\w+\.dirpath|(best|last)\.(?!monitor|mode)\w+))(\.|$)"
+    r"|callbacks\.(summary|progress|step_log|random_state|prune|checkpoint\.keep_small|\w+\.dirpath|(best|last)\.(?!monitor|mode)\w+))(\.|$)"
 )
 # Keys that cannot change on resume: the weights depend on them, or the checkpoint restores them.
 FIXED_ON_RESUME = re.compile(

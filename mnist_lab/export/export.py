@@ -21,6 +21,7 @@ from mnist_lab.formatting import shorten
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.models.deployed import InferenceModule
 from mnist_lab.runs.run import Run
+from mnist_lab.training.progress import working_on
 from mnist_lab.web.graph import trace
 from mnist_lab.web.page import load_page, to_page
 
@@ -46,6 +47,7 @@ class Format:
     convert: Callable[[TrainedRun], bytes]  # Returns the content of the file.
     loading: str  # lines of Python that load it, with {file} and the fields of `describe_constructor`
     load_program: Callable[[Path], Program | None] | None = None  # None for weights, which cannot be run.
+    takes_batches: bool = True  # False for a program that takes one image after another.
 
 
 def export(run: Run, format_name: str, path: Path | None = None, opset: int | None = None) -> Exported:
@@ -67,8 +69,9 @@ def export(run: Run, format_name: str, path: Path | None = None, opset: int | No
     path = path or _default_path(run, chosen.suffix)
     require_writable_file(path, f"--to={path}")
     trained = TrainedRun(run)
-    expected = trained.predictions if is_program else None  # If there are no data, this fails before the work.
-    content = chosen.convert(trained)
+    with working_on("reading the test set and converting the network"):
+        expected = trained.predictions if is_program else None  # If there are no data, this fails before the work.
+        content = chosen.convert(trained)
     loading = chosen.loading.format(file=json.dumps(path.name), **describe_constructor(run.config))
     card = path.with_name(f"{path.name}.md")
     with user_output(path, f"--to={path}") as partial, atomic_write(card) as partial_card:
@@ -77,7 +80,8 @@ def export(run: Run, format_name: str, path: Path | None = None, opset: int | No
             program = chosen.load_program(partial) if chosen.load_program else None
             measured = None
             if program and expected:
-                measured = check_program(program, torch.from_numpy(trained.data.test_set()[0]), expected)
+                images = torch.from_numpy(trained.data.test_set()[0])
+                measured = check_program(program, images, expected, in_batches=chosen.takes_batches)
         except Exception as error:  # The library that runs it may raise anything.
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise LabError(f"{path}: not written: {reason}; try another --format") from error
@@ -95,14 +99,15 @@ def _default_path(run: Run, suffix: str) -> Path:
     return run.exports_folder / f"{name if is_plain else 'network'}{suffix}"
 
 
-def check_program(program: Program, images: Tensor, expected: Predictions) -> ProgramResult:
+def check_program(program: Program, images: Tensor, expected: Predictions, *, in_batches: bool = True) -> ProgramResult:
     """Return the results of a program on images, (N, 28, 28) bytes, in batches of 1, 2, 7, 64 and then 1,000.
 
     Raise LabError if a class differs from the expected one, or a probability by more than TOLERANCE.
     """
     *few, rest = images.tensor_split([1, 3, 10, 74])
+    batches = (*few, *torch.split(rest, 1000)) if in_batches else (images,)
     with torch.no_grad():
-        probabilities = torch.cat([program(batch) for batch in (*few, *torch.split(rest, 1000)) if len(batch)])
+        probabilities = torch.cat([program(batch) for batch in batches if len(batch)])
     wrong = (probabilities.argmax(1) != expected.predicted).sum().item()
     difference = (probabilities - expected.probabilities).abs().max().item()
     if wrong or not difference <= TOLERANCE:  # NaN is not within it.
@@ -212,7 +217,7 @@ FORMATS = {
         "probabilities = network(torch.zeros(1, 28, 28, dtype=torch.uint8))",
         load_torch_export,
     ),
-    "html": Format(".html", to_html, "import webbrowser\nwebbrowser.open({file})", load_page),
+    "html": Format(".html", to_html, "import webbrowser\nwebbrowser.open({file})", load_page, takes_batches=False),
     "safetensors": Format(
         ".safetensors", to_safetensors, f"from safetensors.torch import load_file\n{NETWORK}(load_file({{file}}))"
     ),

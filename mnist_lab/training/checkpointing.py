@@ -26,6 +26,7 @@ from mnist_lab.runs.run import Run
 from mnist_lab.streams import stop_waiting_for_readers
 from mnist_lab.training.multistep import StepCallback, find_callbacks, has_stepped
 
+MAX_KEPT, SMALL = 10, 300_000  # epochs, and bytes of a network's weights, for SaveWithinEpochs(keep_small=True)
 # These functions of Lightning restore a checkpoint within `fit`.
 RESTORING = {"_restore_modules_and_callbacks", "restore_training_state", "_load_combined_loader_states"}
 
@@ -98,6 +99,7 @@ class SaveWithinEpochs(StepCallback, Checkpoint):
         every_n_train_steps: steps between two checkpoints; None for the ends of epochs only.
         every_n_seconds: seconds between two checkpoints; None for the ends of epochs only.
         every_n_epochs: epochs between two checkpoints that are kept, as epoch-1.ckpt and so on; None to keep none.
+        keep_small: if every_n_epochs is None, keep up to ten epochs of a network whose weights take less than 300 kB.
     """
 
     def __init__(
@@ -106,9 +108,11 @@ class SaveWithinEpochs(StepCallback, Checkpoint):
         every_n_train_steps: Annotated[int, Field(ge=1)] | None = None,
         every_n_seconds: Annotated[float, Field(gt=0)] | None = None,
         every_n_epochs: Annotated[int, Field(ge=1)] | None = None,
+        keep_small: bool = False,
     ) -> None:
         self.every_n_train_steps, self.every_n_seconds = every_n_train_steps, every_n_seconds
-        self.every_n_epochs = every_n_epochs
+        self.every_n_epochs, self.keep_small = every_n_epochs, keep_small
+        self.kept_interval = every_n_epochs
         self.saved_time, self.saved_step = time.monotonic(), -1
         self.stop_is_postponed = False
         self.stop: BaseException | None = None
@@ -116,6 +120,10 @@ class SaveWithinEpochs(StepCallback, Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.saved_time = time.monotonic()
+        epochs = trainer.max_epochs or 0
+        if self.keep_small and self.every_n_epochs is None and epochs > 1:
+            size = sum(tensor.nbytes for tensor in pl_module.state_dict().values())
+            self.kept_interval = math.ceil(epochs / MAX_KEPT) if size < SMALL else None
         if trainer.world_size == 1:
             self.handlers.enter_context(_handle_signals(dict.fromkeys(STOP_SIGNALS, self._stop_after_step)))
         elif launched_process():
@@ -148,7 +156,7 @@ class SaveWithinEpochs(StepCallback, Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epochs = trainer.current_epoch + 1
-        if self.every_n_epochs and epochs % self.every_n_epochs == 0 and self.saved_step != trainer.global_step:
+        if self.kept_interval and epochs % self.kept_interval == 0 and self.saved_step != trainer.global_step:
             trainer.save_checkpoint(Run(Path(trainer.default_root_dir)).epoch_checkpoint_path(epochs))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

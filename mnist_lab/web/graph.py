@@ -6,7 +6,7 @@ import contextlib
 import io
 import operator
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,8 +23,9 @@ Step = dict[str, Any]  # an operation in JSON, as engine.js reads it
 
 @dataclass
 class Arrays:
-    """The arrays of a page, one after another in float32."""
+    """The arrays of a page, one after another: in float32, or in float16 where they need not be exact."""
 
+    kind: str = "<f4"  # "<f4" or "<f2", little-endian
     parts: list[np.ndarray] = field(default_factory=list)
     length: int = 0
 
@@ -37,14 +38,23 @@ class Arrays:
         return place
 
     def to_bytes(self) -> bytes:
-        """Return all arrays, little-endian."""
-        return np.concatenate(self.parts).astype("<f4").tobytes()
+        """Return the bytes of all arrays; in float16, numbers that are too large become its largest."""
+        most = np.finfo(self.kind).max
+        return np.concatenate(self.parts).clip(-most, most).astype(self.kind).tobytes()
 
 
-def to_graph(network: Classifier, arrays: Arrays) -> list[Step]:
-    """Return the steps of a network's forward pass for one image, ending with its scores; add its weights to arrays."""
+def to_graph(
+    network: Classifier, arrays: Arrays, earlier: Iterable[tuple[Mapping[str, Tensor], Arrays]] = ()
+) -> list[Step]:
+    """Return the steps of a network's forward pass for one image, ending with its scores.
+
+    Its weights are added to arrays. Earlier weights are added to arrays of their own, at the same places.
+    """
     image, name = torch.zeros(1, 1, network.image_size, network.image_size), type(network).__name__
-    return _Converter(trace(network, image, name).run_decompositions(), arrays, name).steps
+    program = trace(network, image, name).run_decompositions()
+    for weights, others in earlier:
+        _Converter(program, weights, others, name)
+    return _Converter(program, program.state_dict, arrays, name).steps
 
 
 def trace(module: nn.Module, example: Tensor, name: str, **settings: Any) -> torch.export.ExportedProgram:
@@ -62,13 +72,15 @@ def trace(module: nn.Module, example: Tensor, name: str, **settings: Any) -> tor
 class _Converter:
     """Converts a traced program node by node; values that do not depend on the image are computed here."""
 
-    def __init__(self, program: torch.export.ExportedProgram, arrays: Arrays, network: str) -> None:
+    def __init__(
+        self, program: torch.export.ExportedProgram, weights: Mapping[str, Tensor], arrays: Arrays, network: str
+    ) -> None:
         self.arrays, self.network = arrays, network
         self.steps: list[Step] = []
         self.constants: dict[fx.Node, Any] = {}
         self.layers: dict[fx.Node, str] = {}  # the names of the layers that constants belong to
         self.names: dict[fx.Node, str] = {}  # the names of values that depend on the image
-        state = program.state_dict | program.constants
+        state = {**weights, **program.constants}
         signature = program.graph_signature
         sources = {
             **signature.inputs_to_parameters,

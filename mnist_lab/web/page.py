@@ -1,16 +1,16 @@
 """A network as one HTML file: draw a digit, see the answer, and look into the layers, without a server."""
 
 import base64
-import copy
 import json
 import os
 import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from subprocess import PIPE
+from typing import IO, Any, cast
 
 import torch
 from torch import Tensor
@@ -22,21 +22,25 @@ from mnist_lab.formatting import render_template
 from mnist_lab.models.deployed import Ensemble, InferenceModule, resize_weights
 from mnist_lab.runs.checkpoints import load_weights
 from mnist_lab.runs.run import Run
+from mnist_lab.training.progress import working_on
 from mnist_lab.web.graph import Arrays, Step, to_graph
 
 TEMPLATES = Path(__file__).with_name("templates")
 MAX_WRONG = 20  # test images
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
-CHECK_SECONDS = 7200
-# Added to the page, this has the browser write down the probabilities of images, 784 bytes each.
+# Added to the page, this has the browser write down the probabilities of images, 784 bytes each, and log its progress.
 CHECK = """<script>
 {
   const bytes = Uint8Array.from(atob("%s"), (letter) => letter.charCodeAt(0)), answers = [];
-  for (let i = 0; i < bytes.length; i += 784) answers.push([...classify(bytes.subarray(i, i + 784)).probabilities]);
+  for (let i = 0; i < bytes.length; i += 784) {
+    answers.push([...classify(bytes.subarray(i, i + 784)).probabilities]);
+    if (answers.length %% 100 === 0) console.log(`checked ${answers.length}`);
+  }
   const list = Object.assign(document.createElement("pre"), {id: "checked", textContent: JSON.stringify(answers)});
   document.body.append(list);
 }
 </script></body>"""
+EarlierWeights = tuple[Mapping[str, Tensor], Arrays]  # the state_dict of an epoch, and where its arrays go
 POINTWISE = {"relu", "leaky_relu", "elu", "sigmoid", "tanh", "silu", "gelu", "scale"}
 
 
@@ -58,19 +62,20 @@ def to_page(trained: TrainedRun, predictions: Predictions | None) -> str:
     members = [InferenceModule(network, data.mean, data.std, network.views)]
     if isinstance(network, Ensemble):
         members = [cast(InferenceModule, member) for member in network.members]
-    networks = [_add_network(member, arrays) for member in members]
-    epochs = []
-    for epoch, path in run.epoch_checkpoints().items():
-        earlier = copy.deepcopy(members[0])
-        earlier.network.load_state_dict(load_weights(earlier.network, path))
-        epochs.append({"epoch": epoch, "shift": arrays.length})
-        _add_network(earlier, arrays)
+    kept = {epoch: path for epoch, path in run.epoch_checkpoints().items() if epoch != run.tested_epoch}
+    earlier = [(load_weights(network, path), Arrays("<f2")) for path in kept.values()]
+    networks = [_add_network(member, arrays, earlier) for member in members]
     content = arrays.to_bytes()
-    wrong = []
+    epochs = []
+    for epoch, (_, weights) in zip(kept, earlier, strict=True):
+        epochs.append({"epoch": epoch, "start": len(content), "length": weights.length})
+        content += weights.to_bytes()
+    images = []
     if predictions:
-        for index in predictions.worst(MAX_WRONG).tolist():
+        right = (predictions.labels == predictions.predicted).nonzero().flatten().tolist()
+        for index in [*right[:1], *predictions.worst(MAX_WRONG).tolist()]:
             label, predicted = int(predictions.labels[index]), int(predictions.predicted[index])
-            wrong.append({"index": index, "label": label, "predicted": predicted, "start": len(content)})
+            images.append({"index": index, "label": label, "predicted": predicted, "start": len(content)})
             content += data.test_set()[0][index].tobytes()
     noun, invitation = "picture", f"Draw one of {len(data.classes)}: see the list."
     if data.has_digits:
@@ -84,7 +89,7 @@ def to_page(trained: TrainedRun, predictions: Predictions | None) -> str:
         "networks": networks,
         "epochs": epochs,
         "tested": run.tested_epoch,
-        "wrong": wrong,
+        "images": images,
         "digits": data.has_digits,
         "background": data.background,
     }
@@ -92,15 +97,15 @@ def to_page(trained: TrainedRun, predictions: Predictions | None) -> str:
     return render_template(TEMPLATES / "page.html", noun=noun, network=title, arrays=arrays_text, page=page)
 
 
-def _add_network(member: InferenceModule, arrays: Arrays) -> dict[str, Any]:
+def _add_network(member: InferenceModule, arrays: Arrays, earlier: Sequence[EarlierWeights]) -> dict[str, Any]:
     """Add a network's arrays; return it with its preprocessing, views and layers, as engine.js reads it."""
     network, size = member.network, member.network.image_size
+    graph = to_graph(network, arrays, earlier)
     resizing = None
     if member.resizes:
         weights, unit = resize_weights(size)
         resizing = {"weight": arrays.add(weights), "unit": unit, "size": size}
     views = list(network.views.grids((1, size, size))) if network.views else []
-    graph = to_graph(network, arrays)
     return {
         "size": size,
         "mean": member.mean,
@@ -113,7 +118,7 @@ def _add_network(member: InferenceModule, arrays: Arrays) -> dict[str, Any]:
 
 
 def _layers(graph: list[Step], size: int) -> list[dict[str, Any]]:
-    """Return what the page shows of each convolution and linear layer except the last, after its activations."""
+    """Return each convolution and linear layer, with its activations and maxima, as places of steps in the graph."""
     steps = {"input": {"operator": "image", "shape": [1, size, size]}} | {step["name"]: step for step in graph}
     layers = []
     for step in graph:
@@ -125,17 +130,18 @@ def _layers(graph: list[Step], size: int) -> list[dict[str, Any]]:
                 source = steps[source["inputs"][0]]
             flattens = source["operator"] == "reshape"
             step["form"] = steps[source["inputs"][0]]["shape"] if flattens else [step["weight"]["shape"][1]]
-        shown = step
-        while (activation := _only_activation(graph, shown)) is not None:
-            shown = activation
-        layers.append({"name": step["layer"], "shape": step["shape"], "weights": step["name"], "shown": shown["name"]})
-    return layers[:-1]
+        chain = [step]
+        while (following := _only_follower(graph, chain[-1])) is not None:
+            chain.append(following)
+        layers.append({"name": step["layer"], "steps": [graph.index(each) for each in chain]})
+    return layers
 
 
-def _only_activation(graph: list[Step], step: Step) -> Step | None:
-    """Return the step that takes a step's value if it is the only one and acts on each element; else None."""
+def _only_follower(graph: list[Step], step: Step) -> Step | None:
+    """Return the step that takes a step's value if it is the only one, and each of its values has one source."""
     users = [user for user in graph if step["name"] in user["inputs"]]
-    return users[0] if len(users) == 1 and users[0]["operator"] in POINTWISE else None
+    is_traced = len(users) == 1 and (users[0]["operator"] in POINTWISE or users[0].get("kind") == "max")
+    return users[0] if is_traced else None
 
 
 def find_browser() -> str | None:
@@ -150,17 +156,28 @@ def load_page(path: Path) -> Callable[[Tensor], Tensor] | None:
         return None
 
     def run(images: Tensor) -> Tensor:
-        with tempfile.TemporaryDirectory() as folder:
-            page, check = Path(folder) / "page.html", CHECK % base64.b64encode(images.numpy().tobytes()).decode()
+        task = f"checking the page in {Path(browser).name}"
+        with tempfile.TemporaryDirectory() as folder, working_on(task) as status:
+            page, answered = Path(folder) / "page.html", Path(folder) / "answers.html"
+            check = CHECK % base64.b64encode(images.numpy().tobytes()).decode()
             page.write_text(path.read_text(encoding="utf-8").replace("</body>", check))
-            options = ["--headless", "--disable-gpu", f"--user-data-dir={folder}/profile", "--dump-dom"]
+            options = ["--headless", "--disable-gpu", f"--user-data-dir={folder}/profile", "--enable-logging=stderr"]
             if hasattr(os, "geteuid") and os.geteuid() == 0:
                 options.append("--no-sandbox")
-            command = [browser, *options, page.as_uri()]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=CHECK_SECONDS)
-        answers = re.search(r'<pre id="checked">(.*?)</pre>', done.stdout)
+            command, errors = [browser, *options, "--dump-dom", page.as_uri()], ""
+            with answered.open("w") as out, subprocess.Popen(command, stdout=out, stderr=PIPE, text=True) as process:
+                try:
+                    for line in cast(IO[str], process.stderr):
+                        if count := re.search(r'"checked (\d+)"', line):
+                            status.update(f"{task}: {int(count[1]):,} of {len(images):,} test images")
+                        else:
+                            errors = line
+                except BaseException:  # Leaving the block would wait for the browser.
+                    process.kill()
+                    raise
+            answers = re.search(r'<pre id="checked">(.*?)</pre>', answered.read_text(encoding="utf-8"))
         if answers is None:
-            raise LabError(f"{browser}: ended without an answer ({done.stderr.strip()[-200:]})")
+            raise LabError(f"{browser}: ended without an answer ({errors.strip()[-200:]})")
         return torch.tensor(json.loads(answers[1]))
 
     return run

@@ -9,13 +9,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from lab import Command, Tiny, assert_refused, same, thorough, tiny_data, weights
+from lab import Command, Tiny, assert_refused, same, slow, thorough, tiny_data, weights
 from lightning.pytorch import Callback, LightningModule, Trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from mnist_lab.evaluation.evaluate import evaluate
 from mnist_lab.models.classifier import Classifier
+from mnist_lab.runs.checkpoints import read_checkpoint
 from mnist_lab.runs.ranking import Results
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
@@ -56,6 +57,32 @@ def test_run_leaves_all_that_is_promised_in_its_folder(trained: Run) -> None:
         content = torch.load(trained.folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
         assert content["architecture"] == "LeNet"
     assert isinstance(make_model(trained.config), Classifier)
+
+
+@pytest.mark.parametrize(
+    ("settings", "epochs"),
+    [
+        (["model=lenet", "figures=true"], [1, 2, 3]),
+        (["model=mlp", "figures=true"], []),
+        *slow((["model=lenet", "figures=false"], [])),
+        *slow((["model=lenet", "figures=true", "callbacks.checkpoint.keep_small=false"], [])),
+        *slow((["model=lenet", "figures=true", "callbacks.checkpoint.every_n_epochs=2"], [2])),
+        *slow((["model=lenet", "figures=true", "trainer.max_epochs=11"], [2, 4, 6, 8, 10])),
+    ],
+)
+def test_epochs_of_a_small_network_are_kept(tiny: Tiny, settings: list[str], epochs: list[int]) -> None:
+    run = train(tiny.compose("trainer.max_epochs=3", "trainer.limit_train_batches=1", "dashboard=none", *settings))
+    assert list(run.epoch_checkpoints()) == epochs
+    for path in run.epoch_checkpoints().values():
+        assert read_checkpoint(path)["optimizer_states"], "training can continue from each"
+
+
+@pytest.mark.slow
+def test_jobs_of_a_sweep_keep_no_epochs(command: Command, tiny: Tiny) -> None:
+    tiny.overrides.remove("figures=false")
+    assert command("-m", "sweep=s", "model=lenet", "seed=0", "trainer.limit_train_batches=1").status == 0
+    (job,) = Path("runs/sweeps/s").glob("*/run.json")
+    assert Run(job.parent).info["epochs"] == 2 and Run(job.parent).epoch_checkpoints() == {}
 
 
 class NotesSeconds(Callback):

@@ -119,7 +119,7 @@ def test_page_served_is_the_exported_one(command: Command, tiny: Tiny) -> None:
     assert page_of(Run(Path("runs/a"))) == page and '"label"' in page
     shutil.rmtree(tiny.root)
     without = page_of(Run(Path("runs/a")))
-    assert '"label"' not in without and '"wrong": []' in without, "without the data set it shows no test images"
+    assert '"label"' not in without and '"images": []' in without, "without the data set it shows no test images"
 
 
 def test_unknown_operator_is_refused(command: Command, trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,6 +211,8 @@ def inked(page: "Page", canvas: str) -> int:
 @pytest.mark.slow
 def test_drawing_changes_bars_digit_and_the_networks_input(browser: "Browser", port: int) -> None:
     with shown(browser, f"http://127.0.0.1:{port}/") as page:
+        page.keyboard.press("Escape")
+        wait_for_words(page, "words", INVITATION)
         assert inked(page, "pad") == inked(page, "seen") == 0
         for name in ("Undo", "Clear"):
             assert page.get_by_role("button", name=name).is_disabled()

@@ -220,14 +220,29 @@ function meanOf(lists) {
   return lists[0].map((_, i) => lists.reduce((sum, list) => sum + list[i], 0) / lists.length);
 }
 
-// Replace each {offset, shape} in a network by its array. The arrays of an earlier epoch start at a shift.
-function unpack(network, bytes, shift = 0) {
-  const numbers = new Float32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4);
+// Replace each {offset, shape} in a network by its array. An earlier epoch has {start, length}: its weights, in float16,
+// replace the first ones of the page.
+function unpack(network, bytes, {start = 0, length = 0} = {}) {
+  let numbers = new Float32Array(bytes.buffer, bytes.byteOffset, Math.floor(bytes.length / 4));
+  if (length) {
+    numbers = numbers.slice();
+    numbers.set(widenHalves(new Uint16Array(bytes.buffer, bytes.byteOffset + start, length)));
+  }
   const filled = (node) => {
     if (Array.isArray(node)) return node.map(filled);
     if (node === null || typeof node !== "object") return node;
-    if ("offset" in node) return {data: numbers.subarray(node.offset + shift, node.offset + shift + elements(node.shape)), shape: node.shape};
+    if ("offset" in node) return {data: numbers.subarray(node.offset, node.offset + elements(node.shape)), shape: node.shape};
     return Object.fromEntries(Object.entries(node).map(([name, value]) => [name, filled(value)]));
   };
   return filled(network);
+}
+
+// Return numbers of 16 bits (IEEE 754) as numbers of 32.
+function widenHalves(halves) {
+  const numbers = new Float32Array(halves.length);
+  for (let i = 0; i < halves.length; i++) {
+    const exponent = halves[i] >> 10 & 31, fraction = halves[i] & 1023, sign = halves[i] >> 15 ? -1 : 1;
+    numbers[i] = sign * (exponent ? (1 + fraction / 1024) * 2 ** (exponent - 15) : fraction * 2 ** -24);
+  }
+  return numbers;
 }

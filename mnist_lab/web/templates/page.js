@@ -3,13 +3,16 @@
 const CLASSES = PAGE.classes;
 const BYTES = Uint8Array.from(atob(byId("arrays").textContent), (letter) => letter.charCodeAt(0));
 let networks = unpack(PAGE.networks, BYTES);
-let chosenImage = null;  // the number of the test image that is shown in place of a drawing
+let chosenImage = null;  // the test image that is shown in place of a drawing
+let isExample = true;  // what the page opens with; a first stroke replaces it
 let isUpdatePlanned = false;  // for the next frame
 // The digits that are found, from left to right: {pixels, box, candidates, probabilities, values}. A picture of another
 // kind is a single one.
 let digits = [];
 let chosenDigit = null;  // the number of the digit whose answer and layers are shown; null for the last
-let chosenUnit = null;  // the unit that is explained: {layer, map, y, x}
+let chosenUnit = null;  // the unit that is explained: {layer, number}, its place among all that the layer shows
+const EXAMPLE = [[0.39, 0.29], [0.42, 0.2], [0.5, 0.16], [0.58, 0.2], [0.6, 0.31], [0.56, 0.41], [0.47, 0.46], [0.57, 0.51],
+  [0.62, 0.63], [0.59, 0.76], [0.5, 0.83], [0.41, 0.79], [0.37, 0.7]];  // a 3
 
 // Return, for 28 x 28 bytes, the probabilities of all classes, and the values of the graph if there is one network.
 function classify(pixels) {
@@ -30,7 +33,7 @@ function shownDigit() {
 function update() {
   isUpdatePlanned = false;
   let pictures = [];
-  if (chosenImage !== null) pictures = [PAGE.wrong[chosenImage]];
+  if (chosenImage !== null) pictures = [chosenImage];
   else if (strokes.length) pictures = findInDrawing();
   digits = pictures.map((digit) => ({...digit, ...classify(digit.pixels)}));
   if (chosenDigit >= digits.length) chosenDigit = null;
@@ -39,10 +42,11 @@ function update() {
 
 function show() {
   const digit = shownDigit(), boxes = digits.length > 1 ? digits.map(({box}) => box) : [];
+  showAnswer(digit);
   repaint(boxes, digits.indexOf(digit));
+  if (chosenImage !== null) pad.getContext("2d").drawImage(byId("seen"), (pad.width - pad.height) / 2, 0, pad.height, pad.height);
   byId("undo").disabled = strokes.length === 0;
   byId("clear").disabled = strokes.length === 0 && chosenImage === null;
-  showAnswer(digit);
   let words = PAGE.invitation;
   if (digit) words = describeAnswer();
   else if (strokes.length) words = "Nothing like a digit yet. Draw it larger.";
@@ -54,6 +58,7 @@ function show() {
 }
 
 function beforeChange() {
+  if (isExample) strokes.length = 0;
   choose(null);
 }
 
@@ -65,14 +70,10 @@ function afterChange() {
 
 // The answer
 
-const bars = CLASSES.map((className) => {
-  const line = byId("bars").appendChild(document.createElement("li"));
-  const [name, track, share] = ["span", "div", "span"].map((tag) => line.appendChild(document.createElement(tag)));
-  name.textContent = className;
-  track.className = "track";
-  const bar = track.appendChild(document.createElement("div"));
-  bar.className = "bar";
-  return {line, bar, share};
+const bars = CLASSES.map((name) => {
+  const line = add(byId("bars"), "li");
+  add(line, "span", "", name);
+  return {line, bar: add(add(line, "div", "track"), "div", "bar"), share: add(line, "span")};
 });
 
 function bestLabel({probabilities}) {
@@ -87,8 +88,9 @@ function describeAnswer() {
   const sure = digits.reduce((product, {probabilities}) => product * Math.max(...probabilities), 1);
   const hasOthers = digits[0].candidates > digits.length;
   let words = `${(100 * sure).toFixed(1)} % sure`;
-  if (chosenImage !== null) words += `; it is labelled ${CLASSES[PAGE.wrong[chosenImage].label]}`;
-  if (chosenImage !== null || digits.length > 1 || hasOthers) words += ".";
+  if (chosenImage !== null) words += `; it is labelled ${CLASSES[chosenImage.label]}`;
+  if (chosenImage !== null || digits.length > 1 || hasOthers || isExample) words += ".";
+  if (isExample) words += " An example: draw your own over it.";
   if (digits.length > 1) words += " Choose a digit.";
   if (hasOthers) words += " Only one row is read.";
   return words;
@@ -102,8 +104,9 @@ function showAnswer(shown) {
   else {
     while (predicted.children.length !== digits.length) {  // Otherwise the buttons are kept, so that the focus stays.
       if (!predicted.children.length) predicted.textContent = "";
-      if (predicted.children.length > digits.length) predicted.lastChild.remove();
-      else digitButton(predicted.appendChild(document.createElement("button")), predicted.children.length - 1);
+      const number = predicted.children.length;
+      if (number > digits.length) predicted.lastChild.remove();
+      else addButton(predicted, "", () => (chosenDigit = number, show()));
     }
     digits.forEach((digit, i) => {
       predicted.children[i].textContent = bestClass(digit);
@@ -120,57 +123,69 @@ function showAnswer(shown) {
   tile(byId("seen"), shown ? shown.pixels : new Uint8Array(784), 28, 28, (value) => [value, value, value]);
 }
 
-function digitButton(button, i) {
-  button.type = "button";
-  button.addEventListener("click", () => {
-    chosenDigit = i;
-    show();
-  });
-}
-
 // Test images
 
-const buttons = PAGE.wrong.map((image, number) => {
-  image.pixels = BYTES.subarray(image.start, image.start + 784);
-  const button = document.createElement("button");
-  button.type = "button";
-  const words = `${CLASSES[image.label]}, not ${CLASSES[image.predicted]}`;
-  button.setAttribute("aria-label", `test image ${image.index}: ${words}`);
-  tile(button.appendChild(document.createElement("canvas")), image.pixels, 28, 28, (value) => [value, value, value]);
-  button.appendChild(document.createElement("span")).textContent = words;
-  button.addEventListener("click", () => {
-    choose(chosenImage === number ? null : number);
+for (const image of PAGE.images) image.pixels = BYTES.subarray(image.start, image.start + 784);
+const imageButtons = PAGE.images.filter(({label, predicted}) => label !== predicted).map((image) => {
+  const button = addButton(byId("wrong").querySelector(".wrong"), "", () => {
+    choose(chosenImage === image ? null : image);
     afterChange();
   });
-  byId("wrong").querySelector(".wrong").append(button);
+  const words = `${CLASSES[image.label]}, not ${CLASSES[image.predicted]}`;
+  button.setAttribute("aria-label", `test image ${image.index}: ${words}`);
+  tile(add(button, "canvas"), image.pixels, 28, 28, (value) => [value, value, value]);
+  add(button, "span", "", words);
   byId("wrong").hidden = false;
-  return button;
+  return {image, button};
 });
 
-function choose(number) {
-  if (number !== null) strokes.length = 0;
-  [chosenImage, chosenDigit] = [number, null];
-  buttons.forEach((button, i) => button.setAttribute("aria-pressed", String(i === number)));
+function choose(image) {
+  if (image !== null) strokes.length = 0;
+  [chosenImage, chosenDigit, isExample] = [image, null, false];
+  imageButtons.forEach((each) => each.button.setAttribute("aria-pressed", String(each.image === image)));
 }
 
 // Training, epoch by epoch
 
-if (PAGE.epochs.length) {
-  const slider = byId("epoch"), states = [...PAGE.epochs, {epoch: null, shift: 0}];
-  const showEpoch = () => {
-    const {epoch} = states[slider.value];
-    const words = epoch === null ? `the tested weights, of epoch ${PAGE.tested}` : `after epoch ${epoch}`;
-    byId("time").querySelector("span").textContent = `The network ${epoch === null ? "with " : ""}${words}`;
-    slider.setAttribute("aria-valuetext", words);
-  };
-  slider.max = slider.value = states.length - 1;
-  slider.addEventListener("input", () => {
-    networks = unpack(PAGE.networks, BYTES, states[slider.value].shift);
-    showEpoch();
-    afterChange();
+const states = [...PAGE.epochs, {epoch: PAGE.tested, isTested: true}].sort((a, b) => (a.epoch ?? Infinity) - (b.epoch ?? Infinity));
+let timer = null;  // while the epochs are played
+
+function showEpoch(number) {
+  const {epoch, isTested} = states[number], words = epoch === null ? "after training" : `after epoch ${epoch}`;
+  networks = unpack(PAGE.networks, BYTES, states[number]);
+  byId("epoch").value = number;
+  byId("epoch").setAttribute("aria-valuetext", isTested ? `${words}, the tested one` : words);
+  byId("time").querySelector("label span").textContent = `Weights ${words}${isTested ? " (tested)" : ""}`;
+  afterChange();
+}
+
+function play(isPlaying) {
+  clearInterval(timer);
+  timer = isPlaying ? setInterval(() => {
+    showEpoch(Number(byId("epoch").value) + 1);
+    if (Number(byId("epoch").value) === states.length - 1) play(false);
+  }, 900) : null;
+  byId("play").textContent = isPlaying ? "❚❚ Pause" : "▶ Play";
+}
+
+function prepareSlider() {
+  const last = states.length - 1, tested = states.findIndex(({isTested}) => isTested);
+  byId("epoch").max = last;
+  byId("epoch").addEventListener("input", () => {
+    play(false);
+    showEpoch(Number(byId("epoch").value));
   });
-  showEpoch();
+  byId("play").addEventListener("click", () => {
+    if (timer === null) showEpoch(0);
+    play(timer === null);
+  });
+  states.forEach(({epoch, isTested}, number) => {
+    if (last > 10 && ![0, tested, last].includes(number)) return;
+    const tick = add(byId("time").querySelector(".ticks"), "span", isTested ? "tested" : "", isTested ? `★ ${epoch ?? ""}` : epoch);
+    tick.style.left = `${100 * number / last}%`;
+  });
   byId("time").hidden = false;
+  showEpoch(tested);
 }
 
 // Layers
@@ -183,11 +198,13 @@ function tile(canvas, data, width, height, shade) {
   context.putImageData(image, 0, 0);
 }
 
+function rgb(name) {
+  return [1, 3, 5].map((i) => parseInt(colour(name).slice(i, i + 2), 16));
+}
+
 // Return the colour of each value from negative to positive; 0 has the colour of the page's tracks.
 function shades(most) {
-  const [low, zero, high] = ["--negative", "--track", "--accent"].map((name) => {
-    return [1, 3, 5].map((i) => parseInt(colour(name).slice(i, i + 2), 16));
-  });
+  const [low, zero, high] = ["--negative", "--track", "--accent"].map(rgb);
   return (value) => {
     const share = most ? Math.min(Math.abs(value) / most, 1) : 0, end = value < 0 ? low : high;
     return zero.map((from, i) => from + share * (end[i] - from));
@@ -200,140 +217,262 @@ function largest(data) {
   return most;
 }
 
-const LAYERS = networks.length > 1 ? [] : networks[0].layers.map((layer, number) => {
-  const section = byId("layers").appendChild(document.createElement("section"));
-  const [channels, height, width] = layer.shape.length === 3 ? layer.shape : [1, Math.ceil(layer.shape[0] / 32), Math.min(layer.shape[0], 32)];
-  const size = layer.shape.length === 3 ? `${channels} maps of ${height} × ${width}` : `${layer.shape[0]} units`;
-  const head = section.appendChild(document.createElement("h3"));
-  head.append(`${layer.name} `);
-  head.appendChild(document.createElement("span")).textContent = size;
-  const maps = section.appendChild(document.createElement("div"));
-  maps.className = "maps";
+function signed(value, places = 3) {
+  return value.toFixed(places).replace(/^-(?=.*[1-9])/, "−").replace("-", "");
+}
+
+function add(parent, tag, className = "", text = "") {
+  const element = parent.appendChild(document.createElement(tag));
+  [element.className, element.textContent] = [className, text];
+  return element;
+}
+
+function addButton(parent, text, act) {
+  const button = add(parent, "button", "", text);
+  button.type = "button";
+  button.addEventListener("click", act);
+  return button;
+}
+
+function setVariables(element, values) {
+  for (const [name, value] of Object.entries(values)) element.style.setProperty(`--${name}`, value);
+}
+
+const WIDE = matchMedia("(min-width: 64rem)");
+const TALL = 480, CELL = 24;  // pixels: the height of a layer in the row, and the least side of a unit
+const DESCRIBED = {  // Other operators have the names that users know.
+  convolution: ({weight}) => `conv ${weight.shape[2]}×${weight.shape[3]}`,
+  pool: ({kernel}) => `max pool ${kernel.join("×")}`,
+  scale: () => "batch norm",
+};
+
+function describe(step) {
+  return step.operator in DESCRIBED ? DESCRIBED[step.operator](step) : step.operator;
+}
+
+// Return a layer's steps: a convolution or a linear layer, and what follows it. Their weights are those of the epoch.
+function stepsOf({steps}) {
+  return steps.map((place) => networks[0].graph[place]);
+}
+
+const LAYERS = networks.length > 1 ? [] : networks[0].layers.map((layer, number, {length}) => {
+  const section = add(byId("row"), "section", "layer"), head = add(section, "header"), steps = stepsOf(layer);
+  const {name: shown, shape} = steps[steps.length - 1], isMaps = shape.length === 3;
+  const hasScores = number === length - 1 && shape.length === 1 && shape[0] === CLASSES.length;
+  const size = isMaps ? `${shape[0]} maps of ${shape[1]} × ${shape[2]}` : `${shape[0]} units`;
+  add(head, "h3", "", layer.name);
+  add(head, "p", "shape", isMaps ? shape.join(" × ") : size);
+  add(head, "p", "kinds", steps.map(describe).join(",\n"));
+  const range = add(head, "p"), parent = add(section, "div", "scores"), maps = add(parent, "div", "maps");
   maps.tabIndex = 0;
   maps.setAttribute("role", "img");
   maps.setAttribute("aria-label", `${layer.name}: ${size}`);
-  const scale = layer.shape.length === 3 ? Math.max(2, Math.round(56 / width)) : 12;
-  const canvases = Array.from({length: channels}, (_, map) => {
-    const canvas = maps.appendChild(document.createElement("canvas"));
-    canvas.style.width = `min(100%, ${scale * width}px)`;
-    canvas.style.aspectRatio = `${width} / ${height}`;
-    canvas.addEventListener("click", (event) => {
-      const box = canvas.getBoundingClientRect();
-      select(number, map, Math.floor((event.clientY - box.top) / box.height * height), Math.floor((event.clientX - box.left) / box.width * width));
-    });
+  const [height, width] = isMaps ? shape.slice(1) : [1, 1], made = {...layer, shown, shape, isMaps, height, width, range, maps};
+  made.canvases = Array.from({length: isMaps ? shape[0] : 1}, (_, map) => {
+    const canvas = add(maps, "canvas");
+    canvas.title = isMaps ? `map ${map + 1}` : size;
+    canvas.addEventListener("click", (event) => select(number, unitAt(event, made, map), true));
     return canvas;
   });
   maps.addEventListener("keydown", (event) => {
-    const [map, down, right] = {ArrowUp: [0, -1, 0], ArrowDown: [0, 1, 0], ArrowLeft: [0, 0, -1], ArrowRight: [0, 0, 1],
-      PageDown: [1, 0, 0], PageUp: [-1, 0, 0]}[event.key] || [0, 0, 0];
-    if (!map && !down && !right) return;
+    const area = made.width * made.height;
+    const move = {ArrowUp: -made.width, ArrowDown: made.width, ArrowLeft: -1, ArrowRight: 1, PageDown: area, PageUp: -area}[event.key];
+    if (!move) return;
     event.preventDefault();
-    const from = chosenUnit && chosenUnit.layer === number ? chosenUnit : {map: 0, y: 0, x: 0};
-    select(number, from.map + map, from.y + down, from.x + right);
+    moveUnit(number, move);
   });
-  const detail = section.appendChild(document.createElement("div"));
-  detail.className = "detail";
-  detail.hidden = true;
-  return {...layer, channels, height, width, canvases, detail};
+  made.mark = add(maps, "div", "mark");
+  made.labels = add(parent, "div", CLASSES.some(({length}) => length > 2) ? "names long" : "names");
+  made.names = hasScores ? CLASSES.map((name) => add(made.labels, "span", "", name)) : [];
+  made.detail = makeDetail(made, number);
+  return made;
 });
 
-function select(layer, map, y, x) {
-  const {channels, height, width, shape} = LAYERS[layer], inside = (value, count) => Math.min(Math.max(value, 0), count - 1);
-  chosenUnit = {layer, map: inside(map, channels), y: inside(y, height), x: inside(x, width)};
-  if (shape.length === 1) {  // The last row of units may not be full.
-    const number = Math.min(chosenUnit.y * width + chosenUnit.x, shape[0] - 1);
-    [chosenUnit.y, chosenUnit.x] = [Math.floor(number / width), number % width];
+// Make the panel that explains a unit of a layer.
+function makeDetail(layer, number) {
+  const box = add(byId("row"), "div", "detail"), zoomed = add(box, "div", "zoomed"), canvas = add(zoomed, "canvas"), mark = add(zoomed, "div", "mark");
+  const title = add(box, "p"), sum = add(box, "p"), steps = add(box, "div", "steps");
+  box.hidden = true;
+  const {width, height} = layer, area = width * height, ahead = [["←", -1, "previous unit"], ["→", 1, "next unit"]];
+  const across = [["↑", -width, "row above"], ["↓", width, "row below"], ["map −", -area, "previous map"], ["map +", area, "next map"]];
+  for (const [text, move, label] of layer.isMaps ? [...ahead, ...across] : ahead) {
+    addButton(steps, text, () => moveUnit(number, move)).setAttribute("aria-label", label);
   }
+  zoomed.hidden = !layer.isMaps;
+  setVariables(zoomed, {count: width, shape: `${width} / ${height}`});
+  canvas.title = "the map, enlarged: choose a unit";
+  canvas.addEventListener("click", (event) => select(number, unitAt(event, layer, placeIn(layer, chosenUnit.number)[0])));
+  return {box, title, sum, canvas, mark, pairs: add(box, "div", "pairs")};
+}
+
+// Return the number of the unit at a place of a map.
+function unitAt({currentTarget, clientX, clientY}, {width, height, shape}, map) {
+  const box = currentTarget.getBoundingClientRect();
+  const [x, y] = [(clientX - box.left) / box.width * width, (clientY - box.top) / box.height * height].map(Math.floor);
+  const inside = (value, count) => Math.min(Math.max(value, 0), count - 1);
+  return inside((map * height + inside(y, height)) * width + inside(x, width), elements(shape));
+}
+
+// Return the map, row and column of a unit.
+function placeIn({width, height}, number) {
+  return [Math.floor(number / (width * height)), Math.floor(number / width) % height, number % width];
+}
+
+function moveUnit(layer, move) {
+  const from = chosenUnit && chosenUnit.layer === layer ? chosenUnit.number : 0, to = from + move;
+  select(layer, to >= 0 && to < elements(LAYERS[layer].shape) ? to : from);
+}
+
+function select(layer, number, isToBeSeen = false) {
+  chosenUnit = {layer, number};
   explain();
+  byId("spoken").textContent = LAYERS[layer].detail.title.textContent;
+  if (isToBeSeen) LAYERS[layer].detail.title.scrollIntoView({block: "nearest"});
+}
+
+// Arrange each layer: in a row as columns of equal height, on a phone as wide as the page.
+function arrange() {
+  const room = Math.max(byId("row").clientWidth, 2 * CELL), isWide = WIDE.matches;  // A window may have no width.
+  for (const layer of LAYERS) {
+    const count = layer.shape[0], sideOf = (columns) => Math.min(Math.floor(TALL / Math.ceil(count / columns)) - 4, 76);
+    let columns = 1, side = 56;
+    if (!layer.isMaps) {
+      layer.width = Math.min(count, isWide ? Math.ceil(count * CELL / TALL) : 32, Math.floor(room / CELL));
+      layer.height = Math.ceil(count / layer.width);
+      side = isWide ? layer.width * CELL : Math.min(room, layer.width * 32);
+    } else if (isWide) {
+      while (sideOf(columns) < (count > 96 ? CELL : 40)) columns++;
+      side = sideOf(columns);
+    } else columns = Math.floor((room + 4) / (side + 4));
+    setVariables(layer.maps, {columns, side: `${side}px`, shape: `${layer.width} / ${layer.height}`});
+    setVariables(layer.labels, {columns: layer.width});
+  }
 }
 
 function showLayers() {
-  const values = shownDigit() && shownDigit().values;
-  byId("layers").hidden = !values || LAYERS.length === 0;
-  if (values) {
-    for (const {name, shown, canvases, height, width} of LAYERS) {
-      const {data} = values[shown], shade = shades(largest(data));
-      canvases.forEach((canvas, map) => tile(canvas, data.subarray(map * height * width, (map + 1) * height * width), width, height, shade));
-    }
+  const digit = shownDigit(), values = digit && digit.values;
+  for (const {shown, shape, canvases, height, width, range, names} of LAYERS) {
+    const data = values ? values[shown].data : new Float32Array(elements(shape)), shade = shades(largest(data));
+    canvases.forEach((canvas, map) => tile(canvas, data.subarray(map * height * width, (map + 1) * height * width), width, height, shade));
+    range.textContent = values ? `${signed(data.reduce((a, b) => Math.min(a, b)), 1)} to ${signed(data.reduce((a, b) => Math.max(a, b)), 1)}` : "";
+    names.forEach((name, i) => name.className = digit && i === bestLabel(digit) ? "best" : "");
   }
   explain();
 }
 
-// Explain the chosen unit: its weights, its inputs and its value.
+// Place a frame around a unit of a canvas.
+function frame(mark, canvas, {width, height}, y, x) {
+  const [across, down] = [canvas.offsetWidth / width, canvas.offsetHeight / height];
+  Object.assign(mark.style, {left: `${canvas.offsetLeft + x * across}px`, top: `${canvas.offsetTop + y * down}px`, width: `${across}px`, height: `${down}px`});
+}
+
+// Explain the chosen unit: its value, how that comes about step by step, its weights and its inputs.
 function explain() {
-  const unit = chosenUnit, values = shownDigit() && shownDigit().values;
-  LAYERS.forEach(({detail, canvases}, number) => {
-    const here = unit !== null && unit.layer === number && values;
-    detail.hidden = !here;
-    canvases.forEach((canvas, map) => canvas.classList.toggle("chosen", here && canvases.length > 1 && map === unit.map));
+  const values = shownDigit() && shownDigit().values;
+  LAYERS.forEach(({detail, mark, maps}, number) => {
+    mark.hidden = detail.box.hidden = !values || chosenUnit === null || chosenUnit.layer !== number;
+    maps.classList.toggle("explained", !mark.hidden);
   });
-  if (unit === null || !values) return;
-  const {name, weights, shape, detail, width} = LAYERS[unit.layer];
-  const step = networks[0].graph.find((candidate) => candidate.name === weights), input = values[step.inputs[0]];
-  const number = shape.length === 3 ? unit.map : unit.y * width + unit.x;
-  const {pairs, value} = step.operator === "convolution" ? pairsOfConvolution(step, input) : pairsOfLinear(step, input, number);
-  const where = shape.length === 3 ? `map ${number + 1}, row ${unit.y + 1}, column ${unit.x + 1}` : `unit ${number + 1}`;
-  const bias = step.bias ? step.bias.data[number] : 0;
-  detail.replaceChildren();
-  const words = detail.appendChild(document.createElement("div"));
-  words.textContent = `${name}, ${where}: ${value.toFixed(3)}, the sum of weights × inputs, and a bias of ${bias.toFixed(3)}.`;
-  if (pairs.length < pairs.all) words.textContent += ` The ${pairs.length} of ${pairs.all} inputs that count most:`;
-  const list = detail.appendChild(document.createElement("div"));
-  list.className = "pairs";
+  if (chosenUnit === null || !values) return;
+  const layer = LAYERS[chosenUnit.layer], {number} = chosenUnit, {detail, isMaps, canvases, names, width, height} = layer;
+  const steps = stepsOf(layer), units = sources(steps, values, number), results = steps.map(({name}, i) => values[name].data[units[i]]);
+  const [map, y, x] = isMaps ? placeIn(layer, number) : [0, Math.floor(number / width), number % width];
+  const {data} = values[layer.shown], shade = shades(largest(data));
+  canvases.forEach((canvas, i) => canvas.classList.toggle("chosen", isMaps && i === map));
+  frame(layer.mark, canvases[map], layer, y, x);
+  tile(detail.canvas, data.subarray(map * width * height, (map + 1) * width * height), width, height, shade);
+  frame(detail.mark, detail.canvas, layer, y, x);
+  detail.title.textContent = "";
+  add(detail.title, "span", "swatch").style.background = `rgb(${shade(data[number]).map(Math.round)})`;
+  const unit = names.length ? `score of ${CLASSES[number]}` : `unit ${number + 1}`;
+  detail.title.append(`${layer.name}, ${isMaps ? `map ${map + 1}, row ${y + 1}, column ${x + 1}` : unit}: `);
+  add(detail.title, "b", "", signed(data[number]));
+
+  const [first, ...others] = steps, input = values[first.inputs[0]], isLinear = first.operator === "linear";
+  const filter = isLinear ? units[0] : placeIn(sizeOf(first), units[0])[0], bias = first.bias ? first.bias.data[filter] : 0;
+  let words = `Weights × inputs ${signed(results[0] - bias)} and bias ${signed(bias)}: ${signed(results[0])}.`;
+  others.forEach((step, i) => {
+    const after = signed(results[i + 1]);
+    const before = `Before ${describe(step)} ${signed(results[i])}, after it`;
+    words += ` ${step.operator === "pool" ? `The largest of ${step.kernel.join("×")} such values:` : before} ${after}.`;
+  });
+  const pairs = (isLinear ? pairsOfLinear : pairsOfConvolution)(first, input, units[0]);
+  const strongest = [...pairs].sort((a, b) => Math.abs(b.sum) - Math.abs(a.sum)).slice(0, 12);
+  detail.sum.textContent = words;
+  showPairs(detail.pairs, strongest, pairs.length);
+}
+
+function showPairs(list, pairs, count) {
   const most = {weights: largest(pairs.flatMap(({weights}) => [...weights])), inputs: largest(pairs.flatMap(({inputs}) => [...inputs]))};
+  list.replaceChildren();
+  const which = pairs.length < count ? `, of the ${pairs.length} maps of ${count} that count most` : "";
+  add(list, "p", "", `Weights up to ±${most.weights.toFixed(2)} × inputs up to ±${most.inputs.toFixed(2)}${which}:`);
   for (const pair of pairs) {
-    const figure = list.appendChild(document.createElement("figure"));
+    const isLong = count === 1 && pair.width > 20, side = Math.max(pair.width, pair.height);
+    const figure = add(list, "figure", isLong ? "long" : ""), zoom = Math.max(3, Math.round((isLong ? 250 : 44) / side));
+    if (count > 1) add(figure, "figcaption", "", `map ${pair.channel + 1}`);
     for (const kind of ["weights", "inputs"]) {
-      const canvas = figure.appendChild(document.createElement("canvas"));
-      const zoom = Math.max(3, Math.round(44 / Math.max(pair.width, pair.height)));
+      const cell = add(figure, "div"), canvas = add(cell, "canvas");
       canvas.style.width = `${zoom * pair.width}px`;
       canvas.style.height = `${zoom * pair.height}px`;
       canvas.title = kind;
       tile(canvas, pair[kind], pair.width, pair.height, shades(most[kind]));
+      add(cell, "small", "", kind);
+      add(figure, "span", "", kind === "weights" ? "×" : `= ${signed(pair.sum, 2)}`);
     }
-    figure.appendChild(document.createElement("figcaption")).textContent = (pair.sum < 0 ? "−" : "+") + Math.abs(pair.sum).toFixed(2);
   }
 }
 
-// Return the pairs of weights and inputs whose sums are largest, and as `all` the number of pairs.
-function strongest(pairs) {
-  const sorted = [...pairs].sort((a, b) => Math.abs(b.sum) - Math.abs(a.sum)).slice(0, 12);
-  return Object.assign(sorted, {all: pairs.length});
+function sizeOf({shape: [, height = 1, width = 1]}) {
+  return {height, width};
 }
 
-// Return, for each map of the input, the weights and inputs of the chosen unit, and the unit's value.
-function pairsOfConvolution(step, input) {
-  const unit = chosenUnit;
-  const [, height, width] = input.shape, [filters, depth, rows, columns] = step.weight.shape;
-  const first = Math.floor(unit.map * step.groups / filters) * depth;
-  let value = step.bias ? step.bias.data[unit.map] : 0;
-  const pairs = Array.from({length: depth}, (_, channel) => {
-    const start = (unit.map * depth + channel) * rows * columns, weights = step.weight.data.subarray(start, start + rows * columns);
+// Return, for a unit of a layer's last step, the unit of each step that it comes from: pooling takes the largest.
+function sources(steps, values, number) {
+  const units = [number];
+  for (const step of steps.slice(1).reverse()) units.unshift(step.operator === "pool" ? largestOf(step, values, units[0]) : units[0]);
+  return units;
+}
+
+function largestOf(step, values, unit) {
+  const [map, y, x] = placeIn(sizeOf(step), unit), {stride, padding, kernel} = step, before = values[step.inputs[0]], {height, width} = sizeOf(before);
+  const [top, left] = [y * stride[0] - padding[0], x * stride[1] - padding[1]];
+  let best = null;
+  for (let row = Math.max(top, 0); row < Math.min(top + kernel[0], height); row++) {
+    for (let column = Math.max(left, 0); column < Math.min(left + kernel[1], width); column++) {
+      const at = (map * height + row) * width + column;
+      if (best === null || before.data[at] > before.data[best]) best = at;
+    }
+  }
+  return best;
+}
+
+// Return, for each map of the input, a unit's weights and inputs, and the sum of their products.
+function pairsOfConvolution(step, input, unit) {
+  const [, height, width] = input.shape, [filters, depth, rows, columns] = step.weight.shape, [map, y, x] = placeIn(sizeOf(step), unit);
+  const first = Math.floor(map * step.groups / filters) * depth;
+  return Array.from({length: depth}, (_, channel) => {
+    const start = (map * depth + channel) * rows * columns, weights = step.weight.data.subarray(start, start + rows * columns);
     const inputs = Float32Array.from({length: rows * columns}, (_, i) => {
-      const y = unit.y * step.stride[0] - step.padding[0] + Math.floor(i / columns) * step.dilation[0];
-      const x = unit.x * step.stride[1] - step.padding[1] + i % columns * step.dilation[1];
-      const inside = y >= 0 && y < height && x >= 0 && x < width;
-      return inside ? input.data[((first + channel) * height + y) * width + x] : 0;
+      const row = y * step.stride[0] - step.padding[0] + Math.floor(i / columns) * step.dilation[0];
+      const column = x * step.stride[1] - step.padding[1] + i % columns * step.dilation[1];
+      const inside = row >= 0 && row < height && column >= 0 && column < width;
+      return inside ? input.data[((first + channel) * height + row) * width + column] : 0;
     });
     const sum = weights.reduce((total, weight, i) => total + weight * inputs[i], 0);
-    value += sum;
-    return {weights, inputs, sum, width: columns, height: rows};
+    return {weights, inputs, sum, channel: first + channel, width: columns, height: rows};
   });
-  return {pairs: strongest(pairs), value};
 }
 
 function pairsOfLinear(step, input, number) {
   const inputs = step.weight.shape[1], weights = step.weight.data.subarray(number * inputs, (number + 1) * inputs);
   const [channels, height, width] = step.form.length === 3 ? step.form : [1, Math.ceil(inputs / 32), Math.min(inputs, 32)];
-  let value = step.bias ? step.bias.data[number] : 0;
-  const pairs = Array.from({length: channels}, (_, channel) => {
+  return Array.from({length: channels}, (_, channel) => {
     const part = (data) => data.subarray(channel * height * width, (channel + 1) * height * width);
-    const pair = {weights: part(weights), inputs: part(input.data), width, height};
+    const pair = {weights: part(weights), inputs: part(input.data), channel, width, height};
     pair.sum = pair.weights.reduce((total, weight, i) => total + weight * pair.inputs[i], 0);
-    value += pair.sum;
     return pair;
   });
-  return {pairs: strongest(pairs), value};
 }
 
 // What counts: the change of each class's odds when a patch of the image is covered, for one patch after another
@@ -394,8 +533,7 @@ function showCounts() {
       counts[at]++;
     });
   });
-  const mean = sums.map((sum, at) => counts[at] ? sum / counts[at] : 0), shade = shades(Math.max(largest(mean), 0.1));
-  const ink = [1, 3, 5].map((i) => parseInt(colour("--ink").slice(i, i + 2), 16));
+  const mean = sums.map((sum, at) => counts[at] ? sum / counts[at] : 0), shade = shades(Math.max(largest(mean), 0.1)), ink = rgb("--ink");
   const pixels = Array.from(mean, (value, at) => {
     const share = Math.abs(digit.pixels[at] - PAGE.background) / 255;
     return shade(value).map((part, i) => part + 0.55 * share * (ink[i] - part));
@@ -406,6 +544,17 @@ function showCounts() {
 CLASSES.forEach((name, number) => byId("class").add(new Option(name, number)));
 byId("class").addEventListener("change", showCounts);
 
-window.addEventListener("resize", show);
+const side = networks[0].size;
+document.querySelector(".layer .shape").textContent = side === 28 ? "28 × 28" : `28 × 28, as ${side} × ${side}`;
+byId("legend").hidden = !LAYERS.length;
+window.addEventListener("resize", () => {
+  arrange();
+  show();
+});
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", show);
+// The page opens with a digit that is drawn already, or with a test image that the network gets right.
+if (PAGE.digits) strokes.push(EXAMPLE);
+else chosenImage = PAGE.images.find(({label, predicted}) => label === predicted) || null;
+arrange();
+if (states.length > 1) prepareSlider();
 update();
