@@ -21,7 +21,7 @@ PAGES = sorted([CHECKOUT / "README.md", CHECKOUT / "CONTRIBUTING.md", *(CHECKOUT
 # serve until they are stopped, or remove what other commands need. Most of them have tests of their own.
 NOT_RUN = (
     *("accelerator=gpu", "trainer=ddp", "submitit", "launcher=ray", "launcher=processes", "status six --watch"),
-    *(" draw ", " rm ", " restore ", " lr ", " reproduce ", "logger=mlflow", "mlflow]", "logger=wandb"),
+    *(" data ", " draw ", " rm ", " restore ", " lr ", " reproduce ", "logger=mlflow", "mlflow]", "logger=wandb"),
     *("data=fashion_mnist", "data=emnist", "experiment="),
 )
 

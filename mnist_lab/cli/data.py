@@ -52,8 +52,8 @@ def main(arguments: list[str]) -> None:
     data.prepare_data()
     with working_on(f"comparing the images{', and their labels with the predictions' if run else ''}"):
         summary, doubts = summarise(data), find_doubts(model, data) if run else None
-        names = {"title": OmegaConf.select(cfg, "data.source.name") or "your own data", "run": run and str(run)}
-        write_page("data", data_page(data, summary, doubts) | names, path)
+        header = {"title": OmegaConf.select(cfg, "data.source.name") or "your own data", "run": run and str(run)}
+        write_page("data", data_page(data, summary, doubts) | header, path)
     summary.print()
     if doubts is not None:
         print_lines(f"labels that the network doubts: {len(doubts):,}")

@@ -75,12 +75,12 @@ def summarise(data: MNISTDataModule) -> Summary:
     labelled = np.concatenate([np.stack([hashes[kind], labels]) for kind, (_, labels) in sets.items()], axis=1)
     values, labels_each = np.unique(np.unique(labelled, axis=1)[0], return_counts=True)
     several = values[labels_each > 1]
-    if found := [f"{kind} {name}" for kind in sets for name in names[kind][np.isin(hashes[kind], several)]]:
-        warnings.append(f"{len(found):,} images have copies with another label: {shorten(', '.join(found), 60)}")
+    if twins := [f"{kind} {name}" for kind in sets for name in names[kind][np.isin(hashes[kind], several)]]:
+        warnings.append(f"{len(twins):,} images have copies with another label: {shorten(', '.join(twins), 60)}")
     training = data.normalise(sets["training"][0])
     (lowest, highest), (std, mean) = map(float, training.aminmax()), map(float, torch.std_mean(training))
-    side, values = data.image_size, f"{lowest:.2f} to {highest:.2f}; mean {round(mean, 2) + 0:.2f}, std {std:.2f}"
-    notes = [*notes, f"the network gets {side} x {side} values from {values}"]
+    side, moments = data.image_size, f"mean {round(mean, 2) + 0:.2f}, std {std:.2f}"
+    notes = [*notes, f"the network gets {side} x {side} values from {lowest:.2f} to {highest:.2f}; {moments}"]
     if data.mean is not None and data.std is not None and max(abs(mean), abs(std - 1)) > MAX_DEVIATION and std:
         better = f"data.mean={data.mean + mean * data.std:.4f} data.std={std * data.std:.4f}"
         notes.append(f"for mean 0 and std 1: {better}")
