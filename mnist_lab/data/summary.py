@@ -9,6 +9,7 @@ from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.data.images import SIDE
 from mnist_lab.data.own_images import OwnImages, describe_images
 from mnist_lab.formatting import print_lines, print_warning, shorten
+from mnist_lab.tables import print_table
 
 MAX_ROWS = 20  # Further classes share one row.
 DARK = 128  # A set without any brighter shade, of 255, gets a warning.
@@ -31,11 +32,8 @@ class Summary:
         rows = list(zip(self.classes, *self.counts.values(), strict=True))
         others = (f"{len(rows) - MAX_ROWS} others", *(sum(counts[MAX_ROWS:]) for counts in self.counts.values()))
         rows = [*rows[:MAX_ROWS], *[others] * (len(rows) > MAX_ROWS), ("all", *map(sum, self.counts.values()))]
-        lines = [["class", *self.counts], *([shorten(name, 30), *(f"{n:,}" for n in counts)] for name, *counts in rows)]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        for name, *cells in lines:
-            padded = (cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
-            print_lines("  ".join([name.ljust(widths[0]), *padded]))
+        cells = [[shorten(name, 30), *(f"{n:,}" for n in counts)] for name, *counts in rows]
+        print_table(["class", *self.counts], cells, left=["class"])
         print_lines(*notes)
         for warning in self.warnings:
             print_warning(warning)
