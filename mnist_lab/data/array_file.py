@@ -19,9 +19,8 @@ from mnist_lab.data.stored_arrays import StoredArray, find_files, list_arrays, l
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import natural_key, shorten
 
-# An array's name says what it holds.
-KINDS = dict.fromkeys(["images", "image", "imgs", "img", "x", "data", "pixels", "features"], "images")
-KINDS |= dict.fromkeys(["labels", "label", "y", "target", "targets"], "labels")
+# A word in an array's name says what it holds.
+KINDS = {"images": "images", "x": "images", "labels": "labels", "y": "labels"}
 # The orders of axes that are tried, by their number: N images, H rows, W columns, C colours.
 ORDERS = {2: ("NHW", "HWN", "NHWC", "NCHW"), 3: ("NHW", "HWN"), 4: ("NHWC", "NCHW", "HWCN")}
 FLAT_MATLAB_ORDERS = ("NHW", "NWH", "HWN", "WHN")  # MATLAB puts columns below each other, and other programs rows.
@@ -157,26 +156,32 @@ def _find_sets(stored: Mapping[str, StoredArray], given: Mapping[str, str | None
     sets: dict[str, _Pair] = {"training": {}}
     for name in stored:
         split, rest = split_name(name)
-        kinds = {KINDS.get(word) for word in re.findall("[a-z]+", rest.lower())}
+        kinds = {KINDS.get(word) for word in re.findall("[a-z0-9]+", rest.lower())}
         chosen = [kind for kind, other in given.items() if other and split_name(other)[1] == rest]
         kind = chosen[0] if chosen else kinds.pop() if len(kinds) == 1 else None
         if kind and (chosen or not given[kind]):
             other = sets.setdefault(split or "training", {}).setdefault(kind, name)
             if other != name:
-                choices = f"data.source.{kind}={other} or data.source.{kind}={name}"
-                raise UsageError(
-                    f"{other} and {name} may both be {kind} of the {split or 'training'} set; say {choices}"
-                )
+                raise _several(kind, [other, name])
     for kind in ("labels", "images"):
-        used = {"classes", *(name for pair in sets.values() for name in pair.values())}
-        possible = [name for name, array in stored.items() if name not in used and _guess_kind(array) == kind]
-        if len(possible) == 1 and not given[kind]:
-            sets["training"].setdefault(kind, possible[0])
+        if kind not in sets["training"] and not given[kind]:
+            used = {"classes", *(name for pair in sets.values() for name in pair.values())}
+            possible = [name for name, array in stored.items() if name not in used and _guess_kind(array) == kind]
+            if len(possible) > 1:
+                raise _several(kind, possible)
+            if possible:
+                sets["training"][kind] = possible[0]
     if any(len(pair) < 2 for pair in sets.values()):
         found = shorten(", ".join(f"{name} {array.shape}" for name, array in stored.items())) or "no arrays"
         needed = "data.source.images=NAME data.source.labels=NAME"
         raise UsageError(f"holds {found}; say which have the training images and labels: {needed}")
     return sets
+
+
+def _several(kind: str, names: list[str]) -> UsageError:
+    """Return the error for arrays of which each may have the images, or the labels."""
+    choices = " or ".join(f"data.source.{kind}={name}" for name in names)
+    return UsageError(f"has {len(names)} arrays that may be the {kind}; say {shorten(choices, 200)}")
 
 
 def _guess_kind(array: StoredArray) -> str | None:

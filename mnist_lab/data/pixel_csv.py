@@ -80,7 +80,7 @@ def read_table(
         raise UsageError("has no column named label; data.source.labels=NAME says which it is")
     with suppress(ValueError):
         labels = labels if labels is None else labels.astype(float)
-    return table[:, pixels], labels, [names[i] for i in others]
+    return table[:, pixels], labels, [names[i] for i in others if names[i]]
 
 
 def _read_head(path: DataFile, max_bytes: int) -> tuple[str | None, list[str], list[str], bool]:

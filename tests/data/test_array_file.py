@@ -33,12 +33,12 @@ def save(path: Path, **arrays: Any) -> ArrayFile:
 )
 def test_sets_of_the_file_are_used_and_arrays_without_a_set_are_not_read(path: Path, names: str) -> None:
     arrays = dict(zip(names.split(), (IMAGES, LABELS, IMAGES[:5], LABELS[:5]), strict=True))
-    source = save(path, **arrays, extra=np.array([{}]))
+    source = save(path, **arrays, extra=np.array([{}]), images_2=IMAGES, data=LABELS)
     sets = MNISTDataModule(source=source, val_size=0.2).raw_sets()
     kind, counts = ("test", [16, 4, 5]) if "test" in names else ("validation", [16, 5, 4])
     assert np.array_equal(sets[kind][0], IMAGES[:5]) and np.array_equal(sets[kind][1], LABELS[:5])
     assert [len(labels) for _, labels in sets.values()] == counts
-    assert "left out because not needed: 1 (extra)" in source.notes()
+    assert "left out because not needed: 3 (extra, images_2, data)" in source.notes()
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ print((now.ru_maxrss - before) // 1000, now.ru_utime)"""
 @pytest.mark.parametrize("names", ["images x labels", "x_val x_dev y_val", "x y x_test", "pictures", ""])
 def test_arrays_that_do_not_make_sets_are_refused(path: Path, names: str) -> None:
     source = save(path, **{name: LABELS if name[0] in "yl" else IMAGES for name in names.split()})
-    with pytest.raises(UsageError, match=r"may both be images of|say which have|holds 0 files"):
+    with pytest.raises(UsageError, match=r"that may be the images; say|say which have|holds 0 files"):
         source.load()
 
 

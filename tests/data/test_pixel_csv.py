@@ -113,7 +113,7 @@ def test_compressed_file_is_read_as_the_file_in_it(tmp_path: Path, name: str) ->
 
 
 def test_columns_that_are_neither_label_nor_pixels_are_named(tmp_path: Path) -> None:
-    frame().assign(split="train", image_id=range(20)).to_csv(tmp_path / "x.csv", index=False)
+    frame().assign(split="train", image_id=range(20)).to_csv(tmp_path / "x.csv")
     notes = ArrayFile(path=str(tmp_path / "x.csv")).notes()
     assert notes[1:] == ["left out because not needed: 2 (split, image_id)"]
 

@@ -12,6 +12,7 @@ import pytest
 from lab import Command, assert_refused
 from omegaconf import OmegaConf, open_dict
 from scipy.io import savemat
+from test_pixel_csv import IMAGES, LABELS, expected, read
 
 from mnist_lab.config.compose import compose
 from mnist_lab.data import ArrayFile
@@ -19,25 +20,7 @@ from mnist_lab.errors import UsageError
 from mnist_lab.sweeps.plan import job_id
 
 RANDOM = np.random.default_rng(0)
-IMAGES = RANDOM.integers(0, 256, (20, 28, 28), np.uint8)
-LABELS = np.arange(20) % 4
 ONE_TO_TEN = np.arange(20) % 10 + 1
-DIGITS = [*"1234567890"]
-
-
-def read(path: Path, **settings: Any) -> dict[bytes, str]:
-    """Return the class of each image that is read, from all sets."""
-    source = ArrayFile(path=str(path), **settings)
-    arrays, classes = source.load(), source.read_settings()["classes"]
-    images = np.concatenate([arrays.train_images, arrays.test_images])
-    labels = np.concatenate([arrays.train_labels, arrays.test_labels])
-    return {image.tobytes(): classes[label] for image, label in zip(images, labels, strict=True)}
-
-
-def expected(labels: Any = LABELS, images: np.ndarray = IMAGES) -> dict[bytes, str]:
-    return {image.tobytes(): str(label) for image, label in zip(images, labels, strict=True)}
-
-
 COLOURS = np.stack([IMAGES] * 3, axis=-1)
 SHAPES = {
     "N1HW": IMAGES[:, None],
@@ -54,7 +37,7 @@ SHAPES = {
 @pytest.mark.parametrize("shape", SHAPES)
 def test_number_of_labels_tells_the_order_of_the_axes(tmp_path: Path, shape: str) -> None:
     np.savez(tmp_path / "x.npz", images=SHAPES[shape], labels=LABELS)
-    assert read(tmp_path / "x.npz") == expected()
+    assert read(tmp_path / "x.npz") == expected(LABELS)
 
 
 @pytest.mark.parametrize(
@@ -103,10 +86,21 @@ def test_given_classes_name_labels_from_0_or_from_1(tmp_path: Path) -> None:
         assert read(tmp_path / f"{labels[0]}.npz", classes=[*"abcd"]) == expected(np.array([*"abcd"])[LABELS])
 
 
+@pytest.mark.parametrize("name", ["images", "labels"])
+def test_each_array_that_may_be_meant_is_named(tmp_path: Path, name: str) -> None:
+    array = {"images": IMAGES, "labels": LABELS}[name]
+    arrays = {"images": IMAGES, "labels": LABELS, "a": array, "b": array}
+    del arrays[name]
+    np.savez(tmp_path / "x.npz", **arrays)
+    with pytest.raises(UsageError, match=rf"data\.source\.{name}=a or data\.source\.{name}=b$"):
+        read(tmp_path / "x.npz")
+    assert read(tmp_path / "x.npz", **{name: "b"}) == expected(LABELS)
+
+
 @pytest.mark.parametrize("settings", [{}, {"images": "arr_0"}, {"labels": "arr_1"}])
 def test_arrays_are_found_when_there_is_one_choice(tmp_path: Path, settings: dict[str, Any]) -> None:
     np.savez(tmp_path / "x.npz", IMAGES, LABELS, mean=np.array(0.5))
-    assert read(tmp_path / "x.npz", **settings) == expected()
+    assert read(tmp_path / "x.npz", **settings) == expected(LABELS)
 
 
 def test_given_names_stand_for_those_of_the_test_set_too(tmp_path: Path) -> None:
@@ -120,7 +114,7 @@ def test_given_names_stand_for_those_of_the_test_set_too(tmp_path: Path) -> None
     with pytest.raises(UsageError, match=r"data\.source\.labels=y_train or data\.source\.labels=Y_train"):
         read(tmp_path / "x.npz")
     assert len(ArrayFile(path=str(tmp_path / "x.npz"), labels="Y_train").load().test_labels) == 11
-    assert read(tmp_path / "x.npz", labels="y_train") == expected()
+    assert read(tmp_path / "x.npz", labels="y_train") == expected(LABELS)
     assert read(tmp_path / "x.npz", labels="Y_train") == expected([*LABELS[:9], *LABELS[9:] % 3])
 
 
@@ -137,7 +131,7 @@ def test_npy_files_are_read_together(tmp_path: Path, names: str, packed: bool) -
         with zipfile.ZipFile(tmp_path / "data.zip", "w") as file:
             for path in folder.iterdir():
                 file.write(path, path.name)
-    assert read(tmp_path / "data.zip" if packed else folder) == expected()
+    assert read(tmp_path / "data.zip" if packed else folder) == expected(LABELS)
 
 
 def test_sets_in_files_of_their_own_are_told_by_the_names_of_the_files(tmp_path: Path) -> None:
@@ -146,7 +140,7 @@ def test_sets_in_files_of_their_own_are_told_by_the_names_of_the_files(tmp_path:
         with (tmp_path / name).open("w", newline="") as file:
             csv.writer(file).writerows([["label", *range(784)], *rows])
     assert len(ArrayFile(path=str(tmp_path)).load().test_labels) == 11
-    assert read(tmp_path) == expected()
+    assert read(tmp_path) == expected(LABELS)
 
 
 @pytest.mark.parametrize("compressed", [False, True])
@@ -157,7 +151,7 @@ def test_matlab_file_with_10_for_0_needs_its_classes(tmp_path: Path, compressed:
         read(tmp_path / "train_28x28.mat")
     for last in ("0", "10"):
         assert str(["1", "2", "3", "4", "5", "6", "7", "8", "9", last]) in str(caught.value)
-    assert read(tmp_path / "train_28x28.mat", classes=DIGITS) == expected(ONE_TO_TEN % 10)
+    assert read(tmp_path / "train_28x28.mat", classes=[*"1234567890"]) == expected(ONE_TO_TEN % 10)
 
 
 def test_flat_images_of_matlab_need_their_axes(tmp_path: Path) -> None:
@@ -173,7 +167,7 @@ def test_names_in_a_matlab_file_are_classes(tmp_path: Path) -> None:
     assert read(tmp_path / "x.mat") == expected(np.array(["cat", "emu", "ox", "ant"])[LABELS])
 
 
-def matlab(*parts: bytes, compress: bool = True) -> bytes:
+def matlab(*parts: bytes) -> bytes:
     """Write a .mat file by hand."""
     header = b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM"
     packed = [zlib.compress(part) for part in parts]
