@@ -22,8 +22,8 @@ LABEL_ROW = 0.075  # the height of a label at a line's end, as a part of the axe
 def finish_axes(axes: Axes, label_x: str, label_y: str) -> None:
     """Label the axes, and add a grid."""
     axes.set(xlabel=label_x, ylabel=label_y)
-    axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
-    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     axes.grid(axis="y")
 
 
@@ -75,7 +75,7 @@ def show_end(axes: Axes, name: str, count: int | None = None) -> None:
 def note_cut(axes: Axes, most: float, *, above: bool) -> None:
     """Note that points are above or below the axes, and the farthest of them."""
     text = f"{'▲ cut off: up' if above else '▼ cut off: down'} to {float(f'{most:.3g}'):,g}"
-    axes.set_title(text, loc="right", fontsize=8.5, color=COLOURS["soft"])
+    axes.set_title(text, loc="right", y=1, fontsize=8.5, color=COLOURS["soft"])
 
 
 def _mark_points(axes: Axes, line: Line2D, is_cut: np.ndarray, *, above: bool) -> None:

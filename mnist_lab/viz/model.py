@@ -18,14 +18,10 @@ from mnist_lab.viz.curves import LEGEND_ROW
 from mnist_lab.viz.style import COLOURS, LETTER, WIDTH, rank_colours, set_title, set_tooltips, shorten_name, styled
 from mnist_lab.viz.sweep import draw_cells
 
-NEGATIVE, POSITIVE = COLOURS["negative"], COLOURS["positive"]
 MAX_NAME = 12  # characters of a class's name
 CHARACTER = 0.07  # inches
 INK = LinearSegmentedColormap.from_list("ink", [(0, 0, 0, 0), (0, 0, 0, 1)])  # black, on paper of any colour
-# Colours of values with a sign; zero is paper of any colour.
-SIGNS = LinearSegmentedColormap.from_list(
-    "signs", [(0, NEGATIVE), (0.5, f"{NEGATIVE}00"), (0.5, f"{POSITIVE}00"), (1, POSITIVE)]
-)
+SIGNS = LinearSegmentedColormap.from_list("signs", [COLOURS[name] for name in ("negative", "paper", "positive")])
 MAX_COUNTED = 20  # The confusion matrix of more classes has no numbers.
 COLUMNS = 4  # columns of axes in the figure of robustness
 
