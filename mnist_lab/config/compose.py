@@ -114,7 +114,8 @@ def compose_job(
 
 def is_argument(target: str, key: str) -> bool:
     """Return whether a class, by its dotted name, has the argument that a key ends with."""
-    from mnist_lab.config.validate import find_class, parameter_types  # This imports torch, which few lines need.
+    from mnist_lab.config.targets import find_class  # These import torch, which few command lines need.
+    from mnist_lab.config.validate import parameter_types
 
     group, _, name = key.rpartition(".")
     try:

@@ -101,7 +101,7 @@ def _correct_plus(overrides: Sequence[Override], is_argument: Callable[[str, str
         if name == "_target_":
             return is_addable(group) or re.fullmatch(r"(callbacks|logger)\.\w+", group) is not None
         target = (known | typed).get(f"{group}._target_")
-        return target is not None and is_argument(target, key)
+        return isinstance(target, str) and is_argument(target, key)
 
     corrected = []
     for override in overrides:

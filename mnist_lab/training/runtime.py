@@ -71,7 +71,8 @@ def guest() -> Iterator[None]:
 
     Ctrl-C ends the block in KeyboardInterrupt: a notebook would take SystemExit for the end of its program.
     """
-    gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    was_used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    gpus = range(torch.cuda.device_count()) if was_used else ()
     python, numpy, handler = random.getstate(), np.random.get_state(), signal.getsignal(signal.SIGINT)
     try:
         with torch.random.fork_rng(gpus), quiet_lightning():
