@@ -197,7 +197,7 @@ def main() -> None:
     options = parser.parse_args()
     runs = [Run.find(name) for name in options.runs]
     cfg = runs[0].config
-    images, labels = (array[: options.count] for array in make_data(cfg, make_model(cfg)).test_set())
+    images, labels = (array[: options.count] for array in make_data(cfg, make_model(cfg)).raw_test_set())
     classifiers = [ImageClassifier(run) for run in runs]
     accuracies = [(classifier.probabilities(images).argmax(1) == labels).mean() for classifier in classifiers]
     print_head("pictures", *(run.info["model"] for run in runs))

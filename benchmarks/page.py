@@ -109,7 +109,7 @@ def main() -> None:
     options = parser.parse_args()
     runs = [Run.find(name) for name in options.runs]
     cfg = runs[0].config
-    images = make_data(cfg, make_model(cfg)).test_set()[0]
+    images = make_data(cfg, make_model(cfg)).raw_test_set()[0]
     times = ("opens in, ms", "answer, ms", "drawing to picture, ms")
     print_head("network", "parameters", "page, kB", *times, "same digits")
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:

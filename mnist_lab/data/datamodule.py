@@ -192,16 +192,16 @@ class MNISTDataModule(LightningDataModule):
         images, labels = self._sets["test"]
         return images[:count], labels[:count]
 
-    def test_set(self) -> Labelled:
+    def raw_test_set(self) -> Labelled:
         """Return the raw test images, (N, 28, 28) uint8, and their labels, (N,)."""
         return self._load()[2:]
 
     def raw_sets(self) -> dict[str, Labelled]:
-        """Return the raw images and labels of the training, validation and test set, as `test_set` does."""
+        """Return the raw images and labels of the training, validation and test set, as `raw_test_set` does."""
         images, labels, *_ = self._load()
         train, val = self.split(len(labels))
         sets = {"training": (images[train], labels[train]), "validation": (images[val], labels[val])}
-        return sets | {"test": self.test_set()}
+        return sets | {"test": self.raw_test_set()}
 
     def image_names(self) -> dict[str, np.ndarray]:
         """Return the names of the raw sets' images: their files, or their indices in the data as they were read."""

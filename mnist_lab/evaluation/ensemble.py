@@ -102,7 +102,7 @@ def make_ensemble(
         "processor": processor_name(),
         "versions": package_versions(),
     }
-    return _write_run(cfg, model, record), len(members[0].data.test_set()[1])
+    return _write_run(cfg, model, record), len(members[0].data.raw_test_set()[1])
 
 
 def _member_problem(run: Run) -> str | None:

@@ -93,7 +93,7 @@ class Robustness:
 def measure_robustness(run: Run, names: Sequence[str]) -> Robustness:
     """Measure the accuracies of a run's tested weights on the whole test set, for each corruption and strength."""
     trained = TrainedRun(run)
-    images, labels = (torch.from_numpy(array) for array in trained.data.test_set())
+    images, labels = (torch.from_numpy(array) for array in trained.data.raw_test_set())
     is_light = trained.data.background > 127
 
     def accuracy(name: str, strength: int) -> float:

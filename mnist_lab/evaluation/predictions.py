@@ -84,7 +84,7 @@ class TrainedRun:
     @cached_property
     def predictions(self) -> Predictions:
         """The predictions in float32, whatever the precision of the run."""
-        images, labels = self.data.test_set()
+        images, labels = self.data.raw_test_set()
         probabilities = self.model.probabilities(self.data.normalise(images))
         return Predictions(torch.from_numpy(labels).long(), probabilities, self.data.classes)
 
@@ -141,6 +141,6 @@ class PairedComparison:
 def compare_on_test_set(first: Run, second: Run) -> PairedComparison:
     """Compare the tested weights of two runs on the whole test set, in float32."""
     trained_first, trained_second = TrainedRun(first), TrainedRun(second)
-    if not all(map(np.array_equal, trained_first.data.test_set(), trained_second.data.test_set())):
+    if not all(map(np.array_equal, trained_first.data.raw_test_set(), trained_second.data.raw_test_set())):
         raise UsageError(f"{first} and {second} have different test images")
     return PairedComparison.of(trained_first.predictions, trained_second.predictions)

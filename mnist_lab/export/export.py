@@ -80,7 +80,7 @@ def export(run: Run, format_name: str, path: Path | None = None, opset: int | No
             program = chosen.load_program(partial) if chosen.load_program else None
             measured = None
             if program and expected:
-                images = torch.from_numpy(trained.data.test_set()[0])
+                images = torch.from_numpy(trained.data.raw_test_set()[0])
                 measured = check_program(program, images, expected, in_batches=chosen.takes_batches)
         except Exception as error:  # The library that runs it may raise anything.
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -211,7 +211,7 @@ class Classifier(LightningModule):
         parameter = next(self.parameters())
         return _to_probabilities([self.scores(batch.to(parameter)) for batch in torch.split(images, batch_size)])
 
-    def test_probabilities(self, images: Tensor) -> Tensor:
+    def probabilities_of_test_set(self, images: Tensor) -> Tensor:
         """Return class probabilities of the test images, (N, K); those of the last test if it had all the images."""
         if sum(map(len, self.test_scores)) == len(images):
             return _to_probabilities(self.test_scores)

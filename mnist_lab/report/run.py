@@ -96,7 +96,7 @@ def describe_test_set(run: Run) -> tuple[dict[str, Any] | None, str]:
     except UsageError as error:
         return None, f"The checkpoint cannot be evaluated: {error}."
     trained = TrainedRun(run)
-    predictions, images = trained.predictions, trained.data.test_set()[0]
+    predictions, images = trained.predictions, trained.data.raw_test_set()[0]
     wrong = int((predictions.predicted != predictions.labels).sum())
     summary = f"{note.capitalize()}, on {len(images):,} test images: {wrong:,} wrong"
     recorded = info["metrics"].get(TEST_ACC)

@@ -86,10 +86,10 @@ class Dashboard:
     ) -> None:
         """Draw a finished run's figures, write the enabled parts into event files, and close the boards."""
         with torch.random.fork_rng(devices=[]):
-            images, labels = data.examples(len(data.test_set()[1]))
+            images, labels = data.examples(len(data.raw_test_set()[1]))
             predictions = None
             if self.examples or self.worst or self.confusion or self.pr_curves or self.projector:
-                predictions = Predictions(labels, model.test_probabilities(images), data.classes)
+                predictions = Predictions(labels, model.probabilities_of_test_set(images), data.classes)
             pictures = self._save_figures(run, model, data, images, predictions)
             for board in boards:
                 if self.layout:
@@ -102,7 +102,7 @@ class Dashboard:
                     for i, probabilities in enumerate(predictions.probabilities.unbind(1)):
                         board.add_pr_curve(f"pr_curve/{predictions.classes[i]}", labels == i, probabilities, step)
                 if self.projector and predictions:
-                    add_embedding(board, model, images, data.test_set()[0], predictions)
+                    add_embedding(board, model, images, data.raw_test_set()[0], predictions)
                 if self.graph:
                     add_graph(board, model, images[:1])
                 board.close()

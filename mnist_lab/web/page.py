@@ -76,7 +76,7 @@ def to_page(trained: TrainedRun, predictions: Predictions | None) -> str:
         for index in [*right[:1], *predictions.worst(MAX_WRONG).tolist()]:
             label, predicted = int(predictions.labels[index]), int(predictions.predicted[index])
             images.append({"index": index, "label": label, "predicted": predicted, "start": len(content)})
-            content += data.test_set()[0][index].tobytes()
+            content += data.raw_test_set()[0][index].tobytes()
     noun, invitation = "picture", f"Draw one of {len(data.classes)}: see the list."
     if data.has_digits:
         noun, invitation = "digit", "Draw a digit, or several in a row."

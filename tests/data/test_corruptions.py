@@ -141,7 +141,7 @@ def measure_singly(run: Run, name: str, strength: int) -> float:
     """Return the accuracy on corrupted images, image by image."""
     model = load_trained_model(run)
     data = make_data(run.config, model)
-    test_images, labels = data.test_set()
+    test_images, labels = data.raw_test_set()
     corrupted = corrupt(torch.from_numpy(test_images), name, strength).numpy()
     hits = [model.predict(data.normalise(corrupted[i : i + 1])).item() == labels[i] for i in range(len(labels))]
     return sum(hits) / len(hits)

@@ -96,7 +96,7 @@ def test_runs_are_compared_on_the_whole_test_set(two: list[Run]) -> None:
     right = []
     for run in two:
         trained = TrainedRun(run)
-        images, labels = trained.data.test_set()
+        images, labels = trained.data.raw_test_set()
         right.append(trained.model.predict(trained.data.normalise(images)).numpy() == labels)
     assert paired == PairedComparison(57, int((right[0] > right[1]).sum()), int((right[1] > right[0]).sum()))
     assert paired.difference == pytest.approx(right[1].mean() - right[0].mean())

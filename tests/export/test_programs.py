@@ -92,7 +92,7 @@ def test_every_format_predicts_as_the_checkpoint_when_loaded_as_its_card_says(
     train(tiny.compose(f"model={name}", "optimizer.lr=0.05", *QUICK, "trainer.max_epochs=3", *views))
     run = Run(Path("runs/a"))
     trained = TrainedRun(run)
-    expected, pictures = trained.predictions, trained.data.test_set()[0]
+    expected, pictures = trained.predictions, trained.data.raw_test_set()[0]
     assert expected.probabilities.std() > 0.05, "or all programs would look alike"
     for form, suffix in PROGRAMS.items():
         outcome = command("export", "runs/a", "--format", form, data=False)

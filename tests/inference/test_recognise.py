@@ -314,7 +314,7 @@ def test_images_of_test_digits_keep_the_test_accuracy(tmp_path: Path) -> None:
     settings = ["model=lenet", "trainer.max_epochs=1", f"hydra.run.dir={tmp_path / 'run'}", "figures=false"]
     run = train(compose(*settings, "trainer.accelerator=cpu"))
     model = load_trained_model(run)
-    images, labels = (array[:500] for array in make_data(run.config, model).test_set())
+    images, labels = (array[:500] for array in make_data(run.config, model).raw_test_set())
     classifier = ImageClassifier(run)
     hits = (classifier.probabilities(images).argmax(1) == labels).sum()
     assert hits > 475

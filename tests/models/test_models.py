@@ -197,7 +197,7 @@ def test_network_that_gives_probabilities_to_cross_entropy_is_trained_with_a_war
     outcome = command("model._target_=test_models.Probabilities", "trainer.max_epochs=1", "hydra.run.dir=runs/a")
     assert outcome.status == 0
     assert outcome.out.startswith("warning: model: Probabilities.forward returns probabilities")
-    assert outcome.out.count("warning") == 1
+    assert outcome.out.count("warning: model") == 1
     assert Run(Path("runs/a")).info["model"] == "Probabilities"
 
 

@@ -179,7 +179,7 @@ def test_projector_has_the_inputs_of_the_last_layer_with_labels_and_images(train
     assert lines == [f"{label}\t{digit}" for label, digit in zip(labels.tolist(), predicted.tolist(), strict=True)]
     sprite = imread(folder / embedding.sprite.image_path)
     assert list(embedding.sprite.single_image_dim) == [28, 28]
-    for i, pixels in enumerate(trained.data.test_set()[0]):
+    for i, pixels in enumerate(trained.data.raw_test_set()[0]):
         top, left = 28 * (i // 8), 28 * (i % 8)  # The 57 images are in a square of 8 x 8.
         np.testing.assert_allclose(sprite[top : top + 28, left : left + 28, 0], pixels / 255, atol=1 / 255)
 
@@ -205,7 +205,7 @@ def test_run_without_figures_is_not_predicted_again(
     module_tiny: Tiny, trained: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Classifier, "probabilities", None)
-    monkeypatch.setattr(Classifier, "test_probabilities", None)
+    monkeypatch.setattr(Classifier, "probabilities_of_test_set", None)
     dashboard = instantiate_node(module_tiny.compose("figures=false").dashboard, "dashboard")
     assert fill(trained.run, trained.model, trained.data, tmp_path, dashboard) == Counter(
         PARTS["layout"] | PARTS["hparams"]

@@ -247,7 +247,7 @@ def test_test_image_is_read_while_the_answer_stays_in_view(visit: Callable[..., 
 def test_slider_goes_through_the_epochs_in_order_and_plays_them(visit: Callable[..., "Page"], lenet: Run) -> None:
     page, trained = visit(), TrainedRun(lenet)
     model, data, tested = trained.model, trained.data, lenet.tested_epoch
-    images, first = data.examples(1)[0], data.test_set()[0][0]
+    images, first = data.examples(1)[0], data.raw_test_set()[0][0]
     paths = lenet.epoch_checkpoints() | {tested: lenet.chosen_checkpoint()}
     assert {2, 4} <= paths.keys()
     for place, epoch in enumerate(sorted(filter(None, paths))):

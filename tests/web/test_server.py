@@ -268,5 +268,5 @@ def test_digits_drawn_with_the_mouse_are_recognised(browser: "Browser", tmp_path
             assert bars(page)[digit] > 50
             page.keyboard.press("Escape")
             wait_for_words(page, "words", INVITATION)
-        images = make_data(run.config, make_model(run.config)).test_set()[0]
+        images = make_data(run.config, make_model(run.config)).raw_test_set()[0]
         assert agreement(page, run, images, 100) >= 0.98
