@@ -12,7 +12,11 @@ TEST_BALANCED_ACC: Final = "test/balanced_acc"
 # Means over a whole set, logged once an epoch. The last parts, loss and acc, are those of each set and also stand in
 # models/metrics.py, which makes the values, and in training/loggers.py, training/progress.py and viz/curves.py. Whole
 # names are also in conf/callbacks, and in conf/experiment for published values.
-METRIC_NAMES = (*(TRAIN_LOSS, TRAIN_ACC, VAL_LOSS, VAL_ACC, VAL_BALANCED_ACC, TEST_LOSS, TEST_ACC, TEST_BALANCED_ACC),)
+METRIC_NAMES = (
+    *(TRAIN_LOSS, TRAIN_ACC),
+    *(VAL_LOSS, VAL_ACC, VAL_BALANCED_ACC),
+    *(TEST_LOSS, TEST_ACC, TEST_BALANCED_ACC),
+)
 TRAIN_LOSS_STEP, LEARNING_RATE = "train/loss_step", "lr"  # Both belong to a single step.
 IMAGES_PER_SECOND = "images_per_second"  # The speed of training, logged once an epoch.
 EXAMPLES_SEEN: Final = "examples_seen"  # Counts training images since the start of the run, in metrics.csv alone.
