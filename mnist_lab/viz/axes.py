@@ -62,7 +62,7 @@ def show_end(axes: Axes, name: str, count: int | None = None) -> None:
     low, best, worst = values[values >= floor].min(), values.max(), values.min()
     low = values[values >= low - 0.1 * (best - low)].min()  # Points that are almost equal stay together.
     if best - worst > MIN_CUT * (best - low):
-        margin = 0.05 * (best - low)
+        margin = max(0.05 * (best - low), 0.001 * (best - worst))  # The end may be a single value.
         axes.set_ylim(*sorted((sign * (low - margin), sign * (best + margin))))
         note_cut(axes, sign * worst, above=sign < 0)
     else:
