@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from lab import Command, Outcome, Tiny, assert_refused
+from lab import Command, Outcome, Tiny, assert_refused, thorough
 from omegaconf import OmegaConf
 
 from mnist_lab import __version__
@@ -100,9 +100,8 @@ LISTENER = "lightning.pytorch.callbacks.LearningRateMonitor"
     ("plus", "others"),
     [
         ("+trainer.gradient_clip_val=0.7", []),
-        ("+trainer.max_time=00:01:00:00", []),
-        ("+trainer.strategy=ddp", ["trainer=ddp"]),
         ("+trainer.max_epochs=3", []),
+        *thorough(("+trainer.max_time=00:01:00:00", []), ("+trainer.strategy=ddp", ["trainer=ddp"])),
         ("+optimizer.amsgrad=true", ["optimizer=adam"]),
         ("+scheduler.final_div_factor=100", ["scheduler=onecycle"]),
         ("+callbacks.early_stopping.min_delta=0.01", ["callbacks=early_stopping"]),
@@ -129,6 +128,7 @@ def test_argument_that_cannot_be_set_is_refused_with_a_reason(command: Command, 
     assert_refused(command("model=mlp", override), start)
 
 
+@pytest.mark.slow
 def test_argument_without_plus_is_kept_by_a_resumed_run_and_swept(command: Command) -> None:
     given = ("model=mlp", "trainer.max_epochs=1", "hydra.run.dir=runs/a")
     assert command(*given, "trainer.gradient_clip_val=0.7").status == 0

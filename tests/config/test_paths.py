@@ -106,7 +106,7 @@ def test_run_with_odd_paths_can_be_repeated_resumed_and_tested(command: Command,
     assert command("test", str(folder), f"data.root={root}", data=False).status == 0
 
 
-@pytest.mark.parametrize("launcher", slow("local", "processes"))
+@pytest.mark.parametrize("launcher", [*slow("local"), *thorough("processes")])
 def test_sweep_over_odd_paths_trains_with_each(command: Command, tiny: Tiny, launcher: str) -> None:
     assert command("model=mlp", "trainer.max_epochs=1", "hydra.run.dir=runs/a").status == 0
     for name in ("it's 1.ckpt", "k=v.ckpt"):

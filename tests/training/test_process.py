@@ -130,6 +130,7 @@ def test_ctrl_c_reaches_a_notebook_as_itself_and_leaves_the_process_as_it_was(
     assert states == ["finished" if what == "evaluate" else "interrupted"]
 
 
+@pytest.mark.slow
 def test_public_functions_leave_the_callers_generators_as_they_were(tiny: Tiny) -> None:
     drawn().save("one.png")
     runs = [train(tiny.compose("model=mlp", "trainer.max_epochs=1", f"seed={seed}")) for seed in (1, 2)]

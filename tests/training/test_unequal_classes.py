@@ -122,7 +122,7 @@ def test_learning_rate_falls_when_the_metric_stops_improving(
     ("settings", "size", "steps"),
     [
         (["scheduler.monitor=val/loss"], 5, (31,)),
-        *slow((["scheduler.monitor=val/balanced_acc", "callbacks=ema"], 1, (12, 24, 29))),
+        *thorough((["scheduler.monitor=val/balanced_acc", "callbacks=ema"], 1, (12, 24, 29))),
         *thorough((["scheduler.monitor=train/loss", "optimizer=adam"], 5, (24, 36))),
     ],
     ids=str,
