@@ -20,7 +20,7 @@ from mnist_lab.tables import print_rows, print_table
 if TYPE_CHECKING:
     from mnist_lab.inference.recognise import Answer
 
-TABLES = (".csv", ".tsv", ".csv.gz", ".csv.zip")
+TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".csv.zip", ".tsv.zip")
 
 
 def main(arguments: list[str]) -> None:

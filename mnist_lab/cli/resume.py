@@ -46,7 +46,11 @@ def expand_resume(options: list[str], overrides: list[str]) -> tuple[list[str], 
         options = [*options, *config_options(None, info["config_name"])]
     values = dict(pairwise(options))
     config_dir = values.get("--config-dir")
-    merged = _merge(_by_key(known_overrides(info["overrides"], config_dir)), settings)
+    recorded = _by_key(known_overrides(info["overrides"], config_dir))
+    init_from = settings.get("init_from")
+    if init_from not in (None, recorded.get("init_from")):
+        raise UsageError(f"{init_from}: a resumed run continues from its own checkpoint; leave out init_from or resume")
+    merged = _merge(recorded, settings)
     runs_dir = override_text(merged.get("runs_dir", "runs_dir=."))
     if "runs_dir" not in settings and not run.folder.absolute().is_relative_to(Path(runs_dir).absolute()):
         merged.pop("runs_dir", None)  # The run was moved, or comes from somebody else.

@@ -1,5 +1,6 @@
 """Validate a configuration and report all problems together, before data are read or weights are made."""
 
+import difflib
 import inspect
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import is_dataclass
@@ -233,8 +234,11 @@ def _explain_refused_argument(key: str, target: str, parameters: Iterable[str]) 
     """Return why a class does not take the argument at a key, and what to do."""
     if key in OWN_ARGUMENTS:
         return f"cannot be set, {OWN_ARGUMENTS[key]}; remove it with ~{key}"
-    choices = ", ".join(name for name in parameters if name not in ("params", "optimizer")) or "none"
-    return f"{target.rpartition('.')[2]} has no such setting; remove it with ~{key}, or choose from {choices}"
+    choices = [name for name in parameters if name not in ("params", "optimizer")]
+    group, _, name = key.rpartition(".")
+    near = difflib.get_close_matches(name, choices, n=1)
+    remedy = f"did you mean {group}.{near[0]}?" if near else f"choose from {', '.join(choices) or 'none'}"
+    return f"{target.rpartition('.')[2]} has no such setting; {remedy}"
 
 
 def parameter_types(target: Callable[..., Any]) -> dict[str, Any]:

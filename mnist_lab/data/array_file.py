@@ -144,7 +144,7 @@ def _explain(where: str = "") -> Iterator[None]:
         raise UsageError(f"{where}{error}") from error
     except Exception as error:  # NumPy, SciPy, zipfile and zlib raise anything for damaged files.
         reason = getattr(error, "strerror", None)
-        problem = "cannot be read" if reason else "not a .npz, .npy, .mat or CSV file of images"
+        problem = "cannot be read" if reason else "not a .npz, .npy, .mat or UTF-8 CSV file of images"
         raise UsageError(f"{where}{problem} ({shorten(reason or str(error) or type(error).__name__)})") from error
 
 
@@ -232,7 +232,12 @@ def _number(labels: Mapping[str, np.ndarray], classes: list[str]) -> tuple[dict[
         raise UsageError(f"labels are from 1 to 10; say {digits} if 10 is the digit 0, or {others}")
     classes = classes or sorted(names, key=natural_key) or [str(number) for number in numbers[:MAX_CLASSES]]
     places: dict[str | int, int] = {name: place for place, name in enumerate(classes)}
-    if not names:
+    numerals: dict[str | int, int] = {
+        int(name): place for name, place in places.items() if re.fullmatch("[0-9]{1,9}", str(name))
+    }
+    if not names and found and found <= numerals.keys():
+        places = numerals
+    elif not names:
         starts = [int(classes[0]), 0] if classes and re.fullmatch("[0-9]{1,9}", classes[0]) else [0, 1]
         fits = [start for start in starts if start <= numbers.start and numbers.stop <= start + len(classes)]
         places = {(*fits, 0)[0] + place: place for place in range(len(classes))}

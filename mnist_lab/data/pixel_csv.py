@@ -165,14 +165,14 @@ def _open_text(path: DataFile) -> Iterator[TextIO]:
 
 
 def _read_lines(file: TextIO, max_bytes: int, row_bytes: int = 0) -> Iterator[str]:
-    """Yield the lines of a text that are not empty, without comments above them, while memory allows a row for each."""
+    """Yield the lines that are not empty, not comments or Excel's sep= above, while memory allows a row for each."""
     characters = rows = 0
     for line in iter(lambda: file.readline(MAX_LINE), ""):
         characters += len(line)
         check_memory(max(characters, rows * row_bytes), max_bytes)
         if len(line) == MAX_LINE:
             raise UsageError(f"has a line of more than {MAX_LINE:,} characters")
-        is_comment = rows == 0 and re.match("#[^,;\t]", line)
+        is_comment = rows == 0 and re.match(r"#[^,;\t]|sep=.\s*$", line)
         if not line.isspace() and not is_comment:
             rows += 1
             yield line

@@ -18,6 +18,7 @@ from mnist_lab.errors import UsageError
 from mnist_lab.formatting import shorten
 
 SUFFIXES = (".npy", ".npz", ".mat", ".csv", ".tsv", ".csv.gz", ".tsv.gz", ".zip")
+HIDDEN = (".", "__MACOSX/")
 MAX_FILES = 1000  # An archive of more would take long to list.
 MATLAB_TYPES = {"double": "f8", "single": "f4", "logical": "u1", "char": "U1"}
 MATLAB_TYPES |= {f"{sign}int{bits}": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
@@ -41,12 +42,13 @@ def find_files(path: Path) -> list[Path]:
         raise UsageError("not a file" if path.exists() else "file not found")
     files = sorted(file for file in path.iterdir() if _may_have_arrays(file.name) and file.is_file())
     if not files:
-        raise UsageError(f"has no arrays ({' '.join(SUFFIXES)}); data=image_folder reads a folder of images")
+        others = "data=image_folder reads images, and data=idx MNIST's format"
+        raise UsageError(f"has no arrays ({' '.join(SUFFIXES)}); {others}")
     return files
 
 
 def _may_have_arrays(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES) and not name.startswith((".", "__MACOSX/"))
+    return name.lower().endswith(SUFFIXES) and not name.startswith(HIDDEN)
 
 
 def list_arrays(files: list[Path], label: str | None, max_bytes: int) -> tuple[dict[str, StoredArray], list[str]]:
@@ -91,9 +93,10 @@ def list_members(path: Path) -> list[DataFile]:
     if not zipfile.is_zipfile(path):
         return [path]
     root = zipfile.Path(path)
-    names = [name for name in root.root.namelist() if _may_have_arrays(name)]
+    files = [name for name in root.root.namelist() if not name.startswith(HIDDEN)]
+    names = [name for name in files if _may_have_arrays(name) or len(files) == 1]
     if not 0 < len(names) <= MAX_FILES:
-        others = shorten(", ".join(root.root.namelist()))
+        others = shorten(", ".join(files))
         raise UsageError(f"holds {len(names):,} files of arrays ({others}); must be from 1 to {MAX_FILES:,}")
     return [root / name for name in names]
 

@@ -191,7 +191,7 @@ def test_recorded_checksum_is_that_of_the_file(path: Path) -> None:
         ({"images": IMAGES, "labels": 2 * np.eye(4)[LABELS]}, r"labels has shape \(20, 4\)"),
         ({"images": IMAGES, "labels": np.zeros((0, 0))}, r"labels has shape \(0, 0\)"),
         ({"images": IMAGES, "labels": LABELS * 0}, "the number of classes is 1; must be from 2 to 1,000"),
-        ({"images": IMAGES, "labels": np.array([{}] * 20)}, r"not a \.npz, \.npy, \.mat or CSV file of images"),
+        ({"images": IMAGES, "labels": np.array([{}] * 20)}, r"not a \.npz, \.npy, \.mat or UTF-8 CSV file of images"),
         ({"images": IMAGES, "labels": LABELS, "classes": ["a", "b", "b", "c"]}, "class name b occurs twice"),
         (
             {"images": IMAGES, "labels": np.array([*"abab"])[LABELS], "classes": ["a", "c"]},

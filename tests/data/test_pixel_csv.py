@@ -72,6 +72,7 @@ DIALECTS: dict[str, tuple[Callable[[], bytes], Any]] = {
     "floats to 1": (lambda: to_csv(frame(pixels=FLAT / 255)), LABELS),
     "labels above 255": (lambda: to_csv(frame(LABELS + 300)), LABELS + 300),
     "German": (german_spreadsheet, LABELS),
+    "Excel's sep=": (lambda: b"sep=;\r\n" + to_csv(frame(), sep=";"), LABELS),
     "R write.csv": (lambda: r_table(["", "label", *PIXELS], ","), NAMES),
     "R write.table": (lambda: r_table(["label", *PIXELS], " "), NAMES),
     "NumPy": (lambda: numpy_text(np.column_stack([LABELS, DARK_ENDS])), LABELS),
@@ -101,13 +102,13 @@ def test_each_image_of_a_dialect_has_its_class(tmp_path: Path, name: str) -> Non
     assert read(tmp_path / "x.csv") == expected(labels, images)
 
 
-@pytest.mark.parametrize("name", ["x.csv.gz", "x.csv.zip", "x.zip"])
+@pytest.mark.parametrize("name", ["x.csv.gz", "x.csv.zip", "x.zip", "x"])
 def test_compressed_file_is_read_as_the_file_in_it(tmp_path: Path, name: str) -> None:
     if name.endswith("gz"):
         (tmp_path / name).write_bytes(gzip.compress(to_csv(frame())))
     else:
         with zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_DEFLATED) as file:
-            file.writestr("train.csv", to_csv(frame()))
+            file.writestr("x" if name == "x" else "train.csv", to_csv(frame()))
             file.writestr("__MACOSX/._train.csv", b"\0\1")
     assert read(tmp_path / name) == expected(LABELS)
 

@@ -80,6 +80,13 @@ def test_class_is_named_by_its_label(tmp_path: Path, labels: np.ndarray, names: 
     assert read(tmp_path / "x.npz", classes=classes) == expected(names), "as a run has recorded them"
 
 
+@pytest.mark.parametrize("classes", [["3", "8"], ["8", "5", "3"]])
+def test_classes_that_are_numbers_name_the_labels_of_these_numbers(tmp_path: Path, classes: list[str]) -> None:
+    labels = np.array([3, 8])[LABELS % 2]
+    np.savez(tmp_path / "x.npz", images=IMAGES, labels=labels)
+    assert read(tmp_path / "x.npz", classes=classes) == expected(labels)
+
+
 def test_given_classes_name_labels_from_0_or_from_1(tmp_path: Path) -> None:
     for labels in (LABELS, LABELS + 1):
         np.savez(tmp_path / f"{labels[0]}.npz", images=IMAGES, labels=labels)
@@ -178,12 +185,12 @@ def matlab(*parts: bytes) -> bytes:
     ("name", "content", "message"),
     [
         ("x.mat", matlab(struct.pack("<II", 14, 10**7) + bytes(10**7)), "too much for a file of its size"),
-        ("x.mat", matlab(struct.pack("<II", 14, 16) + bytes(9)), "not a .npz, .npy, .mat or CSV file"),
+        ("x.mat", matlab(struct.pack("<II", 14, 16) + bytes(9)), "not a .npz, .npy, .mat or UTF-8 CSV file"),
         ("x.mat", matlab()[:-4] + b"\x00\x01IM" + struct.pack("<II", 14, 2**32 - 1), "too much for a file of its size"),
         ("x.mat", matlab(), "holds no arrays"),
         ("x.mat", b"MATLAB 7.3 MAT-file, HDF5" + bytes(200), "save it with save('FILE.mat', '-v7')"),
-        ("x.npy", b"\x93NUMPY\x01\x00\xff\xff" + b" " * 65535, "not a .npz, .npy, .mat or CSV file"),
-        ("x.npy", b"\x93NUMPY\x09\x00\x01\x00 ", "not a .npz, .npy, .mat or CSV file"),
+        ("x.npy", b"\x93NUMPY\x01\x00\xff\xff" + b" " * 65535, "not a .npz, .npy, .mat or UTF-8 CSV file"),
+        ("x.npy", b"\x93NUMPY\x09\x00\x01\x00 ", "not a .npz, .npy, .mat or UTF-8 CSV file"),
     ],
 )
 def test_hostile_file_is_refused_in_one_line(

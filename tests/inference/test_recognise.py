@@ -298,7 +298,7 @@ ROW = ",".join(["0"] * 784)
         (f"{ROW}\n{ROW[:-1]}x\n", "(could not convert string 'x' to a number at row 1, column 784"),
         (f"{ROW[:-1]}0x5\n", "x.csv: found 783 columns of pixels"),
         (",".join(map("p{}".format, range(786))) + f"\n{ROW},0,0\n", "x.csv: found 786 columns"),
-        (b"\xff\xfe\x00\x80".decode("latin-1"), "x.csv: not a .npz, .npy, .mat or CSV file of images"),
+        (b"\xff\xfe\x00\x80".decode("latin-1"), "x.csv: not a .npz, .npy, .mat or UTF-8 CSV file of images"),
     ],
 )
 def test_invalid_csv_is_reported_with_its_place(tmp_path: Path, content: str, message: str) -> None:

@@ -54,6 +54,7 @@ def test_mode_of_every_callback_follows_from_the_metric_that_it_monitors(tiny: T
             TOP.format("top", "ModelCheckpoint", "val/acc, mode: min"): "callbacks.top.mode=min: the greatest val/acc",
             "+callbacks.last.monitor=val/loss": "callbacks.last.monitor=val/loss: every epoch is saved",
             "+callbacks.best.save_top_k=0": "callbacks.best.save_top_k=0: EpochCheckpoint has no such setting",
+            "+optimizer.momentun=1": "optimizer.momentun=1: SGD has no such setting; did you mean optimizer.momentum?",
             "+callbacks.last.filename=x": "callbacks.last.filename=x: EpochCheckpoint has no such setting",
         },
         {

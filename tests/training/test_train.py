@@ -186,6 +186,7 @@ def test_resume_continues_to_more_epochs_in_a_moved_folder_and_refuses_fewer(com
     tested = command("test", "latest", "data.eval_batch_size=7", data=False)
     assert f"test/acc {finished.info['metrics']['test/acc']!r}" in tested.out
     assert_refused(command("resume=latest", "trainer.max_epochs=1", data=False), "trainer.max_epochs=1")
+    assert_refused(command("resume=latest", "init_from=no.ckpt", data=False), "init_from=no.ckpt: ")
     assert finished.info["status"] == "finished"
 
 
