@@ -52,6 +52,9 @@ SYNONYMS = {
     "ckpt_path": "resume",
     "preset": "experiment",
     "output_dir": "hydra.run.dir",
+    "gradient_clip_val": "trainer.gradient_clip_val",
+    "gradient_clip": "trainer.gradient_clip_val",
+    "n_trials": "hydra.sweeper.n_trials",
 }
 # So are these for the choices of groups.
 CHOICE_SYNONYMS = {"resnet": "residual_cnn", "cnn": "simple_cnn", "linear": "mlp", "fashion": "fashion_mnist"}

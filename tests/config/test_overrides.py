@@ -31,6 +31,8 @@ MISSPELT = [
     ("model=lenet/", "unknown choice; did you mean lenet? (choose from compact_cnn, "),
     ("model=xyz/1", "unknown choice (choose from compact_cnn, "),
     ("dashboard=[1,2]", "unknown choice (choose from default, none)"),
+    ("trainer.gradient_clip=1", "unknown setting; did you mean trainer.gradient_clip_val?"),
+    ("n_trials=9", "unknown setting; did you mean hydra.sweeper.n_trials?"),
     ("optimizer=sgd,adam", "several values; add -m"),
     ("optimizer.lr=[1", "not valid as KEY=VALUE"),
     ("~resume", "cannot be removed; set resume=null"),
