@@ -179,8 +179,10 @@ def _quote_path(text: str) -> str:
         value = OverridesParser.create().parse_override(f"key={path}").value()
     except PARSE_ERRORS:
         return quote(path)
-    is_hydras = value is None or (isinstance(value, str) and (value == path or "\\" in path or path[0] in "'\""))
-    return path if is_hydras else quote(path)
+    if value is None:  # null, or nothing.
+        return path
+    is_quoted = "\\" in path or path[0] in "'\""
+    return path if isinstance(value, str) and (value == path or is_quoted) else quote(path)
 
 
 def without_keys(overrides: Iterable[str], *keys: str) -> list[str]:

@@ -37,7 +37,7 @@ class _Prepared(NamedTuple):
     arrays: Arrays
     settings: dict[str, Any]  # A run records them.
     notes: list[str]
-    names: tuple[np.ndarray, np.ndarray]  # of the training and the test images
+    names: tuple[np.ndarray, np.ndarray]  # Training images come first, then test images.
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,8 @@ from mnist_lab.evaluation.predictions import Predictions
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.viz.model import format_probability
 
-EXAMPLES, MIN_EXAMPLES, ALL_EXAMPLES = 24, 8, 2400  # of a class, of a class if there are many, of all classes
+# A page has this many examples of a class, at least so many where there are many classes, and so many in all.
+EXAMPLES, MIN_EXAMPLES, ALL_EXAMPLES = 24, 8, 2400
 
 Doubt = tuple[list[str], np.ndarray]  # set, image, label, its probability, prediction, its probability; pixels
 

@@ -27,7 +27,7 @@ LABELS = METRICS | {"balanced_acc": ("balanced accuracy (%)", 100)}
 CELL = 0.75, 0.45  # inches of a cell in a heat map
 MAX_RANKS = 20
 MAX_JOBS = 10  # jobs with a learning curve
-MAX_LETTERS = 48  # of a name
+MAX_LETTERS = 48  # A longer name is shortened.
 POINTS: dict[str, Any] = {"color": COLOURS["val"], "markersize": 7, "markeredgecolor": COLOURS["paper"]}
 
 
