@@ -240,6 +240,7 @@ def test_idx_files_of_any_names_are_told_apart(tiny: Tiny, names: list[str]) -> 
     (Path("mine") / f"{names[0]}.gz").write_bytes(gzip.compress(idx(images)))
     assert equal(IDXFolder(path="mine").load(), arrays)
     assert IDXFolder(path="mine").read_settings()["classes"] == [str(first + place) for place in range(5)]
+    assert np.array_equal(IDXFolder(path="mine", axes="NWH").load().test_images, arrays[2].transpose(0, 2, 1))
     assert IDXFolder(path="mine", classes=[*"abcde"]).read_settings()["classes"] == [*"abcde"]
 
 
@@ -254,9 +255,11 @@ def test_idx_folder_that_cannot_be_read_is_refused_with_what_was_found(lab: Comm
         lab(*settings), "data.source.path=mine: found the IDX files a (30x28x28), c.gz", "), b.gz (30); needed"
     )
     (Path("mine") / "d").write_bytes(idx(np.zeros(19, int)))
-    assert_refused(lab(*settings), "data.source.path=mine: 20 test images but 19 labels")
+    assert_refused(
+        lab(*settings), "data.source.path=mine: c.gz has shape (20, 28, 28)", "an image for each of 19 labels"
+    )
     (Path("mine") / "c.gz").write_bytes(gzip.compress(idx(np.zeros((20, 28, 28), int)))[:-20])
-    assert_refused(lab(*settings), "data.source.path=mine: c.gz: Compressed file ended")
+    assert_refused(lab(*settings), "data.source.path=mine: c.gz: cannot be read as", "(Compressed file ended")
     (Path("mine") / "c.gz").unlink()
     assert_refused(lab(*settings), "data.source.path=mine: found the IDX files a (30x28x28), b.gz (30), d (19); needed")
     assert_refused(lab(*settings[:1], "data.source.path=mine/a"), "data.source.path=mine/a: not a folder")
