@@ -82,10 +82,11 @@ class ArrayFile(OwnImages):
             max_bytes = limit_memory([path])
             contents = read_arrays([path], self._given.get("labels"), max_bytes, must_have_labels=False)
             pairs = ArrayFile._find_sets(self, contents.arrays, must_have_labels=False)
-            pair, labels = pairs.get("test") or next(iter(pairs.values())), None
-            if "labels" in pair:
-                labels = _number({"": _to_labels(pair, contents.arrays, max_bytes)}, classes)[0][""]
-            return self._to_images(pair, contents, None if labels is None else len(labels)), labels
+            pair = pairs.get("test") or next(iter(pairs.values()))
+            if "labels" not in pair:
+                return self._to_images(pair, contents, None), None
+            labels = _number({"": _to_labels(pair, contents.arrays, max_bytes)}, classes)[0][""]
+            return self._to_images(pair, contents, len(labels)), labels
 
     @property
     def _given(self) -> Pair:

@@ -5,14 +5,13 @@ import zipfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import shorten
 
 SUFFIXES = (".npy", ".npz", ".mat", ".csv", ".tsv", ".csv.gz", ".tsv.gz", ".zip")
 HIDDEN = (".", "__MACOSX/")
-MAX_FILES = 1000  # An archive of more would take long to list.
 MAX_EXPANSION = 50  # Arrays may take this many bytes for each byte of their files.
 SMALL_FILE = 10_000_000  # A smaller file may have arrays as large as those of a file of this size.
 
@@ -39,9 +38,8 @@ def list_members(path: Path) -> list[DataFile]:
     root = zipfile.Path(path)
     files = [name for name in root.root.namelist() if not name.startswith(HIDDEN)]
     names = [name for name in files if _may_have_arrays(name) or len(files) == 1]
-    if not 0 < len(names) <= MAX_FILES:
-        others = shorten(", ".join(files))
-        raise UsageError(f"holds {len(names):,} files of arrays ({others}); must be from 1 to {MAX_FILES:,}")
+    if not names:
+        raise UsageError(f"holds no arrays ({shorten(', '.join(files)) or 'it is empty'})")
     return [root / name for name in names]
 
 
@@ -55,7 +53,7 @@ def open_file(path: DataFile) -> Iterator[IO[bytes]]:
     with path.open("rb") as file, gzip.open(file) as unpacked:
         is_gzip = file.read(2) == b"\x1f\x8b"
         file.seek(0)
-        yield unpacked if is_gzip else file
+        yield cast(IO[bytes], unpacked) if is_gzip else file
 
 
 def limit_memory(files: Collection[Path]) -> int:

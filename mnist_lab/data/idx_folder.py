@@ -23,18 +23,18 @@ class IDXFolder(ArrayFile):
         """Return the files of the training images, the test images, and their labels."""
         if not self._path.is_dir():
             raise UsageError("not a folder; data=arrays reads a file" if self._path.exists() else "folder not found")
-        shapes: dict[Path, tuple[int, ...]] = {}
-        keys: dict[Path, tuple[str, bool, bool, int]] = {}
+        keys: dict[Path, tuple[str, bool, bool, int, tuple[int, ...]]] = {}
         for path in sorted(path for path in self._path.iterdir() if path.is_file()):
             with suppress(EOFError, gzip.BadGzipFile, zlib.error), open_file(path) as file:
                 kind, shape, *_ = parse_idx_header(file.read(128))
-                is_unpacked = path.with_name(path.name.removesuffix(".gz")) in shapes
-                if kind and 0 not in shape and not is_unpacked:
-                    shapes[path], name = shape, path.name.lower()
-                    keys[path] = kind, "test" in name or "t10k" in name, "train" not in name, -shape[0]
+                if kind and 0 not in shape and path.with_name(path.name.removesuffix(".gz")) not in keys:
+                    name = path.name.lower()
+                    keys[path] = kind, "test" in name or "t10k" in name, "train" not in name, -shape[0], shape
         paths = sorted(keys, key=keys.__getitem__)
-        if [keys[path][0] for path in paths] != ["images"] * 2 + ["labels"] * 2 or len(set(keys.values())) < 4:
-            found = ", ".join(f"{path.name} ({'x'.join(map(str, shapes[path]))})" for path in paths)
+        if [keys[path][0] for path in paths] != ["images"] * 2 + ["labels"] * 2 or len(
+            {key[:4] for key in keys.values()}
+        ) < 4:
+            found = ", ".join(f"{path.name} ({'x'.join(map(str, keys[path][4]))})" for path in paths)
             needed = "needed are four, images and labels, for training and for test, with train and test in their names"
             raise UsageError(f"found the IDX files {shorten(found, 500) or '(none)'}; {needed}")
         return paths

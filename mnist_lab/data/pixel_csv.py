@@ -81,7 +81,7 @@ def read_table(
     for dtype in (np.uint8, np.float32):
         texts.clear()
         lines = _Lines(path, max_bytes, COPIES * len(names) * np.dtype(dtype).itemsize + 8 * MAX_LABEL)
-        rows = islice(lines, int(has_names), None)
+        rows: Iterator[str] = islice(lines, int(has_names), None)
         if delimiter != ",":
             rows = (DECIMAL_COMMA.sub(".", line) for line in rows)
         try:
@@ -89,8 +89,10 @@ def read_table(
                 warnings.simplefilter("error")  # NumPy warns of a file without rows, and of bytes such as 0.5.
                 table = np.loadtxt(rows, dtype, None, delimiter, converters, ndmin=2, quotechar='"')
             break
+        except UsageError:
+            raise
         except (ValueError, Warning) as error:
-            if dtype is np.float32 or isinstance(error, UsageError):
+            if dtype is np.float32:
                 raise _explain(error, lines.number, names if has_names else []) from error
     labels = np.array(texts) if texts else None
     if is_at_an_end:
@@ -102,8 +104,6 @@ def read_table(
 
 def _explain(error: Exception, line: int, names: list[str]) -> UsageError:
     """Return the error for a line that NumPy cannot read, as the user sees the file."""
-    if isinstance(error, UsageError):
-        return error
     if found := re.match(r"could not convert string (.*) to .* column (\d+)", str(error)):
         column = f"{found[2]} ({shorten(names[int(found[2]) - 1])})" if names else found[2]
         needed = error.__cause__ if isinstance(error.__cause__, UsageError) else "must be a number"

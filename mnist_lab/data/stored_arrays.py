@@ -17,6 +17,8 @@ from mnist_lab.data.mnist_files import parse_idx, parse_idx_header
 from mnist_lab.data.pixel_csv import Unlabelled, read_table
 from mnist_lab.errors import UsageError
 
+MATLAB_BYTES = {"double": 8, "single": 4, "logical": 1, "char": 4}
+MATLAB_BYTES |= {f"{sign}int{bits}": bits // 8 for sign in ("", "u") for bits in (8, 16, 32, 64)}
 MATLAB_COMPRESSED = 15  # the type of a compressed part
 
 
@@ -39,7 +41,7 @@ def read_arrays(files: Iterable[Path], label: str | None, max_bytes: int, *, mus
     for member in members:
         try:
             with explain(f"{member.name}: " if len(members) > 1 else ""):
-                found = _read_member(member, label, max_bytes, must_have_labels, contents)
+                found, is_matlab, columns = _read_member(member, label, max_bytes, must_have_labels)
         except Unlabelled as error:
             contents.left_out["without labels or pixels"].append(member.name)
             errors.append(error)
@@ -49,6 +51,8 @@ def read_arrays(files: Iterable[Path], label: str | None, max_bytes: int, *, mus
         if twice := sorted(named.keys() & contents.arrays):
             raise UsageError(f"{member.name} and another file have {twice[0]}; keep one")
         contents.arrays.update(named)
+        contents.matlab.extend(named if is_matlab else ())
+        contents.left_out["not needed"].extend(columns)
         check_memory(sum(array.nbytes for array in contents.arrays.values()), max_bytes)
     if errors and not contents.arrays:
         raise errors[-1]
@@ -56,27 +60,25 @@ def read_arrays(files: Iterable[Path], label: str | None, max_bytes: int, *, mus
 
 
 def _read_member(
-    member: DataFile, label: str | None, max_bytes: int, must_have_labels: bool, contents: Contents
-) -> dict[str, np.ndarray]:
-    """Return the arrays of a file by name; add to the contents what is known of them."""
+    member: DataFile, label: str | None, max_bytes: int, must_have_labels: bool
+) -> tuple[dict[str, np.ndarray], bool, list[str]]:
+    """Return the arrays of a file by name, whether MATLAB wrote them, and the names of columns that are not read."""
     with open_file(member) as file:
         start = file.read(128)
         file.seek(0)
         if start.startswith(npy.MAGIC_PREFIX):
-            return {PurePath(member.name).stem: _read_npy(file, max_bytes)}
+            return {PurePath(member.name).stem: _read_npy(file, max_bytes)}, False, []
         if start.startswith(b"MATLAB"):
-            arrays = _read_matlab(file, start, max_bytes)
-            contents.matlab.extend(arrays)
-            return arrays
+            return _read_matlab(file, start, max_bytes), True, []
         kind, shape, dtype, _ = parse_idx_header(start)
         if kind:
             check_memory(math.prod(shape) * dtype.itemsize, max_bytes)
-            return {member.name: parse_idx(file.read(max_bytes), kind)}
+            return {member.name: parse_idx(file.read(max_bytes), kind)}, False, []
     if start.startswith(b"PK"):
         raise UsageError("is an archive that is damaged, or in another one")
-    pixels, labels, unread = read_table(member, label, max_bytes, must_have_labels=must_have_labels)
-    contents.left_out["not needed"].extend(unread)
-    return {"images": pixels} | ({} if labels is None else {split_name(label or "labels")[1]: labels})
+    pixels, labels, columns = read_table(member, label, max_bytes, must_have_labels=must_have_labels)
+    named = {} if labels is None else {split_name(label or "labels")[1]: labels}
+    return {"images": pixels} | named, False, columns
 
 
 def _read_npy(file: IO[bytes], max_bytes: int) -> np.ndarray:
@@ -88,21 +90,21 @@ def _read_npy(file: IO[bytes], max_bytes: int) -> np.ndarray:
         return np.empty(0, object)
     check_memory(math.prod(shape) * dtype.itemsize, max_bytes)
     file.seek(0)
-    array: np.ndarray = npy.read_array(file, allow_pickle=False)
-    return array
+    return np.asarray(npy.read_array(file, allow_pickle=False))
 
 
 def _read_matlab(file: IO[bytes], start: bytes, max_bytes: int) -> dict[str, np.ndarray]:
     """Return the numbers and texts in a .mat file; cells and structures are left out."""
-    from scipy.io import loadmat
+    from scipy.io import loadmat, whosmat
 
     if not start.startswith(b"MATLAB 5.0"):
         raise UsageError("is in another MATLAB format; save it with save('FILE.mat', '-v7')")
-    # MATLAB stores floats as bytes if all are small whole numbers.
-    loaded = loadmat(_decompress_matlab(file, max_bytes // 8))
-    return {
-        name: array for name, array in loaded.items() if isinstance(array, np.ndarray) and array.dtype.kind in "buifU"
-    }
+    content = _decompress_matlab(file, max_bytes // 2)
+    listed = [(name, math.prod(shape), kind) for name, shape, kind in whosmat(content) if kind in MATLAB_BYTES]
+    check_memory(2 * sum(count * MATLAB_BYTES[kind] for _, count, kind in listed), max_bytes)
+    content.seek(0)
+    loaded = loadmat(content, variable_names=[name for name, *_ in listed])
+    return {name: np.asarray(loaded[name]) for name, *_ in listed}
 
 
 def _decompress_matlab(file: IO[bytes], max_bytes: int) -> io.BytesIO:

@@ -56,7 +56,8 @@ def summarise(data: MNISTDataModule) -> Summary:
     for number, (kind, (images, _)) in enumerate(sets.items()):
         missing = [name for name, count in zip(classes, counts[kind], strict=True) if count == 0]
         if missing and len(images):
-            remedy = "; hold out more with data.val_size, or others with data.split_seed" * (kind == "validation")
+            is_held_out = kind == "validation" and not data.source.read_settings().get("validation")
+            remedy = "; hold out more with data.val_size, or others with data.split_seed" * is_held_out
             warnings.append(f"the {kind} set has no images of {shorten(', '.join(missing))}{remedy}")
         for other in list(sets)[:number]:
             copies = names[kind][np.isin(hashes[kind], hashes[other])]

@@ -140,7 +140,7 @@ def test_wrong_labels_come_first_with_file_probabilities_and_picture(lab: Comman
             [f"{i}. a class with a rather long name, of so many" for i in range(62)],
             np.arange(310) % 62,
             [],
-            "has no images",
+            "the validation set has no images of ",
         ),
     ],
 )
@@ -161,7 +161,11 @@ def test_run_without_its_data_is_refused_in_one_line_and_reads_them_elsewhere(la
     assert lab(*own, "model=mlp", "figures=false").status == 0
     before = sorted(Path("run").iterdir())
     shutil.move(bars, bars.parent / "moved")
-    assert_refused(lab("data", "run"), f"data.source.path={bars}: folder not found")
+    assert_refused(
+        lab("data", "run"),
+        f"data.source.path={bars}: folder not found",
+        "say where they are: test RUN data.source.path=PLACE",
+    )
     assert sorted(Path("run").iterdir()) == before
     assert lab("data", "run", f"data.source.path={bars.parent / 'moved'}").status == 0
     assert sorted(Path("run").iterdir()) == sorted([*before, Run(Path("run")).data_page_path])
