@@ -216,7 +216,9 @@ def _number(labels: Mapping[str, np.ndarray], classes: list[str]) -> tuple[dict[
     classes = classes or sorted(names, key=natural_key)
     places: dict[str | int, int] = {name: place for place, name in enumerate(classes)}
     if not names:
-        numerals = {int(name): place for place, name in enumerate(classes) if re.fullmatch("[0-9]{1,9}", name)}
+        numerals: dict[str | int, int] = {
+            int(name): place for place, name in enumerate(classes) if re.fullmatch("[0-9]{1,9}", name)
+        }
         start = int(0 not in found and len(classes) in found)
         places = numerals if found <= numerals.keys() else {start + place: place for place in range(len(classes))}
     if unknown := sorted(str(value) for value in found - places.keys()):
