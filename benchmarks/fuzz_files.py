@@ -65,7 +65,7 @@ def read_damaged_idx(chance: random.Random) -> None:
         content[at : at + 4] = chance.choice([0, 1, 28, 2**31, 2**32 - 1, 2**32 - 28, 0x803, 0x801]).to_bytes(4, "big")
     else:
         content = bytearray(damaged(bytes(content), chance))
-    parse({**contents, name: content}, Path("folder"))
+    parse({**contents, name: content})
 
 
 def read_damaged_gzip(chance: random.Random) -> None:

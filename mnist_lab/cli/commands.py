@@ -46,7 +46,7 @@ COMMANDS = {
     ),
     "robustness": Command("robustness", "RUN [RUN ...]", "measure accuracy on shifted, rotated, noisy ... images"),
     "ensemble": Command("ensemble", "RUN RUN...", "combine the networks of runs into one, as a run of its own"),
-    "predict": Command("predict", "RUN IMAGE...", "recognise digits in your own images or a CSV of pixels"),
+    "predict": Command("predict", "RUN IMAGE...", "recognise digits in your own images, arrays or CSV"),
     "draw": Command("draw", "RUN", "draw a digit in the browser and see the prediction"),
     "ls": Command(
         "ls",

@@ -20,13 +20,11 @@ from mnist_lab.tables import print_rows, print_table
 if TYPE_CHECKING:
     from mnist_lab.inference.recognise import Answer
 
-TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".csv.zip", ".tsv.zip")
-
 
 def main(arguments: list[str]) -> None:
     parser = CommandParser("predict")
     parser.add_runs(
-        "IMAGE ...", "images, folders of images, or a CSV with 784 pixels a line (Kaggle's)", checkpoints=True
+        "IMAGE ...", "images, folders of images, or a file of them: .csv (Kaggle's), .npz, .npy, .mat", checkpoints=True
     )
     parser.add_argument("--single", action="store_true", help="read only the clearest digit of each image")
     parser.add_argument("--show", type=Path, metavar="DIR", help="save each image with the network's input beside it")
@@ -35,27 +33,31 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_runs(arguments)
     runs, images = select_runs_and_words(options)
     if not images:
-        raise UsageError("name an image, a folder of images, or a CSV of pixels")
+        raise UsageError("name an image, a folder of images, or a file of arrays or pixels, such as .npz or .csv")
     if len(runs) > 1 and (options.show or options.out):
         raise UsageError(f"--show and --out: only valid for one run; {len(runs)} are named")
-    if any(name.lower().endswith(TABLES) for name in images):
-        predict_csv(runs, images, options)
+    from mnist_lab.data.data_files import SUFFIXES
+
+    if any(name.lower().endswith((*SUFFIXES, "ubyte", "ubyte.gz")) for name in images):
+        predict_arrays(runs, images, options)
     elif options.out:
-        raise UsageError(f"--out={options.out}: only valid with a CSV of pixels; for images, --csv prints predictions")
+        raise UsageError(
+            f"--out={options.out}: only valid with a file of arrays or a CSV; for images, --csv prints them"
+        )
     else:
         predict_images(runs, images, options)
 
 
-def predict_csv(runs: Sequence[Run], names: Sequence[str], options: argparse.Namespace) -> None:
-    """Write the predictions for a CSV of pixels."""
+def predict_arrays(runs: Sequence[Run], names: Sequence[str], options: argparse.Namespace) -> None:
+    """Write the predictions for a file of arrays or a CSV of pixels."""
     if len(runs) > 1 or len(names) > 1 or options.show or options.form:
-        raise UsageError("a CSV of pixels cannot be combined with images, further runs, --show, --json or --csv")
+        raise UsageError("arrays and a CSV cannot be combined with images, further runs, --show, --json or --csv")
     from mnist_lab.inference.recognise import write_submission
 
     out = options.out or Path("submission.csv")
     count, accuracy = write_submission(runs[0], Path(names[0]), out)
     if accuracy is not None:
-        print_lines(f"accuracy by the label column: {accuracy:.2%}")
+        print_lines(f"accuracy by the labels: {accuracy:.2%}")
     print_lines(f"written: {out} ({format_count(count, 'image')})")
 
 

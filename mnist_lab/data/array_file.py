@@ -2,20 +2,19 @@
 
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from mnist_lab.data.image_source import MAX_CLASSES, Labelled, split_name
+from mnist_lab.data.data_files import check_memory, explain, find_files, limit_memory
+from mnist_lab.data.image_source import MAX_CLASSES, split_name
 from mnist_lab.data.images import SIDE
 from mnist_lab.data.own_images import Decoded, OwnImages, describe_images, describe_left_out
-from mnist_lab.data.pixel_csv import check_memory, read_table
-from mnist_lab.data.pixel_values import find_common_scale, find_range, to_bytes
-from mnist_lab.data.stored_arrays import StoredArray, find_files, list_arrays, list_members
+from mnist_lab.data.pixel_values import find_common_scale, to_bytes
+from mnist_lab.data.stored_arrays import Contents, read_arrays
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import natural_key, shorten
 
@@ -24,11 +23,10 @@ KINDS = {"images": "images", "x": "images", "labels": "labels", "y": "labels"}
 # The orders of axes that are tried, by their number: N images, H rows, W columns, C colours.
 ORDERS = {2: ("NHW", "HWN", "NHWC", "NCHW"), 3: ("NHW", "HWN"), 4: ("NHWC", "NCHW", "HWCN")}
 FLAT_MATLAB_ORDERS = ("NHW", "NWH", "HWN", "WHN")  # MATLAB puts columns below each other, and other programs rows.
-MAX_EXPANSION = 50  # Arrays may take this many bytes for each byte of their files.
-SMALL_FILE = 10_000_000  # A smaller file may have arrays as large as those of a file of this size.
 COPIES = 40  # Labels that are texts are copied, from bytes to characters and into sets.
 
-_Pair = dict[str, str]  # the names of a set's arrays, "images" and "labels"
+Arrays = Mapping[str, np.ndarray]
+Pair = dict[str, str]  # the names of a set's arrays, "images" and "labels"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,45 +54,85 @@ class ArrayFile(OwnImages):
 
     def _decode(self) -> Decoded:
         files = self._files()
-        max_bytes = _max_bytes(files)
-        with _explain():
-            stored, unread = list_arrays(files, self._label, max_bytes)
-            pairs = _find_sets(stored, {"images": self.images, "labels": self._label})
-            arrays = _load_arrays(stored, pairs.values(), max_bytes)
-        unread += [name for name in stored if name not in arrays]
-        classes = self.classes or [str(name).strip() for name in arrays.get("classes", np.array([])).astype(str).flat]
-        labels, classes = _number(
-            {split: _to_labels(pair["labels"], arrays[pair["labels"]]) for split, pair in pairs.items()}, classes
-        )
-        sets: dict[str, Labelled] = {}
-        for split, pair in pairs.items():
-            name, count = pair["images"], len(labels[split])
-            images = self._to_images(name, arrays[name], count, is_matlab=stored[name].is_matlab)
+        max_bytes = limit_memory(files)
+        with explain():
+            contents = read_arrays(files, self._given.get("labels"), max_bytes)
+            pairs = self._find_sets(contents.arrays)
+            labels = {split: _to_labels(pair, contents.arrays, max_bytes) for split, pair in pairs.items()}
+            images = {split: self._to_images(pair, contents, len(labels[split])) for split, pair in pairs.items()}
+        given = contents.arrays.get("classes", np.empty(0)).ravel()[: MAX_CLASSES + 1].astype(str)
+        numbers, classes = _number(labels, self.classes or [*map(str.strip, given.tolist())])
+        sets = {split: (images[split], numbers[split]) for split in pairs}
+        for each, _ in sets.values():
             # The 28x28 bytes of all images are held twice, and one image at a time becomes floats, however large it is.
-            check_memory(2 * SIDE * SIDE * count + 16 * images[:1].size, max_bytes)
-            sets[split] = images, labels[split]
-        scale = find_common_scale(sets)
-        sizes = {(images.shape[2], images.shape[1]) for images, _ in sets.values()}
-        ranges = [find_range(images) for images, _ in sets.values()]
-        values = min(lowest for lowest, _ in ranges), max(highest for _, highest in ranges)
-        notes = [describe_images(sizes, values, scale)] + [describe_left_out("not needed", unread)] * bool(unread)
-        converted = {split: (to_bytes(images, scale), numbers) for split, (images, numbers) in sets.items()}
-        return Decoded(converted, classes, notes)
+            check_memory(2 * SIDE * SIDE * len(each) + 16 * each[:1].size, max_bytes)
+        values, scale = find_common_scale(sets)
+        notes = [describe_images({each.shape[2:0:-1] for each in images.values()}, values, scale)]
+        used = {"classes", *(name for pair in pairs.values() for name in pair.values())}
+        contents.left_out["not needed"] += [name for name in contents.arrays if name not in used]
+        notes += [describe_left_out(reason, names) for reason, names in contents.left_out.items() if names]
+        return Decoded({split: (to_bytes(images[split], scale), numbers[split]) for split in pairs}, classes, notes)
+
+    def read_more(self, path: Path, classes: list[str]) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the images, (N, H, W), in a file of the same form, and their labels, (N,), if it has any.
+
+        Of a file with several sets, these are the test images.
+        """
+        with explain(f"{path}: "):
+            max_bytes = limit_memory([path])
+            contents = read_arrays([path], self._given.get("labels"), max_bytes, must_have_labels=False)
+            pairs = ArrayFile._find_sets(self, contents.arrays, must_have_labels=False)
+            pair = pairs.get("test") or next(iter(pairs.values()))
+            if "labels" not in pair:
+                return self._to_images(pair, contents, None), None
+            labels = _number({"": _to_labels(pair, contents.arrays, max_bytes)}, classes)[0][""]
+            return self._to_images(pair, contents, len(labels)), labels
 
     @property
-    def _label(self) -> str | None:
-        return None if self.labels is None else str(self.labels)
+    def _given(self) -> Pair:
+        """The names of arrays that the user gives."""
+        return {kind: str(name) for kind in ("images", "labels") if (name := getattr(self, kind)) is not None}
 
-    def read_csv(self, path: Path, classes: list[str]) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return the images, (N, H, W), of a CSV of the same form, and their labels, (N,), if it has any."""
-        with _explain(f"{path}: "):
-            (member,) = list_members(path)
-            table, column, _ = read_table(member, self._label, _max_bytes([path]), must_have_labels=False)
-            labels = {} if column is None else _number({"": _to_labels("label", column)}, classes)[0]
-            return self._to_images("the table", table, len(table)), labels.get("")
+    def _find_sets(self, arrays: Arrays, *, must_have_labels: bool = True) -> dict[str, Pair]:
+        """Return the names of the arrays of each set, such as train_images and y_train.
 
-    def _to_images(self, name: str, array: np.ndarray, count: int, *, is_matlab: bool = False) -> np.ndarray:
-        """Return an array of images as (N, H, W) or (N, H, W, 3) numbers."""
+        A name that is given, such as Y_train, stands for those of other sets, too, such as Y_test.
+        """
+        given = {kind: split_name(name)[1] for kind, name in self._given.items()}
+        if not must_have_labels:  # The file may be another one than was trained on.
+            given = {kind: rest for kind, rest in given.items() if rest in {split_name(name)[1] for name in arrays}}
+        sets: dict[str, Pair] = {"training": {}}
+        for name in arrays:
+            split, rest = split_name(name)
+            kinds = {KINDS.get(word) for word in re.findall("[a-z0-9]+", rest.lower())}
+            chosen = [kind for kind, other in given.items() if other == rest]
+            kind = chosen[0] if chosen else kinds.pop() if len(kinds) == 1 else None
+            if kind and (chosen or kind not in given):
+                other = sets.setdefault(split or "training", {}).setdefault(kind, name)
+                if other != name:
+                    raise _several(kind, [other, name])
+        for kind in ("labels", "images"):
+            if kind not in sets["training"] and kind not in given:
+                used = {"classes", *(name for pair in sets.values() for name in pair.values())}
+                possible = [name for name, array in arrays.items() if name not in used and _guess_kind(array) == kind]
+                if len(possible) > 1:
+                    raise _several(kind, possible)
+                if possible:
+                    sets["training"][kind] = possible[0]
+        if not must_have_labels:
+            sets = {split: pair for split, pair in sets.items() if "images" in pair}
+        if not sets or (must_have_labels and any(len(pair) < 2 for pair in sets.values())):
+            found = shorten(", ".join(f"{name} {array.shape}" for name, array in arrays.items())) or "no arrays"
+            needed = "data.source.images=NAME data.source.labels=NAME"
+            raise UsageError(f"holds {found}; say which have the training images and labels: {needed}")
+        return sets
+
+    def _to_images(self, pair: Pair, contents: Contents, count: int | None) -> np.ndarray:
+        """Return the images of a set, of which there are so many, if that is known, as (N, H, W) or (N, H, W, 3)."""
+        name = pair["images"]
+        array, is_matlab = contents.arrays[name], name in contents.matlab
+        if count is None:  # MATLAB's images lie along the last axis.
+            count = array.shape[-1 if is_matlab and array.ndim > 2 else 0]
         if array.dtype.kind not in "buif":
             raise UsageError(f"{name} holds {array.dtype}; bytes, or floats from 0 to 1, are needed")
         orders = FLAT_MATLAB_ORDERS if is_matlab and array.ndim == 2 else ORDERS.get(array.ndim, ())
@@ -130,61 +168,13 @@ def _arrange(array: np.ndarray, axes: str) -> np.ndarray | None:
     return array if array.shape[3:] in ((), (3,)) else None
 
 
-def _max_bytes(files: Collection[Path]) -> int:
-    """Return how much memory the contents of files may take."""
-    return MAX_EXPANSION * max(sum(file.stat().st_size for file in files), SMALL_FILE)
-
-
-@contextmanager
-def _explain(where: str = "") -> Iterator[None]:
-    """Turn every error of reading a file into a UsageError that begins with where it is."""
-    try:
-        yield
-    except UsageError as error:
-        raise UsageError(f"{where}{error}") from error
-    except Exception as error:  # NumPy, SciPy, zipfile and zlib raise anything for damaged files.
-        reason = getattr(error, "strerror", None)
-        problem = "cannot be read" if reason else "not a .npz, .npy, .mat or UTF-8 CSV file of images"
-        raise UsageError(f"{where}{problem} ({shorten(reason or str(error) or type(error).__name__)})") from error
-
-
-def _find_sets(stored: Mapping[str, StoredArray], given: Mapping[str, str | None]) -> dict[str, _Pair]:
-    """Return the names of the two arrays of each set, such as train_images and y_train.
-
-    A name that is given, such as Y_train, stands for those of other sets, too, such as Y_test.
-    """
-    sets: dict[str, _Pair] = {"training": {}}
-    for name in stored:
-        split, rest = split_name(name)
-        kinds = {KINDS.get(word) for word in re.findall("[a-z0-9]+", rest.lower())}
-        chosen = [kind for kind, other in given.items() if other and split_name(other)[1] == rest]
-        kind = chosen[0] if chosen else kinds.pop() if len(kinds) == 1 else None
-        if kind and (chosen or not given[kind]):
-            other = sets.setdefault(split or "training", {}).setdefault(kind, name)
-            if other != name:
-                raise _several(kind, [other, name])
-    for kind in ("labels", "images"):
-        if kind not in sets["training"] and not given[kind]:
-            used = {"classes", *(name for pair in sets.values() for name in pair.values())}
-            possible = [name for name, array in stored.items() if name not in used and _guess_kind(array) == kind]
-            if len(possible) > 1:
-                raise _several(kind, possible)
-            if possible:
-                sets["training"][kind] = possible[0]
-    if any(len(pair) < 2 for pair in sets.values()):
-        found = shorten(", ".join(f"{name} {array.shape}" for name, array in stored.items())) or "no arrays"
-        needed = "data.source.images=NAME data.source.labels=NAME"
-        raise UsageError(f"holds {found}; say which have the training images and labels: {needed}")
-    return sets
-
-
 def _several(kind: str, names: list[str]) -> UsageError:
     """Return the error for arrays of which each may have the images, or the labels."""
     choices = " or ".join(f"data.source.{kind}={name}" for name in names)
     return UsageError(f"has {len(names)} arrays that may be the {kind}; say {shorten(choices, 200)}")
 
 
-def _guess_kind(array: StoredArray) -> str | None:
+def _guess_kind(array: np.ndarray) -> str | None:
     """Return what an array may hold by its shape, "images" or "labels", or None."""
     axes = len(array.shape) - array.shape.count(1)
     if axes and array.dtype.kind in "buifSU":
@@ -192,19 +182,10 @@ def _guess_kind(array: StoredArray) -> str | None:
     return None
 
 
-def _load_arrays(stored: Mapping[str, StoredArray], pairs: Collection[_Pair], max_bytes: int) -> dict[str, np.ndarray]:
-    """Return the arrays that are needed, by name; refuse those that would take more than max_bytes."""
-    copies = {pair["images"]: 1 for pair in pairs} | {pair["labels"]: COPIES for pair in pairs}
-    copies |= {"classes": COPIES} if "classes" in stored else {}
-    arrays = {name: stored[name] for name in copies}
-    # The contents of a .mat file are in memory, too.
-    sizes = {name: (1 + a.is_matlab) * math.prod(a.shape) * a.dtype.itemsize for name, a in arrays.items()}
-    check_memory(sum(copies[name] * size for name, size in sizes.items()), max_bytes)
-    return {name: array.load() for name, array in arrays.items()}
-
-
-def _to_labels(name: str, array: np.ndarray) -> np.ndarray:
-    """Return an array of labels as (N,) integers or names; of one-hot labels, the places of the ones."""
+def _to_labels(pair: Pair, arrays: Arrays, max_bytes: int) -> np.ndarray:
+    """Return the labels of a set as (N,) integers or names; of one-hot labels, the places of the ones."""
+    name, array = pair["labels"], arrays[pair["labels"]]
+    check_memory(COPIES * array.nbytes, max_bytes)
     is_number = array.dtype.kind in "buif"
     if array.ndim == 2 and 1 in array.shape:
         array = array.ravel()
@@ -222,25 +203,24 @@ def _to_labels(name: str, array: np.ndarray) -> np.ndarray:
 def _number(labels: Mapping[str, np.ndarray], classes: list[str]) -> tuple[dict[str, np.ndarray], list[str]]:
     """Return the labels of each set as places among the classes, and the names of the classes, found if none are given.
 
-    Labels that are numbers begin with the name of the first class, if that is a number, or else with 0 or 1.
+    Labels that are numbers are the names of classes, if all are, or begin with 0 or 1.
     """
     found = {value for array in labels.values() for value in np.unique(array).tolist()}
-    names = [value for value in found if isinstance(value, str)]
-    numbers = range(0) if names or not found else range(max(min(found), 0), max(found) + 1)
-    if not classes and numbers == range(1, 11):
-        digits, others = (f'"data.source.classes={[*map(str, range(1, 10)), last]}"' for last in ("0", "10"))
-        raise UsageError(f"labels are from 1 to 10; say {digits} if 10 is the digit 0, or {others}")
-    classes = classes or sorted(names, key=natural_key) or [str(number) for number in numbers[:MAX_CLASSES]]
+    names = {value for value in found if isinstance(value, str)}
+    if not classes and found and not names:
+        numbers = range(max(min(found), 0), max(found) + 1)
+        if numbers == range(1, 11):
+            digits, others = (f"data.source.classes=[1,2,3,4,5,6,7,8,9,{last}]" for last in (0, 10))
+            raise UsageError(f"labels are from 1 to 10; say {digits} if 10 is the digit 0, or {others}")
+        classes = [str(number) for number in numbers[:MAX_CLASSES]]
+    classes = classes or sorted(names, key=natural_key)
     places: dict[str | int, int] = {name: place for place, name in enumerate(classes)}
-    numerals: dict[str | int, int] = {
-        int(name): place for name, place in places.items() if re.fullmatch("[0-9]{1,9}", str(name))
-    }
-    if not names and found and found <= numerals.keys():
-        places = numerals
-    elif not names:
-        starts = [int(classes[0]), 0] if classes and re.fullmatch("[0-9]{1,9}", classes[0]) else [0, 1]
-        fits = [start for start in starts if start <= numbers.start and numbers.stop <= start + len(classes)]
-        places = {(*fits, 0)[0] + place: place for place in range(len(classes))}
+    if not names:
+        numerals: dict[str | int, int] = {
+            int(name): place for place, name in enumerate(classes) if re.fullmatch("[0-9]{1,9}", name)
+        }
+        start = int(0 not in found and len(classes) in found)
+        places = numerals if found <= numerals.keys() else {start + place: place for place in range(len(classes))}
     if unknown := sorted(str(value) for value in found - places.keys()):
         raise UsageError(f"labels hold {shorten(unknown[0])}, which is not one of {shorten(', '.join(classes))}")
     return {split: np.array([places[value] for value in array.tolist()]) for split, array in labels.items()}, classes

@@ -101,15 +101,11 @@ def _find_classes(folder: Path, split: str) -> FilesOfClasses:
 def _find_images(folder: Path) -> list[Path]:
     """Return the image files at any depth of a class's folder; links to folders are left out."""
     suffixes = image_suffixes()
-    images = [path for path in folder.iterdir() if path.suffix.lower() in suffixes and path.is_file()]
-    images = [path for path in images if not _is_hidden(path.name)]
-    folders = _list_folders(folder)
+    paths = [path for path in folder.rglob("*") if not any(map(_is_hidden, path.relative_to(folder).parts))]
+    folders = [path for path in paths if path.is_dir()]
     if folders and any(parse_split(path.name) for path in (folder, *folders)):
         raise UsageError(f"{folder} mixes sets and classes; train, val and test hold a folder for each class")
-    for path in folders:
-        if not path.is_symlink():
-            images += _find_images(path)
-    return images
+    return [path for path in paths if path.suffix.lower() in suffixes and path.is_file()]
 
 
 def _list_folders(folder: Path) -> list[Path]:

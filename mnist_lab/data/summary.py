@@ -12,8 +12,6 @@ from mnist_lab.formatting import print_lines, print_warning, shorten
 from mnist_lab.tables import print_table
 
 MAX_ROWS = 20  # Further classes share one row.
-DARK = 128  # A set without any brighter shade, of 255, gets a warning.
-MAX_DEVIATION = 0.1  # Another mean or std of what the network gets is followed by a suggestion.
 
 
 @dataclass(frozen=True)
@@ -28,7 +26,7 @@ class Summary:
     def print(self) -> None:
         """Print sizes and values, the number of images of each class in each set, the other notes, and warnings."""
         description, *notes = self.notes
-        print_lines(f"data: {len(self.classes)} classes; images of {description}")
+        print_lines(f"data: {len(self.classes)} classes", f"images: {description}")
         rows = list(zip(self.classes, *self.counts.values(), strict=True))
         others = (f"{len(rows) - MAX_ROWS} others", *(sum(counts[MAX_ROWS:]) for counts in self.counts.values()))
         rows = [*rows[:MAX_ROWS], *[others] * (len(rows) > MAX_ROWS), ("all", *map(sum, self.counts.values()))]
@@ -57,8 +55,10 @@ def summarise(data: MNISTDataModule) -> Summary:
         notes = [describe_images([(SIDE, SIDE)], (min(shades), max(shades)), (0, 255))]
     for number, (kind, (images, _)) in enumerate(sets.items()):
         missing = [name for name, count in zip(classes, counts[kind], strict=True) if count == 0]
-        if missing and kind != "validation":
-            warnings.append(f"the {kind} set has no images of {shorten(', '.join(missing))}")
+        if missing and len(images):
+            is_held_out = kind == "validation" and not data.source.read_settings().get("validation")
+            remedy = "; hold out more with data.val_size, or others with data.split_seed" * is_held_out
+            warnings.append(f"the {kind} set has no images of {shorten(', '.join(missing))}{remedy}")
         for other in list(sets)[:number]:
             copies = names[kind][np.isin(hashes[kind], hashes[other])]
             if len(copies):
@@ -68,8 +68,6 @@ def summarise(data: MNISTDataModule) -> Summary:
             notes = [*notes, f"{repeated:,} of {len(images):,} {kind} images repeat another one of this set"]
         if blank := (images.min((1, 2)) == images.max((1, 2))).sum():
             warnings.append(f"{blank:,} of {len(images):,} {kind} images are blank: all their pixels are equal")
-        if len(images) and images.max() < DARK:
-            warnings.append(f"the {kind} images have shades up to {images.max()} of 255; is it another scale?")
     labelled = np.concatenate([np.stack([hashes[kind], labels]) for kind, (_, labels) in sets.items()], axis=1)
     values, labels_each = np.unique(np.unique(labelled, axis=1)[0], return_counts=True)
     several = values[labels_each > 1]
@@ -79,7 +77,4 @@ def summarise(data: MNISTDataModule) -> Summary:
     (lowest, highest), (std, mean) = map(float, training.aminmax()), map(float, torch.std_mean(training))
     side, moments = data.image_size, f"mean {round(mean, 2) + 0:.2f}, std {std:.2f}"
     notes = [*notes, f"the network gets {side} x {side} values from {lowest:.2f} to {highest:.2f}; {moments}"]
-    if data.mean is not None and data.std is not None and max(abs(mean), abs(std - 1)) > MAX_DEVIATION and std:
-        better = f"data.mean={data.mean + mean * data.std:.4f} data.std={std * data.std:.4f}"
-        notes.append(f"for mean 0 and std 1: {better}")
     return Summary(classes, counts, notes, warnings)

@@ -1,4 +1,4 @@
-"""Recognise digits, or the other classes of a run, in a user's images or in a CSV of pixels."""
+"""Recognise digits, or the other classes of a run, in a user's images or in a file of arrays or a CSV of pixels."""
 
 import csv
 from collections.abc import Callable, Iterable, Sequence
@@ -139,14 +139,14 @@ def predict(
 
 
 def write_submission(run: Run, path: Path, out: Path) -> tuple[int, float | None]:
-    """Classify a CSV as in Kaggle's "Digit Recognizer"; return the number of images, and the accuracy if labelled."""
+    """Classify the images of a file, as Kaggle asks; return their number, and the accuracy if they have labels."""
     require_writable_file(out, f"--out={out}")
     if out.exists() and path.exists() and out.samefile(path):
         raise UsageError(f"--out={out}: would overwrite the input; choose another")
     classifier = ImageClassifier(run)
     source = classifier.data.source
     form = source if isinstance(source, ArrayFile) else ArrayFile(path=str(path))
-    images, labels = form.read_csv(path, classifier.classes)
+    images, labels = form.read_more(path, classifier.classes)
     scale = find_scale(images)
     if scale is None:
         raise UsageError(

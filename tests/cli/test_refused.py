@@ -35,7 +35,7 @@ REFUSED = {
     "ensemble": "name a run, or give --where",
     "draw runs": "3 runs ",
     "predict runs a.png --show x": "--show and --out: only valid for one run",
-    "predict runs a.csv": "a CSV of pixels cannot be combined",
+    "predict runs a.csv": "arrays and a CSV cannot be combined",
     "predict a": "name an image",
     "compare --where 'model == lenet'": "--where='model == lenet': holds for 1 run; 2 ",
     "compare latest b": "latest b: names one run; ",

@@ -152,14 +152,15 @@ def test_further_csv_has_the_form_of_the_first_and_may_lack_labels(tmp_path: Pat
     source = ArrayFile(path="none.csv", labels=given, axes="NWH")
     frame(NAMES[::-1]).to_csv(tmp_path / "test.csv.gz", sep=";")
     FLOATS.to_csv(tmp_path / "unlabelled.csv", index=False)
-    images, labels = source.read_csv(tmp_path / "test.csv.gz", [*NAMES[:4]])
+    images, labels = source.read_more(tmp_path / "test.csv.gz", [*NAMES[:4]])
     assert np.array_equal(images, IMAGES.transpose(0, 2, 1))
     assert (labels is None) if given == "digit" else np.array_equal(labels, LABELS[::-1])
-    images, labels = source.read_csv(tmp_path / "unlabelled.csv", [*NAMES[:4]])
+    images, labels = source.read_more(tmp_path / "unlabelled.csv", [*NAMES[:4]])
     assert labels is None and np.allclose(images, IMAGES.transpose(0, 2, 1) / 255)
 
 
 ROW = "1," + ",".join(["0"] * 784)
+HEAD = "label," + ",".join(f"p{i}" for i in range(784))
 
 
 @pytest.mark.parametrize(
@@ -167,15 +168,20 @@ ROW = "1," + ",".join(["0"] * 784)
     [
         (b"", "is empty"),
         (b"label,a\n", "the first line has 2 values, and the second 0; make them equal"),
-        (f"{ROW}\n{ROW},0\n".encode(), "the number of columns changed from 785 to 786 at row 2"),
-        (f"{ROW}\n{ROW[:-1]}x\n".encode(), "could not convert string 'x' to a number at row 1, column 785"),
-        (f"{ROW}\n{ROW[:-1]}\n".encode(), "could not convert string '' to a number at row 1, column 785"),
+        (f"{ROW}\n{ROW},0\n".encode(), "line 2: has 786 values, and the lines above have 785; make them equal"),
+        (f"{ROW}\n\n{ROW[:-1]}x\n".encode(), "line 3, column 785: 'x' must be a number"),
+        (f"{HEAD}\r\n\r\n{ROW}\r\n{ROW[:-1]}\r\n".encode(), "line 4, column 785 (p783): '' must be a number"),
+        (
+            f"{HEAD}\n{ROW}\n{ROW[1:]}\n".encode(),
+            "line 3, column 1 (label): '' must be the name of a class, of 1 to 100",
+        ),
+        (f"{HEAD}\n{ROW}\n{'x' * 101}{ROW[1:]}\n".encode(), "must be the name of a class, of 1 to 100 characters"),
         (f"{ROW}\n{ROW[:-1]}nan\n".encode() * 9, "has values from nan to nan"),
         (f"{ROW[:-2]}\n".encode() * 9, "has no column named label; data.source.labels=NAME"),
         (f"{ROW[:-8]}\n".encode() * 9, "found 781 columns of pixels"),
         (f"label,{ROW}".encode().replace(b"1,0", b"\xe9,p") + b"\n", "'utf-8' codec can't decode byte 0xe9"),
         (to_csv(frame(NAMES)).decode().encode("utf-16"), "'utf-8' codec can't decode byte 0xff"),
-        (f'{ROW}\n"{ROW}\n'.encode(), "number of columns changed"),
+        (f'{ROW}\n"{ROW}\n'.encode(), "line 2: "),
         (b"0" * (1 << 22), "has a line of more than"),
         (gzip.compress(ROW.encode(), mtime=0)[:-9], "ended before"),
         (b"PK\x03\x04", "is an archive that is damaged"),
@@ -193,7 +199,7 @@ def test_hostile_file_is_refused_in_one_line(tmp_path: Path, content: bytes, mes
 def test_compressed_file_far_larger_than_its_archive_is_refused(
     tmp_path: Path, line: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mnist_lab.data.array_file.SMALL_FILE", 2000)
+    monkeypatch.setattr("mnist_lab.data.data_files.SMALL_FILE", 2000)
     (tmp_path / "x.csv.gz").write_bytes(gzip.compress(line * (2_000_000 // len(line))))
     with pytest.raises(UsageError, match="too much for a file of its size"):
         read(tmp_path / "x.csv.gz")

@@ -1,6 +1,7 @@
 """Arrays of other names, shapes and files are read; where there are two readings, both are named."""
 
 import csv
+import shutil
 import struct
 import zipfile
 import zlib
@@ -12,9 +13,10 @@ import pytest
 from lab import Command, assert_refused
 from omegaconf import OmegaConf, open_dict
 from scipy.io import savemat
-from test_pixel_csv import IMAGES, LABELS, expected, read
+from test_pixel_csv import IMAGES, LABELS, expected, frame, read
 
 from mnist_lab.config.compose import compose
+from mnist_lab.config.validate import validate
 from mnist_lab.data import ArrayFile
 from mnist_lab.errors import UsageError
 from mnist_lab.sweeps.plan import job_id
@@ -150,6 +152,24 @@ def test_sets_in_files_of_their_own_are_told_by_the_names_of_the_files(tmp_path:
     assert read(tmp_path) == expected(LABELS)
 
 
+@pytest.mark.parametrize("packed", [False, True], ids=["folder", "zip"])
+def test_files_without_labels_beside_others_are_left_out(tmp_path: Path, packed: bool) -> None:
+    folder = tmp_path / "digit-recognizer"
+    folder.mkdir()
+    frame().to_csv(folder / "train.csv", index=False)
+    frame().drop(columns="label").to_csv(folder / "test.csv", index=False)
+    (folder / "sample_submission.csv").write_text("ImageId,Label\n1,0\n2,0\n")
+    path = folder
+    if packed:
+        path = Path(shutil.make_archive(str(folder), "zip", folder))
+    assert read(path) == expected(LABELS)
+    (left_out,) = ArrayFile(path=str(path)).notes()[1:]
+    assert left_out.startswith("left out because without labels or pixels: 2 (") and "test.csv" in left_out
+    (folder / "train.csv").unlink()
+    with pytest.raises(UsageError, match=r"test\.csv: has no column named label; data\.source\.labels=NAME says"):
+        read(folder)
+
+
 @pytest.mark.parametrize("compressed", [False, True])
 def test_matlab_file_with_10_for_0_needs_its_classes(tmp_path: Path, compressed: bool) -> None:
     arrays = {"X": COLOURS.transpose(1, 2, 3, 0), "y": ONE_TO_TEN[:, None], "notes": {"a": 1}}
@@ -157,8 +177,9 @@ def test_matlab_file_with_10_for_0_needs_its_classes(tmp_path: Path, compressed:
     with pytest.raises(UsageError) as caught:
         read(tmp_path / "train_28x28.mat")
     for last in ("0", "10"):
-        assert str(["1", "2", "3", "4", "5", "6", "7", "8", "9", last]) in str(caught.value)
-    assert read(tmp_path / "train_28x28.mat", classes=[*"1234567890"]) == expected(ONE_TO_TEN % 10)
+        assert f"data.source.classes=[1,2,3,4,5,6,7,8,9,{last}]" in str(caught.value)
+    for classes in ([*"1234567890"], [1, 2, 3, 4, 5, 6, 7, 8, 9, 0]):
+        assert read(tmp_path / "train_28x28.mat", classes=classes) == expected(ONE_TO_TEN % 10)
 
 
 def test_flat_images_of_matlab_need_their_axes(tmp_path: Path) -> None:
@@ -185,18 +206,22 @@ def matlab(*parts: bytes) -> bytes:
     ("name", "content", "message"),
     [
         ("x.mat", matlab(struct.pack("<II", 14, 10**7) + bytes(10**7)), "too much for a file of its size"),
-        ("x.mat", matlab(struct.pack("<II", 14, 16) + bytes(9)), "not a .npz, .npy, .mat or UTF-8 CSV file"),
+        (
+            "x.mat",
+            matlab(struct.pack("<II", 14, 16) + bytes(9)),
+            "cannot be read as .npz, .npy, .mat, IDX or UTF-8 CSV",
+        ),
         ("x.mat", matlab()[:-4] + b"\x00\x01IM" + struct.pack("<II", 14, 2**32 - 1), "too much for a file of its size"),
         ("x.mat", matlab(), "holds no arrays"),
         ("x.mat", b"MATLAB 7.3 MAT-file, HDF5" + bytes(200), "save it with save('FILE.mat', '-v7')"),
-        ("x.npy", b"\x93NUMPY\x01\x00\xff\xff" + b" " * 65535, "not a .npz, .npy, .mat or UTF-8 CSV file"),
-        ("x.npy", b"\x93NUMPY\x09\x00\x01\x00 ", "not a .npz, .npy, .mat or UTF-8 CSV file"),
+        ("x.npy", b"\x93NUMPY\x01\x00\xff\xff" + b" " * 65535, "cannot be read as .npz, .npy, .mat, IDX or UTF-8 CSV"),
+        ("x.npy", b"\x93NUMPY\x09\x00\x01\x00 ", "cannot be read as .npz, .npy, .mat, IDX or UTF-8 CSV"),
     ],
 )
 def test_hostile_file_is_refused_in_one_line(
     tmp_path: Path, name: str, content: bytes, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mnist_lab.data.array_file.SMALL_FILE", 2000)
+    monkeypatch.setattr("mnist_lab.data.data_files.SMALL_FILE", 2000)
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UsageError) as caught:
         read(tmp_path / name)
@@ -211,13 +236,17 @@ def test_pickled_objects_are_never_loaded(tmp_path: Path, name: str) -> None:
     else:
         np.save(tmp_path / "images.npy", IMAGES)
         np.save(tmp_path / name, objects)
-    with pytest.raises(UsageError, match="allow_pickle=False"):
+    with pytest.raises(UsageError, match="labels holds object; whole numbers from 0, or names, are needed"):
         read(tmp_path, images="images", labels="labels")
 
 
 def test_settings_of_arrays_are_validated_and_do_not_change_the_id_of_a_job(command: Command) -> None:
     outcome = command("data=arrays", "data.source.path=x", "data.source.axes=NNH", "--check", data=False)
     assert_refused(outcome, "data.source.axes=NNH: input should be 'NHW', 'NWH'")
+    outcome = command("data=arrays", "data.source.path=x", "data.source.classes=[1,2,[3]]", "--check", data=False)
+    assert_refused(outcome, "data.source.classes=[1, 2, [3]]: input should be a valid string")
+    cfg = compose("data=arrays", "data.source.path=x", "data.source.classes=[1,2]")
+    assert not validate(cfg), "numbers are names"
     cfg = compose("data=arrays", "data.source.path=x")
     former = OmegaConf.create(OmegaConf.to_container(cfg))
     with open_dict(former):

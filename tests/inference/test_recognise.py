@@ -1,24 +1,24 @@
 """`predict` answers for every image with a digit, reports the others, and writes Kaggle's submission file."""
 
 import csv
+import gzip
 import io
 import json
-import re
 import shutil
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 from lab import Command, Outcome, Tiny, assert_refused, change_settings, tiny_arrays, tiny_data
 from PIL import Image, ImageChops
+from scipy.io import savemat
 from test_digits import LINES, drawn, row_of_digits
 
 from benchmarks.digits import found, hits_and_notes
 from mnist_lab.cli.predict import list_images
 from mnist_lab.config.compose import compose
-from mnist_lab.data import ArrayFile
 from mnist_lab.data.images import UnreadableImage
-from mnist_lab.errors import UsageError
 from mnist_lab.inference.digits import NetworkInput, NoDigit, find_digit, find_number
 from mnist_lab.inference.recognise import Answer, ImageClassifier, predict
 from mnist_lab.runs.run import Run
@@ -215,7 +215,7 @@ def test_bad_arguments_are_reported_in_one_line(command: Command, trained: Run, 
     before = pixels.read_bytes()
     for arguments, message in (
         ([run, "empty"], "empty: contains no image files (.apng"),
-        ([run, "photos/1.tiff", "--out", "x.csv"], "--out=x.csv: only valid with a CSV of pixels"),
+        ([run, "photos/1.tiff", "--out", "x.csv"], "--out=x.csv: only valid with a file of arrays or a CSV"),
         ([run, "photos/1.tiff", "--show", "photos/1.tiff"], "--show=photos/1.tiff: cannot be written"),
         ([run, "test.csv", "--out", "test.csv"], "--out=test.csv: would overwrite the input"),
         ([run, "test.csv", "--out", "/proc/x.csv"], "--out=/proc/x.csv: cannot be written"),
@@ -282,30 +282,38 @@ def test_labelled_csv_gives_the_accuracy_too(command: Command, trained: Run, tin
     path.write_text("\ufeff" + "\n".join(f"{rest},{label.replace('label', 'Class')}" for label, rest in lines))
     outcome = command("predict", str(trained), "train.csv", "--out", "new/answers.csv", data=False)
     accuracy = (np.array(expected(trained, images)) == labels).mean()
-    assert outcome.out == f"accuracy by the label column: {accuracy:.2%}\nwritten: new/answers.csv (57 images)\n"
+    assert outcome.out == f"accuracy by the labels: {accuracy:.2%}\nwritten: new/answers.csv (57 images)\n"
     assert Path("new/answers.csv").read_text().count("\n") == 58
 
 
-ROW = ",".join(["0"] * 784)
-
-
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("name", "has_labels", "out"),
     [
-        ("", "x.csv: is empty"),
-        ("a,b\n1,2\n", "x.csv: found 1 columns of pixels; as many as in a square are needed, such as 784"),
-        (f"{ROW}\n\n{ROW[:-2]}\n", "x.csv: cannot be read (the number of columns changed from 784 to 783 at row 2"),
-        (f"{ROW}\n{ROW[:-1]}x\n", "(could not convert string 'x' to a number at row 1, column 784"),
-        (f"{ROW[:-1]}0x5\n", "x.csv: found 783 columns of pixels"),
-        (",".join(map("p{}".format, range(786))) + f"\n{ROW},0,0\n", "x.csv: found 786 columns"),
-        (b"\xff\xfe\x00\x80".decode("latin-1"), "x.csv: not a .npz, .npy, .mat or UTF-8 CSV file of images"),
+        ("x.npz", True, "accuracy by the labels: {:.2%}\nwritten: submission.csv (57 images)\n"),
+        ("x.mat", True, "accuracy by the labels: {:.2%}\nwritten: submission.csv (57 images)\n"),
+        ("x.mat", False, "written: submission.csv (57 images)\n"),
+        ("x.npy", False, "written: submission.csv (57 images)\n"),
+        ("x-ubyte.gz", False, "written: submission.csv (57 images)\n"),
     ],
 )
-def test_invalid_csv_is_reported_with_its_place(tmp_path: Path, content: str, message: str) -> None:
-    path = tmp_path / "x.csv"
-    path.write_bytes(content.encode("latin-1"))
-    with pytest.raises(UsageError, match=re.escape(message)):
-        ArrayFile(path=str(path)).read_csv(path, [*"0123456789"])
+def test_every_kind_of_file_that_training_reads_is_recognised(
+    command: Command, trained: Run, name: str, has_labels: bool, out: str
+) -> None:
+    images, labels = tiny_arrays()[2:]
+    arrays = {"images": images} | ({"labels": labels} if has_labels else {})
+    if name == "x.npy":
+        np.save(name, images)
+    elif name == "x.npz":
+        np.savez(name, x_train=images[:9], y_train=labels[:9], x_test=images, y_test=labels)
+    elif name == "x.mat":
+        savemat(name, arrays | {"images": images.transpose(1, 2, 0)})
+    else:
+        head = struct.pack(">HBB3I", 0, 8, 3, *images.shape)
+        Path(name).write_bytes(gzip.compress(head + images.tobytes()))
+    outcome = command("predict", str(trained), name, data=False)
+    digits = expected(trained, images)
+    assert (outcome.status, outcome.err, outcome.out) == (0, "", out.format((np.array(digits) == labels).mean()))
+    assert [int(line.split(",")[1]) for line in Path("submission.csv").read_text().splitlines()[1:]] == digits
 
 
 @pytest.mark.slow
