@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from mnist_lab.cli.parser import CommandParser, find_named_runs
 from mnist_lab.config.metric_names import IMAGES_PER_SECOND, METRIC_NAMES
 from mnist_lab.config.settings import short_names
+from mnist_lab.console import working_on
 from mnist_lab.errors import LabError, UsageError
 from mnist_lab.formatting import print_lines, shorten
 from mnist_lab.runs import listing
@@ -73,12 +74,13 @@ def main(arguments: list[str]) -> None:
 
 def compare_pair(runs: Sequence[Run], messages: TextIO) -> PairedComparison | None:
     """Compare two runs on the test set; if that is not possible, print the reason and return None."""
-    from mnist_lab.evaluation.predictions import compare_on_test_set  # It imports torch.
-    from mnist_lab.training.runtime import quiet_lightning
-
     try:
-        with quiet_lightning():
-            return compare_on_test_set(*runs)
+        with working_on("testing both networks on the same images"):
+            from mnist_lab.evaluation.predictions import compare_on_test_set  # This imports torch.
+            from mnist_lab.training.runtime import quiet_lightning
+
+            with quiet_lightning():
+                return compare_on_test_set(*runs)
     except LabError as error:
         print_lines(f"no paired test: {shorten(str(error), 200)}", file=messages)
         return None

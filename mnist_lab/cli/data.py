@@ -6,6 +6,7 @@ from omegaconf import OmegaConf
 
 from mnist_lab.cli.parser import CommandParser, find_named_runs
 from mnist_lab.config.compose import compose
+from mnist_lab.console import working_on
 from mnist_lab.errors import UsageError
 from mnist_lab.files import require_writable_file
 from mnist_lab.formatting import display_path, print_lines
@@ -33,23 +34,23 @@ def main(arguments: list[str]) -> None:
     path = options.out or (run.data_page_path if run else Path("data.html"))
     require_writable_file(path, f"--out={path}")
     cfg = run.config if run else compose(*overrides, config_dir=options.config_dir)
-    print_lines("reading the data ...")
-    from mnist_lab.config.validate import validate, validate_parts  # This and the imports below load torch.
-    from mnist_lab.data.summary import summarise
-    from mnist_lab.evaluation.evaluate import override_config
-    from mnist_lab.report.data import data_page, find_doubts
-    from mnist_lab.report.render import write_page
-    from mnist_lab.training.build import complete_data, load_trained_model, make_data, make_model
-    from mnist_lab.training.progress import working_on
+    name = OmegaConf.select(cfg, "data.source.name") or OmegaConf.select(cfg, "data.source.path")
+    with working_on(f"reading {name}"):
+        from mnist_lab.config.validate import validate, validate_parts  # This and the imports below load torch.
+        from mnist_lab.data.summary import summarise
+        from mnist_lab.evaluation.evaluate import override_config
+        from mnist_lab.report.data import data_page, find_doubts
+        from mnist_lab.report.render import write_page
+        from mnist_lab.training.build import complete_data, load_trained_model, make_data, make_model
 
-    if run:
-        validate_parts(override_config(cfg, overrides))
-    else:
-        validate(cfg)
-    cfg = complete_data(cfg)
-    model = load_trained_model(run) if run else make_model(cfg)
-    data = make_data(cfg, model)
-    data.prepare_data()
+        if run:
+            validate_parts(override_config(cfg, overrides))
+        else:
+            validate(cfg)
+        cfg = complete_data(cfg)
+        model = load_trained_model(run) if run else make_model(cfg)
+        data = make_data(cfg, model)
+        data.prepare_data()
     with working_on(f"comparing the images{', and their labels with the predictions' if run else ''}"):
         summary, doubts = summarise(data), find_doubts(model, data) if run else None
         header = {"title": OmegaConf.select(cfg, "data.source.name") or "your own data", "run": run and str(run)}

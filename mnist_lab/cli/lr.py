@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from mnist_lab.cli.parser import CommandParser
+from mnist_lab.console import working_on
 from mnist_lab.formatting import format_command, print_lines
 from mnist_lab.viz.save import require_figure_path, write_figure
 
@@ -22,14 +23,16 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_intermixed_args(arguments)
     if options.out:
         require_figure_path(options.out)
-    from mnist_lab.config.compose import compose, config_options
-    from mnist_lab.training.lr_range import range_test
-    from mnist_lab.training.progress import working_on
-    from mnist_lab.training.runtime import quiet_lightning
+    task = f"training {options.steps} steps with a learning rate from {options.lowest:g} to {options.highest:g}"
+    with working_on(task):
+        from mnist_lab.config.compose import compose, config_options
 
-    cfg = compose(*options.overrides, config_dir=options.config_dir)
-    with quiet_lightning(), working_on(f"a range test of {options.steps} steps"):
-        result = range_test(cfg, options.lowest, options.highest, options.steps)
+        cfg = compose(*options.overrides, config_dir=options.config_dir)
+        from mnist_lab.training.lr_range import range_test
+        from mnist_lab.training.runtime import quiet_lightning
+
+        with quiet_lightning():
+            result = range_test(cfg, options.lowest, options.highest, options.steps)
     if options.json:
         values = {"steepest": result.steepest, "valley": result.valley, "lr": result.rates, "loss": result.losses}
         print_lines(json.dumps(values))

@@ -86,6 +86,11 @@ def find_named_runs(options: argparse.Namespace, names: Sequence[str], *, at_lea
     return runs
 
 
+def describe_runs(runs: Sequence[Run]) -> str:
+    """Describe the runs of a command in a few words."""
+    return str(runs[0]) if len(runs) == 1 else f"{len(runs)} runs"
+
+
 def find_named_folders(options: argparse.Namespace) -> list[Path]:
     """Return the folders of the sweeps and runs that RUN... and --where mean."""
     from mnist_lab.runs.sweep import Sweep  # It imports Hydra, which other commands do not need.

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mnist_lab.cli.parser import CommandParser, select_runs_and_words
+from mnist_lab.cli.parser import CommandParser, describe_runs, select_runs_and_words
+from mnist_lab.console import working_on
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import format_count, natural_key, print_lines
 from mnist_lab.runs.run import Run
@@ -50,10 +51,11 @@ def predict_csv(runs: Sequence[Run], names: Sequence[str], options: argparse.Nam
     """Write the predictions for a CSV of pixels."""
     if len(runs) > 1 or len(names) > 1 or options.show or options.form:
         raise UsageError("a CSV of pixels cannot be combined with images, further runs, --show, --json or --csv")
-    from mnist_lab.inference.recognise import write_submission
-
     out = options.out or Path("submission.csv")
-    count, accuracy = write_submission(runs[0], Path(names[0]), out)
+    with working_on(f"predicting {names[0]} with {runs[0]}"):
+        from mnist_lab.inference.recognise import write_submission  # This imports torch.
+
+        count, accuracy = write_submission(runs[0], Path(names[0]), out)
     if accuracy is not None:
         print_lines(f"accuracy by the label column: {accuracy:.2%}")
     print_lines(f"written: {out} ({format_count(count, 'image')})")
@@ -61,9 +63,9 @@ def predict_csv(runs: Sequence[Run], names: Sequence[str], options: argparse.Nam
 
 def predict_images(runs: Sequence[Run], names: Sequence[str], options: argparse.Namespace) -> None:
     """Print what each run reads in the images; name images that cannot be read, and exit with status 1 if there are."""
-    from mnist_lab.inference.preview import preview_paths, save_previews
-    from mnist_lab.inference.recognise import predict
-
+    with working_on(f"predicting {', '.join(names[:3])}{' ...' * (len(names) > 3)} with {describe_runs(runs)}"):
+        from mnist_lab.inference.preview import preview_paths, save_previews
+        from mnist_lab.inference.recognise import predict  # This imports torch.
     paths = list_images(names)
     previews = preview_paths(paths, options.show) if options.show else {}
     skipped: set[Path] = set()
@@ -73,7 +75,8 @@ def predict_images(runs: Sequence[Run], names: Sequence[str], options: argparse.
             print_lines(f"mnist_lab: {path}: {error}; skipped", file=sys.stderr)
         skipped.add(path)
 
-    answers = {run: predict(run, paths, skip_image, single=options.single) for run in runs}
+    with working_on(f"predicting {format_count(len(paths), 'image')}"):
+        answers = {run: predict(run, paths, skip_image, single=options.single) for run in runs}
     if options.show:
         save_previews(answers[runs[0]], previews, options.show)
     if options.form:

@@ -8,8 +8,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from mnist_lab.cli.parser import CommandParser, find_named_runs
+from mnist_lab.cli.parser import CommandParser, describe_runs, find_named_runs
 from mnist_lab.config.metric_names import TEST_ACC
+from mnist_lab.console import working_on
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import print_lines
 from mnist_lab.runs.listing import checkpoint_problem, compare_settings, describe_settings, group_runs, select_runs
@@ -54,10 +55,9 @@ def main(arguments: list[str]) -> None:
 
 def measure_runs(runs: Sequence[Run], names: Sequence[str]) -> dict[Run, Robustness]:
     """Measure the robustness of runs against corruptions; runs without a checkpoint are left out with a warning."""
-    from mnist_lab.evaluation.evaluate import measure_robustness
-    from mnist_lab.training.progress import working_on
-    from mnist_lab.training.runtime import quiet_lightning
-
+    with working_on(f"testing {describe_runs(runs)} on {', '.join(names)}"):
+        from mnist_lab.evaluation.evaluate import measure_robustness
+        from mnist_lab.training.runtime import quiet_lightning
     results = {}
     for run in select_runs(runs, checkpoint_problem):
         with quiet_lightning(), working_on(f"{run}: {1 + 5 * len(names)} tests"):

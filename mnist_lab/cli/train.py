@@ -18,6 +18,7 @@ from mnist_lab.config.compose import CommandLine, compose, compose_job
 from mnist_lab.config.distributed import share_run_folder
 from mnist_lab.config.hydra_aside import show
 from mnist_lab.config.overrides import dotted_keys, nearest_key, quote_path, quote_paths, without_keys
+from mnist_lab.console import working_on
 from mnist_lab.errors import DISK_FULL, UsageError
 from mnist_lab.formatting import display_path, format_count, format_duration, print_lines, shorten
 from mnist_lab.runs.listing import seconds_an_epoch
@@ -68,9 +69,9 @@ def run(line: CommandLine) -> None:
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not (existing.is_dir() and os.access(existing, os.W_OK)):
         raise UsageError(f"hydra.run.dir={folder}: {existing} is not a writable folder; choose another runs_dir")
-    import_torch()
-    from mnist_lab.training.train import train
-
+    with working_on(f"{'resuming' if cfg.resume else 'training'} {cfg.get('name')} in {display_path(folder)}"):
+        import_torch()
+        from mnist_lab.training.train import train
     with run_log(folder, hydra), set_arguments(line, cfg.folder):
         train(cfg)
 
@@ -132,15 +133,15 @@ def unknown_option(option: str, arguments: Sequence[str]) -> UsageError:
 
 def check(line: CommandLine, *, is_sweep: bool) -> None:
     """Validate a command line, and describe what it would run, where and for how long."""
-    from mnist_lab.config.validate import validate  # This and the imports below load torch.
-    from mnist_lab.data.summary import print_summary
-    from mnist_lab.training.build import complete_data, keep_data_settings, make_data, make_model
-
     plan = Plan.of(line) if is_sweep else None
     if plan and all(override.is_discrete_sweep() for override in plan.overrides if override.is_sweep_override()):
         composed = [plan.compose_job(job, number)[1] for number, job in enumerate(combine_overrides(plan.overrides))]
     else:
         composed = [plan.cfg if plan else compose_job(line)[0]]
+    with working_on(f"checking {composed[0].name}, {format_count(len(composed), 'job')}"):
+        from mnist_lab.config.validate import validate  # This and the imports below load torch.
+        from mnist_lab.data.summary import print_summary
+        from mnist_lab.training.build import complete_data, keep_data_settings, make_data, make_model
     configs: list[DictConfig] = []
     for cfg in composed:
         resumed = Run(Path(cfg.folder)).config if cfg.resume else None

@@ -41,4 +41,4 @@ def restore(arguments: list[str]) -> None:
     if lines:
         print_table(("removed", "folder"), lines, left=("removed", "folder"))
     else:
-        print_lines("the trash is empty")
+        print_lines(f"the trash of {options.runs_dir} is empty; --runs-dir names another folder of runs")

@@ -119,6 +119,8 @@ def _correct_plus(overrides: Sequence[Override], is_argument: Callable[[str, str
 
 def parse_override(override: str) -> Override:
     """Parse an override by Hydra's grammar."""
+    if override.startswith("="):
+        raise UsageError(f"{shorten(override)}: has no key; write KEY=VALUE, with no space around the =")
     try:
         parsed = OverridesParser.create().parse_override(override)
     except PARSE_ERRORS as error:

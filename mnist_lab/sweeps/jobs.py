@@ -18,7 +18,8 @@ from mnist_lab.config.compose import CommandLine, HydraSettings, compose_job
 from mnist_lab.config.keys import PASSED_TO_JOBS, SWEEP_KEYS, SWEEP_ONLY_KEYS
 from mnist_lab.config.overrides import quote_path, without_keys
 from mnist_lab.config.settings import original_overrides
-from mnist_lab.errors import Interrupted, LabError, UsageError
+from mnist_lab.console import console
+from mnist_lab.errors import Interrupted, LabError, UsageError, signal_name
 from mnist_lab.formatting import format_value
 from mnist_lab.runs.locks import RunInUse, run_lock
 from mnist_lab.runs.record import COMPLETE, JobProcess, RunState, SweepRecord
@@ -96,8 +97,7 @@ def run_job(sweep: Sweep, record: SweepRecord, id: str, cfg: DictConfig, hydra: 
 
 def _attempt(job: Job, cfg: DictConfig) -> Job:
     """Train a job once, and return it with its new state; a stopped run is resumed, a failed one starts anew."""
-    from mnist_lab.training.progress import console  # This imports torch and Lightning.
-    from mnist_lab.training.train import train
+    from mnist_lab.training.train import train  # This imports torch and Lightning.
 
     cfg, run = cfg.copy(), Run(job.folder)
     checkpoint = run.newest_whole_checkpoint() if job.info else None
@@ -112,7 +112,7 @@ def _attempt(job: Job, cfg: DictConfig) -> Job:
         job = replace(job, state=run.info["status"])  # finished or paused
     except (Interrupted, KeyboardInterrupt) as stop:
         number = int(str(stop)) - 128 if isinstance(stop, Interrupted) else int(signal.SIGINT)
-        write_job(replace(job, state=RunState.INTERRUPTED, error=f"signal {number}"))
+        write_job(replace(job, state=RunState.INTERRUPTED, error=f"stopped by {signal_name(number)}"))
         raise
     except (Exception, SystemExit) as error:
         log.info("the job has failed", exc_info=True)

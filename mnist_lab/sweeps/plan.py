@@ -23,7 +23,7 @@ from mnist_lab.config.overrides import (
     quote_path,
     without_keys,
 )
-from mnist_lab.config.settings import flatten, identity_settings, to_plain
+from mnist_lab.config.settings import flatten, identity_settings, require_environment, to_plain
 from mnist_lab.errors import UsageError
 from mnist_lab.runs.record import SweepSettings
 from mnist_lab.runs.sweep import Sweep
@@ -55,7 +55,12 @@ class Plan:
     @cached_property
     def overrides(self) -> list[Override]:
         """The overrides of the jobs, with the sweeper's params for keys that none of them sets."""
-        given = [text for text in self.line.overrides if not parse_override(text).is_hydra_override()]
+        composed = {override_key(text): text.partition("=")[0] for text in self.cfg.overrides}  # The + is right there.
+        given = [
+            text.replace(text.partition("=")[0], composed.get(override_key(text), text.partition("=")[0]), 1)
+            for text in self.line.overrides
+            if not parse_override(text).is_hydra_override()
+        ]
         params = [f"{key}={value}" for key, value in (self.hydra.sweeper.get("params") or {}).items()]
         with composer(self.line.config_dir):
             return [parse_override(text) for text in (*given, *without_keys(params, *map(override_key, given)))]
@@ -93,6 +98,11 @@ class Plan:
         """Compose a job, and return its id and its configuration."""
         line = replace(self.line, overrides=(*overrides, *self.common_overrides))
         cfg, hydra = compose_job(line, is_sweep=True, folder=self.sweep.folder / UNNAMED, number=number)
+        if not self.launcher.lock_patience:  # The jobs run on this machine, which must have what they read.
+            require_environment(cfg)
+            path = OmegaConf.select(cfg, "data.source.path")
+            if path and not Path(path).exists():
+                raise UsageError(f"data.source.path={path}: not found; no job was started")
         id = job_id(cfg)
         if self.launcher.in_this_process:
             self.composed[id] = to_plain(cfg), hydra
