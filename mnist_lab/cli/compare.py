@@ -15,7 +15,7 @@ from mnist_lab.errors import LabError, UsageError
 from mnist_lab.formatting import print_lines, shorten
 from mnist_lab.runs import listing
 from mnist_lab.runs.run import Run
-from mnist_lab.tables import print_rows, print_table
+from mnist_lab.tables import print_compared, print_rows
 from mnist_lab.viz.save import require_figure_path, write_figure
 
 if TYPE_CHECKING:
@@ -112,15 +112,12 @@ def print_comparison(rows: Sequence[dict[str, Any]], settings: Sequence[str]) ->
         print_lines(f"{number}: {first}{f' and {len(others)} more' if others else ''}")
     print_lines("")
     head = "group" if "runs" in rows[0] else "run"
-    names = [*settings, *(name for name in DESCRIBED if any(row.get(name) not in (None, []) for row in rows))]
-    numbers = [str(number) for number in range(1, len(rows) + 1)]
-    table = [[head, *numbers], *([name, *(listing.row_cell(row, name) for row in rows)] for name in names)]
-    if len(rows) > MAX_COLUMNS:
-        transposed = list(zip(*table, strict=True))
-        print_table(transposed[0], transposed[1:])
-    else:
-        table.insert(1 + len(settings), [""] * len(table[0]))
-        print_table(table[0], table[1:], left=(head,))
+    in_columns = len(rows) <= MAX_COLUMNS
+    described = [name for name in DESCRIBED if any(row.get(name) not in (None, []) for row in rows)]
+    names = [*settings, *[""] * in_columns, *described]  # An empty line separates them.
+    lines = [[listing.row_cell(row, name) if name else "" for name in names] for row in rows]
+    numbered = [[str(number), *line] for number, line in enumerate(lines, 1)]
+    print_compared([head, *names], numbered, in_columns=in_columns)
     print_lines("")
     if not settings:
         print_lines("no setting differs")

@@ -42,6 +42,6 @@ def main(arguments: list[str]) -> None:
     best = max(members, key=lambda row: row[TEST_ACC], default=ensemble)
     file = sys.stderr if options.form else sys.stdout
     if best[TEST_ACC] > ensemble[TEST_ACC]:
-        remedy = "--top K takes the K best by validation accuracy"
-        print_lines(f"worse than {best['run']} alone ({best[TEST_ACC]:.2%}); {remedy}", file=file)
+        print_lines(f"worse than {best['run']} alone ({best[TEST_ACC]:.2%})", file=file)
+        print_lines("--top K takes the K best by validation accuracy", file=file)
     print_lines(f"run folder: {run}", file=file)

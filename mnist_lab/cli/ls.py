@@ -46,6 +46,8 @@ def main(arguments: list[str]) -> None:
             raise UsageError(f"--columns={name}: no run has it; choose from {', '.join(known)}")
     if sys.stdout.isatty() and not options.form and not options.group:
         rows = [row | {"run": name} for row, name in zip(rows, short_names(rows), strict=True)]
+        common = set.intersection(*(set(row["overrides"]) for row in rows)) if len(rows) > 1 else set()
+        rows = [row | {"overrides": [each for each in row["overrides"] if each not in common]} for row in rows]
     if options.limit is not None:
         rows = rows[-options.limit :] if options.sort == "date" else rows[: options.limit]
     if options.form:

@@ -12,10 +12,10 @@ from mnist_lab.cli.parser import CommandParser, describe_runs, find_named_runs
 from mnist_lab.config.metric_names import TEST_ACC
 from mnist_lab.console import working_on
 from mnist_lab.errors import UsageError
-from mnist_lab.formatting import print_lines
+from mnist_lab.formatting import format_count, print_lines
 from mnist_lab.runs.listing import checkpoint_problem, compare_settings, describe_settings, group_runs, select_runs
 from mnist_lab.runs.run import Run
-from mnist_lab.tables import print_rows, print_table
+from mnist_lab.tables import print_compared, print_rows, print_table
 from mnist_lab.viz.save import require_figure_path, write_figure
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> None:
 
 def measure_runs(runs: Sequence[Run], names: Sequence[str]) -> dict[Run, Robustness]:
     """Measure the robustness of runs against corruptions; runs without a checkpoint are left out with a warning."""
-    with working_on(f"testing {describe_runs(runs)} on {', '.join(names)}"):
+    with working_on(f"testing {describe_runs(runs)} on {format_count(len(names), 'corruption')}"):
         from mnist_lab.evaluation.evaluate import measure_robustness
         from mnist_lab.training.runtime import quiet_lightning
     results = {}
@@ -101,7 +101,8 @@ def print_corruptions(network: str, result: Robustness) -> None:
     print_lines(f"{network}: {result.accuracy:.2%} of {result.images:,} test images without corruption", "")
     lines = []
     for name, accuracies in result.accuracies.items():
-        amounts = f"{', '.join(f'{amount:g}' for amount in CORRUPTIONS[name].amounts)} {CORRUPTIONS[name].unit}"
+        lowest, *_, highest = CORRUPTIONS[name].amounts
+        amounts = f"{lowest:g}–{highest:g} {CORRUPTIONS[name].unit}"
         lines.append([name, amounts, *(f"{accuracy:.2%}" for accuracy in (*accuracies, fmean(accuracies)))])
     print_table(["corruption", "strengths 1 to 5", *"12345", "mean"], lines, left=("corruption", "strengths 1 to 5"))
 
@@ -115,4 +116,4 @@ def print_comparison(groups: Mapping[str, Sequence[Robustness]]) -> None:
         lines.append((network, len(results), fmean(result.accuracy for result in results), *means, fmean(means)))
     lines.sort(key=lambda line: -line[-1])
     cells = [[network, str(runs), *(f"{accuracy:.2%}" for accuracy in values)] for network, runs, *values in lines]
-    print_table(["network", "runs", "plain", *corruptions, "mean"], cells, left=("network",), cut="network")
+    print_compared(["network", "runs", "plain", *corruptions, "mean"], cells)

@@ -206,7 +206,8 @@ FORMATS = {
         to_onnx,
         "import numpy, onnxruntime\n"
         "network = onnxruntime.InferenceSession({file})\n"
-        '(probabilities,) = network.run(None, {{"images": numpy.zeros((1, 28, 28), numpy.uint8)}})',
+        "images = numpy.zeros((1, 28, 28), numpy.uint8)\n"
+        '(probabilities,) = network.run(None, {{"images": images}})',
         load_onnx,
     ),
     "torch_export": Format(
