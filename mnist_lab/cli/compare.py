@@ -15,6 +15,7 @@ from mnist_lab.errors import LabError, UsageError
 from mnist_lab.formatting import print_lines, shorten
 from mnist_lab.runs import listing
 from mnist_lab.runs.run import Run
+from mnist_lab.sweeps.process import import_torch
 from mnist_lab.tables import print_compared, print_rows
 from mnist_lab.viz.save import require_figure_path, write_figure
 
@@ -74,13 +75,13 @@ def main(arguments: list[str]) -> None:
 
 def compare_pair(runs: Sequence[Run], messages: TextIO) -> PairedComparison | None:
     """Compare two runs on the test set; if that is not possible, print the reason and return None."""
-    try:
-        with working_on("testing both networks on the same images"):
-            from mnist_lab.evaluation.predictions import compare_on_test_set  # This imports torch.
-            from mnist_lab.training.runtime import quiet_lightning
+    import_torch(task := "testing both networks on the same images")
+    from mnist_lab.evaluation.predictions import compare_on_test_set
+    from mnist_lab.training.runtime import quiet_lightning
 
-            with quiet_lightning():
-                return compare_on_test_set(*runs)
+    try:
+        with quiet_lightning(), working_on(task):
+            return compare_on_test_set(*runs)
     except LabError as error:
         print_lines(f"no paired test: {shorten(str(error), 200)}", file=messages)
         return None

@@ -11,6 +11,7 @@ from mnist_lab.errors import UsageError
 from mnist_lab.files import require_writable_file
 from mnist_lab.formatting import display_path, print_lines
 from mnist_lab.runs.run import Run
+from mnist_lab.sweeps.process import import_torch
 from mnist_lab.tables import print_table
 
 PRINTED = 10  # The page shows more of the doubted labels.
@@ -35,22 +36,22 @@ def main(arguments: list[str]) -> None:
     require_writable_file(path, f"--out={path}")
     cfg = run.config if run else compose(*overrides, config_dir=options.config_dir)
     name = OmegaConf.select(cfg, "data.source.name") or OmegaConf.select(cfg, "data.source.path")
-    with working_on(f"reading {name}"):
-        from mnist_lab.config.validate import validate, validate_parts  # This and the imports below load torch.
-        from mnist_lab.data.summary import summarise
-        from mnist_lab.evaluation.evaluate import override_config
-        from mnist_lab.report.data import data_page, find_doubts
-        from mnist_lab.report.render import write_page
-        from mnist_lab.training.build import complete_data, load_trained_model, make_data, make_model
+    import_torch(f"reading {name}")
+    from mnist_lab.config.validate import validate, validate_parts
+    from mnist_lab.data.summary import summarise
+    from mnist_lab.evaluation.evaluate import override_config
+    from mnist_lab.report.data import data_page, find_doubts
+    from mnist_lab.report.render import write_page
+    from mnist_lab.training.build import complete_data, load_trained_model, make_data, make_model
 
-        if run:
-            validate_parts(override_config(cfg, overrides))
-        else:
-            validate(cfg)
-        cfg = complete_data(cfg)
-        model = load_trained_model(run) if run else make_model(cfg)
-        data = make_data(cfg, model)
-        data.prepare_data()
+    if run:
+        validate_parts(override_config(cfg, overrides))
+    else:
+        validate(cfg)
+    cfg = complete_data(cfg)
+    model = load_trained_model(run) if run else make_model(cfg)
+    data = make_data(cfg, model)
+    data.prepare_data()
     with working_on(f"comparing the images{', and their labels with the predictions' if run else ''}"):
         summary, doubts = summarise(data), find_doubts(model, data) if run else None
         header = {"title": OmegaConf.select(cfg, "data.source.name") or "your own data", "run": run and str(run)}

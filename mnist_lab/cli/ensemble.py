@@ -9,6 +9,7 @@ from mnist_lab.config.metric_names import TEST_ACC, TEST_LOSS
 from mnist_lab.console import working_on
 from mnist_lab.formatting import print_lines
 from mnist_lab.runs.listing import format_cell
+from mnist_lab.sweeps.process import import_torch
 from mnist_lab.tables import print_rows, print_table
 
 COLUMNS = ("model", "seed", TEST_LOSS, TEST_ACC, "errors", "run")
@@ -22,9 +23,10 @@ def main(arguments: list[str]) -> None:
     parser.add_forms()
     options = parser.parse_runs(arguments)
     runs = find_named_runs(options, options.runs, at_least=2)
-    with working_on(f"testing {len(runs)} networks, alone and together"):
-        from mnist_lab.evaluation.ensemble import make_ensemble
+    import_torch(task := f"testing {len(runs)} networks, alone and together")
+    from mnist_lab.evaluation.ensemble import make_ensemble
 
+    with working_on(task):
         run, images = make_ensemble(runs, options.to, options.runs_dir, top=options.top)
     info = run.info
     combined = {"run": str(run), "model": info["model"], "seed": None, "metrics": info["metrics"]}

@@ -16,6 +16,7 @@ from mnist_lab.console import working_on
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import format_count, natural_key, print_lines
 from mnist_lab.runs.run import Run
+from mnist_lab.sweeps.process import import_torch
 from mnist_lab.tables import print_rows, print_table
 
 if TYPE_CHECKING:
@@ -51,10 +52,11 @@ def predict_csv(runs: Sequence[Run], names: Sequence[str], options: argparse.Nam
     """Write the predictions for a CSV of pixels."""
     if len(runs) > 1 or len(names) > 1 or options.show or options.form:
         raise UsageError("a CSV of pixels cannot be combined with images, further runs, --show, --json or --csv")
-    out = options.out or Path("submission.csv")
-    with working_on(f"predicting {names[0]} with {runs[0]}"):
-        from mnist_lab.inference.recognise import write_submission  # This imports torch.
+    import_torch(task := f"predicting {names[0]} with {runs[0]}")
+    from mnist_lab.inference.recognise import write_submission
 
+    out = options.out or Path("submission.csv")
+    with working_on(task):
         count, accuracy = write_submission(runs[0], Path(names[0]), out)
     if accuracy is not None:
         print_lines(f"accuracy by the label column: {accuracy:.2%}")
@@ -63,9 +65,10 @@ def predict_csv(runs: Sequence[Run], names: Sequence[str], options: argparse.Nam
 
 def predict_images(runs: Sequence[Run], names: Sequence[str], options: argparse.Namespace) -> None:
     """Print what each run reads in the images; name images that cannot be read, and exit with status 1 if there are."""
-    with working_on(f"predicting {', '.join(names[:3])}{' ...' * (len(names) > 3)} with {describe_runs(runs)}"):
-        from mnist_lab.inference.preview import preview_paths, save_previews
-        from mnist_lab.inference.recognise import predict  # This imports torch.
+    import_torch(task := f"predicting {', '.join(names[:3])}{' ...' * (len(names) > 3)} with {describe_runs(runs)}")
+    from mnist_lab.inference.preview import preview_paths, save_previews
+    from mnist_lab.inference.recognise import predict
+
     paths = list_images(names)
     previews = preview_paths(paths, options.show) if options.show else {}
     skipped: set[Path] = set()
@@ -75,7 +78,7 @@ def predict_images(runs: Sequence[Run], names: Sequence[str], options: argparse.
             print_lines(f"mnist_lab: {path}: {error}; skipped", file=sys.stderr)
         skipped.add(path)
 
-    with working_on(f"predicting {format_count(len(paths), 'image')}"):
+    with working_on(task):
         answers = {run: predict(run, paths, skip_image, single=options.single) for run in runs}
     if options.show:
         save_previews(answers[runs[0]], previews, options.show)

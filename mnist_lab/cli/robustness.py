@@ -15,6 +15,7 @@ from mnist_lab.errors import UsageError
 from mnist_lab.formatting import format_count, print_lines
 from mnist_lab.runs.listing import checkpoint_problem, compare_settings, describe_settings, group_runs, select_runs
 from mnist_lab.runs.run import Run
+from mnist_lab.sweeps.process import import_torch
 from mnist_lab.tables import print_compared, print_rows, print_table
 from mnist_lab.viz.save import require_figure_path, write_figure
 
@@ -55,9 +56,10 @@ def main(arguments: list[str]) -> None:
 
 def measure_runs(runs: Sequence[Run], names: Sequence[str]) -> dict[Run, Robustness]:
     """Measure the robustness of runs against corruptions; runs without a checkpoint are left out with a warning."""
-    with working_on(f"testing {describe_runs(runs)} on {format_count(len(names), 'corruption')}"):
-        from mnist_lab.evaluation.evaluate import measure_robustness
-        from mnist_lab.training.runtime import quiet_lightning
+    import_torch(f"testing {describe_runs(runs)} on {format_count(len(names), 'corruption')}")
+    from mnist_lab.evaluation.evaluate import measure_robustness
+    from mnist_lab.training.runtime import quiet_lightning
+
     results = {}
     for run in select_runs(runs, checkpoint_problem):
         with quiet_lightning(), working_on(f"{run}: {1 + 5 * len(names)} tests"):

@@ -18,7 +18,6 @@ from mnist_lab.config.compose import CommandLine, compose, compose_job
 from mnist_lab.config.distributed import share_run_folder
 from mnist_lab.config.hydra_aside import show
 from mnist_lab.config.overrides import dotted_keys, nearest_key, quote_path, quote_paths, without_keys
-from mnist_lab.console import working_on
 from mnist_lab.errors import DISK_FULL, UsageError
 from mnist_lab.formatting import display_path, format_count, format_duration, print_lines, shorten
 from mnist_lab.runs.listing import seconds_an_epoch
@@ -27,7 +26,7 @@ from mnist_lab.runs.run import Run
 from mnist_lab.runs.run_log import run_log
 from mnist_lab.streams import StandardStream
 from mnist_lab.sweeps.plan import Plan, combine_overrides
-from mnist_lab.sweeps.process import SWEEP_PROCESS, configure_process, end_with_parent, import_torch
+from mnist_lab.sweeps.process import SWEEP_PROCESS, end_with_parent, import_torch
 from mnist_lab.sweeps.sweep import run_sweep
 
 SHOWN = {"--cfg", "--info", "--hydra-help", "--shell-completion"}  # options of Hydra's own application
@@ -40,7 +39,6 @@ OPTIONS = (
 def main(arguments: list[str]) -> None:
     leave_disk_errors_to_main_thread()
     StandardStream.outlives_reader = True
-    configure_process()
     if SWEEP_PROCESS in os.environ and "LOCAL_RANK" not in os.environ:  # This is the first process of a sweep's job.
         end_with_parent(int(os.environ[SWEEP_PROCESS]))
     options, overrides = split_arguments(arguments)
@@ -69,9 +67,9 @@ def run(line: CommandLine) -> None:
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not (existing.is_dir() and os.access(existing, os.W_OK)):
         raise UsageError(f"hydra.run.dir={folder}: {existing} is not a writable folder; choose another runs_dir")
-    with working_on(f"{'resuming' if cfg.resume else 'training'} {cfg.get('name')} in {display_path(folder)}"):
-        import_torch()
-        from mnist_lab.training.train import train
+    import_torch(f"{'resuming' if cfg.resume else 'training'} {cfg.get('name')} in {display_path(folder)}")
+    from mnist_lab.training.train import train
+
     with run_log(folder, hydra), set_arguments(line, cfg.folder):
         train(cfg)
 
@@ -138,10 +136,11 @@ def check(line: CommandLine, *, is_sweep: bool) -> None:
         composed = [plan.compose_job(job, number)[1] for number, job in enumerate(combine_overrides(plan.overrides))]
     else:
         composed = [plan.cfg if plan else compose_job(line)[0]]
-    with working_on(f"checking {composed[0].name}, {format_count(len(composed), 'job')}"):
-        from mnist_lab.config.validate import validate  # This and the imports below load torch.
-        from mnist_lab.data.summary import print_summary
-        from mnist_lab.training.build import complete_data, keep_data_settings, make_data, make_model
+    import_torch(f"checking {composed[0].name}, {format_count(len(composed), 'job')}")
+    from mnist_lab.config.validate import validate
+    from mnist_lab.data.summary import print_summary
+    from mnist_lab.training.build import complete_data, keep_data_settings, make_data, make_model
+
     configs: list[DictConfig] = []
     for cfg in composed:
         resumed = Run(Path(cfg.folder)).config if cfg.resume else None
