@@ -27,16 +27,9 @@ def print_table(
     print_lines(*table_lines(heads, rows, left, cut, drop))
 
 
-def print_compared(heads: Sequence[str], rows: Sequence[Sequence[str]], *, in_columns: bool = False) -> None:
-    """Print a table with a line for each row, or with a column for each row where a terminal is too narrow.
-
-    The columns are divided among several tables if there is no room for all.
-    """
-    room = terminal_width()
-    if not in_columns and sum(2 + max(map(len, column)) for column in zip(heads, *rows, strict=True)) - 2 <= room:
-        print_table(heads, rows, left=heads[:1])
-        return
-    room -= max(map(len, heads))
+def print_compared(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table with a column for each row, divided into several tables if a terminal has no room for all."""
+    room = terminal_width() - max(map(len, heads))
     while rows:
         needs = accumulate(min(2 + max(map(len, row)), room / 2) for row in rows)  # Two are always beside each other.
         count = max(1, sum(need <= room for need in needs))

@@ -26,7 +26,6 @@ DESCRIBED = (
     *("status", "n", "seeds", *METRIC_NAMES, "tested_epoch", "epochs", "time", IMAGES_PER_SECOND, "parameters"),
     *("tags", "note"),
 )
-MAX_COLUMNS = 6  # With more runs or groups, each is a line and not a column.
 MAX_LABEL = 48  # characters in the label of a line
 PAIRED = tuple(f"paired/{name}" for name in ("images", "only_right", "difference", "low", "high", "p"))
 SIGNIFICANT = 0.05  # Below this p-value, one of two runs is called better.
@@ -113,12 +112,9 @@ def print_comparison(rows: Sequence[dict[str, Any]], settings: Sequence[str]) ->
         print_lines(f"{number}: {first}{f' and {len(others)} more' if others else ''}")
     print_lines("")
     head = "group" if "runs" in rows[0] else "run"
-    in_columns = len(rows) <= MAX_COLUMNS
-    described = [name for name in DESCRIBED if any(row.get(name) not in (None, []) for row in rows)]
-    names = [*settings, *[""] * in_columns, *described]  # An empty line separates them.
+    names = [*settings, "", *(name for name in DESCRIBED if any(row.get(name) not in (None, []) for row in rows))]
     lines = [[listing.row_cell(row, name) if name else "" for name in names] for row in rows]
-    numbered = [[str(number), *line] for number, line in enumerate(lines, 1)]
-    print_compared([head, *names], numbered, in_columns=in_columns)
+    print_compared([head, *names], [[str(number), *line] for number, line in enumerate(lines, 1)])
     print_lines("")
     if not settings:
         print_lines("no setting differs")

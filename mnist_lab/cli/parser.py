@@ -32,7 +32,8 @@ class CommandParser(argparse.ArgumentParser):
         if others:
             metavar, runs_help = f"RUN [{others}]", f"{runs_help}; and {others_help}"
         self.add_argument("runs", metavar=metavar, nargs="*", help=runs_help)
-        self.add_where()
+        where_help = "only runs that fulfil this: columns or settings compared with values, and, or, not, such as"
+        self.add_argument("--where", metavar="CONDITION", help=f'{where_help} "{EXAMPLE}"')
         self.add_runs_dir()
 
     def parse_runs(self, arguments: list[str]) -> argparse.Namespace:
@@ -40,11 +41,6 @@ class CommandParser(argparse.ArgumentParser):
         options = self.parse_intermixed_args(arguments)
         options.named = options.runs if options.where is None else []
         return options
-
-    def add_where(self) -> None:
-        """Add --where; options.where is a condition that `runs.listing.select_where` takes, or None."""
-        where_help = "only runs that fulfil this: columns or settings compared with values, and, or, not, such as"
-        self.add_argument("--where", metavar="CONDITION", help=f'{where_help} "{EXAMPLE}"')
 
     def add_runs_dir(self, purpose: str = "the folder to look for names in") -> None:
         """Add --runs-dir."""

@@ -6,7 +6,6 @@ from mnist_lab.cli.parser import CommandParser
 from mnist_lab.console import console, working_on
 from mnist_lab.formatting import format_command
 from mnist_lab.streams import StandardStream
-from mnist_lab.sweeps.process import import_torch
 
 
 def main(arguments: list[str]) -> None:
@@ -36,7 +35,6 @@ def main(arguments: list[str]) -> None:
     reproduce.reject_reserved_settings(overrides)
     reject_overrides(overrides)
     seeds, out = reproduce.parse_seeds(options.seeds), options.out or runs_dir
-    import_torch(f"reproducing {', '.join(names)}")
     try:
         reproduce.reproduce(names, seeds, runs_dir=runs_dir, out=out, overrides=overrides, config_dir=config_dir)
     except (SystemExit, KeyboardInterrupt):  # Even after Ctrl-C or SIGTERM, the finished runs are shown.

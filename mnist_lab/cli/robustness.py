@@ -110,7 +110,7 @@ def print_corruptions(network: str, result: Robustness) -> None:
 
 
 def print_comparison(groups: Mapping[str, Sequence[Robustness]]) -> None:
-    """Print a line for each group of runs, the most robust first: means over strengths and runs."""
+    """Print a column for each group of runs, the most robust first: means over strengths and runs."""
     lines: list[tuple[Any, ...]] = []
     corruptions = next(iter(groups.values()))[0].accuracies
     for network, results in groups.items():

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from mnist_lab.cli.parser import CommandParser
 from mnist_lab.cli.resume import expand_resume
-from mnist_lab.config.compose import CommandLine, compose, compose_job
+from mnist_lab.config.compose import CommandLine, compose, compose_job, config_options
 from mnist_lab.config.distributed import share_run_folder
 from mnist_lab.config.hydra_aside import show
 from mnist_lab.config.overrides import dotted_keys, nearest_key, quote_path, quote_paths, without_keys
@@ -70,7 +70,7 @@ def run(line: CommandLine) -> None:
     import_torch(f"{'resuming' if cfg.resume else 'training'} {cfg.get('name')} in {display_path(folder)}")
     from mnist_lab.training.train import train
 
-    with run_log(folder, hydra), set_arguments(line, cfg.folder):
+    with run_log(folder, hydra.log_name), set_arguments(line, cfg.folder):
         train(cfg)
 
 
@@ -79,7 +79,7 @@ def set_arguments(line: CommandLine, folder: str) -> Iterator[None]:
     """Set sys.argv for the processes that Lightning starts for ddp, so that they compose the same run in its folder."""
     before = sys.argv
     overrides = [*without_keys(line.overrides, "hydra.run.dir"), f"hydra.run.dir={quote_path(Path(folder))}"]
-    sys.argv = [*before[:1], *line.options, *overrides]
+    sys.argv = [*before[:1], *config_options(line.config_dir, line.config_name), *overrides]
     try:
         yield
     finally:

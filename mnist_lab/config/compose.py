@@ -48,11 +48,6 @@ class CommandLine:
     config_dir: str | None = None
     config_name: str = "train"
 
-    @property
-    def options(self) -> list[str]:
-        """The options before the overrides."""
-        return config_options(self.config_dir, self.config_name)
-
 
 def config_options(config_dir: str | None, config_name: str | None = None) -> list[str]:
     """Return the options --config-dir and --config-name, without those that have their default."""
@@ -69,8 +64,6 @@ class HydraSettings:
     sweeper: dict[str, Any]  # Outside a sweep, sweeper and launcher are empty.
     launcher: dict[str, Any]
     log_name: str
-    logging: dict[str, Any] | None  # None unless the command line chooses it.
-    verbose: bool | str | list[str]
 
 
 def compose(*overrides: str, config_dir: str | None = None, config_name: str = "train") -> DictConfig:
@@ -136,15 +129,12 @@ def _resolve_job(
         # Both are resolved once: resolved again, they could have a later time in their names.
         hydra.sweep.dir = str(Path(hydra.sweep.dir).absolute()) if is_sweep else ""
         hydra.runtime.output_dir = str((folder or Path(hydra.run.dir)).absolute())
-        chooses_logging = any(re.match(r"hydra[./]job_logging", override_key(override)) for override in line.overrides)
         settings = HydraSettings(
             choices=to_plain(hydra.runtime.choices),
             sweep_dir=Path(hydra.sweep.dir),
-            sweeper=_resolve(hydra.sweeper) if is_sweep else {},
-            launcher=_resolve(hydra.launcher) if is_sweep else {},
+            sweeper=OmegaConf.to_container(hydra.sweeper, resolve=True) if is_sweep else {},
+            launcher=OmegaConf.to_container(hydra.launcher, resolve=True) if is_sweep else {},
             log_name=hydra.job.name,
-            logging=_resolve(hydra.job_logging) if chooses_logging else None,
-            verbose=_resolve(hydra.verbose),
         )
         cfg.config_dir = line.config_dir and str(Path(line.config_dir).absolute())
         cfg.config_name = line.config_name
@@ -155,16 +145,14 @@ def _resolve_job(
     return cfg, settings
 
 
-def _resolve(node: Any) -> Any:
-    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
-
-
 def reject_overrides(overrides: Sequence[str], *, is_sweep: bool = False) -> None:
     """Raise UsageError for an override that is derived from others, or needs a sweep or a package that is missing."""
     for override in overrides:
         key, text = override_key(override), override_text(override)
         if key == "name":
             raise UsageError(f"{shorten(override)}: is derived from model=...; sweep=NAME names a sweep")
+        if re.match(r"hydra([./]job_logging|\.verbose)", key):
+            raise UsageError(f"{shorten(override)}: has no effect; train.log in the run folder has all messages")
         if key in DERIVED_KEYS:
             raise UsageError(f"{shorten(override)}: is derived; set hydra.run.dir to choose the run folder")
         if key in SWEEP_ONLY_KEYS and not is_sweep:

@@ -27,7 +27,6 @@ from mnist_lab.formatting import shorten
 
 # Other programs and papers use these terms for the settings.
 SYNONYMS = {
-    "epochs": "trainer.max_epochs",
     "steps": "trainer.max_steps",
     "batch": "data.batch_size",
     "bs": "data.batch_size",
@@ -41,7 +40,6 @@ SYNONYMS = {
     "data_dir": "data.root",
     "validation_size": "data.val_size",
     "opt": "optimizer",
-    "lr_scheduler": "scheduler",
     "transform": "augmentation",
     "device": "trainer.accelerator",
     "gpu": "trainer.accelerator",
@@ -52,8 +50,6 @@ SYNONYMS = {
     "ckpt_path": "resume",
     "preset": "experiment",
     "output_dir": "hydra.run.dir",
-    "gradient_clip_val": "trainer.gradient_clip_val",
-    "gradient_clip": "trainer.gradient_clip_val",
     "n_trials": "hydra.sweeper.n_trials",
 }
 # So are these for the choices of groups.

@@ -14,7 +14,7 @@ from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
 
 from omegaconf import DictConfig
 
-from mnist_lab.config.compose import CommandLine, HydraSettings, compose_job
+from mnist_lab.config.compose import CommandLine, HydraSettings, compose_job, config_options
 from mnist_lab.config.keys import PASSED_TO_JOBS, SWEEP_KEYS, SWEEP_ONLY_KEYS
 from mnist_lab.config.overrides import quote_path, without_keys
 from mnist_lab.config.settings import original_overrides
@@ -86,7 +86,7 @@ def run_job(sweep: Sweep, record: SweepRecord, id: str, cfg: DictConfig, hydra: 
         is_same_start = job.process.get("start") == record["start"] and job.state != RunState.PAUSED
         process = JobProcess(start=record["start"], host=socket.gethostname(), pid=os.getpid(), began=time.time())
         job = replace(job, attempts=job.attempts if is_same_start else 0, process=process)
-        with run_log(folder, hydra):
+        with run_log(folder, hydra.log_name):
             while True:
                 job = _attempt(replace(job, state=RunState.RUNNING, attempts=job.attempts + 1, error=None), cfg)
                 if job.state != RunState.FAILED or job.attempts > cfg.retries:
@@ -173,4 +173,4 @@ def _job_arguments(cfg: DictConfig) -> list[str]:
     overrides.append(f"hydra.run.dir={quote_path(Path(cfg.folder))}")
     if cfg.resume:
         overrides.append(f"resume={quote_path(Path(cfg.resume))}")
-    return [*CommandLine((), cfg.config_dir, cfg.config_name).options, *overrides]
+    return [*config_options(cfg.config_dir, cfg.config_name), *overrides]

@@ -149,7 +149,6 @@ def run_in_this_process(plan: Plan, id: str) -> None:
     if id in plan.composed:
         settings, hydra = plan.composed[id]
         cfg = OmegaConf.create(set_job_folder(settings, folder))
-        hydra = replace(hydra, logging=set_job_folder(hydra.logging, folder))
     else:
         line = replace(plan.line, overrides=(*record["jobs"][id], *plan.common_overrides))
         cfg, hydra = compose_job(line, is_sweep=True, folder=folder, number=list(record["jobs"]).index(id))

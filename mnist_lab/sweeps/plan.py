@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from mnist_lab.config.compose import CommandLine, HydraSettings, compose_job
+from mnist_lab.config.compose import CommandLine, HydraSettings, compose_job, config_options
 from mnist_lab.config.hydra_aside import composer
 from mnist_lab.config.keys import ADDED_KEYS, IGNORED_FOR_IDENTITY, SWEEP_KEYS
 from mnist_lab.config.metric_names import VAL_ACC, VAL_BALANCED_ACC
@@ -127,7 +127,7 @@ class Plan:
         overrides = without_keys(self.line.overrides, "detach", "hydra.mode")  # A continued sweep waits for its jobs.
         if "sweep" not in map(override_key, overrides):
             overrides.append(f"sweep={self.sweep.folder.name}")
-        return ["-m", *self.line.options, *overrides]
+        return ["-m", *config_options(self.line.config_dir, self.line.config_name), *overrides]
 
 
 def combine_overrides(overrides: Sequence[Override]) -> list[list[str]]:
