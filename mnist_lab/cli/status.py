@@ -81,17 +81,15 @@ def find_log(job: Job, launched: LaunchedJob | None) -> Path | None:
 def print_status(results: Results, launched_jobs: dict[str, LaunchedJob], *, clear: bool) -> None:
     """Print a table of the jobs, and the command that continues the sweep."""
     settings = list(results.heads.values())
-    heads = [*settings, "state", "epoch", "validation", "time", "left", "where", "log"]
+    heads = [*settings, "state", "epoch", "validation", "time", "left", "where"]
     lines = []
     for job in results.jobs:
         launched = launched_jobs.get(job.id)
-        path = find_log(job, launched)
         cells = [describe_state(job, launched), *format_progress(job, results.metric), describe_place(job, launched)]
-        lines.append([*results.settings(job).values(), *cells, display_path(path) if path else ""])
+        lines.append([*results.settings(job).values(), *cells])
     if clear:
         PlainConsole().clear()
-    # A narrow terminal has no room for paths, and a job's folder begins with its settings.
-    print_table(heads, lines, left=(*settings, "state", "where", "log"), drop=("log", "left", "time"))
+    print_table(heads, lines, left=(*settings, "state", "where"), drop=("left", "time"))
     if not results.sweep.exists:
         (job,) = results.jobs
         if job.state in STOPPED:

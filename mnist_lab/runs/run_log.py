@@ -35,8 +35,8 @@ class RunLog(logging.FileHandler):
 
 
 @contextmanager
-def run_log(folder: Path, name: str) -> Iterator[None]:
-    """Log warnings on the terminal, and everything in a file of this name in the run folder, during the block."""
+def run_log(folder: Path, name: str = "train") -> Iterator[None]:
+    """Log warnings on the terminal, and everything in NAME.log in the run folder, during the block."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     terminal = logging.StreamHandler(sys.stderr)

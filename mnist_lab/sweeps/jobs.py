@@ -14,7 +14,7 @@ from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
 
 from omegaconf import DictConfig
 
-from mnist_lab.config.compose import CommandLine, HydraSettings, compose_job, config_options
+from mnist_lab.config.compose import CommandLine, compose_job, config_options
 from mnist_lab.config.keys import PASSED_TO_JOBS, SWEEP_KEYS, SWEEP_ONLY_KEYS
 from mnist_lab.config.overrides import quote_path, without_keys
 from mnist_lab.config.settings import original_overrides
@@ -43,9 +43,9 @@ def run_in_own_process(folder: str, id: str, worker: int | None = None) -> bool:
     if worker is not None:
         take_gpu(worker)
     number = list(record["jobs"]).index(id)
-    cfg, hydra = compose_job(line, is_sweep=True, folder=sweep.job_folder(record, id), number=number)
+    cfg, _ = compose_job(line, is_sweep=True, folder=sweep.job_folder(record, id), number=number)
     try:
-        run_job(sweep, record, id, cfg, hydra)
+        run_job(sweep, record, id, cfg)
     except (Interrupted, KeyboardInterrupt):
         return False
     return True
@@ -68,7 +68,7 @@ def _enter_sweep_folder(sweep: Sweep) -> SweepRecord:
     return record
 
 
-def run_job(sweep: Sweep, record: SweepRecord, id: str, cfg: DictConfig, hydra: HydraSettings) -> None:
+def run_job(sweep: Sweep, record: SweepRecord, id: str, cfg: DictConfig) -> None:
     """Run a job, unless it is finished, in use by another process, or its sweep is stopping."""
     if sweep.stop_file.exists():
         return
@@ -86,7 +86,7 @@ def run_job(sweep: Sweep, record: SweepRecord, id: str, cfg: DictConfig, hydra: 
         is_same_start = job.process.get("start") == record["start"] and job.state != RunState.PAUSED
         process = JobProcess(start=record["start"], host=socket.gethostname(), pid=os.getpid(), began=time.time())
         job = replace(job, attempts=job.attempts if is_same_start else 0, process=process)
-        with run_log(folder, hydra.log_name):
+        with run_log(folder):
             while True:
                 job = _attempt(replace(job, state=RunState.RUNNING, attempts=job.attempts + 1, error=None), cfg)
                 if job.state != RunState.FAILED or job.attempts > cfg.retries:

@@ -40,7 +40,7 @@ class Plan:
     cfg: DictConfig  # the configuration of the first job
     hydra: HydraSettings
     # The plain configurations of composed jobs by id, for a launcher that runs them in this process.
-    composed: dict[str, tuple[dict[str, Any], HydraSettings]] = field(default_factory=dict)
+    composed: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, line: CommandLine) -> "Plan":
@@ -97,7 +97,7 @@ class Plan:
     def compose_job(self, overrides: Sequence[str], number: int) -> tuple[str, DictConfig]:
         """Compose a job, and return its id and its configuration."""
         line = replace(self.line, overrides=(*overrides, *self.common_overrides))
-        cfg, hydra = compose_job(line, is_sweep=True, folder=self.sweep.folder / UNNAMED, number=number)
+        cfg, _ = compose_job(line, is_sweep=True, folder=self.sweep.folder / UNNAMED, number=number)
         if not self.launcher.lock_patience:  # The jobs run on this machine, which must have what they read.
             require_environment(cfg)
             path = OmegaConf.select(cfg, "data.source.path")
@@ -105,7 +105,7 @@ class Plan:
                 raise UsageError(f"data.source.path={path}: not found; no job was started")
         id = job_id(cfg)
         if self.launcher.in_this_process:
-            self.composed[id] = to_plain(cfg), hydra
+            self.composed[id] = to_plain(cfg)
         return id, cfg
 
     def settings(self) -> SweepSettings:

@@ -75,7 +75,7 @@ def exit_before_teardown() -> Iterator[None]:
     aborts, with exit status 134 after a finished run (torch 2.14, seen once in some 500 runs;
     https://github.com/pytorch/pytorch/pull/179291).
     """
-    status = 0
+    status = 1
 
     def exit_now() -> None:
         for stream in (sys.stdout, sys.stderr):
@@ -85,11 +85,9 @@ def exit_before_teardown() -> Iterator[None]:
     atexit.register(exit_now)  # Python calls exit functions in reverse order, so this one is the last.
     try:
         yield
+        status = 0
     except SystemExit as stop:
         status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-        raise
-    except BaseException:
-        status = 1
         raise
 
 

@@ -9,6 +9,8 @@ from test_ls import fake, fake_runs, names
 
 from mnist_lab.runs.locks import run_lock
 
+EMPTY = "the trash of runs is empty; --runs-dir names another folder of runs\n"
+
 
 @pytest.fixture
 def lab(tiny: Tiny, lab: Command) -> Command:
@@ -28,7 +30,7 @@ def test_removed_folder_is_gone_from_every_list_and_comes_back_as_it_was(lab: Co
     assert lab("restore").out.splitlines()[1].endswith(f"  {folder}")
     assert lab("restore", folder.name).out == f"restored: {folder}\n"
     assert (content(folder), names(lab("ls"))) == (before, listed)
-    assert lab("restore").out == "the trash of runs is empty; --runs-dir names another folder of runs\n"
+    assert lab("restore").out == EMPTY
 
 
 def test_condition_names_what_to_remove(lab: Command) -> None:
@@ -49,8 +51,14 @@ def test_same_name_can_be_removed_again_and_an_existing_run_is_not_overwritten(l
 def test_trash_is_emptied_only_on_request(lab: Command) -> None:
     lab("rm", "a", "b")
     assert lab("rm", "--empty-trash").out == "deleted for good: 2 folders\n"
-    assert lab("restore").out == "the trash of runs is empty; --runs-dir names another folder of runs\n" and not Path("runs/.trash").exists()
-    assert lab("restore", "a").err == "mnist_lab: a: not in the trash of runs (--runs-dir names another folder), which has: nothing\n"
+    assert (
+        lab("restore").out == "the trash of runs is empty; --runs-dir names another folder of runs\n"
+        and not Path("runs/.trash").exists()
+    )
+    assert (
+        lab("restore", "a").err
+        == "mnist_lab: a: not in the trash of runs (--runs-dir names another folder), which has: nothing\n"
+    )
 
 
 @pytest.mark.parametrize("place", ["runs/b", "runs/sweeps/s", "runs/sweeps/s/lr=0.1-0123456789ab"])

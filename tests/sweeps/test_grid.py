@@ -405,6 +405,7 @@ def test_sweep_that_a_signal_ends_has_its_table_and_continues_at_the_next_start(
     assert len((FOLDER / "results.csv").read_text().splitlines()) == 4
     assert len(results()["ranked"]) == 1
     if sent != signal.SIGKILL:
+        assert f"interrupted: seed=1: stopped by {'Ctrl-C' if sent == signal.SIGINT else 'SIGTERM'}\n" in out
         assert re.search(r"2 of 3 jobs not finished; to continue: python -m mnist_lab .*sweep=s", out)
     first, second = Run.below(FOLDER)
     before = first.info["started"], second.info["started"]
