@@ -7,7 +7,6 @@ from mnist_lab.console import working_on
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import display_path, print_lines
 from mnist_lab.report.render import report
-from mnist_lab.sweeps.process import import_torch
 
 
 def main(arguments: list[str]) -> None:
@@ -19,7 +18,6 @@ def main(arguments: list[str]) -> None:
     if options.out and len(folders) > 1:
         raise UsageError(f"--out={options.out}: only valid for one page; {len(folders)} are named")
     for folder in folders:
-        import_torch(task := f"writing the report of {display_path(folder)}")
-        with working_on(task):
+        with working_on(f"writing the report of {display_path(folder)}"):
             path = report(str(folder), options.out)
         print_lines(f"written: {display_path(path)}")

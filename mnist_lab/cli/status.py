@@ -17,8 +17,8 @@ from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Job, Sweep
 from mnist_lab.sweeps.launchers.launcher import LaunchedJob
 from mnist_lab.sweeps.launchers.slurm_queue import query_jobs
-from mnist_lab.sweeps.progress import best_accuracy, describe_place, describe_state, describe_states, format_progress
-from mnist_lab.tables import print_rows, print_table
+from mnist_lab.sweeps.progress import best_accuracy, describe_states, job_table
+from mnist_lab.tables import print_rows
 
 PAUSE = 2.0  # seconds between two tables of --watch
 
@@ -80,16 +80,9 @@ def find_log(job: Job, launched: LaunchedJob | None) -> Path | None:
 
 def print_status(results: Results, launched_jobs: dict[str, LaunchedJob], *, clear: bool) -> None:
     """Print a table of the jobs, and the command that continues the sweep."""
-    settings = list(results.heads.values())
-    heads = [*settings, "state", "epoch", "validation", "time", "left", "where"]
-    lines = []
-    for job in results.jobs:
-        launched = launched_jobs.get(job.id)
-        cells = [describe_state(job, launched), *format_progress(job, results.metric), describe_place(job, launched)]
-        lines.append([*results.settings(job).values(), *cells])
     if clear:
         PlainConsole().clear()
-    print_table(heads, lines, left=(*settings, "state", "where"), drop=("left", "time"))
+    print_lines(*job_table(results, results.jobs, launched_jobs))
     if not results.sweep.exists:
         (job,) = results.jobs
         if job.state in STOPPED:

@@ -26,18 +26,13 @@ from mnist_lab.config.overrides import (
 )
 from mnist_lab.config.settings import resolve_settings, to_plain
 from mnist_lab.errors import UsageError, not_installed
-from mnist_lab.formatting import format_value, shorten
+from mnist_lab.formatting import shorten
 
 EXTRAS = ("submitit", "ray", "optuna")  # Launchers and sweepers need these packages, each in the extra of its name.
-# Hydra's settings without an effect, since the lab runs the jobs itself, each with the values that it may have.
-WITHOUT_EFFECT = {
-    "callbacks": ({}, None),
-    "job.chdir": (False, None),
-    "job.env_set": ({}, None),
-    "job.env_copy": ([], None),
-    "output_subdir": (".hydra", None),
-    "sweep.subdir": ("${hydra.job.num}", None),
-}
+# Hydra's settings without an effect, since the lab runs the jobs itself.
+WITHOUT_EFFECT = re.compile(
+    r"hydra([./](callbacks|job_logging)|\.(verbose|output_subdir|sweep\.subdir|job\.(chdir|env_set|env_copy)))"
+)
 
 
 @dataclass(frozen=True)
@@ -91,10 +86,6 @@ def compose_job(
     Without a folder, hydra.run.dir sets the run folder. The number counts the jobs of the sweep.
     """
     reject_overrides(line.overrides, is_sweep=is_sweep)
-    if "${" in str(Path.cwd()):
-        raise UsageError(
-            f"{Path.cwd()}: Hydra reads ${{...}} in this folder's name as a setting; rename it, or use another"
-        )
     if line.config_dir is not None and not Path(line.config_dir).is_dir():
         raise UsageError(f"--config-dir={line.config_dir}: folder not found")
     with composer(line.config_dir):
@@ -122,7 +113,6 @@ def _resolve_job(
 ) -> tuple[DictConfig, HydraSettings]:
     hydra = cfg.hydra
     with read_write(hydra), open_dict(hydra), open_dict(cfg), reading_from(hydra):
-        _reject_settings_without_effect(hydra)
         hydra.mode = "MULTIRUN" if is_sweep else "RUN"
         if number is not None:
             hydra.job.id, hydra.job.num = str(number), number
@@ -151,8 +141,9 @@ def reject_overrides(overrides: Sequence[str], *, is_sweep: bool = False) -> Non
         key, text = override_key(override), override_text(override)
         if key == "name":
             raise UsageError(f"{shorten(override)}: is derived from model=...; sweep=NAME names a sweep")
-        if re.match(r"hydra([./]job_logging|\.verbose)", key):
-            raise UsageError(f"{shorten(override)}: has no effect; train.log in the run folder has all messages")
+        if WITHOUT_EFFECT.match(key):
+            reason = "has no effect, since the lab runs the jobs; docs/guides/sweeps.md has a list"
+            raise UsageError(f"{shorten(override)}: {reason}")
         if key in DERIVED_KEYS:
             raise UsageError(f"{shorten(override)}: is derived; set hydra.run.dir to choose the run folder")
         if key in SWEEP_ONLY_KEYS and not is_sweep:
@@ -162,16 +153,6 @@ def reject_overrides(overrides: Sequence[str], *, is_sweep: bool = False) -> Non
         package = text.partition("_")[0]
         if key in ("hydra/launcher", "hydra/sweeper") and package in EXTRAS and find_spec(package) is None:
             raise not_installed(override, package)
-
-
-def _reject_settings_without_effect(hydra: DictConfig) -> None:
-    plain = to_plain(hydra)
-    for key, allowed in WITHOUT_EFFECT.items():
-        group, _, name = key.rpartition(".")
-        value = (plain[group] if group else plain)[name]
-        if value not in allowed:
-            setting = f"hydra.{key}={shorten(format_value(value))}"
-            raise UsageError(f"{setting}: has no effect, since the lab runs the jobs; docs/guides/sweeps.md has a list")
 
 
 def _drop_settings_of_none(cfg: DictConfig) -> None:
