@@ -16,15 +16,9 @@ from mnist_lab.formatting import csv_value, print_lines, printable
 MIN_WIDTH = 12  # characters that a shortened column keeps
 
 
-def print_table(
-    heads: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    left: Collection[str] = (),
-    cut: str = "",
-    drop: Sequence[str] = (),
-) -> None:
+def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: Collection[str] = (), **fit: Any) -> None:
     """Print a table; see `table_lines`."""
-    print_lines(*table_lines(heads, rows, left, cut, drop))
+    print_lines(*table_lines(heads, rows, left, **fit))
 
 
 def print_compared(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -47,13 +41,15 @@ def table_lines(
     heads: Sequence[str],
     rows: Sequence[Sequence[str]],
     left: Collection[str] = (),
+    *,
     cut: str = "",
     drop: Sequence[str] = (),
+    wrap: bool = False,
 ) -> list[str]:
     """Return the lines of a table: its heads and its rows in columns.
 
     The columns in `left` are of words, the others of numbers, which end at the right. In a terminal that is too narrow,
-    column `cut` loses the middle of its texts, or continues on further lines if it is the last. Then the columns in
+    column `cut` loses the middle of its texts, or with `wrap`, as the last, continues on further lines. The columns in
     `drop` are left out, the first one first, and if that is not enough, the widest lose their middle. Elsewhere, and in
     a wide terminal, nothing is changed.
     """
@@ -68,7 +64,7 @@ def table_lines(
                 short = _without_middle(text, widths[head])
                 cells.append(short.ljust(widths[head]) if head in left else short.rjust(widths[head]))
         rest: list[str] = []
-        if cut == heads[-1]:
+        if wrap:
             cells[-1], *rest = textwrap.wrap(row[-1], widths[cut]) or [""]
         lines.append("  ".join(cells).rstrip())
         lines += [" " * (len(lines[-1]) - len(cells[-1])) + part for part in rest]

@@ -67,7 +67,7 @@ def main(arguments: list[str]) -> None:
 def print_runs(rows: Sequence[dict[str, Any]], columns: Sequence[str], drop: Sequence[str] = ()) -> None:
     """Print a table of runs or groups; a narrow terminal drops columns in the order of `drop`."""
     rows = [row | {"date": format_date(row["date"])} for row in rows]
-    print_table(columns, [[row_cell(row, name) for name in columns] for row in rows], LEFT, "overrides", drop)
+    print_table(columns, [[row_cell(row, name) for name in columns] for row in rows], LEFT, cut="overrides", drop=drop)
 
 
 def short_names(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -33,7 +33,8 @@ def main(arguments: list[str]) -> None:
         print_rows([dict(zip(("preset", *names, "for"), row, strict=True)) for row in rows], options.form)
     else:
         heads = ("preset", "test accuracy", "seeds", "time", "for")
-        print_table(heads, [[value or "-" for value in row] for row in rows], left=("preset", "for"), cut="for")
+        cells = [[value or "-" for value in row] for row in rows]
+        print_table(heads, cells, left=("preset", "for"), cut="for", wrap=True)
 
 
 def copy_preset(name: str, folder: Path, new_name: str, config_dir: str | None = None) -> Path:

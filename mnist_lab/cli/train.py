@@ -91,7 +91,6 @@ def split_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:
     parser = CommandParser("train", add_help=False)
     kinds = parser.add_mutually_exclusive_group()
     kinds.add_argument("--multirun", "-m", action="store_true")
-    kinds.add_argument("--run", "-r", action="store_true")
     kinds.add_argument("--cfg", "-c", choices=("job", "hydra", "all"))
     kinds.add_argument("--shell-completion", "-sc", action="store_true")
     infos = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
@@ -99,7 +98,6 @@ def split_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:
     kinds.add_argument("--hydra-help", action="store_true")
     for name in ("--check", "--detach", "--resolve"):
         parser.add_argument(name, action="store_true")
-    parser.add_argument("--package", "-p")
     parser.add_argument("--config-name", "-cn")
     parser.add_argument("--config-dir", "-cd")
     parser.add_argument("overrides", nargs="*")

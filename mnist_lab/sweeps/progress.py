@@ -17,7 +17,7 @@ from rich.console import Group
 from rich.live import Live
 
 from mnist_lab.config.metric_names import TEST_ACC
-from mnist_lab.console import PlainConsole
+from mnist_lab.console import PlainConsole, console
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import display_path, format_accuracy, format_count, format_duration, print_lines
 from mnist_lab.runs.ranking import Results, describe_job
@@ -172,7 +172,6 @@ def format_progress(job: Job, metric: str) -> tuple[str, str, str, str]:
 
 def show_results(results: Results, command: str) -> None:
     """Write and print the results so far."""
-    console = PlainConsole()
     results.write()
     figure = save_sweep_figure(results)
     if results.ranked:
