@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> None:
         _, name, folder = options.words
         path = copy_preset(name, Path(folder), options.new_name or f"my_{name}", options.config_dir)
         command = format_command(["--config-dir", folder, f"experiment={path.stem}"])
-        print_lines(f"written: {display_path(path)}; to train it: {command}")
+        print_lines(f"written: {display_path(path)}", f"to train it: {command}")
         return
     presets = find_presets(options.config_dir)
     names = ("accuracy", "seeds", "time")

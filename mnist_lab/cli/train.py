@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from mnist_lab.cli.parser import CommandParser
 from mnist_lab.cli.resume import expand_resume
 from mnist_lab.config.compose import CommandLine, compose, compose_job, config_options
-from mnist_lab.config.distributed import share_run_folder
+from mnist_lab.config.distributed import rank, share_run_folder
 from mnist_lab.config.hydra_aside import show
 from mnist_lab.config.overrides import dotted_keys, nearest_key, quote_path, quote_paths, without_keys
 from mnist_lab.errors import DISK_FULL, UsageError
@@ -67,7 +67,8 @@ def run(line: CommandLine) -> None:
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not (existing.is_dir() and os.access(existing, os.W_OK)):
         raise UsageError(f"hydra.run.dir={folder}: {existing} is not a writable folder; choose another runs_dir")
-    import_torch(f"{'resuming' if cfg.resume else 'training'} {cfg.get('name')} in {display_path(folder)}")
+    task = f"{'resuming' if cfg.resume else 'training'} {cfg.get('name')} in {display_path(folder)}"
+    import_torch(task if rank() == 0 else None)
     from mnist_lab.training.train import train
 
     with run_log(folder, hydra.log_name), set_arguments(line, cfg.folder):

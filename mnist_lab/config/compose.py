@@ -129,6 +129,10 @@ def _resolve_job(
         cfg.config_dir = line.config_dir and str(Path(line.config_dir).absolute())
         cfg.config_name = line.config_name
         cfg.overrides = to_plain(hydra.overrides.task)  # Hydra's own list cannot be written to.
+        for group in ("hydra/launcher", "hydra/sweeper"):
+            package = str(settings.choices[group]).partition("_")[0]
+            if package in EXTRAS and find_spec(package) is None:
+                raise not_installed(f"{group}={settings.choices[group]}", package)
         del cfg["hydra"]
         _drop_settings_of_none(cfg)
         resolve_settings(cfg)
@@ -150,9 +154,6 @@ def reject_overrides(overrides: Sequence[str], *, is_sweep: bool = False) -> Non
             raise UsageError(f"{shorten(override)}: only valid in a sweep; add -m")
         if key == "sweep" and not (re.fullmatch(r"[\w.,=+-]+", text) and text.strip(".")):
             raise UsageError(f"{shorten(override)}: a sweep's name consists of letters, digits and . , = + - _")
-        package = text.partition("_")[0]
-        if key in ("hydra/launcher", "hydra/sweeper") and package in EXTRAS and find_spec(package) is None:
-            raise not_installed(override, package)
 
 
 def _drop_settings_of_none(cfg: DictConfig) -> None:

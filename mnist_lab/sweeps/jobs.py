@@ -26,7 +26,7 @@ from mnist_lab.runs.record import COMPLETE, JobProcess, RunState, SweepRecord
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.run_log import run_log
 from mnist_lab.runs.sweep import Job, Sweep, read_job, write_job
-from mnist_lab.sweeps.process import SWEEP_GPUS, SWEEP_PROCESS, configure_process, import_torch, take_gpu
+from mnist_lab.sweeps.process import SWEEP_GPUS, SWEEP_PROCESS, import_torch, keep_freed_memory, take_gpu
 
 PATIENCE = 60  # seconds for a distributed run to end after a signal
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 def run_in_own_process(folder: str, id: str, worker: int | None = None) -> bool:
     """Run a job in a process of its own; return whether it ended. If not, a signal interrupted it, and it has saved."""
-    configure_process()
+    keep_freed_memory()
     sweep = Sweep(Path(folder))
     record = _enter_sweep_folder(sweep)
     settings, overrides = record["settings"], record["jobs"][id]

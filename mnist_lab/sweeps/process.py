@@ -16,14 +16,6 @@ from contextlib import contextmanager, nullcontext
 
 SWEEP_PROCESS = "MNIST_LAB_SWEEP_PROCESS"  # variable of a job's subprocess: the id of the process that waits for it
 SWEEP_GPUS = "MNIST_LAB_SWEEP_GPUS"  # variable of a worker that sees one of several GPUs: all that its sweep sees
-_is_configured = False  # Module state, since the settings are the process's: whether `configure_process` was called.
-
-
-def configure_process() -> None:
-    """Change the settings of a process that only the lab uses."""
-    global _is_configured
-    _is_configured = True
-    keep_freed_memory()
 
 
 def keep_freed_memory() -> None:
@@ -37,22 +29,20 @@ def keep_freed_memory() -> None:
 
 
 def import_torch(task: str | None = None) -> None:
-    """Import torch and Lightning into a configured process while a terminal shows the task that needs them.
+    """Import torch and Lightning into a process of the lab's own, while a terminal shows the task that needs them.
 
     It takes seconds, a third less without garbage collection: the collector would search their 700,000 objects again
     and again. They live as long as the process, so that from now on it leaves out all objects that exist.
     """
-    if not _is_configured or "torch" in sys.modules:
+    if "torch" in sys.modules:
         return
     from mnist_lab.console import working_on  # Most commands that do not import torch do not need rich either.
 
     gc.disable()
-    try:
-        with working_on(task) if task else nullcontext():
-            importlib.import_module("lightning.pytorch")
-    finally:
-        gc.freeze()
-        gc.enable()
+    with working_on(task) if task else nullcontext():
+        importlib.import_module("lightning.pytorch")
+    gc.freeze()
+    gc.enable()
 
 
 def take_gpu(worker: int) -> None:

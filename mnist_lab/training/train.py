@@ -275,8 +275,5 @@ def describe_few_steps(info: RunRecord, data: MNISTDataModule) -> list[str]:
     is_guess = bool(metrics.get(metric, 1.0) <= np.bincount(labels).max() / len(labels))
     guess = f"the {name} accuracy is no better than guessing the most frequent class"
     more_epochs = math.ceil(ENOUGH_STEPS * epochs / steps)
-    return [
-        f"warning: only {steps} steps in {format_count(epochs, 'epoch')}",
-        *[guess] * is_guess,
-        f"try trainer.max_epochs={more_epochs}, or fewer with a smaller data.batch_size",
-    ]
+    remedy = f"try trainer.max_epochs={more_epochs}, or fewer with a smaller data.batch_size"
+    return [f"warning: only {steps} steps in {format_count(epochs, 'epoch')}", *[guess] * is_guess, remedy]

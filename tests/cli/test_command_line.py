@@ -109,7 +109,6 @@ def test_terminal_shows_what_is_done_with_what_before_torch_is_imported(tiny: Ti
         "    def find_spec(self, name, *rest):\n"
         "        if name == 'torch': raise SystemExit\n"
         "sys.meta_path.insert(0, Stop())\n"
-        "program.configure_process()\n"
         "for line in json.loads(sys.argv[1]):\n"
         "    sys.argv[1:] = line.split()\n"
         "    try: program.main()\n"
