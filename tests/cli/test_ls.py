@@ -184,7 +184,7 @@ def test_no_line_of_a_table_is_wider_than_the_terminal(
 ) -> None:
     keys = ("data.source.path", "callbacks.early_stopping.patience", "optimizer.lr")
     jobs = {f"{i:012}": [f"{key}={'long' * 9}{i}" for key in keys] for i in range(8)}
-    sweep = Sweep.open(Path("runs/sweeps/s"), "-m sweep=s", keys, jobs)
+    Sweep.open(Path("runs/sweeps/s"), "-m sweep=s", keys, jobs)
     for i, (id, overrides) in enumerate(jobs.items()):
         folder = fake(f"sweeps/s/{','.join(overrides)[:150]}-{id}", i, overrides=overrides)
         write_job(Job(tuple(overrides), folder, process={"host": "node" * 9}))
@@ -196,7 +196,6 @@ def test_no_line_of_a_table_is_wider_than_the_terminal(
     outcome = command(*line.split(), data=False)
     table = [row for row in outcome.out.splitlines() if "  " in row]
     assert outcome.status == 0 and len(table) > 1 and max(map(len, table)) <= 80, outcome.out
-    assert sweep.exists and (line != "compare runs" or "".join(outcome.out.split()).count("optimizer.lr") > 1)
 
 
 def test_run_is_found_by_a_unique_beginning_or_end_of_its_name(tiny: Tiny, command: Command) -> None:
