@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> None:
         raise UsageError(f"--watch: shows a table again and again; call --{options.form} as often as needed")
     found = find_sweep_or_run(options.name, options.runs_dir)
     while True:
-        launched_jobs = {}
+        launched_jobs: dict[str, LaunchedJob] = {}
         if isinstance(found, Run):
             results = Results(Sweep(found.folder), [Job((), found.folder, RunState(found.info["status"]))], [])
         else:

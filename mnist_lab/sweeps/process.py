@@ -12,7 +12,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 SWEEP_PROCESS = "MNIST_LAB_SWEEP_PROCESS"  # variable of a job's subprocess: the id of the process that waits for it
 SWEEP_GPUS = "MNIST_LAB_SWEEP_GPUS"  # variable of a worker that sees one of several GPUs: all that its sweep sees
@@ -38,8 +39,9 @@ def import_torch(task: str | None = None) -> None:
         return
     from mnist_lab.console import working_on  # Most commands that do not import torch do not need rich either.
 
+    shown: AbstractContextManager[Any] = working_on(task) if task else nullcontext()
     gc.disable()
-    with working_on(task) if task else nullcontext():
+    with shown:
         importlib.import_module("lightning.pytorch")
     gc.freeze()
     gc.enable()
