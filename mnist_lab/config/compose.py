@@ -31,7 +31,7 @@ from mnist_lab.formatting import shorten
 EXTRAS = ("submitit", "ray", "optuna")  # Launchers and sweepers need these packages, each in the extra of its name.
 # Hydra's settings without an effect, since the lab runs the jobs itself.
 WITHOUT_EFFECT = re.compile(
-    r"hydra([./](callbacks|job_logging)|\.(verbose|output_subdir|sweep\.subdir|job\.(chdir|env_set|env_copy)))"
+    r"hydra([./](callbacks|job_logging)|\.(verbose|searchpath|output_subdir|sweep\.subdir|job\.(chdir|env_set|env_copy)))"
 )
 
 

@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
-from mnist_lab.config.hydra_aside import add_to_search_path, composer, config_loader
+from mnist_lab.config.hydra_aside import composer, config_loader
 from mnist_lab.config.keys import INTERNAL_CHOICES, PATH_KEYS
 from mnist_lab.config.settings import to_plain, walk
 from mnist_lab.errors import UsageError
@@ -60,7 +60,7 @@ PARSE_ERRORS = (HydraException, RecursionError, ValueError, TypeError)
 COMPOSITION_ERRORS = (*PARSE_ERRORS, OmegaConfBaseException, YAMLError, OSError)
 # Paths between commas, each of which may be quoted.
 PATHS = re.compile(r"""(?:^|(?<=,))\s*('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|(?:\$\{[^}]*\}|[^,])*)(?=,|$)""")
-LIST_OF_PATHS = re.compile(r"[^=]*\.(folders|searchpath)=\[.*\]")
+LIST_OF_PATHS = re.compile(r"[^=]*\.folders=\[.*\]")
 
 
 def compose_with_hydra(
@@ -71,10 +71,6 @@ def compose_with_hydra(
     A setting that its class takes needs no +, which `is_argument` says for the class's name and the setting's key.
     """
     parsed = [parse_override(override) for override in overrides]
-    for override in parsed:
-        if override.key_or_group == "hydra.searchpath" and isinstance(paths := override.value(), list):
-            for path in paths:
-                add_to_search_path(str(path))
     for override in parsed:
         _reject_unknown_choice(override)
         if override.is_sweep_override() and not is_sweep:
