@@ -88,7 +88,7 @@ def _fit(widths: dict[str, int], columns: float, cut: str, drop: Sequence[str]) 
             widths.pop(head, None)
     if cut in widths and excess() > 0:
         widths[cut] = max(widths[cut] - int(excess()), least)
-    while excess() > 0 and max(widths.values()) > MIN_WIDTH:
+    while excess() > 0 and max(widths.values()) > MIN_WIDTH // 2:
         widths[max(widths, key=widths.__getitem__)] -= 1
 
 

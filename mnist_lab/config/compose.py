@@ -119,11 +119,13 @@ def _resolve_job(
         # Both are resolved once: resolved again, they could have a later time in their names.
         hydra.sweep.dir = str(Path(hydra.sweep.dir).absolute()) if is_sweep else ""
         hydra.runtime.output_dir = str((folder or Path(hydra.run.dir)).absolute())
+        sweeper: Any = OmegaConf.to_container(hydra.sweeper, resolve=True) if is_sweep else {}
+        launcher: Any = OmegaConf.to_container(hydra.launcher, resolve=True) if is_sweep else {}
         settings = HydraSettings(
             choices=to_plain(hydra.runtime.choices),
             sweep_dir=Path(hydra.sweep.dir),
-            sweeper=OmegaConf.to_container(hydra.sweeper, resolve=True) if is_sweep else {},
-            launcher=OmegaConf.to_container(hydra.launcher, resolve=True) if is_sweep else {},
+            sweeper=sweeper,
+            launcher=launcher,
             log_name=hydra.job.name,
         )
         cfg.config_dir = line.config_dir and str(Path(line.config_dir).absolute())

@@ -189,7 +189,7 @@ def test_no_line_of_a_table_is_wider_than_the_terminal(
         folder = fake(f"sweeps/s/{','.join(overrides)[:150]}-{id}", i, overrides=overrides)
         write_job(Job(tuple(overrides), folder, process={"host": "node" * 9}))
         (folder / "config.yaml").write_text(f"data: {{source: {{path: {'long' * 9}{i}}}}}\noptimizer: {{lr: {i}}}\n")
-    fake("r1", 30, overrides=["model=mlp"] * 9)
+    fake("r1", 30, overrides=["model=mlp"] * 9, max_epochs=1)
     (Path("runs/r1") / "config.yaml").write_text("optimizer: {lr: 5}\n")
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
