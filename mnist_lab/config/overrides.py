@@ -50,6 +50,8 @@ SYNONYMS = {
     "ckpt_path": "resume",
     "preset": "experiment",
     "output_dir": "hydra.run.dir",
+    "gradient_clip_val": "trainer.gradient_clip_val",
+    "gradient_clip": "trainer.gradient_clip_val",
     "n_trials": "hydra.sweeper.n_trials",
 }
 # So are these for the choices of groups.
