@@ -36,7 +36,7 @@ from benchmarks.power_loss import Recorder, failures, rebuild
 from mnist_lab.__main__ import main as command_line
 from mnist_lab.config.metric_names import IMAGES_PER_SECOND
 from mnist_lab.runs.run import Run
-from mnist_lab.training.progress import console
+from mnist_lab.console import console
 
 SETTINGS = (
     "model=dropout_cnn",

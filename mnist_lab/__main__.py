@@ -13,11 +13,12 @@ from mnist_lab.config.distributed import rank
 from mnist_lab.errors import UsageError, exit_on_user_error
 from mnist_lab.formatting import print_lines, printable_lines
 from mnist_lab.streams import protect_streams, stop_waiting_for_readers
-from mnist_lab.sweeps.process import exit_before_teardown
+from mnist_lab.sweeps.process import exit_before_teardown, keep_freed_memory
 
 
 def program() -> None:
     """Run the command line in sys.argv as the whole of this process."""
+    keep_freed_memory()
     with exit_before_teardown():
         if os.name == "posix":
             protect_streams()

@@ -3,6 +3,7 @@
 from typing import Any
 
 from rich.console import Console
+from rich.status import Status
 from rich.text import Text
 
 from mnist_lab.formatting import printable
@@ -16,3 +17,11 @@ class PlainConsole(Console):
 
     def render_str(self, text: str, **settings: Any) -> Text:
         return super().render_str(printable(text), **settings)
+
+
+console = PlainConsole()
+
+
+def working_on(task: str) -> Status:
+    """Show a task in a terminal while the block runs, also while it imports torch, which takes seconds."""
+    return console.status(console.render_str(f"{task} ...", style="dim"), spinner="line")

@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Iterator
@@ -32,6 +33,11 @@ def not_installed(what: str, extra: str) -> UsageError:
 
 class Interrupted(SystemExit):
     """Ctrl-C, SIGTERM or SIGHUP ended a run, which has recorded that; its sweep ends, too. Status: 128 + signal."""
+
+
+def signal_name(number: int) -> str:
+    """Return what a person calls a signal."""
+    return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
 
 
 class JobsFailed(SystemExit):

@@ -12,6 +12,7 @@ from mnist_lab.errors import UsageError
 
 PARTIAL = ".partial"  # The names of temporary files end with it.
 MAX_TEXT = 50_000_000  # bytes
+ARRAY_FILES = (".npy", ".npz", ".mat", ".csv", ".tsv", ".csv.gz", ".tsv.gz", ".zip")  # These may have images.
 
 
 @contextmanager

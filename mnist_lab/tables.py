@@ -3,9 +3,12 @@
 import csv
 import io
 import json
+import math
 import shutil
 import sys
+import textwrap
 from collections.abc import Collection, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 from mnist_lab.formatting import csv_value, print_lines, printable
@@ -13,57 +16,80 @@ from mnist_lab.formatting import csv_value, print_lines, printable
 MIN_WIDTH = 12  # characters that a shortened column keeps
 
 
-def print_table(
-    heads: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    left: Collection[str] = (),
-    cut: str = "",
-    drop: Sequence[str] = (),
-) -> None:
+def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: Collection[str] = (), **fit: Any) -> None:
     """Print a table; see `table_lines`."""
-    print_lines(*table_lines(heads, rows, left, cut, drop))
+    print_lines(*table_lines(heads, rows, left, **fit))
+
+
+def print_compared(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table with a column for each row, divided into several tables if a terminal has no room for all."""
+    room = terminal_width() - max(map(len, heads))
+    while rows:
+        needs = accumulate(min(2 + max(map(len, row)), room / 2) for row in rows)  # Two are always beside each other.
+        count = max(1, sum(need <= room for need in needs))
+        table = [*zip(heads, *rows[:count], strict=True)]
+        print_table(table[0], table[1:], left=heads[:1])
+        rows = rows[count:]
+
+
+def terminal_width() -> float:
+    """Return the columns of the terminal that shows standard output; there is no limit elsewhere."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else math.inf
 
 
 def table_lines(
     heads: Sequence[str],
     rows: Sequence[Sequence[str]],
     left: Collection[str] = (),
+    *,
     cut: str = "",
     drop: Sequence[str] = (),
+    wrap: bool = False,
 ) -> list[str]:
     """Return the lines of a table: its heads and its rows in columns.
 
     The columns in `left` are of words, the others of numbers, which end at the right. In a terminal that is too narrow,
-    column `cut` is shortened, and then those in `drop` are left out, the first one first. Elsewhere nothing is.
+    column `cut` loses the middle of its texts, or with `wrap`, as the last, continues on further lines. The columns in
+    `drop` are left out, the first one first, and if that is not enough, the widest lose their middle. Elsewhere, and in
+    a wide terminal, nothing is changed.
     """
     rows = [[*map(printable, row)] for row in (heads, *rows)]
     widths = {head: max(map(len, column)) for head, *column in zip(heads, *rows, strict=True)}
-    if sys.stdout.isatty():
-        _fit(widths, shutil.get_terminal_size().columns, cut, drop)
+    _fit(widths, terminal_width(), cut, drop)
     lines = []
     for row in rows:
         cells = []
         for head, text in zip(heads, row, strict=True):
             if head in widths:
-                width = widths[head]
-                short = text if len(text) <= width else f"{text[: width - 3]}..."
-                cells.append(short.ljust(width) if head in left else short.rjust(width))
+                short = _without_middle(text, widths[head])
+                cells.append(short.ljust(widths[head]) if head in left else short.rjust(widths[head]))
+        rest: list[str] = []
+        if wrap:
+            cells[-1], *rest = textwrap.wrap(row[-1], widths[cut]) or [""]
         lines.append("  ".join(cells).rstrip())
+        lines += [" " * (len(lines[-1]) - len(cells[-1])) + part for part in rest]
     return lines
 
 
-def _fit(widths: dict[str, int], columns: int, cut: str, drop: Sequence[str]) -> None:
+def _without_middle(text: str, most: int) -> str:
+    """Shorten a text to its beginning and its end, since paths and settings often differ at the end."""
+    return text if len(text) <= most else f"{text[: (most - 3) // 2]}...{text[len(text) - (most - 2) // 2 :]}"
+
+
+def _fit(widths: dict[str, int], columns: float, cut: str, drop: Sequence[str]) -> None:
     """Shorten or take out columns until all together, two spaces apart, fit into a terminal."""
 
-    def excess() -> int:
+    def excess() -> float:
         return sum(widths.values()) + 2 * (len(widths) - 1) - columns
 
     least = min(widths.get(cut, 0), MIN_WIDTH)
     for head in drop:
         if excess() > widths.get(cut, 0) - least:
             widths.pop(head, None)
-    if cut in widths:
-        widths[cut] = min(widths[cut], max(widths[cut] - excess(), least))
+    if cut in widths and excess() > 0:
+        widths[cut] = max(widths[cut] - int(excess()), least)
+    while excess() > 0 and max(widths.values()) > MIN_WIDTH // 2:
+        widths[max(widths, key=widths.__getitem__)] -= 1
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], form: str) -> None:

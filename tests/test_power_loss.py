@@ -11,8 +11,8 @@ from lab import SAVED_OFTEN, Command, Tiny, slow, thorough, tiny_data
 
 from benchmarks.kills import losses
 from benchmarks.power_loss import Recorder, failures, rebuild
+from mnist_lab.console import console
 from mnist_lab.runs.run import Run
-from mnist_lab.training.progress import console
 from mnist_lab.training.train import train
 
 CLONES = 30

@@ -59,7 +59,9 @@ COMMANDS = {
     "restore": Command("trash.restore", "[NAME ...]", "take runs out of the trash, or list it"),
     "archive": Command("archive.archive", "RUN... FILE.zip", "write runs into one file, with checksums"),
     "unarchive": Command("archive.unarchive", "FILE.zip", "verify such a file, and unpack its runs"),
-    "status": Command("status", "[SWEEP] [--watch]", "show a sweep's jobs: states, machines, logs, time left"),
+    "status": Command(
+        "status", "[SWEEP|RUN] [--watch]", "show a sweep's jobs, or a run: state, machine, log, time left"
+    ),
     "compare": Command("compare", "RUN RUN...", "show how runs differ, and test whether two differ by chance"),
 }
 

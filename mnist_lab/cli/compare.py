@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, TextIO
 from mnist_lab.cli.parser import CommandParser, find_named_runs
 from mnist_lab.config.metric_names import IMAGES_PER_SECOND, METRIC_NAMES
 from mnist_lab.config.settings import short_names
+from mnist_lab.console import working_on
 from mnist_lab.errors import LabError, UsageError
 from mnist_lab.formatting import print_lines, shorten
 from mnist_lab.runs import listing
 from mnist_lab.runs.run import Run
-from mnist_lab.tables import print_rows, print_table
+from mnist_lab.sweeps.process import import_torch
+from mnist_lab.tables import print_compared, print_rows
 from mnist_lab.viz.save import require_figure_path, write_figure
 
 if TYPE_CHECKING:
@@ -24,7 +26,6 @@ DESCRIBED = (
     *("status", "n", "seeds", *METRIC_NAMES, "tested_epoch", "epochs", "time", IMAGES_PER_SECOND, "parameters"),
     *("tags", "note"),
 )
-MAX_COLUMNS = 6  # With more runs or groups, each is a line and not a column.
 MAX_LABEL = 48  # characters in the label of a line
 PAIRED = tuple(f"paired/{name}" for name in ("images", "only_right", "difference", "low", "high", "p"))
 SIGNIFICANT = 0.05  # Below this p-value, one of two runs is called better.
@@ -73,11 +74,12 @@ def main(arguments: list[str]) -> None:
 
 def compare_pair(runs: Sequence[Run], messages: TextIO) -> PairedComparison | None:
     """Compare two runs on the test set; if that is not possible, print the reason and return None."""
-    from mnist_lab.evaluation.predictions import compare_on_test_set  # It imports torch.
+    import_torch(task := "testing both networks on the same images")
+    from mnist_lab.evaluation.predictions import compare_on_test_set
     from mnist_lab.training.runtime import quiet_lightning
 
     try:
-        with quiet_lightning():
+        with quiet_lightning(), working_on(task):
             return compare_on_test_set(*runs)
     except LabError as error:
         print_lines(f"no paired test: {shorten(str(error), 200)}", file=messages)
@@ -110,15 +112,9 @@ def print_comparison(rows: Sequence[dict[str, Any]], settings: Sequence[str]) ->
         print_lines(f"{number}: {first}{f' and {len(others)} more' if others else ''}")
     print_lines("")
     head = "group" if "runs" in rows[0] else "run"
-    names = [*settings, *(name for name in DESCRIBED if any(row.get(name) not in (None, []) for row in rows))]
-    numbers = [str(number) for number in range(1, len(rows) + 1)]
-    table = [[head, *numbers], *([name, *(listing.row_cell(row, name) for row in rows)] for name in names)]
-    if len(rows) > MAX_COLUMNS:
-        transposed = list(zip(*table, strict=True))
-        print_table(transposed[0], transposed[1:])
-    else:
-        table.insert(1 + len(settings), [""] * len(table[0]))
-        print_table(table[0], table[1:], left=(head,))
+    names = [*settings, "", *(name for name in DESCRIBED if any(row.get(name) not in (None, []) for row in rows))]
+    lines = [[listing.row_cell(row, name) if name else "" for name in names] for row in rows]
+    print_compared([head, *names], [[str(number), *line] for number, line in enumerate(lines, 1)])
     print_lines("")
     if not settings:
         print_lines("no setting differs")

@@ -6,10 +6,12 @@ from omegaconf import OmegaConf
 
 from mnist_lab.cli.parser import CommandParser, find_named_runs
 from mnist_lab.config.compose import compose
+from mnist_lab.console import working_on
 from mnist_lab.errors import UsageError
 from mnist_lab.files import require_writable_file
 from mnist_lab.formatting import display_path, print_lines
 from mnist_lab.runs.run import Run
+from mnist_lab.sweeps.process import import_torch
 from mnist_lab.tables import print_table
 
 PRINTED = 10  # The page shows more of the doubted labels.
@@ -33,14 +35,14 @@ def main(arguments: list[str]) -> None:
     path = options.out or (run.data_page_path if run else Path("data.html"))
     require_writable_file(path, f"--out={path}")
     cfg = run.config if run else compose(*overrides, config_dir=options.config_dir)
-    print_lines("reading the data ...")
-    from mnist_lab.config.validate import validate, validate_parts  # This and the imports below load torch.
+    name = OmegaConf.select(cfg, "data.source.name") or OmegaConf.select(cfg, "data.source.path")
+    import_torch(f"reading {name}")
+    from mnist_lab.config.validate import validate, validate_parts
     from mnist_lab.data.summary import summarise
     from mnist_lab.evaluation.evaluate import override_config
     from mnist_lab.report.data import data_page, find_doubts
     from mnist_lab.report.render import write_page
     from mnist_lab.training.build import complete_data, load_trained_model, make_data, make_model
-    from mnist_lab.training.progress import working_on
 
     if run:
         validate_parts(override_config(cfg, overrides))

@@ -2,6 +2,7 @@
 
 from mnist_lab.cli.parser import CommandParser, find_named_runs
 from mnist_lab.errors import UsageError
+from mnist_lab.sweeps.process import import_torch
 
 
 def main(arguments: list[str]) -> None:
@@ -14,6 +15,7 @@ def main(arguments: list[str]) -> None:
     runs = find_named_runs(options, options.runs)
     if len(runs) > 1:
         raise UsageError(f"{len(runs)} runs are named; name one, or combine their networks with `ensemble`")
+    import_torch(f"preparing the page of {runs[0]}")
     from mnist_lab.web.server import serve
 
     serve(runs[0], options.host, options.port, browser=not options.no_browser)

@@ -6,8 +6,10 @@ from typing import Any
 
 from mnist_lab.cli.parser import CommandParser, find_named_runs
 from mnist_lab.config.metric_names import TEST_ACC, TEST_LOSS
+from mnist_lab.console import working_on
 from mnist_lab.formatting import print_lines
 from mnist_lab.runs.listing import format_cell
+from mnist_lab.sweeps.process import import_torch
 from mnist_lab.tables import print_rows, print_table
 
 COLUMNS = ("model", "seed", TEST_LOSS, TEST_ACC, "errors", "run")
@@ -21,10 +23,10 @@ def main(arguments: list[str]) -> None:
     parser.add_forms()
     options = parser.parse_runs(arguments)
     runs = find_named_runs(options, options.runs, at_least=2)
+    import_torch(task := f"testing {len(runs)} networks, alone and together")
     from mnist_lab.evaluation.ensemble import make_ensemble
-    from mnist_lab.training.progress import working_on
 
-    with working_on(f"testing {len(runs)} networks"):
+    with working_on(task):
         run, images = make_ensemble(runs, options.to, options.runs_dir, top=options.top)
     info = run.info
     combined = {"run": str(run), "model": info["model"], "seed": None, "metrics": info["metrics"]}
@@ -42,6 +44,6 @@ def main(arguments: list[str]) -> None:
     best = max(members, key=lambda row: row[TEST_ACC], default=ensemble)
     file = sys.stderr if options.form else sys.stdout
     if best[TEST_ACC] > ensemble[TEST_ACC]:
-        remedy = "--top K takes the K best by validation accuracy"
-        print_lines(f"worse than {best['run']} alone ({best[TEST_ACC]:.2%}); {remedy}", file=file)
+        print_lines(f"worse than {best['run']} alone ({best[TEST_ACC]:.2%})", file=file)
+        print_lines("--top K takes the K best by validation accuracy", file=file)
     print_lines(f"run folder: {run}", file=file)

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from mnist_lab.cli.parser import CommandParser, find_named_runs
+from mnist_lab.cli.parser import CommandParser, describe_runs, find_named_runs
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import print_lines, print_warning
+from mnist_lab.sweeps.process import import_torch
 
 
 def main(arguments: list[str]) -> None:
@@ -21,6 +22,7 @@ def main(arguments: list[str]) -> None:
     runs = find_named_runs(options, options.runs)
     if options.to and len(runs) > 1:
         raise UsageError(f"--to={options.to}: only valid for one run; {len(runs)} are named")
+    import_torch(f"exporting {describe_runs(runs)} as {options.format}")
     from mnist_lab.export.export import export
     from mnist_lab.export.model_card import NOT_CHECKED
     from mnist_lab.training.runtime import quiet_lightning

@@ -5,7 +5,9 @@ import sys
 from pathlib import Path
 
 from mnist_lab.cli.parser import CommandParser
+from mnist_lab.console import working_on
 from mnist_lab.formatting import format_command, print_lines
+from mnist_lab.sweeps.process import import_torch
 from mnist_lab.viz.save import require_figure_path, write_figure
 
 
@@ -23,12 +25,13 @@ def main(arguments: list[str]) -> None:
     if options.out:
         require_figure_path(options.out)
     from mnist_lab.config.compose import compose, config_options
-    from mnist_lab.training.lr_range import range_test
-    from mnist_lab.training.progress import working_on
-    from mnist_lab.training.runtime import quiet_lightning
 
     cfg = compose(*options.overrides, config_dir=options.config_dir)
-    with quiet_lightning(), working_on(f"a range test of {options.steps} steps"):
+    import_torch(task := f"training {cfg.name} for {options.steps} steps with rising learning rates")
+    from mnist_lab.training.lr_range import range_test
+    from mnist_lab.training.runtime import quiet_lightning
+
+    with quiet_lightning(), working_on(task):
         result = range_test(cfg, options.lowest, options.highest, options.steps)
     if options.json:
         values = {"steepest": result.steepest, "valley": result.valley, "lr": result.rates, "loss": result.losses}

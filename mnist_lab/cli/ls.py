@@ -46,6 +46,8 @@ def main(arguments: list[str]) -> None:
             raise UsageError(f"--columns={name}: no run has it; choose from {', '.join(known)}")
     if sys.stdout.isatty() and not options.form and not options.group:
         rows = [row | {"run": name} for row, name in zip(rows, short_names(rows), strict=True)]
+        common = set.intersection(*(set(row["overrides"]) for row in rows)) if len(rows) > 1 else set()
+        rows = [row | {"overrides": [each for each in row["overrides"] if each not in common]} for row in rows]
     if options.limit is not None:
         rows = rows[-options.limit :] if options.sort == "date" else rows[: options.limit]
     if options.form:
@@ -65,7 +67,7 @@ def main(arguments: list[str]) -> None:
 def print_runs(rows: Sequence[dict[str, Any]], columns: Sequence[str], drop: Sequence[str] = ()) -> None:
     """Print a table of runs or groups; a narrow terminal drops columns in the order of `drop`."""
     rows = [row | {"date": format_date(row["date"])} for row in rows]
-    print_table(columns, [[row_cell(row, name) for name in columns] for row in rows], LEFT, "overrides", drop)
+    print_table(columns, [[row_cell(row, name) for name in columns] for row in rows], LEFT, cut="overrides", drop=drop)
 
 
 def short_names(rows: Sequence[Mapping[str, Any]]) -> list[str]:

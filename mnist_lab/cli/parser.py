@@ -32,7 +32,8 @@ class CommandParser(argparse.ArgumentParser):
         if others:
             metavar, runs_help = f"RUN [{others}]", f"{runs_help}; and {others_help}"
         self.add_argument("runs", metavar=metavar, nargs="*", help=runs_help)
-        self.add_where()
+        where_help = "only runs that fulfil this: columns or settings compared with values, and, or, not, such as"
+        self.add_argument("--where", metavar="CONDITION", help=f'{where_help} "{EXAMPLE}"')
         self.add_runs_dir()
 
     def parse_runs(self, arguments: list[str]) -> argparse.Namespace:
@@ -40,11 +41,6 @@ class CommandParser(argparse.ArgumentParser):
         options = self.parse_intermixed_args(arguments)
         options.named = options.runs if options.where is None else []
         return options
-
-    def add_where(self) -> None:
-        """Add --where; options.where is a condition that `runs.listing.select_where` takes, or None."""
-        where_help = "only runs that fulfil this: columns or settings compared with values, and, or, not, such as"
-        self.add_argument("--where", metavar="CONDITION", help=f'{where_help} "{EXAMPLE}"')
 
     def add_runs_dir(self, purpose: str = "the folder to look for names in") -> None:
         """Add --runs-dir."""
@@ -84,6 +80,11 @@ def find_named_runs(options: argparse.Namespace, names: Sequence[str], *, at_lea
         if run.weights and not options.checkpoints:
             raise UsageError(f"{run.weights}: a checkpoint, which only test and predict take; name its run, {run}")
     return runs
+
+
+def describe_runs(runs: Sequence[Run]) -> str:
+    """Describe the runs of a command in a few words."""
+    return str(runs[0]) if len(runs) == 1 else f"{len(runs)} runs"
 
 
 def find_named_folders(options: argparse.Namespace) -> list[Path]:

@@ -11,10 +11,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mnist_lab.cli.parser import CommandParser, select_runs_and_words
+from mnist_lab.cli.parser import CommandParser, describe_runs, select_runs_and_words
+from mnist_lab.console import working_on
 from mnist_lab.errors import UsageError
+from mnist_lab.files import ARRAY_FILES
 from mnist_lab.formatting import format_count, natural_key, print_lines
 from mnist_lab.runs.run import Run
+from mnist_lab.sweeps.process import import_torch
 from mnist_lab.tables import print_rows, print_table
 
 if TYPE_CHECKING:
@@ -36,9 +39,7 @@ def main(arguments: list[str]) -> None:
         raise UsageError("name an image, a folder of images, or a file of arrays or pixels, such as .npz or .csv")
     if len(runs) > 1 and (options.show or options.out):
         raise UsageError(f"--show and --out: only valid for one run; {len(runs)} are named")
-    from mnist_lab.data.data_files import SUFFIXES
-
-    if any(name.lower().endswith((*SUFFIXES, "ubyte", "ubyte.gz")) for name in images):
+    if any(name.lower().endswith((*ARRAY_FILES, "ubyte", "ubyte.gz")) for name in images):
         predict_arrays(runs, images, options)
     elif options.out:
         raise UsageError(
@@ -52,10 +53,12 @@ def predict_arrays(runs: Sequence[Run], names: Sequence[str], options: argparse.
     """Write the predictions for a file of arrays or a CSV of pixels."""
     if len(runs) > 1 or len(names) > 1 or options.show or options.form:
         raise UsageError("arrays and a CSV cannot be combined with images, further runs, --show, --json or --csv")
+    import_torch(task := f"predicting {names[0]} with {runs[0]}")
     from mnist_lab.inference.recognise import write_submission
 
     out = options.out or Path("submission.csv")
-    count, accuracy = write_submission(runs[0], Path(names[0]), out)
+    with working_on(task):
+        count, accuracy = write_submission(runs[0], Path(names[0]), out)
     if accuracy is not None:
         print_lines(f"accuracy by the labels: {accuracy:.2%}")
     print_lines(f"written: {out} ({format_count(count, 'image')})")
@@ -63,6 +66,7 @@ def predict_arrays(runs: Sequence[Run], names: Sequence[str], options: argparse.
 
 def predict_images(runs: Sequence[Run], names: Sequence[str], options: argparse.Namespace) -> None:
     """Print what each run reads in the images; name images that cannot be read, and exit with status 1 if there are."""
+    import_torch(task := f"predicting {', '.join(names[:3])}{' ...' * (len(names) > 3)} with {describe_runs(runs)}")
     from mnist_lab.inference.preview import preview_paths, save_previews
     from mnist_lab.inference.recognise import predict
 
@@ -75,7 +79,8 @@ def predict_images(runs: Sequence[Run], names: Sequence[str], options: argparse.
             print_lines(f"mnist_lab: {path}: {error}; skipped", file=sys.stderr)
         skipped.add(path)
 
-    answers = {run: predict(run, paths, skip_image, single=options.single) for run in runs}
+    with working_on(task):
+        answers = {run: predict(run, paths, skip_image, single=options.single) for run in runs}
     if options.show:
         save_previews(answers[runs[0]], previews, options.show)
     if options.form:

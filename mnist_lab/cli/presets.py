@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> None:
         _, name, folder = options.words
         path = copy_preset(name, Path(folder), options.new_name or f"my_{name}", options.config_dir)
         command = format_command(["--config-dir", folder, f"experiment={path.stem}"])
-        print_lines(f"written: {display_path(path)}; to train it: {command}")
+        print_lines(f"written: {display_path(path)}", f"to train it: {command}")
         return
     presets = find_presets(options.config_dir)
     names = ("accuracy", "seeds", "time")
@@ -33,7 +33,8 @@ def main(arguments: list[str]) -> None:
         print_rows([dict(zip(("preset", *names, "for"), row, strict=True)) for row in rows], options.form)
     else:
         heads = ("preset", "test accuracy", "seeds", "time", "for")
-        print_table(heads, [[value or "-" for value in row] for row in rows], left=("preset", "for"), cut="for")
+        cells = [[value or "-" for value in row] for row in rows]
+        print_table(heads, cells, left=("preset", "for"), cut="for", wrap=True)
 
 
 def copy_preset(name: str, folder: Path, new_name: str, config_dir: str | None = None) -> Path:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from mnist_lab.cli.parser import CommandParser, find_named_folders
+from mnist_lab.console import working_on
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import display_path, print_lines
 from mnist_lab.report.render import report
@@ -17,4 +18,6 @@ def main(arguments: list[str]) -> None:
     if options.out and len(folders) > 1:
         raise UsageError(f"--out={options.out}: only valid for one page; {len(folders)} are named")
     for folder in folders:
-        print_lines(f"written: {display_path(report(str(folder), options.out))}")
+        with working_on(f"writing the report of {display_path(folder)}"):
+            path = report(str(folder), options.out)
+        print_lines(f"written: {display_path(path)}")

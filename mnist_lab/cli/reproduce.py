@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from mnist_lab.cli.parser import CommandParser
+from mnist_lab.console import console, working_on
 from mnist_lab.formatting import format_command
 from mnist_lab.streams import StandardStream
-from mnist_lab.sweeps.process import configure_process
 
 
 def main(arguments: list[str]) -> None:
@@ -21,7 +21,6 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--config-dir", help="a folder with your own configuration")
     options = parser.parse_intermixed_args(arguments)
     StandardStream.outlives_reader = True
-    configure_process()
     from mnist_lab.config.compose import reject_overrides
     from mnist_lab.config.overrides import quote_paths
     from mnist_lab.config.presets import preset_names
@@ -30,15 +29,15 @@ def main(arguments: list[str]) -> None:
     config_dir, runs_dir = options.config_dir, options.runs_dir
     names = [word for word in options.words if "=" not in word and not word.startswith("~")]
     overrides = quote_paths(word for word in options.words if word not in names)
-    names = names or [name for name in preset_names(config_dir) if reproduce.has_tutorial(name, config_dir)]
+    if not names:
+        with working_on("reading the presets"):
+            names = [name for name in preset_names(config_dir) if reproduce.has_tutorial(name, config_dir)]
     reproduce.reject_reserved_settings(overrides)
     reject_overrides(overrides)
     seeds, out = reproduce.parse_seeds(options.seeds), options.out or runs_dir
     try:
         reproduce.reproduce(names, seeds, runs_dir=runs_dir, out=out, overrides=overrides, config_dir=config_dir)
     except (SystemExit, KeyboardInterrupt):  # Even after Ctrl-C or SIGTERM, the finished runs are shown.
-        from mnist_lab.training.progress import console
-
         console.print(f"to resume all: {format_command(['reproduce', *arguments])}", soft_wrap=True)
         reproduce.write_results(runs_dir, out, leaderboard=False)
         raise

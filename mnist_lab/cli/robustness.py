@@ -8,13 +8,15 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from mnist_lab.cli.parser import CommandParser, find_named_runs
+from mnist_lab.cli.parser import CommandParser, describe_runs, find_named_runs
 from mnist_lab.config.metric_names import TEST_ACC
+from mnist_lab.console import working_on
 from mnist_lab.errors import UsageError
-from mnist_lab.formatting import print_lines
+from mnist_lab.formatting import format_count, print_lines
 from mnist_lab.runs.listing import checkpoint_problem, compare_settings, describe_settings, group_runs, select_runs
 from mnist_lab.runs.run import Run
-from mnist_lab.tables import print_rows, print_table
+from mnist_lab.sweeps.process import import_torch
+from mnist_lab.tables import print_compared, print_rows, print_table
 from mnist_lab.viz.save import require_figure_path, write_figure
 
 if TYPE_CHECKING:
@@ -54,8 +56,8 @@ def main(arguments: list[str]) -> None:
 
 def measure_runs(runs: Sequence[Run], names: Sequence[str]) -> dict[Run, Robustness]:
     """Measure the robustness of runs against corruptions; runs without a checkpoint are left out with a warning."""
+    import_torch(f"testing {describe_runs(runs)} on {format_count(len(names), 'corruption')}")
     from mnist_lab.evaluation.evaluate import measure_robustness
-    from mnist_lab.training.progress import working_on
     from mnist_lab.training.runtime import quiet_lightning
 
     results = {}
@@ -101,13 +103,14 @@ def print_corruptions(network: str, result: Robustness) -> None:
     print_lines(f"{network}: {result.accuracy:.2%} of {result.images:,} test images without corruption", "")
     lines = []
     for name, accuracies in result.accuracies.items():
-        amounts = f"{', '.join(f'{amount:g}' for amount in CORRUPTIONS[name].amounts)} {CORRUPTIONS[name].unit}"
+        lowest, *_, highest = CORRUPTIONS[name].amounts
+        amounts = f"{lowest:g}–{highest:g} {CORRUPTIONS[name].unit}"
         lines.append([name, amounts, *(f"{accuracy:.2%}" for accuracy in (*accuracies, fmean(accuracies)))])
     print_table(["corruption", "strengths 1 to 5", *"12345", "mean"], lines, left=("corruption", "strengths 1 to 5"))
 
 
 def print_comparison(groups: Mapping[str, Sequence[Robustness]]) -> None:
-    """Print a line for each group of runs, the most robust first: means over strengths and runs."""
+    """Print a column for each group of runs, the most robust first: means over strengths and runs."""
     lines: list[tuple[Any, ...]] = []
     corruptions = next(iter(groups.values()))[0].accuracies
     for network, results in groups.items():
@@ -115,4 +118,4 @@ def print_comparison(groups: Mapping[str, Sequence[Robustness]]) -> None:
         lines.append((network, len(results), fmean(result.accuracy for result in results), *means, fmean(means)))
     lines.sort(key=lambda line: -line[-1])
     cells = [[network, str(runs), *(f"{accuracy:.2%}" for accuracy in values)] for network, runs, *values in lines]
-    print_table(["network", "runs", "plain", *corruptions, "mean"], cells, left=("network",), cut="network")
+    print_compared(["network", "runs", "plain", *corruptions, "mean"], cells)

@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from mnist_lab.cli.parser import CommandParser, find_named_runs
+from mnist_lab.cli.parser import CommandParser, describe_runs, find_named_runs
 from mnist_lab.config.metric_names import TEST_ACC, TEST_LOSS
+from mnist_lab.console import working_on
+from mnist_lab.sweeps.process import import_torch
 
 
 def main(arguments: list[str]) -> None:
@@ -13,11 +15,13 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_runs(arguments)
     overrides = [word for word in options.runs if "=" in word and not Path(word).exists()]
     runs = find_named_runs(options, [word for word in options.runs if word not in overrides])
+    import_torch(f"testing {describe_runs(runs)}")
     from mnist_lab.evaluation.evaluate import evaluate
     from mnist_lab.training.progress import print_status, results_table
 
     for run in runs:
-        metrics = evaluate(run, overrides)
+        with working_on(f"testing {run}"):
+            metrics = evaluate(run, overrides)
         info, weights = run.info, run.chosen_checkpoint().name
         if run.tested_epoch is not None and run.weights is None:
             weights = f"epoch {run.tested_epoch} ({run.chosen_by()})"

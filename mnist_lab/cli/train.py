@@ -14,8 +14,8 @@ from omegaconf import DictConfig
 
 from mnist_lab.cli.parser import CommandParser
 from mnist_lab.cli.resume import expand_resume
-from mnist_lab.config.compose import CommandLine, compose, compose_job
-from mnist_lab.config.distributed import share_run_folder
+from mnist_lab.config.compose import CommandLine, compose, compose_job, config_options
+from mnist_lab.config.distributed import rank, share_run_folder
 from mnist_lab.config.hydra_aside import show
 from mnist_lab.config.overrides import dotted_keys, nearest_key, quote_path, quote_paths, without_keys
 from mnist_lab.errors import DISK_FULL, UsageError
@@ -26,7 +26,7 @@ from mnist_lab.runs.run import Run
 from mnist_lab.runs.run_log import run_log
 from mnist_lab.streams import StandardStream
 from mnist_lab.sweeps.plan import Plan, combine_overrides
-from mnist_lab.sweeps.process import SWEEP_PROCESS, configure_process, end_with_parent, import_torch
+from mnist_lab.sweeps.process import SWEEP_PROCESS, end_with_parent, import_torch
 from mnist_lab.sweeps.sweep import run_sweep
 
 SHOWN = {"--cfg", "--info", "--hydra-help", "--shell-completion"}  # options of Hydra's own application
@@ -39,7 +39,6 @@ OPTIONS = (
 def main(arguments: list[str]) -> None:
     leave_disk_errors_to_main_thread()
     StandardStream.outlives_reader = True
-    configure_process()
     if SWEEP_PROCESS in os.environ and "LOCAL_RANK" not in os.environ:  # This is the first process of a sweep's job.
         end_with_parent(int(os.environ[SWEEP_PROCESS]))
     options, overrides = split_arguments(arguments)
@@ -68,10 +67,11 @@ def run(line: CommandLine) -> None:
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not (existing.is_dir() and os.access(existing, os.W_OK)):
         raise UsageError(f"hydra.run.dir={folder}: {existing} is not a writable folder; choose another runs_dir")
-    import_torch()
+    task = f"{'resuming' if cfg.resume else 'training'} {cfg.get('name')} in {display_path(folder)}"
+    import_torch(task if rank() == 0 else None)
     from mnist_lab.training.train import train
 
-    with run_log(folder, hydra), set_arguments(line, cfg.folder):
+    with run_log(folder, hydra.log_name), set_arguments(line, cfg.folder):
         train(cfg)
 
 
@@ -80,7 +80,7 @@ def set_arguments(line: CommandLine, folder: str) -> Iterator[None]:
     """Set sys.argv for the processes that Lightning starts for ddp, so that they compose the same run in its folder."""
     before = sys.argv
     overrides = [*without_keys(line.overrides, "hydra.run.dir"), f"hydra.run.dir={quote_path(Path(folder))}"]
-    sys.argv = [*before[:1], *line.options, *overrides]
+    sys.argv = [*before[:1], *config_options(line.config_dir, line.config_name), *overrides]
     try:
         yield
     finally:
@@ -92,7 +92,6 @@ def split_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:
     parser = CommandParser("train", add_help=False)
     kinds = parser.add_mutually_exclusive_group()
     kinds.add_argument("--multirun", "-m", action="store_true")
-    kinds.add_argument("--run", "-r", action="store_true")
     kinds.add_argument("--cfg", "-c", choices=("job", "hydra", "all"))
     kinds.add_argument("--shell-completion", "-sc", action="store_true")
     infos = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
@@ -100,7 +99,6 @@ def split_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:
     kinds.add_argument("--hydra-help", action="store_true")
     for name in ("--check", "--detach", "--resolve"):
         parser.add_argument(name, action="store_true")
-    parser.add_argument("--package", "-p")
     parser.add_argument("--config-name", "-cn")
     parser.add_argument("--config-dir", "-cd")
     parser.add_argument("overrides", nargs="*")
@@ -132,15 +130,16 @@ def unknown_option(option: str, arguments: Sequence[str]) -> UsageError:
 
 def check(line: CommandLine, *, is_sweep: bool) -> None:
     """Validate a command line, and describe what it would run, where and for how long."""
-    from mnist_lab.config.validate import validate  # This and the imports below load torch.
-    from mnist_lab.data.summary import print_summary
-    from mnist_lab.training.build import complete_data, keep_data_settings, make_data, make_model
-
     plan = Plan.of(line) if is_sweep else None
     if plan and all(override.is_discrete_sweep() for override in plan.overrides if override.is_sweep_override()):
         composed = [plan.compose_job(job, number)[1] for number, job in enumerate(combine_overrides(plan.overrides))]
     else:
         composed = [plan.cfg if plan else compose_job(line)[0]]
+    import_torch(f"checking {composed[0].name}, {format_count(len(composed), 'job')}")
+    from mnist_lab.config.validate import validate
+    from mnist_lab.data.summary import print_summary
+    from mnist_lab.training.build import complete_data, keep_data_settings, make_data, make_model
+
     configs: list[DictConfig] = []
     for cfg in composed:
         resumed = Run(Path(cfg.folder)).config if cfg.resume else None

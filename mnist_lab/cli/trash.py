@@ -24,7 +24,7 @@ def rm(arguments: list[str]) -> None:
         runs_dir = removed.entry.parents[1]
         option = [] if runs_dir == Path("runs") else ["--runs-dir", str(runs_dir)]
         command = format_command(["restore", removed.folder.name, *option])
-        print_lines(f"removed: {display_path(removed.folder)}; to restore it: {command}")
+        print_lines(f"removed: {display_path(removed.folder)}", f"to restore it: {command}")
 
 
 def restore(arguments: list[str]) -> None:
@@ -41,4 +41,4 @@ def restore(arguments: list[str]) -> None:
     if lines:
         print_table(("removed", "folder"), lines, left=("removed", "folder"))
     else:
-        print_lines("the trash is empty")
+        print_lines(f"the trash of {options.runs_dir} is empty; --runs-dir names another folder of runs")

@@ -26,18 +26,13 @@ from mnist_lab.config.overrides import (
 )
 from mnist_lab.config.settings import resolve_settings, to_plain
 from mnist_lab.errors import UsageError, not_installed
-from mnist_lab.formatting import format_value, shorten
+from mnist_lab.formatting import shorten
 
 EXTRAS = ("submitit", "ray", "optuna")  # Launchers and sweepers need these packages, each in the extra of its name.
-# Hydra's settings without an effect, since the lab runs the jobs itself, each with the values that it may have.
-WITHOUT_EFFECT = {
-    "callbacks": ({}, None),
-    "job.chdir": (False, None),
-    "job.env_set": ({}, None),
-    "job.env_copy": ([], None),
-    "output_subdir": (".hydra", None),
-    "sweep.subdir": ("${hydra.job.num}", None),
-}
+# Hydra's settings without an effect, since the lab runs the jobs itself.
+WITHOUT_EFFECT = re.compile(
+    r"hydra([./](callbacks|job_logging)|\.(verbose|searchpath|output_subdir|sweep\.subdir|job\.(chdir|env_set|env_copy)))"
+)
 
 
 @dataclass(frozen=True)
@@ -47,11 +42,6 @@ class CommandLine:
     overrides: tuple[str, ...]
     config_dir: str | None = None
     config_name: str = "train"
-
-    @property
-    def options(self) -> list[str]:
-        """The options before the overrides."""
-        return config_options(self.config_dir, self.config_name)
 
 
 def config_options(config_dir: str | None, config_name: str | None = None) -> list[str]:
@@ -69,8 +59,6 @@ class HydraSettings:
     sweeper: dict[str, Any]  # Outside a sweep, sweeper and launcher are empty.
     launcher: dict[str, Any]
     log_name: str
-    logging: dict[str, Any] | None  # None unless the command line chooses it.
-    verbose: bool | str | list[str]
 
 
 def compose(*overrides: str, config_dir: str | None = None, config_name: str = "train") -> DictConfig:
@@ -98,10 +86,6 @@ def compose_job(
     Without a folder, hydra.run.dir sets the run folder. The number counts the jobs of the sweep.
     """
     reject_overrides(line.overrides, is_sweep=is_sweep)
-    if "${" in str(Path.cwd()):
-        raise UsageError(
-            f"{Path.cwd()}: Hydra reads ${{...}} in this folder's name as a setting; rename it, or use another"
-        )
     if line.config_dir is not None and not Path(line.config_dir).is_dir():
         raise UsageError(f"--config-dir={line.config_dir}: folder not found")
     with composer(line.config_dir):
@@ -129,34 +113,32 @@ def _resolve_job(
 ) -> tuple[DictConfig, HydraSettings]:
     hydra = cfg.hydra
     with read_write(hydra), open_dict(hydra), open_dict(cfg), reading_from(hydra):
-        _reject_settings_without_effect(hydra)
         hydra.mode = "MULTIRUN" if is_sweep else "RUN"
         if number is not None:
             hydra.job.id, hydra.job.num = str(number), number
         # Both are resolved once: resolved again, they could have a later time in their names.
         hydra.sweep.dir = str(Path(hydra.sweep.dir).absolute()) if is_sweep else ""
         hydra.runtime.output_dir = str((folder or Path(hydra.run.dir)).absolute())
-        chooses_logging = any(re.match(r"hydra[./]job_logging", override_key(override)) for override in line.overrides)
+        sweeper: Any = OmegaConf.to_container(hydra.sweeper, resolve=True) if is_sweep else {}
+        launcher: Any = OmegaConf.to_container(hydra.launcher, resolve=True) if is_sweep else {}
         settings = HydraSettings(
             choices=to_plain(hydra.runtime.choices),
             sweep_dir=Path(hydra.sweep.dir),
-            sweeper=_resolve(hydra.sweeper) if is_sweep else {},
-            launcher=_resolve(hydra.launcher) if is_sweep else {},
+            sweeper=sweeper,
+            launcher=launcher,
             log_name=hydra.job.name,
-            logging=_resolve(hydra.job_logging) if chooses_logging else None,
-            verbose=_resolve(hydra.verbose),
         )
         cfg.config_dir = line.config_dir and str(Path(line.config_dir).absolute())
         cfg.config_name = line.config_name
         cfg.overrides = to_plain(hydra.overrides.task)  # Hydra's own list cannot be written to.
+        for group in ("hydra/launcher", "hydra/sweeper"):
+            package = str(settings.choices[group]).partition("_")[0]
+            if package in EXTRAS and find_spec(package) is None:
+                raise not_installed(f"{group}={settings.choices[group]}", package)
         del cfg["hydra"]
         _drop_settings_of_none(cfg)
         resolve_settings(cfg)
     return cfg, settings
-
-
-def _resolve(node: Any) -> Any:
-    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
 
 
 def reject_overrides(overrides: Sequence[str], *, is_sweep: bool = False) -> None:
@@ -165,25 +147,15 @@ def reject_overrides(overrides: Sequence[str], *, is_sweep: bool = False) -> Non
         key, text = override_key(override), override_text(override)
         if key == "name":
             raise UsageError(f"{shorten(override)}: is derived from model=...; sweep=NAME names a sweep")
+        if WITHOUT_EFFECT.match(key):
+            reason = "has no effect, since the lab runs the jobs; docs/guides/sweeps.md has a list"
+            raise UsageError(f"{shorten(override)}: {reason}")
         if key in DERIVED_KEYS:
             raise UsageError(f"{shorten(override)}: is derived; set hydra.run.dir to choose the run folder")
         if key in SWEEP_ONLY_KEYS and not is_sweep:
             raise UsageError(f"{shorten(override)}: only valid in a sweep; add -m")
         if key == "sweep" and not (re.fullmatch(r"[\w.,=+-]+", text) and text.strip(".")):
             raise UsageError(f"{shorten(override)}: a sweep's name consists of letters, digits and . , = + - _")
-        package = text.partition("_")[0]
-        if key in ("hydra/launcher", "hydra/sweeper") and package in EXTRAS and find_spec(package) is None:
-            raise not_installed(override, package)
-
-
-def _reject_settings_without_effect(hydra: DictConfig) -> None:
-    plain = to_plain(hydra)
-    for key, allowed in WITHOUT_EFFECT.items():
-        group, _, name = key.rpartition(".")
-        value = (plain[group] if group else plain)[name]
-        if value not in allowed:
-            setting = f"hydra.{key}={shorten(format_value(value))}"
-            raise UsageError(f"{setting}: has no effect, since the lab runs the jobs; docs/guides/sweeps.md has a list")
 
 
 def _drop_settings_of_none(cfg: DictConfig) -> None:

@@ -90,15 +90,10 @@ def composer(config_dir: str | None = None) -> Iterator[None]:
     with hydra_aside(), hydra.initialize_config_dir(str(conf_dir()), version_base="1.3", job_name="train"):
         OmegaConf.register_new_resolver("hydra", _select_from_hydra, replace=True)
         if config_dir is not None:
-            add_to_search_path(f"file://{Path(config_dir).absolute()}")
+            path, loader = f"file://{Path(config_dir).absolute()}", config_loader()
+            loader.get_search_path().prepend("command-line", path, anchor="schema")
+            loader.repository.initialize_sources(loader.get_search_path())
         yield
-
-
-def add_to_search_path(path: str) -> None:
-    """Let Hydra find choices and primary configurations in another place, too."""
-    loader: Any = GlobalHydra.instance().config_loader()
-    loader.get_search_path().prepend("command-line", path, anchor="schema")
-    loader.repository.initialize_sources(loader.get_search_path())
 
 
 def config_loader() -> Any:

@@ -40,9 +40,9 @@ OWN_ARGUMENTS = {
     "trainer.enable_autolog_hparams": "config.yaml has the settings",
     "trainer.model_registry": "checkpoints are in the run folder",
 }
-# The values of these keys are paths, which are taken as they are typed.
+# The values of these keys are paths and names, which are taken as they are typed.
 PATH_KEYS = re.compile(
-    r"resume|init_from|runs_dir|data\.root|data\.source\.(path|folders)|hydra\.((run|sweep)\.dir|searchpath)"
+    r"resume|init_from|runs_dir|sweep|data\.root|data\.source\.(path|folders)|hydra\.(run|sweep)\.dir"
     r"|hydra\.launcher\.submitit_folder|(callbacks|logger|trainer)\..*(dir|path|folder)"
 )
 # These keys may be null until the data are read. A run records their values, and keeps them on resume.
@@ -51,7 +51,8 @@ READ_FROM_DATA = tuple(f"data.source.{name}" for name in ("name", "validation", 
 DATA_ORIGIN = re.compile(r"data\.source\.(mirrors|package)(\.|$)")
 # Which images and classes the data have, not where they come from.
 DATA_CONTENT = re.compile(r"data\.source\.(?!(path|folders|mirrors|package)(\.|$))")
-INTERNAL_CHOICES = ("data=default",)  # Other files of the group begin with it. It has no images itself.
+# Other data begin with the first, which has no images itself. The lab cannot use these parts of Hydra.
+INTERNAL_CHOICES = ("data=default", "hydra/sweeper=basic", "hydra/launcher=basic")
 OPTIONAL = ("scheduler", "augmentation", "test_augmentation")  # An empty group stands for none.
 SWEEP_ONLY_KEYS = ("sweep", "retries", "fail_fast", "detach", "callbacks.prune")  # These are invalid outside a sweep.
 PASSED_TO_JOBS = ("threads", "figures")  # A sweep and each of its jobs use these.

@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
-from mnist_lab.config.hydra_aside import add_to_search_path, composer, config_loader
+from mnist_lab.config.hydra_aside import composer, config_loader
 from mnist_lab.config.keys import INTERNAL_CHOICES, PATH_KEYS
 from mnist_lab.config.settings import to_plain, walk
 from mnist_lab.errors import UsageError
@@ -27,7 +27,6 @@ from mnist_lab.formatting import shorten
 
 # Other programs and papers use these terms for the settings.
 SYNONYMS = {
-    "epochs": "trainer.max_epochs",
     "steps": "trainer.max_steps",
     "batch": "data.batch_size",
     "bs": "data.batch_size",
@@ -41,7 +40,6 @@ SYNONYMS = {
     "data_dir": "data.root",
     "validation_size": "data.val_size",
     "opt": "optimizer",
-    "lr_scheduler": "scheduler",
     "transform": "augmentation",
     "device": "trainer.accelerator",
     "gpu": "trainer.accelerator",
@@ -64,7 +62,7 @@ PARSE_ERRORS = (HydraException, RecursionError, ValueError, TypeError)
 COMPOSITION_ERRORS = (*PARSE_ERRORS, OmegaConfBaseException, YAMLError, OSError)
 # Paths between commas, each of which may be quoted.
 PATHS = re.compile(r"""(?:^|(?<=,))\s*('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|(?:\$\{[^}]*\}|[^,])*)(?=,|$)""")
-LIST_OF_PATHS = re.compile(r"[^=]*\.(folders|searchpath)=\[.*\]")
+LIST_OF_PATHS = re.compile(r"[^=]*\.folders=\[.*\]")
 
 
 def compose_with_hydra(
@@ -75,10 +73,6 @@ def compose_with_hydra(
     A setting that its class takes needs no +, which `is_argument` says for the class's name and the setting's key.
     """
     parsed = [parse_override(override) for override in overrides]
-    for override in parsed:
-        if override.key_or_group == "hydra.searchpath" and isinstance(paths := override.value(), list):
-            for path in paths:
-                add_to_search_path(str(path))
     for override in parsed:
         _reject_unknown_choice(override)
         if override.is_sweep_override() and not is_sweep:
@@ -119,6 +113,8 @@ def _correct_plus(overrides: Sequence[Override], is_argument: Callable[[str, str
 
 def parse_override(override: str) -> Override:
     """Parse an override by Hydra's grammar."""
+    if override.startswith("="):
+        raise UsageError(f"{shorten(override)}: has no key; write KEY=VALUE, with no space around the =")
     try:
         parsed = OverridesParser.create().parse_override(override)
     except PARSE_ERRORS as error:

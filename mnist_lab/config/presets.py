@@ -2,47 +2,33 @@
 
 import itertools
 import re
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from mnist_lab.config import conf_dir
 
 
-@dataclass(frozen=True)
-class Preset:
-    """A preset, known by its file."""
+class Preset(NamedTuple):
+    """A preset, with what the comments at the top of its file say."""
 
     path: Path
-
-    @property
-    def name(self) -> str:
-        """The name, as in experiment=NAME."""
-        return self.path.stem
-
-    @property
-    def header(self) -> str:
-        """The comments at the top of the file, as one line."""
-        lines = self.path.read_text(encoding="utf-8").splitlines()
-        comments = itertools.takewhile(lambda line: line.startswith("#"), lines)
-        return " ".join(line.lstrip("# ") for line in comments if not line.startswith("# @"))
-
-    @property
-    def summary(self) -> str:
-        """The purpose of the preset."""
-        return re.split(r": python -m|(?<=\.) ", self.header)[0]
-
-    @property
-    def measured(self) -> dict[str, str]:
-        """The test accuracy, the number of seeds and the time of a run from the header; empty without them."""
-        match = re.search(r"Here: (?P<accuracy>.*?%) over (?P<seeds>\d+) seeds, (?P<time>.*?) each", self.header)
-        return match.groupdict() if match else {}
+    name: str
+    summary: str  # its purpose
+    measured: dict[str, str]  # the test accuracy, the number of seeds and the time of a run, if they are known
 
 
 def find_presets(config_dir: str | None = None) -> list[Preset]:
     """Return the presets of conf/ and of a folder of the user's own, in the order of their names."""
     folders = [conf_dir(), *([Path(config_dir)] if config_dir else [])]
     paths = {path.stem: path for folder in folders for path in (folder / "experiment").glob("*.yaml")}
-    return [Preset(paths[name]) for name in sorted(paths)]
+    presets = []
+    for name, path in sorted(paths.items()):
+        lines = itertools.takewhile(re.compile("#").match, path.read_text(encoding="utf-8").splitlines())
+        header = " ".join(line.lstrip("# ") for line in lines if not line.startswith("# @"))
+        found = re.search(r"Here: (?P<accuracy>.*?%) over (?P<seeds>\d+) seeds, (?P<time>.*?) each", header)
+        summary = re.split(r": python -m|(?<=\.) ", header)[0]
+        presets.append(Preset(path, name, summary, found.groupdict() if found else {}))
+    return presets
 
 
 def preset_names(config_dir: str | None = None) -> list[str]:

@@ -48,7 +48,7 @@ LIMITS: dict[str, Any] = {
     "steps_per_execution": _COUNT,
     "threads": _COUNT | None,
     "figures": bool,
-    "sweep": str | int | float | None,  # Hydra reads the names 1 and nan as numbers.
+    "sweep": str | None,
     "retries": Annotated[int, Field(ge=0)],
     "fail_fast": bool,
     "detach": bool,
@@ -74,6 +74,7 @@ LIMITS: dict[str, Any] = {
     "trainer.max_epochs": Annotated[int, Field(ge=0)],
     "trainer.max_steps": Annotated[int, Field(ge=-1)],
     "trainer.log_every_n_steps": _COUNT,
+    "trainer.gradient_clip_val": Annotated[float, Field(ge=0, allow_inf_nan=False)] | None,
     "trainer.limit_train_batches": _SHARE,
     "trainer.limit_val_batches": _SHARE,
     "trainer.limit_test_batches": _SHARE,
@@ -281,7 +282,12 @@ def _machine_problems(cfg: DictConfig) -> Iterator[str]:
     if accelerator in ("gpu", "cuda", "mps") and not gpus and not is_apple:
         remedy = "use trainer.accelerator=cpu, or auto for what there is"
         yield f"trainer.accelerator={accelerator}: torch finds no such GPU on this machine; {remedy}"
-    if is_apple and str(precision := cfg.trainer.get("precision")) in ("64", "64-true"):
+    precision = str(cfg.trainer.get("precision"))
+    if precision in ("16", "16-mixed") and not gpus and not is_apple:
+        yield f"trainer.precision={precision}: a CPU cannot train in float16; use bf16-mixed or 32-true"
+    elif precision in ("16", "bf16"):
+        yield f"trainer.precision={precision}: Lightning's former name; use {precision}-mixed"
+    if is_apple and precision in ("64", "64-true"):
         yield f"trainer.precision={precision}: Apple's GPUs have no float64; use 32-true, or trainer.accelerator=cpu"
     if isinstance(devices, int):
         yield from world_size_problems(devices, cfg.trainer.get("num_nodes", 1))

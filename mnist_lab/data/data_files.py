@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import IO, cast
 
 from mnist_lab.errors import UsageError
+from mnist_lab.files import ARRAY_FILES
 from mnist_lab.formatting import shorten
 
-SUFFIXES = (".npy", ".npz", ".mat", ".csv", ".tsv", ".csv.gz", ".tsv.gz", ".zip")
 HIDDEN = (".", "__MACOSX/")
 MAX_EXPANSION = 50  # Arrays may take this many bytes for each byte of their files.
 SMALL_FILE = 10_000_000  # A smaller file may have arrays as large as those of a file of this size.
@@ -27,7 +27,7 @@ def find_files(path: Path) -> list[Path]:
     files = sorted(file for file in path.iterdir() if _may_have_arrays(file.name) and file.is_file())
     if not files:
         others = "data=image_folder reads images, and data=idx MNIST's format"
-        raise UsageError(f"has no arrays ({' '.join(SUFFIXES)}); {others}")
+        raise UsageError(f"has no arrays ({' '.join(ARRAY_FILES)}); {others}")
     return files
 
 
@@ -44,7 +44,7 @@ def list_members(path: Path) -> list[DataFile]:
 
 
 def _may_have_arrays(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES) and not name.startswith(HIDDEN)
+    return name.lower().endswith(ARRAY_FILES) and not name.startswith(HIDDEN)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from mnist_lab.errors import UsageError
 from mnist_lab.evaluation.evaluate import evaluate_network, make_tester
 from mnist_lab.evaluation.predictions import TrainedRun
 from mnist_lab.files import exists, make_folder
-from mnist_lab.formatting import format_command, format_value, shorten
+from mnist_lab.formatting import format_command, format_value, print_warning, shorten
 from mnist_lab.models.deployed import Ensemble
 from mnist_lab.runs.checkpoints import SafeCheckpointIO
 from mnist_lab.runs.listing import checkpoint_problem, select_runs
@@ -75,6 +75,8 @@ def make_ensemble(
     runs = select_runs(found, _member_problem)
     if top is not None:
         runs = sorted(select_runs(runs, _ranking_problem), key=lambda run: merit([run], VAL_ACC), reverse=True)[:top]
+        if len(runs) < top:
+            print_warning(f"--top={top}: all {len(runs)} runs that can be members are taken; there are no more")
     if len(runs) < 2:
         raise UsageError(f"{runs[0]}: is the only run that can be a member; give two or more")
     _require_same_data(runs)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mnist_lab.console import working_on
 from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.errors import LabError, UsageError, not_installed
 from mnist_lab.evaluation.predictions import Predictions, TrainedRun
@@ -21,7 +22,6 @@ from mnist_lab.formatting import shorten
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.models.deployed import InferenceModule
 from mnist_lab.runs.run import Run
-from mnist_lab.training.progress import working_on
 from mnist_lab.web.graph import trace
 from mnist_lab.web.page import load_page, to_page
 
@@ -206,7 +206,8 @@ FORMATS = {
         to_onnx,
         "import numpy, onnxruntime\n"
         "network = onnxruntime.InferenceSession({file})\n"
-        '(probabilities,) = network.run(None, {{"images": numpy.zeros((1, 28, 28), numpy.uint8)}})',
+        "images = numpy.zeros((1, 28, 28), numpy.uint8)\n"
+        '(probabilities,) = network.run(None, {{"images": images}})',
         load_onnx,
     ),
     "torch_export": Format(

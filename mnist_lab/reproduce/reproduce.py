@@ -15,6 +15,7 @@ from mnist_lab.config.keys import REPRODUCTION_KEYS
 from mnist_lab.config.overrides import override_key, quote_path
 from mnist_lab.config.presets import preset_names
 from mnist_lab.config.settings import format_differences
+from mnist_lab.console import console, working_on
 from mnist_lab.errors import UsageError
 from mnist_lab.files import write_text
 from mnist_lab.runs.locks import RunInUse, run_lock
@@ -46,9 +47,10 @@ def reproduce(
         return compose(*fixed, "callbacks.summary=null", *overrides, config_dir=config_dir)
 
     folders = {(preset, seed): runs_dir / f"{preset}-seed{seed}" for preset in names for seed in seeds}
-    for preset in names:
-        runs = [Run(folders[preset, seed]) for seed in seeds]
-        _require_fit(compose_run(preset, 1, runs_dir / "none"), runs)
+    with working_on(f"reproducing {', '.join(names)}: checking the settings"):
+        for preset in names:
+            runs = [Run(folders[preset, seed]) for seed in seeds]
+            _require_fit(compose_run(preset, 1, runs_dir / "none"), runs)
     for key, folder in (("--runs-dir", runs_dir), ("--out", out)):
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -63,7 +65,6 @@ def reproduce(
 
 def _train_unless_finished(run: Run, title: str, compose_run: Callable[[], DictConfig]) -> None:
     """Train, or resume, a run that is neither finished nor in use by another process."""
-    from mnist_lab.training.progress import console
     from mnist_lab.training.train import train
 
     try:
@@ -123,7 +124,6 @@ def reject_reserved_settings(overrides: Sequence[str]) -> None:
 def write_results(runs_dir: Path, out: Path, *, leaderboard: bool = True) -> None:
     """Write the results of the finished runs into out, and print their tables; the leaderboard evaluates its runs."""
     from mnist_lab.reproduce import results
-    from mnist_lab.training.progress import console, working_on
 
     presets = finished_runs(runs_dir)
     if not presets:

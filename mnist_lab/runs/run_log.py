@@ -1,14 +1,11 @@
 """The log of a run: warnings on the terminal, everything in train.log in its folder."""
 
 import logging
-import logging.config
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mnist_lab.config.compose import HydraSettings
-from mnist_lab.files import make_folder
 from mnist_lab.formatting import LogFormatter
 from mnist_lab.runs.run import Run
 
@@ -38,31 +35,19 @@ class RunLog(logging.FileHandler):
 
 
 @contextmanager
-def run_log(folder: Path, settings: HydraSettings) -> Iterator[None]:
-    """Log a run during the block: the lab's own way, or as hydra/job_logging says if the command line has it."""
+def run_log(folder: Path, name: str = "train") -> Iterator[None]:
+    """Log warnings on the terminal, and everything in NAME.log in the run folder, during the block."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
-    if settings.logging is None:
-        terminal = logging.StreamHandler(sys.stderr)
-        terminal.setLevel(logging.WARNING)
-        terminal.setFormatter(LogFormatter("%(message)s"))
-        root.handlers[:] = [terminal, RunLog(folder / f"{settings.log_name}.log")]
-        root.setLevel(logging.INFO)
-    else:
-        make_folder(folder)
-        logging.config.dictConfig(settings.logging)
-    names = settings.verbose
-    if isinstance(names, bool):
-        names = [""] if names else []  # The root logger's name is empty.
-    levels = {name: logging.getLogger(name).level for name in ([names] if isinstance(names, str) else names)}
-    for name in levels:
-        logging.getLogger(name).setLevel(logging.DEBUG)
+    terminal = logging.StreamHandler(sys.stderr)
+    terminal.setLevel(logging.WARNING)
+    terminal.setFormatter(LogFormatter("%(message)s"))
+    root.handlers[:] = [terminal, RunLog(folder / f"{name}.log")]
+    root.setLevel(logging.INFO)
     try:
         yield
     finally:
         for handler in set(root.handlers) - set(handlers):
             handler.close()
         root.handlers[:] = handlers
-        for name, former_level in levels.items():
-            logging.getLogger(name).setLevel(former_level)
         root.setLevel(level)

@@ -131,8 +131,8 @@ def find_removed(name: str, runs_dir: Path) -> Removed:
     ]
     if len(matches) != 1:
         known = ", ".join(display_path(removed.folder) for removed in (matches or trash)[:5]) or "nothing"
-        problem = f"{len(matches)} match; give more of the name" if matches else "not in the trash, which has"
-        raise UsageError(f"{name}: {problem}: {known}")
+        elsewhere = f"not in the trash of {runs_dir} (--runs-dir names another folder), which has"
+        raise UsageError(f"{name}: {f'{len(matches)} match; give more of the name' if matches else elsewhere}: {known}")
     return matches[0]
 
 

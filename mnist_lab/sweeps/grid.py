@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 from mnist_lab.config.keys import SWEEP_KEYS
 from mnist_lab.config.overrides import without_keys
+from mnist_lab.console import working_on
 from mnist_lab.errors import UsageError
+from mnist_lab.formatting import format_count
 from mnist_lab.runs.record import COMPLETE
 from mnist_lab.sweeps.loop import open_sweep
 from mnist_lab.sweeps.plan import Plan, combine_overrides
@@ -27,7 +29,8 @@ class Grid:
                 "-m: there is nothing to sweep; give a setting several values, such as optimizer.lr=0.01,0.1"
             )
         plan.launcher.check(len(jobs))
-        ids = {plan.compose_job(job, number)[0]: job for number, job in enumerate(jobs)}
+        with working_on(f"sweep {plan.sweep.folder.name}: composing {format_count(len(jobs), 'job')}"):
+            ids = {plan.compose_job(job, number)[0]: job for number, job in enumerate(jobs)}
         if len(ids) < len(jobs):
             raise UsageError(f"{', '.join(swept)}: {len(jobs)} jobs of which {len(ids)} differ; take out values")
         with open_sweep(plan, ids) as loop:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
+from mnist_lab.console import working_on
 from mnist_lab.errors import UsageError, not_installed
 from mnist_lab.formatting import print_lines
 from mnist_lab.runs.record import DONE, RunState
@@ -89,14 +90,15 @@ class Halving:
         if self.brackets != 1:
             random.Random(self.seed).shuffle(jobs)  # Neighbours in the grid start in different brackets.
         candidates, lengths = {}, set()
-        for number, job in enumerate(jobs):
-            id, cfg = plan.compose_job(job, number)
-            candidates[id] = job
-            lengths.add(cfg.trainer.max_epochs)
-            if cfg.data.val_size == 0:
-                raise UsageError(f"data.val_size=0: {CHOICE} compares candidates on validation images")
-            if is_distributed(cfg):
-                raise UsageError(f"{CHOICE}: does not pause distributed jobs; choose trainer=default")
+        with working_on(f"sweep {plan.sweep.folder.name}: composing {len(jobs)} candidates"):
+            for number, job in enumerate(jobs):
+                id, cfg = plan.compose_job(job, number)
+                candidates[id] = job
+                lengths.add(cfg.trainer.max_epochs)
+                if cfg.data.val_size == 0:
+                    raise UsageError(f"data.val_size=0: {CHOICE} compares candidates on validation images")
+                if is_distributed(cfg):
+                    raise UsageError(f"{CHOICE}: does not pause distributed jobs; choose trainer=default")
         if len(lengths) > 1:
             raise UsageError(
                 f"trainer.max_epochs={','.join(map(str, sorted(lengths)))}: {CHOICE} needs one for all candidates"

@@ -14,18 +14,19 @@ from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
 
 from omegaconf import DictConfig
 
-from mnist_lab.config.compose import CommandLine, HydraSettings, compose_job
+from mnist_lab.config.compose import CommandLine, compose_job, config_options
 from mnist_lab.config.keys import PASSED_TO_JOBS, SWEEP_KEYS, SWEEP_ONLY_KEYS
 from mnist_lab.config.overrides import quote_path, without_keys
 from mnist_lab.config.settings import original_overrides
-from mnist_lab.errors import Interrupted, LabError, UsageError
+from mnist_lab.console import console
+from mnist_lab.errors import Interrupted, LabError, UsageError, signal_name
 from mnist_lab.formatting import format_value
 from mnist_lab.runs.locks import RunInUse, run_lock
 from mnist_lab.runs.record import COMPLETE, JobProcess, RunState, SweepRecord
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.run_log import run_log
 from mnist_lab.runs.sweep import Job, Sweep, read_job, write_job
-from mnist_lab.sweeps.process import SWEEP_GPUS, SWEEP_PROCESS, configure_process, import_torch, take_gpu
+from mnist_lab.sweeps.process import SWEEP_GPUS, SWEEP_PROCESS, import_torch, keep_freed_memory, take_gpu
 
 PATIENCE = 60  # seconds for a distributed run to end after a signal
 log = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ log = logging.getLogger(__name__)
 
 def run_in_own_process(folder: str, id: str, worker: int | None = None) -> bool:
     """Run a job in a process of its own; return whether it ended. If not, a signal interrupted it, and it has saved."""
-    configure_process()
+    keep_freed_memory()
     sweep = Sweep(Path(folder))
     record = _enter_sweep_folder(sweep)
     settings, overrides = record["settings"], record["jobs"][id]
@@ -42,9 +43,9 @@ def run_in_own_process(folder: str, id: str, worker: int | None = None) -> bool:
     if worker is not None:
         take_gpu(worker)
     number = list(record["jobs"]).index(id)
-    cfg, hydra = compose_job(line, is_sweep=True, folder=sweep.job_folder(record, id), number=number)
+    cfg, _ = compose_job(line, is_sweep=True, folder=sweep.job_folder(record, id), number=number)
     try:
-        run_job(sweep, record, id, cfg, hydra)
+        run_job(sweep, record, id, cfg)
     except (Interrupted, KeyboardInterrupt):
         return False
     return True
@@ -67,7 +68,7 @@ def _enter_sweep_folder(sweep: Sweep) -> SweepRecord:
     return record
 
 
-def run_job(sweep: Sweep, record: SweepRecord, id: str, cfg: DictConfig, hydra: HydraSettings) -> None:
+def run_job(sweep: Sweep, record: SweepRecord, id: str, cfg: DictConfig) -> None:
     """Run a job, unless it is finished, in use by another process, or its sweep is stopping."""
     if sweep.stop_file.exists():
         return
@@ -85,7 +86,7 @@ def run_job(sweep: Sweep, record: SweepRecord, id: str, cfg: DictConfig, hydra: 
         is_same_start = job.process.get("start") == record["start"] and job.state != RunState.PAUSED
         process = JobProcess(start=record["start"], host=socket.gethostname(), pid=os.getpid(), began=time.time())
         job = replace(job, attempts=job.attempts if is_same_start else 0, process=process)
-        with run_log(folder, hydra):
+        with run_log(folder):
             while True:
                 job = _attempt(replace(job, state=RunState.RUNNING, attempts=job.attempts + 1, error=None), cfg)
                 if job.state != RunState.FAILED or job.attempts > cfg.retries:
@@ -96,8 +97,7 @@ def run_job(sweep: Sweep, record: SweepRecord, id: str, cfg: DictConfig, hydra: 
 
 def _attempt(job: Job, cfg: DictConfig) -> Job:
     """Train a job once, and return it with its new state; a stopped run is resumed, a failed one starts anew."""
-    from mnist_lab.training.progress import console  # This imports torch and Lightning.
-    from mnist_lab.training.train import train
+    from mnist_lab.training.train import train  # This imports torch and Lightning.
 
     cfg, run = cfg.copy(), Run(job.folder)
     checkpoint = run.newest_whole_checkpoint() if job.info else None
@@ -112,7 +112,7 @@ def _attempt(job: Job, cfg: DictConfig) -> Job:
         job = replace(job, state=run.info["status"])  # finished or paused
     except (Interrupted, KeyboardInterrupt) as stop:
         number = int(str(stop)) - 128 if isinstance(stop, Interrupted) else int(signal.SIGINT)
-        write_job(replace(job, state=RunState.INTERRUPTED, error=f"signal {number}"))
+        write_job(replace(job, state=RunState.INTERRUPTED, error=f"stopped by {signal_name(number)}"))
         raise
     except (Exception, SystemExit) as error:
         log.info("the job has failed", exc_info=True)
@@ -173,4 +173,4 @@ def _job_arguments(cfg: DictConfig) -> list[str]:
     overrides.append(f"hydra.run.dir={quote_path(Path(cfg.folder))}")
     if cfg.resume:
         overrides.append(f"resume={quote_path(Path(cfg.resume))}")
-    return [*CommandLine((), cfg.config_dir, cfg.config_name).options, *overrides]
+    return [*config_options(cfg.config_dir, cfg.config_name), *overrides]

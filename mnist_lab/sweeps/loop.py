@@ -147,13 +147,11 @@ def run_in_this_process(plan: Plan, id: str) -> None:
     record = plan.sweep.record
     folder = plan.sweep.job_folder(record, id)
     if id in plan.composed:
-        settings, hydra = plan.composed[id]
-        cfg = OmegaConf.create(set_job_folder(settings, folder))
-        hydra = replace(hydra, logging=set_job_folder(hydra.logging, folder))
+        cfg = OmegaConf.create(set_job_folder(plan.composed[id], folder))
     else:
         line = replace(plan.line, overrides=(*record["jobs"][id], *plan.common_overrides))
-        cfg, hydra = compose_job(line, is_sweep=True, folder=folder, number=list(record["jobs"]).index(id))
-    run_job(plan.sweep, record, id, cfg, hydra)
+        cfg, _ = compose_job(line, is_sweep=True, folder=folder, number=list(record["jobs"]).index(id))
+    run_job(plan.sweep, record, id, cfg)
 
 
 def explain_log(log: Path | None) -> str:

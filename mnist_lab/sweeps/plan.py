@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from mnist_lab.config.compose import CommandLine, HydraSettings, compose_job
+from mnist_lab.config.compose import CommandLine, HydraSettings, compose_job, config_options
 from mnist_lab.config.hydra_aside import composer
 from mnist_lab.config.keys import ADDED_KEYS, IGNORED_FOR_IDENTITY, SWEEP_KEYS
 from mnist_lab.config.metric_names import VAL_ACC, VAL_BALANCED_ACC
@@ -23,7 +23,7 @@ from mnist_lab.config.overrides import (
     quote_path,
     without_keys,
 )
-from mnist_lab.config.settings import flatten, identity_settings, to_plain
+from mnist_lab.config.settings import flatten, identity_settings, require_environment, to_plain
 from mnist_lab.errors import UsageError
 from mnist_lab.runs.record import SweepSettings
 from mnist_lab.runs.sweep import Sweep
@@ -40,7 +40,7 @@ class Plan:
     cfg: DictConfig  # the configuration of the first job
     hydra: HydraSettings
     # The plain configurations of composed jobs by id, for a launcher that runs them in this process.
-    composed: dict[str, tuple[dict[str, Any], HydraSettings]] = field(default_factory=dict)
+    composed: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, line: CommandLine) -> "Plan":
@@ -55,7 +55,12 @@ class Plan:
     @cached_property
     def overrides(self) -> list[Override]:
         """The overrides of the jobs, with the sweeper's params for keys that none of them sets."""
-        given = [text for text in self.line.overrides if not parse_override(text).is_hydra_override()]
+        composed = {override_key(text): text.partition("=")[0] for text in self.cfg.overrides}  # The + is right there.
+        given = [
+            text.replace(text.partition("=")[0], composed.get(override_key(text), text.partition("=")[0]), 1)
+            for text in self.line.overrides
+            if not parse_override(text).is_hydra_override()
+        ]
         params = [f"{key}={value}" for key, value in (self.hydra.sweeper.get("params") or {}).items()]
         with composer(self.line.config_dir):
             return [parse_override(text) for text in (*given, *without_keys(params, *map(override_key, given)))]
@@ -92,10 +97,15 @@ class Plan:
     def compose_job(self, overrides: Sequence[str], number: int) -> tuple[str, DictConfig]:
         """Compose a job, and return its id and its configuration."""
         line = replace(self.line, overrides=(*overrides, *self.common_overrides))
-        cfg, hydra = compose_job(line, is_sweep=True, folder=self.sweep.folder / UNNAMED, number=number)
+        cfg, _ = compose_job(line, is_sweep=True, folder=self.sweep.folder / UNNAMED, number=number)
+        if not self.launcher.lock_patience:  # The jobs run on this machine, which must have what they read.
+            require_environment(cfg)
+            path = OmegaConf.select(cfg, "data.source.path")
+            if path and not Path(path).exists():
+                raise UsageError(f"data.source.path={path}: not found; no job was started")
         id = job_id(cfg)
         if self.launcher.in_this_process:
-            self.composed[id] = to_plain(cfg), hydra
+            self.composed[id] = to_plain(cfg)
         return id, cfg
 
     def settings(self) -> SweepSettings:
@@ -117,7 +127,7 @@ class Plan:
         overrides = without_keys(self.line.overrides, "detach", "hydra.mode")  # A continued sweep waits for its jobs.
         if "sweep" not in map(override_key, overrides):
             overrides.append(f"sweep={self.sweep.folder.name}")
-        return ["-m", *self.line.options, *overrides]
+        return ["-m", *config_options(self.line.config_dir, self.line.config_name), *overrides]
 
 
 def combine_overrides(overrides: Sequence[Override]) -> list[list[str]]:

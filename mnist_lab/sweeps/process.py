@@ -12,18 +12,11 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 SWEEP_PROCESS = "MNIST_LAB_SWEEP_PROCESS"  # variable of a job's subprocess: the id of the process that waits for it
 SWEEP_GPUS = "MNIST_LAB_SWEEP_GPUS"  # variable of a worker that sees one of several GPUs: all that its sweep sees
-_is_configured = False  # Module state, since the settings are the process's: whether `configure_process` was called.
-
-
-def configure_process() -> None:
-    """Change the settings of a process that only the lab uses."""
-    global _is_configured
-    _is_configured = True
-    keep_freed_memory()
 
 
 def keep_freed_memory() -> None:
@@ -36,20 +29,22 @@ def keep_freed_memory() -> None:
         mallopt(m_trim_threshold, 2**30)
 
 
-def import_torch() -> None:
-    """Import torch and Lightning, without garbage collection if the process is configured: a third of the time.
+def import_torch(task: str | None = None) -> None:
+    """Import torch and Lightning into a process of the lab's own, while a terminal shows the task that needs them.
 
-    The collector would search their 700,000 objects again and again. They live as long as the process, so that from
-    now on it leaves out all objects that exist.
+    It takes seconds, a third less without garbage collection: the collector would search their 700,000 objects again
+    and again. They live as long as the process, so that from now on it leaves out all objects that exist.
     """
-    if not _is_configured or "torch" in sys.modules:
+    if "torch" in sys.modules:
         return
+    from mnist_lab.console import working_on  # Most commands that do not import torch do not need rich either.
+
+    shown: AbstractContextManager[Any] = working_on(task) if task else nullcontext()
     gc.disable()
-    try:
+    with shown:
         importlib.import_module("lightning.pytorch")
-    finally:
-        gc.freeze()
-        gc.enable()
+    gc.freeze()
+    gc.enable()
 
 
 def take_gpu(worker: int) -> None:
@@ -65,30 +60,26 @@ def take_gpu(worker: int) -> None:
 
 @contextmanager
 def exit_before_teardown() -> Iterator[None]:
-    """Exit a process that has trained with others on CPUs before Python finalises, once its exit functions have run.
+    """Exit the process before Python finalises, once its exit functions have run.
 
-    A thread of gloo may still hold tensors of the last exchange. If it frees them while Python finalises, the process
+    To free what torch and Lightning have made takes a second. After a distributed run on CPUs it may also fail: a
+    thread of gloo may still hold tensors of the last exchange. If it frees them while Python finalises, the process
     aborts, with exit status 134 after a finished run (torch 2.14, seen once in some 500 runs;
     https://github.com/pytorch/pytorch/pull/179291).
     """
-    status = 0
+    status = 1
 
     def exit_now() -> None:
-        distributed = sys.modules.get("torch.distributed")
-        if distributed is not None and distributed.is_available() and distributed.is_initialized():
-            for stream in (sys.stdout, sys.stderr):
-                if stream is not None:
-                    stream.flush()
-            os._exit(status)
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(status)
 
     atexit.register(exit_now)  # Python calls exit functions in reverse order, so this one is the last.
     try:
         yield
+        status = 0
     except SystemExit as stop:
         status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-        raise
-    except BaseException:
-        status = 1
         raise
 
 

@@ -17,7 +17,7 @@ from rich.console import Group
 from rich.live import Live
 
 from mnist_lab.config.metric_names import TEST_ACC
-from mnist_lab.console import PlainConsole
+from mnist_lab.console import PlainConsole, console
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import display_path, format_accuracy, format_count, format_duration, print_lines
 from mnist_lab.runs.ranking import Results, describe_job
@@ -98,21 +98,14 @@ class SweepDisplay:
 
     def render(self, results: Results) -> Group:
         """Return a table of the jobs, around the running ones as far as the terminal has room, and a line below it."""
-        jobs = results.jobs
-        places = {job.id: describe_place(job, self.launcher.jobs.get(job.id)) for job in jobs}
-        words = [*results.heads.values(), "state"]
-        heads = [*words, "epoch", "validation", "time", "left", *(["where"] if any(places.values()) else [])]
+        jobs, launched = results.jobs, self.launcher.jobs
         room = max(3, self.console.height - 8)
         first_running = next((number for number, job in enumerate(jobs) if job.state == RunState.RUNNING), 0)
         first = max(0, min(first_running - room // 2, len(jobs) - room))
-        shown, rows = jobs[first : first + room], []
-        for job in shown:
-            state, progress = describe_state(job, self.launcher.jobs.get(job.id)), format_progress(job, results.metric)
-            cells = [*results.settings(job).values(), state, *progress, places[job.id]]
-            rows.append(cells[: len(heads)])
-        lines = table_lines(heads, rows, [*words, "where"], cut="where", drop=("left", "time"))
+        shown = jobs[first : first + room]
+        lines = job_table(results, shown, launched)
         styles = ["", *(STYLES[job.state] for job in shown), ""]
-        lines.append(describe_states(jobs, self.launcher.jobs) + self._describe_time_left(jobs))
+        lines.append(describe_states(jobs, launched) + self._describe_time_left(jobs))
         return Group(*(self.console.render_str(line, style=style) for line, style in zip(lines, styles, strict=True)))
 
     def _describe_time_left(self, jobs: Sequence[Job]) -> str:
@@ -122,6 +115,18 @@ class SweepDisplay:
             return ""
         remaining = sum(job.state not in DONE for job in jobs)
         return f"; {format_duration(statistics.fmean(seconds) * remaining / self.launcher.parallel_jobs)} left"
+
+
+def job_table(results: Results, jobs: Sequence[Job], launched: Mapping[str, LaunchedJob]) -> list[str]:
+    """Return the lines of a table of jobs, without their places if all are on this machine."""
+    rows = []
+    for job in jobs:
+        state, place = describe_state(job, launched.get(job.id)), describe_place(job, launched.get(job.id))
+        rows.append([*results.settings(job).values(), state, *format_progress(job, results.metric), place])
+    words = [*results.heads.values(), "state"]
+    heads = [*words, "epoch", "validation", "time", "left", *["where"] * any(row[-1] for row in rows)]
+    cells = [row[: len(heads)] for row in rows]
+    return table_lines(heads, cells, [*words, "where"], cut="where", drop=("left", "time"))
 
 
 def describe_state(job: Job, launched: LaunchedJob | None) -> str:
@@ -167,7 +172,6 @@ def format_progress(job: Job, metric: str) -> tuple[str, str, str, str]:
 
 def show_results(results: Results, command: str) -> None:
     """Write and print the results so far."""
-    console = PlainConsole()
     results.write()
     figure = save_sweep_figure(results)
     if results.ranked:

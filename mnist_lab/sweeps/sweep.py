@@ -43,8 +43,6 @@ def sweep(*overrides: str, config_dir: str | Path | None = None, config_name: st
 def run_sweep(plan: Plan) -> None:
     """Run the sweep of a plan with the sweeper that it names."""
     choice = plan.hydra.choices["hydra/sweeper"]
-    if choice == "basic":
-        raise UsageError(f"hydra/sweeper={choice}: writes no table; choose grid, which runs the same jobs, or optuna")
     if not str(plan.hydra.sweeper.get("_target_")).startswith(f"{__package__}."):
         raise UsageError(f"hydra/sweeper={choice}: unknown here; choose grid, halving or optuna")
     sweeper = instantiate(plan.hydra.sweeper, _convert_="all")

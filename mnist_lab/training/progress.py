@@ -9,11 +9,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.model_summary.model_summary import LayerSummary
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.status import Status
 from torch import Tensor, nn
 
 from mnist_lab.config.metric_names import IMAGES_PER_SECOND
-from mnist_lab.console import PlainConsole
+from mnist_lab.console import console
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.models.dummy_batch import eval_mode
 from mnist_lab.runs.listing import format_cell
@@ -21,7 +20,6 @@ from mnist_lab.tables import table_lines
 from mnist_lab.training.callbacks import TestCurve
 from mnist_lab.training.multistep import StepCallback, find_callbacks, training_batches
 
-console = PlainConsole()
 LOSS, ACCURACY = "{:10.4f}", "{:8.2%}"
 INTERVAL = 0.2  # seconds, the least time between two updates of the bar
 
@@ -182,8 +180,3 @@ def results_table(metrics: Mapping[str, float]) -> list[str]:
 def print_status(*lines: str) -> None:
     """Print lines about the run, unless a sweep shows the states of its jobs."""
     console.print(*lines, sep="\n", soft_wrap=True)
-
-
-def working_on(task: str) -> Status:
-    """Show a task in a terminal while the block runs."""
-    return console.status(console.render_str(f"{task} ...", style="dim"), spinner="line")

@@ -15,7 +15,8 @@ from torch import nn
 from mnist_lab.config.compose import config_options
 from mnist_lab.config.overrides import without_keys
 from mnist_lab.config.settings import original_overrides
-from mnist_lab.errors import Interrupted, LabError, ProcessLost, UsageError
+from mnist_lab.console import console
+from mnist_lab.errors import Interrupted, LabError, ProcessLost, UsageError, signal_name
 from mnist_lab.formatting import format_command, format_count
 from mnist_lab.runs.checkpoints import completed_epochs, read_checkpoint
 from mnist_lab.runs.locks import wait_for_release
@@ -24,7 +25,6 @@ from mnist_lab.runs.run import Run
 from mnist_lab.streams import stop_waiting_for_readers
 from mnist_lab.training.callbacks import ElapsedTime
 from mnist_lab.training.checkpointing import ignore_sigterm, raise_stop_signals, stop_signal
-from mnist_lab.training.progress import console
 from mnist_lab.training.runtime import is_first_process, is_process_lost, launch_command
 
 PROCESS_DIED = "another process of the run died"
@@ -72,7 +72,7 @@ def _record_lost_process(run: Run, elapsed: ElapsedTime) -> None:
 
 @rank_zero_only
 def _record_interruption(run: Run, number: signal.Signals, elapsed: ElapsedTime) -> None:
-    reason = "Ctrl-C" if number == signal.SIGINT else number.name
+    reason = signal_name(number)
     _record_early_end(run, RunState.INTERRUPTED, reason, elapsed)
     stop_waiting_for_readers()
     console.print(f"interrupted ({reason}); {_resume_hint(run)}", soft_wrap=True)

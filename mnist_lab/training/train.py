@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from mnist_lab.config.metric_names import IMAGES_PER_SECOND, TRAIN_ACC, TRAIN_LOSS_STEP, VAL_ACC
 from mnist_lab.config.validate import validate
+from mnist_lab.console import working_on
 from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.data.summary import print_summary
 from mnist_lab.errors import UsageError
@@ -39,7 +40,7 @@ from mnist_lab.training.callbacks import ElapsedTime, PauseAfter
 from mnist_lab.training.checkpointing import check_optimizer_state, explain_failed_restore
 from mnist_lab.training.loggers import restore_logs, tensorboard_writers
 from mnist_lab.training.multistep import MultiStep, choose_group_size, find_callbacks
-from mnist_lab.training.progress import print_status, results_table, working_on
+from mnist_lab.training.progress import print_status, results_table
 from mnist_lab.training.record import device_name, record_run
 from mnist_lab.training.runtime import explain_batch_size_errors, guest, is_first_process, torch_settings
 from mnist_lab.training.trackers import track
@@ -262,17 +263,17 @@ def print_results(run: Run, cfg: DictConfig, data: MNISTDataModule) -> None:
     is_limited = cfg.trainer.max_steps != -1 or any(map(cfg.trainer.get, LIMITS))
     warnings = []
     if 0 < info["steps"] < ENOUGH_STEPS and not is_limited:
-        warnings.append(f"warning: {describe_few_steps(info, data)}")
+        warnings = describe_few_steps(info, data)
     print_status("", title, *results_table(info["metrics"]), *warnings, time, f"run folder: {run}")
 
 
-def describe_few_steps(info: RunRecord, data: MNISTDataModule) -> str:
-    """Describe how few steps a run has taken, whether it does no better than a guess, and what to try."""
+def describe_few_steps(info: RunRecord, data: MNISTDataModule) -> list[str]:
+    """Describe in lines how few steps a run has taken, whether it does no better than a guess, and what to try."""
     steps, epochs, metrics = info["steps"], info["epochs"], info["metrics"]
     name, metric = ("validation", VAL_ACC) if VAL_ACC in metrics else ("training", TRAIN_ACC)
     labels = data.raw_sets()[name][1]
     is_guess = bool(metrics.get(metric, 1.0) <= np.bincount(labels).max() / len(labels))
-    guess = f", and the {name} accuracy is no better than guessing the most frequent class" * is_guess
+    guess = f"the {name} accuracy is no better than guessing the most frequent class"
     more_epochs = math.ceil(ENOUGH_STEPS * epochs / steps)
     remedy = f"try trainer.max_epochs={more_epochs}, or fewer with a smaller data.batch_size"
-    return f"only {steps} steps in {format_count(epochs, 'epoch')}{guess}; {remedy}"
+    return [f"warning: only {steps} steps in {format_count(epochs, 'epoch')}", *[guess] * is_guess, remedy]

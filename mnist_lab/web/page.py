@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from mnist_lab.config.metric_names import TEST_ACC
+from mnist_lab.console import working_on
 from mnist_lab.errors import LabError
 from mnist_lab.evaluation.predictions import Predictions, TrainedRun
 from mnist_lab.formatting import render_template
 from mnist_lab.models.deployed import Ensemble, InferenceModule, resize_weights
 from mnist_lab.runs.checkpoints import load_weights
 from mnist_lab.runs.run import Run
-from mnist_lab.training.progress import working_on
 from mnist_lab.web.graph import Arrays, Step, to_graph
 
 TEMPLATES = Path(__file__).with_name("templates")

@@ -14,6 +14,7 @@ from ipaddress import ip_address
 from socketserver import TCPServer
 from urllib.parse import urlsplit
 
+from mnist_lab.console import working_on
 from mnist_lab.errors import UsageError
 from mnist_lab.formatting import print_lines
 from mnist_lab.runs.run import Run
@@ -33,9 +34,8 @@ def serve(run: Run, host: str, port: int | None, *, browser: bool) -> None:
     """Serve the page of a run until Ctrl-C, and open it in a browser. No port means the first free one of PORTS."""
     shown_host = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
     with open_server(host, port) as server:  # This comes before the work, because the address may be refused.
-        if sys.stderr.isatty():  # The page takes seconds, and minutes for an ensemble.
-            print_lines("preparing the page, with the test images that the network gets most wrong", file=sys.stderr)
-        server.page = page_of(run)
+        with working_on(f"preparing the page of {run}, with the images that it gets most wrong"):
+            server.page = page_of(run)
         address = f"http://{shown_host}:{server.server_address[1]}/"
         print_lines(f"draw at {address} (press Ctrl-C to stop)")
         sys.stdout.flush()

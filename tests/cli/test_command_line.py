@@ -80,6 +80,47 @@ def test_lists_help_and_refusals_do_not_import_torch(tiny: Tiny) -> None:
     assert "Traceback" not in outcome.err
 
 
+FIRST_LINES = {
+    "model=mlp": "training mlp in runs/",
+    "-m model=mlp seed=1,2 --check": "checking mlp, 2 jobs",
+    "test r0": "testing runs/r0",
+    "report r0": "writing the report of runs/r0",
+    "robustness r0 --only blur": "testing runs/r0 on 1 corruption",
+    "draw r0": "preparing the page of runs/r0",
+    "export r0 --format onnx": "exporting runs/r0 as onnx",
+    "predict r0 a.png": "predicting a.png with runs/r0",
+    "predict r0 a.csv": "predicting a.csv with runs/r0",
+    "ensemble r0 r1": "testing 2 networks",
+    "compare r0 r1": "testing both networks",
+    "data": "reading MNIST",
+    "lr model=mlp": "training mlp for 300 steps",
+    "reproduce mlp": "reproducing mlp",
+}
+
+
+@pytest.mark.slow
+def test_terminal_shows_what_is_done_with_what_before_torch_is_imported(tiny: Tiny) -> None:
+    """The import of torch ends each command here, so that one interpreter is enough for all."""
+    for number in range(2):
+        (fake(f"r{number}", number) / "config.yaml").write_text(f"seed: {number}\n")
+    program = (
+        "import json, sys, mnist_lab.__main__ as program\n"
+        "class Stop:\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        if name == 'torch': raise SystemExit\n"
+        "sys.meta_path.insert(0, Stop())\n"
+        "for line in json.loads(sys.argv[1]):\n"
+        "    sys.argv[1:] = line.split()\n"
+        "    try: program.main()\n"
+        "    except SystemExit: print('=====')\n"
+    )
+    outcome = run("-c", program, json.dumps([*FIRST_LINES]), FORCE_COLOR="1", TERM="xterm", COLUMNS="200")
+    shown = outcome.out.split("=====\n")
+    assert len(shown) == len(FIRST_LINES) + 1, outcome.err
+    for line, first, text in zip(FIRST_LINES, FIRST_LINES.values(), shown, strict=False):
+        assert first in text, line
+
+
 def test_commands_name_every_export_format_and_every_corruption() -> None:
     assert COMMANDS["export"].arguments == f"RUN... --format {'|'.join(export.FORMATS)}"
     assert list(NAMES) == list(CORRUPTIONS)

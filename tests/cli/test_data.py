@@ -50,7 +50,7 @@ def test_counts_values_and_examples_are_those_of_the_training_images(tiny: Tiny,
     outcome = lab("data", *tiny.arguments("model=mlp", "data.mean=0.25"))
     assert outcome.status == 0 and outcome.err == "", outcome
     images, labels, _, test_labels = tiny_arrays()
-    rows = [line.split() for line in outcome.out.splitlines()[3:15]]
+    rows = [line.split() for line in outcome.out.splitlines()[2:14]]
     assert (rows[0], rows[-1]) == (["class", "training", "validation", "test"], ["all", "190", "40", "57"])
     for name, training, validation, test in rows[1:-1]:
         assert int(training) + int(validation) == (labels == int(name)).sum()

@@ -178,6 +178,26 @@ def test_table_fits_the_terminal_and_names_each_run_as_commands_take_it(
     assert [Run.find(line.split()[-1]).folder for line in lines] == folders
 
 
+@pytest.mark.parametrize("line", ["ls", "ls runs/sweeps/s", "status s", "status r1", "compare runs", "presets"])
+def test_no_line_of_a_table_is_wider_than_the_terminal(
+    tiny: Tiny, command: Command, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    keys = ("data.source.path", "callbacks.early_stopping.patience", "optimizer.lr")
+    jobs = {f"{i:012}": [f"{key}={'long' * 9}{i}" for key in keys] for i in range(8)}
+    Sweep.open(Path("runs/sweeps/s"), "-m sweep=s", keys, jobs)
+    for i, (id, overrides) in enumerate(jobs.items()):
+        folder = fake(f"sweeps/s/{','.join(overrides)[:150]}-{id}", i, overrides=overrides)
+        write_job(Job(tuple(overrides), folder, process={"host": "node" * 9}))
+        (folder / "config.yaml").write_text(f"data: {{source: {{path: {'long' * 9}{i}}}}}\noptimizer: {{lr: {i}}}\n")
+    fake("r1", 30, overrides=["model=mlp"] * 9, max_epochs=1)
+    (Path("runs/r1") / "config.yaml").write_text("optimizer: {lr: 5}\n")
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    outcome = command(*line.split(), data=False)
+    table = [row for row in outcome.out.splitlines() if "  " in row]
+    assert outcome.status == 0 and len(table) > 1 and max(map(len, table)) <= 80, outcome.out
+
+
 def test_run_is_found_by_a_unique_beginning_or_end_of_its_name(tiny: Tiny, command: Command) -> None:
     morning = fake("2026-11-21/09-15-00-000001-mlp", 1)
     noon = fake("2026-11-21/12-00-00-000002-lenet", 2)

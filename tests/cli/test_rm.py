@@ -9,6 +9,8 @@ from test_ls import fake, fake_runs, names
 
 from mnist_lab.runs.locks import run_lock
 
+EMPTY = "the trash of runs is empty; --runs-dir names another folder of runs\n"
+
 
 @pytest.fixture
 def lab(tiny: Tiny, lab: Command) -> Command:
@@ -23,17 +25,17 @@ def test_removed_folder_is_gone_from_every_list_and_comes_back_as_it_was(lab: Co
     before, listed = content(folder), names(lab("ls"))
     outcome = lab("rm", str(folder))
     command = f"python -m mnist_lab restore {folder.name}"
-    assert (outcome.status, outcome.out) == (0, f"removed: {folder}; to restore it: {command}\n")
+    assert (outcome.status, outcome.out) == (0, f"removed: {folder}\nto restore it: {command}\n")
     assert not folder.exists() and len(names(lab("ls"))) == 2
     assert lab("restore").out.splitlines()[1].endswith(f"  {folder}")
     assert lab("restore", folder.name).out == f"restored: {folder}\n"
     assert (content(folder), names(lab("ls"))) == (before, listed)
-    assert lab("restore").out == "the trash is empty\n"
+    assert lab("restore").out == EMPTY
 
 
 def test_condition_names_what_to_remove(lab: Command) -> None:
     assert lab("rm", "a", "--where", "status == failed").status == 2, "a has not failed"
-    assert lab("rm", "--where", "status == failed").out.startswith("removed: runs/b;")
+    assert lab("rm", "--where", "status == failed").out.startswith("removed: runs/b\n")
     assert names(lab("ls")) == ["a", "lr=0.1-0123456789ab"]
 
 
@@ -49,8 +51,14 @@ def test_same_name_can_be_removed_again_and_an_existing_run_is_not_overwritten(l
 def test_trash_is_emptied_only_on_request(lab: Command) -> None:
     lab("rm", "a", "b")
     assert lab("rm", "--empty-trash").out == "deleted for good: 2 folders\n"
-    assert lab("restore").out == "the trash is empty\n" and not Path("runs/.trash").exists()
-    assert lab("restore", "a").err == "mnist_lab: a: not in the trash, which has: nothing\n"
+    assert (
+        lab("restore").out == "the trash of runs is empty; --runs-dir names another folder of runs\n"
+        and not Path("runs/.trash").exists()
+    )
+    assert (
+        lab("restore", "a").err
+        == "mnist_lab: a: not in the trash of runs (--runs-dir names another folder), which has: nothing\n"
+    )
 
 
 @pytest.mark.parametrize("place", ["runs/b", "runs/sweeps/s", "runs/sweeps/s/lr=0.1-0123456789ab"])
@@ -69,9 +77,9 @@ def test_job_that_its_sweep_would_run_again_is_removed_by_force(lab: Command) ->
 
 def test_run_in_another_folder_is_restored_by_the_printed_command(lab: Command) -> None:
     Path("runs").rename("others")
-    (command,) = lab("rm", "others/a", "--runs-dir", "others").out.splitlines()
+    _, command = lab("rm", "others/a", "--runs-dir", "others").out.splitlines()
     assert command.endswith("restore a --runs-dir others")
-    (command,) = lab("rm", "others/b").out.splitlines()
+    _, command = lab("rm", "others/b").out.splitlines()
     before = sorted(Path("others").glob(".trash/*"))
     assert len(before) == 2 and lab("restore", "b", *command.split()[-2:]).status == 0
     assert Path("others/b/run.json").exists() and not Path("others/a").exists()

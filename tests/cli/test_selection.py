@@ -65,7 +65,7 @@ def test_run_sweep_and_folder_are_listed_and_reported(lab: Command) -> None:
         assert sorted(Path(row["run"]).name for row in rows) == sorted(names), words
     states = lab("status", "s", "--json").out
     assert lab("status", f"runs/sweeps/s/{job}", "--json").out == lab("status", "runs/sweeps/s", "--json").out == states
-    assert "removed: runs/sweeps/s;" in lab("rm", "s").out and not Path("runs/sweeps/s").exists()
+    assert "removed: runs/sweeps/s\n" in lab("rm", "s").out and not Path("runs/sweeps/s").exists()
     assert lab("restore", "s").status == 0 and lab("archive", "s", "s.zip").status == 0
     assert_refused(lab("test", "s.zip"), "s.zip: not a run folder, but an archive: `unarchive s.zip`")
 

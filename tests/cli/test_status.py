@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from lab import Command, Tiny
+from test_ls import fake
 
 from mnist_lab.runs.locks import run_lock
 from mnist_lab.runs.record import RunState
@@ -41,15 +42,23 @@ def squeue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.usefixtures("squeue")
-def test_table_has_state_place_reason_log_and_the_command_to_continue(command: Command, sweep: Sweep) -> None:
+def test_table_has_state_place_reason_and_the_command_to_continue(command: Command, sweep: Sweep) -> None:
     with run_lock(sweep.folder / f"seed=1-{'b' * 12}"):
         shown, *others = (command("status", *name, data=False) for name in ([], ["three"], ["runs/sweeps/three"]))
     assert [(other.status, len(other.out)) for other in others] == [(0, len(shown.out))] * 2
-    assert re.search(r"^0 +failed .* node7 +runs/sweeps/three/seed=0-a+/train.log$", shown.out, re.MULTILINE), shown.out
-    assert re.search(r"^1 +running .* node7 +runs/sweeps/three/seed=1-b+/train.log$", shown.out, re.MULTILINE)
+    assert re.search(r"^0 +failed .* node7$", shown.out, re.MULTILINE), shown.out
+    assert re.search(r"^1 +running .* node7$", shown.out, re.MULTILINE)
     assert re.search(r"^2 +waiting .* Resources \(SLURM 12_2\)$", shown.out, re.MULTILINE)
-    assert "3 jobs: 1 failed, 1 running, 1 waiting" in shown.out
+    assert "logs: runs/sweeps/three/*/train.log\n3 jobs: 1 failed, 1 running, 1 waiting\n" in shown.out
     assert "to continue: python -m mnist_lab -m ... sweep=three" in shown.out
+
+
+def test_run_is_shown_as_a_job_is_with_the_command_to_resume_it(command: Command, sweep: Sweep) -> None:
+    fake("alone", 1, status="interrupted", max_epochs=3)
+    heads, cells, *rest = command("status", "alone", data=False).out.splitlines()
+    assert heads.split() == ["state", "epoch", "validation", "time", "left"]
+    assert cells.split() == ["interrupted", "1/3", "12.3", "s"]
+    assert rest == ["to continue: python -m mnist_lab resume=runs/alone", "run folder: runs/alone"]
 
 
 @pytest.mark.usefixtures("squeue")

@@ -108,6 +108,7 @@ AT_ONCE = [  # Each setting has a part of its message.
         "data.batch_size=0": "greater than or equal to 1",
         "data.source=null": "may not be null",
         "trainer.precision=7": "16-mixed",
+        "trainer.gradient_clip_val=-1": "greater than or equal to 0",
         "+trainer.epochs=3": "no such setting",
         "trainer.limit_test_batches=1.5": "less than or equal to 1",
         "model._target_=torch.nn.Identity": "not a class derived from mnist_lab.models.Classifier",
@@ -117,6 +118,7 @@ AT_ONCE = [  # Each setting has a part of its message.
     {
         "optimizer.lr=0": "greater than 0",
         "trainer.log_every_n_steps=0": "greater than or equal to 1",
+        "trainer.precision=16": "a CPU cannot train in float16; use bf16-mixed or 32-true",
         "model._target_=no_such_module.Net": "cannot be imported (No module named 'no_such_module')",
         "callbacks.best.monitor=test/acc": "test metrics cannot be monitored; choose from val/loss, val/acc",
         "seed=4294967296": "less than 4294967296",
@@ -129,6 +131,7 @@ ALONE = [
     ("folder=elsewhere", "set hydra.run.dir to choose the run folder"),
     ("callbacks.best=5", "must be null, for none, or settings with a _target_"),
     ("hydra.job.chdir=true", "has no effect"),
+    ("hydra/job_logging=none", "has no effect"),
     ("hydra.sweep.subdir=x", "has no effect"),
 ]
 

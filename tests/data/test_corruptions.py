@@ -158,15 +158,15 @@ def test_runs_are_compared_best_first_and_seeds_together(command: Command, runs:
     assert outcome.status == 0, outcome.err
     assert sorted(Path().rglob("*")) == before, "nothing is written without --out"
     measured = {run: measure_robustness(run, list(CORRUPTIONS)) for run in runs}
-    head, *lines = outcome.out.splitlines()
-    assert head.split() == ["network", "runs", "plain", *CORRUPTIONS, "mean"]
-    line_of = {line.split()[0]: line for line in lines}
+    heads, *columns = zip(*map(str.split, outcome.out.splitlines()), strict=True)
+    assert heads == ("network", "runs", "plain", *CORRUPTIONS, "mean")
+    column_of = {network: column for network, *column in columns}
     for network, group in (("lenet", runs[:1]), ("mlp", runs[1:])):
-        assert line_of[network].split()[1] == str(len(group))
+        assert column_of[network][0] == str(len(group))
         plain = statistics.fmean(measured[run].accuracy for run in group)
         means = [statistics.fmean(a for run in group for a in measured[run].accuracies[name]) for name in CORRUPTIONS]
-        assert cells(line_of[network]) == [f"{value:.2%}" for value in (plain, *means, statistics.fmean(means))]
-    last_cells = [float(cells(line)[-1][:-1]) for line in lines]
+        assert column_of[network][1:] == [f"{value:.2%}" for value in (plain, *means, statistics.fmean(means))]
+    last_cells = [float(column[-1][:-1]) for column in columns]
     assert last_cells == sorted(last_cells, reverse=True)
 
 

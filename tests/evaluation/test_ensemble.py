@@ -103,7 +103,7 @@ def test_ensemble_worse_than_its_best_member_says_so(
     monkeypatch.setattr(ensemble, "evaluate_network", evaluate_ensemble_as)
     outcome = command("ensemble", "runs", data=False)
     best = max(runs, key=lambda run: run.info["metrics"]["test/acc"])
-    line = f"worse than {best} alone ({best.info['metrics']['test/acc']:.2%}); --top K takes the K best by validation"
+    line = f"worse than {best} alone ({best.info['metrics']['test/acc']:.2%})\n--top K takes the K best by validation"
     assert (outcome.status, line in outcome.out) == (0, is_worse), outcome
 
 
@@ -115,6 +115,7 @@ def test_top_takes_the_best_by_validation_whatever_the_test_says(command: Comman
         outcome = command("ensemble", "several", "--top", str(top), "--to", f"top{top}", data=False)
         members = Run(Path(f"top{top}")).info["members"] or []
         assert (outcome.status, [member["run"] for member in members]) == (0, [f"several/{name}" for name in names])
+        assert ("--top=7: all 3 runs that can be members are taken" in outcome.err) == (top == 7)
     assert_refused(command("ensemble", "several", "--top", "1", data=False), "--top=1: must be 2 or more")
     run.update(metrics={"test/acc": 0.9, "test/loss": 0.1})
     outcome = command("ensemble", "several", "--top", "2", "--to", "ranked", data=False)

@@ -355,11 +355,12 @@ def test_sweep_of_one_job_is_counted_and_named_as_one(command: Command) -> None:
         (["-m", "hydra/sweeper=halving", "dashboard=default,none"], "dashboard: jobs do not differ by it"),
         (["-m", "sweep=t", "seed=range(3)", "model=mlp,mlp"], "seed, model: 6 jobs of which 3 differ"),
         (["-m", "sweep=t", "seed=range(1,1)"], "there is nothing to sweep"),
+        (["-m", "sweep=größe", "data=image_folder", "data.source.path=a,b"], "data.source.path=a: not found; no job"),
         (["-m", "sweep=t,u", "seed=1,2"], "applies to the whole sweep and cannot be swept"),
         (["retries=1"], "only valid in a sweep; add -m"),
         (["-m", "sweep=t", "seed=1,2", "hydra/launcher=basic"], "choose local, processes, "),
         (["-m", "seed=1,2", "resume=latest"], "one run at a time"),
-        (["-m", "seed=1,2", "hydra/sweeper=basic"], "choose grid, which runs the same jobs"),
+        (["-m", "seed=1,2", "hydra/sweeper=basic"], "choose grid, halving or optuna"),
     ],
 )
 def test_sweep_that_is_invalid_is_reported_in_a_line_and_leaves_nothing(
@@ -404,6 +405,7 @@ def test_sweep_that_a_signal_ends_has_its_table_and_continues_at_the_next_start(
     assert len((FOLDER / "results.csv").read_text().splitlines()) == 4
     assert len(results()["ranked"]) == 1
     if sent != signal.SIGKILL:
+        assert f"interrupted: seed=1: stopped by {'Ctrl-C' if sent == signal.SIGINT else 'SIGTERM'}\n" in out
         assert re.search(r"2 of 3 jobs not finished; to continue: python -m mnist_lab .*sweep=s", out)
     first, second = Run.below(FOLDER)
     before = first.info["started"], second.info["started"]
@@ -462,15 +464,22 @@ def test_a_sweep_whose_record_is_damaged_is_reported_in_a_line(command: Command,
         assert_refused(command(*arguments, data=arguments is GRID), "", refusal)
 
 
-@pytest.mark.parametrize(("arguments", "jobs"), [(["model=mlp"], 0), (["-m", "model=mlp", "seed=1,2"], 2)])
+@pytest.mark.parametrize(
+    ("arguments", "first", "jobs"),
+    [
+        (["model=mlp"], 1, 0),
+        (["-m", "model=mlp", "seed=1,2"], 1, 2),
+        (["-m", "model=mlp", "trainer.gradient_clip_val=1,2"], 3, 2),  # The first finds that a + is missing.
+    ],
+)
 def test_each_job_is_composed_and_validated_once(
-    command: Command, monkeypatch: pytest.MonkeyPatch, arguments: list[str], jobs: int
+    command: Command, monkeypatch: pytest.MonkeyPatch, arguments: list[str], first: int, jobs: int
 ) -> None:
     composed, validated = mock.Mock(wraps=hydra.compose), mock.Mock(wraps=training.validate)
     monkeypatch.setattr(hydra, "compose", composed)
     monkeypatch.setattr(training, "validate", validated)
     assert command(*arguments, "trainer.max_epochs=1").status == 0
-    assert (composed.call_count, validated.call_count) == (jobs + 1, jobs or 1)
+    assert (composed.call_count, validated.call_count) == (first + jobs, jobs or 1)
     assert not [path for path in Path().rglob("*") if UNNAMED in path.name]
 
 

@@ -172,7 +172,6 @@ def test_generators_of_gpus_are_restored_or_seeded_as_the_callers(
 @pytest.mark.slow
 def test_garbage_collector_runs_again_after_the_imports_and_passes_over_them() -> None:
     program = "import gc, sys; from mnist_lab.sweeps.process import *; assert 'torch' not in sys.modules; "
-    program += "import_torch(); assert gc.get_freeze_count() == 0; configure_process(); "
     program += "import_torch(); assert 'torch' in sys.modules; print(gc.isenabled(), gc.get_freeze_count() > 100_000)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "True True\n"

@@ -346,8 +346,8 @@ def test_init_from_takes_a_checkpoint(command: Command) -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ([], "warning: only 24 steps in 2 epochs; try trainer.max_epochs=25, or fewer with a smaller data.batch"),
-        (["optimizer.lr=1e-9", "data.val_size=0"], "only 30 steps in 2 epochs, and the training accuracy is no better"),
+        ([], "warning: only 24 steps in 2 epochs\ntry trainer.max_epochs=25, or fewer with a smaller data.batch"),
+        (["optimizer.lr=1e-9", "data.val_size=0"], "only 30 steps in 2 epochs\nthe training accuracy is no better"),
         (["trainer.max_epochs=25"], None),
         (["trainer.limit_train_batches=3"], None),
         (["trainer.max_steps=9"], None),
@@ -370,7 +370,7 @@ def test_guess_of_the_most_frequent_class_is_known_by_its_share(name: str, accur
     labels = {"validation": [0, 1, 1, 2], "training": [3, 3, 2, 0]}
     data = SimpleNamespace(batch_size=64, raw_sets=lambda: {kind: (None, each) for kind, each in labels.items()})
     info = {"steps": 15, "epochs": 5, "metrics": {"train/acc": 0.9, f"{name}/acc": accuracy}}
-    assert ("no better than" in describe_few_steps(info, data)) == is_guess  # type: ignore[arg-type]
+    assert ("no better than" in " ".join(describe_few_steps(info, data))) == is_guess  # type: ignore[arg-type]
 
 
 def test_without_validation_the_last_weights_are_tested(command: Command) -> None:

@@ -11,10 +11,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, ClassVar
 
-from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
-from mnist_lab.errors import UsageError, not_installed
+from mnist_lab.errors import UsageError
 from mnist_lab.runs.sweep import Sweep
 
 GIGABYTES = 1.3  # the most memory that a job takes: docs/results/benchmarks.md
@@ -101,12 +100,7 @@ def make_launcher(choice: str, settings: dict[str, Any]) -> Launcher:
     """Return the launcher that hydra/launcher=... has chosen."""
     if not str(settings.get("_target_")).startswith(f"{__package__}."):
         raise UsageError(f"hydra/launcher={choice}: unknown here; choose local, processes, submitit_slurm or ray")
-    try:
-        launcher: Launcher = instantiate(settings, _convert_="all")
-    except InstantiationException as error:
-        if isinstance(error.__cause__, ModuleNotFoundError):
-            raise not_installed(f"hydra/launcher={choice}", choice.partition("_")[0]) from error
-        raise
+    launcher: Launcher = instantiate(settings, _convert_="all")
     return launcher
 
 
