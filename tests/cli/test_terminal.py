@@ -164,7 +164,7 @@ def whole(shared: Tiny) -> Iterator[tuple[Run, Terminal]]:
         yield Run(Path("whole").absolute()), terminal
 
 
-@pytest.mark.parametrize("columns", [80, 100, *thorough(50)])
+@pytest.mark.parametrize("columns", [80, *thorough(50, 100)])
 def test_epoch_lines_and_the_bar_of_run_validation_and_test_fit_the_terminal(
     command: Command, monkeypatch: pytest.MonkeyPatch, columns: int
 ) -> None:

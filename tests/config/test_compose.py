@@ -38,7 +38,9 @@ def choices_together() -> list[list[str]]:
     return [list(filter(None, together)) for together in zip_longest(*groups.values())]
 
 
-@pytest.mark.parametrize("choices", [*PRESETS[:1], *slow(*PRESETS[1:]), *choices_together()], ids=" ".join)
+@pytest.mark.parametrize(
+    "choices", [*PRESETS[:1], *slow(PRESETS[-1]), *thorough(*PRESETS[1:-1]), *choices_together()], ids=" ".join
+)
 def test_every_choice_of_every_group_composes_and_passes_the_check(choices: list[str]) -> None:
     path = ["data.source.path=x"] if {"data=image_folder", "data=arrays", "data=idx"} & set(choices) else []
     validate(compose(*choices, *path))

@@ -322,11 +322,11 @@ def test_images_of_test_digits_keep_the_test_accuracy(tmp_path: Path) -> None:
     settings = ["model=lenet", "trainer.max_epochs=1", f"hydra.run.dir={tmp_path / 'run'}", "figures=false"]
     run = train(compose(*settings, "trainer.accelerator=cpu"))
     model = load_trained_model(run)
-    images, labels = (array[:500] for array in make_data(run.config, model).raw_test_set())
+    images, labels = (array[:200] for array in make_data(run.config, model).raw_test_set())
     classifier = ImageClassifier(run)
     hits = (classifier.probabilities(images).argmax(1) == labels).sum()
-    assert hits > 475
+    assert hits > 190
     for name, least in {"as it is": 0.99, "enlarged, shifted, inverted": 0.97, "photographed": 0.9}.items():
         share, notes = hits_and_notes(classifier, found(name, images), labels)
-        assert 500 * share / hits >= least, f"{name}: {share:.1%}"
+        assert 200 * share / hits >= least, f"{name}: {share:.1%}"
         assert notes <= 0.03, f"{name}: {notes:.1%} of right answers are called doubtful"

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from lab import INGREDIENTS, RECIPE, SMALL_RESIDUAL, Command, Tiny, slow, thorough
+from lab import INGREDIENTS, RECIPE, SMALL_RESIDUAL, Command, Tiny, thorough
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
@@ -49,14 +49,14 @@ def assert_same(first: str, second: str, *, counts: bool) -> None:
     ("settings", "size"),
     [
         (RECIPE, 5),
-        *slow((PLAIN, 50)),
-        *slow((["model=mlp", "scheduler=step", "optimizer=adam", "trainer.max_epochs=3"], 5)),
-        *slow((["model=mlp", "trainer.max_steps=15"], 5)),
-        *slow((["model=mlp", "trainer.limit_train_batches=7"], 5)),
-        *slow((["model=dropout_cnn", "trainer.precision=bf16-mixed"], 5)),
-        *slow((["model=mlp", "callbacks=early_stopping", "callbacks.early_stopping.monitor=train/loss"], 5)),
-        *slow((["model=mlp", "callbacks=test_curve", "data.val_size=0"], 5)),
-        *slow((["model=mlp", "callbacks.checkpoint.every_n_train_steps=5", "data.val_size=0"], 3)),
+        (["model=mlp", "trainer.max_steps=15"], 5),
+        (["model=dropout_cnn", "trainer.precision=bf16-mixed"], 5),
+        (["model=mlp", "callbacks.checkpoint.every_n_train_steps=5", "data.val_size=0"], 3),
+        *thorough((PLAIN, 50)),
+        *thorough((["model=mlp", "scheduler=step", "optimizer=adam", "trainer.max_epochs=3"], 5)),
+        *thorough((["model=mlp", "trainer.limit_train_batches=7"], 5)),
+        *thorough((["model=mlp", "callbacks=early_stopping", "callbacks.early_stopping.monitor=train/loss"], 5)),
+        *thorough((["model=mlp", "callbacks=test_curve", "data.val_size=0"], 5)),
         *thorough(*(([f"model={network}"], 3) for network in NETWORKS)),
         *thorough(*(([*SMALL_RESIDUAL, *ingredient], 50) for ingredient in INGREDIENTS.values())),
     ],

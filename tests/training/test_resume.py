@@ -43,11 +43,10 @@ def stop_run(command: Command, *arguments: str, step: int, size: int) -> None:
     ("settings", "size", "steps"),
     [
         (PLAIN, 1, (12,)),
-        (RECIPE, 5, (8,)),
-        *slow((RECIPE, 1, (12,)), (PLAIN, 1, (5, 23)), (LIMITED, 1, (10,))),
-        *slow((["model=lenet", *ADAM], 1, (7,)), (["model=mlp", "+trainer.accumulate_grad_batches=3"], 1, (2,))),
-        *slow((PLAIN, 5, (1, 2, 4, 5, 6, 7, 10, 11, 12, 13, 18, 23))),
-        *thorough((PLAIN, 1, (1, 11, 13, 24)), (RECIPE, 1, (1, 11, 13, 24)), (LIMITED, 1, (7, 8, 14))),
+        *slow((RECIPE, 5, (8,)), (LIMITED, 1, (10,)), (["model=lenet", *ADAM], 1, (7,))),
+        *slow((["model=mlp", "+trainer.accumulate_grad_batches=3"], 1, (2,)), (PLAIN, 5, (1, 5, 7, 12, 23))),
+        *thorough((PLAIN, 5, (2, 4, 6, 10, 11, 13, 18)), (RECIPE, 1, (12,))),
+        *thorough((PLAIN, 1, (1, 5, 11, 13, 23, 24)), (RECIPE, 1, (1, 11, 13, 24)), (LIMITED, 1, (7, 8, 14))),
         *thorough((RECIPE, 5, (1, 4, 5, 6, 11, 12, 13, 17, 22, 23))),
         *thorough((["model=dropout_cnn", "scheduler=none"], 1, (7,))),
         *thorough(*(([f"model={network}", *ADAM], 1, (7,)) for network in ("simple_cnn", "compact_cnn", "mlp"))),
@@ -90,7 +89,7 @@ def test_speed_of_a_run_resumed_within_an_epoch_is_its_own(command: Command, mon
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("setting", "size", "saved_at"), [("every_n_train_steps=6", 5, 18), ("every_n_seconds=1e-9", 1, 19)]
+    ("setting", "size", "saved_at"), [("every_n_train_steps=6", 5, 18), *thorough(("every_n_seconds=1e-9", 1, 19))]
 )
 def test_crashed_run_resumes_within_an_epoch(command: Command, setting: str, size: int, saved_at: int) -> None:
     arguments = (*PLAIN, f"callbacks.checkpoint.{setting}", f"steps_per_execution={size}")
@@ -155,14 +154,14 @@ def columns(run: Run) -> list[dict[str, str]]:
 @pytest.mark.parametrize(
     ("settings", "steps", "limits"),
     [
-        ([], [17], [-1]),  # 12 steps an epoch
         *slow(
-            (["steps_per_execution=5", "callbacks=test_curve"], [1, 14], [14, -1]),
-            (["steps_per_execution=1", "trainer.log_every_n_steps=3"], [15], [-1]),
+            ([], [17], [-1]),  # 12 steps an epoch
             (["scheduler=step", "+trainer.accumulate_grad_batches=5"], [4], [-1]),
             (["callbacks=ema", "callbacks.ema.decay=0.9"], [12, 35], [35, -1]),
         ),
         *thorough(
+            (["steps_per_execution=5", "callbacks=test_curve"], [1, 14], [14, -1]),
+            (["steps_per_execution=1", "trainer.log_every_n_steps=3"], [15], [-1]),
             (["steps_per_execution=5"], [15, 23], [23, 100]),
             (["steps_per_execution=4", "trainer.limit_train_batches=7"], [10], [-1]),
         ),
@@ -199,7 +198,7 @@ class Clock(Callback):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "batch", "steps"),
-    [([], 17, 17), (["+trainer.accumulate_grad_batches=5"], 14, 4), *thorough(([], 12, 12))],
+    [(["+trainer.accumulate_grad_batches=5"], 14, 4), *thorough(([], 12, 12), ([], 17, 17))],
 )
 def test_run_out_of_time_continues_in_the_epoch(command: Command, settings: list[str], batch: int, steps: int) -> None:
     settings = [*PLAIN, THREE, *settings, "scheduler=step"]
@@ -226,7 +225,7 @@ class Stateful(Callback):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("place", "moved"), [("${folder}/top", True), ("elsewhere", False)])
+@pytest.mark.parametrize(("place", "moved"), [("${folder}/top", True), *thorough(("elsewhere", False))])
 def test_own_checkpoints_stay_in_place_and_move_with_the_run_folder(command: Command, place: str, moved: bool) -> None:
     top = f"_target_: lightning.pytorch.callbacks.ModelCheckpoint, dirpath: '{place}', filename: '{{epoch}}'"
     top = f"+callbacks.top={{{top}, monitor: train/loss, save_top_k: 2}}"

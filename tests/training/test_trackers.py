@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import MagicMock
 
 import pytest
-from lab import Command, Tiny, assert_refused
+from lab import Command, Tiny, assert_refused, thorough
 
 from mnist_lab.runs.run import Run
 from mnist_lab.training.train import train
@@ -79,7 +79,7 @@ def test_settings_metrics_and_checkpoint_arrive_in_a_database_beside_the_runs(co
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("fault", "status"), [("crash", "FAILED"), ("Ctrl-C", "KILLED")])
+@pytest.mark.parametrize(("fault", "status"), [("crash", "FAILED"), *thorough(("Ctrl-C", "KILLED"))])
 def test_run_that_ended_early_is_continued_by_its_id_and_finished(command: Command, fault: str, status: str) -> None:
     assert command(*QUICK, FAIL.format(fault)).status != 0
     client, (before,) = remote_runs()
@@ -107,7 +107,7 @@ def test_jobs_of_a_sweep_side_by_side_have_its_name_and_a_paused_one_is_schedule
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("uri", ["http://teacher:secret@127.0.0.1:9", "sqlite:////dev/null/x.db"])
+@pytest.mark.parametrize("uri", ["http://teacher:secret@127.0.0.1:9", *thorough("sqlite:////dev/null/x.db")])
 def test_store_that_cannot_be_used_is_reported_before_anything_is_made(command: Command, uri: str) -> None:
     outcome = command(*QUICK, f"logger.mlflow.tracking_uri={uri}")
     assert_refused(outcome, "logger.mlflow.tracking_uri=")

@@ -64,9 +64,9 @@ def test_run_leaves_all_that_is_promised_in_its_folder(trained: Run) -> None:
     [
         (["model=lenet", "figures=true"], [1, 2, 3]),
         (["model=mlp", "figures=true"], []),
-        *slow((["model=lenet", "figures=false"], [])),
-        *slow((["model=lenet", "figures=true", "callbacks.checkpoint.keep_small=false"], [])),
-        *slow((["model=lenet", "figures=true", "callbacks.checkpoint.every_n_epochs=2"], [2])),
+        *thorough((["model=lenet", "figures=false"], [])),
+        *thorough((["model=lenet", "figures=true", "callbacks.checkpoint.keep_small=false"], [])),
+        *thorough((["model=lenet", "figures=true", "callbacks.checkpoint.every_n_epochs=2"], [2])),
         *slow((["model=lenet", "figures=true", "trainer.max_epochs=11"], [2, 4, 6, 8, 10])),
     ],
 )

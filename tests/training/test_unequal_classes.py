@@ -59,7 +59,7 @@ def test_balanced_weights_give_the_classes_equal_shares_of_the_training_images_a
     assert torch.allclose(given, ten_times) and torch.isclose((given * counts).sum(), torch.tensor(190.0))
 
 
-@pytest.mark.parametrize("weights", ["balanced", *slow("[1,3,4,5]")])
+@pytest.mark.parametrize("weights", ["balanced", *thorough("[1,3,4,5]")])
 def test_every_result_has_the_mean_recall_of_the_classes_that_the_set_has(
     command: Command, unequal: list[str], weights: str
 ) -> None:
@@ -97,7 +97,7 @@ def test_equal_classes_have_no_balanced_accuracy_unless_it_is_monitored(
         assert "best by validation balanced accuracy" in outcome.out
 
 
-@pytest.mark.parametrize("monitor", ["val/loss", *slow(BALANCED, "train/loss")])
+@pytest.mark.parametrize("monitor", [BALANCED, *thorough("val/loss", "train/loss")])
 def test_learning_rate_falls_when_the_metric_stops_improving(
     command: Command, unequal: list[str], monitor: str
 ) -> None:
@@ -121,7 +121,7 @@ def test_learning_rate_falls_when_the_metric_stops_improving(
 @pytest.mark.parametrize(
     ("settings", "size", "steps"),
     [
-        (["scheduler.monitor=val/loss"], 5, (31,)),
+        *slow((["scheduler.monitor=val/loss"], 5, (31,))),
         *thorough((["scheduler.monitor=val/balanced_acc", "callbacks=ema"], 1, (12, 24, 29))),
         *thorough((["scheduler.monitor=train/loss", "optimizer=adam"], 5, (24, 36))),
     ],
@@ -215,7 +215,7 @@ def test_jobs_are_ranked_by_balanced_accuracy_where_that_chooses_the_epoch(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sweeper", ["optuna", "halving"])
+@pytest.mark.parametrize("sweeper", ["optuna", *thorough("halving")])
 def test_search_and_halving_compare_balanced_accuracies(command: Command, unequal: list[str], sweeper: str) -> None:
     monitor, rates = f"callbacks.best.monitor={BALANCED}", "optimizer.lr=0.003,0.03"
     words = ("-m", "sweep=s", *unequal, monitor, rates, f"hydra/sweeper={sweeper}", "trainer.max_epochs=2")

@@ -257,6 +257,7 @@ def test_finger_draws_without_scrolling(browser: "Browser", port: int, width: in
         assert inked(page, "pad") > 0.02 * 4 * box["width"] * box["height"]
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_digits_drawn_with_the_mouse_are_recognised(browser: "Browser", tmp_path: Path) -> None:
     given = ["model=lenet", "trainer.max_epochs=1", f"hydra.run.dir={tmp_path / 'run'}", "figures=false"]
