@@ -1,6 +1,7 @@
 """The main job, from a configuration to a finished run folder; read it from top to bottom."""
 
 import math
+import shlex
 import statistics
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
@@ -271,8 +272,8 @@ def print_results(run: Run, cfg: DictConfig, data: MNISTDataModule) -> None:
     if 0 < info["steps"] < ENOUGH_STEPS and not is_limited:
         warnings.append(f"warning: {describe_few_steps(info, data)}")
     board = []
-    if run.event_paths and cfg.get("dashboard", {}).get("layout"):
-        board = [f"curves: tensorboard --logdir {run}", f"  {CURVES}"]
+    if run.event_paths and "dashboard" in cfg and cfg.dashboard.get("layout"):
+        board = [f"curves: tensorboard --logdir {shlex.quote(str(run))}", f"  {CURVES}"]
     print_status("", title, *results_table(info["metrics"]), *warnings, time, *board, f"run folder: {run}")
 
 

@@ -104,7 +104,7 @@ def _draw_heat_map(
         colour = COLOURS["wrong" if word == RunState.FAILED else "soft"]
         frame = Rectangle((x - 0.46, y - 0.43), 0.92, 0.86, fill=False, edgecolor=colour, linestyle=":", linewidth=1)
         axes.add_patch(frame)
-        low = 0.25 * ((x, y) in cells)  # Of several seeds, only some may have failed.
+        low = 0.3 * ((x, y) in cells)  # Of several seeds, only some may have failed.
         axes.text(x, y - low, word, ha="center", va="center_baseline", fontsize=9, color=colour, in_layout=False)
     axes.set_xticks(range(len(columns)), names[0], rotation=90 if is_wide else 0)
     axes.set_yticks(range(len(rows)), names[1])
