@@ -2,6 +2,8 @@
 
 import statistics
 from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
 
 from mnist_lab.runs.ranking import Results
 from mnist_lab.viz.axes import sort_key
@@ -22,14 +24,17 @@ def importances(results: Results, keys: Sequence[str]) -> tuple[dict[str, float]
         return {}, ""
     try:
         import optuna
-        import sklearn  # noqa: F401  Optuna's fANOVA needs it, and does not bring it.
+
+        import_module("sklearn")  # Optuna's fANOVA needs it, and does not bring it.
     except ImportError:
         found = {key: explained_share(each, accuracies) for key, each in numbers.items()}
         method = "the variance of the means of its values; settings may share it"
     else:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         study = optuna.create_study()
-        space = {key: optuna.distributions.IntDistribution(0, max(each)) for key, each in numbers.items()}
+        space: dict[str, Any] = {
+            key: optuna.distributions.IntDistribution(0, max(each)) for key, each in numbers.items()
+        }
         for i, accuracy in enumerate(accuracies):
             params = {key: each[i] for key, each in numbers.items()}
             study.add_trial(optuna.create_trial(params=params, distributions=space, value=accuracy))

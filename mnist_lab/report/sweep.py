@@ -44,7 +44,7 @@ def sweep_page(sweep: Sweep, path: Path) -> dict[str, Any]:
         "tiles": _tiles(results, states),
         "metric": in_words(results.metric),
         "seeds": "seed" in results.varied,
-        "ranked_heads": ["validation", "behind", *(results.heads[key] for key in keys), "time"],
+        "ranked_heads": ["validation", *(results.heads[key] for key in keys), "behind", "time"],
         "ranked": [
             (_ranking_row(results, group, keys), [numbers[job.id] for job in group])
             for group in results.ranked[:MAX_RANKS]
@@ -92,7 +92,7 @@ def _tiles(results: Results, states: Counter[RunState]) -> list[tuple[str, str, 
 
 
 def _ranking_row(results: Results, group: list[Job], keys: list[str]) -> list[str]:
-    """Return the cells of a place in the ranking: accuracy, points behind the best, settings, time."""
+    """Return the cells of a place in the ranking: accuracy, settings, points behind the best, time."""
     entry, best = results.entry(group), spread(results.winner, results.metric)
     own = entry[results.metric]
     behind = f"{100 * (best['mean'] - own['mean']):.2f}" if group != results.winner else ""
@@ -100,7 +100,7 @@ def _ranking_row(results: Results, group: list[Job], keys: list[str]) -> list[st
         error = math.hypot(best["std"] / math.sqrt(len(results.winner)), own["std"] / math.sqrt(len(group)))
         behind = CHANCE * (best["mean"] - own["mean"] < 2 * error) + behind
     settings = [entry["settings"][key] for key in keys]
-    return [format_accuracy(**own), behind, *settings, format_duration(entry["seconds"])]
+    return [format_accuracy(**own), *settings, behind, format_duration(entry["seconds"])]
 
 
 def _best_commands(results: Results) -> list[tuple[str, str]]:

@@ -136,33 +136,33 @@ def draw_cells(
 def plot_response(results: Results, key: str) -> Figure:
     """Plot validation accuracy by one setting, with the spread over seeds; failed jobs are marked below.
 
-    Points are joined if no other setting is swept.
+    Points are joined if no other setting is swept and the values are numbers.
     """
     groups = sorted(results.ranked, key=lambda group: sort_key(results.settings(group[0])[key]))
     failed = unranked(results).get(RunState.FAILED, [])
-    places, ticks = place_values([results.settings(job)[key] for job in (*(group[0] for group in groups), *failed)])
-    spots, ends = ([places[results.settings(job)[key]] for job in jobs] for jobs in ([g[0] for g in groups], failed))
+    values = [results.settings(job)[key] for job in (*(group[0] for group in groups), *failed)]
+    places, ticks = place_values(values)
+    spots = [places[value] for value in values]
     names = [shorten_name(name, MAX_LETTERS) for name in ticks.values()]
     is_wide = LETTER * sum(len(name) + 1 for name in names) > WIDTH - 0.8
     width = max(WIDTH, 1 + 0.2 * len(names)) if is_wide else WIDTH
     figure = Figure(figsize=(width, HEIGHT + is_wide * LETTER * max(map(len, names))))
     axes = figure.subplots()
     means, deviations, texts = _accuracies(results, groups)
-    form = "s-" if {*results.varied} <= {key, "seed"} else "s"
-    points, *_ = axes.errorbar(spots, means, yerr=deviations, fmt=form, **POINTS)
+    is_line = {*results.varied} <= {key, "seed"} and all(math.isfinite(sort_key(value)[0]) for value in values)
+    points, *_ = axes.errorbar(spots[: len(groups)], means, yerr=deviations, fmt="s-" if is_line else "s", **POINTS)
     set_tooltips(points, texts)
     figure.set_label("; ".join(texts))
     axes.set(xlabel=results.heads[key], ylabel=f"{in_words(results.metric)} (%)", xlim=(-0.05, 1.05))
     axes.set_xticks(list(ticks), names, rotation=90 if is_wide else 0)
     axes.grid(axis="y")
-    best, notes = max(means), []
-    margin = 0.06 * (best - find_floor(means))
-    low = find_floor(means) - margin
+    floor, best, notes = find_floor(means), max(means), []
+    low, high = floor - 0.06 * (best - floor), best + 0.06 * (best - floor)
     if low > min(means):
-        axes.set_ylim(low, best + margin)
+        axes.set_ylim(low, high)
         notes.append(f"▼ cut off: down to {min(means):.3g}")
-    cut = {text: spot for text, spot, value in zip(texts, spots, means, strict=True) if value < low}
-    lost = {_explain(results, job): end for job, end in zip(failed, ends, strict=True)}
+    cut = {text: spot for text, spot, value in zip(texts, spots, means, strict=False) if value < low}
+    lost = {_explain(results, job): spot for job, spot in zip(failed, spots[len(groups) :], strict=True)}
     for marks, marker, colour in ((cut, "v", "val"), (lost, "x", "wrong")):
         style: dict[str, Any] = {"marker": marker, "color": COLOURS[colour], "s": 26, "clip_on": False, "zorder": 3}
         marked = axes.scatter(list(marks.values()), [0] * len(marks), transform=axes.get_xaxis_transform(), **style)
@@ -206,7 +206,7 @@ def plot_coordinates(results: Results, keys: Sequence[str]) -> Figure:
     axes.set(xlim=(-0.08, 1.08), ylim=(len(keys) + 0.45, -0.45))
     axes.set_axis_off()
     places: dict[str, dict[str, float]] = {}
-    jobs = [job for group in groups for job in group] + [job for jobs in states.values() for job in jobs]
+    jobs = [job for members in (*groups, *states.values()) for job in members]
     for row, key in enumerate(keys):
         places[key], ticks = place_values([results.settings(job)[key] for job in jobs])
         _draw_coordinate(axes, row, results.heads[key], ticks)
@@ -223,7 +223,7 @@ def plot_coordinates(results: Results, keys: Sequence[str]) -> Figure:
     for slot, (state, members) in enumerate(states.items()):
         colour = COLOURS["wrong" if state == RunState.FAILED else "soft"]
         axes.text(SLOT * slot, len(keys) + 0.1, state, va="top", ha="center", color=colour)
-        style = {"color": colour, "linewidth": 0.8, "linestyle": "-." if state == RunState.FAILED else ":"}
+        style: dict[str, Any] = {"color": colour, "linewidth": 0.8, "linestyle": "-."}
         lines += [(job, SLOT * slot, style, _explain(results, job)) for job in members]
     for rank in reversed(range(len(groups))):
         style = {"color": COLOURS["val"], "linewidth": 1, "alpha": 0.15 + 0.4 * (1 - rank / len(groups))}

@@ -341,11 +341,11 @@ def test_accuracy_that_differs_from_the_recorded_one_is_reported(lab: Lab) -> No
 def test_sweep_is_ranked_and_only_its_best_is_tested(visit: Visit, tmp_path: Path) -> None:
     sweep = made_sweep(tmp_path / "s", SWEPT["two"], failed=1, waiting=1)
     page = visit(report(str(sweep.folder)))
-    assert [row[:4] + sorted(row[4:6]) for row in cells(page, "#ranked")] == [
-        ["1", "1", "97.00%", "", "0.001", "mlp"],
-        ["2", "2", "96.00%", "1.00", "0.001", "lenet"],
-        ["3", "3", "95.00%", "2.00", "0.01", "mlp"],
-        ["4", "4", "94.00%", "3.00", "0.01", "lenet"],
+    assert [row[:2] + sorted(row[2:4]) + [row[4], row[6]] for row in cells(page, "#ranked")] == [
+        ["1", "97.00%", "0.001", "mlp", "", "1"],
+        ["2", "96.00%", "0.001", "lenet", "1.00", "2"],
+        ["3", "95.00%", "0.01", "mlp", "2.00", "3"],
+        ["4", "94.00%", "0.01", "lenet", "3.00", "4"],
     ]
     assert tiles(page)["its test accuracy"] == "90.00%"
     assert not re.search("90.(11|22|33)%", page.content())
