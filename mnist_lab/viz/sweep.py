@@ -236,7 +236,7 @@ def plot_coordinates(results: Results, keys: Sequence[str]) -> Figure:
         set_tooltips(line, [text])
     figure.set_label("; ".join(texts[: len(FIRST)]))
     count = min(len(groups), len(FIRST))
-    figure.legend(axes.get_lines()[: -count - 1 : -1], NAMES[:count], loc="outside lower left", ncols=3)
+    figure.legend(axes.get_lines()[: -count - 1 : -1], NAMES[:count], loc="outside lower left", ncols=3, fontsize=9.5)
     return figure
 
 
