@@ -91,18 +91,26 @@ def save_curves(groups: Sequence[Sequence[Run]], settings: Mapping[Run, dict[str
     from mnist_lab.viz.curves import plot_comparison  # It imports matplotlib.
 
     require_figure_path(path)
-    labels = [line_label(number, group[0], settings[group[0]]) for number, group in enumerate(groups, 1) for _ in group]
-    figure = plot_comparison([run for group in groups for run in group], labels)
+    labels = line_labels([group[0] for group in groups], settings)
+    of_runs = [label for label, group in zip(labels, groups, strict=True) for _ in group]
+    figure = plot_comparison([run for group in groups for run in group], of_runs)
     if figure is not None:
         write_figure(figure, path, f"--out={path}")
     return figure is not None
 
 
-def line_label(number: int, run: Run, settings: Mapping[str, Any]) -> str:
-    """Return the label of a run's line: its number and its values of the differing settings, or its folder."""
-    names = short_names(settings)
-    words = listing.describe_settings({names[key]: value for key, value in settings.items()})
-    return shorten(f"{number}: {words or run.folder.name}", MAX_LABEL)
+def line_labels(runs: Sequence[Run], settings: Mapping[Run, Mapping[str, Any]]) -> list[str]:
+    """Return the labels of runs' lines: their numbers and values of the differing settings, or their folders.
+
+    Runs that differ only in their seeds have the same label, and so are one line.
+    """
+    words = []
+    for run in runs:
+        names = short_names(settings[run])
+        shown = {names[key]: value for key, value in settings[run].items() if key != "seed"}
+        words.append(listing.describe_settings(shown) or ("seeds" if settings[run] else run.folder.name))
+    numbers = {word: [str(i) for i, each in enumerate(words, 1) if each == word] for word in words}
+    return [shorten(f"{', '.join(numbers[word])}: {word}", MAX_LABEL) for word in words]
 
 
 def print_comparison(rows: Sequence[dict[str, Any]], settings: Sequence[str]) -> None:

@@ -1,5 +1,6 @@
 """The values of a sweep's page."""
 
+import math
 import os
 from collections import Counter
 from collections.abc import Callable
@@ -9,23 +10,29 @@ from urllib.parse import quote
 
 from mnist_lab.config.metric_names import TEST_ACC, in_words
 from mnist_lab.formatting import display_path, format_accuracy, format_command, format_date, format_duration
-from mnist_lab.runs.ranking import Results, describe_job
+from mnist_lab.report.importance import importances
+from mnist_lab.runs.ranking import Results, spread
 from mnist_lab.runs.record import RunState
 from mnist_lab.runs.run import Run, start_timestamp
 from mnist_lab.runs.sweep import Job, Sweep
 from mnist_lab.viz.curves import METRICS
 from mnist_lab.viz.save import inline_svg
-from mnist_lab.viz.sweep import plot_accuracy_map, plot_ranking, plot_response, plot_sweep_curves
+from mnist_lab.viz.sweep import plot_accuracy_map, plot_coordinates, plot_response, plot_sweep_curves
 
 # A sweep is in the first of these states that one of its jobs is in, or else finished.
 UNFINISHED = (RunState.RUNNING, RunState.FAILED, RunState.KILLED, RunState.INTERRUPTED, RunState.WAITING)
 MAX_CELLS = 12  # cells in a row or column of a heat map
+MAX_RANKS = 10
+CHANCE = "≈ "  # marks a difference that may be chance
 
 
 def sweep_page(sweep: Sweep, path: Path) -> dict[str, Any]:
     """Return the values of sweep.html.j2 for a sweep in any state; `path` is where the page will be."""
     results = Results.of(sweep)
+    numbers = {job.id: number for number, job in enumerate(results.jobs, 1)}
     keys = [key for key in results.varied if key != "seed"]
+    importance, method = importances(results, keys)
+    keys.sort(key=lambda key: -importance.get(key, 0.0))
     states = Counter(job.state for job in results.jobs)
     first = min((job.info for job in results.jobs if job.info), key=start_timestamp, default=None)
     figures = {f"Validation {label}": plot_sweep_curves(results, name) for name, (label, _) in METRICS.items()}
@@ -37,15 +44,26 @@ def sweep_page(sweep: Sweep, path: Path) -> dict[str, Any]:
         "tiles": _tiles(results, states),
         "metric": in_words(results.metric),
         "seeds": "seed" in results.varied,
-        "ranked_heads": ["rank", *(results.heads[key] for key in keys), "validation", "time", "jobs"],
-        "ranked": [(rank, _ranking_row(results, group)) for rank, group in enumerate(results.ranked, 1)],
+        "ranked_heads": ["validation", *(results.heads[key] for key in keys), "behind", "time"],
+        "ranked": [
+            (_ranking_row(results, group, keys), [numbers[job.id] for job in group])
+            for group in results.ranked[:MAX_RANKS]
+        ],
+        "places": len(results.ranked),
         "commands_best": _best_commands(results),
+        "importance": [(results.heads[key], f"{100 * value:.0f}") for key, value in importance.items()],
+        "method": method,
+        "coordinates": inline_svg(plot_coordinates(results, keys), "Settings") if results.ranked and keys[1:] else "",
         "pictures": _pictures(results, keys),
         "heat": is_grid(results, keys),
+        "states": states,
         "curves": [(heading, inline_svg(figure, heading)) for heading, figure in figures.items() if figure],
-        "job_heads": [*results.heads.values(), "validation", "epochs", "time"],
-        "jobs": [_job_row(results, job, number, path) for number, job in enumerate(results.jobs, 1)],
-        "errors": [(describe_job(results, job), job.error) for job in results.jobs if job.error],
+        "job_heads": ["rank", "validation", *results.heads.values(), "epochs", "time"],
+        "jobs": [_job_row(results, job, numbers[job.id], path) for job in results.jobs],
+        "errors": [
+            (error, [numbers[job.id] for job in results.jobs if job.error == error])
+            for error in dict.fromkeys(job.error for job in results.jobs if job.error)
+        ],
         "commands_again": [
             ("The same command skips finished jobs and continues with the others:", sweep.record["command"]),
             ("Write this page again:", format_command(["report", display_path(sweep.folder)])),
@@ -73,11 +91,16 @@ def _tiles(results: Results, states: Counter[RunState]) -> list[tuple[str, str, 
     return [*tiles, jobs, ("training time", format_duration(seconds), "of all finished jobs")]
 
 
-def _ranking_row(results: Results, group: list[Job]) -> list[str]:
-    """Return the cells of a place in the ranking: settings, accuracy, time, number of jobs."""
-    entry = results.entry(group)
-    accuracy, time = format_accuracy(**entry[results.metric]), format_duration(entry["seconds"])
-    return [*entry["settings"].values(), accuracy, time, "1" if len(group) == 1 else f"{len(group)} seeds"]
+def _ranking_row(results: Results, group: list[Job], keys: list[str]) -> list[str]:
+    """Return the cells of a place in the ranking: accuracy, settings, points behind the best, time."""
+    entry, best = results.entry(group), spread(results.winner, results.metric)
+    own = entry[results.metric]
+    behind = f"{100 * (best['mean'] - own['mean']):.2f}" if group != results.winner else ""
+    if behind and None not in (best["std"], own["std"]):
+        error = math.hypot(best["std"] / math.sqrt(len(results.winner)), own["std"] / math.sqrt(len(group)))
+        behind = CHANCE * (best["mean"] - own["mean"] < 2 * error) + behind
+    settings = [entry["settings"][key] for key in keys]
+    return [format_accuracy(**own), *settings, behind, format_duration(entry["seconds"])]
 
 
 def _best_commands(results: Results) -> list[tuple[str, str]]:
@@ -91,14 +114,14 @@ def _best_commands(results: Results) -> list[tuple[str, str]]:
 
 
 def _pictures(results: Results, keys: list[str]) -> list[tuple[str, str]]:
-    """Return the response to one setting, a heat map of two, or the ranking and the responses to all; with headings."""
-    if not results.ranked or not keys:
+    """Return a heat map of two settings, or the responses to all, with headings."""
+    if not results.ranked:
         return []
-    heads = [results.heads[key] for key in keys]
     if is_grid(results, keys):
-        return [(f"By {' and '.join(heads)}", inline_svg(plot_accuracy_map(results, *keys), "Heat map"))]
-    figures = {"Ranking": plot_ranking(results)} if len(keys) > 1 else {}
-    figures |= {f"By {results.heads[key]}": plot_response(results, key) for key in keys}
+        across, up = sorted(keys, key=results.varied.index)
+        heading = f"By {results.heads[across]} and {results.heads[up]}"
+        return [(heading, inline_svg(plot_accuracy_map(results, across, up), "Heat map"))]
+    figures = {f"By {results.heads[key]}": plot_response(results, key) for key in keys}
     return [(heading, inline_svg(figure, heading)) for heading, figure in figures.items()]
 
 
@@ -116,8 +139,8 @@ def _job_row(results: Results, job: Job, number: int, path: Path) -> dict[str, A
     row, page = results.row(job), Run(job.folder).report_path
     target, link_text = (page, "report") if page.is_file() else (job.folder, "folder")
     link = quote(os.fsencode(os.path.relpath(target, path.absolute().parent))) if target.exists() else None
-    formats: dict[str, Callable[[Any], str]] = {"epochs": str, "seconds": format_duration}
-    formats = {results.metric: "{:.2%}".format, **formats}
+    formats: dict[str, Callable[[Any], str]] = {"rank": str, results.metric: "{:.2%}".format}
+    formats |= {"epochs": str, "seconds": format_duration}
     values = ["–" if row[name] is None else format_value(row[name]) for name, format_value in formats.items()]
-    cells = [*results.settings(job).values(), *values]
+    cells = [*values[:2], *results.settings(job).values(), *values[2:]]
     return {"number": number, "cells": cells, "state": job.state, "link": link, "words": link_text}

@@ -4,7 +4,7 @@ runs/sweeps/NAME/
   sweep.json                     the command, the swept keys, the planned jobs
   VALUES-ID/                     a job: a run folder, with job.json beside run.json
   results.csv, results.json      the results of the jobs, updated while they run
-  response.png, heat_map.png or ranking.png   accuracy over the swept settings: one, two, more
+  response.png, heat_map.png or coordinates.png   accuracy over the swept settings: one, two, more
 """
 
 from __future__ import annotations

@@ -201,7 +201,7 @@ def show_results(results: Results, command: str) -> None:
 def save_sweep_figure(results: Results) -> str | None:
     """Save a figure of accuracy by the settings besides seed, and return its name; None if there is nothing to plot."""
     from mnist_lab.viz.save import write_figure  # These import matplotlib, which a table does not need.
-    from mnist_lab.viz.sweep import plot_accuracy_map, plot_ranking, plot_response
+    from mnist_lab.viz.sweep import plot_accuracy_map, plot_coordinates, plot_response
 
     keys = [key for key in results.varied if key != "seed"]
     if not results.ranked or not keys:
@@ -211,7 +211,7 @@ def save_sweep_figure(results: Results) -> str | None:
     elif len(keys) == 2:
         name, figure = "heat_map.png", plot_accuracy_map(results, *keys)
     else:
-        name, figure = "ranking.png", plot_ranking(results)
+        name, figure = "coordinates.png", plot_coordinates(results, keys)
     write_figure(figure, results.sweep.folder / name)
     return name
 

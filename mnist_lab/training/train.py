@@ -1,6 +1,7 @@
 """The main job, from a configuration to a finished run folder; read it from top to bottom."""
 
 import math
+import shlex
 import statistics
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
@@ -46,6 +47,7 @@ from mnist_lab.training.runtime import explain_batch_size_errors, guest, is_firs
 from mnist_lab.training.trackers import track
 
 ENOUGH_STEPS = 300  # In fewer, even a small network may learn nothing.
+CURVES = "http://localhost:6006/#custom_scalars&_smoothingWeight=0"  # all sets in one chart, as they are
 LIMITS = ("limit_train_batches", "overfit_batches", "max_time")
 
 
@@ -127,6 +129,7 @@ def _train(cfg: DictConfig) -> Run:
         ensure_last_checkpoint(run, trainer)
         if any(callback.has_paused for callback in find_callbacks(trainer, PauseAfter)):
             write_summary(run, trainer, None, elapsed)
+            show_state(run, cfg, trainer, RunState.PAUSED)
             mark_ended(run, RunState.PAUSED)
             return run
         model.load_state_dict(load_weights(model, run.chosen_checkpoint()))
@@ -226,12 +229,17 @@ def show_failure(run: Run, cfg: DictConfig, trainer: pl.Trainer) -> Iterator[Non
     try:
         yield
     except Exception:
-        # On a full disk this fails, too; the error of the run itself is the one to show.
-        with suppress(Exception):
-            if "dashboard" in cfg and is_first_process():
-                dashboard, writers = instantiate_node(cfg.dashboard, "dashboard"), tensorboard_writers(trainer.loggers)
-                dashboard.show_failure(run, cfg, writers, trainer.global_step)
+        with suppress(Exception):  # On a full disk this fails, too; the error of the run itself is the one to show.
+            show_state(run, cfg, trainer, RunState.FAILED)
         raise
+
+
+@rank_zero_only
+def show_state(run: Run, cfg: DictConfig, trainer: pl.Trainer, state: RunState) -> None:
+    """Write a run's row of TensorBoard's HPARAMS tab before its end."""
+    if "dashboard" in cfg:
+        dashboard, writers = instantiate_node(cfg.dashboard, "dashboard"), tensorboard_writers(trainer.loggers)
+        dashboard.show_state(run, cfg, writers, trainer.global_step, state)
 
 
 @contextmanager
@@ -264,7 +272,10 @@ def print_results(run: Run, cfg: DictConfig, data: MNISTDataModule) -> None:
     warnings = []
     if 0 < info["steps"] < ENOUGH_STEPS and not is_limited:
         warnings = describe_few_steps(info, data)
-    print_status("", title, *results_table(info["metrics"]), *warnings, time, f"run folder: {run}")
+    board = []
+    if run.event_paths and "dashboard" in cfg and cfg.dashboard.get("layout"):
+        board = [f"curves: tensorboard --logdir {shlex.quote(str(run))}", f"  {CURVES}"]
+    print_status("", title, *results_table(info["metrics"]), *warnings, time, *board, f"run folder: {run}")
 
 
 def describe_few_steps(info: RunRecord, data: MNISTDataModule) -> list[str]:

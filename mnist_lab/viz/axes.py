@@ -2,8 +2,8 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from statistics import fmean
+from collections.abc import Callable, Collection, Mapping, Sequence
+from statistics import fmean, median
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +17,7 @@ from mnist_lab.viz.style import COLOURS, TOOLTIPS, set_tooltips
 MAX_MARKS = 30  # points of a line with a marker
 MIN_CUT = 1.5  # the length of an axis in terms of a shorter one, from which on the shorter one is taken
 LABEL_ROW = 0.075  # the height of a label at a line's end, as a part of the axes
+MAX_EVEN = 6  # values of a setting that get equal distances
 
 
 def finish_axes(axes: Axes, label_x: str, label_y: str) -> None:
@@ -31,11 +32,54 @@ def set_log_scale(axes: Axes, which: Literal["x", "y"]) -> None:
     """Make an axis logarithmic, with plain numbers as labels, since matplotlib's own need mathtext, which is off."""
     axis = axes.xaxis if which == "x" else axes.yaxis
     axes.set(**{f"{which}scale": "log"})
-    low, high = axis.get_view_interval()
-    decades = math.log10(high / low)
-    axis.set_major_locator(LogLocator(subs=(1,) if decades > 3 else (1, 3) if decades > 1.5 else (1, 2, 5)))
+    axis.set_major_locator(log_locator(*axis.get_view_interval()))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter("{x:g}")
+
+
+def log_locator(low: float, high: float) -> LogLocator:
+    """Return the ticks of a logarithmic axis: round numbers."""
+    decades = math.log10(high / low)
+    return LogLocator(subs=(1,) if decades > 3 else (1, 3) if decades > 1.5 else (1, 2, 5))
+
+
+def sort_key(value: Any) -> tuple[float, str]:
+    """Return the key that sorts values of a setting: numbers by size, then names."""
+    try:
+        return float(value), str(value)
+    except (TypeError, ValueError):
+        return math.inf, str(value)
+
+
+def place_values(values: Collection[str]) -> tuple[dict[str, float], dict[float, str]]:
+    """Return the places of a setting's values between 0 and 1, and the texts of ticks by their places.
+
+    Few values and names are placed evenly. Many numbers are placed by size, or by their logarithms if these are spread
+    more evenly, and the ticks are round numbers.
+    """
+    names = sorted(set(values), key=sort_key)
+    numbers = [sort_key(name)[0] for name in names]
+    if len(names) <= MAX_EVEN or not all(map(math.isfinite, numbers)):
+        places = dict(zip(names, np.linspace(0, 1, len(names)).tolist() if names[1:] else [0.5], strict=True))
+        return places, {place: name for name, place in places.items()}
+    low, middle, high = numbers[0], median(numbers), numbers[-1]
+    is_log = 0 < 4 * low < high and 2 * middle < math.sqrt(low * high) + (low + high) / 2
+    scale: Callable[[float], float] = math.log if is_log else float
+    locator = log_locator(low, high) if is_log else MaxNLocator(5, steps=[1, 2, 5, 10])
+
+    def place(number: float) -> float:
+        return (scale(number) - scale(low)) / (scale(high) - scale(low))
+
+    ticks = {
+        place(tick): f"{tick:g}".replace("e-0", "e-") for tick in locator.tick_values(low, high) if low <= tick <= high
+    }
+    return {name: place(number) for name, number in zip(names, numbers, strict=True)}, ticks
+
+
+def find_floor(values: Sequence[float]) -> float:
+    """Return the lowest of the values to show, so that a few bad ones do not hide how the good ones differ."""
+    best, middle = max(values), median(values)
+    return min(values) if best == middle else max(min(values), best - 4 * (best - middle))
 
 
 def plot_means(axes: Axes, values: Mapping[Any, Sequence[float]], form: str, colour: Any, **style: Any) -> None:

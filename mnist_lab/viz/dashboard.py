@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.evaluation.predictions import Predictions
 from mnist_lab.formatting import format_value, printable
 from mnist_lab.models.classifier import Classifier
+from mnist_lab.runs.record import RunState
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
 from mnist_lab.viz.curves import plot_accuracy, plot_examples_seen, plot_loss
@@ -95,7 +97,7 @@ class Dashboard:
                 if self.layout:
                     board.add_custom_scalars(LAYOUT)
                 if self.hparams:
-                    add_hyperparameters(board, run, cfg, step)
+                    add_hyperparameters(board, run, cfg, step, "pruned" if run.pruned_path.exists() else "")
                 for path in pictures:
                     add_picture(board, path, step)
                 if self.pr_curves and predictions:
@@ -107,10 +109,10 @@ class Dashboard:
                     add_graph(board, model, images[:1])
                 board.close()
 
-    def show_failure(self, run: Run, cfg: DictConfig, boards: Sequence[SummaryWriter], step: int) -> None:
-        """Write the row of a failed run into the HPARAMS tab, if that is switched on, and close the boards."""
+    def show_state(self, run: Run, cfg: DictConfig, boards: Sequence[SummaryWriter], step: int, state: str) -> None:
+        """Write the row of a run that failed or pauses into the HPARAMS tab, if that is switched on."""
         for board in boards if self.hparams else ():
-            add_hyperparameters(board, run, cfg, step, failed=True)
+            add_hyperparameters(board, run, cfg, step, state)
             board.close()
 
     def _save_figures(
@@ -153,21 +155,21 @@ def add_picture(board: SummaryWriter, path: Path, step: int) -> None:
     board.file_writer.add_summary(Summary(value=[value]), step)  # type: ignore[attr-defined]
 
 
-def add_hyperparameters(board: SummaryWriter, run: Run, cfg: DictConfig, step: int, *, failed: bool = False) -> None:
-    """Write a run's row of the HPARAMS tab: its swept and its main settings, and its final metrics, if it has any.
+def add_hyperparameters(board: SummaryWriter, run: Run, cfg: DictConfig, step: int, state: str = "") -> None:
+    """Write a run's row of the HPARAMS tab: its settings, and its final metrics unless it failed.
 
-    The row of a sweep's job has no test metrics, since the test set chooses nothing.
+    The row of a sweep's job has the swept settings, since the others are equal; its name is its number, and its state
+    if that is not "finished". It has no test metrics, since the test set chooses nothing.
 
     TensorBoard takes the columns from one run, and ticks the first five settings and metrics. It shows the last point
     of each metric; the final metrics, of the best epoch's weights, therefore have tags of their own. The row is
     written at the end, because it needs the values of the metrics.
     """
     sweep = Sweep(run.folder.absolute().parent)
-    overrides = override_values(cfg.overrides)
-    if sweep.exists:
-        keys = [*sweep.record["swept"], *MAIN_SETTINGS]
-    else:
-        keys = [*MAIN_SETTINGS, *(key for key in overrides if key.split(".")[0] in GROUPS)]
+    overrides, record = override_values(cfg.overrides), sweep.record if sweep.exists else None
+    keys = [*MAIN_SETTINGS, *(key for key in overrides if key.split(".")[0] in GROUPS)]
+    if record and record["swept"]:
+        keys = record["swept"]
     settings = {}
     for key in identity_settings(dict.fromkeys(keys)):
         value = cfg.name if key == "model" else OmegaConf.select(cfg, key)
@@ -176,24 +178,33 @@ def add_hyperparameters(board: SummaryWriter, run: Run, cfg: DictConfig, step: i
         elif value is not None:
             settings[key] = value if type(value) in (int, float, str) else format_value(value)
     names = short_names(settings) | {"trainer.max_epochs": "epochs"}
-    recorded = {} if failed else run.info["metrics"]
-    shown = [name for name in sorted(recorded) if not (sweep.exists and name.startswith("test/"))]
+    recorded = {} if state == RunState.FAILED else run.info["metrics"]
+    shown = [name for name in sorted(recorded, reverse=True) if not (record and name.startswith("test/"))]
     metrics = {f"final/{name}": recorded[name] for name in sorted(shown, key=is_loss)}
     for tag, value in metrics.items():
         board.add_scalar(tag, value, step)
     row = {names[key]: value for key, value in settings.items()}
-    summaries = hparams(row, metrics)  # type: ignore[no-untyped-call]
-    first_metadata = summaries[0].value[0].metadata
-    content = HParamsPluginData.FromString(first_metadata.plugin_data.content)
+    experiment, start, end = hparams(row, metrics)  # type: ignore[no-untyped-call]
+    content = _plugin_data(experiment)
     for info in content.experiment.metric_infos:
         info.display_name = info.name.tag.removeprefix("final/").replace("/", " ")
-    first_metadata.CopyFrom(metadata.create_summary_metadata(content))
-    if failed:
+    experiment.value[0].metadata.CopyFrom(metadata.create_summary_metadata(content))
+    if record:
+        content = _plugin_data(start)
+        number = next((i for i, id in enumerate(record["jobs"], 1) if run.folder.name.endswith(id)), run.folder.name)
+        content.session_start_info.group_name = f"{number} {state}".strip() + f", {sweep.folder.name}"
+        start.value[0].metadata.CopyFrom(metadata.create_summary_metadata(content))
+    if state == RunState.FAILED:
         failure = HParamsPluginData(session_end_info=SessionEndInfo(status=api_pb2.STATUS_FAILURE))
-        summaries[-1].value[0].metadata.CopyFrom(metadata.create_summary_metadata(failure))
-    for summary in summaries:
+        end.value[0].metadata.CopyFrom(metadata.create_summary_metadata(failure))
+    # TensorBoard would take the columns from a failed run, too, and it has no metrics.
+    for summary in (start, end) if state == RunState.FAILED else (experiment, start, end):
         # After a failure, the board may be closed; this method opens it again.
         board._get_file_writer().add_summary(summary)  # type: ignore[no-untyped-call]
+
+
+def _plugin_data(summary: Any) -> HParamsPluginData:
+    return HParamsPluginData.FromString(summary.value[0].metadata.plugin_data.content)
 
 
 def add_embedding(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import re
@@ -88,7 +89,14 @@ def _adapt(element: ElementTree.Element) -> None:
     element.text, element.tail = (element.text or "").strip() or None, None
     if element.tag == "g" and attributes.pop("id", "").startswith(TOOLTIPS):
         attributes["class"] = "series"
-        marks = element.findall(".//{*}use") or element.findall(".//{*}path")
+        marks = element.findall(".//{*}use")
+        if not marks:  # A thin line is hard to point at; a wide one without a colour lies above it.
+            attributes["class"] = "series line"
+            marks = [copy.deepcopy(path) for path in element.findall(".//{*}path")]
+            for mark in marks:
+                mark.set("style", "fill: none; stroke: transparent; stroke-width: 9")
+                _adapt(mark)
+            element.extend(marks)
         for mark, text in zip(marks, json.loads(element.attrib["id"].removeprefix(TOOLTIPS)), strict=True):
             ElementTree.SubElement(mark, "title").text = text
     for key in attributes.keys() & {"d", "x", "y", "transform"}:

@@ -12,7 +12,7 @@ import pytest
 from lab import Command, Outcome, Tiny, change_settings
 from matplotlib.image import imread
 
-from mnist_lab.cli.compare import MAX_LABEL, PAIRED, describe_pair, line_label
+from mnist_lab.cli.compare import MAX_LABEL, PAIRED, describe_pair, line_labels
 from mnist_lab.evaluation.predictions import PairedComparison, compare_on_test_set
 from mnist_lab.formatting import format_accuracy
 from mnist_lab.runs.listing import compare_settings, find_records
@@ -164,10 +164,12 @@ def test_same_settings_and_runs_without_metrics_are_shown(command: Command, two:
 
 
 def test_long_labels_are_shortened(two: list[Run]) -> None:
-    settings = dict.fromkeys((f"group.setting_{i}" for i in range(20)), 0)
-    assert line_label(1, two[0], settings).endswith("...") and len(line_label(1, two[0], settings)) == MAX_LABEL
-    assert line_label(2, two[1], dict.fromkeys(settings)) == "2: cnn"
-    assert line_label(2, two[1], {"model": "lenet", "seed": 1}) == "2: model=lenet, seed=1"
+    many = dict.fromkeys((f"group.setting_{i}" for i in range(20)), 0)
+    long, folder = line_labels(two, {two[0]: many, two[1]: {}})
+    assert long.endswith("...") and len(long) == MAX_LABEL
+    assert folder == "2: cnn"
+    seeds = {run: {"model": "lenet", "seed": i} for i, run in enumerate(two)}
+    assert line_labels(two, seeds) == ["1, 2: model=lenet"] * 2, "they are one line, with a band"
 
 
 def test_settings_in_lists_are_compared(two: list[Run]) -> None:

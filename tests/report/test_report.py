@@ -5,6 +5,7 @@ import itertools
 import json
 import re
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,12 +16,13 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import pytest
 import torch
-from lab import Command, Tiny, assert_refused, change_settings, thorough
+from lab import Command, Tiny, assert_refused, change_settings, slow, thorough
 from playwright.sync_api import Browser, Page
 
 from mnist_lab.cli.data import main as describe
 from mnist_lab.evaluation.predictions import Predictions, TrainedRun
 from mnist_lab.export.model_card import describe_preset
+from mnist_lab.report.importance import importances
 from mnist_lab.report.render import report
 from mnist_lab.report.run import class_rows, most_confused
 from mnist_lab.report.sweep import is_grid
@@ -339,11 +341,11 @@ def test_accuracy_that_differs_from_the_recorded_one_is_reported(lab: Lab) -> No
 def test_sweep_is_ranked_and_only_its_best_is_tested(visit: Visit, tmp_path: Path) -> None:
     sweep = made_sweep(tmp_path / "s", SWEPT["two"], failed=1, waiting=1)
     page = visit(report(str(sweep.folder)))
-    assert [row[:4] for row in cells(page, "#ranked")] == [
-        ["1", "0.001", "mlp", "97.00%"],
-        ["2", "0.001", "lenet", "96.00%"],
-        ["3", "0.01", "mlp", "95.00%"],
-        ["4", "0.01", "lenet", "94.00%"],
+    assert [row[:2] + sorted(row[2:4]) + [row[4], row[6]] for row in cells(page, "#ranked")] == [
+        ["1", "97.00%", "0.001", "mlp", "", "1"],
+        ["2", "96.00%", "0.001", "lenet", "1.00", "2"],
+        ["3", "95.00%", "0.01", "mlp", "2.00", "3"],
+        ["4", "94.00%", "0.01", "lenet", "3.00", "4"],
     ]
     assert tiles(page)["its test accuracy"] == "90.00%"
     assert not re.search("90.(11|22|33)%", page.content())
@@ -378,7 +380,7 @@ def test_sweeps_page_has_the_learning_curves_of_the_better_half(tmp_path: Path) 
     assert figure is not None
     lines = figure.axes[0].get_lines()
     assert [line.get_label() for line in lines] == [f"lr={i}" for i in (3, 2, 1, 0)]
-    assert [line.get_color() == COLOURS["val"] for line in lines] == [False, False, False, True]
+    assert [line.get_color() == COLOURS["val"] for line in lines] == [False, True, True, True]
     assert lines[3].get_xydata().tolist() == [[1, 0.5], [2, 0.4], [3, 0.3]]
     text = report(str(sweep.folder)).read_text()
     assert "Learning curves" in text
@@ -396,11 +398,42 @@ def test_seeds_of_the_same_settings_are_one_place_with_its_spread(tmp_path: Path
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "charts"),
-    [("one", ["By lr"]), ("two", ["Heat map"]), ("three", ["Ranking", "By lr", "By model", "By batch_size"])],
+    [
+        ("one", ["By lr"]),
+        ("two", ["Settings", "Heat map"]),
+        ("three", ["Settings", "By lr", "By model", "By batch_size"]),
+    ],
 )
 def test_sweep_is_drawn_by_its_number_of_settings(tmp_path: Path, name: str, charts: list[str]) -> None:
     text = report(str(made_sweep(tmp_path / "s", SWEPT[name]).folder)).read_text()
     assert re.findall('class="chart" role="img" aria-label="(.*?): ', text) == charts
+
+
+@pytest.mark.parametrize("has_sklearn", [False, *slow(True)])
+def test_importance_is_the_share_of_the_differences_that_a_setting_explains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_sklearn: bool
+) -> None:
+    """In this sweep, the learning rate moves the accuracy by 4 points, the batch size by 2, the network by 1."""
+    if not has_sklearn:
+        monkeypatch.setitem(sys.modules, "sklearn", None)
+    swept = {"optimizer.lr": ["0.1", "0.01"], "data.batch_size": ["32", "64"], "model": ["mlp", "lenet"]}
+    results = Results.of(made_sweep(tmp_path / "s", swept))
+    found, method = importances(results, list(swept))
+    assert list(found) == ["optimizer.lr", "data.batch_size", "model"]
+    expected = {"optimizer.lr": 16 / 21, "data.batch_size": 4 / 21, "model": 1 / 21}
+    assert found == pytest.approx(expected, abs=0.15 if has_sklearn else 1e-9)
+    assert ("fANOVA" in method) == has_sklearn
+    assert importances(Results.of(made_sweep(tmp_path / "one", SWEPT["one"])), ["optimizer.lr"]) == ({}, "")
+
+
+@pytest.mark.parametrize(
+    ("keys", "behind"), [(["optimizer.lr", "seed"], ["2.00", "4.00"]), (["seed", "optimizer.lr"], ["≈ 1.00", "≈ 2.00"])]
+)
+def test_differences_that_may_be_chance_are_marked(tmp_path: Path, keys: list[str], behind: list[str]) -> None:
+    """The seeds differ by 1 point, which is little beside 2, or by 3, which is more than 1 and 2."""
+    values = {"optimizer.lr": ["0.1", "0.01", "0.001"], "seed": ["0", "1"]}
+    text = report(str(made_sweep(tmp_path / "s", {key: values[key] for key in keys}).folder)).read_text()
+    assert re.findall(r"<td>(≈? ?\d\.00)</td>", text) == behind
 
 
 def test_sweep_without_a_result_has_a_page(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from mnist_lab.evaluation.predictions import Predictions, TrainedRun
 from mnist_lab.models.classifier import Classifier
 from mnist_lab.runs.run import Run
 from mnist_lab.training.build import instantiate_node, make_data, make_model
-from mnist_lab.training.train import train
+from mnist_lab.training.train import CURVES, train
 from mnist_lab.viz.dashboard import FIGURES, Dashboard, compute_features
 from mnist_lab.viz.model import plot_confusion, plot_filters, plot_worst_errors
 
@@ -231,7 +231,8 @@ def test_choices_have_every_part(module_tiny: Tiny) -> None:
 def test_run_without_tensorboard_has_its_figures(command: Command) -> None:
     folder = Path("runs/a/none")
     settings = ("model=mlp", "trainer.max_epochs=1", "figures=true", "logger=csv", f"hydra.run.dir={folder}")
-    assert command(*settings).status == 0
+    outcome = command(*settings)
+    assert outcome.status == 0 and CURVES not in outcome.out
     assert found(folder) == Counter()
     assert {path.stem for path in (folder / "figures").iterdir()} >= NAMES - {"worst"}
 
@@ -239,8 +240,8 @@ def test_run_without_tensorboard_has_its_figures(command: Command) -> None:
 @pytest.mark.slow
 def test_run_that_continues_has_everything_once(command: Command) -> None:
     """This also holds if parts are switched off when the run continues."""
-    assert command("model=lenet", "figures=true").status == 0
-    folder = Run.find("latest").folder
+    outcome, folder = command("model=lenet", "figures=true"), Run.find("latest").folder
+    assert f"curves: tensorboard --logdir {folder}\n  {CURVES}\nrun folder: " in outcome.out
     before = found(folder)
     assert {before[tag] for tag in set().union(*PARTS.values())} == {1}
     for epochs, setting in ((3, []), (4, ["dashboard=none"])):
