@@ -35,8 +35,8 @@ from benchmarks import sweep_kills
 from benchmarks.power_loss import Recorder, failures, rebuild
 from mnist_lab.__main__ import main as command_line
 from mnist_lab.config.metric_names import IMAGES_PER_SECOND
-from mnist_lab.runs.run import Run
 from mnist_lab.console import console
+from mnist_lab.runs.run import Run
 
 SETTINGS = (
     "model=dropout_cnn",

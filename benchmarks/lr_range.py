@@ -15,9 +15,9 @@ from omegaconf import DictConfig
 from benchmarks.timing import print_head, print_row
 from mnist_lab.config.compose import compose
 from mnist_lab.config.metric_names import VAL_ACC
+from mnist_lab.console import console
 from mnist_lab.formatting import format_value
 from mnist_lab.training.lr_range import range_test
-from mnist_lab.console import console
 from mnist_lab.training.train import train
 
 NETWORKS = ("mlp", "lenet", "simple_cnn", "compact_cnn", "dropout_cnn")
