@@ -197,10 +197,10 @@ def _schema_text(schema: dict[str, Any]) -> str:
 
 
 def _table(rows: Iterable[tuple[str, str, str, str]]) -> str:
-    """Return a table whose long words may break after dots, commas and braces only; empty without rows."""
-    lines = []
+    """Return a table whose long words may break after dots, commas, colons and braces only; empty without rows."""
+    lines, place = [], re.compile(r"(?<=[,:{])(?=[^\s.,])|(?<=\.)(?=[^\s.,\d])")
     for cells in rows:
-        key, kind, default, comment = (re.sub(r"(?<=[.,:{])(?=[^\s.,])", "<wbr>", escape(cell)) for cell in cells)
+        key, kind, default, comment = (place.sub("<wbr>", escape(cell)) for cell in cells)
         kind = f"<em>{kind}</em>" if kind else ""
         texts = "; ".join(filter(None, (comment, kind)))
         lines.append(f"<tr><td><code>{key}</code></td><td><code>{default}</code></td><td>{texts}</td></tr>")
@@ -220,7 +220,7 @@ def gallery_page() -> str:
             commands = re.findall(
                 r"^(?:\$ )?((?:python|tensorboard|mlflow) .*?)(?: +#.*)?$", text[: picture.start()], re.M
             )
-            card = f"##{title}\n\n[![{picture[1]}]({picture[2]})]({page})\n\n```\n{commands[-1]}\n```"
+            card = f"## {title[2:]}\n\n[![{picture[1]}]({picture[2]})]({page})\n\n```\n{commands[-1]}\n```"
             parts.append(f"<div markdown>\n\n{card}\n\n</div>")
     return "\n\n".join([*parts, "</div>"]) + "\n"
 

@@ -100,7 +100,7 @@ def test_readme_is_one_page_whose_links_lead_to_files_and_whose_code_fits_on_git
     assert [line for line in code.splitlines() if len(line) > 98] == []
 
 
-@pytest.mark.parametrize("guide", (CHECKOUT / "docs" / "guides").glob("*.md"), ids=lambda guide: guide.stem)
+@pytest.mark.parametrize("guide", sorted((CHECKOUT / "docs" / "guides").glob("*.md")), ids=lambda guide: guide.stem)
 def test_each_guide_has_a_picture_that_the_script_makes_with_a_text_in_its_place(guide: Path) -> None:
     pictures = re.findall(r"!\[(.*?)\]\(\.\./(pictures/\S+)\)", guide.read_text(encoding="utf-8"))
     script = (CHECKOUT / "docs" / "pictures.py").read_text(encoding="utf-8")
