@@ -397,7 +397,7 @@ class Studio:
         enter(self.work, "shapes")
         write_shapes(Path("shapes"))
         lab("python -m mnist_lab data data=image_folder data.source.path=shapes --out data.html")
-        self._photograph("own-data", "data.html", height=620, hidden=":has(~ [aria-labelledby=values])")
+        self._photograph("own-data", "data.html", height=720, hidden=":has(~ [aria-labelledby=values])")
 
     def predict(self) -> None:
         """Read a number on ruled paper, in shade; its preview shows what was found."""
@@ -440,7 +440,7 @@ def play(page: Page) -> Iterator[int]:
 
 def write_shapes(folder: Path) -> None:
     """Write 60 images each of circles, crosses and squares."""
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(3)
     for shape in ("circle", "cross", "square"):
         (folder / shape).mkdir(parents=True, exist_ok=True)
         for i in range(60):
