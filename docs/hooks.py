@@ -4,9 +4,10 @@ import inspect
 import os
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import redirect_stdout, suppress
 from functools import cache
+from html import escape
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -52,6 +53,14 @@ RUN_FOLDER = {
     "projector_folder": "test images in the space before the last layer, for TensorBoard",
     "projector_config_path": "shows TensorBoard where the projector's files are",
 }
+# The guides of the gallery, in its order.
+GALLERY = (
+    *("draw", "report", "sweeps", "search", "compare", "robustness", "look-at-data", "predict", "export", "recipes"),
+    *("learning-rate", "tensorboard", "trackers", "reproduce", "own-data", "data", "train", "resume", "clusters"),
+    *("ensemble", "housekeeping", "own-network", "extend"),
+)
+# Keys of configuration files that the configuration's page leaves out.
+NOT_SHOWN = ("defaults", "hydra", "_partial_", "sha256", "md5", "tutorial")
 TOP = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
@@ -66,6 +75,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         "reference/cli.md": commands_page(),
         "reference/configuration.md": configuration_page(),
         "reference/run-folder.md": run_folder_page(),
+        "gallery.md": gallery_page(),
     }
     for source, page in TOP.items():
         pages[page] = (ROOT / source).read_text(encoding="utf-8")
@@ -104,21 +114,29 @@ def commands_page() -> str:
 
 
 def configuration_page() -> str:
-    """Return the page of the configuration: the choices of each group, and their keys with type and default."""
+    """Return the page of the configuration: each group's choices, and their keys with default, comment and type."""
+    groups = {
+        folder.name: {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+        for folder in sorted(path for path in conf_dir().iterdir() if path.is_dir() and path.name != "hydra")
+    }
+    index = [
+        f"| [`{group}`](#{group}) | {' '.join(f'[`{name}`](#{group}{name})' for name in choices)} |"
+        for group, choices in groups.items()
+    ]
     parts = [
         "# Configuration",
         "Generated from `conf/` and from the constructors' signatures. A group's choice is set by `GROUP=CHOICE`,\n"
-        "a value by its dotted name. `python -m mnist_lab --cfg job` prints the whole configuration of a command line.",
+        "a value by its dotted name. `python -m mnist_lab --cfg job` prints the configuration of a command line.\n"
+        "The page leaves out checksums of data, published figures of tutorials, and settings that follow from others.",
+        "| group | choices |\n|---|---|\n" + "\n".join(index),
         "## Root\n\n`conf/train.yaml`\n\n" + _table(_rows(conf_dir() / "train.yaml", "")),
     ]
-    for folder in sorted(path for path in conf_dir().iterdir() if path.is_dir() and path.name != "hydra"):
-        parts.append(f"## {folder.name}")
-        for path in sorted(folder.glob("*.yaml")):
+    for group, choices in groups.items():
+        parts.append(f"## {group}")
+        for name, path in choices.items():
             header = " ".join(line.lstrip("# ") for line in _header(path))
-            rows = list(_rows(path, "" if folder.name == "experiment" else f"{folder.name}."))
-            parts.append(f"### {folder.name}={path.stem}")
-            parts += [header] if header else []
-            parts += [_table(rows)] if rows else []
+            table = _table(_rows(path, "" if group == "experiment" else f"{group}."))
+            parts += filter(None, (f"### {group}={name}", header, table))
     return "\n\n".join(parts) + "\n"
 
 
@@ -132,7 +150,7 @@ def _header(path: Path) -> Iterator[str]:
 
 def _rows(path: Path, prefix: str) -> Iterator[tuple[str, str, str, str]]:
     """Yield key, type, default and comment of each value in a configuration file."""
-    text = path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8").partition("# Derived from other settings")[0]
     comments = dict(re.findall(r"^\s*([\w]+):.*?\s# (.*)$", text, flags=re.MULTILINE))
     node = OmegaConf.to_container(OmegaConf.create(text))
     yield from _values(node if isinstance(node, dict) else {}, prefix, comments)
@@ -144,7 +162,7 @@ def _values(node: dict[Any, Any], prefix: str, comments: dict[str, str]) -> Iter
         hints = parameter_types(find_class(node["_target_"], prefix))
     for name, value in node.items():
         key = f"{prefix}{name}"
-        if name in ("defaults", "hydra", "_partial_") or str(name).startswith("override "):
+        if name in NOT_SHOWN or str(name).startswith("override "):
             continue
         if isinstance(value, dict) and value:
             yield from _values(value, f"{key}.", comments)
@@ -171,19 +189,54 @@ def _schema_text(schema: dict[str, Any]) -> str:
     if "enum" in schema:
         return ", ".join(map(str, schema["enum"]))
     signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-    limits = ", ".join(f"{sign} {schema[key]:g}" for key, sign in signs.items() if key in schema)
+    limits = ", ".join(f"{sign} {schema[key]:,.10g}" for key, sign in signs.items() if key in schema)
     kind = schema.get("type", "")
     if kind == "array" and "items" in schema:
         kind = f"list of {_schema_text(schema['items'])}"
     return f"{kind} {limits}".strip()
 
 
-def _table(rows: Any) -> str:
-    lines = ["| key | type | default | |", "|---|---|---|---|"]
-    for key, kind, default, comment in rows:
-        cells = (f"`{key}`", kind, f"`{default}`", comment)
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(lines)
+def _table(rows: Iterable[tuple[str, str, str, str]]) -> str:
+    """Return a table whose long words may break after dots, commas, colons and braces only; empty without rows."""
+    lines, place = [], re.compile(r"(?<=[,:{])(?=[^\s.,])|(?<=\.)(?=[^\s.,\d])")
+    for cells in rows:
+        key, kind, default, comment = (place.sub("<wbr>", escape(cell)) for cell in cells)
+        kind = f"<em>{kind}</em>" if kind else ""
+        texts = "; ".join(filter(None, (comment, kind)))
+        lines.append(f"<tr><td><code>{key}</code></td><td><code>{default}</code></td><td>{texts}</td></tr>")
+    head = "<thead><tr><th>key</th><th>default</th><th>meaning; <em>type</em></th></tr></thead>"
+    return f'<table class="keys">{head}<tbody>{"".join(lines)}</tbody></table>' if lines else ""
+
+
+def gallery_page() -> str:
+    """Return the page with the pictures of the guides, each with the last command in the block above it."""
+    parts = ["---\nhide: [toc]\nsearch: {exclude: true}\n---", "# Gallery"]
+    parts.append("What the lab shows, each with the command that makes it. A picture leads to its guide.")
+    parts.append('<div class="gallery" markdown>')
+    for name in GALLERY:
+        page = f"guides/{name}.md"
+        title, text = (ROOT / "docs" / page).read_text(encoding="utf-8").split("\n", 1)
+        for picture in re.finditer(r"!\[(.*?)\]\(\.\./(.*?)\)", text):
+            commands = re.findall(
+                r"^(?:\$ )?((?:python|tensorboard|mlflow) .*?)(?: +#.*)?$", text[: picture.start()], re.M
+            )
+            card = f"## {title[2:]}\n\n[![{picture[1]}]({picture[2]})]({page})\n\n```\n{commands[-1]}\n```"
+            parts.append(f"<div markdown>\n\n{card}\n\n</div>")
+    return "\n\n".join([*parts, "</div>"]) + "\n"
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Give each public name of the Python page the line that imports it as its heading."""
+    heading = r"::: \1.\2\n    options:\n      heading: from \1 import \2\n      toc_label: \2"
+    return re.sub(r"^::: (mnist_lab[\w.]*)\.(\w+)$", heading, markdown, flags=re.MULTILINE)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Link each picture to itself, for a look at its full size."""
+    picture = re.compile(r'(<a [^>]*>)?(<img [^>]*?src="([^"]+)"[^>]*>)')
+    return picture.sub(
+        lambda match: match[0] if match[1] else f'<a class="picture" href="{match[3]}">{match[2]}</a>', html
+    )
 
 
 def run_folder_page() -> str:
@@ -223,7 +276,8 @@ def notebook_page(path: Path) -> tuple[str, dict[str, bytes]]:
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = re.sub(r"(?s)\$\$(.+?)\$\$", lambda match: convert(match[1], display="block"), cell.source)
-            cell.source = re.sub(r"\$(.+?)\$", lambda match: convert(match[1]), cell.source)
+            # A tag that begins a line would begin a paragraph, were it not in a span.
+            cell.source = re.sub(r"\$(.+?)\$", lambda match: f"<span>{convert(match[1])}</span>", cell.source)
             cell.source = re.sub(r"\]\((\w+)\.ipynb\)", r"](\1.md)", cell.source)
             cell.source = cell.source.replace("](../results/RESULTS.md)", "](../results/tutorials.md)")
     body, resources = MarkdownExporter().from_notebook_node(notebook)

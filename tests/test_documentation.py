@@ -91,8 +91,20 @@ def write_what_they_name(tiny: Tiny) -> None:
         write_files_of_guide(guide)
 
 
-def test_readme_is_one_page_whose_links_lead_to_files() -> None:
+def test_readme_is_one_page_whose_links_lead_to_files_and_whose_code_fits_on_github() -> None:
     """The build of the site checks the links of all other pages."""
     assert len(README.splitlines()) <= 150
-    links = re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", README)
+    links = re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", README) + re.findall(r'src(?:set)?="([^"]+)"', README)
     assert links and [link for link in links if not (CHECKOUT / link).exists()] == []
+    code = "".join(re.findall(r"^```.*?^```\n", README, re.MULTILINE | re.DOTALL))
+    assert [line for line in code.splitlines() if len(line) > 98] == []
+
+
+@pytest.mark.parametrize("guide", sorted((CHECKOUT / "docs" / "guides").glob("*.md")), ids=lambda guide: guide.stem)
+def test_each_guide_has_a_picture_that_the_script_makes_with_a_text_in_its_place(guide: Path) -> None:
+    pictures = re.findall(r"!\[(.*?)\]\(\.\./(pictures/\S+)\)", guide.read_text(encoding="utf-8"))
+    script = (CHECKOUT / "docs" / "pictures.py").read_text(encoding="utf-8")
+    assert pictures
+    for text, name in pictures:
+        path = CHECKOUT / "docs" / name
+        assert len(text.split()) > 8 and f'"{path.stem}"' in script and path.stat().st_size <= 100_000
