@@ -13,12 +13,11 @@ def main(arguments: list[str]) -> None:
     parser = CommandParser("report")
     parser.add_runs()
     parser.add_argument("--out", type=Path, metavar="FILE", help="file of a page (default: report.html in its folder)")
-    parser.add_argument("--open", action="store_true", help="open the page in a browser")
+    parser.add_argument("--open", action="store_true", help="open the pages in a browser")
     options = parser.parse_runs(arguments)
     folders = find_named_folders(options)
-    if len(folders) > 1 and (options.out or options.open):
-        option = f"--out={options.out}" if options.out else "--open"
-        raise UsageError(f"{option}: only valid for one page; {len(folders)} are named")
+    if options.out and len(folders) > 1:
+        raise UsageError(f"--out={options.out}: only valid for one page; {len(folders)} are named")
     for folder in folders:
         path = report(str(folder), options.out)
         print_lines(f"written: {display_path(path)}")

@@ -70,9 +70,9 @@ def run_page(run: Run) -> dict[str, Any]:
         "config": run.config_path.read_text(encoding="utf-8"),
         "curves": [(name, inline_svg(figure, name)) for name, figure in figures.items() if figure.axes[0].get_lines()],
         "tutorial": describe_preset(run) if run.tutorial.get("published") else None,
-        "epoch_heads": list(curves),
+        "epoch_heads": ["epoch", *curves],
         "epochs": [
-            (f"{x:g}", [format_cell(name, curve.get(x)) for name, curve in curves.items()])
+            [f"{x:g}", *(format_cell(name, curve.get(x)) for name, curve in curves.items())]
             for x in sorted({x for curve in curves.values() for x in curve})
         ],
         "kind": "digit" if data_set == "MNIST" else "class",
@@ -109,13 +109,11 @@ def describe_test_set(run: Run) -> tuple[dict[str, Any] | None, str]:
         "accuracy": predictions.accuracy,
         "images": count,
         "wrong": wrong,
-        "names": predictions.classes,
         "counts": counts.tolist(),
         "most": [int((counts - diagonal).max()), int(diagonal.max())],
         "confused": most_confused(counts),
         "classes": class_rows(predictions),
         "calibration_error": f"{predictions.calibration_error():.2%}",
-        "bins": [(f"{sure:.1%}", f"{right:.1%}", f"{count:,}") for sure, right, count in predictions.calibration()],
         "reliability": inline_svg(plot_reliability(predictions), "Reliability diagram"),
     }, ""
 
@@ -168,6 +166,9 @@ def _tiles(
         tiles.append(("balanced accuracy", f"{metrics[TEST_BALANCED_ACC]:.2%}", "mean of the recalls of the classes"))
     if tested:
         tiles.append(("wrong", f"{tested['wrong']:,}", f"of {tested['images']:,} test images"))
+    if info["seconds"].get("total") and info["max_epochs"]:
+        tiles.append(("time", format_duration(info["seconds"]["total"]), f"{epochs} epochs"))
+    tiles.append(("parameters", f"{info['parameters']:,}", info["model"]))
     validation = metrics if is_finished else next(reversed(rows), {})
     if VAL_ACC in validation:
         weights = info["tested"] if is_finished else None
@@ -175,9 +176,6 @@ def _tiles(
         tiles.append(("validation accuracy", f"{validation[VAL_ACC]:.2%}", note))
     if tested:
         tiles.append(("calibration error", tested["calibration_error"], "expected; 0 is best"))
-    tiles.append(("parameters", f"{info['parameters']:,}", info["model"]))
-    if info["seconds"].get("total") and info["max_epochs"]:
-        tiles.append(("time", format_duration(info["seconds"]["total"]), f"{epochs} epochs"))
     return tiles
 
 
