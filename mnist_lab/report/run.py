@@ -167,7 +167,7 @@ def _tiles(
     if tested:
         tiles.append(("wrong", f"{tested['wrong']:,}", f"of {tested['images']:,} test images"))
     if info["seconds"].get("total") and info["max_epochs"]:
-        tiles.append(("time", format_duration(info["seconds"]["total"]), f"{epochs} epochs"))
+        tiles.append(("time", format_duration(info["seconds"]["total"]), f"epoch {epochs}"))
     tiles.append(("parameters", f"{info['parameters']:,}", info["model"]))
     validation = metrics if is_finished else next(reversed(rows), {})
     if VAL_ACC in validation:
