@@ -234,6 +234,7 @@ def _next_commands(run: Run, info: RunRecord) -> list[tuple[str, str]]:
         else:
             commands.append(("Continue where it stopped, in its folder:", format_command([f"resume={run}"])))
     if run.checkpoint("last") or run.checkpoint("best"):
+        commands.append(("Draw digits for it, and see its layers:", format_command(["draw", str(run)])))
         commands.append(("Test it again:", format_command(["test", str(run)])))
     if info["git"] and info["git"].get("restore"):
         commands.append(("Get its code again:", info["git"]["restore"]))

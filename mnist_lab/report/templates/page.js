@@ -55,7 +55,7 @@ if (shown) {
       panel.scrollIntoView({ block: "nearest", behavior: "smooth" });
     });
   }
-  open(document.querySelector("[data-cell]"));
+  all("[data-cell]").slice(0, 1).forEach(open);
 
   const place = ([, x, y]) => {
     const box = map.getBoundingClientRect(), scale = box.width / map.viewBox.baseVal.width;
