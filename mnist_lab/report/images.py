@@ -1,7 +1,4 @@
-"""What a run's page shows of its test images: right and wrong ones, a map of them, and the filters that see them first.
-
-The pictures are on one sheet, of which the page shows parts.
-"""
+"""The test images on a run's page, as parts of one sheet, a map of them, and the filters that see them first."""
 
 import base64
 import io
@@ -11,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -63,18 +61,19 @@ def place_images(trained: TrainedRun, shown: Sequence[int]) -> tuple[Tensor, str
     """Place test images on the map, (N, 2), by what the last layer gets of them; describe how."""
     model, data = trained.model, trained.data
     # The members of an ensemble have a last layer each.
-    images = data.normalise(data.raw_test_set()[0][shown])
-    features = None if isinstance(model, Ensemble) else compute_features(model, images)
+    is_one = not isinstance(model, Ensemble)
+    features = compute_features(model, data.normalise(data.raw_test_set()[0][shown])) if is_one else None
     what = "values that the last layer gets"
-    if features is None or features.shape[1] < 2:
+    if features is None:
         features, what = trained.predictions.probabilities[shown], "probabilities of the classes"
     rows = features.double() - features.double().mean(0)
-    variances, components = torch.linalg.eigh(rows.T @ rows)
-    components = components[:, [-1, -2]]
-    points = rows @ (components * components.sum(0).sign())  # Either sign is right, but the page is to stay the same.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # The algorithm is a random one, but the page is to stay the same.
+        _, lengths, components = torch.pca_lowrank(rows, q=min(8, *rows.shape), center=False)
+    points = F.pad(rows @ components, (0, 2))[:, :2]  # A single image has one component.
     points = (points - points.min(0).values) / (points.max(0).values - points.min(0).values).clamp_min(1e-12)
     places = MARGIN + points * (torch.tensor([WIDTH, HEIGHT]) - 2 * MARGIN)
-    share = (variances[-2:].sum() / variances.sum().clamp_min(1e-12)).item()
+    share = (lengths[:2].square().sum() / rows.square().sum().clamp_min(1e-12)).item()
     method = f"the two principal components (PCA) of the {rows.shape[1]} {what}, with {share:.0%} of the variance"
     return places.round().long(), method
 
