@@ -258,7 +258,7 @@ def test_figures_are_those_of_the_run_and_of_its_predictions(lab: Lab, visit: Vi
 def test_cell_of_the_matrix_opens_its_images_and_points_have_their_values(
     lab: Lab, visit: Visit, page_of_run: Path
 ) -> None:
-    page, made = visit(page_of_run), lab.predictions
+    page, made = visit(page_of_run, has_touch=True), lab.predictions
     for button in page.locator(".matrix button").all():
         button.click()
         i, j = map(int, (button.get_attribute("data-cell") or "").split("-"))
@@ -272,8 +272,11 @@ def test_cell_of_the_matrix_opens_its_images_and_points_have_their_values(
     box = page.locator(".map").bounding_box()
     assert box is not None
     _, x, y, *lines = values["shown"][0]
-    page.mouse.move(box["x"] + x / WIDTH * box["width"], box["y"] + y / HEIGHT * box["height"])
-    assert page.locator("#tip .digit").is_visible() and page.locator("#tip").inner_text() == "\n".join(lines)
+    place = box["x"] + x / WIDTH * box["width"], box["y"] + y / HEIGHT * box["height"]
+    for point in (page.mouse.move, page.touchscreen.tap):
+        point(*place)
+        assert page.locator("#tip .digit").is_visible() and page.locator("#tip").inner_text() == "\n".join(lines)
+        page.mouse.move(1, 1)
     page.locator("svg[aria-label^='Loss: '] .series use").last.hover(force=True)
     assert page.locator("#tip").inner_text().startswith("test, epoch 2: ")
 

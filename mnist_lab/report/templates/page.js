@@ -7,6 +7,9 @@ const make = (name, properties, ...content) => {
 };
 const tip = make("div", { id: "tip" });
 document.body.append(tip);
+const hide = () => all(".pointed").forEach((each) => each.classList.remove("pointed"));
+document.addEventListener("pointerdown", hide, true);
+document.addEventListener("scroll", hide);
 
 // Beside the pointer or the finger is shown what is nearest to it: a value of a chart, or an image on the map.
 function follow(area, items, place, show) {
@@ -21,7 +24,7 @@ function follow(area, items, place, show) {
     }
   };
   ["pointermove", "pointerdown"].forEach((name) => area.addEventListener(name, near));
-  area.addEventListener("pointerleave", () => [tip, area].forEach((each) => each.classList.remove("pointed")));
+  area.addEventListener("pointerleave", ({ pointerType }) => pointerType === "mouse" && hide()); // A finger may go.
 }
 
 for (const chart of all(".chart")) {
