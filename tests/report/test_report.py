@@ -277,7 +277,10 @@ def test_cell_of_the_matrix_opens_its_images_and_points_have_their_values(
         point(*place)
         assert page.locator("#tip .digit").is_visible() and page.locator("#tip").inner_text() == "\n".join(lines)
         page.mouse.move(1, 1)
-    page.locator("svg[aria-label^='Loss: '] .series use").last.hover(force=True)
+    mark = page.locator("svg[aria-label^='Loss: '] .series use").last
+    mark.scroll_into_view_if_needed()
+    page.wait_for_timeout(200)  # The event of scrolling, which hides the box, comes with the next frame.
+    mark.hover(force=True)
     assert page.locator("#tip").inner_text().startswith("test, epoch 2: ")
 
 
