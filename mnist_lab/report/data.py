@@ -1,17 +1,15 @@
 """The values of a page about a data set: examples of each class, and the labels that a network doubts."""
 
-import base64
-import io
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from mnist_lab.data.datamodule import MNISTDataModule
 from mnist_lab.data.summary import Summary
 from mnist_lab.evaluation.predictions import Predictions
 from mnist_lab.models.classifier import Classifier
+from mnist_lab.report.images import png_uri
 from mnist_lab.viz.model import format_probability
 
 # A page has this many examples of a class, at least so many where there are many classes, and so many in all.
@@ -39,9 +37,7 @@ def data_page(data: MNISTDataModule, summary: Summary, doubts: list[Doubt] | Non
     """Return the values of data.html.j2; doubts are None without a network."""
 
     def picture(image: np.ndarray) -> str:
-        file = io.BytesIO()
-        Image.fromarray(255 - image if data.is_ink else image).save(file, "PNG")
-        return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+        return png_uri(255 - image if data.is_ink else image)
 
     images, labels = data.raw_sets()["training"]
     most, examples = min(EXAMPLES, max(MIN_EXAMPLES, ALL_EXAMPLES // len(data.classes))), []

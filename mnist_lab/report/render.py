@@ -1,6 +1,8 @@
 """Write the results of a run or a sweep into one HTML file."""
 
+from base64 import b64encode
 from datetime import datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +36,12 @@ def write_page(kind: str, values: dict[str, Any], path: Path) -> Path:
     from mnist_lab.viz.style import COLOURS, DARK
 
     made = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
-    template = Path(__file__).parent / "templates" / f"{kind}.html.j2"
+    templates = Path(__file__).parent / "templates"
+    script = (templates / "page.js").read_text(encoding="utf-8")
+    # The page allows this script alone, so that none runs that a name or a note of a stranger's run contains.
+    values |= {"script": script, "script_hash": b64encode(sha256(script.encode()).digest()).decode()}
     values |= {"made": made, "version": package_versions()["mnist-lab"], "colours": COLOURS, "dark": DARK}
-    page = render_template(template, **values)
+    page = render_template(templates / f"{kind}.html.j2", **values)
     with user_output(path, f"--out={path}") as partial:
         partial.write_text(page, encoding="utf-8", errors="backslashreplace")  # Odd file names become surrogates.
     return path

@@ -5,6 +5,7 @@ import statistics
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from mnist_lab.config.compose import compose
 from mnist_lab.config.metric_names import IMAGES_PER_SECOND, METRIC_NAMES, TEST_ACC, TEST_BALANCED_ACC, VAL_ACC
@@ -13,6 +14,7 @@ from mnist_lab.errors import UsageError
 from mnist_lab.evaluation.predictions import Predictions, TrainedRun
 from mnist_lab.export.model_card import describe_preset
 from mnist_lab.formatting import format_command, format_date, format_duration, format_held_out, format_value
+from mnist_lab.report.images import image_values
 from mnist_lab.runs.checkpoints import checkpoint_epoch, read_checkpoint
 from mnist_lab.runs.listing import format_cell
 from mnist_lab.runs.record import RunRecord, RunState
@@ -20,11 +22,10 @@ from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
 from mnist_lab.runs.trash import read_annotations
 from mnist_lab.viz.curves import plot_accuracy, plot_loss
-from mnist_lab.viz.model import plot_confusion, plot_reliability, plot_worst_errors
+from mnist_lab.viz.model import plot_reliability
 from mnist_lab.viz.save import inline_svg
 
-MAX_ERRORS, COLUMNS = 24, 6  # images of errors in all, and in a row
-MAX_PAIRS = 3  # pairs of classes most often confused
+MAX_PAIRS = 5  # pairs of classes most often confused
 # The settings that matter most for the result, with their keys.
 SETTINGS = {
     "data set": "data.source.name",
@@ -69,9 +70,9 @@ def run_page(run: Run) -> dict[str, Any]:
         "config": run.config_path.read_text(encoding="utf-8"),
         "curves": [(name, inline_svg(figure, name)) for name, figure in figures.items() if figure.axes[0].get_lines()],
         "tutorial": describe_preset(run) if run.tutorial.get("published") else None,
-        "epoch_heads": list(curves),
+        "epoch_heads": ["epoch", *curves],
         "epochs": [
-            (f"{x:g}", [format_cell(name, curve.get(x)) for name, curve in curves.items()])
+            [f"{x:g}", *(format_cell(name, curve.get(x)) for name, curve in curves.items())]
             for x in sorted({x for curve in curves.values() for x in curve})
         ],
         "kind": "digit" if data_set == "MNIST" else "class",
@@ -96,35 +97,31 @@ def describe_test_set(run: Run) -> tuple[dict[str, Any] | None, str]:
     except UsageError as error:
         return None, f"The checkpoint cannot be evaluated: {error}."
     trained = TrainedRun(run)
-    predictions, images = trained.predictions, trained.data.raw_test_set()[0]
-    wrong = int((predictions.predicted != predictions.labels).sum())
-    summary = f"{note.capitalize()}, on {len(images):,} test images: {wrong:,} wrong"
+    predictions = trained.predictions
+    counts = predictions.confusion()
+    diagonal = counts.diagonal().diag()
+    count, wrong = int(counts.sum()), int((counts - diagonal).sum())
     recorded = info["metrics"].get(TEST_ACC)
-    if recorded is not None and round(abs(recorded - predictions.accuracy) * len(images)) > 0:
+    if recorded is not None and round(abs(recorded - predictions.accuracy) * count) > 0:
         note += f"; recorded by the run: {recorded:.2%}, evaluated now in float32: {predictions.accuracy:.2%}"
-    worst = plot_worst_errors(predictions, images, MAX_ERRORS, COLUMNS, as_ink=trained.data.is_ink)
-    return {
+    return image_values(trained) | {
         "note": note,
-        "summary": summary,
         "accuracy": predictions.accuracy,
-        "images": len(images),
+        "images": count,
         "wrong": wrong,
-        "confusion": inline_svg(plot_confusion(predictions), "Confusion matrix"),
-        "confused": most_confused(predictions),
+        "counts": counts.tolist(),
+        "most": [int((counts - diagonal).max()), int(diagonal.max())],
+        "confused": most_confused(counts),
         "classes": class_rows(predictions),
         "calibration_error": f"{predictions.calibration_error():.2%}",
-        "bins": [(f"{sure:.1%}", f"{right:.1%}", f"{count:,}") for sure, right, count in predictions.calibration()],
         "reliability": inline_svg(plot_reliability(predictions), "Reliability diagram"),
-        "worst": inline_svg(worst, "Worst errors") if worst else None,
-        "shown": min(wrong, MAX_ERRORS),
     }, ""
 
 
-def most_confused(predictions: Predictions) -> str:
-    """Name the pairs of classes that are most often confused."""
-    counts, names = predictions.confusion(), predictions.classes
+def most_confused(counts: Tensor) -> list[tuple[int, int, int]]:
+    """Return the pairs of classes that are most often confused, by a confusion matrix, with how often."""
     pairs = sorted((-int(counts[i, j]), i, j) for i, j in counts.nonzero().tolist() if i != j)
-    return ", ".join(f"{names[i]} predicted as {names[j]} ({-count})" for count, i, j in pairs[:MAX_PAIRS])
+    return [(i, j, -count) for count, i, j in pairs[:MAX_PAIRS]]
 
 
 def class_rows(predictions: Predictions) -> list[tuple[str, ...]]:
@@ -169,6 +166,9 @@ def _tiles(
         tiles.append(("balanced accuracy", f"{metrics[TEST_BALANCED_ACC]:.2%}", "mean of the recalls of the classes"))
     if tested:
         tiles.append(("wrong", f"{tested['wrong']:,}", f"of {tested['images']:,} test images"))
+    if info["seconds"].get("total") and info["max_epochs"]:
+        tiles.append(("time", format_duration(info["seconds"]["total"]), f"epoch {epochs}"))
+    tiles.append(("parameters", f"{info['parameters']:,}", info["model"]))
     validation = metrics if is_finished else next(reversed(rows), {})
     if VAL_ACC in validation:
         weights = info["tested"] if is_finished else None
@@ -176,9 +176,6 @@ def _tiles(
         tiles.append(("validation accuracy", f"{validation[VAL_ACC]:.2%}", note))
     if tested:
         tiles.append(("calibration error", tested["calibration_error"], "expected; 0 is best"))
-    tiles.append(("parameters", f"{info['parameters']:,}", info["model"]))
-    if info["seconds"].get("total") and info["max_epochs"]:
-        tiles.append(("time", format_duration(info["seconds"]["total"]), f"{epochs} epochs"))
     return tiles
 
 
@@ -237,6 +234,7 @@ def _next_commands(run: Run, info: RunRecord) -> list[tuple[str, str]]:
         else:
             commands.append(("Continue where it stopped, in its folder:", format_command([f"resume={run}"])))
     if run.checkpoint("last") or run.checkpoint("best"):
+        commands.append(("Draw digits for it, and see its layers:", format_command(["draw", str(run)])))
         commands.append(("Test it again:", format_command(["test", str(run)])))
     if info["git"] and info["git"].get("restore"):
         commands.append(("Get its code again:", info["git"]["restore"]))

@@ -18,7 +18,7 @@ from PIL import Image
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import api_pb2, metadata
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.tensorboard.summary import hparams
 from torch.utils.tensorboard.writer import SummaryWriter
 
@@ -33,7 +33,7 @@ from mnist_lab.runs.record import RunState
 from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Sweep
 from mnist_lab.viz.curves import plot_accuracy, plot_examples_seen, plot_loss
-from mnist_lab.viz.model import plot_confusion, plot_filters, plot_images, plot_worst_errors
+from mnist_lab.viz.model import compute_features, plot_confusion, plot_filters, plot_images, plot_worst_errors
 from mnist_lab.viz.save import write_figure
 
 log = logging.getLogger(__name__)
@@ -223,19 +223,6 @@ def add_embedding(
         global_step=Run(Path(board.log_dir)).projector_folder.name,  # SummaryWriter makes the folder's name of it.
         tag="features",
     )
-
-
-def compute_features(model: Classifier, images: Tensor) -> Tensor | None:
-    """Return the inputs of a network's last linear layer, (N, F), or None if they are not one row for each image."""
-    inputs: list[Tensor] = []
-    layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
-    hooks = [layer.register_forward_pre_hook(lambda _, arguments: inputs.extend(arguments)) for layer in layers]
-    try:
-        model.probabilities(images, batch_size=len(images))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return inputs[-1].float().cpu() if inputs and inputs[-1].shape[:-1] == (len(images),) else None
 
 
 def add_graph(board: SummaryWriter, model: Classifier, image: Tensor) -> None:

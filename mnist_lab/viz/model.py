@@ -13,6 +13,7 @@ from mnist_lab.data.corruptions import CORRUPTIONS, corrupt
 from mnist_lab.data.image_source import DIGITS
 from mnist_lab.evaluation.evaluate import Robustness
 from mnist_lab.evaluation.predictions import Predictions
+from mnist_lab.models.classifier import Classifier
 from mnist_lab.viz.axes import plot_means
 from mnist_lab.viz.curves import LEGEND_ROW
 from mnist_lab.viz.style import COLOURS, LETTER, WIDTH, rank_colours, set_title, set_tooltips, shorten_name, styled
@@ -45,17 +46,9 @@ def plot_images(
     side = images.shape[-1]
     pixels = np.asarray(images).reshape(len(truths), side, side)
     names = [shorten_name(name, MAX_NAME) for name in classes]
-    texts = []
-    for i, truth in enumerate(truths):
-        predicted = truth if predictions is None else predictions[i]
-        labels = {"truth" if predictions is None else "predicted": predicted}
-        if predicted != truth:
-            labels["is"] = truth
-        lines = [f"{word} {names[label]}" for word, label in labels.items()]
-        if probabilities is not None:
-            shares = [format_probability(probabilities[i, label].item()) for label in labels.values()]
-            lines = [f"{line}: {share}" for line, share in zip(lines, shares, strict=True)]
-        texts.append(lines)
+    word, guesses = ("truth", truths) if predictions is None else ("predicted", predictions)
+    shares = [None] * len(truths) if probabilities is None else probabilities.tolist()
+    texts = [describe_prediction(*each, names, word) for each in zip(truths, guesses, shares, strict=True)]
     cell_inches = max(1.2, 0.15 + 0.067 * max(len(line) for lines in texts for line in lines))
     rows, cell_width = -(-len(truths) // columns), int(side * cell_inches)
     text_height = int(0.26 * side * max(map(len, texts)))
@@ -74,6 +67,15 @@ def plot_images(
     return figure
 
 
+def describe_prediction(
+    truth: int, predicted: int, shares: Sequence[float] | None, names: Sequence[str], word: str = "predicted"
+) -> list[str]:
+    """Return the predicted class and, if that is wrong, the true one, each with its probability if given."""
+    labels = {word: predicted} | ({"is": truth} if predicted != truth else {})
+    lines = {label: f"{word} {names[label]}" for word, label in labels.items()}
+    return [f"{line}: {format_probability(shares[label])}" if shares else line for label, line in lines.items()]
+
+
 def format_probability(share: float) -> str:
     """Format a probability in per cent, without rounding it to 0 or 1."""
     if 0.9995 <= share < 1:
@@ -90,13 +92,7 @@ def plot_worst_errors(
         return None
     truths, predicted = predictions.labels[worst].tolist(), predictions.predicted[worst].tolist()
     shares, names = predictions.probabilities[worst], predictions.classes
-    figure = plot_images(images[worst], truths, predicted, shares, classes=names, columns=columns, as_ink=as_ink)
-    texts = [
-        f"a {names[i]} ({format_probability(row[i])}) predicted as {names[j]} ({format_probability(row[j])})"
-        for i, j, row in zip(truths, predicted, shares.tolist(), strict=True)
-    ]
-    figure.set_label("; ".join(texts))
-    return figure
+    return plot_images(images[worst], truths, predicted, shares, classes=names, columns=columns, as_ink=as_ink)
 
 
 @styled
@@ -126,8 +122,6 @@ def plot_confusion(predictions: Predictions) -> Figure:
     if not has_counts:
         summary += f"; strongest grey: {most['right']:,} right images, strongest red: {most['wrong']:,} wrong ones"
     set_title(figure, summary)
-    errors = [f"{names[i]} predicted as {names[j]}: {count}" for (j, i), count in sorted(counts.items()) if i != j]
-    figure.set_label(f"errors: {', '.join(errors) or 'none'}")
     return figure
 
 
@@ -191,21 +185,13 @@ def plot_robustness(groups: Mapping[str, Sequence[Robustness]]) -> Figure:
 @styled
 def plot_filters(model: nn.Module, image_size: int, count: int = 128) -> Figure | None:
     """Plot the first layer's weights, at most `count`, as pictures; None if they have no such shape."""
-    layers = ((name, weight) for name, weight in model.named_parameters() if weight.ndim > 1)
-    name, weight = next(layers, ("", torch.zeros(0)))
-    if weight.ndim == 4 and weight.shape[1] == 1 and weight.shape[2] > 1:  # (N, 1, height, width)
-        pictures = weight[:, 0]
-    elif weight.ndim == 2 and weight.shape[1] == image_size**2:  # (N, S * S)
-        pictures = weight.view(-1, image_size, image_size)
-    else:
+    found = find_filters(model, image_size)
+    if found is None:
         return None
-    shown = pictures[:count].detach().float().cpu().numpy()
+    name, pictures = found
+    shown, gap = pictures[:count], ((0, 0), (0, 1), (0, 1))  # A gap of one pixel is on the right and below.
     columns = math.ceil(math.sqrt(len(shown)))
-    rows, (_, height, width) = math.ceil(len(shown) / columns), shown.shape
-    sheet = np.full((rows * columns, height + 1, width + 1), np.nan)  # A gap of one pixel is on the right and below.
-    sheet[: len(shown), :height, :width] = shown
-    sheet = sheet.reshape(rows, columns, height + 1, width + 1).swapaxes(1, 2)
-    sheet = sheet.reshape(rows * (height + 1), columns * (width + 1))[:-1, :-1]
+    sheet = tile(np.pad(shown, gap, constant_values=np.nan), columns, np.nan)[:-1, :-1]
     limit = np.abs(shown).max()
     figure = Figure(figsize=(6.2, 5 * sheet.shape[0] / sheet.shape[1] + 0.1))
     axes = figure.subplots()
@@ -214,3 +200,38 @@ def plot_filters(model: nn.Module, image_size: int, count: int = 128) -> Figure 
     colours = axes.imshow(sheet, cmap=SIGNS, vmin=-limit, vmax=limit, interpolation="none")
     figure.colorbar(colours, ax=axes, label="weight", aspect=30)
     return figure
+
+
+def find_filters(model: nn.Module, image_size: int) -> tuple[str, np.ndarray] | None:
+    """Return the name and the weights of the first layer, (N, H, W), if they are pictures of parts of an image."""
+    layers = ((name, weight) for name, weight in model.named_parameters() if weight.ndim > 1)
+    name, weight = next(layers, ("", torch.zeros(0)))
+    if weight.ndim == 4 and weight.shape[1] == 1 and weight.shape[2] > 1:  # (N, 1, height, width)
+        pictures = weight[:, 0]
+    elif weight.ndim == 2 and weight.shape[1] == image_size**2:  # (N, S * S)
+        pictures = weight.view(-1, image_size, image_size)
+    else:
+        return None
+    return name, pictures.detach().float().cpu().numpy()
+
+
+def tile(pictures: np.ndarray, columns: int, empty: float) -> np.ndarray:
+    """Return one picture of many, (N, H, W), row by row; the places after the last have one value."""
+    count, height, width = pictures.shape
+    rows = math.ceil(count / columns)
+    sheet = np.full((rows * columns, height, width), empty, pictures.dtype)
+    sheet[:count] = pictures
+    return sheet.reshape(rows, columns, height, width).swapaxes(1, 2).reshape(rows * height, columns * width)
+
+
+def compute_features(model: Classifier, images: Tensor) -> Tensor | None:
+    """Return the inputs of a network's last linear layer, (N, F), or None if they are not one row for each image."""
+    inputs: list[Tensor] = []
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
+    hooks = [layer.register_forward_pre_hook(lambda _, arguments: inputs.extend(arguments)) for layer in layers]
+    try:
+        model.probabilities(images, batch_size=len(images))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return inputs[-1].float().cpu() if inputs and inputs[-1].shape[:-1] == (len(images),) else None

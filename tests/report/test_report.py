@@ -6,9 +6,11 @@ import json
 import re
 import shutil
 import sys
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -22,6 +24,7 @@ from playwright.sync_api import Browser, Page
 from mnist_lab.cli.data import main as describe
 from mnist_lab.evaluation.predictions import Predictions, TrainedRun
 from mnist_lab.export.model_card import describe_preset
+from mnist_lab.report.images import HEIGHT, WIDTH, image_values
 from mnist_lab.report.importance import importances
 from mnist_lab.report.render import report
 from mnist_lab.report.run import class_rows, most_confused
@@ -32,7 +35,7 @@ from mnist_lab.runs.run import Run
 from mnist_lab.runs.sweep import Job, Sweep, write_job
 from mnist_lab.training.train import train
 from mnist_lab.viz.curves import plot_accuracy
-from mnist_lab.viz.model import plot_reliability
+from mnist_lab.viz.model import describe_prediction, plot_reliability
 from mnist_lab.viz.style import COLOURS
 from mnist_lab.viz.sweep import plot_sweep_curves
 
@@ -223,11 +226,11 @@ def test_page_shows_all_on_a_phone_and_a_desk_in_light_and_dark(visit: Visit, ki
 @pytest.mark.slow
 def test_page_on_paper_is_light_and_without_its_closed_parts(visit: Visit, page_of_run: Path) -> None:
     page = visit(page_of_run, color_scheme="dark")
-    page.locator("details").last.evaluate("each => each.open = true")
+    page.locator("details:has(#epochs)").evaluate("each => each.open = true")
     page.emulate_media(media="print", color_scheme="dark")
     contrast = page.evaluate(CONTRAST)
     assert contrast["paper"] == 1 and contrast["text"] >= 4.5
-    assert page.locator("details").first.is_hidden() and page.locator("details table").is_visible()
+    assert page.locator("#epochs").is_visible() and page.locator("#precision").is_hidden()
 
 
 @pytest.mark.slow
@@ -236,29 +239,58 @@ def test_figures_are_those_of_the_run_and_of_its_predictions(lab: Lab, visit: Vi
     main, wrong = tiles(page), round((1 - made.accuracy) * 57)
     accuracies = (f"{info['metrics'][name]:.2%}" for name in ("test/acc", "val/acc"))
     assert (main["test accuracy"], main["validation accuracy"], main["wrong"]) == (*accuracies, str(wrong))
-    numbers = page.locator("#confusion ~ .columns svg text").all_text_contents()
-    classes = ["predicted class", "true class", *map(str, [*range(10), *range(10)])]
-    counts = made.confusion()
-    assert Counter(numbers) == Counter([*classes, *map(str, counts[counts > 0].tolist())])
+    rows = [[int(cell or 0) for cell in row[1:]] for row in cells(page, ".matrix")]
+    assert rows == made.confusion().tolist()
+    page.locator("details").evaluate_all("all => all.forEach(each => each.open = true)")
     assert cells(page, "#precision") == [list(row) for row in class_rows(made)]
-    assert sum(int(row[2]) for row in cells(page, "#bins")) == 57
     assert page.locator("#ece").inner_text() == f"{made.calibration_error():.2%}"
-    assert page.locator("#worst ~ .box svg text").count() == 2 * min(wrong, 24) > 0
-    assert f"Most often confused: {most_confused(made)}" in page.content()
+    assert page.locator("#worst ~ .gallery li").count() == min(wrong, 24) > 0
+    pairs = [f"{i} as {j}: {count}" for i, j, count in most_confused(made.confusion())]
+    assert page.locator(".pair").all_inner_texts() == pairs
     curve = lab.run.curve("val/acc")
     spoken, points = f"validation, {curve[2]:.2%}", [f"validation, epoch {i}: {y:.2%}" for i, y in curve.items()]
     assert spoken in (page.locator("svg[aria-label^='Accuracy: ']").get_attribute("aria-label") or "")
-    assert set(points) <= set(page.locator("svg title").all_text_contents())
-    for chart, described in (
-        ("Confusion matrix", "predicted as"),
-        ("Reliability diagram", "sure"),
-        ("Worst errors", "a "),
-    ):
-        assert described in (page.locator(f"svg[aria-label^='{chart}: ']").get_attribute("aria-label") or "")
-    page.locator("details").last.evaluate("each => each.open = true")
-    for epoch, row in enumerate(cells(page, "details table"), 1):
+    assert set(points) <= set(re.findall("<title>(.*?)</title>", page_of_run.read_text()))
+    assert "sure" in (page.locator("svg[aria-label^='Reliability diagram: ']").get_attribute("aria-label") or "")
+    for epoch, row in enumerate(cells(page, "#epochs"), 1):
         loss, accuracy = (lab.run.curve(name)[epoch] for name in ("train/loss", "val/acc"))
         assert (row[1], row[4]) == (f"{loss:.4f}", f"{accuracy:.2%}")
+
+
+@pytest.mark.slow
+def test_cell_of_the_matrix_opens_its_images_and_points_have_their_values(
+    lab: Lab, visit: Visit, page_of_run: Path
+) -> None:
+    page, made = visit(page_of_run, has_touch=True), lab.predictions
+    for button in page.locator(".matrix button").all():
+        button.click()
+        i, j = map(int, (button.get_attribute("data-cell") or "").split("-"))
+        members = ((made.labels == i) & (made.predicted == j)).nonzero().flatten().tolist()
+        lines = describe_prediction(i, j, made.probabilities[members[0]].tolist(), made.classes, "as")
+        texts = page.locator("#cell li").all_inner_texts()
+        assert "\n".join(lines) in texts and len(texts) == len(members)
+    values = image_values(TrainedRun(lab.run))
+    assert len(values["shown"]) == 57
+    page.locator(".map").scroll_into_view_if_needed()
+    box = page.locator(".map").bounding_box()
+    assert box is not None
+    _, x, y, *lines = values["shown"][0]
+    place = box["x"] + x / WIDTH * box["width"], box["y"] + y / HEIGHT * box["height"]
+    for point in (page.mouse.move, page.touchscreen.tap):
+        point(*place)
+        assert page.locator("#tip .digit").is_visible() and page.locator("#tip").inner_text() == "\n".join(lines)
+        page.mouse.move(1, 1)
+    mark = page.locator("svg[aria-label^='Loss: '] .series use").last
+    mark.scroll_into_view_if_needed()
+    page.wait_for_timeout(200)  # The event of scrolling, which hides the box, comes with the next frame.
+    mark.hover(force=True)
+    assert page.locator("#tip").inner_text().startswith("test, epoch 2: ")
+
+
+def test_only_script_of_a_page_is_the_labs(page_of_run: Path) -> None:
+    text = page_of_run.read_text()
+    script, *others = re.findall("<script>(.*?)</script>", text, re.DOTALL)
+    assert f"script-src 'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'\"" in text and not others
 
 
 def test_classes_pairs_and_calibration_are_those_of_a_matrix_by_hand() -> None:
@@ -273,7 +305,7 @@ def test_classes_pairs_and_calibration_are_those_of_a_matrix_by_hand() -> None:
         ("c", "1", "0.00%", "0.00%"),
         ("d", "0", "-", "-"),
     ]
-    assert most_confused(made) == "a predicted as b (2), a predicted as c (1), b predicted as a (1)"
+    assert most_confused(made.confusion()) == [(0, 1, 2), (0, 2, 1), (1, 0, 1), (2, 0, 1)]
     assert made.calibration() == [(pytest.approx(0.995), pytest.approx(0.5), 10)]
     points = plot_reliability(made).axes[0].collections[0].get_offsets()
     np.testing.assert_allclose(points, [[99.5, 50]])
@@ -454,6 +486,17 @@ def test_report_of_a_real_sweep_whose_job_fails_and_of_its_best_run(command: Com
     assert f"{Run(best).info['metrics']['test/acc']:.2%}" in Path("new/best.html").read_text()
     failed = next(job for job in Sweep(Path("runs/sweeps/s")).jobs() if job.state == "failed")
     assert command("report", str(failed.folder), data=False).status == 0
+
+
+def test_page_is_opened_in_a_browser_or_a_line_says_why_not(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address) or True)
+    sweep = made_sweep(Path("s"), SWEPT["one"]).folder.absolute()
+    for screen in (True, False):
+        monkeypatch.setattr("mnist_lab.web.server.has_screen", lambda screen=screen: screen)
+        outcome = command("report", str(sweep), "--open", data=False)
+        assert outcome.out.splitlines()[1:] == ([] if screen else ["not opened: no browser can open a window here"])
+    assert opened == [(sweep / "report.html").as_uri()]
 
 
 def test_bad_input_is_reported_in_one_line_and_nothing_is_written(command: Command, lab: Lab) -> None:
