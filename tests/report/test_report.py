@@ -7,7 +7,6 @@ import re
 import shutil
 import sys
 from base64 import b64encode
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
