@@ -72,6 +72,6 @@ def test_pages_know_the_colours_that_they_use_and_a_sign_looks_the_same() -> Non
             assert re.findall(f"--{variable}: (#[0-9a-f]+);", page)[i] == palette[name]
     style = (PACKAGE / "report/templates/style.css").read_text()
     templates = "".join(path.read_text() for path in PACKAGE.glob("report/templates/*"))
-    known = {*COLOURS, *re.findall(r"--([a-z-]+):", style)}
+    known = {*COLOURS, *re.findall(r"--([a-z-]+):", templates)}
     assert set(re.findall(r"var\(--([a-z-]+)", templates)) <= known
     assert COLOURS.keys() == DARK.keys() and not COLOURS.keys() & set(re.findall(r"--([a-z-]+):", style))
