@@ -19,6 +19,7 @@ from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from nbconvert import MarkdownExporter
+from nbconvert.preprocessors import TagRemovePreprocessor
 from omegaconf import OmegaConf
 from pydantic import TypeAdapter
 
@@ -81,9 +82,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         pages[page] = (ROOT / source).read_text(encoding="utf-8")
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         body, pictures = notebook_page(path)
-        pages[f"tutorials/{path.stem}.md"] = body
+        pages[f"lessons/{path.stem}.md"] = body
         for name, content in pictures.items():
-            files.append(File.generated(config, f"tutorials/{name}", content=content))
+            files.append(File.generated(config, f"lessons/{name}", content=content))
     for path in sorted((ROOT / "results").glob("*.png")):
         files.append(File.generated(config, f"results/{path.name}", content=path.read_bytes()))
     files.append(File.generated(config, "demo.html", content=demo_page()))
@@ -278,10 +279,14 @@ def notebook_page(path: Path) -> tuple[str, dict[str, bytes]]:
             cell.source = re.sub(r"(?s)\$\$(.+?)\$\$", lambda match: convert(match[1], display="block"), cell.source)
             # A tag that begins a line would begin a paragraph, were it not in a span.
             cell.source = re.sub(r"\$(.+?)\$", lambda match: f"<span>{convert(match[1])}</span>", cell.source)
+            cell.source = cell.source.replace("<details>", "<details markdown>")
             cell.source = re.sub(r"\]\((\w+)\.ipynb\)", r"](\1.md)", cell.source)
             cell.source = cell.source.replace("](../results/RESULTS.md)", "](../results/tutorials.md)")
-    body, resources = MarkdownExporter().from_notebook_node(notebook)
+    cells_for_answers = TagRemovePreprocessor(remove_cell_tags={"answer"}, enabled=True)
+    body, resources = MarkdownExporter(preprocessors=[cells_for_answers]).from_notebook_node(notebook)
     pictures = {f"{path.stem}_{name}": content for name, content in resources["outputs"].items()}
     for name in resources["outputs"]:
         body = body.replace(f"]({name})", f"]({path.stem}_{name})")
+    body = re.sub(r'</pre>\s*<pre style="[^"]*">', "", body)  # Each line of a run's progress is an output.
+    body = body.replace("line-height:normal;", "font-size:.68rem;line-height:1.4;")
     return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", body), pictures
