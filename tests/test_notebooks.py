@@ -51,7 +51,7 @@ def test_lesson_runs_with_its_answers_and_they_print_what_it_says(
             answer = unfolded(exercise.source)["Answer"]
             cell.source = blocks("python", answer)
             answers.append((cell, blocks("text", answer)))
-    NotebookClient(notebook, timeout=240, kernel_name="python3", resources={"metadata": {"path": folder}}).execute()
+    NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": folder}}).execute()
     assert [output.text for output in outputs(notebook) if output.get("name") == "stderr"] == []
     for cell, shown in answers:
         printed = "".join(output.text for output in cell.outputs if output.output_type == "stream")
