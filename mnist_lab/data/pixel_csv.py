@@ -14,7 +14,7 @@ import numpy as np
 
 from mnist_lab.data.data_files import DataFile, check_memory, open_file
 from mnist_lab.errors import UsageError
-from mnist_lab.formatting import shorten
+from mnist_lab.formatting import natural_key, shorten
 
 LABEL_NAMES = {"label", "labels", "class", "target", "y", "digit"}
 INDEX_NAME = re.compile("|unnamed.*|index|row.?names?|.*id")
@@ -61,7 +61,7 @@ def read_table(
     """
     delimiter, names, values, has_names = _read_head(path, max_bytes)
     place, others = _find_label(names, values, label, must_exist=must_have_labels)
-    pixels = [column for column in range(len(names)) if column not in (place, *others)]
+    pixels = _sort_columns([i for i in range(len(names)) if i not in (place, *others)], names)
     is_at_an_end = place is None and _is_square(len(pixels) - 1)
     if not _is_square(len(pixels) - is_at_an_end):
         raise Unlabelled(f"found {len(pixels)} columns of pixels; as many as in a square are needed, such as {28 * 28}")
@@ -116,7 +116,7 @@ def _explain(error: Exception, line: int, names: list[str]) -> UsageError:
 def _read_head(path: DataFile, max_bytes: int) -> tuple[str | None, list[str], list[str], bool]:
     """Return the separator, the names of columns, the first values, and whether the file has the names.
 
-    The separator is None for spaces. If names are numbers, they count up, as those of pandas.
+    The separator is None for spaces. If names are numbers, most follow one another, as those of pandas.
     """
     first, second = [*islice(_Lines(path, max_bytes), 2), "", ""][:2]
     if not first:
@@ -126,7 +126,7 @@ def _read_head(path: DataFile, max_bytes: int) -> tuple[str | None, list[str], l
     delimiter = max(counts, key=lambda mark: counts[mark]) if any(counts.values()) else None
     names, values = _split(first, delimiter), _split(second, delimiter)
     numbers = [float(name) for name in names if NUMBER.fullmatch(name)]
-    steps = [after - before for before, after in pairwise(numbers)]
+    steps = [after - before for before, after in pairwise(sorted(numbers))]
     if steps.count(1) < 0.9 * len(steps):
         # A column in front of label and pixels numbers the lines.
         return delimiter, ["" if _is_square(len(names) - 2) else "0", *["0"] * (len(names) - 1)], names, False
@@ -169,6 +169,14 @@ def _find_label(
         choices = " or ".join(f"data.source.labels={names[i]}" for i in possible)
         raise UsageError(f"{len(possible)} columns may be the labels; say {shorten(choices)}")
     return (possible[0] if possible else None), sorted(others - {*possible})
+
+
+def _sort_columns(pixels: list[int], names: list[str]) -> list[int]:
+    """Return the columns of pixels in the order of their numbers, unless two numbers are by rows or by columns."""
+    in_file = [names[i] for i in pixels]
+    if in_file == sorted(in_file) or all(len(re.findall(r"\d+", name)) == 1 for name in in_file):
+        return sorted(pixels, key=lambda i: natural_key(names[i]))
+    return pixels
 
 
 def _choose_end(first: np.ndarray, last: np.ndarray, must_be_sure: bool) -> int:

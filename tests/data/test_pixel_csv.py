@@ -59,6 +59,8 @@ DIALECTS: dict[str, tuple[Callable[[], bytes], Any]] = {
     "pandas": (lambda: to_csv(frame()), LABELS),
     "label last": (lambda: to_csv(frame(place=784), index=False), LABELS),
     "label in the middle": (lambda: to_csv(frame(place=300, name="Class")), LABELS),
+    "pixels sorted by name": (lambda: to_csv(frame(pixels=SQUARES.sort_index(axis=1)), index=False), LABELS),
+    "pixels shuffled": (lambda: to_csv(frame().sample(785, axis=1, random_state=0), index=False), LABELS),
     "another name": (lambda: to_csv(frame(name="what", pixels=SQUARES)), LABELS),
     "other columns": (lambda: to_csv(frame().assign(split="train", image_id=range(20))), LABELS),
     "numbers as names": (lambda: to_csv(frame(name="0").set_axis(range(785), axis=1), index=False), LABELS),
