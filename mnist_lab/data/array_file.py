@@ -203,7 +203,7 @@ def _to_labels(pair: Pair, arrays: Arrays, max_bytes: int) -> np.ndarray:
 def _number(labels: Mapping[str, np.ndarray], classes: list[str]) -> tuple[dict[str, np.ndarray], list[str]]:
     """Return the labels of each set as places among the classes, and the names of the classes, found if none are given.
 
-    Labels that are numbers are the names of classes, if all are, or begin with 0 or 1.
+    Labels that are numbers are the names of classes, if all are, or begin with 0 or 1; with 0 if a class 0 is first.
     """
     found = {value for array in labels.values() for value in np.unique(array).tolist()}
     names = {value for value in found if isinstance(value, str)}
@@ -219,7 +219,7 @@ def _number(labels: Mapping[str, np.ndarray], classes: list[str]) -> tuple[dict[
         numerals: dict[str | int, int] = {
             int(name): place for place, name in enumerate(classes) if re.fullmatch("[0-9]{1,9}", name)
         }
-        start = int(0 not in found and len(classes) in found)
+        start = int(0 not in found and len(classes) in found and numerals.get(0) != 0)
         places = numerals if found <= numerals.keys() else {start + place: place for place in range(len(classes))}
     if unknown := sorted(str(value) for value in found - places.keys()):
         raise UsageError(f"labels hold {shorten(unknown[0])}, which is not one of {shorten(', '.join(classes))}")

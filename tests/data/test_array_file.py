@@ -171,6 +171,7 @@ def test_recorded_checksum_is_that_of_the_file(path: Path) -> None:
         ),
         ({"images": IMAGES[:, :, :0], "labels": LABELS}, r"images has shape \(20, 28, 0\)"),
         ({"images": IMAGES, "labels": LABELS * 5000}, "labels hold 10000, which is not one of 0, 1, 2"),
+        ({"images": IMAGES, "labels": LABELS + 1, "classes": range(4)}, "labels hold 4, which is not one of 0, 1, 2, 3"),
         ({"images": IMAGES, "labels": LABELS + 0.5}, "labels holds float64"),
         ({"images": IMAGES, "labels": 2 * np.eye(4)[LABELS]}, r"labels has shape \(20, 4\)"),
         ({"images": IMAGES, "labels": np.zeros((0, 0))}, r"labels has shape \(0, 0\)"),
