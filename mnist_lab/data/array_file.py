@@ -66,7 +66,7 @@ class ArrayFile(OwnImages):
         for each, _ in sets.values():
             # The 28x28 bytes of all images are held twice, and one image at a time becomes floats, however large it is.
             check_memory(2 * SIDE * SIDE * len(each) + 16 * each[:1].size, max_bytes)
-        values, scale = find_common_scale(sets)
+        values, scale = find_common_scale(images)
         notes = [describe_images({each.shape[2:0:-1] for each in images.values()}, values, scale)]
         used = {"classes", *(name for pair in pairs.values() for name in pair.values())}
         contents.left_out["not needed"] += [name for name in contents.arrays if name not in used]

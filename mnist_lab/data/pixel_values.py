@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mnist_lab.data.image_source import Labelled
 from mnist_lab.data.images import fit_pixels
 from mnist_lab.errors import UsageError
 
@@ -30,10 +29,10 @@ def find_scale(images: np.ndarray) -> Range | None:
     return None
 
 
-def find_common_scale(sets: Mapping[str, Labelled]) -> tuple[Range, Range]:
+def find_common_scale(sets: Mapping[str, np.ndarray]) -> tuple[Range, Range]:
     """Return the range of all values, and the one scale of all sets, of which each uses a quarter or more."""
-    ranges = {split: find_range(images) for split, (images, _) in sets.items()}
-    scale, *others = {find_scale(images) for images, _ in sets.values()}
+    ranges = {split: find_range(images) for split, images in sets.items()}
+    scale, *others = {find_scale(images) for images in sets.values()}
     narrowest = min(highest - lowest for lowest, highest in ranges.values())
     if others or scale is None or scale[1] - scale[0] > 4 * narrowest:
         found = ", ".join(f"{low:g} to {high:g} in the {split} set" for split, (low, high) in ranges.items())
