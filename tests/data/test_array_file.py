@@ -67,11 +67,12 @@ def test_scale_is_found_and_described(path: Path, images: np.ndarray, scale: str
         (np.where(np.arange(784).reshape(28, 28) == 9, [[[200]]] + [[[0]]] * 19, IMAGES / 255), IMAGES / 255),
         (IMAGES / 255 * np.where(IMAGES == 3, np.nan, 1), IMAGES / 255),
         (IMAGES * 0, IMAGES * 0),
+        (np.where(np.arange(784).reshape(28, 28) == 9, 300, IMAGES / 1), np.where(IMAGES == 3, 300, IMAGES / 1)),
     ],
 )
 def test_arrays_on_no_scale_or_on_several_are_refused(path: Path, train: np.ndarray, test: np.ndarray) -> None:
     source = save(path, x_train=train, y_train=LABELS, x_test=test, y_test=LABELS)
-    with pytest.raises(UsageError, match=r"usual scale, one for all|almost blank"):
+    with pytest.raises(UsageError, match=r"usual scale, one for all|almost blank|300 in image 0 "):
         source.load()
 
 
