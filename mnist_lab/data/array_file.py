@@ -208,7 +208,10 @@ def _number(labels: Mapping[str, np.ndarray], classes: list[str]) -> tuple[dict[
     found = {value for array in labels.values() for value in np.unique(array).tolist()}
     names = {value for value in found if isinstance(value, str)}
     if not classes and found and not names:
-        numbers = range(max(min(found), 0), max(found) + 1)
+        in_use = f"data.source.classes=[{shorten(','.join(map(str, sorted(found))))}]"
+        if min(found) < 0:
+            raise UsageError(f"labels hold {min(found)}; say {in_use} if each is a class, or count from 0")
+        numbers = range(min(found), max(found) + 1)
         if numbers == range(1, 11):
             digits, others = (f"data.source.classes=[1,2,3,4,5,6,7,8,9,{last}]" for last in (0, 10))
             raise UsageError(f"labels are from 1 to 10; say {digits} if 10 is the digit 0, or {others}")
@@ -217,7 +220,7 @@ def _number(labels: Mapping[str, np.ndarray], classes: list[str]) -> tuple[dict[
     places: dict[str | int, int] = {name: place for place, name in enumerate(classes)}
     if not names:
         numerals: dict[str | int, int] = {
-            int(name): place for place, name in enumerate(classes) if re.fullmatch("[0-9]{1,9}", name)
+            int(name): place for place, name in enumerate(classes) if re.fullmatch("-?[0-9]{1,9}", name)
         }
         start = int(0 not in found and len(classes) in found and numerals.get(0) != 0)
         places = numerals if found <= numerals.keys() else {start + place: place for place in range(len(classes))}

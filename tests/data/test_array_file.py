@@ -146,10 +146,11 @@ def test_images_in_many_forms_are_bytes_of_28x28(path: Path, images: np.ndarray)
     ("arrays", "classes"),
     [
         ({"labels": LABELS[:, None].astype(float)}, ["0", "1", "2", "3"]),
+        ({"labels": LABELS - 1, "classes": [-1, 0, 1, 2]}, ["-1", "0", "1", "2"]),
         ({"labels": LABELS, "classes": ["a", "b", "c", "d", "e"]}, ["a", "b", "c", "d", "e"]),
         ({"labels": np.array(["10", "9", "2", "9"])[LABELS]}, ["2", "9", "10"]),
     ],
-    ids=["a column of floats", "named by an array", "numbers as text"],
+    ids=["a column of floats", "negative", "named by an array", "numbers as text"],
 )
 def test_classes_have_the_files_names_or_their_numbers(path: Path, arrays: dict[str, Any], classes: list[str]) -> None:
     source = save(path, images=IMAGES, **arrays)
@@ -173,6 +174,7 @@ def test_recorded_checksum_is_that_of_the_file(path: Path) -> None:
         ({"images": IMAGES[:, :, :0], "labels": LABELS}, r"images has shape \(20, 28, 0\)"),
         ({"images": IMAGES, "labels": LABELS * 5000}, "labels hold 10000, which is not one of 0, 1, 2"),
         ({"images": IMAGES, "labels": LABELS + 1, "classes": range(4)}, "labels hold 4, which is not one of 0, 1, 2, 3"),
+        ({"images": IMAGES, "labels": LABELS - 1}, r"labels hold -1; say data.source.classes=\[-1,0,1,2\] if"),
         ({"images": IMAGES, "labels": LABELS + 0.5}, "labels holds float64"),
         ({"images": IMAGES, "labels": 2 * np.eye(4)[LABELS]}, r"labels has shape \(20, 4\)"),
         ({"images": IMAGES, "labels": np.zeros((0, 0))}, r"labels has shape \(0, 0\)"),
