@@ -79,8 +79,9 @@ class ArrayFile(OwnImages):
         Of a file with several sets, these are the test images.
         """
         with explain(f"{path}: "):
-            max_bytes = limit_memory([path])
-            contents = read_arrays([path], self._given.get("labels"), max_bytes, must_have_labels=False)
+            files = find_files(path)
+            max_bytes = limit_memory(files)
+            contents = read_arrays(files, self._given.get("labels"), max_bytes, must_have_labels=False)
             pairs = ArrayFile._find_sets(self, contents.arrays, must_have_labels=False)
             pair = pairs.get("test") or next(iter(pairs.values()))
             if "labels" not in pair:
@@ -131,6 +132,7 @@ class ArrayFile(OwnImages):
         """Return the images of a set, of which there are so many, if that is known, as (N, H, W) or (N, H, W, 3)."""
         name = pair["images"]
         array, is_matlab = contents.arrays[name], name in contents.matlab
+        needed = "" if count is None else f", an image for each of {count:,} labels"
         if count is None:  # MATLAB's images lie along the last axis.
             count = array.shape[-1 if is_matlab and array.ndim > 2 else 0]
         if array.dtype.kind not in "buif":
@@ -148,7 +150,7 @@ class ArrayFile(OwnImages):
             readings = f"say {choices} (N images, H rows, W columns, C colours)"
             raise UsageError(f"{name} has shape {array.shape}, which can be read in several ways; {readings}")
         form = self.axes or "(N, height, width), (N, height, width, 3) or (N, pixels)"
-        raise UsageError(f"{name} has shape {array.shape}; {form} is needed, an image for each of {count:,} labels")
+        raise UsageError(f"{name} has shape {array.shape}; {form} is needed{needed}")
 
 
 def _arrange(array: np.ndarray, axes: str) -> np.ndarray | None:
@@ -196,7 +198,8 @@ def _to_labels(pair: Pair, arrays: Arrays, max_bytes: int) -> np.ndarray:
     if array.dtype.kind in "SU":
         return np.char.strip(array.astype(str))
     if not is_number or not ((array == np.rint(array)) & (abs(array) < 2**53)).all():
-        raise UsageError(f"{name} holds {array.dtype}; whole numbers from 0, or names, are needed")
+        remedy = "; save names as texts: .astype(str) in NumPy, char() in MATLAB" * array.dtype.hasobject
+        raise UsageError(f"{name} holds {array.dtype}; whole numbers from 0, or names, are needed{remedy}")
     return array.astype(np.int64)
 
 

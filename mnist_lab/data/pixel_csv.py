@@ -29,7 +29,7 @@ class Unlabelled(UsageError):
 
 
 class _Lines:
-    """The lines of a CSV that are not empty, not comments or Excel's sep= above, while memory allows a row for each.
+    """The lines of a CSV with values, without comments and Excel's sep= above, while memory allows a row for each.
 
     Attributes:
         number: the number of the last line, as an editor counts lines.
@@ -47,7 +47,7 @@ class _Lines:
                 if len(line) == MAX_LINE:
                     raise UsageError(f"has a line of more than {MAX_LINE:,} characters")
                 is_comment = rows == 0 and re.match(r"#[^,;\t]|sep=.\s*$", line)
-                if not line.isspace() and not is_comment:
+                if line.strip(" ,;\t\r\n") and not is_comment:
                     rows += 1
                     yield line
 
@@ -122,7 +122,7 @@ def _read_head(path: DataFile, max_bytes: int) -> tuple[str | None, list[str], l
     if not first:
         raise UsageError("is empty")
     # A comma in 0,5 does not separate; then another separator is at least half as frequent.
-    counts = {mark: weight * first.count(mark) for mark, weight in ((",", 1), (";", 2), ("\t", 2))}
+    counts = {mark: weight * (first + second).count(mark) for mark, weight in ((",", 1), (";", 2), ("\t", 2))}
     delimiter = max(counts, key=lambda mark: counts[mark]) if any(counts.values()) else None
     names, values = _split(first, delimiter), _split(second, delimiter)
     numbers = [float(name) for name in names if NUMBER.fullmatch(name)]

@@ -39,6 +39,8 @@ def _limits(images: np.ndarray, scale: Range) -> Range:
 def find_common_scale(sets: Mapping[str, np.ndarray]) -> tuple[Range, Range]:
     """Return the range of all values, and the one scale of all sets, of which each uses a quarter or more."""
     ranges = {split: find_range(images) for split, images in sets.items()}
+    if np.isnan([*ranges.values()]).any():
+        raise UsageError("has a value that is no number (NaN); replace it")
     scale, *others = {find_scale(images) for images in sets.values()}
     narrowest = min(highest - lowest for lowest, highest in ranges.values())
     if others or scale is None or scale[1] - scale[0] > 4 * narrowest:
