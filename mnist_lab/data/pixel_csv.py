@@ -61,7 +61,11 @@ def read_table(
     """
     delimiter, names, values, has_names = _read_head(path, max_bytes)
     place, others = _find_label(names, values, label, must_exist=must_have_labels)
-    pixels = _sort_columns([i for i in range(len(names)) if i not in (place, *others)], names)
+    pixels = [column for column in range(len(names)) if column not in (place, *others)]
+    titles = [names[column] for column in pixels]
+    # Two numbers in a name, in an order of their own, may be by rows or by columns.
+    if titles == sorted(titles) or all(len(re.findall(r"\d+", title)) == 1 for title in titles):
+        pixels.sort(key=lambda column: natural_key(names[column]))
     is_at_an_end = place is None and _is_square(len(pixels) - 1)
     if not _is_square(len(pixels) - is_at_an_end):
         raise Unlabelled(f"found {len(pixels)} columns of pixels; as many as in a square are needed, such as {28 * 28}")
@@ -169,14 +173,6 @@ def _find_label(
         choices = " or ".join(f"data.source.labels={names[i]}" for i in possible)
         raise UsageError(f"{len(possible)} columns may be the labels; say {shorten(choices)}")
     return (possible[0] if possible else None), sorted(others - {*possible})
-
-
-def _sort_columns(pixels: list[int], names: list[str]) -> list[int]:
-    """Return the columns of pixels in the order of their numbers, unless two numbers are by rows or by columns."""
-    in_file = [names[i] for i in pixels]
-    if in_file == sorted(in_file) or all(len(re.findall(r"\d+", name)) == 1 for name in in_file):
-        return sorted(pixels, key=lambda i: natural_key(names[i]))
-    return pixels
 
 
 def _choose_end(first: np.ndarray, last: np.ndarray, must_be_sure: bool) -> int:

@@ -14,14 +14,9 @@ FEW = 0.01  # A share of the values other than 0; so few beyond a scale are erro
 LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # Weights of red, green and blue (ITU-R BT.601).
 
 
-def find_range(images: np.ndarray) -> Range:
-    """Return the lowest and the highest value of images."""
-    return float(images.min()), float(images.max())
-
-
 def find_scale(images: np.ndarray) -> Range | None:
     """Return the first scale that has all values of images; None if there is none."""
-    lowest, highest = find_range(images)
+    lowest, highest = images.min(), images.max()
     for scale in SCALES:
         least, most = _limits(images, scale)
         if least <= lowest and highest <= most:
@@ -38,7 +33,7 @@ def _limits(images: np.ndarray, scale: Range) -> Range:
 
 def find_common_scale(sets: Mapping[str, np.ndarray]) -> tuple[Range, Range]:
     """Return the range of all values, and the one scale of all sets, of which each uses a quarter or more."""
-    ranges = {split: find_range(images) for split, images in sets.items()}
+    ranges = {split: (float(images.min()), float(images.max())) for split, images in sets.items()}
     if np.isnan([*ranges.values()]).any():
         raise UsageError("has a value that is no number (NaN); replace it")
     scale, *others = {find_scale(images) for images in sets.values()}
